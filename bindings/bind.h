@@ -1,0 +1,204 @@
+/* SPDX-License-Identifier: MIT
+** bind.h: what the files of bindings/ share. Rules that hold in all of them:
+**
+**   - Nothing that C owns is alive across a Lua call that may raise. A tensor is owned by a box, and the box
+**     exists before the tensor. Temporary arrays have a fixed size or are userdata; there is no malloc here.
+**   - Pointers to tensors are read from boxes after the last call that may collect garbage: a finalizer written
+**     in Lua may release any tensor.
+**   - Positions and dimensions are 1-based in Lua, 0-based in C, and converted where arguments are read.
+*/
+#ifndef BIND_H
+#define BIND_H
+
+#include <lauxlib.h>
+#include <lua.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <string.h>
+
+#include "marea_lua.h"
+
+#define BIND_SOURCES 256  /* names of scripts that places refer to; further ones show as "?" */
+#define BIND_LIBRARIES 4  /* prefixes of library code */
+#define BIND_PATH 256     /* bytes of such a prefix */
+#define BIND_FEW 8        /* inputs that need no memory of their own */
+
+typedef struct bind_box bind_box;
+typedef struct bind_scope bind_scope;
+
+/* One for each Lua state: a userdata in the registry and upvalue 1 of every function of the module. */
+typedef struct bind_state {
+  marea_context *ctx; /* NULL once the Lua state closes */
+  bind_scope *scopes; /* the open ones of all coroutines, the newest first */
+  size_t collect_at;  /* live bytes that make the next operator collect garbage */
+  int64_t boxes;      /* that hold a tensor */
+  const marea_op *select, *slice, *cast, *clone; /* used by indexing and methods */
+  int libraries, sources, metatable; /* metatable: reference in the registry */
+  uint16_t recent[64]; /* source last seen at a hash of its address */
+  char library[BIND_LIBRARIES][BIND_PATH];
+  char source[BIND_SOURCES][LUA_IDSIZE]; /* [0] is "?" */
+} bind_state;
+
+/* A line of a script. */
+typedef struct bind_place {
+  uint16_t source; /* index in bind_state.source */
+  int line;        /* 0: unknown */
+} bind_place;
+
+enum { BIND_ALIVE, BIND_BY_SCOPE, BIND_BY_CALL }; /* bind_box.ended_by */
+
+/* A tensor as Lua sees it: owns one reference, or none before it is filled and after it is released. One
+   cache line. A userdata is a box when it has this size and begins with the state's address. */
+struct bind_box {
+  bind_state *state;
+  marea_tensor *t;
+  union {
+    struct {
+      bind_scope *scope; /* that releases it; NULL: the garbage collector does */
+      bind_box *prev, *next;
+    };
+    uint32_t shape[MAREA_MAX_RANK]; /* after the release, for messages */
+  };
+  int made_line, ended_line;
+  uint16_t made_source, ended_source;
+  uint8_t ended_by, dtype, rank;
+};
+
+/* A stretch of a script at whose end its tensors are released. */
+struct bind_scope {
+  bind_state *state;
+  lua_State *thread; /* the coroutine it belongs to; anchored by its user value, so the address stays its own */
+  bind_scope *outer; /* next in bind_state.scopes */
+  bind_box *first;
+  bool open, no_grad, recording; /* no_grad: `recording` comes back at the end */
+};
+
+/* ---- state (module.c) ---- */
+
+static inline bind_state *bind_self (lua_State *L) {
+  return lua_touserdata(L, lua_upvalueindex(1));
+}
+bind_state *bind_find_state (lua_State *L); /* through the registry; NULL if there is none */
+/* To be called at the entry of everything that computes: ends scopes of dead coroutines and collects garbage
+   when much tensor memory came into being since the last time. Runs finalizers. Returns the context. */
+marea_context *bind_enter (lua_State *L, bind_state *S);
+/* Makes room after MAREA_ENOMEM. Retains in[0..n-1] until bind_unpin. */
+void bind_pin (lua_State *L, bind_state *S, int n, marea_tensor *const *in);
+void bind_unpin (int n, marea_tensor *const *in);
+
+/* status = expr, once more after making room when memory ran out. */
+#define BIND_RETRY(L, S, n, in, status, expr) \
+  do {                                        \
+    (status) = (expr);                        \
+    if ((status) == MAREA_ENOMEM) {           \
+      bind_pin(L, S, n, in);                  \
+      (status) = (expr);                      \
+      bind_unpin(n, in);                      \
+    }                                         \
+  } while (0)
+
+/* ---- boxes (box.c) ---- */
+
+void bind_box_open (lua_State *L);                          /* makes the metatable; stack: state, methods */
+bind_box *bind_box_new (lua_State *L, bind_state *S);       /* pushes an empty box; in the innermost scope */
+void bind_box_fill (bind_box *b, marea_tensor *t);          /* takes over the reference */
+void bind_box_release (bind_box *b, int by, bind_place place);
+void bind_box_leave (bind_box *b);                          /* takes it out of its scope */
+bind_box *bind_to_box (lua_State *L, bind_state *S, int idx); /* NULL: no box */
+/* The tensor at idx as the argument `name` of `function`; raises when there is none or it was released. */
+marea_tensor *bind_check (lua_State *L, bind_state *S, int idx, const char *function, const char *name);
+
+/* ---- scopes (scope.c) ---- */
+
+bind_scope *bind_scope_innermost (lua_State *L, bind_state *S);
+void bind_scope_enter (bind_scope *s, bind_box *b); /* b will be released at its end */
+void bind_scope_reap (bind_state *S);               /* ends the scopes of dead coroutines */
+void bind_scope_open (lua_State *L);                /* makes the metatable; state on the stack top */
+int bind_scope_call (lua_State *L);                 /* core.scope */
+int bind_no_grad (lua_State *L);                    /* core.no_grad */
+
+/* ---- errors (raise.c) ---- */
+
+bind_place bind_where (lua_State *L, bind_state *S); /* the innermost line of a script, library code left out */
+/* Raises "FILE:LINE: message (layer 'path')". `format` as in lua_pushfstring. Never returns. */
+int bind_raise (lua_State *L, bind_state *S, const char *format, ...);
+int bind_raise_status (lua_State *L, bind_state *S, marea_status status); /* with the context's message */
+/* Raises "function: argument 'name': expected X, got Y" about the value at idx; idx 0 is "nothing". */
+int bind_raise_argument (lua_State *L, bind_state *S, const char *function, const char *name,
+                         const char *expected, int idx);
+/* Has a hook like that of lua5.4 on Ctrl-C been set, which raises as soon as we return? Debuggers' differ. */
+bool bind_interrupt_pending (lua_State *L);
+int bind_raise_released (lua_State *L, bind_state *S, const bind_box *b);
+const char *bind_describe (lua_State *L, bind_state *S, int idx); /* pushes "string 'x'", "tensor f32 (2, 3)" */
+const char *bind_shape (lua_State *L, const marea_tensor *t);     /* pushes "f32 (2, 3)" */
+
+/* Keeps the candidate that is nearest to `word`: start with *best = NULL, then offer each. */
+typedef struct bind_guess { const char *word, *best; int distance; } bind_guess;
+void bind_offer (bind_guess *g, const char *candidate);
+const char *bind_did_you_mean (lua_State *L, const bind_guess *g); /* pushes "; did you mean 'x'?" or "" */
+
+/* ---- arguments (args.c) ---- */
+
+/* A call of an operator as read from the stack. in[] is borrowed; NULL is an absent optional input. */
+typedef struct bind_call {
+  const marea_op *op;
+  const marea_input_spec *inputs;
+  const marea_attr_spec *specs;
+  int n_in, n_attr;
+  unsigned numbers; /* bit i: input i is the Lua number at stack index i + 1, still to be made a tensor */
+  marea_tensor **in, *few[BIND_FEW];
+  bool given[MAREA_MAX_ATTRS];
+  const marea_attr *attrs; /* NULL: all initial */
+  marea_attr attr[MAREA_MAX_ATTRS];
+} bind_call;
+
+/* Reads the arguments at 1..n. May push (the array of many inputs) and raise. */
+void bind_read_call (lua_State *L, bind_state *S, const marea_op *op, int n, bind_call *c);
+/* An integral number within int64 at idx? Strings, NaN and fractions are none. */
+bool bind_to_integer (lua_State *L, int idx, int64_t *value);
+/* A table of options: calls read(L, S, key, value index, ud) for every key; it returns false for unknown ones. */
+typedef bool (*bind_option_fn) (lua_State *L, bind_state *S, const char *key, int value, void *ud);
+void bind_read_options (lua_State *L, bind_state *S, int idx, const char *function, const char *const *known,
+                        bind_option_fn read, void *ud);
+bool bind_to_dtype (lua_State *L, int idx, marea_dtype *dtype);
+int64_t bind_integer (lua_State *L, bind_state *S, int idx, const char *function, const char *name);
+bool bind_boolean (lua_State *L, bind_state *S, int idx, const char *function, const char *name);
+const char *bind_string (lua_State *L, bind_state *S, int idx, const char *function, const char *name);
+
+/* ---- operators (ops.c) ---- */
+
+int bind_op_call (lua_State *L);     /* upvalues: state, operator */
+int bind_op_in_place (lua_State *L); /* the same, for `add_` and its like */
+int bind_op_names (lua_State *L);
+int bind_op_info (lua_State *L);
+/* A tensor of rank 0 for the number at idx, in `dtype`. */
+marea_status bind_number (lua_State *L, marea_context *ctx, int idx, marea_dtype dtype, marea_tensor **out);
+/* out := op(in) with `attrs`, for operators of one result; the caller owns it. Neither raises nor collects. */
+marea_status bind_apply (marea_context *ctx, const marea_op *op, marea_tensor *in, const marea_attr *attrs,
+                         marea_tensor **out);
+
+/* ---- values (value.c, print.c, index.c) ---- */
+
+void bind_push_element (lua_State *L, const marea_tensor *t, const void *at); /* number in the tensor's dtype */
+const char *bind_dtype_name (const marea_tensor *t);
+/* Stores the number at idx; NULL, or what was expected when it does not fit the dtype. */
+const char *bind_store_number (lua_State *L, int idx, marea_dtype dtype, void *at);
+int bind_tensor_new (lua_State *L);  /* core.tensor */
+int bind_totable (lua_State *L);
+int bind_tostring (lua_State *L);
+bool bind_is_slice (const char *s);
+int bind_index (lua_State *L, bind_state *S, const bind_box *b); /* b[key], key at stack index 2; 0: no index */
+int bind_newindex (lua_State *L);
+int bind_fill (lua_State *L);
+void bind_check_writable (lua_State *L, bind_state *S, const marea_tensor *t, const char *function);
+
+/* ---- the rest ---- */
+
+int bind_get (lua_State *L);               /* __index: upvalues state, methods (tensor.c) */
+int bind_backward (lua_State *L);          /* tape.c */
+int bind_grad (lua_State *L);
+extern const luaL_Reg bind_methods[];      /* tensor.c */
+extern const luaL_Reg bind_io_functions[]; /* io.c */
+void bind_io_open (lua_State *L);          /* makes the metatable; state on the stack top */
+
+#endif

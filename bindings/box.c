@@ -1,0 +1,132 @@
+/* SPDX-License-Identifier: MIT
+** box.c: the userdata that holds a tensor. It is made empty, then filled, so that no tensor is ever without an
+** owner; it knows the line that made it and how it ended, so that late use can say both.
+*/
+#include "bind.h"
+
+_Static_assert(sizeof(bind_box) != sizeof(bind_scope), "boxes and scopes are told apart by their sizes");
+
+bind_box *bind_to_box (lua_State *L, bind_state *S, int idx) {
+  bind_box *b = lua_touserdata(L, idx);
+  if (!b || lua_rawlen(L, idx) != sizeof *b || b->state != S) return NULL;
+  return b;
+}
+
+void bind_box_leave (bind_box *b) {
+  if (b->ended_by != BIND_ALIVE || !b->scope) return;
+  if (b->prev) b->prev->next = b->next;
+  else b->scope->first = b->next;
+  if (b->next) b->next->prev = b->prev;
+  b->scope = NULL;
+  b->prev = b->next = NULL;
+}
+
+bind_box *bind_box_new (lua_State *L, bind_state *S) {
+  bind_box *b = lua_newuserdatauv(L, sizeof *b, 0);
+  memset(b, 0, sizeof *b);
+  b->state = S;
+  lua_rawgeti(L, LUA_REGISTRYINDEX, S->metatable);
+  lua_setmetatable(L, -2);
+  bind_place made = bind_where(L, S);
+  b->made_source = made.source;
+  b->made_line = made.line;
+  bind_scope *scope = S->scopes ? bind_scope_innermost(L, S) : NULL;
+  if (scope) bind_scope_enter(scope, b);
+  return b;
+}
+
+void bind_box_fill (bind_box *b, marea_tensor *t) {
+  b->t = t;
+  b->state->boxes++;
+}
+
+/* Notes the shape for messages and gives the reference back. Does nothing to an empty box. */
+void bind_box_release (bind_box *b, int by, bind_place place) {
+  marea_tensor *t = b->t;
+  bind_box_leave(b); /* before the union takes the shape */
+  if (!t) return;
+  b->t = NULL;
+  b->state->boxes--;
+  b->dtype = (uint8_t)marea_tensor_dtype(t);
+  b->rank = (uint8_t)marea_tensor_rank(t);
+  for (int d = 0; d < b->rank; d++) {
+    int64_t size = marea_tensor_shape(t)[d];
+    b->shape[d] = size > UINT32_MAX ? UINT32_MAX : (uint32_t)size;
+  }
+  b->ended_by = (uint8_t)by;
+  b->ended_source = place.source;
+  b->ended_line = place.line;
+  marea_release(t);
+}
+
+marea_tensor *bind_check (lua_State *L, bind_state *S, int idx, const char *function, const char *name) {
+  const bind_box *b = bind_to_box(L, S, idx);
+  if (!b) bind_raise_argument(L, S, function, name, "a tensor", idx);
+  else if (!b->t) bind_raise_released(L, S, b);
+  else return b->t;
+  return NULL;
+}
+
+/* __gc. Needs no place: nothing can use the box any more, except from another finalizer. */
+static int box_gc (lua_State *L) {
+  bind_box *b = bind_to_box(L, bind_self(L), 1);
+  if (b) bind_box_release(b, BIND_BY_CALL, (bind_place){0, 0});
+  return 0;
+}
+
+/* __close. */
+static int box_close (lua_State *L) {
+  bind_state *S = bind_self(L);
+  bind_box *b = bind_to_box(L, S, 1);
+  if (b && b->t) bind_box_release(b, BIND_BY_CALL, bind_where(L, S));
+  return 0;
+}
+
+/* Operator of Lua that is an operator of Marea; Lua passes the operand of a unary minus twice. */
+static int box_unm (lua_State *L) {
+  lua_settop(L, 1);
+  return bind_op_call(L);
+}
+
+static int box_len (lua_State *L) {
+  bind_state *S = bind_self(L);
+  const marea_tensor *t = bind_check(L, S, 1, "#", "t");
+  if (marea_tensor_rank(t) == 0) return bind_raise(L, S, "#: a tensor of rank 0 has no length");
+  lua_pushinteger(L, marea_tensor_shape(t)[0]);
+  return 1;
+}
+
+static void set_operator (lua_State *L, int state, const char *event, const char *name, lua_CFunction f) {
+  lua_pushvalue(L, state);
+  lua_pushlightuserdata(L, (void *)marea_op_find(name));
+  lua_pushcclosure(L, f, 2);
+  lua_setfield(L, -2, event);
+}
+
+static const luaL_Reg metamethods[] = {
+    {"__gc", box_gc},         {"__close", box_close},       {"__len", box_len},
+    {"__tostring", bind_tostring}, {"__newindex", bind_newindex}, {NULL, NULL},
+};
+
+/* On the stack: ..., state, methods. */
+void bind_box_open (lua_State *L) {
+  static const char *const arithmetic[][2] = {
+      {"__add", "add"}, {"__sub", "sub"}, {"__mul", "mul"}, {"__div", "div"}, {"__pow", "pow"}};
+  int methods = lua_gettop(L), state = methods - 1;
+  lua_newtable(L);
+  lua_pushvalue(L, state);
+  luaL_setfuncs(L, metamethods, 1);
+  lua_pushvalue(L, state);
+  lua_pushvalue(L, methods);
+  lua_pushcclosure(L, bind_get, 2);
+  lua_setfield(L, -2, "__index");
+  for (size_t i = 0; i < sizeof arithmetic / sizeof arithmetic[0]; i++)
+    set_operator(L, state, arithmetic[i][0], arithmetic[i][1], bind_op_call);
+  set_operator(L, state, "__unm", "neg", box_unm);
+  lua_pushliteral(L, "marea.Tensor");
+  lua_setfield(L, -2, "__name");
+  lua_pushboolean(L, false);
+  lua_setfield(L, -2, "__metatable");
+  bind_state *S = lua_touserdata(L, state);
+  S->metatable = luaL_ref(L, LUA_REGISTRYINDEX);
+}

@@ -1,0 +1,245 @@
+/* SPDX-License-Identifier: MIT
+** index.c: t[i], t[{i, j}] and t['2:5, :, -1'], read and written. A full index reads a number, a partial one
+** makes a view that gradients flow through. Positions are 1-based, negative ones count from the end.
+*/
+#include <ctype.h>
+#include <stdlib.h>
+
+#include "bind.h"
+
+/* What is asked of one dimension. */
+typedef struct part { bool whole, single; int64_t start, stop, step; } part; /* positions 0-based or negative */
+typedef struct key { int n; part part[MAREA_MAX_RANK]; } key;
+
+/* ---- reading the key ---- */
+
+static void check_position (lua_State *L, bind_state *S, const marea_tensor *t, int dim, int64_t i) {
+  int64_t size = marea_tensor_shape(t)[dim];
+  if (i == 0) bind_raise(L, S, "index 0: the first element is 1");
+  if (i > size || i < -size)
+    bind_raise(L, S, "index %I is out of range for dimension %d of tensor %s", (LUAI_UACINT)i, dim + 1,
+               bind_shape(L, t));
+}
+
+static void add_single (lua_State *L, bind_state *S, const marea_tensor *t, key *k, int64_t i) {
+  if (k->n == marea_tensor_rank(t))
+    bind_raise(L, S, "index: too many positions for tensor %s", bind_shape(L, t));
+  check_position(L, S, t, k->n, i);
+  k->part[k->n++] = (part){.single = true, .start = i > 0 ? i - 1 : i};
+}
+
+static void read_list (lua_State *L, bind_state *S, const marea_tensor *t, key *k) {
+  size_t n = lua_rawlen(L, 2);
+  if (n == 0) bind_raise(L, S, "index: expected positions in the list, got %s", bind_describe(L, S, 2));
+  for (size_t i = 1; i <= n; i++) {
+    int64_t position;
+    lua_rawgeti(L, 2, (lua_Integer)i);
+    if (!bind_to_integer(L, -1, &position))
+      bind_raise(L, S, "index: expected a list of integers, got %s at %d (ranges are written in a string, '2:5, :')",
+                 bind_describe(L, S, -1), (int)i);
+    add_single(L, S, t, k, position);
+    lua_pop(L, 1);
+  }
+}
+
+static const char *skip (const char *s) {
+  while (isspace((unsigned char)*s)) s++;
+  return s;
+}
+
+/* An integer at *s, if there is one. */
+static bool scan_integer (const char **s, int64_t *value) {
+  char *end;
+  const char *from = skip(*s);
+  if (!isdigit((unsigned char)from[*from == '-'])) return false;
+  *value = strtoll(from, &end, 10);
+  *s = skip(end);
+  return true;
+}
+
+bool bind_is_slice (const char *s) {
+  if (!*s) return false;
+  for (; *s; s++)
+    if (!isdigit((unsigned char)*s) && !isspace((unsigned char)*s) && !strchr(":,-", *s)) return false;
+  return true;
+}
+
+/* start:stop:step, each of which may be missing, or one position. Returns what follows, NULL: malformed. */
+static const char *scan_part (const char *s, part *p, bool *start, bool *stop) {
+  int64_t step = 1;
+  *start = scan_integer(&s, &p->start);
+  s = skip(s);
+  p->single = *s != ':';
+  *stop = false;
+  if (p->single) return *start ? s : NULL;
+  s++;
+  *stop = scan_integer(&s, &p->stop);
+  s = skip(s);
+  if (*s == ':') {
+    s++;
+    if (!scan_integer(&s, &step)) return NULL;
+  }
+  p->step = step;
+  p->whole = !*start && !*stop && step == 1;
+  return s;
+}
+
+static void read_slices (lua_State *L, bind_state *S, const marea_tensor *t, const char *text, key *k) {
+  const char *s = skip(text);
+  for (bool more = true; more;) {
+    part p = {0};
+    bool start, stop;
+    s = scan_part(s, &p, &start, &stop);
+    if (!s || (*s != ',' && *s))
+      bind_raise(L, S, "index '%s': expected positions and ranges such as '2:5, :, -1'", text);
+    if (k->n == marea_tensor_rank(t))
+      bind_raise(L, S, "index '%s': too many positions for tensor %s", text, bind_shape(L, t));
+    if (start) check_position(L, S, t, k->n, p.start);
+    if (stop) check_position(L, S, t, k->n, p.stop);
+    if (!start) p.start = 1;
+    if (!stop) p.stop = -1;
+    p.start -= p.start > 0;
+    p.stop -= p.stop > 0;
+    k->part[k->n++] = p;
+    more = *s == ',';
+    if (more) s++;
+  }
+}
+
+/* The key at stack index 2; false if it is none. */
+static bool read_key (lua_State *L, bind_state *S, const marea_tensor *t, key *k) {
+  int64_t i;
+  k->n = 0;
+  if (lua_type(L, 2) == LUA_TTABLE) read_list(L, S, t, k);
+  else if (bind_to_integer(L, 2, &i)) add_single(L, S, t, k, i);
+  else if (lua_type(L, 2) == LUA_TSTRING && bind_is_slice(lua_tostring(L, 2)))
+    read_slices(L, S, t, lua_tostring(L, 2), k);
+  else return false;
+  return true;
+}
+
+/* ---- using it ---- */
+
+static bool is_full (const marea_tensor *t, const key *k) {
+  for (int d = 0; d < k->n; d++)
+    if (!k->part[d].single) return false;
+  return k->n == marea_tensor_rank(t);
+}
+
+static const void *address (const marea_tensor *t, const key *k) {
+  int64_t offset = 0;
+  for (int d = 0; d < k->n; d++) {
+    int64_t i = k->part[d].start;
+    offset += (i < 0 ? i + marea_tensor_shape(t)[d] : i) * marea_tensor_strides(t)[d];
+  }
+  return (const char *)marea_tensor_data(t) + offset * (int64_t)marea_dtype_size(marea_tensor_dtype(t));
+}
+
+/* *out := the view, one operator a dimension, from the last one on so that the others keep their numbers. */
+static marea_status make_view (bind_state *S, marea_tensor *t, const key *k, marea_tensor **out) {
+  marea_tensor *view = marea_retain(t);
+  for (int d = k->n - 1; d >= 0; d--) {
+    const part *p = &k->part[d];
+    if (p->whole) continue;
+    marea_attr select[] = {{.n = 1, .i = d}, {.n = 1, .i = p->start}};
+    marea_attr slice[] = {{.n = 1, .i = d}, {.n = 1, .i = p->start}, {.n = 1, .i = p->stop}, {.n = 1, .i = p->step}};
+    marea_tensor *next = NULL;
+    marea_status status = bind_apply(S->ctx, p->single ? S->select : S->slice, view, p->single ? select : slice, &next);
+    marea_release(view);
+    if (status != MAREA_OK) return status;
+    view = next;
+  }
+  if (view == t) { /* all of it: still a handle of its own, as every view has */
+    const marea_attr all[] = {{.n = 1, .i = 0}, {.n = 1, .i = 0}, {.n = 1, .i = -1}, {.n = 1, .i = 1}};
+    marea_release(view);
+    return bind_apply(S->ctx, S->slice, t, all, out);
+  }
+  *out = view;
+  return MAREA_OK;
+}
+
+/* t[key] with the key at stack index 2; false if it is no index. Pushes a number or a view. */
+int bind_index (lua_State *L, bind_state *S, const bind_box *b) {
+  key k;
+  marea_status status;
+  marea_tensor *view = NULL;
+  if (!read_key(L, S, b->t, &k)) return 0;
+  if (is_full(b->t, &k)) {
+    bind_push_element(L, b->t, address(b->t, &k));
+    return 1;
+  }
+  bind_enter(L, S);
+  bind_box *box = bind_box_new(L, S);
+  marea_tensor *t = bind_check(L, S, 1, "index", "t");
+  BIND_RETRY(L, S, 1, &t, status, make_view(S, t, &k, &view));
+  if (status != MAREA_OK) return bind_raise_status(L, S, status);
+  bind_box_fill(box, view);
+  return 1;
+}
+
+void bind_check_writable (lua_State *L, bind_state *S, const marea_tensor *t, const char *function) {
+  if (!marea_requires_grad(t) || !marea_recording(S->ctx)) return;
+  bind_raise(L, S, "%s: tensor %s requires a gradient, and a change in place is not recorded; do it inside no_grad, "
+             "or on t:detach()", function, bind_shape(L, t));
+}
+
+/* target[key] = source, or the number at `number` if source is NULL. Does not raise. */
+static marea_status assign (lua_State *L, bind_state *S, marea_tensor *target, const key *k, marea_tensor *source,
+                            int number) {
+  marea_tensor *view = NULL, *scalar = NULL;
+  bool before = marea_set_recording(S->ctx, false);
+  marea_status status = k ? make_view(S, target, k, &view) : MAREA_OK;
+  if (status == MAREA_OK && !source) status = bind_number(L, S->ctx, number, marea_tensor_dtype(target), &scalar);
+  if (status == MAREA_OK) status = marea_copy(view ? view : target, source ? source : scalar);
+  marea_release(scalar);
+  marea_release(view);
+  marea_set_recording(S->ctx, before);
+  return status;
+}
+
+/* Checks that the number at idx fits the tensor's dtype. */
+static void check_number (lua_State *L, bind_state *S, const marea_tensor *t, const char *function, int idx) {
+  int64_t scratch;
+  const char *expected = bind_store_number(L, idx, marea_tensor_dtype(t), &scratch);
+  if (expected) bind_raise_argument(L, S, function, "value", expected, idx);
+}
+
+static int no_such_key (lua_State *L, bind_state *S) {
+  const char *name = lua_type(L, 2) == LUA_TSTRING ? lua_tostring(L, 2) : "";
+  if (strcmp(name, "requires_grad") == 0)
+    return bind_raise(L, S, "a tensor's field 'requires_grad' is read only; call t:requires_grad_()");
+  if (strcmp(name, "grad") == 0) return bind_raise(L, S, "a tensor's field 'grad' is read only; call t:clear_grad()");
+  return bind_raise(L, S, "cannot set %s of a tensor: expected an index such as 2, {2, 5} or '2:5, :'",
+                    bind_describe(L, S, 2));
+}
+
+/* t[key] = number or tensor */
+int bind_newindex (lua_State *L) {
+  bind_state *S = bind_self(L);
+  key k;
+  marea_status status;
+  bind_enter(L, S);
+  marea_tensor *t = bind_check(L, S, 1, "index", "t"), *both[2] = {t, NULL};
+  if (!read_key(L, S, t, &k)) return no_such_key(L, S);
+  bind_check_writable(L, S, t, "t[...] = v");
+  if (lua_type(L, 3) == LUA_TNUMBER) check_number(L, S, t, "t[...] = v", 3);
+  else if (bind_to_box(L, S, 3)) both[1] = bind_check(L, S, 3, "t[...] = v", "v");
+  else return bind_raise_argument(L, S, "t[...] = v", "v", "a number or a tensor", 3);
+  BIND_RETRY(L, S, both[1] ? 2 : 1, both, status, assign(L, S, t, &k, both[1], 3));
+  return status == MAREA_OK ? 0 : bind_raise_status(L, S, status);
+}
+
+/* t:fill_(number) -> t */
+int bind_fill (lua_State *L) {
+  bind_state *S = bind_self(L);
+  marea_status status;
+  bind_enter(L, S);
+  marea_tensor *t = bind_check(L, S, 1, "fill_", "t");
+  bind_check_writable(L, S, t, "fill_");
+  lua_settop(L, 2);
+  check_number(L, S, t, "fill_", 2);
+  BIND_RETRY(L, S, 1, &t, status, assign(L, S, t, NULL, NULL, 2));
+  if (status != MAREA_OK) return bind_raise_status(L, S, status);
+  lua_settop(L, 1);
+  return 1;
+}

@@ -1,0 +1,179 @@
+/* SPDX-License-Identifier: MIT
+** io.c: files. What the world did wrong (no such file, bytes that are no PNG) is returned as nil and a message;
+** misuse raises. A safetensors file lives in a userdata, so an error on the way leaks nothing.
+*/
+#include "bind.h"
+
+static const char file_key; /* its address is the metatable's key in the registry */
+
+/* nil, message for what the world did; raises for the rest. */
+static int fail (lua_State *L, bind_state *S, marea_status status) {
+  if (status != MAREA_EIO && status != MAREA_EFORMAT) return bind_raise_status(L, S, status);
+  lua_pushnil(L);
+  lua_pushstring(L, marea_error(S->ctx));
+  return 2;
+}
+
+static int succeed (lua_State *L) {
+  lua_pushboolean(L, true);
+  return 1;
+}
+
+/* ---- one tensor ---- */
+
+typedef marea_status (*loader)(marea_context *ctx, const char *path, marea_tensor **out);
+typedef marea_status (*saver)(marea_tensor *t, const char *path);
+
+static int load_tensor (lua_State *L, const char *function, loader load) {
+  bind_state *S = bind_self(L);
+  marea_tensor *t = NULL;
+  marea_status status;
+  marea_context *ctx = bind_enter(L, S);
+  const char *path = bind_string(L, S, 1, function, "path");
+  bind_box *box = bind_box_new(L, S);
+  BIND_RETRY(L, S, 0, NULL, status, load(ctx, path, &t));
+  if (status != MAREA_OK) return fail(L, S, status);
+  bind_box_fill(box, t);
+  return 1;
+}
+
+static int save_tensor (lua_State *L, const char *function, saver save) {
+  bind_state *S = bind_self(L);
+  marea_status status;
+  bind_enter(L, S);
+  const char *path = bind_string(L, S, 2, function, "path");
+  marea_tensor *t = bind_check(L, S, 1, function, "t");
+  BIND_RETRY(L, S, 1, &t, status, save(t, path));
+  return status == MAREA_OK ? succeed(L) : fail(L, S, status);
+}
+
+static int io_load_idx (lua_State *L) {
+  return load_tensor(L, "load_idx", marea_load_idx);
+}
+
+static int io_load_npy (lua_State *L) {
+  return load_tensor(L, "load_npy", marea_load_npy);
+}
+
+static int io_load_png (lua_State *L) {
+  return load_tensor(L, "load_png", marea_load_png);
+}
+
+static int io_save_npy (lua_State *L) {
+  return save_tensor(L, "save_npy", marea_save_npy);
+}
+
+static int io_save_png (lua_State *L) {
+  return save_tensor(L, "save_png", marea_save_png);
+}
+
+/* ---- many tensors ---- */
+
+static int file_gc (lua_State *L) {
+  marea_file **f = lua_touserdata(L, 1);
+  marea_file_free(*f);
+  *f = NULL;
+  return 0;
+}
+
+/* Pushes an empty owner of a file. */
+static marea_file **file_new (lua_State *L) {
+  marea_file **f = lua_newuserdatauv(L, sizeof *f, 0);
+  *f = NULL;
+  lua_rawgetp(L, LUA_REGISTRYINDEX, &file_key);
+  lua_setmetatable(L, -2);
+  lua_toclose(L, -1);
+  return f;
+}
+
+/* The table at idx must have string keys. Returns the key of the pair on top of the stack. */
+static const char *key_of_pair (lua_State *L, bind_state *S, const char *name) {
+  if (lua_type(L, -2) != LUA_TSTRING)
+    bind_raise(L, S, "save: argument '%s': expected names as keys, got %s", name, bind_describe(L, S, -2));
+  const char *key = lua_tostring(L, -2);
+  if (strlen(key) != lua_rawlen(L, -2)) bind_raise(L, S, "save: argument '%s': a key has a zero byte", name);
+  return key;
+}
+
+static marea_status add_tensors (lua_State *L, bind_state *S, marea_file *f) {
+  for (lua_pushnil(L); lua_next(L, 2); lua_pop(L, 1)) {
+    const char *key = key_of_pair(L, S, "tensors");
+    const bind_box *b = bind_to_box(L, S, -1);
+    marea_status status;
+    if (!b) bind_raise_argument(L, S, "save", key, "a tensor", lua_gettop(L));
+    else if (!b->t) bind_raise_released(L, S, b);
+    else {
+      marea_tensor *t = b->t;
+      BIND_RETRY(L, S, 1, &t, status, marea_file_add(f, key, t));
+      if (status != MAREA_OK) return status;
+    }
+  }
+  return MAREA_OK;
+}
+
+static marea_status add_texts (lua_State *L, bind_state *S, marea_file *f) {
+  for (lua_pushnil(L); lua_next(L, 3); lua_pop(L, 1)) {
+    const char *key = key_of_pair(L, S, "texts"), *text = bind_string(L, S, lua_gettop(L), "save", key);
+    marea_status status;
+    BIND_RETRY(L, S, 0, NULL, status, marea_file_add_text(f, key, text));
+    if (status != MAREA_OK) return status;
+  }
+  return MAREA_OK;
+}
+
+/* core.save(path, {name = tensor}, {key = string}) -> true | nil, message */
+static int io_save (lua_State *L) {
+  bind_state *S = bind_self(L);
+  marea_status status;
+  marea_context *ctx = bind_enter(L, S);
+  lua_settop(L, 3);
+  const char *path = bind_string(L, S, 1, "save", "path");
+  if (lua_type(L, 2) != LUA_TTABLE) return bind_raise_argument(L, S, "save", "tensors", "a table of tensors", 2);
+  if (!lua_isnil(L, 3) && lua_type(L, 3) != LUA_TTABLE)
+    return bind_raise_argument(L, S, "save", "texts", "a table of strings", 3);
+  marea_file **f = file_new(L);
+  BIND_RETRY(L, S, 0, NULL, status, marea_file_new(ctx, f));
+  if (status == MAREA_OK) status = add_tensors(L, S, *f);
+  if (status == MAREA_OK && !lua_isnil(L, 3)) status = add_texts(L, S, *f);
+  if (status == MAREA_OK) BIND_RETRY(L, S, 0, NULL, status, marea_file_save(*f, path));
+  return status == MAREA_OK ? succeed(L) : fail(L, S, status);
+}
+
+/* core.load(path) -> {name = tensor}, {key = string} | nil, message */
+static int io_load (lua_State *L) {
+  bind_state *S = bind_self(L);
+  marea_status status;
+  marea_context *ctx = bind_enter(L, S);
+  const char *path = bind_string(L, S, 1, "load", "path");
+  marea_file **f = file_new(L);
+  BIND_RETRY(L, S, 0, NULL, status, marea_file_load(ctx, path, f));
+  if (status != MAREA_OK) return fail(L, S, status);
+  lua_createtable(L, 0, marea_file_count(*f));
+  for (int i = 0; i < marea_file_count(*f); i++) {
+    lua_pushstring(L, marea_file_name(*f, i));
+    bind_box *box = bind_box_new(L, S);
+    bind_box_fill(box, marea_retain(marea_file_tensor(*f, i)));
+    lua_rawset(L, -3);
+  }
+  lua_createtable(L, 0, marea_file_text_count(*f));
+  for (int i = 0; i < marea_file_text_count(*f); i++) {
+    const char *key, *text;
+    marea_file_text(*f, i, &key, &text);
+    lua_pushstring(L, text);
+    lua_setfield(L, -2, key);
+  }
+  return 2;
+}
+
+const luaL_Reg bind_io_functions[] = {
+    {"load_idx", io_load_idx}, {"load_npy", io_load_npy}, {"save_npy", io_save_npy}, {"load_png", io_load_png},
+    {"save_png", io_save_png}, {"save", io_save},         {"load", io_load},         {NULL, NULL},
+};
+
+/* The state is on top of the stack, and stays there. */
+void bind_io_open (lua_State *L) {
+  static const luaL_Reg metamethods[] = {{"__gc", file_gc}, {"__close", file_gc}, {NULL, NULL}};
+  lua_newtable(L);
+  luaL_setfuncs(L, metamethods, 0);
+  lua_rawsetp(L, LUA_REGISTRYINDEX, &file_key);
+}

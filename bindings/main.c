@@ -1,0 +1,318 @@
+/* SPDX-License-Identifier: MIT
+** main.c: the program `marea`: runs a script, a text given by -e, or what is typed. It is a Lua 5.4 like `lua5.4`
+** itself, but finds Marea beside itself (in the source tree or where it was installed). The module is loaded by
+** `require` as in any other host.
+**
+** Ctrl-C sets a hook, as lua5.4 does; a running operator sees it and stops. A second one ends the program.
+*/
+#define _GNU_SOURCE
+#include <editline/readline.h>
+#include <lauxlib.h>
+#include <lua.h>
+#include <lualib.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "marea.h"
+
+#ifndef MAREA_LUADIR
+#define MAREA_LUADIR "/usr/local/share/lua/5.4"
+#endif
+#ifndef MAREA_CMODDIR
+#define MAREA_CMODDIR "/usr/local/lib/lua/5.4"
+#endif
+#define PATH_SIZE 4096
+
+static lua_State *running; /* for the signal handler */
+
+/* ---- running chunks ---- */
+
+static void stop (lua_State *L, lua_Debug *ar) {
+  (void)ar;
+  lua_sethook(L, NULL, 0, 0);
+  luaL_error(L, "interrupted!");
+}
+
+static void on_interrupt (int signal_number) {
+  signal(signal_number, SIG_DFL);
+  lua_sethook(running, stop, LUA_MASKCALL | LUA_MASKRET | LUA_MASKLINE | LUA_MASKCOUNT, 1);
+}
+
+static int add_traceback (lua_State *L) {
+  const char *message = lua_tostring(L, 1);
+  if (!message) {
+    if (luaL_callmeta(L, 1, "__tostring") && lua_type(L, -1) == LUA_TSTRING) return 1;
+    message = lua_pushfstring(L, "(error object is a %s value)", luaL_typename(L, 1));
+  }
+  luaL_traceback(L, L, message, 1);
+  return 1;
+}
+
+/* Calls the function below its `n` arguments; the error's message with a traceback replaces them. */
+static int call (lua_State *L, int n, int results) {
+  int base = lua_gettop(L) - n;
+  lua_pushcfunction(L, add_traceback);
+  lua_insert(L, base);
+  running = L;
+  signal(SIGINT, on_interrupt);
+  int status = lua_pcall(L, n, results, base);
+  signal(SIGINT, SIG_DFL);
+  lua_remove(L, base);
+  return status;
+}
+
+/* Writes the message on top of the stack to stderr. Returns the program's exit code so far. */
+static int report (lua_State *L, int status) {
+  if (status == LUA_OK) return EXIT_SUCCESS;
+  const char *message = lua_tostring(L, -1);
+  fflush(stdout);
+  fprintf(stderr, "marea: %s\n", message ? message : "(error message is not a string)");
+  lua_pop(L, 1);
+  return EXIT_FAILURE;
+}
+
+static int run_string (lua_State *L, const char *text, const char *name) {
+  int status = luaL_loadbuffer(L, text, strlen(text), name);
+  return report(L, status == LUA_OK ? call(L, 0, 0) : status);
+}
+
+/* Runs a file (NULL: stdin) with the script's arguments argv[first..argc-1]. */
+static int run_file (lua_State *L, const char *path, int argc, char **argv, int first) {
+  int status = luaL_loadfile(L, path);
+  if (status != LUA_OK) return report(L, status);
+  luaL_checkstack(L, argc, "too many arguments to script");
+  int n = 0;
+  for (int i = first; i < argc; i++, n++) lua_pushstring(L, argv[i]);
+  return report(L, call(L, n, 0));
+}
+
+/* ---- read, evaluate, print ---- */
+
+/* Pushes a line without its newline; false at the end of the input. */
+static bool read_line (lua_State *L, const char *prompt) {
+  char *line = NULL;
+  size_t room = 0;
+  if (isatty(STDIN_FILENO)) line = readline(prompt);
+  else {
+    fputs(prompt, stdout);
+    fflush(stdout);
+    ssize_t n = getline(&line, &room, stdin);
+    if (n < 0) {
+      free(line);
+      return false;
+    }
+    if (n > 0 && line[n - 1] == '\n') line[n - 1] = '\0';
+  }
+  if (!line) return false;
+  lua_pushstring(L, line);
+  free(line);
+  return true;
+}
+
+/* Does the message on top of the stack say that the text ends too early? */
+static bool is_incomplete (lua_State *L, int status) {
+  static const char mark[] = "<eof>";
+  size_t n;
+  if (status != LUA_ERRSYNTAX) return false;
+  const char *message = lua_tolstring(L, -1, &n);
+  return n >= sizeof mark - 1 && strcmp(message + n - (sizeof mark - 1), mark) == 0;
+}
+
+/* Compiles the text at idx: as an expression, else as a statement. Pushes the function or the message. */
+static int compile (lua_State *L, int idx) {
+  const char *text = lua_tostring(L, idx);
+  if (*text == '=') text++;
+  const char *expression = lua_pushfstring(L, "return %s", text);
+  int status = luaL_loadbuffer(L, expression, strlen(expression), "=stdin");
+  lua_remove(L, -2);
+  if (status == LUA_OK) return status;
+  lua_pop(L, 1);
+  text = lua_tostring(L, idx);
+  return luaL_loadbuffer(L, text, strlen(text), "=stdin");
+}
+
+/* Reads lines until they are a chunk or an error; pushes it. False at the end of the input. */
+static bool read_chunk (lua_State *L, int *status) {
+  lua_settop(L, 0);
+  if (!read_line(L, "> ")) return false;
+  for (;;) {
+    *status = compile(L, 1);
+    if (!is_incomplete(L, *status)) break;
+    lua_settop(L, 1);
+    if (!read_line(L, ">> ")) return false;
+    lua_pushfstring(L, "%s\n%s", lua_tostring(L, 1), lua_tostring(L, 2));
+    lua_replace(L, 1);
+    lua_settop(L, 1);
+  }
+  if (*lua_tostring(L, 1) && isatty(STDIN_FILENO)) add_history(lua_tostring(L, 1));
+  lua_remove(L, 1);
+  return true;
+}
+
+/* Prints the values on the stack with Lua's print. */
+static void print_results (lua_State *L) {
+  int n = lua_gettop(L);
+  if (n == 0) return;
+  luaL_checkstack(L, LUA_MINSTACK, "too many results to print");
+  lua_getglobal(L, "print");
+  lua_insert(L, 1);
+  report(L, call(L, n, 0));
+}
+
+static void interact (lua_State *L) {
+  int status;
+  printf("Marea %s, %s\n", MAREA_VERSION, LUA_RELEASE);
+  run_string(L, "marea = require 'marea'", "=marea");
+  while (read_chunk(L, &status)) {
+    if (status == LUA_OK) status = call(L, 0, LUA_MULTRET);
+    if (status == LUA_OK) print_results(L);
+    else report(L, status);
+  }
+  lua_settop(L, 0);
+  fputc('\n', stdout);
+}
+
+/* ---- finding the library ---- */
+
+/* directory := where this program lies, without the last slash. */
+static bool program_directory (char *directory) {
+  ssize_t n = readlink("/proc/self/exe", directory, PATH_SIZE - 1);
+  if (n <= 0) return false;
+  directory[n] = '\0';
+  char *slash = strrchr(directory, '/');
+  if (slash) *slash = '\0';
+  return slash != NULL;
+}
+
+/* package[field] := front;package[field] */
+static void prepend (lua_State *L, const char *field, const char *front) {
+  lua_getglobal(L, "package");
+  lua_getfield(L, -1, field);
+  lua_pushfstring(L, "%s;%s", front, lua_isstring(L, -1) ? lua_tostring(L, -1) : "");
+  lua_setfield(L, -3, field);
+  lua_pop(L, 2);
+}
+
+/* The source tree is one or two folders above the program; otherwise the library is where it was installed. */
+static void set_paths (lua_State *L) {
+  static const char *const up[] = {"..", "../.."};
+  char directory[PATH_SIZE], probe[PATH_SIZE + 32];
+  bool known = program_directory(directory);
+  for (int i = 0; known && i < 2; i++) {
+    snprintf(probe, sizeof probe, "%s/%s/lua/marea/init.lua", directory, up[i]);
+    if (access(probe, R_OK) != 0) continue;
+    prepend(L, "path", lua_pushfstring(L, "%s/%s/lua/?.lua;%s/%s/lua/?/init.lua", directory, up[i], directory, up[i]));
+    prepend(L, "cpath", lua_pushfstring(L, "%s/?.so;%s/../?.so", directory, directory));
+    lua_settop(L, 0);
+    return;
+  }
+  prepend(L, "path", MAREA_LUADIR "/?.lua;" MAREA_LUADIR "/?/init.lua");
+  prepend(L, "cpath", MAREA_CMODDIR "/?.so");
+}
+
+/* ---- the command line ---- */
+
+static const char usage[] = "usage: marea [options] [script [arguments]]\n"
+                            "  -e text   run the text\n"
+                            "  -l name   require the module into a global variable\n"
+                            "  -i        read, evaluate and print after the script\n"
+                            "  -v        show versions\n"
+                            "  -h        show this help\n"
+                            "  -         run what stdin holds\n";
+
+static void set_arg (lua_State *L, int argc, char **argv, int script) {
+  lua_createtable(L, argc - script, script);
+  for (int i = 0; i < argc; i++) {
+    lua_pushstring(L, argv[i]);
+    lua_rawseti(L, -2, i - script);
+  }
+  lua_setglobal(L, "arg");
+}
+
+static int require_global (lua_State *L, const char *name) {
+  lua_getglobal(L, "require");
+  lua_pushstring(L, name);
+  int status = call(L, 1, 1);
+  if (status == LUA_OK) lua_setglobal(L, name);
+  return report(L, status);
+}
+
+typedef struct plan {
+  int script; /* index in argv; argc: none */
+  bool interactive, version, text, help, wrong;
+} plan;
+
+static plan read_options (int argc, char **argv) {
+  plan p = {0};
+  int i = 1;
+  for (; i < argc && argv[i][0] == '-' && argv[i][1] && strcmp(argv[i], "--") != 0; i++) {
+    const char *option = argv[i];
+    if (strcmp(option, "-i") == 0) p.interactive = true;
+    else if (strcmp(option, "-v") == 0 || strcmp(option, "--version") == 0) p.version = true;
+    else if (strcmp(option, "-h") == 0 || strcmp(option, "--help") == 0) p.help = true;
+    else if ((strcmp(option, "-e") == 0 || strcmp(option, "-l") == 0) && i + 1 < argc) {
+      p.text |= option[1] == 'e';
+      i++;
+    } else p.wrong = true;
+  }
+  p.script = i < argc && strcmp(argv[i], "--") == 0 ? i + 1 : i;
+  return p;
+}
+
+/* Runs -e and -l in their order. */
+static int run_options (lua_State *L, int script, char **argv) {
+  for (int i = 1; i + 1 < script; i++) {
+    int failed = EXIT_SUCCESS;
+    if (strcmp(argv[i], "-e") == 0) failed = run_string(L, argv[++i], "=(command line)");
+    else if (strcmp(argv[i], "-l") == 0) failed = require_global(L, argv[++i]);
+    if (failed) return failed;
+  }
+  return EXIT_SUCCESS;
+}
+
+static int run (lua_State *L, int argc, char **argv, const plan *p) {
+  luaL_openlibs(L);
+  set_paths(L);
+  set_arg(L, argc, argv, p->script < argc ? p->script : 0);
+  if (p->version) printf("Marea %s, %s\n", MAREA_VERSION, LUA_RELEASE);
+  if (run_options(L, p->script, argv) != EXIT_SUCCESS) return EXIT_FAILURE;
+  bool given = p->script < argc, idle = !p->text && !p->version && !p->interactive && !given;
+  if (given || (idle && !isatty(STDIN_FILENO))) {
+    const char *path = given && strcmp(argv[p->script], "-") != 0 ? argv[p->script] : NULL;
+    int failed = run_file(L, path, argc, argv, p->script + 1);
+    if (failed && !p->interactive) return failed;
+  }
+  if (p->interactive || (idle && isatty(STDIN_FILENO))) interact(L);
+  return EXIT_SUCCESS;
+}
+
+/* The program inside a protected call: even a lack of memory is reported. */
+typedef struct program { int argc; char **argv; plan plan; int code; } program;
+
+static int protected_run (lua_State *L) {
+  program *p = lua_touserdata(L, 1);
+  lua_settop(L, 0);
+  p->code = run(L, p->argc, p->argv, &p->plan);
+  return 0;
+}
+
+int main (int argc, char **argv) {
+  program p = {argc, argv, read_options(argc, argv), EXIT_FAILURE};
+  if (p.plan.wrong || p.plan.help) {
+    fputs(usage, p.plan.wrong ? stderr : stdout);
+    return p.plan.wrong ? EXIT_FAILURE : EXIT_SUCCESS;
+  }
+  lua_State *L = luaL_newstate();
+  if (!L) {
+    fputs("marea: out of memory\n", stderr);
+    return EXIT_FAILURE;
+  }
+  lua_pushcfunction(L, protected_run);
+  lua_pushlightuserdata(L, &p);
+  if (lua_pcall(L, 1, 0, 0) != LUA_OK) p.code = report(L, LUA_ERRRUN);
+  lua_close(L);
+  return p.code;
+}

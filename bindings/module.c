@@ -1,0 +1,379 @@
+/* SPDX-License-Identifier: MIT
+** module.c: opens marea.core: one context for each Lua state, one function for each operator. The context is the
+** first thing that is made, so it is the last that is finalized when the state closes.
+*/
+#include <stdlib.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "bind.h"
+
+#define COLLECT_LEAST ((size_t)64 << 20) /* live bytes below which garbage is left to Lua's own pace */
+
+static const char state_key; /* its address is the state's key in the registry */
+
+/* ---- memory ---- */
+
+static size_t larger (size_t a, size_t b) {
+  return a > b ? a : b;
+}
+
+/* Lua's collector does not see the memory behind a box. One full collection when the live bytes have doubled
+   works in both of its modes, and costs nothing while scopes release what a script makes. */
+static void collect (lua_State *L, bind_state *S) {
+  if (lua_gc(L, LUA_GCISRUNNING) == 1) lua_gc(L, LUA_GCCOLLECT);
+  S->collect_at = larger(COLLECT_LEAST, 2 * marea_memory(S->ctx).live);
+}
+
+marea_context *bind_enter (lua_State *L, bind_state *S) {
+  if (!S->ctx) bind_raise(L, S, "marea: the Lua state is closing");
+  if (S->scopes && S->scopes->thread != L) bind_scope_reap(S);
+  if (marea_memory(S->ctx).live > S->collect_at) collect(L, S);
+  return S->ctx;
+}
+
+void bind_pin (lua_State *L, bind_state *S, int n, marea_tensor *const *in) {
+  for (int i = 0; i < n; i++)
+    if (in[i]) marea_retain(in[i]);
+  marea_memory_trim(S->ctx);
+  lua_gc(L, LUA_GCCOLLECT);
+}
+
+void bind_unpin (int n, marea_tensor *const *in) {
+  for (int i = 0; i < n; i++) marea_release(in[i]);
+}
+
+static void set_bytes (lua_State *L, const char *key, uint64_t value) {
+  lua_pushinteger(L, (lua_Integer)value);
+  lua_setfield(L, -2, key);
+}
+
+static int core_memory (lua_State *L) {
+  bind_state *S = bind_self(L);
+  marea_memory_info m = marea_memory(bind_enter(L, S));
+  lua_createtable(L, 0, 6);
+  set_bytes(L, "live", m.live);
+  set_bytes(L, "peak", m.peak);
+  set_bytes(L, "pooled", m.pooled);
+  set_bytes(L, "blocks", m.blocks);
+  set_bytes(L, "mallocs", m.mallocs);
+  set_bytes(L, "boxes", (uint64_t)S->boxes);
+  return 1;
+}
+
+static int core_memory_reset_peak (lua_State *L) {
+  marea_memory_reset_peak(bind_enter(L, bind_self(L)));
+  return 0;
+}
+
+/* core.memory_limit(bytes or nil) */
+static int core_memory_limit (lua_State *L) {
+  bind_state *S = bind_self(L);
+  marea_context *ctx = bind_enter(L, S);
+  int64_t bytes = lua_isnoneornil(L, 1) ? 0 : bind_integer(L, S, 1, "memory_limit", "bytes");
+  if (bytes < 0 || (bytes == 0 && !lua_isnoneornil(L, 1)))
+    return bind_raise_argument(L, S, "memory_limit", "bytes", "a positive integer or nil", 1);
+  marea_memory_limit(ctx, (size_t)bytes);
+  return 0;
+}
+
+static int core_memory_trim (lua_State *L) {
+  marea_memory_trim(bind_enter(L, bind_self(L)));
+  return 0;
+}
+
+/* core.memory_fail(k, from_then_on) */
+static int core_memory_fail (lua_State *L) {
+  bind_state *S = bind_self(L);
+  marea_context *ctx = bind_enter(L, S);
+  int64_t k = bind_integer(L, S, 1, "memory_fail", "k");
+  if (k < 0) return bind_raise_argument(L, S, "memory_fail", "k", "an integer >= 0", 1);
+  marea_memory_fail(ctx, (uint64_t)k, lua_toboolean(L, 2));
+  return 0;
+}
+
+/* ---- settings and facts ---- */
+
+static int core_set_threads (lua_State *L) {
+  bind_state *S = bind_self(L);
+  marea_context *ctx = bind_enter(L, S);
+  int64_t n = bind_integer(L, S, 1, "set_threads", "n");
+  if (n < 1 || n > INT32_MAX) return bind_raise_argument(L, S, "set_threads", "n", "a positive integer", 1);
+  marea_status status = marea_set_threads(ctx, (int)n);
+  return status == MAREA_OK ? 0 : bind_raise_status(L, S, status);
+}
+
+static int core_threads (lua_State *L) {
+  lua_pushinteger(L, marea_threads(bind_enter(L, bind_self(L))));
+  return 1;
+}
+
+static int core_seed (lua_State *L) {
+  bind_state *S = bind_self(L);
+  marea_seed(bind_enter(L, S), (uint64_t)bind_integer(L, S, 1, "seed", "n"));
+  return 0;
+}
+
+/* core.random_state() -> seed, counter */
+static int core_random_state (lua_State *L) {
+  marea_random_state r = marea_random(bind_enter(L, bind_self(L)));
+  lua_pushinteger(L, (lua_Integer)r.seed);
+  lua_pushinteger(L, (lua_Integer)r.counter);
+  return 2;
+}
+
+static int core_set_random_state (lua_State *L) {
+  bind_state *S = bind_self(L);
+  marea_context *ctx = bind_enter(L, S);
+  marea_random_state r = {(uint64_t)bind_integer(L, S, 1, "set_random_state", "seed"),
+                          (uint64_t)bind_integer(L, S, 2, "set_random_state", "counter")};
+  marea_set_random(ctx, r);
+  return 0;
+}
+
+static void set_string (lua_State *L, const char *key, const char *value) {
+  lua_pushstring(L, value);
+  lua_setfield(L, -2, key);
+}
+
+/* The kernel sets that run here: those that a context can be opened with. */
+static void push_isas (lua_State *L) {
+  static const char *const name[] = {"generic", "avx2", "avx512"};
+  lua_newtable(L);
+  for (size_t i = 0, n = 0; i < sizeof name / sizeof name[0]; i++) {
+    marea_context *trial;
+    marea_config config = {.isa = name[i], .threads = 1};
+    if (marea_open(&config, &trial) != MAREA_OK) continue;
+    marea_close(trial);
+    lua_pushstring(L, name[i]);
+    lua_rawseti(L, -2, (lua_Integer)++n);
+  }
+}
+
+static int core_info (lua_State *L) {
+  marea_context *ctx = bind_enter(L, bind_self(L));
+  lua_createtable(L, 0, 7);
+  set_string(L, "version", MAREA_VERSION);
+  set_string(L, "isa", marea_isa(ctx));
+  push_isas(L);
+  lua_setfield(L, -2, "isas");
+  set_string(L, "blas", marea_blas());
+  set_bytes(L, "threads", (uint64_t)marea_threads(ctx));
+  set_string(L, "blas_coretype", getenv("OPENBLAS_CORETYPE"));
+  set_string(L, "lua", LUA_RELEASE);
+  return 1;
+}
+
+static int core_recording (lua_State *L) {
+  lua_pushboolean(L, marea_recording(bind_enter(L, bind_self(L))));
+  return 1;
+}
+
+static int core_tape_length (lua_State *L) {
+  lua_pushinteger(L, (lua_Integer)marea_tape_length(bind_enter(L, bind_self(L))));
+  return 1;
+}
+
+static int core_is_tensor (lua_State *L) {
+  lua_pushboolean(L, bind_to_box(L, bind_self(L), 1) != NULL);
+  return 1;
+}
+
+/* core.library(prefix): sources that begin so, as in "@/usr/share/lua/5.4/marea/", are not the script's */
+static int core_library (lua_State *L) {
+  bind_state *S = bind_self(L);
+  const char *prefix = bind_string(L, S, 1, "library", "prefix");
+  for (int i = 0; i < S->libraries; i++)
+    if (strcmp(S->library[i], prefix) == 0) return 0;
+  if (!*prefix || strlen(prefix) >= BIND_PATH || S->libraries == BIND_LIBRARIES)
+    return bind_raise(L, S, "library: expected at most %d prefixes of 1 to %d bytes, got '%s'", BIND_LIBRARIES,
+                      BIND_PATH - 1, prefix);
+  strcpy(S->library[S->libraries++], prefix);
+  return 0;
+}
+
+/* core.raise(message): raises as the operators do, with the script's line and the layer */
+static int core_raise (lua_State *L) {
+  bind_state *S = bind_self(L);
+  return bind_raise(L, S, "%s", bind_string(L, S, 1, "raise", "message"));
+}
+
+static int core_clock (lua_State *L) {
+  struct timespec t;
+  clock_gettime(CLOCK_MONOTONIC, &t);
+  lua_pushnumber(L, (lua_Number)t.tv_sec + (lua_Number)t.tv_nsec * 1e-9);
+  return 1;
+}
+
+/* core.isatty(fd): is the file descriptor (0, 1, 2) a terminal? */
+static int core_isatty (lua_State *L) {
+  int64_t fd = bind_integer(L, bind_self(L), 1, "isatty", "fd");
+  lua_pushboolean(L, fd >= 0 && fd <= INT32_MAX && isatty((int)fd));
+  return 1;
+}
+
+static const luaL_Reg functions[] = {
+    {"tensor", bind_tensor_new},
+    {"is_tensor", core_is_tensor},
+    {"op_names", bind_op_names},
+    {"op_info", bind_op_info},
+    {"scope", bind_scope_call},
+    {"no_grad", bind_no_grad},
+    {"recording", core_recording},
+    {"grad", bind_grad},
+    {"tape_length", core_tape_length},
+    {"seed", core_seed},
+    {"random_state", core_random_state},
+    {"set_random_state", core_set_random_state},
+    {"set_threads", core_set_threads},
+    {"threads", core_threads},
+    {"info", core_info},
+    {"memory", core_memory},
+    {"memory_reset_peak", core_memory_reset_peak},
+    {"memory_limit", core_memory_limit},
+    {"memory_trim", core_memory_trim},
+    {"memory_fail", core_memory_fail},
+    {"library", core_library},
+    {"raise", core_raise},
+    {"clock", core_clock},
+    {"isatty", core_isatty},
+    {NULL, NULL},
+};
+
+/* ---- open and close ---- */
+
+static int state_gc (lua_State *L) {
+  bind_state *S = lua_touserdata(L, 1);
+  marea_context *ctx = S->ctx;
+  S->ctx = NULL;
+  marea_close(ctx);
+  return 0;
+}
+
+static int threads_wanted (lua_State *L) {
+  const char *text = getenv("MAREA_THREADS");
+  if (!text || !*text) return 0;
+  char *end;
+  long n = strtol(text, &end, 10);
+  if (*end || n < 1 || n > INT32_MAX)
+    luaL_error(L, "MAREA_THREADS: expected a positive integer, got '%s'", text);
+  return (int)n;
+}
+
+static bool hook_is_waiting (void *ud) {
+  return bind_interrupt_pending(ud);
+}
+
+/* Pushes the state, registered, with an open context. */
+static bind_state *state_new (lua_State *L) {
+  lua_rawgeti(L, LUA_REGISTRYINDEX, LUA_RIDX_MAINTHREAD);
+  marea_config config = {.threads = threads_wanted(L), .index_base = 1, .interrupted = hook_is_waiting,
+                         .interrupted_ud = lua_tothread(L, -1)};
+  lua_pop(L, 1);
+  bind_state *S = lua_newuserdatauv(L, sizeof *S, 0);
+  memset(S, 0, sizeof *S);
+  strcpy(S->source[0], "?");
+  S->sources = 1;
+  S->collect_at = COLLECT_LEAST;
+  lua_newtable(L);
+  lua_pushcfunction(L, state_gc);
+  lua_setfield(L, -2, "__gc");
+  lua_setmetatable(L, -2);
+  marea_status status = marea_open(&config, &S->ctx);
+  if (status != MAREA_OK)
+    luaL_error(L, status == MAREA_ENOMEM ? "marea: out of memory"
+                                         : "marea: MAREA_ISA or MAREA_THREADS asks for what is not to be had here");
+  S->select = marea_op_find("select");
+  S->slice = marea_op_find("slice");
+  S->cast = marea_op_find("cast");
+  S->clone = marea_op_find("clone");
+  lua_pushvalue(L, -1);
+  lua_rawsetp(L, LUA_REGISTRYINDEX, &state_key);
+  return S;
+}
+
+static void push_op (lua_State *L, int state, const marea_op *op, lua_CFunction f) {
+  lua_pushvalue(L, state);
+  lua_pushlightuserdata(L, (void *)op);
+  lua_pushcclosure(L, f, 2);
+}
+
+/* Fills the tables of functions and of methods (absolute indices) from the registry. */
+static void add_ops (lua_State *L, int state, int ops, int methods) {
+  for (int i = 0; i < marea_op_count(); i++) {
+    const marea_op *op = marea_op_at(i);
+    const marea_input_spec *inputs;
+    int n = marea_op_inputs(op, &inputs);
+    if (n > BIND_FEW) luaL_error(L, "marea: operator %s has more than %d inputs", marea_op_name(op), BIND_FEW);
+    push_op(L, state, op, bind_op_call);
+    lua_pushvalue(L, -1);
+    lua_setfield(L, ops, marea_op_name(op));
+    if (n > 0) lua_setfield(L, methods, marea_op_name(op));
+    else lua_pop(L, 1);
+    if (!marea_op_elementwise(op)) continue;
+    lua_pushfstring(L, "%s_", marea_op_name(op));
+    push_op(L, state, op, bind_op_in_place);
+    lua_rawset(L, methods);
+  }
+}
+
+int luaopen_marea_core (lua_State *L) {
+  luaL_checkversion(L);
+  lua_settop(L, 0);
+  if (lua_rawgetp(L, LUA_REGISTRYINDEX, &state_key) == LUA_TNIL) {
+    lua_settop(L, 0);
+    state_new(L);
+    bind_scope_open(L);
+    bind_io_open(L);
+  }
+  lua_newtable(L); /* 2: the module */
+  lua_newtable(L); /* 3: operators */
+  lua_newtable(L); /* 4: methods */
+  lua_pushvalue(L, 1);
+  luaL_setfuncs(L, bind_methods, 1);
+  add_ops(L, 1, 3, 4);
+  lua_pushvalue(L, 1);
+  lua_pushvalue(L, 4);
+  bind_box_open(L);
+  lua_settop(L, 3);
+  lua_setfield(L, 2, "ops");
+  lua_pushvalue(L, 1);
+  luaL_setfuncs(L, functions, 1);
+  lua_pushvalue(L, 1);
+  luaL_setfuncs(L, bind_io_functions, 1);
+  return 1;
+}
+
+/* ---- for hosts ---- */
+
+bind_state *bind_find_state (lua_State *L) {
+  lua_rawgetp(L, LUA_REGISTRYINDEX, &state_key);
+  bind_state *S = lua_touserdata(L, -1);
+  lua_pop(L, 1);
+  return S;
+}
+
+static bind_state *need_state (lua_State *L) {
+  bind_state *S = bind_find_state(L);
+  if (!S) luaL_error(L, "marea: the module marea.core is not open in this Lua state");
+  return S;
+}
+
+marea_context *marea_lua_context (lua_State *L) {
+  bind_state *S = bind_find_state(L);
+  return S ? S->ctx : NULL;
+}
+
+void marea_lua_push (lua_State *L, marea_tensor *t) {
+  bind_state *S = need_state(L);
+  if (marea_tensor_context(t) != S->ctx) bind_raise(L, S, "marea: the tensor belongs to another context");
+  bind_box *box = bind_box_new(L, S);
+  bind_box_fill(box, marea_retain(t));
+}
+
+marea_tensor *marea_lua_check (lua_State *L, int idx) {
+  bind_state *S = need_state(L);
+  lua_Debug ar;
+  bool known = lua_getstack(L, 0, &ar) && lua_getinfo(L, "n", &ar) && ar.name;
+  return bind_check(L, S, lua_absindex(L, idx), known ? ar.name : "?", "tensor");
+}

@@ -1,0 +1,248 @@
+/* SPDX-License-Identifier: MIT
+** ops.c: one closure serves every operator of the registry, one more every change in place. What they accept,
+** how they are called and what help says about them is read from the descriptor.
+*/
+#include "bind.h"
+
+/* ---- numbers as inputs ---- */
+
+/* The dtype that a Lua number takes beside the tensors of the call: theirs, but f32 for a fraction beside
+   integers and i64 for what does not fit u8. The condition of `where` has no say. */
+static marea_dtype number_dtype (lua_State *L, const bind_call *c, int idx) {
+  static const int order[] = {2, 3, 1, 0}; /* promotion: u8 < i64 < f32 < f64 */
+  int best = -1;
+  for (int i = 0; i < c->n_in; i++) {
+    if (!c->in[i] || strcmp(c->inputs[i].name, "condition") == 0) continue;
+    int dtype = marea_tensor_dtype(c->in[i]);
+    if (best < 0 || order[dtype] > order[best]) best = dtype;
+  }
+  if (best < 0) return MAREA_F32;
+  if (best == MAREA_F32 || best == MAREA_F64) return (marea_dtype)best;
+  int64_t value;
+  if (!bind_to_integer(L, idx, &value)) return MAREA_F32;
+  return best == MAREA_U8 && (value < 0 || value > 255) ? MAREA_I64 : (marea_dtype)best;
+}
+
+marea_status bind_number (lua_State *L, marea_context *ctx, int idx, marea_dtype dtype, marea_tensor **out) {
+  marea_status status = marea_empty(ctx, dtype, 0, NULL, out);
+  if (status == MAREA_OK) bind_store_number(L, idx, dtype, marea_tensor_data(*out));
+  return status;
+}
+
+static marea_status make_numbers (lua_State *L, marea_context *ctx, bind_call *c) {
+  marea_dtype dtype[BIND_FEW];
+  for (int i = 0; i < c->n_in; i++)
+    if (c->numbers >> i & 1) dtype[i] = number_dtype(L, c, i + 1);
+  for (int i = 0; i < c->n_in; i++) {
+    if (!(c->numbers >> i & 1)) continue;
+    marea_status status = bind_number(L, ctx, i + 1, dtype[i], &c->in[i]);
+    if (status != MAREA_OK) return status;
+  }
+  return MAREA_OK;
+}
+
+static void drop_numbers (bind_call *c) {
+  for (int i = 0; i < c->n_in; i++) {
+    if (!(c->numbers >> i & 1)) continue;
+    marea_release(c->in[i]);
+    c->in[i] = NULL;
+  }
+}
+
+/* ---- the call ---- */
+
+/* out NULL: in place. Does not raise. */
+static marea_status attempt (lua_State *L, marea_context *ctx, bind_call *c, marea_tensor **out, int *n_out) {
+  marea_status status = c->numbers ? make_numbers(L, ctx, c) : MAREA_OK;
+  if (status == MAREA_OK)
+    status = out ? marea_apply(ctx, c->op, c->n_in, c->in, c->attrs, out, n_out)
+                 : marea_apply_(ctx, c->op, c->n_in, c->in, c->attrs);
+  if (c->numbers) drop_numbers(c);
+  return status;
+}
+
+typedef struct results { int n; marea_tensor **t; } results;
+
+/* Pushes a box for each further result. Called protected, for making a box may raise. */
+static int push_results (lua_State *L) {
+  bind_state *S = lua_touserdata(L, 1);
+  results *r = lua_touserdata(L, 2);
+  luaL_checkstack(L, r->n + 4, NULL);
+  for (int i = 0; i < r->n; i++) {
+    bind_box *b = bind_box_new(L, S);
+    bind_box_fill(b, r->t[i]);
+    r->t[i] = NULL;
+  }
+  return r->n;
+}
+
+static void push_protected (lua_State *L, bind_state *S, results r) {
+  lua_pushcfunction(L, push_results);
+  lua_pushlightuserdata(L, S);
+  lua_pushlightuserdata(L, &r);
+  if (lua_pcall(L, 2, LUA_MULTRET, 0) == LUA_OK) return;
+  for (int i = 0; i < r.n; i++) marea_release(r.t[i]);
+  lua_error(L);
+}
+
+int bind_op_call (lua_State *L) {
+  bind_state *S = bind_self(L);
+  const marea_op *op = lua_touserdata(L, lua_upvalueindex(2));
+  marea_tensor *out[MAREA_MAX_OUT];
+  bind_call c;
+  int n_out = 0, n = lua_gettop(L);
+  marea_status status;
+  marea_context *ctx = bind_enter(L, S);
+  bind_box *box = bind_box_new(L, S);
+  int result = n + 1;
+  bind_read_call(L, S, op, n, &c);
+  BIND_RETRY(L, S, c.n_in, c.in, status, attempt(L, ctx, &c, out, &n_out));
+  if (status != MAREA_OK) return bind_raise_status(L, S, status);
+  if (n_out == 0) return 0;
+  bind_box_fill(box, out[0]);
+  lua_settop(L, result);
+  if (n_out > 1) push_protected(L, S, (results){n_out - 1, out + 1});
+  return n_out;
+}
+
+int bind_op_in_place (lua_State *L) {
+  bind_state *S = bind_self(L);
+  const marea_op *op = lua_touserdata(L, lua_upvalueindex(2));
+  bind_call c;
+  marea_status status;
+  marea_context *ctx = bind_enter(L, S);
+  lua_pushfstring(L, "%s_", marea_op_name(op));
+  const marea_input_spec *inputs;
+  marea_op_inputs(op, &inputs);
+  bind_check(L, S, 1, lua_tostring(L, -1), inputs[0].name);
+  lua_pop(L, 1);
+  bind_read_call(L, S, op, lua_gettop(L), &c);
+  BIND_RETRY(L, S, c.n_in, c.in, status, attempt(L, ctx, &c, NULL, NULL));
+  if (status != MAREA_OK) return bind_raise_status(L, S, status);
+  lua_settop(L, 1);
+  return 1;
+}
+
+marea_status bind_apply (marea_context *ctx, const marea_op *op, marea_tensor *in, const marea_attr *attrs,
+                         marea_tensor **out) {
+  int n_out;
+  return marea_apply(ctx, op, 1, &in, attrs, out, &n_out);
+}
+
+/* ---- what there is ---- */
+
+int bind_op_names (lua_State *L) {
+  lua_createtable(L, marea_op_count(), 0);
+  for (int i = 0; i < marea_op_count(); i++) {
+    lua_pushstring(L, marea_op_name(marea_op_at(i)));
+    lua_rawseti(L, -2, i + 1);
+  }
+  return 1;
+}
+
+static void set_string (lua_State *L, const char *key, const char *value) {
+  if (!value) return;
+  lua_pushstring(L, value);
+  lua_setfield(L, -2, key);
+}
+
+static void set_boolean (lua_State *L, const char *key, bool value) {
+  lua_pushboolean(L, value);
+  lua_setfield(L, -2, key);
+}
+
+static void push_inputs (lua_State *L, const marea_op *op) {
+  const marea_input_spec *specs;
+  int n = marea_op_inputs(op, &specs);
+  lua_createtable(L, n, 0);
+  for (int i = 0; i < n; i++) {
+    lua_createtable(L, 0, 4);
+    set_string(L, "name", specs[i].name);
+    set_string(L, "doc", specs[i].doc);
+    set_boolean(L, "optional", specs[i].optional);
+    set_boolean(L, "variadic", specs[i].variadic);
+    lua_rawseti(L, -2, i + 1);
+  }
+}
+
+static void push_choices (lua_State *L, const char *choices) {
+  lua_newtable(L);
+  for (int i = 1; choices; i++) {
+    const char *end = strchr(choices, '|');
+    if (end) lua_pushlstring(L, choices, (size_t)(end - choices));
+    else lua_pushstring(L, choices);
+    lua_rawseti(L, -2, i);
+    choices = end ? end + 1 : NULL;
+  }
+}
+
+/* The initial value as a script would write it; nothing where it has no single form (a list, "not given"). */
+static void set_initial (lua_State *L, const marea_attr_spec *spec) {
+  switch (spec->kind) {
+    case MAREA_BOOL: lua_pushboolean(L, spec->initial != 0); break;
+    case MAREA_REAL: lua_pushnumber(L, spec->initial); break;
+    case MAREA_DIM:
+    case MAREA_INDEX: lua_pushinteger(L, (lua_Integer)spec->initial + (spec->initial >= 0)); break;
+    case MAREA_INT:
+    case MAREA_PAIR:
+    case MAREA_PADDING: lua_pushinteger(L, (lua_Integer)spec->initial); break;
+    case MAREA_ENUM:
+      push_choices(L, spec->choices);
+      lua_rawgeti(L, -1, (lua_Integer)spec->initial + 1);
+      lua_remove(L, -2);
+      break;
+    case MAREA_DTYPE:
+      if (spec->initial < 0) return;
+      lua_pushstring(L, marea_dtype_name((marea_dtype)spec->initial));
+      break;
+    default: return;
+  }
+  lua_setfield(L, -2, "initial");
+}
+
+static void push_attrs (lua_State *L, const marea_op *op) {
+  static const char *const kind[] = {"real", "int",   "bool", "enum",  "dtype",  "dim",
+                                     "index", "dims", "sizes", "pair", "padding"};
+  const marea_attr_spec *specs;
+  int n = marea_op_attrs(op, &specs);
+  lua_createtable(L, n, 0);
+  for (int k = 0; k < n; k++) {
+    lua_createtable(L, 0, 6);
+    set_string(L, "name", specs[k].name);
+    set_string(L, "kind", kind[specs[k].kind]);
+    set_string(L, "doc", specs[k].doc);
+    set_boolean(L, "required", specs[k].initial == MAREA_REQUIRED);
+    if (specs[k].initial != MAREA_REQUIRED && specs[k].initial != MAREA_NONE) set_initial(L, &specs[k]);
+    if (specs[k].kind == MAREA_ENUM) {
+      push_choices(L, specs[k].choices);
+      lua_setfield(L, -2, "choices");
+    }
+    lua_rawseti(L, -2, k + 1);
+  }
+}
+
+/* core.op_info(name) -> table */
+int bind_op_info (lua_State *L) {
+  bind_state *S = bind_self(L);
+  const char *name = bind_string(L, S, 1, "op_info", "name");
+  const marea_op *op = marea_op_find(name);
+  if (!op) {
+    bind_guess guess = {.word = name};
+    for (int i = 0; i < marea_op_count(); i++) bind_offer(&guess, marea_op_name(marea_op_at(i)));
+    return bind_raise(L, S, "op_info: there is no operator '%s'%s", name, bind_did_you_mean(L, &guess));
+  }
+  lua_createtable(L, 0, 12);
+  set_string(L, "name", marea_op_name(op));
+  set_string(L, "family", marea_op_family(op));
+  set_string(L, "doc", marea_op_doc(op));
+  set_string(L, "sample", marea_op_sample(op));
+  set_boolean(L, "differentiable", marea_op_differentiable(op));
+  set_boolean(L, "elementwise", marea_op_elementwise(op));
+  set_boolean(L, "mutates", marea_op_mutates(op));
+  set_boolean(L, "takes_numbers", marea_op_takes_numbers(op));
+  push_inputs(L, op);
+  lua_setfield(L, -2, "inputs");
+  push_attrs(L, op);
+  lua_setfield(L, -2, "attrs");
+  return 1;
+}

@@ -1,0 +1,198 @@
+/* SPDX-License-Identifier: MIT
+** print.c: a tensor as text: dtype, shape, smallest value, mean, largest value, number of NaNs, then a corner of
+** its elements. The time is bounded: statistics look at a million elements and then say so. Numbers are shown
+** as they are, without a common factor.
+*/
+#include <locale.h>
+#include <math.h>
+#include <stdio.h>
+
+#include "bind.h"
+
+#define EDGE 3            /* rows and columns shown at each end */
+#define SHOWN (2 * EDGE)
+#define SAMPLE 1000000    /* elements that statistics look at */
+#define CELL 32           /* bytes of the text of one number */
+
+static double element (const marea_tensor *t, int64_t offset) {
+  const void *data = marea_tensor_data(t);
+  switch (marea_tensor_dtype(t)) {
+    case MAREA_F32: return ((const float *)data)[offset];
+    case MAREA_F64: return ((const double *)data)[offset];
+    case MAREA_I64: return (double)((const int64_t *)data)[offset];
+    default: return ((const uint8_t *)data)[offset];
+  }
+}
+
+/* A decimal point whatever the host's locale. */
+static void number_text (char *text, double value) {
+  snprintf(text, CELL, "%.5g", value);
+  char *comma = strstr(text, localeconv()->decimal_point);
+  if (comma) *comma = '.';
+}
+
+static void element_text (char *text, const marea_tensor *t, int64_t offset) {
+  if (marea_tensor_dtype(t) == MAREA_I64)
+    snprintf(text, CELL, "%lld", ((const long long *)marea_tensor_data(t))[offset]);
+  else number_text(text, element(t, offset));
+}
+
+/* ---- statistics ---- */
+
+typedef struct statistics { double least, most, sum; int64_t numbers, nans, seen; } statistics;
+
+static void look_at (statistics *s, double value) {
+  s->seen++;
+  if (isnan(value)) {
+    s->nans++;
+    return;
+  }
+  if (s->numbers == 0 || value < s->least) s->least = value;
+  if (s->numbers == 0 || value > s->most) s->most = value;
+  s->sum += value;
+  s->numbers++;
+}
+
+/* Walks the elements in row-major order until the sample is complete. */
+static statistics statistics_of (const marea_tensor *t) {
+  statistics s = {0};
+  int rank = marea_tensor_rank(t);
+  const int64_t *shape = marea_tensor_shape(t), *stride = marea_tensor_strides(t);
+  int64_t at[MAREA_MAX_RANK] = {0}, offset = 0, size = marea_tensor_size(t);
+  while (s.seen < size && s.seen < SAMPLE) {
+    look_at(&s, element(t, offset));
+    int d = rank - 1;
+    for (; d >= 0 && at[d] + 1 == shape[d]; d--) {
+      offset -= at[d] * stride[d];
+      at[d] = 0;
+    }
+    if (d < 0) break;
+    at[d]++;
+    offset += stride[d];
+  }
+  return s;
+}
+
+static void add_statistics (luaL_Buffer *b, const marea_tensor *t) {
+  char text[CELL * 4], least[CELL], mean[CELL], most[CELL];
+  statistics s = statistics_of(t);
+  if (s.numbers > 0) {
+    number_text(least, s.least);
+    number_text(mean, s.sum / (double)s.numbers);
+    number_text(most, s.most);
+    snprintf(text, sizeof text, ": min %s, mean %s, max %s", least, mean, most);
+    luaL_addstring(b, text);
+  }
+  if (s.nans > 0) {
+    snprintf(text, sizeof text, "%s %lld NaN", s.numbers > 0 ? "," : ":", (long long)s.nans);
+    luaL_addstring(b, text);
+  }
+  if (s.seen < marea_tensor_size(t)) luaL_addstring(b, " (of the first 1000000)");
+}
+
+/* ---- elements ---- */
+
+/* How many of `size` are shown, and which is the i-th of them. */
+static int shown (int64_t size) {
+  return size > SHOWN ? SHOWN : (int)size;
+}
+
+static int64_t position (int64_t size, int i) {
+  return size > SHOWN && i >= EDGE ? size - SHOWN + i : i;
+}
+
+/* A matrix of rows x columns whose element 0 is at `offset`. */
+typedef struct block { int64_t rows, columns, row_step, column_step, offset; } block;
+
+static void add_block (luaL_Buffer *b, const marea_tensor *t, const block *m) {
+  char cell[SHOWN][SHOWN][CELL];
+  int rows = shown(m->rows), columns = shown(m->columns), width = 0;
+  for (int i = 0; i < rows; i++)
+    for (int j = 0; j < columns; j++) {
+      int64_t at = m->offset + position(m->rows, i) * m->row_step + position(m->columns, j) * m->column_step;
+      element_text(cell[i][j], t, at);
+      int n = (int)strlen(cell[i][j]);
+      if (n > width) width = n;
+    }
+  for (int i = 0; i < rows; i++) {
+    if (i == EDGE && m->rows > SHOWN) luaL_addstring(b, "\n  ...");
+    luaL_addstring(b, "\n");
+    for (int j = 0; j < columns; j++) {
+      char text[CELL + 8];
+      if (j == EDGE && m->columns > SHOWN) luaL_addstring(b, "  ...");
+      snprintf(text, sizeof text, "  %*s", width, cell[i][j]);
+      luaL_addstring(b, text);
+    }
+  }
+}
+
+/* Title of the block at `at`, the position in the dimensions before the last two. */
+static void add_title (luaL_Buffer *b, int dims, const int64_t *at) {
+  luaL_addstring(b, "\n[");
+  for (int d = 0; d < dims; d++) {
+    char text[CELL];
+    snprintf(text, sizeof text, "%lld, ", (long long)at[d] + 1);
+    luaL_addstring(b, text);
+  }
+  luaL_addstring(b, ":, :]");
+}
+
+/* The first and last matrices along the leading dimensions. */
+static void add_blocks (luaL_Buffer *b, const marea_tensor *t) {
+  int dims = marea_tensor_rank(t) - 2;
+  const int64_t *shape = marea_tensor_shape(t), *stride = marea_tensor_strides(t);
+  int64_t blocks = 1;
+  for (int d = 0; d < dims; d++) blocks *= shape[d];
+  block m = {shape[dims], shape[dims + 1], stride[dims], stride[dims + 1], 0};
+  for (int i = 0; i < shown(blocks); i++) {
+    int64_t at[MAREA_MAX_RANK], rest = position(blocks, i);
+    m.offset = 0;
+    for (int d = dims - 1; d >= 0; d--) {
+      at[d] = rest % shape[d];
+      rest /= shape[d];
+      m.offset += at[d] * stride[d];
+    }
+    if (i == EDGE && blocks > SHOWN) luaL_addstring(b, "\n...");
+    add_title(b, dims, at);
+    add_block(b, t, &m);
+  }
+}
+
+static void add_elements (luaL_Buffer *b, const marea_tensor *t) {
+  const int64_t *shape = marea_tensor_shape(t), *stride = marea_tensor_strides(t);
+  int rank = marea_tensor_rank(t);
+  if (rank > 2) add_blocks(b, t);
+  else if (rank == 2) add_block(b, t, &(block){shape[0], shape[1], stride[0], stride[1], 0});
+  else add_block(b, t, &(block){1, shape[0], 0, stride[0], 0});
+}
+
+/* tostring(t). A released tensor has a text too: what it was and where it ended. */
+int bind_tostring (lua_State *L) {
+  bind_state *S = bind_self(L);
+  const bind_box *given = bind_to_box(L, S, 1);
+  if (!given || !given->t) {
+    bind_describe(L, S, 1);
+    return 1;
+  }
+  bind_box *own = bind_box_new(L, S); /* building text collects garbage, and a finalizer may release t */
+  if (!given->t) return bind_raise_released(L, S, given);
+  marea_tensor *t = marea_retain(given->t);
+  bind_box_fill(own, t);
+  if (marea_tensor_rank(t) == 0) {
+    bind_push_element(L, t, marea_tensor_data(t));
+    lua_tostring(L, -1);
+    return 1;
+  }
+  const char *head = lua_pushfstring(L, "tensor %s", bind_shape(L, t));
+  luaL_Buffer b;
+  luaL_buffinit(L, &b);
+  luaL_addstring(&b, head);
+  if (marea_tensor_size(t) == 0) luaL_addstring(&b, ", empty");
+  else {
+    add_statistics(&b, t);
+    add_elements(&b, t);
+  }
+  luaL_pushresult(&b);
+  bind_box_release(own, BIND_BY_CALL, (bind_place){0, 0});
+  return 1;
+}

@@ -1,0 +1,290 @@
+/* SPDX-License-Identifier: MIT
+** raise.c: the only place that raises. A message reads "FILE:LINE: what is wrong (layer 'enc.conv1')": the line
+** is the innermost one of a script, so that an editor can jump to it, and the layer is found by walking the
+** stack when something is already wrong; a call that succeeds pays nothing for it.
+*/
+#include <stdarg.h>
+#include <stdio.h>
+
+#include "bind.h"
+
+#define LEVELS 200     /* of the stack that are searched */
+#define LAYER_PATH 160 /* bytes of the longest layer path that is shown */
+
+/* ---- where in the script ---- */
+
+static bool is_library (const bind_state *S, const char *source) {
+  for (int i = 0; i < S->libraries; i++)
+    if (strncmp(source, S->library[i], strlen(S->library[i])) == 0) return true;
+  return false;
+}
+
+/* The index of a source's name, a new one if there is room. Names are compared, addresses are only a hint. */
+static uint16_t intern (bind_state *S, const lua_Debug *ar) {
+  uint16_t *recent = &S->recent[(uintptr_t)ar->source >> 4 & 63];
+  if (*recent && strcmp(S->source[*recent], ar->short_src) == 0) return *recent;
+  int i = 1;
+  while (i < S->sources && strcmp(S->source[i], ar->short_src) != 0) i++;
+  if (i == BIND_SOURCES) return 0;
+  if (i == S->sources) {
+    memcpy(S->source[i], ar->short_src, sizeof S->source[i]);
+    S->sources++;
+  }
+  return *recent = (uint16_t)i;
+}
+
+bind_place bind_where (lua_State *L, bind_state *S) {
+  lua_Debug ar;
+  bind_place innermost = {0, 0};
+  for (int level = 1; level < LEVELS && lua_getstack(L, level, &ar); level++) { /* 0 is our C function */
+    lua_getinfo(L, "Sl", &ar);
+    if (ar.currentline <= 0) continue; /* a C function */
+    bind_place place = {intern(S, &ar), ar.currentline};
+    if (!is_library(S, ar.source)) return place;
+    if (innermost.line == 0) innermost = place;
+  }
+  return innermost;
+}
+
+/* ---- which layer ---- */
+
+/* Is the value on top of the stack a module, a table whose metatable says __module? Pops nothing. */
+static bool is_module (lua_State *L, int idx) {
+  if (!lua_istable(L, idx) || !lua_getmetatable(L, idx)) return false;
+  lua_pushliteral(L, "__module");
+  lua_rawget(L, -2);
+  bool yes = lua_toboolean(L, -1);
+  lua_pop(L, 2);
+  return yes;
+}
+
+/* Pushes the local variable `self` of the function if it is a module. */
+static bool push_self (lua_State *L, const lua_Debug *ar) {
+  const char *name = lua_getlocal(L, ar, 1);
+  if (!name) return false;
+  if (strcmp(name, "self") == 0 && is_module(L, -1)) return true;
+  lua_pop(L, 1);
+  return false;
+}
+
+typedef struct layer_key { bool found, is_integer; lua_Integer i; char s[64]; } layer_key;
+
+/* Takes the key at idx if it comes before the one found so far: integers first, then strings. */
+static bool offer_key (lua_State *L, int idx, layer_key *best) {
+  layer_key k = {.found = true, .is_integer = lua_isinteger(L, idx)};
+  if (k.is_integer) k.i = lua_tointeger(L, idx);
+  else if (lua_type(L, idx) == LUA_TSTRING) snprintf(k.s, sizeof k.s, "%s", lua_tostring(L, idx));
+  else return false;
+  bool before = !best->found;
+  if (best->found && k.is_integer != best->is_integer) before = k.is_integer;
+  else if (best->found) before = k.is_integer ? k.i < best->i : strcmp(k.s, best->s) < 0;
+  if (before) *best = k;
+  return before;
+}
+
+/* The key under which the table `holder` has the value `item` (both absolute indices). */
+static layer_key key_of (lua_State *L, int holder, int item) {
+  layer_key best = {0};
+  for (lua_pushnil(L); lua_next(L, holder); lua_pop(L, 1))
+    if (lua_rawequal(L, -1, item)) offer_key(L, -2, &best);
+  return best;
+}
+
+/* path := "key" or "key.path". */
+static void prepend (char *path, const layer_key *k) {
+  char key[64], old[LAYER_PATH];
+  if (k->is_integer) snprintf(key, sizeof key, "%lld", (long long)k->i);
+  else snprintf(key, sizeof key, "%s", k->s);
+  snprintf(old, sizeof old, "%s", path);
+  snprintf(path, LAYER_PATH, "%.63s%s%.95s", key, *old ? "." : "", old);
+}
+
+/* Puts what lies between module `outer` and module `inner` in front of the path: a field, or a field of a
+   field that is a plain table (a list of layers). */
+static void prepend_step (lua_State *L, int outer, int inner, char *path) {
+  layer_key k = key_of(L, outer, inner);
+  if (k.found) {
+    prepend(path, &k);
+    return;
+  }
+  layer_key best = {0}, best_inside = {0};
+  for (lua_pushnil(L); lua_next(L, outer); lua_pop(L, 1)) {
+    if (!lua_istable(L, -1) || is_module(L, -1)) continue;
+    layer_key inside = key_of(L, lua_gettop(L), inner);
+    if (inside.found && offer_key(L, -2, &best)) best_inside = inside;
+  }
+  if (!best.found) return;
+  prepend(path, &best_inside);
+  prepend(path, &best);
+}
+
+/* path := that of the innermost module at work, as seen from the outermost one; the class when it is alone. */
+static void layer_path (lua_State *L, char *path) {
+  lua_Debug ar;
+  path[0] = '\0';
+  if (!lua_checkstack(L, 16)) return;
+  int top = lua_gettop(L), inner = top + 1;
+  for (int level = 0; level < LEVELS && lua_getstack(L, level, &ar); level++) {
+    if (!push_self(L, &ar)) continue;
+    if (lua_gettop(L) == inner) {
+      lua_pushvalue(L, inner); /* [inner] is the first module met, [inner + 1] the current one */
+      continue;
+    }
+    if (!lua_rawequal(L, -1, inner + 1)) prepend_step(L, inner + 2, inner + 1, path);
+    lua_replace(L, inner + 1);
+  }
+  if (!*path && lua_gettop(L) > top && lua_getmetatable(L, inner)) {
+    lua_pushliteral(L, "__name");
+    if (lua_rawget(L, -2) == LUA_TSTRING) snprintf(path, LAYER_PATH, "%s", lua_tostring(L, -1));
+  }
+  lua_settop(L, top);
+}
+
+/* ---- raising ---- */
+
+/* Raises the message on top of the stack. */
+static int raise (lua_State *L, bind_state *S) {
+  char path[LAYER_PATH];
+  bind_place place = bind_where(L, S);
+  layer_path(L, path);
+  const char *message = lua_tostring(L, -1);
+  if (place.line > 0) lua_pushfstring(L, "%s:%d: %s", S->source[place.source], place.line, message);
+  else lua_pushstring(L, message);
+  if (*path) lua_pushfstring(L, "%s (layer '%s')", lua_tostring(L, -1), path);
+  return lua_error(L);
+}
+
+int bind_raise (lua_State *L, bind_state *S, const char *format, ...) {
+  va_list args;
+  va_start(args, format);
+  lua_pushvfstring(L, format, args);
+  va_end(args);
+  return raise(L, S);
+}
+
+bool bind_interrupt_pending (lua_State *L) {
+  const int all = LUA_MASKCALL | LUA_MASKRET | LUA_MASKCOUNT;
+  return (lua_gethookmask(L) & all) == all && lua_gethookcount(L) == 1;
+}
+
+int bind_raise_status (lua_State *L, bind_state *S, marea_status status) {
+  if (status == MAREA_EINTR && bind_interrupt_pending(L)) { /* a second error would escape the script's pcall */
+    lua_settop(L, 0);
+    return 0;
+  }
+  lua_pushstring(L, marea_error(S->ctx));
+  return raise(L, S);
+}
+
+const char *bind_shape (lua_State *L, const marea_tensor *t) {
+  luaL_Buffer b;
+  luaL_buffinit(L, &b);
+  luaL_addstring(&b, bind_dtype_name(t));
+  luaL_addstring(&b, " (");
+  for (int d = 0; d < marea_tensor_rank(t); d++) {
+    char size[24];
+    snprintf(size, sizeof size, "%s%lld", d > 0 ? ", " : "", (long long)marea_tensor_shape(t)[d]);
+    luaL_addstring(&b, size);
+  }
+  luaL_addstring(&b, ")");
+  luaL_pushresult(&b);
+  return lua_tostring(L, -1);
+}
+
+static const char *describe_released (lua_State *L, const bind_box *b) {
+  char shape[160] = "";
+  size_t n = 0;
+  for (int d = 0; d < b->rank; d++)
+    n += (size_t)snprintf(shape + n, sizeof shape - n, "%s%u", d > 0 ? ", " : "", (unsigned)b->shape[d]);
+  const bind_state *S = b->state;
+  return lua_pushfstring(L, "tensor %s (%s) made at %s:%d was released by %s %s:%d",
+                         marea_dtype_name((marea_dtype)b->dtype), shape, S->source[b->made_source], b->made_line,
+                         b->ended_by == BIND_BY_SCOPE ? "the scope ended at" : "a call at",
+                         S->source[b->ended_source], b->ended_line);
+}
+
+static const char *describe_box (lua_State *L, const bind_box *b) {
+  if (b->t) return lua_pushfstring(L, "tensor %s", bind_shape(L, b->t));
+  if (b->ended_by == BIND_ALIVE) return lua_pushliteral(L, "a tensor that was never made");
+  return describe_released(L, b);
+}
+
+static const char *describe_table (lua_State *L, bind_state *S, int idx) {
+  lua_Unsigned n = lua_rawlen(L, idx);
+  int64_t unused;
+  for (lua_Unsigned i = 1; i <= n && i <= 16; i++) {
+    lua_rawgeti(L, idx, (lua_Integer)i);
+    if (!bind_to_integer(L, -1, &unused))
+      return lua_pushfstring(L, "a list with %s at %d", bind_describe(L, S, -1), (int)i);
+    lua_pop(L, 1);
+  }
+  if (n > 0) return lua_pushfstring(L, "a list of %d", (int)n);
+  return lua_pushliteral(L, "a table");
+}
+
+const char *bind_describe (lua_State *L, bind_state *S, int idx) {
+  if (idx == 0) return lua_pushliteral(L, "nothing");
+  idx = lua_absindex(L, idx);
+  const bind_box *b = bind_to_box(L, S, idx);
+  if (b) return describe_box(L, b);
+  switch (lua_type(L, idx)) {
+    case LUA_TNONE: return lua_pushliteral(L, "nothing");
+    case LUA_TNIL: return lua_pushliteral(L, "nil");
+    case LUA_TBOOLEAN: return lua_pushfstring(L, "%s", lua_toboolean(L, idx) ? "true" : "false");
+    case LUA_TNUMBER:
+      if (lua_isinteger(L, idx)) return lua_pushfstring(L, "%I", (LUAI_UACINT)lua_tointeger(L, idx));
+      return lua_pushfstring(L, "%f", (LUAI_UACNUMBER)lua_tonumber(L, idx));
+    case LUA_TSTRING: {
+      char text[44];
+      snprintf(text, sizeof text, "%.40s", lua_tostring(L, idx));
+      return lua_pushfstring(L, "string '%s%s'", text, lua_rawlen(L, idx) > 40 ? "..." : "");
+    }
+    case LUA_TTABLE: return describe_table(L, S, idx);
+    default: return lua_pushfstring(L, "a %s", luaL_typename(L, idx));
+  }
+}
+
+int bind_raise_released (lua_State *L, bind_state *S, const bind_box *b) {
+  const char *advice = b->ended_by == BIND_BY_SCOPE ? "; return it from the scope or call :keep()" : "";
+  return bind_raise(L, S, "%s%s", describe_box(L, b), advice);
+}
+
+int bind_raise_argument (lua_State *L, bind_state *S, const char *function, const char *name,
+                         const char *expected, int idx) {
+  return bind_raise(L, S, "%s: argument '%s': expected %s, got %s", function, name, expected,
+                    bind_describe(L, S, idx));
+}
+
+/* ---- did you mean ---- */
+
+static int least (int a, int b) {
+  return a < b ? a : b;
+}
+
+/* Edit distance with neighbours swapped counting as one, for words of up to 31 bytes. */
+static int distance (const char *a, const char *b) {
+  int row[3][32], n = (int)strlen(a), m = (int)strlen(b);
+  if (n > 31 || m > 31) return 32;
+  for (int j = 0; j <= m; j++) row[0][j] = j;
+  for (int i = 1; i <= n; i++) {
+    int *now = row[i % 3], *last = row[(i + 2) % 3], *before = row[(i + 1) % 3];
+    now[0] = i;
+    for (int j = 1; j <= m; j++) {
+      now[j] = least(least(last[j], now[j - 1]) + 1, last[j - 1] + (a[i - 1] != b[j - 1]));
+      if (i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1]) now[j] = least(now[j], before[j - 2] + 1);
+    }
+  }
+  return row[n % 3][m];
+}
+
+void bind_offer (bind_guess *g, const char *candidate) {
+  int d = distance(g->word, candidate), limit = 1 + (int)strlen(g->word) / 4;
+  if (d > limit || (g->best && d >= g->distance)) return;
+  g->best = candidate;
+  g->distance = d;
+}
+
+const char *bind_did_you_mean (lua_State *L, const bind_guess *g) {
+  if (!g->best) return lua_pushliteral(L, "");
+  return lua_pushfstring(L, "; did you mean '%s'?", g->best);
+}

@@ -1,0 +1,234 @@
+/* SPDX-License-Identifier: MIT
+** scope.c: a scope releases at its end every tensor that was made in it, except those that are returned from it
+** or kept. Scopes belong to the coroutine that opened them, so coroutines that take turns do not end each
+** other's. They need no order: an outer one may end before an inner one.
+**
+** no_grad is a scope that also brings recording back. It cannot be left by a yield, because recording is a
+** state of the whole context; a coroutine that died inside one is noticed by bind_scope_reap.
+*/
+#include "bind.h"
+
+static const char scope_key; /* its address is the metatable's key in the registry */
+
+/* ---- begin and end ---- */
+
+/* Pushes a scope that is open. */
+static bind_scope *scope_new (lua_State *L, bind_state *S) {
+  bind_scope *s = lua_newuserdatauv(L, sizeof *s, 1);
+  memset(s, 0, sizeof *s);
+  s->state = S;
+  s->thread = L;
+  lua_pushthread(L);
+  lua_setiuservalue(L, -2, 1);
+  lua_rawgetp(L, LUA_REGISTRYINDEX, &scope_key);
+  lua_setmetatable(L, -2);
+  s->open = true;
+  s->outer = S->scopes;
+  S->scopes = s;
+  return s;
+}
+
+static void unlink_scope (bind_scope *s) {
+  bind_scope **link = &s->state->scopes;
+  while (*link && *link != s) link = &(*link)->outer;
+  if (*link) *link = s->outer;
+}
+
+/* What every end does. The tensors that are still in the scope fall to the garbage collector. */
+static void scope_abandon (bind_scope *s) {
+  if (!s->open) return;
+  s->open = false;
+  unlink_scope(s);
+  while (s->first) bind_box_leave(s->first);
+  if (s->no_grad && s->state->ctx) marea_set_recording(s->state->ctx, s->recording);
+}
+
+static void scope_end (bind_scope *s, bind_place place) {
+  while (s->first) bind_box_release(s->first, BIND_BY_SCOPE, place);
+  scope_abandon(s);
+}
+
+void bind_scope_reap (bind_state *S) {
+  bind_scope *s = S->scopes;
+  while (s) {
+    bind_scope *outer = s->outer;
+    if (lua_status(s->thread) > LUA_YIELD) scope_abandon(s);
+    s = outer;
+  }
+}
+
+bind_scope *bind_scope_innermost (lua_State *L, bind_state *S) {
+  bind_scope *s = S->scopes;
+  while (s && s->thread != L) s = s->outer;
+  return s;
+}
+
+void bind_scope_enter (bind_scope *s, bind_box *b) {
+  b->scope = s;
+  b->prev = NULL;
+  b->next = s->first;
+  if (s->first) s->first->prev = b;
+  s->first = b;
+}
+
+/* ---- what survives ---- */
+
+/* The scope that a result of `s` belongs to from now on. */
+static bind_scope *scope_around (const bind_scope *s) {
+  bind_scope *o = s->outer;
+  while (o && o->thread != s->thread) o = o->outer;
+  return o;
+}
+
+static void hand_out (bind_scope *s, bind_box *b) {
+  if (b->ended_by != BIND_ALIVE || b->scope != s) return;
+  bind_scope *around = scope_around(s);
+  bind_box_leave(b);
+  if (around) bind_scope_enter(around, b);
+}
+
+/* If the value on top is a table not met before, it is appended to the list `found` of n tables. */
+static void note_table (lua_State *L, int found, lua_Integer *n) {
+  lua_pushvalue(L, -1);
+  if (lua_rawget(L, found) != LUA_TNIL) {
+    lua_pop(L, 1);
+    return;
+  }
+  lua_pop(L, 1);
+  lua_pushvalue(L, -1);
+  lua_pushboolean(L, true);
+  lua_rawset(L, found);
+  lua_pushvalue(L, -1);
+  lua_rawseti(L, found, ++*n);
+}
+
+/* Hands out the value on top: a tensor, or a table that is to be searched for tensors. */
+static void survive (lua_State *L, bind_scope *s, int found, lua_Integer *n) {
+  if (lua_istable(L, -1)) {
+    note_table(L, found, n);
+    return;
+  }
+  bind_box *b = bind_to_box(L, s->state, -1);
+  if (b) hand_out(s, b);
+}
+
+/* The values at first..top survive the scope, with all tensors in tables that they lead to. */
+static void survivors (lua_State *L, bind_scope *s, int first) {
+  int top = lua_gettop(L);
+  bool tables = false;
+  for (int i = first; i <= top; i++) {
+    bind_box *b = bind_to_box(L, s->state, i);
+    if (b) hand_out(s, b);
+    tables |= lua_istable(L, i);
+  }
+  if (!tables) return;
+  luaL_checkstack(L, 8, NULL);
+  lua_Integer n = 0;
+  lua_newtable(L); /* list of tables, and set of them */
+  for (int i = first; i <= top; i++) {
+    lua_pushvalue(L, i);
+    survive(L, s, top + 1, &n);
+    lua_pop(L, 1);
+  }
+  for (lua_Integer i = 1; i <= n; i++) {
+    lua_rawgeti(L, top + 1, i);
+    for (lua_pushnil(L); lua_next(L, top + 2); lua_pop(L, 1)) survive(L, s, top + 1, &n);
+    lua_pop(L, 1);
+  }
+  lua_settop(L, top);
+}
+
+/* ---- functions for Lua ---- */
+
+static bind_scope *to_scope (lua_State *L, bind_state *S, int idx) {
+  bind_scope *s = lua_touserdata(L, idx);
+  if (!s || lua_rawlen(L, idx) != sizeof *s || s->state != S) return NULL;
+  return s;
+}
+
+/* __gc: for a scope whose coroutine was dropped. Its tensors may be in use elsewhere. */
+static int scope_gc (lua_State *L) {
+  bind_scope *s = to_scope(L, bind_self(L), 1);
+  if (s) scope_abandon(s);
+  return 0;
+}
+
+/* s:close() and __close. */
+static int scope_close (lua_State *L) {
+  bind_state *S = bind_self(L);
+  bind_scope *s = to_scope(L, S, 1);
+  if (!s) return bind_raise_argument(L, S, "close", "scope", "a scope", 1);
+  if (S->scopes && S->scopes != s) bind_scope_reap(S);
+  if (s->open) scope_end(s, bind_where(L, S));
+  return 0;
+}
+
+/* After the function of a scope has returned: [1] is the scope, its results lie above. */
+static int finish (lua_State *L, int status, lua_KContext unused) {
+  bind_scope *s = lua_touserdata(L, 1);
+  (void)status;
+  (void)unused;
+  if (s->open) survivors(L, s, 2);
+  return lua_gettop(L) - 1; /* leaving closes the scope */
+}
+
+/* [1] := a scope that ends when the C function is left, in whatever way. */
+static bind_scope *scope_around_call (lua_State *L, bind_state *S, const char *function) {
+  if (lua_type(L, 1) != LUA_TFUNCTION && !luaL_getmetafield(L, 1, "__call"))
+    bind_raise_argument(L, S, function, "f", "a function", 1);
+  lua_settop(L, lua_gettop(L) - (lua_type(L, 1) != LUA_TFUNCTION));
+  bind_scope *s = scope_new(L, S);
+  lua_insert(L, 1);
+  lua_toclose(L, 1);
+  return s;
+}
+
+/* core.scope(f, ...) -> results of f; core.scope() -> scope */
+int bind_scope_call (lua_State *L) {
+  bind_state *S = bind_self(L);
+  bind_enter(L, S);
+  if (lua_isnoneornil(L, 1)) {
+    scope_new(L, S);
+    return 1;
+  }
+  scope_around_call(L, S, "scope");
+  lua_callk(L, lua_gettop(L) - 2, LUA_MULTRET, 0, finish);
+  return finish(L, LUA_OK, 0);
+}
+
+/* core.no_grad(f, ...) -> results of f */
+int bind_no_grad (lua_State *L) {
+  bind_state *S = bind_self(L);
+  marea_context *ctx = bind_enter(L, S);
+  bind_scope *s = scope_around_call(L, S, "no_grad");
+  s->no_grad = true;
+  s->recording = marea_set_recording(ctx, false);
+  lua_call(L, lua_gettop(L) - 2, LUA_MULTRET);
+  return finish(L, LUA_OK, 0);
+}
+
+static int scope_tostring (lua_State *L) {
+  bind_scope *s = to_scope(L, bind_self(L), 1);
+  lua_pushfstring(L, "scope (%s)", s && s->open ? "open" : "ended");
+  return 1;
+}
+
+static const luaL_Reg metamethods[] = {
+    {"__gc", scope_gc}, {"__close", scope_close}, {"__tostring", scope_tostring}, {NULL, NULL}};
+static const luaL_Reg methods[] = {{"close", scope_close}, {NULL, NULL}};
+
+/* The state is on top of the stack, and stays there. */
+void bind_scope_open (lua_State *L) {
+  lua_newtable(L);
+  lua_pushvalue(L, -2);
+  luaL_setfuncs(L, metamethods, 1);
+  lua_newtable(L);
+  lua_pushvalue(L, -3);
+  luaL_setfuncs(L, methods, 1);
+  lua_setfield(L, -2, "__index");
+  lua_pushliteral(L, "marea.Scope");
+  lua_setfield(L, -2, "__name");
+  lua_pushboolean(L, false);
+  lua_setfield(L, -2, "__metatable");
+  lua_rawsetp(L, LUA_REGISTRYINDEX, &scope_key);
+}

@@ -1,0 +1,409 @@
+/* SPDX-License-Identifier: MIT
+** apply.c: the one door to an operator: check -> convert -> shape -> allocate -> forward -> record. Whatever
+** should happen for every operator (interrupts, profiling, blame for NaNs, budgets) is one `if` here.
+**
+** All allocation comes before anything is changed, so a call that fails leaves everything as it was and may be
+** repeated.
+*/
+#include <stdarg.h>
+#include <string.h>
+
+#include "core.h"
+
+#define FEW 8 /* inputs that need no memory of their own */
+
+typedef struct door {
+  marea_call call;
+  marea_tensor *const *user;    /* as the caller gave them */
+  marea_tensor *given[FEW], **inputs; /* after promotion: what is recorded */
+  marea_tensor *dense[FEW], **values; /* after making contiguous: what forward reads */
+  marea_attr attr[MAREA_MAX_ATTRS];
+} door;
+
+void *marea_scratch (marea_call *c, size_t bytes) {
+  if (c->n_scratch == MAREA_COUNT(c->scratch)) return NULL;
+  void *p = marea_alloc(c->ctx, bytes);
+  if (p) c->scratch[c->n_scratch++] = p;
+  return p;
+}
+
+static void free_scratch (marea_call *c) {
+  while (c->n_scratch > 0) marea_free(c->ctx, c->scratch[--c->n_scratch]);
+}
+
+/* ---- inputs ---- */
+
+static const char *input_name (const marea_op *op, int i) {
+  return op->inputs[0].variadic ? op->inputs[0].name : op->inputs[i].name;
+}
+
+static marea_status check_inputs (marea_call *c) {
+  const marea_op *op = c->op;
+  int most = marea_op_inputs(op, NULL);
+  bool variadic = most > 0 && op->inputs[0].variadic;
+  if (variadic ? c->n_in < 1 : c->n_in > most)
+    return marea_reject(c, MAREA_EARG, "expected %s%d inputs, got %d", variadic ? "at least " : "at most ",
+                        variadic ? 1 : most, c->n_in);
+  for (int i = 0; i < (variadic ? c->n_in : most); i++) {
+    const marea_tensor *t = i < c->n_in ? c->in[i] : NULL;
+    if (!t && (variadic || !op->inputs[i].optional))
+      return marea_reject(c, MAREA_EARG, "argument '%s': expected a tensor, got nothing", input_name(op, i));
+    if (t && t->ctx != c->ctx)
+      return marea_reject(c, MAREA_EARG, "argument '%s' belongs to another context", input_name(op, i));
+  }
+  int wanted = op->dtypes ? op->dtypes : MAREA_FLOATS;
+  int checked = op->flags & MAREA_PROMOTES ? c->n_in : MAREA_MIN(c->n_in, 1);
+  for (int i = 0; i < checked; i++) MAREA_TRY(marea_want_dtype(c, i, wanted));
+  return MAREA_OK;
+}
+
+/* Rank of a dtype in promotion: u8 < i64 < f32 < f64. */
+static int promotion_rank (int dtype) {
+  static const int rank[] = {2, 3, 1, 0};
+  return rank[dtype];
+}
+
+static bool is_zero_dim_number (const marea_tensor *t) {
+  return t->rank == 0;
+}
+
+/* The common dtype; a 0-dim tensor decides only when no other tensor is of its kind (integer or float). */
+static int common_dtype (const marea_call *c) {
+  int best = -1, best_scalar = -1;
+  for (int i = 0; i < c->n_in; i++) {
+    if (!c->in[i]) continue;
+    int *slot = is_zero_dim_number(c->in[i]) ? &best_scalar : &best;
+    if (*slot < 0 || promotion_rank(c->in[i]->dtype) > promotion_rank(*slot)) *slot = c->in[i]->dtype;
+  }
+  if (best < 0) return best_scalar;
+  bool scalar_is_float = best_scalar == MAREA_F32 || best_scalar == MAREA_F64;
+  bool best_is_float = best == MAREA_F32 || best == MAREA_F64;
+  return scalar_is_float && !best_is_float ? best_scalar : best;
+}
+
+static marea_status cast_input (marea_context *ctx, marea_tensor *t, int dtype, marea_tensor **out) {
+  marea_attr attr = {.n = 1, .i = dtype};
+  return marea_run_with(ctx, &marea_op_cast, &attr, out, 1, t);
+}
+
+/* inputs[] := the caller's tensors, converted to their common dtype where the operator asks for it. */
+static marea_status promote (door *d) {
+  marea_call *c = &d->call;
+  int dtype = c->op->flags & MAREA_PROMOTES ? common_dtype(c) : -1;
+  for (int i = 0; i < c->n_in; i++) {
+    marea_tensor *t = d->user[i];
+    if (!t) continue;
+    if (dtype < 0 || t->dtype == dtype) d->inputs[i] = marea_retain(t);
+    else MAREA_TRY(cast_input(c->ctx, t, dtype, &d->inputs[i]));
+  }
+  return MAREA_OK;
+}
+
+/* values[] := inputs[], copied where their strides are not row-major and forward needs that. */
+static marea_status densify (door *d) {
+  marea_call *c = &d->call;
+  for (int i = 0; i < c->n_in; i++) {
+    marea_tensor *t = d->inputs[i];
+    if (!t) continue;
+    if (c->op->flags & (MAREA_STRIDED | MAREA_MUTATES) || marea_tensor_contiguous(t)) {
+      d->values[i] = marea_retain(t);
+      continue;
+    }
+    marea_layout layout;
+    marea_layout_like(&layout, t);
+    MAREA_TRY(marea_tensor_new(c->ctx, c->op->name, &layout, &d->values[i]));
+    marea_copy_strided(c->ctx, t, d->values[i]);
+  }
+  return MAREA_OK;
+}
+
+static marea_status open_door (door *d, marea_context *ctx, const marea_op *op, int n_in,
+                               marea_tensor *const *in, const marea_attr *attrs) {
+  marea_call *c = &d->call;
+  c->ctx = ctx;
+  c->op = op;
+  c->n_in = n_in;
+  c->n_out = 1;
+  c->in = d->user = in;
+  c->attr = d->attr;
+  c->counter = 0;
+  c->n_scratch = 0;
+  d->inputs = d->given;
+  d->values = d->dense;
+  if (attrs) memcpy(d->attr, attrs, sizeof *attrs * (size_t)marea_op_attrs(op, NULL));
+  else marea_attrs_init(op, d->attr);
+  size_t bytes = sizeof(marea_tensor *) * (size_t)n_in;
+  if (n_in > FEW) {
+    d->inputs = marea_scratch(c, 2 * bytes);
+    if (!d->inputs) return marea_reject(c, MAREA_ENOMEM, "out of memory for %d inputs", n_in);
+    d->values = d->inputs + n_in;
+  }
+  memset(d->inputs, 0, bytes);
+  memset(d->values, 0, bytes);
+  return check_inputs(c);
+}
+
+static void close_door (door *d) {
+  marea_call *c = &d->call;
+  for (int i = 0; d->inputs && i < c->n_in; i++) {
+    marea_release(d->values[i]);
+    marea_release(d->inputs[i]);
+  }
+  free_scratch(c);
+}
+
+/* ---- outputs ---- */
+
+static marea_status make_view (marea_call *c, const marea_layout *l, marea_tensor **out) {
+  MAREA_TRY(marea_alias(c->in[0], out));
+  marea_tensor *t = *out;
+  t->rank = l->rank;
+  t->offset = l->offset;
+  memcpy(t->shape, l->shape, sizeof l->shape[0] * (size_t)l->rank);
+  memcpy(t->stride, l->stride, sizeof l->stride[0] * (size_t)l->rank);
+  return MAREA_OK;
+}
+
+static void release_all (marea_tensor **t, int n) {
+  for (int i = 0; i < n; i++) {
+    marea_release(t[i]);
+    t[i] = NULL;
+  }
+}
+
+/* Makes out[]; *filled tells whether all of them are views, with nothing left for forward to do. */
+static marea_status make_outputs (marea_call *c, bool *filled) {
+  *filled = c->n_out > 0;
+  memset(c->out, 0, sizeof *c->out * (size_t)c->n_out);
+  for (int k = 0; k < c->n_out; k++) {
+    const marea_layout *l = &c->layout[k];
+    marea_status status = l->view ? make_view(c, l, &c->out[k])
+                                  : marea_tensor_new(c->ctx, c->op->name, l, &c->out[k]);
+    if (status != MAREA_OK) {
+      release_all(c->out, k);
+      return status;
+    }
+    *filled &= l->view;
+  }
+  return MAREA_OK;
+}
+
+/* ---- the door ---- */
+
+/* Was the operator told to stop? Consumes the request. */
+static bool interrupted (marea_call *c) {
+  if (c->op->flags & MAREA_MUTATES) return false;
+  if (!atomic_load_explicit(&c->ctx->interrupt, memory_order_relaxed)) return false;
+  return atomic_exchange(&c->ctx->interrupt, false);
+}
+
+static marea_status forward (marea_call *c) {
+  marea_status status = c->op->forward(c);
+  if (status == MAREA_OK && interrupted(c)) status = marea_reject(c, MAREA_EINTR, "interrupted");
+  return status;
+}
+
+static void reserve_counter (marea_call *c) {
+  if (!(c->op->flags & MAREA_RANDOM)) return;
+  c->counter = c->ctx->random.counter;
+  c->ctx->random.counter += (uint64_t)c->op->draws(c);
+}
+
+static marea_status check_mutation (const door *d) {
+  const marea_call *c = &d->call;
+  for (int i = 0; i < c->n_in; i++)
+    if (c->in[i] && !marea_tensor_contiguous(c->in[i]))
+      return marea_reject(c, MAREA_EARG, "argument '%s' must be contiguous; it is changed in place",
+                          input_name(c->op, i));
+  return MAREA_OK;
+}
+
+static void bump_versions (const door *d) {
+  for (int i = 0; i < d->call.n_in; i++)
+    if (d->call.op->mutates >> i & 1 && d->user[i]) d->user[i]->storage->version++;
+}
+
+static marea_status mutate (door *d) {
+  marea_call *c = &d->call;
+  c->n_out = 0;
+  MAREA_TRY(check_mutation(d));
+  MAREA_TRY(c->op->shape(c));
+  MAREA_TRY(c->op->forward(c));
+  bump_versions(d);
+  return MAREA_OK;
+}
+
+static marea_status compute (door *d, marea_tensor **out) {
+  marea_call *c = &d->call;
+  if (interrupted(c)) return marea_reject(c, MAREA_EINTR, "interrupted");
+  MAREA_TRY(promote(d));
+  c->in = d->inputs;
+  if (c->op->flags & MAREA_MUTATES) return mutate(d);
+  MAREA_TRY(densify(d));
+  MAREA_TRY(c->op->shape(c));
+  c->out = out;
+  bool filled;
+  MAREA_TRY(make_outputs(c, &filled));
+  marea_random_state before = c->ctx->random;
+  reserve_counter(c);
+  marea_status status = MAREA_OK;
+  if (!filled) {
+    c->in = d->values;
+    status = forward(c);
+    c->in = d->inputs;
+  }
+  if (status == MAREA_OK) status = marea_record(c);
+  if (status == MAREA_OK) return MAREA_OK;
+  c->ctx->random = before;
+  release_all(out, c->n_out);
+  return status;
+}
+
+marea_status marea_apply (marea_context *ctx, const marea_op *op, int n_in, marea_tensor *const *in,
+                          const marea_attr *attrs, marea_tensor **out, int *n_out) {
+  door d;
+  *n_out = 0;
+  marea_status status = open_door(&d, ctx, op, n_in, in, attrs);
+  if (status == MAREA_OK) status = compute(&d, out);
+  close_door(&d);
+  if (status == MAREA_OK) *n_out = d.call.n_out;
+  return status;
+}
+
+/* ---- in place ---- */
+
+/* Changing t would invalidate what a graph recorded, or lose a gradient? */
+static marea_status check_in_place (marea_context *ctx, const char *name, int n_in, marea_tensor *const *in) {
+  if (!ctx->recording) return MAREA_OK;
+  for (int i = 0; i < n_in; i++)
+    if (in[i] && in[i]->requires_grad)
+      return marea_fail(ctx, MAREA_ESTATE,
+                        "%s_: a tensor that requires a gradient takes part, and a change in place is not recorded; "
+                        "use %s, or no_grad",
+                        name, name);
+  return MAREA_OK;
+}
+
+static bool same_layout (const marea_tensor *a, const marea_tensor *b) {
+  return a->offset == b->offset && a->rank == b->rank &&
+         memcmp(a->shape, b->shape, sizeof a->shape[0] * (size_t)a->rank) == 0 &&
+         memcmp(a->stride, b->stride, sizeof a->stride[0] * (size_t)a->rank) == 0;
+}
+
+/* May forward write straight over in[0], no other input reading what is written too early? */
+static bool can_write_through (const marea_call *c) {
+  const marea_tensor *t = c->in[0];
+  if (!marea_tensor_contiguous(t)) return false;
+  for (int i = 1; i < c->n_in; i++)
+    if (c->in[i] && c->in[i]->storage == t->storage && !same_layout(c->in[i], t)) return false;
+  return true;
+}
+
+static marea_status compute_in_place (door *d) {
+  marea_call *c = &d->call;
+  marea_tensor *target = d->user[0], *result = target;
+  MAREA_TRY(check_in_place(c->ctx, c->op->name, c->n_in, c->in));
+  MAREA_TRY(promote(d));
+  c->in = d->inputs;
+  MAREA_TRY(densify(d));
+  MAREA_TRY(c->op->shape(c));
+  const marea_layout *l = &c->layout[0];
+  if (l->dtype != target->dtype || l->rank != target->rank ||
+      memcmp(l->shape, target->shape, sizeof l->shape[0] * (size_t)l->rank) != 0)
+    return marea_reject(c, MAREA_ESHAPE, "the result %s %s does not fit in place of %s",
+                        marea_dtype_name((marea_dtype)l->dtype), marea_shape_text(l->rank, l->shape).s,
+                        marea_tensor_text(target).s);
+  c->in = d->values;
+  bool through = can_write_through(c) && d->values[0]->storage == target->storage;
+  if (!through) MAREA_TRY(marea_tensor_new(c->ctx, c->op->name, l, &result));
+  c->out = &result;
+  reserve_counter(c);
+  marea_status status = c->op->forward(c);
+  if (!through) {
+    if (status == MAREA_OK) marea_copy_strided(c->ctx, result, target);
+    marea_release(result);
+  }
+  target->storage->version++;
+  return status;
+}
+
+marea_status marea_apply_ (marea_context *ctx, const marea_op *op, int n_in, marea_tensor *const *in,
+                           const marea_attr *attrs) {
+  if (!(op->flags & MAREA_ELEMENTWISE))
+    return marea_fail(ctx, MAREA_EARG, "%s: has no form in place", op->name);
+  door d;
+  marea_status status = open_door(&d, ctx, op, n_in, in, attrs);
+  if (status == MAREA_OK) status = compute_in_place(&d);
+  close_door(&d);
+  return status;
+}
+
+marea_status marea_copy (marea_tensor *dst, marea_tensor *src) {
+  marea_context *ctx = dst->ctx;
+  if (src->ctx != ctx) return marea_fail(ctx, MAREA_EARG, "copy_: the source belongs to another context");
+  marea_tensor *const both[] = {dst, src};
+  MAREA_TRY(check_in_place(ctx, "copy", 2, both));
+  marea_attr shape = {.n = dst->rank};
+  memcpy(shape.v, dst->shape, sizeof shape.v[0] * (size_t)dst->rank);
+  bool before = marea_set_recording(ctx, false);
+  marea_tensor *wide = NULL, *own = NULL;
+  marea_status status = marea_run_with(ctx, &marea_op_expand, &shape, &wide, 1, src);
+  bool overlaps = src->storage == dst->storage && !same_layout(src, dst);
+  if (status == MAREA_OK && overlaps) status = marea_run(ctx, &marea_op_clone, &own, 1, wide);
+  marea_set_recording(ctx, before);
+  if (status == MAREA_OK) {
+    marea_copy_strided(ctx, own ? own : wide, dst);
+    dst->storage->version++;
+  }
+  marea_release(own);
+  marea_release(wide);
+  return status;
+}
+
+/* ---- calls from C, for vjps ---- */
+
+static marea_status run (marea_context *ctx, const marea_op *op, const marea_attr *attrs, marea_tensor **out,
+                         int n, va_list args) {
+  marea_tensor *in[FEW], *results[MAREA_MAX_OUT];
+  for (int i = 0; i < n; i++) in[i] = va_arg(args, marea_tensor *);
+  int n_out;
+  *out = NULL;
+  MAREA_TRY(marea_apply(ctx, op, n, in, attrs, results, &n_out));
+  *out = results[0];
+  for (int k = 1; k < n_out; k++) marea_release(results[k]);
+  return MAREA_OK;
+}
+
+marea_status marea_run (marea_context *ctx, const marea_op *op, marea_tensor **out, int n, ...) {
+  va_list args;
+  va_start(args, n);
+  marea_status status = run(ctx, op, NULL, out, n, args);
+  va_end(args);
+  return status;
+}
+
+marea_status marea_run_with (marea_context *ctx, const marea_op *op, const marea_attr *attrs,
+                             marea_tensor **out, int n, ...) {
+  va_list args;
+  va_start(args, n);
+  marea_status status = run(ctx, op, attrs, out, n, args);
+  va_end(args);
+  return status;
+}
+
+marea_status marea_run_number (marea_context *ctx, const marea_op *op, marea_tensor **out, marea_tensor *a,
+                               double b) {
+  marea_tensor *number;
+  marea_layout scalar = {.dtype = a->dtype, .rank = 0};
+  *out = NULL;
+  MAREA_TRY(marea_tensor_new(ctx, op->name, &scalar, &number));
+  switch (a->dtype) {
+    case MAREA_F32: *(float *)marea_at(number) = (float)b; break;
+    case MAREA_F64: *(double *)marea_at(number) = b; break;
+    case MAREA_I64: *(int64_t *)marea_at(number) = (int64_t)b; break;
+    default: *(uint8_t *)marea_at(number) = (uint8_t)b; break;
+  }
+  marea_status status = marea_run(ctx, op, out, 2, a, number);
+  marea_release(number);
+  return status;
+}

@@ -1,0 +1,94 @@
+/* SPDX-License-Identifier: MIT
+** context.c: a context holds all state of the library: settings, memory, threads, kernels, random numbers and
+** the tape. It lives until it is closed and its last block is freed, so that a host may drop tensors in any
+** order after closing it.
+*/
+#define _GNU_SOURCE
+#include <sched.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "memory.h"
+
+static int usable_cores (void) {
+  cpu_set_t set;
+  if (sched_getaffinity(0, sizeof set, &set) != 0) return 1;
+  int n = CPU_COUNT(&set);
+  return n < 1 ? 1 : MAREA_MIN(n, MAREA_MAX_THREADS);
+}
+
+static void destroy (marea_context *ctx) {
+  marea_config config = ctx->config;
+  marea_pool_free(ctx);
+  config.alloc(config.alloc_ud, ctx, sizeof *ctx, 0);
+}
+
+marea_status marea_open (const marea_config *config, marea_context **out) {
+  *out = NULL;
+  marea_config settings = config ? *config : (marea_config){0};
+  if (settings.threads < 0 || settings.threads > MAREA_MAX_THREADS) return MAREA_EARG;
+  if (settings.index_base != 0 && settings.index_base != 1) return MAREA_EARG;
+  if (!settings.alloc) settings.alloc = marea_default_alloc;
+  marea_context *ctx = settings.alloc(settings.alloc_ud, NULL, 0, sizeof *ctx);
+  if (!ctx) return MAREA_ENOMEM;
+  memset(ctx, 0, sizeof *ctx);
+  ctx->config = settings;
+  ctx->recording = true;
+  atomic_init(&ctx->interrupt, false);
+  if (!marea_pool_new(ctx)) {
+    destroy(ctx);
+    return MAREA_ENOMEM;
+  }
+  const char *isa = settings.isa ? settings.isa : getenv("MAREA_ISA");
+  if (isa && !*isa) isa = NULL;
+  if (!marea_select_kernels(isa, ctx->kernels, &ctx->isa)) {
+    destroy(ctx);
+    return MAREA_EARG;
+  }
+  int threads = settings.threads ? settings.threads : usable_cores();
+  marea_status status = marea_workers_new(ctx, threads, &ctx->workers);
+  if (status != MAREA_OK) {
+    destroy(ctx);
+    return status;
+  }
+  ctx->threads = threads;
+  *out = ctx;
+  return MAREA_OK;
+}
+
+void marea_context_settle (marea_context *ctx) {
+  if (ctx->closed && marea_memory(ctx).blocks == 0) destroy(ctx);
+}
+
+void marea_close (marea_context *ctx) {
+  if (!ctx) return;
+  marea_workers_free(ctx, ctx->workers);
+  ctx->workers = NULL;
+  ctx->threads = 1;
+  ctx->closed = true;
+  marea_context_settle(ctx);
+}
+
+marea_status marea_set_threads (marea_context *ctx, int threads) {
+  if (threads < 1 || threads > MAREA_MAX_THREADS)
+    return marea_fail(ctx, MAREA_EARG, "set_threads: expected 1..%d threads, got %d", MAREA_MAX_THREADS, threads);
+  if (threads == ctx->threads) return MAREA_OK;
+  marea_workers *workers;
+  MAREA_TRY(marea_workers_new(ctx, threads, &workers));
+  marea_workers_free(ctx, ctx->workers);
+  ctx->workers = workers;
+  ctx->threads = threads;
+  return MAREA_OK;
+}
+
+int marea_threads (const marea_context *ctx) {
+  return ctx->threads;
+}
+
+const char *marea_isa (const marea_context *ctx) {
+  return ctx->isa;
+}
+
+void marea_interrupt (marea_context *ctx) {
+  atomic_store_explicit(&ctx->interrupt, true, memory_order_relaxed);
+}

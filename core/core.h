@@ -1,0 +1,259 @@
+/* SPDX-License-Identifier: MIT
+** core.h: private structures and helpers of the core. Included only inside core/.
+**
+** Who owns what: a tensor handle owns its storage, its node (the history) and its gradient; a node owns the
+** tensors its vjp needs; storages own bytes and nothing else. So references never form a ring.
+*/
+#ifndef MAREA_CORE_H
+#define MAREA_CORE_H
+
+#include <stdatomic.h>
+
+#include "kernels/kernels.h"
+#include "marea.h"
+
+#define MAREA_ALIGN 64      /* of every block: a cache line, an AVX-512 vector */
+#define MAREA_BLOCK 16384   /* elements of one unit of parallel elementwise work; fixes all splits */
+#define MAREA_ERROR_SIZE 768
+#define MAREA_MAX_THREADS 64
+
+#define MAREA_TRY(expr)                          \
+  do {                                           \
+    marea_status try_status_ = (expr);           \
+    if (try_status_ != MAREA_OK) return try_status_; \
+  } while (0)
+
+#define MAREA_COUNT(array) ((int)(sizeof(array) / sizeof((array)[0])))
+#define MAREA_MIN(a, b) ((a) < (b) ? (a) : (b))
+#define MAREA_MAX(a, b) ((a) > (b) ? (a) : (b))
+
+typedef struct marea_storage marea_storage;
+typedef struct marea_node marea_node;
+typedef struct marea_pool marea_pool;      /* memory.c: size-class free lists */
+typedef struct marea_workers marea_workers; /* parallel.c */
+
+/* ---- context.c ---- */
+
+struct marea_context {
+  marea_config config;
+  marea_pool *pool;
+  marea_workers *workers;
+  const marea_kernels *kernels[MAREA_DTYPES]; /* by dtype; entries that make no sense for a dtype are NULL */
+  const char *isa;
+  int threads;
+  bool recording;
+  bool closed;           /* by its owner; freed with the last block */
+  bool draining;         /* marea_release is at work (memory of dead graphs is freed by a loop) */
+  marea_tensor *dead;    /* handles waiting for that loop */
+  marea_node *tape_first, *tape_last; /* nodes alive, in creation order */
+  uint64_t tape_length, next_serial;
+  marea_random_state random;
+  atomic_bool interrupt;
+  char error[MAREA_ERROR_SIZE];
+};
+
+/* Frees a closed context once nothing of it is in use. */
+void marea_context_settle (marea_context *ctx);
+
+/* ---- error.c: the only writer of error text ---- */
+
+/* Puts the text into the context and returns `status`. */
+marea_status marea_fail (marea_context *ctx, marea_status status, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
+typedef struct marea_text { char s[160]; } marea_text;
+marea_text marea_shape_text (int rank, const int64_t *shape);  /* "(2, 3, 4)" */
+marea_text marea_tensor_text (const marea_tensor *t);          /* "f32 (2, 3, 4)" */
+
+/* ---- memory.c ---- */
+
+void *marea_alloc (marea_context *ctx, size_t bytes);  /* aligned, pooled, contents undefined; NULL: no memory */
+void marea_free (marea_context *ctx, void *p);
+/* bytes = product of sizes * element size, checked for every overflow and limit. The one such function. */
+marea_status marea_bytes (marea_context *ctx, const char *who, int rank, const int64_t *shape,
+                          size_t element_size, size_t *bytes);
+
+/* ---- tensor.c ---- */
+
+struct marea_storage {
+  marea_context *ctx;
+  void *data;
+  size_t bytes;
+  int refs;
+  uint32_t version; /* +1 for every change in place; a saved value remembers the one it saw */
+  void (*release)(void *ud);
+  void *ud;
+};
+
+struct marea_tensor {
+  marea_storage *storage; /* NULL in a hollow handle, which knows shape and history only */
+  marea_context *ctx;
+  int refs;
+  int8_t dtype, rank;
+  int8_t slot;        /* which output of `node` this is */
+  bool requires_grad; /* a leaf whose gradient is wanted, or a result with a node */
+  int64_t offset;     /* of element 0, in elements */
+  marea_node *node;   /* who made it; NULL for leaves */
+  marea_tensor *grad;     /* leaves only: the sum of gradients so far */
+  marea_tensor *incoming; /* during a backward pass: what arrived in this pass */
+  marea_tensor *link;     /* in the list of dead handles, or of leaves that something arrived at */
+  int capture;            /* during marea_grad: position in xs + 1 */
+  int64_t shape[MAREA_MAX_RANK], stride[MAREA_MAX_RANK];
+};
+
+/* What a shape rule says about an output. With `view` the output shares in[0]'s storage. */
+typedef struct marea_layout {
+  int8_t dtype, rank;
+  bool view;
+  int64_t offset;
+  int64_t shape[MAREA_MAX_RANK], stride[MAREA_MAX_RANK]; /* strides of views only */
+} marea_layout;
+
+marea_status marea_tensor_new (marea_context *ctx, const char *who, const marea_layout *layout,
+                               marea_tensor **out);
+marea_status marea_alias (const marea_tensor *t, marea_tensor **out);  /* same storage, no history */
+marea_status marea_hollow (const marea_tensor *t, marea_tensor **out); /* no storage; keeps node and slot */
+int64_t marea_count (int rank, const int64_t *shape);                  /* product; sizes are known to be fine */
+bool marea_is_contiguous (int rank, const int64_t *shape, const int64_t *stride);
+void marea_row_major (int rank, const int64_t *shape, int64_t *stride);
+
+static inline void *marea_at (const marea_tensor *t) { /* address of element 0 */
+  static const uint8_t size[] = {4, 8, 8, 1};
+  return (char *)t->storage->data + t->offset * size[t->dtype];
+}
+
+/* ---- apply.c: what an operator is and sees ---- */
+
+typedef struct marea_call {
+  marea_context *ctx;
+  const marea_op *op;
+  int n_in, n_out;
+  marea_tensor *const *in;          /* borrowed; an absent optional input is NULL */
+  marea_attr *attr;                 /* by position in the descriptor; the shape rule may normalise them */
+  marea_layout layout[MAREA_MAX_OUT]; /* filled by the shape rule (n_out is preset to 1) */
+  marea_tensor **out;               /* given to forward */
+  uint64_t counter;                 /* first Philox block reserved for this call (random operators) */
+  void *scratch[8];                 /* freed when forward returns */
+  int n_scratch;
+} marea_call;
+
+/* What a vjp sees. It sets din[i] (one reference each) for the inputs with need[i]; NULL means zero. */
+typedef struct marea_vjp {
+  marea_context *ctx;
+  const marea_op *op;
+  int n_in, n_out;
+  marea_tensor *const *in;    /* hollow unless in the operator's saves_in */
+  marea_tensor *const *out;   /* hollow unless in saves_out */
+  marea_tensor *const *dout;  /* NULL where nothing arrived */
+  const marea_attr *attr;     /* as the shape rule left them */
+  uint64_t counter;
+  const bool *need;
+  marea_tensor **din;
+} marea_vjp;
+
+enum { /* flags of an operator */
+  MAREA_STRIDED = 1,      /* forward reads any strides; otherwise apply hands it contiguous copies */
+  MAREA_ELEMENTWISE = 2,  /* output has the broadcast shape and may be written over in[0] */
+  MAREA_NUMBERS = 4,      /* a script may give numbers for tensors (binary operators, where) */
+  MAREA_PROMOTES = 8,     /* apply converts all inputs to their common dtype first */
+  MAREA_RANDOM = 16,      /* takes `draws` blocks of the counter */
+  MAREA_MUTATES = 32,     /* changes inputs in place: see `mutates`; no output, never interrupted */
+  MAREA_NO_GRAD = 64      /* results are constants for the tape (comparisons, argmax, samples) */
+};
+
+/* dtypes an input may have: bit sets for marea_op.dtypes */
+enum { MAREA_FLOATS = 1 << MAREA_F32 | 1 << MAREA_F64, MAREA_ANY = MAREA_FLOATS | 1 << MAREA_I64 | 1 << MAREA_U8,
+       MAREA_INTS = 1 << MAREA_I64 | 1 << MAREA_U8 };
+
+struct marea_op {
+  const char *name, *family;
+  const char *doc;                 /* first sentence: formula; then shapes, gradient, errors, source */
+  marea_input_spec inputs[6];      /* ends with a NULL name */
+  marea_attr_spec attrs[MAREA_MAX_ATTRS + 1];
+  int flags;
+  int dtypes;                      /* of in[0] (and of all inputs with PROMOTES); 0 = MAREA_FLOATS */
+  unsigned saves_in, saves_out;    /* bit i: the vjp reads the values of in[i] / out[i] */
+  unsigned mutates;                /* bit i: in[i] is changed */
+  marea_status (*shape)(marea_call *c);    /* checks everything; fills layout[] */
+  marea_status (*forward)(marea_call *c);  /* fills out[]; NULL for pure views */
+  marea_status (*vjp)(marea_vjp *v);       /* made of operators through marea_apply; NULL with NO_GRAD */
+  int64_t (*draws)(const marea_call *c);   /* blocks of four words that a random operator uses */
+  /* Sample for the generic tests, written as Lua source of a function of the generator `g` (see
+     spec/support/sample.lua); it returns the inputs and a table of attributes. */
+  const char *sample;
+};
+
+/* Fails with "<operator>: <text>". */
+#define marea_reject(c, status, format, ...) \
+  marea_fail((c)->ctx, status, "%s: " format, (c)->op->name __VA_OPT__(, ) __VA_ARGS__)
+
+/* Memory for this call only; NULL when there is none (return MAREA_ENOMEM then). At most 8 a call. */
+void *marea_scratch (marea_call *c, size_t bytes);
+#define MAREA_SCRATCH(c, pointer, bytes) \
+  do { if (!((pointer) = marea_scratch(c, bytes))) return marea_reject(c, MAREA_ENOMEM, "out of memory for scratch space"); } while (0)
+
+/* Shape-rule helpers (shape_rules.c). Each fails with a text naming the operator and the argument. */
+void marea_layout_like (marea_layout *l, const marea_tensor *t);  /* dtype and shape of t */
+void marea_layout_set (marea_layout *l, int dtype, int rank, const int64_t *shape);
+marea_status marea_shape_same (marea_call *c);                    /* out = in[0]'s shape and dtype */
+marea_status marea_shape_broadcast (marea_call *c);               /* out = all inputs broadcast, their dtype */
+marea_status marea_broadcast (marea_call *c, int rank, const int64_t *shape, marea_layout *l); /* l := l with shape */
+marea_status marea_want_rank (marea_call *c, int input, int rank, const char *names); /* "(N, H, W, C)" */
+marea_status marea_want_dtype (marea_call *c, int input, int dtypes);
+marea_status marea_want_size (marea_call *c, int input, int dim, int64_t size, const char *because);
+marea_status marea_want_shape (marea_call *c, int input, const marea_tensor *like); /* equal shapes */
+marea_status marea_resolve_dim (marea_call *c, int attr, int rank);   /* attr := 0..rank-1 */
+marea_status marea_resolve_dims (marea_call *c, int attr, int rank, bool *set); /* set[rank]; n=0: all; sorts v */
+marea_status marea_resolve_index (marea_call *c, int attr, int64_t size); /* attr := 0..size-1 */
+
+/* One call of an operator from C: marea_run(ctx, &marea_op_mul, &out, 2, a, b) with initial attributes;
+   with attributes: marea_run_with(ctx, op, attrs, &out, n, ...). Used by vjps. */
+marea_status marea_run (marea_context *ctx, const marea_op *op, marea_tensor **out, int n, ...);
+marea_status marea_run_with (marea_context *ctx, const marea_op *op, const marea_attr *attrs,
+                             marea_tensor **out, int n, ...);
+marea_status marea_run_number (marea_context *ctx, const marea_op *op, marea_tensor **out, marea_tensor *a,
+                               double b); /* op(a, b) with b as a scalar of a's dtype */
+
+/* The registry: LIST.h names every operator once. */
+#define OP(name) extern const marea_op marea_op_##name;
+#include "ops/LIST.h"
+#undef OP
+
+/* ---- tape.c ---- */
+
+marea_status marea_record (marea_call *c);  /* after forward: gives out[] a node when needed */
+void marea_node_retain (marea_node *node);   /* NULL is allowed */
+void marea_node_release (marea_context *ctx, marea_node *node); /* one owner less; frees the node and what it saved with the last */
+
+/* ---- random.c ---- */
+
+/* Four 32-bit words of block `counter` under `seed`. */
+void marea_philox (uint64_t seed, uint64_t counter, uint32_t word[4]);
+
+/* ---- parallel.c ---- */
+
+/* Runs fn(arg, block, worker) for block = 0..blocks-1 on the context's threads, worker in 0..threads-1. What a
+   block computes must not depend on the worker nor on other blocks, so results are the same for any number of
+   threads. Polls the interrupt flag between blocks; a call from inside a block runs serially. */
+typedef void (*marea_block_fn)(void *arg, int64_t block, int worker);
+void marea_parallel (marea_context *ctx, int64_t blocks, marea_block_fn fn, void *arg);
+marea_status marea_workers_new (marea_context *ctx, int threads, marea_workers **out);
+void marea_workers_free (marea_context *ctx, marea_workers *w);
+
+/* ---- elementwise.c: strides, broadcasting and threads around a kernel over contiguous runs ---- */
+
+marea_status marea_map_unary (marea_call *c, marea_unary_kernel *kernel, const double *p);
+marea_status marea_map_binary (marea_call *c, marea_binary_kernel *kernel, const double *p);
+marea_status marea_map_ternary (marea_call *c, marea_ternary_kernel *kernel, const double *p);
+/* dst := src, any strides and dtypes, same shape. */
+void marea_copy_strided (marea_context *ctx, const marea_tensor *src, marea_tensor *dst);
+
+/* ---- blas.c: dense products, one OpenBLAS thread each; split over our workers in fixed blocks ---- */
+
+/* C(m,n) = A(m,k) B(k,n) [+ C when accumulate]; ta/tb: A is stored (k,m) / B is stored (n,k). Row-major, gapless.
+   Serial; call it inside a block, or use marea_gemm_parallel. */
+void marea_gemm (int dtype, bool ta, bool tb, int64_t m, int64_t n, int64_t k, const void *a, const void *b,
+                 bool accumulate, void *c);
+void marea_gemm_parallel (marea_context *ctx, int dtype, bool ta, bool tb, int64_t m, int64_t n, int64_t k,
+                          const void *a, const void *b, bool accumulate, void *c);
+
+#endif

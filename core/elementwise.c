@@ -1,0 +1,362 @@
+/* SPDX-License-Identifier: MIT
+** elementwise.c: loops over tensors of any strides around kernels that know only contiguous runs.
+**
+** The shapes of all operands are laid over each other, dimensions that continue one another in every operand are
+** merged, and the elements are cut into fixed blocks. What is left of a block after merging is usually one run; a
+** run is handed to the kernel as it is when its operands have step 1 (or 0: one value for all). Other operands
+** pass through a small buffer on the stack, and so do rows that are too short to be worth a call.
+**
+** The order of dimensions is never changed for maps: inputs that are walked against their order cost cache
+** misses. Copies (marea_copy_strided) go in tiles instead, since transposing is what they are mostly used for.
+*/
+#include <string.h>
+
+#include "core.h"
+
+#define MAX_OPERANDS 4
+#define CHUNK 512      /* elements of a buffer */
+#define SHORT_ROW 32   /* rows below this length are gathered into buffers, several at a time */
+#define TILE 32        /* rows of one unit of a copy; rows and columns of a transposing tile */
+
+typedef struct operand {
+  char *data;
+  size_t size;    /* of an element */
+  bool linear;    /* strides are the row-major ones of the loop */
+  bool fixed;     /* one value for all */
+  int64_t stride[MAREA_MAX_RANK];
+} operand;
+
+typedef struct loop {
+  int rank, n; /* dimensions, at least 1; operands, of which [0] is the output */
+  int64_t count;
+  int64_t shape[MAREA_MAX_RANK];
+  operand o[MAX_OPERANDS];
+  marea_unary_kernel *unary; /* one of the three is set */
+  marea_binary_kernel *binary;
+  marea_ternary_kernel *ternary;
+  const double *p;
+} loop;
+
+/* ---- the plan -------------------------------------------------------------------------------------- */
+
+static void add_operand (loop *l, const marea_tensor *t) {
+  operand *o = &l->o[l->n++];
+  const int missing = l->rank - t->rank;
+  o->data = marea_at(t);
+  o->size = marea_dtype_size(t->dtype);
+  for (int d = 0; d < l->rank; d++) {
+    const bool repeats = d < missing || t->shape[d - missing] == 1;
+    o->stride[d] = repeats ? 0 : t->stride[d - missing];
+  }
+}
+
+static bool continues (const loop *l, int outer, int inner) {
+  for (int k = 0; k < l->n; k++) {
+    const int64_t *stride = l->o[k].stride;
+    if (stride[outer] != stride[inner] * l->shape[inner]) return false;
+  }
+  return true;
+}
+
+static void move_dim (loop *l, int to, int from) {
+  l->shape[to] = l->shape[from];
+  for (int k = 0; k < l->n; k++) l->o[k].stride[to] = l->o[k].stride[from];
+}
+
+/* Drops dimensions of size 1 and joins neighbours that are one run in every operand. */
+static void merge_dims (loop *l) {
+  int rank = 0;
+  for (int d = 0; d < l->rank; d++) {
+    if (l->shape[d] == 1) continue;
+    if (rank > 0 && continues(l, rank - 1, d)) {
+      const int64_t size = l->shape[rank - 1];
+      move_dim(l, rank - 1, d);
+      l->shape[rank - 1] *= size;
+    } else {
+      move_dim(l, rank++, d);
+    }
+  }
+  if (rank == 0) {
+    l->shape[0] = 1;
+    for (int k = 0; k < l->n; k++) l->o[k].stride[0] = 1;
+    rank = 1;
+  }
+  l->rank = rank;
+}
+
+static void describe (const loop *l, operand *o) {
+  int64_t step = 1;
+  o->linear = o->fixed = true;
+  for (int d = l->rank - 1; d >= 0; d--) {
+    o->linear = o->linear && o->stride[d] == step;
+    o->fixed = o->fixed && o->stride[d] == 0;
+    step *= l->shape[d];
+  }
+}
+
+/* Operands: out, then the inputs, each broadcast to out's shape. */
+static void plan (loop *l, const marea_tensor *out, int n_in, marea_tensor *const *in) {
+  l->n = 0;
+  l->rank = out->rank;
+  l->count = marea_count(out->rank, out->shape);
+  for (int d = 0; d < out->rank; d++) l->shape[d] = out->shape[d];
+  if (l->count == 0) return;
+  add_operand(l, out);
+  for (int k = 0; k < n_in; k++) add_operand(l, in[k]);
+  merge_dims(l);
+  for (int k = 0; k < l->n; k++) describe(l, &l->o[k]);
+}
+
+/* ---- runs ------------------------------------------------------------------------------------------ */
+
+/* index[] of element i; returns the element's offset in the last dimension. */
+static void locate (const loop *l, int64_t i, int64_t *index) {
+  for (int d = l->rank - 1; d > 0; d--) {
+    index[d] = i % l->shape[d];
+    i /= l->shape[d];
+  }
+  index[0] = i;
+}
+
+static int64_t offset_of (const loop *l, const operand *o, const int64_t *index) {
+  int64_t offset = 0;
+  for (int d = 0; d < l->rank; d++) offset += index[d] * o->stride[d];
+  return offset;
+}
+
+/* n elements of `size` bytes, steps in elements. */
+static void copy_run (int64_t n, size_t size, const char *src, int64_t ss, char *dst, int64_t ds) {
+  if (ss == 1 && ds == 1) {
+    memcpy(dst, src, (size_t)n * size);
+  } else if (size == 4) {
+    for (int64_t i = 0; i < n; i++) ((uint32_t *)dst)[i * ds] = ((const uint32_t *)src)[i * ss];
+  } else if (size == 8) {
+    for (int64_t i = 0; i < n; i++) ((uint64_t *)dst)[i * ds] = ((const uint64_t *)src)[i * ss];
+  } else {
+    for (int64_t i = 0; i < n; i++) dst[i * ds] = src[i * ss];
+  }
+}
+
+/* Moves n elements from `start` on between an operand and a buffer without gaps. */
+static void move_through (const loop *l, const operand *o, const int64_t *start, int64_t n, char *buffer,
+                          bool into_buffer) {
+  const int last = l->rank - 1;
+  int64_t index[MAREA_MAX_RANK];
+  memcpy(index, start, sizeof index);
+  while (n > 0) {
+    const int64_t run = MAREA_MIN(n, l->shape[last] - index[last]);
+    char *place = o->data + offset_of(l, o, index) * (int64_t)o->size;
+    if (into_buffer) copy_run(run, o->size, place, o->stride[last], buffer, 1);
+    else copy_run(run, o->size, buffer, 1, place, o->stride[last]);
+    buffer += run * (int64_t)o->size;
+    n -= run;
+    index[last] += run;
+    for (int d = last; d > 0 && index[d] == l->shape[d]; d--) {
+      index[d] = 0;
+      index[d - 1]++;
+    }
+  }
+}
+
+/* Can elements of one row (`by_rows`), or any elements, be used where they are? */
+static bool is_direct (const loop *l, const operand *o, bool by_rows, bool may_repeat) {
+  const int64_t step = o->stride[l->rank - 1];
+  if (o->linear || (o->fixed && may_repeat)) return true;
+  return by_rows && (step == 1 || (step == 0 && may_repeat));
+}
+
+static void call_kernel (const loop *l, size_t n, char *const *at, const size_t *step) {
+  if (l->unary) l->unary(n, at[1], at[0], l->p);
+  else if (l->binary) l->binary(n, at[1], step[1], at[2], step[2], at[0], l->p);
+  else l->ternary(n, at[1], step[1], at[2], step[2], at[3], step[3], at[0], l->p);
+}
+
+static void run_block (void *arg, int64_t block, int worker) {
+  (void)worker;
+  const loop *l = arg;
+  _Alignas(MAREA_ALIGN) char buffer[MAX_OPERANDS][CHUNK * sizeof(double)];
+  const int last = l->rank - 1;
+  const bool by_rows = l->shape[last] >= SHORT_ROW || l->rank == 1;
+  const int64_t end = MAREA_MIN((block + 1) * MAREA_BLOCK, l->count);
+  bool direct[MAX_OPERANDS], all_direct = true;
+  size_t step[MAX_OPERANDS];
+  for (int k = 0; k < l->n; k++) {
+    const operand *o = &l->o[k];
+    direct[k] = is_direct(l, o, by_rows, k > 0 && !l->unary);
+    step[k] = direct[k] && (o->fixed || (!o->linear && o->stride[last] == 0)) ? 0 : 1;
+    all_direct = all_direct && direct[k];
+  }
+  for (int64_t i = block * MAREA_BLOCK, n; i < end; i += n) {
+    int64_t index[MAREA_MAX_RANK];
+    char *at[MAX_OPERANDS];
+    locate(l, i, index);
+    n = end - i;
+    if (by_rows) n = MAREA_MIN(n, l->shape[last] - index[last]);
+    if (!all_direct) n = MAREA_MIN(n, CHUNK);
+    for (int k = 0; k < l->n; k++) {
+      at[k] = direct[k] ? l->o[k].data + offset_of(l, &l->o[k], index) * (int64_t)l->o[k].size : buffer[k];
+      if (k > 0 && !direct[k]) move_through(l, &l->o[k], index, n, buffer[k], true);
+    }
+    call_kernel(l, (size_t)n, at, step);
+    if (!direct[0]) move_through(l, &l->o[0], index, n, buffer[0], false);
+  }
+}
+
+static marea_status run_map (marea_call *c, loop *l, int n_in) {
+  plan(l, c->out[0], n_in, c->in);
+  const int64_t blocks = (l->count + MAREA_BLOCK - 1) / MAREA_BLOCK;
+  if (blocks == 1) run_block(l, 0, 0);
+  else if (blocks > 1) marea_parallel(c->ctx, blocks, run_block, l);
+  return MAREA_OK;
+}
+
+marea_status marea_map_unary (marea_call *c, marea_unary_kernel *kernel, const double *p) {
+  loop l;
+  l.unary = kernel, l.binary = NULL, l.ternary = NULL, l.p = p;
+  return run_map(c, &l, 1);
+}
+
+marea_status marea_map_binary (marea_call *c, marea_binary_kernel *kernel, const double *p) {
+  loop l;
+  l.unary = NULL, l.binary = kernel, l.ternary = NULL, l.p = p;
+  return run_map(c, &l, 2);
+}
+
+marea_status marea_map_ternary (marea_call *c, marea_ternary_kernel *kernel, const double *p) {
+  loop l;
+  l.unary = NULL, l.binary = NULL, l.ternary = kernel, l.p = p;
+  return run_map(c, &l, 3);
+}
+
+/* ---- copies ---------------------------------------------------------------------------------------- */
+
+/* Conversions to integers cut towards zero and stay in range; NaN becomes 0. */
+static inline int64_t to_i64 (double x) {
+  if (x != x) return 0;
+  if (x >= 9223372036854775808.0) return INT64_MAX;
+  return x <= -9223372036854775808.0 ? INT64_MIN : (int64_t)x;
+}
+
+static inline uint8_t to_u8 (double x) { return !(x > 0) ? 0 : x >= 255 ? 255 : (uint8_t)x; }
+
+static inline uint8_t int_to_u8 (int64_t x) { return x < 0 ? 0 : x > 255 ? 255 : (uint8_t)x; }
+
+#define PAIR_OF(from, to) ((from) * MAREA_DTYPES + (to))
+/* One loop per pair of types, with steps of 1 known to the compiler where they are 1. */
+#define CONVERT(from, to, value)                              \
+  if (ss == 1 && ds == 1) {                                   \
+    for (int64_t i = 0; i < n; i++) {                         \
+      const from x = ((const from *)src)[i];                  \
+      ((to *)dst)[i] = value;                                 \
+    }                                                         \
+  } else {                                                    \
+    for (int64_t i = 0; i < n; i++) {                         \
+      const from x = ((const from *)src)[i * ss];             \
+      ((to *)dst)[i * ds] = value;                            \
+    }                                                         \
+  }                                                           \
+  break
+
+static void convert_run (int64_t n, int from, const char *src, int64_t ss, int to, char *dst, int64_t ds) {
+  switch (PAIR_OF(from, to)) {
+    case PAIR_OF(MAREA_F32, MAREA_F64): CONVERT(float, double, x);
+    case PAIR_OF(MAREA_F32, MAREA_I64): CONVERT(float, int64_t, to_i64(x));
+    case PAIR_OF(MAREA_F32, MAREA_U8): CONVERT(float, uint8_t, to_u8(x));
+    case PAIR_OF(MAREA_F64, MAREA_F32): CONVERT(double, float, (float)x);
+    case PAIR_OF(MAREA_F64, MAREA_I64): CONVERT(double, int64_t, to_i64(x));
+    case PAIR_OF(MAREA_F64, MAREA_U8): CONVERT(double, uint8_t, to_u8(x));
+    case PAIR_OF(MAREA_I64, MAREA_F32): CONVERT(int64_t, float, (float)x);
+    case PAIR_OF(MAREA_I64, MAREA_F64): CONVERT(int64_t, double, (double)x);
+    case PAIR_OF(MAREA_I64, MAREA_U8): CONVERT(int64_t, uint8_t, int_to_u8(x));
+    case PAIR_OF(MAREA_U8, MAREA_F32): CONVERT(uint8_t, float, x);
+    case PAIR_OF(MAREA_U8, MAREA_F64): CONVERT(uint8_t, double, x);
+    case PAIR_OF(MAREA_U8, MAREA_I64): CONVERT(uint8_t, int64_t, x);
+    default: copy_run(n, marea_dtype_size(from), src, ss, dst, ds);
+  }
+}
+
+typedef struct copy {
+  loop l;          /* [0] destination, [1] source; rank at least 2 unless it is one run */
+  int from, to;
+  int64_t rows, cols;         /* the last two dimensions */
+  int64_t tile_rows, tile_cols;
+  int64_t bands, units;       /* bands of tile_rows rows: in a plane, in all planes */
+  int64_t units_per_block;
+} copy;
+
+/* rows [r0, r0 + n) of a plane, column tile by column tile */
+static void copy_band (const copy *k, char *dst, const char *src, int64_t n) {
+  const int a = k->l.rank - 2, b = k->l.rank - 1;
+  const int64_t *ds = k->l.o[0].stride, *ss = k->l.o[1].stride;
+  const int64_t dsize = (int64_t)k->l.o[0].size, ssize = (int64_t)k->l.o[1].size;
+  for (int64_t col = 0; col < k->cols; col += k->tile_cols) {
+    const int64_t width = MAREA_MIN(k->tile_cols, k->cols - col);
+    for (int64_t r = 0; r < n; r++) {
+      convert_run(width, k->from, src + (r * ss[a] + col * ss[b]) * ssize, ss[b], k->to,
+                  dst + (r * ds[a] + col * ds[b]) * dsize, ds[b]);
+    }
+  }
+}
+
+static void copy_planes (void *arg, int64_t block, int worker) {
+  (void)worker;
+  const copy *k = arg;
+  const operand *dst = &k->l.o[0], *src = &k->l.o[1];
+  const int64_t end = MAREA_MIN((block + 1) * k->units_per_block, k->units);
+  for (int64_t unit = block * k->units_per_block; unit < end; unit++) {
+    const int64_t row = unit % k->bands * k->tile_rows;
+    int64_t index[MAREA_MAX_RANK];
+    locate(&k->l, (unit / k->bands * k->rows + row) * k->cols, index);
+    copy_band(k, dst->data + offset_of(&k->l, dst, index) * (int64_t)dst->size,
+              src->data + offset_of(&k->l, src, index) * (int64_t)src->size,
+              MAREA_MIN(k->tile_rows, k->rows - row));
+  }
+}
+
+static void copy_flat (void *arg, int64_t block, int worker) {
+  (void)worker;
+  const copy *k = arg;
+  const operand *dst = &k->l.o[0], *src = &k->l.o[1];
+  const int64_t i = block * MAREA_BLOCK, n = MAREA_MIN(MAREA_BLOCK, k->l.count - i);
+  convert_run(n, k->from, src->data + i * src->stride[0] * (int64_t)src->size, src->stride[0], k->to,
+              dst->data + i * dst->stride[0] * (int64_t)dst->size, dst->stride[0]);
+}
+
+/* Puts the dimension in which the source is contiguous next to the last one: both then lie in one tile. */
+static bool bring_source_rows (loop *l) {
+  const int last = l->rank - 1;
+  const int64_t *stride = l->o[1].stride;
+  if (stride[last] <= 1) return false;
+  for (int d = 0; d < last; d++) {
+    if (stride[d] != 1) continue;
+    loop old = *l;
+    for (int to = d; to < last - 1; to++) {
+      l->shape[to] = old.shape[to + 1];
+      for (int k = 0; k < l->n; k++) l->o[k].stride[to] = old.o[k].stride[to + 1];
+    }
+    l->shape[last - 1] = old.shape[d];
+    for (int k = 0; k < l->n; k++) l->o[k].stride[last - 1] = old.o[k].stride[d];
+    return true;
+  }
+  return false;
+}
+
+void marea_copy_strided (marea_context *ctx, const marea_tensor *src, marea_tensor *dst) {
+  copy k;
+  marea_tensor *in[1] = {(marea_tensor *)src};
+  plan(&k.l, dst, 1, in);
+  if (k.l.count == 0) return;
+  k.from = src->dtype, k.to = dst->dtype;
+  if (k.l.rank == 1) {
+    marea_parallel(ctx, (k.l.count + MAREA_BLOCK - 1) / MAREA_BLOCK, copy_flat, &k);
+    return;
+  }
+  const bool tiled = bring_source_rows(&k.l);
+  k.rows = k.l.shape[k.l.rank - 2], k.cols = k.l.shape[k.l.rank - 1];
+  k.tile_rows = tiled ? TILE : MAREA_MIN(TILE, MAREA_MAX(1, MAREA_BLOCK / k.cols));
+  k.tile_cols = tiled ? TILE : k.cols;
+  k.bands = (k.rows + k.tile_rows - 1) / k.tile_rows;
+  k.units = k.l.count / (k.rows * k.cols) * k.bands;
+  k.units_per_block = MAREA_MAX(1, MAREA_BLOCK / (MAREA_MIN(k.tile_rows, k.rows) * k.cols));
+  marea_parallel(ctx, (k.units + k.units_per_block - 1) / k.units_per_block, copy_planes, &k);
+}

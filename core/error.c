@@ -1,0 +1,36 @@
+/* SPDX-License-Identifier: MIT
+** error.c: the only writer of error text. A status says what kind of failure it was, the context keeps one
+** sentence for people: who, what was expected, what came, the rule with its numbers.
+*/
+#include <stdarg.h>
+#include <stdio.h>
+
+#include "core.h"
+
+marea_status marea_fail (marea_context *ctx, marea_status status, const char *format, ...) {
+  va_list args;
+  va_start(args, format);
+  vsnprintf(ctx->error, sizeof ctx->error, format, args);
+  va_end(args);
+  return status;
+}
+
+const char *marea_error (const marea_context *ctx) {
+  return ctx->error;
+}
+
+marea_text marea_shape_text (int rank, const int64_t *shape) {
+  marea_text text;
+  size_t used = 0, room = sizeof text.s;
+  used += (size_t)snprintf(text.s, room, "(");
+  for (int d = 0; d < rank && used < room; d++)
+    used += (size_t)snprintf(text.s + used, room - used, d ? ", %lld" : "%lld", (long long)shape[d]);
+  if (used < room) snprintf(text.s + used, room - used, ")");
+  return text;
+}
+
+marea_text marea_tensor_text (const marea_tensor *t) {
+  marea_text shape = marea_shape_text(t->rank, t->shape), text;
+  snprintf(text.s, sizeof text.s, "%s %.150s", marea_dtype_name((marea_dtype)t->dtype), shape.s);
+  return text;
+}

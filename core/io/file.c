@@ -1,0 +1,277 @@
+/* SPDX-License-Identifier: MIT
+** file.c: reading a whole file, and writing one so that a crash at any moment leaves the old file or the
+** new one, never something between. All system calls on files are here, and each result is checked.
+**
+** Writing: a temporary file in the target's folder (O_EXCL), write, fsync, close, rename, fsync of the
+** folder. The temporary file is locked while its writer lives; temporaries of the same target that nobody
+** locks were left by a crash and are removed. A symbolic link is followed, so that it is its file which is
+** replaced.
+** Not done: keeping the owner, extended attributes and hard links of a replaced file; mapping files (another
+** program that cuts a mapped file short would kill the host).
+*/
+#define _GNU_SOURCE
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "io.h"
+
+#define TEMP_END ".marea-tmp"
+#define TEMP_TRIES 100
+#define CHUNK ((size_t)1 << 30) /* of one read or write; Linux stops at 2 GiB anyway */
+
+/* The value of a system call, made again while a signal interrupts it. */
+#define RETRY(call)                            \
+  __extension__({                              \
+    ssize_t result_;                           \
+    do result_ = (call);                       \
+    while (result_ < 0 && errno == EINTR);     \
+    result_;                                   \
+  })
+
+marea_label marea_file_label (const char *who, const char *path) {
+  marea_label label;
+  size_t room = sizeof label.s - 64, n = strlen(path);
+  bool fits = n < room;
+  snprintf(label.s, sizeof label.s, "%.40s: '%s%s'", who, fits ? "" : "...", fits ? path : path + n - room);
+  return label;
+}
+
+/* Puts "label: action: why" into the context. `error` is an errno. */
+static marea_status fail (marea_context *ctx, const marea_label *label, const char *action, int error) {
+  char why[128];
+  errno = error;
+  snprintf(why, sizeof why, "%m"); /* the C library's text; thread-safe, unlike strerror */
+  return marea_fail(ctx, MAREA_EIO, "%s: %s: %s", label->s, action, why);
+}
+
+static void close_quietly (int fd) {
+  if (fd >= 0) close(fd);
+}
+
+/* ---- reading ---- */
+
+static marea_status read_all (marea_context *ctx, const marea_label *label, int fd, uint8_t *to, size_t n) {
+  while (n > 0) {
+    ssize_t got = RETRY(read(fd, to, MAREA_MIN(n, CHUNK)));
+    if (got < 0) return fail(ctx, label, "cannot read", errno);
+    if (got == 0) return marea_fail(ctx, MAREA_EIO, "%s: became shorter while it was read", label->s);
+    to += got;
+    n -= (size_t)got;
+  }
+  return MAREA_OK;
+}
+
+static marea_status read_open (marea_context *ctx, const marea_label *label, int fd, uint8_t **bytes,
+                               size_t *n) {
+  struct stat st;
+  if (fstat(fd, &st) < 0) return fail(ctx, label, "cannot read", errno);
+  if (S_ISDIR(st.st_mode)) return fail(ctx, label, "cannot read", EISDIR);
+  if (!S_ISREG(st.st_mode))
+    return marea_fail(ctx, MAREA_EIO, "%s: cannot read: it is a device or a pipe, not a regular file",
+                      label->s);
+  *n = (size_t)st.st_size;
+  *bytes = marea_alloc(ctx, *n);
+  if (!*bytes)
+    return marea_fail(ctx, MAREA_ENOMEM, "%s: out of memory for the file's %zu bytes", label->s, *n);
+  marea_status status = read_all(ctx, label, fd, *bytes, *n);
+  if (status == MAREA_OK) return MAREA_OK;
+  marea_free(ctx, *bytes);
+  *bytes = NULL;
+  return status;
+}
+
+marea_status marea_read_file (marea_context *ctx, const char *who, const char *path, uint8_t **bytes,
+                              size_t *n) {
+  marea_label label = marea_file_label(who, path);
+  *bytes = NULL;
+  *n = 0;
+  /* O_NONBLOCK: opening a pipe must not wait for its writer; it means nothing for regular files. */
+  int fd = (int)RETRY(open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY));
+  if (fd < 0) return fail(ctx, &label, "cannot open", errno);
+  marea_status status = read_open(ctx, &label, fd, bytes, n);
+  close_quietly(fd);
+  return status;
+}
+
+marea_status marea_load_tensor (marea_context *ctx, const char *who, const char *path, marea_parser *parse,
+                                marea_tensor **out) {
+  uint8_t *bytes;
+  size_t n;
+  *out = NULL;
+  MAREA_TRY(marea_read_file(ctx, who, path, &bytes, &n));
+  marea_status status = parse(ctx, path, bytes, n, out);
+  marea_free(ctx, bytes);
+  return status;
+}
+
+/* ---- writing ---- */
+
+/* Finds the folder and the name of the file that `path` stands for. */
+static int split_path (const char *path, char folder[PATH_MAX], char name[256]) {
+  struct stat st;
+  size_t n = strlen(path);
+  if (lstat(path, &st) == 0 && S_ISLNK(st.st_mode)) {
+    if (!realpath(path, folder)) return errno;
+  } else {
+    if (n >= PATH_MAX) return ENAMETOOLONG;
+    memcpy(folder, path, n + 1);
+  }
+  char *slash = strrchr(folder, '/');
+  const char *base = slash ? slash + 1 : folder;
+  if (!*base) return *path ? EISDIR : ENOENT;
+  if (strlen(base) > NAME_MAX) return ENAMETOOLONG;
+  strcpy(name, base);
+  if (!slash) strcpy(folder, ".");
+  else if (slash == folder) strcpy(folder, "/");
+  else *slash = '\0';
+  return 0;
+}
+
+/* The beginning that all temporary names of a target share. */
+static size_t temp_start (const char *target, char start[256]) {
+  size_t room = NAME_MAX - sizeof TEMP_END - 34; /* for the dots and two hexadecimal words */
+  return (size_t)snprintf(start, 256, ".%.*s.", (int)room, target);
+}
+
+static bool is_temp_of (const char *name, const char *start, size_t n) {
+  if (strncmp(name, start, n) != 0) return false;
+  size_t digits = strspn(name + n, "0123456789abcdef-");
+  return digits > 0 && strcmp(name + n + digits, TEMP_END) == 0;
+}
+
+/* Removes temporaries of this target whose writer is gone: nobody holds their lock. May fail without harm. */
+static void remove_stale (const marea_writer *w) {
+  char start[256];
+  size_t n = temp_start(w->target, start);
+  int again = openat(w->folder, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  DIR *dir = again < 0 ? NULL : fdopendir(again);
+  if (!dir) {
+    close_quietly(again);
+    return;
+  }
+  const struct dirent *entry;
+  while ((entry = readdir(dir))) {
+    if (!is_temp_of(entry->d_name, start, n)) continue;
+    int fd = openat(w->folder, entry->d_name, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOFOLLOW);
+    if (fd < 0) continue;
+    if (flock(fd, LOCK_EX | LOCK_NB) == 0) unlinkat(w->folder, entry->d_name, 0);
+    close_quietly(fd);
+  }
+  closedir(dir);
+}
+
+/* Creates and locks the temporary file. A cleaner can come between the two: then the file has lost its name
+   and another is made. */
+static int open_temp (marea_writer *w, mode_t mode) {
+  char start[256];
+  temp_start(w->target, start);
+  for (int i = 0; i < TEMP_TRIES; i++) {
+    struct timespec now = {0};
+    struct stat st;
+    clock_gettime(CLOCK_REALTIME, &now);
+    snprintf(w->temp, sizeof w->temp, "%.212s%lx-%llx" TEMP_END, start, (unsigned long)getpid(),
+             (unsigned long long)now.tv_sec * 1000000000u + (unsigned long long)now.tv_nsec);
+    int fd =
+        (int)RETRY(openat(w->folder, w->temp, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, mode));
+    if (fd < 0 && errno == EEXIST) continue;
+    if (fd < 0) return -1;
+    flock(fd, LOCK_EX | LOCK_NB); /* file systems without locks: then nothing is ever cleaned either */
+    if (fstat(fd, &st) == 0 && st.st_nlink > 0) return fd;
+    close_quietly(fd);
+    unlinkat(w->folder, w->temp, 0);
+  }
+  errno = EEXIST;
+  return -1;
+}
+
+/* Makes the temporary file with the rights that the target has, or else a new file gets. 0 or an errno. */
+static int create_temp (marea_writer *w) {
+  struct stat old = {0};
+  bool exists = fstatat(w->folder, w->target, &old, 0) == 0;
+  if (!exists && errno != ENOENT) return errno;
+  if (exists && S_ISDIR(old.st_mode)) return EISDIR;
+  if (exists && !S_ISREG(old.st_mode)) return EINVAL;
+  if (exists && faccessat(w->folder, w->target, W_OK, 0) < 0) return errno;
+  remove_stale(w);
+  w->fd = open_temp(w, exists ? 0600 : 0666);
+  if (w->fd < 0) return errno;
+  mode_t mode = old.st_mode & 0777;
+  if (!exists || mode == 0600 || fchmod(w->fd, mode) == 0) return 0;
+  int error = errno;
+  close_quietly(w->fd);
+  unlinkat(w->folder, w->temp, 0);
+  return error;
+}
+
+marea_status marea_write_begin (marea_context *ctx, const char *who, const char *path, marea_writer *w) {
+  *w = (marea_writer){.ctx = ctx, .label = marea_file_label(who, path), .folder = -1, .fd = -1};
+  char folder[PATH_MAX];
+  int error = split_path(path, folder, w->target);
+  if (error) return fail(ctx, &w->label, "cannot open", error);
+  w->folder = (int)RETRY(open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  if (w->folder < 0) return fail(ctx, &w->label, "cannot open", errno);
+  error = create_temp(w);
+  if (!error) return MAREA_OK;
+  close_quietly(w->folder);
+  if (error == EINVAL)
+    return marea_fail(ctx, MAREA_EIO, "%s: cannot open: it is a device or a pipe, not a regular file",
+                      w->label.s);
+  return fail(ctx, &w->label, "cannot open", error);
+}
+
+marea_status marea_write (marea_writer *w, const void *bytes, size_t n) {
+  const char *from = bytes;
+  while (n > 0) {
+    ssize_t put = RETRY(write(w->fd, from, MAREA_MIN(n, CHUNK)));
+    if (put <= 0) return fail(w->ctx, &w->label, "cannot write", put < 0 ? errno : EIO);
+    from += put;
+    n -= (size_t)put;
+  }
+  return MAREA_OK;
+}
+
+/* The file is complete: onto the disk with it. The lock outlives the descriptor through `lock`. */
+static marea_status put_in_place (marea_writer *w) {
+  if (RETRY(fsync(w->fd)) < 0) return fail(w->ctx, &w->label, "cannot write to the disk", errno);
+  int lock = fcntl(w->fd, F_DUPFD_CLOEXEC, 0);
+  int fd = w->fd;
+  w->fd = -1;
+  if (close(fd) < 0 && errno != EINTR) { /* after EINTR it is closed, and its data is synced */
+    int error = errno;
+    close_quietly(lock);
+    return fail(w->ctx, &w->label, "cannot write", error);
+  }
+  int error = renameat(w->folder, w->temp, w->folder, w->target) < 0 ? errno : 0;
+  close_quietly(lock);
+  if (error) return fail(w->ctx, &w->label, "cannot rename the temporary file", error);
+  w->temp[0] = '\0';
+  if (RETRY(fsync(w->folder)) < 0 && errno != EINVAL) /* EINVAL: a file system that cannot sync folders */
+    return fail(w->ctx, &w->label, "written, but the folder cannot be put on the disk", errno);
+  return MAREA_OK;
+}
+
+marea_status marea_write_end (marea_writer *w, marea_status status) {
+  if (status == MAREA_OK) status = put_in_place(w);
+  close_quietly(w->fd);
+  if (w->temp[0]) unlinkat(w->folder, w->temp, 0);
+  close_quietly(w->folder);
+  return status;
+}
+
+marea_status marea_gapless (marea_tensor *t, marea_tensor **out) {
+  *out = NULL;
+  if (marea_tensor_contiguous(t)) return marea_detach(t, out);
+  bool recording = marea_set_recording(t->ctx, false);
+  marea_status status = marea_run(t->ctx, &marea_op_contiguous, out, 1, t);
+  marea_set_recording(t->ctx, recording);
+  return status;
+}

@@ -1,0 +1,116 @@
+/* SPDX-License-Identifier: MIT
+** io.h: what the file formats share. Included only inside core/io/ (and by the tests of the parsers).
+**
+** A parser is a function over bytes in memory, so that it can be tested and fuzzed without files. It trusts
+** no declared size: a size is held against the limits and against the bytes at hand before anything is
+** allocated. System calls on files are made in file.c and nowhere else.
+*/
+#ifndef MAREA_IO_H
+#define MAREA_IO_H
+
+#include "../core.h"
+
+#define MAREA_MAX_NPY_HEADER 10000
+#define MAREA_MAX_PIXELS (64 << 20)
+#define MAREA_MAX_HEADER (8 << 20) /* of safetensors, bytes */
+#define MAREA_MAX_TENSORS 65536    /* in one file */
+#define MAREA_MAX_NAME 512         /* bytes of a tensor's name */
+#define MAREA_MAX_DEFLATE 1032     /* bytes that one byte of a deflate stream can stand for */
+
+/* "load_idx: 'path'", the beginning of every message; a long path keeps its end. */
+typedef struct marea_label { char s[448]; } marea_label;
+marea_label marea_file_label (const char *who, const char *path);
+
+/* ---- file.c ---- */
+
+/* The bytes of a regular file, to be freed with marea_free. *bytes is not NULL even when *n is 0. */
+marea_status marea_read_file (marea_context *ctx, const char *who, const char *path, uint8_t **bytes,
+                              size_t *n);
+
+/* A file being written: begin, any number of writes, end. The target changes in end, wholly or not at all. */
+typedef struct marea_writer {
+  marea_context *ctx;
+  marea_label label;
+  int folder, fd;               /* open descriptors */
+  char target[256], temp[256];  /* names inside the folder */
+} marea_writer;
+marea_status marea_write_begin (marea_context *ctx, const char *who, const char *path, marea_writer *w);
+marea_status marea_write (marea_writer *w, const void *bytes, size_t n);
+/* Ends it in any case. `status` is what the writes came to: MAREA_OK puts the file in place, anything else
+   drops it and is returned. */
+marea_status marea_write_end (marea_writer *w, marea_status status);
+
+/* A tensor of t's values without gaps and without history; one reference. */
+marea_status marea_gapless (marea_tensor *t, marea_tensor **out);
+
+/* ---- elements.c: how files store elements ---- */
+
+typedef enum marea_code {
+  MAREA_CODE_U8,
+  MAREA_CODE_BOOL,
+  MAREA_CODE_I8,
+  MAREA_CODE_U16,
+  MAREA_CODE_I16,
+  MAREA_CODE_U32,
+  MAREA_CODE_I32,
+  MAREA_CODE_I64,
+  MAREA_CODE_F16,
+  MAREA_CODE_BF16,
+  MAREA_CODE_F32,
+  MAREA_CODE_F64,
+  MAREA_CODES
+} marea_code;
+size_t marea_code_size (marea_code code);
+
+/* Bytes of a file's array. A shape that is no tensor's is MAREA_EFORMAT, for it came from a file. */
+marea_status marea_raw_bytes (marea_context *ctx, const char *label, marea_code code, int rank,
+                              const int64_t *shape, size_t *bytes);
+/* A tensor for such an array (checked by marea_raw_bytes). The file's bytes are to be put at *raw, the end of
+   its memory, and marea_raw_decode then turns them into the tensor's dtype where they are. */
+marea_status marea_raw_new (marea_context *ctx, const char *label, marea_code code, int rank,
+                            const int64_t *shape, marea_tensor **out, uint8_t **raw);
+void marea_raw_decode (marea_tensor *t, marea_code code, bool big_endian);
+
+/* ---- list.c: marea_file, the names, tensors and texts of a file, in memory ---- */
+
+typedef struct marea_item { /* a name, and a text or a tensor */
+  char *name, *text;
+  marea_tensor *tensor; /* without gaps */
+  uint64_t begin;       /* its place in the file, and its checksum, while it is saved */
+  uint32_t crc;
+} marea_item;
+
+typedef struct marea_list {
+  marea_item *items; /* in the order of names */
+  int n, room;
+} marea_list;
+
+struct marea_file {
+  marea_context *ctx;
+  marea_list tensors, texts;
+};
+
+bool marea_list_reserve (marea_context *ctx, marea_list *l, int room);
+/* Puts an item with copies of its strings at position `at`; on failure nothing has changed. */
+bool marea_list_insert (marea_context *ctx, marea_list *l, int at, const char *name, const char *text);
+marea_status marea_no_names (marea_context *ctx, const char *label); /* MAREA_ENOMEM */
+bool marea_text_reserved (const char *key); /* a text that belongs to the format and not to its user */
+
+/* ---- the parsers; `path` is for messages only ---- */
+
+marea_status marea_parse_idx (marea_context *ctx, const char *path, const uint8_t *bytes, size_t n,
+                              marea_tensor **out);
+marea_status marea_parse_npy (marea_context *ctx, const char *path, const uint8_t *bytes, size_t n,
+                              marea_tensor **out);
+marea_status marea_parse_png (marea_context *ctx, const char *path, const uint8_t *bytes, size_t n,
+                              marea_tensor **out);
+marea_status marea_parse_safetensors (marea_context *ctx, const char *path, const uint8_t *bytes, size_t n,
+                                      marea_file **out);
+
+/* Reads a file and hands it to a parser of one tensor. */
+typedef marea_status marea_parser (marea_context *ctx, const char *path, const uint8_t *bytes, size_t n,
+                                   marea_tensor **out);
+marea_status marea_load_tensor (marea_context *ctx, const char *who, const char *path, marea_parser *parse,
+                                marea_tensor **out);
+
+#endif

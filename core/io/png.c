@@ -1,0 +1,176 @@
+/* SPDX-License-Identifier: MIT
+** png.c: pictures as u8 tensors (H, W, C), C = 1 gray, 2 gray and alpha, 3 RGB, 4 RGBA, through libpng's
+** simplified interface, from and to memory, so that files are opened, limited and replaced as all others.
+** Before libpng sees a file we walk its chunks: libpng ignores a wrong checksum in many chunks and does not
+** ask for the last one, while here a file that was cut or changed anywhere is an error.
+** Not done: 16-bit output, palettes, text; 16-bit samples are reduced to 8 without a change of gamma. Bytes
+** after the last chunk are ignored, as everywhere.
+*/
+#include <png.h>
+#include <string.h>
+#include <zlib.h>
+
+#include "io.h"
+
+#define MAX_SIDE 1000000 /* libpng's own limit */
+
+static uint32_t big_word (const uint8_t *p) {
+  return (uint32_t)p[0] << 24 | (uint32_t)p[1] << 16 | (uint32_t)p[2] << 8 | p[3];
+}
+
+/* A chunk is: length of the data, type, data, CRC-32 of type and data. *length is of all chunks and the
+   signature. */
+static marea_status check_chunks (marea_context *ctx, const char *label, const uint8_t *bytes, size_t n,
+                                  size_t *length) {
+  static const uint8_t signature[8] = {0x89, 'P', 'N', 'G', '\r', '\n', 0x1a, '\n'};
+  if (n < 8 || memcmp(bytes, signature, 8) != 0)
+    return marea_fail(ctx, MAREA_EFORMAT, "%s: not a PNG file: it does not begin with PNG's signature",
+                      label);
+  for (size_t at = 8;;) {
+    if (n - at < 12)
+      return marea_fail(ctx, MAREA_EFORMAT, "%s: truncated: the file ends inside a chunk", label);
+    size_t data = big_word(bytes + at);
+    if (data > n - at - 12)
+      return marea_fail(ctx, MAREA_EFORMAT,
+                        "%s: truncated: chunk at byte %zu declares %zu bytes, file has %zu", label, at, data,
+                        n - at - 12);
+    const uint8_t *type = bytes + at + 4;
+    if (crc32_z(0, type, data + 4) != big_word(type + 4 + data))
+      return marea_fail(ctx, MAREA_EFORMAT, "%s: damaged: wrong checksum of the chunk at byte %zu", label,
+                        at);
+    at += data + 12;
+    if (memcmp(type, "IEND", 4) != 0) continue;
+    *length = at;
+    return MAREA_OK;
+  }
+}
+
+/* The picture's size against the limits and the file: a pixel has at least one bit before compression. */
+static marea_status check_size (marea_context *ctx, const char *label, const png_image *image, size_t n) {
+  uint64_t pixels = (uint64_t)image->width * image->height;
+  if (pixels > MAREA_MAX_PIXELS)
+    return marea_fail(ctx, MAREA_EFORMAT, "%s: %u x %u pixels; at most %d are allowed", label, image->width,
+                      image->height, MAREA_MAX_PIXELS);
+  if (pixels / 8 / MAREA_MAX_DEFLATE > n)
+    return marea_fail(ctx, MAREA_EFORMAT,
+                      "%s: header declares %u x %u pixels, which a file of %zu bytes cannot hold", label,
+                      image->width, image->height, n);
+  return MAREA_OK;
+}
+
+static marea_status read_pixels (marea_context *ctx, const char *label, png_image *image, size_t n,
+                                 marea_tensor **out) {
+  MAREA_TRY(check_size(ctx, label, image, n));
+  image->format &=
+      PNG_FORMAT_FLAG_COLOR | PNG_FORMAT_FLAG_ALPHA; /* 8 bits, no palette, R before B, alpha last */
+  image->flags |= PNG_IMAGE_FLAG_16BIT_sRGB;
+  int64_t channels = PNG_IMAGE_SAMPLE_CHANNELS(image->format);
+  uint8_t *pixels;
+  MAREA_TRY(marea_raw_new(ctx, label, MAREA_CODE_U8, 3, (int64_t[]){image->height, image->width, channels},
+                          out, &pixels));
+  if (png_image_finish_read(image, NULL, pixels, 0, NULL)) return MAREA_OK;
+  return marea_fail(ctx, MAREA_EFORMAT, "%s: damaged: %s", label, image->message);
+}
+
+marea_status marea_parse_png (marea_context *ctx, const char *path, const uint8_t *bytes, size_t n,
+                              marea_tensor **out) {
+  marea_label label = marea_file_label("load_png", path);
+  png_image image = {.version = PNG_IMAGE_VERSION};
+  size_t length = 0;
+  *out = NULL;
+  MAREA_TRY(check_chunks(ctx, label.s, bytes, n, &length));
+  if (!png_image_begin_read_from_memory(&image, bytes, length))
+    return marea_fail(ctx, MAREA_EFORMAT, "%s: damaged: %s", label.s, image.message);
+  marea_status status = read_pixels(ctx, label.s, &image, length, out);
+  png_image_free(&image);
+  if (status == MAREA_OK) return MAREA_OK;
+  marea_release(*out);
+  *out = NULL;
+  return status;
+}
+
+marea_status marea_load_png (marea_context *ctx, const char *path, marea_tensor **out) {
+  return marea_load_tensor(ctx, "load_png", path, marea_parse_png, out);
+}
+
+/* ---- writing ---- */
+
+/* 0..1 to 0..255, to the nearest. The first comparison is false for NaN. */
+static uint8_t to_byte (double x) {
+  if (!(x > 0)) return 0;
+  return x >= 1 ? 255 : (uint8_t)(255 * x + 0.5);
+}
+
+/* The bytes of t's elements: its own memory for u8, or *block, to be freed by the caller. */
+static const uint8_t *pixels_of (const marea_tensor *t, uint8_t **block) {
+  const void *data = marea_tensor_data(t);
+  int64_t n = marea_tensor_size(t);
+  *block = NULL;
+  if (marea_tensor_dtype(t) == MAREA_U8) return data;
+  *block = marea_alloc(marea_tensor_context(t), (size_t)n);
+  if (!*block) return NULL;
+  if (marea_tensor_dtype(t) == MAREA_F32)
+    for (int64_t i = 0; i < n; i++) (*block)[i] = to_byte((double)((const float *)data)[i]);
+  else
+    for (int64_t i = 0; i < n; i++) (*block)[i] = to_byte(((const double *)data)[i]);
+  return *block;
+}
+
+static marea_status describe (marea_tensor *t, const char *label, png_image *image) {
+  static const png_uint_32 format[] = {PNG_FORMAT_GRAY, PNG_FORMAT_GA, PNG_FORMAT_RGB, PNG_FORMAT_RGBA};
+  int rank = marea_tensor_rank(t);
+  const int64_t *shape = marea_tensor_shape(t);
+  int64_t channels = rank == 3 ? shape[2] : 1;
+  if (rank < 2 || rank > 3 || channels < 1 || channels > 4 || marea_tensor_dtype(t) == MAREA_I64)
+    return marea_fail(t->ctx, MAREA_ESHAPE,
+                      "%s: expected u8, f32 or f64 of shape (H, W) or (H, W, C) with C = 1, 2, "
+                      "3 or 4, got %s",
+                      label, marea_tensor_text(t).s);
+  if (!shape[0] || !shape[1] || shape[0] > MAX_SIDE || shape[1] > MAX_SIDE ||
+      shape[0] > MAREA_MAX_PIXELS / shape[1])
+    return marea_fail(t->ctx, MAREA_ESHAPE, "%s: a picture has 1 to %d pixels and sides up to %d, got %s",
+                      label, MAREA_MAX_PIXELS, MAX_SIDE, marea_tensor_text(t).s);
+  image->version = PNG_IMAGE_VERSION;
+  image->width = (png_uint_32)shape[1];
+  image->height = (png_uint_32)shape[0];
+  image->format = format[channels - 1];
+  return MAREA_OK;
+}
+
+/* Compresses into *file, a block of the context. */
+static marea_status encode (marea_context *ctx, const char *label, png_image *image, const uint8_t *pixels,
+                            uint8_t **file, size_t *bytes) {
+  png_alloc_size_t room = PNG_IMAGE_PNG_SIZE_MAX(*image);
+  *file = marea_alloc(ctx, room);
+  if (!*file) return marea_fail(ctx, MAREA_ENOMEM, "%s: out of memory for %zu bytes", label, (size_t)room);
+  *bytes = room;
+  if (png_image_write_to_memory(image, *file, bytes, 0, pixels, 0, NULL)) return MAREA_OK;
+  marea_status status = marea_fail(ctx, MAREA_EARG, "%s: %s", label, image->message);
+  png_image_free(image);
+  return status;
+}
+
+static marea_status write_file (marea_context *ctx, const char *path, const uint8_t *file, size_t bytes) {
+  marea_writer w;
+  MAREA_TRY(marea_write_begin(ctx, "save_png", path, &w));
+  return marea_write_end(&w, marea_write(&w, file, bytes));
+}
+
+marea_status marea_save_png (marea_tensor *t, const char *path) {
+  marea_context *ctx = marea_tensor_context(t);
+  marea_label label = marea_file_label("save_png", path);
+  png_image image = {0};
+  marea_tensor *whole;
+  uint8_t *block, *file = NULL;
+  size_t bytes = 0;
+  MAREA_TRY(describe(t, label.s, &image));
+  MAREA_TRY(marea_gapless(t, &whole));
+  const uint8_t *pixels = pixels_of(whole, &block);
+  marea_status status = pixels ? encode(ctx, label.s, &image, pixels, &file, &bytes)
+                               : marea_fail(ctx, MAREA_ENOMEM, "%s: out of memory for pixels", label.s);
+  marea_free(ctx, block);
+  marea_release(whole);
+  if (status == MAREA_OK) status = write_file(ctx, path, file, bytes);
+  marea_free(ctx, file);
+  return status;
+}

@@ -1,0 +1,468 @@
+/* SPDX-License-Identifier: MIT
+** safetensors.c: named tensors and texts in one file, in the format of huggingface/safetensors:
+**
+**   length of the header, 64 bits | header, JSON | the tensors' bytes, without gaps
+**   {"__metadata__": {"key": "text"}, "name": {"dtype": "F32", "shape": [2, 3], "data_offsets": [0, 24]}}
+**
+** The format has no checksums; ours stand among the texts, where other readers pass them by:
+**   "crc32:NAME"  CRC-32 of that tensor's bytes, eight hexadecimal digits
+**   "crc32"       CRC-32 of the length and the whole header with these very digits taken as zeros. It is
+**                 always the first text, so its place in the file is fixed.
+**   "marea"       layout version "1". It says once more that there must be a "crc32", so that no flipped
+**                 bit can make a file of ours pass as one of a writer without checksums.
+** So every single flipped bit in a file of ours is found. Files without these keys are read unchecked.
+** Limits: io.h. Before jansson sees a header, its nesting and its number of values are counted.
+** Not done: reading only some tensors; element types narrower than a byte.
+*/
+#include <jansson.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <zlib.h>
+
+#include "io.h"
+
+#define SEAL_START "{\"__metadata__\":{\"crc32\":\""
+#define SEAL_DIGITS 8
+#define SEAL_AT (sizeof SEAL_START - 1) /* where the digits stand in the header */
+#define LENGTH 8                        /* bytes in front of the header */
+
+static size_t item_bytes (const marea_item *i) {
+  return (size_t)marea_tensor_size(i->tensor) * marea_dtype_size(marea_tensor_dtype(i->tensor));
+}
+
+/* ---- checksums ---- */
+
+static uint32_t crc_of (const void *bytes, size_t n) {
+  return (uint32_t)crc32_z(0, bytes, n);
+}
+
+/* Of the length and the header, the seal's own digits counted as zeros. */
+static uint32_t seal_of (const uint8_t *file, size_t header) {
+  static const Bytef zeros[] = "00000000";
+  size_t before = LENGTH + SEAL_AT, after = before + SEAL_DIGITS;
+  uLong crc = crc32_z(0, file, before);
+  crc = crc32_z(crc, zeros, SEAL_DIGITS);
+  return (uint32_t)crc32_z(crc, file + after, LENGTH + header - after);
+}
+
+static void crc_text (char to[SEAL_DIGITS + 1], uint32_t crc) {
+  snprintf(to, SEAL_DIGITS + 1, "%08x", crc);
+}
+
+static void crc_key (char to[MAREA_MAX_NAME + 8], const char *name) {
+  snprintf(to, MAREA_MAX_NAME + 8, "crc32:%s", name);
+}
+
+/* ---- loading ---- */
+
+typedef struct entry { /* of the header, about one tensor */
+  const char *name;    /* owned by the JSON value */
+  marea_code code;
+  int rank;
+  int64_t shape[MAREA_MAX_RANK];
+  size_t begin, size; /* bytes, counted from the end of the header */
+} entry;
+
+typedef struct loader {
+  marea_context *ctx;
+  marea_label label;
+  const uint8_t *bytes; /* the file */
+  size_t n, header;     /* bytes of the file, of the header */
+  bool sealed;          /* the header's checksum is there and right */
+  const json_t *root, *metadata;
+  entry *entries;
+  int count;
+  marea_file *file;
+} loader;
+
+/* A name from a file, fit for a message on a terminal. */
+static marea_text shown (const char *name) {
+  marea_text text;
+  snprintf(text.s, sizeof text.s, "%.100s", name);
+  for (char *c = text.s; *c; c++)
+    if ((unsigned char)*c < ' ' || *c == 127) *c = '?';
+  return text;
+}
+
+#define BAD(l, format, ...) \
+  marea_fail((l)->ctx, MAREA_EFORMAT, "%s: " format, (l)->label.s __VA_OPT__(, ) __VA_ARGS__)
+
+static marea_status find_header (loader *l) {
+  if (l->n < LENGTH) return BAD(l, "truncated: %zu bytes are too few for a safetensors file", l->n);
+  uint64_t length = 0;
+  for (int i = LENGTH; i-- > 0;) length = length << 8 | l->bytes[i];
+  if (length > MAREA_MAX_HEADER)
+    return BAD(l, "not a safetensors file: header of %llu bytes; at most %d are allowed",
+               (unsigned long long)length, MAREA_MAX_HEADER);
+  if (length > l->n - LENGTH)
+    return BAD(l, "truncated: header of %llu bytes declared, file has %zu", (unsigned long long)length, l->n);
+  if (length < 2 || l->bytes[LENGTH] != '{') return BAD(l, "not a safetensors file: no JSON header");
+  l->header = (size_t)length;
+  return MAREA_OK;
+}
+
+/* Objects may nest to depth 2, and arrays be at depth 3 only; a bound for values at each depth. This comes
+   first because jansson recurses, and takes some 300 bytes for the smallest object. */
+static marea_status check_nesting (const loader *l) {
+  static const int limit[4] = {0, MAREA_MAX_TENSORS, 4 * MAREA_MAX_TENSORS, 8 * MAREA_MAX_TENSORS};
+  int depth = 0, commas[4] = {0};
+  bool quoted = false;
+  for (size_t i = LENGTH; i < LENGTH + l->header; i++) {
+    uint8_t c = l->bytes[i];
+    if (quoted && c == '\\') i++;
+    else if (c == '"') quoted = !quoted;
+    if (quoted) continue;
+    if (c == '{' || c == '[') depth++;
+    if ((c == '{' && depth > 2) || (c == '[' && depth != 3)) return BAD(l, "bad header: nested too deeply");
+    if ((c == '}' || c == ']') && depth-- == 0) return BAD(l, "bad header: unbalanced brackets");
+    if (c == ',' && ++commas[depth] > limit[depth])
+      return BAD(l, "bad header: too many entries; at most %d tensors are allowed", MAREA_MAX_TENSORS);
+  }
+  return MAREA_OK;
+}
+
+static marea_status check_seal (loader *l) {
+  const char *header = (const char *)l->bytes + LENGTH;
+  char wanted[SEAL_DIGITS + 1];
+  if (l->header < SEAL_AT + SEAL_DIGITS || memcmp(header, SEAL_START, SEAL_AT) != 0) return MAREA_OK;
+  crc_text(wanted, seal_of(l->bytes, l->header));
+  l->sealed = memcmp(header + SEAL_AT, wanted, SEAL_DIGITS) == 0;
+  return l->sealed ? MAREA_OK : BAD(l, "damaged: wrong checksum of the header");
+}
+
+static marea_status parse_header (loader *l, json_t **root) {
+  json_error_t error;
+  *root = json_loadb((const char *)l->bytes + LENGTH, l->header, JSON_REJECT_DUPLICATES, &error);
+  if (*root) {
+    l->root = *root;
+    l->metadata = json_object_get(*root, "__metadata__");
+    return MAREA_OK;
+  }
+  if (json_error_code(&error) == json_error_out_of_memory) return marea_no_names(l->ctx, l->label.s);
+  if (json_error_code(&error) == json_error_duplicate_key) return BAD(l, "bad header: a name occurs twice");
+  return BAD(l, "bad header: not JSON at byte %d", error.position);
+}
+
+static int by_name (const void *a, const void *b) {
+  return strcmp(((const marea_item *)a)->name, ((const marea_item *)b)->name);
+}
+
+static marea_status read_texts (loader *l) {
+  marea_list *texts = &l->file->texts;
+  const char *key;
+  json_t *value;
+  if (!l->metadata) return MAREA_OK;
+  if (!json_is_object(l->metadata)) return BAD(l, "bad header: '__metadata__' is not an object");
+  json_object_foreach((json_t *)l->metadata, key, value) {
+    if (!json_is_string(value)) return BAD(l, "bad header: text '%s' is not a string", shown(key).s);
+    if (marea_text_reserved(key)) {
+      if (!l->sealed)
+        return BAD(l, "damaged: the header's checksum is missing; or another program made this file and kept "
+                      "text '%s'", shown(key).s);
+    } else if (!marea_list_insert(l->ctx, texts, texts->n, key, json_string_value(value)))
+      return marea_no_names(l->ctx, l->label.s);
+  }
+  if (texts->n) qsort(texts->items, (size_t)texts->n, sizeof *texts->items, by_name);
+  return MAREA_OK;
+}
+
+static bool read_code (const char *dtype, marea_code *code) {
+  static const struct { char name[5]; uint8_t code; } codes[] = {
+      {"F32", MAREA_CODE_F32}, {"F64", MAREA_CODE_F64}, {"I64", MAREA_CODE_I64}, {"U8", MAREA_CODE_U8},
+      {"BOOL", MAREA_CODE_BOOL}, {"F16", MAREA_CODE_F16}, {"BF16", MAREA_CODE_BF16}, {"I8", MAREA_CODE_I8},
+      {"I16", MAREA_CODE_I16}, {"U16", MAREA_CODE_U16}, {"I32", MAREA_CODE_I32}, {"U32", MAREA_CODE_U32}};
+  for (int i = 0; i < MAREA_COUNT(codes); i++)
+    if (strcmp(dtype, codes[i].name) == 0) {
+      *code = (marea_code)codes[i].code;
+      return true;
+    }
+  return false;
+}
+
+/* An array of whole numbers >= 0, at most `room` of them; -1 if it is something else. */
+static int read_numbers (const json_t *array, int64_t *to, int room) {
+  if (!json_is_array(array) || json_array_size(array) > (size_t)room) return -1;
+  int n = (int)json_array_size(array);
+  for (int i = 0; i < n; i++) {
+    const json_t *number = json_array_get(array, (size_t)i);
+    to[i] = json_is_integer(number) ? json_integer_value(number) : -1;
+    if (to[i] < 0) return -1;
+  }
+  return n;
+}
+
+static marea_status read_entry (loader *l, const char *name, const json_t *value) {
+  entry *e = &l->entries[l->count++];
+  int64_t offset[2];
+  size_t bytes, data = l->n - LENGTH - l->header;
+  e->name = name;
+  const char *dtype = json_string_value(json_object_get(value, "dtype"));
+  if (strlen(name) > MAREA_MAX_NAME)
+    return BAD(l, "bad header: tensor name longer than %d bytes", MAREA_MAX_NAME);
+  if (!dtype) return BAD(l, "bad header: tensor '%s' has no dtype", shown(name).s);
+  if (!read_code(dtype, &e->code))
+    return BAD(l, "tensor '%s': dtype '%s' is not supported", shown(name).s, shown(dtype).s);
+  e->rank = read_numbers(json_object_get(value, "shape"), e->shape, MAREA_MAX_RANK);
+  if (e->rank < 0)
+    return BAD(l, "bad header: tensor '%s': shape is not a list of at most %d sizes", shown(name).s,
+               MAREA_MAX_RANK);
+  if (read_numbers(json_object_get(value, "data_offsets"), offset, 2) != 2 || offset[0] > offset[1])
+    return BAD(l, "bad header: tensor '%s': data_offsets are not [begin, end]", shown(name).s);
+  if ((uint64_t)offset[1] > data)
+    return BAD(l, "truncated: tensor '%s' ends at byte %lld of the data, file has %zu", shown(name).s,
+               (long long)offset[1], data);
+  MAREA_TRY(marea_raw_bytes(l->ctx, l->label.s, e->code, e->rank, e->shape, &bytes));
+  e->begin = (size_t)offset[0];
+  e->size = (size_t)(offset[1] - offset[0]);
+  if (bytes == e->size) return MAREA_OK;
+  return BAD(l, "bad header: tensor '%s': %s %s needs %zu bytes, data_offsets give %zu", shown(name).s, dtype,
+             marea_shape_text(e->rank, e->shape).s, bytes, e->size);
+}
+
+static int by_place (const void *a, const void *b) {
+  const entry *x = a, *y = b;
+  if (x->begin != y->begin) return x->begin < y->begin ? -1 : 1;
+  return (x->size > y->size) - (x->size < y->size);
+}
+
+static int by_entry_name (const void *a, const void *b) {
+  return strcmp(((const entry *)a)->name, ((const entry *)b)->name);
+}
+
+/* The tensors must fill the data without holes and overlaps. Leaves the entries in the order of names. */
+static marea_status check_places (loader *l) {
+  size_t at = 0, count = (size_t)l->count;
+  if (count) qsort(l->entries, count, sizeof *l->entries, by_place);
+  for (size_t i = 0; i < count; i++) {
+    const entry *e = &l->entries[i];
+    if (e->begin != at)
+      return BAD(l, "bad header: tensor '%s' begins at byte %zu of the data, the one before it ends at %zu",
+                 shown(e->name).s, e->begin, at);
+    at += e->size;
+  }
+  if (at != l->n - LENGTH - l->header)
+    return BAD(l, "bad header: the tensors take %zu bytes, file has %zu", at, l->n - LENGTH - l->header);
+  if (count) qsort(l->entries, count, sizeof *l->entries, by_entry_name);
+  return MAREA_OK;
+}
+
+static marea_status read_entries (loader *l) {
+  size_t most = json_object_size(l->root);
+  const char *name;
+  json_t *value;
+  l->entries = marea_alloc(l->ctx, most * sizeof *l->entries);
+  if (!l->entries) return marea_no_names(l->ctx, l->label.s);
+  json_object_foreach((json_t *)l->root, name, value)
+    if (value != l->metadata) MAREA_TRY(read_entry(l, name, value));
+  if (l->count > MAREA_MAX_TENSORS) return BAD(l, "bad header: more than %d tensors", MAREA_MAX_TENSORS);
+  return check_places(l);
+}
+
+static marea_status check_crc (const loader *l, const entry *e, const uint8_t *data) {
+  char key[MAREA_MAX_NAME + 8], found[SEAL_DIGITS + 1];
+  if (!l->sealed) return MAREA_OK;
+  crc_key(key, e->name);
+  crc_text(found, crc_of(data, e->size));
+  const char *wanted = json_string_value(json_object_get(l->metadata, key));
+  if (wanted && strcmp(found, wanted) == 0) return MAREA_OK;
+  return BAD(l, "damaged: wrong checksum of tensor '%s'", shown(e->name).s);
+}
+
+static marea_status read_tensor (loader *l, const entry *e) {
+  marea_list *tensors = &l->file->tensors;
+  const uint8_t *data = l->bytes + LENGTH + l->header + e->begin;
+  marea_tensor *t;
+  uint8_t *raw;
+  MAREA_TRY(check_crc(l, e, data));
+  MAREA_TRY(marea_raw_new(l->ctx, l->label.s, e->code, e->rank, e->shape, &t, &raw));
+  memcpy(raw, data, e->size);
+  marea_raw_decode(t, e->code, false);
+  if (!marea_list_insert(l->ctx, tensors, tensors->n, e->name, NULL)) {
+    marea_release(t);
+    return marea_no_names(l->ctx, l->label.s);
+  }
+  tensors->items[tensors->n - 1].tensor = t;
+  return MAREA_OK;
+}
+
+static marea_status read_file (loader *l) {
+  MAREA_TRY(read_texts(l));
+  MAREA_TRY(read_entries(l));
+  if (!marea_list_reserve(l->ctx, &l->file->tensors, l->count)) return marea_no_names(l->ctx, l->label.s);
+  for (int i = 0; i < l->count; i++) MAREA_TRY(read_tensor(l, &l->entries[i]));
+  return MAREA_OK;
+}
+
+marea_status marea_parse_safetensors (marea_context *ctx, const char *path, const uint8_t *bytes, size_t n,
+                                      marea_file **out) {
+  loader l = {.ctx = ctx, .label = marea_file_label("load", path), .bytes = bytes, .n = n};
+  json_t *root;
+  *out = NULL;
+  MAREA_TRY(find_header(&l));
+  MAREA_TRY(check_seal(&l));
+  MAREA_TRY(check_nesting(&l));
+  if (marea_file_new(ctx, &l.file) != MAREA_OK) return marea_no_names(ctx, l.label.s);
+  marea_status status = parse_header(&l, &root);
+  if (status == MAREA_OK) status = read_file(&l);
+  marea_free(ctx, l.entries);
+  json_decref(root);
+  if (status == MAREA_OK) *out = l.file;
+  else marea_file_free(l.file);
+  return status;
+}
+
+marea_status marea_file_load (marea_context *ctx, const char *path, marea_file **out) {
+  uint8_t *bytes;
+  size_t n;
+  *out = NULL;
+  MAREA_TRY(marea_read_file(ctx, "load", path, &bytes, &n));
+  marea_status status = marea_parse_safetensors(ctx, path, bytes, n, out);
+  marea_free(ctx, bytes);
+  return status;
+}
+
+/* ---- saving ---- */
+
+typedef struct text_out { /* the header while it is made: first measured (to = NULL), then written */
+  char *to;
+  size_t n, room;
+  bool failed; /* jansson had no memory */
+} text_out;
+
+static void put (text_out *o, const char *text, size_t n) {
+  if (o->to) memcpy(o->to + o->n, text, n);
+  o->n += n;
+}
+
+static void put_text (text_out *o, const char *text) {
+  put(o, text, strlen(text));
+}
+
+static void put_number (text_out *o, uint64_t number) {
+  char digits[24];
+  snprintf(digits, sizeof digits, "%llu", (unsigned long long)number);
+  put_text(o, digits);
+}
+
+/* As a JSON string, quoted and escaped. */
+static void put_string (text_out *o, const char *text) {
+  json_t *json = json_string(text);
+  size_t n =
+      json ? json_dumpb(json, o->to ? o->to + o->n : NULL, o->to ? o->room - o->n : 0, JSON_ENCODE_ANY) : 0;
+  json_decref(json);
+  if (n == 0 || (o->to && n > o->room - o->n)) o->failed = true;
+  else o->n += n;
+}
+
+static void put_pair (text_out *o, const char *key, const char *value) {
+  put_text(o, ",");
+  put_string(o, key);
+  put_text(o, ":");
+  put_string(o, value);
+}
+
+static void put_entry (text_out *o, const marea_item *i) {
+  static const char *const dtype[] = {"F32", "F64", "I64", "U8"};
+  put_text(o, ",");
+  put_string(o, i->name);
+  put_text(o, ":{\"dtype\":\"");
+  put_text(o, dtype[marea_tensor_dtype(i->tensor)]);
+  put_text(o, "\",\"shape\":[");
+  for (int d = 0; d < marea_tensor_rank(i->tensor); d++) {
+    if (d) put_text(o, ",");
+    put_number(o, (uint64_t)marea_tensor_shape(i->tensor)[d]);
+  }
+  put_text(o, "],\"data_offsets\":[");
+  put_number(o, i->begin);
+  put_text(o, ",");
+  put_number(o, i->begin + item_bytes(i));
+  put_text(o, "]}");
+}
+
+static void put_header (text_out *o, const marea_file *f, marea_item *const *order) {
+  char key[MAREA_MAX_NAME + 8], crc[SEAL_DIGITS + 1];
+  put_text(o, SEAL_START "00000000\",\"marea\":\"1\"");
+  for (int i = 0; i < f->tensors.n && !o->failed; i++) {
+    crc_key(key, f->tensors.items[i].name);
+    crc_text(crc, f->tensors.items[i].crc);
+    put_pair(o, key, crc);
+  }
+  for (int i = 0; i < f->texts.n && !o->failed; i++)
+    put_pair(o, f->texts.items[i].name, f->texts.items[i].text);
+  put_text(o, "}");
+  for (int i = 0; i < f->tensors.n && !o->failed; i++) put_entry(o, order[i]);
+  put_text(o, "}");
+  while (o->n % 8) put_text(o, " ");
+}
+
+/* The length and the sealed header in a block of the context; *bytes of it. */
+static marea_status make_head (const marea_file *f, const char *label, marea_item *const *order,
+                               uint8_t **head, size_t *bytes) {
+  text_out o = {0};
+  put_header(&o, f, order);
+  if (o.failed) return marea_no_names(f->ctx, label);
+  if (o.n > MAREA_MAX_HEADER)
+    return marea_fail(f->ctx, MAREA_EARG, "%s: names and texts take %zu bytes; at most %d are allowed", label,
+                      o.n, MAREA_MAX_HEADER);
+  *bytes = LENGTH + o.n;
+  *head = marea_alloc(f->ctx, *bytes);
+  if (!*head) return marea_no_names(f->ctx, label);
+  for (int i = 0; i < LENGTH; i++) (*head)[i] = (uint8_t)((uint64_t)o.n >> 8 * i);
+  o = (text_out){.to = (char *)*head + LENGTH, .room = o.n};
+  put_header(&o, f, order);
+  if (o.failed) {
+    marea_free(f->ctx, *head);
+    return marea_no_names(f->ctx, label);
+  }
+  char seal[SEAL_DIGITS + 1];
+  crc_text(seal, seal_of(*head, o.n));
+  memcpy(*head + LENGTH + SEAL_AT, seal, SEAL_DIGITS);
+  return MAREA_OK;
+}
+
+/* The wider the elements, the earlier, so that every tensor is aligned to them; then by name. */
+static int by_width (const void *a, const void *b) {
+  const marea_item *x = *(marea_item *const *)a, *y = *(marea_item *const *)b;
+  size_t p = marea_dtype_size(marea_tensor_dtype(x->tensor)),
+         q = marea_dtype_size(marea_tensor_dtype(y->tensor));
+  return p != q ? (p > q ? -1 : 1) : strcmp(x->name, y->name);
+}
+
+static void arrange (marea_file *f, marea_item **order) {
+  uint64_t begin = 0;
+  size_t count = (size_t)f->tensors.n;
+  for (size_t i = 0; i < count; i++) order[i] = &f->tensors.items[i];
+  if (count) qsort(order, count, sizeof *order, by_width);
+  for (size_t i = 0; i < count; i++) {
+    order[i]->begin = begin;
+    order[i]->crc = crc_of(marea_tensor_data(order[i]->tensor), item_bytes(order[i]));
+    begin += item_bytes(order[i]);
+  }
+}
+
+static marea_status write_all (const marea_file *f, const char *path, marea_item *const *order,
+                               const uint8_t *head, size_t bytes) {
+  marea_writer w;
+  MAREA_TRY(marea_write_begin(f->ctx, "save", path, &w));
+  marea_status status = marea_write(&w, head, bytes);
+  for (int i = 0; i < f->tensors.n && status == MAREA_OK; i++)
+    status = marea_write(&w, marea_tensor_data(order[i]->tensor), item_bytes(order[i]));
+  return marea_write_end(&w, status);
+}
+
+marea_status marea_file_save (marea_file *f, const char *path) {
+  marea_label label = marea_file_label("save", path);
+  uint8_t *head = NULL;
+  size_t bytes = 0;
+  marea_item **order = marea_alloc(f->ctx, sizeof *order * (size_t)f->tensors.n);
+  if (!order) return marea_no_names(f->ctx, label.s);
+  arrange(f, order);
+  marea_status status = make_head(f, label.s, order, &head, &bytes);
+  if (status == MAREA_OK) {
+    status = write_all(f, path, order, head, bytes);
+    marea_free(f->ctx, head);
+  }
+  marea_free(f->ctx, order);
+  return status;
+}

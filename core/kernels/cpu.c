@@ -1,0 +1,37 @@
+/* SPDX-License-Identifier: MIT
+** cpu.c: which ISAs can run here? The CPU must have the instructions (CPUID) and the system must save their
+** registers (XGETBV). Built without -m flags, so that the question itself runs everywhere.
+*/
+#include "kernels.h"
+
+static const char *const names[] = {"avx512", "avx2", "generic", NULL};
+
+#if defined(__x86_64__)
+#include <cpuid.h>
+
+static uint64_t saved_registers (void) { /* XCR0 */
+  uint32_t low, high;
+  __asm__ volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
+  return (uint64_t)high << 32 | low;
+}
+
+/* How many entries of `names` this machine cannot run. */
+static int skipped (void) {
+  unsigned a, b, c, d;
+  if (!__get_cpuid(1, &a, &b, &c, &d)) return 2;
+  if (!(c & bit_OSXSAVE) || !(c & bit_AVX) || !(c & bit_FMA)) return 2;
+  uint64_t saved = saved_registers();
+  if ((saved & 0x06) != 0x06) return 2; /* XMM and YMM */
+  if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || !(b & bit_AVX2)) return 2;
+  unsigned wanted = bit_AVX512F | bit_AVX512DQ | bit_AVX512BW | bit_AVX512VL;
+  return (saved & 0xe6) == 0xe6 && (b & wanted) == wanted ? 0 : 1; /* ... mask registers and ZMM */
+}
+#else
+static int skipped (void) {
+  return 2;
+}
+#endif
+
+const char *const *marea_cpu_isas (void) {
+  return names + skipped();
+}

@@ -1,0 +1,16 @@
+/* SPDX-License-Identifier: MIT
+** isa_generic.c: f32 for every machine; the reference that the other ISAs are tested against.
+*/
+#include "tables.h"
+
+typedef float real;
+typedef int32_t real_bits;
+
+#include "vec_generic.h"
+
+#include "math.inc"
+#include "math_f32.inc"
+
+#include "kernels.inc"
+
+const marea_kernels marea_kernels_generic = REAL_TABLE;

@@ -1,0 +1,127 @@
+/* SPDX-License-Identifier: MIT
+** kernels.h: the list of kernels. A kernel is a loop over plain memory: it knows no tensor, no context and no
+** thread, allocates nothing and cannot fail. Each body is written once over the vector type of vec_*.h and
+** compiled per ISA (isa_*.c); f64 runs the same bodies on the generic vectors.
+**
+** Pointers are to `real` (float or double, by table) unless said otherwise; they may be unaligned. Outputs may
+** be the same memory as an input of the same type, but may not overlap it otherwise. n may be 0.
+*/
+#ifndef MAREA_KERNELS_H
+#define MAREA_KERNELS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/* y[i] = f(x[i]); p: the operator's real attributes in order, may be NULL where there are none. */
+typedef void marea_unary_kernel (size_t n, const void *x, void *y, const double *p);
+/* y[i] = f(a[i*sa], b[i*sb]); sa, sb are 0 or 1. */
+typedef void marea_binary_kernel (size_t n, const void *a, size_t sa, const void *b, size_t sb, void *y,
+                                  const double *p);
+/* y[i] = f(a[i*sa], b[i*sb], c[i*sc]); strides are 0 or 1. */
+typedef void marea_ternary_kernel (size_t n, const void *a, size_t sa, const void *b, size_t sb,
+                                   const void *c, size_t sc, void *y, const double *p);
+
+/* Activations that can be fused into linear and convolution. ORDER ACTIVATION: the operators' `activation`
+   attribute lists them in this order ("none|relu|leaky_relu|elu|sigmoid|tanh|softplus"). */
+typedef enum marea_activation { MAREA_ACT_NONE, MAREA_ACT_RELU, MAREA_ACT_LEAKY_RELU, MAREA_ACT_ELU,
+  MAREA_ACT_SIGMOID, MAREA_ACT_TANH, MAREA_ACT_SOFTPLUS, MAREA_ACTIVATIONS } marea_activation;
+
+/* One 2-D convolution as the kernels see it: a gather over a padded image held in scratch memory.
+**   y[oy][ox][co] = act(bias[co] + sum over taps t, ci of x[oy*stride_h + dy_t][ox*stride_w + dx_t][ci] * w[t][ci][co])
+** for oy < rows and ox < cols. `x` points at the image's element for (oy, ox, tap offset) = 0; strides below are in
+** elements. Forward uses it with the conv's own taps; the input gradient of a strided convolution is one such gather
+** per sub-pixel phase (its taps being every stride-th one), written with y_row/y_col steps of `stride`. */
+typedef struct marea_gather {
+  const void *x, *w, *bias; /* bias NULL: none */
+  void *y;
+  int64_t rows, cols;       /* of the output of this call */
+  int64_t x_row, x_col;     /* step of x for one output row / column (input row length * stride, ...) */
+  int64_t y_row, y_col;     /* step of y for one output row / column */
+  int64_t cin, cout;        /* channels of this group */
+  int64_t taps;
+  const int64_t *tap;       /* [taps] offset of tap t in x, in elements */
+  int64_t w_tap, w_ci;      /* step of w for one tap / one input channel; output channels are adjacent */
+  marea_activation act;
+  double slope;             /* of leaky_relu, alpha of elu */
+} marea_gather;
+
+/* Weight gradient over one image (or some rows of it), accumulated into dw:
+**   dw[m][co] += sum over oy, ox of x[oy*x_row + ox*x_col + offset[m]] * dy[oy*dy_row + ox*dy_col + co]
+** m runs over (tap, ci): `offset[m]` is the element offset of tap and channel in the padded image. */
+typedef struct marea_correlate {
+  const void *x, *dy;
+  void *dw;                 /* (m, cout), row step dw_row */
+  int64_t rows, cols;
+  int64_t x_row, x_col, dy_row, dy_col;
+  int64_t m, cout, dw_row;
+  const int64_t *offset;    /* [m] */
+} marea_correlate;
+
+#define MAREA_UNARY_KERNELS(U)                                                                                \
+  U(neg) U(abs) U(sign) U(square) U(sqrt) U(rsqrt) U(reciprocal) U(exp) U(log) U(log1p) U(expm1) U(sin) U(cos) \
+  U(floor) U(ceil) U(round) U(relu) U(sigmoid) U(tanh) U(softplus) U(erf) U(gelu) U(silu) U(norm_icdf)         \
+  U(leaky_relu) /* p[0] slope */ U(elu) /* p[0] alpha */ U(clamp) /* p[0] min, p[1] max; NaN stays */
+
+#define MAREA_BINARY_KERNELS(B)                                                          \
+  B(add) B(sub) B(mul) B(div) B(pow) B(maximum) B(minimum)                               \
+  /* dx from dy (a) and the activation's OUTPUT y (b); p[0] slope or alpha */            \
+  B(relu_grad) B(leaky_relu_grad) B(elu_grad) B(sigmoid_grad) B(tanh_grad) B(softplus_grad) \
+  /* losses per element, a = prediction, b = target */                                   \
+  B(bce)                       /* p[0] eps: Keras' clip; -(t log q + (1-t) log(1-q)), q = clamp(a, eps, 1-eps) */ \
+  B(bce_grad)                  /* d bce / d a; 0 outside [eps, 1-eps] */                 \
+  B(bce_with_logits)           /* max(a,0) - a*t + log1p(exp(-|a|)) */                   \
+  B(bce_with_logits_grad)      /* sigmoid(a) - t */                                      \
+  B(huber) B(huber_grad)       /* p[0] delta */                                          \
+  B(squared_difference)        /* (a - b)^2 */                                           \
+  B(absolute_difference)       /* |a - b| */                                             \
+  B(kl_normal)                 /* a mean, b log variance: 0.5 (a^2 + exp(b) - 1 - b) */
+
+/* Comparisons: y is uint8_t, 0 or 1; all are false on NaN but ne. */
+#define MAREA_COMPARE_KERNELS(C) C(eq) C(ne) C(lt) C(le) C(gt) C(ge)
+
+/* K(name, return type, parameters). Sums run over a fixed tree of lanes, the same for every alignment. */
+#define MAREA_OTHER_KERNELS(K)                                                                                 \
+  K(sum, double, (size_t n, const void *x))                         /* lanes in real, folded in double */      \
+  K(sum_squares, double, (size_t n, const void *x))                                                            \
+  K(dot, double, (size_t n, const void *x, const void *y))                                                     \
+  K(max, double, (size_t n, const void *x))                         /* n >= 1; NaN if there is one */          \
+  K(min, double, (size_t n, const void *x))                                                                    \
+  K(add_rows, void, (size_t rows, size_t n, size_t step, const void *x, void *y)) /* y[j] += sum_i x[i*step+j] */ \
+  K(axpy, void, (size_t n, double a, const void *x, void *y))       /* y += a x */                             \
+  K(scale, void, (size_t n, double a, const void *x, void *y))      /* y = a x */                              \
+  K(exp_sum, double, (size_t n, double shift, const void *x, void *y)) /* y = exp(x - shift), y NULL: not kept */ \
+  K(bias_act, void, (size_t rows, size_t n, const void *bias, marea_activation act, double slope, void *y))    \
+                                                                    /* y[i][j] = act(y[i][j] + bias[j]); bias NULL: none */ \
+  K(gather, void, (const marea_gather *g))                                                                     \
+  K(correlate, void, (const marea_correlate *g))                                                               \
+  /* optimizer updates, in place; formulas at the operators of the same names (ops/optim.c) */                 \
+  K(sgd, void, (size_t n, void *p, const void *g, void *buf, const double *a))                                 \
+  K(rmsprop, void, (size_t n, void *p, const void *g, void *sq, void *buf, const double *a))                   \
+  K(adam, void, (size_t n, void *p, const void *g, void *m, void *v, const double *a))                         \
+  K(adagrad, void, (size_t n, void *p, const void *g, void *sum, const double *a))
+
+typedef struct marea_kernels {
+#define U(name) marea_unary_kernel *name;
+  MAREA_UNARY_KERNELS(U)
+#undef U
+#define B(name) marea_binary_kernel *name;
+  MAREA_BINARY_KERNELS(B)
+#undef B
+#define C(name) marea_binary_kernel *name;
+  MAREA_COMPARE_KERNELS(C)
+#undef C
+  marea_ternary_kernel *where; /* a: condition, uint8_t; b, c: real */
+#define K(name, result, parameters) result(*name) parameters;
+  MAREA_OTHER_KERNELS(K)
+#undef K
+} marea_kernels;
+
+/* select.c: tables of the ISA named (NULL: the best that CPU and system support). False: unknown or unsupported.
+   f32 and f64 tables have every entry; integer tables have neg abs sign square, add sub mul maximum minimum,
+   comparisons, where, sum, max, min and clamp. `kernels` is indexed by marea_dtype. */
+bool marea_select_kernels (const char *isa, const marea_kernels *kernels[4], const char **chosen);
+/* cpu.c: the ISAs that this machine can run, best first, ends with NULL: {"avx512", "avx2", "generic", NULL}. */
+const char *const *marea_cpu_isas (void);
+
+#endif

@@ -1,0 +1,161 @@
+/* SPDX-License-Identifier: MIT
+** vec_avx2.h: eight floats in a register of AVX2 with FMA. Names and meaning: see vec_generic.h.
+*/
+#ifndef MAREA_VEC_H
+#define MAREA_VEC_H
+
+#include <immintrin.h>
+#include <math.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define VEC_LANES ((size_t)8)
+#define VEC_TILE 6
+#define INLINE static inline __attribute__((always_inline))
+
+typedef __m256 vec;
+typedef int32_t vint __attribute__((vector_size(32)));
+typedef __m256i vmask;
+
+INLINE vec vec_set (real a) {
+  return _mm256_set1_ps(a);
+}
+
+INLINE vec vec_load (const real *p) {
+  return _mm256_loadu_ps(p);
+}
+
+INLINE void vec_store (real *p, vec a) {
+  _mm256_storeu_ps(p, a);
+}
+
+INLINE __m256i vec_first (size_t n) { /* mask of the first n lanes */
+  return _mm256_cmpgt_epi32(_mm256_set1_epi32((int)n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+}
+
+INLINE vec vec_load_part (const real *p, size_t n) {
+  return _mm256_maskload_ps(p, vec_first(n));
+}
+
+INLINE void vec_store_part (real *p, vec a, size_t n) {
+  _mm256_maskstore_ps(p, vec_first(n), a);
+}
+
+INLINE vec vec_fma (vec a, vec b, vec c) {
+  return _mm256_fmadd_ps(a, b, c);
+}
+
+INLINE vmask vec_lt (vec a, vec b) {
+  return _mm256_castps_si256(_mm256_cmp_ps(a, b, _CMP_LT_OQ));
+}
+
+INLINE vmask vec_le (vec a, vec b) {
+  return _mm256_castps_si256(_mm256_cmp_ps(a, b, _CMP_LE_OQ));
+}
+
+INLINE vmask vec_gt (vec a, vec b) {
+  return _mm256_castps_si256(_mm256_cmp_ps(a, b, _CMP_GT_OQ));
+}
+
+INLINE vmask vec_ge (vec a, vec b) {
+  return _mm256_castps_si256(_mm256_cmp_ps(a, b, _CMP_GE_OQ));
+}
+
+INLINE vmask vec_eq (vec a, vec b) {
+  return _mm256_castps_si256(_mm256_cmp_ps(a, b, _CMP_EQ_OQ));
+}
+
+INLINE vmask vec_ne (vec a, vec b) {
+  return _mm256_castps_si256(_mm256_cmp_ps(a, b, _CMP_NEQ_UQ));
+}
+
+INLINE vec vec_select (vmask m, vec a, vec b) {
+  return _mm256_blendv_ps(b, a, _mm256_castsi256_ps(m));
+}
+
+INLINE bool vec_any (vmask m) {
+  return _mm256_movemask_epi8(m) != 0;
+}
+
+INLINE vec vec_max (vec a, vec b) {
+  return _mm256_max_ps(a, b);
+}
+
+INLINE vec vec_min (vec a, vec b) {
+  return _mm256_min_ps(a, b);
+}
+
+INLINE vec vec_abs (vec a) {
+  return _mm256_andnot_ps(_mm256_set1_ps(-0.0f), a);
+}
+
+INLINE vec vec_copysign (vec a, vec sign) {
+  __m256 bit = _mm256_set1_ps(-0.0f);
+  return _mm256_or_ps(_mm256_andnot_ps(bit, a), _mm256_and_ps(bit, sign));
+}
+
+INLINE vec vec_sqrt (vec a) {
+  return _mm256_sqrt_ps(a);
+}
+
+INLINE vec vec_round (vec a) {
+  return _mm256_round_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+}
+
+INLINE vec vec_floor (vec a) {
+  return _mm256_round_ps(a, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC);
+}
+
+INLINE vec vec_ceil (vec a) {
+  return _mm256_round_ps(a, _MM_FROUND_TO_POS_INF | _MM_FROUND_NO_EXC);
+}
+
+INLINE vec vec_from_int (vint a) {
+  return _mm256_cvtepi32_ps((__m256i)a);
+}
+
+INLINE vint vec_to_int (vec a) {
+  return (vint)_mm256_cvttps_epi32(a);
+}
+
+INLINE vec vec_scale (vec a, vec n) {
+  vint all = vec_to_int(n), half = all >> 1, rest = all - half;
+  return a * (vec)((half + 127) << 23) * (vec)((rest + 127) << 23);
+}
+
+INLINE double vec_sum (vec a) {
+  __m256d four = _mm256_cvtps_pd(_mm256_castps256_ps128(a)) + _mm256_cvtps_pd(_mm256_extractf128_ps(a, 1));
+  __m128d two = _mm256_castpd256_pd128(four) + _mm256_extractf128_pd(four, 1);
+  return two[0] + two[1];
+}
+
+INLINE void vec_sum4 (vec a, vec b, vec c, vec d, real sum[4]) {
+  __m256 all = _mm256_hadd_ps(_mm256_hadd_ps(a, b), _mm256_hadd_ps(c, d));
+  _mm_storeu_ps(sum, _mm256_castps256_ps128(all) + _mm256_extractf128_ps(all, 1));
+}
+
+INLINE void vec_store_bytes (uint8_t *p, vmask m, size_t n) {
+  __m128i words = _mm_packs_epi32(_mm256_castsi256_si128(m), _mm256_extracti128_si256(m, 1));
+  __m128i bytes = _mm_and_si128(_mm_packs_epi16(words, words), _mm_set1_epi8(1));
+  uint8_t all[16];
+  if (n == 8) {
+    _mm_storel_epi64((__m128i *)p, bytes);
+    return;
+  }
+  _mm_storeu_si128((__m128i *)all, bytes);
+  for (size_t i = 0; i < n; i++) p[i] = all[i];
+}
+
+INLINE vmask vec_load_bytes (const uint8_t *p, size_t n) {
+  uint64_t all = 0;
+  if (n == 8) memcpy(&all, p, 8);
+  else
+    for (size_t i = 0; i < n; i++) all |= (uint64_t)p[i] << 8 * i;
+  __m256i lanes = _mm256_cvtepu8_epi32(_mm_cvtsi64_si128((long long)all));
+  return _mm256_cmpgt_epi32(lanes, _mm256_setzero_si256());
+}
+
+#endif

@@ -1,0 +1,154 @@
+/* SPDX-License-Identifier: MIT
+** vec_avx512.h: sixteen floats in a register of AVX-512 (F, DQ, BW, VL). Names and meaning: see vec_generic.h.
+*/
+#ifndef MAREA_VEC_H
+#define MAREA_VEC_H
+
+#include <immintrin.h>
+#include <math.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define VEC_LANES ((size_t)16)
+#define VEC_TILE 14
+#define INLINE static inline __attribute__((always_inline))
+
+typedef __m512 vec;
+typedef int32_t vint __attribute__((vector_size(64)));
+typedef __mmask16 vmask;
+
+INLINE vec vec_set (real a) {
+  return _mm512_set1_ps(a);
+}
+
+INLINE vec vec_load (const real *p) {
+  return _mm512_loadu_ps(p);
+}
+
+INLINE void vec_store (real *p, vec a) {
+  _mm512_storeu_ps(p, a);
+}
+
+INLINE __mmask16 vec_first (size_t n) { /* mask of the first n lanes */
+  return (__mmask16)((1u << n) - 1);
+}
+
+INLINE vec vec_load_part (const real *p, size_t n) {
+  return _mm512_maskz_loadu_ps(vec_first(n), p);
+}
+
+INLINE void vec_store_part (real *p, vec a, size_t n) {
+  _mm512_mask_storeu_ps(p, vec_first(n), a);
+}
+
+INLINE vec vec_fma (vec a, vec b, vec c) {
+  return _mm512_fmadd_ps(a, b, c);
+}
+
+INLINE vmask vec_lt (vec a, vec b) {
+  return _mm512_cmp_ps_mask(a, b, _CMP_LT_OQ);
+}
+
+INLINE vmask vec_le (vec a, vec b) {
+  return _mm512_cmp_ps_mask(a, b, _CMP_LE_OQ);
+}
+
+INLINE vmask vec_gt (vec a, vec b) {
+  return _mm512_cmp_ps_mask(a, b, _CMP_GT_OQ);
+}
+
+INLINE vmask vec_ge (vec a, vec b) {
+  return _mm512_cmp_ps_mask(a, b, _CMP_GE_OQ);
+}
+
+INLINE vmask vec_eq (vec a, vec b) {
+  return _mm512_cmp_ps_mask(a, b, _CMP_EQ_OQ);
+}
+
+INLINE vmask vec_ne (vec a, vec b) {
+  return _mm512_cmp_ps_mask(a, b, _CMP_NEQ_UQ);
+}
+
+INLINE vec vec_select (vmask m, vec a, vec b) {
+  return _mm512_mask_blend_ps(m, b, a);
+}
+
+INLINE bool vec_any (vmask m) {
+  return m != 0;
+}
+
+INLINE vec vec_max (vec a, vec b) {
+  return _mm512_max_ps(a, b);
+}
+
+INLINE vec vec_min (vec a, vec b) {
+  return _mm512_min_ps(a, b);
+}
+
+INLINE vec vec_abs (vec a) {
+  return _mm512_abs_ps(a);
+}
+
+INLINE vec vec_copysign (vec a, vec sign) {
+  __m512 bit = _mm512_set1_ps(-0.0f);
+  return _mm512_or_ps(_mm512_andnot_ps(bit, a), _mm512_and_ps(bit, sign));
+}
+
+INLINE vec vec_sqrt (vec a) {
+  return _mm512_sqrt_ps(a);
+}
+
+INLINE vec vec_round (vec a) {
+  return _mm512_roundscale_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+}
+
+INLINE vec vec_floor (vec a) {
+  return _mm512_roundscale_ps(a, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC);
+}
+
+INLINE vec vec_ceil (vec a) {
+  return _mm512_roundscale_ps(a, _MM_FROUND_TO_POS_INF | _MM_FROUND_NO_EXC);
+}
+
+INLINE vec vec_from_int (vint a) {
+  return _mm512_cvtepi32_ps((__m512i)a);
+}
+
+INLINE vint vec_to_int (vec a) {
+  return (vint)_mm512_cvttps_epi32(a);
+}
+
+INLINE vec vec_scale (vec a, vec n) {
+  return _mm512_scalef_ps(a, n);
+}
+
+INLINE double vec_sum (vec a) {
+  __m512d all = _mm512_cvtps_pd(_mm512_castps512_ps256(a)) + _mm512_cvtps_pd(_mm512_extractf32x8_ps(a, 1));
+  __m256d four = _mm512_castpd512_pd256(all) + _mm512_extractf64x4_pd(all, 1);
+  __m128d two = _mm256_castpd256_pd128(four) + _mm256_extractf128_pd(four, 1);
+  return two[0] + two[1];
+}
+
+INLINE __m256 vec_halve (vec a) {
+  return _mm512_castps512_ps256(a) + _mm512_extractf32x8_ps(a, 1);
+}
+
+INLINE void vec_sum4 (vec a, vec b, vec c, vec d, real sum[4]) {
+  __m256 ab = _mm256_hadd_ps(vec_halve(a), vec_halve(b)), cd = _mm256_hadd_ps(vec_halve(c), vec_halve(d));
+  __m256 all = _mm256_hadd_ps(ab, cd);
+  _mm_storeu_ps(sum, _mm256_castps256_ps128(all) + _mm256_extractf128_ps(all, 1));
+}
+
+INLINE void vec_store_bytes (uint8_t *p, vmask m, size_t n) {
+  _mm_mask_storeu_epi8(p, vec_first(n), _mm_maskz_set1_epi8(m, 1));
+}
+
+INLINE vmask vec_load_bytes (const uint8_t *p, size_t n) {
+  __m128i bytes = _mm_maskz_loadu_epi8(vec_first(n), p);
+  return _mm_test_epi8_mask(bytes, bytes);
+}
+
+#endif

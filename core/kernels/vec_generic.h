@@ -1,0 +1,171 @@
+/* SPDX-License-Identifier: MIT
+** vec_generic.h: vectors of 16 bytes in GNU C, for every machine; `real` (float or double) and `real_bits` (the
+** signed integer of its size) are set by the file that includes this one.
+**
+** The three vec_*.h offer the same names, and a body in *.inc is written once over them. A `vec` is a GNU
+** vector: + - * / and unary minus work on it, also with a scalar of type `real` on one side. `vint` holds
+** integers of the same size, and a cast between the two keeps the bits. A `vmask` holds one truth value a
+** lane and knows & | ~.
+** Not here: alignment. Every load and store may be unaligned.
+*/
+#ifndef MAREA_VEC_H
+#define MAREA_VEC_H
+
+#include <math.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define VEC_LANES (16 / sizeof(real))
+#define VEC_TILE 4 /* pixels (rows) of a convolution tile: VEC_TILE * 2 sums stay in registers */
+#define INLINE static inline __attribute__((always_inline))
+
+typedef real vec __attribute__((vector_size(16)));
+typedef real_bits vint __attribute__((vector_size(16)));
+typedef vint vmask;
+typedef real vec_unaligned __attribute__((vector_size(16), aligned(1), may_alias));
+
+INLINE vec vec_set (real a) {
+  return a - (vec){0};
+}
+
+INLINE vec vec_load (const real *p) {
+  return *(const vec_unaligned *)p;
+}
+
+INLINE void vec_store (real *p, vec a) {
+  *(vec_unaligned *)p = a;
+}
+
+/* The first n lanes (n < VEC_LANES); the others are 0. */
+INLINE vec vec_load_part (const real *p, size_t n) {
+  vec a = {0};
+  for (size_t i = 0; i < n; i++) a[i] = p[i];
+  return a;
+}
+
+INLINE void vec_store_part (real *p, vec a, size_t n) {
+  for (size_t i = 0; i < n; i++) p[i] = a[i];
+}
+
+/* a * b + c. Whether the product is rounded first depends on the machine. */
+INLINE vec vec_fma (vec a, vec b, vec c) {
+  return a * b + c;
+}
+
+INLINE vmask vec_lt (vec a, vec b) {
+  return a < b;
+}
+
+INLINE vmask vec_le (vec a, vec b) {
+  return a <= b;
+}
+
+INLINE vmask vec_gt (vec a, vec b) {
+  return a > b;
+}
+
+INLINE vmask vec_ge (vec a, vec b) {
+  return a >= b;
+}
+
+INLINE vmask vec_eq (vec a, vec b) {
+  return a == b;
+}
+
+INLINE vmask vec_ne (vec a, vec b) { /* also true where one is NaN */
+  return a != b;
+}
+
+INLINE vec vec_select (vmask m, vec a, vec b) { /* m ? a : b */
+  return (vec)((m & (vint)a) | (~m & (vint)b));
+}
+
+INLINE bool vec_any (vmask m) {
+  int64_t words[2];
+  memcpy(words, &m, sizeof words);
+  return words[0] | words[1];
+}
+
+INLINE vec vec_max (vec a, vec b) { /* a > b ? a : b, so b where one is NaN */
+  return vec_select(a > b, a, b);
+}
+
+INLINE vec vec_min (vec a, vec b) { /* a < b ? a : b */
+  return vec_select(a < b, a, b);
+}
+
+INLINE vec vec_abs (vec a) {
+  return (vec)((vint)a & ~(vint)(-(vec){0}));
+}
+
+INLINE vec vec_copysign (vec a, vec sign) {
+  vint bit = (vint)(-(vec){0});
+  return (vec)(((vint)a & ~bit) | ((vint)sign & bit));
+}
+
+INLINE vec vec_sqrt (vec a) {
+  for (size_t i = 0; i < VEC_LANES; i++) a[i] = (real)(sizeof(real) == 4 ? sqrtf((float)a[i]) : sqrt(a[i]));
+  return a;
+}
+
+INLINE vec vec_round (vec a) { /* to the nearest integer, half to even */
+  vec big = vec_set(sizeof(real) == 4 ? (real)8388608.0 : (real)4503599627370496.0); /* 2^23, 2^52: ulp 1 */
+  vec size = vec_abs(a), rounded = (size + big) - big;
+  return vec_select(size < big, vec_copysign(rounded, a), a);
+}
+
+INLINE vec vec_floor (vec a) {
+  vec rounded = vec_round(a);
+  return vec_select(rounded > a, rounded - (real)1, rounded);
+}
+
+INLINE vec vec_ceil (vec a) {
+  return -vec_floor(-a);
+}
+
+INLINE vec vec_from_int (vint a) {
+  return __builtin_convertvector(a, vec);
+}
+
+INLINE vint vec_to_int (vec a) { /* truncates; only for values that fit */
+  return __builtin_convertvector(a, vint);
+}
+
+/* a * 2^n for integers |n| <= 252 (f32): two steps of half the exponent, of which the second one rounds. */
+INLINE vec vec_scale (vec a, vec n) {
+  vint all = vec_to_int(n), half = all >> 1, rest = all - half;
+  return a * (vec)((half + 127) << 23) * (vec)((rest + 127) << 23);
+}
+
+/* The lanes added up in double by a fixed tree. */
+INLINE double vec_sum (vec a) {
+  double lane[VEC_LANES];
+  for (size_t i = 0; i < VEC_LANES; i++) lane[i] = (double)a[i];
+  for (size_t half = VEC_LANES / 2; half; half /= 2)
+    for (size_t i = 0; i < half; i++) lane[i] += lane[i + half];
+  return lane[0];
+}
+
+/* The sums of four vectors, in `real`. */
+INLINE void vec_sum4 (vec a, vec b, vec c, vec d, real sum[4]) {
+  sum[0] = (real)vec_sum(a);
+  sum[1] = (real)vec_sum(b);
+  sum[2] = (real)vec_sum(c);
+  sum[3] = (real)vec_sum(d);
+}
+
+/* Masks as bytes: one byte a lane, 0 or 1 when stored, any value but 0 is true when loaded; n <= VEC_LANES. */
+INLINE void vec_store_bytes (uint8_t *p, vmask m, size_t n) {
+  for (size_t i = 0; i < n; i++) p[i] = (uint8_t)(m[i] & 1);
+}
+
+INLINE vmask vec_load_bytes (const uint8_t *p, size_t n) {
+  vmask m = {0};
+  for (size_t i = 0; i < n; i++) m[i] = p[i] ? -1 : 0;
+  return m;
+}
+
+#endif

@@ -1,0 +1,283 @@
+/* SPDX-License-Identifier: MIT
+** marea.h: tensors, automatic differentiation and neural-network operators in C11.
+**
+** This header is the whole public C API and its manual; read it from top to bottom.
+**
+**   1 Status and errors      every call that can fail returns a marea_status
+**   2 Context                settings, memory, threads, random state; one per thread of control
+**   3 Tensors                typed n-dimensional arrays, strided views, reference counts
+**   4 Operators              one registry, one door: marea_apply
+**   5 Gradients              the tape
+**   6 Random numbers         Philox4x32-10
+**   7 Files                  IDX, NPY, safetensors, PNG
+**
+** Ownership: whoever receives a tensor through an out-parameter owns one reference and drops it with
+** marea_release. Every other pointer is borrowed until the call returns; no function frees its arguments.
+** A context and what belongs to it are used by one thread at a time. Nothing in the library prints,
+** exits, installs a signal handler or keeps mutable globals.
+*/
+#ifndef MAREA_H
+#define MAREA_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define MAREA_VERSION "0.1.0"
+
+#if defined(__GNUC__)
+#define MAREA_API __attribute__((visibility("default")))
+#define MAREA_MUST_USE __attribute__((warn_unused_result))
+#else
+#define MAREA_API
+#define MAREA_MUST_USE
+#endif
+
+#define MAREA_MAX_RANK 8    /* dimensions of a tensor */
+#define MAREA_MAX_ATTRS 10  /* attributes of an operator */
+#define MAREA_MAX_OUT 32    /* outputs of an operator */
+
+typedef struct marea_context marea_context;
+typedef struct marea_tensor marea_tensor;
+typedef struct marea_op marea_op;
+
+/* ---- 1 Status and errors ------------------------------------------------------------------------ */
+
+typedef enum marea_status {
+  MAREA_OK = 0,
+  MAREA_ENOMEM,  /* out of memory, or the context's limit is reached; nothing was changed */
+  MAREA_ESHAPE,  /* shapes or dtypes do not fit each other */
+  MAREA_EARG,    /* an argument is out of its range */
+  MAREA_ESTATE,  /* the call does not fit the object's state (graph consumed, saved value changed) */
+  MAREA_EIO,     /* the system refused a file operation */
+  MAREA_EFORMAT, /* a file's bytes are not what its format asks for */
+  MAREA_EINTR    /* marea_interrupt was called; nothing was changed */
+} marea_status;
+
+/* Text of the last failure in `ctx`: operator, what was expected, what came, the rule. Never NULL. */
+MAREA_API const char *marea_error (const marea_context *ctx);
+
+/* ---- 2 Context ---------------------------------------------------------------------------------- */
+
+typedef struct marea_config {
+  /* Allocator: p NULL = new block, size 0 = free p (of `old` bytes). NULL = malloc and free.
+     Blocks are at least 16-byte aligned; the library aligns what it needs further. */
+  void *(*alloc)(void *ud, void *p, size_t old, size_t size);
+  void *alloc_ud;
+  size_t max_bytes;  /* limit on live and pooled bytes together; 0 = none */
+  int threads;       /* 0 = one per core that the process may use */
+  int index_base;    /* base of dims, indices and labels, in arguments, contents and messages: 0 (C) or 1 (Lua) */
+  const char *isa;   /* "generic", "avx2", "avx512"; NULL = environment MAREA_ISA, else the best there is */
+  bool (*interrupted)(void *ud); /* asked while an operator runs, on the caller's thread, every few ms at most; */
+  void *interrupted_ud;          /* true acts as marea_interrupt. NULL = never asked */
+} marea_config;
+
+/* Opens a context. `config` may be NULL. On failure *ctx is NULL and the status tells why. */
+MAREA_API MAREA_MUST_USE marea_status marea_open (const marea_config *config, marea_context **ctx);
+/* Ends it. Tensors that are still referenced stay valid; the memory goes with the last of them. */
+MAREA_API void marea_close (marea_context *ctx);
+
+typedef struct marea_memory_info {
+  size_t live, peak, pooled;  /* bytes in use by tensors and the tape, their maximum, bytes kept for reuse */
+  uint64_t blocks;            /* blocks in use */
+  uint64_t mallocs;           /* calls of the allocator so far */
+} marea_memory_info;
+MAREA_API marea_memory_info marea_memory (const marea_context *ctx);
+MAREA_API void marea_memory_reset_peak (marea_context *ctx);
+MAREA_API void marea_memory_limit (marea_context *ctx, size_t max_bytes);
+MAREA_API void marea_memory_trim (marea_context *ctx);  /* gives pooled blocks back to the allocator */
+/* For tests: makes the k-th request for memory from now on fail (k >= 1; 0 = off), once or from then on. */
+MAREA_API void marea_memory_fail (marea_context *ctx, uint64_t k, bool from_then_on);
+
+MAREA_API MAREA_MUST_USE marea_status marea_set_threads (marea_context *ctx, int threads);
+MAREA_API int marea_threads (const marea_context *ctx);
+MAREA_API const char *marea_isa (const marea_context *ctx);
+MAREA_API const char *marea_blas (void);  /* OpenBLAS's build and core name */
+
+/* Asks the running operator to stop: it returns MAREA_EINTR within some milliseconds and its results are
+   dropped. May be called from a signal handler or another thread. The request is consumed by that return. */
+MAREA_API void marea_interrupt (marea_context *ctx);
+
+/* ---- 3 Tensors ---------------------------------------------------------------------------------- */
+
+typedef enum marea_dtype { MAREA_F32, MAREA_F64, MAREA_I64, MAREA_U8, MAREA_DTYPES } marea_dtype;
+MAREA_API const char *marea_dtype_name (marea_dtype dtype);
+MAREA_API size_t marea_dtype_size (marea_dtype dtype);
+
+/* New tensor with contents undefined / zero; rank 0..8, sizes >= 0. */
+MAREA_API MAREA_MUST_USE marea_status marea_empty (marea_context *ctx, marea_dtype dtype, int rank,
+                                                   const int64_t *shape, marea_tensor **out);
+MAREA_API MAREA_MUST_USE marea_status marea_zeros (marea_context *ctx, marea_dtype dtype, int rank,
+                                                   const int64_t *shape, marea_tensor **out);
+/* Tensor over memory of the host, without a copy; `release(ud)` is called when the last view is gone. */
+MAREA_API MAREA_MUST_USE marea_status marea_from_memory (marea_context *ctx, marea_dtype dtype, int rank,
+                                                         const int64_t *shape, void *data,
+                                                         void (*release)(void *ud), void *ud,
+                                                         marea_tensor **out);
+
+MAREA_API marea_tensor *marea_retain (marea_tensor *t);  /* one more reference; returns t */
+MAREA_API void marea_release (marea_tensor *t);          /* one less; NULL is allowed */
+
+MAREA_API marea_context *marea_tensor_context (const marea_tensor *t);
+MAREA_API marea_dtype marea_tensor_dtype (const marea_tensor *t);
+MAREA_API int marea_tensor_rank (const marea_tensor *t);
+MAREA_API const int64_t *marea_tensor_shape (const marea_tensor *t);
+MAREA_API const int64_t *marea_tensor_strides (const marea_tensor *t);  /* in elements */
+MAREA_API int64_t marea_tensor_size (const marea_tensor *t);            /* number of elements */
+MAREA_API bool marea_tensor_contiguous (const marea_tensor *t);         /* row-major without gaps */
+MAREA_API bool marea_tensor_shares (const marea_tensor *a, const marea_tensor *b);  /* same storage */
+/* Address of element 0. Write through it only when no graph needs the old value: the tape cannot see it. */
+MAREA_API void *marea_tensor_data (const marea_tensor *t);
+
+/* A tensor of the same storage without history. */
+MAREA_API MAREA_MUST_USE marea_status marea_detach (marea_tensor *t, marea_tensor **out);
+
+/* ---- 4 Operators -------------------------------------------------------------------------------- */
+
+typedef enum marea_attr_kind {
+  MAREA_REAL,    /* f */
+  MAREA_INT,     /* i */
+  MAREA_BOOL,    /* i, 0 or 1 */
+  MAREA_ENUM,    /* i, position in the list of choices */
+  MAREA_DTYPE,   /* i, a marea_dtype; -1 = not given */
+  MAREA_DIM,     /* i, a dimension; negatives count from the end */
+  MAREA_INDEX,   /* i, an element's position; negatives count from the end */
+  MAREA_DIMS,    /* v[0..n-1], dimensions; n = 0: all of them */
+  MAREA_SIZES,   /* v[0..n-1], sizes of a shape (n may be 0 for a scalar); INFER fills a gap in reshape */
+  MAREA_PAIR,    /* v[0..1], height and width */
+  MAREA_PADDING  /* v[0..3], top, bottom, left, right; or n = MAREA_SAME: as much as keeps ceil(in / stride) */
+} marea_attr_kind;
+
+#define MAREA_SAME (-1)   /* marea_attr.n of padding 'same' */
+#define MAREA_INFER (-1)  /* a size that reshape works out */
+
+/* Dims and indices are in C terms here: 0-based, or negative counting from the end, whatever index_base. */
+typedef struct marea_attr {
+  int n;
+  union {
+    double f;
+    int64_t i;
+    int64_t v[MAREA_MAX_RANK];
+  };
+} marea_attr;
+
+typedef struct marea_attr_spec {
+  const char *name;
+  marea_attr_kind kind;
+  double initial;       /* value when left out; MAREA_REQUIRED: must be given */
+  const char *choices;  /* MAREA_ENUM: "mean|sum|none", the first being the default */
+  const char *doc;
+} marea_attr_spec;
+#define MAREA_REQUIRED 1e300
+#define MAREA_NONE (-1e300)  /* may be left out without a value: n = 0, and i = INT64_MIN */
+
+typedef struct marea_input_spec {
+  const char *name;
+  const char *doc;  /* shape in the terms of the doc line, e.g. "(N,H,W,Cin)" */
+  bool optional;    /* may be NULL */
+  bool variadic;    /* this one stands for a list of tensors; it is the only input */
+} marea_input_spec;
+
+/* What a caller may ask about an operator (all of it, to build calls, help and tests from). */
+MAREA_API int marea_op_count (void);
+MAREA_API const marea_op *marea_op_at (int i);              /* in the order of the registry */
+MAREA_API const marea_op *marea_op_find (const char *name);  /* NULL if there is none */
+MAREA_API const char *marea_op_name (const marea_op *op);
+MAREA_API const char *marea_op_family (const marea_op *op);  /* "unary", "conv", ... */
+MAREA_API const char *marea_op_doc (const marea_op *op);
+MAREA_API const char *marea_op_sample (const marea_op *op);  /* Lua source for tests: inputs and attributes */
+MAREA_API int marea_op_inputs (const marea_op *op, const marea_input_spec **specs);
+MAREA_API int marea_op_attrs (const marea_op *op, const marea_attr_spec **specs);
+MAREA_API bool marea_op_differentiable (const marea_op *op);
+MAREA_API bool marea_op_elementwise (const marea_op *op);  /* may also run in place: marea_apply_ */
+MAREA_API bool marea_op_mutates (const marea_op *op);      /* changes its first inputs (optimizer steps) */
+MAREA_API bool marea_op_takes_numbers (const marea_op *op); /* Lua numbers may stand for its inputs */
+
+/* Attributes at their initial values; required ones get n = 0 and must be set by the caller. */
+MAREA_API void marea_attrs_init (const marea_op *op, marea_attr *attrs);
+
+/* Applies `op` to `in[0..n_in-1]` and puts its results in out[0..*n_out-1], one reference each.
+   `attrs` has marea_op_attrs entries, or is NULL for initial values. Records on the tape when gradients are
+   enabled and an input needs them. On failure nothing is returned and nothing was changed. */
+MAREA_API MAREA_MUST_USE marea_status marea_apply (marea_context *ctx, const marea_op *op, int n_in,
+                                                   marea_tensor *const *in, const marea_attr *attrs,
+                                                   marea_tensor **out, int *n_out);
+/* The same for an elementwise operator, its result written over in[0]; broadcasting must leave in[0]'s shape.
+   An error when a recorded graph would need in[0] to require a gradient. */
+MAREA_API MAREA_MUST_USE marea_status marea_apply_ (marea_context *ctx, const marea_op *op, int n_in,
+                                                    marea_tensor *const *in, const marea_attr *attrs);
+/* Copies src's values into dst, broadcasting and converting. */
+MAREA_API MAREA_MUST_USE marea_status marea_copy (marea_tensor *dst, marea_tensor *src);
+
+/* ---- 5 Gradients -------------------------------------------------------------------------------- */
+
+MAREA_API MAREA_MUST_USE marea_status marea_require_grad (marea_tensor *t, bool on);  /* leaves only */
+MAREA_API bool marea_requires_grad (const marea_tensor *t);
+MAREA_API bool marea_is_leaf (const marea_tensor *t);
+MAREA_API marea_tensor *marea_grad_of (const marea_tensor *t);  /* borrowed; NULL if there is none */
+MAREA_API void marea_clear_grad (marea_tensor *t);
+
+/* Recording can be switched off; switches nest. Returns the former state, to be restored by the caller. */
+MAREA_API bool marea_set_recording (marea_context *ctx, bool on);
+MAREA_API bool marea_recording (const marea_context *ctx);
+
+enum {
+  MAREA_RETAIN_GRAPH = 1,  /* keep the graph for another pass */
+  MAREA_CREATE_GRAPH = 2   /* record the pass itself, for gradients of gradients (implies RETAIN_GRAPH) */
+};
+/* Adds d(sum(y * seed))/d(leaf) to the gradient of every leaf that y depends on. seed NULL = 1, for one
+   element only. Without a flag the graph is consumed. */
+MAREA_API MAREA_MUST_USE marea_status marea_backward (marea_tensor *y, marea_tensor *seed, int flags);
+/* grads[i] = d(sum(y * seed))/d(xs[i]), NULL where y does not depend on xs[i]; leaves' own gradients stay. */
+MAREA_API MAREA_MUST_USE marea_status marea_grad (marea_tensor *y, marea_tensor *seed, int n,
+                                                  marea_tensor *const *xs, int flags,
+                                                  marea_tensor **grads);
+MAREA_API uint64_t marea_tape_length (const marea_context *ctx);  /* nodes alive */
+
+/* ---- 6 Random numbers --------------------------------------------------------------------------- */
+
+typedef struct marea_random_state {
+  uint64_t seed;     /* key of Philox4x32-10 */
+  uint64_t counter;  /* next unused block of four 32-bit words */
+} marea_random_state;
+MAREA_API void marea_seed (marea_context *ctx, uint64_t seed);  /* counter 0 */
+MAREA_API marea_random_state marea_random (const marea_context *ctx);
+MAREA_API void marea_set_random (marea_context *ctx, marea_random_state state);
+
+/* ---- 7 Files ------------------------------------------------------------------------------------ */
+/* Readers check every declared size against limits and against the file before they allocate. A missing or
+   malformed file is MAREA_EIO or MAREA_EFORMAT with the path and the reason in marea_error. */
+
+MAREA_API MAREA_MUST_USE marea_status marea_load_idx (marea_context *ctx, const char *path,
+                                                      marea_tensor **out);  /* .gz or raw */
+MAREA_API MAREA_MUST_USE marea_status marea_load_npy (marea_context *ctx, const char *path, marea_tensor **out);
+MAREA_API MAREA_MUST_USE marea_status marea_save_npy (marea_tensor *t, const char *path);
+/* u8 (H,W,C), C = 1, 2, 3 or 4. */
+MAREA_API MAREA_MUST_USE marea_status marea_load_png (marea_context *ctx, const char *path, marea_tensor **out);
+/* (H,W) or (H,W,C): u8 as it is, f32 and f64 from [0, 1], clamped; NaN becomes 0. */
+MAREA_API MAREA_MUST_USE marea_status marea_save_png (marea_tensor *t, const char *path);
+
+/* A safetensors file as a list of named tensors and of string pairs, both in the order of names. */
+typedef struct marea_file marea_file;
+MAREA_API MAREA_MUST_USE marea_status marea_file_new (marea_context *ctx, marea_file **out);
+MAREA_API MAREA_MUST_USE marea_status marea_file_add (marea_file *f, const char *name, marea_tensor *t);
+MAREA_API MAREA_MUST_USE marea_status marea_file_add_text (marea_file *f, const char *key, const char *value);
+/* Atomic: a temporary file beside `path`, fsync, rename, fsync of the folder. With a checksum per tensor. */
+MAREA_API MAREA_MUST_USE marea_status marea_file_save (marea_file *f, const char *path);
+MAREA_API MAREA_MUST_USE marea_status marea_file_load (marea_context *ctx, const char *path, marea_file **out);
+MAREA_API int marea_file_count (const marea_file *f);
+MAREA_API const char *marea_file_name (const marea_file *f, int i);
+MAREA_API marea_tensor *marea_file_tensor (const marea_file *f, int i);  /* borrowed */
+MAREA_API int marea_file_text_count (const marea_file *f);
+MAREA_API void marea_file_text (const marea_file *f, int i, const char **key, const char **value);
+MAREA_API void marea_file_free (marea_file *f);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

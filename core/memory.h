@@ -1,0 +1,12 @@
+/* SPDX-License-Identifier: MIT
+** memory.h: the life of the pool, for context.c; everybody else uses marea_alloc and marea_free of core.h. */
+#ifndef MAREA_MEMORY_H
+#define MAREA_MEMORY_H
+
+#include "core.h"
+
+void *marea_default_alloc (void *ud, void *p, size_t old, size_t size); /* malloc and free */
+bool marea_pool_new (marea_context *ctx); /* sets ctx->pool by ctx->config */
+void marea_pool_free (marea_context *ctx);
+
+#endif

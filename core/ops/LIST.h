@@ -1,0 +1,39 @@
+/* The contents page of the framework: one line an operator, grouped by the file that holds it. Everything else
+** about an operator is in its descriptor; functions, errors, help, reference and tests are derived from it.
+** Included with OP(name) defined; no include guard on purpose. */
+
+/* create.c */
+OP(full) OP(arange) OP(linspace) OP(eye)
+/* unary.c */
+OP(neg) OP(abs) OP(sign) OP(square) OP(sqrt) OP(rsqrt) OP(reciprocal) OP(exp) OP(log) OP(log1p) OP(expm1)
+OP(sin) OP(cos) OP(floor) OP(ceil) OP(round) OP(erf) OP(norm_icdf) OP(clamp) OP(cast)
+/* activation.c */
+OP(relu) OP(leaky_relu) OP(elu) OP(sigmoid) OP(tanh) OP(softplus) OP(gelu) OP(silu) OP(activation_grad)
+/* binary.c */
+OP(add) OP(sub) OP(mul) OP(div) OP(pow) OP(maximum) OP(minimum)
+OP(eq) OP(ne) OP(lt) OP(le) OP(gt) OP(ge) OP(where)
+/* reduce.c */
+OP(sum) OP(sum_to) OP(mean) OP(var) OP(std) OP(max) OP(min) OP(argmax) OP(argmin) OP(logsumexp) OP(cumsum)
+/* shape.c, shape_copy.c */
+OP(reshape) OP(permute) OP(transpose) OP(expand) OP(squeeze) OP(unsqueeze) OP(flatten) OP(narrow) OP(select)
+OP(slice) OP(slice_grad) OP(concat) OP(stack) OP(split) OP(pad) OP(flip) OP(tile) OP(contiguous) OP(clone)
+/* index.c */
+OP(index_select) OP(index_add) OP(gather) OP(scatter_add) OP(one_hot)
+/* linear.c */
+OP(matmul) OP(linear)
+/* conv.c */
+OP(conv2d) OP(conv_transpose2d) OP(conv2d_grad_input) OP(conv2d_grad_weight)
+/* pool.c */
+OP(max_pool2d) OP(max_pool2d_grad) OP(max_pool2d_pick) OP(avg_pool2d) OP(avg_pool2d_grad)
+OP(upsample_nearest2d) OP(upsample_nearest2d_grad)
+/* softmax.c */
+OP(softmax) OP(log_softmax)
+/* loss.c */
+OP(bce) OP(bce_grad) OP(bce_with_logits) OP(bce_with_logits_grad) OP(mse) OP(l1) OP(huber) OP(huber_grad) OP(kl_normal)
+/* loss_class.c */
+OP(cross_entropy) OP(cross_entropy_grad)
+/* random.c */
+OP(uniform) OP(normal) OP(bernoulli) OP(categorical) OP(randint) OP(permutation) OP(sample_normal) OP(dropout)
+OP(dropout_apply)
+/* optim.c */
+OP(sgd_step) OP(rmsprop_step) OP(adam_step) OP(adagrad_step)

@@ -1,0 +1,267 @@
+/* SPDX-License-Identifier: MIT
+** binary.c: arithmetic and comparisons of two tensors, and `where`, with NumPy's broadcasting: shapes are aligned at
+** the last dimension, sizes are equal or 1. A script may give a number for a tensor.
+**
+** dtypes: the inputs' common one (u8 < i64 < f32 < f64), by apply; a single number adapts to the tensor. Integers
+** wrap around, but div and pow of integers give f32. Gradients of what was broadcast are summed to the input's shape.
+*/
+#include "formula.h"
+
+#define BINARY(op)                                                                                     \
+  .name = #op, .family = "binary", .inputs = {{"a", "any shape"}, {"b", "a shape that broadcasts with a"}}, \
+  .forward = op##_forward
+#define ARITHMETIC (MAREA_STRIDED | MAREA_ELEMENTWISE | MAREA_NUMBERS | MAREA_PROMOTES)
+#define TWO_TENSORS "local s = g.shape(0, 4) return {g.tensor(s), g.tensor(g.broadcast(s))}"
+#define ERRORS " Error: shapes that do not broadcast."
+
+static const marea_kernels *kernels (const marea_call *c) { return c->ctx->kernels[c->in[0]->dtype]; }
+
+static bool is_float (int dtype) { return dtype == MAREA_F32 || dtype == MAREA_F64; }
+
+/* ---- add, sub, mul ----------------------------------------------------------------------------------- */
+
+static marea_status add_forward (marea_call *c) { return marea_map_binary(c, kernels(c)->add, NULL); }
+
+static marea_status add_vjp (marea_vjp *v) {
+  formula f = {.v = v};
+  for (int i = 0; i < 2; i++)
+    if (v->need[i]) give(&f, i, sum_like(&f, v->dout[0], v->in[i]));
+  return finish(&f);
+}
+
+const marea_op marea_op_add = {
+  BINARY(add), .flags = ARITHMETIC, .dtypes = MAREA_ANY, .shape = marea_shape_broadcast, .vjp = add_vjp,
+  .sample = TWO_TENSORS,
+  .doc = "add(a, b) = a + b, also a + b. Gradients: da = dy, db = dy." ERRORS,
+};
+
+static marea_status sub_forward (marea_call *c) { return marea_map_binary(c, kernels(c)->sub, NULL); }
+
+static marea_status sub_vjp (marea_vjp *v) {
+  formula f = {.v = v};
+  if (v->need[0]) give(&f, 0, sum_like(&f, v->dout[0], v->in[0]));
+  if (v->need[1]) give(&f, 1, unary(&f, &marea_op_neg, sum_like(&f, v->dout[0], v->in[1])));
+  return finish(&f);
+}
+
+const marea_op marea_op_sub = {
+  BINARY(sub), .flags = ARITHMETIC, .dtypes = MAREA_ANY, .shape = marea_shape_broadcast, .vjp = sub_vjp,
+  .sample = TWO_TENSORS,
+  .doc = "sub(a, b) = a - b, also a - b. Gradients: da = dy, db = -dy." ERRORS,
+};
+
+static marea_status mul_forward (marea_call *c) { return marea_map_binary(c, kernels(c)->mul, NULL); }
+
+static marea_status mul_vjp (marea_vjp *v) {
+  formula f = {.v = v};
+  for (int i = 0; i < 2; i++)
+    if (v->need[i]) give(&f, i, sum_like(&f, mul(&f, v->dout[0], v->in[1 - i]), v->in[i]));
+  return finish(&f);
+}
+
+const marea_op marea_op_mul = {
+  BINARY(mul), .flags = ARITHMETIC, .dtypes = MAREA_ANY, .saves_in = 3, .shape = marea_shape_broadcast,
+  .vjp = mul_vjp, .sample = TWO_TENSORS,
+  .doc = "mul(a, b) = a b of each pair of elements, also a * b. Gradients: da = dy b, db = dy a." ERRORS,
+};
+
+/* ---- div, pow: integers become f32 ------------------------------------------------------------------- */
+
+static marea_status real_shape (marea_call *c) {
+  MAREA_TRY(marea_shape_broadcast(c));
+  if (!is_float(c->in[0]->dtype)) c->layout[0].dtype = MAREA_F32;
+  return MAREA_OK;
+}
+
+/* Maps with those of in[first..] that have another dtype converted to `dtype`. */
+static marea_status map_converted (marea_call *c, int first, int dtype, marea_status (*map)(marea_call *c)) {
+  marea_tensor *in[3] = {NULL, NULL, NULL}, *made[3] = {NULL, NULL, NULL};
+  marea_call converted = *c;
+  marea_status status = MAREA_OK;
+  for (int i = 0; i < c->n_in; i++) {
+    in[i] = c->in[i];
+    if (i < first || in[i]->dtype == dtype || status != MAREA_OK) continue;
+    marea_layout layout;
+    marea_layout_like(&layout, in[i]);
+    layout.dtype = (int8_t)dtype;
+    status = marea_tensor_new(c->ctx, c->op->name, &layout, &made[i]);
+    if (status == MAREA_OK) marea_copy_strided(c->ctx, in[i], made[i]);
+    in[i] = made[i];
+  }
+  converted.in = in;
+  if (status == MAREA_OK) status = map(&converted);
+  for (int i = 0; i < c->n_in; i++) marea_release(made[i]);
+  return status;
+}
+
+static marea_status map_div (marea_call *c) { return marea_map_binary(c, kernels(c)->div, NULL); }
+
+static marea_status div_forward (marea_call *c) { return map_converted(c, 0, c->layout[0].dtype, map_div); }
+
+static marea_status div_vjp (marea_vjp *v) {
+  formula f = {.v = v};
+  marea_tensor *b = v->in[1];
+  if (!v->need[0] && !v->need[1]) return MAREA_OK;
+  marea_tensor *da = divide(&f, v->dout[0], b);
+  if (v->need[0]) give(&f, 0, sum_like(&f, da, v->in[0]));
+  if (v->need[1]) give(&f, 1, unary(&f, &marea_op_neg, sum_like(&f, mul(&f, da, v->out[0]), b)));
+  return finish(&f);
+}
+
+const marea_op marea_op_div = {
+  BINARY(div), .flags = ARITHMETIC, .dtypes = MAREA_ANY, .saves_in = 2, .saves_out = 1, .shape = real_shape,
+  .vjp = div_vjp,
+  .sample = "local s = g.shape(0, 4) return {g.tensor(s), g.tensor(g.broadcast(s), {lo = 0.4, hi = 2})}",
+  .doc = "div(a, b) = a / b, also a / b; f32 for integers. Division by 0 gives infinity or NaN. Gradients: da = dy / b, "
+         "db = -dy y / b." ERRORS,
+};
+
+static marea_status map_pow (marea_call *c) { return marea_map_binary(c, kernels(c)->pow, NULL); }
+
+static marea_status pow_forward (marea_call *c) { return map_converted(c, 0, c->layout[0].dtype, map_pow); }
+
+/* da = dy b a^(b-1), 0 where b = 0 (a^-1 is infinite at a = 0); db = dy y log(a), 0 where a = 0. */
+static marea_status pow_vjp (marea_vjp *v) {
+  formula f = {.v = v};
+  marea_tensor *a = v->in[0], *b = v->in[1];
+  if (v->need[0]) {
+    marea_tensor *less = keep_where(&f, with_number(&f, &marea_op_ne, b, 0), plus(&f, b, -1));
+    marea_tensor *slope = mul(&f, binary(&f, &marea_op_pow, a, less), b);
+    give(&f, 0, sum_like(&f, mul(&f, v->dout[0], slope), a));
+  }
+  if (v->need[1]) {
+    marea_tensor *slope = mul(&f, v->out[0], unary(&f, &marea_op_log, a));
+    slope = keep_where(&f, with_number(&f, &marea_op_ne, a, 0), slope);
+    give(&f, 1, sum_like(&f, mul(&f, v->dout[0], slope), b));
+  }
+  return finish(&f);
+}
+
+const marea_op marea_op_pow = {
+  BINARY(pow), .flags = ARITHMETIC, .dtypes = MAREA_ANY, .saves_in = 3, .saves_out = 1, .shape = real_shape,
+  .vjp = pow_vjp,
+  .sample = "local s = g.shape(0, 4) return {g.tensor(s, {lo = 0.3, hi = 2}), g.tensor(g.broadcast(s))}",
+  .doc = "pow(a, b) = a^b, also a ^ b; f32 for integers; NaN for a < 0 with fractional b. Gradients: da = dy b a^(b-1), "
+         "0 where b = 0; db = dy y log(a), 0 where a = 0." ERRORS,
+};
+
+/* ---- maximum, minimum -------------------------------------------------------------------------------- */
+
+/* The winner takes dy, both half of it at a tie: da = dy ([a wins] + [a wins or ties]) / 2. */
+static marea_status winner_vjp (marea_vjp *v, const marea_op *wins, const marea_op *wins_or_ties) {
+  formula f = {.v = v};
+  marea_tensor *a = v->in[0], *b = v->in[1], *dy = v->dout[0];
+  marea_tensor *twice = add(&f, binary(&f, wins, a, b), binary(&f, wins_or_ties, a, b));
+  marea_tensor *da = mul(&f, times(&f, dy, 0.5), twice);
+  if (v->need[0]) give(&f, 0, sum_like(&f, da, a));
+  if (v->need[1]) give(&f, 1, sum_like(&f, sub(&f, dy, da), b));
+  return finish(&f);
+}
+
+static marea_status maximum_forward (marea_call *c) { return marea_map_binary(c, kernels(c)->maximum, NULL); }
+
+static marea_status maximum_vjp (marea_vjp *v) { return winner_vjp(v, &marea_op_gt, &marea_op_ge); }
+
+/* Values that differ from each other, so that no pair ties. */
+#define NO_TIES "local s = g.shape(0, 3) return {g.distinct(s), g.distinct(s) + 0.013}"
+
+const marea_op marea_op_maximum = {
+  BINARY(maximum), .flags = ARITHMETIC, .dtypes = MAREA_ANY, .saves_in = 3, .shape = marea_shape_broadcast,
+  .vjp = maximum_vjp, .sample = NO_TIES,
+  .doc = "maximum(a, b), the greater of each pair; NaN if there is one. Gradients: dy to the greater, half of it to "
+         "each at a tie." ERRORS,
+};
+
+static marea_status minimum_forward (marea_call *c) { return marea_map_binary(c, kernels(c)->minimum, NULL); }
+
+static marea_status minimum_vjp (marea_vjp *v) { return winner_vjp(v, &marea_op_lt, &marea_op_le); }
+
+const marea_op marea_op_minimum = {
+  BINARY(minimum), .flags = ARITHMETIC, .dtypes = MAREA_ANY, .saves_in = 3, .shape = marea_shape_broadcast,
+  .vjp = minimum_vjp, .sample = NO_TIES,
+  .doc = "minimum(a, b), the smaller of each pair; NaN if there is one. Gradients: dy to the smaller, half of it to "
+         "each at a tie." ERRORS,
+};
+
+/* ---- comparisons ------------------------------------------------------------------------------------- */
+
+static marea_status compare_shape (marea_call *c) {
+  MAREA_TRY(marea_shape_broadcast(c));
+  c->layout[0].dtype = MAREA_U8;
+  return MAREA_OK;
+}
+
+#define COMPARISON(op, formula_)                                                                                   \
+  BINARY(op), .flags = MAREA_STRIDED | MAREA_NUMBERS | MAREA_PROMOTES | MAREA_NO_GRAD, .dtypes = MAREA_ANY,          \
+  .shape = compare_shape,                                                                                          \
+  .sample = "local s = g.shape(0, 4) local a = g.tensor(s) return {a, g.pick{a, g.tensor(g.broadcast(s))}}",        \
+  .doc = #op "(a, b) = a " formula_ " b of each pair of elements, as u8: 1 or 0. Comparisons with NaN are false, but " \
+         "ne's is true. The result is a constant for gradients." ERRORS
+
+static marea_status eq_forward (marea_call *c) { return marea_map_binary(c, kernels(c)->eq, NULL); }
+const marea_op marea_op_eq = {COMPARISON(eq, "=")};
+
+static marea_status ne_forward (marea_call *c) { return marea_map_binary(c, kernels(c)->ne, NULL); }
+const marea_op marea_op_ne = {COMPARISON(ne, "not equal to")};
+
+static marea_status lt_forward (marea_call *c) { return marea_map_binary(c, kernels(c)->lt, NULL); }
+const marea_op marea_op_lt = {COMPARISON(lt, "<")};
+
+static marea_status le_forward (marea_call *c) { return marea_map_binary(c, kernels(c)->le, NULL); }
+const marea_op marea_op_le = {COMPARISON(le, "<=")};
+
+static marea_status gt_forward (marea_call *c) { return marea_map_binary(c, kernels(c)->gt, NULL); }
+const marea_op marea_op_gt = {COMPARISON(gt, ">")};
+
+static marea_status ge_forward (marea_call *c) { return marea_map_binary(c, kernels(c)->ge, NULL); }
+const marea_op marea_op_ge = {COMPARISON(ge, ">=")};
+
+/* ---- where ------------------------------------------------------------------------------------------- */
+
+/* The common dtype of a and b, not of the condition; a number adapts to a tensor of its kind as elsewhere. */
+static int branches_dtype (const marea_tensor *a, const marea_tensor *b) {
+  static const int order[] = {2, 3, 1, 0}; /* u8 < i64 < f32 < f64 */
+  if ((a->rank == 0) != (b->rank == 0) && is_float(a->dtype) == is_float(b->dtype))
+    return a->rank == 0 ? b->dtype : a->dtype;
+  return order[a->dtype] >= order[b->dtype] ? a->dtype : b->dtype;
+}
+
+static marea_status where_shape (marea_call *c) {
+  MAREA_TRY(marea_shape_broadcast(c));
+  c->layout[0].dtype = (int8_t)branches_dtype(c->in[1], c->in[2]);
+  return MAREA_OK;
+}
+
+static marea_status map_where (marea_call *c) {
+  return marea_map_ternary(c, c->ctx->kernels[c->in[1]->dtype]->where, NULL);
+}
+
+static marea_status where_forward (marea_call *c) { return map_converted(c, 1, c->layout[0].dtype, map_where); }
+
+static marea_tensor *cast_like (formula *f, marea_tensor *t, const marea_tensor *like) {
+  const marea_attr dtype = marea_attr_int(like->dtype);
+  if (f->status != MAREA_OK || t->dtype == like->dtype) return t;
+  return step(f, &marea_op_cast, &dtype, 1, t, NULL, NULL);
+}
+
+static marea_status where_vjp (marea_vjp *v) {
+  formula f = {.v = v};
+  marea_tensor *condition = v->in[0], *dy = v->dout[0];
+  if (v->need[1]) give(&f, 1, cast_like(&f, sum_like(&f, keep_where(&f, condition, dy), v->in[1]), v->in[1]));
+  if (v->need[2]) {
+    marea_tensor *db = f.status == MAREA_OK ? where(&f, condition, constant(&f, dy, 0), dy) : NULL;
+    give(&f, 2, cast_like(&f, sum_like(&f, db, v->in[2]), v->in[2]));
+  }
+  return finish(&f);
+}
+
+const marea_op marea_op_where = {
+  .name = "where", .family = "binary",
+  .inputs = {{"condition", "u8, any shape"}, {"a", "broadcasts with it"}, {"b", "broadcasts with both"}},
+  .flags = MAREA_STRIDED | MAREA_NUMBERS, .dtypes = 1 << MAREA_U8, .saves_in = 1, .shape = where_shape,
+  .forward = where_forward, .vjp = where_vjp,
+  .sample = "local s = g.shape(0, 4) return {g.mask(g.broadcast(s)), g.tensor(s), g.tensor(g.broadcast(s))}",
+  .doc = "where(condition, a, b) = a where the condition (u8, as comparisons give it) is not 0, else b. The dtype is a's "
+         "and b's common one. Gradients: da = dy where the condition holds, db = dy elsewhere; what was not chosen does "
+         "not matter, be it NaN." ERRORS,
+};

@@ -1,0 +1,225 @@
+/* SPDX-License-Identifier: MIT
+** conv_geometry.c: sizes, taps and tiles of convolutions. All of it is integers worked out before a loop runs.
+**
+** Forward, output o reads the padded input at o * stride + tap * dilation: one phase with all taps. The input
+** gradient is the same seen from the other end: input i gets from output (i + pad - tap * dilation) / stride
+** wherever that divides. Inputs i, i + stride, ... use the same taps at the same distances, so each such set is a
+** phase, a convolution of stride 1 over dy; no zeros are put between dy's pixels. A phase may have no taps.
+**
+** Sizes are below 2^31 when they come here, so products of two of them fit into 64 bits; memory is only asked for
+** after marea_bytes has checked the product.
+*/
+#include <string.h>
+
+#include "conv_geometry.h"
+
+#define TILE_BYTES ((size_t)1 << 18) /* a tile and the weights should stay in the second-level cache */
+#define LEAST_UNITS 4                /* rows of a tile worth loading its neighbours again */
+
+/* ---- attributes ---- */
+
+static marea_status read_pair (marea_call *c, int attr, int64_t least, int64_t pair[2]) {
+  for (int d = 0; d < 2; d++) {
+    pair[d] = c->attr[attr].v[d];
+    if (pair[d] < least || pair[d] > INT32_MAX)
+      return marea_reject(c, MAREA_EARG, "argument '%s': expected %lld or more, got %lld", c->op->attrs[attr].name,
+                          (long long)least, (long long)pair[d]);
+  }
+  return MAREA_OK;
+}
+
+marea_status marea_conv_read (marea_call *c, marea_conv_attrs at, marea_conv *g) {
+  MAREA_TRY(read_pair(c, at.stride, 1, g->stride));
+  g->dilation[0] = g->dilation[1] = g->groups = 1;
+  if (at.dilation >= 0) MAREA_TRY(read_pair(c, at.dilation, 1, g->dilation));
+  if (at.groups >= 0) g->groups = c->attr[at.groups].i;
+  if (g->groups < 1)
+    return marea_reject(c, MAREA_EARG, "argument 'groups': expected 1 or more, got %lld", (long long)g->groups);
+  return MAREA_OK;
+}
+
+static int64_t extent (const marea_conv *g, int d) { return g->dilation[d] * (g->kernel[d] - 1) + 1; }
+
+marea_status marea_conv_padding (marea_call *c, marea_conv_attrs at, marea_conv *g) {
+  marea_attr *padding = &c->attr[at.padding];
+  for (int d = 0; d < 2 && padding->n == MAREA_SAME; d++) {
+    const int64_t out = (g->in[d] + g->stride[d] - 1) / g->stride[d];
+    const int64_t total = MAREA_MAX((out - 1) * g->stride[d] + extent(g, d) - g->in[d], 0);
+    g->before[d] = total / 2;
+    g->after[d] = total - total / 2;
+  }
+  if (padding->n == MAREA_SAME) {
+    *padding = (marea_attr){.n = 4, .v = {g->before[0], g->after[0], g->before[1], g->after[1]}};
+    return MAREA_OK;
+  }
+  for (int i = 0; i < 4; i++)
+    if (padding->v[i] < 0 || padding->v[i] > INT32_MAX)
+      return marea_reject(c, MAREA_EARG, "argument 'padding': expected 0 or more, got %lld", (long long)padding->v[i]);
+  for (int d = 0; d < 2; d++) {
+    g->before[d] = padding->v[2 * d];
+    g->after[d] = padding->v[2 * d + 1];
+  }
+  return MAREA_OK;
+}
+
+marea_status marea_conv_size (marea_call *c, const marea_conv *g, int64_t out[2]) {
+  int64_t padded[2];
+  bool fits = true;
+  for (int d = 0; d < 2; d++) {
+    padded[d] = g->in[d] + g->before[d] + g->after[d];
+    if (g->kernel[d] < 1)
+      return marea_reject(c, MAREA_ESHAPE, "kernel %lldx%lld is empty", (long long)g->kernel[0], (long long)g->kernel[1]);
+    fits = fits && padded[d] >= extent(g, d);
+  }
+  if (!fits)
+    return marea_reject(c, MAREA_ESHAPE, "kernel %lldx%lld (dilated %lldx%lld) larger than the padded input %lldx%lld",
+                        (long long)g->kernel[0], (long long)g->kernel[1], (long long)extent(g, 0),
+                        (long long)extent(g, 1), (long long)padded[0], (long long)padded[1]);
+  for (int d = 0; d < 2; d++) out[d] = (padded[d] - extent(g, d)) / g->stride[d] + 1;
+  return MAREA_OK;
+}
+
+/* ---- phases ---- */
+
+static void open_forward (const marea_conv *g, int d, marea_conv_axis *a, int64_t *memory) {
+  int64_t *kernel = memory, *offset = memory + g->kernel[d];
+  for (int64_t t = 0; t < g->kernel[d]; t++) {
+    kernel[t] = t;
+    offset[t] = t * g->dilation[d];
+  }
+  a->src = g->in[d], a->out = g->out[d], a->src_step = g->stride[d], a->out_step = 1;
+  a->phase[0] = (marea_conv_phase){0, g->out[d], -g->before[d], g->kernel[d], kernel, offset};
+  a->most = g->out[d];
+  a->low = -g->before[d];
+  a->high = a->low + extent(g, d) - 1;
+}
+
+/* The phase of input p: taps with tap * dilation = p + pad modulo stride. `memory` has room for 2 * taps. */
+static marea_conv_phase backward_phase (const marea_conv *g, int d, int64_t p, int64_t *memory) {
+  const int64_t stride = g->stride[d], at = p + g->before[d];
+  int64_t taps = 0, far = 0;
+  for (int64_t t = 0; t < g->kernel[d]; t++) taps += t * g->dilation[d] % stride == at % stride;
+  int64_t *kernel = memory, *offset = memory + taps;
+  for (int64_t t = 0, n = 0; n < taps; t++) {
+    if (t * g->dilation[d] % stride != at % stride) continue;
+    far = t * g->dilation[d] / stride;
+    kernel[n] = t;
+    offset[n++] = -far;
+  }
+  for (int64_t n = 0; n < taps; n++) offset[n] += far;
+  return (marea_conv_phase){p, (g->in[d] - p + stride - 1) / stride, at / stride - far, taps, kernel, offset};
+}
+
+static void open_backward (const marea_conv *g, int d, marea_conv_axis *a, int64_t *memory) {
+  bool any = false;
+  a->src = g->out[d], a->out = g->in[d], a->src_step = 1, a->out_step = g->stride[d];
+  a->low = a->high = a->most = 0;
+  for (int64_t p = 0; p < a->phases; p++) {
+    const marea_conv_phase phase = a->phase[p] = backward_phase(g, d, p, memory);
+    memory += 2 * phase.taps;
+    a->most = MAREA_MAX(a->most, phase.count);
+    if (phase.taps == 0) continue;
+    const int64_t high = phase.start + phase.offset[0];
+    a->low = any ? MAREA_MIN(a->low, phase.start) : phase.start;
+    a->high = any ? MAREA_MAX(a->high, high) : high;
+    any = true;
+  }
+}
+
+static marea_status open_axes (marea_call *c, const marea_conv *g, bool backward, marea_conv_axis axis[2]) {
+  size_t bytes[2], total;
+  char *memory;
+  for (int d = 0; d < 2; d++) {
+    axis[d].phases = backward ? MAREA_MIN(g->stride[d], g->in[d]) : 1;
+    MAREA_TRY(marea_bytes(c->ctx, c->op->name, 1, &axis[d].phases, sizeof(marea_conv_phase), &bytes[d]));
+    MAREA_TRY(marea_bytes(c->ctx, c->op->name, 1, &g->kernel[d], 2 * sizeof(int64_t), &total));
+    bytes[d] += total;
+  }
+  MAREA_SCRATCH(c, memory, bytes[0] + bytes[1]);
+  for (int d = 0; d < 2; d++) {
+    axis[d].phase = (marea_conv_phase *)(memory + (d == 0 ? 0 : bytes[0]));
+    int64_t *taps = (int64_t *)(axis[d].phase + axis[d].phases);
+    if (backward) open_backward(g, d, &axis[d], taps);
+    else open_forward(g, d, &axis[d], taps);
+  }
+  return MAREA_OK;
+}
+
+/* ---- tiles ---- */
+
+static int64_t span (const marea_conv_axis *a) { return a->high - a->low + 1; }
+
+/* Source rows or columns that `units` outputs of the phases read. */
+static int64_t source_size (const marea_conv_axis *a, int64_t units) {
+  return (units - 1) * a->src_step + span(a);
+}
+
+static bool stays_inside (const marea_conv_axis *a) {
+  return a->low >= 0 && a->high + (a->most - 1) * a->src_step < a->src;
+}
+
+/* Rows of a tile, by the shape alone: as many as its bytes allow, fewer if there would be too few tiles. */
+static void choose_units (marea_conv_window *w, int64_t least_tasks) {
+  const marea_conv_axis *rows = &w->axis[0];
+  int64_t units = rows->most;
+  if (!w->direct) {
+    const int64_t most = (int64_t)(TILE_BYTES / ((size_t)w->row * w->size)) - span(rows);
+    units = most < 0 ? 1 : MAREA_MIN(units, most / rows->src_step + 1);
+  }
+  const int64_t wanted = (least_tasks + w->images - 1) / w->images;
+  units = MAREA_MIN(units, MAREA_MAX((rows->most + wanted - 1) / wanted, LEAST_UNITS));
+  w->tiles = (rows->most + units - 1) / units;
+  w->units = (rows->most + w->tiles - 1) / w->tiles;
+}
+
+marea_status marea_conv_window_open (marea_call *c, const marea_conv *g, bool backward, const marea_tensor *src,
+                                     int64_t least_tasks, marea_conv_window *w) {
+  MAREA_TRY(open_axes(c, g, backward, w->axis));
+  w->src = marea_at(src);
+  w->size = marea_dtype_size((marea_dtype)src->dtype);
+  w->images = g->n;
+  w->channels = backward ? g->cout : g->cin;
+  w->direct = stays_inside(&w->axis[0]) && stays_inside(&w->axis[1]);
+  w->memory = NULL;
+  w->bytes = 0;
+  const int64_t cols = w->direct ? w->axis[1].src : source_size(&w->axis[1], w->axis[1].most);
+  size_t least;
+  const int64_t smallest[] = {span(&w->axis[0]), cols, MAREA_MAX(w->channels, 1)};
+  MAREA_TRY(marea_bytes(c->ctx, c->op->name, 3, smallest, w->size, &least));
+  w->row = cols * MAREA_MAX(w->channels, 1);
+  choose_units(w, least_tasks);
+  w->row = cols * w->channels;
+  if (w->direct) return MAREA_OK;
+  size_t total;
+  const int64_t tile[] = {source_size(&w->axis[0], w->units), cols, w->channels};
+  MAREA_TRY(marea_bytes(c->ctx, c->op->name, 3, tile, w->size, &w->bytes));
+  w->bytes = (w->bytes + MAREA_ALIGN - 1) / MAREA_ALIGN * MAREA_ALIGN;
+  if (__builtin_mul_overflow(w->bytes, (size_t)c->ctx->threads, &total))
+    return marea_reject(c, MAREA_ENOMEM, "out of memory for scratch space");
+  MAREA_SCRATCH(c, w->memory, MAREA_MAX(total, 1));
+  return MAREA_OK;
+}
+
+const char *marea_conv_window_load (const marea_conv_window *w, int64_t image, int64_t tile, int worker) {
+  const marea_conv_axis *rows = &w->axis[0], *cols = &w->axis[1];
+  const int64_t top = rows->low + tile * w->units * rows->src_step;
+  const size_t pixel = (size_t)w->channels * w->size;
+  const char *src = w->src + (size_t)(image * rows->src * cols->src) * pixel;
+  if (w->direct) return src + (size_t)(top * cols->src + cols->low) * pixel;
+  char *memory = w->memory + (size_t)worker * w->bytes, *dst = memory;
+  const int64_t n = source_size(rows, marea_conv_window_units(w, tile)), width = source_size(cols, cols->most);
+  const int64_t first = MAREA_MIN(MAREA_MAX(cols->low, 0), cols->src);
+  const int64_t end = MAREA_MAX(MAREA_MIN(cols->low + width, cols->src), first);
+  const size_t left = (size_t)MAREA_MIN(first - cols->low, width) * pixel, middle = (size_t)(end - first) * pixel;
+  const size_t all = (size_t)width * pixel;
+  for (int64_t y = top; y < top + n; y++, dst += all) {
+    if (y < 0 || y >= rows->src || middle == 0) {
+      memset(dst, 0, all);
+      continue;
+    }
+    memset(dst, 0, left);
+    memcpy(dst + left, src + (size_t)(y * cols->src + first) * pixel, middle);
+    memset(dst + left + middle, 0, all - left - middle);
+  }
+  return memory;
+}

@@ -1,0 +1,78 @@
+/* SPDX-License-Identifier: MIT
+** conv_geometry.h: one description for the four convolution operators, always in the terms of the forward
+** convolution y = conv2d(x, w), and the two passes over data that they are made of.
+*/
+#ifndef MAREA_CONV_GEOMETRY_H
+#define MAREA_CONV_GEOMETRY_H
+
+#include "core.h"
+
+/* x (n, h, w, cin), weight (kh, kw, cin / groups, cout), y (n, oh, ow, cout). Pairs are height and width. */
+typedef struct marea_conv {
+  int64_t n, cin, cout, groups;
+  int64_t in[2], out[2], kernel[2], stride[2], dilation[2];
+  int64_t before[2], after[2]; /* padding: top, left; bottom, right */
+} marea_conv;
+
+/* Where an operator's descriptor has what they share; -1: nowhere. */
+typedef struct marea_conv_attrs { int8_t stride, padding, dilation, groups; } marea_conv_attrs;
+
+/* Reads and checks stride, dilation, groups into g. */
+marea_status marea_conv_read (marea_call *c, marea_conv_attrs at, marea_conv *g);
+/* Reads the padding for g->in and g->kernel, and replaces 'same' by its four numbers in the call. */
+marea_status marea_conv_padding (marea_call *c, marea_conv_attrs at, marea_conv *g);
+/* *out := what a convolution gives along one dimension; fails when the kernel does not fit into the input. */
+marea_status marea_conv_size (marea_call *c, const marea_conv *g, int64_t out[2]);
+
+/* ---- one dimension of a pass ---- */
+
+/* Outputs first, first + step, ... that read the same taps. Output number i of them reads, for tap t, the source
+   at start + i * src_step + offset[t]. */
+typedef struct marea_conv_phase {
+  int64_t first, count, start, taps;
+  const int64_t *kernel, *offset; /* [taps] place in the kernel, and offset in the source */
+} marea_conv_phase;
+
+typedef struct marea_conv_axis {
+  int64_t src, out, src_step, out_step;
+  int64_t phases, most;  /* most: the largest count, that of phase 0 */
+  int64_t low, high;     /* sources that output 0 of all phases reads: low..high */
+  marea_conv_phase *phase;
+} marea_conv_axis;
+
+/* ---- source images in tiles with their padding ---- */
+
+typedef struct marea_conv_window {
+  marea_conv_axis axis[2];
+  const char *src;
+  size_t size;           /* bytes of an element */
+  int64_t channels, images;
+  bool direct;           /* nothing is read outside the images: tiles are the images themselves */
+  int64_t units, tiles;  /* rows of phase 0 in a tile; tiles of an image */
+  int64_t row;           /* elements from one row of a tile to the next */
+  size_t bytes;          /* of a tile */
+  char *memory;          /* a tile for each worker */
+} marea_conv_window;
+
+/* Sets up axes and tiles for reading x (forward, weight gradient) or, with `backward`, dy (input gradient) by
+   taps. A tile stays within some 256 KB; few images are cut further, into `least_tasks` tiles if possible. */
+marea_status marea_conv_window_open (marea_call *c, const marea_conv *g, bool backward, const marea_tensor *src,
+                                     int64_t least_tasks, marea_conv_window *w);
+/* Address of what output row 0 of the tile (unit 0 of phase rows) and column 0 read at offset (low, low). */
+const char *marea_conv_window_load (const marea_conv_window *w, int64_t image, int64_t tile, int worker);
+/* Rows of phase 0 in a tile. */
+static inline int64_t marea_conv_window_units (const marea_conv_window *w, int64_t tile) {
+  return MAREA_MIN(w->units, w->axis[0].most - tile * w->units);
+}
+
+/* ---- passes ---- */
+
+/* y := act(conv2d(x, weight) + bias), or with `backward` dx := act(conv2d_grad_input(dy, weight) + bias). */
+marea_status marea_conv_gather (marea_call *c, const marea_conv *g, bool backward, const marea_tensor *src,
+                                const marea_tensor *weight, const marea_tensor *bias, marea_activation act,
+                                double slope, marea_tensor *out);
+/* dw := the weight gradient for x and dy. */
+marea_status marea_conv_correlate (marea_call *c, const marea_conv *g, const marea_tensor *x,
+                                   const marea_tensor *dy, marea_tensor *dw);
+
+#endif

@@ -1,0 +1,173 @@
+/* SPDX-License-Identifier: MIT
+** create.c: tensors of given contents, without inputs: full, arange, linspace, eye. Their results are constants for
+** gradients. Values are worked out in double, which is exact for integers up to 2^53.
+*/
+#include <math.h>
+#include <string.h>
+
+#include "core.h"
+
+#define CREATE(op)                                                                                    \
+  .name = #op, .family = "create", .flags = MAREA_NO_GRAD, .shape = op##_shape, .forward = op##_forward
+#define DTYPE_ATTR {"dtype", MAREA_DTYPE, MAREA_F32, NULL, "dtype of the result"}
+
+#define LARGEST_COUNT 9007199254740992.0 /* 2^53 */
+
+static bool is_float (int64_t dtype) { return dtype == MAREA_F32 || dtype == MAREA_F64; }
+
+/* Can the dtype hold the value? Floats hold everything. */
+static marea_status check_value (marea_call *c, const char *name, double value, int64_t dtype) {
+  if (is_float(dtype)) return MAREA_OK;
+  const double low = dtype == MAREA_U8 ? 0 : -LARGEST_COUNT, high = dtype == MAREA_U8 ? 255 : LARGEST_COUNT;
+  if (value == floor(value) && value >= low && value <= high) return MAREA_OK;
+  return marea_reject(c, MAREA_EARG, "argument '%s': expected an integer in %.0f..%.0f for dtype %s, got %g", name, low,
+                      high, marea_dtype_name((marea_dtype)dtype), value);
+}
+
+static void put (marea_tensor *t, int64_t i, double value) {
+  void *data = marea_at(t);
+  switch (t->dtype) {
+    case MAREA_F32: ((float *)data)[i] = (float)value; return;
+    case MAREA_F64: ((double *)data)[i] = value; return;
+    case MAREA_I64: ((int64_t *)data)[i] = (int64_t)value; return;
+    default: ((uint8_t *)data)[i] = (uint8_t)value;
+  }
+}
+
+/* The shape rule of a vector of n elements. */
+static void vector_of (marea_call *c, int64_t n, int64_t dtype) {
+  marea_layout_set(&c->layout[0], (int)dtype, 1, &n);
+}
+
+/* ---- full -------------------------------------------------------------------------------------------- */
+
+static marea_status full_shape (marea_call *c) {
+  const marea_attr *shape = &c->attr[0];
+  MAREA_TRY(check_value(c, "value", c->attr[1].f, c->attr[2].i));
+  marea_layout_set(&c->layout[0], (int)c->attr[2].i, shape->n, shape->v);
+  return MAREA_OK;
+}
+
+/* The first element, copied over all others as a tensor of steps 0. */
+static marea_status full_forward (marea_call *c) {
+  marea_tensor *y = c->out[0];
+  const int64_t n = marea_count(y->rank, y->shape);
+  if (n == 0) return MAREA_OK;
+  put(y, 0, c->attr[1].f);
+  if (n == 1) return MAREA_OK;
+  if (c->attr[1].f == 0 && !signbit(c->attr[1].f)) {
+    memset(marea_at(y), 0, (size_t)n * marea_dtype_size((marea_dtype)y->dtype));
+    return MAREA_OK;
+  }
+  marea_tensor first = *y;
+  memset(first.stride, 0, sizeof first.stride);
+  marea_copy_strided(c->ctx, &first, y);
+  return MAREA_OK;
+}
+
+const marea_op marea_op_full = {
+  CREATE(full),
+  .attrs = {{"shape", MAREA_SIZES, MAREA_REQUIRED, NULL, "sizes; {} for a single number"},
+            {"value", MAREA_REAL, 0, NULL, "of every element"},
+            DTYPE_ATTR},
+  .sample = "return {}, {shape = g.shape(0, 4), value = g.int(0, 9), dtype = g.pick{'f32', 'f64', 'i64', 'u8'}}",
+  .doc = "full(shape, value, dtype): every element is `value`. Errors: a negative size; a value that an integer dtype "
+         "cannot hold.",
+};
+
+/* ---- arange ------------------------------------------------------------------------------------------ */
+
+/* floor((stop - start) / step) + 1 elements; a quotient that rounding left just below an integer counts as it. */
+static marea_status arange_shape (marea_call *c) {
+  const double start = c->attr[0].f, stop = c->attr[1].f, step = c->attr[2].f;
+  if (!isfinite(start) || !isfinite(stop) || !isfinite(step) || step == 0)
+    return marea_reject(c, MAREA_EARG, "expected finite start and stop and a step other than 0, got %g, %g, %g", start,
+                        stop, step);
+  const double steps = floor((stop - start) / step * (1 + 8 * 0x1p-52));
+  if (steps >= LARGEST_COUNT) return marea_reject(c, MAREA_EARG, "%g elements are too many", steps + 1);
+  const int64_t n = steps < 0 ? 0 : (int64_t)steps + 1;
+  if (n > 0) {
+    MAREA_TRY(check_value(c, "start", start, c->attr[3].i));
+    MAREA_TRY(check_value(c, "step", fabs(step), c->attr[3].i));
+    MAREA_TRY(check_value(c, "stop", start + step * steps, c->attr[3].i));
+  }
+  vector_of(c, n, c->attr[3].i);
+  return MAREA_OK;
+}
+
+static marea_status arange_forward (marea_call *c) {
+  for (int64_t i = 0; i < c->out[0]->shape[0]; i++) put(c->out[0], i, c->attr[0].f + c->attr[2].f * (double)i);
+  return MAREA_OK;
+}
+
+const marea_op marea_op_arange = {
+  CREATE(arange),
+  .attrs = {{"start", MAREA_REAL, MAREA_REQUIRED, NULL, "first value"},
+            {"stop", MAREA_REAL, MAREA_REQUIRED, NULL, "limit, included"},
+            {"step", MAREA_REAL, 1, NULL, "difference of neighbours, may be negative"},
+            DTYPE_ATTR},
+  .sample = "return {}, {start = g.int(-3, 3), stop = g.int(-5, 9), step = g.pick{1, 2, 0.5, -1}}",
+  .doc = "arange(start, stop, step, dtype) = {start, start + step, ...}, shape (n), `stop` included as in Lua's for "
+         "loop; empty when stop lies on the other side of start. Elements are start + i step, so rounding does not add "
+         "up; where the number of elements matters, linspace states it. Errors: step 0; values an integer dtype cannot "
+         "hold.",
+};
+
+/* ---- linspace ---------------------------------------------------------------------------------------- */
+
+static marea_status linspace_shape (marea_call *c) {
+  const int64_t n = c->attr[2].i, dtype = c->attr[3].i;
+  if (n < 0) return marea_reject(c, MAREA_EARG, "argument 'n': expected at least 0 elements, got %lld", (long long)n);
+  if (!is_float(dtype))
+    return marea_reject(c, MAREA_EARG, "argument 'dtype': expected f32 or f64, got %s",
+                        marea_dtype_name((marea_dtype)dtype));
+  vector_of(c, n, dtype);
+  return MAREA_OK;
+}
+
+/* From both ends, so that both are exact and the values symmetric. */
+static marea_status linspace_forward (marea_call *c) {
+  const double start = c->attr[0].f, stop = c->attr[1].f;
+  const int64_t n = c->out[0]->shape[0];
+  const double step = n > 1 ? (stop - start) / (double)(n - 1) : 0;
+  for (int64_t i = 0; i < n; i++) {
+    const double value = i < (n + 1) / 2 ? start + step * (double)i : stop - step * (double)(n - 1 - i);
+    put(c->out[0], i, value);
+  }
+  return MAREA_OK;
+}
+
+const marea_op marea_op_linspace = {
+  CREATE(linspace),
+  .attrs = {{"start", MAREA_REAL, MAREA_REQUIRED, NULL, "first value"},
+            {"stop", MAREA_REAL, MAREA_REQUIRED, NULL, "last value"},
+            {"n", MAREA_INT, MAREA_REQUIRED, NULL, "number of values"},
+            DTYPE_ATTR},
+  .sample = "return {}, {start = g.real(-3, 3), stop = g.real(-3, 3), n = g.int(0, 9)}",
+  .doc = "linspace(start, stop, n, dtype): n values at equal distances, shape (n), both ends exact; n = 1 gives start. "
+         "dtype f32 or f64. Error: n < 0.",
+};
+
+/* ---- eye --------------------------------------------------------------------------------------------- */
+
+static marea_status eye_shape (marea_call *c) {
+  const int64_t n = c->attr[0].i, sizes[] = {n, n};
+  if (n < 0) return marea_reject(c, MAREA_EARG, "argument 'n': expected a size of at least 0, got %lld", (long long)n);
+  marea_layout_set(&c->layout[0], (int)c->attr[1].i, 2, sizes);
+  return MAREA_OK;
+}
+
+static marea_status eye_forward (marea_call *c) {
+  marea_tensor *y = c->out[0];
+  const int64_t n = y->shape[0];
+  memset(marea_at(y), 0, (size_t)(n * n) * marea_dtype_size((marea_dtype)y->dtype));
+  for (int64_t i = 0; i < n; i++) put(y, i * (n + 1), 1);
+  return MAREA_OK;
+}
+
+const marea_op marea_op_eye = {
+  CREATE(eye),
+  .attrs = {{"n", MAREA_INT, MAREA_REQUIRED, NULL, "rows and columns"}, DTYPE_ATTR},
+  .sample = "return {}, {n = g.int(0, 6), dtype = g.pick{'f32', 'f64', 'i64', 'u8'}}",
+  .doc = "eye(n, dtype): the identity matrix, shape (n, n). Error: n < 0.",
+};

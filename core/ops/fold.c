@@ -1,0 +1,262 @@
+/* SPDX-License-Identifier: MIT
+** fold.c: reductions of (outer, count, inner) arrays to (outer, inner), in parallel, near memory speed.
+**
+** The folded range is cut into fixed chunks and the inner one into fixed tiles; each chunk of a tile is a unit of
+** work that leaves partial results in double, and the partials are added in order. So neither the number of threads
+** nor their timing changes a bit. With inner = 1 the kernels run along rows; otherwise whole rows are folded into a
+** row of accumulators, a few hundred at a time in the tensor's dtype and then in double, so that the error does not
+** grow with the number of rows.
+*/
+#include "fold.h"
+
+#include <math.h>
+#include <string.h>
+
+#define TILE 512 /* columns of a unit */
+#define DEEP 256 /* rows that are folded in the tensor's dtype */
+#define PIECE 1024 /* elements of a buffer between two kernels */
+
+typedef struct fold_job {
+  const marea_kernels *k;
+  marea_folding f;
+  marea_fold_kind kind;
+  const double *shift;
+  double divisor;
+  int out_dtype;
+  void *out;
+  double *partial;              /* (outer, chunks, inner); NULL when there is one chunk */
+  int64_t chunk, chunks;        /* rows of a chunk, chunks */
+  int64_t tiles, units, units_per_block;
+} fold_job;
+
+static size_t real_size (int dtype) { return dtype == MAREA_F32 ? sizeof(float) : sizeof(double); }
+
+static void store (int dtype, void *out, int64_t i, double value) {
+  if (dtype == MAREA_F32) ((float *)out)[i] = (float)value;
+  else ((double *)out)[i] = value;
+}
+
+static double load (int dtype, const void *x, int64_t i) {
+  return dtype == MAREA_F32 ? (double)((const float *)x)[i] : ((const double *)x)[i];
+}
+
+static double combine (marea_fold_kind kind, double a, double b) {
+  if (kind == MAREA_FOLD_MAX) return a > b || a != a ? a : b;
+  if (kind == MAREA_FOLD_MIN) return a < b || a != a ? a : b;
+  return a + b;
+}
+
+/* ---- rows: inner = 1 ---- */
+
+static double row_squares (const marea_kernels *k, int dtype, int64_t n, const char *x, double shift) {
+  double buffer[PIECE], mean, total = 0;
+  store(dtype, &mean, 0, shift);
+  for (int64_t i = 0; i < n; i += PIECE) {
+    const size_t part = (size_t)MAREA_MIN(PIECE, n - i);
+    k->squared_difference(part, x + (size_t)i * real_size(dtype), 1, &mean, 0, buffer, NULL);
+    total += k->sum(part, buffer);
+  }
+  return total;
+}
+
+static double fold_row (const fold_job *j, int64_t n, const char *x, double shift) {
+  switch (j->kind) {
+    case MAREA_FOLD_MAX: return j->k->max((size_t)n, x);
+    case MAREA_FOLD_MIN: return j->k->min((size_t)n, x);
+    case MAREA_FOLD_SQUARES: return row_squares(j->k, j->f.dtype, n, x, shift);
+    case MAREA_FOLD_EXPS: return j->k->exp_sum((size_t)n, shift, x, NULL);
+    default: return j->k->sum((size_t)n, x);
+  }
+}
+
+/* ---- columns: inner > 1 ---- */
+
+/* acc[w] := fold of n >= 1 rows, `step` bytes apart; shift[w] in the tensor's dtype. */
+static void fold_rows (const fold_job *j, int64_t n, size_t w, size_t step, const char *x, const void *shift, void *acc) {
+  const marea_kernels *k = j->k;
+  double buffer[TILE];
+  if (j->kind == MAREA_FOLD_MAX || j->kind == MAREA_FOLD_MIN) {
+    marea_binary_kernel *pick = j->kind == MAREA_FOLD_MAX ? k->maximum : k->minimum;
+    memcpy(acc, x, w * real_size(j->f.dtype));
+    for (int64_t r = 1; r < n; r++) pick(w, acc, 1, x + (size_t)r * step, 1, acc, NULL);
+    return;
+  }
+  memset(acc, 0, w * real_size(j->f.dtype));
+  if (j->kind == MAREA_FOLD_SUM) {
+    k->add_rows((size_t)n, w, step / real_size(j->f.dtype), x, acc);
+    return;
+  }
+  for (int64_t r = 0; r < n; r++, x += step) {
+    if (j->kind == MAREA_FOLD_SQUARES) {
+      k->squared_difference(w, x, 1, shift, 1, buffer, NULL);
+    } else {
+      k->sub(w, x, 1, shift, 1, buffer, NULL);
+      k->exp(w, buffer, buffer, NULL);
+    }
+    k->add(w, acc, 1, buffer, 1, acc, NULL);
+  }
+}
+
+/* total[w] := fold of rows [r0, r1) of tile columns from `first` on */
+static void fold_tile (const fold_job *j, int64_t o, int64_t r0, int64_t r1, int64_t first, int64_t w, double *total) {
+  const int dtype = j->f.dtype;
+  const size_t size = real_size(dtype), step = (size_t)j->f.inner * size;
+  double acc[TILE], shift[TILE];
+  const char *x = (const char *)j->f.x + (size_t)((o * j->f.count + r0) * j->f.inner + first) * size;
+  for (int64_t i = 0; j->shift && i < w; i++) store(dtype, shift, i, j->shift[o * j->f.inner + first + i]);
+  for (int64_t r = r0; r < r1; r += DEEP, x += DEEP * step) {
+    fold_rows(j, MAREA_MIN(DEEP, r1 - r), (size_t)w, step, x, shift, acc);
+    for (int64_t i = 0; i < w; i++) {
+      const double value = load(dtype, acc, i);
+      total[i] = r == r0 ? value : combine(j->kind, total[i], value);
+    }
+  }
+}
+
+/* ---- units ---- */
+
+static void run_unit (const fold_job *j, int64_t unit) {
+  const int64_t inner = j->f.inner;
+  const int64_t first = unit % j->tiles * TILE, w = MAREA_MIN(TILE, inner - first);
+  const int64_t chunk = unit / j->tiles % j->chunks, o = unit / j->tiles / j->chunks;
+  const int64_t r0 = chunk * j->chunk, r1 = MAREA_MIN(r0 + j->chunk, j->f.count);
+  double total[TILE];
+  if (inner == 1) {
+    const char *x = (const char *)j->f.x + (size_t)(o * j->f.count + r0) * real_size(j->f.dtype);
+    total[0] = fold_row(j, r1 - r0, x, j->shift ? j->shift[o] : 0);
+  } else {
+    fold_tile(j, o, r0, r1, first, w, total);
+  }
+  if (j->partial) {
+    memcpy(j->partial + (o * j->chunks + chunk) * inner + first, total, (size_t)w * sizeof(double));
+    return;
+  }
+  for (int64_t i = 0; i < w; i++) store(j->out_dtype, j->out, o * inner + first + i, total[i] / j->divisor);
+}
+
+static void run_block (void *arg, int64_t block, int worker) {
+  (void)worker;
+  const fold_job *j = arg;
+  const int64_t end = MAREA_MIN((block + 1) * j->units_per_block, j->units);
+  for (int64_t unit = block * j->units_per_block; unit < end; unit++) run_unit(j, unit);
+}
+
+static void join_chunks (const fold_job *j) {
+  const int64_t inner = j->f.inner;
+  for (int64_t o = 0; o < j->f.outer; o++) {
+    for (int64_t i = 0; i < inner; i++) {
+      const double *partial = j->partial + o * j->chunks * inner + i;
+      double total = partial[0];
+      for (int64_t chunk = 1; chunk < j->chunks; chunk++) total = combine(j->kind, total, partial[chunk * inner]);
+      store(j->out_dtype, j->out, o * inner + i, total / j->divisor);
+    }
+  }
+}
+
+/* Rows of a chunk: a block of elements, but no fewer than DEEP rows, so that partials stay few. */
+static int64_t chunk_rows (const marea_folding *f) {
+  if (f->inner == 1) return MAREA_BLOCK;
+  return MAREA_MAX(DEEP, MAREA_BLOCK / MAREA_MIN(f->inner, TILE));
+}
+
+marea_status marea_fold (marea_call *c, const marea_folding *f, marea_fold_kind kind, const double *shift,
+                         double divisor, int out_dtype, void *out) {
+  fold_job j = {.k = c->ctx->kernels[f->dtype], .f = *f, .kind = kind, .shift = shift, .divisor = divisor,
+                .out_dtype = out_dtype, .out = out, .chunk = chunk_rows(f)};
+  if (f->outer * f->inner == 0) return MAREA_OK;
+  if (f->count == 0) {
+    memset(out, 0, (size_t)(f->outer * f->inner) * real_size(out_dtype));
+    return MAREA_OK;
+  }
+  j.chunks = (f->count + j.chunk - 1) / j.chunk;
+  j.tiles = (f->inner + TILE - 1) / TILE;
+  j.units = f->outer * j.chunks * j.tiles;
+  j.units_per_block = MAREA_MAX(1, MAREA_BLOCK / (MAREA_MIN(j.chunk, f->count) * MAREA_MIN(TILE, f->inner)));
+  if (j.chunks > 1) MAREA_SCRATCH(c, j.partial, (size_t)(f->outer * j.chunks * f->inner) * sizeof(double));
+  const int64_t blocks = (j.units + j.units_per_block - 1) / j.units_per_block;
+  if (blocks == 1) run_block(&j, 0, 0);
+  else marea_parallel(c->ctx, blocks, run_block, &j);
+  if (j.partial) join_chunks(&j);
+  return MAREA_OK;
+}
+
+/* ---- integers ---- */
+
+static int64_t int_at (const marea_folding *f, int64_t i) {
+  return f->dtype == MAREA_I64 ? ((const int64_t *)f->x)[i] : ((const uint8_t *)f->x)[i];
+}
+
+static int64_t combine_ints (marea_fold_kind kind, int64_t a, int64_t b) {
+  if (kind == MAREA_FOLD_MAX) return MAREA_MAX(a, b);
+  if (kind == MAREA_FOLD_MIN) return MAREA_MIN(a, b);
+  return (int64_t)((uint64_t)a + (uint64_t)b); /* wraps around */
+}
+
+void marea_fold_ints (const marea_folding *f, marea_fold_kind kind, int out_dtype, void *out) {
+  for (int64_t i = 0; i < f->outer * f->inner; i++) {
+    const int64_t first = i / f->inner * f->count * f->inner + i % f->inner;
+    int64_t total = f->count > 0 ? int_at(f, first) : 0;
+    for (int64_t r = 1; r < f->count; r++) total = combine_ints(kind, total, int_at(f, first + r * f->inner));
+    if (out_dtype == MAREA_I64) ((int64_t *)out)[i] = total;
+    else if (out_dtype == MAREA_U8) ((uint8_t *)out)[i] = (uint8_t)total;
+    else store(out_dtype, out, i, (double)total);
+  }
+}
+
+/* ---- the view ---- */
+
+/* Are the folded dimensions neighbours, sizes of 1 aside? Then f is a view of t. */
+static bool view_of (const marea_tensor *t, const bool *set, marea_folding *f) {
+  f->outer = f->count = f->inner = 1;
+  bool found = false;
+  for (int d = 0; d < t->rank; d++) {
+    if (t->shape[d] == 1) continue;
+    if (set[d]) {
+      if (found && f->inner != 1) return false;
+      f->count *= t->shape[d];
+      found = true;
+    } else if (found) {
+      f->inner *= t->shape[d];
+    } else {
+      f->outer *= t->shape[d];
+    }
+  }
+  if (!found) { /* nothing to fold: one row */
+    f->inner = f->outer;
+    f->outer = 1;
+  }
+  return true;
+}
+
+/* t with its folded dimensions last; owns nothing. */
+static marea_tensor folded_last (const marea_tensor *t, const bool *set) {
+  marea_tensor order = *t;
+  int n = 0;
+  for (int last = 0; last < 2; last++) {
+    for (int d = 0; d < t->rank; d++) {
+      if (set[d] != (last == 1)) continue;
+      order.shape[n] = t->shape[d];
+      order.stride[n++] = t->stride[d];
+    }
+  }
+  return order;
+}
+
+marea_status marea_fold_over (marea_call *c, const marea_tensor *t, const bool *set, marea_folding *f) {
+  f->dtype = t->dtype;
+  f->x = marea_at(t);
+  if (view_of(t, set, f)) return MAREA_OK;
+  f->outer = f->count = f->inner = 1;
+  for (int d = 0; d < t->rank; d++) *(set[d] ? &f->count : &f->outer) *= t->shape[d];
+  const marea_tensor order = folded_last(t, set);
+  marea_tensor copy = order;
+  marea_storage memory = {.ctx = c->ctx};
+  const size_t bytes = (size_t)(f->outer * f->count) * marea_dtype_size((marea_dtype)t->dtype);
+  MAREA_SCRATCH(c, memory.data, bytes);
+  copy.storage = &memory;
+  copy.offset = 0;
+  marea_row_major(copy.rank, copy.shape, copy.stride);
+  marea_copy_strided(c->ctx, &order, &copy);
+  f->x = memory.data;
+  return MAREA_OK;
+}

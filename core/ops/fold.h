@@ -1,0 +1,36 @@
+/* SPDX-License-Identifier: MIT
+** fold.h: one pass over a tensor that leaves one number for each group of elements: the work behind reductions.
+*/
+#ifndef MAREA_FOLD_H
+#define MAREA_FOLD_H
+
+#include "core.h"
+
+/* Elements as (outer, count, inner), row-major; `count` is what is folded away. */
+typedef struct marea_folding {
+  const void *x;
+  int dtype;
+  int64_t outer, count, inner;
+} marea_folding;
+
+typedef enum marea_fold_kind {
+  MAREA_FOLD_SUM,
+  MAREA_FOLD_MAX,     /* NaN where there is one */
+  MAREA_FOLD_MIN,
+  MAREA_FOLD_SQUARES, /* sum of (x - shift)^2 */
+  MAREA_FOLD_EXPS     /* sum of exp(x - shift) */
+} marea_fold_kind;
+
+/* f := the values of `t`, contiguous at `x`, with the dimensions of set[] folded. Where these are not neighbours, or
+   there is no such view, a copy with the folded dimensions last is made in scratch memory. */
+marea_status marea_fold_over (marea_call *c, const marea_tensor *t, const bool *set, marea_folding *f);
+
+/* out[outer * inner] := fold / divisor, as real numbers of out_dtype. shift [outer * inner] as the kind needs it.
+   x is f32 or f64. The bits of the result depend on the shape only. */
+marea_status marea_fold (marea_call *c, const marea_folding *f, marea_fold_kind kind, const double *shift,
+                         double divisor, int out_dtype, void *out);
+
+/* The same for i64 and u8, exact: SUM, MAX and MIN. */
+void marea_fold_ints (const marea_folding *f, marea_fold_kind kind, int out_dtype, void *out);
+
+#endif

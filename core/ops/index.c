@@ -1,0 +1,441 @@
+/* SPDX-License-Identifier: MIT
+** index.c: values picked and added by position. Positions are read once, in order, into 0-based scratch memory;
+** the first one out of range is reported in the user's base before anything is written, so the loops behind
+** cannot fail. Sums at equal positions are made in the order of the index, whatever the threads.
+*/
+#include "vjp.h"
+
+/* ---- helpers ---- */
+
+/* *out := the 0-based positions in in[input], each in 0..limit-1. */
+static marea_status read_positions (marea_call *c, int input, int64_t limit, int64_t **out) {
+  const marea_tensor *t = c->in[input];
+  const int64_t n = marea_count(t->rank, t->shape), base = c->ctx->config.index_base;
+  const void *from = marea_at(t);
+  int64_t *position;
+  MAREA_SCRATCH(c, position, (size_t)MAREA_MAX(n, 1) * sizeof *position);
+  for (int64_t i = 0; i < n; i++) {
+    const int64_t value = t->dtype == MAREA_U8 ? ((const uint8_t *)from)[i] : ((const int64_t *)from)[i];
+    if (value < base || value - base >= limit)
+      return marea_reject(c, MAREA_EARG, "argument '%s': element %lld of %s is %lld, expected %lld to %lld",
+                          c->op->inputs[input].name, (long long)(i + base), marea_tensor_text(t).s,
+                          (long long)value, (long long)base, (long long)(limit - 1 + base));
+    position[i] = value - base;
+  }
+  *out = position;
+  return MAREA_OK;
+}
+
+/* A tensor seen from one of its dimensions: (before, size, after), with x at [a][i][b]. */
+typedef struct axis {
+  int64_t before, size, after;
+} axis;
+
+static axis axis_of (const marea_tensor *t, int dim) {
+  return (axis){marea_count(dim, t->shape), t->shape[dim], marea_count(t->rank - dim - 1, t->shape + dim + 1)};
+}
+
+static marea_status zeros_like (const marea_tensor *t, marea_tensor **out) {
+  return marea_zeros(t->ctx, (marea_dtype)t->dtype, t->rank, t->shape, out);
+}
+
+/* ---- index_select ---- */
+
+enum { SELECT_DIM, SELECT_DTYPE, SELECT_SCALE }; /* ORDER of its attributes */
+
+/* shape := x's shape with the index's shape in place of dimension dim */
+static marea_status selected_shape (marea_call *c, int dim, int64_t *shape, int *rank) {
+  const marea_tensor *x = c->in[0], *index = c->in[1];
+  *rank = x->rank - 1 + index->rank;
+  if (*rank > MAREA_MAX_RANK)
+    return marea_reject(c, MAREA_ESHAPE, "%s by %s gives %d dimensions, at most %d are possible",
+                        marea_tensor_text(x).s, marea_tensor_text(index).s, *rank, MAREA_MAX_RANK);
+  int n = 0;
+  for (int d = 0; d < dim; d++) shape[n++] = x->shape[d];
+  for (int d = 0; d < index->rank; d++) shape[n++] = index->shape[d];
+  for (int d = dim + 1; d < x->rank; d++) shape[n++] = x->shape[d];
+  return MAREA_OK;
+}
+
+static marea_status index_select_shape (marea_call *c) {
+  int64_t shape[MAREA_MAX_RANK];
+  int rank;
+  const int given = (int)c->attr[SELECT_DTYPE].i, from = c->in[0]->dtype, to = given < 0 ? from : given;
+  MAREA_TRY(marea_want_dtype(c, 1, MAREA_INTS));
+  MAREA_TRY(marea_resolve_dim(c, SELECT_DIM, c->in[0]->rank));
+  if ((to != from || c->attr[SELECT_SCALE].f != 1) && to != MAREA_F32 && to != MAREA_F64)
+    return marea_reject(c, MAREA_EARG, "%s to %s with scale %g: only f32 and f64 results can be converted or scaled",
+                        marea_dtype_name((marea_dtype)from), marea_dtype_name((marea_dtype)to),
+                        c->attr[SELECT_SCALE].f);
+  c->attr[SELECT_DTYPE] = marea_attr_int(to);
+  MAREA_TRY(selected_shape(c, (int)c->attr[SELECT_DIM].i, shape, &rank));
+  marea_layout_set(&c->layout[0], to, rank, shape);
+  return MAREA_OK;
+}
+
+typedef struct selection {
+  const int64_t *position;
+  axis from;
+  int64_t n, rows_per_block; /* rows are (before, n) runs of `after` elements */
+  int from_dtype, to_dtype;
+  double scale;
+  const char *x;
+  char *y;
+} selection;
+
+#define CONVERT_RUN(from, to)                                                                    \
+  for (int64_t i = 0; i < n; i++) ((to *)y)[i] = (to)((double)((const from *)x)[i] * scale);     \
+  break
+
+/* y := x * scale, in double, rounded once */
+static void convert_run (int64_t n, int from, const void *x, int to, void *y, double scale) {
+  switch (to == MAREA_F64 ? from : MAREA_DTYPES + from) {
+    case MAREA_F32: CONVERT_RUN(float, double);
+    case MAREA_F64: CONVERT_RUN(double, double);
+    case MAREA_I64: CONVERT_RUN(int64_t, double);
+    case MAREA_U8: CONVERT_RUN(uint8_t, double);
+    case MAREA_DTYPES + MAREA_F32: CONVERT_RUN(float, float);
+    case MAREA_DTYPES + MAREA_F64: CONVERT_RUN(double, float);
+    case MAREA_DTYPES + MAREA_I64: CONVERT_RUN(int64_t, float);
+    default: CONVERT_RUN(uint8_t, float);
+  }
+}
+
+static void select_rows (void *arg, int64_t block, int worker) {
+  const selection *s = arg;
+  const size_t in = marea_dtype_size((marea_dtype)s->from_dtype), out = marea_dtype_size((marea_dtype)s->to_dtype);
+  const size_t after = (size_t)s->from.after;
+  const int64_t end = MAREA_MIN((block + 1) * s->rows_per_block, s->from.before * s->n);
+  const bool as_is = s->from_dtype == s->to_dtype && s->scale == 1;
+  (void)worker;
+  for (int64_t r = block * s->rows_per_block; r < end; r++) {
+    const int64_t row = r / s->n * s->from.size + s->position[r % s->n];
+    const char *x = s->x + (size_t)row * after * in;
+    char *y = s->y + (size_t)r * after * out;
+    if (as_is) memcpy(y, x, after * in);
+    else convert_run(s->from.after, s->from_dtype, x, s->to_dtype, y, s->scale);
+  }
+}
+
+static marea_status index_select_forward (marea_call *c) {
+  const marea_tensor *x = c->in[0], *out = c->out[0];
+  int64_t *position;
+  const axis from = axis_of(x, (int)c->attr[SELECT_DIM].i);
+  MAREA_TRY(read_positions(c, 1, from.size, &position));
+  if (marea_count(out->rank, out->shape) == 0) return MAREA_OK;
+  selection s = {.position = position, .from = from, .n = marea_count(c->in[1]->rank, c->in[1]->shape),
+                 .rows_per_block = MAREA_MAX(1, MAREA_BLOCK / from.after), .from_dtype = x->dtype,
+                 .to_dtype = out->dtype, .scale = c->attr[SELECT_SCALE].f, .x = marea_at(x), .y = marea_at(out)};
+  marea_parallel(c->ctx, (from.before * s.n - 1) / s.rows_per_block + 1, select_rows, &s);
+  return MAREA_OK;
+}
+
+static marea_status index_select_vjp (marea_vjp *v) {
+  marea_tensor *dy = v->dout[0];
+  MAREA_OWN scaled = NULL;
+  MAREA_OWN cast = NULL;
+  MAREA_OWN zeros = NULL;
+  if (!v->need[0]) return MAREA_OK;
+  if (v->attr[SELECT_SCALE].f != 1) {
+    MAREA_TRY(marea_run_number(v->ctx, &marea_op_mul, &scaled, dy, v->attr[SELECT_SCALE].f));
+    dy = scaled;
+  }
+  if (dy->dtype != v->in[0]->dtype) {
+    marea_attr dtype = marea_attr_int(v->in[0]->dtype);
+    MAREA_TRY(marea_run_with(v->ctx, &marea_op_cast, &dtype, &cast, 1, dy));
+    dy = cast;
+  }
+  MAREA_TRY(zeros_like(v->in[0], &zeros));
+  return marea_run_with(v->ctx, &marea_op_index_add, v->attr, &v->din[0], 3, zeros, v->in[1], dy);
+}
+
+const marea_op marea_op_index_select = {
+  .name = "index_select", .family = "index",
+  .doc = "Picks elements of a dimension: y[.., i, ..] = scale * x[.., index[i], ..]. index: i64 or u8 of any shape, "
+         "which takes the dimension's place (NumPy's take); an embedding is index_select(weight, index). With dtype "
+         "(f32 or f64), rows are converted on the way: u8 images become f32 in one pass. Gradient: index_add of dy to "
+         "zeros. Error: a position out of range, the first one is named.",
+  .inputs = {{"x", "(any shape)"}, {"index", "(any shape) positions in dim"}},
+  .attrs = {{"dim", MAREA_DIM, 0, NULL, "the dimension to pick from"},
+            {"dtype", MAREA_DTYPE, -1, NULL, "of the result; left out: x's"},
+            {"scale", MAREA_REAL, 1, NULL, "factor on every element"}},
+  .dtypes = MAREA_ANY, .saves_in = 2,
+  .shape = index_select_shape, .forward = index_select_forward, .vjp = index_select_vjp,
+  .sample = "local s = g.shape(1, 3)\nlocal dim = g.int(1, #s)\ns[dim] = g.int(1, 5)\n"
+            "return {g.tensor(s), g.index(g.shape(0, 2), s[dim])}, {dim = dim, scale = g.pick{1, 0.5}}",
+};
+
+/* ---- index_add ---- */
+
+static marea_status index_add_shape (marea_call *c) {
+  const marea_tensor *x = c->in[0], *src = c->in[2];
+  int64_t shape[MAREA_MAX_RANK];
+  int rank;
+  MAREA_TRY(marea_want_dtype(c, 1, MAREA_INTS));
+  MAREA_TRY(marea_want_dtype(c, 2, 1 << x->dtype));
+  MAREA_TRY(marea_resolve_dim(c, 0, x->rank));
+  MAREA_TRY(selected_shape(c, (int)c->attr[0].i, shape, &rank));
+  if (src->rank != rank || memcmp(src->shape, shape, sizeof *shape * (size_t)rank) != 0)
+    return marea_reject(c, MAREA_ESHAPE, "argument 'src': expected %s (x %s with the index's shape %s at the dimension), "
+                        "got %s", marea_shape_text(rank, shape).s, marea_tensor_text(x).s,
+                        marea_tensor_text(c->in[1]).s, marea_tensor_text(src).s);
+  marea_layout_like(&c->layout[0], x);
+  return MAREA_OK;
+}
+
+typedef struct addition {
+  const marea_kernels *kernels;
+  const int64_t *position;
+  axis to;
+  int64_t n, parts; /* entries of the index; ranges that each of the `before` planes is cut into */
+  size_t size;
+  const char *x, *src;
+  char *y;
+} addition;
+
+/* One range of rows of one plane: every block walks the whole index and takes what falls into its range. */
+static void add_rows (void *arg, int64_t block, int worker) {
+  const addition *s = arg;
+  const int64_t a = block / s->parts, part = block % s->parts;
+  const int64_t first = part * s->to.size / s->parts, end = (part + 1) * s->to.size / s->parts;
+  const size_t bytes = (size_t)s->to.after * s->size;
+  char *y = s->y + (size_t)(a * s->to.size) * bytes;
+  const char *src = s->src + (size_t)(a * s->n) * bytes;
+  (void)worker;
+  memcpy(y + (size_t)first * bytes, s->x + (size_t)(a * s->to.size + first) * bytes, (size_t)(end - first) * bytes);
+  for (int64_t i = 0; i < s->n; i++) {
+    const int64_t row = s->position[i];
+    if (row < first || row >= end) continue;
+    char *at = y + (size_t)row * bytes;
+    s->kernels->add((size_t)s->to.after, at, 1, src + (size_t)i * bytes, 1, at, NULL);
+  }
+}
+
+static marea_status index_add_forward (marea_call *c) {
+  const marea_tensor *x = c->in[0];
+  int64_t *position;
+  const axis to = axis_of(x, (int)c->attr[0].i);
+  MAREA_TRY(read_positions(c, 1, to.size, &position));
+  if (marea_count(x->rank, x->shape) == 0) return MAREA_OK;
+  addition s = {.kernels = c->ctx->kernels[x->dtype], .position = position, .to = to,
+                .n = marea_count(c->in[1]->rank, c->in[1]->shape), .size = marea_dtype_size((marea_dtype)x->dtype),
+                .x = marea_at(x), .src = marea_at(c->in[2]), .y = marea_at(c->out[0])};
+  s.parts = to.before >= 16 || to.size * to.after < MAREA_BLOCK ? 1 : MAREA_MIN(to.size, 16);
+  marea_parallel(c->ctx, to.before * s.parts, add_rows, &s);
+  return MAREA_OK;
+}
+
+static marea_status index_add_vjp (marea_vjp *v) {
+  if (v->need[0]) v->din[0] = marea_retain(v->dout[0]);
+  if (!v->need[2]) return MAREA_OK;
+  marea_attr a[] = {v->attr[0], marea_attr_int(-1), marea_attr_real(1)};
+  return marea_run_with(v->ctx, &marea_op_index_select, a, &v->din[2], 2, v->dout[0], v->in[1]);
+}
+
+const marea_op marea_op_index_add = {
+  .name = "index_add", .family = "index",
+  .doc = "x with src added at positions of a dimension: y[.., index[i], ..] += src[.., i, ..]; equal positions add up, "
+         "in order. index: i64 or u8 of any shape; src: x's shape with the index's in place of dim. Gradient: dy to x, "
+         "index_select(dy, index) to src. Error: a position out of range, the first one is named.",
+  .inputs = {{"x", "(any shape)"}, {"index", "(any shape) positions in dim"}, {"src", "(x's, the index's at dim)"}},
+  .attrs = {{"dim", MAREA_DIM, 0, NULL, "the dimension to add at"}},
+  .dtypes = MAREA_ANY, .saves_in = 2,
+  .shape = index_add_shape, .forward = index_add_forward, .vjp = index_add_vjp,
+  .sample = "local s, n = g.shape(1, 3), g.int(0, 4)\nlocal dim = g.int(1, #s)\ns[dim] = g.int(1, 5)\n"
+            "local t = table.move(s, 1, #s, 1, {})\nt[dim] = n\n"
+            "return {g.tensor(s), g.index({n}, s[dim]), g.tensor(t)}, {dim = dim}",
+};
+
+/* ---- gather, scatter_add ---- */
+
+/* Equal shapes but for dim? */
+static marea_status want_alike (marea_call *c, int input, int dim) {
+  const marea_tensor *x = c->in[0], *t = c->in[input];
+  bool alike = t->rank == x->rank;
+  for (int d = 0; alike && d < x->rank; d++) alike = d == dim || t->shape[d] == x->shape[d];
+  if (alike) return MAREA_OK;
+  return marea_reject(c, MAREA_ESHAPE, "argument '%s': %s and x %s may differ in dim %d only",
+                      c->op->inputs[input].name, marea_tensor_text(t).s, marea_tensor_text(x).s,
+                      dim + c->ctx->config.index_base);
+}
+
+static marea_status gather_shape (marea_call *c) {
+  MAREA_TRY(marea_want_dtype(c, 1, MAREA_INTS));
+  MAREA_TRY(marea_resolve_dim(c, 0, c->in[0]->rank));
+  MAREA_TRY(want_alike(c, 1, (int)c->attr[0].i));
+  marea_layout_set(&c->layout[0], c->in[0]->dtype, c->in[0]->rank, c->in[1]->shape);
+  return MAREA_OK;
+}
+
+typedef struct pick {
+  const marea_kernels *kernels;
+  const int64_t *position;
+  axis x;            /* the dimension that positions refer to */
+  int64_t n;         /* its size in the index */
+  int64_t rows_per_block, chunks; /* of gather; of scatter_add: parts of the `after` columns */
+  size_t size;
+  const char *from;
+  char *to;
+} pick;
+
+static void gather_rows (void *arg, int64_t block, int worker) {
+  const pick *p = arg;
+  const int64_t after = p->x.after, end = MAREA_MIN((block + 1) * p->rows_per_block, p->x.before * p->n);
+  (void)worker;
+  for (int64_t r = block * p->rows_per_block; r < end; r++) {
+    const int64_t plane = r / p->n * p->x.size;
+    for (int64_t b = 0, i = r * after; b < after; b++, i++) {
+      const int64_t j = (plane + p->position[i]) * after + b;
+      switch (p->size) {
+        case 1: ((uint8_t *)p->to)[i] = ((const uint8_t *)p->from)[j]; break;
+        case 4: ((uint32_t *)p->to)[i] = ((const uint32_t *)p->from)[j]; break;
+        default: ((uint64_t *)p->to)[i] = ((const uint64_t *)p->from)[j]; break;
+      }
+    }
+  }
+}
+
+static marea_status gather_forward (marea_call *c) {
+  const marea_tensor *x = c->in[0], *index = c->in[1];
+  const int dim = (int)c->attr[0].i;
+  pick p = {.x = axis_of(x, dim), .n = index->shape[dim], .size = marea_dtype_size((marea_dtype)x->dtype),
+            .from = marea_at(x), .to = marea_at(c->out[0])};
+  int64_t *position;
+  MAREA_TRY(read_positions(c, 1, p.x.size, &position));
+  if (marea_count(index->rank, index->shape) == 0) return MAREA_OK;
+  p.position = position;
+  p.rows_per_block = MAREA_MAX(1, MAREA_BLOCK / p.x.after);
+  marea_parallel(c->ctx, (p.x.before * p.n - 1) / p.rows_per_block + 1, gather_rows, &p);
+  return MAREA_OK;
+}
+
+static marea_status gather_vjp (marea_vjp *v) {
+  MAREA_OWN zeros = NULL;
+  if (!v->need[0]) return MAREA_OK;
+  MAREA_TRY(zeros_like(v->in[0], &zeros));
+  return marea_run_with(v->ctx, &marea_op_scatter_add, v->attr, &v->din[0], 3, zeros, v->in[1], v->dout[0]);
+}
+
+const marea_op marea_op_gather = {
+  .name = "gather", .family = "index",
+  .doc = "Picks single elements along a dimension: y[.., i, ..] = x[.., index[.., i, ..], ..]. index: i64 or u8, x's "
+         "shape but for dim; y: the index's shape. Gradient: scatter_add of dy to zeros. "
+         "Error: a position out of range, the first one is named.",
+  .inputs = {{"x", "(any shape)"}, {"index", "(x's but for dim) positions in dim"}},
+  .attrs = {{"dim", MAREA_DIM, MAREA_REQUIRED, NULL, "the dimension to pick from"}},
+  .dtypes = MAREA_ANY, .saves_in = 2,
+  .shape = gather_shape, .forward = gather_forward, .vjp = gather_vjp,
+  .sample = "local s = g.shape(1, 3)\nlocal dim = g.int(1, #s)\ns[dim] = g.int(1, 5)\n"
+            "local t = table.move(s, 1, #s, 1, {})\nt[dim] = g.int(0, 4)\n"
+            "return {g.tensor(s), g.index(t, s[dim])}, {dim = dim}",
+};
+
+static marea_status scatter_add_shape (marea_call *c) {
+  MAREA_TRY(marea_want_dtype(c, 1, MAREA_INTS));
+  MAREA_TRY(marea_want_dtype(c, 2, 1 << c->in[0]->dtype));
+  MAREA_TRY(marea_resolve_dim(c, 0, c->in[0]->rank));
+  MAREA_TRY(want_alike(c, 1, (int)c->attr[0].i));
+  MAREA_TRY(marea_want_shape(c, 2, c->in[1]));
+  marea_layout_like(&c->layout[0], c->in[0]);
+  return MAREA_OK;
+}
+
+#define SCATTER_COLUMNS 64 /* of one block */
+
+/* Some columns of one plane; `to` holds x already. */
+static void scatter_columns (void *arg, int64_t block, int worker) {
+  const pick *p = arg;
+  const int64_t a = block / p->chunks, after = p->x.after, first = block % p->chunks * SCATTER_COLUMNS;
+  const int64_t end = MAREA_MIN(first + SCATTER_COLUMNS, after);
+  (void)worker;
+  for (int64_t r = a * p->n; r < (a + 1) * p->n; r++) {
+    for (int64_t b = first; b < end; b++) {
+      const int64_t i = r * after + b;
+      char *to = p->to + (size_t)((a * p->x.size + p->position[i]) * after + b) * p->size;
+      p->kernels->add(1, to, 1, p->from + (size_t)i * p->size, 1, to, NULL);
+    }
+  }
+}
+
+static marea_status scatter_add_forward (marea_call *c) {
+  const marea_tensor *x = c->in[0], *index = c->in[1];
+  const int dim = (int)c->attr[0].i;
+  pick p = {.kernels = c->ctx->kernels[x->dtype], .x = axis_of(x, dim), .n = index->shape[dim],
+            .size = marea_dtype_size((marea_dtype)x->dtype), .from = marea_at(c->in[2]), .to = marea_at(c->out[0])};
+  int64_t *position;
+  MAREA_TRY(read_positions(c, 1, p.x.size, &position));
+  if (marea_count(x->rank, x->shape) == 0) return MAREA_OK;
+  marea_copy_strided(c->ctx, x, c->out[0]);
+  p.position = position;
+  p.chunks = (p.x.after - 1) / SCATTER_COLUMNS + 1;
+  marea_parallel(c->ctx, p.x.before * p.chunks, scatter_columns, &p);
+  return MAREA_OK;
+}
+
+static marea_status scatter_add_vjp (marea_vjp *v) {
+  if (v->need[0]) v->din[0] = marea_retain(v->dout[0]);
+  if (!v->need[2]) return MAREA_OK;
+  return marea_run_with(v->ctx, &marea_op_gather, v->attr, &v->din[2], 2, v->dout[0], v->in[1]);
+}
+
+const marea_op marea_op_scatter_add = {
+  .name = "scatter_add", .family = "index",
+  .doc = "x with single elements added along a dimension: y[.., index[.., i, ..], ..] += src[.., i, ..]; equal "
+         "positions add up, in order. index: i64 or u8, x's shape but for dim; src: the index's shape. Gradient: dy to "
+         "x, gather(dy, index) to src. Error: a position out of range, the first one is named.",
+  .inputs = {{"x", "(any shape)"}, {"index", "(x's but for dim) positions in dim"}, {"src", "(the index's)"}},
+  .attrs = {{"dim", MAREA_DIM, MAREA_REQUIRED, NULL, "the dimension to add at"}},
+  .dtypes = MAREA_ANY, .saves_in = 2,
+  .shape = scatter_add_shape, .forward = scatter_add_forward, .vjp = scatter_add_vjp,
+  .sample = "local s = g.shape(1, 3)\nlocal dim = g.int(1, #s)\ns[dim] = g.int(1, 5)\n"
+            "local t = table.move(s, 1, #s, 1, {})\nt[dim] = g.int(0, 4)\n"
+            "return {g.tensor(s), g.index(t, s[dim]), g.tensor(t)}, {dim = dim}",
+};
+
+/* ---- one_hot ---- */
+
+static marea_status one_hot_shape (marea_call *c) {
+  const marea_tensor *index = c->in[0];
+  int64_t shape[MAREA_MAX_RANK];
+  if (index->rank == MAREA_MAX_RANK)
+    return marea_reject(c, MAREA_ESHAPE, "%s has %d dimensions already", marea_tensor_text(index).s, MAREA_MAX_RANK);
+  if (c->attr[0].i < 0)
+    return marea_reject(c, MAREA_EARG, "argument 'classes': expected 0 or more, got %lld", (long long)c->attr[0].i);
+  memcpy(shape, index->shape, sizeof *shape * (size_t)index->rank);
+  shape[index->rank] = c->attr[0].i;
+  if (c->attr[1].i < 0) c->attr[1].i = MAREA_F32;
+  marea_layout_set(&c->layout[0], (int)c->attr[1].i, index->rank + 1, shape);
+  return MAREA_OK;
+}
+
+static marea_status one_hot_forward (marea_call *c) {
+  const int64_t n = marea_count(c->in[0]->rank, c->in[0]->shape), classes = c->attr[0].i;
+  const size_t size = marea_dtype_size((marea_dtype)c->out[0]->dtype);
+  int64_t *position;
+  void *y = marea_at(c->out[0]);
+  MAREA_TRY(read_positions(c, 0, classes, &position));
+  if (n == 0) return MAREA_OK;
+  memset(y, 0, (size_t)(n * classes) * size);
+  for (int64_t i = 0; i < n; i++) {
+    const int64_t at = i * classes + position[i];
+    switch (c->out[0]->dtype) {
+      case MAREA_F32: ((float *)y)[at] = 1; break;
+      case MAREA_F64: ((double *)y)[at] = 1; break;
+      case MAREA_I64: ((int64_t *)y)[at] = 1; break;
+      default: ((uint8_t *)y)[at] = 1; break;
+    }
+  }
+  return MAREA_OK;
+}
+
+const marea_op marea_op_one_hot = {
+  .name = "one_hot", .family = "index",
+  .doc = "y[.., c] = 1 where index is class c, else 0. index: i64 or u8 of any shape; y: that shape and classes. "
+         "No gradient. Error: a class out of range, the first one is named.",
+  .inputs = {{"index", "(any shape)"}},
+  .attrs = {{"classes", MAREA_INT, MAREA_REQUIRED, NULL, "number of classes"},
+            {"dtype", MAREA_DTYPE, MAREA_F32, NULL, "of the result"}},
+  .flags = MAREA_NO_GRAD, .dtypes = MAREA_INTS,
+  .shape = one_hot_shape, .forward = one_hot_forward,
+  .sample = "local n = g.int(1, 5)\nreturn {g.index(g.shape(0, 3), n)}, {classes = n}",
+};

@@ -1,0 +1,246 @@
+/* SPDX-License-Identifier: MIT
+** optim.c: steps of optimizers. They change their inputs in place, are never recorded and never interrupted, so
+** that a parameter is updated as a whole or not at all. Each one is a single pass over memory.
+*/
+#include <math.h>
+
+#include "vjp.h"
+
+/* ---- what the steps share ---- */
+
+typedef struct update {
+  const marea_kernels *kernels;
+  size_t size;
+  int64_t n;
+  char *in[4]; /* p, g and up to two states; NULL: not there */
+  double a[8]; /* the kernel's numbers, ORDER as in its operator below */
+} update;
+
+/* All inputs in p's shape and dtype. */
+static marea_status check_alike (marea_call *c) {
+  for (int i = 1; i < c->n_in; i++) {
+    if (!c->in[i]) continue;
+    MAREA_TRY(marea_want_dtype(c, i, 1 << c->in[0]->dtype));
+    MAREA_TRY(marea_want_shape(c, i, c->in[0]));
+  }
+  return MAREA_OK;
+}
+
+static marea_status want_range (marea_call *c, int attr, double low, double high) {
+  const double f = c->attr[attr].f;
+  if (f >= low && f <= high) return MAREA_OK;
+  return marea_reject(c, MAREA_EARG, "argument '%s': expected %g to %g, got %g", c->op->attrs[attr].name, low, high, f);
+}
+
+/* Numbers that must be 0 or more and finite. */
+static marea_status want_positive (marea_call *c, int attr) {
+  const double f = c->attr[attr].f;
+  if (f >= 0 && isfinite(f)) return MAREA_OK;
+  return marea_reject(c, MAREA_EARG, "argument '%s': expected 0 or more, got %g", c->op->attrs[attr].name, f);
+}
+
+static marea_status want_buffer (marea_call *c, int input, int attr) {
+  if (c->attr[attr].f == 0 || (c->n_in > input && c->in[input])) return MAREA_OK;
+  return marea_reject(c, MAREA_EARG, "argument '%s': momentum %g needs a tensor of p's shape",
+                      c->op->inputs[input].name, c->attr[attr].f);
+}
+
+static marea_status run_update (marea_call *c, update *u, marea_block_fn fn) {
+  const marea_tensor *p = c->in[0];
+  u->kernels = c->ctx->kernels[p->dtype];
+  u->size = marea_dtype_size((marea_dtype)p->dtype);
+  u->n = marea_count(p->rank, p->shape);
+  for (int i = 0; i < MAREA_COUNT(u->in); i++) u->in[i] = i < c->n_in && c->in[i] ? marea_at(c->in[i]) : NULL;
+  if (u->n > 0) marea_parallel(c->ctx, (u->n - 1) / MAREA_BLOCK + 1, fn, u);
+  return MAREA_OK;
+}
+
+/* Elements of a block, and where they begin in each tensor. */
+static size_t part_of (const update *u, int64_t block, char *at[4]) {
+  for (int i = 0; i < MAREA_COUNT(u->in); i++)
+    at[i] = u->in[i] ? u->in[i] + (size_t)(block * MAREA_BLOCK) * u->size : NULL;
+  return (size_t)MAREA_MIN(MAREA_BLOCK, u->n - block * MAREA_BLOCK);
+}
+
+#define INPUT_P {"p", "(any shape) the parameter; changed"}
+#define INPUT_G {"g", "(p's) its gradient"}
+#define ATTR_LR {"lr", MAREA_REAL, MAREA_REQUIRED, NULL, "learning rate"}
+#define ATTR_MOMENTUM {"momentum", MAREA_REAL, 0, NULL, "share of the last update; not 0: needs buf"}
+#define ATTR_WEIGHT_DECAY {"weight_decay", MAREA_REAL, 0, NULL, "times p is added to the gradient"}
+
+/* ---- sgd ---- */
+
+enum { SGD_LR, SGD_MOMENTUM, SGD_NESTEROV, SGD_WEIGHT_DECAY }; /* ORDER of attributes */
+
+static marea_status sgd_shape (marea_call *c) {
+  MAREA_TRY(check_alike(c));
+  MAREA_TRY(want_positive(c, SGD_LR));
+  MAREA_TRY(want_positive(c, SGD_MOMENTUM));
+  MAREA_TRY(want_positive(c, SGD_WEIGHT_DECAY));
+  return want_buffer(c, 2, SGD_MOMENTUM);
+}
+
+static void sgd_block (void *arg, int64_t block, int worker) {
+  const update *u = arg;
+  char *at[4];
+  const size_t n = part_of(u, block, at);
+  (void)worker;
+  u->kernels->sgd(n, at[0], at[1], u->a[1] == 0 ? NULL : at[2], u->a);
+}
+
+static marea_status sgd_forward (marea_call *c) {
+  update u = {.a = {c->attr[SGD_LR].f, c->attr[SGD_MOMENTUM].f, (double)c->attr[SGD_NESTEROV].i,
+                    c->attr[SGD_WEIGHT_DECAY].f}};
+  return run_update(c, &u, sgd_block);
+}
+
+const marea_op marea_op_sgd_step = {
+  .name = "sgd_step", .family = "optim",
+  .doc = "Stochastic gradient descent: d = g + weight_decay p; with momentum buf = momentum buf + d and d = buf, or "
+         "d = d + momentum buf (nesterov); p = p - lr d. buf starts as zeros. As PyTorch's SGD. "
+         "Errors: shapes or dtypes differ, momentum without buf, a negative number.",
+  .inputs = {INPUT_P, INPUT_G, {"buf", "(p's) running update; changed", .optional = true}},
+  .attrs = {ATTR_LR, ATTR_MOMENTUM, {"nesterov", MAREA_BOOL, 0, NULL, "look ahead by one update"}, ATTR_WEIGHT_DECAY},
+  .flags = MAREA_MUTATES | MAREA_NO_GRAD, .mutates = 1 | 4,
+  .shape = sgd_shape, .forward = sgd_forward,
+  .sample = "local s = g.shape(0, 3)\nreturn {g.tensor(s), g.tensor(s), g.tensor(s)}, {lr = g.real(0, 1), "
+            "momentum = g.pick{0, 0.9}, nesterov = g.bool(), weight_decay = g.pick{0, 0.1}}",
+};
+
+/* ---- rmsprop ---- */
+
+enum { RMS_LR, RMS_RHO, RMS_EPS, RMS_MOMENTUM, RMS_WEIGHT_DECAY }; /* ORDER of attributes */
+
+static marea_status rmsprop_shape (marea_call *c) {
+  MAREA_TRY(check_alike(c));
+  MAREA_TRY(want_positive(c, RMS_LR));
+  MAREA_TRY(want_range(c, RMS_RHO, 0, 1));
+  MAREA_TRY(want_positive(c, RMS_EPS));
+  MAREA_TRY(want_positive(c, RMS_MOMENTUM));
+  MAREA_TRY(want_positive(c, RMS_WEIGHT_DECAY));
+  return want_buffer(c, 3, RMS_MOMENTUM);
+}
+
+static void rmsprop_block (void *arg, int64_t block, int worker) {
+  const update *u = arg;
+  char *at[4];
+  const size_t n = part_of(u, block, at);
+  (void)worker;
+  u->kernels->rmsprop(n, at[0], at[1], at[2], u->a[3] == 0 ? NULL : at[3], u->a);
+}
+
+static marea_status rmsprop_forward (marea_call *c) {
+  update u = {.a = {c->attr[RMS_LR].f, c->attr[RMS_RHO].f, c->attr[RMS_EPS].f, c->attr[RMS_MOMENTUM].f,
+                    c->attr[RMS_WEIGHT_DECAY].f}};
+  return run_update(c, &u, rmsprop_block);
+}
+
+const marea_op marea_op_rmsprop_step = {
+  .name = "rmsprop_step", .family = "optim",
+  .doc = "RMSprop as in Keras: d = g + weight_decay p; sq = rho sq + (1 - rho) d^2; u = lr d / (sqrt(sq) + eps), eps "
+         "outside the root; p = p - u, or with momentum buf = momentum buf + u and p = p - buf. sq and buf start as "
+         "zeros. Source: Tieleman and Hinton 2012, lecture 6e. Errors: shapes or dtypes differ, momentum without buf, "
+         "numbers out of range.",
+  .inputs = {INPUT_P, INPUT_G, {"sq", "(p's) running mean of squares; changed"},
+             {"buf", "(p's) running update; changed", .optional = true}},
+  .attrs = {ATTR_LR, {"rho", MAREA_REAL, 0.9, NULL, "share of the old mean"},
+            {"eps", MAREA_REAL, 1e-7, NULL, "added to the root"}, ATTR_MOMENTUM, ATTR_WEIGHT_DECAY},
+  .flags = MAREA_MUTATES | MAREA_NO_GRAD, .mutates = 1 | 4 | 8,
+  .shape = rmsprop_shape, .forward = rmsprop_forward,
+  .sample = "local s = g.shape(0, 3)\nreturn {g.tensor(s), g.tensor(s), g.tensor(s, {lo = 0, hi = 1}), g.tensor(s)},\n"
+            "  {lr = g.real(0, 1), momentum = g.pick{0, 0.9}, weight_decay = g.pick{0, 0.1}}",
+};
+
+/* ---- adam ---- */
+
+enum { ADAM_LR, ADAM_BETA1, ADAM_BETA2, ADAM_EPS, ADAM_STEP, ADAM_WEIGHT_DECAY, ADAM_L2 }; /* ORDER of attributes */
+
+static marea_status adam_shape (marea_call *c) {
+  MAREA_TRY(check_alike(c));
+  MAREA_TRY(want_positive(c, ADAM_LR));
+  MAREA_TRY(want_range(c, ADAM_BETA1, 0, 1));
+  MAREA_TRY(want_range(c, ADAM_BETA2, 0, 1));
+  MAREA_TRY(want_positive(c, ADAM_EPS));
+  MAREA_TRY(want_positive(c, ADAM_WEIGHT_DECAY));
+  MAREA_TRY(want_positive(c, ADAM_L2));
+  if (c->attr[ADAM_BETA1].f == 1 || c->attr[ADAM_BETA2].f == 1)
+    return marea_reject(c, MAREA_EARG, "beta1 and beta2 must be less than 1");
+  if (c->attr[ADAM_STEP].i < 1)
+    return marea_reject(c, MAREA_EARG, "argument 'step': expected 1 or more, got %lld", (long long)c->attr[ADAM_STEP].i);
+  return MAREA_OK;
+}
+
+static void adam_block (void *arg, int64_t block, int worker) {
+  const update *u = arg;
+  char *at[4];
+  const size_t n = part_of(u, block, at);
+  (void)worker;
+  u->kernels->adam(n, at[0], at[1], at[2], at[3], u->a);
+}
+
+/* 1 - beta^t without cancellation */
+static double correction (double beta, int64_t t) {
+  return beta == 0 ? 1 : -expm1((double)t * log(beta));
+}
+
+static marea_status adam_forward (marea_call *c) {
+  const double beta1 = c->attr[ADAM_BETA1].f, beta2 = c->attr[ADAM_BETA2].f;
+  const int64_t t = c->attr[ADAM_STEP].i;
+  update u = {.a = {c->attr[ADAM_LR].f, beta1, beta2, c->attr[ADAM_EPS].f, correction(beta1, t), correction(beta2, t),
+                    c->attr[ADAM_WEIGHT_DECAY].f, c->attr[ADAM_L2].f}};
+  return run_update(c, &u, adam_block);
+}
+
+const marea_op marea_op_adam_step = {
+  .name = "adam_step", .family = "optim",
+  .doc = "Adam and AdamW: p = p - lr weight_decay p; d = g + l2 p; m = beta1 m + (1 - beta1) d; v = beta2 v + (1 - beta2) "
+         "d^2; p = p - lr (m / (1 - beta1^step)) / (sqrt(v / (1 - beta2^step)) + eps). m and v start as zeros, step "
+         "counts from 1. Sources: Kingma and Ba, arXiv:1412.6980; Loshchilov and Hutter, arXiv:1711.05101. "
+         "Errors: shapes or dtypes differ, numbers out of range.",
+  .inputs = {INPUT_P, INPUT_G, {"m", "(p's) running mean; changed"}, {"v", "(p's) running mean of squares; changed"}},
+  .attrs = {ATTR_LR, {"beta1", MAREA_REAL, 0.9, NULL, "share of the old m"},
+            {"beta2", MAREA_REAL, 0.999, NULL, "share of the old v"}, {"eps", MAREA_REAL, 1e-8, NULL, "added to the root"},
+            {"step", MAREA_INT, MAREA_REQUIRED, NULL, "number of this step, from 1"},
+            {"weight_decay", MAREA_REAL, 0, NULL, "decoupled: lr * weight_decay * p is taken off p"},
+            {"l2", MAREA_REAL, 0, NULL, "times p is added to the gradient"}},
+  .flags = MAREA_MUTATES | MAREA_NO_GRAD, .mutates = 1 | 4 | 8,
+  .shape = adam_shape, .forward = adam_forward,
+  .sample = "local s = g.shape(0, 3)\nreturn {g.tensor(s), g.tensor(s), g.tensor(s), g.tensor(s, {lo = 0, hi = 1})},\n"
+            "  {lr = g.real(0, 1), step = g.int(1, 9), weight_decay = g.pick{0, 0.1}, l2 = g.pick{0, 0.1}}",
+};
+
+/* ---- adagrad ---- */
+
+enum { ADAGRAD_LR, ADAGRAD_EPS, ADAGRAD_WEIGHT_DECAY }; /* ORDER of attributes */
+
+static marea_status adagrad_shape (marea_call *c) {
+  MAREA_TRY(check_alike(c));
+  MAREA_TRY(want_positive(c, ADAGRAD_LR));
+  MAREA_TRY(want_positive(c, ADAGRAD_EPS));
+  return want_positive(c, ADAGRAD_WEIGHT_DECAY);
+}
+
+static void adagrad_block (void *arg, int64_t block, int worker) {
+  const update *u = arg;
+  char *at[4];
+  const size_t n = part_of(u, block, at);
+  (void)worker;
+  u->kernels->adagrad(n, at[0], at[1], at[2], u->a);
+}
+
+static marea_status adagrad_forward (marea_call *c) {
+  update u = {.a = {c->attr[ADAGRAD_LR].f, c->attr[ADAGRAD_EPS].f, c->attr[ADAGRAD_WEIGHT_DECAY].f}};
+  return run_update(c, &u, adagrad_block);
+}
+
+const marea_op marea_op_adagrad_step = {
+  .name = "adagrad_step", .family = "optim",
+  .doc = "Adagrad: d = g + weight_decay p; sum = sum + d^2; p = p - lr d / (sqrt(sum) + eps). sum starts as zeros. "
+         "Source: Duchi, Hazan, Singer, JMLR 12, 2011. Errors: shapes or dtypes differ, a negative number.",
+  .inputs = {INPUT_P, INPUT_G, {"sum", "(p's) sum of squares; changed"}},
+  .attrs = {ATTR_LR, {"eps", MAREA_REAL, 1e-10, NULL, "added to the root"}, ATTR_WEIGHT_DECAY},
+  .flags = MAREA_MUTATES | MAREA_NO_GRAD, .mutates = 1 | 4,
+  .shape = adagrad_shape, .forward = adagrad_forward,
+  .sample = "local s = g.shape(0, 3)\nreturn {g.tensor(s), g.tensor(s), g.tensor(s, {lo = 0, hi = 1})},\n"
+            "  {lr = g.real(0, 1), weight_decay = g.pick{0, 0.1}}",
+};

@@ -1,0 +1,497 @@
+/* SPDX-License-Identifier: MIT
+** pool.c: pooling and nearest-neighbour upsampling, channels last. Windows are those of a convolution without
+** dilation. Loops run over channels inside, so pixels are handled as short vectors.
+**
+** Global pooling is mean or max over dimensions 2 and 3, and not repeated here.
+*/
+#include "conv_geometry.h"
+#include "vjp.h"
+
+#define CHANNELS 32 /* of one block where images are too few */
+#define ENOUGH 16   /* images */
+
+/* ---- geometry ---- */
+
+/* Reads x's sizes, kernel, stride (left out: the kernel) and padding. Padding must be smaller than the kernel, so
+   that every window meets x. */
+static marea_status read_windows (marea_call *c, const int64_t size[2], int64_t n, int64_t channels, int kernel,
+                                  marea_conv_attrs at, marea_conv *g) {
+  if (c->attr[at.stride].n == 0) c->attr[at.stride] = c->attr[kernel];
+  MAREA_TRY(marea_conv_read(c, at, g));
+  g->n = n;
+  g->cin = g->cout = channels;
+  for (int d = 0; d < 2; d++) {
+    g->in[d] = size[d];
+    g->kernel[d] = c->attr[kernel].v[d];
+    if (g->kernel[d] < 1 || g->kernel[d] > INT32_MAX)
+      return marea_reject(c, MAREA_EARG, "argument 'kernel': expected 1 or more, got %lld", (long long)g->kernel[d]);
+    if (size[d] < 1) return marea_reject(c, MAREA_ESHAPE, "images of %lldx%lld are empty", (long long)size[0],
+                                         (long long)size[1]);
+  }
+  MAREA_TRY(marea_conv_padding(c, at, g));
+  for (int d = 0; d < 2; d++)
+    if (MAREA_MAX(g->before[d], g->after[d]) >= g->kernel[d])
+      return marea_reject(c, MAREA_EARG, "argument 'padding': %lld is not smaller than the kernel, %lld",
+                          (long long)MAREA_MAX(g->before[d], g->after[d]), (long long)g->kernel[d]);
+  return marea_conv_size(c, g, g->out);
+}
+
+static marea_status layout_image (marea_call *c, int64_t n, const int64_t size[2], int64_t channels) {
+  const int64_t shape[] = {n, size[0], size[1], channels};
+  marea_layout_set(&c->layout[0], c->in[0]->dtype, 4, shape);
+  return MAREA_OK;
+}
+
+/* first..end-1: the part of window o of dimension d that lies in x */
+static void window_of (const marea_conv *g, int d, int64_t o, int64_t *first, int64_t *end) {
+  const int64_t start = o * g->stride[d] - g->before[d];
+  *first = MAREA_MAX(start, 0);
+  *end = MAREA_MIN(start + g->kernel[d], g->in[d]);
+}
+
+/* ---- running over images, and over parts of the channels when images are few ---- */
+
+typedef struct pass {
+  marea_conv g;
+  const marea_kernels *kernels;
+  int dtype;
+  size_t size;
+  const char *x, *v; /* input images; values per window */
+  char *out;
+  bool count_padding;
+  int64_t parts;     /* of the channels */
+} pass;
+
+typedef struct plane { /* one image, some of its channels */
+  int64_t n, first, count;
+} plane;
+
+static plane plane_of (const pass *p, int64_t block) {
+  const int64_t part = block % p->parts;
+  const int64_t first = part * p->g.cin / p->parts, end = (part + 1) * p->g.cin / p->parts;
+  return (plane){block / p->parts, first, end - first};
+}
+
+/* Offsets in bytes of pixels of the larger (in) and the smaller (out) image. */
+static size_t in_at (const pass *p, const plane *k, int64_t y, int64_t x) {
+  return (size_t)(((k->n * p->g.in[0] + y) * p->g.in[1] + x) * p->g.cin + k->first) * p->size;
+}
+
+static size_t out_at (const pass *p, const plane *k, int64_t y, int64_t x) {
+  return (size_t)(((k->n * p->g.out[0] + y) * p->g.out[1] + x) * p->g.cin + k->first) * p->size;
+}
+
+static marea_status run_pass (marea_call *c, pass *p, marea_block_fn fn) {
+  const marea_tensor *out = c->out[0];
+  p->kernels = c->ctx->kernels[out->dtype];
+  p->dtype = out->dtype;
+  p->size = marea_dtype_size((marea_dtype)out->dtype);
+  p->out = marea_at(out);
+  p->parts = p->g.n >= ENOUGH ? 1 : (p->g.cin + CHANNELS - 1) / CHANNELS;
+  if (marea_count(out->rank, out->shape) == 0) return MAREA_OK;
+  marea_parallel(c->ctx, p->g.n * p->parts, fn, p);
+  return MAREA_OK;
+}
+
+/* Writes 0 to the channels of an image of the larger kind. */
+static void clear_plane (const pass *p, const plane *k) {
+  for (int64_t y = 0; y < p->g.in[0]; y++)
+    for (int64_t x = 0; x < p->g.in[1]; x++) memset(p->out + in_at(p, k, y, x), 0, (size_t)k->count * p->size);
+}
+
+/* ---- max_pool2d ---- */
+
+enum { POOL_KERNEL, POOL_STRIDE, POOL_PADDING, POOL_COUNT }; /* ORDER of attributes */
+static const marea_conv_attrs pool_attrs = {POOL_STRIDE, POOL_PADDING, -1, -1};
+
+#define POOL_ATTRS                                                                                              \
+  {"kernel", MAREA_PAIR, MAREA_REQUIRED, NULL, "height and width of a window"},                                 \
+  {"stride", MAREA_PAIR, MAREA_NONE, NULL, "step of the window; left out: the kernel"},                         \
+  {"padding", MAREA_PADDING, 0, NULL, "around x: top, bottom, left, right, or 'same'"}
+#define SAMPLE_POOL                                                                                             \
+  "local n, c, kh, kw, sh, sw = g.int(0, 3), g.int(0, 3), g.int(1, 4), g.int(1, 4), g.int(1, 4), g.int(1, 4)\n" \
+  "local p = {g.int(0, kh - 1), g.int(0, kh - 1), g.int(0, kw - 1), g.int(0, kw - 1)}\n"                        \
+  "local h = math.max(kh - p[1] - p[2], 1) + g.int(0, 5)\n"                                                     \
+  "local w = math.max(kw - p[3] - p[4], 1) + g.int(0, 5)\n"                                                     \
+  "local oh, ow = (h + p[1] + p[2] - kh) // sh + 1, (w + p[3] + p[4] - kw) // sw + 1\n"                         \
+  "local attrs = {kernel = {kh, kw}, stride = {sh, sw}, padding = p}\n"
+
+/* Reads windows over in[input] = x (N, H, W, C). */
+static marea_status pool_read (marea_call *c, int input, marea_conv *g) {
+  const marea_tensor *x = c->in[input];
+  MAREA_TRY(marea_want_rank(c, input, 4, "(N, H, W, C)"));
+  return read_windows(c, x->shape + 1, x->shape[0], x->shape[3], POOL_KERNEL, pool_attrs, g);
+}
+
+static marea_status pool_shape (marea_call *c) {
+  marea_conv g;
+  MAREA_TRY(pool_read(c, 0, &g));
+  return layout_image(c, g.n, g.out, g.cin);
+}
+
+static void max_plane (void *arg, int64_t block, int worker) {
+  const pass *p = arg;
+  const plane k = plane_of(p, block);
+  const size_t count = (size_t)k.count;
+  (void)worker;
+  for (int64_t oy = 0; oy < p->g.out[0]; oy++) {
+    for (int64_t ox = 0; ox < p->g.out[1]; ox++) {
+      int64_t y0, y1, x0, x1;
+      char *out = p->out + out_at(p, &k, oy, ox);
+      window_of(&p->g, 0, oy, &y0, &y1);
+      window_of(&p->g, 1, ox, &x0, &x1);
+      memcpy(out, p->x + in_at(p, &k, y0, x0), count * p->size);
+      for (int64_t y = y0; y < y1; y++)
+        for (int64_t x = x0; x < x1; x++)
+          if (y > y0 || x > x0) p->kernels->maximum(count, out, 1, p->x + in_at(p, &k, y, x), 1, out, NULL);
+    }
+  }
+}
+
+static marea_status max_pool2d_forward (marea_call *c) {
+  pass p = {.x = marea_at(c->in[0])};
+  MAREA_TRY(pool_read(c, 0, &p.g));
+  return run_pass(c, &p, max_plane);
+}
+
+static marea_status max_pool2d_vjp (marea_vjp *v) {
+  if (!v->need[0]) return MAREA_OK;
+  return marea_run_with(v->ctx, &marea_op_max_pool2d_grad, v->attr, &v->din[0], 2, v->dout[0], v->in[0]);
+}
+
+const marea_op marea_op_max_pool2d = {
+  .name = "max_pool2d", .family = "pool",
+  .doc = "Largest element of each window. x: (N, H, W, C); y: (N, OH, OW, C) with OH = floor((H + top + bottom - KH) / s) "
+         "+ 1; padding never wins. Gradient: max_pool2d_grad(dy, x), all of it to the first maximum of a window. "
+         "Errors: padding not smaller than the kernel, a kernel larger than the padded input, empty images.",
+  .inputs = {{"x", "(N, H, W, C)"}},
+  .attrs = {POOL_ATTRS},
+  .saves_in = 1,
+  .shape = pool_shape, .forward = max_pool2d_forward, .vjp = max_pool2d_vjp,
+  .sample = SAMPLE_POOL "return {g.distinct{n, h, w, c}}, attrs",
+};
+
+static inline double value_at (const pass *p, size_t at) {
+  return p->dtype == MAREA_F32 ? *(const float *)(p->x + at) : *(const double *)(p->x + at);
+}
+
+/* Offset of the first maximum of a window for one channel; `c` in bytes. A NaN counts as the maximum. */
+static size_t argmax_at (const pass *p, const plane *k, int64_t oy, int64_t ox, size_t c) {
+  int64_t y0, y1, x0, x1;
+  window_of(&p->g, 0, oy, &y0, &y1);
+  window_of(&p->g, 1, ox, &x0, &x1);
+  size_t best = in_at(p, k, y0, x0) + c;
+  double most = value_at(p, best);
+  for (int64_t y = y0; y < y1; y++) {
+    for (int64_t x = x0; x < x1; x++) {
+      const size_t at = in_at(p, k, y, x) + c;
+      const double value = value_at(p, at);
+      if (value <= most || most != most) continue;
+      best = at;
+      most = value;
+    }
+  }
+  return best;
+}
+
+static inline void add_at (const pass *p, size_t to, size_t from) {
+  if (p->dtype == MAREA_F32) *(float *)(p->out + to) += *(const float *)(p->v + from);
+  else *(double *)(p->out + to) += *(const double *)(p->v + from);
+}
+
+static void max_grad_plane (void *arg, int64_t block, int worker) {
+  const pass *p = arg;
+  const plane k = plane_of(p, block);
+  (void)worker;
+  clear_plane(p, &k);
+  for (int64_t oy = 0; oy < p->g.out[0]; oy++)
+    for (int64_t ox = 0; ox < p->g.out[1]; ox++)
+      for (size_t c = 0; c < (size_t)k.count * p->size; c += p->size)
+        add_at(p, argmax_at(p, &k, oy, ox, c), out_at(p, &k, oy, ox) + c);
+}
+
+static void max_pick_plane (void *arg, int64_t block, int worker) {
+  const pass *p = arg;
+  const plane k = plane_of(p, block);
+  (void)worker;
+  for (int64_t oy = 0; oy < p->g.out[0]; oy++)
+    for (int64_t ox = 0; ox < p->g.out[1]; ox++)
+      for (size_t c = 0; c < (size_t)k.count * p->size; c += p->size)
+        memcpy(p->out + out_at(p, &k, oy, ox) + c, p->v + argmax_at(p, &k, oy, ox, c), p->size);
+}
+
+static marea_status max_pool2d_grad_shape (marea_call *c) {
+  const marea_tensor *dy = c->in[0];
+  marea_conv g;
+  MAREA_TRY(marea_want_dtype(c, 1, 1 << dy->dtype));
+  MAREA_TRY(pool_read(c, 1, &g));
+  const int64_t shape[] = {g.n, g.out[0], g.out[1], g.cin};
+  if (dy->rank != 4 || memcmp(dy->shape, shape, sizeof shape) != 0)
+    return marea_reject(c, MAREA_ESHAPE, "argument 'dy': expected %s from x %s, got %s", marea_shape_text(4, shape).s,
+                        marea_tensor_text(c->in[1]).s, marea_tensor_text(dy).s);
+  marea_layout_like(&c->layout[0], c->in[1]);
+  return MAREA_OK;
+}
+
+static marea_status max_pool2d_grad_forward (marea_call *c) {
+  pass p = {.v = marea_at(c->in[0]), .x = marea_at(c->in[1])};
+  MAREA_TRY(pool_read(c, 1, &p.g));
+  return run_pass(c, &p, max_grad_plane);
+}
+
+static marea_status max_pool2d_grad_vjp (marea_vjp *v) {
+  if (!v->need[0]) return MAREA_OK;
+  return marea_run_with(v->ctx, &marea_op_max_pool2d_pick, v->attr, &v->din[0], 2, v->dout[0], v->in[1]);
+}
+
+const marea_op marea_op_max_pool2d_grad = {
+  .name = "max_pool2d_grad", .family = "pool",
+  .doc = "Gradient of max_pool2d: zeros of x's shape with each element of dy added at the first maximum of its window. "
+         "dy: (N, OH, OW, C); x: (N, H, W, C). Gradient: max_pool2d_pick(g, x) to dy, none to x. "
+         "Errors as for max_pool2d, and a dy of another shape.",
+  .inputs = {{"dy", "(N, OH, OW, C)"}, {"x", "(N, H, W, C)"}},
+  .attrs = {POOL_ATTRS},
+  .saves_in = 2,
+  .shape = max_pool2d_grad_shape, .forward = max_pool2d_grad_forward, .vjp = max_pool2d_grad_vjp,
+  .sample = SAMPLE_POOL "return {g.tensor{n, oh, ow, c}, g.distinct{n, h, w, c}}, attrs",
+};
+
+static marea_status max_pool2d_pick_shape (marea_call *c) {
+  marea_conv g;
+  MAREA_TRY(marea_want_dtype(c, 1, 1 << c->in[0]->dtype));
+  MAREA_TRY(marea_want_shape(c, 0, c->in[1]));
+  MAREA_TRY(pool_read(c, 1, &g));
+  return layout_image(c, g.n, g.out, g.cin);
+}
+
+static marea_status max_pool2d_pick_forward (marea_call *c) {
+  pass p = {.v = marea_at(c->in[0]), .x = marea_at(c->in[1])};
+  MAREA_TRY(pool_read(c, 1, &p.g));
+  return run_pass(c, &p, max_pick_plane);
+}
+
+static marea_status max_pool2d_pick_vjp (marea_vjp *v) {
+  if (!v->need[0]) return MAREA_OK;
+  return marea_run_with(v->ctx, &marea_op_max_pool2d_grad, v->attr, &v->din[0], 2, v->dout[0], v->in[1]);
+}
+
+const marea_op marea_op_max_pool2d_pick = {
+  .name = "max_pool2d_pick", .family = "pool",
+  .doc = "Elements of v at the places of x's maxima, the first one of each window. v, x: (N, H, W, C); y: (N, OH, OW, C). "
+         "Gradient: max_pool2d_grad(dy, x) to v, none to x. Errors as for max_pool2d, and v of another shape.",
+  .inputs = {{"v", "(N, H, W, C)"}, {"x", "(N, H, W, C)"}},
+  .attrs = {POOL_ATTRS},
+  .saves_in = 2,
+  .shape = max_pool2d_pick_shape, .forward = max_pool2d_pick_forward, .vjp = max_pool2d_pick_vjp,
+  .sample = SAMPLE_POOL "return {g.tensor{n, h, w, c}, g.distinct{n, h, w, c}}, attrs",
+};
+
+/* ---- avg_pool2d ---- */
+
+static double share_of (const pass *p, int64_t y0, int64_t y1, int64_t x0, int64_t x1) {
+  return 1.0 / (p->count_padding ? (double)p->g.kernel[0] * (double)p->g.kernel[1]
+                                 : (double)(y1 - y0) * (double)(x1 - x0));
+}
+
+static void avg_plane (void *arg, int64_t block, int worker) {
+  const pass *p = arg;
+  const plane k = plane_of(p, block);
+  const size_t count = (size_t)k.count;
+  (void)worker;
+  for (int64_t oy = 0; oy < p->g.out[0]; oy++) {
+    for (int64_t ox = 0; ox < p->g.out[1]; ox++) {
+      int64_t y0, y1, x0, x1;
+      char *out = p->out + out_at(p, &k, oy, ox);
+      window_of(&p->g, 0, oy, &y0, &y1);
+      window_of(&p->g, 1, ox, &x0, &x1);
+      memset(out, 0, count * p->size);
+      for (int64_t y = y0; y < y1; y++)
+        for (int64_t x = x0; x < x1; x++) p->kernels->add(count, out, 1, p->x + in_at(p, &k, y, x), 1, out, NULL);
+      p->kernels->scale(count, share_of(p, y0, y1, x0, x1), out, out);
+    }
+  }
+}
+
+static void avg_grad_plane (void *arg, int64_t block, int worker) {
+  const pass *p = arg;
+  const plane k = plane_of(p, block);
+  (void)worker;
+  clear_plane(p, &k);
+  for (int64_t oy = 0; oy < p->g.out[0]; oy++) {
+    for (int64_t ox = 0; ox < p->g.out[1]; ox++) {
+      int64_t y0, y1, x0, x1;
+      const char *dy = p->v + out_at(p, &k, oy, ox);
+      window_of(&p->g, 0, oy, &y0, &y1);
+      window_of(&p->g, 1, ox, &x0, &x1);
+      for (int64_t y = y0; y < y1; y++)
+        for (int64_t x = x0; x < x1; x++)
+          p->kernels->axpy((size_t)k.count, share_of(p, y0, y1, x0, x1), dy, p->out + in_at(p, &k, y, x));
+    }
+  }
+}
+
+static marea_status avg_pool2d_forward (marea_call *c) {
+  pass p = {.x = marea_at(c->in[0]), .count_padding = c->attr[POOL_COUNT].i != 0};
+  MAREA_TRY(pool_read(c, 0, &p.g));
+  return run_pass(c, &p, avg_plane);
+}
+
+static marea_status avg_pool2d_vjp (marea_vjp *v) {
+  marea_attr a[] = {marea_attr_list(2, v->in[0]->shape + 1), v->attr[POOL_KERNEL], v->attr[POOL_STRIDE],
+                    v->attr[POOL_PADDING], v->attr[POOL_COUNT]};
+  return marea_run_with(v->ctx, &marea_op_avg_pool2d_grad, a, &v->din[0], 1, v->dout[0]);
+}
+
+#define COUNT_ATTR {"count_padding", MAREA_BOOL, 0, NULL, "divide by the whole kernel at the edges, too"}
+
+const marea_op marea_op_avg_pool2d = {
+  .name = "avg_pool2d", .family = "pool",
+  .doc = "Mean of each window. x: (N, H, W, C); y: (N, OH, OW, C) with OH = floor((H + top + bottom - KH) / s) + 1. Padding "
+         "is left out of the mean, or counts as zeros with count_padding. Gradient: avg_pool2d_grad(dy). "
+         "Errors: padding not smaller than the kernel, a kernel larger than the padded input, empty images.",
+  .inputs = {{"x", "(N, H, W, C)"}},
+  .attrs = {POOL_ATTRS, COUNT_ATTR},
+  .shape = pool_shape, .forward = avg_pool2d_forward, .vjp = avg_pool2d_vjp,
+  .sample = SAMPLE_POOL "attrs.count_padding = g.bool()\nreturn {g.tensor{n, h, w, c}}, attrs",
+};
+
+enum { AVG_SIZE, AVG_KERNEL, AVG_STRIDE, AVG_PADDING, AVG_COUNT }; /* ORDER of attributes */
+static const marea_conv_attrs avg_grad_attrs = {AVG_STRIDE, AVG_PADDING, -1, -1};
+
+static marea_status avg_pool2d_grad_read (marea_call *c, marea_conv *g) {
+  const marea_tensor *dy = c->in[0];
+  MAREA_TRY(marea_want_rank(c, 0, 4, "(N, OH, OW, C)"));
+  const int64_t *size = c->attr[AVG_SIZE].v;
+  for (int d = 0; d < 2; d++)
+    if (size[d] > INT32_MAX) return marea_reject(c, MAREA_EARG, "argument 'size': %lld is out of range", (long long)size[d]);
+  MAREA_TRY(read_windows(c, size, dy->shape[0], dy->shape[3], AVG_KERNEL, avg_grad_attrs, g));
+  if (dy->shape[1] == g->out[0] && dy->shape[2] == g->out[1]) return MAREA_OK;
+  return marea_reject(c, MAREA_ESHAPE, "dy is %s, but pooling %lldx%lld gives %lldx%lld", marea_tensor_text(dy).s,
+                      (long long)size[0], (long long)size[1], (long long)g->out[0], (long long)g->out[1]);
+}
+
+static marea_status avg_pool2d_grad_shape (marea_call *c) {
+  marea_conv g;
+  MAREA_TRY(avg_pool2d_grad_read(c, &g));
+  return layout_image(c, g.n, g.in, g.cin);
+}
+
+static marea_status avg_pool2d_grad_forward (marea_call *c) {
+  pass p = {.v = marea_at(c->in[0]), .count_padding = c->attr[AVG_COUNT].i != 0};
+  MAREA_TRY(avg_pool2d_grad_read(c, &p.g));
+  return run_pass(c, &p, avg_grad_plane);
+}
+
+static marea_status avg_pool2d_grad_vjp (marea_vjp *v) {
+  return marea_run_with(v->ctx, &marea_op_avg_pool2d, v->attr + AVG_KERNEL, &v->din[0], 1, v->dout[0]);
+}
+
+const marea_op marea_op_avg_pool2d_grad = {
+  .name = "avg_pool2d_grad", .family = "pool",
+  .doc = "Gradient of avg_pool2d for images of height and width `size`: each element of dy is spread over its window. "
+         "dy: (N, OH, OW, C); dx: (N, H, W, C). Gradient: avg_pool2d. Errors as for avg_pool2d, and a dy of another shape.",
+  .inputs = {{"dy", "(N, OH, OW, C)"}},
+  .attrs = {{"size", MAREA_PAIR, MAREA_REQUIRED, NULL, "height and width of x"}, POOL_ATTRS, COUNT_ATTR},
+  .shape = avg_pool2d_grad_shape, .forward = avg_pool2d_grad_forward, .vjp = avg_pool2d_grad_vjp,
+  .sample = SAMPLE_POOL "attrs.size, attrs.count_padding = {h, w}, g.bool()\nreturn {g.tensor{n, oh, ow, c}}, attrs",
+};
+
+/* ---- upsample_nearest2d ---- */
+
+/* Upsampling is pooling seen from its result: windows of size and stride `scale`. */
+static marea_status upsample_read (marea_call *c, bool from_large, marea_conv *g) {
+  const marea_tensor *x = c->in[0];
+  const int64_t *scale = c->attr[0].v;
+  MAREA_TRY(marea_want_rank(c, 0, 4, "(N, H, W, C)"));
+  *g = (marea_conv){.n = x->shape[0], .cin = x->shape[3]};
+  for (int d = 0; d < 2; d++) {
+    const int64_t size = x->shape[1 + d];
+    if (scale[d] < 1 || scale[d] > INT32_MAX)
+      return marea_reject(c, MAREA_EARG, "argument 'scale': expected 1 or more, got %lld", (long long)scale[d]);
+    if (from_large && size % scale[d] != 0)
+      return marea_reject(c, MAREA_ESHAPE, "size %lld of %s is not divisible by scale %lld", (long long)size,
+                          marea_tensor_text(x).s, (long long)scale[d]);
+    g->kernel[d] = g->stride[d] = scale[d];
+    g->in[d] = from_large ? size : size * scale[d];
+    g->out[d] = from_large ? size / scale[d] : size;
+  }
+  return MAREA_OK;
+}
+
+static marea_status upsample_shape (marea_call *c) {
+  marea_conv g;
+  MAREA_TRY(upsample_read(c, false, &g));
+  return layout_image(c, g.n, g.in, g.cin);
+}
+
+static void upsample_plane (void *arg, int64_t block, int worker) {
+  const pass *p = arg;
+  const plane k = plane_of(p, block);
+  (void)worker;
+  for (int64_t y = 0; y < p->g.in[0]; y++)
+    for (int64_t x = 0; x < p->g.in[1]; x++)
+      memcpy(p->out + in_at(p, &k, y, x), p->x + out_at(p, &k, y / p->g.stride[0], x / p->g.stride[1]),
+             (size_t)k.count * p->size);
+}
+
+static marea_status upsample_forward (marea_call *c) {
+  pass p = {.x = marea_at(c->in[0])};
+  MAREA_TRY(upsample_read(c, false, &p.g));
+  return run_pass(c, &p, upsample_plane);
+}
+
+static marea_status upsample_vjp (marea_vjp *v) {
+  return marea_run_with(v->ctx, &marea_op_upsample_nearest2d_grad, v->attr, &v->din[0], 1, v->dout[0]);
+}
+
+const marea_op marea_op_upsample_nearest2d = {
+  .name = "upsample_nearest2d", .family = "pool",
+  .doc = "Repeats every pixel `scale` times: y[n, i, j, c] = x[n, floor(i / sh), floor(j / sw), c]. x: (N, H, W, C); y: "
+         "(N, H*sh, W*sw, C). Gradient: upsample_nearest2d_grad(dy). Error: scale < 1.",
+  .inputs = {{"x", "(N, H, W, C)"}},
+  .attrs = {{"scale", MAREA_PAIR, MAREA_REQUIRED, NULL, "copies of a pixel, height and width"}},
+  .shape = upsample_shape, .forward = upsample_forward, .vjp = upsample_vjp,
+  .sample = "return {g.tensor{g.int(0, 3), g.int(0, 3), g.int(0, 3), g.int(0, 3)}}, {scale = {g.int(1, 3), g.int(1, 3)}}",
+};
+
+static marea_status upsample_grad_shape (marea_call *c) {
+  marea_conv g;
+  MAREA_TRY(upsample_read(c, true, &g));
+  return layout_image(c, g.n, g.out, g.cin);
+}
+
+static void upsample_grad_plane (void *arg, int64_t block, int worker) {
+  const pass *p = arg;
+  const plane k = plane_of(p, block);
+  const size_t count = (size_t)k.count;
+  (void)worker;
+  for (int64_t y = 0; y < p->g.in[0]; y++) {
+    for (int64_t x = 0; x < p->g.in[1]; x++) {
+      char *to = p->out + out_at(p, &k, y / p->g.stride[0], x / p->g.stride[1]);
+      const char *from = p->x + in_at(p, &k, y, x);
+      if (y % p->g.stride[0] == 0 && x % p->g.stride[1] == 0) memcpy(to, from, count * p->size);
+      else p->kernels->add(count, to, 1, from, 1, to, NULL);
+    }
+  }
+}
+
+static marea_status upsample_grad_forward (marea_call *c) {
+  pass p = {.x = marea_at(c->in[0])};
+  MAREA_TRY(upsample_read(c, true, &p.g));
+  return run_pass(c, &p, upsample_grad_plane);
+}
+
+static marea_status upsample_grad_vjp (marea_vjp *v) {
+  return marea_run_with(v->ctx, &marea_op_upsample_nearest2d, v->attr, &v->din[0], 1, v->dout[0]);
+}
+
+const marea_op marea_op_upsample_nearest2d_grad = {
+  .name = "upsample_nearest2d_grad", .family = "pool",
+  .doc = "Gradient of upsample_nearest2d: the sum over each block of `scale` pixels. dy: (N, H*sh, W*sw, C); dx: "
+         "(N, H, W, C). Gradient: upsample_nearest2d. Error: sizes not divisible by scale.",
+  .inputs = {{"dy", "(N, H*sh, W*sw, C)"}},
+  .attrs = {{"scale", MAREA_PAIR, MAREA_REQUIRED, NULL, "pixels of a block, height and width"}},
+  .shape = upsample_grad_shape, .forward = upsample_grad_forward, .vjp = upsample_grad_vjp,
+  .sample = "local sh, sw = g.int(1, 3), g.int(1, 3)\n"
+            "return {g.tensor{g.int(0, 3), sh * g.int(0, 3), sw * g.int(0, 3), g.int(0, 3)}}, {scale = {sh, sw}}",
+};

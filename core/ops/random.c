@@ -1,0 +1,498 @@
+/* SPDX-License-Identifier: MIT
+** random.c (operators): random numbers and dropout. Every call takes a fixed range of Philox blocks, and element i
+** reads fixed words of it: results depend on seed, counter and shape, not on threads.
+**
+** A real draw uses two words (53 bits), so a block serves two elements; f32 and f64 draws of one counter are the
+** same numbers up to rounding. Dropout uses one word per element and makes its mask again when it needs it.
+*/
+#include <math.h>
+
+#include "vjp.h"
+
+/* ---- draws ---- */
+
+#define TWO_PI 6.283185307179586476925286766559
+
+static uint64_t word64 (const uint32_t *word) { return (uint64_t)word[0] << 32 | word[1]; }
+
+/* Uniform in [0, 1): 53 bits. */
+static double unit (uint64_t bits) { return (double)(bits >> 11) * 0x1p-53; }
+
+/* The same, 24 bits: exact in f32 and never 1. */
+static double unit24 (uint64_t bits) { return (double)(bits >> 40) * 0x1p-24; }
+
+/* Two standard normal numbers from a block, by Box and Muller's transform. */
+static void normal_pair (const uint32_t word[4], double z[2]) {
+  const double radius = sqrt(-2 * log(1 - unit(word64(word)))), angle = TWO_PI * unit(word64(word + 2));
+  z[0] = radius * cos(angle);
+  z[1] = radius * sin(angle);
+}
+
+/* Uniform in 0..n-1, n = 0 meaning 2^64: multiply and shift, off by less than n / 2^64. */
+static uint64_t bounded (uint64_t bits, uint64_t n) {
+  return n == 0 ? bits : (uint64_t)((unsigned __int128)bits * n >> 64);
+}
+
+static int64_t out_count (const marea_call *c) { return marea_count(c->layout[0].rank, c->layout[0].shape); }
+
+static int64_t pair_draws (const marea_call *c) { return (out_count(c) + 1) / 2; }
+
+static int64_t quad_draws (const marea_call *c) { return (out_count(c) + 3) / 4; }
+
+/* What blocks of elements work on; the meaning of p and q is the operator's. */
+typedef struct draw {
+  uint64_t seed, counter;
+  int64_t n, step;   /* elements; of them in a parallel block, a multiple of 4 */
+  int dtype;
+  double p, q;
+  const void *a, *b; /* inputs */
+  void *y;
+} draw;
+
+static inline double load (const void *x, int dtype, int64_t i) {
+  return dtype == MAREA_F32 ? ((const float *)x)[i] : ((const double *)x)[i];
+}
+
+static inline void store (const draw *d, int64_t i, double value) {
+  if (d->dtype == MAREA_F32) ((float *)d->y)[i] = (float)value;
+  else ((double *)d->y)[i] = value;
+}
+
+/* The 64 bits of element i. */
+static uint64_t bits_of (const draw *d, int64_t i) {
+  uint32_t word[4];
+  marea_philox(d->seed, d->counter + (uint64_t)i / 2, word);
+  return word64(word + i % 2 * 2);
+}
+
+static draw draw_of (const marea_call *c) {
+  const marea_tensor *out = c->out[0];
+  return (draw){.seed = c->ctx->random.seed, .counter = c->counter, .n = marea_count(out->rank, out->shape),
+                .step = MAREA_BLOCK / 4, .dtype = out->dtype, .y = marea_at(out)};
+}
+
+static marea_status run_draw (marea_call *c, draw *d, marea_block_fn fn) {
+  if (d->n > 0) marea_parallel(c->ctx, (d->n - 1) / d->step + 1, fn, d);
+  return MAREA_OK;
+}
+
+/* Calls for the elements of a block, in pairs that share Philox words. */
+#define EACH_PAIR(d, block, i) \
+  for (int64_t i = (block) * (d)->step, last_ = MAREA_MIN(i + (d)->step, (d)->n); i < last_; i += 2)
+
+/* out := `shape` of floats: attributes `shape` and `dtype` */
+static marea_status shape_of_floats (marea_call *c, int shape, int dtype) {
+  const marea_attr *a = &c->attr[shape];
+  size_t bytes;
+  if (c->attr[dtype].i < 0) c->attr[dtype].i = MAREA_F32;
+  if (c->attr[dtype].i != MAREA_F32 && c->attr[dtype].i != MAREA_F64)
+    return marea_reject(c, MAREA_EARG, "argument 'dtype': expected f32 or f64, got %s",
+                        marea_dtype_name((marea_dtype)c->attr[dtype].i));
+  MAREA_TRY(marea_bytes(c->ctx, c->op->name, a->n, a->v, marea_dtype_size((marea_dtype)c->attr[dtype].i), &bytes));
+  marea_layout_set(&c->layout[0], (int)c->attr[dtype].i, a->n, a->v);
+  return MAREA_OK;
+}
+
+/* ---- uniform, normal ---- */
+
+enum { DRAW_SHAPE, DRAW_FIRST, DRAW_SECOND, DRAW_DTYPE }; /* ORDER of attributes of uniform and normal */
+
+static marea_status uniform_shape (marea_call *c) {
+  const double low = c->attr[DRAW_FIRST].f, high = c->attr[DRAW_SECOND].f;
+  if (!(low <= high) || !isfinite(high - low))
+    return marea_reject(c, MAREA_EARG, "expected low <= high, both finite, got %g and %g", low, high);
+  return shape_of_floats(c, DRAW_SHAPE, DRAW_DTYPE);
+}
+
+/* low + (high - low) u, kept below high where rounding reaches it */
+static double place (const draw *d, uint64_t bits) {
+  const bool single = d->dtype == MAREA_F32;
+  const double value = d->p + (d->q - d->p) * (single ? unit24(bits) : unit(bits));
+  if (single) return (float)value < (float)d->q || d->p == d->q ? value : nextafterf((float)d->q, (float)d->p);
+  return value < d->q || d->p == d->q ? value : nextafter(d->q, d->p);
+}
+
+static void uniform_block (void *arg, int64_t block, int worker) {
+  const draw *d = arg;
+  (void)worker;
+  EACH_PAIR(d, block, i) {
+    uint32_t word[4];
+    marea_philox(d->seed, d->counter + (uint64_t)i / 2, word);
+    store(d, i, place(d, word64(word)));
+    if (i + 1 < last_) store(d, i + 1, place(d, word64(word + 2)));
+  }
+}
+
+static marea_status uniform_forward (marea_call *c) {
+  draw d = draw_of(c);
+  d.p = c->attr[DRAW_FIRST].f;
+  d.q = c->attr[DRAW_SECOND].f;
+  return run_draw(c, &d, uniform_block);
+}
+
+const marea_op marea_op_uniform = {
+  .name = "uniform", .family = "random",
+  .doc = "Uniform numbers in [low, high), with 24 random bits in f32 and 53 in f64. No gradient. "
+         "Errors: low > high, a dtype that is not real.",
+  .attrs = {{"shape", MAREA_SIZES, MAREA_REQUIRED, NULL, "sizes of the result"},
+            {"low", MAREA_REAL, 0, NULL, "smallest value"},
+            {"high", MAREA_REAL, 1, NULL, "bound above, not reached"},
+            {"dtype", MAREA_DTYPE, MAREA_F32, NULL, "f32 or f64"}},
+  .flags = MAREA_RANDOM | MAREA_NO_GRAD,
+  .shape = uniform_shape, .forward = uniform_forward, .draws = pair_draws,
+  .sample = "return {}, {shape = g.shape(0, 4), low = -g.real(0, 2), high = g.real(0, 2)}",
+};
+
+static marea_status normal_shape (marea_call *c) {
+  if (!(c->attr[DRAW_SECOND].f >= 0))
+    return marea_reject(c, MAREA_EARG, "argument 'std': expected 0 or more, got %g", c->attr[DRAW_SECOND].f);
+  return shape_of_floats(c, DRAW_SHAPE, DRAW_DTYPE);
+}
+
+static void normal_block (void *arg, int64_t block, int worker) {
+  const draw *d = arg;
+  (void)worker;
+  EACH_PAIR(d, block, i) {
+    uint32_t word[4];
+    double z[2];
+    marea_philox(d->seed, d->counter + (uint64_t)i / 2, word);
+    normal_pair(word, z);
+    store(d, i, d->p + d->q * z[0]);
+    if (i + 1 < last_) store(d, i + 1, d->p + d->q * z[1]);
+  }
+}
+
+static marea_status normal_forward (marea_call *c) {
+  draw d = draw_of(c);
+  d.p = c->attr[DRAW_FIRST].f;
+  d.q = c->attr[DRAW_SECOND].f;
+  return run_draw(c, &d, normal_block);
+}
+
+const marea_op marea_op_normal = {
+  .name = "normal", .family = "random",
+  .doc = "Normal numbers with mean and standard deviation std (Box and Muller 1958, computed in double precision). "
+         "No gradient. Errors: std < 0, a dtype that is not real.",
+  .attrs = {{"shape", MAREA_SIZES, MAREA_REQUIRED, NULL, "sizes of the result"},
+            {"mean", MAREA_REAL, 0, NULL, "mean"},
+            {"std", MAREA_REAL, 1, NULL, "standard deviation"},
+            {"dtype", MAREA_DTYPE, MAREA_F32, NULL, "f32 or f64"}},
+  .flags = MAREA_RANDOM | MAREA_NO_GRAD,
+  .shape = normal_shape, .forward = normal_forward, .draws = pair_draws,
+  .sample = "return {}, {shape = g.shape(0, 4), mean = g.real(-2, 2), std = g.real(0, 2)}",
+};
+
+/* ---- bernoulli, categorical ---- */
+
+static void bernoulli_block (void *arg, int64_t block, int worker) {
+  const draw *d = arg;
+  (void)worker;
+  EACH_PAIR(d, block, i) {
+    uint32_t word[4];
+    marea_philox(d->seed, d->counter + (uint64_t)i / 2, word);
+    store(d, i, unit(word64(word)) < load(d->a, d->dtype, i));
+    if (i + 1 < last_) store(d, i + 1, unit(word64(word + 2)) < load(d->a, d->dtype, i + 1));
+  }
+}
+
+static marea_status bernoulli_forward (marea_call *c) {
+  draw d = draw_of(c);
+  d.a = marea_at(c->in[0]);
+  for (int64_t i = 0; i < d.n; i++) {
+    const double p = load(d.a, d.dtype, i);
+    if (!(p >= 0 && p <= 1))
+      return marea_reject(c, MAREA_EARG, "argument 'p': element %lld of %s is %g, expected 0 to 1",
+                          (long long)i + c->ctx->config.index_base, marea_tensor_text(c->in[0]).s, p);
+  }
+  return run_draw(c, &d, bernoulli_block);
+}
+
+const marea_op marea_op_bernoulli = {
+  .name = "bernoulli", .family = "random",
+  .doc = "1 with probability p, else 0, for each element, in p's shape and dtype. No gradient. "
+         "Error: a p outside [0, 1], the first one is named.",
+  .inputs = {{"p", "(any shape) in [0, 1]"}},
+  .flags = MAREA_RANDOM | MAREA_NO_GRAD,
+  .shape = marea_shape_same, .forward = bernoulli_forward, .draws = pair_draws,
+  .sample = "return {g.tensor(g.shape(0, 4), {lo = 0, hi = 1})}",
+};
+
+static marea_status categorical_shape (marea_call *c) {
+  const marea_tensor *logits = c->in[0];
+  if (logits->rank == 0 || logits->shape[logits->rank - 1] == 0)
+    return marea_reject(c, MAREA_ESHAPE, "argument 'logits': expected (.., C) with C > 0, got %s",
+                        marea_tensor_text(logits).s);
+  marea_layout_set(&c->layout[0], MAREA_I64, logits->rank - 1, logits->shape);
+  return MAREA_OK;
+}
+
+typedef struct choice {
+  draw d;
+  int64_t classes, base;
+  int dtype; /* of the logits */
+} choice;
+
+/* The class at which the running sum of exp(logit - largest) passes u times the total. */
+static int64_t choose (const choice *k, int64_t row, double u) {
+  const int64_t first = row * k->classes;
+  double largest = -INFINITY, total = 0, sum = 0;
+  int64_t last = 0;
+  for (int64_t j = 0; j < k->classes; j++) largest = fmax(largest, load(k->d.a, k->dtype, first + j));
+  for (int64_t j = 0; j < k->classes; j++) total += exp(load(k->d.a, k->dtype, first + j) - largest);
+  for (int64_t j = 0; j < k->classes; j++) {
+    const double p = exp(load(k->d.a, k->dtype, first + j) - largest);
+    sum += p;
+    if (p > 0) last = j;
+    if (sum > u * total) return j;
+  }
+  return last; /* rounding: u * total is the whole sum */
+}
+
+static void categorical_block (void *arg, int64_t block, int worker) {
+  const choice *k = arg;
+  const int64_t end = MAREA_MIN((block + 1) * k->d.step, k->d.n);
+  (void)worker;
+  for (int64_t i = block * k->d.step; i < end; i++)
+    ((int64_t *)k->d.y)[i] = choose(k, i, unit(bits_of(&k->d, i))) + k->base;
+}
+
+/* Every row needs a largest logit: no NaN, no +inf, one that is not -inf. */
+static marea_status check_logits (marea_call *c, const choice *k) {
+  for (int64_t i = 0; i < k->d.n; i++) {
+    double largest = -INFINITY;
+    for (int64_t j = 0; j < k->classes && largest == largest; j++) {
+      const double x = load(k->d.a, k->dtype, i * k->classes + j);
+      if (x != x || x > largest) largest = x;
+    }
+    if (!isfinite(largest))
+      return marea_reject(c, MAREA_EARG, "argument 'logits': row %lld of %s has the largest value %g",
+                          (long long)(i + k->base), marea_tensor_text(c->in[0]).s, largest);
+  }
+  return MAREA_OK;
+}
+
+static marea_status categorical_forward (marea_call *c) {
+  const marea_tensor *logits = c->in[0];
+  choice k = {.d = draw_of(c), .classes = logits->shape[logits->rank - 1], .base = c->ctx->config.index_base,
+              .dtype = logits->dtype};
+  k.d.a = marea_at(logits);
+  k.d.step = MAREA_MAX(1, MAREA_BLOCK / 4 / k.classes);
+  MAREA_TRY(check_logits(c, &k));
+  if (k.d.n > 0) marea_parallel(c->ctx, (k.d.n - 1) / k.d.step + 1, categorical_block, &k);
+  return MAREA_OK;
+}
+
+const marea_op marea_op_categorical = {
+  .name = "categorical", .family = "random",
+  .doc = "Draws a class for each row of logits with probability softmax(logits), by inversion of the distribution "
+         "function. logits: (.., C); y: i64 (..). -inf means never. No gradient. Error: a row with NaN or +inf, or "
+         "of -inf only.",
+  .inputs = {{"logits", "(.., C)"}},
+  .flags = MAREA_RANDOM | MAREA_NO_GRAD,
+  .shape = categorical_shape, .forward = categorical_forward, .draws = pair_draws,
+  .sample = "local s = g.shape(0, 3)\ns[#s + 1] = g.int(1, 5)\nreturn {g.tensor(s)}",
+};
+
+/* ---- randint, permutation ---- */
+
+static marea_status randint_shape (marea_call *c) {
+  size_t bytes;
+  const marea_attr *shape = &c->attr[0];
+  if (c->attr[1].i > c->attr[2].i)
+    return marea_reject(c, MAREA_EARG, "expected low <= high, got %lld and %lld", (long long)c->attr[1].i,
+                        (long long)c->attr[2].i);
+  MAREA_TRY(marea_bytes(c->ctx, c->op->name, shape->n, shape->v, sizeof(int64_t), &bytes));
+  marea_layout_set(&c->layout[0], MAREA_I64, shape->n, shape->v);
+  return MAREA_OK;
+}
+
+typedef struct range {
+  draw d;
+  uint64_t low, size; /* modulo 2^64; size 0: all of it */
+} range;
+
+static void randint_block (void *arg, int64_t block, int worker) {
+  const range *r = arg;
+  const int64_t end = MAREA_MIN((block + 1) * r->d.step, r->d.n);
+  (void)worker;
+  for (int64_t i = block * r->d.step; i < end; i++)
+    ((uint64_t *)r->d.y)[i] = r->low + bounded(bits_of(&r->d, i), r->size);
+}
+
+static marea_status randint_forward (marea_call *c) {
+  range r = {.d = draw_of(c), .low = (uint64_t)c->attr[1].i};
+  r.size = (uint64_t)c->attr[2].i - r.low + 1;
+  if (r.d.n > 0) marea_parallel(c->ctx, (r.d.n - 1) / r.d.step + 1, randint_block, &r);
+  return MAREA_OK;
+}
+
+const marea_op marea_op_randint = {
+  .name = "randint", .family = "random",
+  .doc = "Whole numbers from low to high, both included, as i64. No gradient. Error: low > high.",
+  .attrs = {{"shape", MAREA_SIZES, MAREA_REQUIRED, NULL, "sizes of the result"},
+            {"low", MAREA_INT, MAREA_REQUIRED, NULL, "smallest value"},
+            {"high", MAREA_INT, MAREA_REQUIRED, NULL, "largest value"}},
+  .flags = MAREA_RANDOM | MAREA_NO_GRAD,
+  .shape = randint_shape, .forward = randint_forward, .draws = pair_draws,
+  .sample = "local low = g.int(-9, 9)\nreturn {}, {shape = g.shape(0, 4), low = low, high = low + g.int(0, 9)}",
+};
+
+static marea_status permutation_shape (marea_call *c) {
+  size_t bytes;
+  if (c->attr[0].i < 0)
+    return marea_reject(c, MAREA_EARG, "argument 'n': expected 0 or more, got %lld", (long long)c->attr[0].i);
+  MAREA_TRY(marea_bytes(c->ctx, c->op->name, 1, &c->attr[0].i, sizeof(int64_t), &bytes));
+  marea_layout_set(&c->layout[0], MAREA_I64, 1, &c->attr[0].i);
+  return MAREA_OK;
+}
+
+static marea_status permutation_forward (marea_call *c) {
+  const draw d = draw_of(c);
+  int64_t *y = d.y;
+  for (int64_t i = 0; i < d.n; i++) { /* Fisher and Yates, from the inside out */
+    const int64_t j = (int64_t)bounded(bits_of(&d, i), (uint64_t)i + 1);
+    y[i] = y[j];
+    y[j] = i + c->ctx->config.index_base;
+  }
+  return MAREA_OK;
+}
+
+const marea_op marea_op_permutation = {
+  .name = "permutation", .family = "random",
+  .doc = "The n indices of a dimension in random order, as i64 (n): for shuffling with index_select. No gradient. "
+         "Source: Fisher and Yates 1938, in Durstenfeld's form. Error: n < 0.",
+  .attrs = {{"n", MAREA_INT, MAREA_REQUIRED, NULL, "number of indices"}},
+  .flags = MAREA_RANDOM | MAREA_NO_GRAD,
+  .shape = permutation_shape, .forward = permutation_forward, .draws = pair_draws,
+  .sample = "return {}, {n = g.int(0, 20)}",
+};
+
+/* ---- sample_normal ---- */
+
+static marea_status sample_normal_shape (marea_call *c) {
+  MAREA_TRY(marea_want_dtype(c, 1, 1 << c->in[0]->dtype));
+  MAREA_TRY(marea_want_shape(c, 1, c->in[0]));
+  return marea_shape_same(c);
+}
+
+static void sample_normal_block (void *arg, int64_t block, int worker) {
+  const draw *d = arg;
+  (void)worker;
+  EACH_PAIR(d, block, i) {
+    uint32_t word[4];
+    double z[2];
+    marea_philox(d->seed, d->counter + (uint64_t)i / 2, word);
+    normal_pair(word, z);
+    for (int64_t k = i; k < MAREA_MIN(i + 2, last_); k++)
+      store(d, k, load(d->a, d->dtype, k) + exp(0.5 * load(d->b, d->dtype, k)) * z[k - i]);
+  }
+}
+
+static marea_status sample_normal_forward (marea_call *c) {
+  draw d = draw_of(c);
+  d.a = marea_at(c->in[0]);
+  d.b = marea_at(c->in[1]);
+  return run_draw(c, &d, sample_normal_block);
+}
+
+/* dlogvar = dy * 0.5 * exp(0.5 logvar) * eps, and that product is (out - mean) */
+static marea_status sample_normal_vjp (marea_vjp *v) {
+  MAREA_OWN noise = NULL;
+  MAREA_OWN half = NULL;
+  if (v->need[0]) v->din[0] = marea_retain(v->dout[0]);
+  if (!v->need[1]) return MAREA_OK;
+  MAREA_TRY(marea_run(v->ctx, &marea_op_sub, &noise, 2, v->out[0], v->in[0]));
+  MAREA_TRY(marea_run_number(v->ctx, &marea_op_mul, &half, noise, 0.5));
+  return marea_run(v->ctx, &marea_op_mul, &v->din[1], 2, v->dout[0], half);
+}
+
+const marea_op marea_op_sample_normal = {
+  .name = "sample_normal", .family = "random",
+  .doc = "mean + exp(0.5 logvar) * eps with eps standard normal: the reparametrised sample of a variational "
+         "autoencoder. logvar is the logarithm of the variance. mean, logvar, y: one shape. Gradient: dmean = dy, "
+         "dlogvar = 0.5 dy (y - mean). Source: Kingma and Welling, arXiv:1312.6114, 2.4. Error: shapes differ.",
+  .inputs = {{"mean", "(any shape)"}, {"logvar", "(mean's)"}},
+  .flags = MAREA_RANDOM, .saves_in = 1, .saves_out = 1,
+  .shape = sample_normal_shape, .forward = sample_normal_forward, .vjp = sample_normal_vjp, .draws = pair_draws,
+  .sample = "local s = g.shape(0, 4)\nreturn {g.tensor(s), g.tensor(s)}",
+};
+
+/* ---- dropout ---- */
+
+static marea_status check_rate (marea_call *c) {
+  if (!(c->attr[0].f >= 0 && c->attr[0].f <= 1))
+    return marea_reject(c, MAREA_EARG, "argument 'p': expected 0 to 1, got %g", c->attr[0].f);
+  return marea_shape_same(c);
+}
+
+/* d->p: words below this times 2^-32 drop; d->q: factor of what stays */
+static void dropout_block (void *arg, int64_t block, int worker) {
+  const draw *d = arg;
+  const int64_t first = block * d->step, end = MAREA_MIN(first + d->step, d->n);
+  (void)worker;
+  for (int64_t i = first; i < end; i += 4) {
+    uint32_t word[4];
+    marea_philox(d->seed, d->counter + (uint64_t)i / 4, word);
+    for (int64_t k = i; k < MAREA_MIN(i + 4, end); k++)
+      store(d, k, word[k - i] < d->p ? 0 : load(d->a, d->dtype, k) * d->q);
+  }
+}
+
+static marea_status apply_mask (marea_call *c, uint64_t seed, uint64_t counter) {
+  const double rate = c->attr[0].f;
+  draw d = draw_of(c);
+  d.seed = seed;
+  d.counter = counter;
+  d.p = rate * 0x1p32;
+  d.q = rate < 1 ? 1 / (1 - rate) : 0;
+  d.a = marea_at(c->in[0]);
+  return run_draw(c, &d, dropout_block);
+}
+
+/* The seed goes into the call's attributes: the context may be seeded anew before the gradient is wanted. */
+static marea_status dropout_shape (marea_call *c) {
+  if (c->attr[1].n == 0) c->attr[1] = marea_attr_int((int64_t)c->ctx->random.seed);
+  return check_rate(c);
+}
+
+static marea_status dropout_forward (marea_call *c) {
+  return apply_mask(c, (uint64_t)c->attr[1].i, c->counter);
+}
+
+static marea_status dropout_vjp (marea_vjp *v) {
+  marea_attr a[] = {v->attr[0], v->attr[1], marea_attr_int((int64_t)v->counter)};
+  return marea_run_with(v->ctx, &marea_op_dropout_apply, a, &v->din[0], 1, v->dout[0]);
+}
+
+const marea_op marea_op_dropout = {
+  .name = "dropout", .family = "random",
+  .doc = "Sets each element to 0 with probability p and multiplies the others by 1 / (1 - p). Gradient: the same mask on "
+         "dy, made again from the counter. Source: Srivastava et al., JMLR 15, 2014 (inverted form). Error: p outside "
+         "[0, 1].",
+  .inputs = {{"x", "(any shape)"}},
+  .attrs = {{"p", MAREA_REAL, 0.5, NULL, "probability of 0"},
+            {"seed", MAREA_INT, MAREA_NONE, NULL, "key of the mask; left out: the context's"}},
+  .flags = MAREA_RANDOM,
+  .shape = dropout_shape, .forward = dropout_forward, .vjp = dropout_vjp, .draws = quad_draws,
+  .sample = "return {g.tensor(g.shape(0, 4))}, {p = g.pick{0, 0.25, 0.5, 1}}",
+};
+
+static marea_status dropout_apply_forward (marea_call *c) {
+  return apply_mask(c, (uint64_t)c->attr[1].i, (uint64_t)c->attr[2].i);
+}
+
+static marea_status dropout_apply_vjp (marea_vjp *v) {
+  return marea_run_with(v->ctx, &marea_op_dropout_apply, v->attr, &v->din[0], 1, v->dout[0]);
+}
+
+const marea_op marea_op_dropout_apply = {
+  .name = "dropout_apply", .family = "random",
+  .doc = "dropout with the mask that belongs to a seed and a counter. Takes nothing from the random state. "
+         "Gradient: itself. Error: p outside [0, 1].",
+  .inputs = {{"x", "(any shape)"}},
+  .attrs = {{"p", MAREA_REAL, 0.5, NULL, "probability of 0"},
+            {"seed", MAREA_INT, MAREA_REQUIRED, NULL, "key of the mask"},
+            {"counter", MAREA_INT, MAREA_REQUIRED, NULL, "first Philox block of the mask"}},
+  .shape = check_rate, .forward = dropout_apply_forward, .vjp = dropout_apply_vjp,
+  .sample = "return {g.tensor(g.shape(0, 4))}, {p = g.pick{0, 0.25, 0.5, 1}, seed = g.int(0, 9), counter = g.int(0, 99)}",
+};

@@ -1,0 +1,488 @@
+/* SPDX-License-Identifier: MIT
+** reduce.c: operators that fold dimensions: sums, moments, extremes, and the running sum. The work is in fold.c.
+**
+** `dims` lists the dimensions to fold (none given: all); with `keepdim` they stay with size 1, so that the result
+** broadcasts with x. Sums are accumulated in double, in an order that depends on the shape alone.
+*/
+#include <math.h>
+
+#include "fold.h"
+#include "formula.h"
+
+#define DIMS_ATTR {"dims", MAREA_DIMS, 0, NULL, "dimensions to fold; none given: all"}
+#define KEEPDIM_ATTR {"keepdim", MAREA_BOOL, 0, NULL, "keep folded dimensions with size 1"}
+#define REDUCTION(op) .name = #op, .family = "reduce", .inputs = {{"x", "any shape"}}, .forward = op##_forward
+#define OVER_DIMS .attrs = {DIMS_ATTR, KEEPDIM_ATTR}
+/* Up to three dimensions, some of them folded; `some` becomes the list of these. */
+#define SOME_DIMS "local some = {} for d = 1, #s do if g.bool() then some[#some + 1] = d end end "
+#define SAMPLE_OF(tensor) \
+  "local s = g.shape(1, 4, 1) " SOME_DIMS "return {" tensor "}, {dims = some, keepdim = g.bool()}"
+
+#define COLUMNS 512 /* of a unit of work in running sums and argmax */
+
+static bool is_float (int dtype) { return dtype == MAREA_F32 || dtype == MAREA_F64; }
+
+/* ---- shapes ------------------------------------------------------------------------------------------ */
+
+static void set_of (const marea_attr *dims, int rank, bool *set) {
+  for (int d = 0; d < rank; d++) set[d] = false;
+  for (int k = 0; k < dims->n; k++) set[dims->v[k]] = true;
+}
+
+/* l := t's shape without the dimensions of the set, or with size 1 for them. */
+static void fold_layout (marea_layout *l, const marea_tensor *t, const bool *set, bool keepdim) {
+  marea_layout_like(l, t);
+  l->rank = 0;
+  for (int d = 0; d < t->rank; d++)
+    if (!set[d] || keepdim) l->shape[l->rank++] = set[d] ? 1 : t->shape[d];
+}
+
+static int64_t folded_count (const marea_tensor *t, const marea_attr *dims) {
+  int64_t n = 1;
+  for (int k = 0; k < dims->n; k++) n *= t->shape[dims->v[k]];
+  return n;
+}
+
+static marea_status dims_shape (marea_call *c) {
+  bool set[MAREA_MAX_RANK];
+  MAREA_TRY(marea_resolve_dims(c, 0, c->in[0]->rank, set));
+  fold_layout(&c->layout[0], c->in[0], set, c->attr[1].i);
+  return MAREA_OK;
+}
+
+/* The rule of operators that need at least one element to fold. */
+static marea_status some_shape (marea_call *c) {
+  MAREA_TRY(dims_shape(c));
+  if (folded_count(c->in[0], &c->attr[0]) > 0) return MAREA_OK;
+  return marea_reject(c, MAREA_ESHAPE, "%s has no element in the dimensions to fold; only sum is defined then",
+                      marea_tensor_text(c->in[0]).s);
+}
+
+static marea_status folding_of (marea_call *c, marea_folding *f) {
+  bool set[MAREA_MAX_RANK];
+  set_of(&c->attr[0], c->in[0]->rank, set);
+  return marea_fold_over(c, c->in[0], set, f);
+}
+
+/* t, which has the shape of a folded in[0], with every folded dimension as size 1. */
+static marea_tensor *kept (formula *f, marea_tensor *t) {
+  const marea_tensor *x = f->v->in[0];
+  const marea_attr *dims = &f->v->attr[0];
+  marea_attr shape = marea_attr_list(x->rank, x->shape);
+  if (f->status != MAREA_OK || t->rank == x->rank) return t;
+  for (int k = 0; k < dims->n; k++) shape.v[dims->v[k]] = 1;
+  return step(f, &marea_op_reshape, &shape, 1, t, NULL, NULL);
+}
+
+/* ---- sum, mean, sum_to ------------------------------------------------------------------------------- */
+
+static marea_status sum_shape (marea_call *c) {
+  MAREA_TRY(dims_shape(c));
+  if (!is_float(c->in[0]->dtype)) c->layout[0].dtype = MAREA_I64;
+  return MAREA_OK;
+}
+
+static marea_status sum_forward (marea_call *c) {
+  marea_folding f;
+  MAREA_TRY(folding_of(c, &f));
+  marea_tensor *y = c->out[0];
+  if (is_float(f.dtype)) return marea_fold(c, &f, MAREA_FOLD_SUM, NULL, 1, y->dtype, marea_at(y));
+  marea_fold_ints(&f, MAREA_FOLD_SUM, y->dtype, marea_at(y));
+  return MAREA_OK;
+}
+
+static marea_status sum_vjp (marea_vjp *v) {
+  formula f = {.v = v};
+  give(&f, 0, expand_like(&f, kept(&f, v->dout[0]), v->in[0]));
+  return finish(&f);
+}
+
+const marea_op marea_op_sum = {
+  REDUCTION(sum), OVER_DIMS, .dtypes = MAREA_ANY, .shape = sum_shape, .vjp = sum_vjp,
+  .sample = "local s = g.shape(0, 4) " SOME_DIMS "return {g.tensor(s)}, {dims = some, keepdim = g.bool()}",
+  .doc = "sum(x, dims, keepdim): the sum over dims; 0 of no elements. i64 for integers, which wrap around. Gradient: dy "
+         "repeated to x's shape. Errors: a dimension out of range or listed twice.",
+};
+
+static marea_status mean_shape (marea_call *c) {
+  MAREA_TRY(some_shape(c));
+  if (!is_float(c->in[0]->dtype)) c->layout[0].dtype = MAREA_F32;
+  return MAREA_OK;
+}
+
+static marea_status mean_forward (marea_call *c) {
+  marea_folding f;
+  MAREA_TRY(folding_of(c, &f));
+  marea_tensor *y = c->out[0];
+  const double n = (double)folded_count(c->in[0], &c->attr[0]);
+  if (is_float(f.dtype)) return marea_fold(c, &f, MAREA_FOLD_SUM, NULL, n, y->dtype, marea_at(y));
+  float *mean = marea_at(y);
+  int64_t *sum;
+  MAREA_SCRATCH(c, sum, (size_t)(f.outer * f.inner) * sizeof *sum);
+  marea_fold_ints(&f, MAREA_FOLD_SUM, MAREA_I64, sum);
+  for (int64_t i = 0; i < f.outer * f.inner; i++) mean[i] = (float)((double)sum[i] / n);
+  return MAREA_OK;
+}
+
+static marea_status mean_vjp (marea_vjp *v) {
+  formula f = {.v = v};
+  marea_tensor *share = times(&f, v->dout[0], 1 / (double)folded_count(v->in[0], &v->attr[0]));
+  give(&f, 0, expand_like(&f, kept(&f, share), v->in[0]));
+  return finish(&f);
+}
+
+const marea_op marea_op_mean = {
+  REDUCTION(mean), OVER_DIMS, .dtypes = MAREA_ANY, .shape = mean_shape, .vjp = mean_vjp,
+  .sample = SAMPLE_OF("g.tensor(s)"),
+  .doc = "mean(x, dims, keepdim): the mean over dims, n elements each; f32 for integers. Gradient: dy / n repeated to "
+         "x's shape. Errors: no elements to fold; a dimension out of range or listed twice.",
+};
+
+/* The dimensions in which x is wider than the target shape, aligned at the last dimension. */
+static void widened (const marea_tensor *x, const marea_attr *shape, bool *set) {
+  const int missing = x->rank - shape->n;
+  for (int d = 0; d < x->rank; d++) set[d] = d < missing || shape->v[d - missing] != x->shape[d];
+}
+
+static marea_status sum_to_shape (marea_call *c) {
+  const marea_tensor *x = c->in[0];
+  const marea_attr *shape = &c->attr[0];
+  bool fits = shape->n <= x->rank;
+  for (int back = 1; fits && back <= shape->n; back++) {
+    const int64_t size = shape->v[shape->n - back];
+    fits = size == 1 || size == x->shape[x->rank - back];
+  }
+  if (!fits)
+    return marea_reject(c, MAREA_ESHAPE, "shape %s does not broadcast to x's shape %s",
+                        marea_shape_text(shape->n, shape->v).s, marea_shape_text(x->rank, x->shape).s);
+  marea_layout_set(&c->layout[0], x->dtype, shape->n, shape->v);
+  return MAREA_OK;
+}
+
+static marea_status sum_to_forward (marea_call *c) {
+  bool set[MAREA_MAX_RANK];
+  marea_folding f;
+  widened(c->in[0], &c->attr[0], set);
+  MAREA_TRY(marea_fold_over(c, c->in[0], set, &f));
+  return marea_fold(c, &f, MAREA_FOLD_SUM, NULL, 1, f.dtype, marea_at(c->out[0]));
+}
+
+static marea_status sum_to_vjp (marea_vjp *v) {
+  formula f = {.v = v};
+  give(&f, 0, expand_like(&f, v->dout[0], v->in[0]));
+  return finish(&f);
+}
+
+const marea_op marea_op_sum_to = {
+  REDUCTION(sum_to), .attrs = {{"shape", MAREA_SIZES, MAREA_REQUIRED, NULL, "a shape that broadcasts to x's"}},
+  .shape = sum_to_shape, .vjp = sum_to_vjp,
+  .sample = "local s = g.shape(0, 4) return {g.tensor(s)}, {shape = g.broadcast(s)}",
+  .doc = "sum_to(x, shape): x summed over what broadcasting `shape` to x's shape would repeat; the reverse of expand. "
+         "Gradient: dy expanded to x's shape. Error: the shape does not broadcast to x's.",
+};
+
+/* ---- var, std ---------------------------------------------------------------------------------------- */
+
+static marea_status var_shape (marea_call *c) {
+  MAREA_TRY(some_shape(c));
+  const int64_t n = folded_count(c->in[0], &c->attr[0]), correction = c->attr[2].i;
+  if (correction >= 0 && n > correction) return MAREA_OK;
+  return marea_reject(c, MAREA_EARG, "argument 'correction': expected 0..%lld for %lld elements to fold, got %lld",
+                      (long long)(n - 1), (long long)n, (long long)correction);
+}
+
+/* Two passes: the mean, then the squared distances from it. */
+static marea_status var_forward (marea_call *c) {
+  marea_folding f;
+  double *mean;
+  MAREA_TRY(folding_of(c, &f));
+  MAREA_SCRATCH(c, mean, (size_t)(f.outer * f.inner) * sizeof *mean);
+  MAREA_TRY(marea_fold(c, &f, MAREA_FOLD_SUM, NULL, (double)f.count, MAREA_F64, mean));
+  return marea_fold(c, &f, MAREA_FOLD_SQUARES, mean, (double)(f.count - c->attr[2].i), f.dtype, marea_at(c->out[0]));
+}
+
+static marea_status std_forward (marea_call *c) {
+  marea_tensor *y = c->out[0];
+  MAREA_TRY(var_forward(c));
+  c->ctx->kernels[y->dtype]->sqrt((size_t)marea_count(y->rank, y->shape), marea_at(y), marea_at(y), NULL);
+  return MAREA_OK;
+}
+
+/* t (x - mean) / (n - correction), where t has the folded shape */
+static marea_tensor *times_distance (formula *f, marea_tensor *t) {
+  const marea_vjp *v = f->v;
+  const marea_attr attrs[] = {v->attr[0], marea_attr_int(1)};
+  const double n = (double)(folded_count(v->in[0], &v->attr[0]) - v->attr[2].i);
+  marea_tensor *mean = step(f, &marea_op_mean, attrs, 1, v->in[0], NULL, NULL);
+  return mul(f, sub(f, v->in[0], mean), kept(f, times(f, t, 1 / n)));
+}
+
+static marea_status var_vjp (marea_vjp *v) {
+  formula f = {.v = v};
+  give(&f, 0, times_distance(&f, times(&f, v->dout[0], 2)));
+  return finish(&f);
+}
+
+#define MOMENT_ATTRS                                                                                       \
+  .attrs = {DIMS_ATTR, KEEPDIM_ATTR, {"correction", MAREA_INT, 1, NULL, "c in the divisor n - c: 1 unbiased, 0 mean"}}
+#define MOMENT_SAMPLE                                                                                       \
+  "local s = g.shape(1, 4, 2) " SOME_DIMS "return {g.tensor(s)}, {dims = some, keepdim = g.bool(), correction = g.int(0, 1)}"
+
+const marea_op marea_op_var = {
+  REDUCTION(var), MOMENT_ATTRS, .saves_in = 1, .shape = var_shape, .vjp = var_vjp, .sample = MOMENT_SAMPLE,
+  .doc = "var(x, dims, keepdim, correction) = sum (x - mean)^2 / (n - correction) over dims, n elements each, in two "
+         "passes. Gradient: dx = 2 dy (x - mean) / (n - correction). Errors: n <= correction; a dimension out of range or "
+         "listed twice.",
+};
+
+/* 0 where y = 0, since there x has no direction to leave in */
+static marea_status std_vjp (marea_vjp *v) {
+  formula f = {.v = v};
+  marea_tensor *y = v->out[0];
+  marea_tensor *rate = keep_where(&f, with_number(&f, &marea_op_ne, y, 0), divide(&f, v->dout[0], y));
+  give(&f, 0, times_distance(&f, rate));
+  return finish(&f);
+}
+
+const marea_op marea_op_std = {
+  REDUCTION(std), MOMENT_ATTRS, .saves_in = 1, .saves_out = 1, .shape = var_shape, .vjp = std_vjp,
+  .sample = MOMENT_SAMPLE,
+  .doc = "std(x, dims, keepdim, correction) = sqrt(var(x, ...)). Gradient: dx = dy (x - mean) / ((n - correction) y), 0 "
+         "where y = 0. Errors: n <= correction; a dimension out of range or listed twice.",
+};
+
+/* ---- max, min ---------------------------------------------------------------------------------------- */
+
+static marea_status extreme_forward (marea_call *c, marea_fold_kind kind) {
+  marea_folding f;
+  MAREA_TRY(folding_of(c, &f));
+  if (is_float(f.dtype)) return marea_fold(c, &f, kind, NULL, 1, f.dtype, marea_at(c->out[0]));
+  marea_fold_ints(&f, kind, f.dtype, marea_at(c->out[0]));
+  return MAREA_OK;
+}
+
+static marea_status max_forward (marea_call *c) { return extreme_forward(c, MAREA_FOLD_MAX); }
+
+static marea_status min_forward (marea_call *c) { return extreme_forward(c, MAREA_FOLD_MIN); }
+
+/* dy goes in equal parts to the elements that equal y. */
+static marea_status extreme_vjp (marea_vjp *v) {
+  formula f = {.v = v};
+  marea_tensor *winners = binary(&f, &marea_op_eq, v->in[0], kept(&f, v->out[0]));
+  marea_tensor *count = sum_dims(&f, winners, v->attr[0], true);
+  give(&f, 0, keep_where(&f, winners, divide(&f, kept(&f, v->dout[0]), count)));
+  return finish(&f);
+}
+
+const marea_op marea_op_max = {
+  REDUCTION(max), OVER_DIMS, .dtypes = MAREA_ANY, .saves_in = 1, .saves_out = 1, .shape = some_shape,
+  .vjp = extreme_vjp, .sample = SAMPLE_OF("g.distinct(s)"),
+  .doc = "max(x, dims, keepdim): the greatest element over dims; NaN if there is one. Every dtype. Gradient: dy to the "
+         "greatest, in equal parts at a tie. Errors: no elements to fold; a dimension out of range or listed twice.",
+};
+
+const marea_op marea_op_min = {
+  REDUCTION(min), OVER_DIMS, .dtypes = MAREA_ANY, .saves_in = 1, .saves_out = 1, .shape = some_shape,
+  .vjp = extreme_vjp, .sample = SAMPLE_OF("g.distinct(s)"),
+  .doc = "min(x, dims, keepdim): the smallest element over dims; NaN if there is one. Every dtype. Gradient: dy to the "
+         "smallest, in equal parts at a tie. Errors: no elements to fold; a dimension out of range or listed twice.",
+};
+
+/* ---- logsumexp --------------------------------------------------------------------------------------- */
+
+/* m + log(sum exp(x - m)), m the maximum; 0 in place of an infinite m, so that infinities come out by themselves */
+static marea_status logsumexp_forward (marea_call *c) {
+  marea_folding f;
+  marea_tensor *y = c->out[0];
+  double *m, *sum;
+  MAREA_TRY(folding_of(c, &f));
+  const int64_t n = f.outer * f.inner;
+  MAREA_SCRATCH(c, m, (size_t)n * sizeof *m);
+  MAREA_SCRATCH(c, sum, (size_t)n * sizeof *sum);
+  MAREA_TRY(marea_fold(c, &f, MAREA_FOLD_MAX, NULL, 1, MAREA_F64, m));
+  for (int64_t i = 0; i < n; i++)
+    if (isinf(m[i])) m[i] = 0;
+  MAREA_TRY(marea_fold(c, &f, MAREA_FOLD_EXPS, m, 1, MAREA_F64, sum));
+  for (int64_t i = 0; i < n; i++) {
+    const double value = m[i] + log(sum[i]);
+    if (y->dtype == MAREA_F32) ((float *)marea_at(y))[i] = (float)value;
+    else ((double *)marea_at(y))[i] = value;
+  }
+  return MAREA_OK;
+}
+
+/* dx = dy exp(x - y). Where all are -infinity, so is y; a finite number in its place makes the gradient 0. */
+static marea_status logsumexp_vjp (marea_vjp *v) {
+  formula f = {.v = v};
+  const marea_attr finite[] = {marea_attr_real(-1e38), marea_attr_real(INFINITY)};
+  marea_tensor *y = step(&f, &marea_op_clamp, finite, 1, kept(&f, v->out[0]), NULL, NULL);
+  marea_tensor *share = unary(&f, &marea_op_exp, sub(&f, v->in[0], y));
+  give(&f, 0, mul(&f, share, kept(&f, v->dout[0])));
+  return finish(&f);
+}
+
+const marea_op marea_op_logsumexp = {
+  REDUCTION(logsumexp), OVER_DIMS, .saves_in = 1, .saves_out = 1, .shape = some_shape, .vjp = logsumexp_vjp,
+  .sample = SAMPLE_OF("g.tensor(s)"),
+  .doc = "logsumexp(x, dims, keepdim) = log(sum exp(x)) over dims, by way of the maximum, so without overflow; -infinity "
+         "where all elements are. Gradient: dx = dy exp(x - y). Errors: no elements to fold; a dimension out of range or "
+         "listed twice.",
+};
+
+/* ---- along one dimension: argmax, argmin, cumsum ------------------------------------------------------ */
+
+/* x as (outer, count, inner); a unit of work is up to COLUMNS of inner, for one outer. */
+typedef struct line_job {
+  marea_folding f;
+  void *out;
+  int64_t base, tiles;
+  bool flag; /* argmin; running sum from the end */
+} line_job;
+
+static void lines_of (const marea_call *c, int dim, line_job *j) {
+  const marea_tensor *x = c->in[0];
+  j->f = (marea_folding){.x = marea_at(x), .dtype = x->dtype, .outer = 1, .count = x->shape[dim], .inner = 1};
+  for (int d = 0; d < dim; d++) j->f.outer *= x->shape[d];
+  for (int d = dim + 1; d < x->rank; d++) j->f.inner *= x->shape[d];
+  j->out = marea_at(c->out[0]);
+  j->base = c->ctx->config.index_base;
+  j->tiles = (j->f.inner + COLUMNS - 1) / COLUMNS;
+}
+
+static void run_lines (marea_call *c, line_job *j, marea_block_fn run) {
+  marea_parallel(c->ctx, j->f.outer * j->tiles, run, j);
+}
+
+/* Position of the first greatest or smallest of n elements `step` apart; of the first NaN if there is one. */
+#define FIND(type)                                                                   \
+  {                                                                                  \
+    const type *p = (const type *)x + start;                                         \
+    type best = p[0];                                                                \
+    for (int64_t r = 1; r < n && best == best; r++) {                                \
+      const type value = p[r * step];                                                \
+      if (value != value || (smallest ? value < best : value > best)) best = value, at = r; \
+    }                                                                                \
+  }                                                                                  \
+  break
+
+static int64_t find_extreme (int dtype, const void *x, int64_t start, int64_t n, int64_t step, bool smallest) {
+  int64_t at = 0;
+  switch (dtype) {
+    case MAREA_F32: FIND(float);
+    case MAREA_F64: FIND(double);
+    case MAREA_I64: FIND(int64_t);
+    default: FIND(uint8_t);
+  }
+  return at;
+}
+
+static void find_block (void *arg, int64_t block, int worker) {
+  (void)worker;
+  const line_job *j = arg;
+  const int64_t o = block / j->tiles, first = block % j->tiles * COLUMNS, inner = j->f.inner;
+  int64_t *out = (int64_t *)j->out + o * inner;
+  for (int64_t i = first; i < MAREA_MIN(first + COLUMNS, inner); i++)
+    out[i] = find_extreme(j->f.dtype, j->f.x, o * j->f.count * inner + i, j->f.count, inner, j->flag) + j->base;
+}
+
+static marea_status arg_shape (marea_call *c) {
+  const marea_tensor *x = c->in[0];
+  bool set[MAREA_MAX_RANK] = {false};
+  MAREA_TRY(marea_resolve_dim(c, 0, x->rank));
+  set[c->attr[0].i] = true;
+  fold_layout(&c->layout[0], x, set, c->attr[1].i);
+  c->layout[0].dtype = MAREA_I64;
+  if (x->shape[c->attr[0].i] > 0) return MAREA_OK;
+  return marea_reject(c, MAREA_ESHAPE, "%s has no element to find along dimension %lld", marea_tensor_text(x).s,
+                      (long long)c->attr[0].i + c->ctx->config.index_base);
+}
+
+static marea_status argmax_forward (marea_call *c) {
+  line_job j = {.flag = false};
+  lines_of(c, (int)c->attr[0].i, &j);
+  run_lines(c, &j, find_block);
+  return MAREA_OK;
+}
+
+static marea_status argmin_forward (marea_call *c) {
+  line_job j = {.flag = true};
+  lines_of(c, (int)c->attr[0].i, &j);
+  run_lines(c, &j, find_block);
+  return MAREA_OK;
+}
+
+#define ARG_ATTRS .attrs = {{"dim", MAREA_DIM, MAREA_REQUIRED, NULL, "the dimension to fold"}, KEEPDIM_ATTR}
+#define ARG_SAMPLE "local s = g.shape(1, 4, 1) return {g.distinct(s)}, {dim = g.int(1, #s), keepdim = g.bool()}"
+
+const marea_op marea_op_argmax = {
+  REDUCTION(argmax), ARG_ATTRS, .flags = MAREA_NO_GRAD, .dtypes = MAREA_ANY, .shape = arg_shape, .sample = ARG_SAMPLE,
+  .doc = "argmax(x, dim, keepdim): position of the greatest element along dim, the first one at a tie, the first NaN if "
+         "there is one; i64. The result is a constant for gradients. Errors: dim out of range or of size 0.",
+};
+
+const marea_op marea_op_argmin = {
+  REDUCTION(argmin), ARG_ATTRS, .flags = MAREA_NO_GRAD, .dtypes = MAREA_ANY, .shape = arg_shape, .sample = ARG_SAMPLE,
+  .doc = "argmin(x, dim, keepdim): position of the smallest element along dim, the first one at a tie, the first NaN if "
+         "there is one; i64. The result is a constant for gradients. Errors: dim out of range or of size 0.",
+};
+
+static marea_status cumsum_shape (marea_call *c) {
+  MAREA_TRY(marea_resolve_dim(c, 0, c->in[0]->rank));
+  marea_layout_like(&c->layout[0], c->in[0]);
+  if (!is_float(c->in[0]->dtype)) c->layout[0].dtype = MAREA_I64;
+  return MAREA_OK;
+}
+
+/* Running sums of w columns, row by row; `from` goes to `to`, summed up as `total`. */
+#define RUN(from, to, total)                                       \
+  {                                                                \
+    total sum[COLUMNS] = {0};                                      \
+    const from *x = (const from *)j->f.x + start;                  \
+    to *y = (to *)j->out + start;                                  \
+    for (int64_t r = 0; r < j->f.count; r++) {                     \
+      const int64_t row = (j->flag ? j->f.count - 1 - r : r) * inner; \
+      for (int64_t i = 0; i < w; i++) {                            \
+        sum[i] += (total)x[row + i];                               \
+        y[row + i] = (to)sum[i];                                   \
+      }                                                            \
+    }                                                              \
+  }                                                                \
+  break
+
+static void cumsum_block (void *arg, int64_t block, int worker) {
+  (void)worker;
+  const line_job *j = arg;
+  const int64_t inner = j->f.inner, first = block % j->tiles * COLUMNS, w = MAREA_MIN(COLUMNS, inner - first);
+  const int64_t start = block / j->tiles * j->f.count * inner + first;
+  switch (j->f.dtype) {
+    case MAREA_F32: RUN(float, float, double);
+    case MAREA_F64: RUN(double, double, double);
+    case MAREA_I64: RUN(int64_t, int64_t, uint64_t);
+    default: RUN(uint8_t, int64_t, uint64_t);
+  }
+}
+
+static marea_status cumsum_forward (marea_call *c) {
+  line_job j = {.flag = c->attr[1].i};
+  lines_of(c, (int)c->attr[0].i, &j);
+  run_lines(c, &j, cumsum_block);
+  return MAREA_OK;
+}
+
+static marea_status cumsum_vjp (marea_vjp *v) {
+  formula f = {.v = v};
+  const marea_attr attrs[] = {v->attr[0], marea_attr_int(!v->attr[1].i)};
+  give(&f, 0, step(&f, &marea_op_cumsum, attrs, 1, v->dout[0], NULL, NULL));
+  return finish(&f);
+}
+
+const marea_op marea_op_cumsum = {
+  REDUCTION(cumsum),
+  .attrs = {{"dim", MAREA_DIM, MAREA_REQUIRED, NULL, "the dimension to run along"},
+            {"reverse", MAREA_BOOL, 0, NULL, "run from the last element to the first"}},
+  .dtypes = MAREA_ANY, .shape = cumsum_shape, .vjp = cumsum_vjp,
+  .sample = "local s = g.shape(1, 4) return {g.tensor(s)}, {dim = g.int(1, #s), reverse = g.bool()}",
+  .doc = "cumsum(x, dim, reverse): running sums along dim, y[i] = x[1] + ... + x[i]; in reverse y[i] = x[i] + ... + x[n]. "
+         "Shape of x; i64 for integers, which wrap around. Gradient: dx = cumsum(dy) in the other direction. Error: dim "
+         "out of range.",
+};

@@ -1,0 +1,83 @@
+/* SPDX-License-Identifier: MIT
+** registry.c: the table of operators, made from LIST.h, and what a caller may ask about them.
+**
+** Lookup by name is a plain search: bindings look each name up once, when they open, and keep the pointer.
+*/
+#include <string.h>
+
+#include "core.h"
+
+static const marea_op *const table[] = {
+#define OP(name) &marea_op_##name,
+#include "LIST.h"
+#undef OP
+};
+
+int marea_op_count (void) { return MAREA_COUNT(table); }
+
+const marea_op *marea_op_at (int i) { return i >= 0 && i < MAREA_COUNT(table) ? table[i] : NULL; }
+
+const marea_op *marea_op_find (const char *name) {
+  for (int i = 0; i < MAREA_COUNT(table); i++)
+    if (strcmp(table[i]->name, name) == 0) return table[i];
+  return NULL;
+}
+
+const char *marea_op_name (const marea_op *op) { return op->name; }
+
+const char *marea_op_family (const marea_op *op) { return op->family; }
+
+const char *marea_op_doc (const marea_op *op) { return op->doc; }
+
+const char *marea_op_sample (const marea_op *op) { return op->sample; }
+
+int marea_op_inputs (const marea_op *op, const marea_input_spec **specs) {
+  int n = 0;
+  while (n < MAREA_COUNT(op->inputs) && op->inputs[n].name) n++;
+  if (specs) *specs = op->inputs;
+  return n;
+}
+
+int marea_op_attrs (const marea_op *op, const marea_attr_spec **specs) {
+  int n = 0;
+  while (n < MAREA_MAX_ATTRS && op->attrs[n].name) n++;
+  if (specs) *specs = op->attrs;
+  return n;
+}
+
+bool marea_op_differentiable (const marea_op *op) { return op->vjp && !(op->flags & MAREA_NO_GRAD); }
+
+bool marea_op_elementwise (const marea_op *op) { return op->flags & MAREA_ELEMENTWISE; }
+
+bool marea_op_mutates (const marea_op *op) { return op->flags & MAREA_MUTATES; }
+
+bool marea_op_takes_numbers (const marea_op *op) { return op->flags & MAREA_NUMBERS; }
+
+/* Numbers of a list attribute that starts with one initial value for all; DIMS and SIZES start empty. */
+static int list_length (marea_attr_kind kind) {
+  return kind == MAREA_PAIR ? 2 : kind == MAREA_PADDING ? 4 : 0;
+}
+
+static void init_attr (const marea_attr_spec *spec, marea_attr *attr) {
+  memset(attr, 0, sizeof *attr);
+  if (spec->initial == MAREA_REQUIRED) return;
+  switch (spec->kind) {
+    case MAREA_REAL:
+      attr->n = 1;
+      attr->f = spec->initial;
+      return;
+    case MAREA_INT: case MAREA_BOOL: case MAREA_ENUM: case MAREA_DTYPE: case MAREA_DIM: case MAREA_INDEX:
+      attr->n = spec->initial == MAREA_NONE ? 0 : 1;
+      attr->i = spec->initial == MAREA_NONE ? INT64_MIN : (int64_t)spec->initial;
+      return;
+    case MAREA_DIMS: case MAREA_SIZES: case MAREA_PAIR: case MAREA_PADDING:
+      attr->n = spec->initial == MAREA_NONE ? 0 : list_length(spec->kind);
+      for (int k = 0; k < attr->n; k++) attr->v[k] = (int64_t)spec->initial;
+  }
+}
+
+void marea_attrs_init (const marea_op *op, marea_attr *attrs) {
+  const marea_attr_spec *specs;
+  const int n = marea_op_attrs(op, &specs);
+  for (int k = 0; k < n; k++) init_attr(&specs[k], &attrs[k]);
+}

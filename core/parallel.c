@@ -1,0 +1,242 @@
+/* SPDX-License-Identifier: MIT
+** parallel.c: the context's worker threads. A job is a number of blocks, handed out by an atomic counter to the
+** caller and to every worker that joins; who computes a block makes no difference to the result.
+**
+** A worker that was late does not delay the caller: it must join a job while the job is open, and the caller
+** closes the job when no block is left and then waits only for those inside. After a job workers look for the
+** next one for SPIN_NS before they sleep, so that the small gaps of a training step cost no system call.
+**
+** Threads start at the first job, and again after a fork, in the child, which inherits none. The pool is not in
+** marea_alloc's memory: it does not belong to tensors and should not show up among them.
+*/
+#include <fenv.h>
+#include <pthread.h>
+#include <signal.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "core.h"
+
+#define SPIN_NS 30000
+#define SPIN_STEP 64 /* pauses between two looks at the clock */
+
+/* `state` is one word, so that joining and closing cannot miss each other: job number, open bit, threads inside */
+#define INSIDE 0xffffu
+#define OPEN (UINT64_C(1) << 16)
+#define JOB (UINT64_C(1) << 17)
+
+struct marea_workers {
+  marea_context *ctx;
+  int threads; /* with the caller */
+  int started; /* workers that run */
+  pid_t pid;   /* of the process that they run in */
+  bool busy;   /* a job is under way; seen by nested calls */
+  pthread_t thread[MAREA_MAX_THREADS];
+  pthread_mutex_t mutex;     /* for sleeping only */
+  pthread_cond_t job, empty; /* a job came or it is time to go; nobody is inside any more */
+  atomic_int sleepers;       /* workers that wait for `job` */
+  atomic_bool waiting;       /* the caller waits for `empty` */
+  atomic_bool quit;
+  atomic_int joined;         /* gives a worker its number */
+  marea_block_fn fn;         /* the job; written before it is opened */
+  void *arg;
+  int64_t blocks;
+  char gap[MAREA_ALIGN]; /* the two busy words keep to cache lines of their own */
+  _Atomic uint64_t state;
+  char gap2[MAREA_ALIGN];
+  _Atomic int64_t next; /* block to hand out */
+  char gap3[MAREA_ALIGN];
+};
+
+static inline void relax (void) {
+#if defined(__x86_64__)
+  __builtin_ia32_pause();
+#endif
+}
+
+static int64_t clock_ns (void) {
+  struct timespec t;
+  clock_gettime(CLOCK_MONOTONIC, &t);
+  return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
+}
+
+/* Should the job stop? The host is asked on its own thread only, which is worker 0 outside nested calls. */
+static bool stop_wanted (marea_context *ctx, bool host_thread) {
+  if (atomic_load_explicit(&ctx->interrupt, memory_order_relaxed)) return true;
+  if (!host_thread || !ctx->config.interrupted || !ctx->config.interrupted(ctx->config.interrupted_ud)) return false;
+  marea_interrupt(ctx);
+  return true;
+}
+
+static void run_serially (marea_context *ctx, int64_t blocks, marea_block_fn fn, void *arg, int worker) {
+  bool host_thread = !ctx->workers || !ctx->workers->busy;
+  for (int64_t block = 0; block < blocks; block++) {
+    if (stop_wanted(ctx, host_thread)) return;
+    fn(arg, block, worker);
+  }
+}
+
+static void run_blocks (marea_workers *w, int worker) {
+  for (;;) {
+    int64_t block = atomic_fetch_add_explicit(&w->next, 1, memory_order_relaxed);
+    if (block >= w->blocks) return;
+    if (stop_wanted(w->ctx, worker == 0)) return;
+    w->fn(w->arg, block, worker);
+  }
+}
+
+/* ---- workers ---- */
+
+/* Is there an open job that this worker has not seen? */
+static bool is_news (uint64_t state, uint64_t seen) {
+  return (state & OPEN) && state / JOB != seen;
+}
+
+static bool called (marea_workers *w, uint64_t seen) {
+  return atomic_load(&w->quit) || is_news(atomic_load(&w->state), seen);
+}
+
+static void await_call (marea_workers *w, uint64_t seen) {
+  int64_t end = clock_ns() + SPIN_NS;
+  do
+    for (int i = 0; i < SPIN_STEP; i++) {
+      if (called(w, seen)) return;
+      relax();
+    }
+  while (clock_ns() < end);
+  pthread_mutex_lock(&w->mutex);
+  atomic_fetch_add(&w->sleepers, 1);
+  while (!called(w, seen)) pthread_cond_wait(&w->job, &w->mutex);
+  atomic_fetch_sub(&w->sleepers, 1);
+  pthread_mutex_unlock(&w->mutex);
+}
+
+static bool join_job (marea_workers *w, uint64_t *seen) {
+  uint64_t state = atomic_load(&w->state);
+  do
+    if (!is_news(state, *seen)) return false;
+  while (!atomic_compare_exchange_weak(&w->state, &state, state + 1));
+  *seen = state / JOB;
+  return true;
+}
+
+static void leave_job (marea_workers *w) {
+  uint64_t before = atomic_fetch_sub(&w->state, 1);
+  if ((before & (OPEN | INSIDE)) != 1 || !atomic_load(&w->waiting)) return;
+  pthread_mutex_lock(&w->mutex);
+  pthread_cond_signal(&w->empty);
+  pthread_mutex_unlock(&w->mutex);
+}
+
+static void *worker_main (void *arg) {
+  marea_workers *w = arg;
+  int worker = 1 + atomic_fetch_add(&w->joined, 1);
+  uint64_t seen = 0;
+  fesetenv(FE_DFL_ENV); /* a thread inherits its maker's rounding mode; the host's must not change results */
+  while (!atomic_load(&w->quit)) {
+    await_call(w, seen);
+    if (!join_job(w, &seen)) continue;
+    run_blocks(w, worker);
+    leave_job(w);
+  }
+  return NULL;
+}
+
+/* ---- the pool ---- */
+
+/* Fewer threads than asked for are fine: the caller does the work that nobody takes. Signals stay with the host. */
+static void start (marea_workers *w) {
+  sigset_t all, before;
+  w->pid = getpid();
+  w->started = 0;
+  w->busy = false;
+  pthread_mutex_init(&w->mutex, NULL);
+  pthread_cond_init(&w->job, NULL);
+  pthread_cond_init(&w->empty, NULL);
+  atomic_store(&w->sleepers, 0);
+  atomic_store(&w->waiting, false);
+  atomic_store(&w->quit, false);
+  atomic_store(&w->joined, 0);
+  atomic_store(&w->state, 0);
+  sigfillset(&all);
+  pthread_sigmask(SIG_SETMASK, &all, &before);
+  while (w->started < w->threads - 1) {
+    if (pthread_create(&w->thread[w->started], NULL, worker_main, w) != 0) break;
+    w->started++;
+  }
+  pthread_sigmask(SIG_SETMASK, &before, NULL);
+}
+
+marea_status marea_workers_new (marea_context *ctx, int threads, marea_workers **out) {
+  *out = NULL;
+  void *raw = ctx->config.alloc(ctx->config.alloc_ud, NULL, 0, sizeof(marea_workers));
+  if (!raw) return marea_fail(ctx, MAREA_ENOMEM, "out of memory for %d threads", threads);
+  memset(raw, 0, sizeof(marea_workers));
+  *out = raw;
+  (*out)->ctx = ctx;
+  (*out)->threads = threads;
+  return MAREA_OK;
+}
+
+void marea_workers_free (marea_context *ctx, marea_workers *w) {
+  if (!w) return;
+  if (w->started && w->pid == getpid()) {
+    pthread_mutex_lock(&w->mutex);
+    atomic_store(&w->quit, true);
+    pthread_cond_broadcast(&w->job);
+    pthread_mutex_unlock(&w->mutex);
+    for (int i = 0; i < w->started; i++) pthread_join(w->thread[i], NULL);
+    pthread_cond_destroy(&w->job);
+    pthread_cond_destroy(&w->empty);
+    pthread_mutex_destroy(&w->mutex);
+  }
+  ctx->config.alloc(ctx->config.alloc_ud, w, sizeof *w, 0);
+}
+
+/* ---- the caller ---- */
+
+static void open_job (marea_workers *w) {
+  uint64_t job = atomic_load(&w->state) / JOB + 1;
+  atomic_store(&w->state, job * JOB | OPEN);
+  if (atomic_load(&w->sleepers) == 0) return;
+  pthread_mutex_lock(&w->mutex);
+  pthread_cond_broadcast(&w->job);
+  pthread_mutex_unlock(&w->mutex);
+}
+
+static void close_job (marea_workers *w) {
+  atomic_fetch_and(&w->state, ~OPEN);
+  int64_t end = 0;
+  for (int i = 0; atomic_load(&w->state) & INSIDE; i++) {
+    relax();
+    if (i % SPIN_STEP) continue;
+    int64_t time = clock_ns();
+    if (!end) end = time + SPIN_NS;
+    if (time > end) break;
+  }
+  if (!(atomic_load(&w->state) & INSIDE)) return;
+  pthread_mutex_lock(&w->mutex);
+  atomic_store(&w->waiting, true);
+  while (atomic_load(&w->state) & INSIDE) pthread_cond_wait(&w->empty, &w->mutex);
+  atomic_store(&w->waiting, false);
+  pthread_mutex_unlock(&w->mutex);
+}
+
+void marea_parallel (marea_context *ctx, int64_t blocks, marea_block_fn fn, void *arg) {
+  marea_workers *w = ctx->workers;
+  if (blocks <= 1 || !w || w->threads == 1 || w->busy) {
+    run_serially(ctx, blocks, fn, arg, 0);
+    return;
+  }
+  if (w->pid != getpid()) start(w);
+  w->fn = fn;
+  w->arg = arg;
+  w->blocks = blocks;
+  atomic_store_explicit(&w->next, 0, memory_order_relaxed);
+  w->busy = true;
+  open_job(w);
+  run_blocks(w, 0);
+  close_job(w);
+  w->busy = false;
+}

@@ -1,0 +1,525 @@
+/* SPDX-License-Identifier: MIT
+** io_test.c: the file formats of core/io, without Lua. Round trips and values; hand-made bad files; every
+** prefix, every flipped bit of the first 4 KiB and random flips in the rest of sample files; every request
+** for memory of the parsers failing. Run: io_test [random flips a sample]
+*/
+#define _GNU_SOURCE
+#include <locale.h>
+#include <math.h>
+#include <png.h>
+#include <zlib.h>
+
+#include "io_support.h"
+
+static long tries, rejected; /* of hostile inputs */
+
+/* ---- parsers as one ---- */
+
+static uint64_t random_state = 1;
+static uint64_t next_random (void) { /* splitmix64 */
+  uint64_t z = random_state += 0x9e3779b97f4a7c15u;
+  z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9u;
+  z = (z ^ z >> 27) * 0x94d049bb133111ebu;
+  return z ^ z >> 31;
+}
+
+static bytes slurp (const char *path) {
+  bytes b;
+  CHECK_OK(marea_read_file(ctx, "test", path, &b.p, &b.n));
+  uint8_t *copy = malloc(b.n + 1);
+  memcpy(copy, b.p, b.n);
+  marea_free(ctx, b.p);
+  b.p = copy;
+  return b;
+}
+
+typedef enum format { IDX, NPY, PNG, SAFETENSORS } format;
+
+/* Parses a copy of exactly n bytes, so that a sanitizer sees the first byte read beyond it. */
+static marea_status parse (format kind, const uint8_t *from, size_t n) {
+  static marea_parser *const parsers[] = {marea_parse_idx, marea_parse_npy, marea_parse_png};
+  uint8_t *copy = malloc(n);
+  if (n) memcpy(copy, from, n);
+  marea_tensor *t = NULL;
+  marea_file *f = NULL;
+  marea_status status = kind == SAFETENSORS ? marea_parse_safetensors(ctx, "sample", copy, n, &f)
+                                            : parsers[kind](ctx, "sample", copy, n, &t);
+  CHECK(status == MAREA_OK || (!t && !f && strstr(marea_error(ctx), "'sample': ")));
+  marea_release(t);
+  marea_file_free(f);
+  free(copy);
+  tries++;
+  rejected += status != MAREA_OK;
+  return status;
+}
+
+typedef struct sample {
+  const char *name;
+  format kind;
+  bytes b;
+  bool sealed; /* every change must be found */
+} sample;
+
+static void attack (const sample *s, long random_flips) {
+  marea_memory_info before = marea_memory(ctx);
+  CHECK_OK(parse(s->kind, s->b.p, s->b.n));
+  for (size_t n = 0; n < s->b.n; n++) CHECK(parse(s->kind, s->b.p, n) == MAREA_EFORMAT);
+  size_t head = MAREA_MIN(s->b.n, 4096);
+  for (size_t i = 0; i < 8 * head + (size_t)random_flips; i++) {
+    size_t bit = i < 8 * head ? i : next_random() % (8 * s->b.n);
+    s->b.p[bit / 8] ^= (uint8_t)(1 << bit % 8);
+    marea_status status = parse(s->kind, s->b.p, s->b.n);
+    s->b.p[bit / 8] ^= (uint8_t)(1 << bit % 8);
+    CHECK(status == MAREA_EFORMAT || (!s->sealed && (status == MAREA_OK || status == MAREA_ENOMEM)));
+  }
+  for (uint64_t k = 1;; k++) {
+    marea_memory_fail(ctx, k, k % 2);
+    marea_status status = parse(s->kind, s->b.p, s->b.n);
+    marea_memory_fail(ctx, 0, false);
+    CHECK(status == MAREA_OK || status == MAREA_ENOMEM);
+    if (status == MAREA_OK) break;
+  }
+  marea_memory_info after = marea_memory(ctx);
+  CHECK(after.live == before.live && after.blocks == before.blocks);
+}
+
+static bytes gzip (const uint8_t *from, size_t n) {
+  bytes b = {malloc(n + 200), n + 200};
+  z_stream z = {
+      .next_in = (z_const Bytef *)from, .avail_in = (uInt)n, .next_out = b.p, .avail_out = (uInt)b.n};
+  CHECK(deflateInit2(&z, 6, Z_DEFLATED, 16 + MAX_WBITS, 8, Z_DEFAULT_STRATEGY) == Z_OK);
+  CHECK(deflate(&z, Z_FINISH) == Z_STREAM_END);
+  b.n = z.total_out;
+  deflateEnd(&z);
+  return b;
+}
+
+static bytes idx (int code, int size, int rank, const uint32_t *shape) {
+  size_t n = 1, at = 4;
+  for (int d = 0; d < rank; d++) n *= shape[d];
+  bytes b = {malloc(4 + 4 * (size_t)rank + n * (size_t)size), 4 + 4 * (size_t)rank + n * (size_t)size};
+  memcpy(b.p, (uint8_t[]){0, 0, (uint8_t)code, (uint8_t)rank}, 4);
+  for (int d = 0; d < rank; d++)
+    for (int i = 3; i >= 0; i--) b.p[at++] = (uint8_t)(shape[d] >> 8 * i);
+  while (at < b.n) b.p[at++] = (uint8_t)(next_random() & next_random());
+  return b;
+}
+
+static bytes saved_npy (marea_tensor *t) {
+  CHECK_OK(marea_save_npy(t, in_folder("sample.npy")));
+  marea_release(t);
+  return slurp(in_folder("sample.npy"));
+}
+
+static bytes saved_png (marea_tensor *t) {
+  CHECK_OK(marea_save_png(t, in_folder("sample.png")));
+  marea_release(t);
+  return slurp(in_folder("sample.png"));
+}
+
+static bytes saved_file (marea_file *f) {
+  CHECK_OK(marea_file_save(f, in_folder("sample.safetensors")));
+  marea_file_free(f);
+  return slurp(in_folder("sample.safetensors"));
+}
+
+static bytes safetensors (const char *header, size_t data) {
+  size_t n = strlen(header);
+  bytes b = {calloc(8 + n + data, 1), 8 + n + data};
+  for (int i = 0; i < 8; i++) b.p[i] = (uint8_t)((uint64_t)n >> 8 * i);
+  memcpy(b.p + 8, header, n);
+  return b;
+}
+
+/* A file of the same tensor as `t` in column-major order, and with another quote. */
+static bytes fortran (void) {
+  const char *head =
+      "\x93NUMPY\1\0\x46\0{\"shape\": (2, 3), 'fortran_order': True, 'descr': '>i2'}             \n";
+  bytes b = {calloc(92, 1), 92};
+  memcpy(b.p, head, 10);
+  memcpy(b.p + 10, head + 10, 70);
+  for (int i = 0; i < 6; i++) b.p[81 + 2 * i] = (uint8_t)i, b.p[80 + 2 * i] = i == 5 ? 0x80 : 0;
+  return b;
+}
+
+static void test_attacks (long random_flips) {
+  bytes images = idx(8, 1, 3, (uint32_t[]){9, 28, 28});
+  marea_file *nothing;
+  CHECK_OK(marea_file_new(ctx, &nothing));
+  const sample samples[] = {
+      {"idx u8", IDX, images, false},
+      {"idx i16", IDX, idx(11, 2, 2, (uint32_t[]){40, 60}), false},
+      {"idx f64", IDX, idx(14, 8, 1, (uint32_t[]){700}), false},
+      {"idx.gz", IDX, gzip(images.p, images.n), false},
+      {"npy f32", NPY, saved_npy(MAKE(MAREA_F32, 0, 30, 40)), false},
+      {"npy fortran", NPY, fortran(), false},
+      {"png rgba", PNG, saved_png(MAKE(MAREA_U8, 0, 40, 30, 4)), true},
+      {"png gray", PNG, saved_png(MAKE(MAREA_F32, 0, 8, 8)), true},
+      {"safetensors ours", SAFETENSORS, saved_file(make_file(0)), true},
+      {"safetensors ours, empty", SAFETENSORS, saved_file(nothing), true},
+      {"safetensors of others", SAFETENSORS,
+       safetensors("{\"b\":{\"dtype\":\"BF16\",\"shape\":[2,2],\"data_offsets\":[8,16]},\"__metadata__\":{"
+                   "\"a\":\"b\"},"
+                   "\"a\":{\"dtype\":\"F16\",\"shape\":[4],\"data_offsets\":[0,8]}}",
+                   16),
+       false},
+  };
+  for (int i = 0; i < MAREA_COUNT(samples); i++) {
+    marea_memory_reset_peak(ctx);
+    attack(&samples[i], random_flips);
+    CHECK(marea_memory(ctx).peak < 64 << 20);
+    free(samples[i].b.p);
+  }
+}
+
+/* ---- hand-made bad files: each must be refused for the right reason ---- */
+
+static void refuse (format kind, bytes b, const char *why) {
+  marea_status status = parse(kind, b.p, b.n);
+  if (status == MAREA_OK || !strstr(marea_error(ctx), why)) printf("wanted: %s\n", why);
+  CHECK(status == MAREA_EFORMAT && strstr(marea_error(ctx), why));
+  free(b.p);
+}
+
+static bytes literal (const char *text, size_t n) {
+  bytes b = {malloc(n), n};
+  memcpy(b.p, text, n);
+  return b;
+}
+#define LITERAL(text) literal(text, sizeof(text) - 1)
+
+static void test_bad_idx (void) {
+  refuse(IDX, LITERAL(""), "0 bytes are too few");
+  refuse(IDX, LITERAL("\0\1\x08\1"), "two zero bytes");
+  refuse(IDX, LITERAL("\0\0\x0a\1\0\0\0\0"), "no element type 0x0A");
+  refuse(IDX, LITERAL("\0\0\x08\x09\0\0\0\0"), "9 dimensions");
+  refuse(IDX, LITERAL("\0\0\x08\1\xff\xff\xff\xff"), "outside 0..2147483647");
+  refuse(IDX, LITERAL("\0\0\x08\3\x7f\xff\xff\xff\x7f\xff\xff\xff\x7f\xff\xff\xff"), "more bytes than");
+  refuse(IDX, LITERAL("\0\0\x08\4\x7f\xff\xff\xff\x7f\xff\xff\xff\x7f\xff\xff\xff\0\0\0\0"),
+         "more bytes than");
+  refuse(IDX, LITERAL("\0\0\x08\1\0\0\0\5abcd"), "truncated: header declares 13 bytes, file has 12");
+  refuse(IDX, LITERAL("\0\0\x08\1\0\0\0\2abc"), "1 bytes follow");
+  bytes plain = LITERAL("\0\0\x08\1\0\0\0\3abcd"), large = LITERAL("\0\0\x08\1\x7f\xff\xff\xff");
+  bytes zipped = gzip(plain.p, plain.n), bomb = gzip(large.p, large.n), good = gzip(plain.p, plain.n - 1);
+  refuse(IDX, zipped, "has more after decompression");
+  refuse(IDX, bomb, "cannot inflate to");
+  good.p[good.n++] = 0;
+  refuse(IDX, good, "1 bytes follow");
+  free(plain.p);
+  free(large.p);
+}
+
+static bytes npy (const char *dictionary, size_t data) {
+  size_t n = strlen(dictionary);
+  bytes b = {calloc(10 + n + data, 1), 10 + n + data};
+  memcpy(b.p, "\x93NUMPY\1", 8);
+  b.p[8] = (uint8_t)n;
+  b.p[9] = (uint8_t)(n >> 8);
+  memcpy(b.p + 10, dictionary, n);
+  return b;
+}
+
+static void test_bad_npy (void) {
+  refuse(NPY, LITERAL("\x93NUMPX\1\0\0\0"), "not an NPY file");
+  refuse(NPY, LITERAL("\x93NUMPY\4\0\0\0"), "version 4.0");
+  refuse(NPY, LITERAL("\x93NUMPY\1\0\x11\x27"), "header of 10001 bytes");
+  refuse(NPY, LITERAL("\x93NUMPY\2\0\xff\xff\xff\xff"), "header of 4294967295 bytes");
+  refuse(NPY, npy("", 0), "a dictionary");
+  refuse(NPY, npy("{'descr': '|O', 'fortran_order': False, 'shape': (1,)}", 8), "'|O' is not supported");
+  refuse(NPY, npy("{'descr': [('a', '<f4')], 'fortran_order': False, 'shape': (1,)}", 4), "simple type");
+  refuse(NPY, npy("{'descr': '<f4', 'shape': (1,)}", 4), "once each");
+  refuse(NPY, npy("{'descr': '<f4', 'descr': '<f4', 'fortran_order': False, 'shape': (1,)}", 4), "once each");
+  refuse(NPY, npy("{'descr': '<f4', 'fortran_order': 1, 'shape': (1,)}", 4), "True or False");
+  refuse(NPY, npy("{'descr': '<f4', 'fortran_order': False, 'shape': (-1,)}", 4), "sizes below");
+  refuse(NPY, npy("{'descr': '<f4', 'fortran_order': False, 'shape': (99999999999999999999,)}", 4),
+         "sizes below");
+  refuse(NPY, npy("{'descr': '<f4', 'fortran_order': False, 'shape': (1,1,1,1,1,1,1,1,1)}", 4),
+         "8 dimensions");
+  refuse(NPY, npy("{'descr': '<f4', 'fortran_order': False, 'shape': (2147483647, 2147483647)}", 4),
+         "more bytes");
+  refuse(NPY, npy("{'descr': '<f4', 'fortran_order': False, 'shape': (2,)}", 4), "truncated");
+  refuse(NPY, npy("{'descr': '<f4', 'fortran_order': False, 'shape': (2,)}", 9), "1 bytes follow");
+  refuse(NPY, npy("{'descr': '<f4', 'fortran_order': False, 'shape': (2,)} x", 8), "nothing after");
+}
+
+/* The checksums of a small file's chunks, made right again after a change. */
+static bytes repaired (bytes b) {
+  for (size_t at = 8; at < b.n;) {
+    size_t length = (size_t)b.p[at + 2] << 8 | b.p[at + 3];
+    uint32_t crc = __builtin_bswap32((uint32_t)crc32_z(0, b.p + at + 4, length + 4));
+    memcpy(b.p + at + 8 + length, &crc, 4);
+    at += length + 12;
+  }
+  return b;
+}
+
+static void test_bad_png (void) {
+  bytes b = saved_png(MAKE(MAREA_U8, 0, 4, 4, 3));
+  for (int wide = 0; wide < 2; wide++) { /* sizes are at bytes 16..23 of the file */
+    bytes big = literal((const char *)b.p, b.n);
+    memcpy(big.p + 16, wide ? "\0\x01\0\0\0\x01\0\0" : "\0\0\x1f\x40\0\0\x1f\x40", 8);
+    refuse(PNG, repaired(big), wide ? "65536 x 65536 pixels; at most" : "cannot hold");
+  }
+  bytes changed = literal((const char *)b.p, b.n), typed = literal((const char *)b.p, b.n);
+  memset(changed.p + changed.n - 12 - 8 - 8, 0xff, 8); /* the end of IDAT's data */
+  refuse(PNG, repaired(changed), "damaged");
+  typed.p[25] = 5; /* there is no color type 5 */
+  refuse(PNG, repaired(typed), "damaged");
+  refuse(PNG, literal((const char *)b.p, b.n - 12), "truncated");
+  refuse(PNG, LITERAL("GIF89a"), "not a PNG");
+  free(b.p);
+}
+
+#define ST(dtype, shape, begin, end) \
+  "{\"dtype\":\"" dtype "\",\"shape\":" shape ",\"data_offsets\":[" #begin "," #end "]}"
+
+static void test_bad_safetensors (void) {
+  static const struct { const char *header, *why;
+  } bad[] = {{"{\"a\":" ST("F32", "[1]", 4, 8) "}", "begins at byte 4"},
+             {"{\"a\":" ST("F32", "[1]", 0, 4) "}", "take 4 bytes, file has 8"},
+             {"{\"a\":" ST("F32", "[2]", 0, 8) ",\"b\":" ST("F32", "[1]", 4, 8) "}", "begins at byte 4"},
+             {"{\"a\":" ST("F32", "[1]", 0, 4) ",\"a\":" ST("F32", "[1]", 4, 8) "}", "occurs twice"},
+             {"{\"a\":" ST("F32", "[2]", 0, 12) "}", "truncated: tensor 'a' ends at byte 12"},
+             {"{\"a\":" ST("F32", "[3]", 0, 8) "}", "needs 12 bytes, data_offsets give 8"},
+             {"{\"a\":" ST("F32", "[2147483647,2147483647,2147483647]", 0, 8) "}", "more bytes than"},
+             {"{\"a\":" ST("F32", "[9223372036854775808]", 0, 8) "}", "not JSON"},
+             {"{\"a\":" ST("F32", "[-2]", 0, 8) "}", "shape is not a list"},
+             {"{\"a\":" ST("F32", "[2.0]", 0, 8) "}", "shape is not a list"},
+             {"{\"a\":" ST("F32", "[1,1,1,1,1,1,1,1,2]", 0, 8) "}", "at most 8 sizes"},
+             {"{\"a\":" ST("F32", "[2]", 8, 0) "}", "not [begin, end]"},
+             {"{\"a\":" ST("F4", "[2]", 0, 8) "}", "dtype 'F4' is not supported"},
+             {"{\"\x1b[31m\":" ST("F32", "[2]", 0, 8) "}", "not JSON"},
+             {"{\"\\u001b[31m\":" ST("F4", "[2]", 0, 8) "}", "'?[31m'"},
+             {"{\"a\":{\"shape\":[2],\"data_offsets\":[0,8]}}", "no dtype"},
+             {"{\"a\":{\"dtype\":\"F32\",\"shape\":[[2]],\"data_offsets\":[0,8]}}", "nested"},
+             {"{\"a\":{\"dtype\":{\"x\":1},\"shape\":[2],\"data_offsets\":[0,8]}}", "nested"},
+             {"{\"a\":[]}", "nested"},
+             {"{}]", "unbalanced"},
+             {"{} x", "not JSON"},
+             {"{\"__metadata__\":{\"a\":1}}", "not a string"},
+             {"{\"__metadata__\":\"a\"}", "not an object"},
+             {"{\"__metadata__\":{\"crc32:a\":\"00000000\"},\"a\":" ST("F32", "[2]", 0, 8) "}",
+              "checksum is missing"},
+             {"{\"__metadata__\":{\"crc32\":\"00000000\"},\"a\":" ST("F32", "[2]", 0, 8) "}",
+              "checksum of the header"},
+             {"[1,2]", "no JSON header"}};
+  for (int i = 0; i < MAREA_COUNT(bad); i++) refuse(SAFETENSORS, safetensors(bad[i].header, 8), bad[i].why);
+  refuse(SAFETENSORS, LITERAL("\1\0\x80\0\0\0\0\0{}"), "header of 8388609 bytes");
+  refuse(SAFETENSORS, LITERAL("\xff\xff\xff\xff\xff\xff\xff\xff{}"), "header of 18446744073709551615 bytes");
+  refuse(SAFETENSORS, LITERAL("\3\0\0\0\0\0\0\0{}"), "truncated");
+  char *many = malloc(6 << 20), *at = many;
+  at += sprintf(at, "{\"\":" ST("U8", "[0]", 0, 0));
+  for (int i = 0; i <= MAREA_MAX_TENSORS; i++) at += sprintf(at, ",\"%d\":" ST("U8", "[0]", 0, 0), i);
+  strcpy(at, "}");
+  refuse(SAFETENSORS, safetensors(many, 0), "too many entries");
+  memset(many, 'n', 600);
+  memcpy(many, "{\"", 2);
+  strcpy(many + 600, "\":" ST("U8", "[0]", 0, 0) "}");
+  refuse(SAFETENSORS, safetensors(many, 0), "longer than 512");
+  memset(many, '[', 5 << 20);
+  many[0] = '{', many[5 << 20] = '\0';
+  refuse(SAFETENSORS, safetensors(many, 0), "nested");
+  free(many);
+}
+
+/* ---- round trips and values ---- */
+
+static void test_npy (void) {
+  for (int dtype = 0; dtype < MAREA_DTYPES; dtype++)
+    for (int rank = 0; rank <= MAREA_MAX_RANK; rank++) {
+      marea_tensor *t = make((marea_dtype)dtype, rank, (int64_t[]){2, 3, 1, 2, 1, 2, 3, 2}, 5), *u;
+      CHECK_OK(marea_save_npy(t, in_folder("a.npy")));
+      CHECK_OK(marea_load_npy(ctx, in_folder("a.npy"), &u));
+      CHECK(same(t, u));
+      marea_release(u);
+      marea_release(t);
+    }
+  bytes b = slurp(in_folder("a.npy"));
+  CHECK(b.n == 128 + 144 && b.p[127] == '\n');
+  free(b.p);
+  marea_tensor *t = MAKE(MAREA_F64, 1, 4, 6), *view = transposed(t), *u;
+  CHECK_OK(marea_save_npy(view, in_folder("a.npy")));
+  CHECK_OK(marea_load_npy(ctx, in_folder("a.npy"), &u));
+  CHECK(same(view, u));
+  marea_release(t), marea_release(view), marea_release(u);
+  bytes f = fortran();
+  CHECK_OK(marea_parse_npy(ctx, "sample", f.p, f.n, &t));
+  const int64_t *v = marea_tensor_data(t), want[] = {0, 2, 4, 1, 3, -32763};
+  CHECK(marea_tensor_dtype(t) == MAREA_I64 && t->shape[0] == 2 && memcmp(v, want, sizeof want) == 0);
+  marea_release(t);
+  free(f.p);
+  bytes e = npy("{'descr': '<f8', 'fortran_order': True, 'shape': (0, 3), }", 0);
+  CHECK_OK(marea_parse_npy(ctx, "sample", e.p, e.n, &t));
+  CHECK(t->rank == 2 && t->shape[0] == 0 && t->shape[1] == 3);
+  marea_release(t);
+  free(e.p);
+}
+
+static void test_idx (void) {
+  static const struct { uint8_t bytes[16]; size_t n; marea_dtype dtype; double value[2]; } cases[] = {
+      {{0, 0, 8, 1, 0, 0, 0, 2, 200, 1}, 10, MAREA_U8, {200, 1}},
+      {{0, 0, 9, 1, 0, 0, 0, 2, 200, 1}, 10, MAREA_I64, {-56, 1}},
+      {{0, 0, 11, 1, 0, 0, 0, 2, 0xff, 0xfe, 1, 0}, 12, MAREA_I64, {-2, 256}},
+      {{0, 0, 12, 1, 0, 0, 0, 2, 0x80, 0, 0, 0, 0, 0, 1, 0}, 16, MAREA_I64, {-2147483648.0, 256}},
+      {{0, 0, 13, 1, 0, 0, 0, 2, 0x3f, 0xc0, 0, 0, 0xc0, 0, 0, 0}, 16, MAREA_F32, {1.5, -2}},
+      {{0, 0, 14, 1, 0, 0, 0, 1, 0x3f, 0xf8, 0, 0, 0, 0, 0, 0}, 16, MAREA_F64, {1.5, 0}}};
+  for (int i = 0; i < MAREA_COUNT(cases); i++) {
+    bytes zipped = gzip(cases[i].bytes, cases[i].n);
+    for (int z = 0; z < 2; z++) {
+      marea_tensor *t;
+      CHECK_OK(marea_parse_idx(ctx, "a", z ? zipped.p : cases[i].bytes, z ? zipped.n : cases[i].n, &t));
+      CHECK(marea_tensor_dtype(t) == cases[i].dtype);
+      const void *p = marea_tensor_data(t);
+      for (int k = 0; k < marea_tensor_size(t); k++) {
+        double got = t->dtype == MAREA_U8    ? ((const uint8_t *)p)[k]
+                     : t->dtype == MAREA_I64 ? (double)((const int64_t *)p)[k]
+                     : t->dtype == MAREA_F32 ? (double)((const float *)p)[k]
+                                             : ((const double *)p)[k];
+        CHECK(got == cases[i].value[k]);
+      }
+      marea_release(t);
+    }
+    spill(in_folder("a.idx"), zipped.p, zipped.n);
+    marea_tensor *t;
+    CHECK_OK(marea_load_idx(ctx, in_folder("a.idx"), &t));
+    marea_release(t);
+    free(zipped.p);
+  }
+}
+
+/* Pictures of other writers: 16 bits are cut to 8 without a change of gamma, a palette becomes colors. */
+static void test_png_kinds (void) {
+  png_image image = {.version = PNG_IMAGE_VERSION, .width = 2, .height = 1, .format = PNG_FORMAT_RGB_COLORMAP,
+                     .colormap_entries = 2};
+  static const uint8_t colors[] = {1, 2, 3, 250, 251, 252}, pixels[] = {1, 0},
+                       want[] = {250, 251, 252, 1, 2, 3};
+  uint8_t file[2000];
+  size_t n = sizeof file;
+  marea_tensor *t;
+  CHECK(png_image_write_to_memory(&image, file, &n, 0, pixels, 0, colors));
+  CHECK_OK(marea_parse_png(ctx, "palette", file, n, &t));
+  CHECK(t->rank == 3 && t->shape[2] == 3 && memcmp(marea_tensor_data(t), want, 6) == 0);
+  marea_release(t);
+  image = (png_image){.version = PNG_IMAGE_VERSION, .width = 2, .height = 1, .format = PNG_FORMAT_LINEAR_Y};
+  n = sizeof file;
+  CHECK(png_image_write_to_memory(&image, file, &n, 0, (const uint16_t[]){0, 65535}, 0, NULL));
+  CHECK_OK(marea_parse_png(ctx, "16 bits", file, n, &t));
+  CHECK(t->shape[2] == 1 && memcmp(marea_tensor_data(t), (uint8_t[]){0, 255}, 2) == 0);
+  marea_release(t);
+}
+
+static void test_png (void) {
+  for (int64_t channels = 1; channels <= 4; channels++) {
+    marea_tensor *t = MAKE(MAREA_U8, 3, 16, 17, channels), *u;
+    CHECK_OK(marea_save_png(t, in_folder("a.png")));
+    CHECK_OK(marea_load_png(ctx, in_folder("a.png"), &u));
+    CHECK(same(t, u));
+    marea_release(t), marea_release(u);
+  }
+  marea_tensor *f = MAKE(MAREA_F32, 0, 2, 4), *view = transposed(f), *u;
+  const float in[] = {NAN, -1, 0.5f, 1, INFINITY, 1.0f / 255, -INFINITY, 0.2499f / 255};
+  memcpy(marea_tensor_data(f), in, sizeof in);
+  CHECK_OK(marea_save_png(view, in_folder("a.png")));
+  CHECK_OK(marea_load_png(ctx, in_folder("a.png"), &u));
+  CHECK(u->shape[0] == 4 && u->shape[1] == 2 && u->shape[2] == 1);
+  CHECK(memcmp(marea_tensor_data(u), (uint8_t[]){0, 255, 0, 1, 128, 0, 255, 0}, 8) == 0);
+  marea_release(f), marea_release(view), marea_release(u);
+  marea_tensor *bad[] = {MAKE(MAREA_I64, 0, 2, 2), MAKE(MAREA_U8, 0, 2), MAKE(MAREA_U8, 0, 2, 2, 5),
+                         MAKE(MAREA_U8, 0, 2, 0)};
+  f = MAKE(MAREA_F64, 0, 1, 2000000);
+  CHECK(marea_save_png(f, in_folder("never.png")) == MAREA_ESHAPE && strstr(marea_error(ctx), "sides up to"));
+  marea_release(f);
+  for (int i = 0; i < MAREA_COUNT(bad); i++) {
+    CHECK(marea_save_png(bad[i], in_folder("never.png")) == MAREA_ESHAPE);
+    marea_release(bad[i]);
+  }
+  CHECK(access(in_folder("never.png"), F_OK) != 0);
+  test_png_kinds();
+}
+
+static void test_bool (void) {
+  bytes b = npy("{'descr': '|b1', 'fortran_order': False, 'shape': (2,), }", 2);
+  b.p[b.n - 1] = 7;
+  marea_tensor *t;
+  CHECK_OK(marea_parse_npy(ctx, "truth", b.p, b.n, &t));
+  CHECK(t->dtype == MAREA_U8 && memcmp(marea_tensor_data(t), (uint8_t[]){0, 1}, 2) == 0);
+  marea_release(t);
+  free(b.p);
+}
+
+static void test_halves (void) {
+  bytes b = safetensors("{\"h\":" ST("F16", "[7]", 0, 14) ",\"b\":" ST("BF16", "[1]", 14, 16) "}", 16);
+  const uint16_t words[] = {0x3c00, 0x0001, 0x03ff, 0x0400, 0xfbff, 0x7c00, 0x8000, 0xc049};
+  const float want[] = {1, 0x1p-24f, 0x1.ff8p-15f, 0x1p-14f, -65504, INFINITY, -0.0f};
+  memcpy(b.p + b.n - 16, words, 16);
+  marea_file *f;
+  CHECK_OK(marea_parse_safetensors(ctx, "halves", b.p, b.n, &f));
+  CHECK(strcmp(marea_file_name(f, 1), "h") == 0);
+  CHECK(memcmp(marea_tensor_data(marea_file_tensor(f, 1)), want, sizeof want) == 0);
+  CHECK(*(float *)marea_tensor_data(marea_file_tensor(f, 0)) == -3.140625f);
+  marea_file_free(f);
+  free(b.p);
+}
+
+static void test_safetensors (void) {
+  marea_file *f = make_file(1), *g;
+  marea_tensor *t = MAKE(MAREA_F32, 0, 3, 5), *view = transposed(t);
+  CHECK_OK(marea_file_add(f, "view", view));
+  CHECK_OK(marea_file_save(f, in_folder("a.safetensors")));
+  CHECK_OK(marea_file_save(f, in_folder("b.safetensors")));
+  bytes a = slurp(in_folder("a.safetensors")), b = slurp(in_folder("b.safetensors"));
+  CHECK(a.n == b.n && memcmp(a.p, b.p, a.n) == 0 && a.p[0] % 8 == 0);
+  CHECK_OK(marea_file_load(ctx, in_folder("a.safetensors"), &g));
+  CHECK(same_files(f, g) && marea_file_text_count(g) == 2);
+  CHECK(marea_file_add(g, "view", view) == MAREA_EARG && strstr(marea_error(ctx), "given twice"));
+  CHECK(marea_file_add(g, "__metadata__", view) == MAREA_EARG);
+  CHECK(marea_file_add(g, "\xff", view) == MAREA_EARG && strstr(marea_error(ctx), "UTF-8"));
+  CHECK(marea_file_add_text(g, "crc32:x", "") == MAREA_EARG &&
+        marea_file_add_text(g, "marea", "") == MAREA_EARG);
+  char *large = malloc(9 << 20);
+  memset(large, 'x', 9 << 20);
+  large[(9 << 20) - 1] = '\0';
+  CHECK(marea_file_add(g, large, view) == MAREA_EARG && strstr(marea_error(ctx), "at most 512"));
+  CHECK_OK(marea_file_add_text(g, "large", large));
+  CHECK(marea_file_save(g, in_folder("c.safetensors")) == MAREA_EARG);
+  free(large);
+  a.p[a.n - 1] ^= 1; /* the last tensor of the file is the narrowest, "bytes" */
+  CHECK(parse(SAFETENSORS, a.p, a.n) == MAREA_EFORMAT);
+  CHECK(strcmp(marea_error(ctx), "load: 'sample': damaged: wrong checksum of tensor 'bytes'") == 0);
+  free(a.p), free(b.p);
+  marea_file_free(f), marea_file_free(g);
+  marea_release(t), marea_release(view);
+  test_halves();
+  test_bool();
+}
+
+/* What the libraries wrote to stderr meanwhile: nothing, hopefully. */
+static void test_quietly (long random_flips) {
+  FILE *noise = tmpfile();
+  int stderr_copy = dup(2);
+  struct stat st;
+  CHECK(noise && stderr_copy >= 0 && dup2(fileno(noise), 2) == 2);
+  test_bad_png();
+  test_bad_safetensors();
+  test_attacks(random_flips);
+  CHECK(fstat(2, &st) == 0 && st.st_size == 0);
+  dup2(stderr_copy, 2);
+  close(stderr_copy);
+  fclose(noise);
+}
+
+int main (int argc, char **argv) {
+  long random_flips = argc > 1 ? strtol(argv[1], NULL, 10) : 1000;
+  begin_test();
+  if (!setlocale(LC_ALL, "de_DE.UTF-8")) setlocale(LC_ALL, "");
+  test_npy();
+  test_idx();
+  test_png();
+  test_safetensors();
+  test_bad_idx();
+  test_bad_npy();
+  test_quietly(random_flips);
+  end_test();
+  printf("io_test: %ld hostile inputs, %ld refused, the others harmless\n", tries, rejected);
+  return 0;
+}

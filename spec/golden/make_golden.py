@@ -1,0 +1,526 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: MIT
+"""Writes the reference numbers of spec/golden_spec.lua with PyTorch (made with Debian's 1.13.1).
+
+    python3 spec/golden/make_golden.py [folder]
+
+The spec reads the files that are kept beside this script; running it again is only needed for new cases.
+
+Every case is computed in float64 from inputs that are exact in float32, and rounded once, so a comparison shows the
+error of the tested side alone (cases of op `bce` at the clip run in float32, where the clip itself rounds).
+Layouts are Marea's: images N,H,W,C; kernels H,W,Cin,Cout, of transposed convolutions H,W,Cout,Cin; linear weights
+(in, out); labels from 1. Padding 'same' follows Keras: the odd pixel goes after (bottom, right).
+
+A file holds the tensors `<op>/<nn>/<name>` and, in its metadata, one line of `key=value` pairs a case:
+
+    inputs=x,weight,bias  names of the operator's inputs, in order
+    stride=2,1            attributes, under the names of the operator; lists have commas
+    k.y=27                length of the sum behind an element of tensor y (widens the tolerance by its root)
+
+`y` is the result, `dy` the upstream gradient, `d_<input>` the gradient of an input. Optimizer cases hold p, the
+gradients g (steps, ...) and the parameters after each step, p_steps.
+"""
+import json
+import os
+import struct
+import sys
+
+import torch
+import torch.nn.functional as F
+from torch.distributions import Normal, kl_divergence
+
+F64 = torch.float64
+DTYPES = {torch.float32: "F32", torch.float64: "F64", torch.int64: "I64", torch.uint8: "U8"}
+
+
+def write_safetensors(path, tensors, texts):
+    """The format by hand: length of the header, header (JSON), bytes; wide types first, so all are aligned."""
+    order = sorted(tensors, key=lambda n: (-tensors[n].element_size(), n))
+    header, offset = {"__metadata__": texts}, 0
+    for name in order:
+        t = tensors[name]
+        size = t.numel() * t.element_size()
+        header[name] = {"dtype": DTYPES[t.dtype], "shape": list(t.shape), "data_offsets": [offset, offset + size]}
+        offset += size
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    with open(path, "wb") as f:
+        f.write(struct.pack("<Q", len(text)) + text)
+        for name in order:
+            f.write(tensors[name].contiguous().numpy().tobytes())
+
+
+def text_of(value):
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, (tuple, list)):
+        return ",".join(text_of(v) for v in value)
+    return repr(value) if isinstance(value, float) else str(value)
+
+
+class File:
+    """Collects cases and writes them."""
+
+    def __init__(self):
+        self.tensors, self.texts, self.count = {}, {"torch": torch.__version__}, {}
+
+    def case(self, op, tensors, attrs, inputs=None, sums=None):
+        self.count[op] = self.count.get(op, 0) + 1
+        key = "%s/%02d" % (op, self.count[op])
+        for name, t in tensors.items():
+            t = t.detach()
+            self.tensors[key + "/" + name] = t.float() if t.dtype == F64 else t
+        pairs = {"inputs": inputs} if inputs else {}
+        pairs.update(attrs)
+        pairs.update({"k." + n: k for n, k in (sums or {}).items()})
+        self.texts[key] = " ".join("%s=%s" % (k, text_of(v)) for k, v in pairs.items())
+
+    def write(self, folder, name):
+        path = os.path.join(folder, name)
+        write_safetensors(path, self.tensors, self.texts)
+        print("%-24s %7d bytes, %s" % (name, os.path.getsize(path), self.count))
+
+
+def normal(*shape, scale=1.0):
+    """Values exact in float32, held in float64."""
+    return (torch.randn(shape) * scale).to(F64)
+
+
+def uniform(low, high, *shape):
+    return (torch.rand(shape) * (high - low) + low).to(F64)
+
+
+def pair(v):
+    return (v, v) if isinstance(v, int) else tuple(v)
+
+
+def tlbr(padding):
+    """padding as (top, bottom, left, right)"""
+    if isinstance(padding, int):
+        return (padding,) * 4
+    return tuple(padding) if len(padding) == 4 else (padding[0], padding[0], padding[1], padding[1])
+
+
+def same(size, k, s, d):
+    """Keras: pads of one dimension, before and after, that give ceil(size / s) outputs."""
+    total = max((-(-size // s) - 1) * s + d * (k - 1) + 1 - size, 0)
+    return total // 2, total - total // 2
+
+
+ACTIVATIONS = {"none": lambda x, s: x, "relu": lambda x, s: F.relu(x), "leaky_relu": F.leaky_relu,
+               "elu": F.elu, "sigmoid": lambda x, s: torch.sigmoid(x), "tanh": lambda x, s: torch.tanh(x),
+               "softplus": lambda x, s: F.softplus(x, threshold=1e9)}
+
+
+def gradients(y, inputs, scale):
+    """A fixed upstream gradient and what it gives for every input."""
+    dy = normal(*y.shape, scale=scale)
+    names = [n for n, t in inputs.items() if t.requires_grad]
+    grads = torch.autograd.grad(y, [inputs[n] for n in names], dy)
+    return {"dy": dy, **{"d_" + n: g for n, g in zip(names, grads)}}
+
+
+# ---- convolutions: (x shape, cout, kernel, attributes); 'bias' and 'activation' among the attributes ----
+
+CONV = [
+    ((1, 1, 1, 1), 1, (1, 1), {}),
+    ((2, 5, 5, 1), 3, (3, 3), {}),
+    ((2, 5, 6, 3), 2, (3, 3), {"padding": 1}),
+    ((1, 7, 6, 2), 4, (3, 2), {"stride": 2}),
+    ((2, 8, 8, 3), 4, (3, 3), {"stride": 2, "padding": "same"}),
+    ((1, 7, 7, 3), 5, (5, 5), {"stride": 2, "padding": "same"}),
+    ((2, 6, 9, 2), 3, (3, 3), {"stride": (2, 3), "padding": "same"}),
+    ((1, 9, 8, 2), 3, (2, 4), {"stride": 1, "padding": "same"}),
+    ((1, 5, 7, 2), 3, (3, 3), {"padding": (0, 1, 2, 0)}),
+    ((2, 6, 5, 2), 2, (3, 4), {"padding": (1, 2, 0, 3), "stride": (2, 1)}),
+    ((1, 9, 9, 2), 3, (3, 3), {"dilation": 2}),
+    ((1, 10, 9, 2), 2, (3, 2), {"dilation": (2, 3), "padding": 2, "stride": 2}),
+    ((1, 11, 11, 1), 2, (3, 3), {"dilation": 3, "padding": "same"}),
+    ((2, 5, 5, 4), 6, (3, 3), {"groups": 2, "padding": 1}),
+    ((1, 6, 6, 4), 4, (3, 3), {"groups": 4, "padding": "same", "stride": 2}),
+    ((1, 6, 6, 3), 6, (2, 2), {"groups": 3}),
+    ((2, 4, 4, 3), 2, (1, 1), {"bias": False}),
+    ((2, 5, 5, 2), 3, (3, 3), {"activation": "relu", "padding": 1}),
+    ((1, 5, 5, 2), 3, (3, 3), {"activation": "leaky_relu", "slope": 0.2, "padding": "same"}),
+    ((1, 5, 5, 2), 3, (3, 3), {"activation": "elu", "slope": 1.0}),
+    ((1, 5, 5, 2), 1, (3, 3), {"activation": "sigmoid", "padding": 1}),
+    ((1, 5, 5, 2), 3, (3, 3), {"activation": "tanh", "bias": False}),
+    ((1, 5, 5, 2), 3, (3, 3), {"activation": "softplus", "stride": 2}),
+    ((1, 28, 28, 1), 8, (3, 3), {"activation": "relu", "padding": "same"}),
+    ((1, 14, 14, 32), 32, (3, 3), {"activation": "relu", "padding": "same"}),
+    ((1, 14, 14, 32), 48, (3, 3), {"padding": "same", "stride": 2}),
+    ((1, 7, 7, 17), 33, (5, 5), {"padding": "same", "stride": 2}),
+    ((3, 1, 9, 2), 2, (1, 9), {}),
+]
+
+CONV_TRANSPOSE = [
+    ((1, 1, 1, 1), 1, (1, 1), {}),
+    ((2, 3, 4, 2), 3, (3, 3), {}),
+    ((2, 3, 3, 2), 3, (3, 3), {"stride": 2}),
+    ((2, 4, 4, 3), 2, (3, 3), {"stride": 2, "padding": "same"}),
+    ((1, 3, 5, 2), 3, (5, 5), {"stride": 2, "padding": "same"}),
+    ((1, 4, 3, 2), 3, (3, 3), {"stride": 1, "padding": "same"}),
+    ((1, 4, 3, 2), 2, (4, 2), {"stride": (2, 1), "padding": "same"}),
+    ((1, 3, 3, 2), 2, (2, 2), {"stride": 3, "padding": "same"}),
+    ((2, 4, 4, 2), 2, (3, 3), {"padding": 1}),
+    ((1, 4, 5, 2), 2, (3, 3), {"padding": (0, 1, 1, 2), "stride": 2}),
+    ((1, 4, 4, 2), 2, (3, 3), {"padding": 1, "stride": 2, "output_padding": 1}),
+    ((1, 3, 4, 2), 3, (3, 2), {"stride": (3, 2), "output_padding": (2, 1)}),
+    ((1, 4, 4, 2), 2, (3, 3), {"dilation": 2}),
+    ((1, 4, 3, 1), 2, (3, 2), {"dilation": (1, 3), "stride": 2, "padding": 1, "output_padding": (0, 1)}),
+    ((2, 3, 3, 4), 6, (3, 3), {"groups": 2, "stride": 2}),
+    ((1, 4, 4, 3), 3, (3, 3), {"groups": 3, "padding": "same", "stride": 2}),
+    ((1, 3, 3, 2), 2, (2, 2), {"bias": False, "stride": 2}),
+    ((1, 4, 4, 2), 3, (3, 3), {"activation": "relu", "padding": "same", "stride": 2}),
+    ((1, 4, 4, 2), 3, (3, 3), {"activation": "leaky_relu", "slope": 0.2}),
+    ((1, 4, 4, 2), 3, (3, 3), {"activation": "elu", "slope": 0.7, "padding": 1}),
+    ((1, 4, 4, 2), 1, (3, 3), {"activation": "sigmoid", "padding": "same"}),
+    ((1, 4, 4, 2), 3, (3, 3), {"activation": "tanh", "stride": 2, "bias": False}),
+    ((1, 4, 4, 2), 3, (3, 3), {"activation": "softplus"}),
+    ((1, 14, 14, 16), 8, (3, 3), {"activation": "relu", "padding": "same", "stride": 2}),
+    ((1, 14, 14, 32), 32, (3, 3), {"activation": "relu", "padding": "same"}),
+    ((1, 20, 20, 32), 1, (3, 3), {"activation": "sigmoid", "padding": "same"}),
+    ((1, 4, 4, 33), 17, (5, 5), {"padding": "same", "stride": 2}),
+]
+
+
+def conv_forward(x, w, b, a, kernel):
+    s, d = pair(a.get("stride", 1)), pair(a.get("dilation", 1))
+    p = a.get("padding", 0)
+    if p == "same":
+        p = same(x.shape[1], kernel[0], s[0], d[0]) + same(x.shape[2], kernel[1], s[1], d[1])
+    t, o, l, r = tlbr(p)
+    x = F.pad(x.permute(0, 3, 1, 2), (l, r, t, o))
+    y = F.conv2d(x, w.permute(3, 2, 0, 1).contiguous(), b, stride=s, dilation=d, groups=a.get("groups", 1))
+    return y.permute(0, 2, 3, 1)
+
+
+def conv_transpose_forward(x, w, b, a, kernel):
+    """The full result, cut by the padding; 'same' is the crop of the convolution that this is the gradient of."""
+    s, d = pair(a.get("stride", 1)), pair(a.get("dilation", 1))
+    p, extra = a.get("padding", 0), pair(a.get("output_padding", 0))
+    if p == "same":
+        sizes = x.shape[1] * s[0], x.shape[2] * s[1]
+        p = same(sizes[0], kernel[0], s[0], d[0]) + same(sizes[1], kernel[1], s[1], d[1])
+        extra = tuple(max(si - (di * (k - 1) + 1), 0) for si, di, k in zip(s, d, kernel))
+    t, o, l, r = tlbr(p)
+    # kernel H,W,Cout/groups,Cin -> Cin,Cout/groups,H,W
+    y = F.conv_transpose2d(x.permute(0, 3, 1, 2), w.permute(3, 2, 0, 1).contiguous(), b, stride=s, dilation=d,
+                           groups=a.get("groups", 1), output_padding=extra)
+    y = y[:, :, t:y.shape[2] - o, l:y.shape[3] - r]
+    return y.permute(0, 2, 3, 1)
+
+
+def conv_cases(out, op, table, forward, transposed):
+    for shape, cout, kernel, attrs in table:
+        attrs = dict(attrs)
+        with_bias, act = attrs.pop("bias", True), attrs.get("activation", "none")
+        groups, cin = attrs.get("groups", 1), shape[3]
+        taps = kernel[0] * kernel[1]
+        k = taps * cin // groups
+        wshape = (*kernel, cout // groups, cin) if transposed else (*kernel, cin // groups, cout)
+        ins = {"x": normal(*shape), "weight": normal(*wshape, scale=k ** -0.5)}
+        if with_bias:
+            ins["bias"] = normal(cout)
+        for t in ins.values():
+            t.requires_grad_(True)
+        y = forward(ins["x"], ins["weight"], ins.get("bias"), attrs, kernel)
+        y = ACTIVATIONS[act](y, attrs.get("slope", 0.01))
+        places = y.shape[0] * y.shape[1] * y.shape[2]
+        g = gradients(y, ins, max(places, 1) ** -0.5)
+        sums = {"y": k, "d_x": taps * cout // groups, "d_weight": places, "d_bias": places}
+        out.case(op, {**ins, "y": y, **g}, attrs, list(ins), sums)
+
+
+# ---- linear ----
+
+LINEAR = [((4,), 3, {}), ((1, 1), 1, {}), ((2, 3), 4, {}), ((5, 7), 2, {"bias": False}), ((2, 3, 4), 5, {}),
+          ((2, 1, 3, 4), 3, {"bias": False}), ((3, 16), 16, {}), ((7, 33), 17, {}), ((2, 128), 40, {}),
+          ((16, 2), 65, {}), ((1, 300), 5, {}), ((0, 4), 3, {}), ((3, 5), 4, {"activation": "relu"}),
+          ((3, 5), 4, {"activation": "leaky_relu"}), ((3, 5), 4, {"activation": "leaky_relu", "slope": 0.3}),
+          ((3, 5), 4, {"activation": "elu", "slope": 1.0}), ((3, 5), 4, {"activation": "sigmoid"}),
+          ((3, 5), 4, {"activation": "tanh"}), ((3, 5), 4, {"activation": "softplus"}),
+          ((3, 5), 4, {"activation": "tanh", "bias": False}), ((2, 2, 9), 31, {"activation": "relu"}),
+          ((8, 64), 64, {"activation": "relu"})]
+
+
+def linear_cases(out):
+    for shape, n, attrs in LINEAR:
+        attrs = dict(attrs)
+        ins = {"x": normal(*shape), "weight": normal(shape[-1], n, scale=shape[-1] ** -0.5)}
+        if attrs.pop("bias", True):
+            ins["bias"] = normal(n)
+        for t in ins.values():
+            t.requires_grad_(True)
+        y = F.linear(ins["x"], ins["weight"].t(), ins.get("bias"))
+        y = ACTIVATIONS[attrs.get("activation", "none")](y, attrs.get("slope", 0.01))
+        rows = max(y.numel() // n, 1)
+        g = gradients(y, ins, rows ** -0.5)
+        out.case("linear", {**ins, "y": y, **g}, attrs, list(ins),
+                 {"y": shape[-1], "d_x": n, "d_weight": rows, "d_bias": rows})
+
+
+# ---- pools ----
+
+POOL = [((1, 2, 2, 1), {"kernel": 2}), ((2, 4, 4, 3), {"kernel": 2}), ((1, 5, 5, 2), {"kernel": 2}),
+        ((1, 5, 7, 2), {"kernel": (2, 3)}), ((1, 6, 6, 2), {"kernel": 3, "stride": 1}),
+        ((2, 6, 6, 1), {"kernel": 3, "stride": 2}), ((1, 7, 5, 3), {"kernel": (3, 2), "stride": (2, 1)}),
+        ((1, 4, 4, 2), {"kernel": 2, "padding": 1}), ((1, 5, 5, 2), {"kernel": 3, "padding": 1, "stride": 2}),
+        ((1, 5, 5, 2), {"kernel": 3, "padding": "same", "stride": 1}),
+        ((2, 8, 8, 2), {"kernel": 3, "padding": "same", "stride": 2}),
+        ((1, 7, 7, 2), {"kernel": 2, "padding": "same"}),
+        ((1, 7, 8, 1), {"kernel": 4, "padding": "same", "stride": 3}),
+        ((1, 5, 6, 2), {"kernel": 3, "padding": (0, 1, 2, 1), "stride": 2}),
+        ((1, 5, 6, 2), {"kernel": (2, 3), "padding": (1, 0, 0, 2), "stride": (1, 2)}),
+        ((1, 6, 6, 2), {"kernel": 2, "stride": 4}), ((1, 1, 9, 4), {"kernel": (1, 3)}),
+        ((3, 3, 3, 5), {"kernel": 3}), ((1, 12, 12, 17), {"kernel": 2}), ((2, 9, 9, 8), {"kernel": 3, "stride": 2}),
+        ((1, 5, 5, 33), {"kernel": 2, "stride": 1})]
+
+
+def pool_forward(op, x, a):
+    k = pair(a["kernel"])
+    s = pair(a.get("stride", k))
+    p = a.get("padding", 0)
+    if p == "same":
+        p = same(x.shape[1], k[0], s[0], 1) + same(x.shape[2], k[1], s[1], 1)
+    t, o, l, r = tlbr(p)
+    x = x.permute(0, 3, 1, 2)
+    if op == "max_pool2d":
+        y = F.max_pool2d(F.pad(x, (l, r, t, o), value=-float("inf")), k, s)
+    else:
+        y = F.avg_pool2d(F.pad(x, (l, r, t, o)), k, s)
+        if not a.get("count_padding", False):
+            y = y / F.avg_pool2d(F.pad(torch.ones_like(x), (l, r, t, o)), k, s)
+    return y.permute(0, 2, 3, 1)
+
+
+def pool_cases(out, op, variants):
+    for i, (shape, attrs) in enumerate(POOL):
+        attrs = {**attrs, **variants[i % len(variants)]}
+        n = 1
+        for d in shape:
+            n *= d
+        x = (torch.randperm(n).to(F64) / 16 - n / 32).reshape(shape).requires_grad_(True)  # no ties
+        y = pool_forward(op, x, attrs)
+        k = pair(attrs["kernel"])
+        out.case(op, {"x": x, "y": y, **gradients(y, {"x": x}, 1.0)}, attrs, ["x"],
+                 {"y": k[0] * k[1], "d_x": k[0] * k[1]})
+
+
+# ---- losses ----
+
+REDUCTIONS = ["mean", "sum", "none", "batchmean"]
+SHAPES = [(1,), (4,), (2, 3), (3, 1, 2), (2, 4, 4, 1), (33,), (5, 7)]
+
+
+def reduce(values, reduction):
+    return {"mean": values.mean, "sum": values.sum, "none": lambda: values,
+            "batchmean": lambda: values.sum() / values.shape[0]}[reduction]()
+
+
+def loss_case(out, op, ins, attrs, values, total=None):
+    for t in ins.values():
+        if t.is_floating_point():
+            t.requires_grad_(True)
+    v = values(*ins.values())
+    y = total(v) if total else reduce(v, attrs["reduction"])
+    out.case(op, {**ins, "y": y, **gradients(y, ins, 1.0)}, attrs, list(ins), {"y": max(v.numel(), 1)})
+
+
+def bce_values(eps):
+    def values(p, target):
+        q = p.clamp(eps, 1 - eps)
+        return -(target * q.log() + (1 - target) * (1 - q).log())
+    return values
+
+
+def kl_to_standard_normal(mean, logvar):
+    standard = Normal(torch.zeros_like(mean), torch.ones_like(mean))
+    return kl_divergence(Normal(mean, (0.5 * logvar).exp()), standard)
+
+
+def loss_cases(out):
+    for i in range(22):
+        shape, attrs = SHAPES[i % len(SHAPES)], {"reduction": REDUCTIONS[i % 4]}
+        target = uniform(0, 1, *shape) if i % 3 else (uniform(0, 1, *shape) > 0.5).to(F64)
+        eps = 0.05 if i % 5 == 4 else 1e-7
+        with_eps = {**attrs, "eps": eps} if eps != 1e-7 else attrs
+        probabilities = {"p": uniform(0.001, 0.999, *shape), "target": target.clone()}
+        loss_case(out, "bce", probabilities, with_eps, bce_values(eps))
+        scale = [1.0, 5.0, 40.0][i % 3]
+        logits = {"x": normal(*shape, scale=scale), "target": target.clone()}
+        loss_case(out, "bce_with_logits", logits, attrs,
+                  lambda x, t: F.binary_cross_entropy_with_logits(x, t, reduction="none"))
+        for op, f in (("mse", F.mse_loss), ("l1", F.l1_loss)):
+            loss_case(out, op, {"x": normal(*shape, scale=2.0), "target": normal(*shape)}, attrs,
+                      lambda x, t, f=f: f(x, t, reduction="none"))
+        delta = [1.0, 0.25, 2.5][i % 3]
+        loss_case(out, "huber", {"x": normal(*shape, scale=2.0), "target": normal(*shape)},
+                  {**attrs, "delta": delta}, lambda x, t: F.huber_loss(x, t, reduction="none", delta=delta))
+        loss_case(out, "kl_normal", {"mean": normal(*shape), "logvar": normal(*shape, scale=2.0)}, attrs,
+                  kl_to_standard_normal)
+    # the clip of bce at 0 and 1 rounds in float32: 15.9424 for a target of 0, 16.1181 for a target of 1
+    edge = torch.tensor([0.0, 0.0, 0.0, 1.0, 1.0, 1.0])
+    loss_case(out, "bce", {"p": edge.clone(), "target": torch.tensor([0.0, 0.5, 1.0] * 2)}, {"reduction": "none"},
+              bce_values(1e-7))
+
+
+def cross_entropy_cases(out):
+    for i in range(24):
+        shape = [(3, 5), (1, 2), (4, 10), (2, 3, 4), (6, 1), (2, 2, 2, 7), (5, 65)][i % 7]
+        attrs = {"reduction": REDUCTIONS[i % 3]}
+        smoothing, ignore = [0.0, 0.1, 0.3][i // 4 % 3], None
+        labels = torch.randint(1, shape[-1] + 1, shape[:-1])
+        if i % 2 and labels.numel() > 1:  # a label of the range, or one outside of it as padding; some others remain
+            ignore = int(labels.flatten()[0]) if i % 4 == 1 else 0
+            labels.view(-1)[-1] = ignore
+            if bool((labels == ignore).all()):
+                labels.view(-1)[0] = ignore % shape[-1] + 1
+            attrs["ignore_label"] = ignore
+        if smoothing:
+            attrs["label_smoothing"] = smoothing
+        logits = normal(*shape, scale=[1.0, 10.0][i % 2]).requires_grad_(True)
+        y = F.cross_entropy(logits.reshape(-1, shape[-1]), labels.reshape(-1) - 1, reduction=attrs["reduction"],
+                            label_smoothing=smoothing, ignore_index=-100 if ignore is None else ignore - 1)
+        if attrs["reduction"] == "none":
+            y = y.reshape(shape[:-1])
+        ins = {"logits": logits, "labels": labels.to(torch.uint8) if i % 5 == 4 else labels}
+        out.case("cross_entropy", {**ins, "y": y, **gradients(y, {"logits": logits}, 1.0)}, attrs, list(ins),
+                 {"y": logits.numel(), "d_logits": shape[-1]})
+
+
+# ---- optimizers: names of the attributes are ours; `make` gets the parameter ----
+
+OPTIMIZERS = {
+    "sgd_step": ([{}, {"momentum": 0.9}, {"momentum": 0.9, "nesterov": True}, {"weight_decay": 0.1},
+                  {"momentum": 0.5, "nesterov": True, "weight_decay": 0.01}],
+                 lambda p, lr, a: torch.optim.SGD([p], lr, **a)),
+    "rmsprop_step": ([{}, {"rho": 0.99}, {"momentum": 0.9}, {"eps": 1e-3}, {"weight_decay": 0.1}],
+                     lambda p, lr, a: torch.optim.RMSprop([p], lr, alpha=a.get("rho", 0.9), eps=a.get("eps", 1e-7),
+                                                          momentum=a.get("momentum", 0),
+                                                          weight_decay=a.get("weight_decay", 0))),
+    "adam_step": ([{}, {"beta1": 0.5}, {"eps": 1e-3}, {"l2": 0.1}, {"beta2": 0.9, "beta1": 0.0}],
+                  lambda p, lr, a: torch.optim.Adam([p], lr, betas=(a.get("beta1", 0.9), a.get("beta2", 0.999)),
+                                                    eps=a.get("eps", 1e-8), weight_decay=a.get("l2", 0))),
+    "adamw_step": ([{"weight_decay": 0.01}, {"weight_decay": 0.1}, {"weight_decay": 0.01, "beta1": 0.5},
+                    {"weight_decay": 0.5, "eps": 1e-3}, {"weight_decay": 0.01, "beta2": 0.95}],
+                   lambda p, lr, a: torch.optim.AdamW([p], lr, betas=(a.get("beta1", 0.9), a.get("beta2", 0.999)),
+                                                      eps=a.get("eps", 1e-8), weight_decay=a["weight_decay"])),
+    "adagrad_step": ([{}, {"eps": 1e-3}, {"weight_decay": 0.1}, {"eps": 1e-7}, {"weight_decay": 0.01}],
+                     lambda p, lr, a: torch.optim.Adagrad([p], lr, eps=a.get("eps", 1e-10),
+                                                          weight_decay=a.get("weight_decay", 0))),
+}
+
+
+def optimizer_cases(out, steps=6):
+    for op, (variants, make) in OPTIMIZERS.items():
+        for i in range(20):
+            attrs, shape = variants[i % len(variants)], [(1,), (3, 4), (37,), (2, 2, 5)][i // 5]
+            lr = [1e-3, 1e-2, 0.1, 0.5][i % 4]
+            p0 = normal(*shape)
+            p = p0.clone().requires_grad_(True)
+            optimizer, grads, after = make(p, lr, attrs), normal(steps, *shape), []
+            if i % 3 == 2:
+                grads[1] = 0  # a step without a gradient
+            for g in grads:
+                p.grad = g.clone()
+                optimizer.step()
+                after.append(p.detach().clone())
+            out.case(op, {"p": p0, "g": grads, "p_steps": torch.stack(after)}, {"lr": lr, **attrs})
+
+
+# ---- a small VAE: 8x8 images, latent size 2, RMSprop ----
+
+VAE = {  # in Marea's layouts
+    "enc1.weight": (3, 3, 1, 4), "enc1.bias": (4,), "enc2.weight": (3, 3, 4, 8), "enc2.bias": (8,),
+    "hidden.weight": (128, 16), "hidden.bias": (16,), "mean.weight": (16, 2), "mean.bias": (2,),
+    "logvar.weight": (16, 2), "logvar.bias": (2,), "dec1.weight": (2, 16), "dec1.bias": (16,),
+    "dec2.weight": (16, 128), "dec2.bias": (128,), "up1.weight": (3, 3, 4, 8), "up1.bias": (4,),
+    "up2.weight": (3, 3, 1, 4), "up2.bias": (1,)}
+
+
+def vae_loss(w, x, noise):
+    """64 * mean binary cross-entropy + mean over images of the KL divergence."""
+    same_pad = {"padding": "same"}
+    half = {"padding": "same", "stride": 2}
+    h = F.relu(conv_forward(x, w["enc1.weight"], w["enc1.bias"], same_pad, (3, 3)))
+    h = F.relu(conv_forward(h, w["enc2.weight"], w["enc2.bias"], half, (3, 3)))
+    h = F.relu(h.reshape(len(x), -1) @ w["hidden.weight"] + w["hidden.bias"])
+    mean, logvar = h @ w["mean.weight"] + w["mean.bias"], h @ w["logvar.weight"] + w["logvar.bias"]
+    z = mean + (0.5 * logvar).exp() * noise
+    h = F.relu(z @ w["dec1.weight"] + w["dec1.bias"])
+    h = F.relu(h @ w["dec2.weight"] + w["dec2.bias"]).reshape(len(x), 4, 4, 8)
+    h = F.relu(conv_transpose_forward(h, w["up1.weight"], w["up1.bias"], half, (3, 3)))
+    p = torch.sigmoid(conv_transpose_forward(h, w["up2.weight"], w["up2.bias"], same_pad, (3, 3)))
+    kl = kl_to_standard_normal(mean, logvar)
+    return 64 * bce_values(1e-7)(p, x).mean() + kl.sum() / len(x)
+
+
+def vae_train(start, images, noise, steps, lr, dtype):
+    w = {n: t.to(dtype).clone().requires_grad_(True) for n, t in start.items()}
+    optimizer = torch.optim.RMSprop(w.values(), lr, alpha=0.9, eps=1e-7)
+    losses, first, tenth = [], None, None
+    for step in range(steps):
+        batch = images[step % len(images)].to(dtype)
+        loss = vae_loss(w, batch, noise[step].to(dtype))
+        optimizer.zero_grad()
+        loss.backward()
+        if first is None:
+            first = {n: t.grad.clone() for n, t in w.items()}
+        optimizer.step()
+        losses.append(loss.detach())
+        if step == 9:
+            tenth = {n: t.detach().clone() for n, t in w.items()}
+    return {"losses": torch.stack(losses), "grad": first, "step10": tenth, "final": w}
+
+
+def vae_case(out, steps=200, batch=6, lr=1e-3):
+    start = {}
+    for name, shape in VAE.items():
+        if name.endswith("bias"):
+            start[name] = uniform(-0.1, 0.1, *shape)
+        else:
+            fans = (shape[-1] + shape[-2]) * (9 if len(shape) == 4 else 1)
+            limit = (6 / fans) ** 0.5
+            start[name] = uniform(-limit, limit, *shape)
+    images, noise = uniform(0, 1, 2, batch, 8, 8, 1), normal(steps, batch, 2)
+    run = vae_train(start, images, noise, steps, lr, F64)
+    # The case must be fit for its gate: float32 itself stays well inside 1e-4
+    run32 = vae_train(start, images, noise, steps, lr, torch.float32)
+    spread = max(float((run["final"][n] - run32["final"][n]).abs().max()) for n in start)
+    print("vae: float32 weights differ by %.1e" % spread)
+    assert spread < 1e-5
+    tensors = {"images": images, "noise": noise, "losses": run["losses"]}
+    for n in start:
+        tensors["start." + n] = start[n]
+        tensors.update({"%s.%s" % (what, n): run[what][n] for what in ("grad", "step10", "final")})
+    out.case("vae", tensors, {"steps": steps, "lr": lr, "rho": 0.9, "eps": 1e-7})
+
+
+def main():
+    folder = sys.argv[1] if len(sys.argv) > 1 else os.path.dirname(os.path.abspath(__file__))
+    torch.set_num_threads(1)
+
+    def conv(out):
+        conv_cases(out, "conv2d", CONV, conv_forward, False)
+        conv_cases(out, "conv_transpose2d", CONV_TRANSPOSE, conv_transpose_forward, True)
+
+    def pool(out):
+        pool_cases(out, "max_pool2d", [{}])
+        pool_cases(out, "avg_pool2d", [{}, {"count_padding": True}])
+
+    def loss(out):
+        loss_cases(out)
+        cross_entropy_cases(out)
+
+    makers = {"conv": conv, "linear": linear_cases, "pool": pool, "loss": loss, "optim": optimizer_cases,
+              "vae": vae_case}
+    for seed, (name, make) in enumerate(makers.items(), 1):
+        torch.manual_seed(seed)
+        out = File()
+        make(out)
+        out.write(folder, name + ".safetensors")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,56 @@
+#!/bin/sh
+# Rules of the house that a compiler does not check. Prints each breach; exits 1 when there is one.
+cd "$(dirname "$0")/../.." || exit 1
+breaches=0
+breach () {
+  echo "lint: $1"
+  breaches=$((breaches + 1))
+}
+
+# Calls point downward only: who may include what.
+for f in $(git ls-files 'core/*.c' 'core/*.h'); do
+  grep -nE '#include.*(lua|lauxlib|marea_lua)\.h' "$f" >/dev/null && breach "$f: the core includes Lua"
+done
+for f in $(git ls-files 'core/kernels/*'); do
+  grep -nE '#include "(\.\./)?(core|marea|memory)\.h"' "$f" >/dev/null && breach "$f: a kernel includes the core"
+done
+for f in $(git ls-files 'core/*.c' 'core/ops/*.c' 'core/io/*.c'); do
+  grep -nE 'immintrin|_mm[0-9]*_' "$f" >/dev/null && breach "$f: intrinsics belong in core/kernels/vec_*.h"
+done
+for f in $(git ls-files 'bindings/*.c' 'bindings/*.h' 'examples/*.c'); do
+  grep -nE '#include "(core/)?(core|kernels|memory)[a-z/]*\.h"' "$f" >/dev/null && breach "$f: includes a private header"
+  grep -nE '\b(malloc|calloc|realloc|free) *\(' "$f" >/dev/null && [ "${f%main.c}" = "$f" ] && breach "$f: manages memory by hand"
+done
+
+# The core never prints, exits or jumps, and exports nothing but marea_*.
+lib=${MAREA_BUILD:-build}/libmarea.a
+if [ -f "$lib" ]; then
+  for s in exit _exit abort printf fprintf puts putchar perror longjmp _longjmp setjmp _setjmp rand srand signal sigaction __assert_fail; do
+    nm -u "$lib" 2>/dev/null | grep -qE " U $s(@|\$)" && breach "$lib: the core calls $s"
+  done
+  nm -u "$lib" 2>/dev/null | grep -E ' U lua' && breach "$lib: the core calls Lua"
+  nm -g --defined-only "$lib" 2>/dev/null | awk 'NF == 3 && $3 !~ /^marea_/ { print "lint: exported without marea_: " $3; bad = 1 } END { exit bad }' \
+    || breaches=$((breaches + 1))
+fi
+
+# Sizes.
+for f in $(git ls-files '*.c' '*.h' '*.inc'); do
+  n=$(wc -l < "$f")
+  [ "$n" -gt 1000 ] && breach "$f: $n lines; a C file stops at 1,000"
+done
+for f in $(git ls-files 'scripts/*.lua'); do
+  n=$(wc -l < "$f")
+  [ "$n" -gt 150 ] && breach "$f: $n lines; a script has at most 150"
+done
+
+# Words.
+for f in $(git ls-files '*.c' '*.h' '*.inc' '*.lua' '*.sh' Makefile); do
+  case $f in spec/lint/lint.sh) continue ;; esac
+  grep -nE '\b(TODO|FIXME|XXX|HACK)\b' "$f" >/dev/null && breach "$f: something left undone"
+done
+for f in $(git ls-files 'lua/*.lua' 'scripts/*.lua' 'examples/*' 'docs/*' README.md); do
+  grep -n 'collectgarbage' "$f" >/dev/null && breach "$f: nobody needs collectgarbage"
+done
+
+[ "$breaches" -eq 0 ] && echo "lint: clean"
+[ "$breaches" -eq 0 ]
