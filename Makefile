@@ -120,10 +120,10 @@ test: setup-test ## install what is missing, build, run every test; ends with "N
 
 c-tests: $(C_TESTS) $(BUILD)/host_min
 
-$(BUILD)/test/%: spec/c/%_test.c $(BUILD)/libmarea.a
+$(BUILD)/test/%: spec/c/%_test.c $(BUILD)/libmarea.a $(BIND_OBJ)
 	@mkdir -p $(@D)
 	@echo '  CC   $@'
-	@$(CC) $(ALL_CFLAGS) -o $@ $< $(BUILD)/libmarea.a $(LIBS)
+	@$(CC) $(ALL_CFLAGS) $(LUA_CFLAGS) -o $@ $< $(BIND_OBJ) $(BUILD)/libmarea.a $(LIBS) $(LUA_LIBS)
 
 $(BUILD)/host_min: examples/host_min.c $(BUILD)/libmarea.a $(BIND_OBJ)
 	@echo '  CC   $@'

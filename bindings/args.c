@@ -53,11 +53,16 @@ void bind_read_options (lua_State *L, bind_state *S, int idx, const char *functi
     bind_guess guess = {.word = lua_tostring(L, -2)};
     if (read(L, S, guess.word, lua_gettop(L), ud)) continue;
     for (int i = 0; known[i]; i++) bind_offer(&guess, known[i]);
-    bind_raise(L, S, "%s: unknown argument '%s'%s", function, guess.word, bind_did_you_mean(L, &guess));
+    bind_raise(L, S, "%s: unknown argument '%s'%s", function, bind_shorten(L, guess.word), bind_did_you_mean(L, &guess));
   }
 }
 
 /* ---- attributes ---- */
+
+/* The name of the function for messages; may push. */
+static const char *name_of (lua_State *L, const bind_call *c) {
+  return c->in_place ? lua_pushfstring(L, "%s_", marea_op_name(c->op)) : marea_op_name(c->op);
+}
 
 static bool is_list_kind (marea_attr_kind kind) {
   return kind == MAREA_DIMS || kind == MAREA_SIZES || kind == MAREA_PAIR || kind == MAREA_PADDING;
@@ -175,14 +180,14 @@ static bool to_attr (lua_State *L, int idx, const marea_attr_spec *spec, marea_a
 /* Sets attribute k from the value at idx. */
 static void set_attr (lua_State *L, bind_state *S, bind_call *c, int k, int idx) {
   const marea_attr_spec *spec = &c->specs[k];
-  const char *op = marea_op_name(c->op);
+  const char *op = name_of(L, c);
   if (c->given[k]) bind_raise(L, S, "%s: argument '%s' is given twice", op, spec->name);
   if (!to_attr(L, idx, spec, &c->attr[k])) bind_raise_argument(L, S, op, spec->name, expected(L, spec), idx);
   c->given[k] = true;
 }
 
 static void raise_unknown (lua_State *L, bind_state *S, const bind_call *c, const char *key) {
-  const char *op = marea_op_name(c->op);
+  const char *op = name_of(L, c);
   bind_guess guess = {.word = key};
   for (int k = 0; k < c->n_attr; k++) bind_offer(&guess, c->specs[k].name);
   const marea_input_spec *inputs;
@@ -190,7 +195,7 @@ static void raise_unknown (lua_State *L, bind_state *S, const bind_call *c, cons
   for (int i = 0; i < n; i++)
     if (strcmp(inputs[i].name, key) == 0)
       bind_raise(L, S, "%s: argument '%s' is a tensor; give it by position, before the table", op, key);
-  bind_raise(L, S, "%s: unknown argument '%s'%s", op, key, bind_did_you_mean(L, &guess));
+  bind_raise(L, S, "%s: unknown argument '%s'%s", op, bind_shorten(L, key), bind_did_you_mean(L, &guess));
 }
 
 /* Reads the string keys of the table at idx; its array part is the caller's. */
@@ -198,7 +203,7 @@ static void read_names (lua_State *L, bind_state *S, bind_call *c, int idx, bool
   for (lua_pushnil(L); lua_next(L, idx); lua_pop(L, 1)) {
     if (list && lua_isinteger(L, -2)) continue;
     if (lua_type(L, -2) != LUA_TSTRING)
-      bind_raise(L, S, "%s: expected arguments by name, got the key %s", marea_op_name(c->op), bind_describe(L, S, -2));
+      bind_raise(L, S, "%s: expected arguments by name, got the key %s", name_of(L, c), bind_describe(L, S, -2));
     const char *key = lua_tostring(L, -2);
     int k = 0;
     while (k < c->n_attr && strcmp(c->specs[k].name, key) != 0) k++;
@@ -228,7 +233,7 @@ static bool read_spread (lua_State *L, bind_state *S, bind_call *c, int idx, int
   for (int i = idx; i <= n; i++) {
     marea_attr one;
     if (i - idx == MAREA_MAX_RANK || lua_type(L, i) != LUA_TNUMBER || !to_list(L, i, c->specs[0].kind, &one))
-      bind_raise_argument(L, S, marea_op_name(c->op), c->specs[0].name, expected(L, c->specs), i);
+      bind_raise_argument(L, S, name_of(L, c), c->specs[0].name, expected(L, c->specs), i);
     a->v[i - idx] = one.v[0];
   }
   a->n = n - idx + 1;
@@ -244,10 +249,10 @@ static void read_attrs (lua_State *L, bind_state *S, bind_call *c, int idx, int 
     bool table = lua_type(L, idx) == LUA_TTABLE, list = table && is_list_for(L, c, k, idx);
     if (list) set_attr(L, S, c, k++, idx);
     if (table && (!list || (idx == n && has_names(L, idx)))) {
-      if (idx < n) bind_raise(L, S, "%s: arguments by name come last", marea_op_name(c->op));
+      if (idx < n) bind_raise(L, S, "%s: arguments by name come last", name_of(L, c));
       read_names(L, S, c, idx, list);
     } else if (!table && k >= c->n_attr) {
-      bind_raise(L, S, "%s: too many arguments: expected at most %d, got %d", marea_op_name(c->op), idx - 1, n);
+      bind_raise(L, S, "%s: too many arguments: expected at most %d, got %d", name_of(L, c), idx - 1, n);
     } else if (!table) {
       if (!lua_isnil(L, idx)) set_attr(L, S, c, k, idx);
       k++;
@@ -258,7 +263,7 @@ static void read_attrs (lua_State *L, bind_state *S, bind_call *c, int idx, int 
 static void require_attrs (lua_State *L, bind_state *S, const bind_call *c) {
   for (int k = 0; k < c->n_attr; k++)
     if (c->specs[k].initial == MAREA_REQUIRED && !c->given[k])
-      bind_raise(L, S, "%s: argument '%s': expected %s, got nothing", marea_op_name(c->op), c->specs[k].name,
+      bind_raise(L, S, "%s: argument '%s': expected %s, got nothing", name_of(L, c), c->specs[k].name,
                  expected(L, &c->specs[k]));
 }
 
@@ -286,7 +291,7 @@ static int read_list (lua_State *L, bind_state *S, bind_call *c, int n) {
     if (!b)
       bind_raise(L, S, "%s: argument '%s': item %d: expected a tensor, got %s", op, name, c->n_in + 1,
                  bind_describe(L, S, -1));
-    else if (!b->t) bind_raise_released(L, S, b);
+    else if (!b->t) bind_raise_released(L, S, op, name, b);
     else c->in[c->n_in] = b->t;
     lua_pop(L, 1);
   }
@@ -296,16 +301,16 @@ static int read_list (lua_State *L, bind_state *S, bind_call *c, int n) {
 /* One input per argument; an optional one may be nil or left out. */
 static int read_inputs (lua_State *L, bind_state *S, bind_call *c, int described, int n) {
   int idx = 1;
-  bool takes_numbers = marea_op_takes_numbers(c->op);
   c->in = c->few;
   for (int i = 0; i < described; i++) {
+    bool takes_numbers = marea_op_takes_numbers(c->op) && !(c->in_place && i == 0);
     const bind_box *b = idx <= n ? bind_to_box(L, S, idx) : NULL;
     c->in[i] = NULL;
     if (b && b->t) c->in[i] = b->t;
-    else if (b) bind_raise_released(L, S, b);
+    else if (b) bind_raise_released(L, S, name_of(L, c), c->inputs[i].name, b);
     else if (takes_numbers && idx <= n && lua_type(L, idx) == LUA_TNUMBER) c->numbers |= 1u << i;
     else if (!c->inputs[i].optional)
-      bind_raise_argument(L, S, marea_op_name(c->op), c->inputs[i].name,
+      bind_raise_argument(L, S, name_of(L, c), c->inputs[i].name,
                           takes_numbers ? "a tensor or a number" : "a tensor", idx <= n ? idx : 0);
     else if (idx > n || !lua_isnil(L, idx)) continue;
     idx++;
@@ -314,8 +319,9 @@ static int read_inputs (lua_State *L, bind_state *S, bind_call *c, int described
   return idx;
 }
 
-void bind_read_call (lua_State *L, bind_state *S, const marea_op *op, int n, bind_call *c) {
+void bind_read_call (lua_State *L, bind_state *S, const marea_op *op, bool in_place, int n, bind_call *c) {
   c->op = op;
+  c->in_place = in_place;
   int described = marea_op_inputs(op, &c->inputs);
   c->n_attr = marea_op_attrs(op, &c->specs);
   c->numbers = 0;

@@ -128,13 +128,14 @@ int bind_raise_argument (lua_State *L, bind_state *S, const char *function, cons
                          const char *expected, int idx);
 /* Has a hook like that of lua5.4 on Ctrl-C been set, which raises as soon as we return? Debuggers' differ. */
 bool bind_interrupt_pending (lua_State *L);
-int bind_raise_released (lua_State *L, bind_state *S, const bind_box *b);
+int bind_raise_released (lua_State *L, bind_state *S, const char *function, const char *name, const bind_box *b);
 const char *bind_describe (lua_State *L, bind_state *S, int idx); /* pushes "string 'x'", "tensor f32 (2, 3)" */
 const char *bind_shape (lua_State *L, const marea_tensor *t);     /* pushes "f32 (2, 3)" */
 
 /* Keeps the candidate that is nearest to `word`: start with *best = NULL, then offer each. */
 typedef struct bind_guess { const char *word, *best; int distance; } bind_guess;
 void bind_offer (bind_guess *g, const char *candidate);
+const char *bind_shorten (lua_State *L, const char *word); /* the word, or its beginning; may push */
 const char *bind_did_you_mean (lua_State *L, const bind_guess *g); /* pushes "; did you mean 'x'?" or "" */
 
 /* ---- arguments (args.c) ---- */
@@ -142,6 +143,7 @@ const char *bind_did_you_mean (lua_State *L, const bind_guess *g); /* pushes "; 
 /* A call of an operator as read from the stack. in[] is borrowed; NULL is an absent optional input. */
 typedef struct bind_call {
   const marea_op *op;
+  bool in_place; /* add_ and its like */
   const marea_input_spec *inputs;
   const marea_attr_spec *specs;
   int n_in, n_attr;
@@ -153,7 +155,7 @@ typedef struct bind_call {
 } bind_call;
 
 /* Reads the arguments at 1..n. May push (the array of many inputs) and raise. */
-void bind_read_call (lua_State *L, bind_state *S, const marea_op *op, int n, bind_call *c);
+void bind_read_call (lua_State *L, bind_state *S, const marea_op *op, bool in_place, int n, bind_call *c);
 /* An integral number within int64 at idx? Strings, NaN and fractions are none. */
 bool bind_to_integer (lua_State *L, int idx, int64_t *value);
 /* A table of options: calls read(L, S, key, value index, ud) for every key; it returns false for unknown ones. */
@@ -190,7 +192,8 @@ bool bind_is_slice (const char *s);
 int bind_index (lua_State *L, bind_state *S, const bind_box *b); /* b[key], key at stack index 2; 0: no index */
 int bind_newindex (lua_State *L);
 int bind_fill (lua_State *L);
-void bind_check_writable (lua_State *L, bind_state *S, const marea_tensor *t, const char *function);
+int bind_zero (lua_State *L);
+int bind_copy (lua_State *L);
 
 /* ---- the rest ---- */
 

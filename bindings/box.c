@@ -62,7 +62,7 @@ void bind_box_release (bind_box *b, int by, bind_place place) {
 marea_tensor *bind_check (lua_State *L, bind_state *S, int idx, const char *function, const char *name) {
   const bind_box *b = bind_to_box(L, S, idx);
   if (!b) bind_raise_argument(L, S, function, name, "a tensor", idx);
-  else if (!b->t) bind_raise_released(L, S, b);
+  else if (!b->t) bind_raise_released(L, S, function, name, b);
   else return b->t;
   return NULL;
 }

@@ -177,24 +177,63 @@ int bind_index (lua_State *L, bind_state *S, const bind_box *b) {
   return 1;
 }
 
-void bind_check_writable (lua_State *L, bind_state *S, const marea_tensor *t, const char *function) {
+/* ---- writing ---- */
+
+static void check_writable (lua_State *L, bind_state *S, const marea_tensor *t, const char *function) {
   if (!marea_requires_grad(t) || !marea_recording(S->ctx)) return;
   bind_raise(L, S, "%s: tensor %s requires a gradient, and a change in place is not recorded; do it inside no_grad, "
              "or on t:detach()", function, bind_shape(L, t));
 }
 
-/* target[key] = source, or the number at `number` if source is NULL. Does not raise. */
-static marea_status assign (lua_State *L, bind_state *S, marea_tensor *target, const key *k, marea_tensor *source,
-                            int number) {
+/* target[key] = source; the key NULL: all of target, the source NULL: the number at stack index `number`. */
+typedef struct assignment {
+  const char *function; /* for messages */
+  marea_tensor *target, *source;
+  const key *key;
+  int number;
+  bool unfit; /* the source does not broadcast to the place */
+} assignment;
+
+/* Does the shape of `from` broadcast to that of `to`? */
+static bool fits (const marea_tensor *from, const marea_tensor *to) {
+  int extra = marea_tensor_rank(to) - marea_tensor_rank(from);
+  for (int d = 0; extra >= 0 && d < marea_tensor_rank(from); d++) {
+    int64_t size = marea_tensor_shape(from)[d];
+    if (size != 1 && size != marea_tensor_shape(to)[d + extra]) return false;
+  }
+  return extra >= 0;
+}
+
+/* Does not raise. */
+static marea_status try_assign (lua_State *L, bind_state *S, assignment *a) {
   marea_tensor *view = NULL, *scalar = NULL;
   bool before = marea_set_recording(S->ctx, false);
-  marea_status status = k ? make_view(S, target, k, &view) : MAREA_OK;
-  if (status == MAREA_OK && !source) status = bind_number(L, S->ctx, number, marea_tensor_dtype(target), &scalar);
-  if (status == MAREA_OK) status = marea_copy(view ? view : target, source ? source : scalar);
+  marea_status status = a->key ? make_view(S, a->target, a->key, &view) : MAREA_OK;
+  if (status == MAREA_OK && !a->source)
+    status = bind_number(L, S->ctx, a->number, marea_tensor_dtype(a->target), &scalar);
+  marea_tensor *from = a->source ? a->source : scalar, *to = view ? view : a->target;
+  if (status == MAREA_OK && !fits(from, to)) {
+    a->unfit = true;
+    status = MAREA_ESHAPE;
+  }
+  if (status == MAREA_OK) status = marea_copy(to, from);
   marea_release(scalar);
   marea_release(view);
   marea_set_recording(S->ctx, before);
   return status;
+}
+
+static int assign (lua_State *L, bind_state *S, assignment *a) {
+  marea_status status;
+  marea_tensor *both[] = {a->target, a->source};
+  check_writable(L, S, a->target, a->function);
+  BIND_RETRY(L, S, 2, both, status, try_assign(L, S, a));
+  if (a->unfit)
+    return bind_raise(L, S, "%s: tensor %s does not fit into %stensor %s", a->function, bind_shape(L, a->source),
+                      a->key ? "the part of " : "", bind_shape(L, a->target));
+  if (status != MAREA_OK) return bind_raise_status(L, S, status);
+  lua_settop(L, 1);
+  return 1;
 }
 
 /* Checks that the number at idx fits the tensor's dtype. */
@@ -215,31 +254,45 @@ static int no_such_key (lua_State *L, bind_state *S) {
 
 /* t[key] = number or tensor */
 int bind_newindex (lua_State *L) {
+  static const char name[] = "t[...] = v";
   bind_state *S = bind_self(L);
   key k;
-  marea_status status;
   bind_enter(L, S);
-  marea_tensor *t = bind_check(L, S, 1, "index", "t"), *both[2] = {t, NULL};
-  if (!read_key(L, S, t, &k)) return no_such_key(L, S);
-  bind_check_writable(L, S, t, "t[...] = v");
-  if (lua_type(L, 3) == LUA_TNUMBER) check_number(L, S, t, "t[...] = v", 3);
-  else if (bind_to_box(L, S, 3)) both[1] = bind_check(L, S, 3, "t[...] = v", "v");
-  else return bind_raise_argument(L, S, "t[...] = v", "v", "a number or a tensor", 3);
-  BIND_RETRY(L, S, both[1] ? 2 : 1, both, status, assign(L, S, t, &k, both[1], 3));
-  return status == MAREA_OK ? 0 : bind_raise_status(L, S, status);
+  assignment a = {.function = name, .target = bind_check(L, S, 1, "index", "t"), .key = &k, .number = 3};
+  if (!read_key(L, S, a.target, &k)) return no_such_key(L, S);
+  if (lua_type(L, 3) == LUA_TNUMBER) check_number(L, S, a.target, name, 3);
+  else if (bind_to_box(L, S, 3)) a.source = bind_check(L, S, 3, name, "v");
+  else return bind_raise_argument(L, S, name, "v", "a number or a tensor", 3);
+  return assign(L, S, &a);
+}
+
+/* The number is at stack index 2. */
+static int fill (lua_State *L, const char *function) {
+  bind_state *S = bind_self(L);
+  bind_enter(L, S);
+  assignment a = {.function = function, .target = bind_check(L, S, 1, function, "t"), .number = 2};
+  check_number(L, S, a.target, function, 2);
+  return assign(L, S, &a);
 }
 
 /* t:fill_(number) -> t */
 int bind_fill (lua_State *L) {
-  bind_state *S = bind_self(L);
-  marea_status status;
-  bind_enter(L, S);
-  marea_tensor *t = bind_check(L, S, 1, "fill_", "t");
-  bind_check_writable(L, S, t, "fill_");
   lua_settop(L, 2);
-  check_number(L, S, t, "fill_", 2);
-  BIND_RETRY(L, S, 1, &t, status, assign(L, S, t, NULL, NULL, 2));
-  if (status != MAREA_OK) return bind_raise_status(L, S, status);
+  return fill(L, "fill_");
+}
+
+/* t:zero_() -> t */
+int bind_zero (lua_State *L) {
   lua_settop(L, 1);
-  return 1;
+  lua_pushinteger(L, 0);
+  return fill(L, "zero_");
+}
+
+/* t:copy_(src) -> t; broadcasts and converts */
+int bind_copy (lua_State *L) {
+  bind_state *S = bind_self(L);
+  bind_enter(L, S);
+  assignment a = {.function = "copy_", .target = bind_check(L, S, 1, "copy_", "t")};
+  a.source = bind_check(L, S, 2, "copy_", "src");
+  return assign(L, S, &a);
 }

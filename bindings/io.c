@@ -100,8 +100,8 @@ static marea_status add_tensors (lua_State *L, bind_state *S, marea_file *f) {
     const char *key = key_of_pair(L, S, "tensors");
     const bind_box *b = bind_to_box(L, S, -1);
     marea_status status;
-    if (!b) bind_raise_argument(L, S, "save", key, "a tensor", lua_gettop(L));
-    else if (!b->t) bind_raise_released(L, S, b);
+    if (!b) bind_raise_argument(L, S, "save", bind_shorten(L, key), "a tensor", lua_gettop(L));
+    else if (!b->t) bind_raise_released(L, S, "save", key, b);
     else {
       marea_tensor *t = b->t;
       BIND_RETRY(L, S, 1, &t, status, marea_file_add(f, key, t));

@@ -1,9 +1,8 @@
 /* SPDX-License-Identifier: MIT
 ** main.c: the program `marea`: runs a script, a text given by -e, or what is typed. It is a Lua 5.4 like `lua5.4`
-** itself, but finds Marea beside itself (in the source tree or where it was installed). The module is loaded by
-** `require` as in any other host.
+** itself, but has marea.core built in and finds the Lua files in the source tree or where they were installed.
 **
-** Ctrl-C sets a hook, as lua5.4 does; a running operator sees it and stops. A second one ends the program.
+** Ctrl-C sets a hook, as lua5.4 does; a running operator asks for it and stops. A second one ends the program.
 */
 #define _GNU_SOURCE
 #include <editline/readline.h>
@@ -16,7 +15,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "marea.h"
+#include "marea_lua.h"
 
 #ifndef MAREA_LUADIR
 #define MAREA_LUADIR "/usr/local/share/lua/5.4"
@@ -196,17 +195,19 @@ static void prepend (lua_State *L, const char *field, const char *front) {
   lua_pop(L, 2);
 }
 
-/* The source tree is one or two folders above the program; otherwise the library is where it was installed. */
+/* The source tree is one or two folders above the program (build/marea, build/asan/marea); otherwise the library is
+   where it was installed. */
 static void set_paths (lua_State *L) {
-  static const char *const up[] = {"..", "../.."};
-  char directory[PATH_SIZE], probe[PATH_SIZE + 32];
-  bool known = program_directory(directory);
+  char root[PATH_SIZE], probe[PATH_SIZE + 32];
+  bool known = program_directory(root);
   for (int i = 0; known && i < 2; i++) {
-    snprintf(probe, sizeof probe, "%s/%s/lua/marea/init.lua", directory, up[i]);
+    char *slash = strrchr(root, '/');
+    if (!slash) break;
+    *slash = '\0';
+    snprintf(probe, sizeof probe, "%s/lua/marea/init.lua", root);
     if (access(probe, R_OK) != 0) continue;
-    prepend(L, "path", lua_pushfstring(L, "%s/%s/lua/?.lua;%s/%s/lua/?/init.lua", directory, up[i], directory, up[i]));
-    prepend(L, "cpath", lua_pushfstring(L, "%s/?.so;%s/../?.so", directory, directory));
-    lua_settop(L, 0);
+    prepend(L, "path", lua_pushfstring(L, "%s/lua/?.lua;%s/lua/?/init.lua", root, root));
+    lua_pop(L, 1);
     return;
   }
   prepend(L, "path", MAREA_LUADIR "/?.lua;" MAREA_LUADIR "/?/init.lua");
@@ -273,8 +274,16 @@ static int run_options (lua_State *L, int script, char **argv) {
   return EXIT_SUCCESS;
 }
 
+static void preload_core (lua_State *L) {
+  luaL_getsubtable(L, LUA_REGISTRYINDEX, LUA_PRELOAD_TABLE);
+  lua_pushcfunction(L, luaopen_marea_core);
+  lua_setfield(L, -2, "marea.core");
+  lua_pop(L, 1);
+}
+
 static int run (lua_State *L, int argc, char **argv, const plan *p) {
   luaL_openlibs(L);
+  preload_core(L);
   set_paths(L);
   set_arg(L, argc, argv, p->script < argc ? p->script : 0);
   if (p->version) printf("Marea %s, %s\n", MAREA_VERSION, LUA_RELEASE);

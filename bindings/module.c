@@ -187,7 +187,7 @@ static int core_library (lua_State *L) {
     if (strcmp(S->library[i], prefix) == 0) return 0;
   if (!*prefix || strlen(prefix) >= BIND_PATH || S->libraries == BIND_LIBRARIES)
     return bind_raise(L, S, "library: expected at most %d prefixes of 1 to %d bytes, got '%s'", BIND_LIBRARIES,
-                      BIND_PATH - 1, prefix);
+                      BIND_PATH - 1, bind_shorten(L, prefix));
   strcpy(S->library[S->libraries++], prefix);
   return 0;
 }

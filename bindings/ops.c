@@ -6,8 +6,8 @@
 
 /* ---- numbers as inputs ---- */
 
-/* The dtype that a Lua number takes beside the tensors of the call: theirs, but f32 for a fraction beside
-   integers and i64 for what does not fit u8. The condition of `where` has no say. */
+/* The dtype that a Lua number takes beside the tensors of the call: theirs, but f32 for what an integer dtype
+   cannot hold. The condition of `where` has no say. */
 static marea_dtype number_dtype (lua_State *L, const bind_call *c, int idx) {
   static const int order[] = {2, 3, 1, 0}; /* promotion: u8 < i64 < f32 < f64 */
   int best = -1;
@@ -19,8 +19,8 @@ static marea_dtype number_dtype (lua_State *L, const bind_call *c, int idx) {
   if (best < 0) return MAREA_F32;
   if (best == MAREA_F32 || best == MAREA_F64) return (marea_dtype)best;
   int64_t value;
-  if (!bind_to_integer(L, idx, &value)) return MAREA_F32;
-  return best == MAREA_U8 && (value < 0 || value > 255) ? MAREA_I64 : (marea_dtype)best;
+  if (!bind_to_integer(L, idx, &value) || (best == MAREA_U8 && (value < 0 || value > 255))) return MAREA_F32;
+  return (marea_dtype)best;
 }
 
 marea_status bind_number (lua_State *L, marea_context *ctx, int idx, marea_dtype dtype, marea_tensor **out) {
@@ -95,7 +95,7 @@ int bind_op_call (lua_State *L) {
   marea_context *ctx = bind_enter(L, S);
   bind_box *box = bind_box_new(L, S);
   int result = n + 1;
-  bind_read_call(L, S, op, n, &c);
+  bind_read_call(L, S, op, false, n, &c);
   BIND_RETRY(L, S, c.n_in, c.in, status, attempt(L, ctx, &c, out, &n_out));
   if (status != MAREA_OK) return bind_raise_status(L, S, status);
   if (n_out == 0) return 0;
@@ -111,12 +111,7 @@ int bind_op_in_place (lua_State *L) {
   bind_call c;
   marea_status status;
   marea_context *ctx = bind_enter(L, S);
-  lua_pushfstring(L, "%s_", marea_op_name(op));
-  const marea_input_spec *inputs;
-  marea_op_inputs(op, &inputs);
-  bind_check(L, S, 1, lua_tostring(L, -1), inputs[0].name);
-  lua_pop(L, 1);
-  bind_read_call(L, S, op, lua_gettop(L), &c);
+  bind_read_call(L, S, op, true, lua_gettop(L), &c);
   BIND_RETRY(L, S, c.n_in, c.in, status, attempt(L, ctx, &c, NULL, NULL));
   if (status != MAREA_OK) return bind_raise_status(L, S, status);
   lua_settop(L, 1);
@@ -229,7 +224,7 @@ int bind_op_info (lua_State *L) {
   if (!op) {
     bind_guess guess = {.word = name};
     for (int i = 0; i < marea_op_count(); i++) bind_offer(&guess, marea_op_name(marea_op_at(i)));
-    return bind_raise(L, S, "op_info: there is no operator '%s'%s", name, bind_did_you_mean(L, &guess));
+    return bind_raise(L, S, "op_info: there is no operator '%s'%s", bind_shorten(L, name), bind_did_you_mean(L, &guess));
   }
   lua_createtable(L, 0, 12);
   set_string(L, "name", marea_op_name(op));

@@ -175,7 +175,7 @@ int bind_tostring (lua_State *L) {
     return 1;
   }
   bind_box *own = bind_box_new(L, S); /* building text collects garbage, and a finalizer may release t */
-  if (!given->t) return bind_raise_released(L, S, given);
+  if (!given->t) return bind_raise_released(L, S, "tostring", "t", given);
   marea_tensor *t = marea_retain(given->t);
   bind_box_fill(own, t);
   if (marea_tensor_rank(t) == 0) {

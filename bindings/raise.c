@@ -10,6 +10,7 @@
 
 #define LEVELS 200     /* of the stack that are searched */
 #define LAYER_PATH 160 /* bytes of the longest layer path that is shown */
+#define WORD 40        /* bytes of a script's own words that are shown */
 
 /* ---- where in the script ---- */
 
@@ -167,11 +168,22 @@ bool bind_interrupt_pending (lua_State *L) {
   return (lua_gethookmask(L) & all) == all && lua_gethookcount(L) == 1;
 }
 
+/* Leaves the error to the hook that caused the interrupt, if there is one: raising here too would make a second
+   error, which no pcall of the script awaits. The hook is the main thread's; it is moved to the coroutine that
+   was interrupted, so that it raises there. */
+static bool hook_raises (lua_State *L) {
+  lua_rawgeti(L, LUA_REGISTRYINDEX, LUA_RIDX_MAINTHREAD);
+  lua_State *main = lua_tothread(L, -1);
+  lua_settop(L, 0);
+  if (!bind_interrupt_pending(main)) return false;
+  if (main == L) return true;
+  lua_sethook(L, lua_gethook(main), lua_gethookmask(main), 1);
+  lua_sethook(main, NULL, 0, 0);
+  return true;
+}
+
 int bind_raise_status (lua_State *L, bind_state *S, marea_status status) {
-  if (status == MAREA_EINTR && bind_interrupt_pending(L)) { /* a second error would escape the script's pcall */
-    lua_settop(L, 0);
-    return 0;
-  }
+  if (status == MAREA_EINTR && hook_raises(L)) return 0;
   lua_pushstring(L, marea_error(S->ctx));
   return raise(L, S);
 }
@@ -209,13 +221,14 @@ static const char *describe_box (lua_State *L, const bind_box *b) {
   return describe_released(L, b);
 }
 
+/* Says which of the first items is no integer; an item that is a table is not looked into. */
 static const char *describe_table (lua_State *L, bind_state *S, int idx) {
   lua_Unsigned n = lua_rawlen(L, idx);
   int64_t unused;
   for (lua_Unsigned i = 1; i <= n && i <= 16; i++) {
-    lua_rawgeti(L, idx, (lua_Integer)i);
+    bool table = lua_rawgeti(L, idx, (lua_Integer)i) == LUA_TTABLE;
     if (!bind_to_integer(L, -1, &unused))
-      return lua_pushfstring(L, "a list with %s at %d", bind_describe(L, S, -1), (int)i);
+      return lua_pushfstring(L, "a list with %s at %d", table ? "a table" : bind_describe(L, S, -1), (int)i);
     lua_pop(L, 1);
   }
   if (n > 0) return lua_pushfstring(L, "a list of %d", (int)n);
@@ -234,19 +247,16 @@ const char *bind_describe (lua_State *L, bind_state *S, int idx) {
     case LUA_TNUMBER:
       if (lua_isinteger(L, idx)) return lua_pushfstring(L, "%I", (LUAI_UACINT)lua_tointeger(L, idx));
       return lua_pushfstring(L, "%f", (LUAI_UACNUMBER)lua_tonumber(L, idx));
-    case LUA_TSTRING: {
-      char text[44];
-      snprintf(text, sizeof text, "%.40s", lua_tostring(L, idx));
-      return lua_pushfstring(L, "string '%s%s'", text, lua_rawlen(L, idx) > 40 ? "..." : "");
-    }
+    case LUA_TSTRING:
+      return lua_pushfstring(L, "string '%s'", bind_shorten(L, lua_tostring(L, idx)));
     case LUA_TTABLE: return describe_table(L, S, idx);
     default: return lua_pushfstring(L, "a %s", luaL_typename(L, idx));
   }
 }
 
-int bind_raise_released (lua_State *L, bind_state *S, const bind_box *b) {
+int bind_raise_released (lua_State *L, bind_state *S, const char *function, const char *name, const bind_box *b) {
   const char *advice = b->ended_by == BIND_BY_SCOPE ? "; return it from the scope or call :keep()" : "";
-  return bind_raise(L, S, "%s%s", describe_box(L, b), advice);
+  return bind_raise(L, S, "%s: argument '%s': %s%s", function, name, describe_box(L, b), advice);
 }
 
 int bind_raise_argument (lua_State *L, bind_state *S, const char *function, const char *name,
@@ -282,6 +292,14 @@ void bind_offer (bind_guess *g, const char *candidate) {
   if (d > limit || (g->best && d >= g->distance)) return;
   g->best = candidate;
   g->distance = d;
+}
+
+const char *bind_shorten (lua_State *L, const char *word) {
+  char text[WORD + 1];
+  if (strlen(word) <= WORD) return word;
+  memcpy(text, word, WORD);
+  text[WORD] = '\0';
+  return lua_pushfstring(L, "%s...", text);
 }
 
 const char *bind_did_you_mean (lua_State *L, const bind_guess *g) {

@@ -45,7 +45,8 @@ static int no_such_field (lua_State *L, bind_state *S) {
   bind_guess guess = {.word = lua_tostring(L, 2)};
   for (int f = 0; fields[f]; f++) bind_offer(&guess, fields[f]);
   for (lua_pushnil(L); lua_next(L, lua_upvalueindex(2)); lua_pop(L, 1)) bind_offer(&guess, lua_tostring(L, -2));
-  return bind_raise(L, S, "a tensor has no field or method '%s'%s", guess.word, bind_did_you_mean(L, &guess));
+  return bind_raise(L, S, "a tensor has no field or method '%s'%s", bind_shorten(L, guess.word),
+                    bind_did_you_mean(L, &guess));
 }
 
 /* __index: methods before fields before slices */
@@ -115,23 +116,6 @@ static int tensor_shares (lua_State *L) {
 static int self (lua_State *L) {
   lua_settop(L, 1);
   return 1;
-}
-
-/* t:copy_(src) -> t; broadcasts and converts */
-static int tensor_copy (lua_State *L) {
-  bind_state *S = bind_self(L);
-  marea_status status;
-  bind_enter(L, S);
-  marea_tensor *both[] = {bind_check(L, S, 1, "copy_", "t"), bind_check(L, S, 2, "copy_", "src")};
-  bind_check_writable(L, S, both[0], "copy_");
-  BIND_RETRY(L, S, 2, both, status, marea_copy(both[0], both[1]));
-  return status == MAREA_OK ? self(L) : bind_raise_status(L, S, status);
-}
-
-static int tensor_zero (lua_State *L) {
-  lua_settop(L, 1);
-  lua_pushinteger(L, 0);
-  return bind_fill(L);
 }
 
 /* t:requires_grad_(on = true) -> t */
@@ -219,9 +203,9 @@ const luaL_Reg bind_methods[] = {
     {"tostring", bind_tostring},
     {"is_contiguous", tensor_is_contiguous},
     {"shares", tensor_shares},
-    {"copy_", tensor_copy},
+    {"copy_", bind_copy},
     {"fill_", bind_fill},
-    {"zero_", tensor_zero},
+    {"zero_", bind_zero},
     {"requires_grad_", tensor_requires_grad},
     {"backward", bind_backward},
     {"clear_grad", tensor_clear_grad},

@@ -203,6 +203,20 @@ static marea_status forward (marea_call *c) {
   return status;
 }
 
+/* An interrupt waits until what is changed in place is complete; the next operator sees it. */
+static marea_status forward_shielded (marea_call *c) {
+  c->ctx->shielded = true;
+  marea_status status = c->op->forward(c);
+  c->ctx->shielded = false;
+  return status;
+}
+
+static void copy_shielded (marea_context *ctx, const marea_tensor *src, marea_tensor *dst) {
+  ctx->shielded = true;
+  marea_copy_strided(ctx, src, dst);
+  ctx->shielded = false;
+}
+
 static void reserve_counter (marea_call *c) {
   if (!(c->op->flags & MAREA_RANDOM)) return;
   c->counter = c->ctx->random.counter;
@@ -228,7 +242,7 @@ static marea_status mutate (door *d) {
   c->n_out = 0;
   MAREA_TRY(check_mutation(d));
   MAREA_TRY(c->op->shape(c));
-  MAREA_TRY(c->op->forward(c));
+  MAREA_TRY(forward_shielded(c));
   bump_versions(d);
   return MAREA_OK;
 }
@@ -318,9 +332,9 @@ static marea_status compute_in_place (door *d) {
   if (!through) MAREA_TRY(marea_tensor_new(c->ctx, c->op->name, l, &result));
   c->out = &result;
   reserve_counter(c);
-  marea_status status = c->op->forward(c);
+  marea_status status = forward_shielded(c);
   if (!through) {
-    if (status == MAREA_OK) marea_copy_strided(c->ctx, result, target);
+    if (status == MAREA_OK) copy_shielded(c->ctx, result, target);
     marea_release(result);
   }
   target->storage->version++;
@@ -352,7 +366,7 @@ marea_status marea_copy (marea_tensor *dst, marea_tensor *src) {
   if (status == MAREA_OK && overlaps) status = marea_run(ctx, &marea_op_clone, &own, 1, wide);
   marea_set_recording(ctx, before);
   if (status == MAREA_OK) {
-    marea_copy_strided(ctx, own ? own : wide, dst);
+    copy_shielded(ctx, own ? own : wide, dst);
     dst->storage->version++;
   }
   marea_release(own);

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT
-** blas.c: dense products by OpenBLAS, which is held to one thread: our workers share the work, in blocks that
-** depend on the shape only, so that the thread count never changes a result.
+** blas.c: dense products by OpenBLAS, which is held to one thread: our workers share the work, in blocks
+** that depend on the shape only, so that the thread count never changes a result.
 **
-** Three ways to cut C = A B. Usually the longer side of C is cut. When C is small and k is long (weights of a
-** dense layer behind a flattened image), k is cut, and the partial products are added up in order.
+** Three ways to cut C = A B. Usually the longer side of C is cut. When C is small and k is long (weights
+** of a dense layer behind a flattened image), k is cut, and the partial products are added up in order.
 */
 #include <cblas.h>
 #include <limits.h>
@@ -50,11 +50,11 @@ static bool multiply_vector (const product *p) {
   int rows = (int)(stored_by_k ? p->k : side), cols = (int)(stored_by_k ? side : p->k);
   CBLAS_TRANSPOSE t = stored_by_k ? CblasTrans : CblasNoTrans;
   if (p->dtype == MAREA_F64)
-    cblas_dgemv(CblasRowMajor, t, rows, cols, 1, (const double *)matrix, (int)ld, (const double *)x, (int)step_x,
-                beta, (double *)p->c, (int)step_y);
+    cblas_dgemv(CblasRowMajor, t, rows, cols, 1, (const double *)matrix, (int)ld, (const double *)x,
+                (int)step_x, beta, (double *)p->c, (int)step_y);
   else
-    cblas_sgemv(CblasRowMajor, t, rows, cols, 1, (const float *)matrix, (int)ld, (const float *)x, (int)step_x,
-                (float)beta, (float *)p->c, (int)step_y);
+    cblas_sgemv(CblasRowMajor, t, rows, cols, 1, (const float *)matrix, (int)ld, (const float *)x,
+                (int)step_x, (float)beta, (float *)p->c, (int)step_y);
   return true;
 }
 

@@ -49,6 +49,7 @@ struct marea_context {
   uint64_t tape_length, next_serial;
   marea_random_state random;
   atomic_bool interrupt;
+  bool shielded;         /* a change in place is under way and must be completed */
   char error[MAREA_ERROR_SIZE];
 };
 

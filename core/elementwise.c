@@ -15,14 +15,16 @@
 
 #define MAX_OPERANDS 4
 #define CHUNK 512      /* elements of a buffer */
-#define SHORT_ROW 32   /* rows below this length are gathered into buffers, several at a time */
-#define TILE 32        /* rows of one unit of a copy; rows and columns of a transposing tile */
+#define SHORT_ROW 128  /* rows below this length go to the kernel several at a time */
+#define TILE_ROWS 16   /* of a transposing copy: a cache line of f32 in the source */
+#define TILE_COLS 64
 
 typedef struct operand {
   char *data;
   size_t size;    /* of an element */
   bool linear;    /* strides are the row-major ones of the loop */
   bool fixed;     /* one value for all */
+  bool repeats;   /* the same values in every row: only the last dimension moves */
   int64_t stride[MAREA_MAX_RANK];
 } operand;
 
@@ -86,10 +88,11 @@ static void merge_dims (loop *l) {
 
 static void describe (const loop *l, operand *o) {
   int64_t step = 1;
-  o->linear = o->fixed = true;
+  o->linear = o->fixed = o->repeats = true;
   for (int d = l->rank - 1; d >= 0; d--) {
     o->linear = o->linear && o->stride[d] == step;
     o->fixed = o->fixed && o->stride[d] == 0;
+    o->repeats = o->repeats && (d == l->rank - 1 || o->stride[d] == 0);
     step *= l->shape[d];
   }
 }
@@ -124,10 +127,24 @@ static int64_t offset_of (const loop *l, const operand *o, const int64_t *index)
   return offset;
 }
 
-/* n elements of `size` bytes, steps in elements. */
+/* n copies of one element, by doubling what is there. */
+static void fill_run (int64_t n, size_t size, const char *src, char *dst) {
+  const size_t bytes = (size_t)n * size, most = 4096;
+  size_t done = size;
+  memcpy(dst, src, size);
+  while (done < bytes) {
+    size_t part = MAREA_MIN(MAREA_MIN(done, most), bytes - done);
+    memcpy(dst + done, dst, part);
+    done += part;
+  }
+}
+
+/* n >= 1 elements of `size` bytes, steps in elements. */
 static void copy_run (int64_t n, size_t size, const char *src, int64_t ss, char *dst, int64_t ds) {
   if (ss == 1 && ds == 1) {
     memcpy(dst, src, (size_t)n * size);
+  } else if (ss == 0 && ds == 1) {
+    fill_run(n, size, src, dst);
   } else if (size == 4) {
     for (int64_t i = 0; i < n; i++) ((uint32_t *)dst)[i * ds] = ((const uint32_t *)src)[i * ss];
   } else if (size == 8) {
@@ -171,34 +188,47 @@ static void call_kernel (const loop *l, size_t n, char *const *at, const size_t 
   else l->ternary(n, at[1], step[1], at[2], step[2], at[3], step[3], at[0], l->p);
 }
 
+/* How the operands of a block reach the kernel. */
+typedef struct passage {
+  bool direct[MAX_OPERANDS], all_direct, by_rows;
+  size_t step[MAX_OPERANDS];
+  int64_t most; /* elements at a time; of short rows a whole number of them, so that repeating rows stay in place */
+} passage;
+
+static void choose_passage (const loop *l, passage *p) {
+  const int64_t row = l->shape[l->rank - 1];
+  p->by_rows = row >= SHORT_ROW || l->rank == 1;
+  p->all_direct = true;
+  for (int k = 0; k < l->n; k++) {
+    const operand *o = &l->o[k];
+    p->direct[k] = is_direct(l, o, p->by_rows, k > 0 && !l->unary);
+    p->step[k] = p->direct[k] && (o->fixed || (!o->linear && o->stride[l->rank - 1] == 0)) ? 0 : 1;
+    p->all_direct = p->all_direct && p->direct[k];
+  }
+  p->most = p->all_direct ? MAREA_BLOCK : p->by_rows ? CHUNK : CHUNK / row * row;
+}
+
 static void run_block (void *arg, int64_t block, int worker) {
   (void)worker;
   const loop *l = arg;
   _Alignas(MAREA_ALIGN) char buffer[MAX_OPERANDS][CHUNK * sizeof(double)];
-  const int last = l->rank - 1;
-  const bool by_rows = l->shape[last] >= SHORT_ROW || l->rank == 1;
-  const int64_t end = MAREA_MIN((block + 1) * MAREA_BLOCK, l->count);
-  bool direct[MAX_OPERANDS], all_direct = true;
-  size_t step[MAX_OPERANDS];
-  for (int k = 0; k < l->n; k++) {
-    const operand *o = &l->o[k];
-    direct[k] = is_direct(l, o, by_rows, k > 0 && !l->unary);
-    step[k] = direct[k] && (o->fixed || (!o->linear && o->stride[last] == 0)) ? 0 : 1;
-    all_direct = all_direct && direct[k];
-  }
-  for (int64_t i = block * MAREA_BLOCK, n; i < end; i += n) {
+  const int64_t begin = block * MAREA_BLOCK, end = MAREA_MIN(begin + MAREA_BLOCK, l->count);
+  passage p;
+  choose_passage(l, &p);
+  for (int64_t i = begin, n; i < end; i += n) {
     int64_t index[MAREA_MAX_RANK];
     char *at[MAX_OPERANDS];
     locate(l, i, index);
-    n = end - i;
-    if (by_rows) n = MAREA_MIN(n, l->shape[last] - index[last]);
-    if (!all_direct) n = MAREA_MIN(n, CHUNK);
+    n = MAREA_MIN(end - i, p.most);
+    if (p.by_rows) n = MAREA_MIN(n, l->shape[l->rank - 1] - index[l->rank - 1]);
     for (int k = 0; k < l->n; k++) {
-      at[k] = direct[k] ? l->o[k].data + offset_of(l, &l->o[k], index) * (int64_t)l->o[k].size : buffer[k];
-      if (k > 0 && !direct[k]) move_through(l, &l->o[k], index, n, buffer[k], true);
+      const operand *o = &l->o[k];
+      const bool filled = k == 0 || p.direct[k] || (o->repeats && !p.by_rows && i > begin);
+      at[k] = p.direct[k] ? o->data + offset_of(l, o, index) * (int64_t)o->size : buffer[k];
+      if (!filled) move_through(l, o, index, n, buffer[k], true);
     }
-    call_kernel(l, (size_t)n, at, step);
-    if (!direct[0]) move_through(l, &l->o[0], index, n, buffer[0], false);
+    call_kernel(l, (size_t)n, at, p.step);
+    if (!p.direct[0]) move_through(l, &l->o[0], index, n, buffer[0], false);
   }
 }
 
@@ -353,8 +383,8 @@ void marea_copy_strided (marea_context *ctx, const marea_tensor *src, marea_tens
   }
   const bool tiled = bring_source_rows(&k.l);
   k.rows = k.l.shape[k.l.rank - 2], k.cols = k.l.shape[k.l.rank - 1];
-  k.tile_rows = tiled ? TILE : MAREA_MIN(TILE, MAREA_MAX(1, MAREA_BLOCK / k.cols));
-  k.tile_cols = tiled ? TILE : k.cols;
+  k.tile_rows = tiled ? TILE_ROWS : MAREA_MIN(TILE_ROWS, MAREA_MAX(1, MAREA_BLOCK / k.cols));
+  k.tile_cols = tiled ? TILE_COLS : k.cols;
   k.bands = (k.rows + k.tile_rows - 1) / k.tile_rows;
   k.units = k.l.count / (k.rows * k.cols) * k.bands;
   k.units_per_block = MAREA_MAX(1, MAREA_BLOCK / (MAREA_MIN(k.tile_rows, k.rows) * k.cols));

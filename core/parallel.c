@@ -1,13 +1,14 @@
 /* SPDX-License-Identifier: MIT
-** parallel.c: the context's worker threads. A job is a number of blocks, handed out by an atomic counter to the
-** caller and to every worker that joins; who computes a block makes no difference to the result.
+** parallel.c: the context's worker threads. A job is a number of blocks, handed out by an atomic counter
+** to the caller and to every worker that joins; who computes a block makes no difference to the result.
 **
-** A worker that was late does not delay the caller: it must join a job while the job is open, and the caller
-** closes the job when no block is left and then waits only for those inside. After a job workers look for the
-** next one for SPIN_NS before they sleep, so that the small gaps of a training step cost no system call.
+** A worker that was late does not delay the caller: it must join a job while the job is open, and the
+** caller closes the job when no block is left and then waits only for those inside. After a job workers
+** look for the next one for SPIN_NS before they sleep, so that the small gaps of a training step cost no
+** system call.
 **
-** Threads start at the first job, and again after a fork, in the child, which inherits none. The pool is not in
-** marea_alloc's memory: it does not belong to tensors and should not show up among them.
+** Threads start at the first job, and again after a fork, in the child, which inherits none. The pool is
+** not in marea_alloc's memory: it does not belong to tensors and should not show up among them.
 */
 #include <fenv.h>
 #include <pthread.h>
@@ -21,7 +22,8 @@
 #define SPIN_NS 30000
 #define SPIN_STEP 64 /* pauses between two looks at the clock */
 
-/* `state` is one word, so that joining and closing cannot miss each other: job number, open bit, threads inside */
+/* `state` is one word, so that joining and closing cannot miss each other: job number, open bit, workers
+   inside */
 #define INSIDE 0xffffu
 #define OPEN (UINT64_C(1) << 16)
 #define JOB (UINT64_C(1) << 17)
@@ -63,6 +65,7 @@ static int64_t clock_ns (void) {
 
 /* Should the job stop? The host is asked on its own thread only, which is worker 0 outside nested calls. */
 static bool stop_wanted (marea_context *ctx, bool host_thread) {
+  if (ctx->shielded) return false;
   if (atomic_load_explicit(&ctx->interrupt, memory_order_relaxed)) return true;
   if (!host_thread || !ctx->config.interrupted || !ctx->config.interrupted(ctx->config.interrupted_ud)) return false;
   marea_interrupt(ctx);
@@ -145,7 +148,8 @@ static void *worker_main (void *arg) {
 
 /* ---- the pool ---- */
 
-/* Fewer threads than asked for are fine: the caller does the work that nobody takes. Signals stay with the host. */
+/* Fewer threads than asked for are fine: the caller does the work that nobody takes. Signals stay with the
+   host. */
 static void start (marea_workers *w) {
   sigset_t all, before;
   w->pid = getpid();

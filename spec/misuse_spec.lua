@@ -9,7 +9,7 @@ local function run(script)
   os.remove(folder)
   assert(os.execute("mkdir -p " .. folder))
   local root = io.popen("pwd"):read "l"
-  local function absolute(path) return (path:gsub("%./", root .. "/")) end
+  local function absolute(path) return ((";" .. path):gsub(";%./", ";" .. root .. "/"):sub(2)) end
   local last = folder .. "/running"
   local command = ("cd %s && LUA_PATH='%s' LUA_CPATH='%s' lua5.4 %s/%s %s 2>&1; echo exit $?"):format(folder,
     absolute(package.path), absolute(package.cpath), root, script, last)

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
-** cpu.c: which ISAs can run here? The CPU must have the instructions (CPUID) and the system must save their
-** registers (XGETBV). Built without -m flags, so that the question itself runs everywhere.
+** cpu.c: which ISAs can run here? The CPU must have the instructions (CPUID) and the system must save
+** their registers (XGETBV). Built without -m flags, so that the question itself runs everywhere.
 */
 #include "kernels.h"
 

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT
-** isa_avx512.c: f32 for machines with AVX-512 F, DQ, BW and VL. Built with its own -m flags; it must not include a
-** header that defines a function other than static, or the linker may keep this file's copy for everyone.
+** isa_avx512.c: f32 for machines with AVX-512 F, DQ, BW and VL. Built with its own -m flags; it must not
+** include a header that defines a function other than static, or the linker may keep this file's copy for
+** everyone.
 */
 #if defined(__x86_64__)
 

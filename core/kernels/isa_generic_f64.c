@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
-** isa_generic_f64.c: f64 for every machine. It serves gradient checks and users who want the digits, so it has
-** the generic vectors only.
+** isa_generic_f64.c: f64 for every machine. It serves gradient checks and users who want the digits, so
+** it has the generic vectors only.
 */
 #include "tables.h"
 

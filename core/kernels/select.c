@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
-** select.c: the tables of one ISA. Chosen per context, so two contexts may run different ISAs side by side. The
-** f32 table of every ISA is complete; the other dtypes have generic kernels only.
+** select.c: the tables of one ISA. Chosen per context, so two contexts may run different ISAs side by
+** side. The f32 table of every ISA is complete; the other dtypes have generic kernels only.
 */
 #include <string.h>
 

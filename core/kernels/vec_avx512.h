@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT
-** vec_avx512.h: sixteen floats in a register of AVX-512 (F, DQ, BW, VL). Names and meaning: see vec_generic.h.
+** vec_avx512.h: sixteen floats in a register of AVX-512 (F, DQ, BW, VL). Names and meaning: see
+** vec_generic.h.
 */
 #ifndef MAREA_VEC_H
 #define MAREA_VEC_H

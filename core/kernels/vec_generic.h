@@ -1,12 +1,11 @@
 /* SPDX-License-Identifier: MIT
-** vec_generic.h: vectors of 16 bytes in GNU C, for every machine; `real` (float or double) and `real_bits` (the
-** signed integer of its size) are set by the file that includes this one.
+** vec_generic.h: vectors of 16 bytes in GNU C, for every machine; `real` (float or double) and
+** `real_bits` (the signed integer of its size) are set by the file that includes this one.
 **
 ** The three vec_*.h offer the same names, and a body in *.inc is written once over them. A `vec` is a GNU
 ** vector: + - * / and unary minus work on it, also with a scalar of type `real` on one side. `vint` holds
 ** integers of the same size, and a cast between the two keeps the bits. A `vmask` holds one truth value a
-** lane and knows & | ~.
-** Not here: alignment. Every load and store may be unaligned.
+** lane and knows & | ~. Not here: alignment. Every load and store may be unaligned.
 */
 #ifndef MAREA_VEC_H
 #define MAREA_VEC_H
@@ -157,7 +156,7 @@ INLINE void vec_sum4 (vec a, vec b, vec c, vec d, real sum[4]) {
   sum[3] = (real)vec_sum(d);
 }
 
-/* Masks as bytes: one byte a lane, 0 or 1 when stored, any value but 0 is true when loaded; n <= VEC_LANES. */
+/* Masks as bytes, one a lane: 0 or 1 when stored, any value but 0 is true when loaded; n <= VEC_LANES. */
 INLINE void vec_store_bytes (uint8_t *p, vmask m, size_t n) {
   for (size_t i = 0; i < n; i++) p[i] = (uint8_t)(m[i] & 1);
 }

@@ -71,41 +71,49 @@ static double fold_row (const fold_job *j, int64_t n, const char *x, double shif
 
 /* ---- columns: inner > 1 ---- */
 
-/* acc[w] := fold of n >= 1 rows, `step` bytes apart; shift[w] in the tensor's dtype. */
-static void fold_rows (const fold_job *j, int64_t n, size_t w, size_t step, const char *x, const void *shift, void *acc) {
+/* acc[w] := fold of n >= 1 rows of the elements' differences from `shift`. `together` rows lie side by side and are
+   handled at a time; shift holds that many copies of its row, in the tensor's dtype. */
+static void fold_differences (const fold_job *j, int64_t n, int64_t w, int64_t together, size_t step, const char *x,
+                              const void *shift, void *acc) {
   const marea_kernels *k = j->k;
   double buffer[TILE];
-  if (j->kind == MAREA_FOLD_MAX || j->kind == MAREA_FOLD_MIN) {
-    marea_binary_kernel *pick = j->kind == MAREA_FOLD_MAX ? k->maximum : k->minimum;
-    memcpy(acc, x, w * real_size(j->f.dtype));
-    for (int64_t r = 1; r < n; r++) pick(w, acc, 1, x + (size_t)r * step, 1, acc, NULL);
-    return;
-  }
-  memset(acc, 0, w * real_size(j->f.dtype));
-  if (j->kind == MAREA_FOLD_SUM) {
-    k->add_rows((size_t)n, w, step / real_size(j->f.dtype), x, acc);
-    return;
-  }
-  for (int64_t r = 0; r < n; r++, x += step) {
+  for (int64_t r = 0; r < n; r += together, x += (size_t)together * step) {
+    const size_t rows = (size_t)MAREA_MIN(together, n - r), elements = rows * (size_t)w;
     if (j->kind == MAREA_FOLD_SQUARES) {
-      k->squared_difference(w, x, 1, shift, 1, buffer, NULL);
+      k->squared_difference(elements, x, 1, shift, 1, buffer, NULL);
     } else {
-      k->sub(w, x, 1, shift, 1, buffer, NULL);
-      k->exp(w, buffer, buffer, NULL);
+      k->sub(elements, x, 1, shift, 1, buffer, NULL);
+      k->exp(elements, buffer, buffer, NULL);
     }
-    k->add(w, acc, 1, buffer, 1, acc, NULL);
+    k->add_rows(rows, (size_t)w, (size_t)w, buffer, acc);
   }
+}
+
+/* acc[w] := fold of n >= 1 rows, `step` bytes apart */
+static void fold_rows (const fold_job *j, int64_t n, int64_t w, int64_t together, size_t step, const char *x,
+                       const void *shift, void *acc) {
+  const size_t size = real_size(j->f.dtype);
+  if (j->kind == MAREA_FOLD_MAX || j->kind == MAREA_FOLD_MIN) {
+    marea_binary_kernel *pick = j->kind == MAREA_FOLD_MAX ? j->k->maximum : j->k->minimum;
+    memcpy(acc, x, (size_t)w * size);
+    for (int64_t r = 1; r < n; r++) pick((size_t)w, acc, 1, x + (size_t)r * step, 1, acc, NULL);
+    return;
+  }
+  memset(acc, 0, (size_t)w * size);
+  if (j->kind == MAREA_FOLD_SUM) j->k->add_rows((size_t)n, (size_t)w, step / size, x, acc);
+  else fold_differences(j, n, w, together, step, x, shift, acc);
 }
 
 /* total[w] := fold of rows [r0, r1) of tile columns from `first` on */
 static void fold_tile (const fold_job *j, int64_t o, int64_t r0, int64_t r1, int64_t first, int64_t w, double *total) {
   const int dtype = j->f.dtype;
-  const size_t size = real_size(dtype), step = (size_t)j->f.inner * size;
+  const int64_t inner = j->f.inner, together = w == inner ? TILE / w : 1;
+  const size_t size = real_size(dtype), step = (size_t)inner * size;
   double acc[TILE], shift[TILE];
-  const char *x = (const char *)j->f.x + (size_t)((o * j->f.count + r0) * j->f.inner + first) * size;
-  for (int64_t i = 0; j->shift && i < w; i++) store(dtype, shift, i, j->shift[o * j->f.inner + first + i]);
+  const char *x = (const char *)j->f.x + (size_t)((o * j->f.count + r0) * inner + first) * size;
+  for (int64_t i = 0; j->shift && i < together * w; i++) store(dtype, shift, i, j->shift[o * inner + first + i % w]);
   for (int64_t r = r0; r < r1; r += DEEP, x += DEEP * step) {
-    fold_rows(j, MAREA_MIN(DEEP, r1 - r), (size_t)w, step, x, shift, acc);
+    fold_rows(j, MAREA_MIN(DEEP, r1 - r), w, together, step, x, shift, acc);
     for (int64_t i = 0; i < w; i++) {
       const double value = load(dtype, acc, i);
       total[i] = r == r0 ? value : combine(j->kind, total[i], value);
@@ -162,12 +170,13 @@ static int64_t chunk_rows (const marea_folding *f) {
 marea_status marea_fold (marea_call *c, const marea_folding *f, marea_fold_kind kind, const double *shift,
                          double divisor, int out_dtype, void *out) {
   fold_job j = {.k = c->ctx->kernels[f->dtype], .f = *f, .kind = kind, .shift = shift, .divisor = divisor,
-                .out_dtype = out_dtype, .out = out, .chunk = chunk_rows(f)};
+                .out_dtype = out_dtype, .out = out};
   if (f->outer * f->inner == 0) return MAREA_OK;
   if (f->count == 0) {
     memset(out, 0, (size_t)(f->outer * f->inner) * real_size(out_dtype));
     return MAREA_OK;
   }
+  j.chunk = chunk_rows(f);
   j.chunks = (f->count + j.chunk - 1) / j.chunk;
   j.tiles = (f->inner + TILE - 1) / TILE;
   j.units = f->outer * j.chunks * j.tiles;

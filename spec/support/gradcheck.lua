@@ -98,7 +98,7 @@ local function check_elements(f, inputs, places, grads, weights, o)
       local numeric = (high - low) / (2 * EPS)
       local analytic = grads[n] and grads[n]:contiguous():reshape({size})[k] or 0
       if not agree(analytic, numeric, high, o) then
-        return false, ("input %d element %d: gradient %.12g, difference %.12g"):format(i, k, analytic, numeric)
+        return false, ("input %s element %d: gradient %.12g, difference %.12g"):format(i, k, analytic, numeric)
       end
     end
   end
@@ -128,10 +128,10 @@ function gradcheck.check(f, inputs, places, options)
   for n, leaf in ipairs(leaves) do
     local gradient = grads[n]
     if gradient and table.concat(gradient.shape, ",") ~= table.concat(leaf.shape, ",") then
-      return false, ("input %d: gradient of another shape"):format(places[n])
+      return false, ("input %s: gradient of another shape"):format(places[n])
     end
     if gradient and gradient.dtype ~= leaf.dtype then
-      return false, ("input %d: gradient is %s"):format(places[n], gradient.dtype)
+      return false, ("input %s: gradient is %s"):format(places[n], gradient.dtype)
     end
   end
   local size = 0
@@ -145,36 +145,29 @@ end
 function gradcheck.check_second(f, inputs, places, options)
   places = real_places(inputs, places)
   local _, probe = leaves_of(inputs, places)
-  local all, seeds = {}, {}
+  local all, checked, seeds = {}, {table.unpack(places)}, {}
   for k, v in pairs(inputs) do all[k] = v end
-  local n_inputs = 0
-  for k in pairs(inputs) do n_inputs = math.max(n_inputs, k) end
-  local checked = {table.unpack(places)}
   for i, y in ipairs(f(probe)) do
     if is_real(y) and y.requires_grad then
-      local at = n_inputs + i
-      all[at], seeds[i] = random_like(y), at
-      checked[#checked + 1] = at
+      seeds[i] = "seed" .. i -- their places in `all`, apart from the inputs'
+      all[seeds[i]] = random_like(y)
+      checked[#checked + 1] = seeds[i]
     end
   end
   if not next(seeds) then return nil end
 
   local function gradient(x)
-    local copy, leaves = {}, {}
-    for k, v in pairs(x) do copy[k] = v end
-    for _, i in ipairs(checked) do
-      if not copy[i].requires_grad then copy[i] = copy[i]:detach():requires_grad_(true) end
+    local own, leaves, seed = {}, {}, {}
+    for k in pairs(inputs) do own[k] = x[k] end
+    for n, i in ipairs(places) do
+      if not own[i].requires_grad then own[i] = own[i]:detach():requires_grad_(true) end
+      leaves[n] = own[i]
     end
-    for n, i in ipairs(places) do leaves[n] = copy[i] end
-    local total
-    for i, y in ipairs(f(copy)) do
-      if seeds[i] then
-        local term = dot(y, copy[seeds[i]])
-        total = total and ops.add(total, term) or term
-      end
+    for i, at in pairs(seeds) do
+      seed[i] = x[at].requires_grad and x[at] or x[at]:detach():requires_grad_(true)
     end
     local out = {}
-    for _, d in ipairs(core.grad(total, leaves, {create_graph = true})) do
+    for _, d in ipairs(core.grad(weighted(f(own), seed), leaves, {create_graph = true})) do
       if d then out[#out + 1] = d end
     end
     return out

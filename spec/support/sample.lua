@@ -23,6 +23,7 @@ end
 function sample.generator(seed, options)
   local o = options or {}
   local g = {dtype = o.dtype or "f64"}
+  local large = o.large
   local state = (seed + 1) * 0x9E3779B97F4A7C15
 
   local function word() -- splitmix64
@@ -56,10 +57,11 @@ function sample.generator(seed, options)
   function g.shape(min_rank, max_rank, lo, hi)
     local shape = {}
     for i = 1, g.int(min_rank, max_rank) do shape[i] = g.int(lo or 0, hi or 5) end
-    if o.large and #shape > 0 then
+    if large and #shape > 0 then
       local wide = g.int(1, #shape)
       shape[wide] = 1
-      shape[wide] = math.max(o.large // math.max(count(shape), 1), lo or 0)
+      shape[wide] = math.max(large // math.max(count(shape), 1), lo or 0)
+      large = nil -- one of them: the product of two is too much
     elseif o.empty and #shape > 0 then
       if lo == nil or lo == 0 then shape[g.int(1, #shape)] = 0 end
     elseif (lo or 0) == 0 and #shape > 0 and g.int(1, 8) > 1 then

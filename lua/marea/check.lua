@@ -1,0 +1,187 @@
+-- SPDX-License-Identifier: MIT
+--- Argument checks of the Lua side: the same sentences as those of the operators, raised with the script's own line.
+local core = require "marea.core"
+
+local check = {}
+
+-- Frames of these files are library code: messages carry the line of the script that called them.
+local source = debug.getinfo(1, "S").source
+local prefix = source:match "^(@.*)check%.lua$"
+if prefix then core.library(prefix) end
+
+--- The folder of the library's Lua files, with a slash at its end; "" when it is not known.
+check.folder = prefix and prefix:sub(2) or ""
+
+--- Raises "FILE:LINE: message (layer 'path')" with the line of the script.
+---@param format string as in string.format
+function check.raise(format, ...)
+  core.raise(select("#", ...) > 0 and format:format(...) or format)
+end
+
+--- Optimal string alignment distance: insertions, deletions, substitutions and swaps of neighbours.
+local function distance(a, b)
+  local rows = {[0] = {}}
+  for j = 0, #b do rows[0][j] = j end
+  for i = 1, #a do
+    local row = {[0] = i}
+    for j = 1, #b do
+      local cost = a:byte(i) == b:byte(j) and 0 or 1
+      row[j] = math.min(rows[i - 1][j] + 1, row[j - 1] + 1, rows[i - 1][j - 1] + cost)
+      if i > 1 and j > 1 and a:byte(i) == b:byte(j - 1) and a:byte(i - 1) == b:byte(j) then
+        row[j] = math.min(row[j], rows[i - 2][j - 2] + 1)
+      end
+    end
+    rows[i] = row
+  end
+  return rows[#a][#b]
+end
+
+--- "; did you mean 'x'?" for the candidate nearest to `word`, "" when none is near.
+---@param word string
+---@param candidates string[]
+function check.did_you_mean(word, candidates)
+  local best, least
+  for _, candidate in ipairs(candidates) do
+    local d = distance(word:lower(), candidate:lower())
+    if d <= 1 + #word // 4 and (not least or d < least or (d == least and candidate < best)) then
+      best, least = candidate, d
+    end
+  end
+  return best and ("; did you mean '%s'?"):format(best) or ""
+end
+
+--- A value as messages name it: "string 'x'", "tensor f32 (2, 3)", "a table".
+function check.describe(value)
+  local kind = type(value)
+  if kind == "string" then return ("string '%s'"):format(value) end
+  if kind == "number" or kind == "boolean" or kind == "nil" then return tostring(value) end
+  if core.is_tensor(value) then
+    if value:is_released() then return "a tensor that was released" end
+    return ("tensor %s %s"):format(value.dtype, check.shape_text(value.shape))
+  end
+  return "a " .. kind
+end
+
+--- "(2, 3)".
+---@param shape integer[]
+function check.shape_text(shape)
+  return "(" .. table.concat(shape, ", ") .. ")"
+end
+
+--- "3x3" for a list of sizes, else the value as text.
+function check.size_text(value)
+  return type(value) == "table" and table.concat(value, "x") or tostring(value)
+end
+
+function check.same_shape(a, b)
+  if #a ~= #b then return false end
+  for i = 1, #a do
+    if a[i] ~= b[i] then return false end
+  end
+  return true
+end
+
+--- Raises "what: argument 'name': expected X, got Y".
+function check.fail(what, name, expected, value)
+  check.raise("%s: argument '%s': expected %s, got %s", what, name, expected, check.describe(value))
+end
+
+--- The table of arguments of a call such as nn.Linear{10, bias = false}: string keys must be among `names`, and at
+--- most `positional` values may have none.
+---@param what string the function, for messages
+---@param options any
+---@param names string[]
+---@param positional? integer
+---@return table options itself, an empty table for nil
+function check.options(what, options, names, positional)
+  if options == nil then return {} end
+  if type(options) ~= "table" or core.is_tensor(options) then
+    check.raise("%s: expected a table of arguments, as in %s{...}, got %s", what, what, check.describe(options))
+  end
+  local known = {}
+  for _, name in ipairs(names) do known[name] = true end
+  for key in pairs(options) do
+    if math.type(key) == "integer" then
+      if key < 1 or key > (positional or 0) then
+        check.raise("%s: too many arguments without a name: expected at most %d", what, positional or 0)
+      end
+    elseif not known[key] then
+      local hint = type(key) == "string" and check.did_you_mean(key, names) or ""
+      check.raise("%s: unknown argument '%s'%s", what, tostring(key), hint)
+    end
+  end
+  return options
+end
+
+---@return integer
+function check.integer(what, name, value, least)
+  local n = type(value) == "number" and math.tointeger(value)
+  if not n or (least and n < least) then
+    check.fail(what, name, least and ("an integer of at least %d"):format(least) or "an integer", value)
+  end
+  return n --[[@as integer]]
+end
+
+---@return number
+function check.number(what, name, value, low, high)
+  if type(value) ~= "number" or value ~= value or (low and value < low) or (high and value > high) then
+    local expected = "a number"
+    if low and high then expected = ("a number from %g to %g"):format(low, high)
+    elseif low then expected = ("a number of at least %g"):format(low) end
+    check.fail(what, name, expected, value)
+  end
+  return value
+end
+
+--- `value` must be a key of `choices`; returns what is stored there.
+function check.choice(what, name, value, choices)
+  local chosen = type(value) == "string" and choices[value]
+  if chosen then return chosen end
+  local names = {}
+  for key in pairs(choices) do names[#names + 1] = key end
+  table.sort(names)
+  local hint = type(value) == "string" and check.did_you_mean(value, names) or ""
+  check.raise("%s: argument '%s': expected one of '%s', got %s%s", what, name, table.concat(names, "', '"),
+    check.describe(value), hint)
+end
+
+--- A number or a list of two of them as {height, width}.
+---@return integer[]
+function check.pair(what, name, value, least)
+  if type(value) == "number" then
+    local n = check.integer(what, name, value, least)
+    return {n, n}
+  end
+  if type(value) ~= "table" or #value ~= 2 then check.fail(what, name, "an integer or {height, width}", value) end
+  return {check.integer(what, name, value[1], least), check.integer(what, name, value[2], least)}
+end
+
+---@return userdata
+function check.tensor(what, name, value)
+  if not core.is_tensor(value) then check.fail(what, name, "a tensor", value) end
+  return value
+end
+
+--- Makes reading an unknown key of a library table an error that guesses what was meant. Keys of `lazy` are
+--- modules that are loaded when they are first read.
+---@param name string the table's name in messages
+---@param lazy? table<string, string> key -> name of the Lua module
+function check.strict(t, name, lazy)
+  return setmetatable(t, {
+    __index = function(self, key)
+      local path = lazy and lazy[key]
+      if path then
+        local value = require(path)
+        rawset(self, key, value)
+        return value
+      end
+      if type(key) ~= "string" or key:sub(1, 2) == "__" then return nil end
+      local names = {}
+      for k in pairs(self) do names[#names + 1] = k end
+      for k in pairs(lazy or {}) do names[#names + 1] = k end
+      check.raise("%s has no field '%s'%s", name, key, check.did_you_mean(key, names))
+    end,
+  })
+end
+
+return check

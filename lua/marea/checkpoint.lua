@@ -1,0 +1,121 @@
+-- SPDX-License-Identifier: MIT
+--- marea.checkpoint: the whole state of a training run in one safetensors file, so that a run that is stopped and
+--- resumed goes on bit for bit as one that never stopped. Tensors: the model's, under their paths; the optimizer's,
+--- under "optimizer/". Text: random state, position of the loader, and what the script adds. Never code.
+---
+---   checkpoint.save("out/run.safetensors", {model = net, optimizer = optimizer, loader = train, epoch = 3})
+---   local saved, message = checkpoint.load("out/run.safetensors", {model = net, optimizer = optimizer})
+local core = require "marea.core"
+local check = require "marea.check"
+local module = require "marea.nn.module"
+
+local checkpoint = {}
+
+local FORMAT, OPTIMIZER = "marea 1", "optimizer/"
+
+--- Lua's generator shows its state to nobody: it gets a new one, which can be written down.
+local function renew_lua_random()
+  local a, b = math.random(0), math.random(0)
+  math.randomseed(a, b)
+  return ("%d %d"):format(a, b)
+end
+
+local function integer(text) return math.tointeger(tonumber(text or "")) end
+
+local function integers(text, n)
+  local list = {}
+  for word in (text or ""):gmatch "%S+" do list[#list + 1] = integer(word) end
+  return #list == n and list or nil
+end
+
+local function add_loader(texts, loader)
+  local state = loader:state()
+  texts["loader.position"] = ("%d %d"):format(state.epoch, state.examples)
+  if state.seed then texts["loader.seed"] = ("%d"):format(state.seed) end
+end
+
+--- Writes the file, whole or not at all.
+---@param path string
+---@param what {model: table, optimizer: table?, loader: table?, epoch: integer?, step: integer?, texts: table?}
+---  model: a module or a table of modules; texts: string pairs of the script's own
+---@return boolean|nil ok, string|nil message
+function checkpoint.save(path, what)
+  what = check.options("checkpoint.save", what, {"model", "optimizer", "loader", "epoch", "step", "texts"})
+  if type(what.model) ~= "table" then check.fail("checkpoint.save", "model", "a module", what.model) end
+  return core.no_grad(function()
+    local tensors, texts = {}, {format = FORMAT}
+    for _, entry in ipairs(module.tensors(what.model)) do tensors[entry.name] = entry.tensor end
+    for name, t in pairs(what.optimizer and what.optimizer:state() or {}) do tensors[OPTIMIZER .. name] = t end
+    texts["random.core"] = ("%d %d"):format(core.random_state())
+    texts["random.lua"] = renew_lua_random()
+    if what.loader then add_loader(texts, what.loader) end
+    if what.epoch then texts.epoch = ("%d"):format(check.integer("checkpoint.save", "epoch", what.epoch)) end
+    if what.step then texts.step = ("%d"):format(check.integer("checkpoint.save", "step", what.step)) end
+    for key, text in pairs(what.texts or {}) do texts["text." .. key] = text end
+    return core.save(path, tensors, texts)
+  end)
+end
+
+--- Tensors of the model and of the optimizer, apart.
+local function sort_tensors(tensors)
+  local model, optimizer = {}, {}
+  for name, t in pairs(tensors) do
+    if name:sub(1, #OPTIMIZER) == OPTIMIZER then optimizer[name:sub(#OPTIMIZER + 1)] = t
+    else model[name] = t end
+  end
+  return model, optimizer
+end
+
+--- nil, or what keeps the file from being loaded into `what`.
+local function misfit(what, model, optimizer, texts)
+  if texts.format ~= FORMAT then return "is no checkpoint of this version of Marea" end
+  if not (integers(texts["random.core"], 2) and integers(texts["random.lua"], 2)) then return "has no random state" end
+  if what.loader and not integers(texts["loader.position"], 2) then return "has no position of a loader" end
+  local problem = what.model and module.misfit(what.model, model, true)
+  if problem or not what.optimizer then return problem end
+  if next(optimizer) == nil then return "has no state of an optimizer" end
+  return what.optimizer:misfit(optimizer)
+end
+
+--- Reads a file and puts everything back: weights, optimizer, random state, position of the loader. When anything
+--- does not fit, nothing is changed.
+---@param path string
+---@param what {model: table?, optimizer: table?, loader: table?, random: boolean?} random = false leaves the random
+---  state alone, as for using a trained model
+---@return {epoch: integer?, step: integer?, texts: table<string, string>}|nil saved, string|nil message
+function checkpoint.load(path, what)
+  what = check.options("checkpoint.load", what, {"model", "optimizer", "loader", "random"})
+  local message
+  local saved = core.no_grad(function()
+    local tensors, texts = core.load(path)
+    if not tensors then
+      message = texts
+      return nil
+    end
+    local model, optimizer = sort_tensors(tensors)
+    local problem = misfit(what, model, optimizer, texts)
+    if problem then
+      message = ("%s: %s"):format(path, problem)
+      return nil
+    end
+    if what.model then module.assign(what.model, model) end
+    if what.optimizer then what.optimizer:load_state(optimizer) end
+    if what.loader then
+      local position = integers(texts["loader.position"], 2)
+      what.loader:load_state{epoch = position[1], examples = position[2],
+        seed = integer(texts["loader.seed"])}
+    end
+    if what.random ~= false then
+      core.set_random_state(table.unpack(integers(texts["random.core"], 2)))
+      math.randomseed(table.unpack(integers(texts["random.lua"], 2)))
+    end
+    local result = {epoch = integer(texts.epoch), step = integer(texts.step), texts = {}}
+    for key, text in pairs(texts) do
+      if key:sub(1, 5) == "text." then result.texts[key:sub(6)] = text end
+    end
+    return result
+  end)
+  return saved, message
+end
+
+return check.strict(checkpoint, "checkpoint")

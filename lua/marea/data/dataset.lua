@@ -1,0 +1,189 @@
+-- SPDX-License-Identifier: MIT
+--- Tensors that belong together, row by row, and the passes over them in batches.
+---
+---   local train = data.Dataset{ {"image", images, dtype = "f32", scale = 1 / 255}, {"label", labels} }
+---   for x, y in train:batches(128, {shuffle = true}) do ... end
+---
+--- Everything that an iteration makes lives until the next one begins: the pass carries a scope, which also ends on
+--- break and on an error. What must live longer is a number (loss:item()) or was kept (t:keep()).
+local core = require "marea.core"
+local check = require "marea.check"
+local ops = core.ops
+
+---@class Dataset
+local Dataset = {}
+Dataset.__index = Dataset
+
+---@class Batches
+---@field steps integer batches of the pass
+---@field step integer batches delivered, counted from the beginning of the pass
+---@field examples integer rows of the pass
+---@field epoch integer
+local Batches = {}
+Batches.__index = Batches
+
+-- ---- the dataset ----
+
+local function read_field(i, given)
+  if core.is_tensor(given) then given = {tostring(i), given} end
+  given = check.options("Dataset", given, {"dtype", "scale"}, 2)
+  local name, t = given[1], given[2]
+  if type(name) ~= "string" then check.fail("Dataset", ("%d, name"):format(i), "a string", name) end
+  check.tensor("Dataset", name, t)
+  if t.rank == 0 then check.fail("Dataset", name, "a tensor with at least one dimension", t) end
+  local scale = given.scale and check.number("Dataset", "scale", given.scale)
+  return {name = name, tensor = t, dtype = given.dtype or scale and "f32" or nil, scale = scale}
+end
+
+local function new(fields, seed)
+  local self = setmetatable({fields = fields, position = {epoch = 0, examples = 0}, seed = seed}, Dataset)
+  self.size = fields[1].tensor:size(1)
+  for _, field in ipairs(fields) do
+    if field.tensor:size(1) ~= self.size then
+      check.raise("Dataset: '%s' has %d rows, '%s' has %d", fields[1].name, self.size, field.name, field.tensor:size(1))
+    end
+  end
+  return self
+end
+
+--- A list of tensors or of {name, tensor, dtype =, scale =}: batches hold them in this order, converted to `dtype`
+--- and multiplied with `scale`. seed: of the shuffles; left out, that of the random state.
+local function construct(_, options)
+  options = check.options("Dataset", options, {"seed"}, math.maxinteger)
+  if #options == 0 then check.raise("Dataset: expected a list of tensors, got an empty one") end
+  local fields = {}
+  for i, given in ipairs(options) do fields[i] = read_field(i, given) end
+  return new(fields, options.seed and check.integer("Dataset", "seed", options.seed))
+end
+
+function Dataset:__len() return self.size end
+
+function Dataset:__tostring()
+  local parts = {}
+  for i, field in ipairs(self.fields) do
+    parts[i] = ("%s %s %s"):format(field.name, field.tensor.dtype, check.shape_text(field.tensor.shape))
+  end
+  return ("Dataset(%d rows: %s)"):format(self.size, table.concat(parts, ", "))
+end
+
+--- The whole tensor of a field, as it is stored.
+---@param name string
+---@return userdata
+function Dataset:field(name)
+  local names = {}
+  for i, field in ipairs(self.fields) do
+    if field.name == name then return field.tensor end
+    names[i] = field.name
+  end
+  check.raise("Dataset: there is no field '%s'%s", tostring(name), check.did_you_mean(tostring(name), names))
+end
+
+--- Rows `first` to `last` (1-based, both included) as a dataset over the same memory.
+function Dataset:subset(first, last)
+  check.integer("subset", "first", first, 1)
+  check.integer("subset", "last", last, first)
+  if last > self.size then check.raise("subset: row %d of a dataset of %d rows", last, self.size) end
+  local fields = {}
+  for i, field in ipairs(self.fields) do
+    fields[i] = {name = field.name, dtype = field.dtype, scale = field.scale,
+      tensor = field.tensor:narrow(1, first, last - first + 1)}
+  end
+  return new(fields, self.seed)
+end
+
+local function pick(field, index)
+  return ops.index_select(field.tensor, index, {dim = 1, dtype = field.dtype, scale = field.scale})
+end
+
+--- Rows by their numbers, as batches hold them.
+---@param index userdata|integer[] 1-based
+---@return userdata ... one tensor for each field
+function Dataset:rows(index)
+  if not core.is_tensor(index) then index = core.tensor(index, {dtype = "i64"}) end
+  local rows = {}
+  for i, field in ipairs(self.fields) do rows[i] = pick(field, index) end
+  return table.unpack(rows)
+end
+
+-- ---- a pass ----
+
+local SHUFFLE = 0x9E3779B97F4A7C15 -- makes the key of shuffles another one than that of everything else
+
+--- The order of a pass: a function of seed and epoch alone. The random state is as before afterwards.
+local function permutation(self, epoch)
+  local seed, counter = core.random_state()
+  core.set_random_state((self.seed or seed) ~ SHUFFLE, epoch << 32)
+  local order = ops.permutation(self.size)
+  core.set_random_state(seed, counter)
+  return order
+end
+
+local BATCH_OPTIONS = {"shuffle", "epoch", "from", "drop_last"}
+
+--- A pass in batches, for a generic for: `for x, y in train:batches(128, {shuffle = true}) do`.
+---   shuffle    in an order of its own for each epoch (false)
+---   epoch      the number of the pass; left out, one more than that of the last pass
+---   from       the batch to begin with; left out, 1, or the one after the position that load_state has set
+---   drop_last  leaves out the last batch when it is smaller (false)
+---@param size integer
+---@return Batches, nil, nil, Batches
+function Dataset:batches(size, options)
+  check.integer("batches", "size", size, 1)
+  options = check.options("batches", options, BATCH_OPTIONS)
+  local resumed = self.resumed
+  self.resumed = nil
+  local epoch = options.epoch or resumed and resumed.epoch or self.position.epoch + 1
+  check.integer("batches", "epoch", epoch, 0)
+  local done = resumed and resumed.epoch == epoch and resumed.examples or 0
+  if options.from then done = (check.integer("batches", "from", options.from, 1) - 1) * size end
+  local last = options.drop_last and self.size - self.size % size or self.size
+  local order = options.shuffle and permutation(self, epoch) or ops.arange(1, self.size, {dtype = "i64"})
+  self.position = {epoch = epoch, examples = math.min(done, last)}
+  local pass = setmetatable({
+    dataset = self, order = order:keep(), size = size, last = last, epoch = epoch, position = self.position,
+    examples = last, steps = (last + size - 1) // size, step = done // size,
+  }, Batches)
+  return pass, nil, nil, pass
+end
+
+--- Where the last pass stands: the rows that were delivered, for checkpoints.
+function Dataset:state()
+  return {epoch = self.position.epoch, examples = self.position.examples, seed = self.seed}
+end
+
+--- The next pass of that epoch begins behind the rows that were delivered.
+function Dataset:load_state(state)
+  self.resumed = {epoch = state.epoch, examples = state.examples}
+  self.position = {epoch = state.epoch, examples = state.examples}
+  self.seed = state.seed
+end
+
+local function end_iteration(self)
+  local scope = self.scope
+  self.scope = nil
+  if scope then scope:close() end
+end
+
+--- The next batch; nil after the last one.
+function Batches:__call()
+  end_iteration(self)
+  local done = self.position.examples
+  if done >= self.last then
+    self:__close()
+    return nil
+  end
+  self.scope = core.scope()
+  local count = math.min(self.size, self.last - done)
+  self.position.examples = done + count
+  self.step = self.step + 1
+  return self.dataset:rows(self.order:narrow(1, done + 1, count))
+end
+
+function Batches:__close()
+  end_iteration(self)
+  self.order:release()
+end
+
+function Batches:__len() return self.steps end
+
+return setmetatable(Dataset, {__call = construct})

@@ -1,0 +1,68 @@
+-- SPDX-License-Identifier: MIT
+--- Marea: `local marea = require "marea"` gives one table, with every operator (marea.conv2d, marea.exp, ...), the
+--- functions of the core (marea.tensor, marea.scope, ...) and the submodules nn, optim, dist, data, checkpoint,
+--- progress, metrics, image and plot, which are loaded when they are first used.
+local core = require "marea.core"
+local check = require "marea.check"
+
+local marea = {}
+
+for name, operator in pairs(core.ops) do marea[name] = operator end
+
+for _, name in ipairs{
+  "tensor", "is_tensor", "op_names", "op_info", "scope", "no_grad", "recording", "grad", "random_state",
+  "set_random_state", "set_threads", "threads", "info", "memory", "memory_reset_peak", "memory_limit", "memory_trim",
+  "load_idx", "load_npy", "save_npy", "load_png", "save_png", "save", "load", "clock",
+} do
+  marea[name] = core[name]
+end
+
+--- Seeds the random operators and Lua's math.random. Same seed, same numbers, for any number of threads.
+---@param n integer
+function marea.seed(n)
+  core.seed(n)
+  math.randomseed(n)
+end
+
+--- zeros(2, 3), zeros({2, 3}, {dtype = "f64"}) and zeros{2, 3, dtype = "f64"} give a tensor (2, 3).
+local function filled(value)
+  return function(shape, options, ...)
+    local arguments = {value = value}
+    if type(shape) == "table" then
+      for key, item in pairs(shape) do arguments[key] = item end
+      for key, item in pairs(options or {}) do arguments[key] = item end
+    else
+      table.move({shape, options, ...}, 1, select("#", ...) + 2, 1, arguments)
+    end
+    if #arguments > 0 then return core.ops.full(arguments) end
+    return core.ops.full({}, arguments)
+  end
+end
+
+marea.zeros = filled(0)
+marea.ones = filled(1)
+
+--- A tensor of x's shape and dtype.
+---@param x userdata
+---@param options? {dtype: string?}
+function marea.full_like(x, value, options)
+  check.tensor("full_like", "x", x)
+  local dtype = check.options("full_like", options, {"dtype"}).dtype
+  return core.ops.full(x.shape, value, dtype or x.dtype)
+end
+
+function marea.zeros_like(x, options) return marea.full_like(x, 0, options) end
+
+function marea.ones_like(x, options) return marea.full_like(x, 1, options) end
+
+return check.strict(marea, "marea", {
+  nn = "marea.nn",
+  optim = "marea.optim",
+  dist = "marea.dist",
+  data = "marea.data",
+  checkpoint = "marea.checkpoint",
+  progress = "marea.progress",
+  metrics = "marea.metrics",
+  image = "marea.image",
+  plot = "marea.plot",
+})

@@ -1,0 +1,100 @@
+-- SPDX-License-Identifier: MIT
+--- marea.metrics: a table of numbers in a CSV file, one row an epoch. The file is rewritten beside and renamed at each
+--- row, so it is whole at any time. The first column is the key: writing a row drops those from this key on, so that
+--- a resumed run continues the file it finds.
+---
+---   local log = metrics.open("out/metrics.csv", {"epoch", "loss"}, {resume = true})
+---   log:write{epoch = 1, loss = 171.2}
+---   log:column "loss"                                   -- {171.2}
+local check = require "marea.check"
+
+local metrics = {}
+
+---@class Metrics
+---@field rows table<string, number>[]
+local Metrics = {}
+Metrics.__index = Metrics
+
+local function format(value)
+  if value == nil then return "" end
+  return math.type(value) == "integer" and ("%d"):format(value) or ("%.9g"):format(value)
+end
+
+local function split(line)
+  local cells = {}
+  for cell in (line:gsub("\r$", "") .. ","):gmatch "([^,]*)," do cells[#cells + 1] = cell end
+  return cells
+end
+
+--- Rows of a CSV file whose first line names the columns.
+---@return table<string, number>[]|nil rows, string[]|string columns or message
+function metrics.read(path)
+  local file, message = io.open(path)
+  if not file then return nil, message end
+  local columns, rows = nil, {}
+  for line in file:lines() do
+    local cells = split(line)
+    if columns then
+      local row = {}
+      for i, name in ipairs(columns) do
+        local value = tonumber(cells[i] or "")
+        row[name] = math.tointeger(value) or value
+      end
+      rows[#rows + 1] = row
+    else
+      columns = cells
+    end
+  end
+  file:close()
+  if not columns then return nil, path .. ": is empty" end
+  return rows, columns
+end
+
+--- A table that is kept in a file from the first row on.
+---@param path string
+---@param columns string[]
+---@param options? {resume: boolean?} resume: begins with the rows that the file has
+function metrics.open(path, columns, options)
+  local self = setmetatable({path = path, columns = columns, rows = {}}, Metrics)
+  if check.options("metrics.open", options, {"resume"}).resume then self.rows = metrics.read(path) or {} end
+  return self
+end
+
+function Metrics:save()
+  local lines = {table.concat(self.columns, ",")}
+  for i, row in ipairs(self.rows) do
+    local cells = {}
+    for k, name in ipairs(self.columns) do cells[k] = format(row[name]) end
+    lines[i + 1] = table.concat(cells, ",")
+  end
+  local beside = self.path .. ".tmp"
+  local file, message = io.open(beside, "w")
+  if not file then return nil, message end
+  local ok, problem = file:write(table.concat(lines, "\n"), "\n")
+  local closed, close_problem = file:close()
+  if not (ok and closed) then
+    os.remove(beside)
+    return nil, problem or close_problem
+  end
+  return os.rename(beside, self.path)
+end
+
+--- Adds a row, a table with the columns' names as keys.
+---@return boolean|nil ok, string|nil message
+function Metrics:write(row)
+  check.options("metrics:write", row, self.columns)
+  local key = check.number("metrics:write", self.columns[1], row[self.columns[1]])
+  while #self.rows > 0 and (self.rows[#self.rows][self.columns[1]] or key) >= key do table.remove(self.rows) end
+  self.rows[#self.rows + 1] = row
+  return self:save()
+end
+
+--- The numbers of one column.
+---@return number[]
+function Metrics:column(name)
+  local values = {}
+  for i, row in ipairs(self.rows) do values[i] = row[name] or 0 / 0 end
+  return values
+end
+
+return check.strict(metrics, "metrics")

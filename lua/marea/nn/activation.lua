@@ -1,0 +1,63 @@
+-- SPDX-License-Identifier: MIT
+--- Activations: as layers (nn.ReLU{}), and as the `activation` argument of layers with weights, where the common
+--- ones are part of the layer's own operator.
+local core = require "marea.core"
+local check = require "marea.check"
+local module = require "marea.nn.module"
+local ops = core.ops
+
+local activation = {}
+
+local fused = {relu = true, leaky_relu = true, elu = true, sigmoid = true, tanh = true, softplus = true}
+
+local separate = {gelu = ops.gelu, silu = ops.silu, softmax = ops.softmax, log_softmax = ops.log_softmax}
+
+local choices = {none = true}
+for name in pairs(fused) do choices[name] = true end
+for name in pairs(separate) do choices[name] = true end
+
+--- Attributes for the layer's operator and, when it cannot do the activation itself, the function to call after it.
+---@return table attributes, function|nil after
+function activation.read(what, options)
+  local attributes, chosen = {}, options.activation
+  if type(chosen) == "function" then return attributes, chosen end
+  if chosen == nil or chosen == "none" then return attributes, nil end
+  check.choice(what, "activation", chosen, choices)
+  if separate[chosen] then return attributes, separate[chosen] end
+  attributes.activation = chosen
+  attributes.slope = options.slope and check.number(what, "slope", options.slope) or chosen == "elu" and 1 or nil
+  return attributes, nil
+end
+
+--- A layer for an operator of one input. `argument`, if any, is its number: nn.LeakyReLU{0.2} or {slope = 0.2}.
+local function layer(class_name, operator, argument)
+  local class = module.class(class_name)
+  local names = argument and {argument, "name"} or {"name"}
+  function class:init(options)
+    options = check.options(class_name, options, names, argument and 1 or 0)
+    self.name = options.name
+    local value = argument and (options[argument] or options[1])
+    self.attributes = value and {[argument] = value} or nil
+  end
+  function class:forward(x)
+    if self.attributes then return operator(x, self.attributes) end
+    return operator(x)
+  end
+  function class:describe()
+    return self.attributes and ("%s %g"):format(argument, self.attributes[argument]) or ""
+  end
+  activation[class_name] = class
+end
+
+layer("ReLU", ops.relu)
+layer("LeakyReLU", ops.leaky_relu, "slope")
+layer("ELU", ops.elu, "alpha")
+layer("Sigmoid", ops.sigmoid)
+layer("Tanh", ops.tanh)
+layer("Softplus", ops.softplus)
+layer("GELU", ops.gelu)
+layer("SiLU", ops.silu)
+layer("Softmax", ops.softmax, "dim")
+layer("LogSoftmax", ops.log_softmax, "dim")
+
+return activation

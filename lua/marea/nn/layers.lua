@@ -1,0 +1,79 @@
+-- SPDX-License-Identifier: MIT
+--- Layers without parameters: shapes, pooling, dropout.
+local core = require "marea.core"
+local check = require "marea.check"
+local module = require "marea.nn.module"
+local ops = core.ops
+
+local layers = {}
+
+---@class Flatten  (N, ...) -> (N, product of the rest), in h, w, c order for images
+local Flatten = module.class("Flatten")
+
+function Flatten:init(options)
+  self.name = check.options("Flatten", options, {"name"}).name
+end
+
+function Flatten:forward(x) return ops.flatten(x, {from = 2}) end -- luacheck: no unused args
+
+---@class Reshape  nn.Reshape{14, 14, 64}: (N, ...) -> (N, 14, 14, 64); one size may be -1
+local Reshape = module.class("Reshape")
+
+function Reshape:init(options)
+  options = check.options("Reshape", options, {"name"}, 7)
+  self.name = options.name
+  self.shape = {}
+  for i, size in ipairs(options) do self.shape[i] = check.integer("Reshape", "shape", size, -1) end
+end
+
+function Reshape:forward(x)
+  check.tensor("Reshape", "x", x)
+  return x:reshape{x:size(1), table.unpack(self.shape)}
+end
+
+function Reshape:describe() return check.shape_text(self.shape) end
+
+--- A layer over ops[operator] with a kernel in front: nn.MaxPool2d{2, stride = 2}.
+local function window(class_name, operator, first, names)
+  local class = module.class(class_name)
+  local known = table.move(names, 1, #names, 3, {first, "name"})
+  function class:init(options)
+    options = check.options(class_name, options, known, 1)
+    self.name = options.name
+    self.attributes = {[first] = check.pair(class_name, first, options[first] or options[1], 1)}
+    for _, name in ipairs(names) do self.attributes[name] = options[name] end
+  end
+  function class:forward(x) return operator(x, self.attributes) end
+  function class:describe()
+    local text = first .. " " .. check.size_text(self.attributes[first])
+    for _, name in ipairs(names) do
+      if self.attributes[name] then text = ("%s, %s %s"):format(text, name, check.size_text(self.attributes[name])) end
+    end
+    return text
+  end
+  layers[class_name] = class
+end
+
+window("MaxPool2d", ops.max_pool2d, "kernel", {"stride", "padding"})
+window("AvgPool2d", ops.avg_pool2d, "kernel", {"stride", "padding", "count_padding"})
+window("UpsampleNearest2d", ops.upsample_nearest2d, "scale", {})
+
+---@class Dropout  nn.Dropout{0.5}: in training, elements become 0 with probability p and the others x / (1 - p)
+local Dropout = module.class("Dropout")
+
+function Dropout:init(options)
+  options = check.options("Dropout", options, {"p", "name"}, 1)
+  self.name = options.name
+  self.p = check.number("Dropout", "p", options.p or options[1] or 0.5, 0, 1)
+end
+
+function Dropout:forward(x)
+  if not self.training or self.p == 0 then return x end
+  return ops.dropout(x, self.p)
+end
+
+function Dropout:describe() return ("p %g"):format(self.p) end
+
+layers.Flatten, layers.Reshape, layers.Dropout = Flatten, Reshape, Dropout
+
+return layers

@@ -1,0 +1,33 @@
+-- SPDX-License-Identifier: MIT
+--- nn.Linear{784, 128, activation = "relu"}: y = activation(x W + b), x (..., in), W (in, out), b (out).
+local core = require "marea.core"
+local module = require "marea.nn.module"
+local Weighted = require "marea.nn.weighted"
+local linear = core.ops.linear
+
+---@class Linear
+local Linear = module.class("Linear", Weighted)
+
+--- {in, out} or {out}, the input size then coming from the first x; activation, slope, bias = true,
+--- init = "glorot_uniform", bias_init = "zeros", dtype = "f32", name.
+function Linear:init(options)
+  self:read("Linear", options, {})
+  if self.inputs then self:materialize(self.inputs) end
+end
+
+function Linear:weight_shape(inputs)
+  return {inputs, self.outputs}, inputs, self.outputs
+end
+
+function Linear:forward(x)
+  if not self.weight then self:infer(x, nil, "a tensor (..., in)") end
+  local y = linear(x, self.weight, self.bias, self.attributes)
+  if self._after then return self._after(y) end
+  return y
+end
+
+function Linear:flops(_, y) return 2 * self.inputs * y:numel() end
+
+function Linear:describe() return self:sizes() .. self:describe_tail() end
+
+return Linear

@@ -1,0 +1,336 @@
+-- SPDX-License-Identifier: MIT
+--- Modules: plain tables with named fields. Tensors in them are the parameters, modules and plain tables in them
+--- are searched in turn. The walk goes through integer keys in order, then string keys sorted, so names, draws and
+--- files do not depend on the order of a hash table. A field whose name begins with `_` is private: not walked.
+---
+---   local Net = nn.class("Net")
+---   function Net:init(width) self.hidden = nn.Linear{784, width, activation = "relu"} ... end
+---   function Net:forward(x) return self.output(self.hidden(x)) end
+---   local net = Net(128);  net(x)
+---
+--- Running the file again replaces the class in place: old instances pick up the new methods. Classes are told
+--- apart by their name and the file that defines them.
+local core = require "marea.core"
+local check = require "marea.check"
+
+local module = {}
+
+local Module = {} -- methods of every module
+local classes = {} -- file and name -> class
+local version = 0 -- how many parameters were made; optimizers look again when it has changed
+local tracer -- while a summary runs: called in place of forward
+
+-- ---- classes ----
+
+local function call(self, ...)
+  if tracer then return tracer(self, ...) end
+  return self:forward(...)
+end
+
+local function construct(class, ...)
+  local self = setmetatable({training = true}, class)
+  self:init(...)
+  return self
+end
+
+--- Chunks without a file name (from a string) count as one place, so that an edited string replaces its class.
+local function defining_file()
+  local source = debug.getinfo(3, "S").source
+  return source:find "^[@=]" and source or "string"
+end
+
+--- Defines a class of modules, or replaces the methods of the one that this file defined under this name.
+---@param name string
+---@param base? table a class to inherit from
+---@return table class to be called with what its `init` takes
+function module.class(name, base)
+  if type(name) ~= "string" then check.fail("nn.class", "name", "a string", name) end
+  local key = defining_file() .. "\0" .. name
+  local class = classes[key] or {}
+  classes[key] = class
+  for field in pairs(class) do class[field] = nil end
+  class.__module = true
+  class.__name = name
+  class.__index = class
+  class.__call = call
+  class.__tostring = function(self) return self:tostring() end
+  return setmetatable(class, {
+    __index = base or Module,
+    __call = construct,
+    __tostring = function() return "class " .. name end,
+  })
+end
+
+---@return boolean
+function module.is_module(value)
+  if type(value) ~= "table" then return false end
+  local class = getmetatable(value)
+  return type(class) == "table" and rawget(class, "__module") == true
+end
+
+--- Calls f(...) with `trace(m, ...)` in place of every module's forward.
+function module.trace(trace, f, ...)
+  local before = tracer
+  tracer = trace
+  local results = table.pack(pcall(f, ...))
+  tracer = before
+  if not results[1] then error(results[2], 0) end
+  return table.unpack(results, 2, results.n)
+end
+
+-- ---- the walk ----
+
+local function key_before(a, b)
+  local ka, kb = math.type(a), math.type(b)
+  if ka ~= kb then return ka ~= nil end
+  return a < b
+end
+
+local function public_keys(t)
+  local keys = {}
+  for key in next, t do
+    if math.type(key) == "integer" or (type(key) == "string" and key:sub(1, 1) ~= "_") then keys[#keys + 1] = key end
+  end
+  table.sort(keys, key_before)
+  return keys
+end
+
+local function walk(node, path, seen, visit)
+  if seen[node] then return end
+  seen[node] = true
+  if module.is_module(node) then visit(path, node) end
+  for _, key in ipairs(public_keys(node)) do
+    local value, at = node[key], path == "" and tostring(key) or path .. "." .. key
+    if core.is_tensor(value) then
+      if not seen[value] then
+        seen[value] = true
+        visit(at, value, node, key)
+      end
+    elseif type(value) == "table" and (module.is_module(value) or getmetatable(value) == nil) then
+      walk(value, at, seen, visit)
+    end
+  end
+end
+
+--- All tensors under a module, or a table of modules and tensors, each once, in the order of the walk.
+---@return {name: string, tensor: userdata, buffer: boolean}[]
+function module.tensors(root)
+  local list = {}
+  if core.is_tensor(root) then return {{name = "1", tensor = root, buffer = false}} end
+  walk(root, "", {}, function(path, value, owner, key)
+    if not owner then return end
+    local buffers = rawget(owner, "_buffers")
+    list[#list + 1] = {name = path, tensor = value, buffer = buffers ~= nil and buffers[key] == true}
+  end)
+  return list
+end
+
+--- The tensors that are learned.
+function module.parameters(root)
+  local list = {}
+  for _, entry in ipairs(module.tensors(root)) do
+    if not entry.buffer then list[#list + 1] = entry end
+  end
+  return list
+end
+
+--- All modules under `root` and their paths, itself first with the path "".
+---@return {path: string, module: table}[]
+function module.modules(root)
+  local list = {}
+  walk(root, "", {}, function(path, value, owner)
+    if not owner then list[#list + 1] = {path = path, module = value} end
+  end)
+  return list
+end
+
+-- ---- parameters ----
+
+--- Makes `t` a parameter: a leaf that requires a gradient and that no scope releases.
+---@param t userdata
+---@return userdata
+function module.parameter(t)
+  check.tensor("nn.parameter", "t", t)
+  version = version + 1
+  return (t.is_leaf and t or t:detach()):requires_grad_(true):keep()
+end
+
+--- Changes whenever a parameter was made anywhere.
+function module.version() return version end
+
+-- ---- state ----
+
+local function shape_of(t) return ("%s %s"):format(t.dtype, check.shape_text(t.shape)) end
+
+local function add_lines(lines, title, items)
+  if #items == 0 then return end
+  table.sort(items)
+  lines[#lines + 1] = ("  %s: %s"):format(title, table.concat(items, ", "))
+end
+
+--- What keeps `state` from fitting the tensors of `root`: nil or a text with everything that is missing, unexpected
+--- or of another shape.
+function module.misfit(root, state, strict)
+  local missing, unexpected, mismatched, known = {}, {}, {}, {}
+  for _, entry in ipairs(module.tensors(root)) do
+    local given = state[entry.name]
+    known[entry.name] = true
+    if not given then
+      if strict then missing[#missing + 1] = entry.name end
+    elseif not check.same_shape(given.shape, entry.tensor.shape) then
+      mismatched[#mismatched + 1] =
+        ("%s is %s, expected %s"):format(entry.name, shape_of(given), shape_of(entry.tensor))
+    end
+  end
+  for name in pairs(state) do
+    if strict and not known[name] then unexpected[#unexpected + 1] = name end
+  end
+  local lines = {}
+  add_lines(lines, "missing", missing)
+  add_lines(lines, "unexpected", unexpected)
+  add_lines(lines, "other shape", mismatched)
+  if #lines == 0 then return nil end
+  if #unexpected > 0 and next(known) == nil then
+    lines[#lines + 1] = "  the module has no sizes yet: call it once, or net:build(input shape), before"
+  end
+  return "the state does not fit the module\n" .. table.concat(lines, "\n")
+end
+
+--- Copies the values of a state that fits.
+function module.assign(root, state)
+  core.no_grad(function()
+    for _, entry in ipairs(module.tensors(root)) do
+      if state[entry.name] then entry.tensor:copy_(state[entry.name]) end
+    end
+  end)
+end
+
+-- ---- methods of every module ----
+
+--- Constructor hook: takes what the class is called with.
+function Module:init() end -- luacheck: no unused args
+
+function Module:forward()
+  check.raise("class %s defines no method 'forward'", getmetatable(self).__name)
+end
+
+--- Tensors that are learned, frozen ones included, in the order of the walk.
+---@return userdata[]
+function Module:parameters()
+  local list = {}
+  for i, entry in ipairs(module.parameters(self)) do list[i] = entry.tensor end
+  return list
+end
+
+--- for name, tensor in net:named_parameters() do
+function Module:named_parameters()
+  local list, i = module.parameters(self), 0
+  return function()
+    i = i + 1
+    if list[i] then return list[i].name, list[i].tensor end
+  end
+end
+
+--- Keeps `t` as self[name]: part of the state, not learned (running statistics).
+---@return userdata
+function Module:buffer(name, t)
+  check.tensor("buffer", "t", t)
+  self._buffers = rawget(self, "_buffers") or {}
+  self._buffers[name] = true
+  self[name] = t:detach():keep()
+  return self[name]
+end
+
+--- Name -> tensor, parameters and buffers; the tensors themselves, not copies.
+---@return table<string, userdata>
+function Module:state()
+  local state = {}
+  for _, entry in ipairs(module.tensors(self)) do state[entry.name] = entry.tensor end
+  return state
+end
+
+--- Copies values into the module's tensors. One error lists all names that are missing or unexpected and all shapes
+--- that differ; nothing is changed then.
+---@param state table<string, userdata>
+---@param options? {strict: boolean?} strict = false: takes the names that are there and ignores the others
+function Module:load_state(state, options)
+  if type(state) ~= "table" then check.fail("load_state", "state", "a table of tensors", state) end
+  local strict = check.options("load_state", options, {"strict"}).strict ~= false
+  for name, t in pairs(state) do
+    if not core.is_tensor(t) then check.fail("load_state", tostring(name), "a tensor", t) end
+  end
+  local misfit = module.misfit(self, state, strict)
+  if misfit then check.raise("load_state: %s", misfit) end
+  module.assign(self, state)
+  return self
+end
+
+--- Switches to training (the initial mode): dropout drops. `on` false is evaluate().
+function Module:train(on)
+  for _, entry in ipairs(module.modules(self)) do entry.module.training = on ~= false end
+  return self
+end
+
+--- Switches to evaluation: the same output for the same input.
+function Module:evaluate() return self:train(false) end
+
+--- Takes the parameters out of training: no gradients are computed for them, optimizers leave them alone.
+function Module:freeze()
+  for _, t in ipairs(self:parameters()) do t:requires_grad_(false) end
+  return self
+end
+
+function Module:unfreeze()
+  for _, t in ipairs(self:parameters()) do t:requires_grad_(true) end
+  return self
+end
+
+--- Number of elements of all parameters, and of those that are trained.
+---@return integer, integer
+function Module:count()
+  local total, trained = 0, 0
+  for _, t in ipairs(self:parameters()) do
+    total = total + t:numel()
+    if t.requires_grad then trained = trained + t:numel() end
+  end
+  return total, trained
+end
+
+--- Makes the parameters of layers whose input size was left out, by running zeros through the module.
+---@param ... integer[]|userdata one shape without the batch ({28, 28, 1}) or one tensor for each input
+function Module:build(...)
+  require "marea.nn.summary".run(self, nil, ...)
+  return self
+end
+
+--- A table of layers as Keras prints it, with output shapes, parameters and FLOPs (2 for each multiply-add) of one
+--- example; print it, or read its fields rows, total, trained and flops.
+---@param ... integer[]|userdata one shape without the batch ({28, 28, 1}) or one tensor for each input
+function Module:summary(...)
+  return require "marea.nn.summary".summary(self, ...)
+end
+
+--- What tostring shows in the parentheses of a layer.
+function Module:describe() return "" end -- luacheck: no unused args
+
+--- The keys of what tostring lists, in its order.
+function Module:parts()
+  local keys = {}
+  for _, key in ipairs(public_keys(self)) do
+    if module.is_module(self[key]) then keys[#keys + 1] = key end
+  end
+  return keys
+end
+
+function Module:tostring()
+  local lines = {}
+  for _, key in ipairs(self:parts()) do
+    local part = module.is_module(self[key]) and tostring(self[key]) or "function"
+    lines[#lines + 1] = ("  %s: %s"):format(key, (part:gsub("\n", "\n  ")))
+  end
+  local name = getmetatable(self).__name
+  if #lines == 0 then return ("%s(%s)"):format(name, self:describe()) end
+  return ("%s {\n%s\n}"):format(name, table.concat(lines, "\n"))
+end
+
+return module

@@ -1,0 +1,121 @@
+-- SPDX-License-Identifier: MIT
+--- The table that net:summary(shape) shows, and the trial run behind it and behind net:build(shape).
+local core = require "marea.core"
+local check = require "marea.check"
+local module = require "marea.nn.module"
+
+local summary = {}
+
+local function input_from(value)
+  if core.is_tensor(value) then return value end
+  if type(value) ~= "table" or #value == 0 then
+    check.fail("build", "input_shape", "a shape without the batch, such as {28, 28, 1}, or a tensor", value)
+  end
+  local shape = {1}
+  for i, size in ipairs(value) do shape[i + 1] = check.integer("build", "input_shape", size, 0) end
+  return core.ops.full(shape, 0)
+end
+
+--- Runs zeros (a batch of 1) through the module without recording and in evaluation mode, so that layers learn their
+--- input sizes. The random state moves only when parameters were made.
+---@param trace? function see module.trace
+function summary.run(root, trace, ...)
+  if select("#", ...) == 0 then input_from(nil) end
+  local modes, made = {}, module.version()
+  local seed, counter = core.random_state()
+  for i, entry in ipairs(module.modules(root)) do modes[i] = {entry.module, entry.module.training} end
+  root:evaluate()
+  local inputs = table.pack(...)
+  local ok, message = pcall(core.no_grad, function()
+    for i = 1, inputs.n do inputs[i] = input_from(inputs[i]) end
+    local function forward() root(table.unpack(inputs, 1, inputs.n)) end
+    if trace then module.trace(trace, forward) else forward() end
+  end)
+  for _, mode in ipairs(modes) do mode[1].training = mode[2] end
+  if not ok then error(message, 0) end
+  if module.version() == made then core.set_random_state(seed, counter) end
+end
+
+--- 1234567 -> "1,234,567".
+local function thousands(n)
+  local s = ("%d"):format(n)
+  local head = (#s - 1) % 3 + 1
+  return s:sub(1, head) .. s:sub(head + 1):gsub("%d%d%d", ",%0")
+end
+
+local function batch_shape(t)
+  local shape = t.shape
+  if #shape > 0 then shape[1] = "N" end
+  return check.shape_text(shape)
+end
+
+--- Parameters that lie in the module itself, not in modules inside it.
+local function own_parameters(m)
+  local n = 0
+  for _, entry in ipairs(module.parameters(m)) do
+    if m[entry.name] == entry.tensor then n = n + entry.tensor:numel() end
+  end
+  return n
+end
+
+--- Rows for the modules at work that hold no other modules or have parameters of their own, in calling order.
+local function trace_rows(root, ...)
+  local rows, row_of, path_of = {}, {}, {}
+  local function trace(m, ...)
+    local results = table.pack(m:forward(...))
+    local inside = #module.modules(m) - 1
+    local y = results[1]
+    local row = row_of[m]
+    if not row and core.is_tensor(y) and (inside == 0 or own_parameters(m) > 0) then
+      row = {module = m, type = getmetatable(m).__name, shape = batch_shape(y), params = own_parameters(m), flops = 0}
+      row_of[m] = row
+      rows[#rows + 1] = row
+    end
+    if row and m.flops then row.flops = row.flops + m:flops((...), y) end
+    return table.unpack(results, 1, results.n)
+  end
+  summary.run(root, trace, ...)
+  for _, entry in ipairs(module.modules(root)) do path_of[entry.module] = entry.path end
+  for _, row in ipairs(rows) do
+    local path = path_of[row.module] or ""
+    row.name = path == "" and row.type or ("%s (%s)"):format(path, row.type)
+    row.module = nil
+  end
+  return rows
+end
+
+local function layout(self)
+  local cells = {{"Layer (type)", "Output shape", "Param #", "FLOPs"}}
+  for _, row in ipairs(self.rows) do
+    cells[#cells + 1] = {row.name, row.shape, thousands(row.params), row.flops > 0 and thousands(row.flops) or ""}
+  end
+  local width = {0, 0, 0, 0}
+  for _, line in ipairs(cells) do
+    for i, text in ipairs(line) do width[i] = math.max(width[i], #text) end
+  end
+  local format = ("%%-%ds   %%-%ds   %%%ds   %%%ds"):format(table.unpack(width))
+  local rule = width[1] + width[2] + width[3] + width[4] + 9
+  local lines = {}
+  for i, line in ipairs(cells) do
+    lines[#lines + 1] = format:format(table.unpack(line)):gsub("%s+$", "")
+    if i == 1 then lines[#lines + 1] = ("="):rep(rule) end
+  end
+  lines[#lines + 1] = ("="):rep(rule)
+  lines[#lines + 1] = "Total params: " .. thousands(self.total)
+  lines[#lines + 1] = "Trainable params: " .. thousands(self.trained)
+  lines[#lines + 1] = "Non-trainable params: " .. thousands(self.total - self.trained)
+  lines[#lines + 1] = ("FLOPs: %s for one example, forward"):format(thousands(self.flops))
+  return table.concat(lines, "\n")
+end
+
+local Summary = {__tostring = layout}
+
+--- See Module:summary.
+function summary.summary(root, ...)
+  local self = setmetatable({rows = trace_rows(root, ...), flops = 0}, Summary)
+  self.total, self.trained = root:count()
+  for _, row in ipairs(self.rows) do self.flops = self.flops + row.flops end
+  return self
+end
+
+return summary

@@ -1,0 +1,66 @@
+-- SPDX-License-Identifier: MIT
+--- marea.optim: optimizers over the operators sgd_step, rmsprop_step, adam_step, adagrad_step, and schedules.
+---
+---   local optimizer = optim.Adam{net, lr = 1e-3, clip_norm = 1}
+---   optimizer:step(loss)                              -- backward, clip, update, clear the gradients
+---   local loss = optimizer:step(function() return net(x):mse(y) end)    -- in a scope of its own
+---
+--- In front: a module, or a table of modules and parameters. Arguments of all: lr (a number, or a function of the
+--- step), weight_decay, clip_norm (of all gradients together), clip_value (of each element, after clip_norm).
+local core = require "marea.core"
+local check = require "marea.check"
+local define = require "marea.optim.optimizer".define
+local ops = core.ops
+
+local optim = {schedule = require "marea.optim.schedule"}
+
+local function momentum_slot(self)
+  return self.attributes.momentum > 0 and {"momentum"} or {}
+end
+
+--- Gradient descent: v = momentum v + g, p -= lr v; nesterov looks ahead (Sutskever et al. 2013; PyTorch's form).
+optim.SGD = define("SGD", {
+  numbers = {lr = 0.01, momentum = 0, weight_decay = 0},
+  flags = {"nesterov"},
+  slots = momentum_slot,
+  apply = function(p, g, slot, attributes) ops.sgd_step(p, g, slot.momentum, attributes) end,
+})
+
+--- s = rho s + (1 - rho) g^2, p -= lr g / (sqrt(s) + eps): eps outside the root, as in Keras (Tieleman, Hinton 2012).
+optim.RMSprop = define("RMSprop", {
+  numbers = {lr = 1e-3, rho = 0.9, eps = 1e-7, momentum = 0, weight_decay = 0},
+  slots = function(self) return {"square", table.unpack(momentum_slot(self))} end,
+  apply = function(p, g, slot, attributes) ops.rmsprop_step(p, g, slot.square, slot.momentum, attributes) end,
+})
+
+local function adam_slots() return {"mean", "square"} end
+
+local function adam_step(p, g, slot, attributes) ops.adam_step(p, g, slot.mean, slot.square, attributes) end
+
+--- Kingma and Ba 2015; weight_decay is added to the gradient (L2).
+optim.Adam = define("Adam", {
+  numbers = {lr = 1e-3, beta1 = 0.9, beta2 = 0.999, eps = 1e-8, weight_decay = 0},
+  counts = true,
+  slots = function(self)
+    self.attributes.l2, self.attributes.weight_decay = self.attributes.weight_decay, nil
+    return adam_slots()
+  end,
+  apply = adam_step,
+})
+
+--- Loshchilov and Hutter 2019: Adam with p -= lr weight_decay p beside the gradient's step.
+optim.AdamW = define("AdamW", {
+  numbers = {lr = 1e-3, beta1 = 0.9, beta2 = 0.999, eps = 1e-8, weight_decay = 0.01},
+  counts = true,
+  slots = adam_slots,
+  apply = adam_step,
+})
+
+--- s = s + g^2, p -= lr g / (sqrt(s) + eps) (Duchi et al. 2011).
+optim.Adagrad = define("Adagrad", {
+  numbers = {lr = 0.01, eps = 1e-10, weight_decay = 0},
+  slots = function() return {"sum"} end,
+  apply = function(p, g, slot, attributes) ops.adagrad_step(p, g, slot.sum, attributes) end,
+})
+
+return check.strict(optim, "optim")

@@ -1,0 +1,224 @@
+-- SPDX-License-Identifier: MIT
+--- The part that all optimizers share: finding the parameters, clipping, the order of events in a step, and state.
+local core = require "marea.core"
+local check = require "marea.check"
+local module = require "marea.nn.module"
+local ops = core.ops
+
+---@class Optimizer
+local Optimizer = {}
+Optimizer.__index = Optimizer
+
+local COMMON = {"lr", "weight_decay", "clip_value", "clip_norm"}
+
+--- Defines an optimizer.
+---@param name string
+---@param spec {numbers: table<string, number>, flags: string[]?, slots: function, apply: function}
+---  numbers: its arguments and their initial values; slots(self) -> names of the tensors kept for each parameter;
+---  apply(p, g, slots, attributes): the operator; extra(self, step) -> further attributes
+function Optimizer.define(name, spec)
+  local class = setmetatable({}, {__index = Optimizer})
+  class.__index = class
+  class.__name = name
+  class.__tostring = Optimizer.tostring
+  class.spec = spec
+  local names = table.move(COMMON, 1, #COMMON, 1, {})
+  for key in pairs(spec.numbers) do
+    if key ~= "lr" and key ~= "weight_decay" then names[#names + 1] = key end
+  end
+  table.move(spec.flags or {}, 1, #(spec.flags or {}), #names + 1, names)
+  getmetatable(class).__call = function(_, options)
+    return setmetatable({name = name}, class):read(check.options(name, options, names, 1))
+  end
+  return class
+end
+
+function Optimizer:read(options)
+  local name, spec = self.name, self.spec
+  self.root = options[1]
+  if type(self.root) ~= "table" and not core.is_tensor(self.root) then
+    check.fail(name, "1", "a module, or a table of modules and parameters", self.root)
+  end
+  self.lr = options.lr or spec.numbers.lr
+  if type(self.lr) ~= "function" then check.number(name, "lr", self.lr, 0) end
+  self.attributes = {}
+  for key, initial in pairs(spec.numbers) do
+    if key ~= "lr" then self.attributes[key] = check.number(name, key, options[key] or initial, 0) end
+  end
+  for _, flag in ipairs(spec.flags or {}) do self.attributes[flag] = options[flag] == true end
+  self.clip_value = options.clip_value and check.number(name, "clip_value", options.clip_value, 0)
+  self.clip_norm = options.clip_norm and check.number(name, "clip_norm", options.clip_norm, 0)
+  self.steps = 0
+  self.slots = spec.slots(self)
+  self._entries = {}
+  return self
+end
+
+function Optimizer:tostring()
+  local lr = type(self.lr) == "function" and "schedule" or ("%g"):format(self.lr)
+  return ("%s(lr %s, %d steps made)"):format(self.name, lr, self.steps)
+end
+
+-- ---- parameters and their slots ----
+
+--- self._entries := {name, tensor, slot tensors...} of every parameter. Looks again only when parameters were made
+--- since; a parameter that is still the same keeps its slots.
+function Optimizer:find_parameters()
+  if self._version == module.version() and #self._entries > 0 then return end
+  local kept = {}
+  for _, entry in ipairs(self._entries) do kept[entry.name] = entry end
+  local entries = {}
+  for i, found in ipairs(module.parameters(self.root)) do
+    local old = kept[found.name]
+    entries[i] = old and old.tensor == found.tensor and old or {name = found.name, tensor = found.tensor}
+  end
+  if #entries == 0 then check.raise("%s: there are no parameters to train", self.name) end
+  self._entries, self._version = entries, module.version()
+end
+
+local function allocate(entry, slots)
+  if entry[slots[#slots]] then return end
+  for _, slot in ipairs(slots) do
+    entry[slot] = ops.full(entry.tensor.shape, 0, entry.tensor.dtype):keep()
+  end
+end
+
+-- ---- a step ----
+
+--- Square root of the sum of all squares (f64 over the tensors).
+local function global_norm(gradients)
+  local sum = 0
+  for _, g in ipairs(gradients) do sum = sum + g:square():sum():item() end
+  return math.sqrt(sum)
+end
+
+--- clip_norm scales all gradients together, then clip_value clamps each element (Keras' order).
+local function clip(self, gradients)
+  if not self.clip_norm and not self.clip_value then return end
+  local norm = global_norm(gradients)
+  if norm ~= norm or norm == math.huge then
+    self:zero_grad()
+    check.raise("%s: the norm of the gradients is %s; no parameter was changed", self.name, norm)
+  end
+  local scale = self.clip_norm and norm > self.clip_norm and self.clip_norm / norm
+  for _, g in ipairs(gradients) do
+    if scale then g:mul_(scale) end
+    if self.clip_value then g:clamp_(-self.clip_value, self.clip_value) end
+  end
+end
+
+local function learning_rate(self)
+  local lr = self.lr
+  if type(lr) == "function" then lr = lr(self.steps + 1) end
+  return check.number(self.name, "lr", lr, 0)
+end
+
+--- Everything that can fail comes before the first weight is touched.
+local function update(self)
+  self:find_parameters()
+  local entries, gradients = {}, {}
+  for _, entry in ipairs(self._entries) do
+    local g = entry.tensor.grad
+    if g then
+      entries[#entries + 1], gradients[#gradients + 1] = entry, g
+      if #self.slots > 0 then allocate(entry, self.slots) end
+    end
+  end
+  if #entries == 0 then check.raise("%s: no parameter has a gradient; call loss:backward() before", self.name) end
+  clip(self, gradients)
+  local attributes, apply = self.attributes, self.spec.apply
+  attributes.lr = learning_rate(self)
+  if self.spec.counts then attributes.step = self.steps + 1 end
+  for i, entry in ipairs(entries) do apply(entry.tensor, gradients[i], entry, attributes) end
+  self.steps = self.steps + 1
+  for _, entry in ipairs(entries) do entry.tensor:clear_grad() end
+end
+
+local function step_of(self, f)
+  local results = table.pack(f())
+  check.tensor(self.name .. ":step", "loss", results[1])
+  results[1]:backward()
+  core.no_grad(update, self)
+  return table.unpack(results, 1, results.n)
+end
+
+--- One update.
+---   step(loss)  backward, clip, update, clear the gradients
+---   step(f)     the same for the loss that f returns, in a scope: what f made is released. Returns what f returned.
+---   step()      from gradients that are there already
+---@param what? userdata|function
+function Optimizer:step(what)
+  if type(what) == "function" then return core.scope(step_of, self, what) end
+  if what ~= nil then check.tensor(self.name .. ":step", "loss", what):backward() end
+  core.no_grad(update, self)
+  return what
+end
+
+--- Drops the gradients of all parameters. step does it after each update.
+function Optimizer:zero_grad()
+  self:find_parameters()
+  for _, entry in ipairs(self._entries) do entry.tensor:clear_grad() end
+end
+
+-- ---- state ----
+
+--- Name -> tensor: the number of steps made and, for each parameter, what the optimizer remembers of it.
+---@return table<string, userdata>
+function Optimizer:state()
+  self:find_parameters()
+  local state = {steps = core.tensor(self.steps, {dtype = "i64"})}
+  for _, entry in ipairs(self._entries) do
+    for _, slot in ipairs(self.slots) do
+      if entry[slot] then state[entry.name .. "." .. slot] = entry[slot] end
+    end
+  end
+  return state
+end
+
+--- nil, or what keeps `state` from fitting.
+function Optimizer:misfit(state)
+  self:find_parameters()
+  local wrong, known = {}, {steps = true}
+  if not state.steps or state.steps:numel() ~= 1 then wrong[#wrong + 1] = "steps is missing" end
+  for _, entry in ipairs(self._entries) do
+    for _, slot in ipairs(self.slots) do
+      local name = entry.name .. "." .. slot
+      local given = state[name]
+      known[name] = true
+      if given and not check.same_shape(given.shape, entry.tensor.shape) then
+        wrong[#wrong + 1] = ("%s is %s, expected %s"):format(name, check.shape_text(given.shape),
+          check.shape_text(entry.tensor.shape))
+      end
+    end
+  end
+  for name in pairs(state) do
+    if not known[name] then wrong[#wrong + 1] = name .. " is unexpected" end
+  end
+  if #wrong == 0 then return nil end
+  table.sort(wrong)
+  return ("the state does not fit %s: %s"):format(self.name, table.concat(wrong, "; "))
+end
+
+--- Copies a state; raises and changes nothing when it does not fit.
+function Optimizer:load_state(state)
+  if type(state) ~= "table" then check.fail("load_state", "state", "a table of tensors", state) end
+  local misfit = self:misfit(state)
+  if misfit then check.raise("load_state: %s", misfit) end
+  core.no_grad(function()
+    for _, entry in ipairs(self._entries) do
+      for _, slot in ipairs(self.slots) do
+        local given = state[entry.name .. "." .. slot]
+        if given then
+          allocate(entry, self.slots)
+          entry[slot]:copy_(given)
+        else
+          entry[slot] = nil
+        end
+      end
+    end
+  end)
+  self.steps = state.steps:item()
+  return self
+end
+
+return Optimizer

@@ -1,0 +1,60 @@
+-- SPDX-License-Identifier: MIT
+--- Learning rates that change: functions of the step (1 for the first update) that give the learning rate. Any Lua
+--- function of a step will do; these are the common ones.
+local check = require "marea.check"
+
+local schedule = {}
+
+local function arguments(what, names, ...)
+  local values = {...}
+  for i, name in ipairs(names) do check.number(what, name, values[i], 0) end
+end
+
+--- lr
+function schedule.constant(lr)
+  arguments("constant", {"lr"}, lr)
+  return function() return lr end
+end
+
+--- lr * rate ^ ((step - 1) / every)
+function schedule.exponential(lr, rate, every)
+  every = every or 1
+  arguments("exponential", {"lr", "rate", "every"}, lr, rate, every)
+  return function(step) return lr * rate ^ ((step - 1) / every) end
+end
+
+--- From lr down to `final` along half a cosine in `steps` updates, then `final` (Loshchilov and Hutter 2017).
+function schedule.cosine(lr, steps, final)
+  final = final or 0
+  arguments("cosine", {"lr", "steps", "final"}, lr, steps, final)
+  return function(step)
+    local part = math.min((step - 1) / math.max(steps - 1, 1), 1)
+    return final + (lr - final) * 0.5 * (1 + math.cos(math.pi * part))
+  end
+end
+
+--- lr, multiplied by `factor` after every `every` updates.
+function schedule.step(lr, every, factor)
+  factor = factor or 0.1
+  arguments("step", {"lr", "every", "factor"}, lr, every, factor)
+  return function(step) return lr * factor ^ ((step - 1) // every) end
+end
+
+--- Linear warm-up: the first `steps` updates take 1/steps, 2/steps, ... of `after`, a number or a schedule; the later
+--- ones all of it, counted from the end of the warm-up.
+function schedule.warmup(steps, after)
+  local rate = type(after) == "function" and after or schedule.constant(after)
+  arguments("warmup", {"steps"}, steps)
+  return function(step)
+    if step <= steps then return rate(1) * step / steps end
+    return rate(step - steps)
+  end
+end
+
+--- lr / (1 + decay * (step - 1)): the `decay` argument of Keras' optimizers.
+function schedule.inverse_time(lr, decay)
+  arguments("inverse_time", {"lr", "decay"}, lr, decay)
+  return function(step) return lr / (1 + decay * (step - 1)) end
+end
+
+return check.strict(schedule, "optim.schedule")

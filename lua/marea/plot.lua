@@ -1,0 +1,318 @@
+-- SPDX-License-Identifier: MIT
+--- marea.plot: figures by gnuplot.
+---
+---   plot.curves{{x = epochs, y = losses, title = "training"}, xlabel = "epoch", ylabel = "loss (nats)"}:save("a.png")
+---   plot.scatter{x = x, y = y, class = labels, names = {...}}:save("b.png")
+---   plot.histogram{values, bins = 50, xlabel = "mean of z1"}:save("c.png")
+---   plot.heatmap{image, map = "gnuplot2", xticks = {...}}:save("d.png")
+---   plot.panels{figure, figure, columns = 2}:save("e.png")
+---
+--- Numbers are given as lists or as tensors of one dimension. A figure is gnuplot's script, data included; save writes
+--- it beside the picture and runs gnuplot. Without gnuplot the script stays there, and save returns nil and a message.
+local core = require "marea.core"
+local check = require "marea.check"
+
+local plot = {}
+
+-- Ten colours that are told apart (Tableau 10).
+local COLORS = {"#1f77b4", "#ff7f0e", "#2ca02c", "#d62728", "#9467bd", "#8c564b", "#e377c2", "#7f7f7f", "#bcbd22",
+  "#17becf"}
+
+local AXES = {"title", "xlabel", "ylabel", "xrange", "yrange", "logx", "logy", "width", "height"}
+
+---@class Figure
+---@field width integer pixels
+---@field height integer
+local Figure = {}
+Figure.__index = Figure
+
+-- ---- gnuplot's language ----
+
+--- A string for gnuplot. Within single quotes nothing is interpreted but the quote itself.
+local function quote(text)
+  return "'" .. tostring(text):gsub("[%c]", " "):gsub("'", "''") .. "'"
+end
+
+local function number(x)
+  if x ~= x then return "NaN" end
+  if x == math.huge then return "1e308" end
+  if x == -math.huge then return "-1e308" end
+  return ("%.9g"):format(x)
+end
+
+--- A list of numbers from a list or a tensor.
+local function numbers(what, name, values)
+  if core.is_tensor(values) then
+    local t = values
+    return core.no_grad(function() return t:detach():reshape(t:numel()):totable() end)
+  end
+  if type(values) ~= "table" then check.fail(what, name, "a list of numbers or a tensor", values) end
+  for i, x in ipairs(values) do
+    if type(x) ~= "number" then check.fail(what, ("%s[%d]"):format(name, i), "a number", x) end
+  end
+  return values
+end
+
+local function names_with(...)
+  local names = table.move(AXES, 1, #AXES, 1, {})
+  for _, name in ipairs{...} do names[#names + 1] = name end
+  return names
+end
+
+local function figure(options, width, height)
+  return setmetatable({
+    width = check.integer("plot", "width", options.width or width, 50),
+    height = check.integer("plot", "height", options.height or height, 50),
+    data = {}, commands = {},
+  }, Figure)
+end
+
+function Figure:add(format, ...)
+  self.commands[#self.commands + 1] = select("#", ...) > 0 and format:format(...) or format
+end
+
+--- A block of rows; returns its name within the figure, "@1" and so on until the script is written.
+function Figure:block(rows)
+  self.data[#self.data + 1] = rows
+  return ("@%d@"):format(#self.data)
+end
+
+function Figure:axes(options)
+  if options.title then self:add("set title %s", quote(options.title)) end
+  for _, axis in ipairs{"x", "y"} do
+    local label, range = options[axis .. "label"], options[axis .. "range"]
+    if label then self:add("set %slabel %s", axis, quote(label)) end
+    if range then self:add("set %srange [%s:%s]", axis, number(range[1]), number(range[2])) end
+    if options["log" .. axis] then self:add("set logscale %s", axis) end
+  end
+end
+
+-- ---- kinds of figures ----
+
+local function lines_of(x, y)
+  local rows = {}
+  for i = 1, math.min(#x, #y) do rows[i] = number(x[i]) .. " " .. number(y[i]) end
+  return rows
+end
+
+--- Curves: a list of {x = , y = , title = } (x left out: 1, 2, ...), with the axes' arguments: title, xlabel, ylabel,
+--- xrange, yrange ({low, high}), logx, logy, width, height (pixels).
+---@return Figure
+function plot.curves(options)
+  options = check.options("curves", options, AXES, math.maxinteger)
+  local self, parts = figure(options, 900, 560), {}
+  self:axes(options)
+  self:add("set key outside right top reverse Left")
+  for i, curve in ipairs(options) do
+    check.options("curves", curve, {"x", "y", "title"})
+    local y = numbers("curves", "y", curve.y)
+    local x = curve.x and numbers("curves", "x", curve.x) or {}
+    for k = #x + 1, curve.x and 0 or #y do x[k] = k end
+    parts[i] = ("%s using 1:2 with linespoints lw 2 pt 7 ps 0.6 lc rgb '%s' %s"):format(self:block(lines_of(x, y)),
+      COLORS[(i - 1) % #COLORS + 1], curve.title and "title " .. quote(curve.title) or "notitle")
+  end
+  if #parts == 0 then check.raise "curves: expected at least one curve" end
+  self:add("plot " .. table.concat(parts, ", "))
+  return self
+end
+
+local function classes_of(class)
+  local seen, list = {}, {}
+  for _, c in ipairs(class) do
+    if not seen[c] then
+      seen[c] = true
+      list[#list + 1] = c
+    end
+  end
+  table.sort(list)
+  return list
+end
+
+--- Points (x, y), coloured by class with a legend beside the plot. class: numbers; names[class]: what the legend
+--- says (the number itself when left out).
+---@return Figure
+function plot.scatter(options)
+  options = check.options("scatter", options, names_with("x", "y", "class", "names", "legend"))
+  local x, y = numbers("scatter", "x", options.x), numbers("scatter", "y", options.y)
+  if #x ~= #y then check.raise("scatter: x has %d numbers, y has %d", #x, #y) end
+  local class = options.class and numbers("scatter", "class", options.class)
+  if class and #class ~= #x then check.raise("scatter: x has %d numbers, class has %d", #x, #class) end
+  local self, points, entries = figure(options, 900, 760), {}, {}
+  self:axes(options)
+  local size = #x > 3000 and 0.35 or #x > 500 and 0.5 or 0.8
+  for i, c in ipairs(class and classes_of(class) or {false}) do
+    local rows = {}
+    for k = 1, #x do
+      if not c or class[k] == c then rows[#rows + 1] = number(x[k]) .. " " .. number(y[k]) end
+    end
+    local color = COLORS[(i - 1) % #COLORS + 1]
+    points[i] = ("%s using 1:2 with points pt 7 ps %g lc rgb '%s' notitle"):format(self:block(rows), size, color)
+    if c then
+      entries[i] = ("keyentry with points pt 7 ps 1.4 lc rgb '%s' title %s"):format(color,
+        quote((options.names or {})[c] or ("%g"):format(c)))
+    end
+  end
+  if class then self:add("set key outside right top reverse Left %s", options.legend and "title " .. quote(options.legend) or "")
+  else self:add("unset key") end
+  self:add("plot " .. table.concat(points, ", ") .. (#entries > 0 and ", " or "") .. table.concat(entries, ", "))
+  return self
+end
+
+--- Counts of finite values in `bins` equal bins between low and high: centres, counts.
+local function count(values, bins, low, high)
+  local counts, centers, width = {}, {}, (high - low) / bins
+  for i = 1, bins do counts[i], centers[i] = 0, low + (i - 0.5) * width end
+  for _, v in ipairs(values) do
+    if v >= low and v <= high then
+      local i = math.min(math.floor((v - low) / width) + 1, bins)
+      counts[i] = counts[i] + 1
+    end
+  end
+  return centers, counts, width
+end
+
+local function range_of(values)
+  local low, high = math.huge, -math.huge
+  for _, v in ipairs(values) do
+    if v == v and math.abs(v) < math.huge then low, high = math.min(low, v), math.max(high, v) end
+  end
+  if low > high then low, high = 0, 1 end
+  if low == high then low, high = low - 0.5, high + 0.5 end
+  return low, high
+end
+
+--- Histogram of the numbers in front; bins (50); xrange: from its minimum to its maximum when left out.
+---@return Figure
+function plot.histogram(options)
+  options = check.options("histogram", options, names_with("bins", "color"), 1)
+  local values = numbers("histogram", "values", options[1])
+  local bins = check.integer("histogram", "bins", options.bins or 50, 1)
+  local self = figure(options, 640, 440)
+  local low, high = range_of(values)
+  if options.xrange then low, high = options.xrange[1], options.xrange[2] end
+  local centers, counts, width = count(values, bins, low, high)
+  self:axes(options)
+  self:add("unset key")
+  if not options.yrange then self:add("set yrange [0:*]") end
+  self:add("set style fill solid 0.85 noborder")
+  self:add("plot %s using 1:2:(%s) with boxes lc rgb '%s' notitle", self:block(lines_of(centers, counts)),
+    number(width), COLORS[options.color or 1])
+  return self
+end
+
+--- An image with axes, one pixel of the picture for each of its own, the first row on top. x: (H, W) or (H, W, 1),
+--- values from 0 to 1 (u8: to 255). xticks, yticks: labels at equal distances, centred in their parts of the axis.
+--- map: "gray", "viridis" or "gnuplot2"; colorlabel: what the colours mean.
+---@return Figure
+function plot.heatmap(options)
+  options = check.options("heatmap", options, names_with("map", "xticks", "yticks", "colorlabel"), 1)
+  local x = check.tensor("heatmap", "1", options[1])
+  if x.rank ~= 2 and not (x.rank == 3 and x:size(3) == 1) then
+    check.fail("heatmap", "1", "an image (H, W) or (H, W, 1)", x)
+  end
+  local h, w = x:size(1), x:size(2)
+  local left, right, top, bottom = 90, options.colorlabel and 130 or 110, options.title and 56 or 24, 90
+  local self = figure({}, w + left + right, h + top + bottom)
+  local width, height = self.width, self.height
+  local function margin(side, at, of) self:add("set %smargin at screen %.9g", side, at / of) end
+  margin("l", left, width)
+  margin("r", left + w, width)
+  margin("b", bottom, height)
+  margin("t", bottom + h, height)
+  self:axes(options)
+  self:add("set xrange [-0.5:%d.5]", w - 1)
+  self:add("set yrange [%d.5:-0.5]", h - 1)
+  for _, axis in ipairs{"x", "y"} do
+    local labels, size, places = options[axis .. "ticks"], axis == "x" and w or h, {}
+    for i, label in ipairs(labels or {}) do
+      places[i] = ("%s %.9g"):format(quote(label), (i - 0.5) * size / #labels - 0.5)
+    end
+    if labels then self:add("set %stics out nomirror scale 0.4 %s (%s) font ',9'", axis, axis == "x" and "rotate" or "",
+      table.concat(places, ", ")) end
+  end
+  self:add("unset key")
+  self:add("set tics front")
+  local last = x.dtype == "u8" and 255 or 1
+  self:add("set cbrange [0:%d]", last)
+  local colors, steps = require "marea.image".colors(options.map or "gray"), {}
+  for i, c in ipairs(colors) do steps[i] = ("%d %.4f %.4f %.4f"):format(i - 1, c[1], c[2], c[3]) end
+  self:add("set palette defined (%s)", table.concat(steps, ", "))
+  if options.colorlabel then self:add("set cblabel %s", quote(options.colorlabel)) end
+  local rows, values = {}, core.no_grad(function() return x:detach():reshape(h, w):totable() end)
+  for i = 1, h do
+    for k = 1, w do values[i][k] = ("%.4g"):format(values[i][k]) end
+    rows[i] = table.concat(values[i], " ")
+  end
+  self:add("plot %s matrix with image notitle", self:block(rows))
+  return self
+end
+
+--- Figures side by side, row by row, in one picture.
+---@return Figure
+function plot.panels(options)
+  options = check.options("panels", options, {"columns", "title"}, math.maxinteger)
+  if #options == 0 then check.raise "panels: expected at least one figure" end
+  local columns = check.integer("panels", "columns", options.columns or math.ceil(math.sqrt(#options)), 1)
+  local rows = (#options + columns - 1) // columns
+  local self = figure({}, options[1].width * columns, options[1].height * rows + (options.title and 40 or 0))
+  self:add("set multiplot layout %d,%d %s", rows, columns,
+    options.title and ("title %s font ',15'"):format(quote(options.title)) or "")
+  for _, panel in ipairs(options) do
+    local renamed = {}
+    for i, block in ipairs(panel.data) do renamed[i] = self:block(block) end
+    self:add("reset")
+    self:add("@style@")
+    for _, command in ipairs(panel.commands) do
+      self.commands[#self.commands + 1] = command:gsub("@(%d+)@", function(i) return renamed[tonumber(i)] end)
+    end
+  end
+  self:add("unset multiplot")
+  return self
+end
+
+-- ---- files ----
+
+local STYLE = "set border 3 lc rgb '#444444'\nset tics nomirror\nset grid lc rgb '#dddddd' lt 1 lw 0.5\n"
+  .. "set datafile missing 'NaN'\nset encoding utf8"
+
+--- gnuplot's script for a picture at `path`.
+---@return string
+function Figure:script(path)
+  local lines = {
+    ("set terminal pngcairo noenhanced size %d,%d background 'white' font 'DejaVu Sans,11'"):format(self.width,
+      self.height),
+    "set output " .. quote(path),
+    STYLE,
+  }
+  for i, rows in ipairs(self.data) do
+    lines[#lines + 1] = ("$D%d << EOD\n%s\nEOD"):format(i, #rows > 0 and table.concat(rows, "\n") or "NaN NaN")
+  end
+  for _, command in ipairs(self.commands) do
+    lines[#lines + 1] = command:gsub("@(%d+)@", "$D%1"):gsub("^@style@$", (STYLE:gsub("%%", "%%%%")))
+  end
+  lines[#lines + 1] = "set output"
+  return table.concat(lines, "\n") .. "\n"
+end
+
+local function shell_quote(text) return "'" .. text:gsub("'", "'\\''") .. "'" end
+
+--- Makes the PNG. When gnuplot is missing or refuses, its script stays at `path`.gp.
+---@param path string
+---@return boolean|nil ok, string|nil message
+function Figure:save(path)
+  local script = path .. ".gp"
+  local file, message = io.open(script, "w")
+  if not file then return nil, message end
+  file:write(self:script(path))
+  file:close()
+  local run = io.popen("gnuplot " .. shell_quote(script) .. " 2>&1", "r")
+  local said = run:read "a"
+  local ok, _, code = run:close()
+  if ok then return os.remove(script) end
+  if code == 127 then
+    return nil, ("gnuplot is not installed; %s makes the picture: gnuplot %s"):format(script, script)
+  end
+  return nil, ("gnuplot: %s (its script is %s)"):format((said:gsub("%s+", " ")), script)
+end
+
+return check.strict(plot, "plot")

@@ -1,0 +1,189 @@
+-- SPDX-License-Identifier: MIT
+-- Messages: the script's line, the layer, the function, the argument, what was expected and what came.
+local core = require "marea.core"
+local ops = core.ops
+
+local function message_of(f, ...)
+  local ok, message = pcall(f, ...)
+  assert.is_false(ok, "no error")
+  assert.is_string(message)
+  return message
+end
+
+--- The message must be `text`, after "FILE:LINE: ".
+local function says(text, f, ...)
+  local message = message_of(f, ...)
+  assert.are.equal(text, (message:gsub("^[^:]*errors_spec%.lua:%d+: ", "", 1)))
+end
+
+local x = core.tensor{{1, 2, 3}, {4, 5, 6}}
+local image, kernel = ops.full({1, 8, 8, 1}, 0), ops.full({3, 3, 1, 2}, 0)
+
+describe("an argument that is wrong", function()
+  it("is named, with what was expected and what came", function()
+    says("conv2d: argument 'weight': expected a tensor, got nothing", function() return ops.conv2d(x) end)
+    says("conv2d: argument 'weight': expected a tensor, got string 'w'", function() return ops.conv2d(x, "w") end)
+    says("add: argument 'b': expected a tensor or a number, got true", function() return x + true end)
+    says("add: argument 'b': expected a tensor or a number, got a list of 2", function() return x + {1, 2} end)
+    says("add_: argument 'a': expected a tensor, got 1", function() return x.add_(1, x) end)
+    says("conv2d: argument 'stride': expected a positive integer or {h, w}, got string 'x'",
+      function() return ops.conv2d(image, kernel, {stride = "x"}) end)
+    says("conv2d: argument 'stride': expected a positive integer or {h, w}, got a list of 3",
+      function() return ops.conv2d(image, kernel, {stride = {1, 2, 3}}) end)
+    says("conv2d: argument 'stride': expected a positive integer or {h, w}, got a list with 1.5 at 2",
+      function() return ops.conv2d(image, kernel, {stride = {1, 1.5}}) end)
+    says("conv2d: argument 'padding': expected an integer, {h, w}, {top, bottom, left, right}, 'same' or 'valid', "
+      .. "got string 'full'", function() return ops.conv2d(image, kernel, {padding = "full"}) end)
+    says("sum: argument 'keepdim': expected true or false, got 1", function() return x:sum(1, 1) end)
+    says("cast: argument 'dtype': expected one of 'f32', 'f64', 'i64', 'u8', got string 'float'",
+      function() return x:cast "float" end)
+    says("full: argument 'shape': expected a list of at most 8 integers, got nothing", function() return ops.full() end)
+    says("select: argument 'dim': expected a dimension (1 is the first, -1 the last), got 0",
+      function() return x:select(0, 1) end)
+    assert.is_truthy(message_of(function() return ops.mse(x, x, "men") end):find("expected one of 'mean', 'sum'", 1, true))
+  end)
+
+  it("may not be a numeric string, a fraction, NaN or out of range where an integer is asked for", function()
+    for _, bad in ipairs{"3", 1.5, 0 / 0, 2.0 ^ 63, -1 / 0} do
+      assert.is_truthy(message_of(function() return x:select(1, bad) end):find("select: argument 'index': expected an index",
+        1, true))
+    end
+    assert.are.same({4, 5, 6}, x:select(1, 2.0):totable())
+  end)
+
+  it("is found out by name, with a guess at what was meant", function()
+    says("conv2d: unknown argument 'strid'; did you mean 'stride'?", function() return ops.conv2d(image, kernel, {strid = 2}) end)
+    says("conv2d: unknown argument 'dialtion'; did you mean 'dilation'?",
+      function() return ops.conv2d(image, kernel, {dialtion = 2}) end)
+    says("conv2d: unknown argument 'qqq'", function() return ops.conv2d(image, kernel, {qqq = 2}) end)
+    says("conv2d: argument 'bias' is a tensor; give it by position, before the table",
+      function() return ops.conv2d(image, kernel, {bias = x}) end)
+    says("sum: argument 'dims' is given twice", function() return x:sum({1}, {dims = 2}) end)
+    says("conv2d: arguments by name come last", function() return ops.conv2d(image, kernel, {stride = 1}, 2) end)
+    says("relu: too many arguments: expected at most 1, got 2", function() return x:relu(1) end)
+    says("tensor: unknown argument 'dtyp'; did you mean 'dtype'?", core.tensor, {1}, {dtyp = "f32"})
+    says("a tensor has no field or method 'shap'; did you mean 'shape'?", function() return x.shap end)
+    says("a tensor has no field or method 'reshapee'; did you mean 'reshape'?", function() return x:reshapee(3) end)
+  end)
+
+  it("that is long is shortened", function()
+    local long = ("x"):rep(100000)
+    assert.is_true(#message_of(ops.conv2d, image, kernel, {[long] = 1}) < 300)
+    assert.is_true(#message_of(ops.conv2d, image, long) < 300)
+    assert.is_true(#message_of(function() return x[long] end) < 300)
+  end)
+
+  it("never reaches a format", function()
+    assert.is_truthy(message_of(ops.conv2d, image, "%s%n"):find("string '%s%n'", 1, true))
+  end)
+end)
+
+describe("a table that is no tensor", function()
+  it("is refused with the path to the item", function()
+    says("tensor: item [2]: expected a list of 2 as the first one, got a list of 1", core.tensor, {{1, 2}, {3}})
+    says("tensor: item [2][1]: expected a number, got string 'x'", core.tensor, {{1, 2}, {"x", 3}})
+    says("tensor: item [2]: expected a table, got 3", core.tensor, {{1, 2}, 3})
+    says("tensor: item [1]: expected a number, got tensor f32 (2, 3) (stack makes one tensor of a list of tensors)",
+      core.tensor, {x})
+    says("tensor: item [3]: expected an integer from 0 to 255, got 256", core.tensor, {0, 255, 256}, {dtype = "u8"})
+    local endless = {}
+    endless[1] = endless
+    says("tensor: the table is nested deeper than the 8 dimensions of a tensor", core.tensor, endless)
+  end)
+end)
+
+describe("an index that is wrong", function()
+  it("is explained", function()
+    says("index 0: the first element is 1", function() return x[0] end)
+    says("index 0: the first element is 1", function() return x[{1, 0}] end)
+    says("index 0: the first element is 1", function() return x["0:1"] end)
+    says("index 3 is out of range for dimension 1 of tensor f32 (2, 3)", function() return x[3] end)
+    says("index -4 is out of range for dimension 2 of tensor f32 (2, 3)", function() return x[{1, -4}] end)
+    says("index: too many positions for tensor f32 (2, 3)", function() return x[{1, 1, 1}] end)
+    says("index '1:2:'" .. ": expected positions and ranges such as '2:5, :, -1'", function() return x["1:2:"] end)
+    says("index '1,'" .. ": expected positions and ranges such as '2:5, :, -1'", function() return x["1,"] end)
+    says("index: expected an integer, a list such as {2, 5} or a string such as '2:5, :', got 1.5",
+      function() return x[1.5] end)
+  end)
+
+  it("is not written to", function()
+    says("t[...] = v: argument 'v': expected a number or a tensor, got a list of 3", function() x[1] = {1, 2, 3} end)
+    says("t[...] = v: tensor f32 (2) does not fit into the part of tensor f32 (2, 3)",
+      function() x[1] = core.tensor{1, 2} end)
+    says("copy_: tensor f32 (3, 2) does not fit into tensor f32 (2, 3)", function() x:copy_(x:transpose(1, 2)) end)
+    says("a tensor's field 'requires_grad' is read only; call t:requires_grad_()", function() x.requires_grad = true end)
+    says("fill_: argument 'value': expected an integer, got 1.5",
+      function() core.tensor({1}, {dtype = "i64"}):fill_(1.5) end)
+  end)
+end)
+
+describe("the place in a message", function()
+  it("is the innermost line that is not the library's", function()
+    local chunk = assert(load([[
+      local f, x = ...
+      return function()
+        return f(x)
+      end]], "=a_script"))
+    assert.are.equal("a_script:3: conv2d: argument 'weight': expected a tensor, got nothing",
+      message_of(chunk(ops.conv2d, x)))
+  end)
+
+  it("skips frames of registered libraries", function()
+    core.library "@/somewhere/library/"
+    local inside = assert(load("local f, x = ... return function() local y = f(x) return y end",
+      "@/somewhere/library/layer.lua"))(ops.conv2d, x)
+    local script = assert(load("local f = ...\nlocal y = f()\nreturn y", "=a_script"))
+    assert.is_truthy(message_of(script, inside):find "^a_script:2: conv2d")
+  end)
+end)
+
+describe("the layer in a message", function()
+  local Layer = {__module = true, __name = "Layer"}
+  Layer.__index = Layer
+  function Layer:__call(t)
+    local y = self.op and self.op(t) or t
+    for _, layer in ipairs(self.layers or {}) do y = layer(y) end
+    if self.last then y = self.last(y) end
+    return y
+  end
+  local function layer(fields) return setmetatable(fields, Layer) end
+  local function broken() return layer{op = function(t) return ops.conv2d(t) end} end
+
+  it("is its path from the outermost module", function()
+    local model = layer{last = layer{layers = {layer{}, layer{last = broken()}}}}
+    assert.is_truthy(message_of(model, x):find("got nothing (layer 'last.layers.2.last')", 1, true))
+  end)
+
+  it("is its class when it is alone, and missing outside of modules", function()
+    assert.is_truthy(message_of(broken(), x):find("(layer 'Layer')", 1, true))
+    assert.is_nil(message_of(ops.conv2d, x):find("layer", 1, true))
+  end)
+end)
+
+describe("a file", function()
+  local path
+
+  before_each(function() path = os.tmpname() end)
+  after_each(function() os.remove(path) end)
+
+  it("keeps tensors and texts", function()
+    local i = core.tensor({1, -2}, {dtype = "i64"})
+    assert.is_true(core.save(path, {["enc.weight"] = x, index = i}, {epoch = "3", empty = ""}))
+    local tensors, texts = core.load(path)
+    assert.are.same(x:totable(), tensors["enc.weight"]:totable())
+    assert.are.same({1, -2}, tensors.index:totable())
+    assert.are.equal("i64", tensors.index.dtype)
+    assert.are.same({epoch = "3", empty = ""}, texts)
+  end)
+
+  it("that is missing gives nil and a message; misuse raises", function()
+    local value, message = core.load(path .. ".missing")
+    assert.is_nil(value)
+    assert.is_truthy(message:find(path .. ".missing", 1, true))
+    assert.is_nil((core.save("/nowhere/at/all", {a = x})))
+    says("load: argument 'path': expected a string, got 3", core.load, 3)
+    says("save: argument 'w': expected a tensor, got string 'v'", core.save, path, {w = "v"})
+    says("save: argument 'tensors': expected names as keys, got 1", core.save, path, {x})
+    says("save: argument 'path': a zero byte is not allowed here", core.save, "a\0b", {})
+  end)
+end)

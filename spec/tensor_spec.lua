@@ -1,0 +1,219 @@
+-- SPDX-License-Identifier: MIT
+-- Tensors as a script sees them: making and reading them, indices, fields, operators of Lua, numbers beside tensors.
+local core = require "marea.core"
+local ops = core.ops
+
+local function matrix() return core.tensor{{1, 2, 3}, {4, 5, 6}} end
+
+describe("tensor", function()
+  it("makes nested tables into f32, or the dtype that is asked for, and back", function()
+    for _, dtype in ipairs{"f32", "f64", "i64", "u8"} do
+      local t = core.tensor({{1, 2}, {3, 4}, {5, 6}}, {dtype = dtype})
+      assert.are.equal(dtype, t.dtype)
+      assert.are.same({3, 2}, t.shape)
+      assert.are.same({{1, 2}, {3, 4}, {5, 6}}, t:totable())
+    end
+    assert.are.equal("f32", matrix().dtype)
+  end)
+
+  it("takes a number, empty tables and another tensor", function()
+    assert.are.equal(0, core.tensor(2.5).rank)
+    assert.are.equal(2.5, core.tensor(2.5):item())
+    assert.are.same({0}, core.tensor{}.shape)
+    assert.are.same({2, 0}, core.tensor{{}, {}}.shape)
+    local t = matrix()
+    local copy = core.tensor(t, {dtype = "f64"})
+    assert.is_false(copy:shares(t))
+    assert.are.same(t:totable(), copy:totable())
+  end)
+
+  it("keeps whole numbers of integer dtypes whole", function()
+    local big = core.tensor({math.maxinteger, math.mininteger, 3.0}, {dtype = "i64"})
+    assert.are.same({math.maxinteger, math.mininteger, 3}, big:totable())
+    assert.are.equal("integer", math.type(big[3]))
+    assert.are.equal("float", math.type(matrix()[{1, 1}]))
+  end)
+
+  it("reads tables raw", function()
+    local hostile = setmetatable({1, 2}, {__index = error, __len = error, __pairs = error})
+    assert.are.same({1, 2}, core.tensor(hostile):totable())
+  end)
+
+  it("has fields", function()
+    local t = matrix()
+    assert.are.equal(2, t.rank)
+    assert.are.equal(2, #t)
+    assert.is_false(t.requires_grad)
+    assert.is_true(t.is_leaf)
+    assert.is_nil(t.grad)
+    assert.are.equal(3, t:size(2))
+    assert.are.equal(3, t:size(-1))
+    assert.are.same({2, 3}, {t:size()})
+    assert.are.equal(6, t:numel())
+    assert.is_true(t:is_contiguous())
+    assert.is_false(t:transpose(1, 2):is_contiguous())
+  end)
+
+  it("cannot be taken apart", function()
+    assert.is_false(getmetatable(matrix()))
+    assert.has_error(function() setmetatable(matrix(), {}) end)
+  end)
+end)
+
+describe("an index", function()
+  it("that is full reads a number, a partial one a view", function()
+    local t = matrix()
+    assert.are.equal(6, t[{2, 3}])
+    assert.are.equal(6, t[{-1, -1}])
+    assert.are.equal(6, t[2][3])
+    assert.are.same({4, 5, 6}, t[-1]:totable())
+    assert.are.same({4, 5, 6}, t[2.0]:totable())
+    assert.is_true(t[1]:shares(t))
+  end)
+
+  it("may be a string of ranges with inclusive ends", function()
+    local t = ops.arange(1, 24):reshape(4, 6)
+    assert.are.same({{8, 9}, {14, 15}}, t["2:3, 2:3"]:totable())
+    assert.are.same({2, 8, 14, 20}, t[":, 2"]:totable())
+    assert.are.same({{1, 3, 5}, {19, 21, 23}}, t["::3, :5:2"]:totable())
+    assert.are.same({{23, 24}}, t["-1:, -2:"]:totable())
+    assert.are.same({4, 6}, t[":"].shape)
+    assert.are.equal(12, t["2, -1"])
+    assert.are.same({0, 6}, t["3:2"].shape)
+  end)
+
+  it("lets gradients through", function()
+    local t = core.tensor({1, 2, 3, 4}, {requires_grad = true})
+    local y = t["2:3"]:mul(10):sum() + t["1:1"]:sum()
+    y:backward()
+    assert.are.same({1, 10, 10, 0}, (t.grad or error "no gradient"):totable())
+  end)
+
+  it("writes in place", function()
+    local t = matrix()
+    t[{1, 1}] = 7
+    t[2] = core.tensor{8, 9, 10}
+    t[":, 2"] = -1
+    assert.are.same({{7, -1, 3}, {8, -1, 10}}, t:totable())
+    t[":"] = 0
+    assert.are.same({{0, 0, 0}, {0, 0, 0}}, t:totable())
+    t:fill_(2):copy_(core.tensor{1, 2, 3}):mul_(2)
+    assert.are.same({{2, 4, 6}, {2, 4, 6}}, t:totable())
+    assert.are.equal(0, t:zero_():sum():item())
+  end)
+
+  it("writes to a tensor with gradients only inside no_grad", function()
+    local t = core.tensor({1, 2}, {requires_grad = true})
+    assert.has_error(function() t[1] = 5 end)
+    core.no_grad(function() t[1] = 5 end)
+    assert.are.equal(5, t[1])
+    assert.is_true(t.requires_grad)
+  end)
+end)
+
+describe("an operator of Lua", function()
+  it("works elementwise with broadcasting", function()
+    local t = core.tensor{1, 2, 4}
+    assert.are.same({2, 4, 8}, (t + t):totable())
+    assert.are.same({{0, 1, 3}, {-1, 0, 2}}, (t - core.tensor{{1}, {2}}):totable())
+    assert.are.same({-1, -2, -4}, (-t):totable())
+    assert.are.same({2, 4, 16}, (2 ^ t):totable())
+    assert.are.same({1, 0.5, 0.25}, (1 / t):totable())
+  end)
+
+  it("gives a number the dtype of the tensor beside it", function()
+    local function dtype(name, number) return (core.tensor({1, 2}, {dtype = name}) + number).dtype end
+    assert.are.equal("f32", dtype("f32", 1e300))
+    assert.are.equal("f64", dtype("f64", 0.1))
+    assert.are.equal("i64", dtype("i64", 2))
+    assert.are.equal("i64", dtype("i64", 2.0))
+    assert.are.equal("f32", dtype("i64", 2.5))
+    assert.are.equal("u8", dtype("u8", 200))
+    assert.are.equal("f32", dtype("u8", 300))
+    assert.are.equal(0.1 + 1, (core.tensor({1}, {dtype = "f64"}) + 0.1)[1])
+    local condition = core.tensor({1, 0}, {dtype = "u8"})
+    assert.are.equal("f32", ops.where(condition, 1, 0).dtype)
+  end)
+
+  it("never compares tensors with ==", function()
+    assert.are_not.equal(core.tensor{1}, core.tensor{1})
+    assert.are.same({1, 0}, core.tensor{1, 2}:eq(1):totable())
+  end)
+end)
+
+describe("arguments", function()
+  it("come by position, by name, or mixed", function()
+    local t = ops.arange(1, 6):reshape{2, 3}
+    local expected = {{6}, {15}}
+    assert.are.same(expected, t:sum({2}, true):totable())
+    assert.are.same(expected, t:sum(2, true):totable())
+    assert.are.same(expected, t:sum{2, keepdim = true}:totable())
+    assert.are.same(expected, t:sum{dims = -1, keepdim = true}:totable())
+    assert.are.same(expected, ops.sum(t, nil, {dims = 2, keepdim = true}):totable())
+    assert.are.same({2, 3}, ops.full({2, 3}, 1).shape)
+    assert.are.same({}, ops.full({}, 1).shape)
+    assert.are.same({3, 2}, t:reshape(3, -1).shape)
+    assert.are.same({3, 2}, t:permute(2, 1).shape)
+  end)
+
+  it("that are lists of tensors may be one table or several arguments", function()
+    local t = matrix()
+    assert.are.same({4, 3}, ops.concat{t, t}.shape)
+    assert.are.same({2, 6}, ops.concat{t, t, dim = 2}.shape)
+    assert.are.same({2, 6}, ops.concat({t, t}, 2).shape)
+    assert.are.same({2, 6}, t:concat(t, {dim = 2}).shape)
+    local many = {}
+    for i = 1, 1000 do many[i] = t end
+    assert.are.same({2000, 3}, ops.concat(many).shape)
+  end)
+
+  it("give several results", function()
+    local a, b, c = ops.arange(1, 5):split(2)
+    assert.are.same({{1, 2}, {3, 4}, {5}}, {a:totable(), b:totable(), c:totable()})
+  end)
+end)
+
+describe("op_info", function()
+  it("describes every operator", function()
+    for _, name in ipairs(core.op_names()) do
+      local info = core.op_info(name)
+      assert.are.equal(name, info.name)
+      assert.is_function(core.ops[name])
+      assert.is_true(#info.doc > 0, name)
+      for _, attr in ipairs(info.attrs) do
+        assert.is_string(attr.kind)
+        assert.is_boolean(attr.required)
+        if attr.kind == "enum" then assert.is_true(#attr.choices > 1) end
+      end
+    end
+    assert.are.equal("relu", core.op_info "relu".name)
+    assert.has_error(function() core.op_info "rellu" end)
+  end)
+end)
+
+describe("tostring", function()
+  it("shows a scalar as a number", function()
+    assert.are.equal("2.5", tostring(core.tensor(2.5)))
+    assert.are.equal("7", tostring(core.tensor(7, {dtype = "i64"})))
+  end)
+
+  it("shows dtype, shape, statistics and every element of a small tensor", function()
+    assert.are.equal("tensor f32 (2, 3): min 1, mean 3.5, max 6\n  1  2  3\n  4  5  6", tostring(matrix()))
+    assert.are.equal("tensor u8 (2): min 3, mean 100, max 197\n    3  197", tostring(core.tensor({3, 197}, {dtype = "u8"})))
+    assert.are.equal("tensor f32 (0, 2), empty", tostring(core.tensor{}:reshape(0, 1):expand(0, 2)))
+  end)
+
+  it("counts NaNs and leaves them out of the rest", function()
+    local text = tostring(core.tensor{1, 0 / 0, 3})
+    assert.is_truthy(text:find("min 1, mean 2, max 3, 1 NaN", 1, true))
+  end)
+
+  it("shows corners of a large tensor in bounded time and says so", function()
+    local text = tostring(ops.full({3000, 1000}, 0.25))
+    assert.is_truthy(text:find("of the first 1000000", 1, true))
+    assert.are.equal(8, select(2, text:gsub("\n", "\n")) + 1)
+    local blocks = tostring(ops.full({9, 5, 5, 5}, 1))
+    assert.is_truthy(blocks:find("[1, 1, :, :]", 1, true))
+    assert.is_truthy(blocks:find("[9, 5, :, :]", 1, true))
+  end)
+end)
