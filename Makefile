@@ -76,11 +76,13 @@ mnist: setup ## get the full MNIST into data/mnist (local folder $$MAREA_DATA, m
 
 # ---- building ----
 
+# Kernels want all of the optimizer; under a sanitizer that would take minutes and half a gigabyte.
+KERNEL_OPT = $(if $(SANITIZE),-O1,-O3)
 # The only objects with instruction-set flags; they may contract a*b+c into one rounding.
-$(BUILD)/obj/core/kernels/isa_avx2.o: ISA = -O3 -mavx2 -mfma -ffp-contract=fast
-$(BUILD)/obj/core/kernels/isa_avx512.o: ISA = -O3 -mavx512f -mavx512dq -mavx512bw -mavx512vl -mfma -ffp-contract=fast \
+$(BUILD)/obj/core/kernels/isa_avx2.o: ISA = $(KERNEL_OPT) -mavx2 -mfma -ffp-contract=fast
+$(BUILD)/obj/core/kernels/isa_avx512.o: ISA = $(KERNEL_OPT) -mavx512f -mavx512dq -mavx512bw -mavx512vl -mfma -ffp-contract=fast \
                                              -mprefer-vector-width=512
-$(BUILD)/obj/core/kernels/isa_generic.o $(BUILD)/obj/core/kernels/isa_generic_f64.o: ISA = -O3
+$(BUILD)/obj/core/kernels/isa_generic.o $(BUILD)/obj/core/kernels/isa_generic_f64.o: ISA = $(KERNEL_OPT)
 $(BUILD)/obj/bindings/%.o: private INCLUDE = $(LUA_CFLAGS) -DMAREA_LUADIR='"$(LUADIR)"' -DMAREA_CMODDIR='"$(CMODDIR)"'
 
 $(BUILD)/obj/%.o: %.c

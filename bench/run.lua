@@ -69,8 +69,8 @@ for threads = 1, 2 do
   for _, c in ipairs(contestants) do
     if c.threads == threads then
       local ratio = best and ("%.2f"):format(best.median / c.median) or "-"
-      print(("%-34s %8d %10.1f %10.1f %9s %10.0f"):format(c.version .. (c.layout and c.layout:gsub("^ %-%-", ", ") or ""),
-        threads, c.median, c.ms[1], ratio, c.peak))
+      local name = c.version .. (c.layout or ""):gsub("^ %-%-", ", ")
+      print(("%-34s %8d %10.1f %10.1f %9s %10.0f"):format(name, threads, c.median, c.ms[1], ratio, c.peak))
       table.insert(lines, ('{"name": "%s", "version": "%s", "options": "%s", "threads": %d, "median_ms": %.3f, ' ..
         '"fastest_ms": %.3f, "peak_mib": %.1f}'):format(c.name, c.version, c.layout or "", threads, c.median, c.ms[1],
         c.peak))

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT
-** args.c: reads the arguments of a call by what the operator says about itself. The inputs come first, then the
-** attributes, by position or by name in a last table. A table with an array part stands for an attribute that
-** is a list, and may carry names too: normal{2, 3, std = 0.1}. Tables are read raw: no metamethod runs here.
+** args.c: reads the arguments of a call by what the operator says about itself. The inputs come first, then
+** the attributes, by position or by name in a last table. A table with an array part stands for an
+** attribute that is a list, and may carry names too: normal{2, 3, std = 0.1}. Tables are read raw: no
+** metamethod runs here.
 **
 ** Values are checked for kind and range of the type; what they mean is checked by the operator.
 */
@@ -53,7 +54,8 @@ void bind_read_options (lua_State *L, bind_state *S, int idx, const char *functi
     bind_guess guess = {.word = lua_tostring(L, -2)};
     if (read(L, S, guess.word, lua_gettop(L), ud)) continue;
     for (int i = 0; known[i]; i++) bind_offer(&guess, known[i]);
-    bind_raise(L, S, "%s: unknown argument '%s'%s", function, bind_shorten(L, guess.word), bind_did_you_mean(L, &guess));
+    bind_raise(L, S, "%s: unknown argument '%s'%s", function, bind_shorten(L, guess.word),
+               bind_did_you_mean(L, &guess));
   }
 }
 
@@ -203,7 +205,8 @@ static void read_names (lua_State *L, bind_state *S, bind_call *c, int idx, bool
   for (lua_pushnil(L); lua_next(L, idx); lua_pop(L, 1)) {
     if (list && lua_isinteger(L, -2)) continue;
     if (lua_type(L, -2) != LUA_TSTRING)
-      bind_raise(L, S, "%s: expected arguments by name, got the key %s", name_of(L, c), bind_describe(L, S, -2));
+      bind_raise(L, S, "%s: expected arguments by name, got the key %s", name_of(L, c),
+                 bind_describe(L, S, -2));
     const char *key = lua_tostring(L, -2);
     int k = 0;
     while (k < c->n_attr && strcmp(c->specs[k].name, key) != 0) k++;
@@ -214,7 +217,8 @@ static void read_names (lua_State *L, bind_state *S, bind_call *c, int idx, bool
 
 static bool has_names (lua_State *L, int idx) {
   bool found = false;
-  for (lua_pushnil(L); !found && lua_next(L, idx); lua_pop(L, found ? 2 : 1)) found = lua_type(L, -2) == LUA_TSTRING;
+  for (lua_pushnil(L); !found && lua_next(L, idx); lua_pop(L, found ? 2 : 1))
+    found = lua_type(L, -2) == LUA_TSTRING;
   return found;
 }
 
@@ -274,8 +278,8 @@ static void make_room_for (lua_State *L, bind_call *c, size_t n) {
   c->in = n <= BIND_FEW ? c->few : lua_newuserdatauv(L, n * sizeof *c->in, 0);
 }
 
-/* A list of tensors: concat({a, b}, 1), concat{a, b, dim = 1} or concat(a, b, {dim = 1}). Returns the index of
-   the next argument; a list that carries names counts as such. */
+/* A list of tensors: concat({a, b}, 1), concat{a, b, dim = 1} or concat(a, b, {dim = 1}). Returns the
+   index of the next argument; a list that carries names counts as such. */
 static int read_list (lua_State *L, bind_state *S, bind_call *c, int n) {
   const char *op = marea_op_name(c->op), *name = c->inputs[0].name;
   int spread = 0;

@@ -128,9 +128,11 @@ int bind_raise_argument (lua_State *L, bind_state *S, const char *function, cons
                          const char *expected, int idx);
 /* Has a hook like that of lua5.4 on Ctrl-C been set, which raises as soon as we return? Debuggers' differ. */
 bool bind_interrupt_pending (lua_State *L);
-int bind_raise_released (lua_State *L, bind_state *S, const char *function, const char *name, const bind_box *b);
+int bind_raise_released (lua_State *L, bind_state *S, const char *function, const char *name,
+                         const bind_box *b);
 const char *bind_describe (lua_State *L, bind_state *S, int idx); /* pushes "string 'x'", "tensor f32 (2, 3)" */
-const char *bind_shape (lua_State *L, const marea_tensor *t);     /* pushes "f32 (2, 3)" */
+typedef struct bind_text { char s[200]; } bind_text; /* room for a dtype and the largest sizes there are */
+bind_text bind_shape (const marea_tensor *t);             /* "f32 (2, 3)" */
 
 /* Keeps the candidate that is nearest to `word`: start with *best = NULL, then offer each. */
 typedef struct bind_guess { const char *word, *best; int distance; } bind_guess;
@@ -158,7 +160,8 @@ typedef struct bind_call {
 void bind_read_call (lua_State *L, bind_state *S, const marea_op *op, bool in_place, int n, bind_call *c);
 /* An integral number within int64 at idx? Strings, NaN and fractions are none. */
 bool bind_to_integer (lua_State *L, int idx, int64_t *value);
-/* A table of options: calls read(L, S, key, value index, ud) for every key; it returns false for unknown ones. */
+/* A table of options: calls read(L, S, key, value index, ud) for every key; it returns false for unknown
+   ones. */
 typedef bool (*bind_option_fn) (lua_State *L, bind_state *S, const char *key, int value, void *ud);
 void bind_read_options (lua_State *L, bind_state *S, int idx, const char *function, const char *const *known,
                         bind_option_fn read, void *ud);
@@ -175,7 +178,8 @@ int bind_op_names (lua_State *L);
 int bind_op_info (lua_State *L);
 /* A tensor of rank 0 for the number at idx, in `dtype`. */
 marea_status bind_number (lua_State *L, marea_context *ctx, int idx, marea_dtype dtype, marea_tensor **out);
-/* out := op(in) with `attrs`, for operators of one result; the caller owns it. Neither raises nor collects. */
+/* out := op(in) with `attrs`, for operators of one result; the caller owns it. Neither raises nor
+   collects. */
 marea_status bind_apply (marea_context *ctx, const marea_op *op, marea_tensor *in, const marea_attr *attrs,
                          marea_tensor **out);
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
-** box.c: the userdata that holds a tensor. It is made empty, then filled, so that no tensor is ever without an
-** owner; it knows the line that made it and how it ended, so that late use can say both.
+** box.c: the userdata that holds a tensor. It is made empty, then filled, so that no tensor is ever without
+** an owner; it knows the line that made it and how it ended, so that late use can say both.
 */
 #include "bind.h"
 

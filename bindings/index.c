@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
-** index.c: t[i], t[{i, j}] and t['2:5, :, -1'], read and written. A full index reads a number, a partial one
-** makes a view that gradients flow through. Positions are 1-based, negative ones count from the end.
+** index.c: t[i], t[{i, j}] and t['2:5, :, -1'], read and written. A full index reads a number, a partial
+** one makes a view that gradients flow through. Positions are 1-based, negative ones count from the end.
 */
 #include <ctype.h>
 #include <stdlib.h>
@@ -18,12 +18,12 @@ static void check_position (lua_State *L, bind_state *S, const marea_tensor *t, 
   if (i == 0) bind_raise(L, S, "index 0: the first element is 1");
   if (i > size || i < -size)
     bind_raise(L, S, "index %I is out of range for dimension %d of tensor %s", (LUAI_UACINT)i, dim + 1,
-               bind_shape(L, t));
+               bind_shape(t).s);
 }
 
 static void add_single (lua_State *L, bind_state *S, const marea_tensor *t, key *k, int64_t i) {
   if (k->n == marea_tensor_rank(t))
-    bind_raise(L, S, "index: too many positions for tensor %s", bind_shape(L, t));
+    bind_raise(L, S, "index: too many positions for tensor %s", bind_shape(t).s);
   check_position(L, S, t, k->n, i);
   k->part[k->n++] = (part){.single = true, .start = i > 0 ? i - 1 : i};
 }
@@ -35,7 +35,7 @@ static void read_list (lua_State *L, bind_state *S, const marea_tensor *t, key *
     int64_t position;
     lua_rawgeti(L, 2, (lua_Integer)i);
     if (!bind_to_integer(L, -1, &position))
-      bind_raise(L, S, "index: expected a list of integers, got %s at %d (ranges are written in a string, '2:5, :')",
+      bind_raise(L, S, "index: expected a list of integers, got %s at %d (a range is written '2:5')",
                  bind_describe(L, S, -1), (int)i);
     add_single(L, S, t, k, position);
     lua_pop(L, 1);
@@ -93,7 +93,7 @@ static void read_slices (lua_State *L, bind_state *S, const marea_tensor *t, con
     if (!s || (*s != ',' && *s))
       bind_raise(L, S, "index '%s': expected positions and ranges such as '2:5, :, -1'", text);
     if (k->n == marea_tensor_rank(t))
-      bind_raise(L, S, "index '%s': too many positions for tensor %s", text, bind_shape(L, t));
+      bind_raise(L, S, "index '%s': too many positions for tensor %s", text, bind_shape(t).s);
     if (start) check_position(L, S, t, k->n, p.start);
     if (stop) check_position(L, S, t, k->n, p.stop);
     if (!start) p.start = 1;
@@ -142,9 +142,11 @@ static marea_status make_view (bind_state *S, marea_tensor *t, const key *k, mar
     const part *p = &k->part[d];
     if (p->whole) continue;
     marea_attr select[] = {{.n = 1, .i = d}, {.n = 1, .i = p->start}};
-    marea_attr slice[] = {{.n = 1, .i = d}, {.n = 1, .i = p->start}, {.n = 1, .i = p->stop}, {.n = 1, .i = p->step}};
+    marea_attr slice[] = {
+        {.n = 1, .i = d}, {.n = 1, .i = p->start}, {.n = 1, .i = p->stop}, {.n = 1, .i = p->step}};
     marea_tensor *next = NULL;
-    marea_status status = bind_apply(S->ctx, p->single ? S->select : S->slice, view, p->single ? select : slice, &next);
+    const marea_op *op = p->single ? S->select : S->slice;
+    marea_status status = bind_apply(S->ctx, op, view, p->single ? select : slice, &next);
     marea_release(view);
     if (status != MAREA_OK) return status;
     view = next;
@@ -181,8 +183,10 @@ int bind_index (lua_State *L, bind_state *S, const bind_box *b) {
 
 static void check_writable (lua_State *L, bind_state *S, const marea_tensor *t, const char *function) {
   if (!marea_requires_grad(t) || !marea_recording(S->ctx)) return;
-  bind_raise(L, S, "%s: tensor %s requires a gradient, and a change in place is not recorded; do it inside no_grad, "
-             "or on t:detach()", function, bind_shape(L, t));
+  bind_raise(L, S,
+             "%s: tensor %s requires a gradient, and a change in place is not recorded; do it inside no_grad, "
+             "or on t:detach()",
+             function, bind_shape(t).s);
 }
 
 /* target[key] = source; the key NULL: all of target, the source NULL: the number at stack index `number`. */
@@ -229,8 +233,8 @@ static int assign (lua_State *L, bind_state *S, assignment *a) {
   check_writable(L, S, a->target, a->function);
   BIND_RETRY(L, S, 2, both, status, try_assign(L, S, a));
   if (a->unfit)
-    return bind_raise(L, S, "%s: tensor %s does not fit into %stensor %s", a->function, bind_shape(L, a->source),
-                      a->key ? "the part of " : "", bind_shape(L, a->target));
+    return bind_raise(L, S, "%s: tensor %s does not fit into %stensor %s", a->function, bind_shape(a->source).s,
+                      a->key ? "the part of " : "", bind_shape(a->target).s);
   if (status != MAREA_OK) return bind_raise_status(L, S, status);
   lua_settop(L, 1);
   return 1;
@@ -247,7 +251,8 @@ static int no_such_key (lua_State *L, bind_state *S) {
   const char *name = lua_type(L, 2) == LUA_TSTRING ? lua_tostring(L, 2) : "";
   if (strcmp(name, "requires_grad") == 0)
     return bind_raise(L, S, "a tensor's field 'requires_grad' is read only; call t:requires_grad_()");
-  if (strcmp(name, "grad") == 0) return bind_raise(L, S, "a tensor's field 'grad' is read only; call t:clear_grad()");
+  if (strcmp(name, "grad") == 0)
+    return bind_raise(L, S, "a tensor's field 'grad' is read only; call t:clear_grad()");
   return bind_raise(L, S, "cannot set %s of a tensor: expected an index such as 2, {2, 5} or '2:5, :'",
                     bind_describe(L, S, 2));
 }

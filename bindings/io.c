@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
-** io.c: files. What the world did wrong (no such file, bytes that are no PNG) is returned as nil and a message;
-** misuse raises. A safetensors file lives in a userdata, so an error on the way leaks nothing.
+** io.c: files. What the world did wrong (no such file, bytes that are no PNG) is returned as nil and a
+** message; misuse raises. A safetensors file lives in a userdata, so an error on the way leaks nothing.
 */
 #include "bind.h"
 

@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: MIT
-** main.c: the program `marea`: runs a script, a text given by -e, or what is typed. It is a Lua 5.4 like `lua5.4`
-** itself, but has marea.core built in and finds the Lua files in the source tree or where they were installed.
+** main.c: the program `marea`: runs a script, a text given by -e, or what is typed. It is a Lua 5.4 like
+** `lua5.4` itself, but has marea.core built in and finds the Lua files in the source tree or where they
+** were installed.
 **
-** Ctrl-C sets a hook, as lua5.4 does; a running operator asks for it and stops. A second one ends the program.
+** Ctrl-C sets a hook, as lua5.4 does; a running operator asks for it and stops. A second one ends the
+** program.
 */
 #define _GNU_SOURCE
 #include <editline/readline.h>
@@ -123,14 +125,18 @@ static bool is_incomplete (lua_State *L, int status) {
 /* Compiles the text at idx: as an expression, else as a statement. Pushes the function or the message. */
 static int compile (lua_State *L, int idx) {
   const char *text = lua_tostring(L, idx);
-  if (*text == '=') text++;
-  const char *expression = lua_pushfstring(L, "return %s", text);
+  const char *expression = lua_pushfstring(L, "return %s", *text == '=' ? text + 1 : text);
   int status = luaL_loadbuffer(L, expression, strlen(expression), "=stdin");
   lua_remove(L, -2);
   if (status == LUA_OK) return status;
-  lua_pop(L, 1);
-  text = lua_tostring(L, idx);
-  return luaL_loadbuffer(L, text, strlen(text), "=stdin");
+  bool begun = is_incomplete(L, status);
+  int statement = luaL_loadbuffer(L, text, strlen(text), "=stdin");
+  if (statement != LUA_OK && begun) lua_pop(L, 1); /* "1 +" is no statement, but may become an expression */
+  else {
+    status = statement;
+    lua_remove(L, -2);
+  }
+  return status;
 }
 
 /* Reads lines until they are a chunk or an error; pushes it. False at the end of the input. */
@@ -195,8 +201,8 @@ static void prepend (lua_State *L, const char *field, const char *front) {
   lua_pop(L, 2);
 }
 
-/* The source tree is one or two folders above the program (build/marea, build/asan/marea); otherwise the library is
-   where it was installed. */
+/* The source tree is one or two folders above the program (build/marea, build/asan/marea); otherwise the
+   library is where it was installed. */
 static void set_paths (lua_State *L) {
   char root[PATH_SIZE], probe[PATH_SIZE + 32];
   bool known = program_directory(root);

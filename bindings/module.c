@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
-** module.c: opens marea.core: one context for each Lua state, one function for each operator. The context is the
-** first thing that is made, so it is the last that is finalized when the state closes.
+** module.c: opens marea.core: one context for each Lua state, one function for each operator. The context
+** is the first thing that is made, so it is the last that is finalized when the state closes.
 */
 #include <stdlib.h>
 #include <time.h>
@@ -282,7 +282,7 @@ static bind_state *state_new (lua_State *L) {
   marea_status status = marea_open(&config, &S->ctx);
   if (status != MAREA_OK)
     luaL_error(L, status == MAREA_ENOMEM ? "marea: out of memory"
-                                         : "marea: MAREA_ISA or MAREA_THREADS asks for what is not to be had here");
+                                         : "marea: MAREA_ISA or MAREA_THREADS asks for what is not here");
   S->select = marea_op_find("select");
   S->slice = marea_op_find("slice");
   S->cast = marea_op_find("cast");

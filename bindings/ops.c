@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
-** ops.c: one closure serves every operator of the registry, one more every change in place. What they accept,
-** how they are called and what help says about them is read from the descriptor.
+** ops.c: one closure serves every operator of the registry, one more every change in place. What they
+** accept, how they are called and what help says about them is read from the descriptor.
 */
 #include "bind.h"
 
@@ -224,7 +224,8 @@ int bind_op_info (lua_State *L) {
   if (!op) {
     bind_guess guess = {.word = name};
     for (int i = 0; i < marea_op_count(); i++) bind_offer(&guess, marea_op_name(marea_op_at(i)));
-    return bind_raise(L, S, "op_info: there is no operator '%s'%s", bind_shorten(L, name), bind_did_you_mean(L, &guess));
+    return bind_raise(L, S, "op_info: there is no operator '%s'%s", bind_shorten(L, name),
+                      bind_did_you_mean(L, &guess));
   }
   lua_createtable(L, 0, 12);
   set_string(L, "name", marea_op_name(op));

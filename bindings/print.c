@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
-** print.c: a tensor as text: dtype, shape, smallest value, mean, largest value, number of NaNs, then a corner of
-** its elements. The time is bounded: statistics look at a million elements and then say so. Numbers are shown
-** as they are, without a common factor.
+** print.c: a tensor as text: dtype, shape, smallest value, mean, largest value, number of NaNs, then a
+** corner of its elements. The time is bounded: statistics look at a million elements and then say so.
+** Numbers are shown as they are, without a common factor.
 */
 #include <locale.h>
 #include <math.h>
@@ -183,7 +183,7 @@ int bind_tostring (lua_State *L) {
     lua_tostring(L, -1);
     return 1;
   }
-  const char *head = lua_pushfstring(L, "tensor %s", bind_shape(L, t));
+  const char *head = lua_pushfstring(L, "tensor %s", bind_shape(t).s);
   luaL_Buffer b;
   luaL_buffinit(L, &b);
   luaL_addstring(&b, head);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
-** raise.c: the only place that raises. A message reads "FILE:LINE: what is wrong (layer 'enc.conv1')": the line
-** is the innermost one of a script, so that an editor can jump to it, and the layer is found by walking the
-** stack when something is already wrong; a call that succeeds pays nothing for it.
+** raise.c: the only place that raises. A message reads "FILE:LINE: what is wrong (layer 'enc.conv1')": the
+** line is the innermost one of a script, so that an editor can jump to it, and the layer is found by
+** walking the stack when something is already wrong; a call that succeeds pays nothing for it.
 */
 #include <stdarg.h>
 #include <stdio.h>
@@ -119,7 +119,8 @@ static void prepend_step (lua_State *L, int outer, int inner, char *path) {
   prepend(path, &best);
 }
 
-/* path := that of the innermost module at work, as seen from the outermost one; the class when it is alone. */
+/* path := that of the innermost module at work, as seen from the outermost one; the class when it is
+   alone. */
 static void layer_path (lua_State *L, char *path) {
   lua_Debug ar;
   path[0] = '\0';
@@ -168,9 +169,9 @@ bool bind_interrupt_pending (lua_State *L) {
   return (lua_gethookmask(L) & all) == all && lua_gethookcount(L) == 1;
 }
 
-/* Leaves the error to the hook that caused the interrupt, if there is one: raising here too would make a second
-   error, which no pcall of the script awaits. The hook is the main thread's; it is moved to the coroutine that
-   was interrupted, so that it raises there. */
+/* Leaves the error to the hook that caused the interrupt, if there is one: raising here too would make a
+   second error, which no pcall of the script awaits. The hook is the main thread's; it is moved to the
+   coroutine that was interrupted, so that it raises there. */
 static bool hook_raises (lua_State *L) {
   lua_rawgeti(L, LUA_REGISTRYINDEX, LUA_RIDX_MAINTHREAD);
   lua_State *main = lua_tothread(L, -1);
@@ -184,23 +185,19 @@ static bool hook_raises (lua_State *L) {
 
 int bind_raise_status (lua_State *L, bind_state *S, marea_status status) {
   if (status == MAREA_EINTR && hook_raises(L)) return 0;
-  lua_pushstring(L, marea_error(S->ctx));
+  lua_pushstring(L, S->ctx ? marea_error(S->ctx) : "marea: the Lua state is closing");
   return raise(L, S);
 }
 
-const char *bind_shape (lua_State *L, const marea_tensor *t) {
-  luaL_Buffer b;
-  luaL_buffinit(L, &b);
-  luaL_addstring(&b, bind_dtype_name(t));
-  luaL_addstring(&b, " (");
+bind_text bind_shape (const marea_tensor *t) {
+  bind_text text;
+  size_t n = (size_t)snprintf(text.s, sizeof text.s, "%s (", bind_dtype_name(t));
   for (int d = 0; d < marea_tensor_rank(t); d++) {
-    char size[24];
-    snprintf(size, sizeof size, "%s%lld", d > 0 ? ", " : "", (long long)marea_tensor_shape(t)[d]);
-    luaL_addstring(&b, size);
+    long long size = marea_tensor_shape(t)[d];
+    n += (size_t)snprintf(text.s + n, sizeof text.s - n, "%s%lld", d > 0 ? ", " : "", size);
   }
-  luaL_addstring(&b, ")");
-  luaL_pushresult(&b);
-  return lua_tostring(L, -1);
+  snprintf(text.s + n, sizeof text.s - n, ")");
+  return text;
 }
 
 static const char *describe_released (lua_State *L, const bind_box *b) {
@@ -216,7 +213,7 @@ static const char *describe_released (lua_State *L, const bind_box *b) {
 }
 
 static const char *describe_box (lua_State *L, const bind_box *b) {
-  if (b->t) return lua_pushfstring(L, "tensor %s", bind_shape(L, b->t));
+  if (b->t) return lua_pushfstring(L, "tensor %s", bind_shape(b->t).s);
   if (b->ended_by == BIND_ALIVE) return lua_pushliteral(L, "a tensor that was never made");
   return describe_released(L, b);
 }
@@ -254,7 +251,8 @@ const char *bind_describe (lua_State *L, bind_state *S, int idx) {
   }
 }
 
-int bind_raise_released (lua_State *L, bind_state *S, const char *function, const char *name, const bind_box *b) {
+int bind_raise_released (lua_State *L, bind_state *S, const char *function, const char *name,
+                         const bind_box *b) {
   const char *advice = b->ended_by == BIND_BY_SCOPE ? "; return it from the scope or call :keep()" : "";
   return bind_raise(L, S, "%s: argument '%s': %s%s", function, name, describe_box(L, b), advice);
 }
@@ -281,7 +279,8 @@ static int distance (const char *a, const char *b) {
     now[0] = i;
     for (int j = 1; j <= m; j++) {
       now[j] = least(least(last[j], now[j - 1]) + 1, last[j - 1] + (a[i - 1] != b[j - 1]));
-      if (i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1]) now[j] = least(now[j], before[j - 2] + 1);
+      bool swapped = i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1];
+      if (swapped) now[j] = least(now[j], before[j - 2] + 1);
     }
   }
   return row[n % 3][m];

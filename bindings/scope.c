@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
-** scope.c: a scope releases at its end every tensor that was made in it, except those that are returned from it
-** or kept. Scopes belong to the coroutine that opened them, so coroutines that take turns do not end each
-** other's. They need no order: an outer one may end before an inner one.
+** scope.c: a scope releases at its end every tensor that was made in it, except those that are returned
+** from it or kept. Scopes belong to the coroutine that opened them, so coroutines that take turns do not
+** end each other's. They need no order: an outer one may end before an inner one.
 **
 ** no_grad is a scope that also brings recording back. It cannot be left by a yield, because recording is a
 ** state of the whole context; a coroutine that died inside one is noticed by bind_scope_reap.

@@ -7,9 +7,11 @@
 
 static void push_shape (lua_State *L, const marea_tensor *t) {
   int rank = marea_tensor_rank(t);
+  int64_t shape[MAREA_MAX_RANK]; /* a copy: making a table may run a finalizer that releases t */
+  memcpy(shape, marea_tensor_shape(t), sizeof *shape * (size_t)rank);
   lua_createtable(L, rank, 0);
   for (int d = 0; d < rank; d++) {
-    lua_pushinteger(L, marea_tensor_shape(t)[d]);
+    lua_pushinteger(L, shape[d]);
     lua_rawseti(L, -2, d + 1);
   }
 }
@@ -40,11 +42,13 @@ static bool push_field (lua_State *L, bind_state *S, const marea_tensor *t, cons
 
 static int no_such_field (lua_State *L, bind_state *S) {
   if (lua_type(L, 2) != LUA_TSTRING)
-    return bind_raise(L, S, "index: expected an integer, a list such as {2, 5} or a string such as '2:5, :', got %s",
+    return bind_raise(L, S,
+                      "index: expected an integer, a list such as {2, 5} or a string such as '2:5, :', got %s",
                       bind_describe(L, S, 2));
   bind_guess guess = {.word = lua_tostring(L, 2)};
   for (int f = 0; fields[f]; f++) bind_offer(&guess, fields[f]);
-  for (lua_pushnil(L); lua_next(L, lua_upvalueindex(2)); lua_pop(L, 1)) bind_offer(&guess, lua_tostring(L, -2));
+  for (lua_pushnil(L); lua_next(L, lua_upvalueindex(2)); lua_pop(L, 1))
+    bind_offer(&guess, lua_tostring(L, -2));
   return bind_raise(L, S, "a tensor has no field or method '%s'%s", bind_shorten(L, guess.word),
                     bind_did_you_mean(L, &guess));
 }
@@ -93,7 +97,7 @@ static int tensor_item (lua_State *L) {
   bind_state *S = bind_self(L);
   const marea_tensor *t = bind_check(L, S, 1, "item", "t");
   if (marea_tensor_size(t) != 1)
-    return bind_raise(L, S, "item: expected a tensor of one element, got %s", bind_shape(L, t));
+    return bind_raise(L, S, "item: expected a tensor of one element, got %s", bind_shape(t).s);
   bind_push_element(L, t, marea_tensor_data(t));
   return 1;
 }
@@ -157,7 +161,8 @@ static int tensor_to (lua_State *L) {
   bind_enter(L, S);
   bind_check(L, S, 1, "to", "t");
   if (!bind_to_dtype(L, 2, &dtype))
-    return bind_raise_argument(L, S, "to", "dtype", "one of 'f32', 'f64', 'i64', 'u8'", lua_gettop(L) < 2 ? 0 : 2);
+    return bind_raise_argument(L, S, "to", "dtype", "one of 'f32', 'f64', 'i64', 'u8'",
+                               lua_gettop(L) < 2 ? 0 : 2);
   if (dtype == marea_tensor_dtype(bind_to_box(L, S, 1)->t)) return self(L);
   marea_attr attr = {.n = 1, .i = dtype};
   bind_box *box = bind_box_new(L, S);

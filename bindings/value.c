@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
-** value.c: numbers and nested tables to tensors and back. Tables are read raw; their shape comes from the first
-** items, and every other item is held against it, with its path in the message.
+** value.c: numbers and nested tables to tensors and back. Tables are read raw; their shape comes from the
+** first items, and every other item is held against it, with its path in the message.
 */
 #include <math.h>
 
@@ -178,7 +178,8 @@ static void push_table (lua_State *L, const marea_tensor *t, int depth, const ch
     return;
   }
   int64_t size = marea_tensor_shape(t)[depth];
-  ptrdiff_t step = (ptrdiff_t)marea_tensor_strides(t)[depth] * (ptrdiff_t)marea_dtype_size(marea_tensor_dtype(t));
+  ptrdiff_t bytes = (ptrdiff_t)marea_dtype_size(marea_tensor_dtype(t));
+  ptrdiff_t step = (ptrdiff_t)marea_tensor_strides(t)[depth] * bytes;
   lua_createtable(L, size > INT32_MAX ? INT32_MAX : (int)size, 0);
   for (int64_t i = 0; i < size; i++) {
     push_table(L, t, depth + 1, at + i * step);

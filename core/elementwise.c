@@ -1,13 +1,15 @@
 /* SPDX-License-Identifier: MIT
 ** elementwise.c: loops over tensors of any strides around kernels that know only contiguous runs.
 **
-** The shapes of all operands are laid over each other, dimensions that continue one another in every operand are
-** merged, and the elements are cut into fixed blocks. What is left of a block after merging is usually one run; a
-** run is handed to the kernel as it is when its operands have step 1 (or 0: one value for all). Other operands
-** pass through a small buffer on the stack, and so do rows that are too short to be worth a call.
+** The shapes of all operands are laid over each other, dimensions that continue one another in every
+** operand are merged, and the elements are cut into fixed blocks. What is left of a block after merging is
+** usually one run; a run is handed to the kernel as it is when its operands have step 1 (or 0: one value
+** for all). Other operands pass through a small buffer on the stack, and so do rows that are too short to
+** be worth a call.
 **
 ** The order of dimensions is never changed for maps: inputs that are walked against their order cost cache
-** misses. Copies (marea_copy_strided) go in tiles instead, since transposing is what they are mostly used for.
+** misses. Copies (marea_copy_strided) go in tiles instead, since transposing is what they are mostly used
+** for.
 */
 #include <string.h>
 
@@ -192,7 +194,7 @@ static void call_kernel (const loop *l, size_t n, char *const *at, const size_t 
 typedef struct passage {
   bool direct[MAX_OPERANDS], all_direct, by_rows;
   size_t step[MAX_OPERANDS];
-  int64_t most; /* elements at a time; of short rows a whole number of them, so that repeating rows stay in place */
+  int64_t most; /* elements at a time; a whole number of short rows, so that repeating rows stay in place */
 } passage;
 
 static void choose_passage (const loop *l, passage *p) {

@@ -12,6 +12,7 @@
 */
 #include <fenv.h>
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <string.h>
 #include <time.h>
@@ -20,7 +21,7 @@
 #include "core.h"
 
 #define SPIN_NS 30000
-#define SPIN_STEP 64 /* pauses between two looks at the clock */
+#define SPIN_STEP 16 /* pauses between two looks at the clock */
 
 /* `state` is one word, so that joining and closing cannot miss each other: job number, open bit, workers
    inside */
@@ -102,12 +103,13 @@ static bool called (marea_workers *w, uint64_t seen) {
 
 static void await_call (marea_workers *w, uint64_t seen) {
   int64_t end = clock_ns() + SPIN_NS;
-  do
+  do {
     for (int i = 0; i < SPIN_STEP; i++) {
       if (called(w, seen)) return;
       relax();
     }
-  while (clock_ns() < end);
+    sched_yield(); /* the caller may be waiting for this very core */
+  } while (clock_ns() < end);
   pthread_mutex_lock(&w->mutex);
   atomic_fetch_add(&w->sleepers, 1);
   while (!called(w, seen)) pthread_cond_wait(&w->job, &w->mutex);
@@ -214,7 +216,8 @@ static void close_job (marea_workers *w) {
   int64_t end = 0;
   for (int i = 0; atomic_load(&w->state) & INSIDE; i++) {
     relax();
-    if (i % SPIN_STEP) continue;
+    if (i % SPIN_STEP != SPIN_STEP - 1) continue;
+    sched_yield();
     int64_t time = clock_ns();
     if (!end) end = time + SPIN_NS;
     if (time > end) break;

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT
-** shape_rules.c: the checks that shape rules are made of. Each one that can fail names the operator, the argument,
-** what was expected and what came; dims and indices are shown in the user's base (config.index_base).
+** shape_rules.c: the checks that shape rules are made of. Each one that can fail names the operator, the
+** argument, what was expected and what came; dims and indices are shown in the user's base
+** (config.index_base).
 */
 #include <string.h>
 
@@ -42,8 +43,8 @@ marea_status marea_broadcast (marea_call *c, int rank, const int64_t *shape, mar
     const int64_t b = back <= rank ? shape[rank - back] : 1;
     if (a != b && a != 1 && b != 1)
       return marea_reject(c, MAREA_ESHAPE,
-                          "shapes %s and %s do not broadcast: counted from the last, dimension %d is %lld and %lld; "
-                          "sizes must be equal or 1",
+                          "shapes %s and %s do not broadcast: counted from the last, dimension %d is %lld "
+                          "and %lld; sizes must be equal or 1",
                           marea_shape_text(l->rank, l->shape).s, marea_shape_text(rank, shape).s, back,
                           (long long)a, (long long)b);
     out[wide - back] = a == 1 ? b : a;
@@ -65,8 +66,8 @@ marea_status marea_shape_broadcast (marea_call *c) {
 marea_status marea_want_rank (marea_call *c, int input, int rank, const char *names) {
   const marea_tensor *t = c->in[input];
   if (t->rank == rank) return MAREA_OK;
-  return marea_reject(c, MAREA_ESHAPE, "argument '%s': expected %d dimensions %s, got %s", name_of(c, input), rank,
-                      names, marea_tensor_text(t).s);
+  return marea_reject(c, MAREA_ESHAPE, "argument '%s': expected %d dimensions %s, got %s", name_of(c, input),
+                      rank, names, marea_tensor_text(t).s);
 }
 
 /* "f32, f64 or i64" */
@@ -119,8 +120,10 @@ static marea_status resolve (marea_call *c, int attr, int64_t *at, int64_t size,
   }
   const long long seen = (long long)(given < 0 ? given : given + base);
   if (size == 0)
-    return marea_reject(c, MAREA_EARG, "argument '%s': %s %lld does not exist, there are none", name, what, seen);
-  return marea_reject(c, MAREA_EARG, "argument '%s': %s %lld is out of range, expected %d..%lld or -%lld..-1", name,
+    return marea_reject(c, MAREA_EARG, "argument '%s': %s %lld does not exist, there are none", name, what,
+                        seen);
+  return marea_reject(c, MAREA_EARG,
+                      "argument '%s': %s %lld is out of range, expected %d..%lld or -%lld..-1", name,
                       what, seen, base, (long long)(size - 1 + base), (long long)size);
 }
 
@@ -139,7 +142,8 @@ marea_status marea_resolve_dims (marea_call *c, int attr, int rank, bool *set) {
   for (int k = 0; k < a->n; k++) {
     MAREA_TRY(resolve(c, attr, &a->v[k], rank, "dimension"));
     if (set[a->v[k]])
-      return marea_reject(c, MAREA_EARG, "argument '%s': dimension %d is listed twice", c->op->attrs[attr].name,
+      return marea_reject(c, MAREA_EARG, "argument '%s': dimension %d is listed twice",
+                          c->op->attrs[attr].name,
                           shown(c, (int)a->v[k]));
     set[a->v[k]] = true;
   }

@@ -39,12 +39,13 @@ from_folder () {
   accept "$1/$2.gz" "$2" "$3" || accept "$1/$2" "$2" "$3"
 }
 
+# A mirror that fails once is not asked again.
 from_mirrors () {
   command -v curl >/dev/null || return 1
   for mirror in $mirrors; do
     echo "  trying $mirror/$1.gz"
-    curl -fsSL --connect-timeout 10 --retry 1 -o "$work/$1.gz" "$mirror/$1.gz" && accept "$work/$1.gz" "$1" "$2" && return 0
-    rm -f "$work/$1.gz"
+    curl -fsSL --connect-timeout 10 -o "$work/$1.gz" "$mirror/$1.gz" && accept "$work/$1.gz" "$1" "$2" && return 0
+    mirrors=$(echo "$mirrors" | tr ' ' '\n' | grep -vxF "$mirror")
   done
   return 1
 }

@@ -86,3 +86,71 @@ describe("a run that is resumed", function()
     os.remove(path)
   end)
 end)
+
+describe("a script that is stopped in the middle of an epoch and resumed from its checkpoint", function()
+  local marea = require "marea"
+  local nn, optim, data, checkpoint = marea.nn, marea.optim, marea.data, marea.checkpoint
+  local BATCH, EPOCHS = 8, 2
+
+  local function fresh()
+    marea.seed(3)
+    local images = marea.uniform {52, 6, 6, 1} -- the last batch is smaller
+    local labels = marea.randint({52}, 1, 4)
+    local run = {
+      loader = data.Dataset {{"image", images}, {"label", labels}, seed = 17},
+      model = {
+        net = nn.Sequential {nn.Conv2d {1, 4, kernel = 3, padding = "same", activation = "relu"}, nn.Flatten {},
+          nn.Dropout {0.25}, nn.Linear {144, 4}},
+      },
+    }
+    run.optimizer = optim.Adam {run.model, lr = 1e-3, clip_norm = 1}
+    return run
+  end
+
+  --- Trains from the given epoch on; after `save_at` batches in all it writes a checkpoint.
+  local function go(run, first_epoch, seen, save_at, path)
+    local losses = {}
+    for epoch = first_epoch, EPOCHS do
+      for x, y in run.loader:batches(BATCH, {shuffle = true, epoch = epoch}) do
+        local loss = run.model.net(x):cross_entropy(y)
+        run.optimizer:step(loss)
+        losses[#losses + 1] = loss:item() + math.random() * 1e-3
+        seen = seen + 1
+        if seen == save_at then
+          assert(checkpoint.save(path, {model = run.model, optimizer = run.optimizer, loader = run.loader,
+            epoch = epoch, step = seen}))
+        end
+      end
+    end
+    return losses
+  end
+
+  local function bits(run)
+    local parts = {}
+    for _, layer in ipairs {run.model.net[1], run.model.net[4]} do
+      for _, t in ipairs {layer.weight, layer.bias} do
+        for _, v in ipairs(t:detach():reshape {t:numel()}:totable()) do parts[#parts + 1] = string.pack("<d", v) end
+      end
+    end
+    return table.concat(parts)
+  end
+
+  it("ends with the same bits, for 12 places to stop", function()
+    local path = os.tmpname()
+    for stop = 1, 12 do
+      local run = fresh()
+      local losses = go(run, 1, 0, stop, path)
+      assert.are.equal(14, #losses)
+      local resumed = fresh()
+      marea.seed(99)
+      local saved = assert(checkpoint.load(path, {model = resumed.model, optimizer = resumed.optimizer,
+        loader = resumed.loader}))
+      assert.are.equal(stop, saved.step)
+      local rest = go(resumed, saved.epoch, saved.step)
+      assert.are.equal(14 - stop, #rest)
+      for i = 1, #rest do assert.are.equal(losses[stop + i], rest[i], "stopped after " .. stop) end
+      assert.is_true(bits(resumed) == bits(run), "stopped after " .. stop)
+    end
+    os.remove(path)
+  end)
+end)

@@ -243,6 +243,7 @@ describe("garbage", function()
     local ok, message = pcall(function()
       local all = {}
       for i = 1, 20 do all[i] = big + 1 end
+      return all
     end)
     core.memory_limit()
     assert.is_false(ok)

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT
-** activation.c: activation functions, applied to each element. Any shape and strides; the result has x's shape.
+** activation.c: activation functions, applied to each element. Any shape and strides; the result has x's
+** shape.
 **
-** The gradient of those that can be told from their result y is one operator, activation_grad, which linear and the
-** convolutions use for their fused activations too. So x need not be kept.
+** The gradient of those that can be told from their result y is one operator, activation_grad, which linear
+** and the convolutions use for their fused activations too. So x need not be kept.
 */
 #include <math.h>
 
@@ -82,9 +83,9 @@ const marea_op marea_op_activation_grad = {
   .shape = activation_grad_shape, .forward = activation_grad_forward, .vjp = activation_grad_vjp,
   .sample = "local s = g.shape(0, 4) return {g.tensor(s), g.tensor(s, {lo = 0.1, hi = 0.9})}, {activation = "
             "g.pick{'none', 'relu', 'leaky_relu', 'elu', 'sigmoid', 'tanh', 'softplus'}}",
-  .doc = "activation_grad(dy, y, activation, slope) = dy times the activation's derivative, told from its result y: "
-         "relu [y > 0], leaky_relu y > 0 ? 1 : slope, elu y > 0 ? 1 : y + slope, sigmoid y (1 - y), tanh 1 - y^2, "
-         "softplus 1 - exp(-y). Gradients to dy and y. Errors: shapes differ, slope < 0.",
+  .doc = "activation_grad(dy, y, activation, slope) = dy times the activation's derivative, told from its "
+         "result y: relu [y > 0], leaky_relu y > 0 ? 1 : slope, elu y > 0 ? 1 : y + slope, sigmoid y (1 - "
+         "y), tanh 1 - y^2, softplus 1 - exp(-y). Gradients to dy and y. Errors: shapes differ, slope < 0.",
 };
 
 /* dx for the operator of a vjp */
@@ -115,14 +116,16 @@ static marea_status leaky_relu_forward (marea_call *c) {
   return marea_map_unary(c, kernels(c)->leaky_relu, &c->attr[0].f);
 }
 
-static marea_status leaky_relu_vjp (marea_vjp *v) { return from_result(v, MAREA_ACT_LEAKY_RELU, v->attr[0].f); }
+static marea_status leaky_relu_vjp (marea_vjp *v) {
+  return from_result(v, MAREA_ACT_LEAKY_RELU, v->attr[0].f);
+}
 
 const marea_op marea_op_leaky_relu = {
   ACTIVATION(leaky_relu), .attrs = {{"slope", MAREA_REAL, 0.01, NULL, "slope for x < 0, at least 0"}},
   .shape = slope_shape, .saves_out = 1, .vjp = leaky_relu_vjp,
   .sample = "return {g.tensor(g.shape(0, 4), {away = {0}})}, {slope = g.pick{0.01, 0.2}}",
-  .doc = "leaky_relu(x, slope): x where x > 0, slope x elsewhere. Gradient: dx = dy where x > 0, else slope dy. Error: "
-         "slope < 0. Maas, Hannun and Ng, 2013.",
+  .doc = "leaky_relu(x, slope): x where x > 0, slope x elsewhere. Gradient: dx = dy where x > 0, else "
+         "slope dy. Error: slope < 0. Maas, Hannun and Ng, 2013.",
 };
 
 static marea_status elu_forward (marea_call *c) { return marea_map_unary(c, kernels(c)->elu, &c->attr[0].f); }
@@ -133,8 +136,8 @@ const marea_op marea_op_elu = {
   ACTIVATION(elu), .attrs = {{"alpha", MAREA_REAL, 1, NULL, "minus the limit at -infinity, at least 0"}},
   .shape = slope_shape, .saves_out = 1, .vjp = elu_vjp,
   .sample = "return {g.tensor(g.shape(0, 4), {away = {0}})}, {alpha = g.pick{1, 0.5}}",
-  .doc = "elu(x, alpha): x where x > 0, alpha (e^x - 1) elsewhere. Gradient: dx = dy where x > 0, else dy (y + alpha). "
-         "Error: alpha < 0. Clevert, Unterthiner and Hochreiter, 2015 (arXiv 1511.07289).",
+  .doc = "elu(x, alpha): x where x > 0, alpha (e^x - 1) elsewhere. Gradient: dx = dy where x > 0, else dy "
+         "(y + alpha). Error: alpha < 0. Clevert, Unterthiner and Hochreiter, 2015 (arXiv 1511.07289).",
 };
 
 static marea_status sigmoid_forward (marea_call *c) { return marea_map_unary(c, kernels(c)->sigmoid, NULL); }
@@ -155,7 +158,9 @@ const marea_op marea_op_tanh = {
   .doc = "tanh(x), the hyperbolic tangent. Gradient: dx = dy (1 - y^2).",
 };
 
-static marea_status softplus_forward (marea_call *c) { return marea_map_unary(c, kernels(c)->softplus, NULL); }
+static marea_status softplus_forward (marea_call *c) {
+  return marea_map_unary(c, kernels(c)->softplus, NULL);
+}
 
 static marea_status softplus_vjp (marea_vjp *v) { return from_result(v, MAREA_ACT_SOFTPLUS, 0); }
 
@@ -196,7 +201,8 @@ static marea_status silu_vjp (marea_vjp *v) {
 }
 
 const marea_op marea_op_silu = {
-  ACTIVATION(silu), .shape = marea_shape_same, .saves_in = 1, .saves_out = 1, .vjp = silu_vjp, .sample = ANY_VALUE,
-  .doc = "silu(x) = x sigmoid(x), also called swish. Gradient: dx = dy (s (1 - y) + y), s = sigmoid(x). Elfwing, Uchibe "
-         "and Doya, 2017 (arXiv 1702.03118).",
+  ACTIVATION(silu), .shape = marea_shape_same, .saves_in = 1, .saves_out = 1, .vjp = silu_vjp,
+  .sample = ANY_VALUE,
+  .doc = "silu(x) = x sigmoid(x), also called swish. Gradient: dx = dy (s (1 - y) + y), s = sigmoid(x). "
+         "Elfwing, Uchibe and Doya, 2017 (arXiv 1702.03118).",
 };

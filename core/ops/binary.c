@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: MIT
-** binary.c: arithmetic and comparisons of two tensors, and `where`, with NumPy's broadcasting: shapes are aligned at
-** the last dimension, sizes are equal or 1. A script may give a number for a tensor.
+** binary.c: arithmetic and comparisons of two tensors, and `where`, with NumPy's broadcasting: shapes are
+** aligned at the last dimension, sizes are equal or 1. A script may give a number for a tensor.
 **
-** dtypes: the inputs' common one (u8 < i64 < f32 < f64), by apply; a single number adapts to the tensor. Integers
-** wrap around, but div and pow of integers give f32. Gradients of what was broadcast are summed to the input's shape.
+** dtypes: the inputs' common one (u8 < i64 < f32 < f64), by apply; a single number adapts to the tensor.
+** Integers wrap around, but div and pow of integers give f32. Gradients of what was broadcast are summed to
+** the input's shape.
 */
 #include "formula.h"
 
@@ -112,8 +113,8 @@ const marea_op marea_op_div = {
   BINARY(div), .flags = ARITHMETIC, .dtypes = MAREA_ANY, .saves_in = 2, .saves_out = 1, .shape = real_shape,
   .vjp = div_vjp,
   .sample = "local s = g.shape(0, 4) return {g.tensor(s), g.tensor(g.broadcast(s), {lo = 0.4, hi = 2})}",
-  .doc = "div(a, b) = a / b, also a / b; f32 for integers. Division by 0 gives infinity or NaN. Gradients: da = dy / b, "
-         "db = -dy y / b." ERRORS,
+  .doc = "div(a, b) = a / b, also a / b; f32 for integers. Division by 0 gives infinity or NaN. Gradients: "
+         "da = dy / b, db = -dy y / b." ERRORS,
 };
 
 static marea_status map_pow (marea_call *c) { return marea_map_binary(c, kernels(c)->pow, NULL); }
@@ -141,8 +142,8 @@ const marea_op marea_op_pow = {
   BINARY(pow), .flags = ARITHMETIC, .dtypes = MAREA_ANY, .saves_in = 3, .saves_out = 1, .shape = real_shape,
   .vjp = pow_vjp,
   .sample = "local s = g.shape(0, 4) return {g.tensor(s, {lo = 0.3, hi = 2}), g.tensor(g.broadcast(s))}",
-  .doc = "pow(a, b) = a^b, also a ^ b; f32 for integers; NaN for a < 0 with fractional b. Gradients: da = dy b a^(b-1), "
-         "0 where b = 0; db = dy y log(a), 0 where a = 0." ERRORS,
+  .doc = "pow(a, b) = a^b, also a ^ b; f32 for integers; NaN for a < 0 with fractional b. Gradients: da = "
+         "dy b a^(b-1), 0 where b = 0; db = dy y log(a), 0 where a = 0." ERRORS,
 };
 
 /* ---- maximum, minimum -------------------------------------------------------------------------------- */
@@ -168,8 +169,8 @@ static marea_status maximum_vjp (marea_vjp *v) { return winner_vjp(v, &marea_op_
 const marea_op marea_op_maximum = {
   BINARY(maximum), .flags = ARITHMETIC, .dtypes = MAREA_ANY, .saves_in = 3, .shape = marea_shape_broadcast,
   .vjp = maximum_vjp, .sample = NO_TIES,
-  .doc = "maximum(a, b), the greater of each pair; NaN if there is one. Gradients: dy to the greater, half of it to "
-         "each at a tie." ERRORS,
+  .doc = "maximum(a, b), the greater of each pair; NaN if there is one. Gradients: dy to the greater, half "
+         "of it to each at a tie." ERRORS,
 };
 
 static marea_status minimum_forward (marea_call *c) { return marea_map_binary(c, kernels(c)->minimum, NULL); }
@@ -179,8 +180,8 @@ static marea_status minimum_vjp (marea_vjp *v) { return winner_vjp(v, &marea_op_
 const marea_op marea_op_minimum = {
   BINARY(minimum), .flags = ARITHMETIC, .dtypes = MAREA_ANY, .saves_in = 3, .shape = marea_shape_broadcast,
   .vjp = minimum_vjp, .sample = NO_TIES,
-  .doc = "minimum(a, b), the smaller of each pair; NaN if there is one. Gradients: dy to the smaller, half of it to "
-         "each at a tie." ERRORS,
+  .doc = "minimum(a, b), the smaller of each pair; NaN if there is one. Gradients: dy to the smaller, half "
+         "of it to each at a tie." ERRORS,
 };
 
 /* ---- comparisons ------------------------------------------------------------------------------------- */
@@ -191,12 +192,12 @@ static marea_status compare_shape (marea_call *c) {
   return MAREA_OK;
 }
 
-#define COMPARISON(op, formula_)                                                                                   \
-  BINARY(op), .flags = MAREA_STRIDED | MAREA_NUMBERS | MAREA_PROMOTES | MAREA_NO_GRAD, .dtypes = MAREA_ANY,          \
-  .shape = compare_shape,                                                                                          \
-  .sample = "local s = g.shape(0, 4) local a = g.tensor(s) return {a, g.pick{a, g.tensor(g.broadcast(s))}}",        \
-  .doc = #op "(a, b) = a " formula_ " b of each pair of elements, as u8: 1 or 0. Comparisons with NaN are false, but " \
-         "ne's is true. The result is a constant for gradients." ERRORS
+#define COMPARISON(op, relation)                                                                           \
+  BINARY(op), .dtypes = MAREA_ANY, .shape = compare_shape,                                                 \
+  .flags = MAREA_STRIDED | MAREA_NUMBERS | MAREA_PROMOTES | MAREA_NO_GRAD,                                 \
+  .sample = "local s = g.shape(0, 4) local a = g.tensor(s) return {a, g.pick{a, g.tensor(g.broadcast(s))}}", \
+  .doc = #op "(a, b) = a " relation " b of each pair of elements, as u8: 1 or 0. Comparisons with NaN are " \
+         "false, but ne's is true. The result is a constant for gradients." ERRORS
 
 static marea_status eq_forward (marea_call *c) { return marea_map_binary(c, kernels(c)->eq, NULL); }
 const marea_op marea_op_eq = {COMPARISON(eq, "=")};
@@ -236,7 +237,9 @@ static marea_status map_where (marea_call *c) {
   return marea_map_ternary(c, c->ctx->kernels[c->in[1]->dtype]->where, NULL);
 }
 
-static marea_status where_forward (marea_call *c) { return map_converted(c, 1, c->layout[0].dtype, map_where); }
+static marea_status where_forward (marea_call *c) {
+  return map_converted(c, 1, c->layout[0].dtype, map_where);
+}
 
 static marea_tensor *cast_like (formula *f, marea_tensor *t, const marea_tensor *like) {
   const marea_attr dtype = marea_attr_int(like->dtype);
@@ -261,7 +264,7 @@ const marea_op marea_op_where = {
   .flags = MAREA_STRIDED | MAREA_NUMBERS, .dtypes = 1 << MAREA_U8, .saves_in = 1, .shape = where_shape,
   .forward = where_forward, .vjp = where_vjp,
   .sample = "local s = g.shape(0, 4) return {g.mask(g.broadcast(s)), g.tensor(s), g.tensor(g.broadcast(s))}",
-  .doc = "where(condition, a, b) = a where the condition (u8, as comparisons give it) is not 0, else b. The dtype is a's "
-         "and b's common one. Gradients: da = dy where the condition holds, db = dy elsewhere; what was not chosen does "
-         "not matter, be it NaN." ERRORS,
+  .doc = "where(condition, a, b) = a where the condition (u8, as comparisons give it) is not 0, else b. "
+         "The dtype is a's and b's common one. Gradients: da = dy where the condition holds, db = dy "
+         "elsewhere; what was not chosen does not matter, be it NaN." ERRORS,
 };

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: MIT
-** conv.c: two-dimensional convolution, transposed convolution and their gradients, channels last. Geometry is in
-** conv_geometry.c, the passes over data in conv_pass.c.
+** conv.c: two-dimensional convolution, transposed convolution and their gradients, channels last. Geometry is
+** in conv_geometry.c, the passes over data in conv_pass.c.
 **
-** Three bilinear maps belong together: y = conv2d(x, w), dx = conv2d_grad_input(dy, w), dw = conv2d_grad_weight(x, dy).
-** The gradient of each is made of the other two, so gradients of any order exist. conv_transpose2d is
-** conv2d_grad_input with a bias and an activation.
+** Three bilinear maps belong together: y = conv2d(x, w), dx = conv2d_grad_input(dy, w), dw =
+** conv2d_grad_weight(x, dy). The gradient of each is made of the other two, so gradients of any order exist.
+** conv_transpose2d is conv2d_grad_input with a bias and an activation.
 */
 #include "conv_geometry.h"
 #include "vjp.h"
@@ -36,8 +36,8 @@ static marea_status check_bias (marea_call *c, int64_t size) {
 
 static marea_tensor *bias_of (const marea_call *c) { return c->n_in > 2 ? c->in[2] : NULL; }
 
-static marea_status reject_channels (marea_call *c, const char *name, int64_t channels, const marea_tensor *weight,
-                                     int64_t groups, int64_t taken) {
+static marea_status reject_channels (marea_call *c, const char *name, int64_t channels,
+                                     const marea_tensor *weight, int64_t groups, int64_t taken) {
   return marea_reject(c, MAREA_ESHAPE, "%s has %lld channels, weight %s with groups=%lld takes %lld", name,
                       (long long)channels, marea_shape_text(weight->rank, weight->shape).s, (long long)groups,
                       (long long)taken);
@@ -55,7 +55,8 @@ static marea_status read_weight (marea_call *c, int input, const char *names, ma
     return marea_reject(c, MAREA_EARG, "argument 'groups': %lld is too large", (long long)g->groups);
   if (g->cout % g->groups != 0)
     return marea_reject(c, MAREA_ESHAPE, "weight %s: its last size %lld is not divisible by groups=%lld",
-                        marea_shape_text(weight->rank, weight->shape).s, (long long)g->cout, (long long)g->groups);
+                        marea_shape_text(weight->rank, weight->shape).s, (long long)g->cout,
+                        (long long)g->groups);
   return MAREA_OK;
 }
 
@@ -69,7 +70,8 @@ static void layout_image (marea_call *c, int64_t n, const int64_t size[2], int64
   marea_layout_set(&c->layout[0], c->in[0]->dtype, 4, shape);
 }
 
-/* g->out := dy's sizes, which may be smaller than what the convolution gives (of output_padding) but not larger. */
+/* g->out := dy's sizes, which may be smaller than what the convolution gives (of output_padding) but not
+   larger. */
 static marea_status read_output (marea_call *c, const marea_tensor *dy, marea_conv *g) {
   int64_t most[2];
   MAREA_TRY(marea_conv_size(c, g, most));
@@ -95,29 +97,31 @@ static marea_status crop_to (marea_tensor *t, const marea_tensor *like, marea_te
 
 typedef struct geometry { marea_attr stride, padding, dilation, groups; } geometry;
 
-static marea_status run_conv (marea_tensor *x, marea_tensor *weight, const geometry *g, const marea_tensor *like,
-                              marea_tensor **out) {
-  marea_attr a[] = {g->stride, g->padding, g->dilation, g->groups, marea_attr_int(MAREA_ACT_NONE), marea_attr_real(0)};
+static marea_status run_conv (marea_tensor *x, marea_tensor *weight, const geometry *g,
+                              const marea_tensor *like, marea_tensor **out) {
+  marea_attr a[] = {g->stride,         g->padding, g->dilation, g->groups, marea_attr_int(MAREA_ACT_NONE),
+                    marea_attr_real(0)};
   MAREA_OWN y = NULL;
   MAREA_TRY(marea_run_with(x->ctx, &marea_op_conv2d, a, &y, 2, x, weight));
   return crop_to(y, like, out);
 }
 
-static marea_status run_grad_input (marea_tensor *dy, marea_tensor *weight, const geometry *g, const marea_tensor *like,
-                                    marea_tensor **out) {
+static marea_status run_grad_input (marea_tensor *dy, marea_tensor *weight, const geometry *g,
+                                    const marea_tensor *like, marea_tensor **out) {
   marea_attr a[] = {marea_attr_list(2, like->shape + 1), g->stride, g->padding, g->dilation, g->groups};
   return marea_run_with(dy->ctx, &marea_op_conv2d_grad_input, a, out, 2, dy, weight);
 }
 
-static marea_status run_grad_weight (marea_tensor *x, marea_tensor *dy, const geometry *g, const marea_tensor *like,
-                                     marea_tensor **out) {
+static marea_status run_grad_weight (marea_tensor *x, marea_tensor *dy, const geometry *g,
+                                     const marea_tensor *like, marea_tensor **out) {
   marea_attr a[] = {marea_attr_list(2, like->shape), g->stride, g->padding, g->dilation, g->groups};
   return marea_run_with(x->ctx, &marea_op_conv2d_grad_weight, a, out, 2, x, dy);
 }
 
 /* ---- conv2d ---- */
 
-enum { CONV_STRIDE, CONV_PADDING, CONV_DILATION, CONV_GROUPS, CONV_ACTIVATION, CONV_SLOPE }; /* ORDER of attributes */
+/* ORDER of attributes */
+enum { CONV_STRIDE, CONV_PADDING, CONV_DILATION, CONV_GROUPS, CONV_ACTIVATION, CONV_SLOPE };
 static const marea_conv_attrs conv_attrs = {CONV_STRIDE, CONV_PADDING, CONV_DILATION, CONV_GROUPS};
 
 static marea_status conv2d_read (marea_call *c, marea_conv *g) {
@@ -148,9 +152,11 @@ static marea_status conv2d_forward (marea_call *c) {
 }
 
 static marea_status conv2d_vjp (marea_vjp *v) {
-  const geometry g = {v->attr[CONV_STRIDE], v->attr[CONV_PADDING], v->attr[CONV_DILATION], v->attr[CONV_GROUPS]};
+  const geometry g = {v->attr[CONV_STRIDE], v->attr[CONV_PADDING], v->attr[CONV_DILATION],
+                      v->attr[CONV_GROUPS]};
   MAREA_OWN dpre = NULL;
-  MAREA_TRY(marea_before_activation(v->dout[0], v->out[0], v->attr[CONV_ACTIVATION], v->attr[CONV_SLOPE], &dpre));
+  MAREA_TRY(
+      marea_before_activation(v->dout[0], v->out[0], v->attr[CONV_ACTIVATION], v->attr[CONV_SLOPE], &dpre));
   if (v->need[0]) MAREA_TRY(run_grad_input(dpre, v->in[1], &g, v->in[0], &v->din[0]));
   if (v->need[1]) MAREA_TRY(run_grad_weight(v->in[0], dpre, &g, v->in[1], &v->din[1]));
   if (v->n_in > 2 && v->need[2]) MAREA_TRY(marea_sum_first(dpre, 3, &v->din[2]));
@@ -159,13 +165,15 @@ static marea_status conv2d_vjp (marea_vjp *v) {
 
 const marea_op marea_op_conv2d = {
   .name = "conv2d", .family = "conv",
-  .doc = "y[n, oy, ox, co] = act(bias[co] + sum over ky, kx, ci of x[n, oy*s + ky*d - top, ox*s + kx*d - left, ci] * "
-         "weight[ky, kx, ci, co]), x being 0 outside. x: (N, H, W, Cin); weight: (KH, KW, Cin / groups, Cout); bias: "
-         "(Cout); y: (N, OH, OW, Cout) with OH = floor((H + top + bottom - d*(KH - 1) - 1) / s) + 1. 'same' pads so "
-         "that OH = ceil(H / s), an odd pixel after (as in Keras). groups: channels are cut into that many independent "
-         "convolutions. Gradient, with e = dy * act'(y): conv2d_grad_input(e, weight), conv2d_grad_weight(x, e), sum of "
-         "e over N, OH, OW. Errors: channels that do not fit, a kernel larger than the padded input.",
-  .inputs = {{"x", "(N, H, W, Cin)"}, {"weight", "(KH, KW, Cin / groups, Cout)"}, {"bias", "(Cout)", .optional = true}},
+  .doc = "y[n, oy, ox, co] = act(bias[co] + sum over ky, kx, ci of x[n, oy*s + ky*d - top, ox*s + kx*d - "
+         "left, ci] * weight[ky, kx, ci, co]), x being 0 outside. x: (N, H, W, Cin); weight: (KH, KW, Cin / "
+         "groups, Cout); bias: (Cout); y: (N, OH, OW, Cout) with OH = floor((H + top + bottom - d*(KH - 1) "
+         "- 1) / s) + 1. 'same' pads so that OH = ceil(H / s), an odd pixel after (as in Keras). groups: "
+         "channels are cut into that many independent convolutions. Gradient, with e = dy * act'(y): "
+         "conv2d_grad_input(e, weight), conv2d_grad_weight(x, e), sum of e over N, OH, OW. Errors: channels "
+         "that do not fit, a kernel larger than the padded input.",
+  .inputs = {{"x", "(N, H, W, Cin)"}, {"weight", "(KH, KW, Cin / groups, Cout)"},
+             {"bias", "(Cout)", .optional = true}},
   .attrs = {{"stride", MAREA_PAIR, 1, NULL, "step of the kernel, height and width"},
             {"padding", MAREA_PADDING, 0, NULL, "zeros around x: top, bottom, left, right, or 'same'"},
             {"dilation", MAREA_PAIR, 1, NULL, "distance between taps"},
@@ -175,18 +183,21 @@ const marea_op marea_op_conv2d = {
   .saves_in = 3, .saves_out = 1,
   .shape = conv2d_shape, .forward = conv2d_forward, .vjp = conv2d_vjp,
   .sample = SAMPLE_GEOMETRY SAMPLE_INPUT
-            "return {g.tensor{n, h, w, cin}, g.tensor{kh, kw, cin // groups, cout}, g.bool() and g.tensor{cout} or nil},\n"
+            "return {g.tensor{n, h, w, cin}, g.tensor{kh, kw, cin // groups, cout}, "
+            "g.bool() and g.tensor{cout} or nil},\n"
             "  {stride = {sh, sw}, padding = g.pick{p, p, 'same'}, dilation = {dh, dw}, groups = groups,\n"
             "  activation = g.pick{'none', 'none', 'sigmoid', 'tanh', 'softplus'}}",
 };
 
 /* ---- conv2d_grad_input ---- */
 
-enum { GRAD_SIZE, GRAD_STRIDE, GRAD_PADDING, GRAD_DILATION, GRAD_GROUPS }; /* ORDER of both gradients' attributes */
+/* ORDER of both gradients' attributes */
+enum { GRAD_SIZE, GRAD_STRIDE, GRAD_PADDING, GRAD_DILATION, GRAD_GROUPS };
 static const marea_conv_attrs grad_attrs = {GRAD_STRIDE, GRAD_PADDING, GRAD_DILATION, GRAD_GROUPS};
 
 static geometry grad_geometry (const marea_vjp *v) {
-  return (geometry){v->attr[GRAD_STRIDE], v->attr[GRAD_PADDING], v->attr[GRAD_DILATION], v->attr[GRAD_GROUPS]};
+  return (geometry){v->attr[GRAD_STRIDE], v->attr[GRAD_PADDING], v->attr[GRAD_DILATION],
+                    v->attr[GRAD_GROUPS]};
 }
 
 static marea_status grad_input_read (marea_call *c, marea_conv *g) {
@@ -227,10 +238,11 @@ static marea_status grad_input_vjp (marea_vjp *v) {
 
 const marea_op marea_op_conv2d_grad_input = {
   .name = "conv2d_grad_input", .family = "conv",
-  .doc = "Gradient of conv2d with respect to its input x of height and width `size`: dx[n, iy, ix, ci] = sum of "
-         "dy[n, oy, ox, co] * weight[ky, kx, ci, co] over all oy*s + ky*d - top = iy, ox*s + kx*d - left = ix. "
-         "dy: (N, OH, OW, Cout), OH and OW at most what the convolution gives; weight: (KH, KW, Cin / groups, Cout); "
-         "dx: (N, H, W, Cin). Gradient: conv2d(g, weight), conv2d_grad_weight(g, dy). Errors as for conv2d.",
+  .doc = "Gradient of conv2d with respect to its input x of height and width `size`: dx[n, iy, ix, ci] = "
+         "sum of dy[n, oy, ox, co] * weight[ky, kx, ci, co] over all oy*s + ky*d - top = iy, ox*s + kx*d - "
+         "left = ix. dy: (N, OH, OW, Cout), OH and OW at most what the convolution gives; weight: (KH, KW, "
+         "Cin / groups, Cout); dx: (N, H, W, Cin). Gradient: conv2d(g, weight), conv2d_grad_weight(g, dy). "
+         "Errors as for conv2d.",
   .inputs = {{"dy", "(N, OH, OW, Cout)"}, {"weight", "(KH, KW, Cin / groups, Cout)"}},
   .attrs = {{"size", MAREA_PAIR, MAREA_REQUIRED, NULL, "height and width of x"},
             {"stride", MAREA_PAIR, 1, NULL, "step of the kernel"},
@@ -257,14 +269,15 @@ static marea_status grad_weight_read (marea_call *c, marea_conv *g) {
   g->cin = x->shape[3];
   g->cout = dy->shape[3];
   if (g->cin % g->groups != 0 || g->cout % g->groups != 0)
-    return marea_reject(c, MAREA_ESHAPE, "channels %lld of x and %lld of dy: not both divisible by groups=%lld",
+    return marea_reject(c, MAREA_ESHAPE,
+                        "channels %lld of x and %lld of dy: not both divisible by groups=%lld",
                         (long long)g->cin, (long long)g->cout, (long long)g->groups);
   set_sizes(x, g->in);
   g->kernel[0] = c->attr[GRAD_SIZE].v[0];
   g->kernel[1] = c->attr[GRAD_SIZE].v[1];
   if (g->kernel[0] < 1 || g->kernel[0] > INT32_MAX || g->kernel[1] < 1 || g->kernel[1] > INT32_MAX)
-    return marea_reject(c, MAREA_EARG, "argument 'kernel': %lldx%lld is out of range", (long long)g->kernel[0],
-                        (long long)g->kernel[1]);
+    return marea_reject(c, MAREA_EARG, "argument 'kernel': %lldx%lld is out of range",
+                        (long long)g->kernel[0], (long long)g->kernel[1]);
   MAREA_TRY(marea_conv_padding(c, grad_attrs, g));
   return read_output(c, dy, g);
 }
@@ -292,10 +305,11 @@ static marea_status grad_weight_vjp (marea_vjp *v) {
 
 const marea_op marea_op_conv2d_grad_weight = {
   .name = "conv2d_grad_weight", .family = "conv",
-  .doc = "Gradient of conv2d with respect to its weight of height and width `kernel`: dweight[ky, kx, ci, co] = sum over "
-         "n, oy, ox of x[n, oy*s + ky*d - top, ox*s + kx*d - left, ci] * dy[n, oy, ox, co]. x: (N, H, W, Cin); dy: "
-         "(N, OH, OW, Cout), OH and OW at most what the convolution gives; dweight: (KH, KW, Cin / groups, Cout). "
-         "Gradient: conv2d_grad_input(dy, g), conv2d(x, g). Errors as for conv2d.",
+  .doc = "Gradient of conv2d with respect to its weight of height and width `kernel`: dweight[ky, kx, ci, "
+         "co] = sum over n, oy, ox of x[n, oy*s + ky*d - top, ox*s + kx*d - left, ci] * dy[n, oy, ox, co]. "
+         "x: (N, H, W, Cin); dy: (N, OH, OW, Cout), OH and OW at most what the convolution gives; dweight: "
+         "(KH, KW, Cin / groups, Cout). Gradient: conv2d_grad_input(dy, g), conv2d(x, g). Errors as for "
+         "conv2d.",
   .inputs = {{"x", "(N, H, W, Cin)"}, {"dy", "(N, OH, OW, Cout)"}},
   .attrs = {{"kernel", MAREA_PAIR, MAREA_REQUIRED, NULL, "height and width of the kernel"},
             {"stride", MAREA_PAIR, 1, NULL, "step of the kernel"},
@@ -311,21 +325,26 @@ const marea_op marea_op_conv2d_grad_weight = {
 
 /* ---- conv_transpose2d ---- */
 
-enum { DECONV_STRIDE, DECONV_PADDING, DECONV_OUTPUT_PADDING, DECONV_DILATION, DECONV_GROUPS, DECONV_ACTIVATION,
-       DECONV_SLOPE }; /* ORDER of its attributes */
+/* ORDER of its attributes */
+enum { DECONV_STRIDE, DECONV_PADDING, DECONV_OUTPUT_PADDING, DECONV_DILATION, DECONV_GROUPS,
+       DECONV_ACTIVATION, DECONV_SLOPE };
 static const marea_conv_attrs deconv_attrs = {DECONV_STRIDE, DECONV_PADDING, DECONV_DILATION, DECONV_GROUPS};
 
-/* g->in := the result's sizes: (in - 1) * stride + dilated kernel + output_padding - crop, or in * stride ('same') */
+/* g->in := the result's sizes: (in - 1) * stride + dilated kernel + output_padding - crop, or in * stride
+   ('same') */
 static marea_status deconv_sizes (marea_call *c, marea_conv *g) {
   const bool same = c->attr[DECONV_PADDING].n == MAREA_SAME;
   for (int d = 0; d < 2; d++) {
     const int64_t extra = c->attr[DECONV_OUTPUT_PADDING].v[d];
     if (extra < 0 || extra >= MAREA_MAX(g->stride[d], g->dilation[d]))
-      return marea_reject(c, MAREA_EARG, "argument 'output_padding': %lld is not less than the larger of stride %lld and "
-                          "dilation %lld", (long long)extra, (long long)g->stride[d], (long long)g->dilation[d]);
+      return marea_reject(c, MAREA_EARG,
+                          "argument 'output_padding': %lld is not less than the larger of stride %lld and "
+                          "dilation %lld",
+                          (long long)extra, (long long)g->stride[d], (long long)g->dilation[d]);
     if (same && extra != 0)
       return marea_reject(c, MAREA_EARG, "argument 'output_padding': must be 0 with padding 'same'");
-    if (g->out[d] < 1) return marea_reject(c, MAREA_ESHAPE, "x %s has no pixels", marea_tensor_text(c->in[0]).s);
+    if (g->out[d] < 1)
+      return marea_reject(c, MAREA_ESHAPE, "x %s has no pixels", marea_tensor_text(c->in[0]).s);
     if (same) g->in[d] = g->out[d] * g->stride[d];
     else g->in[d] = (g->out[d] - 1) * g->stride[d] + g->dilation[d] * (g->kernel[d] - 1) + 1 + extra;
   }
@@ -334,8 +353,8 @@ static marea_status deconv_sizes (marea_call *c, marea_conv *g) {
     const int64_t whole = g->in[d];
     g->in[d] -= g->before[d] + g->after[d];
     if (g->in[d] < 1)
-      return marea_reject(c, MAREA_ESHAPE, "padding %lld+%lld leaves nothing of the size %lld", (long long)g->before[d],
-                          (long long)g->after[d], (long long)whole);
+      return marea_reject(c, MAREA_ESHAPE, "padding %lld+%lld leaves nothing of the size %lld",
+                          (long long)g->before[d], (long long)g->after[d], (long long)whole);
   }
   return MAREA_OK;
 }
@@ -371,14 +390,17 @@ static marea_status deconv_forward (marea_call *c) {
   set_sizes(x, g.out);
   set_sizes(y, g.in);
   MAREA_TRY(marea_conv_padding(c, deconv_attrs, &g));
-  return marea_conv_gather(c, &g, true, x, c->in[1], bias_of(c), (marea_activation)c->attr[DECONV_ACTIVATION].i,
-                           c->attr[DECONV_SLOPE].f, c->out[0]);
+  return marea_conv_gather(c, &g, true, x, c->in[1], bias_of(c),
+                           (marea_activation)c->attr[DECONV_ACTIVATION].i, c->attr[DECONV_SLOPE].f,
+                           c->out[0]);
 }
 
 static marea_status deconv_vjp (marea_vjp *v) {
-  const geometry g = {v->attr[DECONV_STRIDE], v->attr[DECONV_PADDING], v->attr[DECONV_DILATION], v->attr[DECONV_GROUPS]};
+  const geometry g = {v->attr[DECONV_STRIDE], v->attr[DECONV_PADDING], v->attr[DECONV_DILATION],
+                      v->attr[DECONV_GROUPS]};
   MAREA_OWN dpre = NULL;
-  MAREA_TRY(marea_before_activation(v->dout[0], v->out[0], v->attr[DECONV_ACTIVATION], v->attr[DECONV_SLOPE], &dpre));
+  MAREA_TRY(marea_before_activation(v->dout[0], v->out[0], v->attr[DECONV_ACTIVATION], v->attr[DECONV_SLOPE],
+                                    &dpre));
   if (v->need[0]) MAREA_TRY(run_conv(dpre, v->in[1], &g, v->in[0], &v->din[0]));
   if (v->need[1]) MAREA_TRY(run_grad_weight(dpre, v->in[0], &g, v->in[1], &v->din[1]));
   if (v->n_in > 2 && v->need[2]) MAREA_TRY(marea_sum_first(dpre, 3, &v->din[2]));
@@ -387,13 +409,15 @@ static marea_status deconv_vjp (marea_vjp *v) {
 
 const marea_op marea_op_conv_transpose2d = {
   .name = "conv_transpose2d", .family = "conv",
-  .doc = "Transposed convolution: y = act(bias + conv2d_grad_input(x, weight)). x: (N, H, W, Cin); weight: (KH, KW, "
-         "Cout / groups, Cin), as in Keras; bias: (Cout); y: (N, OH, OW, Cout) with OH = (H - 1)*s + d*(KH - 1) + 1 + "
-         "output_padding - top - bottom; padding is cut off. 'same': OH = H*s, cropped as the convolution from OH to H "
-         "pads (28 from 14 with kernel 3, stride 2: nothing before, one after). Gradient, with e = dy * act'(y): "
-         "conv2d(e, weight), conv2d_grad_weight(e, x), sum of e over N, OH, OW. Errors: channels that do not fit, "
-         "output_padding not less than stride or dilation, padding that leaves nothing.",
-  .inputs = {{"x", "(N, H, W, Cin)"}, {"weight", "(KH, KW, Cout / groups, Cin)"}, {"bias", "(Cout)", .optional = true}},
+  .doc = "Transposed convolution: y = act(bias + conv2d_grad_input(x, weight)). x: (N, H, W, Cin); weight: "
+         "(KH, KW, Cout / groups, Cin), as in Keras; bias: (Cout); y: (N, OH, OW, Cout) with OH = (H - 1)*s "
+         "+ d*(KH - 1) + 1 + output_padding - top - bottom; padding is cut off. 'same': OH = H*s, cropped "
+         "as the convolution from OH to H pads (28 from 14 with kernel 3, stride 2: nothing before, one "
+         "after). Gradient, with e = dy * act'(y): conv2d(e, weight), conv2d_grad_weight(e, x), sum of e "
+         "over N, OH, OW. Errors: channels that do not fit, output_padding not less than stride or "
+         "dilation, padding that leaves nothing.",
+  .inputs = {{"x", "(N, H, W, Cin)"}, {"weight", "(KH, KW, Cout / groups, Cin)"},
+             {"bias", "(Cout)", .optional = true}},
   .attrs = {{"stride", MAREA_PAIR, 1, NULL, "step of the kernel in y, height and width"},
             {"padding", MAREA_PADDING, 0, NULL, "cut off y: top, bottom, left, right, or 'same'"},
             {"output_padding", MAREA_PAIR, 0, NULL, "rows and columns added at the bottom and right"},
@@ -410,7 +434,9 @@ const marea_op marea_op_conv_transpose2d = {
             "while p[1] + p[2] >= fh do p[1], p[2] = p[1] // 2, p[2] // 2 end\n"
             "while p[3] + p[4] >= fw do p[3], p[4] = p[3] // 2, p[4] // 2 end\n"
             "local same = g.int(1, 3) == 1\n"
-            "return {g.tensor{n, h, w, cin}, g.tensor{kh, kw, cout // groups, cin}, g.bool() and g.tensor{cout} or nil},\n"
+            "return {g.tensor{n, h, w, cin}, g.tensor{kh, kw, cout // groups, cin}, "
+            "g.bool() and g.tensor{cout} or nil},\n"
             "  {stride = {sh, sw}, padding = same and 'same' or p, output_padding = same and 0 or op,\n"
-            "  dilation = {dh, dw}, groups = groups, activation = g.pick{'none', 'none', 'sigmoid', 'tanh', 'softplus'}}",
+            "  dilation = {dh, dw}, groups = groups, "
+            "activation = g.pick{'none', 'none', 'sigmoid', 'tanh', 'softplus'}}",
 };

@@ -1,13 +1,15 @@
 /* SPDX-License-Identifier: MIT
-** conv_geometry.c: sizes, taps and tiles of convolutions. All of it is integers worked out before a loop runs.
+** conv_geometry.c: sizes, taps and tiles of convolutions. All of it is integers worked out before a loop
+** runs.
 **
 ** Forward, output o reads the padded input at o * stride + tap * dilation: one phase with all taps. The input
 ** gradient is the same seen from the other end: input i gets from output (i + pad - tap * dilation) / stride
-** wherever that divides. Inputs i, i + stride, ... use the same taps at the same distances, so each such set is a
-** phase, a convolution of stride 1 over dy; no zeros are put between dy's pixels. A phase may have no taps.
+** wherever that divides. Inputs i, i + stride, ... use the same taps at the same distances, so each such set
+** is a phase, a convolution of stride 1 over dy; no zeros are put between dy's pixels. A phase may have no
+** taps.
 **
-** Sizes are below 2^31 when they come here, so products of two of them fit into 64 bits; memory is only asked for
-** after marea_bytes has checked the product.
+** Sizes are below 2^31 when they come here, so products of two of them fit into 64 bits; memory is only asked
+** for after marea_bytes has checked the product.
 */
 #include <string.h>
 
@@ -22,8 +24,8 @@ static marea_status read_pair (marea_call *c, int attr, int64_t least, int64_t p
   for (int d = 0; d < 2; d++) {
     pair[d] = c->attr[attr].v[d];
     if (pair[d] < least || pair[d] > INT32_MAX)
-      return marea_reject(c, MAREA_EARG, "argument '%s': expected %lld or more, got %lld", c->op->attrs[attr].name,
-                          (long long)least, (long long)pair[d]);
+      return marea_reject(c, MAREA_EARG, "argument '%s': expected %lld or more, got %lld",
+                          c->op->attrs[attr].name, (long long)least, (long long)pair[d]);
   }
   return MAREA_OK;
 }
@@ -34,7 +36,8 @@ marea_status marea_conv_read (marea_call *c, marea_conv_attrs at, marea_conv *g)
   if (at.dilation >= 0) MAREA_TRY(read_pair(c, at.dilation, 1, g->dilation));
   if (at.groups >= 0) g->groups = c->attr[at.groups].i;
   if (g->groups < 1)
-    return marea_reject(c, MAREA_EARG, "argument 'groups': expected 1 or more, got %lld", (long long)g->groups);
+    return marea_reject(c, MAREA_EARG, "argument 'groups': expected 1 or more, got %lld",
+                        (long long)g->groups);
   return MAREA_OK;
 }
 
@@ -54,7 +57,8 @@ marea_status marea_conv_padding (marea_call *c, marea_conv_attrs at, marea_conv 
   }
   for (int i = 0; i < 4; i++)
     if (padding->v[i] < 0 || padding->v[i] > INT32_MAX)
-      return marea_reject(c, MAREA_EARG, "argument 'padding': expected 0 or more, got %lld", (long long)padding->v[i]);
+      return marea_reject(c, MAREA_EARG, "argument 'padding': expected 0 or more, got %lld",
+                          (long long)padding->v[i]);
   for (int d = 0; d < 2; d++) {
     g->before[d] = padding->v[2 * d];
     g->after[d] = padding->v[2 * d + 1];
@@ -68,11 +72,13 @@ marea_status marea_conv_size (marea_call *c, const marea_conv *g, int64_t out[2]
   for (int d = 0; d < 2; d++) {
     padded[d] = g->in[d] + g->before[d] + g->after[d];
     if (g->kernel[d] < 1)
-      return marea_reject(c, MAREA_ESHAPE, "kernel %lldx%lld is empty", (long long)g->kernel[0], (long long)g->kernel[1]);
+      return marea_reject(c, MAREA_ESHAPE, "kernel %lldx%lld is empty", (long long)g->kernel[0],
+                          (long long)g->kernel[1]);
     fits = fits && padded[d] >= extent(g, d);
   }
   if (!fits)
-    return marea_reject(c, MAREA_ESHAPE, "kernel %lldx%lld (dilated %lldx%lld) larger than the padded input %lldx%lld",
+    return marea_reject(c, MAREA_ESHAPE,
+                        "kernel %lldx%lld (dilated %lldx%lld) larger than the padded input %lldx%lld",
                         (long long)g->kernel[0], (long long)g->kernel[1], (long long)extent(g, 0),
                         (long long)extent(g, 1), (long long)padded[0], (long long)padded[1]);
   for (int d = 0; d < 2; d++) out[d] = (padded[d] - extent(g, d)) / g->stride[d] + 1;
@@ -172,8 +178,8 @@ static void choose_units (marea_conv_window *w, int64_t least_tasks) {
   w->units = (rows->most + w->tiles - 1) / w->tiles;
 }
 
-marea_status marea_conv_window_open (marea_call *c, const marea_conv *g, bool backward, const marea_tensor *src,
-                                     int64_t least_tasks, marea_conv_window *w) {
+marea_status marea_conv_window_open (marea_call *c, const marea_conv *g, bool backward,
+                                     const marea_tensor *src, int64_t least_tasks, marea_conv_window *w) {
   MAREA_TRY(open_axes(c, g, backward, w->axis));
   w->src = marea_at(src);
   w->size = marea_dtype_size((marea_dtype)src->dtype);
@@ -207,10 +213,12 @@ const char *marea_conv_window_load (const marea_conv_window *w, int64_t image, i
   const char *src = w->src + (size_t)(image * rows->src * cols->src) * pixel;
   if (w->direct) return src + (size_t)(top * cols->src + cols->low) * pixel;
   char *memory = w->memory + (size_t)worker * w->bytes, *dst = memory;
-  const int64_t n = source_size(rows, marea_conv_window_units(w, tile)), width = source_size(cols, cols->most);
+  const int64_t n = source_size(rows, marea_conv_window_units(w, tile)),
+                width = source_size(cols, cols->most);
   const int64_t first = MAREA_MIN(MAREA_MAX(cols->low, 0), cols->src);
   const int64_t end = MAREA_MAX(MAREA_MIN(cols->low + width, cols->src), first);
-  const size_t left = (size_t)MAREA_MIN(first - cols->low, width) * pixel, middle = (size_t)(end - first) * pixel;
+  const size_t left = (size_t)MAREA_MIN(first - cols->low, width) * pixel,
+               middle = (size_t)(end - first) * pixel;
   const size_t all = (size_t)width * pixel;
   for (int64_t y = top; y < top + n; y++, dst += all) {
     if (y < 0 || y >= rows->src || middle == 0) {

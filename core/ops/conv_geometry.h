@@ -26,8 +26,8 @@ marea_status marea_conv_size (marea_call *c, const marea_conv *g, int64_t out[2]
 
 /* ---- one dimension of a pass ---- */
 
-/* Outputs first, first + step, ... that read the same taps. Output number i of them reads, for tap t, the source
-   at start + i * src_step + offset[t]. */
+/* Outputs first, first + step, ... that read the same taps. Output number i of them reads, for tap t, the
+   source at start + i * src_step + offset[t]. */
 typedef struct marea_conv_phase {
   int64_t first, count, start, taps;
   const int64_t *kernel, *offset; /* [taps] place in the kernel, and offset in the source */
@@ -56,8 +56,8 @@ typedef struct marea_conv_window {
 
 /* Sets up axes and tiles for reading x (forward, weight gradient) or, with `backward`, dy (input gradient) by
    taps. A tile stays within some 256 KB; few images are cut further, into `least_tasks` tiles if possible. */
-marea_status marea_conv_window_open (marea_call *c, const marea_conv *g, bool backward, const marea_tensor *src,
-                                     int64_t least_tasks, marea_conv_window *w);
+marea_status marea_conv_window_open (marea_call *c, const marea_conv *g, bool backward,
+                                     const marea_tensor *src, int64_t least_tasks, marea_conv_window *w);
 /* Address of what output row 0 of the tile (unit 0 of phase rows) and column 0 read at offset (low, low). */
 const char *marea_conv_window_load (const marea_conv_window *w, int64_t image, int64_t tile, int worker);
 /* Rows of phase 0 in a tile. */

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
-** conv_pass.c: the two passes that convolutions are made of, over tiles of images with their padding, split into
-** blocks that depend on the shape alone. The arithmetic is in the kernels `gather` and `correlate`.
+** conv_pass.c: the two passes that convolutions are made of, over tiles of images with their padding, split
+** into blocks that depend on the shape alone. The arithmetic is in the kernels `gather` and `correlate`.
 **
 ** Nothing is unrolled into a matrix (im2col): a tile of the source, padded, is all that is copied.
 */
@@ -10,12 +10,15 @@
 
 #define TASKS 8                      /* tiles to aim for when there are few images */
 #define BLOCK_WORK 1e6               /* multiplications worth a block */
+#define LONG_WORK 5e8                /* multiplications of some milliseconds */
 #define PARTIAL_BLOCKS 16            /* weight gradients summed apart */
+#define LEAST_ROWS 64                /* of the weight gradient worth loading a tile for */
 #define PARTIAL_BYTES ((size_t)1 << 23)
 
 /* ---- taps ---- */
 
-/* Taps in the order of phases (rows, then columns), each phase's together: offset in a tile, place in the kernel. */
+/* Taps in the order of phases (rows, then columns), each phase's together: offset in a tile, place in the
+   kernel. */
 typedef struct taps {
   int64_t n, *offset, *origin;
 } taps;
@@ -59,7 +62,7 @@ typedef struct gather_pass {
   int64_t tasks, tasks_per_block;
 } gather_pass;
 
-/* ---- weights for the input gradient: (group, tap, cout, cin), so that the channels written are adjacent ---- */
+/* ---- weights for the input gradient: (group, tap, cout, cin), so that written channels are adjacent ---- */
 
 typedef struct packing {
   const marea_conv *g;
@@ -84,7 +87,8 @@ static void pack_tap (void *arg, int64_t block, int worker) {
   }
 }
 
-static marea_status pack_weight (marea_call *c, const marea_conv *g, const marea_tensor *weight, gather_pass *p) {
+static marea_status pack_weight (marea_call *c, const marea_conv *g, const marea_tensor *weight,
+                                 gather_pass *p) {
   char *packed;
   const int64_t count = p->groups * p->taps.n * p->cin * p->cout;
   MAREA_SCRATCH(c, packed, (size_t)MAREA_MAX(count, 1) * p->w.size);
@@ -141,8 +145,10 @@ static void gather_cell (const gather_pass *p, const cell *k) {
   const int64_t channels = p->groups * p->cout;
   marea_gather g = {.rows = k->rows, .cols = k->x->count,
                     .x_row = w->axis[0].src_step * w->row, .x_col = w->axis[1].src_step * w->channels,
-                    .y_row = w->axis[0].out_step * w->axis[1].out * channels, .y_col = w->axis[1].out_step * channels,
-                    .cin = p->cin, .cout = p->cout, .taps = k->y->taps * k->x->taps, .tap = p->taps.offset + k->tap,
+                    .y_row = w->axis[0].out_step * w->axis[1].out * channels,
+                    .y_col = w->axis[1].out_step * channels,
+                    .cin = p->cin, .cout = p->cout, .taps = k->y->taps * k->x->taps,
+                    .tap = p->taps.offset + k->tap,
                     .w_tap = p->w_cell_tap, .w_ci = p->w_ci, .act = p->act, .slope = p->slope};
   if (p->cin == 0 || g.taps == 0) {
     fill_cell(p, k);
@@ -185,8 +191,8 @@ static void gather_block (void *arg, int64_t block, int worker) {
 
 static void choose_blocks (const marea_conv *g, gather_pass *p) {
   p->tasks = g->n * p->w.tiles;
-  const double work = (double)g->out[0] * (double)g->out[1] * (double)p->taps.n * (double)p->cin * (double)p->cout *
-                      (double)p->groups / (double)p->w.tiles;
+  const double work = (double)g->out[0] * (double)g->out[1] * (double)p->taps.n * (double)p->cin *
+                      (double)p->cout * (double)p->groups / (double)p->w.tiles;
   const double enough = BLOCK_WORK / MAREA_MAX(work, 1);
   p->tasks_per_block = (int64_t)MAREA_MIN(enough, (double)(p->tasks / PARTIAL_BLOCKS));
   p->tasks_per_block = MAREA_MAX(p->tasks_per_block, 1);
@@ -196,9 +202,11 @@ marea_status marea_conv_gather (marea_call *c, const marea_conv *g, bool backwar
                                 const marea_tensor *weight, const marea_tensor *bias, marea_activation act,
                                 double slope, marea_tensor *out) {
   gather_pass p = {.kernels = c->ctx->kernels[out->dtype], .groups = g->groups, .act = act, .slope = slope,
-                   .cin = (backward ? g->cout : g->cin) / g->groups, .cout = (backward ? g->cin : g->cout) / g->groups,
+                   .cin = (backward ? g->cout : g->cin) / g->groups,
+                   .cout = (backward ? g->cin : g->cout) / g->groups,
                    .weight = marea_at(weight), .bias = bias ? marea_at(bias) : NULL, .out = marea_at(out),
-                   .w_cell_tap = g->cin / g->groups * g->cout, .w_group = g->cout / g->groups, .w_ci = g->cout};
+                   .w_cell_tap = g->cin / g->groups * g->cout, .w_group = g->cout / g->groups,
+                   .w_ci = g->cout};
   if (marea_count(out->rank, out->shape) == 0) return MAREA_OK;
   MAREA_TRY(marea_conv_window_open(c, g, backward, src, TASKS, &p.w));
   MAREA_TRY(list_taps(c, g, &p.w, &p.taps));
@@ -227,10 +235,12 @@ static char *part_of (const correlate_pass *p, int64_t part) {
   return part == 0 ? p->dw : p->partial + (size_t)((part - 1) * p->rows * p->g->cout) * p->w.size;
 }
 
-static void correlate_tile (const correlate_pass *p, int64_t task, int worker, int64_t first, int64_t end, char *dw) {
+static void correlate_tile (const correlate_pass *p, int64_t task, int worker, int64_t first, int64_t end,
+                            char *dw) {
   const marea_conv_window *w = &p->w;
   const marea_conv *g = p->g;
-  const int64_t image = task / w->tiles, tile = task % w->tiles, cin = g->cin / g->groups, cout = g->cout / g->groups;
+  const int64_t image = task / w->tiles, tile = task % w->tiles, cin = g->cin / g->groups,
+                cout = g->cout / g->groups;
   const char *x = marea_conv_window_load(w, image, tile, worker);
   const char *dy = p->dy + (size_t)((image * g->out[0] + tile * w->units) * g->out[1] * g->cout) * w->size;
   for (int64_t i = 0; i < g->groups; i++) {
@@ -244,6 +254,10 @@ static void correlate_tile (const correlate_pass *p, int64_t task, int worker, i
   }
 }
 
+static bool stop_wanted (marea_context *ctx) {
+  return !ctx->shielded && atomic_load_explicit(&ctx->interrupt, memory_order_relaxed);
+}
+
 static void correlate_block (void *arg, int64_t block, int worker) {
   const correlate_pass *p = arg;
   const int64_t part = block / p->cuts, cut = block % p->cuts;
@@ -251,7 +265,7 @@ static void correlate_block (void *arg, int64_t block, int worker) {
   char *dw = part_of(p, part);
   memset(dw + (size_t)(first * p->g->cout) * p->w.size, 0, (size_t)((end - first) * p->g->cout) * p->w.size);
   for (int64_t task = part * p->tasks / p->parts; task < (part + 1) * p->tasks / p->parts; task++) {
-    if (atomic_load_explicit(&p->ctx->interrupt, memory_order_relaxed)) return; /* a block can be long */
+    if (stop_wanted(p->ctx)) return; /* a block can be long */
     correlate_tile(p, task, worker, first, end, dw);
   }
 }
@@ -275,12 +289,18 @@ static marea_status list_rows (marea_call *c, const taps *t, int64_t channels, c
   return MAREA_OK;
 }
 
-/* How many partial sums memory allows, and ranges of rows so that there are blocks enough nevertheless. */
+/* How many partial sums memory allows, and ranges of rows so that there are blocks enough nevertheless, and
+   none so long that it could not be interrupted. */
 static marea_status choose_parts (marea_call *c, size_t bytes, correlate_pass *p) {
-  p->tasks = p->g->n * p->w.tiles;
+  const marea_conv *g = p->g;
+  const double work =
+      (double)g->n * (double)g->out[0] * (double)g->out[1] * (double)p->rows * (double)g->cout;
+  p->tasks = g->n * p->w.tiles;
   p->parts = MAREA_MIN(p->tasks, PARTIAL_BLOCKS);
   p->parts = MAREA_MIN(p->parts, MAREA_MAX((int64_t)(PARTIAL_BYTES / bytes), 1));
-  p->cuts = MAREA_MIN((PARTIAL_BLOCKS + p->parts - 1) / p->parts, MAREA_MAX(p->rows / 64, 1));
+  p->cuts = MAREA_MAX((PARTIAL_BLOCKS + p->parts - 1) / p->parts,
+                      (int64_t)MAREA_MIN(work / (double)p->parts / LONG_WORK, 1e6));
+  p->cuts = MAREA_MIN(p->cuts, MAREA_MAX(p->rows / LEAST_ROWS, 1));
   p->partial = NULL;
   if (p->parts > 1) MAREA_SCRATCH(c, p->partial, (size_t)(p->parts - 1) * bytes);
   return MAREA_OK;

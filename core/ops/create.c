@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
-** create.c: tensors of given contents, without inputs: full, arange, linspace, eye. Their results are constants for
-** gradients. Values are worked out in double, which is exact for integers up to 2^53.
+** create.c: tensors of given contents, without inputs: full, arange, linspace, eye. Their results are
+** constants for gradients. Values are worked out in double, which is exact for integers up to 2^53.
 */
 #include <math.h>
 #include <string.h>
@@ -20,8 +20,8 @@ static marea_status check_value (marea_call *c, const char *name, double value, 
   if (is_float(dtype)) return MAREA_OK;
   const double low = dtype == MAREA_U8 ? 0 : -LARGEST_COUNT, high = dtype == MAREA_U8 ? 255 : LARGEST_COUNT;
   if (value == floor(value) && value >= low && value <= high) return MAREA_OK;
-  return marea_reject(c, MAREA_EARG, "argument '%s': expected an integer in %.0f..%.0f for dtype %s, got %g", name, low,
-                      high, marea_dtype_name((marea_dtype)dtype), value);
+  return marea_reject(c, MAREA_EARG, "argument '%s': expected an integer in %.0f..%.0f for dtype %s, got %g",
+                      name, low, high, marea_dtype_name((marea_dtype)dtype), value);
 }
 
 static void put (marea_tensor *t, int64_t i, double value) {
@@ -70,18 +70,21 @@ const marea_op marea_op_full = {
   .attrs = {{"shape", MAREA_SIZES, MAREA_REQUIRED, NULL, "sizes; {} for a single number"},
             {"value", MAREA_REAL, 0, NULL, "of every element"},
             DTYPE_ATTR},
-  .sample = "return {}, {shape = g.shape(0, 4), value = g.int(0, 9), dtype = g.pick{'f32', 'f64', 'i64', 'u8'}}",
-  .doc = "full(shape, value, dtype): every element is `value`. Errors: a negative size; a value that an integer dtype "
-         "cannot hold.",
+  .sample = "return {}, {shape = g.shape(0, 4), value = g.int(0, 9), dtype = g.pick{'f32', 'f64', 'i64', "
+            "'u8'}}",
+  .doc = "full(shape, value, dtype): every element is `value`. Errors: a negative size; a value that an "
+         "integer dtype cannot hold.",
 };
 
 /* ---- arange ------------------------------------------------------------------------------------------ */
 
-/* floor((stop - start) / step) + 1 elements; a quotient that rounding left just below an integer counts as it. */
+/* floor((stop - start) / step) + 1 elements; a quotient that rounding left just below an integer counts
+   as it. */
 static marea_status arange_shape (marea_call *c) {
   const double start = c->attr[0].f, stop = c->attr[1].f, step = c->attr[2].f;
   if (!isfinite(start) || !isfinite(stop) || !isfinite(step) || step == 0)
-    return marea_reject(c, MAREA_EARG, "expected finite start and stop and a step other than 0, got %g, %g, %g", start,
+    return marea_reject(c, MAREA_EARG,
+                        "expected finite start and stop and a step other than 0, got %g, %g, %g", start,
                         stop, step);
   const double steps = floor((stop - start) / step * (1 + 8 * 0x1p-52));
   if (steps >= LARGEST_COUNT) return marea_reject(c, MAREA_EARG, "%g elements are too many", steps + 1);
@@ -96,7 +99,8 @@ static marea_status arange_shape (marea_call *c) {
 }
 
 static marea_status arange_forward (marea_call *c) {
-  for (int64_t i = 0; i < c->out[0]->shape[0]; i++) put(c->out[0], i, c->attr[0].f + c->attr[2].f * (double)i);
+  for (int64_t i = 0; i < c->out[0]->shape[0]; i++)
+    put(c->out[0], i, c->attr[0].f + c->attr[2].f * (double)i);
   return MAREA_OK;
 }
 
@@ -107,17 +111,18 @@ const marea_op marea_op_arange = {
             {"step", MAREA_REAL, 1, NULL, "difference of neighbours, may be negative"},
             DTYPE_ATTR},
   .sample = "return {}, {start = g.int(-3, 3), stop = g.int(-5, 9), step = g.pick{1, 2, 0.5, -1}}",
-  .doc = "arange(start, stop, step, dtype) = {start, start + step, ...}, shape (n), `stop` included as in Lua's for "
-         "loop; empty when stop lies on the other side of start. Elements are start + i step, so rounding does not add "
-         "up; where the number of elements matters, linspace states it. Errors: step 0; values an integer dtype cannot "
-         "hold.",
+  .doc = "arange(start, stop, step, dtype) = {start, start + step, ...}, shape (n), `stop` included as in "
+         "Lua's for loop; empty when stop lies on the other side of start. Elements are start + i step, so "
+         "rounding does not add up; where the number of elements matters, linspace states it. Errors: step "
+         "0; values an integer dtype cannot hold.",
 };
 
 /* ---- linspace ---------------------------------------------------------------------------------------- */
 
 static marea_status linspace_shape (marea_call *c) {
   const int64_t n = c->attr[2].i, dtype = c->attr[3].i;
-  if (n < 0) return marea_reject(c, MAREA_EARG, "argument 'n': expected at least 0 elements, got %lld", (long long)n);
+  if (n < 0)
+    return marea_reject(c, MAREA_EARG, "argument 'n': expected at least 0 elements, got %lld", (long long)n);
   if (!is_float(dtype))
     return marea_reject(c, MAREA_EARG, "argument 'dtype': expected f32 or f64, got %s",
                         marea_dtype_name((marea_dtype)dtype));
@@ -144,15 +149,16 @@ const marea_op marea_op_linspace = {
             {"n", MAREA_INT, MAREA_REQUIRED, NULL, "number of values"},
             DTYPE_ATTR},
   .sample = "return {}, {start = g.real(-3, 3), stop = g.real(-3, 3), n = g.int(0, 9)}",
-  .doc = "linspace(start, stop, n, dtype): n values at equal distances, shape (n), both ends exact; n = 1 gives start. "
-         "dtype f32 or f64. Error: n < 0.",
+  .doc = "linspace(start, stop, n, dtype): n values at equal distances, shape (n), both ends exact; n = 1 "
+         "gives start. dtype f32 or f64. Error: n < 0.",
 };
 
 /* ---- eye --------------------------------------------------------------------------------------------- */
 
 static marea_status eye_shape (marea_call *c) {
   const int64_t n = c->attr[0].i, sizes[] = {n, n};
-  if (n < 0) return marea_reject(c, MAREA_EARG, "argument 'n': expected a size of at least 0, got %lld", (long long)n);
+  if (n < 0)
+    return marea_reject(c, MAREA_EARG, "argument 'n': expected a size of at least 0, got %lld", (long long)n);
   marea_layout_set(&c->layout[0], (int)c->attr[1].i, 2, sizes);
   return MAREA_OK;
 }

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: MIT
 ** fold.c: reductions of (outer, count, inner) arrays to (outer, inner), in parallel, near memory speed.
 **
-** The folded range is cut into fixed chunks and the inner one into fixed tiles; each chunk of a tile is a unit of
-** work that leaves partial results in double, and the partials are added in order. So neither the number of threads
-** nor their timing changes a bit. With inner = 1 the kernels run along rows; otherwise whole rows are folded into a
-** row of accumulators, a few hundred at a time in the tensor's dtype and then in double, so that the error does not
-** grow with the number of rows.
+** The folded range is cut into fixed chunks and the inner one into fixed tiles; each chunk of a tile is a
+** unit of work that leaves partial results in double, and the partials are added in order. So neither the
+** number of threads nor their timing changes a bit. With inner = 1 the kernels run along rows; otherwise
+** whole rows are folded into a row of accumulators, a few hundred at a time in the tensor's dtype and then
+** in double, so that the error does not grow with the number of rows.
 */
 #include "fold.h"
 
@@ -71,10 +71,10 @@ static double fold_row (const fold_job *j, int64_t n, const char *x, double shif
 
 /* ---- columns: inner > 1 ---- */
 
-/* acc[w] := fold of n >= 1 rows of the elements' differences from `shift`. `together` rows lie side by side and are
-   handled at a time; shift holds that many copies of its row, in the tensor's dtype. */
-static void fold_differences (const fold_job *j, int64_t n, int64_t w, int64_t together, size_t step, const char *x,
-                              const void *shift, void *acc) {
+/* acc[w] := fold of n >= 1 rows of the elements' differences from `shift`. `together` rows lie side by
+   side and are handled at a time; shift holds that many copies of its row, in the tensor's dtype. */
+static void fold_differences (const fold_job *j, int64_t n, int64_t w, int64_t together, size_t step,
+                              const char *x, const void *shift, void *acc) {
   const marea_kernels *k = j->k;
   double buffer[TILE];
   for (int64_t r = 0; r < n; r += together, x += (size_t)together * step) {
@@ -105,13 +105,15 @@ static void fold_rows (const fold_job *j, int64_t n, int64_t w, int64_t together
 }
 
 /* total[w] := fold of rows [r0, r1) of tile columns from `first` on */
-static void fold_tile (const fold_job *j, int64_t o, int64_t r0, int64_t r1, int64_t first, int64_t w, double *total) {
+static void fold_tile (const fold_job *j, int64_t o, int64_t r0, int64_t r1, int64_t first, int64_t w,
+                       double *total) {
   const int dtype = j->f.dtype;
   const int64_t inner = j->f.inner, together = w == inner ? TILE / w : 1;
   const size_t size = real_size(dtype), step = (size_t)inner * size;
   double acc[TILE], shift[TILE];
   const char *x = (const char *)j->f.x + (size_t)((o * j->f.count + r0) * inner + first) * size;
-  for (int64_t i = 0; j->shift && i < together * w; i++) store(dtype, shift, i, j->shift[o * inner + first + i % w]);
+  for (int64_t i = 0; j->shift && i < together * w; i++)
+    store(dtype, shift, i, j->shift[o * inner + first + i % w]);
   for (int64_t r = r0; r < r1; r += DEEP, x += DEEP * step) {
     fold_rows(j, MAREA_MIN(DEEP, r1 - r), w, together, step, x, shift, acc);
     for (int64_t i = 0; i < w; i++) {
@@ -155,7 +157,8 @@ static void join_chunks (const fold_job *j) {
     for (int64_t i = 0; i < inner; i++) {
       const double *partial = j->partial + o * j->chunks * inner + i;
       double total = partial[0];
-      for (int64_t chunk = 1; chunk < j->chunks; chunk++) total = combine(j->kind, total, partial[chunk * inner]);
+      for (int64_t chunk = 1; chunk < j->chunks; chunk++)
+        total = combine(j->kind, total, partial[chunk * inner]);
       store(j->out_dtype, j->out, o * inner + i, total / j->divisor);
     }
   }

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT
-** fold.h: one pass over a tensor that leaves one number for each group of elements: the work behind reductions.
+** fold.h: one pass over a tensor that leaves one number for each group of elements: the work behind
+** reductions.
 */
 #ifndef MAREA_FOLD_H
 #define MAREA_FOLD_H
@@ -21,12 +22,13 @@ typedef enum marea_fold_kind {
   MAREA_FOLD_EXPS     /* sum of exp(x - shift) */
 } marea_fold_kind;
 
-/* f := the values of `t`, contiguous at `x`, with the dimensions of set[] folded. Where these are not neighbours, or
-   there is no such view, a copy with the folded dimensions last is made in scratch memory. */
+/* f := the values of `t`, contiguous at `x`, with the dimensions of set[] folded. Where these are not
+   neighbours, or there is no such view, a copy with the folded dimensions last is made in scratch
+   memory. */
 marea_status marea_fold_over (marea_call *c, const marea_tensor *t, const bool *set, marea_folding *f);
 
-/* out[outer * inner] := fold / divisor, as real numbers of out_dtype. shift [outer * inner] as the kind needs it.
-   x is f32 or f64. The bits of the result depend on the shape only. */
+/* out[outer * inner] := fold / divisor, as real numbers of out_dtype. shift [outer * inner] as the kind
+   needs it. x is f32 or f64. The bits of the result depend on the shape only. */
 marea_status marea_fold (marea_call *c, const marea_folding *f, marea_fold_kind kind, const double *shift,
                          double divisor, int out_dtype, void *out);
 

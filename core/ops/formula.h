@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT
-** formula.h: gradients written as formulas over operators, for the elementwise families, reductions and losses.
+** formula.h: gradients written as formulas over operators, for the elementwise families, reductions and
+** losses.
 **
 **   static marea_status sin_vjp (marea_vjp *v) {
 **     formula f = {.v = v};
@@ -7,9 +8,9 @@
 **     return finish(&f);
 **   }
 **
-** Each step runs one operator, through marea_run like every vjp, and returns a tensor that the formula owns. After a
-** failure all further steps do nothing and return NULL, so a formula needs no check but that of `finish`, which
-** also releases every intermediate result, on every path.
+** Each step runs one operator, through marea_run like every vjp, and returns a tensor that the formula
+** owns. After a failure all further steps do nothing and return NULL, so a formula needs no check but that
+** of `finish`, which also releases every intermediate result, on every path.
 */
 #ifndef MAREA_FORMULA_H
 #define MAREA_FORMULA_H
@@ -37,8 +38,8 @@ static inline marea_tensor *own (formula *f, marea_tensor *made) {
 }
 
 /* op(a), op(a, b), op(a, b, c) with attributes `attrs` (NULL: initial); n is the number of tensors. */
-static inline marea_tensor *step (formula *f, const marea_op *op, const marea_attr *attrs, int n, marea_tensor *a,
-                                  marea_tensor *b, marea_tensor *c) {
+static inline marea_tensor *step (formula *f, const marea_op *op, const marea_attr *attrs, int n,
+                                  marea_tensor *a, marea_tensor *b, marea_tensor *c) {
   marea_tensor *out = NULL;
   if (!goes_on(f)) return NULL;
   f->status = attrs ? marea_run_with(f->v->ctx, op, attrs, &out, n, a, b, c)
@@ -117,7 +118,8 @@ static inline marea_tensor *sum_all (formula *f, marea_tensor *a) {
 /* a summed over what broadcasting had repeated, to the shape of `like` */
 static inline marea_tensor *sum_like (formula *f, marea_tensor *a, const marea_tensor *like) {
   if (f->status != MAREA_OK) return NULL;
-  if (a->rank == like->rank && memcmp(a->shape, like->shape, sizeof a->shape[0] * (size_t)a->rank) == 0) return a;
+  if (a->rank == like->rank && memcmp(a->shape, like->shape, sizeof a->shape[0] * (size_t)a->rank) == 0)
+    return a;
   const marea_attr shape = marea_attr_list(like->rank, like->shape);
   return step(f, &marea_op_sum_to, &shape, 1, a, NULL, NULL);
 }

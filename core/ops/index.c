@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
-** index.c: values picked and added by position. Positions are read once, in order, into 0-based scratch memory;
-** the first one out of range is reported in the user's base before anything is written, so the loops behind
-** cannot fail. Sums at equal positions are made in the order of the index, whatever the threads.
+** index.c: values picked and added by position. Positions are read once, in order, into 0-based scratch
+** memory; the first one out of range is reported in the user's base before anything is written, so the loops
+** behind cannot fail. Sums at equal positions are made in the order of the index, whatever the threads.
 */
 #include "vjp.h"
 
@@ -32,7 +32,8 @@ typedef struct axis {
 } axis;
 
 static axis axis_of (const marea_tensor *t, int dim) {
-  return (axis){marea_count(dim, t->shape), t->shape[dim], marea_count(t->rank - dim - 1, t->shape + dim + 1)};
+  return (axis){marea_count(dim, t->shape), t->shape[dim],
+                marea_count(t->rank - dim - 1, t->shape + dim + 1)};
 }
 
 static marea_status zeros_like (const marea_tensor *t, marea_tensor **out) {
@@ -64,9 +65,9 @@ static marea_status index_select_shape (marea_call *c) {
   MAREA_TRY(marea_want_dtype(c, 1, MAREA_INTS));
   MAREA_TRY(marea_resolve_dim(c, SELECT_DIM, c->in[0]->rank));
   if ((to != from || c->attr[SELECT_SCALE].f != 1) && to != MAREA_F32 && to != MAREA_F64)
-    return marea_reject(c, MAREA_EARG, "%s to %s with scale %g: only f32 and f64 results can be converted or scaled",
-                        marea_dtype_name((marea_dtype)from), marea_dtype_name((marea_dtype)to),
-                        c->attr[SELECT_SCALE].f);
+    return marea_reject(
+        c, MAREA_EARG, "%s to %s with scale %g: only f32 and f64 results can be converted or scaled",
+        marea_dtype_name((marea_dtype)from), marea_dtype_name((marea_dtype)to), c->attr[SELECT_SCALE].f);
   c->attr[SELECT_DTYPE] = marea_attr_int(to);
   MAREA_TRY(selected_shape(c, (int)c->attr[SELECT_DIM].i, shape, &rank));
   marea_layout_set(&c->layout[0], to, rank, shape);
@@ -103,7 +104,8 @@ static void convert_run (int64_t n, int from, const void *x, int to, void *y, do
 
 static void select_rows (void *arg, int64_t block, int worker) {
   const selection *s = arg;
-  const size_t in = marea_dtype_size((marea_dtype)s->from_dtype), out = marea_dtype_size((marea_dtype)s->to_dtype);
+  const size_t in = marea_dtype_size((marea_dtype)s->from_dtype),
+               out = marea_dtype_size((marea_dtype)s->to_dtype);
   const size_t after = (size_t)s->from.after;
   const int64_t end = MAREA_MIN((block + 1) * s->rows_per_block, s->from.before * s->n);
   const bool as_is = s->from_dtype == s->to_dtype && s->scale == 1;
@@ -125,7 +127,8 @@ static marea_status index_select_forward (marea_call *c) {
   if (marea_count(out->rank, out->shape) == 0) return MAREA_OK;
   selection s = {.position = position, .from = from, .n = marea_count(c->in[1]->rank, c->in[1]->shape),
                  .rows_per_block = MAREA_MAX(1, MAREA_BLOCK / from.after), .from_dtype = x->dtype,
-                 .to_dtype = out->dtype, .scale = c->attr[SELECT_SCALE].f, .x = marea_at(x), .y = marea_at(out)};
+                 .to_dtype = out->dtype, .scale = c->attr[SELECT_SCALE].f, .x = marea_at(x),
+                 .y = marea_at(out)};
   marea_parallel(c->ctx, (from.before * s.n - 1) / s.rows_per_block + 1, select_rows, &s);
   return MAREA_OK;
 }
@@ -151,10 +154,10 @@ static marea_status index_select_vjp (marea_vjp *v) {
 
 const marea_op marea_op_index_select = {
   .name = "index_select", .family = "index",
-  .doc = "Picks elements of a dimension: y[.., i, ..] = scale * x[.., index[i], ..]. index: i64 or u8 of any shape, "
-         "which takes the dimension's place (NumPy's take); an embedding is index_select(weight, index). With dtype "
-         "(f32 or f64), rows are converted on the way: u8 images become f32 in one pass. Gradient: index_add of dy to "
-         "zeros. Error: a position out of range, the first one is named.",
+  .doc = "Picks elements of a dimension: y[.., i, ..] = scale * x[.., index[i], ..]. index: i64 or u8 of "
+         "any shape, which takes the dimension's place (NumPy's take); an embedding is index_select(weight, "
+         "index). With dtype (f32 or f64), rows are converted on the way: u8 images become f32 in one pass. "
+         "Gradient: index_add of dy to zeros. Error: a position out of range, the first one is named.",
   .inputs = {{"x", "(any shape)"}, {"index", "(any shape) positions in dim"}},
   .attrs = {{"dim", MAREA_DIM, 0, NULL, "the dimension to pick from"},
             {"dtype", MAREA_DTYPE, -1, NULL, "of the result; left out: x's"},
@@ -176,8 +179,10 @@ static marea_status index_add_shape (marea_call *c) {
   MAREA_TRY(marea_resolve_dim(c, 0, x->rank));
   MAREA_TRY(selected_shape(c, (int)c->attr[0].i, shape, &rank));
   if (src->rank != rank || memcmp(src->shape, shape, sizeof *shape * (size_t)rank) != 0)
-    return marea_reject(c, MAREA_ESHAPE, "argument 'src': expected %s (x %s with the index's shape %s at the dimension), "
-                        "got %s", marea_shape_text(rank, shape).s, marea_tensor_text(x).s,
+    return marea_reject(c, MAREA_ESHAPE,
+                        "argument 'src': expected %s (x %s with the index's shape %s at the dimension), "
+                        "got %s",
+                        marea_shape_text(rank, shape).s, marea_tensor_text(x).s,
                         marea_tensor_text(c->in[1]).s, marea_tensor_text(src).s);
   marea_layout_like(&c->layout[0], x);
   return MAREA_OK;
@@ -202,7 +207,8 @@ static void add_rows (void *arg, int64_t block, int worker) {
   char *y = s->y + (size_t)(a * s->to.size) * bytes;
   const char *src = s->src + (size_t)(a * s->n) * bytes;
   (void)worker;
-  memcpy(y + (size_t)first * bytes, s->x + (size_t)(a * s->to.size + first) * bytes, (size_t)(end - first) * bytes);
+  memcpy(y + (size_t)first * bytes, s->x + (size_t)(a * s->to.size + first) * bytes,
+         (size_t)(end - first) * bytes);
   for (int64_t i = 0; i < s->n; i++) {
     const int64_t row = s->position[i];
     if (row < first || row >= end) continue;
@@ -218,7 +224,8 @@ static marea_status index_add_forward (marea_call *c) {
   MAREA_TRY(read_positions(c, 1, to.size, &position));
   if (marea_count(x->rank, x->shape) == 0) return MAREA_OK;
   addition s = {.kernels = c->ctx->kernels[x->dtype], .position = position, .to = to,
-                .n = marea_count(c->in[1]->rank, c->in[1]->shape), .size = marea_dtype_size((marea_dtype)x->dtype),
+                .n = marea_count(c->in[1]->rank, c->in[1]->shape),
+                .size = marea_dtype_size((marea_dtype)x->dtype),
                 .x = marea_at(x), .src = marea_at(c->in[2]), .y = marea_at(c->out[0])};
   s.parts = to.before >= 16 || to.size * to.after < MAREA_BLOCK ? 1 : MAREA_MIN(to.size, 16);
   marea_parallel(c->ctx, to.before * s.parts, add_rows, &s);
@@ -234,10 +241,12 @@ static marea_status index_add_vjp (marea_vjp *v) {
 
 const marea_op marea_op_index_add = {
   .name = "index_add", .family = "index",
-  .doc = "x with src added at positions of a dimension: y[.., index[i], ..] += src[.., i, ..]; equal positions add up, "
-         "in order. index: i64 or u8 of any shape; src: x's shape with the index's in place of dim. Gradient: dy to x, "
-         "index_select(dy, index) to src. Error: a position out of range, the first one is named.",
-  .inputs = {{"x", "(any shape)"}, {"index", "(any shape) positions in dim"}, {"src", "(x's, the index's at dim)"}},
+  .doc = "x with src added at positions of a dimension: y[.., index[i], ..] += src[.., i, ..]; equal "
+         "positions add up, in order. index: i64 or u8 of any shape; src: x's shape with the index's in "
+         "place of dim. Gradient: dy to x, index_select(dy, index) to src. Error: a position out of range, "
+         "the first one is named.",
+  .inputs = {{"x", "(any shape)"}, {"index", "(any shape) positions in dim"},
+             {"src", "(x's, the index's at dim)"}},
   .attrs = {{"dim", MAREA_DIM, 0, NULL, "the dimension to add at"}},
   .dtypes = MAREA_ANY, .saves_in = 2,
   .shape = index_add_shape, .forward = index_add_forward, .vjp = index_add_vjp,
@@ -318,9 +327,9 @@ static marea_status gather_vjp (marea_vjp *v) {
 
 const marea_op marea_op_gather = {
   .name = "gather", .family = "index",
-  .doc = "Picks single elements along a dimension: y[.., i, ..] = x[.., index[.., i, ..], ..]. index: i64 or u8, x's "
-         "shape but for dim; y: the index's shape. Gradient: scatter_add of dy to zeros. "
-         "Error: a position out of range, the first one is named.",
+  .doc = "Picks single elements along a dimension: y[.., i, ..] = x[.., index[.., i, ..], ..]. index: i64 "
+         "or u8, x's shape but for dim; y: the index's shape. Gradient: scatter_add of dy to zeros. Error: "
+         "a position out of range, the first one is named.",
   .inputs = {{"x", "(any shape)"}, {"index", "(x's but for dim) positions in dim"}},
   .attrs = {{"dim", MAREA_DIM, MAREA_REQUIRED, NULL, "the dimension to pick from"}},
   .dtypes = MAREA_ANY, .saves_in = 2,
@@ -361,7 +370,8 @@ static marea_status scatter_add_forward (marea_call *c) {
   const marea_tensor *x = c->in[0], *index = c->in[1];
   const int dim = (int)c->attr[0].i;
   pick p = {.kernels = c->ctx->kernels[x->dtype], .x = axis_of(x, dim), .n = index->shape[dim],
-            .size = marea_dtype_size((marea_dtype)x->dtype), .from = marea_at(c->in[2]), .to = marea_at(c->out[0])};
+            .size = marea_dtype_size((marea_dtype)x->dtype), .from = marea_at(c->in[2]),
+            .to = marea_at(c->out[0])};
   int64_t *position;
   MAREA_TRY(read_positions(c, 1, p.x.size, &position));
   if (marea_count(x->rank, x->shape) == 0) return MAREA_OK;
@@ -380,9 +390,10 @@ static marea_status scatter_add_vjp (marea_vjp *v) {
 
 const marea_op marea_op_scatter_add = {
   .name = "scatter_add", .family = "index",
-  .doc = "x with single elements added along a dimension: y[.., index[.., i, ..], ..] += src[.., i, ..]; equal "
-         "positions add up, in order. index: i64 or u8, x's shape but for dim; src: the index's shape. Gradient: dy to "
-         "x, gather(dy, index) to src. Error: a position out of range, the first one is named.",
+  .doc = "x with single elements added along a dimension: y[.., index[.., i, ..], ..] += src[.., i, ..]; "
+         "equal positions add up, in order. index: i64 or u8, x's shape but for dim; src: the index's "
+         "shape. Gradient: dy to x, gather(dy, index) to src. Error: a position out of range, the first one "
+         "is named.",
   .inputs = {{"x", "(any shape)"}, {"index", "(x's but for dim) positions in dim"}, {"src", "(the index's)"}},
   .attrs = {{"dim", MAREA_DIM, MAREA_REQUIRED, NULL, "the dimension to add at"}},
   .dtypes = MAREA_ANY, .saves_in = 2,
@@ -398,9 +409,11 @@ static marea_status one_hot_shape (marea_call *c) {
   const marea_tensor *index = c->in[0];
   int64_t shape[MAREA_MAX_RANK];
   if (index->rank == MAREA_MAX_RANK)
-    return marea_reject(c, MAREA_ESHAPE, "%s has %d dimensions already", marea_tensor_text(index).s, MAREA_MAX_RANK);
+    return marea_reject(c, MAREA_ESHAPE, "%s has %d dimensions already", marea_tensor_text(index).s,
+                        MAREA_MAX_RANK);
   if (c->attr[0].i < 0)
-    return marea_reject(c, MAREA_EARG, "argument 'classes': expected 0 or more, got %lld", (long long)c->attr[0].i);
+    return marea_reject(c, MAREA_EARG, "argument 'classes': expected 0 or more, got %lld",
+                        (long long)c->attr[0].i);
   memcpy(shape, index->shape, sizeof *shape * (size_t)index->rank);
   shape[index->rank] = c->attr[0].i;
   if (c->attr[1].i < 0) c->attr[1].i = MAREA_F32;
@@ -430,8 +443,8 @@ static marea_status one_hot_forward (marea_call *c) {
 
 const marea_op marea_op_one_hot = {
   .name = "one_hot", .family = "index",
-  .doc = "y[.., c] = 1 where index is class c, else 0. index: i64 or u8 of any shape; y: that shape and classes. "
-         "No gradient. Error: a class out of range, the first one is named.",
+  .doc = "y[.., c] = 1 where index is class c, else 0. index: i64 or u8 of any shape; y: that shape and "
+         "classes. No gradient. Error: a class out of range, the first one is named.",
   .inputs = {{"index", "(any shape)"}},
   .attrs = {{"classes", MAREA_INT, MAREA_REQUIRED, NULL, "number of classes"},
             {"dtype", MAREA_DTYPE, MAREA_F32, NULL, "of the result"}},

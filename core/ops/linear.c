@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
-** linear.c: dense products. Both operators end in marea_gemm (blas.c); what is here is the cutting of batches into
-** products, and the bias and activation behind them.
+** linear.c: dense products. Both operators end in marea_gemm (blas.c); what is here is the cutting of batches
+** into products, and the bias and activation behind them.
 */
 #include "vjp.h"
 
@@ -50,15 +50,17 @@ static marea_status read_product (marea_call *c, product *p) {
   p->n = p->b.transposed ? p->b.rows : p->b.cols;
   const int64_t inner = p->b.transposed ? p->b.cols : p->b.rows;
   if (inner != p->k)
-    return marea_reject(c, MAREA_ESHAPE, "%s%s x %s%s: inner sizes %lld and %lld differ", marea_tensor_text(c->in[0]).s,
-                        p->a.transposed ? " transposed" : "", marea_tensor_text(c->in[1]).s,
-                        p->b.transposed ? " transposed" : "", (long long)p->k, (long long)inner);
+    return marea_reject(c, MAREA_ESHAPE, "%s%s x %s%s: inner sizes %lld and %lld differ",
+                        marea_tensor_text(c->in[0]).s, p->a.transposed ? " transposed" : "",
+                        marea_tensor_text(c->in[1]).s, p->b.transposed ? " transposed" : "", (long long)p->k,
+                        (long long)inner);
   p->lead = MAREA_MAX(p->a.lead, p->b.lead);
   for (int d = 0; d < p->lead; d++) {
     const int64_t sa = lead_size(&p->a, p->lead, d), sb = lead_size(&p->b, p->lead, d);
     if (sa != sb && sa != 1 && sb != 1)
       return marea_reject(c, MAREA_ESHAPE, "%s x %s: leading sizes %lld and %lld do not broadcast",
-                          marea_tensor_text(c->in[0]).s, marea_tensor_text(c->in[1]).s, (long long)sa, (long long)sb);
+                          marea_tensor_text(c->in[0]).s, marea_tensor_text(c->in[1]).s, (long long)sa,
+                          (long long)sb);
     p->shape[d] = sa == 1 ? sb : sa;
   }
   return MAREA_OK;
@@ -167,7 +169,8 @@ static marea_status as_matrix (marea_tensor *x, bool flat, int64_t cols, bool co
     const int64_t rows = marea_count(x->rank - 1, x->shape);
     return marea_reshape_to(x, 2, (int64_t[]){rows, cols}, out);
   }
-  if (x->rank == 1) return marea_reshape_to(x, 2, (int64_t[]){column ? x->shape[0] : 1, column ? 1 : x->shape[0]}, out);
+  if (x->rank == 1)
+    return marea_reshape_to(x, 2, (int64_t[]){column ? x->shape[0] : 1, column ? 1 : x->shape[0]}, out);
   *out = marea_retain(x);
   return MAREA_OK;
 }
@@ -188,7 +191,8 @@ static marea_status full_gradient (marea_vjp *v, marea_tensor **out) {
   return marea_reshape_to(dy, lead + 2, shape, out);
 }
 
-/* C = op(A) op(B):  dA = dC op(B)^T, dB = op(A)^T dC, each turned round when its operand is stored transposed. */
+/* C = op(A) op(B):  dA = dC op(B)^T, dB = op(A)^T dC, each turned round when its operand is stored
+   transposed. */
 static marea_status matmul_vjp (marea_vjp *v) {
   const bool ta = v->attr[0].i != 0, tb = v->attr[1].i != 0;
   const bool flat = !ta && v->in[1]->rank == 2 && v->in[0]->rank > 2; /* one matrix b for the whole batch */
@@ -216,17 +220,20 @@ static marea_status matmul_vjp (marea_vjp *v) {
 
 const marea_op marea_op_matmul = {
   .name = "matmul", .family = "linear",
-  .doc = "Matrix product over the last two dimensions, leading ones broadcast as in NumPy: (.., m, k) x (.., k, n) -> "
-         "(.., m, n). A vector a counts as (1, k), a vector b as (k, 1), and that 1 is dropped from the result. "
-         "transpose_a: a is stored (.., k, m); transpose_b: b is stored (.., n, k). Gradient: da = dy b^T, db = a^T dy, "
-         "summed over what was broadcast. Errors: inner sizes differ, leading sizes do not broadcast, a scalar.",
+  .doc = "Matrix product over the last two dimensions, leading ones broadcast as in NumPy: (.., m, k) x "
+         "(.., k, n) -> (.., m, n). A vector a counts as (1, k), a vector b as (k, 1), and that 1 is "
+         "dropped from the result. transpose_a: a is stored (.., k, m); transpose_b: b is stored (.., n, "
+         "k). Gradient: da = dy b^T, db = a^T dy, summed over what was broadcast. Errors: inner sizes "
+         "differ, leading sizes do not broadcast, a scalar.",
   .inputs = {{"a", "(.., m, k)"}, {"b", "(.., k, n)"}},
   .attrs = {{"transpose_a", MAREA_BOOL, 0, NULL, "a is stored (.., k, m)"},
             {"transpose_b", MAREA_BOOL, 0, NULL, "b is stored (.., n, k)"}},
   .saves_in = 3,
   .shape = matmul_shape, .forward = matmul_forward, .vjp = matmul_vjp,
   .sample = "local m, k, n = g.int(0, 4), g.int(0, 4), g.int(0, 4)\nlocal ta, tb = g.bool(), g.bool()\n"
-            "local lead = g.shape(0, 2)\nlocal a, b = g.broadcast(lead), lead\nif g.bool() then a, b = b, a end\n"
+            "local lead = g.shape(0, 2)\n"
+            "local a, b = g.broadcast(lead), lead\n"
+            "if g.bool() then a, b = b, a end\n"
             "if g.int(1, 4) == 1 then a, ta = {k}, false elseif ta then a[#a + 1], a[#a + 2] = k, m "
             "else a[#a + 1], a[#a + 2] = m, k end\n"
             "if g.int(1, 4) == 1 then b, tb = {k}, false elseif tb then b[#b + 1], b[#b + 2] = n, k "
@@ -243,8 +250,8 @@ static marea_status linear_shape (marea_call *c) {
   MAREA_TRY(marea_want_dtype(c, 1, 1 << x->dtype));
   MAREA_TRY(marea_want_rank(c, 1, 2, "(in, out)"));
   if (x->rank == 0 || x->shape[x->rank - 1] != weight->shape[0])
-    return marea_reject(c, MAREA_ESHAPE, "x %s: expected (.., %lld), because weight is %s", marea_tensor_text(x).s,
-                        (long long)weight->shape[0], marea_tensor_text(weight).s);
+    return marea_reject(c, MAREA_ESHAPE, "x %s: expected (.., %lld), because weight is %s",
+                        marea_tensor_text(x).s, (long long)weight->shape[0], marea_tensor_text(weight).s);
   if (c->n_in > 2 && c->in[2]) {
     MAREA_TRY(marea_want_dtype(c, 2, 1 << x->dtype));
     MAREA_TRY(marea_want_rank(c, 2, 1, "(out)"));
@@ -277,8 +284,10 @@ static void finish_rows (void *arg, int64_t block, int worker) {
 static marea_status finish (marea_call *c, int64_t rows, int64_t cols) {
   const marea_tensor *y = c->out[0];
   epilogue e = {.kernels = c->ctx->kernels[y->dtype], .rows = rows, .cols = cols,
-                .rows_per_block = MAREA_MAX(1, MAREA_BLOCK / cols), .size = marea_dtype_size((marea_dtype)y->dtype),
-                .activation = (marea_activation)c->attr[LINEAR_ACTIVATION].i, .slope = c->attr[LINEAR_SLOPE].f,
+                .rows_per_block = MAREA_MAX(1, MAREA_BLOCK / cols),
+                .size = marea_dtype_size((marea_dtype)y->dtype),
+                .activation = (marea_activation)c->attr[LINEAR_ACTIVATION].i,
+                .slope = c->attr[LINEAR_SLOPE].f,
                 .bias = c->n_in > 2 && c->in[2] ? marea_at(c->in[2]) : NULL, .y = marea_at(y)};
   if (!e.bias && e.activation == MAREA_ACT_NONE) return MAREA_OK;
   marea_parallel(c->ctx, (rows - 1) / e.rows_per_block + 1, finish_rows, &e);
@@ -290,8 +299,9 @@ static marea_status linear_forward (marea_call *c) {
   const int64_t rows = marea_count(x->rank - 1, x->shape), in = weight->shape[0], out = weight->shape[1];
   if (rows * out == 0) return MAREA_OK;
   if (in == 0) memset(marea_at(y), 0, (size_t)(rows * out) * marea_dtype_size((marea_dtype)y->dtype));
-  else marea_gemm_parallel(c->ctx, y->dtype, false, false, rows, out, in, marea_at(x), marea_at(weight), false,
-                           marea_at(y));
+  else
+    marea_gemm_parallel(c->ctx, y->dtype, false, false, rows, out, in, marea_at(x), marea_at(weight), false,
+                        marea_at(y));
   return finish(c, rows, out);
 }
 
@@ -302,7 +312,8 @@ static marea_status linear_vjp (marea_vjp *v) {
   MAREA_OWN dpre = NULL;
   MAREA_OWN dflat = NULL;
   MAREA_OWN xflat = NULL;
-  MAREA_TRY(marea_before_activation(v->dout[0], v->out[0], v->attr[LINEAR_ACTIVATION], v->attr[LINEAR_SLOPE], &dpre));
+  MAREA_TRY(marea_before_activation(v->dout[0], v->out[0], v->attr[LINEAR_ACTIVATION], v->attr[LINEAR_SLOPE],
+                                    &dpre));
   if (v->need[0]) MAREA_TRY(multiply(dpre, v->in[1], false, true, &v->din[0]));
   if (!v->need[1] && !(v->n_in > 2 && v->need[2])) return MAREA_OK;
   MAREA_TRY(marea_reshape_to(dpre, 2, (int64_t[]){rows, out}, &dflat));
@@ -318,7 +329,8 @@ const marea_op marea_op_linear = {
          "Gradient, with d = dy * act'(y): dx = d weight^T, dweight = x^T d, dbias = sum of d over rows. "
          "Error: x's last size is not weight's first.",
   .inputs = {{"x", "(.., in)"}, {"weight", "(in, out)"}, {"bias", "(out)", .optional = true}},
-  .attrs = {{"activation", MAREA_ENUM, 0, "none|relu|leaky_relu|elu|sigmoid|tanh|softplus", "applied to the sum"},
+  .attrs = {{"activation", MAREA_ENUM, 0, "none|relu|leaky_relu|elu|sigmoid|tanh|softplus",
+             "applied to the sum"},
             {"slope", MAREA_REAL, 0.01, NULL, "slope of leaky_relu, alpha of elu"}},
   .saves_in = 3, .saves_out = 1,
   .shape = linear_shape, .forward = linear_forward, .vjp = linear_vjp,

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: MIT
-** loss.c: losses of single elements and of classes, and their gradients, which are operators of their own where one
-** pass over memory is worth it.
+** loss.c: losses of single elements and of classes, and their gradients, which are operators of their own
+** where one pass over memory is worth it.
 **
-** reduction: "mean" over all elements, "sum", "none" (the shape of the input), or "batchmean", the sum divided by
-** the size of the first dimension. A reduced loss is a 0-dim tensor; it is computed and summed in one pass, in fixed
-** blocks, so its bits do not depend on the number of threads. Prediction and target must have the same shape: a
-** silent broadcast here would be a mistake in most scripts.
+** reduction: "mean" over all elements, "sum", "none" (the shape of the input), or "batchmean", the sum
+** divided by the size of the first dimension. A reduced loss is a 0-dim tensor; it is computed and summed
+** in one pass, in fixed blocks, so its bits do not depend on the number of threads. Prediction and target
+** must have the same shape: a silent broadcast here would be a mistake in most scripts.
 */
 #include <math.h>
 #include <string.h>
@@ -15,7 +15,8 @@
 /* ORDER REDUCTION: as in the attribute's choices */
 typedef enum reduction { MEAN, SUM, NONE, BATCHMEAN } reduction;
 
-#define REDUCTION_ATTR {"reduction", MAREA_ENUM, 0, "mean|sum|none|batchmean", "what becomes of the elements' losses"}
+#define REDUCTION_ATTR \
+  {"reduction", MAREA_ENUM, 0, "mean|sum|none|batchmean", "what becomes of the elements' losses"}
 #define PIECE 1024 /* elements between two kernels */
 #define REDUCTIONS "g.pick{'mean', 'sum', 'none', 'batchmean'}"
 #define TWO_INPUTS(first) .inputs = {{first, "any shape"}, {"target", "the same shape"}}
@@ -24,11 +25,11 @@ typedef enum reduction { MEAN, SUM, NONE, BATCHMEAN } reduction;
              {first, "any shape"}, {"target", "the same shape"}}
 #define PROBABILITY "{lo = 0.05, hi = 0.95}"
 #define GRAD_SAMPLE(first, second, more)                                                    \
-  "local s, r = g.shape(1, 3, 1), " REDUCTIONS " return {g.tensor(r == 'none' and s or {}), g.tensor(s" first \
-  "), g.tensor(s" second ")}, {reduction = r" more "}"
-#define REDUCTION_DOC                                                                                \
-  " Results: a number, or the input's shape with reduction 'none'; 0 dims and no elements give 0. Inputs have one shape " \
-  "and become one float dtype. Errors: shapes differ, integers, 'batchmean' of 0 dims."
+  "local s, r = g.shape(1, 3, 1), " REDUCTIONS " return {g.tensor(r == 'none' and s or {}), "  \
+  "g.tensor(s" first "), g.tensor(s" second ")}, {reduction = r" more "}"
+#define REDUCTION_DOC                                                                                    \
+  " Results: a number, or the input's shape with reduction 'none'; of no elements 0. The inputs have one "  \
+  "shape and become one float dtype. Errors: shapes differ, integers, 'batchmean' of 0 dims."
 
 /* ---- reductions -------------------------------------------------------------------------------------- */
 
@@ -195,7 +196,8 @@ static void give_dy (formula *f, marea_tensor *u) {
 
 static marea_status check_eps (marea_call *c) {
   if (c->attr[1].f > 0 && c->attr[1].f < 0.5) return MAREA_OK;
-  return marea_reject(c, MAREA_EARG, "argument 'eps': expected a number between 0 and 0.5, got %g", c->attr[1].f);
+  return marea_reject(c, MAREA_EARG, "argument 'eps': expected a number between 0 and 0.5, got %g",
+                      c->attr[1].f);
 }
 
 static marea_status bce_shape (marea_call *c) {
@@ -212,7 +214,9 @@ static marea_tensor *clipped (formula *f, marea_tensor *p) {
   return step(f, &marea_op_clamp, limits, 1, p, NULL, NULL);
 }
 
-static marea_tensor *one_minus (formula *f, marea_tensor *t) { return plus(f, unary(f, &marea_op_neg, t), 1); }
+static marea_tensor *one_minus (formula *f, marea_tensor *t) {
+  return plus(f, unary(f, &marea_op_neg, t), 1);
+}
 
 static marea_status bce_vjp (marea_vjp *v) {
   formula f = {.v = v};
@@ -226,13 +230,14 @@ static marea_status bce_vjp (marea_vjp *v) {
 }
 
 const marea_op marea_op_bce = {
-  .name = "bce", .family = "loss", TWO_INPUTS("p"), .attrs = {REDUCTION_ATTR, EPS_ATTR}, .flags = MAREA_PROMOTES,
+  .name = "bce", .family = "loss", TWO_INPUTS("p"), .attrs = {REDUCTION_ATTR, EPS_ATTR},
+  .flags = MAREA_PROMOTES,
   .dtypes = MAREA_ANY, .saves_in = 3, .shape = bce_shape, .forward = bce_forward, .vjp = bce_vjp,
   .sample = "local s = g.shape(1, 3) return {g.tensor(s, " PROBABILITY "), g.tensor(s, " PROBABILITY ")}, "
             "{reduction = " REDUCTIONS "}",
-  .doc = "bce(p, target, reduction, eps): binary cross-entropy -(t log q + (1 - t) log(1 - q)) of probabilities, "
-         "q = clamp(p, eps, 1 - eps) as in Keras. Gradients: dp = dy (q - t) / (q (1 - q)), 0 where p is clamped; "
-         "dt = dy (log(1 - q) - log q)." REDUCTION_DOC,
+  .doc = "bce(p, target, reduction, eps): binary cross-entropy -(t log q + (1 - t) log(1 - q)) of "
+         "probabilities, q = clamp(p, eps, 1 - eps) as in Keras. Gradients: dp = dy (q - t) / (q (1 - q)), "
+         "0 where p is clamped; dt = dy (log(1 - q) - log q)." REDUCTION_DOC,
 };
 
 static marea_status bce_grad_shape (marea_call *c) {
@@ -240,9 +245,12 @@ static marea_status bce_grad_shape (marea_call *c) {
   return grad_shape(c);
 }
 
-static marea_status bce_grad_forward (marea_call *c) { return grad_with(c, kernels(c)->bce_grad, &c->attr[1].f); }
+static marea_status bce_grad_forward (marea_call *c) {
+  return grad_with(c, kernels(c)->bce_grad, &c->attr[1].f);
+}
 
-/* The slope (1 - t)/(1 - q) - t/q has the slopes (1 - t)/(1 - q)^2 + t/q^2 after p and -1/(q (1 - q)) after t. */
+/* The slope (1 - t)/(1 - q) - t/q has the slopes (1 - t)/(1 - q)^2 + t/q^2 after p and -1/(q (1 - q))
+   after t. */
 static marea_status bce_grad_vjp (marea_vjp *v) {
   formula f = {.v = v};
   marea_tensor *u = v->dout[0], *p = v->in[1], *t = v->in[2];
@@ -251,8 +259,8 @@ static marea_status bce_grad_vjp (marea_vjp *v) {
     marea_tensor *q = clipped(&f, p), *rest = one_minus(&f, q);
     marea_tensor *w = keep_where(&f, binary(&f, &marea_op_eq, p, q), mul(&f, u, arriving(&f, v->in[0], 1)));
     if (v->need[1]) {
-      marea_tensor *slope = add(&f, divide(&f, one_minus(&f, t), square(&f, rest)), divide(&f, t, square(&f, q)));
-      give(&f, 1, mul(&f, w, slope));
+      marea_tensor *slope = divide(&f, one_minus(&f, t), square(&f, rest));
+      give(&f, 1, mul(&f, w, add(&f, slope, divide(&f, t, square(&f, q)))));
     }
     if (v->need[2]) give(&f, 2, unary(&f, &marea_op_neg, divide(&f, w, mul(&f, q, rest))));
   }
@@ -261,10 +269,12 @@ static marea_status bce_grad_vjp (marea_vjp *v) {
 
 const marea_op marea_op_bce_grad = {
   .name = "bce_grad", .family = "loss", GRAD_INPUTS("p"), .attrs = {REDUCTION_ATTR, EPS_ATTR},
-  .flags = MAREA_PROMOTES, .dtypes = MAREA_ANY, .saves_in = 7, .shape = bce_grad_shape, .forward = bce_grad_forward,
+  .flags = MAREA_PROMOTES, .dtypes = MAREA_ANY, .saves_in = 7, .shape = bce_grad_shape,
+  .forward = bce_grad_forward,
   .vjp = bce_grad_vjp, .sample = GRAD_SAMPLE(", " PROBABILITY, ", " PROBABILITY, ""),
-  .doc = "bce_grad(dy, p, target, reduction, eps): the gradient of bce to p, dy (q - t) / (q (1 - q)) times 1/n of the "
-         "reduction, 0 where p is clamped. Gradients to all three inputs. Errors: as bce; dy of another shape.",
+  .doc = "bce_grad(dy, p, target, reduction, eps): the gradient of bce to p, dy (q - t) / (q (1 - q)) "
+         "times 1/n of the reduction, 0 where p is clamped. Gradients to all three inputs. Errors: as bce; "
+         "dy of another shape.",
 };
 
 /* ---- bce_with_logits --------------------------------------------------------------------------------- */
@@ -281,13 +291,15 @@ static marea_status bce_with_logits_vjp (marea_vjp *v) {
 }
 
 const marea_op marea_op_bce_with_logits = {
-  .name = "bce_with_logits", .family = "loss", TWO_INPUTS("x"), .attrs = {REDUCTION_ATTR}, .flags = MAREA_PROMOTES,
+  .name = "bce_with_logits", .family = "loss", TWO_INPUTS("x"), .attrs = {REDUCTION_ATTR},
+  .flags = MAREA_PROMOTES,
   .dtypes = MAREA_ANY, .saves_in = 3, .shape = loss_shape, .forward = bce_with_logits_forward,
   .vjp = bce_with_logits_vjp,
-  .sample = "local s = g.shape(1, 3) return {g.tensor(s, {away = {0}}), g.tensor(s, " PROBABILITY ")}, {reduction = "
-            REDUCTIONS "}",
-  .doc = "bce_with_logits(x, target, reduction): binary cross-entropy of sigmoid(x), max(x, 0) - x t + log(1 + e^-|x|), "
-         "without overflow for any x. Gradients: dx = dy (sigmoid(x) - t), dt = -dy x." REDUCTION_DOC,
+  .sample = "local s = g.shape(1, 3) return {g.tensor(s, {away = {0}}), g.tensor(s, " PROBABILITY ")}, "
+            "{reduction = " REDUCTIONS "}",
+  .doc = "bce_with_logits(x, target, reduction): binary cross-entropy of sigmoid(x), max(x, 0) - x t + "
+         "log(1 + e^-|x|), without overflow for any x. Gradients: dx = dy (sigmoid(x) - t), dt = -dy x."
+         REDUCTION_DOC,
 };
 
 static marea_status bce_with_logits_grad_forward (marea_call *c) {
@@ -311,8 +323,9 @@ const marea_op marea_op_bce_with_logits_grad = {
   .flags = MAREA_PROMOTES, .dtypes = MAREA_ANY, .saves_in = 7, .shape = grad_shape,
   .forward = bce_with_logits_grad_forward, .vjp = bce_with_logits_grad_vjp,
   .sample = GRAD_SAMPLE("", ", " PROBABILITY, ""),
-  .doc = "bce_with_logits_grad(dy, x, target, reduction): the gradient of bce_with_logits to x, dy (sigmoid(x) - t) times "
-         "1/n of the reduction. Gradients to all three inputs. Errors: as bce_with_logits; dy of another shape.",
+  .doc = "bce_with_logits_grad(dy, x, target, reduction): the gradient of bce_with_logits to x, dy "
+         "(sigmoid(x) - t) times 1/n of the reduction. Gradients to all three inputs. Errors: as "
+         "bce_with_logits; dy of another shape.",
 };
 
 /* ---- mse, l1, huber ---------------------------------------------------------------------------------- */
@@ -323,7 +336,9 @@ static void give_both (formula *f, marea_tensor *dx) {
   if (f->v->need[1]) give(f, 1, unary(f, &marea_op_neg, dx));
 }
 
-static marea_status mse_forward (marea_call *c) { return forward_with(c, kernels(c)->squared_difference, NULL); }
+static marea_status mse_forward (marea_call *c) {
+  return forward_with(c, kernels(c)->squared_difference, NULL);
+}
 
 static marea_status mse_vjp (marea_vjp *v) {
   formula f = {.v = v};
@@ -339,7 +354,9 @@ const marea_op marea_op_mse = {
   .doc = "mse(x, target, reduction): (x - t)^2. Gradients: dx = 2 dy (x - t), dt = -dx." REDUCTION_DOC,
 };
 
-static marea_status l1_forward (marea_call *c) { return forward_with(c, kernels(c)->absolute_difference, NULL); }
+static marea_status l1_forward (marea_call *c) {
+  return forward_with(c, kernels(c)->absolute_difference, NULL);
+}
 
 static marea_status l1_vjp (marea_vjp *v) {
   formula f = {.v = v};
@@ -348,14 +365,15 @@ static marea_status l1_vjp (marea_vjp *v) {
   return finish(&f);
 }
 
-#define FAR_APART "local s = g.shape(1, 3) return {g.distinct(s), g.distinct(s) + 0.013}, {reduction = " REDUCTIONS
+#define FAR_APART \
+  "local s = g.shape(1, 3) return {g.distinct(s), g.distinct(s) + 0.013}, {reduction = " REDUCTIONS
 
 const marea_op marea_op_l1 = {
   .name = "l1", .family = "loss", TWO_INPUTS("x"), .attrs = {REDUCTION_ATTR}, .flags = MAREA_PROMOTES,
   .dtypes = MAREA_ANY, .saves_in = 3, .shape = loss_shape, .forward = l1_forward, .vjp = l1_vjp,
   .sample = FAR_APART "}",
-  .doc = "l1(x, target, reduction): |x - t|. Gradients: dx = dy sign(x - t), 0 where they are equal; dt = -dx."
-         REDUCTION_DOC,
+  .doc = "l1(x, target, reduction): |x - t|. Gradients: dx = dy sign(x - t), 0 where they are equal; dt = "
+         "-dx." REDUCTION_DOC,
 };
 
 #define DELTA_ATTR {"delta", MAREA_REAL, 1, NULL, "where the square goes over into a line; above 0"}
@@ -370,7 +388,9 @@ static marea_status huber_shape (marea_call *c) {
   return loss_shape(c);
 }
 
-static marea_status huber_forward (marea_call *c) { return forward_with(c, kernels(c)->huber, &c->attr[1].f); }
+static marea_status huber_forward (marea_call *c) {
+  return forward_with(c, kernels(c)->huber, &c->attr[1].f);
+}
 
 static marea_status huber_vjp (marea_vjp *v) {
   formula f = {.v = v};
@@ -379,11 +399,13 @@ static marea_status huber_vjp (marea_vjp *v) {
 }
 
 const marea_op marea_op_huber = {
-  .name = "huber", .family = "loss", TWO_INPUTS("x"), .attrs = {REDUCTION_ATTR, DELTA_ATTR}, .flags = MAREA_PROMOTES,
+  .name = "huber", .family = "loss", TWO_INPUTS("x"), .attrs = {REDUCTION_ATTR, DELTA_ATTR},
+  .flags = MAREA_PROMOTES,
   .dtypes = MAREA_ANY, .saves_in = 3, .shape = huber_shape, .forward = huber_forward, .vjp = huber_vjp,
   .sample = FAR_APART ", delta = 0.7}",
-  .doc = "huber(x, target, reduction, delta): with e = x - t, e^2 / 2 where |e| <= delta, else delta (|e| - delta / 2). "
-         "Gradients: dx = dy clamp(e, -delta, delta), dt = -dx. Error: delta <= 0. Huber, 1964." REDUCTION_DOC,
+  .doc = "huber(x, target, reduction, delta): with e = x - t, e^2 / 2 where |e| <= delta, else delta (|e| "
+         "- delta / 2). Gradients: dx = dy clamp(e, -delta, delta), dt = -dx. Error: delta <= 0. Huber, "
+         "1964." REDUCTION_DOC,
 };
 
 static marea_status huber_grad_shape (marea_call *c) {
@@ -391,7 +413,9 @@ static marea_status huber_grad_shape (marea_call *c) {
   return grad_shape(c);
 }
 
-static marea_status huber_grad_forward (marea_call *c) { return grad_with(c, kernels(c)->huber_grad, &c->attr[1].f); }
+static marea_status huber_grad_forward (marea_call *c) {
+  return grad_with(c, kernels(c)->huber_grad, &c->attr[1].f);
+}
 
 static marea_status huber_grad_vjp (marea_vjp *v) {
   formula f = {.v = v};
@@ -410,10 +434,11 @@ const marea_op marea_op_huber_grad = {
   .name = "huber_grad", .family = "loss", GRAD_INPUTS("x"), .attrs = {REDUCTION_ATTR, DELTA_ATTR},
   .flags = MAREA_PROMOTES, .dtypes = MAREA_ANY, .saves_in = 7, .shape = huber_grad_shape,
   .forward = huber_grad_forward, .vjp = huber_grad_vjp,
-  .sample = "local s, r = g.shape(1, 3, 1), " REDUCTIONS " return {g.tensor(r == 'none' and s or {}), g.distinct(s), "
-            "g.distinct(s) + 0.013}, {reduction = r, delta = 0.7}",
-  .doc = "huber_grad(dy, x, target, reduction, delta): the gradient of huber to x, dy clamp(x - t, -delta, delta) times "
-         "1/n of the reduction. Gradients to all three inputs. Errors: as huber; dy of another shape.",
+  .sample = "local s, r = g.shape(1, 3, 1), " REDUCTIONS " return {g.tensor(r == 'none' and s or {}), "
+            "g.distinct(s), g.distinct(s) + 0.013}, {reduction = r, delta = 0.7}",
+  .doc = "huber_grad(dy, x, target, reduction, delta): the gradient of huber to x, dy clamp(x - t, -delta, "
+         "delta) times 1/n of the reduction. Gradients to all three inputs. Errors: as huber; dy of "
+         "another shape.",
 };
 
 /* ---- kl_normal --------------------------------------------------------------------------------------- */
@@ -440,11 +465,12 @@ static marea_status kl_normal_vjp (marea_vjp *v) {
 const marea_op marea_op_kl_normal = {
   .name = "kl_normal", .family = "loss",
   .inputs = {{"mean", "any shape"}, {"logvar", "log variance, the same shape"}}, .attrs = {REDUCTION_ATTR},
-  .flags = MAREA_PROMOTES, .dtypes = MAREA_ANY, .saves_in = 3, .shape = loss_shape, .forward = kl_normal_forward,
+  .flags = MAREA_PROMOTES, .dtypes = MAREA_ANY, .saves_in = 3, .shape = loss_shape,
+  .forward = kl_normal_forward,
   .vjp = kl_normal_vjp,
   .sample = "local s = g.shape(1, 3) return {g.tensor(s), g.tensor(s)}, {reduction = " REDUCTIONS "}",
-  .doc = "kl_normal(mean, logvar, reduction): Kullback-Leibler divergence of N(mean, exp(logvar)) from N(0, 1), "
-         "(mean^2 + exp(logvar) - 1 - logvar) / 2 per element. A logvar above 20 counts as 20, in the value and in the "
-         "gradient, so that neither overflows. Gradients: dmean = dy mean, dlogvar = dy (exp(logvar) - 1) / 2. Kingma and "
-         "Welling, 2013 (arXiv 1312.6114), appendix B." REDUCTION_DOC,
+  .doc = "kl_normal(mean, logvar, reduction): Kullback-Leibler divergence of N(mean, exp(logvar)) from "
+         "N(0, 1), (mean^2 + exp(logvar) - 1 - logvar) / 2 per element. A logvar above 20 counts as 20, in "
+         "the value and in the gradient, so that neither overflows. Gradients: dmean = dy mean, dlogvar = "
+         "dy (exp(logvar) - 1) / 2. Kingma and Welling, 2013 (arXiv 1312.6114), appendix B." REDUCTION_DOC,
 };

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: MIT
-** loss_class.c: cross-entropy over classes, from logits, and its gradient; reductions as in loss.c, but "mean" is over
-** the rows whose label counts. Softmax, logarithm and sum are one pass over the logits, row by row.
+** loss_class.c: cross-entropy over classes, from logits, and its gradient; reductions as in loss.c, but
+** "mean" is over the rows whose label counts. Softmax, logarithm and sum are one pass over the logits, row
+** by row.
 **
-** Labels are checked before anything is computed, in one serial pass that names the first bad one. So the parallel
-** part cannot fail.
+** Labels are checked before anything is computed, in one serial pass that names the first bad one. So the
+** parallel part cannot fail.
 */
 #include <math.h>
 #include <string.h>
@@ -13,9 +14,9 @@
 /* ORDER REDUCTION: as in the attribute's choices */
 typedef enum reduction { MEAN, SUM, NONE, BATCHMEAN } reduction;
 
-#define CLASS_ATTRS                                                                                              \
-  .attrs = {{"reduction", MAREA_ENUM, 0, "mean|sum|none|batchmean", "what becomes of the rows' losses"},         \
-            {"label_smoothing", MAREA_REAL, 0, NULL, "part of the target that is spread over all classes, 0..1"}, \
+#define CLASS_ATTRS                                                                                      \
+  .attrs = {{"reduction", MAREA_ENUM, 0, "mean|sum|none|batchmean", "what becomes of the rows' losses"},  \
+            {"label_smoothing", MAREA_REAL, 0, NULL, "part of the target spread over all classes, 0..1"}, \
             {"ignore_label", MAREA_INT, MAREA_NONE, NULL, "rows with this label count nothing"}}
 
 typedef struct class_job {
@@ -51,14 +52,16 @@ static marea_text place_text (const marea_call *c, const marea_tensor *t, int64_
 }
 
 /* Fails at the first label that is no class; counts the rows that count. */
-static marea_status check_labels (marea_call *c, const marea_tensor *labels, const class_job *j, int64_t *counting) {
+static marea_status check_labels (marea_call *c, const marea_tensor *labels, const class_job *j,
+                                  int64_t *counting) {
   *counting = 0;
   for (int64_t i = 0; i < j->rows; i++) {
     const int64_t label = label_at(j->label_dtype, j->label, i);
     if (label == j->ignored) continue;
     ++*counting;
     if (label >= j->base && label < j->base + j->classes) continue;
-    return marea_reject(c, MAREA_EARG, "label %lld at %s is out of range, expected %lld..%lld for %lld classes",
+    return marea_reject(c, MAREA_EARG,
+                        "label %lld at %s is out of range, expected %lld..%lld for %lld classes",
                         (long long)label, place_text(c, labels, i).s, (long long)j->base,
                         (long long)(j->base + j->classes - 1), (long long)j->classes);
   }
@@ -72,14 +75,17 @@ static marea_status check_class_inputs (marea_call *c, int first) {
   MAREA_TRY(marea_want_dtype(c, first, MAREA_FLOATS));
   MAREA_TRY(marea_want_dtype(c, first + 1, MAREA_INTS));
   if (x->rank == 0 || x->shape[x->rank - 1] == 0)
-    return marea_reject(c, MAREA_ESHAPE, "argument '%s': expected a last dimension of at least one class, got %s",
+    return marea_reject(c, MAREA_ESHAPE,
+                        "argument '%s': expected a last dimension of at least one class, got %s",
                         c->op->inputs[first].name, marea_tensor_text(x).s);
   rows.rank--;
   MAREA_TRY(marea_want_shape(c, first + 1, &rows));
   if (c->attr[0].i == BATCHMEAN && rows.rank == 0)
-    return marea_reject(c, MAREA_ESHAPE, "reduction 'batchmean' needs a batch dimension, got %s", marea_tensor_text(x).s);
+    return marea_reject(c, MAREA_ESHAPE, "reduction 'batchmean' needs a batch dimension, got %s",
+                        marea_tensor_text(x).s);
   if (c->attr[1].f >= 0 && c->attr[1].f <= 1) return MAREA_OK;
-  return marea_reject(c, MAREA_EARG, "argument 'label_smoothing': expected a number in 0..1, got %g", c->attr[1].f);
+  return marea_reject(c, MAREA_EARG, "argument 'label_smoothing': expected a number in 0..1, got %g",
+                      c->attr[1].f);
 }
 
 static double factor (reduction r, const marea_tensor *x, int64_t counting) {
@@ -91,7 +97,8 @@ static marea_status job_of (marea_call *c, int first, class_job *j) {
   const marea_tensor *x = c->in[first], *labels = c->in[first + 1];
   int64_t counting;
   *j = (class_job){.k = c->ctx->kernels[x->dtype], .dtype = x->dtype, .label_dtype = labels->dtype,
-                   .size = marea_dtype_size((marea_dtype)x->dtype), .rows = marea_count(labels->rank, labels->shape),
+                   .size = marea_dtype_size((marea_dtype)x->dtype),
+                   .rows = marea_count(labels->rank, labels->shape),
                    .classes = x->shape[x->rank - 1], .x = marea_at(x), .label = marea_at(labels),
                    .base = c->ctx->config.index_base, .ignored = c->attr[2].i, .smoothing = c->attr[1].f,
                    .each = c->attr[0].i == NONE, .out = marea_at(c->out[0])};
@@ -101,7 +108,9 @@ static marea_status job_of (marea_call *c, int first, class_job *j) {
   return MAREA_OK;
 }
 
-static int64_t blocks_of (const class_job *j) { return (j->rows + j->rows_per_block - 1) / j->rows_per_block; }
+static int64_t blocks_of (const class_job *j) {
+  return (j->rows + j->rows_per_block - 1) / j->rows_per_block;
+}
 
 static double get (int dtype, const void *x, int64_t i) {
   return dtype == MAREA_F32 ? (double)((const float *)x)[i] : ((const double *)x)[i];
@@ -169,14 +178,15 @@ const marea_op marea_op_cross_entropy = {
   .name = "cross_entropy", .family = "loss",
   .inputs = {{"logits", "(..., C)"}, {"labels", "i64 or u8 (...), each one of C classes"}}, CLASS_ATTRS,
   .saves_in = 3, .shape = cross_entropy_shape, .forward = cross_entropy_forward, .vjp = cross_entropy_vjp,
-  .sample = "local s, n = g.shape(1, 3), g.int(1, 5) local x = {table.unpack(s)} x[#x + 1] = n return {g.tensor(x), "
-            "g.index(s, n)}, {reduction = g.pick{'mean', 'sum', 'none', 'batchmean'}, label_smoothing = g.pick{0, 0.1}, "
-            "ignore_label = g.pick{n, -1}}",
-  .doc = "cross_entropy(logits, labels, reduction, label_smoothing, ignore_label): per row "
-         "(1 - s) (lse - x[label]) + s mean(lse - x), lse = log sum exp(x), s = label_smoothing, as in PyTorch. Result: a "
-         "number, or the labels' shape with reduction 'none'; 'mean' is over the rows that count, 0 if there are none, "
-         "'batchmean' divides by the size of the first dimension. Gradient: dlogits = dy (softmax(x) - target). Errors: a "
-         "label that is no class (the first is named), shapes that do not fit, C = 0.",
+  .sample = "local s, n = g.shape(1, 3), g.int(1, 5) local x = {table.unpack(s)} x[#x + 1] = n return "
+            "{g.tensor(x), g.index(s, n)}, {reduction = g.pick{'mean', 'sum', 'none', 'batchmean'}, "
+            "label_smoothing = g.pick{0, 0.1}, ignore_label = g.pick{n, -1}}",
+  .doc = "cross_entropy(logits, labels, reduction, label_smoothing, ignore_label): per row (1 - s) (lse - "
+         "x[label]) + s mean(lse - x), lse = log sum exp(x), s = label_smoothing, as in PyTorch. Result: a "
+         "number, or the labels' shape with reduction 'none'; 'mean' is over the rows that count, 0 if "
+         "there are none, 'batchmean' divides by the size of the first dimension. Gradient: dlogits = dy "
+         "(softmax(x) - target). Errors: a label that is no class (the first is named), shapes that do not "
+         "fit, C = 0.",
 };
 
 /* ---- cross_entropy_grad ------------------------------------------------------------------------------ */
@@ -277,9 +287,11 @@ const marea_op marea_op_cross_entropy_grad = {
   CLASS_ATTRS, .saves_in = 7, .shape = cross_entropy_grad_shape, .forward = cross_entropy_grad_forward,
   .vjp = cross_entropy_grad_vjp,
   .sample = "local s, n = g.shape(1, 2, 1), g.int(1, 5) local x = {table.unpack(s)} x[#x + 1] = n local r = "
-            "g.pick{'mean', 'sum', 'none', 'batchmean'} return {g.tensor(r == 'none' and s or {}), g.tensor(x), "
-            "g.index(s, n)}, {reduction = r, label_smoothing = g.pick{0, 0.1}, ignore_label = g.pick{n, -1}}",
-  .doc = "cross_entropy_grad(dy, logits, labels, reduction, label_smoothing, ignore_label): the gradient of cross_entropy "
-         "to the logits, dy (softmax(x) - (1 - s) [label] - s / C) times 1/n of the reduction, 0 in rows that do not "
-         "count. Gradients to dy and logits. Errors: as cross_entropy; dy of another shape.",
+            "g.pick{'mean', 'sum', 'none', 'batchmean'} return {g.tensor(r == 'none' and s or {}), "
+            "g.tensor(x), g.index(s, n)}, {reduction = r, label_smoothing = g.pick{0, 0.1}, ignore_label = "
+            "g.pick{n, -1}}",
+  .doc = "cross_entropy_grad(dy, logits, labels, reduction, label_smoothing, ignore_label): the gradient "
+         "of cross_entropy to the logits, dy (softmax(x) - (1 - s) [label] - s / C) times 1/n of the "
+         "reduction, 0 in rows that do not count. Gradients to dy and logits. Errors: as cross_entropy; dy "
+         "of another shape.",
 };

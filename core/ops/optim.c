@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
-** optim.c: steps of optimizers. They change their inputs in place, are never recorded and never interrupted, so
-** that a parameter is updated as a whole or not at all. Each one is a single pass over memory.
+** optim.c: steps of optimizers. They change their inputs in place, are never recorded and never interrupted,
+** so that a parameter is updated as a whole or not at all. Each one is a single pass over memory.
 */
 #include <math.h>
 
@@ -29,7 +29,8 @@ static marea_status check_alike (marea_call *c) {
 static marea_status want_range (marea_call *c, int attr, double low, double high) {
   const double f = c->attr[attr].f;
   if (f >= low && f <= high) return MAREA_OK;
-  return marea_reject(c, MAREA_EARG, "argument '%s': expected %g to %g, got %g", c->op->attrs[attr].name, low, high, f);
+  return marea_reject(c, MAREA_EARG, "argument '%s': expected %g to %g, got %g", c->op->attrs[attr].name, low,
+                      high, f);
 }
 
 /* Numbers that must be 0 or more and finite. */
@@ -96,11 +97,12 @@ static marea_status sgd_forward (marea_call *c) {
 
 const marea_op marea_op_sgd_step = {
   .name = "sgd_step", .family = "optim",
-  .doc = "Stochastic gradient descent: d = g + weight_decay p; with momentum buf = momentum buf + d and d = buf, or "
-         "d = d + momentum buf (nesterov); p = p - lr d. buf starts as zeros. As PyTorch's SGD. "
+  .doc = "Stochastic gradient descent: d = g + weight_decay p; with momentum buf = momentum buf + d and d = "
+         "buf, or d = d + momentum buf (nesterov); p = p - lr d. buf starts as zeros. As PyTorch's SGD. "
          "Errors: shapes or dtypes differ, momentum without buf, a negative number.",
   .inputs = {INPUT_P, INPUT_G, {"buf", "(p's) running update; changed", .optional = true}},
-  .attrs = {ATTR_LR, ATTR_MOMENTUM, {"nesterov", MAREA_BOOL, 0, NULL, "look ahead by one update"}, ATTR_WEIGHT_DECAY},
+  .attrs = {ATTR_LR, ATTR_MOMENTUM, {"nesterov", MAREA_BOOL, 0, NULL, "look ahead by one update"},
+             ATTR_WEIGHT_DECAY},
   .flags = MAREA_MUTATES | MAREA_NO_GRAD, .mutates = 1 | 4,
   .shape = sgd_shape, .forward = sgd_forward,
   .sample = "local s = g.shape(0, 3)\nreturn {g.tensor(s), g.tensor(s), g.tensor(s)}, {lr = g.real(0, 1), "
@@ -137,23 +139,25 @@ static marea_status rmsprop_forward (marea_call *c) {
 
 const marea_op marea_op_rmsprop_step = {
   .name = "rmsprop_step", .family = "optim",
-  .doc = "RMSprop as in Keras: d = g + weight_decay p; sq = rho sq + (1 - rho) d^2; u = lr d / (sqrt(sq) + eps), eps "
-         "outside the root; p = p - u, or with momentum buf = momentum buf + u and p = p - buf. sq and buf start as "
-         "zeros. Source: Tieleman and Hinton 2012, lecture 6e. Errors: shapes or dtypes differ, momentum without buf, "
-         "numbers out of range.",
+  .doc = "RMSprop as in Keras: d = g + weight_decay p; sq = rho sq + (1 - rho) d^2; u = lr d / (sqrt(sq) + "
+         "eps), eps outside the root; p = p - u, or with momentum buf = momentum buf + u and p = p - buf. "
+         "sq and buf start as zeros. Source: Tieleman and Hinton 2012, lecture 6e. Errors: shapes or dtypes "
+         "differ, momentum without buf, numbers out of range.",
   .inputs = {INPUT_P, INPUT_G, {"sq", "(p's) running mean of squares; changed"},
              {"buf", "(p's) running update; changed", .optional = true}},
   .attrs = {ATTR_LR, {"rho", MAREA_REAL, 0.9, NULL, "share of the old mean"},
             {"eps", MAREA_REAL, 1e-7, NULL, "added to the root"}, ATTR_MOMENTUM, ATTR_WEIGHT_DECAY},
   .flags = MAREA_MUTATES | MAREA_NO_GRAD, .mutates = 1 | 4 | 8,
   .shape = rmsprop_shape, .forward = rmsprop_forward,
-  .sample = "local s = g.shape(0, 3)\nreturn {g.tensor(s), g.tensor(s), g.tensor(s, {lo = 0, hi = 1}), g.tensor(s)},\n"
+  .sample = "local s = g.shape(0, 3)\n"
+            "return {g.tensor(s), g.tensor(s), g.tensor(s, {lo = 0, hi = 1}), g.tensor(s)},\n"
             "  {lr = g.real(0, 1), momentum = g.pick{0, 0.9}, weight_decay = g.pick{0, 0.1}}",
 };
 
 /* ---- adam ---- */
 
-enum { ADAM_LR, ADAM_BETA1, ADAM_BETA2, ADAM_EPS, ADAM_STEP, ADAM_WEIGHT_DECAY, ADAM_L2 }; /* ORDER of attributes */
+/* ORDER of attributes */
+enum { ADAM_LR, ADAM_BETA1, ADAM_BETA2, ADAM_EPS, ADAM_STEP, ADAM_WEIGHT_DECAY, ADAM_L2 };
 
 static marea_status adam_shape (marea_call *c) {
   MAREA_TRY(check_alike(c));
@@ -166,7 +170,8 @@ static marea_status adam_shape (marea_call *c) {
   if (c->attr[ADAM_BETA1].f == 1 || c->attr[ADAM_BETA2].f == 1)
     return marea_reject(c, MAREA_EARG, "beta1 and beta2 must be less than 1");
   if (c->attr[ADAM_STEP].i < 1)
-    return marea_reject(c, MAREA_EARG, "argument 'step': expected 1 or more, got %lld", (long long)c->attr[ADAM_STEP].i);
+    return marea_reject(c, MAREA_EARG, "argument 'step': expected 1 or more, got %lld",
+                        (long long)c->attr[ADAM_STEP].i);
   return MAREA_OK;
 }
 
@@ -186,26 +191,29 @@ static double correction (double beta, int64_t t) {
 static marea_status adam_forward (marea_call *c) {
   const double beta1 = c->attr[ADAM_BETA1].f, beta2 = c->attr[ADAM_BETA2].f;
   const int64_t t = c->attr[ADAM_STEP].i;
-  update u = {.a = {c->attr[ADAM_LR].f, beta1, beta2, c->attr[ADAM_EPS].f, correction(beta1, t), correction(beta2, t),
-                    c->attr[ADAM_WEIGHT_DECAY].f, c->attr[ADAM_L2].f}};
+  update u = {.a = {c->attr[ADAM_LR].f, beta1, beta2, c->attr[ADAM_EPS].f, correction(beta1, t),
+                    correction(beta2, t), c->attr[ADAM_WEIGHT_DECAY].f, c->attr[ADAM_L2].f}};
   return run_update(c, &u, adam_block);
 }
 
 const marea_op marea_op_adam_step = {
   .name = "adam_step", .family = "optim",
-  .doc = "Adam and AdamW: p = p - lr weight_decay p; d = g + l2 p; m = beta1 m + (1 - beta1) d; v = beta2 v + (1 - beta2) "
-         "d^2; p = p - lr (m / (1 - beta1^step)) / (sqrt(v / (1 - beta2^step)) + eps). m and v start as zeros, step "
-         "counts from 1. Sources: Kingma and Ba, arXiv:1412.6980; Loshchilov and Hutter, arXiv:1711.05101. "
-         "Errors: shapes or dtypes differ, numbers out of range.",
-  .inputs = {INPUT_P, INPUT_G, {"m", "(p's) running mean; changed"}, {"v", "(p's) running mean of squares; changed"}},
+  .doc = "Adam and AdamW: p = p - lr weight_decay p; d = g + l2 p; m = beta1 m + (1 - beta1) d; v = beta2 v "
+         "+ (1 - beta2) d^2; p = p - lr (m / (1 - beta1^step)) / (sqrt(v / (1 - beta2^step)) + eps). m and "
+         "v start as zeros, step counts from 1. Sources: Kingma and Ba, arXiv:1412.6980; Loshchilov and "
+         "Hutter, arXiv:1711.05101. Errors: shapes or dtypes differ, numbers out of range.",
+  .inputs = {INPUT_P, INPUT_G, {"m", "(p's) running mean; changed"},
+             {"v", "(p's) running mean of squares; changed"}},
   .attrs = {ATTR_LR, {"beta1", MAREA_REAL, 0.9, NULL, "share of the old m"},
-            {"beta2", MAREA_REAL, 0.999, NULL, "share of the old v"}, {"eps", MAREA_REAL, 1e-8, NULL, "added to the root"},
+            {"beta2", MAREA_REAL, 0.999, NULL, "share of the old v"},
+            {"eps", MAREA_REAL, 1e-8, NULL, "added to the root"},
             {"step", MAREA_INT, MAREA_REQUIRED, NULL, "number of this step, from 1"},
             {"weight_decay", MAREA_REAL, 0, NULL, "decoupled: lr * weight_decay * p is taken off p"},
             {"l2", MAREA_REAL, 0, NULL, "times p is added to the gradient"}},
   .flags = MAREA_MUTATES | MAREA_NO_GRAD, .mutates = 1 | 4 | 8,
   .shape = adam_shape, .forward = adam_forward,
-  .sample = "local s = g.shape(0, 3)\nreturn {g.tensor(s), g.tensor(s), g.tensor(s), g.tensor(s, {lo = 0, hi = 1})},\n"
+  .sample = "local s = g.shape(0, 3)\n"
+            "return {g.tensor(s), g.tensor(s), g.tensor(s), g.tensor(s, {lo = 0, hi = 1})},\n"
             "  {lr = g.real(0, 1), step = g.int(1, 9), weight_decay = g.pick{0, 0.1}, l2 = g.pick{0, 0.1}}",
 };
 
@@ -235,8 +243,9 @@ static marea_status adagrad_forward (marea_call *c) {
 
 const marea_op marea_op_adagrad_step = {
   .name = "adagrad_step", .family = "optim",
-  .doc = "Adagrad: d = g + weight_decay p; sum = sum + d^2; p = p - lr d / (sqrt(sum) + eps). sum starts as zeros. "
-         "Source: Duchi, Hazan, Singer, JMLR 12, 2011. Errors: shapes or dtypes differ, a negative number.",
+  .doc = "Adagrad: d = g + weight_decay p; sum = sum + d^2; p = p - lr d / (sqrt(sum) + eps). sum starts as "
+         "zeros. Source: Duchi, Hazan, Singer, JMLR 12, 2011. Errors: shapes or dtypes differ, a negative "
+         "number.",
   .inputs = {INPUT_P, INPUT_G, {"sum", "(p's) sum of squares; changed"}},
   .attrs = {ATTR_LR, {"eps", MAREA_REAL, 1e-10, NULL, "added to the root"}, ATTR_WEIGHT_DECAY},
   .flags = MAREA_MUTATES | MAREA_NO_GRAD, .mutates = 1 | 4,

@@ -7,15 +7,15 @@
 #include "conv_geometry.h"
 #include "vjp.h"
 
-#define CHANNELS 32 /* of one block where images are too few */
+#define CHANNELS 32 /* handled together; of one block where images are too few */
 #define ENOUGH 16   /* images */
 
 /* ---- geometry ---- */
 
-/* Reads x's sizes, kernel, stride (left out: the kernel) and padding. Padding must be smaller than the kernel, so
-   that every window meets x. */
-static marea_status read_windows (marea_call *c, const int64_t size[2], int64_t n, int64_t channels, int kernel,
-                                  marea_conv_attrs at, marea_conv *g) {
+/* Reads x's sizes, kernel, stride (left out: the kernel) and padding. Padding must be smaller than the
+   kernel, so that every window meets x. */
+static marea_status read_windows (marea_call *c, const int64_t size[2], int64_t n, int64_t channels,
+                                  int kernel, marea_conv_attrs at, marea_conv *g) {
   if (c->attr[at.stride].n == 0) c->attr[at.stride] = c->attr[kernel];
   MAREA_TRY(marea_conv_read(c, at, g));
   g->n = n;
@@ -24,7 +24,8 @@ static marea_status read_windows (marea_call *c, const int64_t size[2], int64_t 
     g->in[d] = size[d];
     g->kernel[d] = c->attr[kernel].v[d];
     if (g->kernel[d] < 1 || g->kernel[d] > INT32_MAX)
-      return marea_reject(c, MAREA_EARG, "argument 'kernel': expected 1 or more, got %lld", (long long)g->kernel[d]);
+      return marea_reject(c, MAREA_EARG, "argument 'kernel': expected 1 or more, got %lld",
+                          (long long)g->kernel[d]);
     if (size[d] < 1) return marea_reject(c, MAREA_ESHAPE, "images of %lldx%lld are empty", (long long)size[0],
                                          (long long)size[1]);
   }
@@ -96,7 +97,8 @@ static marea_status run_pass (marea_call *c, pass *p, marea_block_fn fn) {
 /* Writes 0 to the channels of an image of the larger kind. */
 static void clear_plane (const pass *p, const plane *k) {
   for (int64_t y = 0; y < p->g.in[0]; y++)
-    for (int64_t x = 0; x < p->g.in[1]; x++) memset(p->out + in_at(p, k, y, x), 0, (size_t)k->count * p->size);
+    for (int64_t x = 0; x < p->g.in[1]; x++)
+      memset(p->out + in_at(p, k, y, x), 0, (size_t)k->count * p->size);
 }
 
 /* ---- max_pool2d ---- */
@@ -104,16 +106,17 @@ static void clear_plane (const pass *p, const plane *k) {
 enum { POOL_KERNEL, POOL_STRIDE, POOL_PADDING, POOL_COUNT }; /* ORDER of attributes */
 static const marea_conv_attrs pool_attrs = {POOL_STRIDE, POOL_PADDING, -1, -1};
 
-#define POOL_ATTRS                                                                                              \
-  {"kernel", MAREA_PAIR, MAREA_REQUIRED, NULL, "height and width of a window"},                                 \
-  {"stride", MAREA_PAIR, MAREA_NONE, NULL, "step of the window; left out: the kernel"},                         \
+#define POOL_ATTRS                                                                                           \
+  {"kernel", MAREA_PAIR, MAREA_REQUIRED, NULL, "height and width of a window"},                              \
+  {"stride", MAREA_PAIR, MAREA_NONE, NULL, "step of the window; left out: the kernel"},                      \
   {"padding", MAREA_PADDING, 0, NULL, "around x: top, bottom, left, right, or 'same'"}
-#define SAMPLE_POOL                                                                                             \
-  "local n, c, kh, kw, sh, sw = g.int(0, 3), g.int(0, 3), g.int(1, 4), g.int(1, 4), g.int(1, 4), g.int(1, 4)\n" \
-  "local p = {g.int(0, kh - 1), g.int(0, kh - 1), g.int(0, kw - 1), g.int(0, kw - 1)}\n"                        \
-  "local h = math.max(kh - p[1] - p[2], 1) + g.int(0, 5)\n"                                                     \
-  "local w = math.max(kw - p[3] - p[4], 1) + g.int(0, 5)\n"                                                     \
-  "local oh, ow = (h + p[1] + p[2] - kh) // sh + 1, (w + p[3] + p[4] - kw) // sw + 1\n"                         \
+#define SAMPLE_POOL                                                                                          \
+  "local n, c, kh, kw = g.int(0, 3), g.int(0, 3), g.int(1, 4), g.int(1, 4)\n"                                \
+  "local sh, sw = g.int(1, 4), g.int(1, 4)\n"                                                                \
+  "local p = {g.int(0, kh - 1), g.int(0, kh - 1), g.int(0, kw - 1), g.int(0, kw - 1)}\n"                     \
+  "local h = math.max(kh - p[1] - p[2], 1) + g.int(0, 5)\n"                                                  \
+  "local w = math.max(kw - p[3] - p[4], 1) + g.int(0, 5)\n"                                                  \
+  "local oh, ow = (h + p[1] + p[2] - kh) // sh + 1, (w + p[3] + p[4] - kw) // sw + 1\n"                      \
   "local attrs = {kernel = {kh, kw}, stride = {sh, sw}, padding = p}\n"
 
 /* Reads windows over in[input] = x (N, H, W, C). */
@@ -161,9 +164,10 @@ static marea_status max_pool2d_vjp (marea_vjp *v) {
 
 const marea_op marea_op_max_pool2d = {
   .name = "max_pool2d", .family = "pool",
-  .doc = "Largest element of each window. x: (N, H, W, C); y: (N, OH, OW, C) with OH = floor((H + top + bottom - KH) / s) "
-         "+ 1; padding never wins. Gradient: max_pool2d_grad(dy, x), all of it to the first maximum of a window. "
-         "Errors: padding not smaller than the kernel, a kernel larger than the padded input, empty images.",
+  .doc = "Largest element of each window. x: (N, H, W, C); y: (N, OH, OW, C) with OH = floor((H + top + "
+         "bottom - KH) / s) + 1; padding never wins. Gradient: max_pool2d_grad(dy, x), all of it to the "
+         "first maximum of a window. Errors: padding not smaller than the kernel, a kernel larger than the "
+         "padded input, empty images.",
   .inputs = {{"x", "(N, H, W, C)"}},
   .attrs = {POOL_ATTRS},
   .saves_in = 1,
@@ -171,27 +175,41 @@ const marea_op marea_op_max_pool2d = {
   .sample = SAMPLE_POOL "return {g.distinct{n, h, w, c}}, attrs",
 };
 
-static inline double value_at (const pass *p, size_t at) {
-  return p->dtype == MAREA_F32 ? *(const float *)(p->x + at) : *(const double *)(p->x + at);
+static inline double value_at (const char *x, bool single) {
+  return single ? *(const float *)x : *(const double *)x;
 }
 
-/* Offset of the first maximum of a window for one channel; `c` in bytes. A NaN counts as the maximum. */
-static size_t argmax_at (const pass *p, const plane *k, int64_t oy, int64_t ox, size_t c) {
+/* The larger of what is known and the pixel at offset `pixel`, channel by channel; the first one at a tie,
+   and a NaN above all. Inlined with a constant `single`, so that the choice of dtype is outside the loop. */
+static inline __attribute__((always_inline)) void take_larger (const pass *p, size_t pixel, int64_t count,
+                                                               bool single, double *most, size_t *at) {
+  const size_t size = single ? sizeof(float) : sizeof(double);
+  for (int64_t i = 0; i < count; i++) {
+    const double value = value_at(p->x + pixel + (size_t)i * size, single);
+    const bool more = !(value <= most[i]) & (most[i] == most[i]);
+    at[i] = more ? pixel + (size_t)i * size : at[i];
+    most[i] = more ? value : most[i];
+  }
+}
+
+/* at[i] := offset of the maximum of a window for channel first + i, count <= CHANNELS */
+static void argmax_window (const pass *p, const plane *k, int64_t oy, int64_t ox, int64_t first,
+                           int64_t count, size_t *at) {
   int64_t y0, y1, x0, x1;
+  double most[CHANNELS];
   window_of(&p->g, 0, oy, &y0, &y1);
   window_of(&p->g, 1, ox, &x0, &x1);
-  size_t best = in_at(p, k, y0, x0) + c;
-  double most = value_at(p, best);
+  for (int64_t i = 0; i < count; i++) {
+    at[i] = in_at(p, k, y0, x0) + (size_t)(first + i) * p->size;
+    most[i] = value_at(p->x + at[i], p->dtype == MAREA_F32);
+  }
   for (int64_t y = y0; y < y1; y++) {
     for (int64_t x = x0; x < x1; x++) {
-      const size_t at = in_at(p, k, y, x) + c;
-      const double value = value_at(p, at);
-      if (value <= most || most != most) continue;
-      best = at;
-      most = value;
+      const size_t pixel = in_at(p, k, y, x) + (size_t)first * p->size;
+      if (p->dtype == MAREA_F32) take_larger(p, pixel, count, true, most, at);
+      else take_larger(p, pixel, count, false, most, at);
     }
   }
-  return best;
 }
 
 static inline void add_at (const pass *p, size_t to, size_t from) {
@@ -199,25 +217,43 @@ static inline void add_at (const pass *p, size_t to, size_t from) {
   else *(double *)(p->out + to) += *(const double *)(p->v + from);
 }
 
+typedef void maxima_fn (const pass *p, const size_t *at, int64_t count, size_t window);
+
+/* Calls fn for every window with the places of its maxima, some channels at a time. */
+static void each_window (const pass *p, const plane *k, maxima_fn *fn) {
+  size_t at[CHANNELS];
+  for (int64_t oy = 0; oy < p->g.out[0]; oy++) {
+    for (int64_t ox = 0; ox < p->g.out[1]; ox++) {
+      for (int64_t first = 0; first < k->count; first += CHANNELS) {
+        const int64_t count = MAREA_MIN(CHANNELS, k->count - first);
+        argmax_window(p, k, oy, ox, first, count, at);
+        fn(p, at, count, out_at(p, k, oy, ox) + (size_t)first * p->size);
+      }
+    }
+  }
+}
+
+static void add_maxima (const pass *p, const size_t *at, int64_t count, size_t window) {
+  for (int64_t i = 0; i < count; i++) add_at(p, at[i], window + (size_t)i * p->size);
+}
+
+static void pick_maxima (const pass *p, const size_t *at, int64_t count, size_t window) {
+  for (int64_t i = 0; i < count; i++) memcpy(p->out + window + (size_t)i * p->size, p->v + at[i], p->size);
+}
+
 static void max_grad_plane (void *arg, int64_t block, int worker) {
   const pass *p = arg;
   const plane k = plane_of(p, block);
   (void)worker;
   clear_plane(p, &k);
-  for (int64_t oy = 0; oy < p->g.out[0]; oy++)
-    for (int64_t ox = 0; ox < p->g.out[1]; ox++)
-      for (size_t c = 0; c < (size_t)k.count * p->size; c += p->size)
-        add_at(p, argmax_at(p, &k, oy, ox, c), out_at(p, &k, oy, ox) + c);
+  each_window(p, &k, add_maxima);
 }
 
 static void max_pick_plane (void *arg, int64_t block, int worker) {
   const pass *p = arg;
   const plane k = plane_of(p, block);
   (void)worker;
-  for (int64_t oy = 0; oy < p->g.out[0]; oy++)
-    for (int64_t ox = 0; ox < p->g.out[1]; ox++)
-      for (size_t c = 0; c < (size_t)k.count * p->size; c += p->size)
-        memcpy(p->out + out_at(p, &k, oy, ox) + c, p->v + argmax_at(p, &k, oy, ox, c), p->size);
+  each_window(p, &k, pick_maxima);
 }
 
 static marea_status max_pool2d_grad_shape (marea_call *c) {
@@ -227,8 +263,8 @@ static marea_status max_pool2d_grad_shape (marea_call *c) {
   MAREA_TRY(pool_read(c, 1, &g));
   const int64_t shape[] = {g.n, g.out[0], g.out[1], g.cin};
   if (dy->rank != 4 || memcmp(dy->shape, shape, sizeof shape) != 0)
-    return marea_reject(c, MAREA_ESHAPE, "argument 'dy': expected %s from x %s, got %s", marea_shape_text(4, shape).s,
-                        marea_tensor_text(c->in[1]).s, marea_tensor_text(dy).s);
+    return marea_reject(c, MAREA_ESHAPE, "argument 'dy': expected %s from x %s, got %s",
+                        marea_shape_text(4, shape).s, marea_tensor_text(c->in[1]).s, marea_tensor_text(dy).s);
   marea_layout_like(&c->layout[0], c->in[1]);
   return MAREA_OK;
 }
@@ -246,9 +282,9 @@ static marea_status max_pool2d_grad_vjp (marea_vjp *v) {
 
 const marea_op marea_op_max_pool2d_grad = {
   .name = "max_pool2d_grad", .family = "pool",
-  .doc = "Gradient of max_pool2d: zeros of x's shape with each element of dy added at the first maximum of its window. "
-         "dy: (N, OH, OW, C); x: (N, H, W, C). Gradient: max_pool2d_pick(g, x) to dy, none to x. "
-         "Errors as for max_pool2d, and a dy of another shape.",
+  .doc = "Gradient of max_pool2d: zeros of x's shape with each element of dy added at the first maximum of "
+         "its window. dy: (N, OH, OW, C); x: (N, H, W, C). Gradient: max_pool2d_pick(g, x) to dy, none to "
+         "x. Errors as for max_pool2d, and a dy of another shape.",
   .inputs = {{"dy", "(N, OH, OW, C)"}, {"x", "(N, H, W, C)"}},
   .attrs = {POOL_ATTRS},
   .saves_in = 2,
@@ -277,8 +313,9 @@ static marea_status max_pool2d_pick_vjp (marea_vjp *v) {
 
 const marea_op marea_op_max_pool2d_pick = {
   .name = "max_pool2d_pick", .family = "pool",
-  .doc = "Elements of v at the places of x's maxima, the first one of each window. v, x: (N, H, W, C); y: (N, OH, OW, C). "
-         "Gradient: max_pool2d_grad(dy, x) to v, none to x. Errors as for max_pool2d, and v of another shape.",
+  .doc = "Elements of v at the places of x's maxima, the first one of each window. v, x: (N, H, W, C); y: "
+         "(N, OH, OW, C). Gradient: max_pool2d_grad(dy, x) to v, none to x. Errors as for max_pool2d, and v "
+         "of another shape.",
   .inputs = {{"v", "(N, H, W, C)"}, {"x", "(N, H, W, C)"}},
   .attrs = {POOL_ATTRS},
   .saves_in = 2,
@@ -306,7 +343,8 @@ static void avg_plane (void *arg, int64_t block, int worker) {
       window_of(&p->g, 1, ox, &x0, &x1);
       memset(out, 0, count * p->size);
       for (int64_t y = y0; y < y1; y++)
-        for (int64_t x = x0; x < x1; x++) p->kernels->add(count, out, 1, p->x + in_at(p, &k, y, x), 1, out, NULL);
+        for (int64_t x = x0; x < x1; x++)
+          p->kernels->add(count, out, 1, p->x + in_at(p, &k, y, x), 1, out, NULL);
       p->kernels->scale(count, share_of(p, y0, y1, x0, x1), out, out);
     }
   }
@@ -346,9 +384,10 @@ static marea_status avg_pool2d_vjp (marea_vjp *v) {
 
 const marea_op marea_op_avg_pool2d = {
   .name = "avg_pool2d", .family = "pool",
-  .doc = "Mean of each window. x: (N, H, W, C); y: (N, OH, OW, C) with OH = floor((H + top + bottom - KH) / s) + 1. Padding "
-         "is left out of the mean, or counts as zeros with count_padding. Gradient: avg_pool2d_grad(dy). "
-         "Errors: padding not smaller than the kernel, a kernel larger than the padded input, empty images.",
+  .doc = "Mean of each window. x: (N, H, W, C); y: (N, OH, OW, C) with OH = floor((H + top + bottom - KH) / "
+         "s) + 1. Padding is left out of the mean, or counts as zeros with count_padding. Gradient: "
+         "avg_pool2d_grad(dy). Errors: padding not smaller than the kernel, a kernel larger than the padded "
+         "input, empty images.",
   .inputs = {{"x", "(N, H, W, C)"}},
   .attrs = {POOL_ATTRS, COUNT_ATTR},
   .shape = pool_shape, .forward = avg_pool2d_forward, .vjp = avg_pool2d_vjp,
@@ -363,11 +402,13 @@ static marea_status avg_pool2d_grad_read (marea_call *c, marea_conv *g) {
   MAREA_TRY(marea_want_rank(c, 0, 4, "(N, OH, OW, C)"));
   const int64_t *size = c->attr[AVG_SIZE].v;
   for (int d = 0; d < 2; d++)
-    if (size[d] > INT32_MAX) return marea_reject(c, MAREA_EARG, "argument 'size': %lld is out of range", (long long)size[d]);
+    if (size[d] > INT32_MAX)
+      return marea_reject(c, MAREA_EARG, "argument 'size': %lld is out of range", (long long)size[d]);
   MAREA_TRY(read_windows(c, size, dy->shape[0], dy->shape[3], AVG_KERNEL, avg_grad_attrs, g));
   if (dy->shape[1] == g->out[0] && dy->shape[2] == g->out[1]) return MAREA_OK;
-  return marea_reject(c, MAREA_ESHAPE, "dy is %s, but pooling %lldx%lld gives %lldx%lld", marea_tensor_text(dy).s,
-                      (long long)size[0], (long long)size[1], (long long)g->out[0], (long long)g->out[1]);
+  return marea_reject(c, MAREA_ESHAPE, "dy is %s, but pooling %lldx%lld gives %lldx%lld",
+                      marea_tensor_text(dy).s, (long long)size[0], (long long)size[1], (long long)g->out[0],
+                      (long long)g->out[1]);
 }
 
 static marea_status avg_pool2d_grad_shape (marea_call *c) {
@@ -388,12 +429,14 @@ static marea_status avg_pool2d_grad_vjp (marea_vjp *v) {
 
 const marea_op marea_op_avg_pool2d_grad = {
   .name = "avg_pool2d_grad", .family = "pool",
-  .doc = "Gradient of avg_pool2d for images of height and width `size`: each element of dy is spread over its window. "
-         "dy: (N, OH, OW, C); dx: (N, H, W, C). Gradient: avg_pool2d. Errors as for avg_pool2d, and a dy of another shape.",
+  .doc = "Gradient of avg_pool2d for images of height and width `size`: each element of dy is spread over "
+         "its window. dy: (N, OH, OW, C); dx: (N, H, W, C). Gradient: avg_pool2d. Errors as for avg_pool2d, "
+         "and a dy of another shape.",
   .inputs = {{"dy", "(N, OH, OW, C)"}},
   .attrs = {{"size", MAREA_PAIR, MAREA_REQUIRED, NULL, "height and width of x"}, POOL_ATTRS, COUNT_ATTR},
   .shape = avg_pool2d_grad_shape, .forward = avg_pool2d_grad_forward, .vjp = avg_pool2d_grad_vjp,
-  .sample = SAMPLE_POOL "attrs.size, attrs.count_padding = {h, w}, g.bool()\nreturn {g.tensor{n, oh, ow, c}}, attrs",
+  .sample = SAMPLE_POOL "attrs.size, attrs.count_padding = {h, w}, g.bool()\n"
+            "return {g.tensor{n, oh, ow, c}}, attrs",
 };
 
 /* ---- upsample_nearest2d ---- */
@@ -407,7 +450,8 @@ static marea_status upsample_read (marea_call *c, bool from_large, marea_conv *g
   for (int d = 0; d < 2; d++) {
     const int64_t size = x->shape[1 + d];
     if (scale[d] < 1 || scale[d] > INT32_MAX)
-      return marea_reject(c, MAREA_EARG, "argument 'scale': expected 1 or more, got %lld", (long long)scale[d]);
+      return marea_reject(c, MAREA_EARG, "argument 'scale': expected 1 or more, got %lld",
+                          (long long)scale[d]);
     if (from_large && size % scale[d] != 0)
       return marea_reject(c, MAREA_ESHAPE, "size %lld of %s is not divisible by scale %lld", (long long)size,
                           marea_tensor_text(x).s, (long long)scale[d]);
@@ -446,12 +490,13 @@ static marea_status upsample_vjp (marea_vjp *v) {
 
 const marea_op marea_op_upsample_nearest2d = {
   .name = "upsample_nearest2d", .family = "pool",
-  .doc = "Repeats every pixel `scale` times: y[n, i, j, c] = x[n, floor(i / sh), floor(j / sw), c]. x: (N, H, W, C); y: "
-         "(N, H*sh, W*sw, C). Gradient: upsample_nearest2d_grad(dy). Error: scale < 1.",
+  .doc = "Repeats every pixel `scale` times: y[n, i, j, c] = x[n, floor(i / sh), floor(j / sw), c]. x: (N, "
+         "H, W, C); y: (N, H*sh, W*sw, C). Gradient: upsample_nearest2d_grad(dy). Error: scale < 1.",
   .inputs = {{"x", "(N, H, W, C)"}},
   .attrs = {{"scale", MAREA_PAIR, MAREA_REQUIRED, NULL, "copies of a pixel, height and width"}},
   .shape = upsample_shape, .forward = upsample_forward, .vjp = upsample_vjp,
-  .sample = "return {g.tensor{g.int(0, 3), g.int(0, 3), g.int(0, 3), g.int(0, 3)}}, {scale = {g.int(1, 3), g.int(1, 3)}}",
+  .sample = "return {g.tensor{g.int(0, 3), g.int(0, 3), g.int(0, 3), g.int(0, 3)}}, "
+            "{scale = {g.int(1, 3), g.int(1, 3)}}",
 };
 
 static marea_status upsample_grad_shape (marea_call *c) {
@@ -487,11 +532,12 @@ static marea_status upsample_grad_vjp (marea_vjp *v) {
 
 const marea_op marea_op_upsample_nearest2d_grad = {
   .name = "upsample_nearest2d_grad", .family = "pool",
-  .doc = "Gradient of upsample_nearest2d: the sum over each block of `scale` pixels. dy: (N, H*sh, W*sw, C); dx: "
-         "(N, H, W, C). Gradient: upsample_nearest2d. Error: sizes not divisible by scale.",
+  .doc = "Gradient of upsample_nearest2d: the sum over each block of `scale` pixels. dy: (N, H*sh, W*sw, "
+         "C); dx: (N, H, W, C). Gradient: upsample_nearest2d. Error: sizes not divisible by scale.",
   .inputs = {{"dy", "(N, H*sh, W*sw, C)"}},
   .attrs = {{"scale", MAREA_PAIR, MAREA_REQUIRED, NULL, "pixels of a block, height and width"}},
   .shape = upsample_grad_shape, .forward = upsample_grad_forward, .vjp = upsample_grad_vjp,
   .sample = "local sh, sw = g.int(1, 3), g.int(1, 3)\n"
-            "return {g.tensor{g.int(0, 3), sh * g.int(0, 3), sw * g.int(0, 3), g.int(0, 3)}}, {scale = {sh, sw}}",
+            "return {g.tensor{g.int(0, 3), sh * g.int(0, 3), sw * g.int(0, 3), g.int(0, 3)}}, "
+            "{scale = {sh, sw}}",
 };

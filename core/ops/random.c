@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: MIT
-** random.c (operators): random numbers and dropout. Every call takes a fixed range of Philox blocks, and element i
-** reads fixed words of it: results depend on seed, counter and shape, not on threads.
+** random.c (operators): random numbers and dropout. Every call takes a fixed range of Philox blocks, and
+** element i reads fixed words of it: results depend on seed, counter and shape, not on threads.
 **
-** A real draw uses two words (53 bits), so a block serves two elements; f32 and f64 draws of one counter are the
-** same numbers up to rounding. Dropout uses one word per element and makes its mask again when it needs it.
+** A real draw uses two words (53 bits), so a block serves two elements; f32 and f64 draws of one counter are
+** the same numbers up to rounding. Dropout uses one word per element and makes its mask again when it needs
+** it.
 */
 #include <math.h>
 
@@ -88,7 +89,8 @@ static marea_status shape_of_floats (marea_call *c, int shape, int dtype) {
   if (c->attr[dtype].i != MAREA_F32 && c->attr[dtype].i != MAREA_F64)
     return marea_reject(c, MAREA_EARG, "argument 'dtype': expected f32 or f64, got %s",
                         marea_dtype_name((marea_dtype)c->attr[dtype].i));
-  MAREA_TRY(marea_bytes(c->ctx, c->op->name, a->n, a->v, marea_dtype_size((marea_dtype)c->attr[dtype].i), &bytes));
+  MAREA_TRY(
+      marea_bytes(c->ctx, c->op->name, a->n, a->v, marea_dtype_size((marea_dtype)c->attr[dtype].i), &bytes));
   marea_layout_set(&c->layout[0], (int)c->attr[dtype].i, a->n, a->v);
   return MAREA_OK;
 }
@@ -108,7 +110,8 @@ static marea_status uniform_shape (marea_call *c) {
 static double place (const draw *d, uint64_t bits) {
   const bool single = d->dtype == MAREA_F32;
   const double value = d->p + (d->q - d->p) * (single ? unit24(bits) : unit(bits));
-  if (single) return (float)value < (float)d->q || d->p == d->q ? value : nextafterf((float)d->q, (float)d->p);
+  if (single)
+    return (float)value < (float)d->q || d->p == d->q ? value : nextafterf((float)d->q, (float)d->p);
   return value < d->q || d->p == d->q ? value : nextafter(d->q, d->p);
 }
 
@@ -132,8 +135,8 @@ static marea_status uniform_forward (marea_call *c) {
 
 const marea_op marea_op_uniform = {
   .name = "uniform", .family = "random",
-  .doc = "Uniform numbers in [low, high), with 24 random bits in f32 and 53 in f64. No gradient. "
-         "Errors: low > high, a dtype that is not real.",
+  .doc = "Uniform numbers in [low, high), with 24 random bits in f32 and 53 in f64. No gradient. Errors: "
+         "low > high, a dtype that is not real.",
   .attrs = {{"shape", MAREA_SIZES, MAREA_REQUIRED, NULL, "sizes of the result"},
             {"low", MAREA_REAL, 0, NULL, "smallest value"},
             {"high", MAREA_REAL, 1, NULL, "bound above, not reached"},
@@ -171,8 +174,8 @@ static marea_status normal_forward (marea_call *c) {
 
 const marea_op marea_op_normal = {
   .name = "normal", .family = "random",
-  .doc = "Normal numbers with mean and standard deviation std (Box and Muller 1958, computed in double precision). "
-         "No gradient. Errors: std < 0, a dtype that is not real.",
+  .doc = "Normal numbers with mean and standard deviation std (Box and Muller 1958, computed in double "
+         "precision). No gradient. Errors: std < 0, a dtype that is not real.",
   .attrs = {{"shape", MAREA_SIZES, MAREA_REQUIRED, NULL, "sizes of the result"},
             {"mean", MAREA_REAL, 0, NULL, "mean"},
             {"std", MAREA_REAL, 1, NULL, "standard deviation"},
@@ -209,8 +212,8 @@ static marea_status bernoulli_forward (marea_call *c) {
 
 const marea_op marea_op_bernoulli = {
   .name = "bernoulli", .family = "random",
-  .doc = "1 with probability p, else 0, for each element, in p's shape and dtype. No gradient. "
-         "Error: a p outside [0, 1], the first one is named.",
+  .doc = "1 with probability p, else 0, for each element, in p's shape and dtype. No gradient. Error: a p "
+         "outside [0, 1], the first one is named.",
   .inputs = {{"p", "(any shape) in [0, 1]"}},
   .flags = MAREA_RANDOM | MAREA_NO_GRAD,
   .shape = marea_shape_same, .forward = bernoulli_forward, .draws = pair_draws,
@@ -284,9 +287,9 @@ static marea_status categorical_forward (marea_call *c) {
 
 const marea_op marea_op_categorical = {
   .name = "categorical", .family = "random",
-  .doc = "Draws a class for each row of logits with probability softmax(logits), by inversion of the distribution "
-         "function. logits: (.., C); y: i64 (..). -inf means never. No gradient. Error: a row with NaN or +inf, or "
-         "of -inf only.",
+  .doc = "Draws a class for each row of logits with probability softmax(logits), by inversion of the "
+         "distribution function. logits: (.., C); y: i64 (..). -inf means never. No gradient. Error: a row "
+         "with NaN or +inf, or of -inf only.",
   .inputs = {{"logits", "(.., C)"}},
   .flags = MAREA_RANDOM | MAREA_NO_GRAD,
   .shape = categorical_shape, .forward = categorical_forward, .draws = pair_draws,
@@ -334,7 +337,8 @@ const marea_op marea_op_randint = {
             {"high", MAREA_INT, MAREA_REQUIRED, NULL, "largest value"}},
   .flags = MAREA_RANDOM | MAREA_NO_GRAD,
   .shape = randint_shape, .forward = randint_forward, .draws = pair_draws,
-  .sample = "local low = g.int(-9, 9)\nreturn {}, {shape = g.shape(0, 4), low = low, high = low + g.int(0, 9)}",
+  .sample = "local low = g.int(-9, 9)\n"
+            "return {}, {shape = g.shape(0, 4), low = low, high = low + g.int(0, 9)}",
 };
 
 static marea_status permutation_shape (marea_call *c) {
@@ -359,8 +363,8 @@ static marea_status permutation_forward (marea_call *c) {
 
 const marea_op marea_op_permutation = {
   .name = "permutation", .family = "random",
-  .doc = "The n indices of a dimension in random order, as i64 (n): for shuffling with index_select. No gradient. "
-         "Source: Fisher and Yates 1938, in Durstenfeld's form. Error: n < 0.",
+  .doc = "The n indices of a dimension in random order, as i64 (n): for shuffling with index_select. No "
+         "gradient. Source: Fisher and Yates 1938, in Durstenfeld's form. Error: n < 0.",
   .attrs = {{"n", MAREA_INT, MAREA_REQUIRED, NULL, "number of indices"}},
   .flags = MAREA_RANDOM | MAREA_NO_GRAD,
   .shape = permutation_shape, .forward = permutation_forward, .draws = pair_draws,
@@ -409,11 +413,13 @@ static marea_status sample_normal_vjp (marea_vjp *v) {
 const marea_op marea_op_sample_normal = {
   .name = "sample_normal", .family = "random",
   .doc = "mean + exp(0.5 logvar) * eps with eps standard normal: the reparametrised sample of a variational "
-         "autoencoder. logvar is the logarithm of the variance. mean, logvar, y: one shape. Gradient: dmean = dy, "
-         "dlogvar = 0.5 dy (y - mean). Source: Kingma and Welling, arXiv:1312.6114, 2.4. Error: shapes differ.",
+         "autoencoder. logvar is the logarithm of the variance. mean, logvar, y: one shape. Gradient: dmean "
+         "= dy, dlogvar = 0.5 dy (y - mean). Source: Kingma and Welling, arXiv:1312.6114, 2.4. Error: "
+         "shapes differ.",
   .inputs = {{"mean", "(any shape)"}, {"logvar", "(mean's)"}},
   .flags = MAREA_RANDOM, .saves_in = 1, .saves_out = 1,
-  .shape = sample_normal_shape, .forward = sample_normal_forward, .vjp = sample_normal_vjp, .draws = pair_draws,
+  .shape = sample_normal_shape, .forward = sample_normal_forward, .vjp = sample_normal_vjp,
+  .draws = pair_draws,
   .sample = "local s = g.shape(0, 4)\nreturn {g.tensor(s), g.tensor(s)}",
 };
 
@@ -466,9 +472,9 @@ static marea_status dropout_vjp (marea_vjp *v) {
 
 const marea_op marea_op_dropout = {
   .name = "dropout", .family = "random",
-  .doc = "Sets each element to 0 with probability p and multiplies the others by 1 / (1 - p). Gradient: the same mask on "
-         "dy, made again from the counter. Source: Srivastava et al., JMLR 15, 2014 (inverted form). Error: p outside "
-         "[0, 1].",
+  .doc = "Sets each element to 0 with probability p and multiplies the others by 1 / (1 - p). Gradient: the "
+         "same mask on dy, made again from the counter. Source: Srivastava et al., JMLR 15, 2014 (inverted "
+         "form). Error: p outside [0, 1].",
   .inputs = {{"x", "(any shape)"}},
   .attrs = {{"p", MAREA_REAL, 0.5, NULL, "probability of 0"},
             {"seed", MAREA_INT, MAREA_NONE, NULL, "key of the mask; left out: the context's"}},
@@ -494,5 +500,6 @@ const marea_op marea_op_dropout_apply = {
             {"seed", MAREA_INT, MAREA_REQUIRED, NULL, "key of the mask"},
             {"counter", MAREA_INT, MAREA_REQUIRED, NULL, "first Philox block of the mask"}},
   .shape = check_rate, .forward = dropout_apply_forward, .vjp = dropout_apply_vjp,
-  .sample = "return {g.tensor(g.shape(0, 4))}, {p = g.pick{0, 0.25, 0.5, 1}, seed = g.int(0, 9), counter = g.int(0, 99)}",
+  .sample = "return {g.tensor(g.shape(0, 4))}, {p = g.pick{0, 0.25, 0.5, 1}, seed = g.int(0, 9), "
+            "counter = g.int(0, 99)}",
 };

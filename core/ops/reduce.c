@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT
-** reduce.c: operators that fold dimensions: sums, moments, extremes, and the running sum. The work is in fold.c.
+** reduce.c: operators that fold dimensions: sums, moments, extremes, and the running sum. The work is in
+** fold.c.
 **
-** `dims` lists the dimensions to fold (none given: all); with `keepdim` they stay with size 1, so that the result
-** broadcasts with x. Sums are accumulated in double, in an order that depends on the shape alone.
+** `dims` lists the dimensions to fold (none given: all); with `keepdim` they stay with size 1, so that the
+** result broadcasts with x. Sums are accumulated in double, in an order that depends on the shape alone.
 */
 #include <math.h>
 
@@ -54,7 +55,8 @@ static marea_status dims_shape (marea_call *c) {
 static marea_status some_shape (marea_call *c) {
   MAREA_TRY(dims_shape(c));
   if (folded_count(c->in[0], &c->attr[0]) > 0) return MAREA_OK;
-  return marea_reject(c, MAREA_ESHAPE, "%s has no element in the dimensions to fold; only sum is defined then",
+  return marea_reject(c, MAREA_ESHAPE,
+                      "%s has no element in the dimensions to fold; only sum is defined then",
                       marea_tensor_text(c->in[0]).s);
 }
 
@@ -100,8 +102,8 @@ static marea_status sum_vjp (marea_vjp *v) {
 const marea_op marea_op_sum = {
   REDUCTION(sum), OVER_DIMS, .dtypes = MAREA_ANY, .shape = sum_shape, .vjp = sum_vjp,
   .sample = "local s = g.shape(0, 4) " SOME_DIMS "return {g.tensor(s)}, {dims = some, keepdim = g.bool()}",
-  .doc = "sum(x, dims, keepdim): the sum over dims; 0 of no elements. i64 for integers, which wrap around. Gradient: dy "
-         "repeated to x's shape. Errors: a dimension out of range or listed twice.",
+  .doc = "sum(x, dims, keepdim): the sum over dims; 0 of no elements. i64 for integers, which wrap around. "
+         "Gradient: dy repeated to x's shape. Errors: a dimension out of range or listed twice.",
 };
 
 static marea_status mean_shape (marea_call *c) {
@@ -134,8 +136,8 @@ static marea_status mean_vjp (marea_vjp *v) {
 const marea_op marea_op_mean = {
   REDUCTION(mean), OVER_DIMS, .dtypes = MAREA_ANY, .shape = mean_shape, .vjp = mean_vjp,
   .sample = SAMPLE_OF("g.tensor(s)"),
-  .doc = "mean(x, dims, keepdim): the mean over dims, n elements each; f32 for integers. Gradient: dy / n repeated to "
-         "x's shape. Errors: no elements to fold; a dimension out of range or listed twice.",
+  .doc = "mean(x, dims, keepdim): the mean over dims, n elements each; f32 for integers. Gradient: dy / n "
+         "repeated to x's shape. Errors: no elements to fold; a dimension out of range or listed twice.",
 };
 
 /* The dimensions in which x is wider than the target shape, aligned at the last dimension. */
@@ -174,11 +176,12 @@ static marea_status sum_to_vjp (marea_vjp *v) {
 }
 
 const marea_op marea_op_sum_to = {
-  REDUCTION(sum_to), .attrs = {{"shape", MAREA_SIZES, MAREA_REQUIRED, NULL, "a shape that broadcasts to x's"}},
+  REDUCTION(sum_to), .attrs = {{"shape", MAREA_SIZES, MAREA_REQUIRED, NULL,
+                                "a shape that broadcasts to x's"}},
   .shape = sum_to_shape, .vjp = sum_to_vjp,
   .sample = "local s = g.shape(0, 4) return {g.tensor(s)}, {shape = g.broadcast(s)}",
-  .doc = "sum_to(x, shape): x summed over what broadcasting `shape` to x's shape would repeat; the reverse of expand. "
-         "Gradient: dy expanded to x's shape. Error: the shape does not broadcast to x's.",
+  .doc = "sum_to(x, shape): x summed over what broadcasting `shape` to x's shape would repeat; the reverse "
+         "of expand. Gradient: dy expanded to x's shape. Error: the shape does not broadcast to x's.",
 };
 
 /* ---- var, std ---------------------------------------------------------------------------------------- */
@@ -187,7 +190,8 @@ static marea_status var_shape (marea_call *c) {
   MAREA_TRY(some_shape(c));
   const int64_t n = folded_count(c->in[0], &c->attr[0]), correction = c->attr[2].i;
   if (correction >= 0 && n > correction) return MAREA_OK;
-  return marea_reject(c, MAREA_EARG, "argument 'correction': expected 0..%lld for %lld elements to fold, got %lld",
+  return marea_reject(c, MAREA_EARG,
+                      "argument 'correction': expected 0..%lld for %lld elements to fold, got %lld",
                       (long long)(n - 1), (long long)n, (long long)correction);
 }
 
@@ -198,7 +202,8 @@ static marea_status var_forward (marea_call *c) {
   MAREA_TRY(folding_of(c, &f));
   MAREA_SCRATCH(c, mean, (size_t)(f.outer * f.inner) * sizeof *mean);
   MAREA_TRY(marea_fold(c, &f, MAREA_FOLD_SUM, NULL, (double)f.count, MAREA_F64, mean));
-  return marea_fold(c, &f, MAREA_FOLD_SQUARES, mean, (double)(f.count - c->attr[2].i), f.dtype, marea_at(c->out[0]));
+  return marea_fold(c, &f, MAREA_FOLD_SQUARES, mean, (double)(f.count - c->attr[2].i), f.dtype,
+                    marea_at(c->out[0]));
 }
 
 static marea_status std_forward (marea_call *c) {
@@ -223,16 +228,18 @@ static marea_status var_vjp (marea_vjp *v) {
   return finish(&f);
 }
 
-#define MOMENT_ATTRS                                                                                       \
-  .attrs = {DIMS_ATTR, KEEPDIM_ATTR, {"correction", MAREA_INT, 1, NULL, "c in the divisor n - c: 1 unbiased, 0 mean"}}
-#define MOMENT_SAMPLE                                                                                       \
-  "local s = g.shape(1, 4, 2) " SOME_DIMS "return {g.tensor(s)}, {dims = some, keepdim = g.bool(), correction = g.int(0, 1)}"
+#define MOMENT_ATTRS                                                                                     \
+  .attrs = {DIMS_ATTR, KEEPDIM_ATTR,                                                                     \
+            {"correction", MAREA_INT, 1, NULL, "c in the divisor n - c: 1 unbiased, 0 mean"}}
+#define MOMENT_SAMPLE                                                                                    \
+  "local s = g.shape(1, 4, 2) " SOME_DIMS                                                                \
+  "return {g.tensor(s)}, {dims = some, keepdim = g.bool(), correction = g.int(0, 1)}"
 
 const marea_op marea_op_var = {
   REDUCTION(var), MOMENT_ATTRS, .saves_in = 1, .shape = var_shape, .vjp = var_vjp, .sample = MOMENT_SAMPLE,
-  .doc = "var(x, dims, keepdim, correction) = sum (x - mean)^2 / (n - correction) over dims, n elements each, in two "
-         "passes. Gradient: dx = 2 dy (x - mean) / (n - correction). Errors: n <= correction; a dimension out of range or "
-         "listed twice.",
+  .doc = "var(x, dims, keepdim, correction) = sum (x - mean)^2 / (n - correction) over dims, n elements "
+         "each, in two passes. Gradient: dx = 2 dy (x - mean) / (n - correction). Errors: n <= correction; "
+         "a dimension out of range or listed twice.",
 };
 
 /* 0 where y = 0, since there x has no direction to leave in */
@@ -247,8 +254,8 @@ static marea_status std_vjp (marea_vjp *v) {
 const marea_op marea_op_std = {
   REDUCTION(std), MOMENT_ATTRS, .saves_in = 1, .saves_out = 1, .shape = var_shape, .vjp = std_vjp,
   .sample = MOMENT_SAMPLE,
-  .doc = "std(x, dims, keepdim, correction) = sqrt(var(x, ...)). Gradient: dx = dy (x - mean) / ((n - correction) y), 0 "
-         "where y = 0. Errors: n <= correction; a dimension out of range or listed twice.",
+  .doc = "std(x, dims, keepdim, correction) = sqrt(var(x, ...)). Gradient: dx = dy (x - mean) / ((n - "
+         "correction) y), 0 where y = 0. Errors: n <= correction; a dimension out of range or listed twice.",
 };
 
 /* ---- max, min ---------------------------------------------------------------------------------------- */
@@ -277,20 +284,23 @@ static marea_status extreme_vjp (marea_vjp *v) {
 const marea_op marea_op_max = {
   REDUCTION(max), OVER_DIMS, .dtypes = MAREA_ANY, .saves_in = 1, .saves_out = 1, .shape = some_shape,
   .vjp = extreme_vjp, .sample = SAMPLE_OF("g.distinct(s)"),
-  .doc = "max(x, dims, keepdim): the greatest element over dims; NaN if there is one. Every dtype. Gradient: dy to the "
-         "greatest, in equal parts at a tie. Errors: no elements to fold; a dimension out of range or listed twice.",
+  .doc = "max(x, dims, keepdim): the greatest element over dims; NaN if there is one. Every dtype. "
+         "Gradient: dy to the greatest, in equal parts at a tie. Errors: no elements to fold; a dimension "
+         "out of range or listed twice.",
 };
 
 const marea_op marea_op_min = {
   REDUCTION(min), OVER_DIMS, .dtypes = MAREA_ANY, .saves_in = 1, .saves_out = 1, .shape = some_shape,
   .vjp = extreme_vjp, .sample = SAMPLE_OF("g.distinct(s)"),
-  .doc = "min(x, dims, keepdim): the smallest element over dims; NaN if there is one. Every dtype. Gradient: dy to the "
-         "smallest, in equal parts at a tie. Errors: no elements to fold; a dimension out of range or listed twice.",
+  .doc = "min(x, dims, keepdim): the smallest element over dims; NaN if there is one. Every dtype. "
+         "Gradient: dy to the smallest, in equal parts at a tie. Errors: no elements to fold; a dimension "
+         "out of range or listed twice.",
 };
 
 /* ---- logsumexp --------------------------------------------------------------------------------------- */
 
-/* m + log(sum exp(x - m)), m the maximum; 0 in place of an infinite m, so that infinities come out by themselves */
+/* m + log(sum exp(x - m)), m the maximum; 0 in place of an infinite m, so that infinities come out by
+   themselves */
 static marea_status logsumexp_forward (marea_call *c) {
   marea_folding f;
   marea_tensor *y = c->out[0];
@@ -324,9 +334,9 @@ static marea_status logsumexp_vjp (marea_vjp *v) {
 const marea_op marea_op_logsumexp = {
   REDUCTION(logsumexp), OVER_DIMS, .saves_in = 1, .saves_out = 1, .shape = some_shape, .vjp = logsumexp_vjp,
   .sample = SAMPLE_OF("g.tensor(s)"),
-  .doc = "logsumexp(x, dims, keepdim) = log(sum exp(x)) over dims, by way of the maximum, so without overflow; -infinity "
-         "where all elements are. Gradient: dx = dy exp(x - y). Errors: no elements to fold; a dimension out of range or "
-         "listed twice.",
+  .doc = "logsumexp(x, dims, keepdim) = log(sum exp(x)) over dims, by way of the maximum, so without "
+         "overflow; -infinity where all elements are. Gradient: dx = dy exp(x - y). Errors: no elements to "
+         "fold; a dimension out of range or listed twice.",
 };
 
 /* ---- along one dimension: argmax, argmin, cumsum ------------------------------------------------------ */
@@ -365,7 +375,8 @@ static void run_lines (marea_call *c, line_job *j, marea_block_fn run) {
   }                                                                                  \
   break
 
-static int64_t find_extreme (int dtype, const void *x, int64_t start, int64_t n, int64_t step, bool smallest) {
+static int64_t find_extreme (int dtype, const void *x, int64_t start, int64_t n, int64_t step,
+                             bool smallest) {
   int64_t at = 0;
   switch (dtype) {
     case MAREA_F32: FIND(float);
@@ -382,7 +393,8 @@ static void find_block (void *arg, int64_t block, int worker) {
   const int64_t o = block / j->tiles, first = block % j->tiles * COLUMNS, inner = j->f.inner;
   int64_t *out = (int64_t *)j->out + o * inner;
   for (int64_t i = first; i < MAREA_MIN(first + COLUMNS, inner); i++)
-    out[i] = find_extreme(j->f.dtype, j->f.x, o * j->f.count * inner + i, j->f.count, inner, j->flag) + j->base;
+    out[i] = j->base + find_extreme(j->f.dtype, j->f.x, o * j->f.count * inner + i, j->f.count, inner,
+                                    j->flag);
 }
 
 static marea_status arg_shape (marea_call *c) {
@@ -393,8 +405,8 @@ static marea_status arg_shape (marea_call *c) {
   fold_layout(&c->layout[0], x, set, c->attr[1].i);
   c->layout[0].dtype = MAREA_I64;
   if (x->shape[c->attr[0].i] > 0) return MAREA_OK;
-  return marea_reject(c, MAREA_ESHAPE, "%s has no element to find along dimension %lld", marea_tensor_text(x).s,
-                      (long long)c->attr[0].i + c->ctx->config.index_base);
+  return marea_reject(c, MAREA_ESHAPE, "%s has no element to find along dimension %lld",
+                      marea_tensor_text(x).s, (long long)c->attr[0].i + c->ctx->config.index_base);
 }
 
 static marea_status argmax_forward (marea_call *c) {
@@ -412,18 +424,23 @@ static marea_status argmin_forward (marea_call *c) {
 }
 
 #define ARG_ATTRS .attrs = {{"dim", MAREA_DIM, MAREA_REQUIRED, NULL, "the dimension to fold"}, KEEPDIM_ATTR}
-#define ARG_SAMPLE "local s = g.shape(1, 4, 1) return {g.distinct(s)}, {dim = g.int(1, #s), keepdim = g.bool()}"
+#define ARG_SAMPLE \
+  "local s = g.shape(1, 4, 1) return {g.distinct(s)}, {dim = g.int(1, #s), keepdim = g.bool()}"
 
 const marea_op marea_op_argmax = {
-  REDUCTION(argmax), ARG_ATTRS, .flags = MAREA_NO_GRAD, .dtypes = MAREA_ANY, .shape = arg_shape, .sample = ARG_SAMPLE,
-  .doc = "argmax(x, dim, keepdim): position of the greatest element along dim, the first one at a tie, the first NaN if "
-         "there is one; i64. The result is a constant for gradients. Errors: dim out of range or of size 0.",
+  REDUCTION(argmax), ARG_ATTRS, .flags = MAREA_NO_GRAD, .dtypes = MAREA_ANY, .shape = arg_shape,
+  .sample = ARG_SAMPLE,
+  .doc = "argmax(x, dim, keepdim): position of the greatest element along dim, the first one at a tie, the "
+         "first NaN if there is one; i64. The result is a constant for gradients. Errors: dim out of range "
+         "or of size 0.",
 };
 
 const marea_op marea_op_argmin = {
-  REDUCTION(argmin), ARG_ATTRS, .flags = MAREA_NO_GRAD, .dtypes = MAREA_ANY, .shape = arg_shape, .sample = ARG_SAMPLE,
-  .doc = "argmin(x, dim, keepdim): position of the smallest element along dim, the first one at a tie, the first NaN if "
-         "there is one; i64. The result is a constant for gradients. Errors: dim out of range or of size 0.",
+  REDUCTION(argmin), ARG_ATTRS, .flags = MAREA_NO_GRAD, .dtypes = MAREA_ANY, .shape = arg_shape,
+  .sample = ARG_SAMPLE,
+  .doc = "argmin(x, dim, keepdim): position of the smallest element along dim, the first one at a tie, the "
+         "first NaN if there is one; i64. The result is a constant for gradients. Errors: dim out of range "
+         "or of size 0.",
 };
 
 static marea_status cumsum_shape (marea_call *c) {
@@ -482,7 +499,7 @@ const marea_op marea_op_cumsum = {
             {"reverse", MAREA_BOOL, 0, NULL, "run from the last element to the first"}},
   .dtypes = MAREA_ANY, .shape = cumsum_shape, .vjp = cumsum_vjp,
   .sample = "local s = g.shape(1, 4) return {g.tensor(s)}, {dim = g.int(1, #s), reverse = g.bool()}",
-  .doc = "cumsum(x, dim, reverse): running sums along dim, y[i] = x[1] + ... + x[i]; in reverse y[i] = x[i] + ... + x[n]. "
-         "Shape of x; i64 for integers, which wrap around. Gradient: dx = cumsum(dy) in the other direction. Error: dim "
-         "out of range.",
+  .doc = "cumsum(x, dim, reverse): running sums along dim, y[i] = x[1] + ... + x[i]; in reverse y[i] = "
+         "x[i] + ... + x[n]. Shape of x; i64 for integers, which wrap around. Gradient: dx = cumsum(dy) in "
+         "the other direction. Error: dim out of range.",
 };

@@ -130,8 +130,8 @@ static marea_status reshape_shape (marea_call *c) {
 
 const marea_op marea_op_reshape = {
   .name = "reshape", .family = "shape",
-  .doc = "The same elements in row-major order under another shape. x: any shape; shape: sizes with the same "
-         "product, one may be -1 and is worked out. A view of x where strides allow, else a copy. "
+  .doc = "The same elements in row-major order under another shape. x: any shape; shape: sizes with the "
+         "same product, one may be -1 and is worked out. A view of x where strides allow, else a copy. "
          "Gradient: dy in x's shape. Error: another number of elements.",
   .inputs = {{"x", "(any shape)"}},
   .attrs = {{"shape", MAREA_SIZES, MAREA_REQUIRED, NULL, "sizes of the result; -1: what is left"}},
@@ -165,8 +165,8 @@ static marea_status flatten_shape (marea_call *c) {
 
 const marea_op marea_op_flatten = {
   .name = "flatten", .family = "shape",
-  .doc = "Makes dimensions from..to into one, in row-major order; a scalar becomes (1). x: any shape. A view of x "
-         "where strides allow, else a copy. Gradient: dy in x's shape. Error: 'to' before 'from'.",
+  .doc = "Makes dimensions from..to into one, in row-major order; a scalar becomes (1). x: any shape. A "
+         "view of x where strides allow, else a copy. Gradient: dy in x's shape. Error: 'to' before 'from'.",
   .inputs = {{"x", "(any shape)"}},
   .attrs = {{"from", MAREA_DIM, 0, NULL, "first dimension"}, {"to", MAREA_DIM, -1, NULL, "last dimension"}},
   .flags = MAREA_STRIDED, .dtypes = MAREA_ANY,
@@ -191,7 +191,8 @@ static marea_status permute_shape (marea_call *c) {
       return marea_reject(c, MAREA_EARG, "argument 'dims': entry %d is out of range for %s", d + base_of(c),
                           marea_tensor_text(x).s);
     if (seen[from])
-      return marea_reject(c, MAREA_EARG, "argument 'dims': dim %lld comes twice", (long long)from + base_of(c));
+      return marea_reject(c, MAREA_EARG, "argument 'dims': dim %lld comes twice",
+                          (long long)from + base_of(c));
     seen[from] = true;
     a->v[d] = from;
     c->layout[0].shape[d] = x->shape[from];
@@ -208,8 +209,8 @@ static marea_status permute_vjp (marea_vjp *v) {
 
 const marea_op marea_op_permute = {
   .name = "permute", .family = "shape",
-  .doc = "Reorders dimensions: dimension d of the result is dimension dims[d] of x. A view of x. "
-         "Gradient: dy permuted back. Error: dims is not a permutation of all dimensions.",
+  .doc = "Reorders dimensions: dimension d of the result is dimension dims[d] of x. A view of x. Gradient: "
+         "dy permuted back. Error: dims is not a permutation of all dimensions.",
   .inputs = {{"x", "(any shape)"}},
   .attrs = {{"dims", MAREA_DIMS, MAREA_REQUIRED, NULL, "every dimension of x once"}},
   .flags = MAREA_STRIDED, .dtypes = MAREA_ANY,
@@ -237,8 +238,8 @@ static marea_status transpose_vjp (marea_vjp *v) {
 
 const marea_op marea_op_transpose = {
   .name = "transpose", .family = "shape",
-  .doc = "Exchanges two dimensions. x: rank >= 1. A view of x. Gradient: dy transposed back. "
-         "Error: a dimension that x does not have.",
+  .doc = "Exchanges two dimensions. x: rank >= 1. A view of x. Gradient: dy transposed back. Error: a "
+         "dimension that x does not have.",
   .inputs = {{"x", "(any shape)"}},
   .attrs = {{"dim1", MAREA_DIM, MAREA_REQUIRED, NULL, "one dimension"},
             {"dim2", MAREA_DIM, MAREA_REQUIRED, NULL, "the other"}},
@@ -282,9 +283,9 @@ static marea_status expand_vjp (marea_vjp *v) {
 
 const marea_op marea_op_expand = {
   .name = "expand", .family = "shape",
-  .doc = "Repeats dimensions of size 1 up to another shape, as NumPy's broadcast_to. New dimensions come in front; "
-         "-1 keeps a size. A view of x in which elements share memory. Gradient: sum_to(dy, x's shape). "
-         "Error: a size other than 1 would change.",
+  .doc = "Repeats dimensions of size 1 up to another shape, as NumPy's broadcast_to. New dimensions come in "
+         "front; -1 keeps a size. A view of x in which elements share memory. Gradient: sum_to(dy, x's "
+         "shape). Error: a size other than 1 would change.",
   .inputs = {{"x", "(any shape)"}},
   .attrs = {{"shape", MAREA_SIZES, MAREA_REQUIRED, NULL, "sizes of the result"}},
   .flags = MAREA_STRIDED, .dtypes = MAREA_ANY,
@@ -306,7 +307,8 @@ static marea_status squeeze_shape (marea_call *c) {
 
 const marea_op marea_op_squeeze = {
   .name = "squeeze", .family = "shape",
-  .doc = "Takes away a dimension of size 1. A view of x. Gradient: dy in x's shape. Error: the size is not 1.",
+  .doc = "Takes away a dimension of size 1. A view of x. Gradient: dy in x's shape. Error: the size is not "
+         "1.",
   .inputs = {{"x", "(any shape)"}},
   .attrs = {{"dim", MAREA_DIM, MAREA_REQUIRED, NULL, "the dimension"}},
   .flags = MAREA_STRIDED, .dtypes = MAREA_ANY,
@@ -330,15 +332,16 @@ const marea_op marea_op_unsqueeze = {
   .attrs = {{"dim", MAREA_DIM, MAREA_REQUIRED, NULL, "where the new dimension goes"}},
   .flags = MAREA_STRIDED, .dtypes = MAREA_ANY,
   .shape = unsqueeze_shape, .vjp = reshape_vjp,
-  .sample = "local s = g.shape(0, 4)\nreturn {g.tensor(s)}, {dim = g.pick{g.int(1, #s + 1), -g.int(1, #s + 1)}}",
+  .sample = "local s = g.shape(0, 4)\n"
+            "return {g.tensor(s)}, {dim = g.pick{g.int(1, #s + 1), -g.int(1, #s + 1)}}",
 };
 
 /* ---- narrow, select, slice, slice_grad ---- */
 
 /* din := zeros of in[0]'s shape with dy at start, start + step, ... of dim */
 static marea_status put_back (marea_vjp *v, marea_tensor *dy, int64_t dim, int64_t start, int64_t step) {
-  marea_attr a[] = {marea_attr_list(v->in[0]->rank, v->in[0]->shape), marea_attr_int(dim), marea_attr_int(start),
-                    marea_attr_int(step)};
+  marea_attr a[] = {marea_attr_list(v->in[0]->rank, v->in[0]->shape), marea_attr_int(dim),
+                    marea_attr_int(start), marea_attr_int(step)};
   return marea_run_with(v->ctx, &marea_op_slice_grad, a, &v->din[0], 1, dy);
 }
 
@@ -356,8 +359,9 @@ static marea_status narrow_shape (marea_call *c) {
   MAREA_TRY(marea_resolve_index(c, 1, size + (length == 0))); /* nothing may also start behind the last one */
   const int64_t start = c->attr[1].i;
   if (length < 0 || length > size - start)
-    return marea_reject(c, MAREA_EARG, "argument 'length': %lld elements from %lld on do not fit into dim %d of %s",
-                        (long long)length, (long long)start + base_of(c), dim + base_of(c), marea_tensor_text(x).s);
+    return marea_reject(
+        c, MAREA_EARG, "argument 'length': %lld elements from %lld on do not fit into dim %d of %s",
+        (long long)length, (long long)start + base_of(c), dim + base_of(c), marea_tensor_text(x).s);
   view_part(c, dim, start, 1, length);
   return MAREA_OK;
 }
@@ -376,7 +380,10 @@ const marea_op marea_op_narrow = {
             {"length", MAREA_INT, MAREA_REQUIRED, NULL, "number of elements"}},
   .flags = MAREA_STRIDED, .dtypes = MAREA_ANY,
   .shape = narrow_shape, .vjp = narrow_vjp,
-  .sample = "local s = g.shape(1, 4)\nlocal dim = g.int(1, #s)\ns[dim] = g.int(1, 5)\nlocal start = g.int(1, s[dim])\n"
+  .sample = "local s = g.shape(1, 4)\n"
+            "local dim = g.int(1, #s)\n"
+            "s[dim] = g.int(1, 5)\n"
+            "local start = g.int(1, s[dim])\n"
             "return {g.tensor(s)}, {dim = dim, start = start, length = g.int(0, s[dim] - start + 1)}",
 };
 
@@ -398,8 +405,8 @@ static marea_status select_vjp (marea_vjp *v) {
 
 const marea_op marea_op_select = {
   .name = "select", .family = "shape",
-  .doc = "Element `index` of a dimension, which goes away. A view of x. Gradient: dy put into zeros. "
-         "Error: the index is out of range.",
+  .doc = "Element `index` of a dimension, which goes away. A view of x. Gradient: dy put into zeros. Error: "
+         "the index is out of range.",
   .inputs = {{"x", "(any shape)"}},
   .attrs = {{"dim", MAREA_DIM, MAREA_REQUIRED, NULL, "the dimension"},
             {"index", MAREA_INDEX, MAREA_REQUIRED, NULL, "the element"}},
@@ -416,7 +423,8 @@ static marea_status slice_shape (marea_call *c) {
   const int dim = (int)c->attr[0].i;
   const int64_t size = x->shape[dim];
   if (step < 1)
-    return marea_reject(c, MAREA_EARG, "argument 'step': expected 1 or more, got %lld (flip turns a dimension round)",
+    return marea_reject(c, MAREA_EARG,
+                        "argument 'step': expected 1 or more, got %lld (flip turns a dimension round)",
                         (long long)step);
   if (size == 0) {
     view_part(c, dim, 0, 1, 0);
@@ -436,8 +444,9 @@ static marea_status slice_vjp (marea_vjp *v) {
 
 const marea_op marea_op_slice = {
   .name = "slice", .family = "shape",
-  .doc = "Elements start, start + step, ... of a dimension, up to and including stop; none when stop comes before "
-         "start. A view of x. Gradient: dy put into zeros. Errors: start or stop out of range, step < 1.",
+  .doc = "Elements start, start + step, ... of a dimension, up to and including stop; none when stop comes "
+         "before start. A view of x. Gradient: dy put into zeros. Errors: start or stop out of range, step "
+         "< 1.",
   .inputs = {{"x", "(any shape)"}},
   .attrs = {{"dim", MAREA_DIM, MAREA_REQUIRED, NULL, "the dimension"},
             {"start", MAREA_INDEX, 0, NULL, "first element"},
@@ -446,7 +455,8 @@ const marea_op marea_op_slice = {
   .flags = MAREA_STRIDED, .dtypes = MAREA_ANY,
   .shape = slice_shape, .vjp = slice_vjp,
   .sample = "local s = g.shape(1, 4)\nlocal dim = g.int(1, #s)\ns[dim] = g.int(1, 7)\n"
-            "return {g.tensor(s)}, {dim = dim, start = g.int(1, s[dim]), stop = g.pick{-1, g.int(1, s[dim])}, "
+            "return {g.tensor(s)}, {dim = dim, start = g.int(1, s[dim]), "
+            "stop = g.pick{-1, g.int(1, s[dim])}, "
             "step = g.int(1, 3)}",
 };
 
@@ -465,7 +475,8 @@ static marea_status slice_grad_shape (marea_call *c) {
                           marea_shape_text(shape->n, shape->v).s, dim + base_of(c));
   if (start < 0 || step < 1 ||
       (length > 0 && (start >= shape->v[dim] || length - 1 > (shape->v[dim] - 1 - start) / step)))
-    return marea_reject(c, MAREA_EARG, "%lld elements from %lld on in steps of %lld do not fit into dim %d of %s",
+    return marea_reject(c, MAREA_EARG,
+                        "%lld elements from %lld on in steps of %lld do not fit into dim %d of %s",
                         (long long)length, (long long)start + base_of(c), (long long)step, dim + base_of(c),
                         marea_shape_text(shape->n, shape->v).s);
   marea_layout_set(&c->layout[0], dy->dtype, shape->n, shape->v);
@@ -486,7 +497,8 @@ static marea_status slice_grad_forward (marea_call *c) {
 
 static marea_status slice_grad_vjp (marea_vjp *v) {
   const int64_t dim = v->attr[1].i, start = v->attr[2].i, step = v->attr[3].i, length = v->in[0]->shape[dim];
-  if (length == 0 || step == 1) return marea_narrow_to(v->dout[0], (int)dim, length ? start : 0, length, &v->din[0]);
+  if (length == 0 || step == 1)
+    return marea_narrow_to(v->dout[0], (int)dim, length ? start : 0, length, &v->din[0]);
   marea_attr a[] = {marea_attr_int(dim), marea_attr_int(start), marea_attr_int(start + (length - 1) * step),
                     marea_attr_int(step)};
   return marea_run_with(v->ctx, &marea_op_slice, a, &v->din[0], 1, v->dout[0]);
@@ -494,8 +506,8 @@ static marea_status slice_grad_vjp (marea_vjp *v) {
 
 const marea_op marea_op_slice_grad = {
   .name = "slice_grad", .family = "shape",
-  .doc = "Zeros of a shape with dy at elements start, start + step, ... of a dimension: the gradient of slice, "
-         "narrow and select. dy: `shape` but for dim. Gradient: the same slice of what arrives. "
+  .doc = "Zeros of a shape with dy at elements start, start + step, ... of a dimension: the gradient of "
+         "slice, narrow and select. dy: `shape` but for dim. Gradient: the same slice of what arrives. "
          "Error: dy does not fit.",
   .inputs = {{"dy", "(shape but for dim)"}},
   .attrs = {{"shape", MAREA_SIZES, MAREA_REQUIRED, NULL, "sizes of the result"},
@@ -504,7 +516,10 @@ const marea_op marea_op_slice_grad = {
             {"step", MAREA_INT, 1, NULL, "distance between elements"}},
   .flags = MAREA_STRIDED, .dtypes = MAREA_ANY,
   .shape = slice_grad_shape, .forward = slice_grad_forward, .vjp = slice_grad_vjp,
-  .sample = "local s = g.shape(1, 4)\nlocal dim, n, start, step = g.int(1, #s), g.int(1, 3), g.int(1, 3), g.int(1, 3)\n"
-            "local shape = table.move(s, 1, #s, 1, {})\ns[dim] = n\nshape[dim] = start + (n - 1) * step + g.int(0, 2)\n"
+  .sample = "local s = g.shape(1, 4)\n"
+            "local dim, n, start, step = g.int(1, #s), g.int(1, 3), g.int(1, 3), g.int(1, 3)\n"
+            "local shape = table.move(s, 1, #s, 1, {})\n"
+            "s[dim] = n\n"
+            "shape[dim] = start + (n - 1) * step + g.int(0, 2)\n"
             "return {g.tensor(s)}, {shape = shape, dim = dim, start = start, step = step}",
 };

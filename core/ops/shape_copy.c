@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
-** shape_copy.c: operators that put values into another order or together. They copy into views of the result, so
-** that one copying loop (elementwise.c) serves all; only tile repeats rows by itself. split makes views and is
-** here because concat is its gradient.
+** shape_copy.c: operators that put values into another order or together. They copy into views of the result,
+** so that one copying loop (elementwise.c) serves all; only tile repeats rows by itself. split makes views
+** and is here because concat is its gradient.
 */
 #include "vjp.h"
 
@@ -41,8 +41,9 @@ static marea_status concat_shape (marea_call *c) {
     bool fits = t->rank == first->rank;
     for (int d = 0; fits && d < t->rank; d++) fits = d == dim || t->shape[d] == first->shape[d];
     if (!fits)
-      return marea_reject(c, MAREA_ESHAPE, "tensor %d is %s, the first one %s: they may differ in dim %d only",
-                          i + 1, marea_tensor_text(t).s, marea_tensor_text(first).s, dim + base_of(c));
+      return marea_reject(c, MAREA_ESHAPE,
+                          "tensor %d is %s, the first one %s: they may differ in dim %d only", i + 1,
+                          marea_tensor_text(t).s, marea_tensor_text(first).s, dim + base_of(c));
     l->shape[dim] += t->shape[dim];
   }
   return MAREA_OK;
@@ -72,8 +73,8 @@ static marea_status concat_vjp (marea_vjp *v) {
 
 const marea_op marea_op_concat = {
   .name = "concat", .family = "shape",
-  .doc = "Joins tensors along a dimension. xs: equal shapes but for dim; dtypes are promoted. Gradient: each tensor "
-         "gets its part of dy. Errors: no tensor, shapes that differ elsewhere.",
+  .doc = "Joins tensors along a dimension. xs: equal shapes but for dim; dtypes are promoted. Gradient: "
+         "each tensor gets its part of dy. Errors: no tensor, shapes that differ elsewhere.",
   .inputs = {{"xs", "(equal but for dim)", .variadic = true}},
   .attrs = {{"dim", MAREA_DIM, 0, NULL, "dimension along which they follow each other"}},
   .flags = MAREA_STRIDED | MAREA_PROMOTES, .dtypes = MAREA_ANY,
@@ -89,7 +90,8 @@ static marea_status stack_shape (marea_call *c) {
   MAREA_TRY(marea_resolve_dim(c, 0, first->rank + 1));
   const int dim = (int)c->attr[0].i;
   if (first->rank == MAREA_MAX_RANK)
-    return marea_reject(c, MAREA_ESHAPE, "%s has %d dimensions already", marea_tensor_text(first).s, MAREA_MAX_RANK);
+    return marea_reject(c, MAREA_ESHAPE, "%s has %d dimensions already", marea_tensor_text(first).s,
+                        MAREA_MAX_RANK);
   for (int i = 1; i < c->n_in; i++) {
     const marea_tensor *t = c->in[i];
     if (t->rank != first->rank || memcmp(t->shape, first->shape, sizeof *t->shape * (size_t)t->rank) != 0)
@@ -97,7 +99,8 @@ static marea_status stack_shape (marea_call *c) {
                           marea_tensor_text(t).s, marea_tensor_text(first).s);
   }
   int64_t shape[MAREA_MAX_RANK];
-  for (int d = 0; d <= first->rank; d++) shape[d] = d < dim ? first->shape[d] : d == dim ? c->n_in : first->shape[d - 1];
+  for (int d = 0; d <= first->rank; d++)
+    shape[d] = d < dim ? first->shape[d] : d == dim ? c->n_in : first->shape[d - 1];
   marea_layout_set(l, first->dtype, first->rank + 1, shape);
   return MAREA_OK;
 }
@@ -127,8 +130,8 @@ static marea_status stack_vjp (marea_vjp *v) {
 
 const marea_op marea_op_stack = {
   .name = "stack", .family = "shape",
-  .doc = "Joins tensors along a new dimension. xs: equal shapes; dtypes are promoted. Gradient: each tensor gets its "
-         "slice of dy. Errors: no tensor, different shapes.",
+  .doc = "Joins tensors along a new dimension. xs: equal shapes; dtypes are promoted. Gradient: each tensor "
+         "gets its slice of dy. Errors: no tensor, different shapes.",
   .inputs = {{"xs", "(equal shapes)", .variadic = true}},
   .attrs = {{"dim", MAREA_DIM, 0, NULL, "where the new dimension goes"}},
   .flags = MAREA_STRIDED | MAREA_PROMOTES, .dtypes = MAREA_ANY,
@@ -142,11 +145,14 @@ static marea_status split_shape (marea_call *c) {
   const int64_t size = c->attr[0].i;
   MAREA_TRY(marea_resolve_dim(c, 1, x->rank));
   const int dim = (int)c->attr[1].i;
-  if (size < 1) return marea_reject(c, MAREA_EARG, "argument 'size': expected 1 or more, got %lld", (long long)size);
+  if (size < 1)
+    return marea_reject(c, MAREA_EARG, "argument 'size': expected 1 or more, got %lld", (long long)size);
   const int64_t total = x->shape[dim], parts = total == 0 ? 1 : (total - 1) / size + 1;
   if (parts > MAREA_MAX_OUT)
-    return marea_reject(c, MAREA_EARG, "dim %d of %s in parts of %lld gives %lld tensors, at most %d are possible; "
-                        "see narrow", dim + base_of(c), marea_tensor_text(x).s, (long long)size, (long long)parts,
+    return marea_reject(c, MAREA_EARG,
+                        "dim %d of %s in parts of %lld gives %lld tensors, at most %d are possible; "
+                        "see narrow",
+                        dim + base_of(c), marea_tensor_text(x).s, (long long)size, (long long)parts,
                         MAREA_MAX_OUT);
   c->n_out = (int)parts;
   for (int k = 0; k < c->n_out; k++) {
@@ -208,19 +214,23 @@ static marea_status pad_shape (marea_call *c) {
   const marea_attr *padding = &c->attr[0];
   const double value = c->attr[1].f;
   if (padding->n % 2 != 0 || padding->n > 2 * x->rank)
-    return marea_reject(c, MAREA_EARG, "argument 'padding': expected a pair (before, after) for each of the first "
-                        "dimensions of %s, got %d numbers", marea_tensor_text(x).s, padding->n);
+    return marea_reject(c, MAREA_EARG,
+                        "argument 'padding': expected a pair (before, after) for each of the first "
+                        "dimensions of %s, got %d numbers",
+                        marea_tensor_text(x).s, padding->n);
   marea_layout_like(&c->layout[0], x);
   for (int i = 0; i < padding->n; i++) {
     if (padding->v[i] < 0 || padding->v[i] > INT32_MAX)
-      return marea_reject(c, MAREA_EARG, "argument 'padding': expected 0 or more, got %lld (narrow makes smaller)",
+      return marea_reject(c, MAREA_EARG,
+                          "argument 'padding': expected 0 or more, got %lld (narrow makes smaller)",
                           (long long)padding->v[i]);
     c->layout[0].shape[i / 2] += padding->v[i];
   }
   const bool whole = x->dtype == MAREA_I64 || x->dtype == MAREA_U8;
   const double low = x->dtype == MAREA_U8 ? 0 : -9e15, high = x->dtype == MAREA_U8 ? 255 : 9e15;
   if (whole && !(value >= low && value <= high && value == (double)(int64_t)value))
-    return marea_reject(c, MAREA_EARG, "argument 'value': %g is not possible in %s", value, marea_tensor_text(x).s);
+    return marea_reject(c, MAREA_EARG, "argument 'value': %g is not possible in %s", value,
+                        marea_tensor_text(x).s);
   return MAREA_OK;
 }
 
@@ -263,11 +273,11 @@ static marea_status pad_vjp (marea_vjp *v) {
 
 const marea_op marea_op_pad = {
   .name = "pad", .family = "shape",
-  .doc = "Puts `value` around x. padding: {before, after} of the first dimension, then of the second, and so on, for "
-         "at most 4 dimensions; those left out stay as they are. Gradient: the inner part of dy. "
+  .doc = "Puts `value` around x. padding: {before, after} of the first dimension, then of the second, and "
+         "so on, for at most 4 dimensions; those left out stay as they are. Gradient: the inner part of dy. "
          "Errors: negative padding, more pairs than dimensions, a value that the dtype cannot hold.",
   .inputs = {{"x", "(any shape)"}},
-  .attrs = {{"padding", MAREA_SIZES, MAREA_REQUIRED, NULL, "before, after of each dimension from the first one on"},
+  .attrs = {{"padding", MAREA_SIZES, MAREA_REQUIRED, NULL, "before, after of each dimension from the first"},
             {"value", MAREA_REAL, 0, NULL, "what is put there"}},
   .flags = MAREA_STRIDED, .dtypes = MAREA_ANY,
   .shape = pad_shape, .forward = pad_forward, .vjp = pad_vjp,
@@ -366,7 +376,8 @@ static marea_status tile_forward (marea_call *c) {
   return MAREA_OK;
 }
 
-/* Sums over the repeats of one dimension after the other: (before, repeats, size, after) -> without the second. */
+/* Sums over the repeats of one dimension after the other: (before, repeats, size, after) -> without the
+   second. */
 static marea_status tile_vjp (marea_vjp *v) {
   const marea_tensor *x = v->in[0];
   const marea_attr *repeats = &v->attr[0];
@@ -394,8 +405,8 @@ static marea_status tile_vjp (marea_vjp *v) {
 
 const marea_op marea_op_tile = {
   .name = "tile", .family = "shape",
-  .doc = "Repeats whole dimensions, as NumPy's tile; the shorter one of repeats and x's shape gets ones in front. "
-         "Gradient: dy summed over the repeats. Error: a negative number of repeats.",
+  .doc = "Repeats whole dimensions, as NumPy's tile; the shorter one of repeats and x's shape gets ones in "
+         "front. Gradient: dy summed over the repeats. Error: a negative number of repeats.",
   .inputs = {{"x", "(any shape)"}},
   .attrs = {{"repeats", MAREA_SIZES, MAREA_REQUIRED, NULL, "copies along each dimension"}},
   .dtypes = MAREA_ANY,

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT
 ** softmax.c: softmax and log_softmax along one dimension, by way of the maximum, so without overflow.
 **
-** The kernels run along rows; for another dimension than the last the values are brought into rows and back through
-** scratch memory. A row of nothing but -infinity (everything masked) gives softmax 0 and log_softmax -infinity, with
-** gradient 0, instead of NaN.
+** The kernels run along rows; for another dimension than the last the values are brought into rows and back
+** through scratch memory. A row of nothing but -infinity (everything masked) gives softmax 0 and
+** log_softmax -infinity, with gradient 0, instead of NaN.
 */
 #include <math.h>
 
@@ -115,8 +115,8 @@ static marea_status softmax_vjp (marea_vjp *v) {
 
 const marea_op marea_op_softmax = {
   SOFTMAX(softmax),
-  .doc = "softmax(x, dim) = exp(x) / sum exp(x) along dim. Shape of x; 0 where all elements along dim are -infinity. "
-         "Gradient: dx = y (dy - sum(dy y)). Error: dim out of range.",
+  .doc = "softmax(x, dim) = exp(x) / sum exp(x) along dim. Shape of x; 0 where all elements along dim are "
+         "-infinity. Gradient: dx = y (dy - sum(dy y)). Error: dim out of range.",
 };
 
 static marea_status log_softmax_forward (marea_call *c) { return run_rows(c, log_softmax_row); }
@@ -130,6 +130,6 @@ static marea_status log_softmax_vjp (marea_vjp *v) {
 
 const marea_op marea_op_log_softmax = {
   SOFTMAX(log_softmax),
-  .doc = "log_softmax(x, dim) = x - log(sum exp(x)) along dim. Shape of x; -infinity where all elements along dim are. "
-         "Gradient: dx = dy - exp(y) sum(dy). Error: dim out of range.",
+  .doc = "log_softmax(x, dim) = x - log(sum exp(x)) along dim. Shape of x; -infinity where all elements "
+         "along dim are. Gradient: dx = dy - exp(y) sum(dy). Error: dim out of range.",
 };

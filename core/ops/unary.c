@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT
-** unary.c: functions of one number, applied to each element. Any shape and strides; the result has the shape of x.
-** Gradients come from the result where that is cheaper than from x. In the formulas dy is the gradient of y.
+** unary.c: functions of one number, applied to each element. Any shape and strides; the result has the
+** shape of x. Gradients come from the result where that is cheaper than from x. In the formulas dy is the
+** gradient of y.
 */
 #include <float.h>
 #include <math.h>
@@ -9,7 +10,8 @@
 
 /* Data that all of them share. ANY_VALUE and the like are samples. */
 #define UNARY(op)                                                                                  \
-  .name = #op, .family = "unary", .inputs = {{"x", "any shape"}}, .shape = marea_shape_same, .forward = op##_forward
+  .name = #op, .family = "unary", .inputs = {{"x", "any shape"}}, .shape = marea_shape_same, \
+  .forward = op##_forward
 #define MAP (MAREA_STRIDED | MAREA_ELEMENTWISE)
 #define ANY_VALUE "return {g.tensor(g.shape(0, 4))}"
 #define NOT_ZERO "return {g.tensor(g.shape(0, 4), {away = {0}})}"
@@ -94,7 +96,9 @@ const marea_op marea_op_rsqrt = {
   .doc = "rsqrt(x) = 1 / sqrt(x); infinite at 0, NaN for x < 0. Gradient: dx = -dy y^3 / 2.",
 };
 
-static marea_status reciprocal_forward (marea_call *c) { return marea_map_unary(c, kernels(c)->reciprocal, NULL); }
+static marea_status reciprocal_forward (marea_call *c) {
+  return marea_map_unary(c, kernels(c)->reciprocal, NULL);
+}
 
 static marea_status reciprocal_vjp (marea_vjp *v) {
   formula f = {.v = v};
@@ -209,7 +213,8 @@ static marea_status round_forward (marea_call *c) { return marea_map_unary(c, ke
 
 const marea_op marea_op_round = {
   UNARY(round), .flags = MAP | MAREA_NO_GRAD, .sample = BETWEEN_INTEGERS,
-  .doc = "round(x), the nearest integer, halves to the even one, in x's dtype. The result is a constant for gradients.",
+  .doc = "round(x), the nearest integer, halves to the even one, in x's dtype. The result is a constant "
+         "for gradients.",
 };
 
 /* ---- the normal distribution ------------------------------------------------------------------------- */
@@ -225,10 +230,13 @@ static marea_status erf_vjp (marea_vjp *v) {
 
 const marea_op marea_op_erf = {
   UNARY(erf), .flags = MAP, .saves_in = 1, .vjp = erf_vjp, .sample = ANY_VALUE,
-  .doc = "erf(x) = 2/sqrt(pi) * the integral of exp(-t^2) from 0 to x. Gradient: dx = dy 2/sqrt(pi) exp(-x^2).",
+  .doc = "erf(x) = 2/sqrt(pi) * the integral of exp(-t^2) from 0 to x. Gradient: dx = dy 2/sqrt(pi) "
+         "exp(-x^2).",
 };
 
-static marea_status norm_icdf_forward (marea_call *c) { return marea_map_unary(c, kernels(c)->norm_icdf, NULL); }
+static marea_status norm_icdf_forward (marea_call *c) {
+  return marea_map_unary(c, kernels(c)->norm_icdf, NULL);
+}
 
 /* y = F^-1(x), F' = exp(-y^2/2) / sqrt(2 pi) */
 static marea_status norm_icdf_vjp (marea_vjp *v) {
@@ -241,9 +249,9 @@ static marea_status norm_icdf_vjp (marea_vjp *v) {
 const marea_op marea_op_norm_icdf = {
   UNARY(norm_icdf), .flags = MAP, .saves_out = 1, .vjp = norm_icdf_vjp,
   .sample = "return {g.tensor(g.shape(0, 4), {lo = 0.05, hi = 0.95})}",
-  .doc = "norm_icdf(p), the value that a standard normal variable stays below with probability p (the inverse of its "
-         "distribution function): -infinity at 0, infinity at 1, NaN outside [0, 1]. Gradient: dp = dy sqrt(2 pi) "
-         "exp(y^2 / 2).",
+  .doc = "norm_icdf(p), the value that a standard normal variable stays below with probability p (the "
+         "inverse of its distribution function): -infinity at 0, infinity at 1, NaN outside [0, 1]. "
+         "Gradient: dp = dy sqrt(2 pi) exp(y^2 / 2).",
 };
 
 /* ---- clamp and cast ---------------------------------------------------------------------------------- */
@@ -268,12 +276,13 @@ static marea_status clamp_vjp (marea_vjp *v) {
 
 const marea_op marea_op_clamp = {
   .name = "clamp", .family = "unary", .inputs = {{"x", "any shape"}},
-  .attrs = {{"min", MAREA_REAL, -INFINITY, NULL, "lower bound"}, {"max", MAREA_REAL, INFINITY, NULL, "upper bound"}},
+  .attrs = {{"min", MAREA_REAL, -INFINITY, NULL, "lower bound"},
+            {"max", MAREA_REAL, INFINITY, NULL, "upper bound"}},
   .flags = MAP, .dtypes = MAREA_ANY, .saves_in = 1, .saves_out = 1,
   .shape = clamp_shape, .forward = clamp_forward, .vjp = clamp_vjp,
   .sample = "return {g.tensor(g.shape(0, 4), {away = {-1, 0.5}})}, {min = -1, max = 0.5}",
-  .doc = "clamp(x, min, max): x, but at least min and at most max; NaN stays NaN. Every dtype. Gradient: dy where "
-         "min <= x <= max, else 0. Error: min > max.",
+  .doc = "clamp(x, min, max): x, but at least min and at most max; NaN stays NaN. Every dtype. Gradient: "
+         "dy where min <= x <= max, else 0. Error: min > max.",
 };
 
 static marea_status cast_shape (marea_call *c) {
@@ -299,6 +308,7 @@ const marea_op marea_op_cast = {
   .attrs = {{"dtype", MAREA_DTYPE, MAREA_REQUIRED, NULL, "dtype of the result"}},
   .flags = MAREA_STRIDED, .dtypes = MAREA_ANY, .shape = cast_shape, .forward = cast_forward, .vjp = cast_vjp,
   .sample = "return {g.tensor(g.shape(0, 4))}, {dtype = 'f64'}",
-  .doc = "cast(x, dtype): x converted, always a new tensor. To integers values are cut towards zero and kept in the "
-         "dtype's range, NaN becomes 0. Gradient: dx = dy in x's dtype; a result of integers is a constant.",
+  .doc = "cast(x, dtype): x converted, always a new tensor. To integers values are cut towards zero and "
+         "kept in the dtype's range, NaN becomes 0. Gradient: dx = dy in x's dtype; a result of integers "
+         "is a constant.",
 };

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT
-** vjp.h: what gradients written with operators share: owned local handles, attribute values, and the few calls
-** that nearly every family makes.
+** vjp.h: what gradients written with operators share: owned local handles, attribute values, and the few
+** calls that nearly every family makes.
 **
-** A vjp keeps what it makes in MAREA_OWN locals, returns early on failure, and hands results over through din[].
+** A vjp keeps what it makes in MAREA_OWN locals, returns early on failure, and hands results over through
+** din[].
 */
 #ifndef MAREA_VJP_H
 #define MAREA_VJP_H

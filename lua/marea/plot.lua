@@ -152,8 +152,8 @@ function plot.scatter(options)
         quote((options.names or {})[c] or ("%g"):format(c)))
     end
   end
-  if class then self:add("set key outside right top reverse Left %s", options.legend and "title " .. quote(options.legend) or "")
-  else self:add("unset key") end
+  local legend = options.legend and "title " .. quote(options.legend) or ""
+  self:add(class and "set key outside right top reverse Left %s" or "unset key", legend)
   self:add("plot " .. table.concat(points, ", ") .. (#entries > 0 and ", " or "") .. table.concat(entries, ", "))
   return self
 end

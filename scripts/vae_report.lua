@@ -1,0 +1,113 @@
+-- SPDX-License-Identifier: MIT
+--- The pictures of scripts/vae.lua: training curve, reconstructions, latent plane, histograms of the posterior, and
+--- two manifolds, digits decoded from a grid over the latent plane.
+local marea = require "marea"
+local image, plot = marea.image, marea.plot
+
+local SIDE = 30 -- tiles of a manifold in each direction
+
+--- Means and variances of q(z | x) of a whole dataset, (N, latent) each, and the labels (N).
+local function encode_all(model, dataset, batch)
+  local means, variances, labels = {}, {}, {}
+  for x, y in dataset:batches(batch) do
+    local mean, logvar = marea.no_grad(model.encode, model, x)
+    table.insert(means, mean:keep())
+    table.insert(variances, logvar:exp():keep())
+    table.insert(labels, y:keep())
+  end
+  return marea.concat(means, 1), marea.concat(variances, 1), marea.concat(labels, 1)
+end
+
+local function training_curve(log, options)
+  local epochs = log:column "epoch"
+  return plot.curves{
+    {x = epochs, y = log:column "loss", title = "training"},
+    {x = epochs, y = log:column "test_loss", title = "test"},
+    title = ("VAE, latent %d, %s"):format(options.latent, options.reconstruction),
+    xlabel = "epoch", ylabel = "reconstruction + KL (nats an image)",
+  }
+end
+
+--- Rows of ten originals, each above what the model makes of them.
+local function reconstructions(model, dataset)
+  local rows, labels = {}, {}
+  for first = 1, 31, 10 do
+    local index = {}
+    for i = 1, 10 do index[i] = first + i - 1 end
+    local x = dataset:rows(index)
+    local y = marea.no_grad(function() return model:decode((model:encode(x))) end)
+    table.insert(rows, x)
+    table.insert(rows, y)
+    table.insert(labels, "original")
+    table.insert(labels, "decoded")
+  end
+  local pixels = image.grid(marea.concat(rows, 1):upsample_nearest2d(2), {columns = 10})
+  return plot.heatmap{pixels, yticks = labels, xticks = {}, title = "Test images and their reconstructions from the mean",
+    colorlabel = "gray value"}
+end
+
+local function latent_plane(mean, labels, options)
+  local names = {}
+  for class = 1, 10 do names[class] = tostring(class - 1) end
+  return plot.scatter{
+    x = mean:select(2, 1), y = mean:select(2, 2), class = labels, names = names, legend = "class",
+    title = ("Means of q(z | x) of %d test images"):format(#mean),
+    xlabel = "mean of z1", ylabel = "mean of z2" .. (options.latent > 2 and ", of " .. options.latent or ""),
+  }
+end
+
+local function histograms(mean, variance)
+  local panels = {columns = 2, title = "q(z | x) of the test images"}
+  for component = 1, math.min(mean:size(2), 2) do
+    panels[component] = plot.histogram{mean:select(2, component), color = component,
+      xlabel = ("mean of z%d"):format(component), ylabel = "images"}
+  end
+  for component = 1, math.min(mean:size(2), 2) do
+    panels[#panels + 1] = plot.histogram{variance:select(2, component), color = component,
+      xlabel = ("variance of z%d"):format(component), ylabel = "images"}
+  end
+  if mean:size(2) == 1 then panels.columns = 1 end
+  return plot.panels(panels)
+end
+
+--- Digits decoded from z1 = q(i), z2 = q(j), where q are the normal quantiles of SIDE shares from low to high. z1 grows
+--- to the right, z2 downwards; further components are 0.
+local function manifold(model, low, high, options)
+  local quantiles = marea.linspace(low, high, SIDE, "f64"):norm_icdf():totable()
+  local tiles, ticks = {}, {}
+  for i = 1, SIDE do
+    local z = marea.zeros{SIDE, options.latent}
+    for j = 1, SIDE do
+      z[{j, 1}] = quantiles[j]
+      if options.latent > 1 then z[{j, 2}] = quantiles[i] end
+    end
+    tiles[i] = marea.no_grad(model.decode, model, z)
+    ticks[i] = ("%.2f"):format(quantiles[i])
+  end
+  return plot.heatmap{image.grid(marea.concat(tiles, 1), {columns = SIDE}), map = "gnuplot2", xticks = ticks,
+    yticks = ticks, xlabel = "z1", ylabel = "z2", colorlabel = "gray value",
+    title = ("Decoded from normal quantiles %g to %g"):format(low, high)}
+end
+
+--- Writes all pictures to options.out. Without gnuplot their scripts are left there, and it says so.
+return function(model, dataset, log, options)
+  model:evaluate()
+  local function path(name) return options.out .. "/" .. name .. ".png" end
+  marea.scope(function()
+    local mean, variance, labels = encode_all(model, dataset, options.batch)
+    local figures = {
+      {"training_curve", training_curve(log, options)},
+      {"reconstructions", reconstructions(model, dataset)},
+      {"histograms", histograms(mean, variance)},
+      {"manifold", manifold(model, 0.05, 0.95, options)},
+      {"manifold_tails", manifold(model, 5e-6, 1 - 5e-6, options)},
+    }
+    if options.latent > 1 then table.insert(figures, {"latent", latent_plane(mean, labels, options)}) end
+    for _, figure in ipairs(figures) do
+      local ok, message = figure[2]:save(path(figure[1]))
+      if not ok then io.stderr:write(figure[1], ": ", message, "\n") end
+    end
+  end)
+  model:train()
+  print("Pictures, metrics.csv and vae.safetensors are in " .. options.out)
+end
