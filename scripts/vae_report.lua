@@ -42,7 +42,7 @@ local function reconstructions(model, dataset)
     table.insert(labels, "decoded")
   end
   local pixels = image.grid(marea.concat(rows, 1):upsample_nearest2d(2), {columns = 10})
-  return plot.heatmap{pixels, yticks = labels, xticks = {}, title = "Test images and their reconstructions from the mean",
+  return plot.heatmap{pixels, yticks = labels, xticks = {}, title = "Test images and what is decoded from their mean",
     colorlabel = "gray value"}
 end
 

@@ -113,6 +113,12 @@ function check.options(what, options, names, positional)
   return options
 end
 
+---@return string
+function check.string(what, name, value)
+  if type(value) ~= "string" then check.fail(what, name, "a string", value) end
+  return value
+end
+
 ---@return integer
 function check.integer(what, name, value, least)
   local n = type(value) == "number" and math.tointeger(value)

@@ -29,6 +29,7 @@ end
 --- Rows of a CSV file whose first line names the columns.
 ---@return table<string, number>[]|nil rows, string[]|string columns or message
 function metrics.read(path)
+  check.string("metrics.read", "path", path)
   local file, message = io.open(path)
   if not file then return nil, message end
   local columns, rows = nil, {}
@@ -55,6 +56,10 @@ end
 ---@param columns string[]
 ---@param options? {resume: boolean?} resume: begins with the rows that the file has
 function metrics.open(path, columns, options)
+  check.string("metrics.open", "path", path)
+  if type(columns) ~= "table" or type(columns[1]) ~= "string" then
+    check.fail("metrics.open", "columns", "a list of names", columns)
+  end
   local self = setmetatable({path = path, columns = columns, rows = {}}, Metrics)
   if check.options("metrics.open", options, {"resume"}).resume then self.rows = metrics.read(path) or {} end
   return self

@@ -300,6 +300,7 @@ local function shell_quote(text) return "'" .. text:gsub("'", "'\\''") .. "'" en
 ---@param path string
 ---@return boolean|nil ok, string|nil message
 function Figure:save(path)
+  check.string("save", "path", path)
   local script = path .. ".gp"
   local file, message = io.open(script, "w")
   if not file then return nil, message end

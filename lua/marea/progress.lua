@@ -104,7 +104,7 @@ function Progress:show(...)
   local list = table.pack(...)
   for i = 1, list.n, 2 do
     local name, value = list[i], list[i + 1]
-    if type(name) ~= "string" then check.fail("show", tostring(i), "a name", name) end
+    check.string("show", tostring(i), name)
     check.number("show", name, value ~= value and 0 or value)
     if not self.sums[name] then
       self.order[#self.order + 1] = name

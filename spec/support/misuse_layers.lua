@@ -9,7 +9,7 @@ local values = require "spec.support.bad_values".values
 local core = require "marea.core"
 
 local running = assert(io.open(arg[1], "w"))
-local calls, faults = 0, 0
+local calls, faults, seen = 0, 0, {}
 
 -- Words that are options somewhere; a class that does not know one has to say so.
 local WORDS = {"activation", "bias", "init", "dtype", "kernel", "stride", "padding", "groups", "name", "p", "lr", "eps",
@@ -29,10 +29,12 @@ local function attempt(what, f, ...)
   for _, text in ipairs(LUAS_OWN) do
     if not fault and message:find(text, 1, true) then fault = message end
   end
-  if fault then
-    faults = faults + 1
-    if faults <= 60 then print(what .. ": " .. tostring(fault)) end
-  end
+  if not fault then return end
+  faults = faults + 1
+  local where = tostring(fault):match "^[^:]*:%d+" or fault
+  if seen[where] then return end -- one line for a place
+  seen[where] = true
+  print(what .. ": " .. tostring(fault))
 end
 
 local function torture(name, f)

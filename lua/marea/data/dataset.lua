@@ -28,7 +28,7 @@ local function read_field(i, given)
   if core.is_tensor(given) then given = {tostring(i), given} end
   given = check.options("Dataset", given, {"dtype", "scale"}, 2)
   local name, t = given[1], given[2]
-  if type(name) ~= "string" then check.fail("Dataset", ("%d, name"):format(i), "a string", name) end
+  check.string("Dataset", ("%d, name"):format(i), name)
   check.tensor("Dataset", name, t)
   if t.rank == 0 then check.fail("Dataset", name, "a tensor with at least one dimension", t) end
   local scale = given.scale and check.number("Dataset", "scale", given.scale)
@@ -52,7 +52,7 @@ local function construct(_, options)
   options = check.options("Dataset", options, {"seed"}, math.maxinteger)
   if #options == 0 then check.raise("Dataset: expected a list of tensors, got an empty one") end
   local fields = {}
-  for i, given in ipairs(options) do fields[i] = read_field(i, given) end
+  for i = 1, #options do fields[i] = read_field(i, options[i]) end
   return new(fields, options.seed and check.integer("Dataset", "seed", options.seed))
 end
 

@@ -79,7 +79,7 @@ end
 ---@return Dataset|nil dataset, string|nil message
 return function(source, split)
   source, split = source or "mnist", split or "train"
-  if type(source) ~= "string" then check.fail("mnist", "source", "a name or a folder", source) end
+  check.string("mnist", "source", source)
   local stem = check.choice("mnist", "split", split, splits)
   local by_name = source == "mnist" or source == "sample" or source == "fashion"
   local searched = by_name and folders(source) or {source}

@@ -44,7 +44,7 @@ end
 ---@param base? table a class to inherit from
 ---@return table class to be called with what its `init` takes
 function module.class(name, base)
-  if type(name) ~= "string" then check.fail("nn.class", "name", "a string", name) end
+  check.string("nn.class", "name", name)
   local key = defining_file() .. "\0" .. name
   local class = classes[key] or {}
   classes[key] = class

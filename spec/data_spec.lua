@@ -1,0 +1,316 @@
+-- SPDX-License-Identifier: MIT
+-- Datasets, passes in batches and their scopes, MNIST files, the progress line, metrics.
+local marea = require "marea"
+local allclose = require "spec.support.allclose"
+local folder = require "spec.support.folder"
+local data, metrics = marea.data, marea.metrics
+
+local function close(actual, expected, options)
+  local ok, message = allclose.check(actual, expected, options)
+  assert.is_true(ok, message)
+end
+
+local function message_of(f)
+  local ok, message = pcall(f)
+  assert.is_false(ok, "no error")
+  assert.is_truthy(message:find("data_spec.lua:%d+: "), message)
+  return message
+end
+
+--- A dataset of the numbers 1 to n.
+local function counting(n, seed)
+  local x = marea.arange(1, n)
+  return data.Dataset{{"x", x}, {"y", (x * 10):to "i64"}, seed = seed}
+end
+
+--- The numbers that a pass delivers, as a list of lists.
+local function pass_of(dataset, ...)
+  local batches = {}
+  for x in dataset:batches(...) do batches[#batches + 1] = x:totable() end
+  return batches
+end
+
+local function flat(batches)
+  local all = {}
+  for _, batch in ipairs(batches) do table.move(batch, 1, #batch, #all + 1, all) end
+  return all
+end
+
+teardown(folder.remove)
+
+describe("a dataset", function()
+  it("holds rows that belong together", function()
+    local d = counting(7)
+    assert.are.equal(7, #d)
+    local x, y = d:rows{7, 1}
+    close(x, {7, 1})
+    close(y, {70, 10})
+    close(d:subset(3, 5):field "y", {30, 40, 50})
+    assert.are.equal("Dataset(7 rows: x f32 (7), y i64 (7))", tostring(d))
+  end)
+
+  it("converts and scales the rows it gives", function()
+    local d = data.Dataset{{"image", marea.full({3, 2}, 255, "u8"), scale = 1 / 255}, marea.ones(3)}
+    local x = d:rows{1, 2}
+    assert.are.equal("f32", x.dtype)
+    close(x, {{1, 1}, {1, 1}})
+    assert.are.equal("u8", d:field("image").dtype)
+  end)
+
+  it("refuses what does not fit", function()
+    assert.is_truthy(message_of(function() data.Dataset{marea.ones(3), marea.ones(4)} end):find "'1' has 3 rows, '2' has 4")
+    assert.is_truthy(message_of(function() data.Dataset{} end):find "empty")
+    assert.is_truthy(message_of(function() data.Dataset{{"x", 3}} end):find "argument 'x': expected a tensor, got 3")
+    assert.is_truthy(message_of(function() counting(3):field "z" end):find "no field 'z'")
+    assert.is_truthy(message_of(function() counting(3):batches(2, {shufle = true}) end):find "did you mean 'shuffle'")
+    assert.is_truthy(message_of(function() counting(3):batches(0) end):find "at least 1")
+    assert.is_truthy(message_of(function() counting(3):subset(2, 4) end):find "row 4 of a dataset of 3 rows")
+  end)
+end)
+
+describe("a pass", function()
+  it("delivers every row once, the smaller rest too", function()
+    assert.are.same({{1, 2, 3}, {4, 5, 6}, {7}}, pass_of(counting(7), 3))
+    assert.are.same({{1, 2, 3}, {4, 5, 6}}, pass_of(counting(7), 3, {drop_last = true}))
+    assert.are.same({{4, 5, 6}, {7}}, pass_of(counting(7), 3, {from = 2}))
+    assert.are.same({}, pass_of(counting(2), 3, {drop_last = true}))
+    local shuffled = flat(pass_of(counting(100), 7, {shuffle = true}))
+    table.sort(shuffled)
+    assert.are.same(flat(pass_of(counting(100), 100)), shuffled)
+  end)
+
+  it("keeps the fields together", function()
+    for x, y in counting(50):batches(8, {shuffle = true}) do close(y, x * 10) end
+  end)
+
+  it("is shuffled by seed and epoch alone", function()
+    marea.seed(1)
+    local d = counting(40)
+    local first = pass_of(d, 8, {shuffle = true})
+    local second = pass_of(d, 8, {shuffle = true})
+    assert.are_not.same(first, second)
+    marea.normal{1000}
+    assert.are.same(first, pass_of(d, 8, {shuffle = true, epoch = 1}))
+    assert.are.same(flat(second), flat(pass_of(d, 3, {shuffle = true, epoch = 2})))
+    marea.seed(2)
+    assert.are_not.same(first, pass_of(d, 8, {shuffle = true, epoch = 1}))
+    assert.are.same(pass_of(counting(40, 9), 8, {shuffle = true}), pass_of(counting(40, 9), 8, {shuffle = true}))
+  end)
+
+  it("does not move the random state", function()
+    local seed, counter = marea.random_state()
+    pass_of(counting(40), 8, {shuffle = true})
+    assert.are.same({seed, counter}, {marea.random_state()})
+  end)
+
+  it("releases what an iteration made when the next one begins, and at the end", function()
+    local boxes = marea.memory().boxes
+    local d, last, made = counting(6), nil, nil
+    local inside = marea.memory().boxes
+    for x in d:batches(2) do
+      if last then assert.is_true(last:is_released() and made:is_released()) end
+      last, made = x, x * 2
+      close(made, x + x)
+    end
+    assert.is_true(last:is_released() and made:is_released())
+    assert.are.equal(inside, marea.memory().boxes)
+    assert.is_true(inside > boxes)
+  end)
+
+  it("releases on break and on an error too", function()
+    local kept
+    for x in counting(6):batches(2) do
+      kept = x
+      break
+    end
+    assert.is_true(kept:is_released())
+    pcall(function()
+      for x in counting(6):batches(2) do
+        kept = x * 2
+        error "stop"
+      end
+    end)
+    assert.is_true(kept:is_released())
+    for x in counting(6):batches(2) do kept = (x * 2):keep() end
+    close(kept, {10, 12})
+  end)
+
+  it("says which loop released a tensor that is used too late", function()
+    local late
+    for x in counting(2):batches(2) do late = x * 2 end
+    local message = message_of(function() return late:sum() + 1 end)
+    assert.is_truthy(message:find("made at .-data_spec.lua:%d+ was released by the scope ended at .-data_spec.lua:%d+"))
+  end)
+
+  it("goes on behind the rows that were delivered", function()
+    marea.seed(3)
+    local d = counting(10)
+    local whole, seen, state = pass_of(d, 3, {shuffle = true, epoch = 4}), {}, nil
+    for x in d:batches(3, {shuffle = true, epoch = 4}) do
+      seen[#seen + 1] = x:totable()
+      if #seen == 2 then
+        state = d:state()
+        break
+      end
+    end
+    local other = counting(10)
+    other:load_state(state)
+    for x in other:batches(3, {shuffle = true}) do seen[#seen + 1] = x:totable() end
+    assert.are.same(whole, seen)
+    assert.are.same(pass_of(d, 3, {shuffle = true, epoch = 5}), pass_of(other, 3, {shuffle = true}))
+  end)
+end)
+
+describe("mnist", function()
+  it("reads the sample", function()
+    local train, test = data.mnist "sample", data.mnist("sample", "test")
+    assert.are.equal(6000, #train)
+    assert.are.equal(1000, #test)
+    assert.are.same({6000, 28, 28, 1}, train:field("image").shape)
+    assert.are.equal("u8", train:field("image").dtype)
+    for x, y in test:batches(4) do
+      assert.are.equal("f32", x.dtype)
+      assert.are.same({4, 28, 28, 1}, x.shape)
+      assert.are.equal(1, x:max():item())
+      assert.are.same({8, 3, 2, 1}, y:totable()) -- 7, 2, 1, 0
+      break
+    end
+    assert.are.same({1, 10}, {train:field("label"):min():item(), train:field("label"):max():item()})
+  end)
+
+  it("reads raw and compressed files of a folder", function()
+    local at = folder.new()
+    for _, name in ipairs{"images-idx3", "labels-idx1"} do
+      os.execute(("zcat scripts/data/t10k-%s-ubyte.gz > %s/t10k-%s-ubyte"):format(name, at, name))
+    end
+    assert.are.equal(1000, #data.mnist(at, "test"))
+    local nothing, message = data.mnist(at, "train")
+    assert.is_nil(nothing)
+    assert.is_truthy(message:find(at, 1, true))
+  end)
+
+  it("gives nil and a message for files that are none", function()
+    local at = folder.new()
+    folder.write(at .. "/train-images-idx3-ubyte", "no images")
+    folder.write(at .. "/train-labels-idx1-ubyte", "\0\0\8\1\0\0\0\2\1\2")
+    local nothing, message = data.mnist(at)
+    assert.is_nil(nothing)
+    assert.is_string(message)
+    folder.write(at .. "/train-images-idx3-ubyte", "\0\0\8\3\0\0\0\1\0\0\0\1\0\0\0\1\7")
+    nothing, message = data.mnist(at)
+    assert.is_nil(nothing)
+    assert.is_truthy(message:find "has 1 images, .* has 2 labels")
+    folder.write(at .. "/train-labels-idx1-ubyte", "\0\0\8\3\0\0\0\1\0\0\0\1\0\0\0\1\7")
+    nothing, message = data.mnist(at)
+    assert.is_nil(nothing)
+    assert.is_truthy(message:find "expected u8 of 1 dimensions")
+  end)
+
+  it("refuses an unknown split", function()
+    assert.is_truthy(message_of(function() data.mnist("sample", "tests") end):find "did you mean 'test'")
+  end)
+end)
+
+describe("progress", function()
+  local function stream()
+    local s = {text = ""}
+    function s:write(...)
+      self.text = self.text .. table.concat{...}
+      return self
+    end
+    function s.flush() end
+    return s
+  end
+
+  it("writes one plain line a pass where there is no terminal", function()
+    local out = stream()
+    local count = 0
+    for x, y in data.progress(counting(10):batches(4), {title = "epoch 1", stream = out, unit = "rows"}) do
+      count = count + 1
+      close(y, x * 10)
+    end
+    assert.are.equal(3, count)
+    assert.is_truthy(out.text:find "^epoch 1  step 3/3  %d+ rows/s  in 0:00\n$", out.text)
+  end)
+
+  it("shows means of the values so far, weighted by the size of the batches", function()
+    local out = stream()
+    local bar = data.progress(counting(10):batches(4), {title = "t", stream = out})
+    for x in bar:each() do bar:show("loss", x:mean():item(), "KL", 2) end
+    assert.are.equal(5.5, bar.means.loss)
+    assert.is_truthy(out.text:find("t  step 3/3  loss 5.5000  KL 2.0000  ", 1, true), out.text)
+  end)
+
+  it("rewrites its line on a terminal, at most ten times a second", function()
+    local at = folder.new()
+    folder.write(at .. "/bar.lua", [[
+      local marea = require "marea"
+      local core = require "marea.core"
+      core.isatty = function() return true end
+      for _ in marea.progress(marea.data.Dataset{marea.arange(1, 2000)}:batches(1), "e") do
+        local t = core.clock()
+        while core.clock() < t + 1e-4 do end
+      end]])
+    local text, code = folder.lua(at .. "/bar.lua")
+    assert.are.equal(0, code, text)
+    local _, rewrites = text:gsub("\r", "")
+    assert.is_true(rewrites >= 2 and rewrites <= 200, rewrites)
+    local seconds = tonumber(text:match "(%d+) images/s[^\r]*\n")
+    assert.is_true(rewrites <= 2000 / seconds * 10 + 2)
+    assert.is_truthy(text:find "step 2000/2000  %d+ images/s  in %d:%d%d\27%[K\27%[%?7h\n$")
+  end)
+
+  it("passes the end of a loop on to what it wraps", function()
+    local kept
+    for x in data.progress(counting(6):batches(2), {stream = stream()}) do
+      kept = x
+      break
+    end
+    assert.is_true(kept:is_released())
+    local out = stream()
+    for _ in data.progress(counting(6):batches(2), {stream = false}) do close(1, 1) end
+    assert.are.equal("", out.text)
+  end)
+
+  it("takes any iterator that needs no state", function()
+    local n, out = 0, stream()
+    for i in data.progress(function()
+      n = n + 1
+      return n <= 3 and n or nil
+    end, {stream = out, total = 3}) do assert.are.equal(n, i) end
+    assert.is_truthy(out.text:find "step 3/3  in 0:00")
+    assert.is_truthy(message_of(function() data.progress(3) end):find "an iterator")
+    assert.is_truthy(message_of(function() data.progress(next, {titel = "x"}) end):find "did you mean 'title'")
+  end)
+end)
+
+describe("metrics", function()
+  it("keeps a table in a CSV file", function()
+    local path = folder.new() .. "/m.csv"
+    local log = metrics.open(path, {"epoch", "loss", "kl"})
+    assert.is_nil(folder.read(path))
+    assert(log:write{epoch = 1, loss = 1 / 3, kl = 2})
+    assert(log:write{epoch = 2, loss = 1e-12})
+    assert.are.equal("epoch,loss,kl\n1,0.333333333,2\n2,1e-12,\n", folder.read(path))
+    assert.is_nil(folder.read(path .. ".tmp"))
+    assert.are.same({1, 2}, log:column "epoch")
+    assert.are.same({{epoch = 1, loss = 0.333333333, kl = 2}, {epoch = 2, loss = 1e-12}}, (metrics.read(path)))
+  end)
+
+  it("continues a file and replaces the rows that come again", function()
+    local path = folder.new() .. "/m.csv"
+    local log = metrics.open(path, {"epoch", "loss"})
+    for epoch = 1, 3 do log:write{epoch = epoch, loss = epoch} end
+    log = metrics.open(path, {"epoch", "loss"}, {resume = true})
+    log:write{epoch = 2, loss = 20}
+    assert.are.same({1, 20}, log:column "loss")
+    assert.are.equal("epoch,loss\n1,1\n2,20\n", folder.read(path))
+  end)
+
+  it("gives nil and a message when it cannot write", function()
+    local ok, message = metrics.open("/nowhere/at/all.csv", {"epoch"}):write{epoch = 1}
+    assert.is_nil(ok)
+    assert.is_truthy(message:find "/nowhere/at/all.csv")
+    assert.is_truthy(message_of(function() metrics.open("x", {"epoch"}):write{epch = 1} end):find "did you mean 'epoch'")
+  end)
+end)

@@ -1,0 +1,242 @@
+-- SPDX-License-Identifier: MIT
+-- Optimizers: formulas, clipping, order of events, state, memory; schedules.
+local marea = require "marea"
+local allclose = require "spec.support.allclose"
+local nn, optim = marea.nn, marea.optim
+
+local function close(actual, expected, options)
+  local ok, message = allclose.check(actual, expected, options)
+  assert.is_true(ok, message)
+end
+
+local function message_of(f)
+  local ok, message = pcall(f)
+  assert.is_false(ok, "no error")
+  assert.is_truthy(message:find("optim_spec.lua:%d+: "), message)
+  return message
+end
+
+local function parameter(value) return nn.parameter(marea.tensor(value, {dtype = "f64"})) end
+
+--- The values of p after updates with the gradients given, one after the other.
+local function run(optimizer, p, gradients)
+  for _, g in ipairs(gradients) do optimizer:step((p * g):sum()) end
+  return p:item()
+end
+
+local GRADIENTS = {0.5, -2, 3}
+
+describe("an optimizer", function()
+  it("follows its formula", function()
+    -- name, arguments, update of p by the gradient g, s being a table to remember things in
+    local formulas = {
+      {"SGD", {lr = 0.1, momentum = 0.9}, function(p, g, s)
+        s.v = 0.9 * (s.v or 0) + g
+        return p - 0.1 * s.v
+      end},
+      {"SGD", {lr = 0.1, momentum = 0.9, nesterov = true, weight_decay = 0.01}, function(p, g, s)
+        g = g + 0.01 * p
+        s.v = 0.9 * (s.v or 0) + g
+        return p - 0.1 * (g + 0.9 * s.v)
+      end},
+      {"RMSprop", {lr = 0.1}, function(p, g, s)
+        s.a = 0.9 * (s.a or 0) + 0.1 * g * g
+        return p - 0.1 * g / (math.sqrt(s.a) + 1e-7)
+      end},
+      {"RMSprop", {lr = 0.1, rho = 0.5, momentum = 0.8, eps = 1e-3}, function(p, g, s)
+        s.a = 0.5 * (s.a or 0) + 0.5 * g * g
+        s.v = 0.8 * (s.v or 0) + 0.1 * g / (math.sqrt(s.a) + 1e-3)
+        return p - s.v
+      end},
+      {"Adam", {lr = 0.1, weight_decay = 0.2}, function(p, g, s)
+        g, s.t = g + 0.2 * p, (s.t or 0) + 1
+        s.m, s.v = 0.9 * (s.m or 0) + 0.1 * g, 0.999 * (s.v or 0) + 0.001 * g * g
+        return p - 0.1 * s.m / (1 - 0.9 ^ s.t) / (math.sqrt(s.v / (1 - 0.999 ^ s.t)) + 1e-8)
+      end},
+      {"AdamW", {lr = 0.1, beta1 = 0.8, weight_decay = 0.2}, function(p, g, s)
+        s.t = (s.t or 0) + 1
+        s.m, s.v = 0.8 * (s.m or 0) + 0.2 * g, 0.999 * (s.v or 0) + 0.001 * g * g
+        p = p - 0.1 * 0.2 * p
+        return p - 0.1 * s.m / (1 - 0.8 ^ s.t) / (math.sqrt(s.v / (1 - 0.999 ^ s.t)) + 1e-8)
+      end},
+      {"Adagrad", {lr = 0.1}, function(p, g, s)
+        s.a = (s.a or 0) + g * g
+        return p - 0.1 * g / (math.sqrt(s.a) + 1e-10)
+      end},
+    }
+    for _, formula in ipairs(formulas) do
+      local name, arguments, update = table.unpack(formula)
+      local p, expected, memory = parameter(2), 2, {}
+      arguments[1] = {p}
+      for _, g in ipairs(GRADIENTS) do expected = update(expected, g, memory) end
+      close(run(optim[name](arguments), p, GRADIENTS), expected, {rtol = 1e-12, atol = 1e-12})
+    end
+  end)
+
+  it("learns", function()
+    for _, name in ipairs{"SGD", "RMSprop", "Adam", "AdamW", "Adagrad"} do
+      marea.seed(2)
+      local net = nn.Sequential{nn.Linear{1, 16, activation = "tanh"}, nn.Linear{16, 1}}
+      local optimizer = optim[name]{net, lr = name == "SGD" and 0.1 or 0.02}
+      local x = marea.linspace(-2, 2, 64):unsqueeze(-1)
+      local y = x:sin()
+      local first, last
+      for step = 1, 200 do
+        last = optimizer:step(function() return net(x):mse(y) end):item()
+        first = step == 1 and last or first
+      end
+      assert.is_true(last < 0.1 * first, ("%s: %g to %g"):format(name, first, last))
+    end
+  end)
+
+  it("takes the learning rate from a function of the step", function()
+    local p, steps = parameter(0), {}
+    local optimizer = optim.SGD{p, lr = function(step)
+      steps[#steps + 1] = step
+      return 1 / step
+    end}
+    close(run(optimizer, p, {1, 1, 1}), -(1 + 1 / 2 + 1 / 3))
+    assert.are.same({1, 2, 3}, steps)
+  end)
+
+  it("clips the norm of all gradients together, then each element", function()
+    local a, b = parameter{0, 0}, parameter{0}
+    local optimizer = optim.SGD{{a, b}, lr = 1, clip_norm = 6.5, clip_value = 2}
+    optimizer:step((a * marea.tensor({3, 4}, {dtype = "f64"})):sum() + (b * 12):sum()) -- norm 13
+    close(a, {-1.5, -2})
+    close(b, {-2})
+  end)
+
+  it("refuses gradients without a finite norm when it clips, changes nothing and goes on", function()
+    local p = parameter{1, 2}
+    local optimizer = optim.SGD{{p}, lr = 1, clip_norm = 1}
+    assert.is_truthy(message_of(function() optimizer:step((p * (0 / 0)):sum()) end):find "norm of the gradients")
+    close(p, {1, 2}, {exact = true})
+    optimizer:step((p * 0.5):sum())
+    close(p, {0.5, 1.5})
+  end)
+
+  it("clears the gradients and leaves the loss to be read", function()
+    local net = nn.Linear{2, 1}
+    local optimizer = optim.SGD{net}
+    local loss = net(marea.ones(1, 2)):sum()
+    assert.are.equal(loss, optimizer:step(loss))
+    assert.is_number(loss:item())
+    assert.is_nil(net.weight.grad)
+    net(marea.ones(1, 2)):sum():backward()
+    optimizer:zero_grad()
+    assert.is_nil(net.weight.grad)
+  end)
+
+  it("gives back what its function returns, and releases the rest", function()
+    local net = nn.Linear{2, 1}
+    local inside
+    local loss, half = optim.SGD{net}:step(function()
+      inside = net(marea.ones(1, 2))
+      local l = inside:sum()
+      return l, l * 0.5
+    end)
+    close(half, loss:item() / 2)
+    assert.is_true(inside:is_released())
+  end)
+
+  it("can take a step from gradients that were added up", function()
+    local p = parameter(0)
+    for _ = 1, 3 do (p * 2):backward() end
+    optim.SGD{p, lr = 1}:step()
+    close(p, -6)
+  end)
+
+  it("finds layers that are built or replaced after it was made", function()
+    local net = nn.Sequential{nn.Linear{3}, nn.Linear{1}}
+    local optimizer = optim.Adam{net}
+    local x = marea.ones(2, 4)
+    optimizer:step(function() return net(x):square():sum() end)
+    net[1] = nn.Linear{4, 3}
+    local before = marea.tensor(net[1].weight)
+    optimizer:step(function() return net(x):square():sum() end)
+    assert.is_true((net[1].weight - before):abs():max():item() > 0)
+  end)
+
+  it("leaves frozen parameters alone", function()
+    local net = nn.Sequential{nn.Linear{2, 2}, nn.Linear{2, 1}}
+    net[1]:freeze()
+    local before = marea.tensor(net[1].weight)
+    optim.AdamW{net}:step(net(marea.ones(1, 2)):sum())
+    close(net[1].weight, before, {exact = true})
+  end)
+
+  it("says what is wrong", function()
+    local p = parameter(1)
+    assert.is_truthy(message_of(function() optim.Adam{p, learning_rate = 1} end)
+      :find("Adam: unknown argument 'learning_rate'", 1, true))
+    assert.is_truthy(message_of(function() optim.SGD{{p}, momentun = 1} end):find "did you mean 'momentum'")
+    assert.is_truthy(message_of(function() optim.SGD{lr = 1} end):find "a module, or a table of modules")
+    assert.is_truthy(message_of(function() optim.SGD{p, lr = -1} end):find "argument 'lr'")
+    assert.is_truthy(message_of(function() optim.SGD{p}:step() end):find "no parameter has a gradient")
+    assert.is_truthy(message_of(function() optim.SGD{nn.Linear{3}}:step() end):find "no parameters to train")
+    assert.is_truthy(message_of(function() optim.SGD{p}:step(3) end):find "expected a tensor")
+  end)
+
+  it("continues from its state as if it had not been interrupted", function()
+    for _, name in ipairs{"SGD", "RMSprop", "Adam", "Adagrad"} do
+      local arguments = {lr = 0.1, momentum = (name == "SGD" or name == "RMSprop") and 0.9 or nil}
+      local function make(p)
+        arguments[1] = {p}
+        return optim[name](arguments)
+      end
+      local p = parameter(2)
+      local optimizer = make(p)
+      run(optimizer, p, {1, 2})
+      local q = parameter(p:item())
+      local other = make(q):load_state(optimizer:state())
+      assert.are.equal(2, other.steps)
+      assert.are.equal(run(optimizer, p, GRADIENTS), run(other, q, GRADIENTS))
+    end
+  end)
+
+  it("refuses a state that does not fit", function()
+    local a, b = optim.Adam{nn.Linear{2, 2}}, optim.Adam{nn.Linear{3, 2}}
+    a:step(a.root(marea.ones(1, 2)):sum())
+    assert.is_truthy(message_of(function() b:load_state(a:state()) end)
+      :find("weight.mean is (2, 2), expected (3, 2)", 1, true))
+    assert.is_truthy(message_of(function() optim.RMSprop{a.root}:load_state(a:state()) end):find "unexpected")
+  end)
+
+  it("asks for no memory once it runs", function()
+    local net = nn.Sequential{nn.Linear{8, 8, activation = "relu"}, nn.Linear{8, 1}}
+    local optimizer = optim.Adam{net, clip_norm = 1}
+    local x = marea.normal{16, 8}
+    local function step() return net(x):square():mean() end
+    for _ = 1, 3 do optimizer:step(step):release() end
+    local before = marea.memory()
+    for _ = 1, 20 do optimizer:step(step):release() end
+    local after = marea.memory()
+    assert.are.equal(before.mallocs, after.mallocs)
+    assert.are.equal(before.live, after.live)
+  end)
+end)
+
+describe("a schedule", function()
+  local schedule = optim.schedule
+
+  local function at(rate, steps)
+    local values = {}
+    for i, step in ipairs(steps) do values[i] = rate(step) end
+    return values
+  end
+
+  it("is a function of the step, which is 1 at the first update", function()
+    close(at(schedule.constant(0.1), {1, 100}), {0.1, 0.1})
+    close(at(schedule.exponential(1, 0.5, 10), {1, 11, 21}), {1, 0.5, 0.25})
+    close(at(schedule.cosine(1, 101, 0.2), {1, 51, 101, 500}), {1, 0.6, 0.2, 0.2})
+    close(at(schedule.step(1, 10, 0.1), {1, 10, 11, 21}), {1, 1, 0.1, 0.01})
+    close(at(schedule.warmup(4, 0.8), {1, 2, 4, 5, 50}), {0.2, 0.4, 0.8, 0.8, 0.8})
+    close(at(schedule.warmup(2, schedule.step(1, 2, 0.5)), {1, 2, 3, 4, 5}), {0.5, 1, 1, 1, 0.5})
+    close(at(schedule.inverse_time(8e-4, 6e-8), {1, 1000001}), {8e-4, 8e-4 / 1.06}, {rtol = 1e-9})
+  end)
+
+  it("refuses what is no number", function()
+    assert.is_truthy(message_of(function() schedule.cosine(1) end):find "cosine: argument 'steps'")
+  end)
+end)
