@@ -1,3 +1,3 @@
 std = "lua54"
 max_line_length = 120
-files["spec/**/*.lua"] = { std = "lua54+busted" }
+files["spec"] = { std = "+busted" }

@@ -47,15 +47,15 @@ static double measure (void (*f)(void *), void *arg) {
 
 #if defined(__x86_64__)
 #define FMA(r, i) "vfmadd231ps %%" r "0, %%" r "1, %%" r #i "\n\t"
-#define PEAK(name, r)                                                                                      \
-  static void name (void *unused) {                                                                        \
-    (void)unused;                                                                                          \
-    __asm__ volatile("vxorps %%ymm0, %%ymm0, %%ymm0\n\tvmovaps %%ymm0, %%ymm1" ::: "xmm0", "xmm1");        \
-    for (int i = 0; i < PEAK_STEPS; i++)                                                                   \
-      __asm__ volatile(FMA(r, 2) FMA(r, 3) FMA(r, 4) FMA(r, 5) FMA(r, 6) FMA(r, 7) FMA(r, 8) FMA(r, 9)     \
-                           FMA(r, 10) FMA(r, 11) FMA(r, 12) FMA(r, 13)::                                   \
+#define PEAK(name, r)                                                                                     \
+  static void name(void *unused) {                                                                        \
+    (void)unused;                                                                                         \
+    __asm__ volatile("vxorps %%ymm0, %%ymm0, %%ymm0\n\tvmovaps %%ymm0, %%ymm1" ::: "xmm0", "xmm1");       \
+    for (int i = 0; i < PEAK_STEPS; i++)                                                                  \
+      __asm__ volatile(FMA(r, 2) FMA(r, 3) FMA(r, 4) FMA(r, 5) FMA(r, 6) FMA(r, 7) FMA(r, 8) FMA(r, 9)    \
+                           FMA(r, 10) FMA(r, 11) FMA(r, 12) FMA(r, 13)::                                  \
                                : "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7", "xmm8", "xmm9", "xmm10", \
-                                 "xmm11", "xmm12", "xmm13");                                               \
+                                 "xmm11", "xmm12", "xmm13");                                              \
   }
 PEAK(peak_avx512, "zmm")
 PEAK(peak_avx2, "ymm")
@@ -79,9 +79,9 @@ typedef struct layer {
 } layer;
 
 static const layer layers[] = {
-    {"1->32    28x28 3x3", 30, 1, 32, 28, 1, 1},   {"32->32   28x28 3x3", 30, 32, 32, 28, 1, 1},
+    {"1->32    28x28 3x3", 30, 1, 32, 28, 1, 1},           {"32->32   28x28 3x3", 30, 32, 32, 28, 1, 1},
     {"32->64   14x14 3x3 stride 2", 29, 32, 64, 14, 2, 1}, {"64->64   14x14 3x3", 16, 64, 64, 14, 1, 1},
-    {"64->32   28x28 transposed", 15, 64, 32, 14, 1, 4}, {"32->1    28x28 3x3", 30, 32, 1, 28, 1, 1},
+    {"64->32   28x28 transposed", 15, 64, 32, 14, 1, 4},   {"32->1    28x28 3x3", 30, 32, 1, 28, 1, 1},
     {"24->20   28x28 3x3", 30, 24, 20, 28, 1, 1},
 };
 
@@ -111,11 +111,22 @@ static void run_gather (void *arg) {
   const layer *l = k->l;
   int64_t side = l->phases == 1 ? l->out : 2 * l->out, spread = l->phases == 1 ? 1 : 2;
   for (int p = 0; p < l->phases; p++) {
-    marea_gather g = {.x = k->x, .w = k->w, .bias = k->bias, .rows = l->out, .cols = l->out,
-                      .x_row = l->in * l->cin * l->stride, .x_col = l->cin * l->stride,
-                      .y_row = spread * side * l->cout, .y_col = spread * l->cout, .cin = l->cin,
-                      .cout = l->cout, .taps = k->taps[p], .tap = k->tap[p], .w_tap = l->cin * l->cout,
-                      .w_ci = l->cout, .act = MAREA_ACT_RELU};
+    marea_gather g = {.x = k->x,
+                      .w = k->w,
+                      .bias = k->bias,
+                      .rows = l->out,
+                      .cols = l->out,
+                      .x_row = l->in * l->cin * l->stride,
+                      .x_col = l->cin * l->stride,
+                      .y_row = spread * side * l->cout,
+                      .y_col = spread * l->cout,
+                      .cin = l->cin,
+                      .cout = l->cout,
+                      .taps = k->taps[p],
+                      .tap = k->tap[p],
+                      .w_tap = l->cin * l->cout,
+                      .w_ci = l->cout,
+                      .act = MAREA_ACT_RELU};
     g.y = k->y + ((p / 2) * side + p % 2) * l->cout;
     k->k->gather(&g);
   }
@@ -127,10 +138,19 @@ static void run_correlate (void *arg) {
   int64_t side = l->phases == 1 ? l->out : 2 * l->out, spread = l->phases == 1 ? 1 : 2;
   for (int p = 0; p < l->phases; p++) {
     for (int64_t i = 0; i < k->taps[p] * l->cin; i++) k->offset[i] = k->tap[p][i / l->cin] + i % l->cin;
-    marea_correlate g = {.x = k->x, .dy = k->y, .dw = k->dw, .rows = l->out, .cols = l->out,
-                         .x_row = l->in * l->cin * l->stride, .x_col = l->cin * l->stride,
-                         .dy_row = spread * side * l->cout, .dy_col = spread * l->cout,
-                         .m = k->taps[p] * l->cin, .cout = l->cout, .dw_row = l->cout, .offset = k->offset};
+    marea_correlate g = {.x = k->x,
+                         .dy = k->y,
+                         .dw = k->dw,
+                         .rows = l->out,
+                         .cols = l->out,
+                         .x_row = l->in * l->cin * l->stride,
+                         .x_col = l->cin * l->stride,
+                         .dy_row = spread * side * l->cout,
+                         .dy_col = spread * l->cout,
+                         .m = k->taps[p] * l->cin,
+                         .cout = l->cout,
+                         .dw_row = l->cout,
+                         .offset = k->offset};
     k->k->correlate(&g);
   }
 }
@@ -218,9 +238,11 @@ static void bench_maps (const marea_kernels *k) {
   }
 #define UNARY(name) m->unary = k->name, report(#name, 2, measure(run_unary, m));
 #define BINARY(name) m->binary = k->name, report(#name, 3, measure(run_binary, m));
+  /* clang-format off */
   UNARY(relu) UNARY(exp) UNARY(log) UNARY(log1p) UNARY(expm1) UNARY(tanh) UNARY(sigmoid) UNARY(softplus)
   UNARY(erf) UNARY(gelu) UNARY(sin)
   BINARY(add) BINARY(relu_grad) BINARY(bce) BINARY(bce_grad) BINARY(bce_with_logits)
+  /* clang-format on */
   report("rmsprop", 5, measure(run_rmsprop, m));
   report("sum", 1, measure(run_sum, m));
 }

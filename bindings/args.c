@@ -73,21 +73,19 @@ static bool is_list_kind (marea_attr_kind kind) {
 /* Pushes what an attribute accepts, for messages. */
 static const char *expected (lua_State *L, const marea_attr_spec *spec) {
   switch (spec->kind) {
-    case MAREA_REAL: return lua_pushliteral(L, "a number");
-    case MAREA_INT: return lua_pushliteral(L, "an integer");
-    case MAREA_BOOL: return lua_pushliteral(L, "true or false");
-    case MAREA_ENUM:
-      return lua_pushfstring(L, "one of '%s'", luaL_gsub(L, spec->choices, "|", "', '"));
-    case MAREA_DTYPE: return lua_pushliteral(L, "one of 'f32', 'f64', 'i64', 'u8'");
-    case MAREA_DIM: return lua_pushliteral(L, "a dimension (1 is the first, -1 the last)");
-    case MAREA_INDEX: return lua_pushliteral(L, "an index (1 is the first, -1 the last)");
-    case MAREA_DIMS: return lua_pushliteral(L, "a list of dimensions (1 is the first, -1 the last)");
-    case MAREA_SIZES: return lua_pushliteral(L, "a list of at most 8 integers");
-    case MAREA_PAIR:
-      return spec->initial == 0 ? lua_pushliteral(L, "an integer or {h, w}")
-                                : lua_pushliteral(L, "a positive integer or {h, w}");
-    default:
-      return lua_pushliteral(L, "an integer, {h, w}, {top, bottom, left, right}, 'same' or 'valid'");
+  case MAREA_REAL: return lua_pushliteral(L, "a number");
+  case MAREA_INT: return lua_pushliteral(L, "an integer");
+  case MAREA_BOOL: return lua_pushliteral(L, "true or false");
+  case MAREA_ENUM: return lua_pushfstring(L, "one of '%s'", luaL_gsub(L, spec->choices, "|", "', '"));
+  case MAREA_DTYPE: return lua_pushliteral(L, "one of 'f32', 'f64', 'i64', 'u8'");
+  case MAREA_DIM: return lua_pushliteral(L, "a dimension (1 is the first, -1 the last)");
+  case MAREA_INDEX: return lua_pushliteral(L, "an index (1 is the first, -1 the last)");
+  case MAREA_DIMS: return lua_pushliteral(L, "a list of dimensions (1 is the first, -1 the last)");
+  case MAREA_SIZES: return lua_pushliteral(L, "a list of at most 8 integers");
+  case MAREA_PAIR:
+    return spec->initial == 0 ? lua_pushliteral(L, "an integer or {h, w}")
+                              : lua_pushliteral(L, "a positive integer or {h, w}");
+  default: return lua_pushliteral(L, "an integer, {h, w}, {top, bottom, left, right}, 'same' or 'valid'");
   }
 }
 
@@ -161,21 +159,21 @@ static bool to_attr (lua_State *L, int idx, const marea_attr_spec *spec, marea_a
   marea_dtype dtype;
   a->n = 1;
   switch (spec->kind) {
-    case MAREA_REAL: return to_real(L, idx, &a->f);
-    case MAREA_INT: return bind_to_integer(L, idx, &a->i);
-    case MAREA_BOOL: a->i = lua_toboolean(L, idx); return lua_isboolean(L, idx);
-    case MAREA_ENUM:
-      a->i = lua_type(L, idx) == LUA_TSTRING ? choice(spec->choices, lua_tostring(L, idx)) : -1;
-      return a->i >= 0;
-    case MAREA_DTYPE:
-      if (!bind_to_dtype(L, idx, &dtype)) return false;
-      a->i = dtype;
-      return true;
-    case MAREA_DIM:
-    case MAREA_INDEX: return to_position(L, idx, &a->i);
-    case MAREA_PAIR: return to_pair(L, idx, a);
-    case MAREA_PADDING: return to_padding(L, idx, a);
-    default: return to_list(L, idx, spec->kind, a);
+  case MAREA_REAL: return to_real(L, idx, &a->f);
+  case MAREA_INT: return bind_to_integer(L, idx, &a->i);
+  case MAREA_BOOL: a->i = lua_toboolean(L, idx); return lua_isboolean(L, idx);
+  case MAREA_ENUM:
+    a->i = lua_type(L, idx) == LUA_TSTRING ? choice(spec->choices, lua_tostring(L, idx)) : -1;
+    return a->i >= 0;
+  case MAREA_DTYPE:
+    if (!bind_to_dtype(L, idx, &dtype)) return false;
+    a->i = dtype;
+    return true;
+  case MAREA_DIM:
+  case MAREA_INDEX: return to_position(L, idx, &a->i);
+  case MAREA_PAIR: return to_pair(L, idx, a);
+  case MAREA_PADDING: return to_padding(L, idx, a);
+  default: return to_list(L, idx, spec->kind, a);
   }
 }
 

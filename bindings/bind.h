@@ -18,23 +18,23 @@
 
 #include "marea_lua.h"
 
-#define BIND_SOURCES 256  /* names of scripts that places refer to; further ones show as "?" */
-#define BIND_LIBRARIES 4  /* prefixes of library code */
-#define BIND_PATH 256     /* bytes of such a prefix */
-#define BIND_FEW 8        /* inputs that need no memory of their own */
+#define BIND_SOURCES 256 /* names of scripts that places refer to; further ones show as "?" */
+#define BIND_LIBRARIES 4 /* prefixes of library code */
+#define BIND_PATH 256    /* bytes of such a prefix */
+#define BIND_FEW 8       /* inputs that need no memory of their own */
 
 typedef struct bind_box bind_box;
 typedef struct bind_scope bind_scope;
 
 /* One for each Lua state: a userdata in the registry and upvalue 1 of every function of the module. */
 typedef struct bind_state {
-  marea_context *ctx; /* NULL once the Lua state closes */
-  bind_scope *scopes; /* the open ones of all coroutines, the newest first */
-  size_t collect_at;  /* live bytes that make the next operator collect garbage */
-  int64_t boxes;      /* that hold a tensor */
+  marea_context *ctx;                            /* NULL once the Lua state closes */
+  bind_scope *scopes;                            /* the open ones of all coroutines, the newest first */
+  size_t collect_at;                             /* live bytes that make the next operator collect garbage */
+  int64_t boxes;                                 /* that hold a tensor */
   const marea_op *select, *slice, *cast, *clone; /* used by indexing and methods */
-  int libraries, sources, metatable; /* metatable: reference in the registry */
-  uint16_t recent[64]; /* source last seen at a hash of its address */
+  int libraries, sources, metatable;             /* metatable: reference in the registry */
+  uint16_t recent[64];                           /* source last seen at a hash of its address */
   char library[BIND_LIBRARIES][BIND_PATH];
   char source[BIND_SOURCES][LUA_IDSIZE]; /* [0] is "?" */
 } bind_state;
@@ -67,7 +67,8 @@ struct bind_box {
 /* A stretch of a script at whose end its tensors are released. */
 struct bind_scope {
   bind_state *state;
-  lua_State *thread; /* the coroutine it belongs to; anchored by its user value, so the address stays its own */
+  lua_State
+      *thread; /* the coroutine it belongs to; anchored by its user value, so the address stays its own */
   bind_scope *outer; /* next in bind_state.scopes */
   bind_box *first;
   bool open, no_grad, recording; /* no_grad: `recording` comes back at the end */
@@ -75,9 +76,7 @@ struct bind_scope {
 
 /* ---- state (module.c) ---- */
 
-static inline bind_state *bind_self (lua_State *L) {
-  return lua_touserdata(L, lua_upvalueindex(1));
-}
+static inline bind_state *bind_self (lua_State *L) { return lua_touserdata(L, lua_upvalueindex(1)); }
 bind_state *bind_find_state (lua_State *L); /* through the registry; NULL if there is none */
 /* To be called at the entry of everything that computes: ends scopes of dead coroutines and collects garbage
    when much tensor memory came into being since the last time. Runs finalizers. Returns the context. */
@@ -99,11 +98,11 @@ void bind_unpin (int n, marea_tensor *const *in);
 
 /* ---- boxes (box.c) ---- */
 
-void bind_box_open (lua_State *L);                          /* makes the metatable; stack: state, methods */
-bind_box *bind_box_new (lua_State *L, bind_state *S);       /* pushes an empty box; in the innermost scope */
-void bind_box_fill (bind_box *b, marea_tensor *t);          /* takes over the reference */
+void bind_box_open (lua_State *L);                    /* makes the metatable; stack: state, methods */
+bind_box *bind_box_new (lua_State *L, bind_state *S); /* pushes an empty box; in the innermost scope */
+void bind_box_fill (bind_box *b, marea_tensor *t);    /* takes over the reference */
 void bind_box_release (bind_box *b, int by, bind_place place);
-void bind_box_leave (bind_box *b);                          /* takes it out of its scope */
+void bind_box_leave (bind_box *b);                            /* takes it out of its scope */
 bind_box *bind_to_box (lua_State *L, bind_state *S, int idx); /* NULL: no box */
 /* The tensor at idx as the argument `name` of `function`; raises when there is none or it was released. */
 marea_tensor *bind_check (lua_State *L, bind_state *S, int idx, const char *function, const char *name);
@@ -119,7 +118,8 @@ int bind_no_grad (lua_State *L);                    /* core.no_grad */
 
 /* ---- errors (raise.c) ---- */
 
-bind_place bind_where (lua_State *L, bind_state *S); /* the innermost line of a script, library code left out */
+bind_place bind_where (lua_State *L,
+                       bind_state *S); /* the innermost line of a script, library code left out */
 /* Raises "FILE:LINE: message (layer 'path')". `format` as in lua_pushfstring. Never returns. */
 int bind_raise (lua_State *L, bind_state *S, const char *format, ...);
 int bind_raise_status (lua_State *L, bind_state *S, marea_status status); /* with the context's message */
@@ -130,14 +130,20 @@ int bind_raise_argument (lua_State *L, bind_state *S, const char *function, cons
 bool bind_interrupt_pending (lua_State *L);
 int bind_raise_released (lua_State *L, bind_state *S, const char *function, const char *name,
                          const bind_box *b);
-const char *bind_describe (lua_State *L, bind_state *S, int idx); /* pushes "string 'x'", "tensor f32 (2, 3)" */
-typedef struct bind_text { char s[200]; } bind_text; /* room for a dtype and the largest sizes there are */
-bind_text bind_shape (const marea_tensor *t);             /* "f32 (2, 3)" */
+const char *bind_describe (lua_State *L, bind_state *S,
+                           int idx); /* pushes "string 'x'", "tensor f32 (2, 3)" */
+typedef struct bind_text {
+  char s[200];
+} bind_text;                                  /* room for a dtype and the largest sizes there are */
+bind_text bind_shape (const marea_tensor *t); /* "f32 (2, 3)" */
 
 /* Keeps the candidate that is nearest to `word`: start with *best = NULL, then offer each. */
-typedef struct bind_guess { const char *word, *best; int distance; } bind_guess;
+typedef struct bind_guess {
+  const char *word, *best;
+  int distance;
+} bind_guess;
 void bind_offer (bind_guess *g, const char *candidate);
-const char *bind_shorten (lua_State *L, const char *word); /* the word, or its beginning; may push */
+const char *bind_shorten (lua_State *L, const char *word);         /* the word, or its beginning; may push */
 const char *bind_did_you_mean (lua_State *L, const bind_guess *g); /* pushes "; did you mean 'x'?" or "" */
 
 /* ---- arguments (args.c) ---- */
@@ -162,7 +168,7 @@ void bind_read_call (lua_State *L, bind_state *S, const marea_op *op, bool in_pl
 bool bind_to_integer (lua_State *L, int idx, int64_t *value);
 /* A table of options: calls read(L, S, key, value index, ud) for every key; it returns false for unknown
    ones. */
-typedef bool (*bind_option_fn) (lua_State *L, bind_state *S, const char *key, int value, void *ud);
+typedef bool (*bind_option_fn)(lua_State *L, bind_state *S, const char *key, int value, void *ud);
 void bind_read_options (lua_State *L, bind_state *S, int idx, const char *function, const char *const *known,
                         bind_option_fn read, void *ud);
 bool bind_to_dtype (lua_State *L, int idx, marea_dtype *dtype);
@@ -185,15 +191,17 @@ marea_status bind_apply (marea_context *ctx, const marea_op *op, marea_tensor *i
 
 /* ---- values (value.c, print.c, index.c) ---- */
 
-void bind_push_element (lua_State *L, const marea_tensor *t, const void *at); /* number in the tensor's dtype */
+void bind_push_element (lua_State *L, const marea_tensor *t,
+                        const void *at); /* number in the tensor's dtype */
 const char *bind_dtype_name (const marea_tensor *t);
 /* Stores the number at idx; NULL, or what was expected when it does not fit the dtype. */
 const char *bind_store_number (lua_State *L, int idx, marea_dtype dtype, void *at);
-int bind_tensor_new (lua_State *L);  /* core.tensor */
+int bind_tensor_new (lua_State *L); /* core.tensor */
 int bind_totable (lua_State *L);
 int bind_tostring (lua_State *L);
 bool bind_is_slice (const char *s);
-int bind_index (lua_State *L, bind_state *S, const bind_box *b); /* b[key], key at stack index 2; 0: no index */
+int bind_index (lua_State *L, bind_state *S,
+                const bind_box *b); /* b[key], key at stack index 2; 0: no index */
 int bind_newindex (lua_State *L);
 int bind_fill (lua_State *L);
 int bind_zero (lua_State *L);
@@ -201,8 +209,8 @@ int bind_copy (lua_State *L);
 
 /* ---- the rest ---- */
 
-int bind_get (lua_State *L);               /* __index: upvalues state, methods (tensor.c) */
-int bind_backward (lua_State *L);          /* tape.c */
+int bind_get (lua_State *L);      /* __index: upvalues state, methods (tensor.c) */
+int bind_backward (lua_State *L); /* tape.c */
 int bind_grad (lua_State *L);
 extern const luaL_Reg bind_methods[];      /* tensor.c */
 extern const luaL_Reg bind_io_functions[]; /* io.c */

@@ -104,8 +104,12 @@ static void set_operator (lua_State *L, int state, const char *event, const char
 }
 
 static const luaL_Reg metamethods[] = {
-    {"__gc", box_gc},         {"__close", box_close},       {"__len", box_len},
-    {"__tostring", bind_tostring}, {"__newindex", bind_newindex}, {NULL, NULL},
+    {"__gc", box_gc},
+    {"__close", box_close},
+    {"__len", box_len},
+    {"__tostring", bind_tostring},
+    {"__newindex", bind_newindex},
+    {NULL, NULL},
 };
 
 /* On the stack: ..., state, methods. */

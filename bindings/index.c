@@ -8,8 +8,14 @@
 #include "bind.h"
 
 /* What is asked of one dimension. */
-typedef struct part { bool whole, single; int64_t start, stop, step; } part; /* positions 0-based or negative */
-typedef struct key { int n; part part[MAREA_MAX_RANK]; } key;
+typedef struct part {
+  bool whole, single;
+  int64_t start, stop, step;
+} part; /* positions 0-based or negative */
+typedef struct key {
+  int n;
+  part part[MAREA_MAX_RANK];
+} key;
 
 /* ---- reading the key ---- */
 
@@ -183,10 +189,11 @@ int bind_index (lua_State *L, bind_state *S, const bind_box *b) {
 
 static void check_writable (lua_State *L, bind_state *S, const marea_tensor *t, const char *function) {
   if (!marea_requires_grad(t) || !marea_recording(S->ctx)) return;
-  bind_raise(L, S,
-             "%s: tensor %s requires a gradient, and a change in place is not recorded; do it inside no_grad, "
-             "or on t:detach()",
-             function, bind_shape(t).s);
+  bind_raise(
+      L, S,
+      "%s: tensor %s requires a gradient, and a change in place is not recorded; do it inside no_grad, "
+      "or on t:detach()",
+      function, bind_shape(t).s);
 }
 
 /* target[key] = source; the key NULL: all of target, the source NULL: the number at stack index `number`. */
@@ -233,8 +240,8 @@ static int assign (lua_State *L, bind_state *S, assignment *a) {
   check_writable(L, S, a->target, a->function);
   BIND_RETRY(L, S, 2, both, status, try_assign(L, S, a));
   if (a->unfit)
-    return bind_raise(L, S, "%s: tensor %s does not fit into %stensor %s", a->function, bind_shape(a->source).s,
-                      a->key ? "the part of " : "", bind_shape(a->target).s);
+    return bind_raise(L, S, "%s: tensor %s does not fit into %stensor %s", a->function,
+                      bind_shape(a->source).s, a->key ? "the part of " : "", bind_shape(a->target).s);
   if (status != MAREA_OK) return bind_raise_status(L, S, status);
   lua_settop(L, 1);
   return 1;

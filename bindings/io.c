@@ -47,25 +47,15 @@ static int save_tensor (lua_State *L, const char *function, saver save) {
   return status == MAREA_OK ? succeed(L) : fail(L, S, status);
 }
 
-static int io_load_idx (lua_State *L) {
-  return load_tensor(L, "load_idx", marea_load_idx);
-}
+static int io_load_idx (lua_State *L) { return load_tensor(L, "load_idx", marea_load_idx); }
 
-static int io_load_npy (lua_State *L) {
-  return load_tensor(L, "load_npy", marea_load_npy);
-}
+static int io_load_npy (lua_State *L) { return load_tensor(L, "load_npy", marea_load_npy); }
 
-static int io_load_png (lua_State *L) {
-  return load_tensor(L, "load_png", marea_load_png);
-}
+static int io_load_png (lua_State *L) { return load_tensor(L, "load_png", marea_load_png); }
 
-static int io_save_npy (lua_State *L) {
-  return save_tensor(L, "save_npy", marea_save_npy);
-}
+static int io_save_npy (lua_State *L) { return save_tensor(L, "save_npy", marea_save_npy); }
 
-static int io_save_png (lua_State *L) {
-  return save_tensor(L, "save_png", marea_save_png);
-}
+static int io_save_png (lua_State *L) { return save_tensor(L, "save_png", marea_save_png); }
 
 /* ---- many tensors ---- */
 
@@ -128,7 +118,8 @@ static int io_save (lua_State *L) {
   marea_context *ctx = bind_enter(L, S);
   lua_settop(L, 3);
   const char *path = bind_string(L, S, 1, "save", "path");
-  if (lua_type(L, 2) != LUA_TTABLE) return bind_raise_argument(L, S, "save", "tensors", "a table of tensors", 2);
+  if (lua_type(L, 2) != LUA_TTABLE)
+    return bind_raise_argument(L, S, "save", "tensors", "a table of tensors", 2);
   if (!lua_isnil(L, 3) && lua_type(L, 3) != LUA_TTABLE)
     return bind_raise_argument(L, S, "save", "texts", "a table of strings", 3);
   marea_file **f = file_new(L);
@@ -166,8 +157,10 @@ static int io_load (lua_State *L) {
 }
 
 const luaL_Reg bind_io_functions[] = {
-    {"load_idx", io_load_idx}, {"load_npy", io_load_npy}, {"save_npy", io_save_npy}, {"load_png", io_load_png},
-    {"save_png", io_save_png}, {"save", io_save},         {"load", io_load},         {NULL, NULL},
+    {"load_idx", io_load_idx}, {"load_npy", io_load_npy},
+    {"save_npy", io_save_npy}, {"load_png", io_load_png},
+    {"save_png", io_save_png}, {"save", io_save},
+    {"load", io_load},         {NULL, NULL},
 };
 
 /* The state is on top of the stack, and stays there. */

@@ -305,7 +305,12 @@ static int run (lua_State *L, int argc, char **argv, const plan *p) {
 }
 
 /* The program inside a protected call: even a lack of memory is reported. */
-typedef struct program { int argc; char **argv; plan plan; int code; } program;
+typedef struct program {
+  int argc;
+  char **argv;
+  plan plan;
+  int code;
+} program;
 
 static int protected_run (lua_State *L) {
   program *p = lua_touserdata(L, 1);

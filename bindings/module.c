@@ -14,9 +14,7 @@ static const char state_key; /* its address is the state's key in the registry *
 
 /* ---- memory ---- */
 
-static size_t larger (size_t a, size_t b) {
-  return a > b ? a : b;
-}
+static size_t larger (size_t a, size_t b) { return a > b ? a : b; }
 
 /* Lua's collector does not see the memory behind a box. One full collection when the live bytes have doubled
    works in both of its modes, and costs nothing while scopes release what a script makes. */
@@ -186,8 +184,8 @@ static int core_library (lua_State *L) {
   for (int i = 0; i < S->libraries; i++)
     if (strcmp(S->library[i], prefix) == 0) return 0;
   if (!*prefix || strlen(prefix) >= BIND_PATH || S->libraries == BIND_LIBRARIES)
-    return bind_raise(L, S, "library: expected at most %d prefixes of 1 to %d bytes, got '%s'", BIND_LIBRARIES,
-                      BIND_PATH - 1, bind_shorten(L, prefix));
+    return bind_raise(L, S, "library: expected at most %d prefixes of 1 to %d bytes, got '%s'",
+                      BIND_LIBRARIES, BIND_PATH - 1, bind_shorten(L, prefix));
   strcpy(S->library[S->libraries++], prefix);
   return 0;
 }
@@ -260,14 +258,14 @@ static int threads_wanted (lua_State *L) {
   return (int)n;
 }
 
-static bool hook_is_waiting (void *ud) {
-  return bind_interrupt_pending(ud);
-}
+static bool hook_is_waiting (void *ud) { return bind_interrupt_pending(ud); }
 
 /* Pushes the state, registered, with an open context. */
 static bind_state *state_new (lua_State *L) {
   lua_rawgeti(L, LUA_REGISTRYINDEX, LUA_RIDX_MAINTHREAD);
-  marea_config config = {.threads = threads_wanted(L), .index_base = 1, .interrupted = hook_is_waiting,
+  marea_config config = {.threads = threads_wanted(L),
+                         .index_base = 1,
+                         .interrupted = hook_is_waiting,
                          .interrupted_ud = lua_tothread(L, -1)};
   lua_pop(L, 1);
   bind_state *S = lua_newuserdatauv(L, sizeof *S, 0);
@@ -304,7 +302,8 @@ static void add_ops (lua_State *L, int state, int ops, int methods) {
     const marea_op *op = marea_op_at(i);
     const marea_input_spec *inputs;
     int n = marea_op_inputs(op, &inputs);
-    if (n > BIND_FEW) luaL_error(L, "marea: operator %s has more than %d inputs", marea_op_name(op), BIND_FEW);
+    if (n > BIND_FEW)
+      luaL_error(L, "marea: operator %s has more than %d inputs", marea_op_name(op), BIND_FEW);
     push_op(L, state, op, bind_op_call);
     lua_pushvalue(L, -1);
     lua_setfield(L, ops, marea_op_name(op));

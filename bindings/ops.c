@@ -61,7 +61,10 @@ static marea_status attempt (lua_State *L, marea_context *ctx, bind_call *c, mar
   return status;
 }
 
-typedef struct results { int n; marea_tensor **t; } results;
+typedef struct results {
+  int n;
+  marea_tensor **t;
+} results;
 
 /* Pushes a box for each further result. Called protected, for making a box may raise. */
 static int push_results (lua_State *L) {
@@ -174,29 +177,29 @@ static void push_choices (lua_State *L, const char *choices) {
 /* The initial value as a script would write it; nothing where it has no single form (a list, "not given"). */
 static void set_initial (lua_State *L, const marea_attr_spec *spec) {
   switch (spec->kind) {
-    case MAREA_BOOL: lua_pushboolean(L, spec->initial != 0); break;
-    case MAREA_REAL: lua_pushnumber(L, spec->initial); break;
-    case MAREA_DIM:
-    case MAREA_INDEX: lua_pushinteger(L, (lua_Integer)spec->initial + (spec->initial >= 0)); break;
-    case MAREA_INT:
-    case MAREA_PAIR:
-    case MAREA_PADDING: lua_pushinteger(L, (lua_Integer)spec->initial); break;
-    case MAREA_ENUM:
-      push_choices(L, spec->choices);
-      lua_rawgeti(L, -1, (lua_Integer)spec->initial + 1);
-      lua_remove(L, -2);
-      break;
-    case MAREA_DTYPE:
-      if (spec->initial < 0) return;
-      lua_pushstring(L, marea_dtype_name((marea_dtype)spec->initial));
-      break;
-    default: return;
+  case MAREA_BOOL: lua_pushboolean(L, spec->initial != 0); break;
+  case MAREA_REAL: lua_pushnumber(L, spec->initial); break;
+  case MAREA_DIM:
+  case MAREA_INDEX: lua_pushinteger(L, (lua_Integer)spec->initial + (spec->initial >= 0)); break;
+  case MAREA_INT:
+  case MAREA_PAIR:
+  case MAREA_PADDING: lua_pushinteger(L, (lua_Integer)spec->initial); break;
+  case MAREA_ENUM:
+    push_choices(L, spec->choices);
+    lua_rawgeti(L, -1, (lua_Integer)spec->initial + 1);
+    lua_remove(L, -2);
+    break;
+  case MAREA_DTYPE:
+    if (spec->initial < 0) return;
+    lua_pushstring(L, marea_dtype_name((marea_dtype)spec->initial));
+    break;
+  default: return;
   }
   lua_setfield(L, -2, "initial");
 }
 
 static void push_attrs (lua_State *L, const marea_op *op) {
-  static const char *const kind[] = {"real", "int",   "bool", "enum",  "dtype",  "dim",
+  static const char *const kind[] = {"real",  "int",  "bool",  "enum", "dtype",  "dim",
                                      "index", "dims", "sizes", "pair", "padding"};
   const marea_attr_spec *specs;
   int n = marea_op_attrs(op, &specs);

@@ -9,18 +9,18 @@
 
 #include "bind.h"
 
-#define EDGE 3            /* rows and columns shown at each end */
+#define EDGE 3 /* rows and columns shown at each end */
 #define SHOWN (2 * EDGE)
-#define SAMPLE 1000000    /* elements that statistics look at */
-#define CELL 32           /* bytes of the text of one number */
+#define SAMPLE 1000000 /* elements that statistics look at */
+#define CELL 32        /* bytes of the text of one number */
 
 static double element (const marea_tensor *t, int64_t offset) {
   const void *data = marea_tensor_data(t);
   switch (marea_tensor_dtype(t)) {
-    case MAREA_F32: return ((const float *)data)[offset];
-    case MAREA_F64: return ((const double *)data)[offset];
-    case MAREA_I64: return (double)((const int64_t *)data)[offset];
-    default: return ((const uint8_t *)data)[offset];
+  case MAREA_F32: return ((const float *)data)[offset];
+  case MAREA_F64: return ((const double *)data)[offset];
+  case MAREA_I64: return (double)((const int64_t *)data)[offset];
+  default: return ((const uint8_t *)data)[offset];
   }
 }
 
@@ -39,7 +39,10 @@ static void element_text (char *text, const marea_tensor *t, int64_t offset) {
 
 /* ---- statistics ---- */
 
-typedef struct statistics { double least, most, sum; int64_t numbers, nans, seen; } statistics;
+typedef struct statistics {
+  double least, most, sum;
+  int64_t numbers, nans, seen;
+} statistics;
 
 static void look_at (statistics *s, double value) {
   s->seen++;
@@ -93,16 +96,14 @@ static void add_statistics (luaL_Buffer *b, const marea_tensor *t) {
 /* ---- elements ---- */
 
 /* How many of `size` are shown, and which is the i-th of them. */
-static int shown (int64_t size) {
-  return size > SHOWN ? SHOWN : (int)size;
-}
+static int shown (int64_t size) { return size > SHOWN ? SHOWN : (int)size; }
 
-static int64_t position (int64_t size, int i) {
-  return size > SHOWN && i >= EDGE ? size - SHOWN + i : i;
-}
+static int64_t position (int64_t size, int i) { return size > SHOWN && i >= EDGE ? size - SHOWN + i : i; }
 
 /* A matrix of rows x columns whose element 0 is at `offset`. */
-typedef struct block { int64_t rows, columns, row_step, column_step, offset; } block;
+typedef struct block {
+  int64_t rows, columns, row_step, column_step, offset;
+} block;
 
 static void add_block (luaL_Buffer *b, const marea_tensor *t, const block *m) {
   char cell[SHOWN][SHOWN][CELL];

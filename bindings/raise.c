@@ -68,7 +68,11 @@ static bool push_self (lua_State *L, const lua_Debug *ar) {
   return false;
 }
 
-typedef struct layer_key { bool found, is_integer; lua_Integer i; char s[64]; } layer_key;
+typedef struct layer_key {
+  bool found, is_integer;
+  lua_Integer i;
+  char s[64];
+} layer_key;
 
 /* Takes the key at idx if it comes before the one found so far: integers first, then strings. */
 static bool offer_key (lua_State *L, int idx, layer_key *best) {
@@ -207,8 +211,8 @@ static const char *describe_released (lua_State *L, const bind_box *b) {
     n += (size_t)snprintf(shape + n, sizeof shape - n, "%s%u", d > 0 ? ", " : "", (unsigned)b->shape[d]);
   const bind_state *S = b->state;
   return lua_pushfstring(L, "tensor %s (%s) made at %s:%d was released by %s %s:%d",
-                         marea_dtype_name((marea_dtype)b->dtype), shape, S->source[b->made_source], b->made_line,
-                         b->ended_by == BIND_BY_SCOPE ? "the scope ended at" : "a call at",
+                         marea_dtype_name((marea_dtype)b->dtype), shape, S->source[b->made_source],
+                         b->made_line, b->ended_by == BIND_BY_SCOPE ? "the scope ended at" : "a call at",
                          S->source[b->ended_source], b->ended_line);
 }
 
@@ -238,16 +242,15 @@ const char *bind_describe (lua_State *L, bind_state *S, int idx) {
   const bind_box *b = bind_to_box(L, S, idx);
   if (b) return describe_box(L, b);
   switch (lua_type(L, idx)) {
-    case LUA_TNONE: return lua_pushliteral(L, "nothing");
-    case LUA_TNIL: return lua_pushliteral(L, "nil");
-    case LUA_TBOOLEAN: return lua_pushfstring(L, "%s", lua_toboolean(L, idx) ? "true" : "false");
-    case LUA_TNUMBER:
-      if (lua_isinteger(L, idx)) return lua_pushfstring(L, "%I", (LUAI_UACINT)lua_tointeger(L, idx));
-      return lua_pushfstring(L, "%f", (LUAI_UACNUMBER)lua_tonumber(L, idx));
-    case LUA_TSTRING:
-      return lua_pushfstring(L, "string '%s'", bind_shorten(L, lua_tostring(L, idx)));
-    case LUA_TTABLE: return describe_table(L, S, idx);
-    default: return lua_pushfstring(L, "a %s", luaL_typename(L, idx));
+  case LUA_TNONE: return lua_pushliteral(L, "nothing");
+  case LUA_TNIL: return lua_pushliteral(L, "nil");
+  case LUA_TBOOLEAN: return lua_pushfstring(L, "%s", lua_toboolean(L, idx) ? "true" : "false");
+  case LUA_TNUMBER:
+    if (lua_isinteger(L, idx)) return lua_pushfstring(L, "%I", (LUAI_UACINT)lua_tointeger(L, idx));
+    return lua_pushfstring(L, "%f", (LUAI_UACNUMBER)lua_tonumber(L, idx));
+  case LUA_TSTRING: return lua_pushfstring(L, "string '%s'", bind_shorten(L, lua_tostring(L, idx)));
+  case LUA_TTABLE: return describe_table(L, S, idx);
+  default: return lua_pushfstring(L, "a %s", luaL_typename(L, idx));
   }
 }
 
@@ -265,9 +268,7 @@ int bind_raise_argument (lua_State *L, bind_state *S, const char *function, cons
 
 /* ---- did you mean ---- */
 
-static int least (int a, int b) {
-  return a < b ? a : b;
-}
+static int least (int a, int b) { return a < b ? a : b; }
 
 /* Edit distance with neighbours swapped counting as one, for words of up to 31 bytes. */
 static int distance (const char *a, const char *b) {

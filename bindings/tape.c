@@ -84,7 +84,8 @@ static void read_xs (lua_State *L, bind_state *S, const request *r, bool single)
   for (int i = 0; i < r->n; i++) {
     lua_rawgeti(L, 2, i + 1);
     if (!bind_to_box(L, S, -1))
-      bind_raise(L, S, "grad: argument 'xs': item %d: expected a tensor, got %s", i + 1, bind_describe(L, S, -1));
+      bind_raise(L, S, "grad: argument 'xs': item %d: expected a tensor, got %s", i + 1,
+                 bind_describe(L, S, -1));
     r->in[i + 2] = bind_check(L, S, -1, "grad", "xs");
     lua_pop(L, 1);
   }

@@ -30,21 +30,21 @@ static bool push_field (lua_State *L, bind_state *S, const marea_tensor *t, cons
   int f = 0;
   while (fields[f] && strcmp(fields[f], name) != 0) f++;
   switch (f) {
-    case 0: push_shape(L, t); return true;
-    case 1: lua_pushstring(L, bind_dtype_name(t)); return true;
-    case 2: lua_pushinteger(L, marea_tensor_rank(t)); return true;
-    case 3: push_gradient(L, S); return true;
-    case 4: lua_pushboolean(L, marea_requires_grad(t)); return true;
-    case 5: lua_pushboolean(L, marea_is_leaf(t)); return true;
-    default: return false;
+  case 0: push_shape(L, t); return true;
+  case 1: lua_pushstring(L, bind_dtype_name(t)); return true;
+  case 2: lua_pushinteger(L, marea_tensor_rank(t)); return true;
+  case 3: push_gradient(L, S); return true;
+  case 4: lua_pushboolean(L, marea_requires_grad(t)); return true;
+  case 5: lua_pushboolean(L, marea_is_leaf(t)); return true;
+  default: return false;
   }
 }
 
 static int no_such_field (lua_State *L, bind_state *S) {
   if (lua_type(L, 2) != LUA_TSTRING)
-    return bind_raise(L, S,
-                      "index: expected an integer, a list such as {2, 5} or a string such as '2:5, :', got %s",
-                      bind_describe(L, S, 2));
+    return bind_raise(
+        L, S, "index: expected an integer, a list such as {2, 5} or a string such as '2:5, :', got %s",
+        bind_describe(L, S, 2));
   bind_guess guess = {.word = lua_tostring(L, 2)};
   for (int f = 0; fields[f]; f++) bind_offer(&guess, fields[f]);
   for (lua_pushnil(L); lua_next(L, lua_upvalueindex(2)); lua_pop(L, 1))

@@ -6,16 +6,14 @@
 
 #include "bind.h"
 
-const char *bind_dtype_name (const marea_tensor *t) {
-  return marea_dtype_name(marea_tensor_dtype(t));
-}
+const char *bind_dtype_name (const marea_tensor *t) { return marea_dtype_name(marea_tensor_dtype(t)); }
 
 void bind_push_element (lua_State *L, const marea_tensor *t, const void *at) {
   switch (marea_tensor_dtype(t)) {
-    case MAREA_F32: lua_pushnumber(L, *(const float *)at); break;
-    case MAREA_F64: lua_pushnumber(L, *(const double *)at); break;
-    case MAREA_I64: lua_pushinteger(L, *(const int64_t *)at); break;
-    default: lua_pushinteger(L, *(const uint8_t *)at); break;
+  case MAREA_F32: lua_pushnumber(L, *(const float *)at); break;
+  case MAREA_F64: lua_pushnumber(L, *(const double *)at); break;
+  case MAREA_I64: lua_pushinteger(L, *(const int64_t *)at); break;
+  default: lua_pushinteger(L, *(const uint8_t *)at); break;
   }
 }
 
@@ -53,9 +51,7 @@ static const char *item_path (lua_State *L, const reader *r, int depth) {
   return lua_tostring(L, -1);
 }
 
-static bool is_tensor (lua_State *L, bind_state *S, int idx) {
-  return bind_to_box(L, S, idx) != NULL;
-}
+static bool is_tensor (lua_State *L, bind_state *S, int idx) { return bind_to_box(L, S, idx) != NULL; }
 
 /* shape := lengths of the table on top, of its first item, of that one's first item... */
 static void measure (lua_State *L, reader *r) {
@@ -63,7 +59,8 @@ static void measure (lua_State *L, reader *r) {
   luaL_checkstack(L, MAREA_MAX_RANK + 8, NULL);
   while (lua_type(L, -1) == LUA_TTABLE) {
     if (r->rank == MAREA_MAX_RANK)
-      bind_raise(L, r->S, "tensor: the table is nested deeper than the %d dimensions of a tensor", MAREA_MAX_RANK);
+      bind_raise(L, r->S, "tensor: the table is nested deeper than the %d dimensions of a tensor",
+                 MAREA_MAX_RANK);
     r->shape[r->rank++] = (int64_t)lua_rawlen(L, -1);
     lua_rawgeti(L, -1, 1);
     if (lua_isnil(L, -1)) break;
@@ -108,7 +105,10 @@ static void read_table (lua_State *L, reader *r, int depth) {
   }
 }
 
-typedef struct options { marea_dtype dtype; bool given, requires_grad; } options;
+typedef struct options {
+  marea_dtype dtype;
+  bool given, requires_grad;
+} options;
 
 static bool read_option (lua_State *L, bind_state *S, const char *key, int value, void *ud) {
   options *o = ud;

@@ -14,7 +14,7 @@
 
 typedef struct door {
   marea_call call;
-  marea_tensor *const *user;    /* as the caller gave them */
+  marea_tensor *const *user;          /* as the caller gave them */
   marea_tensor *given[FEW], **inputs; /* after promotion: what is recorded */
   marea_tensor *dense[FEW], **values; /* after making contiguous: what forward reads */
   marea_attr attr[MAREA_MAX_ATTRS];
@@ -63,9 +63,7 @@ static int promotion_rank (int dtype) {
   return rank[dtype];
 }
 
-static bool is_zero_dim_number (const marea_tensor *t) {
-  return t->rank == 0;
-}
+static bool is_zero_dim_number (const marea_tensor *t) { return t->rank == 0; }
 
 /* The common dtype; a 0-dim tensor decides only when no other tensor is of its kind (integer or float). */
 static int common_dtype (const marea_call *c) {
@@ -291,10 +289,11 @@ static marea_status check_in_place (marea_context *ctx, const char *name, int n_
   if (!ctx->recording) return MAREA_OK;
   for (int i = 0; i < n_in; i++)
     if (in[i] && in[i]->requires_grad)
-      return marea_fail(ctx, MAREA_ESTATE,
-                        "%s_: a tensor that requires a gradient takes part, and a change in place is not recorded; "
-                        "use %s, or no_grad",
-                        name, name);
+      return marea_fail(
+          ctx, MAREA_ESTATE,
+          "%s_: a tensor that requires a gradient takes part, and a change in place is not recorded; "
+          "use %s, or no_grad",
+          name, name);
   return MAREA_OK;
 }
 
@@ -412,10 +411,10 @@ marea_status marea_run_number (marea_context *ctx, const marea_op *op, marea_ten
   *out = NULL;
   MAREA_TRY(marea_tensor_new(ctx, op->name, &scalar, &number));
   switch (a->dtype) {
-    case MAREA_F32: *(float *)marea_at(number) = (float)b; break;
-    case MAREA_F64: *(double *)marea_at(number) = b; break;
-    case MAREA_I64: *(int64_t *)marea_at(number) = (int64_t)b; break;
-    default: *(uint8_t *)marea_at(number) = (uint8_t)b; break;
+  case MAREA_F32: *(float *)marea_at(number) = (float)b; break;
+  case MAREA_F64: *(double *)marea_at(number) = b; break;
+  case MAREA_I64: *(int64_t *)marea_at(number) = (int64_t)b; break;
+  default: *(uint8_t *)marea_at(number) = (uint8_t)b; break;
   }
   marea_status status = marea_run(ctx, op, out, 2, a, number);
   marea_release(number);

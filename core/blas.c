@@ -23,13 +23,9 @@ typedef struct product {
   char *c;
 } product;
 
-static size_t size_of (int dtype) {
-  return dtype == MAREA_F64 ? sizeof(double) : sizeof(float);
-}
+static size_t size_of (int dtype) { return dtype == MAREA_F64 ? sizeof(double) : sizeof(float); }
 
-const char *marea_blas (void) {
-  return openblas_get_config();
-}
+const char *marea_blas (void) { return openblas_get_config(); }
 
 /* ---- one product on one thread ---- */
 
@@ -99,9 +95,7 @@ typedef struct job {
   char *partial; /* CUT_K: (blocks - 1) products of m * n, of the blocks after the first */
 } job;
 
-static int64_t *side_of (product *p, cut how) {
-  return how == CUT_M ? &p->m : how == CUT_N ? &p->n : &p->k;
-}
+static int64_t *side_of (product *p, cut how) { return how == CUT_M ? &p->m : how == CUT_N ? &p->n : &p->k; }
 
 static void run_block (void *arg, int64_t block, int worker) {
   (void)worker;

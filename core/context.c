@@ -71,7 +71,8 @@ void marea_close (marea_context *ctx) {
 
 marea_status marea_set_threads (marea_context *ctx, int threads) {
   if (threads < 1 || threads > MAREA_MAX_THREADS)
-    return marea_fail(ctx, MAREA_EARG, "set_threads: expected 1..%d threads, got %d", MAREA_MAX_THREADS, threads);
+    return marea_fail(ctx, MAREA_EARG, "set_threads: expected 1..%d threads, got %d", MAREA_MAX_THREADS,
+                      threads);
   if (threads == ctx->threads) return MAREA_OK;
   marea_workers *workers;
   MAREA_TRY(marea_workers_new(ctx, threads, &workers));
@@ -81,13 +82,9 @@ marea_status marea_set_threads (marea_context *ctx, int threads) {
   return MAREA_OK;
 }
 
-int marea_threads (const marea_context *ctx) {
-  return ctx->threads;
-}
+int marea_threads (const marea_context *ctx) { return ctx->threads; }
 
-const char *marea_isa (const marea_context *ctx) {
-  return ctx->isa;
-}
+const char *marea_isa (const marea_context *ctx) { return ctx->isa; }
 
 void marea_interrupt (marea_context *ctx) {
   atomic_store_explicit(&ctx->interrupt, true, memory_order_relaxed);

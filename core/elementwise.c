@@ -16,17 +16,17 @@
 #include "core.h"
 
 #define MAX_OPERANDS 4
-#define CHUNK 512      /* elements of a buffer */
-#define SHORT_ROW 128  /* rows below this length go to the kernel several at a time */
-#define TILE_ROWS 16   /* of a transposing copy: a cache line of f32 in the source */
+#define CHUNK 512     /* elements of a buffer */
+#define SHORT_ROW 128 /* rows below this length go to the kernel several at a time */
+#define TILE_ROWS 16  /* of a transposing copy: a cache line of f32 in the source */
 #define TILE_COLS 64
 
 typedef struct operand {
   char *data;
-  size_t size;    /* of an element */
-  bool linear;    /* strides are the row-major ones of the loop */
-  bool fixed;     /* one value for all */
-  bool repeats;   /* the same values in every row: only the last dimension moves */
+  size_t size;  /* of an element */
+  bool linear;  /* strides are the row-major ones of the loop */
+  bool fixed;   /* one value for all */
+  bool repeats; /* the same values in every row: only the last dimension moves */
   int64_t stride[MAREA_MAX_RANK];
 } operand;
 
@@ -273,46 +273,46 @@ static inline uint8_t to_u8 (double x) { return !(x > 0) ? 0 : x >= 255 ? 255 : 
 
 static inline uint8_t int_to_u8 (int64_t x) { return x < 0 ? 0 : x > 255 ? 255 : (uint8_t)x; }
 
-#define PAIR_OF(from, to) ((from) * MAREA_DTYPES + (to))
+#define PAIR_OF(from, to) ((from)*MAREA_DTYPES + (to))
 /* One loop per pair of types, with steps of 1 known to the compiler where they are 1. */
-#define CONVERT(from, to, value)                              \
-  if (ss == 1 && ds == 1) {                                   \
-    for (int64_t i = 0; i < n; i++) {                         \
-      const from x = ((const from *)src)[i];                  \
-      ((to *)dst)[i] = value;                                 \
-    }                                                         \
-  } else {                                                    \
-    for (int64_t i = 0; i < n; i++) {                         \
-      const from x = ((const from *)src)[i * ss];             \
-      ((to *)dst)[i * ds] = value;                            \
-    }                                                         \
-  }                                                           \
+#define CONVERT(from, to, value)                  \
+  if (ss == 1 && ds == 1) {                       \
+    for (int64_t i = 0; i < n; i++) {             \
+      const from x = ((const from *)src)[i];      \
+      ((to *)dst)[i] = value;                     \
+    }                                             \
+  } else {                                        \
+    for (int64_t i = 0; i < n; i++) {             \
+      const from x = ((const from *)src)[i * ss]; \
+      ((to *)dst)[i * ds] = value;                \
+    }                                             \
+  }                                               \
   break
 
 static void convert_run (int64_t n, int from, const char *src, int64_t ss, int to, char *dst, int64_t ds) {
   switch (PAIR_OF(from, to)) {
-    case PAIR_OF(MAREA_F32, MAREA_F64): CONVERT(float, double, x);
-    case PAIR_OF(MAREA_F32, MAREA_I64): CONVERT(float, int64_t, to_i64(x));
-    case PAIR_OF(MAREA_F32, MAREA_U8): CONVERT(float, uint8_t, to_u8(x));
-    case PAIR_OF(MAREA_F64, MAREA_F32): CONVERT(double, float, (float)x);
-    case PAIR_OF(MAREA_F64, MAREA_I64): CONVERT(double, int64_t, to_i64(x));
-    case PAIR_OF(MAREA_F64, MAREA_U8): CONVERT(double, uint8_t, to_u8(x));
-    case PAIR_OF(MAREA_I64, MAREA_F32): CONVERT(int64_t, float, (float)x);
-    case PAIR_OF(MAREA_I64, MAREA_F64): CONVERT(int64_t, double, (double)x);
-    case PAIR_OF(MAREA_I64, MAREA_U8): CONVERT(int64_t, uint8_t, int_to_u8(x));
-    case PAIR_OF(MAREA_U8, MAREA_F32): CONVERT(uint8_t, float, x);
-    case PAIR_OF(MAREA_U8, MAREA_F64): CONVERT(uint8_t, double, x);
-    case PAIR_OF(MAREA_U8, MAREA_I64): CONVERT(uint8_t, int64_t, x);
-    default: copy_run(n, marea_dtype_size(from), src, ss, dst, ds);
+  case PAIR_OF(MAREA_F32, MAREA_F64): CONVERT(float, double, x);
+  case PAIR_OF(MAREA_F32, MAREA_I64): CONVERT(float, int64_t, to_i64(x));
+  case PAIR_OF(MAREA_F32, MAREA_U8): CONVERT(float, uint8_t, to_u8(x));
+  case PAIR_OF(MAREA_F64, MAREA_F32): CONVERT(double, float, (float)x);
+  case PAIR_OF(MAREA_F64, MAREA_I64): CONVERT(double, int64_t, to_i64(x));
+  case PAIR_OF(MAREA_F64, MAREA_U8): CONVERT(double, uint8_t, to_u8(x));
+  case PAIR_OF(MAREA_I64, MAREA_F32): CONVERT(int64_t, float, (float)x);
+  case PAIR_OF(MAREA_I64, MAREA_F64): CONVERT(int64_t, double, (double)x);
+  case PAIR_OF(MAREA_I64, MAREA_U8): CONVERT(int64_t, uint8_t, int_to_u8(x));
+  case PAIR_OF(MAREA_U8, MAREA_F32): CONVERT(uint8_t, float, x);
+  case PAIR_OF(MAREA_U8, MAREA_F64): CONVERT(uint8_t, double, x);
+  case PAIR_OF(MAREA_U8, MAREA_I64): CONVERT(uint8_t, int64_t, x);
+  default: copy_run(n, marea_dtype_size(from), src, ss, dst, ds);
   }
 }
 
 typedef struct copy {
-  loop l;          /* [0] destination, [1] source; rank at least 2 unless it is one run */
+  loop l; /* [0] destination, [1] source; rank at least 2 unless it is one run */
   int from, to;
-  int64_t rows, cols;         /* the last two dimensions */
+  int64_t rows, cols; /* the last two dimensions */
   int64_t tile_rows, tile_cols;
-  int64_t bands, units;       /* bands of tile_rows rows: in a plane, in all planes */
+  int64_t bands, units; /* bands of tile_rows rows: in a plane, in all planes */
   int64_t units_per_block;
 } copy;
 

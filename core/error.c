@@ -15,9 +15,7 @@ marea_status marea_fail (marea_context *ctx, marea_status status, const char *fo
   return status;
 }
 
-const char *marea_error (const marea_context *ctx) {
-  return ctx->error;
-}
+const char *marea_error (const marea_context *ctx) { return ctx->error; }
 
 marea_text marea_shape_text (int rank, const int64_t *shape) {
   marea_text text;

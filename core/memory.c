@@ -76,9 +76,7 @@ static void trim (marea_context *ctx, size_t keep) {
     }
 }
 
-void marea_memory_trim (marea_context *ctx) {
-  trim(ctx, 0);
-}
+void marea_memory_trim (marea_context *ctx) { trim(ctx, 0); }
 
 void marea_pool_free (marea_context *ctx) {
   if (!ctx->pool) return;
@@ -125,8 +123,7 @@ void *marea_alloc (marea_context *ctx, size_t bytes) {
   if (b) {
     pool->free[class] = b->next;
     pool->info.pooled -= bytes;
-  } else if (!(b = new_block(ctx, bytes, class)))
-    return NULL;
+  } else if (!(b = new_block(ctx, bytes, class))) return NULL;
   pool->info.live += bytes;
   pool->info.blocks++;
   if (pool->info.live > pool->info.peak) pool->info.peak = pool->info.live;
@@ -147,7 +144,8 @@ void marea_free (marea_context *ctx, void *p) {
 marea_status marea_bytes (marea_context *ctx, const char *who, int rank, const int64_t *shape,
                           size_t element_size, size_t *bytes) {
   if (rank < 0 || rank > MAREA_MAX_RANK)
-    return marea_fail(ctx, MAREA_ESHAPE, "%s: %d dimensions; a tensor has at most %d", who, rank, MAREA_MAX_RANK);
+    return marea_fail(ctx, MAREA_ESHAPE, "%s: %d dimensions; a tensor has at most %d", who, rank,
+                      MAREA_MAX_RANK);
   size_t total = element_size;
   bool empty = false, overflow = false;
   for (int d = 0; d < rank; d++) {
@@ -159,23 +157,17 @@ marea_status marea_bytes (marea_context *ctx, const char *who, int rank, const i
   }
   if (empty) total = 0;
   else if (overflow || total > (size_t)PTRDIFF_MAX / 4)
-    return marea_fail(ctx, MAREA_ENOMEM, "%s: a tensor of shape %s needs more bytes than can be addressed", who,
-                      marea_shape_text(rank, shape).s);
+    return marea_fail(ctx, MAREA_ENOMEM, "%s: a tensor of shape %s needs more bytes than can be addressed",
+                      who, marea_shape_text(rank, shape).s);
   *bytes = total;
   return MAREA_OK;
 }
 
-marea_memory_info marea_memory (const marea_context *ctx) {
-  return ctx->pool->info;
-}
+marea_memory_info marea_memory (const marea_context *ctx) { return ctx->pool->info; }
 
-void marea_memory_reset_peak (marea_context *ctx) {
-  ctx->pool->info.peak = ctx->pool->info.live;
-}
+void marea_memory_reset_peak (marea_context *ctx) { ctx->pool->info.peak = ctx->pool->info.live; }
 
-void marea_memory_limit (marea_context *ctx, size_t max_bytes) {
-  ctx->pool->limit = max_bytes;
-}
+void marea_memory_limit (marea_context *ctx, size_t max_bytes) { ctx->pool->limit = max_bytes; }
 
 void marea_memory_fail (marea_context *ctx, uint64_t k, bool from_then_on) {
   ctx->pool->fail_in = k;

@@ -41,8 +41,8 @@ struct marea_workers {
   atomic_int sleepers;       /* workers that wait for `job` */
   atomic_bool waiting;       /* the caller waits for `empty` */
   atomic_bool quit;
-  atomic_int joined;         /* gives a worker its number */
-  marea_block_fn fn;         /* the job; written before it is opened */
+  atomic_int joined; /* gives a worker its number */
+  marea_block_fn fn; /* the job; written before it is opened */
   void *arg;
   int64_t blocks;
   char gap[MAREA_ALIGN]; /* the two busy words keep to cache lines of their own */
@@ -68,7 +68,8 @@ static int64_t clock_ns (void) {
 static bool stop_wanted (marea_context *ctx, bool host_thread) {
   if (ctx->shielded) return false;
   if (atomic_load_explicit(&ctx->interrupt, memory_order_relaxed)) return true;
-  if (!host_thread || !ctx->config.interrupted || !ctx->config.interrupted(ctx->config.interrupted_ud)) return false;
+  if (!host_thread || !ctx->config.interrupted || !ctx->config.interrupted(ctx->config.interrupted_ud))
+    return false;
   marea_interrupt(ctx);
   return true;
 }
@@ -93,9 +94,7 @@ static void run_blocks (marea_workers *w, int worker) {
 /* ---- workers ---- */
 
 /* Is there an open job that this worker has not seen? */
-static bool is_news (uint64_t state, uint64_t seen) {
-  return (state & OPEN) && state / JOB != seen;
-}
+static bool is_news (uint64_t state, uint64_t seen) { return (state & OPEN) && state / JOB != seen; }
 
 static bool called (marea_workers *w, uint64_t seen) {
   return atomic_load(&w->quit) || is_news(atomic_load(&w->state), seen);

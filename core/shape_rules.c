@@ -122,9 +122,8 @@ static marea_status resolve (marea_call *c, int attr, int64_t *at, int64_t size,
   if (size == 0)
     return marea_reject(c, MAREA_EARG, "argument '%s': %s %lld does not exist, there are none", name, what,
                         seen);
-  return marea_reject(c, MAREA_EARG,
-                      "argument '%s': %s %lld is out of range, expected %d..%lld or -%lld..-1", name,
-                      what, seen, base, (long long)(size - 1 + base), (long long)size);
+  return marea_reject(c, MAREA_EARG, "argument '%s': %s %lld is out of range, expected %d..%lld or -%lld..-1",
+                      name, what, seen, base, (long long)(size - 1 + base), (long long)size);
 }
 
 marea_status marea_resolve_dim (marea_call *c, int attr, int rank) {
@@ -143,8 +142,7 @@ marea_status marea_resolve_dims (marea_call *c, int attr, int rank, bool *set) {
     MAREA_TRY(resolve(c, attr, &a->v[k], rank, "dimension"));
     if (set[a->v[k]])
       return marea_reject(c, MAREA_EARG, "argument '%s': dimension %d is listed twice",
-                          c->op->attrs[attr].name,
-                          shown(c, (int)a->v[k]));
+                          c->op->attrs[attr].name, shown(c, (int)a->v[k]));
     set[a->v[k]] = true;
   }
   a->n = 0;

@@ -21,12 +21,12 @@ struct marea_node {
   const marea_op *op;
   int refs, n_in, n_out;
   bool consumed;
-  bool waiting;            /* a gradient waits here; counts as one reference */
-  bool wanted;             /* during marea_grad: leads to one of xs */
+  bool waiting; /* a gradient waits here; counts as one reference */
+  bool wanted;  /* during marea_grad: leads to one of xs */
   uint64_t counter;
-  marea_attr *attr;        /* arrays below lie in the node's own block */
+  marea_attr *attr; /* arrays below lie in the node's own block */
   marea_tensor **in, **out;
-  marea_tensor **grad;     /* [n_out] of the outputs, during a pass */
+  marea_tensor **grad; /* [n_out] of the outputs, during a pass */
   uint32_t *version_in, *version_out;
 };
 
@@ -100,13 +100,9 @@ void marea_node_release (marea_context *ctx, marea_node *node) {
 
 /* ---- recording ---- */
 
-static bool is_float (const marea_tensor *t) {
-  return t->dtype == MAREA_F32 || t->dtype == MAREA_F64;
-}
+static bool is_float (const marea_tensor *t) { return t->dtype == MAREA_F32 || t->dtype == MAREA_F64; }
 
-static bool bit (unsigned set, int i) {
-  return i < 32 && (set >> i & 1);
-}
+static bool bit (unsigned set, int i) { return i < 32 && (set >> i & 1); }
 
 static bool wants_record (const marea_call *c) {
   if (!c->ctx->recording || c->op->flags & (MAREA_NO_GRAD | MAREA_MUTATES)) return false;
@@ -158,18 +154,16 @@ bool marea_set_recording (marea_context *ctx, bool on) {
   return before;
 }
 
-bool marea_recording (const marea_context *ctx) {
-  return ctx->recording;
-}
+bool marea_recording (const marea_context *ctx) { return ctx->recording; }
 
-uint64_t marea_tape_length (const marea_context *ctx) {
-  return ctx->tape_length;
-}
+uint64_t marea_tape_length (const marea_context *ctx) { return ctx->tape_length; }
 
 marea_status marea_require_grad (marea_tensor *t, bool on) {
   if (t->node)
-    return marea_fail(t->ctx, MAREA_ESTATE, "requires_grad_: this tensor is the result of %s; only a leaf can be "
-                      "switched (see detach)", t->node->op->name);
+    return marea_fail(t->ctx, MAREA_ESTATE,
+                      "requires_grad_: this tensor is the result of %s; only a leaf can be "
+                      "switched (see detach)",
+                      t->node->op->name);
   if (on && !is_float(t))
     return marea_fail(t->ctx, MAREA_EARG, "requires_grad_: expected an f32 or f64 tensor, got %s",
                       marea_tensor_text(t).s);
@@ -177,17 +171,11 @@ marea_status marea_require_grad (marea_tensor *t, bool on) {
   return MAREA_OK;
 }
 
-bool marea_requires_grad (const marea_tensor *t) {
-  return t->requires_grad;
-}
+bool marea_requires_grad (const marea_tensor *t) { return t->requires_grad; }
 
-bool marea_is_leaf (const marea_tensor *t) {
-  return !t->node;
-}
+bool marea_is_leaf (const marea_tensor *t) { return !t->node; }
 
-marea_tensor *marea_grad_of (const marea_tensor *t) {
-  return t->grad;
-}
+marea_tensor *marea_grad_of (const marea_tensor *t) { return t->grad; }
 
 void marea_clear_grad (marea_tensor *t) {
   marea_tensor *grad = t->grad;
@@ -200,17 +188,18 @@ void marea_clear_grad (marea_tensor *t) {
 typedef struct pass {
   marea_context *ctx;
   int flags;
-  int n;                   /* marea_grad: gradients of xs are caught; 0: those of leaves are added */
+  int n; /* marea_grad: gradients of xs are caught; 0: those of leaves are added */
   marea_tensor *const *xs;
-  marea_tensor **caught;   /* [n] */
-  marea_tensor *leaves;    /* that something arrived at, linked through `link` */
-  int64_t waiting;         /* nodes at which a gradient waits */
+  marea_tensor **caught; /* [n] */
+  marea_tensor *leaves;  /* that something arrived at, linked through `link` */
+  int64_t waiting;       /* nodes at which a gradient waits */
 } pass;
 
 /* May *sum be overwritten? Only when nobody else can see it. */
 static bool exclusive (const pass *p, const marea_tensor *sum, const marea_tensor *t) {
-  return !(p->flags & MAREA_CREATE_GRAPH) && sum->refs == 1 && sum->storage->refs == 1 && sum->dtype == t->dtype &&
-         !sum->storage->release && marea_tensor_contiguous(sum) && !sum->requires_grad;
+  return !(p->flags & MAREA_CREATE_GRAPH) && sum->refs == 1 && sum->storage->refs == 1 &&
+         sum->dtype == t->dtype && !sum->storage->release && marea_tensor_contiguous(sum) &&
+         !sum->requires_grad;
 }
 
 /* *sum += t, where *sum may be NULL; takes over the reference to t. */
@@ -275,16 +264,18 @@ static marea_status check_versions (const pass *p, const marea_node *node) {
   for (int i = 0; i < node->n_in; i++) {
     const marea_tensor *t = node->in[i];
     if (t && bit(node->op->saves_in, i) && t->storage->version != node->version_in[i])
-      return marea_fail(p->ctx, MAREA_ESTATE,
-                        "backward: argument '%s' of %s, %s, was changed in place after %s had saved it for its gradient",
-                        node->op->inputs[0].variadic ? node->op->inputs[0].name : node->op->inputs[i].name,
-                        node->op->name, marea_tensor_text(t).s, node->op->name);
+      return marea_fail(
+          p->ctx, MAREA_ESTATE,
+          "backward: argument '%s' of %s, %s, was changed in place after %s had saved it for its gradient",
+          node->op->inputs[0].variadic ? node->op->inputs[0].name : node->op->inputs[i].name, node->op->name,
+          marea_tensor_text(t).s, node->op->name);
   }
   for (int k = 0; k < node->n_out; k++)
     if (bit(node->op->saves_out, k) && node->out[k]->storage->version != node->version_out[k])
-      return marea_fail(p->ctx, MAREA_ESTATE,
-                        "backward: the result of %s, %s, was changed in place, but its gradient needs the old value",
-                        node->op->name, marea_tensor_text(node->out[k]).s);
+      return marea_fail(
+          p->ctx, MAREA_ESTATE,
+          "backward: the result of %s, %s, was changed in place, but its gradient needs the old value",
+          node->op->name, marea_tensor_text(node->out[k]).s);
   return MAREA_OK;
 }
 
@@ -315,8 +306,16 @@ static marea_status call_vjp (pass *p, marea_node *node, const bool *need, marea
     status = fresh_outputs(node, fresh);
     out = fresh;
   }
-  marea_vjp v = {.ctx = p->ctx, .op = node->op, .n_in = node->n_in, .n_out = node->n_out, .in = node->in,
-                 .out = out, .dout = node->grad, .attr = node->attr, .counter = node->counter, .need = need,
+  marea_vjp v = {.ctx = p->ctx,
+                 .op = node->op,
+                 .n_in = node->n_in,
+                 .n_out = node->n_out,
+                 .in = node->in,
+                 .out = out,
+                 .dout = node->grad,
+                 .attr = node->attr,
+                 .counter = node->counter,
+                 .need = need,
                  .din = din};
   if (status == MAREA_OK) status = node->op->vjp(&v);
   for (int k = 0; create && k < node->n_out; k++) marea_release(fresh[k]);
@@ -363,7 +362,8 @@ static marea_status visit (pass *p, marea_node *node) {
 static void catch_results (pass *p, marea_node *node) {
   for (int i = 0; i < p->n; i++) {
     marea_tensor *x = p->xs[i];
-    if (x->node == node && node->grad[x->slot] && !p->caught[i]) p->caught[i] = marea_retain(node->grad[x->slot]);
+    if (x->node == node && node->grad[x->slot] && !p->caught[i])
+      p->caught[i] = marea_retain(node->grad[x->slot]);
   }
 }
 
@@ -421,12 +421,14 @@ static void settle_leaves (pass *p, bool commit) {
 static marea_status make_seed (marea_tensor *y, marea_tensor *seed, marea_tensor **out) {
   marea_context *ctx = y->ctx;
   if (!y->requires_grad)
-    return marea_fail(ctx, MAREA_ESTATE,
-                      "backward: %s does not depend on a tensor that requires a gradient (or was made in no_grad)",
-                      marea_tensor_text(y).s);
+    return marea_fail(
+        ctx, MAREA_ESTATE,
+        "backward: %s does not depend on a tensor that requires a gradient (or was made in no_grad)",
+        marea_tensor_text(y).s);
   if (!seed) {
     if (marea_tensor_size(y) != 1)
-      return marea_fail(ctx, MAREA_ESHAPE, "backward: expected a tensor of one element or a seed of its shape, got %s",
+      return marea_fail(ctx, MAREA_ESHAPE,
+                        "backward: expected a tensor of one element or a seed of its shape, got %s",
                         marea_tensor_text(y).s);
     marea_attr attr[3];
     marea_attrs_init(&marea_op_full, attr);
@@ -438,8 +440,8 @@ static marea_status make_seed (marea_tensor *y, marea_tensor *seed, marea_tensor
   }
   if (seed->ctx != ctx || seed->dtype != y->dtype || seed->rank != y->rank ||
       memcmp(seed->shape, y->shape, sizeof y->shape[0] * (size_t)y->rank) != 0)
-    return marea_fail(ctx, MAREA_ESHAPE, "backward: argument 'seed': expected %s, got %s", marea_tensor_text(y).s,
-                      marea_tensor_text(seed).s);
+    return marea_fail(ctx, MAREA_ESHAPE, "backward: argument 'seed': expected %s, got %s",
+                      marea_tensor_text(y).s, marea_tensor_text(seed).s);
   *out = marea_retain(seed);
   return MAREA_OK;
 }
@@ -469,7 +471,8 @@ static void mark_wanted (const pass *p, const marea_node *last) {
   for (marea_node *node = p->ctx->tape_first; node; node = node->next) {
     node->wanted = false;
     for (int i = 0; i < node->n_in && !node->wanted; i++)
-      node->wanted = node->in[i] && (node->in[i]->capture || (node->in[i]->node && node->in[i]->node->wanted));
+      node->wanted = node->in[i] &&
+                     (node->in[i]->capture || (node->in[i]->node && node->in[i]->node->wanted));
     for (int i = 0; i < p->n && !node->wanted; i++) node->wanted = p->xs[i]->node == node;
     if (node == last) break;
   }

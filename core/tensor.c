@@ -56,8 +56,8 @@ static marea_tensor *new_handle (marea_context *ctx, int dtype, int rank, const 
 
 static marea_status no_memory (marea_context *ctx, const char *who, size_t bytes) {
   marea_memory_info m = marea_memory(ctx);
-  return marea_fail(ctx, MAREA_ENOMEM, "%s: out of memory: %zu bytes wanted, %zu in use, %zu kept for reuse", who,
-                    bytes, m.live, m.pooled);
+  return marea_fail(ctx, MAREA_ENOMEM, "%s: out of memory: %zu bytes wanted, %zu in use, %zu kept for reuse",
+                    who, bytes, m.live, m.pooled);
 }
 
 static marea_storage *new_storage (marea_context *ctx, size_t bytes, bool own) {
@@ -75,8 +75,8 @@ static void storage_release (marea_storage *s) {
 }
 
 /* A handle with row-major strides over a storage of its own (own) or one still without data. */
-static marea_status new_tensor (marea_context *ctx, const char *who, int dtype, int rank, const int64_t *shape,
-                                bool own, marea_tensor **out) {
+static marea_status new_tensor (marea_context *ctx, const char *who, int dtype, int rank,
+                                const int64_t *shape, bool own, marea_tensor **out) {
   size_t bytes;
   MAREA_TRY(marea_bytes(ctx, who, rank, shape, marea_dtype_size((marea_dtype)dtype), &bytes));
   marea_tensor *t = new_handle(ctx, dtype, rank, shape);
@@ -176,38 +176,22 @@ marea_status marea_detach (marea_tensor *t, marea_tensor **out) {
   return marea_alias(t, out);
 }
 
-marea_context *marea_tensor_context (const marea_tensor *t) {
-  return t->ctx;
-}
+marea_context *marea_tensor_context (const marea_tensor *t) { return t->ctx; }
 
-marea_dtype marea_tensor_dtype (const marea_tensor *t) {
-  return (marea_dtype)t->dtype;
-}
+marea_dtype marea_tensor_dtype (const marea_tensor *t) { return (marea_dtype)t->dtype; }
 
-int marea_tensor_rank (const marea_tensor *t) {
-  return t->rank;
-}
+int marea_tensor_rank (const marea_tensor *t) { return t->rank; }
 
-const int64_t *marea_tensor_shape (const marea_tensor *t) {
-  return t->shape;
-}
+const int64_t *marea_tensor_shape (const marea_tensor *t) { return t->shape; }
 
-const int64_t *marea_tensor_strides (const marea_tensor *t) {
-  return t->stride;
-}
+const int64_t *marea_tensor_strides (const marea_tensor *t) { return t->stride; }
 
-int64_t marea_tensor_size (const marea_tensor *t) {
-  return marea_count(t->rank, t->shape);
-}
+int64_t marea_tensor_size (const marea_tensor *t) { return marea_count(t->rank, t->shape); }
 
 bool marea_tensor_contiguous (const marea_tensor *t) {
   return marea_is_contiguous(t->rank, t->shape, t->stride);
 }
 
-bool marea_tensor_shares (const marea_tensor *a, const marea_tensor *b) {
-  return a->storage == b->storage;
-}
+bool marea_tensor_shares (const marea_tensor *a, const marea_tensor *b) { return a->storage == b->storage; }
 
-void *marea_tensor_data (const marea_tensor *t) {
-  return marea_at(t);
-}
+void *marea_tensor_data (const marea_tensor *t) { return marea_at(t); }

@@ -58,7 +58,8 @@ describe("a dataset", function()
   end)
 
   it("refuses what does not fit", function()
-    assert.is_truthy(message_of(function() data.Dataset{marea.ones(3), marea.ones(4)} end):find "'1' has 3 rows, '2' has 4")
+    assert.is_truthy(message_of(function() data.Dataset{marea.ones(3), marea.ones(4)} end)
+      :find "'1' has 3 rows, '2' has 4")
     assert.is_truthy(message_of(function() data.Dataset{} end):find "empty")
     assert.is_truthy(message_of(function() data.Dataset{{"x", 3}} end):find "argument 'x': expected a tensor, got 3")
     assert.is_truthy(message_of(function() counting(3):field "z" end):find "no field 'z'")
@@ -121,7 +122,7 @@ describe("a pass", function()
     local kept
     for x in counting(6):batches(2) do
       kept = x
-      break
+      if x[1] == 3 then break end
     end
     assert.is_true(kept:is_released())
     pcall(function()
@@ -168,13 +169,11 @@ describe("mnist", function()
     assert.are.equal(1000, #test)
     assert.are.same({6000, 28, 28, 1}, train:field("image").shape)
     assert.are.equal("u8", train:field("image").dtype)
-    for x, y in test:batches(4) do
-      assert.are.equal("f32", x.dtype)
-      assert.are.same({4, 28, 28, 1}, x.shape)
-      assert.are.equal(1, x:max():item())
-      assert.are.same({8, 3, 2, 1}, y:totable()) -- 7, 2, 1, 0
-      break
-    end
+    local x, y = test:rows{1, 2, 3, 4}
+    assert.are.equal("f32", x.dtype)
+    assert.are.same({4, 28, 28, 1}, x.shape)
+    assert.are.equal(1, x:max():item())
+    assert.are.same({8, 3, 2, 1}, y:totable()) -- 7, 2, 1, 0
     assert.are.same({1, 10}, {train:field("label"):min():item(), train:field("label"):max():item()})
   end)
 
@@ -264,7 +263,7 @@ describe("progress", function()
     local kept
     for x in data.progress(counting(6):batches(2), {stream = stream()}) do
       kept = x
-      break
+      if x[1] == 3 then break end
     end
     assert.is_true(kept:is_released())
     local out = stream()
@@ -311,6 +310,7 @@ describe("metrics", function()
     local ok, message = metrics.open("/nowhere/at/all.csv", {"epoch"}):write{epoch = 1}
     assert.is_nil(ok)
     assert.is_truthy(message:find "/nowhere/at/all.csv")
-    assert.is_truthy(message_of(function() metrics.open("x", {"epoch"}):write{epch = 1} end):find "did you mean 'epoch'")
+    assert.is_truthy(message_of(function() metrics.open("x", {"epoch"}):write{epch = 1} end)
+      :find "did you mean 'epoch'")
   end)
 end)

@@ -11,16 +11,16 @@
 
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "files are written in the host's byte order");
 
-static const struct { uint8_t size, dtype; } codes[MAREA_CODES] = {
-    [MAREA_CODE_U8] = {1, MAREA_U8},   [MAREA_CODE_BOOL] = {1, MAREA_U8},  [MAREA_CODE_I8] = {1, MAREA_I64},
-    [MAREA_CODE_U16] = {2, MAREA_I64}, [MAREA_CODE_I16] = {2, MAREA_I64},  [MAREA_CODE_U32] = {4, MAREA_I64},
-    [MAREA_CODE_I32] = {4, MAREA_I64}, [MAREA_CODE_I64] = {8, MAREA_I64},  [MAREA_CODE_F16] = {2, MAREA_F32},
+static const struct {
+  uint8_t size, dtype;
+} codes[MAREA_CODES] = {
+    [MAREA_CODE_U8] = {1, MAREA_U8},    [MAREA_CODE_BOOL] = {1, MAREA_U8}, [MAREA_CODE_I8] = {1, MAREA_I64},
+    [MAREA_CODE_U16] = {2, MAREA_I64},  [MAREA_CODE_I16] = {2, MAREA_I64}, [MAREA_CODE_U32] = {4, MAREA_I64},
+    [MAREA_CODE_I32] = {4, MAREA_I64},  [MAREA_CODE_I64] = {8, MAREA_I64}, [MAREA_CODE_F16] = {2, MAREA_F32},
     [MAREA_CODE_BF16] = {2, MAREA_F32}, [MAREA_CODE_F32] = {4, MAREA_F32}, [MAREA_CODE_F64] = {8, MAREA_F64},
 };
 
-size_t marea_code_size (marea_code code) {
-  return codes[code].size;
-}
+size_t marea_code_size (marea_code code) { return codes[code].size; }
 
 marea_status marea_raw_bytes (marea_context *ctx, const char *label, marea_code code, int rank,
                               const int64_t *shape, size_t *bytes) {
@@ -66,13 +66,13 @@ static uint32_t half_to_float (uint32_t h) {
 /* The 8 or 4 bytes that the tensor holds for the file's word. */
 static uint64_t widen (marea_code code, uint64_t word) {
   switch (code) {
-    case MAREA_CODE_BOOL: return word != 0;
-    case MAREA_CODE_I8: return (uint64_t)(int64_t)(int8_t)word;
-    case MAREA_CODE_I16: return (uint64_t)(int64_t)(int16_t)word;
-    case MAREA_CODE_I32: return (uint64_t)(int64_t)(int32_t)word;
-    case MAREA_CODE_F16: return half_to_float((uint32_t)word);
-    case MAREA_CODE_BF16: return word << 16;
-    default: return word;
+  case MAREA_CODE_BOOL: return word != 0;
+  case MAREA_CODE_I8: return (uint64_t)(int64_t)(int8_t)word;
+  case MAREA_CODE_I16: return (uint64_t)(int64_t)(int16_t)word;
+  case MAREA_CODE_I32: return (uint64_t)(int64_t)(int32_t)word;
+  case MAREA_CODE_F16: return half_to_float((uint32_t)word);
+  case MAREA_CODE_BF16: return word << 16;
+  default: return word;
   }
 }
 

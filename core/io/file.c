@@ -29,12 +29,12 @@
 #define CHUNK ((size_t)1 << 30) /* of one read or write; Linux stops at 2 GiB anyway */
 
 /* The value of a system call, made again while a signal interrupts it. */
-#define RETRY(call)                            \
-  __extension__({                              \
-    ssize_t result_;                           \
-    do result_ = (call);                       \
-    while (result_ < 0 && errno == EINTR);     \
-    result_;                                   \
+#define RETRY(call)                        \
+  __extension__({                          \
+    ssize_t result_;                       \
+    do result_ = (call);                   \
+    while (result_ < 0 && errno == EINTR); \
+    result_;                               \
   })
 
 marea_label marea_file_label (const char *who, const char *path) {
@@ -180,8 +180,8 @@ static int open_temp (marea_writer *w, mode_t mode) {
     clock_gettime(CLOCK_REALTIME, &now);
     snprintf(w->temp, sizeof w->temp, "%.212s%lx-%llx" TEMP_END, start, (unsigned long)getpid(),
              (unsigned long long)now.tv_sec * 1000000000u + (unsigned long long)now.tv_nsec);
-    int fd =
-        (int)RETRY(openat(w->folder, w->temp, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, mode));
+    int fd = (int)RETRY(
+        openat(w->folder, w->temp, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, mode));
     if (fd < 0 && errno == EEXIST) continue;
     if (fd < 0) return -1;
     flock(fd, LOCK_EX | LOCK_NB); /* file systems without locks: then nothing is ever cleaned either */

@@ -21,10 +21,10 @@ typedef struct source {
   marea_context *ctx;
   marea_label label;
   const uint8_t *next;
-  size_t left;      /* bytes from `next` on, compressed if zipped */
-  size_t size;      /* of the file */
-  size_t produced;  /* bytes handed out */
-  size_t declared;  /* by the header, itself included; 0 = not known yet */
+  size_t left;     /* bytes from `next` on, compressed if zipped */
+  size_t size;     /* of the file */
+  size_t produced; /* bytes handed out */
+  size_t declared; /* by the header, itself included; 0 = not known yet */
   bool zipped, ended;
   z_stream stream;
 } source;
@@ -34,9 +34,7 @@ static voidpf zip_alloc (voidpf ctx, uInt items, uInt size) {
   return __builtin_mul_overflow((size_t)items, (size_t)size, &bytes) ? Z_NULL : marea_alloc(ctx, bytes);
 }
 
-static void zip_free (voidpf ctx, voidpf p) {
-  marea_free(ctx, p);
-}
+static void zip_free (voidpf ctx, voidpf p) { marea_free(ctx, p); }
 
 static marea_status truncated (const source *s, size_t has) {
   if (!s->declared)
@@ -102,15 +100,15 @@ static marea_status finish (source *s) {
 
 static marea_status read_code (source *s, uint8_t byte, marea_code *code) {
   switch (byte) {
-    case 0x08: *code = MAREA_CODE_U8; break;
-    case 0x09: *code = MAREA_CODE_I8; break;
-    case 0x0B: *code = MAREA_CODE_I16; break;
-    case 0x0C: *code = MAREA_CODE_I32; break;
-    case 0x0D: *code = MAREA_CODE_F32; break;
-    case 0x0E: *code = MAREA_CODE_F64; break;
-    default:
-      return marea_fail(s->ctx, MAREA_EFORMAT, "%s: not an IDX file: there is no element type 0x%02X",
-                        s->label.s, byte);
+  case 0x08: *code = MAREA_CODE_U8; break;
+  case 0x09: *code = MAREA_CODE_I8; break;
+  case 0x0B: *code = MAREA_CODE_I16; break;
+  case 0x0C: *code = MAREA_CODE_I32; break;
+  case 0x0D: *code = MAREA_CODE_F32; break;
+  case 0x0E: *code = MAREA_CODE_F64; break;
+  default:
+    return marea_fail(s->ctx, MAREA_EFORMAT, "%s: not an IDX file: there is no element type 0x%02X",
+                      s->label.s, byte);
   }
   return MAREA_OK;
 }

@@ -18,7 +18,9 @@
 #define MAREA_MAX_DEFLATE 1032     /* bytes that one byte of a deflate stream can stand for */
 
 /* "load_idx: 'path'", the beginning of every message; a long path keeps its end. */
-typedef struct marea_label { char s[448]; } marea_label;
+typedef struct marea_label {
+  char s[448];
+} marea_label;
 marea_label marea_file_label (const char *who, const char *path);
 
 /* ---- file.c ---- */
@@ -31,8 +33,8 @@ marea_status marea_read_file (marea_context *ctx, const char *who, const char *p
 typedef struct marea_writer {
   marea_context *ctx;
   marea_label label;
-  int folder, fd;               /* open descriptors */
-  char target[256], temp[256];  /* names inside the folder */
+  int folder, fd;              /* open descriptors */
+  char target[256], temp[256]; /* names inside the folder */
 } marea_writer;
 marea_status marea_write_begin (marea_context *ctx, const char *who, const char *path, marea_writer *w);
 marea_status marea_write (marea_writer *w, const void *bytes, size_t n);

@@ -59,7 +59,7 @@ bool marea_list_insert (marea_context *ctx, marea_list *l, int at, const char *n
     marea_free(ctx, new.text);
     return false;
   }
-  memmove(l->items + at + 1, l->items + at, sizeof new * (size_t)(l->n - at));
+  memmove(l->items + at + 1, l->items + at, sizeof new *(size_t)(l->n - at));
   l->items[at] = new;
   l->n++;
   return true;
@@ -81,21 +81,13 @@ void marea_file_free (marea_file *f) {
   marea_context_settle(ctx); /* this may have been the last block of a closed context */
 }
 
-int marea_file_count (const marea_file *f) {
-  return f->tensors.n;
-}
+int marea_file_count (const marea_file *f) { return f->tensors.n; }
 
-const char *marea_file_name (const marea_file *f, int i) {
-  return f->tensors.items[i].name;
-}
+const char *marea_file_name (const marea_file *f, int i) { return f->tensors.items[i].name; }
 
-marea_tensor *marea_file_tensor (const marea_file *f, int i) {
-  return f->tensors.items[i].tensor;
-}
+marea_tensor *marea_file_tensor (const marea_file *f, int i) { return f->tensors.items[i].tensor; }
 
-int marea_file_text_count (const marea_file *f) {
-  return f->texts.n;
-}
+int marea_file_text_count (const marea_file *f) { return f->texts.n; }
 
 void marea_file_text (const marea_file *f, int i, const char **key, const char **value) {
   *key = f->texts.items[i].name;

@@ -86,10 +86,13 @@ static marea_status read_shape (header *h) {
 }
 
 static marea_status read_descr (header *h) {
-  static const struct { char name[3]; int8_t code; } types[] = {
-      {"b1", MAREA_CODE_BOOL}, {"i1", MAREA_CODE_I8}, {"u1", MAREA_CODE_U8}, {"i2", MAREA_CODE_I16},
-      {"u2", MAREA_CODE_U16}, {"i4", MAREA_CODE_I32}, {"u4", MAREA_CODE_U32}, {"i8", MAREA_CODE_I64},
-      {"f2", MAREA_CODE_F16}, {"f4", MAREA_CODE_F32}, {"f8", MAREA_CODE_F64}};
+  static const struct {
+    char name[3];
+    int8_t code;
+  } types[] = {{"b1", MAREA_CODE_BOOL}, {"i1", MAREA_CODE_I8},  {"u1", MAREA_CODE_U8},
+               {"i2", MAREA_CODE_I16},  {"u2", MAREA_CODE_U16}, {"i4", MAREA_CODE_I32},
+               {"u4", MAREA_CODE_U32},  {"i8", MAREA_CODE_I64}, {"f2", MAREA_CODE_F16},
+               {"f4", MAREA_CODE_F32},  {"f8", MAREA_CODE_F64}};
   char descr[16];
   if (!read_string(h, descr, sizeof descr)) return bad(h, "'descr' to be a simple type such as '<f4'");
   for (int i = 0; i < MAREA_COUNT(types); i++) {

@@ -61,8 +61,8 @@ static marea_status check_size (marea_context *ctx, const char *label, const png
 static marea_status read_pixels (marea_context *ctx, const char *label, png_image *image, size_t n,
                                  marea_tensor **out) {
   MAREA_TRY(check_size(ctx, label, image, n));
-  image->format &=
-      PNG_FORMAT_FLAG_COLOR | PNG_FORMAT_FLAG_ALPHA; /* 8 bits, no palette, R before B, alpha last */
+  image->format &= PNG_FORMAT_FLAG_COLOR |
+                   PNG_FORMAT_FLAG_ALPHA; /* 8 bits, no palette, R before B, alpha last */
   image->flags |= PNG_IMAGE_FLAG_16BIT_sRGB;
   int64_t channels = PNG_IMAGE_SAMPLE_CHANNELS(image->format);
   uint8_t *pixels;

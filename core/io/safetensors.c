@@ -33,9 +33,7 @@ static size_t item_bytes (const marea_item *i) {
 
 /* ---- checksums ---- */
 
-static uint32_t crc_of (const void *bytes, size_t n) {
-  return (uint32_t)crc32_z(0, bytes, n);
-}
+static uint32_t crc_of (const void *bytes, size_t n) { return (uint32_t)crc32_z(0, bytes, n); }
 
 /* Of the length and the header, the seal's own digits counted as zeros. */
 static uint32_t seal_of (const uint8_t *file, size_t header) {
@@ -46,9 +44,7 @@ static uint32_t seal_of (const uint8_t *file, size_t header) {
   return (uint32_t)crc32_z(crc, file + after, LENGTH + header - after);
 }
 
-static void crc_text (char to[SEAL_DIGITS + 1], uint32_t crc) {
-  snprintf(to, SEAL_DIGITS + 1, "%08x", crc);
-}
+static void crc_text (char to[SEAL_DIGITS + 1], uint32_t crc) { snprintf(to, SEAL_DIGITS + 1, "%08x", crc); }
 
 static void crc_key (char to[MAREA_MAX_NAME + 8], const char *name) {
   snprintf(to, MAREA_MAX_NAME + 8, "crc32:%s", name);
@@ -158,8 +154,10 @@ static marea_status read_texts (loader *l) {
     if (!json_is_string(value)) return BAD(l, "bad header: text '%s' is not a string", shown(key).s);
     if (marea_text_reserved(key)) {
       if (!l->sealed)
-        return BAD(l, "damaged: the header's checksum is missing; or another program made this file and kept "
-                      "text '%s'", shown(key).s);
+        return BAD(l,
+                   "damaged: the header's checksum is missing; or another program made this file and kept "
+                   "text '%s'",
+                   shown(key).s);
     } else if (!marea_list_insert(l->ctx, texts, texts->n, key, json_string_value(value)))
       return marea_no_names(l->ctx, l->label.s);
   }
@@ -168,10 +166,13 @@ static marea_status read_texts (loader *l) {
 }
 
 static bool read_code (const char *dtype, marea_code *code) {
-  static const struct { char name[5]; uint8_t code; } codes[] = {
-      {"F32", MAREA_CODE_F32}, {"F64", MAREA_CODE_F64}, {"I64", MAREA_CODE_I64}, {"U8", MAREA_CODE_U8},
-      {"BOOL", MAREA_CODE_BOOL}, {"F16", MAREA_CODE_F16}, {"BF16", MAREA_CODE_BF16}, {"I8", MAREA_CODE_I8},
-      {"I16", MAREA_CODE_I16}, {"U16", MAREA_CODE_U16}, {"I32", MAREA_CODE_I32}, {"U32", MAREA_CODE_U32}};
+  static const struct {
+    char name[5];
+    uint8_t code;
+  } codes[] = {{"F32", MAREA_CODE_F32},   {"F64", MAREA_CODE_F64},   {"I64", MAREA_CODE_I64},
+               {"U8", MAREA_CODE_U8},     {"BOOL", MAREA_CODE_BOOL}, {"F16", MAREA_CODE_F16},
+               {"BF16", MAREA_CODE_BF16}, {"I8", MAREA_CODE_I8},     {"I16", MAREA_CODE_I16},
+               {"U16", MAREA_CODE_U16},   {"I32", MAREA_CODE_I32},   {"U32", MAREA_CODE_U32}};
   for (int i = 0; i < MAREA_COUNT(codes); i++)
     if (strcmp(dtype, codes[i].name) == 0) {
       *code = (marea_code)codes[i].code;
@@ -253,8 +254,8 @@ static marea_status read_entries (loader *l) {
   json_t *value;
   l->entries = marea_alloc(l->ctx, most * sizeof *l->entries);
   if (!l->entries) return marea_no_names(l->ctx, l->label.s);
-  json_object_foreach((json_t *)l->root, name, value)
-    if (value != l->metadata) MAREA_TRY(read_entry(l, name, value));
+  json_object_foreach((json_t *)l->root, name, value) if (value != l->metadata)
+      MAREA_TRY(read_entry(l, name, value));
   if (l->count > MAREA_MAX_TENSORS) return BAD(l, "bad header: more than %d tensors", MAREA_MAX_TENSORS);
   return check_places(l);
 }
@@ -335,9 +336,7 @@ static void put (text_out *o, const char *text, size_t n) {
   o->n += n;
 }
 
-static void put_text (text_out *o, const char *text) {
-  put(o, text, strlen(text));
-}
+static void put_text (text_out *o, const char *text) { put(o, text, strlen(text)); }
 
 static void put_number (text_out *o, uint64_t number) {
   char digits[24];
@@ -348,8 +347,8 @@ static void put_number (text_out *o, uint64_t number) {
 /* As a JSON string, quoted and escaped. */
 static void put_string (text_out *o, const char *text) {
   json_t *json = json_string(text);
-  size_t n =
-      json ? json_dumpb(json, o->to ? o->to + o->n : NULL, o->to ? o->room - o->n : 0, JSON_ENCODE_ANY) : 0;
+  size_t n = json ? json_dumpb(json, o->to ? o->to + o->n : NULL, o->to ? o->room - o->n : 0, JSON_ENCODE_ANY)
+                  : 0;
   json_decref(json);
   if (n == 0 || (o->to && n > o->room - o->n)) o->failed = true;
   else o->n += n;

@@ -27,11 +27,7 @@ static int skipped (void) {
   return (saved & 0xe6) == 0xe6 && (b & wanted) == wanted ? 0 : 1; /* ... mask registers and ZMM */
 }
 #else
-static int skipped (void) {
-  return 2;
-}
+static int skipped (void) { return 2; }
 #endif
 
-const char *const *marea_cpu_isas (void) {
-  return names + skipped();
-}
+const char *const *marea_cpu_isas (void) { return names + skipped(); }

@@ -9,7 +9,7 @@
 
 #include "formula.h"
 
-#define ACTIVATION(op)                                                                       \
+#define ACTIVATION(op)                                                                          \
   .name = #op, .family = "activation", .inputs = {{"x", "any shape"}}, .forward = op##_forward, \
   .flags = MAREA_STRIDED | MAREA_ELEMENTWISE
 #define ANY_VALUE "return {g.tensor(g.shape(0, 4))}"
@@ -33,13 +33,13 @@ static marea_status activation_grad_shape (marea_call *c) {
 
 static marea_binary_kernel *grad_kernel (const marea_kernels *k, int64_t activation) {
   switch ((marea_activation)activation) {
-    case MAREA_ACT_RELU: return k->relu_grad;
-    case MAREA_ACT_LEAKY_RELU: return k->leaky_relu_grad;
-    case MAREA_ACT_ELU: return k->elu_grad;
-    case MAREA_ACT_SIGMOID: return k->sigmoid_grad;
-    case MAREA_ACT_TANH: return k->tanh_grad;
-    case MAREA_ACT_SOFTPLUS: return k->softplus_grad;
-    default: return NULL;
+  case MAREA_ACT_RELU: return k->relu_grad;
+  case MAREA_ACT_LEAKY_RELU: return k->leaky_relu_grad;
+  case MAREA_ACT_ELU: return k->elu_grad;
+  case MAREA_ACT_SIGMOID: return k->sigmoid_grad;
+  case MAREA_ACT_TANH: return k->tanh_grad;
+  case MAREA_ACT_SOFTPLUS: return k->softplus_grad;
+  default: return NULL;
   }
 }
 
@@ -53,15 +53,13 @@ static marea_status activation_grad_forward (marea_call *c) {
 /* t times the derivative of the activation's slope after y; NULL where that is 0. */
 static marea_tensor *times_curvature (formula *f, marea_tensor *t, marea_tensor *y) {
   switch ((marea_activation)f->v->attr[0].i) {
-    case MAREA_ACT_ELU: /* slope 1 above 0, y + alpha below */
-      return keep_where(f, with_number(f, &marea_op_le, y, 0), t);
-    case MAREA_ACT_SIGMOID: /* y - y^2 */
-      return mul(f, t, plus(f, times(f, y, -2), 1));
-    case MAREA_ACT_TANH: /* 1 - y^2 */
-      return mul(f, t, times(f, y, -2));
-    case MAREA_ACT_SOFTPLUS: /* 1 - exp(-y) */
-      return mul(f, t, unary(f, &marea_op_exp, unary(f, &marea_op_neg, y)));
-    default: return NULL;
+  case MAREA_ACT_ELU: /* slope 1 above 0, y + alpha below */
+    return keep_where(f, with_number(f, &marea_op_le, y, 0), t);
+  case MAREA_ACT_SIGMOID: /* y - y^2 */ return mul(f, t, plus(f, times(f, y, -2), 1));
+  case MAREA_ACT_TANH: /* 1 - y^2 */ return mul(f, t, times(f, y, -2));
+  case MAREA_ACT_SOFTPLUS: /* 1 - exp(-y) */
+    return mul(f, t, unary(f, &marea_op_exp, unary(f, &marea_op_neg, y)));
+  default: return NULL;
   }
 }
 
@@ -75,17 +73,23 @@ static marea_status activation_grad_vjp (marea_vjp *v) {
 }
 
 const marea_op marea_op_activation_grad = {
-  .name = "activation_grad", .family = "activation",
-  .inputs = {{"dy", "gradient after the activation"}, {"y", "its result, same shape"}},
-  .attrs = {{"activation", MAREA_ENUM, 0, "none|relu|leaky_relu|elu|sigmoid|tanh|softplus", "the activation"},
-            {"slope", MAREA_REAL, 0.01, NULL, "slope of leaky_relu, alpha of elu"}},
-  .flags = MAREA_STRIDED | MAREA_ELEMENTWISE | MAREA_PROMOTES, .saves_in = 3,
-  .shape = activation_grad_shape, .forward = activation_grad_forward, .vjp = activation_grad_vjp,
-  .sample = "local s = g.shape(0, 4) return {g.tensor(s), g.tensor(s, {lo = 0.1, hi = 0.9})}, {activation = "
-            "g.pick{'none', 'relu', 'leaky_relu', 'elu', 'sigmoid', 'tanh', 'softplus'}}",
-  .doc = "activation_grad(dy, y, activation, slope) = dy times the activation's derivative, told from its "
-         "result y: relu [y > 0], leaky_relu y > 0 ? 1 : slope, elu y > 0 ? 1 : y + slope, sigmoid y (1 - "
-         "y), tanh 1 - y^2, softplus 1 - exp(-y). Gradients to dy and y. Errors: shapes differ, slope < 0.",
+    .name = "activation_grad",
+    .family = "activation",
+    .inputs = {{"dy", "gradient after the activation"}, {"y", "its result, same shape"}},
+    .attrs = {{"activation", MAREA_ENUM, 0, "none|relu|leaky_relu|elu|sigmoid|tanh|softplus",
+               "the activation"},
+              {"slope", MAREA_REAL, 0.01, NULL, "slope of leaky_relu, alpha of elu"}},
+    .flags = MAREA_STRIDED | MAREA_ELEMENTWISE | MAREA_PROMOTES,
+    .saves_in = 3,
+    .shape = activation_grad_shape,
+    .forward = activation_grad_forward,
+    .vjp = activation_grad_vjp,
+    .sample =
+        "local s = g.shape(0, 4) return {g.tensor(s), g.tensor(s, {lo = 0.1, hi = 0.9})}, {activation = "
+        "g.pick{'none', 'relu', 'leaky_relu', 'elu', 'sigmoid', 'tanh', 'softplus'}}",
+    .doc = "activation_grad(dy, y, activation, slope) = dy times the activation's derivative, told from its "
+           "result y: relu [y > 0], leaky_relu y > 0 ? 1 : slope, elu y > 0 ? 1 : y + slope, sigmoid y (1 - "
+           "y), tanh 1 - y^2, softplus 1 - exp(-y). Gradients to dy and y. Errors: shapes differ, slope < 0.",
 };
 
 /* dx for the operator of a vjp */
@@ -103,8 +107,9 @@ static marea_status relu_forward (marea_call *c) { return marea_map_unary(c, ker
 static marea_status relu_vjp (marea_vjp *v) { return from_result(v, MAREA_ACT_RELU, 0); }
 
 const marea_op marea_op_relu = {
-  ACTIVATION(relu), .shape = marea_shape_same, .saves_out = 1, .vjp = relu_vjp, .sample = NOT_ZERO,
-  .doc = "relu(x) = max(x, 0). Gradient: dx = dy where x > 0, else 0 (also at 0).",
+    ACTIVATION(relu),   .shape = marea_shape_same,
+    .saves_out = 1,     .vjp = relu_vjp,
+    .sample = NOT_ZERO, .doc = "relu(x) = max(x, 0). Gradient: dx = dy where x > 0, else 0 (also at 0).",
 };
 
 static marea_status slope_shape (marea_call *c) {
@@ -121,11 +126,14 @@ static marea_status leaky_relu_vjp (marea_vjp *v) {
 }
 
 const marea_op marea_op_leaky_relu = {
-  ACTIVATION(leaky_relu), .attrs = {{"slope", MAREA_REAL, 0.01, NULL, "slope for x < 0, at least 0"}},
-  .shape = slope_shape, .saves_out = 1, .vjp = leaky_relu_vjp,
-  .sample = "return {g.tensor(g.shape(0, 4), {away = {0}})}, {slope = g.pick{0.01, 0.2}}",
-  .doc = "leaky_relu(x, slope): x where x > 0, slope x elsewhere. Gradient: dx = dy where x > 0, else "
-         "slope dy. Error: slope < 0. Maas, Hannun and Ng, 2013.",
+    ACTIVATION(leaky_relu),
+    .attrs = {{"slope", MAREA_REAL, 0.01, NULL, "slope for x < 0, at least 0"}},
+    .shape = slope_shape,
+    .saves_out = 1,
+    .vjp = leaky_relu_vjp,
+    .sample = "return {g.tensor(g.shape(0, 4), {away = {0}})}, {slope = g.pick{0.01, 0.2}}",
+    .doc = "leaky_relu(x, slope): x where x > 0, slope x elsewhere. Gradient: dx = dy where x > 0, else "
+           "slope dy. Error: slope < 0. Maas, Hannun and Ng, 2013.",
 };
 
 static marea_status elu_forward (marea_call *c) { return marea_map_unary(c, kernels(c)->elu, &c->attr[0].f); }
@@ -133,11 +141,14 @@ static marea_status elu_forward (marea_call *c) { return marea_map_unary(c, kern
 static marea_status elu_vjp (marea_vjp *v) { return from_result(v, MAREA_ACT_ELU, v->attr[0].f); }
 
 const marea_op marea_op_elu = {
-  ACTIVATION(elu), .attrs = {{"alpha", MAREA_REAL, 1, NULL, "minus the limit at -infinity, at least 0"}},
-  .shape = slope_shape, .saves_out = 1, .vjp = elu_vjp,
-  .sample = "return {g.tensor(g.shape(0, 4), {away = {0}})}, {alpha = g.pick{1, 0.5}}",
-  .doc = "elu(x, alpha): x where x > 0, alpha (e^x - 1) elsewhere. Gradient: dx = dy where x > 0, else dy "
-         "(y + alpha). Error: alpha < 0. Clevert, Unterthiner and Hochreiter, 2015 (arXiv 1511.07289).",
+    ACTIVATION(elu),
+    .attrs = {{"alpha", MAREA_REAL, 1, NULL, "minus the limit at -infinity, at least 0"}},
+    .shape = slope_shape,
+    .saves_out = 1,
+    .vjp = elu_vjp,
+    .sample = "return {g.tensor(g.shape(0, 4), {away = {0}})}, {alpha = g.pick{1, 0.5}}",
+    .doc = "elu(x, alpha): x where x > 0, alpha (e^x - 1) elsewhere. Gradient: dx = dy where x > 0, else dy "
+           "(y + alpha). Error: alpha < 0. Clevert, Unterthiner and Hochreiter, 2015 (arXiv 1511.07289).",
 };
 
 static marea_status sigmoid_forward (marea_call *c) { return marea_map_unary(c, kernels(c)->sigmoid, NULL); }
@@ -145,8 +156,9 @@ static marea_status sigmoid_forward (marea_call *c) { return marea_map_unary(c, 
 static marea_status sigmoid_vjp (marea_vjp *v) { return from_result(v, MAREA_ACT_SIGMOID, 0); }
 
 const marea_op marea_op_sigmoid = {
-  ACTIVATION(sigmoid), .shape = marea_shape_same, .saves_out = 1, .vjp = sigmoid_vjp, .sample = ANY_VALUE,
-  .doc = "sigmoid(x) = 1 / (1 + e^-x). Gradient: dx = dy y (1 - y).",
+    ACTIVATION(sigmoid), .shape = marea_shape_same,
+    .saves_out = 1,      .vjp = sigmoid_vjp,
+    .sample = ANY_VALUE, .doc = "sigmoid(x) = 1 / (1 + e^-x). Gradient: dx = dy y (1 - y).",
 };
 
 static marea_status tanh_forward (marea_call *c) { return marea_map_unary(c, kernels(c)->tanh, NULL); }
@@ -154,8 +166,9 @@ static marea_status tanh_forward (marea_call *c) { return marea_map_unary(c, ker
 static marea_status tanh_vjp (marea_vjp *v) { return from_result(v, MAREA_ACT_TANH, 0); }
 
 const marea_op marea_op_tanh = {
-  ACTIVATION(tanh), .shape = marea_shape_same, .saves_out = 1, .vjp = tanh_vjp, .sample = ANY_VALUE,
-  .doc = "tanh(x), the hyperbolic tangent. Gradient: dx = dy (1 - y^2).",
+    ACTIVATION(tanh),    .shape = marea_shape_same,
+    .saves_out = 1,      .vjp = tanh_vjp,
+    .sample = ANY_VALUE, .doc = "tanh(x), the hyperbolic tangent. Gradient: dx = dy (1 - y^2).",
 };
 
 static marea_status softplus_forward (marea_call *c) {
@@ -165,8 +178,12 @@ static marea_status softplus_forward (marea_call *c) {
 static marea_status softplus_vjp (marea_vjp *v) { return from_result(v, MAREA_ACT_SOFTPLUS, 0); }
 
 const marea_op marea_op_softplus = {
-  ACTIVATION(softplus), .shape = marea_shape_same, .saves_out = 1, .vjp = softplus_vjp, .sample = ANY_VALUE,
-  .doc = "softplus(x) = log(1 + e^x), without overflow. Gradient: dx = dy sigmoid(x) = dy (1 - e^-y).",
+    ACTIVATION(softplus),
+    .shape = marea_shape_same,
+    .saves_out = 1,
+    .vjp = softplus_vjp,
+    .sample = ANY_VALUE,
+    .doc = "softplus(x) = log(1 + e^x), without overflow. Gradient: dx = dy sigmoid(x) = dy (1 - e^-y).",
 };
 
 /* ---- activations whose gradient needs x -------------------------------------------------------------- */
@@ -185,9 +202,13 @@ static marea_status gelu_vjp (marea_vjp *v) {
 }
 
 const marea_op marea_op_gelu = {
-  ACTIVATION(gelu), .shape = marea_shape_same, .saves_in = 1, .vjp = gelu_vjp, .sample = ANY_VALUE,
-  .doc = "gelu(x) = x F(x), F(x) = (1 + erf(x / sqrt 2)) / 2; exact, not the tanh approximation. Gradient: "
-         "dx = dy (F(x) + x F'(x)). Hendrycks and Gimpel, 2016 (arXiv 1606.08415).",
+    ACTIVATION(gelu),
+    .shape = marea_shape_same,
+    .saves_in = 1,
+    .vjp = gelu_vjp,
+    .sample = ANY_VALUE,
+    .doc = "gelu(x) = x F(x), F(x) = (1 + erf(x / sqrt 2)) / 2; exact, not the tanh approximation. Gradient: "
+           "dx = dy (F(x) + x F'(x)). Hendrycks and Gimpel, 2016 (arXiv 1606.08415).",
 };
 
 static marea_status silu_forward (marea_call *c) { return marea_map_unary(c, kernels(c)->silu, NULL); }
@@ -201,8 +222,12 @@ static marea_status silu_vjp (marea_vjp *v) {
 }
 
 const marea_op marea_op_silu = {
-  ACTIVATION(silu), .shape = marea_shape_same, .saves_in = 1, .saves_out = 1, .vjp = silu_vjp,
-  .sample = ANY_VALUE,
-  .doc = "silu(x) = x sigmoid(x), also called swish. Gradient: dx = dy (s (1 - y) + y), s = sigmoid(x). "
-         "Elfwing, Uchibe and Doya, 2017 (arXiv 1702.03118).",
+    ACTIVATION(silu),
+    .shape = marea_shape_same,
+    .saves_in = 1,
+    .saves_out = 1,
+    .vjp = silu_vjp,
+    .sample = ANY_VALUE,
+    .doc = "silu(x) = x sigmoid(x), also called swish. Gradient: dx = dy (s (1 - y) + y), s = sigmoid(x). "
+           "Elfwing, Uchibe and Doya, 2017 (arXiv 1702.03118).",
 };

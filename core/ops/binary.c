@@ -8,7 +8,7 @@
 */
 #include "formula.h"
 
-#define BINARY(op)                                                                                     \
+#define BINARY(op)                                                                                          \
   .name = #op, .family = "binary", .inputs = {{"a", "any shape"}, {"b", "a shape that broadcasts with a"}}, \
   .forward = op##_forward
 #define ARITHMETIC (MAREA_STRIDED | MAREA_ELEMENTWISE | MAREA_NUMBERS | MAREA_PROMOTES)
@@ -31,9 +31,13 @@ static marea_status add_vjp (marea_vjp *v) {
 }
 
 const marea_op marea_op_add = {
-  BINARY(add), .flags = ARITHMETIC, .dtypes = MAREA_ANY, .shape = marea_shape_broadcast, .vjp = add_vjp,
-  .sample = TWO_TENSORS,
-  .doc = "add(a, b) = a + b, also a + b. Gradients: da = dy, db = dy." ERRORS,
+    BINARY(add),
+    .flags = ARITHMETIC,
+    .dtypes = MAREA_ANY,
+    .shape = marea_shape_broadcast,
+    .vjp = add_vjp,
+    .sample = TWO_TENSORS,
+    .doc = "add(a, b) = a + b, also a + b. Gradients: da = dy, db = dy." ERRORS,
 };
 
 static marea_status sub_forward (marea_call *c) { return marea_map_binary(c, kernels(c)->sub, NULL); }
@@ -46,9 +50,13 @@ static marea_status sub_vjp (marea_vjp *v) {
 }
 
 const marea_op marea_op_sub = {
-  BINARY(sub), .flags = ARITHMETIC, .dtypes = MAREA_ANY, .shape = marea_shape_broadcast, .vjp = sub_vjp,
-  .sample = TWO_TENSORS,
-  .doc = "sub(a, b) = a - b, also a - b. Gradients: da = dy, db = -dy." ERRORS,
+    BINARY(sub),
+    .flags = ARITHMETIC,
+    .dtypes = MAREA_ANY,
+    .shape = marea_shape_broadcast,
+    .vjp = sub_vjp,
+    .sample = TWO_TENSORS,
+    .doc = "sub(a, b) = a - b, also a - b. Gradients: da = dy, db = -dy." ERRORS,
 };
 
 static marea_status mul_forward (marea_call *c) { return marea_map_binary(c, kernels(c)->mul, NULL); }
@@ -61,9 +69,14 @@ static marea_status mul_vjp (marea_vjp *v) {
 }
 
 const marea_op marea_op_mul = {
-  BINARY(mul), .flags = ARITHMETIC, .dtypes = MAREA_ANY, .saves_in = 3, .shape = marea_shape_broadcast,
-  .vjp = mul_vjp, .sample = TWO_TENSORS,
-  .doc = "mul(a, b) = a b of each pair of elements, also a * b. Gradients: da = dy b, db = dy a." ERRORS,
+    BINARY(mul),
+    .flags = ARITHMETIC,
+    .dtypes = MAREA_ANY,
+    .saves_in = 3,
+    .shape = marea_shape_broadcast,
+    .vjp = mul_vjp,
+    .sample = TWO_TENSORS,
+    .doc = "mul(a, b) = a b of each pair of elements, also a * b. Gradients: da = dy b, db = dy a." ERRORS,
 };
 
 /* ---- div, pow: integers become f32 ------------------------------------------------------------------- */
@@ -110,11 +123,16 @@ static marea_status div_vjp (marea_vjp *v) {
 }
 
 const marea_op marea_op_div = {
-  BINARY(div), .flags = ARITHMETIC, .dtypes = MAREA_ANY, .saves_in = 2, .saves_out = 1, .shape = real_shape,
-  .vjp = div_vjp,
-  .sample = "local s = g.shape(0, 4) return {g.tensor(s), g.tensor(g.broadcast(s), {lo = 0.4, hi = 2})}",
-  .doc = "div(a, b) = a / b, also a / b; f32 for integers. Division by 0 gives infinity or NaN. Gradients: "
-         "da = dy / b, db = -dy y / b." ERRORS,
+    BINARY(div),
+    .flags = ARITHMETIC,
+    .dtypes = MAREA_ANY,
+    .saves_in = 2,
+    .saves_out = 1,
+    .shape = real_shape,
+    .vjp = div_vjp,
+    .sample = "local s = g.shape(0, 4) return {g.tensor(s), g.tensor(g.broadcast(s), {lo = 0.4, hi = 2})}",
+    .doc = "div(a, b) = a / b, also a / b; f32 for integers. Division by 0 gives infinity or NaN. Gradients: "
+           "da = dy / b, db = -dy y / b." ERRORS,
 };
 
 static marea_status map_pow (marea_call *c) { return marea_map_binary(c, kernels(c)->pow, NULL); }
@@ -139,11 +157,16 @@ static marea_status pow_vjp (marea_vjp *v) {
 }
 
 const marea_op marea_op_pow = {
-  BINARY(pow), .flags = ARITHMETIC, .dtypes = MAREA_ANY, .saves_in = 3, .saves_out = 1, .shape = real_shape,
-  .vjp = pow_vjp,
-  .sample = "local s = g.shape(0, 4) return {g.tensor(s, {lo = 0.3, hi = 2}), g.tensor(g.broadcast(s))}",
-  .doc = "pow(a, b) = a^b, also a ^ b; f32 for integers; NaN for a < 0 with fractional b. Gradients: da = "
-         "dy b a^(b-1), 0 where b = 0; db = dy y log(a), 0 where a = 0." ERRORS,
+    BINARY(pow),
+    .flags = ARITHMETIC,
+    .dtypes = MAREA_ANY,
+    .saves_in = 3,
+    .saves_out = 1,
+    .shape = real_shape,
+    .vjp = pow_vjp,
+    .sample = "local s = g.shape(0, 4) return {g.tensor(s, {lo = 0.3, hi = 2}), g.tensor(g.broadcast(s))}",
+    .doc = "pow(a, b) = a^b, also a ^ b; f32 for integers; NaN for a < 0 with fractional b. Gradients: da = "
+           "dy b a^(b-1), 0 where b = 0; db = dy y log(a), 0 where a = 0." ERRORS,
 };
 
 /* ---- maximum, minimum -------------------------------------------------------------------------------- */
@@ -167,10 +190,15 @@ static marea_status maximum_vjp (marea_vjp *v) { return winner_vjp(v, &marea_op_
 #define NO_TIES "local s = g.shape(0, 3) return {g.distinct(s), g.distinct(s) + 0.013}"
 
 const marea_op marea_op_maximum = {
-  BINARY(maximum), .flags = ARITHMETIC, .dtypes = MAREA_ANY, .saves_in = 3, .shape = marea_shape_broadcast,
-  .vjp = maximum_vjp, .sample = NO_TIES,
-  .doc = "maximum(a, b), the greater of each pair; NaN if there is one. Gradients: dy to the greater, half "
-         "of it to each at a tie." ERRORS,
+    BINARY(maximum),
+    .flags = ARITHMETIC,
+    .dtypes = MAREA_ANY,
+    .saves_in = 3,
+    .shape = marea_shape_broadcast,
+    .vjp = maximum_vjp,
+    .sample = NO_TIES,
+    .doc = "maximum(a, b), the greater of each pair; NaN if there is one. Gradients: dy to the greater, half "
+           "of it to each at a tie." ERRORS,
 };
 
 static marea_status minimum_forward (marea_call *c) { return marea_map_binary(c, kernels(c)->minimum, NULL); }
@@ -178,10 +206,15 @@ static marea_status minimum_forward (marea_call *c) { return marea_map_binary(c,
 static marea_status minimum_vjp (marea_vjp *v) { return winner_vjp(v, &marea_op_lt, &marea_op_le); }
 
 const marea_op marea_op_minimum = {
-  BINARY(minimum), .flags = ARITHMETIC, .dtypes = MAREA_ANY, .saves_in = 3, .shape = marea_shape_broadcast,
-  .vjp = minimum_vjp, .sample = NO_TIES,
-  .doc = "minimum(a, b), the smaller of each pair; NaN if there is one. Gradients: dy to the smaller, half "
-         "of it to each at a tie." ERRORS,
+    BINARY(minimum),
+    .flags = ARITHMETIC,
+    .dtypes = MAREA_ANY,
+    .saves_in = 3,
+    .shape = marea_shape_broadcast,
+    .vjp = minimum_vjp,
+    .sample = NO_TIES,
+    .doc = "minimum(a, b), the smaller of each pair; NaN if there is one. Gradients: dy to the smaller, half "
+           "of it to each at a tie." ERRORS,
 };
 
 /* ---- comparisons ------------------------------------------------------------------------------------- */
@@ -193,11 +226,14 @@ static marea_status compare_shape (marea_call *c) {
 }
 
 #define COMPARISON(op, relation)                                                                           \
-  BINARY(op), .dtypes = MAREA_ANY, .shape = compare_shape,                                                 \
-  .flags = MAREA_STRIDED | MAREA_NUMBERS | MAREA_PROMOTES | MAREA_NO_GRAD,                                 \
-  .sample = "local s = g.shape(0, 4) local a = g.tensor(s) return {a, g.pick{a, g.tensor(g.broadcast(s))}}", \
-  .doc = #op "(a, b) = a " relation " b of each pair of elements, as u8: 1 or 0. Comparisons with NaN are " \
-         "false, but ne's is true. The result is a constant for gradients." ERRORS
+  BINARY(op),                                                                                              \
+      .dtypes = MAREA_ANY, .shape = compare_shape,                                                         \
+      .flags = MAREA_STRIDED | MAREA_NUMBERS | MAREA_PROMOTES | MAREA_NO_GRAD,                             \
+      .sample =                                                                                            \
+          "local s = g.shape(0, 4) local a = g.tensor(s) return {a, g.pick{a, g.tensor(g.broadcast(s))}}", \
+      .doc = #op "(a, b) = a " relation                                                                    \
+                 " b of each pair of elements, as u8: 1 or 0. Comparisons with NaN are "                   \
+                 "false, but ne's is true. The result is a constant for gradients." ERRORS
 
 static marea_status eq_forward (marea_call *c) { return marea_map_binary(c, kernels(c)->eq, NULL); }
 const marea_op marea_op_eq = {COMPARISON(eq, "=")};
@@ -259,12 +295,18 @@ static marea_status where_vjp (marea_vjp *v) {
 }
 
 const marea_op marea_op_where = {
-  .name = "where", .family = "binary",
-  .inputs = {{"condition", "u8, any shape"}, {"a", "broadcasts with it"}, {"b", "broadcasts with both"}},
-  .flags = MAREA_STRIDED | MAREA_NUMBERS, .dtypes = 1 << MAREA_U8, .saves_in = 1, .shape = where_shape,
-  .forward = where_forward, .vjp = where_vjp,
-  .sample = "local s = g.shape(0, 4) return {g.mask(g.broadcast(s)), g.tensor(s), g.tensor(g.broadcast(s))}",
-  .doc = "where(condition, a, b) = a where the condition (u8, as comparisons give it) is not 0, else b. "
-         "The dtype is a's and b's common one. Gradients: da = dy where the condition holds, db = dy "
-         "elsewhere; what was not chosen does not matter, be it NaN." ERRORS,
+    .name = "where",
+    .family = "binary",
+    .inputs = {{"condition", "u8, any shape"}, {"a", "broadcasts with it"}, {"b", "broadcasts with both"}},
+    .flags = MAREA_STRIDED | MAREA_NUMBERS,
+    .dtypes = 1 << MAREA_U8,
+    .saves_in = 1,
+    .shape = where_shape,
+    .forward = where_forward,
+    .vjp = where_vjp,
+    .sample =
+        "local s = g.shape(0, 4) return {g.mask(g.broadcast(s)), g.tensor(s), g.tensor(g.broadcast(s))}",
+    .doc = "where(condition, a, b) = a where the condition (u8, as comparisons give it) is not 0, else b. "
+           "The dtype is a's and b's common one. Gradients: da = dy where the condition holds, db = dy "
+           "elsewhere; what was not chosen does not matter, be it NaN." ERRORS,
 };

@@ -12,16 +12,16 @@
 #define ACTIVATIONS "none|relu|leaky_relu|elu|sigmoid|tanh|softplus"
 
 /* Attributes common to the samples of all four operators, and what they make of them. */
-#define SAMPLE_GEOMETRY                                                                                      \
-  "local groups, n = g.pick{1, 1, 2, 3}, g.int(0, 3)\n"                                                      \
-  "local cin, cout = groups * g.int(0, 3), groups * g.int(0, 3)\n"                                           \
-  "local kh, kw, sh, sw = g.int(1, 5), g.int(1, 5), g.int(1, 4), g.int(1, 4)\n"                              \
-  "local dh, dw = g.int(1, 3), g.int(1, 3)\n"                                                                \
-  "local p = {g.int(0, 3), g.int(0, 3), g.int(0, 3), g.int(0, 3)}\n"                                         \
+#define SAMPLE_GEOMETRY                                                         \
+  "local groups, n = g.pick{1, 1, 2, 3}, g.int(0, 3)\n"                         \
+  "local cin, cout = groups * g.int(0, 3), groups * g.int(0, 3)\n"              \
+  "local kh, kw, sh, sw = g.int(1, 5), g.int(1, 5), g.int(1, 4), g.int(1, 4)\n" \
+  "local dh, dw = g.int(1, 3), g.int(1, 3)\n"                                   \
+  "local p = {g.int(0, 3), g.int(0, 3), g.int(0, 3), g.int(0, 3)}\n"            \
   "local eh, ew = dh * (kh - 1) + 1, dw * (kw - 1) + 1\n"
-#define SAMPLE_INPUT /* sizes h, w for which at least one output exists, and outputs oh, ow */              \
-  "local h = math.max(eh - p[1] - p[2], 1) + g.int(0, 5)\n"                                                  \
-  "local w = math.max(ew - p[3] - p[4], 1) + g.int(0, 5)\n"                                                  \
+#define SAMPLE_INPUT /* sizes h, w for which at least one output exists, and outputs oh, ow */ \
+  "local h = math.max(eh - p[1] - p[2], 1) + g.int(0, 5)\n"                                    \
+  "local w = math.max(ew - p[3] - p[4], 1) + g.int(0, 5)\n"                                    \
   "local oh, ow = (h + p[1] + p[2] - eh) // sh + 1, (w + p[3] + p[4] - ew) // sw + 1\n"
 
 /* ---- what the operators share ---- */
@@ -95,7 +95,9 @@ static marea_status crop_to (marea_tensor *t, const marea_tensor *like, marea_te
 
 /* ---- the three maps as calls; attributes as the shape rules left them ---- */
 
-typedef struct geometry { marea_attr stride, padding, dilation, groups; } geometry;
+typedef struct geometry {
+  marea_attr stride, padding, dilation, groups;
+} geometry;
 
 static marea_status run_conv (marea_tensor *x, marea_tensor *weight, const geometry *g,
                               const marea_tensor *like, marea_tensor **out) {
@@ -164,29 +166,35 @@ static marea_status conv2d_vjp (marea_vjp *v) {
 }
 
 const marea_op marea_op_conv2d = {
-  .name = "conv2d", .family = "conv",
-  .doc = "y[n, oy, ox, co] = act(bias[co] + sum over ky, kx, ci of x[n, oy*s + ky*d - top, ox*s + kx*d - "
-         "left, ci] * weight[ky, kx, ci, co]), x being 0 outside. x: (N, H, W, Cin); weight: (KH, KW, Cin / "
-         "groups, Cout); bias: (Cout); y: (N, OH, OW, Cout) with OH = floor((H + top + bottom - d*(KH - 1) "
-         "- 1) / s) + 1. 'same' pads so that OH = ceil(H / s), an odd pixel after (as in Keras). groups: "
-         "channels are cut into that many independent convolutions. Gradient, with e = dy * act'(y): "
-         "conv2d_grad_input(e, weight), conv2d_grad_weight(x, e), sum of e over N, OH, OW. Errors: channels "
-         "that do not fit, a kernel larger than the padded input.",
-  .inputs = {{"x", "(N, H, W, Cin)"}, {"weight", "(KH, KW, Cin / groups, Cout)"},
-             {"bias", "(Cout)", .optional = true}},
-  .attrs = {{"stride", MAREA_PAIR, 1, NULL, "step of the kernel, height and width"},
-            {"padding", MAREA_PADDING, 0, NULL, "zeros around x: top, bottom, left, right, or 'same'"},
-            {"dilation", MAREA_PAIR, 1, NULL, "distance between taps"},
-            {"groups", MAREA_INT, 1, NULL, "independent groups of channels"},
-            {"activation", MAREA_ENUM, 0, ACTIVATIONS, "applied to the sum"},
-            {"slope", MAREA_REAL, 0.01, NULL, "slope of leaky_relu, alpha of elu"}},
-  .saves_in = 3, .saves_out = 1,
-  .shape = conv2d_shape, .forward = conv2d_forward, .vjp = conv2d_vjp,
-  .sample = SAMPLE_GEOMETRY SAMPLE_INPUT
-            "return {g.tensor{n, h, w, cin}, g.tensor{kh, kw, cin // groups, cout}, "
-            "g.bool() and g.tensor{cout} or nil},\n"
-            "  {stride = {sh, sw}, padding = g.pick{p, p, 'same'}, dilation = {dh, dw}, groups = groups,\n"
-            "  activation = g.pick{'none', 'none', 'sigmoid', 'tanh', 'softplus'}}",
+    .name = "conv2d",
+    .family = "conv",
+    .doc =
+        "y[n, oy, ox, co] = act(bias[co] + sum over ky, kx, ci of x[n, oy*s + ky*d - top, ox*s + kx*d - "
+        "left, ci] * weight[ky, kx, ci, co]), x being 0 outside. x: (N, H, W, Cin); weight: (KH, KW, Cin / "
+        "groups, Cout); bias: (Cout); y: (N, OH, OW, Cout) with OH = floor((H + top + bottom - d*(KH - 1) "
+        "- 1) / s) + 1. 'same' pads so that OH = ceil(H / s), an odd pixel after (as in Keras). groups: "
+        "channels are cut into that many independent convolutions. Gradient, with e = dy * act'(y): "
+        "conv2d_grad_input(e, weight), conv2d_grad_weight(x, e), sum of e over N, OH, OW. Errors: channels "
+        "that do not fit, a kernel larger than the padded input.",
+    .inputs = {{"x", "(N, H, W, Cin)"},
+               {"weight", "(KH, KW, Cin / groups, Cout)"},
+               {"bias", "(Cout)", .optional = true}},
+    .attrs = {{"stride", MAREA_PAIR, 1, NULL, "step of the kernel, height and width"},
+              {"padding", MAREA_PADDING, 0, NULL, "zeros around x: top, bottom, left, right, or 'same'"},
+              {"dilation", MAREA_PAIR, 1, NULL, "distance between taps"},
+              {"groups", MAREA_INT, 1, NULL, "independent groups of channels"},
+              {"activation", MAREA_ENUM, 0, ACTIVATIONS, "applied to the sum"},
+              {"slope", MAREA_REAL, 0.01, NULL, "slope of leaky_relu, alpha of elu"}},
+    .saves_in = 3,
+    .saves_out = 1,
+    .shape = conv2d_shape,
+    .forward = conv2d_forward,
+    .vjp = conv2d_vjp,
+    .sample = SAMPLE_GEOMETRY SAMPLE_INPUT
+    "return {g.tensor{n, h, w, cin}, g.tensor{kh, kw, cin // groups, cout}, "
+    "g.bool() and g.tensor{cout} or nil},\n"
+    "  {stride = {sh, sw}, padding = g.pick{p, p, 'same'}, dilation = {dh, dw}, groups = groups,\n"
+    "  activation = g.pick{'none', 'none', 'sigmoid', 'tanh', 'softplus'}}",
 };
 
 /* ---- conv2d_grad_input ---- */
@@ -237,23 +245,26 @@ static marea_status grad_input_vjp (marea_vjp *v) {
 }
 
 const marea_op marea_op_conv2d_grad_input = {
-  .name = "conv2d_grad_input", .family = "conv",
-  .doc = "Gradient of conv2d with respect to its input x of height and width `size`: dx[n, iy, ix, ci] = "
-         "sum of dy[n, oy, ox, co] * weight[ky, kx, ci, co] over all oy*s + ky*d - top = iy, ox*s + kx*d - "
-         "left = ix. dy: (N, OH, OW, Cout), OH and OW at most what the convolution gives; weight: (KH, KW, "
-         "Cin / groups, Cout); dx: (N, H, W, Cin). Gradient: conv2d(g, weight), conv2d_grad_weight(g, dy). "
-         "Errors as for conv2d.",
-  .inputs = {{"dy", "(N, OH, OW, Cout)"}, {"weight", "(KH, KW, Cin / groups, Cout)"}},
-  .attrs = {{"size", MAREA_PAIR, MAREA_REQUIRED, NULL, "height and width of x"},
-            {"stride", MAREA_PAIR, 1, NULL, "step of the kernel"},
-            {"padding", MAREA_PADDING, 0, NULL, "zeros around x: top, bottom, left, right, or 'same'"},
-            {"dilation", MAREA_PAIR, 1, NULL, "distance between taps"},
-            {"groups", MAREA_INT, 1, NULL, "independent groups of channels"}},
-  .saves_in = 3,
-  .shape = grad_input_shape, .forward = grad_input_forward, .vjp = grad_input_vjp,
-  .sample = SAMPLE_GEOMETRY SAMPLE_INPUT
-            "return {g.tensor{n, oh, ow, cout}, g.tensor{kh, kw, cin // groups, cout}},\n"
-            "  {size = {h, w}, stride = {sh, sw}, padding = p, dilation = {dh, dw}, groups = groups}",
+    .name = "conv2d_grad_input",
+    .family = "conv",
+    .doc = "Gradient of conv2d with respect to its input x of height and width `size`: dx[n, iy, ix, ci] = "
+           "sum of dy[n, oy, ox, co] * weight[ky, kx, ci, co] over all oy*s + ky*d - top = iy, ox*s + kx*d - "
+           "left = ix. dy: (N, OH, OW, Cout), OH and OW at most what the convolution gives; weight: (KH, KW, "
+           "Cin / groups, Cout); dx: (N, H, W, Cin). Gradient: conv2d(g, weight), conv2d_grad_weight(g, dy). "
+           "Errors as for conv2d.",
+    .inputs = {{"dy", "(N, OH, OW, Cout)"}, {"weight", "(KH, KW, Cin / groups, Cout)"}},
+    .attrs = {{"size", MAREA_PAIR, MAREA_REQUIRED, NULL, "height and width of x"},
+              {"stride", MAREA_PAIR, 1, NULL, "step of the kernel"},
+              {"padding", MAREA_PADDING, 0, NULL, "zeros around x: top, bottom, left, right, or 'same'"},
+              {"dilation", MAREA_PAIR, 1, NULL, "distance between taps"},
+              {"groups", MAREA_INT, 1, NULL, "independent groups of channels"}},
+    .saves_in = 3,
+    .shape = grad_input_shape,
+    .forward = grad_input_forward,
+    .vjp = grad_input_vjp,
+    .sample = SAMPLE_GEOMETRY SAMPLE_INPUT
+    "return {g.tensor{n, oh, ow, cout}, g.tensor{kh, kw, cin // groups, cout}},\n"
+    "  {size = {h, w}, stride = {sh, sw}, padding = p, dilation = {dh, dw}, groups = groups}",
 };
 
 /* ---- conv2d_grad_weight ---- */
@@ -304,30 +315,40 @@ static marea_status grad_weight_vjp (marea_vjp *v) {
 }
 
 const marea_op marea_op_conv2d_grad_weight = {
-  .name = "conv2d_grad_weight", .family = "conv",
-  .doc = "Gradient of conv2d with respect to its weight of height and width `kernel`: dweight[ky, kx, ci, "
-         "co] = sum over n, oy, ox of x[n, oy*s + ky*d - top, ox*s + kx*d - left, ci] * dy[n, oy, ox, co]. "
-         "x: (N, H, W, Cin); dy: (N, OH, OW, Cout), OH and OW at most what the convolution gives; dweight: "
-         "(KH, KW, Cin / groups, Cout). Gradient: conv2d_grad_input(dy, g), conv2d(x, g). Errors as for "
-         "conv2d.",
-  .inputs = {{"x", "(N, H, W, Cin)"}, {"dy", "(N, OH, OW, Cout)"}},
-  .attrs = {{"kernel", MAREA_PAIR, MAREA_REQUIRED, NULL, "height and width of the kernel"},
-            {"stride", MAREA_PAIR, 1, NULL, "step of the kernel"},
-            {"padding", MAREA_PADDING, 0, NULL, "zeros around x: top, bottom, left, right, or 'same'"},
-            {"dilation", MAREA_PAIR, 1, NULL, "distance between taps"},
-            {"groups", MAREA_INT, 1, NULL, "independent groups of channels"}},
-  .saves_in = 3,
-  .shape = grad_weight_shape, .forward = grad_weight_forward, .vjp = grad_weight_vjp,
-  .sample = SAMPLE_GEOMETRY SAMPLE_INPUT
-            "return {g.tensor{n, h, w, cin}, g.tensor{n, oh, ow, cout}},\n"
-            "  {kernel = {kh, kw}, stride = {sh, sw}, padding = p, dilation = {dh, dw}, groups = groups}",
+    .name = "conv2d_grad_weight",
+    .family = "conv",
+    .doc = "Gradient of conv2d with respect to its weight of height and width `kernel`: dweight[ky, kx, ci, "
+           "co] = sum over n, oy, ox of x[n, oy*s + ky*d - top, ox*s + kx*d - left, ci] * dy[n, oy, ox, co]. "
+           "x: (N, H, W, Cin); dy: (N, OH, OW, Cout), OH and OW at most what the convolution gives; dweight: "
+           "(KH, KW, Cin / groups, Cout). Gradient: conv2d_grad_input(dy, g), conv2d(x, g). Errors as for "
+           "conv2d.",
+    .inputs = {{"x", "(N, H, W, Cin)"}, {"dy", "(N, OH, OW, Cout)"}},
+    .attrs = {{"kernel", MAREA_PAIR, MAREA_REQUIRED, NULL, "height and width of the kernel"},
+              {"stride", MAREA_PAIR, 1, NULL, "step of the kernel"},
+              {"padding", MAREA_PADDING, 0, NULL, "zeros around x: top, bottom, left, right, or 'same'"},
+              {"dilation", MAREA_PAIR, 1, NULL, "distance between taps"},
+              {"groups", MAREA_INT, 1, NULL, "independent groups of channels"}},
+    .saves_in = 3,
+    .shape = grad_weight_shape,
+    .forward = grad_weight_forward,
+    .vjp = grad_weight_vjp,
+    .sample = SAMPLE_GEOMETRY SAMPLE_INPUT
+    "return {g.tensor{n, h, w, cin}, g.tensor{n, oh, ow, cout}},\n"
+    "  {kernel = {kh, kw}, stride = {sh, sw}, padding = p, dilation = {dh, dw}, groups = groups}",
 };
 
 /* ---- conv_transpose2d ---- */
 
 /* ORDER of its attributes */
-enum { DECONV_STRIDE, DECONV_PADDING, DECONV_OUTPUT_PADDING, DECONV_DILATION, DECONV_GROUPS,
-       DECONV_ACTIVATION, DECONV_SLOPE };
+enum {
+  DECONV_STRIDE,
+  DECONV_PADDING,
+  DECONV_OUTPUT_PADDING,
+  DECONV_DILATION,
+  DECONV_GROUPS,
+  DECONV_ACTIVATION,
+  DECONV_SLOPE
+};
 static const marea_conv_attrs deconv_attrs = {DECONV_STRIDE, DECONV_PADDING, DECONV_DILATION, DECONV_GROUPS};
 
 /* g->in := the result's sizes: (in - 1) * stride + dilated kernel + output_padding - crop, or in * stride
@@ -408,35 +429,41 @@ static marea_status deconv_vjp (marea_vjp *v) {
 }
 
 const marea_op marea_op_conv_transpose2d = {
-  .name = "conv_transpose2d", .family = "conv",
-  .doc = "Transposed convolution: y = act(bias + conv2d_grad_input(x, weight)). x: (N, H, W, Cin); weight: "
-         "(KH, KW, Cout / groups, Cin), as in Keras; bias: (Cout); y: (N, OH, OW, Cout) with OH = (H - 1)*s "
-         "+ d*(KH - 1) + 1 + output_padding - top - bottom; padding is cut off. 'same': OH = H*s, cropped "
-         "as the convolution from OH to H pads (28 from 14 with kernel 3, stride 2: nothing before, one "
-         "after). Gradient, with e = dy * act'(y): conv2d(e, weight), conv2d_grad_weight(e, x), sum of e "
-         "over N, OH, OW. Errors: channels that do not fit, output_padding not less than stride or "
-         "dilation, padding that leaves nothing.",
-  .inputs = {{"x", "(N, H, W, Cin)"}, {"weight", "(KH, KW, Cout / groups, Cin)"},
-             {"bias", "(Cout)", .optional = true}},
-  .attrs = {{"stride", MAREA_PAIR, 1, NULL, "step of the kernel in y, height and width"},
-            {"padding", MAREA_PADDING, 0, NULL, "cut off y: top, bottom, left, right, or 'same'"},
-            {"output_padding", MAREA_PAIR, 0, NULL, "rows and columns added at the bottom and right"},
-            {"dilation", MAREA_PAIR, 1, NULL, "distance between taps"},
-            {"groups", MAREA_INT, 1, NULL, "independent groups of channels"},
-            {"activation", MAREA_ENUM, 0, ACTIVATIONS, "applied to the sum"},
-            {"slope", MAREA_REAL, 0.01, NULL, "slope of leaky_relu, alpha of elu"}},
-  .saves_in = 3, .saves_out = 1,
-  .shape = deconv_shape, .forward = deconv_forward, .vjp = deconv_vjp,
-  .sample = SAMPLE_GEOMETRY
-            "local h, w = g.int(1, 4), g.int(1, 4)\n"
-            "local op = {g.int(0, math.max(sh, dh) - 1), g.int(0, math.max(sw, dw) - 1)}\n"
-            "local fh, fw = (h - 1) * sh + eh + op[1], (w - 1) * sw + ew + op[2]\n"
-            "while p[1] + p[2] >= fh do p[1], p[2] = p[1] // 2, p[2] // 2 end\n"
-            "while p[3] + p[4] >= fw do p[3], p[4] = p[3] // 2, p[4] // 2 end\n"
-            "local same = g.int(1, 3) == 1\n"
-            "return {g.tensor{n, h, w, cin}, g.tensor{kh, kw, cout // groups, cin}, "
-            "g.bool() and g.tensor{cout} or nil},\n"
-            "  {stride = {sh, sw}, padding = same and 'same' or p, output_padding = same and 0 or op,\n"
-            "  dilation = {dh, dw}, groups = groups, "
-            "activation = g.pick{'none', 'none', 'sigmoid', 'tanh', 'softplus'}}",
+    .name = "conv_transpose2d",
+    .family = "conv",
+    .doc =
+        "Transposed convolution: y = act(bias + conv2d_grad_input(x, weight)). x: (N, H, W, Cin); weight: "
+        "(KH, KW, Cout / groups, Cin), as in Keras; bias: (Cout); y: (N, OH, OW, Cout) with OH = (H - 1)*s "
+        "+ d*(KH - 1) + 1 + output_padding - top - bottom; padding is cut off. 'same': OH = H*s, cropped "
+        "as the convolution from OH to H pads (28 from 14 with kernel 3, stride 2: nothing before, one "
+        "after). Gradient, with e = dy * act'(y): conv2d(e, weight), conv2d_grad_weight(e, x), sum of e "
+        "over N, OH, OW. Errors: channels that do not fit, output_padding not less than stride or "
+        "dilation, padding that leaves nothing.",
+    .inputs = {{"x", "(N, H, W, Cin)"},
+               {"weight", "(KH, KW, Cout / groups, Cin)"},
+               {"bias", "(Cout)", .optional = true}},
+    .attrs = {{"stride", MAREA_PAIR, 1, NULL, "step of the kernel in y, height and width"},
+              {"padding", MAREA_PADDING, 0, NULL, "cut off y: top, bottom, left, right, or 'same'"},
+              {"output_padding", MAREA_PAIR, 0, NULL, "rows and columns added at the bottom and right"},
+              {"dilation", MAREA_PAIR, 1, NULL, "distance between taps"},
+              {"groups", MAREA_INT, 1, NULL, "independent groups of channels"},
+              {"activation", MAREA_ENUM, 0, ACTIVATIONS, "applied to the sum"},
+              {"slope", MAREA_REAL, 0.01, NULL, "slope of leaky_relu, alpha of elu"}},
+    .saves_in = 3,
+    .saves_out = 1,
+    .shape = deconv_shape,
+    .forward = deconv_forward,
+    .vjp = deconv_vjp,
+    .sample = SAMPLE_GEOMETRY
+    "local h, w = g.int(1, 4), g.int(1, 4)\n"
+    "local op = {g.int(0, math.max(sh, dh) - 1), g.int(0, math.max(sw, dw) - 1)}\n"
+    "local fh, fw = (h - 1) * sh + eh + op[1], (w - 1) * sw + ew + op[2]\n"
+    "while p[1] + p[2] >= fh do p[1], p[2] = p[1] // 2, p[2] // 2 end\n"
+    "while p[3] + p[4] >= fw do p[3], p[4] = p[3] // 2, p[4] // 2 end\n"
+    "local same = g.int(1, 3) == 1\n"
+    "return {g.tensor{n, h, w, cin}, g.tensor{kh, kw, cout // groups, cin}, "
+    "g.bool() and g.tensor{cout} or nil},\n"
+    "  {stride = {sh, sw}, padding = same and 'same' or p, output_padding = same and 0 or op,\n"
+    "  dilation = {dh, dw}, groups = groups, "
+    "activation = g.pick{'none', 'none', 'sigmoid', 'tanh', 'softplus'}}",
 };

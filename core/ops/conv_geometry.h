@@ -15,7 +15,9 @@ typedef struct marea_conv {
 } marea_conv;
 
 /* Where an operator's descriptor has what they share; -1: nowhere. */
-typedef struct marea_conv_attrs { int8_t stride, padding, dilation, groups; } marea_conv_attrs;
+typedef struct marea_conv_attrs {
+  int8_t stride, padding, dilation, groups;
+} marea_conv_attrs;
 
 /* Reads and checks stride, dilation, groups into g. */
 marea_status marea_conv_read (marea_call *c, marea_conv_attrs at, marea_conv *g);
@@ -35,8 +37,8 @@ typedef struct marea_conv_phase {
 
 typedef struct marea_conv_axis {
   int64_t src, out, src_step, out_step;
-  int64_t phases, most;  /* most: the largest count, that of phase 0 */
-  int64_t low, high;     /* sources that output 0 of all phases reads: low..high */
+  int64_t phases, most; /* most: the largest count, that of phase 0 */
+  int64_t low, high;    /* sources that output 0 of all phases reads: low..high */
   marea_conv_phase *phase;
 } marea_conv_axis;
 
@@ -45,13 +47,13 @@ typedef struct marea_conv_axis {
 typedef struct marea_conv_window {
   marea_conv_axis axis[2];
   const char *src;
-  size_t size;           /* bytes of an element */
+  size_t size; /* bytes of an element */
   int64_t channels, images;
-  bool direct;           /* nothing is read outside the images: tiles are the images themselves */
-  int64_t units, tiles;  /* rows of phase 0 in a tile; tiles of an image */
-  int64_t row;           /* elements from one row of a tile to the next */
-  size_t bytes;          /* of a tile */
-  char *memory;          /* a tile for each worker */
+  bool direct;          /* nothing is read outside the images: tiles are the images themselves */
+  int64_t units, tiles; /* rows of phase 0 in a tile; tiles of an image */
+  int64_t row;          /* elements from one row of a tile to the next */
+  size_t bytes;         /* of a tile */
+  char *memory;         /* a tile for each worker */
 } marea_conv_window;
 
 /* Sets up axes and tiles for reading x (forward, weight gradient) or, with `backward`, dy (input gradient) by

@@ -8,11 +8,11 @@
 
 #include "conv_geometry.h"
 
-#define TASKS 8                      /* tiles to aim for when there are few images */
-#define BLOCK_WORK 1e6               /* multiplications worth a block */
-#define LONG_WORK 5e8                /* multiplications of some milliseconds */
-#define PARTIAL_BLOCKS 16            /* weight gradients summed apart */
-#define LEAST_ROWS 64                /* of the weight gradient worth loading a tile for */
+#define TASKS 8           /* tiles to aim for when there are few images */
+#define BLOCK_WORK 1e6    /* multiplications worth a block */
+#define LONG_WORK 5e8     /* multiplications of some milliseconds */
+#define PARTIAL_BLOCKS 16 /* weight gradients summed apart */
+#define LEAST_ROWS 64     /* of the weight gradient worth loading a tile for */
 #define PARTIAL_BYTES ((size_t)1 << 23)
 
 /* ---- taps ---- */
@@ -51,12 +51,12 @@ typedef struct gather_pass {
   marea_conv_window w;
   taps taps;
   const marea_kernels *kernels;
-  int64_t groups, cin, cout;      /* channels of a group, as the pass reads and writes */
+  int64_t groups, cin, cout; /* channels of a group, as the pass reads and writes */
   const char *weight, *bias;
-  int64_t w_group, w_cell_tap;    /* steps of weight: group, tap */
+  int64_t w_group, w_cell_tap; /* steps of weight: group, tap */
   int64_t w_ci;
   char *out;
-  const char *pixel;              /* what outputs without taps are; NULL: there are none */
+  const char *pixel; /* what outputs without taps are; NULL: there are none */
   marea_activation act;
   double slope;
   int64_t tasks, tasks_per_block;
@@ -129,7 +129,7 @@ typedef struct cell { /* rows of one phase in one tile */
   const marea_conv_phase *y, *x;
   int64_t rows, tap; /* rows to write; the phase's first tap */
   const char *tile;
-  char *out;         /* first pixel */
+  char *out; /* first pixel */
 } cell;
 
 static void fill_cell (const gather_pass *p, const cell *k) {
@@ -143,13 +143,20 @@ static void fill_cell (const gather_pass *p, const cell *k) {
 static void gather_cell (const gather_pass *p, const cell *k) {
   const marea_conv_window *w = &p->w;
   const int64_t channels = p->groups * p->cout;
-  marea_gather g = {.rows = k->rows, .cols = k->x->count,
-                    .x_row = w->axis[0].src_step * w->row, .x_col = w->axis[1].src_step * w->channels,
+  marea_gather g = {.rows = k->rows,
+                    .cols = k->x->count,
+                    .x_row = w->axis[0].src_step * w->row,
+                    .x_col = w->axis[1].src_step * w->channels,
                     .y_row = w->axis[0].out_step * w->axis[1].out * channels,
                     .y_col = w->axis[1].out_step * channels,
-                    .cin = p->cin, .cout = p->cout, .taps = k->y->taps * k->x->taps,
+                    .cin = p->cin,
+                    .cout = p->cout,
+                    .taps = k->y->taps * k->x->taps,
                     .tap = p->taps.offset + k->tap,
-                    .w_tap = p->w_cell_tap, .w_ci = p->w_ci, .act = p->act, .slope = p->slope};
+                    .w_tap = p->w_cell_tap,
+                    .w_ci = p->w_ci,
+                    .act = p->act,
+                    .slope = p->slope};
   if (p->cin == 0 || g.taps == 0) {
     fill_cell(p, k);
     return;
@@ -201,11 +208,17 @@ static void choose_blocks (const marea_conv *g, gather_pass *p) {
 marea_status marea_conv_gather (marea_call *c, const marea_conv *g, bool backward, const marea_tensor *src,
                                 const marea_tensor *weight, const marea_tensor *bias, marea_activation act,
                                 double slope, marea_tensor *out) {
-  gather_pass p = {.kernels = c->ctx->kernels[out->dtype], .groups = g->groups, .act = act, .slope = slope,
+  gather_pass p = {.kernels = c->ctx->kernels[out->dtype],
+                   .groups = g->groups,
+                   .act = act,
+                   .slope = slope,
                    .cin = (backward ? g->cout : g->cin) / g->groups,
                    .cout = (backward ? g->cin : g->cout) / g->groups,
-                   .weight = marea_at(weight), .bias = bias ? marea_at(bias) : NULL, .out = marea_at(out),
-                   .w_cell_tap = g->cin / g->groups * g->cout, .w_group = g->cout / g->groups,
+                   .weight = marea_at(weight),
+                   .bias = bias ? marea_at(bias) : NULL,
+                   .out = marea_at(out),
+                   .w_cell_tap = g->cin / g->groups * g->cout,
+                   .w_group = g->cout / g->groups,
                    .w_ci = g->cout};
   if (marea_count(out->rank, out->shape) == 0) return MAREA_OK;
   MAREA_TRY(marea_conv_window_open(c, g, backward, src, TASKS, &p.w));
@@ -225,10 +238,10 @@ typedef struct correlate_pass {
   const marea_conv *g;
   const marea_kernels *kernels;
   const char *dy;
-  char *dw, *partial;            /* block 0 of the images adds into dw, the others into partial sums */
-  int64_t rows;                  /* of dw: (tap, channel of a group) */
-  const int64_t *offset;         /* [rows] */
-  int64_t tasks, parts, cuts;    /* tiles of images; blocks of these; ranges of dw's rows */
+  char *dw, *partial;         /* block 0 of the images adds into dw, the others into partial sums */
+  int64_t rows;               /* of dw: (tap, channel of a group) */
+  const int64_t *offset;      /* [rows] */
+  int64_t tasks, parts, cuts; /* tiles of images; blocks of these; ranges of dw's rows */
 } correlate_pass;
 
 static char *part_of (const correlate_pass *p, int64_t part) {
@@ -244,12 +257,19 @@ static void correlate_tile (const correlate_pass *p, int64_t task, int worker, i
   const char *x = marea_conv_window_load(w, image, tile, worker);
   const char *dy = p->dy + (size_t)((image * g->out[0] + tile * w->units) * g->out[1] * g->cout) * w->size;
   for (int64_t i = 0; i < g->groups; i++) {
-    marea_correlate k = {.x = x + (size_t)(i * cin) * w->size, .dy = dy + (size_t)(i * cout) * w->size,
+    marea_correlate k = {.x = x + (size_t)(i * cin) * w->size,
+                         .dy = dy + (size_t)(i * cout) * w->size,
                          .dw = dw + (size_t)(first * g->cout + i * cout) * w->size,
-                         .rows = marea_conv_window_units(w, tile), .cols = g->out[1],
-                         .x_row = w->axis[0].src_step * w->row, .x_col = w->axis[1].src_step * w->channels,
-                         .dy_row = g->out[1] * g->cout, .dy_col = g->cout, .m = end - first, .cout = cout,
-                         .dw_row = g->cout, .offset = p->offset + first};
+                         .rows = marea_conv_window_units(w, tile),
+                         .cols = g->out[1],
+                         .x_row = w->axis[0].src_step * w->row,
+                         .x_col = w->axis[1].src_step * w->channels,
+                         .dy_row = g->out[1] * g->cout,
+                         .dy_col = g->cout,
+                         .m = end - first,
+                         .cout = cout,
+                         .dw_row = g->cout,
+                         .offset = p->offset + first};
     p->kernels->correlate(&k);
   }
 }
@@ -293,8 +313,8 @@ static marea_status list_rows (marea_call *c, const taps *t, int64_t channels, c
    none so long that it could not be interrupted. */
 static marea_status choose_parts (marea_call *c, size_t bytes, correlate_pass *p) {
   const marea_conv *g = p->g;
-  const double work =
-      (double)g->n * (double)g->out[0] * (double)g->out[1] * (double)p->rows * (double)g->cout;
+  const double work = (double)g->n * (double)g->out[0] * (double)g->out[1] * (double)p->rows *
+                      (double)g->cout;
   p->tasks = g->n * p->w.tiles;
   p->parts = MAREA_MIN(p->tasks, PARTIAL_BLOCKS);
   p->parts = MAREA_MIN(p->parts, MAREA_MAX((int64_t)(PARTIAL_BYTES / bytes), 1));
@@ -308,8 +328,12 @@ static marea_status choose_parts (marea_call *c, size_t bytes, correlate_pass *p
 
 marea_status marea_conv_correlate (marea_call *c, const marea_conv *g, const marea_tensor *x,
                                    const marea_tensor *dy, marea_tensor *dw) {
-  correlate_pass p = {.ctx = c->ctx, .g = g, .kernels = c->ctx->kernels[dw->dtype], .dy = marea_at(dy),
-                      .dw = marea_at(dw), .rows = g->kernel[0] * g->kernel[1] * (g->cin / g->groups)};
+  correlate_pass p = {.ctx = c->ctx,
+                      .g = g,
+                      .kernels = c->ctx->kernels[dw->dtype],
+                      .dy = marea_at(dy),
+                      .dw = marea_at(dw),
+                      .rows = g->kernel[0] * g->kernel[1] * (g->cin / g->groups)};
   const size_t bytes = (size_t)marea_count(dw->rank, dw->shape) * marea_dtype_size((marea_dtype)dw->dtype);
   taps t;
   if (bytes == 0) return MAREA_OK;

@@ -7,9 +7,10 @@
 
 #include "core.h"
 
-#define CREATE(op)                                                                                    \
+#define CREATE(op) \
   .name = #op, .family = "create", .flags = MAREA_NO_GRAD, .shape = op##_shape, .forward = op##_forward
-#define DTYPE_ATTR {"dtype", MAREA_DTYPE, MAREA_F32, NULL, "dtype of the result"}
+#define DTYPE_ATTR \
+  { "dtype", MAREA_DTYPE, MAREA_F32, NULL, "dtype of the result" }
 
 #define LARGEST_COUNT 9007199254740992.0 /* 2^53 */
 
@@ -27,10 +28,10 @@ static marea_status check_value (marea_call *c, const char *name, double value, 
 static void put (marea_tensor *t, int64_t i, double value) {
   void *data = marea_at(t);
   switch (t->dtype) {
-    case MAREA_F32: ((float *)data)[i] = (float)value; return;
-    case MAREA_F64: ((double *)data)[i] = value; return;
-    case MAREA_I64: ((int64_t *)data)[i] = (int64_t)value; return;
-    default: ((uint8_t *)data)[i] = (uint8_t)value;
+  case MAREA_F32: ((float *)data)[i] = (float)value; return;
+  case MAREA_F64: ((double *)data)[i] = value; return;
+  case MAREA_I64: ((int64_t *)data)[i] = (int64_t)value; return;
+  default: ((uint8_t *)data)[i] = (uint8_t)value;
   }
 }
 
@@ -66,14 +67,14 @@ static marea_status full_forward (marea_call *c) {
 }
 
 const marea_op marea_op_full = {
-  CREATE(full),
-  .attrs = {{"shape", MAREA_SIZES, MAREA_REQUIRED, NULL, "sizes; {} for a single number"},
-            {"value", MAREA_REAL, 0, NULL, "of every element"},
-            DTYPE_ATTR},
-  .sample = "return {}, {shape = g.shape(0, 4), value = g.int(0, 9), dtype = g.pick{'f32', 'f64', 'i64', "
-            "'u8'}}",
-  .doc = "full(shape, value, dtype): every element is `value`. Errors: a negative size; a value that an "
-         "integer dtype cannot hold.",
+    CREATE(full),
+    .attrs = {{"shape", MAREA_SIZES, MAREA_REQUIRED, NULL, "sizes; {} for a single number"},
+              {"value", MAREA_REAL, 0, NULL, "of every element"},
+              DTYPE_ATTR},
+    .sample = "return {}, {shape = g.shape(0, 4), value = g.int(0, 9), dtype = g.pick{'f32', 'f64', 'i64', "
+              "'u8'}}",
+    .doc = "full(shape, value, dtype): every element is `value`. Errors: a negative size; a value that an "
+           "integer dtype cannot hold.",
 };
 
 /* ---- arange ------------------------------------------------------------------------------------------ */
@@ -84,8 +85,8 @@ static marea_status arange_shape (marea_call *c) {
   const double start = c->attr[0].f, stop = c->attr[1].f, step = c->attr[2].f;
   if (!isfinite(start) || !isfinite(stop) || !isfinite(step) || step == 0)
     return marea_reject(c, MAREA_EARG,
-                        "expected finite start and stop and a step other than 0, got %g, %g, %g", start,
-                        stop, step);
+                        "expected finite start and stop and a step other than 0, got %g, %g, %g", start, stop,
+                        step);
   const double steps = floor((stop - start) / step * (1 + 8 * 0x1p-52));
   if (steps >= LARGEST_COUNT) return marea_reject(c, MAREA_EARG, "%g elements are too many", steps + 1);
   const int64_t n = steps < 0 ? 0 : (int64_t)steps + 1;
@@ -105,16 +106,16 @@ static marea_status arange_forward (marea_call *c) {
 }
 
 const marea_op marea_op_arange = {
-  CREATE(arange),
-  .attrs = {{"start", MAREA_REAL, MAREA_REQUIRED, NULL, "first value"},
-            {"stop", MAREA_REAL, MAREA_REQUIRED, NULL, "limit, included"},
-            {"step", MAREA_REAL, 1, NULL, "difference of neighbours, may be negative"},
-            DTYPE_ATTR},
-  .sample = "return {}, {start = g.int(-3, 3), stop = g.int(-5, 9), step = g.pick{1, 2, 0.5, -1}}",
-  .doc = "arange(start, stop, step, dtype) = {start, start + step, ...}, shape (n), `stop` included as in "
-         "Lua's for loop; empty when stop lies on the other side of start. Elements are start + i step, so "
-         "rounding does not add up; where the number of elements matters, linspace states it. Errors: step "
-         "0; values an integer dtype cannot hold.",
+    CREATE(arange),
+    .attrs = {{"start", MAREA_REAL, MAREA_REQUIRED, NULL, "first value"},
+              {"stop", MAREA_REAL, MAREA_REQUIRED, NULL, "limit, included"},
+              {"step", MAREA_REAL, 1, NULL, "difference of neighbours, may be negative"},
+              DTYPE_ATTR},
+    .sample = "return {}, {start = g.int(-3, 3), stop = g.int(-5, 9), step = g.pick{1, 2, 0.5, -1}}",
+    .doc = "arange(start, stop, step, dtype) = {start, start + step, ...}, shape (n), `stop` included as in "
+           "Lua's for loop; empty when stop lies on the other side of start. Elements are start + i step, so "
+           "rounding does not add up; where the number of elements matters, linspace states it. Errors: step "
+           "0; values an integer dtype cannot hold.",
 };
 
 /* ---- linspace ---------------------------------------------------------------------------------------- */
@@ -143,14 +144,14 @@ static marea_status linspace_forward (marea_call *c) {
 }
 
 const marea_op marea_op_linspace = {
-  CREATE(linspace),
-  .attrs = {{"start", MAREA_REAL, MAREA_REQUIRED, NULL, "first value"},
-            {"stop", MAREA_REAL, MAREA_REQUIRED, NULL, "last value"},
-            {"n", MAREA_INT, MAREA_REQUIRED, NULL, "number of values"},
-            DTYPE_ATTR},
-  .sample = "return {}, {start = g.real(-3, 3), stop = g.real(-3, 3), n = g.int(0, 9)}",
-  .doc = "linspace(start, stop, n, dtype): n values at equal distances, shape (n), both ends exact; n = 1 "
-         "gives start. dtype f32 or f64. Error: n < 0.",
+    CREATE(linspace),
+    .attrs = {{"start", MAREA_REAL, MAREA_REQUIRED, NULL, "first value"},
+              {"stop", MAREA_REAL, MAREA_REQUIRED, NULL, "last value"},
+              {"n", MAREA_INT, MAREA_REQUIRED, NULL, "number of values"},
+              DTYPE_ATTR},
+    .sample = "return {}, {start = g.real(-3, 3), stop = g.real(-3, 3), n = g.int(0, 9)}",
+    .doc = "linspace(start, stop, n, dtype): n values at equal distances, shape (n), both ends exact; n = 1 "
+           "gives start. dtype f32 or f64. Error: n < 0.",
 };
 
 /* ---- eye --------------------------------------------------------------------------------------------- */
@@ -172,8 +173,8 @@ static marea_status eye_forward (marea_call *c) {
 }
 
 const marea_op marea_op_eye = {
-  CREATE(eye),
-  .attrs = {{"n", MAREA_INT, MAREA_REQUIRED, NULL, "rows and columns"}, DTYPE_ATTR},
-  .sample = "return {}, {n = g.int(0, 6), dtype = g.pick{'f32', 'f64', 'i64', 'u8'}}",
-  .doc = "eye(n, dtype): the identity matrix, shape (n, n). Error: n < 0.",
+    CREATE(eye),
+    .attrs = {{"n", MAREA_INT, MAREA_REQUIRED, NULL, "rows and columns"}, DTYPE_ATTR},
+    .sample = "return {}, {n = g.int(0, 6), dtype = g.pick{'f32', 'f64', 'i64', 'u8'}}",
+    .doc = "eye(n, dtype): the identity matrix, shape (n, n). Error: n < 0.",
 };

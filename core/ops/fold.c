@@ -12,8 +12,8 @@
 #include <math.h>
 #include <string.h>
 
-#define TILE 512 /* columns of a unit */
-#define DEEP 256 /* rows that are folded in the tensor's dtype */
+#define TILE 512   /* columns of a unit */
+#define DEEP 256   /* rows that are folded in the tensor's dtype */
 #define PIECE 1024 /* elements of a buffer between two kernels */
 
 typedef struct fold_job {
@@ -24,8 +24,8 @@ typedef struct fold_job {
   double divisor;
   int out_dtype;
   void *out;
-  double *partial;              /* (outer, chunks, inner); NULL when there is one chunk */
-  int64_t chunk, chunks;        /* rows of a chunk, chunks */
+  double *partial;       /* (outer, chunks, inner); NULL when there is one chunk */
+  int64_t chunk, chunks; /* rows of a chunk, chunks */
   int64_t tiles, units, units_per_block;
 } fold_job;
 
@@ -61,11 +61,11 @@ static double row_squares (const marea_kernels *k, int dtype, int64_t n, const c
 
 static double fold_row (const fold_job *j, int64_t n, const char *x, double shift) {
   switch (j->kind) {
-    case MAREA_FOLD_MAX: return j->k->max((size_t)n, x);
-    case MAREA_FOLD_MIN: return j->k->min((size_t)n, x);
-    case MAREA_FOLD_SQUARES: return row_squares(j->k, j->f.dtype, n, x, shift);
-    case MAREA_FOLD_EXPS: return j->k->exp_sum((size_t)n, shift, x, NULL);
-    default: return j->k->sum((size_t)n, x);
+  case MAREA_FOLD_MAX: return j->k->max((size_t)n, x);
+  case MAREA_FOLD_MIN: return j->k->min((size_t)n, x);
+  case MAREA_FOLD_SQUARES: return row_squares(j->k, j->f.dtype, n, x, shift);
+  case MAREA_FOLD_EXPS: return j->k->exp_sum((size_t)n, shift, x, NULL);
+  default: return j->k->sum((size_t)n, x);
   }
 }
 
@@ -166,14 +166,19 @@ static void join_chunks (const fold_job *j) {
 
 /* Rows of a chunk: a block of elements, but no fewer than DEEP rows, so that partials stay few. */
 static int64_t chunk_rows (const marea_folding *f) {
-  if (f->inner == 1) return MAREA_BLOCK;
+  if (f->inner <= 1) return MAREA_BLOCK; /* one column, or an empty tensor */
   return MAREA_MAX(DEEP, MAREA_BLOCK / MAREA_MIN(f->inner, TILE));
 }
 
 marea_status marea_fold (marea_call *c, const marea_folding *f, marea_fold_kind kind, const double *shift,
                          double divisor, int out_dtype, void *out) {
-  fold_job j = {.k = c->ctx->kernels[f->dtype], .f = *f, .kind = kind, .shift = shift, .divisor = divisor,
-                .out_dtype = out_dtype, .out = out};
+  fold_job j = {.k = c->ctx->kernels[f->dtype],
+                .f = *f,
+                .kind = kind,
+                .shift = shift,
+                .divisor = divisor,
+                .out_dtype = out_dtype,
+                .out = out};
   if (f->outer * f->inner == 0) return MAREA_OK;
   if (f->count == 0) {
     memset(out, 0, (size_t)(f->outer * f->inner) * real_size(out_dtype));

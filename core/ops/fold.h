@@ -16,7 +16,7 @@ typedef struct marea_folding {
 
 typedef enum marea_fold_kind {
   MAREA_FOLD_SUM,
-  MAREA_FOLD_MAX,     /* NaN where there is one */
+  MAREA_FOLD_MAX, /* NaN where there is one */
   MAREA_FOLD_MIN,
   MAREA_FOLD_SQUARES, /* sum of (x - shift)^2 */
   MAREA_FOLD_EXPS     /* sum of exp(x - shift) */

@@ -84,21 +84,21 @@ typedef struct selection {
   char *y;
 } selection;
 
-#define CONVERT_RUN(from, to)                                                                    \
-  for (int64_t i = 0; i < n; i++) ((to *)y)[i] = (to)((double)((const from *)x)[i] * scale);     \
+#define CONVERT_RUN(from, to)                                                                \
+  for (int64_t i = 0; i < n; i++) ((to *)y)[i] = (to)((double)((const from *)x)[i] * scale); \
   break
 
 /* y := x * scale, in double, rounded once */
 static void convert_run (int64_t n, int from, const void *x, int to, void *y, double scale) {
   switch (to == MAREA_F64 ? from : MAREA_DTYPES + from) {
-    case MAREA_F32: CONVERT_RUN(float, double);
-    case MAREA_F64: CONVERT_RUN(double, double);
-    case MAREA_I64: CONVERT_RUN(int64_t, double);
-    case MAREA_U8: CONVERT_RUN(uint8_t, double);
-    case MAREA_DTYPES + MAREA_F32: CONVERT_RUN(float, float);
-    case MAREA_DTYPES + MAREA_F64: CONVERT_RUN(double, float);
-    case MAREA_DTYPES + MAREA_I64: CONVERT_RUN(int64_t, float);
-    default: CONVERT_RUN(uint8_t, float);
+  case MAREA_F32: CONVERT_RUN(float, double);
+  case MAREA_F64: CONVERT_RUN(double, double);
+  case MAREA_I64: CONVERT_RUN(int64_t, double);
+  case MAREA_U8: CONVERT_RUN(uint8_t, double);
+  case MAREA_DTYPES + MAREA_F32: CONVERT_RUN(float, float);
+  case MAREA_DTYPES + MAREA_F64: CONVERT_RUN(double, float);
+  case MAREA_DTYPES + MAREA_I64: CONVERT_RUN(int64_t, float);
+  default: CONVERT_RUN(uint8_t, float);
   }
 }
 
@@ -125,9 +125,14 @@ static marea_status index_select_forward (marea_call *c) {
   const axis from = axis_of(x, (int)c->attr[SELECT_DIM].i);
   MAREA_TRY(read_positions(c, 1, from.size, &position));
   if (marea_count(out->rank, out->shape) == 0) return MAREA_OK;
-  selection s = {.position = position, .from = from, .n = marea_count(c->in[1]->rank, c->in[1]->shape),
-                 .rows_per_block = MAREA_MAX(1, MAREA_BLOCK / from.after), .from_dtype = x->dtype,
-                 .to_dtype = out->dtype, .scale = c->attr[SELECT_SCALE].f, .x = marea_at(x),
+  selection s = {.position = position,
+                 .from = from,
+                 .n = marea_count(c->in[1]->rank, c->in[1]->shape),
+                 .rows_per_block = MAREA_MAX(1, MAREA_BLOCK / from.after),
+                 .from_dtype = x->dtype,
+                 .to_dtype = out->dtype,
+                 .scale = c->attr[SELECT_SCALE].f,
+                 .x = marea_at(x),
                  .y = marea_at(out)};
   marea_parallel(c->ctx, (from.before * s.n - 1) / s.rows_per_block + 1, select_rows, &s);
   return MAREA_OK;
@@ -153,19 +158,24 @@ static marea_status index_select_vjp (marea_vjp *v) {
 }
 
 const marea_op marea_op_index_select = {
-  .name = "index_select", .family = "index",
-  .doc = "Picks elements of a dimension: y[.., i, ..] = scale * x[.., index[i], ..]. index: i64 or u8 of "
-         "any shape, which takes the dimension's place (NumPy's take); an embedding is index_select(weight, "
-         "index). With dtype (f32 or f64), rows are converted on the way: u8 images become f32 in one pass. "
-         "Gradient: index_add of dy to zeros. Error: a position out of range, the first one is named.",
-  .inputs = {{"x", "(any shape)"}, {"index", "(any shape) positions in dim"}},
-  .attrs = {{"dim", MAREA_DIM, 0, NULL, "the dimension to pick from"},
-            {"dtype", MAREA_DTYPE, -1, NULL, "of the result; left out: x's"},
-            {"scale", MAREA_REAL, 1, NULL, "factor on every element"}},
-  .dtypes = MAREA_ANY, .saves_in = 2,
-  .shape = index_select_shape, .forward = index_select_forward, .vjp = index_select_vjp,
-  .sample = "local s = g.shape(1, 3)\nlocal dim = g.int(1, #s)\ns[dim] = g.int(1, 5)\n"
-            "return {g.tensor(s), g.index(g.shape(0, 2), s[dim])}, {dim = dim, scale = g.pick{1, 0.5}}",
+    .name = "index_select",
+    .family = "index",
+    .doc =
+        "Picks elements of a dimension: y[.., i, ..] = scale * x[.., index[i], ..]. index: i64 or u8 of "
+        "any shape, which takes the dimension's place (NumPy's take); an embedding is index_select(weight, "
+        "index). With dtype (f32 or f64), rows are converted on the way: u8 images become f32 in one pass. "
+        "Gradient: index_add of dy to zeros. Error: a position out of range, the first one is named.",
+    .inputs = {{"x", "(any shape)"}, {"index", "(any shape) positions in dim"}},
+    .attrs = {{"dim", MAREA_DIM, 0, NULL, "the dimension to pick from"},
+              {"dtype", MAREA_DTYPE, -1, NULL, "of the result; left out: x's"},
+              {"scale", MAREA_REAL, 1, NULL, "factor on every element"}},
+    .dtypes = MAREA_ANY,
+    .saves_in = 2,
+    .shape = index_select_shape,
+    .forward = index_select_forward,
+    .vjp = index_select_vjp,
+    .sample = "local s = g.shape(1, 3)\nlocal dim = g.int(1, #s)\ns[dim] = g.int(1, 5)\n"
+              "return {g.tensor(s), g.index(g.shape(0, 2), s[dim])}, {dim = dim, scale = g.pick{1, 0.5}}",
 };
 
 /* ---- index_add ---- */
@@ -223,10 +233,14 @@ static marea_status index_add_forward (marea_call *c) {
   const axis to = axis_of(x, (int)c->attr[0].i);
   MAREA_TRY(read_positions(c, 1, to.size, &position));
   if (marea_count(x->rank, x->shape) == 0) return MAREA_OK;
-  addition s = {.kernels = c->ctx->kernels[x->dtype], .position = position, .to = to,
+  addition s = {.kernels = c->ctx->kernels[x->dtype],
+                .position = position,
+                .to = to,
                 .n = marea_count(c->in[1]->rank, c->in[1]->shape),
                 .size = marea_dtype_size((marea_dtype)x->dtype),
-                .x = marea_at(x), .src = marea_at(c->in[2]), .y = marea_at(c->out[0])};
+                .x = marea_at(x),
+                .src = marea_at(c->in[2]),
+                .y = marea_at(c->out[0])};
   s.parts = to.before >= 16 || to.size * to.after < MAREA_BLOCK ? 1 : MAREA_MIN(to.size, 16);
   marea_parallel(c->ctx, to.before * s.parts, add_rows, &s);
   return MAREA_OK;
@@ -240,19 +254,24 @@ static marea_status index_add_vjp (marea_vjp *v) {
 }
 
 const marea_op marea_op_index_add = {
-  .name = "index_add", .family = "index",
-  .doc = "x with src added at positions of a dimension: y[.., index[i], ..] += src[.., i, ..]; equal "
-         "positions add up, in order. index: i64 or u8 of any shape; src: x's shape with the index's in "
-         "place of dim. Gradient: dy to x, index_select(dy, index) to src. Error: a position out of range, "
-         "the first one is named.",
-  .inputs = {{"x", "(any shape)"}, {"index", "(any shape) positions in dim"},
-             {"src", "(x's, the index's at dim)"}},
-  .attrs = {{"dim", MAREA_DIM, 0, NULL, "the dimension to add at"}},
-  .dtypes = MAREA_ANY, .saves_in = 2,
-  .shape = index_add_shape, .forward = index_add_forward, .vjp = index_add_vjp,
-  .sample = "local s, n = g.shape(1, 3), g.int(0, 4)\nlocal dim = g.int(1, #s)\ns[dim] = g.int(1, 5)\n"
-            "local t = table.move(s, 1, #s, 1, {})\nt[dim] = n\n"
-            "return {g.tensor(s), g.index({n}, s[dim]), g.tensor(t)}, {dim = dim}",
+    .name = "index_add",
+    .family = "index",
+    .doc = "x with src added at positions of a dimension: y[.., index[i], ..] += src[.., i, ..]; equal "
+           "positions add up, in order. index: i64 or u8 of any shape; src: x's shape with the index's in "
+           "place of dim. Gradient: dy to x, index_select(dy, index) to src. Error: a position out of range, "
+           "the first one is named.",
+    .inputs = {{"x", "(any shape)"},
+               {"index", "(any shape) positions in dim"},
+               {"src", "(x's, the index's at dim)"}},
+    .attrs = {{"dim", MAREA_DIM, 0, NULL, "the dimension to add at"}},
+    .dtypes = MAREA_ANY,
+    .saves_in = 2,
+    .shape = index_add_shape,
+    .forward = index_add_forward,
+    .vjp = index_add_vjp,
+    .sample = "local s, n = g.shape(1, 3), g.int(0, 4)\nlocal dim = g.int(1, #s)\ns[dim] = g.int(1, 5)\n"
+              "local t = table.move(s, 1, #s, 1, {})\nt[dim] = n\n"
+              "return {g.tensor(s), g.index({n}, s[dim]), g.tensor(t)}, {dim = dim}",
 };
 
 /* ---- gather, scatter_add ---- */
@@ -279,8 +298,8 @@ static marea_status gather_shape (marea_call *c) {
 typedef struct pick {
   const marea_kernels *kernels;
   const int64_t *position;
-  axis x;            /* the dimension that positions refer to */
-  int64_t n;         /* its size in the index */
+  axis x;                         /* the dimension that positions refer to */
+  int64_t n;                      /* its size in the index */
   int64_t rows_per_block, chunks; /* of gather; of scatter_add: parts of the `after` columns */
   size_t size;
   const char *from;
@@ -296,9 +315,9 @@ static void gather_rows (void *arg, int64_t block, int worker) {
     for (int64_t b = 0, i = r * after; b < after; b++, i++) {
       const int64_t j = (plane + p->position[i]) * after + b;
       switch (p->size) {
-        case 1: ((uint8_t *)p->to)[i] = ((const uint8_t *)p->from)[j]; break;
-        case 4: ((uint32_t *)p->to)[i] = ((const uint32_t *)p->from)[j]; break;
-        default: ((uint64_t *)p->to)[i] = ((const uint64_t *)p->from)[j]; break;
+      case 1: ((uint8_t *)p->to)[i] = ((const uint8_t *)p->from)[j]; break;
+      case 4: ((uint32_t *)p->to)[i] = ((const uint32_t *)p->from)[j]; break;
+      default: ((uint64_t *)p->to)[i] = ((const uint64_t *)p->from)[j]; break;
       }
     }
   }
@@ -307,8 +326,11 @@ static void gather_rows (void *arg, int64_t block, int worker) {
 static marea_status gather_forward (marea_call *c) {
   const marea_tensor *x = c->in[0], *index = c->in[1];
   const int dim = (int)c->attr[0].i;
-  pick p = {.x = axis_of(x, dim), .n = index->shape[dim], .size = marea_dtype_size((marea_dtype)x->dtype),
-            .from = marea_at(x), .to = marea_at(c->out[0])};
+  pick p = {.x = axis_of(x, dim),
+            .n = index->shape[dim],
+            .size = marea_dtype_size((marea_dtype)x->dtype),
+            .from = marea_at(x),
+            .to = marea_at(c->out[0])};
   int64_t *position;
   MAREA_TRY(read_positions(c, 1, p.x.size, &position));
   if (marea_count(index->rank, index->shape) == 0) return MAREA_OK;
@@ -326,17 +348,21 @@ static marea_status gather_vjp (marea_vjp *v) {
 }
 
 const marea_op marea_op_gather = {
-  .name = "gather", .family = "index",
-  .doc = "Picks single elements along a dimension: y[.., i, ..] = x[.., index[.., i, ..], ..]. index: i64 "
-         "or u8, x's shape but for dim; y: the index's shape. Gradient: scatter_add of dy to zeros. Error: "
-         "a position out of range, the first one is named.",
-  .inputs = {{"x", "(any shape)"}, {"index", "(x's but for dim) positions in dim"}},
-  .attrs = {{"dim", MAREA_DIM, MAREA_REQUIRED, NULL, "the dimension to pick from"}},
-  .dtypes = MAREA_ANY, .saves_in = 2,
-  .shape = gather_shape, .forward = gather_forward, .vjp = gather_vjp,
-  .sample = "local s = g.shape(1, 3)\nlocal dim = g.int(1, #s)\ns[dim] = g.int(1, 5)\n"
-            "local t = table.move(s, 1, #s, 1, {})\nt[dim] = g.int(0, 4)\n"
-            "return {g.tensor(s), g.index(t, s[dim])}, {dim = dim}",
+    .name = "gather",
+    .family = "index",
+    .doc = "Picks single elements along a dimension: y[.., i, ..] = x[.., index[.., i, ..], ..]. index: i64 "
+           "or u8, x's shape but for dim; y: the index's shape. Gradient: scatter_add of dy to zeros. Error: "
+           "a position out of range, the first one is named.",
+    .inputs = {{"x", "(any shape)"}, {"index", "(x's but for dim) positions in dim"}},
+    .attrs = {{"dim", MAREA_DIM, MAREA_REQUIRED, NULL, "the dimension to pick from"}},
+    .dtypes = MAREA_ANY,
+    .saves_in = 2,
+    .shape = gather_shape,
+    .forward = gather_forward,
+    .vjp = gather_vjp,
+    .sample = "local s = g.shape(1, 3)\nlocal dim = g.int(1, #s)\ns[dim] = g.int(1, 5)\n"
+              "local t = table.move(s, 1, #s, 1, {})\nt[dim] = g.int(0, 4)\n"
+              "return {g.tensor(s), g.index(t, s[dim])}, {dim = dim}",
 };
 
 static marea_status scatter_add_shape (marea_call *c) {
@@ -369,8 +395,11 @@ static void scatter_columns (void *arg, int64_t block, int worker) {
 static marea_status scatter_add_forward (marea_call *c) {
   const marea_tensor *x = c->in[0], *index = c->in[1];
   const int dim = (int)c->attr[0].i;
-  pick p = {.kernels = c->ctx->kernels[x->dtype], .x = axis_of(x, dim), .n = index->shape[dim],
-            .size = marea_dtype_size((marea_dtype)x->dtype), .from = marea_at(c->in[2]),
+  pick p = {.kernels = c->ctx->kernels[x->dtype],
+            .x = axis_of(x, dim),
+            .n = index->shape[dim],
+            .size = marea_dtype_size((marea_dtype)x->dtype),
+            .from = marea_at(c->in[2]),
             .to = marea_at(c->out[0])};
   int64_t *position;
   MAREA_TRY(read_positions(c, 1, p.x.size, &position));
@@ -389,18 +418,25 @@ static marea_status scatter_add_vjp (marea_vjp *v) {
 }
 
 const marea_op marea_op_scatter_add = {
-  .name = "scatter_add", .family = "index",
-  .doc = "x with single elements added along a dimension: y[.., index[.., i, ..], ..] += src[.., i, ..]; "
-         "equal positions add up, in order. index: i64 or u8, x's shape but for dim; src: the index's "
-         "shape. Gradient: dy to x, gather(dy, index) to src. Error: a position out of range, the first one "
-         "is named.",
-  .inputs = {{"x", "(any shape)"}, {"index", "(x's but for dim) positions in dim"}, {"src", "(the index's)"}},
-  .attrs = {{"dim", MAREA_DIM, MAREA_REQUIRED, NULL, "the dimension to add at"}},
-  .dtypes = MAREA_ANY, .saves_in = 2,
-  .shape = scatter_add_shape, .forward = scatter_add_forward, .vjp = scatter_add_vjp,
-  .sample = "local s = g.shape(1, 3)\nlocal dim = g.int(1, #s)\ns[dim] = g.int(1, 5)\n"
-            "local t = table.move(s, 1, #s, 1, {})\nt[dim] = g.int(0, 4)\n"
-            "return {g.tensor(s), g.index(t, s[dim]), g.tensor(t)}, {dim = dim}",
+    .name = "scatter_add",
+    .family = "index",
+    .doc =
+        "x with single elements added along a dimension: y[.., index[.., i, ..], ..] += src[.., i, ..]; "
+        "equal positions add up, in order. index: i64 or u8, x's shape but for dim; src: the index's "
+        "shape. Gradient: dy to x, gather(dy, index) to src. Error: a position out of range, the first one "
+        "is named.",
+    .inputs = {{"x", "(any shape)"},
+               {"index", "(x's but for dim) positions in dim"},
+               {"src", "(the index's)"}},
+    .attrs = {{"dim", MAREA_DIM, MAREA_REQUIRED, NULL, "the dimension to add at"}},
+    .dtypes = MAREA_ANY,
+    .saves_in = 2,
+    .shape = scatter_add_shape,
+    .forward = scatter_add_forward,
+    .vjp = scatter_add_vjp,
+    .sample = "local s = g.shape(1, 3)\nlocal dim = g.int(1, #s)\ns[dim] = g.int(1, 5)\n"
+              "local t = table.move(s, 1, #s, 1, {})\nt[dim] = g.int(0, 4)\n"
+              "return {g.tensor(s), g.index(t, s[dim]), g.tensor(t)}, {dim = dim}",
 };
 
 /* ---- one_hot ---- */
@@ -432,23 +468,26 @@ static marea_status one_hot_forward (marea_call *c) {
   for (int64_t i = 0; i < n; i++) {
     const int64_t at = i * classes + position[i];
     switch (c->out[0]->dtype) {
-      case MAREA_F32: ((float *)y)[at] = 1; break;
-      case MAREA_F64: ((double *)y)[at] = 1; break;
-      case MAREA_I64: ((int64_t *)y)[at] = 1; break;
-      default: ((uint8_t *)y)[at] = 1; break;
+    case MAREA_F32: ((float *)y)[at] = 1; break;
+    case MAREA_F64: ((double *)y)[at] = 1; break;
+    case MAREA_I64: ((int64_t *)y)[at] = 1; break;
+    default: ((uint8_t *)y)[at] = 1; break;
     }
   }
   return MAREA_OK;
 }
 
 const marea_op marea_op_one_hot = {
-  .name = "one_hot", .family = "index",
-  .doc = "y[.., c] = 1 where index is class c, else 0. index: i64 or u8 of any shape; y: that shape and "
-         "classes. No gradient. Error: a class out of range, the first one is named.",
-  .inputs = {{"index", "(any shape)"}},
-  .attrs = {{"classes", MAREA_INT, MAREA_REQUIRED, NULL, "number of classes"},
-            {"dtype", MAREA_DTYPE, MAREA_F32, NULL, "of the result"}},
-  .flags = MAREA_NO_GRAD, .dtypes = MAREA_INTS,
-  .shape = one_hot_shape, .forward = one_hot_forward,
-  .sample = "local n = g.int(1, 5)\nreturn {g.index(g.shape(0, 3), n)}, {classes = n}",
+    .name = "one_hot",
+    .family = "index",
+    .doc = "y[.., c] = 1 where index is class c, else 0. index: i64 or u8 of any shape; y: that shape and "
+           "classes. No gradient. Error: a class out of range, the first one is named.",
+    .inputs = {{"index", "(any shape)"}},
+    .attrs = {{"classes", MAREA_INT, MAREA_REQUIRED, NULL, "number of classes"},
+              {"dtype", MAREA_DTYPE, MAREA_F32, NULL, "of the result"}},
+    .flags = MAREA_NO_GRAD,
+    .dtypes = MAREA_INTS,
+    .shape = one_hot_shape,
+    .forward = one_hot_forward,
+    .sample = "local n = g.int(1, 5)\nreturn {g.index(g.shape(0, 3), n)}, {classes = n}",
 };

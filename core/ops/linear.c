@@ -8,9 +8,9 @@
 
 /* An operand as a batch of matrices. A vector gets a dimension of 1, which is dropped from the result. */
 typedef struct matrices {
-  int64_t rows, cols;                /* as stored */
-  int lead;                          /* leading dimensions */
-  const int64_t *shape;              /* of them */
+  int64_t rows, cols;   /* as stored */
+  int lead;             /* leading dimensions */
+  const int64_t *shape; /* of them */
   bool transposed, vector;
 } matrices;
 
@@ -33,7 +33,7 @@ static marea_status read_matrices (marea_call *c, int input, matrices *m) {
 typedef struct product {
   matrices a, b;
   int64_t m, n, k;
-  int lead;                          /* leading dimensions of the result, broadcast */
+  int lead; /* leading dimensions of the result, broadcast */
   int64_t shape[MAREA_MAX_RANK];
 } product;
 
@@ -219,26 +219,29 @@ static marea_status matmul_vjp (marea_vjp *v) {
 }
 
 const marea_op marea_op_matmul = {
-  .name = "matmul", .family = "linear",
-  .doc = "Matrix product over the last two dimensions, leading ones broadcast as in NumPy: (.., m, k) x "
-         "(.., k, n) -> (.., m, n). A vector a counts as (1, k), a vector b as (k, 1), and that 1 is "
-         "dropped from the result. transpose_a: a is stored (.., k, m); transpose_b: b is stored (.., n, "
-         "k). Gradient: da = dy b^T, db = a^T dy, summed over what was broadcast. Errors: inner sizes "
-         "differ, leading sizes do not broadcast, a scalar.",
-  .inputs = {{"a", "(.., m, k)"}, {"b", "(.., k, n)"}},
-  .attrs = {{"transpose_a", MAREA_BOOL, 0, NULL, "a is stored (.., k, m)"},
-            {"transpose_b", MAREA_BOOL, 0, NULL, "b is stored (.., n, k)"}},
-  .saves_in = 3,
-  .shape = matmul_shape, .forward = matmul_forward, .vjp = matmul_vjp,
-  .sample = "local m, k, n = g.int(0, 4), g.int(0, 4), g.int(0, 4)\nlocal ta, tb = g.bool(), g.bool()\n"
-            "local lead = g.shape(0, 2)\n"
-            "local a, b = g.broadcast(lead), lead\n"
-            "if g.bool() then a, b = b, a end\n"
-            "if g.int(1, 4) == 1 then a, ta = {k}, false elseif ta then a[#a + 1], a[#a + 2] = k, m "
-            "else a[#a + 1], a[#a + 2] = m, k end\n"
-            "if g.int(1, 4) == 1 then b, tb = {k}, false elseif tb then b[#b + 1], b[#b + 2] = n, k "
-            "else b[#b + 1], b[#b + 2] = k, n end\n"
-            "return {g.tensor(a), g.tensor(b)}, {transpose_a = ta, transpose_b = tb}",
+    .name = "matmul",
+    .family = "linear",
+    .doc = "Matrix product over the last two dimensions, leading ones broadcast as in NumPy: (.., m, k) x "
+           "(.., k, n) -> (.., m, n). A vector a counts as (1, k), a vector b as (k, 1), and that 1 is "
+           "dropped from the result. transpose_a: a is stored (.., k, m); transpose_b: b is stored (.., n, "
+           "k). Gradient: da = dy b^T, db = a^T dy, summed over what was broadcast. Errors: inner sizes "
+           "differ, leading sizes do not broadcast, a scalar.",
+    .inputs = {{"a", "(.., m, k)"}, {"b", "(.., k, n)"}},
+    .attrs = {{"transpose_a", MAREA_BOOL, 0, NULL, "a is stored (.., k, m)"},
+              {"transpose_b", MAREA_BOOL, 0, NULL, "b is stored (.., n, k)"}},
+    .saves_in = 3,
+    .shape = matmul_shape,
+    .forward = matmul_forward,
+    .vjp = matmul_vjp,
+    .sample = "local m, k, n = g.int(0, 4), g.int(0, 4), g.int(0, 4)\nlocal ta, tb = g.bool(), g.bool()\n"
+              "local lead = g.shape(0, 2)\n"
+              "local a, b = g.broadcast(lead), lead\n"
+              "if g.bool() then a, b = b, a end\n"
+              "if g.int(1, 4) == 1 then a, ta = {k}, false elseif ta then a[#a + 1], a[#a + 2] = k, m "
+              "else a[#a + 1], a[#a + 2] = m, k end\n"
+              "if g.int(1, 4) == 1 then b, tb = {k}, false elseif tb then b[#b + 1], b[#b + 2] = n, k "
+              "else b[#b + 1], b[#b + 2] = k, n end\n"
+              "return {g.tensor(a), g.tensor(b)}, {transpose_a = ta, transpose_b = tb}",
 };
 
 /* ---- linear ---- */
@@ -283,12 +286,15 @@ static void finish_rows (void *arg, int64_t block, int worker) {
 /* y := act(y + bias) */
 static marea_status finish (marea_call *c, int64_t rows, int64_t cols) {
   const marea_tensor *y = c->out[0];
-  epilogue e = {.kernels = c->ctx->kernels[y->dtype], .rows = rows, .cols = cols,
+  epilogue e = {.kernels = c->ctx->kernels[y->dtype],
+                .rows = rows,
+                .cols = cols,
                 .rows_per_block = MAREA_MAX(1, MAREA_BLOCK / cols),
                 .size = marea_dtype_size((marea_dtype)y->dtype),
                 .activation = (marea_activation)c->attr[LINEAR_ACTIVATION].i,
                 .slope = c->attr[LINEAR_SLOPE].f,
-                .bias = c->n_in > 2 && c->in[2] ? marea_at(c->in[2]) : NULL, .y = marea_at(y)};
+                .bias = c->n_in > 2 && c->in[2] ? marea_at(c->in[2]) : NULL,
+                .y = marea_at(y)};
   if (!e.bias && e.activation == MAREA_ACT_NONE) return MAREA_OK;
   marea_parallel(c->ctx, (rows - 1) / e.rows_per_block + 1, finish_rows, &e);
   return MAREA_OK;
@@ -324,17 +330,22 @@ static marea_status linear_vjp (marea_vjp *v) {
 }
 
 const marea_op marea_op_linear = {
-  .name = "linear", .family = "linear",
-  .doc = "y = act(x weight + bias). x: (.., in); weight: (in, out), as in Keras; bias: (out); y: (.., out). "
-         "Gradient, with d = dy * act'(y): dx = d weight^T, dweight = x^T d, dbias = sum of d over rows. "
-         "Error: x's last size is not weight's first.",
-  .inputs = {{"x", "(.., in)"}, {"weight", "(in, out)"}, {"bias", "(out)", .optional = true}},
-  .attrs = {{"activation", MAREA_ENUM, 0, "none|relu|leaky_relu|elu|sigmoid|tanh|softplus",
-             "applied to the sum"},
-            {"slope", MAREA_REAL, 0.01, NULL, "slope of leaky_relu, alpha of elu"}},
-  .saves_in = 3, .saves_out = 1,
-  .shape = linear_shape, .forward = linear_forward, .vjp = linear_vjp,
-  .sample = "local s, n = g.shape(1, 3), g.int(0, 5)\n"
-            "return {g.tensor(s), g.tensor{s[#s], n}, g.bool() and g.tensor{n} or nil}, "
-            "{activation = g.pick{'none', 'sigmoid', 'tanh', 'softplus'}}",
+    .name = "linear",
+    .family = "linear",
+    .doc =
+        "y = act(x weight + bias). x: (.., in); weight: (in, out), as in Keras; bias: (out); y: (.., out). "
+        "Gradient, with d = dy * act'(y): dx = d weight^T, dweight = x^T d, dbias = sum of d over rows. "
+        "Error: x's last size is not weight's first.",
+    .inputs = {{"x", "(.., in)"}, {"weight", "(in, out)"}, {"bias", "(out)", .optional = true}},
+    .attrs = {{"activation", MAREA_ENUM, 0, "none|relu|leaky_relu|elu|sigmoid|tanh|softplus",
+               "applied to the sum"},
+              {"slope", MAREA_REAL, 0.01, NULL, "slope of leaky_relu, alpha of elu"}},
+    .saves_in = 3,
+    .saves_out = 1,
+    .shape = linear_shape,
+    .forward = linear_forward,
+    .vjp = linear_vjp,
+    .sample = "local s, n = g.shape(1, 3), g.int(0, 5)\n"
+              "return {g.tensor(s), g.tensor{s[#s], n}, g.bool() and g.tensor{n} or nil}, "
+              "{activation = g.pick{'none', 'sigmoid', 'tanh', 'softplus'}}",
 };

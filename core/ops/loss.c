@@ -16,19 +16,20 @@
 typedef enum reduction { MEAN, SUM, NONE, BATCHMEAN } reduction;
 
 #define REDUCTION_ATTR \
-  {"reduction", MAREA_ENUM, 0, "mean|sum|none|batchmean", "what becomes of the elements' losses"}
+  { "reduction", MAREA_ENUM, 0, "mean|sum|none|batchmean", "what becomes of the elements' losses" }
 #define PIECE 1024 /* elements between two kernels */
 #define REDUCTIONS "g.pick{'mean', 'sum', 'none', 'batchmean'}"
 #define TWO_INPUTS(first) .inputs = {{first, "any shape"}, {"target", "the same shape"}}
-#define GRAD_INPUTS(first)                                                                  \
+#define GRAD_INPUTS(first)                                                                    \
   .inputs = {{"dy", "gradient of the loss: a number, or the shape of the input with 'none'"}, \
-             {first, "any shape"}, {"target", "the same shape"}}
+             {first, "any shape"},                                                            \
+             {"target", "the same shape"}}
 #define PROBABILITY "{lo = 0.05, hi = 0.95}"
-#define GRAD_SAMPLE(first, second, more)                                                    \
-  "local s, r = g.shape(1, 3, 1), " REDUCTIONS " return {g.tensor(r == 'none' and s or {}), "  \
+#define GRAD_SAMPLE(first, second, more)                                                      \
+  "local s, r = g.shape(1, 3, 1), " REDUCTIONS " return {g.tensor(r == 'none' and s or {}), " \
   "g.tensor(s" first "), g.tensor(s" second ")}, {reduction = r" more "}"
-#define REDUCTION_DOC                                                                                    \
-  " Results: a number, or the input's shape with reduction 'none'; of no elements 0. The inputs have one "  \
+#define REDUCTION_DOC                                                                                      \
+  " Results: a number, or the input's shape with reduction 'none'; of no elements 0. The inputs have one " \
   "shape and become one float dtype. Errors: shapes differ, integers, 'batchmean' of 0 dims."
 
 /* ---- reductions -------------------------------------------------------------------------------------- */
@@ -56,13 +57,13 @@ typedef struct loss_job {
   marea_binary_kernel *kernel;
   const double *p;
   const char *a, *b;
-  size_t size;       /* of an element */
+  size_t size; /* of an element */
   int64_t n;
-  double *partial;   /* loss: one sum a block */
-  const char *dy;    /* gradient: a number, or n of them with dy_step 1 */
+  double *partial; /* loss: one sum a block */
+  const char *dy;  /* gradient: a number, or n of them with dy_step 1 */
   size_t dy_step;
   double factor;
-  bool clamp_b;      /* kl_normal */
+  bool clamp_b; /* kl_normal */
   char *out;
 } loss_job;
 
@@ -100,9 +101,14 @@ static void put_number (marea_tensor *t, double value) {
 
 static loss_job job_of (const marea_call *c, int first, marea_binary_kernel *kernel, const double *p) {
   const marea_tensor *x = c->in[first];
-  return (loss_job){.k = c->ctx->kernels[x->dtype], .kernel = kernel, .p = p, .a = marea_at(x),
-                    .b = marea_at(c->in[first + 1]), .size = marea_dtype_size((marea_dtype)x->dtype),
-                    .n = marea_count(x->rank, x->shape), .out = marea_at(c->out[0])};
+  return (loss_job){.k = c->ctx->kernels[x->dtype],
+                    .kernel = kernel,
+                    .p = p,
+                    .a = marea_at(x),
+                    .b = marea_at(c->in[first + 1]),
+                    .size = marea_dtype_size((marea_dtype)x->dtype),
+                    .n = marea_count(x->rank, x->shape),
+                    .out = marea_at(c->out[0])};
 }
 
 static marea_status run_loss (marea_call *c, loss_job *j) {
@@ -192,7 +198,8 @@ static void give_dy (formula *f, marea_tensor *u) {
 
 /* ---- bce --------------------------------------------------------------------------------------------- */
 
-#define EPS_ATTR {"eps", MAREA_REAL, 1e-7, NULL, "p is clamped to [eps, 1 - eps]"}
+#define EPS_ATTR \
+  { "eps", MAREA_REAL, 1e-7, NULL, "p is clamped to [eps, 1 - eps]" }
 
 static marea_status check_eps (marea_call *c) {
   if (c->attr[1].f > 0 && c->attr[1].f < 0.5) return MAREA_OK;
@@ -230,14 +237,21 @@ static marea_status bce_vjp (marea_vjp *v) {
 }
 
 const marea_op marea_op_bce = {
-  .name = "bce", .family = "loss", TWO_INPUTS("p"), .attrs = {REDUCTION_ATTR, EPS_ATTR},
-  .flags = MAREA_PROMOTES,
-  .dtypes = MAREA_ANY, .saves_in = 3, .shape = bce_shape, .forward = bce_forward, .vjp = bce_vjp,
-  .sample = "local s = g.shape(1, 3) return {g.tensor(s, " PROBABILITY "), g.tensor(s, " PROBABILITY ")}, "
-            "{reduction = " REDUCTIONS "}",
-  .doc = "bce(p, target, reduction, eps): binary cross-entropy -(t log q + (1 - t) log(1 - q)) of "
-         "probabilities, q = clamp(p, eps, 1 - eps) as in Keras. Gradients: dp = dy (q - t) / (q (1 - q)), "
-         "0 where p is clamped; dt = dy (log(1 - q) - log q)." REDUCTION_DOC,
+    .name = "bce",
+    .family = "loss",
+    TWO_INPUTS("p"),
+    .attrs = {REDUCTION_ATTR, EPS_ATTR},
+    .flags = MAREA_PROMOTES,
+    .dtypes = MAREA_ANY,
+    .saves_in = 3,
+    .shape = bce_shape,
+    .forward = bce_forward,
+    .vjp = bce_vjp,
+    .sample = "local s = g.shape(1, 3) return {g.tensor(s, " PROBABILITY "), g.tensor(s, " PROBABILITY ")}, "
+              "{reduction = " REDUCTIONS "}",
+    .doc = "bce(p, target, reduction, eps): binary cross-entropy -(t log q + (1 - t) log(1 - q)) of "
+           "probabilities, q = clamp(p, eps, 1 - eps) as in Keras. Gradients: dp = dy (q - t) / (q (1 - q)), "
+           "0 where p is clamped; dt = dy (log(1 - q) - log q)." REDUCTION_DOC,
 };
 
 static marea_status bce_grad_shape (marea_call *c) {
@@ -268,13 +282,20 @@ static marea_status bce_grad_vjp (marea_vjp *v) {
 }
 
 const marea_op marea_op_bce_grad = {
-  .name = "bce_grad", .family = "loss", GRAD_INPUTS("p"), .attrs = {REDUCTION_ATTR, EPS_ATTR},
-  .flags = MAREA_PROMOTES, .dtypes = MAREA_ANY, .saves_in = 7, .shape = bce_grad_shape,
-  .forward = bce_grad_forward,
-  .vjp = bce_grad_vjp, .sample = GRAD_SAMPLE(", " PROBABILITY, ", " PROBABILITY, ""),
-  .doc = "bce_grad(dy, p, target, reduction, eps): the gradient of bce to p, dy (q - t) / (q (1 - q)) "
-         "times 1/n of the reduction, 0 where p is clamped. Gradients to all three inputs. Errors: as bce; "
-         "dy of another shape.",
+    .name = "bce_grad",
+    .family = "loss",
+    GRAD_INPUTS("p"),
+    .attrs = {REDUCTION_ATTR, EPS_ATTR},
+    .flags = MAREA_PROMOTES,
+    .dtypes = MAREA_ANY,
+    .saves_in = 7,
+    .shape = bce_grad_shape,
+    .forward = bce_grad_forward,
+    .vjp = bce_grad_vjp,
+    .sample = GRAD_SAMPLE(", " PROBABILITY, ", " PROBABILITY, ""),
+    .doc = "bce_grad(dy, p, target, reduction, eps): the gradient of bce to p, dy (q - t) / (q (1 - q)) "
+           "times 1/n of the reduction, 0 where p is clamped. Gradients to all three inputs. Errors: as bce; "
+           "dy of another shape.",
 };
 
 /* ---- bce_with_logits --------------------------------------------------------------------------------- */
@@ -291,15 +312,21 @@ static marea_status bce_with_logits_vjp (marea_vjp *v) {
 }
 
 const marea_op marea_op_bce_with_logits = {
-  .name = "bce_with_logits", .family = "loss", TWO_INPUTS("x"), .attrs = {REDUCTION_ATTR},
-  .flags = MAREA_PROMOTES,
-  .dtypes = MAREA_ANY, .saves_in = 3, .shape = loss_shape, .forward = bce_with_logits_forward,
-  .vjp = bce_with_logits_vjp,
-  .sample = "local s = g.shape(1, 3) return {g.tensor(s, {away = {0}}), g.tensor(s, " PROBABILITY ")}, "
-            "{reduction = " REDUCTIONS "}",
-  .doc = "bce_with_logits(x, target, reduction): binary cross-entropy of sigmoid(x), max(x, 0) - x t + "
-         "log(1 + e^-|x|), without overflow for any x. Gradients: dx = dy (sigmoid(x) - t), dt = -dy x."
-         REDUCTION_DOC,
+    .name = "bce_with_logits",
+    .family = "loss",
+    TWO_INPUTS("x"),
+    .attrs = {REDUCTION_ATTR},
+    .flags = MAREA_PROMOTES,
+    .dtypes = MAREA_ANY,
+    .saves_in = 3,
+    .shape = loss_shape,
+    .forward = bce_with_logits_forward,
+    .vjp = bce_with_logits_vjp,
+    .sample = "local s = g.shape(1, 3) return {g.tensor(s, {away = {0}}), g.tensor(s, " PROBABILITY ")}, "
+              "{reduction = " REDUCTIONS "}",
+    .doc = "bce_with_logits(x, target, reduction): binary cross-entropy of sigmoid(x), max(x, 0) - x t + "
+           "log(1 + e^-|x|), without overflow for any x. Gradients: dx = dy (sigmoid(x) - t), dt = -dy "
+           "x." REDUCTION_DOC,
 };
 
 static marea_status bce_with_logits_grad_forward (marea_call *c) {
@@ -319,13 +346,20 @@ static marea_status bce_with_logits_grad_vjp (marea_vjp *v) {
 }
 
 const marea_op marea_op_bce_with_logits_grad = {
-  .name = "bce_with_logits_grad", .family = "loss", GRAD_INPUTS("x"), .attrs = {REDUCTION_ATTR},
-  .flags = MAREA_PROMOTES, .dtypes = MAREA_ANY, .saves_in = 7, .shape = grad_shape,
-  .forward = bce_with_logits_grad_forward, .vjp = bce_with_logits_grad_vjp,
-  .sample = GRAD_SAMPLE("", ", " PROBABILITY, ""),
-  .doc = "bce_with_logits_grad(dy, x, target, reduction): the gradient of bce_with_logits to x, dy "
-         "(sigmoid(x) - t) times 1/n of the reduction. Gradients to all three inputs. Errors: as "
-         "bce_with_logits; dy of another shape.",
+    .name = "bce_with_logits_grad",
+    .family = "loss",
+    GRAD_INPUTS("x"),
+    .attrs = {REDUCTION_ATTR},
+    .flags = MAREA_PROMOTES,
+    .dtypes = MAREA_ANY,
+    .saves_in = 7,
+    .shape = grad_shape,
+    .forward = bce_with_logits_grad_forward,
+    .vjp = bce_with_logits_grad_vjp,
+    .sample = GRAD_SAMPLE("", ", " PROBABILITY, ""),
+    .doc = "bce_with_logits_grad(dy, x, target, reduction): the gradient of bce_with_logits to x, dy "
+           "(sigmoid(x) - t) times 1/n of the reduction. Gradients to all three inputs. Errors: as "
+           "bce_with_logits; dy of another shape.",
 };
 
 /* ---- mse, l1, huber ---------------------------------------------------------------------------------- */
@@ -348,10 +382,18 @@ static marea_status mse_vjp (marea_vjp *v) {
 }
 
 const marea_op marea_op_mse = {
-  .name = "mse", .family = "loss", TWO_INPUTS("x"), .attrs = {REDUCTION_ATTR}, .flags = MAREA_PROMOTES,
-  .dtypes = MAREA_ANY, .saves_in = 3, .shape = loss_shape, .forward = mse_forward, .vjp = mse_vjp,
-  .sample = "local s = g.shape(1, 3) return {g.tensor(s), g.tensor(s)}, {reduction = " REDUCTIONS "}",
-  .doc = "mse(x, target, reduction): (x - t)^2. Gradients: dx = 2 dy (x - t), dt = -dx." REDUCTION_DOC,
+    .name = "mse",
+    .family = "loss",
+    TWO_INPUTS("x"),
+    .attrs = {REDUCTION_ATTR},
+    .flags = MAREA_PROMOTES,
+    .dtypes = MAREA_ANY,
+    .saves_in = 3,
+    .shape = loss_shape,
+    .forward = mse_forward,
+    .vjp = mse_vjp,
+    .sample = "local s = g.shape(1, 3) return {g.tensor(s), g.tensor(s)}, {reduction = " REDUCTIONS "}",
+    .doc = "mse(x, target, reduction): (x - t)^2. Gradients: dx = 2 dy (x - t), dt = -dx." REDUCTION_DOC,
 };
 
 static marea_status l1_forward (marea_call *c) {
@@ -369,14 +411,23 @@ static marea_status l1_vjp (marea_vjp *v) {
   "local s = g.shape(1, 3) return {g.distinct(s), g.distinct(s) + 0.013}, {reduction = " REDUCTIONS
 
 const marea_op marea_op_l1 = {
-  .name = "l1", .family = "loss", TWO_INPUTS("x"), .attrs = {REDUCTION_ATTR}, .flags = MAREA_PROMOTES,
-  .dtypes = MAREA_ANY, .saves_in = 3, .shape = loss_shape, .forward = l1_forward, .vjp = l1_vjp,
-  .sample = FAR_APART "}",
-  .doc = "l1(x, target, reduction): |x - t|. Gradients: dx = dy sign(x - t), 0 where they are equal; dt = "
-         "-dx." REDUCTION_DOC,
+    .name = "l1",
+    .family = "loss",
+    TWO_INPUTS("x"),
+    .attrs = {REDUCTION_ATTR},
+    .flags = MAREA_PROMOTES,
+    .dtypes = MAREA_ANY,
+    .saves_in = 3,
+    .shape = loss_shape,
+    .forward = l1_forward,
+    .vjp = l1_vjp,
+    .sample = FAR_APART "}",
+    .doc = "l1(x, target, reduction): |x - t|. Gradients: dx = dy sign(x - t), 0 where they are equal; dt = "
+           "-dx." REDUCTION_DOC,
 };
 
-#define DELTA_ATTR {"delta", MAREA_REAL, 1, NULL, "where the square goes over into a line; above 0"}
+#define DELTA_ATTR \
+  { "delta", MAREA_REAL, 1, NULL, "where the square goes over into a line; above 0" }
 
 static marea_status check_delta (marea_call *c) {
   if (c->attr[1].f > 0) return MAREA_OK;
@@ -399,13 +450,20 @@ static marea_status huber_vjp (marea_vjp *v) {
 }
 
 const marea_op marea_op_huber = {
-  .name = "huber", .family = "loss", TWO_INPUTS("x"), .attrs = {REDUCTION_ATTR, DELTA_ATTR},
-  .flags = MAREA_PROMOTES,
-  .dtypes = MAREA_ANY, .saves_in = 3, .shape = huber_shape, .forward = huber_forward, .vjp = huber_vjp,
-  .sample = FAR_APART ", delta = 0.7}",
-  .doc = "huber(x, target, reduction, delta): with e = x - t, e^2 / 2 where |e| <= delta, else delta (|e| "
-         "- delta / 2). Gradients: dx = dy clamp(e, -delta, delta), dt = -dx. Error: delta <= 0. Huber, "
-         "1964." REDUCTION_DOC,
+    .name = "huber",
+    .family = "loss",
+    TWO_INPUTS("x"),
+    .attrs = {REDUCTION_ATTR, DELTA_ATTR},
+    .flags = MAREA_PROMOTES,
+    .dtypes = MAREA_ANY,
+    .saves_in = 3,
+    .shape = huber_shape,
+    .forward = huber_forward,
+    .vjp = huber_vjp,
+    .sample = FAR_APART ", delta = 0.7}",
+    .doc = "huber(x, target, reduction, delta): with e = x - t, e^2 / 2 where |e| <= delta, else delta (|e| "
+           "- delta / 2). Gradients: dx = dy clamp(e, -delta, delta), dt = -dx. Error: delta <= 0. Huber, "
+           "1964." REDUCTION_DOC,
 };
 
 static marea_status huber_grad_shape (marea_call *c) {
@@ -431,14 +489,21 @@ static marea_status huber_grad_vjp (marea_vjp *v) {
 }
 
 const marea_op marea_op_huber_grad = {
-  .name = "huber_grad", .family = "loss", GRAD_INPUTS("x"), .attrs = {REDUCTION_ATTR, DELTA_ATTR},
-  .flags = MAREA_PROMOTES, .dtypes = MAREA_ANY, .saves_in = 7, .shape = huber_grad_shape,
-  .forward = huber_grad_forward, .vjp = huber_grad_vjp,
-  .sample = "local s, r = g.shape(1, 3, 1), " REDUCTIONS " return {g.tensor(r == 'none' and s or {}), "
-            "g.distinct(s), g.distinct(s) + 0.013}, {reduction = r, delta = 0.7}",
-  .doc = "huber_grad(dy, x, target, reduction, delta): the gradient of huber to x, dy clamp(x - t, -delta, "
-         "delta) times 1/n of the reduction. Gradients to all three inputs. Errors: as huber; dy of "
-         "another shape.",
+    .name = "huber_grad",
+    .family = "loss",
+    GRAD_INPUTS("x"),
+    .attrs = {REDUCTION_ATTR, DELTA_ATTR},
+    .flags = MAREA_PROMOTES,
+    .dtypes = MAREA_ANY,
+    .saves_in = 7,
+    .shape = huber_grad_shape,
+    .forward = huber_grad_forward,
+    .vjp = huber_grad_vjp,
+    .sample = "local s, r = g.shape(1, 3, 1), " REDUCTIONS " return {g.tensor(r == 'none' and s or {}), "
+              "g.distinct(s), g.distinct(s) + 0.013}, {reduction = r, delta = 0.7}",
+    .doc = "huber_grad(dy, x, target, reduction, delta): the gradient of huber to x, dy clamp(x - t, -delta, "
+           "delta) times 1/n of the reduction. Gradients to all three inputs. Errors: as huber; dy of "
+           "another shape.",
 };
 
 /* ---- kl_normal --------------------------------------------------------------------------------------- */
@@ -463,14 +528,19 @@ static marea_status kl_normal_vjp (marea_vjp *v) {
 }
 
 const marea_op marea_op_kl_normal = {
-  .name = "kl_normal", .family = "loss",
-  .inputs = {{"mean", "any shape"}, {"logvar", "log variance, the same shape"}}, .attrs = {REDUCTION_ATTR},
-  .flags = MAREA_PROMOTES, .dtypes = MAREA_ANY, .saves_in = 3, .shape = loss_shape,
-  .forward = kl_normal_forward,
-  .vjp = kl_normal_vjp,
-  .sample = "local s = g.shape(1, 3) return {g.tensor(s), g.tensor(s)}, {reduction = " REDUCTIONS "}",
-  .doc = "kl_normal(mean, logvar, reduction): Kullback-Leibler divergence of N(mean, exp(logvar)) from "
-         "N(0, 1), (mean^2 + exp(logvar) - 1 - logvar) / 2 per element. A logvar above 20 counts as 20, in "
-         "the value and in the gradient, so that neither overflows. Gradients: dmean = dy mean, dlogvar = "
-         "dy (exp(logvar) - 1) / 2. Kingma and Welling, 2013 (arXiv 1312.6114), appendix B." REDUCTION_DOC,
+    .name = "kl_normal",
+    .family = "loss",
+    .inputs = {{"mean", "any shape"}, {"logvar", "log variance, the same shape"}},
+    .attrs = {REDUCTION_ATTR},
+    .flags = MAREA_PROMOTES,
+    .dtypes = MAREA_ANY,
+    .saves_in = 3,
+    .shape = loss_shape,
+    .forward = kl_normal_forward,
+    .vjp = kl_normal_vjp,
+    .sample = "local s = g.shape(1, 3) return {g.tensor(s), g.tensor(s)}, {reduction = " REDUCTIONS "}",
+    .doc = "kl_normal(mean, logvar, reduction): Kullback-Leibler divergence of N(mean, exp(logvar)) from "
+           "N(0, 1), (mean^2 + exp(logvar) - 1 - logvar) / 2 per element. A logvar above 20 counts as 20, in "
+           "the value and in the gradient, so that neither overflows. Gradients: dmean = dy mean, dlogvar = "
+           "dy (exp(logvar) - 1) / 2. Kingma and Welling, 2013 (arXiv 1312.6114), appendix B." REDUCTION_DOC,
 };

@@ -14,7 +14,7 @@
 /* ORDER REDUCTION: as in the attribute's choices */
 typedef enum reduction { MEAN, SUM, NONE, BATCHMEAN } reduction;
 
-#define CLASS_ATTRS                                                                                      \
+#define CLASS_ATTRS                                                                                       \
   .attrs = {{"reduction", MAREA_ENUM, 0, "mean|sum|none|batchmean", "what becomes of the rows' losses"},  \
             {"label_smoothing", MAREA_REAL, 0, NULL, "part of the target spread over all classes, 0..1"}, \
             {"ignore_label", MAREA_INT, MAREA_NONE, NULL, "rows with this label count nothing"}}
@@ -28,10 +28,10 @@ typedef struct class_job {
   const void *label;
   int64_t base, ignored;
   double smoothing;
-  double *partial;      /* loss: one sum a block */
+  double *partial; /* loss: one sum a block */
   const marea_tensor *dy;
-  bool each;            /* reduction 'none': a loss, or a dy, for each row */
-  double factor;        /* of the sum; gradient: of dy */
+  bool each;     /* reduction 'none': a loss, or a dy, for each row */
+  double factor; /* of the sum; gradient: of dy */
   char *out;
 } class_job;
 
@@ -96,12 +96,19 @@ static double factor (reduction r, const marea_tensor *x, int64_t counting) {
 static marea_status job_of (marea_call *c, int first, class_job *j) {
   const marea_tensor *x = c->in[first], *labels = c->in[first + 1];
   int64_t counting;
-  *j = (class_job){.k = c->ctx->kernels[x->dtype], .dtype = x->dtype, .label_dtype = labels->dtype,
+  *j = (class_job){.k = c->ctx->kernels[x->dtype],
+                   .dtype = x->dtype,
+                   .label_dtype = labels->dtype,
                    .size = marea_dtype_size((marea_dtype)x->dtype),
                    .rows = marea_count(labels->rank, labels->shape),
-                   .classes = x->shape[x->rank - 1], .x = marea_at(x), .label = marea_at(labels),
-                   .base = c->ctx->config.index_base, .ignored = c->attr[2].i, .smoothing = c->attr[1].f,
-                   .each = c->attr[0].i == NONE, .out = marea_at(c->out[0])};
+                   .classes = x->shape[x->rank - 1],
+                   .x = marea_at(x),
+                   .label = marea_at(labels),
+                   .base = c->ctx->config.index_base,
+                   .ignored = c->attr[2].i,
+                   .smoothing = c->attr[1].f,
+                   .each = c->attr[0].i == NONE,
+                   .out = marea_at(c->out[0])};
   j->rows_per_block = MAREA_MAX(1, MAREA_BLOCK / j->classes);
   MAREA_TRY(check_labels(c, labels, j, &counting));
   j->factor = factor((reduction)c->attr[0].i, x, counting);
@@ -175,18 +182,23 @@ static marea_status cross_entropy_vjp (marea_vjp *v) {
 }
 
 const marea_op marea_op_cross_entropy = {
-  .name = "cross_entropy", .family = "loss",
-  .inputs = {{"logits", "(..., C)"}, {"labels", "i64 or u8 (...), each one of C classes"}}, CLASS_ATTRS,
-  .saves_in = 3, .shape = cross_entropy_shape, .forward = cross_entropy_forward, .vjp = cross_entropy_vjp,
-  .sample = "local s, n = g.shape(1, 3), g.int(1, 5) local x = {table.unpack(s)} x[#x + 1] = n return "
-            "{g.tensor(x), g.index(s, n)}, {reduction = g.pick{'mean', 'sum', 'none', 'batchmean'}, "
-            "label_smoothing = g.pick{0, 0.1}, ignore_label = g.pick{n, -1}}",
-  .doc = "cross_entropy(logits, labels, reduction, label_smoothing, ignore_label): per row (1 - s) (lse - "
-         "x[label]) + s mean(lse - x), lse = log sum exp(x), s = label_smoothing, as in PyTorch. Result: a "
-         "number, or the labels' shape with reduction 'none'; 'mean' is over the rows that count, 0 if "
-         "there are none, 'batchmean' divides by the size of the first dimension. Gradient: dlogits = dy "
-         "(softmax(x) - target). Errors: a label that is no class (the first is named), shapes that do not "
-         "fit, C = 0.",
+    .name = "cross_entropy",
+    .family = "loss",
+    .inputs = {{"logits", "(..., C)"}, {"labels", "i64 or u8 (...), each one of C classes"}},
+    CLASS_ATTRS,
+    .saves_in = 3,
+    .shape = cross_entropy_shape,
+    .forward = cross_entropy_forward,
+    .vjp = cross_entropy_vjp,
+    .sample = "local s, n = g.shape(1, 3), g.int(1, 5) local x = {table.unpack(s)} x[#x + 1] = n return "
+              "{g.tensor(x), g.index(s, n)}, {reduction = g.pick{'mean', 'sum', 'none', 'batchmean'}, "
+              "label_smoothing = g.pick{0, 0.1}, ignore_label = g.pick{n, -1}}",
+    .doc = "cross_entropy(logits, labels, reduction, label_smoothing, ignore_label): per row (1 - s) (lse - "
+           "x[label]) + s mean(lse - x), lse = log sum exp(x), s = label_smoothing, as in PyTorch. Result: a "
+           "number, or the labels' shape with reduction 'none'; 'mean' is over the rows that count, 0 if "
+           "there are none, 'batchmean' divides by the size of the first dimension. Gradient: dlogits = dy "
+           "(softmax(x) - target). Errors: a label that is no class (the first is named), shapes that do not "
+           "fit, C = 0.",
 };
 
 /* ---- cross_entropy_grad ------------------------------------------------------------------------------ */
@@ -281,17 +293,23 @@ static marea_status cross_entropy_grad_vjp (marea_vjp *v) {
 }
 
 const marea_op marea_op_cross_entropy_grad = {
-  .name = "cross_entropy_grad", .family = "loss",
-  .inputs = {{"dy", "gradient of the loss: a number, or (...) with reduction 'none'"}, {"logits", "(..., C)"},
-             {"labels", "i64 or u8 (...), each one of C classes"}},
-  CLASS_ATTRS, .saves_in = 7, .shape = cross_entropy_grad_shape, .forward = cross_entropy_grad_forward,
-  .vjp = cross_entropy_grad_vjp,
-  .sample = "local s, n = g.shape(1, 2, 1), g.int(1, 5) local x = {table.unpack(s)} x[#x + 1] = n local r = "
-            "g.pick{'mean', 'sum', 'none', 'batchmean'} return {g.tensor(r == 'none' and s or {}), "
-            "g.tensor(x), g.index(s, n)}, {reduction = r, label_smoothing = g.pick{0, 0.1}, ignore_label = "
-            "g.pick{n, -1}}",
-  .doc = "cross_entropy_grad(dy, logits, labels, reduction, label_smoothing, ignore_label): the gradient "
-         "of cross_entropy to the logits, dy (softmax(x) - (1 - s) [label] - s / C) times 1/n of the "
-         "reduction, 0 in rows that do not count. Gradients to dy and logits. Errors: as cross_entropy; dy "
-         "of another shape.",
+    .name = "cross_entropy_grad",
+    .family = "loss",
+    .inputs = {{"dy", "gradient of the loss: a number, or (...) with reduction 'none'"},
+               {"logits", "(..., C)"},
+               {"labels", "i64 or u8 (...), each one of C classes"}},
+    CLASS_ATTRS,
+    .saves_in = 7,
+    .shape = cross_entropy_grad_shape,
+    .forward = cross_entropy_grad_forward,
+    .vjp = cross_entropy_grad_vjp,
+    .sample =
+        "local s, n = g.shape(1, 2, 1), g.int(1, 5) local x = {table.unpack(s)} x[#x + 1] = n local r = "
+        "g.pick{'mean', 'sum', 'none', 'batchmean'} return {g.tensor(r == 'none' and s or {}), "
+        "g.tensor(x), g.index(s, n)}, {reduction = r, label_smoothing = g.pick{0, 0.1}, ignore_label = "
+        "g.pick{n, -1}}",
+    .doc = "cross_entropy_grad(dy, logits, labels, reduction, label_smoothing, ignore_label): the gradient "
+           "of cross_entropy to the logits, dy (softmax(x) - (1 - s) [label] - s / C) times 1/n of the "
+           "reduction, 0 in rows that do not count. Gradients to dy and logits. Errors: as cross_entropy; dy "
+           "of another shape.",
 };

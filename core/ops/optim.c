@@ -63,11 +63,16 @@ static size_t part_of (const update *u, int64_t block, char *at[4]) {
   return (size_t)MAREA_MIN(MAREA_BLOCK, u->n - block * MAREA_BLOCK);
 }
 
-#define INPUT_P {"p", "(any shape) the parameter; changed"}
-#define INPUT_G {"g", "(p's) its gradient"}
-#define ATTR_LR {"lr", MAREA_REAL, MAREA_REQUIRED, NULL, "learning rate"}
-#define ATTR_MOMENTUM {"momentum", MAREA_REAL, 0, NULL, "share of the last update; not 0: needs buf"}
-#define ATTR_WEIGHT_DECAY {"weight_decay", MAREA_REAL, 0, NULL, "times p is added to the gradient"}
+#define INPUT_P \
+  { "p", "(any shape) the parameter; changed" }
+#define INPUT_G \
+  { "g", "(p's) its gradient" }
+#define ATTR_LR \
+  { "lr", MAREA_REAL, MAREA_REQUIRED, NULL, "learning rate" }
+#define ATTR_MOMENTUM \
+  { "momentum", MAREA_REAL, 0, NULL, "share of the last update; not 0: needs buf" }
+#define ATTR_WEIGHT_DECAY \
+  { "weight_decay", MAREA_REAL, 0, NULL, "times p is added to the gradient" }
 
 /* ---- sgd ---- */
 
@@ -96,17 +101,23 @@ static marea_status sgd_forward (marea_call *c) {
 }
 
 const marea_op marea_op_sgd_step = {
-  .name = "sgd_step", .family = "optim",
-  .doc = "Stochastic gradient descent: d = g + weight_decay p; with momentum buf = momentum buf + d and d = "
-         "buf, or d = d + momentum buf (nesterov); p = p - lr d. buf starts as zeros. As PyTorch's SGD. "
-         "Errors: shapes or dtypes differ, momentum without buf, a negative number.",
-  .inputs = {INPUT_P, INPUT_G, {"buf", "(p's) running update; changed", .optional = true}},
-  .attrs = {ATTR_LR, ATTR_MOMENTUM, {"nesterov", MAREA_BOOL, 0, NULL, "look ahead by one update"},
-             ATTR_WEIGHT_DECAY},
-  .flags = MAREA_MUTATES | MAREA_NO_GRAD, .mutates = 1 | 4,
-  .shape = sgd_shape, .forward = sgd_forward,
-  .sample = "local s = g.shape(0, 3)\nreturn {g.tensor(s), g.tensor(s), g.tensor(s)}, {lr = g.real(0, 1), "
-            "momentum = g.pick{0, 0.9}, nesterov = g.bool(), weight_decay = g.pick{0, 0.1}}",
+    .name = "sgd_step",
+    .family = "optim",
+    .doc =
+        "Stochastic gradient descent: d = g + weight_decay p; with momentum buf = momentum buf + d and d = "
+        "buf, or d = d + momentum buf (nesterov); p = p - lr d. buf starts as zeros. As PyTorch's SGD. "
+        "Errors: shapes or dtypes differ, momentum without buf, a negative number.",
+    .inputs = {INPUT_P, INPUT_G, {"buf", "(p's) running update; changed", .optional = true}},
+    .attrs = {ATTR_LR,
+              ATTR_MOMENTUM,
+              {"nesterov", MAREA_BOOL, 0, NULL, "look ahead by one update"},
+              ATTR_WEIGHT_DECAY},
+    .flags = MAREA_MUTATES | MAREA_NO_GRAD,
+    .mutates = 1 | 4,
+    .shape = sgd_shape,
+    .forward = sgd_forward,
+    .sample = "local s = g.shape(0, 3)\nreturn {g.tensor(s), g.tensor(s), g.tensor(s)}, {lr = g.real(0, 1), "
+              "momentum = g.pick{0, 0.9}, nesterov = g.bool(), weight_decay = g.pick{0, 0.1}}",
 };
 
 /* ---- rmsprop ---- */
@@ -138,20 +149,29 @@ static marea_status rmsprop_forward (marea_call *c) {
 }
 
 const marea_op marea_op_rmsprop_step = {
-  .name = "rmsprop_step", .family = "optim",
-  .doc = "RMSprop as in Keras: d = g + weight_decay p; sq = rho sq + (1 - rho) d^2; u = lr d / (sqrt(sq) + "
-         "eps), eps outside the root; p = p - u, or with momentum buf = momentum buf + u and p = p - buf. "
-         "sq and buf start as zeros. Source: Tieleman and Hinton 2012, lecture 6e. Errors: shapes or dtypes "
-         "differ, momentum without buf, numbers out of range.",
-  .inputs = {INPUT_P, INPUT_G, {"sq", "(p's) running mean of squares; changed"},
-             {"buf", "(p's) running update; changed", .optional = true}},
-  .attrs = {ATTR_LR, {"rho", MAREA_REAL, 0.9, NULL, "share of the old mean"},
-            {"eps", MAREA_REAL, 1e-7, NULL, "added to the root"}, ATTR_MOMENTUM, ATTR_WEIGHT_DECAY},
-  .flags = MAREA_MUTATES | MAREA_NO_GRAD, .mutates = 1 | 4 | 8,
-  .shape = rmsprop_shape, .forward = rmsprop_forward,
-  .sample = "local s = g.shape(0, 3)\n"
-            "return {g.tensor(s), g.tensor(s), g.tensor(s, {lo = 0, hi = 1}), g.tensor(s)},\n"
-            "  {lr = g.real(0, 1), momentum = g.pick{0, 0.9}, weight_decay = g.pick{0, 0.1}}",
+    .name = "rmsprop_step",
+    .family = "optim",
+    .doc =
+        "RMSprop as in Keras: d = g + weight_decay p; sq = rho sq + (1 - rho) d^2; u = lr d / (sqrt(sq) + "
+        "eps), eps outside the root; p = p - u, or with momentum buf = momentum buf + u and p = p - buf. "
+        "sq and buf start as zeros. Source: Tieleman and Hinton 2012, lecture 6e. Errors: shapes or dtypes "
+        "differ, momentum without buf, numbers out of range.",
+    .inputs = {INPUT_P,
+               INPUT_G,
+               {"sq", "(p's) running mean of squares; changed"},
+               {"buf", "(p's) running update; changed", .optional = true}},
+    .attrs = {ATTR_LR,
+              {"rho", MAREA_REAL, 0.9, NULL, "share of the old mean"},
+              {"eps", MAREA_REAL, 1e-7, NULL, "added to the root"},
+              ATTR_MOMENTUM,
+              ATTR_WEIGHT_DECAY},
+    .flags = MAREA_MUTATES | MAREA_NO_GRAD,
+    .mutates = 1 | 4 | 8,
+    .shape = rmsprop_shape,
+    .forward = rmsprop_forward,
+    .sample = "local s = g.shape(0, 3)\n"
+              "return {g.tensor(s), g.tensor(s), g.tensor(s, {lo = 0, hi = 1}), g.tensor(s)},\n"
+              "  {lr = g.real(0, 1), momentum = g.pick{0, 0.9}, weight_decay = g.pick{0, 0.1}}",
 };
 
 /* ---- adam ---- */
@@ -184,9 +204,7 @@ static void adam_block (void *arg, int64_t block, int worker) {
 }
 
 /* 1 - beta^t without cancellation */
-static double correction (double beta, int64_t t) {
-  return beta == 0 ? 1 : -expm1((double)t * log(beta));
-}
+static double correction (double beta, int64_t t) { return beta == 0 ? 1 : -expm1((double)t * log(beta)); }
 
 static marea_status adam_forward (marea_call *c) {
   const double beta1 = c->attr[ADAM_BETA1].f, beta2 = c->attr[ADAM_BETA2].f;
@@ -197,24 +215,31 @@ static marea_status adam_forward (marea_call *c) {
 }
 
 const marea_op marea_op_adam_step = {
-  .name = "adam_step", .family = "optim",
-  .doc = "Adam and AdamW: p = p - lr weight_decay p; d = g + l2 p; m = beta1 m + (1 - beta1) d; v = beta2 v "
-         "+ (1 - beta2) d^2; p = p - lr (m / (1 - beta1^step)) / (sqrt(v / (1 - beta2^step)) + eps). m and "
-         "v start as zeros, step counts from 1. Sources: Kingma and Ba, arXiv:1412.6980; Loshchilov and "
-         "Hutter, arXiv:1711.05101. Errors: shapes or dtypes differ, numbers out of range.",
-  .inputs = {INPUT_P, INPUT_G, {"m", "(p's) running mean; changed"},
-             {"v", "(p's) running mean of squares; changed"}},
-  .attrs = {ATTR_LR, {"beta1", MAREA_REAL, 0.9, NULL, "share of the old m"},
-            {"beta2", MAREA_REAL, 0.999, NULL, "share of the old v"},
-            {"eps", MAREA_REAL, 1e-8, NULL, "added to the root"},
-            {"step", MAREA_INT, MAREA_REQUIRED, NULL, "number of this step, from 1"},
-            {"weight_decay", MAREA_REAL, 0, NULL, "decoupled: lr * weight_decay * p is taken off p"},
-            {"l2", MAREA_REAL, 0, NULL, "times p is added to the gradient"}},
-  .flags = MAREA_MUTATES | MAREA_NO_GRAD, .mutates = 1 | 4 | 8,
-  .shape = adam_shape, .forward = adam_forward,
-  .sample = "local s = g.shape(0, 3)\n"
-            "return {g.tensor(s), g.tensor(s), g.tensor(s), g.tensor(s, {lo = 0, hi = 1})},\n"
-            "  {lr = g.real(0, 1), step = g.int(1, 9), weight_decay = g.pick{0, 0.1}, l2 = g.pick{0, 0.1}}",
+    .name = "adam_step",
+    .family = "optim",
+    .doc =
+        "Adam and AdamW: p = p - lr weight_decay p; d = g + l2 p; m = beta1 m + (1 - beta1) d; v = beta2 v "
+        "+ (1 - beta2) d^2; p = p - lr (m / (1 - beta1^step)) / (sqrt(v / (1 - beta2^step)) + eps). m and "
+        "v start as zeros, step counts from 1. Sources: Kingma and Ba, arXiv:1412.6980; Loshchilov and "
+        "Hutter, arXiv:1711.05101. Errors: shapes or dtypes differ, numbers out of range.",
+    .inputs = {INPUT_P,
+               INPUT_G,
+               {"m", "(p's) running mean; changed"},
+               {"v", "(p's) running mean of squares; changed"}},
+    .attrs = {ATTR_LR,
+              {"beta1", MAREA_REAL, 0.9, NULL, "share of the old m"},
+              {"beta2", MAREA_REAL, 0.999, NULL, "share of the old v"},
+              {"eps", MAREA_REAL, 1e-8, NULL, "added to the root"},
+              {"step", MAREA_INT, MAREA_REQUIRED, NULL, "number of this step, from 1"},
+              {"weight_decay", MAREA_REAL, 0, NULL, "decoupled: lr * weight_decay * p is taken off p"},
+              {"l2", MAREA_REAL, 0, NULL, "times p is added to the gradient"}},
+    .flags = MAREA_MUTATES | MAREA_NO_GRAD,
+    .mutates = 1 | 4 | 8,
+    .shape = adam_shape,
+    .forward = adam_forward,
+    .sample = "local s = g.shape(0, 3)\n"
+              "return {g.tensor(s), g.tensor(s), g.tensor(s), g.tensor(s, {lo = 0, hi = 1})},\n"
+              "  {lr = g.real(0, 1), step = g.int(1, 9), weight_decay = g.pick{0, 0.1}, l2 = g.pick{0, 0.1}}",
 };
 
 /* ---- adagrad ---- */
@@ -242,14 +267,18 @@ static marea_status adagrad_forward (marea_call *c) {
 }
 
 const marea_op marea_op_adagrad_step = {
-  .name = "adagrad_step", .family = "optim",
-  .doc = "Adagrad: d = g + weight_decay p; sum = sum + d^2; p = p - lr d / (sqrt(sum) + eps). sum starts as "
-         "zeros. Source: Duchi, Hazan, Singer, JMLR 12, 2011. Errors: shapes or dtypes differ, a negative "
-         "number.",
-  .inputs = {INPUT_P, INPUT_G, {"sum", "(p's) sum of squares; changed"}},
-  .attrs = {ATTR_LR, {"eps", MAREA_REAL, 1e-10, NULL, "added to the root"}, ATTR_WEIGHT_DECAY},
-  .flags = MAREA_MUTATES | MAREA_NO_GRAD, .mutates = 1 | 4,
-  .shape = adagrad_shape, .forward = adagrad_forward,
-  .sample = "local s = g.shape(0, 3)\nreturn {g.tensor(s), g.tensor(s), g.tensor(s, {lo = 0, hi = 1})},\n"
-            "  {lr = g.real(0, 1), weight_decay = g.pick{0, 0.1}}",
+    .name = "adagrad_step",
+    .family = "optim",
+    .doc =
+        "Adagrad: d = g + weight_decay p; sum = sum + d^2; p = p - lr d / (sqrt(sum) + eps). sum starts as "
+        "zeros. Source: Duchi, Hazan, Singer, JMLR 12, 2011. Errors: shapes or dtypes differ, a negative "
+        "number.",
+    .inputs = {INPUT_P, INPUT_G, {"sum", "(p's) sum of squares; changed"}},
+    .attrs = {ATTR_LR, {"eps", MAREA_REAL, 1e-10, NULL, "added to the root"}, ATTR_WEIGHT_DECAY},
+    .flags = MAREA_MUTATES | MAREA_NO_GRAD,
+    .mutates = 1 | 4,
+    .shape = adagrad_shape,
+    .forward = adagrad_forward,
+    .sample = "local s = g.shape(0, 3)\nreturn {g.tensor(s), g.tensor(s), g.tensor(s, {lo = 0, hi = 1})},\n"
+              "  {lr = g.real(0, 1), weight_decay = g.pick{0, 0.1}}",
 };

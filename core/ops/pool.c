@@ -26,8 +26,9 @@ static marea_status read_windows (marea_call *c, const int64_t size[2], int64_t 
     if (g->kernel[d] < 1 || g->kernel[d] > INT32_MAX)
       return marea_reject(c, MAREA_EARG, "argument 'kernel': expected 1 or more, got %lld",
                           (long long)g->kernel[d]);
-    if (size[d] < 1) return marea_reject(c, MAREA_ESHAPE, "images of %lldx%lld are empty", (long long)size[0],
-                                         (long long)size[1]);
+    if (size[d] < 1)
+      return marea_reject(c, MAREA_ESHAPE, "images of %lldx%lld are empty", (long long)size[0],
+                          (long long)size[1]);
   }
   MAREA_TRY(marea_conv_padding(c, at, g));
   for (int d = 0; d < 2; d++)
@@ -60,7 +61,7 @@ typedef struct pass {
   const char *x, *v; /* input images; values per window */
   char *out;
   bool count_padding;
-  int64_t parts;     /* of the channels */
+  int64_t parts; /* of the channels */
 } pass;
 
 typedef struct plane { /* one image, some of its channels */
@@ -106,17 +107,18 @@ static void clear_plane (const pass *p, const plane *k) {
 enum { POOL_KERNEL, POOL_STRIDE, POOL_PADDING, POOL_COUNT }; /* ORDER of attributes */
 static const marea_conv_attrs pool_attrs = {POOL_STRIDE, POOL_PADDING, -1, -1};
 
-#define POOL_ATTRS                                                                                           \
-  {"kernel", MAREA_PAIR, MAREA_REQUIRED, NULL, "height and width of a window"},                              \
-  {"stride", MAREA_PAIR, MAREA_NONE, NULL, "step of the window; left out: the kernel"},                      \
-  {"padding", MAREA_PADDING, 0, NULL, "around x: top, bottom, left, right, or 'same'"}
-#define SAMPLE_POOL                                                                                          \
-  "local n, c, kh, kw = g.int(0, 3), g.int(0, 3), g.int(1, 4), g.int(1, 4)\n"                                \
-  "local sh, sw = g.int(1, 4), g.int(1, 4)\n"                                                                \
-  "local p = {g.int(0, kh - 1), g.int(0, kh - 1), g.int(0, kw - 1), g.int(0, kw - 1)}\n"                     \
-  "local h = math.max(kh - p[1] - p[2], 1) + g.int(0, 5)\n"                                                  \
-  "local w = math.max(kw - p[3] - p[4], 1) + g.int(0, 5)\n"                                                  \
-  "local oh, ow = (h + p[1] + p[2] - kh) // sh + 1, (w + p[3] + p[4] - kw) // sw + 1\n"                      \
+#define POOL_ATTRS                                                                            \
+  {"kernel", MAREA_PAIR, MAREA_REQUIRED, NULL, "height and width of a window"},               \
+      {"stride", MAREA_PAIR, MAREA_NONE, NULL, "step of the window; left out: the kernel"}, { \
+    "padding", MAREA_PADDING, 0, NULL, "around x: top, bottom, left, right, or 'same'"        \
+  }
+#define SAMPLE_POOL                                                                      \
+  "local n, c, kh, kw = g.int(0, 3), g.int(0, 3), g.int(1, 4), g.int(1, 4)\n"            \
+  "local sh, sw = g.int(1, 4), g.int(1, 4)\n"                                            \
+  "local p = {g.int(0, kh - 1), g.int(0, kh - 1), g.int(0, kw - 1), g.int(0, kw - 1)}\n" \
+  "local h = math.max(kh - p[1] - p[2], 1) + g.int(0, 5)\n"                              \
+  "local w = math.max(kw - p[3] - p[4], 1) + g.int(0, 5)\n"                              \
+  "local oh, ow = (h + p[1] + p[2] - kh) // sh + 1, (w + p[3] + p[4] - kw) // sw + 1\n"  \
   "local attrs = {kernel = {kh, kw}, stride = {sh, sw}, padding = p}\n"
 
 /* Reads windows over in[input] = x (N, H, W, C). */
@@ -163,16 +165,19 @@ static marea_status max_pool2d_vjp (marea_vjp *v) {
 }
 
 const marea_op marea_op_max_pool2d = {
-  .name = "max_pool2d", .family = "pool",
-  .doc = "Largest element of each window. x: (N, H, W, C); y: (N, OH, OW, C) with OH = floor((H + top + "
-         "bottom - KH) / s) + 1; padding never wins. Gradient: max_pool2d_grad(dy, x), all of it to the "
-         "first maximum of a window. Errors: padding not smaller than the kernel, a kernel larger than the "
-         "padded input, empty images.",
-  .inputs = {{"x", "(N, H, W, C)"}},
-  .attrs = {POOL_ATTRS},
-  .saves_in = 1,
-  .shape = pool_shape, .forward = max_pool2d_forward, .vjp = max_pool2d_vjp,
-  .sample = SAMPLE_POOL "return {g.distinct{n, h, w, c}}, attrs",
+    .name = "max_pool2d",
+    .family = "pool",
+    .doc = "Largest element of each window. x: (N, H, W, C); y: (N, OH, OW, C) with OH = floor((H + top + "
+           "bottom - KH) / s) + 1; padding never wins. Gradient: max_pool2d_grad(dy, x), all of it to the "
+           "first maximum of a window. Errors: padding not smaller than the kernel, a kernel larger than the "
+           "padded input, empty images.",
+    .inputs = {{"x", "(N, H, W, C)"}},
+    .attrs = {POOL_ATTRS},
+    .saves_in = 1,
+    .shape = pool_shape,
+    .forward = max_pool2d_forward,
+    .vjp = max_pool2d_vjp,
+    .sample = SAMPLE_POOL "return {g.distinct{n, h, w, c}}, attrs",
 };
 
 static inline double value_at (const char *x, bool single) {
@@ -281,15 +286,18 @@ static marea_status max_pool2d_grad_vjp (marea_vjp *v) {
 }
 
 const marea_op marea_op_max_pool2d_grad = {
-  .name = "max_pool2d_grad", .family = "pool",
-  .doc = "Gradient of max_pool2d: zeros of x's shape with each element of dy added at the first maximum of "
-         "its window. dy: (N, OH, OW, C); x: (N, H, W, C). Gradient: max_pool2d_pick(g, x) to dy, none to "
-         "x. Errors as for max_pool2d, and a dy of another shape.",
-  .inputs = {{"dy", "(N, OH, OW, C)"}, {"x", "(N, H, W, C)"}},
-  .attrs = {POOL_ATTRS},
-  .saves_in = 2,
-  .shape = max_pool2d_grad_shape, .forward = max_pool2d_grad_forward, .vjp = max_pool2d_grad_vjp,
-  .sample = SAMPLE_POOL "return {g.tensor{n, oh, ow, c}, g.distinct{n, h, w, c}}, attrs",
+    .name = "max_pool2d_grad",
+    .family = "pool",
+    .doc = "Gradient of max_pool2d: zeros of x's shape with each element of dy added at the first maximum of "
+           "its window. dy: (N, OH, OW, C); x: (N, H, W, C). Gradient: max_pool2d_pick(g, x) to dy, none to "
+           "x. Errors as for max_pool2d, and a dy of another shape.",
+    .inputs = {{"dy", "(N, OH, OW, C)"}, {"x", "(N, H, W, C)"}},
+    .attrs = {POOL_ATTRS},
+    .saves_in = 2,
+    .shape = max_pool2d_grad_shape,
+    .forward = max_pool2d_grad_forward,
+    .vjp = max_pool2d_grad_vjp,
+    .sample = SAMPLE_POOL "return {g.tensor{n, oh, ow, c}, g.distinct{n, h, w, c}}, attrs",
 };
 
 static marea_status max_pool2d_pick_shape (marea_call *c) {
@@ -312,15 +320,19 @@ static marea_status max_pool2d_pick_vjp (marea_vjp *v) {
 }
 
 const marea_op marea_op_max_pool2d_pick = {
-  .name = "max_pool2d_pick", .family = "pool",
-  .doc = "Elements of v at the places of x's maxima, the first one of each window. v, x: (N, H, W, C); y: "
-         "(N, OH, OW, C). Gradient: max_pool2d_grad(dy, x) to v, none to x. Errors as for max_pool2d, and v "
-         "of another shape.",
-  .inputs = {{"v", "(N, H, W, C)"}, {"x", "(N, H, W, C)"}},
-  .attrs = {POOL_ATTRS},
-  .saves_in = 2,
-  .shape = max_pool2d_pick_shape, .forward = max_pool2d_pick_forward, .vjp = max_pool2d_pick_vjp,
-  .sample = SAMPLE_POOL "return {g.tensor{n, h, w, c}, g.distinct{n, h, w, c}}, attrs",
+    .name = "max_pool2d_pick",
+    .family = "pool",
+    .doc =
+        "Elements of v at the places of x's maxima, the first one of each window. v, x: (N, H, W, C); y: "
+        "(N, OH, OW, C). Gradient: max_pool2d_grad(dy, x) to v, none to x. Errors as for max_pool2d, and v "
+        "of another shape.",
+    .inputs = {{"v", "(N, H, W, C)"}, {"x", "(N, H, W, C)"}},
+    .attrs = {POOL_ATTRS},
+    .saves_in = 2,
+    .shape = max_pool2d_pick_shape,
+    .forward = max_pool2d_pick_forward,
+    .vjp = max_pool2d_pick_vjp,
+    .sample = SAMPLE_POOL "return {g.tensor{n, h, w, c}, g.distinct{n, h, w, c}}, attrs",
 };
 
 /* ---- avg_pool2d ---- */
@@ -380,18 +392,23 @@ static marea_status avg_pool2d_vjp (marea_vjp *v) {
   return marea_run_with(v->ctx, &marea_op_avg_pool2d_grad, a, &v->din[0], 1, v->dout[0]);
 }
 
-#define COUNT_ATTR {"count_padding", MAREA_BOOL, 0, NULL, "divide by the whole kernel at the edges, too"}
+#define COUNT_ATTR \
+  { "count_padding", MAREA_BOOL, 0, NULL, "divide by the whole kernel at the edges, too" }
 
 const marea_op marea_op_avg_pool2d = {
-  .name = "avg_pool2d", .family = "pool",
-  .doc = "Mean of each window. x: (N, H, W, C); y: (N, OH, OW, C) with OH = floor((H + top + bottom - KH) / "
-         "s) + 1. Padding is left out of the mean, or counts as zeros with count_padding. Gradient: "
-         "avg_pool2d_grad(dy). Errors: padding not smaller than the kernel, a kernel larger than the padded "
-         "input, empty images.",
-  .inputs = {{"x", "(N, H, W, C)"}},
-  .attrs = {POOL_ATTRS, COUNT_ATTR},
-  .shape = pool_shape, .forward = avg_pool2d_forward, .vjp = avg_pool2d_vjp,
-  .sample = SAMPLE_POOL "attrs.count_padding = g.bool()\nreturn {g.tensor{n, h, w, c}}, attrs",
+    .name = "avg_pool2d",
+    .family = "pool",
+    .doc =
+        "Mean of each window. x: (N, H, W, C); y: (N, OH, OW, C) with OH = floor((H + top + bottom - KH) / "
+        "s) + 1. Padding is left out of the mean, or counts as zeros with count_padding. Gradient: "
+        "avg_pool2d_grad(dy). Errors: padding not smaller than the kernel, a kernel larger than the padded "
+        "input, empty images.",
+    .inputs = {{"x", "(N, H, W, C)"}},
+    .attrs = {POOL_ATTRS, COUNT_ATTR},
+    .shape = pool_shape,
+    .forward = avg_pool2d_forward,
+    .vjp = avg_pool2d_vjp,
+    .sample = SAMPLE_POOL "attrs.count_padding = g.bool()\nreturn {g.tensor{n, h, w, c}}, attrs",
 };
 
 enum { AVG_SIZE, AVG_KERNEL, AVG_STRIDE, AVG_PADDING, AVG_COUNT }; /* ORDER of attributes */
@@ -428,15 +445,19 @@ static marea_status avg_pool2d_grad_vjp (marea_vjp *v) {
 }
 
 const marea_op marea_op_avg_pool2d_grad = {
-  .name = "avg_pool2d_grad", .family = "pool",
-  .doc = "Gradient of avg_pool2d for images of height and width `size`: each element of dy is spread over "
-         "its window. dy: (N, OH, OW, C); dx: (N, H, W, C). Gradient: avg_pool2d. Errors as for avg_pool2d, "
-         "and a dy of another shape.",
-  .inputs = {{"dy", "(N, OH, OW, C)"}},
-  .attrs = {{"size", MAREA_PAIR, MAREA_REQUIRED, NULL, "height and width of x"}, POOL_ATTRS, COUNT_ATTR},
-  .shape = avg_pool2d_grad_shape, .forward = avg_pool2d_grad_forward, .vjp = avg_pool2d_grad_vjp,
-  .sample = SAMPLE_POOL "attrs.size, attrs.count_padding = {h, w}, g.bool()\n"
-            "return {g.tensor{n, oh, ow, c}}, attrs",
+    .name = "avg_pool2d_grad",
+    .family = "pool",
+    .doc =
+        "Gradient of avg_pool2d for images of height and width `size`: each element of dy is spread over "
+        "its window. dy: (N, OH, OW, C); dx: (N, H, W, C). Gradient: avg_pool2d. Errors as for avg_pool2d, "
+        "and a dy of another shape.",
+    .inputs = {{"dy", "(N, OH, OW, C)"}},
+    .attrs = {{"size", MAREA_PAIR, MAREA_REQUIRED, NULL, "height and width of x"}, POOL_ATTRS, COUNT_ATTR},
+    .shape = avg_pool2d_grad_shape,
+    .forward = avg_pool2d_grad_forward,
+    .vjp = avg_pool2d_grad_vjp,
+    .sample = SAMPLE_POOL "attrs.size, attrs.count_padding = {h, w}, g.bool()\n"
+                          "return {g.tensor{n, oh, ow, c}}, attrs",
 };
 
 /* ---- upsample_nearest2d ---- */
@@ -489,14 +510,17 @@ static marea_status upsample_vjp (marea_vjp *v) {
 }
 
 const marea_op marea_op_upsample_nearest2d = {
-  .name = "upsample_nearest2d", .family = "pool",
-  .doc = "Repeats every pixel `scale` times: y[n, i, j, c] = x[n, floor(i / sh), floor(j / sw), c]. x: (N, "
-         "H, W, C); y: (N, H*sh, W*sw, C). Gradient: upsample_nearest2d_grad(dy). Error: scale < 1.",
-  .inputs = {{"x", "(N, H, W, C)"}},
-  .attrs = {{"scale", MAREA_PAIR, MAREA_REQUIRED, NULL, "copies of a pixel, height and width"}},
-  .shape = upsample_shape, .forward = upsample_forward, .vjp = upsample_vjp,
-  .sample = "return {g.tensor{g.int(0, 3), g.int(0, 3), g.int(0, 3), g.int(0, 3)}}, "
-            "{scale = {g.int(1, 3), g.int(1, 3)}}",
+    .name = "upsample_nearest2d",
+    .family = "pool",
+    .doc = "Repeats every pixel `scale` times: y[n, i, j, c] = x[n, floor(i / sh), floor(j / sw), c]. x: (N, "
+           "H, W, C); y: (N, H*sh, W*sw, C). Gradient: upsample_nearest2d_grad(dy). Error: scale < 1.",
+    .inputs = {{"x", "(N, H, W, C)"}},
+    .attrs = {{"scale", MAREA_PAIR, MAREA_REQUIRED, NULL, "copies of a pixel, height and width"}},
+    .shape = upsample_shape,
+    .forward = upsample_forward,
+    .vjp = upsample_vjp,
+    .sample = "return {g.tensor{g.int(0, 3), g.int(0, 3), g.int(0, 3), g.int(0, 3)}}, "
+              "{scale = {g.int(1, 3), g.int(1, 3)}}",
 };
 
 static marea_status upsample_grad_shape (marea_call *c) {
@@ -531,13 +555,16 @@ static marea_status upsample_grad_vjp (marea_vjp *v) {
 }
 
 const marea_op marea_op_upsample_nearest2d_grad = {
-  .name = "upsample_nearest2d_grad", .family = "pool",
-  .doc = "Gradient of upsample_nearest2d: the sum over each block of `scale` pixels. dy: (N, H*sh, W*sw, "
-         "C); dx: (N, H, W, C). Gradient: upsample_nearest2d. Error: sizes not divisible by scale.",
-  .inputs = {{"dy", "(N, H*sh, W*sw, C)"}},
-  .attrs = {{"scale", MAREA_PAIR, MAREA_REQUIRED, NULL, "pixels of a block, height and width"}},
-  .shape = upsample_grad_shape, .forward = upsample_grad_forward, .vjp = upsample_grad_vjp,
-  .sample = "local sh, sw = g.int(1, 3), g.int(1, 3)\n"
-            "return {g.tensor{g.int(0, 3), sh * g.int(0, 3), sw * g.int(0, 3), g.int(0, 3)}}, "
-            "{scale = {sh, sw}}",
+    .name = "upsample_nearest2d_grad",
+    .family = "pool",
+    .doc = "Gradient of upsample_nearest2d: the sum over each block of `scale` pixels. dy: (N, H*sh, W*sw, "
+           "C); dx: (N, H, W, C). Gradient: upsample_nearest2d. Error: sizes not divisible by scale.",
+    .inputs = {{"dy", "(N, H*sh, W*sw, C)"}},
+    .attrs = {{"scale", MAREA_PAIR, MAREA_REQUIRED, NULL, "pixels of a block, height and width"}},
+    .shape = upsample_grad_shape,
+    .forward = upsample_grad_forward,
+    .vjp = upsample_grad_vjp,
+    .sample = "local sh, sw = g.int(1, 3), g.int(1, 3)\n"
+              "return {g.tensor{g.int(0, 3), sh * g.int(0, 3), sw * g.int(0, 3), g.int(0, 3)}}, "
+              "{scale = {sh, sw}}",
 };

@@ -43,7 +43,7 @@ static int64_t quad_draws (const marea_call *c) { return (out_count(c) + 3) / 4;
 /* What blocks of elements work on; the meaning of p and q is the operator's. */
 typedef struct draw {
   uint64_t seed, counter;
-  int64_t n, step;   /* elements; of them in a parallel block, a multiple of 4 */
+  int64_t n, step; /* elements; of them in a parallel block, a multiple of 4 */
   int dtype;
   double p, q;
   const void *a, *b; /* inputs */
@@ -68,8 +68,12 @@ static uint64_t bits_of (const draw *d, int64_t i) {
 
 static draw draw_of (const marea_call *c) {
   const marea_tensor *out = c->out[0];
-  return (draw){.seed = c->ctx->random.seed, .counter = c->counter, .n = marea_count(out->rank, out->shape),
-                .step = MAREA_BLOCK / 4, .dtype = out->dtype, .y = marea_at(out)};
+  return (draw){.seed = c->ctx->random.seed,
+                .counter = c->counter,
+                .n = marea_count(out->rank, out->shape),
+                .step = MAREA_BLOCK / 4,
+                .dtype = out->dtype,
+                .y = marea_at(out)};
 }
 
 static marea_status run_draw (marea_call *c, draw *d, marea_block_fn fn) {
@@ -134,16 +138,19 @@ static marea_status uniform_forward (marea_call *c) {
 }
 
 const marea_op marea_op_uniform = {
-  .name = "uniform", .family = "random",
-  .doc = "Uniform numbers in [low, high), with 24 random bits in f32 and 53 in f64. No gradient. Errors: "
-         "low > high, a dtype that is not real.",
-  .attrs = {{"shape", MAREA_SIZES, MAREA_REQUIRED, NULL, "sizes of the result"},
-            {"low", MAREA_REAL, 0, NULL, "smallest value"},
-            {"high", MAREA_REAL, 1, NULL, "bound above, not reached"},
-            {"dtype", MAREA_DTYPE, MAREA_F32, NULL, "f32 or f64"}},
-  .flags = MAREA_RANDOM | MAREA_NO_GRAD,
-  .shape = uniform_shape, .forward = uniform_forward, .draws = pair_draws,
-  .sample = "return {}, {shape = g.shape(0, 4), low = -g.real(0, 2), high = g.real(0, 2)}",
+    .name = "uniform",
+    .family = "random",
+    .doc = "Uniform numbers in [low, high), with 24 random bits in f32 and 53 in f64. No gradient. Errors: "
+           "low > high, a dtype that is not real.",
+    .attrs = {{"shape", MAREA_SIZES, MAREA_REQUIRED, NULL, "sizes of the result"},
+              {"low", MAREA_REAL, 0, NULL, "smallest value"},
+              {"high", MAREA_REAL, 1, NULL, "bound above, not reached"},
+              {"dtype", MAREA_DTYPE, MAREA_F32, NULL, "f32 or f64"}},
+    .flags = MAREA_RANDOM | MAREA_NO_GRAD,
+    .shape = uniform_shape,
+    .forward = uniform_forward,
+    .draws = pair_draws,
+    .sample = "return {}, {shape = g.shape(0, 4), low = -g.real(0, 2), high = g.real(0, 2)}",
 };
 
 static marea_status normal_shape (marea_call *c) {
@@ -173,16 +180,19 @@ static marea_status normal_forward (marea_call *c) {
 }
 
 const marea_op marea_op_normal = {
-  .name = "normal", .family = "random",
-  .doc = "Normal numbers with mean and standard deviation std (Box and Muller 1958, computed in double "
-         "precision). No gradient. Errors: std < 0, a dtype that is not real.",
-  .attrs = {{"shape", MAREA_SIZES, MAREA_REQUIRED, NULL, "sizes of the result"},
-            {"mean", MAREA_REAL, 0, NULL, "mean"},
-            {"std", MAREA_REAL, 1, NULL, "standard deviation"},
-            {"dtype", MAREA_DTYPE, MAREA_F32, NULL, "f32 or f64"}},
-  .flags = MAREA_RANDOM | MAREA_NO_GRAD,
-  .shape = normal_shape, .forward = normal_forward, .draws = pair_draws,
-  .sample = "return {}, {shape = g.shape(0, 4), mean = g.real(-2, 2), std = g.real(0, 2)}",
+    .name = "normal",
+    .family = "random",
+    .doc = "Normal numbers with mean and standard deviation std (Box and Muller 1958, computed in double "
+           "precision). No gradient. Errors: std < 0, a dtype that is not real.",
+    .attrs = {{"shape", MAREA_SIZES, MAREA_REQUIRED, NULL, "sizes of the result"},
+              {"mean", MAREA_REAL, 0, NULL, "mean"},
+              {"std", MAREA_REAL, 1, NULL, "standard deviation"},
+              {"dtype", MAREA_DTYPE, MAREA_F32, NULL, "f32 or f64"}},
+    .flags = MAREA_RANDOM | MAREA_NO_GRAD,
+    .shape = normal_shape,
+    .forward = normal_forward,
+    .draws = pair_draws,
+    .sample = "return {}, {shape = g.shape(0, 4), mean = g.real(-2, 2), std = g.real(0, 2)}",
 };
 
 /* ---- bernoulli, categorical ---- */
@@ -211,13 +221,16 @@ static marea_status bernoulli_forward (marea_call *c) {
 }
 
 const marea_op marea_op_bernoulli = {
-  .name = "bernoulli", .family = "random",
-  .doc = "1 with probability p, else 0, for each element, in p's shape and dtype. No gradient. Error: a p "
-         "outside [0, 1], the first one is named.",
-  .inputs = {{"p", "(any shape) in [0, 1]"}},
-  .flags = MAREA_RANDOM | MAREA_NO_GRAD,
-  .shape = marea_shape_same, .forward = bernoulli_forward, .draws = pair_draws,
-  .sample = "return {g.tensor(g.shape(0, 4), {lo = 0, hi = 1})}",
+    .name = "bernoulli",
+    .family = "random",
+    .doc = "1 with probability p, else 0, for each element, in p's shape and dtype. No gradient. Error: a p "
+           "outside [0, 1], the first one is named.",
+    .inputs = {{"p", "(any shape) in [0, 1]"}},
+    .flags = MAREA_RANDOM | MAREA_NO_GRAD,
+    .shape = marea_shape_same,
+    .forward = bernoulli_forward,
+    .draws = pair_draws,
+    .sample = "return {g.tensor(g.shape(0, 4), {lo = 0, hi = 1})}",
 };
 
 static marea_status categorical_shape (marea_call *c) {
@@ -276,7 +289,9 @@ static marea_status check_logits (marea_call *c, const choice *k) {
 
 static marea_status categorical_forward (marea_call *c) {
   const marea_tensor *logits = c->in[0];
-  choice k = {.d = draw_of(c), .classes = logits->shape[logits->rank - 1], .base = c->ctx->config.index_base,
+  choice k = {.d = draw_of(c),
+              .classes = logits->shape[logits->rank - 1],
+              .base = c->ctx->config.index_base,
               .dtype = logits->dtype};
   k.d.a = marea_at(logits);
   k.d.step = MAREA_MAX(1, MAREA_BLOCK / 4 / k.classes);
@@ -286,14 +301,17 @@ static marea_status categorical_forward (marea_call *c) {
 }
 
 const marea_op marea_op_categorical = {
-  .name = "categorical", .family = "random",
-  .doc = "Draws a class for each row of logits with probability softmax(logits), by inversion of the "
-         "distribution function. logits: (.., C); y: i64 (..). -inf means never. No gradient. Error: a row "
-         "with NaN or +inf, or of -inf only.",
-  .inputs = {{"logits", "(.., C)"}},
-  .flags = MAREA_RANDOM | MAREA_NO_GRAD,
-  .shape = categorical_shape, .forward = categorical_forward, .draws = pair_draws,
-  .sample = "local s = g.shape(0, 3)\ns[#s + 1] = g.int(1, 5)\nreturn {g.tensor(s)}",
+    .name = "categorical",
+    .family = "random",
+    .doc = "Draws a class for each row of logits with probability softmax(logits), by inversion of the "
+           "distribution function. logits: (.., C); y: i64 (..). -inf means never. No gradient. Error: a row "
+           "with NaN or +inf, or of -inf only.",
+    .inputs = {{"logits", "(.., C)"}},
+    .flags = MAREA_RANDOM | MAREA_NO_GRAD,
+    .shape = categorical_shape,
+    .forward = categorical_forward,
+    .draws = pair_draws,
+    .sample = "local s = g.shape(0, 3)\ns[#s + 1] = g.int(1, 5)\nreturn {g.tensor(s)}",
 };
 
 /* ---- randint, permutation ---- */
@@ -330,15 +348,18 @@ static marea_status randint_forward (marea_call *c) {
 }
 
 const marea_op marea_op_randint = {
-  .name = "randint", .family = "random",
-  .doc = "Whole numbers from low to high, both included, as i64. No gradient. Error: low > high.",
-  .attrs = {{"shape", MAREA_SIZES, MAREA_REQUIRED, NULL, "sizes of the result"},
-            {"low", MAREA_INT, MAREA_REQUIRED, NULL, "smallest value"},
-            {"high", MAREA_INT, MAREA_REQUIRED, NULL, "largest value"}},
-  .flags = MAREA_RANDOM | MAREA_NO_GRAD,
-  .shape = randint_shape, .forward = randint_forward, .draws = pair_draws,
-  .sample = "local low = g.int(-9, 9)\n"
-            "return {}, {shape = g.shape(0, 4), low = low, high = low + g.int(0, 9)}",
+    .name = "randint",
+    .family = "random",
+    .doc = "Whole numbers from low to high, both included, as i64. No gradient. Error: low > high.",
+    .attrs = {{"shape", MAREA_SIZES, MAREA_REQUIRED, NULL, "sizes of the result"},
+              {"low", MAREA_INT, MAREA_REQUIRED, NULL, "smallest value"},
+              {"high", MAREA_INT, MAREA_REQUIRED, NULL, "largest value"}},
+    .flags = MAREA_RANDOM | MAREA_NO_GRAD,
+    .shape = randint_shape,
+    .forward = randint_forward,
+    .draws = pair_draws,
+    .sample = "local low = g.int(-9, 9)\n"
+              "return {}, {shape = g.shape(0, 4), low = low, high = low + g.int(0, 9)}",
 };
 
 static marea_status permutation_shape (marea_call *c) {
@@ -362,13 +383,16 @@ static marea_status permutation_forward (marea_call *c) {
 }
 
 const marea_op marea_op_permutation = {
-  .name = "permutation", .family = "random",
-  .doc = "The n indices of a dimension in random order, as i64 (n): for shuffling with index_select. No "
-         "gradient. Source: Fisher and Yates 1938, in Durstenfeld's form. Error: n < 0.",
-  .attrs = {{"n", MAREA_INT, MAREA_REQUIRED, NULL, "number of indices"}},
-  .flags = MAREA_RANDOM | MAREA_NO_GRAD,
-  .shape = permutation_shape, .forward = permutation_forward, .draws = pair_draws,
-  .sample = "return {}, {n = g.int(0, 20)}",
+    .name = "permutation",
+    .family = "random",
+    .doc = "The n indices of a dimension in random order, as i64 (n): for shuffling with index_select. No "
+           "gradient. Source: Fisher and Yates 1938, in Durstenfeld's form. Error: n < 0.",
+    .attrs = {{"n", MAREA_INT, MAREA_REQUIRED, NULL, "number of indices"}},
+    .flags = MAREA_RANDOM | MAREA_NO_GRAD,
+    .shape = permutation_shape,
+    .forward = permutation_forward,
+    .draws = pair_draws,
+    .sample = "return {}, {n = g.int(0, 20)}",
 };
 
 /* ---- sample_normal ---- */
@@ -411,16 +435,22 @@ static marea_status sample_normal_vjp (marea_vjp *v) {
 }
 
 const marea_op marea_op_sample_normal = {
-  .name = "sample_normal", .family = "random",
-  .doc = "mean + exp(0.5 logvar) * eps with eps standard normal: the reparametrised sample of a variational "
-         "autoencoder. logvar is the logarithm of the variance. mean, logvar, y: one shape. Gradient: dmean "
-         "= dy, dlogvar = 0.5 dy (y - mean). Source: Kingma and Welling, arXiv:1312.6114, 2.4. Error: "
-         "shapes differ.",
-  .inputs = {{"mean", "(any shape)"}, {"logvar", "(mean's)"}},
-  .flags = MAREA_RANDOM, .saves_in = 1, .saves_out = 1,
-  .shape = sample_normal_shape, .forward = sample_normal_forward, .vjp = sample_normal_vjp,
-  .draws = pair_draws,
-  .sample = "local s = g.shape(0, 4)\nreturn {g.tensor(s), g.tensor(s)}",
+    .name = "sample_normal",
+    .family = "random",
+    .doc =
+        "mean + exp(0.5 logvar) * eps with eps standard normal: the reparametrised sample of a variational "
+        "autoencoder. logvar is the logarithm of the variance. mean, logvar, y: one shape. Gradient: dmean "
+        "= dy, dlogvar = 0.5 dy (y - mean). Source: Kingma and Welling, arXiv:1312.6114, 2.4. Error: "
+        "shapes differ.",
+    .inputs = {{"mean", "(any shape)"}, {"logvar", "(mean's)"}},
+    .flags = MAREA_RANDOM,
+    .saves_in = 1,
+    .saves_out = 1,
+    .shape = sample_normal_shape,
+    .forward = sample_normal_forward,
+    .vjp = sample_normal_vjp,
+    .draws = pair_draws,
+    .sample = "local s = g.shape(0, 4)\nreturn {g.tensor(s), g.tensor(s)}",
 };
 
 /* ---- dropout ---- */
@@ -471,16 +501,21 @@ static marea_status dropout_vjp (marea_vjp *v) {
 }
 
 const marea_op marea_op_dropout = {
-  .name = "dropout", .family = "random",
-  .doc = "Sets each element to 0 with probability p and multiplies the others by 1 / (1 - p). Gradient: the "
-         "same mask on dy, made again from the counter. Source: Srivastava et al., JMLR 15, 2014 (inverted "
-         "form). Error: p outside [0, 1].",
-  .inputs = {{"x", "(any shape)"}},
-  .attrs = {{"p", MAREA_REAL, 0.5, NULL, "probability of 0"},
-            {"seed", MAREA_INT, MAREA_NONE, NULL, "key of the mask; left out: the context's"}},
-  .flags = MAREA_RANDOM,
-  .shape = dropout_shape, .forward = dropout_forward, .vjp = dropout_vjp, .draws = quad_draws,
-  .sample = "return {g.tensor(g.shape(0, 4))}, {p = g.pick{0, 0.25, 0.5, 1}}",
+    .name = "dropout",
+    .family = "random",
+    .doc =
+        "Sets each element to 0 with probability p and multiplies the others by 1 / (1 - p). Gradient: the "
+        "same mask on dy, made again from the counter. Source: Srivastava et al., JMLR 15, 2014 (inverted "
+        "form). Error: p outside [0, 1].",
+    .inputs = {{"x", "(any shape)"}},
+    .attrs = {{"p", MAREA_REAL, 0.5, NULL, "probability of 0"},
+              {"seed", MAREA_INT, MAREA_NONE, NULL, "key of the mask; left out: the context's"}},
+    .flags = MAREA_RANDOM,
+    .shape = dropout_shape,
+    .forward = dropout_forward,
+    .vjp = dropout_vjp,
+    .draws = quad_draws,
+    .sample = "return {g.tensor(g.shape(0, 4))}, {p = g.pick{0, 0.25, 0.5, 1}}",
 };
 
 static marea_status dropout_apply_forward (marea_call *c) {
@@ -492,14 +527,17 @@ static marea_status dropout_apply_vjp (marea_vjp *v) {
 }
 
 const marea_op marea_op_dropout_apply = {
-  .name = "dropout_apply", .family = "random",
-  .doc = "dropout with the mask that belongs to a seed and a counter. Takes nothing from the random state. "
-         "Gradient: itself. Error: p outside [0, 1].",
-  .inputs = {{"x", "(any shape)"}},
-  .attrs = {{"p", MAREA_REAL, 0.5, NULL, "probability of 0"},
-            {"seed", MAREA_INT, MAREA_REQUIRED, NULL, "key of the mask"},
-            {"counter", MAREA_INT, MAREA_REQUIRED, NULL, "first Philox block of the mask"}},
-  .shape = check_rate, .forward = dropout_apply_forward, .vjp = dropout_apply_vjp,
-  .sample = "return {g.tensor(g.shape(0, 4))}, {p = g.pick{0, 0.25, 0.5, 1}, seed = g.int(0, 9), "
-            "counter = g.int(0, 99)}",
+    .name = "dropout_apply",
+    .family = "random",
+    .doc = "dropout with the mask that belongs to a seed and a counter. Takes nothing from the random state. "
+           "Gradient: itself. Error: p outside [0, 1].",
+    .inputs = {{"x", "(any shape)"}},
+    .attrs = {{"p", MAREA_REAL, 0.5, NULL, "probability of 0"},
+              {"seed", MAREA_INT, MAREA_REQUIRED, NULL, "key of the mask"},
+              {"counter", MAREA_INT, MAREA_REQUIRED, NULL, "first Philox block of the mask"}},
+    .shape = check_rate,
+    .forward = dropout_apply_forward,
+    .vjp = dropout_apply_vjp,
+    .sample = "return {g.tensor(g.shape(0, 4))}, {p = g.pick{0, 0.25, 0.5, 1}, seed = g.int(0, 9), "
+              "counter = g.int(0, 99)}",
 };

@@ -10,8 +10,10 @@
 #include "fold.h"
 #include "formula.h"
 
-#define DIMS_ATTR {"dims", MAREA_DIMS, 0, NULL, "dimensions to fold; none given: all"}
-#define KEEPDIM_ATTR {"keepdim", MAREA_BOOL, 0, NULL, "keep folded dimensions with size 1"}
+#define DIMS_ATTR \
+  { "dims", MAREA_DIMS, 0, NULL, "dimensions to fold; none given: all" }
+#define KEEPDIM_ATTR \
+  { "keepdim", MAREA_BOOL, 0, NULL, "keep folded dimensions with size 1" }
 #define REDUCTION(op) .name = #op, .family = "reduce", .inputs = {{"x", "any shape"}}, .forward = op##_forward
 #define OVER_DIMS .attrs = {DIMS_ATTR, KEEPDIM_ATTR}
 /* Up to three dimensions, some of them folded; `some` becomes the list of these. */
@@ -100,10 +102,14 @@ static marea_status sum_vjp (marea_vjp *v) {
 }
 
 const marea_op marea_op_sum = {
-  REDUCTION(sum), OVER_DIMS, .dtypes = MAREA_ANY, .shape = sum_shape, .vjp = sum_vjp,
-  .sample = "local s = g.shape(0, 4) " SOME_DIMS "return {g.tensor(s)}, {dims = some, keepdim = g.bool()}",
-  .doc = "sum(x, dims, keepdim): the sum over dims; 0 of no elements. i64 for integers, which wrap around. "
-         "Gradient: dy repeated to x's shape. Errors: a dimension out of range or listed twice.",
+    REDUCTION(sum),
+    OVER_DIMS,
+    .dtypes = MAREA_ANY,
+    .shape = sum_shape,
+    .vjp = sum_vjp,
+    .sample = "local s = g.shape(0, 4) " SOME_DIMS "return {g.tensor(s)}, {dims = some, keepdim = g.bool()}",
+    .doc = "sum(x, dims, keepdim): the sum over dims; 0 of no elements. i64 for integers, which wrap around. "
+           "Gradient: dy repeated to x's shape. Errors: a dimension out of range or listed twice.",
 };
 
 static marea_status mean_shape (marea_call *c) {
@@ -134,10 +140,14 @@ static marea_status mean_vjp (marea_vjp *v) {
 }
 
 const marea_op marea_op_mean = {
-  REDUCTION(mean), OVER_DIMS, .dtypes = MAREA_ANY, .shape = mean_shape, .vjp = mean_vjp,
-  .sample = SAMPLE_OF("g.tensor(s)"),
-  .doc = "mean(x, dims, keepdim): the mean over dims, n elements each; f32 for integers. Gradient: dy / n "
-         "repeated to x's shape. Errors: no elements to fold; a dimension out of range or listed twice.",
+    REDUCTION(mean),
+    OVER_DIMS,
+    .dtypes = MAREA_ANY,
+    .shape = mean_shape,
+    .vjp = mean_vjp,
+    .sample = SAMPLE_OF("g.tensor(s)"),
+    .doc = "mean(x, dims, keepdim): the mean over dims, n elements each; f32 for integers. Gradient: dy / n "
+           "repeated to x's shape. Errors: no elements to fold; a dimension out of range or listed twice.",
 };
 
 /* The dimensions in which x is wider than the target shape, aligned at the last dimension. */
@@ -176,12 +186,13 @@ static marea_status sum_to_vjp (marea_vjp *v) {
 }
 
 const marea_op marea_op_sum_to = {
-  REDUCTION(sum_to), .attrs = {{"shape", MAREA_SIZES, MAREA_REQUIRED, NULL,
-                                "a shape that broadcasts to x's"}},
-  .shape = sum_to_shape, .vjp = sum_to_vjp,
-  .sample = "local s = g.shape(0, 4) return {g.tensor(s)}, {shape = g.broadcast(s)}",
-  .doc = "sum_to(x, shape): x summed over what broadcasting `shape` to x's shape would repeat; the reverse "
-         "of expand. Gradient: dy expanded to x's shape. Error: the shape does not broadcast to x's.",
+    REDUCTION(sum_to),
+    .attrs = {{"shape", MAREA_SIZES, MAREA_REQUIRED, NULL, "a shape that broadcasts to x's"}},
+    .shape = sum_to_shape,
+    .vjp = sum_to_vjp,
+    .sample = "local s = g.shape(0, 4) return {g.tensor(s)}, {shape = g.broadcast(s)}",
+    .doc = "sum_to(x, shape): x summed over what broadcasting `shape` to x's shape would repeat; the reverse "
+           "of expand. Gradient: dy expanded to x's shape. Error: the shape does not broadcast to x's.",
 };
 
 /* ---- var, std ---------------------------------------------------------------------------------------- */
@@ -228,18 +239,24 @@ static marea_status var_vjp (marea_vjp *v) {
   return finish(&f);
 }
 
-#define MOMENT_ATTRS                                                                                     \
-  .attrs = {DIMS_ATTR, KEEPDIM_ATTR,                                                                     \
+#define MOMENT_ATTRS      \
+  .attrs = {DIMS_ATTR,    \
+            KEEPDIM_ATTR, \
             {"correction", MAREA_INT, 1, NULL, "c in the divisor n - c: 1 unbiased, 0 mean"}}
-#define MOMENT_SAMPLE                                                                                    \
-  "local s = g.shape(1, 4, 2) " SOME_DIMS                                                                \
+#define MOMENT_SAMPLE                     \
+  "local s = g.shape(1, 4, 2) " SOME_DIMS \
   "return {g.tensor(s)}, {dims = some, keepdim = g.bool(), correction = g.int(0, 1)}"
 
 const marea_op marea_op_var = {
-  REDUCTION(var), MOMENT_ATTRS, .saves_in = 1, .shape = var_shape, .vjp = var_vjp, .sample = MOMENT_SAMPLE,
-  .doc = "var(x, dims, keepdim, correction) = sum (x - mean)^2 / (n - correction) over dims, n elements "
-         "each, in two passes. Gradient: dx = 2 dy (x - mean) / (n - correction). Errors: n <= correction; "
-         "a dimension out of range or listed twice.",
+    REDUCTION(var),
+    MOMENT_ATTRS,
+    .saves_in = 1,
+    .shape = var_shape,
+    .vjp = var_vjp,
+    .sample = MOMENT_SAMPLE,
+    .doc = "var(x, dims, keepdim, correction) = sum (x - mean)^2 / (n - correction) over dims, n elements "
+           "each, in two passes. Gradient: dx = 2 dy (x - mean) / (n - correction). Errors: n <= correction; "
+           "a dimension out of range or listed twice.",
 };
 
 /* 0 where y = 0, since there x has no direction to leave in */
@@ -252,10 +269,16 @@ static marea_status std_vjp (marea_vjp *v) {
 }
 
 const marea_op marea_op_std = {
-  REDUCTION(std), MOMENT_ATTRS, .saves_in = 1, .saves_out = 1, .shape = var_shape, .vjp = std_vjp,
-  .sample = MOMENT_SAMPLE,
-  .doc = "std(x, dims, keepdim, correction) = sqrt(var(x, ...)). Gradient: dx = dy (x - mean) / ((n - "
-         "correction) y), 0 where y = 0. Errors: n <= correction; a dimension out of range or listed twice.",
+    REDUCTION(std),
+    MOMENT_ATTRS,
+    .saves_in = 1,
+    .saves_out = 1,
+    .shape = var_shape,
+    .vjp = std_vjp,
+    .sample = MOMENT_SAMPLE,
+    .doc =
+        "std(x, dims, keepdim, correction) = sqrt(var(x, ...)). Gradient: dx = dy (x - mean) / ((n - "
+        "correction) y), 0 where y = 0. Errors: n <= correction; a dimension out of range or listed twice.",
 };
 
 /* ---- max, min ---------------------------------------------------------------------------------------- */
@@ -282,19 +305,31 @@ static marea_status extreme_vjp (marea_vjp *v) {
 }
 
 const marea_op marea_op_max = {
-  REDUCTION(max), OVER_DIMS, .dtypes = MAREA_ANY, .saves_in = 1, .saves_out = 1, .shape = some_shape,
-  .vjp = extreme_vjp, .sample = SAMPLE_OF("g.distinct(s)"),
-  .doc = "max(x, dims, keepdim): the greatest element over dims; NaN if there is one. Every dtype. "
-         "Gradient: dy to the greatest, in equal parts at a tie. Errors: no elements to fold; a dimension "
-         "out of range or listed twice.",
+    REDUCTION(max),
+    OVER_DIMS,
+    .dtypes = MAREA_ANY,
+    .saves_in = 1,
+    .saves_out = 1,
+    .shape = some_shape,
+    .vjp = extreme_vjp,
+    .sample = SAMPLE_OF("g.distinct(s)"),
+    .doc = "max(x, dims, keepdim): the greatest element over dims; NaN if there is one. Every dtype. "
+           "Gradient: dy to the greatest, in equal parts at a tie. Errors: no elements to fold; a dimension "
+           "out of range or listed twice.",
 };
 
 const marea_op marea_op_min = {
-  REDUCTION(min), OVER_DIMS, .dtypes = MAREA_ANY, .saves_in = 1, .saves_out = 1, .shape = some_shape,
-  .vjp = extreme_vjp, .sample = SAMPLE_OF("g.distinct(s)"),
-  .doc = "min(x, dims, keepdim): the smallest element over dims; NaN if there is one. Every dtype. "
-         "Gradient: dy to the smallest, in equal parts at a tie. Errors: no elements to fold; a dimension "
-         "out of range or listed twice.",
+    REDUCTION(min),
+    OVER_DIMS,
+    .dtypes = MAREA_ANY,
+    .saves_in = 1,
+    .saves_out = 1,
+    .shape = some_shape,
+    .vjp = extreme_vjp,
+    .sample = SAMPLE_OF("g.distinct(s)"),
+    .doc = "min(x, dims, keepdim): the smallest element over dims; NaN if there is one. Every dtype. "
+           "Gradient: dy to the smallest, in equal parts at a tie. Errors: no elements to fold; a dimension "
+           "out of range or listed twice.",
 };
 
 /* ---- logsumexp --------------------------------------------------------------------------------------- */
@@ -332,11 +367,16 @@ static marea_status logsumexp_vjp (marea_vjp *v) {
 }
 
 const marea_op marea_op_logsumexp = {
-  REDUCTION(logsumexp), OVER_DIMS, .saves_in = 1, .saves_out = 1, .shape = some_shape, .vjp = logsumexp_vjp,
-  .sample = SAMPLE_OF("g.tensor(s)"),
-  .doc = "logsumexp(x, dims, keepdim) = log(sum exp(x)) over dims, by way of the maximum, so without "
-         "overflow; -infinity where all elements are. Gradient: dx = dy exp(x - y). Errors: no elements to "
-         "fold; a dimension out of range or listed twice.",
+    REDUCTION(logsumexp),
+    OVER_DIMS,
+    .saves_in = 1,
+    .saves_out = 1,
+    .shape = some_shape,
+    .vjp = logsumexp_vjp,
+    .sample = SAMPLE_OF("g.tensor(s)"),
+    .doc = "logsumexp(x, dims, keepdim) = log(sum exp(x)) over dims, by way of the maximum, so without "
+           "overflow; -infinity where all elements are. Gradient: dx = dy exp(x - y). Errors: no elements to "
+           "fold; a dimension out of range or listed twice.",
 };
 
 /* ---- along one dimension: argmax, argmin, cumsum ------------------------------------------------------ */
@@ -364,25 +404,25 @@ static void run_lines (marea_call *c, line_job *j, marea_block_fn run) {
 }
 
 /* Position of the first greatest or smallest of n elements `step` apart; of the first NaN if there is one. */
-#define FIND(type)                                                                   \
-  {                                                                                  \
-    const type *p = (const type *)x + start;                                         \
-    type best = p[0];                                                                \
-    for (int64_t r = 1; r < n && best == best; r++) {                                \
-      const type value = p[r * step];                                                \
+#define FIND(type)                                                                          \
+  {                                                                                         \
+    const type *p = (const type *)x + start;                                                \
+    type best = p[0];                                                                       \
+    for (int64_t r = 1; r < n && best == best; r++) {                                       \
+      const type value = p[r * step];                                                       \
       if (value != value || (smallest ? value < best : value > best)) best = value, at = r; \
-    }                                                                                \
-  }                                                                                  \
+    }                                                                                       \
+  }                                                                                         \
   break
 
 static int64_t find_extreme (int dtype, const void *x, int64_t start, int64_t n, int64_t step,
                              bool smallest) {
   int64_t at = 0;
   switch (dtype) {
-    case MAREA_F32: FIND(float);
-    case MAREA_F64: FIND(double);
-    case MAREA_I64: FIND(int64_t);
-    default: FIND(uint8_t);
+  case MAREA_F32: FIND(float);
+  case MAREA_F64: FIND(double);
+  case MAREA_I64: FIND(int64_t);
+  default: FIND(uint8_t);
   }
   return at;
 }
@@ -393,8 +433,8 @@ static void find_block (void *arg, int64_t block, int worker) {
   const int64_t o = block / j->tiles, first = block % j->tiles * COLUMNS, inner = j->f.inner;
   int64_t *out = (int64_t *)j->out + o * inner;
   for (int64_t i = first; i < MAREA_MIN(first + COLUMNS, inner); i++)
-    out[i] = j->base + find_extreme(j->f.dtype, j->f.x, o * j->f.count * inner + i, j->f.count, inner,
-                                    j->flag);
+    out[i] = j->base +
+             find_extreme(j->f.dtype, j->f.x, o * j->f.count * inner + i, j->f.count, inner, j->flag);
 }
 
 static marea_status arg_shape (marea_call *c) {
@@ -428,19 +468,27 @@ static marea_status argmin_forward (marea_call *c) {
   "local s = g.shape(1, 4, 1) return {g.distinct(s)}, {dim = g.int(1, #s), keepdim = g.bool()}"
 
 const marea_op marea_op_argmax = {
-  REDUCTION(argmax), ARG_ATTRS, .flags = MAREA_NO_GRAD, .dtypes = MAREA_ANY, .shape = arg_shape,
-  .sample = ARG_SAMPLE,
-  .doc = "argmax(x, dim, keepdim): position of the greatest element along dim, the first one at a tie, the "
-         "first NaN if there is one; i64. The result is a constant for gradients. Errors: dim out of range "
-         "or of size 0.",
+    REDUCTION(argmax),
+    ARG_ATTRS,
+    .flags = MAREA_NO_GRAD,
+    .dtypes = MAREA_ANY,
+    .shape = arg_shape,
+    .sample = ARG_SAMPLE,
+    .doc = "argmax(x, dim, keepdim): position of the greatest element along dim, the first one at a tie, the "
+           "first NaN if there is one; i64. The result is a constant for gradients. Errors: dim out of range "
+           "or of size 0.",
 };
 
 const marea_op marea_op_argmin = {
-  REDUCTION(argmin), ARG_ATTRS, .flags = MAREA_NO_GRAD, .dtypes = MAREA_ANY, .shape = arg_shape,
-  .sample = ARG_SAMPLE,
-  .doc = "argmin(x, dim, keepdim): position of the smallest element along dim, the first one at a tie, the "
-         "first NaN if there is one; i64. The result is a constant for gradients. Errors: dim out of range "
-         "or of size 0.",
+    REDUCTION(argmin),
+    ARG_ATTRS,
+    .flags = MAREA_NO_GRAD,
+    .dtypes = MAREA_ANY,
+    .shape = arg_shape,
+    .sample = ARG_SAMPLE,
+    .doc = "argmin(x, dim, keepdim): position of the smallest element along dim, the first one at a tie, the "
+           "first NaN if there is one; i64. The result is a constant for gradients. Errors: dim out of range "
+           "or of size 0.",
 };
 
 static marea_status cumsum_shape (marea_call *c) {
@@ -451,19 +499,19 @@ static marea_status cumsum_shape (marea_call *c) {
 }
 
 /* Running sums of w columns, row by row; `from` goes to `to`, summed up as `total`. */
-#define RUN(from, to, total)                                       \
-  {                                                                \
-    total sum[COLUMNS] = {0};                                      \
-    const from *x = (const from *)j->f.x + start;                  \
-    to *y = (to *)j->out + start;                                  \
-    for (int64_t r = 0; r < j->f.count; r++) {                     \
+#define RUN(from, to, total)                                          \
+  {                                                                   \
+    total sum[COLUMNS] = {0};                                         \
+    const from *x = (const from *)j->f.x + start;                     \
+    to *y = (to *)j->out + start;                                     \
+    for (int64_t r = 0; r < j->f.count; r++) {                        \
       const int64_t row = (j->flag ? j->f.count - 1 - r : r) * inner; \
-      for (int64_t i = 0; i < w; i++) {                            \
-        sum[i] += (total)x[row + i];                               \
-        y[row + i] = (to)sum[i];                                   \
-      }                                                            \
-    }                                                              \
-  }                                                                \
+      for (int64_t i = 0; i < w; i++) {                               \
+        sum[i] += (total)x[row + i];                                  \
+        y[row + i] = (to)sum[i];                                      \
+      }                                                               \
+    }                                                                 \
+  }                                                                   \
   break
 
 static void cumsum_block (void *arg, int64_t block, int worker) {
@@ -472,10 +520,10 @@ static void cumsum_block (void *arg, int64_t block, int worker) {
   const int64_t inner = j->f.inner, first = block % j->tiles * COLUMNS, w = MAREA_MIN(COLUMNS, inner - first);
   const int64_t start = block / j->tiles * j->f.count * inner + first;
   switch (j->f.dtype) {
-    case MAREA_F32: RUN(float, float, double);
-    case MAREA_F64: RUN(double, double, double);
-    case MAREA_I64: RUN(int64_t, int64_t, uint64_t);
-    default: RUN(uint8_t, int64_t, uint64_t);
+  case MAREA_F32: RUN(float, float, double);
+  case MAREA_F64: RUN(double, double, double);
+  case MAREA_I64: RUN(int64_t, int64_t, uint64_t);
+  default: RUN(uint8_t, int64_t, uint64_t);
   }
 }
 
@@ -494,12 +542,14 @@ static marea_status cumsum_vjp (marea_vjp *v) {
 }
 
 const marea_op marea_op_cumsum = {
-  REDUCTION(cumsum),
-  .attrs = {{"dim", MAREA_DIM, MAREA_REQUIRED, NULL, "the dimension to run along"},
-            {"reverse", MAREA_BOOL, 0, NULL, "run from the last element to the first"}},
-  .dtypes = MAREA_ANY, .shape = cumsum_shape, .vjp = cumsum_vjp,
-  .sample = "local s = g.shape(1, 4) return {g.tensor(s)}, {dim = g.int(1, #s), reverse = g.bool()}",
-  .doc = "cumsum(x, dim, reverse): running sums along dim, y[i] = x[1] + ... + x[i]; in reverse y[i] = "
-         "x[i] + ... + x[n]. Shape of x; i64 for integers, which wrap around. Gradient: dx = cumsum(dy) in "
-         "the other direction. Error: dim out of range.",
+    REDUCTION(cumsum),
+    .attrs = {{"dim", MAREA_DIM, MAREA_REQUIRED, NULL, "the dimension to run along"},
+              {"reverse", MAREA_BOOL, 0, NULL, "run from the last element to the first"}},
+    .dtypes = MAREA_ANY,
+    .shape = cumsum_shape,
+    .vjp = cumsum_vjp,
+    .sample = "local s = g.shape(1, 4) return {g.tensor(s)}, {dim = g.int(1, #s), reverse = g.bool()}",
+    .doc = "cumsum(x, dim, reverse): running sums along dim, y[i] = x[1] + ... + x[i]; in reverse y[i] = "
+           "x[i] + ... + x[n]. Shape of x; i64 for integers, which wrap around. Gradient: dx = cumsum(dy) in "
+           "the other direction. Error: dim out of range.",
 };

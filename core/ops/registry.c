@@ -62,17 +62,25 @@ static void init_attr (const marea_attr_spec *spec, marea_attr *attr) {
   memset(attr, 0, sizeof *attr);
   if (spec->initial == MAREA_REQUIRED) return;
   switch (spec->kind) {
-    case MAREA_REAL:
-      attr->n = 1;
-      attr->f = spec->initial;
-      return;
-    case MAREA_INT: case MAREA_BOOL: case MAREA_ENUM: case MAREA_DTYPE: case MAREA_DIM: case MAREA_INDEX:
-      attr->n = spec->initial == MAREA_NONE ? 0 : 1;
-      attr->i = spec->initial == MAREA_NONE ? INT64_MIN : (int64_t)spec->initial;
-      return;
-    case MAREA_DIMS: case MAREA_SIZES: case MAREA_PAIR: case MAREA_PADDING:
-      attr->n = spec->initial == MAREA_NONE ? 0 : list_length(spec->kind);
-      for (int k = 0; k < attr->n; k++) attr->v[k] = (int64_t)spec->initial;
+  case MAREA_REAL:
+    attr->n = 1;
+    attr->f = spec->initial;
+    return;
+  case MAREA_INT:
+  case MAREA_BOOL:
+  case MAREA_ENUM:
+  case MAREA_DTYPE:
+  case MAREA_DIM:
+  case MAREA_INDEX:
+    attr->n = spec->initial == MAREA_NONE ? 0 : 1;
+    attr->i = spec->initial == MAREA_NONE ? INT64_MIN : (int64_t)spec->initial;
+    return;
+  case MAREA_DIMS:
+  case MAREA_SIZES:
+  case MAREA_PAIR:
+  case MAREA_PADDING:
+    attr->n = spec->initial == MAREA_NONE ? 0 : list_length(spec->kind);
+    for (int k = 0; k < attr->n; k++) attr->v[k] = (int64_t)spec->initial;
   }
 }
 

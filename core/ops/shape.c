@@ -129,16 +129,20 @@ static marea_status reshape_shape (marea_call *c) {
 }
 
 const marea_op marea_op_reshape = {
-  .name = "reshape", .family = "shape",
-  .doc = "The same elements in row-major order under another shape. x: any shape; shape: sizes with the "
-         "same product, one may be -1 and is worked out. A view of x where strides allow, else a copy. "
-         "Gradient: dy in x's shape. Error: another number of elements.",
-  .inputs = {{"x", "(any shape)"}},
-  .attrs = {{"shape", MAREA_SIZES, MAREA_REQUIRED, NULL, "sizes of the result; -1: what is left"}},
-  .flags = MAREA_STRIDED, .dtypes = MAREA_ANY,
-  .shape = reshape_shape, .forward = copy_forward, .vjp = reshape_vjp,
-  .sample = "local a, b, c = g.int(0, 4), g.int(1, 4), g.int(1, 4)\n"
-            "return {g.tensor{a, b, c}}, {shape = g.pick{{a * b, c}, {c, b, a}, {a * b * c}, {-1, b * c}}}",
+    .name = "reshape",
+    .family = "shape",
+    .doc = "The same elements in row-major order under another shape. x: any shape; shape: sizes with the "
+           "same product, one may be -1 and is worked out. A view of x where strides allow, else a copy. "
+           "Gradient: dy in x's shape. Error: another number of elements.",
+    .inputs = {{"x", "(any shape)"}},
+    .attrs = {{"shape", MAREA_SIZES, MAREA_REQUIRED, NULL, "sizes of the result; -1: what is left"}},
+    .flags = MAREA_STRIDED,
+    .dtypes = MAREA_ANY,
+    .shape = reshape_shape,
+    .forward = copy_forward,
+    .vjp = reshape_vjp,
+    .sample = "local a, b, c = g.int(0, 4), g.int(1, 4), g.int(1, 4)\n"
+              "return {g.tensor{a, b, c}}, {shape = g.pick{{a * b, c}, {c, b, a}, {a * b * c}, {-1, b * c}}}",
 };
 
 static marea_status flatten_shape (marea_call *c) {
@@ -164,15 +168,20 @@ static marea_status flatten_shape (marea_call *c) {
 }
 
 const marea_op marea_op_flatten = {
-  .name = "flatten", .family = "shape",
-  .doc = "Makes dimensions from..to into one, in row-major order; a scalar becomes (1). x: any shape. A "
-         "view of x where strides allow, else a copy. Gradient: dy in x's shape. Error: 'to' before 'from'.",
-  .inputs = {{"x", "(any shape)"}},
-  .attrs = {{"from", MAREA_DIM, 0, NULL, "first dimension"}, {"to", MAREA_DIM, -1, NULL, "last dimension"}},
-  .flags = MAREA_STRIDED, .dtypes = MAREA_ANY,
-  .shape = flatten_shape, .forward = copy_forward, .vjp = reshape_vjp,
-  .sample = "local s = g.shape(1, 5)\nlocal from = g.int(1, #s)\n"
-            "return {g.tensor(s)}, {from = from, to = g.int(from, #s)}",
+    .name = "flatten",
+    .family = "shape",
+    .doc =
+        "Makes dimensions from..to into one, in row-major order; a scalar becomes (1). x: any shape. A "
+        "view of x where strides allow, else a copy. Gradient: dy in x's shape. Error: 'to' before 'from'.",
+    .inputs = {{"x", "(any shape)"}},
+    .attrs = {{"from", MAREA_DIM, 0, NULL, "first dimension"}, {"to", MAREA_DIM, -1, NULL, "last dimension"}},
+    .flags = MAREA_STRIDED,
+    .dtypes = MAREA_ANY,
+    .shape = flatten_shape,
+    .forward = copy_forward,
+    .vjp = reshape_vjp,
+    .sample = "local s = g.shape(1, 5)\nlocal from = g.int(1, #s)\n"
+              "return {g.tensor(s)}, {from = from, to = g.int(from, #s)}",
 };
 
 /* ---- permute, transpose, expand, squeeze, unsqueeze ---- */
@@ -208,16 +217,19 @@ static marea_status permute_vjp (marea_vjp *v) {
 }
 
 const marea_op marea_op_permute = {
-  .name = "permute", .family = "shape",
-  .doc = "Reorders dimensions: dimension d of the result is dimension dims[d] of x. A view of x. Gradient: "
-         "dy permuted back. Error: dims is not a permutation of all dimensions.",
-  .inputs = {{"x", "(any shape)"}},
-  .attrs = {{"dims", MAREA_DIMS, MAREA_REQUIRED, NULL, "every dimension of x once"}},
-  .flags = MAREA_STRIDED, .dtypes = MAREA_ANY,
-  .shape = permute_shape, .vjp = permute_vjp,
-  .sample = "local s, dims = g.shape(1, 5), {}\n"
-            "for d = 1, #s do table.insert(dims, g.int(1, #dims + 1), d) end\n"
-            "return {g.tensor(s)}, {dims = dims}",
+    .name = "permute",
+    .family = "shape",
+    .doc = "Reorders dimensions: dimension d of the result is dimension dims[d] of x. A view of x. Gradient: "
+           "dy permuted back. Error: dims is not a permutation of all dimensions.",
+    .inputs = {{"x", "(any shape)"}},
+    .attrs = {{"dims", MAREA_DIMS, MAREA_REQUIRED, NULL, "every dimension of x once"}},
+    .flags = MAREA_STRIDED,
+    .dtypes = MAREA_ANY,
+    .shape = permute_shape,
+    .vjp = permute_vjp,
+    .sample = "local s, dims = g.shape(1, 5), {}\n"
+              "for d = 1, #s do table.insert(dims, g.int(1, #dims + 1), d) end\n"
+              "return {g.tensor(s)}, {dims = dims}",
 };
 
 static marea_status transpose_shape (marea_call *c) {
@@ -237,15 +249,18 @@ static marea_status transpose_vjp (marea_vjp *v) {
 }
 
 const marea_op marea_op_transpose = {
-  .name = "transpose", .family = "shape",
-  .doc = "Exchanges two dimensions. x: rank >= 1. A view of x. Gradient: dy transposed back. Error: a "
-         "dimension that x does not have.",
-  .inputs = {{"x", "(any shape)"}},
-  .attrs = {{"dim1", MAREA_DIM, MAREA_REQUIRED, NULL, "one dimension"},
-            {"dim2", MAREA_DIM, MAREA_REQUIRED, NULL, "the other"}},
-  .flags = MAREA_STRIDED, .dtypes = MAREA_ANY,
-  .shape = transpose_shape, .vjp = transpose_vjp,
-  .sample = "local s = g.shape(1, 4)\nreturn {g.tensor(s)}, {dim1 = g.int(1, #s), dim2 = -g.int(1, #s)}",
+    .name = "transpose",
+    .family = "shape",
+    .doc = "Exchanges two dimensions. x: rank >= 1. A view of x. Gradient: dy transposed back. Error: a "
+           "dimension that x does not have.",
+    .inputs = {{"x", "(any shape)"}},
+    .attrs = {{"dim1", MAREA_DIM, MAREA_REQUIRED, NULL, "one dimension"},
+              {"dim2", MAREA_DIM, MAREA_REQUIRED, NULL, "the other"}},
+    .flags = MAREA_STRIDED,
+    .dtypes = MAREA_ANY,
+    .shape = transpose_shape,
+    .vjp = transpose_vjp,
+    .sample = "local s = g.shape(1, 4)\nreturn {g.tensor(s)}, {dim1 = g.int(1, #s), dim2 = -g.int(1, #s)}",
 };
 
 static marea_status expand_shape (marea_call *c) {
@@ -282,15 +297,19 @@ static marea_status expand_vjp (marea_vjp *v) {
 }
 
 const marea_op marea_op_expand = {
-  .name = "expand", .family = "shape",
-  .doc = "Repeats dimensions of size 1 up to another shape, as NumPy's broadcast_to. New dimensions come in "
-         "front; -1 keeps a size. A view of x in which elements share memory. Gradient: sum_to(dy, x's "
-         "shape). Error: a size other than 1 would change.",
-  .inputs = {{"x", "(any shape)"}},
-  .attrs = {{"shape", MAREA_SIZES, MAREA_REQUIRED, NULL, "sizes of the result"}},
-  .flags = MAREA_STRIDED, .dtypes = MAREA_ANY,
-  .shape = expand_shape, .vjp = expand_vjp,
-  .sample = "local s = g.shape(0, 4)\nreturn {g.tensor(g.broadcast(s))}, {shape = s}",
+    .name = "expand",
+    .family = "shape",
+    .doc =
+        "Repeats dimensions of size 1 up to another shape, as NumPy's broadcast_to. New dimensions come in "
+        "front; -1 keeps a size. A view of x in which elements share memory. Gradient: sum_to(dy, x's "
+        "shape). Error: a size other than 1 would change.",
+    .inputs = {{"x", "(any shape)"}},
+    .attrs = {{"shape", MAREA_SIZES, MAREA_REQUIRED, NULL, "sizes of the result"}},
+    .flags = MAREA_STRIDED,
+    .dtypes = MAREA_ANY,
+    .shape = expand_shape,
+    .vjp = expand_vjp,
+    .sample = "local s = g.shape(0, 4)\nreturn {g.tensor(g.broadcast(s))}, {shape = s}",
 };
 
 static marea_status squeeze_shape (marea_call *c) {
@@ -306,15 +325,18 @@ static marea_status squeeze_shape (marea_call *c) {
 }
 
 const marea_op marea_op_squeeze = {
-  .name = "squeeze", .family = "shape",
-  .doc = "Takes away a dimension of size 1. A view of x. Gradient: dy in x's shape. Error: the size is not "
-         "1.",
-  .inputs = {{"x", "(any shape)"}},
-  .attrs = {{"dim", MAREA_DIM, MAREA_REQUIRED, NULL, "the dimension"}},
-  .flags = MAREA_STRIDED, .dtypes = MAREA_ANY,
-  .shape = squeeze_shape, .vjp = reshape_vjp,
-  .sample = "local s = g.shape(0, 4)\nlocal dim = g.int(1, #s + 1)\ntable.insert(s, dim, 1)\n"
-            "return {g.tensor(s)}, {dim = dim}",
+    .name = "squeeze",
+    .family = "shape",
+    .doc = "Takes away a dimension of size 1. A view of x. Gradient: dy in x's shape. Error: the size is not "
+           "1.",
+    .inputs = {{"x", "(any shape)"}},
+    .attrs = {{"dim", MAREA_DIM, MAREA_REQUIRED, NULL, "the dimension"}},
+    .flags = MAREA_STRIDED,
+    .dtypes = MAREA_ANY,
+    .shape = squeeze_shape,
+    .vjp = reshape_vjp,
+    .sample = "local s = g.shape(0, 4)\nlocal dim = g.int(1, #s + 1)\ntable.insert(s, dim, 1)\n"
+              "return {g.tensor(s)}, {dim = dim}",
 };
 
 static marea_status unsqueeze_shape (marea_call *c) {
@@ -325,15 +347,18 @@ static marea_status unsqueeze_shape (marea_call *c) {
 }
 
 const marea_op marea_op_unsqueeze = {
-  .name = "unsqueeze", .family = "shape",
-  .doc = "Puts in a dimension of size 1, which becomes dimension `dim` of the result. A view of x. "
-         "Gradient: dy in x's shape. Error: x has 8 dimensions already.",
-  .inputs = {{"x", "(any shape)"}},
-  .attrs = {{"dim", MAREA_DIM, MAREA_REQUIRED, NULL, "where the new dimension goes"}},
-  .flags = MAREA_STRIDED, .dtypes = MAREA_ANY,
-  .shape = unsqueeze_shape, .vjp = reshape_vjp,
-  .sample = "local s = g.shape(0, 4)\n"
-            "return {g.tensor(s)}, {dim = g.pick{g.int(1, #s + 1), -g.int(1, #s + 1)}}",
+    .name = "unsqueeze",
+    .family = "shape",
+    .doc = "Puts in a dimension of size 1, which becomes dimension `dim` of the result. A view of x. "
+           "Gradient: dy in x's shape. Error: x has 8 dimensions already.",
+    .inputs = {{"x", "(any shape)"}},
+    .attrs = {{"dim", MAREA_DIM, MAREA_REQUIRED, NULL, "where the new dimension goes"}},
+    .flags = MAREA_STRIDED,
+    .dtypes = MAREA_ANY,
+    .shape = unsqueeze_shape,
+    .vjp = reshape_vjp,
+    .sample = "local s = g.shape(0, 4)\n"
+              "return {g.tensor(s)}, {dim = g.pick{g.int(1, #s + 1), -g.int(1, #s + 1)}}",
 };
 
 /* ---- narrow, select, slice, slice_grad ---- */
@@ -371,20 +396,23 @@ static marea_status narrow_vjp (marea_vjp *v) {
 }
 
 const marea_op marea_op_narrow = {
-  .name = "narrow", .family = "shape",
-  .doc = "`length` elements of a dimension from `start` on. A view of x. Gradient: dy put into zeros. "
-         "Error: the range leaves the dimension.",
-  .inputs = {{"x", "(any shape)"}},
-  .attrs = {{"dim", MAREA_DIM, MAREA_REQUIRED, NULL, "the dimension"},
-            {"start", MAREA_INDEX, MAREA_REQUIRED, NULL, "first element"},
-            {"length", MAREA_INT, MAREA_REQUIRED, NULL, "number of elements"}},
-  .flags = MAREA_STRIDED, .dtypes = MAREA_ANY,
-  .shape = narrow_shape, .vjp = narrow_vjp,
-  .sample = "local s = g.shape(1, 4)\n"
-            "local dim = g.int(1, #s)\n"
-            "s[dim] = g.int(1, 5)\n"
-            "local start = g.int(1, s[dim])\n"
-            "return {g.tensor(s)}, {dim = dim, start = start, length = g.int(0, s[dim] - start + 1)}",
+    .name = "narrow",
+    .family = "shape",
+    .doc = "`length` elements of a dimension from `start` on. A view of x. Gradient: dy put into zeros. "
+           "Error: the range leaves the dimension.",
+    .inputs = {{"x", "(any shape)"}},
+    .attrs = {{"dim", MAREA_DIM, MAREA_REQUIRED, NULL, "the dimension"},
+              {"start", MAREA_INDEX, MAREA_REQUIRED, NULL, "first element"},
+              {"length", MAREA_INT, MAREA_REQUIRED, NULL, "number of elements"}},
+    .flags = MAREA_STRIDED,
+    .dtypes = MAREA_ANY,
+    .shape = narrow_shape,
+    .vjp = narrow_vjp,
+    .sample = "local s = g.shape(1, 4)\n"
+              "local dim = g.int(1, #s)\n"
+              "s[dim] = g.int(1, 5)\n"
+              "local start = g.int(1, s[dim])\n"
+              "return {g.tensor(s)}, {dim = dim, start = start, length = g.int(0, s[dim] - start + 1)}",
 };
 
 static marea_status select_shape (marea_call *c) {
@@ -404,16 +432,20 @@ static marea_status select_vjp (marea_vjp *v) {
 }
 
 const marea_op marea_op_select = {
-  .name = "select", .family = "shape",
-  .doc = "Element `index` of a dimension, which goes away. A view of x. Gradient: dy put into zeros. Error: "
-         "the index is out of range.",
-  .inputs = {{"x", "(any shape)"}},
-  .attrs = {{"dim", MAREA_DIM, MAREA_REQUIRED, NULL, "the dimension"},
-            {"index", MAREA_INDEX, MAREA_REQUIRED, NULL, "the element"}},
-  .flags = MAREA_STRIDED, .dtypes = MAREA_ANY,
-  .shape = select_shape, .vjp = select_vjp,
-  .sample = "local s = g.shape(1, 4)\nlocal dim = g.int(1, #s)\ns[dim] = g.int(1, 5)\n"
-            "return {g.tensor(s)}, {dim = dim, index = g.pick{g.int(1, s[dim]), -g.int(1, s[dim])}}",
+    .name = "select",
+    .family = "shape",
+    .doc =
+        "Element `index` of a dimension, which goes away. A view of x. Gradient: dy put into zeros. Error: "
+        "the index is out of range.",
+    .inputs = {{"x", "(any shape)"}},
+    .attrs = {{"dim", MAREA_DIM, MAREA_REQUIRED, NULL, "the dimension"},
+              {"index", MAREA_INDEX, MAREA_REQUIRED, NULL, "the element"}},
+    .flags = MAREA_STRIDED,
+    .dtypes = MAREA_ANY,
+    .shape = select_shape,
+    .vjp = select_vjp,
+    .sample = "local s = g.shape(1, 4)\nlocal dim = g.int(1, #s)\ns[dim] = g.int(1, 5)\n"
+              "return {g.tensor(s)}, {dim = dim, index = g.pick{g.int(1, s[dim]), -g.int(1, s[dim])}}",
 };
 
 static marea_status slice_shape (marea_call *c) {
@@ -443,21 +475,24 @@ static marea_status slice_vjp (marea_vjp *v) {
 }
 
 const marea_op marea_op_slice = {
-  .name = "slice", .family = "shape",
-  .doc = "Elements start, start + step, ... of a dimension, up to and including stop; none when stop comes "
-         "before start. A view of x. Gradient: dy put into zeros. Errors: start or stop out of range, step "
-         "< 1.",
-  .inputs = {{"x", "(any shape)"}},
-  .attrs = {{"dim", MAREA_DIM, MAREA_REQUIRED, NULL, "the dimension"},
-            {"start", MAREA_INDEX, 0, NULL, "first element"},
-            {"stop", MAREA_INDEX, -1, NULL, "last element"},
-            {"step", MAREA_INT, 1, NULL, "distance between elements"}},
-  .flags = MAREA_STRIDED, .dtypes = MAREA_ANY,
-  .shape = slice_shape, .vjp = slice_vjp,
-  .sample = "local s = g.shape(1, 4)\nlocal dim = g.int(1, #s)\ns[dim] = g.int(1, 7)\n"
-            "return {g.tensor(s)}, {dim = dim, start = g.int(1, s[dim]), "
-            "stop = g.pick{-1, g.int(1, s[dim])}, "
-            "step = g.int(1, 3)}",
+    .name = "slice",
+    .family = "shape",
+    .doc = "Elements start, start + step, ... of a dimension, up to and including stop; none when stop comes "
+           "before start. A view of x. Gradient: dy put into zeros. Errors: start or stop out of range, step "
+           "< 1.",
+    .inputs = {{"x", "(any shape)"}},
+    .attrs = {{"dim", MAREA_DIM, MAREA_REQUIRED, NULL, "the dimension"},
+              {"start", MAREA_INDEX, 0, NULL, "first element"},
+              {"stop", MAREA_INDEX, -1, NULL, "last element"},
+              {"step", MAREA_INT, 1, NULL, "distance between elements"}},
+    .flags = MAREA_STRIDED,
+    .dtypes = MAREA_ANY,
+    .shape = slice_shape,
+    .vjp = slice_vjp,
+    .sample = "local s = g.shape(1, 4)\nlocal dim = g.int(1, #s)\ns[dim] = g.int(1, 7)\n"
+              "return {g.tensor(s)}, {dim = dim, start = g.int(1, s[dim]), "
+              "stop = g.pick{-1, g.int(1, s[dim])}, "
+              "step = g.int(1, 3)}",
 };
 
 static marea_status slice_grad_shape (marea_call *c) {
@@ -505,21 +540,25 @@ static marea_status slice_grad_vjp (marea_vjp *v) {
 }
 
 const marea_op marea_op_slice_grad = {
-  .name = "slice_grad", .family = "shape",
-  .doc = "Zeros of a shape with dy at elements start, start + step, ... of a dimension: the gradient of "
-         "slice, narrow and select. dy: `shape` but for dim. Gradient: the same slice of what arrives. "
-         "Error: dy does not fit.",
-  .inputs = {{"dy", "(shape but for dim)"}},
-  .attrs = {{"shape", MAREA_SIZES, MAREA_REQUIRED, NULL, "sizes of the result"},
-            {"dim", MAREA_DIM, MAREA_REQUIRED, NULL, "the dimension"},
-            {"start", MAREA_INDEX, 0, NULL, "place of dy's first element"},
-            {"step", MAREA_INT, 1, NULL, "distance between elements"}},
-  .flags = MAREA_STRIDED, .dtypes = MAREA_ANY,
-  .shape = slice_grad_shape, .forward = slice_grad_forward, .vjp = slice_grad_vjp,
-  .sample = "local s = g.shape(1, 4)\n"
-            "local dim, n, start, step = g.int(1, #s), g.int(1, 3), g.int(1, 3), g.int(1, 3)\n"
-            "local shape = table.move(s, 1, #s, 1, {})\n"
-            "s[dim] = n\n"
-            "shape[dim] = start + (n - 1) * step + g.int(0, 2)\n"
-            "return {g.tensor(s)}, {shape = shape, dim = dim, start = start, step = step}",
+    .name = "slice_grad",
+    .family = "shape",
+    .doc = "Zeros of a shape with dy at elements start, start + step, ... of a dimension: the gradient of "
+           "slice, narrow and select. dy: `shape` but for dim. Gradient: the same slice of what arrives. "
+           "Error: dy does not fit.",
+    .inputs = {{"dy", "(shape but for dim)"}},
+    .attrs = {{"shape", MAREA_SIZES, MAREA_REQUIRED, NULL, "sizes of the result"},
+              {"dim", MAREA_DIM, MAREA_REQUIRED, NULL, "the dimension"},
+              {"start", MAREA_INDEX, 0, NULL, "place of dy's first element"},
+              {"step", MAREA_INT, 1, NULL, "distance between elements"}},
+    .flags = MAREA_STRIDED,
+    .dtypes = MAREA_ANY,
+    .shape = slice_grad_shape,
+    .forward = slice_grad_forward,
+    .vjp = slice_grad_vjp,
+    .sample = "local s = g.shape(1, 4)\n"
+              "local dim, n, start, step = g.int(1, #s), g.int(1, 3), g.int(1, 3), g.int(1, 3)\n"
+              "local shape = table.move(s, 1, #s, 1, {})\n"
+              "s[dim] = n\n"
+              "shape[dim] = start + (n - 1) * step + g.int(0, 2)\n"
+              "return {g.tensor(s)}, {shape = shape, dim = dim, start = start, step = step}",
 };

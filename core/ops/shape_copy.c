@@ -72,16 +72,20 @@ static marea_status concat_vjp (marea_vjp *v) {
 }
 
 const marea_op marea_op_concat = {
-  .name = "concat", .family = "shape",
-  .doc = "Joins tensors along a dimension. xs: equal shapes but for dim; dtypes are promoted. Gradient: "
-         "each tensor gets its part of dy. Errors: no tensor, shapes that differ elsewhere.",
-  .inputs = {{"xs", "(equal but for dim)", .variadic = true}},
-  .attrs = {{"dim", MAREA_DIM, 0, NULL, "dimension along which they follow each other"}},
-  .flags = MAREA_STRIDED | MAREA_PROMOTES, .dtypes = MAREA_ANY,
-  .shape = concat_shape, .forward = concat_forward, .vjp = concat_vjp,
-  .sample = "local s, xs = g.shape(1, 4), {}\nlocal dim = g.int(1, #s)\n"
-            "for i = 1, g.int(1, 4) do\n  s[dim] = g.int(0, 4)\n  xs[i] = g.tensor(s)\nend\n"
-            "return xs, {dim = dim}",
+    .name = "concat",
+    .family = "shape",
+    .doc = "Joins tensors along a dimension. xs: equal shapes but for dim; dtypes are promoted. Gradient: "
+           "each tensor gets its part of dy. Errors: no tensor, shapes that differ elsewhere.",
+    .inputs = {{"xs", "(equal but for dim)", .variadic = true}},
+    .attrs = {{"dim", MAREA_DIM, 0, NULL, "dimension along which they follow each other"}},
+    .flags = MAREA_STRIDED | MAREA_PROMOTES,
+    .dtypes = MAREA_ANY,
+    .shape = concat_shape,
+    .forward = concat_forward,
+    .vjp = concat_vjp,
+    .sample = "local s, xs = g.shape(1, 4), {}\nlocal dim = g.int(1, #s)\n"
+              "for i = 1, g.int(1, 4) do\n  s[dim] = g.int(0, 4)\n  xs[i] = g.tensor(s)\nend\n"
+              "return xs, {dim = dim}",
 };
 
 static marea_status stack_shape (marea_call *c) {
@@ -129,15 +133,20 @@ static marea_status stack_vjp (marea_vjp *v) {
 }
 
 const marea_op marea_op_stack = {
-  .name = "stack", .family = "shape",
-  .doc = "Joins tensors along a new dimension. xs: equal shapes; dtypes are promoted. Gradient: each tensor "
-         "gets its slice of dy. Errors: no tensor, different shapes.",
-  .inputs = {{"xs", "(equal shapes)", .variadic = true}},
-  .attrs = {{"dim", MAREA_DIM, 0, NULL, "where the new dimension goes"}},
-  .flags = MAREA_STRIDED | MAREA_PROMOTES, .dtypes = MAREA_ANY,
-  .shape = stack_shape, .forward = stack_forward, .vjp = stack_vjp,
-  .sample = "local s, xs = g.shape(0, 4), {}\nfor i = 1, g.int(1, 4) do xs[i] = g.tensor(s) end\n"
-            "return xs, {dim = g.int(1, #s + 1)}",
+    .name = "stack",
+    .family = "shape",
+    .doc =
+        "Joins tensors along a new dimension. xs: equal shapes; dtypes are promoted. Gradient: each tensor "
+        "gets its slice of dy. Errors: no tensor, different shapes.",
+    .inputs = {{"xs", "(equal shapes)", .variadic = true}},
+    .attrs = {{"dim", MAREA_DIM, 0, NULL, "where the new dimension goes"}},
+    .flags = MAREA_STRIDED | MAREA_PROMOTES,
+    .dtypes = MAREA_ANY,
+    .shape = stack_shape,
+    .forward = stack_forward,
+    .vjp = stack_vjp,
+    .sample = "local s, xs = g.shape(0, 4), {}\nfor i = 1, g.int(1, 4) do xs[i] = g.tensor(s) end\n"
+              "return xs, {dim = g.int(1, #s + 1)}",
 };
 
 static marea_status split_shape (marea_call *c) {
@@ -187,15 +196,18 @@ static marea_status split_vjp (marea_vjp *v) {
 }
 
 const marea_op marea_op_split = {
-  .name = "split", .family = "shape",
-  .doc = "Cuts a dimension into parts of `size`, the last one perhaps smaller. Views of x, at most 32. "
-         "Gradient: the parts' gradients joined. Errors: size < 1, more than 32 parts.",
-  .inputs = {{"x", "(any shape)"}},
-  .attrs = {{"size", MAREA_INT, MAREA_REQUIRED, NULL, "elements of a part"},
-            {"dim", MAREA_DIM, 0, NULL, "the dimension"}},
-  .flags = MAREA_STRIDED, .dtypes = MAREA_ANY,
-  .shape = split_shape, .vjp = split_vjp,
-  .sample = "local s = g.shape(1, 4)\nreturn {g.tensor(s)}, {size = g.int(1, 4), dim = g.int(1, #s)}",
+    .name = "split",
+    .family = "shape",
+    .doc = "Cuts a dimension into parts of `size`, the last one perhaps smaller. Views of x, at most 32. "
+           "Gradient: the parts' gradients joined. Errors: size < 1, more than 32 parts.",
+    .inputs = {{"x", "(any shape)"}},
+    .attrs = {{"size", MAREA_INT, MAREA_REQUIRED, NULL, "elements of a part"},
+              {"dim", MAREA_DIM, 0, NULL, "the dimension"}},
+    .flags = MAREA_STRIDED,
+    .dtypes = MAREA_ANY,
+    .shape = split_shape,
+    .vjp = split_vjp,
+    .sample = "local s = g.shape(1, 4)\nreturn {g.tensor(s)}, {size = g.int(1, 4), dim = g.int(1, #s)}",
 };
 
 /* ---- pad, flip, tile ---- */
@@ -239,10 +251,10 @@ static void fill (marea_tensor *t, double value) {
   void *p = marea_at(t);
   if (n == 0) return;
   switch (t->dtype) {
-    case MAREA_F32: *(float *)p = (float)value; break;
-    case MAREA_F64: *(double *)p = value; break;
-    case MAREA_I64: *(int64_t *)p = (int64_t)value; break;
-    default: *(uint8_t *)p = (uint8_t)value; break;
+  case MAREA_F32: *(float *)p = (float)value; break;
+  case MAREA_F64: *(double *)p = value; break;
+  case MAREA_I64: *(int64_t *)p = (int64_t)value; break;
+  default: *(uint8_t *)p = (uint8_t)value; break;
   }
   repeat_bytes(p, marea_dtype_size(t->dtype), n);
 }
@@ -272,17 +284,23 @@ static marea_status pad_vjp (marea_vjp *v) {
 }
 
 const marea_op marea_op_pad = {
-  .name = "pad", .family = "shape",
-  .doc = "Puts `value` around x. padding: {before, after} of the first dimension, then of the second, and "
-         "so on, for at most 4 dimensions; those left out stay as they are. Gradient: the inner part of dy. "
-         "Errors: negative padding, more pairs than dimensions, a value that the dtype cannot hold.",
-  .inputs = {{"x", "(any shape)"}},
-  .attrs = {{"padding", MAREA_SIZES, MAREA_REQUIRED, NULL, "before, after of each dimension from the first"},
-            {"value", MAREA_REAL, 0, NULL, "what is put there"}},
-  .flags = MAREA_STRIDED, .dtypes = MAREA_ANY,
-  .shape = pad_shape, .forward = pad_forward, .vjp = pad_vjp,
-  .sample = "local s, p = g.shape(1, 4), {}\nfor i = 1, 2 * g.int(1, #s) do p[i] = g.int(0, 3) end\n"
-            "return {g.tensor(s)}, {padding = p, value = g.int(0, 3)}",
+    .name = "pad",
+    .family = "shape",
+    .doc =
+        "Puts `value` around x. padding: {before, after} of the first dimension, then of the second, and "
+        "so on, for at most 4 dimensions; those left out stay as they are. Gradient: the inner part of dy. "
+        "Errors: negative padding, more pairs than dimensions, a value that the dtype cannot hold.",
+    .inputs = {{"x", "(any shape)"}},
+    .attrs = {{"padding", MAREA_SIZES, MAREA_REQUIRED, NULL,
+               "before, after of each dimension from the first"},
+              {"value", MAREA_REAL, 0, NULL, "what is put there"}},
+    .flags = MAREA_STRIDED,
+    .dtypes = MAREA_ANY,
+    .shape = pad_shape,
+    .forward = pad_forward,
+    .vjp = pad_vjp,
+    .sample = "local s, p = g.shape(1, 4), {}\nfor i = 1, 2 * g.int(1, #s) do p[i] = g.int(0, 3) end\n"
+              "return {g.tensor(s)}, {padding = p, value = g.int(0, 3)}",
 };
 
 static marea_status flip_shape (marea_call *c) {
@@ -310,13 +328,17 @@ static marea_status flip_vjp (marea_vjp *v) {
 }
 
 const marea_op marea_op_flip = {
-  .name = "flip", .family = "shape",
-  .doc = "Turns dimensions round, all of them when none is given. x: any shape. Gradient: dy turned round.",
-  .inputs = {{"x", "(any shape)"}},
-  .attrs = {{"dims", MAREA_DIMS, 0, NULL, "dimensions; none: all"}},
-  .flags = MAREA_STRIDED, .dtypes = MAREA_ANY,
-  .shape = flip_shape, .forward = flip_forward, .vjp = flip_vjp,
-  .sample = "local s = g.shape(1, 4)\nreturn {g.tensor(s)}, {dims = g.pick{{}, {g.int(1, #s)}, {-1}}}",
+    .name = "flip",
+    .family = "shape",
+    .doc = "Turns dimensions round, all of them when none is given. x: any shape. Gradient: dy turned round.",
+    .inputs = {{"x", "(any shape)"}},
+    .attrs = {{"dims", MAREA_DIMS, 0, NULL, "dimensions; none: all"}},
+    .flags = MAREA_STRIDED,
+    .dtypes = MAREA_ANY,
+    .shape = flip_shape,
+    .forward = flip_forward,
+    .vjp = flip_vjp,
+    .sample = "local s = g.shape(1, 4)\nreturn {g.tensor(s)}, {dims = g.pick{{}, {g.int(1, #s)}, {-1}}}",
 };
 
 static marea_status tile_shape (marea_call *c) {
@@ -404,15 +426,18 @@ static marea_status tile_vjp (marea_vjp *v) {
 }
 
 const marea_op marea_op_tile = {
-  .name = "tile", .family = "shape",
-  .doc = "Repeats whole dimensions, as NumPy's tile; the shorter one of repeats and x's shape gets ones in "
-         "front. Gradient: dy summed over the repeats. Error: a negative number of repeats.",
-  .inputs = {{"x", "(any shape)"}},
-  .attrs = {{"repeats", MAREA_SIZES, MAREA_REQUIRED, NULL, "copies along each dimension"}},
-  .dtypes = MAREA_ANY,
-  .shape = tile_shape, .forward = tile_forward, .vjp = tile_vjp,
-  .sample = "local s, r = g.shape(0, 3), {}\nfor i = 1, g.int(0, 4) do r[i] = g.int(0, 3) end\n"
-            "return {g.tensor(s)}, {repeats = r}",
+    .name = "tile",
+    .family = "shape",
+    .doc = "Repeats whole dimensions, as NumPy's tile; the shorter one of repeats and x's shape gets ones in "
+           "front. Gradient: dy summed over the repeats. Error: a negative number of repeats.",
+    .inputs = {{"x", "(any shape)"}},
+    .attrs = {{"repeats", MAREA_SIZES, MAREA_REQUIRED, NULL, "copies along each dimension"}},
+    .dtypes = MAREA_ANY,
+    .shape = tile_shape,
+    .forward = tile_forward,
+    .vjp = tile_vjp,
+    .sample = "local s, r = g.shape(0, 3), {}\nfor i = 1, g.int(0, 4) do r[i] = g.int(0, 3) end\n"
+              "return {g.tensor(s)}, {repeats = r}",
 };
 
 /* ---- contiguous, clone ---- */
@@ -429,19 +454,27 @@ static marea_status contiguous_shape (marea_call *c) {
 }
 
 const marea_op marea_op_contiguous = {
-  .name = "contiguous", .family = "shape",
-  .doc = "x in row-major order without gaps: a view of x if it is that already, else a copy. Gradient: dy.",
-  .inputs = {{"x", "(any shape)"}},
-  .flags = MAREA_STRIDED, .dtypes = MAREA_ANY,
-  .shape = contiguous_shape, .forward = copy_forward, .vjp = same_vjp,
-  .sample = "return {g.tensor(g.shape(0, 4))}",
+    .name = "contiguous",
+    .family = "shape",
+    .doc = "x in row-major order without gaps: a view of x if it is that already, else a copy. Gradient: dy.",
+    .inputs = {{"x", "(any shape)"}},
+    .flags = MAREA_STRIDED,
+    .dtypes = MAREA_ANY,
+    .shape = contiguous_shape,
+    .forward = copy_forward,
+    .vjp = same_vjp,
+    .sample = "return {g.tensor(g.shape(0, 4))}",
 };
 
 const marea_op marea_op_clone = {
-  .name = "clone", .family = "shape",
-  .doc = "A copy of x with memory of its own, in row-major order. Gradient: dy.",
-  .inputs = {{"x", "(any shape)"}},
-  .flags = MAREA_STRIDED, .dtypes = MAREA_ANY,
-  .shape = marea_shape_same, .forward = copy_forward, .vjp = same_vjp,
-  .sample = "return {g.tensor(g.shape(0, 4))}",
+    .name = "clone",
+    .family = "shape",
+    .doc = "A copy of x with memory of its own, in row-major order. Gradient: dy.",
+    .inputs = {{"x", "(any shape)"}},
+    .flags = MAREA_STRIDED,
+    .dtypes = MAREA_ANY,
+    .shape = marea_shape_same,
+    .forward = copy_forward,
+    .vjp = same_vjp,
+    .sample = "return {g.tensor(g.shape(0, 4))}",
 };

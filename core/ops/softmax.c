@@ -9,10 +9,10 @@
 
 #include "formula.h"
 
-#define SOFTMAX(op)                                                                                       \
-  .name = #op, .family = "softmax", .inputs = {{"x", "at least one dimension"}},                          \
-  .attrs = {{"dim", MAREA_DIM, -1, NULL, "the dimension whose elements belong together"}},                \
-  .saves_out = 1, .shape = dim_shape, .forward = op##_forward, .vjp = op##_vjp,                           \
+#define SOFTMAX(op)                                                                                        \
+  .name = #op, .family = "softmax", .inputs = {{"x", "at least one dimension"}},                           \
+  .attrs = {{"dim", MAREA_DIM, -1, NULL, "the dimension whose elements belong together"}}, .saves_out = 1, \
+  .shape = dim_shape, .forward = op##_forward, .vjp = op##_vjp,                                            \
   .sample = "local s = g.shape(1, 4) return {g.tensor(s)}, {dim = g.int(1, #s)}"
 
 typedef struct row_job {
@@ -77,8 +77,12 @@ static marea_status run_rows (marea_call *c, void (*run)(const row_job *j, const
   marea_tensor *y = c->out[0];
   const int dim = (int)c->attr[0].i;
   const int64_t n = marea_count(x->rank, x->shape);
-  row_job j = {.k = c->ctx->kernels[x->dtype], .x = marea_at(x), .y = marea_at(y), .run = run,
-               .size = marea_dtype_size((marea_dtype)x->dtype), .n = (size_t)x->shape[dim]};
+  row_job j = {.k = c->ctx->kernels[x->dtype],
+               .x = marea_at(x),
+               .y = marea_at(y),
+               .run = run,
+               .size = marea_dtype_size((marea_dtype)x->dtype),
+               .n = (size_t)x->shape[dim]};
   if (n == 0) return MAREA_OK;
   j.rows = n / x->shape[dim];
   j.rows_per_block = MAREA_MAX(1, MAREA_BLOCK / x->shape[dim]);
@@ -114,9 +118,9 @@ static marea_status softmax_vjp (marea_vjp *v) {
 }
 
 const marea_op marea_op_softmax = {
-  SOFTMAX(softmax),
-  .doc = "softmax(x, dim) = exp(x) / sum exp(x) along dim. Shape of x; 0 where all elements along dim are "
-         "-infinity. Gradient: dx = y (dy - sum(dy y)). Error: dim out of range.",
+    SOFTMAX(softmax),
+    .doc = "softmax(x, dim) = exp(x) / sum exp(x) along dim. Shape of x; 0 where all elements along dim are "
+           "-infinity. Gradient: dx = y (dy - sum(dy y)). Error: dim out of range.",
 };
 
 static marea_status log_softmax_forward (marea_call *c) { return run_rows(c, log_softmax_row); }
@@ -129,7 +133,7 @@ static marea_status log_softmax_vjp (marea_vjp *v) {
 }
 
 const marea_op marea_op_log_softmax = {
-  SOFTMAX(log_softmax),
-  .doc = "log_softmax(x, dim) = x - log(sum exp(x)) along dim. Shape of x; -infinity where all elements "
-         "along dim are. Gradient: dx = dy - exp(y) sum(dy). Error: dim out of range.",
+    SOFTMAX(log_softmax),
+    .doc = "log_softmax(x, dim) = x - log(sum exp(x)) along dim. Shape of x; -infinity where all elements "
+           "along dim are. Gradient: dx = dy - exp(y) sum(dy). Error: dim out of range.",
 };

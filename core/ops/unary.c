@@ -9,7 +9,7 @@
 #include "formula.h"
 
 /* Data that all of them share. ANY_VALUE and the like are samples. */
-#define UNARY(op)                                                                                  \
+#define UNARY(op)                                                                            \
   .name = #op, .family = "unary", .inputs = {{"x", "any shape"}}, .shape = marea_shape_same, \
   .forward = op##_forward
 #define MAP (MAREA_STRIDED | MAREA_ELEMENTWISE)
@@ -31,8 +31,8 @@ static marea_status neg_vjp (marea_vjp *v) {
 }
 
 const marea_op marea_op_neg = {
-  UNARY(neg), .flags = MAP, .dtypes = MAREA_FLOATS | 1 << MAREA_I64, .vjp = neg_vjp, .sample = ANY_VALUE,
-  .doc = "neg(x) = -x. Also for i64. Gradient: dx = -dy.",
+    UNARY(neg),     .flags = MAP,        .dtypes = MAREA_FLOATS | 1 << MAREA_I64,
+    .vjp = neg_vjp, .sample = ANY_VALUE, .doc = "neg(x) = -x. Also for i64. Gradient: dx = -dy.",
 };
 
 static marea_status abs_forward (marea_call *c) { return marea_map_unary(c, kernels(c)->abs, NULL); }
@@ -44,15 +44,23 @@ static marea_status abs_vjp (marea_vjp *v) {
 }
 
 const marea_op marea_op_abs = {
-  UNARY(abs), .flags = MAP, .dtypes = MAREA_ANY, .saves_in = 1, .vjp = abs_vjp, .sample = NOT_ZERO,
-  .doc = "abs(x) = |x|. Every dtype. Gradient: dx = dy sign(x), 0 at x = 0.",
+    UNARY(abs),
+    .flags = MAP,
+    .dtypes = MAREA_ANY,
+    .saves_in = 1,
+    .vjp = abs_vjp,
+    .sample = NOT_ZERO,
+    .doc = "abs(x) = |x|. Every dtype. Gradient: dx = dy sign(x), 0 at x = 0.",
 };
 
 static marea_status sign_forward (marea_call *c) { return marea_map_unary(c, kernels(c)->sign, NULL); }
 
 const marea_op marea_op_sign = {
-  UNARY(sign), .flags = MAP | MAREA_NO_GRAD, .dtypes = MAREA_ANY, .sample = NOT_ZERO,
-  .doc = "sign(x) = -1, 0 or 1; NaN stays NaN. Every dtype. The result is a constant for gradients.",
+    UNARY(sign),
+    .flags = MAP | MAREA_NO_GRAD,
+    .dtypes = MAREA_ANY,
+    .sample = NOT_ZERO,
+    .doc = "sign(x) = -1, 0 or 1; NaN stays NaN. Every dtype. The result is a constant for gradients.",
 };
 
 static marea_status square_forward (marea_call *c) { return marea_map_unary(c, kernels(c)->square, NULL); }
@@ -64,9 +72,13 @@ static marea_status square_vjp (marea_vjp *v) {
 }
 
 const marea_op marea_op_square = {
-  UNARY(square), .flags = MAP, .dtypes = MAREA_FLOATS | 1 << MAREA_I64, .saves_in = 1, .vjp = square_vjp,
-  .sample = ANY_VALUE,
-  .doc = "square(x) = x^2. Also for i64, which wraps around. Gradient: dx = 2 x dy.",
+    UNARY(square),
+    .flags = MAP,
+    .dtypes = MAREA_FLOATS | 1 << MAREA_I64,
+    .saves_in = 1,
+    .vjp = square_vjp,
+    .sample = ANY_VALUE,
+    .doc = "square(x) = x^2. Also for i64, which wraps around. Gradient: dx = 2 x dy.",
 };
 
 static marea_status sqrt_forward (marea_call *c) { return marea_map_unary(c, kernels(c)->sqrt, NULL); }
@@ -78,8 +90,12 @@ static marea_status sqrt_vjp (marea_vjp *v) {
 }
 
 const marea_op marea_op_sqrt = {
-  UNARY(sqrt), .flags = MAP, .saves_out = 1, .vjp = sqrt_vjp, .sample = POSITIVE,
-  .doc = "sqrt(x), the square root; NaN for x < 0. Gradient: dx = dy / (2 y), infinite at x = 0.",
+    UNARY(sqrt),
+    .flags = MAP,
+    .saves_out = 1,
+    .vjp = sqrt_vjp,
+    .sample = POSITIVE,
+    .doc = "sqrt(x), the square root; NaN for x < 0. Gradient: dx = dy / (2 y), infinite at x = 0.",
 };
 
 static marea_status rsqrt_forward (marea_call *c) { return marea_map_unary(c, kernels(c)->rsqrt, NULL); }
@@ -92,8 +108,12 @@ static marea_status rsqrt_vjp (marea_vjp *v) {
 }
 
 const marea_op marea_op_rsqrt = {
-  UNARY(rsqrt), .flags = MAP, .saves_out = 1, .vjp = rsqrt_vjp, .sample = POSITIVE,
-  .doc = "rsqrt(x) = 1 / sqrt(x); infinite at 0, NaN for x < 0. Gradient: dx = -dy y^3 / 2.",
+    UNARY(rsqrt),
+    .flags = MAP,
+    .saves_out = 1,
+    .vjp = rsqrt_vjp,
+    .sample = POSITIVE,
+    .doc = "rsqrt(x) = 1 / sqrt(x); infinite at 0, NaN for x < 0. Gradient: dx = -dy y^3 / 2.",
 };
 
 static marea_status reciprocal_forward (marea_call *c) {
@@ -107,9 +127,12 @@ static marea_status reciprocal_vjp (marea_vjp *v) {
 }
 
 const marea_op marea_op_reciprocal = {
-  UNARY(reciprocal), .flags = MAP, .saves_out = 1, .vjp = reciprocal_vjp,
-  .sample = "return {g.tensor(g.shape(0, 4), {lo = 0.3, hi = 3})}",
-  .doc = "reciprocal(x) = 1 / x; infinite at 0. Gradient: dx = -dy y^2.",
+    UNARY(reciprocal),
+    .flags = MAP,
+    .saves_out = 1,
+    .vjp = reciprocal_vjp,
+    .sample = "return {g.tensor(g.shape(0, 4), {lo = 0.3, hi = 3})}",
+    .doc = "reciprocal(x) = 1 / x; infinite at 0. Gradient: dx = -dy y^2.",
 };
 
 /* ---- exponentials and logarithms --------------------------------------------------------------------- */
@@ -123,8 +146,9 @@ static marea_status exp_vjp (marea_vjp *v) {
 }
 
 const marea_op marea_op_exp = {
-  UNARY(exp), .flags = MAP, .saves_out = 1, .vjp = exp_vjp, .sample = ANY_VALUE,
-  .doc = "exp(x) = e^x; f32 overflows to infinity above 88.72. Gradient: dx = dy y.",
+    UNARY(exp),          .flags = MAP,
+    .saves_out = 1,      .vjp = exp_vjp,
+    .sample = ANY_VALUE, .doc = "exp(x) = e^x; f32 overflows to infinity above 88.72. Gradient: dx = dy y.",
 };
 
 static marea_status log_forward (marea_call *c) { return marea_map_unary(c, kernels(c)->log, NULL); }
@@ -136,8 +160,12 @@ static marea_status log_vjp (marea_vjp *v) {
 }
 
 const marea_op marea_op_log = {
-  UNARY(log), .flags = MAP, .saves_in = 1, .vjp = log_vjp, .sample = POSITIVE,
-  .doc = "log(x), the natural logarithm; -infinity at 0, NaN for x < 0. Gradient: dx = dy / x.",
+    UNARY(log),
+    .flags = MAP,
+    .saves_in = 1,
+    .vjp = log_vjp,
+    .sample = POSITIVE,
+    .doc = "log(x), the natural logarithm; -infinity at 0, NaN for x < 0. Gradient: dx = dy / x.",
 };
 
 static marea_status log1p_forward (marea_call *c) { return marea_map_unary(c, kernels(c)->log1p, NULL); }
@@ -149,9 +177,12 @@ static marea_status log1p_vjp (marea_vjp *v) {
 }
 
 const marea_op marea_op_log1p = {
-  UNARY(log1p), .flags = MAP, .saves_in = 1, .vjp = log1p_vjp,
-  .sample = "return {g.tensor(g.shape(0, 4), {lo = -0.7, hi = 3})}",
-  .doc = "log1p(x) = log(1 + x), exact for small x; NaN for x < -1. Gradient: dx = dy / (1 + x).",
+    UNARY(log1p),
+    .flags = MAP,
+    .saves_in = 1,
+    .vjp = log1p_vjp,
+    .sample = "return {g.tensor(g.shape(0, 4), {lo = -0.7, hi = 3})}",
+    .doc = "log1p(x) = log(1 + x), exact for small x; NaN for x < -1. Gradient: dx = dy / (1 + x).",
 };
 
 static marea_status expm1_forward (marea_call *c) { return marea_map_unary(c, kernels(c)->expm1, NULL); }
@@ -163,8 +194,9 @@ static marea_status expm1_vjp (marea_vjp *v) {
 }
 
 const marea_op marea_op_expm1 = {
-  UNARY(expm1), .flags = MAP, .saves_out = 1, .vjp = expm1_vjp, .sample = ANY_VALUE,
-  .doc = "expm1(x) = e^x - 1, exact for small x. Gradient: dx = dy (y + 1).",
+    UNARY(expm1),        .flags = MAP,
+    .saves_out = 1,      .vjp = expm1_vjp,
+    .sample = ANY_VALUE, .doc = "expm1(x) = e^x - 1, exact for small x. Gradient: dx = dy (y + 1).",
 };
 
 /* ---- circular functions and rounding ----------------------------------------------------------------- */
@@ -178,8 +210,8 @@ static marea_status sin_vjp (marea_vjp *v) {
 }
 
 const marea_op marea_op_sin = {
-  UNARY(sin), .flags = MAP, .saves_in = 1, .vjp = sin_vjp, .sample = ANY_VALUE,
-  .doc = "sin(x), x in radians. Gradient: dx = dy cos(x).",
+    UNARY(sin),     .flags = MAP,        .saves_in = 1,
+    .vjp = sin_vjp, .sample = ANY_VALUE, .doc = "sin(x), x in radians. Gradient: dx = dy cos(x).",
 };
 
 static marea_status cos_forward (marea_call *c) { return marea_map_unary(c, kernels(c)->cos, NULL); }
@@ -191,30 +223,36 @@ static marea_status cos_vjp (marea_vjp *v) {
 }
 
 const marea_op marea_op_cos = {
-  UNARY(cos), .flags = MAP, .saves_in = 1, .vjp = cos_vjp, .sample = ANY_VALUE,
-  .doc = "cos(x), x in radians. Gradient: dx = -dy sin(x).",
+    UNARY(cos),     .flags = MAP,        .saves_in = 1,
+    .vjp = cos_vjp, .sample = ANY_VALUE, .doc = "cos(x), x in radians. Gradient: dx = -dy sin(x).",
 };
 
 static marea_status floor_forward (marea_call *c) { return marea_map_unary(c, kernels(c)->floor, NULL); }
 
 const marea_op marea_op_floor = {
-  UNARY(floor), .flags = MAP | MAREA_NO_GRAD, .sample = BETWEEN_INTEGERS,
-  .doc = "floor(x), the greatest integer <= x, in x's dtype. The result is a constant for gradients.",
+    UNARY(floor),
+    .flags = MAP | MAREA_NO_GRAD,
+    .sample = BETWEEN_INTEGERS,
+    .doc = "floor(x), the greatest integer <= x, in x's dtype. The result is a constant for gradients.",
 };
 
 static marea_status ceil_forward (marea_call *c) { return marea_map_unary(c, kernels(c)->ceil, NULL); }
 
 const marea_op marea_op_ceil = {
-  UNARY(ceil), .flags = MAP | MAREA_NO_GRAD, .sample = BETWEEN_INTEGERS,
-  .doc = "ceil(x), the smallest integer >= x, in x's dtype. The result is a constant for gradients.",
+    UNARY(ceil),
+    .flags = MAP | MAREA_NO_GRAD,
+    .sample = BETWEEN_INTEGERS,
+    .doc = "ceil(x), the smallest integer >= x, in x's dtype. The result is a constant for gradients.",
 };
 
 static marea_status round_forward (marea_call *c) { return marea_map_unary(c, kernels(c)->round, NULL); }
 
 const marea_op marea_op_round = {
-  UNARY(round), .flags = MAP | MAREA_NO_GRAD, .sample = BETWEEN_INTEGERS,
-  .doc = "round(x), the nearest integer, halves to the even one, in x's dtype. The result is a constant "
-         "for gradients.",
+    UNARY(round),
+    .flags = MAP | MAREA_NO_GRAD,
+    .sample = BETWEEN_INTEGERS,
+    .doc = "round(x), the nearest integer, halves to the even one, in x's dtype. The result is a constant "
+           "for gradients.",
 };
 
 /* ---- the normal distribution ------------------------------------------------------------------------- */
@@ -229,9 +267,13 @@ static marea_status erf_vjp (marea_vjp *v) {
 }
 
 const marea_op marea_op_erf = {
-  UNARY(erf), .flags = MAP, .saves_in = 1, .vjp = erf_vjp, .sample = ANY_VALUE,
-  .doc = "erf(x) = 2/sqrt(pi) * the integral of exp(-t^2) from 0 to x. Gradient: dx = dy 2/sqrt(pi) "
-         "exp(-x^2).",
+    UNARY(erf),
+    .flags = MAP,
+    .saves_in = 1,
+    .vjp = erf_vjp,
+    .sample = ANY_VALUE,
+    .doc = "erf(x) = 2/sqrt(pi) * the integral of exp(-t^2) from 0 to x. Gradient: dx = dy 2/sqrt(pi) "
+           "exp(-x^2).",
 };
 
 static marea_status norm_icdf_forward (marea_call *c) {
@@ -247,11 +289,14 @@ static marea_status norm_icdf_vjp (marea_vjp *v) {
 }
 
 const marea_op marea_op_norm_icdf = {
-  UNARY(norm_icdf), .flags = MAP, .saves_out = 1, .vjp = norm_icdf_vjp,
-  .sample = "return {g.tensor(g.shape(0, 4), {lo = 0.05, hi = 0.95})}",
-  .doc = "norm_icdf(p), the value that a standard normal variable stays below with probability p (the "
-         "inverse of its distribution function): -infinity at 0, infinity at 1, NaN outside [0, 1]. "
-         "Gradient: dp = dy sqrt(2 pi) exp(y^2 / 2).",
+    UNARY(norm_icdf),
+    .flags = MAP,
+    .saves_out = 1,
+    .vjp = norm_icdf_vjp,
+    .sample = "return {g.tensor(g.shape(0, 4), {lo = 0.05, hi = 0.95})}",
+    .doc = "norm_icdf(p), the value that a standard normal variable stays below with probability p (the "
+           "inverse of its distribution function): -infinity at 0, infinity at 1, NaN outside [0, 1]. "
+           "Gradient: dp = dy sqrt(2 pi) exp(y^2 / 2).",
 };
 
 /* ---- clamp and cast ---------------------------------------------------------------------------------- */
@@ -275,14 +320,21 @@ static marea_status clamp_vjp (marea_vjp *v) {
 }
 
 const marea_op marea_op_clamp = {
-  .name = "clamp", .family = "unary", .inputs = {{"x", "any shape"}},
-  .attrs = {{"min", MAREA_REAL, -INFINITY, NULL, "lower bound"},
-            {"max", MAREA_REAL, INFINITY, NULL, "upper bound"}},
-  .flags = MAP, .dtypes = MAREA_ANY, .saves_in = 1, .saves_out = 1,
-  .shape = clamp_shape, .forward = clamp_forward, .vjp = clamp_vjp,
-  .sample = "return {g.tensor(g.shape(0, 4), {away = {-1, 0.5}})}, {min = -1, max = 0.5}",
-  .doc = "clamp(x, min, max): x, but at least min and at most max; NaN stays NaN. Every dtype. Gradient: "
-         "dy where min <= x <= max, else 0. Error: min > max.",
+    .name = "clamp",
+    .family = "unary",
+    .inputs = {{"x", "any shape"}},
+    .attrs = {{"min", MAREA_REAL, -INFINITY, NULL, "lower bound"},
+              {"max", MAREA_REAL, INFINITY, NULL, "upper bound"}},
+    .flags = MAP,
+    .dtypes = MAREA_ANY,
+    .saves_in = 1,
+    .saves_out = 1,
+    .shape = clamp_shape,
+    .forward = clamp_forward,
+    .vjp = clamp_vjp,
+    .sample = "return {g.tensor(g.shape(0, 4), {away = {-1, 0.5}})}, {min = -1, max = 0.5}",
+    .doc = "clamp(x, min, max): x, but at least min and at most max; NaN stays NaN. Every dtype. Gradient: "
+           "dy where min <= x <= max, else 0. Error: min > max.",
 };
 
 static marea_status cast_shape (marea_call *c) {
@@ -304,11 +356,17 @@ static marea_status cast_vjp (marea_vjp *v) {
 }
 
 const marea_op marea_op_cast = {
-  .name = "cast", .family = "unary", .inputs = {{"x", "any shape"}},
-  .attrs = {{"dtype", MAREA_DTYPE, MAREA_REQUIRED, NULL, "dtype of the result"}},
-  .flags = MAREA_STRIDED, .dtypes = MAREA_ANY, .shape = cast_shape, .forward = cast_forward, .vjp = cast_vjp,
-  .sample = "return {g.tensor(g.shape(0, 4))}, {dtype = 'f64'}",
-  .doc = "cast(x, dtype): x converted, always a new tensor. To integers values are cut towards zero and "
-         "kept in the dtype's range, NaN becomes 0. Gradient: dx = dy in x's dtype; a result of integers "
-         "is a constant.",
+    .name = "cast",
+    .family = "unary",
+    .inputs = {{"x", "any shape"}},
+    .attrs = {{"dtype", MAREA_DTYPE, MAREA_REQUIRED, NULL, "dtype of the result"}},
+    .flags = MAREA_STRIDED,
+    .dtypes = MAREA_ANY,
+    .shape = cast_shape,
+    .forward = cast_forward,
+    .vjp = cast_vjp,
+    .sample = "return {g.tensor(g.shape(0, 4))}, {dtype = 'f64'}",
+    .doc = "cast(x, dtype): x converted, always a new tensor. To integers values are cut towards zero and "
+           "kept in the dtype's range, NaN becomes 0. Gradient: dx = dy in x's dtype; a result of integers "
+           "is a constant.",
 };

@@ -201,8 +201,8 @@ function plot.histogram(options)
 end
 
 --- An image with axes, one pixel of the picture for each of its own, the first row on top. x: (H, W) or (H, W, 1),
---- values from 0 to 1 (u8: to 255). xticks, yticks: labels at equal distances, centred in their parts of the axis.
---- map: "gray", "viridis" or "gnuplot2"; colorlabel: what the colours mean.
+--- values from 0 to 1 (u8: to 255). xticks, yticks: labels at equal distances, centred in their parts of the axis; an
+--- empty list for none; pixels are counted when left out. map: "gray", "viridis" or "gnuplot2"; colorlabel: what the colours mean.
 ---@return Figure
 function plot.heatmap(options)
   options = check.options("heatmap", options, names_with("map", "xticks", "yticks", "colorlabel"), 1)
@@ -211,7 +211,8 @@ function plot.heatmap(options)
     check.fail("heatmap", "1", "an image (H, W) or (H, W, 1)", x)
   end
   local h, w = x:size(1), x:size(2)
-  local left, right, top, bottom = 90, options.colorlabel and 130 or 110, options.title and 56 or 24, 90
+  local ticked = options.xlabel or not options.xticks or #options.xticks > 0
+  local left, right, top, bottom = 90, options.colorlabel and 130 or 110, options.title and 56 or 24, ticked and 90 or 24
   local self = figure({}, w + left + right, h + top + bottom)
   local width, height = self.width, self.height
   local function margin(side, at, of) self:add("set %smargin at screen %.9g", side, at / of) end
@@ -227,8 +228,12 @@ function plot.heatmap(options)
     for i, label in ipairs(labels or {}) do
       places[i] = ("%s %.9g"):format(quote(label), (i - 0.5) * size / #labels - 0.5)
     end
-    if labels then self:add("set %stics out nomirror scale 0.4 %s (%s) font ',9'", axis, axis == "x" and "rotate" or "",
-      table.concat(places, ", ")) end
+    if #places > 0 then
+      self:add("set %stics out nomirror scale 0.4 %s (%s) font ',9'", axis, axis == "x" and "rotate" or "",
+        table.concat(places, ", "))
+    elseif labels then
+      self:add("unset %stics", axis)
+    end
   end
   self:add("unset key")
   self:add("set tics front")

@@ -274,7 +274,8 @@ static void test_bad_png (void) {
   "{\"dtype\":\"" dtype "\",\"shape\":" shape ",\"data_offsets\":[" #begin "," #end "]}"
 
 static void test_bad_safetensors (void) {
-  static const struct { const char *header, *why;
+  static const struct {
+    const char *header, *why;
   } bad[] = {{"{\"a\":" ST("F32", "[1]", 4, 8) "}", "begins at byte 4"},
              {"{\"a\":" ST("F32", "[1]", 0, 4) "}", "take 4 bytes, file has 8"},
              {"{\"a\":" ST("F32", "[2]", 0, 8) ",\"b\":" ST("F32", "[1]", 4, 8) "}", "begins at byte 4"},
@@ -356,13 +357,17 @@ static void test_npy (void) {
 }
 
 static void test_idx (void) {
-  static const struct { uint8_t bytes[16]; size_t n; marea_dtype dtype; double value[2]; } cases[] = {
-      {{0, 0, 8, 1, 0, 0, 0, 2, 200, 1}, 10, MAREA_U8, {200, 1}},
-      {{0, 0, 9, 1, 0, 0, 0, 2, 200, 1}, 10, MAREA_I64, {-56, 1}},
-      {{0, 0, 11, 1, 0, 0, 0, 2, 0xff, 0xfe, 1, 0}, 12, MAREA_I64, {-2, 256}},
-      {{0, 0, 12, 1, 0, 0, 0, 2, 0x80, 0, 0, 0, 0, 0, 1, 0}, 16, MAREA_I64, {-2147483648.0, 256}},
-      {{0, 0, 13, 1, 0, 0, 0, 2, 0x3f, 0xc0, 0, 0, 0xc0, 0, 0, 0}, 16, MAREA_F32, {1.5, -2}},
-      {{0, 0, 14, 1, 0, 0, 0, 1, 0x3f, 0xf8, 0, 0, 0, 0, 0, 0}, 16, MAREA_F64, {1.5, 0}}};
+  static const struct {
+    uint8_t bytes[16];
+    size_t n;
+    marea_dtype dtype;
+    double value[2];
+  } cases[] = {{{0, 0, 8, 1, 0, 0, 0, 2, 200, 1}, 10, MAREA_U8, {200, 1}},
+               {{0, 0, 9, 1, 0, 0, 0, 2, 200, 1}, 10, MAREA_I64, {-56, 1}},
+               {{0, 0, 11, 1, 0, 0, 0, 2, 0xff, 0xfe, 1, 0}, 12, MAREA_I64, {-2, 256}},
+               {{0, 0, 12, 1, 0, 0, 0, 2, 0x80, 0, 0, 0, 0, 0, 1, 0}, 16, MAREA_I64, {-2147483648.0, 256}},
+               {{0, 0, 13, 1, 0, 0, 0, 2, 0x3f, 0xc0, 0, 0, 0xc0, 0, 0, 0}, 16, MAREA_F32, {1.5, -2}},
+               {{0, 0, 14, 1, 0, 0, 0, 1, 0x3f, 0xf8, 0, 0, 0, 0, 0, 0}, 16, MAREA_F64, {1.5, 0}}};
   for (int i = 0; i < MAREA_COUNT(cases); i++) {
     bytes zipped = gzip(cases[i].bytes, cases[i].n);
     for (int z = 0; z < 2; z++) {
@@ -389,7 +394,10 @@ static void test_idx (void) {
 
 /* Pictures of other writers: 16 bits are cut to 8 without a change of gamma, a palette becomes colors. */
 static void test_png_kinds (void) {
-  png_image image = {.version = PNG_IMAGE_VERSION, .width = 2, .height = 1, .format = PNG_FORMAT_RGB_COLORMAP,
+  png_image image = {.version = PNG_IMAGE_VERSION,
+                     .width = 2,
+                     .height = 1,
+                     .format = PNG_FORMAT_RGB_COLORMAP,
                      .colormap_entries = 2};
   static const uint8_t colors[] = {1, 2, 3, 250, 251, 252}, pixels[] = {1, 0},
                        want[] = {250, 251, 252, 1, 2, 3};

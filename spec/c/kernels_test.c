@@ -15,7 +15,7 @@
 #define MAX_N 200
 #define GUARD 1234.5
 
-static int failures;      /* of the group at work */
+static int failures; /* of the group at work */
 static int failed_groups;
 static const char *isa;
 
@@ -38,13 +38,9 @@ static uint32_t word (void) {
   return (uint32_t)(seed >> 32);
 }
 
-static int below (int n) {
-  return (int)(word() % (uint32_t)n);
-}
+static int below (int n) { return (int)(word() % (uint32_t)n); }
 
-static double uniform (double low, double high) {
-  return low + (high - low) * word() / 4294967296.0;
-}
+static double uniform (double low, double high) { return low + (high - low) * word() / 4294967296.0; }
 
 /* ---- errors in ulps ---- */
 
@@ -63,62 +59,36 @@ static double ulps (float got, double wanted) {
   return fabs(a - b) / ldexp(1, e - 24);
 }
 
-static double identity (double x) {
-  return x;
-}
+static double identity (double x) { return x; }
 
-static double sign (double x) {
-  return x > 0 ? 1 : x < 0 ? -1 : x;
-}
+static double sign (double x) { return x > 0 ? 1 : x < 0 ? -1 : x; }
 
-static double square (double x) {
-  return x * x;
-}
+static double square (double x) { return x * x; }
 
-static double rsqrt (double x) {
-  return 1 / sqrt(x);
-}
+static double rsqrt (double x) { return 1 / sqrt(x); }
 
-static double reciprocal (double x) {
-  return 1 / x;
-}
+static double reciprocal (double x) { return 1 / x; }
 
-static double minus (double x) {
-  return -x;
-}
+static double minus (double x) { return -x; }
 
-static double relu (double x) {
-  return x <= 0 ? 0 : x;
-}
+static double relu (double x) { return x <= 0 ? 0 : x; }
 
 static double sigmoid (double x) {
   double e = exp(-fabs(x));
   return (x < 0 ? e : 1) / (1 + e);
 }
 
-static double softplus (double x) {
-  return (x > 0 ? x : 0) + log1p(exp(-fabs(x))) + (isnan(x) ? x : 0);
-}
+static double softplus (double x) { return (x > 0 ? x : 0) + log1p(exp(-fabs(x))) + (isnan(x) ? x : 0); }
 
-static double normal_cdf (double x) {
-  return 0.5 * erfc(-x * 0.70710678118654752440);
-}
+static double normal_cdf (double x) { return 0.5 * erfc(-x * 0.70710678118654752440); }
 
-static double gelu (double x) {
-  return isinf(x) && x < 0 ? NAN : x * normal_cdf(x);
-}
+static double gelu (double x) { return isinf(x) && x < 0 ? NAN : x * normal_cdf(x); }
 
-static double silu (double x) {
-  return isinf(x) && x < 0 ? NAN : x * sigmoid(x);
-}
+static double silu (double x) { return isinf(x) && x < 0 ? NAN : x * sigmoid(x); }
 
-static double elu (double x) {
-  return x > 0 ? x : (double)0.3f * expm1(x);
-}
+static double elu (double x) { return x > 0 ? x : (double)0.3f * expm1(x); }
 
-static double leaky_relu (double x) {
-  return x > 0 ? x : (double)0.3f * x;
-}
+static double leaky_relu (double x) { return x > 0 ? x : (double)0.3f * x; }
 
 static double clamp (double x) {
   return x < (double)0.3f ? (double)0.3f : x > (double)0.7f ? (double)0.7f : x;
@@ -132,12 +102,33 @@ typedef struct unary_case {
 
 /* p = {0.3, 0.7} for those that take parameters. norm_icdf has its own test. */
 static const unary_case unary_cases[] = {
-    {"neg", minus, 0}, {"abs", fabs, 0}, {"sign", sign, 0}, {"square", square, 0.501},
-    {"sqrt", sqrt, 0.501}, {"rsqrt", rsqrt, 1.6}, {"reciprocal", reciprocal, 0.501}, {"exp", exp, 2},
-    {"log", log, 2}, {"log1p", log1p, 2}, {"expm1", expm1, 2}, {"sin", sin, 0.51}, {"cos", cos, 0.51},
-    {"floor", floor, 0}, {"ceil", ceil, 0}, {"round", rint, 0}, {"relu", relu, 0}, {"sigmoid", sigmoid, 2},
-    {"tanh", tanh, 2}, {"softplus", softplus, 2}, {"erf", erf, 2}, {"gelu", gelu, 5}, {"silu", silu, 3.5},
-    {"leaky_relu", leaky_relu, 0.501}, {"elu", elu, 3}, {"clamp", clamp, 0}, {"norm_icdf", NULL, 0},
+    {"neg", minus, 0},
+    {"abs", fabs, 0},
+    {"sign", sign, 0},
+    {"square", square, 0.501},
+    {"sqrt", sqrt, 0.501},
+    {"rsqrt", rsqrt, 1.6},
+    {"reciprocal", reciprocal, 0.501},
+    {"exp", exp, 2},
+    {"log", log, 2},
+    {"log1p", log1p, 2},
+    {"expm1", expm1, 2},
+    {"sin", sin, 0.51},
+    {"cos", cos, 0.51},
+    {"floor", floor, 0},
+    {"ceil", ceil, 0},
+    {"round", rint, 0},
+    {"relu", relu, 0},
+    {"sigmoid", sigmoid, 2},
+    {"tanh", tanh, 2},
+    {"softplus", softplus, 2},
+    {"erf", erf, 2},
+    {"gelu", gelu, 5},
+    {"silu", silu, 3.5},
+    {"leaky_relu", leaky_relu, 0.501},
+    {"elu", elu, 3},
+    {"clamp", clamp, 0},
+    {"norm_icdf", NULL, 0},
 };
 
 static const double parameters[2] = {0.3, 0.7};
@@ -146,11 +137,12 @@ static const double parameters[2] = {0.3, 0.7};
 #define BATCHES 1000
 
 static const float edges[] = {
-    0.0f, -0.0f, 1.0f, -1.0f, 0.5f, -0.5f, 1.5f, 2.5f, -2.5f, INFINITY, -INFINITY, NAN, FLT_MAX, -FLT_MAX,
-    FLT_MIN, -FLT_MIN, 1e-45f, -1e-45f, 88.72283f, 88.72284f, 88.7229f, -87.33655f, -103.97208f, -103.97209f,
-    -104.0f, 8388607.5f, 8388608.0f, -4194303.5f, 0.99999994f, 1.0000001f, -0.99999994f, 0.70710677f,
-    0.70710683f, 1.4142135f, 0.34657f, 0.34658f, -13.1f, -14.4f, -14.5f, 10.0f, 9.01f, 17.4f, -17.4f, 1e-4f,
-    -1e-4f, 3e38f, 16777216.0f};
+    0.0f,        -0.0f,      1.0f,       -1.0f,       0.5f,        -0.5f,      1.5f,         2.5f,
+    -2.5f,       INFINITY,   -INFINITY,  NAN,         FLT_MAX,     -FLT_MAX,   FLT_MIN,      -FLT_MIN,
+    1e-45f,      -1e-45f,    88.72283f,  88.72284f,   88.7229f,    -87.33655f, -103.97208f,  -103.97209f,
+    -104.0f,     8388607.5f, 8388608.0f, -4194303.5f, 0.99999994f, 1.0000001f, -0.99999994f, 0.70710677f,
+    0.70710683f, 1.4142135f, 0.34657f,   0.34658f,    -13.1f,      -14.4f,     -14.5f,       10.0f,
+    9.01f,       17.4f,      -17.4f,     1e-4f,       -1e-4f,      3e38f,      16777216.0f};
 
 static void check_unary (const unary_case *c, marea_unary_kernel *kernel) {
   float x[BATCH], y[BATCH];
@@ -182,7 +174,8 @@ static const unary_case *find (const char *text) {
 }
 
 static void check_functions (const marea_kernels *k) {
-#define U(name) if (find(#name)->wanted) check_unary(find(#name), k->name);
+#define U(name) \
+  if (find(#name)->wanted) check_unary(find(#name), k->name);
   MAREA_UNARY_KERNELS(U)
 #undef U
   end_group("functions of f32 in ulps");
@@ -239,9 +232,9 @@ static void check_tails (const marea_kernels *k, bool wide) {
     place(&x, wide);
     place(&y, wide);
     fill(&x, n, 0.01, 3.0);
-#define U(name)                                                                                          \
-  fill(&y, n, 0, 1);                                                                                     \
-  k->name((size_t)n, x.start, y.start, parameters);                                                      \
+#define U(name)                                     \
+  fill(&y, n, 0, 1);                                \
+  k->name((size_t)n, x.start, y.start, parameters); \
   check_tail(#name, &x, &y, n);
     MAREA_UNARY_KERNELS(U)
 #undef U
@@ -295,13 +288,13 @@ static void check_binary (const marea_kernels *k, bool wide) {
     bool bce = round % 4 == 0;
     fill(&a, n, bce ? 0.01 : -2.0, bce ? 0.99 : 2.0);
     fill(&b, n, bce ? 0.01 : -2.0, bce ? 0.99 : 2.0);
-#define EACH(name, result, value, beyond)                                                                  \
-  fill(&y, n, 0, 1), bytes[n] = 77;                                                                        \
-  k->name((size_t)n, a.start, (size_t)sa, b.start, (size_t)sb, result, p);                                 \
-  if (beyond) complain("wrote beyond the end", #name, 0, 0);                                               \
-  for (int i = 0; i < n; i++) {                                                                            \
-    double wanted = binary_wanted(#name, get(&a, i * sa), get(&b, i * sb), *p);                            \
-    value                                                                                                  \
+#define EACH(name, result, value, beyond)                                       \
+  fill(&y, n, 0, 1), bytes[n] = 77;                                             \
+  k->name((size_t)n, a.start, (size_t)sa, b.start, (size_t)sb, result, p);      \
+  if (beyond) complain("wrote beyond the end", #name, 0, 0);                    \
+  for (int i = 0; i < n; i++) {                                                 \
+    double wanted = binary_wanted(#name, get(&a, i * sa), get(&b, i * sb), *p); \
+    value                                                                       \
   }
 #define B(name) EACH(name, y.start, expect(#name, &y, i, wanted, 4 + fabs(wanted));, get(&y, n) != GUARD)
     MAREA_BINARY_KERNELS(B)
@@ -336,7 +329,7 @@ static void check_reductions (const marea_kernels *k, bool wide) {
       high = isnan(a) || isnan(high) ? NAN : fmax(high, a);
       low = isnan(a) || isnan(low) ? NAN : fmin(low, a);
     }
-#define NEAR(name, got, wanted) \
+#define NEAR(name, got, wanted)                                             \
   if (isnan(wanted) ? !isnan(got) : !(fabs((got) - (wanted)) <= tolerance)) \
   complain("value", name, got, wanted)
     NEAR("sum", k->sum((size_t)n, x.start), sum);
@@ -431,8 +424,14 @@ typedef struct geometry {
 
 static geometry random_geometry (void) {
   static const int channels[] = {1, 1, 2, 3, 5, 8, 15, 16, 17, 20, 32, 33, 48, 64};
-  geometry g = {.rows = below(5), .cols = below(32), .cin = channels[below(14)], .cout = channels[below(14)],
-                .kh = 1 + below(3), .kw = 1 + below(3), .stride = 1 + below(2), .skip = 1 + below(2)};
+  geometry g = {.rows = below(5),
+                .cols = below(32),
+                .cin = channels[below(14)],
+                .cout = channels[below(14)],
+                .kh = 1 + below(3),
+                .kw = 1 + below(3),
+                .stride = 1 + below(2),
+                .skip = 1 + below(2)};
   g.width = g.cols * g.stride + g.kw;
   return g;
 }
@@ -459,10 +458,22 @@ static void one_gather (const marea_kernels *k, const geometry *c, bool wide) {
   int taps = c->kh * c->kw, y_col = c->cout * c->skip, y_row = y_col * c->cols * c->skip;
   static const marea_activation acts[] = {MAREA_ACT_NONE, MAREA_ACT_RELU, MAREA_ACT_SIGMOID};
   for (int t = 0; t < taps; t++) tap[t] = ((t / c->kw) * c->width + t % c->kw) * c->cin;
-  marea_gather g = {.x = raw_image, .w = raw_weight, .bias = below(4) ? raw_bias : NULL, .y = raw_result,
-                    .rows = c->rows, .cols = c->cols, .x_row = c->width * c->cin * c->stride,
-                    .x_col = c->cin * c->stride, .y_row = y_row, .y_col = y_col, .cin = c->cin,
-                    .cout = c->cout, .taps = taps, .tap = tap, .w_tap = c->cin * c->cout, .w_ci = c->cout,
+  marea_gather g = {.x = raw_image,
+                    .w = raw_weight,
+                    .bias = below(4) ? raw_bias : NULL,
+                    .y = raw_result,
+                    .rows = c->rows,
+                    .cols = c->cols,
+                    .x_row = c->width * c->cin * c->stride,
+                    .x_col = c->cin * c->stride,
+                    .y_row = y_row,
+                    .y_col = y_col,
+                    .cin = c->cin,
+                    .cout = c->cout,
+                    .taps = taps,
+                    .tap = tap,
+                    .w_tap = c->cin * c->cout,
+                    .w_ci = c->cout,
                     .act = acts[below(3)]};
   random_array(result, raw_result, IMAGE, wide);
   for (int oy = 0; oy < c->rows; oy++)
@@ -485,9 +496,19 @@ static void one_correlate (const marea_kernels *k, const geometry *c, bool wide)
     int t = i / c->cin;
     offset[i] = ((t / c->kw) * c->width + t % c->kw) * c->cin + i % c->cin;
   }
-  marea_correlate g = {.x = raw_image, .dy = raw_weight, .dw = raw_result, .rows = c->rows, .cols = c->cols,
-                       .x_row = c->width * c->cin * c->stride, .x_col = c->cin * c->stride, .dy_row = dy_row,
-                       .dy_col = dy_col, .m = m, .cout = c->cout, .dw_row = c->cout, .offset = offset};
+  marea_correlate g = {.x = raw_image,
+                       .dy = raw_weight,
+                       .dw = raw_result,
+                       .rows = c->rows,
+                       .cols = c->cols,
+                       .x_row = c->width * c->cin * c->stride,
+                       .x_col = c->cin * c->stride,
+                       .dy_row = dy_row,
+                       .dy_col = dy_col,
+                       .m = m,
+                       .cout = c->cout,
+                       .dw_row = c->cout,
+                       .offset = offset};
   random_array(result, raw_result, IMAGE, wide);
   for (int i = 0; i < m; i++)
     for (int co = 0; co < c->cout; co++)
@@ -561,15 +582,17 @@ static void check_optimizers (const marea_kernels *k, bool wide) {
 static void check_f64 (const marea_kernels *k) {
   double x[1000], y[1000];
   for (int i = 0; i < 1000; i++) x[i] = uniform(-30, 30);
-#define SAME(name, f)                                                                                    \
-  k->name(1000, x, y, parameters);                                                                       \
-  for (int i = 0; i < 1000; i++) {                                                                       \
-    double wanted = f(x[i]);                                                                             \
-    bool bad = !isnan(wanted) && fabs(y[i] - wanted) > 4e-16 * fabs(wanted);                             \
-    if (bad) complain("value", #name, y[i], wanted);                                                     \
+#define SAME(name, f)                                                        \
+  k->name(1000, x, y, parameters);                                           \
+  for (int i = 0; i < 1000; i++) {                                           \
+    double wanted = f(x[i]);                                                 \
+    bool bad = !isnan(wanted) && fabs(y[i] - wanted) > 4e-16 * fabs(wanted); \
+    if (bad) complain("value", #name, y[i], wanted);                         \
   }
+  /* clang-format off */
   SAME(exp, exp) SAME(log, log) SAME(log1p, log1p) SAME(expm1, expm1) SAME(tanh, tanh) SAME(erf, erf)
   SAME(sigmoid, sigmoid) SAME(softplus, softplus) SAME(gelu, gelu) SAME(silu, silu) SAME(round, rint)
+  /* clang-format on */
   for (int i = 0; i < 1000; i++) x[i] = i < 500 ? pow(10, -0.6 * i) : uniform(0, 1);
   k->norm_icdf(1000, x, y, NULL);
   for (int i = 0; i < 1000; i++) { /* forth and back; a step of y changes the result by |y| times as much */

@@ -70,8 +70,9 @@ static int prepare (lua_State *L) {
   lua_pushvalue(L, 1);
   lua_pushfstring(L, "/tmp/marea_oom_%d.safetensors", (int)getpid());
   lua_call(L, 2, 2);
-  static const char make[] = "local core = ...; local o = core.ops\n"
-                             "return o.normal({3, 3, 2, 4}):requires_grad_(), o.normal{2, 5, 5, 2}, o.full({3, 3, 2, 4}, 1)";
+  static const char make[] =
+      "local core = ...; local o = core.ops\n"
+      "return o.normal({3, 3, 2, 4}):requires_grad_(), o.normal{2, 5, 5, 2}, o.full({3, 3, 2, 4}, 1)";
   if (luaL_loadstring(L, make) != LUA_OK) return lua_error(L);
   lua_pushvalue(L, 1);
   lua_call(L, 1, 3);

@@ -35,7 +35,7 @@ typedef struct tally {
   int count[BLOCKS];
   int workers; /* allowed numbers are below it */
   atomic_bool bad;
-  int nested;  /* blocks of a nested call, 0: none */
+  int nested; /* blocks of a nested call, 0: none */
   int64_t stop_at;
 } tally;
 
@@ -126,9 +126,7 @@ static bool resized (void) {
 
 /* ---- products ---- */
 
-static float value (int64_t i) {
-  return (float)(i * 7919 % 2003 - 1001) / 1001;
-}
+static float value (int64_t i) { return (float)(i * 7919 % 2003 - 1001) / 1001; }
 
 typedef struct shape {
   int64_t m, n, k;
@@ -173,9 +171,9 @@ static bool product (const shape *s, bool ta, bool tb, bool accumulate) {
 
 static bool products (void) {
   static const shape shapes[] = {{128, 128, 12544}, {128, 12544, 128}, {12544, 128, 128}, {1, 12544, 128},
-                                 {128, 1, 12544},   {1, 1, 5000000},   {300, 300, 300},  {1, 2048, 2048},
-                                 {2048, 1, 2048},   {7, 5, 3},         {0, 5, 3},        {5, 0, 3},
-                                 {5, 4, 0},         {1, 1, 1},         {33, 20001, 17},  {20001, 33, 17}};
+                                 {128, 1, 12544},   {1, 1, 5000000},   {300, 300, 300},   {1, 2048, 2048},
+                                 {2048, 1, 2048},   {7, 5, 3},         {0, 5, 3},         {5, 0, 3},
+                                 {5, 4, 0},         {1, 1, 1},         {33, 20001, 17},   {20001, 33, 17}};
   bool ok = true;
   for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++)
     for (int flags = 0; flags < 8; flags++)

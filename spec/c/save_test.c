@@ -15,7 +15,11 @@
 /* ---- system calls that fail ---- */
 
 typedef enum fault { FAIL, SHORT, CRASH, CRASH_HALFWAY } fault;
-static struct { bool armed; int calls, at, error; fault fault; } shim;
+static struct {
+  bool armed;
+  int calls, at, error;
+  fault fault;
+} shim;
 
 static void arm (int at, fault what, int error) {
   shim.armed = true;
@@ -32,9 +36,7 @@ static bool hit (void) {
   return shim.fault == FAIL;
 }
 
-static bool hit_now (fault what) {
-  return shim.armed && shim.calls == shim.at && shim.fault == what;
-}
+static bool hit_now (fault what) { return shim.armed && shim.calls == shim.at && shim.fault == what; }
 
 int open (const char *path, int flags, ...) {
   va_list args;
@@ -65,17 +67,11 @@ ssize_t write (int fd, const void *from, size_t n) {
   return put;
 }
 
-int fsync (int fd) {
-  return hit() ? -1 : (int)syscall(SYS_fsync, fd);
-}
+int fsync (int fd) { return hit() ? -1 : (int)syscall(SYS_fsync, fd); }
 
-int fstat (int fd, struct stat *st) {
-  return hit() ? -1 : (int)syscall(SYS_fstat, fd, st);
-}
+int fstat (int fd, struct stat *st) { return hit() ? -1 : (int)syscall(SYS_fstat, fd, st); }
 
-int fchmod (int fd, mode_t mode) {
-  return hit() ? -1 : (int)syscall(SYS_fchmod, fd, mode);
-}
+int fchmod (int fd, mode_t mode) { return hit() ? -1 : (int)syscall(SYS_fchmod, fd, mode); }
 
 int renameat (int from, const char *a, int to, const char *b) {
   return hit() ? -1 : (int)syscall(SYS_renameat, from, a, to, b);

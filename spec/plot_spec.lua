@@ -1,0 +1,153 @@
+-- SPDX-License-Identifier: MIT
+-- Image grids and colour maps; figures by gnuplot, and what happens without it.
+local marea = require "marea"
+local allclose = require "spec.support.allclose"
+local folder = require "spec.support.folder"
+local image, plot = marea.image, marea.plot
+
+local function close(actual, expected, options)
+  local ok, message = allclose.check(actual, expected, options)
+  assert.is_true(ok, message)
+end
+
+local function message_of(f)
+  local ok, message = pcall(f)
+  assert.is_false(ok, "no error")
+  assert.is_truthy(message:find("plot_spec.lua:%d+: "), message)
+  return message
+end
+
+teardown(folder.remove)
+
+describe("an image grid", function()
+  it("puts images side by side, row by row", function()
+    local x = marea.arange(1, 6):reshape(6, 1, 1, 1):expand(6, 2, 1, 1)
+    local grid = image.grid(x, {columns = 3})
+    assert.are.same({4, 3, 1}, grid.shape)
+    close(grid:reshape(4, 3), {{1, 2, 3}, {1, 2, 3}, {4, 5, 6}, {4, 5, 6}})
+  end)
+
+  it("fills empty places and gaps", function()
+    local x = marea.ones(3, 1, 1, 1)
+    close(image.grid(x, {columns = 2, value = 7}):reshape(2, 2), {{1, 1}, {1, 7}})
+    close(image.grid(x, {columns = 2, gap = 1, value = 9}):reshape(3, 3), {{1, 9, 1}, {9, 9, 9}, {1, 9, 9}})
+    assert.are.same({3, 3, 3}, image.grid(marea.zeros{7, 1, 1, 3, dtype = "u8"}).shape)
+  end)
+
+  it("is saved as it is, in gray or in colours", function()
+    local path = folder.new() .. "/a.png"
+    local x = marea.linspace(0, 1, 24):reshape(2, 3, 4, 1)
+    assert(image.save(x, path, {columns = 2}))
+    assert.are.same({3, 8, 1}, marea.load_png(path).shape)
+    assert(image.save(x, path, {columns = 1, map = "gnuplot2"}))
+    assert.are.same({6, 4, 3}, marea.load_png(path).shape)
+    local ok, message = image.save(x, "/nowhere/at/all.png")
+    assert.is_nil(ok)
+    assert.is_truthy(message:find "/nowhere/at/all.png")
+  end)
+
+  it("refuses what is no image", function()
+    assert.is_truthy(message_of(function() image.grid(marea.ones(3, 3)) end):find "images %(N, H, W, C%)")
+    assert.is_truthy(message_of(function() image.colorize(marea.ones(3, 3, 3), "gray") end):find "a gray image")
+    assert.is_truthy(message_of(function() image.colorize(marea.ones(3, 3), "virdis") end):find "did you mean 'viridis'")
+  end)
+end)
+
+describe("a colour map", function()
+  it("has the colours that it is known for", function()
+    local gnuplot2, viridis, gray = image.colors "gnuplot2", image.colors "viridis", image.colors "gray"
+    assert.are.equal(256, #gnuplot2)
+    close(gnuplot2[1], {0, 0, 0})
+    close(gnuplot2[256], {1, 1, 1})
+    close(gnuplot2[129], {0.78737745, 0.163921569, 0.836078431}, {atol = 1e-6}) -- matplotlib's gnuplot2(128)
+    close(viridis[1], {0.267004, 0.004874, 0.329415}, {atol = 0.012})
+    close(viridis[129], {0.127568, 0.566949, 0.550556}, {atol = 0.012})
+    close(viridis[256], {0.993248, 0.906157, 0.143936}, {atol = 0.013})
+    close(gray[129], {128 / 255, 128 / 255, 128 / 255})
+  end)
+
+  it("clamps, and takes NaN for 0 and bytes for 255ths", function()
+    close(image.colorize(marea.tensor{{-1, 0.5, 2, 0 / 0}}, "gray"):select(3, 1), {{0, 128 / 255, 1, 0}})
+    close(image.colorize(marea.full({1, 1}, 51, "u8"), "gray"), {{{0.2, 0.2, 0.2}}})
+  end)
+end)
+
+describe("a figure", function()
+  local function size_of(path)
+    local png = assert(marea.load_png(path))
+    return {png:size(2), png:size(1)}
+  end
+
+  it("becomes a picture of its size, and leaves nothing else", function()
+    local at = folder.new()
+    local points = marea.normal{200}
+    local figures = {
+      curves = plot.curves{{y = {3, 2, 1.5}, title = "training"}, {x = {1, 3}, y = {2, 1}}, xlabel = "epoch",
+        ylabel = "loss (nats)", width = 500, height = 300},
+      scatter = plot.scatter{x = points, y = points:exp(), class = marea.randint({200}, 1, 3), names = {"a", "b", "c"}},
+      histogram = plot.histogram{points, bins = 10, xlabel = "z"},
+      heatmap = plot.heatmap{marea.zeros(60, 60, 1), map = "gnuplot2", xticks = {"-1", "0", "1"}, yticks = {}},
+      panels = plot.panels{plot.histogram{{1, 2, 2}}, plot.histogram{points}, plot.curves{{y = {1, 2}}}, columns = 2,
+        title = "three"},
+    }
+    for name, figure in pairs(figures) do
+      local path = ("%s/%s.png"):format(at, name)
+      assert(figure:save(path))
+      assert.are.same({figure.width, figure.height}, size_of(path))
+      assert.is_nil(folder.read(path .. ".gp"))
+    end
+    assert.are.equal(500, figures.curves.width)
+    assert.are.equal(1280, figures.panels.width)
+  end)
+
+  it("shows text as it is: no quoting, no commands, no markup", function()
+    local at = folder.new()
+    local text = "it's `touch " .. at .. "/broken` \\ \"x\" $y _{z}\nnext"
+    local figure = plot.curves{{y = {1, 2}, title = text}, title = text, xlabel = text}
+    assert.is_truthy(figure:script("p.png"):find("'it''s `touch", 1, true))
+    local path = at .. "/it's \"here\" $HOME.png"
+    assert(figure:save(path))
+    assert.is_not_nil(folder.read(path))
+    assert.is_nil(folder.read(at .. "/broken"))
+  end)
+
+  it("copes with NaN, infinities, one value and none", function()
+    local at = folder.new()
+    assert(plot.histogram{{1, 0 / 0, 1 / 0, -1 / 0, 2}}:save(at .. "/a.png"))
+    assert(plot.histogram{{3, 3, 3}}:save(at .. "/b.png"))
+    assert(plot.histogram{{}}:save(at .. "/c.png"))
+    assert(plot.curves{{y = {1, 0 / 0, 2}}}:save(at .. "/d.png"))
+  end)
+
+  it("counts every value once", function()
+    local script = plot.histogram{{0, 1, 2, 3, 4}, bins = 2}:script "p.png"
+    assert.is_truthy(script:find("1 2\n3 3\n", 1, true), script)
+  end)
+
+  it("without gnuplot leaves its script and says so", function()
+    local at = folder.new()
+    folder.write(at .. "/p.lua", ([[
+      local marea = require "marea"
+      print(marea.plot.curves{{y = {1, 2}}}:save("%s/p.png"))]]):format(at))
+    local lua = io.popen("command -v lua5.4"):read "l"
+    os.execute(("mkdir %s/bin && ln -s %s %s/bin/lua5.4"):format(at, lua, at))
+    local text = folder.lua(at .. "/p.lua", ("PATH=%s/bin"):format(at))
+    assert.is_truthy(text:find("nil\tgnuplot is not installed; " .. at .. "/p.png.gp", 1, true), text)
+    assert.is_nil(folder.read(at .. "/p.png"))
+    assert.is_truthy(folder.read(at .. "/p.png.gp"):find "plot %$D1")
+  end)
+
+  it("that cannot be written gives nil and a message", function()
+    local ok, message = plot.curves{{y = {1}}}:save "/nowhere/at/all.png"
+    assert.is_nil(ok)
+    assert.is_truthy(message:find "/nowhere/at/all.png")
+  end)
+
+  it("refuses misuse", function()
+    assert.is_truthy(message_of(function() plot.curves{{y = {1}}, xlable = "x"} end):find "did you mean 'xlabel'")
+    assert.is_truthy(message_of(function() plot.curves{} end):find "at least one curve")
+    assert.is_truthy(message_of(function() plot.scatter{x = {1}, y = {1, 2}} end):find "x has 1 numbers, y has 2")
+    assert.is_truthy(message_of(function() plot.histogram{{1, "a"}} end):find "values%[2%]")
+    assert.is_truthy(message_of(function() plot.heatmap{marea.ones(2, 2, 3)} end):find "an image")
+  end)
+end)

@@ -1,0 +1,84 @@
+-- SPDX-License-Identifier: MIT
+-- The scripts as a user runs them.
+local marea = require "marea"
+local folder = require "spec.support.folder"
+
+local vae = "scripts/vae.lua --smoke --out "
+
+teardown(folder.remove)
+
+describe("vae.lua", function()
+  local out = folder.new()
+  local whole, resumed = out .. "/whole", out .. "/resumed"
+
+  it("trains, and leaves pictures, metrics and weights", function()
+    local text, code = folder.lua(vae .. whole)
+    assert.are.equal(0, code, text)
+    assert.is_truthy(text:find("Total params: 3,280,901", 1, true))
+    assert.is_truthy(text:find "epoch 2/2  step 4/4  loss [%d.]+  reconstruction [%d.]+  KL [%d.]+  %d+ images/s")
+    local rows = assert(marea.metrics.read(whole .. "/metrics.csv"))
+    assert.are.equal(2, #rows)
+    assert.is_true(rows[2].loss < rows[1].loss and rows[2].test_loss < rows[1].test_loss)
+    assert.is_true(rows[2].test_loss < 300)
+    for _, name in ipairs{"training_curve", "reconstructions", "latent", "histograms", "manifold", "manifold_tails"} do
+      local png = assert(marea.load_png(("%s/%s.png"):format(whole, name)))
+      assert.is_true(png:to("f32"):std():item() > 5, name .. " is not blank")
+    end
+  end)
+
+  it("stopped and resumed gives the same weights, whatever the threads", function()
+    local text, code = folder.lua(vae .. resumed .. " --epochs 1 --threads 1")
+    assert.are.equal(0, code, text)
+    text, code = folder.lua(vae .. resumed .. " --resume")
+    assert.are.equal(0, code, text)
+    assert.is_nil(text:find "epoch 1/2")
+    assert.are.equal(folder.read(whole .. "/vae.safetensors"), folder.read(resumed .. "/vae.safetensors"))
+    local a, b = marea.metrics.read(whole .. "/metrics.csv"), marea.metrics.read(resumed .. "/metrics.csv")
+    for i, row in ipairs(a) do
+      row.seconds, b[i].seconds = nil, nil
+      assert.are.same(row, b[i])
+    end
+  end)
+
+  it("takes its options", function()
+    local text, code = folder.lua(vae .. out .. "/other --latent 3 --reconstruction mse --optimizer adam --lr 2e-3 "
+      .. "--epochs 1 --batch 64 --seed 3")
+    assert.are.equal(0, code, text)
+    assert.is_truthy(text:find("Total params: 3,281,287", 1, true), text)
+    assert.is_truthy(text:find "step 8/8")
+  end)
+
+  it("explains itself, and what is wrong", function()
+    local text, code = folder.lua "scripts/vae.lua --help"
+    assert.are.equal(0, code)
+    for _, option in ipairs{"data", "epochs", "latent", "batch", "reconstruction", "optimizer", "lr", "seed", "threads",
+      "out", "resume", "smoke"} do
+      assert.is_truthy(text:find("--" .. option, 1, true), option)
+    end
+    text, code = folder.lua "scripts/vae.lua --epoch 3"
+    assert.are_not.equal(0, code)
+    assert.is_truthy(text:find("Did you mean '--epochs'", 1, true), text)
+    text, code = folder.lua("scripts/vae.lua --data /nowhere")
+    assert.are_not.equal(0, code)
+    assert.is_truthy(text:find("/nowhere", 1, true))
+    text, code = folder.lua(vae .. out .. "/none --resume")
+    assert.are_not.equal(0, code)
+    assert.is_truthy(text:find("none/vae.safetensors", 1, true), text)
+  end)
+end)
+
+describe("mnist.sh", function()
+  it("takes only files that are MNIST's, byte for byte", function()
+    local target, path = folder.new(), folder.new()
+    for _, program in ipairs{"mktemp", "rm", "mkdir", "sha256sum", "cut", "cat", "gzip", "cp", "mv", "chmod", "tr", "grep"} do
+      local from = io.popen("command -v " .. program):read "l"
+      os.execute(("ln -s %s %s/%s"):format(from, path, program))
+    end
+    local command = ("PATH=%s MAREA_DATA=scripts/data /bin/sh scripts/mnist.sh %s 2>&1; echo exit $?"):format(path, target)
+    local text = io.popen(command):read "a"
+    assert.is_truthy(text:find "exit 1%s*$", text)
+    assert.is_truthy(text:find("train-images-idx3-ubyte.gz is not MNIST's", 1, true), text)
+    assert.is_truthy(text:find("Not found: train-images-idx3-ubyte", 1, true))
+    assert.is_nil(folder.read(target .. "/train-images-idx3-ubyte.gz"))
+  end)
+end)
