@@ -242,8 +242,8 @@ static void bench_maps (const marea_kernels *k) {
   UNARY(relu) UNARY(exp) UNARY(log) UNARY(log1p) UNARY(expm1) UNARY(tanh) UNARY(sigmoid) UNARY(softplus)
   UNARY(erf) UNARY(gelu) UNARY(sin)
   BINARY(add) BINARY(relu_grad) BINARY(bce) BINARY(bce_grad) BINARY(bce_with_logits)
-  /* clang-format on */
-  report("rmsprop", 5, measure(run_rmsprop, m));
+      /* clang-format on */
+      report("rmsprop", 5, measure(run_rmsprop, m));
   report("sum", 1, measure(run_sum, m));
 }
 

@@ -204,15 +204,16 @@ static void prepend (lua_State *L, const char *field, const char *front) {
 /* The source tree is one or two folders above the program (build/marea, build/asan/marea); otherwise the
    library is where it was installed. */
 static void set_paths (lua_State *L) {
-  char root[PATH_SIZE], probe[PATH_SIZE + 32];
+  static const char *const folder[] = {"lua", "share/lua/5.4"}; /* of the source, of an installed tree */
+  char root[PATH_SIZE], probe[PATH_SIZE + 64];
   bool known = program_directory(root);
-  for (int i = 0; known && i < 2; i++) {
-    char *slash = strrchr(root, '/');
-    if (!slash) break;
-    *slash = '\0';
-    snprintf(probe, sizeof probe, "%s/lua/marea/init.lua", root);
+  for (int i = 0; known && i < 4; i++) {
+    char *slash = i % 2 == 0 ? strrchr(root, '/') : NULL;
+    if (slash) *slash = '\0';
+    snprintf(probe, sizeof probe, "%s/%s/marea/init.lua", root, folder[i % 2]);
     if (access(probe, R_OK) != 0) continue;
-    prepend(L, "path", lua_pushfstring(L, "%s/lua/?.lua;%s/lua/?/init.lua", root, root));
+    prepend(L, "path",
+            lua_pushfstring(L, "%s/%s/?.lua;%s/%s/?/init.lua", root, folder[i % 2], root, folder[i % 2]));
     lua_pop(L, 1);
     return;
   }

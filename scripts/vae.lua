@@ -9,7 +9,7 @@ local report = dofile(here .. "vae_report.lua")
 
 local parser = argparse("vae.lua", "Trains a convolutional variational autoencoder.")
 parser:option("--data", "sample, mnist, fashion, or a folder with IDX files", "sample")
-parser:option("--epochs", "passes over the training images (sample: 14, otherwise 15)"):convert(math.tointeger)
+parser:option("--epochs", "passes over the training images (sample: 12, otherwise 15)"):convert(math.tointeger)
 parser:option("--latent", "components of the latent space", "2"):convert(math.tointeger)
 parser:option("--batch", "images a step", "128"):convert(math.tointeger)
 parser:option("--reconstruction", "bce or mse", "bce"):choices{"bce", "mse"}
@@ -26,7 +26,7 @@ marea.seed(options.seed)
 if options.threads then marea.set_threads(options.threads) end
 local train = assert(data.mnist(options.data, "train"))
 local test = assert(data.mnist(options.data, "test"))
-local epochs = options.epochs or options.data == "sample" and 14 or 15
+local epochs = options.epochs or options.data == "sample" and 12 or 15
 if options.smoke then train, test, epochs = train:subset(1, 512), test:subset(1, 256), options.epochs or 2 end
 
 -- ---- the model ----

@@ -70,12 +70,13 @@ end)
 describe("mnist.sh", function()
   it("takes only files that are MNIST's, byte for byte", function()
     local target, path = folder.new(), folder.new()
-    for _, program in ipairs{"mktemp", "rm", "mkdir", "sha256sum", "cut", "cat", "gzip", "cp", "mv", "chmod", "tr", "grep"} do
+    local programs = "mktemp rm mkdir sha256sum cut cat gzip cp mv chmod tr grep"
+    for program in programs:gmatch "%S+" do
       local from = io.popen("command -v " .. program):read "l"
       os.execute(("ln -s %s %s/%s"):format(from, path, program))
     end
-    local command = ("PATH=%s MAREA_DATA=scripts/data /bin/sh scripts/mnist.sh %s 2>&1; echo exit $?"):format(path, target)
-    local text = io.popen(command):read "a"
+    local command = "PATH=%s MAREA_DATA=scripts/data /bin/sh scripts/mnist.sh %s 2>&1; echo exit $?"
+    local text = io.popen(command:format(path, target)):read "a"
     assert.is_truthy(text:find "exit 1%s*$", text)
     assert.is_truthy(text:find("train-images-idx3-ubyte.gz is not MNIST's", 1, true), text)
     assert.is_truthy(text:find("Not found: train-images-idx3-ubyte", 1, true))

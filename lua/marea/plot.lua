@@ -82,6 +82,9 @@ function Figure:axes(options)
   for _, axis in ipairs{"x", "y"} do
     local label, range = options[axis .. "label"], options[axis .. "range"]
     if label then self:add("set %slabel %s", axis, quote(label)) end
+    if range ~= nil and (type(range) ~= "table" or #range ~= 2) then
+      check.fail("plot", axis .. "range", "{low, high}", range)
+    end
     if range then self:add("set %srange [%s:%s]", axis, number(range[1]), number(range[2])) end
     if options["log" .. axis] then self:add("set logscale %s", axis) end
   end
@@ -188,10 +191,10 @@ function plot.histogram(options)
   local values = numbers("histogram", "values", options[1])
   local bins = check.integer("histogram", "bins", options.bins or 50, 1)
   local self = figure(options, 640, 440)
-  local low, high = range_of(values)
-  if options.xrange then low, high = options.xrange[1], options.xrange[2] end
-  local centers, counts, width = count(values, bins, low, high)
   self:axes(options)
+  local low, high = range_of(values)
+  if options.xrange then low, high = table.unpack(options.xrange) end
+  local centers, counts, width = count(values, bins, low, high)
   self:add("unset key")
   if not options.yrange then self:add("set yrange [0:*]") end
   self:add("set style fill solid 0.85 noborder")
@@ -200,53 +203,76 @@ function plot.histogram(options)
   return self
 end
 
---- An image with axes, one pixel of the picture for each of its own, the first row on top. x: (H, W) or (H, W, 1),
---- values from 0 to 1 (u8: to 255). xticks, yticks: labels at equal distances, centred in their parts of the axis; an
---- empty list for none; pixels are counted when left out. map: "gray", "viridis" or "gnuplot2"; colorlabel: what the colours mean.
+--- Labels at equal distances, centred in their parts of an axis of `size` pixels; none for an empty list.
+local function add_ticks(self, axis, labels, size)
+  local places = {}
+  for i, label in ipairs(labels) do
+    places[i] = ("%s %.9g"):format(quote(label), (i - 0.5) * size / #labels - 0.5)
+  end
+  if #places == 0 then
+    self:add("unset %stics", axis)
+  else
+    self:add("set %stics out nomirror scale 0.4 %s (%s) font ',9'", axis, axis == "x" and "rotate" or "",
+      table.concat(places, ", "))
+  end
+end
+
+--- Gives an image of w x h pixels exactly that many in the picture, with room for labels around.
+local function frame(w, h, options)
+  local left, right = 90, options.colorlabel and 130 or 110
+  local top, bottom = options.title and 56 or 24, 90
+  if options.xticks and #options.xticks == 0 and not options.xlabel then bottom = 24 end
+  local self = figure({}, w + left + right, h + top + bottom)
+  self:add("set lmargin at screen %.9g", left / self.width)
+  self:add("set rmargin at screen %.9g", (left + w) / self.width)
+  self:add("set bmargin at screen %.9g", bottom / self.height)
+  self:add("set tmargin at screen %.9g", (bottom + h) / self.height)
+  self:add("set xrange [-0.5:%d.5]", w - 1)
+  self:add("set yrange [%d.5:-0.5]", h - 1)
+  return self
+end
+
+local function palette(map)
+  local steps = {}
+  for i, c in ipairs(require "marea.image".colors(map)) do
+    steps[i] = ("%d %.4f %.4f %.4f"):format(i - 1, c[1], c[2], c[3])
+  end
+  return table.concat(steps, ", ")
+end
+
+local HEATMAP = {"title", "xlabel", "ylabel", "map", "xticks", "yticks", "colorlabel"}
+
+--- An image with axes, one pixel of the picture for each of its own, the first row on top.
+---   in front        (H, W) or (H, W, 1), values from 0 to 1 (u8: to 255)
+---   map             "gray" (when left out), "viridis" or "gnuplot2"; colorlabel: what the colours mean
+---   xticks, yticks  labels at equal distances, centred in their parts of the axis; {} for none; left out: pixels
+---   title, xlabel, ylabel
 ---@return Figure
 function plot.heatmap(options)
-  options = check.options("heatmap", options, names_with("map", "xticks", "yticks", "colorlabel"), 1)
+  options = check.options("heatmap", options, HEATMAP, 1)
   local x = check.tensor("heatmap", "1", options[1])
   if x.rank ~= 2 and not (x.rank == 3 and x:size(3) == 1) then
     check.fail("heatmap", "1", "an image (H, W) or (H, W, 1)", x)
   end
-  local h, w = x:size(1), x:size(2)
-  local ticked = options.xlabel or not options.xticks or #options.xticks > 0
-  local left, right, top, bottom = 90, options.colorlabel and 130 or 110, options.title and 56 or 24, ticked and 90 or 24
-  local self = figure({}, w + left + right, h + top + bottom)
-  local width, height = self.width, self.height
-  local function margin(side, at, of) self:add("set %smargin at screen %.9g", side, at / of) end
-  margin("l", left, width)
-  margin("r", left + w, width)
-  margin("b", bottom, height)
-  margin("t", bottom + h, height)
-  self:axes(options)
-  self:add("set xrange [-0.5:%d.5]", w - 1)
-  self:add("set yrange [%d.5:-0.5]", h - 1)
-  for _, axis in ipairs{"x", "y"} do
-    local labels, size, places = options[axis .. "ticks"], axis == "x" and w or h, {}
-    for i, label in ipairs(labels or {}) do
-      places[i] = ("%s %.9g"):format(quote(label), (i - 0.5) * size / #labels - 0.5)
-    end
-    if #places > 0 then
-      self:add("set %stics out nomirror scale 0.4 %s (%s) font ',9'", axis, axis == "x" and "rotate" or "",
-        table.concat(places, ", "))
-    elseif labels then
-      self:add("unset %stics", axis)
+  for _, name in ipairs{"xticks", "yticks"} do
+    if options[name] ~= nil and type(options[name]) ~= "table" then
+      check.fail("heatmap", name, "a list of labels", options[name])
     end
   end
+  local h, w = x:size(1), x:size(2)
+  local self = frame(w, h, options)
+  self:axes(options)
+  if options.xticks then add_ticks(self, "x", options.xticks, w) end
+  if options.yticks then add_ticks(self, "y", options.yticks, h) end
   self:add("unset key")
   self:add("set tics front")
-  local last = x.dtype == "u8" and 255 or 1
-  self:add("set cbrange [0:%d]", last)
-  local colors, steps = require "marea.image".colors(options.map or "gray"), {}
-  for i, c in ipairs(colors) do steps[i] = ("%d %.4f %.4f %.4f"):format(i - 1, c[1], c[2], c[3]) end
-  self:add("set palette defined (%s)", table.concat(steps, ", "))
+  self:add("set cbrange [0:%d]", x.dtype == "u8" and 255 or 1)
   if options.colorlabel then self:add("set cblabel %s", quote(options.colorlabel)) end
-  local rows, values = {}, core.no_grad(function() return x:detach():reshape(h, w):totable() end)
-  for i = 1, h do
-    for k = 1, w do values[i][k] = ("%.4g"):format(values[i][k]) end
-    rows[i] = table.concat(values[i], " ")
+  self:add("set palette defined (%s)", palette(options.map or "gray"))
+  local rows = core.no_grad(function() return x:detach():reshape(h, w):totable() end)
+  for i, row in ipairs(rows) do
+    for k, value in ipairs(row) do row[k] = ("%.4g"):format(value) end
+    rows[i] = table.concat(row, " ")
   end
   self:add("plot %s matrix with image notitle", self:block(rows))
   return self

@@ -592,8 +592,8 @@ static void check_f64 (const marea_kernels *k) {
   /* clang-format off */
   SAME(exp, exp) SAME(log, log) SAME(log1p, log1p) SAME(expm1, expm1) SAME(tanh, tanh) SAME(erf, erf)
   SAME(sigmoid, sigmoid) SAME(softplus, softplus) SAME(gelu, gelu) SAME(silu, silu) SAME(round, rint)
-  /* clang-format on */
-  for (int i = 0; i < 1000; i++) x[i] = i < 500 ? pow(10, -0.6 * i) : uniform(0, 1);
+      /* clang-format on */
+      for (int i = 0; i < 1000; i++) x[i] = i < 500 ? pow(10, -0.6 * i) : uniform(0, 1);
   k->norm_icdf(1000, x, y, NULL);
   for (int i = 0; i < 1000; i++) { /* forth and back; a step of y changes the result by |y| times as much */
     double back = normal_cdf(y[i]);

@@ -1,0 +1,63 @@
+-- Marea inside other programs, and installed: the example host, plain lua5.4 with the installed module.
+
+local build = os.getenv("MAREA_BUILD") or "build"
+
+local function run(command)
+  local pipe = assert(io.popen(command .. " 2>&1"))
+  local output = pipe:read "a"
+  local ok, _, code = pipe:close()
+  return output, ok, code
+end
+
+local function temporary_folder()
+  local path = os.tmpname()
+  os.remove(path)
+  assert(os.execute("mkdir -p " .. path))
+  return path
+end
+
+describe("the example host", function()
+  local folder
+
+  setup(function()
+    folder = temporary_folder()
+    local output, ok = run(("%s/marea scripts/vae.lua --smoke --epochs 1 --out %s"):format(build, folder))
+    assert(ok, output)
+  end)
+
+  teardown(function() os.execute("rm -r " .. folder) end)
+
+  it("decodes a digit and reads its pixels", function()
+    local output, ok = run(("%s/host_min examples/decode.lua %s/vae.safetensors 0.5 -0.5"):format(build, folder))
+    assert(ok, output)
+    local rows = 0
+    for line in output:gmatch "([^\n]*)\n" do
+      rows = rows + 1
+      assert.are.equal(56, #line)
+    end
+    assert.are.equal(28, rows)
+    assert.is_truthy(output:find "%S") -- an untrained decoder is gray, not black
+  end)
+
+  it("reports a missing file as an error of the script", function()
+    local output, ok = run(build .. "/host_min examples/decode.lua nowhere.safetensors")
+    assert.is_falsy(ok)
+    assert.is_truthy(output:find("decode.lua:%d+: load: 'nowhere.safetensors'"))
+  end)
+end)
+
+describe("make install", function()
+  it("puts a module and a program where they work without the source", function()
+    local folder = temporary_folder()
+    local output, ok = run(("make -s install BUILD=%s DESTDIR=%s PREFIX=/usr"):format(build, folder))
+    assert(ok, output)
+    local lua = ("cd / && LUA_PATH='%s/usr/share/lua/5.4/?.lua;%s/usr/share/lua/5.4/?/init.lua' "
+      .. "LUA_CPATH='%s/usr/lib/lua/5.4/?.so' lua5.4 -e "):format(folder, folder, folder)
+    output = run(lua .. [['local m = require "marea"; print(m.nn.Linear{3, 2}(m.zeros{1, 3}).shape[2])']])
+    assert.are.equal("2\n", output)
+    output = run(("cd / && %s/usr/bin/marea -e 'print(require(\"marea\").arange(1, 3):sum():item())'"):format(folder))
+    assert.are.equal("6.0\n", output)
+    assert.is_truthy(io.open(folder .. "/usr/include/marea.h"))
+    os.execute("rm -r " .. folder)
+  end)
+end)
