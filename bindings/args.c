@@ -62,6 +62,7 @@ void bind_read_options (lua_State *L, bind_state *S, int idx, const char *functi
 /* ---- attributes ---- */
 
 /* The name of the function for messages; may push. */
+/* For messages: may push a string, so it is asked for only where an error is about to be raised. */
 static const char *name_of (lua_State *L, const bind_call *c) {
   return c->in_place ? lua_pushfstring(L, "%s_", marea_op_name(c->op)) : marea_op_name(c->op);
 }
@@ -180,9 +181,9 @@ static bool to_attr (lua_State *L, int idx, const marea_attr_spec *spec, marea_a
 /* Sets attribute k from the value at idx. */
 static void set_attr (lua_State *L, bind_state *S, bind_call *c, int k, int idx) {
   const marea_attr_spec *spec = &c->specs[k];
-  const char *op = name_of(L, c);
-  if (c->given[k]) bind_raise(L, S, "%s: argument '%s' is given twice", op, spec->name);
-  if (!to_attr(L, idx, spec, &c->attr[k])) bind_raise_argument(L, S, op, spec->name, expected(L, spec), idx);
+  if (c->given[k]) bind_raise(L, S, "%s: argument '%s' is given twice", name_of(L, c), spec->name);
+  if (!to_attr(L, idx, spec, &c->attr[k]))
+    bind_raise_argument(L, S, name_of(L, c), spec->name, expected(L, spec), idx);
   c->given[k] = true;
 }
 

@@ -136,23 +136,21 @@ static void fold_partial (marea_context *ctx, const job *j, int64_t blocks) {
     k->add(n, j->all.c, 1, j->partial + (size_t)(block - 1) * n * size_of(j->all.dtype), 1, j->all.c, NULL);
 }
 
-void marea_gemm_parallel (marea_context *ctx, int dtype, bool ta, bool tb, int64_t m, int64_t n, int64_t k,
-                          const void *a, const void *b, bool accumulate, void *c) {
+marea_status marea_gemm_parallel (marea_context *ctx, int dtype, bool ta, bool tb, int64_t m, int64_t n,
+                                  int64_t k, const void *a, const void *b, bool accumulate, void *c) {
   job j = {.all = make_product(dtype, ta, tb, m, n, k, a, b, accumulate, c)};
   if (m == 0 || n == 0 || k == 0 || (double)m * (double)n * (double)k < 2.0 * MIN_WORK) {
     multiply(&j.all);
-    return;
+    return MAREA_OK;
   }
   choose_cut(&j);
   int64_t blocks = (*side_of(&j.all, j.cut) + j.step - 1) / j.step;
   if (j.cut == CUT_K && blocks > 1) {
     j.partial = marea_alloc(ctx, (size_t)((blocks - 1) * m * n) * size_of(dtype));
-    if (!j.partial) { /* slower, and other last digits, but not a failure */
-      multiply(&j.all);
-      return;
-    }
+    if (!j.partial) return marea_fail(ctx, MAREA_ENOMEM, "matmul: out of memory for partial sums");
   }
   marea_parallel(ctx, blocks, run_block, &j);
   if (j.cut == CUT_K) fold_partial(ctx, &j, blocks);
   marea_free(ctx, j.partial);
+  return MAREA_OK;
 }

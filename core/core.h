@@ -254,7 +254,7 @@ void marea_copy_strided (marea_context *ctx, const marea_tensor *src, marea_tens
    Serial; call it inside a block, or use marea_gemm_parallel. */
 void marea_gemm (int dtype, bool ta, bool tb, int64_t m, int64_t n, int64_t k, const void *a, const void *b,
                  bool accumulate, void *c);
-void marea_gemm_parallel (marea_context *ctx, int dtype, bool ta, bool tb, int64_t m, int64_t n, int64_t k,
-                          const void *a, const void *b, bool accumulate, void *c);
+marea_status marea_gemm_parallel (marea_context *ctx, int dtype, bool ta, bool tb, int64_t m, int64_t n,
+                                  int64_t k, const void *a, const void *b, bool accumulate, void *c);
 
 #endif

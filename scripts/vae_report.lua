@@ -84,8 +84,9 @@ local function manifold(model, low, high, options)
     tiles[i] = marea.no_grad(model.decode, model, z)
     ticks[i] = ("%.2f"):format(quantiles[i])
   end
-  return plot.heatmap{image.grid(marea.concat(tiles, 1), {columns = SIDE}), map = "gnuplot2", xticks = ticks,
-    yticks = ticks, xlabel = "z1", ylabel = "z2", colorlabel = "gray value",
+  local plane = options.latent > 1
+  return plot.heatmap{image.grid(marea.concat(tiles, 1), {columns = SIDE}), map = "gnuplot2", xlabel = "z1",
+    xticks = ticks, ylabel = plane and "z2" or nil, yticks = plane and ticks or {}, colorlabel = "gray value",
     title = ("Decoded from normal quantiles %g to %g"):format(low, high)}
 end
 

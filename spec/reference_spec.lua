@@ -32,6 +32,43 @@ describe("the reference in Lua agrees with", function()
   end
 end)
 
+-- Operators that take integers; for u8 those in which small ones cannot wrap around.
+local INTEGERS = {
+  i64 = {"neg", "abs", "sign", "square", "clamp", "add", "sub", "mul", "maximum", "minimum", "eq", "ne", "lt", "le",
+    "gt", "ge", "where", "sum", "mean", "max", "min", "argmax", "argmin", "cumsum", "permute", "flip", "tile", "pad",
+    "slice", "concat", "index_select", "index_add", "gather", "scatter_add"},
+  u8 = {"add", "mul", "maximum", "minimum", "eq", "ne", "lt", "le", "gt", "ge", "where", "sum", "mean", "max", "min",
+    "cumsum", "permute", "flip", "tile", "pad", "slice", "concat", "index_select", "index_add", "gather",
+    "scatter_add"},
+}
+local GIVES_REALS = {mean = true, maximum = "its sample adds a fraction", minimum = "its sample adds a fraction"}
+
+for dtype, names in pairs(INTEGERS) do
+  describe("the reference in Lua agrees for " .. dtype .. " with", function()
+    for _, name in ipairs(names) do
+      it(name, function()
+        local info = core.op_info(name)
+        for seed = 7001, 7040 do
+          core.scope(function()
+            local inputs, attrs = sample.draw(info, sample.generator(seed, {dtype = dtype}))
+            for key, value in pairs(attrs) do -- bounds and fillings have to be whole too, and scale is for reals
+              if math.type(value) == "float" then attrs[key] = dtype == "u8" and 1 or math.floor(value) end
+            end
+            if attrs.scale then attrs.scale = nil end
+            local arrays = {}
+            for i, t in pairs(inputs) do arrays[i] = naive.array(t) end
+            local y = sample.call(info, inputs, attrs)[1]
+            local expected = naive[name](arrays, attrs)
+            expected.shape = nil
+            allclose.assert(y, expected, {rtol = 1e-6, atol = 0}, ("%s case %d"):format(name, seed))
+            if not GIVES_REALS[name] then assert.are_not.equal("f", y.dtype:sub(1, 1), name) end
+          end)
+        end
+      end)
+    end
+  end)
+end
+
 describe("special values", function()
   local inf, nan = math.huge, 0 / 0
 
@@ -57,6 +94,20 @@ describe("special values", function()
       allclose.assert(ops.relu(x), {0, 0, 0, 0, 0, 88.7, 104, 1e4, inf, nan}, {rtol = 1e-6, atol = 1e-6})
       allclose.assert(ops.erf(x), {-1, -1, -1, -1, 0, 1, 1, 1, 1, nan})
     end
+  end)
+
+  it("of integers stay integers", function()
+    for _, dtype in ipairs {"i64", "u8"} do
+      local a, b = core.tensor({1, 9, 3}, {dtype = dtype}), core.tensor({2, 7, 3}, {dtype = dtype})
+      for name, expected in pairs {maximum = {2, 9, 3}, minimum = {1, 7, 3}} do
+        local y = ops[name](a, b)
+        assert.are.equal(dtype, y.dtype)
+        assert.are.same(expected, y:totable())
+      end
+    end
+    local wide = core.tensor({math.maxinteger, math.mininteger, 1 << 53 | 1}, {dtype = "i64"})
+    assert.are.same({math.mininteger, math.mininteger + 1, (1 << 53) + 2}, (wide + 1):totable())
+    assert.are.same({math.maxinteger, math.mininteger, (1 << 53) + 1}, wide:clone():totable())
   end)
 
   it("of norm_icdf are those of the manifold plots", function() -- reference/workloads.md section 1

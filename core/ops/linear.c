@@ -125,15 +125,16 @@ static marea_status matmul_forward (marea_call *c) {
   }
   batch s = {&p, out->dtype, size, marea_at(c->in[0]), marea_at(c->in[1]), marea_at(out)};
   if (is_tall(&p)) {
-    marea_gemm_parallel(c->ctx, s.dtype, false, p.b.transposed, count * p.m, p.n, p.k, s.a, s.b, false, s.c);
+    return marea_gemm_parallel(c->ctx, s.dtype, false, p.b.transposed, count * p.m, p.n, p.k, s.a, s.b, false,
+                               s.c);
   } else if (count >= 4) {
     marea_parallel(c->ctx, count, multiply_one, &s);
   } else {
     for (int64_t i = 0; i < count; i++)
-      marea_gemm_parallel(c->ctx, s.dtype, p.a.transposed, p.b.transposed, p.m, p.n, p.k,
-                          s.a + (size_t)(matrix_at(&p, &p.a, i) * p.m * p.k) * size,
-                          s.b + (size_t)(matrix_at(&p, &p.b, i) * p.k * p.n) * size, false,
-                          s.c + (size_t)(i * p.m * p.n) * size);
+      MAREA_TRY(marea_gemm_parallel(c->ctx, s.dtype, p.a.transposed, p.b.transposed, p.m, p.n, p.k,
+                                    s.a + (size_t)(matrix_at(&p, &p.a, i) * p.m * p.k) * size,
+                                    s.b + (size_t)(matrix_at(&p, &p.b, i) * p.k * p.n) * size, false,
+                                    s.c + (size_t)(i * p.m * p.n) * size));
   }
   return MAREA_OK;
 }
@@ -306,8 +307,8 @@ static marea_status linear_forward (marea_call *c) {
   if (rows * out == 0) return MAREA_OK;
   if (in == 0) memset(marea_at(y), 0, (size_t)(rows * out) * marea_dtype_size((marea_dtype)y->dtype));
   else
-    marea_gemm_parallel(c->ctx, y->dtype, false, false, rows, out, in, marea_at(x), marea_at(weight), false,
-                        marea_at(y));
+    MAREA_TRY(marea_gemm_parallel(c->ctx, y->dtype, false, false, rows, out, in, marea_at(x),
+                                  marea_at(weight), false, marea_at(y)));
   return finish(c, rows, out);
 }
 

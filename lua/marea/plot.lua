@@ -262,10 +262,10 @@ function plot.heatmap(options)
   local h, w = x:size(1), x:size(2)
   local self = frame(w, h, options)
   self:axes(options)
+  self:add("set tics front")
   if options.xticks then add_ticks(self, "x", options.xticks, w) end
   if options.yticks then add_ticks(self, "y", options.yticks, h) end
   self:add("unset key")
-  self:add("set tics front")
   self:add("set cbrange [0:%d]", x.dtype == "u8" and 255 or 1)
   if options.colorlabel then self:add("set cblabel %s", quote(options.colorlabel)) end
   self:add("set palette defined (%s)", palette(options.map or "gray"))

@@ -152,7 +152,8 @@ static bool product (const shape *s, bool ta, bool tb, bool accumulate) {
   for (int threads = 1; threads <= 3; threads++) {
     marea_context *ctx = open_context(threads);
     for (size_t i = 0; i < size; i++) c[i] = accumulate ? 0.5f : NAN;
-    marea_gemm_parallel(ctx, MAREA_F32, ta, tb, s->m, s->n, s->k, a, b, accumulate, c);
+    if (marea_gemm_parallel(ctx, MAREA_F32, ta, tb, s->m, s->n, s->k, a, b, accumulate, c) != MAREA_OK)
+      abort();
     if (threads == 1) memcpy(first, c, size * sizeof *c);
     if (memcmp(first, c, size * sizeof *c) != 0) ok = false;
     marea_close(ctx);

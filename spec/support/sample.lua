@@ -160,7 +160,7 @@ function sample.generator(seed, options)
     return tensor_of(shape, function() return g.int(0, 1) end, "u8")
   end
 
-  --- A real tensor without ties: values are at least 1/16 apart.
+  --- A tensor without ties: values are at least 1/16 apart, or 1 for integers.
   function g.distinct(shape)
     local n = count(shape)
     local rank = {}
@@ -170,7 +170,8 @@ function sample.generator(seed, options)
       rank[i], rank[j] = rank[j], rank[i]
     end
     local values = {}
-    for i = 1, n do values[i] = (rank[i] - n // 2) / 16 end
+    local whole = g.dtype == "i64" or g.dtype == "u8"
+    for i = 1, n do values[i] = whole and rank[i] or (rank[i] - n // 2) / 16 end
     local t = contiguous(values, shape, g.dtype)
     if #shape < 2 or o.contiguous or g.bool() then return t end
     return t:transpose(1, 2):contiguous():transpose(1, 2) -- the same values, stored the other way round
