@@ -61,7 +61,6 @@ void bind_read_options (lua_State *L, bind_state *S, int idx, const char *functi
 
 /* ---- attributes ---- */
 
-/* The name of the function for messages; may push. */
 /* For messages: may push a string, so it is asked for only where an error is about to be raised. */
 static const char *name_of (lua_State *L, const bind_call *c) {
   return c->in_place ? lua_pushfstring(L, "%s_", marea_op_name(c->op)) : marea_op_name(c->op);
