@@ -9,9 +9,11 @@
 
 #include "memory.h"
 
-#define STEPS 16               /* classes per power of two */
-#define CLASSES (STEPS * 48)   /* up to 2^54 bytes */
-#define POOL_SLACK (32u << 20) /* free bytes that the pool may keep beyond half of the peak */
+#define STEPS 16                 /* classes per power of two */
+#define CLASSES (STEPS * 48)     /* up to 2^54 bytes */
+#define LARGE ((size_t)64 << 10) /* bytes from which a request may take a larger block */
+#define HALF_AS_BIG_AGAIN 9      /* classes: 16 log2(1.5) */
+#define POOL_SLACK (32u << 20)   /* free bytes that the pool may keep beyond half of the peak */
 
 typedef struct block { /* header, MAREA_ALIGN bytes in front of the memory handed out */
   struct block *next;

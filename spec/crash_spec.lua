@@ -25,7 +25,8 @@ describe("a killed run", function()
     math.randomseed(7)
     local loaded = 0
     for _ = 1, 50 do
-      local shell = ("LUA_CPATH='%s' lua5.4 %s %s >/dev/null 2>&1 & pid=$!; sleep %.3f; kill -9 $pid; wait $pid 2>/dev/null")
+      local shell = ("LUA_CPATH='%s' lua5.4 %s %s >/dev/null 2>&1 & pid=$!; "
+        .. "sleep %.3f; kill -9 $pid; wait $pid 2>/dev/null")
         :format(package.cpath, script, path, 0.02 + 0.08 * math.random())
       os.execute(shell)
       local tensors, texts = core.load(path)

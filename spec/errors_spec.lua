@@ -40,19 +40,22 @@ describe("an argument that is wrong", function()
     says("full: argument 'shape': expected a list of at most 8 integers, got nothing", function() return ops.full() end)
     says("select: argument 'dim': expected a dimension (1 is the first, -1 the last), got 0",
       function() return x:select(0, 1) end)
-    assert.is_truthy(message_of(function() return ops.mse(x, x, "men") end):find("expected one of 'mean', 'sum'", 1, true))
+    local message = message_of(function() return ops.mse(x, x, "men") end)
+    assert.is_truthy(message:find("expected one of 'mean', 'sum'", 1, true))
   end)
 
   it("may not be a numeric string, a fraction, NaN or out of range where an integer is asked for", function()
     for _, bad in ipairs{"3", 1.5, 0 / 0, 2.0 ^ 63, -1 / 0} do
-      assert.is_truthy(message_of(function() return x:select(1, bad) end):find("select: argument 'index': expected an index",
+      local message = message_of(function() return x:select(1, bad) end)
+      assert.is_truthy(message:find("select: argument 'index': expected an index",
         1, true))
     end
     assert.are.same({4, 5, 6}, x:select(1, 2.0):totable())
   end)
 
   it("is found out by name, with a guess at what was meant", function()
-    says("conv2d: unknown argument 'strid'; did you mean 'stride'?", function() return ops.conv2d(image, kernel, {strid = 2}) end)
+    says("conv2d: unknown argument 'strid'; did you mean 'stride'?",
+      function() return ops.conv2d(image, kernel, {strid = 2}) end)
     says("conv2d: unknown argument 'dialtion'; did you mean 'dilation'?",
       function() return ops.conv2d(image, kernel, {dialtion = 2}) end)
     says("conv2d: unknown argument 'qqq'", function() return ops.conv2d(image, kernel, {qqq = 2}) end)
@@ -111,7 +114,8 @@ describe("an index that is wrong", function()
     says("t[...] = v: tensor f32 (2) does not fit into the part of tensor f32 (2, 3)",
       function() x[1] = core.tensor{1, 2} end)
     says("copy_: tensor f32 (3, 2) does not fit into tensor f32 (2, 3)", function() x:copy_(x:transpose(1, 2)) end)
-    says("a tensor's field 'requires_grad' is read only; call t:requires_grad_()", function() x.requires_grad = true end)
+    says("a tensor's field 'requires_grad' is read only; call t:requires_grad_()",
+      function() x.requires_grad = true end)
     says("fill_: argument 'value': expected an integer, got 1.5",
       function() core.tensor({1}, {dtype = "i64"}):fill_(1.5) end)
   end)

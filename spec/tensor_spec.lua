@@ -199,7 +199,8 @@ describe("tostring", function()
 
   it("shows dtype, shape, statistics and every element of a small tensor", function()
     assert.are.equal("tensor f32 (2, 3): min 1, mean 3.5, max 6\n  1  2  3\n  4  5  6", tostring(matrix()))
-    assert.are.equal("tensor u8 (2): min 3, mean 100, max 197\n    3  197", tostring(core.tensor({3, 197}, {dtype = "u8"})))
+    assert.are.equal("tensor u8 (2): min 3, mean 100, max 197\n    3  197",
+      tostring(core.tensor({3, 197}, {dtype = "u8"})))
     assert.are.equal("tensor f32 (0, 2), empty", tostring(core.tensor{}:reshape(0, 1):expand(0, 2)))
   end)
 
