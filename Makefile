@@ -140,7 +140,7 @@ bench: setup all ## measure the VAE step and the kernels beside the peers that a
 	env -u OPENBLAS_CORETYPE $(PROGRAM) bench/run.lua
 
 lint: setup-test ## luacheck, clang-format, layers and forbidden symbols
-	luacheck -q lua scripts spec bench
+	luacheck -q lua scripts spec bench examples
 	sh spec/lint/lint.sh
 
 # ---- installing ----

@@ -7,6 +7,15 @@ local vae = "scripts/vae.lua --smoke --out "
 
 teardown(folder.remove)
 
+-- The notebook's summary: output shape and parameters of each layer.
+local layers = {
+  {"encoder.conv1", "28, 28, 32", "320"}, {"encoder.conv2", "28, 28, 32", "9,248"},
+  {"encoder.conv3", "14, 14, 64", "18,496"}, {"encoder.4", "12544", "0"}, {"encoder.dense", "128", "1,605,760"},
+  {"mean", "2", "258"}, {"logvar", "2", "258"}, {"decoder.dense1", "128", "384"},
+  {"decoder.dense2", "12544", "1,618,176"}, {"decoder.3", "14, 14, 64", "0"}, {"decoder.up1", "28, 28, 32", "18,464"},
+  {"decoder.up2", "28, 28, 32", "9,248"}, {"decoder.up3", "28, 28, 1", "289"},
+}
+
 describe("vae.lua", function()
   local out = folder.new()
   local whole, resumed = out .. "/whole", out .. "/resumed"
@@ -15,6 +24,10 @@ describe("vae.lua", function()
     local text, code = folder.lua(vae .. whole)
     assert.are.equal(0, code, text)
     assert.is_truthy(text:find("Total params: 3,280,901", 1, true))
+    for _, row in ipairs(layers) do
+      local name, shape, parameters = table.unpack(row)
+      assert.is_truthy(text:find(("%s %%(%%w+%%) +%%(N, %s%%) +%s%%s"):format(name, shape, parameters)), name)
+    end
     assert.is_truthy(text:find "epoch 2/2  step 4/4  loss [%d.]+  reconstruction [%d.]+  KL [%d.]+  %d+ images/s")
     local rows = assert(marea.metrics.read(whole .. "/metrics.csv"))
     assert.are.equal(2, #rows)
@@ -41,10 +54,10 @@ describe("vae.lua", function()
   end)
 
   it("takes its options", function()
-    local text, code = folder.lua(vae .. out .. "/other --latent 3 --reconstruction mse --optimizer adam --lr 2e-3 "
+    local text, code = folder.lua(vae .. out .. "/other --latent 5 --reconstruction mse --optimizer adam --lr 2e-3 "
       .. "--epochs 1 --batch 64 --seed 3")
     assert.are.equal(0, code, text)
-    assert.is_truthy(text:find("Total params: 3,281,287", 1, true), text)
+    assert.is_truthy(text:find("Total params: 3,282,059", 1, true), text)
     assert.is_truthy(text:find "step 8/8")
   end)
 
