@@ -187,7 +187,7 @@ int bind_index (lua_State *L, bind_state *S, const bind_box *b) {
 
 /* ---- writing ---- */
 
-static void check_writable (lua_State *L, bind_state *S, const marea_tensor *t, const char *function) {
+static void check_unrecorded (lua_State *L, bind_state *S, const marea_tensor *t, const char *function) {
   if (!marea_requires_grad(t) || !marea_recording(S->ctx)) return;
   bind_raise(
       L, S,
@@ -237,7 +237,8 @@ static marea_status try_assign (lua_State *L, bind_state *S, assignment *a) {
 static int assign (lua_State *L, bind_state *S, assignment *a) {
   marea_status status;
   marea_tensor *both[] = {a->target, a->source};
-  check_writable(L, S, a->target, a->function);
+  check_unrecorded(L, S, a->target, a->function);
+  if (a->source) check_unrecorded(L, S, a->source, a->function); /* its gradient would be lost */
   BIND_RETRY(L, S, 2, both, status, try_assign(L, S, a));
   if (a->unfit)
     return bind_raise(L, S, "%s: tensor %s does not fit into %stensor %s", a->function,

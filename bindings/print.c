@@ -182,6 +182,7 @@ int bind_tostring (lua_State *L) {
   if (marea_tensor_rank(t) == 0) {
     bind_push_element(L, t, marea_tensor_data(t));
     lua_tostring(L, -1);
+    bind_box_release(own, BIND_BY_CALL, (bind_place){0, 0});
     return 1;
   }
   const char *head = lua_pushfstring(L, "tensor %s", bind_shape(t).s);

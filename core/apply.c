@@ -33,10 +33,6 @@ static void free_scratch (marea_call *c) {
 
 /* ---- inputs ---- */
 
-static const char *input_name (const marea_op *op, int i) {
-  return op->inputs[0].variadic ? op->inputs[0].name : op->inputs[i].name;
-}
-
 static marea_status check_inputs (marea_call *c) {
   const marea_op *op = c->op;
   int most = marea_op_inputs(op, NULL);
@@ -47,9 +43,10 @@ static marea_status check_inputs (marea_call *c) {
   for (int i = 0; i < (variadic ? c->n_in : most); i++) {
     const marea_tensor *t = i < c->n_in ? c->in[i] : NULL;
     if (!t && (variadic || !op->inputs[i].optional))
-      return marea_reject(c, MAREA_EARG, "argument '%s': expected a tensor, got nothing", input_name(op, i));
+      return marea_reject(c, MAREA_EARG, "argument '%s': expected a tensor, got nothing",
+                          marea_input_name(op, i));
     if (t && t->ctx != c->ctx)
-      return marea_reject(c, MAREA_EARG, "argument '%s' belongs to another context", input_name(op, i));
+      return marea_reject(c, MAREA_EARG, "argument '%s' belongs to another context", marea_input_name(op, i));
   }
   int wanted = op->dtypes ? op->dtypes : MAREA_FLOATS;
   int checked = op->flags & MAREA_PROMOTES ? c->n_in : MAREA_MIN(c->n_in, 1);
@@ -63,20 +60,15 @@ static int promotion_rank (int dtype) {
   return rank[dtype];
 }
 
-static bool is_zero_dim_number (const marea_tensor *t) { return t->rank == 0; }
-
-/* The common dtype; a 0-dim tensor decides only when no other tensor is of its kind (integer or float). */
-static int common_dtype (const marea_call *c) {
+int marea_common_dtype (int n, marea_tensor *const *in) {
   int best = -1, best_scalar = -1;
-  for (int i = 0; i < c->n_in; i++) {
-    if (!c->in[i]) continue;
-    int *slot = is_zero_dim_number(c->in[i]) ? &best_scalar : &best;
-    if (*slot < 0 || promotion_rank(c->in[i]->dtype) > promotion_rank(*slot)) *slot = c->in[i]->dtype;
+  for (int i = 0; i < n; i++) {
+    if (!in[i]) continue;
+    int *slot = in[i]->rank == 0 ? &best_scalar : &best;
+    if (*slot < 0 || promotion_rank(in[i]->dtype) > promotion_rank(*slot)) *slot = in[i]->dtype;
   }
   if (best < 0) return best_scalar;
-  bool scalar_is_float = best_scalar == MAREA_F32 || best_scalar == MAREA_F64;
-  bool best_is_float = best == MAREA_F32 || best == MAREA_F64;
-  return scalar_is_float && !best_is_float ? best_scalar : best;
+  return marea_is_float(best_scalar) && !marea_is_float(best) ? best_scalar : best;
 }
 
 static marea_status cast_input (marea_context *ctx, marea_tensor *t, int dtype, marea_tensor **out) {
@@ -87,7 +79,7 @@ static marea_status cast_input (marea_context *ctx, marea_tensor *t, int dtype, 
 /* inputs[] := the caller's tensors, converted to their common dtype where the operator asks for it. */
 static marea_status promote (door *d) {
   marea_call *c = &d->call;
-  int dtype = c->op->flags & MAREA_PROMOTES ? common_dtype(c) : -1;
+  int dtype = c->op->flags & MAREA_PROMOTES ? marea_common_dtype(c->n_in, c->in) : -1;
   for (int i = 0; i < c->n_in; i++) {
     marea_tensor *t = d->user[i];
     if (!t) continue;
@@ -197,7 +189,7 @@ static bool interrupted (marea_call *c) {
 
 static marea_status forward (marea_call *c) {
   marea_status status = c->op->forward(c);
-  if (status == MAREA_OK && interrupted(c)) status = marea_reject(c, MAREA_EINTR, "interrupted");
+  if (interrupted(c)) return marea_reject(c, MAREA_EINTR, "interrupted"); /* it may have read half a copy */
   return status;
 }
 
@@ -226,7 +218,7 @@ static marea_status check_mutation (const door *d) {
   for (int i = 0; i < c->n_in; i++)
     if (c->in[i] && !marea_tensor_contiguous(c->in[i]))
       return marea_reject(c, MAREA_EARG, "argument '%s' must be contiguous; it is changed in place",
-                          input_name(c->op, i));
+                          marea_input_name(c->op, i));
   return MAREA_OK;
 }
 
@@ -284,16 +276,29 @@ marea_status marea_apply (marea_context *ctx, const marea_op *op, int n_in, mare
 
 /* ---- in place ---- */
 
-/* Changing t would invalidate what a graph recorded, or lose a gradient? */
+/* Do elements share memory, as those of an expanded tensor do? */
+static bool repeats (const marea_tensor *t) {
+  if (marea_count(t->rank, t->shape) == 0) return false;
+  for (int d = 0; d < t->rank; d++)
+    if (t->shape[d] > 1 && t->stride[d] == 0) return true;
+  return false;
+}
+
+/* Changing in[0] would invalidate what a graph recorded, or lose a gradient, or write to one place twice? */
 static marea_status check_in_place (marea_context *ctx, const char *name, int n_in, marea_tensor *const *in) {
+  if (repeats(in[0]))
+    return marea_fail(
+        ctx, MAREA_EARG,
+        "%s_: elements of %s share memory, as expand leaves them; a clone can be changed in place", name,
+        marea_tensor_text(in[0]).s);
   if (!ctx->recording) return MAREA_OK;
   for (int i = 0; i < n_in; i++)
     if (in[i] && in[i]->requires_grad)
       return marea_fail(
           ctx, MAREA_ESTATE,
           "%s_: a tensor that requires a gradient takes part, and a change in place is not recorded; "
-          "use %s, or no_grad",
-          name, name);
+          "do it in no_grad, on t:detach(), or by an operator without _",
+          name);
   return MAREA_OK;
 }
 

@@ -117,6 +117,8 @@ int64_t marea_count (int rank, const int64_t *shape);                  /* produc
 bool marea_is_contiguous (int rank, const int64_t *shape, const int64_t *stride);
 void marea_row_major (int rank, const int64_t *shape, int64_t *stride);
 
+static inline bool marea_is_float (int64_t dtype) { return dtype == MAREA_F32 || dtype == MAREA_F64; }
+
 static inline void *marea_at (const marea_tensor *t) { /* address of element 0 */
   static const uint8_t size[] = {4, 8, 8, 1};
   return (char *)t->storage->data + t->offset * size[t->dtype];
@@ -193,6 +195,7 @@ void *marea_scratch (marea_call *c, size_t bytes);
   do { if (!((pointer) = marea_scratch(c, bytes))) return marea_reject(c, MAREA_ENOMEM, "out of memory for scratch space"); } while (0)
 
 /* Shape-rule helpers (shape_rules.c). Each fails with a text naming the operator and the argument. */
+const char *marea_input_name (const marea_op *op, int i);         /* of a variadic operator all have one name */
 void marea_layout_like (marea_layout *l, const marea_tensor *t);  /* dtype and shape of t */
 void marea_layout_set (marea_layout *l, int dtype, int rank, const int64_t *shape);
 marea_status marea_shape_same (marea_call *c);                    /* out = in[0]'s shape and dtype */
@@ -202,9 +205,15 @@ marea_status marea_want_rank (marea_call *c, int input, int rank, const char *na
 marea_status marea_want_dtype (marea_call *c, int input, int dtypes);
 marea_status marea_want_size (marea_call *c, int input, int dim, int64_t size, const char *because);
 marea_status marea_want_shape (marea_call *c, int input, const marea_tensor *like); /* equal shapes */
+/* The slope of an activation is not negative: the sign of its result must tell the sign of its argument. */
+marea_status marea_want_slope (marea_call *c, int attr);
 marea_status marea_resolve_dim (marea_call *c, int attr, int rank);   /* attr := 0..rank-1 */
 marea_status marea_resolve_dims (marea_call *c, int attr, int rank, bool *set); /* set[rank]; n=0: all; sorts v */
 marea_status marea_resolve_index (marea_call *c, int attr, int64_t size); /* attr := 0..size-1 */
+
+/* The dtype that tensors are converted to; a 0-dim one decides only when no other tensor is of its kind (integer
+   or float). */
+int marea_common_dtype (int n, marea_tensor *const *in);
 
 /* One call of an operator from C: marea_run(ctx, &marea_op_mul, &out, 2, a, b) with initial attributes;
    with attributes: marea_run_with(ctx, op, attrs, &out, n, ...). Used by vjps. */

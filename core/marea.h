@@ -207,10 +207,10 @@ MAREA_API MAREA_MUST_USE marea_status marea_apply (marea_context *ctx, const mar
                                                    marea_tensor *const *in, const marea_attr *attrs,
                                                    marea_tensor **out, int *n_out);
 /* The same for an elementwise operator, its result written over in[0]; broadcasting must leave in[0]'s shape.
-   An error when a recorded graph would need in[0] to require a gradient. */
+   Errors: an input requires a gradient while recording is on; elements of in[0] share memory (expand). */
 MAREA_API MAREA_MUST_USE marea_status marea_apply_ (marea_context *ctx, const marea_op *op, int n_in,
                                                     marea_tensor *const *in, const marea_attr *attrs);
-/* Copies src's values into dst, broadcasting and converting. */
+/* Copies src's values into dst, broadcasting and converting. Errors as for marea_apply_. */
 MAREA_API MAREA_MUST_USE marea_status marea_copy (marea_tensor *dst, marea_tensor *src);
 
 /* ---- 5 Gradients -------------------------------------------------------------------------------- */
@@ -230,7 +230,7 @@ enum {
   MAREA_CREATE_GRAPH = 2   /* record the pass itself, for gradients of gradients (implies RETAIN_GRAPH) */
 };
 /* Adds d(sum(y * seed))/d(leaf) to the gradient of every leaf that y depends on. seed NULL = 1, for one
-   element only. Without a flag the graph is consumed. */
+   element only. Without a flag the graph is consumed, also by a pass that fails; no gradient is changed then. */
 MAREA_API MAREA_MUST_USE marea_status marea_backward (marea_tensor *y, marea_tensor *seed, int flags);
 /* grads[i] = d(sum(y * seed))/d(xs[i]), NULL where y does not depend on xs[i]; leaves' own gradients stay. */
 MAREA_API MAREA_MUST_USE marea_status marea_grad (marea_tensor *y, marea_tensor *seed, int n,

@@ -9,11 +9,12 @@
 
 #include "memory.h"
 
-#define STEPS 16                 /* classes per power of two */
-#define CLASSES (STEPS * 48)     /* up to 2^54 bytes */
-#define LARGE ((size_t)64 << 10) /* bytes from which a request may take a larger block */
-#define HALF_AS_BIG_AGAIN 9      /* classes: 16 log2(1.5) */
-#define POOL_SLACK (32u << 20)   /* free bytes that the pool may keep beyond half of the peak */
+#define STEPS 16                          /* classes per power of two */
+#define LARGEST ((size_t)PTRDIFF_MAX / 4) /* bytes of a block, just below 2^61 */
+#define CLASSES (STEPS * 52)              /* the last one is that of LARGEST */
+#define LARGE ((size_t)64 << 10)          /* bytes from which a request may take a larger block */
+#define HALF_AS_BIG_AGAIN 9               /* classes: 16 log2(1.5) */
+#define POOL_SLACK (32u << 20)            /* free bytes that the pool may keep beyond half of the peak */
 
 typedef struct block { /* header, MAREA_ALIGN bytes in front of the memory handed out */
   struct block *next;
@@ -117,16 +118,28 @@ static block *new_block (marea_context *ctx, size_t size, int class) {
   return b;
 }
 
+/* A pooled block of the class. A large request also takes one up to half as big again, so that a batch that is
+   a little smaller, the last of an epoch, runs in the memory of the others. */
+static block *take (marea_pool *pool, int class, size_t size) {
+  int last = size < LARGE ? class : MAREA_MIN(class + HALF_AS_BIG_AGAIN, CLASSES - 1);
+  for (int c = class; c <= last; c++) {
+    block *b = pool->free[c];
+    if (!b) continue;
+    pool->free[c] = b->next;
+    pool->info.pooled -= b->size;
+    return b;
+  }
+  return NULL;
+}
+
 void *marea_alloc (marea_context *ctx, size_t bytes) {
   marea_pool *pool = ctx->pool;
-  if (bytes > (size_t)PTRDIFF_MAX / 4 || must_fail(pool)) return NULL;
+  if (bytes > LARGEST || must_fail(pool)) return NULL;
   int class = size_class(&bytes);
-  block *b = pool->free[class];
-  if (b) {
-    pool->free[class] = b->next;
-    pool->info.pooled -= bytes;
-  } else if (!(b = new_block(ctx, bytes, class))) return NULL;
-  pool->info.live += bytes;
+  block *b = take(pool, class, bytes);
+  if (!b) b = new_block(ctx, bytes, class);
+  if (!b) return NULL;
+  pool->info.live += b->size;
   pool->info.blocks++;
   if (pool->info.live > pool->info.peak) pool->info.peak = pool->info.live;
   return (char *)b + MAREA_ALIGN;
@@ -158,7 +171,7 @@ marea_status marea_bytes (marea_context *ctx, const char *who, int rank, const i
     else overflow |= __builtin_mul_overflow(total, (size_t)shape[d], &total);
   }
   if (empty) total = 0;
-  else if (overflow || total > (size_t)PTRDIFF_MAX / 4)
+  else if (overflow || total > LARGEST)
     return marea_fail(ctx, MAREA_ENOMEM, "%s: a tensor of shape %s needs more bytes than can be addressed",
                       who, marea_shape_text(rank, shape).s);
   *bytes = total;

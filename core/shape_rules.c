@@ -7,9 +7,11 @@
 
 #include "core.h"
 
-static const char *name_of (const marea_call *c, int input) {
-  return c->op->inputs[0].variadic ? c->op->inputs[0].name : c->op->inputs[input].name;
+const char *marea_input_name (const marea_op *op, int i) {
+  return op->inputs[op->inputs[0].variadic ? 0 : i].name;
 }
+
+static const char *name_of (const marea_call *c, int input) { return marea_input_name(c->op, input); }
 
 /* A dimension counted from 0, as the user counts. */
 static int shown (const marea_call *c, int dim) { return dim + c->ctx->config.index_base; }
@@ -105,6 +107,13 @@ marea_status marea_want_shape (marea_call *c, int input, const marea_tensor *lik
     return MAREA_OK;
   return marea_reject(c, MAREA_ESHAPE, "argument '%s': expected shape %s, got %s", name_of(c, input),
                       marea_shape_text(like->rank, like->shape).s, marea_shape_text(t->rank, t->shape).s);
+}
+
+marea_status marea_want_slope (marea_call *c, int attr) {
+  const double slope = c->attr[attr].f;
+  if (slope >= 0) return MAREA_OK;
+  return marea_reject(c, MAREA_EARG, "argument '%s': expected a number >= 0, got %g", c->op->attrs[attr].name,
+                      slope);
 }
 
 /* ---- dims and indices ------------------------------------------------------------------------------ */

@@ -100,8 +100,6 @@ void marea_node_release (marea_context *ctx, marea_node *node) {
 
 /* ---- recording ---- */
 
-static bool is_float (const marea_tensor *t) { return t->dtype == MAREA_F32 || t->dtype == MAREA_F64; }
-
 static bool bit (unsigned set, int i) { return i < 32 && (set >> i & 1); }
 
 static bool wants_record (const marea_call *c) {
@@ -142,7 +140,7 @@ marea_status marea_record (marea_call *c) {
   for (int k = 0; k < c->n_out; k++) {
     c->out[k]->node = node;
     c->out[k]->slot = (int8_t)k;
-    c->out[k]->requires_grad = is_float(c->out[k]);
+    c->out[k]->requires_grad = marea_is_float(c->out[k]->dtype);
     node->refs++;
   }
   return MAREA_OK;
@@ -164,7 +162,7 @@ marea_status marea_require_grad (marea_tensor *t, bool on) {
                       "requires_grad_: this tensor is the result of %s; only a leaf can be "
                       "switched (see detach)",
                       t->node->op->name);
-  if (on && !is_float(t))
+  if (on && !marea_is_float(t->dtype))
     return marea_fail(t->ctx, MAREA_EARG, "requires_grad_: expected an f32 or f64 tensor, got %s",
                       marea_tensor_text(t).s);
   t->requires_grad = on;
@@ -188,18 +186,21 @@ void marea_clear_grad (marea_tensor *t) {
 typedef struct pass {
   marea_context *ctx;
   int flags;
-  int n; /* marea_grad: gradients of xs are caught; 0: those of leaves are added */
+  int n; /* marea_grad: gradients of so many xs are caught; -1: those of leaves are added */
   marea_tensor *const *xs;
   marea_tensor **caught; /* [n] */
   marea_tensor *leaves;  /* that something arrived at, linked through `link` */
   int64_t waiting;       /* nodes at which a gradient waits */
 } pass;
 
-/* May *sum be overwritten? Only when nobody else can see it. */
+/* Memory without gaps that nobody else can see? */
+static bool is_own (const marea_tensor *t) {
+  return t->refs == 1 && t->storage->refs == 1 && !t->storage->release && marea_tensor_contiguous(t);
+}
+
+/* May *sum be overwritten? */
 static bool exclusive (const pass *p, const marea_tensor *sum, const marea_tensor *t) {
-  return !(p->flags & MAREA_CREATE_GRAPH) && sum->refs == 1 && sum->storage->refs == 1 &&
-         sum->dtype == t->dtype && !sum->storage->release && marea_tensor_contiguous(sum) &&
-         !sum->requires_grad;
+  return !(p->flags & MAREA_CREATE_GRAPH) && is_own(sum) && sum->dtype == t->dtype && !sum->requires_grad;
 }
 
 /* *sum += t, where *sum may be NULL; takes over the reference to t. */
@@ -241,7 +242,7 @@ static void leave (pass *p, marea_node *node) {
 }
 
 static marea_status arrive_at_leaf (pass *p, marea_tensor *leaf, marea_tensor *dx) {
-  if (p->n > 0) {
+  if (p->n >= 0) {
     if (leaf->capture) return accumulate(p, &p->caught[leaf->capture - 1], dx);
     marea_release(dx);
     return MAREA_OK;
@@ -267,8 +268,7 @@ static marea_status check_versions (const pass *p, const marea_node *node) {
       return marea_fail(
           p->ctx, MAREA_ESTATE,
           "backward: argument '%s' of %s, %s, was changed in place after %s had saved it for its gradient",
-          node->op->inputs[0].variadic ? node->op->inputs[0].name : node->op->inputs[i].name, node->op->name,
-          marea_tensor_text(t).s, node->op->name);
+          marea_input_name(node->op, i), node->op->name, marea_tensor_text(t).s, node->op->name);
   }
   for (int k = 0; k < node->n_out; k++)
     if (bit(node->op->saves_out, k) && node->out[k]->storage->version != node->version_out[k])
@@ -280,7 +280,7 @@ static marea_status check_versions (const pass *p, const marea_node *node) {
 }
 
 static bool leads_to_xs (const pass *p, const marea_tensor *t) {
-  return p->n == 0 || t->capture || (t->node && t->node->wanted);
+  return p->n < 0 || t->capture || (t->node && t->node->wanted);
 }
 
 /* With create_graph the new nodes may keep an output of this one: give them handles of their own. */
@@ -292,7 +292,7 @@ static marea_status fresh_outputs (marea_node *node, marea_tensor **out) {
   for (int k = 0; k < node->n_out; k++) {
     out[k]->node = node;
     out[k]->slot = (int8_t)k;
-    out[k]->requires_grad = is_float(out[k]);
+    out[k]->requires_grad = marea_is_float(out[k]->dtype);
     node->refs++;
   }
   return MAREA_OK;
@@ -390,15 +390,16 @@ static marea_status walk (pass *p, marea_node *node) {
   return status;
 }
 
-/* Leaves' sums, made before anything is changed: incoming := gradient so far + incoming, without gaps. */
+/* Leaves' sums, made before anything is changed: incoming := gradient so far + incoming, in memory of its own,
+   so that a change of one gradient in place (clipping) reaches neither another one nor the seed. */
 static marea_status prepare_leaves (pass *p) {
   for (marea_tensor *leaf = p->leaves; leaf; leaf = leaf->link) {
     if (leaf->grad) MAREA_TRY(accumulate(p, &leaf->incoming, marea_retain(leaf->grad)));
-    if (marea_tensor_contiguous(leaf->incoming)) continue;
-    marea_tensor *dense;
-    MAREA_TRY(marea_run(p->ctx, &marea_op_contiguous, &dense, 1, leaf->incoming));
+    if (is_own(leaf->incoming)) continue;
+    marea_tensor *own;
+    MAREA_TRY(marea_run(p->ctx, &marea_op_clone, &own, 1, leaf->incoming));
     marea_release(leaf->incoming);
-    leaf->incoming = dense;
+    leaf->incoming = own;
   }
   return MAREA_OK;
 }
@@ -462,7 +463,7 @@ static marea_status run_pass (pass *p, marea_tensor *y, marea_tensor *seed) {
 }
 
 marea_status marea_backward (marea_tensor *y, marea_tensor *seed, int flags) {
-  pass p = {.ctx = y->ctx, .flags = flags};
+  pass p = {.ctx = y->ctx, .flags = flags, .n = -1};
   return run_pass(&p, y, seed);
 }
 

@@ -19,9 +19,9 @@ size_t marea_dtype_size (marea_dtype dtype) {
 }
 
 int64_t marea_count (int rank, const int64_t *shape) {
-  int64_t n = 1;
-  for (int d = 0; d < rank; d++) n *= shape[d];
-  return n;
+  uint64_t n = 1; /* sizes beside a 0 may wrap; nothing is addressed by them */
+  for (int d = 0; d < rank; d++) n *= (uint64_t)shape[d];
+  return (int64_t)n;
 }
 
 void marea_row_major (int rank, const int64_t *shape, int64_t *stride) {
@@ -34,8 +34,9 @@ void marea_row_major (int rank, const int64_t *shape, int64_t *stride) {
 
 bool marea_is_contiguous (int rank, const int64_t *shape, const int64_t *stride) {
   int64_t step = 1;
-  for (int d = rank - 1; d >= 0; d--) {
+  for (int d = 0; d < rank; d++)
     if (shape[d] == 0) return true;
+  for (int d = rank - 1; d >= 0; d--) {
     if (shape[d] != 1 && stride[d] != step) return false;
     step *= shape[d];
   }

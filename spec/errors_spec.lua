@@ -44,6 +44,21 @@ describe("an argument that is wrong", function()
     assert.is_truthy(message:find("expected one of 'mean', 'sum'", 1, true))
   end)
 
+  it("is refused before the call has a result that cannot be differentiated", function()
+    local w = ops.full({3, 2}, 1)
+    says("linear: argument 'slope': expected a number >= 0, got -1",
+      function() return ops.linear(x, w, {activation = "leaky_relu", slope = -1}) end)
+    says("conv2d: argument 'slope': expected a number >= 0, got -1",
+      function() return ops.conv2d(image, kernel, {activation = "leaky_relu", slope = -1}) end)
+  end)
+
+  it("that asks for more memory than any machine has is out of memory", function()
+    for log2 = 18, 30 do -- 2^51 to 2^63 bytes
+      local message = message_of(ops.full, {1 << 30, 1 << log2}, 0, "f64")
+      assert.is_truthy(message:find("full: ", 1, true))
+    end
+  end)
+
   it("may not be a numeric string, a fraction, NaN or out of range where an integer is asked for", function()
     for _, bad in ipairs{"3", 1.5, 0 / 0, 2.0 ^ 63, -1 / 0} do
       local message = message_of(function() return x:select(1, bad) end)

@@ -66,6 +66,15 @@ describe("backward", function()
     fails_with({"backward", "(3)", "(2)"}, function() (x * 2):backward(core.tensor({1, 2}, {dtype = "f64"})) end)
   end)
 
+  it("gives every leaf a gradient in memory of its own", function()
+    local a, b, seed = leaf {1, 2}, leaf {3, 4}, core.tensor({1, 10}, {dtype = "f64"})
+    (a + b):backward(seed)
+    a.grad:mul_(2)
+    allclose.assert(a.grad, {2, 20})
+    allclose.assert(b.grad, {1, 10})
+    allclose.assert(seed, {1, 10})
+  end)
+
   it("takes one pass, or more with retain_graph", function()
     local x = leaf {1, 2}
     local y = (x * x):sum()
@@ -225,6 +234,12 @@ describe("grad", function()
     assert.is_false(list[2])
   end)
 
+  it("asked for nothing gives nothing and leaves .grad alone", function()
+    local x = leaf {3}
+    assert.are.same({}, core.grad((x * x):sum(), {}))
+    assert.is_nil(x.grad)
+  end)
+
   it("takes a seed", function()
     local x = leaf {1, 2}
     allclose.assert(core.grad(x * x, x, {seed = core.tensor({10, 1}, {dtype = "f64"})}), {20, 4})
@@ -290,6 +305,23 @@ describe("a change in place", function()
     fails_with({"add_"}, function() x:add_(1) end)
     core.no_grad(function() x:add_(1) end)
     allclose.assert(x, {2, 3})
+  end)
+
+  it("does not lose the gradient of what is written", function()
+    local x, w = core.tensor {1, 2}, core.tensor({5, 6}, {requires_grad = true})
+    fails_with({"copy_", "requires a gradient"}, function() x:copy_(w) end)
+    fails_with({"t[...] = v", "requires a gradient"}, function() x["1:1"] = w["2:2"] end)
+    allclose.assert(x, {1, 2})
+    x:copy_(w:detach())
+    allclose.assert(x, {5, 6})
+  end)
+
+  it("is refused where elements share memory", function()
+    local x = core.tensor {1}:expand {3}
+    fails_with({"add_", "share memory"}, function() x:add_(core.tensor {1, 2, 3}) end)
+    fails_with({"copy_", "share memory"}, function() x:copy_(core.tensor {1, 2, 3}) end)
+    allclose.assert(x, {1, 1, 1})
+    allclose.assert(x:clone():add_(core.tensor {1, 2, 3}), {2, 3, 4})
   end)
 
   it("by an optimizer step is allowed, and seen by an older graph", function()

@@ -19,15 +19,9 @@ static const marea_kernels *kernels (const marea_call *c) { return c->ctx->kerne
 
 /* ---- activation_grad --------------------------------------------------------------------------------- */
 
-/* With a negative slope the sign of y no longer tells the sign of x. */
-static marea_status check_slope (marea_call *c, double slope, const char *name) {
-  if (slope >= 0) return MAREA_OK;
-  return marea_reject(c, MAREA_EARG, "argument '%s': expected a number >= 0, got %g", name, slope);
-}
-
 static marea_status activation_grad_shape (marea_call *c) {
   MAREA_TRY(marea_want_shape(c, 1, c->in[0]));
-  MAREA_TRY(check_slope(c, c->attr[1].f, "slope"));
+  MAREA_TRY(marea_want_slope(c, 1));
   return marea_shape_same(c);
 }
 
@@ -113,7 +107,7 @@ const marea_op marea_op_relu = {
 };
 
 static marea_status slope_shape (marea_call *c) {
-  MAREA_TRY(check_slope(c, c->attr[0].f, c->op->attrs[0].name));
+  MAREA_TRY(marea_want_slope(c, 0));
   return marea_shape_same(c);
 }
 

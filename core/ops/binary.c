@@ -17,8 +17,6 @@
 
 static const marea_kernels *kernels (const marea_call *c) { return c->ctx->kernels[c->in[0]->dtype]; }
 
-static bool is_float (int dtype) { return dtype == MAREA_F32 || dtype == MAREA_F64; }
-
 /* ---- add, sub, mul ----------------------------------------------------------------------------------- */
 
 static marea_status add_forward (marea_call *c) { return marea_map_binary(c, kernels(c)->add, NULL); }
@@ -83,7 +81,7 @@ const marea_op marea_op_mul = {
 
 static marea_status real_shape (marea_call *c) {
   MAREA_TRY(marea_shape_broadcast(c));
-  if (!is_float(c->in[0]->dtype)) c->layout[0].dtype = MAREA_F32;
+  if (!marea_is_float(c->in[0]->dtype)) c->layout[0].dtype = MAREA_F32;
   return MAREA_OK;
 }
 
@@ -255,17 +253,9 @@ const marea_op marea_op_ge = {COMPARISON(ge, ">=")};
 
 /* ---- where ------------------------------------------------------------------------------------------- */
 
-/* The common dtype of a and b, not of the condition; a number adapts to a tensor of its kind as elsewhere. */
-static int branches_dtype (const marea_tensor *a, const marea_tensor *b) {
-  static const int order[] = {2, 3, 1, 0}; /* u8 < i64 < f32 < f64 */
-  if ((a->rank == 0) != (b->rank == 0) && is_float(a->dtype) == is_float(b->dtype))
-    return a->rank == 0 ? b->dtype : a->dtype;
-  return order[a->dtype] >= order[b->dtype] ? a->dtype : b->dtype;
-}
-
 static marea_status where_shape (marea_call *c) {
   MAREA_TRY(marea_shape_broadcast(c));
-  c->layout[0].dtype = (int8_t)branches_dtype(c->in[1], c->in[2]);
+  c->layout[0].dtype = (int8_t)marea_common_dtype(2, c->in + 1); /* the condition has no say */
   return MAREA_OK;
 }
 

@@ -142,6 +142,7 @@ static marea_status conv2d_shape (marea_call *c) {
   marea_conv g;
   MAREA_TRY(conv2d_read(c, &g));
   MAREA_TRY(check_bias(c, g.cout));
+  MAREA_TRY(marea_want_slope(c, CONV_SLOPE));
   layout_image(c, g.n, g.out, g.cout);
   return MAREA_OK;
 }
@@ -398,6 +399,7 @@ static marea_status deconv_shape (marea_call *c) {
   marea_conv g;
   MAREA_TRY(deconv_read(c, &g));
   MAREA_TRY(check_bias(c, g.cin));
+  MAREA_TRY(marea_want_slope(c, DECONV_SLOPE));
   layout_image(c, g.n, g.in, g.cin);
   return MAREA_OK;
 }

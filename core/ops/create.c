@@ -14,11 +14,9 @@
 
 #define LARGEST_COUNT 9007199254740992.0 /* 2^53 */
 
-static bool is_float (int64_t dtype) { return dtype == MAREA_F32 || dtype == MAREA_F64; }
-
 /* Can the dtype hold the value? Floats hold everything. */
 static marea_status check_value (marea_call *c, const char *name, double value, int64_t dtype) {
-  if (is_float(dtype)) return MAREA_OK;
+  if (marea_is_float(dtype)) return MAREA_OK;
   const double low = dtype == MAREA_U8 ? 0 : -LARGEST_COUNT, high = dtype == MAREA_U8 ? 255 : LARGEST_COUNT;
   if (value == floor(value) && value >= low && value <= high) return MAREA_OK;
   return marea_reject(c, MAREA_EARG, "argument '%s': expected an integer in %.0f..%.0f for dtype %s, got %g",
@@ -49,20 +47,27 @@ static marea_status full_shape (marea_call *c) {
   return MAREA_OK;
 }
 
-/* The first element, copied over all others as a tensor of steps 0. */
+/* One number on the stack, copied to all elements as a tensor of steps 0. */
 static marea_status full_forward (marea_call *c) {
   marea_tensor *y = c->out[0];
   const int64_t n = marea_count(y->rank, y->shape);
   if (n == 0) return MAREA_OK;
-  put(y, 0, c->attr[1].f);
-  if (n == 1) return MAREA_OK;
+  if (n == 1) {
+    put(y, 0, c->attr[1].f);
+    return MAREA_OK;
+  }
   if (c->attr[1].f == 0 && !signbit(c->attr[1].f)) {
     memset(marea_at(y), 0, (size_t)n * marea_dtype_size((marea_dtype)y->dtype));
     return MAREA_OK;
   }
-  marea_tensor first = *y;
-  memset(first.stride, 0, sizeof first.stride);
-  marea_copy_strided(c->ctx, &first, y);
+  int64_t number; /* room for every dtype */
+  marea_storage memory = {.ctx = c->ctx, .data = &number};
+  marea_tensor one = *y;
+  one.storage = &memory;
+  one.offset = 0;
+  memset(one.stride, 0, sizeof one.stride);
+  put(&one, 0, c->attr[1].f);
+  marea_copy_strided(c->ctx, &one, y);
   return MAREA_OK;
 }
 
@@ -124,7 +129,7 @@ static marea_status linspace_shape (marea_call *c) {
   const int64_t n = c->attr[2].i, dtype = c->attr[3].i;
   if (n < 0)
     return marea_reject(c, MAREA_EARG, "argument 'n': expected at least 0 elements, got %lld", (long long)n);
-  if (!is_float(dtype))
+  if (!marea_is_float(dtype))
     return marea_reject(c, MAREA_EARG, "argument 'dtype': expected f32 or f64, got %s",
                         marea_dtype_name((marea_dtype)dtype));
   vector_of(c, n, dtype);

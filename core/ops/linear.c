@@ -261,6 +261,7 @@ static marea_status linear_shape (marea_call *c) {
     MAREA_TRY(marea_want_rank(c, 2, 1, "(out)"));
     MAREA_TRY(marea_want_size(c, 2, 0, weight->shape[1], "weight's last size"));
   }
+  MAREA_TRY(marea_want_slope(c, LINEAR_SLOPE));
   marea_layout_like(&c->layout[0], x);
   c->layout[0].shape[x->rank - 1] = weight->shape[1];
   return MAREA_OK;

@@ -23,8 +23,6 @@
 
 #define COLUMNS 512 /* of a unit of work in running sums and argmax */
 
-static bool is_float (int dtype) { return dtype == MAREA_F32 || dtype == MAREA_F64; }
-
 /* ---- shapes ------------------------------------------------------------------------------------------ */
 
 static void set_of (const marea_attr *dims, int rank, bool *set) {
@@ -82,7 +80,7 @@ static marea_tensor *kept (formula *f, marea_tensor *t) {
 
 static marea_status sum_shape (marea_call *c) {
   MAREA_TRY(dims_shape(c));
-  if (!is_float(c->in[0]->dtype)) c->layout[0].dtype = MAREA_I64;
+  if (!marea_is_float(c->in[0]->dtype)) c->layout[0].dtype = MAREA_I64;
   return MAREA_OK;
 }
 
@@ -90,7 +88,7 @@ static marea_status sum_forward (marea_call *c) {
   marea_folding f;
   MAREA_TRY(folding_of(c, &f));
   marea_tensor *y = c->out[0];
-  if (is_float(f.dtype)) return marea_fold(c, &f, MAREA_FOLD_SUM, NULL, 1, y->dtype, marea_at(y));
+  if (marea_is_float(f.dtype)) return marea_fold(c, &f, MAREA_FOLD_SUM, NULL, 1, y->dtype, marea_at(y));
   marea_fold_ints(&f, MAREA_FOLD_SUM, y->dtype, marea_at(y));
   return MAREA_OK;
 }
@@ -114,7 +112,7 @@ const marea_op marea_op_sum = {
 
 static marea_status mean_shape (marea_call *c) {
   MAREA_TRY(some_shape(c));
-  if (!is_float(c->in[0]->dtype)) c->layout[0].dtype = MAREA_F32;
+  if (!marea_is_float(c->in[0]->dtype)) c->layout[0].dtype = MAREA_F32;
   return MAREA_OK;
 }
 
@@ -123,7 +121,7 @@ static marea_status mean_forward (marea_call *c) {
   MAREA_TRY(folding_of(c, &f));
   marea_tensor *y = c->out[0];
   const double n = (double)folded_count(c->in[0], &c->attr[0]);
-  if (is_float(f.dtype)) return marea_fold(c, &f, MAREA_FOLD_SUM, NULL, n, y->dtype, marea_at(y));
+  if (marea_is_float(f.dtype)) return marea_fold(c, &f, MAREA_FOLD_SUM, NULL, n, y->dtype, marea_at(y));
   float *mean = marea_at(y);
   int64_t *sum;
   MAREA_SCRATCH(c, sum, (size_t)(f.outer * f.inner) * sizeof *sum);
@@ -286,7 +284,7 @@ const marea_op marea_op_std = {
 static marea_status extreme_forward (marea_call *c, marea_fold_kind kind) {
   marea_folding f;
   MAREA_TRY(folding_of(c, &f));
-  if (is_float(f.dtype)) return marea_fold(c, &f, kind, NULL, 1, f.dtype, marea_at(c->out[0]));
+  if (marea_is_float(f.dtype)) return marea_fold(c, &f, kind, NULL, 1, f.dtype, marea_at(c->out[0]));
   marea_fold_ints(&f, kind, f.dtype, marea_at(c->out[0]));
   return MAREA_OK;
 }
@@ -494,7 +492,7 @@ const marea_op marea_op_argmin = {
 static marea_status cumsum_shape (marea_call *c) {
   MAREA_TRY(marea_resolve_dim(c, 0, c->in[0]->rank));
   marea_layout_like(&c->layout[0], c->in[0]);
-  if (!is_float(c->in[0]->dtype)) c->layout[0].dtype = MAREA_I64;
+  if (!marea_is_float(c->in[0]->dtype)) c->layout[0].dtype = MAREA_I64;
   return MAREA_OK;
 }
 

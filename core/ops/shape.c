@@ -94,12 +94,15 @@ static bool view_strides (const marea_tensor *x, int rank, const int64_t *shape,
 }
 
 /* The layout of x under another shape with as many elements: a view if strides can tell it. */
-static void reshaped (marea_call *c, int rank, const int64_t *shape) {
+static marea_status reshaped (marea_call *c, int rank, const int64_t *shape) {
   marea_layout *l = &c->layout[0];
+  size_t bytes; /* for its check of the sizes, which a view gets nowhere else */
+  MAREA_TRY(marea_bytes(c->ctx, c->op->name, rank, shape, 1, &bytes));
   marea_layout_set(l, c->in[0]->dtype, rank, shape);
-  if (!view_strides(c->in[0], rank, shape, l->stride)) return;
+  if (!view_strides(c->in[0], rank, shape, l->stride)) return MAREA_OK;
   l->view = true;
   l->offset = c->in[0]->offset;
+  return MAREA_OK;
 }
 
 static marea_status reshape_shape (marea_call *c) {
@@ -124,8 +127,7 @@ static marea_status reshape_shape (marea_call *c) {
     return marea_reject(c, MAREA_ESHAPE, "%s has %lld elements, %s takes %lld", marea_tensor_text(x).s,
                         (long long)count, marea_shape_text(a->n, a->v).s, (long long)product);
   }
-  reshaped(c, a->n, a->v);
-  return MAREA_OK;
+  return reshaped(c, a->n, a->v);
 }
 
 const marea_op marea_op_reshape = {
@@ -148,10 +150,7 @@ const marea_op marea_op_reshape = {
 static marea_status flatten_shape (marea_call *c) {
   const marea_tensor *x = c->in[0];
   int64_t shape[MAREA_MAX_RANK] = {1};
-  if (x->rank == 0) {
-    reshaped(c, 1, shape);
-    return MAREA_OK;
-  }
+  if (x->rank == 0) return reshaped(c, 1, shape);
   MAREA_TRY(marea_resolve_dim(c, 0, x->rank));
   MAREA_TRY(marea_resolve_dim(c, 1, x->rank));
   const int from = (int)c->attr[0].i, to = (int)c->attr[1].i;
@@ -163,8 +162,7 @@ static marea_status flatten_shape (marea_call *c) {
     if (d > from && d <= to) shape[rank - 1] *= x->shape[d];
     else shape[rank++] = x->shape[d];
   }
-  reshaped(c, rank, shape);
-  return MAREA_OK;
+  return reshaped(c, rank, shape);
 }
 
 const marea_op marea_op_flatten = {
@@ -503,13 +501,14 @@ static marea_status slice_grad_shape (marea_call *c) {
                         marea_tensor_text(dy).s, marea_shape_text(shape->n, shape->v).s);
   MAREA_TRY(marea_resolve_dim(c, 1, dy->rank));
   const int dim = (int)c->attr[1].i;
-  const int64_t length = dy->shape[dim], start = c->attr[2].i, step = c->attr[3].i;
+  const int64_t length = dy->shape[dim], step = c->attr[3].i;
+  MAREA_TRY(marea_resolve_index(c, 2, shape->v[dim] + (length == 0)));
+  const int64_t start = c->attr[2].i;
   for (int d = 0; d < dy->rank; d++)
     if (d != dim && dy->shape[d] != shape->v[d])
       return marea_reject(c, MAREA_ESHAPE, "%s and shape %s differ outside dim %d", marea_tensor_text(dy).s,
                           marea_shape_text(shape->n, shape->v).s, dim + base_of(c));
-  if (start < 0 || step < 1 ||
-      (length > 0 && (start >= shape->v[dim] || length - 1 > (shape->v[dim] - 1 - start) / step)))
+  if (step < 1 || (length > 0 && length - 1 > (shape->v[dim] - 1 - start) / step))
     return marea_reject(c, MAREA_EARG,
                         "%lld elements from %lld on in steps of %lld do not fit into dim %d of %s",
                         (long long)length, (long long)start + base_of(c), (long long)step, dim + base_of(c),

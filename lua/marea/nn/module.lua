@@ -276,7 +276,7 @@ function Module:evaluate() return self:train(false) end
 
 --- Takes the parameters out of training: no gradients are computed for them, optimizers leave them alone.
 function Module:freeze()
-  for _, t in ipairs(self:parameters()) do t:requires_grad_(false) end
+  for _, t in ipairs(self:parameters()) do t:requires_grad_(false):clear_grad() end
   return self
 end
 
