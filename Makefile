@@ -36,7 +36,7 @@ BIND_OBJ := $(BIND_SRC:%.c=$(BUILD)/obj/%.o)
 LUADIR ?= $(PREFIX)/share/lua/5.4
 CMODDIR ?= $(PREFIX)/lib/lua/5.4
 
-.PHONY: all help setup setup-test vae mnist test test-lua test-c test-asan bench lint install uninstall clean
+.PHONY: all help setup setup-test vae mnist test test-lua test-c test-asan bench soak lint install uninstall clean
 
 PROGRAM := $(BUILD)/marea
 MODULE := $(BUILD)/lib/marea/core.so
@@ -138,6 +138,9 @@ test-asan: setup-test ## the whole suite under AddressSanitizer and UndefinedBeh
 
 bench: setup all ## measure the VAE step and the kernels beside the peers that are installed
 	env -u OPENBLAS_CORETYPE $(PROGRAM) bench/run.lua
+
+soak: setup all ## train for 5,000 steps and check that memory stays flat
+	env -u OPENBLAS_CORETYPE $(PROGRAM) bench/memory.lua
 
 lint: setup-test ## luacheck, clang-format, layers and forbidden symbols
 	luacheck -q lua scripts spec bench examples

@@ -24,9 +24,9 @@ static double element (const marea_tensor *t, int64_t offset) {
   }
 }
 
-/* A decimal point whatever the host's locale. */
+/* A decimal point whatever the host's locale; NaN without its sign, which means nothing. */
 static void number_text (char *text, double value) {
-  snprintf(text, CELL, "%.5g", value);
+  snprintf(text, CELL, "%.5g", isnan(value) ? (double)NAN : value);
   char *comma = strstr(text, localeconv()->decimal_point);
   if (comma) *comma = '.';
 }

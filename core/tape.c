@@ -390,16 +390,22 @@ static marea_status walk (pass *p, marea_node *node) {
   return status;
 }
 
-/* Leaves' sums, made before anything is changed: incoming := gradient so far + incoming, in memory of its own,
-   so that a change of one gradient in place (clipping) reaches neither another one nor the seed. */
+/* Gives a gradient memory of its own, so that changing it in place (clipping) reaches neither another one nor the
+   seed. NULL stays NULL. */
+static marea_status make_own (const pass *p, marea_tensor **gradient) {
+  marea_tensor *own, *t = *gradient;
+  if (!t || is_own(t)) return MAREA_OK;
+  MAREA_TRY(marea_run(p->ctx, &marea_op_clone, &own, 1, t));
+  *gradient = own;
+  marea_release(t);
+  return MAREA_OK;
+}
+
+/* Leaves' sums, made before anything is changed: incoming := gradient so far + incoming. */
 static marea_status prepare_leaves (pass *p) {
   for (marea_tensor *leaf = p->leaves; leaf; leaf = leaf->link) {
     if (leaf->grad) MAREA_TRY(accumulate(p, &leaf->incoming, marea_retain(leaf->grad)));
-    if (is_own(leaf->incoming)) continue;
-    marea_tensor *own;
-    MAREA_TRY(marea_run(p->ctx, &marea_op_clone, &own, 1, leaf->incoming));
-    marea_release(leaf->incoming);
-    leaf->incoming = own;
+    MAREA_TRY(make_own(p, &leaf->incoming));
   }
   return MAREA_OK;
 }
@@ -456,6 +462,7 @@ static marea_status run_pass (pass *p, marea_tensor *y, marea_tensor *seed) {
     marea_status walked = walk(p, y->node);
     if (status == MAREA_OK) status = walked;
   }
+  for (int i = 0; i < p->n && status == MAREA_OK; i++) status = make_own(p, &p->caught[i]);
   if (status == MAREA_OK) status = prepare_leaves(p);
   settle_leaves(p, status == MAREA_OK);
   marea_set_recording(p->ctx, before);

@@ -68,7 +68,8 @@ describe("backward", function()
 
   it("gives every leaf a gradient in memory of its own", function()
     local a, b, seed = leaf {1, 2}, leaf {3, 4}, core.tensor({1, 10}, {dtype = "f64"})
-    (a + b):backward(seed)
+    local y = a + b
+    y:backward(seed)
     a.grad:mul_(2)
     allclose.assert(a.grad, {2, 20})
     allclose.assert(b.grad, {1, 10})
@@ -232,6 +233,15 @@ describe("grad", function()
     local x, other = leaf {3}, leaf {4}
     local list = core.grad((x * x):sum(), {x, other}, {})
     assert.is_false(list[2])
+  end)
+
+  it("gives gradients in memory of their own", function()
+    local x, y, seed = leaf {1, 2}, leaf {3, 4}, core.tensor({1, 10}, {dtype = "f64"})
+    local list = core.grad(x + y, {x, y}, {seed = seed})
+    list[1]:mul_(2)
+    allclose.assert(list[2], {1, 10})
+    allclose.assert(seed, {1, 10})
+    allclose.assert(core.grad(x:sum(), x):mul_(3), {3, 3})
   end)
 
   it("asked for nothing gives nothing and leaves .grad alone", function()

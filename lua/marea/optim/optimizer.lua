@@ -45,7 +45,11 @@ function Optimizer:read(options)
   for key, initial in pairs(spec.numbers) do
     if key ~= "lr" then self.attributes[key] = check.number(name, key, options[key] or initial, 0) end
   end
-  for _, flag in ipairs(spec.flags or {}) do self.attributes[flag] = options[flag] == true end
+  for _, flag in ipairs(spec.flags or {}) do
+    local on = options[flag] or false
+    if type(on) ~= "boolean" then check.fail(name, flag, "true or false", on) end
+    self.attributes[flag] = on
+  end
   self.clip_value = options.clip_value and check.number(name, "clip_value", options.clip_value, 0)
   self.clip_norm = options.clip_norm and check.number(name, "clip_norm", options.clip_norm, 0)
   self.steps = 0
