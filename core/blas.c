@@ -72,7 +72,7 @@ static void multiply (const product *p) {
                 (int)p->ldb, p->accumulate ? 1 : 0, (float *)p->c, (int)p->ldc);
 }
 
-/* Sizes fit in int: marea_bytes lets no dimension exceed INT32_MAX. */
+/* Sizes fit in int: marea_gemm_parallel refuses larger ones, and marea_bytes a dimension above INT32_MAX. */
 static product make_product (int dtype, bool ta, bool tb, int64_t m, int64_t n, int64_t k, const void *a,
                              const void *b, bool accumulate, void *c) {
   return (product){dtype, ta, tb, accumulate, m, n, k, ta ? m : k, tb ? k : n, n, a, b, c};
@@ -138,6 +138,9 @@ static void fold_partial (marea_context *ctx, const job *j, int64_t blocks) {
 
 marea_status marea_gemm_parallel (marea_context *ctx, int dtype, bool ta, bool tb, int64_t m, int64_t n,
                                   int64_t k, const void *a, const void *b, bool accumulate, void *c) {
+  if (MAREA_MAX(m, MAREA_MAX(n, k)) > INT32_MAX)
+    return marea_fail(ctx, MAREA_ESHAPE, "matmul: %lld x %lld x %lld: a side is longer than 2147483647",
+                      (long long)m, (long long)k, (long long)n);
   job j = {.all = make_product(dtype, ta, tb, m, n, k, a, b, accumulate, c)};
   if (m == 0 || n == 0 || k == 0 || (double)m * (double)n * (double)k < 2.0 * MIN_WORK) {
     multiply(&j.all);

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT
 ** memory.c: every byte of a context comes from here. Blocks are 64-byte aligned and rounded up to one of 16
 ** size classes per power of two (at most 6.25 % slack); a freed block waits in its class's list, so a training
-** step that repeats itself asks the allocator for nothing. Pooled memory goes back when the pool would grow
-** well beyond what was ever in use, when the limit is reached, or on request.
+** step that repeats itself asks the allocator for nothing. A large request may be lent a block of up to half as
+** big again. Pooled memory goes back when the pool would grow well beyond what was ever in use, when the limit is
+** reached, or on request.
 */
 #include <stdlib.h>
 #include <string.h>

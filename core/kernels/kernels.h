@@ -83,8 +83,6 @@ typedef struct marea_correlate {
 /* K(name, return type, parameters). Sums run over a fixed tree of lanes, the same for every alignment. */
 #define MAREA_OTHER_KERNELS(K)                                                                                 \
   K(sum, double, (size_t n, const void *x))                         /* lanes in real, folded in double */      \
-  K(sum_squares, double, (size_t n, const void *x))                                                            \
-  K(dot, double, (size_t n, const void *x, const void *y))                                                     \
   K(max, double, (size_t n, const void *x))                         /* n >= 1; NaN if there is one */          \
   K(min, double, (size_t n, const void *x))                                                                    \
   K(add_rows, void, (size_t rows, size_t n, size_t step, const void *x, void *y)) /* y[j] += sum_i x[i*step+j] */ \
@@ -119,7 +117,7 @@ typedef struct marea_kernels {
 
 /* select.c: tables of the ISA named (NULL: the best that CPU and system support). False: unknown or unsupported.
    f32 and f64 tables have every entry; integer tables have neg abs sign square, add sub mul maximum minimum,
-   comparisons, where, sum, max, min and clamp. `kernels` is indexed by marea_dtype. */
+   comparisons, where and clamp. `kernels` is indexed by marea_dtype. */
 bool marea_select_kernels (const char *isa, const marea_kernels *kernels[4], const char **chosen);
 /* cpu.c: the ISAs that this machine can run, best first, ends with NULL: {"avx512", "avx2", "generic", NULL}. */
 const char *const *marea_cpu_isas (void);

@@ -124,14 +124,18 @@ local function update(self)
   for _, entry in ipairs(self._entries) do
     local g = entry.tensor.grad
     if g then
+      if not entry.tensor:is_contiguous() then
+        check.raise("%s: parameter '%s' is a view with gaps; make it a tensor of its own with :clone()", self.name,
+          entry.name)
+      end
       entries[#entries + 1], gradients[#gradients + 1] = entry, g
       if #self.slots > 0 then allocate(entry, self.slots) end
     end
   end
   if #entries == 0 then check.raise("%s: no parameter has a gradient; call loss:backward() before", self.name) end
-  clip(self, gradients)
   local attributes, apply = self.attributes, self.spec.apply
   attributes.lr = learning_rate(self)
+  clip(self, gradients)
   if self.spec.counts then attributes.step = self.steps + 1 end
   for i, entry in ipairs(entries) do apply(entry.tensor, gradients[i], entry, attributes) end
   self.steps = self.steps + 1
