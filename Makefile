@@ -44,7 +44,7 @@ MODULE := $(BUILD)/lib/marea/core.so
 all: $(PROGRAM) $(MODULE) $(BUILD)/libmarea.a $(BUILD)/libmarea.so ## build the program, the Lua module and the C library
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { gsub(/\$$\$$/, "$$", $$2); printf "  %-14s  %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 # ---- packages ----
 

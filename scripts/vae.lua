@@ -7,16 +7,25 @@ local nn, optim, data, checkpoint, metrics = marea.nn, marea.optim, marea.data, 
 local here = debug.getinfo(1, "S").source:match "^@(.*/)" or ""
 local report = dofile(here .. "vae_report.lua")
 
+--- Reads an option that counts.
+local function count(name)
+  return function(text)
+    local n = math.tointeger(tonumber(text))
+    if n and n > 0 then return n end
+    return nil, ("option '%s': expected a whole number of at least 1, got '%s'"):format(name, text)
+  end
+end
+
 local parser = argparse("vae.lua", "Trains a convolutional variational autoencoder.")
 parser:option("--data", "sample, mnist, fashion, or a folder with IDX files", "sample")
-parser:option("--epochs", "passes over the training images (sample: 12, otherwise 15)"):convert(math.tointeger)
-parser:option("--latent", "components of the latent space", "2"):convert(math.tointeger)
-parser:option("--batch", "images a step", "128"):convert(math.tointeger)
-parser:option("--reconstruction", "bce or mse", "bce"):choices{"bce", "mse"}
-parser:option("--optimizer", "of the gradients", "rmsprop"):choices{"rmsprop", "adam", "adamw", "adagrad", "sgd"}
+parser:option("--epochs", "passes over the training images (sample: 12, otherwise 15)"):convert(count "--epochs")
+parser:option("--latent", "components of the latent space", "2"):convert(count "--latent")
+parser:option("--batch", "images a step", "128"):convert(count "--batch")
+parser:option("--reconstruction", "loss between image and decoded image", "bce"):choices{"bce", "mse"}
+parser:option("--optimizer", "for the weights", "rmsprop"):choices{"rmsprop", "adam", "adamw", "adagrad", "sgd"}
 parser:option("--lr", "learning rate", "1e-3"):convert(tonumber)
 parser:option("--seed", "of the random numbers", "1"):convert(math.tointeger)
-parser:option("--threads", "at most this many; all cores when left out"):convert(math.tointeger)
+parser:option("--threads", "at most this many; all cores when left out"):convert(count "--threads")
 parser:option("--out", "folder for the results", "out/vae")
 parser:flag("--resume", "goes on from the weights in --out")
 parser:flag("--smoke", "a few steps on a few images, to see that all of it runs")
@@ -74,7 +83,8 @@ function VAE:forward(x)
   return self:decode(sample(mean, logvar)), mean, logvar
 end
 
---- In nats for one image: the reconstruction's (summed over pixels) and KL(q(z | x) || N(0, 1)).
+--- For one image: the reconstruction's loss, summed over pixels (bce: nats; mse: squared differences), and
+--- KL(q(z | x) || N(0, 1)) in nats.
 local function losses(model, x)
   local y, mean, logvar = model(x)
   local reconstruction = marea[options.reconstruction](y, x, {reduction = "batchmean"})
@@ -88,7 +98,7 @@ print(model:summary{28, 28, 1})
 local classes = {rmsprop = "RMSprop", adam = "Adam", adamw = "AdamW", adagrad = "Adagrad", sgd = "SGD"}
 local optimizer = optim[classes[options.optimizer]]{model, lr = options.lr}
 
-assert(os.execute("mkdir -p '" .. options.out:gsub("'", "'\\''") .. "'"))
+assert(os.execute("mkdir -p '" .. options.out:gsub("'", "'\\''") .. "'"), "no folder for the results: " .. options.out)
 local file, first = options.out .. "/vae.safetensors", 1
 if options.resume then
   first = assert(checkpoint.load(file, {model = model, optimizer = optimizer, loader = train})).epoch + 1

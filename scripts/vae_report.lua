@@ -24,7 +24,8 @@ local function training_curve(log, options)
     {x = epochs, y = log:column "loss", title = "training"},
     {x = epochs, y = log:column "test_loss", title = "test"},
     title = ("VAE, latent %d, %s"):format(options.latent, options.reconstruction),
-    xlabel = "epoch", ylabel = "reconstruction + KL (nats an image)",
+    xlabel = "epoch", ylabel = "reconstruction + KL"
+      .. (options.reconstruction == "bce" and " (nats an image)" or " (an image)"),
   }
 end
 
@@ -42,8 +43,8 @@ local function reconstructions(model, dataset)
     table.insert(labels, "decoded")
   end
   local pixels = image.grid(marea.concat(rows, 1):upsample_nearest2d(2), {columns = 10})
-  return plot.heatmap{pixels, yticks = labels, xticks = {}, title = "Test images and what is decoded from their mean",
-    colorlabel = "gray value"}
+  return plot.heatmap{pixels, yticks = labels, xticks = {},
+    title = "Test images, and what is decoded from the mean of q(z | x)", colorlabel = "gray value"}
 end
 
 local function latent_plane(mean, labels, options)
@@ -51,8 +52,9 @@ local function latent_plane(mean, labels, options)
   for class = 1, 10 do names[class] = tostring(class - 1) end
   return plot.scatter{
     x = mean:select(2, 1), y = mean:select(2, 2), class = labels, names = names, legend = "class",
-    title = ("Means of q(z | x) of %d test images"):format(#mean),
-    xlabel = "mean of z1", ylabel = "mean of z2" .. (options.latent > 2 and ", of " .. options.latent or ""),
+    title = ("Means of q(z | x) of %d test images"):format(#mean)
+      .. (options.latent > 2 and (", 2 of %d components"):format(options.latent) or ""),
+    xlabel = "mean of z1", ylabel = "mean of z2",
   }
 end
 
@@ -87,7 +89,8 @@ local function manifold(model, low, high, options)
   local plane = options.latent > 1
   return plot.heatmap{image.grid(marea.concat(tiles, 1), {columns = SIDE}), map = "gnuplot2", xlabel = "z1",
     xticks = ticks, ylabel = plane and "z2" or nil, yticks = plane and ticks or {}, colorlabel = "gray value",
-    title = ("Decoded from normal quantiles %g to %g"):format(low, high)}
+    title = ("Decoded from normal quantiles %g to %g"):format(low, high)
+      .. (plane and options.latent > 2 and ", z3 and on are 0" or plane and "" or ", every row the same")}
 end
 
 --- Writes all pictures to options.out. Without gnuplot their scripts are left there, and it says so.

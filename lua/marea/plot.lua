@@ -26,6 +26,10 @@ local AXES = {"title", "xlabel", "ylabel", "xrange", "yrange", "logx", "logy", "
 local Figure = {}
 Figure.__index = Figure
 
+function Figure:__tostring()
+  return ("figure of %d x %d pixels; save(path) makes the PNG"):format(self.width, self.height)
+end
+
 -- ---- gnuplot's language ----
 
 --- A string for gnuplot. Within single quotes nothing is interpreted but the quote itself.
@@ -98,12 +102,22 @@ local function lines_of(x, y)
   return rows
 end
 
+--- Whole numbers close together get no ticks between them.
+local function whole(xs)
+  local low, high = math.huge, -math.huge
+  for _, x in ipairs(xs) do
+    if x ~= math.floor(x) then return false end
+    low, high = math.min(low, x), math.max(high, x)
+  end
+  return high - low <= 8
+end
+
 --- Curves: a list of {x = , y = , title = } (x left out: 1, 2, ...), with the axes' arguments: title, xlabel, ylabel,
 --- xrange, yrange ({low, high}), logx, logy, width, height (pixels).
 ---@return Figure
 function plot.curves(options)
   options = check.options("curves", options, AXES, math.maxinteger)
-  local self, parts = figure(options, 900, 560), {}
+  local self, parts, steps = figure(options, 900, 560), {}, not options.logx
   self:axes(options)
   self:add("set key outside right top reverse Left")
   for i, curve in ipairs(options) do
@@ -111,10 +125,12 @@ function plot.curves(options)
     local y = numbers("curves", "y", curve.y)
     local x = curve.x and numbers("curves", "x", curve.x) or {}
     for k = #x + 1, curve.x and 0 or #y do x[k] = k end
+    steps = steps and whole(x)
     parts[i] = ("%s using 1:2 with linespoints lw 2 pt 7 ps 0.6 lc rgb '%s' %s"):format(self:block(lines_of(x, y)),
       COLORS[(i - 1) % #COLORS + 1], curve.title and "title " .. quote(curve.title) or "notitle")
   end
   if #parts == 0 then check.raise "curves: expected at least one curve" end
+  if steps then self:add "set xtics 1" end
   self:add("plot " .. table.concat(parts, ", "))
   return self
 end
@@ -217,8 +233,11 @@ local function add_ticks(self, axis, labels, size)
   end
 end
 
---- Gives an image of w x h pixels exactly that many in the picture, with room for labels around.
-local function frame(w, h, options)
+--- Gives an image of w x h pixels exactly that many in the picture, a small one a whole multiple, with room for labels
+--- around.
+local function frame(columns, rows, options)
+  local zoom = math.max(300 // math.max(columns, rows, 1), 1)
+  local w, h = columns * zoom, rows * zoom
   local left, right = 90, options.colorlabel and 130 or 110
   local top, bottom = options.title and 56 or 24, 90
   if options.xticks and #options.xticks == 0 and not options.xlabel then bottom = 24 end
@@ -227,8 +246,8 @@ local function frame(w, h, options)
   self:add("set rmargin at screen %.9g", (left + w) / self.width)
   self:add("set bmargin at screen %.9g", bottom / self.height)
   self:add("set tmargin at screen %.9g", (bottom + h) / self.height)
-  self:add("set xrange [-0.5:%d.5]", w - 1)
-  self:add("set yrange [%d.5:-0.5]", h - 1)
+  self:add("set xrange [-0.5:%d.5]", columns - 1)
+  self:add("set yrange [%d.5:-0.5]", rows - 1)
   return self
 end
 
@@ -242,7 +261,7 @@ end
 
 local HEATMAP = {"title", "xlabel", "ylabel", "map", "xticks", "yticks", "colorlabel"}
 
---- An image with axes, one pixel of the picture for each of its own, the first row on top.
+--- An image with axes, one pixel of the picture for each of its own (small images are enlarged), the first row on top.
 ---   in front        (H, W) or (H, W, 1), values from 0 to 1 (u8: to 255)
 ---   map             "gray" (when left out), "viridis" or "gnuplot2"; colorlabel: what the colours mean
 ---   xticks, yticks  labels at equal distances, centred in their parts of the axis; {} for none; left out: pixels
