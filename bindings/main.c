@@ -122,12 +122,15 @@ static bool is_incomplete (lua_State *L, int status) {
   return n >= sizeof mark - 1 && strcmp(message + n - (sizeof mark - 1), mark) == 0;
 }
 
-/* Compiles the text at idx: as an expression, else as a statement. Pushes the function or the message. */
-static int compile (lua_State *L, int idx) {
+/* Compiles the text at idx: as an expression, else as a statement. Pushes the function or the message. An
+   expression's function returns nil in front of the values: a call in the last place of a return would be a tail
+   call, and its errors would not know this line. */
+static int compile (lua_State *L, int idx, bool *is_expression) {
   const char *text = lua_tostring(L, idx);
-  const char *expression = lua_pushfstring(L, "return %s", *text == '=' ? text + 1 : text);
+  const char *expression = lua_pushfstring(L, "return nil, %s", *text == '=' ? text + 1 : text);
   int status = luaL_loadbuffer(L, expression, strlen(expression), "=stdin");
   lua_remove(L, -2);
+  *is_expression = status == LUA_OK;
   if (status == LUA_OK) return status;
   bool begun = is_incomplete(L, status);
   int statement = luaL_loadbuffer(L, text, strlen(text), "=stdin");
@@ -140,11 +143,11 @@ static int compile (lua_State *L, int idx) {
 }
 
 /* Reads lines until they are a chunk or an error; pushes it. False at the end of the input. */
-static bool read_chunk (lua_State *L, int *status) {
+static bool read_chunk (lua_State *L, int *status, bool *is_expression) {
   lua_settop(L, 0);
   if (!read_line(L, "> ")) return false;
   for (;;) {
-    *status = compile(L, 1);
+    *status = compile(L, 1, is_expression);
     if (!is_incomplete(L, *status)) break;
     lua_settop(L, 1);
     if (!read_line(L, ">> ")) return false;
@@ -169,10 +172,12 @@ static void print_results (lua_State *L) {
 
 static void interact (lua_State *L) {
   int status;
+  bool is_expression;
   printf("Marea %s, %s\n", MAREA_VERSION, LUA_RELEASE);
   run_string(L, "marea = require 'marea'", "=marea");
-  while (read_chunk(L, &status)) {
+  while (read_chunk(L, &status, &is_expression)) {
     if (status == LUA_OK) status = call(L, 0, LUA_MULTRET);
+    if (status == LUA_OK && is_expression) lua_remove(L, 1);
     if (status == LUA_OK) print_results(L);
     else report(L, status);
   }

@@ -1,4 +1,4 @@
--- Marea inside other programs, and installed: the example host, plain lua5.4 with the installed module.
+-- Marea inside other programs, at its prompt, and installed.
 
 local build = os.getenv("MAREA_BUILD") or "build"
 
@@ -43,6 +43,32 @@ describe("the example host", function()
     local output, ok = run(build .. "/host_min examples/decode.lua nowhere.safetensors")
     assert.is_falsy(ok)
     assert.is_truthy(output:find("decode.lua:%d+: load: 'nowhere.safetensors'"))
+  end)
+end)
+
+describe("the prompt", function()
+  local function type_in(...)
+    local path = os.tmpname()
+    local file = assert(io.open(path, "w"))
+    file:write(table.concat({...}, "\n"), "\n")
+    file:close()
+    local output = run(("%s/marea -i < %s"):format(build, path))
+    os.remove(path)
+    return output
+  end
+
+  it("prints the values of expressions, of several lines too", function()
+    local output = type_in("1 +", "2, 'two'", "=marea.arange(1, 3):sum():item()", "x = 7", "x")
+    assert.is_truthy(output:find "3\ttwo\n")
+    assert.is_truthy(output:find "6.0\n")
+    assert.is_truthy(output:find "7\n")
+  end)
+
+  it("goes on after an error, which names the line that was typed", function()
+    local output = type_in("marea.seed('x')", "marea.zeros({2}, 'f64')", "'still here'")
+    assert.is_truthy(output:find("stdin:1: seed: argument 'n': expected an integer, got string 'x'", 1, true))
+    assert.is_truthy(output:find("stdin:1: zeros: expected options by name", 1, true))
+    assert.is_truthy(output:find "still here\n")
   end)
 end)
 

@@ -110,7 +110,7 @@ describe("special values", function()
     assert.are.same({math.maxinteger, math.mininteger, (1 << 53) + 1}, wide:clone():totable())
   end)
 
-  it("of norm_icdf are those of the manifold plots", function() -- reference/workloads.md section 1
+  it("of norm_icdf are those of the manifold plots", function()
     allclose.assert(f("norm_icdf", {0, 0.05, 0.5, 0.95, 5e-6, 1 - 5e-6, 1}),
       {-inf, -1.6448536269514722, 0, 1.6448536269514722, -4.417173413469, 4.417173413469, inf},
       {rtol = 1e-9, atol = 1e-12})

@@ -7,7 +7,7 @@ local vae = "scripts/vae.lua --smoke --out "
 
 teardown(folder.remove)
 
--- The notebook's summary: output shape and parameters of each layer.
+-- The architecture: output shape and parameters of each layer.
 local layers = {
   {"encoder.conv1", "28, 28, 32", "320"}, {"encoder.conv2", "28, 28, 32", "9,248"},
   {"encoder.conv3", "14, 14, 64", "18,496"}, {"encoder.4", "12544", "0"}, {"encoder.dense", "128", "1,605,760"},

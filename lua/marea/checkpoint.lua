@@ -48,6 +48,7 @@ function checkpoint.save(path, what)
     for name, t in pairs(what.optimizer and what.optimizer:state() or {}) do tensors[OPTIMIZER .. name] = t end
     texts["random.core"] = ("%d %d"):format(core.random_state())
     texts["random.lua"] = renew_lua_random()
+    if what.optimizer then texts.optimizer = what.optimizer.name end
     if what.loader then add_loader(texts, what.loader) end
     if what.epoch then texts.epoch = ("%d"):format(check.integer("checkpoint.save", "epoch", what.epoch)) end
     if what.step then texts.step = ("%d"):format(check.integer("checkpoint.save", "step", what.step)) end
@@ -74,6 +75,9 @@ local function misfit(what, model, optimizer, texts)
   local problem = what.model and module.misfit(what.model, model, true)
   if problem or not what.optimizer then return problem end
   if next(optimizer) == nil then return "has no state of an optimizer" end
+  if texts.optimizer ~= what.optimizer.name then
+    return ("was saved with the optimizer %s, not %s"):format(texts.optimizer or "(unknown)", what.optimizer.name)
+  end
   return what.optimizer:misfit(optimizer)
 end
 

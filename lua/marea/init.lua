@@ -25,11 +25,14 @@ function marea.seed(n)
 end
 
 --- zeros(2, 3), zeros({2, 3}, {dtype = "f64"}) and zeros{2, 3, dtype = "f64"} give a tensor (2, 3).
-local function filled(value)
+local function filled(name, value)
   return function(shape, options, ...)
     local arguments = {value = value}
     if type(shape) == "table" then
       for key, item in pairs(shape) do arguments[key] = item end
+      if options ~= nil and type(options) ~= "table" then
+        check.raise("%s: expected options by name, as in {dtype = \"f64\"}, got %s", name, check.describe(options))
+      end
       for key, item in pairs(options or {}) do arguments[key] = item end
     else
       table.move({shape, options, ...}, 1, select("#", ...) + 2, 1, arguments)
@@ -39,8 +42,8 @@ local function filled(value)
   end
 end
 
-marea.zeros = filled(0)
-marea.ones = filled(1)
+marea.zeros = filled("zeros", 0)
+marea.ones = filled("ones", 1)
 
 --- A tensor of x's shape and dtype.
 ---@param x userdata
