@@ -12,7 +12,8 @@ VERSION := 0.1.0
 # What the build and the scripts need from Debian; `make setup` installs what is missing.
 PACKAGES := gcc libc6-dev make pkg-config lua5.4 liblua5.4-dev libopenblas-pthread-dev libpng-dev zlib1g-dev \
             libjansson-dev libedit-dev lua-argparse gnuplot-nox fonts-dejavu-core
-TEST_PACKAGES := lua-busted lua-check
+TEST_PACKAGES := lua-busted
+LINT_PACKAGES := lua-check clang-format git
 
 WARN := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wvla -Wformat-security \
         -Werror=format-nonliteral -Werror=unused-result -Werror=implicit-function-declaration
@@ -36,7 +37,8 @@ BIND_OBJ := $(BIND_SRC:%.c=$(BUILD)/obj/%.o)
 LUADIR ?= $(PREFIX)/share/lua/5.4
 CMODDIR ?= $(PREFIX)/lib/lua/5.4
 
-.PHONY: all help setup setup-test vae mnist test test-lua test-c test-asan bench soak lint install uninstall clean
+.PHONY: all help setup setup-test setup-lint vae mnist test c-tests test-asan bench soak lint \
+        module install-module install uninstall clean
 
 PROGRAM := $(BUILD)/marea
 MODULE := $(BUILD)/lib/marea/core.so
@@ -64,6 +66,9 @@ setup: ## install the Debian packages that are missing for building and running
 
 setup-test:
 	$(call install_packages,$(PACKAGES) $(TEST_PACKAGES))
+
+setup-lint:
+	$(call install_packages,$(LINT_PACKAGES))
 
 # ---- the main job and data ----
 
@@ -136,13 +141,19 @@ test-asan: setup-test ## the whole suite under AddressSanitizer and UndefinedBeh
 	MAREA_BUILD=build/asan LD_PRELOAD="$$($(CC) -print-file-name=libasan.so) $$($(CC) -print-file-name=libubsan.so)" \
 	  ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 $(BUSTED)
 
-bench: setup all ## measure the VAE step and the kernels beside the peers that are installed
+bench: setup all $(BUILD)/bench/kernels ## measure kernels, and the VAE's training step beside PyTorch where it is installed
+	env -u OPENBLAS_CORETYPE $(BUILD)/bench/kernels
 	env -u OPENBLAS_CORETYPE $(PROGRAM) bench/run.lua
+
+$(BUILD)/bench/kernels: bench/kernels.c $(BUILD)/libmarea.a
+	@mkdir -p $(@D)
+	@echo '  CC   $@'
+	@$(CC) $(ALL_CFLAGS) -o $@ $< $(BUILD)/libmarea.a $(LIBS)
 
 soak: setup all ## train for 5,000 steps and check that memory stays flat
 	env -u OPENBLAS_CORETYPE $(PROGRAM) bench/memory.lua
 
-lint: setup-test ## luacheck, clang-format, layers and forbidden symbols
+lint: setup-lint ## luacheck, clang-format, layers and forbidden symbols
 	luacheck -q lua scripts spec bench examples
 	sh spec/lint/lint.sh
 
