@@ -335,7 +335,6 @@ static marea_status compute_in_place (door *d) {
   bool through = can_write_through(c) && d->values[0]->storage == target->storage;
   if (!through) MAREA_TRY(marea_tensor_new(c->ctx, c->op->name, l, &result));
   c->out = &result;
-  reserve_counter(c);
   marea_status status = forward_shielded(c);
   if (!through) {
     if (status == MAREA_OK) copy_shielded(c->ctx, result, target);

@@ -5,10 +5,7 @@ local allclose = require "spec.support.allclose"
 local folder = require "spec.support.folder"
 local nn, optim, data, checkpoint = marea.nn, marea.optim, marea.data, marea.checkpoint
 
-local function close(actual, expected, options)
-  local ok, message = allclose.check(actual, expected, options)
-  assert.is_true(ok, message)
-end
+local close = allclose.assert
 
 --- Everything a run consists of: dropout and a draw of Lua's own make it depend on both random states.
 local function new_run()

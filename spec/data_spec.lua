@@ -2,20 +2,11 @@
 -- Datasets, passes in batches and their scopes, MNIST files, the progress line, metrics.
 local marea = require "marea"
 local allclose = require "spec.support.allclose"
+local message_of = require "spec.support.message_of"
 local folder = require "spec.support.folder"
 local data, metrics = marea.data, marea.metrics
 
-local function close(actual, expected, options)
-  local ok, message = allclose.check(actual, expected, options)
-  assert.is_true(ok, message)
-end
-
-local function message_of(f)
-  local ok, message = pcall(f)
-  assert.is_false(ok, "no error")
-  assert.is_truthy(message:find("data_spec.lua:%d+: "), message)
-  return message
-end
+local close = allclose.assert
 
 --- A dataset of the numbers 1 to n.
 local function counting(n, seed)

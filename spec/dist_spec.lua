@@ -4,10 +4,7 @@ local marea = require "marea"
 local allclose = require "spec.support.allclose"
 local Normal = marea.dist.Normal
 
-local function close(actual, expected, options)
-  local ok, message = allclose.check(actual, expected, options)
-  assert.is_true(ok, message)
-end
+local close = allclose.assert
 
 local function f64(value) return marea.tensor(value, {dtype = "f64"}) end
 

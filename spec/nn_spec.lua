@@ -2,6 +2,7 @@
 -- Modules, layers, initializers, summary.
 local marea = require "marea"
 local allclose = require "spec.support.allclose"
+local message_of = require "spec.support.message_of"
 local folder = require "spec.support.folder"
 local nn = marea.nn
 
@@ -11,19 +12,9 @@ local function names_of(net)
   return names
 end
 
-local function close(actual, expected, options)
-  local ok, message = allclose.check(actual, expected, options)
-  assert.is_true(ok, message)
-end
+local close = allclose.assert
 
 --- The message of the error that f raises; it names a line of this file.
-local function message_of(f)
-  local ok, message = pcall(f)
-  assert.is_false(ok, "no error")
-  assert.is_truthy(message:find("nn_spec.lua:%d+: "), message)
-  return message
-end
-
 local function has(text, ...)
   for _, part in ipairs{...} do assert.is_truthy(text:find(part, 1, true), ("'%s' in\n%s"):format(part, text)) end
 end

@@ -2,19 +2,10 @@
 -- Optimizers: formulas, clipping, order of events, state, memory; schedules.
 local marea = require "marea"
 local allclose = require "spec.support.allclose"
+local message_of = require "spec.support.message_of"
 local nn, optim = marea.nn, marea.optim
 
-local function close(actual, expected, options)
-  local ok, message = allclose.check(actual, expected, options)
-  assert.is_true(ok, message)
-end
-
-local function message_of(f)
-  local ok, message = pcall(f)
-  assert.is_false(ok, "no error")
-  assert.is_truthy(message:find("optim_spec.lua:%d+: "), message)
-  return message
-end
+local close = allclose.assert
 
 local function parameter(value) return nn.parameter(marea.tensor(value, {dtype = "f64"})) end
 

@@ -2,20 +2,11 @@
 -- Image grids and colour maps; figures by gnuplot, and what happens without it.
 local marea = require "marea"
 local allclose = require "spec.support.allclose"
+local message_of = require "spec.support.message_of"
 local folder = require "spec.support.folder"
 local image, plot = marea.image, marea.plot
 
-local function close(actual, expected, options)
-  local ok, message = allclose.check(actual, expected, options)
-  assert.is_true(ok, message)
-end
-
-local function message_of(f)
-  local ok, message = pcall(f)
-  assert.is_false(ok, "no error")
-  assert.is_truthy(message:find("plot_spec.lua:%d+: "), message)
-  return message
-end
+local close = allclose.assert
 
 teardown(folder.remove)
 

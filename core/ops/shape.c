@@ -5,11 +5,10 @@
 **
 ** Steps are positive (flip copies): no operator meets a negative stride in an input.
 */
+#include "part.h"
 #include "vjp.h"
 
 /* ---- helpers ---- */
-
-static int base_of (const marea_call *c) { return c->ctx->config.index_base; }
 
 /* l := a view of in[0] as it is; the rule then changes it. */
 static void view_of (marea_layout *l, const marea_tensor *t) {
@@ -17,15 +16,6 @@ static void view_of (marea_layout *l, const marea_tensor *t) {
   l->view = true;
   l->offset = t->offset;
   memcpy(l->stride, t->stride, sizeof l->stride);
-}
-
-/* Elements start, start + step, ... of a dimension, as a tensor on the stack that owns nothing. */
-static marea_tensor part_of (const marea_tensor *t, int dim, int64_t start, int64_t step, int64_t length) {
-  marea_tensor part = *t;
-  part.offset += start * t->stride[dim];
-  if (length > 1) part.stride[dim] *= step;
-  part.shape[dim] = length;
-  return part;
 }
 
 static void remove_dim (marea_layout *l, int dim) {

@@ -3,19 +3,10 @@
 ** so that one copying loop (elementwise.c) serves all; only tile repeats rows by itself. split makes views
 ** and is here because concat is its gradient.
 */
+#include "part.h"
 #include "vjp.h"
 
 /* ---- helpers ---- */
-
-static int base_of (const marea_call *c) { return c->ctx->config.index_base; }
-
-/* Elements start, start + 1, ... of a dimension, as a tensor on the stack that owns nothing. */
-static marea_tensor part_of (const marea_tensor *t, int dim, int64_t start, int64_t length) {
-  marea_tensor part = *t;
-  part.offset += start * t->stride[dim];
-  part.shape[dim] = length;
-  return part;
-}
 
 static marea_status copy_forward (marea_call *c) {
   marea_copy_strided(c->ctx, c->in[0], c->out[0]);
@@ -53,7 +44,7 @@ static marea_status concat_forward (marea_call *c) {
   const int dim = (int)c->attr[0].i;
   int64_t start = 0;
   for (int i = 0; i < c->n_in; i++) {
-    marea_tensor part = part_of(c->out[0], dim, start, c->in[i]->shape[dim]);
+    marea_tensor part = part_of(c->out[0], dim, start, 1, c->in[i]->shape[dim]);
     marea_copy_strided(c->ctx, c->in[i], &part);
     start += c->in[i]->shape[dim];
   }
@@ -112,7 +103,7 @@ static marea_status stack_shape (marea_call *c) {
 static marea_status stack_forward (marea_call *c) {
   const int dim = (int)c->attr[0].i;
   for (int i = 0; i < c->n_in; i++) {
-    marea_tensor part = part_of(c->out[0], dim, i, 1);
+    marea_tensor part = part_of(c->out[0], dim, i, 1, 1);
     part.rank--;
     for (int d = dim; d < part.rank; d++) {
       part.shape[d] = part.shape[d + 1];
@@ -165,7 +156,7 @@ static marea_status split_shape (marea_call *c) {
                         MAREA_MAX_OUT);
   c->n_out = (int)parts;
   for (int k = 0; k < c->n_out; k++) {
-    const marea_tensor part = part_of(x, dim, k * size, MAREA_MIN(size, total - k * size));
+    const marea_tensor part = part_of(x, dim, k * size, 1, MAREA_MIN(size, total - k * size));
     marea_layout *l = &c->layout[k];
     marea_layout_like(l, &part);
     l->view = true;
@@ -264,7 +255,7 @@ static marea_status pad_forward (marea_call *c) {
   marea_tensor inner = *c->out[0];
   fill(c->out[0], c->attr[1].f);
   for (int d = 0; d < c->in[0]->rank; d++)
-    inner = part_of(&inner, d, 2 * d < padding->n ? padding->v[2 * d] : 0, c->in[0]->shape[d]);
+    inner = part_of(&inner, d, 2 * d < padding->n ? padding->v[2 * d] : 0, 1, c->in[0]->shape[d]);
   marea_copy_strided(c->ctx, c->in[0], &inner);
   return MAREA_OK;
 }
