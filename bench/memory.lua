@@ -4,31 +4,13 @@
 --
 --   build/marea bench/memory.lua [STEPS] [BATCH]          exits 1 when memory grows by more than 1 KiB a 1,000 steps
 local marea = require "marea"
-local nn, optim, data = marea.nn, marea.optim, marea.data
+local optim, data = marea.optim, marea.data
 
 local steps, batch = math.tointeger(arg[1] or 5000), math.tointeger(arg[2] or 8)
 marea.seed(1)
 
-local model = {
-  encoder = nn.Sequential{
-    nn.Conv2d{1, 32, kernel = 3, padding = "same", activation = "relu"},
-    nn.Conv2d{32, 32, kernel = 3, padding = "same", activation = "relu"},
-    nn.Conv2d{32, 64, kernel = 3, stride = 2, padding = "same", activation = "relu"},
-    nn.Flatten{},
-    nn.Linear{12544, 128, activation = "relu"},
-  },
-  mean = nn.Linear{128, 2},
-  logvar = nn.Linear{128, 2},
-  decoder = nn.Sequential{
-    nn.Linear{2, 128, activation = "relu"},
-    nn.Linear{128, 12544, activation = "relu"},
-    nn.Reshape{14, 14, 64},
-    nn.ConvTranspose2d{64, 32, kernel = 3, stride = 2, padding = "same", activation = "relu"},
-    nn.ConvTranspose2d{32, 32, kernel = 3, padding = "same", activation = "relu"},
-    nn.ConvTranspose2d{32, 1, kernel = 3, padding = "same", activation = "sigmoid"},
-  },
-}
-local optimizer = optim.RMSprop{model, lr = 1e-3}
+local vae = dofile((arg[0]:match "^.*/" or "") .. "vae_model.lua")
+local optimizer = optim.RMSprop{vae.model, lr = 1e-3}
 local train = assert(data.mnist("sample", "train"))
 
 local function resident()
@@ -47,11 +29,7 @@ local function run(on_step)
     for x in train:batches(batch, {shuffle = true, drop_last = true}) do
       if step > 0 then on_step(step) end -- between two steps, when everything of the last one is gone
       if step == steps then return end
-      local h = model.encoder(x)
-      local mean, logvar = model.mean(h), model.logvar(h)
-      local y = model.decoder(marea.sample_normal(mean, logvar))
-      local loss = y:bce(x, {reduction = "batchmean"}) + mean:kl_normal(logvar, {reduction = "batchmean"})
-      optimizer:step(loss)
+      optimizer:step(vae.loss(x))
       step = step + 1
     end
   end

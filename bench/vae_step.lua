@@ -6,7 +6,7 @@
 --
 -- Prints one line of JSON: times of the steps in ms, peak resident memory in MiB, version.
 local marea = require "marea"
-local nn, optim = marea.nn, marea.optim
+local optim = marea.optim
 
 local options = {threads = 1, steps = 10, warmup = 3, batch = 128}
 for i = 1, #arg, 2 do
@@ -18,39 +18,15 @@ end
 marea.set_threads(options.threads)
 marea.seed(1)
 
-local function conv(channels_in, channels_out, stride)
-  return nn.Conv2d{channels_in, channels_out, kernel = 3, stride = stride, padding = "same", activation = "relu"}
-end
-
-local function deconv(channels_in, channels_out, stride, activation)
-  return nn.ConvTranspose2d{channels_in, channels_out, kernel = 3, stride = stride, padding = "same",
-    activation = activation}
-end
-
-local model = {
-  encoder = nn.Sequential{conv(1, 32, 1), conv(32, 32, 1), conv(32, 64, 2), nn.Flatten{},
-    nn.Linear{12544, 128, activation = "relu"}},
-  mean = nn.Linear{128, 2},
-  logvar = nn.Linear{128, 2},
-  decoder = nn.Sequential{nn.Linear{2, 128, activation = "relu"}, nn.Linear{128, 12544, activation = "relu"},
-    nn.Reshape{14, 14, 64}, deconv(64, 32, 2, "relu"), deconv(32, 32, 1, "relu"), deconv(32, 1, 1, "none")},
-}
-
-local function loss_of(x)
-  local h = model.encoder(x)
-  local mean, logvar = model.mean(h), model.logvar(h)
-  local y = model.decoder(marea.sample_normal(mean, logvar))
-  return marea.bce_with_logits(y, x, {reduction = "batchmean"})
-    + marea.kl_normal(mean, logvar, {reduction = "batchmean"})
-end
+local vae = dofile((arg[0]:match "^.*/" or "") .. "vae_model.lua")
 
 local x = marea.uniform{options.batch, 28, 28, 1}
-local optimizer = optim.RMSprop{model, lr = 1e-3}
+local optimizer = optim.RMSprop{vae.model, lr = 1e-3}
 
 local times, loss = {}, nil
 for step = 1 - options.warmup, options.steps do
   local start = marea.clock()
-  loss = optimizer:step(function() return loss_of(x) end)
+  loss = optimizer:step(function() return vae.loss(x) end)
   loss = marea.is_tensor(loss) and loss:item() or loss
   if step > 0 then times[step] = ("%.3f"):format(1000 * (marea.clock() - start)) end
 end

@@ -11,12 +11,9 @@
 #include <string.h>
 
 #include "formula.h"
+#include "reduction.h"
 
-/* ORDER REDUCTION: as in the attribute's choices */
-typedef enum reduction { MEAN, SUM, NONE, BATCHMEAN } reduction;
-
-#define REDUCTION_ATTR \
-  { "reduction", MAREA_ENUM, 0, "mean|sum|none|batchmean", "what becomes of the elements' losses" }
+#define ELEMENTS_ATTR REDUCTION_ATTR("what becomes of the elements' losses")
 #define PIECE 1024 /* elements between two kernels */
 #define REDUCTIONS "g.pick{'mean', 'sum', 'none', 'batchmean'}"
 #define TWO_INPUTS(first) .inputs = {{first, "any shape"}, {"target", "the same shape"}}
@@ -40,14 +37,21 @@ static double factor (reduction r, const marea_tensor *x) {
   return n > 0 ? 1 / (double)n : 0;
 }
 
-/* The rule of losses: in[0] is the prediction, in[1] the target. */
-static marea_status loss_shape (marea_call *c) {
-  const marea_tensor *x = c->in[0];
-  MAREA_TRY(marea_want_dtype(c, 0, MAREA_FLOATS));
-  MAREA_TRY(marea_want_shape(c, 1, x));
+/* in[i] is the prediction, in[i + 1] the target. */
+static marea_status check_pair (marea_call *c, int i) {
+  const marea_tensor *x = c->in[i];
+  MAREA_TRY(marea_want_dtype(c, i, MAREA_FLOATS));
+  MAREA_TRY(marea_want_shape(c, i + 1, x));
   if (c->attr[0].i == BATCHMEAN && x->rank == 0)
     return marea_reject(c, MAREA_ESHAPE, "reduction 'batchmean' needs at least one dimension, got %s",
                         marea_tensor_text(x).s);
+  return MAREA_OK;
+}
+
+/* The rule of losses: in[0] is the prediction, in[1] the target. */
+static marea_status loss_shape (marea_call *c) {
+  const marea_tensor *x = c->in[0];
+  MAREA_TRY(check_pair(c, 0));
   marea_layout_set(&c->layout[0], x->dtype, c->attr[0].i == NONE ? x->rank : 0, x->shape);
   return MAREA_OK;
 }
@@ -142,11 +146,7 @@ static marea_status grad_shape (marea_call *c) {
   const marea_tensor *x = c->in[1];
   marea_tensor number = *x;
   number.rank = 0;
-  MAREA_TRY(marea_want_dtype(c, 1, MAREA_FLOATS));
-  MAREA_TRY(marea_want_shape(c, 2, x));
-  if (c->attr[0].i == BATCHMEAN && x->rank == 0)
-    return marea_reject(c, MAREA_ESHAPE, "reduction 'batchmean' needs at least one dimension, got %s",
-                        marea_tensor_text(x).s);
+  MAREA_TRY(check_pair(c, 1));
   MAREA_TRY(marea_want_shape(c, 0, c->attr[0].i == NONE ? x : &number));
   marea_layout_like(&c->layout[0], x);
   return MAREA_OK;
@@ -240,7 +240,7 @@ const marea_op marea_op_bce = {
     .name = "bce",
     .family = "loss",
     TWO_INPUTS("p"),
-    .attrs = {REDUCTION_ATTR, EPS_ATTR},
+    .attrs = {ELEMENTS_ATTR, EPS_ATTR},
     .flags = MAREA_PROMOTES,
     .dtypes = MAREA_ANY,
     .saves_in = 3,
@@ -285,7 +285,7 @@ const marea_op marea_op_bce_grad = {
     .name = "bce_grad",
     .family = "loss",
     GRAD_INPUTS("p"),
-    .attrs = {REDUCTION_ATTR, EPS_ATTR},
+    .attrs = {ELEMENTS_ATTR, EPS_ATTR},
     .flags = MAREA_PROMOTES,
     .dtypes = MAREA_ANY,
     .saves_in = 7,
@@ -315,7 +315,7 @@ const marea_op marea_op_bce_with_logits = {
     .name = "bce_with_logits",
     .family = "loss",
     TWO_INPUTS("x"),
-    .attrs = {REDUCTION_ATTR},
+    .attrs = {ELEMENTS_ATTR},
     .flags = MAREA_PROMOTES,
     .dtypes = MAREA_ANY,
     .saves_in = 3,
@@ -349,7 +349,7 @@ const marea_op marea_op_bce_with_logits_grad = {
     .name = "bce_with_logits_grad",
     .family = "loss",
     GRAD_INPUTS("x"),
-    .attrs = {REDUCTION_ATTR},
+    .attrs = {ELEMENTS_ATTR},
     .flags = MAREA_PROMOTES,
     .dtypes = MAREA_ANY,
     .saves_in = 7,
@@ -385,7 +385,7 @@ const marea_op marea_op_mse = {
     .name = "mse",
     .family = "loss",
     TWO_INPUTS("x"),
-    .attrs = {REDUCTION_ATTR},
+    .attrs = {ELEMENTS_ATTR},
     .flags = MAREA_PROMOTES,
     .dtypes = MAREA_ANY,
     .saves_in = 3,
@@ -414,7 +414,7 @@ const marea_op marea_op_l1 = {
     .name = "l1",
     .family = "loss",
     TWO_INPUTS("x"),
-    .attrs = {REDUCTION_ATTR},
+    .attrs = {ELEMENTS_ATTR},
     .flags = MAREA_PROMOTES,
     .dtypes = MAREA_ANY,
     .saves_in = 3,
@@ -453,7 +453,7 @@ const marea_op marea_op_huber = {
     .name = "huber",
     .family = "loss",
     TWO_INPUTS("x"),
-    .attrs = {REDUCTION_ATTR, DELTA_ATTR},
+    .attrs = {ELEMENTS_ATTR, DELTA_ATTR},
     .flags = MAREA_PROMOTES,
     .dtypes = MAREA_ANY,
     .saves_in = 3,
@@ -492,7 +492,7 @@ const marea_op marea_op_huber_grad = {
     .name = "huber_grad",
     .family = "loss",
     GRAD_INPUTS("x"),
-    .attrs = {REDUCTION_ATTR, DELTA_ATTR},
+    .attrs = {ELEMENTS_ATTR, DELTA_ATTR},
     .flags = MAREA_PROMOTES,
     .dtypes = MAREA_ANY,
     .saves_in = 7,
@@ -531,7 +531,7 @@ const marea_op marea_op_kl_normal = {
     .name = "kl_normal",
     .family = "loss",
     .inputs = {{"mean", "any shape"}, {"logvar", "log variance, the same shape"}},
-    .attrs = {REDUCTION_ATTR},
+    .attrs = {ELEMENTS_ATTR},
     .flags = MAREA_PROMOTES,
     .dtypes = MAREA_ANY,
     .saves_in = 3,

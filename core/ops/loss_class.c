@@ -10,12 +10,10 @@
 #include <string.h>
 
 #include "formula.h"
-
-/* ORDER REDUCTION: as in the attribute's choices */
-typedef enum reduction { MEAN, SUM, NONE, BATCHMEAN } reduction;
+#include "reduction.h"
 
 #define CLASS_ATTRS                                                                                       \
-  .attrs = {{"reduction", MAREA_ENUM, 0, "mean|sum|none|batchmean", "what becomes of the rows' losses"},  \
+  .attrs = {REDUCTION_ATTR("what becomes of the rows' losses"),                                           \
             {"label_smoothing", MAREA_REAL, 0, NULL, "part of the target spread over all classes, 0..1"}, \
             {"ignore_label", MAREA_INT, MAREA_NONE, NULL, "rows with this label count nothing"}}
 

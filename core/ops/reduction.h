@@ -1,0 +1,15 @@
+/* SPDX-License-Identifier: MIT
+** reduction.h: what becomes of the losses of elements or rows; the one place where names and numbers meet.
+*/
+#ifndef MAREA_REDUCTION_H
+#define MAREA_REDUCTION_H
+
+#include "core.h"
+
+/* ORDER REDUCTION: as in the attribute's choices */
+typedef enum reduction { MEAN, SUM, NONE, BATCHMEAN } reduction;
+
+#define REDUCTION_ATTR(doc) \
+  { "reduction", MAREA_ENUM, 0, "mean|sum|none|batchmean", doc }
+
+#endif
