@@ -135,7 +135,7 @@ typedef struct marea_call {
   marea_layout layout[MAREA_MAX_OUT]; /* filled by the shape rule (n_out is preset to 1) */
   marea_tensor **out;               /* given to forward */
   uint64_t counter;                 /* first Philox block reserved for this call (random operators) */
-  void *scratch[8];                 /* freed when forward returns */
+  void *scratch[16];                /* freed when forward returns */
   int n_scratch;
 } marea_call;
 
@@ -189,7 +189,7 @@ struct marea_op {
 #define marea_reject(c, status, format, ...) \
   marea_fail((c)->ctx, status, "%s: " format, (c)->op->name __VA_OPT__(, ) __VA_ARGS__)
 
-/* Memory for this call only; NULL when there is none (return MAREA_ENOMEM then). At most 8 a call. */
+/* Memory for this call only; NULL when there is none (return MAREA_ENOMEM then). At most 16 a call. */
 void *marea_scratch (marea_call *c, size_t bytes);
 #define MAREA_SCRATCH(c, pointer, bytes) \
   do { if (!((pointer) = marea_scratch(c, bytes))) return marea_reject(c, MAREA_ENOMEM, "out of memory for scratch space"); } while (0)
@@ -254,6 +254,8 @@ void marea_workers_free (marea_context *ctx, marea_workers *w);
 marea_status marea_map_unary (marea_call *c, marea_unary_kernel *kernel, const double *p);
 marea_status marea_map_binary (marea_call *c, marea_binary_kernel *kernel, const double *p);
 marea_status marea_map_ternary (marea_call *c, marea_ternary_kernel *kernel, const double *p);
+/* dx from dy and the activation's result; p[0]: slope. NULL for none: dx is dy. */
+marea_binary_kernel *marea_activation_grad_kernel (const marea_kernels *k, marea_activation activation);
 /* dst := src, any strides and dtypes, same shape. */
 void marea_copy_strided (marea_context *ctx, const marea_tensor *src, marea_tensor *dst);
 

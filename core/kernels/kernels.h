@@ -58,6 +58,23 @@ typedef struct marea_correlate {
   const int64_t *offset;    /* [m] */
 } marea_correlate;
 
+/* A row of tiles in Winograd's minimal filtering F(4x4, 3x3), which replaces a 3x3 convolution of stride 1 by products
+** at 36 points: outputs[p] = data[p] weight[p], matrices (tile, cout) = (tile, cin) (cin, cout). The image side holds
+** pixels, 6x6 a tile at steps of 4 (data) or 4x4 (outputs, and the gradient with respect to them); the other side holds
+** points[p * point + tile * channels + c]. */
+typedef struct marea_winograd {
+  void *image, *points;     /* first pixel of tile 0; point 0 of tile 0 */
+  int64_t tiles, channels;
+  int64_t row, col;         /* steps of the image, in elements */
+  int64_t point;
+  int64_t rows, cols;       /* of the image from tile 0 on; tiles may reach beyond (not used by `data`) */
+  const void *bias;         /* outputs only; NULL: none */
+  marea_activation act;
+  double slope;
+} marea_winograd;
+
+#define MAREA_WINOGRAD_POINTS 36
+
 #define MAREA_UNARY_KERNELS(U)                                                                                \
   U(neg) U(abs) U(sign) U(square) U(sqrt) U(rsqrt) U(reciprocal) U(exp) U(log) U(log1p) U(expm1) U(sin) U(cos) \
   U(floor) U(ceil) U(round) U(relu) U(sigmoid) U(tanh) U(softplus) U(erf) U(gelu) U(silu) U(norm_icdf)         \
@@ -93,6 +110,12 @@ typedef struct marea_correlate {
                                                                     /* y[i][j] = act(y[i][j] + bias[j]); bias NULL: none */ \
   K(gather, void, (const marea_gather *g))                                                                     \
   K(correlate, void, (const marea_correlate *g))                                                               \
+  K(winograd_data, void, (const marea_winograd *g))      /* points from image */                                \
+  K(winograd_outputs, void, (const marea_winograd *g))   /* image from points, with bias and activation */       \
+  K(winograd_gradient, void, (const marea_winograd *g))  /* points from image: the transpose of outputs */       \
+  /* u[p*n + i] from w[tap*n + i] for 9 taps and first <= i < end, and its transpose */                         \
+  K(winograd_weight, void, (size_t n, size_t first, size_t end, const void *w, void *u))                        \
+  K(winograd_weight_gradient, void, (size_t n, size_t first, size_t end, const void *u, void *w))               \
   /* optimizer updates, in place; formulas at the operators of the same names (ops/optim.c) */                 \
   K(sgd, void, (size_t n, void *p, const void *g, void *buf, const double *a))                                 \
   K(rmsprop, void, (size_t n, void *p, const void *g, void *sq, void *buf, const double *a))                   \

@@ -22,7 +22,7 @@ OP(index_select) OP(index_add) OP(gather) OP(scatter_add) OP(one_hot)
 /* linear.c */
 OP(matmul) OP(linear)
 /* conv.c */
-OP(conv2d) OP(conv_transpose2d) OP(conv2d_grad_input) OP(conv2d_grad_weight)
+OP(conv2d) OP(conv_transpose2d) OP(conv2d_grad_input) OP(conv2d_grad_weight) OP(conv2d_backward)
 /* pool.c */
 OP(max_pool2d) OP(max_pool2d_grad) OP(max_pool2d_pick) OP(avg_pool2d) OP(avg_pool2d_grad)
 OP(upsample_nearest2d) OP(upsample_nearest2d_grad)

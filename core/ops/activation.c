@@ -25,8 +25,8 @@ static marea_status activation_grad_shape (marea_call *c) {
   return marea_shape_same(c);
 }
 
-static marea_binary_kernel *grad_kernel (const marea_kernels *k, int64_t activation) {
-  switch ((marea_activation)activation) {
+marea_binary_kernel *marea_activation_grad_kernel (const marea_kernels *k, marea_activation activation) {
+  switch (activation) {
   case MAREA_ACT_RELU: return k->relu_grad;
   case MAREA_ACT_LEAKY_RELU: return k->leaky_relu_grad;
   case MAREA_ACT_ELU: return k->elu_grad;
@@ -38,7 +38,7 @@ static marea_binary_kernel *grad_kernel (const marea_kernels *k, int64_t activat
 }
 
 static marea_status activation_grad_forward (marea_call *c) {
-  marea_binary_kernel *kernel = grad_kernel(kernels(c), c->attr[0].i);
+  marea_binary_kernel *kernel = marea_activation_grad_kernel(kernels(c), (marea_activation)c->attr[0].i);
   if (kernel) return marea_map_binary(c, kernel, &c->attr[1].f);
   marea_copy_strided(c->ctx, c->in[0], c->out[0]);
   return MAREA_OK;

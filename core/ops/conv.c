@@ -6,7 +6,7 @@
 ** conv2d_grad_weight(x, dy). The gradient of each is made of the other two, so gradients of any order exist.
 ** conv_transpose2d is conv2d_grad_input with a bias and an activation.
 */
-#include "conv_geometry.h"
+#include "conv_pass.h"
 #include "vjp.h"
 
 #define ACTIVATIONS "none|relu|leaky_relu|elu|sigmoid|tanh|softplus"
@@ -99,6 +99,20 @@ typedef struct geometry {
   marea_attr stride, padding, dilation, groups;
 } geometry;
 
+/* ORDER of conv2d_backward's attributes */
+enum {
+  BACK_STRIDE,
+  BACK_PADDING,
+  BACK_DILATION,
+  BACK_GROUPS,
+  BACK_ACTIVATION,
+  BACK_SLOPE,
+  BACK_TRANSPOSED,
+  BACK_DX,
+  BACK_DW,
+  BACK_DB
+};
+
 static marea_status run_conv (marea_tensor *x, marea_tensor *weight, const geometry *g,
                               const marea_tensor *like, marea_tensor **out) {
   marea_attr a[] = {g->stride,         g->padding, g->dilation, g->groups, marea_attr_int(MAREA_ACT_NONE),
@@ -118,6 +132,41 @@ static marea_status run_grad_weight (marea_tensor *x, marea_tensor *dy, const ge
                                      const marea_tensor *like, marea_tensor **out) {
   marea_attr a[] = {marea_attr_list(2, like->shape), g->stride, g->padding, g->dilation, g->groups};
   return marea_run_with(x->ctx, &marea_op_conv2d_grad_weight, a, out, 2, x, dy);
+}
+
+/* out := act(conv2d or conv2d_grad_input of src and weight + bias) */
+static marea_status gather (marea_call *c, const marea_conv *g, bool backward, const marea_tensor *src,
+                            const marea_tensor *weight, const marea_tensor *bias, marea_activation act,
+                            double slope) {
+  const marea_conv_source source = {.t = src};
+  marea_conv_gather pass;
+  marea_tensor *out = c->out[0];
+  if (marea_count(out->rank, out->shape) == 0) return MAREA_OK;
+  MAREA_TRY(marea_conv_gather_open(c, g, backward, &source, weight, bias, act, slope, out, &pass));
+  marea_conv_gather_run(c, g, &pass);
+  return MAREA_OK;
+}
+
+/* The gradients in one walk; they are constants for the tape, which is right where nothing records. */
+static marea_status run_backward (marea_vjp *v, const geometry *g, marea_attr act, marea_attr slope,
+                                  bool transposed) {
+  const bool bias = v->n_in > 2 && v->need[2];
+  const marea_attr a[] = {g->stride,
+                          g->padding,
+                          g->dilation,
+                          g->groups,
+                          act,
+                          slope,
+                          marea_attr_int(transposed),
+                          marea_attr_int(v->need[0]),
+                          marea_attr_int(v->need[1]),
+                          marea_attr_int(bias)};
+  marea_tensor *in[] = {v->dout[0], v->in[0], v->in[1], act.i == MAREA_ACT_NONE ? NULL : v->out[0]}, *out[3];
+  int n;
+  MAREA_TRY(marea_apply(v->ctx, &marea_op_conv2d_backward, 4, in, a, out, &n));
+  for (int i = 0, k = 0; k < n; i++)
+    if (a[BACK_DX + i].i) v->din[i] = out[k++];
+  return MAREA_OK;
 }
 
 /* ---- conv2d ---- */
@@ -150,14 +199,15 @@ static marea_status conv2d_shape (marea_call *c) {
 static marea_status conv2d_forward (marea_call *c) {
   marea_conv g;
   MAREA_TRY(conv2d_read(c, &g));
-  return marea_conv_gather(c, &g, false, c->in[0], c->in[1], bias_of(c),
-                           (marea_activation)c->attr[CONV_ACTIVATION].i, c->attr[CONV_SLOPE].f, c->out[0]);
+  return gather(c, &g, false, c->in[0], c->in[1], bias_of(c), (marea_activation)c->attr[CONV_ACTIVATION].i,
+                c->attr[CONV_SLOPE].f);
 }
 
 static marea_status conv2d_vjp (marea_vjp *v) {
   const geometry g = {v->attr[CONV_STRIDE], v->attr[CONV_PADDING], v->attr[CONV_DILATION],
                       v->attr[CONV_GROUPS]};
   MAREA_OWN dpre = NULL;
+  if (!v->ctx->recording) return run_backward(v, &g, v->attr[CONV_ACTIVATION], v->attr[CONV_SLOPE], false);
   MAREA_TRY(
       marea_before_activation(v->dout[0], v->out[0], v->attr[CONV_ACTIVATION], v->attr[CONV_SLOPE], &dpre));
   if (v->need[0]) MAREA_TRY(run_grad_input(dpre, v->in[1], &g, v->in[0], &v->din[0]));
@@ -235,7 +285,7 @@ static marea_status grad_input_shape (marea_call *c) {
 static marea_status grad_input_forward (marea_call *c) {
   marea_conv g;
   MAREA_TRY(grad_input_read(c, &g));
-  return marea_conv_gather(c, &g, true, c->in[0], c->in[1], NULL, MAREA_ACT_NONE, 0, c->out[0]);
+  return gather(c, &g, true, c->in[0], c->in[1], NULL, MAREA_ACT_NONE, 0);
 }
 
 static marea_status grad_input_vjp (marea_vjp *v) {
@@ -302,10 +352,24 @@ static marea_status grad_weight_shape (marea_call *c) {
   return MAREA_OK;
 }
 
+/* Nothing to add up, or nowhere to put it? Then out is zeros. */
+static bool clear_empty (const marea_tensor *summed, marea_tensor *out) {
+  const int64_t count = marea_count(out->rank, out->shape);
+  if (count > 0 && marea_count(summed->rank, summed->shape) > 0) return false;
+  memset(marea_at(out), 0, (size_t)count * marea_dtype_size((marea_dtype)out->dtype));
+  return true;
+}
+
 static marea_status grad_weight_forward (marea_call *c) {
   marea_conv g;
   MAREA_TRY(grad_weight_read(c, &g));
-  return marea_conv_correlate(c, &g, c->in[0], c->in[1], c->out[0]);
+  const marea_conv_source x = {.t = c->in[0]}, dy = {.t = c->in[1]};
+  marea_conv_correlate pass;
+  if (clear_empty(c->in[1], c->out[0])) return MAREA_OK;
+  MAREA_TRY(marea_conv_correlate_open(c, &g, &x, &dy, c->out[0], &pass));
+  marea_conv_correlate_run(&pass);
+  marea_conv_correlate_finish(&pass);
+  return MAREA_OK;
 }
 
 static marea_status grad_weight_vjp (marea_vjp *v) {
@@ -413,15 +477,15 @@ static marea_status deconv_forward (marea_call *c) {
   set_sizes(x, g.out);
   set_sizes(y, g.in);
   MAREA_TRY(marea_conv_padding(c, deconv_attrs, &g));
-  return marea_conv_gather(c, &g, true, x, c->in[1], bias_of(c),
-                           (marea_activation)c->attr[DECONV_ACTIVATION].i, c->attr[DECONV_SLOPE].f,
-                           c->out[0]);
+  return gather(c, &g, true, x, c->in[1], bias_of(c), (marea_activation)c->attr[DECONV_ACTIVATION].i,
+                c->attr[DECONV_SLOPE].f);
 }
 
 static marea_status deconv_vjp (marea_vjp *v) {
   const geometry g = {v->attr[DECONV_STRIDE], v->attr[DECONV_PADDING], v->attr[DECONV_DILATION],
                       v->attr[DECONV_GROUPS]};
   MAREA_OWN dpre = NULL;
+  if (!v->ctx->recording) return run_backward(v, &g, v->attr[DECONV_ACTIVATION], v->attr[DECONV_SLOPE], true);
   MAREA_TRY(marea_before_activation(v->dout[0], v->out[0], v->attr[DECONV_ACTIVATION], v->attr[DECONV_SLOPE],
                                     &dpre));
   if (v->need[0]) MAREA_TRY(run_conv(dpre, v->in[1], &g, v->in[0], &v->din[0]));
@@ -468,4 +532,97 @@ const marea_op marea_op_conv_transpose2d = {
     "  {stride = {sh, sw}, padding = same and 'same' or p, output_padding = same and 0 or op,\n"
     "  dilation = {dh, dw}, groups = groups, "
     "activation = g.pick{'none', 'none', 'sigmoid', 'tanh', 'softplus'}}",
+};
+
+/* ---- conv2d_backward ---- */
+
+static const marea_conv_attrs back_attrs = {BACK_STRIDE, BACK_PADDING, BACK_DILATION, BACK_GROUPS};
+
+/* In forward terms: the large side (n, in, cin), the small side (n, out, cout). */
+static marea_status backward_read (marea_call *c, marea_conv *g) {
+  const bool transposed = c->attr[BACK_TRANSPOSED].i != 0;
+  const int in = transposed ? 0 : 1, out = 1 - in;
+  MAREA_TRY(marea_conv_read(c, back_attrs, g));
+  for (int i = 0; i < 2; i++) {
+    MAREA_TRY(marea_want_dtype(c, i, 1 << c->in[0]->dtype));
+    MAREA_TRY(marea_want_rank(c, i, 4, i == 0 ? "like the result" : "(N, H, W, Cin)"));
+  }
+  MAREA_TRY(marea_want_size(c, 1, 0, c->in[0]->shape[0], "dy's number of images"));
+  MAREA_TRY(read_weight(c, 2, "as of the convolution", g));
+  g->n = c->in[0]->shape[0];
+  set_sizes(c->in[in], g->in);
+  if (c->in[in]->shape[3] != g->cin)
+    return reject_channels(c, c->op->inputs[in].name, c->in[in]->shape[3], c->in[2], g->groups, g->cin);
+  if (c->in[out]->shape[3] != g->cout)
+    return reject_channels(c, c->op->inputs[out].name, c->in[out]->shape[3], c->in[2], g->groups, g->cout);
+  MAREA_TRY(marea_conv_padding(c, back_attrs, g));
+  return read_output(c, c->in[out], g);
+}
+
+static marea_status backward_shape (marea_call *c) {
+  marea_conv g;
+  MAREA_TRY(backward_read(c, &g));
+  MAREA_TRY(marea_want_slope(c, BACK_SLOPE));
+  if (c->attr[BACK_ACTIVATION].i != MAREA_ACT_NONE) {
+    if (c->n_in < 4 || !c->in[3])
+      return marea_reject(c, MAREA_EARG, "argument 'y': expected a tensor, got nothing");
+    MAREA_TRY(marea_want_dtype(c, 3, 1 << c->in[0]->dtype));
+    MAREA_TRY(marea_want_shape(c, 3, c->in[0]));
+  }
+  c->n_out = 0;
+  if (c->attr[BACK_DX].i) marea_layout_like(&c->layout[c->n_out++], c->in[1]);
+  if (c->attr[BACK_DW].i) marea_layout_like(&c->layout[c->n_out++], c->in[2]);
+  if (c->attr[BACK_DB].i) marea_layout_set(&c->layout[c->n_out++], c->in[0]->dtype, 1, &c->in[0]->shape[3]);
+  return MAREA_OK;
+}
+
+static marea_status backward_forward (marea_call *c) {
+  marea_conv g;
+  marea_tensor *wanted[3] = {NULL, NULL, NULL};
+  const marea_activation act = (marea_activation)c->attr[BACK_ACTIVATION].i;
+  const marea_conv_source e = {c->in[0], act == MAREA_ACT_NONE ? NULL : c->in[3], act, c->attr[BACK_SLOPE].f};
+  MAREA_TRY(backward_read(c, &g));
+  for (int i = 0, k = 0; i < 3; i++) {
+    if (!c->attr[BACK_DX + i].i) continue;
+    wanted[i] = c->out[k++];
+    if (clear_empty(c->in[0], wanted[i])) wanted[i] = NULL;
+  }
+  return marea_conv_backward(c, &g, c->attr[BACK_TRANSPOSED].i != 0, &e, c->in[1], c->in[2], wanted[0],
+                             wanted[1], wanted[2]);
+}
+
+const marea_op marea_op_conv2d_backward = {
+    .name = "conv2d_backward",
+    .family = "conv",
+    .doc =
+        "The gradients of y = conv2d(x, weight, bias), or of conv_transpose2d where `transposed`, in one "
+        "walk "
+        "over the images: with e = dy * act'(y), dx, dweight and dbias as these two say, those of them that "
+        "are asked for, in this order. Constants for the tape: backward takes it unless a graph of the "
+        "gradients is wanted. dy and y: the result's shape. Errors as for conv2d.",
+    .inputs = {{"dy", "like y"},
+               {"x", "(N, H, W, Cin)"},
+               {"weight", "as of the convolution"},
+               {"y", "the convolution's result, unless activation is none", .optional = true}},
+    .attrs = {{"stride", MAREA_PAIR, 1, NULL, "step of the kernel"},
+              {"padding", MAREA_PADDING, 0, NULL, "top, bottom, left, right, or 'same'"},
+              {"dilation", MAREA_PAIR, 1, NULL, "distance between taps"},
+              {"groups", MAREA_INT, 1, NULL, "independent groups of channels"},
+              {"activation", MAREA_ENUM, 0, ACTIVATIONS, "behind the convolution"},
+              {"slope", MAREA_REAL, 0.01, NULL, "slope of leaky_relu, alpha of elu"},
+              {"transposed", MAREA_BOOL, 0, NULL, "of conv_transpose2d"},
+              {"dx", MAREA_BOOL, 1, NULL, "give x's gradient"},
+              {"dweight", MAREA_BOOL, 1, NULL, "give weight's gradient"},
+              {"dbias", MAREA_BOOL, 1, NULL, "give the bias' gradient"}},
+    .flags = MAREA_NO_GRAD,
+    .shape = backward_shape,
+    .forward = backward_forward,
+    .sample = SAMPLE_GEOMETRY SAMPLE_INPUT
+    "local transposed, act = g.bool(), g.pick{'none', 'relu', 'tanh'}\n"
+    "local large, small = {n, h, w, cin}, {n, oh, ow, cout}\n"
+    "local dy, x = transposed and large or small, transposed and small or large\n"
+    "return {g.tensor(dy), g.tensor(x), g.tensor{kh, kw, cin // groups, cout}, "
+    "act ~= 'none' and g.tensor(dy) or nil},\n"
+    "  {stride = {sh, sw}, padding = p, dilation = {dh, dw}, groups = groups, activation = act,\n"
+    "  transposed = transposed, dx = g.bool(), dweight = g.bool(), dbias = true}",
 };

@@ -17,6 +17,7 @@
 
 #define TILE_BYTES ((size_t)1 << 18) /* a tile and the weights should stay in the second-level cache */
 #define LEAST_UNITS 4                /* rows of a tile worth loading its neighbours again */
+#define LEAST_TASKS 8                /* tiles to aim for when there are few images */
 
 /* ---- attributes ---- */
 
@@ -155,66 +156,89 @@ static marea_status open_axes (marea_call *c, const marea_conv *g, bool backward
 
 static int64_t span (const marea_conv_axis *a) { return a->high - a->low + 1; }
 
+static int64_t round_up (int64_t n, int64_t grain) { return (n + grain - 1) / grain * grain; }
+
 /* Source rows or columns that `units` outputs of the phases read. */
-static int64_t source_size (const marea_conv_axis *a, int64_t units) {
-  return (units - 1) * a->src_step + span(a);
+static int64_t source_size (const marea_conv_axis *a, int64_t units, int64_t grain) {
+  return (round_up(units, grain) - 1) * a->src_step + span(a);
 }
 
-static bool stays_inside (const marea_conv_axis *a) {
-  return a->low >= 0 && a->high + (a->most - 1) * a->src_step < a->src;
+static bool stays_inside (const marea_conv_axis *a, int64_t grain) {
+  return a->low >= 0 && a->low + source_size(a, a->most, grain) <= a->src;
 }
 
 /* Rows of a tile, by the shape alone: as many as its bytes allow, fewer if there would be too few tiles. */
-static void choose_units (marea_conv_window *w, int64_t least_tasks) {
+static void choose_units (marea_conv_window *w) {
   const marea_conv_axis *rows = &w->axis[0];
   int64_t units = rows->most;
   if (!w->direct) {
     const int64_t most = (int64_t)(TILE_BYTES / ((size_t)w->row * w->size)) - span(rows);
     units = most < 0 ? 1 : MAREA_MIN(units, most / rows->src_step + 1);
   }
-  const int64_t wanted = (least_tasks + w->images - 1) / w->images;
+  const int64_t wanted = (LEAST_TASKS + w->images - 1) / w->images;
   units = MAREA_MIN(units, MAREA_MAX((rows->most + wanted - 1) / wanted, LEAST_UNITS));
   w->tiles = (rows->most + units - 1) / units;
-  w->units = (rows->most + w->tiles - 1) / w->tiles;
+  w->units = round_up((rows->most + w->tiles - 1) / w->tiles, w->grain);
+  w->tiles = (rows->most + w->units - 1) / w->units;
 }
 
-marea_status marea_conv_window_open (marea_call *c, const marea_conv *g, bool backward,
-                                     const marea_tensor *src, int64_t least_tasks, marea_conv_window *w) {
+/* Memory of `bytes` for each worker, on cache lines of its own. */
+static marea_status worker_memory (marea_call *c, size_t *bytes, char **memory) {
+  size_t total;
+  *bytes = (*bytes + MAREA_ALIGN - 1) / MAREA_ALIGN * MAREA_ALIGN;
+  if (__builtin_mul_overflow(*bytes, (size_t)c->ctx->threads, &total))
+    return marea_reject(c, MAREA_ENOMEM, "out of memory for scratch space");
+  MAREA_SCRATCH(c, *memory, MAREA_MAX(total, 1));
+  return MAREA_OK;
+}
+
+static marea_binary_kernel *grad_of (marea_call *c, const marea_conv_source *src) {
+  return src->y ? marea_activation_grad_kernel(c->ctx->kernels[src->t->dtype], src->act) : NULL;
+}
+
+marea_status marea_conv_window_open (marea_call *c, const marea_conv *g, bool backward, int64_t grain,
+                                     const marea_conv_source *src, marea_conv_window *w) {
   MAREA_TRY(open_axes(c, g, backward, w->axis));
-  w->src = marea_at(src);
-  w->size = marea_dtype_size((marea_dtype)src->dtype);
+  w->src = marea_at(src->t);
+  w->y = src->y ? marea_at(src->y) : NULL;
+  w->grad = grad_of(c, src);
+  w->slope = src->slope;
+  w->size = marea_dtype_size((marea_dtype)src->t->dtype);
   w->images = g->n;
   w->channels = backward ? g->cout : g->cin;
-  w->direct = stays_inside(&w->axis[0]) && stays_inside(&w->axis[1]);
+  w->grain = grain;
+  w->direct = !w->grad && stays_inside(&w->axis[0], grain) && stays_inside(&w->axis[1], grain);
   w->memory = NULL;
   w->bytes = 0;
-  const int64_t cols = w->direct ? w->axis[1].src : source_size(&w->axis[1], w->axis[1].most);
+  const int64_t cols = w->direct ? w->axis[1].src : source_size(&w->axis[1], w->axis[1].most, grain);
   size_t least;
-  const int64_t smallest[] = {span(&w->axis[0]), cols, MAREA_MAX(w->channels, 1)};
+  const int64_t smallest[] = {span(&w->axis[0]) + grain, cols, MAREA_MAX(w->channels, 1)};
   MAREA_TRY(marea_bytes(c->ctx, c->op->name, 3, smallest, w->size, &least));
   w->row = cols * MAREA_MAX(w->channels, 1);
-  choose_units(w, least_tasks);
+  choose_units(w);
   w->row = cols * w->channels;
   if (w->direct) return MAREA_OK;
-  size_t total;
-  const int64_t tile[] = {source_size(&w->axis[0], w->units), cols, w->channels};
+  const int64_t tile[] = {source_size(&w->axis[0], w->units, grain), cols, w->channels};
   MAREA_TRY(marea_bytes(c->ctx, c->op->name, 3, tile, w->size, &w->bytes));
-  w->bytes = (w->bytes + MAREA_ALIGN - 1) / MAREA_ALIGN * MAREA_ALIGN;
-  if (__builtin_mul_overflow(w->bytes, (size_t)c->ctx->threads, &total))
-    return marea_reject(c, MAREA_ENOMEM, "out of memory for scratch space");
-  MAREA_SCRATCH(c, w->memory, MAREA_MAX(total, 1));
-  return MAREA_OK;
+  return worker_memory(c, &w->bytes, &w->memory);
+}
+
+/* dst := n elements from element `at` of src on, or of the gradient before the activation that made y */
+static void load (marea_binary_kernel *grad, const char *src, const char *y, double slope, size_t at,
+                  size_t n, size_t size, char *dst) {
+  if (grad) grad(n, src + at * size, 1, y + at * size, 1, dst, &slope);
+  else memcpy(dst, src + at * size, n * size);
 }
 
 const char *marea_conv_window_load (const marea_conv_window *w, int64_t image, int64_t tile, int worker) {
   const marea_conv_axis *rows = &w->axis[0], *cols = &w->axis[1];
   const int64_t top = rows->low + tile * w->units * rows->src_step;
+  const int64_t start = image * rows->src * cols->src; /* pixel */
   const size_t pixel = (size_t)w->channels * w->size;
-  const char *src = w->src + (size_t)(image * rows->src * cols->src) * pixel;
-  if (w->direct) return src + (size_t)(top * cols->src + cols->low) * pixel;
+  if (w->direct) return w->src + (size_t)(start + top * cols->src + cols->low) * pixel;
   char *memory = w->memory + (size_t)worker * w->bytes, *dst = memory;
-  const int64_t n = source_size(rows, marea_conv_window_units(w, tile)),
-                width = source_size(cols, cols->most);
+  const int64_t n = source_size(rows, marea_conv_window_units(w, tile), w->grain),
+                width = source_size(cols, cols->most, w->grain);
   const int64_t first = MAREA_MIN(MAREA_MAX(cols->low, 0), cols->src);
   const int64_t end = MAREA_MAX(MAREA_MIN(cols->low + width, cols->src), first);
   const size_t left = (size_t)MAREA_MIN(first - cols->low, width) * pixel,
@@ -226,8 +250,31 @@ const char *marea_conv_window_load (const marea_conv_window *w, int64_t image, i
       continue;
     }
     memset(dst, 0, left);
-    memcpy(dst + left, src + (size_t)(y * cols->src + first) * pixel, middle);
+    load(w->grad, w->src, w->y, w->slope, (size_t)((start + y * cols->src + first) * w->channels),
+         middle / w->size, w->size, dst + left);
     memset(dst + left + middle, 0, all - left - middle);
   }
+  return memory;
+}
+
+marea_status marea_conv_rows_open (marea_call *c, const marea_conv_source *src, int64_t most,
+                                   marea_conv_rows *r) {
+  const marea_tensor *t = src->t;
+  *r = (marea_conv_rows){.src = marea_at(t),
+                         .y = src->y ? marea_at(src->y) : NULL,
+                         .grad = grad_of(c, src),
+                         .slope = src->slope,
+                         .row = t->shape[2] * t->shape[3],
+                         .size = marea_dtype_size((marea_dtype)t->dtype)};
+  if (!r->grad) return MAREA_OK;
+  r->bytes = (size_t)(MAREA_MIN(most, t->shape[0] * t->shape[1]) * r->row) * r->size;
+  return worker_memory(c, &r->bytes, &r->memory);
+}
+
+const char *marea_conv_rows_load (const marea_conv_rows *r, int64_t first, int64_t n, int worker) {
+  const size_t at = (size_t)(first * r->row);
+  if (!r->grad) return r->src + at * r->size;
+  char *memory = r->memory + (size_t)worker * r->bytes;
+  load(r->grad, r->src, r->y, r->slope, at, (size_t)(n * r->row), r->size, memory);
   return memory;
 }

@@ -44,11 +44,22 @@ typedef struct marea_conv_axis {
 
 /* ---- source images in tiles with their padding ---- */
 
+/* What a pass reads: t, or where y is given, the gradient before an activation: t * act'(.), told from the
+   activation's result y. */
+typedef struct marea_conv_source {
+  const marea_tensor *t, *y;
+  marea_activation act;
+  double slope;
+} marea_conv_source;
+
 typedef struct marea_conv_window {
   marea_conv_axis axis[2];
-  const char *src;
+  const char *src, *y;
+  marea_binary_kernel *grad; /* NULL: src as it is */
+  double slope;
   size_t size; /* bytes of an element */
   int64_t channels, images;
+  int64_t grain;        /* a tile is loaded as if its rows and columns of outputs were multiples of this */
   bool direct;          /* nothing is read outside the images: tiles are the images themselves */
   int64_t units, tiles; /* rows of phase 0 in a tile; tiles of an image */
   int64_t row;          /* elements from one row of a tile to the next */
@@ -57,9 +68,9 @@ typedef struct marea_conv_window {
 } marea_conv_window;
 
 /* Sets up axes and tiles for reading x (forward, weight gradient) or, with `backward`, dy (input gradient) by
-   taps. A tile stays within some 256 KB; few images are cut further, into `least_tasks` tiles if possible. */
-marea_status marea_conv_window_open (marea_call *c, const marea_conv *g, bool backward,
-                                     const marea_tensor *src, int64_t least_tasks, marea_conv_window *w);
+   taps. A tile stays within some 256 KB; few images are cut further. */
+marea_status marea_conv_window_open (marea_call *c, const marea_conv *g, bool backward, int64_t grain,
+                                     const marea_conv_source *src, marea_conv_window *w);
 /* Address of what output row 0 of the tile (unit 0 of phase rows) and column 0 read at offset (low, low). */
 const char *marea_conv_window_load (const marea_conv_window *w, int64_t image, int64_t tile, int worker);
 /* Rows of phase 0 in a tile. */
@@ -67,14 +78,19 @@ static inline int64_t marea_conv_window_units (const marea_conv_window *w, int64
   return MAREA_MIN(w->units, w->axis[0].most - tile * w->units);
 }
 
-/* ---- passes ---- */
+/* Rows of images without padding, at most `most` of them at a time. */
+typedef struct marea_conv_rows {
+  const char *src, *y;
+  marea_binary_kernel *grad;
+  double slope;
+  int64_t row; /* elements of one */
+  size_t size, bytes;
+  char *memory;
+} marea_conv_rows;
 
-/* y := act(conv2d(x, weight) + bias), or with `backward` dx := act(conv2d_grad_input(dy, weight) + bias). */
-marea_status marea_conv_gather (marea_call *c, const marea_conv *g, bool backward, const marea_tensor *src,
-                                const marea_tensor *weight, const marea_tensor *bias, marea_activation act,
-                                double slope, marea_tensor *out);
-/* dw := the weight gradient for x and dy. */
-marea_status marea_conv_correlate (marea_call *c, const marea_conv *g, const marea_tensor *x,
-                                   const marea_tensor *dy, marea_tensor *dw);
+marea_status marea_conv_rows_open (marea_call *c, const marea_conv_source *src, int64_t most,
+                                   marea_conv_rows *r);
+/* Address of rows first .. first + n - 1, counted through all images. */
+const char *marea_conv_rows_load (const marea_conv_rows *r, int64_t first, int64_t n, int worker);
 
 #endif

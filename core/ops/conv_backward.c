@@ -1,0 +1,100 @@
+/* SPDX-License-Identifier: MIT
+** conv_backward.c: the three gradients of a convolution in one walk over the images, so that an image's
+** gradient comes from memory once, and what is before the activation is never written down as a whole.
+*/
+#include <string.h>
+
+#include "conv_pass.h"
+
+#define BIAS_BYTES 16384 /* of rows added up at a time; they stay in the first-level cache */
+
+typedef struct backward {
+  marea_context *ctx;
+  const marea_kernels *kernels;
+  const marea_conv_gather *dx;    /* NULL: not wanted */
+  const marea_conv_correlate *dw; /* NULL: not wanted */
+  char *db, *sums;                /* db NULL: not wanted; sums: of the parts after the first */
+  marea_conv_rows e;
+  int64_t images, parts, rows, cols, channels; /* of e */
+  int64_t band;                                /* rows of e added up at a time */
+  size_t size;
+} backward;
+
+static char *bias_of (const backward *p, int64_t part) {
+  return part == 0 ? p->db : p->sums + (size_t)((part - 1) * p->channels) * p->size;
+}
+
+static void add_bias (const backward *p, int64_t image, int worker, char *sum) {
+  for (int64_t row = 0; row < p->rows; row += p->band) {
+    const int64_t n = MAREA_MIN(p->band, p->rows - row);
+    const char *e = marea_conv_rows_load(&p->e, image * p->rows + row, n, worker);
+    p->kernels->add_rows((size_t)(n * p->cols), (size_t)p->channels, (size_t)p->channels, e, sum);
+  }
+}
+
+static void walk_part (void *arg, int64_t part, int worker) {
+  const backward *p = arg;
+  char *dw = p->dw ? marea_conv_correlate_clear(p->dw, part, 0) : NULL, *db = p->db ? bias_of(p, part) : NULL;
+  if (db) memset(db, 0, (size_t)p->channels * p->size);
+  for (int64_t image = part * p->images / p->parts; image < (part + 1) * p->images / p->parts; image++) {
+    if (marea_conv_stopped(p->ctx)) return;
+    for (int64_t tile = 0; p->dx && tile < p->dx->w.tiles; tile++) p->dx->tile(p->dx, image, tile, worker);
+    for (int64_t tile = 0; p->dw && tile < p->dw->x.tiles; tile++)
+      p->dw->tile(p->dw, image, tile, 0, worker, dw);
+    if (db) add_bias(p, image, worker, db);
+  }
+}
+
+static void fold_bias (const backward *p) {
+  for (int64_t part = 1; part < p->parts; part++)
+    p->kernels->add((size_t)p->channels, p->db, 1, bias_of(p, part), 1, p->db, NULL);
+}
+
+static marea_status open_bias (marea_call *c, const marea_conv_source *e, backward *p) {
+  const int64_t row = MAREA_MAX(p->cols * p->channels * (int64_t)p->size, 1);
+  p->band = MAREA_MAX(BIAS_BYTES / row, 1);
+  MAREA_TRY(marea_conv_rows_open(c, e, p->band, &p->e));
+  if (p->parts > 1) MAREA_SCRATCH(c, p->sums, (size_t)((p->parts - 1) * p->channels) * p->size);
+  return MAREA_OK;
+}
+
+/* Few images, or sums too large to have many: each gradient alone finds more blocks to share out. */
+static void run_apart (marea_call *c, const marea_conv *g, backward *p) {
+  if (p->dx) marea_conv_gather_run(c, g, p->dx);
+  if (p->dw) marea_conv_correlate_run(p->dw);
+  p->dx = NULL;
+  p->dw = NULL;
+  if (p->db) marea_parallel(c->ctx, p->parts, walk_part, p);
+}
+
+marea_status marea_conv_backward (marea_call *c, const marea_conv *g, bool transposed,
+                                  const marea_conv_source *e, const marea_tensor *x,
+                                  const marea_tensor *weight, marea_tensor *dx, marea_tensor *dw,
+                                  marea_tensor *db) {
+  const marea_conv_source plain = {.t = x};
+  marea_conv_gather gather;
+  marea_conv_correlate correlate;
+  backward p = {.ctx = c->ctx,
+                .kernels = c->ctx->kernels[x->dtype],
+                .dx = dx ? &gather : NULL,
+                .dw = dw ? &correlate : NULL,
+                .db = db ? marea_at(db) : NULL,
+                .images = g->n,
+                .parts = MAREA_MIN(g->n, MAREA_CONV_PARTS),
+                .rows = e->t->shape[1],
+                .cols = e->t->shape[2],
+                .channels = e->t->shape[3],
+                .size = marea_dtype_size((marea_dtype)x->dtype)};
+  if (dx)
+    MAREA_TRY(marea_conv_gather_open(c, g, !transposed, e, weight, NULL, MAREA_ACT_NONE, 0, dx, &gather));
+  if (dw)
+    MAREA_TRY(
+        marea_conv_correlate_open(c, g, transposed ? e : &plain, transposed ? &plain : e, dw, &correlate));
+  if (db) MAREA_TRY(open_bias(c, e, &p));
+  const bool together = !dw || (correlate.parts == p.parts && correlate.cuts == 1);
+  if (p.parts == MAREA_CONV_PARTS && together) marea_parallel(c->ctx, p.parts, walk_part, &p);
+  else run_apart(c, g, &p);
+  if (dw) marea_conv_correlate_finish(&correlate);
+  if (db) fold_bias(&p);
+  return MAREA_OK;
+}

@@ -1,0 +1,147 @@
+/* SPDX-License-Identifier: MIT
+** conv_correlate.c: the weight gradient of convolutions, over tiles of images with their padding. The
+** arithmetic is in the kernel `correlate`.
+**
+** Tiles are cut into parts by the shape alone. Each part has a sum of its own; at the end they are added up in
+** order, so the threads do not change a bit.
+*/
+#include <string.h>
+
+#include "conv_pass.h"
+
+#define LONG_WORK 5e8 /* multiplications of some milliseconds */
+#define LEAST_ROWS 64 /* of the weight gradient worth loading a tile for */
+#define SUM_BYTES ((size_t)1 << 23)
+
+bool marea_conv_stopped (marea_context *ctx) {
+  return !ctx->shielded && atomic_load_explicit(&ctx->interrupt, memory_order_relaxed);
+}
+
+/* ---- a tile by taps ---- */
+
+static void correlate_tile (const marea_conv_correlate *p, int64_t image, int64_t tile, int64_t cut,
+                            int worker, char *sum) {
+  const marea_conv_window *w = &p->x;
+  const marea_conv *g = p->g;
+  const int64_t cin = g->cin / g->groups, cout = g->cout / g->groups, rows = marea_conv_window_units(w, tile);
+  const int64_t first = cut * p->rows / p->cuts, end = (cut + 1) * p->rows / p->cuts;
+  const char *x = marea_conv_window_load(w, image, tile, worker);
+  const char *dy = marea_conv_rows_load(&p->dy, image * g->out[0] + tile * w->units, rows, worker);
+  for (int64_t i = 0; i < g->groups; i++) {
+    marea_correlate k = {.x = x + (size_t)(i * cin) * w->size,
+                         .dy = dy + (size_t)(i * cout) * w->size,
+                         .dw = sum + (size_t)(first * g->cout + i * cout) * w->size,
+                         .rows = rows,
+                         .cols = g->out[1],
+                         .x_row = w->axis[0].src_step * w->row,
+                         .x_col = w->axis[1].src_step * w->channels,
+                         .dy_row = g->out[1] * g->cout,
+                         .dy_col = g->cout,
+                         .m = end - first,
+                         .cout = cout,
+                         .dw_row = g->cout,
+                         .offset = p->offset + first};
+    p->kernels->correlate(&k);
+  }
+}
+
+/* offset[] of every row of dw in a tile */
+static marea_status list_rows (marea_call *c, const marea_conv_taps *t, int64_t channels,
+                               marea_conv_correlate *p) {
+  int64_t *offset;
+  MAREA_SCRATCH(c, offset, (size_t)p->rows * sizeof *offset);
+  for (int64_t tap = 0; tap < t->n; tap++)
+    for (int64_t ci = 0; ci < channels; ci++) offset[tap * channels + ci] = t->offset[tap] + ci;
+  p->offset = offset;
+  return MAREA_OK;
+}
+
+/* How many sums memory allows, and ranges of rows so that there are blocks enough nevertheless, and none so
+   long that it could not be interrupted. */
+static marea_status choose_parts (marea_call *c, marea_conv_correlate *p) {
+  const marea_conv *g = p->g;
+  const size_t bytes = (size_t)p->count * p->x.size;
+  const double work = (double)g->n * (double)g->out[0] * (double)g->out[1] * (double)p->count;
+  p->parts = MAREA_MIN(g->n * p->x.tiles, MAREA_CONV_PARTS);
+  p->parts = MAREA_MIN(p->parts, MAREA_MAX((int64_t)(SUM_BYTES / bytes), 1));
+  p->cuts = MAREA_MAX((MAREA_CONV_PARTS + p->parts - 1) / p->parts,
+                      (int64_t)MAREA_MIN(work / (double)p->parts / LONG_WORK, 1e6));
+  p->cuts = MAREA_MIN(p->cuts, MAREA_MAX(p->rows / LEAST_ROWS, 1));
+  if (p->parts > 1) MAREA_SCRATCH(c, p->sums, (size_t)(p->parts - 1) * bytes);
+  return MAREA_OK;
+}
+
+static marea_status open_by_taps (marea_call *c, marea_conv_correlate *p) {
+  const int64_t channels = p->g->cin / p->g->groups;
+  marea_conv_taps t;
+  p->tile = correlate_tile;
+  p->rows = p->g->kernel[0] * p->g->kernel[1] * channels;
+  p->count = p->rows * p->g->cout;
+  MAREA_TRY(marea_conv_list_taps(c, p->g, &p->x, &t));
+  MAREA_TRY(list_rows(c, &t, channels, p));
+  return choose_parts(c, p);
+}
+
+/* ---- the pass ---- */
+
+marea_status marea_conv_correlate_open (marea_call *c, const marea_conv *g, const marea_conv_source *x,
+                                        const marea_conv_source *dy, marea_tensor *dw,
+                                        marea_conv_correlate *p) {
+  *p = (marea_conv_correlate){
+      .ctx = c->ctx, .g = g, .kernels = c->ctx->kernels[dw->dtype], .dw = marea_at(dw)};
+  p->by_points = marea_conv_correlates_at_points(g, dw->dtype);
+  MAREA_TRY(marea_conv_window_open(c, g, false, p->by_points ? 4 : 1, x, &p->x));
+  MAREA_TRY(marea_conv_rows_open(c, dy, p->x.units, &p->dy));
+  return p->by_points ? marea_conv_correlate_by_points(c, p) : open_by_taps(c, p);
+}
+
+static char *sum_of (const marea_conv_correlate *p, int64_t part) {
+  if (part == 0 && !p->by_points) return p->dw;
+  return p->sums + (size_t)((part - !p->by_points) * p->count) * p->x.size;
+}
+
+char *marea_conv_correlate_clear (const marea_conv_correlate *p, int64_t part, int64_t cut) {
+  char *sum = sum_of(p, part);
+  const int64_t width = p->count / p->rows;
+  const int64_t first = cut * p->rows / p->cuts * width, end = (cut + 1) * p->rows / p->cuts * width;
+  memset(sum + (size_t)first * p->x.size, 0, (size_t)(end - first) * p->x.size);
+  return sum;
+}
+
+static void run_block (void *arg, int64_t block, int worker) {
+  const marea_conv_correlate *p = arg;
+  const int64_t part = block / p->cuts, cut = block % p->cuts, tiles = p->x.tiles, tasks = p->g->n * tiles;
+  char *sum = marea_conv_correlate_clear(p, part, cut);
+  for (int64_t task = part * tasks / p->parts; task < (part + 1) * tasks / p->parts; task++) {
+    if (marea_conv_stopped(p->ctx)) return;
+    p->tile(p, task / tiles, task % tiles, cut, worker, sum);
+  }
+}
+
+void marea_conv_correlate_run (const marea_conv_correlate *p) {
+  marea_parallel(p->ctx, p->parts * p->cuts, run_block, (void *)p);
+}
+
+static void fold_block (void *arg, int64_t block, int worker) {
+  const marea_conv_correlate *p = arg;
+  const int64_t first = block * MAREA_BLOCK, n = MAREA_MIN(MAREA_BLOCK, p->count - first);
+  const size_t at = (size_t)first * p->x.size;
+  char *to = sum_of(p, 0) + at;
+  (void)worker;
+  for (int64_t part = 1; part < p->parts; part++)
+    p->kernels->add((size_t)n, to, 1, sum_of(p, part) + at, 1, to, NULL);
+}
+
+static void from_points (void *arg, int64_t block, int worker) {
+  const marea_conv_correlate *p = arg;
+  const int64_t n = p->g->cin * p->g->cout, first = block * MAREA_BLOCK / MAREA_WINOGRAD_POINTS;
+  const int64_t end = (block + 1) * MAREA_BLOCK / MAREA_WINOGRAD_POINTS;
+  (void)worker;
+  p->kernels->winograd_weight_gradient((size_t)n, (size_t)first, (size_t)MAREA_MIN(end, n), p->sums, p->dw);
+}
+
+void marea_conv_correlate_finish (const marea_conv_correlate *p) {
+  const int64_t blocks = (p->count - 1) / MAREA_BLOCK + 1;
+  if (p->parts > 1) marea_parallel(p->ctx, blocks, fold_block, (void *)p);
+  if (p->by_points) marea_parallel(p->ctx, blocks, from_points, (void *)p);
+}

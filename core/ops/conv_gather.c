@@ -1,0 +1,214 @@
+/* SPDX-License-Identifier: MIT
+** conv_gather.c: forward and input gradient of convolutions, over tiles of images with their padding. The
+** arithmetic is in the kernel `gather`.
+**
+** Nothing is unrolled into a matrix (im2col): a tile of the source, padded, is all that is copied.
+*/
+#include <string.h>
+
+#include "conv_pass.h"
+
+#define BLOCK_WORK 1e6 /* multiplications worth a block */
+
+/* ---- taps ---- */
+
+static void add_phase_taps (const marea_conv_window *w, int64_t kernel_cols, const marea_conv_phase *y,
+                            const marea_conv_phase *x, marea_conv_taps *t) {
+  for (int64_t i = 0; i < y->taps; i++) {
+    for (int64_t j = 0; j < x->taps; j++) {
+      t->offset[t->n] = y->offset[i] * w->row + x->offset[j] * w->channels;
+      t->origin[t->n++] = y->kernel[i] * kernel_cols + x->kernel[j];
+    }
+  }
+}
+
+marea_status marea_conv_list_taps (marea_call *c, const marea_conv *g, const marea_conv_window *w,
+                                   marea_conv_taps *t) {
+  size_t bytes;
+  MAREA_TRY(marea_bytes(c->ctx, c->op->name, 2, g->kernel, 2 * sizeof(int64_t), &bytes));
+  MAREA_SCRATCH(c, t->offset, bytes);
+  t->origin = t->offset + g->kernel[0] * g->kernel[1];
+  t->n = 0;
+  for (int64_t p = 0; p < w->axis[0].phases; p++)
+    for (int64_t q = 0; q < w->axis[1].phases; q++)
+      add_phase_taps(w, g->kernel[1], &w->axis[0].phase[p], &w->axis[1].phase[q], t);
+  return MAREA_OK;
+}
+
+/* ---- weights for the input gradient: (group, tap, cout, cin), so that written channels are adjacent ---- */
+
+typedef struct packing {
+  const marea_conv *g;
+  const marea_conv_taps *taps;
+  size_t size;
+  const char *weight;
+  char *packed;
+} packing;
+
+static void pack_tap (void *arg, int64_t block, int worker) {
+  const packing *p = arg;
+  const int64_t cin = p->g->cin / p->g->groups, cout = p->g->cout / p->g->groups;
+  const int64_t group = block / p->taps->n, tap = p->taps->origin[block % p->taps->n];
+  const int64_t from = tap * cin * p->g->cout + group * cout, to = block * cin * cout;
+  (void)worker;
+  for (int64_t co = 0; co < cout; co++) {
+    for (int64_t ci = 0; ci < cin; ci++) {
+      const int64_t i = from + ci * p->g->cout + co, j = to + co * cin + ci;
+      if (p->size == 4) ((uint32_t *)p->packed)[j] = ((const uint32_t *)p->weight)[i];
+      else ((uint64_t *)p->packed)[j] = ((const uint64_t *)p->weight)[i];
+    }
+  }
+}
+
+static marea_status pack_weight (marea_call *c, const marea_conv *g, marea_conv_gather *p) {
+  char *packed;
+  const int64_t count = p->groups * p->taps.n * p->cin * p->cout;
+  MAREA_SCRATCH(c, packed, (size_t)MAREA_MAX(count, 1) * p->w.size);
+  packing k = {g, &p->taps, p->w.size, p->weight, packed};
+  if (count > 0) marea_parallel(c->ctx, p->groups * p->taps.n, pack_tap, &k);
+  p->weight = packed;
+  p->w_tap = p->cin * p->cout;
+  p->w_group = p->taps.n * p->w_tap;
+  p->w_ci = p->cout;
+  return MAREA_OK;
+}
+
+/* ---- outputs that no tap reaches: act(bias) ---- */
+
+static bool has_bare_outputs (const marea_conv_gather *p) {
+  if (p->cin == 0) return true;
+  for (int d = 0; d < 2; d++)
+    for (int64_t i = 0; i < p->w.axis[d].phases; i++)
+      if (p->w.axis[d].phase[i].taps == 0) return true;
+  return false;
+}
+
+static marea_status make_pixel (marea_call *c, marea_conv_gather *p) {
+  const size_t bytes = (size_t)(p->groups * p->cout) * p->w.size;
+  char *pixel;
+  p->pixel = NULL;
+  if (!has_bare_outputs(p)) return MAREA_OK;
+  MAREA_SCRATCH(c, pixel, bytes);
+  memset(pixel, 0, bytes);
+  p->kernels->bias_act(1, (size_t)(p->groups * p->cout), p->bias, p->act, p->slope, pixel);
+  p->pixel = pixel;
+  return MAREA_OK;
+}
+
+/* ---- a tile ---- */
+
+typedef struct cell { /* rows of one phase in one tile */
+  const marea_conv_phase *y, *x;
+  int64_t rows, tap; /* rows to write; the phase's first tap */
+  const char *tile;
+  char *out; /* first pixel */
+} cell;
+
+static void fill_cell (const marea_conv_gather *p, const cell *k) {
+  const size_t pixel = (size_t)(p->groups * p->cout) * p->w.size;
+  const int64_t row = p->w.axis[0].out_step * p->w.axis[1].out, col = p->w.axis[1].out_step;
+  for (int64_t i = 0; i < k->rows; i++)
+    for (int64_t j = 0; j < k->x->count; j++)
+      memcpy(k->out + (size_t)(i * row + j * col) * pixel, p->pixel, pixel);
+}
+
+static void gather_cell (const marea_conv_gather *p, const cell *k) {
+  const marea_conv_window *w = &p->w;
+  const int64_t channels = p->groups * p->cout;
+  marea_gather g = {.rows = k->rows,
+                    .cols = k->x->count,
+                    .x_row = w->axis[0].src_step * w->row,
+                    .x_col = w->axis[1].src_step * w->channels,
+                    .y_row = w->axis[0].out_step * w->axis[1].out * channels,
+                    .y_col = w->axis[1].out_step * channels,
+                    .cin = p->cin,
+                    .cout = p->cout,
+                    .taps = k->y->taps * k->x->taps,
+                    .tap = p->taps.offset + k->tap,
+                    .w_tap = p->w_tap,
+                    .w_ci = p->w_ci,
+                    .act = p->act,
+                    .slope = p->slope};
+  if (p->cin == 0 || g.taps == 0) {
+    fill_cell(p, k);
+    return;
+  }
+  const int64_t x = (k->y->start - w->axis[0].low) * w->row + (k->x->start - w->axis[1].low) * w->channels;
+  for (int64_t i = 0; i < p->groups; i++) {
+    g.x = k->tile + (size_t)(x + i * p->cin) * w->size;
+    g.w = p->weight + (size_t)(i * p->w_group + k->tap * p->w_tap) * w->size;
+    g.bias = p->bias ? p->bias + (size_t)(i * p->cout) * w->size : NULL;
+    g.y = k->out + (size_t)(i * p->cout) * w->size;
+    p->kernels->gather(&g);
+  }
+}
+
+static void gather_tile (const marea_conv_gather *p, int64_t image, int64_t tile, int worker) {
+  const marea_conv_axis *rows = &p->w.axis[0], *cols = &p->w.axis[1];
+  const size_t pixel = (size_t)(p->groups * p->cout) * p->w.size;
+  const int64_t first = tile * p->w.units;
+  cell k = {.tile = marea_conv_window_load(&p->w, image, tile, worker), .tap = 0};
+  for (int64_t i = 0; i < rows->phases; i++) {
+    k.y = &rows->phase[i];
+    k.rows = MAREA_MIN(p->w.units, k.y->count - first);
+    for (int64_t j = 0; j < cols->phases; j++) {
+      k.x = &cols->phase[j];
+      const int64_t row = image * rows->out + k.y->first + first * rows->out_step;
+      k.out = p->out + (size_t)(row * cols->out + k.x->first) * pixel;
+      if (k.rows > 0) gather_cell(p, &k);
+      k.tap += k.y->taps * k.x->taps;
+    }
+  }
+}
+
+/* ---- the pass ---- */
+
+static marea_status open_by_taps (marea_call *c, const marea_conv *g, bool backward, marea_conv_gather *p) {
+  p->tile = gather_tile;
+  p->w_tap = g->cin / g->groups * g->cout;
+  p->w_group = g->cout / g->groups;
+  p->w_ci = g->cout;
+  MAREA_TRY(marea_conv_list_taps(c, g, &p->w, &p->taps));
+  if (backward) MAREA_TRY(pack_weight(c, g, p));
+  return make_pixel(c, p);
+}
+
+marea_status marea_conv_gather_open (marea_call *c, const marea_conv *g, bool backward,
+                                     const marea_conv_source *src, const marea_tensor *weight,
+                                     const marea_tensor *bias, marea_activation act, double slope,
+                                     marea_tensor *out, marea_conv_gather *p) {
+  *p = (marea_conv_gather){.kernels = c->ctx->kernels[out->dtype],
+                           .groups = g->groups,
+                           .act = act,
+                           .slope = slope,
+                           .cin = (backward ? g->cout : g->cin) / g->groups,
+                           .cout = (backward ? g->cin : g->cout) / g->groups,
+                           .weight = marea_at(weight),
+                           .bias = bias ? marea_at(bias) : NULL,
+                           .out = marea_at(out)};
+  const bool points = marea_conv_has_points(g, out->dtype, backward ? g->in : g->out);
+  MAREA_TRY(marea_conv_window_open(c, g, backward, points ? 4 : 1, src, &p->w));
+  return points ? marea_conv_gather_by_points(c, g, backward, weight, p) : open_by_taps(c, g, backward, p);
+}
+
+typedef struct run {
+  const marea_conv_gather *pass;
+  int64_t tasks, tasks_per_block;
+} run;
+
+static void run_block (void *arg, int64_t block, int worker) {
+  const run *r = arg;
+  const int64_t tiles = r->pass->w.tiles, first = block * r->tasks_per_block;
+  const int64_t end = MAREA_MIN(first + r->tasks_per_block, r->tasks);
+  for (int64_t task = first; task < end; task++) r->pass->tile(r->pass, task / tiles, task % tiles, worker);
+}
+
+void marea_conv_gather_run (marea_call *c, const marea_conv *g, const marea_conv_gather *p) {
+  run r = {.pass = p, .tasks = g->n * p->w.tiles};
+  const double work = (double)g->out[0] * (double)g->out[1] * (double)g->kernel[0] * (double)g->kernel[1] *
+                      (double)p->cin * (double)p->cout * (double)p->groups / (double)p->w.tiles;
+  const double enough = BLOCK_WORK / MAREA_MAX(work, 1);
+  r.tasks_per_block = (int64_t)MAREA_MIN(enough, (double)(r.tasks / MAREA_CONV_PARTS));
+  r.tasks_per_block = MAREA_MAX(r.tasks_per_block, 1);
+  marea_parallel(c->ctx, (r.tasks - 1) / r.tasks_per_block + 1, run_block, &r);
+}

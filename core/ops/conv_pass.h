@@ -1,0 +1,115 @@
+/* SPDX-License-Identifier: MIT
+** conv_pass.h: the two passes over data that convolutions are made of. `gather` writes images: forward and
+** input gradient. `correlate` adds up weights: the weight gradient. Both work on a tile of an image at a time,
+** so that `backward` can lead them over the images side by side, while an image is in the cache.
+**
+** Each has two ways of computing a tile: by the taps (conv_gather.c, conv_correlate.c) and, for kernels of 3x3
+** and stride 1, at Winograd's points (conv_winograd.c).
+*/
+#ifndef MAREA_CONV_PASS_H
+#define MAREA_CONV_PASS_H
+
+#include "conv_geometry.h"
+
+#define MAREA_CONV_PARTS 16 /* sums of gradients over images, apart at first */
+
+/* Taps in the order of phases (rows, then columns), each phase's together: offset in a tile, place in the
+   kernel. */
+typedef struct marea_conv_taps {
+  int64_t n, *offset, *origin;
+} marea_conv_taps;
+
+marea_status marea_conv_list_taps (marea_call *c, const marea_conv *g, const marea_conv_window *w,
+                                   marea_conv_taps *t);
+
+/* ---- Winograd's points ---- */
+
+/* Some rows of tiles (a band) go through their transforms, the 36 products and the transforms back before the
+   next band, in memory that stays in the second-level cache. */
+typedef struct marea_conv_points {
+  int64_t across, band; /* tiles in a row; rows of tiles in a band */
+  int64_t step[2];      /* elements from one point to the next: of what is read first, and of the other */
+  size_t bytes;
+  char *memory; /* for each worker */
+} marea_conv_points;
+
+/* Is that way open for a result of this size, and does it save at least half of the multiplications? */
+bool marea_conv_has_points (const marea_conv *g, int dtype, const int64_t out[2]);
+/* The same for the weight gradient, which also needs images and memory for several sums. */
+bool marea_conv_correlates_at_points (const marea_conv *g, int dtype);
+
+/* ---- gather ---- */
+
+typedef struct marea_conv_gather marea_conv_gather;
+struct marea_conv_gather {
+  marea_conv_window w;
+  void (*tile)(const marea_conv_gather *p, int64_t image, int64_t tile, int worker);
+  const marea_kernels *kernels;
+  int64_t groups, cin, cout; /* channels of a group, as the pass reads and writes */
+  const char *weight, *bias;
+  char *out;
+  marea_activation act;
+  double slope;
+  /* by taps */
+  marea_conv_taps taps;
+  int64_t w_group, w_tap, w_ci; /* steps of weight: group, tap, channel that is read */
+  const char *pixel;            /* what outputs without taps are; NULL: there are none */
+  /* at points */
+  marea_conv_points points;
+};
+
+/* out := act(conv2d(src, weight) + bias), or with `backward` conv2d_grad_input(src, weight) in its place. */
+marea_status marea_conv_gather_open (marea_call *c, const marea_conv *g, bool backward,
+                                     const marea_conv_source *src, const marea_tensor *weight,
+                                     const marea_tensor *bias, marea_activation act, double slope,
+                                     marea_tensor *out, marea_conv_gather *p);
+marea_status marea_conv_gather_by_points (marea_call *c, const marea_conv *g, bool backward,
+                                          const marea_tensor *weight, marea_conv_gather *p);
+/* All tiles of all images. */
+void marea_conv_gather_run (marea_call *c, const marea_conv *g, const marea_conv_gather *p);
+
+/* ---- correlate ---- */
+
+typedef struct marea_conv_correlate marea_conv_correlate;
+struct marea_conv_correlate {
+  marea_context *ctx;
+  const marea_conv *g;
+  marea_conv_window x;
+  marea_conv_rows dy;
+  void (*tile)(const marea_conv_correlate *p, int64_t image, int64_t tile, int64_t cut, int worker,
+               char *sum);
+  const marea_kernels *kernels;
+  char *dw, *sums;       /* sums: of all parts, but part 0 where that is dw itself */
+  int64_t count;         /* elements of a part */
+  int64_t parts, cuts;   /* blocks of tiles; ranges of dw's rows */
+  const int64_t *offset; /* of every row of dw, (tap, channel of a group), in a tile */
+  int64_t rows;          /* how many */
+  bool by_points;
+  marea_conv_points points;
+};
+
+/* dw := the weight gradient for x and dy. */
+marea_status marea_conv_correlate_open (marea_call *c, const marea_conv *g, const marea_conv_source *x,
+                                        const marea_conv_source *dy, marea_tensor *dw,
+                                        marea_conv_correlate *p);
+marea_status marea_conv_correlate_by_points (marea_call *c, marea_conv_correlate *p);
+/* Clears the sum of a part, or a cut of it, and returns it. */
+char *marea_conv_correlate_clear (const marea_conv_correlate *p, int64_t part, int64_t cut);
+/* All tiles of all images, each in its part. */
+void marea_conv_correlate_run (const marea_conv_correlate *p);
+/* dw := the sum of the parts. */
+void marea_conv_correlate_finish (const marea_conv_correlate *p);
+/* Has somebody asked to stop? A block can be long. */
+bool marea_conv_stopped (marea_context *ctx);
+
+/* ---- both ---- */
+
+/* With e = dy act'(.) told from y: in dx's place NULL is not wanted. Of conv2d, dx = conv2d_grad_input(e, weight),
+   dw = conv2d_grad_weight(x, e); `transposed`: dx = conv2d(e, weight), dw = conv2d_grad_weight(e, x). db: the
+   sum of e over all but the last dimension. */
+marea_status marea_conv_backward (marea_call *c, const marea_conv *g, bool transposed,
+                                  const marea_conv_source *e, const marea_tensor *x,
+                                  const marea_tensor *weight, marea_tensor *dx, marea_tensor *dw,
+                                  marea_tensor *db);
+
+#endif
