@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: MIT
-** blas.c: dense products by OpenBLAS, which is held to one thread: our workers share the work, in blocks
-** that depend on the shape only, so that the thread count never changes a result.
+** blas.c: dense products, by our own kernel where a side of the result is short, as the batch of a dense layer
+** is, and by OpenBLAS otherwise. OpenBLAS copies both operands into panels, which costs a short product a
+** quarter of its time, and is held to one thread: our workers share the work, in blocks that depend on the
+** shape only, so that the thread count never changes a result.
 **
 ** Three ways to cut C = A B. Usually the longer side of C is cut. When C is small and k is long (weights
 ** of a dense layer behind a flattened image), k is cut, and the partial products are added up in order.
@@ -15,12 +17,15 @@
 #define MAX_BLOCKS 32
 #define GRAIN 32 /* blocks are multiples of this, as the kernels of OpenBLAS like it */
 
+#define SHORT 768 /* the shorter side, up to which our kernel is the faster one */
+
 typedef struct product {
   int dtype;
-  bool ta, tb, accumulate;
+  bool ta, tb;
   int64_t m, n, k, lda, ldb, ldc;
   const char *a, *b;
   char *c;
+  marea_epilogue end;
 } product;
 
 static size_t size_of (int dtype) { return dtype == MAREA_F64 ? sizeof(double) : sizeof(float); }
@@ -36,7 +41,6 @@ static void clear (const product *p) {
 
 /* Matrix times vector, if the product is one: y = M x, M stored (rows, cols). */
 static bool multiply_vector (const product *p) {
-  double beta = p->accumulate ? 1 : 0;
   bool row = p->m == 1; /* c = a B; otherwise c = A b */
   if (!row && p->n != 1) return false;
   bool stored_by_k = row ? !p->tb : p->ta; /* the matrix is stored (k, .) */
@@ -47,17 +51,50 @@ static bool multiply_vector (const product *p) {
   CBLAS_TRANSPOSE t = stored_by_k ? CblasTrans : CblasNoTrans;
   if (p->dtype == MAREA_F64)
     cblas_dgemv(CblasRowMajor, t, rows, cols, 1, (const double *)matrix, (int)ld, (const double *)x,
-                (int)step_x, beta, (double *)p->c, (int)step_y);
+                (int)step_x, 0, (double *)p->c, (int)step_y);
   else
     cblas_sgemv(CblasRowMajor, t, rows, cols, 1, (const float *)matrix, (int)ld, (const float *)x,
-                (int)step_x, (float)beta, (float *)p->c, (int)step_y);
+                (int)step_x, 0, (float *)p->c, (int)step_y);
   return true;
+}
+
+static void finish (const product *p, const marea_kernels *k) {
+  if (!p->end.bias && p->end.act == MAREA_ACT_NONE) return;
+  for (int64_t i = 0; i < p->m; i++)
+    k->bias_act(1, (size_t)p->n, p->end.bias, p->end.act, p->end.slope,
+                p->c + (size_t)(i * p->ldc) * size_of(p->dtype));
+}
+
+/* Is it one for our kernel? Thin ones are read from memory once, which OpenBLAS' products of vectors do well. */
+static bool is_short (const product *p) {
+  return p->dtype == MAREA_F32 && !(p->ta && p->tb) && MAREA_MIN(p->m, p->n) <= SHORT &&
+         MAREA_MIN(p->m, p->n) > 1 && p->n >= 8;
+}
+
+static void multiply_short (const product *p, const marea_kernels *k, void *scratch) {
+  marea_product g = {.a = p->a,
+                     .b = p->b,
+                     .c = p->c,
+                     .scratch = scratch,
+                     .m = p->m,
+                     .n = p->n,
+                     .k = p->k,
+                     .lda = p->lda,
+                     .ldb = p->ldb,
+                     .ldc = p->ldc,
+                     .ta = p->ta,
+                     .tb = p->tb,
+                     .bias = p->ta ? NULL : p->end.bias,
+                     .act = p->ta ? MAREA_ACT_NONE : p->end.act,
+                     .slope = p->end.slope};
+  k->product(&g);
+  if (p->ta) finish(p, k);
 }
 
 static void multiply (const product *p) {
   if (p->m == 0 || p->n == 0) return;
   if (p->k == 0) {
-    if (!p->accumulate) clear(p);
+    clear(p);
     return;
   }
   if (openblas_get_num_threads() != 1) openblas_set_num_threads(1);
@@ -66,21 +103,21 @@ static void multiply (const product *p) {
   int m = (int)p->m, n = (int)p->n, k = (int)p->k;
   if (p->dtype == MAREA_F64)
     cblas_dgemm(CblasRowMajor, ta, tb, m, n, k, 1, (const double *)p->a, (int)p->lda, (const double *)p->b,
-                (int)p->ldb, p->accumulate ? 1 : 0, (double *)p->c, (int)p->ldc);
+                (int)p->ldb, 0, (double *)p->c, (int)p->ldc);
   else
     cblas_sgemm(CblasRowMajor, ta, tb, m, n, k, 1, (const float *)p->a, (int)p->lda, (const float *)p->b,
-                (int)p->ldb, p->accumulate ? 1 : 0, (float *)p->c, (int)p->ldc);
+                (int)p->ldb, 0, (float *)p->c, (int)p->ldc);
 }
 
 /* Sizes fit in int: marea_gemm_parallel refuses larger ones, and marea_bytes a dimension above INT32_MAX. */
 static product make_product (int dtype, bool ta, bool tb, int64_t m, int64_t n, int64_t k, const void *a,
-                             const void *b, bool accumulate, void *c) {
-  return (product){dtype, ta, tb, accumulate, m, n, k, ta ? m : k, tb ? k : n, n, a, b, c};
+                             const void *b, void *c) {
+  return (product){dtype, ta, tb, m, n, k, ta ? m : k, tb ? k : n, n, a, b, c, {0}};
 }
 
 void marea_gemm (int dtype, bool ta, bool tb, int64_t m, int64_t n, int64_t k, const void *a, const void *b,
-                 bool accumulate, void *c) {
-  product p = make_product(dtype, ta, tb, m, n, k, a, b, accumulate, c);
+                 void *c) {
+  product p = make_product(dtype, ta, tb, m, n, k, a, b, c);
   multiply(&p);
 }
 
@@ -90,6 +127,8 @@ typedef enum cut { CUT_M, CUT_N, CUT_K } cut;
 
 typedef struct job {
   product all;
+  const marea_kernels *kernels;
+  char *scratch; /* of our kernel, for each worker; NULL: OpenBLAS */
   cut cut;
   int64_t step;  /* of the side that is cut */
   char *partial; /* CUT_K: (blocks - 1) products of m * n, of the blocks after the first */
@@ -98,7 +137,6 @@ typedef struct job {
 static int64_t *side_of (product *p, cut how) { return how == CUT_M ? &p->m : how == CUT_N ? &p->n : &p->k; }
 
 static void run_block (void *arg, int64_t block, int worker) {
-  (void)worker;
   const job *j = arg;
   product p = j->all;
   int64_t start = block * j->step, *side = side_of(&p, j->cut);
@@ -107,12 +145,18 @@ static void run_block (void *arg, int64_t block, int worker) {
   if (j->cut != CUT_N) p.a += (size_t)(start * ((j->cut == CUT_M) == p.ta ? 1 : p.lda)) * size;
   if (j->cut != CUT_M) p.b += (size_t)(start * ((j->cut == CUT_N) == p.tb ? p.ldb : 1)) * size;
   if (j->cut == CUT_M) p.c += (size_t)(start * p.ldc) * size;
-  if (j->cut == CUT_N) p.c += (size_t)start * size;
-  if (j->cut == CUT_K && block > 0) {
-    p.c = j->partial + (size_t)((block - 1) * p.m * p.n) * size;
-    p.accumulate = false;
+  if (j->cut == CUT_N) {
+    p.c += (size_t)start * size;
+    if (p.end.bias) p.end.bias = (const char *)p.end.bias + (size_t)start * size;
+  }
+  if (j->cut == CUT_K) p.end = (marea_epilogue){0};
+  if (j->cut == CUT_K && block > 0) { p.c = j->partial + (size_t)((block - 1) * p.m * p.n) * size; }
+  if (j->scratch) {
+    multiply_short(&p, j->kernels, j->scratch + (size_t)worker * MAREA_PRODUCT_SCRATCH);
+    return;
   }
   multiply(&p);
+  finish(&p, j->kernels);
 }
 
 /* Blocks of at least MIN_WORK, at most MAX_BLOCKS of them, and not so narrow that packing the operand they
@@ -129,31 +173,51 @@ static void choose_cut (job *j) {
   j->step = (step + GRAIN - 1) / GRAIN * GRAIN;
 }
 
-static void fold_partial (marea_context *ctx, const job *j, int64_t blocks) {
-  size_t n = (size_t)(j->all.m * j->all.n);
-  const marea_kernels *k = ctx->kernels[j->all.dtype];
-  for (int64_t block = 1; block < blocks; block++)
-    k->add(n, j->all.c, 1, j->partial + (size_t)(block - 1) * n * size_of(j->all.dtype), 1, j->all.c, NULL);
+static void fold_block (void *arg, int64_t block, int worker) {
+  const job *j = arg;
+  const product *p = &j->all;
+  const int64_t all = p->m * p->n, first = block * MAREA_BLOCK, n = MAREA_MIN(MAREA_BLOCK, all - first);
+  const size_t at = (size_t)first * size_of(p->dtype), step = (size_t)all * size_of(p->dtype);
+  const int64_t parts = (p->k + j->step - 1) / j->step;
+  (void)worker;
+  for (int64_t part = 1; part < parts; part++)
+    j->kernels->add((size_t)n, p->c + at, 1, j->partial + (size_t)(part - 1) * step + at, 1, p->c + at, NULL);
+}
+
+/* c := the sum of the partial products, with bias and activation */
+static void fold_partial (marea_context *ctx, job *j) {
+  const product *p = &j->all;
+  marea_parallel(ctx, (p->m * p->n - 1) / MAREA_BLOCK + 1, fold_block, j);
+  finish(p, j->kernels);
 }
 
 marea_status marea_gemm_parallel (marea_context *ctx, int dtype, bool ta, bool tb, int64_t m, int64_t n,
-                                  int64_t k, const void *a, const void *b, bool accumulate, void *c) {
+                                  int64_t k, const void *a, const void *b, const marea_epilogue *end,
+                                  void *c) {
   if (MAREA_MAX(m, MAREA_MAX(n, k)) > INT32_MAX)
     return marea_fail(ctx, MAREA_ESHAPE, "matmul: %lld x %lld x %lld: a side is longer than 2147483647",
                       (long long)m, (long long)k, (long long)n);
-  job j = {.all = make_product(dtype, ta, tb, m, n, k, a, b, accumulate, c)};
-  if (m == 0 || n == 0 || k == 0 || (double)m * (double)n * (double)k < 2.0 * MIN_WORK) {
+  job j = {.all = make_product(dtype, ta, tb, m, n, k, a, b, c), .kernels = ctx->kernels[dtype]};
+  if (end) j.all.end = *end;
+  if (m == 0 || n == 0) return MAREA_OK;
+  if (k == 0 || (double)m * (double)n * (double)k < 2.0 * MIN_WORK) {
     multiply(&j.all);
+    finish(&j.all, j.kernels);
     return MAREA_OK;
   }
   choose_cut(&j);
-  int64_t blocks = (*side_of(&j.all, j.cut) + j.step - 1) / j.step;
-  if (j.cut == CUT_K && blocks > 1) {
-    j.partial = marea_alloc(ctx, (size_t)((blocks - 1) * m * n) * size_of(dtype));
-    if (!j.partial) return marea_fail(ctx, MAREA_ENOMEM, "matmul: out of memory for partial sums");
+  const int64_t blocks = (*side_of(&j.all, j.cut) + j.step - 1) / j.step;
+  const size_t scratch = is_short(&j.all) ? (size_t)ctx->threads * MAREA_PRODUCT_SCRATCH : 0;
+  const size_t partial = j.cut == CUT_K ? (size_t)((blocks - 1) * m * n) * size_of(dtype) : 0;
+  char *memory = NULL;
+  if (scratch + partial > 0) {
+    memory = marea_alloc(ctx, scratch + partial);
+    if (!memory) return marea_fail(ctx, MAREA_ENOMEM, "matmul: out of memory for scratch space");
   }
+  j.scratch = scratch ? memory : NULL;
+  j.partial = memory + scratch;
   marea_parallel(ctx, blocks, run_block, &j);
-  if (j.cut == CUT_K) fold_partial(ctx, &j, blocks);
-  marea_free(ctx, j.partial);
+  if (j.cut == CUT_K) fold_partial(ctx, &j);
+  marea_free(ctx, memory);
   return MAREA_OK;
 }

@@ -259,13 +259,18 @@ marea_binary_kernel *marea_activation_grad_kernel (const marea_kernels *k, marea
 /* dst := src, any strides and dtypes, same shape. */
 void marea_copy_strided (marea_context *ctx, const marea_tensor *src, marea_tensor *dst);
 
-/* ---- blas.c: dense products, one OpenBLAS thread each; split over our workers in fixed blocks ---- */
+/* ---- blas.c: dense products, split over our workers in fixed blocks ---- */
 
-/* C(m,n) = A(m,k) B(k,n) [+ C when accumulate]; ta/tb: A is stored (k,m) / B is stored (n,k). Row-major, gapless.
+/* C(m,n) = A(m,k) B(k,n); ta/tb: A is stored (k,m) / B is stored (n,k). Row-major, gapless.
    Serial; call it inside a block, or use marea_gemm_parallel. */
 void marea_gemm (int dtype, bool ta, bool tb, int64_t m, int64_t n, int64_t k, const void *a, const void *b,
-                 bool accumulate, void *c);
+                 void *c);
+typedef struct marea_epilogue { /* C := act(C + bias) at the end */
+  const void *bias;             /* (n); NULL: none */
+  marea_activation act;
+  double slope;
+} marea_epilogue;
 marea_status marea_gemm_parallel (marea_context *ctx, int dtype, bool ta, bool tb, int64_t m, int64_t n,
-                                  int64_t k, const void *a, const void *b, bool accumulate, void *c);
+                                  int64_t k, const void *a, const void *b, const marea_epilogue *end, void *c);
 
 #endif

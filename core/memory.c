@@ -7,6 +7,7 @@
 */
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #include "memory.h"
 
@@ -16,6 +17,8 @@
 #define LARGE ((size_t)64 << 10)          /* bytes from which a request may take a larger block */
 #define HALF_AS_BIG_AGAIN 9               /* classes: 16 log2(1.5) */
 #define POOL_SLACK (32u << 20)            /* free bytes that the pool may keep beyond half of the peak */
+#define HUGE_PAGE ((size_t)2 << 20)
+#define HUGE_FROM ((size_t)1 << 20) /* bytes of a block */
 
 typedef struct block { /* header, MAREA_ALIGN bytes in front of the memory handed out */
   struct block *next;
@@ -33,9 +36,19 @@ struct marea_pool {
   bool fail_on;     /* ... and all after it */
 };
 
+/* Large blocks in pages of 2 MiB where the system has them: a step reads and writes every byte of its
+   activations, and with small pages the table of addresses does not fit in the processor. */
+static void *huge_alloc (size_t size) {
+  void *p;
+  if (posix_memalign(&p, HUGE_PAGE, size) != 0) return NULL;
+  madvise(p, size, MADV_HUGEPAGE); /* a wish; small pages do too */
+  return p;
+}
+
 void *marea_default_alloc (void *ud, void *p, size_t old, size_t size) {
   (void)ud;
   (void)old;
+  if (size >= HUGE_FROM) return huge_alloc(size);
   if (size) return malloc(size);
   free(p);
   return NULL;

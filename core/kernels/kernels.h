@@ -44,6 +44,7 @@ typedef struct marea_gather {
   int64_t w_tap, w_ci;      /* step of w for one tap / one input channel; output channels are adjacent */
   marea_activation act;
   double slope;             /* of leaky_relu, alpha of elu */
+  bool accumulate;          /* add to what is in y, in bias' place */
 } marea_gather;
 
 /* Weight gradient over one image (or some rows of it), accumulated into dw:
@@ -56,7 +57,23 @@ typedef struct marea_correlate {
   int64_t x_row, x_col, dy_row, dy_col;
   int64_t m, cout, dw_row;
   const int64_t *offset;    /* [m] */
+  bool overwrite;           /* dw[m][co] = ... in place of += */
 } marea_correlate;
+
+/* C (m, n) = act(A (m, k) B (k, n) + bias); ld*: steps from row to row. ta: A is stored (k, m), neither bias nor act
+** then; tb: B is stored (n, k); not both. k >= 1. */
+typedef struct marea_product {
+  const void *a, *b;
+  void *c, *scratch;        /* MAREA_PRODUCT_SCRATCH bytes */
+  int64_t m, n, k, lda, ldb, ldc;
+  bool ta, tb;
+  const void *bias;         /* (n); NULL: none */
+  marea_activation act;
+  double slope;
+} marea_product;
+
+#define MAREA_PRODUCT_DEPTH 256
+#define MAREA_PRODUCT_SCRATCH (MAREA_PRODUCT_DEPTH * 128) /* a panel of two vectors of 64 bytes */
 
 /* A row of tiles in Winograd's minimal filtering F(4x4, 3x3), which replaces a 3x3 convolution of stride 1 by products
 ** at 36 points: outputs[p] = data[p] weight[p], matrices (tile, cout) = (tile, cin) (cin, cout). The image side holds
@@ -110,6 +127,7 @@ typedef struct marea_winograd {
                                                                     /* y[i][j] = act(y[i][j] + bias[j]); bias NULL: none */ \
   K(gather, void, (const marea_gather *g))                                                                     \
   K(correlate, void, (const marea_correlate *g))                                                               \
+  K(product, void, (const marea_product *g))                                                                   \
   K(winograd_data, void, (const marea_winograd *g))      /* points from image */                                \
   K(winograd_outputs, void, (const marea_winograd *g))   /* image from points, with bias and activation */       \
   K(winograd_gradient, void, (const marea_winograd *g))  /* points from image: the transpose of outputs */       \

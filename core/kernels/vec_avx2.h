@@ -158,4 +158,25 @@ INLINE vmask vec_load_bytes (const uint8_t *p, size_t n) {
   return _mm256_cmpgt_epi32(lanes, _mm256_setzero_si256());
 }
 
+INLINE void vec_transpose (vec a[VEC_LANES]) {
+  vec b[8], c[8];
+#pragma GCC unroll 4
+  for (int i = 0; i < 8; i += 2) { /* pairs of rows, then of pairs, then of halves */
+    b[i] = _mm256_unpacklo_ps(a[i], a[i + 1]);
+    b[i + 1] = _mm256_unpackhi_ps(a[i], a[i + 1]);
+  }
+#pragma GCC unroll 2
+  for (int i = 0; i < 8; i += 4) {
+    c[i] = _mm256_shuffle_ps(b[i], b[i + 2], 0x44);
+    c[i + 1] = _mm256_shuffle_ps(b[i], b[i + 2], 0xee);
+    c[i + 2] = _mm256_shuffle_ps(b[i + 1], b[i + 3], 0x44);
+    c[i + 3] = _mm256_shuffle_ps(b[i + 1], b[i + 3], 0xee);
+  }
+#pragma GCC unroll 4
+  for (int i = 0; i < 4; i++) {
+    a[i] = _mm256_permute2f128_ps(c[i], c[i + 4], 0x20);
+    a[i + 4] = _mm256_permute2f128_ps(c[i], c[i + 4], 0x31);
+  }
+}
+
 #endif

@@ -152,4 +152,31 @@ INLINE vmask vec_load_bytes (const uint8_t *p, size_t n) {
   return _mm_test_epi8_mask(bytes, bytes);
 }
 
+INLINE void vec_transpose (vec a[VEC_LANES]) {
+  vec b[16], c[16];
+#pragma GCC unroll 8
+  for (int i = 0; i < 16; i += 2) { /* pairs of rows, then of pairs, then of quarters */
+    b[i] = _mm512_unpacklo_ps(a[i], a[i + 1]);
+    b[i + 1] = _mm512_unpackhi_ps(a[i], a[i + 1]);
+  }
+#pragma GCC unroll 4
+  for (int i = 0; i < 16; i += 4) {
+    c[i] = _mm512_shuffle_ps(b[i], b[i + 2], 0x44);
+    c[i + 1] = _mm512_shuffle_ps(b[i], b[i + 2], 0xee);
+    c[i + 2] = _mm512_shuffle_ps(b[i + 1], b[i + 3], 0x44);
+    c[i + 3] = _mm512_shuffle_ps(b[i + 1], b[i + 3], 0xee);
+  }
+#pragma GCC unroll 4
+  for (int i = 0; i < 4; i++) {
+    vec low02 = _mm512_shuffle_f32x4(c[i], c[i + 4], 0x88),
+        high02 = _mm512_shuffle_f32x4(c[i + 8], c[i + 12], 0x88);
+    vec low13 = _mm512_shuffle_f32x4(c[i], c[i + 4], 0xdd),
+        high13 = _mm512_shuffle_f32x4(c[i + 8], c[i + 12], 0xdd);
+    a[i] = _mm512_shuffle_f32x4(low02, high02, 0x88);
+    a[i + 8] = _mm512_shuffle_f32x4(low02, high02, 0xdd);
+    a[i + 4] = _mm512_shuffle_f32x4(low13, high13, 0x88);
+    a[i + 12] = _mm512_shuffle_f32x4(low13, high13, 0xdd);
+  }
+}
+
 #endif

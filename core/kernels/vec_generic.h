@@ -167,4 +167,14 @@ INLINE vmask vec_load_bytes (const uint8_t *p, size_t n) {
   return m;
 }
 
+/* Rows become columns. */
+INLINE void vec_transpose (vec a[VEC_LANES]) {
+  for (size_t i = 0; i < VEC_LANES; i++)
+    for (size_t j = 0; j < i; j++) {
+      real t = a[i][j];
+      a[i][j] = a[j][i];
+      a[j][i] = t;
+    }
+}
+
 #endif

@@ -103,7 +103,7 @@ static void multiply_one (void *arg, int64_t i, int worker) {
   (void)worker;
   marea_gemm(s->dtype, p->a.transposed, p->b.transposed, p->m, p->n, p->k,
              s->a + (size_t)(matrix_at(p, &p->a, i) * p->m * p->k) * s->size,
-             s->b + (size_t)(matrix_at(p, &p->b, i) * p->k * p->n) * s->size, false,
+             s->b + (size_t)(matrix_at(p, &p->b, i) * p->k * p->n) * s->size,
              s->c + (size_t)(i * p->m * p->n) * s->size);
 }
 
@@ -125,7 +125,7 @@ static marea_status matmul_forward (marea_call *c) {
   }
   batch s = {&p, out->dtype, size, marea_at(c->in[0]), marea_at(c->in[1]), marea_at(out)};
   if (is_tall(&p)) {
-    return marea_gemm_parallel(c->ctx, s.dtype, false, p.b.transposed, count * p.m, p.n, p.k, s.a, s.b, false,
+    return marea_gemm_parallel(c->ctx, s.dtype, false, p.b.transposed, count * p.m, p.n, p.k, s.a, s.b, NULL,
                                s.c);
   } else if (count >= 4) {
     marea_parallel(c->ctx, count, multiply_one, &s);
@@ -133,7 +133,7 @@ static marea_status matmul_forward (marea_call *c) {
     for (int64_t i = 0; i < count; i++)
       MAREA_TRY(marea_gemm_parallel(c->ctx, s.dtype, p.a.transposed, p.b.transposed, p.m, p.n, p.k,
                                     s.a + (size_t)(matrix_at(&p, &p.a, i) * p.m * p.k) * size,
-                                    s.b + (size_t)(matrix_at(&p, &p.b, i) * p.k * p.n) * size, false,
+                                    s.b + (size_t)(matrix_at(&p, &p.b, i) * p.k * p.n) * size, NULL,
                                     s.c + (size_t)(i * p.m * p.n) * size));
   }
   return MAREA_OK;
@@ -267,50 +267,14 @@ static marea_status linear_shape (marea_call *c) {
   return MAREA_OK;
 }
 
-typedef struct epilogue {
-  const marea_kernels *kernels;
-  int64_t rows, cols, rows_per_block;
-  size_t size;
-  const void *bias;
-  marea_activation activation;
-  double slope;
-  char *y;
-} epilogue;
-
-static void finish_rows (void *arg, int64_t block, int worker) {
-  const epilogue *e = arg;
-  const int64_t first = block * e->rows_per_block, n = MAREA_MIN(e->rows_per_block, e->rows - first);
-  (void)worker;
-  e->kernels->bias_act((size_t)n, (size_t)e->cols, e->bias, e->activation, e->slope,
-                       e->y + (size_t)(first * e->cols) * e->size);
-}
-
-/* y := act(y + bias) */
-static marea_status finish (marea_call *c, int64_t rows, int64_t cols) {
-  const marea_tensor *y = c->out[0];
-  epilogue e = {.kernels = c->ctx->kernels[y->dtype],
-                .rows = rows,
-                .cols = cols,
-                .rows_per_block = MAREA_MAX(1, MAREA_BLOCK / cols),
-                .size = marea_dtype_size((marea_dtype)y->dtype),
-                .activation = (marea_activation)c->attr[LINEAR_ACTIVATION].i,
-                .slope = c->attr[LINEAR_SLOPE].f,
-                .bias = c->n_in > 2 && c->in[2] ? marea_at(c->in[2]) : NULL,
-                .y = marea_at(y)};
-  if (!e.bias && e.activation == MAREA_ACT_NONE) return MAREA_OK;
-  marea_parallel(c->ctx, (rows - 1) / e.rows_per_block + 1, finish_rows, &e);
-  return MAREA_OK;
-}
-
 static marea_status linear_forward (marea_call *c) {
   const marea_tensor *x = c->in[0], *weight = c->in[1], *y = c->out[0];
   const int64_t rows = marea_count(x->rank - 1, x->shape), in = weight->shape[0], out = weight->shape[1];
-  if (rows * out == 0) return MAREA_OK;
-  if (in == 0) memset(marea_at(y), 0, (size_t)(rows * out) * marea_dtype_size((marea_dtype)y->dtype));
-  else
-    MAREA_TRY(marea_gemm_parallel(c->ctx, y->dtype, false, false, rows, out, in, marea_at(x),
-                                  marea_at(weight), false, marea_at(y)));
-  return finish(c, rows, out);
+  const marea_epilogue end = {.bias = c->n_in > 2 && c->in[2] ? marea_at(c->in[2]) : NULL,
+                              .act = (marea_activation)c->attr[LINEAR_ACTIVATION].i,
+                              .slope = c->attr[LINEAR_SLOPE].f};
+  return marea_gemm_parallel(c->ctx, y->dtype, false, false, rows, out, in, marea_at(x), marea_at(weight),
+                             &end, marea_at(y));
 }
 
 static marea_status linear_vjp (marea_vjp *v) {

@@ -140,19 +140,23 @@ static double element (const shape *s, bool ta, bool tb, const float *a, const f
   return sum;
 }
 
-/* C = A B with 1, 2 and 3 threads: right, and the same bits. */
-static bool product (const shape *s, bool ta, bool tb, bool accumulate) {
+/* C = A B, or relu(A B + bias), with 1, 2 and 3 threads: right, and the same bits. */
+static bool product (const shape *s, bool ta, bool tb, bool finished) {
   size_t size = (size_t)(s->m * s->n);
   float *a = malloc((size_t)(s->m * s->k) * sizeof *a + 1);
   float *b = malloc((size_t)(s->k * s->n) * sizeof *b + 1);
   float *c = malloc(size * sizeof *c + 1), *first = malloc(size * sizeof *c + 1);
+  float *bias = malloc((size_t)s->n * sizeof *bias + 1);
+  const marea_epilogue end = {.bias = bias, .act = MAREA_ACT_RELU};
   bool ok = true;
+  for (int64_t i = 0; i < s->n; i++) bias[i] = value(7 * i);
   for (int64_t i = 0; i < s->m * s->k; i++) a[i] = value(i);
   for (int64_t i = 0; i < s->k * s->n; i++) b[i] = value(3 * i + 1);
   for (int threads = 1; threads <= 3; threads++) {
     marea_context *ctx = open_context(threads);
-    for (size_t i = 0; i < size; i++) c[i] = accumulate ? 0.5f : NAN;
-    if (marea_gemm_parallel(ctx, MAREA_F32, ta, tb, s->m, s->n, s->k, a, b, accumulate, c) != MAREA_OK)
+    for (size_t i = 0; i < size; i++) c[i] = NAN;
+    if (marea_gemm_parallel(ctx, MAREA_F32, ta, tb, s->m, s->n, s->k, a, b, finished ? &end : NULL, c) !=
+        MAREA_OK)
       abort();
     if (threads == 1) memcpy(first, c, size * sizeof *c);
     if (memcmp(first, c, size * sizeof *c) != 0) ok = false;
@@ -160,11 +164,13 @@ static bool product (const shape *s, bool ta, bool tb, bool accumulate) {
   }
   for (int64_t i = 0; i < s->m; i += 1 + s->m / 7)
     for (int64_t j = 0; j < s->n; j += 1 + s->n / 7) {
-      double wanted = element(s, ta, tb, a, b, i, j) + (accumulate ? 0.5 : 0);
+      double wanted = element(s, ta, tb, a, b, i, j);
+      if (finished) wanted = fmax(wanted + (double)bias[j], 0);
       if (!(fabs((double)c[i * s->n + j] - wanted) <= 1e-5 * (10 + (double)s->k))) ok = false;
     }
   free(a);
   free(b);
+  free(bias);
   free(c);
   free(first);
   return ok;
@@ -188,8 +194,8 @@ static bool products (void) {
 
 static bool product_f64 (void) {
   double a[6] = {1, 2, 3, 4, 5, 6}, b[6] = {1, 0, 2, 1, 3, 5}, c[4] = {1, 1, 1, 1};
-  marea_gemm(MAREA_F64, false, false, 2, 2, 3, a, b, true, c);
-  return c[0] == 15 && c[1] == 18 && c[2] == 33 && c[3] == 36;
+  marea_gemm(MAREA_F64, false, false, 2, 2, 3, a, b, c);
+  return c[0] == 14 && c[1] == 17 && c[2] == 32 && c[3] == 35;
 }
 
 int main (void) {
