@@ -75,22 +75,37 @@ typedef struct marea_product {
 #define MAREA_PRODUCT_DEPTH 256
 #define MAREA_PRODUCT_SCRATCH (MAREA_PRODUCT_DEPTH * 128) /* a panel of two vectors of 64 bytes */
 
-/* A row of tiles in Winograd's minimal filtering F(4x4, 3x3), which replaces a 3x3 convolution of stride 1 by products
-** at 36 points: outputs[p] = data[p] weight[p], matrices (tile, cout) = (tile, cin) (cin, cout). The image side holds
-** pixels, 6x6 a tile at steps of 4 (data) or 4x4 (outputs, and the gradient with respect to them); the other side holds
-** points[p * point + tile * channels + c]. */
+/* Bilinear algorithms for 3x3 convolutions (winograd.inc): per dimension a tile of `outputs` comes from `data`, tiles
+** being `step` data apart, by products at `points` places. */
+typedef enum marea_scheme {
+  MAREA_SCHEME_PLAIN,              /* stride 1 */
+  MAREA_SCHEME_STRIDED,            /* stride 2 */
+  MAREA_SCHEME_SPREAD              /* transposed, stride 2: the input gradient of STRIDED, with its weights turned round */
+} marea_scheme;
+
+typedef struct marea_scheme_sizes { int points, data, step, outputs; } marea_scheme_sizes;
+#define MAREA_WINOGRAD_SIDE 6 /* the most points */
+
+static inline marea_scheme_sizes marea_scheme_size (marea_scheme s) {
+  return s == MAREA_SCHEME_PLAIN ? (marea_scheme_sizes){6, 6, 4, 4}
+         : s == MAREA_SCHEME_STRIDED ? (marea_scheme_sizes){5, 5, 4, 2} : (marea_scheme_sizes){5, 3, 2, 4};
+}
+
+/* A row of tiles. The image side holds pixels, data or outputs; the other side holds one value a point, tile and
+** channel: points[p * point + tile * channels + c]. Between the two kinds of points stand products of matrices, one a
+** point: outputs[p] (tile, cout) = data[p] (tile, cin) weight[p] (cin, cout). */
 typedef struct marea_winograd {
+  marea_scheme scheme;
   void *image, *points;     /* first pixel of tile 0; point 0 of tile 0 */
   int64_t tiles, channels;
   int64_t row, col;         /* steps of the image, in elements */
   int64_t point;
-  int64_t rows, cols;       /* of the image from tile 0 on; tiles may reach beyond (not used by `data`) */
-  const void *bias;         /* outputs only; NULL: none */
+  int64_t top, left;        /* rows and columns of outputs of tile 0 that lie before the image, */
+  int64_t rows, cols;       /* and those that lie in it from there on; data lie inside altogether */
+  const void *bias;         /* of outputs; NULL: none */
   marea_activation act;
   double slope;
 } marea_winograd;
-
-#define MAREA_WINOGRAD_POINTS 36
 
 #define MAREA_UNARY_KERNELS(U)                                                                                \
   U(neg) U(abs) U(sign) U(square) U(sqrt) U(rsqrt) U(reciprocal) U(exp) U(log) U(log1p) U(expm1) U(sin) U(cos) \
@@ -130,10 +145,10 @@ typedef struct marea_winograd {
   K(product, void, (const marea_product *g))                                                                   \
   K(winograd_data, void, (const marea_winograd *g))      /* points from image */                                \
   K(winograd_outputs, void, (const marea_winograd *g))   /* image from points, with bias and activation */       \
-  K(winograd_gradient, void, (const marea_winograd *g))  /* points from image: the transpose of outputs */       \
+  K(winograd_gradient, void, (const marea_winograd *g))  /* points from image: the transpose of outputs; not SPREAD */ \
   /* u[p*n + i] from w[tap*n + i] for 9 taps and first <= i < end, and its transpose */                         \
-  K(winograd_weight, void, (size_t n, size_t first, size_t end, const void *w, void *u))                        \
-  K(winograd_weight_gradient, void, (size_t n, size_t first, size_t end, const void *u, void *w))               \
+  K(winograd_weight, void, (marea_scheme s, size_t n, size_t first, size_t end, const void *w, void *u))        \
+  K(winograd_weight_gradient, void, (marea_scheme s, size_t n, size_t first, size_t end, const void *u, void *w)) \
   /* optimizer updates, in place; formulas at the operators of the same names (ops/optim.c) */                 \
   K(sgd, void, (size_t n, void *p, const void *g, void *buf, const double *a))                                 \
   K(rmsprop, void, (size_t n, void *p, const void *g, void *sq, void *buf, const double *a))                   \

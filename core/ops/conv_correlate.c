@@ -71,12 +71,16 @@ static marea_status choose_parts (marea_call *c, marea_conv_correlate *p) {
   return MAREA_OK;
 }
 
-static marea_status open_by_taps (marea_call *c, marea_conv_correlate *p) {
+static marea_status open_by_taps (marea_call *c, const marea_conv_source *x, const marea_conv_source *dy,
+                                  marea_conv_correlate *p) {
   const int64_t channels = p->g->cin / p->g->groups;
   marea_conv_taps t;
   p->tile = correlate_tile;
   p->rows = p->g->kernel[0] * p->g->kernel[1] * channels;
   p->count = p->rows * p->g->cout;
+  MAREA_TRY(marea_conv_axes(c, p->g, false, p->x.axis));
+  MAREA_TRY(marea_conv_window_open(c, x, &p->x));
+  MAREA_TRY(marea_conv_rows_open(c, dy, p->x.units, &p->dy));
   MAREA_TRY(marea_conv_list_taps(c, p->g, &p->x, &t));
   MAREA_TRY(list_rows(c, &t, channels, p));
   return choose_parts(c, p);
@@ -89,15 +93,15 @@ marea_status marea_conv_correlate_open (marea_call *c, const marea_conv *g, cons
                                         marea_conv_correlate *p) {
   *p = (marea_conv_correlate){
       .ctx = c->ctx, .g = g, .kernels = c->ctx->kernels[dw->dtype], .dw = marea_at(dw)};
-  p->by_points = marea_conv_correlates_at_points(g, dw->dtype);
-  MAREA_TRY(marea_conv_window_open(c, g, false, p->by_points ? 4 : 1, x, &p->x));
-  MAREA_TRY(marea_conv_rows_open(c, dy, p->x.units, &p->dy));
-  return p->by_points ? marea_conv_correlate_by_points(c, p) : open_by_taps(c, p);
+  p->at_points = marea_conv_correlates_at_points(g, dw->dtype, &p->points);
+  if (!p->at_points) return open_by_taps(c, x, dy, p);
+  MAREA_TRY(marea_conv_correlate_at_points(c, x, p));
+  return marea_conv_rows_open(c, dy, p->x.units * p->x.axis[0].out_step, &p->dy);
 }
 
 static char *sum_of (const marea_conv_correlate *p, int64_t part) {
-  if (part == 0 && !p->by_points) return p->dw;
-  return p->sums + (size_t)((part - !p->by_points) * p->count) * p->x.size;
+  if (part == 0 && !p->at_points) return p->dw;
+  return p->sums + (size_t)((part - !p->at_points) * p->count) * p->x.size;
 }
 
 char *marea_conv_correlate_clear (const marea_conv_correlate *p, int64_t part, int64_t cut) {
@@ -134,14 +138,15 @@ static void fold_block (void *arg, int64_t block, int worker) {
 
 static void from_points (void *arg, int64_t block, int worker) {
   const marea_conv_correlate *p = arg;
-  const int64_t n = p->g->cin * p->g->cout, first = block * MAREA_BLOCK / MAREA_WINOGRAD_POINTS;
-  const int64_t end = (block + 1) * MAREA_BLOCK / MAREA_WINOGRAD_POINTS;
+  const int64_t n = p->g->cin * p->g->cout, first = block * MAREA_BLOCK / p->points.count;
+  const int64_t end = MAREA_MIN((block + 1) * MAREA_BLOCK / p->points.count, n);
   (void)worker;
-  p->kernels->winograd_weight_gradient((size_t)n, (size_t)first, (size_t)MAREA_MIN(end, n), p->sums, p->dw);
+  p->kernels->winograd_weight_gradient(p->points.scheme, (size_t)n, (size_t)first, (size_t)end, p->sums,
+                                       p->dw);
 }
 
 void marea_conv_correlate_finish (const marea_conv_correlate *p) {
   const int64_t blocks = (p->count - 1) / MAREA_BLOCK + 1;
   if (p->parts > 1) marea_parallel(p->ctx, blocks, fold_block, (void *)p);
-  if (p->by_points) marea_parallel(p->ctx, blocks, from_points, (void *)p);
+  if (p->at_points) marea_parallel(p->ctx, blocks, from_points, (void *)p);
 }

@@ -163,7 +163,10 @@ static void gather_tile (const marea_conv_gather *p, int64_t image, int64_t tile
 
 /* ---- the pass ---- */
 
-static marea_status open_by_taps (marea_call *c, const marea_conv *g, bool backward, marea_conv_gather *p) {
+static marea_status open_by_taps (marea_call *c, const marea_conv *g, bool backward,
+                                  const marea_conv_source *src, marea_conv_gather *p) {
+  MAREA_TRY(marea_conv_axes(c, g, backward, p->w.axis));
+  MAREA_TRY(marea_conv_window_open(c, src, &p->w));
   p->tile = gather_tile;
   p->w_tap = g->cin / g->groups * g->cout;
   p->w_group = g->cout / g->groups;
@@ -186,9 +189,9 @@ marea_status marea_conv_gather_open (marea_call *c, const marea_conv *g, bool ba
                            .weight = marea_at(weight),
                            .bias = bias ? marea_at(bias) : NULL,
                            .out = marea_at(out)};
-  const bool points = marea_conv_has_points(g, out->dtype, backward ? g->in : g->out);
-  MAREA_TRY(marea_conv_window_open(c, g, backward, points ? 4 : 1, src, &p->w));
-  return points ? marea_conv_gather_by_points(c, g, backward, weight, p) : open_by_taps(c, g, backward, p);
+  if (marea_conv_gathers_at_points(g, out->dtype, backward, &p->points))
+    return marea_conv_gather_at_points(c, g, backward, src, p);
+  return open_by_taps(c, g, backward, src, p);
 }
 
 typedef struct run {

@@ -133,7 +133,7 @@ static void open_backward (const marea_conv *g, int d, marea_conv_axis *a, int64
   }
 }
 
-static marea_status open_axes (marea_call *c, const marea_conv *g, bool backward, marea_conv_axis axis[2]) {
+marea_status marea_conv_axes (marea_call *c, const marea_conv *g, bool backward, marea_conv_axis axis[2]) {
   size_t bytes[2], total;
   char *memory;
   for (int d = 0; d < 2; d++) {
@@ -156,15 +156,13 @@ static marea_status open_axes (marea_call *c, const marea_conv *g, bool backward
 
 static int64_t span (const marea_conv_axis *a) { return a->high - a->low + 1; }
 
-static int64_t round_up (int64_t n, int64_t grain) { return (n + grain - 1) / grain * grain; }
-
 /* Source rows or columns that `units` outputs of the phases read. */
-static int64_t source_size (const marea_conv_axis *a, int64_t units, int64_t grain) {
-  return (round_up(units, grain) - 1) * a->src_step + span(a);
+static int64_t source_size (const marea_conv_axis *a, int64_t units) {
+  return (units - 1) * a->src_step + span(a);
 }
 
-static bool stays_inside (const marea_conv_axis *a, int64_t grain) {
-  return a->low >= 0 && a->low + source_size(a, a->most, grain) <= a->src;
+static bool stays_inside (const marea_conv_axis *a) {
+  return a->low >= 0 && a->low + source_size(a, a->most) <= a->src;
 }
 
 /* Rows of a tile, by the shape alone: as many as its bytes allow, fewer if there would be too few tiles. */
@@ -178,7 +176,7 @@ static void choose_units (marea_conv_window *w) {
   const int64_t wanted = (LEAST_TASKS + w->images - 1) / w->images;
   units = MAREA_MIN(units, MAREA_MAX((rows->most + wanted - 1) / wanted, LEAST_UNITS));
   w->tiles = (rows->most + units - 1) / units;
-  w->units = round_up((rows->most + w->tiles - 1) / w->tiles, w->grain);
+  w->units = (rows->most + w->tiles - 1) / w->tiles;
   w->tiles = (rows->most + w->units - 1) / w->units;
 }
 
@@ -196,29 +194,26 @@ static marea_binary_kernel *grad_of (marea_call *c, const marea_conv_source *src
   return src->y ? marea_activation_grad_kernel(c->ctx->kernels[src->t->dtype], src->act) : NULL;
 }
 
-marea_status marea_conv_window_open (marea_call *c, const marea_conv *g, bool backward, int64_t grain,
-                                     const marea_conv_source *src, marea_conv_window *w) {
-  MAREA_TRY(open_axes(c, g, backward, w->axis));
+marea_status marea_conv_window_open (marea_call *c, const marea_conv_source *src, marea_conv_window *w) {
   w->src = marea_at(src->t);
   w->y = src->y ? marea_at(src->y) : NULL;
   w->grad = grad_of(c, src);
   w->slope = src->slope;
   w->size = marea_dtype_size((marea_dtype)src->t->dtype);
-  w->images = g->n;
-  w->channels = backward ? g->cout : g->cin;
-  w->grain = grain;
-  w->direct = !w->grad && stays_inside(&w->axis[0], grain) && stays_inside(&w->axis[1], grain);
+  w->images = src->t->shape[0];
+  w->channels = src->t->shape[3];
+  w->direct = !w->grad && stays_inside(&w->axis[0]) && stays_inside(&w->axis[1]);
   w->memory = NULL;
   w->bytes = 0;
-  const int64_t cols = w->direct ? w->axis[1].src : source_size(&w->axis[1], w->axis[1].most, grain);
+  const int64_t cols = w->direct ? w->axis[1].src : source_size(&w->axis[1], w->axis[1].most);
   size_t least;
-  const int64_t smallest[] = {span(&w->axis[0]) + grain, cols, MAREA_MAX(w->channels, 1)};
+  const int64_t smallest[] = {span(&w->axis[0]), cols, MAREA_MAX(w->channels, 1)};
   MAREA_TRY(marea_bytes(c->ctx, c->op->name, 3, smallest, w->size, &least));
   w->row = cols * MAREA_MAX(w->channels, 1);
   choose_units(w);
   w->row = cols * w->channels;
   if (w->direct) return MAREA_OK;
-  const int64_t tile[] = {source_size(&w->axis[0], w->units, grain), cols, w->channels};
+  const int64_t tile[] = {source_size(&w->axis[0], w->units), cols, w->channels};
   MAREA_TRY(marea_bytes(c->ctx, c->op->name, 3, tile, w->size, &w->bytes));
   return worker_memory(c, &w->bytes, &w->memory);
 }
@@ -237,8 +232,8 @@ const char *marea_conv_window_load (const marea_conv_window *w, int64_t image, i
   const size_t pixel = (size_t)w->channels * w->size;
   if (w->direct) return w->src + (size_t)(start + top * cols->src + cols->low) * pixel;
   char *memory = w->memory + (size_t)worker * w->bytes, *dst = memory;
-  const int64_t n = source_size(rows, marea_conv_window_units(w, tile), w->grain),
-                width = source_size(cols, cols->most, w->grain);
+  const int64_t n = source_size(rows, marea_conv_window_units(w, tile)),
+                width = source_size(cols, cols->most);
   const int64_t first = MAREA_MIN(MAREA_MAX(cols->low, 0), cols->src);
   const int64_t end = MAREA_MAX(MAREA_MIN(cols->low + width, cols->src), first);
   const size_t left = (size_t)MAREA_MIN(first - cols->low, width) * pixel,

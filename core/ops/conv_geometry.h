@@ -59,7 +59,6 @@ typedef struct marea_conv_window {
   double slope;
   size_t size; /* bytes of an element */
   int64_t channels, images;
-  int64_t grain;        /* a tile is loaded as if its rows and columns of outputs were multiples of this */
   bool direct;          /* nothing is read outside the images: tiles are the images themselves */
   int64_t units, tiles; /* rows of phase 0 in a tile; tiles of an image */
   int64_t row;          /* elements from one row of a tile to the next */
@@ -67,10 +66,10 @@ typedef struct marea_conv_window {
   char *memory;         /* a tile for each worker */
 } marea_conv_window;
 
-/* Sets up axes and tiles for reading x (forward, weight gradient) or, with `backward`, dy (input gradient) by
-   taps. A tile stays within some 256 KB; few images are cut further. */
-marea_status marea_conv_window_open (marea_call *c, const marea_conv *g, bool backward, int64_t grain,
-                                     const marea_conv_source *src, marea_conv_window *w);
+/* Sets up the axes for reading x (forward, weight gradient) or, with `backward`, dy (input gradient) by taps. */
+marea_status marea_conv_axes (marea_call *c, const marea_conv *g, bool backward, marea_conv_axis axis[2]);
+/* Sets up tiles for the axes that w has. A tile stays within some 256 KB; few images are cut further. */
+marea_status marea_conv_window_open (marea_call *c, const marea_conv_source *src, marea_conv_window *w);
 /* Address of what output row 0 of the tile (unit 0 of phase rows) and column 0 read at offset (low, low). */
 const char *marea_conv_window_load (const marea_conv_window *w, int64_t image, int64_t tile, int worker);
 /* Rows of phase 0 in a tile. */

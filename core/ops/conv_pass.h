@@ -3,8 +3,8 @@
 ** input gradient. `correlate` adds up weights: the weight gradient. Both work on a tile of an image at a time,
 ** so that `backward` can lead them over the images side by side, while an image is in the cache.
 **
-** Each has two ways of computing a tile: by the taps (conv_gather.c, conv_correlate.c) and, for kernels of 3x3
-** and stride 1, at Winograd's points (conv_winograd.c).
+** Each has two ways of computing a tile: by the taps (conv_gather.c, conv_correlate.c) and, for kernels of 3x3,
+** at the points of a bilinear algorithm (conv_winograd.c).
 */
 #ifndef MAREA_CONV_PASS_H
 #define MAREA_CONV_PASS_H
@@ -22,21 +22,24 @@ typedef struct marea_conv_taps {
 marea_status marea_conv_list_taps (marea_call *c, const marea_conv *g, const marea_conv_window *w,
                                    marea_conv_taps *t);
 
-/* ---- Winograd's points ---- */
+/* ---- at points, by a bilinear algorithm ---- */
 
-/* Some rows of tiles (a band) go through their transforms, the 36 products and the transforms back before the
-   next band, in memory that stays in the second-level cache. */
+/* Some rows of tiles (a band) go through their transforms, the products at all points and the transforms back
+   before the next band, in memory that stays in the second-level cache. */
 typedef struct marea_conv_points {
+  marea_scheme scheme;
+  int64_t count;        /* of points in two dimensions */
+  int64_t before[2];    /* outputs of the first tile that lie before the image */
   int64_t across, band; /* tiles in a row; rows of tiles in a band */
-  int64_t step[2];      /* elements from one point to the next: of what is read first, and of the other */
+  int64_t step[2];      /* elements from one point to the next: of the data, and of the other side */
   size_t bytes;
   char *memory; /* for each worker */
 } marea_conv_points;
 
-/* Is that way open for a result of this size, and does it save at least half of the multiplications? */
-bool marea_conv_has_points (const marea_conv *g, int dtype, const int64_t out[2]);
+/* Is that way open, and worth it? Sets scheme, count and before. */
+bool marea_conv_gathers_at_points (const marea_conv *g, int dtype, bool backward, marea_conv_points *p);
 /* The same for the weight gradient, which also needs images and memory for several sums. */
-bool marea_conv_correlates_at_points (const marea_conv *g, int dtype);
+bool marea_conv_correlates_at_points (const marea_conv *g, int dtype, marea_conv_points *p);
 
 /* ---- gather ---- */
 
@@ -63,8 +66,8 @@ marea_status marea_conv_gather_open (marea_call *c, const marea_conv *g, bool ba
                                      const marea_conv_source *src, const marea_tensor *weight,
                                      const marea_tensor *bias, marea_activation act, double slope,
                                      marea_tensor *out, marea_conv_gather *p);
-marea_status marea_conv_gather_by_points (marea_call *c, const marea_conv *g, bool backward,
-                                          const marea_tensor *weight, marea_conv_gather *p);
+marea_status marea_conv_gather_at_points (marea_call *c, const marea_conv *g, bool backward,
+                                          const marea_conv_source *src, marea_conv_gather *p);
 /* All tiles of all images. */
 void marea_conv_gather_run (marea_call *c, const marea_conv *g, const marea_conv_gather *p);
 
@@ -84,7 +87,7 @@ struct marea_conv_correlate {
   int64_t parts, cuts;   /* blocks of tiles; ranges of dw's rows */
   const int64_t *offset; /* of every row of dw, (tap, channel of a group), in a tile */
   int64_t rows;          /* how many */
-  bool by_points;
+  bool at_points;
   marea_conv_points points;
 };
 
@@ -92,7 +95,8 @@ struct marea_conv_correlate {
 marea_status marea_conv_correlate_open (marea_call *c, const marea_conv *g, const marea_conv_source *x,
                                         const marea_conv_source *dy, marea_tensor *dw,
                                         marea_conv_correlate *p);
-marea_status marea_conv_correlate_by_points (marea_call *c, marea_conv_correlate *p);
+marea_status marea_conv_correlate_at_points (marea_call *c, const marea_conv_source *x,
+                                             marea_conv_correlate *p);
 /* Clears the sum of a part, or a cut of it, and returns it. */
 char *marea_conv_correlate_clear (const marea_conv_correlate *p, int64_t part, int64_t cut);
 /* All tiles of all images, each in its part. */
