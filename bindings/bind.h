@@ -21,6 +21,7 @@
 #define BIND_SOURCES 256 /* names of scripts that places refer to; further ones show as "?" */
 #define BIND_LIBRARIES 4 /* prefixes of library code */
 #define BIND_PATH 256    /* bytes of such a prefix */
+#define BIND_LAYER 160   /* bytes of the longest layer path that is shown */
 #define BIND_FEW 8       /* inputs that need no memory of their own */
 
 typedef struct bind_box bind_box;
@@ -32,6 +33,8 @@ typedef struct bind_state {
   bind_scope *scopes;                            /* the open ones of all coroutines, the newest first */
   size_t collect_at;                             /* live bytes that make the next operator collect garbage */
   int64_t boxes;                                 /* that hold a tensor */
+  marea_profile *profile;                        /* that runs; NULL: none */
+  int layers;                                    /* that profiles gave a number */
   const marea_op *select, *slice, *cast, *clone; /* used by indexing and methods */
   int libraries, sources, metatable;             /* metatable: reference in the registry */
   uint16_t recent[64];                           /* source last seen at a hash of its address */
@@ -120,6 +123,9 @@ int bind_no_grad (lua_State *L);                    /* core.no_grad */
 
 bind_place bind_where (lua_State *L,
                        bind_state *S); /* the innermost line of a script, library code left out */
+/* path := that of the innermost module at work as seen from the outermost one, which is pushed; "" when they are
+   the same. False, and nothing is pushed: no module is at work. */
+bool bind_layer (lua_State *L, char *path);
 /* Raises "FILE:LINE: message (layer 'path')". `format` as in lua_pushfstring. Never returns. */
 int bind_raise (lua_State *L, bind_state *S, const char *format, ...);
 int bind_raise_status (lua_State *L, bind_state *S, marea_status status); /* with the context's message */
@@ -206,6 +212,13 @@ int bind_newindex (lua_State *L);
 int bind_fill (lua_State *L);
 int bind_zero (lua_State *L);
 int bind_copy (lua_State *L);
+
+/* ---- profiles (profile.c) ---- */
+
+void bind_profile_open (lua_State *L);                 /* makes the metatable; state on the stack top */
+void bind_profile_layer (lua_State *L, bind_state *S); /* tells the running profile which layer is at work */
+int bind_profile_start (lua_State *L);                 /* core.profile_start */
+int bind_profile_stop (lua_State *L);                  /* core.profile_stop */
 
 /* ---- the rest ---- */
 

@@ -27,6 +27,7 @@ marea_context *bind_enter (lua_State *L, bind_state *S) {
   if (!S->ctx) bind_raise(L, S, "marea: the Lua state is closing");
   if (S->scopes && S->scopes->thread != L) bind_scope_reap(S);
   if (marea_memory(S->ctx).live > S->collect_at) collect(L, S);
+  if (S->profile) bind_profile_layer(L, S);
   return S->ctx;
 }
 
@@ -231,6 +232,8 @@ static const luaL_Reg functions[] = {
     {"memory_limit", core_memory_limit},
     {"memory_trim", core_memory_trim},
     {"memory_fail", core_memory_fail},
+    {"profile_start", bind_profile_start},
+    {"profile_stop", bind_profile_stop},
     {"library", core_library},
     {"raise", core_raise},
     {"clock", core_clock},
@@ -324,6 +327,7 @@ int luaopen_marea_core (lua_State *L) {
     state_new(L);
     bind_scope_open(L);
     bind_io_open(L);
+    bind_profile_open(L);
   }
   lua_newtable(L); /* 2: the module */
   lua_newtable(L); /* 3: operators */

@@ -8,9 +8,8 @@
 
 #include "bind.h"
 
-#define LEVELS 200     /* of the stack that are searched */
-#define LAYER_PATH 160 /* bytes of the longest layer path that is shown */
-#define WORD 40        /* bytes of a script's own words that are shown */
+#define LEVELS 200 /* of the stack that are searched */
+#define WORD 40    /* bytes of a script's own words that are shown */
 
 /* ---- where in the script ---- */
 
@@ -97,11 +96,11 @@ static layer_key key_of (lua_State *L, int holder, int item) {
 
 /* path := "key" or "key.path". */
 static void prepend (char *path, const layer_key *k) {
-  char key[64], old[LAYER_PATH];
+  char key[64], old[BIND_LAYER];
   if (k->is_integer) snprintf(key, sizeof key, "%lld", (long long)k->i);
   else snprintf(key, sizeof key, "%s", k->s);
   snprintf(old, sizeof old, "%s", path);
-  snprintf(path, LAYER_PATH, "%.63s%s%.95s", key, *old ? "." : "", old);
+  snprintf(path, BIND_LAYER, "%.63s%s%.95s", key, *old ? "." : "", old);
 }
 
 /* Puts what lies between module `outer` and module `inner` in front of the path: a field, or a field of a
@@ -123,13 +122,19 @@ static void prepend_step (lua_State *L, int outer, int inner, char *path) {
   prepend(path, &best);
 }
 
-/* path := that of the innermost module at work, as seen from the outermost one; the class when it is
-   alone. */
-static void layer_path (lua_State *L, char *path) {
+/* path := the name of the class of the module at idx */
+static void class_name (lua_State *L, int idx, char *path) {
+  if (!lua_getmetatable(L, idx)) return;
+  lua_pushliteral(L, "__name");
+  if (lua_rawget(L, -2) == LUA_TSTRING) snprintf(path, BIND_LAYER, "%s", lua_tostring(L, -1));
+  lua_pop(L, 2);
+}
+
+bool bind_layer (lua_State *L, char *path) {
   lua_Debug ar;
   path[0] = '\0';
-  if (!lua_checkstack(L, 16)) return;
-  int top = lua_gettop(L), inner = top + 1;
+  if (!lua_checkstack(L, 16)) return false;
+  int inner = lua_gettop(L) + 1;
   for (int level = 0; level < LEVELS && lua_getstack(L, level, &ar); level++) {
     if (!push_self(L, &ar)) continue;
     if (lua_gettop(L) == inner) {
@@ -139,18 +144,24 @@ static void layer_path (lua_State *L, char *path) {
     if (!lua_rawequal(L, -1, inner + 1)) prepend_step(L, inner + 2, inner + 1, path);
     lua_replace(L, inner + 1);
   }
-  if (!*path && lua_gettop(L) > top && lua_getmetatable(L, inner)) {
-    lua_pushliteral(L, "__name");
-    if (lua_rawget(L, -2) == LUA_TSTRING) snprintf(path, LAYER_PATH, "%s", lua_tostring(L, -1));
-  }
-  lua_settop(L, top);
+  if (lua_gettop(L) < inner) return false;
+  if (!*path && !lua_rawequal(L, inner, inner + 1)) class_name(L, inner, path);
+  lua_remove(L, inner);
+  return true;
+}
+
+/* path := the layer for a message; that of a module which is alone is its class */
+static void layer_path (lua_State *L, char *path) {
+  if (!bind_layer(L, path)) return;
+  if (!*path) class_name(L, lua_gettop(L), path);
+  lua_pop(L, 1);
 }
 
 /* ---- raising ---- */
 
 /* Raises the message on top of the stack. */
 static int raise (lua_State *L, bind_state *S) {
-  char path[LAYER_PATH];
+  char path[BIND_LAYER];
   bind_place place = bind_where(L, S);
   layer_path(L, path);
   const char *message = lua_tostring(L, -1);

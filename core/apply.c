@@ -263,8 +263,8 @@ static marea_status compute (door *d, marea_tensor **out) {
   return status;
 }
 
-marea_status marea_apply (marea_context *ctx, const marea_op *op, int n_in, marea_tensor *const *in,
-                          const marea_attr *attrs, marea_tensor **out, int *n_out) {
+marea_status marea_perform (marea_context *ctx, const marea_op *op, int n_in, marea_tensor *const *in,
+                            const marea_attr *attrs, marea_tensor **out, int *n_out) {
   door d;
   *n_out = 0;
   marea_status status = open_door(&d, ctx, op, n_in, in, attrs);
@@ -272,6 +272,12 @@ marea_status marea_apply (marea_context *ctx, const marea_op *op, int n_in, mare
   close_door(&d);
   if (status == MAREA_OK) *n_out = d.call.n_out;
   return status;
+}
+
+marea_status marea_apply (marea_context *ctx, const marea_op *op, int n_in, marea_tensor *const *in,
+                          const marea_attr *attrs, marea_tensor **out, int *n_out) {
+  if (ctx->profile) return marea_profile_apply(ctx, op, n_in, in, attrs, out, n_out);
+  return marea_perform(ctx, op, n_in, in, attrs, out, n_out);
 }
 
 /* ---- in place ---- */
@@ -344,8 +350,8 @@ static marea_status compute_in_place (door *d) {
   return status;
 }
 
-marea_status marea_apply_ (marea_context *ctx, const marea_op *op, int n_in, marea_tensor *const *in,
-                           const marea_attr *attrs) {
+marea_status marea_perform_ (marea_context *ctx, const marea_op *op, int n_in, marea_tensor *const *in,
+                             const marea_attr *attrs) {
   if (!(op->flags & MAREA_ELEMENTWISE))
     return marea_fail(ctx, MAREA_EARG, "%s: has no form in place", op->name);
   door d;
@@ -355,7 +361,13 @@ marea_status marea_apply_ (marea_context *ctx, const marea_op *op, int n_in, mar
   return status;
 }
 
-marea_status marea_copy (marea_tensor *dst, marea_tensor *src) {
+marea_status marea_apply_ (marea_context *ctx, const marea_op *op, int n_in, marea_tensor *const *in,
+                           const marea_attr *attrs) {
+  if (ctx->profile) return marea_profile_apply_(ctx, op, n_in, in, attrs);
+  return marea_perform_(ctx, op, n_in, in, attrs);
+}
+
+static marea_status copy (marea_tensor *dst, marea_tensor *src) {
   marea_context *ctx = dst->ctx;
   if (src->ctx != ctx) return marea_fail(ctx, MAREA_EARG, "copy_: the source belongs to another context");
   marea_tensor *const both[] = {dst, src};
@@ -374,6 +386,17 @@ marea_status marea_copy (marea_tensor *dst, marea_tensor *src) {
   }
   marea_release(own);
   marea_release(wide);
+  return status;
+}
+
+marea_status marea_copy (marea_tensor *dst, marea_tensor *src) {
+  marea_profile *profile = dst->ctx->profile;
+  marea_frame frame;
+  if (!profile) return copy(dst, src);
+  marea_frame_open(profile, &frame, "copy_");
+  marea_status status = copy(dst, src);
+  if (status == MAREA_OK) frame.work.bytes = marea_tensor_bytes(src) + marea_tensor_bytes(dst);
+  marea_frame_close(profile, &frame);
   return status;
 }
 

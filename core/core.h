@@ -50,6 +50,8 @@ struct marea_context {
   marea_random_state random;
   atomic_bool interrupt;
   bool shielded;         /* a change in place is under way and must be completed */
+  marea_profile *profile; /* that runs; NULL: none */
+  int layer;             /* that operators belong to; nodes remember it */
   char error[MAREA_ERROR_SIZE];
 };
 
@@ -180,6 +182,9 @@ struct marea_op {
   marea_status (*forward)(marea_call *c);  /* fills out[]; NULL for pure views */
   marea_status (*vjp)(marea_vjp *v);       /* made of operators through marea_apply; NULL with NO_GRAD */
   int64_t (*draws)(const marea_call *c);   /* blocks of four words that a random operator uses */
+  /* For profiles: floating-point operations of a finished call; in, out and, as the caller gave them, attr are set.
+     NULL: one for each element of the largest tensor, none in families that only move data. */
+  double (*flop)(const marea_call *c);
   /* Sample for the generic tests, written as Lua source of a function of the generator `g` (see
      spec/support/sample.lua); it returns the inputs and a table of attributes. */
   const char *sample;
@@ -211,6 +216,12 @@ marea_status marea_resolve_dim (marea_call *c, int attr, int rank);   /* attr :=
 marea_status marea_resolve_dims (marea_call *c, int attr, int rank, bool *set); /* set[rank]; n=0: all; sorts v */
 marea_status marea_resolve_index (marea_call *c, int attr, int64_t size); /* attr := 0..size-1 */
 
+/* marea_apply and marea_apply_ without a look at the profile. */
+marea_status marea_perform (marea_context *ctx, const marea_op *op, int n_in, marea_tensor *const *in,
+                            const marea_attr *attrs, marea_tensor **out, int *n_out);
+marea_status marea_perform_ (marea_context *ctx, const marea_op *op, int n_in, marea_tensor *const *in,
+                             const marea_attr *attrs);
+
 /* The dtype that tensors are converted to; a 0-dim one decides only when no other tensor is of its kind (integer
    or float). */
 int marea_common_dtype (int n, marea_tensor *const *in);
@@ -234,12 +245,36 @@ marea_status marea_record (marea_call *c);  /* after forward: gives out[] a node
 void marea_node_retain (marea_node *node);   /* NULL is allowed */
 void marea_node_release (marea_context *ctx, marea_node *node); /* one owner less; frees the node and what it saved with the last */
 
+/* ---- profile.c: the way through the door while a profile runs ---- */
+
+marea_status marea_profile_apply (marea_context *ctx, const marea_op *op, int n_in, marea_tensor *const *in,
+                                  const marea_attr *attrs, marea_tensor **out, int *n_out);
+marea_status marea_profile_apply_ (marea_context *ctx, const marea_op *op, int n_in, marea_tensor *const *in,
+                                   const marea_attr *attrs);
+
+/* A call that is under way, on the stack of whoever makes it. */
+typedef struct marea_frame {
+  struct marea_frame *outer;
+  marea_profile_work work;
+  int64_t start, inside; /* ns; inside: of calls within it and of the profile's own work */
+  size_t event;
+} marea_frame;
+
+/* Around other work that should be a row: copies, the reverse pass. What is within a pass runs backward. */
+void marea_frame_open (marea_profile *p, marea_frame *f, const char *name);
+void marea_frame_close (marea_profile *p, marea_frame *f);
+double marea_tensor_bytes (const marea_tensor *t); /* that its elements occupy; repeated ones count once */
+void marea_frame_open_pass (marea_profile *p, marea_frame *f);
+void marea_frame_close_pass (marea_profile *p, marea_frame *f);
+
 /* ---- random.c ---- */
 
 /* Four 32-bit words of block `counter` under `seed`. */
 void marea_philox (uint64_t seed, uint64_t counter, uint32_t word[4]);
 
 /* ---- parallel.c ---- */
+
+int64_t marea_clock_ns (void); /* of a clock that never jumps */
 
 /* Runs fn(arg, block, worker) for block = 0..blocks-1 on the context's threads, worker in 0..threads-1. What a
    block computes must not depend on the worker nor on other blocks, so results are the same for any number of

@@ -10,6 +10,7 @@
 **   5 Gradients              the tape
 **   6 Random numbers         Philox4x32-10
 **   7 Files                  IDX, NPY, safetensors, PNG
+**   8 Profiling              what operators cost
 **
 ** Ownership: whoever receives a tensor through an out-parameter owns one reference and drops it with
 ** marea_release. Every other pointer is borrowed until the call returns; no function frees its arguments.
@@ -275,6 +276,56 @@ MAREA_API marea_tensor *marea_file_tensor (const marea_file *f, int i);  /* borr
 MAREA_API int marea_file_text_count (const marea_file *f);
 MAREA_API void marea_file_text (const marea_file *f, int i, const char **key, const char **value);
 MAREA_API void marea_file_free (marea_file *f);
+
+/* ---- 8 Profiling -------------------------------------------------------------------------------- */
+/* A profile measures every operator from start to stop. It keeps sums for each operator, layer and direction, and the
+   single calls in order of their start, the first max_events of them. Its memory is the context's and counts towards
+   the limit; where that ends, single calls are left out and sums go to the first row. While none runs, an operator
+   pays one comparison for it. */
+typedef struct marea_profile marea_profile;
+
+/* What is known of a call, and the sums of calls. A view costs neither FLOPs nor bytes. */
+typedef struct marea_profile_work {
+  const char *op;    /* its name; "backward" is a backward pass with all that it runs; NULL: first row, see above */
+  int layer;         /* marea_set_layer's when it ran; in a pass, that of the forward call whose gradient it computes */
+  bool backward;     /* it ran in a backward pass */
+  double flop;       /* floating-point operations; 2 for each multiply-add of products and convolutions */
+  double bytes;      /* of its inputs and outputs */
+} marea_profile_work;
+
+typedef struct marea_profile_row {
+  marea_profile_work work;
+  uint64_t calls;
+  int64_t self_ns, total_ns;  /* without and with the operators that they ran in turn */
+} marea_profile_row;
+
+typedef struct marea_profile_event {
+  marea_profile_work work;
+  int depth;                    /* 0: called by the host */
+  int64_t start_ns, total_ns;   /* the start counts from the profile's */
+} marea_profile_event;
+
+typedef struct marea_profile_info {
+  int64_t wall_ns;      /* from start to stop, or to now */
+  int64_t overhead_ns;  /* of it the profile's own work, which belongs to no call */
+  uint64_t dropped;     /* calls that are not among the events */
+} marea_profile_info;
+
+/* Error: one is running in this context. */
+MAREA_API MAREA_MUST_USE marea_status marea_profile_start (marea_context *ctx, size_t max_events,
+                                                           marea_profile **out);
+MAREA_API void marea_profile_stop (marea_profile *p);  /* between operators; harmless when it has stopped */
+MAREA_API void marea_profile_free (marea_profile *p);  /* stops it; NULL is allowed */
+MAREA_API marea_profile_info marea_profile_times (const marea_profile *p);
+/* Both are valid until the profile goes on or is freed. */
+MAREA_API const marea_profile_row *marea_profile_rows (const marea_profile *p, size_t *n);
+MAREA_API const marea_profile_event *marea_profile_events (const marea_profile *p, size_t *n);
+
+/* Operators from now on belong to this layer, a number of the host's choice; 0 is none. Returns the former one. */
+MAREA_API int marea_set_layer (marea_context *ctx, int layer);
+/* What the host does between these two, without running operators, counts as overhead. */
+MAREA_API void marea_profile_pause (marea_profile *p);
+MAREA_API void marea_profile_resume (marea_profile *p);
 
 #ifdef __cplusplus
 }

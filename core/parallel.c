@@ -58,7 +58,7 @@ static inline void relax (void) {
 #endif
 }
 
-static int64_t clock_ns (void) {
+int64_t marea_clock_ns (void) {
   struct timespec t;
   clock_gettime(CLOCK_MONOTONIC, &t);
   return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
@@ -101,14 +101,14 @@ static bool called (marea_workers *w, uint64_t seen) {
 }
 
 static void await_call (marea_workers *w, uint64_t seen) {
-  int64_t end = clock_ns() + SPIN_NS;
+  int64_t end = marea_clock_ns() + SPIN_NS;
   do {
     for (int i = 0; i < SPIN_STEP; i++) {
       if (called(w, seen)) return;
       relax();
     }
     sched_yield(); /* the caller may be waiting for this very core */
-  } while (clock_ns() < end);
+  } while (marea_clock_ns() < end);
   pthread_mutex_lock(&w->mutex);
   atomic_fetch_add(&w->sleepers, 1);
   while (!called(w, seen)) pthread_cond_wait(&w->job, &w->mutex);
@@ -217,7 +217,7 @@ static void close_job (marea_workers *w) {
     relax();
     if (i % SPIN_STEP != SPIN_STEP - 1) continue;
     sched_yield();
-    int64_t time = clock_ns();
+    int64_t time = marea_clock_ns();
     if (!end) end = time + SPIN_NS;
     if (time > end) break;
   }

@@ -20,6 +20,7 @@ struct marea_node {
   marea_node *prev, *next; /* neighbours on the tape */
   const marea_op *op;
   int refs, n_in, n_out;
+  int layer; /* in which it was recorded */
   bool consumed;
   bool waiting; /* a gradient waits here; counts as one reference */
   bool wanted;  /* during marea_grad: leads to one of xs */
@@ -42,6 +43,7 @@ static marea_node *new_node (marea_call *c) {
   node->op = c->op;
   node->n_in = c->n_in;
   node->n_out = c->n_out;
+  node->layer = c->ctx->layer;
   node->counter = c->counter;
   node->attr = (marea_attr *)(node + 1);
   node->in = (marea_tensor **)(node->attr + n_attr);
@@ -375,6 +377,7 @@ static marea_status walk (pass *p, marea_node *node) {
       continue;
     }
     if (status == MAREA_OK) {
+      p->ctx->layer = node->layer;
       catch_results(p, node);
       status = visit(p, node);
       if (!(p->flags & (MAREA_RETAIN_GRAPH | MAREA_CREATE_GRAPH))) {
@@ -453,8 +456,9 @@ static marea_status make_seed (marea_tensor *y, marea_tensor *seed, marea_tensor
   return MAREA_OK;
 }
 
-static marea_status run_pass (pass *p, marea_tensor *y, marea_tensor *seed) {
+static marea_status sweep (pass *p, marea_tensor *y, marea_tensor *seed) {
   marea_tensor *dy;
+  int layer = p->ctx->layer;
   bool before = marea_set_recording(p->ctx, (p->flags & MAREA_CREATE_GRAPH) != 0);
   marea_status status = make_seed(y, seed, &dy);
   if (status == MAREA_OK) status = arrive(p, y, dy);
@@ -462,10 +466,21 @@ static marea_status run_pass (pass *p, marea_tensor *y, marea_tensor *seed) {
     marea_status walked = walk(p, y->node);
     if (status == MAREA_OK) status = walked;
   }
+  p->ctx->layer = layer;
   for (int i = 0; i < p->n && status == MAREA_OK; i++) status = make_own(p, &p->caught[i]);
   if (status == MAREA_OK) status = prepare_leaves(p);
   settle_leaves(p, status == MAREA_OK);
   marea_set_recording(p->ctx, before);
+  return status;
+}
+
+static marea_status run_pass (pass *p, marea_tensor *y, marea_tensor *seed) {
+  marea_profile *profile = p->ctx->profile;
+  marea_frame frame;
+  if (!profile) return sweep(p, y, seed);
+  marea_frame_open_pass(profile, &frame);
+  marea_status status = sweep(p, y, seed);
+  marea_frame_close_pass(profile, &frame);
   return status;
 }
 

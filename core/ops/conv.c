@@ -93,6 +93,12 @@ static marea_status crop_to (marea_tensor *t, const marea_tensor *like, marea_te
   return MAREA_OK;
 }
 
+/* For profiles: every image element of `small`, the side that a kernel is put to, meets `taps` (KH, KW, channels, ..)
+   once. What padding adds or cuts off is counted as work. */
+static double products (const marea_tensor *small, const marea_tensor *taps) {
+  return 2.0 * (double)marea_tensor_size(small) * (double)marea_count(3, taps->shape);
+}
+
 /* ---- the three maps as calls; attributes as the shape rules left them ---- */
 
 typedef struct geometry {
@@ -216,6 +222,8 @@ static marea_status conv2d_vjp (marea_vjp *v) {
   return MAREA_OK;
 }
 
+static double conv2d_flop (const marea_call *c) { return products(c->out[0], c->in[1]); }
+
 const marea_op marea_op_conv2d = {
     .name = "conv2d",
     .family = "conv",
@@ -241,6 +249,7 @@ const marea_op marea_op_conv2d = {
     .shape = conv2d_shape,
     .forward = conv2d_forward,
     .vjp = conv2d_vjp,
+    .flop = conv2d_flop,
     .sample = SAMPLE_GEOMETRY SAMPLE_INPUT
     "return {g.tensor{n, h, w, cin}, g.tensor{kh, kw, cin // groups, cout}, "
     "g.bool() and g.tensor{cout} or nil},\n"
@@ -295,6 +304,8 @@ static marea_status grad_input_vjp (marea_vjp *v) {
   return MAREA_OK;
 }
 
+static double grad_input_flop (const marea_call *c) { return products(c->in[0], c->in[1]); }
+
 const marea_op marea_op_conv2d_grad_input = {
     .name = "conv2d_grad_input",
     .family = "conv",
@@ -313,6 +324,7 @@ const marea_op marea_op_conv2d_grad_input = {
     .shape = grad_input_shape,
     .forward = grad_input_forward,
     .vjp = grad_input_vjp,
+    .flop = grad_input_flop,
     .sample = SAMPLE_GEOMETRY SAMPLE_INPUT
     "return {g.tensor{n, oh, ow, cout}, g.tensor{kh, kw, cin // groups, cout}},\n"
     "  {size = {h, w}, stride = {sh, sw}, padding = p, dilation = {dh, dw}, groups = groups}",
@@ -379,6 +391,8 @@ static marea_status grad_weight_vjp (marea_vjp *v) {
   return MAREA_OK;
 }
 
+static double grad_weight_flop (const marea_call *c) { return products(c->in[1], c->out[0]); }
+
 const marea_op marea_op_conv2d_grad_weight = {
     .name = "conv2d_grad_weight",
     .family = "conv",
@@ -397,6 +411,7 @@ const marea_op marea_op_conv2d_grad_weight = {
     .shape = grad_weight_shape,
     .forward = grad_weight_forward,
     .vjp = grad_weight_vjp,
+    .flop = grad_weight_flop,
     .sample = SAMPLE_GEOMETRY SAMPLE_INPUT
     "return {g.tensor{n, h, w, cin}, g.tensor{n, oh, ow, cout}},\n"
     "  {kernel = {kh, kw}, stride = {sh, sw}, padding = p, dilation = {dh, dw}, groups = groups}",
@@ -494,6 +509,8 @@ static marea_status deconv_vjp (marea_vjp *v) {
   return MAREA_OK;
 }
 
+static double deconv_flop (const marea_call *c) { return products(c->in[0], c->in[1]); }
+
 const marea_op marea_op_conv_transpose2d = {
     .name = "conv_transpose2d",
     .family = "conv",
@@ -520,6 +537,7 @@ const marea_op marea_op_conv_transpose2d = {
     .shape = deconv_shape,
     .forward = deconv_forward,
     .vjp = deconv_vjp,
+    .flop = deconv_flop,
     .sample = SAMPLE_GEOMETRY
     "local h, w = g.int(1, 4), g.int(1, 4)\n"
     "local op = {g.int(0, math.max(sh, dh) - 1), g.int(0, math.max(sw, dw) - 1)}\n"
@@ -591,6 +609,11 @@ static marea_status backward_forward (marea_call *c) {
                              wanted[1], wanted[2]);
 }
 
+static double backward_flop (const marea_call *c) {
+  const bool transposed = c->attr[BACK_TRANSPOSED].i != 0;
+  return (double)(c->attr[BACK_DX].i + c->attr[BACK_DW].i) * products(c->in[transposed], c->in[2]);
+}
+
 const marea_op marea_op_conv2d_backward = {
     .name = "conv2d_backward",
     .family = "conv",
@@ -617,6 +640,7 @@ const marea_op marea_op_conv2d_backward = {
     .flags = MAREA_NO_GRAD,
     .shape = backward_shape,
     .forward = backward_forward,
+    .flop = backward_flop,
     .sample = SAMPLE_GEOMETRY SAMPLE_INPUT
     "local transposed, act = g.bool(), g.pick{'none', 'relu', 'tanh'}\n"
     "local large, small = {n, h, w, cin}, {n, oh, ow, cout}\n"

@@ -219,6 +219,12 @@ static marea_status matmul_vjp (marea_vjp *v) {
   return MAREA_OK;
 }
 
+static double matmul_flop (const marea_call *c) {
+  const marea_tensor *a = c->in[0];
+  const int64_t k = a->shape[a->rank - (c->attr[0].i ? 2 : 1)];
+  return 2.0 * (double)marea_tensor_size(c->out[0]) * (double)k;
+}
+
 const marea_op marea_op_matmul = {
     .name = "matmul",
     .family = "linear",
@@ -234,6 +240,7 @@ const marea_op marea_op_matmul = {
     .shape = matmul_shape,
     .forward = matmul_forward,
     .vjp = matmul_vjp,
+    .flop = matmul_flop,
     .sample = "local m, k, n = g.int(0, 4), g.int(0, 4), g.int(0, 4)\nlocal ta, tb = g.bool(), g.bool()\n"
               "local lead = g.shape(0, 2)\n"
               "local a, b = g.broadcast(lead), lead\n"
@@ -295,6 +302,10 @@ static marea_status linear_vjp (marea_vjp *v) {
   return multiply(xflat, dflat, true, false, &v->din[1]);
 }
 
+static double linear_flop (const marea_call *c) {
+  return 2.0 * (double)marea_tensor_size(c->out[0]) * (double)c->in[1]->shape[0];
+}
+
 const marea_op marea_op_linear = {
     .name = "linear",
     .family = "linear",
@@ -311,6 +322,7 @@ const marea_op marea_op_linear = {
     .shape = linear_shape,
     .forward = linear_forward,
     .vjp = linear_vjp,
+    .flop = linear_flop,
     .sample = "local s, n = g.shape(1, 3), g.int(0, 5)\n"
               "return {g.tensor(s), g.tensor{s[#s], n}, g.bool() and g.tensor{n} or nil}, "
               "{activation = g.pick{'none', 'sigmoid', 'tanh', 'softplus'}}",

@@ -1,7 +1,7 @@
 -- SPDX-License-Identifier: MIT
 --- Marea: `local marea = require "marea"` gives one table, with every operator (marea.conv2d, marea.exp, ...), the
 --- functions of the core (marea.tensor, marea.scope, ...) and the submodules nn, optim, dist, data, checkpoint,
---- progress, metrics, image and plot, which are loaded when they are first used.
+--- progress, metrics, image, plot and profile, which are loaded when they are first used.
 local core = require "marea.core"
 local check = require "marea.check"
 
@@ -68,4 +68,5 @@ return check.strict(marea, "marea", {
   metrics = "marea.metrics",
   image = "marea.image",
   plot = "marea.plot",
+  profile = "marea.profile",
 })

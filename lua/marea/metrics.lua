@@ -7,6 +7,7 @@
 ---   log:write{epoch = 1, loss = 171.2}
 ---   log:column "loss"                                   -- {171.2}
 local check = require "marea.check"
+local files = require "marea.files"
 
 local metrics = {}
 
@@ -72,16 +73,7 @@ function Metrics:save()
     for k, name in ipairs(self.columns) do cells[k] = format(row[name]) end
     lines[i + 1] = table.concat(cells, ",")
   end
-  local beside = self.path .. ".tmp"
-  local file, message = io.open(beside, "w")
-  if not file then return nil, message end
-  local ok, problem = file:write(table.concat(lines, "\n"), "\n")
-  local closed, close_problem = file:close()
-  if not (ok and closed) then
-    os.remove(beside)
-    return nil, problem or close_problem
-  end
-  return os.rename(beside, self.path)
+  return files.write(self.path, function(put) put(table.concat(lines, "\n") .. "\n") end)
 end
 
 --- Adds a row, a table with the columns' names as keys.

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT
 ** lua_oom_test.c: Lua's allocator refuses its k-th request, once or from then on, for every k of opening the
-** module, of a training step, and of a save and a load. Each run must end in success or in a Lua error, leave
-** the weights of an unfinished step as they were, and leak nothing: closing the state brings Lua's bytes to 0.
+** module, of a training step, of one under a profile, and of a save and a load. Each run must end in success or
+** in a Lua error, leave the weights of an unfinished step as they were, and leak nothing: closing the state brings
+** Lua's bytes to 0.
 */
 #include <lauxlib.h>
 #include <lualib.h>
@@ -53,9 +54,16 @@ static const char body[] =
     "  if not t then error(texts, 0) end\n"
     "  assert(t.w:eq(w):sum():item() == w:numel() and texts.note == 'text')\n"
     "end\n"
-    "return step, io\n";
+    "local function profile(w, x, sq)\n"
+    "  local Layer = {__module = true, __name = 'Layer'}\n"
+    "  function Layer:forward() step(w, x, sq) return 1 end\n"
+    "  local session <close> = core.profile_start(20)\n"
+    "  Layer.forward(setmetatable({}, Layer))\n"
+    "  assert(core.profile_stop():rows()[1].layer > 0 and session:event(1).op)\n"
+    "end\n"
+    "return step, profile, io\n";
 
-enum { STEP, IO };
+enum { STEP, PROFILE, IO };
 
 static int open_module (lua_State *L) {
   luaL_openlibs(L);
@@ -63,20 +71,20 @@ static int open_module (lua_State *L) {
   return 1;
 }
 
-/* What the measured call works on, at fixed places of the stack: 1 core, 2 step, 3 io, 4 w, 5 x, 6 sq. */
+/* What the measured call works on, at fixed places of the stack: 1 core, 2 step, 3 profile, 4 io, 5 w, 6 x, 7 sq. */
 static int prepare (lua_State *L) {
   lua_settop(L, 1);
   if (luaL_loadstring(L, body) != LUA_OK) return lua_error(L);
   lua_pushvalue(L, 1);
   lua_pushfstring(L, "/tmp/marea_oom_%d.safetensors", (int)getpid());
-  lua_call(L, 2, 2);
+  lua_call(L, 2, 3);
   static const char make[] =
       "local core = ...; local o = core.ops\n"
       "return o.normal({3, 3, 2, 4}):requires_grad_(), o.normal{2, 5, 5, 2}, o.full({3, 3, 2, 4}, 1)";
   if (luaL_loadstring(L, make) != LUA_OK) return lua_error(L);
   lua_pushvalue(L, 1);
   lua_call(L, 1, 3);
-  return 5;
+  return 6;
 }
 
 static int measured (lua_State *L) {
@@ -104,21 +112,22 @@ static bool run (int part, long k, bool on) {
   ok = ok && lua_pcall(L, 1, LUA_MULTRET, 0) == LUA_OK;
   check(ok, "preparation failed", k, on);
   if (ok) {
-    /* pcall(prepare) left: step, io, w, x, sq */
-    marea_tensor *w = marea_lua_check(L, 3);
+    /* pcall(prepare) left: step, profile, io, w, x, sq */
+    marea_tensor *w = marea_lua_check(L, 4);
     size_t bytes = (size_t)marea_tensor_size(w) * sizeof(float);
     float before[72];
     memcpy(before, marea_tensor_data(w), bytes);
     b.left = k;
     b.on = on;
     lua_pushcfunction(L, measured);
-    lua_pushvalue(L, part == STEP ? 1 : 2);
-    lua_pushvalue(L, 3);
-    if (part == STEP) lua_pushvalue(L, 4), lua_pushvalue(L, 5);
-    int status = lua_pcall(L, part == STEP ? 4 : 2, 0, 0);
+    lua_pushvalue(L, part + 1);
+    lua_pushvalue(L, 4);
+    if (part != IO) lua_pushvalue(L, 5), lua_pushvalue(L, 6);
+    int status = lua_pcall(L, part != IO ? 4 : 2, 0, 0);
     b.left = 0;
     bool same = memcmp(before, marea_tensor_data(w), bytes) == 0;
     check(status == LUA_OK || part == IO || same || b.refused, "a step without a refusal failed", k, on);
+    check(status == LUA_OK || b.refused, "a run without a refusal failed", k, on);
     check(status == LUA_OK || lua_type(L, -1) == LUA_TSTRING, "the error is no text", k, on);
   }
   lua_close(L);

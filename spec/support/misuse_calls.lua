@@ -26,6 +26,7 @@ local function reset()
   core.memory_fail(0)
   core.memory_limit(LIMIT)
   if core.threads() ~= 2 then core.set_threads(2) end
+  pcall(core.profile_stop)
 end
 
 local function attempt(name, what, f, args, n)
@@ -176,6 +177,18 @@ local functions = {
 local unnamed = {scope = true, no_grad = true}
 for name, valid in pairs(functions) do
   torture(name, core[name], valid, not unnamed[name] and name or nil)
+end
+
+torture("profile_start", core.profile_start, function() return {100}, 1 end, "profile")
+torture("profile_stop", function()
+  core.profile_start(100)
+  return core.profile_stop()
+end, function() return {}, 0 end)
+local session_methods = {rows = {}, event = {1}, times = {}, layers = {}}
+for name, rest in pairs(session_methods) do
+  core.profile_start(100)
+  local session = core.profile_stop()
+  torture("session:" .. name, session[name], function() return {session, table.unpack(rest)}, 1 + #rest end)
 end
 
 -- the same from a coroutine, a finalizer, a to-be-closed variable and a hook

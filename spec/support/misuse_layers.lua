@@ -59,7 +59,7 @@ local function is_callable(v)
 end
 
 core.memory_limit(256 << 20)
-for _, module_name in ipairs {"nn", "optim", "dist", "data", "checkpoint", "metrics"} do
+for _, module_name in ipairs {"nn", "optim", "dist", "data", "checkpoint", "metrics", "profile"} do
   local names = {}
   for name in pairs(marea[module_name]) do names[#names + 1] = name end
   table.sort(names)
@@ -67,5 +67,10 @@ for _, module_name in ipairs {"nn", "optim", "dist", "data", "checkpoint", "metr
     local f = marea[module_name][name]
     if is_callable(f) then torture(module_name .. "." .. name, f) end
   end
+end
+torture("profile", marea.profile)
+local report = marea.profile(function() return marea.ones(2) + 1 end)
+for _, name in ipairs {"table", "group", "trace"} do
+  torture("report:" .. name, function(...) return report[name](report, ...) end)
 end
 print(("%d calls, %d faults"):format(calls, faults))

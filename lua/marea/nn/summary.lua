@@ -2,6 +2,7 @@
 --- The table that net:summary(shape) shows, and the trial run behind it and behind net:build(shape).
 local core = require "marea.core"
 local check = require "marea.check"
+local columns = require "marea.columns"
 local module = require "marea.nn.module"
 
 local summary = {}
@@ -89,18 +90,8 @@ local function layout(self)
   for _, row in ipairs(self.rows) do
     cells[#cells + 1] = {row.name, row.shape, thousands(row.params), row.flops > 0 and thousands(row.flops) or ""}
   end
-  local width = {0, 0, 0, 0}
-  for _, line in ipairs(cells) do
-    for i, text in ipairs(line) do width[i] = math.max(width[i], #text) end
-  end
-  local format = ("%%-%ds   %%-%ds   %%%ds   %%%ds"):format(table.unpack(width))
-  local rule = width[1] + width[2] + width[3] + width[4] + 9
-  local lines = {}
-  for i, line in ipairs(cells) do
-    lines[#lines + 1] = format:format(table.unpack(line)):gsub("%s+$", "")
-    if i == 1 then lines[#lines + 1] = ("="):rep(rule) end
-  end
-  lines[#lines + 1] = ("="):rep(rule)
+  local lines, rule = columns(cells, 2)
+  lines[#lines + 1] = rule
   lines[#lines + 1] = "Total params: " .. thousands(self.total)
   lines[#lines + 1] = "Trainable params: " .. thousands(self.trained)
   lines[#lines + 1] = "Non-trainable params: " .. thousands(self.total - self.trained)

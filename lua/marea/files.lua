@@ -1,0 +1,27 @@
+-- SPDX-License-Identifier: MIT
+--- Text files that are whole or not there.
+local files = {}
+
+--- Writes beside `path` and renames: `write(put)` calls put(text) as often as it likes.
+---@param path string
+---@param write fun(put: fun(text: string))
+---@return boolean|nil ok, string|nil message
+function files.write(path, write)
+  local beside = path .. ".tmp"
+  local file, message = io.open(beside, "w")
+  if not file then return nil, message end
+  local problem
+  local function put(text)
+    local ok, why = file:write(text)
+    if not ok then problem = problem or why end
+  end
+  write(put)
+  local closed, why = file:close()
+  if problem or not closed then
+    os.remove(beside)
+    return nil, problem or why
+  end
+  return os.rename(beside, path)
+end
+
+return files
