@@ -45,6 +45,8 @@ typedef struct marea_gather {
   marea_activation act;
   double slope;             /* of leaky_relu, alpha of elu */
   bool accumulate;          /* add to what is in y, in bias' place */
+  const char **ahead;       /* where memory is that will be needed next: a cache line is asked for at every step (a tap and
+                               input channel of a tile), and the address moved on; NULL: nothing is */
 } marea_gather;
 
 /* Weight gradient over one image (or some rows of it), accumulated into dw:
@@ -58,6 +60,7 @@ typedef struct marea_correlate {
   int64_t m, cout, dw_row;
   const int64_t *offset;    /* [m] */
   bool overwrite;           /* dw[m][co] = ... in place of += */
+  const char **ahead;       /* as in marea_gather, at every pixel */
 } marea_correlate;
 
 /* C (m, n) = act(A (m, k) B (k, n) + bias); ld*: steps from row to row. ta: A is stored (k, m), neither bias nor act

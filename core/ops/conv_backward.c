@@ -32,15 +32,36 @@ static void add_bias (const backward *p, int64_t image, int worker, char *sum) {
   }
 }
 
+/* The input gradient, while what the weight gradient will read besides e is asked for. */
+static void walk_gather (const backward *p, int64_t image, int worker) {
+  marea_conv_ahead ahead = {.n = 0};
+  marea_conv_gather_ahead(p->dx, image, &ahead);
+  if (p->dw && !p->dw->x.grad) marea_conv_window_ahead(&p->dw->x, image, &ahead);
+  if (p->dw && p->dw->x.grad) marea_conv_rows_ahead(&p->dw->dy, image, &ahead);
+  for (int64_t tile = 0; tile < p->dx->w.tiles; tile++)
+    p->dx->tile(p->dx, image, tile, worker, p->dx->w.tiles == 1 ? &ahead : NULL);
+}
+
+/* The weight gradient, while the next image's e is asked for, and all of it if there is no input gradient. */
+static void walk_correlate (const backward *p, int64_t image, int worker, char *sum) {
+  marea_conv_ahead ahead = {.n = 0};
+  if (p->dx) marea_conv_window_ahead(&p->dx->w, image + 1, &ahead);
+  else {
+    marea_conv_window_ahead(&p->dw->x, image + 1, &ahead);
+    marea_conv_rows_ahead(&p->dw->dy, image + 1, &ahead);
+  }
+  for (int64_t tile = 0; tile < p->dw->x.tiles; tile++)
+    p->dw->tile(p->dw, image, tile, 0, worker, sum, p->dw->x.tiles == 1 ? &ahead : NULL);
+}
+
 static void walk_part (void *arg, int64_t part, int worker) {
   const backward *p = arg;
   char *dw = p->dw ? marea_conv_correlate_clear(p->dw, part, 0) : NULL, *db = p->db ? bias_of(p, part) : NULL;
   if (db) memset(db, 0, (size_t)p->channels * p->size);
   for (int64_t image = part * p->images / p->parts; image < (part + 1) * p->images / p->parts; image++) {
     if (marea_conv_stopped(p->ctx)) return;
-    for (int64_t tile = 0; p->dx && tile < p->dx->w.tiles; tile++) p->dx->tile(p->dx, image, tile, worker);
-    for (int64_t tile = 0; p->dw && tile < p->dw->x.tiles; tile++)
-      p->dw->tile(p->dw, image, tile, 0, worker, dw);
+    if (p->dx) walk_gather(p, image, worker);
+    if (p->dw) walk_correlate(p, image, worker, dw);
     if (db) add_bias(p, image, worker, db);
   }
 }

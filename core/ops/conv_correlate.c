@@ -20,13 +20,14 @@ bool marea_conv_stopped (marea_context *ctx) {
 /* ---- a tile by taps ---- */
 
 static void correlate_tile (const marea_conv_correlate *p, int64_t image, int64_t tile, int64_t cut,
-                            int worker, char *sum) {
+                            int worker, char *sum, marea_conv_ahead *ahead) {
   const marea_conv_window *w = &p->x;
   const marea_conv *g = p->g;
   const int64_t cin = g->cin / g->groups, cout = g->cout / g->groups, rows = marea_conv_window_units(w, tile);
   const int64_t first = cut * p->rows / p->cuts, end = (cut + 1) * p->rows / p->cuts;
   const char *x = marea_conv_window_load(w, image, tile, worker);
   const char *dy = marea_conv_rows_load(&p->dy, image * g->out[0] + tile * w->units, rows, worker);
+  (void)ahead; /* products by taps take longer than memory does */
   for (int64_t i = 0; i < g->groups; i++) {
     marea_correlate k = {.x = x + (size_t)(i * cin) * w->size,
                          .dy = dy + (size_t)(i * cout) * w->size,
@@ -118,7 +119,10 @@ static void run_block (void *arg, int64_t block, int worker) {
   char *sum = marea_conv_correlate_clear(p, part, cut);
   for (int64_t task = part * tasks / p->parts; task < (part + 1) * tasks / p->parts; task++) {
     if (marea_conv_stopped(p->ctx)) return;
-    p->tile(p, task / tiles, task % tiles, cut, worker, sum);
+    marea_conv_ahead ahead = {.n = 0};
+    marea_conv_window_ahead(&p->x, task / tiles + 1, &ahead);
+    marea_conv_rows_ahead(&p->dy, task / tiles + 1, &ahead);
+    p->tile(p, task / tiles, task % tiles, cut, worker, sum, tiles == 1 ? &ahead : NULL);
   }
 }
 

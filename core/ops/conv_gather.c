@@ -143,7 +143,9 @@ static void gather_cell (const marea_conv_gather *p, const cell *k) {
   }
 }
 
-static void gather_tile (const marea_conv_gather *p, int64_t image, int64_t tile, int worker) {
+static void gather_tile (const marea_conv_gather *p, int64_t image, int64_t tile, int worker,
+                         marea_conv_ahead *ahead) {
+  (void)ahead; /* products by taps take longer than memory does */
   const marea_conv_axis *rows = &p->w.axis[0], *cols = &p->w.axis[1];
   const size_t pixel = (size_t)(p->groups * p->cout) * p->w.size;
   const int64_t first = tile * p->w.units;
@@ -199,11 +201,22 @@ typedef struct run {
   int64_t tasks, tasks_per_block;
 } run;
 
+void marea_conv_gather_ahead (const marea_conv_gather *p, int64_t image, marea_conv_ahead *a) {
+  const size_t bytes = (size_t)(p->w.axis[0].out * p->w.axis[1].out * p->groups * p->cout) * p->w.size;
+  marea_conv_ahead_add(a, p->out + (size_t)image * bytes, bytes);
+}
+
 static void run_block (void *arg, int64_t block, int worker) {
   const run *r = arg;
-  const int64_t tiles = r->pass->w.tiles, first = block * r->tasks_per_block;
+  const marea_conv_gather *p = r->pass;
+  const int64_t tiles = p->w.tiles, first = block * r->tasks_per_block;
   const int64_t end = MAREA_MIN(first + r->tasks_per_block, r->tasks);
-  for (int64_t task = first; task < end; task++) r->pass->tile(r->pass, task / tiles, task % tiles, worker);
+  for (int64_t task = first; task < end; task++) {
+    marea_conv_ahead ahead = {.n = 0};
+    marea_conv_gather_ahead(p, task / tiles, &ahead);
+    marea_conv_window_ahead(&p->w, task / tiles + 1, &ahead);
+    p->tile(p, task / tiles, task % tiles, worker, tiles == 1 ? &ahead : NULL);
+  }
 }
 
 void marea_conv_gather_run (marea_call *c, const marea_conv *g, const marea_conv_gather *p) {

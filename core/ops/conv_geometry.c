@@ -260,6 +260,8 @@ marea_status marea_conv_rows_open (marea_call *c, const marea_conv_source *src, 
                          .grad = grad_of(c, src),
                          .slope = src->slope,
                          .row = t->shape[2] * t->shape[3],
+                         .rows = t->shape[1],
+                         .images = t->shape[0],
                          .size = marea_dtype_size((marea_dtype)t->dtype)};
   if (!r->grad) return MAREA_OK;
   r->bytes = (size_t)(MAREA_MIN(most, t->shape[0] * t->shape[1]) * r->row) * r->size;
@@ -272,4 +274,21 @@ const char *marea_conv_rows_load (const marea_conv_rows *r, int64_t first, int64
   char *memory = r->memory + (size_t)worker * r->bytes;
   load(r->grad, r->src, r->y, r->slope, at, (size_t)(n * r->row), r->size, memory);
   return memory;
+}
+
+/* ---- ahead ---- */
+
+static void image_ahead (const char *src, const char *y, size_t bytes, int64_t image, marea_conv_ahead *a) {
+  marea_conv_ahead_add(a, src + (size_t)image * bytes, bytes);
+  if (y) marea_conv_ahead_add(a, y + (size_t)image * bytes, bytes);
+}
+
+void marea_conv_window_ahead (const marea_conv_window *w, int64_t image, marea_conv_ahead *a) {
+  const size_t bytes = (size_t)(w->axis[0].src * w->axis[1].src * w->channels) * w->size;
+  if (image < w->images) image_ahead(w->src, w->y, bytes, image, a);
+}
+
+void marea_conv_rows_ahead (const marea_conv_rows *r, int64_t image, marea_conv_ahead *a) {
+  const size_t bytes = (size_t)(r->rows * r->row) * r->size;
+  if (image < r->images) image_ahead(r->src, r->y, bytes, image, a);
 }

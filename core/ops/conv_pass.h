@@ -46,7 +46,7 @@ bool marea_conv_correlates_at_points (const marea_conv *g, int dtype, marea_conv
 typedef struct marea_conv_gather marea_conv_gather;
 struct marea_conv_gather {
   marea_conv_window w;
-  void (*tile)(const marea_conv_gather *p, int64_t image, int64_t tile, int worker);
+  void (*tile)(const marea_conv_gather *p, int64_t image, int64_t tile, int worker, marea_conv_ahead *ahead);
   const marea_kernels *kernels;
   int64_t groups, cin, cout; /* channels of a group, as the pass reads and writes */
   const char *weight, *bias;
@@ -68,6 +68,8 @@ marea_status marea_conv_gather_open (marea_call *c, const marea_conv *g, bool ba
                                      marea_tensor *out, marea_conv_gather *p);
 marea_status marea_conv_gather_at_points (marea_call *c, const marea_conv *g, bool backward,
                                           const marea_conv_source *src, marea_conv_gather *p);
+/* Adds the place of an image's results. */
+void marea_conv_gather_ahead (const marea_conv_gather *p, int64_t image, marea_conv_ahead *a);
 /* All tiles of all images. */
 void marea_conv_gather_run (marea_call *c, const marea_conv *g, const marea_conv_gather *p);
 
@@ -79,8 +81,8 @@ struct marea_conv_correlate {
   const marea_conv *g;
   marea_conv_window x;
   marea_conv_rows dy;
-  void (*tile)(const marea_conv_correlate *p, int64_t image, int64_t tile, int64_t cut, int worker,
-               char *sum);
+  void (*tile)(const marea_conv_correlate *p, int64_t image, int64_t tile, int64_t cut, int worker, char *sum,
+               marea_conv_ahead *ahead);
   const marea_kernels *kernels;
   char *dw, *sums;       /* sums: of all parts, but part 0 where that is dw itself */
   int64_t count;         /* elements of a part */

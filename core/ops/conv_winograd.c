@@ -130,7 +130,8 @@ static void transform_data (const marea_conv_points *p, const marea_kernels *k, 
 
 /* ---- gather ---- */
 
-static void multiply (const marea_conv_gather *p, int64_t tiles, const float *data, float *products) {
+static void multiply (const marea_conv_gather *p, int64_t tiles, const float *data, float *products,
+                      marea_conv_ahead *ahead) {
   static const int64_t here = 0;
   for (int64_t i = 0; i < p->points.count; i++) {
     marea_gather g = {.x = data + i * p->points.step[0],
@@ -144,7 +145,8 @@ static void multiply (const marea_conv_gather *p, int64_t tiles, const float *da
                       .cout = p->cout,
                       .taps = 1,
                       .tap = &here,
-                      .w_ci = p->cout};
+                      .w_ci = p->cout,
+                      .ahead = ahead ? marea_conv_ahead_next(ahead) : NULL};
     p->kernels->gather(&g);
   }
 }
@@ -162,7 +164,8 @@ static void write_outputs (const marea_conv_gather *p, float *products, int64_t 
   }
 }
 
-static void gather_tile (const marea_conv_gather *p, int64_t image, int64_t tile, int worker) {
+static void gather_tile (const marea_conv_gather *p, int64_t image, int64_t tile, int worker,
+                         marea_conv_ahead *ahead) {
   const marea_conv_window *w = &p->w;
   const marea_conv_points *points = &p->points;
   const int64_t rows = marea_conv_window_units(w, tile);
@@ -172,7 +175,7 @@ static void gather_tile (const marea_conv_gather *p, int64_t image, int64_t tile
   for (int64_t first = 0; first < rows; first += points->band) {
     const int64_t n = MAREA_MIN(points->band, rows - first);
     transform_data(points, p->kernels, w, x, first, n, data);
-    multiply(p, n * points->across, data, products);
+    multiply(p, n * points->across, data, products, ahead);
     write_outputs(p, products, tile * w->units + first, n, out);
   }
 }
@@ -245,7 +248,7 @@ static void transform_gradient (const marea_conv_correlate *p, const float *dy, 
 }
 
 static void add_products (const marea_conv_correlate *p, int64_t tiles, const float *data, const float *dy,
-                          float *sum) {
+                          float *sum, marea_conv_ahead *ahead) {
   const int64_t cin = p->g->cin, cout = p->g->cout;
   for (int64_t i = 0; i < p->points.count; i++) {
     marea_correlate k = {.x = data + i * p->points.step[0],
@@ -258,13 +261,14 @@ static void add_products (const marea_conv_correlate *p, int64_t tiles, const fl
                          .m = cin,
                          .cout = cout,
                          .dw_row = cout,
-                         .offset = p->offset};
+                         .offset = p->offset,
+                         .ahead = ahead ? marea_conv_ahead_next(ahead) : NULL};
     p->kernels->correlate(&k);
   }
 }
 
 static void correlate_tile (const marea_conv_correlate *p, int64_t image, int64_t tile, int64_t cut,
-                            int worker, char *sum) {
+                            int worker, char *sum, marea_conv_ahead *ahead) {
   const marea_conv_window *w = &p->x;
   const marea_conv_points *points = &p->points;
   const int64_t tiles = marea_conv_window_units(w, tile), outputs = w->axis[0].out_step;
@@ -277,7 +281,7 @@ static void correlate_tile (const marea_conv_correlate *p, int64_t image, int64_
     const int64_t n = MAREA_MIN(points->band, tiles - first);
     transform_data(points, p->kernels, w, x, first, n, data);
     transform_gradient(p, dy, first, n, rows, gradient);
-    add_products(p, n * points->across, data, gradient, (float *)sum);
+    add_products(p, n * points->across, data, gradient, (float *)sum, ahead);
   }
 }
 
