@@ -8,10 +8,14 @@
 */
 #include "conv_pass.h"
 
-#define LEAST_CHANNELS 16         /* fewer, and the transforms cost more than the products save, */
-#define LEAST_CHANNELS_STRIDED 32 /* of which there are fewer here */
-#define SAVES 2                   /* multiplications of the direct sum for one here, edges counted */
-#define SAVES_STRIDED 1.25
+/* What makes a scheme worth while. Fewer channels, and the transforms of data cost more than the products save; fewer
+   tiles of all images, and those of the weights do. `saves`: multiplications of the direct sum for one here. */
+typedef struct worth {
+  int64_t channels, tiles;
+  double saves;
+} worth;
+static const worth plain_worth = {16, 16, 2}, strided_worth = {32, 64, 1.25};
+
 #define BAND_BYTES ((int64_t)1 << 19) /* points of a band, both sides */
 #define LEAST_TILES 28                /* of a band, which the weights are read for */
 #define SUM_BYTES ((int64_t)1 << 24)  /* weight gradients at points, all parts */
@@ -25,19 +29,21 @@ static int64_t tiles_of (int64_t size, int64_t outputs) { return (size + outputs
 static bool choose_scheme (const marea_conv *g, int dtype, bool backward, const int64_t out[2],
                            marea_conv_points *p) {
   const bool strided = g->stride[0] == 2;
-  const int64_t least = strided ? LEAST_CHANNELS_STRIDED : LEAST_CHANNELS;
-  if (dtype != MAREA_F32 || g->groups != 1 || MAREA_MIN(g->cin, g->cout) < least) return false;
+  const worth *w = strided ? &strided_worth : &plain_worth;
+  if (dtype != MAREA_F32 || g->groups != 1 || MAREA_MIN(g->cin, g->cout) < w->channels) return false;
   for (int d = 0; d < 2; d++)
     if (g->kernel[d] != 3 || g->stride[d] != (strided ? 2 : 1) || g->dilation[d] != 1) return false;
-  p->scheme = strided ? (backward ? MAREA_SCHEME_SPREAD : MAREA_SCHEME_STRIDED) : MAREA_SCHEME_PLAIN;
+  p->scheme = !strided ? MAREA_SCHEME_PLAIN : backward ? MAREA_SCHEME_SPREAD : MAREA_SCHEME_STRIDED;
   const marea_scheme_sizes size = marea_scheme_size(p->scheme);
   p->count = size.points * size.points;
-  for (int d = 0; d < 2; d++)
+  int64_t tiles = 1;
+  for (int d = 0; d < 2; d++) {
     p->before[d] = p->scheme == MAREA_SCHEME_SPREAD ? g->before[d] % size.outputs : 0;
-  const int64_t tiles = tiles_of(p->before[0] + out[0], size.outputs) *
-                        tiles_of(p->before[1] + out[1], size.outputs);
-  const int64_t small = g->out[0] * g->out[1]; /* each of these pixels meets 9 taps, whatever the direction */
-  return 9.0 * (double)small >= (strided ? SAVES_STRIDED : SAVES) * (double)(tiles * p->count);
+    tiles *= tiles_of(p->before[d] + out[d], size.outputs);
+  }
+  const int64_t pixels = g->out[0] *
+                         g->out[1]; /* of the small side; each meets 9 taps, whatever the direction */
+  return g->n * tiles >= w->tiles && 9.0 * (double)pixels >= w->saves * (double)(tiles * p->count);
 }
 
 bool marea_conv_gathers_at_points (const marea_conv *g, int dtype, bool backward, marea_conv_points *p) {
