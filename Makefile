@@ -14,11 +14,12 @@ PACKAGES := gcc libc6-dev make pkg-config lua5.4 liblua5.4-dev libopenblas-pthre
             libjansson-dev libedit-dev lua-argparse gnuplot-nox fonts-dejavu-core
 TEST_PACKAGES := lua-busted
 LINT_PACKAGES := lua-check clang-format git
+NEON_PACKAGES := gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user
 
 WARN := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wvla -Wformat-security \
         -Werror=format-nonliteral -Werror=unused-result -Werror=implicit-function-declaration
 OPT ?= -O2
-# No contraction outside the kernels' ISA files: the same bits whatever the compiler merges.
+# No contraction of a*b+c unless the source says so (vec_fma): the same bits whatever the compiler merges.
 CFLAGS ?= -g $(OPT)
 SANITIZE ?=
 ALL_CFLAGS = -std=gnu11 -fPIC -fvisibility=hidden -ffp-contract=off -pthread $(WARN) -Icore -Ibindings $(CFLAGS) $(SANITIZE)
@@ -28,16 +29,16 @@ LUA_CFLAGS = $(shell pkg-config --cflags lua5.4)
 LUA_LIBS = $(shell pkg-config --libs lua5.4)
 EDIT_LIBS = $(shell pkg-config --libs libedit)
 
-ISA_SRC := $(wildcard core/kernels/isa_*.c)
 CORE_SRC := $(wildcard core/*.c core/ops/*.c core/kernels/*.c core/io/*.c)
 BIND_SRC := $(filter-out bindings/main.c,$(wildcard bindings/*.c))
 CORE_OBJ := $(CORE_SRC:%.c=$(BUILD)/obj/%.o)
+KERNEL_OBJ := $(filter $(BUILD)/obj/core/kernels/%,$(CORE_OBJ))
 BIND_OBJ := $(BIND_SRC:%.c=$(BUILD)/obj/%.o)
 
 LUADIR ?= $(PREFIX)/share/lua/5.4
 CMODDIR ?= $(PREFIX)/lib/lua/5.4
 
-.PHONY: all help setup setup-test setup-lint vae mnist test c-tests test-asan bench soak lint \
+.PHONY: all help setup setup-test setup-lint vae mnist test c-tests test-asan test-neon ulp bench soak lint \
         module install-module install uninstall clean
 
 PROGRAM := $(BUILD)/marea
@@ -82,11 +83,15 @@ mnist: setup ## get the full MNIST into data/mnist (local folder $$MAREA_DATA, m
 # ---- building ----
 
 # Kernels want all of the optimizer; under a sanitizer that would take minutes and half a gigabyte.
-KERNEL_OPT = $(if $(SANITIZE),-O1,-O3)
-# The only objects with instruction-set flags; they may contract a*b+c into one rounding.
-$(BUILD)/obj/core/kernels/isa_avx2.o: ISA = $(KERNEL_OPT) -mavx2 -mfma -ffp-contract=fast
-$(BUILD)/obj/core/kernels/isa_avx512.o: ISA = $(KERNEL_OPT) -mavx512f -mavx512dq -mavx512bw -mavx512vl -mfma -ffp-contract=fast \
+KERNEL_OPT = $(if $(SANITIZE),-O1,-O3) -fno-math-errno
+# The only objects with instruction-set flags.
+ifneq ($(filter x86_64%,$(shell $(CC) -dumpmachine)),)
+$(BUILD)/obj/core/kernels/isa_avx2.o: ISA = $(KERNEL_OPT) -mavx2 -mfma
+$(BUILD)/obj/core/kernels/isa_avx512.o: ISA = $(KERNEL_OPT) -mavx512f -mavx512dq -mavx512bw -mavx512vl -mfma \
                                              -mprefer-vector-width=512
+endif
+# Scheduling before the registers are given out spills the convolutions' sums.
+$(BUILD)/obj/core/kernels/isa_neon.o: ISA = $(KERNEL_OPT) -fno-schedule-insns
 $(BUILD)/obj/core/kernels/isa_generic.o $(BUILD)/obj/core/kernels/isa_generic_f64.o: ISA = $(KERNEL_OPT)
 $(BUILD)/obj/bindings/%.o: private INCLUDE = $(LUA_CFLAGS) -DMAREA_LUADIR='"$(LUADIR)"' -DMAREA_CMODDIR='"$(CMODDIR)"'
 
@@ -132,6 +137,8 @@ $(BUILD)/test/%: spec/c/%_test.c $(BUILD)/libmarea.a $(BIND_OBJ)
 	@echo '  CC   $@'
 	@$(CC) $(ALL_CFLAGS) $(LUA_CFLAGS) -o $@ $< $(BIND_OBJ) $(BUILD)/libmarea.a $(LIBS) $(LUA_LIBS)
 
+$(BUILD)/test/kernels: spec/c/reference.h
+
 $(BUILD)/host_min: examples/host_min.c $(BUILD)/libmarea.a $(BIND_OBJ)
 	@echo '  CC   $@'
 	@$(CC) $(ALL_CFLAGS) $(LUA_CFLAGS) -o $@ $< $(BIND_OBJ) $(BUILD)/libmarea.a $(LIBS) $(LUA_LIBS)
@@ -140,6 +147,23 @@ test-asan: setup-test ## the whole suite under AddressSanitizer and UndefinedBeh
 	@$(MAKE) --no-print-directory -j2 BUILD=build/asan OPT=-O1 SANITIZE="-fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer" all c-tests
 	MAREA_BUILD=build/asan LD_PRELOAD="$$($(CC) -print-file-name=libasan.so) $$($(CC) -print-file-name=libubsan.so)" \
 	  ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 $(BUSTED)
+
+# The kernels need no library, so that they can be tested for another machine than this one.
+$(BUILD)/kernels_alone: spec/c/kernels_test.c spec/c/reference.h $(KERNEL_OBJ)
+	@echo '  CC   $@'
+	@$(CC) $(ALL_CFLAGS) -static -o $@ $< $(KERNEL_OBJ) -lm
+
+test-neon: ## test the kernels for AArch64 under qemu; installs the cross compiler and qemu if they are missing
+	$(call install_packages,$(NEON_PACKAGES))
+	@$(MAKE) --no-print-directory BUILD=build/aarch64 CC=aarch64-linux-gnu-gcc build/aarch64/kernels_alone
+	qemu-aarch64 build/aarch64/kernels_alone
+
+ulp: $(BUILD)/ulp ## the error of the f32 functions on all 2^32 arguments, on every instruction set; takes 40 minutes
+	$(BUILD)/ulp
+
+$(BUILD)/ulp: spec/c/ulp.c spec/c/reference.h $(KERNEL_OBJ)
+	@echo '  CC   $@'
+	@$(CC) $(ALL_CFLAGS) -o $@ $< $(KERNEL_OBJ) -lm
 
 bench: setup all $(BUILD)/bench/kernels ## measure kernels, and the VAE's training step beside PyTorch where it is installed
 	env -u OPENBLAS_CORETYPE $(BUILD)/bench/kernels

@@ -137,7 +137,7 @@ static void set_string (lua_State *L, const char *key, const char *value) {
 
 /* The kernel sets that run here: those that a context can be opened with. */
 static void push_isas (lua_State *L) {
-  static const char *const name[] = {"generic", "avx2", "avx512"};
+  static const char *const name[] = {"generic", "avx2", "avx512", "neon"};
   lua_newtable(L);
   for (size_t i = 0, n = 0; i < sizeof name / sizeof name[0]; i++) {
     marea_context *trial;

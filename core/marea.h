@@ -72,7 +72,7 @@ typedef struct marea_config {
   size_t max_bytes;  /* limit on live and pooled bytes together; 0 = none */
   int threads;       /* 0 = one per core that the process may use */
   int index_base;    /* base of dims, indices and labels, in arguments, contents and messages: 0 (C) or 1 (Lua) */
-  const char *isa;   /* "generic", "avx2", "avx512"; NULL = environment MAREA_ISA, else the best there is */
+  const char *isa;   /* "generic", "avx2", "avx512", "neon"; NULL = environment MAREA_ISA, else the best there is */
   bool (*interrupted)(void *ud); /* asked while an operator runs, on the caller's thread, every few ms at most; */
   void *interrupted_ud;          /* true acts as marea_interrupt. NULL = never asked */
 } marea_config;

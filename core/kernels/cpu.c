@@ -1,13 +1,14 @@
 /* SPDX-License-Identifier: MIT
-** cpu.c: which ISAs can run here? The CPU must have the instructions (CPUID) and the system must save
-** their registers (XGETBV). Built without -m flags, so that the question itself runs everywhere.
+** cpu.c: which ISAs can run here? On x86-64 the CPU must have the instructions (CPUID) and the system must
+** save their registers (XGETBV); every AArch64 has Advanced SIMD. Built without -m flags, so that the
+** question itself runs everywhere.
 */
 #include "kernels.h"
 
-static const char *const names[] = {"avx512", "avx2", "generic", NULL};
-
 #if defined(__x86_64__)
 #include <cpuid.h>
+
+static const char *const names[] = {"avx512", "avx2", "generic", NULL};
 
 static uint64_t saved_registers (void) { /* XCR0 */
   uint32_t low, high;
@@ -27,7 +28,13 @@ static int skipped (void) {
   return (saved & 0xe6) == 0xe6 && (b & wanted) == wanted ? 0 : 1; /* ... mask registers and ZMM */
 }
 #else
-static int skipped (void) { return 2; }
+#if defined(__aarch64__)
+static const char *const names[] = {"neon", "generic", NULL};
+#else
+static const char *const names[] = {"generic", NULL};
+#endif
+
+static int skipped (void) { return 0; }
 #endif
 
 const char *const *marea_cpu_isas (void) { return names + skipped(); }

@@ -10,7 +10,6 @@ typedef float real;
 
 #include "vec_avx2.h"
 
-#include "math.inc"
 #include "math_f32.inc"
 
 #include "kernels.inc"

@@ -11,7 +11,6 @@ typedef float real;
 
 #include "vec_avx512.h"
 
-#include "math.inc"
 #include "math_f32.inc"
 
 #include "kernels.inc"

@@ -7,8 +7,8 @@ typedef float real;
 typedef int32_t real_bits;
 
 #include "vec_generic.h"
+#include "vec_float.inc"
 
-#include "math.inc"
 #include "math_f32.inc"
 
 #include "kernels.inc"

@@ -9,7 +9,6 @@ typedef int64_t real_bits;
 
 #include "vec_generic.h"
 
-#include "math.inc"
 #include "math_f64.inc"
 
 #include "kernels.inc"

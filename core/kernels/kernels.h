@@ -178,7 +178,8 @@ typedef struct marea_kernels {
    f32 and f64 tables have every entry; integer tables have neg abs sign square, add sub mul maximum minimum,
    comparisons, where and clamp. `kernels` is indexed by marea_dtype. */
 bool marea_select_kernels (const char *isa, const marea_kernels *kernels[4], const char **chosen);
-/* cpu.c: the ISAs that this machine can run, best first, ends with NULL: {"avx512", "avx2", "generic", NULL}. */
+/* cpu.c: the ISAs that this machine can run, best first, ends with NULL: {"avx512", "avx2", "generic", NULL} on
+   x86-64, {"neon", "generic", NULL} on AArch64. */
 const char *const *marea_cpu_isas (void);
 
 #endif

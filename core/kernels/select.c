@@ -10,6 +10,8 @@ static const marea_kernels *floats (const char *isa) {
 #if defined(__x86_64__)
   if (!strcmp(isa, "avx512")) return &marea_kernels_avx512;
   if (!strcmp(isa, "avx2")) return &marea_kernels_avx2;
+#elif defined(__aarch64__)
+  if (!strcmp(isa, "neon")) return &marea_kernels_neon;
 #endif
   return &marea_kernels_generic;
 }

@@ -10,6 +10,8 @@ extern const marea_kernels marea_kernels_generic, marea_kernels_generic_f64, mar
     marea_kernels_generic_u8;
 #if defined(__x86_64__)
 extern const marea_kernels marea_kernels_avx2, marea_kernels_avx512;
+#elif defined(__aarch64__)
+extern const marea_kernels marea_kernels_neon;
 #endif
 
 #endif

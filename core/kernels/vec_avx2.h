@@ -4,6 +4,7 @@
 #ifndef MAREA_VEC_H
 #define MAREA_VEC_H
 
+#include <float.h>
 #include <immintrin.h>
 #include <math.h>
 #include <stdbool.h>
@@ -19,6 +20,7 @@
 typedef __m256 vec;
 typedef int32_t vint __attribute__((vector_size(32)));
 typedef __m256i vmask;
+typedef __m256d wide;
 
 INLINE vec vec_set (real a) {
   return _mm256_set1_ps(a);
@@ -121,9 +123,17 @@ INLINE vint vec_to_int (vec a) {
   return (vint)_mm256_cvttps_epi32(a);
 }
 
-INLINE vec vec_scale (vec a, vec n) {
-  vint all = vec_to_int(n), half = all >> 1, rest = all - half;
-  return a * (vec)((half + 127) << 23) * (vec)((rest + 127) << 23);
+INLINE void vec_widen (vec a, wide half[2]) {
+  half[0] = _mm256_cvtps_pd(_mm256_castps256_ps128(a));
+  half[1] = _mm256_cvtps_pd(_mm256_extractf128_ps(a, 1));
+}
+
+INLINE vec vec_narrow (const wide half[2]) {
+  return _mm256_set_m128(_mm256_cvtpd_ps(half[1]), _mm256_cvtpd_ps(half[0]));
+}
+
+INLINE wide wide_fma (wide a, wide b, wide c) {
+  return _mm256_fmadd_pd(a, b, c);
 }
 
 INLINE double vec_sum (vec a) {
@@ -178,5 +188,7 @@ INLINE void vec_transpose (vec a[VEC_LANES]) {
     a[i + 4] = _mm256_permute2f128_ps(c[i], c[i + 4], 0x31);
   }
 }
+
+#include "vec_float.inc"
 
 #endif

@@ -5,6 +5,7 @@
 #ifndef MAREA_VEC_H
 #define MAREA_VEC_H
 
+#include <float.h>
 #include <immintrin.h>
 #include <math.h>
 #include <stdbool.h>
@@ -20,6 +21,7 @@
 typedef __m512 vec;
 typedef int32_t vint __attribute__((vector_size(64)));
 typedef __mmask16 vmask;
+typedef __m512d wide;
 
 INLINE vec vec_set (real a) {
   return _mm512_set1_ps(a);
@@ -94,8 +96,9 @@ INLINE vec vec_abs (vec a) {
 }
 
 INLINE vec vec_copysign (vec a, vec sign) {
-  __m512 bit = _mm512_set1_ps(-0.0f);
-  return _mm512_or_ps(_mm512_andnot_ps(bit, a), _mm512_and_ps(bit, sign));
+  __m512i bit = _mm512_set1_epi32(INT32_MIN); /* 0xd8: bit ? sign : a */
+  return _mm512_castsi512_ps(
+      _mm512_ternarylogic_epi32(_mm512_castps_si512(a), _mm512_castps_si512(sign), bit, 0xd8));
 }
 
 INLINE vec vec_sqrt (vec a) {
@@ -124,6 +127,26 @@ INLINE vint vec_to_int (vec a) {
 
 INLINE vec vec_scale (vec a, vec n) {
   return _mm512_scalef_ps(a, n);
+}
+
+INLINE vec vec_split (vec a, vec *n) {
+  vec m = _mm512_getmant_ps(a, _MM_MANT_NORM_p75_1p5, _MM_MANT_SIGN_nan);
+  *n = _mm512_getexp_ps(a) - _mm512_getexp_ps(m);
+  return m;
+}
+
+INLINE void vec_widen (vec a, wide half[2]) {
+  half[0] = _mm512_cvtps_pd(_mm512_castps512_ps256(a));
+  half[1] = _mm512_cvtps_pd(_mm512_extractf32x8_ps(a, 1));
+}
+
+INLINE vec vec_narrow (const wide half[2]) {
+  __m512 low = _mm512_castps256_ps512(_mm512_cvtpd_ps(half[0]));
+  return _mm512_insertf32x8(low, _mm512_cvtpd_ps(half[1]), 1);
+}
+
+INLINE wide wide_fma (wide a, wide b, wide c) {
+  return _mm512_fmadd_pd(a, b, c);
 }
 
 INLINE double vec_sum (vec a) {

@@ -2,14 +2,17 @@
 ** vec_generic.h: vectors of 16 bytes in GNU C, for every machine; `real` (float or double) and
 ** `real_bits` (the signed integer of its size) are set by the file that includes this one.
 **
-** The three vec_*.h offer the same names, and a body in *.inc is written once over them. A `vec` is a GNU
+** All vec_*.h offer the same names, and a body in *.inc is written once over them. A `vec` is a GNU
 ** vector: + - * / and unary minus work on it, also with a scalar of type `real` on one side. `vint` holds
 ** integers of the same size, and a cast between the two keeps the bits. A `vmask` holds one truth value a
-** lane and knows & | ~. Not here: alignment. Every load and store may be unaligned.
+** lane and knows & | ~. A `wide` holds half as many doubles as a vec of floats has lanes. Not here:
+** alignment, every load and store may be unaligned; and what works on the bits of floats, vec_scale and
+** vec_split: see vec_float.inc.
 */
 #ifndef MAREA_VEC_H
 #define MAREA_VEC_H
 
+#include <float.h>
 #include <math.h>
 #include <stdbool.h>
 #include <stddef.h>
@@ -24,6 +27,7 @@
 typedef real vec __attribute__((vector_size(16)));
 typedef real_bits vint __attribute__((vector_size(16)));
 typedef vint vmask;
+typedef double wide __attribute__((vector_size(VEC_LANES / 2 * sizeof(double))));
 typedef real vec_unaligned __attribute__((vector_size(16), aligned(1), may_alias));
 
 INLINE vec vec_set (real a) {
@@ -49,7 +53,8 @@ INLINE void vec_store_part (real *p, vec a, size_t n) {
   for (size_t i = 0; i < n; i++) p[i] = a[i];
 }
 
-/* a * b + c. Whether the product is rounded first depends on the machine. */
+/* a * b + c. Whether the product is rounded first depends on the machine; a product and a sum that are written as
+   such are never joined, for the compiler might join them in one copy of a loop's body and not in another. */
 INLINE vec vec_fma (vec a, vec b, vec c) {
   return a * b + c;
 }
@@ -133,10 +138,23 @@ INLINE vint vec_to_int (vec a) { /* truncates; only for values that fit */
   return __builtin_convertvector(a, vint);
 }
 
-/* a * 2^n for integers |n| <= 252 (f32): two steps of half the exponent, of which the second one rounds. */
-INLINE vec vec_scale (vec a, vec n) {
-  vint all = vec_to_int(n), half = all >> 1, rest = all - half;
-  return a * (vec)((half + 127) << 23) * (vec)((rest + 127) << 23);
+/* A vector of floats as two halves in double, and back. */
+INLINE void vec_widen (vec a, wide half[2]) {
+  for (size_t h = 0; h < 2; h++) {
+    wide lanes = {0};
+    for (size_t i = 0; i < VEC_LANES / 2; i++) lanes[i] = (double)a[h * VEC_LANES / 2 + i];
+    half[h] = lanes;
+  }
+}
+
+INLINE vec vec_narrow (const wide half[2]) {
+  vec a = {0};
+  for (size_t i = 0; i < VEC_LANES; i++) a[i] = (real)half[i / (VEC_LANES / 2)][i % (VEC_LANES / 2)];
+  return a;
+}
+
+INLINE wide wide_fma (wide a, wide b, wide c) {
+  return a * b + c;
 }
 
 /* The lanes added up in double by a fixed tree. */

@@ -1,0 +1,18 @@
+/* SPDX-License-Identifier: MIT
+** isa_neon.c: f32 for AArch64, whose base instruction set has four floats a register and fused multiply-add.
+*/
+#if defined(__aarch64__)
+
+#include "tables.h"
+
+typedef float real;
+
+#include "vec_neon.h"
+
+#include "math_f32.inc"
+
+#include "kernels.inc"
+
+const marea_kernels marea_kernels_neon = REAL_TABLE;
+
+#endif
