@@ -15,6 +15,7 @@ PACKAGES := gcc libc6-dev make pkg-config lua5.4 liblua5.4-dev libopenblas-pthre
 TEST_PACKAGES := lua-busted
 LINT_PACKAGES := lua-check clang-format git
 NEON_PACKAGES := gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user
+PEER_PACKAGES := python3-torch python3-numpy libdnnl-dev
 
 WARN := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wvla -Wformat-security \
         -Werror=format-nonliteral -Werror=unused-result -Werror=implicit-function-declaration
@@ -38,7 +39,7 @@ BIND_OBJ := $(BIND_SRC:%.c=$(BUILD)/obj/%.o)
 LUADIR ?= $(PREFIX)/share/lua/5.4
 CMODDIR ?= $(PREFIX)/lib/lua/5.4
 
-.PHONY: all help setup setup-test setup-lint vae mnist test c-tests test-asan test-neon ulp bench soak lint \
+.PHONY: all help setup setup-test setup-lint vae mnist test c-tests test-asan test-neon ulp bench bench-peers bench-kernels soak lint \
         module install-module install uninstall clean
 
 PROGRAM := $(BUILD)/marea
@@ -165,14 +166,33 @@ $(BUILD)/ulp: spec/c/ulp.c spec/c/reference.h $(KERNEL_OBJ)
 	@echo '  CC   $@'
 	@$(CC) $(ALL_CFLAGS) -o $@ $< $(KERNEL_OBJ) -lm
 
-bench: setup all $(BUILD)/bench/kernels ## measure kernels, and the VAE's training step beside PyTorch where it is installed
-	env -u OPENBLAS_CORETYPE $(BUILD)/bench/kernels
-	env -u OPENBLAS_CORETYPE $(PROGRAM) bench/run.lua
+# ---- measuring ----
 
-$(BUILD)/bench/kernels: bench/kernels.c $(BUILD)/libmarea.a
+bench: setup all $(BUILD)/bench/machine $(BUILD)/bench/launch ## measure beside the machine's limits and the peers that are installed; GROUPS="step conv" for some
+	@if echo '#include <dnnl.h>' | $(CC) -E - >/dev/null 2>&1; then $(MAKE) --no-print-directory $(BUILD)/bench/onednn; fi
+	@env -u OPENBLAS_CORETYPE $(PROGRAM) bench/run.lua $(GROUPS)
+
+bench-peers: ## install what `make bench` compares with: PyTorch and oneDNN (Debian), ONNX Runtime (npm)
+	$(call install_packages,$(PEER_PACKAGES) $(if $(shell command -v npm),,nodejs npm))
+	npm install --silent --ignore-scripts --no-save --prefix $(BUILD)/bench onnxruntime-node
+
+bench-kernels: setup all $(BUILD)/bench/kernels ## measure the kernels one by one
+	@env -u OPENBLAS_CORETYPE $(BUILD)/bench/kernels
+
+$(BUILD)/bench/kernels: bench/kernels.c bench/measure.h $(BUILD)/libmarea.a
 	@mkdir -p $(@D)
 	@echo '  CC   $@'
 	@$(CC) $(ALL_CFLAGS) -o $@ $< $(BUILD)/libmarea.a $(LIBS)
+
+$(BUILD)/bench/machine $(BUILD)/bench/launch: $(BUILD)/bench/%: bench/%.c bench/measure.h
+	@mkdir -p $(@D)
+	@echo '  CC   $@'
+	@$(CC) $(ALL_CFLAGS) -o $@ $<
+
+$(BUILD)/bench/onednn: bench/peers/onednn.c
+	@mkdir -p $(@D)
+	@echo '  CC   $@'
+	@$(CC) $(ALL_CFLAGS) -fopenmp -o $@ $< -ldnnl
 
 soak: setup all ## train for 5,000 steps and check that memory stays flat
 	env -u OPENBLAS_CORETYPE $(PROGRAM) bench/memory.lua

@@ -10,6 +10,7 @@
 #include <time.h>
 
 #include "kernels/kernels.h"
+#include "measure.h"
 
 #define MAX_TAPS 9
 #define REPEAT 7      /* the best of so many runs counts */
@@ -40,34 +41,10 @@ static double measure (void (*f)(void *), void *arg) {
   return best;
 }
 
-/* ---- peak: 12 independent chains of fused multiply-adds ---- */
-
-#define PEAK_STEPS 1000
-#define CHAINS 12
-
-#if defined(__x86_64__)
-#define FMA(r, i) "vfmadd231ps %%" r "0, %%" r "1, %%" r #i "\n\t"
-#define PEAK(name, r)                                                                                     \
-  static void name(void *unused) {                                                                        \
-    (void)unused;                                                                                         \
-    __asm__ volatile("vxorps %%ymm0, %%ymm0, %%ymm0\n\tvmovaps %%ymm0, %%ymm1" ::: "xmm0", "xmm1");       \
-    for (int i = 0; i < PEAK_STEPS; i++)                                                                  \
-      __asm__ volatile(FMA(r, 2) FMA(r, 3) FMA(r, 4) FMA(r, 5) FMA(r, 6) FMA(r, 7) FMA(r, 8) FMA(r, 9)    \
-                           FMA(r, 10) FMA(r, 11) FMA(r, 12) FMA(r, 13)::                                  \
-                               : "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7", "xmm8", "xmm9", "xmm10", \
-                                 "xmm11", "xmm12", "xmm13");                                              \
-  }
-PEAK(peak_avx512, "zmm")
-PEAK(peak_avx2, "ymm")
-#endif
-
 static double peak (const char *isa) { /* GFLOP/s; 0: not known */
-#if defined(__x86_64__)
-  if (!strcmp(isa, "avx512")) return 2e-9 * CHAINS * PEAK_STEPS * 16 / measure(peak_avx512, NULL);
-  if (!strcmp(isa, "avx2")) return 2e-9 * CHAINS * PEAK_STEPS * 8 / measure(peak_avx2, NULL);
-#endif
-  (void)isa;
-  return 0;
+  double flop;
+  peak_loop *loop = peak_of(isa, &flop);
+  return loop ? 1e-9 * flop / measure(loop, NULL) : 0;
 }
 
 /* ---- convolution ---- */

@@ -9,7 +9,7 @@ local optim, data = marea.optim, marea.data
 local steps, batch = math.tointeger(arg[1] or 5000), math.tointeger(arg[2] or 8)
 marea.seed(1)
 
-local vae = dofile((arg[0]:match "^.*/" or "") .. "vae_model.lua")
+local vae = dofile((arg[0]:match "^.*/" or "") .. "vae_model.lua")()
 local optimizer = optim.RMSprop{vae.model, lr = 1e-3}
 local train = assert(data.mnist("sample", "train"))
 

@@ -1,85 +1,99 @@
 -- SPDX-License-Identifier: MIT
--- Runs the VAE training step of Marea and of PyTorch in turns, so that both see the same machine, and prints a table.
+-- The benchmarks: Marea beside the limits of the machine and beside its peers, those that are installed
+-- (`make bench-peers`), all in the same run. It prints a table for each group and leaves build/bench/results.json and
+-- build/bench/results.png.
 --
---   build/marea bench/run.lua [rounds [steps]]        from the root of the project; `make bench` does it
+--   build/marea bench/run.lua [GROUP...] [--rounds 5] [--only-ours] [--cpu-time]        from the root of the project
 --
--- Each round starts every contestant once. The figure is the median over all steps of all rounds. PyTorch is
--- taken at its best memory layout. Without a Python that has torch, only our own figures are shown.
--- Results also go to build/bench/vae_step.json.
-local rounds, steps = tonumber(arg[1]) or 3, tonumber(arg[2]) or 10
+-- Contestants take turns in rounds. A figure is the median over rounds of the median over the calls of a turn. A ratio
+-- is the peer's time over ours in the same round: its median, and in brackets its lowest and highest. A peer stands
+-- there with the best of its settings, fewer threads included.
+package.path = (arg[0]:match "^.*/" or "") .. "?.lua;" .. package.path
+local argparse = require "argparse"
+local marea = require "marea"
+local chart = require "lib.chart"
+local contest = require "lib.contest"
+local contestants = require "lib.contestants"
+local encode = require "lib.json"
+local machine = require "lib.machine"
+local report = require "lib.report"
 
-local MAREA = ("LUA_PATH='%s' LUA_CPATH='%s' %s bench/vae_step.lua"):format(package.path, package.cpath, arg[-1])
+local GROUPS = {"step", "conv", "decoder", "small", "start", "growth"}
+local RESULTS = "build/bench/results"
 
-local function python_with_torch()
-  for _, python in ipairs {os.getenv "PYTHON" or "python3", "/usr/bin/python3"} do
-    if os.execute(python .. " -c 'import torch' 2>/dev/null") then return python end
+local parser = argparse("run.lua", "Measures Marea beside its peers.")
+parser:argument("groups", "what to measure; all when left out"):args("*"):choices(GROUPS)
+parser:option("--rounds", "turns of each contestant", "5"):convert(math.tointeger)
+parser:flag("--only-ours", "leaves the peers out")
+parser:flag("--cpu-time", "times turns with one thread by CPU time, where other programs use the machine as well")
+local options = parser:parse()
+
+local function cores()
+  local pipe = io.popen "getconf _NPROCESSORS_ONLN"
+  return math.tointeger(pipe:read "n") or 1, pipe:close()
+end
+
+local function line_of(path, pattern)
+  local file = io.open(path)
+  local found = file and file:read "a":match(pattern)
+  return found or "unknown"
+end
+
+--- What all groups need to know.
+local function prepare()
+  local info, count = marea.info(), cores()
+  local isas = {info.isa}
+  if info.isa == "avx512" then isas[2] = "avx2" end
+  return {isa = info.isa, blas = info.blas, cores = count, threads = count > 1 and {1, 2} or {1},
+    rounds = options.rounds, limits = machine.measure(count, isas), load = line_of("/proc/loadavg", "^%S+"),
+    cpu = line_of("/proc/cpuinfo", "model name%s*: ([^\n]*)")}
+end
+
+local function describe(bench)
+  local lines = {("%s, %d cores, load %s before the run"):format(bench.cpu, bench.cores, bench.load)}
+  for _, threads in ipairs(bench.threads) do
+    local peaks = {}
+    for isa, rates in pairs(bench.limits.peak) do peaks[#peaks + 1] = ("%s %.1f"):format(isa, rates[threads]) end
+    table.sort(peaks)
+    lines[#lines + 1] = ("%d thread%s: f32 multiply-adds %s GFLOP/s; memory: read %.1f, copy %.1f GB/s"):format(threads,
+      threads == 1 and "" or "s", table.concat(peaks, ", "), bench.limits.read[threads], bench.limits.copy[threads])
   end
+  return table.concat(lines, "\n")
 end
 
---- The fields of one line of JSON that the contestants print.
-local function run(command)
-  local pipe = assert(io.popen("env -u OPENBLAS_CORETYPE " .. command))
-  local line = pipe:read "a"
-  if not pipe:close() then return nil, command .. " failed" end
-  local result = {ms = {}, peak = tonumber(line:match '"peak_mib": ([%d.]+)'), version = line:match '"version": "(.-)"'}
-  for ms in (line:match '"ms": %[(.-)%]' or ""):gmatch "[%d.]+" do table.insert(result.ms, tonumber(ms)) end
-  if #result.ms == 0 then return nil, command .. " printed no times" end
-  return result
-end
-
-local function median(list)
-  table.sort(list)
-  local n = #list
-  return n % 2 == 1 and list[n // 2 + 1] or (list[n // 2] + list[n // 2 + 1]) / 2
-end
-
-local contestants = {}
-local python = python_with_torch()
-for threads = 1, 2 do
-  local options = (" --threads %d --steps %d"):format(threads, steps)
-  table.insert(contestants, {name = "marea", threads = threads, command = "env " .. MAREA .. options})
-  if python then
-    for _, layout in ipairs {"", " --channels-last"} do
-      table.insert(contestants, {name = "pytorch", threads = threads, layout = layout,
-        command = python .. " bench/vae_step.py" .. options .. layout})
-    end
+local function plain(rows)
+  local list = {}
+  for i, row in ipairs(rows) do
+    list[i] = {name = row.name, threads = row.threads, unit = row.unit, limit = row.limit, ours = row.ours,
+      share = row.share, peers = next(row.peers) and row.peers}
   end
+  return list
 end
 
-for round = 1, rounds do
-  for _, c in ipairs(contestants) do
-    io.stderr:write(("\rround %d of %d: %s, %d threads%s   "):format(round, rounds, c.name, c.threads, c.layout or ""))
-    local result = assert(run(c.command))
-    c.ms = c.ms or {}
-    table.move(result.ms, 1, #result.ms, #c.ms + 1, c.ms)
-    c.peak, c.version = math.max(c.peak or 0, result.peak), result.version
-  end
+contestants.only_ours, contest.cpu_time = options.only_ours, options.cpu_time
+local bench = prepare()
+print(describe(bench))
+local results, figures = {}, {}
+for _, name in ipairs(#options.groups > 0 and options.groups or GROUPS) do
+  local group = require("groups." .. name)
+  local rows = report.resolve(group.run(bench))
+  local notes = group.notes and group.notes(rows) or {}
+  print(("\n%s\n%s"):format(group.title, report.text(rows)))
+  for _, note in ipairs(notes) do print(note) end
+  results[#results + 1] = {group = name, title = group.title, rows = plain(rows), notes = notes}
+  table.move(group.figures(rows, bench), 1, 10, #figures + 1, figures)
 end
-io.stderr:write("\r", (" "):rep(70), "\r")
 
-local lines = {}
-print("VAE training step, 28x28, batch 128; median of " .. rounds * steps .. " steps, ms")
-print(("%-34s %8s %10s %10s %9s %10s"):format("", "threads", "median", "fastest", "ratio", "peak MiB"))
-for threads = 1, 2 do
-  local best
-  for _, c in ipairs(contestants) do
-    c.median = c.median or median(c.ms)
-    if c.name == "pytorch" and c.threads == threads and (not best or c.median < best.median) then best = c end
-  end
-  for _, c in ipairs(contestants) do
-    if c.threads == threads then
-      local ratio = best and ("%.2f"):format(best.median / c.median) or "-"
-      local name = c.version .. (c.layout or ""):gsub("^ %-%-", ", ")
-      print(("%-34s %8d %10.1f %10.1f %9s %10.0f"):format(name, threads, c.median, c.ms[1], ratio, c.peak))
-      table.insert(lines, ('{"name": "%s", "version": "%s", "options": "%s", "threads": %d, "median_ms": %.3f, ' ..
-        '"fastest_ms": %.3f, "peak_mib": %.1f}'):format(c.name, c.version, c.layout or "", threads, c.median, c.ms[1],
-        c.peak))
-    end
-  end
-end
-print("ratio: how many steps in the time of one of PyTorch's best at the same number of threads")
-
-os.execute "mkdir -p build/bench"
-local file = assert(io.open("build/bench/vae_step.json", "w"))
-assert(file:write("[\n  ", table.concat(lines, ",\n  "), "\n]\n"))
+local versions, names = contestants.versions(), {}
+for _, version in pairs(versions) do names[#names + 1] = version end
+contestants.close()
+table.sort(names)
+print("\n" .. table.concat(names, "; "))
+local summary = {rounds = bench.rounds, cpu_time = options.cpu_time or false, versions = versions, groups = results,
+  machine = {cpu = bench.cpu, cores = bench.cores, isa = bench.isa, blas = bench.blas, load = bench.load,
+    limits = bench.limits}}
+local file = assert(io.open(RESULTS .. ".json", "w"))
+assert(file:write(encode(summary), "\n"))
 assert(file:close())
+local ok, message = chart.save(figures, ("Marea on %s, %d cores"):format(bench.cpu, bench.cores), RESULTS .. ".png")
+if not ok then io.stderr:write(message, "\n") end

@@ -79,6 +79,8 @@ describe("a figure", function()
       scatter = plot.scatter{x = points, y = points:exp(), class = marea.randint({200}, 1, 3), names = {"a", "b", "c"}},
       histogram = plot.histogram{points, bins = 10, xlabel = "z"},
       heatmap = plot.heatmap{marea.zeros(60, 60, 1), map = "gnuplot2", xticks = {"-1", "0", "1"}, yticks = {}},
+      bars = plot.bars{{y = {1, 0 / 0, 3}, title = "a"}, {y = marea.tensor{2, 1, 2}, color = 5}, values = true,
+        labels = {"one", "two", "a label with many words"}, line = {y = 2.5, title = "b"}, logy = true},
       panels = plot.panels{plot.histogram{{1, 2, 2}}, plot.histogram{points}, plot.curves{{y = {1, 2}}}, columns = 2,
         title = "three"},
     }
@@ -116,6 +118,13 @@ describe("a figure", function()
     assert.is_truthy(script:find("1 2\n3 3\n", 1, true), script)
   end)
 
+  it("places a group's bars side by side, without those that are not there", function()
+    local script = plot.bars{{y = {10, 0 / 0}}, {y = {20, 30}}, labels = {"a", "b"}}:script "p.png"
+    assert.is_truthy(script:find("$D1 << EOD\n0.8 10\n1.8 NaN\nEOD", 1, true), script)
+    assert.is_truthy(script:find("$D2 << EOD\n1.2 20\n2.2 30\nEOD", 1, true), script)
+    assert.is_truthy(script:find("('a' 1, 'b' 2)", 1, true), script)
+  end)
+
   it("without gnuplot leaves its script and says so", function()
     local at = folder.new()
     folder.write(at .. "/p.lua", ([[
@@ -141,5 +150,10 @@ describe("a figure", function()
     assert.is_truthy(message_of(function() plot.scatter{x = {1}, y = {1, 2}} end):find "x has 1 numbers, y has 2")
     assert.is_truthy(message_of(function() plot.histogram{{1, "a"}} end):find "values%[2%]")
     assert.is_truthy(message_of(function() plot.heatmap{marea.ones(2, 2, 3)} end):find "an image")
+    assert.is_truthy(message_of(function() plot.bars{{y = {1}}} end):find "labels")
+    assert.is_truthy(message_of(function() plot.bars{labels = {"a"}} end):find "at least one list of values")
+    assert.is_truthy(message_of(function() plot.bars{{y = {1, 2}}, labels = {"a"}} end):find "2 numbers for 1 labels")
+    assert.is_truthy(message_of(function() plot.bars{{y = {1}}, labels = {"a"}, line = {y = "x"}} end)
+      :find "line.y%[1%]")
   end)
 end)

@@ -5,7 +5,8 @@
 ---   plot.scatter{x = x, y = y, class = labels, names = {...}}:save("b.png")
 ---   plot.histogram{values, bins = 50, xlabel = "mean of z1"}:save("c.png")
 ---   plot.heatmap{image, map = "gnuplot2", xticks = {...}}:save("d.png")
----   plot.panels{figure, figure, columns = 2}:save("e.png")
+---   plot.bars{{y = {3, 1}, title = "before"}, {y = {2, 1}, title = "after"}, labels = {"a", "b"}}:save("e.png")
+---   plot.panels{figure, figure, columns = 2}:save("f.png")
 ---
 --- Numbers are given as lists or as tensors of one dimension. A figure is gnuplot's script, data included; save writes
 --- it beside the picture and runs gnuplot. Without gnuplot the script stays there, and save returns nil and a message.
@@ -131,6 +132,58 @@ function plot.curves(options)
   end
   if #parts == 0 then check.raise "curves: expected at least one curve" end
   if steps then self:add "set xtics 1" end
+  self:add("plot " .. table.concat(parts, ", "))
+  return self
+end
+
+--- Labels under whole numbers from 1 on, slanted where they would touch.
+local function add_labels(self, labels)
+  local places, longest = {}, 0
+  for i, label in ipairs(labels) do
+    longest = math.max(longest, #tostring(label))
+    places[i] = ("%s %d"):format(quote(label), i)
+  end
+  local room = self.width * 0.8 / #labels
+  self:add("set xtics scale 0 %s (%s)", longest * 8 > room and "rotate by 35 right" or "", table.concat(places, ", "))
+end
+
+--- Bars in groups: a list of {y = one value a group, title =, color = 1 to 10 (its place in the list when left out)},
+--- NaN for no bar.
+---   labels     of the groups
+---   values     true: each bar's value above it
+---   line       {y =, title =}: a level across all groups
+--- and the axes' arguments, as for curves.
+---@return Figure
+function plot.bars(options)
+  options = check.options("bars", options, names_with("labels", "values", "line"), math.maxinteger)
+  local labels = options.labels
+  if type(labels) ~= "table" or #labels == 0 then check.fail("bars", "labels", "a list of labels", labels) end
+  if #options == 0 then check.raise "bars: expected at least one list of values" end
+  local self, parts, width = figure(options, 900, 560), {}, 0.8 / #options
+  self:axes(options)
+  self:add("set key outside right top reverse Left")
+  self:add("set style fill solid 0.85 noborder")
+  self:add("set xrange [0.4:%d.6]", #labels)
+  if not options.yrange and not options.logy then self:add("set yrange [0:*]") end
+  add_labels(self, labels)
+  local function add(format, ...) parts[#parts + 1] = format:format(...) end
+  for i, series in ipairs(options) do
+    check.options("bars", series, {"y", "title", "color"})
+    local y, x = numbers("bars", "y", series.y), {}
+    if #y ~= #labels then check.raise("bars: y has %d numbers for %d labels", #y, #labels) end
+    for k = 1, #y do x[k] = k + (i - 0.5) * width - 0.4 end
+    local block = self:block(lines_of(x, y))
+    add("%s using 1:2:(%s) with boxes lc rgb '%s' %s", block, number(0.92 * width),
+      COLORS[((series.color or i) - 1) % #COLORS + 1], series.title and "title " .. quote(series.title) or "notitle")
+    if options.values then
+      add("%s using 1:2:(sprintf($2 < 100 ? '%%.3g' : '%%.0f', $2)) with labels offset 0,0.5 font ',8' notitle", block)
+    end
+  end
+  if options.line then
+    local line = check.options("bars", options.line, {"y", "title"})
+    add("%s with lines dt 2 lw 1.5 lc rgb '#444444' %s", number(numbers("bars", "line.y", {line.y})[1]),
+      line.title and "title " .. quote(line.title) or "notitle")
+  end
   self:add("plot " .. table.concat(parts, ", "))
   return self
 end

@@ -1,0 +1,46 @@
+-- SPDX-License-Identifier: MIT
+--- What the machine can do at most, by build/bench/machine: {peak = {ISA = {[threads] = GFLOP/s}}, read = {[threads] =
+--- GB/s}, copy = ...}.
+local machine = {}
+
+function machine.measure(threads, isas)
+  local limits = {peak = {}, read = {}, copy = {}}
+  local pipe = assert(io.popen(("build/bench/machine %d %s"):format(threads, table.concat(isas, " "))))
+  for line in pipe:lines() do
+    local words = {}
+    for word in line:gmatch "%S+" do words[#words + 1] = tonumber(word) or word end
+    if words[1] == "peak" then
+      limits.peak[words[2]] = limits.peak[words[2]] or {}
+      limits.peak[words[2]][words[3]] = words[4]
+    else
+      limits[words[1]][words[2]] = words[3]
+    end
+  end
+  assert(pipe:close(), "build/bench/machine failed")
+  return limits
+end
+
+--- The numbers of threads that were measured: 1, 2, 4, ... and all.
+function machine.threads(limits)
+  local list = {}
+  for threads in pairs(limits.read) do list[#list + 1] = threads end
+  table.sort(list)
+  return list
+end
+
+--- ms for so many FLOP; nil where no peak is known.
+function machine.compute_limit(limits, isa, threads, flop)
+  local peak = (limits.peak[isa] or {})[threads]
+  return peak and flop / peak * 1e-6
+end
+
+--- ms for so many bytes read and written; more threads are not slower, whatever the measurement met.
+function machine.memory_limit(limits, threads, bytes)
+  local rate = limits.copy[1]
+  for t, copied in pairs(limits.copy) do
+    if t <= threads then rate = math.max(rate, copied) end
+  end
+  return bytes / rate * 1e-6
+end
+
+return machine

@@ -1,0 +1,109 @@
+-- SPDX-License-Identifier: MIT
+--- The table of a group's rows, and the rows as plain tables for JSON. A row:
+---
+---   {name =, threads =, unit = "ms", factor = 1 (from ms to the unit), limit = ms, ours = entry,
+---    peers = {oneDNN = {entry, ...}, ...}}      the entries of a peer are its settings, of which the best counts
+---
+--- Further fields are for the group's figures.
+local stats = require "lib.stats"
+
+local report = {}
+
+local PEERS = {"oneDNN", "ONNX Runtime", "PyTorch"}
+
+local function best_of(entries)
+  local best
+  for _, entry in ipairs(entries or {}) do
+    local summary = stats.summary(entry.rounds)
+    if summary and (not best or summary.median < best.median) then
+      best = {entry = entry, median = summary.median, low = summary.low, high = summary.high}
+    end
+  end
+  return best
+end
+
+local function scaled(summary, factor)
+  return summary and {median = factor * summary.median, low = factor * summary.low, high = factor * summary.high}
+end
+
+--- A row with everything worked out. Ratios are the peer's time over ours, round by round.
+local function resolve(row)
+  local factor = row.factor or 1
+  local result = setmetatable({name = row.name, threads = row.threads, unit = row.unit, peers = {},
+    limit = row.limit and factor * row.limit, ours = scaled(stats.summary(row.ours.rounds), factor)}, {__index = row})
+  if result.limit and result.ours then result.share = result.limit / result.ours.median end
+  for _, peer in ipairs(PEERS) do
+    local best = best_of((row.peers or {})[peer])
+    if best then
+      local p = scaled(best, factor)
+      p.setting, p.remark = best.entry.label, best.entry.remark
+      p.ratio = stats.summary(stats.ratios(best.entry.rounds, row.ours.rounds))
+      result.peers[peer] = p
+    end
+  end
+  return result
+end
+
+function report.resolve(rows)
+  local results = {}
+  for i, row in ipairs(rows) do results[i] = resolve(row) end
+  return results
+end
+
+-- ---- the table ----
+
+local function number(x)
+  if not x then return "-" end
+  local size = math.abs(x)
+  return (size >= 999.5 and "%.0f" or size >= 99.95 and "%.1f" or size >= 0.9995 and "%.2f" or "%.3f"):format(x)
+end
+
+local function ratio(r) return r and ("%.2f (%.2f-%.2f)"):format(r.median, r.low, r.high) or "-" end
+
+local function spread(s) return s and number(s.low) .. "-" .. number(s.high) or "-" end
+
+local COLUMNS = {
+  {"", function(row) return row.name end, left = true, always = true},
+  {"threads", function(row) return row.threads and ("%d"):format(row.threads) or "-" end},
+  {"unit", function(row) return row.unit end, always = true},
+  {"limit", function(row) return number(row.limit) end},
+  {"Marea", function(row) return number(row.ours and row.ours.median) end, always = true},
+  {"lowest-highest", function(row) return spread(row.ours) end},
+  {"of limit", function(row) return row.share and ("%.0f %%"):format(100 * row.share) or "-" end},
+}
+for _, peer in ipairs(PEERS) do
+  table.insert(COLUMNS, {peer, function(row) return number((row.peers[peer] or {}).median) end})
+  table.insert(COLUMNS, {"ratio", function(row) return ratio((row.peers[peer] or {}).ratio) end})
+  table.insert(COLUMNS, {"by", function(row)
+    local p = row.peers[peer] or {}
+    return p.remark and ("%s, %s"):format(p.setting, p.remark) or p.setting or "-"
+  end, left = true})
+end
+
+--- The column's cells, nil when they are all empty.
+local function cells_of(column, rows)
+  local cells, width, used = {}, #column[1], column.always
+  for i, row in ipairs(rows) do
+    cells[i] = column[2](row)
+    width = math.max(width, #cells[i])
+    used = used or cells[i] ~= "-"
+  end
+  return used and {title = column[1], cells = cells, width = width, left = column.left}
+end
+
+--- The table as text.
+function report.text(rows)
+  local columns, lines = {}, {}
+  for _, column in ipairs(COLUMNS) do columns[#columns + 1] = cells_of(column, rows) or nil end
+  for i = 0, #rows do
+    local parts = {}
+    for k, c in ipairs(columns) do
+      parts[k] = (c.left and "%-" or "%") .. c.width .. "s"
+      parts[k] = parts[k]:format(i == 0 and c.title or c.cells[i])
+    end
+    lines[#lines + 1] = table.concat(parts, "  "):gsub("%s+$", "")
+  end
+  return table.concat(lines, "\n")
+end
+
+return report

@@ -1,0 +1,238 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: MIT
+"""PyTorch's side of the benchmarks: answers the requests of bench/lib/worker.lua, one a line,
+
+    KIND name=value ... threads=2 seconds=0.1 [clock=cpu]
+
+with "ok" and the times of calls in ms; or, as `pytorch.py --train STEPS`, trains with as many images in memory as MNIST
+has, for a look at the memory. Kinds: step, decoder, small, chain (bench/ours describes them), and check, which
+decodes one point with the weights in a folder and answers with the pixels. layout=last stands for channels_last,
+convs=plain for stride-1 transposed convolutions that are written as convolutions.
+
+Where PyTorch has a choice, the faster one is taken: symmetric padding (Keras' odd pixel at the end would cost a copy),
+flattening in the order that memory has, losses fused.
+"""
+import sys
+import time
+
+import numpy
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+SMALL_CALLS = 1000
+
+
+class Fold(nn.Module):
+    """(N, 12544) -> (N, 64, 14, 14), a view in the memory order of the layout."""
+
+    def __init__(self, last):
+        super().__init__()
+        self.last = last
+
+    def forward(self, x):
+        return x.view(-1, 14, 14, 64).permute(0, 3, 1, 2) if self.last else x.view(-1, 64, 14, 14)
+
+
+class Unfold(nn.Module):
+    """The way back."""
+
+    def __init__(self, last):
+        super().__init__()
+        self.last = last
+
+    def forward(self, x):
+        return (x.permute(0, 2, 3, 1) if self.last else x).reshape(x.shape[0], -1)
+
+
+def decoder(last, plain, sigmoid):
+    kind = nn.Conv2d if plain else nn.ConvTranspose2d
+    layers = [nn.Linear(2, 128), nn.ReLU(inplace=True), nn.Linear(128, 12544), nn.ReLU(inplace=True), Fold(last),
+              nn.ConvTranspose2d(64, 32, 3, stride=2, padding=1, output_padding=1), nn.ReLU(inplace=True),
+              kind(32, 32, 3, padding=1), nn.ReLU(inplace=True), kind(32, 1, 3, padding=1)]
+    return nn.Sequential(*layers, *([nn.Sigmoid()] if sigmoid else []))
+
+
+class VAE(nn.Module):
+    """3,280,901 parameters: two convolutions and a strided one, 128 hidden units, latent size 2, and the mirror."""
+
+    def __init__(self, last, plain):
+        super().__init__()
+        self.encoder = nn.Sequential(
+            nn.Conv2d(1, 32, 3, padding=1), nn.ReLU(inplace=True), nn.Conv2d(32, 32, 3, padding=1),
+            nn.ReLU(inplace=True), nn.Conv2d(32, 64, 3, stride=2, padding=1), nn.ReLU(inplace=True), Unfold(last),
+            nn.Linear(12544, 128), nn.ReLU(inplace=True))
+        self.mean, self.logvar = nn.Linear(128, 2), nn.Linear(128, 2)
+        self.decoder = decoder(last, plain, sigmoid=False)
+
+    def loss(self, x):
+        h = self.encoder(x)
+        mean, logvar = self.mean(h), self.logvar(h)
+        z = mean + torch.exp(0.5 * logvar) * torch.randn_like(mean)
+        y = self.decoder(z)
+        kl = 0.5 * (mean.square() + logvar.exp() - 1 - logvar).sum()
+        return (F.binary_cross_entropy_with_logits(y, x, reduction="sum") + kl) / len(x)
+
+
+def settings(a):
+    last = a.get("layout") == "last"
+    return last, a.get("convs") == "plain", torch.channels_last if last else torch.contiguous_format
+
+
+class Trainer:
+    def __init__(self, a):
+        last, plain, layout = settings(a)
+        torch.manual_seed(1)
+        self.layout = layout
+        self.model = VAE(last, plain).to(memory_format=layout)
+        assert sum(p.numel() for p in self.model.parameters()) == 3280901
+        self.optimizer = torch.optim.RMSprop(self.model.parameters(), 1e-3, alpha=0.9, eps=1e-7)
+
+    def step(self, x):
+        self.optimizer.zero_grad(set_to_none=True)
+        loss = self.model.loss(x)
+        loss.backward()
+        self.optimizer.step()
+        return loss.item()
+
+
+models = {}
+
+
+def kept(make, a):
+    key = make.__name__, *settings(a)
+    if key not in models:
+        models[key] = make(a)
+    return models[key]
+
+
+def step(a):
+    trainer = kept(Trainer, a)
+    x = torch.rand(int(a["batch"]), 1, 28, 28).to(memory_format=trainer.layout)
+    return lambda: trainer.step(x), 1
+
+
+def make_decoder(a):
+    last, plain, layout = settings(a)
+    return decoder(last, plain, sigmoid=True).eval().to(memory_format=layout)
+
+
+def decode(a):
+    model, z = kept(make_decoder, a), torch.randn(int(a["batch"]), 2)
+
+    def run():
+        with torch.inference_mode():
+            model(z)
+    return run, 1
+
+
+def small(a):
+    x, y = torch.tensor([1.0, 2, 3, 4]), torch.zeros(4)
+
+    def add():
+        for _ in range(SMALL_CALLS):
+            x + y
+
+    def add_():
+        for _ in range(SMALL_CALLS):
+            x.add_(y)
+
+    def relu():
+        for _ in range(SMALL_CALLS):
+            x.relu()
+    return {"add": add, "add_": add_, "relu": relu}[a["op"]], SMALL_CALLS
+
+
+def chain(a):
+    x, b, nodes = torch.ones(4, requires_grad=True), torch.ones(4), int(a["nodes"])
+
+    def run():
+        y = x
+        for _ in range(nodes // 2):
+            y = (y + b).relu()
+        y.sum().backward()
+        x.grad = None
+    return run, nodes
+
+
+def check(a):
+    """Pixels of the point (x, y) with the weights of a folder, to see that the network is the same.
+
+    Keras cuts the last row and column of the first transposed convolution, output_padding the first ones. So this
+    network is ours upside down and mirrored: all kernels and the picture are flipped.
+    """
+    last, plain, layout = settings(a)
+    model = make_decoder(a)
+
+    def load(name):
+        return torch.from_numpy(numpy.load(f"{a['folder']}/{name}.npy"))
+
+    def kernel(name, transposed):
+        w = load(name + ".weight")  # (h, w, out, in)
+        return w.flip(0, 1).permute(3, 2, 0, 1) if transposed else w.permute(2, 3, 0, 1)
+    with torch.no_grad():
+        model[0].weight.copy_(load("dense1.weight").T)
+        model[0].bias.copy_(load("dense1.bias"))
+        w, b = load("dense2.weight").T.reshape(14, 14, 64, 128), load("dense2.bias").reshape(14, 14, 64)
+        order = (0, 1, 2) if last else (2, 0, 1)
+        model[2].weight.copy_(w.flip(0, 1).permute(*order, 3).reshape(-1, 128))
+        model[2].bias.copy_(b.flip(0, 1).permute(order).reshape(-1))
+        for index, name, transposed in (5, "up1", True), (7, "up2", not plain), (9, "up3", not plain):
+            model[index].weight.copy_(kernel(name, transposed))
+            model[index].bias.copy_(load(name + ".bias"))
+        return model(torch.tensor([[a["x"], a["y"]]])).flip(2, 3).flatten().tolist()
+
+
+def measure(f, clock, seconds, count):
+    times = []
+    f()
+    stop = clock() + seconds
+    while True:
+        start = clock()
+        f()
+        now = clock()
+        times.append(1000 * (now - start) / count)
+        if now >= stop:
+            return times
+
+
+KINDS = {"step": step, "decoder": decode, "small": small, "chain": chain}
+
+
+def value(text):
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
+def answer(line):
+    kind, *pairs = line.split()
+    a = {name: value(text) for name, text in (pair.split("=") for pair in pairs)}
+    torch.set_num_threads(int(a.get("threads", 1)))
+    if kind == "check":
+        return check(a)
+    f, count = KINDS[kind](a)
+    clock = time.thread_time if a.get("clock") == "cpu" else time.perf_counter  # idle threads may spin
+    return measure(f, clock, a["seconds"], count)
+
+
+def train(steps):
+    trainer, images = Trainer({}), torch.randint(256, (60000, 1, 28, 28), dtype=torch.uint8)
+    for _ in range(steps):
+        trainer.step(images[torch.randint(len(images), (128,))] / 255)
+
+
+def main():
+    if sys.argv[1:2] == ["--train"]:
+        return train(int(sys.argv[2]))
+    print("ready PyTorch", torch.__version__, flush=True)
+    for line in sys.stdin:
+        try:
+            print("ok", *(f"{x:.9g}" for x in answer(line)), flush=True)
+        except Exception as error:  # whatever it is, the driver shows it
+            print("error", " ".join(f"{type(error).__name__}: {error}".split()), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,105 @@
+-- SPDX-License-Identifier: MIT
+-- What the benchmarks calculate, and that our side of them runs.
+local marea = require "marea"
+local folder = require "spec.support.folder"
+
+local path = package.path
+package.path = "bench/?.lua;" .. path
+local encode, layers = require "lib.json", require "lib.layers"
+local report, stats = require "lib.report", require "lib.stats"
+local onnx_model, vae_model = require "peers.onnx_model", require "vae_model"
+package.path = path
+
+teardown(folder.remove)
+
+describe("medians and ratios", function()
+  it("skip rounds that failed", function()
+    assert.are.same({median = 2, low = 1, high = 9}, stats.summary{9, nil, 1, 2})
+    assert.are.equal(1.5, stats.median{2, 1})
+    assert.is_nil(stats.summary{})
+    assert.are.same({[1] = 3, [3] = 2}, stats.ratios({6, 5, 8, 7}, {2, nil, 4}))
+  end)
+
+  it("take the best of a peer's settings, and ratios round by round", function()
+    local ours, slow, fast = {rounds = {10, 20, 10}}, {rounds = {50, 50, 50}, label = "slow"}, {rounds = {30, 30, 40},
+      label = "fast"}
+    local row = report.resolve{{name = "x", unit = "us", factor = 1000, limit = 5, ours = ours,
+      peers = {PyTorch = {slow, fast}}}}[1]
+    assert.are.equal("fast", row.peers.PyTorch.setting)
+    assert.are.equal(30000, row.peers.PyTorch.median)
+    assert.are.same({median = 3, low = 1.5, high = 4}, row.peers.PyTorch.ratio)
+    assert.are.equal(0.5, row.share)
+    local text = report.text{row}
+    assert.is_truthy(text:find("3.00 (1.50-4.00)", 1, true), text)
+    assert.is_nil(text:find "oneDNN", text)
+  end)
+
+  it("are written as JSON", function()
+    assert.are.equal('{\n  "a": [1, 2.5],\n  "b\\"\\u000a": [\n    {\n      "c": true\n    }\n  ]\n}',
+      encode{a = {1, 2.5}, ['b"\n'] = {{c = true}}})
+    assert.are.equal('{\n  "1": 5,\n  "4": []\n}', encode{5, [4] = {}})
+  end)
+end)
+
+describe("the layers", function()
+  it("have the FLOP of the VAE's training step", function()
+    assert.are.equal("19.403", ("%.3f"):format(1e-9 * layers.step_flop())) -- counted by hand, layer by layer
+  end)
+
+  it("that are transposed ask oneDNN for the convolution's other maps", function()
+    local up1 = layers.convolutions[4]
+    assert.are.equal("conv map=input fused=0 n=128 h=28 w=28 cin=32 cout=64 kernel=3 stride=2 threads=1 seconds=1",
+      layers.onednn_request(up1, "forward", 1, 1))
+    assert.are.equal("conv map=forward fused=0 n=128 h=28 w=28 cin=32 cout=64 kernel=3 stride=2 threads=1 seconds=1",
+      layers.onednn_request(up1, "input", 1, 1))
+  end)
+end)
+
+describe("the ONNX model", function()
+  it("is a well-formed message with all weights", function()
+    local file = folder.new() .. "/decoder.onnx"
+    onnx_model.save(vae_model("sigmoid").model.decoder, file, false)
+    local text, at, sizes = folder.read(file), 1, {}
+    while at <= #text do -- the fields of ModelProto, by the format of protocol buffers
+      local key = text:byte(at)
+      local length, shift = 0, 0
+      repeat
+        at = at + 1
+        length, shift = length | (text:byte(at) & 0x7f) << shift, shift + 7
+      until text:byte(at) < 0x80
+      at = at + 1
+      if key & 7 == 2 then
+        sizes[key >> 3] = length
+        at = at + length
+      end
+    end
+    assert.are.equal(#text + 1, at)
+    assert.is_true(sizes[7] > 4 * 1646561 and sizes[7] < 4 * 1646561 + 2000) -- graph: the decoder's parameters
+  end)
+end)
+
+describe("our side of the benchmarks", function()
+  it("answers every kind of request", function()
+    local requests = {"step batch=2", "decoder batch=2", "chain nodes=10 scope=0", "chain nodes=10 scope=1", "nonsense"}
+    for _, op in ipairs{"add", "add_", "relu"} do
+      for scope = 0, 1 do requests[#requests + 1] = ("small op=%s scope=%d"):format(op, scope) end
+    end
+    for _, kind in ipairs{"conv", "transposed"} do
+      for _, map in ipairs{"forward", "input", "weight"} do
+        requests[#requests + 1] = ("conv kind=%s map=%s n=2 h=5 w=5 cin=3 cout=4 kernel=3 stride=2"):format(kind, map)
+      end
+    end
+    local lines = folder.write(folder.new() .. "/requests", table.concat(requests, " threads=2 seconds=0\n")
+      .. " threads=2 seconds=0\n")
+    local text, code = folder.lua("bench/ours/worker.lua < " .. lines)
+    assert.are.equal(0, code, text)
+    local answers = {}
+    for line in text:gmatch "[^\n]+" do answers[#answers + 1] = line end
+    assert.are.equal("ready Marea " .. marea.info().version .. " " .. marea.info().isa, answers[1])
+    assert.are.equal(#requests + 1, #answers)
+    for i, request in ipairs(requests) do
+      local wanted = request == "nonsense" and "^error .*unknown request nonsense" or "^ok [%d.e-]+$"
+      assert.is_truthy(answers[i + 1]:find(wanted), request .. ": " .. answers[i + 1])
+    end
+  end)
+end)
