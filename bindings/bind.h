@@ -32,7 +32,9 @@ typedef struct bind_state {
   marea_context *ctx;                            /* NULL once the Lua state closes */
   bind_scope *scopes;                            /* the open ones of all coroutines, the newest first */
   size_t collect_at;                             /* live bytes that make the next operator collect garbage */
-  int64_t boxes;                                 /* that hold a tensor */
+  int64_t collect_boxes;                         /* boxes, dead or alive, that do so */
+  size_t passed;                                 /* live bytes after the last reverse pass */
+  int64_t boxes, finalizers;                     /* boxes that hold a tensor; that are not finalized yet */
   marea_profile *profile;                        /* that runs; NULL: none */
   int layers;                                    /* that profiles gave a number */
   const marea_op *select, *slice, *cast, *clone; /* used by indexing and methods */
@@ -84,6 +86,10 @@ bind_state *bind_find_state (lua_State *L); /* through the registry; NULL if the
 /* To be called at the entry of everything that computes: ends scopes of dead coroutines and collects garbage
    when much tensor memory came into being since the last time. Runs finalizers. Returns the context. */
 marea_context *bind_enter (lua_State *L, bind_state *S);
+/* Around a reverse pass. Results that the script has dropped would keep their memory through the pass, which lets
+   go of what it has used; so garbage is collected before, when much came into being since the last one. */
+void bind_enter_pass (lua_State *L, bind_state *S);
+void bind_leave_pass (bind_state *S);
 /* Makes room after MAREA_ENOMEM. Retains in[0..n-1] until bind_unpin. */
 void bind_pin (lua_State *L, bind_state *S, int n, marea_tensor *const *in);
 void bind_unpin (int n, marea_tensor *const *in);

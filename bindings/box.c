@@ -27,6 +27,7 @@ bind_box *bind_box_new (lua_State *L, bind_state *S) {
   b->state = S;
   lua_rawgeti(L, LUA_REGISTRYINDEX, S->metatable);
   lua_setmetatable(L, -2);
+  S->finalizers++;
   bind_place made = bind_where(L, S);
   b->made_source = made.source;
   b->made_line = made.line;
@@ -49,10 +50,8 @@ void bind_box_release (bind_box *b, int by, bind_place place) {
   b->state->boxes--;
   b->dtype = (uint8_t)marea_tensor_dtype(t);
   b->rank = (uint8_t)marea_tensor_rank(t);
-  for (int d = 0; d < b->rank; d++) {
-    int64_t size = marea_tensor_shape(t)[d];
-    b->shape[d] = size > UINT32_MAX ? UINT32_MAX : (uint32_t)size;
-  }
+  const int64_t *shape = marea_tensor_shape(t);
+  for (int d = 0; d < b->rank; d++) b->shape[d] = shape[d] > UINT32_MAX ? UINT32_MAX : (uint32_t)shape[d];
   b->ended_by = (uint8_t)by;
   b->ended_source = place.source;
   b->ended_line = place.line;
@@ -69,8 +68,11 @@ marea_tensor *bind_check (lua_State *L, bind_state *S, int idx, const char *func
 
 /* __gc. Needs no place: nothing can use the box any more, except from another finalizer. */
 static int box_gc (lua_State *L) {
-  bind_box *b = bind_to_box(L, bind_self(L), 1);
-  if (b) bind_box_release(b, BIND_BY_CALL, (bind_place){0, 0});
+  bind_state *S = bind_self(L);
+  bind_box *b = bind_to_box(L, S, 1);
+  if (!b) return 0;
+  S->finalizers--;
+  bind_box_release(b, BIND_BY_CALL, (bind_place){0, 0});
   return 0;
 }
 

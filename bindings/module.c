@@ -8,7 +8,12 @@
 
 #include "bind.h"
 
-#define COLLECT_LEAST ((size_t)64 << 20) /* live bytes below which garbage is left to Lua's own pace */
+#define COLLECT_LEAST ((size_t)64 << 20)  /* live bytes below which garbage is left to Lua's own pace */
+#define COLLECT_BOXES 2048                /* the same for boxes */
+#define BOXES_PER_KIB 8                   /* of Lua's heap: what a collection may cost */
+#define BOX_BYTES (sizeof(bind_box) + 48) /* of Lua's heap */
+#define PASS_LEAST ((size_t)8 << 20) /* new live bytes before a pass for which garbage is collected, and */
+#define PASS_SHARE 32                /* times Lua's heap, so that the search takes no time that shows */
 
 static const char state_key; /* its address is the state's key in the registry */
 
@@ -17,19 +22,34 @@ static const char state_key; /* its address is the state's key in the registry *
 static size_t larger (size_t a, size_t b) { return a > b ? a : b; }
 
 /* Lua's collector does not see the memory behind a box. One full collection when the live bytes have doubled
-   works in both of its modes, and costs nothing while scopes release what a script makes. */
+   works in both of its modes, and costs nothing while scopes release what a script makes.
+
+   The number of boxes counts too. Lua sets its pace by a heap in which boxes that wait for their finalizers
+   still count as alive, so they would pile up until nothing fits in the cache. Few boxes are collected while
+   they are still in there; a large heap, which takes long to search, is searched less often. */
 static void collect (lua_State *L, bind_state *S) {
+  int64_t before = S->finalizers;
   if (lua_gc(L, LUA_GCISRUNNING) == 1) lua_gc(L, LUA_GCCOLLECT);
   S->collect_at = larger(COLLECT_LEAST, 2 * marea_memory(S->ctx).live);
+  int64_t finalized = (before - S->finalizers) * (int64_t)BOX_BYTES /
+                      1024; /* KiB, freed by the next collection */
+  S->collect_boxes = 2 * S->finalizers + COLLECT_BOXES + BOXES_PER_KIB * (lua_gc(L, LUA_GCCOUNT) - finalized);
 }
 
 marea_context *bind_enter (lua_State *L, bind_state *S) {
   if (!S->ctx) bind_raise(L, S, "marea: the Lua state is closing");
   if (S->scopes && S->scopes->thread != L) bind_scope_reap(S);
-  if (marea_memory(S->ctx).live > S->collect_at) collect(L, S);
+  if (marea_memory(S->ctx).live > S->collect_at || S->finalizers > S->collect_boxes) collect(L, S);
   if (S->profile) bind_profile_layer(L, S);
   return S->ctx;
 }
+
+void bind_enter_pass (lua_State *L, bind_state *S) {
+  size_t live = marea_memory(bind_enter(L, S)).live, heap = (size_t)lua_gc(L, LUA_GCCOUNT) * 1024;
+  if (live > S->passed + PASS_LEAST + PASS_SHARE * heap) collect(L, S);
+}
+
+void bind_leave_pass (bind_state *S) { S->passed = marea_memory(S->ctx).live; }
 
 void bind_pin (lua_State *L, bind_state *S, int n, marea_tensor *const *in) {
   for (int i = 0; i < n; i++)
@@ -276,6 +296,7 @@ static bind_state *state_new (lua_State *L) {
   strcpy(S->source[0], "?");
   S->sources = 1;
   S->collect_at = COLLECT_LEAST;
+  S->collect_boxes = COLLECT_BOXES;
   lua_newtable(L);
   lua_pushcfunction(L, state_gc);
   lua_setfield(L, -2, "__gc");

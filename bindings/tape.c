@@ -43,7 +43,7 @@ int bind_backward (lua_State *L) {
   bind_state *S = bind_self(L);
   options o = {.seed = 3};
   marea_status status;
-  bind_enter(L, S);
+  bind_enter_pass(L, S);
   lua_settop(L, 2);
   lua_pushnil(L);
   if (bind_to_box(L, S, 2)) {
@@ -53,6 +53,7 @@ int bind_backward (lua_State *L) {
   marea_tensor *both[] = {bind_check(L, S, 1, "backward", "t"), seed_of(L, S, "backward", &o)};
   if (o.flags) BIND_RETRY(L, S, 2, both, status, marea_backward(both[0], both[1], o.flags));
   else status = marea_backward(both[0], both[1], 0); /* a pass that failed may have consumed its graph */
+  bind_leave_pass(S);
   return status == MAREA_OK ? 0 : bind_raise_status(L, S, status);
 }
 
@@ -96,7 +97,7 @@ int bind_grad (lua_State *L) {
   bind_state *S = bind_self(L);
   options o = {.seed = 4};
   marea_status status;
-  bind_enter(L, S);
+  bind_enter_pass(L, S);
   lua_settop(L, 3);
   lua_pushnil(L);
   read_options(L, S, 3, "grad", &o);
@@ -112,6 +113,7 @@ int bind_grad (lua_State *L) {
   if (o.flags)
     BIND_RETRY(L, S, r.n + 2, r.in, status, marea_grad(r.in[0], r.in[1], r.n, r.in + 2, o.flags, r.grads));
   else status = marea_grad(r.in[0], r.in[1], r.n, r.in + 2, 0, r.grads);
+  bind_leave_pass(S);
   if (status != MAREA_OK) return bind_raise_status(L, S, status);
   for (int i = 0; i < r.n; i++)
     if (r.grads[i]) bind_box_fill(r.boxes[i], r.grads[i]);

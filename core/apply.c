@@ -12,11 +12,18 @@
 
 #define FEW 8 /* inputs that need no memory of their own */
 
+/* A list of tensors some of which stand for others. It is the list itself until the first one is replaced. */
+typedef struct stand_ins {
+  marea_tensor *const *of; /* borrowed */
+  marea_tensor *const *t;  /* `of` or `own`; what differs from `of` belongs to the list */
+  marea_tensor **own, *few[FEW];
+} stand_ins;
+
 typedef struct door {
   marea_call call;
-  marea_tensor *const *user;          /* as the caller gave them */
-  marea_tensor *given[FEW], **inputs; /* after promotion: what is recorded */
-  marea_tensor *dense[FEW], **values; /* after making contiguous: what forward reads */
+  marea_tensor *const *user; /* as the caller gave them */
+  stand_ins inputs;          /* after promotion: what is recorded */
+  stand_ins values;          /* after making contiguous: what forward reads */
   marea_attr attr[MAREA_MAX_ATTRS];
 } door;
 
@@ -32,6 +39,28 @@ static void free_scratch (marea_call *c) {
 }
 
 /* ---- inputs ---- */
+
+static void stand_in_for (stand_ins *s, marea_tensor *const *of) {
+  s->of = s->t = of;
+  s->own = NULL;
+}
+
+/* Item i of the list, to be replaced; NULL: no memory. */
+static marea_tensor **replace (marea_call *c, stand_ins *s, int i) {
+  if (!s->own) {
+    size_t bytes = sizeof *s->own * (size_t)c->n_in;
+    s->own = c->n_in <= FEW ? s->few : marea_scratch(c, bytes);
+    if (!s->own) return NULL;
+    memcpy(s->own, s->of, bytes);
+    s->t = s->own;
+  }
+  return &s->own[i];
+}
+
+static void release_stand_ins (const stand_ins *s, int n) {
+  for (int i = 0; s->own && i < n; i++)
+    if (s->own[i] != s->of[i]) marea_release(s->own[i]);
+}
 
 static marea_status check_inputs (marea_call *c) {
   const marea_op *op = c->op;
@@ -50,7 +79,8 @@ static marea_status check_inputs (marea_call *c) {
   }
   int wanted = op->dtypes ? op->dtypes : MAREA_FLOATS;
   int checked = op->flags & MAREA_PROMOTES ? c->n_in : MAREA_MIN(c->n_in, 1);
-  for (int i = 0; i < checked; i++) MAREA_TRY(marea_want_dtype(c, i, wanted));
+  for (int i = 0; i < checked; i++)
+    if (!(wanted >> c->in[i]->dtype & 1)) return marea_want_dtype(c, i, wanted);
   return MAREA_OK;
 }
 
@@ -71,39 +101,50 @@ int marea_common_dtype (int n, marea_tensor *const *in) {
   return marea_is_float(best_scalar) && !marea_is_float(best) ? best_scalar : best;
 }
 
-static marea_status cast_input (marea_context *ctx, marea_tensor *t, int dtype, marea_tensor **out) {
+static marea_status cast_input (marea_call *c, marea_tensor **t, int dtype) {
+  if (!t) return marea_reject(c, MAREA_ENOMEM, "out of memory for %d inputs", c->n_in);
   marea_attr attr = {.n = 1, .i = dtype};
-  return marea_run_with(ctx, &marea_op_cast, &attr, out, 1, t);
-}
-
-/* inputs[] := the caller's tensors, converted to their common dtype where the operator asks for it. */
-static marea_status promote (door *d) {
-  marea_call *c = &d->call;
-  int dtype = c->op->flags & MAREA_PROMOTES ? marea_common_dtype(c->n_in, c->in) : -1;
-  for (int i = 0; i < c->n_in; i++) {
-    marea_tensor *t = d->user[i];
-    if (!t) continue;
-    if (dtype < 0 || t->dtype == dtype) d->inputs[i] = marea_retain(t);
-    else MAREA_TRY(cast_input(c->ctx, t, dtype, &d->inputs[i]));
-  }
+  marea_tensor *cast;
+  MAREA_TRY(marea_run_with(c->ctx, &marea_op_cast, &attr, &cast, 1, *t));
+  *t = cast;
   return MAREA_OK;
 }
 
-/* values[] := inputs[], copied where their strides are not row-major and forward needs that. */
+static bool have_one_dtype (const marea_call *c) {
+  for (int i = 1; i < c->n_in; i++)
+    if (!c->in[0] || !c->in[i] || c->in[i]->dtype != c->in[0]->dtype) return false;
+  return true;
+}
+
+/* inputs := the caller's tensors, converted to their common dtype where the operator asks for it. */
+static marea_status promote (door *d) {
+  marea_call *c = &d->call;
+  if (!(c->op->flags & MAREA_PROMOTES) || have_one_dtype(c)) return MAREA_OK;
+  int dtype = marea_common_dtype(c->n_in, c->in);
+  for (int i = 0; i < c->n_in; i++)
+    if (d->user[i] && d->user[i]->dtype != dtype) MAREA_TRY(cast_input(c, replace(c, &d->inputs, i), dtype));
+  c->in = d->inputs.t;
+  return MAREA_OK;
+}
+
+static marea_status copy_input (marea_call *c, marea_tensor **t) {
+  if (!t) return marea_reject(c, MAREA_ENOMEM, "out of memory for %d inputs", c->n_in);
+  marea_layout layout;
+  marea_tensor *copy;
+  marea_layout_like(&layout, *t);
+  MAREA_TRY(marea_tensor_new(c->ctx, c->op->name, &layout, &copy));
+  marea_copy_strided(c->ctx, *t, copy);
+  *t = copy;
+  return MAREA_OK;
+}
+
+/* values := inputs, copied where their strides are not row-major and forward needs that. */
 static marea_status densify (door *d) {
   marea_call *c = &d->call;
-  for (int i = 0; i < c->n_in; i++) {
-    marea_tensor *t = d->inputs[i];
-    if (!t) continue;
-    if (c->op->flags & (MAREA_STRIDED | MAREA_MUTATES) || marea_tensor_contiguous(t)) {
-      d->values[i] = marea_retain(t);
-      continue;
-    }
-    marea_layout layout;
-    marea_layout_like(&layout, t);
-    MAREA_TRY(marea_tensor_new(c->ctx, c->op->name, &layout, &d->values[i]));
-    marea_copy_strided(c->ctx, t, d->values[i]);
-  }
+  stand_in_for(&d->values, d->inputs.t);
+  if (c->op->flags & MAREA_STRIDED) return MAREA_OK;
+  for (int i = 0; i < c->n_in; i++)
+    if (c->in[i] && !marea_tensor_contiguous(c->in[i])) MAREA_TRY(copy_input(c, replace(c, &d->values, i)));
   return MAREA_OK;
 }
 
@@ -118,28 +159,17 @@ static marea_status open_door (door *d, marea_context *ctx, const marea_op *op, 
   c->attr = d->attr;
   c->counter = 0;
   c->n_scratch = 0;
-  d->inputs = d->given;
-  d->values = d->dense;
+  stand_in_for(&d->inputs, in);
+  stand_in_for(&d->values, in);
   if (attrs) memcpy(d->attr, attrs, sizeof *attrs * (size_t)marea_op_attrs(op, NULL));
   else marea_attrs_init(op, d->attr);
-  size_t bytes = sizeof(marea_tensor *) * (size_t)n_in;
-  if (n_in > FEW) {
-    d->inputs = marea_scratch(c, 2 * bytes);
-    if (!d->inputs) return marea_reject(c, MAREA_ENOMEM, "out of memory for %d inputs", n_in);
-    d->values = d->inputs + n_in;
-  }
-  memset(d->inputs, 0, bytes);
-  memset(d->values, 0, bytes);
   return check_inputs(c);
 }
 
 static void close_door (door *d) {
-  marea_call *c = &d->call;
-  for (int i = 0; d->inputs && i < c->n_in; i++) {
-    marea_release(d->values[i]);
-    marea_release(d->inputs[i]);
-  }
-  free_scratch(c);
+  release_stand_ins(&d->values, d->call.n_in);
+  release_stand_ins(&d->inputs, d->call.n_in);
+  free_scratch(&d->call);
 }
 
 /* ---- outputs ---- */
@@ -241,7 +271,6 @@ static marea_status compute (door *d, marea_tensor **out) {
   marea_call *c = &d->call;
   if (interrupted(c)) return marea_reject(c, MAREA_EINTR, "interrupted");
   MAREA_TRY(promote(d));
-  c->in = d->inputs;
   if (c->op->flags & MAREA_MUTATES) return mutate(d);
   MAREA_TRY(densify(d));
   MAREA_TRY(c->op->shape(c));
@@ -252,9 +281,9 @@ static marea_status compute (door *d, marea_tensor **out) {
   reserve_counter(c);
   marea_status status = MAREA_OK;
   if (!filled) {
-    c->in = d->values;
+    c->in = d->values.t;
     status = forward(c);
-    c->in = d->inputs;
+    c->in = d->inputs.t;
   }
   if (status == MAREA_OK) status = marea_record(c);
   if (status == MAREA_OK) return MAREA_OK;
@@ -309,8 +338,7 @@ static marea_status check_in_place (marea_context *ctx, const char *name, int n_
 }
 
 static bool same_layout (const marea_tensor *a, const marea_tensor *b) {
-  return a->offset == b->offset && a->rank == b->rank &&
-         memcmp(a->shape, b->shape, sizeof a->shape[0] * (size_t)a->rank) == 0 &&
+  return a->offset == b->offset && marea_has_shape(a, b->rank, b->shape) &&
          memcmp(a->stride, b->stride, sizeof a->stride[0] * (size_t)a->rank) == 0;
 }
 
@@ -328,17 +356,15 @@ static marea_status compute_in_place (door *d) {
   marea_tensor *target = d->user[0], *result = target;
   MAREA_TRY(check_in_place(c->ctx, c->op->name, c->n_in, c->in));
   MAREA_TRY(promote(d));
-  c->in = d->inputs;
   MAREA_TRY(densify(d));
   MAREA_TRY(c->op->shape(c));
   const marea_layout *l = &c->layout[0];
-  if (l->dtype != target->dtype || l->rank != target->rank ||
-      memcmp(l->shape, target->shape, sizeof l->shape[0] * (size_t)l->rank) != 0)
+  if (l->dtype != target->dtype || !marea_has_shape(target, l->rank, l->shape))
     return marea_reject(c, MAREA_ESHAPE, "the result %s %s does not fit in place of %s",
                         marea_dtype_name((marea_dtype)l->dtype), marea_shape_text(l->rank, l->shape).s,
                         marea_tensor_text(target).s);
-  c->in = d->values;
-  bool through = can_write_through(c) && d->values[0]->storage == target->storage;
+  c->in = d->values.t;
+  bool through = can_write_through(c) && c->in[0]->storage == target->storage;
   if (!through) MAREA_TRY(marea_tensor_new(c->ctx, c->op->name, l, &result));
   c->out = &result;
   marea_status status = forward_shielded(c);

@@ -43,8 +43,9 @@ struct marea_context {
   int threads;
   bool recording;
   bool closed;           /* by its owner; freed with the last block */
-  bool draining;         /* marea_release is at work (memory of dead graphs is freed by a loop) */
+  bool burying;          /* marea_bury is at work: memory of dead graphs is freed by a loop */
   marea_tensor *dead;    /* handles waiting for that loop */
+  marea_node *dead_nodes;
   marea_node *tape_first, *tape_last; /* nodes alive, in creation order */
   uint64_t tape_length, next_serial;
   marea_random_state random;
@@ -88,7 +89,7 @@ struct marea_storage {
 };
 
 struct marea_tensor {
-  marea_storage *storage; /* NULL in a hollow handle, which knows shape and history only */
+  marea_storage *storage; /* NULL in a hollow handle, by which a vjp is shown a shape */
   marea_context *ctx;
   int refs;
   int8_t dtype, rank;
@@ -114,10 +115,17 @@ typedef struct marea_layout {
 marea_status marea_tensor_new (marea_context *ctx, const char *who, const marea_layout *layout,
                                marea_tensor **out);
 marea_status marea_alias (const marea_tensor *t, marea_tensor **out);  /* same storage, no history */
-marea_status marea_hollow (const marea_tensor *t, marea_tensor **out); /* no storage; keeps node and slot */
+void marea_bury (marea_context *ctx);  /* frees the handles and nodes that are dead, and what dies with them */
 int64_t marea_count (int rank, const int64_t *shape);                  /* product; sizes are known to be fine */
 bool marea_is_contiguous (int rank, const int64_t *shape, const int64_t *stride);
 void marea_row_major (int rank, const int64_t *shape, int64_t *stride);
+
+static inline bool marea_has_shape (const marea_tensor *t, int rank, const int64_t *shape) {
+  if (t->rank != rank) return false;
+  for (int d = 0; d < rank; d++)
+    if (t->shape[d] != shape[d]) return false;
+  return true;
+}
 
 static inline bool marea_is_float (int64_t dtype) { return dtype == MAREA_F32 || dtype == MAREA_F64; }
 
@@ -242,8 +250,8 @@ marea_status marea_run_number (marea_context *ctx, const marea_op *op, marea_ten
 /* ---- tape.c ---- */
 
 marea_status marea_record (marea_call *c);  /* after forward: gives out[] a node when needed */
-void marea_node_retain (marea_node *node);   /* NULL is allowed */
-void marea_node_release (marea_context *ctx, marea_node *node); /* one owner less; frees the node and what it saved with the last */
+void marea_node_release (marea_context *ctx, marea_node *node); /* one owner less; with the last it is dead */
+void marea_node_bury (marea_context *ctx); /* frees one dead node and lets go of what it saved */
 
 /* ---- profile.c: the way through the door while a profile runs ---- */
 

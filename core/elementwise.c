@@ -234,7 +234,27 @@ static void run_block (void *arg, int64_t block, int worker) {
   }
 }
 
+/* Most small calls need no plan: every input is one run, of as many elements as the result or of one. */
+static bool run_at_once (const marea_call *c, const loop *l, int n_in) {
+  const marea_tensor *out = c->out[0]; /* row-major, as all results are */
+  const int64_t n = marea_count(out->rank, out->shape);
+  char *at[MAX_OPERANDS];
+  size_t step[MAX_OPERANDS];
+  if (n == 0 || n > MAREA_BLOCK) return false;
+  at[0] = marea_at(out);
+  for (int k = 1; k <= n_in; k++) {
+    const marea_tensor *t = c->in[k - 1];
+    const int64_t size = marea_count(t->rank, t->shape);
+    if (size == n ? !marea_tensor_contiguous(t) : size != 1 || l->unary) return false;
+    at[k] = marea_at(t);
+    step[k] = size == n;
+  }
+  call_kernel(l, (size_t)n, at, step);
+  return true;
+}
+
 static marea_status run_map (marea_call *c, loop *l, int n_in) {
+  if (run_at_once(c, l, n_in)) return MAREA_OK;
   plan(l, c->out[0], n_in, c->in);
   const int64_t blocks = (l->count + MAREA_BLOCK - 1) / MAREA_BLOCK;
   if (blocks == 1) run_block(l, 0, 0);

@@ -1,8 +1,14 @@
 /* SPDX-License-Identifier: MIT
-** memory.c: every byte of a context comes from here. Blocks are 64-byte aligned and rounded up to one of 16
-** size classes per power of two (at most 6.25 % slack); a freed block waits in its class's list, so a training
-** step that repeats itself asks the allocator for nothing. A large request may be lent a block of up to half as
-** big again. Pooled memory goes back when the pool would grow well beyond what was ever in use, when the limit is
+** memory.c: every byte of a context comes from here, 64-byte aligned, and goes back here, so that a training step
+** that repeats itself asks the allocator for nothing. There are three sizes:
+**
+**   small   up to 1 KiB: handles, nodes, scalars. Cut from chunks of one class each, without a header.
+**   medium  up to 64 KiB: one of 16 classes per power of two (at most 6.25 % slack); a list of free blocks for each.
+**   large   best fit: a request is cut from a larger free block, and free neighbours are joined again. So the
+**           sizes of one phase (forward, backward, the last batch of an epoch) do not add to those of another.
+**
+** Free memory goes back to the allocator when fresh memory must be had, little by little: first what has not been
+** used for long, and more when the pool would be far above what was ever in use; all of it when the limit is
 ** reached, or on request.
 */
 #include <stdlib.h>
@@ -11,29 +17,63 @@
 
 #include "memory.h"
 
+#if defined(__SANITIZE_ADDRESS__) /* under AddressSanitizer free memory may not be touched */
+#include <sanitizer/asan_interface.h>
+#define HIDE(p, n) __asan_poison_memory_region(p, n)
+#define SHOW(p, n) __asan_unpoison_memory_region(p, n)
+#else
+#define HIDE(p, n) ((void)0)
+#define SHOW(p, n) ((void)0)
+#endif
+
 #define STEPS 16                          /* classes per power of two */
 #define LARGEST ((size_t)PTRDIFF_MAX / 4) /* bytes of a block, just below 2^61 */
 #define CLASSES (STEPS * 52)              /* the last one is that of LARGEST */
-#define LARGE ((size_t)64 << 10)          /* bytes from which a request may take a larger block */
-#define HALF_AS_BIG_AGAIN 9               /* classes: 16 log2(1.5) */
-#define POOL_SLACK (32u << 20)            /* free bytes that the pool may keep beyond half of the peak */
+#define SMALL (STEPS * MAREA_ALIGN - sizeof(tag))
+#define LARGE ((size_t)64 << 10) /* least size of a large block, also of what is left when one is cut */
+#define CHUNK ((size_t)32 << 10) /* a medium block */
+#define SLACK ((size_t)8 << 20) /* free bytes beyond an eighth of the peak that may stay if they are in use */
+#define MUCH ((size_t)32 << 20) /* free bytes beyond half of the peak that may stay at all */
+#define LOOKS 32                /* blocks of a class that are compared before one is cut */
+#define TURNS 8                 /* what is free for so many turns of the pool is not in use any more */
 #define HUGE_PAGE ((size_t)2 << 20)
 #define HUGE_FROM ((size_t)1 << 20) /* bytes of a block */
 
-typedef struct block { /* header, MAREA_ALIGN bytes in front of the memory handed out */
-  struct block *next;
-  void *raw; /* what the allocator returned */
-  size_t size, raw_size;
-  int class;
+/* In front of everything that is handed out. */
+typedef struct tag {
+  uint16_t at; /* distance to the beginning of its chunk, in units of MAREA_ALIGN; 0: medium or large */
+  bool free;   /* large */
+  int class;   /* of a large block: while it is free */
+} tag;
+
+/* Header of a medium or large block. */
+typedef struct block {
+  struct block *next, *prev;  /* in the list of free blocks of its class; medium ones need no prev */
+  struct block *left, *right; /* large: what it was cut from and what was cut from it; NULL at the ends */
+  void *raw;                  /* what the allocator returned; of the leftmost */
+  size_t size;
+  uint64_t freed_at; /* pool.clock */
+  tag tag;
 } block;
-_Static_assert(sizeof(block) <= MAREA_ALIGN, "a block's header fits in front of its memory");
+_Static_assert(sizeof(block) == MAREA_ALIGN && sizeof(tag) == 8, "a tag lies in front of the memory");
+
+/* Memory of a medium block that is cut into small ones of one class. */
+typedef struct chunk {
+  struct chunk *next, *prev; /* in the list of those of the class that have room */
+  void *free;                /* returned blocks, linked by their first word */
+  uint32_t fresh, used;      /* bytes that were never handed out begin here; blocks in use */
+} chunk;
+_Static_assert(sizeof(chunk) + sizeof(tag) <= MAREA_ALIGN, "the first small block follows in the next line");
 
 struct marea_pool {
   block *free[CLASSES];
+  chunk *chunks[STEPS];
   marea_memory_info info;
   size_t limit;
-  uint64_t fail_in; /* requests until one fails; 0 = off */
-  bool fail_on;     /* ... and all after it */
+  uint64_t clock;     /* bytes handed out so far */
+  uint64_t looked_at; /* clock when old blocks were last looked for */
+  uint64_t fail_in;   /* requests until one fails; 0 = off */
+  bool fail_on;       /* ... and all after it */
 };
 
 /* Large blocks in pages of 2 MiB where the system has them: a step reads and writes every byte of its
@@ -54,20 +94,6 @@ void *marea_default_alloc (void *ud, void *p, size_t old, size_t size) {
   return NULL;
 }
 
-/* Rounds *size up to its class's size. The class of s is 16*log2 plus the next four bits. */
-static int size_class (size_t *size) {
-  size_t units = (*size + MAREA_ALIGN - 1) / MAREA_ALIGN; /* of 64 bytes */
-  if (units <= STEPS) {
-    *size = (units ? units : 1) * MAREA_ALIGN;
-    return (int)(units ? units : 1) - 1;
-  }
-  int log2 = 63 - __builtin_clzll(units - 1); /* 2^log2 < units <= 2^(log2+1) */
-  int shift = log2 - 4;
-  size_t steps = (units - 1) >> shift; /* 16..31 */
-  *size = ((steps + 1) << shift) * MAREA_ALIGN;
-  return (log2 - 4) * STEPS + (int)steps;
-}
-
 bool marea_pool_new (marea_context *ctx) {
   marea_pool *pool = ctx->config.alloc(ctx->config.alloc_ud, NULL, 0, sizeof *pool);
   if (!pool) return false;
@@ -77,28 +103,270 @@ bool marea_pool_new (marea_context *ctx) {
   return true;
 }
 
-static void give_back (marea_context *ctx, block *b) {
-  ctx->pool->info.pooled -= b->size;
-  ctx->config.alloc(ctx->config.alloc_ud, b->raw, b->raw_size, 0);
+static tag *tag_of (void *p) { return (tag *)p - 1; }
+
+static block *block_of (void *p) { return (block *)p - 1; }
+
+/* Class of a size: 16*log2 of its lines plus the next four bits. */
+static int class_of (size_t size) {
+  size_t lines = (size + MAREA_ALIGN - 1) / MAREA_ALIGN;
+  if (lines <= STEPS) return (int)(lines ? lines : 1) - 1;
+  int log2 = 63 - __builtin_clzll(lines - 1); /* 2^log2 < lines <= 2^(log2+1) */
+  return (log2 - 4) * STEPS + (int)((lines - 1) >> (log2 - 4));
 }
 
-/* Gives pooled blocks back, the largest first, until at most `keep` bytes are pooled. */
-static void trim (marea_context *ctx, size_t keep) {
+/* The largest size of a class. */
+static size_t class_size (int class) {
+  if (class < STEPS) return (size_t)(class + 1) * MAREA_ALIGN;
+  int shift = class / STEPS - 1;
+  return ((size_t)(class % STEPS + STEPS + 1) << shift) * MAREA_ALIGN;
+}
+
+/* ---- medium and large blocks ---- */
+
+static void push (marea_pool *pool, block *b, int class) {
+  b->tag.class = class;
+  b->prev = NULL;
+  b->next = pool->free[class];
+  if (b->next) b->next->prev = b;
+  pool->free[class] = b;
+}
+
+static void unlink_block (marea_pool *pool, block *b) {
+  if (b->prev) b->prev->next = b->next;
+  else pool->free[b->tag.class] = b->next;
+  if (b->next) b->next->prev = b->prev;
+}
+
+static bool is_whole (const block *b) { return !b->left && !b->right; }
+
+static size_t raw_size (size_t size) { return size + 2 * MAREA_ALIGN; }
+
+/* Gives a free block, in no list any more, back to the allocator. */
+static void give_back (marea_context *ctx, block *b) {
+  ctx->pool->info.pooled -= b->size;
+  SHOW(b + 1, b->size);
+  ctx->config.alloc(ctx->config.alloc_ud, b->raw, raw_size(b->size), 0);
+}
+
+/* Cuts off what is beyond `size`, if that is large too. */
+static void cut (marea_pool *pool, block *b, size_t size) {
+  if (b->size < size + MAREA_ALIGN + LARGE) return;
+  block *rest = (block *)((char *)(b + 1) + size);
+  SHOW(rest, sizeof *rest);
+  *rest = (block){
+      .left = b, .right = b->right, .size = b->size - size - MAREA_ALIGN, .freed_at = b->freed_at};
+  if (rest->right) rest->right->left = rest;
+  b->right = rest;
+  b->size = size;
+  rest->tag.free = true;
+  push(pool, rest, class_of(rest->size));
+  pool->info.pooled -= MAREA_ALIGN;
+}
+
+/* b := b and its right neighbour, both of them free and in no list. */
+static void join (marea_pool *pool, block *b) {
+  block *right = b->right;
+  b->right = right->right;
+  if (b->right) b->right->left = b;
+  b->size += MAREA_ALIGN + right->size;
+  HIDE(right, sizeof *right);
+  pool->info.pooled += MAREA_ALIGN;
+}
+
+static void free_large (marea_pool *pool, block *b) {
+  if (b->right && b->right->tag.free) {
+    unlink_block(pool, b->right);
+    join(pool, b);
+  }
+  if (b->left && b->left->tag.free) {
+    b = b->left;
+    unlink_block(pool, b);
+    join(pool, b);
+  }
+  b->tag.free = true;
+  b->freed_at = pool->clock;
+  push(pool, b, class_of(b->size));
+}
+
+/* The smallest of the free blocks of at least `size` bytes, as far as a short look tells. */
+static block *find_large (const marea_pool *pool, size_t size) {
+  block *best = NULL;
+  for (int c = class_of(size); !best && c < CLASSES; c++) {
+    int looks = 0;
+    for (block *b = pool->free[c]; b && looks < LOOKS; b = b->next, looks++) {
+      if (b->size < size || (best && b->size >= best->size)) continue;
+      best = b;
+      if (b->size == size) break;
+    }
+  }
+  return best;
+}
+
+/* A pooled block; NULL if there is none that fits. */
+static block *take (marea_pool *pool, size_t size) {
+  block *b = size < LARGE ? pool->free[class_of(size)] : find_large(pool, size);
+  if (!b) return NULL;
+  unlink_block(pool, b);
+  b->tag.free = false;
+  if (size >= LARGE) cut(pool, b, size);
+  pool->info.pooled -= b->size;
+  return b;
+}
+
+/* ---- what goes back ---- */
+
+static size_t footprint (const marea_pool *pool) { return pool->info.live + pool->info.pooled; }
+
+static void enter (marea_pool *pool, chunk *k, int class) {
+  k->prev = NULL;
+  k->next = pool->chunks[class];
+  if (k->next) k->next->prev = k;
+  pool->chunks[class] = k;
+}
+
+static void leave (marea_pool *pool, chunk *k, int class) {
+  if (k->prev) k->prev->next = k->next;
+  else pool->chunks[class] = k->next;
+  if (k->next) k->next->prev = k->prev;
+}
+
+/* Bytes of all small blocks of a chunk. */
+static size_t capacity (int class) { return (CHUNK - MAREA_ALIGN) / class_size(class) * class_size(class); }
+
+/* Gives back whole free blocks that have been free for `age` bytes of the clock, until the pool and what is in use
+   are at most `most` bytes. */
+static void shed (marea_context *ctx, size_t most, uint64_t age) {
   marea_pool *pool = ctx->pool;
-  for (int c = CLASSES - 1; c >= 0 && pool->info.pooled > keep; c--)
-    while (pool->free[c] && pool->info.pooled > keep) {
-      block *b = pool->free[c];
-      pool->free[c] = b->next;
+  for (int c = 0; c < STEPS; c++)
+    for (chunk *k = pool->chunks[c], *next; k && footprint(pool) > most; k = next) {
+      next = k->next;
+      if (k->used || pool->clock - block_of(k)->freed_at < age) continue;
+      leave(pool, k, c);
+      pool->info.pooled += CHUNK - capacity(c);
+      give_back(ctx, block_of(k));
+    }
+  for (int c = CLASSES - 1; c >= 0; c--)
+    for (block *b = pool->free[c], *next; b && footprint(pool) > most; b = next) {
+      next = b->next;
+      if (!is_whole(b) || pool->clock - b->freed_at < age) continue;
+      unlink_block(pool, b);
       give_back(ctx, b);
     }
 }
 
-void marea_memory_trim (marea_context *ctx) { trim(ctx, 0); }
+void marea_memory_trim (marea_context *ctx) { shed(ctx, 0, 0); }
 
 void marea_pool_free (marea_context *ctx) {
   if (!ctx->pool) return;
-  trim(ctx, 0);
+  shed(ctx, 0, 0);
   ctx->config.alloc(ctx->config.alloc_ud, ctx->pool, sizeof *ctx->pool, 0);
+}
+
+/* Before `size` fresh bytes. What a repeated step uses comes round within a turn, so it stays unless there is far
+   too much; then the longest unused goes first. */
+static void make_room (marea_context *ctx, size_t size) {
+  marea_pool *pool = ctx->pool;
+  uint64_t turn = footprint(pool) + size;
+  size_t peak = MAREA_MAX(pool->info.peak, pool->info.live + size);
+  size_t most = peak + peak / 2 + MUCH;
+  if (turn > peak + peak / 8 + SLACK && pool->clock - pool->looked_at > turn) {
+    pool->looked_at = pool->clock;
+    shed(ctx, peak + peak / 8 + SLACK - size, TURNS * turn);
+  }
+  for (uint64_t age = TURNS * turn; footprint(pool) + size > most && age; age /= 8)
+    shed(ctx, most - size, age);
+  if (footprint(pool) + size > most) shed(ctx, most - size, 0);
+}
+
+static block *new_block (marea_context *ctx, size_t size) {
+  marea_pool *pool = ctx->pool;
+  if (pool->limit && footprint(pool) + size > pool->limit) shed(ctx, 0, 0);
+  if (pool->limit && footprint(pool) + size > pool->limit) return NULL;
+  make_room(ctx, size);
+  void *raw = ctx->config.alloc(ctx->config.alloc_ud, NULL, 0, raw_size(size));
+  if (!raw) {
+    shed(ctx, 0, 0);
+    raw = ctx->config.alloc(ctx->config.alloc_ud, NULL, 0, raw_size(size));
+    if (!raw) return NULL;
+  }
+  pool->info.mallocs++;
+  uintptr_t data = ((uintptr_t)raw + 2 * MAREA_ALIGN - 1) / MAREA_ALIGN * MAREA_ALIGN;
+  block *b = block_of((void *)data);
+  *b = (block){.raw = raw, .size = size};
+  return b;
+}
+
+/* Memory of a medium or large block; NULL: there is none. */
+static void *take_block (marea_context *ctx, size_t bytes) {
+  size_t lines = (bytes + MAREA_ALIGN - 1) / MAREA_ALIGN;
+  size_t size = bytes < LARGE ? class_size(class_of(bytes)) : lines * MAREA_ALIGN;
+  block *b = take(ctx->pool, size);
+  if (!b) b = new_block(ctx, size);
+  return b ? b + 1 : NULL;
+}
+
+static void free_block (marea_pool *pool, block *b) {
+  HIDE(b + 1, b->size);
+  if (b->size >= LARGE) {
+    free_large(pool, b);
+    return;
+  }
+  b->freed_at = pool->clock;
+  push(pool, b, class_of(b->size));
+}
+
+/* ---- small blocks ---- */
+
+static chunk *new_chunk (marea_context *ctx, int class) {
+  chunk *k = take_block(ctx, CHUNK);
+  if (!k) return NULL;
+  SHOW(k, CHUNK);
+  *k = (chunk){.fresh = MAREA_ALIGN};
+  enter(ctx->pool, k, class);
+  ctx->pool->info.pooled += capacity(class);
+  return k;
+}
+
+static bool is_full (const chunk *k, int class) {
+  return !k->free && k->fresh + class_size(class) - sizeof(tag) > CHUNK;
+}
+
+static void *take_small (marea_context *ctx, int class) {
+  marea_pool *pool = ctx->pool;
+  chunk *k = pool->chunks[class];
+  if (!k && !(k = new_chunk(ctx, class))) return NULL;
+  void *p = k->free;
+  if (p) {
+    SHOW(p, sizeof(void *));
+    k->free = *(void **)p;
+  } else {
+    p = (char *)k + k->fresh;
+    *tag_of(p) = (tag){.at = (uint16_t)(k->fresh / MAREA_ALIGN), .class = class};
+    k->fresh += (uint32_t)class_size(class);
+  }
+  k->used++;
+  if (is_full(k, class)) leave(pool, k, class);
+  pool->info.pooled -= class_size(class);
+  return p;
+}
+
+static void free_small (marea_pool *pool, void *p) {
+  const tag *t = tag_of(p);
+  chunk *k = (chunk *)((char *)p - t->at * (size_t)MAREA_ALIGN);
+  if (is_full(k, t->class)) enter(pool, k, t->class);
+  SHOW(p, sizeof(void *));
+  *(void **)p = k->free;
+  k->free = p;
+  HIDE(p, class_size(t->class) - sizeof(tag));
+  if (--k->used == 0) block_of(k)->freed_at = pool->clock;
+}
+
+/* ---- the two doors ---- */
+
+static size_t size_of (void *p) {
+  const tag *t = tag_of(p);
+  return t->at ? class_size(t->class) : block_of(p)->size;
 }
 
 /* A test asked for this request to fail? */
@@ -112,62 +380,31 @@ static bool must_fail (marea_pool *pool) {
   return true;
 }
 
-static block *new_block (marea_context *ctx, size_t size, int class) {
-  marea_pool *pool = ctx->pool;
-  size_t raw_size = size + 2 * MAREA_ALIGN;
-  if (pool->limit && pool->info.live + pool->info.pooled + size > pool->limit) trim(ctx, 0);
-  if (pool->limit && pool->info.live + size > pool->limit) return NULL;
-  size_t enough = pool->info.peak / 2 + POOL_SLACK;
-  if (pool->info.pooled > enough) trim(ctx, enough);
-  void *raw = ctx->config.alloc(ctx->config.alloc_ud, NULL, 0, raw_size);
-  if (!raw) {
-    trim(ctx, 0);
-    raw = ctx->config.alloc(ctx->config.alloc_ud, NULL, 0, raw_size);
-    if (!raw) return NULL;
-  }
-  pool->info.mallocs++;
-  uintptr_t data = ((uintptr_t)raw + 2 * MAREA_ALIGN - 1) / MAREA_ALIGN * MAREA_ALIGN;
-  block *b = (block *)(data - MAREA_ALIGN);
-  *b = (block){.raw = raw, .raw_size = raw_size, .size = size, .class = class};
-  return b;
-}
-
-/* A pooled block of the class. A large request also takes one up to half as big again, so that a batch that is
-   a little smaller, the last of an epoch, runs in the memory of the others. */
-static block *take (marea_pool *pool, int class, size_t size) {
-  int last = size < LARGE ? class : MAREA_MIN(class + HALF_AS_BIG_AGAIN, CLASSES - 1);
-  for (int c = class; c <= last; c++) {
-    block *b = pool->free[c];
-    if (!b) continue;
-    pool->free[c] = b->next;
-    pool->info.pooled -= b->size;
-    return b;
-  }
-  return NULL;
-}
-
 void *marea_alloc (marea_context *ctx, size_t bytes) {
   marea_pool *pool = ctx->pool;
   if (bytes > LARGEST || must_fail(pool)) return NULL;
-  int class = size_class(&bytes);
-  block *b = take(pool, class, bytes);
-  if (!b) b = new_block(ctx, bytes, class);
-  if (!b) return NULL;
-  pool->info.live += b->size;
+  bool small = bytes <= SMALL;
+  void *p = small ? take_small(ctx, class_of(bytes + sizeof(tag))) : take_block(ctx, bytes);
+  if (!p) return NULL;
+  size_t size = size_of(p);
+  HIDE(p, small ? size - sizeof(tag) : size);
+  SHOW(p, bytes);
+  pool->clock += size;
+  pool->info.live += size;
   pool->info.blocks++;
   if (pool->info.live > pool->info.peak) pool->info.peak = pool->info.live;
-  return (char *)b + MAREA_ALIGN;
+  return p;
 }
 
 void marea_free (marea_context *ctx, void *p) {
   if (!p) return;
   marea_pool *pool = ctx->pool;
-  block *b = (block *)((char *)p - MAREA_ALIGN);
-  b->next = pool->free[b->class];
-  pool->free[b->class] = b;
-  pool->info.live -= b->size;
-  pool->info.pooled += b->size;
+  size_t size = size_of(p);
+  pool->info.live -= size;
+  pool->info.pooled += size;
   pool->info.blocks--;
+  if (tag_of(p)->at) free_small(pool, p);
+  else free_block(pool, block_of(p));
 }
 
 marea_status marea_bytes (marea_context *ctx, const char *who, int rank, const int64_t *shape,

@@ -57,9 +57,12 @@ marea_status marea_broadcast (marea_call *c, int rank, const int64_t *shape, mar
 }
 
 marea_status marea_shape_broadcast (marea_call *c) {
-  marea_layout_like(&c->layout[0], c->in[0]);
-  for (int i = 1; i < c->n_in; i++)
-    if (c->in[i]) MAREA_TRY(marea_broadcast(c, c->in[i]->rank, c->in[i]->shape, &c->layout[0]));
+  marea_layout *l = &c->layout[0];
+  marea_layout_like(l, c->in[0]);
+  for (int i = 1; i < c->n_in; i++) {
+    const marea_tensor *t = c->in[i];
+    if (t && !marea_has_shape(t, l->rank, l->shape)) MAREA_TRY(marea_broadcast(c, t->rank, t->shape, l));
+  }
   return MAREA_OK;
 }
 
@@ -103,8 +106,7 @@ marea_status marea_want_size (marea_call *c, int input, int dim, int64_t size, c
 
 marea_status marea_want_shape (marea_call *c, int input, const marea_tensor *like) {
   const marea_tensor *t = c->in[input];
-  if (t->rank == like->rank && memcmp(t->shape, like->shape, sizeof t->shape[0] * (size_t)t->rank) == 0)
-    return MAREA_OK;
+  if (marea_has_shape(t, like->rank, like->shape)) return MAREA_OK;
   return marea_reject(c, MAREA_ESHAPE, "argument '%s': expected shape %s, got %s", name_of(c, input),
                       marea_shape_text(like->rank, like->shape).s, marea_shape_text(t->rank, t->shape).s);
 }

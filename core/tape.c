@@ -2,10 +2,10 @@
 ** tape.c: automatic differentiation. Every recorded call leaves a node in a list in creation order, which is a
 ** topological order: the reverse pass is one walk backwards over it, and nothing here recurses.
 **
-** A node keeps what its vjp reads and no more: values listed in saves_in and saves_out, and hollow handles
-** (shape and history without storage) for the rest. It is alive while a handle of one of its outputs or a later
-** node refers to it. A pass keeps a node alive while a gradient waits at it, and empties it once it is used,
-** so activations go back to the pool as the walk proceeds.
+** A node keeps what its vjp reads and no more: values listed in saves_in and saves_out, and of the others the
+** shape, from which a handle without storage is made when the vjp is called. It is alive while a handle of one
+** of its outputs or a later node refers to it. A pass keeps a node alive while a gradient waits at it, and
+** empties it once it is used, so activations go back to the pool as the walk proceeds.
 **
 ** Gradients of leaves are gathered aside and added only when the whole pass has succeeded: a pass that fails
 ** (memory, interrupt) leaves every gradient as it was.
@@ -14,44 +14,63 @@
 
 #include "core.h"
 
-#define FEW_INPUTS 8
+#define FEW 8 /* inputs and outputs of a call of a vjp that need no memory of their own */
+
+/* What a node knows about an input or an output of its call. */
+typedef struct operand {
+  marea_tensor *t;    /* itself if its values are saved, or if it is a leaf whose gradient is wanted */
+  marea_node *node;   /* an input's history */
+  uint32_t version;   /* of its storage when it was recorded */
+  int8_t dtype, rank; /* rank -1: an optional input that was not given */
+  int8_t slot;        /* which output of `node` it is */
+  bool requires_grad;
+} operand;
 
 struct marea_node {
-  marea_node *prev, *next; /* neighbours on the tape */
+  marea_node *prev, *next; /* neighbours on the tape; `next` also links dead ones */
   const marea_op *op;
-  int refs, n_in, n_out;
+  uint64_t counter;
+  int refs, n_in;
+  int8_t n_out, n_attr;
   int layer; /* in which it was recorded */
   bool consumed;
   bool waiting; /* a gradient waits here; counts as one reference */
   bool wanted;  /* during marea_grad: leads to one of xs */
-  uint64_t counter;
-  marea_attr *attr; /* arrays below lie in the node's own block */
-  marea_tensor **in, **out;
-  marea_tensor **grad; /* [n_out] of the outputs, during a pass */
-  uint32_t *version_in, *version_out;
+  operand
+      io[]; /* [n_in] inputs, [n_out] outputs; in the same block follow attributes, gradients and shapes */
 };
+
+static marea_attr *attrs_of (marea_node *node) { return (marea_attr *)(node->io + node->n_in + node->n_out); }
+
+/* [n_out]: what has arrived at the outputs during a pass. */
+static marea_tensor **grads_of (marea_node *node) { return (marea_tensor **)(attrs_of(node) + node->n_attr); }
+
+/* The shapes of all operands, one after the other. */
+static int64_t *shapes_of (marea_node *node) { return (int64_t *)(grads_of(node) + node->n_out); }
 
 /* ---- nodes ---- */
 
+static size_t node_bytes (const marea_call *c, size_t n_attr) {
+  size_t n_in = (size_t)c->n_in, n_out = (size_t)c->n_out, sizes = 0;
+  for (int i = 0; i < c->n_in; i++) sizes += c->in[i] ? (size_t)c->in[i]->rank : 0;
+  for (int k = 0; k < c->n_out; k++) sizes += (size_t)c->out[k]->rank;
+  return sizeof(marea_node) + (n_in + n_out) * sizeof(operand) + n_attr * sizeof(marea_attr) +
+         n_out * sizeof(marea_tensor *) + sizes * sizeof(int64_t);
+}
+
 static marea_node *new_node (marea_call *c) {
-  size_t n_in = (size_t)c->n_in, n_out = (size_t)c->n_out, n_attr = (size_t)marea_op_attrs(c->op, NULL);
-  size_t bytes = sizeof(marea_node) + n_attr * sizeof(marea_attr) +
-                 (n_in + 2 * n_out) * sizeof(marea_tensor *) + (n_in + n_out) * sizeof(uint32_t);
-  marea_node *node = marea_alloc(c->ctx, bytes);
+  int n_attr = marea_op_attrs(c->op, NULL);
+  marea_node *node = marea_alloc(c->ctx, node_bytes(c, (size_t)n_attr));
   if (!node) return NULL;
-  memset(node, 0, bytes);
-  node->op = c->op;
-  node->n_in = c->n_in;
-  node->n_out = c->n_out;
-  node->layer = c->ctx->layer;
-  node->counter = c->counter;
-  node->attr = (marea_attr *)(node + 1);
-  node->in = (marea_tensor **)(node->attr + n_attr);
-  node->out = node->in + n_in;
-  node->grad = node->out + n_out;
-  node->version_in = (uint32_t *)(node->grad + n_out);
-  node->version_out = node->version_in + n_in;
-  memcpy(node->attr, c->attr, n_attr * sizeof(marea_attr));
+  *node = (marea_node){.op = c->op,
+                       .layer = c->ctx->layer,
+                       .counter = c->counter,
+                       .n_in = c->n_in,
+                       .n_out = (int8_t)c->n_out,
+                       .n_attr = (int8_t)n_attr};
+  memset(node->io, 0, sizeof *node->io * (size_t)(c->n_in + c->n_out));
+  memcpy(attrs_of(node), c->attr, sizeof *c->attr * (size_t)n_attr);
+  for (int k = 0; k < c->n_out; k++) grads_of(node)[k] = NULL;
   return node;
 }
 
@@ -72,32 +91,31 @@ static void unlink_node (marea_context *ctx, marea_node *node) {
 }
 
 /* Drops what the node keeps for its vjp. */
-static void empty_node (marea_node *node) {
-  for (int i = 0; i < node->n_in; i++) {
-    marea_tensor *t = node->in[i];
-    node->in[i] = NULL;
+static void empty_node (marea_context *ctx, marea_node *node) {
+  for (int i = 0; i < node->n_in + node->n_out; i++) {
+    operand *o = &node->io[i];
+    marea_tensor *t = o->t;
+    marea_node *before = o->node;
+    o->t = NULL;
+    o->node = NULL;
     marea_release(t);
-  }
-  for (int k = 0; k < node->n_out; k++) {
-    marea_tensor *t = node->out[k];
-    node->out[k] = NULL;
-    marea_release(t);
+    if (before) marea_node_release(ctx, before);
   }
 }
 
-static void free_node (marea_context *ctx, marea_node *node) {
-  unlink_node(ctx, node);
-  empty_node(node);
+void marea_node_bury (marea_context *ctx) {
+  marea_node *node = ctx->dead_nodes;
+  ctx->dead_nodes = node->next;
+  empty_node(ctx, node);
   marea_free(ctx, node);
 }
 
-void marea_node_retain (marea_node *node) {
-  if (node) node->refs++;
-}
-
-/* Called from the loop that frees handles (tensor.c), so that dropping a long graph does not recurse. */
 void marea_node_release (marea_context *ctx, marea_node *node) {
-  if (--node->refs == 0) free_node(ctx, node);
+  if (--node->refs > 0) return;
+  unlink_node(ctx, node);
+  node->next = ctx->dead_nodes;
+  ctx->dead_nodes = node;
+  marea_bury(ctx);
 }
 
 /* ---- recording ---- */
@@ -111,21 +129,42 @@ static bool wants_record (const marea_call *c) {
   return false;
 }
 
+/* Notes what t is, and its shape at *shapes, which moves on. */
+static void note (operand *o, const marea_tensor *t, int64_t **shapes) {
+  o->version = t->storage->version;
+  o->dtype = t->dtype;
+  o->rank = t->rank;
+  o->slot = t->slot;
+  o->requires_grad = t->requires_grad;
+  for (int d = 0; d < t->rank; d++) *(*shapes)++ = t->shape[d];
+}
+
 static marea_status save (marea_node *node, marea_call *c) {
+  int64_t *shapes = shapes_of(node);
   for (int i = 0; i < c->n_in; i++) {
     marea_tensor *t = c->in[i];
+    operand *o = &node->io[i];
+    o->rank = -1;
     if (!t) continue;
+    note(o, t, &shapes);
     bool leaf = t->requires_grad && !t->node;
-    if (leaf || bit(c->op->saves_in, i)) node->in[i] = marea_retain(t);
-    else MAREA_TRY(marea_hollow(t, &node->in[i]));
-    node->version_in[i] = t->storage->version;
+    if (leaf || bit(c->op->saves_in, i)) o->t = marea_retain(t);
+    if ((o->node = t->node)) o->node->refs++;
   }
-  for (int k = 0; k < c->n_out; k++) {
-    if (bit(c->op->saves_out, k)) MAREA_TRY(marea_alias(c->out[k], &node->out[k]));
-    else MAREA_TRY(marea_hollow(c->out[k], &node->out[k])); /* out[k] has no node yet: no ring */
-    node->version_out[k] = c->out[k]->storage->version;
+  for (int k = 0; k < c->n_out; k++) { /* out[k] has no node yet: no ring */
+    operand *o = &node->io[c->n_in + k];
+    note(o, c->out[k], &shapes);
+    if (bit(c->op->saves_out, k)) MAREA_TRY(marea_alias(c->out[k], &o->t));
   }
   return MAREA_OK;
+}
+
+/* t becomes output k of the node. */
+static void give_history (marea_tensor *t, marea_node *node, int k) {
+  t->node = node;
+  t->slot = (int8_t)k;
+  t->requires_grad = marea_is_float(t->dtype);
+  node->refs++;
 }
 
 marea_status marea_record (marea_call *c) {
@@ -134,17 +173,12 @@ marea_status marea_record (marea_call *c) {
   if (!node) return marea_reject(c, MAREA_ENOMEM, "out of memory for the tape");
   marea_status status = save(node, c);
   if (status != MAREA_OK) {
-    empty_node(node);
+    empty_node(c->ctx, node);
     marea_free(c->ctx, node);
     return status;
   }
   append(c->ctx, node);
-  for (int k = 0; k < c->n_out; k++) {
-    c->out[k]->node = node;
-    c->out[k]->slot = (int8_t)k;
-    c->out[k]->requires_grad = marea_is_float(c->out[k]->dtype);
-    node->refs++;
-  }
+  for (int k = 0; k < c->n_out; k++) give_history(c->out[k], node, k);
   return MAREA_OK;
 }
 
@@ -234,8 +268,8 @@ static void wait_at (pass *p, marea_node *node) {
 /* Ends the wait: frees the pending gradients and the reference that kept the node. */
 static void leave (pass *p, marea_node *node) {
   for (int k = 0; k < node->n_out; k++) {
-    marea_tensor *t = node->grad[k];
-    node->grad[k] = NULL;
+    marea_tensor *t = grads_of(node)[k];
+    grads_of(node)[k] = NULL;
     marea_release(t);
   }
   node->waiting = false;
@@ -256,116 +290,154 @@ static marea_status arrive_at_leaf (pass *p, marea_tensor *leaf, marea_tensor *d
   return accumulate(p, &leaf->incoming, dx);
 }
 
-/* A gradient dx (its reference is taken over) arrives at t. */
-static marea_status arrive (pass *p, marea_tensor *t, marea_tensor *dx) {
-  if (!t->node) return arrive_at_leaf(p, t, dx);
-  wait_at(p, t->node);
-  return accumulate(p, &t->node->grad[t->slot], dx);
+static marea_status arrive_at_node (pass *p, marea_node *node, int slot, marea_tensor *dx) {
+  wait_at(p, node);
+  return accumulate(p, &grads_of(node)[slot], dx);
+}
+
+/* A gradient dx (its reference is taken over) arrives at an input. */
+static marea_status arrive (pass *p, const operand *o, marea_tensor *dx) {
+  return o->node ? arrive_at_node(p, o->node, o->slot, dx) : arrive_at_leaf(p, o->t, dx);
 }
 
 static marea_status check_versions (const pass *p, const marea_node *node) {
   for (int i = 0; i < node->n_in; i++) {
-    const marea_tensor *t = node->in[i];
-    if (t && bit(node->op->saves_in, i) && t->storage->version != node->version_in[i])
+    const operand *o = &node->io[i];
+    if (o->t && bit(node->op->saves_in, i) && o->t->storage->version != o->version)
       return marea_fail(
           p->ctx, MAREA_ESTATE,
           "backward: argument '%s' of %s, %s, was changed in place after %s had saved it for its gradient",
-          marea_input_name(node->op, i), node->op->name, marea_tensor_text(t).s, node->op->name);
+          marea_input_name(node->op, i), node->op->name, marea_tensor_text(o->t).s, node->op->name);
   }
-  for (int k = 0; k < node->n_out; k++)
-    if (bit(node->op->saves_out, k) && node->out[k]->storage->version != node->version_out[k])
+  for (int k = 0; k < node->n_out; k++) {
+    const operand *o = &node->io[node->n_in + k];
+    if (o->t && o->t->storage->version != o->version)
       return marea_fail(
           p->ctx, MAREA_ESTATE,
           "backward: the result of %s, %s, was changed in place, but its gradient needs the old value",
-          node->op->name, marea_tensor_text(node->out[k]).s);
-  return MAREA_OK;
-}
-
-static bool leads_to_xs (const pass *p, const marea_tensor *t) {
-  return p->n < 0 || t->capture || (t->node && t->node->wanted);
-}
-
-/* With create_graph the new nodes may keep an output of this one: give them handles of their own. */
-static marea_status fresh_outputs (marea_node *node, marea_tensor **out) {
-  for (int k = 0; k < node->n_out; k++) out[k] = NULL;
-  for (int k = 0; k < node->n_out; k++)
-    if (bit(node->op->saves_out, k)) MAREA_TRY(marea_alias(node->out[k], &out[k]));
-    else MAREA_TRY(marea_hollow(node->out[k], &out[k]));
-  for (int k = 0; k < node->n_out; k++) {
-    out[k]->node = node;
-    out[k]->slot = (int8_t)k;
-    out[k]->requires_grad = marea_is_float(out[k]->dtype);
-    node->refs++;
+          node->op->name, marea_tensor_text(o->t).s);
   }
   return MAREA_OK;
 }
 
-static marea_status call_vjp (pass *p, marea_node *node, const bool *need, marea_tensor **din) {
-  marea_tensor *fresh[MAREA_MAX_OUT], **out = node->out;
+/* Is a gradient of this input wanted? */
+static bool is_needed (const pass *p, const operand *o) {
+  if (!(o->t ? o->t->requires_grad : o->requires_grad)) return false;
+  return p->n < 0 || (o->t && o->t->capture) || (o->node && o->node->wanted);
+}
+
+/* The arrays for one call of a vjp. */
+typedef struct visit {
+  marea_tensor **in, **out, **din; /* [n_in], [n_out], [n_in] */
+  marea_tensor *hollow;            /* [n_in + n_out]: handles without storage, for those that are not saved */
+  bool *need;                      /* [n_in] */
+} visit;
+
+static marea_tensor *make_hollow (pass *p, marea_tensor *t, const operand *o, const int64_t *shape) {
+  memset(t, 0, offsetof(marea_tensor, shape));
+  t->ctx = p->ctx;
+  t->refs = 1;
+  t->dtype = o->dtype;
+  t->rank = o->rank;
+  for (int d = 0; d < o->rank; d++) t->shape[d] = shape[d];
+  marea_row_major(o->rank, shape, t->stride);
+  return t;
+}
+
+static void show_operands (pass *p, marea_node *node, visit *v) {
+  const int64_t *shape = shapes_of(node);
+  for (int i = 0; i < node->n_in + node->n_out; i++) {
+    const operand *o = &node->io[i];
+    marea_tensor **shown = i < node->n_in ? &v->in[i] : &v->out[i - node->n_in];
+    if (o->t) *shown = o->t;
+    else *shown = o->rank < 0 ? NULL : make_hollow(p, &v->hollow[i], o, shape);
+    if (o->rank > 0) shape += o->rank;
+  }
+}
+
+static marea_status call_vjp (pass *p, marea_node *node, const visit *v) {
+  return node->op->vjp(&(marea_vjp){.ctx = p->ctx,
+                                    .op = node->op,
+                                    .n_in = node->n_in,
+                                    .n_out = node->n_out,
+                                    .in = v->in,
+                                    .out = v->out,
+                                    .dout = grads_of(node),
+                                    .attr = attrs_of(node),
+                                    .counter = node->counter,
+                                    .need = v->need,
+                                    .din = v->din});
+}
+
+/* With create_graph the new nodes may keep an output of this one: they get handles of their own, with history. */
+static marea_status call_vjp_recorded (pass *p, marea_node *node, const visit *v) {
+  marea_tensor *fresh[MAREA_MAX_OUT] = {NULL};
   marea_status status = MAREA_OK;
-  bool create = p->flags & MAREA_CREATE_GRAPH;
-  if (create) {
-    status = fresh_outputs(node, fresh);
-    out = fresh;
+  for (int k = 0; k < node->n_out && status == MAREA_OK; k++) {
+    const marea_tensor *saved = node->io[node->n_in + k].t;
+    if (!saved) continue;
+    status = marea_alias(saved, &fresh[k]);
+    if (status != MAREA_OK) continue;
+    give_history(fresh[k], node, k);
+    v->out[k] = fresh[k];
   }
-  marea_vjp v = {.ctx = p->ctx,
-                 .op = node->op,
-                 .n_in = node->n_in,
-                 .n_out = node->n_out,
-                 .in = node->in,
-                 .out = out,
-                 .dout = node->grad,
-                 .attr = node->attr,
-                 .counter = node->counter,
-                 .need = need,
-                 .din = din};
-  if (status == MAREA_OK) status = node->op->vjp(&v);
-  for (int k = 0; create && k < node->n_out; k++) marea_release(fresh[k]);
+  if (status == MAREA_OK) status = call_vjp(p, node, v);
+  for (int k = 0; k < node->n_out; k++) marea_release(fresh[k]);
   return status;
 }
 
 /* Sends what waits at the node on to its inputs. */
-static marea_status propagate (pass *p, marea_node *node, bool *need, marea_tensor **din) {
+static marea_status propagate (pass *p, marea_node *node, visit *v) {
   bool any = false;
   for (int i = 0; i < node->n_in; i++) {
-    const marea_tensor *t = node->in[i];
-    din[i] = NULL;
-    need[i] = t && t->requires_grad && leads_to_xs(p, t);
-    any |= need[i];
+    v->din[i] = NULL;
+    v->need[i] = is_needed(p, &node->io[i]);
+    any |= v->need[i];
   }
   if (!any) return MAREA_OK;
   MAREA_TRY(check_versions(p, node));
-  marea_status status = call_vjp(p, node, need, din);
+  show_operands(p, node, v);
+  marea_status status = p->flags & MAREA_CREATE_GRAPH ? call_vjp_recorded(p, node, v) : call_vjp(p, node, v);
   for (int i = 0; i < node->n_in; i++) {
-    if (!din[i]) continue;
-    if (status == MAREA_OK && need[i]) status = arrive(p, node->in[i], din[i]);
-    else marea_release(din[i]);
+    if (!v->din[i]) continue;
+    if (status == MAREA_OK && v->need[i]) status = arrive(p, &node->io[i], v->din[i]);
+    else marea_release(v->din[i]);
   }
   return status;
 }
 
-static marea_status visit (pass *p, marea_node *node) {
+static marea_status propagate_many (pass *p, marea_node *node) {
+  size_t n_in = (size_t)node->n_in, n = n_in + (size_t)node->n_out;
+  visit v;
+  v.hollow = marea_alloc(p->ctx, n * sizeof *v.hollow + (n + n_in) * sizeof *v.in + n_in * sizeof *v.need);
+  if (!v.hollow) return marea_fail(p->ctx, MAREA_ENOMEM, "backward: out of memory");
+  v.in = (marea_tensor **)(v.hollow + n);
+  v.out = v.in + n_in;
+  v.din = v.in + n;
+  v.need = (bool *)(v.din + n_in);
+  marea_status status = propagate(p, node, &v);
+  marea_free(p->ctx, v.hollow);
+  return status;
+}
+
+static marea_status visit_node (pass *p, marea_node *node) {
   if (node->consumed)
     return marea_fail(p->ctx, MAREA_ESTATE,
                       "backward: the graph behind this %s was consumed by an earlier backward; give that one "
                       "retain_graph = true to use it twice",
                       node->op->name);
-  bool few_need[FEW_INPUTS];
-  marea_tensor *few_din[FEW_INPUTS];
-  if (node->n_in <= FEW_INPUTS) return propagate(p, node, few_need, few_din);
-  marea_tensor **din = marea_alloc(p->ctx, (sizeof *din + sizeof(bool)) * (size_t)node->n_in);
-  if (!din) return marea_fail(p->ctx, MAREA_ENOMEM, "backward: out of memory");
-  marea_status status = propagate(p, node, (bool *)(din + node->n_in), din);
-  marea_free(p->ctx, din);
-  return status;
+  if (node->n_in + node->n_out > FEW) return propagate_many(p, node);
+  marea_tensor *in[FEW], *out[FEW], *din[FEW], hollow[FEW];
+  bool need[FEW];
+  return propagate(p, node, &(visit){in, out, din, hollow, need});
 }
 
 /* xs that are results: what waits at their node when it is visited is their gradient. */
 static void catch_results (pass *p, marea_node *node) {
   for (int i = 0; i < p->n; i++) {
     marea_tensor *x = p->xs[i];
-    if (x->node == node && node->grad[x->slot] && !p->caught[i])
-      p->caught[i] = marea_retain(node->grad[x->slot]);
+    if (x->node == node && grads_of(node)[x->slot] && !p->caught[i])
+      p->caught[i] = marea_retain(grads_of(node)[x->slot]);
   }
 }
 
@@ -379,13 +451,14 @@ static marea_status walk (pass *p, marea_node *node) {
     if (status == MAREA_OK) {
       p->ctx->layer = node->layer;
       catch_results(p, node);
-      status = visit(p, node);
+      status = visit_node(p, node);
       if (!(p->flags & (MAREA_RETAIN_GRAPH | MAREA_CREATE_GRAPH))) {
         node->consumed = true;
-        empty_node(node);
+        empty_node(p->ctx, node);
       }
     }
-    if (node->refs == 1) empty_node(node); /* it goes with `leave`; what it frees must not be `prev` */
+    if (node->refs == 1)
+      empty_node(p->ctx, node); /* it goes with `leave`; what it frees must not be `prev` */
     marea_node *prev = node->prev;
     leave(p, node);
     node = prev;
@@ -448,8 +521,7 @@ static marea_status make_seed (marea_tensor *y, marea_tensor *seed, marea_tensor
     attr[2].i = y->dtype;
     return marea_run_with(ctx, &marea_op_full, attr, out, 0);
   }
-  if (seed->ctx != ctx || seed->dtype != y->dtype || seed->rank != y->rank ||
-      memcmp(seed->shape, y->shape, sizeof y->shape[0] * (size_t)y->rank) != 0)
+  if (seed->ctx != ctx || seed->dtype != y->dtype || !marea_has_shape(seed, y->rank, y->shape))
     return marea_fail(ctx, MAREA_ESHAPE, "backward: argument 'seed': expected %s, got %s",
                       marea_tensor_text(y).s, marea_tensor_text(seed).s);
   *out = marea_retain(seed);
@@ -461,7 +533,8 @@ static marea_status sweep (pass *p, marea_tensor *y, marea_tensor *seed) {
   int layer = p->ctx->layer;
   bool before = marea_set_recording(p->ctx, (p->flags & MAREA_CREATE_GRAPH) != 0);
   marea_status status = make_seed(y, seed, &dy);
-  if (status == MAREA_OK) status = arrive(p, y, dy);
+  if (status == MAREA_OK)
+    status = y->node ? arrive_at_node(p, y->node, y->slot, dy) : arrive_at_leaf(p, y, dy);
   if (y->node) {
     marea_status walked = walk(p, y->node);
     if (status == MAREA_OK) status = walked;
@@ -493,9 +566,10 @@ marea_status marea_backward (marea_tensor *y, marea_tensor *seed, int flags) {
 static void mark_wanted (const pass *p, const marea_node *last) {
   for (marea_node *node = p->ctx->tape_first; node; node = node->next) {
     node->wanted = false;
-    for (int i = 0; i < node->n_in && !node->wanted; i++)
-      node->wanted = node->in[i] &&
-                     (node->in[i]->capture || (node->in[i]->node && node->in[i]->node->wanted));
+    for (int i = 0; i < node->n_in && !node->wanted; i++) {
+      const operand *o = &node->io[i];
+      node->wanted = (o->t && o->t->capture) || (o->node && o->node->wanted);
+    }
     for (int i = 0; i < p->n && !node->wanted; i++) node->wanted = p->xs[i]->node == node;
     if (node == last) break;
   }

@@ -1,12 +1,19 @@
 /* SPDX-License-Identifier: MIT
-** tensor.c: handles, storages and views. A storage is one block: its header, then its bytes. Releasing works
-** through a list, never by recursion, so a graph of a million nodes can be dropped on a small stack.
+** tensor.c: handles, storages and views. A new tensor is one block: its storage's header, its first handle,
+** its bytes; the block lives as long as the storage. Handles that come later have blocks of their own.
+** Releasing works through lists, never by recursion, so a graph of a million nodes can be dropped on a small
+** stack.
 */
 #include <string.h>
 
 #include "core.h"
 
-#define STORAGE_HEADER ((sizeof(marea_storage) + MAREA_ALIGN - 1) / MAREA_ALIGN * MAREA_ALIGN)
+typedef struct newborn {
+  marea_storage storage;
+  marea_tensor handle;
+} newborn;
+
+#define HEADER ((sizeof(newborn) + MAREA_ALIGN - 1) / MAREA_ALIGN * MAREA_ALIGN) /* in front of the bytes */
 
 const char *marea_dtype_name (marea_dtype dtype) {
   static const char *const name[] = {"f32", "f64", "i64", "u8"};
@@ -43,16 +50,13 @@ bool marea_is_contiguous (int rank, const int64_t *shape, const int64_t *stride)
   return true;
 }
 
-static marea_tensor *new_handle (marea_context *ctx, int dtype, int rank, const int64_t *shape) {
-  marea_tensor *t = marea_alloc(ctx, sizeof *t);
-  if (!t) return NULL;
+static void init_handle (marea_tensor *t, marea_context *ctx, int dtype, int rank, const int64_t *shape) {
   memset(t, 0, offsetof(marea_tensor, shape));
   t->ctx = ctx;
   t->refs = 1;
   t->dtype = (int8_t)dtype;
   t->rank = (int8_t)rank;
   for (int d = 0; d < rank; d++) t->shape[d] = shape[d];
-  return t;
 }
 
 static marea_status no_memory (marea_context *ctx, const char *who, size_t bytes) {
@@ -61,34 +65,19 @@ static marea_status no_memory (marea_context *ctx, const char *who, size_t bytes
                     who, bytes, m.live, m.pooled);
 }
 
-static marea_storage *new_storage (marea_context *ctx, size_t bytes, bool own) {
-  marea_storage *s = marea_alloc(ctx, STORAGE_HEADER + (own ? bytes : 0));
-  if (!s) return NULL;
-  *s = (marea_storage){.ctx = ctx, .bytes = bytes, .refs = 1};
-  s->data = own ? (char *)s + STORAGE_HEADER : NULL;
-  return s;
-}
-
-static void storage_release (marea_storage *s) {
-  if (!s || --s->refs > 0) return;
-  if (s->release) s->release(s->ud);
-  marea_free(s->ctx, s);
-}
-
 /* A handle with row-major strides over a storage of its own (own) or one still without data. */
 static marea_status new_tensor (marea_context *ctx, const char *who, int dtype, int rank,
                                 const int64_t *shape, bool own, marea_tensor **out) {
   size_t bytes;
   MAREA_TRY(marea_bytes(ctx, who, rank, shape, marea_dtype_size((marea_dtype)dtype), &bytes));
-  marea_tensor *t = new_handle(ctx, dtype, rank, shape);
-  if (!t) return no_memory(ctx, who, sizeof *t);
-  t->storage = new_storage(ctx, bytes, own);
-  if (!t->storage) {
-    marea_free(ctx, t);
-    return no_memory(ctx, who, bytes);
-  }
-  marea_row_major(rank, t->shape, t->stride);
-  *out = t;
+  newborn *b = marea_alloc(ctx, HEADER + (own ? bytes : 0));
+  if (!b) return no_memory(ctx, who, bytes);
+  b->storage = (marea_storage){.ctx = ctx, .bytes = bytes, .refs = 1};
+  b->storage.data = own ? (char *)b + HEADER : NULL;
+  init_handle(&b->handle, ctx, dtype, rank, shape);
+  b->handle.storage = &b->storage;
+  marea_row_major(rank, shape, b->handle.stride);
+  *out = &b->handle;
   return MAREA_OK;
 }
 
@@ -127,11 +116,38 @@ marea_tensor *marea_retain (marea_tensor *t) {
   return t;
 }
 
+static bool is_first (const marea_tensor *t) { return t == &((newborn *)t->storage)->handle; }
+
+/* What else the handle owned has been taken from it. */
 static void free_handle (marea_tensor *t) {
-  storage_release(t->storage);
-  marea_release(t->grad);
-  if (t->node) marea_node_release(t->ctx, t->node);
-  marea_free(t->ctx, t);
+  marea_storage *s = t->storage;
+  marea_context *ctx = t->ctx;
+  if (!is_first(t)) marea_free(ctx, t);
+  if (--s->refs > 0) return;
+  if (s->release) s->release(s->ud);
+  marea_free(ctx, s);
+}
+
+static void bury_handle (marea_context *ctx, marea_tensor *t) {
+  marea_node *node = t->node;
+  marea_tensor *grad = t->grad;
+  free_handle(t);
+  marea_release(grad);
+  if (node) marea_node_release(ctx, node);
+}
+
+void marea_bury (marea_context *ctx) {
+  if (ctx->burying) return;
+  ctx->burying = true;
+  while (ctx->dead || ctx->dead_nodes) {
+    marea_tensor *t = ctx->dead;
+    if (t) {
+      ctx->dead = t->link;
+      bury_handle(ctx, t);
+    } else marea_node_bury(ctx);
+  }
+  ctx->burying = false;
+  if (ctx->closed) marea_context_settle(ctx);
 }
 
 void marea_release (marea_tensor *t) {
@@ -139,35 +155,17 @@ void marea_release (marea_tensor *t) {
   marea_context *ctx = t->ctx;
   t->link = ctx->dead;
   ctx->dead = t;
-  if (ctx->draining) return;
-  ctx->draining = true;
-  while ((t = ctx->dead)) {
-    ctx->dead = t->link;
-    free_handle(t);
-  }
-  ctx->draining = false;
-  marea_context_settle(ctx);
+  marea_bury(ctx);
 }
 
 marea_status marea_alias (const marea_tensor *t, marea_tensor **out) {
-  marea_tensor *a = new_handle(t->ctx, t->dtype, t->rank, t->shape);
+  marea_tensor *a = marea_alloc(t->ctx, sizeof *a);
   if (!a) return no_memory(t->ctx, "view", sizeof *a);
+  init_handle(a, t->ctx, t->dtype, t->rank, t->shape);
   memcpy(a->stride, t->stride, sizeof a->stride[0] * (size_t)t->rank);
   a->offset = t->offset;
   a->storage = t->storage;
   a->storage->refs++;
-  *out = a;
-  return MAREA_OK;
-}
-
-marea_status marea_hollow (const marea_tensor *t, marea_tensor **out) {
-  marea_tensor *a = new_handle(t->ctx, t->dtype, t->rank, t->shape);
-  if (!a) return no_memory(t->ctx, "tape", sizeof *a);
-  marea_row_major(t->rank, a->shape, a->stride);
-  a->requires_grad = t->requires_grad;
-  a->slot = t->slot;
-  a->node = t->node;
-  marea_node_retain(a->node);
   *out = a;
   return MAREA_OK;
 }

@@ -96,21 +96,18 @@ end
 --- Writes all pictures to options.out. Without gnuplot their scripts are left there, and it says so.
 return function(model, dataset, log, options)
   model:evaluate()
-  local function path(name) return options.out .. "/" .. name .. ".png" end
+  local function save(name, figure)
+    local ok, message = figure:save(options.out .. "/" .. name .. ".png")
+    if not ok then io.stderr:write(name, ": ", message, "\n") end
+  end
   marea.scope(function()
     local mean, variance, labels = encode_all(model, dataset, options.batch)
-    local figures = {
-      {"training_curve", training_curve(log, options)},
-      {"reconstructions", reconstructions(model, dataset)},
-      {"histograms", histograms(mean, variance)},
-      {"manifold", manifold(model, 0.05, 0.95, options)},
-      {"manifold_tails", manifold(model, 5e-6, 1 - 5e-6, options)},
-    }
-    if options.latent > 1 then table.insert(figures, {"latent", latent_plane(mean, labels, options)}) end
-    for _, figure in ipairs(figures) do
-      local ok, message = figure[2]:save(path(figure[1]))
-      if not ok then io.stderr:write(figure[1], ": ", message, "\n") end
-    end
+    save("training_curve", training_curve(log, options))
+    save("reconstructions", reconstructions(model, dataset))
+    save("histograms", histograms(mean, variance))
+    save("manifold", manifold(model, 0.05, 0.95, options))
+    save("manifold_tails", manifold(model, 5e-6, 1 - 5e-6, options))
+    if options.latent > 1 then save("latent", latent_plane(mean, labels, options)) end
   end)
   model:train()
   print("Pictures, metrics.csv and vae.safetensors are in " .. options.out)

@@ -125,6 +125,20 @@ describe("a figure", function()
     assert.is_truthy(script:find("('a' 1, 'b' 2)", 1, true), script)
   end)
 
+  it("of an image has its rows as they were, also when the image has changed and its scope has ended", function()
+    local expected = {}
+    for i = 0, 249 do expected[i + 1] = ("%.4g"):format(i / 8) end
+    local figure = marea.scope(function()
+      local x = marea.arange(0, 499, {dtype = "f32"}):reshape(2, 250) / 8
+      local heatmap = plot.heatmap{x}
+      x:zero_()
+      return heatmap
+    end)
+    local script = figure:script "p.png"
+    assert.is_truthy(script:find(table.concat(expected, " "), 1, true), script)
+    assert.is_truthy(plot.panels{figure}:script "p.png":find(table.concat(expected, " "), 1, true))
+  end)
+
   it("without gnuplot leaves its script and says so", function()
     local at = folder.new()
     folder.write(at .. "/p.lua", ([[

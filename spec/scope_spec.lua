@@ -236,6 +236,26 @@ describe("garbage", function()
     end
   end)
 
+  it("of many small tensors does not pile up, in both modes of the collector", function()
+    for _, mode in ipairs{"incremental", "generational"} do
+      local before, first = collectgarbage(mode), boxes()
+      local heap, most = collectgarbage "count", 0
+      for i = 1, 50000 do
+        assert(x + 1)
+        if i % 1000 == 0 then most = math.max(most, core.memory().boxes - first) end
+      end
+      collectgarbage(before)
+      assert.is_true(most < 4096 + 10 * heap, ("%s: %d boxes, with a heap of %.0f KiB"):format(mode, most, heap))
+    end
+  end)
+
+  it("does not take those along that are in use", function()
+    local first, alive = boxes(), {}
+    for i = 1, 20000 do alive[i] = x + i end
+    assert.are.equal(first + 20000, boxes())
+    assert.are.equal(20003, alive[20000][3])
+  end)
+
   it("is collected when memory runs out, and the operator tries again", function()
     collectgarbage()
     local big = core.ops.full({1024, 1024}, 1)

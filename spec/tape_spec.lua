@@ -345,6 +345,31 @@ describe("a change in place", function()
   end)
 end)
 
+describe("a pass", function()
+  it("lets go of results on its way that the script has dropped, in a scope too", function()
+    collectgarbage()
+    local before_that = (leaf {1} * 1):sum()
+    before_that:backward() -- the pass that "since the last one" refers to
+    -- a pass looks for garbage when new results outweigh the search, which goes with Lua's heap
+    local rows = 1024 + math.ceil(collectgarbage "count" * 1024 * 32 / 5 / 4096)
+    local x, size = ops.full {shape = {rows, 1024}, value = 0.5}:requires_grad_(true), rows * 4096
+    core.scope(function()
+      local h = x
+      for _ = 1, 10 do h = (h * 0.5):sigmoid() end
+      local kept = h
+      local y = h:sum()
+      h = nil -- luacheck: ignore
+      core.memory_reset_peak()
+      local before = core.memory().live
+      y:backward()
+      assert.is_true(before > 10 * size)
+      assert.is_true(core.memory().live < before - 7 * size, core.memory().live)
+      assert.is_true(core.memory().peak < before + 3 * size, core.memory().peak)
+      assert.is_true(kept[{1, 1}] > 0)
+    end)
+  end)
+end)
+
 describe("a long chain", function()
   it("of 1,000,000 operators goes backward and is freed without recursion", function()
     local before = core.memory().live
@@ -372,12 +397,44 @@ describe("a long chain", function()
     assert.is_true(core.memory().live <= before)
   end)
 
+  it("takes no more than 256 bytes an operator, and gives them back", function()
+    local x, y = leaf {1}, leaf {2}
+    collectgarbage()
+    core.memory_reset_peak()
+    local before, n = core.memory(), 20000
+    core.scope(function()
+      local h = x
+      for _ = 1, n / 100 do
+        h = core.scope(function()
+          local z = h
+          for _ = 1, 50 do z = (z + y):neg() end
+          return z
+        end)
+      end
+      assert.is_true(core.memory().peak - before.live < 256 * n, core.memory().peak - before.live)
+      h:sum():backward()
+    end)
+    x:clear_grad()
+    y:clear_grad()
+    assert.are.equal(before.live, core.memory().live)
+    assert.are.equal(before.blocks, core.memory().blocks)
+  end)
+
   it("of a wide concatenation of 10,000 inputs works", function()
     local x = leaf {2}
     local list = {}
     for i = 1, 10000 do list[i] = x end
     ops.concat(list):sum():backward()
     allclose.assert(x.grad, {10000})
+  end)
+
+  it("of many inputs has gradients of gradients", function()
+    local x, list = leaf {2}, {}
+    for i = 1, 20 do list[i] = i % 2 == 0 and x * x or x end
+    local y = ops.concat(list)
+    local dx = core.grad((y * y):sum(), x, {create_graph = true}) -- 10 (x^4 + x^2)
+    allclose.assert(dx, {40 * 8 + 20 * 2})
+    allclose.assert(core.grad(dx:sum(), x), {120 * 4 + 20})
   end)
 
   it("of 8 dims works", function()

@@ -118,8 +118,7 @@ static inline marea_tensor *sum_all (formula *f, marea_tensor *a) {
 /* a summed over what broadcasting had repeated, to the shape of `like` */
 static inline marea_tensor *sum_like (formula *f, marea_tensor *a, const marea_tensor *like) {
   if (f->status != MAREA_OK) return NULL;
-  if (a->rank == like->rank && memcmp(a->shape, like->shape, sizeof a->shape[0] * (size_t)a->rank) == 0)
-    return a;
+  if (marea_has_shape(a, like->rank, like->shape)) return a;
   const marea_attr shape = marea_attr_list(like->rank, like->shape);
   return step(f, &marea_op_sum_to, &shape, 1, a, NULL, NULL);
 }

@@ -188,7 +188,7 @@ static marea_status index_add_shape (marea_call *c) {
   MAREA_TRY(marea_want_dtype(c, 2, 1 << x->dtype));
   MAREA_TRY(marea_resolve_dim(c, 0, x->rank));
   MAREA_TRY(selected_shape(c, (int)c->attr[0].i, shape, &rank));
-  if (src->rank != rank || memcmp(src->shape, shape, sizeof *shape * (size_t)rank) != 0)
+  if (!marea_has_shape(src, rank, shape))
     return marea_reject(c, MAREA_ESHAPE,
                         "argument 'src': expected %s (x %s with the index's shape %s at the dimension), "
                         "got %s",

@@ -89,7 +89,7 @@ static marea_status stack_shape (marea_call *c) {
                         MAREA_MAX_RANK);
   for (int i = 1; i < c->n_in; i++) {
     const marea_tensor *t = c->in[i];
-    if (t->rank != first->rank || memcmp(t->shape, first->shape, sizeof *t->shape * (size_t)t->rank) != 0)
+    if (!marea_has_shape(t, first->rank, first->shape))
       return marea_reject(c, MAREA_ESHAPE, "tensor %d is %s, the first one %s: shapes must be equal", i + 1,
                           marea_tensor_text(t).s, marea_tensor_text(first).s);
   }

@@ -76,7 +76,8 @@ function Figure:add(format, ...)
   self.commands[#self.commands + 1] = select("#", ...) > 0 and format:format(...) or format
 end
 
---- A block of rows; returns its name within the figure, "@1" and so on until the script is written.
+--- A block of rows: a list of them, or a function that hands them to its argument one by one when the script is
+--- written. Returns the block's name within the figure, "@1@" and so on until then.
 function Figure:block(rows)
   self.data[#self.data + 1] = rows
   return ("@%d@"):format(#self.data)
@@ -312,6 +313,16 @@ local function palette(map)
   return table.concat(steps, ", ")
 end
 
+--- The numbers of a row, at a precision that a picture shows.
+local function shades(row)
+  local parts = {}
+  for first = 1, #row, 100 do
+    local last = math.min(first + 99, #row)
+    parts[#parts + 1] = ("%.4g "):rep(last - first + 1):format(table.unpack(row, first, last))
+  end
+  return table.concat(parts)
+end
+
 local HEATMAP = {"title", "xlabel", "ylabel", "map", "xticks", "yticks", "colorlabel"}
 
 --- An image with axes, one pixel of the picture for each of its own (small images are enlarged), the first row on top.
@@ -341,12 +352,10 @@ function plot.heatmap(options)
   self:add("set cbrange [0:%d]", x.dtype == "u8" and 255 or 1)
   if options.colorlabel then self:add("set cblabel %s", quote(options.colorlabel)) end
   self:add("set palette defined (%s)", palette(options.map or "gray"))
-  local rows = core.no_grad(function() return x:detach():reshape(h, w):totable() end)
-  for i, row in ipairs(rows) do
-    for k, value in ipairs(row) do row[k] = ("%.4g"):format(value) end
-    rows[i] = table.concat(row, " ")
-  end
-  self:add("plot %s matrix with image notitle", self:block(rows))
+  local pixels = core.no_grad(function() return x:detach():reshape(h, w):clone():keep() end)
+  self:add("plot %s matrix with image notitle", self:block(function(write)
+    for i = 1, h do write(core.scope(function() return shades(pixels[i]:totable()) end)) end
+  end))
   return self
 end
 
@@ -378,22 +387,31 @@ end
 local STYLE = "set border 3 lc rgb '#444444'\nset tics nomirror\nset grid lc rgb '#dddddd' lt 1 lw 0.5\n"
   .. "set datafile missing 'NaN'\nset encoding utf8"
 
+--- Hands the lines of gnuplot's script for a picture at `path` to write(line), one by one: data may be large.
+local function each_line(self, path, write)
+  write(("set terminal pngcairo noenhanced size %d,%d background 'white' font 'DejaVu Sans,11'"):format(self.width,
+    self.height))
+  write("set output " .. quote(path))
+  write(STYLE)
+  for i, rows in ipairs(self.data) do
+    write(("$D%d << EOD"):format(i))
+    if type(rows) == "function" then rows(write)
+    else
+      for _, row in ipairs(#rows > 0 and rows or {"NaN NaN"}) do write(row) end
+    end
+    write "EOD"
+  end
+  for _, command in ipairs(self.commands) do
+    write((command:gsub("@(%d+)@", "$D%1"):gsub("^@style@$", (STYLE:gsub("%%", "%%%%")))))
+  end
+  write "set output"
+end
+
 --- gnuplot's script for a picture at `path`.
 ---@return string
 function Figure:script(path)
-  local lines = {
-    ("set terminal pngcairo noenhanced size %d,%d background 'white' font 'DejaVu Sans,11'"):format(self.width,
-      self.height),
-    "set output " .. quote(path),
-    STYLE,
-  }
-  for i, rows in ipairs(self.data) do
-    lines[#lines + 1] = ("$D%d << EOD\n%s\nEOD"):format(i, #rows > 0 and table.concat(rows, "\n") or "NaN NaN")
-  end
-  for _, command in ipairs(self.commands) do
-    lines[#lines + 1] = command:gsub("@(%d+)@", "$D%1"):gsub("^@style@$", (STYLE:gsub("%%", "%%%%")))
-  end
-  lines[#lines + 1] = "set output"
+  local lines = {}
+  each_line(self, path, function(line) lines[#lines + 1] = line end)
   return table.concat(lines, "\n") .. "\n"
 end
 
@@ -407,7 +425,7 @@ function Figure:save(path)
   local script = path .. ".gp"
   local file, message = io.open(script, "w")
   if not file then return nil, message end
-  file:write(self:script(path))
+  each_line(self, path, function(line) file:write(line, "\n") end)
   file:close()
   local run = io.popen("gnuplot " .. shell_quote(script) .. " 2>&1", "r")
   local said = run:read "a"
