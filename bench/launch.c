@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
-** bench/launch.c: runs a program and prints, as the last line, how long it took in ms and its peak resident memory in
-** MiB; exits as the program did. Usage: launch PROGRAM ARGUMENT...
+** bench/launch.c: runs a program and prints, as the last line, how long it took in ms and its peak resident
+** memory in MiB; exits as the program did. Usage: launch PROGRAM ARGUMENT...
 */
 #define _GNU_SOURCE
 #include <stdio.h>

@@ -276,7 +276,7 @@ static void drop (candidate *c) {
   dnnl_primitive_desc_destroy(c->desc);
 }
 
-/* The fastest of all candidates. One whose first call takes over three times the best gets no second chance. */
+/* The fastest candidate. One whose first call takes over three times the best gets no second chance. */
 static bool choose (const request *r, candidate *chosen) {
   candidates all = {0};
   add_all(&all, r);
