@@ -31,9 +31,9 @@ static void collect (lua_State *L, bind_state *S) {
   int64_t before = S->finalizers;
   if (lua_gc(L, LUA_GCISRUNNING) == 1) lua_gc(L, LUA_GCCOLLECT);
   S->collect_at = larger(COLLECT_LEAST, 2 * marea_memory(S->ctx).live);
-  int64_t finalized = (before - S->finalizers) * (int64_t)BOX_BYTES /
-                      1024; /* KiB, freed by the next collection */
-  S->collect_boxes = 2 * S->finalizers + COLLECT_BOXES + BOXES_PER_KIB * (lua_gc(L, LUA_GCCOUNT) - finalized);
+  int64_t doomed = (before - S->finalizers) * (int64_t)BOX_BYTES; /* the next collection frees them */
+  S->collect_boxes = 2 * S->finalizers + COLLECT_BOXES +
+                     BOXES_PER_KIB * (lua_gc(L, LUA_GCCOUNT) - doomed / 1024);
 }
 
 marea_context *bind_enter (lua_State *L, bind_state *S) {

@@ -71,7 +71,7 @@ struct marea_pool {
   marea_memory_info info;
   size_t limit;
   uint64_t clock;     /* bytes handed out so far */
-  uint64_t looked_at; /* clock when old blocks were last looked for */
+  uint64_t looked_at; /* clock when free memory was last looked through */
   uint64_t fail_in;   /* requests until one fails; 0 = off */
   bool fail_on;       /* ... and all after it */
 };
@@ -264,19 +264,17 @@ void marea_pool_free (marea_context *ctx) {
 }
 
 /* Before `size` fresh bytes. What a repeated step uses comes round within a turn, so it stays unless there is far
-   too much; then the longest unused goes first. */
+   too much; then the longest unused goes first. Looks only now and then. */
 static void make_room (marea_context *ctx, size_t size) {
   marea_pool *pool = ctx->pool;
-  uint64_t turn = footprint(pool) + size;
-  size_t peak = MAREA_MAX(pool->info.peak, pool->info.live + size);
-  size_t most = peak + peak / 2 + MUCH;
-  if (turn > peak + peak / 8 + SLACK && pool->clock - pool->looked_at > turn) {
-    pool->looked_at = pool->clock;
-    shed(ctx, peak + peak / 8 + SLACK - size, TURNS * turn);
-  }
-  for (uint64_t age = TURNS * turn; footprint(pool) + size > most && age; age /= 8)
-    shed(ctx, most - size, age);
-  if (footprint(pool) + size > most) shed(ctx, most - size, 0);
+  const size_t turn = footprint(pool) + size, peak = MAREA_MAX(pool->info.peak, pool->info.live + size);
+  const size_t much = peak + peak / 8 + SLACK, most = peak + peak / 2 + MUCH;
+  const uint64_t ages[] = {TURNS * (uint64_t)turn, turn, 0};
+  if (turn <= much || pool->clock + size - pool->looked_at < turn / 8) return;
+  pool->looked_at = pool->clock + size;
+  shed(ctx, much - size, ages[0]);
+  for (int i = 1; i < MAREA_COUNT(ages) && footprint(pool) + size > most; i++)
+    shed(ctx, most - size, ages[i]);
 }
 
 static block *new_block (marea_context *ctx, size_t size) {
