@@ -598,7 +598,10 @@ static marea_status backward_forward (marea_call *c) {
   marea_conv g;
   marea_tensor *wanted[3] = {NULL, NULL, NULL};
   const marea_activation act = (marea_activation)c->attr[BACK_ACTIVATION].i;
-  const marea_conv_source e = {c->in[0], act == MAREA_ACT_NONE ? NULL : c->in[3], act, c->attr[BACK_SLOPE].f};
+  marea_conv_source e = {.t = c->in[0],
+                         .y = act == MAREA_ACT_NONE ? NULL : c->in[3],
+                         .act = act,
+                         .slope = c->attr[BACK_SLOPE].f};
   MAREA_TRY(backward_read(c, &g));
   for (int i = 0, k = 0; i < 3; i++) {
     if (!c->attr[BACK_DX + i].i) continue;

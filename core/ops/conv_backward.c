@@ -88,7 +88,7 @@ static void run_apart (marea_call *c, const marea_conv *g, backward *p) {
 }
 
 marea_status marea_conv_backward (marea_call *c, const marea_conv *g, bool transposed,
-                                  const marea_conv_source *e, const marea_tensor *x,
+                                  marea_conv_source *e, const marea_tensor *x,
                                   const marea_tensor *weight, marea_tensor *dx, marea_tensor *dw,
                                   marea_tensor *db) {
   const marea_conv_source plain = {.t = x};
@@ -105,13 +105,14 @@ marea_status marea_conv_backward (marea_call *c, const marea_conv *g, bool trans
                 .cols = e->t->shape[2],
                 .channels = e->t->shape[3],
                 .size = marea_dtype_size((marea_dtype)x->dtype)};
+  if (marea_conv_goes_across(g)) MAREA_TRY(marea_conv_source_compute(c, e));
   if (dx)
     MAREA_TRY(marea_conv_gather_open(c, g, !transposed, e, weight, NULL, MAREA_ACT_NONE, 0, dx, &gather));
   if (dw)
     MAREA_TRY(
         marea_conv_correlate_open(c, g, transposed ? e : &plain, transposed ? &plain : e, dw, &correlate));
   if (db) MAREA_TRY(open_bias(c, e, &p));
-  const bool together = !dw || (correlate.parts == p.parts && correlate.cuts == 1);
+  const bool together = !(dx && gather.across) && (!dw || (correlate.parts == p.parts && correlate.cuts == 1));
   if (p.parts == MAREA_CONV_PARTS && together) marea_parallel(c->ctx, p.parts, walk_part, &p);
   else run_apart(c, g, &p);
   if (dw) marea_conv_correlate_finish(&correlate);

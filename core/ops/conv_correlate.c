@@ -95,6 +95,7 @@ marea_status marea_conv_correlate_open (marea_call *c, const marea_conv *g, cons
   *p = (marea_conv_correlate){
       .ctx = c->ctx, .g = g, .kernels = c->ctx->kernels[dw->dtype], .dw = marea_at(dw)};
   p->at_points = marea_conv_correlates_at_points(g, dw->dtype, &p->points);
+  if (!p->at_points && marea_conv_goes_across(g)) return marea_conv_correlate_across(c, x, dy, p);
   if (!p->at_points) return open_by_taps(c, x, dy, p);
   MAREA_TRY(marea_conv_correlate_at_points(c, x, p));
   return marea_conv_rows_open(c, dy, p->x.units * p->x.axis[0].out_step, &p->dy);
@@ -127,6 +128,10 @@ static void run_block (void *arg, int64_t block, int worker) {
 }
 
 void marea_conv_correlate_run (const marea_conv_correlate *p) {
+  if (p->across) {
+    marea_conv_correlate_run_across(p);
+    return;
+  }
   marea_parallel(p->ctx, p->parts * p->cuts, run_block, (void *)p);
 }
 

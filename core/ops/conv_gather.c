@@ -193,6 +193,7 @@ marea_status marea_conv_gather_open (marea_call *c, const marea_conv *g, bool ba
                            .out = marea_at(out)};
   if (marea_conv_gathers_at_points(g, out->dtype, backward, &p->points))
     return marea_conv_gather_at_points(c, g, backward, src, p);
+  if (marea_conv_goes_across(g)) return marea_conv_gather_across(c, g, backward, src, p);
   return open_by_taps(c, g, backward, src, p);
 }
 
@@ -220,11 +221,15 @@ static void run_block (void *arg, int64_t block, int worker) {
 }
 
 void marea_conv_gather_run (marea_call *c, const marea_conv *g, const marea_conv_gather *p) {
+  if (p->across) {
+    marea_conv_gather_run_across(c, p);
+    return;
+  }
   run r = {.pass = p, .tasks = g->n * p->w.tiles};
   const double work = (double)g->out[0] * (double)g->out[1] * (double)g->kernel[0] * (double)g->kernel[1] *
                       (double)p->cin * (double)p->cout * (double)p->groups / (double)p->w.tiles;
   const double enough = BLOCK_WORK / MAREA_MAX(work, 1);
   r.tasks_per_block = (int64_t)MAREA_MIN(enough, (double)(r.tasks / MAREA_CONV_PARTS));
-  r.tasks_per_block = MAREA_MAX(r.tasks_per_block, 1);
+  r.tasks_per_block = MAREA_MAX(r.tasks_per_block, MAREA_MIN(8, MAREA_MAX(1, r.tasks / MAREA_CONV_PARTS)));
   marea_parallel(c->ctx, (r.tasks - 1) / r.tasks_per_block + 1, run_block, &r);
 }

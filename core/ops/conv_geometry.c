@@ -191,20 +191,67 @@ static marea_status worker_memory (marea_call *c, size_t *bytes, char **memory) 
 }
 
 static marea_binary_kernel *grad_of (marea_call *c, const marea_conv_source *src) {
-  return src->y ? marea_activation_grad_kernel(c->ctx->kernels[src->t->dtype], src->act) : NULL;
+  if (!src->y || src->computed) return NULL;
+  return marea_activation_grad_kernel(c->ctx->kernels[src->t->dtype], src->act);
 }
 
-marea_status marea_conv_window_open (marea_call *c, const marea_conv_source *src, marea_conv_window *w) {
-  w->src = marea_at(src->t);
-  w->y = src->y ? marea_at(src->y) : NULL;
-  w->grad = grad_of(c, src);
-  w->slope = src->slope;
+static const char *elements_of (const marea_conv_source *src) {
+  return src->computed ? src->computed : marea_at(src->t);
+}
+
+typedef struct computation {
+  const marea_conv_source *src;
+  marea_binary_kernel *grad;
+  size_t size;
+  int64_t count;
+  char *to;
+} computation;
+
+static void compute_block (void *arg, int64_t block, int worker) {
+  const computation *k = arg;
+  const int64_t n = MAREA_MIN(MAREA_BLOCK, k->count - block * MAREA_BLOCK);
+  const size_t at = (size_t)(block * MAREA_BLOCK) * k->size;
+  (void)worker;
+  k->grad((size_t)n, (const char *)marea_at(k->src->t) + at, 1, (const char *)marea_at(k->src->y) + at, 1,
+          k->to + at, &k->src->slope);
+}
+
+marea_status marea_conv_source_compute (marea_call *c, marea_conv_source *src) {
+  computation k = {.src = src,
+                   .grad = grad_of(c, src),
+                   .size = marea_dtype_size((marea_dtype)src->t->dtype),
+                   .count = marea_count(src->t->rank, src->t->shape)};
+  if (!k.grad || k.count == 0) return MAREA_OK;
+  MAREA_SCRATCH(c, k.to, (size_t)k.count * k.size);
+  marea_parallel(c->ctx, (k.count - 1) / MAREA_BLOCK + 1, compute_block, &k);
+  src->computed = k.to;
+  return MAREA_OK;
+}
+
+void marea_conv_window_direct (const marea_conv_source *src, marea_conv_window *w) {
+  w->src = elements_of(src);
+  w->y = NULL;
+  w->grad = NULL;
   w->size = marea_dtype_size((marea_dtype)src->t->dtype);
   w->images = src->t->shape[0];
   w->channels = src->t->shape[3];
-  w->direct = !w->grad && stays_inside(&w->axis[0]) && stays_inside(&w->axis[1]);
+  w->direct = true;
+  w->row = w->axis[1].src * w->channels;
   w->memory = NULL;
   w->bytes = 0;
+}
+
+marea_status marea_conv_window_memory (marea_call *c, int64_t count, marea_conv_window *w) {
+  MAREA_TRY(marea_bytes(c->ctx, c->op->name, 1, &count, w->size, &w->bytes));
+  return worker_memory(c, &w->bytes, &w->memory);
+}
+
+marea_status marea_conv_window_open (marea_call *c, const marea_conv_source *src, marea_conv_window *w) {
+  marea_conv_window_direct(src, w);
+  w->grad = grad_of(c, src);
+  if (w->grad) w->y = marea_at(src->y);
+  w->slope = src->slope;
+  w->direct = !w->grad && stays_inside(&w->axis[0]) && stays_inside(&w->axis[1]);
   const int64_t cols = w->direct ? w->axis[1].src : source_size(&w->axis[1], w->axis[1].most);
   size_t least;
   const int64_t smallest[] = {span(&w->axis[0]), cols, MAREA_MAX(w->channels, 1)};
@@ -215,7 +262,7 @@ marea_status marea_conv_window_open (marea_call *c, const marea_conv_source *src
   if (w->direct) return MAREA_OK;
   const int64_t tile[] = {source_size(&w->axis[0], w->units), cols, w->channels};
   MAREA_TRY(marea_bytes(c->ctx, c->op->name, 3, tile, w->size, &w->bytes));
-  return worker_memory(c, &w->bytes, &w->memory);
+  return marea_conv_window_memory(c, marea_count(3, tile), w);
 }
 
 /* dst := n elements from element `at` of src on, or of the gradient before the activation that made y */
@@ -255,8 +302,8 @@ const char *marea_conv_window_load (const marea_conv_window *w, int64_t image, i
 marea_status marea_conv_rows_open (marea_call *c, const marea_conv_source *src, int64_t most,
                                    marea_conv_rows *r) {
   const marea_tensor *t = src->t;
-  *r = (marea_conv_rows){.src = marea_at(t),
-                         .y = src->y ? marea_at(src->y) : NULL,
+  *r = (marea_conv_rows){.src = elements_of(src),
+                         .y = src->y && !src->computed ? marea_at(src->y) : NULL,
                          .grad = grad_of(c, src),
                          .slope = src->slope,
                          .row = t->shape[2] * t->shape[3],

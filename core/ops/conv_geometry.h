@@ -50,7 +50,11 @@ typedef struct marea_conv_source {
   const marea_tensor *t, *y;
   marea_activation act;
   double slope;
+  const char *computed; /* all elements of that gradient; NULL: it is computed wherever it is read */
 } marea_conv_source;
+
+/* Computes them, for passes that do not read tile by tile. */
+marea_status marea_conv_source_compute (marea_call *c, marea_conv_source *src);
 
 typedef struct marea_conv_window {
   marea_conv_axis axis[2];
@@ -68,6 +72,10 @@ typedef struct marea_conv_window {
 
 /* Sets up the axes for reading x (forward, weight gradient) or, with `backward`, dy (input gradient) by taps. */
 marea_status marea_conv_axes (marea_call *c, const marea_conv *g, bool backward, marea_conv_axis axis[2]);
+/* Sets up reading whole images where they lie. */
+void marea_conv_window_direct (const marea_conv_source *src, marea_conv_window *w);
+/* Memory of `count` elements for each worker. */
+marea_status marea_conv_window_memory (marea_call *c, int64_t count, marea_conv_window *w);
 /* Sets up tiles for the axes that w has. A tile stays within some 256 KB; few images are cut further. */
 marea_status marea_conv_window_open (marea_call *c, const marea_conv_source *src, marea_conv_window *w);
 /* Address of what output row 0 of the tile (unit 0 of phase rows) and column 0 read at offset (low, low). */

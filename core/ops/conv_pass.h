@@ -4,7 +4,8 @@
 ** so that `backward` can lead them over the images side by side, while an image is in the cache.
 **
 ** Each has two ways of computing a tile: by the taps (conv_gather.c, conv_correlate.c) and, for kernels of 3x3,
-** at the points of a bilinear algorithm (conv_winograd.c).
+** at the points of a bilinear algorithm (conv_winograd.c). Small images are not walked over: there a third way goes
+** across the images of a batch (conv_across.c).
 */
 #ifndef MAREA_CONV_PASS_H
 #define MAREA_CONV_PASS_H
@@ -41,6 +42,9 @@ bool marea_conv_gathers_at_points (const marea_conv *g, int dtype, bool backward
 /* The same for the weight gradient, which also needs images and memory for several sums. */
 bool marea_conv_correlates_at_points (const marea_conv *g, int dtype, marea_conv_points *p);
 
+/* Is the third way open, and worth it? */
+bool marea_conv_goes_across (const marea_conv *g);
+
 /* ---- gather ---- */
 
 typedef struct marea_conv_gather marea_conv_gather;
@@ -57,6 +61,7 @@ struct marea_conv_gather {
   marea_conv_taps taps;
   int64_t w_group, w_tap, w_ci; /* steps of weight: group, tap, channel that is read */
   const char *pixel;            /* what outputs without taps are; NULL: there are none */
+  bool across;                  /* weight: in panels of output channels, w_tap and w_ci are theirs */
   /* at points */
   marea_conv_points points;
 };
@@ -68,6 +73,9 @@ marea_status marea_conv_gather_open (marea_call *c, const marea_conv *g, bool ba
                                      marea_tensor *out, marea_conv_gather *p);
 marea_status marea_conv_gather_at_points (marea_call *c, const marea_conv *g, bool backward,
                                           const marea_conv_source *src, marea_conv_gather *p);
+marea_status marea_conv_gather_across (marea_call *c, const marea_conv *g, bool backward,
+                                       const marea_conv_source *src, marea_conv_gather *p);
+void marea_conv_gather_run_across (marea_call *c, const marea_conv_gather *p);
 /* Adds the place of an image's results. */
 void marea_conv_gather_ahead (const marea_conv_gather *p, int64_t image, marea_conv_ahead *a);
 /* All tiles of all images. */
@@ -89,7 +97,7 @@ struct marea_conv_correlate {
   int64_t parts, cuts;   /* blocks of tiles; ranges of dw's rows */
   const int64_t *offset; /* of every row of dw, (tap, channel of a group), in a tile */
   int64_t rows;          /* how many */
-  bool at_points;
+  bool at_points, across; /* across: cuts are ranges of a tap's channels, rows how many (tap, group, panel) there are */
   marea_conv_points points;
 };
 
@@ -99,6 +107,9 @@ marea_status marea_conv_correlate_open (marea_call *c, const marea_conv *g, cons
                                         marea_conv_correlate *p);
 marea_status marea_conv_correlate_at_points (marea_call *c, const marea_conv_source *x,
                                              marea_conv_correlate *p);
+marea_status marea_conv_correlate_across (marea_call *c, const marea_conv_source *x, const marea_conv_source *dy,
+                                          marea_conv_correlate *p);
+void marea_conv_correlate_run_across (const marea_conv_correlate *p);
 /* Clears the sum of a part, or a cut of it, and returns it. */
 char *marea_conv_correlate_clear (const marea_conv_correlate *p, int64_t part, int64_t cut);
 /* All tiles of all images, each in its part. */
@@ -114,7 +125,7 @@ bool marea_conv_stopped (marea_context *ctx);
    dw = conv2d_grad_weight(x, e); `transposed`: dx = conv2d(e, weight), dw = conv2d_grad_weight(e, x). db: the
    sum of e over all but the last dimension. */
 marea_status marea_conv_backward (marea_call *c, const marea_conv *g, bool transposed,
-                                  const marea_conv_source *e, const marea_tensor *x,
+                                  marea_conv_source *e, const marea_tensor *x,
                                   const marea_tensor *weight, marea_tensor *dx, marea_tensor *dw,
                                   marea_tensor *db);
 

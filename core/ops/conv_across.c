@@ -1,0 +1,349 @@
+/* SPDX-License-Identifier: MIT
+** conv_across.c: both passes for small images in batches. The kernels' pixels are the same place in all images
+** instead of a row of one: a row of 4 or 7 pixels would leave most of their registers empty, and where the image is
+** smaller than the kernel, half of what a row meets is padding. At one place all images meet the same taps, so padding
+** is never read and nothing is copied but the weights.
+*/
+#include <string.h>
+
+#include "conv_pass.h"
+
+#define MOST_COLUMNS 8   /* of the smaller side; longer rows fill the registers */
+#define LEAST_IMAGES 24  /* which fill them as well */
+#define LEAST_CHANNELS 16
+#define PANEL 32         /* channels that are written together: two vectors of the widest */
+#define CHUNK_IMAGES 256 /* of a block: some 100 us of work */
+#define TAP_BYTES ((int64_t)1 << 17) /* of what a tap meets in a row of outputs */
+#define LEAST_BLOCKS 32
+
+bool marea_conv_goes_across (const marea_conv *g) {
+  return g->n >= LEAST_IMAGES && g->out[1] <= MOST_COLUMNS &&
+         MAREA_MIN(g->cin, g->cout) / g->groups >= LEAST_CHANNELS;
+}
+
+/* Taps first .. end - 1 of a phase, those that lie in the source when the phase's output number `unit` is made. */
+typedef struct range {
+  int64_t first, end;
+} range;
+
+static range taps_inside (const marea_conv_axis *a, const marea_conv_phase *p, int64_t unit) {
+  const int64_t start = p->start + unit * a->src_step;
+  range r = {0, 0};
+  bool any = false;
+  for (int64_t t = 0; t < p->taps; t++) {
+    const int64_t at = start + p->offset[t];
+    if (at < 0 || at >= a->src) continue;
+    if (!any) r.first = t;
+    r.end = t + 1;
+    any = true;
+  }
+  return r;
+}
+
+/* ---- gather ---- */
+
+typedef struct packing {
+  const marea_conv_gather *p;
+  const marea_conv *g;
+  bool backward;
+  const char *weight;
+  char *packed;
+} packing;
+
+static int64_t panels_of (const marea_conv_gather *p) { return (p->cout + PANEL - 1) / PANEL; }
+
+static int64_t panel_width (int64_t channels, int64_t panel) { return MAREA_MIN(PANEL, channels - panel * PANEL); }
+
+/* One tap of a group, every panel of it: (panel, tap, channel read, channel written) from (tap, cin, cout). */
+static void pack_tap (void *arg, int64_t block, int worker) {
+  const packing *k = arg;
+  const marea_conv_gather *p = k->p;
+  const size_t size = p->w.size;
+  const int64_t cin = k->g->cin / k->g->groups, cout = k->g->cout / k->g->groups, total = k->g->cout;
+  const int64_t group = block / p->taps.n, tap = block % p->taps.n;
+  const char *from = k->weight + (size_t)(p->taps.origin[tap] * cin * total + group * cout) * size;
+  const int64_t read = k->backward ? 1 : total, written = k->backward ? total : 1;
+  (void)worker;
+  for (int64_t first = 0; first < p->cout; first += PANEL) {
+    const int64_t width = panel_width(p->cout, first / PANEL);
+    char *to = k->packed + (size_t)(group * p->w_group + (first * p->taps.n + tap * width) * p->cin) * size;
+    for (int64_t r = 0; r < p->cin; r++) {
+      for (int64_t w = 0; w < width; w++) {
+        const int64_t i = r * read + (first + w) * written, j = r * width + w;
+        if (size == 4) ((uint32_t *)to)[j] = ((const uint32_t *)from)[i];
+        else ((uint64_t *)to)[j] = ((const uint64_t *)from)[i];
+      }
+    }
+  }
+}
+
+marea_status marea_conv_gather_across (marea_call *c, const marea_conv *g, bool backward,
+                                       const marea_conv_source *src, marea_conv_gather *p) {
+  MAREA_TRY(marea_conv_axes(c, g, backward, p->w.axis));
+  marea_conv_window_direct(src, &p->w);
+  MAREA_TRY(marea_conv_list_taps(c, g, &p->w, &p->taps));
+  p->w_group = p->taps.n * p->cin * p->cout;
+  packing k = {.p = p, .g = g, .backward = backward, .weight = p->weight};
+  const int64_t size[] = {p->groups, p->taps.n, p->cin, p->cout};
+  size_t bytes;
+  MAREA_TRY(marea_bytes(c->ctx, c->op->name, 4, size, p->w.size, &bytes));
+  MAREA_SCRATCH(c, k.packed, bytes);
+  marea_parallel(c->ctx, p->groups * p->taps.n, pack_tap, &k);
+  p->weight = k.packed;
+  p->across = true;
+  return MAREA_OK;
+}
+
+/* A place in the images: an output of a phase in each dimension. */
+typedef struct place {
+  const marea_conv_phase *phase[2];
+  int64_t unit[2], out, tap; /* out: pixel; tap: the first of both phases' */
+} place;
+
+static int64_t taps_before (const marea_conv_axis *a, int64_t phase) {
+  int64_t n = 0;
+  for (int64_t i = 0; i < phase; i++) n += a->phase[i].taps;
+  return n;
+}
+
+static place place_of (const marea_conv_gather *p, int64_t pixel) {
+  const marea_conv_axis *axis = p->w.axis;
+  const int64_t at[] = {pixel / axis[1].out, pixel % axis[1].out};
+  const int64_t phase[] = {at[0] % axis[0].out_step, at[1] % axis[1].out_step};
+  place l = {.out = pixel};
+  for (int d = 0; d < 2; d++) {
+    l.phase[d] = &axis[d].phase[phase[d]];
+    l.unit[d] = at[d] / axis[d].out_step;
+  }
+  l.tap = taps_before(&axis[0], phase[0]) * taps_before(&axis[1], axis[1].phases) +
+          l.phase[0]->taps * taps_before(&axis[1], phase[1]);
+  return l;
+}
+
+/* A panel of channels at one place of images first .. first + n - 1: a gather for each row of taps. */
+static void gather_place (const marea_conv_gather *p, const place *l, int64_t group, int64_t panel, int64_t first,
+                          int64_t n) {
+  const marea_conv_window *w = &p->w;
+  const int64_t channels = p->groups * p->cout, width = panel_width(p->cout, panel), step = p->cin * width;
+  const int64_t co = group * p->cout + panel * PANEL;
+  const int64_t out_image = w->axis[0].out * w->axis[1].out * channels, image = w->axis[0].src * w->row;
+  const range rows = taps_inside(&w->axis[0], l->phase[0], l->unit[0]);
+  const range cols = taps_inside(&w->axis[1], l->phase[1], l->unit[1]);
+  const int64_t y = l->phase[0]->start + l->unit[0] * w->axis[0].src_step;
+  const int64_t x = l->phase[1]->start + l->unit[1] * w->axis[1].src_step;
+  const int64_t calls = cols.end > cols.first ? rows.end - rows.first : 0; /* none: the bias alone is written */
+  for (int64_t i = 0; i < MAREA_MAX(calls, 1); i++) {
+    const int64_t tap = l->tap + (rows.first + i) * l->phase[1]->taps + cols.first;
+    const marea_gather g = {
+        .x = w->src + (size_t)(first * image + y * w->row + x * w->channels + group * p->cin) * w->size,
+        .w = p->weight +
+             (size_t)(group * p->w_group + panel * PANEL * p->taps.n * p->cin + tap * step) * w->size,
+        .bias = p->bias && i == 0 ? p->bias + (size_t)co * w->size : NULL,
+        .y = p->out + (size_t)(first * out_image + l->out * channels + co) * w->size,
+        .rows = 1,
+        .cols = n,
+        .x_col = image,
+        .y_col = out_image,
+        .cin = p->cin,
+        .cout = width,
+        .taps = calls ? cols.end - cols.first : 0,
+        .tap = p->taps.offset + tap,
+        .w_tap = step,
+        .w_ci = width,
+        .accumulate = i > 0,
+        .act = i + 1 < calls ? MAREA_ACT_NONE : p->act,
+        .slope = p->slope};
+    p->kernels->gather(&g);
+  }
+}
+
+/* Panels outermost: their weights stay in the second-level cache for all places. */
+static void gather_block (void *arg, int64_t block, int worker) {
+  const marea_conv_gather *p = arg;
+  const int64_t places = p->w.axis[0].out * p->w.axis[1].out;
+  const int64_t chunks = (p->w.images + CHUNK_IMAGES - 1) / CHUNK_IMAGES, panels = panels_of(p);
+  const int64_t chunk = block / places % chunks, panel = block / places / chunks;
+  const int64_t first = chunk * p->w.images / chunks, end = (chunk + 1) * p->w.images / chunks;
+  const place l = place_of(p, block % places);
+  (void)worker;
+  gather_place(p, &l, panel / panels, panel % panels, first, end - first);
+}
+
+void marea_conv_gather_run_across (marea_call *c, const marea_conv_gather *p) {
+  const int64_t chunks = (p->w.images + CHUNK_IMAGES - 1) / CHUNK_IMAGES;
+  marea_parallel(c->ctx, p->groups * panels_of(p) * chunks * p->w.axis[0].out * p->w.axis[1].out, gather_block,
+                 (void *)p);
+}
+
+/* ---- correlate ---- */
+
+typedef struct spreading {
+  const marea_conv *g;
+  const char *from;
+  char *to;
+  size_t size;
+} spreading;
+
+static int64_t panels_written (const marea_conv *g) { return (g->cout / g->groups + PANEL - 1) / PANEL; }
+
+/* Where row y of dy's images starts for a panel of a group, in elements: panels are of one group after the other, and
+   a panel holds (y, image, x, channel), so that what meets a tap lies together. */
+static int64_t panel_row (const marea_conv *g, int64_t group, int64_t panel, int64_t y) {
+  const int64_t cout = g->cout / g->groups, row = g->n * g->out[1];
+  return (group * cout + panel * PANEL) * g->out[0] * row + y * row * panel_width(cout, panel);
+}
+
+/* One row of dy, of all images, into all panels. */
+static void spread_row (void *arg, int64_t y, int worker) {
+  const spreading *k = arg;
+  const marea_conv *g = k->g;
+  const int64_t cout = g->cout / g->groups, panels = panels_written(g);
+  (void)worker;
+  for (int64_t i = 0; i < g->groups * panels; i++) {
+    const int64_t group = i / panels, panel = i % panels;
+    const size_t width = (size_t)panel_width(cout, panel) * k->size;
+    char *to = k->to + (size_t)panel_row(g, group, panel, y) * k->size;
+    for (int64_t n = 0; n < g->n; n++) {
+      const int64_t pixel = (n * g->out[0] + y) * g->out[1];
+      const char *from = k->from + (size_t)(pixel * g->cout + group * cout + panel * PANEL) * k->size;
+      for (int64_t x = 0; x < g->out[1]; x++, to += width, from += (size_t)g->cout * k->size) memcpy(to, from, width);
+    }
+  }
+}
+
+static marea_status spread_panels (marea_call *c, const marea_conv_source *dy, marea_conv_correlate *p) {
+  const int64_t pixels[] = {p->g->n, p->g->out[0], p->g->out[1], p->g->cout};
+  spreading k = {.g = p->g, .size = p->x.size};
+  size_t bytes;
+  MAREA_TRY(marea_conv_rows_open(c, dy, 0, &p->dy));
+  MAREA_TRY(marea_bytes(c->ctx, c->op->name, 4, pixels, k.size, &bytes));
+  MAREA_SCRATCH(c, k.to, bytes);
+  k.from = p->dy.src;
+  marea_parallel(c->ctx, p->g->out[0], spread_row, &k);
+  p->dy.src = k.to;
+  return MAREA_OK;
+}
+
+marea_status marea_conv_correlate_across (marea_call *c, const marea_conv_source *x, const marea_conv_source *dy,
+                                          marea_conv_correlate *p) {
+  const int64_t cin = p->g->cin / p->g->groups;
+  int64_t *offset;
+  MAREA_TRY(marea_conv_axes(c, p->g, false, p->x.axis));
+  marea_conv_window_direct(x, &p->x);
+  MAREA_TRY(spread_panels(c, dy, p));
+  MAREA_SCRATCH(c, offset, (size_t)cin * sizeof *offset);
+  for (int64_t i = 0; i < cin; i++) offset[i] = i;
+  p->offset = offset;
+  p->across = true;
+  p->parts = 1;
+  p->rows = p->g->kernel[0] * p->g->kernel[1] * p->g->groups;
+  p->cuts = MAREA_MIN(LEAST_BLOCKS / p->rows + 1, panels_written(p->g));
+  p->x.units = MAREA_MAX(TAP_BYTES / (p->g->out[1] * cin * (int64_t)p->x.size), LEAST_IMAGES);
+  p->x.units = MAREA_MIN(p->x.units, p->g->n);
+  return marea_conv_window_memory(c, p->x.units * p->g->out[1] * cin, &p->x);
+}
+
+/* Where tap t of output number `out` lies. */
+static int64_t source_of (const marea_conv_axis *a, int64_t out, int64_t t) {
+  return a->phase[0].start + out * a->src_step + a->phase[0].offset[t];
+}
+
+/* Outputs first .. end - 1 that meet tap t inside the source. */
+static range outputs_inside (const marea_conv_axis *a, int64_t t) {
+  range r = {0, a->out};
+  while (r.first < r.end && source_of(a, r.first, t) < 0) r.first++;
+  while (r.end > r.first && source_of(a, r.end - 1, t) >= a->src) r.end--;
+  return r;
+}
+
+/* What one tap of a group meets in the source, for some panels of output channels */
+typedef struct meeting {
+  const marea_conv_correlate *p;
+  int64_t group, panel, panel_end;
+  int64_t tap, image, images; /* some images at a time */
+  int64_t y, top, left;       /* row of outputs; where the tap of its first output that counts lies in the source */
+  range cols;
+  bool first;
+} meeting;
+
+/* x of a row of outputs, copied together: (image, output, channel) */
+static const char *load_tap (const meeting *k, int worker) {
+  const marea_conv_window *w = &k->p->x;
+  const int64_t cin = k->p->g->cin / k->p->g->groups, step = w->axis[1].src_step * w->channels;
+  char *memory = w->memory + (size_t)worker * w->bytes, *to = memory;
+  const size_t bytes = (size_t)cin * w->size;
+  for (int64_t i = 0; i < k->images; i++) {
+    const int64_t row = ((k->image + i) * w->axis[0].src + k->top) * w->row;
+    const char *from = w->src + (size_t)(row + k->left * w->channels + k->group * cin) * w->size;
+    for (int64_t j = k->cols.first; j < k->cols.end; j++, to += bytes, from += (size_t)step * w->size)
+      memcpy(to, from, bytes);
+  }
+  return memory;
+}
+
+static void correlate_row (const meeting *k, int worker) {
+  const marea_conv_correlate *p = k->p;
+  const marea_conv *g = p->g;
+  const int64_t cin = g->cin / g->groups, cout = g->cout / g->groups, cols = k->cols.end - k->cols.first;
+  const char *x = load_tap(k, worker);
+  for (int64_t panel = k->panel; panel < k->panel_end; panel++) {
+    const int64_t width = panel_width(cout, panel);
+    const int64_t dy = panel_row(g, k->group, panel, k->y) + (k->image * g->out[1] + k->cols.first) * width;
+    const marea_correlate c = {
+        .x = x,
+        .dy = p->dy.src + (size_t)dy * p->x.size,
+        .dw = p->dw + (size_t)(k->tap * cin * g->cout + k->group * cout + panel * PANEL) * p->x.size,
+        .rows = k->images,
+        .cols = cols,
+        .x_row = cols * cin,
+        .x_col = cin,
+        .dy_row = g->out[1] * width,
+        .dy_col = width,
+        .m = cin,
+        .cout = width,
+        .dw_row = g->cout,
+        .offset = p->offset,
+        .overwrite = k->first};
+    p->kernels->correlate(&c);
+  }
+}
+
+static void clear_tap (const meeting *k) {
+  const marea_conv *g = k->p->g;
+  const int64_t cin = g->cin / g->groups, cout = g->cout / g->groups, first = k->panel * PANEL;
+  const size_t size = k->p->x.size, bytes = (size_t)(MAREA_MIN(k->panel_end * PANEL, cout) - first) * size;
+  char *dw = k->p->dw + (size_t)(k->tap * cin * g->cout + k->group * cout + first) * size;
+  for (int64_t ci = 0; ci < cin; ci++, dw += (size_t)g->cout * size) memset(dw, 0, bytes);
+}
+
+/* One tap of a group, some panels, summed over all images and the places where the tap lies inside. */
+static void correlate_block (void *arg, int64_t block, int worker) {
+  const marea_conv_correlate *p = arg;
+  const marea_conv *g = p->g;
+  const int64_t cut = block % p->cuts, panels = panels_written(g), tap = block / p->cuts / g->groups;
+  const int64_t ty = tap / g->kernel[1], tx = tap % g->kernel[1];
+  const range rows = outputs_inside(&p->x.axis[0], ty);
+  meeting k = {.p = p,
+               .group = block / p->cuts % g->groups,
+               .panel = cut * panels / p->cuts,
+               .panel_end = (cut + 1) * panels / p->cuts,
+               .tap = tap,
+               .cols = outputs_inside(&p->x.axis[1], tx),
+               .first = true};
+  if (rows.first == rows.end || k.cols.first == k.cols.end) {
+    clear_tap(&k);
+    return;
+  }
+  k.left = source_of(&p->x.axis[1], k.cols.first, tx);
+  for (; k.image < g->n && !marea_conv_stopped(p->ctx); k.image += p->x.units) {
+    k.images = MAREA_MIN(p->x.units, g->n - k.image);
+    for (k.y = rows.first; k.y < rows.end; k.y++, k.first = false) {
+      k.top = source_of(&p->x.axis[0], k.y, ty);
+      correlate_row(&k, worker);
+    }
+  }
+}
+
+void marea_conv_correlate_run_across (const marea_conv_correlate *p) {
+  marea_parallel(p->ctx, p->rows * p->cuts, correlate_block, (void *)p);
+}
