@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT
-** parallel.c: the context's worker threads. A job is a number of blocks, handed out by an atomic counter
-** to the caller and to every worker that joins; who computes a block makes no difference to the result.
+** parallel.c: the context's worker threads. A job is a number of blocks. Each thread begins with a range of its own,
+** neighbours in memory that it can look ahead in, and goes on with what is left of the others' ranges; who computes a
+** block makes no difference to the result.
 **
 ** A worker that was late does not delay the caller: it must join a job while the job is open, and the
 ** caller closes the job when no block is left and then waits only for those inside. After a job workers
@@ -45,11 +46,13 @@ struct marea_workers {
   marea_block_fn fn; /* the job; written before it is opened */
   void *arg;
   int64_t blocks;
-  char gap[MAREA_ALIGN]; /* the two busy words keep to cache lines of their own */
+  char gap[MAREA_ALIGN]; /* the busy words keep to cache lines of their own */
   _Atomic uint64_t state;
   char gap2[MAREA_ALIGN];
-  _Atomic int64_t next; /* block to hand out */
-  char gap3[MAREA_ALIGN];
+  struct range {
+    _Atomic int64_t next; /* block to hand out */
+    char gap[MAREA_ALIGN - sizeof(int64_t)];
+  } range[MAREA_MAX_THREADS]; /* of thread t: up to range_end(w, t) */
 };
 
 static inline void relax (void) {
@@ -82,12 +85,21 @@ static void run_serially (marea_context *ctx, int64_t blocks, marea_block_fn fn,
   }
 }
 
+static int64_t range_end (const marea_workers *w, int thread) {
+  const int64_t each = w->blocks / w->threads, more = w->blocks % w->threads;
+  return (thread + 1) * each + MAREA_MIN(thread + 1, more);
+}
+
 static void run_blocks (marea_workers *w, int worker) {
-  for (;;) {
-    int64_t block = atomic_fetch_add_explicit(&w->next, 1, memory_order_relaxed);
-    if (block >= w->blocks) return;
-    if (stop_wanted(w->ctx, worker == 0)) return;
-    w->fn(w->arg, block, worker);
+  for (int i = 0; i < w->threads; i++) {
+    const int owner = (worker + i) % w->threads;
+    const int64_t end = range_end(w, owner);
+    for (;;) {
+      const int64_t block = atomic_fetch_add_explicit(&w->range[owner].next, 1, memory_order_relaxed);
+      if (block >= end) break;
+      if (stop_wanted(w->ctx, worker == 0)) return;
+      w->fn(w->arg, block, worker);
+    }
   }
 }
 
@@ -239,7 +251,8 @@ void marea_parallel (marea_context *ctx, int64_t blocks, marea_block_fn fn, void
   w->fn = fn;
   w->arg = arg;
   w->blocks = blocks;
-  atomic_store_explicit(&w->next, 0, memory_order_relaxed);
+  for (int t = 0; t < w->threads; t++)
+    atomic_store_explicit(&w->range[t].next, t == 0 ? 0 : range_end(w, t - 1), memory_order_relaxed);
   w->busy = true;
   open_job(w);
   run_blocks(w, 0);

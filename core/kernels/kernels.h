@@ -45,6 +45,7 @@ typedef struct marea_gather {
   marea_activation act;
   double slope;             /* of leaky_relu, alpha of elu */
   bool accumulate;          /* add to what is in y, in bias' place */
+  bool stream;              /* write past the caches where that is possible */
   const char **ahead;       /* where memory is that will be needed next: a cache line is asked for at every step (a tap and
                                input channel of a tile), and the address moved on; NULL: nothing is */
 } marea_gather;

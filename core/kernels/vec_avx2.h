@@ -34,6 +34,14 @@ INLINE void vec_store (real *p, vec a) {
   _mm256_storeu_ps(p, a);
 }
 
+INLINE void vec_stream (real *p, vec a) { /* p: aligned */
+  _mm256_stream_ps(p, a);
+}
+
+INLINE void vec_fence (void) {
+  _mm_sfence();
+}
+
 INLINE __m256i vec_first (size_t n) { /* mask of the first n lanes */
   return _mm256_cmpgt_epi32(_mm256_set1_epi32((int)n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
 }

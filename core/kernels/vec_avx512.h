@@ -35,6 +35,14 @@ INLINE void vec_store (real *p, vec a) {
   _mm512_storeu_ps(p, a);
 }
 
+INLINE void vec_stream (real *p, vec a) { /* p: aligned */
+  _mm512_stream_ps(p, a);
+}
+
+INLINE void vec_fence (void) {
+  _mm_sfence();
+}
+
 INLINE __mmask16 vec_first (size_t n) { /* mask of the first n lanes */
   return (__mmask16)((1u << n) - 1);
 }

@@ -42,6 +42,13 @@ INLINE void vec_store (real *p, vec a) {
   *(vec_unaligned *)p = a;
 }
 
+/* A store past the caches, and what makes such stores visible to other threads; where there are any. */
+INLINE void vec_stream (real *p, vec a) {
+  vec_store(p, a);
+}
+
+INLINE void vec_fence (void) {}
+
 /* The first n lanes (n < VEC_LANES); the others are 0. */
 INLINE vec vec_load_part (const real *p, size_t n) {
   vec a = {0};

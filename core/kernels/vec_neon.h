@@ -34,6 +34,12 @@ INLINE void vec_store (real *p, vec a) {
   vst1q_f32(p, a);
 }
 
+INLINE void vec_stream (real *p, vec a) {
+  vec_store(p, a);
+}
+
+INLINE void vec_fence (void) {}
+
 INLINE vec vec_load_part (const real *p, size_t n) {
   vec zero = vdupq_n_f32(0);
   if (n == 0) return zero;

@@ -8,7 +8,9 @@
 
 #include "conv_pass.h"
 
-#define BLOCK_WORK 1e6 /* multiplications worth a block */
+#define BLOCK_WORK 1e6       /* multiplications worth a block */
+#define CACHED_BYTES 8388608 /* of a result that its reader may still find in a cache */
+#define FEW_STEPS 32         /* (tap, channel) of an output, which take no longer than to write it */
 
 /* ---- taps ---- */
 
@@ -102,6 +104,7 @@ typedef struct cell { /* rows of one phase in one tile */
   int64_t rows, tap; /* rows to write; the phase's first tap */
   const char *tile;
   char *out; /* first pixel */
+  marea_conv_ahead *ahead;
 } cell;
 
 static void fill_cell (const marea_conv_gather *p, const cell *k) {
@@ -125,6 +128,8 @@ static void gather_cell (const marea_conv_gather *p, const cell *k) {
                     .cout = p->cout,
                     .taps = k->y->taps * k->x->taps,
                     .tap = p->taps.offset + k->tap,
+                    .stream = p->stream,
+                    .ahead = k->ahead ? marea_conv_ahead_next(k->ahead) : NULL,
                     .w_tap = p->w_tap,
                     .w_ci = p->w_ci,
                     .act = p->act,
@@ -145,11 +150,10 @@ static void gather_cell (const marea_conv_gather *p, const cell *k) {
 
 static void gather_tile (const marea_conv_gather *p, int64_t image, int64_t tile, int worker,
                          marea_conv_ahead *ahead) {
-  (void)ahead; /* products by taps take longer than memory does */
   const marea_conv_axis *rows = &p->w.axis[0], *cols = &p->w.axis[1];
   const size_t pixel = (size_t)(p->groups * p->cout) * p->w.size;
   const int64_t first = tile * p->w.units;
-  cell k = {.tile = marea_conv_window_load(&p->w, image, tile, worker), .tap = 0};
+  cell k = {.tile = marea_conv_window_load(&p->w, image, tile, worker), .ahead = p->cout == 1 ? ahead : NULL};
   for (int64_t i = 0; i < rows->phases; i++) {
     k.y = &rows->phase[i];
     k.rows = MAREA_MIN(p->w.units, k.y->count - first);
@@ -173,6 +177,8 @@ static marea_status open_by_taps (marea_call *c, const marea_conv *g, bool backw
   p->w_tap = g->cin / g->groups * g->cout;
   p->w_group = g->cout / g->groups;
   p->w_ci = g->cout;
+  p->stream = g->kernel[0] * g->kernel[1] * p->cin <= FEW_STEPS &&
+              g->n * p->w.axis[0].out * p->w.axis[1].out * p->groups * p->cout * (int64_t)p->w.size > CACHED_BYTES;
   MAREA_TRY(marea_conv_list_taps(c, g, &p->w, &p->taps));
   if (backward) MAREA_TRY(pack_weight(c, g, p));
   return make_pixel(c, p);
@@ -230,6 +236,6 @@ void marea_conv_gather_run (marea_call *c, const marea_conv *g, const marea_conv
                       (double)p->cin * (double)p->cout * (double)p->groups / (double)p->w.tiles;
   const double enough = BLOCK_WORK / MAREA_MAX(work, 1);
   r.tasks_per_block = (int64_t)MAREA_MIN(enough, (double)(r.tasks / MAREA_CONV_PARTS));
-  r.tasks_per_block = MAREA_MAX(r.tasks_per_block, MAREA_MIN(8, MAREA_MAX(1, r.tasks / MAREA_CONV_PARTS)));
+  r.tasks_per_block = MAREA_MAX(r.tasks_per_block, 1);
   marea_parallel(c->ctx, (r.tasks - 1) / r.tasks_per_block + 1, run_block, &r);
 }

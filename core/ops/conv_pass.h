@@ -60,6 +60,7 @@ struct marea_conv_gather {
   /* by taps */
   marea_conv_taps taps;
   int64_t w_group, w_tap, w_ci; /* steps of weight: group, tap, channel that is read */
+  bool stream;                  /* see marea_gather */
   const char *pixel;            /* what outputs without taps are; NULL: there are none */
   bool across;                  /* weight: in panels of output channels, w_tap and w_ci are theirs */
   /* at points */
