@@ -45,6 +45,7 @@ marea_status marea_open (const marea_config *config, marea_context **out) {
     destroy(ctx);
     return MAREA_EARG;
   }
+  ctx->wide = !strcmp(ctx->isa, "avx512") && marea_cpu_is_wide();
   int threads = settings.threads ? settings.threads : usable_cores();
   marea_status status = marea_workers_new(ctx, threads, &ctx->workers);
   if (status != MAREA_OK) {

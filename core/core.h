@@ -40,6 +40,7 @@ struct marea_context {
   marea_workers *workers;
   const marea_kernels *kernels[MAREA_DTYPES]; /* by dtype; entries that make no sense for a dtype are NULL */
   const char *isa;
+  bool wide; /* isa is avx512, and one whose products are done at once: see marea_cpu_is_wide */
   int threads;
   bool recording;
   bool closed;           /* by its owner; freed with the last block */

@@ -27,6 +27,15 @@ static int skipped (void) {
   unsigned wanted = bit_AVX512F | bit_AVX512DQ | bit_AVX512BW | bit_AVX512VL;
   return (saved & 0xe6) == 0xe6 && (b & wanted) == wanted ? 0 : 1; /* ... mask registers and ZMM */
 }
+
+/* AMD's family 19h (Zen 4) has the instructions, but does them by halves. */
+bool marea_cpu_is_wide (void) {
+  unsigned a, b, c, d;
+  if (skipped() > 0 || !__get_cpuid(0, &a, &b, &c, &d)) return false;
+  const bool amd = b == signature_AMD_ebx && c == signature_AMD_ecx && d == signature_AMD_edx;
+  if (!__get_cpuid(1, &a, &b, &c, &d)) return false;
+  return !amd || (a >> 8 & 0xf) + (a >> 20 & 0xff) != 0x19;
+}
 #else
 #if defined(__aarch64__)
 static const char *const names[] = {"neon", "generic", NULL};
@@ -35,6 +44,8 @@ static const char *const names[] = {"generic", NULL};
 #endif
 
 static int skipped (void) { return 0; }
+
+bool marea_cpu_is_wide (void) { return false; }
 #endif
 
 const char *const *marea_cpu_isas (void) { return names + skipped(); }

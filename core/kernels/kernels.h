@@ -182,5 +182,7 @@ bool marea_select_kernels (const char *isa, const marea_kernels *kernels[4], con
 /* cpu.c: the ISAs that this machine can run, best first, ends with NULL: {"avx512", "avx2", "generic", NULL} on
    x86-64, {"neon", "generic", NULL} on AArch64. */
 const char *const *marea_cpu_isas (void);
+/* Does this machine do AVX-512's products in one turn? Then they outrun the second-level cache sooner. */
+bool marea_cpu_is_wide (void);
 
 #endif

@@ -8,11 +8,11 @@
 
 #include "conv_pass.h"
 
-#define MOST_COLUMNS 8   /* of the smaller side; longer rows fill the registers */
-#define LEAST_IMAGES 24  /* which fill them as well */
+#define MOST_COLUMNS 8  /* of the smaller side; longer rows fill the registers */
+#define LEAST_IMAGES 24 /* which fill them as well */
 #define LEAST_CHANNELS 16
-#define PANEL 32         /* channels that are written together: two vectors of the widest */
-#define CHUNK_IMAGES 256 /* of a block: some 100 us of work */
+#define PANEL 32                     /* channels that are written together: two vectors of the widest */
+#define CHUNK_IMAGES 256             /* of a block: some 100 us of work */
 #define TAP_BYTES ((int64_t)1 << 17) /* of what a tap meets in a row of outputs */
 #define LEAST_BLOCKS 32
 
@@ -52,7 +52,9 @@ typedef struct packing {
 
 static int64_t panels_of (const marea_conv_gather *p) { return (p->cout + PANEL - 1) / PANEL; }
 
-static int64_t panel_width (int64_t channels, int64_t panel) { return MAREA_MIN(PANEL, channels - panel * PANEL); }
+static int64_t panel_width (int64_t channels, int64_t panel) {
+  return MAREA_MIN(PANEL, channels - panel * PANEL);
+}
 
 /* One tap of a group, every panel of it: (panel, tap, channel read, channel written) from (tap, cin, cout). */
 static void pack_tap (void *arg, int64_t block, int worker) {
@@ -121,8 +123,8 @@ static place place_of (const marea_conv_gather *p, int64_t pixel) {
 }
 
 /* A panel of channels at one place of images first .. first + n - 1: a gather for each row of taps. */
-static void gather_place (const marea_conv_gather *p, const place *l, int64_t group, int64_t panel, int64_t first,
-                          int64_t n) {
+static void gather_place (const marea_conv_gather *p, const place *l, int64_t group, int64_t panel,
+                          int64_t first, int64_t n) {
   const marea_conv_window *w = &p->w;
   const int64_t channels = p->groups * p->cout, width = panel_width(p->cout, panel), step = p->cin * width;
   const int64_t co = group * p->cout + panel * PANEL;
@@ -131,7 +133,8 @@ static void gather_place (const marea_conv_gather *p, const place *l, int64_t gr
   const range cols = taps_inside(&w->axis[1], l->phase[1], l->unit[1]);
   const int64_t y = l->phase[0]->start + l->unit[0] * w->axis[0].src_step;
   const int64_t x = l->phase[1]->start + l->unit[1] * w->axis[1].src_step;
-  const int64_t calls = cols.end > cols.first ? rows.end - rows.first : 0; /* none: the bias alone is written */
+  const int64_t calls = cols.end > cols.first ? rows.end - rows.first
+                                              : 0; /* none: the bias alone is written */
   for (int64_t i = 0; i < MAREA_MAX(calls, 1); i++) {
     const int64_t tap = l->tap + (rows.first + i) * l->phase[1]->taps + cols.first;
     const marea_gather g = {
@@ -171,8 +174,8 @@ static void gather_block (void *arg, int64_t block, int worker) {
 
 void marea_conv_gather_run_across (marea_call *c, const marea_conv_gather *p) {
   const int64_t chunks = (p->w.images + CHUNK_IMAGES - 1) / CHUNK_IMAGES;
-  marea_parallel(c->ctx, p->groups * panels_of(p) * chunks * p->w.axis[0].out * p->w.axis[1].out, gather_block,
-                 (void *)p);
+  marea_parallel(c->ctx, p->groups * panels_of(p) * chunks * p->w.axis[0].out * p->w.axis[1].out,
+                 gather_block, (void *)p);
 }
 
 /* ---- correlate ---- */
@@ -206,7 +209,8 @@ static void spread_row (void *arg, int64_t y, int worker) {
     for (int64_t n = 0; n < g->n; n++) {
       const int64_t pixel = (n * g->out[0] + y) * g->out[1];
       const char *from = k->from + (size_t)(pixel * g->cout + group * cout + panel * PANEL) * k->size;
-      for (int64_t x = 0; x < g->out[1]; x++, to += width, from += (size_t)g->cout * k->size) memcpy(to, from, width);
+      for (int64_t x = 0; x < g->out[1]; x++, to += width, from += (size_t)g->cout * k->size)
+        memcpy(to, from, width);
     }
   }
 }
@@ -224,8 +228,8 @@ static marea_status spread_panels (marea_call *c, const marea_conv_source *dy, m
   return MAREA_OK;
 }
 
-marea_status marea_conv_correlate_across (marea_call *c, const marea_conv_source *x, const marea_conv_source *dy,
-                                          marea_conv_correlate *p) {
+marea_status marea_conv_correlate_across (marea_call *c, const marea_conv_source *x,
+                                          const marea_conv_source *dy, marea_conv_correlate *p) {
   const int64_t cin = p->g->cin / p->g->groups;
   int64_t *offset;
   MAREA_TRY(marea_conv_axes(c, p->g, false, p->x.axis));
@@ -261,7 +265,7 @@ typedef struct meeting {
   const marea_conv_correlate *p;
   int64_t group, panel, panel_end;
   int64_t tap, image, images; /* some images at a time */
-  int64_t y, top, left;       /* row of outputs; where the tap of its first output that counts lies in the source */
+  int64_t y, top, left; /* row of outputs; where the tap of its first output that counts lies in the source */
   range cols;
   bool first;
 } meeting;

@@ -43,7 +43,7 @@ static void walk_gather (const backward *p, int64_t image, int worker) {
 }
 
 /* The weight gradient, while the next image's e is asked for, and all of it if there is no input gradient. */
-static void walk_correlate (const backward *p, int64_t image, int worker, char *sum) {
+static void walk_correlate (const backward *p, int64_t image, int worker, marea_conv_sum *sum) {
   marea_conv_ahead ahead = {.n = 0};
   if (p->dx) marea_conv_window_ahead(&p->dx->w, image + 1, &ahead);
   else {
@@ -56,11 +56,13 @@ static void walk_correlate (const backward *p, int64_t image, int worker, char *
 
 static void walk_part (void *arg, int64_t part, int worker) {
   const backward *p = arg;
-  char *dw = p->dw ? marea_conv_correlate_clear(p->dw, part, 0) : NULL, *db = p->db ? bias_of(p, part) : NULL;
+  char *db = p->db ? bias_of(p, part) : NULL;
+  marea_conv_sum dw = {NULL, false};
+  if (p->dw) dw = marea_conv_correlate_sum(p->dw, part, 0);
   if (db) memset(db, 0, (size_t)p->channels * p->size);
   for (int64_t image = part * p->images / p->parts; image < (part + 1) * p->images / p->parts; image++) {
     if (p->dx) walk_gather(p, image, worker);
-    if (p->dw) walk_correlate(p, image, worker, dw);
+    if (p->dw) walk_correlate(p, image, worker, &dw);
     if (db) add_bias(p, image, worker, db);
   }
 }
@@ -87,10 +89,9 @@ static void run_apart (marea_call *c, const marea_conv *g, backward *p) {
   if (p->db) marea_parallel(c->ctx, p->parts, walk_part, p);
 }
 
-marea_status marea_conv_backward (marea_call *c, const marea_conv *g, bool transposed,
-                                  marea_conv_source *e, const marea_tensor *x,
-                                  const marea_tensor *weight, marea_tensor *dx, marea_tensor *dw,
-                                  marea_tensor *db) {
+marea_status marea_conv_backward (marea_call *c, const marea_conv *g, bool transposed, marea_conv_source *e,
+                                  const marea_tensor *x, const marea_tensor *weight, marea_tensor *dx,
+                                  marea_tensor *dw, marea_tensor *db) {
   const marea_conv_source plain = {.t = x};
   marea_conv_gather gather;
   marea_conv_correlate correlate;
@@ -112,7 +113,8 @@ marea_status marea_conv_backward (marea_call *c, const marea_conv *g, bool trans
     MAREA_TRY(
         marea_conv_correlate_open(c, g, transposed ? e : &plain, transposed ? &plain : e, dw, &correlate));
   if (db) MAREA_TRY(open_bias(c, e, &p));
-  const bool together = !(dx && gather.across) && (!dw || (correlate.parts == p.parts && correlate.cuts == 1));
+  const bool together = !(dx && gather.across) &&
+                        (!dw || (correlate.parts == p.parts && correlate.cuts == 1));
   if (p.parts == MAREA_CONV_PARTS && together) marea_parallel(c->ctx, p.parts, walk_part, &p);
   else run_apart(c, g, &p);
   if (dw) marea_conv_correlate_finish(&correlate);

@@ -20,7 +20,7 @@ bool marea_conv_stopped (marea_context *ctx) {
 /* ---- a tile by taps ---- */
 
 static void correlate_tile (const marea_conv_correlate *p, int64_t image, int64_t tile, int64_t cut,
-                            int worker, char *sum, marea_conv_ahead *ahead) {
+                            int worker, marea_conv_sum *sum, marea_conv_ahead *ahead) {
   const marea_conv_window *w = &p->x;
   const marea_conv *g = p->g;
   const int64_t cin = g->cin / g->groups, cout = g->cout / g->groups, rows = marea_conv_window_units(w, tile);
@@ -31,7 +31,7 @@ static void correlate_tile (const marea_conv_correlate *p, int64_t image, int64_
   for (int64_t i = 0; i < g->groups; i++) {
     marea_correlate k = {.x = x + (size_t)(i * cin) * w->size,
                          .dy = dy + (size_t)(i * cout) * w->size,
-                         .dw = sum + (size_t)(first * g->cout + i * cout) * w->size,
+                         .dw = sum->at + (size_t)(first * g->cout + i * cout) * w->size,
                          .rows = rows,
                          .cols = g->out[1],
                          .x_row = w->axis[0].src_step * w->row,
@@ -106,24 +106,25 @@ static char *sum_of (const marea_conv_correlate *p, int64_t part) {
   return p->sums + (size_t)((part - !p->at_points) * p->count) * p->x.size;
 }
 
-char *marea_conv_correlate_clear (const marea_conv_correlate *p, int64_t part, int64_t cut) {
+marea_conv_sum marea_conv_correlate_sum (const marea_conv_correlate *p, int64_t part, int64_t cut) {
   char *sum = sum_of(p, part);
+  if (p->at_points) return (marea_conv_sum){sum, true};
   const int64_t width = p->count / p->rows;
   const int64_t first = cut * p->rows / p->cuts * width, end = (cut + 1) * p->rows / p->cuts * width;
   memset(sum + (size_t)first * p->x.size, 0, (size_t)(end - first) * p->x.size);
-  return sum;
+  return (marea_conv_sum){sum, false};
 }
 
 static void run_block (void *arg, int64_t block, int worker) {
   const marea_conv_correlate *p = arg;
   const int64_t part = block / p->cuts, cut = block % p->cuts, tiles = p->x.tiles, tasks = p->g->n * tiles;
-  char *sum = marea_conv_correlate_clear(p, part, cut);
+  marea_conv_sum sum = marea_conv_correlate_sum(p, part, cut);
   for (int64_t task = part * tasks / p->parts; task < (part + 1) * tasks / p->parts; task++) {
     if (marea_conv_stopped(p->ctx)) return;
     marea_conv_ahead ahead = {.n = 0};
     marea_conv_window_ahead(&p->x, task / tiles + 1, &ahead);
     marea_conv_rows_ahead(&p->dy, task / tiles + 1, &ahead);
-    p->tile(p, task / tiles, task % tiles, cut, worker, sum, tiles == 1 ? &ahead : NULL);
+    p->tile(p, task / tiles, task % tiles, cut, worker, &sum, tiles == 1 ? &ahead : NULL);
   }
 }
 

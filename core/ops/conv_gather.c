@@ -101,7 +101,7 @@ static marea_status make_pixel (marea_call *c, marea_conv_gather *p) {
 
 typedef struct cell { /* rows of one phase in one tile */
   const marea_conv_phase *y, *x;
-  int64_t rows, tap; /* rows to write; the phase's first tap */
+  int64_t first, rows, tap; /* rows of the tile to write; the phase's first tap */
   const char *tile;
   char *out; /* first pixel */
   marea_conv_ahead *ahead;
@@ -138,7 +138,8 @@ static void gather_cell (const marea_conv_gather *p, const cell *k) {
     fill_cell(p, k);
     return;
   }
-  const int64_t x = (k->y->start - w->axis[0].low) * w->row + (k->x->start - w->axis[1].low) * w->channels;
+  const int64_t row = k->y->start + k->first * w->axis[0].src_step - w->axis[0].low;
+  const int64_t x = row * w->row + (k->x->start - w->axis[1].low) * w->channels;
   for (int64_t i = 0; i < p->groups; i++) {
     g.x = k->tile + (size_t)(x + i * p->cin) * w->size;
     g.w = p->weight + (size_t)(i * p->w_group + k->tap * p->w_tap) * w->size;
@@ -148,15 +149,15 @@ static void gather_cell (const marea_conv_gather *p, const cell *k) {
   }
 }
 
-static void gather_tile (const marea_conv_gather *p, int64_t image, int64_t tile, int worker,
-                         marea_conv_ahead *ahead) {
+/* Rows k.first .. k.first + band - 1 of every phase. */
+static void gather_band (const marea_conv_gather *p, int64_t image, int64_t tile, int64_t band, cell k) {
   const marea_conv_axis *rows = &p->w.axis[0], *cols = &p->w.axis[1];
   const size_t pixel = (size_t)(p->groups * p->cout) * p->w.size;
-  const int64_t first = tile * p->w.units;
-  cell k = {.tile = marea_conv_window_load(&p->w, image, tile, worker), .ahead = p->cout == 1 ? ahead : NULL};
+  k.tap = 0;
   for (int64_t i = 0; i < rows->phases; i++) {
     k.y = &rows->phase[i];
-    k.rows = MAREA_MIN(p->w.units, k.y->count - first);
+    const int64_t first = tile * p->w.units + k.first;
+    k.rows = MAREA_MIN(band, k.y->count - first);
     for (int64_t j = 0; j < cols->phases; j++) {
       k.x = &cols->phase[j];
       const int64_t row = image * rows->out + k.y->first + first * rows->out_step;
@@ -165,6 +166,17 @@ static void gather_tile (const marea_conv_gather *p, int64_t image, int64_t tile
       k.tap += k.y->taps * k.x->taps;
     }
   }
+}
+
+/* The products of one output channel take less time than reading the source again for each phase: so a row of all
+   phases at a time. */
+static void gather_tile (const marea_conv_gather *p, int64_t image, int64_t tile, int worker,
+                         marea_conv_ahead *ahead) {
+  const bool single = p->cout == 1;
+  const int64_t units = marea_conv_window_units(&p->w, tile),
+                band = single && p->w.axis[0].out_step > 1 ? 1 : units;
+  cell k = {.tile = marea_conv_window_load(&p->w, image, tile, worker), .ahead = single ? ahead : NULL};
+  for (k.first = 0; k.first < units; k.first += band) gather_band(p, image, tile, band, k);
 }
 
 /* ---- the pass ---- */
@@ -178,7 +190,8 @@ static marea_status open_by_taps (marea_call *c, const marea_conv *g, bool backw
   p->w_group = g->cout / g->groups;
   p->w_ci = g->cout;
   p->stream = g->kernel[0] * g->kernel[1] * p->cin <= FEW_STEPS &&
-              g->n * p->w.axis[0].out * p->w.axis[1].out * p->groups * p->cout * (int64_t)p->w.size > CACHED_BYTES;
+              g->n * p->w.axis[0].out * p->w.axis[1].out * p->groups * p->cout * (int64_t)p->w.size >
+                  CACHED_BYTES;
   MAREA_TRY(marea_conv_list_taps(c, g, &p->w, &p->taps));
   if (backward) MAREA_TRY(pack_weight(c, g, p));
   return make_pixel(c, p);
@@ -197,7 +210,7 @@ marea_status marea_conv_gather_open (marea_call *c, const marea_conv *g, bool ba
                            .weight = marea_at(weight),
                            .bias = bias ? marea_at(bias) : NULL,
                            .out = marea_at(out)};
-  if (marea_conv_gathers_at_points(g, out->dtype, backward, &p->points))
+  if (marea_conv_gathers_at_points(c->ctx, g, out->dtype, backward, &p->points))
     return marea_conv_gather_at_points(c, g, backward, src, p);
   if (marea_conv_goes_across(g)) return marea_conv_gather_across(c, g, backward, src, p);
   return open_by_taps(c, g, backward, src, p);

@@ -38,7 +38,8 @@ typedef struct marea_conv_points {
 } marea_conv_points;
 
 /* Is that way open, and worth it? Sets scheme, count and before. */
-bool marea_conv_gathers_at_points (const marea_conv *g, int dtype, bool backward, marea_conv_points *p);
+bool marea_conv_gathers_at_points (const marea_context *ctx, const marea_conv *g, int dtype, bool backward,
+                                   marea_conv_points *p);
 /* The same for the weight gradient, which also needs images and memory for several sums. */
 bool marea_conv_correlates_at_points (const marea_conv *g, int dtype, marea_conv_points *p);
 
@@ -84,21 +85,28 @@ void marea_conv_gather_run (marea_call *c, const marea_conv *g, const marea_conv
 
 /* ---- correlate ---- */
 
+/* The sum of a part. */
+typedef struct marea_conv_sum {
+  char *at;
+  bool fresh; /* nothing was added yet, and what lies there does not count */
+} marea_conv_sum;
+
 typedef struct marea_conv_correlate marea_conv_correlate;
 struct marea_conv_correlate {
   marea_context *ctx;
   const marea_conv *g;
   marea_conv_window x;
   marea_conv_rows dy;
-  void (*tile)(const marea_conv_correlate *p, int64_t image, int64_t tile, int64_t cut, int worker, char *sum,
-               marea_conv_ahead *ahead);
+  void (*tile)(const marea_conv_correlate *p, int64_t image, int64_t tile, int64_t cut, int worker,
+               marea_conv_sum *sum, marea_conv_ahead *ahead);
   const marea_kernels *kernels;
   char *dw, *sums;       /* sums: of all parts, but part 0 where that is dw itself */
   int64_t count;         /* elements of a part */
   int64_t parts, cuts;   /* blocks of tiles; ranges of dw's rows */
   const int64_t *offset; /* of every row of dw, (tap, channel of a group), in a tile */
   int64_t rows;          /* how many */
-  bool at_points, across; /* across: cuts are ranges of a tap's channels, rows how many (tap, group, panel) there are */
+  bool at_points,
+      across; /* across: cuts are ranges of a tap's channels, rows how many (tap, group, panel) there are */
   marea_conv_points points;
 };
 
@@ -108,11 +116,11 @@ marea_status marea_conv_correlate_open (marea_call *c, const marea_conv *g, cons
                                         marea_conv_correlate *p);
 marea_status marea_conv_correlate_at_points (marea_call *c, const marea_conv_source *x,
                                              marea_conv_correlate *p);
-marea_status marea_conv_correlate_across (marea_call *c, const marea_conv_source *x, const marea_conv_source *dy,
-                                          marea_conv_correlate *p);
+marea_status marea_conv_correlate_across (marea_call *c, const marea_conv_source *x,
+                                          const marea_conv_source *dy, marea_conv_correlate *p);
 void marea_conv_correlate_run_across (const marea_conv_correlate *p);
-/* Clears the sum of a part, or a cut of it, and returns it. */
-char *marea_conv_correlate_clear (const marea_conv_correlate *p, int64_t part, int64_t cut);
+/* The sum of a part, or a cut of it, with nothing in it. */
+marea_conv_sum marea_conv_correlate_sum (const marea_conv_correlate *p, int64_t part, int64_t cut);
 /* All tiles of all images, each in its part. */
 void marea_conv_correlate_run (const marea_conv_correlate *p);
 /* dw := the sum of the parts. */
@@ -125,9 +133,8 @@ bool marea_conv_stopped (marea_context *ctx);
 /* With e = dy act'(.) told from y: in dx's place NULL is not wanted. Of conv2d, dx = conv2d_grad_input(e, weight),
    dw = conv2d_grad_weight(x, e); `transposed`: dx = conv2d(e, weight), dw = conv2d_grad_weight(e, x). db: the
    sum of e over all but the last dimension. */
-marea_status marea_conv_backward (marea_call *c, const marea_conv *g, bool transposed,
-                                  marea_conv_source *e, const marea_tensor *x,
-                                  const marea_tensor *weight, marea_tensor *dx, marea_tensor *dw,
-                                  marea_tensor *db);
+marea_status marea_conv_backward (marea_call *c, const marea_conv *g, bool transposed, marea_conv_source *e,
+                                  const marea_tensor *x, const marea_tensor *weight, marea_tensor *dx,
+                                  marea_tensor *dw, marea_tensor *db);
 
 #endif

@@ -46,7 +46,11 @@ static bool choose_scheme (const marea_conv *g, int dtype, bool backward, const 
   return g->n * tiles >= w->tiles && 9.0 * (double)pixels >= w->saves * (double)(tiles * p->count);
 }
 
-bool marea_conv_gathers_at_points (const marea_conv *g, int dtype, bool backward, marea_conv_points *p) {
+/* Of stride 2 the products at points save little, and where these are fast, reading and writing the points takes
+   longer than that. */
+bool marea_conv_gathers_at_points (const marea_context *ctx, const marea_conv *g, int dtype, bool backward,
+                                   marea_conv_points *p) {
+  if (ctx->wide && g->stride[0] > 1) return false;
   return choose_scheme(g, dtype, backward, backward ? g->in : g->out, p);
 }
 
@@ -254,12 +258,13 @@ static void transform_gradient (const marea_conv_correlate *p, const float *dy, 
 }
 
 static void add_products (const marea_conv_correlate *p, int64_t tiles, const float *data, const float *dy,
-                          float *sum, marea_conv_ahead *ahead) {
+                          marea_conv_sum *sum, marea_conv_ahead *ahead) {
   const int64_t cin = p->g->cin, cout = p->g->cout;
   for (int64_t i = 0; i < p->points.count; i++) {
     marea_correlate k = {.x = data + i * p->points.step[0],
                          .dy = dy + i * p->points.step[1],
-                         .dw = sum + i * cin * cout,
+                         .dw = (float *)sum->at + i * cin * cout,
+                         .overwrite = sum->fresh,
                          .rows = 1,
                          .cols = tiles,
                          .x_col = cin,
@@ -271,10 +276,11 @@ static void add_products (const marea_conv_correlate *p, int64_t tiles, const fl
                          .ahead = ahead ? marea_conv_ahead_next(ahead) : NULL};
     p->kernels->correlate(&k);
   }
+  sum->fresh = false;
 }
 
 static void correlate_tile (const marea_conv_correlate *p, int64_t image, int64_t tile, int64_t cut,
-                            int worker, char *sum, marea_conv_ahead *ahead) {
+                            int worker, marea_conv_sum *sum, marea_conv_ahead *ahead) {
   const marea_conv_window *w = &p->x;
   const marea_conv_points *points = &p->points;
   const int64_t tiles = marea_conv_window_units(w, tile), outputs = w->axis[0].out_step;
@@ -287,7 +293,7 @@ static void correlate_tile (const marea_conv_correlate *p, int64_t image, int64_
     const int64_t n = MAREA_MIN(points->band, tiles - first);
     transform_data(points, p->kernels, w, x, first, n, data);
     transform_gradient(p, dy, first, n, rows, gradient);
-    add_products(p, n * points->across, data, gradient, (float *)sum, ahead);
+    add_products(p, n * points->across, data, gradient, sum, ahead);
   }
 }
 

@@ -1,0 +1,115 @@
+-- SPDX-License-Identifier: MIT
+-- Convolutions choose among ways of computing by shape: a batch of small images goes across the images, a few images go
+-- one by one. A batch must give what its parts give, on every geometry.
+local core = require "marea.core"
+local allclose = require "spec.support.allclose"
+local sample = require "spec.support.sample"
+local ops = core.ops
+
+local CASES = 60
+local FEW = 20 -- images that are walked over one by one
+
+--- A geometry whose smaller side has at most 8 columns, and sizes for it.
+local function draw(g)
+  local groups, k = g.pick {1, 1, 1, 2}, {g.int(1, 5), g.int(1, 5)}
+  local c = {n = g.int(24, 60), cin = groups * g.pick {16, 17, 33, 40}, cout = groups * g.pick {16, 20, 32, 47, 64}}
+  c.how = {stride = {g.int(1, 3), g.int(1, 3)}, dilation = {g.int(1, 2), g.int(1, 2)}, groups = groups,
+    padding = {g.int(0, 4), g.int(0, 4), g.int(0, 4), g.int(0, 4)}}
+  local size, out = {}, {}
+  for d = 1, 2 do
+    local extent = c.how.dilation[d] * (k[d] - 1) + 1
+    local padding = c.how.padding[2 * d - 1] + c.how.padding[2 * d]
+    size[d] = math.max(extent - padding, 1) + g.int(0, 7)
+    out[d] = (size[d] + padding - extent) // c.how.stride[d] + 1
+  end
+  c.x, c.dy = g.tensor {c.n, size[1], size[2], c.cin}, g.tensor {c.n, out[1], out[2], c.cout}
+  c.weight, c.bias = g.tensor {k[1], k[2], c.cin // groups, c.cout}, g.tensor {c.cout}
+  c.kernel, c.size, c.out = k, size, out
+  return c
+end
+
+local function with(how, more)
+  local all = {}
+  for key, value in pairs(how) do all[key] = value end
+  for key, value in pairs(more) do all[key] = value end
+  return all
+end
+
+--- f(first, count) for parts of a batch.
+local function parts(n, f)
+  local results = {}
+  for first = 1, n, FEW do results[#results + 1] = f(first, math.min(FEW, n - first + 1)) end
+  return results
+end
+
+local function part(t, first, count) return t:slice {dim = 1, start = first, stop = first + count - 1} end
+
+local function sum(list)
+  local total = list[1]
+  for i = 2, #list do total = total + list[i] end
+  return total
+end
+
+local function concat(list)
+  list[#list + 1] = {dim = 1}
+  return ops.concat(table.unpack(list))
+end
+
+--- name -> the result for images first .. first + count - 1, and how results of parts come together
+local MAPS = {
+  {"conv2d with bias and activation", function(c, first, count)
+    return ops.conv2d(part(c.x, first, count), c.weight, c.bias, with(c.how, {activation = "softplus"}))
+  end, concat},
+  {"conv2d_grad_input", function(c, first, count)
+    return ops.conv2d_grad_input(part(c.dy, first, count), c.weight, with(c.how, {size = c.size}))
+  end, concat},
+  {"conv2d_grad_weight", function(c, first, count)
+    return ops.conv2d_grad_weight(part(c.x, first, count), part(c.dy, first, count), with(c.how, {kernel = c.kernel}))
+  end, sum},
+  {"conv2d_backward, its weight gradient", function(c, first, count)
+    local dy = part(c.dy, first, count)
+    local x, how = part(c.x, first, count), with(c.how, {activation = "tanh"})
+    return select(2, ops.conv2d_backward(dy, x, c.weight, dy, how))
+  end, sum},
+  {"conv2d_backward, its input gradient", function(c, first, count)
+    local dy = part(c.dy, first, count)
+    local x, how = part(c.x, first, count), with(c.how, {activation = "tanh"})
+    return (ops.conv2d_backward(dy, x, c.weight, dy, how))
+  end, concat},
+}
+
+describe("a batch of small images gives what its parts give:", function()
+  for _, dtype in ipairs {"f32", "f64"} do
+    local tolerance = dtype == "f64" and {rtol = 1e-11, atol = 1e-12, scaled = true}
+      or {rtol = 1e-5, atol = 1e-5, scaled = true}
+    for _, map in ipairs(MAPS) do
+      local name, f, together = table.unpack(map)
+      it(name .. ", " .. dtype, function()
+        for seed = 1, dtype == "f64" and CASES or CASES // 4 do
+          core.scope(function()
+            local c = draw(sample.generator(seed, {dtype = dtype}))
+            local few = parts(c.n, function(first, count) return f(c, first, count) end)
+            local expected = together(few)
+            local what = ("case %d: kernel %dx%d, %dx%d to %dx%d"):format(seed, c.kernel[1], c.kernel[2], c.size[1],
+              c.size[2], c.out[1], c.out[2])
+            allclose.assert(f(c, 1, c.n), expected, tolerance, what)
+          end)
+        end
+      end)
+    end
+  end
+
+  it("with the same bits for any number of threads", function()
+    local c = draw(sample.generator(7, {dtype = "f32"}))
+    local threads, first = core.threads(), {}
+    for count = 1, 4 do
+      core.set_threads(count)
+      for _, map in ipairs(MAPS) do
+        local y = map[2](c, 1, c.n)
+        first[map[1]] = first[map[1]] or y
+        assert.are.equal(1, ops.eq(y, first[map[1]]):min():item(), map[1])
+      end
+    end
+    core.set_threads(threads)
+  end)
+end)
