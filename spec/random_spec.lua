@@ -114,6 +114,9 @@ describe("the same seed gives the same bits", function()
     normal = function() return ops.normal {shape = {40001}} end,
     bernoulli = function() return ops.bernoulli(ops.full {shape = {40001}, value = 0.3}) end,
     randint = function() return ops.randint {shape = {40001}, low = 1, high = 10} end,
+    gumbel = function() return ops.gumbel {shape = {40001}} end,
+    logistic = function() return ops.logistic {shape = {40001}} end,
+    laplace = function() return ops.laplace {shape = {40001}} end,
     permutation = function() return ops.permutation {n = 40001} end,
     categorical = function() return ops.categorical(ops.full {shape = {10001, 4}, value = 0}) end,
     dropout = function() return ops.dropout(ops.full {shape = {40001}, value = 1}, {p = 0.3}) end,
@@ -139,7 +142,7 @@ describe("the same seed gives the same bits", function()
   end
 
   it("in f32 as in f64, up to rounding", function()
-    for _, name in ipairs {"uniform", "normal"} do
+    for _, name in ipairs {"uniform", "normal", "gumbel", "logistic", "laplace"} do
       core.seed(3)
       local wide = ops[name] {shape = {1000}, dtype = "f64"}
       core.seed(3)

@@ -35,5 +35,7 @@ OP(cross_entropy) OP(cross_entropy_grad)
 /* random.c */
 OP(uniform) OP(normal) OP(bernoulli) OP(categorical) OP(randint) OP(permutation) OP(sample_normal) OP(dropout)
 OP(dropout_apply)
+/* random_noise.c */
+OP(gumbel) OP(logistic) OP(laplace)
 /* optim.c */
 OP(sgd_step) OP(rmsprop_step) OP(adam_step) OP(adagrad_step)
