@@ -143,6 +143,19 @@ function distribution.broadcasting(name, names, ranges)
   end
 end
 
+--- A check of a parameter that holds vectors of classes, for probs_or_logits.
+function distribution.check_classes(what)
+  return function(name, value)
+    if not distribution.is_real(value) or value.rank == 0 or value:size(-1) == 0 then
+      check.fail(what, name, "a tensor (.., classes) of f32 or f64", value)
+    end
+  end
+end
+
+--- A shape without its last dimension.
+---@param shape integer[]
+function distribution.batch_of(shape) return table.move(shape, 1, #shape - 1, 1, {}) end
+
 --- Puts the one of `probs` and `logits` that is given into the instance.
 ---@param self table
 ---@param given table
@@ -196,12 +209,18 @@ function distribution.inside(p) return ops.clamp(p, INSIDE[p.dtype]) end
 --- log(p / (1 - p)) of a tensor; infinite at 0 and 1.
 function distribution.logit(p) return ops.log(p) - ops.log1p(-p) end
 
---- A value, number or parameter as a tensor of reals; numbers and integers in the distribution's dtype.
-function distribution.tensor(self, method, name, value)
-  if distribution.is_real(value) then return value end
-  if type(value) == "number" then return ops.full({}, value, self.dtype) end
+--- A number or a tensor of reals as it is; integers in the distribution's dtype.
+function distribution.value(self, method, name, value)
+  if type(value) == "number" or distribution.is_real(value) then return value end
   local what = getmetatable(self).__name .. ":" .. method
-  return ops.cast(check.tensor(what, name, value), self.dtype)
+  if not core.is_tensor(value) then check.fail(what, name, "a tensor or a number", value) end
+  return ops.cast(value, self.dtype)
+end
+
+--- The same as a tensor, numbers in the distribution's dtype.
+function distribution.tensor(self, method, name, value)
+  value = distribution.value(self, method, name, value)
+  return type(value) == "number" and ops.full({}, value, self.dtype) or value
 end
 
 --- weight * f(x), and 0 where the weight is 0 and x at the edge where f is infinite: 0 log 0 = 0. f never sees such

@@ -9,17 +9,6 @@ local ops = core.ops
 
 local LAST = {dim = -1}
 
-local function check_classes(what)
-  return function(name, value)
-    if not distribution.is_real(value) or value.rank == 0 or value:size(-1) == 0 then
-      check.fail(what, name, "a tensor (.., classes) of f32 or f64", value)
-    end
-  end
-end
-
---- The shape without its last dimension.
-local function batch_of(shape) return table.move(shape, 1, #shape - 1, 1, {}) end
-
 ---@class LogGumbelSoftmax: Distribution
 ---@field logits userdata (.., classes)
 ---@field temperature userdata|number > 0
@@ -27,10 +16,10 @@ local LogGumbelSoftmax = distribution.class("LogGumbelSoftmax", {
   names = {"logits", "temperature"},
   positional = 0,
   setup = function(self, given)
-    check_classes "LogGumbelSoftmax"("logits", given.logits)
+    distribution.check_classes "LogGumbelSoftmax" ("logits", given.logits)
     local t = distribution.parameter("LogGumbelSoftmax", "temperature", given.temperature, {above = 0})
     self.logits, self.temperature = given.logits, t
-    self.batch_shape = distribution.broadcast("LogGumbelSoftmax", batch_of(given.logits.shape), t)
+    self.batch_shape = distribution.broadcast("LogGumbelSoftmax", distribution.batch_of(given.logits.shape), t)
     self.event_shape = {given.logits:size(-1)}
     self.dtype = distribution.dtype_of(given.logits, t)
   end,
@@ -58,7 +47,8 @@ function LogGumbelSoftmax:log_prob(y)
 end
 
 local function setup(self, given)
-  local value = distribution.probs_or_logits("GumbelSoftmax", self, given, check_classes "GumbelSoftmax")
+  local value = distribution.probs_or_logits("GumbelSoftmax", self, given,
+    distribution.check_classes "GumbelSoftmax")
   self.temperature = distribution.parameter("GumbelSoftmax", "temperature", given.temperature, {above = 0})
   self.hard = given.hard or false
   if type(self.hard) ~= "boolean" then check.fail("GumbelSoftmax", "hard", "true or false", given.hard) end

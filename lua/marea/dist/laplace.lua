@@ -28,6 +28,7 @@ end
 
 --- Log of the density at x, elementwise.
 function Laplace:log_prob(x)
+  x = distribution.value(self, "log_prob", "x", x)
   return -distribution.abs(x - self.loc) / self.scale - log(2 * self.scale)
 end
 
@@ -38,7 +39,7 @@ end
 
 --- Probability of a value up to x. Each side is computed from its own tail.
 function Laplace:cdf(x)
-  local z = distribution.tensor(self, "cdf", "x", (x - self.loc) / self.scale)
+  local z = (distribution.tensor(self, "cdf", "x", x) - self.loc) / self.scale
   local below, above = ops.exp(ops.clamp(z, {max = 0})), ops.exp(-ops.clamp(z, {min = 0}))
   return ops.where(ops.lt(z, 0), 0.5 * below, 1 - 0.5 * above)
 end

@@ -28,7 +28,7 @@ end
 
 --- Log of the density at x, elementwise: -z - 2 log(1 + exp(-z)) - log scale, z = (x - loc) / scale.
 function Logistic:log_prob(x)
-  local z = distribution.tensor(self, "log_prob", "x", (x - self.loc) / self.scale)
+  local z = (distribution.tensor(self, "log_prob", "x", x) - self.loc) / self.scale
   return -z - 2 * ops.softplus(-z) - log(self.scale)
 end
 
@@ -39,7 +39,7 @@ end
 
 --- Probability of a value up to x.
 function Logistic:cdf(x)
-  return ops.sigmoid(distribution.tensor(self, "cdf", "x", (x - self.loc) / self.scale))
+  return ops.sigmoid((distribution.tensor(self, "cdf", "x", x) - self.loc) / self.scale)
 end
 
 --- The value that a share p of the values lies below, 0 <= p <= 1.

@@ -1,7 +1,6 @@
 -- SPDX-License-Identifier: MIT
 --- N(mean, std^2), elementwise.
 local core = require "marea.core"
-local check = require "marea.check"
 local distribution = require "marea.dist.distribution"
 local ops, log, square = core.ops, distribution.log, distribution.square
 
@@ -26,6 +25,7 @@ end
 
 --- Log of the density at x, elementwise.
 function Normal:log_prob(x)
+  x = distribution.value(self, "log_prob", "x", x)
   return -0.5 * square((x - self.mean) / self.std) - log(self.std) - 0.5 * LOG_2PI
 end
 
@@ -36,14 +36,13 @@ end
 
 --- Probability of a value up to x.
 function Normal:cdf(x)
-  local z = distribution.tensor(self, "cdf", "x", (x - self.mean) / self.std)
+  local z = (distribution.tensor(self, "cdf", "x", x) - self.mean) / self.std
   return 0.5 * (1 + ops.erf(z / math.sqrt(2)))
 end
 
 --- The value that a share p of the values lies below, 0 <= p <= 1.
----@param p userdata
 function Normal:icdf(p)
-  return self.mean + check.tensor("Normal:icdf", "p", p):norm_icdf() * self.std
+  return self.mean + ops.norm_icdf(distribution.tensor(self, "icdf", "p", p)) * self.std
 end
 
 return Normal
