@@ -532,6 +532,45 @@ describe("dist.kl", function()
     end
   end)
 
+  it("has gradients to both sides in closed form", function()
+    local function check(make, ...)
+      local lists, inputs, places = {...}, {}, {}
+      for i, list in ipairs(lists) do inputs[i], places[i] = f64(list), i end
+      local function divergence(t) return {dist.kl(make(table.unpack(t)))} end
+      assert(gradcheck.check(divergence, inputs, places))
+      assert(gradcheck.check_second(divergence, inputs, places, {rtol = 1e-4}) ~= false)
+    end
+    for _, P in ipairs{"Normal", "Laplace", "Gumbel"} do
+      check(function(a, b, c, d) return dist[P](a, b), dist[P](c, d) end, {0.3, -1}, {0.5, 2}, {0, 1}, {1, 2.5})
+    end
+    check(function(a, b, c, d) return dist.Laplace(a, b), dist.Normal(c, d) end, {0.3, -1}, {0.5, 2}, {0, 1}, {1, 2.5})
+    check(function(a, b, c, d) return dist.Normal(a, b), dist.Laplace(c, d) end, {0.3, -1}, {0.5, 2}, {0, 1}, {1, 2.5})
+    check(function(a, b, c, d) return dist.Uniform(a, b), dist.Normal(c, d) end, {-1, 0}, {1, 2}, {0, 1}, {1, 2.5})
+    check(function(a, b, c, d) return dist.Uniform(a, b), dist.Uniform(c, d) end, {-1, 0}, {1, 2}, {-2, -1}, {3, 2.5})
+    check(function(a, b) return dist.Bernoulli{probs = a}, dist.Bernoulli{logits = b} end, {0.3, 0.9}, {1, -2})
+    check(function(a, b) return dist.Bernoulli{logits = a}, dist.Bernoulli{probs = b} end, {1, -2}, {0.3, 0.9})
+    check(function(a, b) return dist.Categorical{logits = a}, dist.Categorical{probs = b} end, LOGITS, {0.2, 0.5, 0.3})
+    check(function(a, b) return dist.Categorical{probs = a}, dist.Categorical{logits = b} end, {0.2, 0.5, 0.3}, LOGITS)
+    check(function(a, b) return dist.Poisson(a), dist.Poisson(b) end, {0.7, 25}, {1, 22})
+  end)
+
+  it("works with classes of users", function()
+    local Exponential = dist.class("Exponential", {
+      names = {"rate"},
+      setup = dist.broadcasting("Exponential", {"rate"}, {rate = {above = 0}}),
+      properties = {mean = function(self) return 1 / self.rate end},
+    })
+    function Exponential:rsample(shape) return dist.noise(self, marea.laplace, shape):abs() / self.rate end
+    function Exponential:log_prob(x) return marea.log(self.rate) - self.rate * x end
+    marea.seed(18)
+    local p, q = Exponential(f64{0.5, 2}), Exponential{rate = f64{1, 1}}
+    close(p:sample{N}:mean{dims = {1}} / p.mean, {1, 1}, {rtol = 0, atol = 4 / math.sqrt(N)})
+    local exact = (p.rate / q.rate):log() + q.rate / p.rate - 1
+    close(dist.kl(p, q, {samples = N}), exact, {rtol = 0, atol = 0.02})
+    dist.register_kl(Exponential, Exponential, function(a, b) return (a.rate / b.rate):log() + b.rate / a.rate - 1 end)
+    close(p:kl(q), exact, {exact = true})
+  end)
+
   it("is extended by users", function()
     local keep = dist.kl(dist.Normal(1, 2), dist.Normal(0, 1))
     dist.register_kl(dist.Logistic, dist.Normal, function() return 17 end)

@@ -7,6 +7,7 @@
 ---
 --- docs/distributions.md says what each has.
 local check = require "marea.check"
+local distribution = require "marea.dist.distribution"
 local gumbel_softmax = require "marea.dist.gumbel_softmax"
 local kl = require "marea.dist.kl"
 require "marea.dist.kl_pairs"
@@ -23,6 +24,9 @@ return check.strict({
   RelaxedBernoulli = require "marea.dist.relaxed_bernoulli",
   GumbelSoftmax = gumbel_softmax.GumbelSoftmax,
   LogGumbelSoftmax = gumbel_softmax.LogGumbelSoftmax,
+  class = distribution.class,
+  broadcasting = distribution.broadcasting,
+  noise = distribution.noise,
   kl = kl.kl,
   kl_estimate = kl.kl_estimate,
   register_kl = kl.register_kl,
