@@ -557,10 +557,10 @@ describe("dist.kl", function()
   it("works with classes of users", function()
     local Exponential = dist.class("Exponential", {
       names = {"rate"},
-      setup = dist.broadcasting("Exponential", {"rate"}, {rate = {above = 0}}),
+      ranges = {rate = {above = 0}},
       properties = {mean = function(self) return 1 / self.rate end},
     })
-    function Exponential:rsample(shape) return dist.noise(self, marea.laplace, shape):abs() / self.rate end
+    function Exponential:rsample(shape) return self:noise(marea.laplace, shape):abs() / self.rate end
     function Exponential:log_prob(x) return marea.log(self.rate) - self.rate * x end
     marea.seed(18)
     local p, q = Exponential(f64{0.5, 2}), Exponential{rate = f64{1, 1}}

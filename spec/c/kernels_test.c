@@ -738,8 +738,8 @@ static void check_f64 (const marea_kernels *k) {
   for (int i = 0; i < 1000; i++) x[i] = i < 500 ? uniform(0, 30) : 1.4616321449683623 + uniform(-1e-6, 1e-6);
   k->polygamma(1000, x, y, (double[]){0});
   for (int i = 0; i < 1000; i++) {
-    const double wanted = digamma(x[i]); /* off by up to 1e-18 at the root */
-    if (fabs(y[i] - wanted) > 2e-15 * fabs(wanted) + 1e-18) complain("value", "polygamma", y[i], wanted);
+    const double wanted = digamma(x[i]); /* the sum of 39 terms is off by up to 5e-18 */
+    if (fabs(y[i] - wanted) > 2e-15 * fabs(wanted) + 5e-18) complain("value", "polygamma", y[i], wanted);
   }
   double edge[5] = {0, 1, -0.1, 1.1, 0.5}, out[5];
   k->norm_icdf(5, edge, out, NULL);

@@ -22,6 +22,13 @@ function Distribution:sample(shape)
   return core.no_grad(self.rsample, self, shape)
 end
 
+--- Standard noise in the shape and dtype of a sample, for rsample.
+---@param op fun(shape: integer[], attrs: table): userdata an operator such as marea.normal
+---@param shape? integer[] sizes in front
+function Distribution:noise(op, shape)
+  return op(distribution.sample_shape(self, "rsample", shape), {dtype = self.dtype})
+end
+
 --- KL(self || other) as dist.kl gives it.
 function Distribution:kl(other, options)
   return require "marea.dist.kl".kl(self, other, options)
@@ -55,33 +62,41 @@ end
 
 --- A class of distributions: called with parameters by name or in order it makes an instance.
 ---@param name string
----@param spec {names: string[], positional: integer?, setup: fun(self: table, given: table), properties: table?}
----names: arguments; positional: how many of them need no name; setup: puts parameters into the instance, checked;
----properties: fields that are computed when they are read
+---@param spec {names: string[], positional: integer?, ranges: table?, setup: function?, properties: table?} names:
+---arguments; positional: how many of them need no name; ranges: of those that are numbers, as in {scale = {above = 0}};
+---setup: fun(self, given), puts parameters into the instance where it is not enough that they broadcast; properties:
+---fields that are computed when they are read
 function distribution.class(name, spec)
+  check.string("class", "name", name)
+  spec = check.options("class", spec, {"names", "positional", "ranges", "setup", "properties"})
+  for _, key in ipairs{"names", "ranges", "properties"} do
+    if type(spec[key] or {}) ~= "table" then check.fail("class", key, "a table", spec[key]) end
+  end
+  local names = spec.names or {}
+  local positional = spec.positional or #names
+  local setup = spec.setup or distribution.broadcasting(name, names, spec.ranges)
   local class = setmetatable({__name = name}, {__index = Distribution})
   class.__index = reader(class, spec.properties or {})
-  local positional = spec.positional or #spec.names
   getmetatable(class).__call = function(_, first, ...)
     local given = {first, ...}
     local single = select("#", ...) == 0
     if single and (first == nil or type(first) == "table") then given = first or {} end
-    given = check.options(name, given, spec.names, positional)
+    given = check.options(name, given, names, positional)
     local named = {}
-    for i, key in ipairs(spec.names) do
+    for i, key in ipairs(names) do
       named[key] = given[key]
       if named[key] == nil and i <= positional then named[key] = given[i] end
     end
     local self = setmetatable({event_shape = {}}, class)
-    spec.setup(self, named)
+    setup(self, named)
     return self
   end
   return class
 end
 
-function distribution.is_distribution(value)
-  local class = getmetatable(value)
-  return type(class) == "table" and getmetatable(class) ~= nil and getmetatable(class).__index == Distribution
+function distribution.is_class(value)
+  local meta = type(value) == "table" and getmetatable(value)
+  return type(meta) == "table" and meta.__index == Distribution
 end
 
 -- ---- parameters ----
@@ -179,12 +194,6 @@ function distribution.sample_shape(self, method, before)
   for i, size in ipairs(before or {}) do all[i] = check.integer(what, "shape", size, 0) end
   table.move(self.batch_shape, 1, #self.batch_shape, #all + 1, all)
   return table.move(self.event_shape, 1, #self.event_shape, #all + 1, all)
-end
-
---- Standard noise in the shape of a sample.
----@param op fun(shape: integer[], attrs: table): userdata
-function distribution.noise(self, op, before)
-  return op(distribution.sample_shape(self, "rsample", before), {dtype = self.dtype})
 end
 
 -- ---- arithmetic of numbers and tensors ----

@@ -4,16 +4,14 @@ local core = require "marea.core"
 local distribution = require "marea.dist.distribution"
 local ops, log = core.ops, distribution.log
 
-local NAMES = {"loc", "scale"}
-
 ---@class Gumbel: Distribution
 ---@field loc userdata|number mode
 ---@field scale userdata|number > 0
 ---@field mean userdata|number loc + Euler's constant * scale
 ---@field variance userdata|number
 local Gumbel = distribution.class("Gumbel", {
-  names = NAMES,
-  setup = distribution.broadcasting("Gumbel", NAMES, {scale = {above = 0}}),
+  names = {"loc", "scale"},
+  ranges = {scale = {above = 0}},
   properties = {
     mean = function(self) return self.loc + distribution.EULER * self.scale end,
     variance = function(self) return math.pi ^ 2 / 6 * self.scale * self.scale end,
@@ -23,7 +21,7 @@ local Gumbel = distribution.class("Gumbel", {
 --- loc + scale * noise: a sample that gradients flow through.
 ---@param shape? integer[] how many, as dimensions in front of the parameters' shape
 function Gumbel:rsample(shape)
-  return self.loc + distribution.noise(self, ops.gumbel, shape) * self.scale
+  return self.loc + self:noise(ops.gumbel, shape) * self.scale
 end
 
 --- Log of the density at x, elementwise: -z - exp(-z) - log scale, z = (x - loc) / scale.

@@ -34,7 +34,7 @@ end
 --- The logarithms of a value of GumbelSoftmax: log_softmax((logits + gumbel) / temperature).
 ---@param shape? integer[] how many, as dimensions in front of (batch, classes)
 function LogGumbelSoftmax:rsample(shape)
-  return ops.log_softmax((self.logits + distribution.noise(self, ops.gumbel, shape)) / temperature(self), LAST)
+  return ops.log_softmax((self.logits + self:noise(ops.gumbel, shape)) / temperature(self), LAST)
 end
 
 --- Log of the density at the vectors y (.., classes) of logarithms; shape (..). With n classes and

@@ -25,8 +25,6 @@ return check.strict({
   GumbelSoftmax = gumbel_softmax.GumbelSoftmax,
   LogGumbelSoftmax = gumbel_softmax.LogGumbelSoftmax,
   class = distribution.class,
-  broadcasting = distribution.broadcasting,
-  noise = distribution.noise,
   kl = kl.kl,
   kl_estimate = kl.kl_estimate,
   register_kl = kl.register_kl,

@@ -8,25 +8,26 @@ local kl = {}
 
 local closed = {} -- class of p -> class of q -> function
 
+local function check_class(name, class)
+  if distribution.is_class(class) then return end
+  check.fail("register_kl", name, "a class of distributions such as dist.Normal", class)
+end
+
 --- Adds (or replaces) the closed form for two classes of distributions.
 ---@param P table class, as dist.Normal
 ---@param Q table class
 ---@param f fun(p: table, q: table): userdata
 function kl.register_kl(P, Q, f)
-  for name, class in pairs{P = P, Q = Q} do
-    if type(class) ~= "table" or rawget(class, "__name") == nil then
-      check.fail("register_kl", name, "a class of distributions such as dist.Normal", class)
-    end
-  end
+  check_class("P", P)
+  check_class("Q", Q)
   if type(f) ~= "function" then check.fail("register_kl", "f", "a function of two distributions", f) end
   closed[P] = closed[P] or {}
   closed[P][Q] = f
 end
 
 local function check_pair(what, p, q, options)
-  for name, value in pairs{p = p, q = q} do
-    if not distribution.is_distribution(value) then check.fail(what, name, "a distribution", value) end
-  end
+  if not distribution.is_class(getmetatable(p)) then check.fail(what, "p", "a distribution", p) end
+  if not distribution.is_class(getmetatable(q)) then check.fail(what, "q", "a distribution", q) end
   return check.options(what, options, {"samples"})
 end
 

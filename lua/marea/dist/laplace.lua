@@ -4,16 +4,14 @@ local core = require "marea.core"
 local distribution = require "marea.dist.distribution"
 local ops, log = core.ops, distribution.log
 
-local NAMES = {"loc", "scale"}
-
 ---@class Laplace: Distribution
 ---@field loc userdata|number mean and median
 ---@field scale userdata|number > 0
 ---@field mean userdata|number
 ---@field variance userdata|number
 local Laplace = distribution.class("Laplace", {
-  names = NAMES,
-  setup = distribution.broadcasting("Laplace", NAMES, {scale = {above = 0}}),
+  names = {"loc", "scale"},
+  ranges = {scale = {above = 0}},
   properties = {
     mean = function(self) return self.loc end,
     variance = function(self) return 2 * self.scale * self.scale end,
@@ -23,7 +21,7 @@ local Laplace = distribution.class("Laplace", {
 --- loc + scale * noise: a sample that gradients flow through.
 ---@param shape? integer[] how many, as dimensions in front of the parameters' shape
 function Laplace:rsample(shape)
-  return self.loc + distribution.noise(self, ops.laplace, shape) * self.scale
+  return self.loc + self:noise(ops.laplace, shape) * self.scale
 end
 
 --- Log of the density at x, elementwise.

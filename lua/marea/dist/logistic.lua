@@ -4,16 +4,14 @@ local core = require "marea.core"
 local distribution = require "marea.dist.distribution"
 local ops, log = core.ops, distribution.log
 
-local NAMES = {"loc", "scale"}
-
 ---@class Logistic: Distribution
 ---@field loc userdata|number mean and median
 ---@field scale userdata|number > 0
 ---@field mean userdata|number
 ---@field variance userdata|number
 local Logistic = distribution.class("Logistic", {
-  names = NAMES,
-  setup = distribution.broadcasting("Logistic", NAMES, {scale = {above = 0}}),
+  names = {"loc", "scale"},
+  ranges = {scale = {above = 0}},
   properties = {
     mean = function(self) return self.loc end,
     variance = function(self) return math.pi ^ 2 / 3 * self.scale * self.scale end,
@@ -23,7 +21,7 @@ local Logistic = distribution.class("Logistic", {
 --- loc + scale * noise: a sample that gradients flow through.
 ---@param shape? integer[] how many, as dimensions in front of the parameters' shape
 function Logistic:rsample(shape)
-  return self.loc + distribution.noise(self, ops.logistic, shape) * self.scale
+  return self.loc + self:noise(ops.logistic, shape) * self.scale
 end
 
 --- Log of the density at x, elementwise: -z - 2 log(1 + exp(-z)) - log scale, z = (x - loc) / scale.

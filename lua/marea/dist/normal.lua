@@ -5,22 +5,20 @@ local distribution = require "marea.dist.distribution"
 local ops, log, square = core.ops, distribution.log, distribution.square
 
 local LOG_2PI = math.log(2 * math.pi)
-local NAMES = {"mean", "std"}
-
 ---@class Normal: Distribution
 ---@field mean userdata|number
 ---@field std userdata|number > 0
 ---@field variance userdata|number
 local Normal = distribution.class("Normal", {
-  names = NAMES,
-  setup = distribution.broadcasting("Normal", NAMES, {std = {above = 0}}),
+  names = {"mean", "std"},
+  ranges = {std = {above = 0}},
   properties = {variance = function(self) return square(self.std) end},
 })
 
 --- mean + std * eps: a sample that gradients flow through (Kingma and Welling 2014).
 ---@param shape? integer[] how many, as dimensions in front of the parameters' shape
 function Normal:rsample(shape)
-  return self.mean + distribution.noise(self, ops.normal, shape) * self.std
+  return self.mean + self:noise(ops.normal, shape) * self.std
 end
 
 --- Log of the density at x, elementwise.

@@ -4,15 +4,13 @@ local core = require "marea.core"
 local distribution = require "marea.dist.distribution"
 local ops = core.ops
 
-local NAMES = {"rate"}
-
 ---@class Poisson: Distribution
 ---@field rate userdata|number >= 0
 ---@field mean userdata|number
 ---@field variance userdata|number
 local Poisson = distribution.class("Poisson", {
-  names = NAMES,
-  setup = distribution.broadcasting("Poisson", NAMES, {rate = {low = 0}}),
+  names = {"rate"},
+  ranges = {rate = {low = 0}},
   properties = {
     mean = function(self) return self.rate end,
     variance = function(self) return self.rate end,

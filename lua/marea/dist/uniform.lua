@@ -33,7 +33,7 @@ local Uniform = distribution.class("Uniform", {
 --- low + (high - low) * u: a sample that gradients flow through.
 ---@param shape? integer[] how many, as dimensions in front of the parameters' shape
 function Uniform:rsample(shape)
-  return self.low + distribution.noise(self, ops.uniform, shape) * (self.high - self.low)
+  return self.low + self:noise(ops.uniform, shape) * (self.high - self.low)
 end
 
 --- Log of the density at x, elementwise; -infinity outside, low and high being inside.
