@@ -400,6 +400,14 @@ describe("GumbelSoftmax", function()
     close(share, q.probs, {rtol = 0, atol = 4 * 0.5 / math.sqrt(N)})
   end)
 
+  it("takes probabilities like logits, whatever their sum", function()
+    local probs = dist.GumbelSoftmax{probs = f64{1, 2, 5}, temperature = 0.5}
+    local logits = dist.GumbelSoftmax{logits = f64{0, math.log(2), math.log(5)}, temperature = 0.5}
+    local x = f64{0.2, 0.5, 0.3}
+    close(probs.probs, {0.125, 0.25, 0.625})
+    close(probs:log_prob(x), logits:log_prob(x), {rtol = 1e-12})
+  end)
+
   it("has a density that integrates to 1", function()
     local q = dist.GumbelSoftmax{logits = f64{0.3, -0.4}, temperature = 0.8}
     local n = 20000
@@ -552,6 +560,16 @@ describe("dist.kl", function()
     check(function(a, b) return dist.Categorical{logits = a}, dist.Categorical{probs = b} end, LOGITS, {0.2, 0.5, 0.3})
     check(function(a, b) return dist.Categorical{probs = a}, dist.Categorical{logits = b} end, {0.2, 0.5, 0.3}, LOGITS)
     check(function(a, b) return dist.Poisson(a), dist.Poisson(b) end, {0.7, 25}, {1, 22})
+  end)
+
+  it("broadcasts, as an estimate too", function()
+    marea.seed(19)
+    local p, q = dist.Normal(f64{0, 1, 2}, 1), dist.Normal(f64{{0}, {1}, {-1}, {2}}, f64{1, 2, 3})
+    local exact = dist.kl(p, q)
+    assert.are.same({4, 3}, exact.shape)
+    assert.are.same({4, 3}, dist.kl_estimate(p, q, {samples = 4}).shape)
+    close(dist.kl_estimate(p, q, {samples = N}), exact, {rtol = 0, atol = 0.05})
+    assert.are.same({4, 3}, dist.kl_estimate(q, p, {samples = 4}).shape)
   end)
 
   it("works with classes of users", function()

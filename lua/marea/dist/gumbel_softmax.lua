@@ -52,13 +52,14 @@ local function setup(self, given)
   self.temperature = distribution.parameter("GumbelSoftmax", "temperature", given.temperature, {above = 0})
   self.hard = given.hard or false
   if type(self.hard) ~= "boolean" then check.fail("GumbelSoftmax", "hard", "true or false", given.hard) end
-  local logits = given.logits or ops.log(distribution.inside(value))
+  if given.probs then self.probs = value / value:sum{dims = {-1}, keepdim = true} end
+  local logits = given.logits or ops.log(distribution.inside(self.probs))
   self.base = LogGumbelSoftmax{logits = logits, temperature = self.temperature}
   self.batch_shape, self.event_shape, self.dtype = self.base.batch_shape, self.base.event_shape, self.base.dtype
 end
 
 ---@class GumbelSoftmax: Distribution
----@field probs userdata (.., classes)
+---@field probs userdata (.., classes), sums to 1
 ---@field logits userdata (.., classes), up to a constant
 ---@field temperature userdata|number > 0, one for each vector
 ---@field hard boolean

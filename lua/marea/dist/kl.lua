@@ -59,7 +59,9 @@ function kl.kl_estimate(p, q, options)
   local n = check.integer("kl_estimate", "samples", options.samples, 1)
   if getmetatable(p) == getmetatable(q) and rawget(p, "base") then p, q = p.base, q.base end
   local pathwise = rawget(getmetatable(p), "rsample")
-  local x = pathwise and p:rsample{n} or p:sample{n}
+  local shape = {n} -- the draws' own dimension stays in front of q's batch
+  for i = 1, #q.batch_shape - #p.batch_shape do shape[i + 1] = 1 end
+  local x = pathwise and p:rsample(shape) or p:sample(shape)
   local log_p = p:log_prob(x)
   local difference = log_p - q:log_prob(x)
   if not pathwise then difference = difference + (log_p - log_p:detach()) * difference:detach() end
