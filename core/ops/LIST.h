@@ -28,6 +28,9 @@ OP(max_pool2d) OP(max_pool2d_grad) OP(max_pool2d_pick) OP(avg_pool2d) OP(avg_poo
 OP(upsample_nearest2d) OP(upsample_nearest2d_grad)
 /* softmax.c */
 OP(softmax) OP(log_softmax)
+/* norm.c */
+OP(batch_norm) OP(batch_norm_backward) OP(batch_norm_eval)
+OP(group_norm) OP(group_norm_backward) OP(layer_norm) OP(layer_norm_backward)
 /* loss.c */
 OP(bce) OP(bce_grad) OP(bce_with_logits) OP(bce_with_logits_grad) OP(mse) OP(l1) OP(huber) OP(huber_grad) OP(kl_normal)
 /* loss_class.c */

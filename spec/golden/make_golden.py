@@ -389,6 +389,57 @@ def cross_entropy_cases(out):
                  {"y": logits.numel(), "d_logits": shape[-1]})
 
 
+# ---- normalization ----
+
+
+def channels_second(x, shape):
+    """(N, ..., C) as PyTorch has it."""
+    return x.reshape(shape[0], -1, shape[-1]).transpose(1, 2)
+
+
+def channels_last(y, shape):
+    return y.transpose(1, 2).reshape(shape)
+
+
+NORMS = {
+    "batch_norm": (lambda x, w, b, a: F.batch_norm(x, None, None, w, b, True, 0, a["eps"]), {}),
+    "group_norm": (lambda x, w, b, a: F.group_norm(x, a["groups"], w, b, a["eps"]), {"groups": [1, 2, 3, 6]}),
+    "layer_norm": (lambda x, w, b, a: F.layer_norm(x, x.shape[-1:], w, b, a["eps"]), {}),
+}
+
+
+def norm_cases(out):
+    for op, (f, more) in NORMS.items():
+        for i in range(20):
+            shape = [(5, 3, 6), (4, 3, 2, 6), (3, 12, 6), (2, 5, 3, 12), (20, 18)][i % 5]
+            attrs = {"eps": [1e-3, 1e-5][i % 2], **{k: v[i % 4] for k, v in more.items()}}
+            ins = {"x": (normal(*shape) * [1, 3][i % 2] + [0, 5][i // 10]).requires_grad_(True)}
+            if i % 4 != 3:
+                ins["weight"] = (normal(shape[-1]) + 1).requires_grad_(True)
+                ins["bias"] = normal(shape[-1]).requires_grad_(True)
+            x, last = ins["x"], op == "layer_norm"
+            y = f(x if last else channels_second(x, shape), ins.get("weight"), ins.get("bias"), attrs)
+            y = y if last else channels_last(y, shape)
+            count = x.numel() // shape[-1]
+            out.case(op, {**ins, "y": y, **gradients(y, ins, 1.0)}, attrs, list(ins),
+                     {"d_x": count, "d_weight": count, "d_bias": count})
+    batch_norm_training(out)
+
+
+def batch_norm_training(out, steps=8):
+    """A layer over several batches: its running statistics, and what it gives outside training."""
+    layer = torch.nn.BatchNorm1d(6, eps=1e-3, momentum=0.1).double()
+    x, test = normal(steps, 10, 4, 6) * 2 + 3, normal(5, 4, 6)
+    means, variances = [], []
+    for batch in x:
+        layer(channels_second(batch, (10, 4, 6)))
+        means.append(layer.running_mean.clone())
+        variances.append(layer.running_var.clone())
+    y = channels_last(layer.eval()(channels_second(test, (5, 4, 6))), (5, 4, 6))
+    out.case("batch_norm_training", {"x": x, "mean": torch.stack(means), "variance": torch.stack(variances),
+                                     "test": test, "y": y}, {"momentum": 0.9, "eps": 1e-3})
+
+
 # ---- optimizers: names of the attributes are ours; `make` gets the parameter ----
 
 OPTIMIZERS = {
@@ -514,7 +565,7 @@ def main():
         cross_entropy_cases(out)
 
     makers = {"conv": conv, "linear": linear_cases, "pool": pool, "loss": loss, "optim": optimizer_cases,
-              "vae": vae_case}
+              "vae": vae_case, "norm": norm_cases}
     for seed, (name, make) in enumerate(makers.items(), 1):
         torch.manual_seed(seed)
         out = File()

@@ -439,6 +439,53 @@ function naive.linear(inputs, attrs)
   return activate(y, attrs)
 end
 
+-- ---- normalization ----
+
+--- (x - mean) / sqrt(variance + eps) * weight + bias, where elements with the same key(index) share mean and variance
+--- and `last` last dimensions tell the place in weight and bias.
+local function normalize(x, weight, bias, eps, last, key)
+  local sums, squares, counts = {}, {}, {}
+  local function over(f)
+    each(x.shape, function(index) f(key(index), x[position(x.shape, index)], index) end)
+  end
+  over(function(k, v) sums[k], counts[k] = (sums[k] or 0) + v, (counts[k] or 0) + 1 end)
+  over(function(k, v) squares[k] = (squares[k] or 0) + (v - sums[k] / counts[k]) ^ 2 end)
+  local y, shape = {shape = x.shape}, table.move(x.shape, #x.shape - last + 1, #x.shape, 1, {})
+  over(function(k, v, index)
+    local place = position(shape, table.move(index, #index - last + 1, #index, 1, {}))
+    y[#y + 1] = (v - sums[k] / counts[k]) / math.sqrt(squares[k] / counts[k] + eps) * (weight and weight[place] or 1)
+      + (bias and bias[place] or 0)
+  end)
+  return y
+end
+
+function naive.batch_norm(inputs, a)
+  local function channel(index) return index[#index] end
+  return activate(normalize(inputs[1], inputs[2], inputs[3], a.eps, 1, channel), a)
+end
+
+function naive.batch_norm_eval(inputs, a)
+  local x, mean, var, weight, bias = table.unpack(inputs, 1, 5)
+  return activate(build(x.shape, function(index)
+    local c = index[#index]
+    return (x[position(x.shape, index)] - mean[c]) / math.sqrt(var[c] + a.eps) * (weight and weight[c] or 1)
+      + (bias and bias[c] or 0)
+  end), a)
+end
+
+function naive.group_norm(inputs, a)
+  local width = inputs[1].shape[#inputs[1].shape] // a.groups
+  return normalize(inputs[1], inputs[2], inputs[3], a.eps, 1, function(index)
+    return index[1] .. "," .. (index[#index] - 1) // width
+  end)
+end
+
+function naive.layer_norm(inputs, a)
+  return normalize(inputs[1], inputs[2], inputs[3], a.eps, a.last, function(index)
+    return table.concat(index, ",", 1, #index - a.last)
+  end)
+end
+
 -- ---- convolution and pools ----
 
 local function pair(v, default)
