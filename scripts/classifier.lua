@@ -1,6 +1,6 @@
 -- SPDX-License-Identifier: MIT
---- A convolutional classifier of MNIST digits, trained on images that are turned, moved, scaled and sheared a little. It
---- leaves weights, metrics.csv and pictures in --out. `marea scripts/classifier.lua` trains on the sample in
+--- A convolutional classifier of MNIST digits, trained on images that are turned, moved, scaled and sheared a little.
+--- It leaves weights, metrics.csv and pictures in --out. `marea scripts/classifier.lua` trains on the sample in
 --- scripts/data; --help lists the options.
 local argparse = require "argparse"
 local marea = require "marea"

@@ -1,5 +1,5 @@
 -- SPDX-License-Identifier: MIT
---- The classifier that scripts/classifier.lua trains, for every script that uses it, such as judges of generated digits:
+--- The classifier that scripts/classifier.lua trains, for every script that uses it, as judges of generated digits do:
 ---
 ---   local Classifier = dofile "scripts/classifier_model.lua"
 ---   local model = assert(Classifier.load "out/classifier/classifier.safetensors")

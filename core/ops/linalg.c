@@ -31,50 +31,61 @@ static marea_status eigh_shape (marea_call *c) {
   return MAREA_OK;
 }
 
-static double get (const marea_tensor *t, int64_t i) {
-  return t->dtype == MAREA_F64 ? ((const double *)marea_at(t))[i] : (double)((const float *)marea_at(t))[i];
-}
-
-static void put (marea_tensor *t, int64_t i, double value) {
-  if (t->dtype == MAREA_F64) ((double *)marea_at(t))[i] = value;
-  else ((float *)marea_at(t))[i] = (float)value;
-}
-
-static marea_status want_finite (marea_call *c, int64_t n) {
-  for (int64_t i = 0; i < n; i++)
-    if (!isfinite(get(c->in[0], i)))
-      return marea_reject(c, MAREA_EARG, "argument 'a': element %lld of %s is %g, expected finite numbers",
-                          (long long)(i + c->ctx->config.index_base), marea_tensor_text(c->in[0]).s,
-                          get(c->in[0], i));
+/* *out := a handle for n f64 numbers of a's matrices in scratch memory, row by row; owns nothing. */
+static marea_status scratch_like (marea_call *c, const marea_tensor *a, marea_storage *memory,
+                                  marea_tensor *out) {
+  *memory = (marea_storage){.ctx = c->ctx};
+  MAREA_SCRATCH(c, memory->data, (size_t)marea_count(a->rank, a->shape) * sizeof(double));
+  *out = *a;
+  out->dtype = MAREA_F64;
+  out->storage = memory;
+  out->offset = 0;
+  marea_row_major(out->rank, out->shape, out->stride);
   return MAREA_OK;
+}
+
+/* a := (a + a^T) / 2; false when it has an element that is not finite */
+static bool make_symmetric (double *a, int64_t n) {
+  bool finite = true;
+  for (int64_t i = 0; i < n; i++) {
+    for (int64_t j = 0; j <= i; j++) {
+      a[i * n + j] = a[j * n + i] = 0.5 * a[i * n + j] + 0.5 * a[j * n + i];
+      finite = finite && isfinite(a[i * n + j]);
+    }
+  }
+  return finite;
 }
 
 static marea_status eigh_forward (marea_call *c) {
   const marea_tensor *a = c->in[0];
   const int64_t n = a->shape[a->rank - 1], all = marea_count(a->rank, a->shape);
   const int side = (int)n, lwork = (int)(1 + 6 * n + 2 * n * n), liwork = (int)(3 + 5 * n);
-  double *matrix, *value, *work;
+  marea_storage matrices, vector;
+  marea_tensor vectors, values;
+  double *work;
   int *iwork, info = 0;
   if (all == 0) return MAREA_OK;
-  MAREA_TRY(want_finite(c, all));
-  MAREA_SCRATCH(c, matrix, (size_t)(n * n) * sizeof *matrix);
-  MAREA_SCRATCH(c, value, (size_t)n * sizeof *value);
+  MAREA_TRY(scratch_like(c, a, &matrices, &vectors));
+  MAREA_TRY(scratch_like(c, c->out[0], &vector, &values));
   MAREA_SCRATCH(c, work, (size_t)lwork * sizeof *work);
   MAREA_SCRATCH(c, iwork, (size_t)liwork * sizeof *iwork);
+  marea_copy_strided(c->ctx, a, &vectors);
   if (openblas_get_num_threads() != 1) openblas_set_num_threads(1);
-  for (int64_t at = 0; at < all; at += n * n) {
-    for (int64_t i = 0; i < n; i++)
-      for (int64_t j = 0; j < n; j++)
-        matrix[i * n + j] = 0.5 * get(a, at + i * n + j) + 0.5 * get(a, at + j * n + i);
-    dsyevd_("V", "L", &side, matrix, &side, value, work, &lwork, iwork, &liwork, &info, 1, 1);
+  for (int64_t i = 0; i < all / (n * n); i++) {
+    double *matrix = (double *)matrices.data + i * n * n;
+    const long long number = (long long)(i + c->ctx->config.index_base);
+    if (!make_symmetric(matrix, n))
+      return marea_reject(c, MAREA_EARG, "argument 'a': matrix %lld of %s has elements that are not finite",
+                          number, marea_tensor_text(a).s);
+    dsyevd_("V", "L", &side, matrix, &side, (double *)vector.data + i * n, work, &lwork, iwork, &liwork,
+            &info, 1, 1);
     if (info != 0)
-      return marea_reject(c, MAREA_ESTATE, "the eigenvalues of matrix %lld did not converge",
-                          (long long)(at / (n * n) + c->ctx->config.index_base));
-    for (int64_t i = 0; i < n; i++) put(c->out[0], at / n + i, value[i]);
-    for (int64_t i = 0; i < n; i++)
-      for (int64_t j = 0; j < n; j++)
-        put(c->out[1], at + i * n + j, matrix[j * n + i]); /* theirs are columns first */
+      return marea_reject(c, MAREA_ESTATE, "the eigenvalues of matrix %lld did not converge", number);
   }
+  vectors.stride[a->rank - 2] = 1; /* LAPACK's come columns first */
+  vectors.stride[a->rank - 1] = n;
+  marea_copy_strided(c->ctx, &values, c->out[0]);
+  marea_copy_strided(c->ctx, &vectors, c->out[1]);
   return MAREA_OK;
 }
 
@@ -94,7 +105,7 @@ const marea_op marea_op_eigh = {
            "square, or "
            "larger than 16384; elements that are not finite.",
     .inputs = {{"a", "(.., n, n)"}},
-    .flags = MAREA_NO_GRAD,
+    .flags = MAREA_STRIDED | MAREA_NO_GRAD,
     .shape = eigh_shape,
     .forward = eigh_forward,
     .flop = eigh_flop,

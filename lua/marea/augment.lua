@@ -33,9 +33,8 @@ end
 local function check_images(what, first, ...)
   for i, x in ipairs{first, ...} do
     check.tensor(what, tostring(i), x)
-    if x.rank ~= 4 or x:size(1) ~= first:size(1) then
-      check.fail(what, tostring(i), i == 1 and "images (N, H, W, C)" or ("%d images (N, H, W, C)"):format(first:size(1)), x)
-    end
+    if x.rank ~= 4 then check.fail(what, tostring(i), "images (N, H, W, C)", x) end
+    if x:size(1) ~= first:size(1) then check.fail(what, tostring(i), first:size(1) .. " images (N, H, W, C)", x) end
   end
   if not first then check.fail(what, "1", "images (N, H, W, C)", first) end
 end
