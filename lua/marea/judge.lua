@@ -1,5 +1,5 @@
 -- SPDX-License-Identifier: MIT
---- marea.judge: how much generated images look like real ones to a classifier that was trained on real ones: how sure it
+--- marea.judge: how much generated images look like real ones to a classifier that was trained on these: how sure it
 --- is, how evenly the classes come, and how far its features are from those of real images. Figures of different
 --- classifiers cannot be compared, nor Fréchet distances of different numbers of images.
 ---
