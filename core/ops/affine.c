@@ -9,13 +9,12 @@
 ** y is linear in x, and its derivative by px or py is the same sum with hat' for hat. So the operator, its adjoint and
 ** an attribute that says which hats are derived are closed under differentiation.
 */
-#include <math.h>
-
 #include "vjp.h"
 
 enum { DERIVATIVE }; /* ORDER of the attributes */
 
 #define UNIT 4096 /* elements of a block of forward's rows */
+#define FEW 8     /* channels, for which the kernel is not worth its call */
 
 typedef struct pass {
   const marea_kernels *kernels;
@@ -38,10 +37,11 @@ typedef struct taps {
 static taps taps_at (double place, int64_t size, bool slope) {
   taps t = {0};
   if (!(place > -1 && place < (double)size)) return t; /* nor NaN */
-  const double below = floor(place), part = place - below;
+  const int64_t whole = (int64_t)place, below = whole - (place < (double)whole);
+  const double part = place - (double)below;
   const double weight[] = {slope ? -1 : 1 - part, slope ? 1 : part};
   for (int i = 0; i < 2; i++) {
-    const int64_t at = (int64_t)below + i;
+    const int64_t at = below + i;
     if (at < 0 || at >= size || weight[i] == 0) continue;
     t.at[t.n] = at;
     t.weight[t.n++] = weight[i];
@@ -59,6 +59,17 @@ static size_t pixel (const pass *p, int64_t n, int64_t i, int64_t j) {
   return (size_t)(((n * p->h + i) * p->w + j) * p->c) * p->size;
 }
 
+/* to += weight * from, for the channels of a pixel */
+static void add_pixel (const pass *p, double weight, const char *from, char *to) {
+  if (p->c >= FEW) {
+    p->kernels->axpy((size_t)p->c, weight, from, to);
+  } else if (p->dtype == MAREA_F64) {
+    for (int64_t i = 0; i < p->c; i++) ((double *)to)[i] += weight * ((const double *)from)[i];
+  } else {
+    for (int64_t i = 0; i < p->c; i++) ((float *)to)[i] += (float)weight * ((const float *)from)[i];
+  }
+}
+
 /* For rows first..end-1 of image n of the result: gathers into them, or spreads them over the image they came from. */
 static void run_rows (const pass *p, int64_t n, int64_t first, int64_t end, bool spread) {
   const double cx = (double)(p->w - 1) / 2, cy = (double)(p->h - 1) / 2;
@@ -72,8 +83,7 @@ static void run_rows (const pass *p, int64_t n, int64_t first, int64_t end, bool
       for (int a = 0; a < row.n; a++) {
         for (int b = 0; b < col.n; b++) {
           const size_t x = pixel(p, n, row.at[a], col.at[b]), y = pixel(p, n, i, j);
-          p->kernels->axpy((size_t)p->c, row.weight[a] * col.weight[b], p->from + (spread ? y : x),
-                           p->to + (spread ? x : y));
+          add_pixel(p, row.weight[a] * col.weight[b], p->from + (spread ? y : x), p->to + (spread ? x : y));
         }
       }
     }
@@ -205,11 +215,11 @@ static double affine_flop (const marea_call *c) { return 8.0 * (double)marea_ten
         "1: the derivative by the place read, down the rows and along them, for it" \
   }
 /* Places are odd multiples of 1/16, away from the pixels, where the interpolation has kinks. */
-#define SAMPLE_AFFINE                                                                        \
-  "local n, concat = g.int(0, 3), require 'marea.core'.ops.concat\n"                         \
-  "local turn = (g.index({n, 2, 2}, 9) - 5):to(g.dtype) / 4\n"                               \
-  "local shift = (g.index({n, 2, 1}, 17) - 9):to(g.dtype) / 8 + 1 / 16\n"                    \
-  "return {g.tensor{n, g.int(0, 6), g.int(0, 6), g.int(0, 3)}, concat({turn, shift}, 3)},\n" \
+#define SAMPLE_AFFINE                                                                                  \
+  "local n, concat = g.int(0, 3), require 'marea.core'.ops.concat\n"                                   \
+  "local turn = (g.index({n, 2, 2}, 9) - 5):to(g.dtype) / 4\n"                                         \
+  "local shift = (g.index({n, 2, 1}, 17) - 9):to(g.dtype) / 8 + 1 / 16\n"                              \
+  "return {g.tensor{n, g.int(0, 6), g.int(0, 6), g.pick{0, 1, 2, 3, 9}}, concat({turn, shift}, 3)},\n" \
   "{derivative = {g.int(1, 4) // 4, g.int(1, 4) // 4}}"
 
 const marea_op marea_op_affine2d = {
