@@ -1,5 +1,6 @@
 -- SPDX-License-Identifier: MIT
 -- Operators, optimizers and a small VAE against the numbers that PyTorch gave (spec/golden/make_golden.py).
+local marea = require "marea"
 local core = require "marea.core"
 local allclose = require "spec.support.allclose"
 local small_vae = require "spec.support.small_vae"
@@ -86,6 +87,7 @@ end
 
 local FILES = {
   conv = {"conv2d", "conv_transpose2d"}, linear = {"linear"}, pool = {"max_pool2d", "avg_pool2d"},
+  affine = {"affine2d"},
   loss = {"bce", "bce_with_logits", "mse", "l1", "huber", "cross_entropy", "kl_normal"},
   norm = {"batch_norm", "group_norm", "layer_norm"},
 }
@@ -140,6 +142,19 @@ describe("golden numbers of PyTorch", function()
       allclose.assert(layer.running_var, t.variance[step], {rtol = RTOL, atol = ATOL}, "variance after step " .. step)
     end
     allclose.assert(layer:evaluate()(t.test), t.y, {rtol = RTOL, atol = ATOL}, "y")
+  end)
+
+  it("agree with eigenvalues and the Fréchet distance", function()
+    local cases = read "linalg"
+    for _, case in ipairs(cases.eigh) do
+      local a = case.tensors.a
+      allclose.assert((ops.eigh(a)), case.tensors.w, {rtol = RTOL, scaled = true}, case.key)
+    end
+    for _, case in ipairs(cases.frechet) do
+      local distance = marea.judge.frechet(case.tensors.a, case.tensors.b)
+      allclose.assert(distance, case.tensors.distance, {rtol = 1e-6, atol = 0}, case.key)
+    end
+    assert.is_true(#cases.eigh + #cases.frechet >= 14)
   end)
 
   it("agree with 200 training steps of a small VAE", function()

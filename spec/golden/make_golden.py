@@ -307,6 +307,43 @@ def pool_cases(out, op, variants):
                  {"y": k[0] * k[1], "d_x": k[0] * k[1]})
 
 
+# ---- affine ----
+
+AFFINE = [(n, h, w, c) for n, h, w in [(1, 2, 2), (2, 5, 4), (1, 4, 7), (3, 6, 6), (1, 11, 12)] for c in (1, 2, 3, 17)]
+
+
+def affine_cases(out):
+    """Places in pixels from the centre, turned into those of grid_sample, from -1 to 1 between the centres at the
+    borders."""
+    for n, h, w, c in AFFINE:
+        x = normal(n, h, w, c).requires_grad_(True)
+        identity = torch.tensor([[1.0, 0, 0], [0, 1, 0]], dtype=F64)
+        matrix = (identity + normal(n, 2, 3, scale=0.4)).float().to(F64).requires_grad_(True)
+        v, u = torch.meshgrid(torch.arange(h) - (h - 1) / 2, torch.arange(w) - (w - 1) / 2, indexing="ij")
+        places = torch.stack([u, v, torch.ones_like(u)], -1).to(F64)
+        grid = torch.einsum("hwk,nik->nhwi", places, matrix) / torch.tensor([(w - 1) / 2, (h - 1) / 2], dtype=F64)
+        y = F.grid_sample(x.permute(0, 3, 1, 2), grid, align_corners=True).permute(0, 2, 3, 1)
+        g = gradients(y, {"x": x, "matrix": matrix}, (h * w) ** -0.5)
+        out.case("affine2d", {"x": x, "matrix": matrix, "y": y, **g}, {}, ["x", "matrix"],
+                 {"y": 4, "d_x": 4, "d_matrix": h * w * c})
+
+
+# ---- eigenvalues, and the Frechet distance of features ----
+
+def linalg_cases(out):
+    for n in (1, 2, 3, 5, 8, 16, 33, 64):
+        a = normal(n, n)
+        out.case("eigh", {"a": a, "w": torch.linalg.eigvalsh(a + a.T) / 2}, {})
+    for n, d in [(10, 1), (40, 2), (200, 3), (100, 16), (300, 64), (20, 30)]:
+        a, b = F.relu(normal(n, d)), 1.5 * F.relu(normal(n, d) @ normal(d, d, scale=d ** -0.5)) + 0.25
+        a, b = a.float().to(F64), b.float().to(F64)
+        s1, s2 = torch.cov(a.T).reshape(d, d), torch.cov(b.T).reshape(d, d)
+        # the eigenvalues of S1 S2, which is not symmetric, are real and not negative but for rounding
+        trace = torch.linalg.eigvals(s1 @ s2).real.clamp(min=0).sqrt().sum()
+        distance = (a.mean(0) - b.mean(0)).square().sum() + s1.trace() + s2.trace() - 2 * trace
+        out.case("frechet", {"a": a, "b": b, "distance": distance}, {})
+
+
 # ---- losses ----
 
 REDUCTIONS = ["mean", "sum", "none", "batchmean"]
@@ -565,7 +602,7 @@ def main():
         cross_entropy_cases(out)
 
     makers = {"conv": conv, "linear": linear_cases, "pool": pool, "loss": loss, "optim": optimizer_cases,
-              "vae": vae_case, "norm": norm_cases}
+              "vae": vae_case, "affine": affine_cases, "linalg": linalg_cases, "norm": norm_cases}
     for seed, (name, make) in enumerate(makers.items(), 1):
         torch.manual_seed(seed)
         out = File()

@@ -623,6 +623,46 @@ function naive.upsample_nearest2d(inputs, a)
   end)
 end
 
+-- ---- affine ----
+
+--- max(0, 1 - |s|), or its derivative.
+local function hat(s, order)
+  if math.abs(s) >= 1 then return 0 end
+  return order == 0 and 1 - math.abs(s) or s < 0 and 1 or -1
+end
+
+--- Calls f(n, i, j, r, s, weight) for every pixel (i, j) of the result and (r, s) of the image it reads.
+local function each_tap(x, matrix, a, f)
+  local order = pair(a.derivative, 0)
+  local n_images, h, w = x.shape[1], x.shape[2], x.shape[3]
+  for n = 1, n_images do
+    local m = table.move(matrix, 6 * n - 5, 6 * n, 1, {})
+    each({h, w, h, w}, function(index)
+      local i, j, r, s = table.unpack(index)
+      local u, v = j - (w + 1) / 2, i - (h + 1) / 2
+      local px, py = (w + 1) / 2 + m[1] * u + m[2] * v + m[3], (h + 1) / 2 + m[4] * u + m[5] * v + m[6]
+      f(n, i, j, r, s, hat(py - r, order[1]) * hat(px - s, order[2]))
+    end)
+  end
+end
+
+local function affine(inputs, a, spread)
+  local x, matrix = inputs[1], inputs[2]
+  local y = build(x.shape, function() return 0 end)
+  each_tap(x, matrix, a, function(n, i, j, r, s, weight)
+    for c = 1, x.shape[4] do
+      local here, there = position(x.shape, {n, i, j, c}), position(x.shape, {n, r, s, c})
+      if spread then here, there = there, here end
+      y[here] = y[here] + weight * x[there]
+    end
+  end)
+  return y
+end
+
+function naive.affine2d(inputs, a) return affine(inputs, a, false) end
+
+function naive.affine2d_grad(inputs, a) return affine(inputs, a, true) end
+
 -- ---- losses ----
 
 local function reduced(values, how, count_of)
