@@ -1,6 +1,6 @@
 -- SPDX-License-Identifier: MIT
---- A convolutional generative adversarial network (Goodfellow et al. 2014) on MNIST. It leaves pictures, metrics.csv and
---- weights in --out. `marea scripts/gan.lua` trains on the sample in scripts/data; --help lists the options.
+--- A convolutional generative adversarial network (Goodfellow et al. 2014) on MNIST. It leaves pictures, metrics.csv
+--- and weights in --out. `marea scripts/gan.lua` trains on the sample in scripts/data; --help lists the options.
 local argparse = require "argparse"
 local marea = require "marea"
 local optim, data, checkpoint, metrics = marea.optim, marea.data, marea.checkpoint, marea.metrics
@@ -37,8 +37,8 @@ marea.seed(options.seed)
 if options.threads then marea.set_threads(options.threads) end
 local train = assert(data.mnist(options.data, "train"))
 local assigned, wasserstein = options.as_assigned, options.loss == "wgan-gp"
-if options.smoke then options.every, options.batch = 1, 16 end
-local steps = options.steps or options.smoke and 6 or options.data == "sample" and 1500 or 5000
+if options.smoke then options.steps, options.every, options.batch = options.steps or 6, 1, 16 end
+local steps = options.steps or options.data == "sample" and 1500 or 5000
 local batch, latent = options.batch, options.latent or assigned and 2 or 64
 local critic_steps = options.critic or wasserstein and 3 or 1
 
@@ -105,8 +105,7 @@ end
 
 local function generator_loss()
   local y = discriminator(generator(noise(batch)))
-  if wasserstein then return -y:mean() end
-  return against(y, 1)
+  return wasserstein and -y:mean() or against(y, 1)
 end
 
 -- ---- training ----
@@ -122,7 +121,7 @@ local log = metrics.open(options.out .. "/metrics.csv", {"step", "discriminator"
 local step, sums, started = first - 1, {0, 0, 0}, marea.clock()
 local function next_step()
   step = step + 1
-  return step <= steps and step or nil
+  if step <= steps then return step end
 end
 
 local bar = data.progress(next_step, {title = "GAN", total = steps - first + 1})
