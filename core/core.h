@@ -281,6 +281,9 @@ void marea_frame_close_pass (marea_profile *p, marea_frame *f);
 /* Four 32-bit words of block `counter` under `seed`. */
 void marea_philox (uint64_t seed, uint64_t counter, uint32_t word[4]);
 
+/* The same for `branch` > 0 of a block, independent of all others: for elements that need any number of words. */
+void marea_philox_branch (uint64_t seed, uint64_t counter, uint32_t branch, uint32_t word[4]);
+
 /* ---- parallel.c ---- */
 
 int64_t marea_clock_ns (void); /* of a clock that never jumps */

@@ -6,13 +6,18 @@ local judge, plot = marea.judge, marea.plot
 
 local MOST = 80 -- misclassified images in the picture
 
---- Curves of accuracy in percent, on the changed training images and on the test images.
+--- Curves of what is misclassified, on the changed training images and on the test images.
 local function training_curve(log)
+  local function errors(column)
+    local percent = log:column(column)
+    for i, accuracy in ipairs(percent) do percent[i] = 100 - accuracy end
+    return percent
+  end
   local epochs = log:column "epoch"
   return plot.curves{
-    {x = epochs, y = log:column "accuracy", title = "training, dropout on"},
-    {x = epochs, y = log:column "test_accuracy", title = "test"},
-    title = "Digits classified correctly", xlabel = "epoch", ylabel = "accuracy (%)",
+    {x = epochs, y = errors "accuracy", title = "training, dropout on"},
+    {x = epochs, y = errors "test_accuracy", title = "test"},
+    title = "Digits misclassified", xlabel = "epoch", ylabel = "share of the images (%)", logy = true,
   }
 end
 

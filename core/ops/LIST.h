@@ -7,6 +7,8 @@ OP(full) OP(arange) OP(linspace) OP(eye)
 /* unary.c */
 OP(neg) OP(abs) OP(sign) OP(square) OP(sqrt) OP(rsqrt) OP(reciprocal) OP(exp) OP(log) OP(log1p) OP(expm1)
 OP(sin) OP(cos) OP(floor) OP(ceil) OP(round) OP(erf) OP(norm_icdf) OP(clamp) OP(cast)
+/* gamma.c */
+OP(lgamma) OP(polygamma)
 /* activation.c */
 OP(relu) OP(leaky_relu) OP(elu) OP(sigmoid) OP(tanh) OP(softplus) OP(gelu) OP(silu) OP(activation_grad)
 /* binary.c */
@@ -42,5 +44,9 @@ OP(cross_entropy) OP(cross_entropy_grad)
 /* random.c */
 OP(uniform) OP(normal) OP(bernoulli) OP(categorical) OP(randint) OP(permutation) OP(sample_normal) OP(dropout)
 OP(dropout_apply)
+/* random_noise.c */
+OP(gumbel) OP(logistic) OP(laplace)
+/* poisson.c */
+OP(poisson)
 /* optim.c */
 OP(sgd_step) OP(rmsprop_step) OP(adam_step) OP(adagrad_step)

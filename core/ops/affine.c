@@ -6,8 +6,8 @@
 **   px = cx + m11 u + m12 v + m13      u = j - cx, cx = (W - 1) / 2
 **   py = cy + m21 u + m22 v + m23      v = i - cy, cy = (H - 1) / 2
 **
-** y is linear in x, and its derivative by px or py is the same sum with hat' for hat. So the operator, its adjoint and
-** an attribute that says which hats are derived are closed under differentiation.
+** y is linear in x, and its derivative by px or py is the same sum with hat' for hat. So the operator and its adjoint,
+** with an attribute that says which hats are differentiated, are closed under differentiation.
 */
 #include "vjp.h"
 

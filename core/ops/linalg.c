@@ -31,7 +31,7 @@ static marea_status eigh_shape (marea_call *c) {
   return MAREA_OK;
 }
 
-/* *out := a handle for n f64 numbers of a's matrices in scratch memory, row by row; owns nothing. */
+/* *out := a tensor of a's shape in scratch memory, f64 and row by row; owns nothing. */
 static marea_status scratch_like (marea_call *c, const marea_tensor *a, marea_storage *memory,
                                   marea_tensor *out) {
   *memory = (marea_storage){.ctx = c->ctx};

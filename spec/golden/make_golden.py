@@ -17,6 +17,10 @@ A file holds the tensors `<op>/<nn>/<name>` and, in its metadata, one line of `k
     stride=2,1            attributes, under the names of the operator; lists have commas
     k.y=27                length of the sum behind an element of tensor y (widens the tolerance by its root)
 
+Cases of distributions (op `Normal`, ...) hold f64 throughout: parameters under their names at Marea, values x with
+log_prob and the gradients d_<parameter> of its sum, shares p with icdf, and entropy, mean, variance, cdf where PyTorch
+has them; cases of op `kl` hold p.<parameter>, q.<parameter> and y, their attributes p and q name the classes.
+
 `y` is the result, `dy` the upstream gradient, `d_<input>` the gradient of an input. Optimizer cases hold p, the
 gradients g (steps, ...) and the parameters after each step, p_steps.
 """
@@ -27,6 +31,7 @@ import sys
 
 import torch
 import torch.nn.functional as F
+from torch import distributions as D
 from torch.distributions import Normal, kl_divergence
 
 F64 = torch.float64
@@ -64,12 +69,12 @@ class File:
     def __init__(self):
         self.tensors, self.texts, self.count = {}, {"torch": torch.__version__}, {}
 
-    def case(self, op, tensors, attrs, inputs=None, sums=None):
+    def case(self, op, tensors, attrs, inputs=None, sums=None, wide=False):
         self.count[op] = self.count.get(op, 0) + 1
         key = "%s/%02d" % (op, self.count[op])
         for name, t in tensors.items():
             t = t.detach()
-            self.tensors[key + "/" + name] = t.float() if t.dtype == F64 else t
+            self.tensors[key + "/" + name] = t.float() if t.dtype == F64 and not wide else t
         pairs = {"inputs": inputs} if inputs else {}
         pairs.update(attrs)
         pairs.update({"k." + n: k for n, k in (sums or {}).items()})
@@ -585,6 +590,111 @@ def vae_case(out, steps=200, batch=6, lr=1e-3):
     out.case("vae", tensors, {"steps": steps, "lr": lr, "rho": 0.9, "eps": 1e-7})
 
 
+# ---- distributions: class -> (constructor from parameters, parameters, values x) ----
+
+TWO = (3, 2)  # parameters are (2), values (3, 2)
+
+
+def location_scale():
+    return {"loc": normal(2), "scale": uniform(0.3, 3, 2)}
+
+
+def relaxed(temperature, **weights):
+    return D.RelaxedBernoulli(temperature, **weights)
+
+
+def relaxed_one_hot(temperature, logits):
+    return D.RelaxedOneHotCategorical(temperature, logits=logits)
+
+
+def rows(*shape):
+    return torch.softmax(normal(*shape), -1)
+
+
+def counts(*shape, high=2):
+    return torch.randint(0, high, shape).to(F64)
+
+
+DISTRIBUTIONS = {
+    "Normal": lambda: (lambda mean, std: D.Normal(mean, std), {"mean": normal(2), "std": uniform(0.3, 3, 2)},
+                       normal(*TWO)),
+    "Laplace": lambda: (D.Laplace, location_scale(), normal(*TWO)),
+    "Logistic": lambda: (None, location_scale(), normal(*TWO)),
+    "Gumbel": lambda: (D.Gumbel, location_scale(), normal(*TWO)),
+    "Uniform": lambda: (D.Uniform, {"low": uniform(-2, 0, 2), "high": uniform(1, 3, 2)}, uniform(0, 1, *TWO)),
+    "Bernoulli": lambda: (D.Bernoulli, {"probs": uniform(0.05, 0.95, 2)}, counts(*TWO)),
+    "Bernoulli-logits": lambda: (D.Bernoulli, {"logits": normal(2, scale=3)}, counts(*TWO)),
+    "Categorical": lambda: (D.Categorical, {"probs": uniform(0.05, 0.95, 2, 4)}, counts(*TWO, high=4)),
+    "Categorical-logits": lambda: (D.Categorical, {"logits": normal(2, 4)}, counts(*TWO, high=4)),
+    "Poisson": lambda: (D.Poisson, {"rate": uniform(0.1, 20, 2)}, counts(*TWO, high=30)),
+    "RelaxedBernoulli": lambda: (relaxed, {"temperature": torch.tensor(0.7, dtype=F64),
+                                           "probs": uniform(0.05, 0.95, 2)}, uniform(0.1, 0.9, *TWO)),
+    "RelaxedBernoulli-logits": lambda: (relaxed, {"temperature": torch.tensor(1.3, dtype=F64), "logits": normal(2)},
+                                        uniform(0.1, 0.9, *TWO)),
+    "GumbelSoftmax": lambda: (relaxed_one_hot, {"temperature": torch.tensor(0.7, dtype=F64), "logits": normal(2, 4)},
+                              rows(3, 2, 4)),
+}
+
+
+def logistic(loc, scale):
+    """PyTorch has it as a transformed uniform distribution only."""
+    standard = D.Uniform(torch.zeros_like(loc), torch.ones_like(loc))
+    return D.TransformedDistribution(standard, [D.SigmoidTransform().inv, D.AffineTransform(loc, scale)])
+
+
+def distribution_case(out, name):
+    make, parameters, x = DISTRIBUTIONS[name]()
+    name = name.split("-")[0]
+    for t in parameters.values():
+        t.requires_grad_()
+    q = (make or logistic)(**parameters)
+    log_prob = q.log_prob(x)
+    grads = torch.autograd.grad(log_prob.sum(), list(parameters.values()))
+    tensors = {**parameters, "x": x, "log_prob": log_prob}
+    tensors.update({"d_" + n: g for n, g in zip(parameters, grads)})
+    if name == "Categorical":
+        tensors["x"] = x.to(torch.int64) + 1
+    for method in ("entropy", "cdf", "icdf", "mean", "variance"):
+        try:
+            value = getattr(q, method)
+            shares = uniform(0.05, 0.95, *TWO)
+            argument = {"cdf": [x], "icdf": [shares]}.get(method, [])
+            tensors[method] = value(*argument) if callable(value) else value
+        except NotImplementedError:
+            continue
+        if method == "icdf":
+            tensors["p"] = shares
+    if name == "Categorical":  # NaN there
+        del tensors["mean"], tensors["variance"]
+    out.case(name, tensors, {}, wide=True)
+
+
+KL = [("Normal", "Normal"), ("Laplace", "Laplace"), ("Bernoulli", "Bernoulli"),
+      ("Bernoulli-logits", "Bernoulli"), ("Bernoulli", "Bernoulli-logits"), ("Categorical", "Categorical"),
+      ("Categorical-logits", "Categorical"), ("Categorical-logits", "Categorical-logits"), ("Uniform", "Uniform"),
+      ("Gumbel", "Gumbel"), ("Poisson", "Poisson"), ("Uniform", "Normal"), ("Laplace", "Normal")]
+
+
+def kl_case(out, first, second):
+    sides = {}
+    for side, name in (("p", first), ("q", second)):
+        make, parameters, _ = DISTRIBUTIONS[name]()
+        if (side, name) == ("q", "Uniform"):
+            parameters = {"low": parameters["low"] - 2, "high": parameters["high"] + torch.tensor([2, -2.5], dtype=F64)}
+        sides[side] = (make(**parameters), parameters)
+    tensors = {"y": kl_divergence(sides["p"][0], sides["q"][0])}
+    for side, (_, parameters) in sides.items():
+        tensors.update({side + "." + n: t for n, t in parameters.items()})
+    out.case("kl", tensors, {"p": first.split("-")[0], "q": second.split("-")[0]}, wide=True)
+
+
+def distribution_cases(out):
+    for name in DISTRIBUTIONS:
+        distribution_case(out, name)
+    for first, second in KL:
+        kl_case(out, first, second)
+
+
 def main():
     folder = sys.argv[1] if len(sys.argv) > 1 else os.path.dirname(os.path.abspath(__file__))
     torch.set_num_threads(1)
@@ -601,9 +711,10 @@ def main():
         loss_cases(out)
         cross_entropy_cases(out)
 
-    makers = {"conv": conv, "linear": linear_cases, "pool": pool, "loss": loss, "optim": optimizer_cases,
-              "vae": vae_case, "affine": affine_cases, "linalg": linalg_cases, "norm": norm_cases}
-    for seed, (name, make) in enumerate(makers.items(), 1):
+    makers = {"conv": (1, conv), "linear": (2, linear_cases), "pool": (3, pool), "loss": (4, loss),
+              "optim": (5, optimizer_cases), "vae": (6, vae_case), "dist": (7, distribution_cases),
+              "affine": (7, affine_cases), "linalg": (8, linalg_cases), "norm": (7, norm_cases)}
+    for name, (seed, make) in makers.items():
         torch.manual_seed(seed)
         out = File()
         make(out)

@@ -79,7 +79,28 @@ local function tanh(x)
   return (x < 0 and -1 or 1) * (1 - e) / (1 + e)
 end
 
+--- By Stirling's series at x + 30.
+local function lgamma(x)
+  local product, w = 0, x
+  for _ = 1, 30 do product, w = product + math.log(w), w + 1 end
+  local series = 1 / (12 * w) - 1 / (360 * w ^ 3) + 1 / (1260 * w ^ 5) - 1 / (1680 * w ^ 7)
+  return (w - 0.5) * math.log(w) - w + 0.5 * math.log(2 * math.pi) + series - product
+end
+
+--- By the sum of (x + k)^-s over 2000 k, small terms first, and the first terms of Euler and Maclaurin's formula.
+local function polygamma(x, a)
+  local n, w, sum = a.order or 0, x + 2000, 0
+  local s = n + 1
+  for k = 1999, 0, -1 do sum = sum + (x + k) ^ -s end
+  if n == 0 then return math.log(w) - 1 / (2 * w) - 1 / (12 * w ^ 2) - sum end
+  local factorial = 1
+  for i = 2, n do factorial = factorial * i end
+  sum = sum + w ^ (1 - s) / (s - 1) + w ^ -s / 2 + s * w ^ (-s - 1) / 12
+  return (n % 2 == 1 and 1 or -1) * factorial * sum
+end
+
 local unary = {
+  lgamma = lgamma, polygamma = polygamma,
   neg = function(x) return -x end, abs = math.abs, square = function(x) return x * x end, sqrt = math.sqrt,
   sign = function(x) return x > 0 and 1 or x < 0 and -1 or 0 end, rsqrt = function(x) return 1 / math.sqrt(x) end,
   reciprocal = function(x) return 1 / x end, exp = math.exp, log = function(x) return math.log(x) end,
