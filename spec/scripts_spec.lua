@@ -125,6 +125,81 @@ describe("classifier.lua", function()
   end)
 end)
 
+describe("gan.lua", function()
+  local gan = "scripts/gan.lua --smoke --out "
+  local out = folder.new()
+  local whole, resumed = out .. "/gan", out .. "/gan_resumed"
+
+  it("trains, and leaves pictures, metrics and weights", function()
+    local text, code = folder.lua(gan .. whole)
+    assert.are.equal(0, code, text)
+    assert.is_truthy(text:find("Total params: 1,705,441\nTrainable params: 1,679,969\nNon-trainable params: 25,472", 1,
+      true), text)
+    assert.is_truthy(text:find("Total params: 5,222,401", 1, true))
+    assert.is_truthy(text:find "GAN  step 6/6  discriminator [%d.]+  generator [%d.]+  accuracy [%d.]+")
+    assert.are.equal(6, #assert(marea.metrics.read(whole .. "/metrics.csv")))
+    for _, name in ipairs{"samples", "strip", "losses", "samples/000000", "samples/000006"} do
+      local png = assert(marea.load_png(("%s/%s.png"):format(whole, name)))
+      assert.is_true(png:to("f32"):std():item() > (name:find "samples/" and 0 or 5), name .. " is not blank")
+    end
+  end)
+
+  it("stopped and resumed gives the same weights and losses, whatever the threads", function()
+    local text, code = folder.lua(gan .. resumed .. " --steps 4 --threads 1")
+    assert.are.equal(0, code, text)
+    text, code = folder.lua(gan .. resumed .. " --resume")
+    assert.are.equal(0, code, text)
+    local expected, actual = marea.load(whole .. "/gan.safetensors"), marea.load(resumed .. "/gan.safetensors")
+    for name, t in pairs(expected) do -- weights, statistics, and what both optimizers remember
+      assert.is_true(actual[name]:eq(t):to("f32"):min():item() == 1, name)
+      actual[name] = nil
+    end
+    assert.is_nil(next(actual))
+    local a, b = marea.metrics.read(whole .. "/metrics.csv"), marea.metrics.read(resumed .. "/metrics.csv")
+    assert.are.equal(#a, #b)
+    for i, row in ipairs(a) do
+      row.seconds, b[i].seconds = nil, nil
+      assert.are.same(row, b[i])
+    end
+  end)
+
+  it("as assigned has the notebook's networks and can die at the third step, as there", function()
+    for _, seed in ipairs{1, 3} do -- with others the discriminator comes back from a loss of 5 to 7, and wins
+      local command = "%s%s/assigned --as-assigned --batch 64 --steps 5 --seed %d"
+      local text, code = folder.lua(command:format(gan, out, seed))
+      assert.are.equal(0, code, text)
+      assert.is_truthy(text:find("Total params: 1,697,505", 1, true), text)
+      assert.is_truthy(text:find("Non-trainable params: 25,472", 1, true))
+      local rows = assert(marea.metrics.read(out .. "/assigned/metrics.csv"))
+      assert.is_true(rows[1].discriminator > 0.6 and rows[1].discriminator < 0.8)
+      for step = 3, 5 do -- (15.942385 + 0) / 2: every p is 1, at the clip, where there is no gradient
+        assert.is_true(math.abs(rows[step].discriminator - 7.9712) < 1e-3, text)
+        assert.are.equal(0.5, rows[step].accuracy)
+        assert.is_true(rows[step].generator < 1e-5)
+      end
+    end
+  end)
+
+  it("is judged by a classifier, beside real images", function()
+    local text, code = folder.lua("scripts/classifier.lua --smoke --epochs 1 --out " .. out .. "/judge")
+    assert.are.equal(0, code, text)
+    text, code = folder.lua(("scripts/gan_judge.lua --samples 200 --classifier %s/judge/classifier.safetensors "
+      .. "--gan %s/gan.safetensors"):format(out, whole))
+    assert.are.equal(0, code, text)
+    local of_real = tonumber(text:match "real test images +([%d.]+)")
+    local of_gan = tonumber(text:match "gan.safetensors +([%d.]+) +[%d.]+ %% +%d+/10")
+    assert.is_true(of_real < of_gan, text) -- six steps make no digits
+  end)
+
+  it("learns with a gradient penalty too", function()
+    local text, code = folder.lua(gan .. out .. "/wgan --loss wgan-gp --steps 12")
+    assert.are.equal(0, code, text)
+    local rows = assert(marea.metrics.read(out .. "/wgan/metrics.csv"))
+    assert.is_true(rows[1].discriminator > 0) -- the penalty of slopes that are far from 1
+    assert.is_true(rows[12].discriminator < -5) -- the critic tells them apart
+  end)
+end)
+
 describe("mnist.sh", function()
   it("takes only files that are MNIST's, byte for byte", function()
     local target, path = folder.new(), folder.new()
