@@ -4,9 +4,9 @@
 ---   local log_weights = importance.log_weights(q, prior, log_likelihood, {samples = 5000, chunk = 50})
 ---   importance.bound(log_weights, 1), importance.bound(log_weights, 5000)     -- ELBO, nearly log p(x)
 ---
---- With z_1 .. z_k from q(z | x) and w_i = p(x | z_i) p(z_i) / q(z_i | x), E[log 1/k sum w_i] is at most log p(x), grows
---- with k, and is the ELBO at k = 1 (Burda, Grosse and Salakhutdinov 2016, arXiv 1509.00519). The same two functions,
---- while gradients are recorded, give the objective of an importance weighted autoencoder.
+--- With z_1 .. z_k from q(z | x) and w_i = p(x | z_i) p(z_i) / q(z_i | x), E[log 1/k sum w_i] is at most log p(x),
+--- grows with k, and is the ELBO at k = 1 (Burda, Grosse and Salakhutdinov 2016, arXiv 1509.00519). The same two
+--- functions, while gradients are recorded, give the objective of an importance weighted autoencoder.
 local core = require "marea.core"
 local check = require "marea.check"
 
