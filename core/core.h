@@ -181,7 +181,7 @@ enum { MAREA_FLOATS = 1 << MAREA_F32 | 1 << MAREA_F64, MAREA_ANY = MAREA_FLOATS 
 struct marea_op {
   const char *name, *family;
   const char *doc;                 /* first sentence: formula; then shapes, gradient, errors, source */
-  marea_input_spec inputs[6];      /* ends with a NULL name */
+  marea_input_spec inputs[8];      /* ends with a NULL name */
   marea_attr_spec attrs[MAREA_MAX_ATTRS + 1];
   int flags;
   int dtypes;                      /* of in[0] (and of all inputs with PROMOTES); 0 = MAREA_FLOATS */

@@ -160,7 +160,7 @@ local LINEAR = {
   reshape = {1}, permute = {1}, transpose = {1}, expand = {1}, flatten = {1}, narrow = {1}, select = {1},
   slice = {1}, slice_grad = {1}, flip = {1}, tile = {1}, contiguous = {1}, clone = {1}, neg = {1}, cast = {1},
   pad = {1}, add = {"all"}, sub = {"all"}, concat = {"all"}, stack = {"all"}, index_add = {"all"},
-  scatter_add = {"all"},
+  scatter_add = {"all"}, affine2d = {1}, affine2d_grad = {1},
 }
 
 describe("linear operators agree with their adjoints:", function()

@@ -23,13 +23,20 @@ OP(slice) OP(slice_grad) OP(concat) OP(stack) OP(split) OP(pad) OP(flip) OP(tile
 OP(index_select) OP(index_add) OP(gather) OP(scatter_add) OP(one_hot)
 /* linear.c */
 OP(matmul) OP(linear)
+/* linalg.c */
+OP(eigh)
 /* conv.c */
 OP(conv2d) OP(conv_transpose2d) OP(conv2d_grad_input) OP(conv2d_grad_weight) OP(conv2d_backward)
 /* pool.c */
 OP(max_pool2d) OP(max_pool2d_grad) OP(max_pool2d_pick) OP(avg_pool2d) OP(avg_pool2d_grad)
 OP(upsample_nearest2d) OP(upsample_nearest2d_grad)
+/* affine.c */
+OP(affine2d) OP(affine2d_grad)
 /* softmax.c */
 OP(softmax) OP(log_softmax)
+/* norm.c */
+OP(batch_norm) OP(batch_norm_backward) OP(batch_norm_eval)
+OP(group_norm) OP(group_norm_backward) OP(layer_norm) OP(layer_norm_backward)
 /* loss.c */
 OP(bce) OP(bce_grad) OP(bce_with_logits) OP(bce_with_logits_grad) OP(mse) OP(l1) OP(huber) OP(huber_grad) OP(kl_normal)
 /* loss_class.c */

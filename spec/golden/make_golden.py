@@ -312,6 +312,43 @@ def pool_cases(out, op, variants):
                  {"y": k[0] * k[1], "d_x": k[0] * k[1]})
 
 
+# ---- affine ----
+
+AFFINE = [(n, h, w, c) for n, h, w in [(1, 2, 2), (2, 5, 4), (1, 4, 7), (3, 6, 6), (1, 11, 12)] for c in (1, 2, 3, 17)]
+
+
+def affine_cases(out):
+    """Places in pixels from the centre, turned into those of grid_sample, from -1 to 1 between the centres at the
+    borders."""
+    for n, h, w, c in AFFINE:
+        x = normal(n, h, w, c).requires_grad_(True)
+        identity = torch.tensor([[1.0, 0, 0], [0, 1, 0]], dtype=F64)
+        matrix = (identity + normal(n, 2, 3, scale=0.4)).float().to(F64).requires_grad_(True)
+        v, u = torch.meshgrid(torch.arange(h) - (h - 1) / 2, torch.arange(w) - (w - 1) / 2, indexing="ij")
+        places = torch.stack([u, v, torch.ones_like(u)], -1).to(F64)
+        grid = torch.einsum("hwk,nik->nhwi", places, matrix) / torch.tensor([(w - 1) / 2, (h - 1) / 2], dtype=F64)
+        y = F.grid_sample(x.permute(0, 3, 1, 2), grid, align_corners=True).permute(0, 2, 3, 1)
+        g = gradients(y, {"x": x, "matrix": matrix}, (h * w) ** -0.5)
+        out.case("affine2d", {"x": x, "matrix": matrix, "y": y, **g}, {}, ["x", "matrix"],
+                 {"y": 4, "d_x": 4, "d_matrix": h * w * c})
+
+
+# ---- eigenvalues, and the Frechet distance of features ----
+
+def linalg_cases(out):
+    for n in (1, 2, 3, 5, 8, 16, 33, 64):
+        a = normal(n, n)
+        out.case("eigh", {"a": a, "w": torch.linalg.eigvalsh(a + a.T) / 2}, {})
+    for n, d in [(10, 1), (40, 2), (200, 3), (100, 16), (300, 64), (20, 30)]:
+        a, b = F.relu(normal(n, d)), 1.5 * F.relu(normal(n, d) @ normal(d, d, scale=d ** -0.5)) + 0.25
+        a, b = a.float().to(F64), b.float().to(F64)
+        s1, s2 = torch.cov(a.T).reshape(d, d), torch.cov(b.T).reshape(d, d)
+        # the eigenvalues of S1 S2, which is not symmetric, are real and not negative but for rounding
+        trace = torch.linalg.eigvals(s1 @ s2).real.clamp(min=0).sqrt().sum()
+        distance = (a.mean(0) - b.mean(0)).square().sum() + s1.trace() + s2.trace() - 2 * trace
+        out.case("frechet", {"a": a, "b": b, "distance": distance}, {})
+
+
 # ---- losses ----
 
 REDUCTIONS = ["mean", "sum", "none", "batchmean"]
@@ -392,6 +429,57 @@ def cross_entropy_cases(out):
         ins = {"logits": logits, "labels": labels.to(torch.uint8) if i % 5 == 4 else labels}
         out.case("cross_entropy", {**ins, "y": y, **gradients(y, {"logits": logits}, 1.0)}, attrs, list(ins),
                  {"y": logits.numel(), "d_logits": shape[-1]})
+
+
+# ---- normalization ----
+
+
+def channels_second(x, shape):
+    """(N, ..., C) as PyTorch has it."""
+    return x.reshape(shape[0], -1, shape[-1]).transpose(1, 2)
+
+
+def channels_last(y, shape):
+    return y.transpose(1, 2).reshape(shape)
+
+
+NORMS = {
+    "batch_norm": (lambda x, w, b, a: F.batch_norm(x, None, None, w, b, True, 0, a["eps"]), {}),
+    "group_norm": (lambda x, w, b, a: F.group_norm(x, a["groups"], w, b, a["eps"]), {"groups": [1, 2, 3, 6]}),
+    "layer_norm": (lambda x, w, b, a: F.layer_norm(x, x.shape[-1:], w, b, a["eps"]), {}),
+}
+
+
+def norm_cases(out):
+    for op, (f, more) in NORMS.items():
+        for i in range(20):
+            shape = [(5, 3, 6), (4, 3, 2, 6), (3, 12, 6), (2, 5, 3, 12), (20, 18)][i % 5]
+            attrs = {"eps": [1e-3, 1e-5][i % 2], **{k: v[i % 4] for k, v in more.items()}}
+            ins = {"x": (normal(*shape) * [1, 3][i % 2] + [0, 5][i // 10]).requires_grad_(True)}
+            if i % 4 != 3:
+                ins["weight"] = (normal(shape[-1]) + 1).requires_grad_(True)
+                ins["bias"] = normal(shape[-1]).requires_grad_(True)
+            x, last = ins["x"], op == "layer_norm"
+            y = f(x if last else channels_second(x, shape), ins.get("weight"), ins.get("bias"), attrs)
+            y = y if last else channels_last(y, shape)
+            count = x.numel() // shape[-1]
+            out.case(op, {**ins, "y": y, **gradients(y, ins, 1.0)}, attrs, list(ins),
+                     {"d_x": count, "d_weight": count, "d_bias": count})
+    batch_norm_training(out)
+
+
+def batch_norm_training(out, steps=8):
+    """A layer over several batches: its running statistics, and what it gives outside training."""
+    layer = torch.nn.BatchNorm1d(6, eps=1e-3, momentum=0.1).double()
+    x, test = normal(steps, 10, 4, 6) * 2 + 3, normal(5, 4, 6)
+    means, variances = [], []
+    for batch in x:
+        layer(channels_second(batch, (10, 4, 6)))
+        means.append(layer.running_mean.clone())
+        variances.append(layer.running_var.clone())
+    y = channels_last(layer.eval()(channels_second(test, (5, 4, 6))), (5, 4, 6))
+    out.case("batch_norm_training", {"x": x, "mean": torch.stack(means), "variance": torch.stack(variances),
+                                     "test": test, "y": y}, {"momentum": 0.9, "eps": 1e-3})
 
 
 # ---- optimizers: names of the attributes are ours; `make` gets the parameter ----
@@ -623,9 +711,10 @@ def main():
         loss_cases(out)
         cross_entropy_cases(out)
 
-    makers = {"conv": conv, "linear": linear_cases, "pool": pool, "loss": loss, "optim": optimizer_cases,
-              "vae": vae_case, "dist": distribution_cases}
-    for seed, (name, make) in enumerate(makers.items(), 1):
+    makers = {"conv": (1, conv), "linear": (2, linear_cases), "pool": (3, pool), "loss": (4, loss),
+              "optim": (5, optimizer_cases), "vae": (6, vae_case), "dist": (7, distribution_cases),
+              "affine": (7, affine_cases), "linalg": (8, linalg_cases), "norm": (7, norm_cases)}
+    for name, (seed, make) in makers.items():
         torch.manual_seed(seed)
         out = File()
         make(out)
