@@ -42,7 +42,7 @@ end
 --- Rows of digits, one a run, under the names in `labels`.
 local function rows_of_digits(rows, labels, title)
   local pixels = image.grid(marea.concat(rows, 1):upsample_nearest2d(2), {columns = COLUMNS, gap = 2, value = 0.5})
-  return plot.heatmap{pixels, yticks = labels, xticks = {}, title = title}
+  return plot.heatmap{pixels, yticks = labels, xticks = {}, title = title, colorlabel = "gray value"}
 end
 
 local function label(run) return run.name:gsub("^latent", "latent "):gsub("_", " ") end
