@@ -6,29 +6,17 @@ local argparse = require "argparse"
 local marea = require "marea"
 local optim, data, checkpoint, metrics = marea.optim, marea.data, marea.checkpoint, marea.metrics
 local here = debug.getinfo(1, "S").source:match "^@(.*/)" or ""
+local cli = dofile(here .. "options.lua")
 local Classifier = dofile(here .. "classifier_model.lua")
 local report = dofile(here .. "classifier_report.lua")
 
---- Reads an option that counts.
-local function count(name)
-  return function(text)
-    local n = math.tointeger(tonumber(text))
-    if n and n > 0 then return n end
-    return nil, ("option '%s': expected a whole number of at least 1, got '%s'"):format(name, text)
-  end
-end
-
 local parser = argparse("classifier.lua", "Trains a convolutional classifier of digits.")
 parser:option("--data", "sample, mnist, fashion, or a folder with IDX files", "sample")
-parser:option("--epochs", "passes over the training images (sample: 15, otherwise 5)"):convert(count "--epochs")
-parser:option("--batch", "images a step", "128"):convert(count "--batch")
+parser:option("--epochs", "passes over the training images (sample: 15, otherwise 5)"):convert(cli.count "--epochs")
+parser:option("--batch", "images a step", "128"):convert(cli.count "--batch")
 parser:option("--lr", "highest learning rate", "2e-3"):convert(tonumber)
 parser:option("--augment", "random changes of the training images", "affine"):choices{"affine", "none"}
-parser:option("--seed", "of the random numbers", "1"):convert(math.tointeger)
-parser:option("--threads", "at most this many; all cores when left out"):convert(count "--threads")
-parser:option("--out", "folder for the results", "out/classifier")
-parser:flag("--resume", "goes on from the weights in --out")
-parser:flag("--smoke", "a few steps on a few images, to see that all of it runs")
+cli.training(parser, "out/classifier")
 local options = parser:parse()
 
 marea.seed(options.seed)
@@ -50,7 +38,7 @@ local warm = steps // 5
 local schedule = optim.schedule.warmup(warm, optim.schedule.cosine(options.lr, steps - warm))
 local optimizer = optim.Adam{model, lr = schedule}
 
-assert(os.execute("mkdir -p '" .. options.out:gsub("'", "'\\''") .. "'"), "no folder for the results: " .. options.out)
+cli.make_folder(options.out)
 local file, first = options.out .. "/classifier.safetensors", 1
 if options.resume then
   first = assert(checkpoint.load(file, {model = model, optimizer = optimizer, loader = train})).epoch + 1

@@ -1,6 +1,6 @@
 -- SPDX-License-Identifier: MIT
---- The pictures of scripts/vae.lua: training curve, reconstructions, latent plane, histograms of the posterior, and
---- two manifolds, digits decoded from a grid over the latent plane.
+--- The pictures of scripts/vae.lua: training curve, reconstructions, digits decoded from the prior; where z is
+--- continuous, latent plane, histograms of the posterior, and two manifolds, decoded from a grid over that plane.
 local marea = require "marea"
 local image, plot = marea.image, marea.plot
 
@@ -10,9 +10,9 @@ local SIDE = 30 -- tiles of a manifold in each direction
 local function encode_all(model, dataset, batch)
   local means, variances, labels = {}, {}, {}
   for x, y in dataset:batches(batch) do
-    local mean, logvar = marea.no_grad(model.encode, model, x)
-    table.insert(means, mean:keep())
-    table.insert(variances, logvar:exp():keep())
+    local q = marea.no_grad(model.encode, model, x)
+    table.insert(means, q.mean:keep())
+    table.insert(variances, q.variance:detach():keep())
     table.insert(labels, y:keep())
   end
   return marea.concat(means, 1), marea.concat(variances, 1), marea.concat(labels, 1)
@@ -36,7 +36,7 @@ local function reconstructions(model, dataset)
     local index = {}
     for i = 1, 10 do index[i] = first + i - 1 end
     local x = dataset:rows(index)
-    local y = marea.no_grad(function() return model:decode((model:encode(x))) end)
+    local y = marea.no_grad(model.reconstruct, model, x)
     table.insert(rows, x)
     table.insert(rows, y)
     table.insert(labels, "original")
@@ -72,10 +72,10 @@ local function histograms(mean, variance)
   return plot.panels(panels)
 end
 
---- Digits decoded from z1 = q(i), z2 = q(j), where q are the normal quantiles of SIDE shares from low to high. z1 grows
---- to the right, z2 downwards; further components are 0.
+--- Digits decoded from z1 = q(j), z2 = q(i), where q are the prior's quantiles of SIDE shares from low to high. z1
+--- grows to the right, z2 downwards; further components are 0.
 local function manifold(model, low, high, options)
-  local quantiles = marea.linspace(low, high, SIDE, "f64"):norm_icdf():totable()
+  local quantiles = model:prior():icdf(marea.linspace(low, high, SIDE, "f64")):totable()
   local tiles, ticks = {}, {}
   for i = 1, SIDE do
     local z = marea.zeros{SIDE, options.latent}
@@ -89,8 +89,27 @@ local function manifold(model, low, high, options)
   local plane = options.latent > 1
   return plot.heatmap{image.grid(marea.concat(tiles, 1), {columns = SIDE}), map = "gnuplot2", xlabel = "z1",
     xticks = ticks, ylabel = plane and "z2" or nil, yticks = plane and ticks or {}, colorlabel = "gray value",
-    title = ("Decoded from normal quantiles %g to %g"):format(low, high)
+    title = ("Decoded from the prior's quantiles %g to %g"):format(low, high)
       .. (plane and options.latent > 2 and ", z3 and on are 0" or plane and "" or ", every row the same")}
+end
+
+--- 100 digits decoded from the prior.
+local function samples(model)
+  local pixels = image.grid(marea.no_grad(model.generate, model, 100):upsample_nearest2d(2), {columns = 10})
+  return plot.heatmap{pixels, xticks = {}, yticks = {}, title = "Decoded from samples of the prior",
+    colorlabel = "gray value"}
+end
+
+local function pictures(model, dataset, log, options, save)
+  save("training_curve", training_curve(log, options))
+  save("reconstructions", reconstructions(model, dataset))
+  save("samples", samples(model))
+  if model:is_discrete() then return end
+  local mean, variance, labels = encode_all(model, dataset, options.batch)
+  save("histograms", histograms(mean, variance))
+  save("manifold", manifold(model, 0.05, 0.95, options))
+  save("manifold_tails", manifold(model, 5e-6, 1 - 5e-6, options))
+  if options.latent > 1 then save("latent", latent_plane(mean, labels, options)) end
 end
 
 --- Writes all pictures to options.out. Without gnuplot their scripts are left there, and it says so.
@@ -100,15 +119,7 @@ return function(model, dataset, log, options)
     local ok, message = figure:save(options.out .. "/" .. name .. ".png")
     if not ok then io.stderr:write(name, ": ", message, "\n") end
   end
-  marea.scope(function()
-    local mean, variance, labels = encode_all(model, dataset, options.batch)
-    save("training_curve", training_curve(log, options))
-    save("reconstructions", reconstructions(model, dataset))
-    save("histograms", histograms(mean, variance))
-    save("manifold", manifold(model, 0.05, 0.95, options))
-    save("manifold_tails", manifold(model, 5e-6, 1 - 5e-6, options))
-    if options.latent > 1 then save("latent", latent_plane(mean, labels, options)) end
-  end)
+  marea.scope(pictures, model, dataset, log, options, save)
   model:train()
   print("Pictures, metrics.csv and vae.safetensors are in " .. options.out)
 end

@@ -16,6 +16,24 @@ local layers = {
   {"decoder.up2", "28, 28, 32", "9,248"}, {"decoder.up3", "28, 28, 1", "289"},
 }
 
+-- The same for --model deep.
+local deep_layers = {
+  {"encoder.conv1", "28, 28, 32", "320"}, {"encoder.2", "28, 28, 32", "0"}, {"encoder.conv2", "28, 28, 32", "9,248"},
+  {"encoder.4", "28, 28, 32", "0"}, {"encoder.conv3", "28, 28, 32", "9,248"}, {"encoder.6", "28, 28, 32", "0"},
+  {"encoder.conv4", "28, 28, 32", "9,248"}, {"encoder.8", "28, 28, 32", "0"},
+  {"encoder.conv5", "14, 14, 64", "18,496"}, {"encoder.dense", "128", "1,605,760"}, {"mean", "2", "258"},
+  {"logvar", "2", "258"}, {"decoder.dense1", "128", "384"}, {"decoder.dense2", "12544", "1,618,176"},
+  {"decoder.up1", "28, 28, 32", "18,464"}, {"decoder.up2", "28, 28, 32", "9,248"},
+  {"decoder.up3", "28, 28, 32", "9,248"}, {"decoder.up4", "28, 28, 32", "9,248"}, {"decoder.up5", "28, 28, 1", "289"},
+}
+
+local function assert_layers(text, rows)
+  for _, row in ipairs(rows) do
+    local name, shape, parameters = table.unpack(row)
+    assert.is_truthy(text:find(("%s %%(%%w+%%) +%%(N, %s%%) +%s%%s"):format(name, shape, parameters)), name)
+  end
+end
+
 describe("vae.lua", function()
   local out = folder.new()
   local whole, resumed = out .. "/whole", out .. "/resumed"
@@ -24,16 +42,14 @@ describe("vae.lua", function()
     local text, code = folder.lua(vae .. whole)
     assert.are.equal(0, code, text)
     assert.is_truthy(text:find("Total params: 3,280,901", 1, true))
-    for _, row in ipairs(layers) do
-      local name, shape, parameters = table.unpack(row)
-      assert.is_truthy(text:find(("%s %%(%%w+%%) +%%(N, %s%%) +%s%%s"):format(name, shape, parameters)), name)
-    end
+    assert_layers(text, layers)
     assert.is_truthy(text:find "epoch 2/2  step 4/4  loss [%d.]+  reconstruction [%d.]+  KL [%d.]+  %d+ images/s")
     local rows = assert(marea.metrics.read(whole .. "/metrics.csv"))
     assert.are.equal(2, #rows)
     assert.is_true(rows[2].loss < rows[1].loss and rows[2].test_loss < rows[1].test_loss)
     assert.is_true(rows[2].test_loss < 300)
-    for _, name in ipairs{"training_curve", "reconstructions", "latent", "histograms", "manifold", "manifold_tails"} do
+    for _, name in ipairs{"training_curve", "reconstructions", "samples", "latent", "histograms", "manifold",
+      "manifold_tails"} do
       local png = assert(marea.load_png(("%s/%s.png"):format(whole, name)))
       assert.is_true(png:to("f32"):std():item() > 5, name .. " is not blank")
     end
@@ -61,11 +77,39 @@ describe("vae.lua", function()
     assert.is_truthy(text:find "step 8/8")
   end)
 
+  it("has the deep network of the notebook", function()
+    local text, code = folder.lua(vae .. out .. "/deep --model deep --epochs 1")
+    assert.are.equal(0, code, text)
+    assert.is_truthy(text:find("Total params: 3,317,893", 1, true), text)
+    assert_layers(text, deep_layers)
+    assert.are.equal(4, select(2, text:gsub("%(Dropout%)", "")))
+  end)
+
+  it("has other posteriors, and the notebook's sampler", function()
+    local cases = {
+      {"--posterior laplace --latent 3", 632390}, {"--posterior relaxed_bernoulli --latent 20", 644804},
+      {"--posterior gumbel_softmax --latent 4", 660824}, {"--sampler notebook", 631188},
+    }
+    for i, case in ipairs(cases) do
+      local folder_out = ("%s/posterior%d"):format(out, i)
+      local text, code = folder.lua(("%s %s --model mlp --optimizer adam %s"):format(vae, folder_out, case[1]))
+      assert.are.equal(0, code, text)
+      assert.is_truthy(text:gsub(",", ""):find("Total params: " .. case[2], 1, true), text)
+      local rows = assert(marea.metrics.read(folder_out .. "/metrics.csv"))
+      assert.is_true(rows[2].test_loss < rows[1].test_loss, case[1])
+      assert.is_true(rows[2].kl > 0, case[1])
+      assert.is_truthy(folder.read(folder_out .. "/samples.png"))
+    end
+    local text, code = folder.lua(vae .. out .. "/none --sampler notebook --posterior laplace")
+    assert.are_not.equal(0, code)
+    assert.is_truthy(text:find("goes with '--posterior normal' only", 1, true), text)
+  end)
+
   it("explains itself, and what is wrong", function()
     local text, code = folder.lua "scripts/vae.lua --help"
     assert.are.equal(0, code)
-    for _, option in ipairs{"data", "epochs", "latent", "batch", "reconstruction", "optimizer", "lr", "seed", "threads",
-      "out", "resume", "smoke"} do
+    for _, option in ipairs{"data", "epochs", "latent", "model", "posterior", "sampler", "batch", "reconstruction",
+      "optimizer", "lr", "schedule", "seed", "threads", "out", "resume", "smoke"} do
       assert.is_truthy(text:find("--" .. option, 1, true), option)
     end
     text, code = folder.lua "scripts/vae.lua --epoch 3"
@@ -77,6 +121,76 @@ describe("vae.lua", function()
     text, code = folder.lua(vae .. out .. "/none --resume")
     assert.are_not.equal(0, code)
     assert.is_truthy(text:find("none/vae.safetensors", 1, true), text)
+  end)
+end)
+
+describe("vae_study.lua", function()
+  local out = folder.new()
+  local command = "scripts/vae_study.lua --smoke --model mlp --threads 2 --out " .. out
+    .. " --runs latent2 latent5 laplace gumbel_softmax"
+
+  it("trains, estimates log p(x), and leaves tables and pictures; --resume takes what is there", function()
+    local text, code = folder.lua(command)
+    assert.are.equal(0, code, text)
+    assert.is_truthy(text:find "run 4/4  gumbel_softmax done")
+    local lines = {}
+    for line in folder.read(out .. "/results.csv"):gmatch "[^\n]+" do lines[#lines + 1] = line end
+    assert.are.equal(5, #lines)
+    assert.is_truthy(lines[2]:find "^latent2,mlp,normal,2,1,")
+    for i = 2, #lines do
+      local numbers = {}
+      for cell in lines[i]:gmatch "[^,]+" do numbers[#numbers + 1] = tonumber(cell) end
+      local _, _, _, _, elbo, bound1, bound50 = table.unpack(numbers)
+      assert.is_true(elbo > 0 and bound50 < bound1 and math.abs(elbo / bound1 - 1) < 0.2, lines[i])
+    end
+    for _, name in ipairs{"reconstructions", "samples", "bounds"} do
+      local png = assert(marea.load_png(("%s/%s.png"):format(out, name)))
+      assert.is_true(png:to("f32"):std():item() > 5, name .. " is not blank")
+    end
+    local results, weights = folder.read(out .. "/results.csv"), folder.read(out .. "/latent5/vae.safetensors")
+    os.remove(out .. "/results.csv")
+    os.remove(out .. "/latent2/evaluation.csv")
+    text, code = folder.lua(command .. " --resume")
+    assert.are.equal(0, code, text)
+    assert.is_nil(text:find("epoch 1/1", 1, true))
+    assert.are.equal(results, folder.read(out .. "/results.csv"))
+    assert.are.equal(weights, folder.read(out .. "/latent5/vae.safetensors"))
+  end)
+
+  it("explains itself, and what is wrong", function()
+    local text, code = folder.lua "scripts/vae_study.lua --help"
+    assert.are.equal(0, code)
+    for _, option in ipairs{"runs", "images", "samples", "resume", "smoke"} do
+      assert.is_truthy(text:find("--" .. option, 1, true), option)
+    end
+    text, code = folder.lua "scripts/vae_study.lua --smoke --runs none"
+    assert.are_not.equal(0, code)
+    assert.is_truthy(text:find("must be one of 'latent2'", 1, true), text)
+    text, code = folder.lua "scripts/vae_study.lua --samples 70"
+    assert.are_not.equal(0, code)
+    assert.is_truthy(text:find("a multiple of 50", 1, true), text)
+  end)
+end)
+
+describe("iwae.lua", function()
+  local out = folder.new()
+
+  it("trains on both objectives; --resume of a finished run only estimates again", function()
+    for _, objective in ipairs{"elbo", "iwae"} do
+      local command = ("scripts/iwae.lua --smoke --samples 3 --objective %s --out %s/%s"):format(objective, out,
+        objective)
+      local text, code = folder.lua(command)
+      assert.are.equal(0, code, text)
+      local rows = assert(marea.metrics.read(("%s/%s/metrics.csv"):format(out, objective)))
+      assert.is_true(rows[2].test_loss < rows[1].test_loss)
+      local one, many = text:match "<= ([%d.]+) nats %(k = 1%).*<= ([%d.]+) nats %(k = 50%)"
+      assert.is_true(tonumber(many) < tonumber(one), text)
+    end
+    local weights = folder.read(out .. "/iwae/iwae.safetensors")
+    local text, code = folder.lua("scripts/iwae.lua --smoke --samples 3 --resume --out " .. out .. "/iwae")
+    assert.are.equal(0, code, text)
+    assert.is_nil(text:find("epoch 2/2", 1, true))
+    assert.are.equal(weights, folder.read(out .. "/iwae/iwae.safetensors"))
   end)
 end)
 

@@ -294,7 +294,9 @@ end
 local function frame(columns, rows, options)
   local zoom = math.max(300 // math.max(columns, rows, 1), 1)
   local w, h = columns * zoom, rows * zoom
-  local left, right = 90, options.colorlabel and 130 or 110
+  local longest = 0
+  for _, label in ipairs(options.yticks or {}) do longest = math.max(longest, #tostring(label)) end
+  local left, right = math.max(90, 24 + 7 * longest), options.colorlabel and 130 or 110
   local top, bottom = options.title and 56 or 24, 90
   if options.xticks and #options.xticks == 0 and not options.xlabel then bottom = 24 end
   local self = figure({}, w + left + right, h + top + bottom)

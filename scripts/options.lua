@@ -1,0 +1,33 @@
+-- SPDX-License-Identifier: MIT
+--- What the scripts' command lines share.
+local options = {}
+
+--- For option:convert: reads an option that counts.
+---@param name string of the option, for the message
+function options.count(name)
+  return function(text)
+    local n = math.tointeger(tonumber(text))
+    if n and n > 0 then return n end
+    return nil, ("option '%s': expected a whole number of at least 1, got '%s'"):format(name, text)
+  end
+end
+
+--- Adds the options of a training script.
+---@param out string the folder for results when --out is left out
+function options.training(parser, out)
+  parser:option("--seed", "of the random numbers", "1"):convert(math.tointeger)
+  parser:option("--threads", "at most this many; all cores when left out"):convert(options.count "--threads")
+  parser:option("--out", "folder for the results", out)
+  parser:flag("--resume", "goes on from the weights in --out")
+  parser:flag("--smoke", "a few steps on a few images, to see that all of it runs")
+end
+
+--- A word for the shell.
+function options.quote(text) return "'" .. tostring(text):gsub("'", "'\\''") .. "'" end
+
+--- Makes a folder for results.
+function options.make_folder(path)
+  assert(os.execute("mkdir -p " .. options.quote(path)), "no folder for the results: " .. path)
+end
+
+return options
