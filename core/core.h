@@ -181,7 +181,7 @@ enum { MAREA_FLOATS = 1 << MAREA_F32 | 1 << MAREA_F64, MAREA_ANY = MAREA_FLOATS 
 struct marea_op {
   const char *name, *family;
   const char *doc;                 /* first sentence: formula; then shapes, gradient, errors, source */
-  marea_input_spec inputs[6];      /* ends with a NULL name */
+  marea_input_spec inputs[8];      /* ends with a NULL name */
   marea_attr_spec attrs[MAREA_MAX_ATTRS + 1];
   int flags;
   int dtypes;                      /* of in[0] (and of all inputs with PROMOTES); 0 = MAREA_FLOATS */
@@ -280,6 +280,9 @@ void marea_frame_close_pass (marea_profile *p, marea_frame *f);
 
 /* Four 32-bit words of block `counter` under `seed`. */
 void marea_philox (uint64_t seed, uint64_t counter, uint32_t word[4]);
+
+/* The same for `branch` > 0 of a block, independent of all others: for elements that need any number of words. */
+void marea_philox_branch (uint64_t seed, uint64_t counter, uint32_t branch, uint32_t word[4]);
 
 /* ---- parallel.c ---- */
 

@@ -6,8 +6,12 @@
 #include "core.h"
 
 void marea_philox (uint64_t seed, uint64_t counter, uint32_t word[4]) {
+  marea_philox_branch(seed, counter, 0, word);
+}
+
+void marea_philox_branch (uint64_t seed, uint64_t counter, uint32_t branch, uint32_t word[4]) {
   uint32_t k0 = (uint32_t)seed, k1 = (uint32_t)(seed >> 32);
-  uint32_t c0 = (uint32_t)counter, c1 = (uint32_t)(counter >> 32), c2 = 0, c3 = 0;
+  uint32_t c0 = (uint32_t)counter, c1 = (uint32_t)(counter >> 32), c2 = branch, c3 = 0;
   for (int round = 0; round < 10; round++) {
     uint64_t p0 = (uint64_t)0xD2511F53u * c0, p1 = (uint64_t)0xCD9E8D57u * c2;
     c0 = (uint32_t)(p1 >> 32) ^ c1 ^ k0;

@@ -17,6 +17,8 @@
 #define FEW 8 /* inputs and outputs of a call of a vjp that need no memory of their own */
 
 /* What a node knows about an input or an output of its call. */
+#define NODE_BYTES 192 /* with two operands */
+
 typedef struct operand {
   marea_tensor *t;    /* itself if its values are saved, or if it is a leaf whose gradient is wanted */
   marea_node *node;   /* an input's history */
@@ -441,6 +443,12 @@ static void catch_results (pass *p, marea_node *node) {
   }
 }
 
+/* In a graph larger than the caches a node comes from memory while the one after it is at work. */
+static void fetch_node (const marea_node *node) {
+  for (size_t at = 0; node && at < NODE_BYTES; at += MAREA_ALIGN)
+    __builtin_prefetch((const char *)node + at, 1);
+}
+
 static marea_status walk (pass *p, marea_node *node) {
   marea_status status = MAREA_OK;
   while (node && p->waiting > 0) {
@@ -448,6 +456,7 @@ static marea_status walk (pass *p, marea_node *node) {
       node = node->prev;
       continue;
     }
+    fetch_node(node->prev);
     if (status == MAREA_OK) {
       p->ctx->layer = node->layer;
       catch_results(p, node);

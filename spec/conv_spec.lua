@@ -24,6 +24,7 @@ local function draw(g)
   end
   c.x, c.dy = g.tensor {c.n, size[1], size[2], c.cin}, g.tensor {c.n, out[1], out[2], c.cout}
   c.weight, c.bias = g.tensor {k[1], k[2], c.cin // groups, c.cout}, g.tensor {c.cout}
+  c.wide_bias = g.tensor {c.cin}
   c.kernel, c.size, c.out = k, size, out
   return c
 end
@@ -62,6 +63,16 @@ local MAPS = {
   end, concat},
   {"conv2d_grad_input", function(c, first, count)
     return ops.conv2d_grad_input(part(c.dy, first, count), c.weight, with(c.how, {size = c.size}))
+  end, concat},
+  {"conv_transpose2d with bias and activation", function(c, first, count)
+    local missing = {}
+    for d = 1, 2 do
+      local extent = c.how.dilation[d] * (c.kernel[d] - 1) + 1
+      local padding = c.how.padding[2 * d - 1] + c.how.padding[2 * d]
+      missing[d] = c.size[d] - ((c.out[d] - 1) * c.how.stride[d] + extent - padding)
+    end
+    return ops.conv_transpose2d(part(c.dy, first, count), c.weight, c.wide_bias,
+      with(c.how, {output_padding = missing, activation = "tanh"}))
   end, concat},
   {"conv2d_grad_weight", function(c, first, count)
     return ops.conv2d_grad_weight(part(c.x, first, count), part(c.dy, first, count), with(c.how, {kernel = c.kernel}))

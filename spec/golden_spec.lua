@@ -1,8 +1,10 @@
 -- SPDX-License-Identifier: MIT
 -- Operators, optimizers and a small VAE against the numbers that PyTorch gave (spec/golden/make_golden.py).
+local marea = require "marea"
 local core = require "marea.core"
 local allclose = require "spec.support.allclose"
 local small_vae = require "spec.support.small_vae"
+local nn = require "marea.nn"
 local ops = core.ops
 
 local RTOL, ATOL = 1.3e-6, 1e-5 -- torch.testing.assert_close for float32; rtol grows with the root of a sum's length
@@ -86,7 +88,9 @@ end
 local FILES = {
   conv = {"conv2d", "conv_transpose2d"}, linear = {"linear"}, pool = {"max_pool2d", "avg_pool2d"},
   resample = {"gaussian_blur", "upsample_bilinear2d"},
+  affine = {"affine2d"},
   loss = {"bce", "bce_with_logits", "mse", "l1", "huber", "cross_entropy", "kl_normal"},
+  norm = {"batch_norm", "group_norm", "layer_norm"},
 }
 
 -- op of the file -> operator and the state tensors it takes after p and g
@@ -128,6 +132,31 @@ describe("golden numbers of PyTorch", function()
       for _, case in ipairs(cases) do core.scope(run_optimizer, kind, case) end
     end)
   end
+
+  it("agree with the running statistics of a batch normalization", function()
+    local case = read("norm").batch_norm_training[1]
+    local t = case.tensors
+    local layer = nn.BatchNorm{6, momentum = case.attrs.momentum, eps = case.attrs.eps}
+    for step = 1, #t.x do
+      layer(t.x[step])
+      allclose.assert(layer.running_mean, t.mean[step], {rtol = RTOL, atol = ATOL}, "mean after step " .. step)
+      allclose.assert(layer.running_var, t.variance[step], {rtol = RTOL, atol = ATOL}, "variance after step " .. step)
+    end
+    allclose.assert(layer:evaluate()(t.test), t.y, {rtol = RTOL, atol = ATOL}, "y")
+  end)
+
+  it("agree with eigenvalues and the Fréchet distance", function()
+    local cases = read "linalg"
+    for _, case in ipairs(cases.eigh) do
+      local a = case.tensors.a
+      allclose.assert((ops.eigh(a)), case.tensors.w, {rtol = RTOL, scaled = true}, case.key)
+    end
+    for _, case in ipairs(cases.frechet) do
+      local distance = marea.judge.frechet(case.tensors.a, case.tensors.b)
+      allclose.assert(distance, case.tensors.distance, {rtol = 1e-6, atol = 0}, case.key)
+    end
+    assert.is_true(#cases.eigh + #cases.frechet >= 14)
+  end)
 
   it("agree with 200 training steps of a small VAE", function()
     local case = read("vae").vae[1]

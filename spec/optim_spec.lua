@@ -187,11 +187,12 @@ describe("an optimizer", function()
   end)
 
   it("refuses a state that does not fit", function()
-    local a, b = optim.Adam{nn.Linear{2, 2}}, optim.Adam{nn.Linear{3, 2}}
-    a:step(a.root(marea.ones(1, 2)):sum())
+    local net = nn.Linear{2, 2}
+    local a, b = optim.Adam{net}, optim.Adam{nn.Linear{3, 2}}
+    a:step(net(marea.ones(1, 2)):sum())
     assert.is_truthy(message_of(function() b:load_state(a:state()) end)
       :find("weight.mean is (2, 2), expected (3, 2)", 1, true))
-    assert.is_truthy(message_of(function() optim.RMSprop{a.root}:load_state(a:state()) end):find "unexpected")
+    assert.is_truthy(message_of(function() optim.RMSprop{net}:load_state(a:state()) end):find "unexpected")
   end)
 
   it("asks for no memory once it runs", function()
@@ -205,6 +206,117 @@ describe("an optimizer", function()
     local after = marea.memory()
     assert.are.equal(before.mallocs, after.mallocs)
     assert.are.equal(before.live, after.live)
+  end)
+end)
+
+describe("groups of parameters", function()
+  it("have arguments of their own, and the optimizer's where they name none", function()
+    local a, b, c = parameter(1), parameter(1), parameter(1)
+    local optimizer = optim.SGD{{a, lr = 0.5}, {b, momentum = 0.5}, c, lr = 0.1}
+    for _ = 1, 2 do optimizer:step(a + b + c) end
+    close(a, 0, {rtol = 0, atol = 1e-12})
+    close(b, 1 - 0.1 - 0.1 * 1.5, {rtol = 1e-12, atol = 0})
+    close(c, 0.8, {rtol = 1e-12, atol = 0})
+    optimizer.lr = function(step) return step / 10 end
+    optimizer:step(a + b + c)
+    close(a, -0.5, {rtol = 1e-12, atol = 1e-12})
+    close(c, 0.5, {rtol = 1e-12, atol = 0})
+  end)
+
+  it("give what optimizers of their own give", function()
+    for _, name in ipairs{"RMSprop", "Adam", "AdamW", "Adagrad"} do
+      local together, apart = {}, {}
+      for i = 1, 2 do together[i], apart[i] = parameter(i), parameter(i) end
+      local one = optim[name]{{together[1], lr = 0.2, weight_decay = 0.3}, {together[2]}, lr = 0.1}
+      local first = optim[name]{{apart[1]}, lr = 0.2, weight_decay = 0.3}
+      local second = optim[name]{{apart[2]}, lr = 0.1}
+      for _, g in ipairs(GRADIENTS) do
+        one:step(together[1] * g + together[2] * -g)
+        first:step(apart[1] * g)
+        second:step(apart[2] * -g)
+      end
+      for i = 1, 2 do close(together[i], apart[i], {exact = true}) end
+    end
+  end)
+
+  it("may be modules, tables of modules, and named ones; clip_norm is over all", function()
+    local net = {encoder = nn.Linear{2, 2}, decoder = nn.Linear{2, 1}, scale = parameter(2)}
+    local optimizer = optim.Adam{{net.encoder, lr = 1e-2}, {decoder = net.decoder, scale = net.scale}, clip_norm = 1}
+    optimizer:step((net.decoder(net.encoder(marea.ones(3, 2))) * net.scale:to "f32"):sum())
+    local names = {}
+    for name in pairs(optimizer:state()) do names[#names + 1] = name end
+    table.sort(names)
+    assert.are.equal("1.1.bias.mean", names[1])
+    assert.is_truthy(optimizer:state()["2.decoder.weight.square"])
+    local copy = optim.Adam{{net.encoder}, {decoder = net.decoder, scale = net.scale}}
+    copy:load_state(optimizer:state())
+    assert.are.equal(1, copy.steps)
+  end)
+
+  it("refuse what is no group, a parameter in two of them, and unknown arguments", function()
+    local a, b = parameter(1), parameter(2)
+    local function says(text, f) assert.is_truthy(message_of(f):find(text, 1, true), message_of(f)) end
+    says("argument '2'", function() optim.SGD{a, 3} end)
+    says("argument 'lr'", function() optim.SGD{{a, lr = -1}, b} end)
+    says("argument 'momentum'", function() optim.SGD{{a, momentum = "x"}, b} end)
+    says("'2.1' is in an earlier group too, as '1.1'", function() optim.SGD{{a}, {a, b}}:step(a + b) end)
+  end)
+end)
+
+describe("freezing", function()
+  it("works in the middle of training, for a part of a network, and back again", function()
+    local net = nn.Sequential{nn.Sequential{nn.Linear{2, 3}, nn.Linear{3, 3}, name = "body"}, nn.Linear{3, 1}}
+    local optimizer, x = optim.Adam{net, lr = 0.1}, marea.normal{4, 2}
+    local function step() optimizer:step(net(x):square():mean()) end
+    local function values(t) return table.concat(t:reshape(-1):totable(), " ") end
+    for _ = 1, 3 do step() end
+    local body, head = values(net.body[1].weight), values(net[2].weight)
+    local mean = values(optimizer:state()["body.1.weight.mean"])
+    net.body:freeze()
+    for _ = 1, 3 do step() end
+    assert.are.equal(body, values(net.body[1].weight))
+    assert.are.equal(mean, values(optimizer:state()["body.1.weight.mean"]))
+    assert.are_not.equal(head, values(net[2].weight))
+    net.body:unfreeze()
+    step()
+    assert.are_not.equal(body, values(net.body[1].weight))
+  end)
+
+  it("keeps a discriminator's weights out of the generator's step: no gradient is computed for them", function()
+    local generator = nn.Sequential{nn.Linear{2, 8, activation = "relu"}, nn.BatchNorm{8}, nn.Linear{8, 4}}
+    local discriminator = nn.Sequential{nn.Linear{4, 8, activation = "leaky_relu", slope = 0.2}, nn.Dropout{0.4},
+      nn.Linear{8, 1}}
+    local of_g, of_d = optim.Adam{generator, lr = 0.01}, optim.RMSprop{discriminator, lr = 0.01}
+    local z, real = marea.normal{6, 2}, marea.normal{6, 4}
+    local function sum(net)
+      local total = 0
+      for _, t in ipairs(net:parameters()) do total = total + t:detach():to("f64"):abs():sum():item() end
+      return total
+    end
+    for _ = 1, 3 do
+      local d, g = sum(discriminator), sum(generator)
+      of_d:step(function()
+        local fake = marea.no_grad(generator, z)
+        return discriminator(real):bce_with_logits(marea.ones(6, 1))
+          + discriminator(fake):bce_with_logits(marea.zeros(6, 1))
+      end)
+      assert.are_not.equal(d, sum(discriminator))
+      assert.are.equal(g, sum(generator))
+      d = sum(discriminator)
+      discriminator:freeze()
+      local report = marea.profile(function()
+        of_g:step(function() return discriminator(generator(z)):bce_with_logits(marea.ones(6, 1)) end)
+      end)
+      discriminator:unfreeze()
+      assert.are.equal(d, sum(discriminator))
+      assert.are_not.equal(g, sum(generator))
+      for _, t in ipairs(discriminator:parameters()) do assert.is_nil(t.grad) end
+      local products = 0 -- backward: two for each layer of the generator, one (for x) for each of the discriminator
+      for _, row in ipairs(report.rows) do
+        if row.direction == "backward" and row.op == "matmul" then products = products + row.calls end
+      end
+      assert.are.equal(5, products) -- the generator's first layer has no gradient to x
+    end
   end)
 end)
 

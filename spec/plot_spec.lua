@@ -83,6 +83,8 @@ describe("a figure", function()
       colors = plot.heatmap{marea.uniform{20, 30, 3}, title = "red, green, blue"},
       bars = plot.bars{{y = {1, 0 / 0, 3}, title = "a"}, {y = marea.tensor{2, 1, 2}, color = 5}, values = true,
         labels = {"one", "two", "a label with many words"}, line = {y = 2.5, title = "b"}, logy = true},
+      matrix = plot.matrix{marea.tensor({{9, 0}, {1, 1200}}, {dtype = "i64"}), labels = {"a", "b"}, title = "a table"},
+      images = plot.images{marea.uniform{3, 8, 8, 1}, captions = {"a", "b"}, columns = 2},
       panels = plot.panels{plot.histogram{{1, 2, 2}}, plot.histogram{points}, plot.curves{{y = {1, 2}}}, columns = 2,
         title = "three"},
     }
@@ -155,6 +157,24 @@ describe("a figure", function()
     assert.is_truthy(plot.panels{figure}:script "p.png":find(table.concat(expected, " "), 1, true))
   end)
 
+  it("of a matrix has every count but 0 once, and shades from 0 to 1", function()
+    local script = plot.matrix{marea.tensor{{7, 0}, {1, 1e6}}, labels = {"x", "y"}}:script "p.png"
+    local counts = {}
+    for place, count in script:gmatch '\n(%d+ %d+) "(%d+)"' do counts[place] = count end
+    assert.are.same({["0 0"] = "7", ["0 1"] = "1", ["1 1"] = "1000000"}, counts)
+    local first, last = script:match "\n([%d.]+) 0\n[%d.]+ ([%d.]+)\nEOD"
+    close(tonumber(first), math.log(8) / math.log(1e6 + 1))
+    close(tonumber(last), 1)
+  end)
+
+  it("of images has each below its caption, of bytes as of numbers from 0 to 1", function()
+    local x = marea.tensor({{{0, 255}, {255, 0}}}, {dtype = "u8"}):reshape(1, 2, 2, 1)
+    local script = plot.images{x, captions = {'say "4"'}}:script "p.png"
+    assert.is_truthy(script:find("1 0 1 1 \n1 1 0 1 \nEOD", 1, true), script)
+    assert.is_truthy(script:find('"say  4 "', 1, true), script)
+    assert.are.equal(script, plot.images{x:to "f32" / 255, captions = {'say "4"'}}:script "p.png")
+  end)
+
   it("without gnuplot leaves its script and says so", function()
     local at = folder.new()
     folder.write(at .. "/p.lua", ([[
@@ -180,6 +200,10 @@ describe("a figure", function()
     assert.is_truthy(message_of(function() plot.scatter{x = {1}, y = {1, 2}} end):find "x has 1 numbers, y has 2")
     assert.is_truthy(message_of(function() plot.histogram{{1, "a"}} end):find "values%[2%]")
     assert.is_truthy(message_of(function() plot.heatmap{marea.ones(2, 2, 4)} end):find "an image")
+    assert.is_truthy(message_of(function() plot.matrix{marea.ones(3)} end):find "counts %(H, W%)")
+    assert.is_truthy(message_of(function() plot.matrix{marea.full({1, 1}, -1)} end):find "at least 0")
+    assert.is_truthy(message_of(function() plot.images{marea.ones(2, 2, 2, 3)} end):find "gray image")
+    assert.is_truthy(message_of(function() plot.images{marea.ones(2, 2, 2, 1), captions = "a"} end):find "captions")
     assert.is_truthy(message_of(function() plot.bars{{y = {1}}} end):find "labels")
     assert.is_truthy(message_of(function() plot.bars{labels = {"a"}} end):find "at least one list of values")
     assert.is_truthy(message_of(function() plot.bars{{y = {1, 2}}, labels = {"a"}} end):find "2 numbers for 1 labels")

@@ -114,6 +114,10 @@ describe("the same seed gives the same bits", function()
     normal = function() return ops.normal {shape = {40001}} end,
     bernoulli = function() return ops.bernoulli(ops.full {shape = {40001}, value = 0.3}) end,
     randint = function() return ops.randint {shape = {40001}, low = 1, high = 10} end,
+    gumbel = function() return ops.gumbel {shape = {40001}} end,
+    logistic = function() return ops.logistic {shape = {40001}} end,
+    laplace = function() return ops.laplace {shape = {40001}} end,
+    poisson = function() return ops.poisson(ops.linspace(0, 100, 40001)) end,
     permutation = function() return ops.permutation {n = 40001} end,
     categorical = function() return ops.categorical(ops.full {shape = {10001, 4}, value = 0}) end,
     dropout = function() return ops.dropout(ops.full {shape = {40001}, value = 1}, {p = 0.3}) end,
@@ -139,7 +143,7 @@ describe("the same seed gives the same bits", function()
   end
 
   it("in f32 as in f64, up to rounding", function()
-    for _, name in ipairs {"uniform", "normal"} do
+    for _, name in ipairs {"uniform", "normal", "gumbel", "logistic", "laplace"} do
       core.seed(3)
       local wide = ops[name] {shape = {1000}, dtype = "f64"}
       core.seed(3)
@@ -230,6 +234,35 @@ describe("the distribution", function()
     for _, v in ipairs(draws) do counts[v] = counts[v] + 1 end
     for i, expected in ipairs {0.1, 0.2, 0.7, 0} do assert.is_true(math.abs(counts[i] / 30000 - expected) < 0.012) end
     assert.are.equal(0, counts[4])
+  end)
+
+  it("of poisson follows the law: a chi-squared test for small and large rates", function()
+    for _, rate in ipairs {0.3, 4, 9.9, 10, 40, 1000} do
+      local n = 50000
+      local counts = {}
+      for _, k in ipairs(ops.poisson(ops.full({n}, rate, "f64")):totable()) do counts[k] = (counts[k] or 0) + 1 end
+      local chi, cells, expected, got, log_p = 0, 0, 0, 0, -rate
+      for k = 0, math.floor(rate + 10 * math.sqrt(rate)) + 10 do -- cells of at least 30 expected draws
+        expected, got = expected + n * math.exp(log_p), got + (counts[k] or 0)
+        if expected >= 30 then chi, cells, expected, got = chi + (got - expected) ^ 2 / expected, cells + 1, 0, 0 end
+        log_p = log_p + math.log(rate / (k + 1))
+      end
+      local freedom = cells - 1 -- Wilson and Hilferty's bound: exceeded once in 1,000 tests
+      local bound = freedom * (1 - 2 / (9 * freedom) + 3.09 * math.sqrt(2 / (9 * freedom))) ^ 3
+      assert.is_true(chi < bound, ("rate %g: %g with %d degrees of freedom"):format(rate, chi, freedom))
+    end
+  end)
+
+  it("of poisson has mean and variance of the rate, from 0 to 1e15", function()
+    allclose.assert(ops.poisson(ops.full({5}, 0, "f64")), {0, 0, 0, 0, 0})
+    for _, rate in ipairs {1e-3, 12, 1e4, 1e9, 1e15} do
+      local z = ((ops.poisson(ops.full({N}, rate, "f64")) - rate) / math.sqrt(rate)):totable()
+      local mean, variance = moments(z)
+      assert.is_true(math.abs(mean) < 4 / math.sqrt(N), rate)
+      assert.is_true(math.abs(variance - 1) < 4 * math.sqrt((2 + 1 / rate) / N), rate)
+    end
+    assert.has_error(function() ops.poisson(core.tensor {1, -1}) end)
+    assert.has_error(function() ops.poisson(core.tensor {0 / 0}) end)
   end)
 
   it("of dropout keeps the mean, and its gradient the mask", function()

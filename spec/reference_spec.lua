@@ -122,6 +122,17 @@ describe("special values", function()
       0.9953222650189527, 0.9999779095030014}, {rtol = 1e-12, atol = 0})
   end)
 
+  it("of the gamma functions", function()
+    local root_pi, euler = math.sqrt(math.pi), 0.57721566490153286
+    allclose.assert(f("lgamma", {0.5, 1, 2, 5, 0, inf, -1.5, nan}),
+      {math.log(root_pi), 0, 0, math.log(24), inf, inf, nan, nan}, {rtol = 1e-15, atol = 0})
+    allclose.assert(f("polygamma", {1, 0.5, 2, 0, inf, -0.5, nan}),
+      {-euler, -euler - 2 * math.log(2), 1 - euler, -inf, inf, nan, nan}, {rtol = 1e-15, atol = 0})
+    allclose.assert(f("polygamma", {1, 0.5, 0, inf, -0.5}, {order = 1}),
+      {math.pi ^ 2 / 6, math.pi ^ 2 / 2, inf, 0, nan}, {rtol = 1e-14, atol = 0})
+    allclose.assert(f("polygamma", {1, 0.5}, {order = 3}), {math.pi ^ 4 / 15, math.pi ^ 4}, {rtol = 1e-14, atol = 0})
+  end)
+
   it("do not overflow in softmax and its relatives", function()
     local x = core.tensor({{1000, 1000, -inf}, {-1e30, 0, 1}})
     allclose.assert(ops.softmax(x), {{0.5, 0.5, 0}, {0, 1 / (1 + math.exp(1)), math.exp(1) / (1 + math.exp(1))}})

@@ -136,6 +136,51 @@ describe("count.lua", function()
   end)
 end)
 
+describe("classifier.lua", function()
+  local out = folder.new()
+  local run = "scripts/classifier.lua --smoke --out " .. out
+
+  it("trains, and leaves pictures, metrics and weights that other scripts can load", function()
+    local text, code = folder.lua(run .. " --epochs 3")
+    assert.are.equal(0, code, text)
+    assert.is_truthy(text:find("Total params: 467,818", 1, true), text)
+    local rows = assert(marea.metrics.read(out .. "/metrics.csv"))
+    assert.are.equal(3, #rows)
+    assert.is_true(rows[3].loss < rows[1].loss and rows[3].test_accuracy > 30)
+    for _, name in ipairs{"training_curve", "confusion", "mistakes"} do
+      local png = assert(marea.load_png(("%s/%s.png"):format(out, name)))
+      assert.is_true(png:to("f32"):std():item() > 5, name .. " is not blank")
+    end
+    local Classifier = dofile "scripts/classifier_model.lua"
+    local model = assert(Classifier.load(out .. "/classifier.safetensors"))
+    local test = assert(marea.data.mnist("sample", "test")):subset(1, 256)
+    local features, p = marea.judge.see(model, test:field "image":to "f32" / 255)
+    assert.are.same({256, 128}, features.shape)
+    local accuracy = p:argmax(2):eq(test:field "label"):to "f32":mean():item() * 100
+    assert.is_true(math.abs(accuracy - rows[3].test_accuracy) < 1e-4)
+    assert.is_nil((Classifier.load(out .. "/none.safetensors")))
+  end)
+
+  it("goes on where it stopped", function()
+    local text, code = folder.lua(run .. " --epochs 4 --resume --augment none --batch 256 --lr 1e-3")
+    assert.are.equal(0, code, text)
+    assert.is_nil(text:find "epoch 3/4")
+    assert.is_truthy(text:find "epoch 4/4  step 2/2")
+    assert.are.equal(4, #assert(marea.metrics.read(out .. "/metrics.csv")))
+  end)
+
+  it("explains itself, and what is wrong", function()
+    local text, code = folder.lua "scripts/classifier.lua --help"
+    assert.are.equal(0, code)
+    for _, option in ipairs{"data", "epochs", "batch", "lr", "augment", "seed", "threads", "out", "resume", "smoke"} do
+      assert.is_truthy(text:find("--" .. option, 1, true), option)
+    end
+    text, code = folder.lua "scripts/classifier.lua --data /nowhere"
+    assert.are_not.equal(0, code)
+    assert.is_truthy(text:find("/nowhere", 1, true))
+  end)
+end)
+
 describe("mnist.sh", function()
   it("takes only files that are MNIST's, byte for byte", function()
     local target, path = folder.new(), folder.new()

@@ -58,16 +58,31 @@ local function with(rows, field, from)
   return list
 end
 
---- By how much the slowest unit is slower than the fastest one, where time should be linear.
+--- The straight line a + b n through the times of n units that has the least squares of relative deviations: with the
+--- unit time t / n = a / n + b a line over 1 / n, each relative to its own size. Returns a, b, the largest deviation.
+local function straight_line(rows, field)
+  local s, sx, sxx, sy, sxy = 0, 0, 0, 0, 0
+  for _, row in ipairs(rows) do
+    local x, y = 1 / row[field], row.ours.median
+    local weight = 1 / y ^ 2
+    s, sx, sxx, sy, sxy = s + weight, sx + weight * x, sxx + weight * x * x, sy + weight * y, sxy + weight * x * y
+  end
+  local a = (s * sxy - sx * sy) / (s * sxx - sx * sx)
+  local b, most = (sy - a * sx) / s, 0
+  for _, row in ipairs(rows) do most = math.max(most, math.abs((a / row[field] + b) / row.ours.median - 1)) end
+  return a, b, most
+end
+
+--- How far times are from a straight line, and by how much the slowest unit is slower than the fastest one.
 function group.notes(rows)
   local notes = {}
   for _, field in ipairs{"batch", "nodes"} do
-    local low, high = math.huge, 0
-    for _, row in ipairs(with(rows, field, LINEAR_FROM[field])) do
-      low, high = math.min(low, row.ours.median), math.max(high, row.ours.median)
-    end
-    notes[#notes + 1] = ("from %s %d up: slowest %.0f %% above fastest"):format(field, LINEAR_FROM[field],
-      100 * (high / low - 1))
+    local from, low, high = LINEAR_FROM[field], math.huge, 0
+    local list = with(rows, field, from)
+    for _, row in ipairs(list) do low, high = math.min(low, row.ours.median), math.max(high, row.ours.median) end
+    local a, b, most = straight_line(list, field)
+    notes[#notes + 1] = ("from %s %d up: %.4g + %.4g n %s, within %.0f %%; slowest unit %.0f %% above fastest"):format(
+      field, from, a, b, list[1].unit, 100 * most, 100 * (high / low - 1))
   end
   return notes
 end

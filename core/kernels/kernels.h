@@ -114,7 +114,8 @@ typedef struct marea_winograd {
 #define MAREA_UNARY_KERNELS(U)                                                                                \
   U(neg) U(abs) U(sign) U(square) U(sqrt) U(rsqrt) U(reciprocal) U(exp) U(log) U(log1p) U(expm1) U(sin) U(cos) \
   U(floor) U(ceil) U(round) U(relu) U(sigmoid) U(tanh) U(softplus) U(erf) U(gelu) U(silu) U(norm_icdf)         \
-  U(leaky_relu) /* p[0] slope */ U(elu) /* p[0] alpha */ U(clamp) /* p[0] min, p[1] max; NaN stays */
+  U(leaky_relu) /* p[0] slope */ U(elu) /* p[0] alpha */ U(clamp) /* p[0] min, p[1] max; NaN stays */ \
+  U(lgamma) U(polygamma) /* p[0] order; x >= 0, NaN below */
 
 #define MAREA_BINARY_KERNELS(B)                                                          \
   B(add) B(sub) B(mul) B(div) B(pow) B(maximum) B(minimum)                               \
@@ -144,6 +145,18 @@ typedef struct marea_winograd {
   K(exp_sum, double, (size_t n, double shift, const void *x, void *y)) /* y = exp(x - shift), y NULL: not kept */ \
   K(bias_act, void, (size_t rows, size_t n, const void *bias, marea_activation act, double slope, void *y))    \
                                                                     /* y[i][j] = act(y[i][j] + bias[j]); bias NULL: none */ \
+  /* normalization (norm.inc). Of (rows, n) elements `step` apart: sum[j] += sum_i d, squares[j] += sum_i d^2,     \
+     d = x[i][j] - shift[j]; the same of n elements in a row; sum[j] += sum_i e[i][j] (x[i][j] - shift[j]) */     \
+  K(add_moments, void, (size_t rows, size_t n, size_t step, const void *x, const void *shift, void *sum,        \
+                        void *squares))                                                                         \
+  K(moments, void, (size_t n, const void *x, double shift, double *sum, double *squares))                       \
+  K(add_products, void, (size_t rows, size_t n, size_t e_step, const void *e, size_t step, const void *x,       \
+                         const void *shift, void *sum))                                                         \
+  /* y = (x - mean[j]) factor[j] + offset[j]; y = a[j] e + b[j] (x - mean[j]) + c[j] */                         \
+  K(normalize, void, (size_t rows, size_t n, const void *x, const void *mean, const void *factor,               \
+                      const void *offset, void *y))                                                             \
+  K(normalize_grad, void, (size_t rows, size_t n, const void *e, const void *x, const void *mean,               \
+                           const void *a, const void *b, const void *c, void *y))                               \
   K(gather, void, (const marea_gather *g))                                                                     \
   K(correlate, void, (const marea_correlate *g))                                                               \
   K(product, void, (const marea_product *g))                                                                   \

@@ -7,6 +7,8 @@ OP(full) OP(arange) OP(linspace) OP(eye)
 /* unary.c */
 OP(neg) OP(abs) OP(sign) OP(square) OP(sqrt) OP(rsqrt) OP(reciprocal) OP(exp) OP(log) OP(log1p) OP(expm1)
 OP(sin) OP(cos) OP(floor) OP(ceil) OP(round) OP(erf) OP(norm_icdf) OP(clamp) OP(cast)
+/* gamma.c */
+OP(lgamma) OP(polygamma)
 /* activation.c */
 OP(relu) OP(leaky_relu) OP(elu) OP(sigmoid) OP(tanh) OP(softplus) OP(gelu) OP(silu) OP(activation_grad)
 /* binary.c */
@@ -21,6 +23,8 @@ OP(slice) OP(slice_grad) OP(concat) OP(stack) OP(split) OP(pad) OP(flip) OP(tile
 OP(index_select) OP(index_add) OP(gather) OP(scatter_add) OP(one_hot)
 /* linear.c */
 OP(matmul) OP(linear)
+/* linalg.c */
+OP(eigh)
 /* conv.c */
 OP(conv2d) OP(conv_transpose2d) OP(conv2d_grad_input) OP(conv2d_grad_weight) OP(conv2d_backward)
 /* pool.c */
@@ -28,8 +32,13 @@ OP(max_pool2d) OP(max_pool2d_grad) OP(max_pool2d_pick) OP(avg_pool2d) OP(avg_poo
 OP(upsample_nearest2d) OP(upsample_nearest2d_grad)
 /* resample.c */
 OP(gaussian_blur) OP(upsample_bilinear2d) OP(upsample_bilinear2d_grad)
+/* affine.c */
+OP(affine2d) OP(affine2d_grad)
 /* softmax.c */
 OP(softmax) OP(log_softmax)
+/* norm.c */
+OP(batch_norm) OP(batch_norm_backward) OP(batch_norm_eval)
+OP(group_norm) OP(group_norm_backward) OP(layer_norm) OP(layer_norm_backward)
 /* loss.c */
 OP(bce) OP(bce_grad) OP(bce_with_logits) OP(bce_with_logits_grad) OP(mse) OP(l1) OP(huber) OP(huber_grad) OP(kl_normal)
 /* loss_class.c */
@@ -37,5 +46,9 @@ OP(cross_entropy) OP(cross_entropy_grad)
 /* random.c */
 OP(uniform) OP(normal) OP(bernoulli) OP(categorical) OP(randint) OP(permutation) OP(sample_normal) OP(dropout)
 OP(dropout_apply)
+/* random_noise.c */
+OP(gumbel) OP(logistic) OP(laplace)
+/* poisson.c */
+OP(poisson)
 /* optim.c */
 OP(sgd_step) OP(rmsprop_step) OP(adam_step) OP(adagrad_step)

@@ -9,6 +9,7 @@
 
 #include "conv_pass.h"
 
+#define FOLD 4096     /* weights that are added up, or brought back from points, at a time */
 #define LONG_WORK 5e8 /* multiplications of some milliseconds */
 #define LEAST_ROWS 64 /* of the weight gradient worth loading a tile for */
 #define SUM_BYTES ((size_t)1 << 23)
@@ -138,7 +139,7 @@ void marea_conv_correlate_run (const marea_conv_correlate *p) {
 
 static void fold_block (void *arg, int64_t block, int worker) {
   const marea_conv_correlate *p = arg;
-  const int64_t first = block * MAREA_BLOCK, n = MAREA_MIN(MAREA_BLOCK, p->count - first);
+  const int64_t first = block * FOLD, n = MAREA_MIN(FOLD, p->count - first);
   const size_t at = (size_t)first * p->x.size;
   char *to = sum_of(p, 0) + at;
   (void)worker;
@@ -148,15 +149,15 @@ static void fold_block (void *arg, int64_t block, int worker) {
 
 static void from_points (void *arg, int64_t block, int worker) {
   const marea_conv_correlate *p = arg;
-  const int64_t n = p->g->cin * p->g->cout, first = block * MAREA_BLOCK / p->points.count;
-  const int64_t end = MAREA_MIN((block + 1) * MAREA_BLOCK / p->points.count, n);
+  const int64_t n = p->g->cin * p->g->cout, first = block * FOLD / p->points.count;
+  const int64_t end = MAREA_MIN((block + 1) * FOLD / p->points.count, n);
   (void)worker;
   p->kernels->winograd_weight_gradient(p->points.scheme, (size_t)n, (size_t)first, (size_t)end, p->sums,
                                        p->dw);
 }
 
 void marea_conv_correlate_finish (const marea_conv_correlate *p) {
-  const int64_t blocks = (p->count - 1) / MAREA_BLOCK + 1;
+  const int64_t blocks = (p->count - 1) / FOLD + 1;
   if (p->parts > 1) marea_parallel(p->ctx, blocks, fold_block, (void *)p);
   if (p->at_points) marea_parallel(p->ctx, blocks, from_points, (void *)p);
 }

@@ -104,7 +104,6 @@ typedef struct cell { /* rows of one phase in one tile */
   int64_t first, rows, tap; /* rows of the tile to write; the phase's first tap */
   const char *tile;
   char *out; /* first pixel */
-  marea_conv_ahead *ahead;
 } cell;
 
 static void fill_cell (const marea_conv_gather *p, const cell *k) {
@@ -129,7 +128,6 @@ static void gather_cell (const marea_conv_gather *p, const cell *k) {
                     .taps = k->y->taps * k->x->taps,
                     .tap = p->taps.offset + k->tap,
                     .stream = p->stream,
-                    .ahead = k->ahead ? marea_conv_ahead_next(k->ahead) : NULL,
                     .w_tap = p->w_tap,
                     .w_ci = p->w_ci,
                     .act = p->act,
@@ -173,9 +171,10 @@ static void gather_band (const marea_conv_gather *p, int64_t image, int64_t tile
 static void gather_tile (const marea_conv_gather *p, int64_t image, int64_t tile, int worker,
                          marea_conv_ahead *ahead) {
   const bool single = p->cout == 1;
+  (void)ahead; /* products by taps take longer than memory does */
   const int64_t units = marea_conv_window_units(&p->w, tile),
                 band = single && p->w.axis[0].out_step > 1 ? 1 : units;
-  cell k = {.tile = marea_conv_window_load(&p->w, image, tile, worker), .ahead = single ? ahead : NULL};
+  cell k = {.tile = marea_conv_window_load(&p->w, image, tile, worker)};
   for (k.first = 0; k.first < units; k.first += band) gather_band(p, image, tile, band, k);
 }
 

@@ -20,6 +20,7 @@ static const worth plain_worth = {16, 16, 2}, strided_worth = {32, 64, 1.25};
 #define LEAST_TILES 28                /* of a band, which the weights are read for */
 #define SUM_BYTES ((int64_t)1 << 24)  /* weight gradients at points, all parts */
 #define LEAST_PARTS 8
+#define WEIGHTS 4096 /* at points, of a block */
 
 /* ---- which scheme, and where its tiles lie ---- */
 
@@ -213,7 +214,7 @@ static void turn_tap (void *arg, int64_t tap, int worker) {
 
 static void weight_block (void *arg, int64_t block, int worker) {
   const weights *w = arg;
-  const int64_t n = w->cin * w->cout, step = MAREA_BLOCK / w->points->count;
+  const int64_t n = w->cin * w->cout, step = WEIGHTS / w->points->count;
   (void)worker;
   w->kernels->winograd_weight(w->points->scheme, (size_t)n, (size_t)(block * step),
                               (size_t)MAREA_MIN((block + 1) * step, n), w->turned ? w->turned : w->weight,
@@ -223,7 +224,7 @@ static void weight_block (void *arg, int64_t block, int worker) {
 static marea_status transform_weight (marea_call *c, const marea_conv *g, bool backward,
                                       marea_conv_gather *p) {
   weights w = {p->kernels, &p->points, g->cin, g->cout, (const float *)p->weight, NULL, NULL};
-  const int64_t n = g->cin * g->cout, step = MAREA_BLOCK / p->points.count, size[] = {p->points.count, n};
+  const int64_t n = g->cin * g->cout, step = WEIGHTS / p->points.count, size[] = {p->points.count, n};
   size_t bytes;
   MAREA_TRY(marea_bytes(c->ctx, c->op->name, 2, size, sizeof(float), &bytes));
   MAREA_SCRATCH(c, w.at_points, bytes);

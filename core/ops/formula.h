@@ -21,7 +21,7 @@ typedef struct formula {
   marea_vjp *v;
   marea_status status;
   int n;
-  marea_tensor *made[32];
+  marea_tensor *made[48];
 } formula;
 
 /* May the formula go on? */

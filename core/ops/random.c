@@ -1,23 +1,12 @@
 /* SPDX-License-Identifier: MIT
-** random.c (operators): random numbers and dropout. Every call takes a fixed range of Philox blocks, and
-** element i reads fixed words of it: results depend on seed, counter and shape, not on threads.
-**
-** A real draw uses two words (53 bits), so a block serves two elements; f32 and f64 draws of one counter are
-** the same numbers up to rounding. Dropout uses one word per element and makes its mask again when it needs
-** it.
+** random.c (operators): random numbers and dropout. How draws are laid out: draw.h. Dropout uses one word per
+** element and makes its mask again when it needs it.
 */
-#include <math.h>
+#include "draw.h"
 
-#include "vjp.h"
-
-/* ---- draws ---- */
+/* ---- words ---- */
 
 #define TWO_PI 6.283185307179586476925286766559
-
-static uint64_t word64 (const uint32_t *word) { return (uint64_t)word[0] << 32 | word[1]; }
-
-/* Uniform in [0, 1): 53 bits. */
-static double unit (uint64_t bits) { return (double)(bits >> 11) * 0x1p-53; }
 
 /* The same, 24 bits: exact in f32 and never 1. */
 static double unit24 (uint64_t bits) { return (double)(bits >> 40) * 0x1p-24; }
@@ -34,69 +23,13 @@ static uint64_t bounded (uint64_t bits, uint64_t n) {
   return n == 0 ? bits : (uint64_t)((unsigned __int128)bits * n >> 64);
 }
 
-static int64_t out_count (const marea_call *c) { return marea_count(c->layout[0].rank, c->layout[0].shape); }
-
-static int64_t pair_draws (const marea_call *c) { return (out_count(c) + 1) / 2; }
-
 static int64_t quad_draws (const marea_call *c) { return (out_count(c) + 3) / 4; }
-
-/* What blocks of elements work on; the meaning of p and q is the operator's. */
-typedef struct draw {
-  uint64_t seed, counter;
-  int64_t n, step; /* elements; of them in a parallel block, a multiple of 4 */
-  int dtype;
-  double p, q;
-  const void *a, *b; /* inputs */
-  void *y;
-} draw;
-
-static inline double load (const void *x, int dtype, int64_t i) {
-  return dtype == MAREA_F32 ? ((const float *)x)[i] : ((const double *)x)[i];
-}
-
-static inline void store (const draw *d, int64_t i, double value) {
-  if (d->dtype == MAREA_F32) ((float *)d->y)[i] = (float)value;
-  else ((double *)d->y)[i] = value;
-}
 
 /* The 64 bits of element i. */
 static uint64_t bits_of (const draw *d, int64_t i) {
   uint32_t word[4];
   marea_philox(d->seed, d->counter + (uint64_t)i / 2, word);
   return word64(word + i % 2 * 2);
-}
-
-static draw draw_of (const marea_call *c) {
-  const marea_tensor *out = c->out[0];
-  return (draw){.seed = c->ctx->random.seed,
-                .counter = c->counter,
-                .n = marea_count(out->rank, out->shape),
-                .step = MAREA_BLOCK / 4,
-                .dtype = out->dtype,
-                .y = marea_at(out)};
-}
-
-static marea_status run_draw (marea_call *c, draw *d, marea_block_fn fn) {
-  if (d->n > 0) marea_parallel(c->ctx, (d->n - 1) / d->step + 1, fn, d);
-  return MAREA_OK;
-}
-
-/* Calls for the elements of a block, in pairs that share Philox words. */
-#define EACH_PAIR(d, block, i) \
-  for (int64_t i = (block) * (d)->step, last_ = MAREA_MIN(i + (d)->step, (d)->n); i < last_; i += 2)
-
-/* out := `shape` of floats: attributes `shape` and `dtype` */
-static marea_status shape_of_floats (marea_call *c, int shape, int dtype) {
-  const marea_attr *a = &c->attr[shape];
-  size_t bytes;
-  if (c->attr[dtype].i < 0) c->attr[dtype].i = MAREA_F32;
-  if (c->attr[dtype].i != MAREA_F32 && c->attr[dtype].i != MAREA_F64)
-    return marea_reject(c, MAREA_EARG, "argument 'dtype': expected f32 or f64, got %s",
-                        marea_dtype_name((marea_dtype)c->attr[dtype].i));
-  MAREA_TRY(
-      marea_bytes(c->ctx, c->op->name, a->n, a->v, marea_dtype_size((marea_dtype)c->attr[dtype].i), &bytes));
-  marea_layout_set(&c->layout[0], (int)c->attr[dtype].i, a->n, a->v);
-  return MAREA_OK;
 }
 
 /* ---- uniform, normal ---- */

@@ -34,10 +34,26 @@ local function add_loader(texts, loader)
   if state.seed then texts["loader.seed"] = ("%d"):format(state.seed) end
 end
 
+--- Optimizers by the prefix that their tensors and texts have: "" for a single one, else "name/".
+local function optimizers_of(what)
+  local optimizer, list = what.optimizer, {}
+  if optimizer == nil then return list end
+  if type(optimizer) ~= "table" then check.fail("checkpoint", "optimizer", "an optimizer or a table of them", optimizer) end
+  if optimizer.load_state then return {[""] = optimizer} end
+  for name, one in pairs(optimizer) do
+    if type(name) ~= "string" or type(one) ~= "table" or not one.load_state then
+      check.fail("checkpoint", "optimizer", "an optimizer or a table of them by name", one)
+    end
+    list[name .. "/"] = one
+  end
+  return list
+end
+
 --- Writes the file, whole or not at all.
 ---@param path string
 ---@param what {model: table, optimizer: table?, loader: table?, epoch: integer?, step: integer?, texts: table?}
----  model: a module or a table of modules; texts: string pairs of the script's own
+---  model: a module or a table of modules; optimizer: one, or a table of them by name; texts: string pairs of the
+---  script's own
 ---@return boolean|nil ok, string|nil message
 function checkpoint.save(path, what)
   what = check.options("checkpoint.save", what, {"model", "optimizer", "loader", "epoch", "step", "texts"})
@@ -45,10 +61,12 @@ function checkpoint.save(path, what)
   return core.no_grad(function()
     local tensors, texts = {}, {format = FORMAT}
     for _, entry in ipairs(module.tensors(what.model)) do tensors[entry.name] = entry.tensor end
-    for name, t in pairs(what.optimizer and what.optimizer:state() or {}) do tensors[OPTIMIZER .. name] = t end
+    for prefix, optimizer in pairs(optimizers_of(what)) do
+      for name, t in pairs(optimizer:state()) do tensors[OPTIMIZER .. prefix .. name] = t end
+      texts["optimizer" .. prefix] = optimizer.name
+    end
     texts["random.core"] = ("%d %d"):format(core.random_state())
     texts["random.lua"] = renew_lua_random()
-    if what.optimizer then texts.optimizer = what.optimizer.name end
     if what.loader then add_loader(texts, what.loader) end
     if what.epoch then texts.epoch = ("%d"):format(check.integer("checkpoint.save", "epoch", what.epoch)) end
     if what.step then texts.step = ("%d"):format(check.integer("checkpoint.save", "step", what.step)) end
@@ -57,28 +75,38 @@ function checkpoint.save(path, what)
   end)
 end
 
---- Tensors of the model and of the optimizer, apart.
-local function sort_tensors(tensors)
-  local model, optimizer = {}, {}
+--- Tensors of the model, and those of the optimizers by prefix.
+local function sort_tensors(tensors, optimizers)
+  local model, states = {}, {}
+  for prefix in pairs(optimizers) do states[prefix] = {} end
   for name, t in pairs(tensors) do
-    if name:sub(1, #OPTIMIZER) == OPTIMIZER then optimizer[name:sub(#OPTIMIZER + 1)] = t
-    else model[name] = t end
+    local rest = name:sub(1, #OPTIMIZER) == OPTIMIZER and name:sub(#OPTIMIZER + 1)
+    local prefix = rest and (rest:match "^[^/]*/" or "")
+    if not rest then model[name] = t
+    elseif states[prefix] then states[prefix][rest:sub(#prefix + 1)] = t end
   end
-  return model, optimizer
+  return model, states
+end
+
+--- nil, or what keeps an optimizer's state from being loaded.
+local function optimizer_misfit(optimizer, state, saved_name)
+  if next(state) == nil then return "has no state of an optimizer" end
+  if saved_name ~= optimizer.name then
+    return ("was saved with the optimizer %s, not %s"):format(saved_name or "(unknown)", optimizer.name)
+  end
+  return optimizer:misfit(state)
 end
 
 --- nil, or what keeps the file from being loaded into `what`.
-local function misfit(what, model, optimizer, texts)
+local function misfit(what, model, optimizers, states, texts)
   if texts.format ~= FORMAT then return "is no checkpoint of this version of Marea" end
   if not (integers(texts["random.core"], 2) and integers(texts["random.lua"], 2)) then return "has no random state" end
   if what.loader and not integers(texts["loader.position"], 2) then return "has no position of a loader" end
   local problem = what.model and module.misfit(what.model, model, true)
-  if problem or not what.optimizer then return problem end
-  if next(optimizer) == nil then return "has no state of an optimizer" end
-  if texts.optimizer ~= what.optimizer.name then
-    return ("was saved with the optimizer %s, not %s"):format(texts.optimizer or "(unknown)", what.optimizer.name)
+  for prefix, optimizer in pairs(optimizers) do
+    problem = problem or optimizer_misfit(optimizer, states[prefix], texts["optimizer" .. prefix])
   end
-  return what.optimizer:misfit(optimizer)
+  return problem
 end
 
 --- Reads a file and puts everything back: weights, optimizer, random state, position of the loader. When anything
@@ -96,14 +124,15 @@ function checkpoint.load(path, what)
       message = texts
       return nil
     end
-    local model, optimizer = sort_tensors(tensors)
-    local problem = misfit(what, model, optimizer, texts)
+    local optimizers = optimizers_of(what)
+    local model, states = sort_tensors(tensors, optimizers)
+    local problem = misfit(what, model, optimizers, states, texts)
     if problem then
       message = ("%s: %s"):format(path, problem)
       return nil
     end
     if what.model then module.assign(what.model, model) end
-    if what.optimizer then what.optimizer:load_state(optimizer) end
+    for prefix, optimizer in pairs(optimizers) do optimizer:load_state(states[prefix]) end
     if what.loader then
       local position = integers(texts["loader.position"], 2)
       what.loader:load_state{epoch = position[1], examples = position[2],

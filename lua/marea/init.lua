@@ -1,7 +1,7 @@
 -- SPDX-License-Identifier: MIT
 --- Marea: `local marea = require "marea"` gives one table, with every operator (marea.conv2d, marea.exp, ...), the
---- functions of the core (marea.tensor, marea.scope, ...) and the submodules nn, optim, dist, data, checkpoint,
---- progress, metrics, image, plot and profile, which are loaded when they are first used.
+--- functions of the core (marea.tensor, marea.scope, ...) and the submodules nn, optim, dist, data, augment, judge,
+--- checkpoint, progress, metrics, image, plot and profile, which are loaded when they are first used.
 local core = require "marea.core"
 local check = require "marea.check"
 
@@ -63,6 +63,8 @@ return check.strict(marea, "marea", {
   optim = "marea.optim",
   dist = "marea.dist",
   data = "marea.data",
+  augment = "marea.augment",
+  judge = "marea.judge",
   checkpoint = "marea.checkpoint",
   progress = "marea.progress",
   metrics = "marea.metrics",

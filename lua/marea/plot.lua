@@ -6,7 +6,9 @@
 ---   plot.histogram{values, bins = 50, xlabel = "mean of z1"}:save("c.png")
 ---   plot.heatmap{image, map = "gnuplot2", xticks = {...}}:save("d.png")
 ---   plot.bars{{y = {3, 1}, title = "before"}, {y = {2, 1}, title = "after"}, labels = {"a", "b"}}:save("e.png")
----   plot.panels{figure, figure, columns = 2}:save("f.png")
+---   plot.matrix{counts, labels = {"0", "1"}, xlabel = "predicted", ylabel = "true"}:save("f.png")
+---   plot.images{images, captions = {"a 4", "a 9"}, columns = 10}:save("g.png")
+---   plot.panels{figure, figure, columns = 2}:save("h.png")
 ---
 --- Numbers are given as lists or as tensors of one dimension. A figure is gnuplot's script, data included; save writes
 --- it beside the picture and runs gnuplot. Without gnuplot the script stays there, and save returns nil and a message.
@@ -381,6 +383,95 @@ function plot.heatmap(options)
   self:add("plot %s matrix with image notitle", self:block(function(write)
     for i = 1, h do write(core.scope(function() return shades(pixels[i]:totable()) end)) end
   end))
+  return self
+end
+
+--- The figure's edges around a plot of w x h pixels, without axes.
+local function bare(self, left, top, w, h)
+  self:add("unset key; unset colorbox; unset border; unset grid")
+  self:add("set lmargin at screen %.9g; set rmargin at screen %.9g", left / self.width, (left + w) / self.width)
+  self:add("set tmargin at screen %.9g; set bmargin at screen %.9g", 1 - top / self.height,
+    1 - (top + h) / self.height)
+end
+
+--- A row "x y text" of a block for gnuplot's labels.
+local function caption_of(x, y, text)
+  return ('%.9g %.9g "%s"'):format(x, y, (tostring(text):gsub('[%c"\\]', " ")))
+end
+
+local CELL = 58 -- pixels
+
+--- Counts (rows, columns) as cells with their numbers, darker on a logarithmic scale; cells of 0 stay empty. A
+--- confusion matrix, say.
+---   in front  whole numbers, not negative: a tensor (H, W)
+---   labels    of the rows, from above, and of the columns; xlabel, ylabel, title
+---@return Figure
+function plot.matrix(options)
+  options = check.options("matrix", options, {"labels", "xlabel", "ylabel", "title"}, 1)
+  local counts = check.tensor("matrix", "1", options[1])
+  if counts.rank ~= 2 or counts:numel() == 0 then check.fail("matrix", "1", "counts (H, W)", counts) end
+  local h, w = counts:size()
+  local self = figure({}, w * CELL + 110, h * CELL + (options.title and 140 or 100))
+  bare(self, 80, options.title and 60 or 20, w * CELL, h * CELL)
+  self:axes(options)
+  self:add("set xrange [-0.5:%d.5]; set yrange [%d.5:-0.5]", w - 1, h - 1)
+  add_ticks(self, "x", options.labels or {}, w)
+  add_ticks(self, "y", options.labels or {}, h)
+  self:add("set tics scale 0; set xtics norotate")
+  local values, cells, dark, light, most = counts:totable(), {}, {}, {}, 1
+  for _, row in ipairs(values) do most = math.max(most, table.unpack(row)) end
+  for i, row in ipairs(values) do
+    local shades_of_row = {}
+    for j, n in ipairs(row) do
+      local shade = math.log(1 + check.number("matrix", "1", n, 0)) / math.log(1 + most)
+      shades_of_row[j] = number(shade)
+      local list = shade > 0.65 and light or dark
+      if n ~= 0 then list[#list + 1] = caption_of(j - 1, i - 1, ("%.10g"):format(n)) end
+    end
+    cells[i] = table.concat(shades_of_row, " ")
+  end
+  self:add("set cbrange [0:1]; set palette defined (0 '#f7f9fc', 0.5 '#9ecae1', 1 '#08519c')")
+  self:add("plot %s matrix with image notitle, %s with labels font ',11' tc rgb '#222222' notitle, "
+    .. "%s with labels font ',11' tc rgb '#ffffff' notitle", self:block(cells), self:block(dark), self:block(light))
+  return self
+end
+
+--- Gray images (N, H, W, 1) in rows, each below its caption.
+---   captions  one text for each image; columns: a square is tried when left out; title
+---@return Figure
+function plot.images(options)
+  options = check.options("images", options, {"captions", "columns", "title"}, 1)
+  local x = check.tensor("images", "1", options[1])
+  if x.rank ~= 4 or x:size(4) ~= 1 or x:numel() == 0 then
+    check.fail("images", "1", "at least one gray image (N, H, W, 1)", x)
+  end
+  local n, h, w = x:size()
+  local captions = options.captions or {}
+  if type(captions) ~= "table" then check.fail("images", "captions", "a list of texts", captions) end
+  local columns = check.integer("images", "columns", options.columns or math.ceil(math.sqrt(n)), 1)
+  local rows, top = (n + columns - 1) // columns, options.captions and math.max(h // 3, 6) or 2
+  local zoom = math.max(900 // (columns * (w + 2)), 1)
+  local width, height = columns * (w + 2), rows * (h + top)
+  local title = options.title and 40 or 10
+  local self = figure({}, width * zoom + 40, height * zoom + title + 20)
+  bare(self, 20, title, width * zoom, height * zoom)
+  self:axes(options)
+  self:add("unset tics; set xrange [-0.5:%d.5]; set yrange [%d.5:-0.5]", width - 1, height - 1)
+  local pixels = core.no_grad(function()
+    local gray = x.dtype == "u8" and x:cast("f32") / 255 or x:detach()
+    local tiles = gray:pad({0, 0, top, 0, 1, 1, 0, 0}, 1)
+    return require "marea.image".grid(tiles, {columns = columns, value = 1}):reshape(height, width):keep()
+  end)
+  local texts = {}
+  for i = 1, math.min(n, #captions) do
+    local row, column = (i - 1) // columns, (i - 1) % columns
+    texts[i] = caption_of((column + 0.5) * (w + 2) - 0.5, row * (h + top) + top / 2, captions[i])
+  end
+  self:add("set cbrange [0:1]; set palette gray")
+  self:add("plot %s matrix with image notitle, %s with labels font ',10' tc rgb '#222222' notitle",
+    self:block(function(write)
+      for i = 1, height do write(core.scope(function() return shades(pixels[i]:totable()) end)) end
+    end), self:block(texts))
   return self
 end
 

@@ -402,6 +402,61 @@ static void random_array (double *a, char *raw, int n, bool wide) {
   }
 }
 
+/* The loops of normalization; values far from 0, where a sum of squares alone would lose the deviation. */
+static void check_norm (const marea_kernels *k, bool wide) {
+  static double x[40 * 90], e[40 * 90];
+  static _Alignas(8) char rx[40 * 90 * 8], re[40 * 90 * 8], ry[40 * 90 * 8], r[5][91 * 8];
+  double *shift = (double[91]){0}, row[4][91];
+  for (int round = 0; round < 200; round++) {
+    const int rows = below(40), n = below(80), step = round % 2 ? n : n + below(3), size = rows * step;
+    for (int i = 0; i < size; i++) {
+      put(rx, i, 100 + uniform(-1, 1), wide);
+      put(re, i, uniform(-1, 1), wide);
+      x[i] = take(rx, i, wide);
+      e[i] = take(re, i, wide);
+    }
+    for (int j = 0; j <= n; j++) {
+      for (int m = 0; m < 5; m++) put(r[m], j, m == 0 ? 100 + uniform(-1, 1) : uniform(-1, 1), wide);
+      shift[j] = take(r[0], j, wide);
+      for (int m = 0; m < 4; m++) row[m][j] = take(r[m + 1], j, wide);
+    }
+    double sum, squares, all = 0, all_squares = 0;
+    k->moments((size_t)size, rx, take(r[0], 0, wide), &sum, &squares);
+    for (int i = 0; i < size; i++)
+      all += x[i] - shift[0], all_squares += (x[i] - shift[0]) * (x[i] - shift[0]);
+    if (fabs(all - sum) > 1e-3) complain("sum", "moments", sum, all);
+    if (fabs(all_squares - squares) > 1e-3) complain("squares", "moments", squares, all_squares);
+    if (step == n) {
+      k->normalize((size_t)rows, (size_t)n, rx, r[0], r[1], r[2], ry);
+      for (int i = 0; i < size; i++) {
+        const double wanted = (x[i] - shift[i % n]) * row[0][i % n] + row[1][i % n];
+        if (fabs(take(ry, i, wide) - wanted) > 1e-6)
+          complain("value", "normalize", take(ry, i, wide), wanted);
+      }
+      k->normalize_grad((size_t)rows, (size_t)n, re, rx, r[0], r[1], r[2], r[3], ry);
+      for (int i = 0; i < size; i++) {
+        const double wanted = row[0][i % n] * e[i] + row[1][i % n] * (x[i] - shift[i % n]) + row[2][i % n];
+        if (fabs(take(ry, i, wide) - wanted) > 1e-6)
+          complain("value", "normalize_grad", take(ry, i, wide), wanted);
+      }
+    }
+    k->add_moments((size_t)rows, (size_t)n, (size_t)step, rx, r[0], r[1], r[2]);
+    k->add_products((size_t)rows, (size_t)n, (size_t)step, re, (size_t)step, rx, r[0], r[3]);
+    for (int j = 0; j <= n; j++) { /* column n is beyond the end: nothing is added */
+      for (int i = 0; i < rows && j < n; i++) {
+        const double d = x[i * step + j] - shift[j];
+        row[0][j] += d;
+        row[1][j] += d * d;
+        row[2][j] += e[i * step + j] * d;
+      }
+      for (int m = 0; m < 3; m++)
+        if (fabs(take(r[m + 1], j, wide) - row[m][j]) > 1e-4)
+          complain("sums", m < 2 ? "add_moments" : "add_products", take(r[m + 1], j, wide), row[m][j]);
+    }
+  }
+  end_group(wide ? "normalization f64" : "normalization f32");
+}
+
 typedef struct geometry {
   int rows, cols, cin, cout, kh, kw, stride;
   int width, skip; /* width of the padded image; y is written every `skip` pixels */
@@ -735,6 +790,12 @@ static void check_f64 (const marea_kernels *k) {
     double back = normal_cdf(y[i]);
     if (fabs(back - x[i]) > 1e-15 * (2 + y[i] * y[i]) * x[i]) complain("value", "norm_icdf", back, x[i]);
   }
+  for (int i = 0; i < 1000; i++) x[i] = i < 500 ? uniform(0, 30) : 1.4616321449683623 + uniform(-1e-6, 1e-6);
+  k->polygamma(1000, x, y, (double[]){0});
+  for (int i = 0; i < 1000; i++) {
+    const double wanted = digamma(x[i]); /* the sum of 39 terms is off by up to 5e-18 */
+    if (fabs(y[i] - wanted) > 2e-15 * fabs(wanted) + 5e-18) complain("value", "polygamma", y[i], wanted);
+  }
   double edge[5] = {0, 1, -0.1, 1.1, 0.5}, out[5];
   k->norm_icdf(5, edge, out, NULL);
   if (out[0] != -INFINITY || out[1] != INFINITY || !isnan(out[2]) || !isnan(out[3]) || out[4] != 0)
@@ -784,6 +845,7 @@ int main (void) {
     check_reductions(k[0], false);
     check_alignment(k[0]);
     check_rows(k[0]);
+    check_norm(k[0], false);
     check_convolution(k[0], false);
     check_products(k[0], false);
     check_optimizers(k[0], false);
@@ -791,6 +853,7 @@ int main (void) {
   check_tails(k[1], true);
   check_binary(k[1], true);
   check_reductions(k[1], true);
+  check_norm(k[1], true);
   check_convolution(k[1], true);
   check_products(k[1], true);
   check_optimizers(k[1], true);

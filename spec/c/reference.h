@@ -75,6 +75,19 @@ static inline double norm_icdf (double p) {
   return side * x;
 }
 
+static inline double log_gamma (double x) { return x < 0 ? NAN : lgamma(x); }
+
+/* From x + 40 down, in long double: the series' first omitted term is 5e-21 there. */
+static inline double digamma (double x) {
+  if (!(x >= 0)) return NAN;
+  if (x == 0) return -INFINITY;
+  long double sum = 0, w = x;
+  for (; w < 40; w++) sum -= 1 / w;
+  const long double z = 1 / (w * w);
+  long double series = z * (1 / 12.0L - z * (1 / 120.0L - z * (1 / 252.0L - z * (1 / 240.0L - z / 132))));
+  return (double)(sum + logl(w) - 0.5L / w - series);
+}
+
 typedef struct unary_case {
   const char *name;
   double (*wanted)(double);
@@ -108,6 +121,8 @@ static const unary_case unary_cases[] = {
     {"gelu", gelu, 2},
     {"silu", silu, 2},
     {"norm_icdf", norm_icdf, 2},
+    {"lgamma", log_gamma, 0.501},
+    {"polygamma", digamma, 0.501}, /* order 0 */
     {"leaky_relu", leaky_relu, 0.501},
     {"elu", elu, 2},
     {"clamp", clamp, 0},

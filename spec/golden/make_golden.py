@@ -17,6 +17,10 @@ A file holds the tensors `<op>/<nn>/<name>` and, in its metadata, one line of `k
     stride=2,1            attributes, under the names of the operator; lists have commas
     k.y=27                length of the sum behind an element of tensor y (widens the tolerance by its root)
 
+Cases of distributions (op `Normal`, ...) hold f64 throughout: parameters under their names at Marea, values x with
+log_prob and the gradients d_<parameter> of its sum, shares p with icdf, and entropy, mean, variance, cdf where PyTorch
+has them; cases of op `kl` hold p.<parameter>, q.<parameter> and y, their attributes p and q name the classes.
+
 `y` is the result, `dy` the upstream gradient, `d_<input>` the gradient of an input. Optimizer cases hold p, the
 gradients g (steps, ...) and the parameters after each step, p_steps.
 """
@@ -27,6 +31,7 @@ import sys
 
 import torch
 import torch.nn.functional as F
+from torch import distributions as D
 from torch.distributions import Normal, kl_divergence
 
 F64 = torch.float64
@@ -64,12 +69,12 @@ class File:
     def __init__(self):
         self.tensors, self.texts, self.count = {}, {"torch": torch.__version__}, {}
 
-    def case(self, op, tensors, attrs, inputs=None, sums=None):
+    def case(self, op, tensors, attrs, inputs=None, sums=None, wide=False):
         self.count[op] = self.count.get(op, 0) + 1
         key = "%s/%02d" % (op, self.count[op])
         for name, t in tensors.items():
             t = t.detach()
-            self.tensors[key + "/" + name] = t.float() if t.dtype == F64 else t
+            self.tensors[key + "/" + name] = t.float() if t.dtype == F64 and not wide else t
         pairs = {"inputs": inputs} if inputs else {}
         pairs.update(attrs)
         pairs.update({"k." + n: k for n, k in (sums or {}).items()})
@@ -344,6 +349,43 @@ def resample_cases(out, op, forward, variants):
         out.case(op, {"x": x, "y": y, **gradients(y, {"x": x}, 1.0)}, attrs, ["x"], {})
 
 
+# ---- affine ----
+
+AFFINE = [(n, h, w, c) for n, h, w in [(1, 2, 2), (2, 5, 4), (1, 4, 7), (3, 6, 6), (1, 11, 12)] for c in (1, 2, 3, 17)]
+
+
+def affine_cases(out):
+    """Places in pixels from the centre, turned into those of grid_sample, from -1 to 1 between the centres at the
+    borders."""
+    for n, h, w, c in AFFINE:
+        x = normal(n, h, w, c).requires_grad_(True)
+        identity = torch.tensor([[1.0, 0, 0], [0, 1, 0]], dtype=F64)
+        matrix = (identity + normal(n, 2, 3, scale=0.4)).float().to(F64).requires_grad_(True)
+        v, u = torch.meshgrid(torch.arange(h) - (h - 1) / 2, torch.arange(w) - (w - 1) / 2, indexing="ij")
+        places = torch.stack([u, v, torch.ones_like(u)], -1).to(F64)
+        grid = torch.einsum("hwk,nik->nhwi", places, matrix) / torch.tensor([(w - 1) / 2, (h - 1) / 2], dtype=F64)
+        y = F.grid_sample(x.permute(0, 3, 1, 2), grid, align_corners=True).permute(0, 2, 3, 1)
+        g = gradients(y, {"x": x, "matrix": matrix}, (h * w) ** -0.5)
+        out.case("affine2d", {"x": x, "matrix": matrix, "y": y, **g}, {}, ["x", "matrix"],
+                 {"y": 4, "d_x": 4, "d_matrix": h * w * c})
+
+
+# ---- eigenvalues, and the Frechet distance of features ----
+
+def linalg_cases(out):
+    for n in (1, 2, 3, 5, 8, 16, 33, 64):
+        a = normal(n, n)
+        out.case("eigh", {"a": a, "w": torch.linalg.eigvalsh(a + a.T) / 2}, {})
+    for n, d in [(10, 1), (40, 2), (200, 3), (100, 16), (300, 64), (20, 30)]:
+        a, b = F.relu(normal(n, d)), 1.5 * F.relu(normal(n, d) @ normal(d, d, scale=d ** -0.5)) + 0.25
+        a, b = a.float().to(F64), b.float().to(F64)
+        s1, s2 = torch.cov(a.T).reshape(d, d), torch.cov(b.T).reshape(d, d)
+        # the eigenvalues of S1 S2, which is not symmetric, are real and not negative but for rounding
+        trace = torch.linalg.eigvals(s1 @ s2).real.clamp(min=0).sqrt().sum()
+        distance = (a.mean(0) - b.mean(0)).square().sum() + s1.trace() + s2.trace() - 2 * trace
+        out.case("frechet", {"a": a, "b": b, "distance": distance}, {})
+
+
 # ---- losses ----
 
 REDUCTIONS = ["mean", "sum", "none", "batchmean"]
@@ -424,6 +466,57 @@ def cross_entropy_cases(out):
         ins = {"logits": logits, "labels": labels.to(torch.uint8) if i % 5 == 4 else labels}
         out.case("cross_entropy", {**ins, "y": y, **gradients(y, {"logits": logits}, 1.0)}, attrs, list(ins),
                  {"y": logits.numel(), "d_logits": shape[-1]})
+
+
+# ---- normalization ----
+
+
+def channels_second(x, shape):
+    """(N, ..., C) as PyTorch has it."""
+    return x.reshape(shape[0], -1, shape[-1]).transpose(1, 2)
+
+
+def channels_last(y, shape):
+    return y.transpose(1, 2).reshape(shape)
+
+
+NORMS = {
+    "batch_norm": (lambda x, w, b, a: F.batch_norm(x, None, None, w, b, True, 0, a["eps"]), {}),
+    "group_norm": (lambda x, w, b, a: F.group_norm(x, a["groups"], w, b, a["eps"]), {"groups": [1, 2, 3, 6]}),
+    "layer_norm": (lambda x, w, b, a: F.layer_norm(x, x.shape[-1:], w, b, a["eps"]), {}),
+}
+
+
+def norm_cases(out):
+    for op, (f, more) in NORMS.items():
+        for i in range(20):
+            shape = [(5, 3, 6), (4, 3, 2, 6), (3, 12, 6), (2, 5, 3, 12), (20, 18)][i % 5]
+            attrs = {"eps": [1e-3, 1e-5][i % 2], **{k: v[i % 4] for k, v in more.items()}}
+            ins = {"x": (normal(*shape) * [1, 3][i % 2] + [0, 5][i // 10]).requires_grad_(True)}
+            if i % 4 != 3:
+                ins["weight"] = (normal(shape[-1]) + 1).requires_grad_(True)
+                ins["bias"] = normal(shape[-1]).requires_grad_(True)
+            x, last = ins["x"], op == "layer_norm"
+            y = f(x if last else channels_second(x, shape), ins.get("weight"), ins.get("bias"), attrs)
+            y = y if last else channels_last(y, shape)
+            count = x.numel() // shape[-1]
+            out.case(op, {**ins, "y": y, **gradients(y, ins, 1.0)}, attrs, list(ins),
+                     {"d_x": count, "d_weight": count, "d_bias": count})
+    batch_norm_training(out)
+
+
+def batch_norm_training(out, steps=8):
+    """A layer over several batches: its running statistics, and what it gives outside training."""
+    layer = torch.nn.BatchNorm1d(6, eps=1e-3, momentum=0.1).double()
+    x, test = normal(steps, 10, 4, 6) * 2 + 3, normal(5, 4, 6)
+    means, variances = [], []
+    for batch in x:
+        layer(channels_second(batch, (10, 4, 6)))
+        means.append(layer.running_mean.clone())
+        variances.append(layer.running_var.clone())
+    y = channels_last(layer.eval()(channels_second(test, (5, 4, 6))), (5, 4, 6))
+    out.case("batch_norm_training", {"x": x, "mean": torch.stack(means), "variance": torch.stack(variances),
+                                     "test": test, "y": y}, {"momentum": 0.9, "eps": 1e-3})
 
 
 # ---- optimizers: names of the attributes are ours; `make` gets the parameter ----
@@ -534,6 +627,111 @@ def vae_case(out, steps=200, batch=6, lr=1e-3):
     out.case("vae", tensors, {"steps": steps, "lr": lr, "rho": 0.9, "eps": 1e-7})
 
 
+# ---- distributions: class -> (constructor from parameters, parameters, values x) ----
+
+TWO = (3, 2)  # parameters are (2), values (3, 2)
+
+
+def location_scale():
+    return {"loc": normal(2), "scale": uniform(0.3, 3, 2)}
+
+
+def relaxed(temperature, **weights):
+    return D.RelaxedBernoulli(temperature, **weights)
+
+
+def relaxed_one_hot(temperature, logits):
+    return D.RelaxedOneHotCategorical(temperature, logits=logits)
+
+
+def rows(*shape):
+    return torch.softmax(normal(*shape), -1)
+
+
+def counts(*shape, high=2):
+    return torch.randint(0, high, shape).to(F64)
+
+
+DISTRIBUTIONS = {
+    "Normal": lambda: (lambda mean, std: D.Normal(mean, std), {"mean": normal(2), "std": uniform(0.3, 3, 2)},
+                       normal(*TWO)),
+    "Laplace": lambda: (D.Laplace, location_scale(), normal(*TWO)),
+    "Logistic": lambda: (None, location_scale(), normal(*TWO)),
+    "Gumbel": lambda: (D.Gumbel, location_scale(), normal(*TWO)),
+    "Uniform": lambda: (D.Uniform, {"low": uniform(-2, 0, 2), "high": uniform(1, 3, 2)}, uniform(0, 1, *TWO)),
+    "Bernoulli": lambda: (D.Bernoulli, {"probs": uniform(0.05, 0.95, 2)}, counts(*TWO)),
+    "Bernoulli-logits": lambda: (D.Bernoulli, {"logits": normal(2, scale=3)}, counts(*TWO)),
+    "Categorical": lambda: (D.Categorical, {"probs": uniform(0.05, 0.95, 2, 4)}, counts(*TWO, high=4)),
+    "Categorical-logits": lambda: (D.Categorical, {"logits": normal(2, 4)}, counts(*TWO, high=4)),
+    "Poisson": lambda: (D.Poisson, {"rate": uniform(0.1, 20, 2)}, counts(*TWO, high=30)),
+    "RelaxedBernoulli": lambda: (relaxed, {"temperature": torch.tensor(0.7, dtype=F64),
+                                           "probs": uniform(0.05, 0.95, 2)}, uniform(0.1, 0.9, *TWO)),
+    "RelaxedBernoulli-logits": lambda: (relaxed, {"temperature": torch.tensor(1.3, dtype=F64), "logits": normal(2)},
+                                        uniform(0.1, 0.9, *TWO)),
+    "GumbelSoftmax": lambda: (relaxed_one_hot, {"temperature": torch.tensor(0.7, dtype=F64), "logits": normal(2, 4)},
+                              rows(3, 2, 4)),
+}
+
+
+def logistic(loc, scale):
+    """PyTorch has it as a transformed uniform distribution only."""
+    standard = D.Uniform(torch.zeros_like(loc), torch.ones_like(loc))
+    return D.TransformedDistribution(standard, [D.SigmoidTransform().inv, D.AffineTransform(loc, scale)])
+
+
+def distribution_case(out, name):
+    make, parameters, x = DISTRIBUTIONS[name]()
+    name = name.split("-")[0]
+    for t in parameters.values():
+        t.requires_grad_()
+    q = (make or logistic)(**parameters)
+    log_prob = q.log_prob(x)
+    grads = torch.autograd.grad(log_prob.sum(), list(parameters.values()))
+    tensors = {**parameters, "x": x, "log_prob": log_prob}
+    tensors.update({"d_" + n: g for n, g in zip(parameters, grads)})
+    if name == "Categorical":
+        tensors["x"] = x.to(torch.int64) + 1
+    for method in ("entropy", "cdf", "icdf", "mean", "variance"):
+        try:
+            value = getattr(q, method)
+            shares = uniform(0.05, 0.95, *TWO)
+            argument = {"cdf": [x], "icdf": [shares]}.get(method, [])
+            tensors[method] = value(*argument) if callable(value) else value
+        except NotImplementedError:
+            continue
+        if method == "icdf":
+            tensors["p"] = shares
+    if name == "Categorical":  # NaN there
+        del tensors["mean"], tensors["variance"]
+    out.case(name, tensors, {}, wide=True)
+
+
+KL = [("Normal", "Normal"), ("Laplace", "Laplace"), ("Bernoulli", "Bernoulli"),
+      ("Bernoulli-logits", "Bernoulli"), ("Bernoulli", "Bernoulli-logits"), ("Categorical", "Categorical"),
+      ("Categorical-logits", "Categorical"), ("Categorical-logits", "Categorical-logits"), ("Uniform", "Uniform"),
+      ("Gumbel", "Gumbel"), ("Poisson", "Poisson"), ("Uniform", "Normal"), ("Laplace", "Normal")]
+
+
+def kl_case(out, first, second):
+    sides = {}
+    for side, name in (("p", first), ("q", second)):
+        make, parameters, _ = DISTRIBUTIONS[name]()
+        if (side, name) == ("q", "Uniform"):
+            parameters = {"low": parameters["low"] - 2, "high": parameters["high"] + torch.tensor([2, -2.5], dtype=F64)}
+        sides[side] = (make(**parameters), parameters)
+    tensors = {"y": kl_divergence(sides["p"][0], sides["q"][0])}
+    for side, (_, parameters) in sides.items():
+        tensors.update({side + "." + n: t for n, t in parameters.items()})
+    out.case("kl", tensors, {"p": first.split("-")[0], "q": second.split("-")[0]}, wide=True)
+
+
+def distribution_cases(out):
+    for name in DISTRIBUTIONS:
+        distribution_case(out, name)
+    for first, second in KL:
+        kl_case(out, first, second)
+
+
 def main():
     folder = sys.argv[1] if len(sys.argv) > 1 else os.path.dirname(os.path.abspath(__file__))
     torch.set_num_threads(1)
@@ -556,9 +754,11 @@ def main():
         loss_cases(out)
         cross_entropy_cases(out)
 
-    makers = {"conv": conv, "linear": linear_cases, "pool": pool, "loss": loss, "optim": optimizer_cases,
-              "vae": vae_case, "resample": resample}
-    for seed, (name, make) in enumerate(makers.items(), 1):
+    makers = {"conv": (1, conv), "linear": (2, linear_cases), "pool": (3, pool), "loss": (4, loss),
+              "optim": (5, optimizer_cases), "vae": (6, vae_case), "dist": (7, distribution_cases),
+              "affine": (7, affine_cases), "linalg": (8, linalg_cases), "norm": (7, norm_cases),
+              "resample": (7, resample)}
+    for name, (seed, make) in makers.items():
         torch.manual_seed(seed)
         out = File()
         make(out)

@@ -59,7 +59,7 @@ local function is_callable(v)
 end
 
 core.memory_limit(256 << 20)
-for _, module_name in ipairs {"nn", "optim", "dist", "data", "checkpoint", "metrics", "profile"} do
+for _, module_name in ipairs {"nn", "optim", "dist", "data", "augment", "judge", "checkpoint", "metrics", "profile"} do
   local names = {}
   for name in pairs(marea[module_name]) do names[#names + 1] = name end
   table.sort(names)

@@ -79,7 +79,28 @@ local function tanh(x)
   return (x < 0 and -1 or 1) * (1 - e) / (1 + e)
 end
 
+--- By Stirling's series at x + 30.
+local function lgamma(x)
+  local product, w = 0, x
+  for _ = 1, 30 do product, w = product + math.log(w), w + 1 end
+  local series = 1 / (12 * w) - 1 / (360 * w ^ 3) + 1 / (1260 * w ^ 5) - 1 / (1680 * w ^ 7)
+  return (w - 0.5) * math.log(w) - w + 0.5 * math.log(2 * math.pi) + series - product
+end
+
+--- By the sum of (x + k)^-s over 2000 k, small terms first, and the first terms of Euler and Maclaurin's formula.
+local function polygamma(x, a)
+  local n, w, sum = a.order or 0, x + 2000, 0
+  local s = n + 1
+  for k = 1999, 0, -1 do sum = sum + (x + k) ^ -s end
+  if n == 0 then return math.log(w) - 1 / (2 * w) - 1 / (12 * w ^ 2) - sum end
+  local factorial = 1
+  for i = 2, n do factorial = factorial * i end
+  sum = sum + w ^ (1 - s) / (s - 1) + w ^ -s / 2 + s * w ^ (-s - 1) / 12
+  return (n % 2 == 1 and 1 or -1) * factorial * sum
+end
+
 local unary = {
+  lgamma = lgamma, polygamma = polygamma,
   neg = function(x) return -x end, abs = math.abs, square = function(x) return x * x end, sqrt = math.sqrt,
   sign = function(x) return x > 0 and 1 or x < 0 and -1 or 0 end, rsqrt = function(x) return 1 / math.sqrt(x) end,
   reciprocal = function(x) return 1 / x end, exp = math.exp, log = function(x) return math.log(x) end,
@@ -439,6 +460,53 @@ function naive.linear(inputs, attrs)
   return activate(y, attrs)
 end
 
+-- ---- normalization ----
+
+--- (x - mean) / sqrt(variance + eps) * weight + bias, where elements with the same key(index) share mean and variance
+--- and `last` last dimensions tell the place in weight and bias.
+local function normalize(x, weight, bias, eps, last, key)
+  local sums, squares, counts = {}, {}, {}
+  local function over(f)
+    each(x.shape, function(index) f(key(index), x[position(x.shape, index)], index) end)
+  end
+  over(function(k, v) sums[k], counts[k] = (sums[k] or 0) + v, (counts[k] or 0) + 1 end)
+  over(function(k, v) squares[k] = (squares[k] or 0) + (v - sums[k] / counts[k]) ^ 2 end)
+  local y, shape = {shape = x.shape}, table.move(x.shape, #x.shape - last + 1, #x.shape, 1, {})
+  over(function(k, v, index)
+    local place = position(shape, table.move(index, #index - last + 1, #index, 1, {}))
+    y[#y + 1] = (v - sums[k] / counts[k]) / math.sqrt(squares[k] / counts[k] + eps) * (weight and weight[place] or 1)
+      + (bias and bias[place] or 0)
+  end)
+  return y
+end
+
+function naive.batch_norm(inputs, a)
+  local function channel(index) return index[#index] end
+  return activate(normalize(inputs[1], inputs[2], inputs[3], a.eps, 1, channel), a)
+end
+
+function naive.batch_norm_eval(inputs, a)
+  local x, mean, var, weight, bias = table.unpack(inputs, 1, 5)
+  return activate(build(x.shape, function(index)
+    local c = index[#index]
+    return (x[position(x.shape, index)] - mean[c]) / math.sqrt(var[c] + a.eps) * (weight and weight[c] or 1)
+      + (bias and bias[c] or 0)
+  end), a)
+end
+
+function naive.group_norm(inputs, a)
+  local width = inputs[1].shape[#inputs[1].shape] // a.groups
+  return normalize(inputs[1], inputs[2], inputs[3], a.eps, 1, function(index)
+    return index[1] .. "," .. (index[#index] - 1) // width
+  end)
+end
+
+function naive.layer_norm(inputs, a)
+  return normalize(inputs[1], inputs[2], inputs[3], a.eps, a.last, function(index)
+    return table.concat(index, ",", 1, #index - a.last)
+  end)
+end
+
 -- ---- convolution and pools ----
 
 local function pair(v, default)
@@ -614,6 +682,46 @@ function naive.upsample_bilinear2d(inputs, a)
   end
   return separable(x, {x.shape[2] * scale[1], x.shape[3] * scale[2]}, weight)
 end
+
+-- ---- affine ----
+
+--- max(0, 1 - |s|), or its derivative.
+local function hat(s, order)
+  if math.abs(s) >= 1 then return 0 end
+  return order == 0 and 1 - math.abs(s) or s < 0 and 1 or -1
+end
+
+--- Calls f(n, i, j, r, s, weight) for every pixel (i, j) of the result and (r, s) of the image it reads.
+local function each_tap(x, matrix, a, f)
+  local order = pair(a.derivative, 0)
+  local n_images, h, w = x.shape[1], x.shape[2], x.shape[3]
+  for n = 1, n_images do
+    local m = table.move(matrix, 6 * n - 5, 6 * n, 1, {})
+    each({h, w, h, w}, function(index)
+      local i, j, r, s = table.unpack(index)
+      local u, v = j - (w + 1) / 2, i - (h + 1) / 2
+      local px, py = (w + 1) / 2 + m[1] * u + m[2] * v + m[3], (h + 1) / 2 + m[4] * u + m[5] * v + m[6]
+      f(n, i, j, r, s, hat(py - r, order[1]) * hat(px - s, order[2]))
+    end)
+  end
+end
+
+local function affine(inputs, a, spread)
+  local x, matrix = inputs[1], inputs[2]
+  local y = build(x.shape, function() return 0 end)
+  each_tap(x, matrix, a, function(n, i, j, r, s, weight)
+    for c = 1, x.shape[4] do
+      local here, there = position(x.shape, {n, i, j, c}), position(x.shape, {n, r, s, c})
+      if spread then here, there = there, here end
+      y[here] = y[here] + weight * x[there]
+    end
+  end)
+  return y
+end
+
+function naive.affine2d(inputs, a) return affine(inputs, a, false) end
+
+function naive.affine2d_grad(inputs, a) return affine(inputs, a, true) end
 
 -- ---- losses ----
 

@@ -274,24 +274,29 @@ end
 --- Switches to evaluation: the same output for the same input.
 function Module:evaluate() return self:train(false) end
 
---- Takes the parameters out of training: no gradients are computed for them, optimizers leave them alone.
+local function set_frozen(root, frozen)
+  for _, entry in ipairs(module.modules(root)) do entry.module.frozen = frozen end
+  for _, t in ipairs(root:parameters()) do t:requires_grad_(not frozen) end
+  return root
+end
+
+--- Takes the parameters out of training: no gradients are computed for them, optimizers leave them alone, and
+--- nn.BatchNorm normalizes by its running statistics and keeps them. Gradients still flow through to what comes before.
 function Module:freeze()
-  for _, t in ipairs(self:parameters()) do t:requires_grad_(false):clear_grad() end
+  set_frozen(self, true)
+  for _, t in ipairs(self:parameters()) do t:clear_grad() end
   return self
 end
 
-function Module:unfreeze()
-  for _, t in ipairs(self:parameters()) do t:requires_grad_(true) end
-  return self
-end
+function Module:unfreeze() return set_frozen(self, false) end
 
---- Number of elements of all parameters, and of those that are trained.
+--- Number of elements of all tensors of the state, as Keras counts parameters, and of those that are trained.
 ---@return integer, integer
 function Module:count()
   local total, trained = 0, 0
-  for _, t in ipairs(self:parameters()) do
-    total = total + t:numel()
-    if t.requires_grad then trained = trained + t:numel() end
+  for _, entry in ipairs(module.tensors(self)) do
+    total = total + entry.tensor:numel()
+    if entry.tensor.requires_grad then trained = trained + entry.tensor:numel() end
   end
   return total, trained
 end

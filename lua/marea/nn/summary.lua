@@ -50,10 +50,10 @@ local function batch_shape(t)
   return check.shape_text(shape)
 end
 
---- Parameters that lie in the module itself, not in modules inside it.
+--- Elements of the tensors that lie in the module itself, not in modules inside it.
 local function own_parameters(m)
   local n = 0
-  for _, entry in ipairs(module.parameters(m)) do
+  for _, entry in ipairs(module.tensors(m)) do
     if m[entry.name] == entry.tensor then n = n + entry.tensor:numel() end
   end
   return n

@@ -5,8 +5,12 @@
 ---   optimizer:step(loss)                              -- backward, clip, update, clear the gradients
 ---   local loss = optimizer:step(function() return net(x):mse(y) end)    -- in a scope of its own
 ---
---- In front: a module, or a table of modules and parameters. Arguments of all: lr (a number, or a function of the
---- step), weight_decay, clip_norm (of all gradients together), clip_value (of each element, after clip_norm).
+--- In front: a module, or a table of modules and parameters; or several of them, groups, of which each table may have
+--- arguments of its own: optim.Adam{{net.encoder, lr = 1e-4}, {net.decoder, beta1 = 0.5}, lr = 1e-3}.
+--- Arguments of all: lr (a number, or a function of the step), weight_decay, clip_norm (of all gradients together),
+--- clip_value (of each element, after clip_norm); the last two have no group's own values.
+--- Parameters that are frozen (net.encoder:freeze()) have no gradient and are left as they are, with what is remembered
+--- of them, until net.encoder:unfreeze(); the count of steps goes on.
 local core = require "marea.core"
 local check = require "marea.check"
 local define = require "marea.optim.optimizer".define
@@ -15,7 +19,10 @@ local ops = core.ops
 local optim = {schedule = require "marea.optim.schedule"}
 
 local function momentum_slot(self)
-  return self.attributes.momentum > 0 and {"momentum"} or {}
+  for _, group in ipairs(self.groups) do
+    if group.attributes.momentum > 0 then return {"momentum"} end
+  end
+  return {}
 end
 
 --- Gradient descent: v = momentum v + g, p -= lr v; nesterov looks ahead (Sutskever et al. 2013; PyTorch's form).
@@ -41,10 +48,8 @@ local function adam_step(p, g, slot, attributes) ops.adam_step(p, g, slot.mean, 
 optim.Adam = define("Adam", {
   numbers = {lr = 1e-3, beta1 = 0.9, beta2 = 0.999, eps = 1e-8, weight_decay = 0},
   counts = true,
-  slots = function(self)
-    self.attributes.l2, self.attributes.weight_decay = self.attributes.weight_decay, nil
-    return adam_slots()
-  end,
+  l2 = true,
+  slots = adam_slots,
   apply = adam_step,
 })
 

@@ -9,47 +9,87 @@ local ops = core.ops
 local Optimizer = {}
 Optimizer.__index = Optimizer
 
-local COMMON = {"lr", "weight_decay", "clip_value", "clip_norm"}
-
 --- Defines an optimizer.
 ---@param name string
 ---@param spec {numbers: table<string, number>, flags: string[]?, slots: function, apply: function}
 ---  numbers: its arguments and their initial values; slots(self) -> names of the tensors kept for each parameter;
----  apply(p, g, slots, attributes): the operator; extra(self, step) -> further attributes
+---  apply(p, g, slots, attributes): the operator; counts: it wants the step; l2: its operator calls weight_decay that
 function Optimizer.define(name, spec)
   local class = setmetatable({}, {__index = Optimizer})
   class.__index = class
   class.__name = name
   class.__tostring = Optimizer.tostring
   class.spec = spec
-  local names = table.move(COMMON, 1, #COMMON, 1, {})
-  for key in pairs(spec.numbers) do
-    if key ~= "lr" and key ~= "weight_decay" then names[#names + 1] = key end
-  end
-  table.move(spec.flags or {}, 1, #(spec.flags or {}), #names + 1, names)
+  local own = {} -- what a group may set for itself
+  for key in pairs(spec.numbers) do own[#own + 1] = key end
+  table.move(spec.flags or {}, 1, #(spec.flags or {}), #own + 1, own)
+  table.sort(own)
+  class.own_names = own
+  local names = {"clip_value", "clip_norm", table.unpack(own)}
   getmetatable(class).__call = function(_, options)
-    return setmetatable({name = name}, class):read(check.options(name, options, names, 1))
+    return setmetatable({name = name}, class):read(check.options(name, options, names, math.maxinteger))
   end
   return class
 end
 
-function Optimizer:read(options)
-  local name, spec = self.name, self.spec
-  self.root = options[1]
-  if type(self.root) ~= "table" and not core.is_tensor(self.root) then
-    check.fail(name, "1", "a module, or a table of modules and parameters", self.root)
+--- Attributes of the operator from the first of `given` that has them, else the initial ones.
+local function read_attributes(self, given, fallback)
+  local name, spec, attributes = self.name, self.spec, {}
+  local function value(key)
+    if given[key] ~= nil then return given[key] end
+    return fallback[key]
   end
-  self.lr = options.lr or spec.numbers.lr
-  if type(self.lr) ~= "function" then check.number(name, "lr", self.lr, 0) end
-  self.attributes = {}
   for key, initial in pairs(spec.numbers) do
-    if key ~= "lr" then self.attributes[key] = check.number(name, key, options[key] or initial, 0) end
+    if key ~= "lr" then attributes[key] = check.number(name, key, value(key) or initial, 0) end
   end
   for _, flag in ipairs(spec.flags or {}) do
-    local on = options[flag] or false
+    local on = value(flag) or false
     if type(on) ~= "boolean" then check.fail(name, flag, "true or false", on) end
-    self.attributes[flag] = on
+    attributes[flag] = on
   end
+  if spec.l2 then attributes.l2, attributes.weight_decay = attributes.weight_decay, nil end
+  return attributes
+end
+
+local function check_rate(self, lr)
+  if lr ~= nil and type(lr) ~= "function" then check.number(self.name, "lr", lr, 0) end
+  return lr
+end
+
+--- A plain table of modules and parameters, apart from what it sets for them: root, settings.
+local function split(self, part)
+  local root, settings = {}, {}
+  if type(part) ~= "table" or getmetatable(part) ~= nil then return part, settings end
+  for key, value in pairs(part) do root[key] = value end
+  for _, key in ipairs(self.own_names) do
+    local value = part[key]
+    if value ~= nil and type(value) ~= "table" and not core.is_tensor(value) then
+      root[key], settings[key] = nil, value
+    end
+  end
+  return root, settings
+end
+
+--- self.groups := {root, lr, attributes} for each of the positional arguments.
+local function read_groups(self, options)
+  self.groups = {}
+  for i, part in ipairs(options) do
+    if type(part) ~= "table" and not core.is_tensor(part) then
+      check.fail(self.name, tostring(i), "a module, or a table of modules and parameters", part)
+    end
+    local root, settings = split(self, part)
+    self.groups[i] = {root = root, lr = check_rate(self, settings.lr),
+      attributes = read_attributes(self, settings, options)}
+  end
+  if #self.groups == 0 then
+    check.fail(self.name, "1", "a module, or a table of modules and parameters", options[1])
+  end
+end
+
+function Optimizer:read(options)
+  local name, spec = self.name, self.spec
+  self.lr = check_rate(self, options.lr or spec.numbers.lr)
+  read_groups(self, options)
   self.clip_value = options.clip_value and check.number(name, "clip_value", options.clip_value, 0)
   self.clip_norm = options.clip_norm and check.number(name, "clip_norm", options.clip_norm, 0)
   self.steps = 0
@@ -65,16 +105,33 @@ end
 
 -- ---- parameters and their slots ----
 
---- self._entries := {name, tensor, slot tensors...} of every parameter. Looks again only when parameters were made
---- since; a parameter that is still the same keeps its slots.
+--- Parameters of all groups: {name, tensor, group}. Names begin with the group's number where there are several.
+local function parameters(self)
+  local list, seen = {}, {}
+  for i, group in ipairs(self.groups) do
+    local prefix = #self.groups > 1 and i .. "." or ""
+    for _, found in ipairs(module.parameters(group.root)) do
+      local name = prefix .. found.name
+      if seen[found.tensor] then
+        check.raise("%s: parameter '%s' is in an earlier group too, as '%s'", self.name, name, seen[found.tensor])
+      end
+      seen[found.tensor] = name
+      list[#list + 1] = {name = name, tensor = found.tensor, group = group}
+    end
+  end
+  return list
+end
+
+--- self._entries := {name, tensor, group, slot tensors...} of every parameter. Looks again only when parameters were
+--- made since; a parameter that is still the same keeps its slots.
 function Optimizer:find_parameters()
   if self._version == module.version() and #self._entries > 0 then return end
   local kept = {}
   for _, entry in ipairs(self._entries) do kept[entry.name] = entry end
-  local entries = {}
-  for i, found in ipairs(module.parameters(self.root)) do
+  local entries = parameters(self)
+  for i, found in ipairs(entries) do
     local old = kept[found.name]
-    entries[i] = old and old.tensor == found.tensor and old or {name = found.name, tensor = found.tensor}
+    if old and old.tensor == found.tensor then entries[i] = old end
   end
   if #entries == 0 then check.raise("%s: there are no parameters to train", self.name) end
   self._entries, self._version = entries, module.version()
@@ -111,10 +168,14 @@ local function clip(self, gradients)
   end
 end
 
-local function learning_rate(self)
-  local lr = self.lr
-  if type(lr) == "function" then lr = lr(self.steps + 1) end
-  return check.number(self.name, "lr", lr, 0)
+--- Sets what changes from step to step in the groups' attributes.
+local function set_attributes(self)
+  for _, group in ipairs(self.groups) do
+    local lr = group.lr or self.lr
+    if type(lr) == "function" then lr = lr(self.steps + 1) end
+    group.attributes.lr = check.number(self.name, "lr", lr, 0)
+    if self.spec.counts then group.attributes.step = self.steps + 1 end
+  end
 end
 
 --- Everything that can fail comes before the first weight is touched.
@@ -133,11 +194,10 @@ local function update(self)
     end
   end
   if #entries == 0 then check.raise("%s: no parameter has a gradient; call loss:backward() before", self.name) end
-  local attributes, apply = self.attributes, self.spec.apply
-  attributes.lr = learning_rate(self)
+  set_attributes(self)
   clip(self, gradients)
-  if self.spec.counts then attributes.step = self.steps + 1 end
-  for i, entry in ipairs(entries) do apply(entry.tensor, gradients[i], entry, attributes) end
+  local apply = self.spec.apply
+  for i, entry in ipairs(entries) do apply(entry.tensor, gradients[i], entry, entry.group.attributes) end
   self.steps = self.steps + 1
   for _, entry in ipairs(entries) do entry.tensor:clear_grad() end
 end

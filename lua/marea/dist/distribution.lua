@@ -1,0 +1,246 @@
+-- SPDX-License-Identifier: MIT
+--- What distributions share: classes, reading of parameters, shapes, and the arithmetic of edges.
+---
+--- A distribution is a table with its parameters (numbers, or tensors of f32 or f64 that broadcast), `batch_shape`,
+--- `event_shape` and `dtype`, and a metatable of methods. Values have the shape (.., batch_shape, event_shape),
+--- log_prob, entropy and the like (.., batch_shape). A distribution of numbers alone gives numbers where it can.
+local core = require "marea.core"
+local check = require "marea.check"
+local ops = core.ops
+
+local distribution = {}
+
+---@class Distribution
+---@field batch_shape integer[] what the parameters broadcast to
+---@field event_shape integer[] of one value; {} but for vectors of classes
+---@field dtype string f64 if a parameter is, else f32
+local Distribution = {}
+
+--- A sample without history.
+---@param shape? integer[] how many, as dimensions in front of the distribution's shape
+function Distribution:sample(shape)
+  return core.no_grad(self.rsample, self, shape)
+end
+
+--- Standard noise in the shape and dtype of a sample, for rsample.
+---@param op fun(shape: integer[], attrs: table): userdata an operator such as marea.normal
+---@param shape? integer[] sizes in front
+function Distribution:noise(op, shape)
+  return op(distribution.sample_shape(self, "rsample", shape), {dtype = self.dtype})
+end
+
+--- KL(self || other) as dist.kl gives it.
+function Distribution:kl(other, options)
+  return require "marea.dist.kl".kl(self, other, options)
+end
+
+local MISSING = {
+  rsample = "%s has no rsample: gradients do not flow through its values; use sample",
+  log_prob = "%s has no log_prob in closed form",
+  entropy = "%s has no entropy in closed form",
+  cdf = "%s has no cdf in closed form",
+  icdf = "%s has no icdf in closed form",
+  mean = "%s has no mean in closed form",
+  variance = "%s has no variance in closed form",
+}
+
+--- Reading a field that an instance has not: a method, a property, or an error.
+local function reader(class, properties)
+  return function(self, key)
+    local value = class[key]
+    if value ~= nil then return value end
+    if properties[key] then return properties[key](self) end
+    if type(key) ~= "string" or key:sub(1, 2) == "__" then return nil end
+    if MISSING[key] then check.raise(MISSING[key], class.__name) end
+    local known = {}
+    for _, t in ipairs{class, Distribution, properties} do
+      for name in pairs(t) do known[#known + 1] = name end
+    end
+    check.raise("%s has no field '%s'%s", class.__name, key, check.did_you_mean(key, known))
+  end
+end
+
+--- A class of distributions: called with parameters by name or in order it makes an instance.
+---@param name string
+---@param spec {names: string[], positional: integer?, ranges: table?, setup: function?, properties: table?} names:
+---arguments; positional: how many of them need no name; ranges: of those that are numbers, as in {scale = {above = 0}};
+---setup: fun(self, given), puts parameters into the instance where it is not enough that they broadcast; properties:
+---fields that are computed when they are read
+function distribution.class(name, spec)
+  check.string("class", "name", name)
+  spec = check.options("class", spec, {"names", "positional", "ranges", "setup", "properties"})
+  for _, key in ipairs{"names", "ranges", "properties"} do
+    if type(spec[key] or {}) ~= "table" then check.fail("class", key, "a table", spec[key]) end
+  end
+  local names = spec.names or {}
+  local positional = spec.positional or #names
+  local setup = spec.setup or distribution.broadcasting(name, names, spec.ranges)
+  local class = setmetatable({__name = name}, {__index = Distribution})
+  class.__index = reader(class, spec.properties or {})
+  getmetatable(class).__call = function(_, first, ...)
+    local given = {first, ...}
+    local single = select("#", ...) == 0
+    if single and (first == nil or type(first) == "table") then given = first or {} end
+    given = check.options(name, given, names, positional)
+    local named = {}
+    for i, key in ipairs(names) do
+      named[key] = given[key]
+      if named[key] == nil and i <= positional then named[key] = given[i] end
+    end
+    local self = setmetatable({event_shape = {}}, class)
+    setup(self, named)
+    return self
+  end
+  return class
+end
+
+function distribution.is_class(value)
+  local meta = type(value) == "table" and getmetatable(value)
+  return type(meta) == "table" and meta.__index == Distribution
+end
+
+-- ---- parameters ----
+
+function distribution.is_real(value)
+  return core.is_tensor(value) and (value.dtype == "f32" or value.dtype == "f64")
+end
+
+--- A number (greater than `above`, from `low` to `high`) or a tensor of reals, whose values are not looked at.
+---@param range? {above: number?, low: number?, high: number?}
+function distribution.parameter(what, name, value, range)
+  if distribution.is_real(value) then return value end
+  local r = range or {}
+  if type(value) ~= "number" then check.fail(what, name, "a tensor of f32 or f64, or a number", value) end
+  check.number(what, name, value, r.low, r.high)
+  if r.above and value <= r.above then check.fail(what, name, ("a number greater than %g"):format(r.above), value) end
+  return value
+end
+
+--- The shape that parameters broadcast to; {} for numbers.
+---@param ... userdata|number|integer[] tensors, numbers, or shapes
+function distribution.broadcast(what, ...)
+  local shape = {}
+  for _, value in ipairs{...} do
+    local other = core.is_tensor(value) and value.shape or type(value) == "table" and value or {}
+    local rank, both = math.max(#shape, #other), {}
+    for i = 1, rank do
+      local m, n = shape[#shape - rank + i] or 1, other[#other - rank + i] or 1
+      if m ~= n and m ~= 1 and n ~= 1 then
+        check.raise("%s: parameters %s and %s do not broadcast", what, check.shape_text(shape),
+          check.shape_text(other))
+      end
+      both[i] = m == 1 and n or m
+    end
+    shape = both
+  end
+  return shape
+end
+
+--- f64 if one of the values is, else f32.
+function distribution.dtype_of(...)
+  for _, value in ipairs{...} do
+    if core.is_tensor(value) and value.dtype == "f64" then return "f64" end
+  end
+  return "f32"
+end
+
+--- The setup of a class whose parameters are all required and broadcast.
+---@param ranges? table<string, table> range of a parameter that is a number
+function distribution.broadcasting(name, names, ranges)
+  return function(self, given)
+    local values = {}
+    for i, key in ipairs(names) do
+      values[i] = distribution.parameter(name, key, given[key], ranges and ranges[key])
+      self[key] = values[i]
+    end
+    self.batch_shape = distribution.broadcast(name, table.unpack(values))
+    self.dtype = distribution.dtype_of(table.unpack(values))
+  end
+end
+
+--- A check of a parameter that holds vectors of classes, for probs_or_logits.
+function distribution.check_classes(what)
+  return function(name, value)
+    if not distribution.is_real(value) or value.rank == 0 or value:size(-1) == 0 then
+      check.fail(what, name, "a tensor (.., classes) of f32 or f64", value)
+    end
+  end
+end
+
+--- A shape without its last dimension.
+---@param shape integer[]
+function distribution.batch_of(shape) return table.move(shape, 1, #shape - 1, 1, {}) end
+
+--- Puts the one of `probs` and `logits` that is given into the instance.
+---@param self table
+---@param given table
+---@param check_value fun(name: string, value: any) raises what does not fit
+function distribution.probs_or_logits(what, self, given, check_value)
+  if (given.probs == nil) == (given.logits == nil) then
+    check.raise("%s: expected either probs or logits, by name, got %s", what, given.probs == nil and "none" or "both")
+  end
+  local key = given.probs ~= nil and "probs" or "logits"
+  check_value(key, given[key])
+  self[key] = given[key]
+  return given[key]
+end
+
+--- Sizes in front, then those of the distribution.
+---@param before? integer[]
+function distribution.sample_shape(self, method, before)
+  local what = getmetatable(self).__name .. ":" .. method
+  if before ~= nil and type(before) ~= "table" then check.fail(what, "shape", "a list of sizes", before) end
+  local all = {}
+  for i, size in ipairs(before or {}) do all[i] = check.integer(what, "shape", size, 0) end
+  table.move(self.batch_shape, 1, #self.batch_shape, #all + 1, all)
+  return table.move(self.event_shape, 1, #self.event_shape, #all + 1, all)
+end
+
+-- ---- arithmetic of numbers and tensors ----
+
+local EULER = 0.57721566490153286061 -- Euler's constant, minus digamma(1)
+
+distribution.EULER = EULER
+
+function distribution.log(x) return type(x) == "number" and math.log(x) or ops.log(x) end
+
+function distribution.exp(x) return type(x) == "number" and math.exp(x) or ops.exp(x) end
+
+function distribution.abs(x) return type(x) == "number" and math.abs(x) or ops.abs(x) end
+
+function distribution.square(x) return x * x end
+
+local INSIDE = {f32 = {min = 0x1p-126, max = 1 - 0x1p-24}, f64 = {min = 0x1p-1022, max = 1 - 0x1p-53}}
+
+--- Brings a tensor of probabilities from [0, 1] into (0, 1), where logarithms are finite.
+function distribution.inside(p) return ops.clamp(p, INSIDE[p.dtype]) end
+
+--- log(p / (1 - p)) of a tensor; infinite at 0 and 1.
+function distribution.logit(p) return ops.log(p) - ops.log1p(-p) end
+
+--- A number or a tensor of reals as it is; integers in the distribution's dtype.
+function distribution.value(self, method, name, value)
+  if type(value) == "number" or distribution.is_real(value) then return value end
+  local what = getmetatable(self).__name .. ":" .. method
+  if not core.is_tensor(value) then check.fail(what, name, "a tensor or a number", value) end
+  return ops.cast(value, self.dtype)
+end
+
+--- The same as a tensor, numbers in the distribution's dtype.
+function distribution.tensor(self, method, name, value)
+  value = distribution.value(self, method, name, value)
+  return type(value) == "number" and ops.full({}, value, self.dtype) or value
+end
+
+--- weight * f(x), and 0 where the weight is 0 and x at the edge where f is infinite: 0 log 0 = 0. f never sees such
+--- an x, so that gradients stay numbers.
+---@param weight userdata
+---@param x userdata
+---@param edge number
+---@param f fun(x: userdata): userdata
+function distribution.weigh(weight, x, edge, f)
+  local hidden = ops.mul(ops.eq(weight, 0), ops.eq(x, edge))
+  return weight * f(ops.where(hidden, 0.5, x))
+end
+
+return distribution

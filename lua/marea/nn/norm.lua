@@ -1,0 +1,154 @@
+-- SPDX-License-Identifier: MIT
+--- Normalization, channels last. All take their number of channels from the first x when it is left out.
+---
+---   nn.BatchNorm{64, momentum = 0.99, eps = 1e-3, activation = "relu", name = "norm1"}
+---   nn.LayerNorm{512}      nn.GroupNorm{64, groups = 8}
+---
+--- center = false: without bias; scale = false: without weight. activation, slope, dtype, name as elsewhere.
+local core = require "marea.core"
+local check = require "marea.check"
+local module = require "marea.nn.module"
+local activation = require "marea.nn.activation"
+local ops = core.ops
+
+local ARGUMENTS = {"eps", "center", "scale", "dtype", "name"}
+
+local function switch(what, name, value)
+  if value ~= nil and type(value) ~= "boolean" then check.fail(what, name, "true or false", value) end
+  return value ~= false
+end
+
+--- What the three layers have in common; `shape` is that of weight and bias.
+local Norm = module.class "Norm"
+
+function Norm:read(what, options, eps, names)
+  local all = table.move(names, 1, #names, #ARGUMENTS + 1, table.move(ARGUMENTS, 1, #ARGUMENTS, 1, {}))
+  options = check.options(what, options, all, 1)
+  self.name = options.name
+  self.center = switch(what, "center", options.center)
+  self.scale = switch(what, "scale", options.scale)
+  self.dtype = options.dtype or "f32"
+  self.attributes = {eps = check.number(what, "eps", options.eps or eps, 0)}
+  return options
+end
+
+--- Makes weight (ones) and bias (zeros), those of them that are wanted.
+function Norm:materialize(shape)
+  self.shape = shape
+  if self.scale then self.weight = module.parameter(ops.full(shape, 1, self.dtype)) end
+  if self.center then self.bias = module.parameter(ops.full(shape, 0, self.dtype)) end
+end
+
+--- For forward: makes the parameters at the first call, from the channels of x.
+function Norm:infer(x, least)
+  if self.shape then return end
+  local what = getmetatable(self).__name
+  check.tensor(what, "x", x)
+  if x.rank < least then check.fail(what, "x", least == 1 and "a tensor (..., C)" or "a tensor (N, ..., C)", x) end
+  self:materialize{x:size(-1)}
+end
+
+function Norm:describe()
+  local sizes = self.shape and check.size_text(self.shape) or "?"
+  return ("%s, eps %g"):format(sizes, self.attributes.eps)
+end
+
+---@class BatchNorm  by the mean and variance of each channel, over all other dimensions of the batch (Ioffe and Szegedy
+--- 2015), as in Keras: in training by the batch's own, variance divided by n, while running_mean and running_var move:
+--- running = momentum * running + (1 - momentum) * batch, with the variance divided by n - 1 as in Keras' fused form;
+--- in evaluation, and when frozen, by these.
+local BatchNorm = module.class("BatchNorm", Norm)
+
+function BatchNorm:init(options)
+  options = self:read("BatchNorm", options, 1e-3, {"momentum", "activation", "slope"})
+  self.momentum = check.number("BatchNorm", "momentum", options.momentum or 0.99, 0, 1)
+  self.activation = options.activation or "none"
+  local attributes, after = activation.read("BatchNorm", options)
+  self.attributes.activation, self.attributes.slope, self._after = attributes.activation, attributes.slope, after
+  if options[1] then self:materialize{check.integer("BatchNorm", "channels", options[1], 1)} end
+end
+
+function BatchNorm:materialize(shape)
+  Norm.materialize(self, shape)
+  self:buffer("running_mean", ops.full(shape, 0, self.dtype))
+  self:buffer("running_var", ops.full(shape, 1, self.dtype))
+end
+
+--- running := momentum * running + (1 - momentum) * batch. n: values behind each mean.
+local function move(self, mean, variance, n)
+  local part = 1 - self.momentum
+  self.running_mean:mul_(self.momentum):add_(mean * part)
+  self.running_var:mul_(self.momentum):add_(variance * (part * n / math.max(n - 1, 1)))
+end
+
+function BatchNorm:normalize(x)
+  if not self.training or self.frozen then
+    return ops.batch_norm_eval(x, self.running_mean, self.running_var, self.weight, self.bias, self.attributes)
+  end
+  local y, mean, variance = ops.batch_norm(x, self.weight, self.bias, self.attributes)
+  core.no_grad(move, self, mean:detach(), variance:detach(), x:numel() // x:size(-1))
+  return y
+end
+
+function BatchNorm:forward(x)
+  self:infer(x, 2)
+  local y = self:normalize(x)
+  if self._after then return self._after(y) end
+  return y
+end
+
+function BatchNorm:describe()
+  local act = self.activation
+  if act == "none" then return Norm.describe(self) end
+  return ("%s, %s"):format(Norm.describe(self), type(act) == "string" and act or "function")
+end
+
+---@class LayerNorm  each example by itself, over the last dimension, or the last ones: nn.LayerNorm{{28, 28, 3}}
+--- (Ba, Kiros, Hinton 2016)
+local LayerNorm = module.class("LayerNorm", Norm)
+
+function LayerNorm:init(options)
+  options = self:read("LayerNorm", options, 1e-5, {})
+  local shape = options[1]
+  if shape == nil then return end
+  if type(shape) ~= "table" then shape = {shape} end
+  if #shape == 0 then check.fail("LayerNorm", "shape", "a size or a list of sizes", options[1]) end
+  local sizes = {}
+  for i, size in ipairs(shape) do sizes[i] = check.integer("LayerNorm", "shape", size, 1) end
+  self:materialize(sizes)
+end
+
+function LayerNorm:forward(x)
+  self:infer(x, 1)
+  self.attributes.last = #self.shape
+  return ops.layer_norm(x, self.weight, self.bias, self.attributes)
+end
+
+---@class GroupNorm  each example by itself, in `groups` equal cuts of its channels; groups = 1: the whole example,
+--- groups = channels: instance normalization (Wu and He 2018)
+local GroupNorm = module.class("GroupNorm", Norm)
+
+function GroupNorm:init(options)
+  options = self:read("GroupNorm", options, 1e-5, {"groups"})
+  self.attributes.groups = check.integer("GroupNorm", "groups", options.groups, 1)
+  if options[1] then self:materialize{check.integer("GroupNorm", "channels", options[1], 1)} end
+end
+
+function GroupNorm:materialize(shape)
+  local groups = self.attributes.groups
+  if shape[1] % groups ~= 0 then
+    check.raise("GroupNorm: groups = %d must divide the channels, %d", groups, shape[1])
+  end
+  Norm.materialize(self, shape)
+end
+
+function GroupNorm:forward(x)
+  self:infer(x, 2)
+  return ops.group_norm(x, self.weight, self.bias, self.attributes)
+end
+
+function GroupNorm:describe()
+  return ("%s, groups %d"):format(Norm.describe(self), self.attributes.groups)
+end
+
+return {BatchNorm = BatchNorm, LayerNorm = LayerNorm, GroupNorm = GroupNorm}

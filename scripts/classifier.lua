@@ -1,0 +1,94 @@
+-- SPDX-License-Identifier: MIT
+--- A convolutional classifier of MNIST digits, trained on images that are turned, moved, scaled and sheared a little.
+--- It leaves weights, metrics.csv and pictures in --out. `marea scripts/classifier.lua` trains on the sample in
+--- scripts/data; --help lists the options.
+local argparse = require "argparse"
+local marea = require "marea"
+local optim, data, checkpoint, metrics = marea.optim, marea.data, marea.checkpoint, marea.metrics
+local here = debug.getinfo(1, "S").source:match "^@(.*/)" or ""
+local Classifier = dofile(here .. "classifier_model.lua")
+local report = dofile(here .. "classifier_report.lua")
+
+--- Reads an option that counts.
+local function count(name)
+  return function(text)
+    local n = math.tointeger(tonumber(text))
+    if n and n > 0 then return n end
+    return nil, ("option '%s': expected a whole number of at least 1, got '%s'"):format(name, text)
+  end
+end
+
+local parser = argparse("classifier.lua", "Trains a convolutional classifier of digits.")
+parser:option("--data", "sample, mnist, fashion, or a folder with IDX files", "sample")
+parser:option("--epochs", "passes over the training images (sample: 15, otherwise 5)"):convert(count "--epochs")
+parser:option("--batch", "images a step", "128"):convert(count "--batch")
+parser:option("--lr", "highest learning rate", "2e-3"):convert(tonumber)
+parser:option("--augment", "random changes of the training images", "affine"):choices{"affine", "none"}
+parser:option("--seed", "of the random numbers", "1"):convert(math.tointeger)
+parser:option("--threads", "at most this many; all cores when left out"):convert(count "--threads")
+parser:option("--out", "folder for the results", "out/classifier")
+parser:flag("--resume", "goes on from the weights in --out")
+parser:flag("--smoke", "a few steps on a few images, to see that all of it runs")
+local options = parser:parse()
+
+marea.seed(options.seed)
+if options.threads then marea.set_threads(options.threads) end
+local train = assert(data.mnist(options.data, "train"))
+local test = assert(data.mnist(options.data, "test"))
+local epochs = options.epochs or options.data == "sample" and 15 or 5
+if options.smoke then train, test, epochs = train:subset(1, 512), test:subset(1, 256), options.epochs or 2 end
+
+local augment = options.augment == "affine" and marea.augment.affine{rotate = 10, shift = 2, scale = 0.1, shear = 5}
+  or function(x) return x end
+
+-- ---- training ----
+
+local model = Classifier()
+print(model:summary{28, 28, 1})
+local steps = epochs * ((#train + options.batch - 1) // options.batch)
+local warm = steps // 5
+local schedule = optim.schedule.warmup(warm, optim.schedule.cosine(options.lr, steps - warm))
+local optimizer = optim.Adam{model, lr = schedule}
+
+assert(os.execute("mkdir -p '" .. options.out:gsub("'", "'\\''") .. "'"), "no folder for the results: " .. options.out)
+local file, first = options.out .. "/classifier.safetensors", 1
+if options.resume then
+  first = assert(checkpoint.load(file, {model = model, optimizer = optimizer, loader = train})).epoch + 1
+end
+local log = metrics.open(options.out .. "/metrics.csv", {"epoch", "loss", "accuracy", "test_loss", "test_accuracy",
+  "seconds"}, {resume = options.resume})
+
+--- Share of the images (percent) whose class is the one with the largest logit.
+local function accuracy(logits, labels)
+  return logits:argmax(2):eq(labels):to "f32":mean():item() * 100
+end
+
+local function evaluate()
+  model:evaluate()
+  local bar = data.progress(test:batches(500), {stream = false})
+  for x, labels in bar:each() do
+    local logits = marea.no_grad(model, x)
+    bar:show("loss", logits:cross_entropy(labels):item(), "accuracy", accuracy(logits, labels))
+  end
+  model:train()
+  return bar.means.loss, bar.means.accuracy
+end
+
+for epoch = first, epochs do
+  local started = marea.clock()
+  local title = ("epoch %" .. #tostring(epochs) .. "d/%d"):format(epoch, epochs)
+  local bar = data.progress(train:batches(options.batch, {shuffle = true, epoch = epoch}), title)
+  for x, labels in bar:each() do
+    local logits = model(augment(x))
+    local loss = logits:cross_entropy(labels)
+    optimizer:step(loss) -- backward, update
+    bar:show("loss", loss:item(), "accuracy", accuracy(logits, labels))
+  end
+  local test_loss, test_accuracy = evaluate()
+  io.stderr:write(("%s  test loss %.4f  accuracy %.2f %%\n"):format(title, test_loss, test_accuracy))
+  assert(log:write{epoch = epoch, loss = bar.means.loss, accuracy = bar.means.accuracy, test_loss = test_loss,
+    test_accuracy = test_accuracy, seconds = marea.clock() - started})
+  assert(checkpoint.save(file, {model = model, optimizer = optimizer, loader = train, epoch = epoch}))
+end
+
+report(model, test, log, options)
