@@ -33,7 +33,7 @@ local options = parser:parse()
 -- much as one of 1 in the density; unit: what direct counts in
 local tasks = {
   digits = {images = 2000, batch = 16, test = 1000, sigma = 3, close = 1, unit = 1},
-  cells = {images = 256, batch = 4, test = 100, sigma = 2, patch = 128, close = 10, unit = 100},
+  cells = {images = 256, batch = 4, test = 100, sigma = 2, patch = 128, close = 4, unit = 100},
 }
 local task = tasks[options.task]
 local images, batch = options.images or options.smoke and 4 or task.images, options.batch or task.batch

@@ -177,7 +177,7 @@ local function draw_cells(cells)
   local u = (dx * angle:cos() + dy * angle:sin()) / (size * per_cell(0.8, 1.25))
   local v = (dy * angle:cos() - dx * angle:sin()) / size
   local r = (u:square() + v:square() * (1 + per_cell(-0.45, 0.45) * u):clamp(0.3, 3)):sqrt()
-  return (5 * (1 - r)):sigmoid() * per_cell(0.35, 1)
+  return (5 * (1 - r)):sigmoid() * per_cell(0.4, 1)
 end
 
 --- Focus, uneven light and the camera's noise: light (1, S, S, 1) -> u8.
@@ -185,8 +185,8 @@ local function photograph(uniform, light, size)
   local blurred = light:gaussian_blur(0.8 + 0.8 * uniform())
   local line = ops.linspace(-1, 1, size)
   local function squares(shape) return (line - 0.4 * (uniform() - 0.5)):square():reshape(shape) end
-  local vignette = 1 - (0.15 + 0.2 * uniform()) * (squares{1, size, 1, 1} + squares{1, 1, size, 1})
-  local exposed = (0.04 + 0.06 * uniform() + (0.5 + 0.2 * uniform()) * blurred) * vignette
+  local vignette = 1 - (0.05 + 0.1 * uniform()) * (squares{1, size, 1, 1} + squares{1, 1, size, 1})
+  local exposed = (0.04 + 0.06 * uniform() + (0.55 + 0.1 * uniform()) * blurred) * vignette
   local noise = ops.normal({1, size, size, 1}, 0, 0.015 + 0.02 * uniform())
   return ((exposed + noise):clamp(0, 1) * 255):round():cast "u8"
 end
@@ -207,13 +207,12 @@ local function draw_image(uniform, n, size, image)
 end
 
 --- Cells under a fluorescence microscope: bright eggs of several sizes that touch and overlap, out of focus, under
---- uneven light, with noise. Their number is that of the set of Lempitsky and Zisserman (2010): 74 to 317 in 256x256
---- pixels.
+--- uneven light, with noise; as many as in the set of Lempitsky and Zisserman (2010).
 ---   in front  how many images (64)
 ---   seed      (1)
 ---   size      height and width of the images (256)
----   mean, sd, low, high  of the number of cells: normal within low and high (176, 61, 74, 317), as is the
----                        mean; sd <= high - low
+---   low, high, mean, sd  of the number of cells: normal within low and high (74, 317, 150, 95: which makes a mean of
+---                        176 and a standard deviation of 61); low <= mean <= high, sd <= high - low
 ---@return Dataset
 function synthetic.cells(options)
   options = check.options("cells", options, {"seed", "size", "mean", "sd", "low", "high"}, 1)
@@ -222,8 +221,8 @@ function synthetic.cells(options)
   local seed = check.integer("cells", "seed", options.seed or 1)
   local low = check.integer("cells", "low", options.low or 74, 1)
   local high = check.integer("cells", "high", options.high or 317, low)
-  local mean = check.number("cells", "mean", options.mean or 176, low, high)
-  local sd = check.number("cells", "sd", options.sd or 61, 0, high - low)
+  local mean = check.number("cells", "mean", options.mean or 150, low, high)
+  local sd = check.number("cells", "sd", options.sd or 95, 0, high - low)
   return seeded(seed, function()
     local uniform, images, dots = numbers(), ops.full({n, size, size, 1}, 0, "u8"), {}
     for i = 1, n do
