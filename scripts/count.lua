@@ -30,10 +30,10 @@ parser:flag("--resume", "goes on from the weights in --out")
 parser:flag("--smoke", "a few steps on a few images")
 local options = parser:parse()
 -- sigma: of the density, in pixels; patch: what it learns from of an image; close: an error of the count that weighs as
--- much as one of 1 in the density; unit: what direct counts in
+-- much as one of 1 in the density; unit: what direct counts in; mean, std: of pixels, taken out before the network
 local tasks = {
-  digits = {images = 2000, batch = 16, test = 1000, sigma = 3, close = 1, unit = 1},
-  cells = {images = 256, batch = 4, test = 100, sigma = 2, patch = 128, close = 4, unit = 100},
+  digits = {images = 2000, batch = 16, test = 1000, sigma = 3, close = 1, unit = 1, mean = 0, std = 1},
+  cells = {images = 256, batch = 4, test = 100, sigma = 2, patch = 128, close = 4, unit = 100, mean = 0.1, std = 0.2},
 }
 local task = tasks[options.task]
 local images, batch = options.images or options.smoke and 4 or task.images, options.batch or task.batch
@@ -71,7 +71,7 @@ end
 
 --- Images (N, H, W, 1), H and W divisible by 4 -> densities times SCALE, (N, H, W, 1).
 function Density:forward(x)
-  local fine = self.fine(x)
+  local fine = self.fine((x - task.mean) / task.std)
   local middle = self.middle(fine)
   local up = self.merge1(marea.concat({middle, self.up1(self.coarse(middle))}, -1))
   return self.head(self.merge2(marea.concat({fine, self.up2(up)}, -1)))
@@ -108,7 +108,7 @@ function Direct:init()
     nn.MaxPool2d{2, padding = "same"}, conv(128, "conv4"), nn.GlobalAvgPool2d{}, nn.Linear{1}}
 end
 
-function Direct:forward(x) return self.net(x) end
+function Direct:forward(x) return self.net((x - task.mean) / task.std) end
 
 function Direct:loss(x, _, counts) return self(x):mse(counts:unsqueeze(2) / task.unit) end
 

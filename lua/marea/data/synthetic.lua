@@ -186,7 +186,7 @@ local function photograph(uniform, light, size)
   local line = ops.linspace(-1, 1, size)
   local function squares(shape) return (line - 0.4 * (uniform() - 0.5)):square():reshape(shape) end
   local vignette = 1 - (0.05 + 0.1 * uniform()) * (squares{1, size, 1, 1} + squares{1, 1, size, 1})
-  local exposed = (0.04 + 0.06 * uniform() + (0.55 + 0.1 * uniform()) * blurred) * vignette
+  local exposed = (0.04 + 0.06 * uniform() + (0.4 + 0.08 * uniform()) * blurred) * vignette
   local noise = ops.normal({1, size, size, 1}, 0, 0.015 + 0.02 * uniform())
   return ((exposed + noise):clamp(0, 1) * 255):round():cast "u8"
 end
