@@ -195,6 +195,8 @@ describe("special values", function()
       local ones = ops.full({1, 7, 5, 1}, 1, "f64")
       allclose.assert(ops.gaussian_blur(ones, a), ones:totable(), {rtol = 1e-13, atol = 0})
     end
+    local x = ops.uniform({1, 3, 3, 1}, 0, 1, "f64")
+    for _, sigma in ipairs {1e-300, 0.1} do allclose.assert(ops.gaussian_blur(x, sigma, 2), x:totable()) end
   end)
 
   it("of bilinear upsampling: an infinity reaches only the pixels next to it", function()

@@ -49,14 +49,19 @@ static int64_t reflect (int64_t i, int64_t n) {
   return m < n ? m : 2 * n - 1 - m;
 }
 
+static double bell (int64_t k, double sigma) {
+  const double z = (double)k / sigma;
+  return exp(-0.5 * z * z);
+}
+
 static void fill_gaussian (double sigma, int64_t radius, axis *a) {
   int64_t n = 0;
   double total = 0;
-  for (int64_t k = -radius; k <= radius; k++) total += exp(-0.5 * (double)(k * k) / (sigma * sigma));
+  for (int64_t k = -radius; k <= radius; k++) total += bell(k, sigma);
   for (int64_t o = 0; o < a->out; o++) {
     a->first[o] = n;
     for (int64_t k = -radius; k <= radius; k++)
-      a->taps[n++] = (tap){reflect(o + k, a->in), exp(-0.5 * (double)(k * k) / (sigma * sigma)) / total};
+      a->taps[n++] = (tap){reflect(o + k, a->in), bell(k, sigma) / total};
   }
   a->first[a->out] = n;
 }
