@@ -194,6 +194,62 @@ describe("iwae.lua", function()
   end)
 end)
 
+describe("count.lua", function()
+  local out = folder.new()
+
+  local function run(...)
+    local text, code = folder.lua("scripts/count.lua --smoke " .. table.concat({...}, " "))
+    assert.are.equal(0, code, text)
+    return text
+  end
+
+  for _, task in ipairs{"digits", "cells"} do
+    for _, method in ipairs{"density", "direct"} do
+      it(("counts %s by %s, and leaves pictures, metrics and weights"):format(task, method), function()
+        local at = ("%s/%s_%s"):format(out, task, method)
+        local text = run("--task", task, "--method", method, "--out", at)
+        assert.is_truthy(text:find "epoch 2/2  step 2/2  loss [%d.]+")
+        assert.is_truthy(text:find "epoch 2/2  test MAE [%d.]+  RMSE [%d.]+  exact [%d.]+ %%  left 0 min")
+        assert.is_truthy(text:find "constant  MAE [%d.]+")
+        local rows = assert(marea.metrics.read(at .. "/metrics.csv"))
+        assert.are.equal(2, #rows)
+        if method == "density" then assert.is_true(rows[2].loss < rows[1].loss) end
+        assert.is_true(rows[2].mae <= rows[2].rmse and rows[2].rmse < 1000)
+        for _, name in ipairs{"training_curve", "scatter", "examples"} do
+          local png = assert(marea.load_png(("%s/%s.png"):format(at, name)))
+          assert.is_true(png:to("f32"):std():item() > 5, name .. " is not blank")
+        end
+      end)
+    end
+  end
+
+  it("stopped and resumed gives the same weights, whatever the threads", function()
+    local at = out .. "/resumed"
+    run("--task cells --epochs 1 --threads 1 --out", at)
+    local text = run("--task cells --resume --out", at)
+    assert.is_nil(text:find "epoch 1/2")
+    assert.are.equal(folder.read(out .. "/cells_density/count.safetensors"), folder.read(at .. "/count.safetensors"))
+  end)
+
+  it("explains itself, and what is wrong", function()
+    local text, code = folder.lua "scripts/count.lua --help"
+    assert.are.equal(0, code)
+    for _, option in ipairs{"task", "method", "data", "epochs", "images", "batch", "lr", "seed", "threads", "out",
+      "resume", "smoke"} do
+      assert.is_truthy(text:find("--" .. option, 1, true), option)
+    end
+    text, code = folder.lua "scripts/count.lua --task cats"
+    assert.are_not.equal(0, code)
+    assert.is_truthy(text:find("must be one of .digits., .cells."), text)
+    text, code = folder.lua "scripts/count.lua --data /nowhere"
+    assert.are_not.equal(0, code)
+    assert.is_truthy(text:find("/nowhere", 1, true), text)
+    text, code = folder.lua("scripts/count.lua --resume --smoke --out " .. out .. "/none")
+    assert.are_not.equal(0, code)
+    assert.is_truthy(text:find("none/count.safetensors", 1, true), text)
+  end)
+end)
+
 describe("classifier.lua", function()
   local out = folder.new()
   local run = "scripts/classifier.lua --smoke --out " .. out
