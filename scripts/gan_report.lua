@@ -67,7 +67,7 @@ local function losses(self, log)
       {x = steps, y = log:column "generator", title = "generator"}, xlabel = "step",
       ylabel = logistic and "cross-entropy (nats)" or "critic's loss"},
     plot.curves{{x = steps, y = log:column "accuracy", title = "discriminator"}, yrange = {0, 1}, xlabel = "step",
-      ylabel = "share judged rightly"}}
+      ylabel = "share of images judged rightly"}}
 end
 
 --- Writes the pictures. Without gnuplot their scripts are left there, and it says so.
