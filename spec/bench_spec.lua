@@ -80,7 +80,8 @@ end)
 
 describe("our side of the benchmarks", function()
   it("answers every kind of request", function()
-    local requests = {"step batch=2", "decoder batch=2", "chain nodes=10 scope=0", "chain nodes=10 scope=1", "nonsense"}
+    local requests = {"step batch=2", "gan batch=2", "decoder batch=2", "chain nodes=10 scope=0",
+      "chain nodes=10 scope=1", "nonsense"}
     for _, op in ipairs{"add", "add_", "relu"} do
       for scope = 0, 1 do requests[#requests + 1] = ("small op=%s scope=%d"):format(op, scope) end
     end

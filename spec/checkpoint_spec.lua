@@ -39,6 +39,34 @@ end
 teardown(folder.remove)
 
 describe("a checkpoint", function()
+  it("holds several optimizers by name", function()
+    local path = folder.new() .. "/two.safetensors"
+    local function new()
+      local nets = {a = nn.Linear{2, 3}, b = nn.Linear{3, 1}}
+      return {model = nets, optimizer = {a = optim.Adam{nets.a, lr = 0.1}, b = optim.RMSprop{nets.b, lr = 0.1}}}
+    end
+    local function step(run)
+      local y = run.model.b(run.model.a(marea.ones(4, 2))):square():sum()
+      run.optimizer.a:step(y)
+      run.optimizer.b:step()
+    end
+    local first, second = new(), new()
+    step(first)
+    assert(checkpoint.save(path, first))
+    assert(checkpoint.load(path, second))
+    step(first)
+    step(second)
+    close(first.model.a.weight, second.model.a.weight, {exact = true})
+    close(first.model.b.weight, second.model.b.weight, {exact = true})
+    assert.are.equal(2, second.optimizer.a.steps)
+    local swapped = new()
+    swapped.optimizer.a, swapped.optimizer.b = swapped.optimizer.b, swapped.optimizer.a
+    local ok, message = checkpoint.load(path, swapped)
+    assert.is_nil(ok)
+    assert.is_truthy(message:find("was saved with the optimizer", 1, true), message)
+    assert.is_falsy(pcall(checkpoint.save, path, {model = first.model, optimizer = {3}}))
+  end)
+
   it("taken in the middle of an epoch is resumed bit for bit", function()
     local at = folder.new()
     local whole = new_run()

@@ -278,6 +278,98 @@ describe("progress", function()
   end)
 end)
 
+describe("images made for counting", function()
+  local synthetic = data.synthetic
+  local digits = assert(data.mnist("sample", "train"))
+  local threads = marea.threads()
+  teardown(function() marea.set_threads(threads) end)
+
+  --- All fields of a dataset in one number each that any change would change, and the random state afterwards.
+  local function made(make, options)
+    local d = make(options)
+    local prints = {}
+    for i, name in ipairs{"image", "dots", "count"} do
+      local t = d:field(name):to("f64"):reshape(-1)
+      prints[i] = (t * marea.arange(1, t:numel(), {dtype = "f64"}):sin()):sum():item()
+    end
+    return prints
+  end
+
+  it("are a function of the seed alone", function()
+    for name, options in pairs{digits = {20, from = digits}, cells = {2, size = 64, low = 5, mean = 20, sd = 5}} do
+      marea.seed(1)
+      options.seed = 7
+      local seed, counter = marea.random_state()
+      marea.set_threads(1)
+      local first = made(synthetic[name], options)
+      assert.are.same({seed, counter}, {marea.random_state()})
+      marea.seed(2)
+      marea.set_threads(3)
+      assert.are.same(first, made(synthetic[name], options), name)
+      options.seed = 8
+      local other = made(synthetic[name], options)
+      for i = 1, 3 do assert.are_not.equal(first[i], other[i]) end
+    end
+  end)
+
+  it("of digits: none to five, far apart, whole, and the even ones have dots", function()
+    local d = synthetic.digits{400, from = digits, seed = 3}
+    assert.are.equal("Dataset(400 rows: image u8 (400, 100, 100, 1), dots u8 (400, 100, 100, 1), count f32 (400))",
+      tostring(d))
+    local dots, counts = d:field "dots", d:field "count"
+    close(dots:to("f32"):sum{dims = {2, 3, 4}}, counts)
+    local none = counts:eq(0):to("f32"):mean():item()
+    assert.is_true(math.abs(none - 0.331) < 0.08, "share without even digits: " .. none)
+    assert.are.equal(5, synthetic.digits{2000, from = digits, seed = 4}:field "count":max():item())
+    -- of nothing but twos: as many dots as digits, each dot with a whole digit around it
+    local twos = {}
+    for i, label in ipairs(digits:field "label":totable()) do if label == 3 then twos[#twos + 1] = i end end
+    local images, labels = digits:field "image":index_select(marea.tensor(twos, {dtype = "i64"}), {dim = 1}),
+      marea.full({#twos}, 3, "i64")
+    local only = data.Dataset{{"image", images}, {"label", labels}}
+    local all = synthetic.digits{60, from = only, gap = 40, most = 4, seed = 5}
+    local numbers = {}
+    for i = 1, #all do
+      local image, at = all:field "image"[i], all:field "dots"[i]:to("i64"):reshape(-1)
+      local found, ink = {}, image:to("i64"):sum():item()
+      for k = 1, at:sum():item() do
+        local place = at:argmax(1):item()
+        at[place] = 0
+        found[k] = {(place - 1) // 100, (place - 1) % 100}
+        local y, x = found[k][1] - 14 + 1, found[k][2] - 14 + 1
+        ink = ink - image:narrow(1, y, 28):narrow(2, x, 28):to("i64"):sum():item()
+        for j = 1, k - 1 do
+          assert.is_true((found[j][1] - found[k][1]) ^ 2 + (found[j][2] - found[k][2]) ^ 2 >= 1600)
+        end
+      end
+      assert.are.equal(0, ink, "image " .. i) -- 40 pixels apart no two share a pixel, and nothing is elsewhere
+      numbers[#found] = true
+    end
+    for n = 0, 4 do assert.is_true(numbers[n], n .. " digits never came") end
+  end)
+
+  it("of cells: as many dots as counted, and brighter there", function()
+    local d = synthetic.cells{12, seed = 2}
+    local dots, counts = d:field "dots":to "f32", d:field "count"
+    close(dots:sum{dims = {2, 3, 4}}, counts)
+    close(dots:gaussian_blur(2):sum{dims = {2, 3, 4}}, counts, {rtol = 1e-4, atol = 0})
+    assert.is_true(counts:min():item() >= 74 and counts:max():item() <= 317)
+    local x = (d:rows{1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12})
+    local there = (x * dots:clamp(0, 1)):sum():item() / dots:clamp(0, 1):sum():item()
+    assert.is_true(there > 3 * x:mean():item(), "cells hardly stand out")
+    close(synthetic.cells{5, size = 40, low = 4, mean = 4, sd = 0, high = 9}:field "count", {4, 4, 4, 4, 4})
+  end)
+
+  it("refuse what cannot be made", function()
+    assert.is_truthy(message_of(function() synthetic.digits{1, from = 3} end)
+      :find("digits: argument 'from': expected a dataset of digits, got 3", 1, true))
+    assert.is_truthy(message_of(function() synthetic.digits{1, from = digits, most = 90} end):find "no room for %d+")
+    assert.is_truthy(message_of(function() synthetic.digits{1, from = digits, size = 20} end):find "at most 20x20")
+    assert.is_truthy(message_of(function() synthetic.cells{1, mean = 1000} end):find "from 74 to 317, got 1000")
+    assert.is_truthy(message_of(function() synthetic.cells{1, sead = 2} end):find "did you mean 'seed'")
+  end)
+end)
+
 describe("metrics", function()
   it("keeps a table in a CSV file", function()
     local path = folder.new() .. "/m.csv"

@@ -87,6 +87,7 @@ end
 
 local FILES = {
   conv = {"conv2d", "conv_transpose2d"}, linear = {"linear"}, pool = {"max_pool2d", "avg_pool2d"},
+  resample = {"gaussian_blur", "upsample_bilinear2d"},
   affine = {"affine2d"},
   loss = {"bce", "bce_with_logits", "mse", "l1", "huber", "cross_entropy", "kl_normal"},
   norm = {"batch_norm", "group_norm", "layer_norm"},

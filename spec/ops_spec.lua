@@ -160,7 +160,8 @@ local LINEAR = {
   reshape = {1}, permute = {1}, transpose = {1}, expand = {1}, flatten = {1}, narrow = {1}, select = {1},
   slice = {1}, slice_grad = {1}, flip = {1}, tile = {1}, contiguous = {1}, clone = {1}, neg = {1}, cast = {1},
   pad = {1}, add = {"all"}, sub = {"all"}, concat = {"all"}, stack = {"all"}, index_add = {"all"},
-  scatter_add = {"all"}, affine2d = {1}, affine2d_grad = {1},
+  scatter_add = {"all"}, gaussian_blur = {1}, upsample_bilinear2d = {1}, upsample_bilinear2d_grad = {1},
+  affine2d = {1}, affine2d_grad = {1},
 }
 
 describe("linear operators agree with their adjoints:", function()
@@ -377,6 +378,9 @@ local LARGE = {
   end,
   max_pool2d = function() return {values {5, 33, 31, 7}}, {kernel = 3, stride = 2} end,
   avg_pool2d = function() return {values {5, 33, 31, 7}}, {kernel = 3, stride = 2} end,
+  gaussian_blur = function() return {values {3, 67, 31, 7}}, {sigma = 2} end,
+  upsample_bilinear2d = function() return {values {3, 33, 31, 7}}, {scale = {2, 3}} end,
+  upsample_bilinear2d_grad = function() return {values {3, 66, 93, 7}}, {scale = {2, 3}} end,
   softmax = function() return {values {301, 157}}, {} end,
   log_softmax = function() return {values {301, 157}}, {} end,
   cross_entropy = function()

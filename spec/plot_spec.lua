@@ -76,9 +76,11 @@ describe("a figure", function()
     local figures = {
       curves = plot.curves{{y = {3, 2, 1.5}, title = "training"}, {x = {1, 3}, y = {2, 1}}, xlabel = "epoch",
         ylabel = "loss (nats)", width = 500, height = 300},
-      scatter = plot.scatter{x = points, y = points:exp(), class = marea.randint({200}, 1, 3), names = {"a", "b", "c"}},
+      scatter = plot.scatter{x = points, y = points:exp(), class = marea.randint({200}, 1, 3), names = {"a", "b", "c"},
+        diagonal = true},
       histogram = plot.histogram{points, bins = 10, xlabel = "z"},
       heatmap = plot.heatmap{marea.zeros(60, 60, 1), map = "gnuplot2", xticks = {"-1", "0", "1"}, yticks = {}},
+      colors = plot.heatmap{marea.uniform{20, 30, 3}, title = "red, green, blue"},
       bars = plot.bars{{y = {1, 0 / 0, 3}, title = "a"}, {y = marea.tensor{2, 1, 2}, color = 5}, values = true,
         labels = {"one", "two", "a label with many words"}, line = {y = 2.5, title = "b"}, logy = true},
       matrix = plot.matrix{marea.tensor({{9, 0}, {1, 1200}}, {dtype = "i64"}), labels = {"a", "b"}, title = "a table"},
@@ -125,6 +127,20 @@ describe("a figure", function()
     assert.is_truthy(script:find("$D1 << EOD\n0.8 10\n1.8 NaN\nEOD", 1, true), script)
     assert.is_truthy(script:find("$D2 << EOD\n1.2 20\n2.2 30\nEOD", 1, true), script)
     assert.is_truthy(script:find("('a' 1, 'b' 2)", 1, true), script)
+  end)
+
+  it("of a colour image has a line for each pixel", function()
+    local script = plot.heatmap{marea.tensor{{{0, 0.2, 1}, {1, 0, 2}}}}:script "p.png"
+    assert.is_truthy(script:find("EOD\n0 0 0 51 255\n1 0 255 0 255\nEOD", 1, true), script)
+    assert.is_truthy(script:find("with rgbimage", 1, true))
+    assert.is_nil(script:find("palette", 1, true))
+  end)
+
+  it("turns the labels below an image only where they would touch", function()
+    local image_of, many = marea.zeros(10, 300), {}
+    for i = 1, 60 do many[i] = ("%.2f"):format(i) end
+    assert.is_truthy(plot.heatmap{image_of, xticks = many}:script "p.png":find "xtics [^\n]*rotate")
+    assert.is_nil(plot.heatmap{image_of, xticks = {"true 7", "predicted 7.1"}}:script "p.png":find "rotate")
   end)
 
   it("of an image has its rows as they were, also when the image has changed and its scope has ended", function()
@@ -183,7 +199,7 @@ describe("a figure", function()
     assert.is_truthy(message_of(function() plot.curves{} end):find "at least one curve")
     assert.is_truthy(message_of(function() plot.scatter{x = {1}, y = {1, 2}} end):find "x has 1 numbers, y has 2")
     assert.is_truthy(message_of(function() plot.histogram{{1, "a"}} end):find "values%[2%]")
-    assert.is_truthy(message_of(function() plot.heatmap{marea.ones(2, 2, 3)} end):find "an image")
+    assert.is_truthy(message_of(function() plot.heatmap{marea.ones(2, 2, 4)} end):find "an image")
     assert.is_truthy(message_of(function() plot.matrix{marea.ones(3)} end):find "counts %(H, W%)")
     assert.is_truthy(message_of(function() plot.matrix{marea.full({1, 1}, -1)} end):find "at least 0")
     assert.is_truthy(message_of(function() plot.images{marea.ones(2, 2, 2, 3)} end):find "gray image")

@@ -187,6 +187,24 @@ describe("special values", function()
     allclose.assert(x.grad, {1, 0, 0, 0})
   end)
 
+  it("of a blur: constants and sums stay, whatever the radius", function()
+    for _, a in ipairs {{sigma = 0.4}, {sigma = 2}, {sigma = 3, radius = 40}} do
+      local x = ops.uniform({2, 7, 5, 3}, 0, 1, "f64")
+      local dims = {dims = {2, 3}}
+      allclose.assert(ops.sum(ops.gaussian_blur(x, a), dims), ops.sum(x, dims):totable(), {rtol = 1e-13, atol = 0})
+      local ones = ops.full({1, 7, 5, 1}, 1, "f64")
+      allclose.assert(ops.gaussian_blur(ones, a), ones:totable(), {rtol = 1e-13, atol = 0})
+    end
+    local x = ops.uniform({1, 3, 3, 1}, 0, 1, "f64")
+    for _, sigma in ipairs {1e-300, 0.1} do allclose.assert(ops.gaussian_blur(x, sigma, 2), x:totable()) end
+  end)
+
+  it("of bilinear upsampling: an infinity reaches only the pixels next to it", function()
+    local x = core.tensor({1, 1, inf, 1, 1}, {dtype = "f64"}):reshape(1, 1, 5, 1)
+    local y = ops.upsample_bilinear2d(x, {scale = {1, 3}}):reshape(15)
+    allclose.assert(y, {1, 1, 1, 1, 1, inf, inf, inf, inf, inf, 1, 1, 1, 1, 1})
+  end)
+
   it("put the odd pixel of 'same' after", function()
     -- 4 -> 2 with kernel 3 and stride 2: windows 1..3 and 3..4, so the last one meets the padding
     local x = ops.arange {start = 1, stop = 4, dtype = "f64"}:reshape {1, 1, 4, 1}

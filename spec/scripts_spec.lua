@@ -194,6 +194,62 @@ describe("iwae.lua", function()
   end)
 end)
 
+describe("count.lua", function()
+  local out = folder.new()
+
+  local function run(...)
+    local text, code = folder.lua("scripts/count.lua --smoke " .. table.concat({...}, " "))
+    assert.are.equal(0, code, text)
+    return text
+  end
+
+  for _, task in ipairs{"digits", "cells"} do
+    for _, method in ipairs{"density", "direct"} do
+      it(("counts %s by %s, and leaves pictures, metrics and weights"):format(task, method), function()
+        local at = ("%s/%s_%s"):format(out, task, method)
+        local text = run("--task", task, "--method", method, "--out", at)
+        assert.is_truthy(text:find "epoch 2/2  step 2/2  loss [%d.]+")
+        assert.is_truthy(text:find "epoch 2/2  test MAE [%d.]+  RMSE [%d.]+  exact [%d.]+ %%  left 0 min")
+        assert.is_truthy(text:find "constant  MAE [%d.]+")
+        local rows = assert(marea.metrics.read(at .. "/metrics.csv"))
+        assert.are.equal(2, #rows)
+        if method == "density" then assert.is_true(rows[2].loss < rows[1].loss) end
+        assert.is_true(rows[2].mae <= rows[2].rmse and rows[2].rmse < 1000)
+        for _, name in ipairs{"training_curve", "scatter", "examples"} do
+          local png = assert(marea.load_png(("%s/%s.png"):format(at, name)))
+          assert.is_true(png:to("f32"):std():item() > 5, name .. " is not blank")
+        end
+      end)
+    end
+  end
+
+  it("stopped and resumed gives the same weights, whatever the threads", function()
+    local at = out .. "/resumed"
+    run("--task cells --epochs 1 --threads 1 --out", at)
+    local text = run("--task cells --resume --out", at)
+    assert.is_nil(text:find "epoch 1/2")
+    assert.are.equal(folder.read(out .. "/cells_density/count.safetensors"), folder.read(at .. "/count.safetensors"))
+  end)
+
+  it("explains itself, and what is wrong", function()
+    local text, code = folder.lua "scripts/count.lua --help"
+    assert.are.equal(0, code)
+    for _, option in ipairs{"task", "method", "data", "epochs", "images", "batch", "lr", "seed", "threads", "out",
+      "resume", "smoke"} do
+      assert.is_truthy(text:find("--" .. option, 1, true), option)
+    end
+    text, code = folder.lua "scripts/count.lua --task cats"
+    assert.are_not.equal(0, code)
+    assert.is_truthy(text:find("must be one of .digits., .cells."), text)
+    text, code = folder.lua "scripts/count.lua --data /nowhere"
+    assert.are_not.equal(0, code)
+    assert.is_truthy(text:find("/nowhere", 1, true), text)
+    text, code = folder.lua("scripts/count.lua --resume --smoke --out " .. out .. "/none")
+    assert.are_not.equal(0, code)
+    assert.is_truthy(text:find("none/count.safetensors", 1, true), text)
+  end)
+end)
+
 describe("classifier.lua", function()
   local out = folder.new()
   local run = "scripts/classifier.lua --smoke --out " .. out
@@ -236,6 +292,81 @@ describe("classifier.lua", function()
     text, code = folder.lua "scripts/classifier.lua --data /nowhere"
     assert.are_not.equal(0, code)
     assert.is_truthy(text:find("/nowhere", 1, true))
+  end)
+end)
+
+describe("gan.lua", function()
+  local gan = "scripts/gan.lua --smoke --out "
+  local out = folder.new()
+  local whole, resumed = out .. "/gan", out .. "/gan_resumed"
+
+  it("trains, and leaves pictures, metrics and weights", function()
+    local text, code = folder.lua(gan .. whole)
+    assert.are.equal(0, code, text)
+    assert.is_truthy(text:find("Total params: 1,705,441\nTrainable params: 1,679,969\nNon-trainable params: 25,472", 1,
+      true), text)
+    assert.is_truthy(text:find("Total params: 5,222,401", 1, true))
+    assert.is_truthy(text:find "GAN  step 6/6  discriminator [%d.]+  generator [%d.]+  accuracy [%d.]+")
+    assert.are.equal(6, #assert(marea.metrics.read(whole .. "/metrics.csv")))
+    for _, name in ipairs{"samples", "strip", "losses", "samples/000000", "samples/000006"} do
+      local png = assert(marea.load_png(("%s/%s.png"):format(whole, name)))
+      assert.is_true(png:to("f32"):std():item() > (name:find "samples/" and 0 or 5), name .. " is not blank")
+    end
+  end)
+
+  it("stopped and resumed gives the same weights and losses, whatever the threads", function()
+    local text, code = folder.lua(gan .. resumed .. " --steps 4 --threads 1")
+    assert.are.equal(0, code, text)
+    text, code = folder.lua(gan .. resumed .. " --resume")
+    assert.are.equal(0, code, text)
+    local expected, actual = marea.load(whole .. "/gan.safetensors"), marea.load(resumed .. "/gan.safetensors")
+    for name, t in pairs(expected) do -- weights, statistics, and what both optimizers remember
+      assert.is_true(actual[name]:eq(t):to("f32"):min():item() == 1, name)
+      actual[name] = nil
+    end
+    assert.is_nil(next(actual))
+    local a, b = marea.metrics.read(whole .. "/metrics.csv"), marea.metrics.read(resumed .. "/metrics.csv")
+    assert.are.equal(#a, #b)
+    for i, row in ipairs(a) do
+      row.seconds, b[i].seconds = nil, nil
+      assert.are.same(row, b[i])
+    end
+  end)
+
+  it("as assigned has the notebook's networks and can die at the third step, as there", function()
+    for _, seed in ipairs{1, 3} do -- with others the discriminator comes back from a loss of 5 to 7, and wins
+      local command = "%s%s/assigned --as-assigned --batch 64 --steps 5 --seed %d"
+      local text, code = folder.lua(command:format(gan, out, seed))
+      assert.are.equal(0, code, text)
+      assert.is_truthy(text:find("Total params: 1,697,505", 1, true), text)
+      assert.is_truthy(text:find("Non-trainable params: 25,472", 1, true))
+      local rows = assert(marea.metrics.read(out .. "/assigned/metrics.csv"))
+      assert.is_true(rows[1].discriminator > 0.6 and rows[1].discriminator < 0.8)
+      for step = 3, 5 do -- (15.942385 + 0) / 2: every p is 1, at the clip, where there is no gradient
+        assert.is_true(math.abs(rows[step].discriminator - 7.9712) < 1e-3, text)
+        assert.are.equal(0.5, rows[step].accuracy)
+        assert.is_true(rows[step].generator < 1e-5)
+      end
+    end
+  end)
+
+  it("is judged by a classifier, beside real images", function()
+    local text, code = folder.lua("scripts/classifier.lua --smoke --epochs 1 --out " .. out .. "/judge")
+    assert.are.equal(0, code, text)
+    text, code = folder.lua(("scripts/gan_judge.lua --samples 200 --classifier %s/judge/classifier.safetensors "
+      .. "--gan %s/gan.safetensors"):format(out, whole))
+    assert.are.equal(0, code, text)
+    local of_real = tonumber(text:match "real test images +([%d.]+)")
+    local of_gan = tonumber(text:match "gan.safetensors +([%d.]+) +[%d.]+ %% +%d+/10")
+    assert.is_true(of_real < of_gan, text) -- six steps make no digits
+  end)
+
+  it("learns with a gradient penalty too", function()
+    local text, code = folder.lua(gan .. out .. "/wgan --loss wgan-gp --steps 12")
+    assert.are.equal(0, code, text)
+    local rows = assert(marea.metrics.read(out .. "/wgan/metrics.csv"))
+    assert.is_true(rows[1].discriminator > 0) -- the penalty of slopes that are far from 1
+    assert.is_true(rows[12].discriminator < -5) -- the critic tells them apart
   end)
 end)
 

@@ -5,7 +5,7 @@
     KIND name=value ... threads=2 seconds=0.1 [clock=cpu]
 
 with "ok" and the times of calls in ms; or, as `pytorch.py --train STEPS`, trains with as many images in memory as MNIST
-has, for a look at the memory. Kinds: step, decoder, small, chain (bench/ours describes them), and check, which
+has, for a look at the memory. Kinds: step, gan, decoder, small, chain (bench/ours describes them), and check, which
 decodes one point with the weights in a folder and answers with the pixels. layout=last stands for channels_last,
 convs=plain for stride-1 transposed convolutions that are written as convolutions.
 
@@ -96,6 +96,54 @@ class Trainer:
         return loss.item()
 
 
+def norm(channels, flat):
+    kind = nn.BatchNorm1d if flat else nn.BatchNorm2d
+    return [kind(channels, eps=1e-3, momentum=0.01), nn.ReLU(inplace=True)]
+
+
+class Gan:
+    """The networks of scripts/gan.lua with latent size 64, and a step of both."""
+
+    def __init__(self, a):
+        last, _, self.layout = settings(a)
+        torch.manual_seed(1)
+        self.generator = nn.Sequential(
+            nn.Linear(64, 128), *norm(128, True), nn.Linear(128, 12544), *norm(12544, True), Fold(last),
+            nn.ConvTranspose2d(64, 32, 3, stride=2, padding=1, output_padding=1), *norm(32, False),
+            nn.ConvTranspose2d(32, 32, 3, padding=1), *norm(32, False),
+            nn.ConvTranspose2d(32, 1, 3, padding=1), nn.Sigmoid()).to(memory_format=self.layout)
+        layers = []
+        for cin, cout in ((1, 64), (64, 128), (128, 256)):
+            layers += [nn.Conv2d(cin, cout, 5, stride=2, padding=2), nn.LeakyReLU(0.2, inplace=True), nn.Dropout(0.4)]
+        self.discriminator = nn.Sequential(
+            *layers, Unfold(last), nn.Linear(4096, 1024), nn.LeakyReLU(0.2, inplace=True),
+            nn.Linear(1024, 1)).to(memory_format=self.layout)
+        assert sum(p.numel() for p in self.discriminator.parameters()) == 5222401
+        self.optimizers = [torch.optim.Adam(net.parameters(), 2e-4, betas=(0.5, 0.999))
+                           for net in (self.generator, self.discriminator)]
+
+    def update(self, optimizer, loss):
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+        return loss.item()
+
+    def against(self, y, label):
+        return F.binary_cross_entropy_with_logits(y, torch.full_like(y, label))
+
+    def step(self, x):
+        of_g, of_d = self.optimizers
+        with torch.no_grad():
+            fake = self.generator(torch.randn(len(x), 64))
+        loss = self.update(of_d, (self.against(self.discriminator(x), 0.9)
+                                  + self.against(self.discriminator(fake), 0.0)) / 2)
+        self.discriminator.requires_grad_(False)
+        y = self.discriminator(self.generator(torch.randn(len(x), 64)))
+        loss += self.update(of_g, self.against(y, 1.0))
+        self.discriminator.requires_grad_(True)
+        return loss
+
+
 models = {}
 
 
@@ -108,6 +156,12 @@ def kept(make, a):
 
 def step(a):
     trainer = kept(Trainer, a)
+    x = torch.rand(int(a["batch"]), 1, 28, 28).to(memory_format=trainer.layout)
+    return lambda: trainer.step(x), 1
+
+
+def gan(a):
+    trainer = kept(Gan, a)
     x = torch.rand(int(a["batch"]), 1, 28, 28).to(memory_format=trainer.layout)
     return lambda: trainer.step(x), 1
 
@@ -196,7 +250,7 @@ def measure(f, clock, seconds, count):
             return times
 
 
-KINDS = {"step": step, "decoder": decode, "small": small, "chain": chain}
+KINDS = {"step": step, "gan": gan, "decoder": decode, "small": small, "chain": chain}
 
 
 def value(text):

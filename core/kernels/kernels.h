@@ -166,6 +166,9 @@ typedef struct marea_winograd {
   /* u[p*n + i] from w[tap*n + i] for 9 taps and first <= i < end, and its transpose */                         \
   K(winograd_weight, void, (marea_scheme s, size_t n, size_t first, size_t end, const void *w, void *u))        \
   K(winograd_weight_gradient, void, (marea_scheme s, size_t n, size_t first, size_t end, const void *u, void *w)) \
+  /* y[i] = its word of Philox blocks counter, ... < least ? 0 : factor x[i]; ceil(n / 64) 16 blocks (random.inc) */ \
+  K(dropout, void, (size_t n, uint64_t seed, uint64_t counter, uint32_t least, double factor, const void *x,    \
+                    void *y))                                                                                   \
   /* optimizer updates, in place; formulas at the operators of the same names (ops/optim.c) */                 \
   K(sgd, void, (size_t n, void *p, const void *g, void *buf, const double *a))                                 \
   K(rmsprop, void, (size_t n, void *p, const void *g, void *sq, void *buf, const double *a))                   \

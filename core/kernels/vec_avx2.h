@@ -22,6 +22,15 @@ typedef int32_t vint __attribute__((vector_size(32)));
 typedef __m256i vmask;
 typedef __m256d wide;
 
+typedef uint32_t vwords __attribute__((vector_size(32)));
+
+INLINE vwords words_mul (vwords a, uint32_t m, vwords *high) {
+  __m256i x = (__m256i)a, factor = _mm256_set1_epi32((int)m);
+  __m256i even = _mm256_mul_epu32(x, factor), odd = _mm256_mul_epu32(_mm256_srli_epi64(x, 32), factor);
+  *high = (vwords)_mm256_blend_epi32(_mm256_srli_epi64(even, 32), odd, 0xaa);
+  return (vwords)_mm256_blend_epi32(even, _mm256_slli_epi64(odd, 32), 0xaa);
+}
+
 INLINE vec vec_set (real a) {
   return _mm256_set1_ps(a);
 }

@@ -23,6 +23,15 @@ typedef int32_t vint __attribute__((vector_size(64)));
 typedef __mmask16 vmask;
 typedef __m512d wide;
 
+typedef uint32_t vwords __attribute__((vector_size(64)));
+
+INLINE vwords words_mul (vwords a, uint32_t m, vwords *high) {
+  __m512i x = (__m512i)a, factor = _mm512_set1_epi32((int)m);
+  __m512i even = _mm512_mul_epu32(x, factor), odd = _mm512_mul_epu32(_mm512_srli_epi64(x, 32), factor);
+  *high = (vwords)_mm512_mask_blend_epi32(0xaaaa, _mm512_srli_epi64(even, 32), odd);
+  return (vwords)_mm512_mask_blend_epi32(0xaaaa, even, _mm512_slli_epi64(odd, 32));
+}
+
 INLINE vec vec_set (real a) {
   return _mm512_set1_ps(a);
 }

@@ -30,6 +30,20 @@ typedef vint vmask;
 typedef double wide __attribute__((vector_size(VEC_LANES / 2 * sizeof(double))));
 typedef real vec_unaligned __attribute__((vector_size(16), aligned(1), may_alias));
 
+typedef uint32_t vwords __attribute__((vector_size(16))); /* random words: see random.inc */
+
+/* a m modulo 2^32, and in `high` what is above that */
+INLINE vwords words_mul (vwords a, uint32_t m, vwords *high) {
+  vwords low = {0}, above = {0};
+  for (size_t i = 0; i < sizeof(vwords) / 4; i++) {
+    uint64_t p = (uint64_t)m * a[i];
+    low[i] = (uint32_t)p;
+    above[i] = (uint32_t)(p >> 32);
+  }
+  *high = above;
+  return low;
+}
+
 INLINE vec vec_set (real a) {
   return a - (vec){0};
 }

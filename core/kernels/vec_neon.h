@@ -22,6 +22,15 @@ typedef int32_t vint __attribute__((vector_size(16)));
 typedef uint32x4_t vmask;
 typedef float64x2_t wide;
 
+typedef uint32_t vwords __attribute__((vector_size(16)));
+
+INLINE vwords words_mul (vwords a, uint32_t m, vwords *high) {
+  uint64x2_t first = vmull_n_u32(vget_low_u32((uint32x4_t)a), m),
+             last = vmull_n_u32(vget_high_u32((uint32x4_t)a), m);
+  *high = (vwords)vuzp2q_u32((uint32x4_t)first, (uint32x4_t)last);
+  return (vwords)vuzp1q_u32((uint32x4_t)first, (uint32x4_t)last);
+}
+
 INLINE vec vec_set (real a) {
   return vdupq_n_f32(a);
 }

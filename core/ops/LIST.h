@@ -30,6 +30,8 @@ OP(conv2d) OP(conv_transpose2d) OP(conv2d_grad_input) OP(conv2d_grad_weight) OP(
 /* pool.c */
 OP(max_pool2d) OP(max_pool2d_grad) OP(max_pool2d_pick) OP(avg_pool2d) OP(avg_pool2d_grad)
 OP(upsample_nearest2d) OP(upsample_nearest2d_grad)
+/* resample.c */
+OP(gaussian_blur) OP(upsample_bilinear2d) OP(upsample_bilinear2d_grad)
 /* affine.c */
 OP(affine2d) OP(affine2d_grad)
 /* softmax.c */

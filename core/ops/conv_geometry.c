@@ -180,8 +180,7 @@ static void choose_units (marea_conv_window *w) {
   w->tiles = (rows->most + w->units - 1) / w->units;
 }
 
-/* Memory of `bytes` for each worker, on cache lines of its own. */
-static marea_status worker_memory (marea_call *c, size_t *bytes, char **memory) {
+marea_status marea_conv_worker_memory (marea_call *c, size_t *bytes, char **memory) {
   size_t total;
   *bytes = (*bytes + MAREA_ALIGN - 1) / MAREA_ALIGN * MAREA_ALIGN;
   if (__builtin_mul_overflow(*bytes, (size_t)c->ctx->threads, &total))
@@ -243,7 +242,7 @@ void marea_conv_window_direct (const marea_conv_source *src, marea_conv_window *
 
 marea_status marea_conv_window_memory (marea_call *c, int64_t count, marea_conv_window *w) {
   MAREA_TRY(marea_bytes(c->ctx, c->op->name, 1, &count, w->size, &w->bytes));
-  return worker_memory(c, &w->bytes, &w->memory);
+  return marea_conv_worker_memory(c, &w->bytes, &w->memory);
 }
 
 marea_status marea_conv_window_open (marea_call *c, const marea_conv_source *src, marea_conv_window *w) {
@@ -312,7 +311,7 @@ marea_status marea_conv_rows_open (marea_call *c, const marea_conv_source *src, 
                          .size = marea_dtype_size((marea_dtype)t->dtype)};
   if (!r->grad) return MAREA_OK;
   r->bytes = (size_t)(MAREA_MIN(most, t->shape[0] * t->shape[1]) * r->row) * r->size;
-  return worker_memory(c, &r->bytes, &r->memory);
+  return marea_conv_worker_memory(c, &r->bytes, &r->memory);
 }
 
 const char *marea_conv_rows_load (const marea_conv_rows *r, int64_t first, int64_t n, int worker) {

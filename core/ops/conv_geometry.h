@@ -74,6 +74,8 @@ typedef struct marea_conv_window {
 marea_status marea_conv_axes (marea_call *c, const marea_conv *g, bool backward, marea_conv_axis axis[2]);
 /* Sets up reading whole images where they lie. */
 void marea_conv_window_direct (const marea_conv_source *src, marea_conv_window *w);
+/* Memory of `bytes`, rounded up, for each worker, on cache lines of its own. */
+marea_status marea_conv_worker_memory (marea_call *c, size_t *bytes, char **memory);
 /* Memory of `count` elements for each worker. */
 marea_status marea_conv_window_memory (marea_call *c, int64_t count, marea_conv_window *w);
 /* Sets up tiles for the axes that w has. A tile stays within some 256 KB; few images are cut further. */
@@ -124,5 +126,9 @@ marea_status marea_conv_rows_open (marea_call *c, const marea_conv_source *src, 
 /* Address of rows first .. first + n - 1, counted through all images. */
 const char *marea_conv_rows_load (const marea_conv_rows *r, int64_t first, int64_t n, int worker);
 void marea_conv_rows_ahead (const marea_conv_rows *r, int64_t image, marea_conv_ahead *a);
+
+/* Sizes of upsampling by attribute 0 as those of a pool: windows of size and stride `scale` over the larger images, which
+   are in[0] with from_large, and a result of the smaller ones. (pool.c) */
+marea_status marea_upsample_read (marea_call *c, bool from_large, marea_conv *g);
 
 #endif

@@ -25,8 +25,9 @@ static inline int64_t pair_draws (const marea_call *c) { return (out_count(c) + 
 
 /* What blocks of elements work on; the meaning of p and q is the operator's. */
 typedef struct draw {
+  const marea_kernels *kernels; /* of dropout */
   uint64_t seed, counter;
-  int64_t n, step; /* elements; of them in a parallel block, a multiple of 4 */
+  int64_t n, step; /* elements; of them in a parallel block, a multiple of 64 */
   int dtype;
   double p, q;
   const void *a, *b; /* inputs */

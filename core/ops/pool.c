@@ -463,7 +463,7 @@ const marea_op marea_op_avg_pool2d_grad = {
 /* ---- upsample_nearest2d ---- */
 
 /* Upsampling is pooling seen from its result: windows of size and stride `scale`. */
-static marea_status upsample_read (marea_call *c, bool from_large, marea_conv *g) {
+marea_status marea_upsample_read (marea_call *c, bool from_large, marea_conv *g) {
   const marea_tensor *x = c->in[0];
   const int64_t *scale = c->attr[0].v;
   MAREA_TRY(marea_want_rank(c, 0, 4, "(N, H, W, C)"));
@@ -485,7 +485,7 @@ static marea_status upsample_read (marea_call *c, bool from_large, marea_conv *g
 
 static marea_status upsample_shape (marea_call *c) {
   marea_conv g;
-  MAREA_TRY(upsample_read(c, false, &g));
+  MAREA_TRY(marea_upsample_read(c, false, &g));
   return layout_image(c, g.n, g.in, g.cin);
 }
 
@@ -501,7 +501,7 @@ static void upsample_plane (void *arg, int64_t block, int worker) {
 
 static marea_status upsample_forward (marea_call *c) {
   pass p = {.x = marea_at(c->in[0])};
-  MAREA_TRY(upsample_read(c, false, &p.g));
+  MAREA_TRY(marea_upsample_read(c, false, &p.g));
   return run_pass(c, &p, upsample_plane);
 }
 
@@ -525,7 +525,7 @@ const marea_op marea_op_upsample_nearest2d = {
 
 static marea_status upsample_grad_shape (marea_call *c) {
   marea_conv g;
-  MAREA_TRY(upsample_read(c, true, &g));
+  MAREA_TRY(marea_upsample_read(c, true, &g));
   return layout_image(c, g.n, g.out, g.cin);
 }
 
@@ -546,7 +546,7 @@ static void upsample_grad_plane (void *arg, int64_t block, int worker) {
 
 static marea_status upsample_grad_forward (marea_call *c) {
   pass p = {.x = marea_at(c->in[0])};
-  MAREA_TRY(upsample_read(c, true, &p.g));
+  MAREA_TRY(marea_upsample_read(c, true, &p.g));
   return run_pass(c, &p, upsample_grad_plane);
 }
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
 ** random.c (operators): random numbers and dropout. How draws are laid out: draw.h. Dropout uses one word per
-** element and makes its mask again when it needs it.
+** element, in an order that suits vectors, and makes its mask again when it needs it.
 */
 #include "draw.h"
 
@@ -22,8 +22,6 @@ static void normal_pair (const uint32_t word[4], double z[2]) {
 static uint64_t bounded (uint64_t bits, uint64_t n) {
   return n == 0 ? bits : (uint64_t)((unsigned __int128)bits * n >> 64);
 }
-
-static int64_t quad_draws (const marea_call *c) { return (out_count(c) + 3) / 4; }
 
 /* The 64 bits of element i. */
 static uint64_t bits_of (const draw *d, int64_t i) {
@@ -394,26 +392,34 @@ static marea_status check_rate (marea_call *c) {
   return marea_shape_same(c);
 }
 
-/* d->p: words below this times 2^-32 drop; d->q: factor of what stays */
+#define DROP_GROUP 64 /* elements that share 16 Philox blocks: see kernels/random.inc */
+
+static int64_t dropout_draws (const marea_call *c) {
+  return (out_count(c) + DROP_GROUP - 1) / DROP_GROUP * 16;
+}
+
+/* d->p: words below this drop; d->q: factor of what stays */
 static void dropout_block (void *arg, int64_t block, int worker) {
   const draw *d = arg;
-  const int64_t first = block * d->step, end = MAREA_MIN(first + d->step, d->n);
+  const int64_t first = block * d->step, n = MAREA_MIN(d->step, d->n - first);
+  const size_t at = (size_t)first * marea_dtype_size((marea_dtype)d->dtype);
   (void)worker;
-  for (int64_t i = first; i < end; i += 4) {
-    uint32_t word[4];
-    marea_philox(d->seed, d->counter + (uint64_t)i / 4, word);
-    for (int64_t k = i; k < MAREA_MIN(i + 4, end); k++)
-      store(d, k, word[k - i] < d->p ? 0 : load(d->a, d->dtype, k) * d->q);
-  }
+  d->kernels->dropout((size_t)n, d->seed, d->counter + (uint64_t)(first / 4), (uint32_t)d->p, d->q,
+                      (const char *)d->a + at, (char *)d->y + at);
 }
 
 static marea_status apply_mask (marea_call *c, uint64_t seed, uint64_t counter) {
-  const double rate = c->attr[0].f;
+  const double rate = c->attr[0].f, least = ceil(rate * 0x1p32);
   draw d = draw_of(c);
+  if (least >= 0x1p32) { /* everything drops */
+    memset(d.y, 0, (size_t)d.n * marea_dtype_size((marea_dtype)d.dtype));
+    return MAREA_OK;
+  }
+  d.kernels = c->ctx->kernels[d.dtype];
   d.seed = seed;
   d.counter = counter;
-  d.p = rate * 0x1p32;
-  d.q = rate < 1 ? 1 / (1 - rate) : 0;
+  d.p = least;
+  d.q = 1 / (1 - rate);
   d.a = marea_at(c->in[0]);
   return run_draw(c, &d, dropout_block);
 }
@@ -447,7 +453,7 @@ const marea_op marea_op_dropout = {
     .shape = dropout_shape,
     .forward = dropout_forward,
     .vjp = dropout_vjp,
-    .draws = quad_draws,
+    .draws = dropout_draws,
     .sample = "return {g.tensor(g.shape(0, 4))}, {p = g.pick{0, 0.25, 0.5, 1}}",
 };
 

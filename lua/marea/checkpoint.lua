@@ -38,7 +38,9 @@ end
 local function optimizers_of(what)
   local optimizer, list = what.optimizer, {}
   if optimizer == nil then return list end
-  if type(optimizer) ~= "table" then check.fail("checkpoint", "optimizer", "an optimizer or a table of them", optimizer) end
+  if type(optimizer) ~= "table" then
+    check.fail("checkpoint", "optimizer", "an optimizer or a table of them", optimizer)
+  end
   if optimizer.load_state then return {[""] = optimizer} end
   for name, one in pairs(optimizer) do
     if type(name) ~= "string" or type(one) ~= "table" or not one.load_state then

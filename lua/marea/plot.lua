@@ -204,10 +204,10 @@ local function classes_of(class)
 end
 
 --- Points (x, y), coloured by class with a legend beside the plot. class: numbers; names[class]: what the legend
---- says (the number itself when left out).
+--- says (the number itself when left out). diagonal = true draws the line y = x.
 ---@return Figure
 function plot.scatter(options)
-  options = check.options("scatter", options, names_with("x", "y", "class", "names", "legend"))
+  options = check.options("scatter", options, names_with("x", "y", "class", "names", "legend", "diagonal"))
   local x, y = numbers("scatter", "x", options.x), numbers("scatter", "y", options.y)
   if #x ~= #y then check.raise("scatter: x has %d numbers, y has %d", #x, #y) end
   local class = options.class and numbers("scatter", "class", options.class)
@@ -227,6 +227,7 @@ function plot.scatter(options)
         quote((options.names or {})[c] or ("%g"):format(c)))
     end
   end
+  if options.diagonal then points[#points + 1] = "x with lines dt 2 lw 1.5 lc rgb '#444444' notitle" end
   local legend = options.legend and "title " .. quote(options.legend) or ""
   self:add(class and "set key outside right top reverse Left %s" or "unset key", legend)
   self:add("plot " .. table.concat(points, ", ") .. (#entries > 0 and ", " or "") .. table.concat(entries, ", "))
@@ -275,16 +276,21 @@ function plot.histogram(options)
   return self
 end
 
---- Labels at equal distances, centred in their parts of an axis of `size` pixels; none for an empty list.
+local SIDES = 200 -- pixels left and right of an image
+
+--- Labels at equal distances, centred in their parts of an axis of `size` pixels; none for an empty list. They are
+--- turned where they would touch.
 local function add_ticks(self, axis, labels, size)
-  local places = {}
+  local places, longest = {}, 0
   for i, label in ipairs(labels) do
+    longest = math.max(longest, #tostring(label))
     places[i] = ("%s %.9g"):format(quote(label), (i - 0.5) * size / #labels - 0.5)
   end
   if #places == 0 then
     self:add("unset %stics", axis)
   else
-    self:add("set %stics out nomirror scale 0.4 %s (%s) font ',9'", axis, axis == "x" and "rotate" or "",
+    local crowded = axis == "x" and longest * 7 > (self.width - SIDES) / #labels
+    self:add("set %stics out nomirror scale 0.4 %s (%s) font ',9'", axis, crowded and "rotate" or "",
       table.concat(places, ", "))
   end
 end
@@ -296,7 +302,7 @@ local function frame(columns, rows, options)
   local w, h = columns * zoom, rows * zoom
   local longest = 0
   for _, label in ipairs(options.yticks or {}) do longest = math.max(longest, #tostring(label)) end
-  local left, right = math.max(90, 24 + 7 * longest), options.colorlabel and 130 or 110
+  local left, right = math.max(90, 24 + 7 * longest), SIDES - 90 + (options.colorlabel and 20 or 0)
   local top, bottom = options.title and 56 or 24, 90
   if options.xticks and #options.xticks == 0 and not options.xlabel then bottom = 24 end
   local self = figure({}, w + left + right, h + top + bottom)
@@ -327,10 +333,27 @@ local function shades(row)
   return table.concat(parts)
 end
 
+--- Draws a colour image (H, W, 3): a line of column, row, red, green and blue for each pixel.
+local function add_colored(self, x)
+  local h, w = x:size(1), x:size(2)
+  local bytes = core.no_grad(function()
+    local values = x:detach()
+    if x.dtype ~= "u8" then values = (values * 255):clamp(0, 255):round() end
+    return values:reshape(h, w * 3):clone():keep()
+  end)
+  self:add("plot %s using 1:2:3:4:5 with rgbimage notitle", self:block(function(write)
+    for i = 1, h do
+      local row = core.scope(function() return bytes[i]:totable() end)
+      for k = 1, w do write(("%d %d %d %d %d"):format(k - 1, i - 1, row[3 * k - 2], row[3 * k - 1], row[3 * k])) end
+    end
+  end))
+  return self
+end
+
 local HEATMAP = {"title", "xlabel", "ylabel", "map", "xticks", "yticks", "colorlabel"}
 
 --- An image with axes, one pixel of the picture for each of its own (small images are enlarged), the first row on top.
----   in front        (H, W) or (H, W, 1), values from 0 to 1 (u8: to 255)
+---   in front        (H, W) or (H, W, 1), values from 0 to 1 (u8: to 255); (H, W, 3): red, green and blue, no map
 ---   map             "gray" (when left out), "viridis" or "gnuplot2"; colorlabel: what the colours mean
 ---   xticks, yticks  labels at equal distances, centred in their parts of the axis; {} for none; left out: pixels
 ---   title, xlabel, ylabel
@@ -338,8 +361,9 @@ local HEATMAP = {"title", "xlabel", "ylabel", "map", "xticks", "yticks", "colorl
 function plot.heatmap(options)
   options = check.options("heatmap", options, HEATMAP, 1)
   local x = check.tensor("heatmap", "1", options[1])
-  if x.rank ~= 2 and not (x.rank == 3 and x:size(3) == 1) then
-    check.fail("heatmap", "1", "an image (H, W) or (H, W, 1)", x)
+  local colored = x.rank == 3 and x:size(3) == 3
+  if x.rank ~= 2 and not (x.rank == 3 and x:size(3) == 1) and not colored then
+    check.fail("heatmap", "1", "an image (H, W), (H, W, 1) or (H, W, 3)", x)
   end
   for _, name in ipairs{"xticks", "yticks"} do
     if options[name] ~= nil and type(options[name]) ~= "table" then
@@ -353,6 +377,7 @@ function plot.heatmap(options)
   if options.xticks then add_ticks(self, "x", options.xticks, w) end
   if options.yticks then add_ticks(self, "y", options.yticks, h) end
   self:add("unset key")
+  if colored then return add_colored(self, x) end
   self:add("set cbrange [0:%d]", x.dtype == "u8" and 255 or 1)
   if options.colorlabel then self:add("set cblabel %s", quote(options.colorlabel)) end
   self:add("set palette defined (%s)", palette(options.map or "gray"))

@@ -457,6 +457,42 @@ static void check_norm (const marea_kernels *k, bool wide) {
   end_group(wide ? "normalization f64" : "normalization f32");
 }
 
+/* Word w of block b of Philox4x32-10. */
+static uint32_t philox_word (uint64_t key, uint64_t b, int w) {
+  uint32_t k0 = (uint32_t)key, k1 = (uint32_t)(key >> 32), c[4] = {(uint32_t)b, (uint32_t)(b >> 32), 0, 0};
+  for (int round = 0; round < 10; round++, k0 += 0x9E3779B9u, k1 += 0xBB67AE85u) {
+    const uint64_t p0 = (uint64_t)0xD2511F53u * c[0], p1 = (uint64_t)0xCD9E8D57u * c[2];
+    c[0] = (uint32_t)(p1 >> 32) ^ c[1] ^ k0;
+    c[1] = (uint32_t)p1;
+    c[2] = (uint32_t)(p0 >> 32) ^ c[3] ^ k1;
+    c[3] = (uint32_t)p0;
+  }
+  return c[w];
+}
+
+/* The words are those of every ISA, also where a block number passes 32 bits. */
+static void check_dropout (const marea_kernels *k, bool wide) {
+  static _Alignas(8) char x[301 * 8], y[301 * 8];
+  for (int round = 0; round < 300; round++) {
+    const int n = below(300);
+    const uint64_t key = (uint64_t)word() << 32 | word();
+    const uint64_t counter = round % 3 ? word() : (UINT64_C(5) << 32) - (uint64_t)below(40);
+    const uint32_t least = round % 7 ? word() : 0;
+    for (int i = 0; i <= n; i++) {
+      put(x, i, uniform(-2, 2), wide);
+      put(y, i, GUARD, wide);
+    }
+    k->dropout((size_t)n, key, counter, least, 1.5, x, y);
+    for (int i = 0; i < n; i++) {
+      const uint32_t w = philox_word(key, counter + (uint64_t)(i / 64 * 16 + i % 16), i % 64 / 16);
+      const double wanted = w < least ? 0 : take(x, i, wide) * 1.5;
+      if (fabs(take(y, i, wide) - wanted) > 1e-6) complain("value", "dropout", take(y, i, wide), wanted);
+    }
+    if (take(y, n, wide) != GUARD) complain("wrote beyond the end", "dropout", take(y, n, wide), GUARD);
+  }
+  end_group(wide ? "dropout f64" : "dropout f32");
+}
+
 typedef struct geometry {
   int rows, cols, cin, cout, kh, kw, stride;
   int width, skip; /* width of the padded image; y is written every `skip` pixels */
@@ -846,6 +882,7 @@ int main (void) {
     check_alignment(k[0]);
     check_rows(k[0]);
     check_norm(k[0], false);
+    check_dropout(k[0], false);
     check_convolution(k[0], false);
     check_products(k[0], false);
     check_optimizers(k[0], false);
@@ -854,6 +891,7 @@ int main (void) {
   check_binary(k[1], true);
   check_reductions(k[1], true);
   check_norm(k[1], true);
+  check_dropout(k[1], true);
   check_convolution(k[1], true);
   check_products(k[1], true);
   check_optimizers(k[1], true);

@@ -312,6 +312,43 @@ def pool_cases(out, op, variants):
                  {"y": k[0] * k[1], "d_x": k[0] * k[1]})
 
 
+# ---- blur and bilinear upsampling ----
+
+RESAMPLE = [(1, 1, 1, 1), (1, 2, 2, 1), (2, 3, 5, 2), (1, 4, 4, 3), (2, 5, 1, 4), (1, 1, 7, 2), (3, 6, 4, 1),
+            (1, 9, 10, 1), (1, 3, 3, 17), (1, 6, 4, 8), (1, 18, 5, 2)]
+
+
+def mirrored(x, dim, radius):
+    """x with `radius` more on both sides of a dimension, the element at the edge repeated first."""
+    n = x.shape[dim]
+    index = torch.arange(-radius, n + radius) % (2 * n)
+    return x.index_select(dim, torch.where(index < n, index, 2 * n - 1 - index))
+
+
+def gaussian_blur(x, a):
+    sigma = a["sigma"]
+    radius = a.get("radius", int(4 * sigma + 0.5))
+    bell = torch.exp(-0.5 * (torch.arange(-radius, radius + 1, dtype=F64) / sigma) ** 2)
+    bell = bell / bell.sum()
+    planes = x.permute(0, 3, 1, 2)
+    n, c, h, w = planes.shape
+    planes = mirrored(mirrored(planes, 2, radius), 3, radius).reshape(n * c, 1, h + 2 * radius, w + 2 * radius)
+    return F.conv2d(planes, torch.outer(bell, bell)[None, None]).reshape(n, c, h, w).permute(0, 2, 3, 1)
+
+
+def upsample_bilinear(x, a):
+    return F.interpolate(x.permute(0, 3, 1, 2), scale_factor=pair(a["scale"]), mode="bilinear",
+                         align_corners=False).permute(0, 2, 3, 1)
+
+
+def resample_cases(out, op, forward, variants):
+    for i in range(2 * len(RESAMPLE)):
+        shape, attrs = RESAMPLE[i % len(RESAMPLE)], variants[i % len(variants)]
+        x = normal(*shape).requires_grad_(True)
+        y = forward(x, attrs)
+        out.case(op, {"x": x, "y": y, **gradients(y, {"x": x}, 1.0)}, attrs, ["x"], {})
+
+
 # ---- affine ----
 
 AFFINE = [(n, h, w, c) for n, h, w in [(1, 2, 2), (2, 5, 4), (1, 4, 7), (3, 6, 6), (1, 11, 12)] for c in (1, 2, 3, 17)]
@@ -707,13 +744,20 @@ def main():
         pool_cases(out, "max_pool2d", [{}])
         pool_cases(out, "avg_pool2d", [{}, {"count_padding": True}])
 
+    def resample(out):
+        resample_cases(out, "gaussian_blur", gaussian_blur, [{"sigma": 1.0}, {"sigma": 0.5}, {"sigma": 1.5, "radius": 2},
+                                                             {"sigma": 2.25}, {"sigma": 3.0, "radius": 0}])
+        resample_cases(out, "upsample_bilinear2d", upsample_bilinear,
+                       [{"scale": 2}, {"scale": (1, 3)}, {"scale": (4, 2)}, {"scale": 1}, {"scale": 5}])
+
     def loss(out):
         loss_cases(out)
         cross_entropy_cases(out)
 
     makers = {"conv": (1, conv), "linear": (2, linear_cases), "pool": (3, pool), "loss": (4, loss),
               "optim": (5, optimizer_cases), "vae": (6, vae_case), "dist": (7, distribution_cases),
-              "affine": (7, affine_cases), "linalg": (8, linalg_cases), "norm": (7, norm_cases)}
+              "affine": (7, affine_cases), "linalg": (8, linalg_cases), "norm": (7, norm_cases),
+              "resample": (7, resample)}
     for name, (seed, make) in makers.items():
         torch.manual_seed(seed)
         out = File()

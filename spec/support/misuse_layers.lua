@@ -68,6 +68,7 @@ for _, module_name in ipairs {"nn", "optim", "dist", "data", "augment", "judge",
     if is_callable(f) then torture(module_name .. "." .. name, f) end
   end
 end
+torture("data.synthetic.digits", marea.data.synthetic.digits)
 torture("profile", marea.profile)
 local report = marea.profile(function() return marea.ones(2) + 1 end)
 for _, name in ipairs {"table", "group", "trace"} do

@@ -644,6 +644,45 @@ function naive.upsample_nearest2d(inputs, a)
   end)
 end
 
+--- Applies weight(d, i, j), of output i and input j along height (d = 1) and width (d = 2), to images.
+local function separable(x, size, weight)
+  local n, h, width, c = table.unpack(x.shape)
+  return build({n, size[1], size[2], c}, function(index)
+    local s = 0
+    for i = 1, h do
+      local across = weight(1, index[2], i)
+      for j = 1, across ~= 0 and width or 0 do
+        s = s + across * weight(2, index[3], j) * x[position(x.shape, {index[1], i, j, index[4]})]
+      end
+    end
+    return s
+  end)
+end
+
+function naive.gaussian_blur(inputs, a)
+  local x, radius = inputs[1], a.radius or math.floor(4 * a.sigma + 0.5)
+  local function bell(k) return math.abs(k) <= radius and math.exp(-k * k / (2 * a.sigma ^ 2)) or 0 end
+  local total = 0
+  for k = -radius, radius do total = total + bell(k) end
+  return separable(x, {x.shape[2], x.shape[3]}, function(d, i, j)
+    local n, s = x.shape[d + 1], 0
+    for k = -radius - 1, radius + 1 do -- copies of the image, and of its mirror image
+      s = s + bell(j + 2 * n * k - i) + bell(1 - j + 2 * n * k - i)
+    end
+    return s / total
+  end)
+end
+
+function naive.upsample_bilinear2d(inputs, a)
+  local x, scale = inputs[1], pair(a.scale)
+  local function weight(d, i, j)
+    local place = (i - 0.5) / scale[d] + 0.5 -- that of the centre of x's pixel 1 is 1
+    place = math.min(math.max(place, 1), x.shape[d + 1])
+    return math.max(1 - math.abs(place - j), 0)
+  end
+  return separable(x, {x.shape[2] * scale[1], x.shape[3] * scale[2]}, weight)
+end
+
 -- ---- affine ----
 
 --- max(0, 1 - |s|), or its derivative.

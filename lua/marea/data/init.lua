@@ -6,4 +6,5 @@ return check.strict({
   Dataset = require "marea.data.dataset",
   mnist = require "marea.data.mnist",
   progress = require "marea.progress",
+  synthetic = require "marea.data.synthetic",
 }, "data")

@@ -57,6 +57,22 @@ end
 window("MaxPool2d", ops.max_pool2d, "kernel", {"stride", "padding"})
 window("AvgPool2d", ops.avg_pool2d, "kernel", {"stride", "padding", "count_padding"})
 window("UpsampleNearest2d", ops.upsample_nearest2d, "scale", {})
+window("UpsampleBilinear2d", ops.upsample_bilinear2d, "scale", {})
+
+--- A layer that makes one number of each channel: nn.GlobalAvgPool2d{}, (N, H, W, C) -> (N, C).
+local function global_pool(class_name, operator)
+  local class = module.class(class_name)
+  function class:init(options) self.name = check.options(class_name, options, {"name"}).name end
+  function class:forward(x) -- luacheck: no unused args
+    check.tensor(class_name, "x", x)
+    if x.rank ~= 4 then check.fail(class_name, "x", "images (N, H, W, C)", x) end
+    return operator(x, {dims = {2, 3}})
+  end
+  layers[class_name] = class
+end
+
+global_pool("GlobalAvgPool2d", ops.mean)
+global_pool("GlobalMaxPool2d", ops.max) -- a maximum that occurs several times shares its gradient
 
 ---@class Dropout  nn.Dropout{0.5}: in training, elements become 0 with probability p and the others x / (1 - p)
 local Dropout = module.class("Dropout")

@@ -1,0 +1,89 @@
+-- SPDX-License-Identifier: MIT
+--- The pictures of scripts/gan.lua: what the generator makes of the same z as training goes on, the losses, and samples
+--- at the end.
+local marea = require "marea"
+local image, plot = marea.image, marea.plot
+
+local SHARES = {0, 0.02, 0.04, 0.1, 0.2, 0.4, 0.6, 0.8, 1} -- of the training, at which samples are drawn
+local SHOWN = 16 -- digits of a row of the strip
+
+local Report = {}
+Report.__index = Report
+
+--- @param z userdata (100, latent) what the pictures show all along
+local function new(generator, z, options, steps)
+  assert(os.execute("mkdir -p '" .. options.out:gsub("'", "'\\''") .. "/samples'"),
+    "no folder for the results: " .. options.out)
+  local self = setmetatable({generator = generator, z = z:keep(), out = options.out, steps = steps, at = {},
+    options = options}, Report)
+  for _, part in ipairs(SHARES) do self.at[math.floor(part * steps + 0.5)] = true end
+  return self
+end
+
+--- Are samples to be drawn after this step?
+function Report:due(step) return self.at[step] == true end
+
+local function sample_path(self, step) return ("%s/samples/%06d.png"):format(self.out, step) end
+
+--- Draws a grid of 10 x 10 samples, by the running statistics of the generator's normalizations.
+function Report:sample(step)
+  self.generator:evaluate()
+  marea.scope(function()
+    local x = marea.no_grad(self.generator, self.z)
+    assert(image.save(x, sample_path(self, step), {columns = 10}))
+  end)
+  self.generator:train()
+end
+
+local function steps_drawn(self)
+  local list = {}
+  for step in pairs(self.at) do list[#list + 1] = step end
+  table.sort(list)
+  return list
+end
+
+--- The first SHOWN digits of a grid that was drawn: (SHOWN, 28, 28, 1), f32.
+local function first_digits(path)
+  local grid = assert(marea.load_png(path)):to "f32" / 255
+  local tiles = grid:reshape(10, 28, 10, 28):permute(1, 3, 2, 4):reshape(100, 28, 28, 1)
+  return tiles:narrow(1, 1, SHOWN)
+end
+
+local function strip(self)
+  local rows, labels = {}, {}
+  for i, step in ipairs(steps_drawn(self)) do
+    rows[i], labels[i] = first_digits(sample_path(self, step)), ("%d"):format(step)
+  end
+  return plot.heatmap{image.grid(marea.concat(rows, 1), {columns = SHOWN}), yticks = labels, xticks = {},
+    ylabel = "steps", title = "What the generator makes of the same z during training", colorlabel = "gray value"}
+end
+
+local function losses(self, log)
+  local steps = log:column "step"
+  local logistic = self.options.loss == "logistic"
+  return plot.panels{columns = 1, title = "Adversarial training, " .. (self.options.as_assigned and "as assigned"
+      or self.options.loss) .. " loss",
+    plot.curves{{x = steps, y = log:column "discriminator", title = "discriminator"},
+      {x = steps, y = log:column "generator", title = "generator"}, xlabel = "step",
+      ylabel = logistic and "cross-entropy (nats)" or "critic's loss"},
+    plot.curves{{x = steps, y = log:column "accuracy", title = "discriminator"}, yrange = {0, 1}, xlabel = "step",
+      ylabel = "share judged rightly"}}
+end
+
+--- Writes the pictures. Without gnuplot their scripts are left there, and it says so.
+function Report:finish(log)
+  local function save(name, figure)
+    local ok, message = figure:save(self.out .. "/" .. name .. ".png")
+    if not ok then io.stderr:write(name, ": ", message, "\n") end
+  end
+  marea.scope(function()
+    local final = assert(marea.load_png(sample_path(self, self.steps)))
+    save("samples", plot.heatmap{final, xticks = {}, yticks = {}, colorlabel = "gray value",
+      title = ("100 digits from random z after %d steps"):format(self.steps)})
+    save("strip", strip(self))
+    save("losses", losses(self, log))
+  end)
+  print("Pictures, metrics.csv and gan.safetensors are in " .. self.out)
+end
+
+return new
