@@ -102,13 +102,6 @@ local function bounds(model, x)
   return mean(1), mean(50), mean(options.samples)
 end
 
---- Test images, evenly spaced.
-local function spaced()
-  local n, index = math.min(options.images, #test), {}
-  for i = 1, n do index[i] = (i - 1) * #test // n + 1 end
-  return data.Dataset{{"image", (test:rows(index))}}
-end
-
 --- The row of a run: what is in its evaluation.csv, or estimated now.
 local function evaluate(run)
   local path = run.folder .. "/evaluation.csv"
@@ -120,7 +113,7 @@ local function evaluate(run)
   local model = load(run)
   local bar = data.progress(test:batches(100), run.name .. ", ELBO")
   for x in bar:each() do bar:show("ELBO", marea.no_grad(elbo, model, x):item()) end
-  local estimates = data.progress(spaced():batches(10), run.name .. ", log p(x)")
+  local estimates = data.progress(test:spaced(math.min(options.images, #test)):batches(10), run.name .. ", log p(x)")
   for x in estimates:each() do
     local bound1, bound50, bound = marea.no_grad(bounds, model, x)
     estimates:show("k = 1", bound1, "k = 50", bound50, "k = all", bound)

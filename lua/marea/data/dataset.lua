@@ -91,6 +91,22 @@ function Dataset:subset(first, last)
   return new(fields, self.seed)
 end
 
+--- `n` rows at equal distances, the first one among them, as a dataset of its own: a part that is like the whole even
+--- where rows are sorted.
+---@param n integer from 1 to the number of rows
+function Dataset:spaced(n)
+  check.integer("spaced", "n", n, 1)
+  if n > self.size then check.raise("spaced: %d rows of a dataset of %d rows", n, self.size) end
+  local rows = {}
+  for i = 1, n do rows[i] = (i - 1) * self.size // n + 1 end
+  local index, fields = core.tensor(rows, {dtype = "i64"}), {}
+  for i, field in ipairs(self.fields) do
+    fields[i] = {name = field.name, dtype = field.dtype, scale = field.scale,
+      tensor = ops.index_select(field.tensor, index, {dim = 1}):keep()}
+  end
+  return new(fields, self.seed)
+end
+
 local function pick(field, index)
   return ops.index_select(field.tensor, index, {dim = 1, dtype = field.dtype, scale = field.scale})
 end
