@@ -6,14 +6,8 @@ local marea = require "marea"
 local nn, optim, data, checkpoint, metrics = marea.nn, marea.optim, marea.data, marea.checkpoint, marea.metrics
 local here = debug.getinfo(1, "S").source:match "^@(.*/)" or ""
 local report = dofile(here .. "count_report.lua")
-
---- Reads an option that counts.
-local function count(name)
-  return function(text)
-    local n = math.tointeger(tonumber(text))
-    return n and n > 0 and n or nil, ("option '%s': expected a whole number of at least 1, got '%s'"):format(name, text)
-  end
-end
+local shared = dofile(here .. "options.lua")
+local count = shared.count
 
 local parser = argparse("count.lua", "Trains a network that counts objects in images.")
 parser:option("--task", "digits: the even ones of 0 to 5; cells: 74 to 317", "digits"):choices{"digits", "cells"}
@@ -23,11 +17,7 @@ parser:option("--epochs", "passes over new images (30)", "30"):convert(count "--
 parser:option("--images", "new images an epoch (digits: 2000, cells: 256)"):convert(count "--images")
 parser:option("--batch", "images a step (digits: 16, cells: 4)"):convert(count "--batch")
 parser:option("--lr", "learning rate; a tenth of it every 15 epochs", "1e-3"):convert(tonumber)
-parser:option("--seed", "of weights and training images; test images have their own", "1"):convert(math.tointeger)
-parser:option("--threads", "at most this many; all cores when left out"):convert(count "--threads")
-parser:option("--out", "folder for the results", "out/count")
-parser:flag("--resume", "goes on from the weights in --out")
-parser:flag("--smoke", "a few steps on a few images")
+shared.training(parser, "out/count")
 local options = parser:parse()
 -- sigma: of the density, in pixels; patch: what it learns from of an image; close: an error of the count that weighs as
 -- much as one of 1 in the density; unit: what direct counts in; mean, std: of pixels, taken out before the network
@@ -122,7 +112,7 @@ print(model:summary{test:field "image":size(2), test:field "image":size(3), 1})
 local decay = optim.schedule.exponential(options.lr, 0.1, 15 * ((images + batch - 1) // batch))
 local optimizer = optim.Adam{model, lr = decay, clip_norm = 1}
 
-assert(os.execute("mkdir -p '" .. options.out:gsub("'", "'\\''") .. "'"), "no folder for the results: " .. options.out)
+shared.make_folder(options.out)
 local file, first = options.out .. "/count.safetensors", 1
 if options.resume then first = assert(checkpoint.load(file, {model = model, optimizer = optimizer})).epoch + 1 end
 local log = metrics.open(options.out .. "/metrics.csv", {"epoch", "loss", "mae", "rmse", "exact", "seconds"},

@@ -7,15 +7,8 @@ local optim, data, checkpoint, metrics = marea.optim, marea.data, marea.checkpoi
 local here = debug.getinfo(1, "S").source:match "^@(.*/)" or ""
 local networks = dofile(here .. "gan_model.lua")
 local Report = dofile(here .. "gan_report.lua")
-
---- Reads an option that counts.
-local function count(name)
-  return function(text)
-    local n = math.tointeger(tonumber(text))
-    if n and n > 0 then return n end
-    return nil, ("option '%s': expected a whole number of at least 1, got '%s'"):format(name, text)
-  end
-end
+local shared = dofile(here .. "options.lua")
+local count = shared.count
 
 local parser = argparse("gan.lua", "Trains a generative adversarial network.")
 parser:option("--data", "sample, mnist, fashion, or a folder with IDX files", "sample")
@@ -25,12 +18,8 @@ parser:flag("--as-assigned", "the setting of the exercise, which dies at once: s
 parser:option("--latent", "size of z (64; as assigned 2)"):convert(count "--latent")
 parser:option("--batch", "images a step", "64"):convert(count "--batch")
 parser:option("--critic", "updates of the discriminator a step (1; wgan-gp: 3)"):convert(count "--critic")
-parser:option("--seed", "of the random numbers", "1"):convert(math.tointeger)
-parser:option("--threads", "at most this many; all cores when left out"):convert(count "--threads")
 parser:option("--every", "steps between two rows of metrics.csv", "50"):convert(count "--every")
-parser:option("--out", "folder for the results", "out/gan")
-parser:flag("--resume", "goes on from the weights in --out")
-parser:flag("--smoke", "a few steps on a few images, to see that all of it runs")
+shared.training(parser, "out/gan")
 local options = parser:parse()
 
 marea.seed(options.seed)
