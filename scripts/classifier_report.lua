@@ -3,6 +3,7 @@
 --- another class.
 local marea = require "marea"
 local judge, plot = marea.judge, marea.plot
+local shared = dofile((debug.getinfo(1, "S").source:match "^@(.*/)" or "") .. "options.lua")
 
 local MOST = 80 -- misclassified images in the picture
 
@@ -48,10 +49,7 @@ end
 --- Writes all pictures to options.out. Without gnuplot their scripts are left there, and it says so.
 return function(model, dataset, log, options)
   model:evaluate()
-  local function save(name, figure)
-    local ok, message = figure:save(options.out .. "/" .. name .. ".png")
-    if not ok then io.stderr:write(name, ": ", message, "\n") end
-  end
+  local save = shared.saver(options.out)
   marea.scope(function()
     local images, labels = dataset:field "image":cast "f32" / 255, dataset:field "label"
     local _, probabilities = judge.see(model, images)

@@ -3,6 +3,7 @@
 --- with the dots that are true and the density that was predicted.
 local marea = require "marea"
 local image, plot = marea.image, marea.plot
+local shared = dofile((debug.getinfo(1, "S").source:match "^@(.*/)" or "") .. "options.lua")
 
 local report = {}
 
@@ -96,10 +97,7 @@ end
 function report.write(model, dataset, log, options, settings)
   local truth, predicted = report.predict(model, dataset, settings.batch)
   local errors, constant = report.errors(truth, predicted), constant_errors(truth)
-  local function save(name, figure)
-    local ok, message = figure:save(options.out .. "/" .. name .. ".png")
-    if not ok then io.stderr:write(name, ": ", message, "\n") end
-  end
+  local save = shared.saver(options.out)
   model:evaluate()
   marea.no_grad(function()
     save("training_curve", training_curve(log, constant))

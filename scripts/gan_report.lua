@@ -3,6 +3,7 @@
 --- at the end.
 local marea = require "marea"
 local image, plot = marea.image, marea.plot
+local shared = dofile((debug.getinfo(1, "S").source:match "^@(.*/)" or "") .. "options.lua")
 
 local SHARES = {0, 0.02, 0.04, 0.1, 0.2, 0.4, 0.6, 0.8, 1} -- of the training, at which samples are drawn
 local SHOWN = 16 -- digits of a row of the strip
@@ -12,8 +13,7 @@ Report.__index = Report
 
 --- @param z userdata (100, latent) what the pictures show all along
 local function new(generator, z, options, steps)
-  assert(os.execute("mkdir -p '" .. options.out:gsub("'", "'\\''") .. "/samples'"),
-    "no folder for the results: " .. options.out)
+  shared.make_folder(options.out .. "/samples")
   local self = setmetatable({generator = generator, z = z:keep(), out = options.out, steps = steps, at = {},
     options = options}, Report)
   for _, part in ipairs(SHARES) do self.at[math.floor(part * steps + 0.5)] = true end
@@ -72,10 +72,7 @@ end
 
 --- Writes the pictures. Without gnuplot their scripts are left there, and it says so.
 function Report:finish(log)
-  local function save(name, figure)
-    local ok, message = figure:save(self.out .. "/" .. name .. ".png")
-    if not ok then io.stderr:write(name, ": ", message, "\n") end
-  end
+  local save = shared.saver(self.out)
   marea.scope(function()
     local final = assert(marea.load_png(sample_path(self, self.steps)))
     save("samples", plot.heatmap{final, xticks = {}, yticks = {}, colorlabel = "gray value",

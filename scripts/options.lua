@@ -1,5 +1,5 @@
 -- SPDX-License-Identifier: MIT
---- What the scripts' command lines share.
+--- What the scripts share: options, folders, pictures.
 local options = {}
 
 --- For option:convert: reads an option that counts.
@@ -28,6 +28,14 @@ function options.quote(text) return "'" .. tostring(text):gsub("'", "'\\''") .. 
 --- Makes a folder for results.
 function options.make_folder(path)
   assert(os.execute("mkdir -p " .. options.quote(path)), "no folder for the results: " .. path)
+end
+
+--- save(name, figure) writes FOLDER/NAME.png. Without gnuplot the figure's script is left there, and it says so.
+function options.saver(folder)
+  return function(name, figure)
+    local ok, message = figure:save(folder .. "/" .. name .. ".png")
+    if not ok then io.stderr:write(name, ": ", message, "\n") end
+  end
 end
 
 return options

@@ -3,6 +3,7 @@
 --- continuous, latent plane, histograms of the posterior, and two manifolds, decoded from a grid over that plane.
 local marea = require "marea"
 local image, plot = marea.image, marea.plot
+local shared = dofile((debug.getinfo(1, "S").source:match "^@(.*/)" or "") .. "options.lua")
 
 local SIDE = 30 -- tiles of a manifold in each direction
 
@@ -115,10 +116,7 @@ end
 --- Writes all pictures to options.out. Without gnuplot their scripts are left there, and it says so.
 return function(model, dataset, log, options)
   model:evaluate()
-  local function save(name, figure)
-    local ok, message = figure:save(options.out .. "/" .. name .. ".png")
-    if not ok then io.stderr:write(name, ": ", message, "\n") end
-  end
+  local save = shared.saver(options.out)
   marea.scope(pictures, model, dataset, log, options, save)
   model:train()
   print("Pictures, metrics.csv and vae.safetensors are in " .. options.out)
