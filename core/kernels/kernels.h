@@ -46,6 +46,7 @@ typedef struct marea_gather {
   double slope;             /* of leaky_relu, alpha of elu */
   bool accumulate;          /* add to what is in y, in bias' place */
   bool stream;              /* write past the caches where that is possible */
+  int lines;                /* cache lines of the next tile's results that are asked for at every step */
   const char **ahead;       /* where memory is that will be needed next: a cache line is asked for at every step (a tap and
                                input channel of a tile), and the address moved on; NULL: nothing is */
 } marea_gather;

@@ -42,41 +42,10 @@ static range taps_inside (const marea_conv_axis *a, const marea_conv_phase *p, i
 
 /* ---- gather ---- */
 
-typedef struct packing {
-  const marea_conv_gather *p;
-  const marea_conv *g;
-  bool backward;
-  const char *weight;
-  char *packed;
-} packing;
-
 static int64_t panels_of (const marea_conv_gather *p) { return (p->cout + PANEL - 1) / PANEL; }
 
 static int64_t panel_width (int64_t channels, int64_t panel) {
   return MAREA_MIN(PANEL, channels - panel * PANEL);
-}
-
-/* One tap of a group, every panel of it: (panel, tap, channel read, channel written) from (tap, cin, cout). */
-static void pack_tap (void *arg, int64_t block, int worker) {
-  const packing *k = arg;
-  const marea_conv_gather *p = k->p;
-  const size_t size = p->w.size;
-  const int64_t cin = k->g->cin / k->g->groups, cout = k->g->cout / k->g->groups, total = k->g->cout;
-  const int64_t group = block / p->taps.n, tap = block % p->taps.n;
-  const char *from = k->weight + (size_t)(p->taps.origin[tap] * cin * total + group * cout) * size;
-  const int64_t read = k->backward ? 1 : total, written = k->backward ? total : 1;
-  (void)worker;
-  for (int64_t first = 0; first < p->cout; first += PANEL) {
-    const int64_t width = panel_width(p->cout, first / PANEL);
-    char *to = k->packed + (size_t)(group * p->w_group + (first * p->taps.n + tap * width) * p->cin) * size;
-    for (int64_t r = 0; r < p->cin; r++) {
-      for (int64_t w = 0; w < width; w++) {
-        const int64_t i = r * read + (first + w) * written, j = r * width + w;
-        if (size == 4) ((uint32_t *)to)[j] = ((const uint32_t *)from)[i];
-        else ((uint64_t *)to)[j] = ((const uint64_t *)from)[i];
-      }
-    }
-  }
 }
 
 marea_status marea_conv_gather_across (marea_call *c, const marea_conv *g, bool backward,
@@ -84,14 +53,7 @@ marea_status marea_conv_gather_across (marea_call *c, const marea_conv *g, bool 
   MAREA_TRY(marea_conv_axes(c, g, backward, p->w.axis));
   marea_conv_window_direct(src, &p->w);
   MAREA_TRY(marea_conv_list_taps(c, g, &p->w, &p->taps));
-  p->w_group = p->taps.n * p->cin * p->cout;
-  packing k = {.p = p, .g = g, .backward = backward, .weight = p->weight};
-  const int64_t size[] = {p->groups, p->taps.n, p->cin, p->cout};
-  size_t bytes;
-  MAREA_TRY(marea_bytes(c->ctx, c->op->name, 4, size, p->w.size, &bytes));
-  MAREA_SCRATCH(c, k.packed, bytes);
-  marea_parallel(c->ctx, p->groups * p->taps.n, pack_tap, &k);
-  p->weight = k.packed;
+  MAREA_TRY(marea_conv_pack(c, g, backward, PANEL, p));
   p->across = true;
   return MAREA_OK;
 }

@@ -9,7 +9,8 @@
 #include "conv_pass.h"
 
 #define BLOCK_WORK 1e6       /* multiplications worth a block */
-#define CACHED_BYTES 8388608 /* of a result that its reader may still find in a cache */
+#define CACHED_BYTES 8388608 /* of a result that its reader may still find in the third cache */
+#define NEAR_BYTES 1048576   /* and in the second */
 #define FEW_STEPS 32         /* (tap, channel) of an output, which take no longer than to write it */
 
 /* ---- taps ---- */
@@ -37,41 +38,52 @@ marea_status marea_conv_list_taps (marea_call *c, const marea_conv *g, const mar
   return MAREA_OK;
 }
 
-/* ---- weights for the input gradient: (group, tap, cout, cin), so that written channels are adjacent ---- */
+/* ---- weights, so that the channels that are written together are adjacent ---- */
 
 typedef struct packing {
   const marea_conv *g;
-  const marea_conv_taps *taps;
-  size_t size;
+  const marea_conv_gather *p;
   const char *weight;
   char *packed;
+  int64_t panel;
+  bool backward;
 } packing;
 
+/* One tap of a group, every panel of it: (panel, tap, channel read, channel written) from (tap, cin, cout). */
 static void pack_tap (void *arg, int64_t block, int worker) {
-  const packing *p = arg;
-  const int64_t cin = p->g->cin / p->g->groups, cout = p->g->cout / p->g->groups;
-  const int64_t group = block / p->taps->n, tap = p->taps->origin[block % p->taps->n];
-  const int64_t from = tap * cin * p->g->cout + group * cout, to = block * cin * cout;
+  const packing *k = arg;
+  const marea_conv_gather *p = k->p;
+  const size_t size = p->w.size;
+  const int64_t cin = k->g->cin / k->g->groups, cout = k->g->cout / k->g->groups, total = k->g->cout;
+  const int64_t group = block / p->taps.n, tap = block % p->taps.n;
+  const char *from = k->weight + (size_t)(p->taps.origin[tap] * cin * total + group * cout) * size;
+  const int64_t read = k->backward ? 1 : total, written = k->backward ? total : 1;
   (void)worker;
-  for (int64_t co = 0; co < cout; co++) {
-    for (int64_t ci = 0; ci < cin; ci++) {
-      const int64_t i = from + ci * p->g->cout + co, j = to + co * cin + ci;
-      if (p->size == 4) ((uint32_t *)p->packed)[j] = ((const uint32_t *)p->weight)[i];
-      else ((uint64_t *)p->packed)[j] = ((const uint64_t *)p->weight)[i];
+  for (int64_t first = 0; first < p->cout; first += k->panel) {
+    const int64_t width = MAREA_MIN(k->panel, p->cout - first);
+    char *to = k->packed + (size_t)(group * p->w_group + (first * p->taps.n + tap * width) * p->cin) * size;
+    for (int64_t r = 0; r < p->cin; r++) {
+      for (int64_t w = 0; w < width; w++) {
+        const int64_t i = r * read + (first + w) * written, j = r * width + w;
+        if (size == 4) ((uint32_t *)to)[j] = ((const uint32_t *)from)[i];
+        else ((uint64_t *)to)[j] = ((const uint64_t *)from)[i];
+      }
     }
   }
 }
 
-static marea_status pack_weight (marea_call *c, const marea_conv *g, marea_conv_gather *p) {
-  char *packed;
-  const int64_t count = p->groups * p->taps.n * p->cin * p->cout;
-  MAREA_SCRATCH(c, packed, (size_t)MAREA_MAX(count, 1) * p->w.size);
-  packing k = {g, &p->taps, p->w.size, p->weight, packed};
-  if (count > 0) marea_parallel(c->ctx, p->groups * p->taps.n, pack_tap, &k);
-  p->weight = packed;
-  p->w_tap = p->cin * p->cout;
-  p->w_group = p->taps.n * p->w_tap;
+marea_status marea_conv_pack (marea_call *c, const marea_conv *g, bool backward, int64_t panel,
+                              marea_conv_gather *p) {
+  packing k = {.g = g, .p = p, .weight = p->weight, .panel = panel, .backward = backward};
+  const int64_t size[] = {p->groups, p->taps.n, p->cin, p->cout};
+  size_t bytes;
+  MAREA_TRY(marea_bytes(c->ctx, c->op->name, 4, size, p->w.size, &bytes));
+  MAREA_SCRATCH(c, k.packed, MAREA_MAX(bytes, 1));
   p->w_ci = p->cout;
+  p->w_tap = p->cin * p->w_ci;
+  p->w_group = p->taps.n * p->w_tap;
+  p->weight = k.packed;
+  if (bytes > 0) marea_parallel(c->ctx, p->groups * p->taps.n, pack_tap, &k);
   return MAREA_OK;
 }
 
@@ -128,6 +140,7 @@ static void gather_cell (const marea_conv_gather *p, const cell *k) {
                     .taps = k->y->taps * k->x->taps,
                     .tap = p->taps.offset + k->tap,
                     .stream = p->stream,
+                    .lines = p->lines,
                     .w_tap = p->w_tap,
                     .w_ci = p->w_ci,
                     .act = p->act,
@@ -180,6 +193,16 @@ static void gather_tile (const marea_conv_gather *p, int64_t image, int64_t tile
 
 /* ---- the pass ---- */
 
+/* Few products an element: then it is writing the results that takes time. Past the caches they go only where a core
+   fills lines at once. */
+static void expect_results (const marea_context *ctx, const marea_conv *g, marea_conv_gather *p) {
+  const int64_t pixels = g->n * p->w.axis[0].out * p->w.axis[1].out;
+  const int64_t bytes = pixels * p->groups * p->cout * (int64_t)p->w.size;
+  if (g->kernel[0] * g->kernel[1] * p->cin > FEW_STEPS || bytes <= NEAR_BYTES) return;
+  p->stream = ctx->wide && bytes > CACHED_BYTES;
+  p->lines = p->stream ? 0 : 2;
+}
+
 static marea_status open_by_taps (marea_call *c, const marea_conv *g, bool backward,
                                   const marea_conv_source *src, marea_conv_gather *p) {
   MAREA_TRY(marea_conv_axes(c, g, backward, p->w.axis));
@@ -188,11 +211,9 @@ static marea_status open_by_taps (marea_call *c, const marea_conv *g, bool backw
   p->w_tap = g->cin / g->groups * g->cout;
   p->w_group = g->cout / g->groups;
   p->w_ci = g->cout;
-  p->stream = g->kernel[0] * g->kernel[1] * p->cin <= FEW_STEPS &&
-              g->n * p->w.axis[0].out * p->w.axis[1].out * p->groups * p->cout * (int64_t)p->w.size >
-                  CACHED_BYTES;
+  expect_results(c->ctx, g, p);
   MAREA_TRY(marea_conv_list_taps(c, g, &p->w, &p->taps));
-  if (backward) MAREA_TRY(pack_weight(c, g, p));
+  if (backward) MAREA_TRY(marea_conv_pack(c, g, backward, p->cout, p));
   return make_pixel(c, p);
 }
 

@@ -61,9 +61,10 @@ struct marea_conv_gather {
   /* by taps */
   marea_conv_taps taps;
   int64_t w_group, w_tap, w_ci; /* steps of weight: group, tap, channel that is read */
-  bool stream;                  /* see marea_gather */
+  bool stream;                  /* this and lines: see marea_gather */
+  int lines;
   const char *pixel;            /* what outputs without taps are; NULL: there are none */
-  bool across;                  /* weight: in panels of output channels, w_tap and w_ci are theirs */
+  bool across;                  /* weight: in panels, with steps of their own for tap and channel */
   /* at points */
   marea_conv_points points;
 };
@@ -75,6 +76,9 @@ marea_status marea_conv_gather_open (marea_call *c, const marea_conv *g, bool ba
                                      marea_tensor *out, marea_conv_gather *p);
 marea_status marea_conv_gather_at_points (marea_call *c, const marea_conv *g, bool backward,
                                           const marea_conv_source *src, marea_conv_gather *p);
+/* Copies p's weight into panels of so many written channels: (group, panel, tap, channel read, channel written). */
+marea_status marea_conv_pack (marea_call *c, const marea_conv *g, bool backward, int64_t panel,
+                              marea_conv_gather *p);
 marea_status marea_conv_gather_across (marea_call *c, const marea_conv *g, bool backward,
                                        const marea_conv_source *src, marea_conv_gather *p);
 void marea_conv_gather_run_across (marea_call *c, const marea_conv_gather *p);
