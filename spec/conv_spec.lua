@@ -124,3 +124,40 @@ describe("a batch of small images gives what its parts give:", function()
     core.set_threads(threads)
   end)
 end)
+
+describe("a depthwise convolution is a dense one whose weight has a diagonal:", function()
+  local function geometry(g)
+    local c = {channels = g.pick {2, 7, 16, 17, 40, 67}, n = g.int(1, 3)}
+    c.kernel, c.size = {g.int(1, 5), g.int(1, 5)}, {g.int(9, 20), g.int(9, 20)}
+    c.how = {stride = {g.int(1, 3), g.int(1, 3)}, dilation = {g.int(1, 2), g.int(1, 2)},
+      padding = {g.int(0, 4), g.int(0, 4), g.int(0, 4), g.int(0, 4)}}
+    c.x = g.tensor {c.n, c.size[1], c.size[2], c.channels}
+    c.weight, c.bias = g.tensor {c.kernel[1], c.kernel[2], 1, c.channels}, g.tensor {c.channels}
+    c.line = ops.arange(1, c.channels, {dtype = c.x.dtype})
+    c.diagonal = ops.eq(c.line:reshape(c.channels, 1), c.line)
+    c.dense = c.weight * c.diagonal:cast(c.x.dtype)
+    return c
+  end
+
+  for _, dtype in ipairs {"f32", "f64"} do
+    local tolerance = dtype == "f64" and {rtol = 1e-11, atol = 1e-12, scaled = true}
+      or {rtol = 1e-5, atol = 1e-5, scaled = true}
+    it("forward, input and weight gradient, " .. dtype, function()
+      for seed = 1, CASES // 4 do
+        core.scope(function()
+          local c = geometry(sample.generator(seed, {dtype = dtype}))
+          local depthwise = with(c.how, {groups = c.channels})
+          local activated = {activation = seed % 2 == 0 and "relu" or "tanh"}
+          local what = ("case %d, %d channels"):format(seed, c.channels)
+          local y = ops.conv2d(c.x, c.weight, c.bias, with(depthwise, activated))
+          allclose.assert(y, ops.conv2d(c.x, c.dense, c.bias, with(c.how, activated)), tolerance, what)
+          local dx = ops.conv2d_grad_input(y, c.weight, with(depthwise, {size = c.size}))
+          allclose.assert(dx, ops.conv2d_grad_input(y, c.dense, with(c.how, {size = c.size})), tolerance, what)
+          local dw = ops.conv2d_grad_weight(c.x, y, with(depthwise, {kernel = c.kernel}))
+          local all = ops.conv2d_grad_weight(c.x, y, with(c.how, {kernel = c.kernel}))
+          allclose.assert(dw, (all * c.diagonal:cast(dtype)):sum {dims = {3}, keepdim = true}, tolerance, what)
+        end)
+      end
+    end)
+  end
+end)

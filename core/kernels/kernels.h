@@ -45,6 +45,7 @@ typedef struct marea_gather {
   marea_activation act;
   double slope;             /* of leaky_relu, alpha of elu */
   bool accumulate;          /* add to what is in y, in bias' place */
+  bool depthwise;           /* output channel c reads input channel c alone; cin is 1 */
   bool stream;              /* write past the caches where that is possible */
   int lines;                /* cache lines of the next tile's results that are asked for at every step */
   const char **ahead;       /* where memory is that will be needed next: a cache line is asked for at every step (a tap and
@@ -61,6 +62,7 @@ typedef struct marea_correlate {
   int64_t x_row, x_col, dy_row, dy_col;
   int64_t m, cout, dw_row;
   const int64_t *offset;    /* [m] */
+  bool depthwise;           /* output channel c reads input channel c alone: x[... + offset[m] + co] */
   bool overwrite;           /* dw[m][co] = ... in place of += */
   const char **ahead;       /* as in marea_gather, at every pixel */
 } marea_correlate;

@@ -24,12 +24,14 @@ static void correlate_tile (const marea_conv_correlate *p, int64_t image, int64_
                             int worker, marea_conv_sum *sum, marea_conv_ahead *ahead) {
   const marea_conv_window *w = &p->x;
   const marea_conv *g = p->g;
-  const int64_t cin = g->cin / g->groups, cout = g->cout / g->groups, rows = marea_conv_window_units(w, tile);
+  const bool depthwise = marea_conv_is_depthwise(g); /* all groups at once, a channel each */
+  const int64_t groups = depthwise ? 1 : g->groups, rows = marea_conv_window_units(w, tile);
+  const int64_t cin = g->cin / groups, cout = g->cout / groups;
   const int64_t first = cut * p->rows / p->cuts, end = (cut + 1) * p->rows / p->cuts;
   const char *x = marea_conv_window_load(w, image, tile, worker);
   const char *dy = marea_conv_rows_load(&p->dy, image * g->out[0] + tile * w->units, rows, worker);
   (void)ahead; /* products by taps take longer than memory does */
-  for (int64_t i = 0; i < g->groups; i++) {
+  for (int64_t i = 0; i < groups; i++) {
     marea_correlate k = {.x = x + (size_t)(i * cin) * w->size,
                          .dy = dy + (size_t)(i * cout) * w->size,
                          .dw = sum->at + (size_t)(first * g->cout + i * cout) * w->size,
@@ -42,7 +44,8 @@ static void correlate_tile (const marea_conv_correlate *p, int64_t image, int64_
                          .m = end - first,
                          .cout = cout,
                          .dw_row = g->cout,
-                         .offset = p->offset + first};
+                         .offset = p->offset + first,
+                         .depthwise = depthwise};
     p->kernels->correlate(&k);
   }
 }

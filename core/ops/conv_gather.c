@@ -141,6 +141,7 @@ static void gather_cell (const marea_conv_gather *p, const cell *k) {
                     .tap = p->taps.offset + k->tap,
                     .stream = p->stream,
                     .lines = p->lines,
+                    .depthwise = p->depthwise,
                     .w_tap = p->w_tap,
                     .w_ci = p->w_ci,
                     .act = p->act,
@@ -208,12 +209,17 @@ static marea_status open_by_taps (marea_call *c, const marea_conv *g, bool backw
   MAREA_TRY(marea_conv_axes(c, g, backward, p->w.axis));
   MAREA_TRY(marea_conv_window_open(c, src, &p->w));
   p->tile = gather_tile;
+  if (marea_conv_is_depthwise(g)) {
+    p->depthwise = true; /* all groups at once, a channel each */
+    p->cout = p->groups;
+    p->groups = 1;
+  }
   p->w_tap = g->cin / g->groups * g->cout;
   p->w_group = g->cout / g->groups;
   p->w_ci = g->cout;
   expect_results(c->ctx, g, p);
   MAREA_TRY(marea_conv_list_taps(c, g, &p->w, &p->taps));
-  if (backward) MAREA_TRY(marea_conv_pack(c, g, backward, p->cout, p));
+  if (backward) MAREA_TRY(marea_conv_pack(c, g, !p->depthwise, p->cout, p));
   return make_pixel(c, p);
 }
 

@@ -46,6 +46,11 @@ bool marea_conv_correlates_at_points (const marea_conv *g, int dtype, marea_conv
 /* Is the third way open, and worth it? */
 bool marea_conv_goes_across (const marea_conv *g);
 
+/* Has each group one channel on both sides? */
+static inline bool marea_conv_is_depthwise (const marea_conv *g) {
+  return g->groups > 1 && g->cin == g->groups && g->cout == g->groups;
+}
+
 /* ---- gather ---- */
 
 typedef struct marea_conv_gather marea_conv_gather;
@@ -61,10 +66,11 @@ struct marea_conv_gather {
   /* by taps */
   marea_conv_taps taps;
   int64_t w_group, w_tap, w_ci; /* steps of weight: group, tap, channel that is read */
-  bool stream;                  /* this and lines: see marea_gather */
+  bool depthwise;               /* this, stream and lines: see marea_gather */
+  bool stream;
   int lines;
-  const char *pixel;            /* what outputs without taps are; NULL: there are none */
-  bool across;                  /* weight: in panels, with steps of their own for tap and channel */
+  const char *pixel; /* what outputs without taps are; NULL: there are none */
+  bool across;       /* weight: in panels, with steps of their own for tap and channel */
   /* at points */
   marea_conv_points points;
 };

@@ -596,6 +596,67 @@ static void one_correlate (const marea_kernels *k, const geometry *c, bool wide)
   compare("correlate", IMAGE, 1 + sqrt(c->rows * c->cols), wide);
 }
 
+/* Channel c of the results from channel c of the image alone: both kernels with lanes over channels. */
+static void one_depthwise (const marea_kernels *k, const geometry *c, bool wide) {
+  int64_t tap[9];
+  const int taps = c->kh * c->kw, n = c->cin, y_row = n * c->cols + 1;
+  for (int t = 0; t < taps; t++) tap[t] = ((t / c->kw) * c->width + t % c->kw) * n;
+  marea_gather g = {.x = raw_image,
+                    .w = raw_weight,
+                    .bias = below(4) ? raw_bias : NULL,
+                    .y = raw_result,
+                    .rows = c->rows,
+                    .cols = c->cols,
+                    .x_row = c->width * n * c->stride,
+                    .x_col = n * c->stride,
+                    .y_row = y_row,
+                    .y_col = n,
+                    .cin = 1,
+                    .cout = n,
+                    .taps = taps,
+                    .tap = tap,
+                    .w_tap = n,
+                    .act = below(2) ? MAREA_ACT_RELU : MAREA_ACT_SIGMOID,
+                    .depthwise = true,
+                    .accumulate = below(2)};
+  marea_correlate h = {.x = raw_image,
+                       .dy = raw_weight,
+                       .dw = raw_result,
+                       .rows = c->rows,
+                       .cols = c->cols,
+                       .x_row = g.x_row,
+                       .x_col = g.x_col,
+                       .dy_row = y_row,
+                       .dy_col = n,
+                       .m = taps,
+                       .cout = n,
+                       .dw_row = n,
+                       .offset = tap,
+                       .depthwise = true};
+  random_array(result, raw_result, IMAGE, wide);
+  for (int p = 0; p < c->rows * c->cols; p++)
+    for (int ch = 0; ch < n; ch++) {
+      const int oy = p / c->cols, ox = p % c->cols;
+      double *y = &result[oy * y_row + ox * n + ch], sum = g.accumulate ? *y
+                                                           : g.bias     ? take(raw_bias, ch, wide)
+                                                                        : 0;
+      for (int t = 0; t < taps; t++)
+        sum += image[oy * g.x_row + ox * g.x_col + tap[t] + ch] * weight[t * n + ch];
+      *y = activation(sum, (int)g.act);
+    }
+  k->gather(&g);
+  compare("gather, depthwise", IMAGE, 1 + sqrt(taps), wide);
+  random_array(result, raw_result, IMAGE, wide);
+  for (int i = 0; i < taps * n; i++)
+    for (int p = 0; p < c->rows * c->cols; p++) {
+      const int oy = p / c->cols, ox = p % c->cols,
+                at = oy * (int)h.x_row + ox * (int)h.x_col + (int)tap[i / n];
+      result[i] += image[at + i % n] * weight[oy * y_row + ox * n + i % n];
+    }
+  k->correlate(&h);
+  compare("correlate, depthwise", IMAGE, 1 + sqrt(c->rows * c->cols), wide);
+}
+
 static void check_convolution (const marea_kernels *k, bool wide) {
   random_array(image, raw_image, IMAGE, wide);
   random_array(weight, raw_weight, IMAGE, wide);
@@ -605,6 +666,7 @@ static void check_convolution (const marea_kernels *k, bool wide) {
     geometry c = random_geometry();
     if (too_big(&c)) continue;
     one_gather(k, &c, wide);
+    one_depthwise(k, &c, wide);
     c.rows *= 3; /* more than one chunk of rows */
     if (!too_big(&c)) one_correlate(k, &c, wide);
     round++;
