@@ -31,10 +31,12 @@ LUA_LIBS = $(shell pkg-config --libs lua5.4)
 EDIT_LIBS = $(shell pkg-config --libs libedit)
 
 CORE_SRC := $(wildcard core/*.c core/ops/*.c core/kernels/*.c core/io/*.c)
-BIND_SRC := $(filter-out bindings/main.c,$(wildcard bindings/*.c))
+PROGRAM_SRC := bindings/main.c bindings/prompt.c
+BIND_SRC := $(filter-out $(PROGRAM_SRC),$(wildcard bindings/*.c))
 CORE_OBJ := $(CORE_SRC:%.c=$(BUILD)/obj/%.o)
 KERNEL_OBJ := $(filter $(BUILD)/obj/core/kernels/%,$(CORE_OBJ))
 BIND_OBJ := $(BIND_SRC:%.c=$(BUILD)/obj/%.o)
+PROGRAM_OBJ := $(PROGRAM_SRC:%.c=$(BUILD)/obj/%.o)
 
 LUADIR ?= $(PREFIX)/share/lua/5.4
 CMODDIR ?= $(PREFIX)/lib/lua/5.4
@@ -116,11 +118,11 @@ $(MODULE): $(CORE_OBJ) $(BIND_OBJ)
 	@echo '  LINK $@'
 	@$(CC) -shared $(SANITIZE) -o $@ $^ $(LIBS)
 
-$(PROGRAM): $(BUILD)/obj/bindings/main.o $(CORE_OBJ) $(BIND_OBJ)
+$(PROGRAM): $(PROGRAM_OBJ) $(CORE_OBJ) $(BIND_OBJ)
 	@echo '  LINK $@'
 	@$(CC) $(SANITIZE) -Wl,-E -o $@ $^ $(LIBS) $(LUA_LIBS) $(EDIT_LIBS)
 
--include $(CORE_OBJ:.o=.d) $(BIND_OBJ:.o=.d) $(BUILD)/obj/bindings/main.d
+-include $(CORE_OBJ:.o=.d) $(BIND_OBJ:.o=.d) $(PROGRAM_OBJ:.o=.d)
 
 # ---- tests ----
 

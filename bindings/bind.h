@@ -231,8 +231,10 @@ int bind_profile_stop (lua_State *L);                  /* core.profile_stop */
 int bind_get (lua_State *L);      /* __index: upvalues state, methods (tensor.c) */
 int bind_backward (lua_State *L); /* tape.c */
 int bind_grad (lua_State *L);
-extern const luaL_Reg bind_methods[];      /* tensor.c */
-extern const luaL_Reg bind_io_functions[]; /* io.c */
-void bind_io_open (lua_State *L);          /* makes the metatable; state on the stack top */
+extern const luaL_Reg bind_methods[];          /* tensor.c */
+void bind_push_fields (lua_State *L);          /* the names of a tensor's fields */
+extern const luaL_Reg bind_io_functions[];     /* io.c */
+extern const luaL_Reg bind_system_functions[]; /* system.c */
+void bind_io_open (lua_State *L);              /* makes the metatable; state on the stack top */
 
 #endif

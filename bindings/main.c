@@ -1,13 +1,12 @@
 /* SPDX-License-Identifier: MIT
-** main.c: the program `marea`: runs a script, a text given by -e, or what is typed. It is a Lua 5.4 like
-** `lua5.4` itself, but has marea.core built in and finds the Lua files in the source tree or where they
+** main.c: the program `marea`: runs a script, a text given by -e, or what is typed (prompt.c). It is a Lua 5.4
+** like `lua5.4` itself, but has marea.core built in and finds the Lua files in the source tree or where they
 ** were installed.
 **
 ** Ctrl-C sets a hook, as lua5.4 does; a running operator asks for it and stops. A second one ends the
 ** program.
 */
 #define _GNU_SOURCE
-#include <editline/readline.h>
 #include <lauxlib.h>
 #include <lua.h>
 #include <lualib.h>
@@ -18,6 +17,7 @@
 #include <unistd.h>
 
 #include "marea_lua.h"
+#include "program.h"
 
 #ifndef MAREA_LUADIR
 #define MAREA_LUADIR "/usr/local/share/lua/5.4"
@@ -52,8 +52,7 @@ static int add_traceback (lua_State *L) {
   return 1;
 }
 
-/* Calls the function below its `n` arguments; the error's message with a traceback replaces them. */
-static int call (lua_State *L, int n, int results) {
+int program_call (lua_State *L, int n, int results) {
   int base = lua_gettop(L) - n;
   lua_pushcfunction(L, add_traceback);
   lua_insert(L, base);
@@ -65,8 +64,7 @@ static int call (lua_State *L, int n, int results) {
   return status;
 }
 
-/* Writes the message on top of the stack to stderr. Returns the program's exit code so far. */
-static int report (lua_State *L, int status) {
+int program_report (lua_State *L, int status) {
   if (status == LUA_OK) return EXIT_SUCCESS;
   const char *message = lua_tostring(L, -1);
   fflush(stdout);
@@ -77,112 +75,17 @@ static int report (lua_State *L, int status) {
 
 static int run_string (lua_State *L, const char *text, const char *name) {
   int status = luaL_loadbuffer(L, text, strlen(text), name);
-  return report(L, status == LUA_OK ? call(L, 0, 0) : status);
+  return program_report(L, status == LUA_OK ? program_call(L, 0, 0) : status);
 }
 
 /* Runs a file (NULL: stdin) with the script's arguments argv[first..argc-1]. */
 static int run_file (lua_State *L, const char *path, int argc, char **argv, int first) {
   int status = luaL_loadfile(L, path);
-  if (status != LUA_OK) return report(L, status);
+  if (status != LUA_OK) return program_report(L, status);
   luaL_checkstack(L, argc, "too many arguments to script");
   int n = 0;
   for (int i = first; i < argc; i++, n++) lua_pushstring(L, argv[i]);
-  return report(L, call(L, n, 0));
-}
-
-/* ---- read, evaluate, print ---- */
-
-/* Pushes a line without its newline; false at the end of the input. */
-static bool read_line (lua_State *L, const char *prompt) {
-  char *line = NULL;
-  size_t room = 0;
-  if (isatty(STDIN_FILENO)) line = readline(prompt);
-  else {
-    fputs(prompt, stdout);
-    fflush(stdout);
-    ssize_t n = getline(&line, &room, stdin);
-    if (n < 0) {
-      free(line);
-      return false;
-    }
-    if (n > 0 && line[n - 1] == '\n') line[n - 1] = '\0';
-  }
-  if (!line) return false;
-  lua_pushstring(L, line);
-  free(line);
-  return true;
-}
-
-/* Does the message on top of the stack say that the text ends too early? */
-static bool is_incomplete (lua_State *L, int status) {
-  static const char mark[] = "<eof>";
-  size_t n;
-  if (status != LUA_ERRSYNTAX) return false;
-  const char *message = lua_tolstring(L, -1, &n);
-  return n >= sizeof mark - 1 && strcmp(message + n - (sizeof mark - 1), mark) == 0;
-}
-
-/* Compiles the text at idx: as an expression, else as a statement. Pushes the function or the message. An
-   expression's function returns nil in front of the values: a call in the last place of a return would be a tail
-   call, and its errors would not know this line. */
-static int compile (lua_State *L, int idx, bool *is_expression) {
-  const char *text = lua_tostring(L, idx);
-  const char *expression = lua_pushfstring(L, "return nil, %s", *text == '=' ? text + 1 : text);
-  int status = luaL_loadbuffer(L, expression, strlen(expression), "=stdin");
-  lua_remove(L, -2);
-  *is_expression = status == LUA_OK;
-  if (status == LUA_OK) return status;
-  bool begun = is_incomplete(L, status);
-  int statement = luaL_loadbuffer(L, text, strlen(text), "=stdin");
-  if (statement != LUA_OK && begun) lua_pop(L, 1); /* "1 +" is no statement, but may become an expression */
-  else {
-    status = statement;
-    lua_remove(L, -2);
-  }
-  return status;
-}
-
-/* Reads lines until they are a chunk or an error; pushes it. False at the end of the input. */
-static bool read_chunk (lua_State *L, int *status, bool *is_expression) {
-  lua_settop(L, 0);
-  if (!read_line(L, "> ")) return false;
-  for (;;) {
-    *status = compile(L, 1, is_expression);
-    if (!is_incomplete(L, *status)) break;
-    lua_settop(L, 1);
-    if (!read_line(L, ">> ")) return false;
-    lua_pushfstring(L, "%s\n%s", lua_tostring(L, 1), lua_tostring(L, 2));
-    lua_replace(L, 1);
-    lua_settop(L, 1);
-  }
-  if (*lua_tostring(L, 1) && isatty(STDIN_FILENO)) add_history(lua_tostring(L, 1));
-  lua_remove(L, 1);
-  return true;
-}
-
-/* Prints the values on the stack with Lua's print. */
-static void print_results (lua_State *L) {
-  int n = lua_gettop(L);
-  if (n == 0) return;
-  luaL_checkstack(L, LUA_MINSTACK, "too many results to print");
-  lua_getglobal(L, "print");
-  lua_insert(L, 1);
-  report(L, call(L, n, 0));
-}
-
-static void interact (lua_State *L) {
-  int status;
-  bool is_expression;
-  printf("Marea %s, %s\n", MAREA_VERSION, LUA_RELEASE);
-  run_string(L, "marea = require 'marea'", "=marea");
-  while (read_chunk(L, &status, &is_expression)) {
-    if (status == LUA_OK) status = call(L, 0, LUA_MULTRET);
-    if (status == LUA_OK && is_expression) lua_remove(L, 1);
-    if (status == LUA_OK) print_results(L);
-    else report(L, status);
-  }
-  lua_settop(L, 0);
-  fputc('\n', stdout);
+  return program_report(L, program_call(L, n, 0));
 }
 
 /* ---- finding the library ---- */
@@ -248,9 +151,9 @@ static void set_arg (lua_State *L, int argc, char **argv, int script) {
 static int require_global (lua_State *L, const char *name) {
   lua_getglobal(L, "require");
   lua_pushstring(L, name);
-  int status = call(L, 1, 1);
+  int status = program_call(L, 1, 1);
   if (status == LUA_OK) lua_setglobal(L, name);
-  return report(L, status);
+  return program_report(L, status);
 }
 
 typedef struct plan {
@@ -306,7 +209,7 @@ static int run (lua_State *L, int argc, char **argv, const plan *p) {
     int failed = run_file(L, path, argc, argv, p->script + 1);
     if (failed && !p->interactive) return failed;
   }
-  if (p->interactive || (idle && isatty(STDIN_FILENO))) interact(L);
+  if (p->interactive || (idle && isatty(STDIN_FILENO))) prompt_run(L);
   return EXIT_SUCCESS;
 }
 
@@ -338,7 +241,7 @@ int main (int argc, char **argv) {
   }
   lua_pushcfunction(L, protected_run);
   lua_pushlightuserdata(L, &p);
-  if (lua_pcall(L, 1, 0, 0) != LUA_OK) p.code = report(L, LUA_ERRRUN);
+  if (lua_pcall(L, 1, 0, 0) != LUA_OK) p.code = program_report(L, LUA_ERRRUN);
   lua_close(L);
   return p.code;
 }

@@ -3,8 +3,6 @@
 ** is the first thing that is made, so it is the last that is finalized when the state closes.
 */
 #include <stdlib.h>
-#include <time.h>
-#include <unistd.h>
 
 #include "bind.h"
 
@@ -217,20 +215,6 @@ static int core_raise (lua_State *L) {
   return bind_raise(L, S, "%s", bind_string(L, S, 1, "raise", "message"));
 }
 
-static int core_clock (lua_State *L) {
-  struct timespec t;
-  clock_gettime(CLOCK_MONOTONIC, &t);
-  lua_pushnumber(L, (lua_Number)t.tv_sec + (lua_Number)t.tv_nsec * 1e-9);
-  return 1;
-}
-
-/* core.isatty(fd): is the file descriptor (0, 1, 2) a terminal? */
-static int core_isatty (lua_State *L) {
-  int64_t fd = bind_integer(L, bind_self(L), 1, "isatty", "fd");
-  lua_pushboolean(L, fd >= 0 && fd <= INT32_MAX && isatty((int)fd));
-  return 1;
-}
-
 static const luaL_Reg functions[] = {
     {"tensor", bind_tensor_new},
     {"is_tensor", core_is_tensor},
@@ -256,8 +240,6 @@ static const luaL_Reg functions[] = {
     {"profile_stop", bind_profile_stop},
     {"library", core_library},
     {"raise", core_raise},
-    {"clock", core_clock},
-    {"isatty", core_isatty},
     {NULL, NULL},
 };
 
@@ -359,12 +341,17 @@ int luaopen_marea_core (lua_State *L) {
   lua_pushvalue(L, 1);
   lua_pushvalue(L, 4);
   bind_box_open(L);
-  lua_settop(L, 3);
+  lua_settop(L, 4);
+  lua_setfield(L, 2, "methods");
   lua_setfield(L, 2, "ops");
+  bind_push_fields(L);
+  lua_setfield(L, 2, "fields");
   lua_pushvalue(L, 1);
   luaL_setfuncs(L, functions, 1);
   lua_pushvalue(L, 1);
   luaL_setfuncs(L, bind_io_functions, 1);
+  lua_pushvalue(L, 1);
+  luaL_setfuncs(L, bind_system_functions, 1);
   return 1;
 }
 

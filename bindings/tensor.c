@@ -40,6 +40,14 @@ static bool push_field (lua_State *L, bind_state *S, const marea_tensor *t, cons
   }
 }
 
+void bind_push_fields (lua_State *L) {
+  lua_newtable(L);
+  for (int f = 0; fields[f]; f++) {
+    lua_pushstring(L, fields[f]);
+    lua_rawseti(L, -2, f + 1);
+  }
+}
+
 static int no_such_field (lua_State *L, bind_state *S) {
   if (lua_type(L, 2) != LUA_TSTRING)
     return bind_raise(

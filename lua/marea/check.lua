@@ -43,7 +43,9 @@ function check.did_you_mean(word, candidates)
   local best, least
   for _, candidate in ipairs(candidates) do
     local d = distance(word:lower(), candidate:lower())
-    if d <= 1 + #word // 4 and (not least or d < least or (d == least and candidate < best)) then
+    local near = d <= 1 + #word // 4
+    if near then d = d + distance(word, candidate) / 100 end -- capitals count when all else is equal
+    if near and (not least or d < least or (d == least and candidate < best)) then
       best, least = candidate, d
     end
   end
@@ -86,6 +88,9 @@ function check.fail(what, name, expected, value)
   check.raise("%s: argument '%s': expected %s, got %s", what, name, expected, check.describe(value))
 end
 
+--- In place of the arguments of a call, asks check.options for the names it would take: see check.keywords.
+local probe = {}
+
 --- The table of arguments of a call such as nn.Linear{10, bias = false}: string keys must be among `names`, and at
 --- most `positional` values may have none.
 ---@param what string the function, for messages
@@ -95,6 +100,7 @@ end
 ---@return table options itself, an empty table for nil
 function check.options(what, options, names, positional)
   if options == nil then return {} end
+  if options == probe then error({probe = probe, names = names}) end
   if type(options) ~= "table" or core.is_tensor(options) then
     check.raise("%s: expected a table of arguments, as in %s{...}, got %s", what, what, check.describe(options))
   end
@@ -174,6 +180,7 @@ end
 ---@param lazy? table<string, string> key -> name of the Lua module
 function check.strict(t, name, lazy)
   return setmetatable(t, {
+    __lazy = lazy,
     __index = function(self, key)
       local path = lazy and lazy[key]
       if path then
@@ -182,12 +189,44 @@ function check.strict(t, name, lazy)
         return value
       end
       if type(key) ~= "string" or key:sub(1, 2) == "__" then return nil end
-      local names = {}
-      for k in pairs(self) do names[#names + 1] = k end
-      for k in pairs(lazy or {}) do names[#names + 1] = k end
-      check.raise("%s has no field '%s'%s", name, key, check.did_you_mean(key, names))
+      check.raise("%s has no field '%s'%s", name, key, check.did_you_mean(key, check.names(self)))
     end,
   })
+end
+
+--- The string keys of a table and of the tables behind its __index, those of lazy modules included, sorted. Runs no
+--- metamethod.
+---@return string[]
+function check.names(t)
+  local names, seen = {}, {}
+  local function add(keys)
+    for key in next, keys do
+      if type(key) == "string" and not seen[key] then
+        seen[key] = true
+        names[#names + 1] = key
+      end
+    end
+  end
+  for _ = 1, 20 do -- classes may be nested, and a ring must end
+    add(t)
+    local meta = debug.getmetatable(t)
+    if not meta then break end
+    if rawget(meta, "__lazy") then add(meta.__lazy) end
+    t = rawget(meta, "__index")
+    if type(t) ~= "table" then break end
+  end
+  table.sort(names)
+  return names
+end
+
+--- The names of the arguments that f{...} takes, [] when f does not read them by check.options before anything else.
+---@param f function
+---@return string[]
+function check.keywords(f, ...)
+  local arguments = table.pack(...)
+  arguments[arguments.n + 1] = probe
+  local ok, found = pcall(f, table.unpack(arguments, 1, arguments.n + 1))
+  return not ok and type(found) == "table" and found.probe == probe and found.names or {}
 end
 
 return check

@@ -30,8 +30,9 @@ function activation.read(what, options)
 end
 
 --- A layer for an operator of one input. `argument`, if any, is its number: nn.LeakyReLU{0.2} or {slope = 0.2}.
-local function layer(class_name, operator, argument)
-  local class = module.class(class_name)
+local function layer(class_name, name, argument)
+  local class, operator = module.class(class_name), ops[name]
+  class.operator = name
   local names = argument and {argument, "name"} or {"name"}
   function class:init(options)
     options = check.options(class_name, options, names, argument and 1 or 0)
@@ -49,15 +50,15 @@ local function layer(class_name, operator, argument)
   activation[class_name] = class
 end
 
-layer("ReLU", ops.relu)
-layer("LeakyReLU", ops.leaky_relu, "slope")
-layer("ELU", ops.elu, "alpha")
-layer("Sigmoid", ops.sigmoid)
-layer("Tanh", ops.tanh)
-layer("Softplus", ops.softplus)
-layer("GELU", ops.gelu)
-layer("SiLU", ops.silu)
-layer("Softmax", ops.softmax, "dim")
-layer("LogSoftmax", ops.log_softmax, "dim")
+layer("ReLU", "relu")
+layer("LeakyReLU", "leaky_relu", "slope")
+layer("ELU", "elu", "alpha")
+layer("Sigmoid", "sigmoid")
+layer("Tanh", "tanh")
+layer("Softplus", "softplus")
+layer("GELU", "gelu")
+layer("SiLU", "silu")
+layer("Softmax", "softmax", "dim")
+layer("LogSoftmax", "log_softmax", "dim")
 
 return activation

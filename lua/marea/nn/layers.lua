@@ -34,30 +34,31 @@ end
 function Reshape:describe() return check.shape_text(self.shape) end
 
 --- A layer over ops[operator] with a kernel in front: nn.MaxPool2d{2, stride = 2}.
-local function window(class_name, operator, first, names)
-  local class = module.class(class_name)
+local function window(class_name, name, first, names)
+  local class, operator = module.class(class_name), ops[name]
+  class.operator = name
   local known = table.move(names, 1, #names, 3, {first, "name"})
   function class:init(options)
     options = check.options(class_name, options, known, 1)
     self.name = options.name
     self.attributes = {[first] = check.pair(class_name, first, options[first] or options[1], 1)}
-    for _, name in ipairs(names) do self.attributes[name] = options[name] end
+    for _, key in ipairs(names) do self.attributes[key] = options[key] end
   end
   function class:forward(x) return operator(x, self.attributes) end
   function class:describe()
     local text = first .. " " .. check.size_text(self.attributes[first])
-    for _, name in ipairs(names) do
-      if self.attributes[name] then text = ("%s, %s %s"):format(text, name, check.size_text(self.attributes[name])) end
+    for _, key in ipairs(names) do
+      if self.attributes[key] then text = ("%s, %s %s"):format(text, key, check.size_text(self.attributes[key])) end
     end
     return text
   end
   layers[class_name] = class
 end
 
-window("MaxPool2d", ops.max_pool2d, "kernel", {"stride", "padding"})
-window("AvgPool2d", ops.avg_pool2d, "kernel", {"stride", "padding", "count_padding"})
-window("UpsampleNearest2d", ops.upsample_nearest2d, "scale", {})
-window("UpsampleBilinear2d", ops.upsample_bilinear2d, "scale", {})
+window("MaxPool2d", "max_pool2d", "kernel", {"stride", "padding"})
+window("AvgPool2d", "avg_pool2d", "kernel", {"stride", "padding", "count_padding"})
+window("UpsampleNearest2d", "upsample_nearest2d", "scale", {})
+window("UpsampleBilinear2d", "upsample_bilinear2d", "scale", {})
 
 --- A layer that makes one number of each channel: nn.GlobalAvgPool2d{}, (N, H, W, C) -> (N, C).
 local function global_pool(class_name, operator)

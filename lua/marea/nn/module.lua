@@ -61,6 +61,9 @@ function module.class(name, base)
   })
 end
 
+--- What every module can do: name -> function.
+function module.class_methods() return Module end
+
 ---@return boolean
 function module.is_module(value)
   if type(value) ~= "table" then return false end

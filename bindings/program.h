@@ -1,0 +1,18 @@
+/* SPDX-License-Identifier: MIT
+** program.h: what the files of the program `marea` share: main.c, the command line, and prompt.c, the line editor.
+*/
+#ifndef PROGRAM_H
+#define PROGRAM_H
+
+#include <lua.h>
+
+/* Calls the function below its `n` arguments; the error's message with a traceback replaces them. Ctrl-C raises an
+   error in what runs. */
+int program_call (lua_State *L, int n, int results);
+/* Writes the message on top of the stack to stderr. Returns the program's exit code so far. */
+int program_report (lua_State *L, int status);
+
+/* Reads, evaluates and prints until the input ends: with a line editor when stdin is a terminal. */
+void prompt_run (lua_State *L);
+
+#endif

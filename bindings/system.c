@@ -1,0 +1,97 @@
+/* SPDX-License-Identifier: MIT
+** system.c: what the Lua files ask of the system and Lua's own libraries do not tell: time, terminals, folders.
+*/
+#include <dirent.h>
+#include <errno.h>
+#include <sys/ioctl.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "bind.h"
+
+/* core.clock() -> seconds of a clock that never jumps */
+static int system_clock (lua_State *L) {
+  struct timespec t;
+  clock_gettime(CLOCK_MONOTONIC, &t);
+  lua_pushnumber(L, (lua_Number)t.tv_sec + (lua_Number)t.tv_nsec * 1e-9);
+  return 1;
+}
+
+static int descriptor (lua_State *L, const char *function) {
+  int64_t fd = bind_integer(L, bind_self(L), 1, function, "fd");
+  return fd >= 0 && fd <= INT32_MAX ? (int)fd : -1;
+}
+
+/* core.isatty(fd): is the file descriptor (0, 1, 2) a terminal? */
+static int system_isatty (lua_State *L) {
+  lua_pushboolean(L, isatty(descriptor(L, "isatty")));
+  return 1;
+}
+
+/* core.terminal_size(fd) -> columns, rows; nil if it is no terminal or does not say */
+static int system_terminal_size (lua_State *L) {
+  struct winsize size;
+  if (ioctl(descriptor(L, "terminal_size"), TIOCGWINSZ, &size) != 0 || size.ws_col == 0) return 0;
+  lua_pushinteger(L, size.ws_col);
+  lua_pushinteger(L, size.ws_row);
+  return 2;
+}
+
+/* ---- folders ---- */
+
+#define FOLDER_MOST 10000 /* names that are listed */
+
+/* An open folder in a userdata, which closes it when an error strikes. */
+static int folder_close (lua_State *L) {
+  DIR **folder = lua_touserdata(L, 1);
+  if (*folder) closedir(*folder);
+  *folder = NULL;
+  return 0;
+}
+
+static DIR **folder_new (lua_State *L) {
+  DIR **folder = lua_newuserdatauv(L, sizeof *folder, 0);
+  *folder = NULL;
+  lua_createtable(L, 0, 1);
+  lua_pushcfunction(L, folder_close);
+  lua_setfield(L, -2, "__gc");
+  lua_setmetatable(L, -2);
+  return folder;
+}
+
+static bool is_folder (DIR *folder, const struct dirent *entry) {
+  struct stat info;
+  if (entry->d_type != DT_LNK && entry->d_type != DT_UNKNOWN) return entry->d_type == DT_DIR;
+  return fstatat(dirfd(folder), entry->d_name, &info, 0) == 0 && S_ISDIR(info.st_mode);
+}
+
+/* core.list_folder(path) -> list of names, folders with a slash at their end; or nil, message */
+static int system_list_folder (lua_State *L) {
+  const char *path = bind_string(L, bind_self(L), 1, "list_folder", "path");
+  DIR **folder = folder_new(L);
+  *folder = opendir(path);
+  if (!*folder) {
+    lua_pushnil(L);
+    lua_pushfstring(L, "%s: %s", path, strerror(errno));
+    return 2;
+  }
+  lua_newtable(L);
+  const struct dirent *entry;
+  for (int n = 0; n < FOLDER_MOST && (entry = readdir(*folder));) {
+    if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0) continue;
+    lua_pushfstring(L, "%s%s", entry->d_name, is_folder(*folder, entry) ? "/" : "");
+    lua_rawseti(L, -2, ++n);
+  }
+  closedir(*folder);
+  *folder = NULL;
+  return 1;
+}
+
+const luaL_Reg bind_system_functions[] = {
+    {"clock", system_clock},
+    {"isatty", system_isatty},
+    {"terminal_size", system_terminal_size},
+    {"list_folder", system_list_folder},
+    {NULL, NULL},
+};
