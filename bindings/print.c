@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
-** print.c: a tensor as text: dtype, shape, smallest value, mean, largest value, number of NaNs, then a
-** corner of its elements. The time is bounded: statistics look at a million elements and then say so.
-** Numbers are shown as they are, without a common factor.
+** print.c: a tensor as text: dtype, shape, smallest value, mean and largest value of the finite elements, numbers of
+** NaNs and infinities, then a corner of its elements. The time is bounded: of a large tensor the statistics are those
+** of a sample, and say so. Numbers are shown as they are, without a common factor.
 */
 #include <locale.h>
 #include <math.h>
@@ -11,8 +11,8 @@
 
 #define EDGE 3 /* rows and columns shown at each end */
 #define SHOWN (2 * EDGE)
-#define SAMPLE 1000000 /* elements that statistics look at */
-#define CELL 32        /* bytes of the text of one number */
+#define SAMPLE_BYTES (INT64_C(16) << 20) /* of memory that statistics look at */
+#define CELL 32                          /* bytes of the text of one number */
 
 static double element (const marea_tensor *t, int64_t offset) {
   const void *data = marea_tensor_data(t);
@@ -39,58 +39,30 @@ static void element_text (char *text, const marea_tensor *t, int64_t offset) {
 
 /* ---- statistics ---- */
 
-typedef struct statistics {
-  double least, most, sum;
-  int64_t numbers, nans, seen;
-} statistics;
-
-static void look_at (statistics *s, double value) {
-  s->seen++;
-  if (isnan(value)) {
-    s->nans++;
-    return;
-  }
-  if (s->numbers == 0 || value < s->least) s->least = value;
-  if (s->numbers == 0 || value > s->most) s->most = value;
-  s->sum += value;
-  s->numbers++;
-}
-
-/* Walks the elements in row-major order until the sample is complete. */
-static statistics statistics_of (const marea_tensor *t) {
-  statistics s = {0};
-  int rank = marea_tensor_rank(t);
-  const int64_t *shape = marea_tensor_shape(t), *stride = marea_tensor_strides(t);
-  int64_t at[MAREA_MAX_RANK] = {0}, offset = 0, size = marea_tensor_size(t);
-  while (s.seen < size && s.seen < SAMPLE) {
-    look_at(&s, element(t, offset));
-    int d = rank - 1;
-    for (; d >= 0 && at[d] + 1 == shape[d]; d--) {
-      offset -= at[d] * stride[d];
-      at[d] = 0;
-    }
-    if (d < 0) break;
-    at[d]++;
-    offset += stride[d];
-  }
-  return s;
+/* Adds ", 3 NaN" and the like; nothing for 0. */
+static void add_count (luaL_Buffer *b, bool first, int64_t n, const char *what) {
+  char text[CELL * 2];
+  if (n == 0) return;
+  snprintf(text, sizeof text, "%s%lld %s", first ? ": " : ", ", (long long)n, what);
+  luaL_addstring(b, text);
 }
 
 static void add_statistics (luaL_Buffer *b, const marea_tensor *t) {
   char text[CELL * 4], least[CELL], mean[CELL], most[CELL];
-  statistics s = statistics_of(t);
-  if (s.numbers > 0) {
+  marea_statistics s;
+  marea_statistics_of(t, SAMPLE_BYTES / (int64_t)marea_dtype_size(marea_tensor_dtype(t)), &s);
+  if (s.finite > 0) {
     number_text(least, s.least);
-    number_text(mean, s.sum / (double)s.numbers);
+    number_text(mean, s.mean);
     number_text(most, s.most);
     snprintf(text, sizeof text, ": min %s, mean %s, max %s", least, mean, most);
     luaL_addstring(b, text);
   }
-  if (s.nans > 0) {
-    snprintf(text, sizeof text, "%s %lld NaN", s.numbers > 0 ? "," : ":", (long long)s.nans);
-    luaL_addstring(b, text);
-  }
-  if (s.seen < marea_tensor_size(t)) luaL_addstring(b, " (of the first 1000000)");
+  add_count(b, s.finite == 0, s.nans, "NaN");
+  add_count(b, s.finite + s.nans == 0, s.infinities, "Inf");
+  if (s.seen == marea_tensor_size(t)) return;
+  snprintf(text, sizeof text, " (of a sample of %lld)", (long long)s.seen);
+  luaL_addstring(b, text);
 }
 
 /* ---- elements ---- */
@@ -181,7 +153,7 @@ int bind_tostring (lua_State *L) {
   bind_box_fill(own, t);
   if (marea_tensor_rank(t) == 0) {
     bind_push_element(L, t, marea_tensor_data(t));
-    lua_tostring(L, -1);
+    lua_pushfstring(L, "%s (%s)", luaL_tolstring(L, -1, NULL), bind_dtype_name(t));
     bind_box_release(own, BIND_BY_CALL, (bind_place){0, 0});
     return 1;
   }

@@ -134,6 +134,15 @@ MAREA_API bool marea_tensor_shares (const marea_tensor *a, const marea_tensor *b
 /* Address of element 0. Write through it only when no graph needs the old value: the tape cannot see it. */
 MAREA_API void *marea_tensor_data (const marea_tensor *t);
 
+/* What the elements are like. `most` bounds the time: of more elements in memory than that, a sample of about as many
+   is read, which lies all over the tensor; 0: all are read. The result does not depend on threads. */
+typedef struct marea_statistics {
+  double least, most, mean;         /* of the finite elements; 0 when there are none */
+  int64_t finite, nans, infinities; /* how many were seen */
+  int64_t seen;                     /* their sum: all elements, or those of the sample */
+} marea_statistics;
+MAREA_API void marea_statistics_of (const marea_tensor *t, int64_t most, marea_statistics *s);
+
 /* A tensor of the same storage without history. */
 MAREA_API MAREA_MUST_USE marea_status marea_detach (marea_tensor *t, marea_tensor **out);
 

@@ -192,9 +192,9 @@ describe("op_info", function()
 end)
 
 describe("tostring", function()
-  it("shows a scalar as a number", function()
-    assert.are.equal("2.5", tostring(core.tensor(2.5)))
-    assert.are.equal("7", tostring(core.tensor(7, {dtype = "i64"})))
+  it("shows a scalar as a number with its dtype", function()
+    assert.are.equal("2.5 (f32)", tostring(core.tensor(2.5)))
+    assert.are.equal("7 (i64)", tostring(core.tensor(7, {dtype = "i64"})))
   end)
 
   it("shows dtype, shape, statistics and every element of a small tensor", function()
@@ -209,9 +209,53 @@ describe("tostring", function()
     assert.is_truthy(text:find("min 1, mean 2, max 3, 1 NaN", 1, true))
   end)
 
+  it("counts infinities and leaves them out of the rest", function()
+    local huge, nan = math.huge, 0 / 0
+    for _, dtype in ipairs{"f32", "f64"} do
+      assert.is_truthy(tostring(core.tensor({huge, 1, nan, -huge, 3, nan, nan}, {dtype = dtype})):find(
+        ": min 1, mean 2, max 3, 3 NaN, 2 Inf\n", 1, true))
+      assert.is_truthy(tostring(core.tensor({huge, -huge}, {dtype = dtype})):find(": 2 Inf\n", 1, true))
+      assert.is_truthy(tostring(core.tensor({nan, huge}, {dtype = dtype})):find(": 1 NaN, 1 Inf\n", 1, true))
+      assert.is_truthy(tostring(core.tensor({nan}, {dtype = dtype})):find(": 1 NaN\n", 1, true))
+    end
+  end)
+
+  it("has the same statistics for every layout, dtype and number of threads", function()
+    local n = 5000
+    local x = ops.arange(1, 3 * n):reshape(3, n)
+    local function says(t, least, mean, most)
+      local expected = (": min %s, mean %s, max %s\n"):format(least, mean, most)
+      assert.is_truthy(tostring(t):find(expected, 1, true), tostring(t))
+    end
+    for _, dtype in ipairs{"f32", "f64", "i64"} do
+      local t = x:cast(dtype)
+      says(t, 1, 7500.5, 15000)
+      says(t:transpose(1, 2), 1, 7500.5, 15000)
+      says(t["2, :"], 5001, 7500.5, 10000)
+      says(t[":, 1:5000:2"], 1, 7500, 14999)
+      says(t[":, 3:7"], 3, 5005, 10007)
+      says(t["1:3:2, 1:5000:4999"], 1, 7500.5, 15000)
+      says(t:unsqueeze(1):expand(4, 3, n), 1, 7500.5, 15000)
+    end
+    local bytes = ops.arange(0, 255):cast "u8"
+    says(bytes, 0, 127.5, 255)
+    says(bytes["2:4"], 1, 2, 3)
+    says(bytes:reshape(16, 16)[":, 1:16:5"], 0, 127.5, 255)
+    says(bytes:tile{1000}, 0, 127.5, 255)
+    local threads = core.threads()
+    local big = ops.normal{3000, 100}
+    core.set_threads(1)
+    local alone = tostring(big)
+    core.set_threads(3)
+    assert.are.equal(alone, tostring(big))
+    core.set_threads(threads)
+  end)
+
   it("shows corners of a large tensor in bounded time and says so", function()
-    local text = tostring(ops.full({3000, 1000}, 0.25))
-    assert.is_truthy(text:find("of the first 1000000", 1, true))
+    local text = tostring(ops.full({6000, 1000}, 0.25))
+    assert.is_truthy(text:find("min 0.25, mean 0.25, max 0.25 (of a sample of 4", 1, true))
+    text = tostring(ops.full({6000, 1000}, 0 / 0))
+    assert.is_truthy(text:find(" NaN (of a sample of 4", 1, true))
     assert.are.equal(8, select(2, text:gsub("\n", "\n")) + 1)
     local blocks = tostring(ops.full({9, 5, 5, 5}, 1))
     assert.is_truthy(blocks:find("[1, 1, :, :]", 1, true))
