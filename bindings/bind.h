@@ -77,6 +77,7 @@ struct bind_scope {
   bind_scope *outer; /* next in bind_state.scopes */
   bind_box *first;
   bool open, no_grad, recording; /* no_grad: `recording` comes back at the end */
+  bool plan;                     /* the plan ends with it */
 };
 
 /* ---- state (module.c) ---- */
@@ -90,6 +91,8 @@ marea_context *bind_enter (lua_State *L, bind_state *S);
    go of what it has used; so garbage is collected before, when much came into being since the last one. */
 void bind_enter_pass (lua_State *L, bind_state *S);
 void bind_leave_pass (bind_state *S);
+/* Forgets live bytes that were seen so far, as those of a plan, which are none. */
+void bind_forget_live (bind_state *S);
 /* Makes room after MAREA_ENOMEM. Retains in[0..n-1] until bind_unpin. */
 void bind_pin (lua_State *L, bind_state *S, int n, marea_tensor *const *in);
 void bind_unpin (int n, marea_tensor *const *in);
@@ -124,6 +127,7 @@ void bind_scope_reap (bind_state *S);               /* ends the scopes of dead c
 void bind_scope_open (lua_State *L);                /* makes the metatable; state on the stack top */
 int bind_scope_call (lua_State *L);                 /* core.scope */
 int bind_no_grad (lua_State *L);                    /* core.no_grad */
+int bind_plan (lua_State *L);                       /* core.plan */
 
 /* ---- errors (raise.c) ---- */
 
@@ -206,6 +210,8 @@ marea_status bind_apply (marea_context *ctx, const marea_op *op, marea_tensor *i
 void bind_push_element (lua_State *L, const marea_tensor *t,
                         const void *at); /* number in the tensor's dtype */
 const char *bind_dtype_name (const marea_tensor *t);
+/* Raises when t is planned, as it has no values for `function` then. */
+void bind_want_values (lua_State *L, bind_state *S, const marea_tensor *t, const char *function);
 /* Stores the number at idx; NULL, or what was expected when it does not fit the dtype. */
 const char *bind_store_number (lua_State *L, int idx, marea_dtype dtype, void *at);
 int bind_tensor_new (lua_State *L); /* core.tensor */

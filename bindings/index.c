@@ -134,6 +134,7 @@ static bool is_full (const marea_tensor *t, const key *k) {
 
 static const void *address (const marea_tensor *t, const key *k) {
   int64_t offset = 0;
+  if (marea_is_planned(t)) return NULL;
   for (int d = 0; d < k->n; d++) {
     int64_t i = k->part[d].start;
     offset += (i < 0 ? i + marea_tensor_shape(t)[d] : i) * marea_tensor_strides(t)[d];

@@ -49,6 +49,11 @@ void bind_enter_pass (lua_State *L, bind_state *S) {
 
 void bind_leave_pass (bind_state *S) { S->passed = marea_memory(S->ctx).live; }
 
+void bind_forget_live (bind_state *S) {
+  S->passed = marea_memory(S->ctx).live;
+  S->collect_at = larger(COLLECT_LEAST, 2 * S->passed);
+}
+
 void bind_pin (lua_State *L, bind_state *S, int n, marea_tensor *const *in) {
   for (int i = 0; i < n; i++)
     if (in[i]) marea_retain(in[i]);
@@ -186,6 +191,11 @@ static int core_recording (lua_State *L) {
   return 1;
 }
 
+static int core_planning (lua_State *L) {
+  lua_pushboolean(L, marea_planning(bind_enter(L, bind_self(L))));
+  return 1;
+}
+
 static int core_tape_length (lua_State *L) {
   lua_pushinteger(L, (lua_Integer)marea_tape_length(bind_enter(L, bind_self(L))));
   return 1;
@@ -222,6 +232,8 @@ static const luaL_Reg functions[] = {
     {"op_info", bind_op_info},
     {"scope", bind_scope_call},
     {"no_grad", bind_no_grad},
+    {"plan", bind_plan},
+    {"planning", core_planning},
     {"recording", core_recording},
     {"grad", bind_grad},
     {"tape_length", core_tape_length},

@@ -162,6 +162,7 @@ int bind_tostring (lua_State *L) {
   luaL_buffinit(L, &b);
   luaL_addstring(&b, head);
   if (marea_tensor_size(t) == 0) luaL_addstring(&b, ", empty");
+  else if (marea_is_planned(t)) luaL_addstring(&b, ", planned: no values");
   else {
     add_statistics(&b, t);
     add_elements(&b, t);

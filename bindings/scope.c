@@ -4,7 +4,8 @@
 ** end each other's. They need no order: an outer one may end before an inner one.
 **
 ** no_grad is a scope that also brings recording back. It cannot be left by a yield, because recording is a
-** state of the whole context; a coroutine that died inside one is noticed by bind_scope_reap.
+** state of the whole context; a coroutine that died inside one is noticed by bind_scope_reap. The same holds for
+** plans.
 */
 #include "bind.h"
 
@@ -41,6 +42,10 @@ static void scope_abandon (bind_scope *s) {
   unlink_scope(s);
   while (s->first) bind_box_leave(s->first);
   if (s->no_grad && s->state->ctx) marea_set_recording(s->state->ctx, s->recording);
+  if (s->plan && s->state->ctx) {
+    marea_plan_stop(s->state->ctx);
+    bind_forget_live(s->state);
+  }
 }
 
 static void scope_end (bind_scope *s, bind_place place) {
@@ -203,6 +208,19 @@ int bind_no_grad (lua_State *L) {
   bind_scope *s = scope_around_call(L, S, "no_grad");
   s->no_grad = true;
   s->recording = marea_set_recording(ctx, false);
+  lua_call(L, lua_gettop(L) - 2, LUA_MULTRET);
+  return finish(L, LUA_OK, 0);
+}
+
+/* core.plan(f, ...) -> results of f, which computes nothing */
+int bind_plan (lua_State *L) {
+  bind_state *S = bind_self(L);
+  marea_status status;
+  marea_context *ctx = bind_enter(L, S);
+  bind_scope *s = scope_around_call(L, S, "plan");
+  BIND_RETRY(L, S, 0, NULL, status, marea_plan_start(ctx));
+  if (status != MAREA_OK) return bind_raise_status(L, S, status);
+  s->plan = true;
   lua_call(L, lua_gettop(L) - 2, LUA_MULTRET);
   return finish(L, LUA_OK, 0);
 }

@@ -8,7 +8,17 @@
 
 const char *bind_dtype_name (const marea_tensor *t) { return marea_dtype_name(marea_tensor_dtype(t)); }
 
+void bind_want_values (lua_State *L, bind_state *S, const marea_tensor *t, const char *function) {
+  if (marea_is_planned(t))
+    bind_raise(L, S, "%s: tensor %s is from a plan: it has a shape and no values", function, bind_shape(t).s);
+}
+
+/* A number of a plan is not known. */
 void bind_push_element (lua_State *L, const marea_tensor *t, const void *at) {
+  if (marea_is_planned(t)) {
+    lua_pushnumber(L, (lua_Number)NAN);
+    return;
+  }
   switch (marea_tensor_dtype(t)) {
   case MAREA_F32: lua_pushnumber(L, *(const float *)at); break;
   case MAREA_F64: lua_pushnumber(L, *(const double *)at); break;
@@ -193,6 +203,7 @@ int bind_totable (lua_State *L) {
   bind_enter(L, S);
   bind_box *own = bind_box_new(L, S); /* making tables collects garbage, and a finalizer may release t */
   marea_tensor *t = bind_check(L, S, 1, "totable", "t");
+  if (marea_tensor_rank(t) > 0) bind_want_values(L, S, t, "totable");
   luaL_checkstack(L, MAREA_MAX_RANK + 4, NULL);
   bind_box_fill(own, marea_retain(t));
   push_table(L, t, 0, marea_tensor_data(t));

@@ -27,15 +27,25 @@ typedef struct door {
   marea_attr attr[MAREA_MAX_ATTRS];
 } door;
 
-void *marea_scratch (marea_call *c, size_t bytes) {
+void *marea_table (marea_call *c, size_t bytes) {
   if (c->n_scratch == MAREA_COUNT(c->scratch)) return NULL;
   void *p = marea_alloc(c->ctx, bytes);
   if (p) c->scratch[c->n_scratch++] = p;
   return p;
 }
 
+void *marea_scratch (marea_call *c, size_t bytes) {
+  if (!c->ctx->plan) return marea_table(c, bytes);
+  size_t size = marea_block_size(bytes);
+  c->planned += size;
+  marea_plan_take(c->ctx, size);
+  return MAREA_NOWHERE;
+}
+
 static void free_scratch (marea_call *c) {
   while (c->n_scratch > 0) marea_free(c->ctx, c->scratch[--c->n_scratch]);
+  if (c->planned) marea_plan_give(c->ctx, c->planned);
+  c->planned = 0;
 }
 
 /* ---- inputs ---- */
@@ -49,7 +59,7 @@ static void stand_in_for (stand_ins *s, marea_tensor *const *of) {
 static marea_tensor **replace (marea_call *c, stand_ins *s, int i) {
   if (!s->own) {
     size_t bytes = sizeof *s->own * (size_t)c->n_in;
-    s->own = c->n_in <= FEW ? s->few : marea_scratch(c, bytes);
+    s->own = c->n_in <= FEW ? s->few : marea_table(c, bytes);
     if (!s->own) return NULL;
     memcpy(s->own, s->of, bytes);
     s->t = s->own;
@@ -76,6 +86,10 @@ static marea_status check_inputs (marea_call *c) {
                           marea_input_name(op, i));
     if (t && t->ctx != c->ctx)
       return marea_reject(c, MAREA_EARG, "argument '%s' belongs to another context", marea_input_name(op, i));
+    if (t && t->storage->planned && !c->ctx->plan)
+      return marea_reject(c, MAREA_ESTATE,
+                          "argument '%s', %s, is from a plan that has ended: it has no values",
+                          marea_input_name(op, i), marea_tensor_text(t).s);
   }
   int wanted = op->dtypes ? op->dtypes : MAREA_FLOATS;
   int checked = op->flags & MAREA_PROMOTES ? c->n_in : MAREA_MIN(c->n_in, 1);
@@ -132,7 +146,7 @@ static marea_status copy_input (marea_call *c, marea_tensor **t) {
   marea_layout layout;
   marea_tensor *copy;
   marea_layout_like(&layout, *t);
-  MAREA_TRY(marea_tensor_new(c->ctx, c->op->name, &layout, &copy));
+  MAREA_TRY(marea_result_new(c->ctx, c->op->name, &layout, &copy));
   marea_copy_strided(c->ctx, *t, copy);
   *t = copy;
   return MAREA_OK;
@@ -159,6 +173,7 @@ static marea_status open_door (door *d, marea_context *ctx, const marea_op *op, 
   c->attr = d->attr;
   c->counter = 0;
   c->n_scratch = 0;
+  c->planned = 0;
   stand_in_for(&d->inputs, in);
   stand_in_for(&d->values, in);
   if (attrs) memcpy(d->attr, attrs, sizeof *attrs * (size_t)marea_op_attrs(op, NULL));
@@ -198,7 +213,7 @@ static marea_status make_outputs (marea_call *c, bool *filled) {
   for (int k = 0; k < c->n_out; k++) {
     const marea_layout *l = &c->layout[k];
     marea_status status = l->view ? make_view(c, l, &c->out[k])
-                                  : marea_tensor_new(c->ctx, c->op->name, l, &c->out[k]);
+                                  : marea_result_new(c->ctx, c->op->name, l, &c->out[k]);
     if (status != MAREA_OK) {
       release_all(c->out, k);
       return status;
@@ -217,8 +232,13 @@ static bool interrupted (marea_call *c) {
   return atomic_exchange(&c->ctx->interrupt, false);
 }
 
+static marea_status run_forward (marea_call *c) {
+  if (c->ctx->plan && !(c->op->flags & MAREA_DRY)) return MAREA_OK;
+  return c->op->forward(c);
+}
+
 static marea_status forward (marea_call *c) {
-  marea_status status = c->op->forward(c);
+  marea_status status = run_forward(c);
   if (interrupted(c)) return marea_reject(c, MAREA_EINTR, "interrupted"); /* it may have read half a copy */
   return status;
 }
@@ -226,7 +246,7 @@ static marea_status forward (marea_call *c) {
 /* An interrupt waits until what is changed in place is complete; the next operator sees it. */
 static marea_status forward_shielded (marea_call *c) {
   c->ctx->shielded = true;
-  marea_status status = c->op->forward(c);
+  marea_status status = run_forward(c);
   c->ctx->shielded = false;
   return status;
 }
@@ -253,6 +273,7 @@ static marea_status check_mutation (const door *d) {
 }
 
 static void bump_versions (const door *d) {
+  if (d->call.ctx->plan) return;
   for (int i = 0; i < d->call.n_in; i++)
     if (d->call.op->mutates >> i & 1 && d->user[i]) d->user[i]->storage->version++;
 }
@@ -365,14 +386,14 @@ static marea_status compute_in_place (door *d) {
                         marea_tensor_text(target).s);
   c->in = d->values.t;
   bool through = can_write_through(c) && c->in[0]->storage == target->storage;
-  if (!through) MAREA_TRY(marea_tensor_new(c->ctx, c->op->name, l, &result));
+  if (!through) MAREA_TRY(marea_result_new(c->ctx, c->op->name, l, &result));
   c->out = &result;
   marea_status status = forward_shielded(c);
   if (!through) {
     if (status == MAREA_OK) copy_shielded(c->ctx, result, target);
     marea_release(result);
   }
-  target->storage->version++;
+  if (!c->ctx->plan) target->storage->version++;
   return status;
 }
 
@@ -408,7 +429,7 @@ static marea_status copy (marea_tensor *dst, marea_tensor *src) {
   marea_set_recording(ctx, before);
   if (status == MAREA_OK) {
     copy_shielded(ctx, own ? own : wide, dst);
-    dst->storage->version++;
+    if (!ctx->plan) dst->storage->version++;
   }
   marea_release(own);
   marea_release(wide);

@@ -31,6 +31,7 @@ typedef struct marea_storage marea_storage;
 typedef struct marea_node marea_node;
 typedef struct marea_pool marea_pool;      /* memory.c: size-class free lists */
 typedef struct marea_workers marea_workers; /* parallel.c */
+typedef struct marea_plan marea_plan;       /* plan.c */
 
 /* ---- context.c ---- */
 
@@ -53,6 +54,8 @@ struct marea_context {
   atomic_bool interrupt;
   bool shielded;         /* a change in place is under way and must be completed */
   marea_profile *profile; /* that runs; NULL: none */
+  marea_plan *plan;       /* the same; operators compute nothing while there is one */
+  uint16_t plans;         /* how many there were; wraps around, 0 left out */
   int layer;             /* that operators belong to; nodes remember it */
   char error[MAREA_ERROR_SIZE];
 };
@@ -73,6 +76,7 @@ marea_text marea_tensor_text (const marea_tensor *t);          /* "f32 (2, 3, 4)
 
 void *marea_alloc (marea_context *ctx, size_t bytes);  /* aligned, pooled, contents undefined; NULL: no memory */
 void marea_free (marea_context *ctx, void *p);
+size_t marea_block_size (size_t bytes); /* what a block of so many bytes counts in `live` */
 /* bytes = product of sizes * element size, checked for every overflow and limit. The one such function. */
 marea_status marea_bytes (marea_context *ctx, const char *who, int rank, const int64_t *shape,
                           size_t element_size, size_t *bytes);
@@ -85,6 +89,7 @@ struct marea_storage {
   size_t bytes;
   int refs;
   uint32_t version; /* +1 for every change in place; a saved value remembers the one it saw */
+  uint16_t planned; /* the plan that made it: it has no bytes, and no values; 0: none */
   void (*release)(void *ud);
   void *ud;
 };
@@ -115,6 +120,8 @@ typedef struct marea_layout {
 
 marea_status marea_tensor_new (marea_context *ctx, const char *who, const marea_layout *layout,
                                marea_tensor **out);
+marea_status marea_result_new (marea_context *ctx, const char *who, const marea_layout *layout,
+                               marea_tensor **out); /* while a plan runs a planned tensor */
 marea_status marea_alias (const marea_tensor *t, marea_tensor **out);  /* same storage, no history */
 void marea_bury (marea_context *ctx);  /* frees the handles and nodes that are dead, and what dies with them */
 int64_t marea_count (int rank, const int64_t *shape);                  /* product; sizes are known to be fine */
@@ -148,6 +155,7 @@ typedef struct marea_call {
   uint64_t counter;                 /* first Philox block reserved for this call (random operators) */
   void *scratch[16];                /* freed when forward returns */
   int n_scratch;
+  size_t planned;                   /* bytes of scratch that a plan counts */
 } marea_call;
 
 /* What a vjp sees. It sets din[i] (one reference each) for the inputs with need[i]; NULL means zero. */
@@ -171,7 +179,9 @@ enum { /* flags of an operator */
   MAREA_PROMOTES = 8,     /* apply converts all inputs to their common dtype first */
   MAREA_RANDOM = 16,      /* takes `draws` blocks of the counter */
   MAREA_MUTATES = 32,     /* changes inputs in place: see `mutates`; no output, never interrupted */
-  MAREA_NO_GRAD = 64      /* results are constants for the tape (comparisons, argmax, samples) */
+  MAREA_NO_GRAD = 64,     /* results are constants for the tape (comparisons, argmax, samples) */
+  MAREA_DRY = 128         /* a plan runs forward for the scratch memory it takes: while `plan` is set it may touch
+                             elements of tensors and of MAREA_SCRATCH inside marea_parallel only, which does nothing */
 };
 
 /* dtypes an input may have: bit sets for marea_op.dtypes */
@@ -203,10 +213,14 @@ struct marea_op {
 #define marea_reject(c, status, format, ...) \
   marea_fail((c)->ctx, status, "%s: " format, (c)->op->name __VA_OPT__(, ) __VA_ARGS__)
 
-/* Memory for this call only; NULL when there is none (return MAREA_ENOMEM then). At most 16 a call. */
+/* Memory for this call only; NULL when there is none (return MAREA_ENOMEM then). At most 16 a call. While a plan runs
+   it is an address that nothing lies at; a table is memory even then, for what forward works out by shapes. */
 void *marea_scratch (marea_call *c, size_t bytes);
-#define MAREA_SCRATCH(c, pointer, bytes) \
-  do { if (!((pointer) = marea_scratch(c, bytes))) return marea_reject(c, MAREA_ENOMEM, "out of memory for scratch space"); } while (0)
+void *marea_table (marea_call *c, size_t bytes);
+#define MAREA_OR_REJECT(c, pointer, memory) \
+  do { if (!((pointer) = (memory))) return marea_reject(c, MAREA_ENOMEM, "out of memory for scratch space"); } while (0)
+#define MAREA_SCRATCH(c, pointer, bytes) MAREA_OR_REJECT(c, pointer, marea_scratch(c, bytes))
+#define MAREA_TABLE(c, pointer, bytes) MAREA_OR_REJECT(c, pointer, marea_table(c, bytes))
 
 /* Shape-rule helpers (shape_rules.c). Each fails with a text naming the operator and the argument. */
 const char *marea_input_name (const marea_op *op, int i);         /* of a variadic operator all have one name */
@@ -276,6 +290,18 @@ double marea_tensor_bytes (const marea_tensor *t); /* that its elements occupy; 
 void marea_frame_open_pass (marea_profile *p, marea_frame *f);
 void marea_frame_close_pass (marea_profile *p, marea_frame *f);
 
+/* ---- plan.c ---- */
+
+#define MAREA_NOWHERE ((void *)MAREA_ALIGN) /* where the elements of planned tensors lie */
+
+/* Adds bytes to those in use, as far as the plan that runs is concerned, and takes them away. */
+void marea_plan_take (marea_context *ctx, size_t bytes);
+void marea_plan_give (marea_context *ctx, size_t bytes);
+/* Remembers the gradient of a leaf, which is about to change and comes back at the end of the plan. */
+marea_status marea_plan_note (marea_tensor *leaf);
+/* Fails when t has no values, in the words of `who`. */
+marea_status marea_want_values (const marea_tensor *t, const char *who);
+
 /* ---- random.c ---- */
 
 /* Four 32-bit words of block `counter` under `seed`. */
@@ -290,7 +316,8 @@ int64_t marea_clock_ns (void); /* of a clock that never jumps */
 
 /* Runs fn(arg, block, worker) for block = 0..blocks-1 on the context's threads, worker in 0..threads-1. What a
    block computes must not depend on the worker nor on other blocks, so results are the same for any number of
-   threads. Polls the interrupt flag between blocks; a call from inside a block runs serially. */
+   threads. Polls the interrupt flag between blocks; a call from inside a block runs serially. While a plan runs it does
+   nothing. */
 typedef void (*marea_block_fn)(void *arg, int64_t block, int worker);
 void marea_parallel (marea_context *ctx, int64_t blocks, marea_block_fn fn, void *arg);
 marea_status marea_workers_new (marea_context *ctx, int threads, marea_workers **out);

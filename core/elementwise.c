@@ -397,7 +397,7 @@ void marea_copy_strided (marea_context *ctx, const marea_tensor *src, marea_tens
   copy k;
   marea_tensor *in[1] = {(marea_tensor *)src};
   plan(&k.l, dst, 1, in);
-  if (k.l.count == 0) return;
+  if (ctx->plan || k.l.count == 0) return;
   k.from = src->dtype, k.to = dst->dtype;
   if (k.l.rank == 1) {
     marea_parallel(ctx, (k.l.count + MAREA_BLOCK - 1) / MAREA_BLOCK, copy_flat, &k);

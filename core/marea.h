@@ -11,6 +11,7 @@
 **   6 Random numbers         Philox4x32-10
 **   7 Files                  IDX, NPY, safetensors, PNG
 **   8 Profiling              what operators cost
+**   9 Planning               what a script would take, without computing it
 **
 ** Ownership: whoever receives a tensor through an out-parameter owns one reference and drops it with
 ** marea_release. Every other pointer is borrowed until the call returns; no function frees its arguments.
@@ -335,6 +336,16 @@ MAREA_API int marea_set_layer (marea_context *ctx, int layer);
 /* What the host does between these two, without running operators, counts as overhead. */
 MAREA_API void marea_profile_pause (marea_profile *p);
 MAREA_API void marea_profile_resume (marea_profile *p);
+
+/* ---- 9 Planning --------------------------------------------------------------------------------- */
+/* While a plan runs, operators check their arguments and record, but compute nothing: results are planned tensors, which
+   have a shape and no values. marea_memory counts them as if they had, so that live and peak bytes are those of a real
+   run; memory itself is not taken for them. A profile counts calls and FLOPs meanwhile. Changes in place have no effect,
+   and gradients and the random state come back at the end. A planned tensor that survives can be released, not used. */
+MAREA_API MAREA_MUST_USE marea_status marea_plan_start (marea_context *ctx);  /* error: one is running */
+MAREA_API void marea_plan_stop (marea_context *ctx);                          /* harmless when none is running */
+MAREA_API bool marea_planning (const marea_context *ctx);
+MAREA_API bool marea_is_planned (const marea_tensor *t);  /* marea_tensor_data of it is NULL */
 
 #ifdef __cplusplus
 }

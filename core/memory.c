@@ -70,6 +70,7 @@ struct marea_pool {
   chunk *chunks[STEPS];
   marea_memory_info info;
   size_t limit;
+  size_t planned;     /* bytes that count as in use while a plan runs, without being there */
   uint64_t clock;     /* bytes handed out so far */
   uint64_t looked_at; /* clock when free memory was last looked through */
   uint64_t fail_in;   /* requests until one fails; 0 = off */
@@ -295,10 +296,13 @@ static block *new_block (marea_context *ctx, size_t size) {
   return b;
 }
 
+static size_t size_of_block (size_t bytes) {
+  return bytes < LARGE ? class_size(class_of(bytes)) : (bytes + MAREA_ALIGN - 1) / MAREA_ALIGN * MAREA_ALIGN;
+}
+
 /* Memory of a medium or large block; NULL: there is none. */
 static void *take_block (marea_context *ctx, size_t bytes) {
-  size_t lines = (bytes + MAREA_ALIGN - 1) / MAREA_ALIGN;
-  size_t size = bytes < LARGE ? class_size(class_of(bytes)) : lines * MAREA_ALIGN;
+  size_t size = size_of_block(bytes);
   block *b = take(ctx->pool, size);
   if (!b) b = new_block(ctx, size);
   return b ? b + 1 : NULL;
@@ -384,6 +388,15 @@ static bool must_fail (marea_pool *pool) {
   return true;
 }
 
+size_t marea_block_size (size_t bytes) {
+  return bytes <= SMALL ? class_size(class_of(bytes + sizeof(tag))) : size_of_block(bytes);
+}
+
+static void note_peak (marea_pool *pool) {
+  size_t live = pool->info.live + pool->planned;
+  if (live > pool->info.peak) pool->info.peak = live;
+}
+
 void *marea_alloc (marea_context *ctx, size_t bytes) {
   marea_pool *pool = ctx->pool;
   if (bytes > LARGEST || must_fail(pool)) return NULL;
@@ -396,7 +409,7 @@ void *marea_alloc (marea_context *ctx, size_t bytes) {
   pool->clock += size;
   pool->info.live += size;
   pool->info.blocks++;
-  if (pool->info.live > pool->info.peak) pool->info.peak = pool->info.live;
+  note_peak(pool);
   return p;
 }
 
@@ -433,9 +446,25 @@ marea_status marea_bytes (marea_context *ctx, const char *who, int rank, const i
   return MAREA_OK;
 }
 
-marea_memory_info marea_memory (const marea_context *ctx) { return ctx->pool->info; }
+marea_memory_info marea_memory (const marea_context *ctx) {
+  marea_memory_info info = ctx->pool->info;
+  info.live += ctx->pool->planned;
+  return info;
+}
 
-void marea_memory_reset_peak (marea_context *ctx) { ctx->pool->info.peak = ctx->pool->info.live; }
+void marea_memory_reset_peak (marea_context *ctx) {
+  ctx->pool->info.peak = ctx->pool->info.live + ctx->pool->planned;
+}
+
+void marea_memory_plan (marea_context *ctx, size_t planned) {
+  ctx->pool->planned = planned;
+  note_peak(ctx->pool);
+}
+
+void marea_memory_end_plan (marea_context *ctx, size_t peak) {
+  ctx->pool->planned = 0;
+  ctx->pool->info.peak = MAREA_MAX(peak, ctx->pool->info.live);
+}
 
 void marea_memory_limit (marea_context *ctx, size_t max_bytes) { ctx->pool->limit = max_bytes; }
 

@@ -34,7 +34,8 @@ struct marea_node {
   uint64_t counter;
   int refs, n_in;
   int8_t n_out, n_attr;
-  int layer; /* in which it was recorded */
+  int layer;    /* in which it was recorded */
+  bool planned; /* recorded while a plan ran, which alone may consume it then */
   bool consumed;
   bool waiting; /* a gradient waits here; counts as one reference */
   bool wanted;  /* during marea_grad: leads to one of xs */
@@ -66,6 +67,7 @@ static marea_node *new_node (marea_call *c) {
   if (!node) return NULL;
   *node = (marea_node){.op = c->op,
                        .layer = c->ctx->layer,
+                       .planned = c->ctx->plan != NULL,
                        .counter = c->counter,
                        .n_in = c->n_in,
                        .n_out = (int8_t)c->n_out,
@@ -215,6 +217,7 @@ marea_tensor *marea_grad_of (const marea_tensor *t) { return t->grad; }
 
 void marea_clear_grad (marea_tensor *t) {
   marea_tensor *grad = t->grad;
+  if (!grad || (t->ctx->plan && marea_plan_note(t) != MAREA_OK)) return;
   t->grad = NULL;
   marea_release(grad);
 }
@@ -461,7 +464,7 @@ static marea_status walk (pass *p, marea_node *node) {
       p->ctx->layer = node->layer;
       catch_results(p, node);
       status = visit_node(p, node);
-      if (!(p->flags & (MAREA_RETAIN_GRAPH | MAREA_CREATE_GRAPH))) {
+      if (!(p->flags & (MAREA_RETAIN_GRAPH | MAREA_CREATE_GRAPH)) && (node->planned || !p->ctx->plan)) {
         node->consumed = true;
         empty_node(p->ctx, node);
       }
@@ -489,6 +492,7 @@ static marea_status make_own (const pass *p, marea_tensor **gradient) {
 /* Leaves' sums, made before anything is changed: incoming := gradient so far + incoming. */
 static marea_status prepare_leaves (pass *p) {
   for (marea_tensor *leaf = p->leaves; leaf; leaf = leaf->link) {
+    if (p->ctx->plan) MAREA_TRY(marea_plan_note(leaf));
     if (leaf->grad) MAREA_TRY(accumulate(p, &leaf->incoming, marea_retain(leaf->grad)));
     MAREA_TRY(make_own(p, &leaf->incoming));
   }

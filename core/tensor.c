@@ -65,15 +65,27 @@ static marea_status no_memory (marea_context *ctx, const char *who, size_t bytes
                     who, bytes, m.live, m.pooled);
 }
 
-/* A handle with row-major strides over a storage of its own (own) or one still without data. */
+/* What a planned tensor would take beyond its header. */
+static size_t planned_bytes (size_t bytes) {
+  return marea_block_size(HEADER + bytes) - marea_block_size(HEADER);
+}
+
+typedef enum home { OWN, HOST, PLAN } home; /* of the bytes; HOST: they are still to be given */
+
+/* A handle with row-major strides over a storage. */
 static marea_status new_tensor (marea_context *ctx, const char *who, int dtype, int rank,
-                                const int64_t *shape, bool own, marea_tensor **out) {
+                                const int64_t *shape, home where, marea_tensor **out) {
   size_t bytes;
   MAREA_TRY(marea_bytes(ctx, who, rank, shape, marea_dtype_size((marea_dtype)dtype), &bytes));
-  newborn *b = marea_alloc(ctx, HEADER + (own ? bytes : 0));
+  newborn *b = marea_alloc(ctx, HEADER + (where == OWN ? bytes : 0));
   if (!b) return no_memory(ctx, who, bytes);
   b->storage = (marea_storage){.ctx = ctx, .bytes = bytes, .refs = 1};
-  b->storage.data = own ? (char *)b + HEADER : NULL;
+  if (where == OWN) b->storage.data = (char *)b + HEADER;
+  if (where == PLAN) {
+    b->storage.data = MAREA_NOWHERE;
+    b->storage.planned = ctx->plans;
+    marea_plan_take(ctx, planned_bytes(bytes));
+  }
   init_handle(&b->handle, ctx, dtype, rank, shape);
   b->handle.storage = &b->storage;
   marea_row_major(rank, shape, b->handle.stride);
@@ -83,27 +95,32 @@ static marea_status new_tensor (marea_context *ctx, const char *who, int dtype, 
 
 marea_status marea_tensor_new (marea_context *ctx, const char *who, const marea_layout *layout,
                                marea_tensor **out) {
-  return new_tensor(ctx, who, layout->dtype, layout->rank, layout->shape, true, out);
+  return new_tensor(ctx, who, layout->dtype, layout->rank, layout->shape, OWN, out);
+}
+
+marea_status marea_result_new (marea_context *ctx, const char *who, const marea_layout *layout,
+                               marea_tensor **out) {
+  return new_tensor(ctx, who, layout->dtype, layout->rank, layout->shape, ctx->plan ? PLAN : OWN, out);
 }
 
 marea_status marea_empty (marea_context *ctx, marea_dtype dtype, int rank, const int64_t *shape,
                           marea_tensor **out) {
   *out = NULL;
-  return new_tensor(ctx, "empty", dtype, rank, shape, true, out);
+  return new_tensor(ctx, "empty", dtype, rank, shape, OWN, out);
 }
 
 marea_status marea_zeros (marea_context *ctx, marea_dtype dtype, int rank, const int64_t *shape,
                           marea_tensor **out) {
   *out = NULL;
-  MAREA_TRY(new_tensor(ctx, "zeros", dtype, rank, shape, true, out));
-  memset((*out)->storage->data, 0, (*out)->storage->bytes);
+  MAREA_TRY(new_tensor(ctx, "zeros", dtype, rank, shape, ctx->plan ? PLAN : OWN, out));
+  if (!ctx->plan) memset((*out)->storage->data, 0, (*out)->storage->bytes);
   return MAREA_OK;
 }
 
 marea_status marea_from_memory (marea_context *ctx, marea_dtype dtype, int rank, const int64_t *shape,
                                 void *data, void (*release)(void *ud), void *ud, marea_tensor **out) {
   *out = NULL;
-  MAREA_TRY(new_tensor(ctx, "from_memory", dtype, rank, shape, false, out));
+  MAREA_TRY(new_tensor(ctx, "from_memory", dtype, rank, shape, HOST, out));
   marea_storage *s = (*out)->storage;
   s->data = data;
   s->release = release;
@@ -125,6 +142,7 @@ static void free_handle (marea_tensor *t) {
   if (!is_first(t)) marea_free(ctx, t);
   if (--s->refs > 0) return;
   if (s->release) s->release(s->ud);
+  if (s->planned && ctx->plan && s->planned == ctx->plans) marea_plan_give(ctx, planned_bytes(s->bytes));
   marea_free(ctx, s);
 }
 
@@ -193,4 +211,4 @@ bool marea_tensor_contiguous (const marea_tensor *t) {
 
 bool marea_tensor_shares (const marea_tensor *a, const marea_tensor *b) { return a->storage == b->storage; }
 
-void *marea_tensor_data (const marea_tensor *t) { return marea_at(t); }
+void *marea_tensor_data (const marea_tensor *t) { return t->storage->planned ? NULL : marea_at(t); }

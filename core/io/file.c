@@ -269,7 +269,10 @@ marea_status marea_write_end (marea_writer *w, marea_status status) {
 
 marea_status marea_gapless (marea_tensor *t, marea_tensor **out) {
   *out = NULL;
+  MAREA_TRY(marea_want_values(t, "save"));
   if (marea_tensor_contiguous(t)) return marea_detach(t, out);
+  if (marea_planning(t->ctx))
+    return marea_fail(t->ctx, MAREA_ESTATE, "save: a view with gaps, while a plan runs");
   bool recording = marea_set_recording(t->ctx, false);
   marea_status status = marea_run(t->ctx, &marea_op_contiguous, out, 1, t);
   marea_set_recording(t->ctx, recording);

@@ -149,7 +149,7 @@ static marea_status affine2d_grad_forward (marea_call *c) { return affine_pass(c
 /* *out (H * W, 3) := rows (u, v, 1), one for each pixel */
 static marea_status coordinates (const marea_tensor *like, marea_tensor **out) {
   const int64_t h = like->shape[1], w = like->shape[2];
-  MAREA_TRY(marea_zeros(like->ctx, (marea_dtype)like->dtype, 2, (int64_t[]){h * w, 3}, out));
+  MAREA_TRY(marea_empty(like->ctx, (marea_dtype)like->dtype, 2, (int64_t[]){h * w, 3}, out));
   void *data = marea_at(*out);
   for (int64_t i = 0; i < h * w; i++) {
     const double row[] = {(double)(i % w) - (double)(w - 1) / 2, (double)(i / w) - (double)(h - 1) / 2, 1};

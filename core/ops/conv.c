@@ -246,6 +246,7 @@ const marea_op marea_op_conv2d = {
               {"slope", MAREA_REAL, 0.01, NULL, "slope of leaky_relu, alpha of elu"}},
     .saves_in = 3,
     .saves_out = 1,
+    .flags = MAREA_DRY,
     .shape = conv2d_shape,
     .forward = conv2d_forward,
     .vjp = conv2d_vjp,
@@ -321,6 +322,7 @@ const marea_op marea_op_conv2d_grad_input = {
               {"dilation", MAREA_PAIR, 1, NULL, "distance between taps"},
               {"groups", MAREA_INT, 1, NULL, "independent groups of channels"}},
     .saves_in = 3,
+    .flags = MAREA_DRY,
     .shape = grad_input_shape,
     .forward = grad_input_forward,
     .vjp = grad_input_vjp,
@@ -368,7 +370,7 @@ static marea_status grad_weight_shape (marea_call *c) {
 static bool clear_empty (const marea_tensor *summed, marea_tensor *out) {
   const int64_t count = marea_count(out->rank, out->shape);
   if (count > 0 && marea_count(summed->rank, summed->shape) > 0) return false;
-  memset(marea_at(out), 0, (size_t)count * marea_dtype_size((marea_dtype)out->dtype));
+  if (!out->ctx->plan) memset(marea_at(out), 0, (size_t)count * marea_dtype_size((marea_dtype)out->dtype));
   return true;
 }
 
@@ -408,6 +410,7 @@ const marea_op marea_op_conv2d_grad_weight = {
               {"dilation", MAREA_PAIR, 1, NULL, "distance between taps"},
               {"groups", MAREA_INT, 1, NULL, "independent groups of channels"}},
     .saves_in = 3,
+    .flags = MAREA_DRY,
     .shape = grad_weight_shape,
     .forward = grad_weight_forward,
     .vjp = grad_weight_vjp,
@@ -534,6 +537,7 @@ const marea_op marea_op_conv_transpose2d = {
               {"slope", MAREA_REAL, 0.01, NULL, "slope of leaky_relu, alpha of elu"}},
     .saves_in = 3,
     .saves_out = 1,
+    .flags = MAREA_DRY,
     .shape = deconv_shape,
     .forward = deconv_forward,
     .vjp = deconv_vjp,
@@ -640,7 +644,7 @@ const marea_op marea_op_conv2d_backward = {
               {"dx", MAREA_BOOL, 1, NULL, "give x's gradient"},
               {"dweight", MAREA_BOOL, 1, NULL, "give weight's gradient"},
               {"dbias", MAREA_BOOL, 1, NULL, "give the bias' gradient"}},
-    .flags = MAREA_NO_GRAD,
+    .flags = MAREA_NO_GRAD | MAREA_DRY,
     .shape = backward_shape,
     .forward = backward_forward,
     .flop = backward_flop,

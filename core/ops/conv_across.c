@@ -197,7 +197,7 @@ marea_status marea_conv_correlate_across (marea_call *c, const marea_conv_source
   MAREA_TRY(marea_conv_axes(c, p->g, false, p->x.axis));
   marea_conv_window_direct(x, &p->x);
   MAREA_TRY(spread_panels(c, dy, p));
-  MAREA_SCRATCH(c, offset, (size_t)cin * sizeof *offset);
+  MAREA_TABLE(c, offset, (size_t)cin * sizeof *offset);
   for (int64_t i = 0; i < cin; i++) offset[i] = i;
   p->offset = offset;
   p->across = true;

@@ -54,7 +54,7 @@ static void correlate_tile (const marea_conv_correlate *p, int64_t image, int64_
 static marea_status list_rows (marea_call *c, const marea_conv_taps *t, int64_t channels,
                                marea_conv_correlate *p) {
   int64_t *offset;
-  MAREA_SCRATCH(c, offset, (size_t)p->rows * sizeof *offset);
+  MAREA_TABLE(c, offset, (size_t)p->rows * sizeof *offset);
   for (int64_t tap = 0; tap < t->n; tap++)
     for (int64_t ci = 0; ci < channels; ci++) offset[tap * channels + ci] = t->offset[tap] + ci;
   p->offset = offset;

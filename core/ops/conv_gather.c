@@ -29,7 +29,7 @@ marea_status marea_conv_list_taps (marea_call *c, const marea_conv *g, const mar
                                    marea_conv_taps *t) {
   size_t bytes;
   MAREA_TRY(marea_bytes(c->ctx, c->op->name, 2, g->kernel, 2 * sizeof(int64_t), &bytes));
-  MAREA_SCRATCH(c, t->offset, bytes);
+  MAREA_TABLE(c, t->offset, bytes);
   t->origin = t->offset + g->kernel[0] * g->kernel[1];
   t->n = 0;
   for (int64_t p = 0; p < w->axis[0].phases; p++)
@@ -101,7 +101,7 @@ static marea_status make_pixel (marea_call *c, marea_conv_gather *p) {
   const size_t bytes = (size_t)(p->groups * p->cout) * p->w.size;
   char *pixel;
   p->pixel = NULL;
-  if (!has_bare_outputs(p)) return MAREA_OK;
+  if (c->ctx->plan || !has_bare_outputs(p)) return MAREA_OK;
   MAREA_SCRATCH(c, pixel, bytes);
   memset(pixel, 0, bytes);
   p->kernels->bias_act(1, (size_t)(p->groups * p->cout), p->bias, p->act, p->slope, pixel);

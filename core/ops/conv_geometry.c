@@ -142,7 +142,7 @@ marea_status marea_conv_axes (marea_call *c, const marea_conv *g, bool backward,
     MAREA_TRY(marea_bytes(c->ctx, c->op->name, 1, &g->kernel[d], 2 * sizeof(int64_t), &total));
     bytes[d] += total;
   }
-  MAREA_SCRATCH(c, memory, bytes[0] + bytes[1]);
+  MAREA_TABLE(c, memory, bytes[0] + bytes[1]);
   for (int d = 0; d < 2; d++) {
     axis[d].phase = (marea_conv_phase *)(memory + (d == 0 ? 0 : bytes[0]));
     int64_t *taps = (int64_t *)(axis[d].phase + axis[d].phases);

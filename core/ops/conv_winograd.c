@@ -310,7 +310,7 @@ marea_status marea_conv_correlate_at_points (marea_call *c, const marea_conv_sou
   p->count = p->points.count * g->cin * g->cout;
   p->parts = sums_of(g, &p->points);
   p->cuts = 1;
-  MAREA_SCRATCH(c, offset, (size_t)g->cin * sizeof *offset);
+  MAREA_TABLE(c, offset, (size_t)g->cin * sizeof *offset);
   for (int64_t i = 0; i < g->cin; i++) offset[i] = i;
   p->offset = offset;
   const int64_t size[] = {p->parts, p->count};

@@ -1,7 +1,7 @@
 -- SPDX-License-Identifier: MIT
 --- Marea: `local marea = require "marea"` gives one table, with every operator (marea.conv2d, marea.exp, ...), the
 --- functions of the core (marea.tensor, marea.scope, ...) and the submodules nn, optim, dist, importance, data,
---- augment, judge, checkpoint, progress, metrics, image, plot and profile, which are loaded when they are first used.
+--- augment, judge, checkpoint, progress, metrics, image, plan, plot and profile, which are loaded when first used.
 local core = require "marea.core"
 local check = require "marea.check"
 
@@ -70,6 +70,7 @@ return check.strict(marea, "marea", {
   progress = "marea.progress",
   metrics = "marea.metrics",
   image = "marea.image",
+  plan = "marea.plan",
   plot = "marea.plot",
   profile = "marea.profile",
 })

@@ -67,7 +67,7 @@ local function titles(names)
   return title
 end
 
---- Number of a layer -> its name.
+--- Number of a layer -> its name; and a function that names the layer of a module.
 local function layer_names(session)
   local layers, roots = session:layers()
   local place, at, paths, names = places(roots), {}, {}, {}
@@ -80,11 +80,12 @@ local function layer_names(session)
     if there.root == order then names[order] = name end
   end
   local title, result = titles(names), {}
-  for id, found in pairs(paths) do
-    local text = join(title[found.root], found.path)
-    result[id] = text == "" and names[found.root] or text
+  local function name_at(found)
+    local text = join(title[found.root] or "", found.path)
+    return text == "" and names[found.root] or text
   end
-  return result
+  for id, found in pairs(paths) do result[id] = name_at(found) end
+  return result, function(m) return place[m] and name_at(place[m]) end
 end
 
 -- ---- the report ----
@@ -121,8 +122,9 @@ local function named_rows(session, names)
 end
 
 local function new_report(session)
-  local names = layer_names(session)
-  local self = setmetatable({_session = session, _names = names, rows = named_rows(session, names)}, Report)
+  local names, layer_of = layer_names(session)
+  local self = setmetatable({_session = session, _names = names, _layer_of = layer_of,
+    rows = named_rows(session, names)}, Report)
   local times = session:times()
   self.wall, self.overhead = times.wall, times.overhead
   self.events, self.calls = times.events, times.events + times.dropped
@@ -132,6 +134,11 @@ local function new_report(session)
   self.script_share = self.script / (self.wall - self.overhead)
   return self
 end
+
+--- The layer that operators of a module belong to; nil for one that did not run, nor a module around it.
+---@param m table
+---@return string|nil
+function Report:layer_of(m) return self._layer_of(m) end
 
 local function before(a, b)
   if a.seconds ~= b.seconds then return a.seconds > b.seconds end

@@ -1,6 +1,7 @@
 -- SPDX-License-Identifier: MIT
 --- The table that net:summary(shape) shows, and the trial run behind it and behind net:build(shape).
 local core = require "marea.core"
+local amount = require "marea.amount"
 local check = require "marea.check"
 local columns = require "marea.columns"
 local module = require "marea.nn.module"
@@ -35,13 +36,6 @@ function summary.run(root, trace, ...)
   for _, mode in ipairs(modes) do mode[1].training = mode[2] end
   if not ok then error(message, 0) end
   if module.version() == made then core.set_random_state(seed, counter) end
-end
-
---- 1234567 -> "1,234,567".
-local function thousands(n)
-  local s = ("%d"):format(n)
-  local head = (#s - 1) % 3 + 1
-  return s:sub(1, head) .. s:sub(head + 1):gsub("%d%d%d", ",%0")
 end
 
 local function batch_shape(t)
@@ -88,14 +82,15 @@ end
 local function layout(self)
   local cells = {{"Layer (type)", "Output shape", "Param #", "FLOPs"}}
   for _, row in ipairs(self.rows) do
-    cells[#cells + 1] = {row.name, row.shape, thousands(row.params), row.flops > 0 and thousands(row.flops) or ""}
+    cells[#cells + 1] = {row.name, row.shape, amount.thousands(row.params),
+      row.flops > 0 and amount.thousands(row.flops) or ""}
   end
   local lines, rule = columns(cells, 2)
   lines[#lines + 1] = rule
-  lines[#lines + 1] = "Total params: " .. thousands(self.total)
-  lines[#lines + 1] = "Trainable params: " .. thousands(self.trained)
-  lines[#lines + 1] = "Non-trainable params: " .. thousands(self.total - self.trained)
-  lines[#lines + 1] = ("FLOPs: %s for one example, forward"):format(thousands(self.flops))
+  lines[#lines + 1] = "Total params: " .. amount.thousands(self.total)
+  lines[#lines + 1] = "Trainable params: " .. amount.thousands(self.trained)
+  lines[#lines + 1] = "Non-trainable params: " .. amount.thousands(self.total - self.trained)
+  lines[#lines + 1] = ("FLOPs: %s for one example, forward"):format(amount.thousands(self.flops))
   return table.concat(lines, "\n")
 end
 

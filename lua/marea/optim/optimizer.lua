@@ -3,6 +3,7 @@
 local core = require "marea.core"
 local check = require "marea.check"
 local module = require "marea.nn.module"
+local undo = require "marea.undo"
 local ops = core.ops
 
 ---@class Optimizer
@@ -125,6 +126,7 @@ end
 --- self._entries := {name, tensor, group, slot tensors...} of every parameter. Looks again only when parameters were
 --- made since; a parameter that is still the same keeps its slots.
 function Optimizer:find_parameters()
+  undo.note(self)
   if self._version == module.version() and #self._entries > 0 then return end
   local kept = {}
   for _, entry in ipairs(self._entries) do kept[entry.name] = entry end
@@ -139,6 +141,7 @@ end
 
 local function allocate(entry, slots)
   if entry[slots[#slots]] then return end
+  undo.note(entry)
   for _, slot in ipairs(slots) do
     entry[slot] = ops.full(entry.tensor.shape, 0, entry.tensor.dtype):keep()
   end
@@ -157,7 +160,7 @@ end
 local function clip(self, gradients)
   if not self.clip_norm and not self.clip_value then return end
   local norm = global_norm(gradients)
-  if norm ~= norm or norm == math.huge then
+  if (norm ~= norm or norm == math.huge) and not core.planning() then
     self:zero_grad()
     check.raise("%s: the norm of the gradients is %s; no parameter was changed", self.name, norm)
   end
@@ -171,6 +174,7 @@ end
 --- Sets what changes from step to step in the groups' attributes.
 local function set_attributes(self)
   for _, group in ipairs(self.groups) do
+    undo.note(group.attributes)
     local lr = group.lr or self.lr
     if type(lr) == "function" then lr = lr(self.steps + 1) end
     group.attributes.lr = check.number(self.name, "lr", lr, 0)

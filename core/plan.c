@@ -1,0 +1,85 @@
+/* SPDX-License-Identifier: MIT
+** plan.c: what a script would take, without doing it. While a plan runs, operators go through the door as always, but
+** their results have shapes and no elements, and nothing is computed. What the elements would take counts as memory in
+** use from the call to the release, as it would really; so do the backward pass, which is made of the same calls, and
+** the scratch memory of operators that need much of it (MAREA_DRY). So live and peak bytes are those of a real run.
+**
+** A plan changes no values, and no gradients of tensors that were there before: these come back at its end.
+*/
+#include "memory.h"
+
+/* A gradient that comes back. */
+typedef struct note {
+  struct note *next;
+  marea_tensor *leaf, *grad; /* grad may be NULL */
+} note;
+
+struct marea_plan {
+  size_t planned; /* bytes */
+  size_t peak;    /* as it was before */
+  marea_random_state random;
+  note *notes; /* the newest first */
+};
+
+marea_status marea_plan_start (marea_context *ctx) {
+  if (ctx->plan) return marea_fail(ctx, MAREA_ESTATE, "plan: one is running already");
+  marea_plan *p = marea_alloc(ctx, sizeof *p);
+  if (!p) return marea_fail(ctx, MAREA_ENOMEM, "plan: out of memory");
+  *p = (marea_plan){.peak = marea_memory(ctx).peak, .random = ctx->random};
+  ctx->plans += ctx->plans == UINT16_MAX ? 2 : 1;
+  ctx->plan = p;
+  marea_memory_reset_peak(ctx);
+  return MAREA_OK;
+}
+
+static void restore_gradients (marea_context *ctx, marea_plan *p) {
+  while (p->notes) {
+    note *n = p->notes;
+    marea_tensor *planned = n->leaf->grad;
+    p->notes = n->next;
+    n->leaf->grad = n->grad;
+    marea_release(planned);
+    marea_release(n->leaf);
+    marea_free(ctx, n);
+  }
+}
+
+void marea_plan_stop (marea_context *ctx) {
+  marea_plan *p = ctx->plan;
+  if (!p) return;
+  restore_gradients(ctx, p);
+  ctx->plan = NULL;
+  ctx->random = p->random;
+  marea_memory_end_plan(ctx, p->peak);
+  marea_free(ctx, p);
+}
+
+bool marea_planning (const marea_context *ctx) { return ctx->plan != NULL; }
+
+bool marea_is_planned (const marea_tensor *t) { return t->storage->planned != 0; }
+
+void marea_plan_take (marea_context *ctx, size_t bytes) {
+  ctx->plan->planned += bytes;
+  marea_memory_plan(ctx, ctx->plan->planned);
+}
+
+void marea_plan_give (marea_context *ctx, size_t bytes) {
+  ctx->plan->planned -= bytes;
+  marea_memory_plan(ctx, ctx->plan->planned);
+}
+
+marea_status marea_plan_note (marea_tensor *leaf) {
+  marea_context *ctx = leaf->ctx;
+  if (marea_is_planned(leaf) || (leaf->grad && marea_is_planned(leaf->grad))) return MAREA_OK;
+  note *n = marea_alloc(ctx, sizeof *n);
+  if (!n) return marea_fail(ctx, MAREA_ENOMEM, "plan: out of memory");
+  *n = (note){ctx->plan->notes, marea_retain(leaf), leaf->grad ? marea_retain(leaf->grad) : NULL};
+  ctx->plan->notes = n;
+  return MAREA_OK;
+}
+
+marea_status marea_want_values (const marea_tensor *t, const char *who) {
+  if (!marea_is_planned(t)) return MAREA_OK;
+  return marea_fail(t->ctx, MAREA_ESTATE, "%s: %s is from a plan: it has a shape and no values", who,
+                    marea_tensor_text(t).s);
+}

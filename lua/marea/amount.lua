@@ -1,0 +1,30 @@
+-- SPDX-License-Identifier: MIT
+--- Amounts as people read them.
+local amount = {}
+
+--- 1234567 -> "1,234,567".
+---@param n integer
+function amount.thousands(n)
+  local s = ("%d"):format(n)
+  local head = (#s - 1) % 3 + 1
+  return s:sub(1, head) .. s:sub(head + 1):gsub("%d%d%d", ",%0")
+end
+
+local PREFIXES = {"k", "M", "G", "T", "P", "E"}
+
+local function scaled(n, unit)
+  local i = 0
+  while n >= 999.5 and i < #PREFIXES do n, i = n / 1000, i + 1 end
+  if i == 0 then return ("%d %s"):format(n, unit) end
+  return (n < 9.995 and "%.2f %s%s" or n < 99.95 and "%.1f %s%s" or "%.0f %s%s"):format(n, PREFIXES[i], unit)
+end
+
+--- 1234567 -> "1.23 MB", with decimal prefixes.
+---@param n number
+function amount.bytes(n) return scaled(n, "B") end
+
+--- 1234567 -> "1.23 MFLOP".
+---@param n number
+function amount.flops(n) return scaled(n, "FLOP") end
+
+return amount

@@ -1,0 +1,40 @@
+-- SPDX-License-Identifier: MIT
+--- Puts back what the library changes in its tables (layers that make their parameters, optimizers that count) while
+--- something runs that is to leave no trace.
+local undo = {}
+
+local notes -- table -> its fields as they were; nil: nothing is remembered
+local order -- the tables, as they were noted
+
+--- To be called before a table changes. Does nothing outside of undo.run.
+---@param t table
+function undo.note(t)
+  if not notes or notes[t] then return end
+  local fields = {}
+  for key, value in next, t do fields[key] = value end
+  notes[t] = fields
+  order[#order + 1] = t
+end
+
+local function restore()
+  for _, t in ipairs(order) do
+    local fields = notes[t]
+    for key in next, t do
+      if fields[key] == nil then rawset(t, key, nil) end
+    end
+    for key, value in next, fields do rawset(t, key, value) end
+  end
+end
+
+--- Runs f(...) and then puts back the fields of all tables that were noted meanwhile. Returns what f returned.
+function undo.run(f, ...)
+  local outer_notes, outer_order = notes, order
+  notes, order = {}, {}
+  local results = table.pack(pcall(f, ...))
+  restore()
+  notes, order = outer_notes, outer_order
+  if not results[1] then error(results[2], 0) end
+  return table.unpack(results, 2, results.n)
+end
+
+return undo
