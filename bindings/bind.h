@@ -46,11 +46,20 @@ typedef struct bind_state {
 
 /* A line of a script. */
 typedef struct bind_place {
-  uint16_t source; /* index in bind_state.source */
+  uint16_t source; /* index in bind_state.source, below BIND_SOURCES */
   int line;        /* 0: unknown */
 } bind_place;
 
 enum { BIND_ALIVE, BIND_BY_SCOPE, BIND_BY_CALL }; /* bind_box.ended_by */
+
+/* A place as a number, which tensors and the graph remember, and back. */
+_Static_assert(BIND_SOURCES <= 256, "a source and a line fit in 32 bits");
+static inline uint32_t bind_place_number (bind_place place) {
+  return (uint32_t)place.source << 24 | ((uint32_t)place.line & 0xFFFFFF);
+}
+static inline bind_place bind_place_of (uint32_t number) {
+  return (bind_place){(uint16_t)(number >> 24), (int)(number & 0xFFFFFF)};
+}
 
 /* A tensor as Lua sees it: owns one reference, or none before it is filled and after it is released. One
    cache line. A userdata is a box when it has this size and begins with the state's address. */
@@ -237,10 +246,14 @@ int bind_profile_stop (lua_State *L);                  /* core.profile_stop */
 int bind_get (lua_State *L);      /* __index: upvalues state, methods (tensor.c) */
 int bind_backward (lua_State *L); /* tape.c */
 int bind_grad (lua_State *L);
-extern const luaL_Reg bind_methods[];          /* tensor.c */
-void bind_push_fields (lua_State *L);          /* the names of a tensor's fields */
-extern const luaL_Reg bind_io_functions[];     /* io.c */
-extern const luaL_Reg bind_system_functions[]; /* system.c */
-void bind_io_open (lua_State *L);              /* makes the metatable; state on the stack top */
+int bind_blame (lua_State *L);               /* blame.c: core.blame */
+int bind_on_not_finite (lua_State *L);       /* core.on_not_finite */
+bool bind_is_finite (const marea_tensor *t); /* false: it is one number, which is NaN or infinite */
+int bind_raise_not_finite (lua_State *L, bind_state *S, int idx); /* about the tensor at idx */
+extern const luaL_Reg bind_methods[];                             /* tensor.c */
+void bind_push_fields (lua_State *L);                             /* the names of a tensor's fields */
+extern const luaL_Reg bind_io_functions[];                        /* io.c */
+extern const luaL_Reg bind_system_functions[];                    /* system.c */
+void bind_io_open (lua_State *L); /* makes the metatable; state on the stack top */
 
 #endif

@@ -31,6 +31,7 @@ bind_box *bind_box_new (lua_State *L, bind_state *S) {
   bind_place made = bind_where(L, S);
   b->made_source = made.source;
   b->made_line = made.line;
+  if (S->ctx) marea_set_place(S->ctx, bind_place_number(made));
   bind_scope *scope = S->scopes ? bind_scope_innermost(L, S) : NULL;
   if (scope) bind_scope_enter(scope, b);
   return b;

@@ -45,6 +45,7 @@ marea_context *bind_enter (lua_State *L, bind_state *S) {
 void bind_enter_pass (lua_State *L, bind_state *S) {
   size_t live = marea_memory(bind_enter(L, S)).live, heap = (size_t)lua_gc(L, LUA_GCCOUNT) * 1024;
   if (live > S->passed + PASS_LEAST + PASS_SHARE * heap) collect(L, S);
+  marea_set_place(S->ctx, bind_place_number(bind_where(L, S)));
 }
 
 void bind_leave_pass (bind_state *S) { S->passed = marea_memory(S->ctx).live; }
@@ -237,6 +238,8 @@ static const luaL_Reg functions[] = {
     {"recording", core_recording},
     {"grad", bind_grad},
     {"tape_length", core_tape_length},
+    {"blame", bind_blame},
+    {"on_not_finite", bind_on_not_finite},
     {"seed", core_seed},
     {"random_state", core_random_state},
     {"set_random_state", core_set_random_state},

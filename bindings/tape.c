@@ -6,6 +6,7 @@
 typedef struct options {
   int seed; /* stack index; 0: none */
   int flags;
+  bool allow_not_finite;
 } options;
 
 static void set_flag (options *o, int flag, bool on) {
@@ -22,13 +23,15 @@ static bool read_option (lua_State *L, bind_state *S, const char *key, int value
     set_flag(o, MAREA_RETAIN_GRAPH, bind_boolean(L, S, value, "backward", key));
   } else if (strcmp(key, "create_graph") == 0) {
     set_flag(o, MAREA_CREATE_GRAPH, bind_boolean(L, S, value, "backward", key));
+  } else if (strcmp(key, "allow_not_finite") == 0) {
+    o->allow_not_finite = bind_boolean(L, S, value, "backward", key);
   } else return false;
   return true;
 }
 
-/* Reads {seed =, retain_graph =, create_graph =} at idx; the seed goes to stack index o->seed, else nil. */
+/* Reads {seed =, retain_graph =, create_graph =, allow_not_finite =} at idx; the seed goes to stack index o->seed, else nil. */
 static void read_options (lua_State *L, bind_state *S, int idx, const char *function, options *o) {
-  static const char *const names[] = {"seed", "retain_graph", "create_graph", NULL};
+  static const char *const names[] = {"seed", "retain_graph", "create_graph", "allow_not_finite", NULL};
   if (lua_isnil(L, idx)) return;
   if (lua_type(L, idx) != LUA_TTABLE) bind_raise_argument(L, S, function, "options", "a table", idx);
   bind_read_options(L, S, idx, function, names, read_option, o);
@@ -38,7 +41,8 @@ static marea_tensor *seed_of (lua_State *L, bind_state *S, const char *function,
   return lua_isnil(L, o->seed) ? NULL : bind_check(L, S, o->seed, function, "seed");
 }
 
-/* t:backward(seed) or t:backward{seed =, retain_graph =, create_graph =} */
+/* t:backward(seed) or t:backward{seed =, retain_graph =, create_graph =, allow_not_finite =}. A loss that is NaN or
+   infinite raises, unless that is allowed; a seed says that t is no loss. */
 int bind_backward (lua_State *L) {
   bind_state *S = bind_self(L);
   options o = {.seed = 3};
@@ -51,6 +55,8 @@ int bind_backward (lua_State *L) {
     lua_replace(L, 3);
   } else read_options(L, S, 2, "backward", &o);
   marea_tensor *both[] = {bind_check(L, S, 1, "backward", "t"), seed_of(L, S, "backward", &o)};
+  if (!both[1] && !o.allow_not_finite && marea_requires_grad(both[0]) && !bind_is_finite(both[0]))
+    return bind_raise_not_finite(L, S, 1);
   if (o.flags) BIND_RETRY(L, S, 2, both, status, marea_backward(both[0], both[1], o.flags));
   else status = marea_backward(both[0], both[1], 0); /* a pass that failed may have consumed its graph */
   bind_leave_pass(S);

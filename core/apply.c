@@ -86,7 +86,7 @@ static marea_status check_inputs (marea_call *c) {
                           marea_input_name(op, i));
     if (t && t->ctx != c->ctx)
       return marea_reject(c, MAREA_EARG, "argument '%s' belongs to another context", marea_input_name(op, i));
-    if (t && t->storage->planned && !c->ctx->plan)
+    if (t && c->ctx->plans && t->storage->planned && !c->ctx->plan)
       return marea_reject(c, MAREA_ESTATE,
                           "argument '%s', %s, is from a plan that has ended: it has no values",
                           marea_input_name(op, i), marea_tensor_text(t).s);

@@ -57,6 +57,7 @@ struct marea_context {
   marea_plan *plan;       /* the same; operators compute nothing while there is one */
   uint16_t plans;         /* how many there were; wraps around, 0 left out */
   int layer;             /* that operators belong to; nodes remember it */
+  uint32_t place;        /* the same of the line that runs; storages remember it too */
   char error[MAREA_ERROR_SIZE];
 };
 
@@ -89,6 +90,7 @@ struct marea_storage {
   size_t bytes;
   int refs;
   uint32_t version; /* +1 for every change in place; a saved value remembers the one it saw */
+  uint32_t place;   /* where it was made: the host's number */
   uint16_t planned; /* the plan that made it: it has no bytes, and no values; 0: none */
   void (*release)(void *ud);
   void *ud;
@@ -266,6 +268,7 @@ marea_status marea_run_number (marea_context *ctx, const marea_op *op, marea_ten
 
 marea_status marea_record (marea_call *c);  /* after forward: gives out[] a node when needed */
 void marea_node_release (marea_context *ctx, marea_node *node); /* one owner less; with the last it is dead */
+uint32_t marea_number_bits (const marea_tensor *t); /* of rank 0, as f32: what marea_find_blame knows of it later */
 void marea_node_bury (marea_context *ctx); /* frees one dead node and lets go of what it saved */
 
 /* ---- profile.c: the way through the door while a profile runs ---- */

@@ -249,6 +249,29 @@ MAREA_API MAREA_MUST_USE marea_status marea_grad (marea_tensor *y, marea_tensor 
                                                   marea_tensor **grads);
 MAREA_API uint64_t marea_tape_length (const marea_context *ctx);  /* nodes alive */
 
+/* What is made from now on, tensors and graph, remembers this number of the host's choice, a line of a script perhaps. */
+MAREA_API void marea_set_place (marea_context *ctx, uint32_t place);
+MAREA_API uint32_t marea_place_of (const marea_tensor *t);  /* where its memory was made */
+
+/* Where the values of y that are not finite began, found out afterwards from the graph. What the graph has not saved is
+   computed once more; what cannot be is not known. */
+#define MAREA_BLAME_INPUTS 8
+typedef struct marea_blame {
+  const marea_op *op;       /* whose result is not finite; NULL: y is a leaf */
+  uint32_t place;           /* where it ran */
+  int n_in;                 /* inputs of it, the first MAREA_BLAME_INPUTS of them */
+  marea_tensor *in[MAREA_BLAME_INPUTS];  /* NULL: not given, or not known: */
+  unsigned unknown;         /* bit i: in[i] is not known any more */
+  marea_tensor *out;        /* its result; NULL: not known */
+  int given_input;          /* the input that came to the graph with such values; -1: all inputs that are known are finite */
+  marea_tensor *given;      /* ... itself; y if that is a leaf */
+  marea_tensor *parameter;  /* the leaf that wants a gradient and was read last on the way there; NULL: none */
+  bool own_parameter;       /* by `op` itself */
+} marea_blame;
+/* The tensors in *blame belong to the caller, who gives them back by marea_blame_clear. */
+MAREA_API MAREA_MUST_USE marea_status marea_find_blame (marea_tensor *y, marea_blame *blame);
+MAREA_API void marea_blame_clear (marea_blame *blame);
+
 /* ---- 6 Random numbers --------------------------------------------------------------------------- */
 
 typedef struct marea_random_state {

@@ -12,44 +12,11 @@
 */
 #include <string.h>
 
-#include "core.h"
+#include "tape.h"
 
 #define FEW 8 /* inputs and outputs of a call of a vjp that need no memory of their own */
 
-/* What a node knows about an input or an output of its call. */
 #define NODE_BYTES 192 /* with two operands */
-
-typedef struct operand {
-  marea_tensor *t;    /* itself if its values are saved, or if it is a leaf whose gradient is wanted */
-  marea_node *node;   /* an input's history */
-  uint32_t version;   /* of its storage when it was recorded */
-  int8_t dtype, rank; /* rank -1: an optional input that was not given */
-  int8_t slot;        /* which output of `node` it is */
-  bool requires_grad;
-} operand;
-
-struct marea_node {
-  marea_node *prev, *next; /* neighbours on the tape; `next` also links dead ones */
-  const marea_op *op;
-  uint64_t counter;
-  int refs, n_in;
-  int8_t n_out, n_attr;
-  int layer;    /* in which it was recorded */
-  bool planned; /* recorded while a plan ran, which alone may consume it then */
-  bool consumed;
-  bool waiting; /* a gradient waits here; counts as one reference */
-  bool wanted;  /* during marea_grad: leads to one of xs */
-  operand
-      io[]; /* [n_in] inputs, [n_out] outputs; in the same block follow attributes, gradients and shapes */
-};
-
-static marea_attr *attrs_of (marea_node *node) { return (marea_attr *)(node->io + node->n_in + node->n_out); }
-
-/* [n_out]: what has arrived at the outputs during a pass. */
-static marea_tensor **grads_of (marea_node *node) { return (marea_tensor **)(attrs_of(node) + node->n_attr); }
-
-/* The shapes of all operands, one after the other. */
-static int64_t *shapes_of (marea_node *node) { return (int64_t *)(grads_of(node) + node->n_out); }
 
 /* ---- nodes ---- */
 
@@ -57,7 +24,7 @@ static size_t node_bytes (const marea_call *c, size_t n_attr) {
   size_t n_in = (size_t)c->n_in, n_out = (size_t)c->n_out, sizes = 0;
   for (int i = 0; i < c->n_in; i++) sizes += c->in[i] ? (size_t)c->in[i]->rank : 0;
   for (int k = 0; k < c->n_out; k++) sizes += (size_t)c->out[k]->rank;
-  return sizeof(marea_node) + (n_in + n_out) * sizeof(operand) + n_attr * sizeof(marea_attr) +
+  return sizeof(marea_node) + (n_in + n_out) * sizeof(marea_operand) + n_attr * sizeof(marea_attr) +
          n_out * sizeof(marea_tensor *) + sizes * sizeof(int64_t);
 }
 
@@ -67,14 +34,15 @@ static marea_node *new_node (marea_call *c) {
   if (!node) return NULL;
   *node = (marea_node){.op = c->op,
                        .layer = c->ctx->layer,
+                       .place = c->ctx->place,
                        .planned = c->ctx->plan != NULL,
                        .counter = c->counter,
                        .n_in = c->n_in,
                        .n_out = (int8_t)c->n_out,
                        .n_attr = (int8_t)n_attr};
   memset(node->io, 0, sizeof *node->io * (size_t)(c->n_in + c->n_out));
-  memcpy(attrs_of(node), c->attr, sizeof *c->attr * (size_t)n_attr);
-  for (int k = 0; k < c->n_out; k++) grads_of(node)[k] = NULL;
+  memcpy(marea_node_attrs(node), c->attr, sizeof *c->attr * (size_t)n_attr);
+  for (int k = 0; k < c->n_out; k++) marea_node_grads(node)[k] = NULL;
   return node;
 }
 
@@ -97,7 +65,7 @@ static void unlink_node (marea_context *ctx, marea_node *node) {
 /* Drops what the node keeps for its vjp. */
 static void empty_node (marea_context *ctx, marea_node *node) {
   for (int i = 0; i < node->n_in + node->n_out; i++) {
-    operand *o = &node->io[i];
+    marea_operand *o = &node->io[i];
     marea_tensor *t = o->t;
     marea_node *before = o->node;
     o->t = NULL;
@@ -134,7 +102,7 @@ static bool wants_record (const marea_call *c) {
 }
 
 /* Notes what t is, and its shape at *shapes, which moves on. */
-static void note (operand *o, const marea_tensor *t, int64_t **shapes) {
+static void note (marea_operand *o, const marea_tensor *t, int64_t **shapes) {
   o->version = t->storage->version;
   o->dtype = t->dtype;
   o->rank = t->rank;
@@ -144,19 +112,20 @@ static void note (operand *o, const marea_tensor *t, int64_t **shapes) {
 }
 
 static marea_status save (marea_node *node, marea_call *c) {
-  int64_t *shapes = shapes_of(node);
+  int64_t *shapes = marea_node_shapes(node);
   for (int i = 0; i < c->n_in; i++) {
     marea_tensor *t = c->in[i];
-    operand *o = &node->io[i];
+    marea_operand *o = &node->io[i];
     o->rank = -1;
     if (!t) continue;
     note(o, t, &shapes);
     bool leaf = t->requires_grad && !t->node;
     if (leaf || bit(c->op->saves_in, i)) o->t = marea_retain(t);
+    else if (t->rank == 0 && !t->node) o->version = marea_number_bits(t);
     if ((o->node = t->node)) o->node->refs++;
   }
   for (int k = 0; k < c->n_out; k++) { /* out[k] has no node yet: no ring */
-    operand *o = &node->io[c->n_in + k];
+    marea_operand *o = &node->io[c->n_in + k];
     note(o, c->out[k], &shapes);
     if (bit(c->op->saves_out, k)) MAREA_TRY(marea_alias(c->out[k], &o->t));
   }
@@ -273,8 +242,8 @@ static void wait_at (pass *p, marea_node *node) {
 /* Ends the wait: frees the pending gradients and the reference that kept the node. */
 static void leave (pass *p, marea_node *node) {
   for (int k = 0; k < node->n_out; k++) {
-    marea_tensor *t = grads_of(node)[k];
-    grads_of(node)[k] = NULL;
+    marea_tensor *t = marea_node_grads(node)[k];
+    marea_node_grads(node)[k] = NULL;
     marea_release(t);
   }
   node->waiting = false;
@@ -297,17 +266,17 @@ static marea_status arrive_at_leaf (pass *p, marea_tensor *leaf, marea_tensor *d
 
 static marea_status arrive_at_node (pass *p, marea_node *node, int slot, marea_tensor *dx) {
   wait_at(p, node);
-  return accumulate(p, &grads_of(node)[slot], dx);
+  return accumulate(p, &marea_node_grads(node)[slot], dx);
 }
 
 /* A gradient dx (its reference is taken over) arrives at an input. */
-static marea_status arrive (pass *p, const operand *o, marea_tensor *dx) {
+static marea_status arrive (pass *p, const marea_operand *o, marea_tensor *dx) {
   return o->node ? arrive_at_node(p, o->node, o->slot, dx) : arrive_at_leaf(p, o->t, dx);
 }
 
 static marea_status check_versions (const pass *p, const marea_node *node) {
   for (int i = 0; i < node->n_in; i++) {
-    const operand *o = &node->io[i];
+    const marea_operand *o = &node->io[i];
     if (o->t && bit(node->op->saves_in, i) && o->t->storage->version != o->version)
       return marea_fail(
           p->ctx, MAREA_ESTATE,
@@ -315,7 +284,7 @@ static marea_status check_versions (const pass *p, const marea_node *node) {
           marea_input_name(node->op, i), node->op->name, marea_tensor_text(o->t).s, node->op->name);
   }
   for (int k = 0; k < node->n_out; k++) {
-    const operand *o = &node->io[node->n_in + k];
+    const marea_operand *o = &node->io[node->n_in + k];
     if (o->t && o->t->storage->version != o->version)
       return marea_fail(
           p->ctx, MAREA_ESTATE,
@@ -326,7 +295,7 @@ static marea_status check_versions (const pass *p, const marea_node *node) {
 }
 
 /* Is a gradient of this input wanted? */
-static bool is_needed (const pass *p, const operand *o) {
+static bool is_needed (const pass *p, const marea_operand *o) {
   if (!(o->t ? o->t->requires_grad : o->requires_grad)) return false;
   return p->n < 0 || (o->t && o->t->capture) || (o->node && o->node->wanted);
 }
@@ -338,7 +307,7 @@ typedef struct visit {
   bool *need;                      /* [n_in] */
 } visit;
 
-static marea_tensor *make_hollow (pass *p, marea_tensor *t, const operand *o, const int64_t *shape) {
+static marea_tensor *make_hollow (pass *p, marea_tensor *t, const marea_operand *o, const int64_t *shape) {
   memset(t, 0, offsetof(marea_tensor, shape));
   t->ctx = p->ctx;
   t->refs = 1;
@@ -350,9 +319,9 @@ static marea_tensor *make_hollow (pass *p, marea_tensor *t, const operand *o, co
 }
 
 static void show_operands (pass *p, marea_node *node, visit *v) {
-  const int64_t *shape = shapes_of(node);
+  const int64_t *shape = marea_node_shapes(node);
   for (int i = 0; i < node->n_in + node->n_out; i++) {
-    const operand *o = &node->io[i];
+    const marea_operand *o = &node->io[i];
     marea_tensor **shown = i < node->n_in ? &v->in[i] : &v->out[i - node->n_in];
     if (o->t) *shown = o->t;
     else *shown = o->rank < 0 ? NULL : make_hollow(p, &v->hollow[i], o, shape);
@@ -367,8 +336,8 @@ static marea_status call_vjp (pass *p, marea_node *node, const visit *v) {
                                     .n_out = node->n_out,
                                     .in = v->in,
                                     .out = v->out,
-                                    .dout = grads_of(node),
-                                    .attr = attrs_of(node),
+                                    .dout = marea_node_grads(node),
+                                    .attr = marea_node_attrs(node),
                                     .counter = node->counter,
                                     .need = v->need,
                                     .din = v->din});
@@ -441,8 +410,8 @@ static marea_status visit_node (pass *p, marea_node *node) {
 static void catch_results (pass *p, marea_node *node) {
   for (int i = 0; i < p->n; i++) {
     marea_tensor *x = p->xs[i];
-    if (x->node == node && grads_of(node)[x->slot] && !p->caught[i])
-      p->caught[i] = marea_retain(grads_of(node)[x->slot]);
+    if (x->node == node && marea_node_grads(node)[x->slot] && !p->caught[i])
+      p->caught[i] = marea_retain(marea_node_grads(node)[x->slot]);
   }
 }
 
@@ -580,7 +549,7 @@ static void mark_wanted (const pass *p, const marea_node *last) {
   for (marea_node *node = p->ctx->tape_first; node; node = node->next) {
     node->wanted = false;
     for (int i = 0; i < node->n_in && !node->wanted; i++) {
-      const operand *o = &node->io[i];
+      const marea_operand *o = &node->io[i];
       node->wanted = (o->t && o->t->capture) || (o->node && o->node->wanted);
     }
     for (int i = 0; i < p->n && !node->wanted; i++) node->wanted = p->xs[i]->node == node;

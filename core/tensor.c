@@ -79,7 +79,7 @@ static marea_status new_tensor (marea_context *ctx, const char *who, int dtype, 
   MAREA_TRY(marea_bytes(ctx, who, rank, shape, marea_dtype_size((marea_dtype)dtype), &bytes));
   newborn *b = marea_alloc(ctx, HEADER + (where == OWN ? bytes : 0));
   if (!b) return no_memory(ctx, who, bytes);
-  b->storage = (marea_storage){.ctx = ctx, .bytes = bytes, .refs = 1};
+  b->storage = (marea_storage){.ctx = ctx, .bytes = bytes, .refs = 1, .place = ctx->place};
   if (where == OWN) b->storage.data = (char *)b + HEADER;
   if (where == PLAN) {
     b->storage.data = MAREA_NOWHERE;
@@ -210,5 +210,9 @@ bool marea_tensor_contiguous (const marea_tensor *t) {
 }
 
 bool marea_tensor_shares (const marea_tensor *a, const marea_tensor *b) { return a->storage == b->storage; }
+
+void marea_set_place (marea_context *ctx, uint32_t place) { ctx->place = place; }
+
+uint32_t marea_place_of (const marea_tensor *t) { return t->storage->place; }
 
 void *marea_tensor_data (const marea_tensor *t) { return t->storage->planned ? NULL : marea_at(t); }

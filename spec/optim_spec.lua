@@ -101,7 +101,7 @@ describe("an optimizer", function()
   it("refuses gradients without a finite norm when it clips, changes nothing and goes on", function()
     local p = parameter{1, 2}
     local optimizer = optim.SGD{{p}, lr = 1, clip_norm = 1}
-    assert.is_truthy(message_of(function() optimizer:step((p * (0 / 0)):sum()) end):find "norm of the gradients")
+    assert.is_truthy(message_of(function() optimizer:step((p - 1):sqrt():sum()) end):find "norm of the gradients")
     close(p, {1, 2}, {exact = true})
     optimizer:step((p * 0.5):sum())
     close(p, {0.5, 1.5})

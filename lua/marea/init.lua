@@ -58,6 +58,8 @@ function marea.zeros_like(x, options) return marea.full_like(x, 0, options) end
 
 function marea.ones_like(x, options) return marea.full_like(x, 1, options) end
 
+core.on_not_finite(function(t) return require "marea.blame"(t).text end)
+
 return check.strict(marea, "marea", {
   nn = "marea.nn",
   optim = "marea.optim",
@@ -65,6 +67,7 @@ return check.strict(marea, "marea", {
   importance = "marea.importance",
   data = "marea.data",
   augment = "marea.augment",
+  blame = "marea.blame",
   judge = "marea.judge",
   checkpoint = "marea.checkpoint",
   progress = "marea.progress",

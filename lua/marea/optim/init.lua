@@ -8,7 +8,8 @@
 --- In front: a module, or a table of modules and parameters; or several of them, groups, of which each table may have
 --- arguments of its own: optim.Adam{{net.encoder, lr = 1e-4}, {net.decoder, beta1 = 0.5}, lr = 1e-3}.
 --- Arguments of all: lr (a number, or a function of the step), weight_decay, clip_norm (of all gradients together),
---- clip_value (of each element, after clip_norm); the last two have no group's own values.
+--- clip_value (of each element, after clip_norm), allow_not_finite (false: a step of a loss that is NaN or infinite
+--- raises and says where it began); the last three have no group's own values.
 --- Parameters that are frozen (net.encoder:freeze()) have no gradient and are left as they are, with what is remembered
 --- of them, until net.encoder:unfreeze(); the count of steps goes on.
 local core = require "marea.core"

@@ -26,7 +26,7 @@ function Optimizer.define(name, spec)
   table.move(spec.flags or {}, 1, #(spec.flags or {}), #own + 1, own)
   table.sort(own)
   class.own_names = own
-  local names = {"clip_value", "clip_norm", table.unpack(own)}
+  local names = {"clip_value", "clip_norm", "allow_not_finite", table.unpack(own)}
   getmetatable(class).__call = function(_, options)
     return setmetatable({name = name}, class):read(check.options(name, options, names, math.maxinteger))
   end
@@ -93,6 +93,10 @@ function Optimizer:read(options)
   read_groups(self, options)
   self.clip_value = options.clip_value and check.number(name, "clip_value", options.clip_value, 0)
   self.clip_norm = options.clip_norm and check.number(name, "clip_norm", options.clip_norm, 0)
+  if options.allow_not_finite ~= nil and type(options.allow_not_finite) ~= "boolean" then
+    check.fail(name, "allow_not_finite", "true or false", options.allow_not_finite)
+  end
+  self._backward = {allow_not_finite = options.allow_not_finite}
   self.steps = 0
   self.slots = spec.slots(self)
   self._entries = {}
@@ -209,19 +213,20 @@ end
 local function step_of(self, f)
   local results = table.pack(f())
   check.tensor(self.name .. ":step", "loss", results[1])
-  results[1]:backward()
+  results[1]:backward(self._backward)
   core.no_grad(update, self)
   return table.unpack(results, 1, results.n)
 end
 
 --- One update.
----   step(loss)  backward, clip, update, clear the gradients
+---   step(loss)  backward, clip, update, clear the gradients; a loss that is NaN or infinite raises before anything
+---               has changed, unless allow_not_finite was given
 ---   step(f)     the same for the loss that f returns, in a scope: what f made is released. Returns what f returned.
 ---   step()      from gradients that are there already
 ---@param what? userdata|function
 function Optimizer:step(what)
   if type(what) == "function" then return core.scope(step_of, self, what) end
-  if what ~= nil then check.tensor(self.name .. ":step", "loss", what):backward() end
+  if what ~= nil then check.tensor(self.name .. ":step", "loss", what):backward(self._backward) end
   core.no_grad(update, self)
   return what
 end

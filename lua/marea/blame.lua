@@ -1,0 +1,198 @@
+-- SPDX-License-Identifier: MIT
+--- marea.blame(t): where values that are not finite began.
+---
+---   print(marea.blame(loss))
+---   -- It began in log (train.lua:31, after layer 'decoder.out'), which made 2 nan of finite numbers: x, f32 (4, 3),
+---   -- lies between -0.31 and 2.5; 2 of 12 values are <= 0
+---
+--- loss:backward() and optimizer:step(loss) ask when a loss is not finite. Nothing is watched before: the graph holds
+--- what is needed, or it is computed once more.
+local core = require "marea.core"
+local amount = require "marea.amount"
+local check = require "marea.check"
+local module = require "marea.nn.module"
+local ops = core.ops
+
+---@class Blame
+---@field op? string the operator whose result is not finite; nil: t is a leaf
+---@field place? string "FILE:LINE" of the script that called it
+---@field layer? string path of the layer that it belongs to, or that was last before it
+---@field in_layer boolean whether it belongs to the layer
+---@field given? string the input that came with such values; nil: all inputs that are known are finite
+---@field text string a sentence
+local Blame = {}
+Blame.__index = Blame
+
+function Blame:__tostring() return self.text end
+
+-- ---- counting ----
+
+local function count(condition) return condition:sum():item() end
+
+local function is_real(t) return t.dtype == "f32" or t.dtype == "f64" end
+
+--- "2 nan and 1 inf".
+local function bad_text(t)
+  local nans, infinities = count(ops.ne(t, t)), count(ops.eq(ops.abs(t), math.huge))
+  local parts = {}
+  if nans > 0 then parts[1] = amount.thousands(nans) .. " nan" end
+  if infinities > 0 then parts[#parts + 1] = amount.thousands(infinities) .. " infinite" end
+  return table.concat(parts, " and ")
+end
+
+--- What arguments of some operators should not be: position -> text and test.
+local function overflows(x) return ops.gt(x, x.dtype == "f64" and 709.78 or 88.72) end
+local function not_positive(x) return ops.le(x, 0) end
+local function zero(x) return ops.eq(x, 0) end
+local too_large = {"so large that exp overflows", overflows}
+local outside = {"outside of 0 to 1", function(x) return ops.gt(ops.abs(x - 0.5), 0.5) end}
+local DOMAINS = {
+  log = {{"<= 0", not_positive}},
+  rsqrt = {{"<= 0", not_positive}},
+  log1p = {{"<= -1", function(x) return ops.le(x, -1) end}},
+  sqrt = {{"< 0", function(x) return ops.lt(x, 0) end}},
+  pow = {{"<= 0", not_positive}},
+  reciprocal = {{"0", zero}},
+  div = {nil, {"0", zero}},
+  exp = {too_large},
+  expm1 = {too_large},
+  kl_normal = {nil, too_large},
+  sample_normal = {nil, too_large},
+  bce = {outside},
+  norm_icdf = {outside},
+}
+
+--- "x, f32 (4, 3), lies between -0.31 and 2.5; 2 of 12 values are <= 0".
+local function input_text(op, i, input)
+  local t = input.tensor
+  if not t then return ("'%s' is not known any more"):format(input.name) end
+  if not is_real(t) or t:numel() == 0 then return nil end
+  local low, high, n = ops.min(t):item(), ops.max(t):item(), t:numel()
+  local text = ("%s, %s %s, "):format(input.name, t.dtype, check.shape_text(t.shape))
+  text = text .. (low == high and ("is %.4g"):format(low) or ("lies between %.4g and %.4g"):format(low, high))
+  local domain = DOMAINS[op] and DOMAINS[op][i]
+  local outside_of = domain and count(domain[2](t)) or 0
+  if outside_of == 0 or n == 1 then return text end
+  return ("%s; %s of %s values are %s"):format(text, amount.thousands(outside_of), amount.thousands(n), domain[1])
+end
+
+-- ---- names of parameters ----
+
+local function holds_modules(t)
+  for _, part in pairs(t) do
+    if module.is_module(part) then return true end
+  end
+  return false
+end
+
+--- Appends what can be searched for parameters: a module, what an optimizer trains, a plain table of modules.
+local function take(list, seen, value)
+  if type(value) ~= "table" or seen[value] then return end
+  seen[value] = true
+  if module.is_module(value) or (getmetatable(value) == nil and holds_modules(value)) then list[#list + 1] = value end
+  for _, group in ipairs(rawget(value, "groups") or {}) do
+    if type(group) == "table" then take(list, seen, group.root) end
+  end
+end
+
+local function take_variables(list, seen, get, from)
+  local i = 1
+  local name, value = get(from, i)
+  while name do
+    take(list, seen, value)
+    i = i + 1
+    name, value = get(from, i)
+  end
+end
+
+--- What the script can see: variables of the functions at work, from the innermost outwards, then globals by name.
+local function visible()
+  local list, seen, level = {}, {}, 2
+  local info = debug.getinfo(level, "f")
+  while info do
+    take_variables(list, seen, function(_, i) return debug.getlocal(level + 2, i) end)
+    take_variables(list, seen, debug.getupvalue, info.func)
+    level = level + 1
+    info = debug.getinfo(level, "f")
+  end
+  local names = {}
+  for name in pairs(_G) do
+    if type(name) == "string" then names[#names + 1] = name end
+  end
+  table.sort(names)
+  for _, name in ipairs(names) do take(list, seen, _G[name]) end
+  return list
+end
+
+--- The longest path of a parameter among what is visible; nil when it is nowhere.
+local function name_of(parameter)
+  local best
+  for _, root in ipairs(visible()) do
+    for _, entry in ipairs(module.tensors(root)) do
+      local same = not entry.tensor:is_released() and entry.tensor:shares(parameter)
+      if same and (not best or #entry.name > #best) then best = entry.name end
+    end
+  end
+  return best
+end
+
+local function layer_of(name) return name and (name:match "^(.*)%.[^.]*$" or "") end
+
+-- ---- sentences ----
+
+local function place_text(found)
+  local parts = {found.place}
+  if found.layer and found.layer ~= "" then
+    parts[#parts + 1] = ("%slayer '%s'"):format(found.in_layer and "" or "after ", found.layer)
+  end
+  return #parts > 0 and (" (%s)"):format(table.concat(parts, ", ")) or ""
+end
+
+local function began_in(found, raw)
+  local parts = {}
+  for i, input in ipairs(raw.inputs) do parts[#parts + 1] = input_text(raw.op, i, input) end
+  local known = true
+  for _, input in ipairs(raw.inputs) do known = known and input.tensor ~= nil end
+  local made = raw.result and ", which made " .. bad_text(raw.result) .. (known and " of finite numbers" or "") or ""
+  local details = #parts > 0 and ": " .. table.concat(parts, "; ") or ""
+  return ("It began in %s%s%s%s"):format(raw.op, place_text(found), made, details)
+end
+
+local function came_with(found, raw)
+  local t, name = raw.given, raw.given.requires_grad and raw.given.is_leaf and name_of(raw.given)
+  if t.rank == 0 and raw.op then
+    return ("It came in as argument '%s' of %s%s: the number %s"):format(raw.given_name, raw.op, place_text(found),
+      (tostring(t:item()):gsub("%-nan", "nan")))
+  end
+  local bad = ("%s among %s values"):format(bad_text(t), amount.thousands(t:numel()))
+  if name then
+    return ("Parameter '%s' has %s already: the gradients of an earlier step were not finite (an optimizer with "
+      .. "clip_norm refuses such steps)"):format(name, bad)
+  end
+  local made = raw.given_made and (", made at %s,"):format(raw.given_made) or ""
+  local what = ("%s %s%s has %s"):format(t.dtype, check.shape_text(t.shape), made, bad)
+  if not raw.op then return "It is a tensor of the script: " .. what end
+  return ("It came in as argument '%s' of %s%s: %s"):format(raw.given_name, raw.op, place_text(found), what)
+end
+
+local function find(t)
+  local raw = core.blame(t)
+  local found = {op = raw.op, place = raw.place, in_layer = raw.own_parameter, given = raw.given_name}
+  found.layer = raw.parameter and layer_of(name_of(raw.parameter))
+  found.text = raw.given and came_with(found, raw) or began_in(found, raw)
+  return setmetatable(found, Blame)
+end
+
+local function is_finite(t) return not is_real(t) or bad_text(t) == "" end
+
+--- Where the values of t that are not finite began: the operator, the line of the script that called it, its layer, and
+--- what its inputs looked like. nil when all values of t are finite. The graph behind t must not be consumed.
+---@param t userdata
+---@return Blame|nil
+return function(t)
+  check.tensor("blame", "t", t)
+  return core.scope(core.no_grad, function()
+    if is_finite(t) then return nil end
+    return find(t)
+  end)
+end
