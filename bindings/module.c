@@ -84,6 +84,47 @@ static int core_memory (lua_State *L) {
   return 1;
 }
 
+/* The list on top has a box in each of its first n tables, the others are dropped. */
+static void note_places (lua_State *L, const bind_state *S, bind_box *const *boxes, int n, int most) {
+  for (int i = 0; i < most; i++) {
+    bind_place made = i < n ? bind_place_of(marea_place_of(boxes[i]->t)) : (bind_place){0};
+    if (made.line > 0) {
+      lua_rawgeti(L, -1, i + 1);
+      lua_pushfstring(L, "%s:%d", S->source[made.source], made.line);
+      lua_setfield(L, -2, "made");
+      lua_pop(L, 1);
+    } else if (i >= n) {
+      lua_pushnil(L);
+      lua_rawseti(L, -2, i + 1);
+    }
+  }
+}
+
+/* core.memory_largest(n) -> list of {tensor =, made = "FILE:LINE"} */
+static int core_memory_largest (lua_State *L) {
+  bind_state *S = bind_self(L);
+  bind_box *boxes[MAREA_MOST_LARGEST];
+  marea_tensor *list[MAREA_MOST_LARGEST];
+  marea_status status;
+  int n;
+  marea_context *ctx = bind_enter(L, S);
+  int64_t most = bind_integer(L, S, 1, "memory_largest", "n");
+  if (most < 1 || most > MAREA_MOST_LARGEST)
+    return bind_raise_argument(L, S, "memory_largest", "n", "an integer from 1 to 64", 1);
+  lua_createtable(L, (int)most, 0);
+  for (int i = 0; i < most; i++) {
+    lua_createtable(L, 0, 2);
+    boxes[i] = bind_box_new(L, S);
+    lua_setfield(L, -2, "tensor");
+    lua_rawseti(L, -2, i + 1);
+  }
+  BIND_RETRY(L, S, 0, NULL, status, marea_memory_largest(ctx, (int)most, list, &n));
+  if (status != MAREA_OK) return bind_raise_status(L, S, status);
+  for (int i = 0; i < n; i++) bind_box_fill(boxes[i], list[i]);
+  note_places(L, S, boxes, n, (int)most);
+  return 1;
+}
+
 static int core_memory_reset_peak (lua_State *L) {
   marea_memory_reset_peak(bind_enter(L, bind_self(L)));
   return 0;
@@ -247,6 +288,7 @@ static const luaL_Reg functions[] = {
     {"threads", core_threads},
     {"info", core_info},
     {"memory", core_memory},
+    {"memory_largest", core_memory_largest},
     {"memory_reset_peak", core_memory_reset_peak},
     {"memory_limit", core_memory_limit},
     {"memory_trim", core_memory_trim},

@@ -43,12 +43,13 @@
 typedef struct tag {
   uint16_t at; /* distance to the beginning of its chunk, in units of MAREA_ALIGN; 0: medium or large */
   bool free;   /* large */
+  bool tensor; /* medium or large, in use: a tensor's, see marea_next_tensor */
   int class;   /* of a large block: while it is free */
 } tag;
 
 /* Header of a medium or large block. */
 typedef struct block {
-  struct block *next, *prev;  /* in the list of free blocks of its class; medium ones need no prev */
+  struct block *next, *prev;  /* in the list of free blocks of its class, or of those in use */
   struct block *left, *right; /* large: what it was cut from and what was cut from it; NULL at the ends */
   void *raw;                  /* what the allocator returned; of the leftmost */
   size_t size;
@@ -66,7 +67,7 @@ typedef struct chunk {
 _Static_assert(sizeof(chunk) + sizeof(tag) <= MAREA_ALIGN, "the first small block follows in the next line");
 
 struct marea_pool {
-  block *free[CLASSES];
+  block *free[CLASSES], *used;
   chunk *chunks[STEPS];
   marea_memory_info info;
   size_t limit;
@@ -136,6 +137,19 @@ static void push (marea_pool *pool, block *b, int class) {
 static void unlink_block (marea_pool *pool, block *b) {
   if (b->prev) b->prev->next = b->next;
   else pool->free[b->tag.class] = b->next;
+  if (b->next) b->next->prev = b->prev;
+}
+
+static void push_used (marea_pool *pool, block *b) {
+  b->prev = NULL;
+  b->next = pool->used;
+  if (b->next) b->next->prev = b;
+  pool->used = b;
+}
+
+static void unlink_used (marea_pool *pool, block *b) {
+  if (b->prev) b->prev->next = b->next;
+  else pool->used = b->next;
   if (b->next) b->next->prev = b->prev;
 }
 
@@ -244,6 +258,7 @@ static void shed (marea_context *ctx, size_t most, uint64_t age) {
       next = k->next;
       if (k->used || pool->clock - block_of(k)->freed_at < age) continue;
       leave(pool, k, c);
+      unlink_used(pool, block_of(k));
       pool->info.pooled += CHUNK - capacity(c);
       give_back(ctx, block_of(k));
     }
@@ -305,10 +320,14 @@ static void *take_block (marea_context *ctx, size_t bytes) {
   size_t size = size_of_block(bytes);
   block *b = take(ctx->pool, size);
   if (!b) b = new_block(ctx, size);
-  return b ? b + 1 : NULL;
+  if (!b) return NULL;
+  b->tag.tensor = false;
+  push_used(ctx->pool, b);
+  return b + 1;
 }
 
 static void free_block (marea_pool *pool, block *b) {
+  unlink_used(pool, b);
   HIDE(b + 1, b->size);
   if (b->size >= LARGE) {
     free_large(pool, b);
@@ -368,6 +387,16 @@ static void free_small (marea_pool *pool, void *p) {
   k->free = p;
   HIDE(p, class_size(t->class) - sizeof(tag));
   if (--k->used == 0) block_of(k)->freed_at = pool->clock;
+}
+
+/* ---- tensors among the blocks ---- */
+
+void marea_mark_tensor (void *p) { tag_of(p)->tensor = true; }
+
+void *marea_next_tensor (const marea_context *ctx, void *p) {
+  block *b = p ? block_of(p)->next : ctx->pool->used;
+  while (b && !b->tag.tensor) b = b->next;
+  return b ? b + 1 : NULL;
 }
 
 /* ---- the two doors ---- */

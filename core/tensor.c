@@ -79,6 +79,7 @@ static marea_status new_tensor (marea_context *ctx, const char *who, int dtype, 
   MAREA_TRY(marea_bytes(ctx, who, rank, shape, marea_dtype_size((marea_dtype)dtype), &bytes));
   newborn *b = marea_alloc(ctx, HEADER + (where == OWN ? bytes : 0));
   if (!b) return no_memory(ctx, who, bytes);
+  marea_mark_tensor(b);
   b->storage = (marea_storage){.ctx = ctx, .bytes = bytes, .refs = 1, .place = ctx->place};
   if (where == OWN) b->storage.data = (char *)b + HEADER;
   if (where == PLAN) {
@@ -210,6 +211,30 @@ bool marea_tensor_contiguous (const marea_tensor *t) {
 }
 
 bool marea_tensor_shares (const marea_tensor *a, const marea_tensor *b) { return a->storage == b->storage; }
+
+/* list[0..n-1], at most `most`, by falling bytes; p goes to its place if it has one. */
+static int insert (newborn **list, int n, int most, newborn *p) {
+  int at = n < most ? n : most;
+  for (; at > 0 && list[at - 1]->storage.bytes < p->storage.bytes; at--)
+    if (at < most) list[at] = list[at - 1];
+  if (at < most) list[at] = p;
+  return n < most ? n + 1 : n;
+}
+
+marea_status marea_memory_largest (marea_context *ctx, int most, marea_tensor **list, int *n) {
+  newborn *found[MAREA_MOST_LARGEST];
+  *n = 0;
+  int count = 0;
+  for (void *p = NULL; (p = marea_next_tensor(ctx, p));)
+    count = insert(found, count, MAREA_MIN(most, MAREA_MOST_LARGEST), p);
+  for (; *n < count; ++*n) {
+    marea_status status = marea_alias(&found[*n]->handle, &list[*n]);
+    if (status == MAREA_OK) continue;
+    while (*n > 0) marea_release(list[--*n]);
+    return status;
+  }
+  return MAREA_OK;
+}
 
 void marea_set_place (marea_context *ctx, uint32_t place) { ctx->place = place; }
 

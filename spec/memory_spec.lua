@@ -2,6 +2,7 @@
 -- Memory: a steady training step makes no call of the allocator and leaves nothing behind; any request for memory may
 -- fail, and then there is a Lua error, the weights are what they were, and the next step goes on as if nothing were.
 local core = require "marea.core"
+local marea = require "marea"
 local small_vae = require "spec.support.small_vae"
 local ops = core.ops
 
@@ -276,5 +277,52 @@ describe("the limit", function()
       assert.is_false(ok)
       assert.is_truthy(message:find("full", 1, true), message)
     end
+  end)
+end)
+
+describe("memory_report", function()
+  it("lists the largest tensors with the lines that made them", function()
+    local line = debug.getinfo(1, "l").currentline
+    local big = marea.ones(400, 3000)
+    local view = marea.ones(1000, 700):transpose(1, 2)
+    local report = marea.memory_report()
+    local first, second = report.tensors[1], report.tensors[2]
+    assert.are.same({4 * 400 * 3000, "f32", {400, 3000}}, {first.bytes, first.dtype, first.shape})
+    assert.are.equal("spec/memory_spec.lua:" .. line + 1, first.made)
+    assert.are.same({1000, 700}, second.shape)
+    assert.are.equal("spec/memory_spec.lua:" .. line + 2, second.made)
+    assert.matches("\nf32 %(400, 3000%) +spec/memory_spec.lua:" .. line + 1 .. " +4.80 MB\n", tostring(report))
+    big:release()
+    assert.are.same({1000, 700}, marea.memory_report().tensors[1].shape)
+    view:release()
+  end)
+
+  it("names parameters, their gradients and what optimizers remember, and finds what only the graph holds", function()
+    local net = marea.nn.Sequential{marea.nn.Linear{1000, 900, name = "dense", bias = false}}
+    local optimizer = marea.optim.RMSprop{net}
+    optimizer:step(net(marea.ones(1, 1000)):sum())
+    net(marea.ones(1, 1000)):sum():backward()
+    local names = {}
+    for _, t in ipairs(marea.memory_report().tensors) do names[t.name or ""] = t.bytes end
+    assert.are.equal(3600000, names["dense.weight"])
+    assert.are.equal(3600000, names["dense.weight.grad"])
+    assert.are.equal(3600000, names["dense.weight.square"])
+    local x = marea.ones(2000, 1000):requires_grad_()
+    local y = marea.scope(function() return (x * 2):exp():sum() end)
+    assert.are.same({2000, 1000}, marea.memory_report().tensors[2].shape)
+    assert.is_true(marea.memory_report().nodes >= 3)
+    y:release()
+    x:release()
+  end)
+
+  it("keeps nothing alive and costs no memory", function()
+    marea.memory_report()
+    collectgarbage()
+    collectgarbage()
+    local before = marea.memory().live
+    for _ = 1, 10 do marea.memory_report() end
+    collectgarbage()
+    collectgarbage()
+    assert.are.equal(before, marea.memory().live)
   end)
 end)

@@ -10,7 +10,7 @@
 local core = require "marea.core"
 local amount = require "marea.amount"
 local check = require "marea.check"
-local module = require "marea.nn.module"
+local visible = require "marea.visible"
 local ops = core.ops
 
 ---@class Blame
@@ -76,69 +76,9 @@ local function input_text(op, i, input)
   return ("%s; %s of %s values are %s"):format(text, amount.thousands(outside_of), amount.thousands(n), domain[1])
 end
 
--- ---- names of parameters ----
-
-local function holds_modules(t)
-  for _, part in pairs(t) do
-    if module.is_module(part) then return true end
-  end
-  return false
-end
-
---- Appends what can be searched for parameters: a module, what an optimizer trains, a plain table of modules.
-local function take(list, seen, value)
-  if type(value) ~= "table" or seen[value] then return end
-  seen[value] = true
-  if module.is_module(value) or (getmetatable(value) == nil and holds_modules(value)) then list[#list + 1] = value end
-  for _, group in ipairs(rawget(value, "groups") or {}) do
-    if type(group) == "table" then take(list, seen, group.root) end
-  end
-end
-
-local function take_variables(list, seen, get, from)
-  local i = 1
-  local name, value = get(from, i)
-  while name do
-    take(list, seen, value)
-    i = i + 1
-    name, value = get(from, i)
-  end
-end
-
---- What the script can see: variables of the functions at work, from the innermost outwards, then globals by name.
-local function visible()
-  local list, seen, level = {}, {}, 2
-  local info = debug.getinfo(level, "f")
-  while info do
-    take_variables(list, seen, function(_, i) return debug.getlocal(level + 2, i) end)
-    take_variables(list, seen, debug.getupvalue, info.func)
-    level = level + 1
-    info = debug.getinfo(level, "f")
-  end
-  local names = {}
-  for name in pairs(_G) do
-    if type(name) == "string" then names[#names + 1] = name end
-  end
-  table.sort(names)
-  for _, name in ipairs(names) do take(list, seen, _G[name]) end
-  return list
-end
-
---- The longest path of a parameter among what is visible; nil when it is nowhere.
-local function name_of(parameter)
-  local best
-  for _, root in ipairs(visible()) do
-    for _, entry in ipairs(module.tensors(root)) do
-      local same = not entry.tensor:is_released() and entry.tensor:shares(parameter)
-      if same and (not best or #entry.name > #best) then best = entry.name end
-    end
-  end
-  return best
-end
+-- ---- sentences ----
 
 local function layer_of(name) return name and (name:match "^(.*)%.[^.]*$" or "") end
-
--- ---- sentences ----
 
 local function place_text(found)
   local parts = {found.place}
@@ -159,7 +99,7 @@ local function began_in(found, raw)
 end
 
 local function came_with(found, raw)
-  local t, name = raw.given, raw.given.requires_grad and raw.given.is_leaf and name_of(raw.given)
+  local t, name = raw.given, raw.given.requires_grad and raw.given.is_leaf and visible.name_of(raw.given)
   if t.rank == 0 and raw.op then
     return ("It came in as argument '%s' of %s%s: the number %s"):format(raw.given_name, raw.op, place_text(found),
       (tostring(t:item()):gsub("%-nan", "nan")))
@@ -178,7 +118,7 @@ end
 local function find(t)
   local raw = core.blame(t)
   local found = {op = raw.op, place = raw.place, in_layer = raw.own_parameter, given = raw.given_name}
-  found.layer = raw.parameter and layer_of(name_of(raw.parameter))
+  found.layer = raw.parameter and layer_of(visible.name_of(raw.parameter))
   found.text = raw.given and came_with(found, raw) or began_in(found, raw)
   return setmetatable(found, Blame)
 end

@@ -71,6 +71,7 @@ return check.strict(marea, "marea", {
   judge = "marea.judge",
   checkpoint = "marea.checkpoint",
   progress = "marea.progress",
+  memory_report = "marea.memory_report",
   metrics = "marea.metrics",
   image = "marea.image",
   plan = "marea.plan",
