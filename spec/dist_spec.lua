@@ -3,7 +3,7 @@
 local marea = require "marea"
 local core = require "marea.core"
 local allclose = require "spec.support.allclose"
-local gradcheck = require "spec.support.gradcheck"
+local gradcheck = require "marea.gradcheck"
 local Normal = marea.dist.Normal
 
 local close = allclose.assert

@@ -4,7 +4,7 @@
 -- cases come from the operators' own samples; what an operator computes is checked in reference_spec and golden_spec.
 local core = require "marea.core"
 local allclose = require "spec.support.allclose"
-local gradcheck = require "spec.support.gradcheck"
+local gradcheck = require "marea.gradcheck"
 local sample = require "spec.support.sample"
 local ops = core.ops
 

@@ -73,6 +73,7 @@ return check.strict(marea, "marea", {
   progress = "marea.progress",
   memory_report = "marea.memory_report",
   metrics = "marea.metrics",
+  gradcheck = "marea.gradcheck",
   image = "marea.image",
   plan = "marea.plan",
   plot = "marea.plot",

@@ -12,6 +12,7 @@
 --- apart by their name and the file that defines them.
 local core = require "marea.core"
 local check = require "marea.check"
+local undo = require "marea.undo"
 
 local module = {}
 
@@ -145,6 +146,36 @@ function module.modules(root)
     if not owner then list[#list + 1] = {path = path, module = value} end
   end)
   return list
+end
+
+--- Puts map(t) in the place of each tensor under `root`, wherever it lies, and calls visit(path, new, old, set) for it,
+--- if given; set(t) puts another one there. For use within undo.run, which puts the old ones back.
+function module.replace(root, map, visit)
+  local seen, slots, entries = {}, {}, module.tensors(root)
+  local function collect(node)
+    if seen[node] then return end
+    seen[node] = true
+    undo.note(node)
+    for _, key in ipairs(public_keys(node)) do
+      local value = node[key]
+      if core.is_tensor(value) then
+        slots[value] = slots[value] or {}
+        table.insert(slots[value], {node, key})
+      elseif type(value) == "table" and (module.is_module(value) or getmetatable(value) == nil) then
+        collect(value)
+      end
+    end
+  end
+  collect(root)
+  for _, entry in ipairs(entries) do
+    local places = slots[entry.tensor]
+    local function set(t)
+      for _, place in ipairs(places) do place[1][place[2]] = t end
+    end
+    local new = map(entry.tensor)
+    set(new)
+    if visit then visit(entry.name, new, entry.tensor, set) end
+  end
 end
 
 -- ---- parameters ----
