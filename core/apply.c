@@ -233,8 +233,12 @@ static bool interrupted (marea_call *c) {
 }
 
 static marea_status run_forward (marea_call *c) {
-  if (c->ctx->plan && !(c->op->flags & MAREA_DRY)) return MAREA_OK;
-  return c->op->forward(c);
+  marea_context *ctx = c->ctx;
+  if (ctx->plan && !(c->op->flags & MAREA_DRY)) return MAREA_OK;
+  ctx->dry = ctx->plan != NULL;
+  marea_status status = c->op->forward(c);
+  ctx->dry = false;
+  return status;
 }
 
 static marea_status forward (marea_call *c) {

@@ -201,7 +201,7 @@ marea_status marea_gemm_parallel (marea_context *ctx, int dtype, bool ta, bool t
   if (end) j.all.end = *end;
   if (m == 0 || n == 0) return MAREA_OK;
   if (k == 0 || (double)m * (double)n * (double)k < 2.0 * MIN_WORK) {
-    if (ctx->plan) return MAREA_OK;
+    if (ctx->dry) return MAREA_OK;
     multiply(&j.all);
     finish(&j.all, j.kernels);
     return MAREA_OK;
@@ -211,7 +211,7 @@ marea_status marea_gemm_parallel (marea_context *ctx, int dtype, bool ta, bool t
   const size_t scratch = is_short(&j.all) ? (size_t)ctx->threads * MAREA_PRODUCT_SCRATCH : 0;
   const size_t partial = j.cut == CUT_K ? (size_t)((blocks - 1) * m * n) * size_of(dtype) : 0;
   char *memory = NULL;
-  if (ctx->plan) {
+  if (ctx->dry) {
     marea_plan_take(ctx, marea_block_size(scratch + partial));
     marea_plan_give(ctx, marea_block_size(scratch + partial));
     return MAREA_OK;

@@ -55,6 +55,7 @@ struct marea_context {
   bool shielded;         /* a change in place is under way and must be completed */
   marea_profile *profile; /* that runs; NULL: none */
   marea_plan *plan;       /* the same; operators compute nothing while there is one */
+  bool dry;               /* an operator's forward runs for its scratch memory alone: see MAREA_DRY */
   uint16_t plans;         /* how many there were; wraps around, 0 left out */
   int layer;             /* that operators belong to; nodes remember it */
   uint32_t place;        /* the same of the line that runs; storages remember it too */
@@ -185,7 +186,7 @@ enum { /* flags of an operator */
   MAREA_RANDOM = 16,      /* takes `draws` blocks of the counter */
   MAREA_MUTATES = 32,     /* changes inputs in place: see `mutates`; no output, never interrupted */
   MAREA_NO_GRAD = 64,     /* results are constants for the tape (comparisons, argmax, samples) */
-  MAREA_DRY = 128         /* a plan runs forward for the scratch memory it takes: while `plan` is set it may touch
+  MAREA_DRY = 128         /* a plan runs forward for the scratch memory it takes: while `dry` is set it may touch
                              elements of tensors and of MAREA_SCRATCH inside marea_parallel only, which does nothing */
 };
 
@@ -322,7 +323,7 @@ int64_t marea_clock_ns (void); /* of a clock that never jumps */
 
 /* Runs fn(arg, block, worker) for block = 0..blocks-1 on the context's threads, worker in 0..threads-1. What a
    block computes must not depend on the worker nor on other blocks, so results are the same for any number of
-   threads. Polls the interrupt flag between blocks; a call from inside a block runs serially. While a plan runs it does
+   threads. Polls the interrupt flag between blocks; a call from inside a block runs serially. In a dry run it does
    nothing. */
 typedef void (*marea_block_fn)(void *arg, int64_t block, int worker);
 void marea_parallel (marea_context *ctx, int64_t blocks, marea_block_fn fn, void *arg);

@@ -243,7 +243,7 @@ static void close_job (marea_workers *w) {
 
 void marea_parallel (marea_context *ctx, int64_t blocks, marea_block_fn fn, void *arg) {
   marea_workers *w = ctx->workers;
-  if (ctx->plan) return;
+  if (ctx->dry) return;
   if (blocks <= 1 || !w || w->threads == 1 || w->busy) {
     run_serially(ctx, blocks, fn, arg, 0);
     return;

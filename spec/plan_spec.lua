@@ -46,6 +46,7 @@ local function measured_peak(net, shape)
   local optimizer = optim.Adam{net}
   local x = marea.zeros(shape)
   local function step() optimizer:step(net(x):square():mean()) end
+  collectgarbage()
   marea.scope(step)
   marea.memory_reset_peak()
   marea.scope(step)

@@ -368,3 +368,46 @@ lib.pi = 3
     assert.are.equal("double(n)\n\n  Doubles.\n\n  n   number", text)
   end)
 end)
+
+describe("commands that find out", function()
+  local s
+  setup(function()
+    s = session()
+    s:evaluate "net = nn.Sequential{nn.Linear{8, name = 'first'}, nn.Linear{1}}  x = marea.normal{4, 3}"
+  end)
+
+  local function text_of(line)
+    local result = s:evaluate(line)
+    assert.is_true(result.ok, result.text)
+    return result.text
+  end
+
+  it("plan a module by the shape of a batch, and code", function()
+    assert.matches("first %(Linear%) +f32 %(128, 8%) .-\nTraining step, Adam: ", text_of ":plan net {128, 3}")
+    assert.are.equal(text_of ":plan net {128, 3}", text_of ":plan net, {128, 3}")
+    assert.matches("\nRun: .-backward [%d%.]+ FLOP%)", text_of ":plan net(x):square():sum():backward()")
+  end)
+
+  it("profile code", function()
+    assert.matches("^layer +op .-\nfirst +linear ", text_of ":profile net(x)")
+  end)
+
+  it("report memory", function() assert.matches("^In use ", text_of ":memory") end)
+
+  it("check gradients", function()
+    assert.matches("^gradients agree with differences: 5 of 5 ", text_of ":gradcheck net x")
+    assert.matches("^gradients agree with differences: 1 of 1 ", text_of ":gradcheck function(t) return t:exp() end, x")
+  end)
+
+  it("say what they want", function()
+    for line, message in pairs{
+      [":plan"] = "plan: expected a module and the shape", [":plan net"] = "plan: expected the shape of a batch",
+      [":plan nothing {1}"] = "got nil", [":profile"] = "profile: expected Lua", [":profile 1 +"] = "unexpected symbol",
+      [":gradcheck"] = "gradcheck: expected a function", [":plan 1 +"] = "unexpected symbol",
+    } do
+      local result = s:evaluate(line)
+      assert.is_false(result.ok)
+      assert.matches(message, result.text)
+    end
+  end)
+end)

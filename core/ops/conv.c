@@ -370,7 +370,7 @@ static marea_status grad_weight_shape (marea_call *c) {
 static bool clear_empty (const marea_tensor *summed, marea_tensor *out) {
   const int64_t count = marea_count(out->rank, out->shape);
   if (count > 0 && marea_count(summed->rank, summed->shape) > 0) return false;
-  if (!out->ctx->plan) memset(marea_at(out), 0, (size_t)count * marea_dtype_size((marea_dtype)out->dtype));
+  if (!out->ctx->dry) memset(marea_at(out), 0, (size_t)count * marea_dtype_size((marea_dtype)out->dtype));
   return true;
 }
 

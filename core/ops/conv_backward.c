@@ -118,6 +118,6 @@ marea_status marea_conv_backward (marea_call *c, const marea_conv *g, bool trans
   if (p.parts == MAREA_CONV_PARTS && together) marea_parallel(c->ctx, p.parts, walk_part, &p);
   else run_apart(c, g, &p);
   if (dw) marea_conv_correlate_finish(&correlate);
-  if (db && !c->ctx->plan) fold_bias(&p);
+  if (db && !c->ctx->dry) fold_bias(&p);
   return MAREA_OK;
 }

@@ -101,7 +101,7 @@ static marea_status make_pixel (marea_call *c, marea_conv_gather *p) {
   const size_t bytes = (size_t)(p->groups * p->cout) * p->w.size;
   char *pixel;
   p->pixel = NULL;
-  if (c->ctx->plan || !has_bare_outputs(p)) return MAREA_OK;
+  if (c->ctx->dry || !has_bare_outputs(p)) return MAREA_OK;
   MAREA_SCRATCH(c, pixel, bytes);
   memset(pixel, 0, bytes);
   p->kernels->bias_act(1, (size_t)(p->groups * p->cout), p->bias, p->act, p->slope, pixel);

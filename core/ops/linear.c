@@ -120,7 +120,7 @@ static marea_status matmul_forward (marea_call *c) {
   const int64_t count = marea_count(p.lead, p.shape);
   if (count * p.m * p.n == 0) return MAREA_OK;
   if (p.k == 0) {
-    if (!c->ctx->plan) memset(marea_at(out), 0, (size_t)(count * p.m * p.n) * size);
+    if (!c->ctx->dry) memset(marea_at(out), 0, (size_t)(count * p.m * p.n) * size);
     return MAREA_OK;
   }
   batch s = {&p, out->dtype, size, marea_at(c->in[0]), marea_at(c->in[1]), marea_at(out)};

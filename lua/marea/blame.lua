@@ -129,10 +129,12 @@ local function is_finite(t) return not is_real(t) or bad_text(t) == "" end
 --- what its inputs looked like. nil when all values of t are finite. The graph behind t must not be consumed.
 ---@param t userdata
 ---@return Blame|nil
-return function(t)
+local function blame(_, t)
   check.tensor("blame", "t", t)
   return core.scope(core.no_grad, function()
     if is_finite(t) then return nil end
     return find(t)
   end)
 end
+
+return setmetatable({}, {__call = blame})

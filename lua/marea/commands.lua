@@ -79,4 +79,54 @@ add{
   end,
 }
 
+add{
+  name = "profile", usage = ":profile code", doc = "run Lua and say where the time went: layers, operators, the script",
+  completes = "code",
+  run = function(session, argument)
+    if argument == "" then return nil, "profile: expected Lua to run, as in :profile net(x)" end
+    local result
+    local report = require "marea.profile"(function() result = session:run(argument) end)
+    if not result.ok then return nil, result.text end
+    return tostring(report)
+  end,
+}
+
+add{
+  name = "memory", usage = ":memory", doc = "what takes the memory: the largest tensors and the lines that made them",
+  run = function() return tostring(require "marea.memory_report"()) end,
+}
+
+--- Shows what an expression gives.
+local function show(session, expression)
+  local result = session:run(expression)
+  if not result.ok then return nil, result.text end
+  return result.text
+end
+
+add{
+  name = "plan", usage = ":plan net {128, 28, 28, 1}",
+  doc = "shapes, FLOPs and peak memory of a batch before it is run; or of code, :plan step()", completes = "code",
+  run = function(session, argument)
+    if argument == "" then return nil, "plan: expected a module and the shape of a batch, as in :plan net {1, 3}" end
+    local name, comma, shapes = argument:match "^([%a_][%w_%.]*)%s*(,?)%s*(.*)$"
+    if name and (shapes == "" or comma == "," or shapes:find "^{.*}$") then
+      local inputs = shapes == "" and "" or ", " .. shapes:gsub("}%s*{", "}, {")
+      return show(session, ("require 'marea.plan'(%s%s)"):format(name, inputs))
+    end
+    local f, what = session:compile(argument)
+    if not f then return nil, what end
+    return tostring(require "marea.plan"(function() return select(what + 1, f()) end))
+  end,
+}
+
+add{
+  name = "gradcheck", usage = ":gradcheck f, x, ...", doc = "gradients of a function or a module against differences",
+  completes = "code",
+  run = function(session, argument)
+    if argument == "" then return nil, "gradcheck: expected a function and its arguments, as in :gradcheck net, x" end
+    if argument:find "^[%w_%. ]+$" then argument = argument:gsub(" +", ", ") end
+    return show(session, ("require 'marea.gradcheck'(%s)"):format(argument))
+  end,
+}
+
 return commands

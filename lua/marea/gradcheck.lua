@@ -7,7 +7,7 @@
 ---
 --- What is compared is the derivative of L = the sum over results of <v, y> for random weights v (1 for a single
 --- number): for some elements of each input, and along a random direction over all of it, which reaches the others.
---- Random operators draw the same numbers each time. A difference tells nothing where the function has a kink (relu at 0).
+--- Random operators draw the same numbers each time. Where the function has a kink (relu at 0) differences tell nothing.
 local core = require "marea.core"
 local amount = require "marea.amount"
 local check = require "marea.check"
@@ -306,12 +306,10 @@ function Gradcheck:__tostring()
         row.name, check.shape_text(row.shape), row.at, row.gradient, row.difference, apart, row.allowed)
     end
   end
-  local seen = ("%s elements and a random direction of each that has more"):format(amount.thousands(elements))
-  if self.ok then
-    return ("the gradients of %d inputs and parameters agree with differences: %s"):format(#self.rows, seen)
-  end
-  return ("the gradients of %d of %d inputs and parameters differ from differences (%s)\n%s"):format(#lines, #self.rows,
-    seen, table.concat(lines, "\n"))
+  table.insert(lines, 1, ("gradients %sagree with differences: %d of %d inputs and parameters (%s elements, and a "
+    .. "random direction of each that has more)"):format(self.ok and "" or "do not ", self.ok and #self.rows or #lines,
+    #self.rows, amount.thousands(elements)))
+  return table.concat(lines, "\n")
 end
 
 -- ---- marea.gradcheck ----

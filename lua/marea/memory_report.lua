@@ -41,7 +41,7 @@ end
 --- What takes the memory now. It may be a tensor that the script has dropped and the garbage collector not yet found,
 --- or that only the graph holds.
 ---@return MemoryReport
-return function()
+local function memory_report()
   local report = core.memory()
   report.nodes, report.tensors = core.tape_length(), {}
   core.scope(function()
@@ -53,3 +53,5 @@ return function()
   end)
   return setmetatable(report, MemoryReport)
 end
+
+return setmetatable({}, {__call = memory_report})

@@ -190,9 +190,12 @@ local function peak_text(peak, alive)
 end
 
 local function step_text(self)
-  if self.backward + self.update == 0 then return amount.flops(self.flops) end
-  return ("%s (forward %s, backward %s, update %s)"):format(amount.flops(self.flops), amount.flops(self.forward),
-    amount.flops(self.backward), amount.flops(self.update))
+  local parts = {}
+  for _, part in ipairs{"forward", "backward", "update"} do
+    if self[part] > 0 then parts[#parts + 1] = part .. " " .. amount.flops(self[part]) end
+  end
+  local sum = amount.flops(self.flops)
+  return #parts > 1 and ("%s (%s)"):format(sum, table.concat(parts, ", ")) or sum
 end
 
 function Plan:__tostring()
@@ -228,7 +231,7 @@ end
 ---@param ... integer[]|userdata inputs: shapes of batches, f32 {128, 28, 28, 1} or {128, 10, dtype = "i64"}, or
 ---  tensors. Behind those of a module, {optimizer = optim.Adam, loss = function(y) return y:square():mean() end}.
 ---@return Plan
-return function(f, ...)
+local function plan(_, f, ...)
   if not module.is_module(f) then
     if type(f) ~= "function" then
       check.fail("plan", "f", "a module and the shape of a batch, or a function", f)
@@ -240,3 +243,5 @@ return function(f, ...)
   if inputs.n == 0 then check.raise("plan: expected the shape of a batch, such as {128, 28, 28, 1}") end
   return undo.run(core.plan, plan_module, f, options, table.unpack(inputs, 1, inputs.n))
 end
+
+return setmetatable({}, {__call = plan})
