@@ -115,10 +115,31 @@ describe("a module", function()
   end)
 
   it("shows its tree", function()
+    local shared = nn.Dropout{0.5}
     local net = nn.Sequential{nn.Linear{4, name = "hidden", activation = "relu"}, function(x) return x end,
-      nn.Conv2d{1, 2, kernel = {3, 5}, padding = "same", bias = false}}
-    has(tostring(net), "Sequential {", "hidden: Linear(? -> 4, relu)", "2: function",
-      "3: Conv2d(1 -> 2, kernel 3x5, padding same, no bias)")
+      nn.Conv2d{1, 200, kernel = {3, 5}, padding = "same", bias = false}, nn.LayerNorm{2}:freeze(),
+      nn.Sequential{shared, shared, name = "inner"}}
+    assert.are.equal([[
+Sequential
+  hidden: Linear(? -> 4, relu)
+  2: function
+  3: Conv2d(1 -> 200, kernel 3x5, padding same, no bias)   weight (3, 5, 1, 200)   3,000
+  4: LayerNorm(2, eps 1e-05), frozen                       bias (2), weight (2)        4
+  inner: Sequential
+    1: Dropout(p 0.5)
+    2: Dropout, the same as above
+3,004 parameters]], tostring(net))
+    assert.are.equal("Dropout(p 0.5)", tostring(shared))
+    local Net = nn.class "Net"
+    function Net:init()
+      self.blocks, self.scales = {nn.Linear{2, 3}, nn.Linear{3, 1}}, {nn.parameter(marea.zeros{7})}
+    end
+    assert.are.equal([[
+Net
+  blocks.1: Linear(2 -> 3)   bias (3), weight (2, 3)    9
+  blocks.2: Linear(3 -> 1)   bias (1), weight (3, 1)    4
+  scales                     1 (7)                      7
+20 parameters]], tostring(Net()))
     assert.are.equal("class Linear", tostring(nn.Linear))
   end)
 end)

@@ -97,7 +97,7 @@ describe("evaluating", function()
   end)
 
   it("gives the parts of the library their names", function()
-    assert.are.equal("Linear(2 -> 3)", shown "nn.Linear{2, 3}")
+    assert.are.equal("Linear(2 -> 3)   bias (3), weight (2, 3)   9", shown "nn.Linear{2, 3}")
     assert.are.equal("true", shown "optim == marea.optim")
   end)
 end)
@@ -275,6 +275,52 @@ describe("help", function()
       assert.is_truthy(text:find("  > " .. lines[#lines], 1, true), name)
       assert(example.run(lines))
     end
+  end)
+
+  it("has text and example of all the rest of the library, and every example runs", function()
+    local core = require "marea.core"
+    local function with_example(topic)
+      local text, message = s:help(topic)
+      assert.is_truthy(text, message)
+      assert.is_truthy(text:find "\n\n  %S[^\n]+%.\n" or text:find "\n\n  %S[^\n]+\n", topic .. " has no text")
+      local lines = {}
+      for line in text:gmatch "\n  > ([^\n]*)" do lines[#lines + 1] = line end
+      assert.is_true(#lines > 0, topic .. " has no example")
+      local ok, problem = example.run(lines)
+      assert.is_true(ok, ("%s: %s"):format(topic, problem))
+    end
+    for _, part in ipairs{"marea", "nn", "nn.init", "optim", "optim.schedule", "dist", "data", "image", "plot",
+      "augment", "judge", "checkpoint", "metrics", "importance"} do
+      local place = s.env
+      for key in part:gmatch "%w+" do place = place[key] end
+      for _, name in ipairs(require "marea.check".names(place)) do
+        local value = rawget(place, name)
+        local class = type(value) == "table" and rawget(value, "__name")
+        if (type(value) == "function" and not core.ops[name]) or class then with_example(part .. "." .. name) end
+      end
+    end
+    s:evaluate "a_tensor = marea.zeros{2}"
+    for _, name in ipairs(require "marea.check".names(core.methods)) do
+      if not core.ops[name:gsub("_$", "")] then with_example("a_tensor." .. name) end
+    end
+    for _, name in ipairs{"parameters", "named_parameters", "buffer", "state", "load_state", "train", "evaluate",
+      "freeze", "unfreeze", "count", "build", "summary"} do with_example("nn.Linear." .. name) end
+  end)
+
+  it("shows no example that does not run, wherever it is written", function()
+    local pipe = assert(io.popen "find lua/marea -name '*.lua'")
+    local n = 0
+    for path in pipe:lines() do
+      for _, entry in ipairs((docs.file(path))) do
+        if #entry.examples > 0 then
+          local ok, problem = example.run(entry.examples)
+          assert.is_true(ok, ("%s: %s: %s"):format(path, entry.name, problem))
+          n = n + 1
+        end
+      end
+    end
+    pipe:close()
+    assert.is_true(n > 100)
   end)
 
   it("leaves the random state as it was", function()

@@ -64,6 +64,7 @@ end
 ---   shift   pixels, to the right and downwards, each its own draw
 ---@param options {rotate: any, shear: any, scale: any, shift: any}
 ---@return fun(x: userdata, ...: userdata): userdata ...
+---@example augment.affine{rotate = 10, shift = 2}(marea.uniform{2, 8, 8, 1})
 function augment.affine(options)
   options = check.options("affine", options, {"rotate", "shift", "scale", "shear"})
   local limits = {scale = range("affine", "scale", options.scale or 0, 1)}
@@ -81,6 +82,7 @@ end
 --- axis = "vertical" above and below.
 ---@param options? {p: number?, axis: string?}
 ---@return fun(x: userdata, ...: userdata): userdata ...
+---@example augment.flip()(marea.uniform{2, 8, 8, 1})
 function augment.flip(options)
   options = check.options("flip", options, {"p", "axis"})
   local p = check.number("flip", "p", options.p or 0.5, 0, 1)

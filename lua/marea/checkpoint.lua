@@ -57,6 +57,8 @@ end
 ---  model: a module or a table of modules; optimizer: one, or a table of them by name; texts: string pairs of the
 ---  script's own
 ---@return boolean|nil ok, string|nil message
+---@example path, net = os.tmpname(), nn.Linear{3, 2}
+---@example checkpoint.save(path, {model = net, epoch = 1}), checkpoint.load(path, {model = net}), os.remove(path)
 function checkpoint.save(path, what)
   what = check.options("checkpoint.save", what, {"model", "optimizer", "loader", "epoch", "step", "texts"})
   if type(what.model) ~= "table" then check.fail("checkpoint.save", "model", "a module", what.model) end
@@ -117,6 +119,7 @@ end
 ---@param what {model: table?, optimizer: table?, loader: table?, random: boolean?} random = false leaves the random
 ---  state alone, as for using a trained model
 ---@return {epoch: integer?, step: integer?, texts: table<string, string>}|nil saved, string|nil message
+---@example checkpoint.load("missing.safetensors", {model = nn.Linear{3, 2}})
 function checkpoint.load(path, what)
   what = check.options("checkpoint.load", what, {"model", "optimizer", "loader", "random"})
   local message

@@ -58,13 +58,13 @@ local function read_tag(entry, tag, rest)
 end
 
 local function read_comment(entry, line)
-  local tag, rest = line:match "^%-%-%-@(%w+)%s*(.*)$"
+  local tag, rest = line:match "^%-%-%-%s?@(%w+)%s*(.*)$"
   if tag then
     read_tag(entry, tag, rest)
     entry.last = tag
-  elseif entry.last == "param" and line:find "^%-%-%-%S" then -- a parameter's text goes on without a space
+  elseif entry.last == "param" and not line:find "^%-%-%-%s%S" then -- a parameter's text goes on
     local param = entry.params[#entry.params]
-    param.text = param.text .. " " .. line:match "^%-%-%-(.*)$"
+    param.text = param.text .. " " .. line:match "^%-%-%-%s*(.*)$"
   else
     entry.text[#entry.text + 1] = line:match "^%-%-%-%s?(.*)$"
   end
@@ -75,7 +75,8 @@ local function definition(line)
   local name, arguments = line:match "^%s*local%s+function%s+([%w_]+)%s*(%b())"
   if not name then name, arguments = line:match "^%s*function%s+([%w_%.:]+)%s*(%b())" end
   if not name then name, arguments = line:match "^%s*([%w_%.]+)%s*=%s*function%s*(%b())" end
-  if name then return "function", name, arguments end
+  if not name then name, arguments = "function", line:match "^%s*return%s+function%s*(%b())" end
+  if arguments then return "function", name, arguments end
   name = line:match "^%s*local%s+([%w_]+)%s*=" or line:match "^%s*([%w_%.]+)%s*="
   if name then return "field", name end
 end
@@ -143,9 +144,13 @@ end
 
 -- ---- from a value to its entry ----
 
+--- The entry of the function that begins in this line; of one without a name or text, that of the function around it.
 local function entry_at(path, line)
+  local around
   for _, entry in ipairs((docs.file(path))) do
-    if entry.kind == "function" and entry.line == line then return entry end
+    local bare = entry.name == "function" and #entry.text == 0
+    if entry.kind == "function" and entry.line == line then return bare and around or entry end
+    if entry.kind == "function" and #entry.text > 0 and entry.line < line then around = entry end
   end
 end
 
@@ -190,7 +195,7 @@ end
 --- The file of a module that was loaded by its name.
 local function file_entry(t)
   for name, loaded in pairs(package.loaded) do
-    if rawequal(loaded, t) then
+    if rawequal(loaded, t) and type(name) == "string" then
       local path = package.searchpath(name, package.path)
       return path and select(2, docs.file(path)) or nil
     end
@@ -209,6 +214,19 @@ local function core_entry(f)
   end
 end
 
+--- Of a class that some function makes, the text of that function.
+local function maker_entry(class)
+  local init = rawget(class, "init")
+  local path, line = nil, nil
+  if type(init) == "function" then path, line = place_of(init) end
+  if not path or rawget(class, "operator") then return nil end
+  local found
+  for _, entry in ipairs((docs.file(path))) do
+    if entry.kind == "function" and #entry.text > 0 and entry.line < line then found = entry end
+  end
+  return found and setmetatable({kind = "class", file = false}, {__index = found})
+end
+
 --- What is documented about a value: a function, a class or a module. nil: nothing.
 ---@return Entry|nil
 function docs.of(value)
@@ -217,7 +235,7 @@ function docs.of(value)
     if path then return entry_at(path, line) end
     return core_entry(value)
   end
-  if type(value) == "table" then return class_entry(value) or file_entry(value) end
+  if type(value) == "table" then return class_entry(value) or maker_entry(value) or file_entry(value) end
 end
 
 -- ---- arguments by name ----

@@ -168,15 +168,23 @@ local function globals()
   return env
 end
 
---- Runs lines of an example with globals of their own. Returns what the last one gives.
+--- Runs the lines of an example one by one, with globals of their own. Returns what the last one gives.
 ---@param lines string[]
 ---@return boolean ok, any ... values of the last line, or the message
 function example.run(lines)
   local session = require "marea.repl".new(globals())
-  local source = table.concat(lines, "\n")
-  local f, what = session:compile(source)
-  if not f then return false, what end
-  return pcall(function() return select(1 + what, f()) end)
+  local text, results = nil, nil
+  for i, line in ipairs(lines) do
+    text = text and text .. "\n" .. line or line
+    if i == #lines or session:is_complete(text) ~= "incomplete" then
+      local f, what = session:compile(text)
+      if not f then return false, what end
+      results = table.pack(pcall(function() return select(1 + what, f()) end))
+      if not results[1] then break end
+      text = nil
+    end
+  end
+  return table.unpack(results, 1, results.n)
 end
 
 local function works(lines)

@@ -137,10 +137,12 @@ local function keywords_text(value)
   return #names > 0 and wrapped("by name: " .. table.concat(names, ", "), "  ") or ""
 end
 
---- The text of a class's init, where its arguments are explained.
+--- The text of what makes an instance, where its arguments are explained.
 local function init_text(class)
-  local init = type(class) == "table" and rawget(class, "init")
-  local entry = type(init) == "function" and docs.of(init)
+  if type(class) ~= "table" then return "" end
+  local meta = debug.getmetatable(class)
+  local make = rawget(class, "init") or (not rawget(class, "__module") and meta and rawget(meta, "__call"))
+  local entry = type(make) == "function" and docs.of(make)
   return entry and table.concat(entry.text, "\n") or ""
 end
 
@@ -253,6 +255,11 @@ function help.complete(word)
   return 1, list
 end
 
+--- The tables of methods under the names that help gives them.
+local function owners()
+  return {Tensor = core.methods, Module = require "marea.nn.module".class_methods()}
+end
+
 --- The text about a name: a global, a path such as x.sum or nn.Conv2d, or a name of the library by itself.
 ---@param env table the globals
 ---@param topic string
@@ -261,6 +268,7 @@ function help.topic(env, topic)
   topic = topic:gsub("%s+", ""):gsub("[%({].*$", "")
   if topic == "" then return require "marea.commands".find "help".run(nil, "") end
   local value, parts = complete.value(env, topic)
+  if value == nil then value, parts = complete.value(owners(), topic) end
   if value ~= nil then return describe(value, topic, parts[#parts]) end
   local base, word = topic:match "^(.*)[%.:]([%w_]*)$"
   if not base then

@@ -12,6 +12,7 @@ local image = {}
 ---@param x userdata (N, H, W, C)
 ---@param options? {columns: integer?, gap: integer?, value: number?} columns: a square is tried when left out
 ---@return userdata
+---@example image.grid(marea.uniform{6, 4, 4, 1}, {columns = 3, gap = 1}):show()
 function image.grid(x, options)
   check.tensor("grid", "x", x)
   options = check.options("grid", options, {"columns", "gap", "value"})
@@ -68,6 +69,7 @@ local function clamped(x) return math.min(math.max(x, 0), 1) end
 --- The 256 colours of a map: rows {red, green, blue}, from 0 to 1.
 ---@param name string "gray", "viridis" or "gnuplot2"
 ---@return number[][]
+---@example image.colors("viridis")[256]
 function image.colors(name)
   local map, rows = check.choice("colors", "map", name, maps), {}
   for i = 0, 255 do
@@ -81,6 +83,7 @@ end
 ---@param x userdata f32 or f64 from 0 to 1, or u8
 ---@param name string "gray", "viridis" or "gnuplot2"
 ---@return userdata
+---@example image.colorize(marea.uniform{4, 4}, "viridis")
 function image.colorize(x, name)
   check.tensor("colorize", "x", x)
   if x.rank ~= 2 and not (x.rank == 3 and x:size(3) == 1) then
@@ -102,6 +105,8 @@ end
 ---@param path string
 ---@param options? {map: string?, columns: integer?, gap: integer?, value: number?}
 ---@return boolean|nil ok, string|nil message
+---@example path = os.tmpname()
+---@example image.save(marea.uniform{9, 8, 8, 1}, path), os.remove(path)
 function image.save(x, path, options)
   check.tensor("save", "x", x)
   options = check.options("save", options, {"map", "columns", "gap", "value"})

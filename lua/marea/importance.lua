@@ -24,6 +24,8 @@ end
 ---@param log_likelihood fun(z: userdata): userdata z (k, N, ...) -> log p(x | z), (k, N)
 ---@param options {samples: integer, chunk: integer?} chunk: samples at a time, all when left out
 ---@return userdata
+---@example q, prior = dist.Normal(marea.zeros{4, 2}, 1), dist.Normal(0, 1)
+---@example importance.log_weights(q, prior, function(z) return z:sum{dims = {-1}} end, {samples = 10})
 function importance.log_weights(q, prior, log_likelihood, options)
   options = check.options("importance.log_weights", options, {"samples", "chunk"})
   local samples = check.integer("importance.log_weights", "samples", options.samples, 1)
@@ -50,6 +52,7 @@ end
 ---@param log_weights userdata (samples, N)
 ---@param k? integer divides the number of samples, which it is when left out
 ---@return userdata
+---@example importance.bound(marea.normal{10, 4}, 5)
 function importance.bound(log_weights, k)
   check.tensor("importance.bound", "log_weights", log_weights)
   if log_weights.rank ~= 2 then check.fail("importance.bound", "log_weights", "a tensor (samples, N)", log_weights) end

@@ -19,46 +19,76 @@ end
 
 --- Seeds the random operators and Lua's math.random. Same seed, same numbers, for any number of threads.
 ---@param n integer
+---@example marea.seed(1)
 function marea.seed(n)
   core.seed(n)
   math.randomseed(n)
 end
 
---- zeros(2, 3), zeros({2, 3}, {dtype = "f64"}) and zeros{2, 3, dtype = "f64"} give a tensor (2, 3).
-local function filled(name, value)
-  return function(shape, options, ...)
-    local arguments = {value = value}
-    if type(shape) == "table" then
-      for key, item in pairs(shape) do arguments[key] = item end
-      if options ~= nil and type(options) ~= "table" then
-        check.raise("%s: expected options by name, as in {dtype = \"f64\"}, got %s", name, check.describe(options))
-      end
-      for key, item in pairs(options or {}) do arguments[key] = item end
-    else
-      table.move({shape, options, ...}, 1, select("#", ...) + 2, 1, arguments)
+local function filled(name, value, shape, options, ...)
+  local arguments = {value = value}
+  if type(shape) == "table" then
+    for key, item in pairs(shape) do arguments[key] = item end
+    if options ~= nil and type(options) ~= "table" then
+      check.raise("%s: expected options by name, as in {dtype = \"f64\"}, got %s", name, check.describe(options))
     end
-    if #arguments > 0 then return core.ops.full(arguments) end
-    return core.ops.full({}, arguments)
+    for key, item in pairs(options or {}) do arguments[key] = item end
+  else
+    table.move({shape, options, ...}, 1, select("#", ...) + 2, 1, arguments)
   end
+  if #arguments > 0 then return core.ops.full(arguments) end
+  return core.ops.full({}, arguments)
 end
 
-marea.zeros = filled("zeros", 0)
-marea.ones = filled("ones", 1)
+--- zeros(2, 3), zeros({2, 3}, {dtype = "f64"}) and zeros{2, 3, dtype = "f64"} give a tensor (2, 3).
+---@param ... integer|table sizes
+---@return userdata
+---@example marea.zeros{2, 3, dtype = "i64"}
+function marea.zeros(...) return filled("zeros", 0, ...) end
+
+--- As zeros, with ones.
+---@param ... integer|table sizes
+---@return userdata
+---@example marea.ones(2, 3)
+function marea.ones(...) return filled("ones", 1, ...) end
 
 --- A tensor of x's shape and dtype.
 ---@param x userdata
+---@param value number
 ---@param options? {dtype: string?}
+---@return userdata
+---@example marea.full_like(marea.zeros{2, 3}, 7)
 function marea.full_like(x, value, options)
   check.tensor("full_like", "x", x)
   local dtype = check.options("full_like", options, {"dtype"}).dtype
   return core.ops.full(x.shape, value, dtype or x.dtype)
 end
 
+--- Zeros of x's shape and dtype.
+---@param x userdata
+---@param options? {dtype: string?}
+---@return userdata
+---@example marea.zeros_like(marea.normal{2, 3})
 function marea.zeros_like(x, options) return marea.full_like(x, 0, options) end
 
+--- Ones of x's shape and dtype.
+---@param x userdata
+---@param options? {dtype: string?}
+---@return userdata
+---@example marea.ones_like(marea.normal{2, 3}, {dtype = "f64"})
 function marea.ones_like(x, options) return marea.full_like(x, 1, options) end
 
 core.on_not_finite(function(t) return require "marea.blame"(t).text end)
+
+--- The picture of a tensor as a text for the terminal: of a matrix (H, W), an image (H, W, 1 or 3), images (N, H, W, 1
+--- or 3) in a grid, a row (W). Values from 0 to 1 (u8: to 255) are shown as they are; others are scaled to fill that
+--- range, which the line below then names.
+---@param path? string a PNG to write in place of the text
+---@param options? {map: string?, width: integer?, height: integer?} map: "gray", "viridis" or "gnuplot2"; width, height
+---in letters: the terminal's size when left out
+---@return userdata|boolean|nil shown to be printed, or true; nil and a message when the PNG cannot be written
+---@example marea.eye(8):show()
+function core.methods.show(t, path, options) return require "marea.show".show(t, path, options) end
 
 return check.strict(marea, "marea", {
   nn = "marea.nn",

@@ -42,7 +42,8 @@ local function own_text(value)
   local meta = debug.getmetatable(value)
   if type(meta) ~= "table" or rawget(meta, "__tostring") == nil then return nil end
   local ok, text = pcall(tostring, value)
-  return ok and text or nil
+  if not ok then return nil end
+  return type(value) == "userdata" and text:gsub("[ :]*%(?0x%x+%)?$", "") or text
 end
 
 local function first_line(text)

@@ -17,6 +17,11 @@ local judge = {}
 ---@param images userdata (N, H, W, C)
 ---@param options? {batch: integer?} images at once (500)
 ---@return userdata features (N, D), userdata probabilities (N, K)
+---@example Classifier = nn.class "Classifier"
+---@example function Classifier:init() self.body, self.head = nn.Linear{8}, nn.Linear{3} end
+---@example function Classifier:features(x) return self.body(x:flatten{from = 2}) end
+---@example function Classifier:classify(features) return self.head(features) end
+---@example judge.see(Classifier(), marea.uniform{10, 4, 4, 1})
 function judge.see(classifier, images, options)
   if type(classifier) ~= "table" or not classifier.features or not classifier.classify then
     check.fail("see", "classifier", "a classifier with the methods features and classify", classifier)
@@ -45,6 +50,7 @@ end
 ---@param p userdata probabilities (N, K)
 ---@param options? {threshold: number?, least: number?}
 ---@return {confident: number, counts: integer[], coverage: integer, kl: number}
+---@example judge.classes(marea.normal{50, 3}:softmax(), {threshold = 0.5})
 function judge.classes(p, options)
   check.tensor("classes", "p", p)
   if p.rank ~= 2 or p:numel() == 0 then check.fail("classes", "p", "probabilities (N, K)", p) end
@@ -75,6 +81,7 @@ Gaussian.__index = Gaussian
 --- Mean and covariance (divided by N - 1) of features (N, D): keep that of the real images, and compare many with it.
 ---@param features userdata (N, D), N at least 2
 ---@return Gaussian
+---@example judge.gaussian(marea.normal{50, 3}).mean
 function judge.gaussian(features)
   check.tensor("gaussian", "features", features)
   if features.rank ~= 2 or features:size(1) < 2 or features:size(2) < 1 then
@@ -102,6 +109,7 @@ end
 ---@param a userdata|Gaussian features (N, D), or what judge.gaussian made of them
 ---@param b userdata|Gaussian
 ---@return number
+---@example judge.frechet(marea.normal{50, 3}, marea.normal{50, 3})
 function judge.frechet(a, b)
   if getmetatable(a) ~= Gaussian then a = judge.gaussian(a) end
   if getmetatable(b) ~= Gaussian then b = judge.gaussian(b) end

@@ -29,6 +29,7 @@ end
 
 --- Rows of a CSV file whose first line names the columns.
 ---@return table<string, number>[]|nil rows, string[]|string columns or message
+---@example metrics.read "missing.csv"
 function metrics.read(path)
   check.string("metrics.read", "path", path)
   local file, message = io.open(path)
@@ -56,6 +57,9 @@ end
 ---@param path string
 ---@param columns string[]
 ---@param options? {resume: boolean?} resume: begins with the rows that the file has
+---@example path = os.tmpname()
+---@example log = metrics.open(path, {"epoch", "loss"})
+---@example log:write{epoch = 1, loss = 171.2}, os.remove(path)
 function metrics.open(path, columns, options)
   check.string("metrics.open", "path", path)
   if type(columns) ~= "table" or type(columns[1]) ~= "string" then

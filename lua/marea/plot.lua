@@ -12,6 +12,7 @@
 ---
 --- Numbers are given as lists or as tensors of one dimension. A figure is gnuplot's script, data included; save writes
 --- it beside the picture and runs gnuplot. Without gnuplot the script stays there, and save returns nil and a message.
+--- show() gives the figure as text for a terminal: print(figure:show()), or figure:show() at the prompt.
 local core = require "marea.core"
 local check = require "marea.check"
 
@@ -26,11 +27,14 @@ local AXES = {"title", "xlabel", "ylabel", "xrange", "yrange", "logx", "logy", "
 ---@class Figure
 ---@field width integer pixels
 ---@field height integer
+---@field picture userdata|nil of a figure that is an image, with its colour map
+---@field map string|nil
+---@field panels Figure[]|nil
 local Figure = {}
 Figure.__index = Figure
 
 function Figure:__tostring()
-  return ("figure of %d x %d pixels; save(path) makes the PNG"):format(self.width, self.height)
+  return ("figure of %d x %d pixels; show() draws it here, save(path) makes the PNG"):format(self.width, self.height)
 end
 
 -- ---- gnuplot's language ----
@@ -119,6 +123,7 @@ end
 --- Curves: a list of {x = , y = , title = } (x left out: 1, 2, ...), with the axes' arguments: title, xlabel, ylabel,
 --- xrange, yrange ({low, high}), logx, logy, width, height (pixels).
 ---@return Figure
+---@example plot.curves{{y = {4, 2, 1}, title = "loss"}, xlabel = "epoch"}
 function plot.curves(options)
   options = check.options("curves", options, AXES, math.maxinteger)
   local self, parts, steps = figure(options, 900, 560), {}, not options.logx
@@ -157,6 +162,7 @@ end
 ---   line       {y =, title =}: a level across all groups
 --- and the axes' arguments, as for curves.
 ---@return Figure
+---@example plot.bars{{y = {3, 1}, title = "before"}, {y = {2, 1}, title = "after"}, labels = {"a", "b"}}
 function plot.bars(options)
   options = check.options("bars", options, names_with("labels", "values", "line"), math.maxinteger)
   local labels = options.labels
@@ -206,6 +212,7 @@ end
 --- Points (x, y), coloured by class with a legend beside the plot. class: numbers; names[class]: what the legend
 --- says (the number itself when left out). diagonal = true draws the line y = x.
 ---@return Figure
+---@example plot.scatter{x = marea.normal{20}, y = marea.normal{20}, class = marea.randint({20}, 1, 2)}
 function plot.scatter(options)
   options = check.options("scatter", options, names_with("x", "y", "class", "names", "legend", "diagonal"))
   local x, y = numbers("scatter", "x", options.x), numbers("scatter", "y", options.y)
@@ -259,6 +266,7 @@ end
 
 --- Histogram of the numbers in front; bins (50); xrange: from its minimum to its maximum when left out.
 ---@return Figure
+---@example plot.histogram{marea.normal{1000}, bins = 20}
 function plot.histogram(options)
   options = check.options("histogram", options, names_with("bins", "color"), 1)
   local values = numbers("histogram", "values", options[1])
@@ -358,6 +366,7 @@ local HEATMAP = {"title", "xlabel", "ylabel", "map", "xticks", "yticks", "colorl
 ---   xticks, yticks  labels at equal distances, centred in their parts of the axis; {} for none; left out: pixels
 ---   title, xlabel, ylabel
 ---@return Figure
+---@example plot.heatmap{marea.uniform{8, 8}, map = "viridis"}
 function plot.heatmap(options)
   options = check.options("heatmap", options, HEATMAP, 1)
   local x = check.tensor("heatmap", "1", options[1])
@@ -377,6 +386,7 @@ function plot.heatmap(options)
   if options.xticks then add_ticks(self, "x", options.xticks, w) end
   if options.yticks then add_ticks(self, "y", options.yticks, h) end
   self:add("unset key")
+  self.picture, self.map = x:detach(), options.map
   if colored then return add_colored(self, x) end
   self:add("set cbrange [0:%d]", x.dtype == "u8" and 255 or 1)
   if options.colorlabel then self:add("set cblabel %s", quote(options.colorlabel)) end
@@ -408,6 +418,7 @@ local CELL = 58 -- pixels
 ---   in front  whole numbers, not negative: a tensor (H, W)
 ---   labels    of the rows, from above, and of the columns; xlabel, ylabel, title
 ---@return Figure
+---@example plot.matrix{marea.randint({2, 2}, 0, 9), labels = {"cat", "dog"}}
 function plot.matrix(options)
   options = check.options("matrix", options, {"labels", "xlabel", "ylabel", "title"}, 1)
   local counts = check.tensor("matrix", "1", options[1])
@@ -441,6 +452,7 @@ end
 --- Gray images (N, H, W, 1) in rows, each below its caption.
 ---   captions  one text for each image; columns: a square is tried when left out; title
 ---@return Figure
+---@example plot.images{marea.uniform{4, 8, 8, 1}, captions = {"a", "b", "c", "d"}}
 function plot.images(options)
   options = check.options("images", options, {"captions", "columns", "title"}, 1)
   local x = check.tensor("images", "1", options[1])
@@ -459,6 +471,7 @@ function plot.images(options)
   bare(self, 20, title, width * zoom, height * zoom)
   self:axes(options)
   self:add("unset tics; set xrange [-0.5:%d.5]; set yrange [%d.5:-0.5]", width - 1, height - 1)
+  self.picture = x:detach()
   local pixels = core.no_grad(function()
     local gray = x.dtype == "u8" and x:cast("f32") / 255 or x:detach()
     local tiles = gray:pad({0, 0, top, 0, 1, 1, 0, 0}, 1)
@@ -479,6 +492,7 @@ end
 
 --- Figures side by side, row by row, in one picture.
 ---@return Figure
+---@example plot.panels{plot.histogram{marea.normal{100}}, plot.heatmap{marea.eye(4)}}
 function plot.panels(options)
   options = check.options("panels", options, {"columns", "title"}, math.maxinteger)
   if #options == 0 then check.raise "panels: expected at least one figure" end
@@ -487,6 +501,7 @@ function plot.panels(options)
   local self = figure({}, options[1].width * columns, options[1].height * rows + (options.title and 40 or 0))
   self:add("set multiplot layout %d,%d %s", rows, columns,
     options.title and ("title %s font ',15'"):format(quote(options.title)) or "")
+  self.panels = {table.unpack(options)}
   for _, panel in ipairs(options) do
     local renamed = {}
     for i, block in ipairs(panel.data) do renamed[i] = self:block(block) end
@@ -505,12 +520,21 @@ end
 local STYLE = "set border 3 lc rgb '#444444'\nset tics nomirror\nset grid lc rgb '#dddddd' lt 1 lw 0.5\n"
   .. "set datafile missing 'NaN'\nset encoding utf8"
 
---- Hands the lines of gnuplot's script for a picture at `path` to write(line), one by one: data may be large.
-local function each_line(self, path, write)
-  write(("set terminal pngcairo noenhanced size %d,%d background 'white' font 'DejaVu Sans,11'"):format(self.width,
-    self.height))
-  write("set output " .. quote(path))
+--- In place of dots in colours, a letter for each colour.
+local function with_letters(command)
+  local letters, n = {}, 0
+  return (command:gsub("pt 7(.-lc rgb '(#%x+)')", function(rest, color)
+    if not letters[color] then n, letters[color] = n + 1, n + 1 end
+    return ("pt %d%s"):format(letters[color], rest)
+  end))
+end
+
+--- Hands the lines of gnuplot's script to write(line), one by one, after those of `setup`: data may be large.
+--- setup.letters: it draws with letters.
+local function each_line(self, setup, write)
+  for _, line in ipairs(setup) do write(line) end
   write(STYLE)
+  if setup.letters then write "unset grid" end
   for i, rows in ipairs(self.data) do
     write(("$D%d << EOD"):format(i))
     if type(rows) == "function" then rows(write)
@@ -520,20 +544,40 @@ local function each_line(self, path, write)
     write "EOD"
   end
   for _, command in ipairs(self.commands) do
+    if setup.letters then command = with_letters(command) end
     write((command:gsub("@(%d+)@", "$D%1"):gsub("^@style@$", (STYLE:gsub("%%", "%%%%")))))
   end
   write "set output"
+end
+
+--- The lines that make gnuplot draw a PNG at `path`.
+local function png_setup(self, path)
+  return {("set terminal pngcairo noenhanced size %d,%d background 'white' font 'DejaVu Sans,11'"):format(self.width,
+    self.height), "set output " .. quote(path)}
 end
 
 --- gnuplot's script for a picture at `path`.
 ---@return string
 function Figure:script(path)
   local lines = {}
-  each_line(self, path, function(line) lines[#lines + 1] = line end)
+  each_line(self, png_setup(self, path), function(line) lines[#lines + 1] = line end)
   return table.concat(lines, "\n") .. "\n"
 end
 
 local function shell_quote(text) return "'" .. text:gsub("'", "'\\''") .. "'" end
+
+--- Writes gnuplot's script to the file `script` and runs it: what it says, and how it ended (127: there is none).
+---@return string|nil said, boolean|nil|string ok or the message, integer|nil code
+local function run(self, setup, script)
+  local file, message = io.open(script, "w")
+  if not file then return nil, message end
+  each_line(self, setup, function(line) file:write(line, "\n") end)
+  file:close()
+  local pipe = io.popen("gnuplot " .. shell_quote(script) .. " 2>&1", "r")
+  local said = pipe:read "a"
+  local ok, _, code = pipe:close()
+  return said, ok, code
+end
 
 --- Makes the PNG. When gnuplot is missing or refuses, its script stays at `path`.gp.
 ---@param path string
@@ -541,18 +585,33 @@ local function shell_quote(text) return "'" .. text:gsub("'", "'\\''") .. "'" en
 function Figure:save(path)
   check.string("save", "path", path)
   local script = path .. ".gp"
-  local file, message = io.open(script, "w")
-  if not file then return nil, message end
-  each_line(self, path, function(line) file:write(line, "\n") end)
-  file:close()
-  local run = io.popen("gnuplot " .. shell_quote(script) .. " 2>&1", "r")
-  local said = run:read "a"
-  local ok, _, code = run:close()
+  local said, ok, code = run(self, png_setup(self, path), script)
+  if not said then return nil, ok end
   if ok then return os.remove(script) end
   if code == 127 then
     return nil, ("gnuplot is not installed; %s makes the picture: gnuplot %s"):format(script, script)
   end
   return nil, ("gnuplot: %s (its script is %s)"):format((said:gsub("%s+", " ")), script)
+end
+
+--- The figure drawn with letters, for a terminal: print it, or let the prompt show it. Heat maps and images are drawn
+--- with half blocks, as x:show() does.
+---@param options? {width: integer?, height: integer?} in letters; the terminal's size when left out
+---@return userdata|nil shown, string|nil message
+function Figure:show(options)
+  options = check.options("show", options, {"width", "height"})
+  local show = require "marea.show"
+  if self.picture then return show.show(self.picture, {map = self.map}) end
+  if self.panels then return show.all(self.panels, options) end
+  local width, height, colors = show.room(options)
+  local script = os.tmpname()
+  local terminal = ("set terminal dumb noenhanced size %d,%d %s"):format(width, height, colors and "ansi256" or "mono")
+  local said, ok, code = run(self, {terminal, letters = true}, script)
+  os.remove(script)
+  if not said then return nil, ok end
+  if code == 127 then return nil, "gnuplot is not installed" end
+  if not ok then return nil, "gnuplot: " .. said:gsub("%s+", " ") end
+  return show.text(said)
 end
 
 return check.strict(plot, "plot")

@@ -275,10 +275,15 @@ end
 --- Begins a profile. Error: one is running.
 ---@param options? {events: integer?} calls that are kept for the trace, the first ones: initially 100,000, at 56 bytes
 ---  of the memory that tensors live in; sums are kept of all calls
+---@example marea.profile.start()
+---@example y = marea.normal{100, 100}:matmul(marea.normal{100, 100})
+---@example marea.profile.stop()
 function profile.start(options) start(options) end
 
 --- Ends the profile. Error: none is running.
 ---@return Report
+---@example marea.profile.start{events = 0}
+---@example marea.profile.stop().seconds
 function profile.stop() return new_report(core.profile_stop()) end
 
 --- Runs f; the profile ends however f is left.

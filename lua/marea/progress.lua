@@ -14,7 +14,10 @@ local check = require "marea.check"
 
 ---@class Progress
 ---@field means table<string, number> means so far of the values shown, weighted by the size of their batches
-local Progress = {}
+---@example train = data.Dataset{marea.normal{10, 4}}
+---@example for x in data.progress(train:batches(5), {title = "epoch 1", stream = false}) do last = x.shape end
+---@example last
+local Progress = {__name = "Progress"}
 Progress.__index = Progress
 
 local NAMES = {"title", "unit", "stream", "total"}

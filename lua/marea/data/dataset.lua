@@ -11,7 +11,10 @@ local check = require "marea.check"
 local ops = core.ops
 
 ---@class Dataset
-local Dataset = {}
+---@example train = data.Dataset{{"image", marea.normal{10, 4}}, {"label", marea.randint({10}, 1, 3)}}
+---@example for x, y in train:batches(4) do last = x.shape end
+---@example last
+local Dataset = {__name = "Dataset"}
 Dataset.__index = Dataset
 
 ---@class Batches
@@ -69,6 +72,7 @@ end
 --- The whole tensor of a field, as it is stored.
 ---@param name string
 ---@return userdata
+---@example data.Dataset{{"image", marea.normal{10, 4}}}:field "image"
 function Dataset:field(name)
   local names = {}
   for i, field in ipairs(self.fields) do
@@ -79,6 +83,7 @@ function Dataset:field(name)
 end
 
 --- Rows `first` to `last` (1-based, both included) as a dataset over the same memory.
+---@example data.Dataset{marea.normal{10, 4}}:subset(1, 5)
 function Dataset:subset(first, last)
   check.integer("subset", "first", first, 1)
   check.integer("subset", "last", last, first)
@@ -94,6 +99,7 @@ end
 --- `n` rows at equal distances, the first one among them, as a dataset of its own: a part that is like the whole even
 --- where rows are sorted.
 ---@param n integer from 1 to the number of rows
+---@example data.Dataset{marea.arange(1, 10)}:spaced(5):rows{1, 2}
 function Dataset:spaced(n)
   check.integer("spaced", "n", n, 1)
   if n > self.size then check.raise("spaced: %d rows of a dataset of %d rows", n, self.size) end
@@ -114,6 +120,7 @@ end
 --- Rows by their numbers, as batches hold them.
 ---@param index userdata|integer[] 1-based
 ---@return userdata ... one tensor for each field
+---@example data.Dataset{marea.arange(1, 10)}:rows{3, 1}
 function Dataset:rows(index)
   if not core.is_tensor(index) then index = core.tensor(index, {dtype = "i64"}) end
   local rows = {}
@@ -143,6 +150,8 @@ local BATCH_OPTIONS = {"shuffle", "epoch", "from", "drop_last"}
 ---   drop_last  leaves out the last batch when it is smaller (false)
 ---@param size integer
 ---@return Batches, nil, nil, Batches
+---@example for x in data.Dataset{marea.normal{10, 4}}:batches(4, {shuffle = true}) do last = x.shape end
+---@example last
 function Dataset:batches(size, options)
   check.integer("batches", "size", size, 1)
   options = check.options("batches", options, BATCH_OPTIONS)

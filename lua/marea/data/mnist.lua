@@ -77,6 +77,7 @@ end
 ---  "fashion", or a folder. mnist is looked for in $MAREA_DATA, data/mnist, data, $XDG_CACHE_HOME/marea/mnist.
 ---@param split? string "train" (the default) or "test"
 ---@return Dataset|nil dataset, string|nil message
+---@example data.mnist "sample"
 return function(source, split)
   source, split = source or "mnist", split or "train"
   check.string("mnist", "source", source)

@@ -99,6 +99,7 @@ end
 ---   most      0 to `most` digits on an image, each number as often (5)
 ---   gap       least distance of two centres in pixels (28)
 ---@return Dataset
+---@example data.synthetic.digits{2, from = data.mnist("sample", "test")}
 function synthetic.digits(options)
   options = check.options("digits", options, {"from", "seed", "size", "most", "gap"}, 1)
   local n = check.integer("digits", "1", options[1] or 1000, 1)
@@ -214,6 +215,7 @@ end
 ---   low, high, mean, sd  of the number of cells: normal within low and high (74, 317, 150, 95: which makes a mean of
 ---                        176 and a standard deviation of 61); low <= mean <= high, sd <= high - low
 ---@return Dataset
+---@example data.synthetic.cells{1, size = 64, low = 5, high = 20, mean = 10, sd = 3}
 function synthetic.cells(options)
   options = check.options("cells", options, {"seed", "size", "mean", "sd", "low", "high"}, 1)
   local n = check.integer("cells", "1", options[1] or 64, 1)

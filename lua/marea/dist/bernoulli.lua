@@ -9,6 +9,7 @@ local ops, weigh = core.ops, distribution.weigh
 ---@field logits userdata|number log(probs / (1 - probs))
 ---@field mean userdata probs
 ---@field variance userdata probs (1 - probs)
+---@example dist.Bernoulli{probs = 0.3}:sample{5}
 local Bernoulli = distribution.class("Bernoulli", {
   names = {"probs", "logits"},
   positional = 0,

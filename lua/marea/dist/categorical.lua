@@ -11,6 +11,7 @@ local LAST, SUM_LAST = {dim = -1}, {dims = {-1}}
 ---@field probs userdata (.., classes), sums to 1
 ---@field logits userdata (.., classes)
 ---@field classes integer
+---@example dist.Categorical{logits = marea.normal{4}}:sample{5}
 local Categorical = distribution.class("Categorical", {
   names = {"probs", "logits"},
   positional = 0,

@@ -18,6 +18,7 @@ local Distribution = {}
 
 --- A sample without history.
 ---@param shape? integer[] how many, as dimensions in front of the distribution's shape
+---@example dist.Normal(0, 1):sample{5}
 function Distribution:sample(shape)
   return core.no_grad(self.rsample, self, shape)
 end
@@ -30,6 +31,7 @@ function Distribution:noise(op, shape)
 end
 
 --- KL(self || other) as dist.kl gives it.
+---@example dist.Normal(0, 1):kl(dist.Normal(1, 1))
 function Distribution:kl(other, options)
   return require "marea.dist.kl".kl(self, other, options)
 end
@@ -66,6 +68,8 @@ end
 ---arguments; positional: how many of them need no name; ranges: of those that are numbers, as in {scale = {above = 0}};
 ---setup: fun(self, given), puts parameters into the instance where it is not enough that they broadcast; properties:
 ---fields that are computed when they are read
+---@example Shifted = dist.class("Shifted", {names = {"by"}})
+---@example Shifted{by = 3}.by
 function distribution.class(name, spec)
   check.string("class", "name", name)
   spec = check.options("class", spec, {"names", "positional", "ranges", "setup", "properties"})

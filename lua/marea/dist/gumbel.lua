@@ -9,6 +9,7 @@ local ops, log = core.ops, distribution.log
 ---@field scale userdata|number > 0
 ---@field mean userdata|number loc + Euler's constant * scale
 ---@field variance userdata|number
+---@example dist.Gumbel{loc = 0, scale = 1}:sample{5}
 local Gumbel = distribution.class("Gumbel", {
   names = {"loc", "scale"},
   ranges = {scale = {above = 0}},

@@ -12,6 +12,7 @@ local LAST = {dim = -1}
 ---@class LogGumbelSoftmax: Distribution
 ---@field logits userdata (.., classes)
 ---@field temperature userdata|number > 0
+---@example dist.LogGumbelSoftmax{logits = marea.normal{4}, temperature = 0.5}:rsample{2}
 local LogGumbelSoftmax = distribution.class("LogGumbelSoftmax", {
   names = {"logits", "temperature"},
   positional = 0,
@@ -64,6 +65,7 @@ end
 ---@field temperature userdata|number > 0, one for each vector
 ---@field hard boolean
 ---@field base LogGumbelSoftmax the distribution of the logarithms of a value
+---@example dist.GumbelSoftmax{logits = marea.normal{4}, temperature = 0.5}:rsample{2}
 local GumbelSoftmax = distribution.class("GumbelSoftmax", {
   names = {"probs", "logits", "temperature", "hard"},
   positional = 0,

@@ -17,6 +17,8 @@ end
 ---@param P table class, as dist.Normal
 ---@param Q table class
 ---@param f fun(p: table, q: table): userdata
+---@example function inside(p, q) return math.log((q.high - q.low) / (p.high - p.low)) end
+---@example dist.register_kl(dist.Uniform, dist.Uniform, inside)
 function kl.register_kl(P, Q, f)
   check_class("P", P)
   check_class("Q", Q)
@@ -36,6 +38,7 @@ end
 ---@param p Distribution
 ---@param q Distribution
 ---@param options? {samples: integer?}
+---@example dist.kl(dist.Normal{marea.zeros{3}, 1}, dist.Normal{1, 2})
 function kl.kl(p, q, options)
   options = check_pair("kl", p, q, options)
   local P, Q = getmetatable(p), getmetatable(q)
@@ -54,6 +57,7 @@ end
 ---@param p Distribution
 ---@param q Distribution
 ---@param options {samples: integer} number of draws
+---@example dist.kl_estimate(dist.Normal(0, 1), dist.Laplace(0, 1), {samples = 100})
 function kl.kl_estimate(p, q, options)
   options = check_pair("kl_estimate", p, q, options)
   local n = check.integer("kl_estimate", "samples", options.samples, 1)

@@ -9,6 +9,7 @@ local ops, log = core.ops, distribution.log
 ---@field scale userdata|number > 0
 ---@field mean userdata|number
 ---@field variance userdata|number
+---@example dist.Laplace{loc = 0, scale = 1}:sample{5}
 local Laplace = distribution.class("Laplace", {
   names = {"loc", "scale"},
   ranges = {scale = {above = 0}},

@@ -9,6 +9,7 @@ local ops, log = core.ops, distribution.log
 ---@field scale userdata|number > 0
 ---@field mean userdata|number
 ---@field variance userdata|number
+---@example dist.Logistic{loc = 0, scale = 1}:sample{5}
 local Logistic = distribution.class("Logistic", {
   names = {"loc", "scale"},
   ranges = {scale = {above = 0}},

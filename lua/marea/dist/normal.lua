@@ -9,6 +9,7 @@ local LOG_2PI = math.log(2 * math.pi)
 ---@field mean userdata|number
 ---@field std userdata|number > 0
 ---@field variance userdata|number
+---@example dist.Normal{mean = 0, std = 1}:sample{5}
 local Normal = distribution.class("Normal", {
   names = {"mean", "std"},
   ranges = {std = {above = 0}},

@@ -8,6 +8,7 @@ local ops = core.ops
 ---@field rate userdata|number >= 0
 ---@field mean userdata|number
 ---@field variance userdata|number
+---@example dist.Poisson{rate = 3}:sample{5}
 local Poisson = distribution.class("Poisson", {
   names = {"rate"},
   ranges = {rate = {low = 0}},

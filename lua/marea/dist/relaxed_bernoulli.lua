@@ -29,6 +29,7 @@ end
 ---@field probs userdata|number of Bernoulli's 1
 ---@field logits userdata|number log(probs / (1 - probs))
 ---@field base Logistic the distribution of the logit of a value
+---@example dist.RelaxedBernoulli{temperature = 0.5, probs = marea.uniform{3}}:rsample{2}
 local RelaxedBernoulli = distribution.class("RelaxedBernoulli", {
   names = {"temperature", "probs", "logits"},
   positional = 0,

@@ -21,6 +21,7 @@ end
 ---@field high userdata|number > low
 ---@field mean userdata|number
 ---@field variance userdata|number
+---@example dist.Uniform{low = 0, high = 1}:sample{5}
 local Uniform = distribution.class("Uniform", {
   names = NAMES,
   setup = setup,

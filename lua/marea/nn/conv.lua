@@ -37,6 +37,8 @@ local function describe(self)
 end
 
 ---@class Conv2d  weight (KH, KW, in / groups, out); out size floor((in + pads - dilation (k-1) - 1) / stride) + 1
+---@example x = marea.normal{1, 8, 8, 1}
+---@example nn.Conv2d{1, 4, kernel = 3, stride = 2, padding = "same", activation = "relu"}(x)
 local Conv2d = module.class("Conv2d", Weighted)
 
 function Conv2d:init(options)
@@ -62,6 +64,8 @@ end
 Conv2d.describe = describe
 
 ---@class ConvTranspose2d  weight (KH, KW, out / groups, in); "same": out size = in * stride. The gradient of Conv2d.
+---@example x = marea.normal{1, 4, 4, 8}
+---@example nn.ConvTranspose2d{8, 1, kernel = 3, stride = 2, padding = "same"}(x)
 local ConvTranspose2d = module.class("ConvTranspose2d", Weighted)
 
 function ConvTranspose2d:init(options)

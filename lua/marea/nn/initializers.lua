@@ -11,6 +11,7 @@ local init = {}
 --- Fans of a weight by Keras' rule: (in, out) for a matrix, (KH, KW, in, out) for a convolution's kernel, where each
 --- fan counts the kernel's positions.
 ---@return integer fan_in, integer fan_out
+---@example nn.init.fans{3, 3, 16, 32}
 function init.fans(shape)
   if #shape == 0 then return 1, 1 end
   if #shape == 1 then return shape[1], shape[1] end
@@ -34,6 +35,7 @@ local function truncated_normal(shape, std, dtype)
 end
 
 --- U(-limit, limit), limit = sqrt(6 / (fan_in + fan_out)) (Glorot and Bengio 2010).
+---@example nn.init.glorot_uniform{4, 2}
 function init.glorot_uniform(shape, fan_in, fan_out, dtype)
   fan_in, fan_out = fans_or(shape, fan_in, fan_out)
   local limit = math.sqrt(6 / (fan_in + fan_out))
@@ -41,12 +43,14 @@ function init.glorot_uniform(shape, fan_in, fan_out, dtype)
 end
 
 --- Truncated normal, std = sqrt(2 / (fan_in + fan_out)) (Glorot and Bengio 2010).
+---@example nn.Linear{4, 2, init = "glorot_normal"}.weight
 function init.glorot_normal(shape, fan_in, fan_out, dtype)
   fan_in, fan_out = fans_or(shape, fan_in, fan_out)
   return truncated_normal(shape, math.sqrt(2 / (fan_in + fan_out)), dtype or "f32")
 end
 
 --- U(-limit, limit), limit = sqrt(6 / fan_in) (He et al. 2015).
+---@example nn.Linear{4, 2, init = "he_uniform"}.weight
 function init.he_uniform(shape, fan_in, fan_out, dtype)
   fan_in = fans_or(shape, fan_in, fan_out)
   local limit = math.sqrt(6 / fan_in)
@@ -54,6 +58,7 @@ function init.he_uniform(shape, fan_in, fan_out, dtype)
 end
 
 --- Truncated normal, std = sqrt(2 / fan_in) (He et al. 2015).
+---@example nn.init.he_normal{4, 2}
 function init.he_normal(shape, fan_in, fan_out, dtype)
   fan_in = fans_or(shape, fan_in, fan_out)
   return truncated_normal(shape, math.sqrt(2 / fan_in), dtype or "f32")
@@ -74,6 +79,8 @@ end
 
 --- Random orthogonal matrix: all dimensions but the last are taken as rows; the shorter of rows and columns are
 --- orthonormal (Saxe et al. 2013).
+---@example q = nn.init.orthogonal{3, 3}
+---@example q:matmul(q:transpose(1, 2))
 function init.orthogonal(shape, _, _, dtype)
   local columns = shape[#shape] or 1
   local rows = 1
@@ -87,18 +94,21 @@ function init.orthogonal(shape, _, _, dtype)
 end
 
 --- Function for U(low, high); Keras' limits when left out.
+---@example nn.Linear{4, 2, init = nn.init.uniform(-0.1, 0.1)}.weight
 function init.uniform(low, high)
   low, high = low or -0.05, high or 0.05
   return function(shape, _, _, dtype) return ops.uniform(shape, low, high, dtype or "f32") end
 end
 
 --- Function for N(mean, std^2); Keras' numbers when left out.
+---@example nn.Linear{4, 2, init = nn.init.normal(0, 0.02)}.weight
 function init.normal(mean, std)
   mean, std = mean or 0, std or 0.05
   return function(shape, _, _, dtype) return ops.normal(shape, mean, std, dtype or "f32") end
 end
 
 --- Function for one value everywhere.
+---@example nn.Linear{4, 2, bias_init = nn.init.constant(1)}.bias
 function init.constant(value)
   check.number("constant", "value", value)
   return function(shape, _, _, dtype) return ops.full(shape, value, dtype or "f32") end
@@ -114,6 +124,7 @@ local named = {
 }
 
 --- The function that a layer's `init` stands for: a name or a function.
+---@example nn.init.find("Linear", "init", "he_normal")
 function init.find(what, name, value)
   if type(value) == "function" then return value end
   return check.choice(what, name, value, named)

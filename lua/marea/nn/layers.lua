@@ -8,6 +8,7 @@ local ops = core.ops
 local layers = {}
 
 ---@class Flatten  (N, ...) -> (N, product of the rest), in h, w, c order for images
+---@example nn.Flatten{}(marea.normal{2, 4, 4, 3})
 local Flatten = module.class("Flatten")
 
 function Flatten:init(options)
@@ -17,6 +18,7 @@ end
 function Flatten:forward(x) return ops.flatten(x, {from = 2}) end -- luacheck: no unused args
 
 ---@class Reshape  nn.Reshape{14, 14, 64}: (N, ...) -> (N, 14, 14, 64); one size may be -1
+---@example nn.Reshape{4, 4, 3}(marea.normal{2, 48})
 local Reshape = module.class("Reshape")
 
 function Reshape:init(options)
@@ -61,6 +63,7 @@ window("UpsampleNearest2d", "upsample_nearest2d", "scale", {})
 window("UpsampleBilinear2d", "upsample_bilinear2d", "scale", {})
 
 --- A layer that makes one number of each channel: nn.GlobalAvgPool2d{}, (N, H, W, C) -> (N, C).
+---@example nn.GlobalAvgPool2d{}(marea.normal{2, 4, 4, 3})
 local function global_pool(class_name, operator)
   local class = module.class(class_name)
   function class:init(options) self.name = check.options(class_name, options, {"name"}).name end
@@ -76,6 +79,7 @@ global_pool("GlobalAvgPool2d", ops.mean)
 global_pool("GlobalMaxPool2d", ops.max) -- a maximum that occurs several times shares its gradient
 
 ---@class Dropout  nn.Dropout{0.5}: in training, elements become 0 with probability p and the others x / (1 - p)
+---@example nn.Dropout{0.5}(marea.ones{2, 6})
 local Dropout = module.class("Dropout")
 
 function Dropout:init(options)

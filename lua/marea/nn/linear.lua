@@ -6,6 +6,7 @@ local Weighted = require "marea.nn.weighted"
 local linear = core.ops.linear
 
 ---@class Linear
+---@example nn.Linear{8, 2, activation = "tanh"}(marea.normal{4, 8})
 local Linear = module.class("Linear", Weighted)
 
 --- {in, out} or {out}, the input size then coming from the first x; activation, slope, bias = true,

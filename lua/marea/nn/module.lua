@@ -44,6 +44,10 @@ end
 ---@param name string
 ---@param base? table a class to inherit from
 ---@return table class to be called with what its `init` takes
+---@example Net = nn.class "Net"
+---@example function Net:init() self.hidden = nn.Linear{4, 2} end
+---@example function Net:forward(x) return self.hidden(x):relu() end
+---@example Net()(marea.normal{1, 4})
 function module.class(name, base)
   check.string("nn.class", "name", name)
   local key = defining_file() .. "\0" .. name
@@ -65,7 +69,10 @@ end
 --- What every module can do: name -> function.
 function module.class_methods() return Module end
 
+--- Is it a layer, or an instance of a class that nn.class made?
+---@param value any
 ---@return boolean
+---@example nn.is_module(nn.ReLU{})
 function module.is_module(value)
   if type(value) ~= "table" then return false end
   local class = getmetatable(value)
@@ -90,7 +97,7 @@ local function key_before(a, b)
   return a < b
 end
 
-local function public_keys(t)
+function module.public_keys(t)
   local keys = {}
   for key in next, t do
     if math.type(key) == "integer" or (type(key) == "string" and key:sub(1, 1) ~= "_") then keys[#keys + 1] = key end
@@ -99,18 +106,23 @@ local function public_keys(t)
   return keys
 end
 
+--- A table that is searched for tensors and modules, and is no module itself.
+function module.is_plain(value)
+  return type(value) == "table" and getmetatable(value) == nil
+end
+
 local function walk(node, path, seen, visit)
   if seen[node] then return end
   seen[node] = true
   if module.is_module(node) then visit(path, node) end
-  for _, key in ipairs(public_keys(node)) do
+  for _, key in ipairs(module.public_keys(node)) do
     local value, at = node[key], path == "" and tostring(key) or path .. "." .. key
     if core.is_tensor(value) then
       if not seen[value] then
         seen[value] = true
         visit(at, value, node, key)
       end
-    elseif type(value) == "table" and (module.is_module(value) or getmetatable(value) == nil) then
+    elseif module.is_module(value) or module.is_plain(value) then
       walk(value, at, seen, visit)
     end
   end
@@ -183,6 +195,7 @@ end
 --- Makes `t` a parameter: a leaf that requires a gradient and that no scope releases.
 ---@param t userdata
 ---@return userdata
+---@example nn.parameter(marea.zeros{3}).requires_grad
 function module.parameter(t)
   check.tensor("nn.parameter", "t", t)
   version = version + 1
@@ -244,12 +257,14 @@ end
 --- Constructor hook: takes what the class is called with.
 function Module:init() end -- luacheck: no unused args
 
+--- What calling the module does: every class defines its own.
 function Module:forward()
   check.raise("class %s defines no method 'forward'", getmetatable(self).__name)
 end
 
 --- Tensors that are learned, frozen ones included, in the order of the walk.
 ---@return userdata[]
+---@example nn.Linear{3, 2}:parameters()
 function Module:parameters()
   local list = {}
   for i, entry in ipairs(module.parameters(self)) do list[i] = entry.tensor end
@@ -257,6 +272,8 @@ function Module:parameters()
 end
 
 --- for name, tensor in net:named_parameters() do
+---@example for name, t in nn.Linear{3, 2}:named_parameters() do last = name end
+---@example last
 function Module:named_parameters()
   local list, i = module.parameters(self), 0
   return function()
@@ -267,6 +284,8 @@ end
 
 --- Keeps `t` as self[name]: part of the state, not learned (running statistics).
 ---@return userdata
+---@example net = nn.Linear{3, 2}
+---@example net:buffer("steps", marea.zeros{1})
 function Module:buffer(name, t)
   check.tensor("buffer", "t", t)
   self._buffers = rawget(self, "_buffers") or {}
@@ -277,6 +296,7 @@ end
 
 --- Name -> tensor, parameters and buffers; the tensors themselves, not copies.
 ---@return table<string, userdata>
+---@example nn.Linear{3, 2}:state()
 function Module:state()
   local state = {}
   for _, entry in ipairs(module.tensors(self)) do state[entry.name] = entry.tensor end
@@ -287,6 +307,8 @@ end
 --- that differ; nothing is changed then.
 ---@param state table<string, userdata>
 ---@param options? {strict: boolean?} strict = false: takes the names that are there and ignores the others
+---@example net = nn.Linear{3, 2}
+---@example net:load_state(nn.Linear{3, 2}:state())
 function Module:load_state(state, options)
   if type(state) ~= "table" then check.fail("load_state", "state", "a table of tensors", state) end
   local strict = check.options("load_state", options, {"strict"}).strict ~= false
@@ -300,12 +322,14 @@ function Module:load_state(state, options)
 end
 
 --- Switches to training (the initial mode): dropout drops. `on` false is evaluate().
+---@example nn.Dropout{0.5}:train().training
 function Module:train(on)
   for _, entry in ipairs(module.modules(self)) do entry.module.training = on ~= false end
   return self
 end
 
 --- Switches to evaluation: the same output for the same input.
+---@example nn.Dropout{0.5}:evaluate()(marea.ones{3})
 function Module:evaluate() return self:train(false) end
 
 local function set_frozen(root, frozen)
@@ -316,16 +340,20 @@ end
 
 --- Takes the parameters out of training: no gradients are computed for them, optimizers leave them alone, and
 --- nn.BatchNorm normalizes by its running statistics and keeps them. Gradients still flow through to what comes before.
+---@example nn.Linear{3, 2}:freeze()
 function Module:freeze()
   set_frozen(self, true)
   for _, t in ipairs(self:parameters()) do t:clear_grad() end
   return self
 end
 
+---@example nn.Linear{3, 2}:freeze():unfreeze()
+--- Undoes freeze().
 function Module:unfreeze() return set_frozen(self, false) end
 
 --- Number of elements of all tensors of the state, as Keras counts parameters, and of those that are trained.
 ---@return integer, integer
+---@example nn.Linear{3, 2}:count()
 function Module:count()
   local total, trained = 0, 0
   for _, entry in ipairs(module.tensors(self)) do
@@ -337,6 +365,7 @@ end
 
 --- Makes the parameters of layers whose input size was left out, by running zeros through the module.
 ---@param ... integer[]|userdata one shape without the batch ({28, 28, 1}) or one tensor for each input
+---@example nn.Sequential{nn.Conv2d{4, kernel = 3}, nn.Flatten{}, nn.Linear{2}}:build{8, 8, 1}
 function Module:build(...)
   require "marea.nn.summary".run(self, nil, ...)
   return self
@@ -345,6 +374,7 @@ end
 --- A table of layers as Keras prints it, with output shapes, parameters and FLOPs (2 for each multiply-add) of one
 --- example; print it, or read its fields rows, total, trained and flops.
 ---@param ... integer[]|userdata one shape without the batch ({28, 28, 1}) or one tensor for each input
+---@example nn.Sequential{nn.Conv2d{1, 4, kernel = 3}, nn.Flatten{}, nn.Linear{2}}:summary{8, 8, 1}
 function Module:summary(...)
   return require "marea.nn.summary".summary(self, ...)
 end
@@ -355,21 +385,16 @@ function Module:describe() return "" end -- luacheck: no unused args
 --- The keys of what tostring lists, in its order.
 function Module:parts()
   local keys = {}
-  for _, key in ipairs(public_keys(self)) do
-    if module.is_module(self[key]) then keys[#keys + 1] = key end
+  for _, key in ipairs(module.public_keys(self)) do
+    local value = self[key]
+    if module.is_module(value) or (module.is_plain(value) and #module.tensors(value) > 0) then keys[#keys + 1] = key end
   end
   return keys
 end
 
+--- The tree of modules with the shapes of their tensors and the number of their elements.
 function Module:tostring()
-  local lines = {}
-  for _, key in ipairs(self:parts()) do
-    local part = module.is_module(self[key]) and tostring(self[key]) or "function"
-    lines[#lines + 1] = ("  %s: %s"):format(key, (part:gsub("\n", "\n  ")))
-  end
-  local name = getmetatable(self).__name
-  if #lines == 0 then return ("%s(%s)"):format(name, self:describe()) end
-  return ("%s {\n%s\n}"):format(name, table.concat(lines, "\n"))
+  return require "marea.nn.tree"(self, module)
 end
 
 return module

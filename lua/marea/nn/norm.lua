@@ -57,6 +57,7 @@ end
 --- 2015), as in Keras: in training by the batch's own, variance divided by n, while running_mean and running_var move:
 --- running = momentum * running + (1 - momentum) * batch, with the variance divided by n - 1 as in Keras' fused form;
 --- in evaluation, and when frozen, by these.
+---@example nn.BatchNorm{3}(marea.normal{8, 3})
 local BatchNorm = module.class("BatchNorm", Norm)
 
 function BatchNorm:init(options)
@@ -105,6 +106,7 @@ end
 
 ---@class LayerNorm  each example by itself, over the last dimension, or the last ones: nn.LayerNorm{{28, 28, 3}}
 --- (Ba, Kiros, Hinton 2016)
+---@example nn.LayerNorm{6}(marea.normal{2, 6})
 local LayerNorm = module.class("LayerNorm", Norm)
 
 function LayerNorm:init(options)
@@ -126,6 +128,7 @@ end
 
 ---@class GroupNorm  each example by itself, in `groups` equal cuts of its channels; groups = 1: the whole example,
 --- groups = channels: instance normalization (Wu and He 2018)
+---@example nn.GroupNorm{8, groups = 2}(marea.normal{2, 4, 4, 8})
 local GroupNorm = module.class("GroupNorm", Norm)
 
 function GroupNorm:init(options)

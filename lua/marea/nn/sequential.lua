@@ -5,6 +5,8 @@ local check = require "marea.check"
 local module = require "marea.nn.module"
 
 ---@class Sequential
+---@example net = nn.Sequential{nn.Linear{8, 16, activation = "relu", name = "hidden"}, nn.Linear{16, 2}}
+---@example net(marea.normal{4, 8})
 local Sequential = module.class("Sequential")
 
 function Sequential:init(options)

@@ -27,6 +27,9 @@ local function momentum_slot(self)
 end
 
 --- Gradient descent: v = momentum v + g, p -= lr v; nesterov looks ahead (Sutskever et al. 2013; PyTorch's form).
+---@example net = nn.Linear{2, 1}
+---@example optimizer = optim.SGD{net, lr = 0.01}
+---@example optimizer:step(net(marea.ones{4, 2}):square():mean())
 optim.SGD = define("SGD", {
   numbers = {lr = 0.01, momentum = 0, weight_decay = 0},
   flags = {"nesterov"},
@@ -35,6 +38,9 @@ optim.SGD = define("SGD", {
 })
 
 --- s = rho s + (1 - rho) g^2, p -= lr g / (sqrt(s) + eps): eps outside the root, as in Keras (Tieleman, Hinton 2012).
+---@example net = nn.Linear{2, 1}
+---@example optimizer = optim.RMSprop{net, lr = 0.01}
+---@example optimizer:step(net(marea.ones{4, 2}):square():mean())
 optim.RMSprop = define("RMSprop", {
   numbers = {lr = 1e-3, rho = 0.9, eps = 1e-7, momentum = 0, weight_decay = 0},
   slots = function(self) return {"square", table.unpack(momentum_slot(self))} end,
@@ -46,6 +52,9 @@ local function adam_slots() return {"mean", "square"} end
 local function adam_step(p, g, slot, attributes) ops.adam_step(p, g, slot.mean, slot.square, attributes) end
 
 --- Kingma and Ba 2015; weight_decay is added to the gradient (L2).
+---@example net = nn.Linear{2, 1}
+---@example optimizer = optim.Adam{net, lr = 0.01}
+---@example optimizer:step(net(marea.ones{4, 2}):square():mean())
 optim.Adam = define("Adam", {
   numbers = {lr = 1e-3, beta1 = 0.9, beta2 = 0.999, eps = 1e-8, weight_decay = 0},
   counts = true,
@@ -55,6 +64,9 @@ optim.Adam = define("Adam", {
 })
 
 --- Loshchilov and Hutter 2019: Adam with p -= lr weight_decay p beside the gradient's step.
+---@example net = nn.Linear{2, 1}
+---@example optimizer = optim.AdamW{net, lr = 0.01}
+---@example optimizer:step(net(marea.ones{4, 2}):square():mean())
 optim.AdamW = define("AdamW", {
   numbers = {lr = 1e-3, beta1 = 0.9, beta2 = 0.999, eps = 1e-8, weight_decay = 0.01},
   counts = true,
@@ -63,6 +75,9 @@ optim.AdamW = define("AdamW", {
 })
 
 --- s = s + g^2, p -= lr g / (sqrt(s) + eps) (Duchi et al. 2011).
+---@example net = nn.Linear{2, 1}
+---@example optimizer = optim.Adagrad{net, lr = 0.01}
+---@example optimizer:step(net(marea.ones{4, 2}):square():mean())
 optim.Adagrad = define("Adagrad", {
   numbers = {lr = 0.01, eps = 1e-10, weight_decay = 0},
   slots = function() return {"sum"} end,

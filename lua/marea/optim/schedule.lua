@@ -11,12 +11,14 @@ local function arguments(what, names, ...)
 end
 
 --- lr
+---@example optim.schedule.constant(0.1)(1)
 function schedule.constant(lr)
   arguments("constant", {"lr"}, lr)
   return function() return lr end
 end
 
 --- lr * rate ^ ((step - 1) / every)
+---@example optim.schedule.exponential(0.1, 0.9)(3)
 function schedule.exponential(lr, rate, every)
   every = every or 1
   arguments("exponential", {"lr", "rate", "every"}, lr, rate, every)
@@ -24,6 +26,7 @@ function schedule.exponential(lr, rate, every)
 end
 
 --- From lr down to `final` along half a cosine in `steps` updates, then `final` (Loshchilov and Hutter 2017).
+---@example optim.Adam{nn.Linear{2, 1}, lr = optim.schedule.cosine(1e-3, 1000)}
 function schedule.cosine(lr, steps, final)
   final = final or 0
   arguments("cosine", {"lr", "steps", "final"}, lr, steps, final)
@@ -34,6 +37,7 @@ function schedule.cosine(lr, steps, final)
 end
 
 --- lr, multiplied by `factor` after every `every` updates.
+---@example optim.schedule.step(0.1, 10)(11)
 function schedule.step(lr, every, factor)
   factor = factor or 0.1
   arguments("step", {"lr", "every", "factor"}, lr, every, factor)
@@ -42,6 +46,7 @@ end
 
 --- Linear warm-up: the first `steps` updates take 1/steps, 2/steps, ... of `after`, a number or a schedule; the later
 --- ones all of it, counted from the end of the warm-up.
+---@example optim.schedule.warmup(100, optim.schedule.cosine(1e-3, 1000))(50)
 function schedule.warmup(steps, after)
   local rate = type(after) == "function" and after or schedule.constant(after)
   arguments("warmup", {"steps"}, steps)
@@ -52,6 +57,7 @@ function schedule.warmup(steps, after)
 end
 
 --- lr / (1 + decay * (step - 1)): the `decay` argument of Keras' optimizers.
+---@example optim.schedule.inverse_time(0.1, 0.5)(3)
 function schedule.inverse_time(lr, decay)
   arguments("inverse_time", {"lr", "decay"}, lr, decay)
   return function(step) return lr / (1 + decay * (step - 1)) end

@@ -1,0 +1,255 @@
+---@meta
+-- SPDX-License-Identifier: MIT
+-- What is written in C and is no operator: functions of marea, and methods of tensors. This file is read, never run.
+-- The operators say what they are by themselves: marea.op_info(name).
+
+--- A tensor from numbers: a number, a table of them, or tables in tables of one depth. f32 unless asked for.
+---@param values number|table
+---@param options? {dtype: string?} "f32", "f64", "i64" or "u8"
+---@return userdata
+---@example marea.tensor{{1, 2, 3}, {4, 5, 6}}
+---@example marea.tensor({1, 2}, {dtype = "i64"})
+function core.tensor(values, options) end
+
+--- Is it a tensor?
+---@param value any
+---@return boolean
+---@example marea.is_tensor(marea.zeros{2})
+function core.is_tensor(value) end
+
+--- The names of all operators.
+---@return string[]
+---@example #marea.op_names()
+function core.op_names() end
+
+--- What an operator says about itself: name, family, doc, inputs, attrs, differentiable, elementwise, ...
+---@param name string
+---@return table
+---@example marea.op_info("conv2d").inputs
+function core.op_info(name) end
+
+--- Releases at its end what was made inside, except what f returns or what was kept (t:keep()). Without f: a scope for
+--- `local s <close> = marea.scope()`.
+---@param f? function
+---@return any ... what f returns
+---@example marea.scope(function() return (marea.ones{3} * 2):sum() end)
+function core.scope(f, ...) end
+
+--- A scope without recording: gradients do not flow through what is computed inside.
+---@param f? function
+---@return any ... what f returns
+---@example marea.no_grad(function() return marea.ones{3}:requires_grad_() * 2 end).requires_grad
+function core.no_grad(f, ...) end
+
+--- Are operators being recorded for gradients?
+---@return boolean
+---@example marea.recording()
+function core.recording() end
+
+--- The gradients of y, a tensor of one element unless there is a seed, with respect to xs.
+---@param y userdata
+---@param xs userdata|userdata[]
+---@param options? {seed: userdata?, retain_graph: boolean?, create_graph: boolean?} seed: gradient of y, of its shape;
+---create_graph: the gradients can be differentiated again
+---@return userdata|userdata[] one, or a list for a list
+---@example x = marea.tensor{1, 2, 3}:requires_grad_()
+---@example marea.grad((x * x):sum(), x)
+function core.grad(y, xs, options) end
+
+--- Seed and position of the random numbers: for set_random_state.
+---@return integer seed, integer counter
+---@example marea.random_state()
+function core.random_state() end
+
+--- Goes on with the random numbers from a state that random_state gave.
+---@param seed integer
+---@param counter integer
+---@example marea.set_random_state(marea.random_state())
+function core.set_random_state(seed, counter) end
+
+--- How many threads operators use. Results do not depend on it.
+---@param n integer
+---@example marea.set_threads(marea.threads())
+function core.set_threads(n) end
+
+--- How many threads operators use.
+---@return integer
+---@example marea.threads()
+function core.threads() end
+
+--- Version, instruction set, BLAS, threads, Lua.
+---@return table
+---@example marea.info()
+function core.info() end
+
+--- Bytes: live, peak, pooled; and blocks, mallocs, boxes.
+---@return table
+---@example marea.memory().live
+function core.memory() end
+
+--- Sets the peak to what is live now.
+---@example marea.memory_reset_peak()
+function core.memory_reset_peak() end
+
+--- Most bytes that tensors may take; nil: no limit.
+---@param bytes? integer
+---@example marea.memory_limit(nil)
+function core.memory_limit(bytes) end
+
+--- Gives pooled memory back to the system.
+---@example marea.memory_trim()
+function core.memory_trim() end
+
+--- Seconds of a clock that never jumps.
+---@return number
+---@example marea.clock()
+function core.clock() end
+
+--- A file in MNIST's format IDX, gzip or not.
+---@param path string
+---@return userdata|nil t, string|nil message
+---@example marea.load_idx "missing.idx"
+function core.load_idx(path) end
+
+--- A file in NumPy's format.
+---@param path string
+---@return userdata|nil t, string|nil message
+---@example marea.load_npy "missing.npy"
+function core.load_npy(path) end
+
+--- Writes a file in NumPy's format.
+---@param t userdata
+---@param path string
+---@return boolean|nil ok, string|nil message
+---@example path = os.tmpname()
+---@example marea.save_npy(marea.eye(3), path), marea.load_npy(path), os.remove(path)
+function core.save_npy(t, path) end
+
+--- A PNG as u8 (H, W, C).
+---@param path string
+---@return userdata|nil t, string|nil message
+---@example marea.load_png "missing.png"
+function core.load_png(path) end
+
+--- Writes (H, W) or (H, W, 1 or 3): u8, or reals from 0 to 1.
+---@param t userdata
+---@param path string
+---@return boolean|nil ok, string|nil message
+---@example path = os.tmpname()
+---@example marea.save_png(marea.eye(8), path), os.remove(path)
+function core.save_png(t, path) end
+
+--- Writes named tensors and texts as one safetensors file, whole or not at all.
+---@param path string
+---@param tensors table<string, userdata>
+---@param texts? table<string, string>
+---@return boolean|nil ok, string|nil message
+---@example path = os.tmpname()
+---@example marea.save(path, {weight = marea.eye(3)}), marea.load(path), os.remove(path)
+function core.save(path, tensors, texts) end
+
+--- The tensors and texts of a safetensors file.
+---@param path string
+---@return table<string, userdata>|nil tensors, table<string, string>|string texts, or the message
+---@example marea.load "missing.safetensors"
+function core.load(path) end
+
+--- Size of a dimension; without one, all sizes.
+---@param dim? integer 1 is the first, -1 the last
+---@return integer ...
+---@example marea.zeros{2, 3}:size(-1)
+function Tensor:size(dim) end
+
+--- Number of elements.
+---@return integer
+---@example marea.zeros{2, 3}:numel()
+function Tensor:numel() end
+
+--- The number in a tensor of one element.
+---@return number
+---@example marea.ones{2, 3}:sum():item()
+function Tensor:item() end
+
+--- Nested tables of numbers; a number for rank 0.
+---@return table|number
+---@example marea.eye(2):totable()
+function Tensor:totable() end
+
+--- What print shows: dtype, shape, statistics of the finite elements, a corner.
+---@return string
+---@example marea.zeros{1000, 1000}:tostring()
+function Tensor:tostring() end
+
+--- Do the elements lie in row-major order without gaps?
+---@return boolean
+---@example marea.zeros{2, 3}:transpose(1, 2):is_contiguous()
+function Tensor:is_contiguous() end
+
+--- Do both look at the same memory?
+---@param u userdata
+---@return boolean
+---@example x = marea.zeros{4}
+---@example x:shares(x:reshape(2, 2))
+function Tensor:shares(u) end
+
+--- Copies src into this tensor; broadcasts and converts.
+---@param src userdata
+---@return userdata self
+---@example marea.zeros{2, 2}:copy_(marea.ones{2})
+function Tensor:copy_(src) end
+
+--- Makes every element this number.
+---@param value number
+---@return userdata self
+---@example marea.zeros{2, 2}:fill_(7)
+function Tensor:fill_(value) end
+
+--- Makes every element 0.
+---@return userdata self
+---@example marea.ones{2, 2}:zero_()
+function Tensor:zero_() end
+
+--- Makes a leaf one whose gradient is wanted.
+---@param on? boolean true when left out
+---@return userdata self
+---@example marea.zeros{2}:requires_grad_().requires_grad
+function Tensor:requires_grad_(on) end
+
+--- Computes the gradients of the leaves that this tensor was made from and adds them to their grad.
+---@param options? userdata|{seed: userdata?, retain_graph: boolean?, create_graph: boolean?} seed: the gradient of this
+---tensor, of its shape; not needed for one element
+---@example x = marea.tensor{1, 2}:requires_grad_()
+---@example (x * x):sum():backward()
+---@example x.grad
+function Tensor:backward(options) end
+
+--- Forgets the gradient.
+---@return userdata self
+---@example marea.zeros{2}:requires_grad_():clear_grad()
+function Tensor:clear_grad() end
+
+--- The same memory without history.
+---@return userdata
+---@example marea.zeros{2}:requires_grad_():detach().requires_grad
+function Tensor:detach() end
+
+--- This tensor in another dtype; itself if it has that one.
+---@param dtype string "f32", "f64", "i64" or "u8"
+---@return userdata
+---@example marea.tensor{1.7}:to "i64"
+function Tensor:to(dtype) end
+
+--- Gives the memory back now.
+---@example marea.zeros{2}:release()
+function Tensor:release() end
+
+--- No scope releases it any more.
+---@return userdata self
+---@example marea.scope(function() kept = marea.ones{2}:keep() end)
+---@example kept
+function Tensor:keep() end
+
+--- Was its memory given back, by release or at the end of a scope?
+---@return boolean
+---@example marea.zeros{2}:is_released()
+function Tensor:is_released() end
