@@ -12,7 +12,7 @@ VERSION := 0.1.0
 # What the build and the scripts need from Debian; `make setup` installs what is missing.
 PACKAGES := gcc libc6-dev make pkg-config lua5.4 liblua5.4-dev libopenblas-pthread-dev libpng-dev zlib1g-dev \
             libjansson-dev libedit-dev lua-argparse gnuplot-nox fonts-dejavu-core
-TEST_PACKAGES := lua-busted
+TEST_PACKAGES := lua-busted tmux
 LINT_PACKAGES := lua-check clang-format git
 NEON_PACKAGES := gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user
 PEER_PACKAGES := python3-torch python3-numpy libdnnl-dev

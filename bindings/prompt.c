@@ -63,8 +63,17 @@ static void unwatch (const struct sigaction before[WATCHED]) {
 
 /* ---- keys ---- */
 
+/* A byte that was typed after a Ctrl-C and read together with it: the next line's first. */
+static char held;
+static bool holding;
+
 /* 1: a byte was read; 0: the end; -1: Ctrl-C. */
 static int read_byte (EditLine *editor, char *byte) {
+  if (holding && !interrupted) {
+    holding = false;
+    *byte = held;
+    return 1;
+  }
   for (;;) {
     if (interrupted) return -1;
     if (resized || continued) {
@@ -74,6 +83,11 @@ static int read_byte (EditLine *editor, char *byte) {
       el_set(editor, EL_REFRESH);
     }
     ssize_t n = read(STDIN_FILENO, byte, 1);
+    if (n > 0 && interrupted) {
+      held = *byte;
+      holding = true;
+      return -1;
+    }
     if (n >= 0) return (int)n;
     if (errno == EAGAIN) poll(&(struct pollfd){.fd = STDIN_FILENO, .events = POLLIN}, 1, -1);
     else if (errno != EINTR) return 0;
@@ -229,6 +243,7 @@ static const char *const bindings[][2] = {
 static void open_editor (prompt *p) {
   setlocale(LC_CTYPE, "");
   if (strcmp(nl_langinfo(CODESET), "UTF-8") != 0) setlocale(LC_CTYPE, "C.UTF-8");
+  setvbuf(stdin, NULL, _IONBF, 0); /* io.read in what is typed leaves the lines after its own to us */
   p->editor = el_init("marea", stdin, stdout, stderr);
   if (!p->editor) return;
   el_set(p->editor, EL_CLIENTDATA, p);

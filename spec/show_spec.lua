@@ -78,6 +78,21 @@ describe("a table at the prompt", function()
   end)
 end)
 
+describe("a tensor of 60000 x 784", function()
+  it("prints within 10 ms", function()
+    for _, dtype in ipairs{"f32", "u8"} do
+      local t, best = marea.full({60000, 784}, 1, dtype), math.huge
+      for _ = 1, 20 do -- the machine may be busy
+        local begun = marea.clock()
+        tostring(t)
+        best = math.min(best, marea.clock() - begun)
+      end
+      t:release()
+      assert.is_true(best < 0.01, ("%s: %.1f ms"):format(dtype, best * 1e3))
+    end
+  end)
+end)
+
 describe("t:show()", function()
   --- What a program writes under a terminal of this kind (tty: whether it is one), without the environment's own ideas.
   local function written(code, environment)
