@@ -11,8 +11,9 @@
 
 #define EDGE 3 /* rows and columns shown at each end */
 #define SHOWN (2 * EDGE)
-#define SAMPLE_BYTES (INT64_C(16) << 20) /* of memory that statistics look at */
-#define CELL 32                          /* bytes of the text of one number */
+#define SAMPLE (INT64_C(4) << 20) /* elements that statistics look at; half as many of eight bytes */
+#define DIGITS 5
+#define CELL 32 /* bytes of the text of one number */
 
 static double element (const marea_tensor *t, int64_t offset) {
   const void *data = marea_tensor_data(t);
@@ -25,8 +26,8 @@ static double element (const marea_tensor *t, int64_t offset) {
 }
 
 /* A decimal point whatever the host's locale; NaN without its sign, which means nothing. */
-static void number_text (char *text, double value) {
-  snprintf(text, CELL, "%.5g", isnan(value) ? (double)NAN : value);
+static void number_text (char *text, double value, int digits) {
+  snprintf(text, CELL, "%.*g", digits, isnan(value) ? (double)NAN : value);
   char *comma = strstr(text, localeconv()->decimal_point);
   if (comma) *comma = '.';
 }
@@ -34,7 +35,14 @@ static void number_text (char *text, double value) {
 static void element_text (char *text, const marea_tensor *t, int64_t offset) {
   if (marea_tensor_dtype(t) == MAREA_I64)
     snprintf(text, CELL, "%lld", ((const long long *)marea_tensor_data(t))[offset]);
-  else number_text(text, element(t, offset));
+  else number_text(text, element(t, offset), DIGITS);
+}
+
+/* The only element, as precise as its dtype. */
+static void scalar_text (char *text, const marea_tensor *t) {
+  const int digits = marea_tensor_dtype(t) == MAREA_F32 ? 7 : 14;
+  if (marea_tensor_dtype(t) == MAREA_I64) element_text(text, t, 0);
+  else number_text(text, element(t, 0), digits);
 }
 
 /* ---- statistics ---- */
@@ -50,11 +58,11 @@ static void add_count (luaL_Buffer *b, bool first, int64_t n, const char *what) 
 static void add_statistics (luaL_Buffer *b, const marea_tensor *t) {
   char text[CELL * 4], least[CELL], mean[CELL], most[CELL];
   marea_statistics s;
-  marea_statistics_of(t, SAMPLE_BYTES / (int64_t)marea_dtype_size(marea_tensor_dtype(t)), &s);
+  marea_statistics_of(t, marea_dtype_size(marea_tensor_dtype(t)) > 4 ? SAMPLE / 2 : SAMPLE, &s);
   if (s.finite > 0) {
-    number_text(least, s.least);
-    number_text(mean, s.mean);
-    number_text(most, s.most);
+    number_text(least, s.least, DIGITS);
+    number_text(mean, s.mean, DIGITS);
+    number_text(most, s.most, DIGITS);
     snprintf(text, sizeof text, ": min %s, mean %s, max %s", least, mean, most);
     luaL_addstring(b, text);
   }
@@ -152,8 +160,9 @@ int bind_tostring (lua_State *L) {
   marea_tensor *t = marea_retain(given->t);
   bind_box_fill(own, t);
   if (marea_tensor_rank(t) == 0) {
-    bind_push_element(L, t, marea_tensor_data(t));
-    lua_pushfstring(L, "%s (%s)", luaL_tolstring(L, -1, NULL), bind_dtype_name(t));
+    char text[CELL];
+    scalar_text(text, t);
+    lua_pushfstring(L, "%s (%s)", text, bind_dtype_name(t));
     bind_box_release(own, BIND_BY_CALL, (bind_place){0, 0});
     return 1;
   }

@@ -87,7 +87,7 @@ static const char *locate (const grid *g, int64_t i, int64_t *run) {
 
 static int64_t inner_stride (const grid *g) { return g->rank > 0 ? g->stride[g->rank - 1] : 1; }
 
-/* How many elements one cache line that is read yields at least: 1 divided by that. */
+/* How many elements of memory are read for one that is looked at. */
 static int64_t cost (const grid *g) {
   const int64_t in_line = MAREA_ALIGN / (int64_t)marea_dtype_size((marea_dtype)g->dtype);
   return MAREA_MIN(inner_stride(g), in_line);

@@ -138,7 +138,7 @@ describe("the prompt in a terminal", function()
 
   local function thousand()
     local lines = {"t = {}"}
-    for i = 1, 999 do lines[#lines + 1] = ("t[#t + 1] = %d -- é, a line of the usual length for a program"):format(i) end
+    for i = 1, 999 do lines[#lines + 1] = ("t[#t + 1] = %d -- é, a line of the usual length"):format(i) end
     return table.concat(lines, "\n") .. "\n"
   end
 
@@ -153,7 +153,7 @@ describe("the prompt in a terminal", function()
     t:enter "#t + 1, t[999]"
     t:wait "1000    999\n>"
     local block = {"function f(x)"}
-    for i = 1, 998 do block[#block + 1] = ("  x = x + %d -- in a function, which is not complete before"):format(i) end
+    for i = 1, 998 do block[#block + 1] = ("  x = x + %d -- in a function that has not ended"):format(i) end
     t:paste(table.concat(block, "\n") .. "\nreturn x\nend\n", false)
     t:enter "f(0)"
     t:wait(("%d\n>"):format(998 * 999 // 2), 20)

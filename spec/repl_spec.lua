@@ -46,7 +46,9 @@ describe("evaluating", function()
     for _, text in ipairs{"1", "x = 1", ":help", "?x", "f()", "for i = 1, 3 do end", "", "do end -- end"} do
       assert.are.equal("complete", s:is_complete(text), text)
     end
-    for _, text in ipairs{"1 1", "end", "x = = 1", ")"} do assert.are.equal("invalid", s:is_complete(text), text) end
+    for _, text in ipairs{"1 1", "end", "x = = 1", ")", "x:shape"} do
+      assert.are.equal("invalid", s:is_complete(text), text)
+    end
   end)
 
   it("takes an entry of several lines as one chunk", function()

@@ -59,6 +59,13 @@ describe("a table at the prompt", function()
     assert.is_truthy(utf8.len(inspect.value{("é"):rep(100)}))
   end)
 
+  it("names a function's arguments and place", function()
+    assert.is_truthy(inspect.value(marea.conv2d):find("function marea.conv2d(x, weight, bias?, {stride = 1,", 1, true))
+    local function f(a, ...) return a, ... end
+    assert.is_truthy(inspect.value(f):find "^function%(a, %.%.%.%), .*show_spec.lua:%d+$")
+    assert.are.equal("function", inspect.value(print))
+  end)
+
   it("survives objects that fail to show themselves", function()
     local bad = setmetatable({1}, {__tostring = function() error "no" end, __index = function() error "no" end})
     assert.are.equal("{1}", inspect.value(bad))

@@ -71,7 +71,9 @@ local function initial_text(spec)
   return math.type(spec.initial) == "float" and ("%g"):format(spec.initial) or tostring(spec.initial)
 end
 
-local function signature(info)
+--- marea.conv2d(x, weight, bias?, {stride = 1, ...})
+---@param info table core.op_info(name)
+function help.signature(info)
   local parts, named = {}, {}
   for _, input in ipairs(info.inputs) do
     parts[#parts + 1] = input.name .. (input.optional and "?" or "")
@@ -110,7 +112,7 @@ end
 ---@param info table core.op_info(name)
 ---@return string
 function help.operator(info)
-  return sections(wrapped(signature(info) .. forms(info), ""), wrapped(info.doc, "  "),
+  return sections(wrapped(help.signature(info) .. forms(info), ""), wrapped(info.doc, "  "),
     two_columns(argument_rows(info)), examples_text(example.of(info)))
 end
 

@@ -15,11 +15,16 @@ local LETTERS = 60 -- of a string inside a table
 
 -- ---- single values ----
 
+--- The first n bytes or a little less, no half letter at the end.
+local function beginning(s, n)
+  while n > 0 and (s:byte(n + 1) or 0) & 0xC0 == 0x80 do n = n - 1 end
+  return s:sub(1, n)
+end
+
 local function string_text(s)
-  local cut = #s > LETTERS
-  local shown = cut and s:sub(1, utf8.offset(s, 0, LETTERS) and utf8.offset(s, 0, LETTERS) - 1 or LETTERS) or s
+  local shown = #s > LETTERS and beginning(s, LETTERS) or s
   shown = ("%q"):format(shown):gsub("\\\n", "\\n"):gsub("\r", "\\r"):gsub("\t", "\\t")
-  return cut and shown .. "..." or shown
+  return #s > LETTERS and shown .. "..." or shown
 end
 
 local function function_text(f)
@@ -133,8 +138,21 @@ local function table_text(t)
   local line = ("%s{%s}"):format(class_name(t), table.concat(parts, ", "))
   if #line <= WIDTH then return line end
   local lines = {}
-  for i, part in ipairs(parts) do lines[i] = "  " .. first_line(part) .. (i < #parts and "," or "") end
+  for i, part in ipairs(parts) do
+    part = first_line(part)
+    if #part > WIDTH then part = beginning(part, WIDTH) .. "..." end
+    lines[i] = "  " .. part .. (i < #parts and "," or "")
+  end
   return ("%s{\n%s\n}"):format(class_name(t), table.concat(lines, "\n"))
+end
+
+--- An operator with its arguments; another function with the place that defines it.
+local function function_value(f)
+  for _, name in ipairs(core.op_names()) do
+    if core.ops[name] == f then return "function " .. require "marea.help".signature(core.op_info(name)) end
+  end
+  local info = debug.getinfo(f, "S")
+  return function_text(f) .. (info.what == "C" and "" or (", %s:%d"):format(info.short_src, info.linedefined))
 end
 
 --- A text of many lines, its beginning only.
@@ -157,6 +175,7 @@ function inspect.value(value)
   local own = own_text(value)
   if own then return require "marea.nn.module".is_module(value) and bounded(own, LINES) or own end
   if type(value) == "table" then return table_text(value) end
+  if type(value) == "function" then return function_value(value) end
   return inspect.text(value)
 end
 

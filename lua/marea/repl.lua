@@ -59,7 +59,10 @@ end
 
 local MOST_SPLITS = 50 -- lines that are tried as the beginning of the last expression
 
-local function is_begun(message) return message ~= nil and message:find "<eof>'?$" ~= nil end
+--- Does the message say that the text ends too early? x:name without arguments is a mistake rather than a beginning.
+local function is_begun(message)
+  return message:find "<eof>'?$" ~= nil and not message:find "function arguments expected"
+end
 
 function Session:load(text) return load(text, "=stdin", "t", self.env) end
 
@@ -84,7 +87,7 @@ function Session:compile(text)
   text = text:gsub("^%s*=", "", 1)
   local f, message = self:load("return nil, " .. text)
   if f then return f, 1, false end
-  local begun = is_begun(message) and not text:find "^%s*$"
+  local begun = is_begun(message) and text:find "%S" ~= nil
   f = load_with_value(self, text)
   if f then return f, 1, false end
   f, message = self:load(text)
@@ -112,10 +115,12 @@ end
 
 -- ---- running ----
 
---- "; did you mean 'marea'?" for a message of Lua about a global variable that is nil.
+--- What to add to a message of Lua: "; did you mean 'marea'?" about a global variable that is nil.
+---@return string
 function repl.hint(env, message)
   local name = message:match "a nil value %(global '([^']+)'%)"
-  return name and check.did_you_mean(name, check.names(env)) or ""
+  if name then return check.did_you_mean(name, check.names(env)) end
+  return message:find "function arguments expected" and "; fields are read with a dot, x.shape" or ""
 end
 
 --- The calls that led to an error, those of the script only; "" when it is the typed line itself.
@@ -157,7 +162,7 @@ end
 ---@return Result
 function Session:run(text)
   local f, what = self:compile(text)
-  if not f then return {ok = false, text = what} end
+  if not f then return {ok = false, text = what .. repl.hint(self.env, what)} end
   local values = protected(self, f)
   if not values[1] then return {ok = false, text = values[2]} end
   values = table.pack(table.unpack(values, 2 + what, values.n))

@@ -61,13 +61,13 @@ end
 --- Waits until the screen ends with this text, spaces at its ends aside; raises with the screen when it does not.
 ---@return string screen
 function Terminal:wait(text, seconds)
-  local last, screen = clock() + (seconds or 10), nil
+  local last, screen = clock() + (seconds or 10), self:screen()
   text = text:gsub("%s+$", "")
-  repeat
-    screen = self:screen()
-    if screen:sub(-#text) == text then return screen end
+  while screen:sub(-#text) ~= text and clock() < last do
     os.execute "sleep 0.02"
-  until clock() > last
+    screen = self:screen()
+  end
+  if screen:sub(-#text) == text then return screen end
   error(("the terminal does not end with '%s' but shows\n%s"):format(text, screen), 2)
 end
 
