@@ -164,6 +164,15 @@ local function operator(f, name)
   return known and core.op_info(name) or nil
 end
 
+--- Choices of arguments that mean the same in all layers.
+local LAYER_CHOICES = {
+  activation = function() return require "marea.nn.activation".names() end,
+  init = function() return require "marea.nn.initializers".names() end,
+  bias_init = function() return require "marea.nn.initializers".names() end,
+  padding = function() return {"same", "valid"} end,
+  dtype = function() return {"f32", "f64"} end,
+}
+
 --- The arguments that a call of the value `f`, found as `name`, takes by name: {name =, choices =}.
 ---@return {name: string, choices: string[]|nil}[]
 function complete.arguments(f, name)
@@ -176,7 +185,10 @@ function complete.arguments(f, name)
     end
   end
   if info then return list end
-  for _, keyword in ipairs(require "marea.docs".keywords(f)) do list[#list + 1] = {name = keyword} end
+  local choices = require "marea.nn.module".is_class(f) and LAYER_CHOICES or {}
+  for _, keyword in ipairs(require "marea.docs".keywords(f)) do
+    list[#list + 1] = {name = keyword, choices = choices[keyword] and choices[keyword]()}
+  end
   return list
 end
 

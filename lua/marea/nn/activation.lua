@@ -16,6 +16,10 @@ local choices = {none = true}
 for name in pairs(fused) do choices[name] = true end
 for name in pairs(separate) do choices[name] = true end
 
+--- The names that the `activation` argument takes.
+---@return string[]
+function activation.names() return check.names(choices) end
+
 --- Attributes for the layer's operator and, when it cannot do the activation itself, the function to call after it.
 ---@return table attributes, function|nil after
 function activation.read(what, options)

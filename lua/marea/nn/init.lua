@@ -18,7 +18,7 @@ local nn = {
 for name, class in pairs(require "marea.nn.layers") do nn[name] = class end
 for name, class in pairs(require "marea.nn.norm") do nn[name] = class end
 for name, class in pairs(require "marea.nn.activation") do
-  if name ~= "read" then nn[name] = class end
+  if module.is_class(class) then nn[name] = class end
 end
 
 return check.strict(nn, "nn")

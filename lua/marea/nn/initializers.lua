@@ -123,6 +123,11 @@ local named = {
   zeros = init.zeros, ones = init.ones,
 }
 
+--- The names that the `init` argument takes.
+---@return string[]
+---@example nn.init.names()
+function init.names() return check.names(named) end
+
 --- The function that a layer's `init` stands for: a name or a function.
 ---@example nn.init.find("Linear", "init", "he_normal")
 function init.find(what, name, value)

@@ -66,6 +66,11 @@ function module.class(name, base)
   })
 end
 
+--- Is it what nn.class gives?
+function module.is_class(value)
+  return type(value) == "table" and rawget(value, "__module") == true
+end
+
 --- What every module can do: name -> function.
 function module.class_methods() return Module end
 
@@ -75,8 +80,7 @@ function module.class_methods() return Module end
 ---@example nn.is_module(nn.ReLU{})
 function module.is_module(value)
   if type(value) ~= "table" then return false end
-  local class = getmetatable(value)
-  return type(class) == "table" and rawget(class, "__module") == true
+  return module.is_class(getmetatable(value))
 end
 
 --- Calls f(...) with `trace(m, ...)` in place of every module's forward.
