@@ -172,7 +172,7 @@ function module.replace(root, map, visit)
     if seen[node] then return end
     seen[node] = true
     undo.note(node)
-    for _, key in ipairs(public_keys(node)) do
+    for _, key in ipairs(module.public_keys(node)) do
       local value = node[key]
       if core.is_tensor(value) then
         slots[value] = slots[value] or {}
