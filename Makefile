@@ -41,7 +41,7 @@ PROGRAM_OBJ := $(PROGRAM_SRC:%.c=$(BUILD)/obj/%.o)
 LUADIR ?= $(PREFIX)/share/lua/5.4
 CMODDIR ?= $(PREFIX)/lib/lua/5.4
 
-.PHONY: all help setup setup-test setup-lint vae mnist test c-tests test-asan test-neon ulp bench bench-peers bench-kernels soak lint \
+.PHONY: all help setup setup-test setup-lint vae mnist test mistakes c-tests test-asan test-neon ulp bench bench-peers bench-kernels soak lint \
         module install-module install uninstall clean
 
 PROGRAM := $(BUILD)/marea
@@ -145,6 +145,10 @@ $(BUILD)/test/kernels: spec/c/reference.h
 $(BUILD)/host_min: examples/host_min.c $(BUILD)/libmarea.a $(BIND_OBJ)
 	@echo '  CC   $@'
 	@$(CC) $(ALL_CFLAGS) $(LUA_CFLAGS) -o $@ $< $(BIND_OBJ) $(BUILD)/libmarea.a $(LIBS) $(LUA_LIBS)
+
+mistakes: ## write spec/golden/mistakes anew: what the program says about each mistake, to be read before it is kept
+	@$(MAKE) --no-print-directory -j2 all
+	@env -u OPENBLAS_CORETYPE MAREA_UPDATE_MISTAKES=1 $(BUSTED) spec/mistakes_spec.lua
 
 test-asan: setup-test ## the whole suite under AddressSanitizer and UndefinedBehaviorSanitizer
 	@$(MAKE) --no-print-directory -j2 BUILD=build/asan OPT=-O1 SANITIZE="-fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer" all c-tests

@@ -186,8 +186,33 @@ static void set_attr (lua_State *L, bind_state *S, bind_call *c, int k, int idx)
   c->given[k] = true;
 }
 
-static void raise_unknown (lua_State *L, bind_state *S, const bind_call *c, const char *key) {
-  const char *op = name_of(L, c);
+/* Pushes "; known: 'stride', 'padding'". */
+static const char *known_names (lua_State *L, const bind_call *c) {
+  luaL_Buffer b;
+  if (c->n_attr == 0) return lua_pushliteral(L, "; it takes no arguments by name");
+  luaL_buffinit(L, &b);
+  for (int k = 0; k < c->n_attr; k++) {
+    lua_pushfstring(L, "%s'%s'", k == 0 ? "; known: " : ", ", c->specs[k].name);
+    luaL_addvalue(&b);
+  }
+  luaL_pushresult(&b);
+  return lua_tostring(L, -1);
+}
+
+static int attr_named (const bind_call *c, const char *name) {
+  int k = 0;
+  while (k < c->n_attr && strcmp(c->specs[k].name, name) != 0) k++;
+  return k;
+}
+
+/* Of the keys of the table at idx that are none of the attributes, the first in the alphabet is named. */
+static void raise_unknown (lua_State *L, bind_state *S, const bind_call *c, int idx) {
+  const char *op = name_of(L, c), *key = NULL;
+  for (lua_pushnil(L); lua_next(L, idx); lua_pop(L, 1)) {
+    if (lua_type(L, -2) != LUA_TSTRING) continue;
+    const char *name = lua_tostring(L, -2);
+    if (attr_named(c, name) == c->n_attr && (!key || strcmp(name, key) < 0)) key = name;
+  }
   bind_guess guess = {.word = key};
   for (int k = 0; k < c->n_attr; k++) bind_offer(&guess, c->specs[k].name);
   const marea_input_spec *inputs;
@@ -195,7 +220,8 @@ static void raise_unknown (lua_State *L, bind_state *S, const bind_call *c, cons
   for (int i = 0; i < n; i++)
     if (strcmp(inputs[i].name, key) == 0)
       bind_raise(L, S, "%s: argument '%s' is a tensor; give it by position, before the table", op, key);
-  bind_raise(L, S, "%s: unknown argument '%s'%s", op, bind_shorten(L, key), bind_did_you_mean(L, &guess));
+  const char *hint = guess.best ? bind_did_you_mean(L, &guess) : known_names(L, c);
+  bind_raise(L, S, "%s: unknown argument '%s'%s", op, bind_shorten(L, key), hint);
 }
 
 /* Reads the string keys of the table at idx; its array part is the caller's. */
@@ -206,9 +232,8 @@ static void read_names (lua_State *L, bind_state *S, bind_call *c, int idx, bool
       bind_raise(L, S, "%s: expected arguments by name, got the key %s", name_of(L, c),
                  bind_describe(L, S, -2));
     const char *key = lua_tostring(L, -2);
-    int k = 0;
-    while (k < c->n_attr && strcmp(c->specs[k].name, key) != 0) k++;
-    if (k == c->n_attr) raise_unknown(L, S, c, key);
+    int k = attr_named(c, key);
+    if (k == c->n_attr) raise_unknown(L, S, c, idx);
     else set_attr(L, S, c, k, lua_gettop(L));
   }
 }

@@ -70,6 +70,7 @@ struct bind_box {
     struct {
       bind_scope *scope; /* that releases it; NULL: the garbage collector does */
       bind_box *prev, *next;
+      const marea_op *made_by; /* NULL: no operator of the script's */
     };
     uint32_t shape[MAREA_MAX_RANK]; /* after the release, for messages */
   };
@@ -140,6 +141,7 @@ int bind_plan (lua_State *L);                       /* core.plan */
 
 /* ---- errors (raise.c) ---- */
 
+bool bind_is_library (const bind_state *S, const char *source); /* was its beginning given to core.library? */
 bind_place bind_where (lua_State *L,
                        bind_state *S); /* the innermost line of a script, library code left out */
 /* path := that of the innermost module at work as seen from the outermost one, which is pushed; "" when they are
@@ -148,6 +150,9 @@ bool bind_layer (lua_State *L, char *path);
 /* Raises "FILE:LINE: message (layer 'path')". `format` as in lua_pushfstring. Never returns. */
 int bind_raise (lua_State *L, bind_state *S, const char *format, ...);
 int bind_raise_status (lua_State *L, bind_state *S, marea_status status); /* with the context's message */
+/* core.explain_with(f): f(message, whole message, operation) -> what is added to a message that is about to be raised,
+   or nil. Runs on the stack of the error. */
+int bind_explain_with (lua_State *L);
 /* Raises "function: argument 'name': expected X, got Y" about the value at idx; idx 0 is "nothing". */
 int bind_raise_argument (lua_State *L, bind_state *S, const char *function, const char *name,
                          const char *expected, int idx);

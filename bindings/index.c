@@ -203,7 +203,8 @@ typedef struct assignment {
   marea_tensor *target, *source;
   const key *key;
   int number;
-  bool unfit; /* the source does not broadcast to the place */
+  bool unfit; /* the source does not broadcast to the place, which is: */
+  bind_text place;
 } assignment;
 
 /* Does the shape of `from` broadcast to that of `to`? */
@@ -226,6 +227,7 @@ static marea_status try_assign (lua_State *L, bind_state *S, assignment *a) {
   marea_tensor *from = a->source ? a->source : scalar, *to = view ? view : a->target;
   if (status == MAREA_OK && !fits(from, to)) {
     a->unfit = true;
+    a->place = bind_shape(to);
     status = MAREA_ESHAPE;
   }
   if (status == MAREA_OK) status = marea_copy(to, from);
@@ -242,8 +244,10 @@ static int assign (lua_State *L, bind_state *S, assignment *a) {
   if (a->source) check_unrecorded(L, S, a->source, a->function); /* its gradient would be lost */
   BIND_RETRY(L, S, 2, both, status, try_assign(L, S, a));
   if (a->unfit)
-    return bind_raise(L, S, "%s: tensor %s does not fit into %stensor %s", a->function,
-                      bind_shape(a->source).s, a->key ? "the part of " : "", bind_shape(a->target).s);
+    return bind_raise(L, S,
+                      a->key ? "%s: v is %s, which does not fit into the part %s of %s"
+                             : "%s: tensor %s does not fit into tensor %s",
+                      a->function, bind_shape(a->source).s, a->place.s, bind_shape(a->target).s);
   if (status != MAREA_OK) return bind_raise_status(L, S, status);
   lua_settop(L, 1);
   return 1;

@@ -118,7 +118,7 @@ static int io_save (lua_State *L) {
   marea_context *ctx = bind_enter(L, S);
   lua_settop(L, 3);
   const char *path = bind_string(L, S, 1, "save", "path");
-  if (lua_type(L, 2) != LUA_TTABLE)
+  if (lua_type(L, 2) != LUA_TTABLE || luaL_getmetafield(L, 2, "__name") != LUA_TNIL)
     return bind_raise_argument(L, S, "save", "tensors", "a table of tensors", 2);
   if (!lua_isnil(L, 3) && lua_type(L, 3) != LUA_TTABLE)
     return bind_raise_argument(L, S, "save", "texts", "a table of strings", 3);

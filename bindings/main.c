@@ -42,13 +42,29 @@ static void on_interrupt (int signal_number) {
   lua_sethook(running, stop, LUA_MASKCALL | LUA_MASKRET | LUA_MASKLINE | LUA_MASKCOUNT, 1);
 }
 
+/* Replaces the message on top of the stack by what marea.explain's function makes of it; false: it could not. */
+static bool explain (lua_State *L, const char *function) {
+  int top = lua_gettop(L);
+  lua_getglobal(L, "require");
+  lua_pushliteral(L, "marea.explain");
+  if (lua_pcall(L, 1, 1, 0) == LUA_OK && lua_istable(L, -1)) {
+    lua_getfield(L, -1, function);
+    lua_pushvalue(L, top);
+    if (lua_pcall(L, 1, 1, 0) == LUA_OK && lua_type(L, -1) == LUA_TSTRING) lua_replace(L, top);
+    else function = NULL;
+  } else function = NULL;
+  lua_settop(L, top);
+  return function != NULL;
+}
+
 static int add_traceback (lua_State *L) {
   const char *message = lua_tostring(L, 1);
   if (!message) {
     if (luaL_callmeta(L, 1, "__tostring") && lua_type(L, -1) == LUA_TSTRING) return 1;
     message = lua_pushfstring(L, "(error object is a %s value)", luaL_typename(L, 1));
   }
-  luaL_traceback(L, L, message, 1);
+  lua_settop(L, lua_type(L, 1) == LUA_TSTRING ? 1 : lua_gettop(L));
+  if (!explain(L, "traceback")) luaL_traceback(L, L, message, 1);
   return 1;
 }
 
@@ -81,7 +97,10 @@ static int run_string (lua_State *L, const char *text, const char *name) {
 /* Runs a file (NULL: stdin) with the script's arguments argv[first..argc-1]. */
 static int run_file (lua_State *L, const char *path, int argc, char **argv, int first) {
   int status = luaL_loadfile(L, path);
-  if (status != LUA_OK) return program_report(L, status);
+  if (status != LUA_OK) {
+    explain(L, "explain");
+    return program_report(L, status);
+  }
   luaL_checkstack(L, argc, "too many arguments to script");
   int n = 0;
   for (int i = first; i < argc; i++, n++) lua_pushstring(L, argv[i]);

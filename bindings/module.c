@@ -248,6 +248,18 @@ static int core_is_tensor (lua_State *L) {
   return 1;
 }
 
+/* core.origin(t) -> the line "FILE:LINE" that made a tensor, the operator's name; nil for what is not known, and for
+   what is no tensor or holds none */
+static int core_origin (lua_State *L) {
+  bind_state *S = bind_self(L);
+  const bind_box *b = bind_to_box(L, S, 1);
+  if (!b || !b->t) return 0;
+  if (b->made_line > 0) lua_pushfstring(L, "%s:%d", S->source[b->made_source], b->made_line);
+  else lua_pushnil(L);
+  lua_pushstring(L, b->made_by ? marea_op_name(b->made_by) : NULL);
+  return 2;
+}
+
 /* core.library(prefix): sources that begin so, as in "@/usr/share/lua/5.4/marea/", are not the script's */
 static int core_library (lua_State *L) {
   bind_state *S = bind_self(L);
@@ -259,6 +271,13 @@ static int core_library (lua_State *L) {
                       BIND_LIBRARIES, BIND_PATH - 1, bind_shorten(L, prefix));
   strcpy(S->library[S->libraries++], prefix);
   return 0;
+}
+
+/* core.is_library(source): is this source, as debug.getinfo gives it, library code? */
+static int core_is_library (lua_State *L) {
+  bind_state *S = bind_self(L);
+  lua_pushboolean(L, bind_is_library(S, bind_string(L, S, 1, "is_library", "source")));
+  return 1;
 }
 
 /* core.raise(message): raises as the operators do, with the script's line and the layer */
@@ -296,6 +315,9 @@ static const luaL_Reg functions[] = {
     {"profile_start", bind_profile_start},
     {"profile_stop", bind_profile_stop},
     {"library", core_library},
+    {"is_library", core_is_library},
+    {"origin", core_origin},
+    {"explain_with", bind_explain_with},
     {"raise", core_raise},
     {NULL, NULL},
 };

@@ -62,6 +62,7 @@ static marea_status attempt (lua_State *L, marea_context *ctx, bind_call *c, mar
 }
 
 typedef struct results {
+  const marea_op *op;
   int n;
   marea_tensor **t;
 } results;
@@ -73,6 +74,7 @@ static int push_results (lua_State *L) {
   luaL_checkstack(L, r->n + 4, NULL);
   for (int i = 0; i < r->n; i++) {
     bind_box *b = bind_box_new(L, S);
+    b->made_by = r->op;
     bind_box_fill(b, r->t[i]);
     r->t[i] = NULL;
   }
@@ -97,6 +99,7 @@ int bind_op_call (lua_State *L) {
   marea_status status;
   marea_context *ctx = bind_enter(L, S);
   bind_box *box = bind_box_new(L, S);
+  box->made_by = op;
   int result = n + 1;
   bind_read_call(L, S, op, false, n, &c);
   BIND_RETRY(L, S, c.n_in, c.in, status, attempt(L, ctx, &c, out, &n_out));
@@ -104,7 +107,7 @@ int bind_op_call (lua_State *L) {
   if (n_out == 0) return 0;
   bind_box_fill(box, out[0]);
   lua_settop(L, result);
-  if (n_out > 1) push_protected(L, S, (results){n_out - 1, out + 1});
+  if (n_out > 1) push_protected(L, S, (results){op, n_out - 1, out + 1});
   return n_out;
 }
 

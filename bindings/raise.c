@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT
 ** raise.c: the only place that raises. A message reads "FILE:LINE: what is wrong (layer 'enc.conv1')": the
 ** line is the innermost one of a script, so that an editor can jump to it, and the layer is found by
-** walking the stack when something is already wrong; a call that succeeds pays nothing for it.
+** walking the stack when something is already wrong; a call that succeeds pays nothing for it. Lua code may
+** add lines below the first one: bind_explain_with takes a function for that.
 */
 #include <stdarg.h>
 #include <stdio.h>
@@ -13,7 +14,7 @@
 
 /* ---- where in the script ---- */
 
-static bool is_library (const bind_state *S, const char *source) {
+bool bind_is_library (const bind_state *S, const char *source) {
   for (int i = 0; i < S->libraries; i++)
     if (strncmp(source, S->library[i], strlen(S->library[i])) == 0) return true;
   return false;
@@ -40,7 +41,7 @@ bind_place bind_where (lua_State *L, bind_state *S) {
     lua_getinfo(L, "Sl", &ar);
     if (ar.currentline <= 0) continue; /* a C function */
     bind_place place = {intern(S, &ar), ar.currentline};
-    if (!is_library(S, ar.source)) return place;
+    if (!bind_is_library(S, ar.source)) return place;
     if (innermost.line == 0) innermost = place;
   }
   return innermost;
@@ -150,24 +151,57 @@ bool bind_layer (lua_State *L, char *path) {
   return true;
 }
 
-/* path := the layer for a message; that of a module which is alone is its class */
-static void layer_path (lua_State *L, char *path) {
+/* path := the layer for a message; that of a module which is alone is its class, unless the message says so. */
+static void layer_path (lua_State *L, const char *message, char *path) {
   if (!bind_layer(L, path)) return;
   if (!*path) class_name(L, lua_gettop(L), path);
+  size_t n = strlen(path);
+  if (strchr(message, '\n') || (strncmp(message, path, n) == 0 && message[n] == ':')) *path = '\0';
   lua_pop(L, 1);
 }
 
 /* ---- raising ---- */
 
-/* Raises the message on top of the stack. */
-static int raise (lua_State *L, bind_state *S) {
+static const char explain_key; /* its address is the function's key in the registry */
+
+int bind_explain_with (lua_State *L) {
+  luaL_checktype(L, 1, LUA_TFUNCTION);
+  lua_settop(L, 1);
+  lua_rawsetp(L, LUA_REGISTRYINDEX, &explain_key);
+  return 0;
+}
+
+/* Adds to the whole message on top of the stack what the script's function says about the bare one at idx: its
+   tensors, a hint. An error in there changes nothing, and a hook has to wait. */
+static void add_details (lua_State *L, int idx, bool operation) {
+  lua_Hook hook = lua_gethook(L);
+  int mask = lua_gethookmask(L), count = lua_gethookcount(L), whole = lua_gettop(L);
+  if (lua_rawgetp(L, LUA_REGISTRYINDEX, &explain_key) != LUA_TFUNCTION) {
+    lua_settop(L, whole);
+    return;
+  }
+  lua_pushvalue(L, idx);
+  lua_pushvalue(L, whole);
+  lua_pushboolean(L, operation);
+  if (hook) lua_sethook(L, NULL, 0, 0);
+  int status = lua_pcall(L, 3, 1, 0);
+  if (hook) lua_sethook(L, hook, mask, count);
+  if (status == LUA_OK && lua_type(L, -1) == LUA_TSTRING) lua_concat(L, 2);
+  else lua_settop(L, whole);
+}
+
+/* Raises the message on top of the stack. operation: the failure is that of an operator with its inputs. */
+static int raise (lua_State *L, bind_state *S, bool operation) {
   char path[BIND_LAYER];
   bind_place place = bind_where(L, S);
-  layer_path(L, path);
-  const char *message = lua_tostring(L, -1);
+  int bare = lua_gettop(L);
+  const char *message = lua_tostring(L, bare);
+  layer_path(L, message, path);
+  if (!lua_checkstack(L, 8)) return lua_error(L);
   if (place.line > 0) lua_pushfstring(L, "%s:%d: %s", S->source[place.source], place.line, message);
   else lua_pushstring(L, message);
   if (*path) lua_pushfstring(L, "%s (layer '%s')", lua_tostring(L, -1), path);
+  add_details(L, bare, operation);
   return lua_error(L);
 }
 
@@ -176,7 +210,7 @@ int bind_raise (lua_State *L, bind_state *S, const char *format, ...) {
   va_start(args, format);
   lua_pushvfstring(L, format, args);
   va_end(args);
-  return raise(L, S);
+  return raise(L, S, false);
 }
 
 bool bind_interrupt_pending (lua_State *L) {
@@ -201,7 +235,7 @@ static bool hook_raises (lua_State *L) {
 int bind_raise_status (lua_State *L, bind_state *S, marea_status status) {
   if (status == MAREA_EINTR && hook_raises(L)) return 0;
   lua_pushstring(L, S->ctx ? marea_error(S->ctx) : "marea: the Lua state is closing");
-  return raise(L, S);
+  return raise(L, S, status != MAREA_ENOMEM && status != MAREA_EINTR);
 }
 
 bind_text bind_shape (const marea_tensor *t) {
@@ -233,10 +267,22 @@ static const char *describe_box (lua_State *L, const bind_box *b) {
   return describe_released(L, b);
 }
 
+/* Pushes "a Linear" for a table whose metatable has a name; pushes nothing for others. */
+static const char *describe_object (lua_State *L, int idx) {
+  if (!lua_getmetatable(L, idx)) return NULL;
+  lua_pushliteral(L, "__name");
+  if (lua_rawget(L, -2) == LUA_TSTRING)
+    return lua_pushfstring(L, "a %s", bind_shorten(L, lua_tostring(L, -1)));
+  lua_pop(L, 2);
+  return NULL;
+}
+
 /* Says which of the first items is no integer; an item that is a table is not looked into. */
 static const char *describe_table (lua_State *L, bind_state *S, int idx) {
   lua_Unsigned n = lua_rawlen(L, idx);
   int64_t unused;
+  const char *object = describe_object(L, idx);
+  if (object) return object;
   for (lua_Unsigned i = 1; i <= n && i <= 16; i++) {
     bool table = lua_rawgeti(L, idx, (lua_Integer)i) == LUA_TTABLE;
     if (!bind_to_integer(L, -1, &unused))
@@ -258,6 +304,7 @@ const char *bind_describe (lua_State *L, bind_state *S, int idx) {
   case LUA_TBOOLEAN: return lua_pushfstring(L, "%s", lua_toboolean(L, idx) ? "true" : "false");
   case LUA_TNUMBER:
     if (lua_isinteger(L, idx)) return lua_pushfstring(L, "%I", (LUAI_UACINT)lua_tointeger(L, idx));
+    if (lua_tonumber(L, idx) != lua_tonumber(L, idx)) return lua_pushliteral(L, "nan");
     return lua_pushfstring(L, "%f", (LUAI_UACNUMBER)lua_tonumber(L, idx));
   case LUA_TSTRING: return lua_pushfstring(L, "string '%s'", bind_shorten(L, lua_tostring(L, idx)));
   case LUA_TTABLE: return describe_table(L, S, idx);

@@ -179,7 +179,7 @@ static int finish (lua_State *L, int status, lua_KContext unused) {
 
 /* [1] := a scope that ends when the C function is left, in whatever way. */
 static bind_scope *scope_around_call (lua_State *L, bind_state *S, const char *function) {
-  if (lua_type(L, 1) != LUA_TFUNCTION && !luaL_getmetafield(L, 1, "__call"))
+  if (lua_type(L, 1) != LUA_TFUNCTION && (bind_to_box(L, S, 1) || !luaL_getmetafield(L, 1, "__call")))
     bind_raise_argument(L, S, function, "f", "a function", 1);
   lua_settop(L, lua_gettop(L) - (lua_type(L, 1) != LUA_TFUNCTION));
   bind_scope *s = scope_new(L, S);

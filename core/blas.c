@@ -218,7 +218,7 @@ marea_status marea_gemm_parallel (marea_context *ctx, int dtype, bool ta, bool t
   }
   if (scratch + partial > 0) {
     memory = marea_alloc(ctx, scratch + partial);
-    if (!memory) return marea_fail(ctx, MAREA_ENOMEM, "matmul: out of memory for scratch space");
+    if (!memory) return marea_out_of_memory(ctx, "matmul", scratch + partial, "scratch space");
   }
   j.scratch = scratch ? memory : NULL;
   j.partial = memory + scratch;

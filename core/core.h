@@ -70,6 +70,8 @@ void marea_context_settle (marea_context *ctx);
 /* Puts the text into the context and returns `status`. */
 marea_status marea_fail (marea_context *ctx, marea_status status, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
+/* MAREA_ENOMEM, with how much was wanted, for what, what is in use and the limit. */
+marea_status marea_out_of_memory (marea_context *ctx, const char *who, size_t bytes, const char *what);
 typedef struct marea_text { char s[160]; } marea_text;
 marea_text marea_shape_text (int rank, const int64_t *shape);  /* "(2, 3, 4)" */
 marea_text marea_tensor_text (const marea_tensor *t);          /* "f32 (2, 3, 4)" */
@@ -223,10 +225,10 @@ struct marea_op {
    it is an address that nothing lies at; a table is memory even then, for what forward works out by shapes. */
 void *marea_scratch (marea_call *c, size_t bytes);
 void *marea_table (marea_call *c, size_t bytes);
-#define MAREA_OR_REJECT(c, pointer, memory) \
-  do { if (!((pointer) = (memory))) return marea_reject(c, MAREA_ENOMEM, "out of memory for scratch space"); } while (0)
-#define MAREA_SCRATCH(c, pointer, bytes) MAREA_OR_REJECT(c, pointer, marea_scratch(c, bytes))
-#define MAREA_TABLE(c, pointer, bytes) MAREA_OR_REJECT(c, pointer, marea_table(c, bytes))
+#define MAREA_OR_REJECT(c, pointer, memory, bytes) \
+  do { if (!((pointer) = (memory))) return marea_out_of_memory((c)->ctx, (c)->op->name, bytes, "scratch space"); } while (0)
+#define MAREA_SCRATCH(c, pointer, bytes) MAREA_OR_REJECT(c, pointer, marea_scratch(c, bytes), bytes)
+#define MAREA_TABLE(c, pointer, bytes) MAREA_OR_REJECT(c, pointer, marea_table(c, bytes), bytes)
 
 /* Shape-rule helpers (shape_rules.c). Each fails with a text naming the operator and the argument. */
 const char *marea_input_name (const marea_op *op, int i);         /* of a variadic operator all have one name */

@@ -15,6 +15,26 @@ marea_status marea_fail (marea_context *ctx, marea_status status, const char *fo
   return status;
 }
 
+/* "12.3 MB" */
+static marea_text bytes_text (size_t bytes) {
+  static const char *const unit[] = {"kB", "MB", "GB", "TB", "PB", "EB"};
+  marea_text text;
+  double size = (double)bytes / 1e3;
+  size_t i = 0;
+  for (; size >= 999.95 && i + 1 < sizeof unit / sizeof unit[0]; i++) size /= 1e3;
+  if (bytes < 1000) snprintf(text.s, sizeof text.s, "%zu bytes", bytes);
+  else snprintf(text.s, sizeof text.s, "%.1f %s", size, unit[i]);
+  return text;
+}
+
+marea_status marea_out_of_memory (marea_context *ctx, const char *who, size_t bytes, const char *what) {
+  const marea_memory_info m = marea_memory(ctx);
+  return marea_fail(ctx, MAREA_ENOMEM,
+                    "%s: out of memory: %s wanted for %s; %s in use, %s kept for reuse, %s%s", who,
+                    bytes_text(bytes).s, what, bytes_text(m.live).s, bytes_text(m.pooled).s,
+                    m.limit ? "limit " : "no limit set", m.limit ? bytes_text(m.limit).s : "");
+}
+
 const char *marea_error (const marea_context *ctx) { return ctx->error; }
 
 marea_text marea_shape_text (int rank, const int64_t *shape) {

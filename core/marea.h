@@ -87,6 +87,7 @@ typedef struct marea_memory_info {
   size_t live, peak, pooled;  /* bytes in use by tensors and the tape, their maximum, bytes kept for reuse */
   uint64_t blocks;            /* blocks in use */
   uint64_t mallocs;           /* calls of the allocator so far */
+  size_t limit;               /* that was set; 0: none */
 } marea_memory_info;
 MAREA_API marea_memory_info marea_memory (const marea_context *ctx);
 MAREA_API void marea_memory_reset_peak (marea_context *ctx);

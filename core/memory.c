@@ -478,6 +478,7 @@ marea_status marea_bytes (marea_context *ctx, const char *who, int rank, const i
 marea_memory_info marea_memory (const marea_context *ctx) {
   marea_memory_info info = ctx->pool->info;
   info.live += ctx->pool->planned;
+  info.limit = ctx->pool->limit;
   return info;
 }
 

@@ -143,7 +143,7 @@ static void give_history (marea_tensor *t, marea_node *node, int k) {
 marea_status marea_record (marea_call *c) {
   if (!wants_record(c)) return MAREA_OK;
   marea_node *node = new_node(c);
-  if (!node) return marea_reject(c, MAREA_ENOMEM, "out of memory for the tape");
+  if (!node) return marea_out_of_memory(c->ctx, c->op->name, sizeof *node, "the tape");
   marea_status status = save(node, c);
   if (status != MAREA_OK) {
     empty_node(c->ctx, node);

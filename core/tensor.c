@@ -59,12 +59,6 @@ static void init_handle (marea_tensor *t, marea_context *ctx, int dtype, int ran
   for (int d = 0; d < rank; d++) t->shape[d] = shape[d];
 }
 
-static marea_status no_memory (marea_context *ctx, const char *who, size_t bytes) {
-  marea_memory_info m = marea_memory(ctx);
-  return marea_fail(ctx, MAREA_ENOMEM, "%s: out of memory: %zu bytes wanted, %zu in use, %zu kept for reuse",
-                    who, bytes, m.live, m.pooled);
-}
-
 /* What a planned tensor would take beyond its header. */
 static size_t planned_bytes (size_t bytes) {
   return marea_block_size(HEADER + bytes) - marea_block_size(HEADER);
@@ -78,7 +72,7 @@ static marea_status new_tensor (marea_context *ctx, const char *who, int dtype, 
   size_t bytes;
   MAREA_TRY(marea_bytes(ctx, who, rank, shape, marea_dtype_size((marea_dtype)dtype), &bytes));
   newborn *b = marea_alloc(ctx, HEADER + (where == OWN ? bytes : 0));
-  if (!b) return no_memory(ctx, who, bytes);
+  if (!b) return marea_out_of_memory(ctx, who, bytes, marea_shape_text(rank, shape).s);
   marea_mark_tensor(b);
   b->storage = (marea_storage){.ctx = ctx, .bytes = bytes, .refs = 1, .place = ctx->place};
   if (where == OWN) b->storage.data = (char *)b + HEADER;
@@ -179,7 +173,7 @@ void marea_release (marea_tensor *t) {
 
 marea_status marea_alias (const marea_tensor *t, marea_tensor **out) {
   marea_tensor *a = marea_alloc(t->ctx, sizeof *a);
-  if (!a) return no_memory(t->ctx, "view", sizeof *a);
+  if (!a) return marea_out_of_memory(t->ctx, "view", sizeof *a, "a view");
   init_handle(a, t->ctx, t->dtype, t->rank, t->shape);
   memcpy(a->stride, t->stride, sizeof a->stride[0] * (size_t)t->rank);
   a->offset = t->offset;

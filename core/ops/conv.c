@@ -38,9 +38,12 @@ static marea_tensor *bias_of (const marea_call *c) { return c->n_in > 2 ? c->in[
 
 static marea_status reject_channels (marea_call *c, const char *name, int64_t channels,
                                      const marea_tensor *weight, int64_t groups, int64_t taken) {
+  const marea_text shape = marea_shape_text(weight->rank, weight->shape);
+  if (groups == 1)
+    return marea_reject(c, MAREA_ESHAPE, "%s has %lld channels, weight %s takes %lld", name,
+                        (long long)channels, shape.s, (long long)taken);
   return marea_reject(c, MAREA_ESHAPE, "%s has %lld channels, weight %s with groups=%lld takes %lld", name,
-                      (long long)channels, marea_shape_text(weight->rank, weight->shape).s, (long long)groups,
-                      (long long)taken);
+                      (long long)channels, shape.s, (long long)groups, (long long)taken);
 }
 
 /* The weight (KH, KW, cin / groups, cout) in forward terms; checks cout % groups. */

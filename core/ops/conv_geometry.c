@@ -77,11 +77,13 @@ marea_status marea_conv_size (marea_call *c, const marea_conv *g, int64_t out[2]
                           (long long)g->kernel[1]);
     fits = fits && padded[d] >= extent(g, d);
   }
-  if (!fits)
-    return marea_reject(c, MAREA_ESHAPE,
-                        "kernel %lldx%lld (dilated %lldx%lld) larger than the padded input %lldx%lld",
-                        (long long)g->kernel[0], (long long)g->kernel[1], (long long)extent(g, 0),
-                        (long long)extent(g, 1), (long long)padded[0], (long long)padded[1]);
+  if (!fits) {
+    const long long size[] = {g->kernel[0], g->kernel[1], extent(g, 0), extent(g, 1)};
+    const bool dilated = size[0] != size[2] || size[1] != size[3];
+    return marea_reject(c, MAREA_ESHAPE, "kernel %lldx%lld%s is larger than the padded input %lldx%lld",
+                        size[2], size[3], dilated ? " (with its dilation)" : "", (long long)padded[0],
+                        (long long)padded[1]);
+  }
   for (int d = 0; d < 2; d++) out[d] = (padded[d] - extent(g, d)) / g->stride[d] + 1;
   return MAREA_OK;
 }

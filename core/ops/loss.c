@@ -212,7 +212,54 @@ static marea_status bce_shape (marea_call *c) {
   return loss_shape(c);
 }
 
-static marea_status bce_forward (marea_call *c) { return forward_with(c, kernels(c)->bce, &c->attr[1].f); }
+/* ---- probabilities: numbers that leave 0..1 by more than rounding are logits, pixels or labels by mistake -- */
+
+#define SLACK 1e-3
+
+typedef struct range_job {
+  const marea_kernels *k;
+  const char *x;
+  size_t size;
+  int64_t n;
+  double *low, *high; /* one a block */
+} range_job;
+
+static void range_block (void *arg, int64_t block, int worker) {
+  (void)worker;
+  const range_job *j = arg;
+  const int64_t at = block * MAREA_BLOCK;
+  const size_t n = (size_t)MAREA_MIN(MAREA_BLOCK, j->n - at);
+  j->low[block] = j->k->min(n, j->x + (size_t)at * j->size);
+  j->high[block] = j->k->max(n, j->x + (size_t)at * j->size);
+}
+
+static marea_status want_probabilities (marea_call *c, int input) {
+  const marea_tensor *t = c->in[input];
+  range_job j = {.k = c->ctx->kernels[t->dtype],
+                 .x = marea_at(t),
+                 .size = marea_dtype_size((marea_dtype)t->dtype),
+                 .n = marea_count(t->rank, t->shape)};
+  const int64_t blocks = (j.n + MAREA_BLOCK - 1) / MAREA_BLOCK;
+  if (blocks == 0) return MAREA_OK;
+  MAREA_SCRATCH(c, j.low, 2 * (size_t)blocks * sizeof *j.low);
+  j.high = j.low + blocks;
+  for (int64_t i = 0; i < blocks; i++) j.low[i] = j.high[i] = 0;
+  marea_parallel(c->ctx, blocks, range_block, &j);
+  double low = j.low[0], high = j.high[0];
+  for (int64_t i = 1; i < blocks; i++) {
+    low = j.low[i] < low ? j.low[i] : low;
+    high = j.high[i] > high ? j.high[i] : high;
+  }
+  if (!(low < -SLACK || high > 1 + SLACK)) return MAREA_OK;
+  return marea_reject(c, MAREA_EARG, "argument '%s': expected numbers from 0 to 1, got %g to %g",
+                      c->op->inputs[input].name, low, high);
+}
+
+static marea_status bce_forward (marea_call *c) {
+  MAREA_TRY(want_probabilities(c, 0));
+  MAREA_TRY(want_probabilities(c, 1));
+  return forward_with(c, kernels(c)->bce, &c->attr[1].f);
+}
 
 /* q := p clamped to [eps, 1 - eps] */
 static marea_tensor *clipped (formula *f, marea_tensor *p) {
@@ -251,7 +298,8 @@ const marea_op marea_op_bce = {
               "{reduction = " REDUCTIONS "}",
     .doc = "bce(p, target, reduction, eps): binary cross-entropy -(t log q + (1 - t) log(1 - q)) of "
            "probabilities, q = clamp(p, eps, 1 - eps) as in Keras. Gradients: dp = dy (q - t) / (q (1 - q)), "
-           "0 where p is clamped; dt = dy (log(1 - q) - log q)." REDUCTION_DOC,
+           "0 where p is clamped; dt = dy (log(1 - q) - log q)." REDUCTION_DOC
+           " Error: p or target outside of 0..1 by more than 0.001.",
 };
 
 static marea_status bce_grad_shape (marea_call *c) {
@@ -301,6 +349,7 @@ const marea_op marea_op_bce_grad = {
 /* ---- bce_with_logits --------------------------------------------------------------------------------- */
 
 static marea_status bce_with_logits_forward (marea_call *c) {
+  MAREA_TRY(want_probabilities(c, 1));
   return forward_with(c, kernels(c)->bce_with_logits, NULL);
 }
 
@@ -326,7 +375,7 @@ const marea_op marea_op_bce_with_logits = {
               "{reduction = " REDUCTIONS "}",
     .doc = "bce_with_logits(x, target, reduction): binary cross-entropy of sigmoid(x), max(x, 0) - x t + "
            "log(1 + e^-|x|), without overflow for any x. Gradients: dx = dy (sigmoid(x) - t), dt = -dy "
-           "x." REDUCTION_DOC,
+           "x." REDUCTION_DOC " Error: target outside of 0..1 by more than 0.001.",
 };
 
 static marea_status bce_with_logits_grad_forward (marea_call *c) {

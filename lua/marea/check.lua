@@ -9,6 +9,9 @@ local source = debug.getinfo(1, "S").source
 local prefix = source:match "^(@.*)check%.lua$"
 if prefix then core.library(prefix) end
 
+-- Messages get their further lines from a module that is loaded with the first error.
+core.explain_with(function(...) return require "marea.explain".details(...) end)
+
 --- The folder of the library's Lua files, with a slash at its end; "" when it is not known.
 check.folder = prefix and prefix:sub(2) or ""
 
@@ -52,10 +55,28 @@ function check.did_you_mean(word, candidates)
   return best and ("; did you mean '%s'?"):format(best) or ""
 end
 
---- A value as messages name it: "string 'x'", "tensor f32 (2, 3)", "a table".
+--- A table as messages name it: "a Linear", "the class Linear", "a list of 3", "a table".
+local function describe_table(value)
+  local meta = getmetatable(value)
+  local name = type(meta) == "table" and rawget(meta, "__name")
+  if rawget(value, "__module") == true then return "the class " .. tostring(rawget(value, "__name")) end
+  if type(name) == "string" then return "a " .. name end
+  return rawlen(value) > 0 and ("a list of %d"):format(rawlen(value)) or "a table"
+end
+
+--- "'eps', 'name'": names in their order.
+---@param names string[]
+function check.list(names)
+  local sorted = table.move(names, 1, #names, 1, {})
+  table.sort(sorted)
+  return "'" .. table.concat(sorted, "', '") .. "'"
+end
+
+--- A value as messages name it: "string 'x'", "tensor f32 (2, 3)", "a list of 2".
 function check.describe(value)
   local kind = type(value)
   if kind == "string" then return ("string '%s'"):format(value) end
+  if kind == "table" then return describe_table(value) end
   if kind == "number" or kind == "boolean" or kind == "nil" then return tostring(value) end
   if core.is_tensor(value) then
     if value:is_released() then return "a tensor that was released" end
@@ -101,20 +122,26 @@ local probe = {}
 function check.options(what, options, names, positional)
   if options == nil then return {} end
   if options == probe then error({probe = probe, names = names}) end
-  if type(options) ~= "table" or core.is_tensor(options) then
-    check.raise("%s: expected a table of arguments, as in %s{...}, got %s", what, what, check.describe(options))
+  if type(options) ~= "table" or getmetatable(options) ~= nil then
+    check.raise("%s: expected its arguments in braces, as in %s{...}, got %s", what, what, check.describe(options))
   end
-  local known = {}
+  local known, unknown = {}, {}
   for _, name in ipairs(names) do known[name] = true end
   for key in pairs(options) do
     if math.type(key) == "integer" then
       if key < 1 or key > (positional or 0) then
-        check.raise("%s: too many arguments without a name: expected at most %d", what, positional or 0)
+        check.raise("%s: too many arguments without a name: expected at most %d; those with a name: %s", what,
+          positional or 0, check.list(names))
       end
     elseif not known[key] then
-      local hint = type(key) == "string" and check.did_you_mean(key, names) or ""
-      check.raise("%s: unknown argument '%s'%s", what, tostring(key), hint)
+      unknown[#unknown + 1] = tostring(key)
     end
+  end
+  table.sort(unknown)
+  if unknown[1] then
+    local guess = check.did_you_mean(unknown[1], names)
+    check.raise("%s: unknown argument '%s'%s", what, unknown[1],
+      guess == "" and "; known: " .. check.list(names) or guess)
   end
   return options
 end
@@ -151,10 +178,9 @@ function check.choice(what, name, value, choices)
   if chosen then return chosen end
   local names = {}
   for key in pairs(choices) do names[#names + 1] = key end
-  table.sort(names)
   local hint = type(value) == "string" and check.did_you_mean(value, names) or ""
-  check.raise("%s: argument '%s': expected one of '%s', got %s%s", what, name, table.concat(names, "', '"),
-    check.describe(value), hint)
+  check.raise("%s: argument '%s': expected one of %s, got %s%s", what, name, check.list(names), check.describe(value),
+    hint)
 end
 
 --- A number or a list of two of them as {height, width}.

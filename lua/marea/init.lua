@@ -28,6 +28,7 @@ end
 local function filled(name, value, shape, options, ...)
   local arguments = {value = value}
   if type(shape) == "table" then
+    if getmetatable(shape) ~= nil then check.fail(name, "shape", "sizes or a list of sizes", shape) end
     for key, item in pairs(shape) do arguments[key] = item end
     if options ~= nil and type(options) ~= "table" then
       check.raise("%s: expected options by name, as in {dtype = \"f64\"}, got %s", name, check.describe(options))
@@ -36,6 +37,8 @@ local function filled(name, value, shape, options, ...)
   else
     table.move({shape, options, ...}, 1, select("#", ...) + 2, 1, arguments)
   end
+  if #arguments > 8 then check.raise("%s: %d dimensions; a tensor has at most 8", name, #arguments) end
+  for i = 1, #arguments do check.integer(name, ("size %d"):format(i), arguments[i], 0) end
   if #arguments > 0 then return core.ops.full(arguments) end
   return core.ops.full({}, arguments)
 end
@@ -89,6 +92,18 @@ core.on_not_finite(function(t) return require "marea.blame"(t).text end)
 ---@return userdata|boolean|nil shown to be printed, or true; nil and a message when the PNG cannot be written
 ---@example marea.eye(8):show()
 function core.methods.show(t, path, options) return require "marea.show".show(t, path, options) end
+
+--- For message handlers: a message of Lua's own ("attempt to call a nil value (field 'con1')") with a hint below it, if
+--- there is one; anything else as it is. The messages of the library have theirs already.
+---@param message any
+---@return any
+function marea.explain(message) return require "marea.explain".explain(message) end
+
+--- A message handler, as in xpcall(f, marea.traceback): the explained message and the script's frames. With
+--- MAREA_TRACEBACK=full in the environment all frames.
+---@param message any
+---@return any
+function marea.traceback(message) return require "marea.explain".traceback(message) end
 
 return check.strict(marea, "marea", {
   nn = "marea.nn",

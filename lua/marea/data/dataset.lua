@@ -153,6 +153,7 @@ local BATCH_OPTIONS = {"shuffle", "epoch", "from", "drop_last"}
 ---@example for x in data.Dataset{marea.normal{10, 4}}:batches(4, {shuffle = true}) do last = x.shape end
 ---@example last
 function Dataset:batches(size, options)
+  if type(self) ~= "table" then check.fail("batches", "self", "a data set", self) end
   check.integer("batches", "size", size, 1)
   options = check.options("batches", options, BATCH_OPTIONS)
   local resumed = self.resumed

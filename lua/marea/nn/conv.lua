@@ -12,6 +12,7 @@ local module = require "marea.nn.module"
 local Weighted = require "marea.nn.weighted"
 local ops = core.ops
 
+local PADDINGS = {same = "same", valid = "valid"}
 local IMAGES = "images (N, H, W, C)"
 
 local function read_convolution(self, what, options, names)
@@ -20,6 +21,10 @@ local function read_convolution(self, what, options, names)
   for _, name in ipairs{"stride", "padding", "dilation", "groups", "output_padding"} do
     self.attributes[name] = options[name]
   end
+  for _, name in ipairs{"stride", "dilation"} do
+    if options[name] ~= nil then check.pair(what, name, options[name], 1) end
+  end
+  if type(options.padding) == "string" then check.choice(what, "padding", options.padding, PADDINGS) end
   self.groups = check.integer(what, "groups", options.groups or 1, 1)
   if self.outputs % self.groups ~= 0 or (self.inputs and self.inputs % self.groups ~= 0) then
     check.raise("%s: groups = %d must divide the channels, %s", what, self.groups, self:sizes())

@@ -132,11 +132,16 @@ local function walk(node, path, seen, visit)
   end
 end
 
+local function check_root(root)
+  if type(root) ~= "table" then check.fail("nn", "self", "a module", root) end
+end
+
 --- All tensors under a module, or a table of modules and tensors, each once, in the order of the walk.
 ---@return {name: string, tensor: userdata, buffer: boolean}[]
 function module.tensors(root)
   local list = {}
   if core.is_tensor(root) then return {{name = "1", tensor = root, buffer = false}} end
+  check_root(root)
   walk(root, "", {}, function(path, value, owner, key)
     if not owner then return end
     local buffers = rawget(owner, "_buffers")
@@ -158,6 +163,7 @@ end
 ---@return {path: string, module: table}[]
 function module.modules(root)
   local list = {}
+  check_root(root)
   walk(root, "", {}, function(path, value, owner)
     if not owner then list[#list + 1] = {path = path, module = value} end
   end)
@@ -213,10 +219,10 @@ function module.version() return version end
 
 local function shape_of(t) return ("%s %s"):format(t.dtype, check.shape_text(t.shape)) end
 
-local function add_lines(lines, title, items)
+local function add_lines(lines, title, items, separator)
   if #items == 0 then return end
   table.sort(items)
-  lines[#lines + 1] = ("  %s: %s"):format(title, table.concat(items, ", "))
+  lines[#lines + 1] = ("  %s: %s"):format(title, table.concat(items, separator or ", "))
 end
 
 --- What keeps `state` from fitting the tensors of `root`: nil or a text with everything that is missing, unexpected
@@ -239,7 +245,7 @@ function module.misfit(root, state, strict)
   local lines = {}
   add_lines(lines, "missing", missing)
   add_lines(lines, "unexpected", unexpected)
-  add_lines(lines, "other shape", mismatched)
+  add_lines(lines, "other shape", mismatched, "; ")
   if #lines == 0 then return nil end
   if #unexpected > 0 and next(known) == nil then
     lines[#lines + 1] = "  the module has no sizes yet: call it once, or net:build(input shape), before"

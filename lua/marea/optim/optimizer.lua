@@ -201,7 +201,9 @@ local function update(self)
       if #self.slots > 0 then allocate(entry, self.slots) end
     end
   end
-  if #entries == 0 then check.raise("%s: no parameter has a gradient; call loss:backward() before", self.name) end
+  if #entries == 0 then
+    check.raise("%s:step: no parameter has a gradient; give it the loss, or call loss:backward() before", self.name)
+  end
   set_attributes(self)
   clip(self, gradients)
   local apply = self.spec.apply
@@ -225,6 +227,7 @@ end
 ---   step()      from gradients that are there already
 ---@param what? userdata|function
 function Optimizer:step(what)
+  if core.is_tensor(self) then check.fail("step", "self", "an optimizer", self) end
   if type(what) == "function" then return core.scope(step_of, self, what) end
   if what ~= nil then check.tensor(self.name .. ":step", "loss", what):backward(self._backward) end
   core.no_grad(update, self)

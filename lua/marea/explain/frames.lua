@@ -1,0 +1,122 @@
+-- SPDX-License-Identifier: MIT
+--- The script's frames at the moment of an error: their variables, and names for the values in them.
+local core = require "marea.core"
+
+local frames = {}
+
+local DEEPEST = 200 -- levels of the stack that are searched
+local FIELDS = 1000 -- of a table that are searched
+
+local function locals_of(level)
+  local list, i = {}, 1
+  local name, value = debug.getlocal(level + 1, 1)
+  while name do
+    if name:sub(1, 1) ~= "(" then list[#list + 1] = {name = name, value = value} end
+    i = i + 1
+    name, value = debug.getlocal(level + 1, i)
+  end
+  return list
+end
+
+--- The innermost frames that are neither C nor the library's, each as debug.getinfo describes it, with `locals`: a list
+--- of {name, value} in the order of their declaration.
+---@param most integer so many of them
+function frames.of_script(most)
+  local list = {}
+  for level = 2, DEEPEST do
+    local frame = debug.getinfo(level, "Slnf")
+    if not frame or #list == most then break end
+    if frame.what ~= "C" and not core.is_library(frame.source) then
+      frame.locals = locals_of(level)
+      list[#list + 1] = frame
+    end
+  end
+  return list
+end
+
+--- What the frame's code can see, the innermost first: a list of {name, value}; and its table of globals.
+function frames.variables(frame)
+  local list, globals = {}, nil
+  for i = #frame.locals, 1, -1 do list[#list + 1] = frame.locals[i] end
+  for i = 1, frame.func and 255 or 0 do
+    local name, value = debug.getupvalue(frame.func, i)
+    if not name then break end
+    if name == "_ENV" then globals = value else list[#list + 1] = {name = name, value = value} end
+  end
+  return list, type(globals) == "table" and globals or _G
+end
+
+--- The value of a variable by its name: true, value when there is a local one or a global one that is not nil.
+function frames.variable(frame, name)
+  local list, globals = frames.variables(frame)
+  for _, variable in ipairs(list) do
+    if variable.name == name then return true, variable.value end
+  end
+  local value = rawget(globals, name)
+  return value ~= nil, value
+end
+
+local function key_before(a, b)
+  if math.type(a) ~= math.type(b) then return math.type(a) ~= nil end
+  return a < b
+end
+
+--- The first key (integers, then strings, both sorted) under which a table has the value.
+local function key_of(t, value)
+  local best
+  local visited = 0
+  for key, item in next, t do
+    visited = visited + 1
+    if visited > FIELDS then break end
+    if rawequal(item, value) and (math.type(key) == "integer" or type(key) == "string")
+      and (best == nil or key_before(key, best)) then
+      best = key
+    end
+  end
+  return best
+end
+
+local function join(name, key)
+  return math.type(key) == "integer" and ("%s[%d]"):format(name, key) or ("%s.%s"):format(name, key)
+end
+
+--- What a script calls a value: "images", "self.scale", "batch[1]"; nil when it has no name. The variables of all
+--- frames come before fields of tables in them.
+---@param list table[] from frames.of_script
+function frames.name_of(list, value)
+  for _, frame in ipairs(list) do
+    local variables, globals = frames.variables(frame)
+    for _, variable in ipairs(variables) do
+      if rawequal(variable.value, value) then return variable.name end
+    end
+    local name = key_of(globals, value)
+    if name then return tostring(name) end
+  end
+  for _, frame in ipairs(list) do
+    for _, variable in ipairs((frames.variables(frame))) do
+      local key = type(variable.value) == "table" and key_of(variable.value, value)
+      if key then return join(variable.name, key) end
+    end
+  end
+  return nil
+end
+
+--- The lines of a frame's source, as far as they can be had.
+---@return string[]
+function frames.source_lines(frame)
+  local source, list = frame.source, {}
+  if source:sub(1, 1) == "=" then return list end
+  local file = source:sub(1, 1) == "@" and io.open(source:sub(2))
+  local text = file and file:read "a" or source
+  if file then file:close() end
+  if source:sub(1, 1) == "@" and not file then return list end
+  for line in (text .. "\n"):gmatch "(.-)\r?\n" do list[#list + 1] = line end
+  return list
+end
+
+--- Line `number` of a frame's source, the one it is at when left out; "" when it cannot be had.
+function frames.source_line(frame, number)
+  return frames.source_lines(frame)[number or frame.currentline] or ""
+end
+
+return frames
