@@ -40,9 +40,10 @@ PROGRAM_OBJ := $(PROGRAM_SRC:%.c=$(BUILD)/obj/%.o)
 
 LUADIR ?= $(PREFIX)/share/lua/5.4
 CMODDIR ?= $(PREFIX)/lib/lua/5.4
+SHAREDIR := $(PREFIX)/share/marea
 
-.PHONY: all help setup setup-test setup-lint vae mnist test mistakes c-tests test-asan test-neon ulp bench bench-peers bench-kernels soak lint \
-        module install-module install uninstall clean
+.PHONY: all help setup setup-test setup-lint vae mnist test mistakes c-tests test-asan test-neon ulp bench bench-peers \
+        bench-kernels soak lint module install-module install uninstall clean
 
 PROGRAM := $(BUILD)/marea
 MODULE := $(BUILD)/lib/marea/core.so
@@ -216,7 +217,7 @@ install-module: $(MODULE) ## install only what `require "marea"` needs
 	install -m 755 $(MODULE) $(DESTDIR)$(CMODDIR)/marea/core.so
 	cd lua && find marea -name '*.lua' -exec install -D -m 644 {} $(abspath $(DESTDIR)$(LUADIR))/{} \;
 
-install: all install-module ## install program, module, header and libraries under PREFIX (DESTDIR is honoured)
+install: all install-module ## install program, module, header, libraries and scripts under PREFIX (DESTDIR is honoured)
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/include $(DESTDIR)$(PREFIX)/lib
 	install -m 755 $(PROGRAM) $(DESTDIR)$(PREFIX)/bin/marea
 	install -m 644 core/marea.h bindings/marea_lua.h $(DESTDIR)$(PREFIX)/include/
@@ -224,10 +225,14 @@ install: all install-module ## install program, module, header and libraries und
 	install -m 755 $(BUILD)/libmarea.so $(DESTDIR)$(PREFIX)/lib/libmarea.so.$(VERSION)
 	ln -sf libmarea.so.$(VERSION) $(DESTDIR)$(PREFIX)/lib/libmarea.so.0
 	ln -sf libmarea.so.0 $(DESTDIR)$(PREFIX)/lib/libmarea.so
+	install -d $(DESTDIR)$(SHAREDIR)/scripts/data
+	install -m 644 scripts/*.lua $(DESTDIR)$(SHAREDIR)/scripts/
+	install -m 644 scripts/data/* $(DESTDIR)$(SHAREDIR)/scripts/data/
 
 uninstall: ## remove what install put there
 	rm -rf $(DESTDIR)$(PREFIX)/bin/marea $(DESTDIR)$(PREFIX)/include/marea.h $(DESTDIR)$(PREFIX)/include/marea_lua.h \
-	  $(DESTDIR)$(PREFIX)/lib/libmarea.* $(DESTDIR)$(CMODDIR)/marea $(DESTDIR)$(LUADIR)/marea
+	  $(DESTDIR)$(PREFIX)/lib/libmarea.* $(DESTDIR)$(CMODDIR)/marea $(DESTDIR)$(LUADIR)/marea \
+	  $(DESTDIR)$(SHAREDIR)
 
 clean: ## remove everything that was built
 	rm -rf build

@@ -15,6 +15,18 @@ core.explain_with(function(...) return require "marea.explain".details(...) end)
 --- The folder of the library's Lua files, with a slash at its end; "" when it is not known.
 check.folder = prefix and prefix:sub(2) or ""
 
+--- Where the scripts and their data lie: of the source tree, of an installed one.
+---@return string[] folders, each with a slash at its end
+function check.script_folders()
+  local list = {}
+  for i, path in ipairs{"../../scripts/", "../../../marea/scripts/"} do
+    local folder, changed = check.folder .. path, 1
+    while changed > 0 do folder, changed = folder:gsub("%f[^/\0][^/%.][^/]*/%.%./", "", 1) end
+    list[i] = folder
+  end
+  return list
+end
+
 --- Raises "FILE:LINE: message (layer 'path')" with the line of the script.
 ---@param format string as in string.format
 function check.raise(format, ...)

@@ -15,7 +15,7 @@ local function folders(name)
   local own = {mnist = "mnist", fashion = "fashion-mnist"}
   if name == "sample" then
     add("scripts/data")
-    add(check.folder, "../../scripts/data")
+    for _, scripts in ipairs(check.script_folders()) do add(scripts, "data") end
     add(arg and arg[0] and arg[0]:match "^(.*)/[^/]*$", "/data")
     return list
   end

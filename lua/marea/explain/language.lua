@@ -31,11 +31,26 @@ local function keys_of(value, list)
   return list
 end
 
---- "did you mean 'conv1', a field of 'net'?" for a field or method that is nil.
+--- Variables that hold the script's tables: local ones, then global ones in the order of their names.
+local function tables_of(frame)
+  local list, names = {}, {}
+  local variables, globals = frames.variables(frame)
+  for _, variable in ipairs(variables) do
+    if type(variable.value) == "table" then list[#list + 1] = variable end
+  end
+  for name, value in next, globals do
+    if type(name) == "string" and type(value) == "table" and not package.loaded[name] then names[#names + 1] = name end
+  end
+  table.sort(names)
+  for _, name in ipairs(names) do list[#list + 1] = {name = name, value = rawget(globals, name)} end
+  return list
+end
+
+--- "'net' has no 'con1'; did you mean 'conv1'?" for a field or method that is nil.
 local function near_field(frame, name)
   local line = frames.source_line(frame)
   local owner = line:match("([%w_]+)[%.:]" .. name .. "%f[^%w_]")
-  local variables = frames.variables(frame)
+  local variables = tables_of(frame)
   if owner then
     local found, value = frames.variable(frame, owner)
     variables = found and {{name = owner, value = value}} or variables
@@ -235,11 +250,11 @@ end
 --- A script that is not where it was looked for, but comes with the project.
 local function own_script(path)
   local name = path:match "[^/]+$"
-  for _, folder in ipairs{"../../scripts/", "../../../marea/scripts/"} do -- of the source, of an installed tree
-    local file = name and io.open(check.folder .. folder .. name)
+  for _, folder in ipairs(name and check.script_folders() or {}) do
+    local file = io.open(folder .. name)
     if file then
       file:close()
-      return ("%s comes with Marea: %s%s%s"):format(name, check.folder, folder, name)
+      return ("%s comes with Marea: %s%s"):format(name, folder, name)
     end
   end
   return nil
