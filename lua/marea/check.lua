@@ -121,6 +121,12 @@ function check.fail(what, name, expected, value)
   check.raise("%s: argument '%s': expected %s, got %s", what, name, expected, check.describe(value))
 end
 
+--- An object of a class, or a class, where a plain table is wanted?
+local function is_object(t)
+  local meta = getmetatable(t)
+  return rawget(t, "__module") == true or type(meta) == "table" and rawget(meta, "__name") ~= nil
+end
+
 --- In place of the arguments of a call, asks check.options for the names it would take: see check.keywords.
 local probe = {}
 
@@ -134,7 +140,7 @@ local probe = {}
 function check.options(what, options, names, positional)
   if options == nil then return {} end
   if options == probe then error({probe = probe, names = names}) end
-  if type(options) ~= "table" or getmetatable(options) ~= nil then
+  if type(options) ~= "table" or is_object(options) then
     check.raise("%s: expected its arguments in braces, as in %s{...}, got %s", what, what, check.describe(options))
   end
   local known, unknown = {}, {}

@@ -9,6 +9,7 @@
 ---   session:feed(line)                -- line by line, as they are typed
 local core = require "marea.core"
 local check = require "marea.check"
+local frames = require "marea.explain.frames"
 
 local repl = {}
 
@@ -115,43 +116,18 @@ end
 
 -- ---- running ----
 
---- What to add to a message of Lua: "; did you mean 'marea'?" about a global variable that is nil.
----@return string
-function repl.hint(env, message)
-  local name = message:match "a nil value %(global '([^']+)'%)"
-  if name then return check.did_you_mean(name, check.names(env)) end
-  return message:find "function arguments expected" and "; fields are read with a dot, x.shape" or ""
-end
-
---- The calls that led to an error, those of the script only; "" when it is the typed line itself.
-local function calls(level)
-  local lines = {}
-  for line in debug.traceback("", level + 1):gmatch "\n\t([^\n]+)" do
-    if line:find "in function 'xpcall'" or line:find "in upvalue 'protected'" then break end
-    local library = line:sub(1, #check.folder) == check.folder and check.folder ~= ""
-    if not line:find "^%[C%]" and not line:find "^stdin:%d+: in main chunk" and not library then
-      lines[#lines + 1] = "  " .. line
+local function explain(problem)
+  if type(problem) ~= "string" then
+    local meta = debug.getmetatable(problem)
+    if not meta or not meta.__tostring then
+      return ("error object: %s"):format(require "marea.inspect".text(problem))
     end
+    problem = tostring(problem)
   end
-  return #lines > 0 and "\n" .. table.concat(lines, "\n") or ""
+  return require "marea.explain".traceback(problem)
 end
 
-local function explain(self)
-  return function(problem)
-    if type(problem) ~= "string" then
-      local meta = debug.getmetatable(problem)
-      if not meta or not meta.__tostring then
-        return ("error object: %s"):format(require "marea.inspect".text(problem))
-      end
-      problem = tostring(problem)
-    end
-    return problem .. repl.hint(self.env, problem) .. calls(2)
-  end
-end
-
-local function protected(self, f, ...)
-  return table.pack(xpcall(f, explain(self), ...))
-end
+local function protected(f, ...) return table.pack(xpcall(f, explain, ...)) end
 
 ---@class Result
 ---@field ok boolean
@@ -162,13 +138,14 @@ end
 ---@return Result
 function Session:run(text)
   local f, what = self:compile(text)
-  if not f then return {ok = false, text = what .. repl.hint(self.env, what)} end
-  local values = protected(self, f)
+  if not f then return {ok = false, text = require "marea.explain".explain(what, text)} end
+  frames.typed(f, text)
+  local values = protected(f)
   if not values[1] then return {ok = false, text = values[2]} end
   values = table.pack(table.unpack(values, 2 + what, values.n))
   if values.n == 0 then return {ok = true} end
   rawset(self.env, "_", values[1])
-  local shown = protected(self, self.format, self, values)
+  local shown = protected(self.format, self, values)
   return {ok = shown[1], text = shown[2], values = values}
 end
 
@@ -180,7 +157,7 @@ local function run_command(self, name, argument)
     for i, c in ipairs(commands) do names[i] = c.name end
     return {ok = false, text = ("there is no command ':%s'%s"):format(name, check.did_you_mean(name, names))}
   end
-  local results = protected(self, command.run, self, argument)
+  local results = protected(command.run, self, argument)
   if not results[1] then return {ok = false, text = results[2]} end
   if results[2] == nil and results[3] ~= nil then return {ok = false, text = results[3]} end
   return {ok = true, text = results[2]}

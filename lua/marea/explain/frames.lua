@@ -7,6 +7,16 @@ local frames = {}
 local DEEPEST = 200 -- levels of the stack that are searched
 local FIELDS = 1000 -- of a table that are searched
 
+local typed -- what the prompt runs: {chunk, text}
+
+--- For prompts: the chunk that is about to be run, and its text, which its frames do not know. Tracebacks end above it.
+---@param chunk function
+---@param text string
+function frames.typed(chunk, text) typed = {chunk = chunk, text = text} end
+
+--- Is this the frame of the chunk that the prompt runs?
+function frames.is_typed(frame) return typed ~= nil and frame.func == typed.chunk end
+
 local function locals_of(level)
   local list, i = {}, 1
   local name, value = debug.getlocal(level + 1, 1)
@@ -46,13 +56,27 @@ function frames.variables(frame)
   return list, type(globals) == "table" and globals or _G
 end
 
+--- A global variable, looked for without a call: true where only a function could tell.
+local function global(t, name)
+  for _ = 1, 5 do
+    local value = rawget(t, name)
+    local meta = getmetatable(t)
+    if value ~= nil or type(meta) ~= "table" then return value end
+    local lazy = rawget(meta, "__lazy") -- what the prompt's __index loads
+    if type(lazy) == "table" then return rawget(lazy, name) end
+    t = rawget(meta, "__index")
+    if type(t) ~= "table" then return t ~= nil or nil end
+  end
+  return nil
+end
+
 --- The value of a variable by its name: true, value when there is a local one or a global one that is not nil.
 function frames.variable(frame, name)
   local list, globals = frames.variables(frame)
   for _, variable in ipairs(list) do
     if variable.name == name then return true, variable.value end
   end
-  local value = rawget(globals, name)
+  local value = global(globals, name)
   return value ~= nil, value
 end
 
@@ -105,6 +129,7 @@ end
 ---@return string[]
 function frames.source_lines(frame)
   local source, list = frame.source, {}
+  if typed and frame.func == typed.chunk then source = typed.text end
   if source:sub(1, 1) == "=" then return list end
   local file = source:sub(1, 1) == "@" and io.open(source:sub(2))
   local text = file and file:read "a" or source

@@ -124,11 +124,12 @@ end
 --- A message of Lua's own with a hint below it; other values as they are. To be called where the error happened, by a
 --- message handler.
 ---@param message any
-function explain.explain(message)
+---@param text? string the source of a syntax error, where it is in no file
+function explain.explain(message, text)
   if type(message) ~= "string" then return message end
   if message:find("\n", 1, true) then return not_found(message) end
   local script = frames.of_script(FRAMES)
-  local hint = require "marea.explain.language"(message, script)
+  local hint = require "marea.explain.language"(message, script, text)
   message = at_script(message, script)
   return hint and ("%s\n  hint: %s"):format(message, hint) or message
 end

@@ -217,18 +217,21 @@ local function reserved_name(line)
 end
 
 --- The first line of the file that says `else if` for elseif.
-local function else_if(file)
-  for number, line in ipairs(frames.source_lines{source = "@" .. file}) do
+local function else_if(lines)
+  for number, line in ipairs(lines) do
     if line:find "%f[%w_]else%s+if%f[^%w_]" then return number end
   end
   return nil
 end
 
-local function syntax(message, line, file)
+local function syntax(message, line, lines)
   if line:find "!=" then return "not equal is written ~=" end
   local name, operator = line:match "([%w_%.]+)%s*([%+%-%*/])=[^=]"
   if name then return ("Lua has no %s=: %s = %s %s ..."):format(operator, name, name, operator) end
   if line:find "%+%+" then return "Lua has no ++: i = i + 1" end
+  if message:find "function arguments expected" then
+    return "fields are read with a dot, x.shape; methods are called, x:sum()"
+  end
   local reserved = reserved_name(line)
   if reserved then return reserved end
   if line:find "%[[^%]'\"]*:[^%]]*%]" then return "a range is a string: x['2:5, :']" end
@@ -238,7 +241,7 @@ local function syntax(message, line, file)
   if line:find "^%s*def%s" then return "local function name(...) ... end" end
   if message:find "expected %(to close '.-' at line %d+%)" then
     local opened, number = message:match "to close '(.-)' at line (%d+)"
-    local at = opened == "if" and else_if(file)
+    local at = opened == "if" and else_if(lines)
     if at then return ("'else if' on line %d opens another block; one word, elseif, does not"):format(at) end
     return ("what '%s' on line %s begins, or something in it, has no end"):format(opened, number)
   end
@@ -263,8 +266,9 @@ end
 --- The hint for a message, or nil.
 ---@param message string "FILE:LINE: ..."
 ---@param script table[] frames of the script, the innermost first; none for syntax errors
+---@param text? string the source of a syntax error, where it is in no file
 ---@return string|nil
-return setmetatable(language, {__call = function(_, message, script)
+return setmetatable(language, {__call = function(_, message, script, text)
   local frame = script[1]
   for _, rule in ipairs(frame and rules or {}) do
     local captures = table.pack(message:match(rule[1]))
@@ -279,6 +283,6 @@ return setmetatable(language, {__call = function(_, message, script)
   if path then return own_script(path) end
   local file, number = message:match "^(.-):(%d+): .* near "
   if not file then return nil end
-  local line = frames.source_line({source = "@" .. file}, math.tointeger(number))
-  return syntax(message, line, file)
+  local lines = frames.source_lines{source = text or "@" .. file}
+  return syntax(message, lines[math.tointeger(number)] or "", lines)
 end})

@@ -1,6 +1,7 @@
 -- SPDX-License-Identifier: MIT
 --- Tracebacks for people who write scripts: their own frames, what lies between folded into one line, C left out.
 local core = require "marea.core"
+local frames = require "marea.explain.frames"
 
 local FIRST, LAST = 12, 8 -- levels that are shown of a deep stack
 
@@ -45,8 +46,8 @@ local function lines_of()
   local deepest = depth()
   local lines, folded, level = {}, {}, 2
   while level <= deepest do
-    local frame = debug.getinfo(level, "Sln")
-    if not frame then break end
+    local frame = debug.getinfo(level, "Slnf")
+    if not frame or frames.is_typed(frame) then break end
     if frame.what ~= "C" and core.is_library(frame.source) then folded[#folded + 1] = part_of(frame.source)
     elseif frame.what ~= "C" then
       if #lines > 0 then fold(lines, folded) end
