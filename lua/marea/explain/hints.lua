@@ -345,6 +345,7 @@ local rules = {
   {"^class (%w+) defines no method 'forward'$", function(_, class)
     return ("function %s:forward(x) ... return y end says what it computes"):format(class)
   end},
+  {"^train: argument 'on': expected", always "net:train() and net:evaluate() switch between the two modes"},
   {"^batches: argument 'size': expected .- got a table$", always "the size comes first: set:batches(128, {...})"},
   {"^load_state: argument 'state': .- got nil$",
     always "marea.load gives nil and a message when it fails: assert(marea.load(...)) shows it"},

@@ -216,7 +216,7 @@ local function reserved_name(line)
   return nil
 end
 
---- The first line of the file that says `else if` for elseif.
+--- The number of the first line that says `else if` for elseif.
 local function else_if(lines)
   for number, line in ipairs(lines) do
     if line:find "%f[%w_]else%s+if%f[^%w_]" then return number end

@@ -334,6 +334,7 @@ end
 --- Switches to training (the initial mode): dropout drops. `on` false is evaluate().
 ---@example nn.Dropout{0.5}:train().training
 function Module:train(on)
+  if on ~= nil and type(on) ~= "boolean" then check.fail("train", "on", "true or false", on) end
   for _, entry in ipairs(module.modules(self)) do entry.module.training = on ~= false end
   return self
 end
