@@ -46,16 +46,35 @@ const char *bind_string (lua_State *L, bind_state *S, int idx, const char *funct
   return s;
 }
 
+/* Of the keys of the table at idx that are not known, the first in the alphabet is named. */
+static void raise_unknown_option (lua_State *L, bind_state *S, int idx, const char *function,
+                                  const char *const *known) {
+  bind_guess guess = {0};
+  luaL_Buffer b;
+  for (lua_pushnil(L); lua_next(L, idx); lua_pop(L, 1)) {
+    const char *key = lua_type(L, -2) == LUA_TSTRING ? lua_tostring(L, -2) : NULL;
+    int i = 0;
+    while (key && known[i] && strcmp(known[i], key) != 0) i++;
+    if (key && !known[i] && (!guess.word || strcmp(key, guess.word) < 0)) guess.word = key;
+  }
+  luaL_buffinit(L, &b);
+  for (int i = 0; known[i]; i++) {
+    bind_offer(&guess, known[i]);
+    lua_pushfstring(L, "%s'%s'", i == 0 ? "; known: " : ", ", known[i]);
+    luaL_addvalue(&b);
+  }
+  luaL_pushresult(&b);
+  const char *list = lua_tostring(L, -1);
+  bind_raise(L, S, "%s: unknown argument '%s'%s", function, bind_shorten(L, guess.word),
+             guess.best ? bind_did_you_mean(L, &guess) : list);
+}
+
 void bind_read_options (lua_State *L, bind_state *S, int idx, const char *function, const char *const *known,
                         bind_option_fn read, void *ud) {
   for (lua_pushnil(L); lua_next(L, idx); lua_pop(L, 1)) {
     if (lua_type(L, -2) != LUA_TSTRING)
       bind_raise(L, S, "%s: expected named options, got the key %s", function, bind_describe(L, S, -2));
-    bind_guess guess = {.word = lua_tostring(L, -2)};
-    if (read(L, S, guess.word, lua_gettop(L), ud)) continue;
-    for (int i = 0; known[i]; i++) bind_offer(&guess, known[i]);
-    bind_raise(L, S, "%s: unknown argument '%s'%s", function, bind_shorten(L, guess.word),
-               bind_did_you_mean(L, &guess));
+    if (!read(L, S, lua_tostring(L, -2), lua_gettop(L), ud)) raise_unknown_option(L, S, idx, function, known);
   }
 }
 

@@ -21,6 +21,8 @@ describe("a mistake", function()
         titles[entry.title] = true
         local text, code = mistakes.run(entry, program)
         assert.are.equal(1, code, text)
+        assert.is_nil(text:find "%.[ch]:%d", "a line of C")
+        assert.is_nil(text:find "lua/marea/", "a line of the library")
         if UPDATE then entry.says = text end
         assert.are.equal(entry.says, text)
       end)

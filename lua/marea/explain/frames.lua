@@ -131,7 +131,7 @@ function frames.source_lines(frame)
   local source, list = frame.source, {}
   if typed and frame.func == typed.chunk then source = typed.text end
   if source:sub(1, 1) == "=" then return list end
-  local file = source:sub(1, 1) == "@" and io.open(source:sub(2))
+  local file = source:sub(1, 1) == "@" and io and io.open(source:sub(2)) -- hosts may have no io
   local text = file and file:read "a" or source
   if file then file:close() end
   if source:sub(1, 1) == "@" and not file then return list end

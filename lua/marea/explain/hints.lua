@@ -110,7 +110,13 @@ end
 
 local function joined(failure, dim)
   local first, other = failure.inputs[1], failure.inputs[2]
-  if not other or first.tensor.rank ~= other.tensor.rank then return nil end
+  if not other then return nil end
+  local rank, other_rank = first.tensor.rank, other.tensor.rank
+  if math.abs(rank - other_rank) == 1 then
+    local name = frames.name_of(failure.script, (rank < other_rank and first or other).tensor) or "t"
+    return ("%s:unsqueeze(1) has as many dimensions as the other"):format(name)
+  end
+  if rank ~= other_rank then return nil end
   local differs
   for d = 1, first.tensor.rank do
     if first.tensor:size(d) ~= other.tensor:size(d) then
@@ -302,6 +308,15 @@ local rules = {
   {"^bce[%w_]*: argument '(%w+)': expected numbers from 0 to 1, got (%S+) to (%S+)$", probabilities},
   {"^[%w_]+: argument '(target)': expected shape", same_shape},
   {"^[%w_]+: argument '([%w_]+)': expected dtype f32 or f64, got ([ui]%d+) ", float_wanted},
+  {"^[%w_]+: argument '(index)': expected dtype i64 or u8", function(failure, name)
+    return ("%s:to('i64') makes integers of them"):format(called(failure, name))
+  end},
+  {"^(%w+): expected low <= high", function(_, name)
+    return ("sizes are a list, the limits come after it: marea.%s({3, 4}, -1, 1)"):format(name)
+  end},
+  {"^grad: argument 'xs': .- does not require a gradient", function(failure)
+    return ("%s:requires_grad_() before y is computed"):format(called(failure, "xs"))
+  end},
   {"^[%w_]+: argument 'weight': expected dtype f64, got f32", function(failure)
     return ("%s:to('f32') makes it what the layer is, or the layer takes dtype = 'f64'"):format(called(failure, "x"))
   end},
@@ -324,7 +339,10 @@ local rules = {
   {": unknown argument '([^']+)'; known: ", synonym},
   {": expected one of .- got string '([^']+)'$", synonym},
   {"^([%w_%.]+): expected its arguments in braces, .- got tensor",
-    function(_, class) return class .. "{...} makes a layer, and the layer is what takes a tensor" end},
+    function(_, class)
+      if not rawget(require "marea.nn", class) then return nil end
+      return class .. "{...} makes a layer, and the layer is what takes a tensor"
+    end},
   {": expected .- got the class ([%w_]+)", function(_, class) return class .. "{} makes a layer of the class" end},
   {"^nn: argument 'self'", always "methods are called with a colon, as in net:train()"},
   {"^(%w+): argument 'self'", function(_, name)

@@ -16,7 +16,7 @@ local TENSORS = 3 -- that are described
 -- ---- the tensors of a failed call ----
 
 local own_names = {item = {"t"}, backward = {"t"}, index = {"t"}, copy_ = {"t", "src"}, fill_ = {"t"}, zero_ = {"t"},
-  requires_grad_ = {"t"}, grad = {"y"}, ["t[...] = v"] = {"t", "key", "v"}}
+  requires_grad_ = {"t"}, grad = {"y", "xs"}, ["t[...] = v"] = {"t", "key", "v"}}
 
 --- What the arguments of a function of the core are called; and whether they may come as one list.
 local function names_of(function_name)
@@ -38,7 +38,7 @@ local function inputs_of(function_name, level)
   end
   local _, first = debug.getlocal(level + 1, 1)
   if variadic and type(first) == "table" then
-    for i = 1, math.min(#first, 8) do add("tensor " .. i, rawget(first, i)) end
+    for i = 1, math.min(rawlen(first), 8) do add("tensor " .. i, rawget(first, i)) end
     return list
   end
   for i = 1, variadic and 8 or #names do
@@ -89,12 +89,14 @@ end
 function explain.details(message, whole, operation)
   local name = message:match "^([^:]+):" or message:match "^index" or ""
   local script = frames.of_script(FRAMES)
-  local inputs = inputs_of(name, 2)
+  local call = debug.getinfo(2, "n") or {}
+  local within = own_names[call.name] and call.name ~= name -- an operator of a reverse pass, whose inputs are its own
+  local inputs = within and {} or inputs_of(name, 2)
   local place = whole:sub(1, whole:find(message, 1, true) - 1):match "^(.*:%d+): $"
   local about = operation or message:find "^index" or message:find "^item"
   local lines = about and tensor_line(inputs, script, message, place) or ""
   local hint = require "marea.explain.hints"(message, {inputs = inputs, arguments = arguments_of(2), script = script,
-    call = debug.getinfo(2, "n") or {}, caller = debug.getinfo(3, "nS") or {}})
+    call = call, caller = debug.getinfo(3, "nS") or {}})
   return hint and ("%s\n  hint: %s"):format(lines, hint) or lines
 end
 
