@@ -55,6 +55,14 @@ void bind_forget_live (bind_state *S) {
   S->collect_at = larger(COLLECT_LEAST, 2 * S->passed);
 }
 
+/* core.collect(): what is garbage goes now, graphs among it */
+static int core_collect (lua_State *L) {
+  bind_state *S = bind_self(L);
+  bind_enter(L, S);
+  collect(L, S);
+  return 0;
+}
+
 void bind_pin (lua_State *L, bind_state *S, int n, marea_tensor *const *in) {
   for (int i = 0; i < n; i++)
     if (in[i]) marea_retain(in[i]);
@@ -312,6 +320,7 @@ static const luaL_Reg functions[] = {
     {"memory_limit", core_memory_limit},
     {"memory_trim", core_memory_trim},
     {"memory_fail", core_memory_fail},
+    {"collect", core_collect},
     {"profile_start", bind_profile_start},
     {"profile_stop", bind_profile_stop},
     {"library", core_library},

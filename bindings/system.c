@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT
-** system.c: what the Lua files ask of the system and Lua's own libraries do not tell: time, terminals, folders.
+** system.c: what the Lua files ask of the system and Lua's own libraries do not tell: time, terminals, files, folders.
 */
 #include <dirent.h>
 #include <errno.h>
@@ -38,7 +38,33 @@ static int system_terminal_size (lua_State *L) {
   return 2;
 }
 
-/* ---- folders ---- */
+/* core.sleep(seconds): at most so long; a signal ends it early */
+static int system_sleep (lua_State *L) {
+  lua_Number seconds = luaL_checknumber(L, 1);
+  if (!(seconds >= 0 && seconds <= 1e6)) return luaL_argerror(L, 1, "expected 0 to 1e6 seconds");
+  struct timespec t = {.tv_sec = (time_t)seconds};
+  t.tv_nsec = (long)((seconds - (lua_Number)t.tv_sec) * 1e9);
+  nanosleep(&t, NULL);
+  return 0;
+}
+
+static int fail (lua_State *L, const char *path) {
+  lua_pushnil(L);
+  lua_pushfstring(L, "%s: %s", path, strerror(errno));
+  return 2;
+}
+
+/* ---- files and folders ---- */
+
+/* core.file_time(path) -> seconds since 1970 when it was changed, bytes; or nil, message */
+static int system_file_time (lua_State *L) {
+  const char *path = bind_string(L, bind_self(L), 1, "file_time", "path");
+  struct stat info;
+  if (stat(path, &info) != 0) return fail(L, path);
+  lua_pushnumber(L, (lua_Number)info.st_mtim.tv_sec + (lua_Number)info.st_mtim.tv_nsec * 1e-9);
+  lua_pushinteger(L, (lua_Integer)info.st_size);
+  return 2;
+}
 
 #define FOLDER_MOST 10000 /* names that are listed */
 
@@ -71,11 +97,7 @@ static int system_list_folder (lua_State *L) {
   const char *path = bind_string(L, bind_self(L), 1, "list_folder", "path");
   DIR **folder = folder_new(L);
   *folder = opendir(path);
-  if (!*folder) {
-    lua_pushnil(L);
-    lua_pushfstring(L, "%s: %s", path, strerror(errno));
-    return 2;
-  }
+  if (!*folder) return fail(L, path);
   lua_newtable(L);
   const struct dirent *entry;
   for (int n = 0; n < FOLDER_MOST && (entry = readdir(*folder));) {
@@ -92,6 +114,8 @@ const luaL_Reg bind_system_functions[] = {
     {"clock", system_clock},
     {"isatty", system_isatty},
     {"terminal_size", system_terminal_size},
+    {"sleep", system_sleep},
+    {"file_time", system_file_time},
     {"list_folder", system_list_folder},
     {NULL, NULL},
 };

@@ -123,6 +123,18 @@ static int tensor_shares (lua_State *L) {
   return 1;
 }
 
+/* t:changes() -> how often its memory was changed in place */
+static int tensor_changes (lua_State *L) {
+  lua_pushinteger(L, marea_tensor_changes(bind_check(L, bind_self(L), 1, "changes", "t")));
+  return 1;
+}
+
+/* t:in_graph() -> does something refer to it that was recorded? Then a change in place may break that graph. */
+static int tensor_in_graph (lua_State *L) {
+  lua_pushboolean(L, marea_tensor_references(bind_check(L, bind_self(L), 1, "in_graph", "t")) > 1);
+  return 1;
+}
+
 /* ---- changes in place ---- */
 
 static int self (lua_State *L) {
@@ -216,6 +228,8 @@ const luaL_Reg bind_methods[] = {
     {"tostring", bind_tostring},
     {"is_contiguous", tensor_is_contiguous},
     {"shares", tensor_shares},
+    {"changes", tensor_changes},
+    {"in_graph", tensor_in_graph},
     {"copy_", bind_copy},
     {"fill_", bind_fill},
     {"zero_", bind_zero},

@@ -133,6 +133,8 @@ MAREA_API const int64_t *marea_tensor_strides (const marea_tensor *t);  /* in el
 MAREA_API int64_t marea_tensor_size (const marea_tensor *t);            /* number of elements */
 MAREA_API bool marea_tensor_contiguous (const marea_tensor *t);         /* row-major without gaps */
 MAREA_API bool marea_tensor_shares (const marea_tensor *a, const marea_tensor *b);  /* same storage */
+MAREA_API uint32_t marea_tensor_changes (const marea_tensor *t);         /* of its storage, in place */
+MAREA_API int marea_tensor_references (const marea_tensor *t);           /* owners: the graph may be one of them */
 /* Address of element 0. Write through it only when no graph needs the old value: the tape cannot see it. */
 MAREA_API void *marea_tensor_data (const marea_tensor *t);
 

@@ -235,3 +235,7 @@ void marea_set_place (marea_context *ctx, uint32_t place) { ctx->place = place; 
 uint32_t marea_place_of (const marea_tensor *t) { return t->storage->place; }
 
 void *marea_tensor_data (const marea_tensor *t) { return t->storage->planned ? NULL : marea_at(t); }
+
+uint32_t marea_tensor_changes (const marea_tensor *t) { return t->storage->version; }
+
+int marea_tensor_references (const marea_tensor *t) { return t->refs; }

@@ -62,7 +62,7 @@ local function evaluate()
   return bar.means.loss, bar.means.accuracy
 end
 
-for epoch = first, epochs do
+for epoch in marea.rerun.range(first, epochs) do
   local started = marea.clock()
   local title = ("epoch %" .. #tostring(epochs) .. "d/%d"):format(epoch, epochs)
   local bar = data.progress(train:batches(options.batch, {shuffle = true, epoch = epoch}), title)

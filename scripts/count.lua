@@ -118,7 +118,7 @@ if options.resume then first = assert(checkpoint.load(file, {model = model, opti
 local log = metrics.open(options.out .. "/metrics.csv", {"epoch", "loss", "mae", "rmse", "exact", "seconds"},
   {resume = options.resume})
 
-for epoch = first, options.epochs do
+for epoch in marea.rerun.range(first, options.epochs) do
   local started = marea.clock()
   local train = make(images, "train", options.seed * 1000 + epoch)
   local title = ("epoch %" .. #tostring(options.epochs) .. "d/%d"):format(epoch, options.epochs)

@@ -107,14 +107,9 @@ else report:sample(0) end
 local log = metrics.open(options.out .. "/metrics.csv", {"step", "discriminator", "generator", "accuracy", "seconds"},
   {resume = options.resume})
 
-local step, sums, started = first - 1, {0, 0, 0}, marea.clock()
-local function next_step()
-  step = step + 1
-  if step <= steps then return step end
-end
-
-local bar = data.progress(next_step, {title = "GAN", total = steps - first + 1})
-for _ in bar:each() do
+local sums, n, started = {0, 0, 0}, 0, marea.clock()
+local bar = data.progress(marea.rerun.range(first, steps), {title = "GAN"})
+for step in bar:each() do
   local loss, right
   for _ = 1, critic_steps do loss, right = optimizers.discriminator:step(discriminator_loss) end
   discriminator:freeze() -- its gradients are not even computed while the generator learns
@@ -122,12 +117,13 @@ for _ in bar:each() do
   discriminator:unfreeze()
   local values = {loss:item(), fooled:item(), right}
   for i = 1, 3 do sums[i] = sums[i] + values[i] end
+  n = n + 1
   bar:show("discriminator", values[1], "generator", values[2], "accuracy", right)
   if step % options.every == 0 or step == steps then
-    local n, now = (step - 1) % options.every + 1, marea.clock()
+    local now = marea.clock()
     assert(log:write{step = step, discriminator = sums[1] / n, generator = sums[2] / n, accuracy = sums[3] / n,
       seconds = now - started})
-    sums, started = {0, 0, 0}, now
+    sums, n, started = {0, 0, 0}, 0, now
   end
   if report:due(step) then
     report:sample(step)

@@ -89,7 +89,7 @@ end
 local log = metrics.open(options.out .. "/metrics.csv", {"epoch", "loss", "test_loss", "seconds"},
   {resume = options.resume})
 
-for epoch = first, epochs do
+for epoch in marea.rerun.range(first, epochs) do
   local started = marea.clock()
   local title = ("epoch %" .. #tostring(epochs) .. "d/%d"):format(epoch, epochs)
   local bar = data.progress(train:batches(options.batch, {shuffle = true, epoch = epoch}), title)

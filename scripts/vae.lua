@@ -72,7 +72,7 @@ local function evaluate()
   return bar.means.reconstruction, bar.means.kl
 end
 
-for epoch = first, epochs do
+for epoch in marea.rerun.range(first, epochs) do
   local started = marea.clock()
   model:set_temperature(0.5 ^ ((epoch - 1) / math.max(epochs - 1, 1))) -- of relaxed posteriors: from 1 to 0.5
   local title = ("epoch %" .. #tostring(epochs) .. "d/%d"):format(epoch, epochs)

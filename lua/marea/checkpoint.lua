@@ -7,18 +7,13 @@
 ---   local saved, message = checkpoint.load("out/run.safetensors", {model = net, optimizer = optimizer})
 local core = require "marea.core"
 local check = require "marea.check"
+local events = require "marea.events"
 local module = require "marea.nn.module"
+local random = require "marea.random"
 
 local checkpoint = {}
 
 local FORMAT, OPTIMIZER = "marea 1", "optimizer/"
-
---- Lua's generator shows its state to nobody: it gets a new one, which can be written down.
-local function renew_lua_random()
-  local a, b = math.random(0), math.random(0)
-  math.randomseed(a, b)
-  return ("%d %d"):format(a, b)
-end
 
 local function integer(text) return math.tointeger(tonumber(text or "")) end
 
@@ -70,7 +65,7 @@ function checkpoint.save(path, what)
       texts["optimizer" .. prefix] = optimizer.name
     end
     texts["random.core"] = ("%d %d"):format(core.random_state())
-    texts["random.lua"] = renew_lua_random()
+    texts["random.lua"] = ("%d %d"):format(random.renew_lua())
     if what.loader then add_loader(texts, what.loader) end
     if what.epoch then texts.epoch = ("%d"):format(check.integer("checkpoint.save", "epoch", what.epoch)) end
     if what.step then texts.step = ("%d"):format(check.integer("checkpoint.save", "step", what.step)) end
@@ -147,6 +142,7 @@ function checkpoint.load(path, what)
       core.set_random_state(table.unpack(integers(texts["random.core"], 2)))
       math.randomseed(table.unpack(integers(texts["random.lua"], 2)))
     end
+    if events.watcher then events.watcher:restored() end
     local result = {epoch = integer(texts.epoch), step = integer(texts.step), texts = {}}
     for key, text in pairs(texts) do
       if key:sub(1, 5) == "text." then result.texts[key:sub(6)] = text end

@@ -1,9 +1,10 @@
 -- SPDX-License-Identifier: MIT
 --- Marea: `local marea = require "marea"` gives one table, with every operator (marea.conv2d, marea.exp, ...), the
 --- functions of the core (marea.tensor, marea.scope, ...) and the submodules nn, optim, dist, importance, data,
---- augment, judge, checkpoint, progress, metrics, image, plan, plot and profile, which are loaded when first used.
+--- augment, judge, checkpoint, progress, metrics, image, plan, plot, profile and rerun, which are loaded when first used.
 local core = require "marea.core"
 local check = require "marea.check"
+local events = require "marea.events"
 
 local marea = {}
 
@@ -23,6 +24,7 @@ end
 function marea.seed(n)
   core.seed(n)
   math.randomseed(n)
+  if events.watcher then events.watcher:seeded(n) end
 end
 
 local function filled(name, value, shape, options, ...)
@@ -125,4 +127,5 @@ return check.strict(marea, "marea", {
   plan = "marea.plan",
   plot = "marea.plot",
   profile = "marea.profile",
+  rerun = "marea.rerun",
 })

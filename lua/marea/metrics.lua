@@ -7,6 +7,7 @@
 ---   log:write{epoch = 1, loss = 171.2}
 ---   log:column "loss"                                   -- {171.2}
 local check = require "marea.check"
+local events = require "marea.events"
 local files = require "marea.files"
 
 local metrics = {}
@@ -56,7 +57,8 @@ end
 --- A table that is kept in a file from the first row on.
 ---@param path string
 ---@param columns string[]
----@param options? {resume: boolean?} resume: begins with the rows that the file has
+---@param options? {resume: boolean?} resume: begins with the rows that the file has, as a rerun always does that goes
+---  on with what an earlier run has learned
 ---@example path = os.tmpname()
 ---@example log = metrics.open(path, {"epoch", "loss"})
 ---@example log:write{epoch = 1, loss = 171.2}, os.remove(path)
@@ -66,7 +68,8 @@ function metrics.open(path, columns, options)
     check.fail("metrics.open", "columns", "a list of names", columns)
   end
   local self = setmetatable({path = path, columns = columns, rows = {}}, Metrics)
-  if check.options("metrics.open", options, {"resume"}).resume then self.rows = metrics.read(path) or {} end
+  local resume = check.options("metrics.open", options, {"resume"}).resume
+  if resume or events.watcher and events.watcher:goes_on() then self.rows = metrics.read(path) or {} end
   return self
 end
 

@@ -148,13 +148,13 @@ function Progress:__call()
 end
 
 --- Ends a pass early: leaves the line as it stands and closes the source.
-function Progress:__close()
+function Progress:__close(problem)
   if self.line_open then
     self.stream:write "\n"
     self.line_open = false
   end
   local mt = getmetatable(self.source)
-  if type(mt) == "table" and mt.__close then mt.__close(self.source) end
+  if type(mt) == "table" and mt.__close then mt.__close(self.source, problem) end
 end
 
 return setmetatable(Progress, {__call = new})

@@ -1,6 +1,8 @@
 -- SPDX-License-Identifier: MIT
 --- Puts back what the library changes in its tables (layers that make their parameters, optimizers that count) while
 --- something runs that is to leave no trace.
+local events = require "marea.events"
+
 local undo = {}
 
 local notes -- table -> its fields as they were; nil: nothing is remembered
@@ -26,13 +28,17 @@ local function restore()
   end
 end
 
---- Runs f(...) and then puts back the fields of all tables that were noted meanwhile. Returns what f returned.
+--- Runs f(...) and then puts back the fields of all tables that were noted meanwhile; nobody watches. Returns what f
+--- returned.
 function undo.run(f, ...)
+  local watcher = events.watcher
+  events.watcher = nil
   local outer_notes, outer_order = notes, order
   notes, order = {}, {}
   local results = table.pack(pcall(f, ...))
   restore()
   notes, order = outer_notes, outer_order
+  events.watcher = watcher
   if not results[1] then error(results[2], 0) end
   return table.unpack(results, 2, results.n)
 end

@@ -8,6 +8,7 @@
 --- break and on an error. What must live longer is a number (loss:item()) or was kept (t:keep()).
 local core = require "marea.core"
 local check = require "marea.check"
+local events = require "marea.events"
 local ops = core.ops
 
 ---@class Dataset
@@ -156,6 +157,7 @@ function Dataset:batches(size, options)
   if type(self) ~= "table" then check.fail("batches", "self", "a data set", self) end
   check.integer("batches", "size", size, 1)
   options = check.options("batches", options, BATCH_OPTIONS)
+  if events.watcher then events.watcher:pass(self, options.epoch) end
   local resumed = self.resumed
   self.resumed = nil
   local epoch = options.epoch or resumed and resumed.epoch or self.position.epoch + 1
@@ -194,6 +196,7 @@ end
 function Batches:__call()
   end_iteration(self)
   local done = self.position.examples
+  if events.watcher then events.watcher:batch(self.dataset, done < self.last) end
   if done >= self.last then
     self:__close()
     return nil

@@ -2,6 +2,7 @@
 --- data.mnist(source, split): MNIST and data in its format, from IDX files, raw or .gz.
 local core = require "marea.core"
 local check = require "marea.check"
+local events = require "marea.events"
 local Dataset = require "marea.data.dataset"
 
 local splits = {train = "train", test = "t10k"}
@@ -48,7 +49,7 @@ local advice = {
 
 --- nil, message unless the file holds u8 of this rank.
 local function load(path, rank)
-  local t, message = core.load_idx(path)
+  local t, message = events.load(path, core.load_idx)
   if not t then return nil, message end
   if t.dtype ~= "u8" or t.rank ~= rank then
     return nil, ("%s: expected u8 of %d dimensions, got %s %s"):format(path, rank, t.dtype, check.shape_text(t.shape))

@@ -12,18 +12,20 @@
 --- apart by their name and the file that defines them.
 local core = require "marea.core"
 local check = require "marea.check"
+local events = require "marea.events"
 local undo = require "marea.undo"
 
 local module = {}
 
 local Module = {} -- methods of every module
 local classes = {} -- file and name -> class
-local version = 0 -- how many parameters were made; optimizers look again when it has changed
+local version = 0 -- how many parameters and buffers were made; optimizers look again when it has changed
 local tracer -- while a summary runs: called in place of forward
 
 -- ---- classes ----
 
 local function call(self, ...)
+  if events.watcher then events.watcher:called(self) end
   if tracer then return tracer(self, ...) end
   return self:forward(...)
 end
@@ -101,6 +103,7 @@ local function key_before(a, b)
   return a < b
 end
 
+--- The keys of what the walk looks at, in its order: integers, then strings.
 function module.public_keys(t)
   local keys = {}
   for key in next, t do
@@ -115,7 +118,9 @@ function module.is_plain(value)
   return type(value) == "table" and getmetatable(value) == nil
 end
 
-local function walk(node, path, seen, visit)
+--- Walks through a module or a plain table: visit(path, m) for each module, visit(path, t, owner, key) for each tensor.
+---@param seen table<table|userdata, boolean> what is not visited, again; grows
+function module.walk(node, path, seen, visit)
   if seen[node] then return end
   seen[node] = true
   if module.is_module(node) then visit(path, node) end
@@ -127,7 +132,7 @@ local function walk(node, path, seen, visit)
         visit(at, value, node, key)
       end
     elseif module.is_module(value) or module.is_plain(value) then
-      walk(value, at, seen, visit)
+      module.walk(value, at, seen, visit)
     end
   end
 end
@@ -139,10 +144,11 @@ end
 --- All tensors under a module, or a table of modules and tensors, each once, in the order of the walk.
 ---@return {name: string, tensor: userdata, buffer: boolean}[]
 function module.tensors(root)
+  if events.watcher then events.watcher:look() end
   local list = {}
   if core.is_tensor(root) then return {{name = "1", tensor = root, buffer = false}} end
   check_root(root)
-  walk(root, "", {}, function(path, value, owner, key)
+  module.walk(root, "", {}, function(path, value, owner, key)
     if not owner then return end
     local buffers = rawget(owner, "_buffers")
     list[#list + 1] = {name = path, tensor = value, buffer = buffers ~= nil and buffers[key] == true}
@@ -164,7 +170,7 @@ end
 function module.modules(root)
   local list = {}
   check_root(root)
-  walk(root, "", {}, function(path, value, owner)
+  module.walk(root, "", {}, function(path, value, owner)
     if not owner then list[#list + 1] = {path = path, module = value} end
   end)
   return list
@@ -212,7 +218,15 @@ function module.parameter(t)
   return (t.is_leaf and t or t:detach()):requires_grad_(true):keep()
 end
 
---- Changes whenever a parameter was made anywhere.
+--- Makes the parameters of a layer that learns its sizes from its first input. When a rerun has the values of all of
+--- them, the random state is as if none had been drawn.
+function module.materialize(self, ...)
+  local seed, counter = core.random_state()
+  self:materialize(...)
+  if events.watcher and events.watcher:made(self) then core.set_random_state(seed, counter) end
+end
+
+--- Changes whenever a parameter or a buffer was made anywhere.
 function module.version() return version end
 
 -- ---- state ----
@@ -257,7 +271,10 @@ end
 function module.assign(root, state)
   core.no_grad(function()
     for _, entry in ipairs(module.tensors(root)) do
-      if state[entry.name] then entry.tensor:copy_(state[entry.name]) end
+      if state[entry.name] then
+        entry.tensor:copy_(state[entry.name])
+        if events.watcher then events.watcher:loaded(entry.tensor) end
+      end
     end
   end)
 end
@@ -300,6 +317,7 @@ function Module:buffer(name, t)
   check.tensor("buffer", "t", t)
   self._buffers = rawget(self, "_buffers") or {}
   self._buffers[name] = true
+  version = version + 1
   self[name] = t:detach():keep()
   return self[name]
 end

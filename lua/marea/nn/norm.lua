@@ -45,7 +45,7 @@ function Norm:infer(x, least)
   local what = getmetatable(self).__name
   check.tensor(what, "x", x)
   if x.rank < least then check.fail(what, "x", least == 1 and "a tensor (..., C)" or "a tensor (N, ..., C)", x) end
-  self:materialize{x:size(-1)}
+  module.materialize(self, {x:size(-1)})
 end
 
 function Norm:describe()

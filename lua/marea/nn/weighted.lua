@@ -47,7 +47,7 @@ function Weighted:infer(x, rank, expected)
   local what = getmetatable(self).__name
   check.tensor(what, "x", x)
   if x.rank == 0 or (rank and x.rank ~= rank) then check.fail(what, "x", expected, x) end
-  self:materialize(x:size(-1))
+  module.materialize(self, x:size(-1))
 end
 
 function Weighted:sizes()

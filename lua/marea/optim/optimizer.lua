@@ -2,6 +2,7 @@
 --- The part that all optimizers share: finding the parameters, clipping, the order of events in a step, and state.
 local core = require "marea.core"
 local check = require "marea.check"
+local events = require "marea.events"
 local module = require "marea.nn.module"
 local undo = require "marea.undo"
 local ops = core.ops
@@ -21,6 +22,7 @@ function Optimizer.define(name, spec)
   class.__name = name
   class.__tostring = Optimizer.tostring
   class.spec = spec
+  class.__optimizer = true
   local own = {} -- what a group may set for itself
   for key in pairs(spec.numbers) do own[#own + 1] = key end
   table.move(spec.flags or {}, 1, #(spec.flags or {}), #own + 1, own)
@@ -100,7 +102,14 @@ function Optimizer:read(options)
   self.steps = 0
   self.slots = spec.slots(self)
   self._entries = {}
+  if events.watcher then events.watcher:look() end
   return self
+end
+
+---@return boolean
+function Optimizer.is_optimizer(value)
+  local class = type(value) == "table" and getmetatable(value)
+  return type(class) == "table" and rawget(class, "__optimizer") == true
 end
 
 function Optimizer:tostring()
@@ -141,9 +150,11 @@ function Optimizer:find_parameters()
   end
   if #entries == 0 then check.raise("%s: there are no parameters to train", self.name) end
   self._entries, self._version = entries, module.version()
+  if events.watcher then events.watcher:optimizes(self) end
 end
 
-local function allocate(entry, slots)
+--- Gives an entry its slots, zeros, when it has none.
+function Optimizer.allocate(entry, slots)
   if entry[slots[#slots]] then return end
   undo.note(entry)
   for _, slot in ipairs(slots) do
@@ -198,7 +209,7 @@ local function update(self)
           entry.name)
       end
       entries[#entries + 1], gradients[#gradients + 1] = entry, g
-      if #self.slots > 0 then allocate(entry, self.slots) end
+      if #self.slots > 0 then Optimizer.allocate(entry, self.slots) end
     end
   end
   if #entries == 0 then
@@ -220,6 +231,13 @@ local function step_of(self, f)
   return table.unpack(results, 1, results.n)
 end
 
+local function step(self, what)
+  if type(what) == "function" then return core.scope(step_of, self, what) end
+  if what ~= nil then check.tensor(self.name .. ":step", "loss", what):backward(self._backward) end
+  core.no_grad(update, self)
+  return what
+end
+
 --- One update.
 ---   step(loss)  backward, clip, update, clear the gradients; a loss that is NaN or infinite raises before anything
 ---               has changed, unless allow_not_finite was given
@@ -228,10 +246,11 @@ end
 ---@param what? userdata|function
 function Optimizer:step(what)
   if core.is_tensor(self) then check.fail("step", "self", "an optimizer", self) end
-  if type(what) == "function" then return core.scope(step_of, self, what) end
-  if what ~= nil then check.tensor(self.name .. ":step", "loss", what):backward(self._backward) end
-  core.no_grad(update, self)
-  return what
+  if not events.watcher then return step(self, what) end
+  events.watcher:trains()
+  local results = table.pack(step(self, what))
+  events.watcher:stepped()
+  return table.unpack(results, 1, results.n)
 end
 
 --- Drops the gradients of all parameters. step does it after each update.
@@ -289,7 +308,7 @@ function Optimizer:load_state(state)
       for _, slot in ipairs(self.slots) do
         local given = state[entry.name .. "." .. slot]
         if given then
-          allocate(entry, self.slots)
+          Optimizer.allocate(entry, self.slots)
           entry[slot]:copy_(given)
         else
           entry[slot] = nil
