@@ -623,7 +623,7 @@ end
     _G.TRACE = {}
     local report = run()
     assert.are.equal("2.2 2.3", table.concat(_G.TRACE, " "))
-    assert.are.equal("at 2 of 2, at 2 of 3", report.at)
+    assert.are.equal("after 2 of 2, at 2 of 2, at 2 of 3", report.at)
     _G.TRACE = {}
     run()
     assert.are.equal("a1 a2 1.1 1.2 1.3 2.1 2.2 2.3", table.concat(_G.TRACE, " "))
@@ -845,6 +845,63 @@ optimizer:step(net(x):sum())
     assert.is_true(live_now <= live + 1024, live_now - live)
     assert.is_true(boxes_now <= boxes, boxes_now - boxes)
     assert.is_true(heap_now < heap + 32, heap_now - heap)
+  end)
+end)
+
+describe("the prompt's commands", function()
+  local session, print_before, printed
+
+  before_each(function()
+    local env = setmetatable({marea = marea}, {__index = _G})
+    session, print_before, printed = require "marea.repl".new(env), print, {}
+    function _G.print(...) printed[#printed + 1] = tostring((...)) end
+  end)
+  after_each(function() _G.print = print_before end)
+
+  local function feed(line)
+    local _, text, ok = session:feed(line)
+    return text, ok
+  end
+
+  it("run, run again, show the variables, go back and forget", function()
+    assert.are.equal("rerun: expected a script, as in :rerun train.lua", (feed ":rerun"))
+    write(BASE .. "ARGUMENTS = table.concat({...}, '|')\n")
+    assert.are.same({nil, true}, {feed(":rerun " .. path .. " --one 'two words' \"three\"")})
+    assert.are.equal("--one|two words|three", _G.ARGUMENTS)
+    assert.is_truthy(printed[1]:find("nothing to take over", 1, true))
+    _G.ARGUMENTS = nil
+    feed ":rerun"
+    assert.are.equal("--one|two words|three", _G.ARGUMENTS)
+    _G.ARGUMENTS = nil
+    assert.is_truthy(printed[2]:find "kept +6 tensors")
+    assert.are.equal("data, marea, net, nn, optim, optimizer, train, x", (feed ":variables"))
+    assert.are.equal("8", (feed "optimizer.steps"))
+    assert.are.same({nil, true}, {feed ":back"})
+    assert.are.same({"there is no earlier state to go back to", false}, {feed ":back"})
+    feed ":rerun"
+    feed ":variables"
+    assert.are.equal("8", (feed "optimizer.steps"))
+    _G.ARGUMENTS = nil
+    feed ":forget"
+    assert.are.same({"no run is known", false}, {feed ":variables"})
+  end)
+
+  it("show errors with the script's lines, and how to go on after Ctrl-C", function()
+    write(BASE .. "local = 3\n")
+    local text, ok = feed(":rerun " .. path)
+    assert.is_false(ok)
+    assert.is_truthy(text:find "train.lua:%d+: <name> expected near '='")
+    write(BASE .. "local function f() error 'wrong' end\nf()\n")
+    text, ok = feed ":rerun"
+    assert.is_false(ok)
+    assert.is_truthy(text:find "train.lua:%d+: wrong\nstack traceback:\n.*train.lua:%d+: in local 'f'" or
+      text:find "train.lua:%d+: wrong\nstack traceback:\n.*train.lua:%d+: in upvalue 'f'", text)
+    assert.is_nil(text:find("xpcall", 1, true))
+    write(BASE .. "error 'interrupted!'\n")
+    text, ok = feed ":rerun"
+    assert.is_true(ok)
+    assert.is_truthy(text:find("interrupted; :rerun goes on", 1, true))
+    assert.is_truthy(feed(":rerun " .. here .. "/none.lua"):find "No such file")
   end)
 end)
 

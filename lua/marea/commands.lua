@@ -129,4 +129,74 @@ add{
   end,
 }
 
+-- ---- edit and rerun: docs/rerun.md ----
+
+--- The words of a command line; those in '...' or "..." may have spaces.
+local function words_of(text)
+  local words, at = {}, text:match "^%s*()"
+  while at <= #text do
+    local word, after = text:match("^'([^']*)'%s*()", at)
+    if not word then word, after = text:match('^"([^"]*)"%s*()', at) end
+    if not word then word, after = text:match("^(%S+)%s*()", at) end
+    words[#words + 1], at = word, after
+  end
+  return words
+end
+
+--- Runs the script that the argument names, else the last one again, by rerun() or rerun.watch().
+local function run_script(name, how, argument)
+  local rerun = require "marea.rerun"
+  local words = words_of(argument)
+  local path = table.remove(words, 1) or rerun.last()
+  if not path then return nil, ("%s: expected a script, as in :%s train.lua"):format(name, name) end
+  local options = {arguments = argument ~= "" and words or nil, report = print}
+  if how == rerun.watch then options.message = print end
+  local ok, report, message = pcall(how, path, options)
+  if ok then return nil, message end
+  if not tostring(report):find "interrupted" then return nil, rerun.traceback(path) or tostring(report) end
+  return "interrupted; :rerun goes on, :variables has the script's variables"
+end
+
+add{
+  name = "rerun", usage = ":rerun [file ...]", completes = "file",
+  doc = "run a script and its arguments with what its last run has learned; without a name, the last one again",
+  run = function(_, argument) return run_script("rerun", require "marea.rerun", argument) end,
+}
+
+add{
+  name = "watch", usage = ":watch [file ...]", completes = "file",
+  doc = "the same, and again whenever a file of the script is saved, until Ctrl-C",
+  run = function(_, argument) return run_script("watch", require "marea.rerun".watch, argument) end,
+}
+
+add{
+  name = "variables", usage = ":variables [file]", completes = "file",
+  doc = "give the prompt the local variables of the script that ran last",
+  run = function(session, argument)
+    local found, message = require "marea.rerun".variables(argument ~= "" and argument or nil)
+    if not found then return nil, message end
+    local names = {}
+    for name, value in pairs(found) do
+      rawset(session.env, name, value)
+      names[#names + 1] = name
+    end
+    table.sort(names)
+    return table.concat(names, ", ")
+  end,
+}
+
+add{
+  name = "back", usage = ":back [file]", completes = "file",
+  doc = "take the last run back: the next :rerun begins with what that one began with",
+  run = function(_, argument)
+    local _, message = require "marea.rerun".back(argument ~= "" and argument or nil)
+    return nil, message
+  end,
+}
+
+add{
+  name = "forget", usage = ":forget [file]", doc = "the next :rerun begins anew", completes = "file",
+  run = function(_, argument) require "marea.rerun".forget(argument ~= "" and argument or nil) end,
+}
+
 return commands

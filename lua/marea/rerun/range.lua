@@ -28,7 +28,9 @@ local function start_of(run, key, first, last)
   end
   if not old or old.is_done or start ~= old.at then drop_inner(run.ranges_before, key) end
   run.ranges_before[key] = nil
-  if start > first and start <= last then run.went_on[#run.went_on + 1] = ("at %d of %d"):format(start, last) end
+  if start > first then
+    run.went_on[#run.went_on + 1] = (start > last and "after %d of %d" or "at %d of %d"):format(math.min(start, last), last)
+  end
   return start
 end
 
