@@ -159,7 +159,7 @@ end
 
 add{
   name = "rerun", usage = ":rerun [file ...]", completes = "file",
-  doc = "run a script and its arguments with what its last run has learned; without a name, the last one again",
+  doc = "run a script with what its last run has learned; without a name, the last script",
   run = function(_, argument) return run_script("rerun", require "marea.rerun", argument) end,
 }
 

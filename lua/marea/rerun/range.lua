@@ -29,7 +29,8 @@ local function start_of(run, key, first, last)
   if not old or old.is_done or start ~= old.at then drop_inner(run.ranges_before, key) end
   run.ranges_before[key] = nil
   if start > first then
-    run.went_on[#run.went_on + 1] = (start > last and "after %d of %d" or "at %d of %d"):format(math.min(start, last), last)
+    local text = start > last and "after %d of %d" or "at %d of %d"
+    run.went_on[#run.went_on + 1] = text:format(math.min(start, last), last)
   end
   return start
 end
