@@ -272,6 +272,18 @@ local net = Net{]])
     assert_same(before.net[1].weight, after.net[1].weight)
   end)
 
+  it("drops a network that the script does not have any more", function()
+    local two = edited(BASE, "local optimizer", "local twin = nn.Linear{6, 1}\nlocal optimizer", "net(x)",
+      "(net(x) + twin(x))", "{net,", "{{net, twin},")
+    write(two)
+    run()
+    write(BASE)
+    local report = run()
+    assert_lists({kept = ALL, dropped = "twin.bias twin.weight"}, report)
+    write(two)
+    assert_lists({kept = ALL, new = "twin.bias twin.weight"}, (look()))
+  end)
+
   it("tells networks apart that are made and used in functions, under the same name there", function()
     local made = edited(BASE, "local net = nn.Sequential{\n", [[
 local function small(width)
@@ -710,6 +722,21 @@ describe("marea.rerun and errors", function()
     assert.is_true(report.goes_on)
     assert.is_true(exit == os.exit and read == dofile and arg == argument)
     assert.is_nil(require "marea.events".watcher)
+    write "os.exit(true)" -- as a script does that only shows its help
+    report, problem = run()
+    assert.is_nil(problem)
+    assert_lists({}, report)
+    write(BASE)
+    assert_lists({kept = ALL}, (look()))
+  end)
+
+  it("gives each script its own arguments, also to libraries that hold the table of them", function()
+    write "HELD = HELD or arg\nSEEN = table.concat(HELD, ' ')"
+    for _, words in ipairs{{"a", "b"}, {"c"}, {}} do
+      run{arguments = words}
+      assert.are.equal(table.concat(words, " "), _G.SEEN)
+    end
+    _G.HELD, _G.SEEN = nil, nil
   end)
 
   it("says what is wrong with its arguments", function()

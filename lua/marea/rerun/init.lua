@@ -32,13 +32,25 @@ end
 
 -- ---- one run ----
 
+local own_arg = {} -- where the program has no global variable `arg`
+
+--- Gives a table other contents: libraries such as argparse hold the table `arg`. Returns what was in it.
+local function refill(t, contents)
+  local before = {}
+  for key, value in pairs(t) do before[key] = value end
+  for key in pairs(before) do t[key] = nil end
+  for key, value in pairs(contents) do t[key] = value end
+  return before
+end
+
 -- luacheck: globals arg dofile loadfile require os.exit
 --- What a script finds changed: its arguments in `arg`; an os.exit that ends the run and not the program; dofile,
 --- loadfile and require that note what they read. The value is to be closed.
 local function surroundings(session)
   local before = {arg = arg, exit = os.exit, dofile = dofile, loadfile = loadfile, require = require,
     watcher = events.watcher}
-  arg = table.move(session.arguments, 1, #session.arguments, 1, {[0] = session.path})
+  arg = arg or own_arg
+  local words = refill(arg, table.move(session.arguments, 1, #session.arguments, 1, {[0] = session.path}))
   function os.exit(code)
     session.exit_code = code
     error(EXIT, 0)
@@ -56,6 +68,7 @@ local function surroundings(session)
     return before.require(name)
   end
   return setmetatable({}, {__close = function()
+    refill(arg, words)
     arg, os.exit, dofile, loadfile = before.arg, before.exit, before.dofile, before.loadfile
     require = before.require
     events.watcher = before.watcher
@@ -86,7 +99,7 @@ end
 --- Keeps what the run has learned, and the files that it has read.
 local function conclude(session, run, finished)
   local state, note = state_of(run, finished)
-  local report = new_report(run, finished)
+  local report = new_report(run, state == session.state and "kept" or finished and "replaced" or "under way")
   report.note = note
   if state ~= session.state then session.earlier = session.state end
   session.state, session.variables, session.run = state, run.variables or {}, nil
@@ -108,7 +121,7 @@ local function observer(session, run, options, changed)
   run.on_step = function()
     if not told then
       told = true
-      if options.report then options.report(new_report(run, false)) end
+      if options.report then options.report(new_report(run, "under way")) end
     end
     if changed and core.clock() - looked_at > PERIOD then
       looked_at = core.clock()

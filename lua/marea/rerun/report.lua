@@ -68,11 +68,12 @@ end
 
 --- Tensors of the earlier state that have no successor, but for those of layers that are not made yet and, while the
 --- script runs, of variables that may come.
-local function add_dropped(self, run, finished, used)
+local function add_dropped(self, run, fate, used)
   for _, root in ipairs(run.before and run.before.roots or {}) do
     local first = root.name:match "^[%a_][%w_]*"
     local claimed = run.claimed[root]
-    if claimed or finished or first and not variables.is_declared(run.text, first) then
+    local is_gone = fate == "replaced" or first and not variables.is_declared(run.text, first)
+    if claimed or is_gone and fate ~= "kept" then
       for _, holder in ipairs(root.holders) do
         for _, key in ipairs(claimed and claimed.waits[holder] and {} or holder.keys) do
           local t = holder.tensors[key]
@@ -104,9 +105,9 @@ end
 
 --- The report on a run so far.
 ---@param run Run
----@param finished boolean the script came to its end
+---@param fate "under way"|"kept"|"replaced" of the earlier state
 ---@return RerunReport
-function report.new(run, finished)
+function report.new(run, fate)
   local self = setmetatable({path = run.path, goes_on = run:goes_on(), numbers = 0, kept = {}, grown = {}, cut = {},
     reinitialised = {}, new = {}, dropped = {}, loaded = {}, optimizers = {}, random = random_text(run),
     files = run.kept_files, at = table.concat(run.went_on, ", "), steps = run.steps}, Report)
@@ -125,7 +126,7 @@ function report.new(run, finished)
       end
     end
   end
-  add_dropped(self, run, finished, used)
+  add_dropped(self, run, fate, used)
   add_optimizers(self, run)
   for _, list in ipairs{self.kept, self.grown, self.cut, self.reinitialised, self.new, self.dropped, self.loaded} do
     sort(list)
