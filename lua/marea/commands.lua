@@ -152,7 +152,7 @@ local function run_script(name, how, argument)
   local options = {arguments = argument ~= "" and words or nil, report = print}
   if how == rerun.watch then options.message = print end
   local ok, report, message = pcall(how, path, options)
-  if ok then return nil, message end
+  if ok then return nil, message and require "marea.explain".explain(message) end
   if not tostring(report):find "interrupted" then return nil, rerun.traceback(path) or tostring(report) end
   return "interrupted; :rerun goes on, :variables has the script's variables"
 end

@@ -192,6 +192,18 @@ function Tensor:is_contiguous() end
 ---@example x:shares(x:reshape(2, 2))
 function Tensor:shares(u) end
 
+--- How often its memory was changed in place.
+---@return integer
+---@example marea.zeros{2}:add_(1):changes()
+function Tensor:changes() end
+
+--- Does something refer to it that was recorded? Then a change in place may break that graph.
+---@return boolean
+---@example w = marea.ones{2}:requires_grad_()
+---@example y = (w * 2):sum()
+---@example w:in_graph()
+function Tensor:in_graph() end
+
 --- Copies src into this tensor; broadcasts and converts.
 ---@param src userdata
 ---@return userdata self

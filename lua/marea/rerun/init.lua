@@ -78,7 +78,7 @@ end
 --- Sees the script's variables as they are when it fails.
 local function failed(session, run, problem)
   if debug.getinfo(150, "f") then return problem end -- the stack is too full for more
-  session.traceback = tostring(debug.traceback(problem, 2)):gsub("\n%s*%[C%]: in function 'xpcall'.*", "")
+  session.traceback = type(problem) == "string" and require "marea.explain".traceback(problem) or nil
   pcall(run.fails, run)
   return problem
 end
@@ -220,9 +220,10 @@ end
 
 --- The script that ran last, if any.
 ---@return string|nil
+---@example marea.rerun.last()
 function rerun.last() return last_path end
 
---- Where the last error of a script was raised.
+--- The last error of a script, with a hint and the calls that led to it.
 ---@return string|nil
 function rerun.traceback(path)
   local session = known(path)

@@ -1,5 +1,6 @@
 -- SPDX-License-Identifier: MIT
 --- What a rerun took over: the difference between the networks of two runs, as lists and as a text.
+local amount = require "marea.amount"
 local check = require "marea.check"
 local match = require "marea.rerun.match"
 local variables = require "marea.rerun.variables"
@@ -23,12 +24,6 @@ local NAMES = 4 -- that a line of the text shows
 ---@field note string|nil
 local Report = {}
 Report.__index = Report
-
-local function number(n)
-  local s = ("%d"):format(n)
-  local head = (#s - 1) % 3 + 1
-  return s:sub(1, head) .. s:sub(head + 1):gsub("%d%d%d", ",%0")
-end
 
 local function sort(list)
   table.sort(list, function(a, b) return a.name < b.name end)
@@ -152,7 +147,7 @@ local function with_shape(entry) return ("%s %s"):format(entry.name, check.shape
 
 local function optimizer_text(entry)
   if entry.kind == entry.before then
-    return ("%s goes on after %s steps"):format(entry.name, number(entry.steps))
+    return ("%s goes on after %s steps"):format(entry.name, amount.thousands(entry.steps))
   end
   return ("%s begins anew: %s, it was %s"):format(entry.name, entry.kind, entry.before)
 end
@@ -166,7 +161,7 @@ function Report:__tostring()
     if entry.from then moved[#moved + 1] = entry end
   end
   if #self.kept > 0 then
-    lines[2] = ("  %-15s %d tensors, %s numbers"):format("kept", #self.kept, number(self.numbers))
+    lines[2] = ("  %-15s %d tensors, %s numbers"):format("kept", #self.kept, amount.thousands(self.numbers))
   end
   add_list(lines, "moved", moved, function(entry) return ("%s -> %s"):format(entry.from, entry.name) end)
   add_list(lines, "grown", self.grown, change)

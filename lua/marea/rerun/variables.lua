@@ -1,7 +1,6 @@
 -- SPDX-License-Identifier: MIT
 --- The variables of a script that is at work: what gives networks, optimizers and datasets their names in a rerun.
 local core = require "marea.core"
-local check = require "marea.check"
 local module = require "marea.nn.module"
 local Dataset = require "marea.data.dataset"
 local Optimizer = require "marea.optim.optimizer"
@@ -12,10 +11,6 @@ local LEVELS = 150 -- of the stack that are looked at
 local FIELDS = 256 -- a table with more of them is data: not searched
 local ALL_FIELDS = 20000 -- of all tables that are searched at a time
 local DEPTH = 4 -- of tables in tables
-
-local function is_library(source)
-  return check.folder ~= "" and source:sub(2, #check.folder + 1) == check.folder
-end
 
 --- Calls visit(name, value) for the local variables of the script's functions, the script's own first, then those of
 --- what it has called, in the order of their declarations.
@@ -30,7 +25,7 @@ local function locals(thread, chunk, visit)
   end
   for level = bottom or 0, 1, -1 do
     local info = debug.getinfo(thread, level, "S")
-    for i = 1, (info.what == "C" or is_library(info.source)) and 0 or 250 do
+    for i = 1, (info.what == "C" or core.is_library(info.source)) and 0 or 250 do
       local name, value = debug.getlocal(thread, level, i)
       if not name then break end
       if name:sub(1, 1) ~= "(" then visit(name, value) end
@@ -74,7 +69,9 @@ local function search(name, value, depth, seen, visit)
   elseif getmetatable(value) == Dataset then visit(name, value, "dataset")
   elseif getmetatable(value) == nil and depth < DEPTH and not seen[value] and is_small(value, seen) then
     seen[value] = true
-    for _, key in ipairs(module.public_keys(value)) do search(name .. "." .. key, value[key], depth + 1, seen, visit) end
+    for _, key in ipairs(module.public_keys(value)) do
+      search(name .. "." .. key, value[key], depth + 1, seen, visit)
+    end
   end
 end
 
