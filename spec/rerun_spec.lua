@@ -331,6 +331,13 @@ describe("marea.rerun of layers that learn their sizes from the first input", fu
     assert_same(before.net[2].weight, after.net[2].weight['1:8, :'])
   end)
 
+  it("is not misled by a plan, which makes layers for a moment", function()
+    local planned = edited(LAZY, "local optimizer", "marea.plan(net, {8, 6})\nlocal optimizer")
+    local report, before, after = edit(planned, ":mse(y)", ":l1(y)")
+    assert_lists({kept = ALL}, report)
+    assert.are.same(bits_of(before.net), bits_of(after.net))
+  end)
+
   it("keeps what a run did not come to", function()
     write(LAZY)
     run()
