@@ -132,5 +132,5 @@ int bind_raise_not_finite (lua_State *L, bind_state *S, int idx) {
   lua_insert(L, -2);
   bool known = lua_pcall(L, 1, 1, 0) == LUA_OK && lua_type(L, -1) == LUA_TSTRING;
   return bind_raise(L, S, "backward: the loss is %s, so no gradient was computed%s%s", value,
-                    known ? ". " : "", known ? lua_tostring(L, -1) : "");
+                    known ? "\n  " : "", known ? lua_tostring(L, -1) : "");
 }

@@ -36,8 +36,8 @@ describe("a step with a loss that is NaN", function()
     marea.no_grad(function() model.dec.out.weight:abs_():neg_() end)
     local before = model.dec.out.weight:detach():totable()
     local text = message_of(function() optimizer:step((model(x) + 1):mean()) end)
-    assert.matches("backward: the loss is nan, so no gradient was computed%. It began in log %(spec/blame_spec.lua:"
-      .. "21, after layer 'dec%.out'%), which made 20 nan of finite numbers: x, f32 %(5, 4%), lies between %-", text)
+    assert.matches("backward: the loss is nan, so no gradient was computed\n  it began in log %(spec/blame_spec.lua:"
+      .. "21, after layer 'dec%.out'%), which made 20 nan of finite numbers\n  x, f32 %(5, 4%), lies between %-", text)
     assert.matches("; 20 of 20 values are <= 0$", text)
     assert.are.same(before, model.dec.out.weight:detach():totable())
     assert.are.same(state["dec.hidden.weight"], model.dec.hidden.weight:detach():totable())
@@ -72,7 +72,7 @@ describe("blame", function()
     local model, x = Decoder(), marea.ones(2, 3)
     local made = here() - 1
     x[{1, 2}] = 0 / 0
-    assert.matches("It came in as argument 'x' of linear %(spec/blame_spec.lua:15, layer 'hidden'%): f32 %(2, 3%), "
+    assert.matches("it came in as argument 'x' of linear %(spec/blame_spec.lua:15, layer 'hidden'%)\n  f32 %(2, 3%), "
       .. "made at spec/blame_spec.lua:" .. made .. ", has 1 nan among 6 values$",
       message_of(function() model(x):sum():backward() end))
   end)
@@ -80,25 +80,26 @@ describe("blame", function()
   it("goes to a parameter that was not finite before", function()
     local model = Model()
     marea.no_grad(function() model.dec.out.weight[1] = 1 / 0 end)
-    assert.matches("the loss is .-%. Parameter 'dec%.out%.weight' has 4 infinite among 32 values already: the "
-      .. "gradients of an earlier step", message_of(function() model.dec(marea.ones(2, 3)):sum():backward() end))
+    local text = message_of(function() model.dec(marea.ones(2, 3)):sum():backward() end)
+    assert.matches("\n  it came in as parameter 'dec%.out%.weight', which has 4 infinite among 32 values\n", text)
+    assert.matches("\n  hint: the gradients of an earlier step", text)
   end)
 
   it("goes to a number of the script", function()
     local x = leaf{1, 2}
-    assert.matches("It came in as argument 'b' of add %(.-%): the number inf$",
+    assert.matches("it came in as argument 'b' of add %(.-%), the number inf$",
       message_of(function() (x + math.huge - 1):sum():backward() end))
-    assert.matches("It began in div %(.-%), which made 2 infinite of finite numbers: a, f32 %(2%), lies between 1 and "
-      .. "2; b, f32 %(%), is 0$", message_of(function() (x / 0):mean():backward() end))
+    assert.matches("it began in div %(.-%), which made 2 infinite of finite numbers\n  a, f32 %(2%), lies between 1 "
+      .. "and 2; b, f32 %(%), is 0$", message_of(function() (x / 0):mean():backward() end))
   end)
 
   it("goes to what was first on the way, through operators whose results are not saved", function()
     local x = leaf{2, 500}
     local y = ((x * 1 + 1):reshape(2, 1):transpose(1, 2) - 1):exp()
     local text = message_of(function() ((y - y) * 3 + 1):flatten():sum():backward() end)
-    assert.matches("It began in exp %(", text)
-    assert.matches("1 infinite of finite numbers: x, f32 %(1, 2%), lies between 2 and 500; 1 of 2 values are so large "
-      .. "that exp overflows$", text)
+    assert.matches("it began in exp %(", text)
+    assert.matches("1 infinite of finite numbers\n  x, f32 %(1, 2%), lies between 2 and 500; 1 of 2 values are so "
+      .. "large that exp overflows$", text)
   end)
 
   it("draws the same random numbers once more", function()
@@ -106,7 +107,7 @@ describe("blame", function()
     local x = leaf(marea.ones(64))
     local kept = x:dropout(0.5)
     local loss = ((kept - 1):sqrt() + 1):sum()
-    assert.matches("sqrt .-, which made (%d+) nan of finite numbers: x, f32 %(64%), lies between %-1 and 1; %1 of 64",
+    assert.matches("sqrt .-, which made (%d+) nan of finite numbers\n  x, f32 %(64%), lies between %-1 and 1; %1 of 64",
       message_of(function() loss:backward() end))
   end)
 
@@ -114,13 +115,13 @@ describe("blame", function()
     local x, mask = leaf{{1, 2}, {3, 4}}, marea.tensor({{1, 0}, {1, 1}}, {dtype = "u8"})
     local p = marea.where(mask, x, -math.huge):softmax()
     assert.is_nil(marea.blame(p:sum()))
-    assert.matches("It began in sqrt ", message_of(function() (p - 2):sqrt():sum():backward() end))
+    assert.matches("it began in sqrt ", message_of(function() (p - 2):sqrt():sum():backward() end))
   end)
 
   it("says what is not known any more", function()
     local x = leaf{1, 2}
     local c = marea.tensor{-3, 1}
-    assert.matches("It began in sqrt %(.-%), which made 1 nan: 'x' is not known any more$",
+    assert.matches("it began in sqrt %(.-%), which made 1 nan\n  'x' is not known any more$",
       message_of(function() (x + c):sqrt():sum():backward() end))
     local y = marea.ones(2)
     local z = (x * y):log():sum()
@@ -128,14 +129,14 @@ describe("blame", function()
     assert.is_nil(marea.blame(z))
     local w = ((x * y):log() + y):sum()
     marea.no_grad(function() y:fill_(2) end)
-    assert.matches("It began in log %(", tostring(marea.blame(w)))
+    assert.matches("it began in log %(", tostring(marea.blame(w)))
   end)
 
   it("finds one of many inputs", function()
     local list = {}
     for i = 1, 20 do list[i] = leaf{i == 17 and -1 or i} * 1 end
     for i = 1, 20 do list[i] = list[i]:log() end
-    assert.matches("It began in log .-x, f32 %(1%), is %-1$",
+    assert.matches("it began in log .-x, f32 %(1%), is %-1$",
       message_of(function() marea.concat(list):sum():backward() end))
   end)
 
@@ -144,7 +145,7 @@ describe("blame", function()
     local y = x:sqrt()
     for _ = 1, 100000 do y = y + 1 end
     local length = core.tape_length()
-    assert.matches("It began in sqrt ", tostring(marea.blame(y)))
+    assert.matches("it began in sqrt ", tostring(marea.blame(y)))
     assert.are.equal(length, core.tape_length())
     y:backward{allow_not_finite = true}
     assert.are.equal(1, #x.grad)
@@ -158,7 +159,7 @@ describe("blame", function()
     assert.is_nil(found.given)
     assert.is_nil(marea.blame(x))
     assert.is_nil(marea.blame(marea.tensor({1, 2}, {dtype = "i64"})))
-    assert.matches("It is a tensor of the script: f32 %(1%), made at .-, has 1 nan among 1 values",
+    assert.matches("it is a tensor of the script\n  f32 %(1%), made at .-, has 1 nan among 1 values",
       tostring(marea.blame(marea.tensor{0 / 0})))
   end)
 
@@ -174,7 +175,7 @@ describe("blame", function()
       local text = message_of(function() loss:backward() end)
       core.memory_fail(0, false)
       assert.matches("backward: ", text)
-      complete = complete or text:find "It began in log" ~= nil
+      complete = complete or text:find "it began in log" ~= nil
     end
     collectgarbage()
     collectgarbage()

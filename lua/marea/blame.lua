@@ -2,11 +2,13 @@
 --- marea.blame(t): where values that are not finite began.
 ---
 ---   print(marea.blame(loss))
----   -- It began in log (train.lua:31, after layer 'decoder.out'), which made 2 nan of finite numbers: x, f32 (4, 3),
----   -- lies between -0.31 and 2.5; 2 of 12 values are <= 0
+---   -- it began in log (train.lua:31, after layer 'decoder.out'), which made 2 nan of finite numbers
+---   --   x, f32 (4, 3), lies between -0.31 and 2.5; 2 of 12 values are <= 0
 ---
 --- loss:backward() and optimizer:step(loss) ask when a loss is not finite. Nothing is watched before: the graph holds
 --- what is needed, or it is computed once more.
+---@example x = marea.tensor({1, -2}, {requires_grad = true})
+---@example marea.blame(x:log():sum())
 local core = require "marea.core"
 local amount = require "marea.amount"
 local check = require "marea.check"
@@ -19,7 +21,7 @@ local ops = core.ops
 ---@field layer? string path of the layer that it belongs to, or that was last before it
 ---@field in_layer boolean whether it belongs to the layer
 ---@field given? string the input that came with such values; nil: all inputs that are known are finite
----@field text string a sentence
+---@field text string two lines
 local Blame = {}
 Blame.__index = Blame
 
@@ -94,25 +96,25 @@ local function began_in(found, raw)
   local known = true
   for _, input in ipairs(raw.inputs) do known = known and input.tensor ~= nil end
   local made = raw.result and ", which made " .. bad_text(raw.result) .. (known and " of finite numbers" or "") or ""
-  local details = #parts > 0 and ": " .. table.concat(parts, "; ") or ""
-  return ("It began in %s%s%s%s"):format(raw.op, place_text(found), made, details)
+  local details = #parts > 0 and "\n  " .. table.concat(parts, "; ") or ""
+  return ("it began in %s%s%s%s"):format(raw.op, place_text(found), made, details)
 end
 
 local function came_with(found, raw)
   local t, name = raw.given, raw.given.requires_grad and raw.given.is_leaf and visible.name_of(raw.given)
   if t.rank == 0 and raw.op then
-    return ("It came in as argument '%s' of %s%s: the number %s"):format(raw.given_name, raw.op, place_text(found),
+    return ("it came in as argument '%s' of %s%s, the number %s"):format(raw.given_name, raw.op, place_text(found),
       (tostring(t:item()):gsub("%-nan", "nan")))
   end
   local bad = ("%s among %s values"):format(bad_text(t), amount.thousands(t:numel()))
   if name then
-    return ("Parameter '%s' has %s already: the gradients of an earlier step were not finite (an optimizer with "
-      .. "clip_norm refuses such steps)"):format(name, bad)
+    return ("it came in as parameter '%s', which has %s\n  hint: the gradients of an earlier step were not finite; an "
+      .. "optimizer with clip_norm refuses such steps"):format(name, bad)
   end
   local made = raw.given_made and (", made at %s,"):format(raw.given_made) or ""
   local what = ("%s %s%s has %s"):format(t.dtype, check.shape_text(t.shape), made, bad)
-  if not raw.op then return "It is a tensor of the script: " .. what end
-  return ("It came in as argument '%s' of %s%s: %s"):format(raw.given_name, raw.op, place_text(found), what)
+  if not raw.op then return "it is a tensor of the script\n  " .. what end
+  return ("it came in as argument '%s' of %s%s\n  %s"):format(raw.given_name, raw.op, place_text(found), what)
 end
 
 local function find(t)

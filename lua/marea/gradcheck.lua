@@ -8,6 +8,7 @@
 --- What is compared is the derivative of L = the sum over results of <v, y> for random weights v (1 for a single
 --- number): for some elements of each input, and along a random direction over all of it, which reaches the others.
 --- Random operators draw the same numbers each time. At a kink of the function (relu at 0) differences tell nothing.
+---@example marea.gradcheck(function(x) return x:exp():sum() / x:max() end, marea.normal{3, 4})
 local core = require "marea.core"
 local amount = require "marea.amount"
 local check = require "marea.check"

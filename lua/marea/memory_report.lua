@@ -2,6 +2,8 @@
 --- marea.memory_report(): what takes the memory, with the largest tensors and the lines that made them.
 ---
 ---   print(marea.memory_report())
+---@example x = marea.zeros(1000, 1000)
+---@example marea.memory_report()
 local core = require "marea.core"
 local amount = require "marea.amount"
 local check = require "marea.check"

@@ -11,6 +11,8 @@
 --- Numbers that are read from tensors (loss:item(), x[{1, 2}]) are nan; whole tables (totable) and files raise. Nothing
 --- is left behind: weights, gradients, layers, optimizers and the random state are as before. What the function itself
 --- changes in Lua stays changed.
+---@example net = nn.Sequential{nn.Linear{400, activation = "relu"}, nn.Linear{10}}
+---@example marea.plan(net, {128, 784})
 local core = require "marea.core"
 local amount = require "marea.amount"
 local check = require "marea.check"
