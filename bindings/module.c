@@ -214,7 +214,7 @@ static void push_isas (lua_State *L) {
   lua_newtable(L);
   for (size_t i = 0, n = 0; i < sizeof name / sizeof name[0]; i++) {
     marea_context *trial;
-    marea_config config = {.isa = name[i], .threads = 1};
+    marea_config config = {.size = sizeof config, .isa = name[i], .threads = 1};
     if (marea_open(&config, &trial) != MAREA_OK) continue;
     marea_close(trial);
     lua_pushstring(L, name[i]);
@@ -356,7 +356,7 @@ static bool hook_is_waiting (void *ud) { return bind_interrupt_pending(ud); }
 /* Pushes the state, registered, with an open context. */
 static bind_state *state_new (lua_State *L) {
   lua_rawgeti(L, LUA_REGISTRYINDEX, LUA_RIDX_MAINTHREAD);
-  marea_config config = {.threads = threads_wanted(L),
+  marea_config config = {.size = sizeof config, .threads = threads_wanted(L),
                          .index_base = 1,
                          .interrupted = hook_is_waiting,
                          .interrupted_ud = lua_tothread(L, -1)};

@@ -244,7 +244,7 @@ static marea_status run_forward (marea_call *c) {
 static marea_status forward (marea_call *c) {
   marea_status status = run_forward(c);
   if (interrupted(c)) return marea_reject(c, MAREA_EINTR, "interrupted"); /* it may have read half a copy */
-  return status;
+  return status == MAREA_OK ? marea_check_time(c) : status;
 }
 
 /* An interrupt waits until what is changed in place is complete; the next operator sees it. */
@@ -287,6 +287,7 @@ static marea_status mutate (door *d) {
   c->n_out = 0;
   MAREA_TRY(check_mutation(d));
   MAREA_TRY(c->op->shape(c));
+  MAREA_TRY(marea_charge(c));
   MAREA_TRY(forward_shielded(c));
   bump_versions(d);
   return MAREA_OK;
@@ -304,8 +305,8 @@ static marea_status compute (door *d, marea_tensor **out) {
   MAREA_TRY(make_outputs(c, &filled));
   marea_random_state before = c->ctx->random;
   reserve_counter(c);
-  marea_status status = MAREA_OK;
-  if (!filled) {
+  marea_status status = filled ? MAREA_OK : marea_charge(c);
+  if (!filled && status == MAREA_OK) {
     c->in = d->values.t;
     status = forward(c);
     c->in = d->inputs.t;
@@ -330,8 +331,11 @@ marea_status marea_perform (marea_context *ctx, const marea_op *op, int n_in, ma
 
 marea_status marea_apply (marea_context *ctx, const marea_op *op, int n_in, marea_tensor *const *in,
                           const marea_attr *attrs, marea_tensor **out, int *n_out) {
-  if (ctx->profile) return marea_profile_apply(ctx, op, n_in, in, attrs, out, n_out);
-  return marea_perform(ctx, op, n_in, in, attrs, out, n_out);
+  const uint64_t mode = marea_enter_float_mode();
+  marea_status status = ctx->profile ? marea_profile_apply(ctx, op, n_in, in, attrs, out, n_out)
+                                     : marea_perform(ctx, op, n_in, in, attrs, out, n_out);
+  marea_leave_float_mode(mode);
+  return status;
 }
 
 /* ---- in place ---- */
@@ -392,12 +396,15 @@ static marea_status compute_in_place (door *d) {
   bool through = can_write_through(c) && c->in[0]->storage == target->storage;
   if (!through) MAREA_TRY(marea_result_new(c->ctx, c->op->name, l, &result));
   c->out = &result;
-  marea_status status = forward_shielded(c);
+  marea_status status = marea_charge(c);
+  if (status == MAREA_OK) {
+    status = forward_shielded(c);
+    if (!c->ctx->plan) target->storage->version++;
+  }
   if (!through) {
     if (status == MAREA_OK) copy_shielded(c->ctx, result, target);
     marea_release(result);
   }
-  if (!c->ctx->plan) target->storage->version++;
   return status;
 }
 
@@ -414,8 +421,11 @@ marea_status marea_perform_ (marea_context *ctx, const marea_op *op, int n_in, m
 
 marea_status marea_apply_ (marea_context *ctx, const marea_op *op, int n_in, marea_tensor *const *in,
                            const marea_attr *attrs) {
-  if (ctx->profile) return marea_profile_apply_(ctx, op, n_in, in, attrs);
-  return marea_perform_(ctx, op, n_in, in, attrs);
+  const uint64_t mode = marea_enter_float_mode();
+  marea_status status = ctx->profile ? marea_profile_apply_(ctx, op, n_in, in, attrs)
+                                     : marea_perform_(ctx, op, n_in, in, attrs);
+  marea_leave_float_mode(mode);
+  return status;
 }
 
 static marea_status copy (marea_tensor *dst, marea_tensor *src) {
@@ -440,14 +450,20 @@ static marea_status copy (marea_tensor *dst, marea_tensor *src) {
   return status;
 }
 
-marea_status marea_copy (marea_tensor *dst, marea_tensor *src) {
-  marea_profile *profile = dst->ctx->profile;
+static marea_status copy_profiled (marea_profile *profile, marea_tensor *dst, marea_tensor *src) {
   marea_frame frame;
-  if (!profile) return copy(dst, src);
   marea_frame_open(profile, &frame, "copy_");
   marea_status status = copy(dst, src);
   if (status == MAREA_OK) frame.work.bytes = marea_tensor_bytes(src) + marea_tensor_bytes(dst);
   marea_frame_close(profile, &frame);
+  return status;
+}
+
+marea_status marea_copy (marea_tensor *dst, marea_tensor *src) {
+  marea_profile *profile = dst->ctx->profile;
+  const uint64_t mode = marea_enter_float_mode();
+  marea_status status = profile ? copy_profiled(profile, dst, src) : copy(dst, src);
+  marea_leave_float_mode(mode);
   return status;
 }
 

@@ -9,6 +9,7 @@
 */
 #include <cblas.h>
 #include <limits.h>
+#include <pthread.h>
 #include <string.h>
 
 #include "core.h"
@@ -91,13 +92,22 @@ static void multiply_short (const product *p, const marea_kernels *k, void *scra
   if (p->ta) finish(p, k);
 }
 
+/* The number is the process's, and setting it is not safe in two threads at once; contexts may be. */
+static void hold_to_one_thread (void) {
+  static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
+  if (openblas_get_num_threads() == 1) return;
+  pthread_mutex_lock(&mutex);
+  if (openblas_get_num_threads() != 1) openblas_set_num_threads(1);
+  pthread_mutex_unlock(&mutex);
+}
+
 static void multiply (const product *p) {
   if (p->m == 0 || p->n == 0) return;
   if (p->k == 0) {
     clear(p);
     return;
   }
-  if (openblas_get_num_threads() != 1) openblas_set_num_threads(1);
+  hold_to_one_thread();
   if (multiply_vector(p)) return;
   CBLAS_TRANSPOSE ta = p->ta ? CblasTrans : CblasNoTrans, tb = p->tb ? CblasTrans : CblasNoTrans;
   int m = (int)p->m, n = (int)p->n, k = (int)p->k;

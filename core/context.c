@@ -23,8 +23,11 @@ static void destroy (marea_context *ctx) {
   config.alloc(config.alloc_ud, ctx, sizeof *ctx, 0);
 }
 
+const char *marea_version (void) { return MAREA_VERSION; }
+
 marea_status marea_open (const marea_config *config, marea_context **out) {
   *out = NULL;
+  if (config && config->size != sizeof *config) return MAREA_EVERSION;
   marea_config settings = config ? *config : (marea_config){0};
   if (settings.threads < 0 || settings.threads > MAREA_MAX_THREADS) return MAREA_EARG;
   if (settings.index_base != 0 && settings.index_base != 1) return MAREA_EARG;

@@ -53,6 +53,9 @@ struct marea_context {
   marea_random_state random;
   atomic_bool interrupt;
   bool shielded;         /* a change in place is under way and must be completed */
+  double flop_limit, flop_left; /* flop_limit 0: none */
+  double seconds;               /* the time limit, for messages */
+  int64_t deadline;             /* of marea_clock_ns; 0: none */
   marea_profile *profile; /* that runs; NULL: none */
   marea_plan *plan;       /* the same; operators compute nothing while there is one */
   bool dry;               /* an operator's forward runs for its scratch memory alone: see MAREA_DRY */
@@ -311,6 +314,12 @@ marea_status marea_plan_note (marea_tensor *leaf);
 /* Fails when t has no values, in the words of `who`. */
 marea_status marea_want_values (const marea_tensor *t, const char *who);
 
+/* ---- budget.c ---- */
+
+bool marea_is_overdue (const marea_context *ctx);
+marea_status marea_check_time (marea_call *c);
+marea_status marea_charge (marea_call *c); /* takes the cost of a call from the budgets, out[] being made */
+
 /* ---- random.c ---- */
 
 /* Four 32-bit words of block `counter` under `seed`. */
@@ -331,6 +340,32 @@ typedef void (*marea_block_fn)(void *arg, int64_t block, int worker);
 void marea_parallel (marea_context *ctx, int64_t blocks, marea_block_fn fn, void *arg);
 marea_status marea_workers_new (marea_context *ctx, int threads, marea_workers **out);
 void marea_workers_free (marea_context *ctx, marea_workers *w);
+
+/* Every operator computes in one floating-point mode: rounding to nearest, denormals kept, no traps. The control
+   bits of the host's mode, returned by the first, come back by the second; exception flags may be raised. */
+static inline uint64_t marea_enter_float_mode (void) {
+#if defined(__x86_64__)
+  unsigned before = __builtin_ia32_stmxcsr();
+  if ((before & 0xffc0) != 0x1f80) __builtin_ia32_ldmxcsr(0x1f80);
+  return before;
+#elif defined(__aarch64__)
+  uint64_t before = __builtin_aarch64_get_fpcr64();
+  if (before) __builtin_aarch64_set_fpcr64(0);
+  return before;
+#else
+  return 0;
+#endif
+}
+
+static inline void marea_leave_float_mode (uint64_t before) {
+#if defined(__x86_64__)
+  if ((before & 0xffc0) != 0x1f80) __builtin_ia32_ldmxcsr((unsigned)before);
+#elif defined(__aarch64__)
+  if (before) __builtin_aarch64_set_fpcr64(before);
+#else
+  (void)before;
+#endif
+}
 
 /* ---- elementwise.c: strides, broadcasting and threads around a kernel over contiguous runs ---- */
 

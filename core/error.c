@@ -37,6 +37,22 @@ marea_status marea_out_of_memory (marea_context *ctx, const char *who, size_t by
 
 const char *marea_error (const marea_context *ctx) { return ctx->error; }
 
+const char *marea_status_text (marea_status status) {
+  static const char *const text[] = {
+      [MAREA_OK] = "no error",
+      [MAREA_ENOMEM] = "out of memory, or the context's limit is reached",
+      [MAREA_ESHAPE] = "shapes or dtypes do not fit each other",
+      [MAREA_EARG] = "an argument is out of its range",
+      [MAREA_ESTATE] = "the call does not fit the object's state",
+      [MAREA_EIO] = "the system refused a file operation",
+      [MAREA_EFORMAT] = "a file's bytes are not what its format asks for",
+      [MAREA_EINTR] = "interrupted",
+      [MAREA_EBUDGET] = "a budget of the context is spent",
+      [MAREA_EVERSION] = "the header is of another version than the library",
+  };
+  return (unsigned)status < MAREA_COUNT(text) ? text[status] : "unknown status";
+}
+
 marea_text marea_shape_text (int rank, const int64_t *shape) {
   marea_text text;
   size_t used = 0, room = sizeof text.s;

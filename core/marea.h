@@ -4,9 +4,9 @@
 ** This header is the whole public C API and its manual; read it from top to bottom.
 **
 **   1 Status and errors      every call that can fail returns a marea_status
-**   2 Context                settings, memory, threads, random state; one per thread of control
+**   2 Context                settings, memory, budgets, threads; one per thread of control
 **   3 Tensors                typed n-dimensional arrays, strided views, reference counts
-**   4 Operators              one registry, one door: marea_apply
+**   4 Operators              one registry, one door: marea_apply; marea_call_op by names
 **   5 Gradients              the tape
 **   6 Random numbers         Philox4x32-10
 **   7 Files                  IDX, NPY, safetensors, PNG
@@ -15,8 +15,10 @@
 **
 ** Ownership: whoever receives a tensor through an out-parameter owns one reference and drops it with
 ** marea_release. Every other pointer is borrowed until the call returns; no function frees its arguments.
-** A context and what belongs to it are used by one thread at a time. Nothing in the library prints,
-** exits, installs a signal handler or keeps mutable globals.
+** A context and what belongs to it are used by one thread at a time; different contexts may be used by different
+** threads at once. Nothing in the library prints, exits, installs a signal handler, keeps mutable globals or leaves
+** the thread's floating-point mode other than it was: operators compute rounding to nearest, without traps, whatever
+** the host has set. docs/embedding.md walks through a host.
 */
 #ifndef MAREA_H
 #define MAREA_H
@@ -57,15 +59,24 @@ typedef enum marea_status {
   MAREA_ESTATE,  /* the call does not fit the object's state (graph consumed, saved value changed) */
   MAREA_EIO,     /* the system refused a file operation */
   MAREA_EFORMAT, /* a file's bytes are not what its format asks for */
-  MAREA_EINTR    /* marea_interrupt was called; nothing was changed */
+  MAREA_EINTR,   /* marea_interrupt was called; nothing was changed */
+  MAREA_EBUDGET, /* a budget of the context is spent (marea_limit_flop, marea_limit_time); nothing was changed */
+  MAREA_EVERSION /* the caller was compiled with the header of another version than the library's */
 } marea_status;
 
 /* Text of the last failure in `ctx`: operator, what was expected, what came, the rule. Never NULL. */
 MAREA_API const char *marea_error (const marea_context *ctx);
+/* What a status means in general, for where there is no context to ask. Never NULL. */
+MAREA_API const char *marea_status_text (marea_status status);
+
+/* The library's version, to be compared with MAREA_VERSION, the header's. */
+MAREA_API const char *marea_version (void);
 
 /* ---- 2 Context ---------------------------------------------------------------------------------- */
 
+/* All zero but `size` is what a host gets that passes no config: marea_config config = {.size = sizeof config}; */
 typedef struct marea_config {
+  size_t size;       /* of this struct; a library of another version refuses a size that is not its own */
   /* Allocator: p NULL = new block, size 0 = free p (of `old` bytes). NULL = malloc and free.
      Blocks are at least 16-byte aligned; the library aligns what it needs further. */
   void *(*alloc)(void *ud, void *p, size_t old, size_t size);
@@ -76,9 +87,14 @@ typedef struct marea_config {
   const char *isa;   /* "generic", "avx2", "avx512", "neon"; NULL = environment MAREA_ISA, else the best there is */
   bool (*interrupted)(void *ud); /* asked while an operator runs, on the caller's thread, every few ms at most; */
   void *interrupted_ud;          /* true acts as marea_interrupt. NULL = never asked */
+  /* The host's threads instead of our own: calls body(arg, i) once for each i from 0 to n - 1, on any threads, one
+     after the other or at once, and returns when all have returned. n is `threads`. NULL = threads of the context. */
+  void (*parallel_for)(void *ud, int n, void (*body)(void *arg, int i), void *arg);
+  void *parallel_for_ud;
 } marea_config;
 
-/* Opens a context. `config` may be NULL. On failure *ctx is NULL and the status tells why. */
+/* Opens a context. `config` may be NULL. On failure *ctx is NULL and the status tells why: MAREA_EVERSION (size),
+   MAREA_EARG (threads, index_base, or an isa that this machine does not have), MAREA_ENOMEM. */
 MAREA_API MAREA_MUST_USE marea_status marea_open (const marea_config *config, marea_context **ctx);
 /* Ends it. Tensors that are still referenced stay valid; the memory goes with the last of them. */
 MAREA_API void marea_close (marea_context *ctx);
@@ -95,6 +111,14 @@ MAREA_API void marea_memory_limit (marea_context *ctx, size_t max_bytes);
 MAREA_API void marea_memory_trim (marea_context *ctx);  /* gives pooled blocks back to the allocator */
 /* For tests: makes the k-th request for memory from now on fail (k >= 1; 0 = off), once or from then on. */
 MAREA_API void marea_memory_fail (marea_context *ctx, uint64_t k, bool from_then_on);
+
+/* Budgets: what operators may use from now on; 0 = no limit. The call that would go beyond fails with MAREA_EBUDGET, and
+   so does every further one until a new limit is set. Floating-point operations are those of profiles (2 for each
+   multiply-add), but at least one for each element of the largest tensor of a call; they are charged before the call
+   runs. Seconds are of the wall clock, which is looked at before a call and between its blocks of work; a change
+   in place that has begun is completed. */
+MAREA_API void marea_limit_flop (marea_context *ctx, double flop);
+MAREA_API void marea_limit_time (marea_context *ctx, double seconds);
 
 MAREA_API MAREA_MUST_USE marea_status marea_set_threads (marea_context *ctx, int threads);
 MAREA_API int marea_threads (const marea_context *ctx);
@@ -224,6 +248,45 @@ MAREA_API MAREA_MUST_USE marea_status marea_apply (marea_context *ctx, const mar
    Errors: an input requires a gradient while recording is on; elements of in[0] share memory (expand). */
 MAREA_API MAREA_MUST_USE marea_status marea_apply_ (marea_context *ctx, const marea_op *op, int n_in,
                                                     marea_tensor *const *in, const marea_attr *attrs);
+/* The same by names, for programs that are written by hand:
+
+     marea_call_op(ctx, "conv2d", MAREA_TENSORS(x, w, b),
+                   MAREA_NAMED(marea_int("stride", 2), marea_word("padding", "same")), 1, &y)
+     marea_call_op(ctx, "adam_step", MAREA_TENSORS(p, g, m, v), MAREA_NAMED(marea_real("lr", 1e-3), ...), 0, NULL)
+     marea_call_op(ctx, "mul_", MAREA_TENSORS(x, y), MAREA_NO_NAMES, 0, NULL)          x := x * y
+
+   The first n_out results go to out[]; what the operator does not give is NULL there, further ones are released. A
+   name that ends in _ writes the result over in[0]. Values: numbers as integers or reals; a choice, a dtype or a
+   padding as text; lists, or an integer for a list of one (a pair: for both, a padding: for all sides); switches as
+   0 or 1. Errors (MAREA_EARG): no such operator or attribute, a value of another type, a required one left out; and those of
+   marea_apply. */
+typedef enum marea_named_type { MAREA_NAMED_REAL, MAREA_NAMED_INT, MAREA_NAMED_TEXT, MAREA_NAMED_LIST } marea_named_type;
+typedef struct marea_named {
+  const char *name;
+  marea_named_type type;
+  int n;  /* of a list */
+  union {
+    double f;
+    const char *s;  /* borrowed until the call returns */
+    int64_t v[MAREA_MAX_RANK];
+  };
+} marea_named;
+MAREA_API marea_named marea_real (const char *name, double value);
+MAREA_API marea_named marea_int (const char *name, int64_t value);
+MAREA_API marea_named marea_word (const char *name, const char *value);
+MAREA_API marea_named marea_ints (const char *name, int n, const int64_t *values);
+
+MAREA_API MAREA_MUST_USE marea_status marea_call_op (marea_context *ctx, const char *name, int n_in,
+                                                     marea_tensor *const *in, int n_named,
+                                                     const marea_named *named, int n_out, marea_tensor **out);
+#ifndef __cplusplus /* which has no such literals; there, arrays of one's own do it */
+#define MAREA_LIST_OF(type, ...) (int)(sizeof((type[]){__VA_ARGS__}) / sizeof(type)), (type[]){__VA_ARGS__}
+#define MAREA_TENSORS(...) MAREA_LIST_OF(marea_tensor *, __VA_ARGS__)
+#define MAREA_NAMED(...) MAREA_LIST_OF(marea_named, __VA_ARGS__)
+#endif
+#define MAREA_NO_TENSORS 0, NULL
+#define MAREA_NO_NAMES 0, NULL
+
 /* Copies src's values into dst, broadcasting and converting. Errors as for marea_apply_. */
 MAREA_API MAREA_MUST_USE marea_status marea_copy (marea_tensor *dst, marea_tensor *src);
 

@@ -10,8 +10,10 @@
 **
 ** Threads start at the first job, and again after a fork, in the child, which inherits none. The pool is
 ** not in marea_alloc's memory: it does not belong to tensors and should not show up among them.
+**
+** Where the host lends its threads (config.parallel_for), there are no workers of ours: each of its calls does what
+** the thread of that number would, and takes what is left of the others'.
 */
-#include <fenv.h>
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
@@ -32,10 +34,11 @@
 
 struct marea_workers {
   marea_context *ctx;
-  int threads; /* with the caller */
-  int started; /* workers that run */
-  pid_t pid;   /* of the process that they run in */
-  bool busy;   /* a job is under way; seen by nested calls */
+  int threads;      /* with the caller */
+  int started;      /* workers that run */
+  pid_t pid;        /* of the process that they run in */
+  bool busy;        /* a job is under way; seen by nested calls */
+  pthread_t caller; /* who asked for it: the host's thread */
   pthread_t thread[MAREA_MAX_THREADS];
   pthread_mutex_t mutex;     /* for sleeping only */
   pthread_cond_t job, empty; /* a job came or it is time to go; nobody is inside any more */
@@ -67,10 +70,10 @@ int64_t marea_clock_ns (void) {
   return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
 }
 
-/* Should the job stop? The host is asked on its own thread only, which is worker 0 outside nested calls. */
+/* Should the job stop? The host is asked on its own thread only. */
 static bool stop_wanted (marea_context *ctx, bool host_thread) {
   if (ctx->shielded) return false;
-  if (atomic_load_explicit(&ctx->interrupt, memory_order_relaxed)) return true;
+  if (atomic_load_explicit(&ctx->interrupt, memory_order_relaxed) || marea_is_overdue(ctx)) return true;
   if (!host_thread || !ctx->config.interrupted || !ctx->config.interrupted(ctx->config.interrupted_ud))
     return false;
   marea_interrupt(ctx);
@@ -91,13 +94,14 @@ static int64_t range_end (const marea_workers *w, int thread) {
 }
 
 static void run_blocks (marea_workers *w, int worker) {
+  const bool host_thread = pthread_equal(w->caller, pthread_self());
   for (int i = 0; i < w->threads; i++) {
     const int owner = (worker + i) % w->threads;
     const int64_t end = range_end(w, owner);
     for (;;) {
       const int64_t block = atomic_fetch_add_explicit(&w->range[owner].next, 1, memory_order_relaxed);
       if (block >= end) break;
-      if (stop_wanted(w->ctx, worker == 0)) return;
+      if (stop_wanted(w->ctx, host_thread)) return;
       w->fn(w->arg, block, worker);
     }
   }
@@ -149,7 +153,7 @@ static void *worker_main (void *arg) {
   marea_workers *w = arg;
   int worker = 1 + atomic_fetch_add(&w->joined, 1);
   uint64_t seen = 0;
-  fesetenv(FE_DFL_ENV); /* a thread inherits its maker's rounding mode; the host's must not change results */
+  (void)marea_enter_float_mode(); /* a thread inherits its maker's; the host's must not change results */
   while (!atomic_load(&w->quit)) {
     await_call(w, seen);
     if (!join_job(w, &seen)) continue;
@@ -241,6 +245,13 @@ static void close_job (marea_workers *w) {
   pthread_mutex_unlock(&w->mutex);
 }
 
+/* One of the calls that the host makes on its threads, which may round as they like. */
+static void lend_thread (void *arg, int i) {
+  const uint64_t mode = marea_enter_float_mode();
+  run_blocks(arg, i);
+  marea_leave_float_mode(mode);
+}
+
 void marea_parallel (marea_context *ctx, int64_t blocks, marea_block_fn fn, void *arg) {
   marea_workers *w = ctx->workers;
   if (ctx->dry) return;
@@ -248,15 +259,20 @@ void marea_parallel (marea_context *ctx, int64_t blocks, marea_block_fn fn, void
     run_serially(ctx, blocks, fn, arg, 0);
     return;
   }
-  if (w->pid != getpid()) start(w);
+  const marea_config *host = &ctx->config;
+  if (!host->parallel_for && w->pid != getpid()) start(w);
+  w->caller = pthread_self();
   w->fn = fn;
   w->arg = arg;
   w->blocks = blocks;
   for (int t = 0; t < w->threads; t++)
     atomic_store_explicit(&w->range[t].next, t == 0 ? 0 : range_end(w, t - 1), memory_order_relaxed);
   w->busy = true;
-  open_job(w);
-  run_blocks(w, 0);
-  close_job(w);
+  if (host->parallel_for) host->parallel_for(host->parallel_for_ud, w->threads, lend_thread, w);
+  else {
+    open_job(w);
+    run_blocks(w, 0);
+    close_job(w);
+  }
   w->busy = false;
 }

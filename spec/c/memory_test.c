@@ -41,7 +41,7 @@ static void *host_alloc (void *ud, void *p, size_t old, size_t size) {
 
 static marea_context *open_context (host *h) {
   *h = (host){0};
-  marea_config config = {.alloc = host_alloc, .alloc_ud = h, .threads = 1};
+  marea_config config = {.size = sizeof config, .alloc = host_alloc, .alloc_ud = h, .threads = 1};
   marea_context *ctx = NULL;
   if (marea_open(&config, &ctx) != MAREA_OK) exit(2);
   return ctx;

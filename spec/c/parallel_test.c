@@ -20,7 +20,7 @@ static void report (const char *name, bool ok) {
 }
 
 static marea_context *open_context (int threads) {
-  marea_config config = {.threads = threads};
+  marea_config config = {.size = sizeof config, .threads = threads};
   marea_context *ctx = NULL;
   if (marea_open(&config, &ctx) != MAREA_OK) exit(2);
   return ctx;

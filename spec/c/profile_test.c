@@ -155,7 +155,7 @@ static void pauses (void) {
 }
 
 int main (void) {
-  marea_config config = {.threads = 1};
+  marea_config config = {.size = sizeof config, .threads = 1};
   if (marea_open(&config, &ctx) != MAREA_OK) return 2;
   counts();
   limits();

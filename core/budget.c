@@ -1,0 +1,53 @@
+/* SPDX-License-Identifier: MIT
+** budget.c: what a context's operators may still use: floating-point operations, charged before a call runs, and
+** time, looked at before a call and wherever interrupts are.
+*/
+#include "core.h"
+
+static double most_elements (int n, marea_tensor *const *t, double most) {
+  for (int i = 0; i < n; i++)
+    if (t[i]) most = MAREA_MAX(most, (double)marea_tensor_size(t[i]));
+  return most;
+}
+
+/* At least one for each element of the largest tensor, so that moving data is not free. */
+static double cost_of (const marea_call *c) {
+  const double most = most_elements(c->n_out, c->out, most_elements(c->n_in, c->in, 1));
+  return c->op->flop ? MAREA_MAX(most, c->op->flop(c)) : most;
+}
+
+bool marea_is_overdue (const marea_context *ctx) {
+  return ctx->deadline && marea_clock_ns() >= ctx->deadline;
+}
+
+marea_status marea_check_time (marea_call *c) {
+  if (!marea_is_overdue(c->ctx)) return MAREA_OK;
+  return marea_reject(c, MAREA_EBUDGET, "the time limit of %g s is reached", c->ctx->seconds);
+}
+
+marea_status marea_charge (marea_call *c) {
+  marea_context *ctx = c->ctx;
+  MAREA_TRY(marea_check_time(c));
+  if (ctx->flop_limit == 0 || ctx->plan) return MAREA_OK;
+  const double cost = cost_of(c);
+  if (cost <= ctx->flop_left) {
+    ctx->flop_left -= cost;
+    return MAREA_OK;
+  }
+  const double left = ctx->flop_left;
+  ctx->flop_left = 0;
+  return marea_reject(c, MAREA_EBUDGET,
+                      "the limit of %.6g floating-point operations is reached: %.6g wanted, %.6g left",
+                      ctx->flop_limit, cost, left);
+}
+
+void marea_limit_flop (marea_context *ctx, double flop) {
+  ctx->flop_limit = ctx->flop_left = flop > 0 ? flop : 0;
+}
+
+/* Longer than the clock can count is no limit. */
+void marea_limit_time (marea_context *ctx, double seconds) {
+  const bool limited = seconds > 0 && seconds < 1e9;
+  ctx->seconds = limited ? seconds : 0;
+  ctx->deadline = limited ? marea_clock_ns() + (int64_t)(seconds * 1e9) : 0;
+}
