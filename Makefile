@@ -25,6 +25,7 @@ CFLAGS ?= -g $(OPT)
 SANITIZE ?=
 ALL_CFLAGS = -std=gnu11 -fPIC -fvisibility=hidden -ffp-contract=off -pthread $(WARN) -Icore -Ibindings $(CFLAGS) $(SANITIZE)
 
+comma := ,
 LIBS = $(shell pkg-config --libs openblas libpng zlib jansson) -lm -pthread
 LUA_CFLAGS = $(shell pkg-config --cflags lua5.4)
 LUA_LIBS = $(shell pkg-config --libs lua5.4)
@@ -35,8 +36,9 @@ PROGRAM_SRC := bindings/main.c bindings/prompt.c
 BIND_SRC := $(filter-out $(PROGRAM_SRC),$(wildcard bindings/*.c))
 CORE_OBJ := $(CORE_SRC:%.c=$(BUILD)/obj/%.o)
 KERNEL_OBJ := $(filter $(BUILD)/obj/core/kernels/%,$(CORE_OBJ))
-BIND_OBJ := $(BIND_SRC:%.c=$(BUILD)/obj/%.o)
+BIND_OBJ := $(BIND_SRC:%.c=$(BUILD)/obj/%.o) $(BUILD)/obj/bindings/lua_files.o
 PROGRAM_OBJ := $(PROGRAM_SRC:%.c=$(BUILD)/obj/%.o)
+LUA_FILES := $(shell find lua/marea -name '*.lua' | LC_ALL=C sort)
 
 LUADIR ?= $(PREFIX)/share/lua/5.4
 CMODDIR ?= $(PREFIX)/lib/lua/5.4
@@ -97,12 +99,22 @@ endif
 # Scheduling before the registers are given out spills the convolutions' sums.
 $(BUILD)/obj/core/kernels/isa_neon.o: ISA = $(KERNEL_OPT) -fno-schedule-insns
 $(BUILD)/obj/core/kernels/isa_generic.o $(BUILD)/obj/core/kernels/isa_generic_f64.o: ISA = $(KERNEL_OPT)
-$(BUILD)/obj/bindings/%.o: private INCLUDE = $(LUA_CFLAGS) -DMAREA_LUADIR='"$(LUADIR)"' -DMAREA_CMODDIR='"$(CMODDIR)"'
+$(BUILD)/obj/bindings/%.o: private INCLUDE = $(LUA_CFLAGS) -fexceptions
 
 $(BUILD)/obj/%.o: %.c
 	@mkdir -p $(@D)
 	@echo '  CC   $<'
 	@$(CC) $(ALL_CFLAGS) $(ISA) $(INCLUDE) -MMD -MP -c $< -o $@
+
+# The Lua files, compiled in. The folder's date tells of a file that is gone.
+$(BUILD)/lua_files.c: bindings/embed.lua $(LUA_FILES) $(sort $(dir $(LUA_FILES)))
+	@mkdir -p $(@D)
+	@echo '  LUA  $@'
+	@$(LUA) bindings/embed.lua $@ $(LUA_FILES)
+
+$(BUILD)/obj/bindings/lua_files.o: $(BUILD)/lua_files.c bindings/bind.h
+	@mkdir -p $(@D)
+	@$(CC) $(ALL_CFLAGS) $(INCLUDE) -c $< -o $@
 
 $(BUILD)/libmarea.a: $(CORE_OBJ)
 	@echo '  AR   $@'
@@ -113,11 +125,13 @@ $(BUILD)/libmarea.so: $(CORE_OBJ)
 	@echo '  LINK $@'
 	@$(CC) -shared $(SANITIZE) -Wl,-soname,libmarea.so.0 -o $@ $^ $(LIBS)
 
-# Not linked to liblua: the symbols come from the program that loads the module.
+# Not linked to liblua: the symbols come from the program that loads the module. LINK_LUA=1 links it, for a program
+# whose Lua is a library that it does not show to others (a plugin that was loaded with RTLD_LOCAL).
+LINK_LUA ?=
 $(MODULE): $(CORE_OBJ) $(BIND_OBJ)
 	@mkdir -p $(@D)
 	@echo '  LINK $@'
-	@$(CC) -shared $(SANITIZE) -o $@ $^ $(LIBS)
+	@$(CC) -shared $(SANITIZE) -o $@ $^ $(LIBS) $(if $(LINK_LUA),-Wl$(comma)--no-as-needed $(LUA_LIBS))
 
 $(PROGRAM): $(PROGRAM_OBJ) $(CORE_OBJ) $(BIND_OBJ)
 	@echo '  LINK $@'

@@ -30,6 +30,8 @@ typedef struct bind_scope bind_scope;
 /* One for each Lua state: a userdata in the registry and upvalue 1 of every function of the module. */
 typedef struct bind_state {
   marea_context *ctx;                            /* NULL once the Lua state closes */
+  bool borrowed;                                 /* ctx is the host's, who closes it */
+  marea_sandbox *box;                            /* that this state is in; NULL: none */
   bind_scope *scopes;                            /* the open ones of all coroutines, the newest first */
   size_t collect_at;                             /* live bytes that make the next operator collect garbage */
   int64_t collect_boxes;                         /* boxes, dead or alive, that do so */
@@ -93,7 +95,8 @@ struct bind_scope {
 /* ---- state (module.c) ---- */
 
 static inline bind_state *bind_self (lua_State *L) { return lua_touserdata(L, lua_upvalueindex(1)); }
-bind_state *bind_find_state (lua_State *L); /* through the registry; NULL if there is none */
+bind_state *bind_find_state (lua_State *L);         /* through the registry; NULL if there is none */
+void bind_adopt (lua_State *L, marea_context *ctx); /* makes the state with the host's context */
 /* To be called at the entry of everything that computes: ends scopes of dead coroutines and collects garbage
    when much tensor memory came into being since the last time. Runs finalizers. Returns the context. */
 marea_context *bind_enter (lua_State *L, bind_state *S);
@@ -117,6 +120,27 @@ void bind_unpin (int n, marea_tensor *const *in);
       bind_unpin(n, in);                      \
     }                                         \
   } while (0)
+
+/* ---- the library's Lua files (preload.c) ---- */
+
+typedef struct bind_file {
+  const char *name, *chunk; /* "marea.nn.conv", "@(marea)/nn/conv.lua" */
+  size_t size;
+  const char *text;
+} bind_file;
+extern const bind_file bind_files[]; /* made by embed.lua; ends with a NULL name */
+const bind_file *bind_find_file (const char *name);
+void bind_push_loader (lua_State *L, const bind_file *f);
+
+/* ---- sandboxes (sandbox.c, guard.c) ---- */
+
+void bind_sandbox_check (lua_State *L, marea_sandbox *box);    /* raises when a budget is spent */
+void bind_sandbox_spend (marea_sandbox *box, const char *why); /* no further step */
+void bind_sandbox_deny (lua_State *L, bind_state *S, const char *function); /* raises in a sandbox */
+/* `path`, an argument of `function`; raises when it lies outside of what a sandbox may read or write. */
+void bind_sandbox_path (lua_State *L, bind_state *S, const char *function, const char *path, bool writing);
+int bind_sandbox_new (lua_State *L);     /* core.sandbox */
+void bind_sandbox_module (lua_State *L); /* makes the metatable; state on the stack top */
 
 /* ---- boxes (box.c) ---- */
 

@@ -30,6 +30,7 @@ static int load_tensor (lua_State *L, const char *function, loader load) {
   marea_status status;
   marea_context *ctx = bind_enter(L, S);
   const char *path = bind_string(L, S, 1, function, "path");
+  bind_sandbox_path(L, S, function, path, false);
   bind_box *box = bind_box_new(L, S);
   BIND_RETRY(L, S, 0, NULL, status, load(ctx, path, &t));
   if (status != MAREA_OK) return fail(L, S, status);
@@ -42,6 +43,7 @@ static int save_tensor (lua_State *L, const char *function, saver save) {
   marea_status status;
   bind_enter(L, S);
   const char *path = bind_string(L, S, 2, function, "path");
+  bind_sandbox_path(L, S, function, path, true);
   marea_tensor *t = bind_check(L, S, 1, function, "t");
   BIND_RETRY(L, S, 1, &t, status, save(t, path));
   return status == MAREA_OK ? succeed(L) : fail(L, S, status);
@@ -118,6 +120,7 @@ static int io_save (lua_State *L) {
   marea_context *ctx = bind_enter(L, S);
   lua_settop(L, 3);
   const char *path = bind_string(L, S, 1, "save", "path");
+  bind_sandbox_path(L, S, "save", path, true);
   if (lua_type(L, 2) != LUA_TTABLE || luaL_getmetafield(L, 2, "__name") != LUA_TNIL)
     return bind_raise_argument(L, S, "save", "tensors", "a table of tensors", 2);
   if (!lua_isnil(L, 3) && lua_type(L, 3) != LUA_TTABLE)
@@ -136,6 +139,7 @@ static int io_load (lua_State *L) {
   marea_status status;
   marea_context *ctx = bind_enter(L, S);
   const char *path = bind_string(L, S, 1, "load", "path");
+  bind_sandbox_path(L, S, "load", path, false);
   marea_file **f = file_new(L);
   BIND_RETRY(L, S, 0, NULL, status, marea_file_load(ctx, path, f));
   if (status != MAREA_OK) return fail(L, S, status);

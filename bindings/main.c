@@ -19,12 +19,6 @@
 #include "marea_lua.h"
 #include "program.h"
 
-#ifndef MAREA_LUADIR
-#define MAREA_LUADIR "/usr/local/share/lua/5.4"
-#endif
-#ifndef MAREA_CMODDIR
-#define MAREA_CMODDIR "/usr/local/lib/lua/5.4"
-#endif
 #define PATH_SIZE 4096
 
 static lua_State *running; /* for the signal handler */
@@ -128,8 +122,8 @@ static void prepend (lua_State *L, const char *field, const char *front) {
   lua_pop(L, 2);
 }
 
-/* The source tree is one or two folders above the program (build/marea, build/asan/marea); otherwise the
-   library is where it was installed. */
+/* The source tree is one or two folders above the program (build/marea, build/asan/marea), and its files are used, so
+   that edits count; or those of an installed tree. Otherwise the library is what was compiled in. */
 static void set_paths (lua_State *L) {
   static const char *const folder[] = {"lua", "share/lua/5.4"}; /* of the source, of an installed tree */
   char root[PATH_SIZE], probe[PATH_SIZE + 64];
@@ -144,8 +138,7 @@ static void set_paths (lua_State *L) {
     lua_pop(L, 1);
     return;
   }
-  prepend(L, "path", MAREA_LUADIR "/?.lua;" MAREA_LUADIR "/?/init.lua");
-  prepend(L, "cpath", MAREA_CMODDIR "/?.so");
+  marea_lua_preload(L);
 }
 
 /* ---- the command line ---- */

@@ -36,6 +36,7 @@ static void collect (lua_State *L, bind_state *S) {
 
 marea_context *bind_enter (lua_State *L, bind_state *S) {
   if (!S->ctx) bind_raise(L, S, "marea: the Lua state is closing");
+  if (S->box) bind_sandbox_check(L, S->box);
   if (S->scopes && S->scopes->thread != L) bind_scope_reap(S);
   if (marea_memory(S->ctx).live > S->collect_at || S->finalizers > S->collect_boxes) collect(L, S);
   if (S->profile) bind_profile_layer(L, S);
@@ -142,6 +143,7 @@ static int core_memory_reset_peak (lua_State *L) {
 static int core_memory_limit (lua_State *L) {
   bind_state *S = bind_self(L);
   marea_context *ctx = bind_enter(L, S);
+  bind_sandbox_deny(L, S, "memory_limit");
   int64_t bytes = lua_isnoneornil(L, 1) ? 0 : bind_integer(L, S, 1, "memory_limit", "bytes");
   if (bytes < 0 || (bytes == 0 && !lua_isnoneornil(L, 1)))
     return bind_raise_argument(L, S, "memory_limit", "bytes", "a positive integer or nil", 1);
@@ -158,6 +160,7 @@ static int core_memory_trim (lua_State *L) {
 static int core_memory_fail (lua_State *L) {
   bind_state *S = bind_self(L);
   marea_context *ctx = bind_enter(L, S);
+  bind_sandbox_deny(L, S, "memory_fail");
   int64_t k = bind_integer(L, S, 1, "memory_fail", "k");
   if (k < 0) return bind_raise_argument(L, S, "memory_fail", "k", "an integer >= 0", 1);
   marea_memory_fail(ctx, (uint64_t)k, lua_toboolean(L, 2));
@@ -169,6 +172,7 @@ static int core_memory_fail (lua_State *L) {
 static int core_set_threads (lua_State *L) {
   bind_state *S = bind_self(L);
   marea_context *ctx = bind_enter(L, S);
+  bind_sandbox_deny(L, S, "set_threads");
   int64_t n = bind_integer(L, S, 1, "set_threads", "n");
   if (n < 1 || n > INT32_MAX) return bind_raise_argument(L, S, "set_threads", "n", "a positive integer", 1);
   marea_status status = marea_set_threads(ctx, (int)n);
@@ -323,6 +327,7 @@ static const luaL_Reg functions[] = {
     {"collect", core_collect},
     {"profile_start", bind_profile_start},
     {"profile_stop", bind_profile_stop},
+    {"sandbox", bind_sandbox_new},
     {"library", core_library},
     {"is_library", core_is_library},
     {"origin", core_origin},
@@ -337,7 +342,7 @@ static int state_gc (lua_State *L) {
   bind_state *S = lua_touserdata(L, 1);
   marea_context *ctx = S->ctx;
   S->ctx = NULL;
-  marea_close(ctx);
+  if (!S->borrowed) marea_close(ctx);
   return 0;
 }
 
@@ -353,35 +358,52 @@ static int threads_wanted (lua_State *L) {
 
 static bool hook_is_waiting (void *ud) { return bind_interrupt_pending(ud); }
 
-/* Pushes the state, registered, with an open context. */
+/* Pushes the state, registered, still without a context. */
 static bind_state *state_new (lua_State *L) {
-  lua_rawgeti(L, LUA_REGISTRYINDEX, LUA_RIDX_MAINTHREAD);
-  marea_config config = {.size = sizeof config, .threads = threads_wanted(L),
-                         .index_base = 1,
-                         .interrupted = hook_is_waiting,
-                         .interrupted_ud = lua_tothread(L, -1)};
-  lua_pop(L, 1);
   bind_state *S = lua_newuserdatauv(L, sizeof *S, 0);
   memset(S, 0, sizeof *S);
   strcpy(S->source[0], "?");
   S->sources = 1;
   S->collect_at = COLLECT_LEAST;
   S->collect_boxes = COLLECT_BOXES;
-  lua_newtable(L);
-  lua_pushcfunction(L, state_gc);
-  lua_setfield(L, -2, "__gc");
-  lua_setmetatable(L, -2);
-  marea_status status = marea_open(&config, &S->ctx);
-  if (status != MAREA_OK)
-    luaL_error(L, status == MAREA_ENOMEM ? "marea: out of memory"
-                                         : "marea: MAREA_ISA or MAREA_THREADS asks for what is not here");
   S->select = marea_op_find("select");
   S->slice = marea_op_find("slice");
   S->cast = marea_op_find("cast");
   S->clone = marea_op_find("clone");
+  lua_newtable(L);
+  lua_pushcfunction(L, state_gc);
+  lua_setfield(L, -2, "__gc");
+  lua_setmetatable(L, -2);
   lua_pushvalue(L, -1);
   lua_rawsetp(L, LUA_REGISTRYINDEX, &state_key);
   return S;
+}
+
+static void open_context (lua_State *L, bind_state *S) {
+  lua_rawgeti(L, LUA_REGISTRYINDEX, LUA_RIDX_MAINTHREAD);
+  marea_config config = {.size = sizeof config,
+                         .threads = threads_wanted(L),
+                         .index_base = 1,
+                         .interrupted = hook_is_waiting,
+                         .interrupted_ud = lua_tothread(L, -1)};
+  lua_pop(L, 1);
+  marea_status status = marea_open(&config, &S->ctx);
+  if (status == MAREA_OK) return;
+  lua_pushnil(L);
+  lua_rawsetp(L, LUA_REGISTRYINDEX, &state_key);
+  luaL_error(L, status == MAREA_ENOMEM ? "marea: out of memory"
+                                       : "marea: MAREA_ISA or MAREA_THREADS asks for what is not here");
+}
+
+void bind_adopt (lua_State *L, marea_context *ctx) {
+  if (bind_find_state(L)) luaL_error(L, "marea: this Lua state is open already, with another context");
+  if (marea_index_base(ctx) != 1)
+    luaL_error(L, "marea: the context counts from %d; one for Lua needs index_base = 1 in its config",
+               marea_index_base(ctx));
+  bind_state *S = state_new(L);
+  S->ctx = ctx;
+  S->borrowed = true;
+  lua_pop(L, 1);
 }
 
 static void push_op (lua_State *L, int state, const marea_op *op, lua_CFunction f) {
@@ -413,12 +435,15 @@ static void add_ops (lua_State *L, int state, int ops, int methods) {
 int luaopen_marea_core (lua_State *L) {
   luaL_checkversion(L);
   lua_settop(L, 0);
-  if (lua_rawgetp(L, LUA_REGISTRYINDEX, &state_key) == LUA_TNIL) {
-    lua_settop(L, 0);
-    state_new(L);
+  bind_state *S = bind_find_state(L);
+  if (S) lua_rawgetp(L, LUA_REGISTRYINDEX, &state_key);
+  else S = state_new(L);
+  if (!S->ctx) open_context(L, S);
+  if (S->metatable == 0) {
     bind_scope_open(L);
     bind_io_open(L);
     bind_profile_open(L);
+    bind_sandbox_module(L);
   }
   lua_newtable(L); /* 2: the module */
   lua_newtable(L); /* 3: operators */

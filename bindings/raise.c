@@ -234,6 +234,7 @@ static bool hook_raises (lua_State *L) {
 
 int bind_raise_status (lua_State *L, bind_state *S, marea_status status) {
   if (status == MAREA_EINTR && hook_raises(L)) return 0;
+  if (status == MAREA_EBUDGET && S->box) bind_sandbox_spend(S->box, marea_error(S->ctx));
   lua_pushstring(L, S->ctx ? marea_error(S->ctx) : "marea: the Lua state is closing");
   return raise(L, S, status != MAREA_ENOMEM && status != MAREA_EINTR);
 }

@@ -88,6 +88,8 @@ marea_status marea_set_threads (marea_context *ctx, int threads) {
 
 int marea_threads (const marea_context *ctx) { return ctx->threads; }
 
+int marea_index_base (const marea_context *ctx) { return ctx->config.index_base; }
+
 const char *marea_isa (const marea_context *ctx) { return ctx->isa; }
 
 void marea_interrupt (marea_context *ctx) {

@@ -122,6 +122,7 @@ MAREA_API void marea_limit_time (marea_context *ctx, double seconds);
 
 MAREA_API MAREA_MUST_USE marea_status marea_set_threads (marea_context *ctx, int threads);
 MAREA_API int marea_threads (const marea_context *ctx);
+MAREA_API int marea_index_base (const marea_context *ctx);
 MAREA_API const char *marea_isa (const marea_context *ctx);
 MAREA_API const char *marea_blas (void);  /* OpenBLAS's build and core name */
 

@@ -222,9 +222,11 @@ end
 --- modules that are loaded when they are first read.
 ---@param name string the table's name in messages
 ---@param lazy? table<string, string> key -> name of the Lua module
-function check.strict(t, name, lazy)
+---@param call? function what calling the table does
+function check.strict(t, name, lazy, call)
   return setmetatable(t, {
     __lazy = lazy,
+    __call = call,
     __index = function(self, key)
       local path = lazy and lazy[key]
       if path then

@@ -1,8 +1,8 @@
 -- SPDX-License-Identifier: MIT
 --- Marea: `local marea = require "marea"` gives one table, with every operator (marea.conv2d, marea.exp, ...), the
 --- functions of the core (marea.tensor, marea.scope, ...) and the submodules nn, optim, dist, importance, data,
---- augment, judge, checkpoint, progress, metrics, image, plan, plot, profile and rerun, which are loaded when they are
---- first used.
+--- augment, judge, checkpoint, progress, metrics, image, plan, plot, profile, rerun and sandbox, which are loaded when
+--- they are first used.
 local core = require "marea.core"
 local check = require "marea.check"
 local events = require "marea.events"
@@ -129,4 +129,5 @@ return check.strict(marea, "marea", {
   plot = "marea.plot",
   profile = "marea.profile",
   rerun = "marea.rerun",
+  sandbox = "marea.sandbox",
 })

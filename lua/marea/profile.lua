@@ -297,6 +297,6 @@ local function run(_, f, options)
   return profile.stop(), table.unpack(results, 1, results.n)
 end
 
-getmetatable(check.strict(profile, "marea.profile")).__call = run
+check.strict(profile, "marea.profile", nil, run)
 
 return profile

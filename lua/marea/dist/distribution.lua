@@ -79,9 +79,9 @@ function distribution.class(name, spec)
   local names = spec.names or {}
   local positional = spec.positional or #names
   local setup = spec.setup or distribution.broadcasting(name, names, spec.ranges)
-  local class = setmetatable({__name = name}, {__index = Distribution})
+  local class = {__name = name}
   class.__index = reader(class, spec.properties or {})
-  getmetatable(class).__call = function(_, first, ...)
+  local function construct(_, first, ...)
     local given = {first, ...}
     local single = select("#", ...) == 0
     if single and (first == nil or type(first) == "table") then given = first or {} end
@@ -95,7 +95,7 @@ function distribution.class(name, spec)
     setup(self, named)
     return self
   end
-  return class
+  return setmetatable(class, {__index = Distribution, __call = construct})
 end
 
 function distribution.is_class(value)

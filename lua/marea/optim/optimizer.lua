@@ -17,7 +17,7 @@ Optimizer.__index = Optimizer
 ---  numbers: its arguments and their initial values; slots(self) -> names of the tensors kept for each parameter;
 ---  apply(p, g, slots, attributes): the operator; counts: it wants the step; l2: its operator calls weight_decay that
 function Optimizer.define(name, spec)
-  local class = setmetatable({}, {__index = Optimizer})
+  local class = {}
   class.__index = class
   class.__name = name
   class.__tostring = Optimizer.tostring
@@ -29,10 +29,10 @@ function Optimizer.define(name, spec)
   table.sort(own)
   class.own_names = own
   local names = {"clip_value", "clip_norm", "allow_not_finite", table.unpack(own)}
-  getmetatable(class).__call = function(_, options)
+  local function construct(_, options)
     return setmetatable({name = name}, class):read(check.options(name, options, names, math.maxinteger))
   end
-  return class
+  return setmetatable(class, {__index = Optimizer, __call = construct})
 end
 
 --- Attributes of the operator from the first of `given` that has them, else the initial ones.

@@ -1,0 +1,121 @@
+/* SPDX-License-Identifier: MIT
+** sandbox_lua.c: sandboxes for scripts: core.sandbox, which lua/marea/sandbox.lua wraps. A sandbox lives in a userdata.
+*/
+#include "bind.h"
+
+static const char sandbox_key; /* its address is the metatable's key in the registry */
+
+static bool host_is_interrupted (void *ud) { return bind_interrupt_pending(ud); }
+
+static marea_sandbox **to_sandbox (lua_State *L, bind_state *S, const char *function) {
+  marea_sandbox **box = lua_touserdata(L, 1);
+  bool is_one = false;
+  if (box && lua_getmetatable(L, 1)) {
+    lua_rawgetp(L, LUA_REGISTRYINDEX, &sandbox_key);
+    is_one = lua_rawequal(L, -1, -2);
+    lua_pop(L, 2);
+  }
+  if (!is_one) bind_raise_argument(L, S, function, "sandbox", "a sandbox", 1);
+  if (!*box) bind_raise(L, S, "%s: the sandbox is closed", function);
+  return box;
+}
+
+static double number_of (lua_State *L, const char *name) {
+  lua_getfield(L, 1, name);
+  double value = lua_tonumber(L, -1);
+  lua_pop(L, 1);
+  return value;
+}
+
+/* folders := the strings of the list at idx, which keeps them alive */
+static void read_folders (lua_State *L, int idx, const char **folders, size_t most) {
+  size_t n = 0;
+  for (; n < most && lua_rawgeti(L, idx, (lua_Integer)n + 1) == LUA_TSTRING; n++) {
+    folders[n] = lua_tostring(L, -1);
+    lua_pop(L, 1);
+  }
+  folders[n] = NULL;
+}
+
+/* core.sandbox({memory =, string =, tensor_memory =, threads =, seconds =, instructions =, flop =}, read, write): all of
+   them numbers, 0 for what is usual; read and write: lists of folders. */
+int bind_sandbox_new (lua_State *L) {
+  bind_state *S = bind_self(L);
+  const char *read[16], *write[16];
+  for (int i = 1; i <= 3; i++)
+    if (!lua_istable(L, i)) return bind_raise_argument(L, S, "sandbox", "options", "a table", i);
+  lua_settop(L, 3);
+  read_folders(L, 2, read, 15);
+  read_folders(L, 3, write, 15);
+  lua_rawgeti(L, LUA_REGISTRYINDEX, LUA_RIDX_MAINTHREAD);
+  marea_config tensors = {.size = sizeof tensors,
+                          .max_bytes = (size_t)number_of(L, "tensor_memory"),
+                          .threads = (int)number_of(L, "threads"),
+                          .interrupted = host_is_interrupted,
+                          .interrupted_ud = lua_tothread(L, -1)};
+  marea_sandbox_config config = {.size = sizeof config,
+                                 .tensors = &tensors,
+                                 .max_lua_bytes = (size_t)number_of(L, "memory"),
+                                 .max_string = (size_t)number_of(L, "string"),
+                                 .max_seconds = number_of(L, "seconds"),
+                                 .max_instructions = number_of(L, "instructions"),
+                                 .max_flop = number_of(L, "flop"),
+                                 .read = read,
+                                 .write = write};
+  marea_sandbox **box = lua_newuserdatauv(L, sizeof *box, 0);
+  *box = NULL;
+  lua_rawgetp(L, LUA_REGISTRYINDEX, &sandbox_key);
+  lua_setmetatable(L, -2);
+  marea_status status = marea_sandbox_open(&config, box);
+  if (status == MAREA_EARG)
+    return bind_raise(L, S,
+                      "sandbox: a folder of 'read' or 'write' does not exist, or there are more than 15");
+  if (status != MAREA_OK) return bind_raise(L, S, "sandbox: %s", marea_status_text(status));
+  return 1;
+}
+
+/* box:run(text, name, ...) -> true, results | nil, message */
+static int sandbox_run (lua_State *L) {
+  bind_state *S = bind_self(L);
+  marea_sandbox **box = to_sandbox(L, S, "run"), *running = *box;
+  size_t n;
+  if (lua_type(L, 2) != LUA_TSTRING) return bind_raise_argument(L, S, "run", "text", "a string", 2);
+  const char *text = lua_tolstring(L, 2, &n), *name = bind_string(L, S, 3, "run", "name");
+  bind_enter(L, S);
+  lua_pushboolean(L, true);
+  lua_insert(L, 4);
+  int results = marea_sandbox_run(running, text, n, name, L, lua_gettop(L) - 4);
+  if (results >= 0) return results + 1;
+  lua_pushnil(L);
+  lua_pushstring(L, marea_sandbox_error(running));
+  return 2;
+}
+
+static int sandbox_output (lua_State *L) {
+  lua_pushstring(L, marea_sandbox_output(*to_sandbox(L, bind_self(L), "output")));
+  return 1;
+}
+
+static int sandbox_close (lua_State *L) {
+  marea_sandbox **box = lua_touserdata(L, 1);
+  if (!box || lua_rawlen(L, 1) != sizeof *box) return 0;
+  marea_sandbox_close(*box);
+  *box = NULL;
+  return 0;
+}
+
+/* The state is on top of the stack, and stays there. */
+void bind_sandbox_module (lua_State *L) {
+  static const luaL_Reg methods[] = {
+      {"run", sandbox_run}, {"output", sandbox_output}, {"close", sandbox_close}, {NULL, NULL}};
+  lua_newtable(L);
+  lua_newtable(L);
+  lua_pushvalue(L, -3);
+  luaL_setfuncs(L, methods, 1);
+  lua_setfield(L, -2, "__index");
+  lua_pushcfunction(L, sandbox_close);
+  lua_setfield(L, -2, "__gc");
+  lua_pushboolean(L, false);
+  lua_setfield(L, -2, "__metatable");
+  lua_rawsetp(L, LUA_REGISTRYINDEX, &sandbox_key);
+}

@@ -1,0 +1,315 @@
+-- SPDX-License-Identifier: MIT
+--- What a script in a sandbox finds (bindings/sandbox.c runs this file first in the sandbox's own Lua state). The state's
+--- globals are made harmless for the library and the script alike; the script gets a table of its own, without io, os,
+--- debug and package.
+---
+--- Functions in C cannot be stopped, so each one here is short: it is followed by a look at the budgets (`guard`), or
+--- written in Lua, where the hook counts.
+local host = ... -- switch, check, guard, loader, allow: see sandbox.c
+local check, guard, switch = host.check, host.guard, host.switch
+local loaded = host.loaded
+
+local rawget, rawset, rawlen, next, type, select, error = rawget, rawset, rawlen, next, type, select, error
+local real = {
+  pcall = pcall, load = load, setmetatable = setmetatable, getmetatable = getmetatable, getinfo = debug.getinfo,
+  open = io.open, remove = os.remove, rename = os.rename, rep = string.rep, sort = table.sort, concat = table.concat,
+  insert = table.insert, table_remove = table.remove,
+}
+
+local env = {_VERSION = _VERSION}
+env._G = env
+
+local function copy(t, names)
+  local c = {}
+  if not names then
+    for key, value in next, t do c[key] = value end
+    return c
+  end
+  for name in names:gmatch "%S+" do c[name] = t[name] end
+  return c
+end
+
+local function expect(name, position, value, kind)
+  if type(value) ~= kind then
+    error(("bad argument #%d to '%s' (%s expected, got %s)"):format(position, name, kind, type(value)), 3)
+  end
+  return value
+end
+
+-- ---- errors: an exhausted budget passes through ----
+
+local function finish(...)
+  check()
+  return ...
+end
+
+function env.pcall(...) return finish(real.pcall(...)) end
+
+local function handle(handler, ok, ...)
+  check()
+  if ok then return true, ... end
+  return false, handler(...)
+end
+
+--- The handler runs when the error has left the function: what it could see of the stack is gone.
+function env.xpcall(f, handler, ...)
+  expect("xpcall", 2, handler, "function")
+  return handle(handler, real.pcall(f, ...))
+end
+
+-- ---- coroutines: each switch is a look at the budgets ----
+
+local co = copy(coroutine)
+
+local function back(to, ...)
+  switch(to)
+  return ...
+end
+
+local function resume(thread, ...)
+  local from = co.running()
+  switch(expect("resume", 1, thread, "thread"))
+  return back(from, co.resume(thread, ...))
+end
+
+local function closed(ok, ...)
+  if not ok then error(..., 0) end
+  return ...
+end
+
+local function close(thread)
+  local from = co.running()
+  switch(expect("close", 1, thread, "thread"))
+  return closed(back(from, real.pcall(co.close, thread)))
+end
+
+local function unwrap(thread, ok, ...)
+  if ok then return ... end
+  if co.status(thread) == "dead" then close(thread) end
+  error(..., 0)
+end
+
+coroutine = copy(co, "create isyieldable running status yield")
+coroutine.resume = resume
+coroutine.close = close
+function coroutine.wrap(f)
+  local thread = co.create(f)
+  return function(...) return unwrap(thread, resume(thread, ...)) end
+end
+
+-- ---- metatables: no finalizers, no weak tables ----
+
+-- The collector calls finalizers where no hook is, and weak keys can make it slow without end. Both are read from a
+-- metatable at any time, so a table gets a copy of what its metatable says now, without them.
+local origin, shield = {}, {} -- keys in such a copy: the metatable it was made of, and its __metatable
+
+function setmetatable(t, mt)
+  expect("setmetatable", 1, t, "table")
+  local before = real.getmetatable(t)
+  if before ~= nil and rawget(before, shield) ~= nil then
+    error("cannot change a protected metatable", 2)
+  end
+  if mt == nil then return real.setmetatable(t, nil) end
+  expect("setmetatable", 2, mt, "table")
+  if rawget(mt, "__gc") ~= nil or rawget(mt, "__mode") ~= nil then
+    error("setmetatable: a sandbox has neither finalizers (__gc) nor weak tables (__mode)", 2)
+  end
+  local own = {}
+  for key, value in next, mt do
+    if type(key) == "string" and key:sub(1, 2) == "__" then own[key] = value end
+  end
+  own[origin], own[shield], own.__metatable = mt, own.__metatable, nil
+  return real.setmetatable(t, own)
+end
+
+function getmetatable(value)
+  local mt = real.getmetatable(value)
+  if type(mt) ~= "table" then return mt end
+  local protected = rawget(mt, shield)
+  if protected ~= nil then return protected end
+  return rawget(mt, origin)
+end
+
+-- ---- strings ----
+
+local strings = {}
+for name, f in next, string do
+  if name ~= "dump" then strings[name] = guard(f) end
+end
+
+--- By doubling: a short text that is repeated millions of times would take long.
+function strings.rep(s, n, separator)
+  if type(s) == "number" then s = tostring(s) end
+  expect("rep", 1, s, "string")
+  n = expect("rep", 2, math.tointeger(n) or n, "number")
+  separator = separator or ""
+  local unit = s .. separator
+  if #unit == 0 or n < 1 then return "" end
+  if n <= 256 then return real.rep(s, n, separator) end
+  local many = strings.rep(unit, n // 256)
+  check()
+  return real.rep(many, 256) .. real.rep(unit, n - 1 - n // 256 * 256) .. s
+end
+
+local patterns = host.loader "marea.pattern" "marea.pattern"
+for name, f in next, patterns do
+  strings[name] = function(...) return finish(f(...)) end
+end
+
+real.getmetatable("").__index = copy(strings)
+real.getmetatable("").__metatable = false
+string = strings
+
+-- ---- tables: metamethods in C could repeat for long, so only plain tables get there ----
+
+local tables = {pack = guard(table.pack), unpack = guard(table.unpack)}
+
+local function is_plain(t) return type(t) == "table" and real.getmetatable(t) == nil end
+
+function tables.concat(t, separator, first, last)
+  if is_plain(t) then return finish(real.concat(t, separator, first, last)) end
+  local plain, n = {}, 0
+  for i = first or 1, last or #t do
+    n = n + 1
+    plain[n] = t[i]
+  end
+  return finish(real.concat(plain, separator, 1, n))
+end
+
+function tables.move(from, first, last, at, to)
+  to = to or from
+  if at > first and at <= last and from == to then
+    for i = last - first, 0, -1 do to[at + i] = from[first + i] end
+  else
+    for i = 0, last - first do to[at + i] = from[first + i] end
+  end
+  return to
+end
+
+function tables.insert(t, ...)
+  if is_plain(t) then return finish(real.insert(t, ...)) end
+  local n, at, value = #t + 1, ...
+  if select("#", ...) == 1 then
+    t[n] = at
+    return
+  end
+  if at < 1 or at > n then error("bad argument #2 to 'insert' (position out of bounds)", 2) end
+  for i = n, at + 1, -1 do t[i] = t[i - 1] end
+  t[at] = value
+end
+
+function tables.remove(t, at)
+  if is_plain(t) then return finish(real.table_remove(t, at)) end
+  local n = #t
+  at = at or n
+  local value = t[at]
+  for i = at, n - 1 do t[i] = t[i + 1] end
+  if n > 0 then t[n] = nil end
+  return value
+end
+
+--- Compares in Lua, where the hook counts.
+function tables.sort(t, before)
+  return finish(real.sort(t, before and function(a, b) return before(a, b) end or function(a, b) return a < b end))
+end
+
+table = tables
+
+-- ---- files: those of the library, below the roots ----
+
+local function opened(path, mode)
+  local writing = mode ~= nil and mode:find "[wa+]" ~= nil
+  local ok, message = host.allow(path, writing)
+  if not ok then return nil, message end
+  return real.open(path, mode)
+end
+
+local function changed(f)
+  return function(a, b)
+    for _, path in ipairs{a, b} do
+      local ok, message = host.allow(path, true)
+      if not ok then return nil, message end
+    end
+    return f(a, b)
+  end
+end
+
+io = {
+  open = function(path, mode)
+    return opened(expect("open", 1, path, "string"), mode and expect("open", 2, mode, "string"))
+  end,
+  popen = function() return nil, "a sandbox runs no programs" end,
+}
+os = {remove = changed(real.remove), rename = changed(real.rename), getenv = function() return nil end}
+debug = {
+  getinfo = function(f)
+    local info = real.getinfo(type(f) == "number" and f + 1 or f, "Sl")
+    return info and {source = info.source, short_src = info.short_src, currentline = info.currentline}
+  end,
+}
+collectgarbage, dofile, loadfile, warn = nil, nil, nil, nil
+
+-- ---- code ----
+
+--- Text only. Pieces are gathered before they are compiled.
+local function load_text(chunk, name, environment)
+  if type(chunk) == "function" then
+    local pieces = {}
+    for piece in chunk do
+      if piece == "" then break end
+      pieces[#pieces + 1] = expect("load", 1, piece, "string")
+    end
+    chunk = table.concat(pieces)
+  end
+  expect("load", 1, chunk, "string")
+  return finish(real.load(chunk, name or "=(load)", "t", environment))
+end
+
+function env.load(chunk, name, _, ...)
+  local environment = env
+  if select("#", ...) > 0 then environment = ... end
+  return load_text(chunk, name and expect("load", 2, name, "string"), environment)
+end
+
+load = function(chunk, name) return load_text(chunk, name, env) end
+
+function require(name)
+  local value = loaded[name]
+  if value ~= nil then return value end
+  local loader = host.loader(name)
+  if not loader then error(("module '%s' not found: a sandbox has marea and its parts"):format(name), 2) end
+  value = loader(name)
+  if value == nil then value = true end
+  loaded[name] = value
+  return value
+end
+
+local hidden = {["marea.core"] = true, ["marea.guest"] = true}
+
+function env.require(name)
+  expect("require", 1, name, "string")
+  if hidden[name] or not (name == "marea" or name:find "^marea%.") then
+    error(("module '%s' not found: a sandbox has marea and its parts"):format(name), 2)
+  end
+  return require(name)
+end
+
+-- ---- what is left ----
+
+for name in ("assert error ipairs next pairs rawequal rawget rawlen rawset select tonumber tostring type "
+  .. "setmetatable getmetatable"):gmatch "%S+" do
+  env[name] = _G[name]
+end
+env.math, env.utf8 = copy(math), {}
+for name, f in next, utf8 do env.utf8[name] = type(f) == "function" and guard(f) or f end
+env.string, env.table, env.coroutine = copy(strings), copy(tables), copy(coroutine)
+
+function env.print(...)
+  local texts = table.pack(...)
+  for i = 1, texts.n do texts[i] = tostring(texts[i]) end
+  host.print(table.concat(texts, "\t", 1, texts.n) .. "\n")
+end
+
+pcall, xpcall, print = env.pcall, env.xpcall, env.print
+
+return env
