@@ -250,6 +250,8 @@ static int build (lua_State *L) {
   }
   bind_push_loader(L, bind_find_file("marea.guest"));
   luaL_newlib(L, functions);
+  lua_pushinteger(L, (lua_Integer)box->max_string);
+  lua_setfield(L, -2, "longest");
   luaL_getsubtable(L, LUA_REGISTRYINDEX, LUA_LOADED_TABLE);
   lua_pushvalue(L, -1);
   lua_setfield(L, -3, "loaded");

@@ -42,6 +42,7 @@ static void read_folders (lua_State *L, int idx, const char **folders, size_t mo
 int bind_sandbox_new (lua_State *L) {
   bind_state *S = bind_self(L);
   const char *read[16], *write[16];
+  bind_sandbox_deny(L, S, "sandbox");
   for (int i = 1; i <= 3; i++)
     if (!lua_istable(L, i)) return bind_raise_argument(L, S, "sandbox", "options", "a table", i);
   lua_settop(L, 3);

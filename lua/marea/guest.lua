@@ -1,15 +1,16 @@
 -- SPDX-License-Identifier: MIT
---- What a script in a sandbox finds (bindings/sandbox.c runs this file first in the sandbox's own Lua state). The state's
---- globals are made harmless for the library and the script alike; the script gets a table of its own, without io, os,
---- debug and package.
+--- What a script in a sandbox finds (bindings/sandbox.c runs this file first in the sandbox's own Lua state). The
+--- state's globals are made harmless for the library and the script alike; the script gets a table of its own, without
+--- io, os, debug and package.
 ---
 --- Functions in C cannot be stopped, so each one here is short: it is followed by a look at the budgets (`guard`), or
 --- written in Lua, where the hook counts.
-local host = ... -- switch, check, guard, loader, allow: see sandbox.c
+-- luacheck: globals setmetatable getmetatable string table coroutine io os debug load require pcall xpcall print
+local host = ... -- switch, check, guard, loader, print, allow, loaded, longest: see sandbox.c
 local check, guard, switch = host.check, host.guard, host.switch
 local loaded = host.loaded
 
-local rawget, rawset, rawlen, next, type, select, error = rawget, rawset, rawlen, next, type, select, error
+local rawget, next, type, select, error = rawget, next, type, select, error
 local real = {
   pcall = pcall, load = load, setmetatable = setmetatable, getmetatable = getmetatable, getinfo = debug.getinfo,
   open = io.open, remove = os.remove, rename = os.rename, rep = string.rep, sort = table.sort, concat = table.concat,
@@ -144,6 +145,9 @@ function strings.rep(s, n, separator)
   n = expect("rep", 2, math.tointeger(n) or n, "number")
   separator = separator or ""
   local unit = s .. separator
+  if #unit * (n + 0.0) > host.longest then
+    error(("a string of %.0f bytes; the sandbox's may have %d"):format(#unit * (n + 0.0), host.longest), 2)
+  end
   if #unit == 0 or n < 1 then return "" end
   if n <= 256 then return real.rep(s, n, separator) end
   local many = strings.rep(unit, n // 256)
@@ -247,7 +251,6 @@ debug = {
     return info and {source = info.source, short_src = info.short_src, currentline = info.currentline}
   end,
 }
-collectgarbage, dofile, loadfile, warn = nil, nil, nil, nil
 
 -- ---- code ----
 
@@ -311,5 +314,9 @@ function env.print(...)
 end
 
 pcall, xpcall, print = env.pcall, env.xpcall, env.print
+for name in next, _G do -- the library's globals: those of the script, and what was made above
+  local made = name == "io" or name == "os" or name == "debug" or name == "load" or name == "require"
+  if env[name] == nil and not made then _G[name] = nil end
+end
 
 return env

@@ -1,7 +1,7 @@
 -- SPDX-License-Identifier: MIT
---- Lua's patterns, matched by a program in Lua: find, match, gmatch and gsub as in `string`, with the same results. What
---- is written in C cannot be stopped while it backtracks; this can. The functions of `string` still do the work wherever
---- their worst case is short.
+--- Lua's patterns, matched by a program in Lua: find, match, gmatch and gsub as in `string`, with the same results. A
+--- function in C cannot be stopped while it backtracks; this one can. The functions of `string` still do the work
+--- wherever their worst case is short.
 local find, match, gmatch, gsub = string.find, string.match, string.gmatch, string.gsub
 local byte, sub, concat = string.byte, string.sub, table.concat
 
@@ -309,7 +309,7 @@ end
 
 --- The text that replaces a match.
 local function replacement(repl, m, start, stop)
-  local whole, value = sub(m.s, start, stop - 1), nil
+  local whole = sub(m.s, start, stop - 1)
   if type(repl) == "string" then
     local list
     if find(repl, "%%[^%d%%]") or find(repl, "^%%$") or find(gsub(repl, "%%%%", ""), "%%$") then
@@ -324,7 +324,7 @@ local function replacement(repl, m, start, stop)
       return tostring(text)
     end))
   end
-  local list = values(m, start, stop, true)
+  local list, value = values(m, start, stop, true), nil
   if type(repl) == "table" then value = repl[list[1]]
   else value = repl(table.unpack(list)) end
   if not value then return whole end

@@ -6,7 +6,8 @@
 ---
 --- A sandbox is a Lua state of its own with a context of its own. A script finds Lua's basic functions, string, table,
 --- math, utf8, coroutine and `marea`, but no io, os, debug, package, binary chunks, finalizers or weak tables; what it
---- prints is kept (`output`). Arguments and results are copied: nil, booleans, numbers, strings, tensors and tables of these.
+--- prints is kept (`output`). Arguments and results are copied: nil, booleans, numbers, strings, tensors and tables of
+--- these.
 --- A script that goes beyond a limit ends with an error that it cannot catch.
 local core = require "marea.core"
 local check = require "marea.check"
