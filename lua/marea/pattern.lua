@@ -324,9 +324,8 @@ local function replacement(repl, m, start, stop)
       return tostring(text)
     end))
   end
-  local list, value = values(m, start, stop, true), nil
-  if type(repl) == "table" then value = repl[list[1]]
-  else value = repl(table.unpack(list)) end
+  local list, value = values(m, start, stop, true)
+  if type(repl) == "table" then value = repl[list[1]] else value = repl(table.unpack(list)) end
   if not value then return whole end
   if type(value) ~= "string" and type(value) ~= "number" then
     error(("invalid replacement value (a %s)"):format(type(value)), 0)

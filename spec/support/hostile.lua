@@ -27,7 +27,7 @@ local stops = {
   ["handler that recurses"] =
     "local function h() error('again') end while true do xpcall(error, function() xpcall(error, h) end) end",
   ["error in a loop"] = "while true do pcall(error) end",
-  ["__close that loops"] = 
+  ["__close that loops"] =
     "local x <close> = setmetatable({}, {__close = function() while true do end end}) error('x')",
   ["__close that swallows"] =
     "while true do pcall(function() local x <close> = setmetatable({}, {__close = function() while true do end end}) "
@@ -159,8 +159,8 @@ local denied = {
     "local mt = getmetatable('') if mt then mt.__index = function() end return 'escaped' end",
   ["the metatable of tensors"] = "if getmetatable(marea.zeros(1)) then return 'escaped' end",
   ["a protected metatable"] =
-    "local t = setmetatable({}, {__metatable = 'mine'}) if getmetatable(t) ~= 'mine' or pcall(setmetatable, t, {}) then "
-    .. "return 'escaped' end",
+    "local t = setmetatable({}, {__metatable = 'mine'}) "
+    .. "if getmetatable(t) ~= 'mine' or pcall(setmetatable, t, {}) then return 'escaped' end",
   ["__gc"] = "if pcall(setmetatable, {}, {__gc = function() end}) then return 'escaped' end",
   ["__gc later"] =
     "local mt = {} for i = 1, 10 do local t = setmetatable({}, mt) mt.__gc = function() _G.ran = true end t = nil "
