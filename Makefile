@@ -12,7 +12,7 @@ VERSION := 0.1.0
 # What the build and the scripts need from Debian; `make setup` installs what is missing.
 PACKAGES := gcc libc6-dev make pkg-config lua5.4 liblua5.4-dev libopenblas-pthread-dev libpng-dev zlib1g-dev \
             libjansson-dev libedit-dev lua-argparse gnuplot-nox fonts-dejavu-core
-TEST_PACKAGES := lua-busted tmux
+TEST_PACKAGES := lua-busted tmux g++
 LINT_PACKAGES := lua-check clang-format git
 NEON_PACKAGES := gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user
 PEER_PACKAGES := python3-torch python3-numpy libdnnl-dev
@@ -44,13 +44,13 @@ LUADIR ?= $(PREFIX)/share/lua/5.4
 CMODDIR ?= $(PREFIX)/lib/lua/5.4
 SHAREDIR := $(PREFIX)/share/marea
 
-.PHONY: all help setup setup-test setup-lint vae mnist test mistakes c-tests test-asan test-neon ulp bench bench-peers \
-        bench-kernels soak lint module install-module install uninstall clean
+.PHONY: all help setup setup-test setup-lint vae mnist test mistakes c-tests examples test-asan test-tsan test-neon ulp \
+        bench bench-peers bench-kernels soak lint module install-module install uninstall clean
 
 PROGRAM := $(BUILD)/marea
 MODULE := $(BUILD)/lib/marea/core.so
 
-all: $(PROGRAM) $(MODULE) $(BUILD)/libmarea.a $(BUILD)/libmarea.so ## build the program, the Lua module and the C library
+all: $(PROGRAM) $(MODULE) $(BUILD)/libmarea.a $(BUILD)/libmarea.so $(BUILD)/libmarea_lua.a ## build the program, the Lua module and the C library
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { gsub(/\$$\$$/, "$$", $$2); printf "  %-14s  %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -121,6 +121,12 @@ $(BUILD)/libmarea.a: $(CORE_OBJ)
 	@rm -f $@
 	@$(AR) rcs $@ $^
 
+# What a program with Lua in it links beside libmarea.
+$(BUILD)/libmarea_lua.a: $(BIND_OBJ)
+	@echo '  AR   $@'
+	@rm -f $@
+	@$(AR) rcs $@ $^
+
 $(BUILD)/libmarea.so: $(CORE_OBJ)
 	@echo '  LINK $@'
 	@$(CC) -shared $(SANITIZE) -Wl,-soname,libmarea.so.0 -o $@ $^ $(LIBS)
@@ -148,7 +154,13 @@ test: setup-test ## install what is missing, build, run every test; ends with "N
 	@$(MAKE) --no-print-directory -j2 all c-tests
 	@env -u OPENBLAS_CORETYPE $(BUSTED)
 
-c-tests: $(C_TESTS) $(BUILD)/host_min
+c-tests: $(C_TESTS) $(BUILD)/test/linked/marea.so examples
+
+# The module as LINK_LUA=1 makes it.
+$(BUILD)/test/linked/marea.so: $(CORE_OBJ) $(BIND_OBJ)
+	@mkdir -p $(@D)
+	@echo '  LINK $@'
+	@$(CC) -shared $(SANITIZE) -o $@ $^ $(LIBS) -Wl,--no-as-needed $(LUA_LIBS)
 
 $(BUILD)/test/%: spec/c/%_test.c $(BUILD)/libmarea.a $(BIND_OBJ)
 	@mkdir -p $(@D)
@@ -157,9 +169,29 @@ $(BUILD)/test/%: spec/c/%_test.c $(BUILD)/libmarea.a $(BIND_OBJ)
 
 $(BUILD)/test/kernels: spec/c/reference.h
 
-$(BUILD)/host_min: examples/host_min.c $(BUILD)/libmarea.a $(BIND_OBJ)
+# It loads the library and must not have in it what that brings along.
+$(BUILD)/test/unload: spec/c/unload_test.c $(BUILD)/libmarea.so
+	@mkdir -p $(@D)
 	@echo '  CC   $@'
-	@$(CC) $(ALL_CFLAGS) $(LUA_CFLAGS) -o $@ $< $(BIND_OBJ) $(BUILD)/libmarea.a $(LIBS) $(LUA_LIBS)
+	@$(CC) $(ALL_CFLAGS) -o $@ $< -ldl
+
+# ---- programs that embed Marea ----
+
+EXAMPLES := $(patsubst examples/%.c,$(BUILD)/examples/%,$(wildcard examples/*.c)) $(BUILD)/examples/host_cpp
+EXAMPLE_LIBS = $(BUILD)/libmarea_lua.a $(BUILD)/libmarea.a $(LIBS)
+
+examples: $(EXAMPLES) ## build the programs of examples/
+
+$(BUILD)/examples/%: examples/%.c $(BUILD)/libmarea_lua.a $(BUILD)/libmarea.a
+	@mkdir -p $(@D)
+	@echo '  CC   $@'
+	@$(CC) $(ALL_CFLAGS) $(LUA_CFLAGS) -o $@ $< $(EXAMPLE_LIBS) $(LUA_LIBS)
+
+# With the Lua that Debian builds as C++, whose errors are exceptions.
+$(BUILD)/examples/host_cpp: examples/host.cpp $(BUILD)/libmarea_lua.a $(BUILD)/libmarea.a
+	@mkdir -p $(@D)
+	@echo '  CXX  $@'
+	@$(CXX) -std=c++17 -g -O2 -Wall -Wextra $(SANITIZE) -Icore -Ibindings $(LUA_CFLAGS) -o $@ $< $(EXAMPLE_LIBS) -llua5.4-c++
 
 mistakes: ## write spec/golden/mistakes anew: what the program says about each mistake, to be read before it is kept
 	@$(MAKE) --no-print-directory -j2 all
@@ -169,6 +201,11 @@ test-asan: setup-test ## the whole suite under AddressSanitizer and UndefinedBeh
 	@$(MAKE) --no-print-directory -j2 BUILD=build/asan OPT=-O1 SANITIZE="-fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer" all c-tests
 	MAREA_BUILD=build/asan LD_PRELOAD="$$($(CC) -print-file-name=libasan.so) $$($(CC) -print-file-name=libubsan.so)" \
 	  ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 $(BUSTED)
+
+test-tsan: setup-test ## 8 Lua states with 8 threads each train for 1,000 steps under ThreadSanitizer
+	@$(MAKE) --no-print-directory -j2 BUILD=build/tsan OPT=-O1 SANITIZE=-fsanitize=thread build/tsan/test/threads build/tsan/test/parallel
+	TSAN_OPTIONS=halt_on_error=0:exitcode=66 build/tsan/test/parallel
+	TSAN_OPTIONS=halt_on_error=0:exitcode=66 build/tsan/test/threads $(or $(STATES),8 8 1000)
 
 # The kernels need no library, so that they can be tested for another machine than this one.
 $(BUILD)/kernels_alone: spec/c/kernels_test.c spec/c/reference.h $(KERNEL_OBJ)

@@ -2,6 +2,8 @@
 ** module.c: opens marea.core: one context for each Lua state, one function for each operator. The context
 ** is the first thing that is made, so it is the last that is finalized when the state closes.
 */
+#define _GNU_SOURCE
+#include <dlfcn.h>
 #include <stdlib.h>
 
 #include "bind.h"
@@ -432,9 +434,42 @@ static void add_ops (lua_State *L, int state, int ops, int methods) {
   }
 }
 
+/* The file of the program that a function belongs to; NULL: unknown. */
+static const void *file_of (lua_CFunction f) {
+  Dl_info info;
+  return f && dladdr((const void *)(uintptr_t)f, &info) ? info.dli_fbase : NULL;
+}
+
+/* A module that was linked to a Lua of its own must not work on the states of another one, which a program may have
+   inside without showing it. Then no function of the state's libraries lies where our lua_newstate does. */
+static void check_one_lua (lua_State *L) {
+  static const char *const known[][2] = {
+      {"string", "rep"}, {"table", "concat"}, {"math", "floor"}, {"coroutine", "create"}};
+  const void *ours = file_of((lua_CFunction)(uintptr_t)lua_newstate);
+  bool same = !ours, other = false;
+  luaL_getsubtable(L, LUA_REGISTRYINDEX, LUA_LOADED_TABLE);
+  for (size_t i = 0; i < sizeof known / sizeof known[0]; i++) {
+    if (lua_getfield(L, -1, known[i][0]) == LUA_TTABLE) {
+      lua_getfield(L, -1, known[i][1]);
+      const void *theirs = file_of(lua_tocfunction(L, -1));
+      same |= theirs == ours;
+      other |= theirs && theirs != ours;
+      lua_pop(L, 1);
+    }
+    lua_pop(L, 1);
+  }
+  lua_pop(L, 1);
+  if (other && !same)
+    luaL_error(L, "marea: this program has a Lua inside that it does not show to modules, and the module was "
+                  "built with "
+                  "LINK_LUA=1 for another; link libmarea_lua.a and libmarea.a into the program, or link it "
+                  "with -Wl,-E");
+}
+
 int luaopen_marea_core (lua_State *L) {
   luaL_checkversion(L);
   lua_settop(L, 0);
+  check_one_lua(L);
   bind_state *S = bind_find_state(L);
   if (S) lua_rawgetp(L, LUA_REGISTRYINDEX, &state_key);
   else S = state_new(L);

@@ -76,7 +76,9 @@ static void on_count (lua_State *L, lua_Debug *ar) {
   const int next = box->spent ? 1 : PERIOD;
   if (count != next) lua_sethook(L, on_count, LUA_MASKCOUNT, next);
   if (!box->spent) return;
-  lua_getinfo(L, "Sl", ar);
+  int level = 0; /* the script's line rather than the library's */
+  do lua_getinfo(L, "Sl", ar);
+  while ((ar->currentline <= 0 || strncmp(ar->source, "@(marea)/", 9) == 0) && lua_getstack(L, ++level, ar));
   lua_pushfstring(L, "%s:%d: sandbox: %s", ar->short_src, ar->currentline, box->why);
   lua_error(L);
 }

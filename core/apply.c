@@ -267,8 +267,17 @@ static void reserve_counter (marea_call *c) {
   c->ctx->random.counter += (uint64_t)c->op->draws(c);
 }
 
+static marea_status fail_constant (marea_context *ctx, const char *name, const char *in_place) {
+  return marea_fail(ctx, MAREA_ESTATE,
+                    "%s%s: the tensor's memory is protected; a clone can be changed in place", name,
+                    in_place);
+}
+
 static marea_status check_mutation (const door *d) {
   const marea_call *c = &d->call;
+  for (int i = 0; i < c->n_in; i++)
+    if (c->op->mutates >> i & 1 && c->in[i] && c->in[i]->storage->constant)
+      return fail_constant(c->ctx, c->op->name, "");
   for (int i = 0; i < c->n_in; i++)
     if (c->in[i] && !marea_tensor_contiguous(c->in[i]))
       return marea_reject(c, MAREA_EARG, "argument '%s' must be contiguous; it is changed in place",
@@ -350,6 +359,7 @@ static bool repeats (const marea_tensor *t) {
 
 /* Changing in[0] would invalidate what a graph recorded, or lose a gradient, or write to one place twice? */
 static marea_status check_in_place (marea_context *ctx, const char *name, int n_in, marea_tensor *const *in) {
+  if (in[0]->storage->constant) return fail_constant(ctx, name, "_");
   if (repeats(in[0]))
     return marea_fail(
         ctx, MAREA_EARG,

@@ -98,6 +98,7 @@ struct marea_storage {
   void *data;
   size_t bytes;
   int refs;
+  bool constant;    /* changes in place are errors */
   uint32_t version; /* +1 for every change in place; a saved value remembers the one it saw */
   uint32_t place;   /* where it was made: the host's number */
   uint16_t planned; /* the plan that made it: it has no bytes, and no values; 0: none */

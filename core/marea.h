@@ -172,6 +172,10 @@ typedef struct marea_statistics {
 } marea_statistics;
 MAREA_API void marea_statistics_of (const marea_tensor *t, int64_t most, marea_statistics *s);
 
+/* From now on changes in place of this tensor and of every view of its storage are errors (MAREA_ESTATE). So memory that
+   several contexts read, each through a tensor of its own from marea_from_memory, stays as it is. */
+MAREA_API void marea_protect (marea_tensor *t);
+
 /* A tensor of the same storage without history. */
 MAREA_API MAREA_MUST_USE marea_status marea_detach (marea_tensor *t, marea_tensor **out);
 
@@ -378,6 +382,7 @@ MAREA_API MAREA_MUST_USE marea_status marea_file_load (marea_context *ctx, const
 MAREA_API int marea_file_count (const marea_file *f);
 MAREA_API const char *marea_file_name (const marea_file *f, int i);
 MAREA_API marea_tensor *marea_file_tensor (const marea_file *f, int i);  /* borrowed */
+MAREA_API marea_tensor *marea_file_find (const marea_file *f, const char *name);  /* borrowed; NULL: there is none */
 MAREA_API int marea_file_text_count (const marea_file *f);
 MAREA_API void marea_file_text (const marea_file *f, int i, const char **key, const char **value);
 MAREA_API void marea_file_free (marea_file *f);

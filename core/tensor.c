@@ -188,6 +188,8 @@ marea_status marea_detach (marea_tensor *t, marea_tensor **out) {
   return marea_alias(t, out);
 }
 
+void marea_protect (marea_tensor *t) { t->storage->constant = true; }
+
 marea_context *marea_tensor_context (const marea_tensor *t) { return t->ctx; }
 
 marea_dtype marea_tensor_dtype (const marea_tensor *t) { return (marea_dtype)t->dtype; }

@@ -1,7 +1,6 @@
 --- Decodes one digit with the weights that scripts/vae.lua left. Arguments: weights file, then a point of the latent
 --- plane. Returns the image, f32 (28, 28), values from 0 to 1. Run by host_min.c.
 local file, z1, z2 = ...
-package.path = "lua/?.lua;lua/?/init.lua;" .. package.path
 local marea = require "marea"
 local nn = marea.nn
 

@@ -2,7 +2,7 @@
 ** host_min.c: a host program with Marea inside. It opens a Lua state, runs a script that decodes a digit with
 ** trained weights, and reads the pixels where they are, without a copy.
 **
-**   build/host_min examples/decode.lua out/vae/vae.safetensors 0.3 -1.0
+**   build/examples/host_min examples/decode.lua out/vae/vae.safetensors 0.3 -1.0
 */
 #include <lauxlib.h>
 #include <lualib.h>
@@ -25,7 +25,7 @@ int main (int argc, char **argv) {
   lua_State *L = luaL_newstate();
   if (!L) return 1;
   luaL_openlibs(L);
-  luaL_requiref(L, "marea.core", luaopen_marea_core, 0); /* opens the state's context */
+  marea_lua_preload(L); /* `require "marea"` finds the library in the program itself */
   int status = luaL_loadfile(L, argv[1]);
   for (int i = 2; i < argc; i++) lua_pushstring(L, argv[i]);
   if (status == LUA_OK) status = lua_pcall(L, argc - 2, 1, 0);

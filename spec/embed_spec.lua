@@ -28,7 +28,7 @@ describe("the example host", function()
   teardown(function() os.execute("rm -r " .. folder) end)
 
   it("decodes a digit and reads its pixels", function()
-    local output, ok = run(("%s/host_min examples/decode.lua %s/vae.safetensors 0.5 -0.5"):format(build, folder))
+    local output, ok = run(("%s/examples/host_min examples/decode.lua %s/vae.safetensors 0.5 -0.5"):format(build, folder))
     assert(ok, output)
     local rows = 0
     for line in output:gmatch "([^\n]*)\n" do
@@ -39,10 +39,96 @@ describe("the example host", function()
     assert.is_truthy(output:find "%S") -- an untrained decoder is gray, not black
   end)
 
+  it("decodes the same as the one without Lua", function()
+    local arguments = folder .. "/vae.safetensors 0.5 -0.5"
+    local without = run(("%s/examples/decode %s"):format(build, arguments))
+    assert.are.equal(run(("%s/examples/host_min examples/decode.lua %s"):format(build, arguments)), without)
+    assert.are.equal(28 * 57, #without)
+    local output, ok = run(build .. "/examples/decode nowhere.safetensors 0 0")
+    assert.is_falsy(ok)
+    assert.is_truthy(output:find "nowhere.safetensors")
+  end)
+
   it("reports a missing file as an error of the script", function()
-    local output, ok = run(build .. "/host_min examples/decode.lua nowhere.safetensors")
+    local output, ok = run(build .. "/examples/host_min examples/decode.lua nowhere.safetensors")
     assert.is_falsy(ok)
     assert.is_truthy(output:find("decode.lua:%d+: load: 'nowhere.safetensors'"))
+  end)
+end)
+
+describe("the example in C without Lua", function()
+  it("trains a network, saves it and leaves nothing behind", function()
+    local path = os.tmpname()
+    local output, ok = run(("%s/examples/train %s"):format(build, path))
+    assert(ok, output)
+    local first, last = output:match "step   1  loss ([%d.]+).*step 600  loss ([%d.]+)"
+    assert.is_true(tonumber(last) < 0.01 * tonumber(first))
+    assert.is_truthy(output:find "bytes still in use: 0")
+    local core = require "marea.core"
+    assert.are.same({1, 32}, core.load(path)["hidden.weight"].shape)
+    os.remove(path)
+  end)
+end)
+
+describe("the example in C++", function()
+  it("lends its threads and stops a script that nobody has read", function()
+    local output, ok = run(build .. "/examples/host_cpp")
+    assert(ok, output)
+    assert.is_truthy(output:find("mean 99999.0, last sample now 199998\n", 1, true))
+    assert.is_truthy(output:find("result: 30\n", 1, true))
+    assert.is_truthy(output:find("stopped: plugin:1: sandbox: the time limit of 0.2 s is reached\n", 1, true))
+    assert.is_truthy(output:find("attempt to index a nil value (global 'io')", 1, true))
+  end)
+end)
+
+describe("a program that carries Lua", function()
+  local folder, static
+  setup(function()
+    folder = temporary_folder()
+    assert(os.execute(("cp %s/lib/marea/core.so %s/marea.so"):format(build, folder)))
+    static = run("pkg-config --variable=libdir lua5.4"):match "%S+" .. "/liblua5.4.a"
+  end)
+  teardown(function() os.execute("rm -r " .. folder) end)
+
+  --- Builds spec/c/shape.c with these arguments and runs it with those.
+  local function shape(compiler, arguments, ...)
+    local sanitize = build:find "asan" and "-fsanitize=address,undefined" or ""
+    local output, ok = run(("%s $(pkg-config --cflags lua5.4) %s -o %s/host spec/c/shape.c %s"):format(compiler, sanitize,
+      folder, arguments))
+    assert(ok, output)
+    return run(("%s/host %s"):format(folder, table.concat({...}, " ")))
+  end
+
+  it("as a library", function()
+    assert.are.equal("shape 2\n", (shape("cc", "-llua5.4", folder)))
+  end)
+
+  it("inside, with its symbols shown", function()
+    assert.are.equal("shape 2\n", (shape("cc", ("-Wl,-E %s -lm -ldl"):format(static), folder)))
+  end)
+
+  it("inside and hidden: the module cannot be loaded, and says why", function()
+    local output, ok = shape("cc", ("%s -lm -ldl"):format(static), folder)
+    assert.is_falsy(ok)
+    assert.is_truthy(output:find "undefined symbol: lua")
+    output, ok = shape("cc", ("%s -lm -ldl"):format(static), build .. "/test/linked")
+    assert.is_falsy(ok)
+    assert.is_truthy(output:find("this program has a Lua inside that it does not show to modules", 1, true))
+  end)
+
+  it("in a plugin whose symbols stay its own: the module that is linked to Lua works", function()
+    local output, ok = run(("cc $(pkg-config --cflags lua5.4) -shared -fPIC -o %s/plugin.so spec/c/shape.c -llua5.4")
+      :format(folder))
+    assert(ok, output)
+    local loader = folder .. "/plugin.so"
+    output, ok = shape("cc", "-DLOADER -ldl", loader, folder)
+    assert.is_falsy(ok)
+    assert.is_truthy(output:find "undefined symbol: lua")
+    assert.are.equal("shape 2\n", (run(("%s/host %s %s/test/linked"):format(folder, loader, build))))
+  end)
+
+  it("built as C++", function()
+    assert.are.equal("shape 2\n", (shape("c++ -x c++", "-x none -llua5.4-c++", folder)))
   end)
 end)
 

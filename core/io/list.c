@@ -87,6 +87,12 @@ const char *marea_file_name (const marea_file *f, int i) { return f->tensors.ite
 
 marea_tensor *marea_file_tensor (const marea_file *f, int i) { return f->tensors.items[i].tensor; }
 
+marea_tensor *marea_file_find (const marea_file *f, const char *name) {
+  bool found;
+  const int i = find(&f->tensors, name, &found);
+  return found ? f->tensors.items[i].tensor : NULL;
+}
+
 int marea_file_text_count (const marea_file *f) { return f->texts.n; }
 
 void marea_file_text (const marea_file *f, int i, const char **key, const char **value) {

@@ -324,7 +324,8 @@ local function replacement(repl, m, start, stop)
       return tostring(text)
     end))
   end
-  local list, value = values(m, start, stop, true)
+  local list = values(m, start, stop, true)
+  local value
   if type(repl) == "table" then value = repl[list[1]] else value = repl(table.unpack(list)) end
   if not value then return whole end
   if type(value) ~= "string" and type(value) ~= "number" then
