@@ -360,7 +360,8 @@ static void weigh (marea_sandbox *box, lua_State *L, int idx, int depth, parcel 
   if (b && b->t)
     p->tensor_bytes += 400 +
                        (double)marea_tensor_size(b->t) * (double)marea_dtype_size(marea_tensor_dtype(b->t));
-  else if (b) p->problem = "a tensor that was released";
+  if (b && !b->t) p->problem = "a tensor that was released";
+  if (b && b->t && marea_is_planned(b->t)) p->problem = "a planned tensor";
   if (p->problem || b) return;
   switch (lua_type(L, idx)) {
   case LUA_TNIL:
