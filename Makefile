@@ -272,7 +272,7 @@ install: all install-module ## install program, module, header, libraries and sc
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/include $(DESTDIR)$(PREFIX)/lib
 	install -m 755 $(PROGRAM) $(DESTDIR)$(PREFIX)/bin/marea
 	install -m 644 core/marea.h bindings/marea_lua.h $(DESTDIR)$(PREFIX)/include/
-	install -m 644 $(BUILD)/libmarea.a $(DESTDIR)$(PREFIX)/lib/
+	install -m 644 $(BUILD)/libmarea.a $(BUILD)/libmarea_lua.a $(DESTDIR)$(PREFIX)/lib/
 	install -m 755 $(BUILD)/libmarea.so $(DESTDIR)$(PREFIX)/lib/libmarea.so.$(VERSION)
 	ln -sf libmarea.so.$(VERSION) $(DESTDIR)$(PREFIX)/lib/libmarea.so.0
 	ln -sf libmarea.so.0 $(DESTDIR)$(PREFIX)/lib/libmarea.so
@@ -282,7 +282,7 @@ install: all install-module ## install program, module, header, libraries and sc
 
 uninstall: ## remove what install put there
 	rm -rf $(DESTDIR)$(PREFIX)/bin/marea $(DESTDIR)$(PREFIX)/include/marea.h $(DESTDIR)$(PREFIX)/include/marea_lua.h \
-	  $(DESTDIR)$(PREFIX)/lib/libmarea.* $(DESTDIR)$(CMODDIR)/marea $(DESTDIR)$(LUADIR)/marea \
+	  $(DESTDIR)$(PREFIX)/lib/libmarea* $(DESTDIR)$(CMODDIR)/marea $(DESTDIR)$(LUADIR)/marea \
 	  $(DESTDIR)$(SHAREDIR)
 
 clean: ## remove everything that was built

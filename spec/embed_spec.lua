@@ -28,7 +28,8 @@ describe("the example host", function()
   teardown(function() os.execute("rm -r " .. folder) end)
 
   it("decodes a digit and reads its pixels", function()
-    local output, ok = run(("%s/examples/host_min examples/decode.lua %s/vae.safetensors 0.5 -0.5"):format(build, folder))
+    local output, ok = run(("%s/examples/host_min examples/decode.lua %s/vae.safetensors 0.5 -0.5"):format(build,
+      folder))
     assert(ok, output)
     local rows = 0
     for line in output:gmatch "([^\n]*)\n" do
@@ -93,8 +94,8 @@ describe("a program that carries Lua", function()
   --- Builds spec/c/shape.c with these arguments and runs it with those.
   local function shape(compiler, arguments, ...)
     local sanitize = build:find "asan" and "-fsanitize=address,undefined" or ""
-    local output, ok = run(("%s $(pkg-config --cflags lua5.4) %s -o %s/host spec/c/shape.c %s"):format(compiler, sanitize,
-      folder, arguments))
+    local output, ok = run(("%s $(pkg-config --cflags lua5.4) %s -o %s/host spec/c/shape.c %s"):format(compiler,
+      sanitize, folder, arguments))
     assert(ok, output)
     return run(("%s/host %s"):format(folder, table.concat({...}, " ")))
   end

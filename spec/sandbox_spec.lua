@@ -112,6 +112,20 @@ describe("a sandbox", function()
     says("local s = ('x'):rep(1e6) return s .. s", "not enough memory")
   end)
 
+  it("is stopped by Ctrl-C in the host, which goes on", function()
+    local path = os.tmpname()
+    local file = assert(io.open(path, "w"))
+    file:write [[
+      local box = require "marea".sandbox{seconds = 100, instructions = 1e15}
+      local ok, message = pcall(box.run, box, "while true do pcall(function() while true do end end) end")
+      print(ok, message:match "interrupted!", box:run "return 7")]]
+    file:close()
+    local pipe = io.popen(("timeout -s INT 1 %s/marea %s"):format(os.getenv "MAREA_BUILD" or "build", path))
+    assert.are.equal("false\tinterrupted!\ttrue\t7\n", pipe:read "a")
+    pipe:close()
+    os.remove(path)
+  end)
+
   it("reads and writes in the folders that it is given", function()
     local folder = os.tmpname()
     os.remove(folder)

@@ -250,6 +250,7 @@ debug = {
     local info = real.getinfo(type(f) == "number" and f + 1 or f, "Sl")
     return info and {source = info.source, short_src = info.short_src, currentline = info.currentline}
   end,
+  getupvalue = debug.getupvalue, -- by which gradcheck finds the modules of a function
 }
 
 -- ---- code ----

@@ -32,6 +32,11 @@ if [ -f "$lib" ]; then
   nm -g --defined-only "$lib" 2>/dev/null | awk 'NF == 3 && $3 !~ /^marea_/ { print "lint: exported without marea_: " $3; bad = 1 } END { exit bad }' \
     || breaches=$((breaches + 1))
 fi
+for so in ${MAREA_BUILD:-build}/libmarea.so ${MAREA_BUILD:-build}/lib/marea/core.so; do
+  [ -f "$so" ] || continue
+  nm -D --defined-only "$so" | awk -v so="$so" '$3 !~ /^(marea|luaopen_marea)(_|$)/ { print "lint: " so " exports " $3; bad = 1 } END { exit bad }' \
+    || breaches=$((breaches + 1))
+done
 
 # Layout. Hand-laid tables (kernels.h, LIST.h, the public header, bodies) are left to their authors.
 if command -v clang-format >/dev/null 2>&1; then
