@@ -16,10 +16,6 @@ static double cost_of (const marea_call *c) {
   return c->op->flop ? MAREA_MAX(most, c->op->flop(c)) : most;
 }
 
-bool marea_is_overdue (const marea_context *ctx) {
-  return ctx->deadline && marea_clock_ns() >= ctx->deadline;
-}
-
 marea_status marea_check_time (marea_call *c) {
   if (!marea_is_overdue(c->ctx)) return MAREA_OK;
   return marea_reject(c, MAREA_EBUDGET, "the time limit of %g s is reached", c->ctx->seconds);
@@ -41,8 +37,11 @@ marea_status marea_charge (marea_call *c) {
                       ctx->flop_limit, cost, left);
 }
 
+static void note_limits (marea_context *ctx) { ctx->limited = ctx->flop_limit > 0 || ctx->deadline; }
+
 void marea_limit_flop (marea_context *ctx, double flop) {
   ctx->flop_limit = ctx->flop_left = flop > 0 ? flop : 0;
+  note_limits(ctx);
 }
 
 /* Longer than the clock can count is no limit. */
@@ -50,4 +49,5 @@ void marea_limit_time (marea_context *ctx, double seconds) {
   const bool limited = seconds > 0 && seconds < 1e9;
   ctx->seconds = limited ? seconds : 0;
   ctx->deadline = limited ? marea_clock_ns() + (int64_t)(seconds * 1e9) : 0;
+  note_limits(ctx);
 }

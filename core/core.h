@@ -53,6 +53,7 @@ struct marea_context {
   marea_random_state random;
   atomic_bool interrupt;
   bool shielded;         /* a change in place is under way and must be completed */
+  bool limited;                 /* there is a flop_limit or a deadline */
   double flop_limit, flop_left; /* flop_limit 0: none */
   double seconds;               /* the time limit, for messages */
   int64_t deadline;             /* of marea_clock_ns; 0: none */
@@ -317,7 +318,7 @@ marea_status marea_want_values (const marea_tensor *t, const char *who);
 
 /* ---- budget.c ---- */
 
-bool marea_is_overdue (const marea_context *ctx);
+/* To be asked only while `limited`. */
 marea_status marea_check_time (marea_call *c);
 marea_status marea_charge (marea_call *c); /* takes the cost of a call from the budgets, out[] being made */
 
@@ -332,6 +333,9 @@ void marea_philox_branch (uint64_t seed, uint64_t counter, uint32_t branch, uint
 /* ---- parallel.c ---- */
 
 int64_t marea_clock_ns (void); /* of a clock that never jumps */
+static inline bool marea_is_overdue (const marea_context *ctx) {
+  return ctx->deadline && marea_clock_ns() >= ctx->deadline;
+}
 
 /* Runs fn(arg, block, worker) for block = 0..blocks-1 on the context's threads, worker in 0..threads-1. What a
    block computes must not depend on the worker nor on other blocks, so results are the same for any number of
