@@ -7,6 +7,7 @@
 */
 #define _GNU_SOURCE
 #include <errno.h>
+#include <fcntl.h>
 #include <histedit.h>
 #include <langinfo.h>
 #include <lauxlib.h>
@@ -26,7 +27,6 @@
 #define HISTORY_MOST 2000 /* entries that are kept */
 #define CTRL_C 3
 #define SESSION 1 /* stack index of the session */
-#define PASTE_BEGIN "\033[200~"
 #define PASTE_END "\033[201~"
 
 typedef struct prompt {
@@ -41,11 +41,16 @@ typedef struct prompt {
 /* ---- signals while a line is typed ---- */
 
 static volatile sig_atomic_t interrupted, resized, continued;
+static int waker[2] = {-1, -1}; /* a pipe: a signal that comes just before the program waits still wakes it */
 
 static void on_signal (int number) {
+  int before = errno;
   if (number == SIGINT) interrupted = 1;
   else if (number == SIGWINCH) resized = 1;
   else continued = 1;
+  ssize_t unused = write(waker[1], "", 1);
+  (void)unused;
+  errno = before;
 }
 
 static const int watched[] = {SIGINT, SIGWINCH, SIGCONT};
@@ -67,6 +72,22 @@ static void unwatch (const struct sigaction before[WATCHED]) {
 static char held;
 static bool holding;
 
+static void redraw (EditLine *editor) {
+  if (continued) el_set(editor, EL_PREP_TERM, 1);
+  if (resized) el_resize(editor);
+  resized = continued = 0;
+  el_set(editor, EL_REFRESH);
+}
+
+/* Waits for a key or a signal; true: there may be a key. */
+static bool await_key (void) {
+  struct pollfd on[] = {{.fd = STDIN_FILENO, .events = POLLIN}, {.fd = waker[0], .events = POLLIN}};
+  char bytes[64];
+  if (poll(on, 2, -1) < 0) return false;
+  while (on[1].revents && read(waker[0], bytes, sizeof bytes) == sizeof bytes) continue;
+  return on[0].revents != 0;
+}
+
 /* 1: a byte was read; 0: the end; -1: Ctrl-C. */
 static int read_byte (EditLine *editor, char *byte) {
   if (holding && !interrupted) {
@@ -76,12 +97,9 @@ static int read_byte (EditLine *editor, char *byte) {
   }
   for (;;) {
     if (interrupted) return -1;
-    if (resized || continued) {
-      if (continued) el_set(editor, EL_PREP_TERM, 1);
-      if (resized) el_resize(editor);
-      resized = continued = 0;
-      el_set(editor, EL_REFRESH);
-    }
+    if (resized || continued) redraw(editor);
+    if (!await_key()) continue;
+    if (interrupted) return -1;
     ssize_t n = read(STDIN_FILENO, byte, 1);
     if (n > 0 && interrupted) {
       held = *byte;
@@ -89,8 +107,7 @@ static int read_byte (EditLine *editor, char *byte) {
       return -1;
     }
     if (n >= 0) return (int)n;
-    if (errno == EAGAIN) poll(&(struct pollfd){.fd = STDIN_FILENO, .events = POLLIN}, 1, -1);
-    else if (errno != EINTR) return 0;
+    if (errno != EINTR && errno != EAGAIN) return 0;
   }
 }
 
@@ -244,6 +261,7 @@ static void open_editor (prompt *p) {
   setlocale(LC_CTYPE, "");
   if (strcmp(nl_langinfo(CODESET), "UTF-8") != 0) setlocale(LC_CTYPE, "C.UTF-8");
   setvbuf(stdin, NULL, _IONBF, 0); /* io.read in what is typed leaves the lines after its own to us */
+  if (pipe2(waker, O_CLOEXEC | O_NONBLOCK) != 0) return;
   p->editor = el_init("marea", stdin, stdout, stderr);
   if (!p->editor) return;
   el_set(p->editor, EL_CLIENTDATA, p);
