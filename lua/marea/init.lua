@@ -100,14 +100,14 @@ function core.methods.show(t, path, options) return require "marea.show".show(t,
 --- there is one; anything else as it is. The messages of the library have theirs already.
 ---@param message any
 ---@return any
----@example marea.explain "attempt to call a nil value (method 'transpse')"
+---@example xpcall(function() return marea.zeros{2} < 3 end, marea.explain)
 function marea.explain(message) return require "marea.explain".explain(message) end
 
 --- A message handler, as in xpcall(f, marea.traceback): the explained message and the script's frames. With
 --- MAREA_TRACEBACK=full in the environment all frames.
 ---@param message any
 ---@return any
----@example select(2, xpcall(function() return marea.zeros{2} + marea.zeros{3} end, marea.traceback))
+---@example xpcall(function() return marea.zeros{2}:shap() end, marea.traceback)
 function marea.traceback(message) return require "marea.explain".traceback(message) end
 
 return check.strict(marea, "marea", {
