@@ -124,7 +124,8 @@ static bool same_files (const marea_file *a, const marea_file *b) {
 
 static void begin_test (void) {
   snprintf(folder, sizeof folder, "/tmp/marea-io-XXXXXX");
-  CHECK_OK(marea_open(&(marea_config){.threads = 1, .max_bytes = 256 << 20}, &ctx));
+  const marea_config config = {.size = sizeof config, .threads = 1, .max_bytes = 256 << 20};
+  CHECK_OK(marea_open(&config, &ctx));
   CHECK(mkdtemp(folder));
 }
 
