@@ -45,7 +45,7 @@ CMODDIR ?= $(PREFIX)/lib/lua/5.4
 SHAREDIR := $(PREFIX)/share/marea
 
 .PHONY: all help setup setup-test setup-lint vae mnist test mistakes c-tests examples test-asan test-tsan test-neon ulp \
-        bench bench-peers bench-kernels soak lint module install-module install uninstall clean
+        bench bench-peers bench-kernels interrupts soak lint module install-module install uninstall clean
 
 PROGRAM := $(BUILD)/marea
 MODULE := $(BUILD)/lib/marea/core.so
@@ -154,7 +154,7 @@ test: setup-test ## install what is missing, build, run every test; ends with "N
 	@$(MAKE) --no-print-directory -j2 all c-tests
 	@env -u OPENBLAS_CORETYPE $(BUSTED)
 
-c-tests: $(C_TESTS) $(BUILD)/test/linked/marea.so examples
+c-tests: $(C_TESTS) $(BUILD)/test/interrupts $(BUILD)/test/linked/marea.so examples
 
 # The module as LINK_LUA=1 makes it.
 $(BUILD)/test/linked/marea.so: $(CORE_OBJ) $(BIND_OBJ)
@@ -251,6 +251,18 @@ $(BUILD)/bench/onednn: bench/peers/onednn.c
 	@mkdir -p $(@D)
 	@echo '  CC   $@'
 	@$(CC) $(ALL_CFLAGS) -fopenmp -o $@ $< -ldnnl
+
+interrupts: setup all $(BUILD)/test/interrupts ## 1,000 times Ctrl-C at random moments; needs a machine without other work
+	@mkdir -p $(BUILD)/test/interrupted
+	@for program in $(PROGRAM) lua5.4; do \
+	  env -u OPENBLAS_CORETYPE LUA_PATH='./lua/?.lua;./lua/?/init.lua;;' LUA_CPATH='$(BUILD)/lib/?.so;;' \
+	    $(BUILD)/test/interrupts wall 500 $(BUILD)/test/interrupted $$program || exit 1; \
+	done
+
+$(BUILD)/test/interrupts: spec/c/interrupts.c
+	@mkdir -p $(@D)
+	@echo '  CC   $@'
+	@$(CC) $(ALL_CFLAGS) -o $@ $<
 
 soak: setup all ## train for 5,000 steps and check that memory stays flat
 	env -u OPENBLAS_CORETYPE $(PROGRAM) bench/memory.lua

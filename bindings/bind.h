@@ -18,14 +18,20 @@
 
 #include "marea_lua.h"
 
-#define BIND_SOURCES 256 /* names of scripts that places refer to; further ones show as "?" */
-#define BIND_LIBRARIES 4 /* prefixes of library code */
-#define BIND_PATH 256    /* bytes of such a prefix */
-#define BIND_LAYER 160   /* bytes of the longest layer path that is shown */
-#define BIND_FEW 8       /* inputs that need no memory of their own */
+#define BIND_SOURCES 256  /* names of scripts that places refer to; further ones show as "?" */
+#define BIND_LIBRARIES 4  /* prefixes of library code */
+#define BIND_PATH 256     /* bytes of such a prefix */
+#define BIND_LAYER 160    /* bytes of the longest layer path that is shown */
+#define BIND_FEW 8        /* inputs that need no memory of their own */
+#define BIND_UNASKED 4096 /* turns of a loop between two questions whether to stop */
 
 typedef struct bind_box bind_box;
 typedef struct bind_scope bind_scope;
+
+typedef struct bind_hook {
+  lua_Hook f;
+  int mask, count;
+} bind_hook;
 
 /* One for each Lua state: a userdata in the registry and upvalue 1 of every function of the module. */
 typedef struct bind_state {
@@ -37,6 +43,8 @@ typedef struct bind_state {
   int64_t collect_boxes;                         /* boxes, dead or alive, that do so */
   size_t passed;                                 /* live bytes after the last reverse pass */
   int64_t boxes, finalizers;                     /* boxes that hold a tensor; that are not finalized yet */
+  bind_hook hook;                                /* the script's own, while another takes its place */
+  bool held;                                     /* hooks are asleep: interrupts wait, or are raised by us */
   marea_profile *profile;                        /* that runs; NULL: none */
   int layers;                                    /* that profiles gave a number */
   const marea_op *select, *slice, *cast, *clone; /* used by indexing and methods */
@@ -90,6 +98,7 @@ struct bind_scope {
   bind_box *first;
   bool open, no_grad, recording; /* no_grad: `recording` comes back at the end */
   bool plan;                     /* the plan ends with it */
+  bool shield, shielded, held;   /* shield: the other two come back at the end */
 };
 
 /* ---- state (module.c) ---- */
@@ -162,6 +171,7 @@ void bind_scope_open (lua_State *L);                /* makes the metatable; stat
 int bind_scope_call (lua_State *L);                 /* core.scope */
 int bind_no_grad (lua_State *L);                    /* core.no_grad */
 int bind_plan (lua_State *L);                       /* core.plan */
+int bind_shield (lua_State *L);                     /* core.shield */
 
 /* ---- errors (raise.c) ---- */
 
@@ -180,8 +190,6 @@ int bind_explain_with (lua_State *L);
 /* Raises "function: argument 'name': expected X, got Y" about the value at idx; idx 0 is "nothing". */
 int bind_raise_argument (lua_State *L, bind_state *S, const char *function, const char *name,
                          const char *expected, int idx);
-/* Has a hook like that of lua5.4 on Ctrl-C been set, which raises as soon as we return? Debuggers' differ. */
-bool bind_interrupt_pending (lua_State *L);
 int bind_raise_released (lua_State *L, bind_state *S, const char *function, const char *name,
                          const bind_box *b);
 const char *bind_describe (lua_State *L, bind_state *S,
@@ -199,6 +207,23 @@ typedef struct bind_guess {
 void bind_offer (bind_guess *g, const char *candidate);
 const char *bind_shorten (lua_State *L, const char *word);         /* the word, or its beginning; may push */
 const char *bind_did_you_mean (lua_State *L, const bind_guess *g); /* pushes "; did you mean 'x'?" or "" */
+
+/* ---- interrupts (interrupt.c) ---- */
+
+/* Has a hook like that of lua5.4 on Ctrl-C been set, which raises as soon as we return? Debuggers' differ. */
+bool bind_interrupt_pending (lua_State *L);
+int bind_leave_interrupted (lua_State *L,
+                            bind_state *S); /* after MAREA_EINTR: to be returned to Lua at once */
+int bind_raise_interrupt (lua_State *L,
+                          bind_state *S);     /* the same from where that cannot be; never returns */
+void bind_poll (lua_State *L, bind_state *S); /* raises when an interrupt waits; for long loops */
+/* Calls the function below its n arguments, without results, while hooks are asleep. S->held is set meanwhile, and
+   is to be put back by the caller when an error leaves. */
+void bind_call_held (lua_State *L, bind_state *S, int n);
+/* core.interruptible(f, ...) -> results of f. Ctrl-C stops f, as often as it comes; what was before comes back. The
+   program runs everything so. */
+int bind_interruptible (lua_State *L);
+void bind_forget_interrupt (lua_State *L); /* one that came while nothing ran */
 
 /* ---- arguments (args.c) ---- */
 

@@ -3,38 +3,23 @@
 ** like `lua5.4` itself, but has marea.core built in and finds the Lua files in the source tree or where they
 ** were installed.
 **
-** Ctrl-C sets a hook, as lua5.4 does; a running operator asks for it and stops. A second one ends the
-** program.
+** Ctrl-C stops what runs (interrupt.c), however often it comes; Ctrl-\ ends the program.
 */
 #define _GNU_SOURCE
 #include <lauxlib.h>
 #include <lua.h>
 #include <lualib.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
-#include "marea_lua.h"
+#include "bind.h"
 #include "program.h"
 
 #define PATH_SIZE 4096
 
-static lua_State *running; /* for the signal handler */
-
 /* ---- running chunks ---- */
-
-static void stop (lua_State *L, lua_Debug *ar) {
-  (void)ar;
-  lua_sethook(L, NULL, 0, 0);
-  luaL_error(L, "interrupted!");
-}
-
-static void on_interrupt (int signal_number) {
-  signal(signal_number, SIG_DFL);
-  lua_sethook(running, stop, LUA_MASKCALL | LUA_MASKRET | LUA_MASKLINE | LUA_MASKCOUNT, 1);
-}
 
 /* Replaces the message on top of the stack by what marea.explain's function makes of it; false: it could not. */
 static bool explain (lua_State *L, const char *function) {
@@ -66,10 +51,8 @@ int program_call (lua_State *L, int n, int results) {
   int base = lua_gettop(L) - n;
   lua_pushcfunction(L, add_traceback);
   lua_insert(L, base);
-  running = L;
-  signal(SIGINT, on_interrupt);
+  bind_forget_interrupt(L);
   int status = lua_pcall(L, n, results, base);
-  signal(SIGINT, SIG_DFL);
   lua_remove(L, base);
   return status;
 }
@@ -251,9 +234,10 @@ int main (int argc, char **argv) {
     fputs("marea: out of memory\n", stderr);
     return EXIT_FAILURE;
   }
+  lua_pushcfunction(L, bind_interruptible);
   lua_pushcfunction(L, protected_run);
   lua_pushlightuserdata(L, &p);
-  if (lua_pcall(L, 1, 0, 0) != LUA_OK) p.code = program_report(L, LUA_ERRRUN);
+  if (lua_pcall(L, 2, 0, 0) != LUA_OK) p.code = program_report(L, LUA_ERRRUN);
   lua_close(L);
   return p.code;
 }

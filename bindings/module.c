@@ -309,6 +309,8 @@ static const luaL_Reg functions[] = {
     {"no_grad", bind_no_grad},
     {"plan", bind_plan},
     {"planning", core_planning},
+    {"shield", bind_shield},
+    {"interruptible", bind_interruptible},
     {"recording", core_recording},
     {"grad", bind_grad},
     {"tape_length", core_tape_length},

@@ -305,7 +305,9 @@ static bool plain_line (prompt *p) {
   size_t room = 0;
   fputs(p->text, stdout);
   fflush(stdout);
-  ssize_t n = getline(&line, &room, stdin);
+  ssize_t n;
+  while ((n = getline(&line, &room, stdin)) < 0 && errno == EINTR)
+    clearerr(stdin); /* Ctrl-C while it waits */
   if (n > 0) lua_pushlstring(p->L, line, (size_t)n - (line[n - 1] == '\n'));
   free(line);
   return n > 0;

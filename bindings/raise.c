@@ -213,30 +213,11 @@ int bind_raise (lua_State *L, bind_state *S, const char *format, ...) {
   return raise(L, S, false);
 }
 
-bool bind_interrupt_pending (lua_State *L) {
-  const int all = LUA_MASKCALL | LUA_MASKRET | LUA_MASKCOUNT;
-  return (lua_gethookmask(L) & all) == all && lua_gethookcount(L) == 1;
-}
-
-/* Leaves the error to the hook that caused the interrupt, if there is one: raising here too would make a
-   second error, which no pcall of the script awaits. The hook is the main thread's; it is moved to the
-   coroutine that was interrupted, so that it raises there. */
-static bool hook_raises (lua_State *L) {
-  lua_rawgeti(L, LUA_REGISTRYINDEX, LUA_RIDX_MAINTHREAD);
-  lua_State *main = lua_tothread(L, -1);
-  lua_settop(L, 0);
-  if (!bind_interrupt_pending(main)) return false;
-  if (main == L) return true;
-  lua_sethook(L, lua_gethook(main), lua_gethookmask(main), 1);
-  lua_sethook(main, NULL, 0, 0);
-  return true;
-}
-
 int bind_raise_status (lua_State *L, bind_state *S, marea_status status) {
-  if (status == MAREA_EINTR && hook_raises(L)) return 0;
+  if (status == MAREA_EINTR) return bind_leave_interrupted(L, S);
   if (status == MAREA_EBUDGET && S->box) bind_sandbox_spend(S->box, marea_error(S->ctx));
   lua_pushstring(L, S->ctx ? marea_error(S->ctx) : "marea: the Lua state is closing");
-  return raise(L, S, status != MAREA_ENOMEM && status != MAREA_EINTR);
+  return raise(L, S, status != MAREA_ENOMEM);
 }
 
 bind_text bind_shape (const marea_tensor *t) {

@@ -46,6 +46,9 @@ static void scope_abandon (bind_scope *s) {
     marea_plan_stop(s->state->ctx);
     bind_forget_live(s->state);
   }
+  if (!s->shield) return;
+  if (s->state->ctx) marea_set_shielded(s->state->ctx, s->shielded);
+  s->state->held = s->held;
 }
 
 static void scope_end (bind_scope *s, bind_place place) {
@@ -224,6 +227,41 @@ int bind_plan (lua_State *L) {
   s->plan = true;
   lua_call(L, lua_gettop(L) - 2, LUA_MULTRET);
   return finish(L, LUA_OK, 0);
+}
+
+/* The work of a shield: [1] nil or what comes before f, [2] f, its arguments. */
+static int run_shielded (lua_State *L) {
+  bind_state *S = bind_find_state(L);
+  if (!lua_isnil(L, 1)) {
+    lua_pushvalue(L, 1);
+    lua_call(L, 0, 0);
+  }
+  marea_set_shielded(S->ctx,
+                     !S->box); /* a sandbox has its limits everywhere. Both come back when the scope ends */
+  marea_set_recording(S->ctx, false);
+  lua_call(L, lua_gettop(L) - 2, 0);
+  return 0;
+}
+
+/* core.shield(before or nil, f, ...): before(), whose operators an interrupt ends, then f(...), in no_grad and a scope
+   of its own, which none does; nothing comes between them. One that comes while f runs is raised when it has returned. */
+int bind_shield (lua_State *L) {
+  bind_state *S = bind_self(L);
+  marea_context *ctx = bind_enter(L, S);
+  if (!lua_isnoneornil(L, 1) && lua_type(L, 1) != LUA_TFUNCTION)
+    bind_raise_argument(L, S, "shield", "before", "a function or nil", 1);
+  if (lua_type(L, 2) != LUA_TFUNCTION) bind_raise_argument(L, S, "shield", "f", "a function", 2);
+  bind_scope *s = scope_new(L, S);
+  lua_insert(L, 1);
+  lua_toclose(L, 1);
+  s->no_grad = s->shield = true;
+  s->recording = marea_recording(ctx);
+  s->shielded = marea_shielded(ctx);
+  s->held = S->held;
+  lua_pushcfunction(L, run_shielded);
+  lua_insert(L, 2);
+  bind_call_held(L, S, lua_gettop(L) - 2);
+  return 0;
 }
 
 static int scope_tostring (lua_State *L) {

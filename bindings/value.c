@@ -47,6 +47,7 @@ typedef struct reader {
   int rank;
   int64_t shape[MAREA_MAX_RANK], at[MAREA_MAX_RANK]; /* at: position of the current item, 0-based */
   char *next;                                        /* where the next number goes */
+  int64_t items;                                     /* read so far */
 } reader;
 
 /* Pushes "[2][3]": the path to the current item at `depth`. */
@@ -88,6 +89,7 @@ static void wrong_item (lua_State *L, const reader *r, int depth, const char *ex
 static void read_row (lua_State *L, reader *r, int depth) {
   size_t size = marea_dtype_size(r->dtype);
   for (int64_t i = 0; i < r->shape[depth]; i++, r->next += size) {
+    if (++r->items % BIND_UNASKED == 0) bind_poll(L, r->S);
     lua_rawgeti(L, -1, i + 1);
     const char *expected = bind_store_number(L, -1, r->dtype, r->next);
     r->at[depth] = i;
@@ -182,7 +184,7 @@ int bind_tensor_new (lua_State *L) {
 
 /* ---- a tensor to nested tables ---- */
 
-static void push_table (lua_State *L, const marea_tensor *t, int depth, const char *at) {
+static void push_table (lua_State *L, bind_state *S, const marea_tensor *t, int depth, const char *at) {
   if (depth == marea_tensor_rank(t)) {
     bind_push_element(L, t, at);
     return;
@@ -192,7 +194,8 @@ static void push_table (lua_State *L, const marea_tensor *t, int depth, const ch
   ptrdiff_t step = (ptrdiff_t)marea_tensor_strides(t)[depth] * bytes;
   lua_createtable(L, size > INT32_MAX ? INT32_MAX : (int)size, 0);
   for (int64_t i = 0; i < size; i++) {
-    push_table(L, t, depth + 1, at + i * step);
+    if ((i + 1) % BIND_UNASKED == 0) bind_poll(L, S);
+    push_table(L, S, t, depth + 1, at + i * step);
     lua_rawseti(L, -2, i + 1);
   }
 }
@@ -206,7 +209,7 @@ int bind_totable (lua_State *L) {
   if (marea_tensor_rank(t) > 0) bind_want_values(L, S, t, "totable");
   luaL_checkstack(L, MAREA_MAX_RANK + 4, NULL);
   bind_box_fill(own, marea_retain(t));
-  push_table(L, t, 0, marea_tensor_data(t));
+  push_table(L, S, t, 0, marea_tensor_data(t));
   bind_box_release(own, BIND_BY_CALL, (bind_place){0, 0});
   return 1;
 }

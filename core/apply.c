@@ -227,7 +227,7 @@ static marea_status make_outputs (marea_call *c, bool *filled) {
 
 /* Was the operator told to stop? Consumes the request. */
 static bool interrupted (marea_call *c) {
-  if (c->op->flags & MAREA_MUTATES) return false;
+  if (c->op->flags & MAREA_MUTATES || c->ctx->shielded) return false;
   if (!atomic_load_explicit(&c->ctx->interrupt, memory_order_relaxed)) return false;
   return atomic_exchange(&c->ctx->interrupt, false);
 }
@@ -249,16 +249,16 @@ static marea_status forward (marea_call *c) {
 
 /* An interrupt waits until what is changed in place is complete; the next operator sees it. */
 static marea_status forward_shielded (marea_call *c) {
-  c->ctx->shielded = true;
+  bool before = marea_set_shielded(c->ctx, true);
   marea_status status = run_forward(c);
-  c->ctx->shielded = false;
+  marea_set_shielded(c->ctx, before);
   return status;
 }
 
 static void copy_shielded (marea_context *ctx, const marea_tensor *src, marea_tensor *dst) {
-  ctx->shielded = true;
+  bool before = marea_set_shielded(ctx, true);
   marea_copy_strided(ctx, src, dst);
-  ctx->shielded = false;
+  marea_set_shielded(ctx, before);
 }
 
 static void reserve_counter (marea_call *c) {

@@ -18,7 +18,12 @@
 #define MAX_BLOCKS 32
 #define GRAIN 32 /* blocks are multiples of this, as the kernels of OpenBLAS like it */
 
-#define SHORT 768 /* the shorter side, up to which our kernel is the faster one */
+#define SHORT 768         /* the shorter side, up to which our kernel is the faster one */
+#define SHORT_DEPTH 16384 /* and k, where it is not cut, so that a block can be waited for */
+#define LONG_WORK 3e8     /* multiply-adds of a piece, some milliseconds of one core */
+#define DEPTH 256         /* least k at a time */
+
+typedef enum cut { CUT_M, CUT_N, CUT_K } cut; /* the side that is cut into blocks */
 
 typedef struct product {
   int dtype;
@@ -67,9 +72,9 @@ static void finish (const product *p, const marea_kernels *k) {
 }
 
 /* Is it one for our kernel? Thin ones are read from memory once, which OpenBLAS' products of vectors do well. */
-static bool is_short (const product *p) {
+static bool is_short (const product *p, cut how) {
   return p->dtype == MAREA_F32 && !(p->ta && p->tb) && MAREA_MIN(p->m, p->n) <= SHORT &&
-         MAREA_MIN(p->m, p->n) > 1 && p->n >= 8;
+         MAREA_MIN(p->m, p->n) > 1 && p->n >= 8 && (how == CUT_K || p->k <= SHORT_DEPTH);
 }
 
 static void multiply_short (const product *p, const marea_kernels *k, void *scratch) {
@@ -101,22 +106,45 @@ static void hold_to_one_thread (void) {
   pthread_mutex_unlock(&mutex);
 }
 
-static void multiply (const product *p) {
+/* C = A B, or C += A B */
+static void multiply_matrices (const product *p, bool add) {
+  CBLAS_TRANSPOSE ta = p->ta ? CblasTrans : CblasNoTrans, tb = p->tb ? CblasTrans : CblasNoTrans;
+  int m = (int)p->m, n = (int)p->n, k = (int)p->k;
+  if (p->dtype == MAREA_F64)
+    cblas_dgemm(CblasRowMajor, ta, tb, m, n, k, 1, (const double *)p->a, (int)p->lda, (const double *)p->b,
+                (int)p->ldb, add, (double *)p->c, (int)p->ldc);
+  else
+    cblas_sgemm(CblasRowMajor, ta, tb, m, n, k, 1, (const float *)p->a, (int)p->lda, (const float *)p->b,
+                (int)p->ldb, add, (float *)p->c, (int)p->ldc);
+}
+
+/* Rows of C and pieces of k one after the other, so that no piece is longer than can be waited for. */
+static void multiply_in_pieces (marea_context *ctx, const product *all) {
+  const size_t size = size_of(all->dtype);
+  const int64_t rows = MAREA_MAX((int64_t)(LONG_WORK / (double)all->n / DEPTH), 2 * GRAIN);
+  const int64_t most = MAREA_MIN(rows, all->m);
+  const int64_t depth = MAREA_MAX((int64_t)(LONG_WORK / (double)all->n / (double)most), DEPTH);
+  product p = *all;
+  for (int64_t i = 0; i < all->m; i += most) {
+    p.m = MAREA_MIN(most, all->m - i);
+    p.c = all->c + (size_t)(i * all->ldc) * size;
+    for (int64_t l = 0; l < all->k && !marea_stopping(ctx); l += depth) {
+      p.k = MAREA_MIN(depth, all->k - l);
+      p.a = all->a + (size_t)(all->ta ? l * all->lda + i : i * all->lda + l) * size;
+      p.b = all->b + (size_t)(all->tb ? l : l * all->ldb) * size;
+      multiply_matrices(&p, l > 0);
+    }
+  }
+}
+
+static void multiply (marea_context *ctx, const product *p) {
   if (p->m == 0 || p->n == 0) return;
   if (p->k == 0) {
     clear(p);
     return;
   }
   hold_to_one_thread();
-  if (multiply_vector(p)) return;
-  CBLAS_TRANSPOSE ta = p->ta ? CblasTrans : CblasNoTrans, tb = p->tb ? CblasTrans : CblasNoTrans;
-  int m = (int)p->m, n = (int)p->n, k = (int)p->k;
-  if (p->dtype == MAREA_F64)
-    cblas_dgemm(CblasRowMajor, ta, tb, m, n, k, 1, (const double *)p->a, (int)p->lda, (const double *)p->b,
-                (int)p->ldb, 0, (double *)p->c, (int)p->ldc);
-  else
-    cblas_sgemm(CblasRowMajor, ta, tb, m, n, k, 1, (const float *)p->a, (int)p->lda, (const float *)p->b,
-                (int)p->ldb, 0, (float *)p->c, (int)p->ldc);
+  if (!multiply_vector(p)) multiply_in_pieces(ctx, p);
 }
 
 /* Sizes fit in int: marea_gemm_parallel refuses larger ones, and marea_bytes a dimension above INT32_MAX. */
@@ -125,17 +153,16 @@ static product make_product (int dtype, bool ta, bool tb, int64_t m, int64_t n, 
   return (product){dtype, ta, tb, m, n, k, ta ? m : k, tb ? k : n, n, a, b, c, {0}};
 }
 
-void marea_gemm (int dtype, bool ta, bool tb, int64_t m, int64_t n, int64_t k, const void *a, const void *b,
-                 void *c) {
+void marea_gemm (marea_context *ctx, int dtype, bool ta, bool tb, int64_t m, int64_t n, int64_t k,
+                 const void *a, const void *b, void *c) {
   product p = make_product(dtype, ta, tb, m, n, k, a, b, c);
-  multiply(&p);
+  multiply(ctx, &p);
 }
 
 /* ---- cut into blocks ---- */
 
-typedef enum cut { CUT_M, CUT_N, CUT_K } cut;
-
 typedef struct job {
+  marea_context *ctx;
   product all;
   const marea_kernels *kernels;
   char *scratch; /* of our kernel, for each worker; NULL: OpenBLAS */
@@ -165,7 +192,7 @@ static void run_block (void *arg, int64_t block, int worker) {
     multiply_short(&p, j->kernels, j->scratch + (size_t)worker * MAREA_PRODUCT_SCRATCH);
     return;
   }
-  multiply(&p);
+  multiply(j->ctx, &p);
   finish(&p, j->kernels);
 }
 
@@ -179,6 +206,7 @@ static void choose_cut (job *j) {
   double per_unit = (double)p->m * (double)p->n * (double)p->k / (double)side;
   int64_t step = (int64_t)(MIN_WORK / per_unit) + 1;
   step = MAREA_MAX(step, (side + MAX_BLOCKS - 1) / MAX_BLOCKS);
+  if (j->cut != CUT_K && is_short(p, j->cut)) step = MAREA_MIN(step, (int64_t)(LONG_WORK / per_unit) + 1);
   step = MAREA_MAX(step, p->k > 1 && p->m > 1 && p->n > 1 ? 2 * GRAIN : 1);
   j->step = (step + GRAIN - 1) / GRAIN * GRAIN;
 }
@@ -207,18 +235,18 @@ marea_status marea_gemm_parallel (marea_context *ctx, int dtype, bool ta, bool t
   if (MAREA_MAX(m, MAREA_MAX(n, k)) > INT32_MAX)
     return marea_fail(ctx, MAREA_ESHAPE, "matmul: %lld x %lld x %lld: a side is longer than 2147483647",
                       (long long)m, (long long)k, (long long)n);
-  job j = {.all = make_product(dtype, ta, tb, m, n, k, a, b, c), .kernels = ctx->kernels[dtype]};
+  job j = {.ctx = ctx, .all = make_product(dtype, ta, tb, m, n, k, a, b, c), .kernels = ctx->kernels[dtype]};
   if (end) j.all.end = *end;
   if (m == 0 || n == 0) return MAREA_OK;
   if (k == 0 || (double)m * (double)n * (double)k < 2.0 * MIN_WORK) {
     if (ctx->dry) return MAREA_OK;
-    multiply(&j.all);
+    multiply(ctx, &j.all);
     finish(&j.all, j.kernels);
     return MAREA_OK;
   }
   choose_cut(&j);
   const int64_t blocks = (*side_of(&j.all, j.cut) + j.step - 1) / j.step;
-  const size_t scratch = is_short(&j.all) ? (size_t)ctx->threads * MAREA_PRODUCT_SCRATCH : 0;
+  const size_t scratch = is_short(&j.all, j.cut) ? (size_t)ctx->threads * MAREA_PRODUCT_SCRATCH : 0;
   const size_t partial = j.cut == CUT_K ? (size_t)((blocks - 1) * m * n) * size_of(dtype) : 0;
   char *memory = NULL;
   if (ctx->dry) {

@@ -95,3 +95,17 @@ const char *marea_isa (const marea_context *ctx) { return ctx->isa; }
 void marea_interrupt (marea_context *ctx) {
   atomic_store_explicit(&ctx->interrupt, true, memory_order_relaxed);
 }
+
+marea_status marea_poll (marea_context *ctx) {
+  if (!marea_stopping(ctx)) return MAREA_OK;
+  if (atomic_exchange(&ctx->interrupt, false)) return marea_fail(ctx, MAREA_EINTR, "interrupted!");
+  return marea_fail(ctx, MAREA_EBUDGET, "the time limit of %g s is reached", ctx->seconds);
+}
+
+bool marea_shielded (const marea_context *ctx) { return ctx->shielded; }
+
+bool marea_set_shielded (marea_context *ctx, bool on) {
+  bool before = ctx->shielded;
+  ctx->shielded = on;
+  return before;
+}

@@ -66,6 +66,13 @@ struct marea_context {
   char error[MAREA_ERROR_SIZE];
 };
 
+/* May work that runs for longer than some milliseconds go on no further? The request stays, so that all parts of an
+   operator stop; the door then returns MAREA_EINTR, whatever forward returns. marea_parallel asks between blocks;
+   longer blocks and loops without it ask for themselves. */
+bool marea_stopping (marea_context *ctx);
+/* The same for a loop over i = 0, 1, ...: asks once in many turns. */
+#define MAREA_STOPPING(ctx, i) (((i) & 0xfff) == 0 && marea_stopping(ctx))
+
 /* Frees a closed context once nothing of it is in use. */
 void marea_context_settle (marea_context *ctx);
 
@@ -381,13 +388,15 @@ marea_status marea_map_ternary (marea_call *c, marea_ternary_kernel *kernel, con
 marea_binary_kernel *marea_activation_grad_kernel (const marea_kernels *k, marea_activation activation);
 /* dst := src, any strides and dtypes, same shape. */
 void marea_copy_strided (marea_context *ctx, const marea_tensor *src, marea_tensor *dst);
+void marea_clear (marea_context *ctx, void *p, size_t bytes);               /* to zeros */
+void marea_fill (marea_context *ctx, const marea_tensor *t, double value);  /* a row-major t, a value it can hold */
 
 /* ---- blas.c: dense products, split over our workers in fixed blocks ---- */
 
 /* C(m,n) = A(m,k) B(k,n); ta/tb: A is stored (k,m) / B is stored (n,k). Row-major, gapless.
    Serial; call it inside a block, or use marea_gemm_parallel. */
-void marea_gemm (int dtype, bool ta, bool tb, int64_t m, int64_t n, int64_t k, const void *a, const void *b,
-                 void *c);
+void marea_gemm (marea_context *ctx, int dtype, bool ta, bool tb, int64_t m, int64_t n, int64_t k, const void *a,
+                 const void *b, void *c);
 typedef struct marea_epilogue { /* C := act(C + bias) at the end */
   const void *bias;             /* (n); NULL: none */
   marea_activation act;

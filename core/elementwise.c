@@ -11,6 +11,7 @@
 ** misses. Copies (marea_copy_strided) go in tiles instead, since transposing is what they are mostly used
 ** for.
 */
+#include <math.h>
 #include <string.h>
 
 #include "core.h"
@@ -411,4 +412,55 @@ void marea_copy_strided (marea_context *ctx, const marea_tensor *src, marea_tens
   k.units = k.l.count / (k.rows * k.cols) * k.bands;
   k.units_per_block = MAREA_MAX(1, MAREA_BLOCK / (MAREA_MIN(k.tile_rows, k.rows) * k.cols));
   marea_parallel(ctx, (k.units + k.units_per_block - 1) / k.units_per_block, copy_planes, &k);
+}
+
+/* ---- one value ------------------------------------------------------------------------------------- */
+
+#define CLEARED ((size_t)1 << 20) /* bytes of a block */
+
+typedef struct clearing {
+  char *p;
+  size_t bytes;
+} clearing;
+
+static void clear_block (void *arg, int64_t block, int worker) {
+  const clearing *k = arg;
+  const size_t at = (size_t)block * CLEARED;
+  (void)worker;
+  memset(k->p + at, 0, MAREA_MIN(CLEARED, k->bytes - at));
+}
+
+void marea_clear (marea_context *ctx, void *p, size_t bytes) {
+  clearing k = {p, bytes};
+  if (bytes <= CLEARED) memset(p, 0, bytes);
+  else marea_parallel(ctx, (int64_t)((bytes - 1) / CLEARED + 1), clear_block, &k);
+}
+
+static void put (marea_tensor *t, double value) {
+  void *at = marea_at(t);
+  switch (t->dtype) {
+  case MAREA_F32: *(float *)at = (float)value; return;
+  case MAREA_F64: *(double *)at = value; return;
+  case MAREA_I64: *(int64_t *)at = (int64_t)value; return;
+  default: *(uint8_t *)at = (uint8_t)value;
+  }
+}
+
+/* One number on the stack, copied to all elements as a tensor of steps 0. */
+void marea_fill (marea_context *ctx, const marea_tensor *t, double value) {
+  const int64_t n = marea_count(t->rank, t->shape);
+  int64_t number; /* room for every dtype */
+  marea_storage memory = {.ctx = ctx, .data = &number};
+  marea_tensor to = *t, one = *t;
+  if (n == 0) return;
+  if (value == 0 && !signbit(value)) {
+    marea_clear(ctx, marea_at(t), (size_t)n * marea_dtype_size((marea_dtype)t->dtype));
+    return;
+  }
+  one.storage = &memory;
+  one.offset = 0;
+  memset(one.stride, 0, sizeof one.stride);
+  put(&one, value);
+  if (n == 1) put(&to, value);
+  else marea_copy_strided(ctx, &one, &to);
 }

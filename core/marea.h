@@ -129,6 +129,13 @@ MAREA_API const char *marea_blas (void);  /* OpenBLAS's build and core name */
 /* Asks the running operator to stop: it returns MAREA_EINTR within some milliseconds and its results are
    dropped. May be called from a signal handler or another thread. The request is consumed by that return. */
 MAREA_API void marea_interrupt (marea_context *ctx);
+/* For long loops of the host: MAREA_EINTR when a request has come, which is consumed, MAREA_EBUDGET when the time
+   is over (marea_limit_time); MAREA_OK otherwise. */
+MAREA_API MAREA_MUST_USE marea_status marea_poll (marea_context *ctx);
+/* While shielded, operators run to their end and requests wait: for several changes in place that must not be torn
+   apart. Returns the former state, to be restored by the caller. */
+MAREA_API bool marea_set_shielded (marea_context *ctx, bool on);
+MAREA_API bool marea_shielded (const marea_context *ctx);
 
 /* ---- 3 Tensors ---------------------------------------------------------------------------------- */
 

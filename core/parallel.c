@@ -70,22 +70,22 @@ int64_t marea_clock_ns (void) {
   return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
 }
 
-/* Should the job stop? The host is asked on its own thread only. */
-static bool stop_wanted (marea_context *ctx, bool host_thread) {
+/* The host is asked on its own thread only. */
+static bool is_host_thread (const marea_workers *w) {
+  return !w || !w->busy || pthread_equal(pthread_self(), w->caller);
+}
+
+bool marea_stopping (marea_context *ctx) {
   if (ctx->shielded) return false;
   if (atomic_load_explicit(&ctx->interrupt, memory_order_relaxed) || marea_is_overdue(ctx)) return true;
-  if (!host_thread || !ctx->config.interrupted || !ctx->config.interrupted(ctx->config.interrupted_ud))
-    return false;
+  if (!ctx->config.interrupted || !is_host_thread(ctx->workers)) return false;
+  if (!ctx->config.interrupted(ctx->config.interrupted_ud)) return false;
   marea_interrupt(ctx);
   return true;
 }
 
 static void run_serially (marea_context *ctx, int64_t blocks, marea_block_fn fn, void *arg, int worker) {
-  bool host_thread = !ctx->workers || !ctx->workers->busy;
-  for (int64_t block = 0; block < blocks; block++) {
-    if (stop_wanted(ctx, host_thread)) return;
-    fn(arg, block, worker);
-  }
+  for (int64_t block = 0; block < blocks && !marea_stopping(ctx); block++) fn(arg, block, worker);
 }
 
 static int64_t range_end (const marea_workers *w, int thread) {
@@ -94,14 +94,13 @@ static int64_t range_end (const marea_workers *w, int thread) {
 }
 
 static void run_blocks (marea_workers *w, int worker) {
-  const bool host_thread = pthread_equal(w->caller, pthread_self());
   for (int i = 0; i < w->threads; i++) {
     const int owner = (worker + i) % w->threads;
     const int64_t end = range_end(w, owner);
     for (;;) {
       const int64_t block = atomic_fetch_add_explicit(&w->range[owner].next, 1, memory_order_relaxed);
       if (block >= end) break;
-      if (stop_wanted(w->ctx, host_thread)) return;
+      if (marea_stopping(w->ctx)) return;
       w->fn(w->arg, block, worker);
     }
   }

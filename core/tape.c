@@ -432,7 +432,8 @@ static marea_status walk (pass *p, marea_node *node) {
     if (status == MAREA_OK) {
       p->ctx->layer = node->layer;
       catch_results(p, node);
-      status = visit_node(p, node);
+      status = marea_poll(p->ctx);
+      if (status == MAREA_OK) status = visit_node(p, node);
       if (!(p->flags & (MAREA_RETAIN_GRAPH | MAREA_CREATE_GRAPH)) && (node->planned || !p->ctx->plan)) {
         node->consumed = true;
         empty_node(p->ctx, node);

@@ -108,8 +108,12 @@ marea_status marea_zeros (marea_context *ctx, marea_dtype dtype, int rank, const
                           marea_tensor **out) {
   *out = NULL;
   MAREA_TRY(new_tensor(ctx, "zeros", dtype, rank, shape, ctx->plan ? PLAN : OWN, out));
-  if (!ctx->plan) memset((*out)->storage->data, 0, (*out)->storage->bytes);
-  return MAREA_OK;
+  if (!ctx->plan) marea_clear(ctx, (*out)->storage->data, (*out)->storage->bytes);
+  marea_status status = marea_poll(ctx);
+  if (status == MAREA_OK) return MAREA_OK;
+  marea_release(*out);
+  *out = NULL;
+  return status;
 }
 
 marea_status marea_from_memory (marea_context *ctx, marea_dtype dtype, int rank, const int64_t *shape,

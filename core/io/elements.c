@@ -76,14 +76,16 @@ static uint64_t widen (marea_code code, uint64_t word) {
   }
 }
 
-void marea_raw_decode (marea_tensor *t, marea_code code, bool big_endian) {
+marea_status marea_raw_decode (marea_tensor *t, marea_code code, bool big_endian) {
   size_t size = codes[code].size, wide = marea_dtype_size(marea_tensor_dtype(t));
   size_t n = (size_t)marea_tensor_size(t);
-  if (size == wide && code != MAREA_CODE_BOOL && (!big_endian || size == 1)) return;
+  if (size == wide && code != MAREA_CODE_BOOL && (!big_endian || size == 1)) return MAREA_OK;
   uint8_t *to = marea_tensor_data(t);
   const uint8_t *from = to + n * (wide - size);
   for (size_t k = 0; k < n; k++) {
+    if (k % MAREA_BLOCK == 0) MAREA_TRY(marea_poll(t->ctx));
     uint64_t word = widen(code, read_word(from + k * size, size, big_endian));
     memcpy(to + k * wide, &word, wide);
   }
+  return MAREA_OK;
 }

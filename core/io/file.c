@@ -26,7 +26,9 @@
 
 #define TEMP_END ".marea-tmp"
 #define TEMP_TRIES 100
-#define CHUNK ((size_t)1 << 30) /* of one read or write; Linux stops at 2 GiB anyway */
+#define SYNCED \
+  ((size_t)16  \
+   << 20) /* bytes after which a file being written goes to the disk, which cannot be interrupted */
 
 /* The value of a system call, made again while a signal interrupts it. */
 #define RETRY(call)                        \
@@ -57,11 +59,20 @@ static void close_quietly (int fd) {
   if (fd >= 0) close(fd);
 }
 
+marea_status marea_move (marea_context *ctx, void *to, const void *from, size_t n) {
+  for (size_t at = 0; at < n; at += MAREA_PIECE) {
+    MAREA_TRY(marea_poll(ctx));
+    memcpy((char *)to + at, (const char *)from + at, MAREA_MIN(MAREA_PIECE, n - at));
+  }
+  return MAREA_OK;
+}
+
 /* ---- reading ---- */
 
 static marea_status read_all (marea_context *ctx, const marea_label *label, int fd, uint8_t *to, size_t n) {
   while (n > 0) {
-    ssize_t got = RETRY(read(fd, to, MAREA_MIN(n, CHUNK)));
+    MAREA_TRY(marea_poll(ctx));
+    ssize_t got = RETRY(read(fd, to, MAREA_MIN(n, MAREA_PIECE)));
     if (got < 0) return fail(ctx, label, "cannot read", errno);
     if (got == 0) return marea_fail(ctx, MAREA_EIO, "%s: became shorter while it was read", label->s);
     to += got;
@@ -228,11 +239,21 @@ marea_status marea_write_begin (marea_context *ctx, const char *who, const char 
   return fail(ctx, &w->label, "cannot open", error);
 }
 
+/* Counts n more bytes; now and then puts them on the disk, so that little is left for the end. */
+static marea_status sync_some (marea_writer *w, size_t n) {
+  w->unsynced += n;
+  if (w->unsynced < SYNCED) return MAREA_OK;
+  w->unsynced = 0;
+  return RETRY(fdatasync(w->fd)) < 0 ? fail(w->ctx, &w->label, "cannot write to the disk", errno) : MAREA_OK;
+}
+
 marea_status marea_write (marea_writer *w, const void *bytes, size_t n) {
   const char *from = bytes;
   while (n > 0) {
-    ssize_t put = RETRY(write(w->fd, from, MAREA_MIN(n, CHUNK)));
+    MAREA_TRY(marea_poll(w->ctx));
+    ssize_t put = RETRY(write(w->fd, from, MAREA_MIN(n, MAREA_PIECE)));
     if (put <= 0) return fail(w->ctx, &w->label, "cannot write", put < 0 ? errno : EIO);
+    MAREA_TRY(sync_some(w, (size_t)put));
     from += put;
     n -= (size_t)put;
   }

@@ -49,10 +49,10 @@ static marea_status truncated (const source *s, size_t has) {
 
 /* Inflates up to n bytes to `to`; *got of them came. Fewer than n: the stream has ended. */
 static marea_status inflate_some (source *s, uint8_t *to, size_t n, size_t *got) {
-  const size_t most = 1u << 30; /* zlib counts in 32 bits */
   *got = 0;
   while (*got < n && !s->ended) {
-    uInt in = (uInt)MAREA_MIN(s->left, most), out = (uInt)MAREA_MIN(n - *got, most);
+    MAREA_TRY(marea_poll(s->ctx));
+    uInt in = (uInt)MAREA_MIN(s->left, MAREA_PIECE), out = (uInt)MAREA_MIN(n - *got, MAREA_PIECE);
     s->stream.next_in = (z_const Bytef *)s->next;
     s->stream.avail_in = in;
     s->stream.next_out = to + *got;
@@ -76,7 +76,7 @@ static marea_status take (source *s, uint8_t *to, size_t n) {
   size_t got = MAREA_MIN(n, s->left);
   if (s->zipped) MAREA_TRY(inflate_some(s, to, n, &got));
   else {
-    memcpy(to, s->next, got);
+    MAREA_TRY(marea_move(s->ctx, to, s->next, got));
     s->next += got;
     s->left -= got;
   }
@@ -149,8 +149,7 @@ static marea_status read_array (source *s, marea_tensor **out) {
   MAREA_TRY(marea_raw_new(s->ctx, s->label.s, code, rank, shape, out, &raw));
   MAREA_TRY(take(s, raw, bytes));
   MAREA_TRY(finish(s));
-  marea_raw_decode(*out, code, true);
-  return MAREA_OK;
+  return marea_raw_decode(*out, code, true);
 }
 
 marea_status marea_parse_idx (marea_context *ctx, const char *path, const uint8_t *bytes, size_t n,

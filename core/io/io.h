@@ -25,6 +25,10 @@ marea_label marea_file_label (const char *who, const char *path);
 
 /* ---- file.c ---- */
 
+#define MAREA_PIECE ((size_t)1 << 20) /* bytes between two questions whether to stop */
+/* to := from; MAREA_EINTR on the way. */
+marea_status marea_move (marea_context *ctx, void *to, const void *from, size_t n);
+
 /* The bytes of a regular file, to be freed with marea_free. *bytes is not NULL even when *n is 0. */
 marea_status marea_read_file (marea_context *ctx, const char *who, const char *path, uint8_t **bytes,
                               size_t *n);
@@ -34,6 +38,7 @@ typedef struct marea_writer {
   marea_context *ctx;
   marea_label label;
   int folder, fd;              /* open descriptors */
+  size_t unsynced;             /* bytes written since the file was last put on the disk */
   char target[256], temp[256]; /* names inside the folder */
 } marea_writer;
 marea_status marea_write_begin (marea_context *ctx, const char *who, const char *path, marea_writer *w);
@@ -71,7 +76,7 @@ marea_status marea_raw_bytes (marea_context *ctx, const char *label, marea_code 
    its memory, and marea_raw_decode then turns them into the tensor's dtype where they are. */
 marea_status marea_raw_new (marea_context *ctx, const char *label, marea_code code, int rank,
                             const int64_t *shape, marea_tensor **out, uint8_t **raw);
-void marea_raw_decode (marea_tensor *t, marea_code code, bool big_endian);
+marea_status marea_raw_decode (marea_tensor *t, marea_code code, bool big_endian);
 
 /* ---- list.c: marea_file, the names, tensors and texts of a file, in memory ---- */
 

@@ -159,10 +159,12 @@ static marea_status find_header (header *h, const uint8_t *bytes, size_t n, size
 }
 
 /* to := from with its dimensions' order reversed: column-major becomes row-major. */
-static void transpose (const header *h, const uint8_t *from, uint8_t *to, size_t size, int64_t count) {
+static marea_status transpose (const header *h, const uint8_t *from, uint8_t *to, size_t size,
+                               int64_t count) {
   int64_t index[MAREA_MAX_RANK] = {0}, step[MAREA_MAX_RANK], at = 0, product = 1;
   for (int d = 0; d < h->rank; product *= h->shape[d++]) step[d] = product;
   for (int64_t i = 0; i < count; i++) {
+    if (i % MAREA_BLOCK == 0) MAREA_TRY(marea_poll(h->ctx));
     memcpy(to + (size_t)i * size, from + (size_t)at * size, size);
     for (int d = h->rank - 1; d >= 0; d--) {
       at += step[d];
@@ -171,6 +173,7 @@ static void transpose (const header *h, const uint8_t *from, uint8_t *to, size_t
       index[d] = 0;
     }
   }
+  return MAREA_OK;
 }
 
 marea_status marea_parse_npy (marea_context *ctx, const char *path, const uint8_t *bytes, size_t n,
@@ -189,11 +192,14 @@ marea_status marea_parse_npy (marea_context *ctx, const char *path, const uint8_
     return marea_fail(ctx, MAREA_EFORMAT, "%s: %zu bytes follow the end of the data", h.label.s,
                       n - data - declared);
   MAREA_TRY(marea_raw_new(ctx, h.label.s, h.code, h.rank, h.shape, out, &raw));
-  if (h.fortran && declared)
-    transpose(&h, bytes + data, raw, marea_code_size(h.code), marea_tensor_size(*out));
-  else memcpy(raw, bytes + data, declared);
-  marea_raw_decode(*out, h.code, h.big_endian);
-  return MAREA_OK;
+  marea_status status = h.fortran && declared ? transpose(&h, bytes + data, raw, marea_code_size(h.code),
+                                                          marea_tensor_size(*out))
+                                              : marea_move(ctx, raw, bytes + data, declared);
+  if (status == MAREA_OK) status = marea_raw_decode(*out, h.code, h.big_endian);
+  if (status == MAREA_OK) return MAREA_OK;
+  marea_release(*out);
+  *out = NULL;
+  return status;
 }
 
 marea_status marea_load_npy (marea_context *ctx, const char *path, marea_tensor **out) {

@@ -1,18 +1,40 @@
 /* SPDX-License-Identifier: MIT
 ** png.c: pictures as u8 tensors (H, W, C), C = 1 gray, 2 gray and alpha, 3 RGB, 4 RGBA, through libpng's
-** simplified interface, from and to memory, so that files are opened, limited and replaced as all others.
+** simplified interface and streams of our own, so that files are opened, limited, interrupted and replaced as all
+** others.
 ** Before libpng sees a file we walk its chunks: libpng ignores a wrong checksum in many chunks and does not
 ** ask for the last one, while here a file that was cut or changed anywhere is an error.
 ** Not done: 16-bit output, palettes, text; 16-bit samples are reduced to 8 without a change of gamma. Bytes
 ** after the last chunk are ignored, as everywhere.
 */
+#define _GNU_SOURCE
 #include <png.h>
+#include <stdio.h>
 #include <string.h>
 #include <zlib.h>
 
 #include "io.h"
 
 #define MAX_SIDE 1000000 /* libpng's own limit */
+
+/* What libpng reads from, and a failure that is not libpng's. */
+typedef struct source {
+  marea_context *ctx;
+  const uint8_t *next;
+  size_t left;
+  marea_status status;
+} source;
+
+static ssize_t read_some (void *cookie, char *to, size_t n) {
+  source *s = cookie;
+  s->status = marea_poll(s->ctx);
+  if (s->status != MAREA_OK) return -1;
+  n = MAREA_MIN(n, s->left);
+  memcpy(to, s->next, n);
+  s->next += n;
+  s->left -= n;
+  return (ssize_t)n;
+}
 
 static uint32_t big_word (const uint8_t *p) {
   return (uint32_t)p[0] << 24 | (uint32_t)p[1] << 16 | (uint32_t)p[2] << 8 | p[3];
@@ -35,7 +57,12 @@ static marea_status check_chunks (marea_context *ctx, const char *label, const u
                         "%s: truncated: chunk at byte %zu declares %zu bytes, file has %zu", label, at, data,
                         n - at - 12);
     const uint8_t *type = bytes + at + 4;
-    if (crc32_z(0, type, data + 4) != big_word(type + 4 + data))
+    uint32_t crc = 0;
+    for (size_t i = 0; i < data + 4; i += MAREA_PIECE) {
+      MAREA_TRY(marea_poll(ctx));
+      crc = (uint32_t)crc32_z(crc, type + i, MAREA_MIN(MAREA_PIECE, data + 4 - i));
+    }
+    if (crc != big_word(type + 4 + data))
       return marea_fail(ctx, MAREA_EFORMAT, "%s: damaged: wrong checksum of the chunk at byte %zu", label,
                         at);
     at += data + 12;
@@ -72,21 +99,31 @@ static marea_status read_pixels (marea_context *ctx, const char *label, png_imag
   return marea_fail(ctx, MAREA_EFORMAT, "%s: damaged: %s", label, image->message);
 }
 
+static marea_status read_stream (marea_context *ctx, const char *label, FILE *stream, size_t n,
+                                 marea_tensor **out) {
+  png_image image = {.version = PNG_IMAGE_VERSION};
+  if (!png_image_begin_read_from_stdio(&image, stream))
+    return marea_fail(ctx, MAREA_EFORMAT, "%s: damaged: %s", label, image.message);
+  marea_status status = read_pixels(ctx, label, &image, n, out);
+  png_image_free(&image);
+  return status;
+}
+
 marea_status marea_parse_png (marea_context *ctx, const char *path, const uint8_t *bytes, size_t n,
                               marea_tensor **out) {
   marea_label label = marea_file_label("load_png", path);
-  png_image image = {.version = PNG_IMAGE_VERSION};
-  size_t length = 0;
+  source from = {.ctx = ctx, .next = bytes};
   *out = NULL;
-  MAREA_TRY(check_chunks(ctx, label.s, bytes, n, &length));
-  if (!png_image_begin_read_from_memory(&image, bytes, length))
-    return marea_fail(ctx, MAREA_EFORMAT, "%s: damaged: %s", label.s, image.message);
-  marea_status status = read_pixels(ctx, label.s, &image, length, out);
-  png_image_free(&image);
+  MAREA_TRY(check_chunks(ctx, label.s, bytes, n, &from.left));
+  n = from.left;
+  FILE *stream = fopencookie(&from, "rb", (cookie_io_functions_t){.read = read_some});
+  if (!stream) return marea_fail(ctx, MAREA_ENOMEM, "%s: out of memory for a stream", label.s);
+  marea_status status = read_stream(ctx, label.s, stream, n, out);
+  fclose(stream);
   if (status == MAREA_OK) return MAREA_OK;
   marea_release(*out);
   *out = NULL;
-  return status;
+  return from.status == MAREA_OK ? status : marea_fail(ctx, from.status, "interrupted!");
 }
 
 marea_status marea_load_png (marea_context *ctx, const char *path, marea_tensor **out) {
@@ -101,19 +138,22 @@ static uint8_t to_byte (double x) {
   return x >= 1 ? 255 : (uint8_t)(255 * x + 0.5);
 }
 
-/* The bytes of t's elements: its own memory for u8, or *block, to be freed by the caller. */
-static const uint8_t *pixels_of (const marea_tensor *t, uint8_t **block) {
+/* *pixels := the bytes of t's elements: its own memory for u8, or *block, to be freed by the caller. */
+static marea_status pixels_of (const marea_tensor *t, const char *label, uint8_t **block,
+                               const uint8_t **pixels) {
   const void *data = marea_tensor_data(t);
   int64_t n = marea_tensor_size(t);
+  *pixels = data;
   *block = NULL;
-  if (marea_tensor_dtype(t) == MAREA_U8) return data;
-  *block = marea_alloc(marea_tensor_context(t), (size_t)n);
-  if (!*block) return NULL;
-  if (marea_tensor_dtype(t) == MAREA_F32)
-    for (int64_t i = 0; i < n; i++) (*block)[i] = to_byte((double)((const float *)data)[i]);
-  else
-    for (int64_t i = 0; i < n; i++) (*block)[i] = to_byte(((const double *)data)[i]);
-  return *block;
+  if (marea_tensor_dtype(t) == MAREA_U8) return MAREA_OK;
+  *pixels = *block = marea_alloc(t->ctx, (size_t)n);
+  if (!*block) return marea_fail(t->ctx, MAREA_ENOMEM, "%s: out of memory for pixels", label);
+  for (int64_t i = 0; i < n; i++) {
+    if (i % MAREA_BLOCK == 0) MAREA_TRY(marea_poll(t->ctx));
+    (*block)[i] = to_byte(marea_tensor_dtype(t) == MAREA_F32 ? (double)((const float *)data)[i]
+                                                             : ((const double *)data)[i]);
+  }
+  return MAREA_OK;
 }
 
 static marea_status describe (marea_tensor *t, const char *label, png_image *image) {
@@ -137,40 +177,48 @@ static marea_status describe (marea_tensor *t, const char *label, png_image *ima
   return MAREA_OK;
 }
 
-/* Compresses into *file, a block of the context. */
+/* What libpng writes to, and a failure that is not libpng's. */
+typedef struct target {
+  marea_writer writer;
+  marea_status status;
+} target;
+
+static ssize_t write_some (void *cookie, const char *bytes, size_t n) {
+  target *t = cookie;
+  t->status = marea_write(&t->writer, bytes, n);
+  return t->status == MAREA_OK ? (ssize_t)n : 0;
+}
+
 static marea_status encode (marea_context *ctx, const char *label, png_image *image, const uint8_t *pixels,
-                            uint8_t **file, size_t *bytes) {
-  png_alloc_size_t room = PNG_IMAGE_PNG_SIZE_MAX(*image);
-  *file = marea_alloc(ctx, room);
-  if (!*file) return marea_fail(ctx, MAREA_ENOMEM, "%s: out of memory for %zu bytes", label, (size_t)room);
-  *bytes = room;
-  if (png_image_write_to_memory(image, *file, bytes, 0, pixels, 0, NULL)) return MAREA_OK;
-  marea_status status = marea_fail(ctx, MAREA_EARG, "%s: %s", label, image->message);
+                            target *to) {
+  FILE *stream = fopencookie(to, "wb", (cookie_io_functions_t){.write = write_some});
+  if (!stream) return marea_fail(ctx, MAREA_ENOMEM, "%s: out of memory for a stream", label);
+  marea_status status = MAREA_OK;
+  if (!png_image_write_to_stdio(image, stream, 0, pixels, 0, NULL) && to->status == MAREA_OK)
+    status = marea_fail(ctx, MAREA_EARG, "%s: %s", label, image->message);
   png_image_free(image);
+  fclose(stream);
+  return to->status == MAREA_OK ? status : to->status;
+}
+
+static marea_status save_pixels (marea_tensor *t, const char *path, const char *label, png_image *image) {
+  uint8_t *block;
+  const uint8_t *pixels;
+  target to = {.status = MAREA_OK};
+  marea_status status = pixels_of(t, label, &block, &pixels);
+  if (status == MAREA_OK) status = marea_write_begin(t->ctx, "save_png", path, &to.writer);
+  if (status == MAREA_OK) status = marea_write_end(&to.writer, encode(t->ctx, label, image, pixels, &to));
+  marea_free(t->ctx, block);
   return status;
 }
 
-static marea_status write_file (marea_context *ctx, const char *path, const uint8_t *file, size_t bytes) {
-  marea_writer w;
-  MAREA_TRY(marea_write_begin(ctx, "save_png", path, &w));
-  return marea_write_end(&w, marea_write(&w, file, bytes));
-}
-
 marea_status marea_save_png (marea_tensor *t, const char *path) {
-  marea_context *ctx = marea_tensor_context(t);
   marea_label label = marea_file_label("save_png", path);
   png_image image = {0};
   marea_tensor *whole;
-  uint8_t *block, *file = NULL;
-  size_t bytes = 0;
   MAREA_TRY(describe(t, label.s, &image));
   MAREA_TRY(marea_gapless(t, &whole));
-  const uint8_t *pixels = pixels_of(whole, &block);
-  marea_status status = pixels ? encode(ctx, label.s, &image, pixels, &file, &bytes)
-                               : marea_fail(ctx, MAREA_ENOMEM, "%s: out of memory for pixels", label.s);
-  marea_free(ctx, block);
+  marea_status status = save_pixels(whole, path, label.s, &image);
   marea_release(whole);
-  if (status == MAREA_OK) status = write_file(ctx, path, file, bytes);
-  marea_free(ctx, file);
   return status;
 }

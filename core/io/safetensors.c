@@ -33,7 +33,14 @@ static size_t item_bytes (const marea_item *i) {
 
 /* ---- checksums ---- */
 
-static uint32_t crc_of (const void *bytes, size_t n) { return (uint32_t)crc32_z(0, bytes, n); }
+static marea_status crc_of (marea_context *ctx, const uint8_t *bytes, size_t n, uint32_t *crc) {
+  *crc = 0;
+  for (size_t at = 0; at < n; at += MAREA_PIECE) {
+    MAREA_TRY(marea_poll(ctx));
+    *crc = (uint32_t)crc32_z(*crc, bytes + at, MAREA_MIN(MAREA_PIECE, n - at));
+  }
+  return MAREA_OK;
+}
 
 /* Of the length and the header, the seal's own digits counted as zeros. */
 static uint32_t seal_of (const uint8_t *file, size_t header) {
@@ -262,9 +269,11 @@ static marea_status read_entries (loader *l) {
 
 static marea_status check_crc (const loader *l, const entry *e, const uint8_t *data) {
   char key[MAREA_MAX_NAME + 8], found[SEAL_DIGITS + 1];
+  uint32_t crc;
   if (!l->sealed) return MAREA_OK;
   crc_key(key, e->name);
-  crc_text(found, crc_of(data, e->size));
+  MAREA_TRY(crc_of(l->ctx, data, e->size, &crc));
+  crc_text(found, crc);
   const char *wanted = json_string_value(json_object_get(l->metadata, key));
   if (wanted && strcmp(found, wanted) == 0) return MAREA_OK;
   return BAD(l, "damaged: wrong checksum of tensor '%s'", shown(e->name).s);
@@ -277,11 +286,13 @@ static marea_status read_tensor (loader *l, const entry *e) {
   uint8_t *raw;
   MAREA_TRY(check_crc(l, e, data));
   MAREA_TRY(marea_raw_new(l->ctx, l->label.s, e->code, e->rank, e->shape, &t, &raw));
-  memcpy(raw, data, e->size);
-  marea_raw_decode(t, e->code, false);
-  if (!marea_list_insert(l->ctx, tensors, tensors->n, e->name, NULL)) {
+  marea_status status = marea_move(l->ctx, raw, data, e->size);
+  if (status == MAREA_OK) status = marea_raw_decode(t, e->code, false);
+  if (status == MAREA_OK && !marea_list_insert(l->ctx, tensors, tensors->n, e->name, NULL))
+    status = marea_no_names(l->ctx, l->label.s);
+  if (status != MAREA_OK) {
     marea_release(t);
-    return marea_no_names(l->ctx, l->label.s);
+    return status;
   }
   tensors->items[tensors->n - 1].tensor = t;
   return MAREA_OK;
@@ -428,16 +439,17 @@ static int by_width (const void *a, const void *b) {
   return p != q ? (p > q ? -1 : 1) : strcmp(x->name, y->name);
 }
 
-static void arrange (marea_file *f, marea_item **order) {
+static marea_status arrange (marea_file *f, marea_item **order) {
   uint64_t begin = 0;
   size_t count = (size_t)f->tensors.n;
   for (size_t i = 0; i < count; i++) order[i] = &f->tensors.items[i];
   if (count) qsort(order, count, sizeof *order, by_width);
   for (size_t i = 0; i < count; i++) {
     order[i]->begin = begin;
-    order[i]->crc = crc_of(marea_tensor_data(order[i]->tensor), item_bytes(order[i]));
+    MAREA_TRY(crc_of(f->ctx, marea_tensor_data(order[i]->tensor), item_bytes(order[i]), &order[i]->crc));
     begin += item_bytes(order[i]);
   }
+  return MAREA_OK;
 }
 
 static marea_status write_all (const marea_file *f, const char *path, marea_item *const *order,
@@ -456,8 +468,8 @@ marea_status marea_file_save (marea_file *f, const char *path) {
   size_t bytes = 0;
   marea_item **order = marea_alloc(f->ctx, sizeof *order * (size_t)f->tensors.n);
   if (!order) return marea_no_names(f->ctx, label.s);
-  arrange(f, order);
-  marea_status status = make_head(f, label.s, order, &head, &bytes);
+  marea_status status = arrange(f, order);
+  if (status == MAREA_OK) status = make_head(f, label.s, order, &head, &bytes);
   if (status == MAREA_OK) {
     status = write_all(f, path, order, head, bytes);
     marea_free(f->ctx, head);

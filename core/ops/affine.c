@@ -17,6 +17,7 @@ enum { DERIVATIVE }; /* ORDER of the attributes */
 #define FEW 8     /* channels, for which the kernel is not worth its call */
 
 typedef struct pass {
+  marea_context *ctx;
   const marea_kernels *kernels;
   int dtype;
   size_t size; /* of an element */
@@ -75,7 +76,7 @@ static void run_rows (const pass *p, int64_t n, int64_t first, int64_t end, bool
   const double cx = (double)(p->w - 1) / 2, cy = (double)(p->h - 1) / 2;
   double m[6];
   read_matrix(p, n, m);
-  for (int64_t i = first; i < end; i++) {
+  for (int64_t i = first; i < end && !marea_stopping(p->ctx); i++) {
     for (int64_t j = 0; j < p->w; j++) {
       const double u = (double)j - cx, v = (double)i - cy;
       const taps row = taps_at(cy + (m[3] * u + m[4] * v + m[5]), p->h, p->slope[0]);
@@ -124,7 +125,8 @@ static marea_status affine_shape (marea_call *c) {
 
 static marea_status affine_pass (marea_call *c, bool spread) {
   const marea_tensor *x = c->in[0];
-  pass p = {.kernels = c->ctx->kernels[x->dtype],
+  pass p = {.ctx = c->ctx,
+            .kernels = c->ctx->kernels[x->dtype],
             .dtype = x->dtype,
             .size = marea_dtype_size((marea_dtype)x->dtype),
             .h = x->shape[1],

@@ -301,7 +301,7 @@ static void correlate_block (void *arg, int64_t block, int worker) {
     return;
   }
   k.left = source_of(&p->x.axis[1], k.cols.first, tx);
-  for (; k.image < g->n && !marea_conv_stopped(p->ctx); k.image += p->x.units) {
+  for (; k.image < g->n && !marea_stopping(p->ctx); k.image += p->x.units) {
     k.images = MAREA_MIN(p->x.units, g->n - k.image);
     for (k.y = rows.first; k.y < rows.end; k.y++, k.first = false) {
       k.top = source_of(&p->x.axis[0], k.y, ty);

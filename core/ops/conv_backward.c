@@ -38,7 +38,7 @@ static void walk_gather (const backward *p, int64_t image, int worker) {
   marea_conv_gather_ahead(p->dx, image, &ahead);
   if (p->dw && !p->dw->x.grad) marea_conv_window_ahead(&p->dw->x, image, &ahead);
   if (p->dw && p->dw->x.grad) marea_conv_rows_ahead(&p->dw->dy, image, &ahead);
-  for (int64_t tile = 0; tile < p->dx->w.tiles && !marea_conv_stopped(p->ctx); tile++)
+  for (int64_t tile = 0; tile < p->dx->w.tiles && !marea_stopping(p->ctx); tile++)
     p->dx->tile(p->dx, image, tile, worker, p->dx->w.tiles == 1 ? &ahead : NULL);
 }
 
@@ -50,7 +50,7 @@ static void walk_correlate (const backward *p, int64_t image, int worker, marea_
     marea_conv_window_ahead(&p->dw->x, image + 1, &ahead);
     marea_conv_rows_ahead(&p->dw->dy, image + 1, &ahead);
   }
-  for (int64_t tile = 0; tile < p->dw->x.tiles && !marea_conv_stopped(p->ctx); tile++)
+  for (int64_t tile = 0; tile < p->dw->x.tiles && !marea_stopping(p->ctx); tile++)
     p->dw->tile(p->dw, image, tile, 0, worker, sum, p->dw->x.tiles == 1 ? &ahead : NULL);
 }
 

@@ -14,10 +14,6 @@
 #define LEAST_ROWS 64 /* of the weight gradient worth loading a tile for */
 #define SUM_BYTES ((size_t)1 << 23)
 
-bool marea_conv_stopped (marea_context *ctx) {
-  return !ctx->shielded && atomic_load_explicit(&ctx->interrupt, memory_order_relaxed);
-}
-
 /* ---- a tile by taps ---- */
 
 static void correlate_tile (const marea_conv_correlate *p, int64_t image, int64_t tile, int64_t cut,
@@ -124,7 +120,7 @@ static void run_block (void *arg, int64_t block, int worker) {
   const int64_t part = block / p->cuts, cut = block % p->cuts, tiles = p->x.tiles, tasks = p->g->n * tiles;
   marea_conv_sum sum = marea_conv_correlate_sum(p, part, cut);
   for (int64_t task = part * tasks / p->parts; task < (part + 1) * tasks / p->parts; task++) {
-    if (marea_conv_stopped(p->ctx)) return;
+    if (marea_stopping(p->ctx)) return;
     marea_conv_ahead ahead = {.n = 0};
     marea_conv_window_ahead(&p->x, task / tiles + 1, &ahead);
     marea_conv_rows_ahead(&p->dy, task / tiles + 1, &ahead);

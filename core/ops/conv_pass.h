@@ -135,8 +135,6 @@ marea_conv_sum marea_conv_correlate_sum (const marea_conv_correlate *p, int64_t 
 void marea_conv_correlate_run (const marea_conv_correlate *p);
 /* dw := the sum of the parts. */
 void marea_conv_correlate_finish (const marea_conv_correlate *p);
-/* Has somebody asked to stop? A block can be long. */
-bool marea_conv_stopped (marea_context *ctx);
 
 /* ---- both ---- */
 

@@ -3,7 +3,6 @@
 ** constants for gradients. Values are worked out in double, which is exact for integers up to 2^53.
 */
 #include <math.h>
-#include <string.h>
 
 #include "core.h"
 
@@ -47,27 +46,8 @@ static marea_status full_shape (marea_call *c) {
   return MAREA_OK;
 }
 
-/* One number on the stack, copied to all elements as a tensor of steps 0. */
 static marea_status full_forward (marea_call *c) {
-  marea_tensor *y = c->out[0];
-  const int64_t n = marea_count(y->rank, y->shape);
-  if (n == 0) return MAREA_OK;
-  if (n == 1) {
-    put(y, 0, c->attr[1].f);
-    return MAREA_OK;
-  }
-  if (c->attr[1].f == 0 && !signbit(c->attr[1].f)) {
-    memset(marea_at(y), 0, (size_t)n * marea_dtype_size((marea_dtype)y->dtype));
-    return MAREA_OK;
-  }
-  int64_t number; /* room for every dtype */
-  marea_storage memory = {.ctx = c->ctx, .data = &number};
-  marea_tensor one = *y;
-  one.storage = &memory;
-  one.offset = 0;
-  memset(one.stride, 0, sizeof one.stride);
-  put(&one, 0, c->attr[1].f);
-  marea_copy_strided(c->ctx, &one, y);
+  marea_fill(c->ctx, c->out[0], c->attr[1].f);
   return MAREA_OK;
 }
 
@@ -105,7 +85,7 @@ static marea_status arange_shape (marea_call *c) {
 }
 
 static marea_status arange_forward (marea_call *c) {
-  for (int64_t i = 0; i < c->out[0]->shape[0]; i++)
+  for (int64_t i = 0; i < c->out[0]->shape[0] && !MAREA_STOPPING(c->ctx, i); i++)
     put(c->out[0], i, c->attr[0].f + c->attr[2].f * (double)i);
   return MAREA_OK;
 }
@@ -141,7 +121,7 @@ static marea_status linspace_forward (marea_call *c) {
   const double start = c->attr[0].f, stop = c->attr[1].f;
   const int64_t n = c->out[0]->shape[0];
   const double step = n > 1 ? (stop - start) / (double)(n - 1) : 0;
-  for (int64_t i = 0; i < n; i++) {
+  for (int64_t i = 0; i < n && !MAREA_STOPPING(c->ctx, i); i++) {
     const double value = i < (n + 1) / 2 ? start + step * (double)i : stop - step * (double)(n - 1 - i);
     put(c->out[0], i, value);
   }
@@ -172,7 +152,7 @@ static marea_status eye_shape (marea_call *c) {
 static marea_status eye_forward (marea_call *c) {
   marea_tensor *y = c->out[0];
   const int64_t n = y->shape[0];
-  memset(marea_at(y), 0, (size_t)(n * n) * marea_dtype_size((marea_dtype)y->dtype));
+  marea_fill(c->ctx, y, 0);
   for (int64_t i = 0; i < n; i++) put(y, i * (n + 1), 1);
   return MAREA_OK;
 }

@@ -151,10 +151,10 @@ static void run_block (void *arg, int64_t block, int worker) {
   for (int64_t unit = block * j->units_per_block; unit < end; unit++) run_unit(j, unit);
 }
 
-static void join_chunks (const fold_job *j) {
+static void join_chunks (marea_context *ctx, const fold_job *j) {
   const int64_t inner = j->f.inner;
   for (int64_t o = 0; o < j->f.outer; o++) {
-    for (int64_t i = 0; i < inner; i++) {
+    for (int64_t i = 0; i < inner && !MAREA_STOPPING(ctx, i); i++) {
       const double *partial = j->partial + o * j->chunks * inner + i;
       double total = partial[0];
       for (int64_t chunk = 1; chunk < j->chunks; chunk++)
@@ -193,7 +193,7 @@ marea_status marea_fold (marea_call *c, const marea_folding *f, marea_fold_kind 
   const int64_t blocks = (j.units + j.units_per_block - 1) / j.units_per_block;
   if (blocks == 1) run_block(&j, 0, 0);
   else marea_parallel(c->ctx, blocks, run_block, &j);
-  if (j.partial) join_chunks(&j);
+  if (j.partial) join_chunks(c->ctx, &j);
   return MAREA_OK;
 }
 
@@ -209,11 +209,13 @@ static int64_t combine_ints (marea_fold_kind kind, int64_t a, int64_t b) {
   return (int64_t)((uint64_t)a + (uint64_t)b); /* wraps around */
 }
 
-void marea_fold_ints (const marea_folding *f, marea_fold_kind kind, int out_dtype, void *out) {
-  for (int64_t i = 0; i < f->outer * f->inner; i++) {
+void marea_fold_ints (marea_context *ctx, const marea_folding *f, marea_fold_kind kind, int out_dtype,
+                      void *out) {
+  for (int64_t i = 0; i < f->outer * f->inner && !MAREA_STOPPING(ctx, i); i++) {
     const int64_t first = i / f->inner * f->count * f->inner + i % f->inner;
     int64_t total = f->count > 0 ? int_at(f, first) : 0;
-    for (int64_t r = 1; r < f->count; r++) total = combine_ints(kind, total, int_at(f, first + r * f->inner));
+    for (int64_t r = 1; r < f->count && !MAREA_STOPPING(ctx, r); r++)
+      total = combine_ints(kind, total, int_at(f, first + r * f->inner));
     if (out_dtype == MAREA_I64) ((int64_t *)out)[i] = total;
     else if (out_dtype == MAREA_U8) ((uint8_t *)out)[i] = (uint8_t)total;
     else store(out_dtype, out, i, (double)total);

@@ -33,6 +33,7 @@ marea_status marea_fold (marea_call *c, const marea_folding *f, marea_fold_kind 
                          double divisor, int out_dtype, void *out);
 
 /* The same for i64 and u8, exact: SUM, MAX and MIN. */
-void marea_fold_ints (const marea_folding *f, marea_fold_kind kind, int out_dtype, void *out);
+void marea_fold_ints (marea_context *ctx, const marea_folding *f, marea_fold_kind kind, int out_dtype,
+                      void *out);
 
 #endif

@@ -14,7 +14,7 @@ static marea_status read_positions (marea_call *c, int input, int64_t limit, int
   const void *from = marea_at(t);
   int64_t *position;
   MAREA_SCRATCH(c, position, (size_t)MAREA_MAX(n, 1) * sizeof *position);
-  for (int64_t i = 0; i < n; i++) {
+  for (int64_t i = 0; i < n && !MAREA_STOPPING(c->ctx, i); i++) {
     const int64_t value = t->dtype == MAREA_U8 ? ((const uint8_t *)from)[i] : ((const int64_t *)from)[i];
     if (value < base || value - base >= limit)
       return marea_reject(c, MAREA_EARG, "argument '%s': element %lld of %s is %lld, expected %lld to %lld",
@@ -199,6 +199,7 @@ static marea_status index_add_shape (marea_call *c) {
 }
 
 typedef struct addition {
+  marea_context *ctx;
   const marea_kernels *kernels;
   const int64_t *position;
   axis to;
@@ -219,7 +220,7 @@ static void add_rows (void *arg, int64_t block, int worker) {
   (void)worker;
   memcpy(y + (size_t)first * bytes, s->x + (size_t)(a * s->to.size + first) * bytes,
          (size_t)(end - first) * bytes);
-  for (int64_t i = 0; i < s->n; i++) {
+  for (int64_t i = 0; i < s->n && !MAREA_STOPPING(s->ctx, i); i++) {
     const int64_t row = s->position[i];
     if (row < first || row >= end) continue;
     char *at = y + (size_t)row * bytes;
@@ -233,7 +234,8 @@ static marea_status index_add_forward (marea_call *c) {
   const axis to = axis_of(x, (int)c->attr[0].i);
   MAREA_TRY(read_positions(c, 1, to.size, &position));
   if (marea_count(x->rank, x->shape) == 0) return MAREA_OK;
-  addition s = {.kernels = c->ctx->kernels[x->dtype],
+  addition s = {.ctx = c->ctx,
+                .kernels = c->ctx->kernels[x->dtype],
                 .position = position,
                 .to = to,
                 .n = marea_count(c->in[1]->rank, c->in[1]->shape),
@@ -296,6 +298,7 @@ static marea_status gather_shape (marea_call *c) {
 }
 
 typedef struct pick {
+  marea_context *ctx;
   const marea_kernels *kernels;
   const int64_t *position;
   axis x;                         /* the dimension that positions refer to */
@@ -383,7 +386,7 @@ static void scatter_columns (void *arg, int64_t block, int worker) {
   const int64_t a = block / p->chunks, after = p->x.after, first = block % p->chunks * SCATTER_COLUMNS;
   const int64_t end = MAREA_MIN(first + SCATTER_COLUMNS, after);
   (void)worker;
-  for (int64_t r = a * p->n; r < (a + 1) * p->n; r++) {
+  for (int64_t r = a * p->n; r < (a + 1) * p->n && !MAREA_STOPPING(p->ctx, r); r++) {
     for (int64_t b = first; b < end; b++) {
       const int64_t i = r * after + b;
       char *to = p->to + (size_t)((a * p->x.size + p->position[i]) * after + b) * p->size;
@@ -395,7 +398,8 @@ static void scatter_columns (void *arg, int64_t block, int worker) {
 static marea_status scatter_add_forward (marea_call *c) {
   const marea_tensor *x = c->in[0], *index = c->in[1];
   const int dim = (int)c->attr[0].i;
-  pick p = {.kernels = c->ctx->kernels[x->dtype],
+  pick p = {.ctx = c->ctx,
+            .kernels = c->ctx->kernels[x->dtype],
             .x = axis_of(x, dim),
             .n = index->shape[dim],
             .size = marea_dtype_size((marea_dtype)x->dtype),
@@ -464,8 +468,8 @@ static marea_status one_hot_forward (marea_call *c) {
   void *y = marea_at(c->out[0]);
   MAREA_TRY(read_positions(c, 0, classes, &position));
   if (n == 0) return MAREA_OK;
-  memset(y, 0, (size_t)(n * classes) * size);
-  for (int64_t i = 0; i < n; i++) {
+  marea_clear(c->ctx, y, (size_t)(n * classes) * size);
+  for (int64_t i = 0; i < n && !MAREA_STOPPING(c->ctx, i); i++) {
     const int64_t at = i * classes + position[i];
     switch (c->out[0]->dtype) {
     case MAREA_F32: ((float *)y)[at] = 1; break;

@@ -78,6 +78,7 @@ static marea_status matmul_shape (marea_call *c) {
 }
 
 typedef struct batch {
+  marea_context *ctx;
   const product *p;
   int dtype;
   size_t size;
@@ -101,7 +102,7 @@ static void multiply_one (void *arg, int64_t i, int worker) {
   const batch *s = arg;
   const product *p = s->p;
   (void)worker;
-  marea_gemm(s->dtype, p->a.transposed, p->b.transposed, p->m, p->n, p->k,
+  marea_gemm(s->ctx, s->dtype, p->a.transposed, p->b.transposed, p->m, p->n, p->k,
              s->a + (size_t)(matrix_at(p, &p->a, i) * p->m * p->k) * s->size,
              s->b + (size_t)(matrix_at(p, &p->b, i) * p->k * p->n) * s->size,
              s->c + (size_t)(i * p->m * p->n) * s->size);
@@ -123,7 +124,7 @@ static marea_status matmul_forward (marea_call *c) {
     if (!c->ctx->dry) memset(marea_at(out), 0, (size_t)(count * p.m * p.n) * size);
     return MAREA_OK;
   }
-  batch s = {&p, out->dtype, size, marea_at(c->in[0]), marea_at(c->in[1]), marea_at(out)};
+  batch s = {c->ctx, &p, out->dtype, size, marea_at(c->in[0]), marea_at(c->in[1]), marea_at(out)};
   if (is_tall(&p)) {
     return marea_gemm_parallel(c->ctx, s.dtype, false, p.b.transposed, count * p.m, p.n, p.k, s.a, s.b, NULL,
                                s.c);

@@ -53,7 +53,7 @@ static marea_text place_text (const marea_call *c, const marea_tensor *t, int64_
 static marea_status check_labels (marea_call *c, const marea_tensor *labels, const class_job *j,
                                   int64_t *counting) {
   *counting = 0;
-  for (int64_t i = 0; i < j->rows; i++) {
+  for (int64_t i = 0; i < j->rows && !MAREA_STOPPING(c->ctx, i); i++) {
     const int64_t label = label_at(j->label_dtype, j->label, i);
     if (label == j->ignored) continue;
     ++*counting;

@@ -75,7 +75,7 @@ static void poisson_block (void *arg, int64_t block, int worker) {
 static marea_status poisson_forward (marea_call *c) {
   draw d = draw_of(c);
   d.a = marea_at(c->in[0]);
-  for (int64_t i = 0; i < d.n; i++) {
+  for (int64_t i = 0; i < d.n && !MAREA_STOPPING(c->ctx, i); i++) {
     const double rate = load(d.a, d.dtype, i);
     if (!(rate >= 0 && rate <= LARGEST_RATE))
       return marea_reject(c, MAREA_EARG, "argument 'rate': element %lld of %s is %g, expected 0 to 2^53",

@@ -54,6 +54,7 @@ static void window_of (const marea_conv *g, int d, int64_t o, int64_t *first, in
 /* ---- running over images, and over parts of the channels when images are few ---- */
 
 typedef struct pass {
+  marea_context *ctx;
   marea_conv g;
   const marea_kernels *kernels;
   int dtype;
@@ -85,6 +86,7 @@ static size_t out_at (const pass *p, const plane *k, int64_t y, int64_t x) {
 
 static marea_status run_pass (marea_call *c, pass *p, marea_block_fn fn) {
   const marea_tensor *out = c->out[0];
+  p->ctx = c->ctx;
   p->kernels = c->ctx->kernels[out->dtype];
   p->dtype = out->dtype;
   p->size = marea_dtype_size((marea_dtype)out->dtype);
@@ -97,7 +99,7 @@ static marea_status run_pass (marea_call *c, pass *p, marea_block_fn fn) {
 
 /* Writes 0 to the channels of an image of the larger kind. */
 static void clear_plane (const pass *p, const plane *k) {
-  for (int64_t y = 0; y < p->g.in[0]; y++)
+  for (int64_t y = 0; y < p->g.in[0] && !marea_stopping(p->ctx); y++)
     for (int64_t x = 0; x < p->g.in[1]; x++)
       memset(p->out + in_at(p, k, y, x), 0, (size_t)k->count * p->size);
 }
@@ -139,7 +141,7 @@ static void max_plane (void *arg, int64_t block, int worker) {
   const plane k = plane_of(p, block);
   const size_t count = (size_t)k.count;
   (void)worker;
-  for (int64_t oy = 0; oy < p->g.out[0]; oy++) {
+  for (int64_t oy = 0; oy < p->g.out[0] && !marea_stopping(p->ctx); oy++) {
     for (int64_t ox = 0; ox < p->g.out[1]; ox++) {
       int64_t y0, y1, x0, x1;
       char *out = p->out + out_at(p, &k, oy, ox);
@@ -227,7 +229,7 @@ typedef void maxima_fn (const pass *p, const size_t *at, int64_t count, size_t w
 /* Calls fn for every window with the places of its maxima, some channels at a time. */
 static void each_window (const pass *p, const plane *k, maxima_fn *fn) {
   size_t at[CHANNELS];
-  for (int64_t oy = 0; oy < p->g.out[0]; oy++) {
+  for (int64_t oy = 0; oy < p->g.out[0] && !marea_stopping(p->ctx); oy++) {
     for (int64_t ox = 0; ox < p->g.out[1]; ox++) {
       for (int64_t first = 0; first < k->count; first += CHANNELS) {
         const int64_t count = MAREA_MIN(CHANNELS, k->count - first);
@@ -347,7 +349,7 @@ static void avg_plane (void *arg, int64_t block, int worker) {
   const plane k = plane_of(p, block);
   const size_t count = (size_t)k.count;
   (void)worker;
-  for (int64_t oy = 0; oy < p->g.out[0]; oy++) {
+  for (int64_t oy = 0; oy < p->g.out[0] && !marea_stopping(p->ctx); oy++) {
     for (int64_t ox = 0; ox < p->g.out[1]; ox++) {
       int64_t y0, y1, x0, x1;
       char *out = p->out + out_at(p, &k, oy, ox);
@@ -367,7 +369,7 @@ static void avg_grad_plane (void *arg, int64_t block, int worker) {
   const plane k = plane_of(p, block);
   (void)worker;
   clear_plane(p, &k);
-  for (int64_t oy = 0; oy < p->g.out[0]; oy++) {
+  for (int64_t oy = 0; oy < p->g.out[0] && !marea_stopping(p->ctx); oy++) {
     for (int64_t ox = 0; ox < p->g.out[1]; ox++) {
       int64_t y0, y1, x0, x1;
       const char *dy = p->v + out_at(p, &k, oy, ox);
@@ -493,7 +495,7 @@ static void upsample_plane (void *arg, int64_t block, int worker) {
   const pass *p = arg;
   const plane k = plane_of(p, block);
   (void)worker;
-  for (int64_t y = 0; y < p->g.in[0]; y++)
+  for (int64_t y = 0; y < p->g.in[0] && !marea_stopping(p->ctx); y++)
     for (int64_t x = 0; x < p->g.in[1]; x++)
       memcpy(p->out + in_at(p, &k, y, x), p->x + out_at(p, &k, y / p->g.stride[0], x / p->g.stride[1]),
              (size_t)k.count * p->size);
@@ -534,7 +536,7 @@ static void upsample_grad_plane (void *arg, int64_t block, int worker) {
   const plane k = plane_of(p, block);
   const size_t count = (size_t)k.count;
   (void)worker;
-  for (int64_t y = 0; y < p->g.in[0]; y++) {
+  for (int64_t y = 0; y < p->g.in[0] && !marea_stopping(p->ctx); y++) {
     for (int64_t x = 0; x < p->g.in[1]; x++) {
       char *to = p->out + out_at(p, &k, y / p->g.stride[0], x / p->g.stride[1]);
       const char *from = p->x + in_at(p, &k, y, x);

@@ -142,7 +142,7 @@ static void bernoulli_block (void *arg, int64_t block, int worker) {
 static marea_status bernoulli_forward (marea_call *c) {
   draw d = draw_of(c);
   d.a = marea_at(c->in[0]);
-  for (int64_t i = 0; i < d.n; i++) {
+  for (int64_t i = 0; i < d.n && !MAREA_STOPPING(c->ctx, i); i++) {
     const double p = load(d.a, d.dtype, i);
     if (!(p >= 0 && p <= 1))
       return marea_reject(c, MAREA_EARG, "argument 'p': element %lld of %s is %g, expected 0 to 1",
@@ -205,7 +205,7 @@ static void categorical_block (void *arg, int64_t block, int worker) {
 
 /* Every row needs a largest logit: no NaN, no +inf, one that is not -inf. */
 static marea_status check_logits (marea_call *c, const choice *k) {
-  for (int64_t i = 0; i < k->d.n; i++) {
+  for (int64_t i = 0; i < k->d.n && !MAREA_STOPPING(c->ctx, i); i++) {
     double largest = -INFINITY;
     for (int64_t j = 0; j < k->classes && largest == largest; j++) {
       const double x = load(k->d.a, k->dtype, i * k->classes + j);
@@ -305,7 +305,8 @@ static marea_status permutation_shape (marea_call *c) {
 static marea_status permutation_forward (marea_call *c) {
   const draw d = draw_of(c);
   int64_t *y = d.y;
-  for (int64_t i = 0; i < d.n; i++) { /* Fisher and Yates, from the inside out */
+  for (int64_t i = 0; i < d.n && !MAREA_STOPPING(c->ctx, i);
+       i++) { /* Fisher and Yates, from the inside out */
     const int64_t j = (int64_t)bounded(bits_of(&d, i), (uint64_t)i + 1);
     y[i] = y[j];
     y[j] = i + c->ctx->config.index_base;

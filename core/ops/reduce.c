@@ -89,7 +89,7 @@ static marea_status sum_forward (marea_call *c) {
   MAREA_TRY(folding_of(c, &f));
   marea_tensor *y = c->out[0];
   if (marea_is_float(f.dtype)) return marea_fold(c, &f, MAREA_FOLD_SUM, NULL, 1, y->dtype, marea_at(y));
-  marea_fold_ints(&f, MAREA_FOLD_SUM, y->dtype, marea_at(y));
+  marea_fold_ints(c->ctx, &f, MAREA_FOLD_SUM, y->dtype, marea_at(y));
   return MAREA_OK;
 }
 
@@ -125,7 +125,7 @@ static marea_status mean_forward (marea_call *c) {
   float *mean = marea_at(y);
   int64_t *sum;
   MAREA_SCRATCH(c, sum, (size_t)(f.outer * f.inner) * sizeof *sum);
-  marea_fold_ints(&f, MAREA_FOLD_SUM, MAREA_I64, sum);
+  marea_fold_ints(c->ctx, &f, MAREA_FOLD_SUM, MAREA_I64, sum);
   for (int64_t i = 0; i < f.outer * f.inner; i++) mean[i] = (float)((double)sum[i] / n);
   return MAREA_OK;
 }
@@ -285,7 +285,7 @@ static marea_status extreme_forward (marea_call *c, marea_fold_kind kind) {
   marea_folding f;
   MAREA_TRY(folding_of(c, &f));
   if (marea_is_float(f.dtype)) return marea_fold(c, &f, kind, NULL, 1, f.dtype, marea_at(c->out[0]));
-  marea_fold_ints(&f, kind, f.dtype, marea_at(c->out[0]));
+  marea_fold_ints(c->ctx, &f, kind, f.dtype, marea_at(c->out[0]));
   return MAREA_OK;
 }
 
@@ -381,6 +381,7 @@ const marea_op marea_op_logsumexp = {
 
 /* x as (outer, count, inner); a unit of work is up to COLUMNS of inner, for one outer. */
 typedef struct line_job {
+  marea_context *ctx;
   marea_folding f;
   void *out;
   int64_t base, tiles;
@@ -389,6 +390,7 @@ typedef struct line_job {
 
 static void lines_of (const marea_call *c, int dim, line_job *j) {
   const marea_tensor *x = c->in[0];
+  j->ctx = c->ctx;
   j->f = (marea_folding){.x = marea_at(x), .dtype = x->dtype, .outer = 1, .count = x->shape[dim], .inner = 1};
   for (int d = 0; d < dim; d++) j->f.outer *= x->shape[d];
   for (int d = dim + 1; d < x->rank; d++) j->f.inner *= x->shape[d];
@@ -402,19 +404,21 @@ static void run_lines (marea_call *c, line_job *j, marea_block_fn run) {
 }
 
 /* Position of the first greatest or smallest of n elements `step` apart; of the first NaN if there is one. */
-#define FIND(type)                                                                          \
-  {                                                                                         \
-    const type *p = (const type *)x + start;                                                \
-    type best = p[0];                                                                       \
-    for (int64_t r = 1; r < n && best == best; r++) {                                       \
-      const type value = p[r * step];                                                       \
-      if (value != value || (smallest ? value < best : value > best)) best = value, at = r; \
-    }                                                                                       \
-  }                                                                                         \
+#define FIND(type)                                                                            \
+  {                                                                                           \
+    const type *p = (const type *)x + start;                                                  \
+    type best = p[0];                                                                         \
+    for (int64_t r = 1; r < n && best == best && !marea_stopping(ctx);) {                     \
+      for (const int64_t end = MAREA_MIN(r + MAREA_BLOCK, n); r < end && best == best; r++) { \
+        const type value = p[r * step];                                                       \
+        if (value != value || (smallest ? value < best : value > best)) best = value, at = r; \
+      }                                                                                       \
+    }                                                                                         \
+  }                                                                                           \
   break
 
-static int64_t find_extreme (int dtype, const void *x, int64_t start, int64_t n, int64_t step,
-                             bool smallest) {
+static int64_t find_extreme (marea_context *ctx, int dtype, const void *x, int64_t start, int64_t n,
+                             int64_t step, bool smallest) {
   int64_t at = 0;
   switch (dtype) {
   case MAREA_F32: FIND(float);
@@ -432,7 +436,7 @@ static void find_block (void *arg, int64_t block, int worker) {
   int64_t *out = (int64_t *)j->out + o * inner;
   for (int64_t i = first; i < MAREA_MIN(first + COLUMNS, inner); i++)
     out[i] = j->base +
-             find_extreme(j->f.dtype, j->f.x, o * j->f.count * inner + i, j->f.count, inner, j->flag);
+             find_extreme(j->ctx, j->f.dtype, j->f.x, o * j->f.count * inner + i, j->f.count, inner, j->flag);
 }
 
 static marea_status arg_shape (marea_call *c) {
@@ -497,19 +501,19 @@ static marea_status cumsum_shape (marea_call *c) {
 }
 
 /* Running sums of w columns, row by row; `from` goes to `to`, summed up as `total`. */
-#define RUN(from, to, total)                                          \
-  {                                                                   \
-    total sum[COLUMNS] = {0};                                         \
-    const from *x = (const from *)j->f.x + start;                     \
-    to *y = (to *)j->out + start;                                     \
-    for (int64_t r = 0; r < j->f.count; r++) {                        \
-      const int64_t row = (j->flag ? j->f.count - 1 - r : r) * inner; \
-      for (int64_t i = 0; i < w; i++) {                               \
-        sum[i] += (total)x[row + i];                                  \
-        y[row + i] = (to)sum[i];                                      \
-      }                                                               \
-    }                                                                 \
-  }                                                                   \
+#define RUN(from, to, total)                                                 \
+  {                                                                          \
+    total sum[COLUMNS] = {0};                                                \
+    const from *x = (const from *)j->f.x + start;                            \
+    to *y = (to *)j->out + start;                                            \
+    for (int64_t r = 0; r < j->f.count && !MAREA_STOPPING(j->ctx, r); r++) { \
+      const int64_t row = (j->flag ? j->f.count - 1 - r : r) * inner;        \
+      for (int64_t i = 0; i < w; i++) {                                      \
+        sum[i] += (total)x[row + i];                                         \
+        y[row + i] = (to)sum[i];                                             \
+      }                                                                      \
+    }                                                                        \
+  }                                                                          \
   break
 
 static void cumsum_block (void *arg, int64_t block, int worker) {

@@ -120,6 +120,7 @@ static marea_status make_runs (marea_call *c, const axis *a, run **runs, int64_t
 /* ---- the pass ---- */
 
 typedef struct pass {
+  marea_context *ctx;
   const marea_kernels *kernels;
   axis rows;
   const run *runs;
@@ -136,7 +137,7 @@ static void make_rows (void *arg, int64_t block, int worker) {
   const int64_t end = MAREA_MIN(first + ROWS, p->rows.out);
   const char *x = p->x + (size_t)(image * p->rows.in) * p->in_row;
   char *sum = p->memory + (size_t)worker * p->bytes;
-  for (int64_t o = first; o < end; o++) {
+  for (int64_t o = first; o < end && !marea_stopping(p->ctx); o++) {
     char *y = p->y + (size_t)(image * p->rows.out + o) * p->out_row;
     memset(sum, 0, p->in_row);
     for (int64_t i = p->rows.first[o]; i < p->rows.first[o + 1]; i++) {
@@ -152,7 +153,11 @@ static void make_rows (void *arg, int64_t block, int worker) {
 
 static marea_status resample (marea_call *c, const axis *rows, const axis *cols) {
   const marea_tensor *x = c->in[0], *out = c->out[0];
-  pass p = {.kernels = c->ctx->kernels[out->dtype], .rows = *rows, .x = marea_at(x), .y = marea_at(out)};
+  pass p = {.ctx = c->ctx,
+            .kernels = c->ctx->kernels[out->dtype],
+            .rows = *rows,
+            .x = marea_at(x),
+            .y = marea_at(out)};
   run *runs;
   if (marea_count(out->rank, out->shape) == 0) return MAREA_OK;
   MAREA_TRY(make_runs(c, cols, &runs, &p.n_runs));

@@ -203,15 +203,6 @@ const marea_op marea_op_split = {
 
 /* ---- pad, flip, tile ---- */
 
-/* dst := `times` copies of what it begins with, which is `bytes` long */
-static void repeat_bytes (char *dst, size_t bytes, int64_t times) {
-  const size_t total = bytes * (size_t)times;
-  for (size_t done = bytes, n; done < total; done += n) {
-    n = MAREA_MIN(done, total - done);
-    memcpy(dst + done, dst, n);
-  }
-}
-
 static marea_status pad_shape (marea_call *c) {
   const marea_tensor *x = c->in[0];
   const marea_attr *padding = &c->attr[0];
@@ -237,23 +228,10 @@ static marea_status pad_shape (marea_call *c) {
   return MAREA_OK;
 }
 
-static void fill (marea_tensor *t, double value) {
-  const int64_t n = marea_count(t->rank, t->shape);
-  void *p = marea_at(t);
-  if (n == 0) return;
-  switch (t->dtype) {
-  case MAREA_F32: *(float *)p = (float)value; break;
-  case MAREA_F64: *(double *)p = value; break;
-  case MAREA_I64: *(int64_t *)p = (int64_t)value; break;
-  default: *(uint8_t *)p = (uint8_t)value; break;
-  }
-  repeat_bytes(p, marea_dtype_size(t->dtype), n);
-}
-
 static marea_status pad_forward (marea_call *c) {
   const marea_attr *padding = &c->attr[0];
   marea_tensor inner = *c->out[0];
-  fill(c->out[0], c->attr[1].f);
+  marea_fill(c->ctx, c->out[0], c->attr[1].f);
   for (int d = 0; d < c->in[0]->rank; d++)
     inner = part_of(&inner, d, 2 * d < padding->n ? padding->v[2 * d] : 0, 1, c->in[0]->shape[d]);
   marea_copy_strided(c->ctx, c->in[0], &inner);
@@ -348,11 +326,22 @@ static marea_status tile_shape (marea_call *c) {
   return MAREA_OK;
 }
 
+#define LONGEST_COPY ((size_t)1 << 20) /* bytes at a time */
+
 typedef struct tiling {
   const marea_tensor *x, *out;
   int64_t rows, last, repeats; /* rows of the result; of its last dimension: x's size, times */
   int64_t rows_per_block;
 } tiling;
+
+/* dst := `times` copies of what it begins with, which is `bytes` long */
+static void repeat_bytes (marea_context *ctx, char *dst, size_t bytes, int64_t times) {
+  const size_t total = bytes * (size_t)times, most = MAREA_MAX(bytes, LONGEST_COPY / bytes * bytes);
+  for (size_t done = bytes, n; done < total && !marea_stopping(ctx); done += n) {
+    n = MAREA_MIN(MAREA_MIN(done, most), total - done);
+    memcpy(dst + done, dst, n);
+  }
+}
 
 /* Offset in x, in elements, of the row that row `r` of the result repeats. */
 static int64_t source_row (const tiling *t, int64_t r) {
@@ -374,7 +363,7 @@ static void tile_rows (void *arg, int64_t block, int worker) {
   for (int64_t r = block * t->rows_per_block; r < end; r++) {
     char *dst = (char *)marea_at(t->out) + (size_t)r * bytes * (size_t)t->repeats;
     memcpy(dst, (char *)marea_at(t->x) + (size_t)source_row(t, r) * size, bytes);
-    repeat_bytes(dst, bytes, t->repeats);
+    repeat_bytes(t->x->ctx, dst, bytes, t->repeats);
   }
 }
 

@@ -108,6 +108,19 @@ local function misfit(what, model, optimizers, states, texts)
   return problem
 end
 
+--- Runs shielded: all of it comes back or nothing.
+local function put_back(what, model, optimizers, states, texts)
+  if what.model then module.assign(what.model, model) end
+  for prefix, optimizer in pairs(optimizers) do optimizer:load_state(states[prefix]) end
+  if what.loader then
+    local position = integers(texts["loader.position"], 2)
+    what.loader:load_state{epoch = position[1], examples = position[2], seed = integer(texts["loader.seed"])}
+  end
+  if what.random == false then return end
+  core.set_random_state(table.unpack(integers(texts["random.core"], 2)))
+  math.randomseed(table.unpack(integers(texts["random.lua"], 2)))
+end
+
 --- Reads a file and puts everything back: weights, optimizer, random state, position of the loader. When anything
 --- does not fit, nothing is changed.
 ---@param path string
@@ -131,17 +144,7 @@ function checkpoint.load(path, what)
       message = ("%s: %s"):format(path, problem)
       return nil
     end
-    if what.model then module.assign(what.model, model) end
-    for prefix, optimizer in pairs(optimizers) do optimizer:load_state(states[prefix]) end
-    if what.loader then
-      local position = integers(texts["loader.position"], 2)
-      what.loader:load_state{epoch = position[1], examples = position[2],
-        seed = integer(texts["loader.seed"])}
-    end
-    if what.random ~= false then
-      core.set_random_state(table.unpack(integers(texts["random.core"], 2)))
-      math.randomseed(table.unpack(integers(texts["random.lua"], 2)))
-    end
+    core.shield(nil, put_back, what, model, optimizers, states, texts)
     if events.watcher then events.watcher:restored() end
     local result = {epoch = integer(texts.epoch), step = integer(texts.step), texts = {}}
     for key, text in pairs(texts) do

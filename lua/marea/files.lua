@@ -11,6 +11,11 @@ function files.write(path, write)
   local file, message = io.open(beside, "w")
   if not file then return nil, message end
   local problem
+  local _ <close> = setmetatable({}, {__close = function(_, interrupted)
+    if interrupted == nil then return end
+    file:close()
+    os.remove(beside)
+  end})
   local function put(text)
     local ok, why = file:write(text)
     if not ok then problem = problem or why end

@@ -194,7 +194,9 @@ static bool products (void) {
 
 static bool product_f64 (void) {
   double a[6] = {1, 2, 3, 4, 5, 6}, b[6] = {1, 0, 2, 1, 3, 5}, c[4] = {1, 1, 1, 1};
-  marea_gemm(MAREA_F64, false, false, 2, 2, 3, a, b, c);
+  marea_context *ctx = open_context(1);
+  marea_gemm(ctx, MAREA_F64, false, false, 2, 2, 3, a, b, c);
+  marea_close(ctx);
   return c[0] == 14 && c[1] == 17 && c[2] == 32 && c[3] == 35;
 }
 

@@ -8,6 +8,7 @@
 --- break and on an error. What must live longer is a number (loss:item()) or was kept (t:keep()).
 local core = require "marea.core"
 local check = require "marea.check"
+local attempt = require "marea.attempt"
 local events = require "marea.events"
 local ops = core.ops
 
@@ -136,9 +137,12 @@ local SHUFFLE = 0x9E3779B97F4A7C15 -- makes the key of shuffles another one than
 --- The order of a pass: a function of seed and epoch alone. The random state is as before afterwards.
 local function permutation(self, epoch)
   local seed, counter = core.random_state()
-  core.set_random_state((self.seed or seed) ~ SHUFFLE, epoch << 32)
-  local order = ops.permutation(self.size)
-  core.set_random_state(seed, counter)
+  local order
+  core.shield(nil, function()
+    core.set_random_state((self.seed or seed) ~ SHUFFLE, epoch << 32)
+    order = ops.permutation(self.size):keep()
+    core.set_random_state(seed, counter)
+  end)
   return order
 end
 
@@ -149,6 +153,8 @@ local BATCH_OPTIONS = {"shuffle", "epoch", "from", "drop_last"}
 ---   epoch      the number of the pass; left out, one more than that of the last pass
 ---   from       the batch to begin with; left out, 1, or the one after the position that load_state has set
 ---   drop_last  leaves out the last batch when it is smaller (false)
+--- When an iteration ends by an error, Ctrl-C among them, before an optimizer has updated the weights, its batch counts
+--- as not delivered, and random state and running statistics are as before it; load_state(state()) goes on with it.
 ---@param size integer
 ---@return Batches, nil, nil, Batches
 ---@example for x in data.Dataset{marea.normal{10, 4}}:batches(4, {shuffle = true}) do last = x.shape end
@@ -159,14 +165,13 @@ function Dataset:batches(size, options)
   options = check.options("batches", options, BATCH_OPTIONS)
   if events.watcher then events.watcher:pass(self, options.epoch) end
   local resumed = self.resumed
-  self.resumed = nil
   local epoch = options.epoch or resumed and resumed.epoch or self.position.epoch + 1
   check.integer("batches", "epoch", epoch, 0)
   local done = resumed and resumed.epoch == epoch and resumed.examples or 0
   if options.from then done = (check.integer("batches", "from", options.from, 1) - 1) * size end
   local last = options.drop_last and self.size - self.size % size or self.size
   local order = options.shuffle and permutation(self, epoch) or ops.arange(1, self.size, {dtype = "i64"})
-  self.position = {epoch = epoch, examples = math.min(done, last)}
+  self.position, self.resumed = {epoch = epoch, examples = math.min(done, last)}, nil
   local pass = setmetatable({
     dataset = self, order = order:keep(), size = size, last = last, epoch = epoch, position = self.position,
     examples = last, steps = (last + size - 1) // size, step = done // size,
@@ -186,9 +191,16 @@ function Dataset:load_state(state)
   self.seed = state.seed
 end
 
-local function end_iteration(self)
-  local scope = self.scope
-  self.scope = nil
+--- An iteration that ends by an error before the weights were updated counts as not begun: its rows come again, and the
+--- random state and running statistics are those from before it.
+local function end_iteration(self, problem)
+  local scope, try = self.scope, self.attempt
+  self.scope, self.attempt = nil, nil
+  if try and problem == nil then try:close() end
+  if try and problem ~= nil then
+    if try:is_unfinished() then self.position.examples = self.done end
+    try:undo()
+  end
   if scope then scope:close() end
 end
 
@@ -201,6 +213,7 @@ function Batches:__call()
     self:__close()
     return nil
   end
+  self.done, self.attempt = done, attempt.begin()
   self.scope = core.scope()
   local count = math.min(self.size, self.last - done)
   self.position.examples = done + count
@@ -208,8 +221,8 @@ function Batches:__call()
   return self.dataset:rows(self.order:narrow(1, done + 1, count))
 end
 
-function Batches:__close()
-  end_iteration(self)
+function Batches:__close(problem)
+  end_iteration(self, problem)
   self.order:release()
 end
 

@@ -267,9 +267,9 @@ function module.misfit(root, state, strict)
   return "the state does not fit the module\n" .. table.concat(lines, "\n")
 end
 
---- Copies the values of a state that fits.
+--- Copies the values of a state that fits, all of them whatever comes.
 function module.assign(root, state)
-  core.no_grad(function()
+  core.shield(nil, function()
     for _, entry in ipairs(module.tensors(root)) do
       if state[entry.name] then
         entry.tensor:copy_(state[entry.name])

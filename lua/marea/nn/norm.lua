@@ -9,6 +9,7 @@ local core = require "marea.core"
 local check = require "marea.check"
 local module = require "marea.nn.module"
 local activation = require "marea.nn.activation"
+local attempt = require "marea.attempt"
 local ops = core.ops
 
 local ARGUMENTS = {"eps", "center", "scale", "dtype", "name"}
@@ -34,9 +35,9 @@ end
 
 --- Makes weight (ones) and bias (zeros), those of them that are wanted.
 function Norm:materialize(shape)
-  self.shape = shape
   if self.scale then self.weight = module.parameter(ops.full(shape, 1, self.dtype)) end
   if self.center then self.bias = module.parameter(ops.full(shape, 0, self.dtype)) end
+  self.shape = shape -- comes last: with it the layer is complete
 end
 
 --- For forward: makes the parameters at the first call, from the channels of x.
@@ -70,13 +71,15 @@ function BatchNorm:init(options)
 end
 
 function BatchNorm:materialize(shape)
-  Norm.materialize(self, shape)
   self:buffer("running_mean", ops.full(shape, 0, self.dtype))
   self:buffer("running_var", ops.full(shape, 1, self.dtype))
+  Norm.materialize(self, shape)
 end
 
 --- running := momentum * running + (1 - momentum) * batch. n: values behind each mean.
 local function move(self, mean, variance, n)
+  attempt.note(self.running_mean)
+  attempt.note(self.running_var)
   local part = 1 - self.momentum
   self.running_mean:mul_(self.momentum):add_(mean * part)
   self.running_var:mul_(self.momentum):add_(variance * (part * n / math.max(n - 1, 1)))
@@ -87,7 +90,7 @@ function BatchNorm:normalize(x)
     return ops.batch_norm_eval(x, self.running_mean, self.running_var, self.weight, self.bias, self.attributes)
   end
   local y, mean, variance = ops.batch_norm(x, self.weight, self.bias, self.attributes)
-  core.no_grad(move, self, mean:detach(), variance:detach(), x:numel() // x:size(-1))
+  core.shield(nil, move, self, mean:detach(), variance:detach(), x:numel() // x:size(-1))
   return y
 end
 

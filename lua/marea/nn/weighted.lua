@@ -33,12 +33,14 @@ end
 
 --- Makes weight and bias for this number of inputs.
 function Weighted:materialize(inputs)
-  self.inputs = inputs
   core.no_grad(function()
     local shape, fan_in, fan_out = self:weight_shape(inputs)
-    self.weight = module.parameter(self._init(shape, fan_in, fan_out, self.dtype))
-    if not self.has_bias then return end
-    self.bias = module.parameter(self._bias_init({self.outputs}, fan_in, fan_out, self.dtype))
+    local weight = module.parameter(self._init(shape, fan_in, fan_out, self.dtype))
+    if self.has_bias then
+      self.bias = module.parameter(self._bias_init({self.outputs}, fan_in, fan_out, self.dtype))
+    end
+    self.inputs = inputs
+    self.weight = weight -- comes last: with it the layer is complete
   end)
 end
 

@@ -4,6 +4,7 @@ local core = require "marea.core"
 local check = require "marea.check"
 local events = require "marea.events"
 local module = require "marea.nn.module"
+local attempt = require "marea.attempt"
 local undo = require "marea.undo"
 local ops = core.ops
 
@@ -197,7 +198,8 @@ local function set_attributes(self)
   end
 end
 
---- Everything that can fail comes before the first weight is touched.
+--- Everything that can fail comes before the first weight is touched. Runs shielded, so that an interrupt comes before
+--- the step or after it.
 local function update(self)
   self:find_parameters()
   local entries, gradients = {}, {}
@@ -221,21 +223,21 @@ local function update(self)
   for i, entry in ipairs(entries) do apply(entry.tensor, gradients[i], entry, entry.group.attributes) end
   self.steps = self.steps + 1
   for _, entry in ipairs(entries) do entry.tensor:clear_grad() end
+  if not core.planning() then attempt.settle() end
+  if events.watcher then events.watcher:stepped() end
+end
+
+--- The reverse pass, which leaves gradients as they were when it is interrupted; then the update, which never is.
+local function advance(self, loss)
+  core.shield(loss and function() loss:backward(self._backward) end, update, self)
 end
 
 local function step_of(self, f)
+  local _ <close> = attempt.begin()
   local results = table.pack(f())
   check.tensor(self.name .. ":step", "loss", results[1])
-  results[1]:backward(self._backward)
-  core.no_grad(update, self)
+  advance(self, results[1])
   return table.unpack(results, 1, results.n)
-end
-
-local function step(self, what)
-  if type(what) == "function" then return core.scope(step_of, self, what) end
-  if what ~= nil then check.tensor(self.name .. ":step", "loss", what):backward(self._backward) end
-  core.no_grad(update, self)
-  return what
 end
 
 --- One update.
@@ -243,14 +245,15 @@ end
 ---               has changed, unless allow_not_finite was given
 ---   step(f)     the same for the loss that f returns, in a scope: what f made is released. Returns what f returned.
 ---   step()      from gradients that are there already
+--- Ctrl-C ends it before the weights are touched or after the update, never between.
 ---@param what? userdata|function
 function Optimizer:step(what)
   if core.is_tensor(self) then check.fail("step", "self", "an optimizer", self) end
-  if not events.watcher then return step(self, what) end
-  events.watcher:trains()
-  local results = table.pack(step(self, what))
-  events.watcher:stepped()
-  return table.unpack(results, 1, results.n)
+  if events.watcher then events.watcher:trains() end
+  if type(what) == "function" then return core.scope(step_of, self, what) end
+  if what ~= nil then check.tensor(self.name .. ":step", "loss", what) end
+  advance(self, what)
+  return what
 end
 
 --- Drops the gradients of all parameters. step does it after each update.
@@ -303,7 +306,7 @@ function Optimizer:load_state(state)
   if type(state) ~= "table" then check.fail("load_state", "state", "a table of tensors", state) end
   local misfit = self:misfit(state)
   if misfit then check.raise("load_state: %s", misfit) end
-  core.no_grad(function()
+  core.shield(nil, function()
     for _, entry in ipairs(self._entries) do
       for _, slot in ipairs(self.slots) do
         local given = state[entry.name .. "." .. slot]
@@ -315,8 +318,8 @@ function Optimizer:load_state(state)
         end
       end
     end
+    self.steps = state.steps:item()
   end)
-  self.steps = state.steps:item()
   return self
 end
 

@@ -1,0 +1,192 @@
+-- SPDX-License-Identifier: MIT
+-- Ctrl-C and other errors in the middle of work: what stops when, what is left as it was, and that one can go on.
+local marea = require "marea"
+local folder = require "spec.support.folder"
+local message_of = require "spec.support.message_of"
+local nn, optim, data = marea.nn, marea.optim, marea.data
+
+local build = os.getenv "MAREA_BUILD" or "build"
+
+teardown(folder.remove)
+
+--- What a script writes that signals itself; `signal(seconds)` sends one after that time.
+local function run_script(text)
+  return folder.lua(folder.write(folder.new() .. "/script.lua", [[
+    local marea = require "marea"
+    local function signal(seconds)
+      os.execute(("p=$PPID; (sleep %g; kill -INT $p) >/dev/null 2>&1 &"):format(seconds))
+    end
+    local a = marea.ones(1500, 1500)
+    local function work() while true do marea.scope(function() return a:matmul(a) end) end end
+    ]] .. text))
+end
+
+describe("an interrupt", function()
+  for _, program in ipairs{build .. "/marea", "lua5.4"} do
+    it("stops " .. program .. " at once, at any moment, and training goes on to the same bits", function()
+      local pipe = io.popen(("LUA_PATH='%s' LUA_CPATH='%s' MAREA_THREADS=1 %s/test/interrupts cpu 28 %s %s 2>&1")
+        :format(package.path, package.cpath, build, folder.new(), program))
+      local text = pipe:read "a"
+      assert.is_true((pipe:close()), text)
+    end)
+  end
+
+  it("comes as often as one likes to what runs in interruptible, under lua5.4 too", function()
+    local text = run_script [[
+      print(marea.interruptible(function(x, y)
+        for _ = 1, 3 do
+          signal(0.1)
+          print(pcall(work))
+        end
+        return x + y
+      end, 3, 4))
+      print(pcall(marea.interruptible, error, "as usual"))
+    ]]
+    assert.is_truthy(text:find("^" .. ("false\t[^\n]*interrupted!\n"):rep(3) .. "7\nfalse\tas usual\n"), text)
+  end)
+
+  it("waits until a shield is through", function()
+    local text = run_script [[
+      local done = 0
+      signal(0.1)
+      print(pcall(marea.shield, nil, function()
+        local start = marea.clock()
+        while marea.clock() - start < 0.4 do marea.scope(function() return a:matmul(a) end) end
+        done = done + 1
+      end))
+      print(done)
+    ]]
+    assert.is_truthy(text:find "^false\t[^\n]*interrupted!\n1\n", text)
+  end)
+
+  it("ends the reverse pass in front of a shield, which then does not begin", function()
+    local text = run_script [[
+      local x, losses, begun = marea.ones{1}:requires_grad_(true), {}
+      for i = 1, 5 do
+        losses[i] = x
+        for _ = 1, 60000 do losses[i] = losses[i] + x end
+      end
+      signal(0.01)
+      local ok, message
+      while #losses > 0 do
+        begun = false
+        x:clear_grad()
+        ok, message = pcall(marea.shield, function() table.remove(losses):backward() end, function() begun = true end)
+        if not ok then break end
+      end
+      print(ok, message, x.grad, begun)
+    ]]
+    assert.is_truthy(text:find "^false\t[^\n]*interrupted!\tnil\tfalse\n", text)
+  end)
+
+  it("reaches a coroutine through its operators", function()
+    local text = run_script [[
+      signal(0.1)
+      print(coroutine.resume(coroutine.create(work)))
+    ]]
+    assert.is_truthy(text:find "^false\t[^\n]*interrupted!\n", text)
+  end)
+
+  it("keeps the hook of a debugger", function()
+    local lines = 0
+    local function hook() lines = lines + 1 end
+    debug.sethook(hook, "l")
+    marea.shield(nil, function() end)
+    local kept = debug.gethook()
+    debug.sethook()
+    assert.are.equal(hook, kept)
+  end)
+end)
+
+describe("a shield", function()
+  it("hands errors through, with recording as before", function()
+    local x = marea.ones(2):requires_grad_(true)
+    assert.are.same({false, "inside"}, {pcall(marea.shield, nil, error, "inside")})
+    assert.is_true(marea.recording())
+    marea.shield(function() (x * 3):sum():backward() end, function()
+      assert.is_false(marea.recording())
+      marea.shield(nil, function() x:mul_(2) end)
+    end)
+    assert.are.same({3, 3}, x.grad:totable())
+    assert.are.same({2, 2}, x:totable())
+    assert.is_truthy(message_of(function() marea.shield(1, error) end)
+      :find("shield: argument 'before': expected a function or nil", 1, true))
+    for name, text in pairs{shield = "shield: argument 'f': expected a function",
+      interruptible = "interruptible: argument 'f': expected a function"} do
+      assert.is_truthy(message_of(function() marea[name](nil) end):find(text, 1, true))
+    end
+  end)
+end)
+
+describe("an iteration that ends by an error", function()
+  local net, optimizer, set
+
+  before_each(function()
+    marea.seed(3)
+    net = nn.Sequential{nn.Linear{4, 3}, nn.BatchNorm{3}, nn.Dropout{0.5}}
+    optimizer = optim.Adam{net, lr = 0.1}
+    set = data.Dataset{marea.normal{12, 4}}
+  end)
+
+  local function loss_of(x) return net(x):square():mean() end
+
+  local function remembered()
+    return {
+      net[2].running_mean:totable(), net[2].running_var:totable(), net[1].weight:totable(), {marea.random_state()},
+      set:state(), optimizer.steps, net[1].weight.grad == nil,
+    }
+  end
+
+  it("counts as not begun before the update", function()
+    local before
+    assert.is_false(pcall(function()
+      for x in set:batches(4) do
+        if optimizer.steps == 1 then
+          loss_of(x)
+          loss_of(x)
+          error "stop"
+        end
+        optimizer:step(loss_of(x))
+        before = remembered()
+      end
+    end))
+    assert.are.same(before, remembered())
+    assert.are.equal(4, set:state().examples)
+  end)
+
+  it("keeps the update that it made, and takes back what came after", function()
+    local before
+    assert.is_false(pcall(function()
+      for x in data.progress(set:batches(4), {stream = false}) do
+        optimizer:step(loss_of(x))
+        before = remembered()
+        loss_of(x)
+        error "stop"
+      end
+    end))
+    assert.are.same(before, remembered())
+    assert.are.equal(4, set:state().examples)
+  end)
+
+  it("is undone in a step of a function", function()
+    local x = set:field "1"
+    optimizer:step(loss_of(x))
+    local before = remembered()
+    assert.is_false(pcall(optimizer.step, optimizer, function()
+      loss_of(x)
+      error "stop"
+    end))
+    assert.are.same(before, remembered())
+  end)
+
+  it("keeps what a break leaves", function()
+    local mean
+    for x in set:batches(4) do
+      loss_of(x)
+      mean = net[2].running_mean:totable()
+      if set:state().examples == 4 then break end
+    end
+    assert.are.same(mean, net[2].running_mean:totable())
+    assert.are.equal(4, set:state().examples)
+  end)
+end)

@@ -1,0 +1,86 @@
+-- SPDX-License-Identifier: MIT
+-- What spec/c/interrupts.c interrupts: work(kind) goes on until a signal ends it; train() makes STEPS updates, however
+-- often it is ended and called again, says what came out of them, to the bit, and waits for another signal.
+local marea = require "marea"
+local nn, optim, data = marea.nn, marea.optim, marea.data
+local folder = os.getenv "INTERRUPT_FOLDER" or "/tmp"
+
+io.stdout:setvbuf "no"
+
+local STEPS = 200
+local jobs = {}
+local a = marea.normal{1024, 1024}
+local images = marea.normal{128, 28, 28, 32}
+local kernel = (0.1 * marea.normal{3, 3, 32, 32}):detach():requires_grad_(true)
+local state = {a = marea.normal{2048, 2048}, b = marea.normal{2048, 512}}
+local old, new = folder .. "/old.safetensors", folder .. "/new.safetensors"
+assert(marea.save(old, state))
+assert(marea.save(new, state))
+
+function jobs.matmul() return a:matmul(a) end
+function jobs.conv() return marea.no_grad(marea.conv2d, images, kernel, {padding = "same"}) end
+function jobs.backward() marea.grad(marea.conv2d(images, kernel, {padding = "same"}):sum(), kernel) end
+function jobs.load() assert(marea.load(old)) end
+function jobs.save() assert(marea.save(new, state)) end
+function jobs.loop() for i = 1, 1e6 do jobs.last = i end end
+
+--- Repeats one job for good.
+function work(kind) -- luacheck: ignore 111
+  local job = jobs[kind]
+  print "begin"
+  while true do marea.scope(job) end
+end
+
+--- The file that is being replaced all the time is whole.
+function check_saved() -- luacheck: ignore 111
+  local tensors, problem = marea.load(new)
+  print("whole", tensors and (tensors.a - state.a):abs():sum():item() == 0 or problem)
+end
+
+-- ---- training ----
+
+local net, optimizer, set
+
+--- Everything that a step changes is in there: dropout, running statistics, moments, a schedule, clipping, shuffles.
+function restart() -- luacheck: ignore 111
+  marea.seed(5)
+  net = nn.Sequential{
+    nn.Conv2d{1, 8, kernel = 3, padding = "same"}, nn.BatchNorm{8, activation = "relu"}, nn.Dropout{0.3}, nn.Flatten{},
+    nn.Linear{8 * 144, 64, activation = "relu"}, nn.BatchNorm{64}, nn.Linear{64, 10},
+  }
+  optimizer = optim.Adam{net, lr = optim.schedule.exponential(1e-3, 0.9), clip_norm = 1}
+  set = data.Dataset{marea.normal{320, 12, 12, 1}, marea.randint({320}, 1, 10)}
+  marea.seed(6)
+end
+
+--- All bits of the tensors under their names.
+local function hash_of(tensors)
+  local hash, names = 0, {}
+  for name in pairs(tensors) do names[#names + 1] = name end
+  table.sort(names)
+  for _, name in ipairs(names) do
+    for _, x in ipairs(tensors[name]:cast("f64"):flatten():totable()) do
+      hash = (hash ~ string.unpack("<i8", string.pack("<d", x))) * 0x9E3779B97F4A7C15
+      hash = hash ~ hash >> 29
+    end
+  end
+  return hash
+end
+
+local function one_pass()
+  for x, y in set:batches(32, {shuffle = true}) do
+    if optimizer.steps % 2 == 0 then optimizer:step(net(x):cross_entropy(y))
+    else optimizer:step(function() return net(x + 0.1 * marea.normal(x.shape)):cross_entropy(y) end) end
+    if optimizer.steps >= STEPS then return end
+  end
+end
+
+--- Goes on from where it is.
+function train() -- luacheck: ignore 111
+  print "begin"
+  set:load_state(set:state())
+  while optimizer.steps < STEPS do one_pass() end
+  print(("done %x %x %d %d"):format(hash_of(net:state()), hash_of(optimizer:state()), marea.random_state()))
+  while true do jobs.loop() end
+end
+restart() -- luacheck: ignore 113
