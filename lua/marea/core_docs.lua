@@ -42,7 +42,7 @@ function core.scope(f, ...) end
 function core.no_grad(f, ...) end
 
 --- Runs before() and then f(...) in no_grad, nothing between them: for changes that must not be torn apart. Ctrl-C
---- ends the operators of `before`; f runs to its end, and the error is raised after it. So optimizers make their updates.
+--- ends the operators of `before`; f runs to its end, and the error is raised after it. Optimizers update so.
 ---@param before function|nil
 ---@param f function
 ---@example w = marea.ones{2}
@@ -50,8 +50,8 @@ function core.no_grad(f, ...) end
 ---@example w
 function core.shield(before, f, ...) end
 
---- Runs f(...) and returns its results; Ctrl-C stops it with the error `interrupted!`, as often as it comes. The program
---- marea does so with everything; under lua5.4 a second one would end the program.
+--- Runs f(...) and returns its results; Ctrl-C stops it with the error `interrupted!`, as often as it comes. The
+--- program marea does so with everything; under lua5.4 a second one would end the program.
 ---@param f function
 ---@example marea.interruptible(function(x) return 2 * x end, 21)
 function core.interruptible(f, ...) end

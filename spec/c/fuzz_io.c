@@ -34,7 +34,9 @@ static void touch (const marea_tensor *t) {
 int LLVMFuzzerTestOneInput (const uint8_t *data, size_t size) {
   static marea_parser *const parsers[] = {marea_parse_idx, marea_parse_npy, marea_parse_png};
   static marea_context *ctx;
-  if (!ctx && marea_open(&(marea_config){.threads = 1, .max_bytes = 64 << 20}, &ctx) != MAREA_OK) abort();
+  if (!ctx && marea_open(&(marea_config){.size = sizeof(marea_config), .threads = 1, .max_bytes = 64 << 20},
+                         &ctx) != MAREA_OK)
+    abort();
   if (size == 0) return 0;
   int kind = data[0] % 6;
   size_t n = size - 1;
