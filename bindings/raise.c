@@ -171,9 +171,15 @@ int bind_explain_with (lua_State *L) {
   return 0;
 }
 
+/* An error of a hook that runs while a message is explained is raised in its place: Ctrl-C is not lost. */
+static bool is_interrupt (lua_State *L, int idx) {
+  return lua_type(L, idx) == LUA_TSTRING && strstr(lua_tostring(L, idx), "interrupted");
+}
+
 /* Adds to the whole message on top of the stack what the script's function says about the bare one at idx: its
-   tensors, a hint. An error in there changes nothing, and a hook has to wait. */
+   tensors, a hint. An error in there changes nothing. A hook that is about to interrupt has to wait. */
 static void add_details (lua_State *L, int idx, bool operation) {
+  bool pending = bind_interrupt_pending(L);
   lua_Hook hook = lua_gethook(L);
   int mask = lua_gethookmask(L), count = lua_gethookcount(L), whole = lua_gettop(L);
   if (lua_rawgetp(L, LUA_REGISTRYINDEX, &explain_key) != LUA_TFUNCTION) {
@@ -183,11 +189,11 @@ static void add_details (lua_State *L, int idx, bool operation) {
   lua_pushvalue(L, idx);
   lua_pushvalue(L, whole);
   lua_pushboolean(L, operation);
-  if (hook) lua_sethook(L, NULL, 0, 0);
+  if (pending) lua_sethook(L, NULL, 0, 0);
   int status = lua_pcall(L, 3, 1, 0);
-  if (hook) lua_sethook(L, hook, mask, count);
+  if (pending) lua_sethook(L, hook, mask, count);
   if (status == LUA_OK && lua_type(L, -1) == LUA_TSTRING) lua_concat(L, 2);
-  else lua_settop(L, whole);
+  else if (status == LUA_OK || !is_interrupt(L, -1)) lua_settop(L, whole);
 }
 
 /* Raises the message on top of the stack. operation: the failure is that of an operator with its inputs. */

@@ -71,6 +71,23 @@ describe("the message of an operator", function()
     assert.is_truthy(message:find("expected a tensor or a number, got a Touchy", 1, true), message)
   end)
 
+  it("is whole in a sandbox, where nothing looks into variables", function()
+    local box = marea.sandbox{seconds = 5}
+    local result, message = box:run "local x = marea.ones(2, 3) return x:matmul(x)"
+    assert.is_nil(result)
+    assert.are.equal("sandbox:1: matmul: f32 (2, 3) x f32 (2, 3): inner sizes 3 and 2 differ", message)
+    box:close()
+  end)
+
+  it("takes no time that shows beside large tables and long lines", function()
+    local x, large = marea.ones(2, 2), {}
+    for i = 1, 300000 do large[i] = {} end
+    local started = os.clock()
+    pcall(function() return x:matmul(marea.ones(3, 3)), large end)
+    pcall(assert(load("--[[" .. ("local a = b "):rep(100000) .. "]] local x = ... return x + nothing")), x)
+    assert.is_true(os.clock() - started < 0.2)
+  end)
+
   it("is found in a coroutine", function()
     local co = coroutine.create(function()
       local inside = marea.ones(2, 2)

@@ -33,6 +33,8 @@ function check.raise(format, ...)
   core.raise(select("#", ...) > 0 and format:format(...) or format)
 end
 
+local LONGEST = 60 -- bytes of words that are guessed
+
 --- Optimal string alignment distance: insertions, deletions, substitutions and swaps of neighbours.
 local function distance(a, b)
   local rows = {[0] = {}}
@@ -56,8 +58,9 @@ end
 ---@param candidates string[]
 function check.did_you_mean(word, candidates)
   local best, least
+  if #word > LONGEST then return "" end
   for _, candidate in ipairs(candidates) do
-    local d = distance(word:lower(), candidate:lower())
+    local d = #candidate > LONGEST and math.huge or distance(word:lower(), candidate:lower())
     local near = d <= 1 + #word // 4
     if near then d = d + distance(word, candidate) / 100 end -- capitals count when all else is equal
     if near and (not least or d < least or (d == least and candidate < best)) then

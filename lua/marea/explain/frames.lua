@@ -4,8 +4,13 @@ local core = require "marea.core"
 
 local frames = {}
 
+-- A sandbox does not let even the library look into variables; names are left out then.
+local getlocal, getupvalue = debug.getlocal or function() end, debug.getupvalue or function() end
+
 local DEEPEST = 200 -- levels of the stack that are searched
 local FIELDS = 1000 -- of a table that are searched
+local ENTRIES = 10000 -- of all tables, for one name
+local LONGEST = 400 -- bytes of a line of source that is looked at
 
 local typed -- what the prompt runs: {chunk, text}
 
@@ -19,11 +24,11 @@ function frames.is_typed(frame) return typed ~= nil and frame.func == typed.chun
 
 local function locals_of(level)
   local list, i = {}, 1
-  local name, value = debug.getlocal(level + 1, 1)
+  local name, value = getlocal(level + 1, 1)
   while name do
     if name:sub(1, 1) ~= "(" then list[#list + 1] = {name = name, value = value} end
     i = i + 1
-    name, value = debug.getlocal(level + 1, i)
+    name, value = getlocal(level + 1, i)
   end
   return list
 end
@@ -49,7 +54,7 @@ function frames.variables(frame)
   local list, globals = {}, nil
   for i = #frame.locals, 1, -1 do list[#list + 1] = frame.locals[i] end
   for i = 1, frame.func and 255 or 0 do
-    local name, value = debug.getupvalue(frame.func, i)
+    local name, value = getupvalue(frame.func, i)
     if not name then break end
     if name == "_ENV" then globals = value else list[#list + 1] = {name = name, value = value} end
   end
@@ -86,18 +91,20 @@ local function key_before(a, b)
 end
 
 --- The first key (integers, then strings, both sorted) under which a table has the value.
-local function key_of(t, value)
+---@param most? integer entries that are visited
+---@return integer|string|nil key, integer visited
+local function key_of(t, value, most)
   local best
   local visited = 0
   for key, item in next, t do
+    if visited >= (most or FIELDS) then break end
     visited = visited + 1
-    if visited > FIELDS then break end
     if rawequal(item, value) and (math.type(key) == "integer" or type(key) == "string")
       and (best == nil or key_before(key, best)) then
       best = key
     end
   end
-  return best
+  return best, visited
 end
 
 local function join(name, key)
@@ -113,13 +120,17 @@ function frames.name_of(list, value)
     for _, variable in ipairs(variables) do
       if rawequal(variable.value, value) then return variable.name end
     end
-    local name = key_of(globals, value)
+    local name = (key_of(globals, value))
     if name then return tostring(name) end
   end
+  local left = ENTRIES
   for _, frame in ipairs(list) do
     for _, variable in ipairs((frames.variables(frame))) do
-      local key = type(variable.value) == "table" and key_of(variable.value, value)
-      if key then return join(variable.name, key) end
+      if type(variable.value) == "table" then
+        local key, visited = key_of(variable.value, value, math.min(FIELDS, left))
+        if key then return join(variable.name, key) end
+        left = left - visited
+      end
     end
   end
   return nil
@@ -135,7 +146,9 @@ function frames.source_lines(frame)
   local text = file and file:read "a" or source
   if file then file:close() end
   if source:sub(1, 1) == "@" and not file then return list end
-  for line in (text .. "\n"):gmatch "(.-)\r?\n" do list[#list + 1] = line end
+  for line in (text .. "\n"):gmatch "([^\n]*)\n" do
+    list[#list + 1] = #line <= LONGEST and line:gsub("\r$", "") or ""
+  end
   return list
 end
 

@@ -10,6 +10,8 @@ local frames = require "marea.explain.frames"
 
 local explain = {}
 
+local getlocal = debug.getlocal or function() end -- a sandbox has none
+
 local FRAMES = 3 -- of the script, in which names are looked for
 local TENSORS = 3 -- that are described
 
@@ -36,13 +38,13 @@ local function inputs_of(function_name, level)
   local function add(name, value)
     if core.origin(value) then list[#list + 1] = {name = name, tensor = value} end
   end
-  local _, first = debug.getlocal(level + 1, 1)
+  local _, first = getlocal(level + 1, 1)
   if variadic and type(first) == "table" then
     for i = 1, math.min(rawlen(first), 8) do add("tensor " .. i, rawget(first, i)) end
     return list
   end
   for i = 1, variadic and 8 or #names do
-    local found, value = debug.getlocal(level + 1, i)
+    local found, value = getlocal(level + 1, i)
     if not found then break end
     add(variadic and "tensor " .. i or names[i], value)
   end
@@ -53,7 +55,7 @@ end
 local function arguments_of(level)
   local list = {n = 0}
   for i = 1, 4 do
-    local found, value = debug.getlocal(level + 1, i)
+    local found, value = getlocal(level + 1, i)
     if not found then break end
     list[i], list.n = value, i
   end

@@ -75,7 +75,7 @@ end
 ---@param message string
 ---@return string
 return function(message)
-  if os and os.getenv "MAREA_TRACEBACK" == "full" then return "\n" .. debug.traceback(nil, 2) end
+  if debug.traceback and os and os.getenv "MAREA_TRACEBACK" == "full" then return "\n" .. debug.traceback(nil, 2) end
   local lines = lines_of()
   if is_known(lines, message) then return "" end
   return "\nstack traceback:\n  " .. table.concat(lines, "\n  ")
