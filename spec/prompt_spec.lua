@@ -4,6 +4,8 @@ local folder = require "spec.support.folder"
 local clock = require "marea.core".clock
 
 local build = os.getenv("MAREA_BUILD") or "build"
+local sanitized = build:find "asan" -- some twenty times slower
+local LINES = sanitized and 100 or 1000
 
 describe("the prompt in a terminal", function()
   local home, t
@@ -138,7 +140,7 @@ describe("the prompt in a terminal", function()
 
   local function thousand()
     local lines = {"t = {}"}
-    for i = 1, 999 do lines[#lines + 1] = ("t[#t + 1] = %d -- é, a line of the usual length"):format(i) end
+    for i = 1, LINES - 1 do lines[#lines + 1] = ("t[#t + 1] = %d -- é, a line of the usual length"):format(i) end
     return table.concat(lines, "\n") .. "\n"
   end
 
@@ -147,16 +149,16 @@ describe("the prompt in a terminal", function()
     local begun = clock()
     t:paste(thousand(), true)
     t:enter ""
-    t:enter "#t, t[999]"
-    t:wait "999     999\n>"
+    t:enter "#t, #t == t[#t]"
+    t:wait(("%-8dtrue\n>"):format(LINES - 1))
     t:paste(thousand(), false)
-    t:enter "#t + 1, t[999]"
-    t:wait "1000    999\n>"
+    t:enter "#t + 1, #t == t[#t]"
+    t:wait(("%-8dtrue\n>"):format(LINES))
     local block = {"function f(x)"}
-    for i = 1, 998 do block[#block + 1] = ("  x = x + %d -- in a function that has not ended"):format(i) end
+    for i = 1, LINES - 2 do block[#block + 1] = ("  x = x + %d -- in a function that has not ended"):format(i) end
     t:paste(table.concat(block, "\n") .. "\nreturn x\nend\n", false)
     t:enter "f(0)"
-    t:wait(("%d\n>"):format(998 * 999 // 2), 20)
+    t:wait(("%d\n>"):format((LINES - 2) * (LINES - 1) // 2), 20)
     assert.is_true(clock() - begun < 15)
   end)
 
@@ -188,7 +190,7 @@ describe("the prompt in a terminal", function()
     open()
     t:type "some text"
     t:wait "> some text"
-    os.execute(("pkill -INT -P $(tmux -S %s/socket display -p '#{pid}') marea"):format(t.folder))
+    os.execute("kill -INT " .. t:tmux "display -p '#{pane_pid}'")
     t:enter "1 + 1"
     t:wait "2\n>"
   end)
@@ -231,6 +233,7 @@ end)
 
 describe("the prompt", function()
   it("is there within 20 ms", function()
+    if sanitized then return end
     local path, best = folder.new(), math.huge
     for _ = 1, 15 do -- the machine may be busy
       os.execute(("(sleep 0.1; echo :quit) | MAREA_HISTORY= script -q -T %s/times -c %s/marea %s/output > /dev/null")

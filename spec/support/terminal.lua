@@ -18,7 +18,8 @@ local function quote(text) return "'" .. text:gsub("'", "'\\''") .. "'" end
 function terminal.open(command, options)
   local o = options or {}
   local self = setmetatable({folder = folder.new()}, Terminal)
-  self:tmux(("new-session -d -x %d -y %d %s"):format(o.width or 100, o.height or 30, quote(command)))
+  self:tmux(("new-session -d -x %d -y %d %s"):format(o.width or 100, o.height or 30,
+    quote("exec " .. command))) -- so that the pane's process is the program
   return self
 end
 
