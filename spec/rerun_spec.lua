@@ -753,6 +753,11 @@ describe("marea.rerun and errors", function()
     assert.is_truthy(select(2, pcall(rerun, path, {arguments = {1}})):find("a string", 1, true))
     assert.is_truthy(select(2, pcall(rerun.range, 1)):find("range: argument 'last'", 1, true))
     assert.are.same({nil, "no run of x is known"}, {rerun.back "x"})
+    local box <close> = marea.sandbox{}
+    local ok, message = box:run("for i in marea.rerun.range(1, 2) do last = i end\nmarea.rerun 'x.lua'")
+    assert.is_nil(ok)
+    assert.is_truthy(message:find("sandbox:2: rerun: needs loadfile", 1, true), message)
+    assert.are.same({true, 2}, {box:run "return last"})
   end)
 end)
 

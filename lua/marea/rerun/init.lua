@@ -157,6 +157,9 @@ local function run_once(path, options, changed)
 end
 
 local function read_options(what, path, options)
+  if not (loadfile and debug and debug.getlocal) then
+    check.raise("%s: needs loadfile and the debug library, which scripts do not have here", what)
+  end
   check.string(what, "path", path)
   options = check.options(what, options, {"arguments", "report", "message"})
   for _, name in ipairs{"report", "message"} do
