@@ -105,6 +105,13 @@ describe("evaluating", function()
 end)
 
 describe("commands", function()
+  it("are explained one by one", function()
+    assert.are.equal(":quit\n  leave (Ctrl-D does so too)", shown ":help quit")
+    assert.are.equal(shown ":help quit", shown ":help :quit")
+    assert.is_truthy(shown(":help conv2d"):find("Cout", 1, true))
+    assert.is_truthy(shown(":help qui t"):find("nothing is known", 1, true))
+  end)
+
   it("are listed by :help", function()
     local text = shown ":help"
     for _, command in ipairs(require "marea.commands") do

@@ -48,10 +48,13 @@ as nn, optim, dist, data, image, plot, ...
 ]]
 
 add{
-  name = "help", usage = ":help [topic]", doc = "this text; with a topic, the same as ?topic", completes = "code",
+  name = "help", usage = ":help [topic]", doc = "this text; with a topic, what ?topic says; with a command, that line of it", completes = "code",
   run = function(session, argument)
     if argument == "" then return INTRODUCTION .. list() end
-    return session:help(argument)
+    local command = commands.find((argument:gsub("^:", "")))
+    local text, message = session:help(argument)
+    if text or not command then return text, message end
+    return ("%s\n  %s"):format(command.usage, command.doc)
   end,
 }
 
