@@ -113,7 +113,7 @@ marea_context *bind_enter (lua_State *L, bind_state *S);
    go of what it has used; so garbage is collected before, when much came into being since the last one. */
 void bind_enter_pass (lua_State *L, bind_state *S);
 void bind_leave_pass (bind_state *S);
-/* Forgets live bytes that were seen so far, as those of a plan, which are none. */
+/* When garbage is collected next depends on what is live now, not on what was before, as in a plan. */
 void bind_forget_live (bind_state *S);
 /* Makes room after MAREA_ENOMEM. Retains in[0..n-1] until bind_unpin. */
 void bind_pin (lua_State *L, bind_state *S, int n, marea_tensor *const *in);

@@ -215,13 +215,15 @@ int bind_no_grad (lua_State *L) {
   return finish(L, LUA_OK, 0);
 }
 
-/* core.plan(f, ...) -> results of f, which computes nothing. Garbage goes before: a plan counts what is in use. */
+/* core.plan(f, ...) -> results of f, which computes nothing. Garbage goes before, for a plan counts what is in use, and it
+   begins as what follows it will: when garbage is collected depends on what was live before. */
 int bind_plan (lua_State *L) {
   bind_state *S = bind_self(L);
   marea_status status;
   marea_context *ctx = bind_enter(L, S);
   bind_scope *s = scope_around_call(L, S, "plan");
   if (lua_gc(L, LUA_GCISRUNNING) == 1) lua_gc(L, LUA_GCCOLLECT);
+  bind_forget_live(S);
   BIND_RETRY(L, S, 0, NULL, status, marea_plan_start(ctx));
   if (status != MAREA_OK) return bind_raise_status(L, S, status);
   s->plan = true;
