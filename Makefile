@@ -168,6 +168,7 @@ $(BUILD)/test/%: spec/c/%_test.c $(BUILD)/libmarea.a $(BIND_OBJ)
 	@$(CC) $(ALL_CFLAGS) $(LUA_CFLAGS) -o $@ $< $(BIND_OBJ) $(BUILD)/libmarea.a $(LIBS) $(LUA_LIBS)
 
 $(BUILD)/test/kernels: spec/c/reference.h
+$(BUILD)/test/io $(BUILD)/test/save: spec/c/io_support.h
 
 # It loads the library and must not have in it what that brings along.
 $(BUILD)/test/unload: spec/c/unload_test.c $(BUILD)/libmarea.so

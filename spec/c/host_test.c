@@ -145,11 +145,11 @@ static bool lent_threads (void) {
   return true;
 }
 
-static bool stop_now (void *ud) { return ++*(int *)ud > 100; }
+static bool stop_now (void *ud) { return ++*(int *)ud > 20; } /* it starts far below 0 until it is armed */
 
 /* The host is asked on its own thread, which does work here too. */
 static bool lent_threads_stop (void) {
-  int asked = 0;
+  int asked = -1000000;
   lender host = {.threads = false, .mode = FE_TONEAREST};
   marea_context *ctx = open_with((marea_config){.threads = 2,
                                                 .parallel_for = lend,
@@ -158,13 +158,14 @@ static bool lent_threads_stop (void) {
                                                 .interrupted_ud = &asked});
   marea_tensor *a = normal(ctx, 1, (int64_t[]){100000}), *b = NULL;
   marea_status status = MAREA_OK;
+  asked = 0;
   for (int i = 0; i < 50 && status == MAREA_OK; i++) {
     status = marea_call_op(ctx, "exp", MAREA_TENSORS(a), MAREA_NO_NAMES, 1, &b);
     marea_release(b);
   }
   marea_release(a);
   marea_close(ctx);
-  NEED(status == MAREA_EINTR && asked > 100);
+  NEED(status == MAREA_EINTR && asked > 20);
   return true;
 }
 
@@ -204,24 +205,36 @@ static bool flop_budget (void) {
   return true;
 }
 
-/* A product that takes seconds ends within 100 ms of its limit, and the random state is as before. */
+/* Seconds beyond its limit that a product of seconds went on for; -1: it did not end as it should. */
+static double overtime (int threads) {
+  const double limit = 0.05;
+  marea_context *ctx = open_with((marea_config){.threads = threads});
+  marea_tensor *a, *b = NULL;
+  bool ok = marea_zeros(ctx, MAREA_F32, 2, (int64_t[]){4000, 4000}, &a) == MAREA_OK;
+  double start = seconds();
+  marea_limit_time(ctx, limit);
+  ok = ok && marea_call_op(ctx, "matmul", MAREA_TENSORS(a, a), MAREA_NO_NAMES, 1, &b) == MAREA_EBUDGET;
+  double late = seconds() - start - limit;
+  ok = ok && strstr(marea_error(ctx), "matmul: the time limit of 0.05 s is reached");
+  ok = ok && marea_call_op(ctx, "neg_", MAREA_TENSORS(a), MAREA_NO_NAMES, 0, NULL) == MAREA_EBUDGET;
+  marea_limit_time(ctx, 0);
+  ok = ok && square(ctx, 50) == MAREA_OK;
+  marea_release(a);
+  marea_close(ctx);
+  return ok ? late : -1;
+}
+
+/* The machine may be busy: the best of some tries counts. */
 static bool time_budget (void) {
   for (int threads = 1; threads <= 2; threads++) {
-    marea_context *ctx = open_with((marea_config){.threads = threads});
-    marea_tensor *a, *b = NULL;
-    NEED(marea_zeros(ctx, MAREA_F32, 2, (int64_t[]){4000, 4000}, &a) == MAREA_OK);
-    double start = seconds();
-    marea_limit_time(ctx, 0.1);
-    NEED(marea_call_op(ctx, "matmul", MAREA_TENSORS(a, a), MAREA_NO_NAMES, 1, &b) == MAREA_EBUDGET);
-    double took = seconds() - start;
-    if (took > 0.2) printf("  %d threads: stopped after %.3f s\n", threads, took);
-    NEED(took < 0.6); /* the machine may be busy; alone it is below 0.2 */
-    NEED(strstr(marea_error(ctx), "matmul: the time limit of 0.1 s is reached"));
-    NEED(marea_call_op(ctx, "neg_", MAREA_TENSORS(a), MAREA_NO_NAMES, 0, NULL) == MAREA_EBUDGET);
-    marea_limit_time(ctx, 0);
-    NEED(square(ctx, 50) == MAREA_OK);
-    marea_release(a);
-    marea_close(ctx);
+    double least = 1e9;
+    for (int i = 0; i < 8 && least > 0.2; i++) {
+      double late = overtime(threads);
+      NEED(late >= 0);
+      least = late < least ? late : least;
+    }
+    if (least > 0.2) printf("  %d threads: stopped %.3f s late\n", threads, least);
+    NEED(least <= 0.2);
   }
   return true;
 }
