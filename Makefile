@@ -45,7 +45,7 @@ CMODDIR ?= $(PREFIX)/lib/lua/5.4
 SHAREDIR := $(PREFIX)/share/marea
 
 .PHONY: all help setup setup-test setup-lint vae mnist test mistakes c-tests examples test-asan test-tsan test-neon ulp \
-        bench bench-peers bench-kernels interrupts soak lint module install-module install uninstall clean
+        bench bench-peers bench-kernels interrupts soak lint types reference module install-module install uninstall clean
 
 PROGRAM := $(BUILD)/marea
 MODULE := $(BUILD)/lib/marea/core.so
@@ -194,6 +194,18 @@ $(BUILD)/examples/host_cpp: examples/host.cpp $(BUILD)/libmarea_lua.a $(BUILD)/l
 	@echo '  CXX  $@'
 	@$(CXX) -std=c++17 -g -O2 -Wall -Wextra $(SANITIZE) -Icore -Ibindings $(LUA_CFLAGS) -o $@ $< $(EXAMPLE_LIBS) -llua5.4-c++
 
+# ---- made from the sources ----
+
+types: $(BUILD)/types/marea.lua ## what editors read (LuaCATS): build/types/marea.lua, for lua-language-server
+
+$(BUILD)/types/marea.lua: docs/generate/types.lua $(LUA_FILES) $(PROGRAM)
+	@mkdir -p $(@D)
+	@echo '  LUA  $@'
+	@$(PROGRAM) $< $(LUA_FILES) > $@.new && mv $@.new $@
+
+reference: all ## write docs/operators.md anew, from the operators' descriptors
+	$(PROGRAM) docs/generate/operators.lua > docs/operators.md
+
 mistakes: ## write spec/golden/mistakes anew: what the program says about each mistake, to be read before it is kept
 	@$(MAKE) --no-print-directory -j2 all
 	@env -u OPENBLAS_CORETYPE MAREA_UPDATE_MISTAKES=1 $(BUSTED) spec/mistakes_spec.lua
@@ -269,7 +281,7 @@ soak: setup all ## train for 5,000 steps and check that memory stays flat
 	env -u OPENBLAS_CORETYPE $(PROGRAM) bench/memory.lua
 
 lint: setup-lint ## luacheck, clang-format, layers and forbidden symbols
-	luacheck -q lua scripts spec bench examples
+	luacheck -q lua scripts spec bench examples docs/generate
 	sh spec/lint/lint.sh
 
 # ---- installing ----
@@ -281,7 +293,7 @@ install-module: $(MODULE) ## install only what `require "marea"` needs
 	install -m 755 $(MODULE) $(DESTDIR)$(CMODDIR)/marea/core.so
 	cd lua && find marea -name '*.lua' -exec install -D -m 644 {} $(abspath $(DESTDIR)$(LUADIR))/{} \;
 
-install: all install-module ## install program, module, header, libraries and scripts under PREFIX (DESTDIR is honoured)
+install: all types install-module ## install program, module, header, libraries and scripts under PREFIX (DESTDIR is honoured)
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/include $(DESTDIR)$(PREFIX)/lib
 	install -m 755 $(PROGRAM) $(DESTDIR)$(PREFIX)/bin/marea
 	install -m 644 core/marea.h bindings/marea_lua.h $(DESTDIR)$(PREFIX)/include/
@@ -292,6 +304,7 @@ install: all install-module ## install program, module, header, libraries and sc
 	install -d $(DESTDIR)$(SHAREDIR)/scripts/data
 	install -m 644 scripts/*.lua $(DESTDIR)$(SHAREDIR)/scripts/
 	install -m 644 scripts/data/* $(DESTDIR)$(SHAREDIR)/scripts/data/
+	install -D -m 644 $(BUILD)/types/marea.lua $(DESTDIR)$(SHAREDIR)/types/marea.lua
 
 uninstall: ## remove what install put there
 	rm -rf $(DESTDIR)$(PREFIX)/bin/marea $(DESTDIR)$(PREFIX)/include/marea.h $(DESTDIR)$(PREFIX)/include/marea_lua.h \

@@ -3,6 +3,15 @@
 -- What is written in C and is no operator: functions of marea, and methods of tensors. This file is read, never run.
 -- The operators say what they are by themselves: marea.op_info(name).
 
+---@class Tensor  numbers of one type in a grid
+---@field shape integer[]
+---@field dtype string "f32", "f64", "i64" or "u8"
+---@field rank integer number of dimensions
+---@field grad Tensor? of a leaf, after backward; may be set
+---@field requires_grad boolean are gradients wanted?
+---@field is_leaf boolean made by no operator that was recorded
+Tensor = {}
+
 --- A tensor from numbers: a number, a table of them, or tables in tables of one depth. f32 unless asked for.
 ---@param values number|table
 ---@param options? {dtype: string?} "f32", "f64", "i64" or "u8"

@@ -3,7 +3,8 @@
 ---
 --- A block of lines that begin with `---` belongs to the function, class or field below it; the first block of a file
 --- describes the file, unless a function follows it. Tags are LuaCATS': `---@param name? type text`, `---@return type
---- text`, `---@class Name  text`; and `---@example code`, which help shows and the tests run.
+--- text`, `---@class Name  text`, `---@field name? type text`; and `---@example code`, which help shows and the tests
+--- run.
 local core = require "marea.core"
 local check = require "marea.check"
 
@@ -19,16 +20,20 @@ local docs = {}
 ---@field arguments string[] of a function
 ---@field text string[] lines
 ---@field params {name: string, type: string, optional: boolean, text: string}[]
+---@field fields {name: string, type: string, optional: boolean, text: string}[] of a class
 ---@field returns string[]
 ---@field examples string[]
+---@field base string|nil the class that a class inherits from
 ---@field file Entry|nil of a class whose file explains more: with an example, or because the class has no text
 
 local function new_entry()
-  return {text = {}, params = {}, returns = {}, examples = {}, arguments = {}}
+  return {text = {}, params = {}, fields = {}, returns = {}, examples = {}, arguments = {}}
 end
 
 --- A type at the beginning of `text` and what follows it: brackets may hold spaces.
-local function split_type(text)
+---@param text string
+---@return string type, string rest
+function docs.split_type(text)
   local depth, i = 0, 1
   while i <= #text do
     local c = text:sub(i, i)
@@ -41,18 +46,20 @@ local function split_type(text)
   return text:sub(1, i - 1), (text:sub(i):gsub("^%s+", ""))
 end
 
+local LISTS = {param = "params", field = "fields"}
+
 local function read_tag(entry, tag, rest)
-  if tag == "param" then
+  if LISTS[tag] then
     local name, optional, after = rest:match "^([%w_%.]+)(%??)%s*(.*)$"
     if not name then return end
-    local kind, text = split_type(after)
-    entry.params[#entry.params + 1] = {name = name, type = kind, optional = optional == "?", text = text}
+    local kind, text = docs.split_type(after)
+    table.insert(entry[LISTS[tag]], {name = name, type = kind, optional = optional == "?", text = text})
   elseif tag == "return" then entry.returns[#entry.returns + 1] = rest
   elseif tag == "example" then entry.examples[#entry.examples + 1] = rest
   elseif tag == "class" then
     local name, text = rest:match "^([%w_]+)(.*)$"
-    text = text:gsub("^:%s*[%w_%.]+", ""):gsub("^%s+", "") -- the class it inherits from
-    entry.class = name
+    entry.class, entry.base = name, text:match "^:%s*([%w_%.]+)"
+    text = text:gsub("^:%s*[%w_%.]+", ""):gsub("^%s+", "")
     if text ~= "" then entry.text[#entry.text + 1] = text end
   end
 end
@@ -62,8 +69,8 @@ local function read_comment(entry, line)
   if tag then
     read_tag(entry, tag, rest)
     entry.last = tag
-  elseif entry.last == "param" and not line:find "^%-%-%-%s%S" then -- a parameter's text goes on
-    local param = entry.params[#entry.params]
+  elseif LISTS[entry.last] and not line:find "^%-%-%-%s%S" then -- a parameter's text goes on
+    local param = entry[LISTS[entry.last]][#entry[LISTS[entry.last]]]
     param.text = param.text .. " " .. line:match "^%-%-%-%s*(.*)$"
   else
     entry.text[#entry.text + 1] = line:match "^%-%-%-%s?(.*)$"

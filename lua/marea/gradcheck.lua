@@ -205,6 +205,11 @@ local function gradient_function(f, inputs, places)
 end
 
 --- Checks the gradient of the gradient, by x and by v. nil when f has no gradient, or one that depends on neither.
+---@param f fun(inputs: table): table
+---@param inputs table
+---@param places integer[]
+---@param options? {rtol: number?, atol: number?, elements: boolean?}
+---@return boolean|nil ok, string|nil message
 function gradcheck.check_second(f, inputs, places, options)
   local gradient, all, checked = gradient_function(f, inputs, real_places(inputs, places))
   if not gradient then return nil end
@@ -212,6 +217,10 @@ function gradcheck.check_second(f, inputs, places, options)
 end
 
 --- Adjoint identity of an operator that is linear in the inputs `places` together: <A x, v> = <x, A' v>.
+---@param f fun(inputs: table): table
+---@param inputs table
+---@param places integer[]
+---@return boolean|nil ok, string|nil message
 function gradcheck.check_adjoint(f, inputs, places)
   local leaves, copy = leaves_of(inputs, real_places(inputs, places))
   local y = f(copy)[1]

@@ -92,7 +92,8 @@ core.on_not_finite(function(t) return require "marea.blame"(t).text end)
 ---@param path? string a PNG to write in place of the text
 ---@param options? {map: string?, width: integer?, height: integer?} map: "gray", "viridis" or "gnuplot2"; width, height
 ---in letters: the terminal's size when left out
----@return userdata|boolean|nil shown to be printed, or true; nil and a message when the PNG cannot be written
+---@return Shown|boolean|nil shown to be printed, or true
+---@return string|nil message when the PNG cannot be written
 ---@example marea.eye(8):show()
 function core.methods.show(t, path, options) return require "marea.show".show(t, path, options) end
 

@@ -29,6 +29,7 @@ local function split(line)
 end
 
 --- Rows of a CSV file whose first line names the columns.
+---@param path string
 ---@return table<string, number>[]|nil rows, string[]|string columns or message
 ---@example metrics.read "missing.csv"
 function metrics.read(path)
@@ -84,6 +85,7 @@ function Metrics:save()
 end
 
 --- Adds a row, a table with the columns' names as keys.
+---@param row table<string, number>
 ---@return boolean|nil ok, string|nil message
 function Metrics:write(row)
   check.options("metrics:write", row, self.columns)
@@ -94,6 +96,7 @@ function Metrics:write(row)
 end
 
 --- The numbers of one column.
+---@param name string
 ---@return number[]
 function Metrics:column(name)
   local values = {}

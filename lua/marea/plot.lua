@@ -84,6 +84,8 @@ end
 
 --- A block of rows: a list of them, or a function that hands them to its argument one by one when the script is
 --- written. Returns the block's name within the figure, "@1@" and so on until then.
+---@param rows table[]|fun(put: fun(row: table))
+---@return string
 function Figure:block(rows)
   self.data[#self.data + 1] = rows
   return ("@%d@"):format(#self.data)
@@ -557,6 +559,7 @@ local function png_setup(self, path)
 end
 
 --- gnuplot's script for a picture at `path`.
+---@param path string
 ---@return string
 function Figure:script(path)
   local lines = {}
@@ -597,7 +600,7 @@ end
 --- The figure drawn with letters, for a terminal: print it, or let the prompt show it. Heat maps and images are drawn
 --- with half blocks, as x:show() does.
 ---@param options? {width: integer?, height: integer?} in letters; the terminal's size when left out
----@return userdata|nil shown, string|nil message
+---@return Shown|nil shown, string|nil message
 function Figure:show(options)
   options = check.options("show", options, {"width", "height"})
   local show = require "marea.show"

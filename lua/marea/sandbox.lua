@@ -36,6 +36,7 @@ end
 --- instructions (1e9), flop (1e12); read and write, lists of folders that the library's file functions reach (none);
 --- globals, a table of values that scripts find.
 ---@param options? table
+---@return Sandbox
 local function new(options)
   options = check.options("sandbox", options, {"memory", "string", "tensor_memory", "threads", "seconds",
     "instructions", "flop", "read", "write", "globals"})
@@ -68,6 +69,7 @@ end
 
 --- Makes a value a global of the scripts.
 ---@param name string
+---@param value any
 function Sandbox:set(name, value)
   local ok, message = self._box:run("local name, value = ...; _G[name] = value", "=set",
     check.string("set", "name", name), value)

@@ -85,6 +85,9 @@ function Dataset:field(name)
 end
 
 --- Rows `first` to `last` (1-based, both included) as a dataset over the same memory.
+---@param first integer
+---@param last integer
+---@return Dataset
 ---@example data.Dataset{marea.normal{10, 4}}:subset(1, 5)
 function Dataset:subset(first, last)
   check.integer("subset", "first", first, 1)
@@ -101,6 +104,7 @@ end
 --- `n` rows at equal distances, the first one among them, as a dataset of its own: a part that is like the whole even
 --- where rows are sorted.
 ---@param n integer from 1 to the number of rows
+---@return Dataset
 ---@example data.Dataset{marea.arange(1, 10)}:spaced(5):rows{1, 2}
 function Dataset:spaced(n)
   check.integer("spaced", "n", n, 1)
@@ -156,6 +160,7 @@ local BATCH_OPTIONS = {"shuffle", "epoch", "from", "drop_last"}
 --- When an iteration ends by an error, Ctrl-C among them, before an optimizer has updated the weights, its batch counts
 --- as not delivered, and random state and running statistics are as before it; load_state(state()) goes on with it.
 ---@param size integer
+---@param options? {shuffle: boolean?, epoch: integer?, from: integer?, drop_last: boolean?}
 ---@return Batches, nil, nil, Batches
 ---@example for x in data.Dataset{marea.normal{10, 4}}:batches(4, {shuffle = true}) do last = x.shape end
 ---@example last
@@ -180,11 +185,13 @@ function Dataset:batches(size, options)
 end
 
 --- Where the last pass stands: the rows that were delivered, for checkpoints.
+---@return {epoch: integer, examples: integer, seed: integer?}
 function Dataset:state()
   return {epoch = self.position.epoch, examples = self.position.examples, seed = self.seed}
 end
 
 --- The next pass of that epoch begins behind the rows that were delivered.
+---@param state {epoch: integer, examples: integer, seed: integer?} what state() gave
 function Dataset:load_state(state)
   self.resumed = {epoch = state.epoch, examples = state.examples}
   self.position = {epoch = state.epoch, examples = state.examples}

@@ -31,6 +31,9 @@ function Distribution:noise(op, shape)
 end
 
 --- KL(self || other) as dist.kl gives it.
+---@param other Distribution
+---@param options? {samples: integer?}
+---@return userdata
 ---@example dist.Normal(0, 1):kl(dist.Normal(1, 1))
 function Distribution:kl(other, options)
   return require "marea.dist.kl".kl(self, other, options)

@@ -10,6 +10,7 @@ local init = {}
 
 --- Fans of a weight by Keras' rule: (in, out) for a matrix, (KH, KW, in, out) for a convolution's kernel, where each
 --- fan counts the kernel's positions.
+---@param shape integer[]
 ---@return integer fan_in, integer fan_out
 ---@example nn.init.fans{3, 3, 16, 32}
 function init.fans(shape)
@@ -35,6 +36,11 @@ local function truncated_normal(shape, std, dtype)
 end
 
 --- U(-limit, limit), limit = sqrt(6 / (fan_in + fan_out)) (Glorot and Bengio 2010).
+---@param shape integer[]
+---@param fan_in? integer that of the shape when left out
+---@param fan_out? integer
+---@param dtype? string
+---@return userdata
 ---@example nn.init.glorot_uniform{4, 2}
 function init.glorot_uniform(shape, fan_in, fan_out, dtype)
   fan_in, fan_out = fans_or(shape, fan_in, fan_out)
@@ -43,6 +49,11 @@ function init.glorot_uniform(shape, fan_in, fan_out, dtype)
 end
 
 --- Truncated normal, std = sqrt(2 / (fan_in + fan_out)) (Glorot and Bengio 2010).
+---@param shape integer[]
+---@param fan_in? integer that of the shape when left out
+---@param fan_out? integer
+---@param dtype? string
+---@return userdata
 ---@example nn.Linear{4, 2, init = "glorot_normal"}.weight
 function init.glorot_normal(shape, fan_in, fan_out, dtype)
   fan_in, fan_out = fans_or(shape, fan_in, fan_out)
@@ -50,6 +61,11 @@ function init.glorot_normal(shape, fan_in, fan_out, dtype)
 end
 
 --- U(-limit, limit), limit = sqrt(6 / fan_in) (He et al. 2015).
+---@param shape integer[]
+---@param fan_in? integer that of the shape when left out
+---@param fan_out? integer
+---@param dtype? string
+---@return userdata
 ---@example nn.Linear{4, 2, init = "he_uniform"}.weight
 function init.he_uniform(shape, fan_in, fan_out, dtype)
   fan_in = fans_or(shape, fan_in, fan_out)
@@ -58,6 +74,11 @@ function init.he_uniform(shape, fan_in, fan_out, dtype)
 end
 
 --- Truncated normal, std = sqrt(2 / fan_in) (He et al. 2015).
+---@param shape integer[]
+---@param fan_in? integer that of the shape when left out
+---@param fan_out? integer
+---@param dtype? string
+---@return userdata
 ---@example nn.init.he_normal{4, 2}
 function init.he_normal(shape, fan_in, fan_out, dtype)
   fan_in = fans_or(shape, fan_in, fan_out)
@@ -79,6 +100,9 @@ end
 
 --- Random orthogonal matrix: all dimensions but the last are taken as rows; the shorter of rows and columns are
 --- orthonormal (Saxe et al. 2013).
+---@param shape integer[]
+---@param dtype? string
+---@return userdata
 ---@example q = nn.init.orthogonal{3, 3}
 ---@example q:matmul(q:transpose(1, 2))
 function init.orthogonal(shape, _, _, dtype)
@@ -94,6 +118,9 @@ function init.orthogonal(shape, _, _, dtype)
 end
 
 --- Function for U(low, high); Keras' limits when left out.
+---@param low? number
+---@param high? number
+---@return fun(shape: integer[], ...: any): userdata
 ---@example nn.Linear{4, 2, init = nn.init.uniform(-0.1, 0.1)}.weight
 function init.uniform(low, high)
   low, high = low or -0.05, high or 0.05
@@ -101,6 +128,9 @@ function init.uniform(low, high)
 end
 
 --- Function for N(mean, std^2); Keras' numbers when left out.
+---@param mean? number
+---@param std? number
+---@return fun(shape: integer[], ...: any): userdata
 ---@example nn.Linear{4, 2, init = nn.init.normal(0, 0.02)}.weight
 function init.normal(mean, std)
   mean, std = mean or 0, std or 0.05
@@ -108,14 +138,27 @@ function init.normal(mean, std)
 end
 
 --- Function for one value everywhere.
+---@param value number
+---@return fun(shape: integer[], ...: any): userdata
 ---@example nn.Linear{4, 2, bias_init = nn.init.constant(1)}.bias
 function init.constant(value)
   check.number("constant", "value", value)
   return function(shape, _, _, dtype) return ops.full(shape, value, dtype or "f32") end
 end
 
-init.zeros = init.constant(0)
-init.ones = init.constant(1)
+--- All 0.
+---@param shape integer[]
+---@param dtype? string
+---@return userdata
+---@example nn.init.zeros{2}
+function init.zeros(shape, _, _, dtype) return ops.full(shape, 0, dtype or "f32") end
+
+--- All 1.
+---@param shape integer[]
+---@param dtype? string
+---@return userdata
+---@example nn.init.ones{2}
+function init.ones(shape, _, _, dtype) return ops.full(shape, 1, dtype or "f32") end
 
 local named = {
   glorot_uniform = init.glorot_uniform, glorot_normal = init.glorot_normal, he_uniform = init.he_uniform,
@@ -129,6 +172,10 @@ local named = {
 function init.names() return check.names(named) end
 
 --- The function that a layer's `init` stands for: a name or a function.
+---@param what string the function, for messages
+---@param name string the argument, for messages
+---@param value string|function
+---@return function
 ---@example nn.init.find("Linear", "init", "he_normal")
 function init.find(what, name, value)
   if type(value) == "function" then return value end

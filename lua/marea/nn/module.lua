@@ -310,6 +310,8 @@ function Module:named_parameters()
 end
 
 --- Keeps `t` as self[name]: part of the state, not learned (running statistics).
+---@param name string
+---@param t userdata
 ---@return userdata
 ---@example net = nn.Linear{3, 2}
 ---@example net:buffer("steps", marea.zeros{1})
@@ -350,6 +352,7 @@ function Module:load_state(state, options)
 end
 
 --- Switches to training (the initial mode): dropout drops. `on` false is evaluate().
+---@param on? boolean true when left out
 ---@example nn.Dropout{0.5}:train().training
 function Module:train(on)
   if on ~= nil and type(on) ~= "boolean" then check.fail("train", "on", "true or false", on) end

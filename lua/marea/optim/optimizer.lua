@@ -278,6 +278,8 @@ function Optimizer:state()
 end
 
 --- nil, or what keeps `state` from fitting.
+---@param state table<string, userdata>
+---@return string|nil
 function Optimizer:misfit(state)
   self:find_parameters()
   local wrong, known = {}, {steps = true}
@@ -302,6 +304,7 @@ function Optimizer:misfit(state)
 end
 
 --- Copies a state; raises and changes nothing when it does not fit.
+---@param state table<string, userdata> what state() gave
 function Optimizer:load_state(state)
   if type(state) ~= "table" then check.fail("load_state", "state", "a table of tensors", state) end
   local misfit = self:misfit(state)

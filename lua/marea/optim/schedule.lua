@@ -11,6 +11,8 @@ local function arguments(what, names, ...)
 end
 
 --- lr
+---@param lr number
+---@return fun(step: integer): number
 ---@example optim.schedule.constant(0.1)(1)
 function schedule.constant(lr)
   arguments("constant", {"lr"}, lr)
@@ -18,6 +20,10 @@ function schedule.constant(lr)
 end
 
 --- lr * rate ^ ((step - 1) / every)
+---@param lr number
+---@param rate number
+---@param every? number 1 when left out
+---@return fun(step: integer): number
 ---@example optim.schedule.exponential(0.1, 0.9)(3)
 function schedule.exponential(lr, rate, every)
   every = every or 1
@@ -26,6 +32,10 @@ function schedule.exponential(lr, rate, every)
 end
 
 --- From lr down to `final` along half a cosine in `steps` updates, then `final` (Loshchilov and Hutter 2017).
+---@param lr number
+---@param steps integer
+---@param final? number 0 when left out
+---@return fun(step: integer): number
 ---@example optim.Adam{nn.Linear{2, 1}, lr = optim.schedule.cosine(1e-3, 1000)}
 function schedule.cosine(lr, steps, final)
   final = final or 0
@@ -37,6 +47,10 @@ function schedule.cosine(lr, steps, final)
 end
 
 --- lr, multiplied by `factor` after every `every` updates.
+---@param lr number
+---@param every integer
+---@param factor? number 0.1 when left out
+---@return fun(step: integer): number
 ---@example optim.schedule.step(0.1, 10)(11)
 function schedule.step(lr, every, factor)
   factor = factor or 0.1
@@ -46,6 +60,9 @@ end
 
 --- Linear warm-up: the first `steps` updates take 1/steps, 2/steps, ... of `after`, a number or a schedule; the later
 --- ones all of it, counted from the end of the warm-up.
+---@param steps integer
+---@param after number|fun(step: integer): number
+---@return fun(step: integer): number
 ---@example optim.schedule.warmup(100, optim.schedule.cosine(1e-3, 1000))(50)
 function schedule.warmup(steps, after)
   local rate = type(after) == "function" and after or schedule.constant(after)
@@ -57,6 +74,9 @@ function schedule.warmup(steps, after)
 end
 
 --- lr / (1 + decay * (step - 1)): the `decay` argument of Keras' optimizers.
+---@param lr number
+---@param decay number
+---@return fun(step: integer): number
 ---@example optim.schedule.inverse_time(0.1, 0.5)(3)
 function schedule.inverse_time(lr, decay)
   arguments("inverse_time", {"lr", "decay"}, lr, decay)

@@ -227,6 +227,7 @@ end
 function rerun.last() return last_path end
 
 --- The last error of a script, with a hint and the calls that led to it.
+---@param path? string the last script when left out
 ---@return string|nil
 function rerun.traceback(path)
   local session = known(path)
