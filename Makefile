@@ -40,8 +40,10 @@ BIND_OBJ := $(BIND_SRC:%.c=$(BUILD)/obj/%.o) $(BUILD)/obj/bindings/lua_files.o
 PROGRAM_OBJ := $(PROGRAM_SRC:%.c=$(BUILD)/obj/%.o)
 LUA_FILES := $(shell find lua/marea -name '*.lua' | LC_ALL=C sort)
 
+LIBDIR ?= $(PREFIX)/lib
 LUADIR ?= $(PREFIX)/share/lua/5.4
-CMODDIR ?= $(PREFIX)/lib/lua/5.4
+CMODDIR ?= $(LIBDIR)/lua/5.4
+MANDIR ?= $(PREFIX)/share/man
 SHAREDIR := $(PREFIX)/share/marea
 
 .PHONY: all help setup setup-test setup-lint vae mnist test mistakes c-tests examples test-asan test-tsan test-neon ulp \
@@ -293,23 +295,30 @@ install-module: $(MODULE) ## install only what `require "marea"` needs
 	install -m 755 $(MODULE) $(DESTDIR)$(CMODDIR)/marea/core.so
 	cd lua && find marea -name '*.lua' -exec install -D -m 644 {} $(abspath $(DESTDIR)$(LUADIR))/{} \;
 
-install: all types install-module ## install program, module, header, libraries and scripts under PREFIX (DESTDIR is honoured)
-	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/include $(DESTDIR)$(PREFIX)/lib
+# Puts a file in place with its @PLACES@ filled in.
+fill = sed -e 's|@PREFIX@|$(PREFIX)|g' -e 's|@LIBDIR@|$(LIBDIR)|g' -e 's|@VERSION@|$(VERSION)|g'
+
+install: all types install-module ## install program, module, headers, libraries, pkg-config files and scripts under PREFIX (DESTDIR is honoured)
+	install -d $(addprefix $(DESTDIR),$(PREFIX)/bin $(PREFIX)/include $(LIBDIR)/pkgconfig $(MANDIR)/man1)
 	install -m 755 $(PROGRAM) $(DESTDIR)$(PREFIX)/bin/marea
 	install -m 644 core/marea.h bindings/marea_lua.h $(DESTDIR)$(PREFIX)/include/
-	install -m 644 $(BUILD)/libmarea.a $(BUILD)/libmarea_lua.a $(DESTDIR)$(PREFIX)/lib/
-	install -m 755 $(BUILD)/libmarea.so $(DESTDIR)$(PREFIX)/lib/libmarea.so.$(VERSION)
-	ln -sf libmarea.so.$(VERSION) $(DESTDIR)$(PREFIX)/lib/libmarea.so.0
-	ln -sf libmarea.so.0 $(DESTDIR)$(PREFIX)/lib/libmarea.so
+	install -m 644 $(BUILD)/libmarea.a $(BUILD)/libmarea_lua.a $(DESTDIR)$(LIBDIR)/
+	install -m 755 $(BUILD)/libmarea.so $(DESTDIR)$(LIBDIR)/libmarea.so.$(VERSION)
+	ln -sf libmarea.so.$(VERSION) $(DESTDIR)$(LIBDIR)/libmarea.so.0
+	ln -sf libmarea.so.0 $(DESTDIR)$(LIBDIR)/libmarea.so
+	$(fill) packaging/marea.pc.in > $(DESTDIR)$(LIBDIR)/pkgconfig/marea.pc
+	$(fill) packaging/marea-lua.pc.in > $(DESTDIR)$(LIBDIR)/pkgconfig/marea-lua.pc
+	$(fill) docs/marea.1 > $(DESTDIR)$(MANDIR)/man1/marea.1
 	install -d $(DESTDIR)$(SHAREDIR)/scripts/data
 	install -m 644 scripts/*.lua $(DESTDIR)$(SHAREDIR)/scripts/
 	install -m 644 scripts/data/* $(DESTDIR)$(SHAREDIR)/scripts/data/
 	install -D -m 644 $(BUILD)/types/marea.lua $(DESTDIR)$(SHAREDIR)/types/marea.lua
 
 uninstall: ## remove what install put there
-	rm -rf $(DESTDIR)$(PREFIX)/bin/marea $(DESTDIR)$(PREFIX)/include/marea.h $(DESTDIR)$(PREFIX)/include/marea_lua.h \
-	  $(DESTDIR)$(PREFIX)/lib/libmarea* $(DESTDIR)$(CMODDIR)/marea $(DESTDIR)$(LUADIR)/marea \
-	  $(DESTDIR)$(SHAREDIR)
+	rm -rf $(addprefix $(DESTDIR),$(PREFIX)/bin/marea $(PREFIX)/include/marea.h $(PREFIX)/include/marea_lua.h \
+	  $(LIBDIR)/libmarea.a $(LIBDIR)/libmarea_lua.a $(LIBDIR)/libmarea.so $(LIBDIR)/libmarea.so.0 \
+	  $(LIBDIR)/libmarea.so.$(VERSION) $(LIBDIR)/pkgconfig/marea.pc $(LIBDIR)/pkgconfig/marea-lua.pc \
+	  $(MANDIR)/man1/marea.1 $(CMODDIR)/marea $(LUADIR)/marea $(SHAREDIR))
 
 clean: ## remove everything that was built
 	rm -rf build

@@ -1,4 +1,4 @@
--- Marea inside other programs, at its prompt, and installed.
+-- Marea inside other programs and at its prompt.
 
 local build = os.getenv("MAREA_BUILD") or "build"
 
@@ -156,29 +156,5 @@ describe("the prompt", function()
     assert.is_truthy(output:find("stdin:1: seed: argument 'n': expected an integer, got string 'x'", 1, true))
     assert.is_truthy(output:find("stdin:1: zeros: expected options by name", 1, true))
     assert.is_truthy(output:find "still here\n")
-  end)
-end)
-
-describe("make install", function()
-  it("puts a module and a program where they work without the source", function()
-    local folder = temporary_folder()
-    local output, ok = run(("make -s install BUILD=%s DESTDIR=%s PREFIX=/usr"):format(build, folder))
-    assert(ok, output)
-    local lua = ("cd / && LUA_PATH='%s/usr/share/lua/5.4/?.lua;%s/usr/share/lua/5.4/?/init.lua' "
-      .. "LUA_CPATH='%s/usr/lib/lua/5.4/?.so' lua5.4 -e "):format(folder, folder, folder)
-    output = run(lua .. [['local m = require "marea"; print(m.nn.Linear{3, 2}(m.zeros{1, 3}).shape[2])']])
-    assert.are.equal("2\n", output)
-    output = run(("cd / && %s/usr/bin/marea -e 'print(require(\"marea\").arange(1, 3):sum():item())'"):format(folder))
-    assert.are.equal("6.0\n", output)
-    assert.is_truthy(io.open(folder .. "/usr/include/marea.h"))
-    output = run(("cd / && %s/usr/bin/marea -e 'print(require(\"marea\").data.mnist(\"sample\", \"test\").size)'")
-      :format(folder))
-    assert.are.equal("1000\n", output)
-    local script = folder .. "/usr/share/marea/scripts/vae.lua"
-    output = run(("cd / && %s/usr/bin/marea vae.lua"):format(folder))
-    assert.is_truthy(output:find("\n  hint: vae.lua comes with Marea: " .. script, 1, true), output)
-    output = run(("cd / && %s/usr/bin/marea %s --help"):format(folder, script))
-    assert.is_truthy(output:find "Trains a convolutional variational autoencoder")
-    os.execute("rm -r " .. folder)
   end)
 end)
