@@ -59,6 +59,20 @@ static int io_save_npy (lua_State *L) { return save_tensor(L, "save_npy", marea_
 
 static int io_save_png (lua_State *L) { return save_tensor(L, "save_png", marea_save_png); }
 
+static int io_encode_png (lua_State *L) {
+  bind_state *S = bind_self(L);
+  marea_status status;
+  marea_tensor *bytes = NULL;
+  bind_enter(L, S);
+  marea_tensor *t = bind_check(L, S, 1, "encode_png", "t");
+  bind_box *box = bind_box_new(L, S);
+  BIND_RETRY(L, S, 1, &t, status, marea_encode_png(t, &bytes));
+  if (status != MAREA_OK) return bind_raise_status(L, S, status);
+  bind_box_fill(box, bytes);
+  lua_pushlstring(L, marea_tensor_data(bytes), (size_t)marea_tensor_size(bytes));
+  return 1;
+}
+
 /* ---- many tensors ---- */
 
 static int file_gc (lua_State *L) {
@@ -161,10 +175,9 @@ static int io_load (lua_State *L) {
 }
 
 const luaL_Reg bind_io_functions[] = {
-    {"load_idx", io_load_idx}, {"load_npy", io_load_npy},
-    {"save_npy", io_save_npy}, {"load_png", io_load_png},
-    {"save_png", io_save_png}, {"save", io_save},
-    {"load", io_load},         {NULL, NULL},
+    {"load_idx", io_load_idx}, {"load_npy", io_load_npy}, {"save_npy", io_save_npy},
+    {"load_png", io_load_png}, {"save_png", io_save_png}, {"encode_png", io_encode_png},
+    {"save", io_save},         {"load", io_load},         {NULL, NULL},
 };
 
 /* The state is on top of the stack, and stays there. */

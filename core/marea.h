@@ -377,6 +377,8 @@ MAREA_API MAREA_MUST_USE marea_status marea_save_npy (marea_tensor *t, const cha
 MAREA_API MAREA_MUST_USE marea_status marea_load_png (marea_context *ctx, const char *path, marea_tensor **out);
 /* (H,W) or (H,W,C): u8 as it is, f32 and f64 from [0, 1], clamped; NaN becomes 0. */
 MAREA_API MAREA_MUST_USE marea_status marea_save_png (marea_tensor *t, const char *path);
+/* The bytes of that file as a tensor u8 (n), for programs that send pictures instead of keeping them. */
+MAREA_API MAREA_MUST_USE marea_status marea_encode_png (marea_tensor *t, marea_tensor **out);
 
 /* A safetensors file as a list of named tensors and of string pairs, both in the order of names. */
 typedef struct marea_file marea_file;

@@ -177,25 +177,35 @@ static marea_status describe (marea_tensor *t, const char *label, png_image *ima
   return MAREA_OK;
 }
 
-/* What libpng writes to, and a failure that is not libpng's. */
+/* What libpng writes to, a file or, without one, memory; and a failure that is not libpng's. */
 typedef struct target {
-  marea_writer writer;
+  marea_context *ctx;
+  marea_writer *file;
+  uint8_t *bytes;
+  size_t n, room;
   marea_status status;
 } target;
 
+static marea_status append (target *t, const char *bytes, size_t n) {
+  MAREA_TRY(marea_poll(t->ctx));
+  if (n > t->room - t->n) return marea_fail(t->ctx, MAREA_ENOMEM, "encode_png: out of room");
+  memcpy(t->bytes + t->n, bytes, n);
+  t->n += n;
+  return MAREA_OK;
+}
+
 static ssize_t write_some (void *cookie, const char *bytes, size_t n) {
   target *t = cookie;
-  t->status = marea_write(&t->writer, bytes, n);
+  t->status = t->file ? marea_write(t->file, bytes, n) : append(t, bytes, n);
   return t->status == MAREA_OK ? (ssize_t)n : 0;
 }
 
-static marea_status encode (marea_context *ctx, const char *label, png_image *image, const uint8_t *pixels,
-                            target *to) {
+static marea_status encode (const char *label, png_image *image, const uint8_t *pixels, target *to) {
   FILE *stream = fopencookie(to, "wb", (cookie_io_functions_t){.write = write_some});
-  if (!stream) return marea_fail(ctx, MAREA_ENOMEM, "%s: out of memory for a stream", label);
+  if (!stream) return marea_fail(to->ctx, MAREA_ENOMEM, "%s: out of memory for a stream", label);
   marea_status status = MAREA_OK;
   if (!png_image_write_to_stdio(image, stream, 0, pixels, 0, NULL) && to->status == MAREA_OK)
-    status = marea_fail(ctx, MAREA_EARG, "%s: %s", label, image->message);
+    status = marea_fail(to->ctx, MAREA_EARG, "%s: %s", label, image->message);
   png_image_free(image);
   fclose(stream);
   return to->status == MAREA_OK ? status : to->status;
@@ -204,10 +214,11 @@ static marea_status encode (marea_context *ctx, const char *label, png_image *im
 static marea_status save_pixels (marea_tensor *t, const char *path, const char *label, png_image *image) {
   uint8_t *block;
   const uint8_t *pixels;
-  target to = {.status = MAREA_OK};
+  marea_writer file;
+  target to = {.ctx = t->ctx, .file = &file};
   marea_status status = pixels_of(t, label, &block, &pixels);
-  if (status == MAREA_OK) status = marea_write_begin(t->ctx, "save_png", path, &to.writer);
-  if (status == MAREA_OK) status = marea_write_end(&to.writer, encode(t->ctx, label, image, pixels, &to));
+  if (status == MAREA_OK) status = marea_write_begin(t->ctx, "save_png", path, &file);
+  if (status == MAREA_OK) status = marea_write_end(&file, encode(label, image, pixels, &to));
   marea_free(t->ctx, block);
   return status;
 }
@@ -219,6 +230,34 @@ marea_status marea_save_png (marea_tensor *t, const char *path) {
   MAREA_TRY(describe(t, label.s, &image));
   MAREA_TRY(marea_gapless(t, &whole));
   marea_status status = save_pixels(whole, path, label.s, &image);
+  marea_release(whole);
+  return status;
+}
+
+/* Encodes into `to`, whose memory is made here and freed by the caller, and copies what came into a tensor. */
+static marea_status encode_pixels (const uint8_t *pixels, png_image *image, target *to, marea_tensor **out) {
+  to->room = PNG_IMAGE_PNG_SIZE_MAX(*image);
+  to->bytes = marea_alloc(to->ctx, to->room);
+  if (!to->bytes) return marea_fail(to->ctx, MAREA_ENOMEM, "encode_png: out of memory for the file");
+  MAREA_TRY(encode("encode_png", image, pixels, to));
+  MAREA_TRY(marea_empty(to->ctx, MAREA_U8, 1, (int64_t[]){(int64_t)to->n}, out));
+  memcpy(marea_tensor_data(*out), to->bytes, to->n);
+  return MAREA_OK;
+}
+
+marea_status marea_encode_png (marea_tensor *t, marea_tensor **out) {
+  png_image image = {0};
+  target to = {.ctx = t->ctx};
+  uint8_t *block;
+  const uint8_t *pixels;
+  marea_tensor *whole;
+  *out = NULL;
+  MAREA_TRY(describe(t, "encode_png", &image));
+  MAREA_TRY(marea_gapless(t, &whole));
+  marea_status status = pixels_of(whole, "encode_png", &block, &pixels);
+  if (status == MAREA_OK) status = encode_pixels(pixels, &image, &to, out);
+  marea_free(t->ctx, to.bytes);
+  marea_free(t->ctx, block);
   marea_release(whole);
   return status;
 }

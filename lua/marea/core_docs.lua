@@ -163,6 +163,12 @@ function core.load_png(path) end
 ---@example marea.save_png(marea.eye(8), path), os.remove(path)
 function core.save_png(t, path) end
 
+--- The bytes that save_png would write, for programs that send pictures instead of keeping them.
+---@param t userdata
+---@return string
+---@example #marea.encode_png(marea.eye(8))
+function core.encode_png(t) end
+
 --- Writes named tensors and texts as one safetensors file, whole or not at all.
 ---@param path string
 ---@param tensors table<string, userdata>

@@ -416,6 +416,23 @@ static void test_png_kinds (void) {
   marea_release(t);
 }
 
+/* The bytes in memory are those of the file. */
+static void test_png_bytes (void) {
+  marea_tensor *t = MAKE(MAREA_F32, 3, 100, 300, 3), *view = transposed(t), *file, *u;
+  CHECK_OK(marea_encode_png(view, &file));
+  CHECK(file->dtype == MAREA_U8 && file->rank == 1);
+  CHECK_OK(marea_parse_png(ctx, "bytes", marea_tensor_data(file), (size_t)file->shape[0], &u));
+  CHECK(u->shape[0] == 300 && u->shape[1] == 100 && u->shape[2] == 3);
+  marea_release(file), marea_release(u);
+  marea_interrupt(ctx);
+  CHECK(marea_encode_png(view, &file) == MAREA_EINTR && file == NULL);
+  marea_release(t), marea_release(view);
+  t = MAKE(MAREA_I64, 0, 2, 2);
+  CHECK(marea_encode_png(t, &file) == MAREA_ESHAPE && file == NULL);
+  CHECK(strncmp(marea_error(ctx), "encode_png: expected u8, f32 or f64", 35) == 0);
+  marea_release(t);
+}
+
 static void test_png (void) {
   for (int64_t channels = 1; channels <= 4; channels++) {
     marea_tensor *t = MAKE(MAREA_U8, 3, 16, 17, channels), *u;
@@ -443,6 +460,7 @@ static void test_png (void) {
   }
   CHECK(access(in_folder("never.png"), F_OK) != 0);
   test_png_kinds();
+  test_png_bytes();
 }
 
 static void test_bool (void) {
