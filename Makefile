@@ -12,9 +12,10 @@ VERSION := 0.1.0
 # What the build and the scripts need from Debian; `make setup` installs what is missing.
 PACKAGES := gcc libc6-dev make pkg-config lua5.4 liblua5.4-dev libopenblas-pthread-dev libpng-dev zlib1g-dev \
             libjansson-dev libedit-dev lua-argparse gnuplot-nox fonts-dejavu-core
-TEST_PACKAGES := lua-busted tmux g++
+TEST_PACKAGES := lua-busted tmux g++ lighttpd-modules-lua gringo curl
 LINT_PACKAGES := lua-check clang-format git
 NEON_PACKAGES := gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user
+DEB_PACKAGES := build-essential debhelper
 PEER_PACKAGES := python3-torch python3-numpy libdnnl-dev
 
 WARN := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wvla -Wformat-security \
@@ -47,7 +48,8 @@ MANDIR ?= $(PREFIX)/share/man
 SHAREDIR := $(PREFIX)/share/marea
 
 .PHONY: all help setup setup-test setup-lint vae mnist test mistakes c-tests examples test-asan test-tsan test-neon ulp \
-        bench bench-peers bench-kernels interrupts soak lint types reference module install-module install uninstall clean
+        bench bench-peers bench-kernels interrupts soak lint types reference module install-module install \
+        uninstall deb clean
 
 PROGRAM := $(BUILD)/marea
 MODULE := $(BUILD)/lib/marea/core.so
@@ -131,7 +133,7 @@ $(BUILD)/libmarea_lua.a: $(BIND_OBJ)
 
 $(BUILD)/libmarea.so: $(CORE_OBJ)
 	@echo '  LINK $@'
-	@$(CC) -shared $(SANITIZE) -Wl,-soname,libmarea.so.0 -o $@ $^ $(LIBS)
+	@$(CC) -shared $(SANITIZE) $(LDFLAGS) -Wl,-soname,libmarea.so.0 -o $@ $^ $(LIBS)
 
 # Not linked to liblua: the symbols come from the program that loads the module. LINK_LUA=1 links it, for a program
 # whose Lua is a library that it does not show to others (a plugin that was loaded with RTLD_LOCAL).
@@ -139,11 +141,11 @@ LINK_LUA ?=
 $(MODULE): $(CORE_OBJ) $(BIND_OBJ)
 	@mkdir -p $(@D)
 	@echo '  LINK $@'
-	@$(CC) -shared $(SANITIZE) -o $@ $^ $(LIBS) $(if $(LINK_LUA),-Wl$(comma)--no-as-needed $(LUA_LIBS))
+	@$(CC) -shared $(SANITIZE) $(LDFLAGS) -o $@ $^ $(LIBS) $(if $(LINK_LUA),-Wl$(comma)--no-as-needed $(LUA_LIBS))
 
 $(PROGRAM): $(PROGRAM_OBJ) $(CORE_OBJ) $(BIND_OBJ)
 	@echo '  LINK $@'
-	@$(CC) $(SANITIZE) -Wl,-E -o $@ $^ $(LIBS) $(LUA_LIBS) $(EDIT_LIBS)
+	@$(CC) $(SANITIZE) $(LDFLAGS) -Wl,-E -o $@ $^ $(LIBS) $(LUA_LIBS) $(EDIT_LIBS)
 
 -include $(CORE_OBJ:.o=.d) $(BIND_OBJ:.o=.d) $(PROGRAM_OBJ:.o=.d)
 
@@ -319,6 +321,13 @@ uninstall: ## remove what install put there
 	  $(LIBDIR)/libmarea.a $(LIBDIR)/libmarea_lua.a $(LIBDIR)/libmarea.so $(LIBDIR)/libmarea.so.0 \
 	  $(LIBDIR)/libmarea.so.$(VERSION) $(LIBDIR)/pkgconfig/marea.pc $(LIBDIR)/pkgconfig/marea-lua.pc \
 	  $(MANDIR)/man1/marea.1 $(CMODDIR)/marea $(LUADIR)/marea $(SHAREDIR))
+
+deb: ## Debian packages in build/deb, of the sources that are committed
+	$(call install_packages,$(PACKAGES) $(DEB_PACKAGES))
+	rm -rf build/deb && mkdir -p build/deb/marea
+	git archive HEAD | tar -x -C build/deb/marea
+	cd build/deb/marea && dpkg-buildpackage -us -uc -b
+	@ls -l build/deb/*.deb
 
 clean: ## remove everything that was built
 	rm -rf build
