@@ -308,8 +308,8 @@ install: all types install-module ## install program, module, headers, libraries
 	install -m 755 $(BUILD)/libmarea.so $(DESTDIR)$(LIBDIR)/libmarea.so.$(VERSION)
 	ln -sf libmarea.so.$(VERSION) $(DESTDIR)$(LIBDIR)/libmarea.so.0
 	ln -sf libmarea.so.0 $(DESTDIR)$(LIBDIR)/libmarea.so
-	$(fill) packaging/marea.pc.in > $(DESTDIR)$(LIBDIR)/pkgconfig/marea.pc
-	$(fill) packaging/marea-lua.pc.in > $(DESTDIR)$(LIBDIR)/pkgconfig/marea-lua.pc
+	$(fill) core/marea.pc.in > $(DESTDIR)$(LIBDIR)/pkgconfig/marea.pc
+	$(fill) bindings/marea-lua.pc.in > $(DESTDIR)$(LIBDIR)/pkgconfig/marea-lua.pc
 	$(fill) docs/marea.1 > $(DESTDIR)$(MANDIR)/man1/marea.1
 	install -d $(DESTDIR)$(SHAREDIR)/scripts/data
 	install -m 644 scripts/*.lua $(DESTDIR)$(SHAREDIR)/scripts/

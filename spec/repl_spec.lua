@@ -202,7 +202,7 @@ describe("completion", function()
     {"image.grid(x, {col", "image.grid(x, {columns = "},
     {"io.open('core/ops/LI", "io.open('core/ops/LIST.h"},
     {"io.open('cor", "io.open('core/"},
-    {"io.open(\"core/marea", "io.open(\"core/marea.h"},
+    {"io.open(\"core/tens", "io.open(\"core/tensor.c"},
     {":ti", ":time"},
     {":time x.sha", ":time x.shape"},
     {"?nn.Conv2", "?nn.Conv2d"},

@@ -48,7 +48,8 @@ as nn, optim, dist, data, image, plot, ...
 ]]
 
 add{
-  name = "help", usage = ":help [topic]", doc = "this text; with a topic, what ?topic says; with a command, that line of it", completes = "code",
+  name = "help", usage = ":help [topic]", completes = "code",
+  doc = "this text; with a topic, what ?topic says; with a command, that line of it",
   run = function(session, argument)
     if argument == "" then return INTRODUCTION .. list() end
     local command = commands.find((argument:gsub("^:", "")))
