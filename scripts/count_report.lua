@@ -42,8 +42,8 @@ local function training_curve(log, constant)
   local epochs, level = log:column "epoch", {}
   for i = 1, #epochs do level[i] = constant.mae end
   return plot.curves{
-    {x = epochs, y = log:column "mae", title = "test"}, {x = epochs, y = level, title = "constant"},
-    title = "Mean absolute error", xlabel = "epoch", ylabel = "objects an image", logy = true,
+    {x = epochs, y = log:column "mae", title = "validation"}, {x = epochs, y = level, title = "constant"},
+    title = "Mean absolute error while training", xlabel = "epoch", ylabel = "objects an image", logy = true,
   }
 end
 
@@ -53,10 +53,14 @@ local function scatter(truth, predicted, options, errors)
     width = 720, height = 640}
 end
 
---- Gray images (N, H, W, 1) in colour, with a red square where dots are.
-local function with_dots(x, dots)
-  local marked = dots:max_pool2d(3, 1, 1):gt(0)
-  return marea.where(marked, marea.tensor{1, 0.1, 0.1}, x)
+--- Gray images (N, H, W, 1) in colour, with a square of 3x3 pixels of this colour where marks are not 0.
+local function with_marks(x, marks, color)
+  return marea.where(marks:max_pool2d(3, 1, 1):gt(0), marea.tensor(color), x)
+end
+
+--- 1 where a predicted density is the highest of 5x5 pixels and at least 0.4 times the peak of a lone object, else 0.
+local function peaks(density)
+  return marea.where(density:ge(density:max_pool2d(5, 1, 2):clamp(0.4, math.huge)), 1, 0)
 end
 
 --- Images of density (N, H, W, 1) in colour, from 0 to `most`.
@@ -65,27 +69,32 @@ local function in_color(density, most)
   return image.colorize((density / most):clamp(0, 1):reshape(n * h, w), "viridis"):reshape(n, h, w, 3)
 end
 
---- Test images from the fewest to the most objects, side by side; above each other: the image with its true dots, and
---- true and predicted density.
-local function examples(model, dataset, truth, predicted, options, settings)
-  local order, chosen, labels = {}, {}, {}
+--- `n` test images from the fewest to the most objects, at equal distances: their numbers.
+local function spread(truth, n)
+  local order, chosen = {}, {}
   for i = 1, #truth do order[i] = i end
   table.sort(order, function(a, b)
     if truth[a] ~= truth[b] then return truth[a] < truth[b] end
     return a < b
   end)
-  local shown = options.task == "digits" and 6 or 3
-  for k = 1, shown do
-    chosen[k] = order[1 + (#order - 1) * (2 * k - 1) // (2 * shown)]
-    labels[k] = ("true %d, predicted %.1f"):format(truth[chosen[k]], predicted[chosen[k]])
-  end
+  for k = 1, n do chosen[k] = order[1 + (#order - 1) * (2 * k - 1) // (2 * n)] end
+  return chosen
+end
+
+--- Some test images side by side; above each other: the image with its true dots and, by density, with the peaks of
+--- what was predicted, and true and predicted density.
+local function examples(model, dataset, truth, predicted, options, settings)
+  local shown, labels = math.min(options.task == "digits" and 6 or 3, #truth), {}
+  local chosen = spread(truth, shown)
+  for k, i in ipairs(chosen) do labels[k] = ("true %d, predicted %.1f"):format(truth[i], predicted[i]) end
   local x, dots = dataset:rows(chosen)
-  local rows, names = {with_dots(x, dots)}, {"true dots"}
+  local rows, names = {with_marks(x, dots, {1, 0.1, 0.1})}, {"true dots"}
   if options.method == "density" then
-    local density = dots:gaussian_blur(settings.sigma)
+    local density, found = dots:gaussian_blur(settings.sigma) * settings.peak, model(x)
     local most = density:max():item()
-    rows[2], rows[3] = in_color(density, most), in_color(model(x) / settings.scale, most)
-    names = {"true dots", "true density", "predicted"}
+    rows[2] = with_marks(x, peaks(found), {0.2, 1, 0.2})
+    rows[3], rows[4] = in_color(density, most), in_color(found, most)
+    names = {"true dots", "predicted peaks", "true density", "predicted density"}
   end
   local all = marea.concat(rows, 1)
   if options.task == "digits" then all = all:upsample_nearest2d(2) end
@@ -106,7 +115,7 @@ function report.write(model, dataset, log, options, settings)
   end)
   model:train()
   for _, row in ipairs{{options.method, errors}, {"constant", constant}} do
-    print(("%-8s  MAE %.3f  RMSE %.3f  exact %.1f %%"):format(row[1], row[2].mae, row[2].rmse, 100 * row[2].exact))
+    print(("%-8s  test MAE %.3f  RMSE %.3f  exact %.1f %%"):format(row[1], row[2].mae, row[2].rmse, 100 * row[2].exact))
   end
   print("Pictures, metrics.csv and count.safetensors are in " .. options.out)
 end

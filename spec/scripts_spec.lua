@@ -209,11 +209,12 @@ describe("count.lua", function()
         local at = ("%s/%s_%s"):format(out, task, method)
         local text = run("--task", task, "--method", method, "--out", at)
         assert.is_truthy(text:find "epoch 2/2  step 2/2  loss [%d.]+")
-        assert.is_truthy(text:find "epoch 2/2  test MAE [%d.]+  RMSE [%d.]+  exact [%d.]+ %%  left 0 min")
-        assert.is_truthy(text:find "constant  MAE [%d.]+")
+        assert.is_truthy(text:find "epoch 2/2  validation MAE [%d.]+  RMSE [%d.]+  exact [%d.]+ %%  left 0 min")
+        assert.is_truthy(text:find(method .. " +test MAE [%d.]+"))
+        assert.is_truthy(text:find "constant  test MAE [%d.]+")
         local rows = assert(marea.metrics.read(at .. "/metrics.csv"))
         assert.are.equal(2, #rows)
-        if method == "density" then assert.is_true(rows[2].loss < rows[1].loss) end
+        if task == "cells" then assert.is_true(rows[2].loss < rows[1].loss) end
         assert.is_true(rows[2].mae <= rows[2].rmse and rows[2].rmse < 1000)
         for _, name in ipairs{"training_curve", "scatter", "examples"} do
           local png = assert(marea.load_png(("%s/%s.png"):format(at, name)))
@@ -223,13 +224,22 @@ describe("count.lua", function()
     end
   end
 
-  it("stopped and resumed gives the same weights, whatever the threads", function()
-    local at = out .. "/resumed"
-    run("--task cells --epochs 1 --threads 1 --out", at)
-    local text = run("--task cells --resume --out", at)
-    assert.is_nil(text:find "epoch 1/2")
-    assert.are.equal(folder.read(out .. "/cells_density/count.safetensors"), folder.read(at .. "/count.safetensors"))
-  end)
+  for _, method in ipairs{"density", "direct"} do
+    it(("killed and resumed, %s ends with the same bits, whatever the threads"):format(method), function()
+      local whole, at = out .. "/cells_" .. method, out .. "/killed_" .. method
+      local arguments = ("scripts/count.lua --smoke --task cells --method %s --out %s"):format(method, at)
+      folder.lua_killed(arguments .. " --threads 1", at .. "/count.safetensors")
+      local text = run("--task cells --resume --method", method, "--out", at)
+      assert.is_nil(text:find "epoch 1/2")
+      assert.is_truthy(text:find "epoch 2/2")
+      assert.are.equal(folder.read(whole .. "/count.safetensors"), folder.read(at .. "/count.safetensors"))
+      local a, b = marea.metrics.read(whole .. "/metrics.csv"), marea.metrics.read(at .. "/metrics.csv")
+      for i, row in ipairs(a) do
+        row.seconds, b[i].seconds = nil, nil
+        assert.are.same(row, b[i])
+      end
+    end)
+  end
 
   it("explains itself, and what is wrong", function()
     local text, code = folder.lua "scripts/count.lua --help"

@@ -33,16 +33,25 @@ function folder.read(path)
   return text
 end
 
+--- The shell's command that runs lua5.4 with this tree's modules.
+local function command_of(arguments, environment)
+  return ("LUA_PATH='%s' LUA_CPATH='%s' %s lua5.4 %s"):format(package.path, package.cpath, environment or "", arguments)
+end
+
 --- Runs lua5.4 with this tree's modules; returns what it wrote (both streams) and its exit code.
 ---@param arguments string for the shell
 ---@param environment? string assignments in front of the command
 function folder.lua(arguments, environment)
-  local command = ("LUA_PATH='%s' LUA_CPATH='%s' %s lua5.4 %s 2>&1; echo exit $?"):format(package.path, package.cpath,
-    environment or "", arguments)
-  local pipe = assert(io.popen(command))
+  local pipe = assert(io.popen(command_of(arguments, environment) .. " 2>&1; echo exit $?"))
   local text = pipe:read "a"
   pipe:close()
   return text:gsub("exit %d+%s*$", ""), tonumber(text:match "exit (%d+)%s*$")
+end
+
+--- The same, killed (SIGKILL) as soon as there is a file at `path`, and found still running then.
+function folder.lua_killed(arguments, path)
+  local waits = ("until [ -e %s ]; do kill -0 $pid || exit 1; sleep 0.01; done; kill -9 $pid"):format(path)
+  assert(os.execute(("{ exec >/dev/null 2>&1; %s & pid=$!; %s; }"):format(command_of(arguments), waits)))
 end
 
 return folder
