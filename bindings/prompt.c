@@ -36,6 +36,7 @@ typedef struct prompt {
   const char *history_path; /* on the Lua stack; NULL: none */
   char text[16];            /* of the prompt itself */
   bool cancelled;           /* the line under way was dropped */
+  bool ahead;               /* its first byte was typed while something ran */
 } prompt;
 
 /* ---- signals while a line is typed ---- */
@@ -119,7 +120,9 @@ static int read_key (EditLine *editor, wchar_t *key) {
   for (;;) {
     char byte;
     int n = read_byte(editor, &byte);
-    if (n == 0) return 0;
+    bool end = n == 0 || (n > 0 && byte == '\0' && p->ahead); /* a Ctrl-D typed ahead arrives as a zero */
+    p->ahead = false;
+    if (end) return 0;
     if (n < 0 || byte == CTRL_C) {
       p->cancelled = true;
       *key = L'\n';
@@ -288,10 +291,13 @@ static void mark_pastes (bool on) {
 /* Pushes the line without its newline; false at the end of the input. */
 static bool edit_line (prompt *p) {
   struct sigaction before[WATCHED];
+  struct pollfd input = {.fd = STDIN_FILENO, .events = POLLIN};
   int n = 0;
   p->cancelled = false;
-  mark_pastes(true);
   watch(before);
+  el_set(p->editor, EL_PREP_TERM, 1); /* before the prompt shows, after which keys are expected */
+  p->ahead = poll(&input, 1, 0) == 1;
+  mark_pastes(true);
   const char *line = el_gets(p->editor, &n);
   unwatch(before);
   mark_pastes(false);
