@@ -16,6 +16,7 @@ TEST_PACKAGES := lua-busted tmux g++ lighttpd-modules-lua gringo curl
 LINT_PACKAGES := lua-check clang-format git
 NEON_PACKAGES := gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user
 DEB_PACKAGES := build-essential debhelper
+JUPYTER_PACKAGES := python3-ipykernel jupyter-client jupyter-nbconvert
 PEER_PACKAGES := python3-torch python3-numpy libdnnl-dev
 
 WARN := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wvla -Wformat-security \
@@ -41,6 +42,10 @@ BIND_OBJ := $(BIND_SRC:%.c=$(BUILD)/obj/%.o) $(BUILD)/obj/bindings/lua_files.o
 PROGRAM_OBJ := $(PROGRAM_SRC:%.c=$(BUILD)/obj/%.o)
 LUA_FILES := $(shell find lua/marea -name '*.lua' | LC_ALL=C sort)
 
+# Debian's Python, which finds Debian's packages.
+PYTHON ?= /usr/bin/python3
+KERNEL ?= $(BUILD)/jupyter/marea
+
 LIBDIR ?= $(PREFIX)/lib
 LUADIR ?= $(PREFIX)/share/lua/5.4
 CMODDIR ?= $(LIBDIR)/lua/5.4
@@ -48,7 +53,7 @@ MANDIR ?= $(PREFIX)/share/man
 SHAREDIR := $(PREFIX)/share/marea
 
 .PHONY: all help setup setup-test setup-lint vae mnist test mistakes c-tests examples test-asan test-tsan test-neon ulp \
-        bench bench-peers bench-kernels interrupts soak lint types reference module install-module install \
+        bench bench-peers bench-kernels interrupts soak lint types reference jupyter module install-module install \
         uninstall deb clean
 
 PROGRAM := $(BUILD)/marea
@@ -287,6 +292,17 @@ soak: setup all ## train for 5,000 steps and check that memory stays flat
 lint: setup-lint ## luacheck, clang-format, layers and forbidden symbols
 	luacheck -q lua scripts spec bench examples docs/generate
 	sh spec/lint/lint.sh
+
+# ---- notebooks ----
+
+jupyter: all $(KERNEL)/kernel.json ## install the Jupyter kernel for the user, with what it needs from Debian
+	$(call install_packages,$(JUPYTER_PACKAGES))
+	$(PYTHON) -m jupyter_client.kernelspecapp install --user --name marea $(KERNEL)
+
+$(KERNEL)/kernel.json: examples/jupyter/marea_kernel.py
+	@mkdir -p $(@D)
+	@printf '{"argv": ["%s", "%s", "-f", "{connection_file}"],\n "display_name": "Marea", "language": "lua",\n "env": {"MAREA_PROGRAM": "%s"}}\n' \
+	  $(PYTHON) $(abspath $<) $(abspath $(PROGRAM)) > $@
 
 # ---- installing ----
 
