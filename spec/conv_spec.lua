@@ -110,6 +110,16 @@ describe("a batch of small images gives what its parts give:", function()
     end
   end
 
+  it("conv2d_grad_weight of more images than the kernel takes at once", function()
+    for _, cout in ipairs {32, 33} do
+      local g = sample.generator(cout, {dtype = "f32"})
+      local x, dy = g.tensor {70, 15, 15, 17}, g.tensor {70, 8, 8, cout}
+      local how = {kernel = 5, stride = 2, padding = "same"}
+      allclose.assert(ops.conv2d_grad_weight(x, dy, how), ops.conv2d_grad_weight(x:to "f64", dy:to "f64", how),
+        {rtol = 1e-5, atol = 1e-5, scaled = true}, cout .. " channels")
+    end
+  end)
+
   it("with the same bits for any number of threads", function()
     local c = draw(sample.generator(7, {dtype = "f32"}))
     local threads, first = core.threads(), {}

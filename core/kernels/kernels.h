@@ -63,7 +63,7 @@ typedef struct marea_correlate {
   int64_t m, cout, dw_row;
   const int64_t *offset;    /* [m] */
   bool depthwise;           /* output channel c reads input channel c alone: x[... + offset[m] + co] */
-  bool overwrite;           /* dw[m][co] = ... in place of += */
+  bool overwrite;           /* dw[m][co] = ... in place of +=; rows >= 1 then */
   const char **ahead;       /* as in marea_gather, at every pixel */
 } marea_correlate;
 

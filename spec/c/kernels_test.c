@@ -584,8 +584,10 @@ static void one_correlate (const marea_kernels *k, const geometry *c, bool wide)
                        .m = m,
                        .cout = c->cout,
                        .dw_row = c->cout,
-                       .offset = offset};
+                       .offset = offset,
+                       .overwrite = c->rows > 0 && below(2)};
   random_array(result, raw_result, IMAGE, wide);
+  for (int i = 0; i < m * c->cout && g.overwrite; i++) result[i] = 0;
   for (int i = 0; i < m; i++)
     for (int co = 0; co < c->cout; co++)
       for (int oy = 0; oy < c->rows; oy++)
