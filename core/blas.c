@@ -200,7 +200,7 @@ static void run_block (void *arg, int64_t block, int worker) {
    share costs more than it brings. */
 static void choose_cut (job *j) {
   product *p = &j->all;
-  int64_t narrow = p->m * p->n <= 256 * 256 && p->k >= 4 * MAREA_MAX(p->m, p->n);
+  int64_t narrow = p->m * p->n <= 256 * 256 && p->k >= 8 * MAREA_MAX(p->m, p->n);
   j->cut = narrow ? CUT_K : p->m >= p->n ? CUT_M : CUT_N;
   int64_t side = *side_of(p, j->cut);
   double per_unit = (double)p->m * (double)p->n * (double)p->k / (double)side;

@@ -50,6 +50,7 @@ typedef struct marea_gather {
   int lines;                /* cache lines of the next tile's results that are asked for at every step */
   const char **ahead;       /* where memory is that will be needed next: a cache line is asked for at every step (a tap and
                                input channel of a tile), and the address moved on; NULL: nothing is */
+  int64_t ahead_step;       /* bytes to the next line; 0: they are neighbours */
 } marea_gather;
 
 /* Weight gradient over one image (or some rows of it), accumulated into dw:
