@@ -170,4 +170,99 @@ describe("a depthwise convolution is a dense one whose weight has a diagonal:", 
       end
     end)
   end
+-- Kernels of 3x3 and, with stride 2, of 4x4 to 6x6 go through bilinear algorithms where there are channels enough, in
+-- f32; f64 does not.
+describe("at the points of bilinear algorithms", function()
+  --- c: n, size, kernel, stride, padding, cin, cout
+  local function fill(c, g)
+    c.out = {}
+    for d = 1, 2 do
+      c.out[d] = (c.size[d] + c.padding[2 * d - 1] + c.padding[2 * d] - c.kernel[d]) // c.stride[d] + 1
+    end
+    c.x, c.dy = g.tensor {c.n, c.size[1], c.size[2], c.cin}, g.tensor {c.n, c.out[1], c.out[2], c.cout}
+    c.weight = g.tensor {c.kernel[1], c.kernel[2], c.cin, c.cout}
+    c.bias, c.wide_bias = g.tensor {c.cout}, g.tensor {c.cin}
+    return c
+  end
+
+  local function any(g)
+    local stride = g.pick {1, 2, 2, 2}
+    local lowest = stride == 1 and 3 or g.pick {3, 4, 4}
+    local c = {n = g.int(3, 30), cin = g.int(32, 50), cout = g.int(32, 50), size = {}, kernel = {},
+      stride = {stride, stride}, padding = {g.int(0, 3), g.int(0, 3), g.int(0, 3), g.int(0, 3)}}
+    for d = 1, 2 do
+      c.kernel[d] = lowest == 4 and g.int(4, 6) or 3
+      c.size[d] = math.max(c.kernel[d] - c.padding[2 * d - 1] - c.padding[2 * d], 1) + g.int(0, 14)
+    end
+    return fill(c, g)
+  end
+
+  local function square(c)
+    return {n = c.n, size = {c.side, c.side}, kernel = {5, 5}, stride = {2, 2}, padding = {1, 2, 1, 2}, cin = c.cin,
+      cout = c.cout}
+  end
+
+  --- Results of all maps: a convolution, one transposed, the gradients alone and at once.
+  local function maps(c, dtype)
+    local function t(name) return dtype == "f64" and c[name]:to "f64" or c[name] end
+    local how = {stride = c.stride, padding = c.padding}
+    local missing = {}
+    for d = 1, 2 do
+      local extent = c.kernel[d] - c.padding[2 * d - 1] - c.padding[2 * d]
+      missing[d] = c.size[d] - ((c.out[d] - 1) * c.stride[d] + extent)
+    end
+    local y = ops.conv2d(t "x", t "weight", t "bias", with(how, {activation = "relu"}))
+    local masked = dtype == "f64" and c.y:to "f64" or y
+    c.y = c.y or y
+    local dx, dw, db = ops.conv2d_backward(t "dy", t "x", t "weight", masked, with(how, {activation = "relu"}))
+    return {
+      ["conv2d"] = y,
+      ["conv_transpose2d"] = ops.conv_transpose2d(t "dy", t "weight", t "wide_bias",
+        with(how, {output_padding = missing, activation = "leaky_relu", slope = 0.2})),
+      ["conv2d_grad_input"] = ops.conv2d_grad_input(t "dy", t "weight", with(how, {size = c.size})),
+      ["conv2d_grad_weight"] = ops.conv2d_grad_weight(t "x", t "dy", with(how, {kernel = c.kernel})),
+      ["conv2d_backward, input"] = dx, ["conv2d_backward, weight"] = dw, ["conv2d_backward, bias"] = db,
+    }
+  end
+
+  --- Errors go with the largest sum, not with each one.
+  local function check(c, what)
+    local got, wanted = maps(c, "f32"), maps(c, "f64")
+    for name, expected in pairs(wanted) do
+      local error = (got[name]:to "f64" - expected):abs():max():item() / expected:abs():max():item()
+      assert(error < 1e-5, ("%s, %s: an error of %.1e of the largest value"):format(name, what, error))
+    end
+  end
+
+  it("convolutions are what they are by taps, on every geometry", function()
+    for seed = 1, 40 do
+      core.scope(function() check(any(sample.generator(seed, {dtype = "f32"})), "case " .. seed) end)
+    end
+  end)
+
+  for what, c in pairs {
+    ["few tiles an image, images in two parts"] = {n = 230, side = 7, cin = 40, cout = 64},
+    ["weights in parts"] = {n = 40, side = 7, cin = 260, cout = 70},
+    ["many tiles an image"] = {n = 9, side = 38, cin = 33, cout = 47},
+  } do
+    it(what, function()
+      core.scope(function() check(fill(square(c), sample.generator(1, {dtype = "f32"})), what) end)
+    end)
+  end
+
+  it("the bits are the same for any number of threads", function()
+    local threads = core.threads()
+    for seed, c in ipairs {{n = 40, side = 14, cin = 40, cout = 70}, {n = 9, side = 38, cin = 33, cout = 47}} do
+      core.scope(function()
+        local filled, first = fill(square(c), sample.generator(seed, {dtype = "f32"})), nil
+        for count = 1, 3 do
+          core.set_threads(count)
+          local got = maps(filled, "f32")
+          first = first or got
+          for name, y in pairs(got) do assert.are.equal(1, ops.eq(y, first[name]):min():item(), name) end
+        end
+      end)
+    end
+    core.set_threads(threads)
+  end)
 end)

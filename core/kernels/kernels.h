@@ -83,10 +83,10 @@ typedef struct marea_product {
 #define MAREA_PRODUCT_DEPTH 256
 #define MAREA_PRODUCT_SCRATCH (MAREA_PRODUCT_DEPTH * 128) /* a panel of two vectors of 64 bytes */
 
-/* Bilinear algorithms for 3x3 convolutions (winograd.inc): per dimension a tile of `outputs` comes from `data`, tiles
-** being `step` data apart, by products at `points` places. */
+/* Bilinear algorithms for convolutions with 3 taps (winograd.inc): per dimension a tile of `outputs` comes from `data`,
+** tiles being `step` data apart, by products at `points` places. */
 typedef enum marea_scheme {
-  MAREA_SCHEME_PLAIN,              /* stride 1 */
+  MAREA_SCHEME_PLAIN,              /* stride 1; with 2 taps (the third is zero) there is no last point */
   MAREA_SCHEME_STRIDED,            /* stride 2 */
   MAREA_SCHEME_SPREAD              /* transposed, stride 2: the input gradient of STRIDED, with its weights turned round */
 } marea_scheme;
@@ -100,20 +100,36 @@ static inline marea_scheme_sizes marea_scheme_size (marea_scheme s) {
 }
 
 /* A row of tiles. The image side holds pixels, data or outputs; the other side holds one value a point, tile and
-** channel: points[p * point + tile * channels + c]. Between the two kinds of points stand products of matrices, one a
-** point: outputs[p] (tile, cout) = data[p] (tile, cin) weight[p] (cin, cout). */
+** channel: points[i * point_row + j * point + tile * channels + c]. Between the two kinds of points stand products of
+** matrices, one a point: outputs (tile, cout) = data (tile, cin) weight (cin, cout). */
 typedef struct marea_winograd {
   marea_scheme scheme;
-  void *image, *points;     /* first pixel of tile 0; point 0 of tile 0 */
+  int there[2];             /* points of a column and of a row that are there: all, or all but the last */
+  void *image, *points;     /* first pixel of tile 0; point (0, 0) of tile 0 */
   int64_t tiles, channels;
   int64_t row, col;         /* steps of the image, in elements */
-  int64_t point;
+  int64_t point_row, point; /* steps from point to point */
   int64_t top, left;        /* rows and columns of outputs of tile 0 that lie before the image, */
   int64_t rows, cols;       /* and those that lie in it from there on; data lie inside altogether */
+  bool fetch;               /* points of data are not in the second-level cache: the next lines are asked for */
   const void *bias;         /* of outputs; NULL: none */
   marea_activation act;
   double slope;
 } marea_winograd;
+
+/* n values at each tap (i, j) of a kernel, and at each point; `row`, `col`: steps from tap to tap. */
+typedef struct marea_winograd_kernel {
+  marea_scheme scheme;
+  int taps[2];              /* 3 each; of PLAIN also 2 */
+  void *weight, *points;
+  int64_t n, row, col, point_row, point;
+  bool accumulate;          /* of the gradient: add to what is in weight */
+} marea_winograd_kernel;
+
+/* Points of so many taps. */
+static inline int marea_scheme_points (marea_scheme s, int taps) {
+  return marea_scheme_size(s).points - (taps == 2);
+}
 
 #define MAREA_UNARY_KERNELS(U)                                                                                \
   U(neg) U(abs) U(sign) U(square) U(sqrt) U(rsqrt) U(reciprocal) U(exp) U(log) U(log1p) U(expm1) U(sin) U(cos) \
@@ -167,9 +183,8 @@ typedef struct marea_winograd {
   K(winograd_data, void, (const marea_winograd *g))      /* points from image */                                \
   K(winograd_outputs, void, (const marea_winograd *g))   /* image from points, with bias and activation */       \
   K(winograd_gradient, void, (const marea_winograd *g))  /* points from image: the transpose of outputs; not SPREAD */ \
-  /* u[p*n + i] from w[tap*n + i] for 9 taps and first <= i < end, and its transpose */                         \
-  K(winograd_weight, void, (marea_scheme s, size_t n, size_t first, size_t end, const void *w, void *u))        \
-  K(winograd_weight_gradient, void, (marea_scheme s, size_t n, size_t first, size_t end, const void *u, void *w)) \
+  K(winograd_weight, void, (const marea_winograd_kernel *g))          /* points from weight */                     \
+  K(winograd_weight_gradient, void, (const marea_winograd_kernel *g)) /* weight from points: its transpose */     \
   /* y[i] = its word of Philox blocks counter, ... < least ? 0 : factor x[i]; ceil(n / 64) 16 blocks (random.inc) */ \
   K(dropout, void, (size_t n, uint64_t seed, uint64_t counter, uint32_t least, double factor, const void *x,    \
                     void *y))                                                                                   \

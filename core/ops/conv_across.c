@@ -11,7 +11,6 @@
 #define MOST_COLUMNS 8  /* of the smaller side; longer rows fill the registers */
 #define LEAST_IMAGES 24 /* which fill them as well */
 #define LEAST_CHANNELS 16
-#define PANEL 32                     /* channels that are written together: two vectors of the widest */
 #define CHUNK_IMAGES 256             /* of a block: some 100 us of work */
 #define TAP_BYTES ((int64_t)1 << 17) /* of what a tap meets in a row of outputs */
 #define LEAST_BLOCKS 32
@@ -41,22 +40,6 @@ static range taps_inside (const marea_conv_axis *a, const marea_conv_phase *p, i
 }
 
 /* ---- gather ---- */
-
-static int64_t panels_of (const marea_conv_gather *p) { return (p->cout + PANEL - 1) / PANEL; }
-
-static int64_t panel_width (int64_t channels, int64_t panel) {
-  return MAREA_MIN(PANEL, channels - panel * PANEL);
-}
-
-marea_status marea_conv_gather_across (marea_call *c, const marea_conv *g, bool backward,
-                                       const marea_conv_source *src, marea_conv_gather *p) {
-  MAREA_TRY(marea_conv_axes(c, g, backward, p->w.axis));
-  marea_conv_window_direct(src, &p->w);
-  MAREA_TRY(marea_conv_list_taps(c, g, &p->w, &p->taps));
-  MAREA_TRY(marea_conv_pack(c, g, backward, PANEL, p));
-  p->across = true;
-  return MAREA_OK;
-}
 
 /* A place in the images: an output of a phase in each dimension. */
 typedef struct place {
@@ -88,8 +71,9 @@ static place place_of (const marea_conv_gather *p, int64_t pixel) {
 static void gather_place (const marea_conv_gather *p, const place *l, int64_t group, int64_t panel,
                           int64_t first, int64_t n) {
   const marea_conv_window *w = &p->w;
-  const int64_t channels = p->groups * p->cout, width = panel_width(p->cout, panel), step = p->cin * width;
-  const int64_t co = group * p->cout + panel * PANEL;
+  const int64_t channels = p->groups * p->cout, width = marea_conv_panel_width(p->cout, panel),
+                step = p->cin * width;
+  const int64_t co = group * p->cout + panel * MAREA_CONV_PANEL;
   const int64_t out_image = w->axis[0].out * w->axis[1].out * channels, image = w->axis[0].src * w->row;
   const range rows = taps_inside(&w->axis[0], l->phase[0], l->unit[0]);
   const range cols = taps_inside(&w->axis[1], l->phase[1], l->unit[1]);
@@ -102,7 +86,8 @@ static void gather_place (const marea_conv_gather *p, const place *l, int64_t gr
     const marea_gather g = {
         .x = w->src + (size_t)(first * image + y * w->row + x * w->channels + group * p->cin) * w->size,
         .w = p->weight +
-             (size_t)(group * p->w_group + panel * PANEL * p->taps.n * p->cin + tap * step) * w->size,
+             (size_t)(group * p->w_group + panel * MAREA_CONV_PANEL * p->taps.n * p->cin + tap * step) *
+                 w->size,
         .bias = p->bias && i == 0 ? p->bias + (size_t)co * w->size : NULL,
         .y = p->out + (size_t)(first * out_image + l->out * channels + co) * w->size,
         .rows = 1,
@@ -126,7 +111,7 @@ static void gather_place (const marea_conv_gather *p, const place *l, int64_t gr
 static void gather_block (void *arg, int64_t block, int worker) {
   const marea_conv_gather *p = arg;
   const int64_t places = p->w.axis[0].out * p->w.axis[1].out;
-  const int64_t chunks = (p->w.images + CHUNK_IMAGES - 1) / CHUNK_IMAGES, panels = panels_of(p);
+  const int64_t chunks = (p->w.images + CHUNK_IMAGES - 1) / CHUNK_IMAGES, panels = marea_conv_panels(p->cout);
   const int64_t chunk = block / places % chunks, panel = block / places / chunks;
   const int64_t first = chunk * p->w.images / chunks, end = (chunk + 1) * p->w.images / chunks;
   const place l = place_of(p, block % places);
@@ -134,10 +119,21 @@ static void gather_block (void *arg, int64_t block, int worker) {
   gather_place(p, &l, panel / panels, panel % panels, first, end - first);
 }
 
-void marea_conv_gather_run_across (marea_call *c, const marea_conv_gather *p) {
+static void gather_images (marea_call *c, const marea_conv_gather *p) {
   const int64_t chunks = (p->w.images + CHUNK_IMAGES - 1) / CHUNK_IMAGES;
-  marea_parallel(c->ctx, p->groups * panels_of(p) * chunks * p->w.axis[0].out * p->w.axis[1].out,
+  marea_parallel(c->ctx,
+                 p->groups * marea_conv_panels(p->cout) * chunks * p->w.axis[0].out * p->w.axis[1].out,
                  gather_block, (void *)p);
+}
+
+marea_status marea_conv_gather_across (marea_call *c, const marea_conv *g, bool backward,
+                                       const marea_conv_source *src, marea_conv_gather *p) {
+  MAREA_TRY(marea_conv_axes(c, g, backward, p->w.axis));
+  marea_conv_window_direct(src, &p->w);
+  MAREA_TRY(marea_conv_list_taps(c, g, &p->w, &p->taps));
+  MAREA_TRY(marea_conv_pack(c, g, backward, MAREA_CONV_PANEL, p));
+  p->run = gather_images;
+  return MAREA_OK;
 }
 
 /* ---- correlate ---- */
@@ -149,13 +145,14 @@ typedef struct spreading {
   size_t size;
 } spreading;
 
-static int64_t panels_written (const marea_conv *g) { return (g->cout / g->groups + PANEL - 1) / PANEL; }
+static int64_t panels_written (const marea_conv *g) { return marea_conv_panels(g->cout / g->groups); }
 
 /* Where row y of dy's images starts for a panel of a group, in elements: panels are of one group after the other, and
    a panel holds (y, image, x, channel), so that what meets a tap lies together. */
 static int64_t panel_row (const marea_conv *g, int64_t group, int64_t panel, int64_t y) {
   const int64_t cout = g->cout / g->groups, row = g->n * g->out[1];
-  return (group * cout + panel * PANEL) * g->out[0] * row + y * row * panel_width(cout, panel);
+  return (group * cout + panel * MAREA_CONV_PANEL) * g->out[0] * row +
+         y * row * marea_conv_panel_width(cout, panel);
 }
 
 /* One row of dy, of all images, into all panels. */
@@ -166,11 +163,12 @@ static void spread_row (void *arg, int64_t y, int worker) {
   (void)worker;
   for (int64_t i = 0; i < g->groups * panels; i++) {
     const int64_t group = i / panels, panel = i % panels;
-    const size_t width = (size_t)panel_width(cout, panel) * k->size;
+    const size_t width = (size_t)marea_conv_panel_width(cout, panel) * k->size;
     char *to = k->to + (size_t)panel_row(g, group, panel, y) * k->size;
     for (int64_t n = 0; n < g->n; n++) {
       const int64_t pixel = (n * g->out[0] + y) * g->out[1];
-      const char *from = k->from + (size_t)(pixel * g->cout + group * cout + panel * PANEL) * k->size;
+      const char *from = k->from +
+                         (size_t)(pixel * g->cout + group * cout + panel * MAREA_CONV_PANEL) * k->size;
       for (int64_t x = 0; x < g->out[1]; x++, to += width, from += (size_t)g->cout * k->size)
         memcpy(to, from, width);
     }
@@ -188,25 +186,6 @@ static marea_status spread_panels (marea_call *c, const marea_conv_source *dy, m
   marea_parallel(c->ctx, p->g->out[0], spread_row, &k);
   p->dy.src = k.to;
   return MAREA_OK;
-}
-
-marea_status marea_conv_correlate_across (marea_call *c, const marea_conv_source *x,
-                                          const marea_conv_source *dy, marea_conv_correlate *p) {
-  const int64_t cin = p->g->cin / p->g->groups;
-  int64_t *offset;
-  MAREA_TRY(marea_conv_axes(c, p->g, false, p->x.axis));
-  marea_conv_window_direct(x, &p->x);
-  MAREA_TRY(spread_panels(c, dy, p));
-  MAREA_TABLE(c, offset, (size_t)cin * sizeof *offset);
-  for (int64_t i = 0; i < cin; i++) offset[i] = i;
-  p->offset = offset;
-  p->across = true;
-  p->parts = 1;
-  p->rows = p->g->kernel[0] * p->g->kernel[1] * p->g->groups;
-  p->cuts = MAREA_MIN(LEAST_BLOCKS / p->rows + 1, panels_written(p->g));
-  p->x.units = MAREA_MAX(TAP_BYTES / (p->g->out[1] * cin * (int64_t)p->x.size), LEAST_IMAGES);
-  p->x.units = MAREA_MIN(p->x.units, p->g->n);
-  return marea_conv_window_memory(c, p->x.units * p->g->out[1] * cin, &p->x);
 }
 
 /* Where tap t of output number `out` lies. */
@@ -253,12 +232,13 @@ static void correlate_row (const meeting *k, int worker) {
   const int64_t cin = g->cin / g->groups, cout = g->cout / g->groups, cols = k->cols.end - k->cols.first;
   const char *x = load_tap(k, worker);
   for (int64_t panel = k->panel; panel < k->panel_end; panel++) {
-    const int64_t width = panel_width(cout, panel);
+    const int64_t width = marea_conv_panel_width(cout, panel);
     const int64_t dy = panel_row(g, k->group, panel, k->y) + (k->image * g->out[1] + k->cols.first) * width;
     const marea_correlate c = {
         .x = x,
         .dy = p->dy.src + (size_t)dy * p->x.size,
-        .dw = p->dw + (size_t)(k->tap * cin * g->cout + k->group * cout + panel * PANEL) * p->x.size,
+        .dw = p->dw +
+              (size_t)(k->tap * cin * g->cout + k->group * cout + panel * MAREA_CONV_PANEL) * p->x.size,
         .rows = k->images,
         .cols = cols,
         .x_row = cols * cin,
@@ -276,8 +256,9 @@ static void correlate_row (const meeting *k, int worker) {
 
 static void clear_tap (const meeting *k) {
   const marea_conv *g = k->p->g;
-  const int64_t cin = g->cin / g->groups, cout = g->cout / g->groups, first = k->panel * PANEL;
-  const size_t size = k->p->x.size, bytes = (size_t)(MAREA_MIN(k->panel_end * PANEL, cout) - first) * size;
+  const int64_t cin = g->cin / g->groups, cout = g->cout / g->groups, first = k->panel * MAREA_CONV_PANEL;
+  const size_t size = k->p->x.size,
+               bytes = (size_t)(MAREA_MIN(k->panel_end * MAREA_CONV_PANEL, cout) - first) * size;
   char *dw = k->p->dw + (size_t)(k->tap * cin * g->cout + k->group * cout + first) * size;
   for (int64_t ci = 0; ci < cin; ci++, dw += (size_t)g->cout * size) memset(dw, 0, bytes);
 }
@@ -310,6 +291,25 @@ static void correlate_block (void *arg, int64_t block, int worker) {
   }
 }
 
-void marea_conv_correlate_run_across (const marea_conv_correlate *p) {
+static void correlate_images (const marea_conv_correlate *p) {
   marea_parallel(p->ctx, p->rows * p->cuts, correlate_block, (void *)p);
+}
+
+marea_status marea_conv_correlate_across (marea_call *c, const marea_conv_source *x,
+                                          const marea_conv_source *dy, marea_conv_correlate *p) {
+  const int64_t cin = p->g->cin / p->g->groups;
+  int64_t *offset;
+  MAREA_TRY(marea_conv_axes(c, p->g, false, p->x.axis));
+  marea_conv_window_direct(x, &p->x);
+  MAREA_TRY(spread_panels(c, dy, p));
+  MAREA_TABLE(c, offset, (size_t)cin * sizeof *offset);
+  for (int64_t i = 0; i < cin; i++) offset[i] = i;
+  p->offset = offset;
+  p->run = correlate_images;
+  p->parts = 1;
+  p->rows = p->g->kernel[0] * p->g->kernel[1] * p->g->groups;
+  p->cuts = MAREA_MIN(LEAST_BLOCKS / p->rows + 1, panels_written(p->g));
+  p->x.units = MAREA_MAX(TAP_BYTES / (p->g->out[1] * cin * (int64_t)p->x.size), LEAST_IMAGES);
+  p->x.units = MAREA_MIN(p->x.units, p->g->n);
+  return marea_conv_window_memory(c, p->x.units * p->g->out[1] * cin, &p->x);
 }

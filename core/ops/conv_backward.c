@@ -113,8 +113,7 @@ marea_status marea_conv_backward (marea_call *c, const marea_conv *g, bool trans
     MAREA_TRY(
         marea_conv_correlate_open(c, g, transposed ? e : &plain, transposed ? &plain : e, dw, &correlate));
   if (db) MAREA_TRY(open_bias(c, e, &p));
-  const bool together = !(dx && gather.across) &&
-                        (!dw || (correlate.parts == p.parts && correlate.cuts == 1));
+  const bool together = !(dx && gather.run) && (!dw || (correlate.parts == p.parts && correlate.cuts == 1));
   if (p.parts == MAREA_CONV_PARTS && together) marea_parallel(c->ctx, p.parts, walk_part, &p);
   else run_apart(c, g, &p);
   if (dw) marea_conv_correlate_finish(&correlate);

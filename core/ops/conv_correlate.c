@@ -129,8 +129,8 @@ static void run_block (void *arg, int64_t block, int worker) {
 }
 
 void marea_conv_correlate_run (const marea_conv_correlate *p) {
-  if (p->across) {
-    marea_conv_correlate_run_across(p);
+  if (p->run) {
+    p->run(p);
     return;
   }
   marea_parallel(p->ctx, p->parts * p->cuts, run_block, (void *)p);
@@ -146,17 +146,8 @@ static void fold_block (void *arg, int64_t block, int worker) {
     p->kernels->add((size_t)n, to, 1, sum_of(p, part) + at, 1, to, NULL);
 }
 
-static void from_points (void *arg, int64_t block, int worker) {
-  const marea_conv_correlate *p = arg;
-  const int64_t n = p->g->cin * p->g->cout, first = block * FOLD / p->points.count;
-  const int64_t end = MAREA_MIN((block + 1) * FOLD / p->points.count, n);
-  (void)worker;
-  p->kernels->winograd_weight_gradient(p->points.scheme, (size_t)n, (size_t)first, (size_t)end, p->sums,
-                                       p->dw);
-}
-
 void marea_conv_correlate_finish (const marea_conv_correlate *p) {
   const int64_t blocks = (p->count - 1) / FOLD + 1;
   if (p->parts > 1) marea_parallel(p->ctx, blocks, fold_block, (void *)p);
-  if (p->at_points) marea_parallel(p->ctx, blocks, from_points, (void *)p);
+  if (p->at_points) marea_conv_correlate_from_points(p);
 }

@@ -266,8 +266,8 @@ static void run_block (void *arg, int64_t block, int worker) {
 }
 
 void marea_conv_gather_run (marea_call *c, const marea_conv *g, const marea_conv_gather *p) {
-  if (p->across) {
-    marea_conv_gather_run_across(c, p);
+  if (p->run) {
+    p->run(c, p);
     return;
   }
   run r = {.pass = p, .tasks = g->n * p->w.tiles};

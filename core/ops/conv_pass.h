@@ -3,9 +3,9 @@
 ** input gradient. `correlate` adds up weights: the weight gradient. Both work on a tile of an image at a time,
 ** so that `backward` can lead them over the images side by side, while an image is in the cache.
 **
-** Each has two ways of computing a tile: by the taps (conv_gather.c, conv_correlate.c) and, for kernels of 3x3,
-** at the points of a bilinear algorithm (conv_winograd.c). Small images are not walked over: there a third way goes
-** across the images of a batch (conv_across.c).
+** Each has two ways of computing a tile: by the taps (conv_gather.c, conv_correlate.c) and, for many kernels of 3x3 to
+** 6x6, at the points of a bilinear algorithm (conv_winograd.c). Small images are not walked over: either way has a form
+** that goes across the images of a batch (conv_across.c, conv_winograd.c).
 */
 #ifndef MAREA_CONV_PASS_H
 #define MAREA_CONV_PASS_H
@@ -13,6 +13,17 @@
 #include "conv_geometry.h"
 
 #define MAREA_CONV_PARTS 16 /* sums of gradients over images, apart at first */
+
+/* Channels that are written together, of weights that are packed for it: two vectors of the widest. */
+#define MAREA_CONV_PANEL 32
+
+static inline int64_t marea_conv_panels (int64_t channels) {
+  return (channels + MAREA_CONV_PANEL - 1) / MAREA_CONV_PANEL;
+}
+
+static inline int64_t marea_conv_panel_width (int64_t channels, int64_t panel) {
+  return MAREA_MIN(MAREA_CONV_PANEL, channels - panel * MAREA_CONV_PANEL);
+}
 
 /* Taps in the order of phases (rows, then columns), each phase's together: offset in a tile, place in the
    kernel. */
@@ -25,22 +36,42 @@ marea_status marea_conv_list_taps (marea_call *c, const marea_conv *g, const mar
 
 /* ---- at points, by a bilinear algorithm ---- */
 
-/* Some rows of tiles (a band) go through their transforms, the products at all points and the transforms back
-   before the next band, in memory that stays in the second-level cache. */
+/* One dimension of it. A kernel of stride 2 and four to six taps is two: every other pixel of the larger image meets every
+   other tap. These phases go through PLAIN each, with two or three taps, and have the smaller image in common. */
+typedef struct marea_conv_points_axis {
+  int phases, taps[2]; /* of a phase */
+  int64_t first[2],
+      tap_step;   /* a phase's first tap, and the way to the next, in the order in which data meet them */
+  int64_t before; /* outputs of the first tile that lie before the image */
+  int64_t low;    /* first pixel that the first tile reads */
+} marea_conv_points_axis;
+
+/* Data are transformed, multiplied with the weights at every point, and transformed back. Either some rows of tiles (a
+   band) go through all three before the next band, in memory of a worker that stays in the second-level cache. Or, where
+   an image has few tiles, some images do each step together, so that weights are read for many tiles at a time. */
 typedef struct marea_conv_points {
   marea_scheme scheme;
-  int64_t count;        /* of points in two dimensions */
-  int64_t before[2];    /* outputs of the first tile that lie before the image */
-  int64_t across, band; /* tiles in a row; rows of tiles in a band */
-  int64_t step[2];      /* elements from one point to the next: of the data, and of the other side */
+  marea_conv_points_axis axis[2];
+  int phases;           /* in two dimensions */
+  bool spread;          /* they are of the outputs (input gradient), not of the data */
+  int64_t side, count;  /* points of a row and in all, whether they are there or not */
+  int64_t products;     /* of a tile: points of all phases */
+  int64_t down, across; /* tiles of an image */
+  int64_t band, images; /* rows of tiles in a band; images that go together, 0: in bands */
+  int64_t tiles;        /* the most that are at work together */
+  int64_t step[3];      /* elements from one point to the next: of the data, of the other side, of weights */
+  int64_t other;        /* .. and to the other side of the same point */
+  int64_t panels;       /* whose weights are at points together */
+  int64_t kernel_cols;
+  float *weights;
   size_t bytes;
-  char *memory; /* for each worker */
+  char *memory; /* for each worker; for all where images go together */
 } marea_conv_points;
 
-/* Is that way open, and worth it? Sets scheme, count and before. */
+/* Is that way open, and worth it? Sets what the shapes tell. */
 bool marea_conv_gathers_at_points (const marea_context *ctx, const marea_conv *g, int dtype, bool backward,
                                    marea_conv_points *p);
-/* The same for the weight gradient, which also needs images and memory for several sums. */
+/* The same for the weight gradient, which also needs memory for its sums. */
 bool marea_conv_correlates_at_points (const marea_conv *g, int dtype, marea_conv_points *p);
 
 /* Is the third way open, and worth it? */
@@ -70,9 +101,9 @@ struct marea_conv_gather {
   bool stream;
   int lines;
   const char *pixel; /* what outputs without taps are; NULL: there are none */
-  bool across;       /* weight: in panels, with steps of their own for tap and channel */
   /* at points */
   marea_conv_points points;
+  void (*run)(marea_call *c, const marea_conv_gather *p); /* across images; NULL: tile by tile */
 };
 
 /* out := act(conv2d(src, weight) + bias), or with `backward` conv2d_grad_input(src, weight) in its place. */
@@ -87,7 +118,6 @@ marea_status marea_conv_pack (marea_call *c, const marea_conv *g, bool backward,
                               marea_conv_gather *p);
 marea_status marea_conv_gather_across (marea_call *c, const marea_conv *g, bool backward,
                                        const marea_conv_source *src, marea_conv_gather *p);
-void marea_conv_gather_run_across (marea_call *c, const marea_conv_gather *p);
 /* Adds the place of an image's results. */
 void marea_conv_gather_ahead (const marea_conv_gather *p, int64_t image, marea_conv_ahead *a);
 /* All tiles of all images. */
@@ -111,13 +141,14 @@ struct marea_conv_correlate {
                marea_conv_sum *sum, marea_conv_ahead *ahead);
   const marea_kernels *kernels;
   char *dw, *sums;       /* sums: of all parts, but part 0 where that is dw itself */
+  size_t sum_bytes;      /* at points, across: `sums` is for each worker */
   int64_t count;         /* elements of a part */
   int64_t parts, cuts;   /* blocks of tiles; ranges of dw's rows */
   const int64_t *offset; /* of every row of dw, (tap, channel of a group), in a tile */
-  int64_t rows;          /* how many */
-  bool at_points,
-      across; /* across: cuts are ranges of a tap's channels, rows how many (tap, group, panel) there are */
+  int64_t rows; /* how many; across: of (tap, group, panel), and cuts are ranges of a tap's channels */
+  bool at_points;
   marea_conv_points points;
+  void (*run)(const marea_conv_correlate *p); /* across images; NULL: tile by tile */
 };
 
 /* dw := the weight gradient for x and dy. */
@@ -128,7 +159,8 @@ marea_status marea_conv_correlate_at_points (marea_call *c, const marea_conv_sou
                                              marea_conv_correlate *p);
 marea_status marea_conv_correlate_across (marea_call *c, const marea_conv_source *x,
                                           const marea_conv_source *dy, marea_conv_correlate *p);
-void marea_conv_correlate_run_across (const marea_conv_correlate *p);
+/* dw := the weights of the first part's sum, which is at points. */
+void marea_conv_correlate_from_points (const marea_conv_correlate *p);
 /* The sum of a part, or a cut of it, with nothing in it. */
 marea_conv_sum marea_conv_correlate_sum (const marea_conv_correlate *p, int64_t part, int64_t cut);
 /* All tiles of all images, each in its part. */

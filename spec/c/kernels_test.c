@@ -716,12 +716,12 @@ static void one_product (const marea_kernels *k, bool wide) {
 #define ROW_TILES 11
 
 /* What output o meets in one dimension: pairs of data and tap; how many? */
-static int meets (marea_scheme s, int o, int data[3], int tap[3]) {
-  for (int t = 0; t < 3 && s != MAREA_SCHEME_SPREAD; t++) {
+static int meets (marea_scheme s, int taps, int o, int data[3], int tap[3]) {
+  for (int t = 0; t < taps && s != MAREA_SCHEME_SPREAD; t++) {
     data[t] = (s == MAREA_SCHEME_STRIDED ? 2 * o : o) + t;
     tap[t] = t;
   }
-  if (s != MAREA_SCHEME_SPREAD) return 3;
+  if (s != MAREA_SCHEME_SPREAD) return taps;
   data[0] = o % 2 ? o / 2 + 1 : o / 2;
   tap[0] = o % 2 ? 1 : 0;
   data[1] = o / 2 + 1;
@@ -732,13 +732,16 @@ static int meets (marea_scheme s, int o, int data[3], int tap[3]) {
 typedef struct tiles {
   marea_scheme scheme;
   marea_scheme_sizes size;
+  int taps[2];
   int n, channels, width; /* tiles; of the data in pixels */
   int top, left, rows, cols;
 } tiles;
 
 /* Calls f for everything that output (row, col) of the tiles meets. */
 static void each_term (const tiles *t, int row, int col, int c, void (*f)(int x, int w, int y)) {
-  int dy[3], ty[3], dx[3], tx[3], ny = meets(t->scheme, row, dy, ty), nx = meets(t->scheme, col, dx, tx);
+  int dy[3], ty[3], dx[3], tx[3];
+  const int ny = meets(t->scheme, t->taps[0], row, dy, ty);
+  const int nx = meets(t->scheme, t->taps[1], col, dx, tx);
   const int y = ((row - t->top) * t->cols + col - t->left) * t->channels + c;
   for (int i = 0; i < ny; i++)
     for (int j = 0; j < nx; j++)
@@ -760,6 +763,7 @@ static tiles random_tiles (marea_scheme s) {
   tiles t = {
       .scheme = s, .size = marea_scheme_size(s), .n = 1 + below(ROW_TILES), .channels = 1 + below(CHANNELS)};
   const int side = t.size.outputs, all = t.n * side;
+  for (int d = 0; d < 2; d++) t.taps[d] = s == MAREA_SCHEME_PLAIN ? 2 + below(2) : 3;
   t.width = t.size.step * (t.n - 1) + t.size.data;
   t.top = below(side);
   t.left = below(side);
@@ -769,26 +773,51 @@ static tiles random_tiles (marea_scheme s) {
   return t;
 }
 
+/* Is a point of the grid there, with so many taps? */
+static bool has_point (const tiles *t, int point) {
+  return point / t->size.points < marea_scheme_points(t->scheme, t->taps[0]) &&
+         point % t->size.points < marea_scheme_points(t->scheme, t->taps[1]);
+}
+
+/* Points that are not there hold GUARD before and after. */
 static void one_bilinear (const marea_kernels *k, const tiles *t) {
   static float data[36 * ROW_TILES * CHANNELS], kernel[36 * CHANNELS], sum[36 * CHANNELS];
-  const int points = t->size.points * t->size.points, step = t->n * t->channels;
+  const int side = t->size.points, points = side * side, step = t->n * t->channels;
   const int before = (t->top * t->cols + t->left) * t->channels, outputs = t->rows * t->cols * t->channels;
-  marea_winograd g = {.scheme = t->scheme,
-                      .image = raw_image,
-                      .points = data,
-                      .tiles = t->n,
-                      .channels = t->channels,
-                      .row = t->width * t->channels,
-                      .col = t->channels,
-                      .point = step};
+  const bool accumulate = below(2);
+  marea_winograd g = {
+      .scheme = t->scheme,
+      .there = {marea_scheme_points(t->scheme, t->taps[0]), marea_scheme_points(t->scheme, t->taps[1])},
+      .image = raw_image,
+      .points = data,
+      .tiles = t->n,
+      .channels = t->channels,
+      .row = t->width * t->channels,
+      .col = t->channels,
+      .point_row = side * step,
+      .point = step,
+      .fetch = below(2)};
+  marea_winograd_kernel w = {.scheme = t->scheme,
+                             .taps = {t->taps[0], t->taps[1]},
+                             .weight = raw_weight,
+                             .points = kernel,
+                             .n = t->channels,
+                             .row = 3 * t->channels,
+                             .col = t->channels,
+                             .point_row = side * t->channels,
+                             .point = t->channels};
+  for (int i = 0; i < points * step; i++) data[i] = GUARD;
   k->winograd_data(&g);
-  k->winograd_weight(t->scheme, (size_t)t->channels, 0, (size_t)t->channels, raw_weight, kernel);
+  k->winograd_weight(&w);
   float *y = (float *)raw_result;
   for (int i = 0; i < outputs; i++) result[i] = 0;
   each_output(t, add_output);
   static float products[36 * ROW_TILES * CHANNELS];
-  for (int i = 0; i < points * step; i++)
-    products[i] = data[i] * kernel[i / step * t->channels + i % t->channels];
+  for (int i = 0; i < points * step; i++) {
+    if (!has_point(t, i / step) && data[i] != GUARD)
+      complain("wrote a point", "winograd_data", data[i], GUARD);
+    products[i] = has_point(t, i / step) ? data[i] * kernel[i / step * t->channels + i % t->channels] : NAN;
+  }
   marea_winograd to = g;
   to.image = y - before;
   to.points = products;
@@ -806,10 +835,17 @@ static void one_bilinear (const marea_kernels *k, const tiles *t) {
   k->winograd_gradient(&to);
   for (int i = 0; i < 36 * t->channels; i++) sum[i] = 0;
   for (int i = 0; i < points * step; i++)
-    sum[i / step * t->channels + i % t->channels] += data[i] * products[i];
-  for (int i = 0; i < 9 * t->channels; i++) result[i] = 0;
+    sum[i / step * t->channels + i % t->channels] += has_point(t, i / step) ? data[i] * products[i] : NAN;
+  random_array(result, raw_result, 9 * t->channels, false);
+  for (int i = 0; i < 9 * t->channels; i++) {
+    const int tap = i / t->channels;
+    if (!accumulate && tap / 3 < t->taps[0] && tap % 3 < t->taps[1]) result[i] = 0;
+  }
   each_output(t, add_weight);
-  k->winograd_weight_gradient(t->scheme, (size_t)t->channels, 0, (size_t)t->channels, sum, raw_result);
+  w.weight = raw_result;
+  w.points = sum;
+  w.accumulate = accumulate;
+  k->winograd_weight_gradient(&w);
   compare("winograd_weight_gradient", 9 * t->channels, 10 * (1 + sqrt(t->rows * t->cols)), false);
 }
 
