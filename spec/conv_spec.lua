@@ -170,6 +170,8 @@ describe("a depthwise convolution is a dense one whose weight has a diagonal:", 
       end
     end)
   end
+end)
+
 -- Kernels of 3x3 and, with stride 2, of 4x4 to 6x6 go through bilinear algorithms where there are channels enough, in
 -- f32; f64 does not.
 describe("at the points of bilinear algorithms", function()

@@ -773,10 +773,10 @@ static tiles random_tiles (marea_scheme s) {
   return t;
 }
 
-/* Is a point of the grid there, with so many taps? */
+static int points_there (const tiles *t, int d) { return marea_scheme_points(t->scheme, t->taps[d]); }
+
 static bool has_point (const tiles *t, int point) {
-  return point / t->size.points < marea_scheme_points(t->scheme, t->taps[0]) &&
-         point % t->size.points < marea_scheme_points(t->scheme, t->taps[1]);
+  return point / t->size.points < points_there(t, 0) && point % t->size.points < points_there(t, 1);
 }
 
 /* Points that are not there hold GUARD before and after. */
@@ -785,27 +785,20 @@ static void one_bilinear (const marea_kernels *k, const tiles *t) {
   const int side = t->size.points, points = side * side, step = t->n * t->channels;
   const int before = (t->top * t->cols + t->left) * t->channels, outputs = t->rows * t->cols * t->channels;
   const bool accumulate = below(2);
-  marea_winograd g = {
-      .scheme = t->scheme,
-      .there = {marea_scheme_points(t->scheme, t->taps[0]), marea_scheme_points(t->scheme, t->taps[1])},
-      .image = raw_image,
-      .points = data,
-      .tiles = t->n,
-      .channels = t->channels,
-      .row = t->width * t->channels,
-      .col = t->channels,
-      .point_row = side * step,
-      .point = step,
-      .fetch = below(2)};
-  marea_winograd_kernel w = {.scheme = t->scheme,
-                             .taps = {t->taps[0], t->taps[1]},
-                             .weight = raw_weight,
-                             .points = kernel,
-                             .n = t->channels,
-                             .row = 3 * t->channels,
-                             .col = t->channels,
-                             .point_row = side * t->channels,
-                             .point = t->channels};
+  marea_winograd g = {.scheme = t->scheme,
+                      .there = {points_there(t, 0), points_there(t, 1)},
+                      .image = raw_image,
+                      .points = data,
+                      .tiles = t->n,
+                      .channels = t->channels,
+                      .row = t->width * t->channels,
+                      .col = t->channels,
+                      .point_row = side * step,
+                      .point = step,
+                      .fetch = below(2)};
+  marea_winograd_kernel w = {t->scheme, {t->taps[0], t->taps[1]}, raw_weight, kernel, .n = t->channels};
+  w.row = 3 * t->channels, w.col = w.point = t->channels, w.point_row = side * t->channels;
+  w.accumulate = accumulate;
   for (int i = 0; i < points * step; i++) data[i] = GUARD;
   k->winograd_data(&g);
   k->winograd_weight(&w);
@@ -844,7 +837,6 @@ static void one_bilinear (const marea_kernels *k, const tiles *t) {
   each_output(t, add_weight);
   w.weight = raw_result;
   w.points = sum;
-  w.accumulate = accumulate;
   k->winograd_weight_gradient(&w);
   compare("winograd_weight_gradient", 9 * t->channels, 10 * (1 + sqrt(t->rows * t->cols)), false);
 }
