@@ -1,5 +1,5 @@
---- Output handler of busted: every failure in full as it happens, the time of each file, and at the end one
---- plain line, "N passed, N failed", that people and machines read alike.
+--- Output handler of busted: every failure in full as it happens, what was skipped and why, the time of each file, and
+--- at the end one plain line, "N passed, N failed", that people and machines read alike.
 return function()
   local busted = require "busted"
   local handler = require "busted.outputHandlers.base"()
@@ -38,6 +38,10 @@ return function()
   function handler.testEnd(_, _, status)
     if status == "failure" then report(handler.failures) end
     if status == "error" then report(handler.errors) end
+    if status == "pending" then
+      local t = handler.pendings[#handler.pendings]
+      io.write(("skipped: %s: %s\n"):format(t.name, message_of(t):gsub("^%S+:%d+: ", "")))
+    end
     return nil, true
   end
 
