@@ -17,6 +17,7 @@ LINT_PACKAGES := lua-check clang-format git
 NEON_PACKAGES := gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user
 DEB_PACKAGES := build-essential debhelper
 JUPYTER_PACKAGES := python3-ipykernel jupyter-client jupyter-nbconvert
+BROWSER_PACKAGES := lighttpd-modules-lua curl chromium chromium-driver
 PEER_PACKAGES := python3-torch python3-numpy libdnnl-dev
 
 WARN := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wvla -Wformat-security \
@@ -54,7 +55,7 @@ SHAREDIR := $(PREFIX)/share/marea
 
 .PHONY: all help setup setup-test setup-lint vae mnist test mistakes c-tests examples test-asan test-tsan test-neon ulp \
         bench bench-peers bench-kernels interrupts soak lint types reference jupyter module install-module install \
-        uninstall deb clean
+        uninstall deb browser clean
 
 PROGRAM := $(BUILD)/marea
 MODULE := $(BUILD)/lib/marea/core.so
@@ -288,6 +289,10 @@ $(BUILD)/test/interrupts: spec/c/interrupts.c
 
 soak: setup all ## train for 5,000 steps and check that memory stays flat
 	env -u OPENBLAS_CORETYPE $(PROGRAM) bench/memory.lua
+
+browser: setup-test all ## the page of examples/lighttpd in Chromium, which is installed if it is missing
+	$(call install_packages,$(BROWSER_PACKAGES))
+	@env -u OPENBLAS_CORETYPE $(BUSTED) spec/browser.lua
 
 lint: setup-lint ## luacheck, clang-format, layers and forbidden symbols
 	luacheck -q lua scripts spec bench examples docs/generate
