@@ -6,7 +6,9 @@ local nn, optim = marea.nn, marea.optim
 
 marea.seed(1)
 marea.set_threads(1) -- enough for a small network, and the game has the other cores
-local net = nn.Sequential{nn.Linear{1, 32, activation = "tanh"}, nn.Linear{32, 32, activation = "tanh"}, nn.Linear{32, 1}}
+local net = nn.Sequential{
+  nn.Linear{1, 32, activation = "tanh"}, nn.Linear{32, 32, activation = "tanh"}, nn.Linear{32, 1},
+}
 local optimizer = optim.Adam{net, lr = 3e-3}
 
 local function step()
