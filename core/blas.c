@@ -97,8 +97,7 @@ static void multiply_short (const product *p, const marea_kernels *k, void *scra
   if (p->ta) finish(p, k);
 }
 
-/* The number is the process's, and setting it is not safe in two threads at once; contexts may be. */
-static void hold_to_one_thread (void) {
+void marea_blas_hold (void) {
   static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
   if (openblas_get_num_threads() == 1) return;
   pthread_mutex_lock(&mutex);
@@ -143,7 +142,7 @@ static void multiply (marea_context *ctx, const product *p) {
     clear(p);
     return;
   }
-  hold_to_one_thread();
+  marea_blas_hold();
   if (!multiply_vector(p)) multiply_in_pieces(ctx, p);
 }
 

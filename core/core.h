@@ -393,6 +393,9 @@ void marea_fill (marea_context *ctx, const marea_tensor *t, double value);  /* a
 
 /* ---- blas.c: dense products, split over our workers in fixed blocks ---- */
 
+/* Holds OpenBLAS to one thread, before each of its functions. The number is the process's, and setting it is not safe in
+   two threads at once, where contexts may be. */
+void marea_blas_hold (void);
 /* C(m,n) = A(m,k) B(k,n); ta/tb: A is stored (k,m) / B is stored (n,k). Row-major, gapless.
    Serial; call it inside a block, or use marea_gemm_parallel. */
 void marea_gemm (marea_context *ctx, int dtype, bool ta, bool tb, int64_t m, int64_t n, int64_t k, const void *a,

@@ -2,7 +2,6 @@
 ** linalg.c: decompositions of matrices, by LAPACK, which is part of OpenBLAS. They run in f64 whatever the tensors are:
 ** the matrices are small, and what is made of them (square roots, distances) loses digits.
 */
-#include <cblas.h>
 #include <math.h>
 #include <string.h>
 
@@ -70,7 +69,7 @@ static marea_status eigh_forward (marea_call *c) {
   MAREA_SCRATCH(c, work, (size_t)lwork * sizeof *work);
   MAREA_SCRATCH(c, iwork, (size_t)liwork * sizeof *iwork);
   marea_copy_strided(c->ctx, a, &vectors);
-  if (openblas_get_num_threads() != 1) openblas_set_num_threads(1);
+  marea_blas_hold();
   for (int64_t i = 0; i < all / (n * n); i++) {
     double *matrix = (double *)matrices.data + i * n * n;
     const long long number = (long long)(i + c->ctx->config.index_base);
