@@ -15,8 +15,9 @@
 #include "marea_lua.h"
 
 #define POINTS 128
-#define BUDGET 4.0 /* ms of a frame */
-#define MARGIN 2.5 /* a step may take so much longer than those before */
+#define BUDGET 4.0  /* ms of a frame */
+#define MARGIN 1.5  /* a step may take so much longer than the longest of late */
+#define FORGET 0.98 /* in a frame; garbage collections make long steps, every dozen frames or so */
 
 typedef struct game {
   float input[POINTS], target[POINTS]; /* the script's tensors are these */
@@ -63,12 +64,13 @@ static bool step (game *g, lua_State *L, lua_State *script) {
   g->loss = lua_tonumber(script, -1);
   lua_pop(script, results);
   if (g->steps++ == 0) g->first_loss = g->loss;
-  else g->step_ms = fmax(now_ms() - begin, 0.9 * g->step_ms);
+  else g->step_ms = fmax(now_ms() - begin, g->step_ms);
   return true;
 }
 
 static bool train (game *g, lua_State *L, lua_State *script) {
   double begin = now_ms(), worked = clock_ms(CLOCK_THREAD_CPUTIME_ID), took = 0;
+  g->step_ms *= FORGET;
   do {
     if (!step(g, L, script)) return false;
     took = now_ms() - begin;
