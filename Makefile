@@ -12,7 +12,9 @@ VERSION := 0.1.0
 # What the build and the scripts need from Debian; `make setup` installs what is missing.
 PACKAGES := gcc libc6-dev make pkg-config lua5.4 liblua5.4-dev libopenblas-pthread-dev libpng-dev zlib1g-dev \
             libjansson-dev libedit-dev lua-argparse gnuplot-nox fonts-dejavu-core
-TEST_PACKAGES := lua-busted tmux g++ lighttpd-modules-lua gringo curl
+TEST_PACKAGES := lua-busted tmux g++
+# Programs that the tests put Marea into; a test is skipped where its program is missing.
+HOST_PACKAGES := lighttpd-modules-lua gringo curl
 LINT_PACKAGES := lua-check clang-format git
 NEON_PACKAGES := gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user
 DEB_PACKAGES := build-essential debhelper
@@ -53,7 +55,7 @@ CMODDIR ?= $(LIBDIR)/lua/5.4
 MANDIR ?= $(PREFIX)/share/man
 SHAREDIR := $(PREFIX)/share/marea
 
-.PHONY: all help setup setup-test setup-lint vae mnist test mistakes c-tests examples test-asan test-tsan test-neon ulp \
+.PHONY: all help setup setup-test setup-hosts setup-lint vae mnist test mistakes c-tests examples test-asan test-tsan test-neon ulp \
         bench bench-peers bench-kernels interrupts soak lint types reference jupyter module install-module install \
         uninstall deb browser clean
 
@@ -83,6 +85,9 @@ setup: ## install the Debian packages that are missing for building and running
 
 setup-test:
 	$(call install_packages,$(PACKAGES) $(TEST_PACKAGES))
+
+setup-hosts: ## install the programs that the tests put Marea into: lighttpd, clingo
+	$(call install_packages,$(HOST_PACKAGES))
 
 setup-lint:
 	$(call install_packages,$(LINT_PACKAGES))
