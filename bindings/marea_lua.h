@@ -2,8 +2,9 @@
 ** marea_lua.h: what a host in C needs to put Marea into its Lua 5.4 states and to hand tensors over. The library's Lua
 ** files are compiled in: a program that links it needs no files.
 **
-** All functions but marea_lua_context raise Lua errors; call them where lua_error may be, as from a C function
-** that Lua called, or under lua_pcall.
+** The functions luaopen_* and marea_lua_*, but for marea_lua_context, raise Lua errors; call them where lua_error may
+** be, as from a C function that Lua called, or under lua_pcall. Of marea_sandbox_*, marea_sandbox_run may raise in
+** `host`, the others never.
 */
 #ifndef MAREA_LUA_H
 #define MAREA_LUA_H
@@ -45,13 +46,13 @@ typedef struct marea_sandbox marea_sandbox;
 
 typedef struct marea_sandbox_config {
   size_t size;                   /* of this struct */
-  const marea_config *tensors;   /* of its context; index_base is 1. NULL: one thread, 256 MiB */
+  const marea_config *tensors;   /* of its context; index_base is 1. NULL, or 0 in it: one thread, 256 MiB */
   size_t max_lua_bytes;          /* Lua's memory; 0: 32 MiB */
   size_t max_string;             /* bytes of one string; 0: 1 MiB */
   double max_seconds;            /* of a run, by the clock on the wall; 0: 10 */
   double max_instructions;       /* of Lua's virtual machine, of a run, to within some hundred; 0: 1e9 */
   double max_flop;               /* floating-point operations of a run (marea_limit_flop); 0: 1e12 */
-  const char *const *read, *const *write; /* folders, NULL-ended; those to write may be read too. NULL: none */
+  const char *const *read, *const *write; /* up to 15 folders, NULL-ended; those to write may be read too. NULL: none */
 } marea_sandbox_config;
 
 /* `config` may be NULL. Errors: MAREA_EVERSION, MAREA_ENOMEM, MAREA_EARG (a folder that does not exist), and those of

@@ -278,10 +278,12 @@ static void free_roots (marea_sandbox *box) {
 }
 
 static marea_status open_parts (marea_sandbox *box, const marea_sandbox_config *c) {
-  marea_config config = {.size = sizeof config, .threads = 1, .max_bytes = (size_t)256 << 20};
+  marea_config config = {.size = sizeof config};
   if (c->tensors) config = *c->tensors;
+  if (config.threads == 0) config.threads = 1;
+  if (config.max_bytes == 0) config.max_bytes = (size_t)256 << 20;
   config.index_base = 1;
-  box->max_tensor_bytes = config.max_bytes ? (double)config.max_bytes : INFINITY;
+  box->max_tensor_bytes = (double)config.max_bytes;
   box->interrupted = config.interrupted;
   box->interrupted_ud = config.interrupted_ud;
   if (!add_roots(box, 0, c->read) || !add_roots(box, 1, c->write)) return MAREA_EARG;

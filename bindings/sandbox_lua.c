@@ -27,10 +27,15 @@ static double number_of (lua_State *L, const char *name) {
   return value;
 }
 
+#define FOLDERS 15
+
 /* folders := the strings of the list at idx, which keeps them alive */
-static void read_folders (lua_State *L, int idx, const char **folders, size_t most) {
+static void read_folders (lua_State *L, bind_state *S, int idx, const char **folders) {
   size_t n = 0;
-  for (; n < most && lua_rawgeti(L, idx, (lua_Integer)n + 1) == LUA_TSTRING; n++) {
+  if (lua_rawlen(L, idx) > FOLDERS)
+    bind_raise(L, S, "sandbox: argument '%s': expected at most %d folders, got %d",
+               idx == 2 ? "read" : "write", FOLDERS, (int)lua_rawlen(L, idx));
+  for (; n < FOLDERS && lua_rawgeti(L, idx, (lua_Integer)n + 1) == LUA_TSTRING; n++) {
     folders[n] = lua_tostring(L, -1);
     lua_pop(L, 1);
   }
@@ -41,13 +46,13 @@ static void read_folders (lua_State *L, int idx, const char **folders, size_t mo
    them numbers, 0 for what is usual; read and write: lists of folders. */
 int bind_sandbox_new (lua_State *L) {
   bind_state *S = bind_self(L);
-  const char *read[16], *write[16];
+  const char *read[FOLDERS + 1], *write[FOLDERS + 1];
   bind_sandbox_deny(L, S, "sandbox");
   for (int i = 1; i <= 3; i++)
     if (!lua_istable(L, i)) return bind_raise_argument(L, S, "sandbox", "options", "a table", i);
   lua_settop(L, 3);
-  read_folders(L, 2, read, 15);
-  read_folders(L, 3, write, 15);
+  read_folders(L, S, 2, read);
+  read_folders(L, S, 3, write);
   lua_rawgeti(L, LUA_REGISTRYINDEX, LUA_RIDX_MAINTHREAD);
   marea_config tensors = {.size = sizeof tensors,
                           .max_bytes = (size_t)number_of(L, "tensor_memory"),
@@ -68,9 +73,7 @@ int bind_sandbox_new (lua_State *L) {
   lua_rawgetp(L, LUA_REGISTRYINDEX, &sandbox_key);
   lua_setmetatable(L, -2);
   marea_status status = marea_sandbox_open(&config, box);
-  if (status == MAREA_EARG)
-    return bind_raise(L, S,
-                      "sandbox: a folder of 'read' or 'write' does not exist, or there are more than 15");
+  if (status == MAREA_EARG) return bind_raise(L, S, "sandbox: a folder of 'read' or 'write' does not exist");
   if (status != MAREA_OK) return bind_raise(L, S, "sandbox: %s", marea_status_text(status));
   return 1;
 }

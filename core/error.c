@@ -35,7 +35,9 @@ marea_status marea_out_of_memory (marea_context *ctx, const char *who, size_t by
                     m.limit ? "limit " : "no limit set", m.limit ? bytes_text(m.limit).s : "");
 }
 
-const char *marea_error (const marea_context *ctx) { return ctx->error; }
+const char *marea_error (const marea_context *ctx) {
+  return ctx ? ctx->error : "there is no context: opening it failed, see the status";
+}
 
 const char *marea_status_text (marea_status status) {
   static const char *const text[] = {

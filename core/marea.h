@@ -16,8 +16,8 @@
 ** Ownership: whoever receives a tensor through an out-parameter owns one reference and drops it with
 ** marea_release. Every other pointer is borrowed until the call returns; no function frees its arguments.
 ** A context and what belongs to it are used by one thread at a time; different contexts may be used by different
-** threads at once. Nothing in the library prints, exits, installs a signal handler, keeps mutable globals or leaves
-** the thread's floating-point mode other than it was: operators compute rounding to nearest, without traps, whatever
+** threads at once. Nothing in the library prints, exits, installs a signal handler, keeps mutable globals (but for
+** OpenBLAS, which is held to one thread in the whole process) or leaves the thread's floating-point mode other than it was: operators compute rounding to nearest, without traps, whatever
 ** the host has set. docs/embedding.md walks through a host.
 */
 #ifndef MAREA_H
@@ -64,7 +64,8 @@ typedef enum marea_status {
   MAREA_EVERSION /* the caller was compiled with the header of another version than the library's */
 } marea_status;
 
-/* Text of the last failure in `ctx`: operator, what was expected, what came, the rule. Never NULL. */
+/* Text of the last failure in `ctx`: operator, what was expected, what came, the rule. Never NULL. `ctx` NULL, as after
+   a failed marea_open: that there is no context. */
 MAREA_API const char *marea_error (const marea_context *ctx);
 /* What a status means in general, for where there is no context to ask. Never NULL. */
 MAREA_API const char *marea_status_text (marea_status status);
@@ -116,7 +117,7 @@ MAREA_API void marea_memory_fail (marea_context *ctx, uint64_t k, bool from_then
    so does every further one until a new limit is set. Floating-point operations are those of profiles (2 for each
    multiply-add), but at least one for each element of the largest tensor of a call; they are charged before the call
    runs. Seconds are of the wall clock, which is looked at before a call and between its blocks of work; a change
-   in place that has begun is completed. */
+   in place that has begun is completed and succeeds. */
 MAREA_API void marea_limit_flop (marea_context *ctx, double flop);
 MAREA_API void marea_limit_time (marea_context *ctx, double seconds);
 
@@ -127,7 +128,8 @@ MAREA_API const char *marea_isa (const marea_context *ctx);
 MAREA_API const char *marea_blas (void);  /* OpenBLAS's build and core name */
 
 /* Asks the running operator to stop: it returns MAREA_EINTR within some milliseconds and its results are
-   dropped. May be called from a signal handler or another thread. The request is consumed by that return. */
+   dropped; one that changes a tensor in place is completed and succeeds, and the next one meets the request. May be
+   called from a signal handler or another thread. The request is consumed by that return. */
 MAREA_API void marea_interrupt (marea_context *ctx);
 /* For long loops of the host: MAREA_EINTR when a request has come, which is consumed, MAREA_EBUDGET when the time
    is over (marea_limit_time); MAREA_OK otherwise. */

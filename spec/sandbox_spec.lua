@@ -322,3 +322,11 @@ describe("a hostile script", function()
     assert.is_nil(debug.gethook())
   end)
 end)
+
+it("a sandbox refuses more folders than it can hold", function()
+  local folders = {}
+  for i = 1, 16 do folders[i] = "/tmp" end
+  local ok, message = pcall(require "marea".sandbox, {read = folders})
+  assert.is_false(ok)
+  assert.is_truthy(message:find("'read': expected at most 15 folders, got 16", 1, true), message)
+end)

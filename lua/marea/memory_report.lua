@@ -25,9 +25,9 @@ local MemoryReport = {}
 MemoryReport.__index = MemoryReport
 
 function MemoryReport:__tostring()
-  local lines = {("In use %s, at most %s, kept for reuse %s; %s tensors in Lua, %s nodes in the graph"):format(
+  local lines = {("In use %s, at most %s, kept for reuse %s; %s tensors in Lua, %s node%s in the graph"):format(
     amount.bytes(self.live), amount.bytes(self.peak), amount.bytes(self.pooled), amount.thousands(self.boxes),
-    amount.thousands(self.nodes))}
+    amount.thousands(self.nodes), self.nodes == 1 and "" or "s")}
   if #self.tensors == 0 then return lines[1] end
   local cells, listed = {{"Tensor", "Made at", "Name", "Bytes"}}, 0
   for _, t in ipairs(self.tensors) do

@@ -136,11 +136,12 @@ end
 ---@param changed? fun(session: table): boolean that stops the run
 local function run_once(path, options, changed)
   local session = settled(session_of(path))
-  last_path = path
+  last_path = last_path or path
   local text, message = files.read(path)
   if not text then return nil, message end
   local chunk, problem = loadfile(path)
   if not chunk then return nil, problem end
+  last_path = path
   session.arguments = options.arguments or session.arguments
   session.variables, session.traceback, session.exit_code = nil, nil, nil
   session.sources:reload()
