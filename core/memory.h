@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: MIT
-** memory.h: the life of the pool, for context.c, and what plan.c tells it; everybody else uses marea_alloc and marea_free of core.h. */
+** memory.h: the life of the pool, for context.c, and what plan.c tells it; everybody else uses marea_alloc and
+** marea_free of core.h.
+*/
 #ifndef MAREA_MEMORY_H
 #define MAREA_MEMORY_H
 

@@ -496,6 +496,7 @@ static void check_dropout (const marea_kernels *k, bool wide) {
 typedef struct geometry {
   int rows, cols, cin, cout, kh, kw, stride;
   int width, skip; /* width of the padded image; y is written every `skip` pixels */
+  bool depthwise;  /* output channel c reads input channel c alone; there are cin of both */
 } geometry;
 
 static geometry random_geometry (void) {
@@ -507,8 +508,10 @@ static geometry random_geometry (void) {
                 .kh = 1 + below(3),
                 .kw = 1 + below(3),
                 .stride = 1 + below(2),
-                .skip = 1 + below(2)};
+                .skip = 1 + below(2),
+                .depthwise = below(4) == 0};
   g.width = g.cols * g.stride + g.kw;
+  if (g.depthwise) g.cout = g.cin;
   return g;
 }
 
@@ -531,7 +534,8 @@ static double activation (double a, int act) {
 
 static void one_gather (const marea_kernels *k, const geometry *c, bool wide) {
   int64_t tap[9];
-  int taps = c->kh * c->kw, y_col = c->cout * c->skip, y_row = y_col * c->cols * c->skip;
+  int taps = c->kh * c->kw, reads = c->depthwise ? 1 : c->cin, y_col = c->cout * c->skip,
+      y_row = y_col * c->cols * c->skip;
   static const marea_activation acts[] = {MAREA_ACT_NONE, MAREA_ACT_RELU, MAREA_ACT_SIGMOID};
   for (int t = 0; t < taps; t++) tap[t] = ((t / c->kw) * c->width + t % c->kw) * c->cin;
   marea_gather g = {.x = raw_image,
@@ -544,33 +548,37 @@ static void one_gather (const marea_kernels *k, const geometry *c, bool wide) {
                     .x_col = c->cin * c->stride,
                     .y_row = y_row,
                     .y_col = y_col,
-                    .cin = c->cin,
+                    .cin = reads,
                     .cout = c->cout,
                     .taps = taps,
                     .tap = tap,
-                    .w_tap = c->cin * c->cout,
+                    .w_tap = reads * c->cout,
                     .w_ci = c->cout,
-                    .act = acts[below(3)]};
+                    .act = acts[below(3)],
+                    .depthwise = c->depthwise,
+                    .accumulate = below(2)};
   random_array(result, raw_result, IMAGE, wide);
   for (int oy = 0; oy < c->rows; oy++)
     for (int ox = 0; ox < c->cols; ox++)
       for (int co = 0; co < c->cout; co++) {
-        double sum = g.bias ? take(raw_bias, co, wide) : 0;
+        double *y = &result[oy * y_row + ox * y_col + co];
+        double sum = g.accumulate ? *y : g.bias ? take(raw_bias, co, wide) : 0;
+        const double *x = image + oy * g.x_row + ox * g.x_col + (c->depthwise ? co : 0);
         for (int t = 0; t < taps; t++)
-          for (int ci = 0; ci < c->cin; ci++)
-            sum += image[oy * g.x_row + ox * g.x_col + tap[t] + ci] * weight[t * g.w_tap + ci * g.w_ci + co];
-        result[oy * y_row + ox * y_col + co] = activation(sum, (int)g.act);
+          for (int ci = 0; ci < reads; ci++) sum += x[tap[t] + ci] * weight[t * g.w_tap + ci * g.w_ci + co];
+        *y = activation(sum, (int)g.act);
       }
   k->gather(&g);
-  compare("gather", IMAGE, 1 + sqrt(taps * c->cin), wide);
+  compare("gather", IMAGE, 1 + sqrt(taps * reads), wide);
 }
 
 static void one_correlate (const marea_kernels *k, const geometry *c, bool wide) {
   static int64_t offset[9 * 64];
-  int m = c->kh * c->kw * c->cin, dy_col = c->cout, dy_row = c->cols * c->cout + 1;
+  int reads = c->depthwise ? 1 : c->cin, m = c->kh * c->kw * reads, dy_col = c->cout,
+      dy_row = c->cols * c->cout + 1;
   for (int i = 0; i < m; i++) {
-    int t = i / c->cin;
-    offset[i] = ((t / c->kw) * c->width + t % c->kw) * c->cin + i % c->cin;
+    int t = i / reads;
+    offset[i] = ((t / c->kw) * c->width + t % c->kw) * c->cin + i % reads;
   }
   marea_correlate g = {.x = raw_image,
                        .dy = raw_weight,
@@ -585,6 +593,7 @@ static void one_correlate (const marea_kernels *k, const geometry *c, bool wide)
                        .cout = c->cout,
                        .dw_row = c->cout,
                        .offset = offset,
+                       .depthwise = c->depthwise,
                        .overwrite = c->rows > 0 && below(2)};
   random_array(result, raw_result, IMAGE, wide);
   for (int i = 0; i < m * c->cout && g.overwrite; i++) result[i] = 0;
@@ -592,71 +601,11 @@ static void one_correlate (const marea_kernels *k, const geometry *c, bool wide)
     for (int co = 0; co < c->cout; co++)
       for (int oy = 0; oy < c->rows; oy++)
         for (int ox = 0; ox < c->cols; ox++)
-          result[i * c->cout + co] += image[oy * g.x_row + ox * g.x_col + offset[i]] *
-                                      weight[oy * dy_row + ox * dy_col + co];
+          result[i * c->cout + co] +=
+              image[oy * g.x_row + ox * g.x_col + offset[i] + (c->depthwise ? co : 0)] *
+              weight[oy * dy_row + ox * dy_col + co];
   k->correlate(&g);
   compare("correlate", IMAGE, 1 + sqrt(c->rows * c->cols), wide);
-}
-
-/* Channel c of the results from channel c of the image alone: both kernels with lanes over channels. */
-static void one_depthwise (const marea_kernels *k, const geometry *c, bool wide) {
-  int64_t tap[9];
-  const int taps = c->kh * c->kw, n = c->cin, y_row = n * c->cols + 1;
-  for (int t = 0; t < taps; t++) tap[t] = ((t / c->kw) * c->width + t % c->kw) * n;
-  marea_gather g = {.x = raw_image,
-                    .w = raw_weight,
-                    .bias = below(4) ? raw_bias : NULL,
-                    .y = raw_result,
-                    .rows = c->rows,
-                    .cols = c->cols,
-                    .x_row = c->width * n * c->stride,
-                    .x_col = n * c->stride,
-                    .y_row = y_row,
-                    .y_col = n,
-                    .cin = 1,
-                    .cout = n,
-                    .taps = taps,
-                    .tap = tap,
-                    .w_tap = n,
-                    .act = below(2) ? MAREA_ACT_RELU : MAREA_ACT_SIGMOID,
-                    .depthwise = true,
-                    .accumulate = below(2)};
-  marea_correlate h = {.x = raw_image,
-                       .dy = raw_weight,
-                       .dw = raw_result,
-                       .rows = c->rows,
-                       .cols = c->cols,
-                       .x_row = g.x_row,
-                       .x_col = g.x_col,
-                       .dy_row = y_row,
-                       .dy_col = n,
-                       .m = taps,
-                       .cout = n,
-                       .dw_row = n,
-                       .offset = tap,
-                       .depthwise = true};
-  random_array(result, raw_result, IMAGE, wide);
-  for (int p = 0; p < c->rows * c->cols; p++)
-    for (int ch = 0; ch < n; ch++) {
-      const int oy = p / c->cols, ox = p % c->cols;
-      double *y = &result[oy * y_row + ox * n + ch], sum = g.accumulate ? *y
-                                                           : g.bias     ? take(raw_bias, ch, wide)
-                                                                        : 0;
-      for (int t = 0; t < taps; t++)
-        sum += image[oy * g.x_row + ox * g.x_col + tap[t] + ch] * weight[t * n + ch];
-      *y = activation(sum, (int)g.act);
-    }
-  k->gather(&g);
-  compare("gather, depthwise", IMAGE, 1 + sqrt(taps), wide);
-  random_array(result, raw_result, IMAGE, wide);
-  for (int i = 0; i < taps * n; i++)
-    for (int p = 0; p < c->rows * c->cols; p++) {
-      const int oy = p / c->cols, ox = p % c->cols,
-                at = oy * (int)h.x_row + ox * (int)h.x_col + (int)tap[i / n];
-      result[i] += image[at + i % n] * weight[oy * y_row + ox * n + i % n];
-    }
-  k->correlate(&h);
-  compare("correlate, depthwise", IMAGE, 1 + sqrt(c->rows * c->cols), wide);
 }
 
 static void check_convolution (const marea_kernels *k, bool wide) {
@@ -664,11 +613,10 @@ static void check_convolution (const marea_kernels *k, bool wide) {
   random_array(weight, raw_weight, IMAGE, wide);
   double unused[200];
   random_array(unused, raw_bias, 200, wide);
-  for (int round = 0; round < 250;) {
+  for (int round = 0; round < 350;) {
     geometry c = random_geometry();
     if (too_big(&c)) continue;
     one_gather(k, &c, wide);
-    one_depthwise(k, &c, wide);
     c.rows *= 3; /* more than one chunk of rows */
     if (!too_big(&c)) one_correlate(k, &c, wide);
     round++;

@@ -136,7 +136,7 @@ end
 ---@param changed? fun(session: table): boolean that stops the run
 local function run_once(path, options, changed)
   local session = settled(session_of(path))
-  last_path = last_path or path
+  last_path = last_path or path -- a mistyped name takes no other's place
   local text, message = files.read(path)
   if not text then return nil, message end
   local chunk, problem = loadfile(path)

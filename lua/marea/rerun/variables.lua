@@ -12,8 +12,8 @@ local FIELDS = 256 -- a table with more of them is data: not searched
 local ALL_FIELDS = 20000 -- of all tables that are searched at a time
 local DEPTH = 4 -- of tables in tables
 
---- Calls visit(name, value) for the local variables of the script's functions, the script's own first, then those of
---- what it has called, in the order of their declarations.
+--- Calls visit(name, value, f) for the local variables of the script's functions f, the script's own first, then those
+--- of what it has called, in the order of their declarations.
 ---@param thread thread whose stack it is
 ---@param chunk function the script
 local function locals(thread, chunk, visit)
@@ -24,11 +24,11 @@ local function locals(thread, chunk, visit)
     if info.func == chunk then bottom = level end
   end
   for level = bottom or 0, 1, -1 do
-    local info = debug.getinfo(thread, level, "S")
+    local info = debug.getinfo(thread, level, "Sf")
     for i = 1, (info.what == "C" or core.is_library(info.source)) and 0 or 250 do
       local name, value = debug.getlocal(thread, level, i)
       if not name then break end
-      if name:sub(1, 1) ~= "(" then visit(name, value) end
+      if name:sub(1, 1) ~= "(" then visit(name, value, info.func) end
     end
   end
 end
@@ -94,15 +94,9 @@ end
 --- The script's own local variables: name -> value.
 function variables.of_script(thread, chunk)
   local found = {}
-  for level = 1, LEVELS do
-    local info = debug.getinfo(thread, level, "f")
-    if not info then break end
-    for i = 1, info.func == chunk and 250 or 0 do
-      local name, value = debug.getlocal(thread, level, i)
-      if not name then break end
-      if name:sub(1, 1) ~= "(" then found[name] = value end
-    end
-  end
+  locals(thread, chunk, function(name, value, f)
+    if f == chunk then found[name] = value end
+  end)
   return found
 end
 
