@@ -2,6 +2,7 @@
 -- marea.rerun: scripts that are edited and run again.
 local marea = require "marea"
 local folder = require "spec.support.folder"
+local quickest = require "spec.support.quickest"
 local rerun = marea.rerun
 
 local here = folder.new()
@@ -848,18 +849,9 @@ local optimizer = marea.optim.Adam{net}
 local x = marea.ones(1, 160)
 optimizer:step(net(x):sum())
 ]]
-    local function seconds(f)
-      local best = math.huge
-      for _ = 1, 5 do
-        local started = os.clock() -- of the processor: others may be at work beside this test
-        f()
-        best = math.min(best, os.clock() - started)
-      end
-      return best
-    end
     run()
-    local own = seconds(function() dofile(path) end)
-    local again = seconds(run)
+    local own = quickest(function() dofile(path) end)
+    local again = quickest(run)
     assert.is_true(again - own < 0.1, ("%.1f ms"):format((again - own) * 1000))
   end)
 
