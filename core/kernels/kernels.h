@@ -27,6 +27,46 @@ typedef void marea_ternary_kernel (size_t n, const void *a, size_t sa, const voi
 typedef enum marea_activation { MAREA_ACT_NONE, MAREA_ACT_RELU, MAREA_ACT_LEAKY_RELU, MAREA_ACT_ELU,
   MAREA_ACT_SIGMOID, MAREA_ACT_TANH, MAREA_ACT_SOFTPLUS, MAREA_ACTIVATIONS } marea_activation;
 
+#define MAREA_LINE 64 /* bytes of a cache line */
+
+/* Memory that will be needed: rows, `row` bytes apart, of lines that are `step` bytes apart. */
+typedef struct marea_stretch {
+  const char *at;
+  int64_t lines, step, rows, row;
+} marea_stretch;
+
+/* What to ask for while something else is computed, up to four stretches in their order. Kernels ask for a line at every
+   step of theirs, and for lines of one row in a tile. */
+typedef struct marea_ahead {
+  const char *at;          /* the next line, and `left` of its row, `step` bytes apart; left 0: all has been asked for */
+  int64_t left, step;
+  marea_stretch stretch[4];
+  int n, now;
+} marea_ahead;
+
+static inline void marea_ahead_turn (marea_ahead *a) {
+  for (a->left = 0; a->now < a->n; a->now++) {
+    marea_stretch *s = &a->stretch[a->now];
+    if (s->rows == 0) continue;
+    a->at = s->at;
+    a->left = s->lines;
+    a->step = s->step;
+    s->at += s->row;
+    s->rows--;
+    return;
+  }
+}
+
+static inline void marea_ahead_add (marea_ahead *a, marea_stretch s) {
+  if (s.lines <= 0) return;
+  a->stretch[a->n++] = s;
+  if (a->left == 0) marea_ahead_turn(a);
+}
+
+static inline marea_stretch marea_stretch_of (const void *at, size_t bytes) {
+  return (marea_stretch){at, (int64_t)bytes / MAREA_LINE, MAREA_LINE, 1, 0};
+}
+
 /* One 2-D convolution as the kernels see it: a gather over a padded image held in scratch memory.
 **   y[oy][ox][co] = act(bias[co] + sum over taps t, ci of x[oy*stride_h + dy_t][ox*stride_w + dx_t][ci] * w[t][ci][co])
 ** for oy < rows and ox < cols. `x` points at the image's element for (oy, ox, tap offset) = 0; strides below are in
@@ -47,10 +87,9 @@ typedef struct marea_gather {
   bool accumulate;          /* add to what is in y, in bias' place */
   bool depthwise;           /* output channel c reads input channel c alone; cin is 1 */
   bool stream;              /* write past the caches where that is possible */
+  bool cold;                /* results are asked for as a tile begins */
   int lines;                /* cache lines of the next tile's results that are asked for at every step */
-  const char **ahead;       /* where memory is that will be needed next: a cache line is asked for at every step (a tap and
-                               input channel of a tile), and the address moved on; NULL: nothing is */
-  int64_t ahead_step;       /* bytes to the next line; 0: they are neighbours */
+  marea_ahead *ahead;       /* NULL: nothing; a step is a tap and input channel of a tile */
 } marea_gather;
 
 /* Weight gradient over one image (or some rows of it), accumulated into dw:
@@ -65,7 +104,7 @@ typedef struct marea_correlate {
   const int64_t *offset;    /* [m] */
   bool depthwise;           /* output channel c reads input channel c alone: x[... + offset[m] + co] */
   bool overwrite;           /* dw[m][co] = ... in place of +=; rows >= 1 then */
-  const char **ahead;       /* as in marea_gather, at every pixel */
+  marea_ahead *ahead;       /* NULL: nothing; a step is a pixel of a tile */
 } marea_correlate;
 
 /* C (m, n) = act(A (m, k) B (k, n) + bias); ld*: steps from row to row. ta: A is stored (k, m), neither bias nor act

@@ -34,7 +34,7 @@ static void add_bias (const backward *p, int64_t image, int worker, char *sum) {
 
 /* The input gradient, while what the weight gradient will read besides e is asked for. */
 static void walk_gather (const backward *p, int64_t image, int worker) {
-  marea_conv_ahead ahead = {.n = 0};
+  marea_ahead ahead = {.n = 0};
   marea_conv_gather_ahead(p->dx, image, &ahead);
   if (p->dw && !p->dw->x.grad) marea_conv_window_ahead(&p->dw->x, image, &ahead);
   if (p->dw && p->dw->x.grad) marea_conv_rows_ahead(&p->dw->dy, image, &ahead);
@@ -44,7 +44,7 @@ static void walk_gather (const backward *p, int64_t image, int worker) {
 
 /* The weight gradient, while the next image's e is asked for, and all of it if there is no input gradient. */
 static void walk_correlate (const backward *p, int64_t image, int worker, marea_conv_sum *sum) {
-  marea_conv_ahead ahead = {.n = 0};
+  marea_ahead ahead = {.n = 0};
   if (p->dx) marea_conv_window_ahead(&p->dx->w, image + 1, &ahead);
   else {
     marea_conv_window_ahead(&p->dw->x, image + 1, &ahead);

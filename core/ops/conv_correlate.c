@@ -17,7 +17,7 @@
 /* ---- a tile by taps ---- */
 
 static void correlate_tile (const marea_conv_correlate *p, int64_t image, int64_t tile, int64_t cut,
-                            int worker, marea_conv_sum *sum, marea_conv_ahead *ahead) {
+                            int worker, marea_conv_sum *sum, marea_ahead *ahead) {
   const marea_conv_window *w = &p->x;
   const marea_conv *g = p->g;
   const bool depthwise = marea_conv_is_depthwise(g); /* all groups at once, a channel each */
@@ -26,7 +26,6 @@ static void correlate_tile (const marea_conv_correlate *p, int64_t image, int64_
   const int64_t first = cut * p->rows / p->cuts, end = (cut + 1) * p->rows / p->cuts;
   const char *x = marea_conv_window_load(w, image, tile, worker);
   const char *dy = marea_conv_rows_load(&p->dy, image * g->out[0] + tile * w->units, rows, worker);
-  (void)ahead; /* products by taps take longer than memory does */
   for (int64_t i = 0; i < groups; i++) {
     marea_correlate k = {.x = x + (size_t)(i * cin) * w->size,
                          .dy = dy + (size_t)(i * cout) * w->size,
@@ -41,7 +40,8 @@ static void correlate_tile (const marea_conv_correlate *p, int64_t image, int64_
                          .cout = cout,
                          .dw_row = g->cout,
                          .offset = p->offset + first,
-                         .depthwise = depthwise};
+                         .depthwise = depthwise,
+                         .ahead = ahead};
     p->kernels->correlate(&k);
   }
 }
@@ -121,7 +121,7 @@ static void run_block (void *arg, int64_t block, int worker) {
   marea_conv_sum sum = marea_conv_correlate_sum(p, part, cut);
   for (int64_t task = part * tasks / p->parts; task < (part + 1) * tasks / p->parts; task++) {
     if (marea_stopping(p->ctx)) return;
-    marea_conv_ahead ahead = {.n = 0};
+    marea_ahead ahead = {.n = 0};
     marea_conv_window_ahead(&p->x, task / tiles + 1, &ahead);
     marea_conv_rows_ahead(&p->dy, task / tiles + 1, &ahead);
     p->tile(p, task / tiles, task % tiles, cut, worker, &sum, tiles == 1 ? &ahead : NULL);

@@ -126,7 +126,7 @@ static void fill_cell (const marea_conv_gather *p, const cell *k) {
       memcpy(k->out + (size_t)(i * row + j * col) * pixel, p->pixel, pixel);
 }
 
-static void gather_cell (const marea_conv_gather *p, const cell *k) {
+static void gather_cell (const marea_conv_gather *p, const cell *k, marea_ahead *ahead) {
   const marea_conv_window *w = &p->w;
   const int64_t channels = p->groups * p->cout;
   marea_gather g = {.rows = k->rows,
@@ -142,6 +142,7 @@ static void gather_cell (const marea_conv_gather *p, const cell *k) {
                     .stream = p->stream,
                     .lines = p->lines,
                     .depthwise = p->depthwise,
+                    .ahead = ahead,
                     .w_tap = p->w_tap,
                     .w_ci = p->w_ci,
                     .act = p->act,
@@ -162,7 +163,8 @@ static void gather_cell (const marea_conv_gather *p, const cell *k) {
 }
 
 /* Rows k.first .. k.first + band - 1 of every phase. */
-static void gather_band (const marea_conv_gather *p, int64_t image, int64_t tile, int64_t band, cell k) {
+static void gather_band (const marea_conv_gather *p, int64_t image, int64_t tile, int64_t band, cell k,
+                         marea_ahead *ahead) {
   const marea_conv_axis *rows = &p->w.axis[0], *cols = &p->w.axis[1];
   const size_t pixel = (size_t)(p->groups * p->cout) * p->w.size;
   k.tap = 0;
@@ -174,7 +176,7 @@ static void gather_band (const marea_conv_gather *p, int64_t image, int64_t tile
       k.x = &cols->phase[j];
       const int64_t row = image * rows->out + k.y->first + first * rows->out_step;
       k.out = p->out + (size_t)(row * cols->out + k.x->first) * pixel;
-      if (k.rows > 0) gather_cell(p, &k);
+      if (k.rows > 0) gather_cell(p, &k, ahead);
       k.tap += k.y->taps * k.x->taps;
     }
   }
@@ -183,13 +185,12 @@ static void gather_band (const marea_conv_gather *p, int64_t image, int64_t tile
 /* The products of one output channel take less time than reading the source again for each phase: so a row of all
    phases at a time. */
 static void gather_tile (const marea_conv_gather *p, int64_t image, int64_t tile, int worker,
-                         marea_conv_ahead *ahead) {
+                         marea_ahead *ahead) {
   const bool single = p->cout == 1;
-  (void)ahead; /* products by taps take longer than memory does */
   const int64_t units = marea_conv_window_units(&p->w, tile),
                 band = single && p->w.axis[0].out_step > 1 ? 1 : units;
   cell k = {.tile = marea_conv_window_load(&p->w, image, tile, worker)};
-  for (k.first = 0; k.first < units; k.first += band) gather_band(p, image, tile, band, k);
+  for (k.first = 0; k.first < units; k.first += band) gather_band(p, image, tile, band, k, ahead);
 }
 
 /* ---- the pass ---- */
@@ -247,9 +248,10 @@ typedef struct run {
   int64_t tasks, tasks_per_block;
 } run;
 
-void marea_conv_gather_ahead (const marea_conv_gather *p, int64_t image, marea_conv_ahead *a) {
+void marea_conv_gather_ahead (const marea_conv_gather *p, int64_t image, marea_ahead *a) {
   const size_t bytes = (size_t)(p->w.axis[0].out * p->w.axis[1].out * p->groups * p->cout) * p->w.size;
-  marea_conv_ahead_add(a, p->out + (size_t)image * bytes, bytes);
+  if (p->stream || p->lines > 0) return; /* they need not be read, or the kernel asks */
+  marea_ahead_add(a, marea_stretch_of(p->out + (size_t)image * bytes, bytes));
 }
 
 static void run_block (void *arg, int64_t block, int worker) {
@@ -258,7 +260,7 @@ static void run_block (void *arg, int64_t block, int worker) {
   const int64_t tiles = p->w.tiles, first = block * r->tasks_per_block;
   const int64_t end = MAREA_MIN(first + r->tasks_per_block, r->tasks);
   for (int64_t task = first; task < end; task++) {
-    marea_conv_ahead ahead = {.n = 0};
+    marea_ahead ahead = {.n = 0};
     marea_conv_gather_ahead(p, task / tiles, &ahead);
     marea_conv_window_ahead(&p->w, task / tiles + 1, &ahead);
     p->tile(p, task / tiles, task % tiles, worker, tiles == 1 ? &ahead : NULL);

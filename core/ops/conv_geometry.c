@@ -326,17 +326,17 @@ const char *marea_conv_rows_load (const marea_conv_rows *r, int64_t first, int64
 
 /* ---- ahead ---- */
 
-static void image_ahead (const char *src, const char *y, size_t bytes, int64_t image, marea_conv_ahead *a) {
-  marea_conv_ahead_add(a, src + (size_t)image * bytes, bytes);
-  if (y) marea_conv_ahead_add(a, y + (size_t)image * bytes, bytes);
+static void image_ahead (const char *src, const char *y, size_t bytes, int64_t image, marea_ahead *a) {
+  marea_ahead_add(a, marea_stretch_of(src + (size_t)image * bytes, bytes));
+  if (y) marea_ahead_add(a, marea_stretch_of(y + (size_t)image * bytes, bytes));
 }
 
-void marea_conv_window_ahead (const marea_conv_window *w, int64_t image, marea_conv_ahead *a) {
+void marea_conv_window_ahead (const marea_conv_window *w, int64_t image, marea_ahead *a) {
   const size_t bytes = (size_t)(w->axis[0].src * w->axis[1].src * w->channels) * w->size;
   if (image < w->images) image_ahead(w->src, w->y, bytes, image, a);
 }
 
-void marea_conv_rows_ahead (const marea_conv_rows *r, int64_t image, marea_conv_ahead *a) {
+void marea_conv_rows_ahead (const marea_conv_rows *r, int64_t image, marea_ahead *a) {
   const size_t bytes = (size_t)(r->rows * r->row) * r->size;
   if (image < r->images) image_ahead(r->src, r->y, bytes, image, a);
 }

@@ -87,29 +87,8 @@ static inline int64_t marea_conv_window_units (const marea_conv_window *w, int64
   return MAREA_MIN(w->units, w->axis[0].most - tile * w->units);
 }
 
-/* ---- memory to ask for while something else is computed ---- */
-
-/* Up to four stretches of it, in the order in which they will be needed. Kernels move the address on. */
-typedef struct marea_conv_ahead {
-  struct {
-    const char *at, *end;
-  } stretch[4];
-  int n, now;
-} marea_conv_ahead;
-
-static inline void marea_conv_ahead_add (marea_conv_ahead *a, const char *at, size_t bytes) {
-  a->stretch[a->n].at = at;
-  a->stretch[a->n++].end = at + bytes;
-}
-
-/* The address to go on from, for a kernel; NULL: all has been asked for. */
-static inline const char **marea_conv_ahead_next (marea_conv_ahead *a) {
-  while (a->now < a->n && a->stretch[a->now].at >= a->stretch[a->now].end) a->now++;
-  return a->now < a->n ? &a->stretch[a->now].at : NULL;
-}
-
 /* Adds what reading `image` will need, if there is such an image. */
-void marea_conv_window_ahead (const marea_conv_window *w, int64_t image, marea_conv_ahead *a);
+void marea_conv_window_ahead (const marea_conv_window *w, int64_t image, marea_ahead *a);
 
 /* Rows of images without padding, at most `most` of them at a time. */
 typedef struct marea_conv_rows {
@@ -125,7 +104,7 @@ marea_status marea_conv_rows_open (marea_call *c, const marea_conv_source *src, 
                                    marea_conv_rows *r);
 /* Address of rows first .. first + n - 1, counted through all images. */
 const char *marea_conv_rows_load (const marea_conv_rows *r, int64_t first, int64_t n, int worker);
-void marea_conv_rows_ahead (const marea_conv_rows *r, int64_t image, marea_conv_ahead *a);
+void marea_conv_rows_ahead (const marea_conv_rows *r, int64_t image, marea_ahead *a);
 
 /* Sizes of upsampling by attribute 0 as those of a pool: windows of size and stride `scale` over the larger images, which
    are in[0] with from_large, and a result of the smaller ones. (pool.c) */

@@ -87,7 +87,7 @@ static inline bool marea_conv_is_depthwise (const marea_conv *g) {
 typedef struct marea_conv_gather marea_conv_gather;
 struct marea_conv_gather {
   marea_conv_window w;
-  void (*tile)(const marea_conv_gather *p, int64_t image, int64_t tile, int worker, marea_conv_ahead *ahead);
+  void (*tile)(const marea_conv_gather *p, int64_t image, int64_t tile, int worker, marea_ahead *ahead);
   const marea_kernels *kernels;
   int64_t groups, cin, cout; /* channels of a group, as the pass reads and writes */
   const char *weight, *bias;
@@ -119,7 +119,7 @@ marea_status marea_conv_pack (marea_call *c, const marea_conv *g, bool backward,
 marea_status marea_conv_gather_across (marea_call *c, const marea_conv *g, bool backward,
                                        const marea_conv_source *src, marea_conv_gather *p);
 /* Adds the place of an image's results. */
-void marea_conv_gather_ahead (const marea_conv_gather *p, int64_t image, marea_conv_ahead *a);
+void marea_conv_gather_ahead (const marea_conv_gather *p, int64_t image, marea_ahead *a);
 /* All tiles of all images. */
 void marea_conv_gather_run (marea_call *c, const marea_conv *g, const marea_conv_gather *p);
 
@@ -138,7 +138,7 @@ struct marea_conv_correlate {
   marea_conv_window x;
   marea_conv_rows dy;
   void (*tile)(const marea_conv_correlate *p, int64_t image, int64_t tile, int64_t cut, int worker,
-               marea_conv_sum *sum, marea_conv_ahead *ahead);
+               marea_conv_sum *sum, marea_ahead *ahead);
   const marea_kernels *kernels;
   char *dw, *sums;       /* sums: of all parts, but part 0 where that is dw itself */
   size_t sum_bytes;      /* at points, across: `sums` is for each worker */

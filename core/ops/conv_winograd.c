@@ -319,7 +319,7 @@ typedef struct together {
 
 /* All products at one point for one panel */
 static void multiply_point (const together *k, int64_t point, int64_t panel, int64_t tiles, const float *data,
-                            float *products, marea_conv_ahead *ahead) {
+                            float *products, marea_ahead *ahead) {
   const marea_conv_gather *p = k->gather;
   const marea_conv_points *q = &p->points;
   const int64_t width = marea_conv_panel_width(p->cout, panel), weights = p->cin * width;
@@ -345,7 +345,7 @@ static void multiply_point (const together *k, int64_t point, int64_t panel, int
                             .tap = tap,
                             .w_tap = phases > 1 ? (phase[1] - phase[0]) * weights : 0,
                             .w_ci = width,
-                            .ahead = ahead ? marea_conv_ahead_next(ahead) : NULL};
+                            .ahead = ahead};
     p->kernels->gather(&g);
   }
 }
@@ -370,7 +370,7 @@ static void write_outputs (const marea_conv_gather *p, const float *products, in
 }
 
 static void gather_tile (const marea_conv_gather *p, int64_t image, int64_t tile, int worker,
-                         marea_conv_ahead *ahead) {
+                         marea_ahead *ahead) {
   const marea_conv_window *w = &p->w;
   const marea_conv_points *q = &p->points;
   const together k = {.gather = p};
@@ -484,10 +484,11 @@ static void multiply_block (void *arg, int64_t block, int worker) {
   const int64_t point = block / k->panels, panel = block % k->panels;
   const size_t all = (size_t)q->step[0] * sizeof(float),
                share = all / (size_t)k->panels / MAREA_ALIGN * MAREA_ALIGN;
-  marea_conv_ahead ahead = {.n = 0};
-  marea_conv_ahead_add(&ahead,
-                       (char *)points_of(q, 0, worker) + (size_t)(point + 1) * all + (size_t)panel * share,
-                       point + 1 < q->count ? share : 0);
+  marea_ahead ahead = {.n = 0};
+  if (point + 1 < q->count)
+    marea_ahead_add(&ahead, marea_stretch_of((char *)points_of(q, 0, worker) + (size_t)(point + 1) * all +
+                                                 (size_t)panel * share,
+                                             share));
   multiply_point(k, point, k->panel + panel, tile_of(q, k->images, 0), points_of(q, 0, worker),
                  points_of(q, 1, worker), &ahead);
 }
@@ -566,7 +567,7 @@ static void transform_gradient (const marea_conv_correlate *p, const float *dy, 
 
 /* All products of a block. */
 static void add_products (const marea_conv_correlate *p, const sum_block *b, int64_t tiles, const float *data,
-                          const float *dy, float *sum, bool fresh, marea_conv_ahead *ahead) {
+                          const float *dy, float *sum, bool fresh, marea_ahead *ahead) {
   const marea_conv_points *q = &p->points;
   const int64_t panel = b->cin / MAREA_CONV_PANEL, first = panel * MAREA_CONV_PANEL;
   for (int f = 0; f < q->phases; f++) {
@@ -586,7 +587,7 @@ static void add_products (const marea_conv_correlate *p, const sum_block *b, int
                                  .cout = b->cols,
                                  .dw_row = b->cols,
                                  .offset = p->offset,
-                                 .ahead = ahead ? marea_conv_ahead_next(ahead) : NULL};
+                                 .ahead = ahead};
       p->kernels->correlate(&k);
       sum += b->rows * b->cols;
     }
@@ -628,7 +629,7 @@ static int64_t block_at (const marea_conv_correlate *p, const sum_block *b) {
 }
 
 static void correlate_tile (const marea_conv_correlate *p, int64_t image, int64_t tile, int64_t cut,
-                            int worker, marea_conv_sum *sum, marea_conv_ahead *ahead) {
+                            int worker, marea_conv_sum *sum, marea_ahead *ahead) {
   const marea_conv_window *w = &p->x;
   const marea_conv_points *q = &p->points;
   const int64_t tiles = marea_conv_window_units(w, tile), outputs = w->axis[0].out_step;
