@@ -210,6 +210,19 @@ describe("the prompt in a terminal", function()
     t:wait "90      20\n>"
   end)
 
+  it("wraps help to the terminal's width, which may change", function()
+    open{width = 80, height = 50}
+    t:enter ":help"
+    t:wait "begins anew\n>"
+    t:enter "?plot.heatmap"
+    local screen = t:wait "map = \"viridis\"}\n>"
+    assert.is_truthy(screen:find("\n  Ctrl%-D +leaves\n"))
+    assert.is_truthy(screen:find("\n                    what the colours mean\n", 1, true), screen)
+    t:resize(50, 50)
+    t:enter ":help help"
+    t:wait "  this text; with a topic, what ?topic says; with\n  a command, that line of it\n>"
+  end)
+
   it("shows colours", function()
     open()
     t:enter "marea.eye(16):show()"

@@ -113,7 +113,7 @@ describe("commands", function()
   end)
 
   it("are listed by :help", function()
-    local text = shown ":help"
+    local text = shown ":help":gsub("%s+", " ")
     for _, command in ipairs(require "marea.commands") do
       assert.is_truthy(text:find(command.usage, 1, true), command.usage)
       assert.is_truthy(text:find(command.doc, 1, true), command.doc)
@@ -333,6 +333,18 @@ describe("help", function()
     end
     pipe:close()
     assert.is_true(n > 100)
+  end)
+
+  it("is wrapped to a width, tables beside their first column, and code is left alone", function()
+    local layout = require "marea.layout"
+    local text = table.concat({"Some words that are wrapped", "and joined.", "  a, b  what a and b are called",
+      "        by others", "  next  two", "", "  f{1, 2,  3}  -- is code, however long it may be"}, "\n")
+    assert.are.equal(table.concat({"  Some words that are", "  wrapped and joined.", "    a, b  what a and b are",
+      "          called by others", "    next  two", "", "    f{1, 2,  3}  -- is code, however long it may be"}, "\n"),
+      layout.wrapped(text, "  ", 26))
+    assert.are.equal("  x        a first, a second and a\n           third\n  stride   one",
+      layout.two_columns({{"x", "a first, a second and a third"}, {"stride", "one"}}, 35))
+    assert.are.equal("", layout.wrapped("", "  ", 30))
   end)
 
   it("leaves the random state as it was", function()
