@@ -55,6 +55,23 @@ describe("vae.lua", function()
     end
   end)
 
+  it("has z1 to the right and z2 upwards in its manifolds, as in the plane of means", function()
+    local model = dofile "scripts/vae_model.lua"{latent = 2, model = "conv", posterior = "normal", sampler = "exact"}
+    model:build{28, 28, 1}
+    assert(marea.checkpoint.load(whole .. "/vae.safetensors", {model = model}))
+    local low, high = table.unpack(model:prior():icdf(marea.tensor{5e-6, 1 - 5e-6}):totable())
+    local corners = marea.no_grad(model.decode, model:evaluate(), marea.tensor{{low, high}, {high, low}})
+    local picture = assert(marea.load_png(whole .. "/manifold_tails.png")):to "f32"
+    local function inside(x, row, column) return x:narrow(1, row + 6, 16):narrow(2, column + 6, 16) end
+    for i, at in ipairs{{57, 91}, {57 + 29 * 28, 91 + 29 * 28}} do -- top left, bottom right
+      local tile = inside(picture, at[1], at[2]) / 255
+      local function apart(k)
+        return (tile - inside(marea.image.colorize(corners[k], "gnuplot2"), 1, 1)):abs():max():item()
+      end
+      assert.is_true(apart(i) < 0.02 and apart(3 - i) > 0.1, apart(i))
+    end
+  end)
+
   it("stopped and resumed gives the same weights, whatever the threads", function()
     local text, code = folder.lua(vae .. resumed .. " --epochs 1 --threads 1")
     assert.are.equal(0, code, text)
