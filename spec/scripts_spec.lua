@@ -338,6 +338,7 @@ describe("gan.lua", function()
     for _, name in ipairs{"samples", "strip", "losses", "samples/000000", "samples/000006"} do
       local png = assert(marea.load_png(("%s/%s.png"):format(whole, name)))
       assert.is_true(png:to("f32"):std():item() > (name:find "samples/" and 0 or 5), name .. " is not blank")
+      if name:find "samples/" then assert.are.same({560, 560, 1}, png.shape) end
     end
   end)
 
