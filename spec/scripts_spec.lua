@@ -226,7 +226,7 @@ describe("count.lua", function()
         local at = ("%s/%s_%s"):format(out, task, method)
         local text = run("--task", task, "--method", method, "--out", at)
         assert.is_truthy(text:find "epoch 3/3  step (%d)/%1  loss [%d.]+")
-        assert.is_truthy(text:find "epoch 3/3  validation MAE [%d.]+  RMSE [%d.]+  exact [%d.]+ %%  left 0 min")
+        assert.is_truthy(text:find "epoch 3/3  validation MAE [%d.]+  RMSE [%d.]+  exact [%d.]+ %%  left 0:00")
         assert.is_truthy(text:find(method .. " +test MAE [%d.]+"))
         assert.is_truthy(text:find "constant  test MAE [%d.]+")
         local rows = assert(marea.metrics.read(at .. "/metrics.csv"))
@@ -240,6 +240,14 @@ describe("count.lua", function()
       end)
     end
   end
+
+  it("shows images from the fewest objects to the most", function()
+    local spread = dofile "scripts/count_report.lua".spread
+    assert.are.same({3, 1, 4, 2}, spread({20, 50, 0, 30}, 4))
+    assert.are.same({3, 4, 2}, spread({20, 50, 0, 30, 31}, 3))
+    assert.are.same({2, 1}, spread({7, 5, 5}, 2))
+    assert.are.same({1}, spread({4}, 1))
+  end)
 
   for _, method in ipairs{"density", "direct"} do
     it(("killed and resumed, %s ends with the same bits, whatever the threads"):format(method), function()
