@@ -121,12 +121,26 @@ add{
   end,
 }
 
+--- Arguments that stand side by side, with commas in between; nil when they would be no Lua either.
+local function with_commas(session, text)
+  if session:load("return " .. text) then return text end
+  local first, rest
+  for gap, after in text:gmatch "()%s+()%S" do
+    if session:load("return " .. text:sub(1, gap - 1)) then first, rest = text:sub(1, gap - 1), text:sub(after) end
+  end
+  rest = rest and with_commas(session, rest)
+  return rest and first .. ", " .. rest
+end
+
 add{
   name = "gradcheck", usage = ":gradcheck f, x, ...", doc = "gradients of a function or a module against differences",
   completes = "code",
   run = function(session, argument)
     if argument == "" then return nil, "gradcheck: expected a function and its arguments, as in :gradcheck net, x" end
-    if argument:find "^[%w_%. ]+$" then argument = argument:gsub(" +", ", ") end
+    local meant = with_commas(session, argument)
+    if meant and meant ~= argument then
+      return nil, ("gradcheck: expected commas between the arguments; did you mean ':gradcheck %s'?"):format(meant)
+    end
     return show(session, ("require 'marea.gradcheck'(%s)"):format(argument))
   end,
 }
