@@ -74,7 +74,10 @@ static char held;
 static bool holding;
 
 static void redraw (EditLine *editor) {
-  if (continued) el_set(editor, EL_PREP_TERM, 1);
+  if (continued) {
+    el_set(editor, EL_PREP_TERM, 1);
+    fputs("\r", stdout); /* the prompt may still be there */
+  }
   if (resized) el_resize(editor);
   resized = continued = 0;
   el_set(editor, EL_REFRESH);

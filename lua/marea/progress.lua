@@ -141,12 +141,15 @@ function Progress:__call()
   return table.unpack(items, 1, items.n)
 end
 
+--- Has Ctrl-C ended the terminal's line?
+local function is_over(problem)
+  return type(problem) == "string" and problem:find("interrupted!", 1, true) and core.interrupt_ends_line()
+end
+
 --- Ends a pass early: leaves the line as it stands and closes the source.
 function Progress:__close(problem)
-  if self.line_open then
-    self.stream:write "\n"
-    self.line_open = false
-  end
+  if self.line_open and not is_over(problem) then self.stream:write "\n" end
+  self.line_open = false
   local mt = getmetatable(self.source)
   if type(mt) == "table" and mt.__close then mt.__close(self.source, problem) end
 end
