@@ -79,7 +79,8 @@ end
 function Report:finish(log)
   local save = shared.saver(self.out)
   marea.scope(function()
-    save("samples", plot.heatmap{read_grid(sample_path(self, self.steps)), xticks = {}, yticks = {}, colorlabel = "gray value",
+    local final = read_grid(sample_path(self, self.steps))
+    save("samples", plot.heatmap{final, xticks = {}, yticks = {}, colorlabel = "gray value",
       title = ("100 digits from random z after %d steps"):format(self.steps)})
     save("strip", strip(self))
     save("losses", losses(self, log))

@@ -118,7 +118,7 @@ describe("a sandbox", function()
     for name, bytes in pairs{memory = 262144, string = 256} do
       local ok, message = pcall(marea.sandbox, {[name] = 1})
       assert.is_false(ok)
-      assert.are.equal(("sandbox: argument '%s': expected at least %d bytes, without which no sandbox can be opened, got 1")
+      assert.are.equal(("sandbox: argument '%s': expected at least %d bytes, without which no sandbox opens, got 1")
         :format(name, bytes), message:match "^[^\n]-:%d+: ([^\n]*)$")
     end
   end)

@@ -17,8 +17,9 @@ end
 
 local function length(text) return utf8.len(text) or #text end
 
---- The parts of a text, each {head =, gap =, words =}: paragraphs; rows of a table, "  name   text", with the lines set in
---- as deep as their second cell; and as heads without words empty lines and other lines that are set in, code above all.
+--- The parts of a text, each {head =, gap =, words =}: paragraphs; rows of a table, "  name   text", with the lines
+--- set in as deep as their second cell; and, as heads without words, empty lines and others that are set in, code above
+--- all.
 local function parts_of(text)
   local parts, part = {}, nil
   local function begin(head, gap)
@@ -53,8 +54,8 @@ local function fill(lines, part, indent, room)
   lines[#lines + 1] = line == "" and "" or indent .. line
 end
 
---- Text in lines of at most `width` letters, the terminal's when left out. Tables, whose lines are set in, are wrapped in
---- their second column; code that is set in stays as it is.
+--- Text in lines of at most `width` letters, the terminal's when left out. Tables, whose lines are set in, are wrapped
+--- in their second column; code that is set in stays as it is.
 ---@param text string
 ---@param indent string what goes in front of each line
 ---@param width? integer

@@ -31,7 +31,7 @@ local function limit(name, value)
   if value == nil then return numbers[name] end
   check.number("sandbox", name, value, 1e-3, 1e15)
   if least[name] and value < least[name] then
-    check.fail("sandbox", name, ("at least %d bytes, without which no sandbox can be opened"):format(least[name]), value)
+    check.fail("sandbox", name, ("at least %d bytes, without which no sandbox opens"):format(least[name]), value)
   end
   return value
 end
@@ -43,9 +43,9 @@ local function folders(name, list)
   return list
 end
 
---- Options: memory (bytes, 32 MiB, at least 256 KiB), string (bytes of one, 1 MiB, at least 256), tensor_memory (256 MiB), threads (1), seconds (10),
---- instructions (1e9), flop (1e12); read and write, lists of folders that the library's file functions reach (none);
---- globals, a table of values that scripts find.
+--- Options: memory (bytes, 32 MiB, at least 256 KiB), string (bytes of one, 1 MiB, at least 256), tensor_memory
+--- (256 MiB), threads (1), seconds (10), instructions (1e9), flop (1e12); read and write, lists of folders that the
+--- library's file functions reach (none); globals, a table of values that scripts find.
 ---@param options? table
 ---@return Sandbox
 local function new(options)
