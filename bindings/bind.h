@@ -223,6 +223,8 @@ void bind_call_held (lua_State *L, bind_state *S, int n);
 /* core.interruptible(f, ...) -> results of f. Ctrl-C stops f, as often as it comes; what was before comes back. The
    program runs everything so. */
 int bind_interruptible (lua_State *L);
+/* core.interrupt_ends_line() -> does Ctrl-C end the line of the terminal, as in interruptible? */
+int bind_ends_line (lua_State *L);
 void bind_forget_interrupt (lua_State *L); /* one that came while nothing ran */
 
 /* ---- arguments (args.c) ---- */

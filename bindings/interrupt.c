@@ -146,6 +146,12 @@ static void stop (lua_State *L, lua_Debug *ar) {
   luaL_error(L, message);
 }
 
+/* The terminal has shown ^C: what is said about it stands on a line of its own. */
+static void end_line (void) {
+  const int fd = isatty(STDERR_FILENO) ? STDERR_FILENO : STDOUT_FILENO;
+  if (isatty(fd)) (void)!write(fd, "\n", 1);
+}
+
 /* Calls only what a signal may. */
 static void on_signal (int number) {
   const int error = errno;
@@ -155,6 +161,7 @@ static void on_signal (int number) {
   if (lua_gethook(L) != stop) {
     if (now < atomic_load(&raised_at) + SAME_PRESS) return;
     atomic_store(&asked_at, now);
+    end_line();
     lua_sethook(L, stop, EVERYWHERE, 1);
   } else if (now > atomic_load(&asked_at) + PATIENCE && isatty(STDERR_FILENO)) {
     (void)!write(STDERR_FILENO, help, sizeof help - 1);
@@ -181,6 +188,12 @@ static int catcher_close (lua_State *L) {
 
 void bind_forget_interrupt (lua_State *L) {
   if (lua_gethook(L) == stop) lua_sethook(L, NULL, 0, 0);
+}
+
+int bind_ends_line (lua_State *L) {
+  struct sigaction now;
+  lua_pushboolean(L, sigaction(SIGINT, NULL, &now) == 0 && now.sa_handler == on_signal);
+  return 1;
 }
 
 static int finish (lua_State *L, int status, lua_KContext unused) {

@@ -47,16 +47,16 @@ typedef struct marea_sandbox marea_sandbox;
 typedef struct marea_sandbox_config {
   size_t size;                   /* of this struct */
   const marea_config *tensors;   /* of its context; index_base is 1. NULL, or 0 in it: one thread, 256 MiB */
-  size_t max_lua_bytes;          /* Lua's memory; 0: 32 MiB */
-  size_t max_string;             /* bytes of one string; 0: 1 MiB */
+  size_t max_lua_bytes;          /* Lua's memory, at least 256 KiB; 0: 32 MiB */
+  size_t max_string;             /* bytes of one string, at least 256; 0: 1 MiB */
   double max_seconds;            /* of a run, by the clock on the wall; 0: 10 */
   double max_instructions;       /* of Lua's virtual machine, of a run, to within some hundred; 0: 1e9 */
   double max_flop;               /* floating-point operations of a run (marea_limit_flop); 0: 1e12 */
   const char *const *read, *const *write; /* up to 15 folders, NULL-ended; those to write may be read too. NULL: none */
 } marea_sandbox_config;
 
-/* `config` may be NULL. Errors: MAREA_EVERSION, MAREA_ENOMEM, MAREA_EARG (a folder that does not exist), and those of
-   marea_open. */
+/* `config` may be NULL. Errors: MAREA_EVERSION, MAREA_ENOMEM, which limits of Lua's memory below the least are too,
+   MAREA_EARG (a folder that does not exist), and those of marea_open. */
 MAREA_API MAREA_MUST_USE marea_status marea_sandbox_open (const marea_sandbox_config *config, marea_sandbox **out);
 /* Runs a text with fresh budgets. `name` is its chunk name, as "=script". With `host`, a Lua state of the caller's, the
    values on top of that, n_args of them, are popped and are the script's arguments, and its results are pushed; they are

@@ -311,6 +311,7 @@ static const luaL_Reg functions[] = {
     {"planning", core_planning},
     {"shield", bind_shield},
     {"interruptible", bind_interruptible},
+    {"interrupt_ends_line", bind_ends_line},
     {"recording", core_recording},
     {"grad", bind_grad},
     {"tape_length", core_tape_length},

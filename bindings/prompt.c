@@ -74,7 +74,10 @@ static char held;
 static bool holding;
 
 static void redraw (EditLine *editor) {
-  if (continued) el_set(editor, EL_PREP_TERM, 1);
+  if (continued) {
+    el_set(editor, EL_PREP_TERM, 1);
+    fputs("\r", stdout); /* the prompt may still be there */
+  }
   if (resized) el_resize(editor);
   resized = continued = 0;
   el_set(editor, EL_REFRESH);
@@ -160,16 +163,14 @@ static unsigned char paste (EditLine *editor, int key) {
 
 /* ---- completion ---- */
 
-/* session:expand(the line up to the cursor, columns) -> characters to erase, text to insert, list to show */
+/* session:expand(the line up to the cursor) -> characters to erase, text to insert, list to show */
 static int expand (lua_State *L) {
   const LineInfo *line = lua_touserdata(L, 2);
-  int columns = (int)lua_tointeger(L, 3);
   lua_settop(L, 1);
   lua_getfield(L, 1, "expand");
   lua_pushvalue(L, 1);
   lua_pushlstring(L, line->buffer, (size_t)(line->cursor - line->buffer));
-  lua_pushinteger(L, columns);
-  lua_call(L, 3, 3);
+  lua_call(L, 2, 3);
   return 3;
 }
 
@@ -182,18 +183,15 @@ static unsigned char show_list (EditLine *editor, const char *list) {
 
 static unsigned char complete (EditLine *editor, int key) {
   prompt *p;
-  int columns = 80;
   (void)key;
   el_get(editor, EL_CLIENTDATA, &p);
-  el_get(editor, EL_GETTC, "co", &columns, NULL);
   lua_State *L = p->L;
   int top = lua_gettop(L);
   unsigned char result = CC_REFRESH_BEEP;
   lua_pushcfunction(L, expand);
   lua_pushvalue(L, SESSION);
   lua_pushlightuserdata(L, (void *)el_line(editor));
-  lua_pushinteger(L, columns);
-  if (lua_pcall(L, 3, 3, 0) == LUA_OK && lua_isstring(L, -2)) {
+  if (lua_pcall(L, 2, 3, 0) == LUA_OK && lua_isstring(L, -2)) {
     if (lua_tointeger(L, -3) > 0) el_deletestr(editor, (int)lua_tointeger(L, -3));
     el_insertstr(editor, lua_tostring(L, -2));
     result = lua_isstring(L, -1) ? show_list(editor, lua_tostring(L, -1)) : CC_REFRESH;

@@ -131,7 +131,7 @@ static const char *expected (const marea_attr_spec *spec) {
   case MAREA_DTYPE: return "f32|f64|i64|u8";
   case MAREA_DIM: return "a dimension";
   case MAREA_INDEX: return "an index";
-  case MAREA_DIMS: return "a list of dimensions";
+  case MAREA_DIMS: return "a list of at most 8 dimensions";
   case MAREA_SIZES: return "a list of at most 8 sizes";
   case MAREA_PAIR: return "an integer or a list of 2";
   default: return "an integer, a list of 2 or 4, same or valid";
@@ -141,7 +141,9 @@ static const char *expected (const marea_attr_spec *spec) {
 static marea_text described (const marea_named *v) {
   marea_text text;
   switch (v->type) {
-  case MAREA_NAMED_REAL: snprintf(text.s, sizeof text.s, "%g", v->f); break;
+  case MAREA_NAMED_REAL:
+    snprintf(text.s, sizeof text.s, "the real number %g; marea_int makes an integer", v->f);
+    break;
   case MAREA_NAMED_INT: snprintf(text.s, sizeof text.s, "%lld", (long long)v->v[0]); break;
   case MAREA_NAMED_TEXT: snprintf(text.s, sizeof text.s, "'%.60s'", v->s ? v->s : "(null)"); break;
   default: snprintf(text.s, sizeof text.s, "a list of %d", v->n); break;

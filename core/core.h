@@ -91,7 +91,7 @@ marea_text marea_tensor_text (const marea_tensor *t);          /* "f32 (2, 3, 4)
 
 void *marea_alloc (marea_context *ctx, size_t bytes);  /* aligned, pooled, contents undefined; NULL: no memory */
 void marea_free (marea_context *ctx, void *p);
-/* Blocks of tensors, all but the small ones: marked after marea_alloc, and listed from NULL to NULL. */
+/* Blocks of tensors: marked after marea_alloc, and listed from NULL to NULL. */
 void marea_mark_tensor (void *p);
 void *marea_next_tensor (const marea_context *ctx, void *p);
 size_t marea_block_size (size_t bytes); /* what a block of so many bytes counts in `live` */

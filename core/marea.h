@@ -333,7 +333,7 @@ MAREA_API uint64_t marea_tape_length (const marea_context *ctx);  /* nodes alive
 MAREA_API void marea_set_place (marea_context *ctx, uint32_t place);
 MAREA_API uint32_t marea_place_of (const marea_tensor *t);  /* where its memory was made */
 
-/* list[0..*n-1] := the largest tensors of the context's memory above 1 KiB, `most` of them at most, by falling bytes:
+/* list[0..*n-1] := the largest tensors of the context's memory, `most` of them at most, by falling bytes:
    new handles with the shape that they were made with. */
 #define MAREA_MOST_LARGEST 64
 MAREA_API MAREA_MUST_USE marea_status marea_memory_largest (marea_context *ctx, int most, marea_tensor **list, int *n);

@@ -39,12 +39,14 @@
 #define HUGE_PAGE ((size_t)2 << 20)
 #define HUGE_FROM ((size_t)1 << 20) /* bytes of a block */
 
+enum { ANYTHING, TENSOR, SMALL_BLOCKS };
+
 /* In front of everything that is handed out. */
 typedef struct tag {
-  uint16_t at; /* distance to the beginning of its chunk, in units of MAREA_ALIGN; 0: medium or large */
-  bool free;   /* large */
-  bool tensor; /* medium or large, in use: a tensor's, see marea_next_tensor */
-  int class;   /* of a large block: while it is free */
+  uint16_t at;   /* distance to the beginning of its chunk, in units of MAREA_ALIGN; 0: medium or large */
+  bool free;     /* large */
+  uint8_t holds; /* in use: what, see marea_next_tensor */
+  int class;     /* of a large block: while it is free */
 } tag;
 
 /* Header of a medium or large block. */
@@ -321,7 +323,7 @@ static void *take_block (marea_context *ctx, size_t bytes) {
   block *b = take(ctx->pool, size);
   if (!b) b = new_block(ctx, size);
   if (!b) return NULL;
-  b->tag.tensor = false;
+  b->tag.holds = ANYTHING;
   push_used(ctx->pool, b);
   return b + 1;
 }
@@ -343,6 +345,7 @@ static chunk *new_chunk (marea_context *ctx, int class) {
   chunk *k = take_block(ctx, CHUNK);
   if (!k) return NULL;
   SHOW(k, CHUNK);
+  block_of(k)->tag.holds = SMALL_BLOCKS;
   *k = (chunk){.fresh = MAREA_ALIGN};
   enter(ctx->pool, k, class);
   ctx->pool->info.pooled += capacity(class);
@@ -378,9 +381,12 @@ static void *take_small (marea_context *ctx, int class) {
   return p;
 }
 
+static chunk *chunk_of (void *p) { return (chunk *)((char *)p - tag_of(p)->at * (size_t)MAREA_ALIGN); }
+
 static void free_small (marea_pool *pool, void *p) {
-  const tag *t = tag_of(p);
-  chunk *k = (chunk *)((char *)p - t->at * (size_t)MAREA_ALIGN);
+  tag *t = tag_of(p);
+  chunk *k = chunk_of(p);
+  t->holds = ANYTHING;
   if (is_full(k, t->class)) enter(pool, k, t->class);
   SHOW(p, sizeof(void *));
   *(void **)p = k->free;
@@ -391,20 +397,38 @@ static void free_small (marea_pool *pool, void *p) {
 
 /* ---- tensors among the blocks ---- */
 
-void marea_mark_tensor (void *p) { tag_of(p)->tensor = true; }
-
-void *marea_next_tensor (const marea_context *ctx, void *p) {
-  block *b = p ? block_of(p)->next : ctx->pool->used;
-  while (b && !b->tag.tensor) b = b->next;
-  return b ? b + 1 : NULL;
-}
-
-/* ---- the two doors ---- */
-
 static size_t size_of (void *p) {
   const tag *t = tag_of(p);
   return t->at ? class_size(t->class) : block_of(p)->size;
 }
+
+void marea_mark_tensor (void *p) { tag_of(p)->holds = TENSOR; }
+
+/* The first tensor's of a chunk's blocks from p on; NULL: none. */
+static void *tensor_from (const chunk *k, char *p) {
+  for (; p < (const char *)k + k->fresh; p += class_size(tag_of(p)->class))
+    if (tag_of(p)->holds == TENSOR) return p;
+  return NULL;
+}
+
+void *marea_next_tensor (const marea_context *ctx, void *p) {
+  block *b = ctx->pool->used;
+  if (p && tag_of(p)->at) {
+    chunk *k = chunk_of(p);
+    void *next = tensor_from(k, (char *)p + size_of(p));
+    if (next) return next;
+    b = block_of(k)->next;
+  } else if (p) b = block_of(p)->next;
+  for (; b; b = b->next) {
+    void *inside = b->tag.holds == SMALL_BLOCKS ? tensor_from((chunk *)(b + 1), (char *)(b + 1) + MAREA_ALIGN)
+                                                : NULL;
+    if (inside) return inside;
+    if (b->tag.holds == TENSOR) return b + 1;
+  }
+  return NULL;
+}
+
+/* ---- the two doors ---- */
 
 /* A test asked for this request to fail? */
 static bool must_fail (marea_pool *pool) {

@@ -225,8 +225,9 @@ marea_status marea_memory_largest (marea_context *ctx, int most, marea_tensor **
   newborn *found[MAREA_MOST_LARGEST];
   *n = 0;
   int count = 0;
-  for (void *p = NULL; (p = marea_next_tensor(ctx, p));)
-    count = insert(found, count, MAREA_MIN(most, MAREA_MOST_LARGEST), p);
+  for (newborn *p = NULL; (p = marea_next_tensor(ctx, p));)
+    if (p->storage.data == (char *)p + HEADER) /* the host's memory and planned tensors are elsewhere */
+      count = insert(found, count, MAREA_MIN(most, MAREA_MOST_LARGEST), p);
   for (; *n < count; ++*n) {
     marea_status status = marea_alias(&found[*n]->handle, &list[*n]);
     if (status == MAREA_OK) continue;

@@ -69,15 +69,16 @@ local function in_color(density, most)
   return image.colorize((density / most):clamp(0, 1):reshape(n * h, w), "viridis"):reshape(n, h, w, 3)
 end
 
---- `n` test images from the fewest to the most objects, at equal distances: their numbers.
-local function spread(truth, n)
+--- `n` test images, the one with the fewest objects first and the one with the most last, the others at equal distances
+--- in between: their numbers.
+function report.spread(truth, n)
   local order, chosen = {}, {}
   for i = 1, #truth do order[i] = i end
   table.sort(order, function(a, b)
     if truth[a] ~= truth[b] then return truth[a] < truth[b] end
     return a < b
   end)
-  for k = 1, n do chosen[k] = order[1 + (#order - 1) * (2 * k - 1) // (2 * n)] end
+  for k = 1, n do chosen[k] = order[1 + (#order - 1) * (k - 1) // math.max(n - 1, 1)] end
   return chosen
 end
 
@@ -85,7 +86,7 @@ end
 --- what was predicted, and true and predicted density.
 local function examples(model, dataset, truth, predicted, options, settings)
   local shown, labels = math.min(options.task == "digits" and 6 or 3, #truth), {}
-  local chosen = spread(truth, shown)
+  local chosen = report.spread(truth, shown)
   for k, i in ipairs(chosen) do labels[k] = ("true %d, predicted %.1f"):format(truth[i], predicted[i]) end
   local x, dots = dataset:rows(chosen)
   local rows, names = {with_marks(x, dots, {1, 0.1, 0.1})}, {"true dots"}

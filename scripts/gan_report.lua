@@ -7,6 +7,7 @@ local shared = dofile((debug.getinfo(1, "S").source:match "^@(.*/)" or "") .. "o
 
 local SHARES = {0, 0.02, 0.04, 0.1, 0.2, 0.4, 0.6, 0.8, 1} -- of the training, at which samples are drawn
 local SHOWN = 16 -- digits of a row of the strip
+local SIDE, ZOOM = 28, 2 -- pixels of a digit; pixels of the pictures for each of them
 
 local Report = {}
 Report.__index = Report
@@ -30,7 +31,7 @@ function Report:sample(step)
   self.generator:evaluate()
   marea.scope(function()
     local x = marea.no_grad(self.generator, self.z)
-    assert(image.save(x, sample_path(self, step), {columns = 10}))
+    assert(image.save(x:upsample_nearest2d(ZOOM), sample_path(self, step), {columns = 10}))
   end)
   self.generator:train()
 end
@@ -42,11 +43,15 @@ local function steps_drawn(self)
   return list
 end
 
---- The first SHOWN digits of a grid that was drawn: (SHOWN, 28, 28, 1), f32.
+--- A grid that was drawn, gray values from 0 to 1.
+local function read_grid(path) return assert(marea.load_png(path)):to "f32" / 255 end
+
+--- Its first SHOWN digits, as large as ZOOM says, which an earlier run may have drawn at another size.
 local function first_digits(path)
-  local grid = assert(marea.load_png(path)):to "f32" / 255
-  local tiles = grid:reshape(10, 28, 10, 28):permute(1, 3, 2, 4):reshape(100, 28, 28, 1)
-  return tiles:narrow(1, 1, SHOWN)
+  local grid = read_grid(path)
+  local side = grid:size(1) // 10
+  local tiles = grid:reshape(10, side, 10, side):permute(1, 3, 2, 4):reshape(100, side, side, 1):narrow(1, 1, SHOWN)
+  return tiles:max_pool2d(side // SIDE):upsample_nearest2d(ZOOM)
 end
 
 local function strip(self)
@@ -74,7 +79,7 @@ end
 function Report:finish(log)
   local save = shared.saver(self.out)
   marea.scope(function()
-    local final = assert(marea.load_png(sample_path(self, self.steps)))
+    local final = read_grid(sample_path(self, self.steps))
     save("samples", plot.heatmap{final, xticks = {}, yticks = {}, colorlabel = "gray value",
       title = ("100 digits from random z after %d steps"):format(self.steps)})
     save("strip", strip(self))

@@ -74,22 +74,22 @@ local function histograms(mean, variance)
 end
 
 --- Digits decoded from z1 = q(j), z2 = q(i), where q are the prior's quantiles of SIDE shares from low to high. z1
---- grows to the right, z2 downwards; further components are 0.
+--- grows to the right and z2 upwards, as in the plane of means; further components are 0.
 local function manifold(model, low, high, options)
   local quantiles = model:prior():icdf(marea.linspace(low, high, SIDE, "f64")):totable()
-  local tiles, ticks = {}, {}
-  for i = 1, SIDE do
+  local plane, tiles, columns, rows = options.latent > 1, {}, {}, {}
+  for i = SIDE, 1, -1 do
     local z = marea.zeros{SIDE, options.latent}
     for j = 1, SIDE do
       z[{j, 1}] = quantiles[j]
-      if options.latent > 1 then z[{j, 2}] = quantiles[i] end
+      if plane then z[{j, 2}] = quantiles[i] end
     end
-    tiles[i] = marea.no_grad(model.decode, model, z)
-    ticks[i] = ("%.2f"):format(quantiles[i])
+    table.insert(tiles, marea.no_grad(model.decode, model, z))
+    columns[i] = ("%.2f"):format(quantiles[i])
+    if plane then table.insert(rows, columns[i]) end
   end
-  local plane = options.latent > 1
   return plot.heatmap{image.grid(marea.concat(tiles, 1), {columns = SIDE}), map = "gnuplot2", xlabel = "z1",
-    xticks = ticks, ylabel = plane and "z2" or nil, yticks = plane and ticks or {}, colorlabel = "gray value",
+    xticks = columns, ylabel = plane and "z2" or nil, yticks = rows, colorlabel = "gray value",
     title = ("Decoded from the prior's quantiles %g to %g"):format(low, high)
       .. (plane and options.latent > 2 and ", z3 and on are 0" or plane and "" or ", every row the same")}
 end

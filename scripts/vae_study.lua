@@ -129,6 +129,7 @@ for i, run in ipairs(list) do
   train(run)
   run.result, run.log = evaluate(run), assert(metrics.read(run.folder .. "/metrics.csv"))
   local left = (marea.clock() - started) / i * (#list - i)
-  io.stderr:write(("run %d/%d  %s done  left about %.0f min\n"):format(i, #list, run.name, left / 60))
+  io.stderr:write(("run %d/%d  %s done  left about %s\n"):format(i, #list, run.name,
+    require "marea.amount".clock(left)))
 end
 report(list, test, load, options)

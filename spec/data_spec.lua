@@ -228,6 +228,11 @@ describe("progress", function()
     assert.is_truthy(out.text:find "^epoch 1  step 3/3  %d+ rows/s  in 0:00\n$", out.text)
   end)
 
+  it("shows times as clocks do", function()
+    local clock = require "marea.amount".clock
+    assert.are.same({"0:00", "0:42", "1:15", "1:01:15"}, {clock(0), clock(41.6), clock(75), clock(3675)})
+  end)
+
   it("shows means of the values so far, weighted by the size of the batches", function()
     local out = stream()
     local bar = data.progress(counting(10):batches(4), {title = "t", stream = out})

@@ -3,6 +3,7 @@
 -- fail, and then there is a Lua error, the weights are what they were, and the next step goes on as if nothing were.
 local core = require "marea.core"
 local marea = require "marea"
+local folder = require "spec.support.folder"
 local small_vae = require "spec.support.small_vae"
 local ops = core.ops
 
@@ -286,6 +287,8 @@ describe("the limit", function()
 end)
 
 describe("memory_report", function()
+  teardown(folder.remove)
+
   it("lists the largest tensors with the lines that made them", function()
     local line = debug.getinfo(1, "l").currentline
     local big = marea.ones(5000, 3000) -- larger than what other specs may hold
@@ -300,6 +303,23 @@ describe("memory_report", function()
     big:release()
     assert.are.same({4000, 3000}, marea.memory_report().tensors[1].shape)
     view:release()
+  end)
+
+  it("lists small ones where there are no others, and none that are gone, elsewhere or planned", function()
+    local at = folder.new()
+    folder.write(at .. "/small.lua", [[
+      local marea = require "marea"
+      local a, b, list = marea.ones(3, 2), marea.ones(5, 50), {}
+      for i = 1, 500 do list[i] = marea.zeros(i) end
+      for i = 1, 500 do list[i]:release() end
+      print(marea.memory_report())
+      marea.plan(function() local planned = a:matmul(marea.ones(2, 1000000)) print(#marea.memory_report().tensors) end)
+    ]])
+    local text, code = folder.lua(at .. "/small.lua")
+    assert.are.equal(0, code, text)
+    local rows = "\nf32 %(5, 50%) +[^\n]*small.lua:2 +1.00 kB\nf32 %(3, 2%) +[^\n]*small.lua:2 +24 B\nothers"
+    assert.is_truthy(text:find(rows), text)
+    assert.is_truthy(text:find "\n2\n$", text)
   end)
 
   it("names parameters, their gradients and what optimizers remember, and finds what only the graph holds", function()

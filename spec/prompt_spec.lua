@@ -177,13 +177,28 @@ describe("the prompt in a terminal", function()
     t:enter "print 'begun' while true do end"
     t:wait "begun"
     t:press "C-c"
-    t:wait "interrupted!\n>"
+    t:wait "begun\n^C\ninterrupted!\n>"
     t:enter "3 + 3"
     t:wait "6\n>"
     t:enter "g("
     t:press "C-d"
     t:enter "4 + 4"
     t:wait "8\n>"
+  end)
+
+  it("says on a line of its own what Ctrl-C has stopped, below a progress line too", function()
+    open{width = 80}
+    t:enter "function forever() return 1 end"
+    t:enter "for x in data.progress(forever, 'pass') do end"
+    os.execute "sleep 0.3"
+    t:press "C-c"
+    t:wait "\n>"
+    local screen = t:screen()
+    assert.is_truthy(screen:find "do end\npass  step %d+^C\n[^\n]*interrupted![^\n]*\n>$", screen)
+    t:enter "function fail() if marea.clock() > begun + 0.3 then error 'wrong' end end"
+    t:enter "begun = marea.clock() for x in data.progress(forever, 'pass') do fail() end"
+    t:wait "'fail'\n>"
+    assert.is_truthy(t:screen():find "fail%(%) end\npass  step %d+\nstdin:1: wrong\n", t:screen())
   end)
 
   it("is told of a signal as of a key", function()
@@ -193,6 +208,11 @@ describe("the prompt in a terminal", function()
     os.execute("kill -INT " .. t:tmux "display -p '#{pane_pid}'")
     t:enter "1 + 1"
     t:wait "2\n>"
+    t:type "other text"
+    t:wait "> other text"
+    os.execute("kill -CONT " .. t:tmux "display -p '#{pane_pid}'")
+    t:type " goes on"
+    t:wait "2\n> other text goes on"
   end)
 
   it("follows the size of the window", function()
@@ -208,6 +228,19 @@ describe("the prompt in a terminal", function()
     t:enter "core = require 'marea.core' core.terminal_size(0)"
     t:enter "core.terminal_size(0)"
     t:wait "90      20\n>"
+  end)
+
+  it("wraps help to the terminal's width, which may change", function()
+    open{width = 80, height = 50}
+    t:enter ":help"
+    t:wait "begins anew\n>"
+    t:enter "?plot.heatmap"
+    local screen = t:wait "map = \"viridis\"}\n>"
+    assert.is_truthy(screen:find("\n  Ctrl%-D +leaves\n"))
+    assert.is_truthy(screen:find("\n                    what the colours mean\n", 1, true), screen)
+    t:resize(50, 50)
+    t:enter ":help help"
+    t:wait "  this text; with a topic, what ?topic says; with\n  a command, that line of it\n>"
   end)
 
   it("shows colours", function()

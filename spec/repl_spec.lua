@@ -113,7 +113,7 @@ describe("commands", function()
   end)
 
   it("are listed by :help", function()
-    local text = shown ":help"
+    local text = shown ":help":gsub("%s+", " ")
     for _, command in ipairs(require "marea.commands") do
       assert.is_truthy(text:find(command.usage, 1, true), command.usage)
       assert.is_truthy(text:find(command.doc, 1, true), command.doc)
@@ -335,6 +335,18 @@ describe("help", function()
     assert.is_true(n > 100)
   end)
 
+  it("is wrapped to a width, tables beside their first column, and code is left alone", function()
+    local layout = require "marea.layout"
+    local text = table.concat({"Some words that are wrapped", "and joined.", "  a, b  what a and b are called",
+      "        by others", "  next  two", "", "  f{1, 2,  3}  -- is code, however long it may be"}, "\n")
+    assert.are.equal(table.concat({"  Some words that are", "  wrapped and joined.", "    a, b  what a and b are",
+      "          called by others", "    next  two", "", "    f{1, 2,  3}  -- is code, however long it may be"}, "\n"),
+      layout.wrapped(text, "  ", 26))
+    assert.are.equal("  x        a first, a second and a\n           third\n  stride   one",
+      layout.two_columns({{"x", "a first, a second and a third"}, {"stride", "one"}}, 35))
+    assert.are.equal("", layout.wrapped("", "  ", 30))
+  end)
+
   it("leaves the random state as it was", function()
     marea.seed(5)
     local seed, counter = marea.random_state()
@@ -453,8 +465,20 @@ describe("commands that find out", function()
   it("report memory", function() assert.matches("^In use ", text_of ":memory") end)
 
   it("check gradients", function()
-    assert.matches("^gradients agree with differences: 5 of 5 ", text_of ":gradcheck net x")
+    assert.matches("^gradients agree with differences: 5 of 5 ", text_of ":gradcheck net, x")
     assert.matches("^gradients agree with differences: 1 of 1 ", text_of ":gradcheck function(t) return t:exp() end, x")
+  end)
+
+  it("want commas between the arguments whose gradients they check, and say where", function()
+    for given, meant in pairs{
+      ["net x"] = "net, x", ["nn.Linear{3, 2} x"] = "nn.Linear{3, 2}, x", ["net x * 2 - x"] = "net, x * 2 - x",
+      ["function(a, b) return a * b end x, x"] = "function(a, b) return a * b end, x, x",
+      ["net  x  x"] = "net, x, x",
+    } do
+      assert.are.same({ok = false, text = ("gradcheck: expected commas between the arguments; did you mean "
+        .. "':gradcheck %s'?"):format(meant)}, s:evaluate(":gradcheck " .. given))
+    end
+    assert.matches("^gradients agree with differences: 5 of 5 ", text_of ":gradcheck net, x * 2 - x")
   end)
 
   it("say what they want", function()
@@ -462,6 +486,7 @@ describe("commands that find out", function()
       [":plan"] = "plan: expected a module and the shape", [":plan net"] = "plan: expected the shape of a batch",
       [":plan nothing {1}"] = "got nil", [":profile"] = "profile: expected Lua", [":profile 1 +"] = "unexpected symbol",
       [":gradcheck"] = "gradcheck: expected a function", [":plan 1 +"] = "unexpected symbol",
+      [":gradcheck net, x +"] = "unexpected symbol", [":gradcheck net x +"] = "expected near 'x'",
     } do
       local result = s:evaluate(line)
       assert.is_false(result.ok)

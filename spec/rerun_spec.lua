@@ -28,6 +28,8 @@ for x, y in train:batches(8, {shuffle = true}) do
 end
 ]]
 
+local NO_STEP = "the last run made no step: there is nothing to go back to"
+
 --- Every edit is a text that must occur once, and what replaces it.
 local function edited(text, ...)
   local edits = {...}
@@ -702,10 +704,23 @@ describe("marea.rerun and errors", function()
     write(BASE)
     local _, after = look()
     assert.are.same(second, bits_of(after.net))
+    assert.are.same({nil, NO_STEP .. "; once more takes back the run before"}, {rerun.back(path)})
+    _, after = look()
+    assert.are.same(second, bits_of(after.net))
+    rerun.back(path)
     assert.is_true(rerun.back(path))
+    assert.are.same({nil, "there is no earlier state to go back to"}, {rerun.back(path)})
     _, after = look()
     assert.are.same(first, bits_of(after.net))
+    assert.are.same({nil, NO_STEP}, {rerun.back(path)})
     assert.are.same({nil, "there is no earlier state to go back to"}, {rerun.back(path)})
+  end)
+
+  it("has nothing to go back to when no step was made", function()
+    rerun.forget()
+    write(BASE)
+    look()
+    assert.are.same({nil, NO_STEP}, {rerun.back(path)})
   end)
 
   it("goes back by itself when weights are no numbers any more", function()
@@ -715,6 +730,7 @@ describe("marea.rerun and errors", function()
     write(edited(BASE, ":mse(y)", ":mse(y) * (0 / 0)", "lr = 1e-2", "lr = 1e-2, allow_not_finite = true"))
     local report = run()
     assert.are.equal("weights are not finite: those before this run stay", report.note)
+    assert.matches("^the last run's weights were not finite: there is nothing", select(2, rerun.back(path)))
     write(BASE)
     local _, after = look()
     assert.are.same(first, bits_of(after.net))

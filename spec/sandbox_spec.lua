@@ -112,6 +112,17 @@ describe("a sandbox", function()
     says("local s = ('x'):rep(1e6) return s .. s", "not enough memory")
   end)
 
+  it("opens and computes with the least memory that it may have, and says what that is", function()
+    local box <close> = new{memory = 2 ^ 18, string = 2 ^ 8}
+    assert.are.same({true, 3}, {box:run "return marea.ones{3}:sum():item()"})
+    for name, bytes in pairs{memory = 262144, string = 256} do
+      local ok, message = pcall(marea.sandbox, {[name] = 1})
+      assert.is_false(ok)
+      assert.are.equal(("sandbox: argument '%s': expected at least %d bytes, without which no sandbox opens, got 1")
+        :format(name, bytes), message:match "^[^\n]-:%d+: ([^\n]*)$")
+    end
+  end)
+
   it("is stopped by Ctrl-C in the host, which goes on", function()
     local path = os.tmpname()
     local file = assert(io.open(path, "w"))

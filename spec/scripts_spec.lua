@@ -55,6 +55,23 @@ describe("vae.lua", function()
     end
   end)
 
+  it("has z1 to the right and z2 upwards in its manifolds, as in the plane of means", function()
+    local model = dofile "scripts/vae_model.lua"{latent = 2, model = "conv", posterior = "normal", sampler = "exact"}
+    model:build{28, 28, 1}
+    assert(marea.checkpoint.load(whole .. "/vae.safetensors", {model = model}))
+    local low, high = table.unpack(model:prior():icdf(marea.tensor{5e-6, 1 - 5e-6}):totable())
+    local corners = marea.no_grad(model.decode, model:evaluate(), marea.tensor{{low, high}, {high, low}})
+    local picture = assert(marea.load_png(whole .. "/manifold_tails.png")):to "f32"
+    local function inside(x, row, column) return x:narrow(1, row + 6, 16):narrow(2, column + 6, 16) end
+    for i, at in ipairs{{57, 91}, {57 + 29 * 28, 91 + 29 * 28}} do -- top left, bottom right
+      local tile = inside(picture, at[1], at[2]) / 255
+      local function apart(k)
+        return (tile - inside(marea.image.colorize(corners[k], "gnuplot2"), 1, 1)):abs():max():item()
+      end
+      assert.is_true(apart(i) < 0.02 and apart(3 - i) > 0.1, apart(i))
+    end
+  end)
+
   it("stopped and resumed gives the same weights, whatever the threads", function()
     local text, code = folder.lua(vae .. resumed .. " --epochs 1 --threads 1")
     assert.are.equal(0, code, text)
@@ -209,7 +226,7 @@ describe("count.lua", function()
         local at = ("%s/%s_%s"):format(out, task, method)
         local text = run("--task", task, "--method", method, "--out", at)
         assert.is_truthy(text:find "epoch 3/3  step (%d)/%1  loss [%d.]+")
-        assert.is_truthy(text:find "epoch 3/3  validation MAE [%d.]+  RMSE [%d.]+  exact [%d.]+ %%  left 0 min")
+        assert.is_truthy(text:find "epoch 3/3  validation MAE [%d.]+  RMSE [%d.]+  exact [%d.]+ %%  left 0:00")
         assert.is_truthy(text:find(method .. " +test MAE [%d.]+"))
         assert.is_truthy(text:find "constant  test MAE [%d.]+")
         local rows = assert(marea.metrics.read(at .. "/metrics.csv"))
@@ -223,6 +240,14 @@ describe("count.lua", function()
       end)
     end
   end
+
+  it("shows images from the fewest objects to the most", function()
+    local spread = dofile "scripts/count_report.lua".spread
+    assert.are.same({3, 1, 4, 2}, spread({20, 50, 0, 30}, 4))
+    assert.are.same({3, 4, 2}, spread({20, 50, 0, 30, 31}, 3))
+    assert.are.same({2, 1}, spread({7, 5, 5}, 2))
+    assert.are.same({1}, spread({4}, 1))
+  end)
 
   for _, method in ipairs{"density", "direct"} do
     it(("killed and resumed, %s ends with the same bits, whatever the threads"):format(method), function()
@@ -321,6 +346,7 @@ describe("gan.lua", function()
     for _, name in ipairs{"samples", "strip", "losses", "samples/000000", "samples/000006"} do
       local png = assert(marea.load_png(("%s/%s.png"):format(whole, name)))
       assert.is_true(png:to("f32"):std():item() > (name:find "samples/" and 0 or 5), name .. " is not blank")
+      if name:find "samples/" then assert.are.same({560, 560, 1}, png.shape) end
     end
   end)
 

@@ -5,6 +5,8 @@
 local core = require "marea.core"
 local help = require "marea.help"
 
+local WIDTH = 100 -- letters of a line
+
 --- The families in the order of core/ops/LIST.h, with their operators.
 local function families()
   local list, known = {}, {}
@@ -43,6 +45,6 @@ contents(list)
 for _, family in ipairs(list) do
   io.write("\n## ", family.name, " operators\n")
   for _, info in ipairs(family) do
-    io.write("\n### ", info.name, "\n\n```\n", help.operator(info), "\n```\n")
+    io.write("\n### ", info.name, "\n\n```\n", help.operator(info, WIDTH), "\n```\n")
   end
 end

@@ -27,4 +27,12 @@ function amount.bytes(n) return scaled(n, "B") end
 ---@param n number
 function amount.flops(n) return scaled(n, "FLOP") end
 
+--- 75 -> "1:15", 3675 -> "1:01:15".
+---@param seconds number
+function amount.clock(seconds)
+  local s = math.floor(seconds + 0.5)
+  if s >= 3600 then return ("%d:%02d:%02d"):format(s // 3600, s // 60 % 60, s % 60) end
+  return ("%d:%02d"):format(s // 60, s % 60)
+end
+
 return amount

@@ -7,6 +7,7 @@
 --- returns is shown: a text, nothing, or nil and a message that is an error. It may raise. `completes`, if there is
 --- one, says what the argument is: "code" or "file".
 local core = require "marea.core"
+local layout = require "marea.layout"
 
 local commands = {}
 
@@ -28,34 +29,31 @@ function commands.find(word)
   return found
 end
 
-local function list()
-  local lines, width = {}, 0
-  for _, command in ipairs(commands) do width = math.max(width, #command.usage) end
-  for i, command in ipairs(commands) do
-    lines[i] = ("  %s%s   %s"):format(command.usage, (" "):rep(width - #command.usage), command.doc)
-  end
-  return table.concat(lines, "\n")
+local INTRODUCTION = "Lua is run as you type it; the value of an expression is shown, and kept in _. The library is "
+  .. "there as marea, its parts as nn, optim, dist, data, image, plot, ..."
+
+local KEYS = {
+  {"?conv2d", "what it takes and does, with an example; so do ?nn.Conv2d and ?x.sum"},
+  {"Tab", "completes names, methods, arguments in f{...}, file names in strings"},
+  {"Ctrl-C", "stops what runs, or drops what is typed"},
+  {"Ctrl-D", "leaves"},
+}
+
+local function introduction()
+  local rows = {}
+  for i, command in ipairs(commands) do rows[i] = {command.usage, command.doc} end
+  return table.concat({layout.wrapped(INTRODUCTION, ""), layout.two_columns(KEYS), layout.two_columns(rows)}, "\n\n")
 end
-
-local INTRODUCTION = [[
-Lua is run as you type it; the value of an expression is shown, and kept in _. The library is there as marea, its parts
-as nn, optim, dist, data, image, plot, ...
-
-  ?conv2d   ?nn.Conv2d   ?x.sum      what it takes and does, with an example
-  Tab                                completes names, methods, arguments in f{...}, file names in strings
-  Ctrl-C                             stops what runs, or drops what is typed     Ctrl-D   leaves
-
-]]
 
 add{
   name = "help", usage = ":help [topic]", completes = "code",
   doc = "this text; with a topic, what ?topic says; with a command, that line of it",
   run = function(session, argument)
-    if argument == "" then return INTRODUCTION .. list() end
+    if argument == "" then return introduction() end
     local command = commands.find((argument:gsub("^:", "")))
     local text, message = session:help(argument)
     if text or not command then return text, message end
-    return ("%s\n  %s"):format(command.usage, command.doc)
+    return command.usage .. "\n" .. layout.wrapped(command.doc, "  ")
   end,
 }
 
@@ -123,12 +121,26 @@ add{
   end,
 }
 
+--- Arguments that stand side by side, with commas in between; nil when they would be no Lua either.
+local function with_commas(session, text)
+  if session:load("return " .. text) then return text end
+  local first, rest
+  for gap, after in text:gmatch "()%s+()%S" do
+    if session:load("return " .. text:sub(1, gap - 1)) then first, rest = text:sub(1, gap - 1), text:sub(after) end
+  end
+  rest = rest and with_commas(session, rest)
+  return rest and first .. ", " .. rest
+end
+
 add{
   name = "gradcheck", usage = ":gradcheck f, x, ...", doc = "gradients of a function or a module against differences",
   completes = "code",
   run = function(session, argument)
     if argument == "" then return nil, "gradcheck: expected a function and its arguments, as in :gradcheck net, x" end
-    if argument:find "^[%w_%. ]+$" then argument = argument:gsub(" +", ", ") end
+    local meant = with_commas(session, argument)
+    if meant and meant ~= argument then
+      return nil, ("gradcheck: expected commas between the arguments; did you mean ':gradcheck %s'?"):format(meant)
+    end
     return show(session, ("require 'marea.gradcheck'(%s)"):format(argument))
   end,
 }

@@ -7,48 +7,15 @@ local docs = require "marea.docs"
 local complete = require "marea.complete"
 local example = require "marea.example"
 local inspect = require "marea.inspect"
+local layout = require "marea.layout"
 
 local help = {}
+local wrapped, two_columns = layout.wrapped, layout.two_columns
 
-local WIDTH = 100
 local PARTS = {"nn", "nn.init", "optim", "optim.schedule", "dist", "data", "image", "plot", "augment", "judge",
   "checkpoint", "metrics", "importance"}
 
 -- ---- layout ----
-
---- Text in lines of at most WIDTH letters; lines that are set in stay as they are, and so do empty ones.
-local function wrapped(text, indent)
-  local lines, line = {}, nil
-  local function finish()
-    if line then lines[#lines + 1] = indent .. line end
-    line = nil
-  end
-  for given in (text .. "\n"):gmatch "([^\n]*)\n" do
-    if given:find "^%s%s" or given == "" then
-      finish()
-      lines[#lines + 1] = given == "" and "" or indent .. given
-    else
-      for word in given:gmatch "%S+" do
-        if line and #line + #word + 1 > WIDTH - #indent then finish() end
-        line = line and line .. " " .. word or word
-      end
-    end
-  end
-  finish()
-  return (table.concat(lines, "\n"):gsub("^\n+", ""):gsub("\n+$", ""))
-end
-
---- Rows of two cells, the second one wrapped beside the first.
-local function two_columns(rows)
-  local width, lines = 0, {}
-  for _, row in ipairs(rows) do width = math.max(width, #row[1]) end
-  for _, row in ipairs(rows) do
-    local gap = (" "):rep(width + 5)
-    local text = wrapped(row[2], gap)
-    lines[#lines + 1] = ("  %s%s%s"):format(row[1], (" "):rep(width + 3 - #row[1]), text:sub(#gap + 1))
-  end
-  return table.concat(lines, "\n")
-end
 
 local function sections(...)
   local list = {}
@@ -110,10 +77,11 @@ end
 
 --- One operator: signature, text, arguments, example.
 ---@param info table core.op_info(name)
+---@param width? integer letters of a line, the terminal's when left out
 ---@return string
-function help.operator(info)
-  return sections(wrapped(help.signature(info) .. forms(info), ""), wrapped(info.doc, "  "),
-    two_columns(argument_rows(info)), examples_text(example.of(info)))
+function help.operator(info, width)
+  return sections(wrapped(help.signature(info) .. forms(info), "", width), wrapped(info.doc, "  ", width),
+    two_columns(argument_rows(info), width), examples_text(example.of(info)))
 end
 
 -- ---- what Lua sources say ----

@@ -17,8 +17,8 @@ local SIZES = {f32 = 4, f64 = 8, i64 = 8, u8 = 1}
 ---@class MemoryReport
 ---@field live integer bytes in use by tensors and the graph
 ---@field peak integer their maximum
----@field tensors {bytes: integer, dtype: string, shape: integer[], made: string?, name: string?}[] the largest ones,
----  from 1 KiB on; made = "FILE:LINE" of the script; name: that of a parameter that can be seen, .grad of its gradient
+---@field tensors {bytes: integer, dtype: string, shape: integer[], made: string?, name: string?}[] the largest ones;
+---  made = "FILE:LINE" of the script; name: that of a parameter that can be seen, .grad of its gradient
 ---@field boxes integer tensors that Lua holds
 ---@field nodes integer of the graph
 local MemoryReport = {}

@@ -10,6 +10,7 @@
 --- On a terminal the line is rewritten, at most ten times a second. Elsewhere lines are written, at most one in five
 --- seconds and a tenth of the pass; the last one always comes.
 local core = require "marea.core"
+local amount = require "marea.amount"
 local check = require "marea.check"
 
 ---@class Progress
@@ -53,13 +54,6 @@ end
 --- For a generic for, with the closing value that ends the pass.
 function Progress:each() return self, nil, nil, self end
 
---- 75 -> "1:15".
-local function clock_text(seconds)
-  local s = math.floor(seconds + 0.5)
-  if s >= 3600 then return ("%d:%02d:%02d"):format(s // 3600, s // 60 % 60, s % 60) end
-  return ("%d:%02d"):format(s // 60, s % 60)
-end
-
 local function number_text(x)
   if math.type(x) == "integer" then return ("%d"):format(x) end
   local size = math.abs(x)
@@ -78,8 +72,8 @@ local function line_of(self, now)
   local elapsed = math.max(now - self.started, 1e-9)
   if self.seen > 0 then add("%.0f %s/s", self.seen / elapsed, self.unit) end
   local made = self.step - self.first_step
-  if self.finished then add("in %s", clock_text(elapsed))
-  elseif self.steps and made > 0 then add("left %s", clock_text(elapsed / made * (self.steps - self.step))) end
+  if self.finished then add("in %s", amount.clock(elapsed))
+  elseif self.steps and made > 0 then add("left %s", amount.clock(elapsed / made * (self.steps - self.step))) end
   return table.concat(parts, "  ")
 end
 
@@ -147,12 +141,15 @@ function Progress:__call()
   return table.unpack(items, 1, items.n)
 end
 
+--- Has Ctrl-C ended the terminal's line?
+local function is_over(problem)
+  return type(problem) == "string" and problem:find("interrupted!", 1, true) and core.interrupt_ends_line()
+end
+
 --- Ends a pass early: leaves the line as it stands and closes the source.
 function Progress:__close(problem)
-  if self.line_open then
-    self.stream:write "\n"
-    self.line_open = false
-  end
+  if self.line_open and not is_over(problem) then self.stream:write "\n" end
+  self.line_open = false
   local mt = getmetatable(self.source)
   if type(mt) == "table" and mt.__close then mt.__close(self.source, problem) end
 end

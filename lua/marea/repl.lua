@@ -280,12 +280,13 @@ end
 --- For a line editor: how many characters in front of the cursor to erase, what to insert in their place, and the
 --- candidates as a text of `width` columns when they have nothing more in common. Nothing when there are none.
 ---@param text string the line up to the cursor
+---@param width? integer the terminal's when left out
 ---@return integer|nil erase, string|nil insert, string|nil list
 function Session:expand(text, width)
   local start, list = self:complete(text)
   if #list == 0 then return nil end
   local typed, begins = text:sub(start), common(list)
-  if #list > 1 and #begins <= #typed then return 0, "", in_columns(list, width) end
+  if #list > 1 and #begins <= #typed then return 0, "", in_columns(list, width or require "marea.layout".terminal()) end
   return utf8.len(typed) or #typed, begins
 end
 

@@ -25,6 +25,17 @@ local numbers = {
   flop = 1e12, -- floating-point operations of tensors, of a run
 }
 
+local least = {memory = 2 ^ 18, string = 2 ^ 8} -- bytes without which the library does not load
+
+local function limit(name, value)
+  if value == nil then return numbers[name] end
+  check.number("sandbox", name, value, 1e-3, 1e15)
+  if least[name] and value < least[name] then
+    check.fail("sandbox", name, ("at least %d bytes, without which no sandbox opens"):format(least[name]), value)
+  end
+  return value
+end
+
 local function folders(name, list)
   if list == nil then return {} end
   if type(list) ~= "table" then check.fail("sandbox", name, "a list of folders", list) end
@@ -32,18 +43,16 @@ local function folders(name, list)
   return list
 end
 
---- Options: memory (bytes, 32 MiB), string (bytes of one, 1 MiB), tensor_memory (256 MiB), threads (1), seconds (10),
---- instructions (1e9), flop (1e12); read and write, lists of folders that the library's file functions reach (none);
---- globals, a table of values that scripts find.
+--- Options: memory (bytes, 32 MiB, at least 256 KiB), string (bytes of one, 1 MiB, at least 256), tensor_memory
+--- (256 MiB), threads (1), seconds (10), instructions (1e9), flop (1e12); read and write, lists of folders that the
+--- library's file functions reach (none); globals, a table of values that scripts find.
 ---@param options? table
 ---@return Sandbox
 local function new(options)
   options = check.options("sandbox", options, {"memory", "string", "tensor_memory", "threads", "seconds",
     "instructions", "flop", "read", "write", "globals"})
   local limits = {}
-  for name, usual in pairs(numbers) do
-    limits[name] = options[name] == nil and usual or check.number("sandbox", name, options[name], 1e-3, 1e15)
-  end
+  for name in pairs(numbers) do limits[name] = limit(name, options[name]) end
   check.number("sandbox", "threads", limits.threads, 1, 64)
   local box = core.sandbox(limits, folders("read", options.read), folders("write", options.write))
   local self = setmetatable({_box = box}, Sandbox)

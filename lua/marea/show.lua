@@ -5,6 +5,7 @@
 local core = require "marea.core"
 local check = require "marea.check"
 local image = require "marea.image"
+local layout = require "marea.layout"
 local ops = core.ops
 
 local show = {}
@@ -40,9 +41,9 @@ end
 ---@param options {width: integer?, height: integer?}
 ---@return integer, integer, string|nil
 function show.room(options)
-  local width, height = core.terminal_size(1)
-  width = check.integer("show", "width", options.width or width or 80, 1)
-  height = check.integer("show", "height", options.height or (height and math.max(height - 2, 4)) or 24, 1)
+  local columns, lines = layout.terminal()
+  local width = check.integer("show", "width", options.width or columns, 1)
+  local height = check.integer("show", "height", options.height or lines, 1)
   return width, height, colors()
 end
 

@@ -261,7 +261,10 @@ static bool calls_by_name (void) {
        "conv2d: argument 'padding': expected an integer, a list of 2 or 4, same or valid, got 'some'"},
       {marea_ints("stride", 3, (int64_t[]){1, 1, 1}), "expected an integer or a list of 2, got a list of 3"},
       {marea_ints("stride", 99, (int64_t[]){1, 1, 1, 1, 1, 1, 1, 1}), "got a list of 99"},
-      {marea_real("stride", 1.5), "got 1.5"},
+      {marea_real("stride", 2), "conv2d: argument 'stride': expected an integer or a list of 2, "
+                                "got the real number 2; marea_int makes an integer"},
+      {marea_real("groups", 1.5), "'groups': expected an integer, got the real number 1.5; marea_int makes"},
+      {marea_int("activation", 99), "|softplus, got 99"},
       {marea_word("activation", "reluu"), "got 'reluu'"},
       {marea_word("slope", "big"), "expected a number, got 'big'"},
       {marea_int("strides", 1), "conv2d: unknown argument 'strides'"},

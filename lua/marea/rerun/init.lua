@@ -101,7 +101,9 @@ local function conclude(session, run, finished)
   local state, note = state_of(run, finished)
   local report = new_report(run, state == session.state and "kept" or finished and "replaced" or "under way")
   report.note = note
-  if state ~= session.state then session.earlier = session.state end
+  session.idle = state == session.state
+    and (note and "the last run's weights were not finite" or "the last run made no step")
+  if not session.idle then session.earlier = session.state end
   session.state, session.variables, session.run = state, run.variables or {}, nil
   for path in pairs(run.training and session.cache or {}) do
     if not run.used[path] then session.cache[path] = nil end
@@ -204,12 +206,19 @@ function rerun.variables(path)
   return session.variables
 end
 
---- Takes the last run back: the next one begins with what that one began with.
+--- Takes the last run back: the next one begins with what that one began with. When it has left nothing to take back,
+--- that is said first, and another call takes back the run before it.
 ---@param path? string left out: the script that ran last
 ---@return boolean|nil ok, string|nil message
 function rerun.back(path)
   local session = known(path)
   if not session then return nothing_known(path) end
+  local idle = session.idle
+  session.idle = nil
+  if idle then
+    return nil, ("%s: there is nothing to go back to%s"):format(idle,
+      session.earlier and "; once more takes back the run before" or "")
+  end
   if not session.earlier then return nil, "there is no earlier state to go back to" end
   session.state, session.earlier = session.earlier, nil
   return true
