@@ -11,10 +11,12 @@
 typedef struct backward {
   marea_context *ctx;
   const marea_kernels *kernels;
-  const marea_conv_gather *dx;    /* NULL: not wanted */
-  const marea_conv_correlate *dw; /* NULL: not wanted */
-  char *db, *sums;                /* db NULL: not wanted; sums: of the parts after the first */
+  marea_conv_gather *dx;    /* NULL: not wanted */
+  marea_conv_correlate *dw; /* NULL: not wanted */
+  char *db, *sums;          /* db NULL: not wanted; sums: of the parts after the first */
+  bool transposed;          /* the window of dw is of e, else its rows are */
   marea_conv_rows e;
+  bool shared;                                 /* e of an image is computed once for all three */
   int64_t images, parts, rows, cols, channels; /* of e */
   int64_t band;                                /* rows of e added up at a time */
   size_t size;
@@ -27,17 +29,24 @@ static char *bias_of (const backward *p, int64_t part) {
 static void add_bias (const backward *p, int64_t image, int worker, char *sum) {
   for (int64_t row = 0; row < p->rows; row += p->band) {
     const int64_t n = MAREA_MIN(p->band, p->rows - row);
-    const char *e = marea_conv_rows_load(&p->e, image * p->rows + row, n, worker);
+    const char *e = p->shared ? p->e.memory + (size_t)worker * p->e.bytes + (size_t)(row * p->e.row) * p->size
+                              : marea_conv_rows_load(&p->e, image, row, n, worker);
     p->kernels->add_rows((size_t)(n * p->cols), (size_t)p->channels, (size_t)p->channels, e, sum);
   }
 }
 
-/* The input gradient, while what the weight gradient will read besides e is asked for. */
+/* Adds what the weight gradient reads besides e. */
+static void other_ahead (const backward *p, int64_t image, marea_ahead *a) {
+  if (!p->dw) return;
+  if (p->transposed) marea_conv_rows_ahead(&p->dw->dy, image, a);
+  else marea_conv_window_ahead(&p->dw->x, image, a);
+}
+
+/* The input gradient, while what comes after it is asked for. */
 static void walk_gather (const backward *p, int64_t image, int worker) {
   marea_ahead ahead = {.n = 0};
   marea_conv_gather_ahead(p->dx, image, &ahead);
-  if (p->dw && !p->dw->x.grad) marea_conv_window_ahead(&p->dw->x, image, &ahead);
-  if (p->dw && p->dw->x.grad) marea_conv_rows_ahead(&p->dw->dy, image, &ahead);
+  other_ahead(p, image, &ahead);
   for (int64_t tile = 0; tile < p->dx->w.tiles && !marea_stopping(p->ctx); tile++)
     p->dx->tile(p->dx, image, tile, worker, p->dx->w.tiles == 1 ? &ahead : NULL);
 }
@@ -45,11 +54,8 @@ static void walk_gather (const backward *p, int64_t image, int worker) {
 /* The weight gradient, while the next image's e is asked for, and all of it if there is no input gradient. */
 static void walk_correlate (const backward *p, int64_t image, int worker, marea_conv_sum *sum) {
   marea_ahead ahead = {.n = 0};
-  if (p->dx) marea_conv_window_ahead(&p->dx->w, image + 1, &ahead);
-  else {
-    marea_conv_window_ahead(&p->dw->x, image + 1, &ahead);
-    marea_conv_rows_ahead(&p->dw->dy, image + 1, &ahead);
-  }
+  marea_conv_rows_ahead(&p->e, image + 1, &ahead);
+  if (!p->dx) other_ahead(p, image + 1, &ahead);
   for (int64_t tile = 0; tile < p->dw->x.tiles && !marea_stopping(p->ctx); tile++)
     p->dw->tile(p->dw, image, tile, 0, worker, sum, p->dw->x.tiles == 1 ? &ahead : NULL);
 }
@@ -61,6 +67,7 @@ static void walk_part (void *arg, int64_t part, int worker) {
   if (p->dw) dw = marea_conv_correlate_sum(p->dw, part, 0);
   if (db) memset(db, 0, (size_t)p->channels * p->size);
   for (int64_t image = part * p->images / p->parts; image < (part + 1) * p->images / p->parts; image++) {
+    if (p->shared) marea_conv_rows_load(&p->e, image, 0, p->rows, worker);
     if (p->dx) walk_gather(p, image, worker);
     if (p->dw) walk_correlate(p, image, worker, &dw);
     if (db) add_bias(p, image, worker, db);
@@ -72,11 +79,18 @@ static void fold_bias (const backward *p) {
     p->kernels->add((size_t)p->channels, p->db, 1, bias_of(p, part), 1, p->db, NULL);
 }
 
-static marea_status open_bias (marea_call *c, const marea_conv_source *e, backward *p) {
+/* Opens e, of which all of an image is loaded at a time if it is small and more than one gradient reads it. */
+static marea_status open_e (marea_call *c, const marea_conv_source *e, bool together, backward *p) {
   const int64_t row = MAREA_MAX(p->cols * p->channels * (int64_t)p->size, 1);
+  const int readers = (p->dx != NULL) + (p->dw != NULL) + (p->db != NULL);
   p->band = MAREA_MAX(BIAS_BYTES / row, 1);
-  MAREA_TRY(marea_conv_rows_open(c, e, p->band, &p->e));
-  if (p->parts > 1) MAREA_SCRATCH(c, p->sums, (size_t)((p->parts - 1) * p->channels) * p->size);
+  p->shared = together && readers > 1 && e->y && !e->computed &&
+              (size_t)(p->rows * row) <= MAREA_CONV_TILE_BYTES;
+  MAREA_TRY(marea_conv_rows_open(c, e, p->shared ? p->rows : p->band, &p->e));
+  if (!p->shared) return MAREA_OK;
+  if (p->dx) marea_conv_window_share(&p->e, &p->dx->w);
+  if (p->dw && p->transposed) marea_conv_window_share(&p->e, &p->dw->x);
+  else if (p->dw) marea_conv_rows_share(&p->e, &p->dw->dy);
   return MAREA_OK;
 }
 
@@ -100,6 +114,7 @@ marea_status marea_conv_backward (marea_call *c, const marea_conv *g, bool trans
                 .dx = dx ? &gather : NULL,
                 .dw = dw ? &correlate : NULL,
                 .db = db ? marea_at(db) : NULL,
+                .transposed = transposed,
                 .images = g->n,
                 .parts = MAREA_MIN(g->n, MAREA_CONV_PARTS),
                 .rows = e->t->shape[1],
@@ -112,9 +127,11 @@ marea_status marea_conv_backward (marea_call *c, const marea_conv *g, bool trans
   if (dw)
     MAREA_TRY(
         marea_conv_correlate_open(c, g, transposed ? e : &plain, transposed ? &plain : e, dw, &correlate));
-  if (db) MAREA_TRY(open_bias(c, e, &p));
-  const bool together = !(dx && gather.run) && (!dw || (correlate.parts == p.parts && correlate.cuts == 1));
-  if (p.parts == MAREA_CONV_PARTS && together) marea_parallel(c->ctx, p.parts, walk_part, &p);
+  const bool together = p.parts == MAREA_CONV_PARTS && !(dx && gather.run) &&
+                        (!dw || (correlate.parts == p.parts && correlate.cuts == 1));
+  MAREA_TRY(open_e(c, e, together, &p));
+  if (db && p.parts > 1) MAREA_SCRATCH(c, p.sums, (size_t)((p.parts - 1) * p.channels) * p.size);
+  if (together) marea_parallel(c->ctx, p.parts, walk_part, &p);
   else run_apart(c, g, &p);
   if (dw) marea_conv_correlate_finish(&correlate);
   if (db && !c->ctx->dry) fold_bias(&p);

@@ -25,7 +25,7 @@ static void correlate_tile (const marea_conv_correlate *p, int64_t image, int64_
   const int64_t cin = g->cin / groups, cout = g->cout / groups;
   const int64_t first = cut * p->rows / p->cuts, end = (cut + 1) * p->rows / p->cuts;
   const char *x = marea_conv_window_load(w, image, tile, worker);
-  const char *dy = marea_conv_rows_load(&p->dy, image * g->out[0] + tile * w->units, rows, worker);
+  const char *dy = marea_conv_rows_load(&p->dy, image, tile * w->units, rows, worker);
   for (int64_t i = 0; i < groups; i++) {
     marea_correlate k = {.x = x + (size_t)(i * cin) * w->size,
                          .dy = dy + (size_t)(i * cout) * w->size,

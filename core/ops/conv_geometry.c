@@ -15,7 +15,6 @@
 
 #include "conv_geometry.h"
 
-#define TILE_BYTES ((size_t)1 << 18) /* a tile and the weights should stay in the second-level cache */
 #define LEAST_UNITS 4                /* rows of a tile worth loading its neighbours again */
 #define LEAST_TASKS 8                /* tiles to aim for when there are few images */
 
@@ -172,7 +171,7 @@ static void choose_units (marea_conv_window *w) {
   const marea_conv_axis *rows = &w->axis[0];
   int64_t units = rows->most;
   if (!w->direct) {
-    const int64_t most = (int64_t)(TILE_BYTES / ((size_t)w->row * w->size)) - span(rows);
+    const int64_t most = (int64_t)(MAREA_CONV_TILE_BYTES / ((size_t)w->row * w->size)) - span(rows);
     units = most < 0 ? 1 : MAREA_MIN(units, most / rows->src_step + 1);
   }
   const int64_t wanted = (LEAST_TASKS + w->images - 1) / w->images;
@@ -238,6 +237,8 @@ void marea_conv_window_direct (const marea_conv_source *src, marea_conv_window *
   w->channels = src->t->shape[3];
   w->direct = true;
   w->row = w->axis[1].src * w->channels;
+  w->per_image = (size_t)(w->axis[0].src * w->row) * w->size;
+  w->per_worker = 0;
   w->memory = NULL;
   w->bytes = 0;
 }
@@ -266,19 +267,20 @@ marea_status marea_conv_window_open (marea_call *c, const marea_conv_source *src
   return marea_conv_window_memory(c, marea_count(3, tile), w);
 }
 
-/* dst := n elements from element `at` of src on, or of the gradient before the activation that made y */
-static void load (marea_binary_kernel *grad, const char *src, const char *y, double slope, size_t at,
-                  size_t n, size_t size, char *dst) {
-  if (grad) grad(n, src + at * size, 1, y + at * size, 1, dst, &slope);
-  else memcpy(dst, src + at * size, n * size);
+/* dst := n elements of src, or of the gradient before the activation that made y */
+static void load (marea_binary_kernel *grad, const char *src, const char *y, double slope, size_t n, size_t size,
+                  char *dst) {
+  if (grad) grad(n, src, 1, y, 1, dst, &slope);
+  else memcpy(dst, src, n * size);
 }
 
 const char *marea_conv_window_load (const marea_conv_window *w, int64_t image, int64_t tile, int worker) {
   const marea_conv_axis *rows = &w->axis[0], *cols = &w->axis[1];
   const int64_t top = rows->low + tile * w->units * rows->src_step;
-  const int64_t start = image * rows->src * cols->src; /* pixel */
   const size_t pixel = (size_t)w->channels * w->size;
-  if (w->direct) return w->src + (size_t)(start + top * cols->src + cols->low) * pixel;
+  const char *src = w->src + (size_t)image * w->per_image + (size_t)worker * w->per_worker;
+  const char *made = w->grad ? w->y + (size_t)image * w->per_image : NULL;
+  if (w->direct) return src + (size_t)(top * cols->src + cols->low) * pixel;
   char *memory = w->memory + (size_t)worker * w->bytes, *dst = memory;
   const int64_t n = source_size(rows, marea_conv_window_units(w, tile)),
                 width = source_size(cols, cols->most);
@@ -292,9 +294,9 @@ const char *marea_conv_window_load (const marea_conv_window *w, int64_t image, i
       memset(dst, 0, all);
       continue;
     }
+    const size_t at = (size_t)(y * cols->src + first) * pixel;
     memset(dst, 0, left);
-    load(w->grad, w->src, w->y, w->slope, (size_t)((start + y * cols->src + first) * w->channels),
-         middle / w->size, w->size, dst + left);
+    load(w->grad, src + at, made ? made + at : NULL, w->slope, middle / w->size, w->size, dst + left);
     memset(dst + left + middle, 0, all - left - middle);
   }
   return memory;
@@ -311,17 +313,32 @@ marea_status marea_conv_rows_open (marea_call *c, const marea_conv_source *src, 
                          .rows = t->shape[1],
                          .images = t->shape[0],
                          .size = marea_dtype_size((marea_dtype)t->dtype)};
+  r->per_image = (size_t)(r->rows * r->row) * r->size;
   if (!r->grad) return MAREA_OK;
   r->bytes = (size_t)(MAREA_MIN(most, t->shape[0] * t->shape[1]) * r->row) * r->size;
   return marea_conv_worker_memory(c, &r->bytes, &r->memory);
 }
 
-const char *marea_conv_rows_load (const marea_conv_rows *r, int64_t first, int64_t n, int worker) {
-  const size_t at = (size_t)(first * r->row);
-  if (!r->grad) return r->src + at * r->size;
+const char *marea_conv_rows_load (const marea_conv_rows *r, int64_t image, int64_t first, int64_t n, int worker) {
+  const size_t at = (size_t)image * r->per_image + (size_t)(first * r->row) * r->size;
+  if (!r->grad) return r->src + at + (size_t)worker * r->per_worker;
   char *memory = r->memory + (size_t)worker * r->bytes;
-  load(r->grad, r->src, r->y, r->slope, at, (size_t)(n * r->row), r->size, memory);
+  load(r->grad, r->src + at, r->y + at, r->slope, (size_t)(n * r->row), r->size, memory);
   return memory;
+}
+
+void marea_conv_window_share (const marea_conv_rows *all, marea_conv_window *w) {
+  w->src = all->memory;
+  w->per_image = 0;
+  w->per_worker = all->bytes;
+  w->grad = NULL;
+}
+
+void marea_conv_rows_share (const marea_conv_rows *all, marea_conv_rows *r) {
+  r->src = all->memory;
+  r->per_image = 0;
+  r->per_worker = all->bytes;
+  r->grad = NULL;
 }
 
 /* ---- ahead ---- */
@@ -332,11 +349,9 @@ static void image_ahead (const char *src, const char *y, size_t bytes, int64_t i
 }
 
 void marea_conv_window_ahead (const marea_conv_window *w, int64_t image, marea_ahead *a) {
-  const size_t bytes = (size_t)(w->axis[0].src * w->axis[1].src * w->channels) * w->size;
-  if (image < w->images) image_ahead(w->src, w->y, bytes, image, a);
+  if (image < w->images) image_ahead(w->src, w->y, w->per_image, image, a);
 }
 
 void marea_conv_rows_ahead (const marea_conv_rows *r, int64_t image, marea_ahead *a) {
-  const size_t bytes = (size_t)(r->rows * r->row) * r->size;
-  if (image < r->images) image_ahead(r->src, r->y, bytes, image, a);
+  if (image < r->images) image_ahead(r->src, r->y, r->per_image, image, a);
 }

@@ -44,6 +44,8 @@ typedef struct marea_conv_axis {
 
 /* ---- source images in tiles with their padding ---- */
 
+#define MAREA_CONV_TILE_BYTES ((size_t)1 << 18) /* a tile and the weights should stay in the second-level cache */
+
 /* What a pass reads: t, or where y is given, the gradient before an activation: t * act'(.), told from the
    activation's result y. */
 typedef struct marea_conv_source {
@@ -59,7 +61,8 @@ marea_status marea_conv_source_compute (marea_call *c, marea_conv_source *src);
 typedef struct marea_conv_window {
   marea_conv_axis axis[2];
   const char *src, *y;
-  marea_binary_kernel *grad; /* NULL: src as it is */
+  size_t per_image, per_worker; /* bytes of src from an image to the next, or from a worker's to the next's */
+  marea_binary_kernel *grad;    /* NULL: src as it is */
   double slope;
   size_t size; /* bytes of an element */
   int64_t channels, images;
@@ -93,6 +96,7 @@ void marea_conv_window_ahead (const marea_conv_window *w, int64_t image, marea_a
 /* Rows of images without padding, at most `most` of them at a time. */
 typedef struct marea_conv_rows {
   const char *src, *y;
+  size_t per_image, per_worker; /* as in the window */
   marea_binary_kernel *grad;
   double slope;
   int64_t row, rows, images; /* elements of a row; rows of an image */
@@ -102,8 +106,12 @@ typedef struct marea_conv_rows {
 
 marea_status marea_conv_rows_open (marea_call *c, const marea_conv_source *src, int64_t most,
                                    marea_conv_rows *r);
-/* Address of rows first .. first + n - 1, counted through all images. */
-const char *marea_conv_rows_load (const marea_conv_rows *r, int64_t first, int64_t n, int worker);
+/* Lets w, or r, read the image of the same source that each worker has loaded into `all`, in place of computing its
+   elements again. */
+void marea_conv_window_share (const marea_conv_rows *all, marea_conv_window *w);
+void marea_conv_rows_share (const marea_conv_rows *all, marea_conv_rows *r);
+/* Address of rows first .. first + n - 1 of an image. */
+const char *marea_conv_rows_load (const marea_conv_rows *r, int64_t image, int64_t first, int64_t n, int worker);
 void marea_conv_rows_ahead (const marea_conv_rows *r, int64_t image, marea_ahead *a);
 
 /* Sizes of upsampling by attribute 0 as those of a pool: windows of size and stride `scale` over the larger images, which

@@ -635,7 +635,7 @@ static void correlate_tile (const marea_conv_correlate *p, int64_t image, int64_
   const int64_t tiles = marea_conv_window_units(w, tile), outputs = w->axis[0].out_step;
   const int64_t top = tile * w->units * outputs, rows = MAREA_MIN(tiles * outputs, p->g->out[0] - top);
   const char *x = marea_conv_window_load(w, image, tile, worker);
-  const float *dy = (const float *)marea_conv_rows_load(&p->dy, image * p->g->out[0] + top, rows, worker);
+  const float *dy = (const float *)marea_conv_rows_load(&p->dy, image, top, rows, worker);
   float *data = points_of(q, 0, worker), *gradient = points_of(q, 1, worker);
   (void)cut; /* there is one */
   for (int64_t first = 0; first < tiles; first += q->band, sum->fresh = false) {
@@ -668,7 +668,7 @@ static void load_both (void *arg, int64_t block, int worker) {
   const int64_t tiles = marea_conv_window_units(w, tile), first = tile_of(q, image, tile * w->units);
   const int64_t top = tile * w->units * outputs, rows = MAREA_MIN(tiles * outputs, p->g->out[0] - top);
   const char *x = marea_conv_window_load(w, k->image + image, tile, worker);
-  const char *dy = marea_conv_rows_load(&p->dy, (k->image + image) * p->g->out[0] + top, rows, worker);
+  const char *dy = marea_conv_rows_load(&p->dy, k->image + image, top, rows, worker);
   transform_data(q, p->kernels, w, x, 0, tiles, true, first, points_of(q, 0, 0));
   transform_gradient(p, (const float *)dy, 0, tiles, rows, first, points_of(q, 1, 0));
 }
