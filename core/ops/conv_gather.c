@@ -8,10 +8,9 @@
 
 #include "conv_pass.h"
 
-#define BLOCK_WORK 1e6       /* multiplications worth a block */
-#define CACHED_BYTES 8388608 /* of a result that its reader may still find in the third cache */
-#define NEAR_BYTES 1048576   /* and in the second */
-#define FEW_STEPS 32         /* (tap, channel) of an output, which take no longer than to write it */
+#define BLOCK_WORK 1e6     /* multiplications worth a block */
+#define NEAR_BYTES 1048576 /* of a result that its reader may still find in the second cache */
+#define FEW_STEPS 32       /* (tap, channel) of an output, which take no longer than to write it */
 
 /* ---- taps ---- */
 
@@ -201,7 +200,7 @@ static void expect_results (const marea_context *ctx, const marea_conv *g, marea
   const int64_t pixels = g->n * p->w.axis[0].out * p->w.axis[1].out;
   const int64_t bytes = pixels * p->groups * p->cout * (int64_t)p->w.size;
   if (g->kernel[0] * g->kernel[1] * p->cin > FEW_STEPS || bytes <= NEAR_BYTES) return;
-  p->stream = ctx->wide && bytes > CACHED_BYTES;
+  p->stream = ctx->wide && (size_t)bytes > ctx->cached;
   p->lines = p->stream ? 0 : 2;
 }
 
