@@ -12,6 +12,7 @@
 #define FOLD 4096     /* weights that are added up, or brought back from points, at a time */
 #define LONG_WORK 5e8 /* multiplications of some milliseconds */
 #define LEAST_ROWS 64 /* of the weight gradient worth loading a tile for */
+#define FEW_ROWS 16   /* which take no longer than to read dy, in an order that the processor foresees */
 #define SUM_BYTES ((size_t)1 << 23)
 
 /* ---- a tile by taps ---- */
@@ -41,7 +42,7 @@ static void correlate_tile (const marea_conv_correlate *p, int64_t image, int64_
                          .dw_row = g->cout,
                          .offset = p->offset + first,
                          .depthwise = depthwise,
-                         .ahead = ahead};
+                         .ahead = p->rows > FEW_ROWS ? ahead : NULL};
     p->kernels->correlate(&k);
   }
 }
