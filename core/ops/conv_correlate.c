@@ -95,7 +95,7 @@ marea_status marea_conv_correlate_open (marea_call *c, const marea_conv *g, cons
                                         marea_conv_correlate *p) {
   *p = (marea_conv_correlate){
       .ctx = c->ctx, .g = g, .kernels = c->ctx->kernels[dw->dtype], .dw = marea_at(dw)};
-  p->at_points = marea_conv_correlates_at_points(g, dw->dtype, &p->points);
+  p->at_points = marea_conv_correlates_at_points(c->ctx, g, dw->dtype, &p->points);
   if (!p->at_points && marea_conv_goes_across(g)) return marea_conv_correlate_across(c, x, dy, p);
   if (!p->at_points) return open_by_taps(c, x, dy, p);
   MAREA_TRY(marea_conv_correlate_at_points(c, x, p));

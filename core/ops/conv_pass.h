@@ -72,7 +72,8 @@ typedef struct marea_conv_points {
 bool marea_conv_gathers_at_points (const marea_context *ctx, const marea_conv *g, int dtype, bool backward,
                                    marea_conv_points *p);
 /* The same for the weight gradient, which also needs memory for its sums. */
-bool marea_conv_correlates_at_points (const marea_conv *g, int dtype, marea_conv_points *p);
+bool marea_conv_correlates_at_points (const marea_context *ctx, const marea_conv *g, int dtype,
+                                      marea_conv_points *p);
 
 /* Is the third way open, and worth it? */
 bool marea_conv_goes_across (const marea_conv *g);

@@ -112,7 +112,10 @@ static double direct_products (const marea_conv *g) {
   return products;
 }
 
-static bool pays (const marea_conv *g, const marea_conv_points *p) {
+/* Of 3x3 and stride 2 the products at points save little: where a core does products at full rate, reading and writing
+   the points takes longer than that. */
+static bool pays (const marea_context *ctx, const marea_conv *g, const marea_conv_points *p) {
+  if (ctx->wide && p->phases == 1 && g->stride[0] > 1) return false;
   const worth *w = p->phases > 1 ? &phases_worth : g->stride[0] == 2 ? &strided_worth : &plain_worth;
   const int64_t tiles = p->down * p->across;
   return MAREA_MIN(g->cin, g->cout) >= w->channels && g->n * tiles >= w->tiles &&
@@ -134,12 +137,9 @@ static int64_t images_together (const marea_conv *g, const marea_conv_points *p,
   return (g->n + parts - 1) / parts;
 }
 
-/* Of stride 2 and 3x3 the products at points save little, and where these are fast, reading and writing the points
-   takes longer than that. */
 bool marea_conv_gathers_at_points (const marea_context *ctx, const marea_conv *g, int dtype, bool backward,
                                    marea_conv_points *p) {
-  if (!set_scheme(g, dtype, backward, p) || !pays(g, p)) return false;
-  if (ctx->wide && p->phases == 1 && g->stride[0] > 1) return false;
+  if (!set_scheme(g, dtype, backward, p) || !pays(ctx, g, p)) return false;
   if (p->down * p->across < FEW_TILES)
     p->images = images_together(g, p, backward ? g->cout : g->cin, backward ? g->cin : g->cout);
   return true;
@@ -151,8 +151,9 @@ static int64_t sums_of (const marea_conv *g, const marea_conv_points *p) {
   return MAREA_MIN(MAREA_MIN(g->n, MAREA_CONV_PARTS), SUM_BYTES / bytes);
 }
 
-bool marea_conv_correlates_at_points (const marea_conv *g, int dtype, marea_conv_points *p) {
-  if (!set_scheme(g, dtype, false, p) || !pays(g, p)) return false;
+bool marea_conv_correlates_at_points (const marea_context *ctx, const marea_conv *g, int dtype,
+                                      marea_conv_points *p) {
+  if (!set_scheme(g, dtype, false, p) || !pays(ctx, g, p)) return false;
   const bool bands = sums_of(g, p) >= LEAST_PARTS;
   if (!bands || p->down * p->across < FEW_TILES) p->images = images_together(g, p, g->cin, g->cout);
   return bands || p->images > 0;
