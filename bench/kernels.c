@@ -99,6 +99,7 @@ static void run_gather (void *arg) {
                       .y_col = spread * l->cout,
                       .cin = l->cin,
                       .cout = l->cout,
+                      .tap_rows = 1,
                       .taps = k->taps[p],
                       .tap = k->tap[p],
                       .w_tap = l->cin * l->cout,

@@ -79,8 +79,9 @@ typedef struct marea_gather {
   int64_t x_row, x_col;     /* step of x for one output row / column (input row length * stride, ...) */
   int64_t y_row, y_col;     /* step of y for one output row / column */
   int64_t cin, cout;        /* channels of this group */
-  int64_t taps;
-  const int64_t *tap;       /* [taps] offset of tap t in x, in elements */
+  int64_t tap_rows, taps;   /* rows of taps, and taps of a row */
+  int64_t tap_row;          /* from the first tap of a row to that of the next: taps in between are left out */
+  const int64_t *tap;       /* offset of tap t in x, in elements; the first row's are 0 .. taps - 1 */
   int64_t w_tap, w_ci;      /* step of w for one tap / one input channel; output channels are adjacent */
   marea_activation act;
   double slope;             /* of leaky_relu, alpha of elu */

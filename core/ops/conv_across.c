@@ -20,25 +20,6 @@ bool marea_conv_goes_across (const marea_conv *g) {
          MAREA_MIN(g->cin, g->cout) / g->groups >= LEAST_CHANNELS;
 }
 
-/* Taps first .. end - 1 of a phase, those that lie in the source when the phase's output number `unit` is made. */
-typedef struct range {
-  int64_t first, end;
-} range;
-
-static range taps_inside (const marea_conv_axis *a, const marea_conv_phase *p, int64_t unit) {
-  const int64_t start = p->start + unit * a->src_step;
-  range r = {0, 0};
-  bool any = false;
-  for (int64_t t = 0; t < p->taps; t++) {
-    const int64_t at = start + p->offset[t];
-    if (at < 0 || at >= a->src) continue;
-    if (!any) r.first = t;
-    r.end = t + 1;
-    any = true;
-  }
-  return r;
-}
-
 /* ---- gather ---- */
 
 /* A place in the images: an output of a phase in each dimension. */
@@ -46,12 +27,6 @@ typedef struct place {
   const marea_conv_phase *phase[2];
   int64_t unit[2], out, tap; /* out: pixel; tap: the first of both phases' */
 } place;
-
-static int64_t taps_before (const marea_conv_axis *a, int64_t phase) {
-  int64_t n = 0;
-  for (int64_t i = 0; i < phase; i++) n += a->phase[i].taps;
-  return n;
-}
 
 static place place_of (const marea_conv_gather *p, int64_t pixel) {
   const marea_conv_axis *axis = p->w.axis;
@@ -62,12 +37,12 @@ static place place_of (const marea_conv_gather *p, int64_t pixel) {
     l.phase[d] = &axis[d].phase[phase[d]];
     l.unit[d] = at[d] / axis[d].out_step;
   }
-  l.tap = taps_before(&axis[0], phase[0]) * taps_before(&axis[1], axis[1].phases) +
-          l.phase[0]->taps * taps_before(&axis[1], phase[1]);
+  l.tap = marea_conv_taps_before(&axis[0], phase[0]) * marea_conv_taps_before(&axis[1], axis[1].phases) +
+          l.phase[0]->taps * marea_conv_taps_before(&axis[1], phase[1]);
   return l;
 }
 
-/* A panel of channels at one place of images first .. first + n - 1: a gather for each row of taps. */
+/* A panel of channels at one place of images first .. first + n - 1. */
 static void gather_place (const marea_conv_gather *p, const place *l, int64_t group, int64_t panel,
                           int64_t first, int64_t n) {
   const marea_conv_window *w = &p->w;
@@ -75,36 +50,32 @@ static void gather_place (const marea_conv_gather *p, const place *l, int64_t gr
                 step = p->cin * width;
   const int64_t co = group * p->cout + panel * MAREA_CONV_PANEL;
   const int64_t out_image = w->axis[0].out * w->axis[1].out * channels, image = w->axis[0].src * w->row;
-  const range rows = taps_inside(&w->axis[0], l->phase[0], l->unit[0]);
-  const range cols = taps_inside(&w->axis[1], l->phase[1], l->unit[1]);
+  const marea_conv_range rows = marea_conv_taps_inside(&w->axis[0], l->phase[0], l->unit[0]);
+  const marea_conv_range cols = marea_conv_taps_inside(&w->axis[1], l->phase[1], l->unit[1]);
   const int64_t y = l->phase[0]->start + l->unit[0] * w->axis[0].src_step;
   const int64_t x = l->phase[1]->start + l->unit[1] * w->axis[1].src_step;
-  const int64_t calls = cols.end > cols.first ? rows.end - rows.first
-                                              : 0; /* none: the bias alone is written */
-  for (int64_t i = 0; i < MAREA_MAX(calls, 1); i++) {
-    const int64_t tap = l->tap + (rows.first + i) * l->phase[1]->taps + cols.first;
-    const marea_gather g = {
-        .x = w->src + (size_t)(first * image + y * w->row + x * w->channels + group * p->cin) * w->size,
-        .w = p->weight +
-             (size_t)(group * p->w_group + panel * MAREA_CONV_PANEL * p->taps.n * p->cin + tap * step) *
-                 w->size,
-        .bias = p->bias && i == 0 ? p->bias + (size_t)co * w->size : NULL,
-        .y = p->out + (size_t)(first * out_image + l->out * channels + co) * w->size,
-        .rows = 1,
-        .cols = n,
-        .x_col = image,
-        .y_col = out_image,
-        .cin = p->cin,
-        .cout = width,
-        .taps = calls ? cols.end - cols.first : 0,
-        .tap = p->taps.offset + tap,
-        .w_tap = step,
-        .w_ci = width,
-        .accumulate = i > 0,
-        .act = i + 1 < calls ? MAREA_ACT_NONE : p->act,
-        .slope = p->slope};
-    p->kernels->gather(&g);
-  }
+  const int64_t tap = l->tap + rows.first * l->phase[1]->taps + cols.first;
+  const marea_gather g = {
+      .x = w->src + (size_t)(first * image + y * w->row + x * w->channels + group * p->cin) * w->size,
+      .w = p->weight +
+           (size_t)(group * p->w_group + panel * MAREA_CONV_PANEL * p->taps.n * p->cin + tap * step) * w->size,
+      .bias = p->bias ? p->bias + (size_t)co * w->size : NULL,
+      .y = p->out + (size_t)(first * out_image + l->out * channels + co) * w->size,
+      .rows = 1,
+      .cols = n,
+      .x_col = image,
+      .y_col = out_image,
+      .cin = p->cin,
+      .cout = width,
+      .tap_rows = rows.end - rows.first,
+      .taps = cols.end - cols.first,
+      .tap_row = l->phase[1]->taps,
+      .tap = p->taps.offset + tap,
+      .w_tap = step,
+      .w_ci = width,
+      .act = p->act,
+      .slope = p->slope};
+  p->kernels->gather(&g);
 }
 
 /* Panels outermost: their weights stay in the second-level cache for all places. */
@@ -194,8 +165,8 @@ static int64_t source_of (const marea_conv_axis *a, int64_t out, int64_t t) {
 }
 
 /* Outputs first .. end - 1 that meet tap t inside the source. */
-static range outputs_inside (const marea_conv_axis *a, int64_t t) {
-  range r = {0, a->out};
+static marea_conv_range outputs_inside (const marea_conv_axis *a, int64_t t) {
+  marea_conv_range r = {0, a->out};
   while (r.first < r.end && source_of(a, r.first, t) < 0) r.first++;
   while (r.end > r.first && source_of(a, r.end - 1, t) >= a->src) r.end--;
   return r;
@@ -207,7 +178,7 @@ typedef struct meeting {
   int64_t group, panel, panel_end;
   int64_t tap, image, images; /* some images at a time */
   int64_t y, top, left; /* row of outputs; where the tap of its first output that counts lies in the source */
-  range cols;
+  marea_conv_range cols;
   bool first;
 } meeting;
 
@@ -269,7 +240,7 @@ static void correlate_block (void *arg, int64_t block, int worker) {
   const marea_conv *g = p->g;
   const int64_t cut = block % p->cuts, panels = panels_written(g), tap = block / p->cuts / g->groups;
   const int64_t ty = tap / g->kernel[1], tx = tap % g->kernel[1];
-  const range rows = outputs_inside(&p->x.axis[0], ty);
+  const marea_conv_range rows = outputs_inside(&p->x.axis[0], ty);
   meeting k = {.p = p,
                .group = block / p->cuts % g->groups,
                .panel = cut * panels / p->cuts,

@@ -10,6 +10,8 @@
 
 #define BLOCK_WORK 1e6     /* multiplications worth a block */
 #define NEAR_BYTES 1048576 /* of a result that its reader may still find in the second cache */
+#define THIN 3             /* channels that are copied with their padding in no time */
+#define LEAST_CLIPPED 12   /* outputs of a phase; with fewer, strips are too short for tiles to be full */
 #define FEW_STEPS 32       /* (tap, channel) of an output, which take no longer than to write it */
 
 /* ---- taps ---- */
@@ -86,13 +88,51 @@ marea_status marea_conv_pack (marea_call *c, const marea_conv *g, bool backward,
   return MAREA_OK;
 }
 
+/* ---- strips: outputs that read the same taps ---- */
+
+static marea_conv_strip next_strip (const marea_conv_axis *a, const marea_conv_phase *phase, int64_t first) {
+  const marea_conv_range taps = marea_conv_taps_inside(a, phase, first);
+  marea_conv_strip r = {phase, first, 1, taps};
+  for (; first + r.count < phase->count; r.count++) {
+    const marea_conv_range next = marea_conv_taps_inside(a, phase, first + r.count);
+    if (next.first != taps.first || next.end != taps.end) break;
+  }
+  return r;
+}
+
+/* The strips of a dimension, to `strip` unless that is NULL; how many. Where the window has its padding, a phase is one. */
+static int64_t list_strips (const marea_conv_axis *a, bool padded, marea_conv_strip *strip) {
+  int64_t n = 0;
+  for (int64_t p = 0; p < a->phases; p++) {
+    const marea_conv_phase *phase = &a->phase[p];
+    for (int64_t i = 0; i < phase->count; n++) {
+      const marea_conv_strip next = padded ? (marea_conv_strip){phase, 0, phase->count, {0, phase->taps}}
+                                         : next_strip(a, phase, i);
+      if (strip) strip[n] = next;
+      i += next.count;
+    }
+  }
+  return n;
+}
+
+static marea_status open_strips (marea_call *c, marea_conv_gather *p) {
+  size_t bytes;
+  for (int d = 0; d < 2; d++) {
+    p->strips[d] = list_strips(&p->w.axis[d], !p->w.clipped, NULL);
+    MAREA_TRY(marea_bytes(c->ctx, c->op->name, 1, &p->strips[d], sizeof *p->strip[d], &bytes));
+    MAREA_TABLE(c, p->strip[d], bytes);
+    list_strips(&p->w.axis[d], !p->w.clipped, p->strip[d]);
+  }
+  return MAREA_OK;
+}
+
 /* ---- outputs that no tap reaches: act(bias) ---- */
 
 static bool has_bare_outputs (const marea_conv_gather *p) {
   if (p->cin == 0) return true;
   for (int d = 0; d < 2; d++)
-    for (int64_t i = 0; i < p->w.axis[d].phases; i++)
-      if (p->w.axis[d].phase[i].taps == 0) return true;
+    for (int64_t i = 0; i < p->strips[d]; i++)
+      if (p->strip[d][i].taps.first == p->strip[d][i].taps.end) return true;
   return false;
 }
 
@@ -110,9 +150,11 @@ static marea_status make_pixel (marea_call *c, marea_conv_gather *p) {
 
 /* ---- a tile ---- */
 
-typedef struct cell { /* rows of one phase in one tile */
-  const marea_conv_phase *y, *x;
-  int64_t first, rows, tap; /* rows of the tile to write; the phase's first tap */
+#define NARROW 8 /* fewer columns, and fewer than rows: the kernel goes down in place of across */
+
+typedef struct cell { /* outputs of two strips in one tile */
+  const marea_conv_strip *y, *x;
+  int64_t first, rows; /* rows of the phase to write */
   const char *tile;
   char *out; /* first pixel */
 } cell;
@@ -125,9 +167,33 @@ static void fill_cell (const marea_conv_gather *p, const cell *k) {
       memcpy(k->out + (size_t)(i * row + j * col) * pixel, p->pixel, pixel);
 }
 
+/* The place of a cell's first tap among all taps. */
+static int64_t first_tap (const marea_conv_gather *p, const cell *k) {
+  const marea_conv_axis *rows = &p->w.axis[0], *cols = &p->w.axis[1];
+  const int64_t above = marea_conv_taps_before(rows, k->y->phase - rows->phase),
+                left = marea_conv_taps_before(cols, k->x->phase - cols->phase),
+                all = marea_conv_taps_before(cols, cols->phases);
+  return above * all + k->y->phase->taps * left + k->y->taps.first * k->x->phase->taps + k->x->taps.first;
+}
+
+/* Rows of taps that leave none out are one. */
+static void join_rows (marea_gather *g) {
+  if (g->taps != g->tap_row) return;
+  g->taps *= g->tap_rows;
+  g->tap_rows = 1;
+}
+
+static void turn (marea_gather *g) {
+  const marea_gather as = *g;
+  g->rows = as.cols, g->cols = as.rows;
+  g->x_row = as.x_col, g->x_col = as.x_row;
+  g->y_row = as.y_col, g->y_col = as.y_row;
+}
+
 static void gather_cell (const marea_conv_gather *p, const cell *k, marea_ahead *ahead) {
   const marea_conv_window *w = &p->w;
-  const int64_t channels = p->groups * p->cout;
+  const marea_conv_phase *y = k->y->phase, *x = k->x->phase;
+  const int64_t channels = p->groups * p->cout, tap = first_tap(p, k);
   marea_gather g = {.rows = k->rows,
                     .cols = k->x->count,
                     .x_row = w->axis[0].src_step * w->row,
@@ -136,8 +202,10 @@ static void gather_cell (const marea_conv_gather *p, const cell *k, marea_ahead 
                     .y_col = w->axis[1].out_step * channels,
                     .cin = p->cin,
                     .cout = p->cout,
-                    .taps = k->y->taps * k->x->taps,
-                    .tap = p->taps.offset + k->tap,
+                    .tap_rows = k->y->taps.end - k->y->taps.first,
+                    .taps = k->x->taps.end - k->x->taps.first,
+                    .tap_row = x->taps,
+                    .tap = p->taps.offset + tap,
                     .stream = p->stream,
                     .lines = p->lines,
                     .depthwise = p->depthwise,
@@ -146,37 +214,43 @@ static void gather_cell (const marea_conv_gather *p, const cell *k, marea_ahead 
                     .w_ci = p->w_ci,
                     .act = p->act,
                     .slope = p->slope};
-  if (p->cin == 0 || g.taps == 0) {
+  if (p->cin == 0 || g.tap_rows == 0 || g.taps == 0) {
     fill_cell(p, k);
     return;
   }
-  const int64_t row = k->y->start + k->first * w->axis[0].src_step - w->axis[0].low;
-  const int64_t x = row * w->row + (k->x->start - w->axis[1].low) * w->channels;
+  join_rows(&g);
+  if (g.cols < NARROW && g.cols < g.rows) turn(&g);
+  const int64_t top = y->start + k->first * w->axis[0].src_step - w->axis[0].low;
+  const int64_t left = x->start + k->x->first * w->axis[1].src_step - w->axis[1].low;
+  const int64_t at = top * w->row + left * w->channels;
   for (int64_t i = 0; i < p->groups; i++) {
-    g.x = k->tile + (size_t)(x + i * p->cin) * w->size;
-    g.w = p->weight + (size_t)(i * p->w_group + k->tap * p->w_tap) * w->size;
+    g.x = k->tile + (at + i * p->cin) * (int64_t)w->size;
+    g.w = p->weight + (size_t)(i * p->w_group + tap * p->w_tap) * w->size;
     g.bias = p->bias ? p->bias + (size_t)(i * p->cout) * w->size : NULL;
     g.y = k->out + (size_t)(i * p->cout) * w->size;
     p->kernels->gather(&g);
   }
 }
 
-/* Rows k.first .. k.first + band - 1 of every phase. */
-static void gather_band (const marea_conv_gather *p, int64_t image, int64_t tile, int64_t band, cell k,
-                         marea_ahead *ahead) {
+/* Rows first .. first + band - 1 of every phase, counted in the tile. */
+static void gather_band (const marea_conv_gather *p, int64_t image, int64_t start, int64_t band, const char *tile,
+                         int64_t first, marea_ahead *ahead) {
   const marea_conv_axis *rows = &p->w.axis[0], *cols = &p->w.axis[1];
   const size_t pixel = (size_t)(p->groups * p->cout) * p->w.size;
-  k.tap = 0;
-  for (int64_t i = 0; i < rows->phases; i++) {
-    k.y = &rows->phase[i];
-    const int64_t first = tile * p->w.units + k.first;
-    k.rows = MAREA_MIN(band, k.y->count - first);
-    for (int64_t j = 0; j < cols->phases; j++) {
-      k.x = &cols->phase[j];
-      const int64_t row = image * rows->out + k.y->first + first * rows->out_step;
-      k.out = p->out + (size_t)(row * cols->out + k.x->first) * pixel;
-      if (k.rows > 0) gather_cell(p, &k, ahead);
-      k.tap += k.y->taps * k.x->taps;
+  cell k = {.tile = tile};
+  for (int64_t i = 0; i < p->strips[0]; i++) {
+    k.y = &p->strip[0][i];
+    const int64_t begin = MAREA_MAX(start + first, k.y->first),
+                  end = MAREA_MIN(start + first + band, k.y->first + k.y->count);
+    if (begin >= end) continue;
+    k.first = begin - start;
+    k.rows = end - begin;
+    for (int64_t j = 0; j < p->strips[1]; j++) {
+      k.x = &p->strip[1][j];
+      const int64_t row = image * rows->out + k.y->phase->first + begin * rows->out_step,
+                    col = k.x->phase->first + k.x->first * cols->out_step;
+      k.out = p->out + (size_t)(row * cols->out + col) * pixel;
+      gather_cell(p, &k, ahead);
     }
   }
 }
@@ -188,8 +262,9 @@ static void gather_tile (const marea_conv_gather *p, int64_t image, int64_t tile
   const bool single = p->cout == 1;
   const int64_t units = marea_conv_window_units(&p->w, tile),
                 band = single && p->w.axis[0].out_step > 1 ? 1 : units;
-  cell k = {.tile = marea_conv_window_load(&p->w, image, tile, worker)};
-  for (k.first = 0; k.first < units; k.first += band) gather_band(p, image, tile, band, k, ahead);
+  const char *source = marea_conv_window_load(&p->w, image, tile, worker);
+  for (int64_t first = 0; first < units; first += band)
+    gather_band(p, image, tile * p->w.units, band, source, first, ahead);
 }
 
 /* ---- the pass ---- */
@@ -207,7 +282,9 @@ static void expect_results (const marea_context *ctx, const marea_conv *g, marea
 static marea_status open_by_taps (marea_call *c, const marea_conv *g, bool backward,
                                   const marea_conv_source *src, marea_conv_gather *p) {
   MAREA_TRY(marea_conv_axes(c, g, backward, p->w.axis));
+  p->w.clipped = MAREA_MIN(p->w.axis[0].most, p->w.axis[1].most) >= LEAST_CLIPPED && p->cin > THIN;
   MAREA_TRY(marea_conv_window_open(c, src, &p->w));
+  MAREA_TRY(open_strips(c, p));
   p->tile = gather_tile;
   if (marea_conv_is_depthwise(g)) {
     p->depthwise = true; /* all groups at once, a channel each */

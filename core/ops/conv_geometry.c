@@ -153,6 +153,26 @@ marea_status marea_conv_axes (marea_call *c, const marea_conv *g, bool backward,
   return MAREA_OK;
 }
 
+int64_t marea_conv_taps_before (const marea_conv_axis *a, int64_t phase) {
+  int64_t n = 0;
+  for (int64_t i = 0; i < phase; i++) n += a->phase[i].taps;
+  return n;
+}
+
+marea_conv_range marea_conv_taps_inside (const marea_conv_axis *a, const marea_conv_phase *p, int64_t unit) {
+  const int64_t start = p->start + unit * a->src_step;
+  marea_conv_range r = {0, 0};
+  bool any = false;
+  for (int64_t t = 0; t < p->taps; t++) {
+    const int64_t at = start + p->offset[t];
+    if (at < 0 || at >= a->src) continue;
+    if (!any) r.first = t;
+    r.end = t + 1;
+    any = true;
+  }
+  return r;
+}
+
 /* ---- tiles ---- */
 
 static int64_t span (const marea_conv_axis *a) { return a->high - a->low + 1; }
@@ -253,8 +273,9 @@ marea_status marea_conv_window_open (marea_call *c, const marea_conv_source *src
   w->grad = grad_of(c, src);
   if (w->grad) w->y = marea_at(src->y);
   w->slope = src->slope;
-  w->direct = !w->grad && stays_inside(&w->axis[0]) && stays_inside(&w->axis[1]);
-  const int64_t cols = w->direct ? w->axis[1].src : source_size(&w->axis[1], w->axis[1].most);
+  if (stays_inside(&w->axis[0]) && stays_inside(&w->axis[1])) w->clipped = true;
+  w->direct = !w->grad && w->clipped;
+  const int64_t cols = w->clipped ? w->axis[1].src : source_size(&w->axis[1], w->axis[1].most);
   size_t least;
   const int64_t smallest[] = {span(&w->axis[0]), cols, MAREA_MAX(w->channels, 1)};
   MAREA_TRY(marea_bytes(c->ctx, c->op->name, 3, smallest, w->size, &least));
@@ -274,16 +295,21 @@ static void load (marea_binary_kernel *grad, const char *src, const char *y, dou
   else memcpy(dst, src, n * size);
 }
 
-const char *marea_conv_window_load (const marea_conv_window *w, int64_t image, int64_t tile, int worker) {
+/* Rows top .. top + n - 1, as far as they are there. */
+static void load_clipped (const marea_conv_window *w, const char *src, const char *made, int64_t top, int64_t n,
+                          char *dst) {
+  const int64_t first = MAREA_MAX(top, 0), end = MAREA_MIN(top + n, w->axis[0].src);
+  const size_t row = (size_t)w->row * w->size, at = (size_t)first * row;
+  if (first < end)
+    load(w->grad, src + at, made ? made + at : NULL, w->slope, (size_t)((end - first) * w->row), w->size,
+         dst + (size_t)(first - top) * row);
+}
+
+static void load_padded (const marea_conv_window *w, const char *src, const char *made, int64_t top, int64_t n,
+                         char *dst) {
   const marea_conv_axis *rows = &w->axis[0], *cols = &w->axis[1];
-  const int64_t top = rows->low + tile * w->units * rows->src_step;
   const size_t pixel = (size_t)w->channels * w->size;
-  const char *src = w->src + (size_t)image * w->per_image + (size_t)worker * w->per_worker;
-  const char *made = w->grad ? w->y + (size_t)image * w->per_image : NULL;
-  if (w->direct) return src + (size_t)(top * cols->src + cols->low) * pixel;
-  char *memory = w->memory + (size_t)worker * w->bytes, *dst = memory;
-  const int64_t n = source_size(rows, marea_conv_window_units(w, tile)),
-                width = source_size(cols, cols->most);
+  const int64_t width = source_size(cols, cols->most);
   const int64_t first = MAREA_MIN(MAREA_MAX(cols->low, 0), cols->src);
   const int64_t end = MAREA_MAX(MAREA_MIN(cols->low + width, cols->src), first);
   const size_t left = (size_t)MAREA_MIN(first - cols->low, width) * pixel,
@@ -299,7 +325,20 @@ const char *marea_conv_window_load (const marea_conv_window *w, int64_t image, i
     load(w->grad, src + at, made ? made + at : NULL, w->slope, middle / w->size, w->size, dst + left);
     memset(dst + left + middle, 0, all - left - middle);
   }
-  return memory;
+}
+
+const char *marea_conv_window_load (const marea_conv_window *w, int64_t image, int64_t tile, int worker) {
+  const marea_conv_axis *rows = &w->axis[0], *cols = &w->axis[1];
+  const int64_t top = rows->low + tile * w->units * rows->src_step;
+  const int64_t pixel = w->channels * (int64_t)w->size;
+  const char *src = w->src + (size_t)image * w->per_image + (size_t)worker * w->per_worker;
+  const char *made = w->grad ? w->y + (size_t)image * w->per_image : NULL;
+  if (w->direct) return src + (top * cols->src + cols->low) * pixel;
+  char *memory = w->memory + (size_t)worker * w->bytes;
+  const int64_t n = source_size(rows, marea_conv_window_units(w, tile));
+  if (w->clipped) load_clipped(w, src, made, top, n, memory);
+  else load_padded(w, src, made, top, n, memory);
+  return w->clipped ? memory + cols->low * pixel : memory;
 }
 
 marea_status marea_conv_rows_open (marea_call *c, const marea_conv_source *src, int64_t most,
@@ -332,6 +371,7 @@ void marea_conv_window_share (const marea_conv_rows *all, marea_conv_window *w) 
   w->per_image = 0;
   w->per_worker = all->bytes;
   w->grad = NULL;
+  w->direct = w->clipped;
 }
 
 void marea_conv_rows_share (const marea_conv_rows *all, marea_conv_rows *r) {

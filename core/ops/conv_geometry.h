@@ -42,6 +42,17 @@ typedef struct marea_conv_axis {
   marea_conv_phase *phase;
 } marea_conv_axis;
 
+/* Taps of the phases before `phase`. */
+int64_t marea_conv_taps_before (const marea_conv_axis *a, int64_t phase);
+
+/* Taps first .. end - 1 of a phase. */
+typedef struct marea_conv_range {
+  int64_t first, end;
+} marea_conv_range;
+
+/* Those that lie in the source when the phase's output number `unit` is made. */
+marea_conv_range marea_conv_taps_inside (const marea_conv_axis *a, const marea_conv_phase *p, int64_t unit);
+
 /* ---- source images in tiles with their padding ---- */
 
 #define MAREA_CONV_TILE_BYTES ((size_t)1 << 18) /* a tile and the weights should stay in the second-level cache */
@@ -66,7 +77,8 @@ typedef struct marea_conv_window {
   double slope;
   size_t size; /* bytes of an element */
   int64_t channels, images;
-  bool direct;          /* nothing is read outside the images: tiles are the images themselves */
+  bool clipped;         /* what lies outside the images is not read: tiles have no padding */
+  bool direct;          /* tiles are the images themselves */
   int64_t units, tiles; /* rows of phase 0 in a tile; tiles of an image */
   int64_t row;          /* elements from one row of a tile to the next */
   size_t bytes;         /* of a tile */

@@ -85,6 +85,13 @@ static inline bool marea_conv_is_depthwise (const marea_conv *g) {
 
 /* ---- gather ---- */
 
+/* Outputs first .. first + count - 1 of a phase, which read these of its taps. */
+typedef struct marea_conv_strip {
+  const marea_conv_phase *phase;
+  int64_t first, count;
+  marea_conv_range taps;
+} marea_conv_strip;
+
 typedef struct marea_conv_gather marea_conv_gather;
 struct marea_conv_gather {
   marea_conv_window w;
@@ -97,6 +104,8 @@ struct marea_conv_gather {
   double slope;
   /* by taps */
   marea_conv_taps taps;
+  marea_conv_strip *strip[2]; /* of rows and of columns */
+  int64_t strips[2];
   int64_t w_group, w_tap, w_ci; /* steps of weight: group, tap, channel that is read */
   bool depthwise;               /* this, stream and lines: see marea_gather */
   bool stream;

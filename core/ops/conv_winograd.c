@@ -342,6 +342,7 @@ static void multiply_point (const together *k, int64_t point, int64_t panel, int
                             .y_col = p->cout,
                             .cin = p->cin,
                             .cout = width,
+                            .tap_rows = 1,
                             .taps = q->spread ? 1 : phases,
                             .tap = tap,
                             .w_tap = phases > 1 ? (phase[1] - phase[0]) * weights : 0,

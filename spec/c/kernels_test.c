@@ -534,7 +534,7 @@ static double activation (double a, int act) {
 
 static void one_gather (const marea_kernels *k, const geometry *c, bool wide) {
   int64_t tap[9];
-  int taps = c->kh * c->kw, reads = c->depthwise ? 1 : c->cin, y_col = c->cout * c->skip,
+  int taps = c->kh * c->kw, rows = c->kh - below(c->kh), cols = c->kw - below(c->kw), reads = c->depthwise ? 1 : c->cin, y_col = c->cout * c->skip,
       y_row = y_col * c->cols * c->skip;
   static const marea_activation acts[] = {MAREA_ACT_NONE, MAREA_ACT_RELU, MAREA_ACT_SIGMOID};
   for (int t = 0; t < taps; t++) tap[t] = ((t / c->kw) * c->width + t % c->kw) * c->cin;
@@ -550,7 +550,9 @@ static void one_gather (const marea_kernels *k, const geometry *c, bool wide) {
                     .y_col = y_col,
                     .cin = reads,
                     .cout = c->cout,
-                    .taps = taps,
+                    .tap_rows = rows,
+                    .taps = cols,
+                    .tap_row = c->kw,
                     .tap = tap,
                     .w_tap = reads * c->cout,
                     .w_ci = c->cout,
@@ -565,7 +567,8 @@ static void one_gather (const marea_kernels *k, const geometry *c, bool wide) {
         double sum = g.accumulate ? *y : g.bias ? take(raw_bias, co, wide) : 0;
         const double *x = image + oy * g.x_row + ox * g.x_col + (c->depthwise ? co : 0);
         for (int t = 0; t < taps; t++)
-          for (int ci = 0; ci < reads; ci++) sum += x[tap[t] + ci] * weight[t * g.w_tap + ci * g.w_ci + co];
+          for (int ci = 0; ci < reads && t / c->kw < rows && t % c->kw < cols; ci++)
+            sum += x[tap[t] + ci] * weight[t * g.w_tap + ci * g.w_ci + co];
         *y = activation(sum, (int)g.act);
       }
   k->gather(&g);
