@@ -58,7 +58,8 @@ static void gather_place (const marea_conv_gather *p, const place *l, int64_t gr
   const marea_gather g = {
       .x = w->src + (size_t)(first * image + y * w->row + x * w->channels + group * p->cin) * w->size,
       .w = p->weight +
-           (size_t)(group * p->w_group + panel * MAREA_CONV_PANEL * p->taps.n * p->cin + tap * step) * w->size,
+           (size_t)(group * p->w_group + panel * MAREA_CONV_PANEL * p->taps.n * p->cin + tap * step) *
+               w->size,
       .bias = p->bias ? p->bias + (size_t)co * w->size : NULL,
       .y = p->out + (size_t)(first * out_image + l->out * channels + co) * w->size,
       .rows = 1,

@@ -107,7 +107,7 @@ static int64_t list_strips (const marea_conv_axis *a, bool padded, marea_conv_st
     const marea_conv_phase *phase = &a->phase[p];
     for (int64_t i = 0; i < phase->count; n++) {
       const marea_conv_strip next = padded ? (marea_conv_strip){phase, 0, phase->count, {0, phase->taps}}
-                                         : next_strip(a, phase, i);
+                                           : next_strip(a, phase, i);
       if (strip) strip[n] = next;
       i += next.count;
     }
@@ -190,30 +190,35 @@ static void turn (marea_gather *g) {
   g->y_row = as.y_col, g->y_col = as.y_row;
 }
 
+/* A cell for the kernel, but for the addresses. */
+static marea_gather describe_cell (const marea_conv_gather *p, const cell *k) {
+  const marea_conv_window *w = &p->w;
+  const int64_t channels = p->groups * p->cout;
+  return (marea_gather){.rows = k->rows,
+                        .cols = k->x->count,
+                        .x_row = w->axis[0].src_step * w->row,
+                        .x_col = w->axis[1].src_step * w->channels,
+                        .y_row = w->axis[0].out_step * w->axis[1].out * channels,
+                        .y_col = w->axis[1].out_step * channels,
+                        .cin = p->cin,
+                        .cout = p->cout,
+                        .tap_rows = k->y->taps.end - k->y->taps.first,
+                        .taps = k->x->taps.end - k->x->taps.first,
+                        .tap_row = k->x->phase->taps,
+                        .stream = p->stream,
+                        .lines = p->lines,
+                        .depthwise = p->depthwise,
+                        .w_tap = p->w_tap,
+                        .w_ci = p->w_ci,
+                        .act = p->act,
+                        .slope = p->slope};
+}
+
 static void gather_cell (const marea_conv_gather *p, const cell *k, marea_ahead *ahead) {
   const marea_conv_window *w = &p->w;
   const marea_conv_phase *y = k->y->phase, *x = k->x->phase;
-  const int64_t channels = p->groups * p->cout, tap = first_tap(p, k);
-  marea_gather g = {.rows = k->rows,
-                    .cols = k->x->count,
-                    .x_row = w->axis[0].src_step * w->row,
-                    .x_col = w->axis[1].src_step * w->channels,
-                    .y_row = w->axis[0].out_step * w->axis[1].out * channels,
-                    .y_col = w->axis[1].out_step * channels,
-                    .cin = p->cin,
-                    .cout = p->cout,
-                    .tap_rows = k->y->taps.end - k->y->taps.first,
-                    .taps = k->x->taps.end - k->x->taps.first,
-                    .tap_row = x->taps,
-                    .tap = p->taps.offset + tap,
-                    .stream = p->stream,
-                    .lines = p->lines,
-                    .depthwise = p->depthwise,
-                    .ahead = ahead,
-                    .w_tap = p->w_tap,
-                    .w_ci = p->w_ci,
-                    .act = p->act,
-                    .slope = p->slope};
+  const int64_t tap = first_tap(p, k);
+  marea_gather g = describe_cell(p, k);
   if (p->cin == 0 || g.tap_rows == 0 || g.taps == 0) {
     fill_cell(p, k);
     return;
@@ -223,6 +228,8 @@ static void gather_cell (const marea_conv_gather *p, const cell *k, marea_ahead 
   const int64_t top = y->start + k->first * w->axis[0].src_step - w->axis[0].low;
   const int64_t left = x->start + k->x->first * w->axis[1].src_step - w->axis[1].low;
   const int64_t at = top * w->row + left * w->channels;
+  g.tap = p->taps.offset + tap;
+  g.ahead = ahead;
   for (int64_t i = 0; i < p->groups; i++) {
     g.x = k->tile + (at + i * p->cin) * (int64_t)w->size;
     g.w = p->weight + (size_t)(i * p->w_group + tap * p->w_tap) * w->size;
@@ -233,8 +240,8 @@ static void gather_cell (const marea_conv_gather *p, const cell *k, marea_ahead 
 }
 
 /* Rows first .. first + band - 1 of every phase, counted in the tile. */
-static void gather_band (const marea_conv_gather *p, int64_t image, int64_t start, int64_t band, const char *tile,
-                         int64_t first, marea_ahead *ahead) {
+static void gather_band (const marea_conv_gather *p, int64_t image, int64_t start, int64_t band,
+                         const char *tile, int64_t first, marea_ahead *ahead) {
   const marea_conv_axis *rows = &p->w.axis[0], *cols = &p->w.axis[1];
   const size_t pixel = (size_t)(p->groups * p->cout) * p->w.size;
   cell k = {.tile = tile};

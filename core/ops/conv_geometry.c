@@ -15,8 +15,8 @@
 
 #include "conv_geometry.h"
 
-#define LEAST_UNITS 4                /* rows of a tile worth loading its neighbours again */
-#define LEAST_TASKS 8                /* tiles to aim for when there are few images */
+#define LEAST_UNITS 4 /* rows of a tile worth loading its neighbours again */
+#define LEAST_TASKS 8 /* tiles to aim for when there are few images */
 
 /* ---- attributes ---- */
 
@@ -289,15 +289,15 @@ marea_status marea_conv_window_open (marea_call *c, const marea_conv_source *src
 }
 
 /* dst := n elements of src, or of the gradient before the activation that made y */
-static void load (marea_binary_kernel *grad, const char *src, const char *y, double slope, size_t n, size_t size,
-                  char *dst) {
+static void load (marea_binary_kernel *grad, const char *src, const char *y, double slope, size_t n,
+                  size_t size, char *dst) {
   if (grad) grad(n, src, 1, y, 1, dst, &slope);
   else memcpy(dst, src, n * size);
 }
 
 /* Rows top .. top + n - 1, as far as they are there. */
-static void load_clipped (const marea_conv_window *w, const char *src, const char *made, int64_t top, int64_t n,
-                          char *dst) {
+static void load_clipped (const marea_conv_window *w, const char *src, const char *made, int64_t top,
+                          int64_t n, char *dst) {
   const int64_t first = MAREA_MAX(top, 0), end = MAREA_MIN(top + n, w->axis[0].src);
   const size_t row = (size_t)w->row * w->size, at = (size_t)first * row;
   if (first < end)
@@ -305,8 +305,8 @@ static void load_clipped (const marea_conv_window *w, const char *src, const cha
          dst + (size_t)(first - top) * row);
 }
 
-static void load_padded (const marea_conv_window *w, const char *src, const char *made, int64_t top, int64_t n,
-                         char *dst) {
+static void load_padded (const marea_conv_window *w, const char *src, const char *made, int64_t top,
+                         int64_t n, char *dst) {
   const marea_conv_axis *rows = &w->axis[0], *cols = &w->axis[1];
   const size_t pixel = (size_t)w->channels * w->size;
   const int64_t width = source_size(cols, cols->most);
@@ -358,7 +358,8 @@ marea_status marea_conv_rows_open (marea_call *c, const marea_conv_source *src, 
   return marea_conv_worker_memory(c, &r->bytes, &r->memory);
 }
 
-const char *marea_conv_rows_load (const marea_conv_rows *r, int64_t image, int64_t first, int64_t n, int worker) {
+const char *marea_conv_rows_load (const marea_conv_rows *r, int64_t image, int64_t first, int64_t n,
+                                  int worker) {
   const size_t at = (size_t)image * r->per_image + (size_t)(first * r->row) * r->size;
   if (!r->grad) return r->src + at + (size_t)worker * r->per_worker;
   char *memory = r->memory + (size_t)worker * r->bytes;

@@ -55,7 +55,8 @@ marea_conv_range marea_conv_taps_inside (const marea_conv_axis *a, const marea_c
 
 /* ---- source images in tiles with their padding ---- */
 
-#define MAREA_CONV_TILE_BYTES ((size_t)1 << 18) /* a tile and the weights should stay in the second-level cache */
+#define MAREA_CONV_TILE_BYTES \
+  ((size_t)1 << 18) /* a tile and the weights should stay in the second-level cache */
 
 /* What a pass reads: t, or where y is given, the gradient before an activation: t * act'(.), told from the
    activation's result y. */
@@ -123,7 +124,8 @@ marea_status marea_conv_rows_open (marea_call *c, const marea_conv_source *src, 
 void marea_conv_window_share (const marea_conv_rows *all, marea_conv_window *w);
 void marea_conv_rows_share (const marea_conv_rows *all, marea_conv_rows *r);
 /* Address of rows first .. first + n - 1 of an image. */
-const char *marea_conv_rows_load (const marea_conv_rows *r, int64_t image, int64_t first, int64_t n, int worker);
+const char *marea_conv_rows_load (const marea_conv_rows *r, int64_t image, int64_t first, int64_t n,
+                                  int worker);
 void marea_conv_rows_ahead (const marea_conv_rows *r, int64_t image, marea_ahead *a);
 
 /* Sizes of upsampling by attribute 0 as those of a pool: windows of size and stride `scale` over the larger images, which

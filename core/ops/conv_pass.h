@@ -4,8 +4,8 @@
 ** so that `backward` can lead them over the images side by side, while an image is in the cache.
 **
 ** Each has two ways of computing a tile: by the taps (conv_gather.c, conv_correlate.c) and, for many kernels of 3x3 to
-** 6x6, at the points of a bilinear algorithm (conv_winograd.c). Small images are not walked over: either way has a form
-** that goes across the images of a batch (conv_across.c, conv_winograd.c).
+** 6x6, at the points of a bilinear algorithm (conv_points.h). Small images are not walked over: either way has a form
+** that goes across the images of a batch (conv_across.c, conv_points_*.c).
 */
 #ifndef MAREA_CONV_PASS_H
 #define MAREA_CONV_PASS_H

@@ -534,8 +534,8 @@ static double activation (double a, int act) {
 
 static void one_gather (const marea_kernels *k, const geometry *c, bool wide) {
   int64_t tap[9];
-  int taps = c->kh * c->kw, rows = c->kh - below(c->kh), cols = c->kw - below(c->kw), reads = c->depthwise ? 1 : c->cin, y_col = c->cout * c->skip,
-      y_row = y_col * c->cols * c->skip;
+  int taps = c->kh * c->kw, rows = c->kh - below(c->kh), cols = c->kw - below(c->kw),
+      reads = c->depthwise ? 1 : c->cin, y_col = c->cout * c->skip, y_row = y_col * c->cols * c->skip;
   static const marea_activation acts[] = {MAREA_ACT_NONE, MAREA_ACT_RELU, MAREA_ACT_SIGMOID};
   for (int t = 0; t < taps; t++) tap[t] = ((t / c->kw) * c->width + t % c->kw) * c->cin;
   marea_gather g = {.x = raw_image,
