@@ -135,6 +135,71 @@ describe("a batch of small images gives what its parts give:", function()
   end)
 end)
 
+describe("of images that are large enough for strips", function()
+  --- A geometry with at least 12 outputs a phase and channels too few for points; 20 images.
+  local function draw_large(g)
+    local groups, channels = g.pick {1, 1, 2}, g.pick {1, 3, 5}
+    local c = {n = 20, cin = groups * g.pick {4, 7}, cout = groups * channels, kernel = {g.int(1, 5), g.int(1, 5)}}
+    if g.int(1, 4) == 1 then groups, c.cin, c.cout = 6, 6, 6 end
+    c.how = {stride = {g.int(1, 3), g.int(1, 3)}, dilation = {g.int(1, 2), g.int(1, 2)}, groups = groups,
+      padding = {g.int(0, 6), g.int(0, 6), g.int(0, 6), g.int(0, 6)}}
+    c.size, c.out = {}, {}
+    for d = 1, 2 do
+      local extent = c.how.dilation[d] * (c.kernel[d] - 1) + 1
+      c.size[d] = math.max(12 * c.how.stride[d], extent) + g.int(0, 9)
+      c.out[d] = (c.size[d] + c.how.padding[2 * d - 1] + c.how.padding[2 * d] - extent) // c.how.stride[d] + 1
+    end
+    c.x, c.dy = g.tensor {c.n, c.size[1], c.size[2], c.cin}, g.tensor {c.n, c.out[1], c.out[2], c.cout}
+    c.weight, c.bias = g.tensor {c.kernel[1], c.kernel[2], c.cin // groups, c.cout}, g.tensor {c.cout}
+    return c
+  end
+
+  local function each(dtype, f)
+    local tolerance = dtype == "f64" and {rtol = 1e-12, atol = 1e-12, scaled = true}
+      or {rtol = 2e-6, atol = 2e-6, scaled = true}
+    for seed = 1, dtype == "f64" and CASES // 4 or CASES // 2 do
+      core.scope(function()
+        local c = draw_large(sample.generator(seed, {dtype = dtype}))
+        f(c, tolerance, ("case %d: kernel %dx%d, %dx%d to %dx%d"):format(seed, c.kernel[1], c.kernel[2], c.size[1],
+          c.size[2], c.out[1], c.out[2]))
+      end)
+    end
+  end
+
+  for _, dtype in ipairs {"f32", "f64"} do
+    it("conv2d does what it does to images whose padding is there, " .. dtype, function()
+      each(dtype, function(c, tolerance, what)
+        local p = c.how.padding
+        local padded = ops.pad(c.x, {padding = {0, 0, p[1], p[2], p[3], p[4], 0, 0}})
+        local more = {activation = "relu", padding = 0}
+        allclose.assert(ops.conv2d(c.x, c.weight, c.bias, with(c.how, {activation = "relu"})),
+          ops.conv2d(padded, c.weight, c.bias, with(c.how, more)), tolerance, what)
+      end)
+    end)
+
+    it("conv2d_grad_input is the adjoint of conv2d, image by image, " .. dtype, function()
+      each(dtype, function(c, tolerance, what)
+        local y = ops.conv2d(c.x, c.weight, c.how)
+        local dx = ops.conv2d_grad_input(c.dy, c.weight, with(c.how, {size = c.size}))
+        local function dot(a, b) return (a * b):sum {dims = {2, 3, 4}} end
+        local scale = (y * y):sum():item() ^ 0.5 * (c.dy * c.dy):sum():item() ^ 0.5
+        allclose.assert(dot(c.x, dx) / scale, dot(y, c.dy) / scale, tolerance, what)
+      end)
+    end)
+
+    it("conv2d_backward gives the gradients that the operators give one by one, " .. dtype, function()
+      each(dtype, function(c, tolerance, what)
+        local y = ops.conv2d(c.x, c.weight, c.bias, with(c.how, {activation = "relu"}))
+        local e = c.dy * y:gt(0):to(dtype)
+        local dx, dw, db = ops.conv2d_backward(c.dy, c.x, c.weight, y, with(c.how, {activation = "relu"}))
+        allclose.assert(dx, ops.conv2d_grad_input(e, c.weight, with(c.how, {size = c.size})), tolerance, what)
+        allclose.assert(dw, ops.conv2d_grad_weight(c.x, e, with(c.how, {kernel = c.kernel})), tolerance, what)
+        allclose.assert(db, e:sum {dims = {1, 2, 3}}, tolerance, what)
+      end)
+    end)
+  end
+end)
+
 describe("a depthwise convolution is a dense one whose weight has a diagonal:", function()
   local function geometry(g)
     local c = {channels = g.pick {2, 7, 16, 17, 40, 67}, n = g.int(1, 3)}
