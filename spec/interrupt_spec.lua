@@ -87,6 +87,19 @@ describe("an interrupt", function()
     assert.is_truthy(text:find "^false\t[^\n]*interrupted!\n", text)
   end)
 
+  it("does not wait for an image of a convolution to be through", function()
+    local text = run_script [[
+      marea.set_threads(1)
+      local x, w = marea.zeros{16, 256, 256, 16}, marea.zeros{63, 63, 16, 16} -- a second an image
+      signal(0.2)
+      local begun = marea.clock()
+      print(pcall(marea.conv2d, x, w, {padding = 31}))
+      print(marea.clock() - begun)
+    ]]
+    local seconds = tonumber(text:match "^false\t[^\n]*interrupted!\n([%d.]+)\n")
+    assert.is_true(seconds and seconds < 0.6, text)
+  end)
+
   it("keeps the hook of a debugger", function()
     local lines = 0
     local function hook() lines = lines + 1 end

@@ -186,14 +186,12 @@ static bool stays_inside (const marea_conv_axis *a) {
   return a->low >= 0 && a->low + source_size(a, a->most) <= a->src;
 }
 
-/* Rows of a tile, by the shape alone: as many as its bytes allow, fewer if there would be too few tiles. */
+/* Rows of a tile, by the shape alone: as many as its bytes allow, fewer if there would be too few tiles. Bytes bound the
+   work between two looks at interrupts, too. */
 static void choose_units (marea_conv_window *w) {
   const marea_conv_axis *rows = &w->axis[0];
-  int64_t units = rows->most;
-  if (!w->direct) {
-    const int64_t most = (int64_t)(MAREA_CONV_TILE_BYTES / ((size_t)w->row * w->size)) - span(rows);
-    units = most < 0 ? 1 : MAREA_MIN(units, most / rows->src_step + 1);
-  }
+  const int64_t most = (int64_t)(MAREA_CONV_TILE_BYTES / ((size_t)w->row * w->size)) - span(rows);
+  int64_t units = most < 0 ? 1 : MAREA_MIN(rows->most, most / rows->src_step + 1);
   const int64_t wanted = (LEAST_TASKS + w->images - 1) / w->images;
   units = MAREA_MIN(units, MAREA_MAX((rows->most + wanted - 1) / wanted, LEAST_UNITS));
   w->tiles = (rows->most + units - 1) / units;
