@@ -195,6 +195,13 @@ describe("of images that are large enough for strips", function()
         allclose.assert(dx, ops.conv2d_grad_input(e, c.weight, with(c.how, {size = c.size})), tolerance, what)
         allclose.assert(dw, ops.conv2d_grad_weight(c.x, e, with(c.how, {kernel = c.kernel})), tolerance, what)
         allclose.assert(db, e:sum {dims = {1, 2, 3}}, tolerance, what)
+        local relu = c.x:relu() -- as if a transposed convolution had made it of dy
+        local how = with(c.how, {activation = "relu", transposed = true})
+        e = c.x * relu:gt(0):to(dtype)
+        dx, dw, db = ops.conv2d_backward(c.x, c.dy, c.weight, relu, how)
+        allclose.assert(dx, ops.conv2d(e, c.weight, c.how), tolerance, what)
+        allclose.assert(dw, ops.conv2d_grad_weight(e, c.dy, with(c.how, {kernel = c.kernel})), tolerance, what)
+        allclose.assert(db, e:sum {dims = {1, 2, 3}}, tolerance, what)
       end)
     end)
   end

@@ -67,7 +67,7 @@ static inline marea_stretch marea_stretch_of (const void *at, size_t bytes) {
   return (marea_stretch){at, (int64_t)bytes / MAREA_LINE, MAREA_LINE, 1, 0};
 }
 
-/* One 2-D convolution as the kernels see it: a gather over a padded image held in scratch memory.
+/* One 2-D convolution as the kernels see it: a gather over an image, or a tile of one, all of whose taps are there.
 **   y[oy][ox][co] = act(bias[co] + sum over taps t, ci of x[oy*stride_h + dy_t][ox*stride_w + dx_t][ci] * w[t][ci][co])
 ** for oy < rows and ox < cols. `x` points at the image's element for (oy, ox, tap offset) = 0; strides below are in
 ** elements. Forward uses it with the conv's own taps; the input gradient of a strided convolution is one such gather

@@ -25,7 +25,7 @@ bool marea_conv_goes_across (const marea_conv *g) {
 /* A place in the images: an output of a phase in each dimension. */
 typedef struct place {
   const marea_conv_phase *phase[2];
-  int64_t unit[2], out, tap; /* out: pixel; tap: the first of both phases' */
+  int64_t unit[2], out; /* out: pixel */
 } place;
 
 static place place_of (const marea_conv_gather *p, int64_t pixel) {
@@ -37,8 +37,6 @@ static place place_of (const marea_conv_gather *p, int64_t pixel) {
     l.phase[d] = &axis[d].phase[phase[d]];
     l.unit[d] = at[d] / axis[d].out_step;
   }
-  l.tap = marea_conv_taps_before(&axis[0], phase[0]) * marea_conv_taps_before(&axis[1], axis[1].phases) +
-          l.phase[0]->taps * marea_conv_taps_before(&axis[1], phase[1]);
   return l;
 }
 
@@ -54,7 +52,7 @@ static void gather_place (const marea_conv_gather *p, const place *l, int64_t gr
   const marea_conv_range cols = marea_conv_taps_inside(&w->axis[1], l->phase[1], l->unit[1]);
   const int64_t y = l->phase[0]->start + l->unit[0] * w->axis[0].src_step;
   const int64_t x = l->phase[1]->start + l->unit[1] * w->axis[1].src_step;
-  const int64_t tap = l->tap + rows.first * l->phase[1]->taps + cols.first;
+  const int64_t tap = marea_conv_first_tap(w->axis, l->phase[0], l->phase[1], rows.first, cols.first);
   const marea_gather g = {
       .x = w->src + (size_t)(first * image + y * w->row + x * w->channels + group * p->cin) * w->size,
       .w = p->weight +

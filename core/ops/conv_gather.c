@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT
-** conv_gather.c: forward and input gradient of convolutions, over tiles of images with their padding. The
-** arithmetic is in the kernel `gather`.
+** conv_gather.c: forward and input gradient of convolutions, over tiles of images. The arithmetic is in the kernel
+** `gather`.
 **
-** Nothing is unrolled into a matrix (im2col): a tile of the source, padded, is all that is copied.
+** Nothing is unrolled into a matrix (im2col). Outputs are cut into strips that read the same taps inside the image, and
+** images are read where they lie; where strips would be short, tiles of the source are copied with their padding.
 */
 #include <string.h>
 
@@ -11,7 +12,7 @@
 #define BLOCK_WORK 1e6     /* multiplications worth a block */
 #define NEAR_BYTES 1048576 /* of a result that its reader may still find in the second cache */
 #define THIN 3             /* channels that are copied with their padding in no time */
-#define LEAST_CLIPPED 12   /* outputs of a phase; with fewer, strips are too short for tiles to be full */
+#define LEAST_STRIP 10     /* outputs of a phase's longest strip, which fill a tile */
 #define FEW_STEPS 32       /* (tap, channel) of an output, which take no longer than to write it */
 
 /* ---- taps ---- */
@@ -100,7 +101,22 @@ static marea_conv_strip next_strip (const marea_conv_axis *a, const marea_conv_p
   return r;
 }
 
-/* The strips of a dimension, to `strip` unless that is NULL; how many. Where the window has its padding, a phase is one. */
+/* Are nearly all outputs in strips that fill tiles? */
+static bool has_long_strips (const marea_conv_axis *a) {
+  for (int64_t p = 0; p < a->phases; p++) {
+    int64_t longest = 0;
+    for (int64_t i = 0; i < a->phase[p].count;) {
+      const int64_t count = next_strip(a, &a->phase[p], i).count;
+      longest = MAREA_MAX(longest, count);
+      i += count;
+    }
+    if (longest < LEAST_STRIP || 4 * longest < 3 * a->phase[p].count) return false;
+  }
+  return true;
+}
+
+/* The strips of a dimension, to `strip` unless that is NULL; how many. Where the window has its padding, a phase is
+   one. */
 static int64_t list_strips (const marea_conv_axis *a, bool padded, marea_conv_strip *strip) {
   int64_t n = 0;
   for (int64_t p = 0; p < a->phases; p++) {
@@ -167,15 +183,6 @@ static void fill_cell (const marea_conv_gather *p, const cell *k) {
       memcpy(k->out + (size_t)(i * row + j * col) * pixel, p->pixel, pixel);
 }
 
-/* The place of a cell's first tap among all taps. */
-static int64_t first_tap (const marea_conv_gather *p, const cell *k) {
-  const marea_conv_axis *rows = &p->w.axis[0], *cols = &p->w.axis[1];
-  const int64_t above = marea_conv_taps_before(rows, k->y->phase - rows->phase),
-                left = marea_conv_taps_before(cols, k->x->phase - cols->phase),
-                all = marea_conv_taps_before(cols, cols->phases);
-  return above * all + k->y->phase->taps * left + k->y->taps.first * k->x->phase->taps + k->x->taps.first;
-}
-
 /* Rows of taps that leave none out are one. */
 static void join_rows (marea_gather *g) {
   if (g->taps != g->tap_row) return;
@@ -217,7 +224,7 @@ static marea_gather describe_cell (const marea_conv_gather *p, const cell *k) {
 static void gather_cell (const marea_conv_gather *p, const cell *k, marea_ahead *ahead) {
   const marea_conv_window *w = &p->w;
   const marea_conv_phase *y = k->y->phase, *x = k->x->phase;
-  const int64_t tap = first_tap(p, k);
+  const int64_t tap = marea_conv_first_tap(w->axis, y, x, k->y->taps.first, k->x->taps.first);
   marea_gather g = describe_cell(p, k);
   if (p->cin == 0 || g.tap_rows == 0 || g.taps == 0) {
     fill_cell(p, k);
@@ -289,7 +296,7 @@ static void expect_results (const marea_context *ctx, const marea_conv *g, marea
 static marea_status open_by_taps (marea_call *c, const marea_conv *g, bool backward,
                                   const marea_conv_source *src, marea_conv_gather *p) {
   MAREA_TRY(marea_conv_axes(c, g, backward, p->w.axis));
-  p->w.clipped = MAREA_MIN(p->w.axis[0].most, p->w.axis[1].most) >= LEAST_CLIPPED && p->cin > THIN;
+  p->w.clipped = p->cin > THIN && has_long_strips(&p->w.axis[0]) && has_long_strips(&p->w.axis[1]);
   MAREA_TRY(marea_conv_window_open(c, src, &p->w));
   MAREA_TRY(open_strips(c, p));
   p->tile = gather_tile;

@@ -153,10 +153,17 @@ marea_status marea_conv_axes (marea_call *c, const marea_conv *g, bool backward,
   return MAREA_OK;
 }
 
-int64_t marea_conv_taps_before (const marea_conv_axis *a, int64_t phase) {
+/* Taps of the phases before `end`. */
+static int64_t taps_before (const marea_conv_axis *a, const marea_conv_phase *end) {
   int64_t n = 0;
-  for (int64_t i = 0; i < phase; i++) n += a->phase[i].taps;
+  for (const marea_conv_phase *p = a->phase; p < end; p++) n += p->taps;
   return n;
+}
+
+int64_t marea_conv_first_tap (const marea_conv_axis axis[2], const marea_conv_phase *y,
+                              const marea_conv_phase *x, int64_t row, int64_t col) {
+  const int64_t all = taps_before(&axis[1], axis[1].phase + axis[1].phases);
+  return taps_before(&axis[0], y) * all + y->taps * taps_before(&axis[1], x) + row * x->taps + col;
 }
 
 marea_conv_range marea_conv_taps_inside (const marea_conv_axis *a, const marea_conv_phase *p, int64_t unit) {
@@ -186,8 +193,8 @@ static bool stays_inside (const marea_conv_axis *a) {
   return a->low >= 0 && a->low + source_size(a, a->most) <= a->src;
 }
 
-/* Rows of a tile, by the shape alone: as many as its bytes allow, fewer if there would be too few tiles. Bytes bound the
-   work between two looks at interrupts, too. */
+/* Rows of a tile, by the shape alone: as many as its bytes allow, which keeps the work short between two looks at
+   interrupts as well, and fewer if there would be too few tiles. */
 static void choose_units (marea_conv_window *w) {
   const marea_conv_axis *rows = &w->axis[0];
   const int64_t most = (int64_t)(MAREA_CONV_TILE_BYTES / ((size_t)w->row * w->size)) - span(rows);
@@ -370,6 +377,7 @@ void marea_conv_window_share (const marea_conv_rows *all, marea_conv_window *w) 
   w->per_image = 0;
   w->per_worker = all->bytes;
   w->grad = NULL;
+  w->y = NULL;
   w->direct = w->clipped;
 }
 
@@ -378,6 +386,7 @@ void marea_conv_rows_share (const marea_conv_rows *all, marea_conv_rows *r) {
   r->per_image = 0;
   r->per_worker = all->bytes;
   r->grad = NULL;
+  r->y = NULL;
 }
 
 /* ---- ahead ---- */

@@ -42,8 +42,9 @@ typedef struct marea_conv_axis {
   marea_conv_phase *phase;
 } marea_conv_axis;
 
-/* Taps of the phases before `phase`. */
-int64_t marea_conv_taps_before (const marea_conv_axis *a, int64_t phase);
+/* The place of tap (row, col) of two phases among all taps, which come phase by phase. */
+int64_t marea_conv_first_tap (const marea_conv_axis axis[2], const marea_conv_phase *y,
+                              const marea_conv_phase *x, int64_t row, int64_t col);
 
 /* Taps first .. end - 1 of a phase. */
 typedef struct marea_conv_range {
@@ -53,7 +54,7 @@ typedef struct marea_conv_range {
 /* Those that lie in the source when the phase's output number `unit` is made. */
 marea_conv_range marea_conv_taps_inside (const marea_conv_axis *a, const marea_conv_phase *p, int64_t unit);
 
-/* ---- source images in tiles with their padding ---- */
+/* ---- source images in tiles ---- */
 
 #define MAREA_CONV_TILE_BYTES \
   ((size_t)1 << 18) /* a tile and the weights should stay in the second-level cache */
@@ -94,7 +95,8 @@ void marea_conv_window_direct (const marea_conv_source *src, marea_conv_window *
 marea_status marea_conv_worker_memory (marea_call *c, size_t *bytes, char **memory);
 /* Memory of `count` elements for each worker. */
 marea_status marea_conv_window_memory (marea_call *c, int64_t count, marea_conv_window *w);
-/* Sets up tiles for the axes that w has. A tile stays within some 256 KB; few images are cut further. */
+/* Sets up tiles for the axes that w has, with their padding unless w is clipped. A tile stays within some 256 KB, read in
+   place or copied; few images are cut further. */
 marea_status marea_conv_window_open (marea_call *c, const marea_conv_source *src, marea_conv_window *w);
 /* Address of what output row 0 of the tile (unit 0 of phase rows) and column 0 read at offset (low, low). */
 const char *marea_conv_window_load (const marea_conv_window *w, int64_t image, int64_t tile, int worker);

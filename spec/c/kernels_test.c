@@ -532,6 +532,35 @@ static double activation (double a, int act) {
   return act == MAREA_ACT_RELU ? relu(a) : act == MAREA_ACT_SIGMOID ? sigmoid(a) : a;
 }
 
+/* Hints, which change nothing: rows of lines, some of no length. */
+static marea_ahead *ask_for_something (void) {
+  static marea_ahead ahead;
+  ahead = (marea_ahead){.n = 0};
+  for (int i = below(5); i > 0; i--)
+    marea_ahead_add(&ahead,
+                    (marea_stretch){(const char *)raw_image, below(4), 64 * (1 + below(3)), below(3), 512});
+  return below(4) ? &ahead : NULL;
+}
+
+/* Kernels ask for every line of every row once, in order. */
+static void check_ahead (void) {
+  static const char memory[4096];
+  marea_ahead a = {.n = 0};
+  marea_ahead_add(&a, marea_stretch_of(memory, 63)); /* no whole line */
+  marea_ahead_add(&a, (marea_stretch){memory, 3, 128, 2, 1024});
+  marea_ahead_add(&a, (marea_stretch){memory, 5, 64, 0, 0});
+  marea_ahead_add(&a, marea_stretch_of(memory + 2048, 130));
+  static const int expected[] = {0, 128, 256, 1024, 1152, 1280, 2048, 2112};
+  int n = 0;
+  for (; a.left > 0 && n < 8; n++) {
+    if (a.at != memory + expected[n]) complain("ahead", "line", a.at - memory, expected[n]);
+    a.at += a.step;
+    if (--a.left == 0) marea_ahead_turn(&a);
+  }
+  if (n != 8 || a.left != 0) complain("ahead", "lines", n, 8);
+  end_group("lines asked for ahead");
+}
+
 static void one_gather (const marea_kernels *k, const geometry *c, bool wide) {
   int64_t tap[9];
   int taps = c->kh * c->kw, rows = c->kh - below(c->kh), cols = c->kw - below(c->kw),
@@ -558,7 +587,11 @@ static void one_gather (const marea_kernels *k, const geometry *c, bool wide) {
                     .w_ci = c->cout,
                     .act = acts[below(3)],
                     .depthwise = c->depthwise,
-                    .accumulate = below(2)};
+                    .accumulate = below(2),
+                    .stream = below(2),
+                    .lines = below(3),
+                    .cold = below(2),
+                    .ahead = ask_for_something()};
   random_array(result, raw_result, IMAGE, wide);
   for (int oy = 0; oy < c->rows; oy++)
     for (int ox = 0; ox < c->cols; ox++)
@@ -940,6 +973,8 @@ int main (void) {
   check_optimizers(k[1], true);
   check_f64(k[1]);
   check_integers(k[2], k[3]);
+  isa = "ahead";
+  check_ahead();
   isa = "select";
   if (marea_select_kernels("mmx", k, &chosen)) complain("accepted", "mmx", 1, 0);
   if (!marea_select_kernels(NULL, k, &chosen) || chosen != marea_cpu_isas()[0])
