@@ -10,8 +10,6 @@
 
 #include "memory.h"
 
-#define LEAST_CACHED ((size_t)8 << 20)
-
 static int usable_cores (void) {
   cpu_set_t set;
   if (sched_getaffinity(0, sizeof set, &set) != 0) return 1;
@@ -50,7 +48,6 @@ marea_status marea_open (const marea_config *config, marea_context **out) {
     destroy(ctx);
     return MAREA_EARG;
   }
-  ctx->cached = MAREA_MAX(marea_cpu_cache() / 4, LEAST_CACHED);
   ctx->wide = !strcmp(ctx->isa, "avx512") && marea_cpu_is_wide();
   int threads = settings.threads ? settings.threads : usable_cores();
   marea_status status = marea_workers_new(ctx, threads, &ctx->workers);

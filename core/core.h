@@ -42,7 +42,6 @@ struct marea_context {
   const marea_kernels *kernels[MAREA_DTYPES]; /* by dtype; entries that make no sense for a dtype are NULL */
   const char *isa;
   bool wide; /* isa is avx512, and one whose products are done at once: see marea_cpu_is_wide */
-  size_t cached; /* bytes of a result that its reader may still find in the third cache */
   int threads;
   bool recording;
   bool closed;           /* by its owner; freed with the last block */

@@ -3,8 +3,6 @@
 ** save their registers (XGETBV); every AArch64 has Advanced SIMD. Built without -m flags, so that the
 ** question itself runs everywhere.
 */
-#include <unistd.h>
-
 #include "kernels.h"
 
 #if defined(__x86_64__)
@@ -51,11 +49,3 @@ bool marea_cpu_is_wide (void) { return false; }
 #endif
 
 const char *const *marea_cpu_isas (void) { return names + skipped(); }
-
-size_t marea_cpu_cache (void) {
-#ifdef _SC_LEVEL3_CACHE_SIZE
-  const long size = sysconf(_SC_LEVEL3_CACHE_SIZE);
-  if (size > 0) return (size_t)size;
-#endif
-  return 0;
-}

@@ -259,7 +259,5 @@ bool marea_select_kernels (const char *isa, const marea_kernels *kernels[4], con
 const char *const *marea_cpu_isas (void);
 /* Does this machine do AVX-512's products in one turn? Then they outrun the second-level cache sooner. */
 bool marea_cpu_is_wide (void);
-/* Bytes of the last cache that cores share; 0: not known. */
-size_t marea_cpu_cache (void);
 
 #endif

@@ -9,11 +9,12 @@
 
 #include "conv_pass.h"
 
-#define BLOCK_WORK 1e6     /* multiplications worth a block */
-#define NEAR_BYTES 1048576 /* of a result that its reader may still find in the second cache */
-#define THIN 3             /* channels that are copied with their padding in no time */
-#define LEAST_STRIP 10     /* outputs of a phase's longest strip, which fill a tile */
-#define FEW_STEPS 32       /* (tap, channel) of an output, which take no longer than to write it */
+#define BLOCK_WORK 1e6       /* multiplications worth a block */
+#define CACHED_BYTES 8388608 /* of a result that its reader may still find in the third cache */
+#define NEAR_BYTES 1048576   /* and in the second */
+#define THIN 3               /* channels that are copied with their padding in no time */
+#define LEAST_STRIP 10       /* outputs of a phase's longest strip, which fill a tile */
+#define FEW_STEPS 32         /* (tap, channel) of an output, which take no longer than to write it */
 
 /* ---- taps ---- */
 
@@ -271,11 +272,11 @@ static void gather_band (const marea_conv_gather *p, int64_t image, int64_t star
 
 /* The products of one output channel take less time than reading the source again for each phase: so a row of all
    phases at a time. */
+static bool row_by_row (const marea_conv_gather *p) { return p->cout == 1 && p->w.axis[0].out_step > 1; }
+
 static void gather_tile (const marea_conv_gather *p, int64_t image, int64_t tile, int worker,
                          marea_ahead *ahead) {
-  const bool single = p->cout == 1;
-  const int64_t units = marea_conv_window_units(&p->w, tile),
-                band = single && p->w.axis[0].out_step > 1 ? 1 : units;
+  const int64_t units = marea_conv_window_units(&p->w, tile), band = row_by_row(p) ? 1 : units;
   const char *source = marea_conv_window_load(&p->w, image, tile, worker);
   for (int64_t first = 0; first < units; first += band)
     gather_band(p, image, tile * p->w.units, band, source, first, ahead);
@@ -289,14 +290,15 @@ static void expect_results (const marea_context *ctx, const marea_conv *g, marea
   const int64_t pixels = g->n * p->w.axis[0].out * p->w.axis[1].out;
   const int64_t bytes = pixels * p->groups * p->cout * (int64_t)p->w.size;
   if (g->kernel[0] * g->kernel[1] * p->cin > FEW_STEPS || bytes <= NEAR_BYTES) return;
-  p->stream = ctx->wide && (size_t)bytes > ctx->cached;
+  p->stream = ctx->wide && bytes > CACHED_BYTES;
   p->lines = p->stream ? 0 : 2;
 }
 
 static marea_status open_by_taps (marea_call *c, const marea_conv *g, bool backward,
                                   const marea_conv_source *src, marea_conv_gather *p) {
   MAREA_TRY(marea_conv_axes(c, g, backward, p->w.axis));
-  p->w.clipped = p->cin > THIN && has_long_strips(&p->w.axis[0]) && has_long_strips(&p->w.axis[1]);
+  p->w.clipped = p->cin > THIN && !row_by_row(p) && has_long_strips(&p->w.axis[0]) &&
+                 has_long_strips(&p->w.axis[1]);
   MAREA_TRY(marea_conv_window_open(c, src, &p->w));
   MAREA_TRY(open_strips(c, p));
   p->tile = gather_tile;
