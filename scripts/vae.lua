@@ -50,8 +50,9 @@ end
 local model = VAE(options)
 print(model:summary{28, 28, 1})
 local classes = {rmsprop = "RMSprop", adam = "Adam", adamw = "AdamW", adagrad = "Adagrad", sgd = "SGD"}
-local steps = epochs * math.ceil(#train / options.batch)
-local optimizer = optim[classes[options.optimizer]]{model, lr = optim.schedule[options.schedule](options.lr, steps)}
+local steps = math.ceil(#train / options.batch) -- of an epoch
+local optimizer = optim[classes[options.optimizer]]{model,
+  lr = optim.schedule[options.schedule](options.lr, epochs * steps)}
 
 cli.make_folder(options.out)
 local file, first = options.out .. "/vae.safetensors", 1
@@ -74,7 +75,8 @@ end
 
 for epoch in marea.rerun.range(first, epochs) do
   local started = marea.clock()
-  model:set_temperature(0.5 ^ ((epoch - 1) / math.max(epochs - 1, 1))) -- of relaxed posteriors: from 1 to 0.5
+  -- of relaxed posteriors: max(1/2, exp(-r t)) after t steps (Jang, Gu and Poole 2017, 4.3)
+  model:set_temperature(math.max(0.5, math.exp(-3e-5 * (epoch - 1) * steps)))
   local title = ("epoch %" .. #tostring(epochs) .. "d/%d"):format(epoch, epochs)
   local bar = data.progress(train:batches(options.batch, {shuffle = true, epoch = epoch}), title)
   for x in bar:each() do
