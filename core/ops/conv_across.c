@@ -54,7 +54,7 @@ static void gather_place (const marea_conv_gather *p, const place *l, int64_t gr
   const int64_t x = l->phase[1]->start + l->unit[1] * w->axis[1].src_step;
   const int64_t tap = marea_conv_first_tap(w->axis, l->phase[0], l->phase[1], rows.first, cols.first);
   const marea_gather g = {
-      .x = w->src + (size_t)(first * image + y * w->row + x * w->channels + group * p->cin) * w->size,
+      .x = w->from.src + (size_t)(first * image + y * w->row + x * w->channels + group * p->cin) * w->size,
       .w = p->weight +
            (size_t)(group * p->w_group + panel * MAREA_CONV_PANEL * p->taps.n * p->cin + tap * step) *
                w->size,
@@ -152,9 +152,9 @@ static marea_status spread_panels (marea_call *c, const marea_conv_source *dy, m
   MAREA_TRY(marea_conv_rows_open(c, dy, 0, &p->dy));
   MAREA_TRY(marea_bytes(c->ctx, c->op->name, 4, pixels, k.size, &bytes));
   MAREA_SCRATCH(c, k.to, bytes);
-  k.from = p->dy.src;
+  k.from = p->dy.from.src;
   marea_parallel(c->ctx, p->g->out[0], spread_row, &k);
-  p->dy.src = k.to;
+  p->dy.from.src = k.to;
   return MAREA_OK;
 }
 
@@ -189,7 +189,7 @@ static const char *load_tap (const meeting *k, int worker) {
   const size_t bytes = (size_t)cin * w->size;
   for (int64_t i = 0; i < k->images; i++) {
     const int64_t row = ((k->image + i) * w->axis[0].src + k->top) * w->row;
-    const char *from = w->src + (size_t)(row + k->left * w->channels + k->group * cin) * w->size;
+    const char *from = w->from.src + (size_t)(row + k->left * w->channels + k->group * cin) * w->size;
     for (int64_t j = k->cols.first; j < k->cols.end; j++, to += bytes, from += (size_t)step * w->size)
       memcpy(to, from, bytes);
   }
@@ -206,7 +206,7 @@ static void correlate_row (const meeting *k, int worker) {
     const int64_t dy = panel_row(g, k->group, panel, k->y) + (k->image * g->out[1] + k->cols.first) * width;
     const marea_correlate c = {
         .x = x,
-        .dy = p->dy.src + (size_t)dy * p->x.size,
+        .dy = p->dy.from.src + (size_t)dy * p->x.size,
         .dw = p->dw +
               (size_t)(k->tap * cin * g->cout + k->group * cout + panel * MAREA_CONV_PANEL) * p->x.size,
         .rows = k->images,

@@ -11,11 +11,11 @@
 typedef struct backward {
   marea_context *ctx;
   const marea_kernels *kernels;
-  marea_conv_gather *dx;    /* NULL: not wanted */
-  marea_conv_correlate *dw; /* NULL: not wanted */
-  char *db, *sums;          /* db NULL: not wanted; sums: of the parts after the first */
-  bool transposed;          /* the window of dw is of e, else its rows are */
-  marea_conv_rows e;
+  marea_conv_gather *dx;                       /* NULL: not wanted */
+  marea_conv_correlate *dw;                    /* NULL: not wanted */
+  char *db, *sums;                             /* db NULL: not wanted; sums: of the parts after the first */
+  bool transposed;                             /* the window of dw is of e, else its rows are */
+  marea_conv_rows e, bias;                     /* bias: e as it is added up */
   bool shared;                                 /* e of an image is computed once for all three */
   int64_t images, parts, rows, cols, channels; /* of e */
   int64_t band;                                /* rows of e added up at a time */
@@ -29,8 +29,7 @@ static char *bias_of (const backward *p, int64_t part) {
 static void add_bias (const backward *p, int64_t image, int worker, char *sum) {
   for (int64_t row = 0; row < p->rows; row += p->band) {
     const int64_t n = MAREA_MIN(p->band, p->rows - row);
-    const char *e = p->shared ? p->e.memory + (size_t)worker * p->e.bytes + (size_t)(row * p->e.row) * p->size
-                              : marea_conv_rows_load(&p->e, image, row, n, worker);
+    const char *e = marea_conv_rows_load(&p->bias, image, row, n, worker);
     p->kernels->add_rows((size_t)(n * p->cols), (size_t)p->channels, (size_t)p->channels, e, sum);
   }
 }
@@ -87,10 +86,11 @@ static marea_status open_e (marea_call *c, const marea_conv_source *e, bool toge
   p->shared = together && readers > 1 && e->y && !e->computed &&
               (size_t)(p->rows * row) <= MAREA_CONV_TILE_BYTES;
   MAREA_TRY(marea_conv_rows_open(c, e, p->shared ? p->rows : p->band, &p->e));
+  p->bias = p->e;
   if (!p->shared) return MAREA_OK;
-  if (p->dx) marea_conv_window_share(&p->e, &p->dx->w);
-  if (p->dw && p->transposed) marea_conv_window_share(&p->e, &p->dw->x);
-  else if (p->dw) marea_conv_rows_share(&p->e, &p->dw->dy);
+  marea_conv_share(&p->e, &p->bias.from);
+  if (p->dx) marea_conv_share(&p->e, &p->dx->w.from);
+  if (p->dw) marea_conv_share(&p->e, p->transposed ? &p->dw->x.from : &p->dw->dy.from);
   return MAREA_OK;
 }
 

@@ -253,17 +253,29 @@ marea_status marea_conv_source_compute (marea_call *c, marea_conv_source *src) {
   return MAREA_OK;
 }
 
+/* The source's elements as they are. */
+static marea_conv_images plain_images (const marea_conv_source *src) {
+  const marea_tensor *t = src->t;
+  const size_t size = marea_dtype_size((marea_dtype)t->dtype);
+  return (marea_conv_images){.src = elements_of(src),
+                             .per_image = (size_t)(t->shape[1] * t->shape[2] * t->shape[3]) * size};
+}
+
+static marea_conv_images images_of (marea_call *c, const marea_conv_source *src) {
+  marea_conv_images from = plain_images(src);
+  from.grad = grad_of(c, src);
+  if (from.grad) from.y = marea_at(src->y);
+  from.slope = src->slope;
+  return from;
+}
+
 void marea_conv_window_direct (const marea_conv_source *src, marea_conv_window *w) {
-  w->src = elements_of(src);
-  w->y = NULL;
-  w->grad = NULL;
+  w->from = plain_images(src);
   w->size = marea_dtype_size((marea_dtype)src->t->dtype);
   w->images = src->t->shape[0];
   w->channels = src->t->shape[3];
-  w->direct = true;
+  w->clipped = true;
   w->row = w->axis[1].src * w->channels;
-  w->per_image = (size_t)(w->axis[0].src * w->row) * w->size;
-  w->per_worker = 0;
   w->memory = NULL;
   w->bytes = 0;
 }
@@ -273,13 +285,14 @@ marea_status marea_conv_window_memory (marea_call *c, int64_t count, marea_conv_
   return marea_conv_worker_memory(c, &w->bytes, &w->memory);
 }
 
+/* Are tiles the images themselves? */
+static bool is_direct (const marea_conv_window *w) { return w->clipped && !w->from.grad; }
+
 marea_status marea_conv_window_open (marea_call *c, const marea_conv_source *src, marea_conv_window *w) {
+  const bool clipped = w->clipped || (stays_inside(&w->axis[0]) && stays_inside(&w->axis[1]));
   marea_conv_window_direct(src, w);
-  w->grad = grad_of(c, src);
-  if (w->grad) w->y = marea_at(src->y);
-  w->slope = src->slope;
-  if (stays_inside(&w->axis[0]) && stays_inside(&w->axis[1])) w->clipped = true;
-  w->direct = !w->grad && w->clipped;
+  w->from = images_of(c, src);
+  w->clipped = clipped;
   const int64_t cols = w->clipped ? w->axis[1].src : source_size(&w->axis[1], w->axis[1].most);
   size_t least;
   const int64_t smallest[] = {span(&w->axis[0]), cols, MAREA_MAX(w->channels, 1)};
@@ -287,31 +300,36 @@ marea_status marea_conv_window_open (marea_call *c, const marea_conv_source *src
   w->row = cols * MAREA_MAX(w->channels, 1);
   choose_units(w);
   w->row = cols * w->channels;
-  if (w->direct) return MAREA_OK;
+  if (is_direct(w)) return MAREA_OK;
   const int64_t tile[] = {source_size(&w->axis[0], w->units), cols, w->channels};
   MAREA_TRY(marea_bytes(c->ctx, c->op->name, 3, tile, w->size, &w->bytes));
   return marea_conv_window_memory(c, marea_count(3, tile), w);
 }
 
-/* dst := n elements of src, or of the gradient before the activation that made y */
-static void load (marea_binary_kernel *grad, const char *src, const char *y, double slope, size_t n,
-                  size_t size, char *dst) {
-  if (grad) grad(n, src, 1, y, 1, dst, &slope);
+static const char *image_at (const marea_conv_images *from, int64_t image, int worker) {
+  return from->src + (size_t)image * from->per_image + (size_t)worker * from->per_worker;
+}
+
+/* dst := n elements of an image from byte `at` on, or of the gradient before the activation that made y */
+static void load (const marea_conv_images *from, int64_t image, int worker, size_t at, size_t n, size_t size,
+                  char *dst) {
+  const char *src = image_at(from, image, worker) + at;
+  if (from->grad) from->grad(n, src, 1, from->y + (size_t)image * from->per_image + at, 1, dst, &from->slope);
   else memcpy(dst, src, n * size);
 }
 
 /* Rows top .. top + n - 1, as far as they are there. */
-static void load_clipped (const marea_conv_window *w, const char *src, const char *made, int64_t top,
-                          int64_t n, char *dst) {
+static void load_clipped (const marea_conv_window *w, int64_t image, int worker, int64_t top, int64_t n,
+                          char *dst) {
   const int64_t first = MAREA_MAX(top, 0), end = MAREA_MIN(top + n, w->axis[0].src);
-  const size_t row = (size_t)w->row * w->size, at = (size_t)first * row;
+  const size_t row = (size_t)w->row * w->size;
   if (first < end)
-    load(w->grad, src + at, made ? made + at : NULL, w->slope, (size_t)((end - first) * w->row), w->size,
+    load(&w->from, image, worker, (size_t)first * row, (size_t)((end - first) * w->row), w->size,
          dst + (size_t)(first - top) * row);
 }
 
-static void load_padded (const marea_conv_window *w, const char *src, const char *made, int64_t top,
-                         int64_t n, char *dst) {
+static void load_padded (const marea_conv_window *w, int64_t image, int worker, int64_t top, int64_t n,
+                         char *dst) {
   const marea_conv_axis *rows = &w->axis[0], *cols = &w->axis[1];
   const size_t pixel = (size_t)w->channels * w->size;
   const int64_t width = source_size(cols, cols->most);
@@ -325,9 +343,9 @@ static void load_padded (const marea_conv_window *w, const char *src, const char
       memset(dst, 0, all);
       continue;
     }
-    const size_t at = (size_t)(y * cols->src + first) * pixel;
     memset(dst, 0, left);
-    load(w->grad, src + at, made ? made + at : NULL, w->slope, middle / w->size, w->size, dst + left);
+    load(&w->from, image, worker, (size_t)(y * cols->src + first) * pixel, middle / w->size, w->size,
+         dst + left);
     memset(dst + left + middle, 0, all - left - middle);
   }
 }
@@ -336,70 +354,52 @@ const char *marea_conv_window_load (const marea_conv_window *w, int64_t image, i
   const marea_conv_axis *rows = &w->axis[0], *cols = &w->axis[1];
   const int64_t top = rows->low + tile * w->units * rows->src_step;
   const int64_t pixel = w->channels * (int64_t)w->size;
-  const char *src = w->src + (size_t)image * w->per_image + (size_t)worker * w->per_worker;
-  const char *made = w->grad ? w->y + (size_t)image * w->per_image : NULL;
-  if (w->direct) return src + (top * cols->src + cols->low) * pixel;
+  if (is_direct(w)) return image_at(&w->from, image, worker) + (top * cols->src + cols->low) * pixel;
   char *memory = w->memory + (size_t)worker * w->bytes;
   const int64_t n = source_size(rows, marea_conv_window_units(w, tile));
-  if (w->clipped) load_clipped(w, src, made, top, n, memory);
-  else load_padded(w, src, made, top, n, memory);
+  if (w->clipped) load_clipped(w, image, worker, top, n, memory);
+  else load_padded(w, image, worker, top, n, memory);
   return w->clipped ? memory + cols->low * pixel : memory;
 }
 
 marea_status marea_conv_rows_open (marea_call *c, const marea_conv_source *src, int64_t most,
                                    marea_conv_rows *r) {
   const marea_tensor *t = src->t;
-  *r = (marea_conv_rows){.src = elements_of(src),
-                         .y = src->y && !src->computed ? marea_at(src->y) : NULL,
-                         .grad = grad_of(c, src),
-                         .slope = src->slope,
+  *r = (marea_conv_rows){.from = images_of(c, src),
                          .row = t->shape[2] * t->shape[3],
                          .rows = t->shape[1],
                          .images = t->shape[0],
                          .size = marea_dtype_size((marea_dtype)t->dtype)};
-  r->per_image = (size_t)(r->rows * r->row) * r->size;
-  if (!r->grad) return MAREA_OK;
+  if (!r->from.grad) return MAREA_OK;
   r->bytes = (size_t)(MAREA_MIN(most, t->shape[0] * t->shape[1]) * r->row) * r->size;
   return marea_conv_worker_memory(c, &r->bytes, &r->memory);
 }
 
 const char *marea_conv_rows_load (const marea_conv_rows *r, int64_t image, int64_t first, int64_t n,
                                   int worker) {
-  const size_t at = (size_t)image * r->per_image + (size_t)(first * r->row) * r->size;
-  if (!r->grad) return r->src + at + (size_t)worker * r->per_worker;
+  const size_t at = (size_t)(first * r->row) * r->size;
+  if (!r->from.grad) return image_at(&r->from, image, worker) + at;
   char *memory = r->memory + (size_t)worker * r->bytes;
-  load(r->grad, r->src + at, r->y + at, r->slope, (size_t)(n * r->row), r->size, memory);
+  load(&r->from, image, worker, at, (size_t)(n * r->row), r->size, memory);
   return memory;
 }
 
-void marea_conv_window_share (const marea_conv_rows *all, marea_conv_window *w) {
-  w->src = all->memory;
-  w->per_image = 0;
-  w->per_worker = all->bytes;
-  w->grad = NULL;
-  w->y = NULL;
-  w->direct = w->clipped;
-}
-
-void marea_conv_rows_share (const marea_conv_rows *all, marea_conv_rows *r) {
-  r->src = all->memory;
-  r->per_image = 0;
-  r->per_worker = all->bytes;
-  r->grad = NULL;
-  r->y = NULL;
+void marea_conv_share (const marea_conv_rows *all, marea_conv_images *from) {
+  *from = (marea_conv_images){.src = all->memory, .per_worker = all->bytes};
 }
 
 /* ---- ahead ---- */
 
-static void image_ahead (const char *src, const char *y, size_t bytes, int64_t image, marea_ahead *a) {
-  marea_ahead_add(a, marea_stretch_of(src + (size_t)image * bytes, bytes));
-  if (y) marea_ahead_add(a, marea_stretch_of(y + (size_t)image * bytes, bytes));
+static void image_ahead (const marea_conv_images *from, int64_t image, marea_ahead *a) {
+  const size_t at = (size_t)image * from->per_image;
+  marea_ahead_add(a, marea_stretch_of(from->src + at, from->per_image));
+  if (from->y) marea_ahead_add(a, marea_stretch_of(from->y + at, from->per_image));
 }
 
 void marea_conv_window_ahead (const marea_conv_window *w, int64_t image, marea_ahead *a) {
-  if (image < w->images) image_ahead(w->src, w->y, w->per_image, image, a);
+  if (image < w->images) image_ahead(&w->from, image, a);
 }
 
 void marea_conv_rows_ahead (const marea_conv_rows *r, int64_t image, marea_ahead *a) {
-  if (image < r->images) image_ahead(r->src, r->y, r->per_image, image, a);
+  if (image < r->images) image_ahead(&r->from, image, a);
 }

@@ -71,16 +71,21 @@ typedef struct marea_conv_source {
 /* Computes them, for passes that do not read tile by tile. */
 marea_status marea_conv_source_compute (marea_call *c, marea_conv_source *src);
 
-typedef struct marea_conv_window {
-  marea_conv_axis axis[2];
+/* Where elements come from. */
+typedef struct marea_conv_images {
   const char *src, *y;
-  size_t per_image, per_worker; /* bytes of src from an image to the next, or from a worker's to the next's */
+  size_t per_image, per_worker; /* bytes from an image to the next, or from a worker's to the next's */
   marea_binary_kernel *grad;    /* NULL: src as it is */
   double slope;
+} marea_conv_images;
+
+typedef struct marea_conv_window {
+  marea_conv_axis axis[2];
+  marea_conv_images from;
   size_t size; /* bytes of an element */
   int64_t channels, images;
-  bool clipped;         /* what lies outside the images is not read: tiles have no padding */
-  bool direct;          /* tiles are the images themselves */
+  bool
+      clipped; /* what lies outside the images is not read: tiles have no padding, or are the images themselves */
   int64_t units, tiles; /* rows of phase 0 in a tile; tiles of an image */
   int64_t row;          /* elements from one row of a tile to the next */
   size_t bytes;         /* of a tile */
@@ -110,10 +115,7 @@ void marea_conv_window_ahead (const marea_conv_window *w, int64_t image, marea_a
 
 /* Rows of images without padding, at most `most` of them at a time. */
 typedef struct marea_conv_rows {
-  const char *src, *y;
-  size_t per_image, per_worker; /* as in the window */
-  marea_binary_kernel *grad;
-  double slope;
+  marea_conv_images from;
   int64_t row, rows, images; /* elements of a row; rows of an image */
   size_t size, bytes;
   char *memory;
@@ -121,10 +123,8 @@ typedef struct marea_conv_rows {
 
 marea_status marea_conv_rows_open (marea_call *c, const marea_conv_source *src, int64_t most,
                                    marea_conv_rows *r);
-/* Lets w, or r, read the image of the same source that each worker has loaded into `all`, in place of computing its
-   elements again. */
-void marea_conv_window_share (const marea_conv_rows *all, marea_conv_window *w);
-void marea_conv_rows_share (const marea_conv_rows *all, marea_conv_rows *r);
+/* Elements come from the image of the same source that each worker has loaded into `all`, and are not computed again. */
+void marea_conv_share (const marea_conv_rows *all, marea_conv_images *from);
 /* Address of rows first .. first + n - 1 of an image. */
 const char *marea_conv_rows_load (const marea_conv_rows *r, int64_t image, int64_t first, int64_t n,
                                   int worker);
