@@ -18,6 +18,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <unistd.h>
 #include <wchar.h>
 
@@ -278,12 +279,24 @@ static void open_editor (prompt *p) {
   el_source(p->editor, NULL);
 }
 
+static bool knows_sequences (void) {
+  const char *terminal = getenv("TERM");
+  return terminal && strcmp(terminal, "dumb") != 0;
+}
+
 /* Terminals that know the mode mark the ends of a pasted text. */
 static void mark_pastes (bool on) {
-  const char *terminal = getenv("TERM");
-  if (!terminal || strcmp(terminal, "dumb") == 0) return;
+  if (!knows_sequences()) return;
   fputs(on ? "\033[?2004h" : "\033[?2004l", stdout);
   fflush(stdout);
+}
+
+/* The editor takes it that the cursor is in the first column, where an output without a newline, or keys typed ahead,
+   have not left it. A line's width of spaces goes to the next line from everywhere else. */
+static void begin_line (void) {
+  struct winsize size;
+  if (!knows_sequences() || ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) != 0) return;
+  printf("%*s\r\033[K", size.ws_col, "");
 }
 
 /* Pushes the line without its newline; false at the end of the input. */
@@ -295,6 +308,7 @@ static bool edit_line (prompt *p) {
   watch(before);
   el_set(p->editor, EL_PREP_TERM, 1); /* before the prompt shows, after which keys are expected */
   p->ahead = poll(&input, 1, 0) == 1;
+  begin_line();
   mark_pastes(true);
   const char *line = el_gets(p->editor, &n);
   unwatch(before);

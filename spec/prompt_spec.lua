@@ -35,7 +35,7 @@ describe("the prompt in a terminal", function()
     t:wait ">>"
     t:enter "io.write(i, ' ')"
     t:enter "end"
-    t:wait "> end\n1 2 >"
+    t:wait "> end\n1 2\n>"
     t:enter "mrea.x"
     t:wait "did you mean 'marea'?\n>"
   end)
@@ -200,6 +200,23 @@ describe("the prompt in a terminal", function()
     t:enter "begun = marea.clock() for x in data.progress(forever, 'pass') do fail() end"
     t:wait "'fail'\n>"
     assert.is_truthy(t:screen():find "fail%(%) end\npass  step %d+\nstdin:1: wrong\n", t:screen())
+  end)
+
+  it("is on a line of its own, where the editor takes it to be, below what has no newline", function()
+    open{width = 60}
+    t:enter "x = io.write 'no newline'"
+    t:wait "no newline\n>"
+    t:type "mare"
+    t:press "Tab"
+    t:wait "no newline\n> marea"
+    t:press "C-u"
+    t:enter "x = io.write(('x'):rep(60))"
+    t:wait(("x"):rep(60) .. "\n>")
+    t:enter "begun = marea.clock() while marea.clock() < begun + 0.5 do end"
+    t:type "mare"
+    t:wait "end\nmare\n> mare"
+    t:press "Tab"
+    t:wait "end\nmare\n> marea"
   end)
 
   it("is told of a signal as of a key", function()
