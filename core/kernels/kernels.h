@@ -67,6 +67,8 @@ static inline marea_stretch marea_stretch_of (const void *at, size_t bytes) {
   return (marea_stretch){at, (int64_t)bytes / MAREA_LINE, MAREA_LINE, 1, 0};
 }
 
+#define MAREA_THIN 3 /* input channels: more have enough to do in a tile */
+
 /* One 2-D convolution as the kernels see it: a gather over an image, or a tile of one, all of whose taps are there.
 **   y[oy][ox][co] = act(bias[co] + sum over taps t, ci of x[oy*stride_h + dy_t][ox*stride_w + dx_t][ci] * w[t][ci][co])
 ** for oy < rows and ox < cols. `x` points at the image's element for (oy, ox, tap offset) = 0; strides below are in
@@ -81,15 +83,15 @@ typedef struct marea_gather {
   int64_t cin, cout;        /* channels of this group */
   int64_t tap_rows, taps;   /* rows of taps, and taps of a row */
   int64_t tap_row;          /* from the first tap of a row to that of the next: taps in between are left out */
-  const int64_t *tap;       /* offset of tap t in x, in elements; the first row's are 0 .. taps - 1 */
+  const int64_t *tap;       /* offset of tap t in x, in elements, the same way from each tap of a row to the next if
+                               cin <= MAREA_THIN; the first row's are 0 .. taps - 1 */
   int64_t w_tap, w_ci;      /* step of w for one tap / one input channel; output channels are adjacent */
   marea_activation act;
   double slope;             /* of leaky_relu, alpha of elu */
   bool accumulate;          /* add to what is in y, in bias' place */
   bool depthwise;           /* output channel c reads input channel c alone; cin is 1 */
   bool stream;              /* write past the caches where that is possible */
-  bool cold;                /* results are asked for as a tile begins */
-  int lines;                /* cache lines of the next tile's results that are asked for at every step */
+  bool cold;                /* the kernel asks for the place of results */
   marea_ahead *ahead;       /* NULL: nothing; a step is a tap and input channel of a tile */
 } marea_gather;
 
@@ -200,6 +202,7 @@ static inline int marea_scheme_points (marea_scheme s, int taps) {
   K(max, double, (size_t n, const void *x))                         /* n >= 1; NaN if there is one */          \
   K(min, double, (size_t n, const void *x))                                                                    \
   K(add_rows, void, (size_t rows, size_t n, size_t step, const void *x, void *y)) /* y[j] += sum_i x[i*step+j] */ \
+  K(copy_rows, void, (size_t rows, size_t n, size_t x_step, const void *x, size_t y_step, void *y)) /* y[i*y_step+j] = x[i*x_step+j] */ \
   K(axpy, void, (size_t n, double a, const void *x, void *y))       /* y += a x */                             \
   K(scale, void, (size_t n, double a, const void *x, void *y))      /* y = a x */                              \
   K(exp_sum, double, (size_t n, double shift, const void *x, void *y)) /* y = exp(x - shift), y NULL: not kept */ \

@@ -9,10 +9,9 @@
 
 #include "conv_pass.h"
 
-#define BLOCK_WORK 1e6       /* multiplications worth a block */
+#define BLOCK_WORK 5e5       /* multiplications worth a block */
 #define CACHED_BYTES 8388608 /* of a result that its reader may still find in the third cache */
 #define NEAR_BYTES 1048576   /* and in the second */
-#define THIN 3               /* channels that are copied with their padding in no time */
 #define LEAST_STRIP 10       /* outputs of a phase's longest strip, which fill a tile */
 #define FEW_STEPS 32         /* (tap, channel) of an output, which take no longer than to write it */
 
@@ -135,10 +134,11 @@ static int64_t list_strips (const marea_conv_axis *a, bool padded, marea_conv_st
 static marea_status open_strips (marea_call *c, marea_conv_gather *p) {
   size_t bytes;
   for (int d = 0; d < 2; d++) {
-    p->strips[d] = list_strips(&p->w.axis[d], !p->w.clipped, NULL);
+    const bool padded = d == 1 && !p->w.clipped;
+    p->strips[d] = list_strips(&p->w.axis[d], padded, NULL);
     MAREA_TRY(marea_bytes(c->ctx, c->op->name, 1, &p->strips[d], sizeof *p->strip[d], &bytes));
     MAREA_TABLE(c, p->strip[d], bytes);
-    list_strips(&p->w.axis[d], !p->w.clipped, p->strip[d]);
+    list_strips(&p->w.axis[d], padded, p->strip[d]);
   }
   return MAREA_OK;
 }
@@ -214,7 +214,7 @@ static marea_gather describe_cell (const marea_conv_gather *p, const cell *k) {
                         .taps = k->x->taps.end - k->x->taps.first,
                         .tap_row = k->x->phase->taps,
                         .stream = p->stream,
-                        .lines = p->lines,
+                        .cold = p->cold,
                         .depthwise = p->depthwise,
                         .w_tap = p->w_tap,
                         .w_ci = p->w_ci,
@@ -231,7 +231,7 @@ static void gather_cell (const marea_conv_gather *p, const cell *k, marea_ahead 
     fill_cell(p, k);
     return;
   }
-  join_rows(&g);
+  if (p->cin > MAREA_THIN) join_rows(&g);
   if (g.cols < NARROW && g.cols < g.rows) turn(&g);
   const int64_t top = y->start + k->first * w->axis[0].src_step - w->axis[0].low;
   const int64_t left = x->start + k->x->first * w->axis[1].src_step - w->axis[1].low;
@@ -291,13 +291,13 @@ static void expect_results (const marea_context *ctx, const marea_conv *g, marea
   const int64_t bytes = pixels * p->groups * p->cout * (int64_t)p->w.size;
   if (g->kernel[0] * g->kernel[1] * p->cin > FEW_STEPS || bytes <= NEAR_BYTES) return;
   p->stream = ctx->wide && bytes > CACHED_BYTES;
-  p->lines = p->stream ? 0 : 2;
+  p->cold = !p->stream;
 }
 
 static marea_status open_by_taps (marea_call *c, const marea_conv *g, bool backward,
                                   const marea_conv_source *src, marea_conv_gather *p) {
   MAREA_TRY(marea_conv_axes(c, g, backward, p->w.axis));
-  p->w.clipped = p->cin > THIN && !row_by_row(p) && has_long_strips(&p->w.axis[0]) &&
+  p->w.clipped = p->cin > MAREA_THIN && !row_by_row(p) && has_long_strips(&p->w.axis[0]) &&
                  has_long_strips(&p->w.axis[1]);
   MAREA_TRY(marea_conv_window_open(c, src, &p->w));
   MAREA_TRY(open_strips(c, p));
@@ -342,7 +342,7 @@ typedef struct run {
 
 void marea_conv_gather_ahead (const marea_conv_gather *p, int64_t image, marea_ahead *a) {
   const size_t bytes = (size_t)(p->w.axis[0].out * p->w.axis[1].out * p->groups * p->cout) * p->w.size;
-  if (p->stream || p->lines > 0) return; /* they need not be read, or the kernel asks */
+  if (p->stream || p->cold) return; /* they need not be read, or the kernel asks */
   marea_ahead_add(a, marea_stretch_of(p->out + (size_t)image * bytes, bytes));
 }
 

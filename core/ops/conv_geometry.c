@@ -292,6 +292,7 @@ marea_status marea_conv_window_open (marea_call *c, const marea_conv_source *src
   const bool clipped = w->clipped || (stays_inside(&w->axis[0]) && stays_inside(&w->axis[1]));
   marea_conv_window_direct(src, w);
   w->from = images_of(c, src);
+  w->kernels = c->ctx->kernels[src->t->dtype];
   w->clipped = clipped;
   const int64_t cols = w->clipped ? w->axis[1].src : source_size(&w->axis[1], w->axis[1].most);
   size_t least;
@@ -303,7 +304,9 @@ marea_status marea_conv_window_open (marea_call *c, const marea_conv_source *src
   if (is_direct(w)) return MAREA_OK;
   const int64_t tile[] = {source_size(&w->axis[0], w->units), cols, w->channels};
   MAREA_TRY(marea_bytes(c->ctx, c->op->name, 3, tile, w->size, &w->bytes));
-  return marea_conv_window_memory(c, marea_count(3, tile), w);
+  MAREA_TRY(marea_conv_window_memory(c, marea_count(3, tile), w));
+  if (!w->clipped && !c->ctx->dry) memset(w->memory, 0, w->bytes * (size_t)c->ctx->threads);
+  return MAREA_OK;
 }
 
 static const char *image_at (const marea_conv_images *from, int64_t image, int worker) {
@@ -328,26 +331,35 @@ static void load_clipped (const marea_conv_window *w, int64_t image, int worker,
          dst + (size_t)(first - top) * row);
 }
 
+/* `rows` rows from `first` on, without their padding */
+static void load_rows (const marea_conv_window *w, int64_t image, int worker, int64_t first, int64_t rows,
+                       int64_t col, int64_t cols, char *dst) {
+  const size_t n = (size_t)(cols * w->channels), step = (size_t)(w->axis[1].src * w->channels);
+  const size_t at = ((size_t)first * step + (size_t)(col * w->channels)) * w->size;
+  if (!w->from.grad) {
+    w->kernels->copy_rows((size_t)rows, n, step, image_at(&w->from, image, worker) + at, (size_t)w->row, dst);
+    return;
+  }
+  for (int64_t y = 0; y < rows; y++)
+    load(&w->from, image, worker, at + (size_t)y * step * w->size, n, w->size,
+         dst + (size_t)(y * w->row) * w->size);
+}
+
+/* The same between zeros. Those to the left and to the right are there since the window was opened. */
 static void load_padded (const marea_conv_window *w, int64_t image, int worker, int64_t top, int64_t n,
                          char *dst) {
   const marea_conv_axis *rows = &w->axis[0], *cols = &w->axis[1];
-  const size_t pixel = (size_t)w->channels * w->size;
-  const int64_t width = source_size(cols, cols->most);
-  const int64_t first = MAREA_MIN(MAREA_MAX(cols->low, 0), cols->src);
-  const int64_t end = MAREA_MAX(MAREA_MIN(cols->low + width, cols->src), first);
-  const size_t left = (size_t)MAREA_MIN(first - cols->low, width) * pixel,
-               middle = (size_t)(end - first) * pixel;
-  const size_t all = (size_t)width * pixel;
-  for (int64_t y = top; y < top + n; y++, dst += all) {
-    if (y < 0 || y >= rows->src || middle == 0) {
-      memset(dst, 0, all);
-      continue;
-    }
-    memset(dst, 0, left);
-    load(&w->from, image, worker, (size_t)(y * cols->src + first) * pixel, middle / w->size, w->size,
-         dst + left);
-    memset(dst + left + middle, 0, all - left - middle);
-  }
+  const size_t row = (size_t)w->row * w->size;
+  const int64_t first = MAREA_MAX(cols->low, 0),
+                end = MAREA_MIN(cols->low + source_size(cols, cols->most), cols->src);
+  const int64_t above = MAREA_MIN(MAREA_MAX(-top, 0), n),
+                below = MAREA_MIN(MAREA_MAX(top + n - rows->src, 0), n - above);
+  const int64_t there = n - above - below;
+  memset(dst, 0, (size_t)above * row);
+  if (there > 0 && first < end)
+    load_rows(w, image, worker, top + above, there, first, end - first,
+              dst + (size_t)above * row + (size_t)((first - cols->low) * w->channels) * w->size);
+  memset(dst + (size_t)(above + there) * row, 0, (size_t)below * row);
 }
 
 const char *marea_conv_window_load (const marea_conv_window *w, int64_t image, int64_t tile, int worker) {

@@ -82,6 +82,7 @@ typedef struct marea_conv_images {
 typedef struct marea_conv_window {
   marea_conv_axis axis[2];
   marea_conv_images from;
+  const marea_kernels *kernels;
   size_t size; /* bytes of an element */
   int64_t channels, images;
   bool

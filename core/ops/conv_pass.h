@@ -107,9 +107,9 @@ struct marea_conv_gather {
   marea_conv_strip *strip[2]; /* of rows and of columns */
   int64_t strips[2];
   int64_t w_group, w_tap, w_ci; /* steps of weight: group, tap, channel that is read */
-  bool depthwise;               /* this, stream and lines: see marea_gather */
+  bool depthwise;               /* this, stream and cold: see marea_gather */
   bool stream;
-  int lines;
+  bool cold;
   const char *pixel; /* what outputs without taps are; NULL: there are none */
   /* at points */
   marea_conv_points points;

@@ -493,6 +493,8 @@ static void check_dropout (const marea_kernels *k, bool wide) {
   end_group(wide ? "dropout f64" : "dropout f32");
 }
 
+#define MOST_TAPS 5 /* in a row */
+
 typedef struct geometry {
   int rows, cols, cin, cout, kh, kw, stride;
   int width, skip; /* width of the padded image; y is written every `skip` pixels */
@@ -505,9 +507,9 @@ static geometry random_geometry (void) {
                 .cols = below(32),
                 .cin = channels[below(14)],
                 .cout = channels[below(14)],
-                .kh = 1 + below(3),
-                .kw = 1 + below(3),
-                .stride = 1 + below(2),
+                .kh = 1 + below(MOST_TAPS),
+                .kw = 1 + below(MOST_TAPS),
+                .stride = 1 + below(3),
                 .skip = 1 + below(2),
                 .depthwise = below(4) == 0};
   g.width = g.cols * g.stride + g.kw;
@@ -562,11 +564,15 @@ static void check_ahead (void) {
 }
 
 static void one_gather (const marea_kernels *k, const geometry *c, bool wide) {
-  int64_t tap[9];
+  int64_t tap[MOST_TAPS * MOST_TAPS];
   int taps = c->kh * c->kw, rows = c->kh - below(c->kh), cols = c->kw - below(c->kw),
       reads = c->depthwise ? 1 : c->cin, y_col = c->cout * c->skip, y_row = y_col * c->cols * c->skip;
   static const marea_activation acts[] = {MAREA_ACT_NONE, MAREA_ACT_RELU, MAREA_ACT_SIGMOID};
-  for (int t = 0; t < taps; t++) tap[t] = ((t / c->kw) * c->width + t % c->kw) * c->cin;
+  const bool backward = below(2); /* as in input gradients */
+  for (int t = 0; t < taps; t++) {
+    const int at = backward ? taps - 1 - t : t;
+    tap[t] = ((at / c->kw) * c->width + at % c->kw) * c->cin;
+  }
   marea_gather g = {.x = raw_image,
                     .w = raw_weight,
                     .bias = below(4) ? raw_bias : NULL,
@@ -589,7 +595,6 @@ static void one_gather (const marea_kernels *k, const geometry *c, bool wide) {
                     .depthwise = c->depthwise,
                     .accumulate = below(2),
                     .stream = below(2),
-                    .lines = below(3),
                     .cold = below(2),
                     .ahead = ask_for_something()};
   random_array(result, raw_result, IMAGE, wide);
@@ -609,7 +614,7 @@ static void one_gather (const marea_kernels *k, const geometry *c, bool wide) {
 }
 
 static void one_correlate (const marea_kernels *k, const geometry *c, bool wide) {
-  static int64_t offset[9 * 64];
+  static int64_t offset[MOST_TAPS * MOST_TAPS * 64];
   int reads = c->depthwise ? 1 : c->cin, m = c->kh * c->kw * reads, dy_col = c->cout,
       dy_row = c->cols * c->cout + 1;
   for (int i = 0; i < m; i++) {
