@@ -107,6 +107,8 @@ static void run_gather (void *arg) {
                       .w_ci = l->cout,
                       .act = MAREA_ACT_RELU};
     g.y = k->y + ((p / 2) * side + p % 2) * l->cout;
+    marea_tap_run run[MAX_TAPS];
+    if (l->cin == 1) marea_list_runs(&g, run);
     k->k->gather(&g);
   }
 }

@@ -173,7 +173,7 @@ typedef struct marea_call {
   marea_layout layout[MAREA_MAX_OUT]; /* filled by the shape rule (n_out is preset to 1) */
   marea_tensor **out;               /* given to forward */
   uint64_t counter;                 /* first Philox block reserved for this call (random operators) */
-  void *scratch[16];                /* freed when forward returns */
+  void *scratch[24];                /* freed when forward returns */
   int n_scratch;
   size_t planned;                   /* bytes of scratch that a plan counts */
 } marea_call;

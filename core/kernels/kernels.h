@@ -69,6 +69,18 @@ static inline marea_stretch marea_stretch_of (const void *at, size_t bytes) {
 
 #define MAREA_THIN 3 /* input channels: more have enough to do in a tile */
 
+/* Up to three taps of a row, and a channel of theirs, that meet pixels next to each other: offsets in x and w of the one
+** that meets the first of them. */
+typedef struct marea_tap_run {
+  int64_t x, w;
+  int taps;
+} marea_tap_run;
+
+/* first .. end - 1 */
+typedef struct marea_range {
+  int64_t first, end;
+} marea_range;
+
 /* One 2-D convolution as the kernels see it: a gather over an image, or a tile of one, all of whose taps are there.
 **   y[oy][ox][co] = act(bias[co] + sum over taps t, ci of x[oy*stride_h + dy_t][ox*stride_w + dx_t][ci] * w[t][ci][co])
 ** for oy < rows and ox < cols. `x` points at the image's element for (oy, ox, tap offset) = 0; strides below are in
@@ -83,8 +95,7 @@ typedef struct marea_gather {
   int64_t cin, cout;        /* channels of this group */
   int64_t tap_rows, taps;   /* rows of taps, and taps of a row */
   int64_t tap_row;          /* from the first tap of a row to that of the next: taps in between are left out */
-  const int64_t *tap;       /* offset of tap t in x, in elements, the same way from each tap of a row to the next if
-                               cin <= MAREA_THIN; the first row's are 0 .. taps - 1 */
+  const int64_t *tap;       /* offset of tap t in x, in elements, the first row's are 0 .. taps - 1 */
   int64_t w_tap, w_ci;      /* step of w for one tap / one input channel; output channels are adjacent */
   marea_activation act;
   double slope;             /* of leaky_relu, alpha of elu */
@@ -93,7 +104,13 @@ typedef struct marea_gather {
   bool stream;              /* write past the caches where that is possible */
   bool cold;                /* the kernel asks for the place of results */
   marea_ahead *ahead;       /* NULL: nothing; a step is a tap and input channel of a tile */
+  const marea_tap_run *run; /* of thin ones: all taps and channels once more, `runs` for a row of taps; NULL: it is not */
+  int64_t runs, w_next;     /* w_next: step of w from a tap of a run to the next */
+  const marea_range *inside; /* [rows], of thin ones: the rows of taps that do not meet zeros alone; NULL: all */
 } marea_gather;
+
+/* Lists the runs of a gather whose taps of a row are the same way apart: tap_rows * taps * cin of them at most. (runs.c) */
+void marea_list_runs (marea_gather *g, marea_tap_run *run);
 
 /* Weight gradient over one image (or some rows of it), accumulated into dw:
 **   dw[m][co] += sum over oy, ox of x[oy*x_row + ox*x_col + offset[m]] * dy[oy*dy_row + ox*dy_col + co]

@@ -48,8 +48,8 @@ static void gather_place (const marea_conv_gather *p, const place *l, int64_t gr
                 step = p->cin * width;
   const int64_t co = group * p->cout + panel * MAREA_CONV_PANEL;
   const int64_t out_image = w->axis[0].out * w->axis[1].out * channels, image = w->axis[0].src * w->row;
-  const marea_conv_range rows = marea_conv_taps_inside(&w->axis[0], l->phase[0], l->unit[0]);
-  const marea_conv_range cols = marea_conv_taps_inside(&w->axis[1], l->phase[1], l->unit[1]);
+  const marea_range rows = marea_conv_taps_inside(&w->axis[0], l->phase[0], l->unit[0]);
+  const marea_range cols = marea_conv_taps_inside(&w->axis[1], l->phase[1], l->unit[1]);
   const int64_t y = l->phase[0]->start + l->unit[0] * w->axis[0].src_step;
   const int64_t x = l->phase[1]->start + l->unit[1] * w->axis[1].src_step;
   const int64_t tap = marea_conv_first_tap(w->axis, l->phase[0], l->phase[1], rows.first, cols.first);
@@ -164,8 +164,8 @@ static int64_t source_of (const marea_conv_axis *a, int64_t out, int64_t t) {
 }
 
 /* Outputs first .. end - 1 that meet tap t inside the source. */
-static marea_conv_range outputs_inside (const marea_conv_axis *a, int64_t t) {
-  marea_conv_range r = {0, a->out};
+static marea_range outputs_inside (const marea_conv_axis *a, int64_t t) {
+  marea_range r = {0, a->out};
   while (r.first < r.end && source_of(a, r.first, t) < 0) r.first++;
   while (r.end > r.first && source_of(a, r.end - 1, t) >= a->src) r.end--;
   return r;
@@ -177,7 +177,7 @@ typedef struct meeting {
   int64_t group, panel, panel_end;
   int64_t tap, image, images; /* some images at a time */
   int64_t y, top, left; /* row of outputs; where the tap of its first output that counts lies in the source */
-  marea_conv_range cols;
+  marea_range cols;
   bool first;
 } meeting;
 
@@ -239,7 +239,7 @@ static void correlate_block (void *arg, int64_t block, int worker) {
   const marea_conv *g = p->g;
   const int64_t cut = block % p->cuts, panels = panels_written(g), tap = block / p->cuts / g->groups;
   const int64_t ty = tap / g->kernel[1], tx = tap % g->kernel[1];
-  const marea_conv_range rows = outputs_inside(&p->x.axis[0], ty);
+  const marea_range rows = outputs_inside(&p->x.axis[0], ty);
   meeting k = {.p = p,
                .group = block / p->cuts % g->groups,
                .panel = cut * panels / p->cuts,

@@ -92,10 +92,10 @@ marea_status marea_conv_pack (marea_call *c, const marea_conv *g, bool backward,
 /* ---- strips: outputs that read the same taps ---- */
 
 static marea_conv_strip next_strip (const marea_conv_axis *a, const marea_conv_phase *phase, int64_t first) {
-  const marea_conv_range taps = marea_conv_taps_inside(a, phase, first);
+  const marea_range taps = marea_conv_taps_inside(a, phase, first);
   marea_conv_strip r = {phase, first, 1, taps};
   for (; first + r.count < phase->count; r.count++) {
-    const marea_conv_range next = marea_conv_taps_inside(a, phase, first + r.count);
+    const marea_range next = marea_conv_taps_inside(a, phase, first + r.count);
     if (next.first != taps.first || next.end != taps.end) break;
   }
   return r;
@@ -134,11 +134,10 @@ static int64_t list_strips (const marea_conv_axis *a, bool padded, marea_conv_st
 static marea_status open_strips (marea_call *c, marea_conv_gather *p) {
   size_t bytes;
   for (int d = 0; d < 2; d++) {
-    const bool padded = d == 1 && !p->w.clipped;
-    p->strips[d] = list_strips(&p->w.axis[d], padded, NULL);
+    p->strips[d] = list_strips(&p->w.axis[d], !p->w.clipped, NULL);
     MAREA_TRY(marea_bytes(c->ctx, c->op->name, 1, &p->strips[d], sizeof *p->strip[d], &bytes));
     MAREA_TABLE(c, p->strip[d], bytes);
-    list_strips(&p->w.axis[d], padded, p->strip[d]);
+    list_strips(&p->w.axis[d], !p->w.clipped, p->strip[d]);
   }
   return MAREA_OK;
 }
@@ -171,7 +170,8 @@ static marea_status make_pixel (marea_call *c, marea_conv_gather *p) {
 
 typedef struct cell { /* outputs of two strips in one tile */
   const marea_conv_strip *y, *x;
-  int64_t first, rows; /* rows of the phase to write */
+  const marea_gather *form;
+  int64_t unit, first, rows; /* rows of the phase to write: first in the phase and in the tile, how many */
   const char *tile;
   char *out; /* first pixel */
 } cell;
@@ -184,35 +184,23 @@ static void fill_cell (const marea_conv_gather *p, const cell *k) {
       memcpy(k->out + (size_t)(i * row + j * col) * pixel, p->pixel, pixel);
 }
 
-/* Rows of taps that leave none out are one. */
-static void join_rows (marea_gather *g) {
-  if (g->taps != g->tap_row) return;
-  g->taps *= g->tap_rows;
-  g->tap_rows = 1;
-}
-
-static void turn (marea_gather *g) {
-  const marea_gather as = *g;
-  g->rows = as.cols, g->cols = as.rows;
-  g->x_row = as.x_col, g->x_col = as.x_row;
-  g->y_row = as.y_col, g->y_col = as.y_row;
-}
-
-/* A cell for the kernel, but for the addresses. */
-static marea_gather describe_cell (const marea_conv_gather *p, const cell *k) {
+static marea_gather describe_cell (const marea_conv_gather *p, const marea_conv_strip *y,
+                                   const marea_conv_strip *x) {
   const marea_conv_window *w = &p->w;
   const int64_t channels = p->groups * p->cout;
-  return (marea_gather){.rows = k->rows,
-                        .cols = k->x->count,
+  const int64_t tap = marea_conv_first_tap(w->axis, y->phase, x->phase, y->taps.first, x->taps.first);
+  return (marea_gather){.w = p->weight + (size_t)(tap * p->w_tap) * w->size,
+                        .cols = x->count,
                         .x_row = w->axis[0].src_step * w->row,
                         .x_col = w->axis[1].src_step * w->channels,
                         .y_row = w->axis[0].out_step * w->axis[1].out * channels,
                         .y_col = w->axis[1].out_step * channels,
                         .cin = p->cin,
                         .cout = p->cout,
-                        .tap_rows = k->y->taps.end - k->y->taps.first,
-                        .taps = k->x->taps.end - k->x->taps.first,
-                        .tap_row = k->x->phase->taps,
+                        .tap_rows = y->taps.end - y->taps.first,
+                        .taps = x->taps.end - x->taps.first,
+                        .tap_row = x->phase->taps,
+                        .tap = p->taps.offset + tap,
                         .stream = p->stream,
                         .cold = p->cold,
                         .depthwise = p->depthwise,
@@ -222,28 +210,94 @@ static marea_gather describe_cell (const marea_conv_gather *p, const cell *k) {
                         .slope = p->slope};
 }
 
+/* Taps of all strips of a dimension. */
+static int64_t count_taps (const marea_conv_gather *p, int d) {
+  int64_t n = 0;
+  for (int64_t i = 0; i < p->strips[d]; i++) n += p->strip[d][i].taps.end - p->strip[d][i].taps.first;
+  return n;
+}
+
+static marea_status describe_cells (marea_call *c, marea_conv_gather *p) {
+  size_t bytes;
+  MAREA_TRY(marea_bytes(c->ctx, c->op->name, 2, p->strips, sizeof *p->cell, &bytes));
+  MAREA_TABLE(c, p->cell, bytes);
+  for (int64_t i = 0; i < p->strips[0]; i++)
+    for (int64_t j = 0; j < p->strips[1]; j++)
+      p->cell[i * p->strips[1] + j] = describe_cell(p, &p->strip[0][i], &p->strip[1][j]);
+  return MAREA_OK;
+}
+
+/* Adds what the kernel of few input channels needs. */
+static marea_status list_thin (marea_call *c, marea_conv_gather *p) {
+  const int64_t taps[] = {count_taps(p, 0), count_taps(p, 1), p->cin}, rows = p->w.axis[0].out;
+  marea_tap_run *run;
+  marea_range *inside;
+  size_t bytes;
+  MAREA_TRY(marea_bytes(c->ctx, c->op->name, 3, taps, sizeof *run, &bytes));
+  MAREA_TABLE(c, run, MAREA_MAX(bytes, 1));
+  MAREA_TRY(marea_bytes(c->ctx, c->op->name, 1, &rows, sizeof *inside, &bytes));
+  MAREA_TABLE(c, inside, bytes);
+  for (int64_t i = 0; i < p->strips[0]; i++) {
+    const marea_conv_strip *y = &p->strip[0][i];
+    for (int64_t j = 0; j < p->strips[1]; j++) {
+      marea_gather *g = &p->cell[i * p->strips[1] + j];
+      if (g->tap_rows * g->taps < 2) continue;
+      marea_list_runs(g, run);
+      run += g->runs * g->tap_rows;
+      g->inside = inside;
+    }
+    for (int64_t unit = y->first; unit < y->first + y->count; unit++)
+      *inside++ = marea_conv_taps_inside(&p->w.axis[0], y->phase, unit);
+  }
+  return MAREA_OK;
+}
+
+/* Rows of taps that leave none out are one. */
+static void join_rows (marea_gather *g) {
+  if (g->taps != g->tap_row) return;
+  g->taps *= g->tap_rows;
+  g->tap_rows = 1;
+}
+
+static marea_status open_cells (marea_call *c, marea_conv_gather *p) {
+  MAREA_TRY(describe_cells(c, p));
+  if (p->cin <= MAREA_THIN && !p->depthwise) return list_thin(c, p);
+  for (int64_t i = 0; i < p->strips[0] * p->strips[1]; i++) join_rows(&p->cell[i]);
+  return MAREA_OK;
+}
+
+static void turn (marea_gather *g) {
+  const marea_gather as = *g;
+  g->rows = as.cols, g->cols = as.rows;
+  g->x_row = as.x_col, g->x_col = as.x_row;
+  g->y_row = as.y_col, g->y_col = as.y_row;
+  g->run = NULL;
+}
+
 static void gather_cell (const marea_conv_gather *p, const cell *k, marea_ahead *ahead) {
   const marea_conv_window *w = &p->w;
   const marea_conv_phase *y = k->y->phase, *x = k->x->phase;
-  const int64_t tap = marea_conv_first_tap(w->axis, y, x, k->y->taps.first, k->x->taps.first);
-  marea_gather g = describe_cell(p, k);
-  if (p->cin == 0 || g.tap_rows == 0 || g.taps == 0) {
+  marea_gather g = *k->form;
+  if (g.cin == 0 || g.tap_rows == 0 || g.taps == 0) {
     fill_cell(p, k);
     return;
   }
-  if (p->cin > MAREA_THIN) join_rows(&g);
-  if (g.cols < NARROW && g.cols < g.rows) turn(&g);
   const int64_t top = y->start + k->first * w->axis[0].src_step - w->axis[0].low;
   const int64_t left = x->start + k->x->first * w->axis[1].src_step - w->axis[1].low;
-  const int64_t at = top * w->row + left * w->channels;
-  g.tap = p->taps.offset + tap;
+  const size_t size = w->size;
+  g.rows = k->rows;
+  if (g.inside) g.inside += k->unit - k->y->first;
+  if (g.cols < NARROW && g.cols < g.rows) turn(&g);
+  g.x = k->tile + (top * w->row + left * w->channels) * (int64_t)size;
+  g.y = k->out;
+  g.bias = p->bias;
   g.ahead = ahead;
   for (int64_t i = 0; i < p->groups; i++) {
-    g.x = k->tile + (at + i * p->cin) * (int64_t)w->size;
-    g.w = p->weight + (size_t)(i * p->w_group + tap * p->w_tap) * w->size;
-    g.bias = p->bias ? p->bias + (size_t)(i * p->cout) * w->size : NULL;
-    g.y = k->out + (size_t)(i * p->cout) * w->size;
     p->kernels->gather(&g);
+    g.x = (const char *)g.x + (size_t)p->cin * size;
+    g.w = (const char *)g.w + (size_t)p->w_group * size;
+    g.y = (char *)g.y + (size_t)p->cout * size;
+    if (g.bias) g.bias = (const char *)g.bias + (size_t)p->cout * size;
   }
 }
 
@@ -258,10 +312,12 @@ static void gather_band (const marea_conv_gather *p, int64_t image, int64_t star
     const int64_t begin = MAREA_MAX(start + first, k.y->first),
                   end = MAREA_MIN(start + first + band, k.y->first + k.y->count);
     if (begin >= end) continue;
+    k.unit = begin;
     k.first = begin - start;
     k.rows = end - begin;
     for (int64_t j = 0; j < p->strips[1]; j++) {
       k.x = &p->strip[1][j];
+      k.form = &p->cell[i * p->strips[1] + j];
       const int64_t row = image * rows->out + k.y->phase->first + begin * rows->out_step,
                     col = k.x->phase->first + k.x->first * cols->out_step;
       k.out = p->out + (size_t)(row * cols->out + col) * pixel;
@@ -313,6 +369,7 @@ static marea_status open_by_taps (marea_call *c, const marea_conv *g, bool backw
   expect_results(c->ctx, g, p);
   MAREA_TRY(marea_conv_list_taps(c, g, &p->w, &p->taps));
   if (backward) MAREA_TRY(marea_conv_pack(c, g, !p->depthwise, p->cout, p));
+  MAREA_TRY(open_cells(c, p));
   return make_pixel(c, p);
 }
 

@@ -166,9 +166,9 @@ int64_t marea_conv_first_tap (const marea_conv_axis axis[2], const marea_conv_ph
   return taps_before(&axis[0], y) * all + y->taps * taps_before(&axis[1], x) + row * x->taps + col;
 }
 
-marea_conv_range marea_conv_taps_inside (const marea_conv_axis *a, const marea_conv_phase *p, int64_t unit) {
+marea_range marea_conv_taps_inside (const marea_conv_axis *a, const marea_conv_phase *p, int64_t unit) {
   const int64_t start = p->start + unit * a->src_step;
-  marea_conv_range r = {0, 0};
+  marea_range r = {0, 0};
   bool any = false;
   for (int64_t t = 0; t < p->taps; t++) {
     const int64_t at = start + p->offset[t];

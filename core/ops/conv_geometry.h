@@ -46,13 +46,8 @@ typedef struct marea_conv_axis {
 int64_t marea_conv_first_tap (const marea_conv_axis axis[2], const marea_conv_phase *y,
                               const marea_conv_phase *x, int64_t row, int64_t col);
 
-/* Taps first .. end - 1 of a phase. */
-typedef struct marea_conv_range {
-  int64_t first, end;
-} marea_conv_range;
-
-/* Those that lie in the source when the phase's output number `unit` is made. */
-marea_conv_range marea_conv_taps_inside (const marea_conv_axis *a, const marea_conv_phase *p, int64_t unit);
+/* The taps of a phase that lie in the source when its output number `unit` is made. */
+marea_range marea_conv_taps_inside (const marea_conv_axis *a, const marea_conv_phase *p, int64_t unit);
 
 /* ---- source images in tiles ---- */
 

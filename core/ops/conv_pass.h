@@ -89,7 +89,7 @@ static inline bool marea_conv_is_depthwise (const marea_conv *g) {
 typedef struct marea_conv_strip {
   const marea_conv_phase *phase;
   int64_t first, count;
-  marea_conv_range taps;
+  marea_range taps;
 } marea_conv_strip;
 
 typedef struct marea_conv_gather marea_conv_gather;
@@ -107,6 +107,7 @@ struct marea_conv_gather {
   marea_conv_strip *strip[2]; /* of rows and of columns */
   int64_t strips[2];
   int64_t w_group, w_tap, w_ci; /* steps of weight: group, tap, channel that is read */
+  marea_gather *cell;           /* [strip of rows][strip of columns] for the kernel, but for rows and addresses */
   bool depthwise;               /* this, stream and cold: see marea_gather */
   bool stream;
   bool cold;

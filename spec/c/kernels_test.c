@@ -597,6 +597,8 @@ static void one_gather (const marea_kernels *k, const geometry *c, bool wide) {
                     .stream = below(2),
                     .cold = below(2),
                     .ahead = ask_for_something()};
+  marea_tap_run run[MOST_TAPS * MOST_TAPS * MAREA_THIN];
+  if (c->cin <= MAREA_THIN && !c->depthwise && below(4)) marea_list_runs(&g, run);
   random_array(result, raw_result, IMAGE, wide);
   for (int oy = 0; oy < c->rows; oy++)
     for (int ox = 0; ox < c->cols; ox++)
