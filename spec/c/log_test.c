@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: MIT
 ** log_test.c: what a host's log is told, each line by a real cause, once, on the caller's thread; and that nothing is said
-** in a steady training step, after closing, and where there is no log.
+** in a steady training step, after closing, and where there is no log. In Lua warnings are Lua's.
 */
 #define _GNU_SOURCE
+#include <lauxlib.h>
+#include <lualib.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -10,7 +12,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "marea.h"
+#include "marea_lua.h"
 
 static int failed;
 
@@ -383,6 +385,77 @@ static bool without_a_log (void) {
   return true;
 }
 
+/* ---- Lua ---- */
+
+typedef struct warnings {
+  int n;
+  char text[1000];
+} warnings;
+
+static void collect (void *ud, const char *part, int to_be_continued) {
+  warnings *w = ud;
+  strncat(w->text, part, sizeof w->text - strlen(w->text) - 1);
+  if (!to_be_continued) w->n++;
+}
+
+static int open_in_lua (lua_State *L) {
+  marea_lua_open(L, lua_touserdata(L, 1));
+  lua_setglobal(L, "marea");
+  return 0;
+}
+
+static lua_State *lua_with (warnings *w, marea_context *ctx) {
+  lua_State *L = luaL_newstate();
+  *w = (warnings){0};
+  luaL_openlibs(L);
+  lua_setwarnf(L, collect, w);
+  lua_pushcfunction(L, open_in_lua);
+  lua_pushlightuserdata(L, ctx);
+  if (lua_pcall(L, 1, 0, 0) != LUA_OK) printf("  %s\n", lua_tostring(L, -1)), exit(2);
+  return L;
+}
+
+static const char script[] = "local core = require 'marea.core'\n"
+                             "core.memory_limit(core.memory().live + 10000000)\n"
+                             "core.scope(function() marea.zeros({1500000}) end)\n"
+                             "core.scope(function() marea.zeros({2000000}) end)\n"
+                             "x = marea.tensor{1, 2, 3}:requires_grad_()\n"
+                             "y = x:exp():sum()\n";
+
+static bool warnings_in_lua (void) {
+  warnings w;
+  lua_State *L = lua_with(&w, NULL);
+  NEED(w.n == 0);
+  if (luaL_dostring(L, script) != LUA_OK) return printf("  %s\n", lua_tostring(L, -1)), false;
+  if (w.n != 1) printf("  %d warnings: %s\n", w.n, w.text);
+  NEED(w.n == 1 && strstr(w.text, "marea: memory: the limit is reached: 8.0 MB wanted") == w.text);
+  marea_tensor *kept;
+  lua_getglobal(L, "x");
+  kept = marea_retain(marea_lua_check(L, -1));
+  lua_close(L);
+  NEED(w.n == 2 && strstr(w.text, "marea: closed with "));
+  marea_release(kept);
+  L = lua_with(&w, NULL);
+  NEED(luaL_dostring(L, script) == LUA_OK && w.n == 1);
+  lua_close(L);
+  NEED(w.n == 1);
+  return true;
+}
+
+/* The log of a context of the host's is the host's. */
+static bool context_of_the_host (void) {
+  diary d;
+  warnings w;
+  marea_context *ctx = open_with(&d, (marea_config){.threads = 1, .index_base = 1});
+  lua_State *L = lua_with(&w, ctx);
+  NEED(luaL_dostring(L, script) == LUA_OK && w.n == 0);
+  NEED(said(&d, MAREA_LOG_WARNING, "memory: the limit is reached"));
+  lua_close(L);
+  marea_close(ctx);
+  NEED(w.n == 0 && d.lines == 0);
+  return true;
+}
+
 int main (void) {
   report("opening says what was opened", opening());
   report("a refused config", not_opening());
@@ -397,5 +470,7 @@ int main (void) {
   report("budgets", budgets());
   report("silence in steady steps", steady_steps());
   report("no log", without_a_log());
+  report("Lua's warnings", warnings_in_lua());
+  report("a host's context in Lua", context_of_the_host());
   return failed > 0;
 }
