@@ -19,7 +19,8 @@ extern "C" {
 
 /* Opens the library and leaves its table on the stack, also as package.loaded.marea. `ctx` is the context that this state
    computes with: one of the host's, opened with index_base = 1, which the host closes after the state; or NULL: the
-   state has its own. Needs Lua's `require` (luaopen_package). Errors: another index_base, a state that is open already. */
+   state has its own, whose warnings (MAREA_LOG_WARNING) go to lua_warning. Needs Lua's `require` (luaopen_package). Errors:
+   another index_base, a state that is open already. */
 MAREA_API void marea_lua_open (lua_State *L, marea_context *ctx);
 /* The same without a context of the host's, as a function for luaL_requiref(L, "marea", luaopen_marea, 0), and for
    `require "marea"` where the module lies as marea.so in package.cpath. */

@@ -363,6 +363,13 @@ static int threads_wanted (lua_State *L) {
 
 static bool hook_is_waiting (void *ud) { return bind_interrupt_pending(ud); }
 
+/* Warnings of a context that belongs to the state go where Lua's own do, who shows them after warn("@on"). */
+static void warn_in_lua (void *ud, marea_log_level level, const char *text) {
+  if (level < MAREA_LOG_WARNING) return;
+  lua_warning(ud, "marea: ", 1);
+  lua_warning(ud, text, 0);
+}
+
 /* Pushes the state, registered, still without a context. */
 static bind_state *state_new (lua_State *L) {
   bind_state *S = lua_newuserdatauv(L, sizeof *S, 0);
@@ -390,7 +397,9 @@ static void open_context (lua_State *L, bind_state *S) {
                          .threads = threads_wanted(L),
                          .index_base = 1,
                          .interrupted = hook_is_waiting,
-                         .interrupted_ud = lua_tothread(L, -1)};
+                         .interrupted_ud = lua_tothread(L, -1),
+                         .log = warn_in_lua,
+                         .log_ud = lua_tothread(L, -1)};
   lua_pop(L, 1);
   marea_status status = marea_open(&config, &S->ctx);
   if (status == MAREA_OK) return;

@@ -23,14 +23,42 @@ static void destroy (marea_context *ctx) {
   config.alloc(config.alloc_ud, ctx, sizeof *ctx, 0);
 }
 
+/* Opening fails before there is a context to ask for a text: the log has it. */
+static marea_status check_config (const marea_config *config) {
+  if (config->threads < 0 || config->threads > MAREA_MAX_THREADS) {
+    marea_log(config, MAREA_LOG_WARNING, "open: threads: expected 0..%d, got %d", MAREA_MAX_THREADS,
+              config->threads);
+    return MAREA_EARG;
+  }
+  if (config->index_base != 0 && config->index_base != 1) {
+    marea_log(config, MAREA_LOG_WARNING, "open: index_base: expected 0 or 1, got %d", config->index_base);
+    return MAREA_EARG;
+  }
+  return MAREA_OK;
+}
+
+static bool choose_kernels (marea_context *ctx) {
+  const char *config = ctx->config.isa, *variable = getenv("MAREA_ISA");
+  const char *isa = config ? config : variable;
+  if (isa && !*isa) isa = NULL;
+  if (!marea_select_kernels(isa, ctx->kernels, &ctx->isa)) {
+    marea_log(&ctx->config, MAREA_LOG_WARNING, "open: %s: this machine has no '%s'",
+              config ? "isa" : "MAREA_ISA", isa);
+    return false;
+  }
+  if (config && variable && *variable && strcmp(variable, ctx->isa) != 0)
+    marea_log(&ctx->config, MAREA_LOG_WARNING,
+              "open: MAREA_ISA asks for '%s', the config for '%s', which counts", variable, config);
+  return true;
+}
+
 const char *marea_version (void) { return MAREA_VERSION; }
 
 marea_status marea_open (const marea_config *config, marea_context **out) {
   *out = NULL;
   if (config && config->size != sizeof *config) return MAREA_EVERSION;
   marea_config settings = config ? *config : (marea_config){0};
-  if (settings.threads < 0 || settings.threads > MAREA_MAX_THREADS) return MAREA_EARG;
-  if (settings.index_base != 0 && settings.index_base != 1) return MAREA_EARG;
+  MAREA_TRY(check_config(&settings));
   if (!settings.alloc) settings.alloc = marea_default_alloc;
   marea_context *ctx = settings.alloc(settings.alloc_ud, NULL, 0, sizeof *ctx);
   if (!ctx) return MAREA_ENOMEM;
@@ -42,9 +70,7 @@ marea_status marea_open (const marea_config *config, marea_context **out) {
     destroy(ctx);
     return MAREA_ENOMEM;
   }
-  const char *isa = settings.isa ? settings.isa : getenv("MAREA_ISA");
-  if (isa && !*isa) isa = NULL;
-  if (!marea_select_kernels(isa, ctx->kernels, &ctx->isa)) {
+  if (!choose_kernels(ctx)) {
     destroy(ctx);
     return MAREA_EARG;
   }
@@ -56,6 +82,8 @@ marea_status marea_open (const marea_config *config, marea_context **out) {
     return status;
   }
   ctx->threads = threads;
+  marea_log(&settings, MAREA_LOG_INFO, "opened: Marea %s, isa %s, threads %d%s, %s", MAREA_VERSION, ctx->isa,
+            threads, settings.parallel_for ? " of the host" : "", marea_blas());
   *out = ctx;
   return MAREA_OK;
 }
@@ -64,8 +92,20 @@ void marea_context_settle (marea_context *ctx) {
   if (ctx->closed && marea_memory(ctx).blocks == 0) destroy(ctx);
 }
 
+/* What is still in use as the context is closed. */
+static void log_leaks (const marea_context *ctx) {
+  const marea_memory_info m = marea_memory(ctx);
+  if (!ctx->config.log || m.blocks == 0) return;
+  unsigned long long tensors = 0;
+  for (void *p = NULL; (p = marea_next_tensor(ctx, p));) tensors++;
+  marea_log(&ctx->config, MAREA_LOG_WARNING, "closed with %s still in use: tensors %llu, other blocks %llu",
+            marea_bytes_text(m.live).s, tensors, (unsigned long long)m.blocks - tensors);
+}
+
 void marea_close (marea_context *ctx) {
   if (!ctx) return;
+  log_leaks(ctx);
+  ctx->config.log = NULL;
   marea_workers_free(ctx, ctx->workers);
   ctx->workers = NULL;
   ctx->threads = 1;
@@ -98,8 +138,10 @@ void marea_interrupt (marea_context *ctx) {
 
 marea_status marea_poll (marea_context *ctx) {
   if (!marea_stopping(ctx)) return MAREA_OK;
-  if (atomic_exchange(&ctx->interrupt, false)) return marea_fail(ctx, MAREA_EINTR, "interrupted!");
-  return marea_fail(ctx, MAREA_EBUDGET, "the time limit of %g s is reached", ctx->seconds);
+  if (atomic_exchange(&ctx->interrupt, false))
+    return marea_log_stop(ctx, marea_fail(ctx, MAREA_EINTR, "interrupted!"));
+  return marea_log_stop(ctx,
+                        marea_fail(ctx, MAREA_EBUDGET, "the time limit of %g s is reached", ctx->seconds));
 }
 
 bool marea_shielded (const marea_context *ctx) { return ctx->shielded; }

@@ -54,6 +54,7 @@ struct marea_context {
   atomic_bool interrupt;
   bool shielded;         /* a change in place is under way and must be completed */
   bool limited;                 /* there is a flop_limit or a deadline */
+  bool told_spent;              /* the log was told that one of them is spent */
   double flop_limit, flop_left; /* flop_limit 0: none */
   double seconds;               /* the time limit, for messages */
   int64_t deadline;             /* of marea_clock_ns; 0: none */
@@ -76,14 +77,20 @@ bool marea_stopping (marea_context *ctx);
 /* Frees a closed context once nothing of it is in use. */
 void marea_context_settle (marea_context *ctx);
 
-/* ---- error.c: the only writer of error text ---- */
+/* ---- error.c: the only writer of error text and of the log's ---- */
 
 /* Puts the text into the context and returns `status`. */
 marea_status marea_fail (marea_context *ctx, marea_status status, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 /* MAREA_ENOMEM, with how much was wanted, for what, what is in use and the limit. */
 marea_status marea_out_of_memory (marea_context *ctx, const char *who, size_t bytes, const char *what);
+/* A line for the host's log, on the caller's thread only and under no lock of ours. */
+void marea_log (const marea_config *config, marea_log_level level, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
+/* Logs that an operator was stopped, in the words of the error that marea_fail has just written; returns `status`. */
+marea_status marea_log_stop (marea_context *ctx, marea_status status);
 typedef struct marea_text { char s[160]; } marea_text;
+marea_text marea_bytes_text (size_t bytes);                    /* "12.3 MB" */
 marea_text marea_shape_text (int rank, const int64_t *shape);  /* "(2, 3, 4)" */
 marea_text marea_tensor_text (const marea_tensor *t);          /* "f32 (2, 3, 4)" */
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
-** error.c: the only writer of error text. A status says what kind of failure it was, the context keeps one
-** sentence for people: who, what was expected, what came, the rule with its numbers.
+** error.c: the only writer of error text and of the log's. A status says what kind of failure it was, the context
+** keeps one sentence for people: who, what was expected, what came, the rule with its numbers.
 */
 #include <stdarg.h>
 #include <stdio.h>
@@ -15,8 +15,24 @@ marea_status marea_fail (marea_context *ctx, marea_status status, const char *fo
   return status;
 }
 
-/* "12.3 MB" */
-static marea_text bytes_text (size_t bytes) {
+void marea_log (const marea_config *config, marea_log_level level, const char *format, ...) {
+  if (!config->log) return;
+  char text[MAREA_ERROR_SIZE];
+  va_list args;
+  va_start(args, format);
+  vsnprintf(text, sizeof text, format, args);
+  va_end(args);
+  config->log(config->log_ud, level, text);
+}
+
+marea_status marea_log_stop (marea_context *ctx, marea_status status) {
+  if (status == MAREA_EBUDGET && ctx->told_spent) return status;
+  ctx->told_spent |= status == MAREA_EBUDGET;
+  marea_log(&ctx->config, MAREA_LOG_INFO, "stopped: %s", ctx->error);
+  return status;
+}
+
+marea_text marea_bytes_text (size_t bytes) {
   static const char *const unit[] = {"kB", "MB", "GB", "TB", "PB", "EB"};
   marea_text text;
   double size = (double)bytes / 1e3;
@@ -31,8 +47,8 @@ marea_status marea_out_of_memory (marea_context *ctx, const char *who, size_t by
   const marea_memory_info m = marea_memory(ctx);
   return marea_fail(ctx, MAREA_ENOMEM,
                     "%s: out of memory: %s wanted for %s; %s in use, %s kept for reuse, %s%s", who,
-                    bytes_text(bytes).s, what, bytes_text(m.live).s, bytes_text(m.pooled).s,
-                    m.limit ? "limit " : "no limit set", m.limit ? bytes_text(m.limit).s : "");
+                    marea_bytes_text(bytes).s, what, marea_bytes_text(m.live).s, marea_bytes_text(m.pooled).s,
+                    m.limit ? "limit " : "no limit set", m.limit ? marea_bytes_text(m.limit).s : "");
 }
 
 const char *marea_error (const marea_context *ctx) {

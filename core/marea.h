@@ -75,6 +75,14 @@ MAREA_API const char *marea_version (void);
 
 /* ---- 2 Context ---------------------------------------------------------------------------------- */
 
+typedef enum marea_log_level {
+  MAREA_LOG_INFO,   /* opened: version, isa, threads, BLAS; threads started anew after a fork; an operator was stopped by
+                       an interrupt or a spent budget */
+  MAREA_LOG_WARNING /* fewer threads than asked for; pooled memory went back to the allocator because the limit was
+                       reached or the allocator refused; MAREA_ISA without effect; why marea_open returned MAREA_EARG;
+                       memory in use at marea_close */
+} marea_log_level;
+
 /* All zero but `size` is what a host gets that passes no config: marea_config config = {.size = sizeof config}; */
 typedef struct marea_config {
   size_t size;       /* of this struct; a library of another version refuses a size that is not its own */
@@ -88,6 +96,12 @@ typedef struct marea_config {
   const char *isa;   /* "generic", "avx2", "avx512", "neon"; NULL = environment MAREA_ISA, else the best there is */
   bool (*interrupted)(void *ud); /* asked while an operator runs, on the caller's thread, every few ms at most; */
   void *interrupted_ud;          /* true acts as marea_interrupt. NULL = never asked */
+  /* Told what is worth a line in a log file: one sentence without a newline, valid during the call. Called on the thread
+     that uses the context, while we hold no lock; may not use the context. Lack of memory and spent budgets are told once
+     for each limit that is set, the rest when it happens; steps that repeat themselves say nothing. Never called after
+     marea_close. NULL = nothing is said. */
+  void (*log)(void *ud, marea_log_level level, const char *text);
+  void *log_ud;
   /* The host's threads instead of our own: calls body(arg, i) once for each i from 0 to n - 1, on any threads, one
      after the other or at once, and returns when all have returned. n is `threads`. NULL = threads of the context. */
   void (*parallel_for)(void *ud, int n, void (*body)(void *arg, int i), void *arg);

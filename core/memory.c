@@ -78,6 +78,8 @@ struct marea_pool {
   uint64_t looked_at; /* clock when free memory was last looked through */
   uint64_t fail_in;   /* requests until one fails; 0 = off */
   bool fail_on;       /* ... and all after it */
+  bool told_limit;    /* the log was told that the limit was reached */
+  bool told_refusal;  /* ... that the allocator refused */
 };
 
 /* Large blocks in pages of 2 MiB where the system has them: a step reads and writes every byte of its
@@ -295,14 +297,27 @@ static void make_room (marea_context *ctx, size_t size) {
     shed(ctx, most - size, ages[i]);
 }
 
+/* Gives back all that is free, since there is no room for `size` bytes more; says so the first time. */
+static void shed_all (marea_context *ctx, size_t size, const char *why, bool *told) {
+  const size_t pooled = ctx->pool->info.pooled;
+  shed(ctx, 0, 0);
+  const size_t returned = pooled - ctx->pool->info.pooled;
+  if (*told || returned == 0) return;
+  *told = true;
+  marea_log(&ctx->config, MAREA_LOG_WARNING,
+            "memory: %s: %s wanted, %s in use; %s kept for reuse were given back", why,
+            marea_bytes_text(size).s, marea_bytes_text(ctx->pool->info.live).s, marea_bytes_text(returned).s);
+}
+
 static block *new_block (marea_context *ctx, size_t size) {
   marea_pool *pool = ctx->pool;
-  if (pool->limit && footprint(pool) + size > pool->limit) shed(ctx, 0, 0);
+  if (pool->limit && footprint(pool) + size > pool->limit)
+    shed_all(ctx, size, "the limit is reached", &pool->told_limit);
   if (pool->limit && footprint(pool) + size > pool->limit) return NULL;
   make_room(ctx, size);
   void *raw = ctx->config.alloc(ctx->config.alloc_ud, NULL, 0, raw_size(size));
   if (!raw) {
-    shed(ctx, 0, 0);
+    shed_all(ctx, size, "the allocator refused", &pool->told_refusal);
     raw = ctx->config.alloc(ctx->config.alloc_ud, NULL, 0, raw_size(size));
     if (!raw) return NULL;
   }
@@ -520,7 +535,10 @@ void marea_memory_end_plan (marea_context *ctx, size_t peak) {
   ctx->pool->info.peak = MAREA_MAX(peak, ctx->pool->info.live);
 }
 
-void marea_memory_limit (marea_context *ctx, size_t max_bytes) { ctx->pool->limit = max_bytes; }
+void marea_memory_limit (marea_context *ctx, size_t max_bytes) {
+  ctx->pool->limit = max_bytes;
+  ctx->pool->told_limit = ctx->pool->told_refusal = false;
+}
 
 void marea_memory_fail (marea_context *ctx, uint64_t k, bool from_then_on) {
   ctx->pool->fail_in = k;

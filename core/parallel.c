@@ -167,6 +167,8 @@ static void *worker_main (void *arg) {
 /* Fewer threads than asked for are fine: the caller does the work that nobody takes. Signals stay with the
    host. */
 static void start (marea_workers *w) {
+  const marea_config *config = &w->ctx->config;
+  const bool forked = w->pid != 0;
   sigset_t all, before;
   w->pid = getpid();
   w->started = 0;
@@ -186,6 +188,10 @@ static void start (marea_workers *w) {
     w->started++;
   }
   pthread_sigmask(SIG_SETMASK, &before, NULL);
+  if (forked) marea_log(config, MAREA_LOG_INFO, "threads: lost by a fork, started anew");
+  if (w->started < w->threads - 1)
+    marea_log(config, MAREA_LOG_WARNING, "threads: the system gave %d of the %d asked for", w->started + 1,
+              w->threads);
 }
 
 marea_status marea_workers_new (marea_context *ctx, int threads, marea_workers **out) {
