@@ -183,6 +183,7 @@ $(BUILD)/test/%: spec/c/%_test.c $(BUILD)/libmarea.a $(BIND_OBJ)
 	@$(CC) $(ALL_CFLAGS) $(LUA_CFLAGS) -o $@ $< $(BIND_OBJ) $(BUILD)/libmarea.a $(LIBS) $(LUA_LIBS)
 
 $(BUILD)/test/kernels: spec/c/reference.h
+$(addprefix $(BUILD)/test/,host log memory parallel profile threads): spec/c/report.h
 $(BUILD)/test/io $(BUILD)/test/save: spec/c/io_support.h
 
 # It loads the library and must not have in it what that brings along.

@@ -16,21 +16,7 @@
 #include <unistd.h>
 
 #include "marea.h"
-
-static int failed;
-
-static void report (const char *name, bool ok) {
-  printf("%s %s\n", ok ? "ok  " : "FAIL", name);
-  failed += !ok;
-}
-
-#define NEED(expr)                                        \
-  do {                                                    \
-    if (!(expr)) {                                        \
-      printf("  line %d: not so: %s\n", __LINE__, #expr); \
-      return false;                                       \
-    }                                                     \
-  } while (0)
+#include "report.h"
 
 static marea_context *open_with (marea_config config) {
   marea_context *ctx = NULL;

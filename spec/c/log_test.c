@@ -13,21 +13,7 @@
 #include <unistd.h>
 
 #include "marea_lua.h"
-
-static int failed;
-
-static void report (const char *name, bool ok) {
-  printf("%s %s\n", ok ? "ok  " : "FAIL", name);
-  failed += !ok;
-}
-
-#define NEED(expr)                                        \
-  do {                                                    \
-    if (!(expr)) {                                        \
-      printf("  line %d: not so: %s\n", __LINE__, #expr); \
-      return false;                                       \
-    }                                                     \
-  } while (0)
+#include "report.h"
 
 /* ---- a host with a log ---- */
 

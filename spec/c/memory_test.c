@@ -8,15 +8,9 @@
 #include <string.h>
 
 #include "../../core/memory.h"
+#include "report.h"
 
 #define MIB ((size_t)1 << 20)
-
-static int failed;
-
-static void report (const char *name, bool ok) {
-  printf("%s %s\n", ok ? "ok  " : "FAIL", name);
-  failed += !ok;
-}
 
 /* What the context has from its host. */
 typedef struct host {

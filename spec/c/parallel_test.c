@@ -11,13 +11,7 @@
 #include <unistd.h>
 
 #include "../../core/core.h"
-
-static int failed;
-
-static void report (const char *name, bool ok) {
-  printf("%s %s\n", ok ? "ok  " : "FAIL", name);
-  failed += !ok;
-}
+#include "report.h"
 
 static marea_context *open_context (int threads) {
   marea_config config = {.size = sizeof config, .threads = threads};

@@ -8,13 +8,7 @@
 #include <time.h>
 
 #include "../../core/core.h"
-
-static int failed;
-
-static void report (const char *name, bool ok) {
-  printf("%s %s\n", ok ? "ok  " : "FAIL", name);
-  failed += !ok;
-}
+#include "report.h"
 
 static marea_context *ctx;
 

@@ -17,16 +17,10 @@
 #include <unistd.h>
 
 #include "marea_lua.h"
+#include "report.h"
 
 #define MOST 64
 #define INNER 64
-
-static int failed;
-
-static void report (const char *name, bool ok) {
-  printf("%s %s\n", ok ? "ok  " : "FAIL", name);
-  failed += !ok;
-}
 
 /* ---- one model for all ---- */
 
