@@ -139,7 +139,7 @@ describe("of images that are large enough for strips", function()
   --- A geometry with at least 12 outputs a phase and channels too few for points; 20 images.
   local function draw_large(g)
     local groups, channels = g.pick {1, 1, 2}, g.pick {1, 3, 5}
-    local c = {n = 20, cin = groups * g.pick {4, 7}, cout = groups * channels, kernel = {g.int(1, 5), g.int(1, 5)}}
+    local c = {n = 20, cin = groups * g.pick {1, 3, 4, 7}, cout = groups * channels, kernel = {g.int(1, 5), g.int(1, 5)}}
     if g.int(1, 4) == 1 then groups, c.cin, c.cout = 6, 6, 6 end
     c.how = {stride = {g.int(1, 3), g.int(1, 3)}, dilation = {g.int(1, 2), g.int(1, 2)}, groups = groups,
       padding = {g.int(0, 6), g.int(0, 6), g.int(0, 6), g.int(0, 6)}}
@@ -203,6 +203,48 @@ describe("of images that are large enough for strips", function()
         allclose.assert(dw, ops.conv2d_grad_weight(e, c.dy, with(c.how, {kernel = c.kernel})), tolerance, what)
         allclose.assert(db, e:sum {dims = {1, 2, 3}}, tolerance, what)
       end)
+    end)
+  end
+end)
+
+-- The weight gradient for one output channel changes the roles of its two images.
+describe("a convolution with one output channel", function()
+  local function draw_single(g)
+    local c = {n = g.int(1, 30), cin = g.pick {4, 7, 16, 33, 40}, kernel = {g.int(1, 5), g.int(1, 5)}}
+    c.how = {stride = g.pick {1, 1, 1, 2}, dilation = {g.int(1, 2), g.int(1, 2)},
+      padding = {g.int(0, 6), g.int(0, 6), g.int(0, 6), g.int(0, 6)}}
+    c.size, c.out = {}, {}
+    for d = 1, 2 do
+      local extent = c.how.dilation[d] * (c.kernel[d] - 1) + 1
+      c.size[d] = extent + g.int(0, 14)
+      c.out[d] = (c.size[d] + c.how.padding[2 * d - 1] + c.how.padding[2 * d] - extent) // c.how.stride + 1
+    end
+    c.x, c.dy = g.tensor {c.n, c.size[1], c.size[2], c.cin}, g.tensor {c.n, c.out[1], c.out[2], 1}
+    c.weight = g.tensor {c.kernel[1], c.kernel[2], c.cin, 1}
+    return c
+  end
+
+  for _, dtype in ipairs {"f32", "f64"} do
+    it("has the weight gradient of one with two, of which the other gets nothing, " .. dtype, function()
+      local tolerance = {rtol = dtype == "f64" and 1e-12 or 3e-6, atol = dtype == "f64" and 1e-12 or 3e-6, scaled = true}
+      for seed = 1, CASES do
+        core.scope(function()
+          local c = draw_single(sample.generator(seed, {dtype = dtype}))
+          local what = ("case %d: kernel %dx%d"):format(seed, c.kernel[1], c.kernel[2])
+          local how = with(c.how, {kernel = c.kernel})
+          local function of_two(x, dy)
+            local both = ops.conv2d_grad_weight(x, ops.concat(dy, dy * 0, {dim = 4}), how)
+            return both:slice {dim = 4, start = 1, stop = 1}
+          end
+          allclose.assert(ops.conv2d_grad_weight(c.x, c.dy, how), of_two(c.x, c.dy), tolerance, what)
+          local y = ops.conv2d(c.x, c.weight, with(c.how, {activation = "relu"}))
+          local _, dw = ops.conv2d_backward(c.dy, c.x, c.weight, y, with(c.how, {activation = "relu"}))
+          allclose.assert(dw, of_two(c.x, c.dy * y:gt(0):to(dtype)), tolerance, what)
+          local relu = c.x:relu() -- as if a transposed convolution had made it of dy
+          _, dw = ops.conv2d_backward(c.x, c.dy, c.weight, relu, with(c.how, {activation = "relu", transposed = true}))
+          allclose.assert(dw, of_two(c.x * relu:gt(0):to(dtype), c.dy), tolerance, what)
+        end)
+      end
     end)
   end
 end)

@@ -14,7 +14,7 @@ typedef struct backward {
   marea_conv_gather *dx;                       /* NULL: not wanted */
   marea_conv_correlate *dw;                    /* NULL: not wanted */
   char *db, *sums;                             /* db NULL: not wanted; sums: of the parts after the first */
-  bool transposed;                             /* the window of dw is of e, else its rows are */
+  bool e_in_window;                            /* the window of dw is of e, else its rows are */
   marea_conv_rows e, bias;                     /* bias: e as it is added up */
   bool shared;                                 /* e of an image is computed once for all three */
   int64_t images, parts, rows, cols, channels; /* of e */
@@ -37,7 +37,7 @@ static void add_bias (const backward *p, int64_t image, int worker, char *sum) {
 /* Adds what the weight gradient reads besides e. */
 static void other_ahead (const backward *p, int64_t image, marea_ahead *a) {
   if (!p->dw) return;
-  if (p->transposed) marea_conv_rows_ahead(&p->dw->dy, image, a);
+  if (p->e_in_window) marea_conv_rows_ahead(&p->dw->dy, image, a);
   else marea_conv_window_ahead(&p->dw->x, image, a);
 }
 
@@ -90,7 +90,7 @@ static marea_status open_e (marea_call *c, const marea_conv_source *e, bool toge
   if (!p->shared) return MAREA_OK;
   marea_conv_share(&p->e, &p->bias.from);
   if (p->dx) marea_conv_share(&p->e, &p->dx->w.from);
-  if (p->dw) marea_conv_share(&p->e, p->transposed ? &p->dw->x.from : &p->dw->dy.from);
+  if (p->dw) marea_conv_share(&p->e, p->e_in_window ? &p->dw->x.from : &p->dw->dy.from);
   return MAREA_OK;
 }
 
@@ -114,7 +114,6 @@ marea_status marea_conv_backward (marea_call *c, const marea_conv *g, bool trans
                 .dx = dx ? &gather : NULL,
                 .dw = dw ? &correlate : NULL,
                 .db = db ? marea_at(db) : NULL,
-                .transposed = transposed,
                 .images = g->n,
                 .parts = MAREA_MIN(g->n, MAREA_CONV_PARTS),
                 .rows = e->t->shape[1],
@@ -127,6 +126,7 @@ marea_status marea_conv_backward (marea_call *c, const marea_conv *g, bool trans
   if (dw)
     MAREA_TRY(
         marea_conv_correlate_open(c, g, transposed ? e : &plain, transposed ? &plain : e, dw, &correlate));
+  p.e_in_window = transposed != (dw && correlate.mirrored);
   const bool together = p.parts == MAREA_CONV_PARTS && !(dx && gather.run) &&
                         (!dw || (correlate.parts == p.parts && correlate.cuts == 1));
   MAREA_TRY(open_e(c, e, together, &p));

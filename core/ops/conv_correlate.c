@@ -52,8 +52,10 @@ static marea_status list_rows (marea_call *c, const marea_conv_taps *t, int64_t 
                                marea_conv_correlate *p) {
   int64_t *offset;
   MAREA_TABLE(c, offset, (size_t)p->rows * sizeof *offset);
-  for (int64_t tap = 0; tap < t->n; tap++)
-    for (int64_t ci = 0; ci < channels; ci++) offset[tap * channels + ci] = t->offset[tap] + ci;
+  for (int64_t tap = 0; tap < t->n; tap++) {
+    const int64_t at = t->offset[p->mirrored ? t->n - 1 - tap : tap];
+    for (int64_t ci = 0; ci < channels; ci++) offset[tap * channels + ci] = at + ci;
+  }
   p->offset = offset;
   return MAREA_OK;
 }
@@ -90,11 +92,35 @@ static marea_status open_by_taps (marea_call *c, const marea_conv_source *x, con
 
 /* ---- the pass ---- */
 
+/* With one output channel a row of dw is one number, but
+**   dw[t][ci] = sum over pixels p of x[p + t - before][ci] dy[p] = sum over q of dy[q + t' - before'][0] x[q][ci],
+** t' = taps - 1 - t, before' = taps - 1 - before, has rows of all ci, and dy costs less to pad than x does. */
+static bool mirror (const marea_conv *g, marea_conv *other) {
+  if (g->cout != 1 || g->cin <= MAREA_THIN) return false;
+  *other = *g;
+  other->cin = 1;
+  other->cout = g->cin;
+  for (int d = 0; d < 2; d++) {
+    const int64_t reach = g->dilation[d] * (g->kernel[d] - 1);
+    if (g->stride[d] != 1 || g->before[d] > reach || g->after[d] > reach) return false;
+    other->in[d] = g->out[d];
+    other->out[d] = g->in[d];
+    other->before[d] = reach - g->before[d];
+    other->after[d] = reach - g->after[d];
+  }
+  return true;
+}
+
 marea_status marea_conv_correlate_open (marea_call *c, const marea_conv *g, const marea_conv_source *x,
                                         const marea_conv_source *dy, marea_tensor *dw,
                                         marea_conv_correlate *p) {
   *p = (marea_conv_correlate){
       .ctx = c->ctx, .g = g, .kernels = c->ctx->kernels[dw->dtype], .dw = marea_at(dw)};
+  p->mirrored = mirror(g, &p->other);
+  if (p->mirrored) {
+    p->g = &p->other;
+    return open_by_taps(c, dy, x, p);
+  }
   p->at_points = marea_conv_correlates_at_points(c->ctx, g, dw->dtype, &p->points);
   if (!p->at_points && marea_conv_goes_across(g)) return marea_conv_correlate_across(c, x, dy, p);
   if (!p->at_points) return open_by_taps(c, x, dy, p);

@@ -146,6 +146,8 @@ typedef struct marea_conv_correlate marea_conv_correlate;
 struct marea_conv_correlate {
   marea_context *ctx;
   const marea_conv *g;
+  bool mirrored; /* x and dy have changed places; then g is the convolution of dy that has the same sums: */
+  marea_conv other;
   marea_conv_window x;
   marea_conv_rows dy;
   void (*tile)(const marea_conv_correlate *p, int64_t image, int64_t tile, int64_t cut, int worker,
