@@ -405,8 +405,10 @@ static void open_context (lua_State *L, bind_state *S) {
   if (status == MAREA_OK) return;
   lua_pushnil(L);
   lua_rawsetp(L, LUA_REGISTRYINDEX, &state_key);
-  luaL_error(L, status == MAREA_ENOMEM ? "marea: out of memory"
-                                       : "marea: MAREA_ISA or MAREA_THREADS asks for what is not here");
+  if (status == MAREA_ENOMEM) luaL_error(L, "marea: out of memory");
+  const char *isa = getenv("MAREA_ISA");
+  luaL_error(L, "marea: MAREA_ISA ('%s') or MAREA_THREADS (%d) asks for what is not here", isa ? isa : "",
+             config.threads);
 }
 
 void bind_adopt (lua_State *L, marea_context *ctx) {

@@ -75,10 +75,8 @@ static char held;
 static bool holding;
 
 static void redraw (EditLine *editor) {
-  if (continued) {
-    el_set(editor, EL_PREP_TERM, 1);
-    fputs("\r", stdout); /* the prompt may still be there */
-  }
+  if (continued) el_set(editor, EL_PREP_TERM, 1);
+  fputs("\r", stdout); /* the prompt may still be there */
   if (resized) el_resize(editor);
   resized = continued = 0;
   el_set(editor, EL_REFRESH);
@@ -295,7 +293,7 @@ static void mark_pastes (bool on) {
    have not left it. A line's width of spaces goes to the next line from everywhere else. */
 static void begin_line (void) {
   struct winsize size;
-  if (!knows_sequences() || ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) != 0) return;
+  if (!knows_sequences() || ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) != 0 || size.ws_col == 0) return;
   printf("%*s\r\033[K", size.ws_col, "");
 }
 

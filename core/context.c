@@ -46,7 +46,7 @@ static bool choose_kernels (marea_context *ctx) {
               config ? "isa" : "MAREA_ISA", isa);
     return false;
   }
-  if (config && variable && *variable && strcmp(variable, ctx->isa) != 0)
+  if (config && *config && variable && *variable && strcmp(variable, ctx->isa) != 0)
     marea_log(&ctx->config, MAREA_LOG_WARNING,
               "open: MAREA_ISA asks for '%s', the config for '%s', which counts", variable, config);
   return true;

@@ -98,7 +98,7 @@ typedef struct marea_config {
   void *interrupted_ud;          /* true acts as marea_interrupt. NULL = never asked */
   /* Told what is worth a line in a log file: one sentence without a newline, valid during the call. Called on the thread
      that uses the context, while we hold no lock; may not use the context. Lack of memory and spent budgets are told once
-     for each limit that is set, the rest when it happens; steps that repeat themselves say nothing. Never called after
+     until a limit is set, the rest when it happens; steps that repeat themselves say nothing. Never called after
      marea_close. NULL = nothing is said. */
   void (*log)(void *ud, marea_log_level level, const char *text);
   void *log_ud;

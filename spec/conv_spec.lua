@@ -139,7 +139,8 @@ describe("of images that are large enough for strips", function()
   --- A geometry with at least 12 outputs a phase and channels too few for points; 20 images.
   local function draw_large(g)
     local groups, channels = g.pick {1, 1, 2}, g.pick {1, 3, 5}
-    local c = {n = 20, cin = groups * g.pick {1, 3, 4, 7}, cout = groups * channels, kernel = {g.int(1, 5), g.int(1, 5)}}
+    local c = {n = 20, cin = groups * g.pick {1, 3, 4, 7}, cout = groups * channels}
+    c.kernel = {g.int(1, 5), g.int(1, 5)}
     if g.int(1, 4) == 1 then groups, c.cin, c.cout = 6, 6, 6 end
     c.how = {stride = {g.int(1, 3), g.int(1, 3)}, dilation = {g.int(1, 2), g.int(1, 2)}, groups = groups,
       padding = {g.int(0, 6), g.int(0, 6), g.int(0, 6), g.int(0, 6)}}
@@ -226,7 +227,8 @@ describe("a convolution with one output channel", function()
 
   for _, dtype in ipairs {"f32", "f64"} do
     it("has the weight gradient of one with two, of which the other gets nothing, " .. dtype, function()
-      local tolerance = {rtol = dtype == "f64" and 1e-12 or 3e-6, atol = dtype == "f64" and 1e-12 or 3e-6, scaled = true}
+      local small = dtype == "f64" and 1e-12 or 3e-6
+      local tolerance = {rtol = small, atol = small, scaled = true}
       for seed = 1, CASES do
         core.scope(function()
           local c = draw_single(sample.generator(seed, {dtype = dtype}))

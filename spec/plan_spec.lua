@@ -102,7 +102,8 @@ describe("a plan's peak", function()
     local plan
     local took = quickest(function() plan = marea.plan(net, {1024, 150000}) end)
     local collection = quickest(collectgarbage) -- of the whole suite's garbage, which comes first
-    assert.is_true(took - collection < 0.05, took)
+    local sanitized = (os.getenv "MAREA_BUILD" or ""):find "asan" -- some ten times slower
+    assert.is_true(took - collection < (sanitized and 0.5 or 0.05), took)
     assert.is_true(plan.peak > 500e9)
     assert.are.equal(150000 * 200000 + 200000 + 200000 * 100000 + 100000, plan.params)
   end)

@@ -246,6 +246,12 @@ describe("the prompt in a terminal", function()
     t:enter "core = require 'marea.core' core.terminal_size(0)"
     t:enter "core.terminal_size(0)"
     t:wait "90      20\n>"
+    t:type "abc"
+    t:resize(70, 20)
+    os.execute "sleep 0.2"
+    t:resize(90, 20)
+    os.execute "sleep 0.2"
+    t:wait "90      20\n> abc"
   end)
 
   it("wraps help to the terminal's width, which may change", function()

@@ -95,7 +95,7 @@ typedef struct marea_gather {
   int64_t cin, cout;        /* channels of this group */
   int64_t tap_rows, taps;   /* rows of taps, and taps of a row */
   int64_t tap_row;          /* from the first tap of a row to that of the next: taps in between are left out */
-  const int64_t *tap;       /* offset of tap t in x, in elements, the first row's are 0 .. taps - 1 */
+  const int64_t *tap;       /* offset of tap t in x, in elements; the first row's are 0 .. taps - 1 */
   int64_t w_tap, w_ci;      /* step of w for one tap / one input channel; output channels are adjacent */
   marea_activation act;
   double slope;             /* of leaky_relu, alpha of elu */
@@ -106,7 +106,8 @@ typedef struct marea_gather {
   marea_ahead *ahead;       /* NULL: nothing; a step is a tap and input channel of a tile */
   const marea_tap_run *run; /* of thin ones: all taps and channels once more, `runs` for a row of taps; NULL: it is not */
   int64_t runs, w_next;     /* w_next: step of w from a tap of a run to the next */
-  const marea_range *inside; /* [rows], of thin ones: the rows of taps that do not meet zeros alone; NULL: all */
+  const marea_range *inside; /* [rows], of thin ones: the rows of taps that do not meet zeros alone, which may be left out
+                               or multiplied; NULL: all */
 } marea_gather;
 
 /* Lists the runs of a gather whose taps of a row are the same way apart: tap_rows * taps * cin of them at most. (runs.c) */

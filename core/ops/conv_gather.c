@@ -13,6 +13,8 @@
 #define CACHED_BYTES 8388608 /* of a result that its reader may still find in the third cache */
 #define NEAR_BYTES 1048576   /* and in the second */
 #define LEAST_STRIP 10       /* outputs of a phase's longest strip, which fill a tile */
+#define MOST_CELLS 1024      /* that are described once a pass, and not whenever one is filled */
+#define THIN_OUTPUTS 16      /* channels that fill a vector */
 #define FEW_STEPS 32         /* (tap, channel) of an output, which take no longer than to write it */
 
 /* ---- taps ---- */
@@ -184,30 +186,40 @@ static void fill_cell (const marea_conv_gather *p, const cell *k) {
       memcpy(k->out + (size_t)(i * row + j * col) * pixel, p->pixel, pixel);
 }
 
+/* Rows of taps that leave none out are one. */
+static void join_rows (marea_gather *g) {
+  if (g->taps != g->tap_row) return;
+  g->taps *= g->tap_rows;
+  g->tap_rows = 1;
+}
+
+/* A cell for the kernel, but for its rows and addresses. */
 static marea_gather describe_cell (const marea_conv_gather *p, const marea_conv_strip *y,
                                    const marea_conv_strip *x) {
   const marea_conv_window *w = &p->w;
   const int64_t channels = p->groups * p->cout;
   const int64_t tap = marea_conv_first_tap(w->axis, y->phase, x->phase, y->taps.first, x->taps.first);
-  return (marea_gather){.w = p->weight + (size_t)(tap * p->w_tap) * w->size,
-                        .cols = x->count,
-                        .x_row = w->axis[0].src_step * w->row,
-                        .x_col = w->axis[1].src_step * w->channels,
-                        .y_row = w->axis[0].out_step * w->axis[1].out * channels,
-                        .y_col = w->axis[1].out_step * channels,
-                        .cin = p->cin,
-                        .cout = p->cout,
-                        .tap_rows = y->taps.end - y->taps.first,
-                        .taps = x->taps.end - x->taps.first,
-                        .tap_row = x->phase->taps,
-                        .tap = p->taps.offset + tap,
-                        .stream = p->stream,
-                        .cold = p->cold,
-                        .depthwise = p->depthwise,
-                        .w_tap = p->w_tap,
-                        .w_ci = p->w_ci,
-                        .act = p->act,
-                        .slope = p->slope};
+  marea_gather g = {.w = p->weight + (size_t)(tap * p->w_tap) * w->size,
+                    .cols = x->count,
+                    .x_row = w->axis[0].src_step * w->row,
+                    .x_col = w->axis[1].src_step * w->channels,
+                    .y_row = w->axis[0].out_step * w->axis[1].out * channels,
+                    .y_col = w->axis[1].out_step * channels,
+                    .cin = p->cin,
+                    .cout = p->cout,
+                    .tap_rows = y->taps.end - y->taps.first,
+                    .taps = x->taps.end - x->taps.first,
+                    .tap_row = x->phase->taps,
+                    .tap = p->taps.offset + tap,
+                    .stream = p->stream,
+                    .cold = p->cold,
+                    .depthwise = p->depthwise,
+                    .w_tap = p->w_tap,
+                    .w_ci = p->w_ci,
+                    .act = p->act,
+                    .slope = p->slope};
+  if (!p->thin) join_rows(&g);
+  return g;
 }
 
 /* Taps of all strips of a dimension. */
@@ -217,17 +229,7 @@ static int64_t count_taps (const marea_conv_gather *p, int d) {
   return n;
 }
 
-static marea_status describe_cells (marea_call *c, marea_conv_gather *p) {
-  size_t bytes;
-  MAREA_TRY(marea_bytes(c->ctx, c->op->name, 2, p->strips, sizeof *p->cell, &bytes));
-  MAREA_TABLE(c, p->cell, bytes);
-  for (int64_t i = 0; i < p->strips[0]; i++)
-    for (int64_t j = 0; j < p->strips[1]; j++)
-      p->cell[i * p->strips[1] + j] = describe_cell(p, &p->strip[0][i], &p->strip[1][j]);
-  return MAREA_OK;
-}
-
-/* Adds what the kernel of few input channels needs. */
+/* Adds what the kernel of few input channels needs. Strips are whole phases there, for windows have their padding. */
 static marea_status list_thin (marea_call *c, marea_conv_gather *p) {
   const int64_t taps[] = {count_taps(p, 0), count_taps(p, 1), p->cin}, rows = p->w.axis[0].out;
   marea_tap_run *run;
@@ -252,18 +254,14 @@ static marea_status list_thin (marea_call *c, marea_conv_gather *p) {
   return MAREA_OK;
 }
 
-/* Rows of taps that leave none out are one. */
-static void join_rows (marea_gather *g) {
-  if (g->taps != g->tap_row) return;
-  g->taps *= g->tap_rows;
-  g->tap_rows = 1;
-}
-
 static marea_status open_cells (marea_call *c, marea_conv_gather *p) {
-  MAREA_TRY(describe_cells(c, p));
-  if (p->cin <= MAREA_THIN && !p->depthwise) return list_thin(c, p);
-  for (int64_t i = 0; i < p->strips[0] * p->strips[1]; i++) join_rows(&p->cell[i]);
-  return MAREA_OK;
+  const int64_t cells = p->strips[0] * p->strips[1], cols = p->strips[1];
+  if (cells > MOST_CELLS) return MAREA_OK;
+  p->thin = p->cin <= MAREA_THIN && p->cout >= THIN_OUTPUTS && !p->depthwise;
+  MAREA_TABLE(c, p->cell, (size_t)cells * sizeof *p->cell);
+  for (int64_t i = 0; i < cells; i++)
+    p->cell[i] = describe_cell(p, &p->strip[0][i / cols], &p->strip[1][i % cols]);
+  return p->thin ? list_thin(c, p) : MAREA_OK;
 }
 
 static void turn (marea_gather *g) {
@@ -277,7 +275,7 @@ static void turn (marea_gather *g) {
 static void gather_cell (const marea_conv_gather *p, const cell *k, marea_ahead *ahead) {
   const marea_conv_window *w = &p->w;
   const marea_conv_phase *y = k->y->phase, *x = k->x->phase;
-  marea_gather g = *k->form;
+  marea_gather g = k->form ? *k->form : describe_cell(p, k->y, k->x);
   if (g.cin == 0 || g.tap_rows == 0 || g.taps == 0) {
     fill_cell(p, k);
     return;
@@ -317,7 +315,7 @@ static void gather_band (const marea_conv_gather *p, int64_t image, int64_t star
     k.rows = end - begin;
     for (int64_t j = 0; j < p->strips[1]; j++) {
       k.x = &p->strip[1][j];
-      k.form = &p->cell[i * p->strips[1] + j];
+      k.form = p->cell ? &p->cell[i * p->strips[1] + j] : NULL;
       const int64_t row = image * rows->out + k.y->phase->first + begin * rows->out_step,
                     col = k.x->phase->first + k.x->first * cols->out_step;
       k.out = p->out + (size_t)(row * cols->out + col) * pixel;
@@ -399,7 +397,7 @@ typedef struct run {
 
 void marea_conv_gather_ahead (const marea_conv_gather *p, int64_t image, marea_ahead *a) {
   const size_t bytes = (size_t)(p->w.axis[0].out * p->w.axis[1].out * p->groups * p->cout) * p->w.size;
-  if (p->stream || p->cold) return; /* they need not be read, or the kernel asks */
+  if (p->stream || p->cold) return; /* they need not be read, or most kernels ask */
   marea_ahead_add(a, marea_stretch_of(p->out + (size_t)image * bytes, bytes));
 }
 

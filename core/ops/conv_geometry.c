@@ -305,7 +305,9 @@ marea_status marea_conv_window_open (marea_call *c, const marea_conv_source *src
   const int64_t tile[] = {source_size(&w->axis[0], w->units), cols, w->channels};
   MAREA_TRY(marea_bytes(c->ctx, c->op->name, 3, tile, w->size, &w->bytes));
   MAREA_TRY(marea_conv_window_memory(c, marea_count(3, tile), w));
-  if (!w->clipped && !c->ctx->dry) memset(w->memory, 0, w->bytes * (size_t)c->ctx->threads);
+  if (w->clipped) return MAREA_OK;
+  MAREA_TABLE(c, w->cleared, (size_t)c->ctx->threads * sizeof *w->cleared);
+  memset(w->cleared, 0, (size_t)c->ctx->threads * sizeof *w->cleared);
   return MAREA_OK;
 }
 
@@ -345,7 +347,7 @@ static void load_rows (const marea_conv_window *w, int64_t image, int worker, in
          dst + (size_t)(y * w->row) * w->size);
 }
 
-/* The same between zeros. Those to the left and to the right are there since the window was opened. */
+/* The same between zeros. Those to the left and to the right are there since the worker's first tile. */
 static void load_padded (const marea_conv_window *w, int64_t image, int worker, int64_t top, int64_t n,
                          char *dst) {
   const marea_conv_axis *rows = &w->axis[0], *cols = &w->axis[1];
@@ -355,6 +357,8 @@ static void load_padded (const marea_conv_window *w, int64_t image, int worker, 
   const int64_t above = MAREA_MIN(MAREA_MAX(-top, 0), n),
                 below = MAREA_MIN(MAREA_MAX(top + n - rows->src, 0), n - above);
   const int64_t there = n - above - below;
+  if (!w->cleared[worker]) memset(dst, 0, w->bytes);
+  w->cleared[worker] = true;
   memset(dst, 0, (size_t)above * row);
   if (there > 0 && first < end)
     load_rows(w, image, worker, top + above, there, first, end - first,

@@ -86,6 +86,7 @@ typedef struct marea_conv_window {
   int64_t row;          /* elements from one row of a tile to the next */
   size_t bytes;         /* of a tile */
   char *memory;         /* a tile for each worker */
+  bool *cleared;        /* the worker's tile has zeros for padding at its sides */
 } marea_conv_window;
 
 /* Sets up the axes for reading x (forward, weight gradient) or, with `backward`, dy (input gradient) by taps. */

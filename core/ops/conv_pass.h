@@ -107,8 +107,10 @@ struct marea_conv_gather {
   marea_conv_strip *strip[2]; /* of rows and of columns */
   int64_t strips[2];
   int64_t w_group, w_tap, w_ci; /* steps of weight: group, tap, channel that is read */
-  marea_gather *cell; /* [strip of rows][strip of columns] for the kernel, but for rows and addresses */
-  bool depthwise;     /* this, stream and cold: see marea_gather */
+  marea_gather *
+      cell; /* [strip of rows][strip of columns] for the kernel, but for rows and addresses; NULL: too many */
+  bool thin;
+  bool depthwise; /* this, stream and cold: see marea_gather */
   bool stream;
   bool cold;
   const char *pixel; /* what outputs without taps are; NULL: there are none */

@@ -37,6 +37,7 @@ function mistakes.run(entry, program)
   local pipe = assert(io.popen(command))
   local text, code = pipe:read "a":match "^(.*)exit (%d+)%s*$"
   pipe:close()
+  text = text:gsub("==%d+==WARNING: AddressSanitizer[^\n]*\n", "") -- it tells of every allocation that fails
   return text:gsub("%[%d%d%d+ frames%]", "[many frames]"), tonumber(code)
 end
 
