@@ -232,10 +232,6 @@ static bool interrupted (marea_call *c) {
   return atomic_exchange(&c->ctx->interrupt, false);
 }
 
-static marea_status stop (marea_call *c) {
-  return marea_log_stop(c->ctx, marea_reject(c, MAREA_EINTR, "interrupted"));
-}
-
 static marea_status run_forward (marea_call *c) {
   marea_context *ctx = c->ctx;
   if (ctx->plan && !(c->op->flags & MAREA_DRY)) return MAREA_OK;
@@ -247,7 +243,7 @@ static marea_status run_forward (marea_call *c) {
 
 static marea_status forward (marea_call *c) {
   marea_status status = run_forward(c);
-  if (interrupted(c)) return stop(c); /* it may have read half a copy */
+  if (interrupted(c)) return marea_reject(c, MAREA_EINTR, "interrupted"); /* it may have read half a copy */
   return status == MAREA_OK && c->ctx->limited ? marea_check_time(c) : status;
 }
 
@@ -308,7 +304,7 @@ static marea_status mutate (door *d) {
 
 static marea_status compute (door *d, marea_tensor **out) {
   marea_call *c = &d->call;
-  if (interrupted(c)) return stop(c);
+  if (interrupted(c)) return marea_reject(c, MAREA_EINTR, "interrupted");
   MAREA_TRY(promote(d));
   if (c->op->flags & MAREA_MUTATES) return mutate(d);
   MAREA_TRY(densify(d));

@@ -18,8 +18,7 @@ static double cost_of (const marea_call *c) {
 
 marea_status marea_check_time (marea_call *c) {
   if (!marea_is_overdue(c->ctx)) return MAREA_OK;
-  return marea_log_stop(c->ctx,
-                        marea_reject(c, MAREA_EBUDGET, "the time limit of %g s is reached", c->ctx->seconds));
+  return marea_reject(c, MAREA_EBUDGET, "the time limit of %g s is reached", c->ctx->seconds);
 }
 
 marea_status marea_charge (marea_call *c) {
@@ -33,10 +32,9 @@ marea_status marea_charge (marea_call *c) {
   }
   const double left = ctx->flop_left;
   ctx->flop_left = 0;
-  return marea_log_stop(
-      ctx, marea_reject(c, MAREA_EBUDGET,
-                        "the limit of %.6g floating-point operations is reached: %.6g wanted, %.6g left",
-                        ctx->flop_limit, cost, left));
+  return marea_reject(c, MAREA_EBUDGET,
+                      "the limit of %.6g floating-point operations is reached: %.6g wanted, %.6g left",
+                      ctx->flop_limit, cost, left);
 }
 
 static void note_limits (marea_context *ctx) {

@@ -138,10 +138,8 @@ void marea_interrupt (marea_context *ctx) {
 
 marea_status marea_poll (marea_context *ctx) {
   if (!marea_stopping(ctx)) return MAREA_OK;
-  if (atomic_exchange(&ctx->interrupt, false))
-    return marea_log_stop(ctx, marea_fail(ctx, MAREA_EINTR, "interrupted!"));
-  return marea_log_stop(ctx,
-                        marea_fail(ctx, MAREA_EBUDGET, "the time limit of %g s is reached", ctx->seconds));
+  if (atomic_exchange(&ctx->interrupt, false)) return marea_fail(ctx, MAREA_EINTR, "interrupted!");
+  return marea_fail(ctx, MAREA_EBUDGET, "the time limit of %g s is reached", ctx->seconds);
 }
 
 bool marea_shielded (const marea_context *ctx) { return ctx->shielded; }

@@ -79,7 +79,7 @@ void marea_context_settle (marea_context *ctx);
 
 /* ---- error.c: the only writer of error text and of the log's ---- */
 
-/* Puts the text into the context and returns `status`. */
+/* Puts the text into the context, in the log too if it tells that something was stopped, and returns `status`. */
 marea_status marea_fail (marea_context *ctx, marea_status status, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 /* MAREA_ENOMEM, with how much was wanted, for what, what is in use and the limit. */
@@ -87,8 +87,6 @@ marea_status marea_out_of_memory (marea_context *ctx, const char *who, size_t by
 /* A line for the host's log, on the caller's thread only and under no lock of ours. */
 void marea_log (const marea_config *config, marea_log_level level, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
-/* Logs that an operator was stopped, in the words of the error that marea_fail has just written; returns `status`. */
-marea_status marea_log_stop (marea_context *ctx, marea_status status);
 typedef struct marea_text { char s[160]; } marea_text;
 marea_text marea_bytes_text (size_t bytes);                    /* "12.3 MB" */
 marea_text marea_shape_text (int rank, const int64_t *shape);  /* "(2, 3, 4)" */

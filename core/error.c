@@ -7,14 +7,6 @@
 
 #include "core.h"
 
-marea_status marea_fail (marea_context *ctx, marea_status status, const char *format, ...) {
-  va_list args;
-  va_start(args, format);
-  vsnprintf(ctx->error, sizeof ctx->error, format, args);
-  va_end(args);
-  return status;
-}
-
 void marea_log (const marea_config *config, marea_log_level level, const char *format, ...) {
   if (!config->log) return;
   char text[MAREA_ERROR_SIZE];
@@ -25,10 +17,20 @@ void marea_log (const marea_config *config, marea_log_level level, const char *f
   config->log(config->log_ud, level, text);
 }
 
-marea_status marea_log_stop (marea_context *ctx, marea_status status) {
-  if (status == MAREA_EBUDGET && ctx->told_spent) return status;
+/* Who stops an operator is not always who gets its status. */
+static void log_stop (marea_context *ctx, marea_status status) {
+  if (status != MAREA_EINTR && status != MAREA_EBUDGET) return;
+  if (status == MAREA_EBUDGET && ctx->told_spent) return;
   ctx->told_spent |= status == MAREA_EBUDGET;
   marea_log(&ctx->config, MAREA_LOG_INFO, "stopped: %s", ctx->error);
+}
+
+marea_status marea_fail (marea_context *ctx, marea_status status, const char *format, ...) {
+  va_list args;
+  va_start(args, format);
+  vsnprintf(ctx->error, sizeof ctx->error, format, args);
+  va_end(args);
+  log_stop(ctx, status);
   return status;
 }
 

@@ -17,18 +17,18 @@
 
 #define MAX_SIDE 1000000 /* libpng's own limit */
 
-/* What libpng reads from, and a failure that is not libpng's. */
+/* What libpng reads from. */
 typedef struct source {
   marea_context *ctx;
   const uint8_t *next;
   size_t left;
-  marea_status status;
+  bool stopped; /* a failure that is not libpng's */
 } source;
 
 static ssize_t read_some (void *cookie, char *to, size_t n) {
   source *s = cookie;
-  s->status = marea_poll(s->ctx);
-  if (s->status != MAREA_OK) return -1;
+  s->stopped = s->stopped || marea_stopping(s->ctx);
+  if (s->stopped) return -1;
   n = MAREA_MIN(n, s->left);
   memcpy(to, s->next, n);
   s->next += n;
@@ -123,7 +123,7 @@ marea_status marea_parse_png (marea_context *ctx, const char *path, const uint8_
   if (status == MAREA_OK) return MAREA_OK;
   marea_release(*out);
   *out = NULL;
-  return from.status == MAREA_OK ? status : marea_fail(ctx, from.status, "interrupted!");
+  return from.stopped ? marea_poll(ctx) : status;
 }
 
 marea_status marea_load_png (marea_context *ctx, const char *path, marea_tensor **out) {

@@ -229,7 +229,7 @@ static int64_t count_taps (const marea_conv_gather *p, int d) {
   return n;
 }
 
-/* Adds what the kernel of few input channels needs. Strips are whole phases there, for windows have their padding. */
+/* Adds what the kernel of few input channels needs. Strips are whole phases there, whether there is padding or not. */
 static marea_status list_thin (marea_call *c, marea_conv_gather *p) {
   const int64_t taps[] = {count_taps(p, 0), count_taps(p, 1), p->cin}, rows = p->w.axis[0].out;
   marea_tap_run *run;
