@@ -42,6 +42,15 @@ void *marea_scratch (marea_call *c, size_t bytes) {
   return MAREA_NOWHERE;
 }
 
+marea_status marea_worker_memory (marea_call *c, size_t *bytes, char **memory) {
+  size_t total;
+  *bytes = (*bytes + MAREA_ALIGN - 1) / MAREA_ALIGN * MAREA_ALIGN + MAREA_WORKER_GAP;
+  if (__builtin_mul_overflow(*bytes, (size_t)c->ctx->threads, &total))
+    return marea_reject(c, MAREA_ENOMEM, "out of memory for scratch space");
+  MAREA_SCRATCH(c, *memory, total);
+  return MAREA_OK;
+}
+
 static void free_scratch (marea_call *c) {
   while (c->n_scratch > 0) marea_free(c->ctx, c->scratch[--c->n_scratch]);
   if (c->planned) marea_plan_give(c->ctx, c->planned);

@@ -247,6 +247,11 @@ void *marea_table (marea_call *c, size_t bytes);
 #define MAREA_SCRATCH(c, pointer, bytes) MAREA_OR_REJECT(c, pointer, marea_scratch(c, bytes), bytes)
 #define MAREA_TABLE(c, pointer, bytes) MAREA_OR_REJECT(c, pointer, marea_table(c, bytes), bytes)
 
+/* Processors read ahead, to the end of a page at most: what workers write stays apart by more than that. */
+#define MAREA_WORKER_GAP 4096
+/* Scratch memory for each worker: *memory + worker * *bytes, which this rounds up and keeps apart. */
+marea_status marea_worker_memory (marea_call *c, size_t *bytes, char **memory);
+
 /* Shape-rule helpers (shape_rules.c). Each fails with a text naming the operator and the argument. */
 const char *marea_input_name (const marea_op *op, int i);         /* of a variadic operator all have one name */
 void marea_layout_like (marea_layout *l, const marea_tensor *t);  /* dtype and shape of t */

@@ -23,7 +23,7 @@
 
 #include "core.h"
 
-#define SPIN_NS 30000
+#define SPIN_NS 200000
 #define SPIN_STEP 16 /* pauses between two looks at the clock */
 
 /* `state` is one word, so that joining and closing cannot miss each other: job number, open bit, workers
@@ -49,12 +49,12 @@ struct marea_workers {
   marea_block_fn fn; /* the job; written before it is opened */
   void *arg;
   int64_t blocks;
-  char gap[MAREA_ALIGN]; /* the busy words keep to cache lines of their own */
+  char gap[4 * MAREA_ALIGN]; /* the busy words keep to cache lines of their own */
   _Atomic uint64_t state;
-  char gap2[MAREA_ALIGN];
+  char gap2[4 * MAREA_ALIGN];
   struct range {
     _Atomic int64_t next; /* block to hand out */
-    char gap[MAREA_ALIGN - sizeof(int64_t)];
+    char gap[4 * MAREA_ALIGN - sizeof(int64_t)];
   } range[MAREA_MAX_THREADS]; /* of thread t: up to range_end(w, t) */
 };
 

@@ -2,31 +2,68 @@
 ** conv_correlate.c: the weight gradient of convolutions, over tiles of images with their padding. The
 ** arithmetic is in the kernel `correlate`.
 **
-** Tiles are cut into parts by the shape alone. Each part has a sum of its own; at the end they are added up in
-** order, so the threads do not change a bit.
+** Tiles are cut into parts by the shape alone. Each part has a sum of its own, and these are added up in a binary tree,
+** so the threads do not change a bit: parts 0 and 1, 2 and 3, then their sums, and so on. Who completes the second of two
+** adds them. A thread's parts are neighbours, so most of what it adds is in its own caches.
 */
 #include <string.h>
 
 #include "conv_pass.h"
 
-#define FOLD 4096     /* weights that are added up, or brought back from points, at a time */
 #define LONG_WORK 5e8 /* multiplications of some milliseconds */
 #define LEAST_ROWS 64 /* of the weight gradient worth loading a tile for */
 #define FEW_ROWS 16   /* which take no longer than to read dy, in an order that the processor foresees */
 #define SUM_BYTES ((size_t)1 << 23)
+#define OWN_TILES 8 /* channels of a tap that fill tiles by themselves */
 
 /* ---- a tile by taps ---- */
+
+static bool has_own_tiles (const marea_conv *g) { return g->cin / g->groups >= OWN_TILES; }
+
+/* Outputs of a dimension that meet the image at a tap. */
+static marea_range outputs_inside (const marea_conv *g, int d, int64_t tap) {
+  const int64_t stride = g->stride[d], away = g->before[d] - tap * g->dilation[d], last = g->in[d] - 1 + away;
+  return (marea_range){away <= 0 ? 0 : (away + stride - 1) / stride,
+                       last < 0 ? 0 : MAREA_MIN(g->out[d], last / stride + 1)};
+}
+
+/* Rows first .. end - 1 of dw, each tap with the outputs of the tile (`top`: its first row) that meet the image. */
+static void correlate_inside (const marea_conv_correlate *p, const marea_correlate *all, int64_t top,
+                              int64_t first, int64_t end) {
+  const marea_conv *g = p->g;
+  const int64_t channels = g->cin / g->groups;
+  marea_correlate k = *all;
+  for (int64_t m = first; m < end; m += k.m) {
+    const int64_t tap = m / channels;
+    marea_range rows = outputs_inside(g, 0, tap / g->kernel[1]);
+    const marea_range cols = outputs_inside(g, 1, tap % g->kernel[1]);
+    rows.first = MAREA_MAX(rows.first, top);
+    rows.end = MAREA_MIN(rows.end, top + all->rows);
+    k.m = MAREA_MIN(end, (tap + 1) * channels) - m;
+    k.rows = rows.end - rows.first;
+    k.cols = cols.end - cols.first;
+    if (k.rows <= 0 || k.cols <= 0) continue;
+    const int64_t x = (rows.first - top) * k.x_row + cols.first * k.x_col,
+                  dy = (rows.first - top) * k.dy_row + cols.first * k.dy_col;
+    k.x = (const char *)all->x + x * (int64_t)p->x.size;
+    k.dy = (const char *)all->dy + (size_t)dy * p->x.size;
+    k.dw = (char *)all->dw + (size_t)((m - first) * k.dw_row) * p->x.size;
+    k.offset = p->offset + m;
+    p->kernels->correlate(&k);
+  }
+}
 
 static void correlate_tile (const marea_conv_correlate *p, int64_t image, int64_t tile, int64_t cut,
                             int worker, marea_conv_sum *sum, marea_ahead *ahead) {
   const marea_conv_window *w = &p->x;
   const marea_conv *g = p->g;
   const bool depthwise = marea_conv_is_depthwise(g); /* all groups at once, a channel each */
-  const int64_t groups = depthwise ? 1 : g->groups, rows = marea_conv_window_units(w, tile);
+  const int64_t groups = depthwise ? 1 : g->groups, top = tile * w->units,
+                rows = marea_conv_window_units(w, tile);
   const int64_t cin = g->cin / groups, cout = g->cout / groups;
   const int64_t first = cut * p->rows / p->cuts, end = (cut + 1) * p->rows / p->cuts;
   const char *x = marea_conv_window_load(w, image, tile, worker);
-  const char *dy = marea_conv_rows_load(&p->dy, image, tile * w->units, rows, worker);
+  const char *dy = marea_conv_rows_load(&p->dy, image, top, rows, worker);
   for (int64_t i = 0; i < groups; i++) {
     marea_correlate k = {.x = x + (size_t)(i * cin) * w->size,
                          .dy = dy + (size_t)(i * cout) * w->size,
@@ -43,7 +80,8 @@ static void correlate_tile (const marea_conv_correlate *p, int64_t image, int64_
                          .offset = p->offset + first,
                          .depthwise = depthwise,
                          .ahead = p->rows > FEW_ROWS ? ahead : NULL};
-    p->kernels->correlate(&k);
+    if (has_own_tiles(g)) correlate_inside(p, &k, top, first, end);
+    else p->kernels->correlate(&k);
   }
 }
 
@@ -60,6 +98,19 @@ static marea_status list_rows (marea_call *c, const marea_conv_taps *t, int64_t 
   return MAREA_OK;
 }
 
+/* Memory for the sums of parts that have no place yet. */
+marea_status marea_conv_correlate_sums (marea_call *c, int64_t parts, marea_conv_correlate *p) {
+  const int64_t size[] = {parts, p->count}, pairs[] = {p->parts, p->cuts};
+  size_t bytes;
+  MAREA_TRY(marea_bytes(c->ctx, c->op->name, 2, size, p->x.size, &bytes));
+  if (bytes > 0) MAREA_SCRATCH(c, p->sums, bytes);
+  if (p->parts == 1) return MAREA_OK;
+  MAREA_TRY(marea_bytes(c->ctx, c->op->name, 2, pairs, sizeof *p->met, &bytes));
+  MAREA_TABLE(c, p->met, bytes);
+  for (int64_t i = 0; i < p->parts * p->cuts; i++) atomic_init(&p->met[i], 0);
+  return MAREA_OK;
+}
+
 /* How many sums memory allows, and ranges of rows so that there are blocks enough nevertheless, and none so
    long that it could not be interrupted. */
 static marea_status choose_parts (marea_call *c, marea_conv_correlate *p) {
@@ -71,8 +122,7 @@ static marea_status choose_parts (marea_call *c, marea_conv_correlate *p) {
   p->cuts = MAREA_MAX((MAREA_CONV_PARTS + p->parts - 1) / p->parts,
                       (int64_t)MAREA_MIN(work / (double)p->parts / LONG_WORK, 1e6));
   p->cuts = MAREA_MIN(p->cuts, MAREA_MAX(p->rows / LEAST_ROWS, 1));
-  if (p->parts > 1) MAREA_SCRATCH(c, p->sums, (size_t)(p->parts - 1) * bytes);
-  return MAREA_OK;
+  return marea_conv_correlate_sums(c, p->parts - 1, p);
 }
 
 static marea_status open_by_taps (marea_call *c, const marea_conv_source *x, const marea_conv_source *dy,
@@ -83,6 +133,7 @@ static marea_status open_by_taps (marea_call *c, const marea_conv_source *x, con
   p->rows = p->g->kernel[0] * p->g->kernel[1] * channels;
   p->count = p->rows * p->g->cout;
   MAREA_TRY(marea_conv_axes(c, p->g, false, p->x.axis));
+  p->x.clipped = has_own_tiles(p->g);
   MAREA_TRY(marea_conv_window_open(c, x, &p->x));
   MAREA_TRY(marea_conv_rows_open(c, dy, p->x.units, &p->dy));
   MAREA_TRY(marea_conv_list_taps(c, p->g, &p->x, &t));
@@ -133,13 +184,31 @@ static char *sum_of (const marea_conv_correlate *p, int64_t part) {
   return p->sums + (size_t)((part - !p->at_points) * p->count) * p->x.size;
 }
 
+/* The weights of a cut. */
+static marea_range cut_of (const marea_conv_correlate *p, int64_t cut) {
+  const int64_t width = p->count / p->rows;
+  return (marea_range){cut * p->rows / p->cuts * width, (cut + 1) * p->rows / p->cuts * width};
+}
+
 marea_conv_sum marea_conv_correlate_sum (const marea_conv_correlate *p, int64_t part, int64_t cut) {
   char *sum = sum_of(p, part);
   if (p->at_points) return (marea_conv_sum){sum, true};
-  const int64_t width = p->count / p->rows;
-  const int64_t first = cut * p->rows / p->cuts * width, end = (cut + 1) * p->rows / p->cuts * width;
-  memset(sum + (size_t)first * p->x.size, 0, (size_t)(end - first) * p->x.size);
+  const marea_range weights = cut_of(p, cut);
+  memset(sum + (size_t)weights.first * p->x.size, 0, (size_t)(weights.end - weights.first) * p->x.size);
   return (marea_conv_sum){sum, false};
+}
+
+void marea_conv_correlate_done (const marea_conv_correlate *p, int64_t part, int64_t cut) {
+  const marea_range weights = cut_of(p, cut);
+  const size_t n = (size_t)(weights.end - weights.first), at = (size_t)weights.first * p->x.size;
+  for (int64_t step = 1; step < p->parts; step *= 2) {
+    const int64_t left = part / (2 * step) * (2 * step), right = left + step;
+    part = left;
+    if (right >= p->parts) continue;
+    if (atomic_fetch_add(&p->met[cut * p->parts + right], 1) == 0) return;
+    char *to = sum_of(p, left) + at;
+    p->kernels->add(n, to, 1, sum_of(p, right) + at, 1, to, NULL);
+  }
 }
 
 static void run_block (void *arg, int64_t block, int worker) {
@@ -153,28 +222,14 @@ static void run_block (void *arg, int64_t block, int worker) {
     marea_conv_rows_ahead(&p->dy, task / tiles + 1, &ahead);
     p->tile(p, task / tiles, task % tiles, cut, worker, &sum, tiles == 1 ? &ahead : NULL);
   }
+  marea_conv_correlate_done(p, part, cut);
 }
 
 void marea_conv_correlate_run (const marea_conv_correlate *p) {
-  if (p->run) {
-    p->run(p);
-    return;
-  }
-  marea_parallel(p->ctx, p->parts * p->cuts, run_block, (void *)p);
-}
-
-static void fold_block (void *arg, int64_t block, int worker) {
-  const marea_conv_correlate *p = arg;
-  const int64_t first = block * FOLD, n = MAREA_MIN(FOLD, p->count - first);
-  const size_t at = (size_t)first * p->x.size;
-  char *to = sum_of(p, 0) + at;
-  (void)worker;
-  for (int64_t part = 1; part < p->parts; part++)
-    p->kernels->add((size_t)n, to, 1, sum_of(p, part) + at, 1, to, NULL);
+  if (p->run) p->run(p);
+  else marea_parallel(p->ctx, p->parts * p->cuts, run_block, (void *)p);
 }
 
 void marea_conv_correlate_finish (const marea_conv_correlate *p) {
-  const int64_t blocks = (p->count - 1) / FOLD + 1;
-  if (p->parts > 1) marea_parallel(p->ctx, blocks, fold_block, (void *)p);
   if (p->at_points) marea_conv_correlate_from_points(p);
 }

@@ -206,15 +206,6 @@ static void choose_units (marea_conv_window *w) {
   w->tiles = (rows->most + w->units - 1) / w->units;
 }
 
-marea_status marea_conv_worker_memory (marea_call *c, size_t *bytes, char **memory) {
-  size_t total;
-  *bytes = (*bytes + MAREA_ALIGN - 1) / MAREA_ALIGN * MAREA_ALIGN;
-  if (__builtin_mul_overflow(*bytes, (size_t)c->ctx->threads, &total))
-    return marea_reject(c, MAREA_ENOMEM, "out of memory for scratch space");
-  MAREA_SCRATCH(c, *memory, MAREA_MAX(total, 1));
-  return MAREA_OK;
-}
-
 static marea_binary_kernel *grad_of (marea_call *c, const marea_conv_source *src) {
   if (!src->y || src->computed) return NULL;
   return marea_activation_grad_kernel(c->ctx->kernels[src->t->dtype], src->act);
@@ -282,7 +273,7 @@ void marea_conv_window_direct (const marea_conv_source *src, marea_conv_window *
 
 marea_status marea_conv_window_memory (marea_call *c, int64_t count, marea_conv_window *w) {
   MAREA_TRY(marea_bytes(c->ctx, c->op->name, 1, &count, w->size, &w->bytes));
-  return marea_conv_worker_memory(c, &w->bytes, &w->memory);
+  return marea_worker_memory(c, &w->bytes, &w->memory);
 }
 
 /* Are tiles the images themselves? */
@@ -357,8 +348,10 @@ static void load_padded (const marea_conv_window *w, int64_t image, int worker, 
   const int64_t above = MAREA_MIN(MAREA_MAX(-top, 0), n),
                 below = MAREA_MIN(MAREA_MAX(top + n - rows->src, 0), n - above);
   const int64_t there = n - above - below;
-  if (!w->cleared[worker]) memset(dst, 0, w->bytes);
-  w->cleared[worker] = true;
+  if (!w->cleared[worker]) { /* written once only: the workers' share a cache line */
+    memset(dst, 0, w->bytes);
+    w->cleared[worker] = true;
+  }
   memset(dst, 0, (size_t)above * row);
   if (there > 0 && first < end)
     load_rows(w, image, worker, top + above, there, first, end - first,
@@ -388,7 +381,7 @@ marea_status marea_conv_rows_open (marea_call *c, const marea_conv_source *src, 
                          .size = marea_dtype_size((marea_dtype)t->dtype)};
   if (!r->from.grad) return MAREA_OK;
   r->bytes = (size_t)(MAREA_MIN(most, t->shape[0] * t->shape[1]) * r->row) * r->size;
-  return marea_conv_worker_memory(c, &r->bytes, &r->memory);
+  return marea_worker_memory(c, &r->bytes, &r->memory);
 }
 
 const char *marea_conv_rows_load (const marea_conv_rows *r, int64_t image, int64_t first, int64_t n,

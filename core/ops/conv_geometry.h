@@ -93,8 +93,6 @@ typedef struct marea_conv_window {
 marea_status marea_conv_axes (marea_call *c, const marea_conv *g, bool backward, marea_conv_axis axis[2]);
 /* Sets up reading whole images where they lie. */
 void marea_conv_window_direct (const marea_conv_source *src, marea_conv_window *w);
-/* Memory of `bytes`, rounded up, for each worker, on cache lines of its own. */
-marea_status marea_conv_worker_memory (marea_call *c, size_t *bytes, char **memory);
 /* Memory of `count` elements for each worker. */
 marea_status marea_conv_window_memory (marea_call *c, int64_t count, marea_conv_window *w);
 /* Sets up tiles for the axes that w has, with their padding unless w is clipped. A tile stays within some 256 KB, read in

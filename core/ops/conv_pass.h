@@ -159,6 +159,7 @@ struct marea_conv_correlate {
   size_t sum_bytes;      /* at points, across: `sums` is for each worker */
   int64_t count;         /* elements of a part */
   int64_t parts, cuts;   /* blocks of tiles; ranges of dw's rows */
+  atomic_int *met;       /* [cuts][parts]: of the two sums of which this part's is the second, how many are there? */
   const int64_t *offset; /* of every row of dw, (tap, channel of a group), in a tile */
   int64_t rows; /* how many; across: of (tap, group, panel), and cuts are ranges of a tap's channels */
   bool at_points;
@@ -178,9 +179,13 @@ marea_status marea_conv_correlate_across (marea_call *c, const marea_conv_source
 void marea_conv_correlate_from_points (const marea_conv_correlate *p);
 /* The sum of a part, or a cut of it, with nothing in it. */
 marea_conv_sum marea_conv_correlate_sum (const marea_conv_correlate *p, int64_t part, int64_t cut);
+/* It is complete, and added to what is complete besides. */
+void marea_conv_correlate_done (const marea_conv_correlate *p, int64_t part, int64_t cut);
+/* Memory for so many of the sums, and what keeps account of them. */
+marea_status marea_conv_correlate_sums (marea_call *c, int64_t parts, marea_conv_correlate *p);
 /* All tiles of all images, each in its part. */
 void marea_conv_correlate_run (const marea_conv_correlate *p);
-/* dw := the sum of the parts. */
+/* dw := the sum of the parts, which are all done. */
 void marea_conv_correlate_finish (const marea_conv_correlate *p);
 
 /* ---- both ---- */

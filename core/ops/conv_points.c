@@ -205,7 +205,7 @@ marea_status marea_points_open (marea_call *c, int64_t units, int64_t data, int6
     p->step[0] = p->step[1] = p->step[0] + p->step[1];
   }
   MAREA_TRY(marea_bytes(c->ctx, c->op->name, 2, size, sizeof(float), &p->bytes));
-  if (p->images == 0) return marea_conv_worker_memory(c, &p->bytes, &p->memory);
+  if (p->images == 0) return marea_worker_memory(c, &p->bytes, &p->memory);
   MAREA_SCRATCH(c, p->memory, p->bytes);
   return MAREA_OK;
 }

@@ -185,15 +185,9 @@ void marea_conv_correlate_from_points (const marea_conv_correlate *p) {
 
 /* Sums of all parts, or of a block for each worker. */
 static marea_status open_sums (marea_call *c, marea_conv_correlate *p) {
-  const int64_t size[] = {p->parts, p->count};
-  size_t bytes;
-  if (p->run) {
-    p->sum_bytes = (size_t)(p->points.products * MAREA_CONV_PANEL * MAREA_CONV_PANEL) * sizeof(float);
-    return marea_conv_worker_memory(c, &p->sum_bytes, &p->sums);
-  }
-  MAREA_TRY(marea_bytes(c->ctx, c->op->name, 2, size, sizeof(float), &bytes));
-  MAREA_SCRATCH(c, p->sums, bytes);
-  return MAREA_OK;
+  if (!p->run) return marea_conv_correlate_sums(c, p->parts, p);
+  p->sum_bytes = (size_t)(p->points.products * MAREA_CONV_PANEL * MAREA_CONV_PANEL) * sizeof(float);
+  return marea_worker_memory(c, &p->sum_bytes, &p->sums);
 }
 
 marea_status marea_conv_correlate_at_points (marea_call *c, const marea_conv_source *x,

@@ -19,6 +19,7 @@ typedef struct rows {
   const char *x, *dy, *weight, *bias;
   char *out;    /* y or dx */
   char *memory; /* [worker][4] rows */
+  size_t own;   /* bytes of a worker's */
   double *sums; /* [block][2][width]: for weight and bias; NULL: not wanted */
 } rows;
 
@@ -96,7 +97,7 @@ static void pour (const rows *p, double *total, char *few) {
 
 static void backward_block (void *arg, int64_t block, int worker) {
   const rows *p = arg;
-  char *xhat = p->memory + (size_t)worker * 4 * p->bytes, *e = xhat + p->bytes, *dweight = e + p->bytes;
+  char *xhat = p->memory + (size_t)worker * p->own, *e = xhat + p->bytes, *dweight = e + p->bytes;
   char *dbias = dweight + p->bytes;
   double *total = p->sums ? p->sums + (size_t)block * 2 * p->width : NULL;
   if (total) memset(total, 0, 2 * p->width * sizeof *total);
@@ -130,7 +131,8 @@ marea_status marea_norm_rows_backward (marea_call *c, const marea_norm *g, const
   p.out = b->dx ? marea_at(b->dx) : NULL;
   p.part = MAREA_MAX((p.n + PARTS - 1) / PARTS, MAREA_MAX(1, MAREA_BLOCK / MAREA_MAX(g->width, 1)));
   const int64_t blocks = (p.n + p.part - 1) / p.part;
-  MAREA_SCRATCH(c, p.memory, MAREA_MAX((size_t)c->ctx->threads * 4 * p.bytes, 1));
+  p.own = 4 * p.bytes;
+  MAREA_TRY(marea_worker_memory(c, &p.own, &p.memory));
   if (b->dweight || b->dbias)
     MAREA_SCRATCH(c, p.sums, MAREA_MAX((size_t)blocks * 2 * p.width * sizeof(double), 1));
   marea_parallel(c->ctx, blocks, backward_block, &p);

@@ -167,7 +167,7 @@ static marea_status resample (marea_call *c, const axis *rows, const axis *cols)
   p.in_row = (size_t)cols->in * p.pixel;
   p.out_row = (size_t)cols->out * p.pixel;
   p.bytes = p.in_row;
-  MAREA_TRY(marea_conv_worker_memory(c, &p.bytes, &p.memory));
+  MAREA_TRY(marea_worker_memory(c, &p.bytes, &p.memory));
   p.blocks = (rows->out + ROWS - 1) / ROWS;
   marea_parallel(c->ctx, x->shape[0] * p.blocks, make_rows, &p);
   return MAREA_OK;
