@@ -103,6 +103,8 @@ typedef struct marea_gather {
   bool depthwise;           /* output channel c reads input channel c alone; cin is 1 */
   bool stream;              /* write past the caches where that is possible */
   bool cold;                /* the kernel asks for the place of results */
+  bool paired;              /* two vectors of output channels a tile, where a core multiplies whole ones at once: it needs
+                               that many sums under way */
   marea_ahead *ahead;       /* NULL: nothing; a step is a tap and input channel of a tile */
   const marea_tap_run *run; /* of thin ones: all taps and channels once more, `runs` for a row of taps; NULL: it is not */
   int64_t runs, w_next;     /* w_next: step of w from a tap of a run to the next */

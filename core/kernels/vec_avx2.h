@@ -159,9 +159,10 @@ INLINE double vec_sum (vec a) {
   return two[0] + two[1];
 }
 
-INLINE void vec_sum4 (vec a, vec b, vec c, vec d, real sum[4]) {
-  __m256 all = _mm256_hadd_ps(_mm256_hadd_ps(a, b), _mm256_hadd_ps(c, d));
-  _mm_storeu_ps(sum, _mm256_castps256_ps128(all) + _mm256_extractf128_ps(all, 1));
+INLINE vec vec_sums (const vec a[VEC_LANES]) {
+  const __m256 low = _mm256_hadd_ps(_mm256_hadd_ps(a[0], a[1]), _mm256_hadd_ps(a[2], a[3]));
+  const __m256 high = _mm256_hadd_ps(_mm256_hadd_ps(a[4], a[5]), _mm256_hadd_ps(a[6], a[7]));
+  return _mm256_permute2f128_ps(low, high, 0x20) + _mm256_permute2f128_ps(low, high, 0x31);
 }
 
 INLINE void vec_store_bytes (uint8_t *p, vmask m, size_t n) {

@@ -177,10 +177,20 @@ INLINE __m256 vec_halve (vec a) {
   return _mm512_castps512_ps256(a) + _mm512_extractf32x8_ps(a, 1);
 }
 
-INLINE void vec_sum4 (vec a, vec b, vec c, vec d, real sum[4]) {
-  __m256 ab = _mm256_hadd_ps(vec_halve(a), vec_halve(b)), cd = _mm256_hadd_ps(vec_halve(c), vec_halve(d));
-  __m256 all = _mm256_hadd_ps(ab, cd);
-  _mm_storeu_ps(sum, _mm256_castps256_ps128(all) + _mm256_extractf128_ps(all, 1));
+INLINE vec vec_sums (const vec a[VEC_LANES]) {
+  vec two[8], four[4], eight[2]; /* sums of so many vectors in one */
+#pragma GCC unroll 8
+  for (int i = 0; i < 8; i++)
+    two[i] = _mm512_unpacklo_ps(a[2 * i], a[2 * i + 1]) + _mm512_unpackhi_ps(a[2 * i], a[2 * i + 1]);
+#pragma GCC unroll 4
+  for (int i = 0; i < 4; i++)
+    four[i] = _mm512_shuffle_ps(two[2 * i], two[2 * i + 1], 0x44) +
+              _mm512_shuffle_ps(two[2 * i], two[2 * i + 1], 0xee);
+#pragma GCC unroll 2
+  for (int i = 0; i < 2; i++)
+    eight[i] = _mm512_shuffle_f32x4(four[2 * i], four[2 * i + 1], 0x44) +
+               _mm512_shuffle_f32x4(four[2 * i], four[2 * i + 1], 0xee);
+  return _mm512_shuffle_f32x4(eight[0], eight[1], 0x88) + _mm512_shuffle_f32x4(eight[0], eight[1], 0xdd);
 }
 
 INLINE void vec_store_bytes (uint8_t *p, vmask m, size_t n) {

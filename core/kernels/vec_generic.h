@@ -187,12 +187,11 @@ INLINE double vec_sum (vec a) {
   return lane[0];
 }
 
-/* The sums of four vectors, in `real`. */
-INLINE void vec_sum4 (vec a, vec b, vec c, vec d, real sum[4]) {
-  sum[0] = (real)vec_sum(a);
-  sum[1] = (real)vec_sum(b);
-  sum[2] = (real)vec_sum(c);
-  sum[3] = (real)vec_sum(d);
+/* Lane i: the sum of a[i], in `real`. */
+INLINE vec vec_sums (const vec a[VEC_LANES]) {
+  vec sums = vec_set(0);
+  for (size_t i = 0; i < VEC_LANES; i++) sums[i] = (real)vec_sum(a[i]);
+  return sums;
 }
 
 /* Masks as bytes, one a lane: 0 or 1 when stored, any value but 0 is true when loaded; n <= VEC_LANES. */

@@ -156,8 +156,8 @@ INLINE double vec_sum (vec a) {
   return vaddvq_f64(vcvt_f64_f32(vget_low_f32(a)) + vcvt_high_f64_f32(a));
 }
 
-INLINE void vec_sum4 (vec a, vec b, vec c, vec d, real sum[4]) {
-  vst1q_f32(sum, vpaddq_f32(vpaddq_f32(a, b), vpaddq_f32(c, d)));
+INLINE vec vec_sums (const vec a[VEC_LANES]) {
+  return vpaddq_f32(vpaddq_f32(a[0], a[1]), vpaddq_f32(a[2], a[3]));
 }
 
 INLINE void vec_store_bytes (uint8_t *p, vmask m, size_t n) {

@@ -213,6 +213,7 @@ static marea_gather describe_cell (const marea_conv_gather *p, const marea_conv_
                     .tap = p->taps.offset + tap,
                     .stream = p->stream,
                     .cold = p->cold,
+                    .paired = p->paired,
                     .depthwise = p->depthwise,
                     .w_tap = p->w_tap,
                     .w_ci = p->w_ci,
@@ -364,6 +365,7 @@ static marea_status open_by_taps (marea_call *c, const marea_conv *g, bool backw
   p->w_tap = g->cin / g->groups * g->cout;
   p->w_group = g->cout / g->groups;
   p->w_ci = g->cout;
+  p->paired = c->ctx->wide;
   expect_results(c->ctx, g, p);
   MAREA_TRY(marea_conv_list_taps(c, g, &p->w, &p->taps));
   if (backward) MAREA_TRY(marea_conv_pack(c, g, !p->depthwise, p->cout, p));

@@ -110,9 +110,10 @@ struct marea_conv_gather {
   marea_gather *
       cell; /* [strip of rows][strip of columns] for the kernel, but for rows and addresses; NULL: too many */
   bool thin;
-  bool depthwise; /* this, stream and cold: see marea_gather */
+  bool depthwise; /* this, stream, cold and paired: see marea_gather */
   bool stream;
   bool cold;
+  bool paired;
   const char *pixel; /* what outputs without taps are; NULL: there are none */
   /* at points */
   marea_conv_points points;
