@@ -44,7 +44,7 @@ void *marea_scratch (marea_call *c, size_t bytes) {
 
 marea_status marea_worker_memory (marea_call *c, size_t *bytes, char **memory) {
   size_t total;
-  *bytes = (*bytes + MAREA_ALIGN - 1) / MAREA_ALIGN * MAREA_ALIGN + MAREA_WORKER_GAP;
+  *bytes = marea_worker_step(*bytes);
   if (__builtin_mul_overflow(*bytes, (size_t)c->ctx->threads, &total))
     return marea_reject(c, MAREA_ENOMEM, "out of memory for scratch space");
   MAREA_SCRATCH(c, *memory, total);

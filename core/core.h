@@ -247,9 +247,13 @@ void *marea_table (marea_call *c, size_t bytes);
 #define MAREA_SCRATCH(c, pointer, bytes) MAREA_OR_REJECT(c, pointer, marea_scratch(c, bytes), bytes)
 #define MAREA_TABLE(c, pointer, bytes) MAREA_OR_REJECT(c, pointer, marea_table(c, bytes), bytes)
 
-/* Processors read ahead, to the end of a page at most: what workers write stays apart by more than that. */
-#define MAREA_WORKER_GAP 4096
-/* Scratch memory for each worker: *memory + worker * *bytes, which this rounds up and keeps apart. */
+/* Bytes from a worker's memory to the next one's, for `bytes` each. They lie apart: processors read ahead in steps as far
+   as those in which memory was read, and what one worker's reads the other would have to take back to write it. */
+static inline size_t marea_worker_step (size_t bytes) {
+  const size_t own = (bytes + MAREA_ALIGN - 1) / MAREA_ALIGN * MAREA_ALIGN;
+  return own + MAREA_MIN(MAREA_MAX(own, 4096), 262144);
+}
+/* Scratch memory for each worker: *memory + worker * *bytes, which becomes that step. */
 marea_status marea_worker_memory (marea_call *c, size_t *bytes, char **memory);
 
 /* Shape-rule helpers (shape_rules.c). Each fails with a text naming the operator and the argument. */

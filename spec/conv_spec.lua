@@ -251,6 +251,56 @@ describe("a convolution with one output channel", function()
   end
 end)
 
+describe("a convolution with one output channel has the values of one with two:", function()
+  local function draw_wide(g)
+    local c = {n = g.int(1, 9), channels = g.pick {4, 7, 16, 33, 64}, kernel = {g.int(1, 5), g.int(1, 5)}}
+    c.how = {stride = g.int(1, 3), padding = {g.int(0, 3), g.int(0, 3), g.int(0, 3), g.int(0, 3)}}
+    c.size = {c.kernel[1] + g.int(0, 40), c.kernel[2] + g.int(0, 40)}
+    return c
+  end
+
+  local function first_of(t) return t:slice {dim = 4, start = 1, stop = 1} end
+
+  for _, dtype in ipairs {"f32", "f64"} do
+    local small = dtype == "f64" and 1e-12 or 3e-6
+    local tolerance = {rtol = small, atol = small, scaled = true}
+    local function each(f)
+      for seed = 1, CASES do
+        core.scope(function()
+          local g = sample.generator(seed, {dtype = dtype})
+          local c = draw_wide(g)
+          f(g, c, ("case %d: kernel %dx%d, stride %d"):format(seed, c.kernel[1], c.kernel[2], c.how.stride))
+        end)
+      end
+    end
+
+    it("forward, " .. dtype, function()
+      each(function(g, c, what)
+        local x = g.tensor {c.n, c.size[1], c.size[2], c.channels}
+        local w = g.tensor {c.kernel[1], c.kernel[2], c.channels, 2}
+        local b = g.tensor {2}
+        local how = with(c.how, {activation = "relu"})
+        local one = ops.conv2d(x, first_of(w):clone(), b:slice {dim = 1, start = 1, stop = 1}, how)
+        allclose.assert(one, first_of(ops.conv2d(x, w, b, how)), tolerance, what)
+      end)
+    end)
+
+    it("transposed, " .. dtype, function()
+      each(function(g, c, what)
+        local out = {}
+        for d = 1, 2 do
+          out[d] = (c.size[d] + c.how.padding[2 * d - 1] + c.how.padding[2 * d] - c.kernel[d]) // c.how.stride + 1
+        end
+        local dy = g.tensor {c.n, out[1], out[2], c.channels}
+        local w = g.tensor {c.kernel[1], c.kernel[2], 2, c.channels}
+        local how = with(c.how, {size = c.size})
+        local one = ops.conv2d_grad_input(dy, w:slice {dim = 3, start = 1, stop = 1}, how)
+        allclose.assert(one, first_of(ops.conv2d_grad_input(dy, w, how)), tolerance, what)
+      end)
+    end)
+  end
+end)
+
 describe("a depthwise convolution is a dense one whose weight has a diagonal:", function()
   local function geometry(g)
     local c = {channels = g.pick {2, 7, 16, 17, 40, 67}, n = g.int(1, 3)}

@@ -14,6 +14,7 @@
 #define NEAR_BYTES 1048576   /* and in the second */
 #define LEAST_STRIP 10       /* outputs of a phase's longest strip, which fill a tile */
 #define MOST_CELLS 1024      /* that are described once a pass, and not whenever one is filled */
+#define BAND_BYTES 16384     /* of the source, which stay in the first cache */
 #define THIN_OUTPUTS 16      /* channels that fill a vector */
 #define FEW_STEPS 32         /* (tap, channel) of an output, which take no longer than to write it */
 
@@ -325,16 +326,17 @@ static void gather_band (const marea_conv_gather *p, int64_t image, int64_t star
   }
 }
 
-/* The products of one output channel take less time than reading the source again for each phase: so a row of all
+/* The products of one output channel take less time than reading the source again for each phase: so a few rows of all
    phases at a time. */
-static bool row_by_row (const marea_conv_gather *p) { return p->cout == 1 && p->w.axis[0].out_step > 1; }
+static bool in_bands (const marea_conv_gather *p) { return p->cout == 1 && p->w.axis[0].out_step > 1; }
 
 static void gather_tile (const marea_conv_gather *p, int64_t image, int64_t tile, int worker,
                          marea_ahead *ahead) {
-  const int64_t units = marea_conv_window_units(&p->w, tile), band = row_by_row(p) ? 1 : units;
+  const int64_t units = marea_conv_window_units(&p->w, tile), row = p->w.row * (int64_t)p->w.size;
+  const int64_t band = in_bands(p) ? MAREA_MAX(BAND_BYTES / MAREA_MAX(row, 1), 1) : units;
   const char *source = marea_conv_window_load(&p->w, image, tile, worker);
   for (int64_t first = 0; first < units; first += band)
-    gather_band(p, image, tile * p->w.units, band, source, first, ahead);
+    gather_band(p, image, tile * p->w.units, MAREA_MIN(band, units - first), source, first, ahead);
 }
 
 /* ---- the pass ---- */
@@ -352,7 +354,7 @@ static void expect_results (const marea_context *ctx, const marea_conv *g, marea
 static marea_status open_by_taps (marea_call *c, const marea_conv *g, bool backward,
                                   const marea_conv_source *src, marea_conv_gather *p) {
   MAREA_TRY(marea_conv_axes(c, g, backward, p->w.axis));
-  p->w.clipped = p->cin > MAREA_THIN && !row_by_row(p) && has_long_strips(&p->w.axis[0]) &&
+  p->w.clipped = p->cin > MAREA_THIN && !in_bands(p) && has_long_strips(&p->w.axis[0]) &&
                  has_long_strips(&p->w.axis[1]);
   MAREA_TRY(marea_conv_window_open(c, src, &p->w));
   MAREA_TRY(open_strips(c, p));
