@@ -21,6 +21,7 @@
 #define SHORT 768         /* the shorter side, up to which our kernel is the faster one */
 #define SHORT_DEPTH 16384 /* and k, where it is not cut, so that a block can be waited for */
 #define LONG_WORK 3e8     /* multiply-adds of a piece, some milliseconds of one core */
+#define FOLD 2048         /* elements of C whose partial sums are added up at a time */
 #define DEPTH 256         /* least k at a time */
 
 typedef enum cut { CUT_M, CUT_N, CUT_K } cut; /* the side that is cut into blocks */
@@ -213,7 +214,7 @@ static void choose_cut (job *j) {
 static void fold_block (void *arg, int64_t block, int worker) {
   const job *j = arg;
   const product *p = &j->all;
-  const int64_t all = p->m * p->n, first = block * MAREA_BLOCK, n = MAREA_MIN(MAREA_BLOCK, all - first);
+  const int64_t all = p->m * p->n, first = block * FOLD, n = MAREA_MIN(FOLD, all - first);
   const size_t at = (size_t)first * size_of(p->dtype), step = (size_t)all * size_of(p->dtype);
   const int64_t parts = (p->k + j->step - 1) / j->step;
   (void)worker;
@@ -224,7 +225,7 @@ static void fold_block (void *arg, int64_t block, int worker) {
 /* c := the sum of the partial products, with bias and activation */
 static void fold_partial (marea_context *ctx, job *j) {
   const product *p = &j->all;
-  marea_parallel(ctx, (p->m * p->n - 1) / MAREA_BLOCK + 1, fold_block, j);
+  marea_parallel(ctx, (p->m * p->n - 1) / FOLD + 1, fold_block, j);
   finish(p, j->kernels);
 }
 
