@@ -3,7 +3,7 @@
 */
 #include "conv_points.h"
 
-#define WEIGHT_BYTES ((int64_t)1 << 21) /* weights at points that these are multiplied with */
+#define WEIGHT_BYTES ((int64_t)1 << 23) /* weights at points that these are multiplied with */
 
 /* Some images and some panels of channels written, which have their weights at points. */
 typedef struct together {
@@ -11,14 +11,20 @@ typedef struct together {
   int64_t image, images, panel, panels;
 } together;
 
+/* Weights of a panel at a point, all phases */
+static const float *weights_at (const together *k, int64_t point, int64_t panel) {
+  const marea_conv_points *q = &k->gather->points;
+  return q->weights + point * q->step[2] +
+         (panel - k->panel) * MAREA_CONV_PANEL * q->phases * k->gather->cin;
+}
+
 /* All products at one point for one panel */
 static void multiply_point (const together *k, int64_t point, int64_t panel, int64_t tiles, const float *data,
                             float *products, marea_ahead *ahead) {
   const marea_conv_gather *p = k->gather;
   const marea_conv_points *q = &p->points;
   const int64_t width = marea_conv_panel_width(p->cout, panel), weights = p->cin * width;
-  const float *w = q->weights + point * q->step[2] +
-                   (panel - k->panel) * MAREA_CONV_PANEL * q->phases * p->cin;
+  const float *w = weights_at(k, point, panel);
   int phase[4];
   int64_t tap[4] = {0};
   const int phases = marea_points_phases_at(q, point, phase), calls = q->spread ? phases : 1;
@@ -168,14 +174,18 @@ static void load_block (void *arg, int64_t block, int worker) {
                               marea_points_of(&p->points, 0, worker));
 }
 
-/* While one panel is multiplied, its share of the next point's data and products is asked for. */
+/* While one panel is multiplied, the next one's weights are asked for, and its share of the next point's data and
+   products. */
 static void multiply_block (void *arg, int64_t block, int worker) {
   const together *k = arg;
   const marea_conv_points *q = &k->gather->points;
-  const int64_t point = block / k->panels, panel = block % k->panels;
+  const int64_t point = block / k->panels, panel = block % k->panels, next = block + 1;
   const size_t all = (size_t)q->step[0] * sizeof(float),
                share = all / (size_t)k->panels / MAREA_ALIGN * MAREA_ALIGN;
+  const size_t weights = (size_t)(q->phases * k->gather->cin * MAREA_CONV_PANEL) * sizeof(float);
   marea_ahead ahead = {.n = 0};
+  if (next < q->count * k->panels)
+    marea_ahead_add(&ahead, marea_stretch_of(weights_at(k, next / k->panels, k->panel + next % k->panels), weights));
   if (point + 1 < q->count)
     marea_ahead_add(&ahead, marea_stretch_of((char *)marea_points_of(q, 0, worker) +
                                                  (size_t)(point + 1) * all + (size_t)panel * share,
