@@ -246,7 +246,9 @@ marea_status marea_gemm_parallel (marea_context *ctx, int dtype, bool ta, bool t
   }
   choose_cut(&j);
   const int64_t blocks = (*side_of(&j.all, j.cut) + j.step - 1) / j.step;
-  const size_t scratch = is_short(&j.all, j.cut) ? (size_t)ctx->threads * marea_worker_step(MAREA_PRODUCT_SCRATCH) : 0;
+  const size_t scratch = is_short(&j.all, j.cut)
+                             ? (size_t)ctx->threads * marea_worker_step(MAREA_PRODUCT_SCRATCH)
+                             : 0;
   const size_t partial = j.cut == CUT_K ? (size_t)((blocks - 1) * m * n) * size_of(dtype) : 0;
   char *memory = NULL;
   if (ctx->dry) {

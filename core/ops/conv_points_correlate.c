@@ -42,7 +42,17 @@ static void transform_gradient (const marea_conv_correlate *p, const float *dy, 
   }
 }
 
-/* All products of a block. */
+/* What products at the next point read. */
+static marea_ahead next_point (const marea_conv_points *q, const marea_correlate *k) {
+  marea_ahead a = {.n = 0};
+  marea_ahead_add(
+      &a, marea_stretch_of((const float *)k->x + q->step[0], (size_t)(k->cols * k->x_col) * sizeof(float)));
+  marea_ahead_add(
+      &a, marea_stretch_of((const float *)k->dy + q->step[1], (size_t)(k->cols * k->dy_col) * sizeof(float)));
+  return a;
+}
+
+/* All products of a block. Meanwhile what `ahead` has is asked for; NULL: the next point. */
 static void add_products (const marea_conv_correlate *p, const sum_block *b, int64_t tiles, const float *data,
                           const float *dy, float *sum, bool fresh, marea_ahead *ahead) {
   const marea_conv_points *q = &p->points;
@@ -52,19 +62,21 @@ static void add_products (const marea_conv_correlate *p, const sum_block *b, int
     const float *x = data + (f * p->g->cin + first) * q->tiles + b->cin - first;
     for (int64_t point = 0; point < q->count; point++) {
       if (!marea_points_has(q, &l, point)) continue;
-      const marea_correlate k = {.x = x + point * q->step[0],
-                                 .dy = dy + point * q->step[1] + b->cout * q->tiles,
-                                 .dw = sum,
-                                 .overwrite = fresh,
-                                 .rows = 1,
-                                 .cols = tiles,
-                                 .x_col = marea_conv_panel_width(p->g->cin, panel),
-                                 .dy_col = b->cols,
-                                 .m = b->rows,
-                                 .cout = b->cols,
-                                 .dw_row = b->cols,
-                                 .offset = p->offset,
-                                 .ahead = ahead};
+      marea_correlate k = {.x = x + point * q->step[0],
+                           .dy = dy + point * q->step[1] + b->cout * q->tiles,
+                           .dw = sum,
+                           .overwrite = fresh,
+                           .rows = 1,
+                           .cols = tiles,
+                           .x_col = marea_conv_panel_width(p->g->cin, panel),
+                           .dy_col = b->cols,
+                           .m = b->rows,
+                           .cout = b->cols,
+                           .dw_row = b->cols,
+                           .offset = p->offset};
+      marea_ahead next = {.n = 0};
+      if (!ahead && point + 1 < q->count) next = next_point(q, &k);
+      k.ahead = ahead ? ahead : &next;
       p->kernels->correlate(&k);
       sum += b->rows * b->cols;
     }

@@ -14,8 +14,7 @@ typedef struct together {
 /* Weights of a panel at a point, all phases */
 static const float *weights_at (const together *k, int64_t point, int64_t panel) {
   const marea_conv_points *q = &k->gather->points;
-  return q->weights + point * q->step[2] +
-         (panel - k->panel) * MAREA_CONV_PANEL * q->phases * k->gather->cin;
+  return q->weights + point * q->step[2] + (panel - k->panel) * MAREA_CONV_PANEL * q->phases * k->gather->cin;
 }
 
 /* All products at one point for one panel */
@@ -185,7 +184,8 @@ static void multiply_block (void *arg, int64_t block, int worker) {
   const size_t weights = (size_t)(q->phases * k->gather->cin * MAREA_CONV_PANEL) * sizeof(float);
   marea_ahead ahead = {.n = 0};
   if (next < q->count * k->panels)
-    marea_ahead_add(&ahead, marea_stretch_of(weights_at(k, next / k->panels, k->panel + next % k->panels), weights));
+    marea_ahead_add(&ahead,
+                    marea_stretch_of(weights_at(k, next / k->panels, k->panel + next % k->panels), weights));
   if (point + 1 < q->count)
     marea_ahead_add(&ahead, marea_stretch_of((char *)marea_points_of(q, 0, worker) +
                                                  (size_t)(point + 1) * all + (size_t)panel * share,
