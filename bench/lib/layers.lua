@@ -70,10 +70,10 @@ end
 local MIRRORED = {forward = "input", input = "forward", weight = "weight"}
 
 --- For bench/peers/onednn.c, which knows convolutions only. Bias and ReLU belong to a layer's forward pass; the
---- gradient with respect to a convolution's input has no place for them.
-function layers.onednn_request(layer, map, threads, seconds)
+--- gradient with respect to a convolution's input has no place for them. `own`: what it chooses by itself.
+function layers.onednn_request(layer, map, threads, seconds, own)
   local fused = map == "forward" and 1 or 0
-  local tail = ("threads=%d seconds=%g"):format(threads, seconds)
+  local tail = ("%sthreads=%d seconds=%g"):format(own and "own=1 " or "", threads, seconds)
   if layer.kind == "linear" then
     return ("linear map=%s fused=%d n=%d cin=%d cout=%d %s"):format(map, fused, layer.n, layer.cin, layer.cout, tail)
   elseif layer.kind == "conv" then

@@ -9,7 +9,7 @@ local stats = require "lib.stats"
 
 local report = {}
 
-local PEERS = {"oneDNN", "ONNX Runtime", "PyTorch"}
+local PEERS = {"oneDNN", "oneDNN's choice", "ONNX Runtime", "PyTorch"}
 
 local function best_of(entries)
   local best

@@ -2,13 +2,14 @@
 ** onednn.c: a convolution's and a linear layer's three maps by oneDNN 2.x. It answers requests of
 ** bench/lib/worker.lua,
 **
-**   conv map=forward|input|weight fused=0|1 n= h= w= cin= cout= kernel= stride= threads= seconds= [clock=cpu]
+**   conv map=forward|input|weight fused=0|1 n= h= w= cin= cout= kernel= stride= [own=1] threads= seconds= [clock=cpu]
 **   linear map=forward|input|weight fused=0|1 n= cin= cout= threads= seconds= [clock=cpu]
 **
 ** with the times of calls in ms and the name of the implementation. Padding is Keras' "same"; fused: forward
 ** adds a bias and applies ReLU. The first request for a shape tries every implementation for every algorithm
 ** and layout below and keeps the fastest. Only the primitive is timed: activations and weights are already
-** in the layout that it likes best, and no reorder counts.
+** in the layout that it likes best, and no reorder counts. own=1: what oneDNN itself chooses when layouts and
+** algorithm are left to it, as programs that call it do.
 */
 #include <dnnl.h>
 #include <omp.h>
@@ -51,7 +52,7 @@ typedef enum map { FORWARD, INPUT, WEIGHT } map;
 
 typedef struct request {
   char key[LINE]; /* the line up to seconds= */
-  bool linear, fused;
+  bool linear, fused, own;
   map map;
   dnnl_dim_t n, h, w, cin, cout, kernel, stride;
   int threads;
@@ -72,6 +73,7 @@ static bool read_request (const char *line, request *r) {
   r->linear = line[0] == 'l';
   r->map = strstr(line, "map=input") ? INPUT : strstr(line, "map=weight") ? WEIGHT : FORWARD;
   r->fused = number(line, "fused", 0) != 0;
+  r->own = number(line, "own", 0) != 0;
   r->n = (dnnl_dim_t)number(line, "n", 1);
   r->h = (dnnl_dim_t)number(line, "h", 1);
   r->w = (dnnl_dim_t)number(line, "w", 1);
@@ -167,6 +169,7 @@ static void add_implementations (candidates *all, const request *r, const void *
     bool wanted = strncmp(name, "ref", 3) && all->count < MAX_CANDIDATES && !is_known(all, &c, r->map);
     if (wanted && dnnl_primitive_create(&c.primitive, c.desc) == dnnl_success) all->list[all->count++] = c;
     else dnnl_primitive_desc_destroy(c.desc);
+    if (r->own && all->count > 0) break;
   } while (dnnl_primitive_desc_iterator_next(it) == dnnl_success);
   dnnl_primitive_desc_iterator_destroy(it);
 }
@@ -232,6 +235,7 @@ static void add_all (candidates *all, const request *r) {
   dnnl_primitive_attr_t attr = r->fused ? new_relu() : NULL;
   if (r->linear)
     for (int plain = 0; plain < 2; plain++) add_linear(all, r, plain, attr);
+  else if (r->own) add_convolutions(all, r, dnnl_convolution_auto, ANY, attr);
   else
     for (int a = 0; a < 3; a++)
       for (layout l = 0; l < LAYOUTS; l++) add_convolutions(all, r, algorithms[a], l, attr);
