@@ -185,7 +185,7 @@ typedef struct meeting {
 static const char *load_tap (const meeting *k, int worker) {
   const marea_conv_window *w = &k->p->x;
   const int64_t cin = k->p->g->cin / k->p->g->groups, step = w->axis[1].src_step * w->channels;
-  char *memory = w->memory + (size_t)worker * w->bytes, *to = memory;
+  char *memory = w->memory + (size_t)worker * w->per_worker, *to = memory;
   const size_t bytes = (size_t)cin * w->size;
   for (int64_t i = 0; i < k->images; i++) {
     const int64_t row = ((k->image + i) * w->axis[0].src + k->top) * w->row;

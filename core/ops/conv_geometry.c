@@ -273,7 +273,8 @@ void marea_conv_window_direct (const marea_conv_source *src, marea_conv_window *
 
 marea_status marea_conv_window_memory (marea_call *c, int64_t count, marea_conv_window *w) {
   MAREA_TRY(marea_bytes(c->ctx, c->op->name, 1, &count, w->size, &w->bytes));
-  return marea_worker_memory(c, &w->bytes, &w->memory);
+  w->per_worker = w->bytes;
+  return marea_worker_memory(c, &w->per_worker, &w->memory);
 }
 
 /* Are tiles the images themselves? */
@@ -364,7 +365,7 @@ const char *marea_conv_window_load (const marea_conv_window *w, int64_t image, i
   const int64_t top = rows->low + tile * w->units * rows->src_step;
   const int64_t pixel = w->channels * (int64_t)w->size;
   if (is_direct(w)) return image_at(&w->from, image, worker) + (top * cols->src + cols->low) * pixel;
-  char *memory = w->memory + (size_t)worker * w->bytes;
+  char *memory = w->memory + (size_t)worker * w->per_worker;
   const int64_t n = source_size(rows, marea_conv_window_units(w, tile));
   if (w->clipped) load_clipped(w, image, worker, top, n, memory);
   else load_padded(w, image, worker, top, n, memory);

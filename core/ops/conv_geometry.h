@@ -85,6 +85,7 @@ typedef struct marea_conv_window {
   int64_t units, tiles; /* rows of phase 0 in a tile; tiles of an image */
   int64_t row;          /* elements from one row of a tile to the next */
   size_t bytes;         /* of a tile */
+  size_t per_worker;    /* from a worker's to the next one's */
   char *memory;         /* a tile for each worker */
   bool *cleared;        /* the worker's tile has zeros for padding at its sides */
 } marea_conv_window;

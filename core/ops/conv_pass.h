@@ -156,12 +156,11 @@ struct marea_conv_correlate {
   void (*tile)(const marea_conv_correlate *p, int64_t image, int64_t tile, int64_t cut, int worker,
                marea_conv_sum *sum, marea_ahead *ahead);
   const marea_kernels *kernels;
-  char *dw, *sums;     /* sums: of all parts, but part 0 where that is dw itself */
-  size_t sum_bytes;    /* at points, across: `sums` is for each worker */
-  int64_t count;       /* elements of a part */
-  int64_t parts, cuts; /* blocks of tiles; ranges of dw's rows */
-  atomic_int
-      *met; /* [cuts][parts]: of the two sums of which this part's is the second, how many are there? */
+  char *dw, *sums;       /* sums: of all parts, but part 0 where that is dw itself */
+  size_t sum_bytes;      /* at points, across: `sums` is for each worker */
+  int64_t count;         /* elements of a part */
+  int64_t parts, cuts;   /* blocks of tiles; ranges of dw's rows */
+  atomic_int *met;       /* [cuts][parts]: sums there, of the two whose second is this part's */
   const int64_t *offset; /* of every row of dw, (tap, channel of a group), in a tile */
   int64_t rows; /* how many; across: of (tap, group, panel), and cuts are ranges of a tap's channels */
   bool at_points;
