@@ -106,7 +106,8 @@ static void run_gather (void *arg) {
                       .tap = k->tap[p],
                       .w_tap = l->cin * l->cout,
                       .w_ci = l->cout,
-                      .act = MAREA_ACT_RELU};
+                      .act = MAREA_ACT_RELU,
+                      .paired = marea_cpu_is_wide()};
     g.y = k->y + ((p / 2) * side + p % 2) * l->cout;
     marea_tap_run run[MAX_TAPS];
     if (l->cin == 1) marea_list_runs(&g, run);

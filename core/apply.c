@@ -43,11 +43,12 @@ void *marea_scratch (marea_call *c, size_t bytes) {
 }
 
 marea_status marea_worker_memory (marea_call *c, size_t *bytes, char **memory) {
+  const size_t last = *bytes, threads = (size_t)c->ctx->threads;
   size_t total;
-  *bytes = marea_worker_step(*bytes);
-  if (__builtin_mul_overflow(*bytes, (size_t)c->ctx->threads, &total))
+  *bytes = marea_worker_step(last);
+  if (__builtin_mul_overflow(*bytes, threads - 1, &total) || __builtin_add_overflow(total, last, &total))
     return marea_reject(c, MAREA_ENOMEM, "out of memory for scratch space");
-  MAREA_SCRATCH(c, *memory, total);
+  MAREA_SCRATCH(c, *memory, MAREA_MAX(total, 1));
   return MAREA_OK;
 }
 

@@ -21,8 +21,9 @@
 #define SHORT 768         /* the shorter side, up to which our kernel is the faster one */
 #define SHORT_DEPTH 16384 /* and k, where it is not cut, so that a block can be waited for */
 #define LONG_WORK 3e8     /* multiply-adds of a piece, some milliseconds of one core */
-#define FOLD 2048         /* elements of C whose partial sums are added up at a time */
-#define DEPTH 256         /* least k at a time */
+#define WORKER_STEP marea_worker_step(MAREA_PRODUCT_SCRATCH)
+#define FOLD 2048 /* elements of C whose partial sums are added up at a time */
+#define DEPTH 256 /* least k at a time */
 
 typedef enum cut { CUT_M, CUT_N, CUT_K } cut; /* the side that is cut into blocks */
 
@@ -189,7 +190,7 @@ static void run_block (void *arg, int64_t block, int worker) {
   if (j->cut == CUT_K) p.end = (marea_epilogue){0};
   if (j->cut == CUT_K && block > 0) { p.c = j->partial + (size_t)((block - 1) * p.m * p.n) * size; }
   if (j->scratch) {
-    multiply_short(&p, j->kernels, j->scratch + (size_t)worker * marea_worker_step(MAREA_PRODUCT_SCRATCH));
+    multiply_short(&p, j->kernels, j->scratch + (size_t)worker * WORKER_STEP);
     return;
   }
   multiply(j->ctx, &p);
@@ -246,9 +247,7 @@ marea_status marea_gemm_parallel (marea_context *ctx, int dtype, bool ta, bool t
   }
   choose_cut(&j);
   const int64_t blocks = (*side_of(&j.all, j.cut) + j.step - 1) / j.step;
-  const size_t scratch = is_short(&j.all, j.cut)
-                             ? (size_t)ctx->threads * marea_worker_step(MAREA_PRODUCT_SCRATCH)
-                             : 0;
+  const size_t scratch = is_short(&j.all, j.cut) ? (size_t)ctx->threads * WORKER_STEP : 0;
   const size_t partial = j.cut == CUT_K ? (size_t)((blocks - 1) * m * n) * size_of(dtype) : 0;
   char *memory = NULL;
   if (ctx->dry) {

@@ -238,7 +238,7 @@ struct marea_op {
 #define marea_reject(c, status, format, ...) \
   marea_fail((c)->ctx, status, "%s: " format, (c)->op->name __VA_OPT__(, ) __VA_ARGS__)
 
-/* Memory for this call only; NULL when there is none (return MAREA_ENOMEM then). At most 16 a call. While a plan runs
+/* Memory for this call only; NULL when there is none (return MAREA_ENOMEM then). At most 24 a call. While a plan runs
    it is an address that nothing lies at; a table is memory even then, for what forward works out by shapes. */
 void *marea_scratch (marea_call *c, size_t bytes);
 void *marea_table (marea_call *c, size_t bytes);
@@ -247,8 +247,8 @@ void *marea_table (marea_call *c, size_t bytes);
 #define MAREA_SCRATCH(c, pointer, bytes) MAREA_OR_REJECT(c, pointer, marea_scratch(c, bytes), bytes)
 #define MAREA_TABLE(c, pointer, bytes) MAREA_OR_REJECT(c, pointer, marea_table(c, bytes), bytes)
 
-/* Bytes from a worker's memory to the next one's, for `bytes` each. They lie apart: processors read ahead in steps as far
-   as those in which memory was read, and what one worker's reads the other would have to take back to write it. */
+/* Bytes from a worker's memory to the next one's, for `bytes` each: a gap as large as they are, 4 KB to 256 KB, follows. A
+   processor reads ahead in the steps in which memory was read, and would take lines that the other one writes. */
 static inline size_t marea_worker_step (size_t bytes) {
   const size_t own = (bytes + MAREA_ALIGN - 1) / MAREA_ALIGN * MAREA_ALIGN;
   return own + MAREA_MIN(MAREA_MAX(own, 4096), 262144);

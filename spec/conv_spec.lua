@@ -301,6 +301,34 @@ describe("a convolution with one output channel has the values of one with two:"
   end
 end)
 
+describe("images without a pixel, with padding around them, are zeros:", function()
+  local how = {padding = 8, activation = "relu"}
+  for _, channels in ipairs {0, 1, 4, 16} do
+    for _, size in ipairs {{0, 5}, {5, 0}, {0, 0}} do
+      it(("%d channels of %dx%d"):format(channels, size[1], size[2]), function()
+        core.scope(function()
+          local function ones(...) return ops.full {shape = {...}, value = 1, dtype = "f32"} end
+          local x, w = ones(2, size[1], size[2], channels), ones(3, 3, channels, 16)
+          local dy = ones(2, size[1] + 14, size[2] + 14, 16)
+          local y = ops.conv2d(x, w, ones(16), how)
+          assert.equal(1, y:min():item())
+          assert.equal(1, y:max():item())
+          local shape = {3, 3, channels, 16}
+          local dw = ops.conv2d_grad_weight(x, dy, {padding = 8, kernel = 3})
+          local dx, dw_too, db = ops.conv2d_backward(dy, x, w, y, how)
+          assert.same(shape, dw.shape)
+          assert.same(shape, dw_too.shape)
+          assert.same(x.shape, dx.shape)
+          assert.equal(0, dw:abs():sum():item())
+          assert.equal(0, dw_too:abs():sum():item())
+          assert.equal(2 * (size[1] + 14) * (size[2] + 14), db:slice {dim = 1, start = 1, stop = 1}:item())
+          assert.same(x.shape, ops.conv2d_grad_input(dy, w, {padding = 8, size = size}).shape)
+        end)
+      end)
+    end
+  end
+end)
+
 describe("a depthwise convolution is a dense one whose weight has a diagonal:", function()
   local function geometry(g)
     local c = {channels = g.pick {2, 7, 16, 17, 40, 67}, n = g.int(1, 3)}

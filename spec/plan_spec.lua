@@ -117,6 +117,15 @@ describe("a plan's peak", function()
   end)
 end)
 
+it("weight gradients of 2^31 elements can be planned", function()
+  local ops = require "marea.core".ops
+  local function full(...) return ops.full {shape = {...}, value = 0, dtype = "f32"} end
+  local plan = marea.plan(function()
+    return ops.conv2d_grad_weight(full(1, 1, 1, 65536), full(1, 1, 1, 32768), {kernel = 1})
+  end)
+  assert.is_true(plan.peak > 8e9)
+end)
+
 describe("a plan's figures", function()
   it("are the shapes, parameters and FLOPs of a real step", function()
     local net = mlp()

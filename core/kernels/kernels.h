@@ -117,7 +117,7 @@ void marea_list_runs (marea_gather *g, marea_tap_run *run);
 
 /* Weight gradient over one image (or some rows of it), accumulated into dw:
 **   dw[m][co] += sum over oy, ox of x[oy*x_row + ox*x_col + offset[m]] * dy[oy*dy_row + ox*dy_col + co]
-** m runs over (tap, ci): `offset[m]` is the element offset of tap and channel in the padded image. */
+** m runs over (tap, ci): `offset[m]` is the element offset of tap and channel. */
 typedef struct marea_correlate {
   const void *x, *dy;
   void *dw;                 /* (m, cout), row step dw_row */

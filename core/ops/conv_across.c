@@ -163,14 +163,6 @@ static int64_t source_of (const marea_conv_axis *a, int64_t out, int64_t t) {
   return a->phase[0].start + out * a->src_step + a->phase[0].offset[t];
 }
 
-/* Outputs first .. end - 1 that meet tap t inside the source. */
-static marea_range outputs_inside (const marea_conv_axis *a, int64_t t) {
-  marea_range r = {0, a->out};
-  while (r.first < r.end && source_of(a, r.first, t) < 0) r.first++;
-  while (r.end > r.first && source_of(a, r.end - 1, t) >= a->src) r.end--;
-  return r;
-}
-
 /* What one tap of a group meets in the source, for some panels of output channels */
 typedef struct meeting {
   const marea_conv_correlate *p;
@@ -239,13 +231,13 @@ static void correlate_block (void *arg, int64_t block, int worker) {
   const marea_conv *g = p->g;
   const int64_t cut = block % p->cuts, panels = panels_written(g), tap = block / p->cuts / g->groups;
   const int64_t ty = tap / g->kernel[1], tx = tap % g->kernel[1];
-  const marea_range rows = outputs_inside(&p->x.axis[0], ty);
+  const marea_range rows = marea_conv_outputs_inside(g, 0, ty);
   meeting k = {.p = p,
                .group = block / p->cuts % g->groups,
                .panel = cut * panels / p->cuts,
                .panel_end = (cut + 1) * panels / p->cuts,
                .tap = tap,
-               .cols = outputs_inside(&p->x.axis[1], tx),
+               .cols = marea_conv_outputs_inside(g, 1, tx),
                .first = true};
   if (rows.first == rows.end || k.cols.first == k.cols.end) {
     clear_tap(&k);

@@ -71,7 +71,7 @@ static void walk_part (void *arg, int64_t part, int worker) {
     if (p->dw) walk_correlate(p, image, worker, &dw);
     if (db) add_bias(p, image, worker, db);
   }
-  if (p->dw) marea_conv_correlate_done(p->dw, part, 0);
+  if (p->dw && !marea_stopping(p->ctx)) marea_conv_correlate_done(p->dw, part, 0);
 }
 
 static void fold_bias (const backward *p) {

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT
-** conv_correlate.c: the weight gradient of convolutions, over tiles of images with their padding. The
-** arithmetic is in the kernel `correlate`.
+** conv_correlate.c: the weight gradient of convolutions, over tiles of images. The arithmetic is in the kernel
+** `correlate`. Where a tap has channels enough for tiles of its own it meets just the outputs for which it lies inside the
+** image; otherwise several taps share a tile, and images are copied with their padding.
 **
 ** Tiles are cut into parts by the shape alone. Each part has a sum of its own, and these are added up in a binary tree,
 ** so the threads do not change a bit: parts 0 and 1, 2 and 3, then their sums, and so on. Who completes the second of two
@@ -20,13 +21,6 @@
 
 static bool has_own_tiles (const marea_conv *g) { return g->cin / g->groups >= OWN_TILES; }
 
-/* Outputs of a dimension that meet the image at a tap. */
-static marea_range outputs_inside (const marea_conv *g, int d, int64_t tap) {
-  const int64_t stride = g->stride[d], away = g->before[d] - tap * g->dilation[d], last = g->in[d] - 1 + away;
-  return (marea_range){away <= 0 ? 0 : (away + stride - 1) / stride,
-                       last < 0 ? 0 : MAREA_MIN(g->out[d], last / stride + 1)};
-}
-
 /* Rows first .. end - 1 of dw, each tap with the outputs of the tile (`top`: its first row) that meet the image. */
 static void correlate_inside (const marea_conv_correlate *p, const marea_correlate *all, int64_t top,
                               int64_t first, int64_t end) {
@@ -35,8 +29,8 @@ static void correlate_inside (const marea_conv_correlate *p, const marea_correla
   marea_correlate k = *all;
   for (int64_t m = first; m < end; m += k.m) {
     const int64_t tap = m / channels;
-    marea_range rows = outputs_inside(g, 0, tap / g->kernel[1]);
-    const marea_range cols = outputs_inside(g, 1, tap % g->kernel[1]);
+    marea_range rows = marea_conv_outputs_inside(g, 0, tap / g->kernel[1]);
+    const marea_range cols = marea_conv_outputs_inside(g, 1, tap % g->kernel[1]);
     rows.first = MAREA_MAX(rows.first, top);
     rows.end = MAREA_MIN(rows.end, top + all->rows);
     k.m = MAREA_MIN(end, (tap + 1) * channels) - m;
@@ -98,16 +92,18 @@ static marea_status list_rows (marea_call *c, const marea_conv_taps *t, int64_t 
   return MAREA_OK;
 }
 
-/* Memory for the sums of parts that have no place yet. */
-marea_status marea_conv_correlate_sums (marea_call *c, int64_t parts, marea_conv_correlate *p) {
-  const int64_t size[] = {parts, p->count}, pairs[] = {p->parts, p->cuts};
+marea_status marea_conv_correlate_sums (marea_call *c, marea_conv_correlate *p) {
+  const int64_t sums = p->parts - !p->at_points, size[] = {sums, p->rows, p->count / p->rows};
+  const int64_t pairs[] = {p->parts, p->cuts};
   size_t bytes;
-  MAREA_TRY(marea_bytes(c->ctx, c->op->name, 2, size, p->x.size, &bytes));
-  if (bytes > 0) MAREA_SCRATCH(c, p->sums, bytes);
+  if (sums > 0) {
+    MAREA_TRY(marea_bytes(c->ctx, c->op->name, 3, size, p->x.size, &bytes));
+    MAREA_SCRATCH(c, p->sums, bytes);
+  }
   if (p->parts == 1) return MAREA_OK;
-  MAREA_TRY(marea_bytes(c->ctx, c->op->name, 2, pairs, sizeof *p->met, &bytes));
-  MAREA_TABLE(c, p->met, bytes);
-  for (int64_t i = 0; i < p->parts * p->cuts; i++) atomic_init(&p->met[i], 0);
+  MAREA_TRY(marea_bytes(c->ctx, c->op->name, 2, pairs, sizeof *p->complete, &bytes));
+  MAREA_TABLE(c, p->complete, bytes);
+  for (int64_t i = 0; i < p->parts * p->cuts; i++) atomic_init(&p->complete[i], 0);
   return MAREA_OK;
 }
 
@@ -122,7 +118,7 @@ static marea_status choose_parts (marea_call *c, marea_conv_correlate *p) {
   p->cuts = MAREA_MAX((MAREA_CONV_PARTS + p->parts - 1) / p->parts,
                       (int64_t)MAREA_MIN(work / (double)p->parts / LONG_WORK, 1e6));
   p->cuts = MAREA_MIN(p->cuts, MAREA_MAX(p->rows / LEAST_ROWS, 1));
-  return marea_conv_correlate_sums(c, p->parts - 1, p);
+  return marea_conv_correlate_sums(c, p);
 }
 
 static marea_status open_by_taps (marea_call *c, const marea_conv_source *x, const marea_conv_source *dy,
@@ -145,7 +141,7 @@ static marea_status open_by_taps (marea_call *c, const marea_conv_source *x, con
 
 /* With one output channel a row of dw is one number, but
 **   dw[t][ci] = sum over pixels p of x[p + t - before][ci] dy[p] = sum over q of dy[q + t' - before'][0] x[q][ci],
-** t' = taps - 1 - t, before' = taps - 1 - before, has rows of all ci, and dy costs less to pad than x does. */
+** t' = taps - 1 - t, before' = taps - 1 - before, has rows of all ci, which fill vectors. */
 static bool mirror (const marea_conv *g, marea_conv *other) {
   if (g->cout != 1 || g->cin <= MAREA_THIN) return false;
   *other = *g;
@@ -205,7 +201,7 @@ void marea_conv_correlate_done (const marea_conv_correlate *p, int64_t part, int
     const int64_t left = part / (2 * step) * (2 * step), right = left + step;
     part = left;
     if (right >= p->parts) continue;
-    if (atomic_fetch_add(&p->met[cut * p->parts + right], 1) == 0) return;
+    if (atomic_fetch_add(&p->complete[cut * p->parts + right], 1) == 0) return;
     char *to = sum_of(p, left) + at;
     p->kernels->add(n, to, 1, sum_of(p, right) + at, 1, to, NULL);
   }
@@ -228,8 +224,4 @@ static void run_block (void *arg, int64_t block, int worker) {
 void marea_conv_correlate_run (const marea_conv_correlate *p) {
   if (p->run) p->run(p);
   else marea_parallel(p->ctx, p->parts * p->cuts, run_block, (void *)p);
-}
-
-void marea_conv_correlate_finish (const marea_conv_correlate *p) {
-  if (p->at_points) marea_conv_correlate_from_points(p);
 }

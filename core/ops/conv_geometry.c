@@ -180,6 +180,12 @@ marea_range marea_conv_taps_inside (const marea_conv_axis *a, const marea_conv_p
   return r;
 }
 
+marea_range marea_conv_outputs_inside (const marea_conv *g, int d, int64_t tap) {
+  const int64_t stride = g->stride[d], away = g->before[d] - tap * g->dilation[d], last = g->in[d] - 1 + away;
+  const int64_t end = last < 0 ? 0 : MAREA_MIN(g->out[d], last / stride + 1);
+  return (marea_range){MAREA_MIN(away <= 0 ? 0 : (away + stride - 1) / stride, end), end};
+}
+
 /* ---- tiles ---- */
 
 static int64_t span (const marea_conv_axis *a) { return a->high - a->low + 1; }
@@ -290,7 +296,7 @@ marea_status marea_conv_window_open (marea_call *c, const marea_conv_source *src
   size_t least;
   const int64_t smallest[] = {span(&w->axis[0]), cols, MAREA_MAX(w->channels, 1)};
   MAREA_TRY(marea_bytes(c->ctx, c->op->name, 3, smallest, w->size, &least));
-  w->row = cols * MAREA_MAX(w->channels, 1);
+  w->row = MAREA_MAX(cols, 1) * MAREA_MAX(w->channels, 1);
   choose_units(w);
   w->row = cols * w->channels;
   if (is_direct(w)) return MAREA_OK;

@@ -49,6 +49,9 @@ int64_t marea_conv_first_tap (const marea_conv_axis axis[2], const marea_conv_ph
 /* The taps of a phase that lie in the source when its output number `unit` is made. */
 marea_range marea_conv_taps_inside (const marea_conv_axis *a, const marea_conv_phase *p, int64_t unit);
 
+/* The other way round: outputs of a convolution that meet the image at a tap. */
+marea_range marea_conv_outputs_inside (const marea_conv *g, int d, int64_t tap);
+
 /* ---- source images in tiles ---- */
 
 #define MAREA_CONV_TILE_BYTES \

@@ -160,7 +160,7 @@ struct marea_conv_correlate {
   size_t sum_bytes;      /* at points, across: `sums` is for each worker */
   int64_t count;         /* elements of a part */
   int64_t parts, cuts;   /* blocks of tiles; ranges of dw's rows */
-  atomic_int *met;       /* [cuts][parts]: sums there, of the two whose second is this part's */
+  atomic_int *complete;  /* [cuts][parts]: of two sums to be added, by the second one's part: how many are */
   const int64_t *offset; /* of every row of dw, (tap, channel of a group), in a tile */
   int64_t rows; /* how many; across: of (tap, group, panel), and cuts are ranges of a tap's channels */
   bool at_points;
@@ -176,17 +176,15 @@ marea_status marea_conv_correlate_at_points (marea_call *c, const marea_conv_sou
                                              marea_conv_correlate *p);
 marea_status marea_conv_correlate_across (marea_call *c, const marea_conv_source *x,
                                           const marea_conv_source *dy, marea_conv_correlate *p);
-/* dw := the weights of the first part's sum, which is at points. */
-void marea_conv_correlate_from_points (const marea_conv_correlate *p);
 /* The sum of a part, or a cut of it, with nothing in it. */
 marea_conv_sum marea_conv_correlate_sum (const marea_conv_correlate *p, int64_t part, int64_t cut);
-/* It is complete, and added to what is complete besides. */
+/* Says that it is complete. Who completes the second of two adds them. */
 void marea_conv_correlate_done (const marea_conv_correlate *p, int64_t part, int64_t cut);
-/* Memory for so many of the sums, and what keeps account of them. */
-marea_status marea_conv_correlate_sums (marea_call *c, int64_t parts, marea_conv_correlate *p);
+/* Memory for the sums that have no place yet, and for what keeps account of them. */
+marea_status marea_conv_correlate_sums (marea_call *c, marea_conv_correlate *p);
 /* All tiles of all images, each in its part. */
 void marea_conv_correlate_run (const marea_conv_correlate *p);
-/* dw := the sum of the parts, which are all done. */
+/* Brings the sum of all parts, which are done, back from points to dw. */
 void marea_conv_correlate_finish (const marea_conv_correlate *p);
 
 /* ---- both ---- */

@@ -80,10 +80,8 @@ static bool set_scheme (const marea_conv *g, int dtype, bool backward, marea_con
   return true;
 }
 
-/* Products of the direct way for an image and a pair of channels: what lies in padding counts only where that is
-   computed. */
-static double direct_products (const marea_conv *g) {
-  const bool all = !marea_conv_goes_across(g);
+/* Products of the direct way for an image and a pair of channels; `all`: what lies in padding counts. */
+static double direct_products (const marea_conv *g, bool all) {
   double products = 1;
   for (int d = 0; d < 2; d++) {
     int64_t meetings = 0;
@@ -99,12 +97,13 @@ static double direct_products (const marea_conv *g) {
 
 /* Of 3x3 and stride 2 the products at points save little: where a core does products at full rate, reading and writing
    the points takes longer than that. */
-static bool pays (const marea_context *ctx, const marea_conv *g, const marea_conv_points *p) {
+static bool pays (const marea_context *ctx, const marea_conv *g, const marea_conv_points *p,
+                  bool padding_counts) {
   if (ctx->wide && p->phases == 1 && g->stride[0] > 1) return false;
   const worth *w = p->phases > 1 ? &phases_worth : g->stride[0] == 2 ? &strided_worth : &plain_worth;
   const int64_t tiles = p->down * p->across;
   return MAREA_MIN(g->cin, g->cout) >= w->channels && g->n * tiles >= w->tiles &&
-         direct_products(g) >= w->saves * (double)(tiles * p->products);
+         direct_products(g, padding_counts) >= w->saves * (double)(tiles * p->products);
 }
 
 /* Elements of a tile at all points: of the side with phases and of the other one. */
@@ -124,7 +123,7 @@ static int64_t images_together (const marea_conv *g, const marea_conv_points *p,
 
 bool marea_conv_gathers_at_points (const marea_context *ctx, const marea_conv *g, int dtype, bool backward,
                                    marea_conv_points *p) {
-  if (!set_scheme(g, dtype, backward, p) || !pays(ctx, g, p)) return false;
+  if (!set_scheme(g, dtype, backward, p) || !pays(ctx, g, p, !marea_conv_goes_across(g))) return false;
   if (p->down * p->across < FEW_TILES)
     p->images = images_together(g, p, backward ? g->cout : g->cin, backward ? g->cin : g->cout);
   return true;
@@ -137,7 +136,7 @@ int64_t marea_points_sums (const marea_conv *g, const marea_conv_points *p) {
 
 bool marea_conv_correlates_at_points (const marea_context *ctx, const marea_conv *g, int dtype,
                                       marea_conv_points *p) {
-  if (!set_scheme(g, dtype, false, p) || !pays(ctx, g, p)) return false;
+  if (!set_scheme(g, dtype, false, p) || !pays(ctx, g, p, false)) return false;
   const bool bands = marea_points_sums(g, p) >= LEAST_PARTS;
   if (!bands || p->down * p->across < FEW_TILES) p->images = images_together(g, p, g->cin, g->cout);
   return bands || p->images > 0;

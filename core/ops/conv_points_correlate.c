@@ -42,13 +42,12 @@ static void transform_gradient (const marea_conv_correlate *p, const float *dy, 
   }
 }
 
-/* What products at the next point read. */
+/* What products at the next point read: panels of x and of dy. */
 static marea_ahead next_point (const marea_conv_points *q, const marea_correlate *k) {
+  const size_t pixels = (size_t)k->cols * sizeof(float);
   marea_ahead a = {.n = 0};
-  marea_ahead_add(
-      &a, marea_stretch_of((const float *)k->x + q->step[0], (size_t)(k->cols * k->x_col) * sizeof(float)));
-  marea_ahead_add(
-      &a, marea_stretch_of((const float *)k->dy + q->step[1], (size_t)(k->cols * k->dy_col) * sizeof(float)));
+  marea_ahead_add(&a, marea_stretch_of((const float *)k->x + q->step[0], pixels * (size_t)k->x_col));
+  marea_ahead_add(&a, marea_stretch_of((const float *)k->dy + q->step[1], pixels * (size_t)k->dy_col));
   return a;
 }
 
@@ -191,13 +190,13 @@ static void correlate_together (const marea_conv_correlate *p) {
 
 /* ---- */
 
-void marea_conv_correlate_from_points (const marea_conv_correlate *p) {
-  if (!p->run) marea_parallel(p->ctx, sum_blocks(p), write_sum, (void *)p);
+void marea_conv_correlate_finish (const marea_conv_correlate *p) {
+  if (p->at_points && !p->run) marea_parallel(p->ctx, sum_blocks(p), write_sum, (void *)p);
 }
 
 /* Sums of all parts, or of a block for each worker. */
 static marea_status open_sums (marea_call *c, marea_conv_correlate *p) {
-  if (!p->run) return marea_conv_correlate_sums(c, p->parts, p);
+  if (!p->run) return marea_conv_correlate_sums(c, p);
   p->sum_bytes = (size_t)(p->points.products * MAREA_CONV_PANEL * MAREA_CONV_PANEL) * sizeof(float);
   return marea_worker_memory(c, &p->sum_bytes, &p->sums);
 }

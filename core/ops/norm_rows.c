@@ -19,7 +19,7 @@ typedef struct rows {
   const char *x, *dy, *weight, *bias;
   char *out;    /* y or dx */
   char *memory; /* [worker][4] rows */
-  size_t own;   /* bytes of a worker's */
+  size_t step;  /* from a worker's to the next one's */
   double *sums; /* [block][2][width]: for weight and bias; NULL: not wanted */
 } rows;
 
@@ -97,7 +97,7 @@ static void pour (const rows *p, double *total, char *few) {
 
 static void backward_block (void *arg, int64_t block, int worker) {
   const rows *p = arg;
-  char *xhat = p->memory + (size_t)worker * p->own, *e = xhat + p->bytes, *dweight = e + p->bytes;
+  char *xhat = p->memory + (size_t)worker * p->step, *e = xhat + p->bytes, *dweight = e + p->bytes;
   char *dbias = dweight + p->bytes;
   double *total = p->sums ? p->sums + (size_t)block * 2 * p->width : NULL;
   if (total) memset(total, 0, 2 * p->width * sizeof *total);
@@ -131,8 +131,8 @@ marea_status marea_norm_rows_backward (marea_call *c, const marea_norm *g, const
   p.out = b->dx ? marea_at(b->dx) : NULL;
   p.part = MAREA_MAX((p.n + PARTS - 1) / PARTS, MAREA_MAX(1, MAREA_BLOCK / MAREA_MAX(g->width, 1)));
   const int64_t blocks = (p.n + p.part - 1) / p.part;
-  p.own = 4 * p.bytes;
-  MAREA_TRY(marea_worker_memory(c, &p.own, &p.memory));
+  p.step = 4 * p.bytes;
+  MAREA_TRY(marea_worker_memory(c, &p.step, &p.memory));
   if (b->dweight || b->dbias)
     MAREA_SCRATCH(c, p.sums, MAREA_MAX((size_t)blocks * 2 * p.width * sizeof(double), 1));
   marea_parallel(c->ctx, blocks, backward_block, &p);

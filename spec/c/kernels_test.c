@@ -596,6 +596,7 @@ static void one_gather (const marea_kernels *k, const geometry *c, bool wide) {
                     .accumulate = below(2),
                     .stream = below(2),
                     .cold = below(2),
+                    .paired = below(2),
                     .ahead = ask_for_something()};
   marea_tap_run run[MOST_TAPS * MOST_TAPS * MAREA_THIN];
   marea_range inside[5] = {{0}};
