@@ -80,16 +80,15 @@ static bool set_scheme (const marea_conv *g, int dtype, bool backward, marea_con
   return true;
 }
 
-/* Products of the direct way for an image and a pair of channels; `all`: what lies in padding counts. */
-static double direct_products (const marea_conv *g, bool all) {
+/* Products of the direct way for an image and a pair of channels. */
+static double direct_products (const marea_conv *g, bool padding_counts) {
   double products = 1;
   for (int d = 0; d < 2; d++) {
     int64_t meetings = 0;
-    for (int64_t o = 0; o < g->out[d]; o++)
-      for (int64_t t = 0; t < g->kernel[d]; t++) {
-        const int64_t at = o * g->stride[d] + t - g->before[d];
-        meetings += all || (at >= 0 && at < g->in[d]);
-      }
+    for (int64_t t = 0; t < g->kernel[d]; t++) {
+      const marea_range inside = marea_conv_outputs_inside(g, d, t);
+      meetings += padding_counts ? g->out[d] : inside.end - inside.first;
+    }
     products *= (double)meetings;
   }
   return products;
