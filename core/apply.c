@@ -94,12 +94,8 @@ static marea_status check_inputs (marea_call *c) {
     if (!t && (variadic || !op->inputs[i].optional))
       return marea_reject(c, MAREA_EARG, "argument '%s': expected a tensor, got nothing",
                           marea_input_name(op, i));
-    if (t && t->ctx != c->ctx)
-      return marea_reject(c, MAREA_EARG, "argument '%s' belongs to another context", marea_input_name(op, i));
-    if (t && c->ctx->plans && t->storage->planned && !c->ctx->plan)
-      return marea_reject(c, MAREA_ESTATE,
-                          "argument '%s', %s, is from a plan that has ended: it has no values",
-                          marea_input_name(op, i), marea_tensor_text(t).s);
+    if (t && (t->ctx != c->ctx || marea_is_over(t)))
+      return marea_want_tensor(c->ctx, op->name, marea_input_name(op, i), t);
   }
   int wanted = op->dtypes ? op->dtypes : MAREA_FLOATS;
   int checked = op->flags & MAREA_PROMOTES ? c->n_in : MAREA_MIN(c->n_in, 1);
@@ -348,13 +344,29 @@ marea_status marea_perform (marea_context *ctx, const marea_op *op, int n_in, ma
   return status;
 }
 
+marea_status marea_invoke (marea_context *ctx, const marea_op *op, int n_in, marea_tensor *const *in,
+                           const marea_attr *attrs, marea_tensor **out, int *n_out) {
+  return ctx->profile ? marea_profile_apply(ctx, op, n_in, in, attrs, out, n_out)
+                      : marea_perform(ctx, op, n_in, in, attrs, out, n_out);
+}
+
+/* What a host gave: pointers and attributes; the tensors are looked at in check_inputs. */
+static marea_status check_host (marea_context *ctx, const marea_op *op, int n_in, marea_tensor *const *in,
+                                const marea_attr *attrs) {
+  MAREA_WANT(NULL, "apply", ctx);
+  MAREA_WANT(ctx, "apply", op);
+  if (n_in < 0 || !in) MAREA_TRY(marea_want_list(ctx, op->name, "in", n_in, in));
+  return attrs ? marea_check_attrs(ctx, op, attrs) : MAREA_OK;
+}
+
 marea_status marea_apply (marea_context *ctx, const marea_op *op, int n_in, marea_tensor *const *in,
                           const marea_attr *attrs, marea_tensor **out, int *n_out) {
-  const uint64_t mode = marea_enter_float_mode();
-  marea_status status = ctx->profile ? marea_profile_apply(ctx, op, n_in, in, attrs, out, n_out)
-                                     : marea_perform(ctx, op, n_in, in, attrs, out, n_out);
-  marea_leave_float_mode(mode);
-  return status;
+  MAREA_ENTER;
+  if (n_out) *n_out = 0;
+  MAREA_TRY(check_host(ctx, op, n_in, in, attrs));
+  MAREA_WANT(ctx, op->name, n_out);
+  if (!(op->flags & MAREA_MUTATES)) MAREA_WANT(ctx, op->name, out);
+  return marea_invoke(ctx, op, n_in, in, attrs, out, n_out);
 }
 
 /* ---- in place ---- */
@@ -439,18 +451,21 @@ marea_status marea_perform_ (marea_context *ctx, const marea_op *op, int n_in, m
   return status;
 }
 
+marea_status marea_invoke_ (marea_context *ctx, const marea_op *op, int n_in, marea_tensor *const *in,
+                            const marea_attr *attrs) {
+  return ctx->profile ? marea_profile_apply_(ctx, op, n_in, in, attrs)
+                      : marea_perform_(ctx, op, n_in, in, attrs);
+}
+
 marea_status marea_apply_ (marea_context *ctx, const marea_op *op, int n_in, marea_tensor *const *in,
                            const marea_attr *attrs) {
-  const uint64_t mode = marea_enter_float_mode();
-  marea_status status = ctx->profile ? marea_profile_apply_(ctx, op, n_in, in, attrs)
-                                     : marea_perform_(ctx, op, n_in, in, attrs);
-  marea_leave_float_mode(mode);
-  return status;
+  MAREA_ENTER;
+  MAREA_TRY(check_host(ctx, op, n_in, in, attrs));
+  return marea_invoke_(ctx, op, n_in, in, attrs);
 }
 
 static marea_status copy (marea_tensor *dst, marea_tensor *src) {
   marea_context *ctx = dst->ctx;
-  if (src->ctx != ctx) return marea_fail(ctx, MAREA_EARG, "copy_: the source belongs to another context");
   marea_tensor *const both[] = {dst, src};
   MAREA_TRY(check_in_place(ctx, "copy", 2, both));
   marea_attr shape = {.n = dst->rank};
@@ -480,11 +495,11 @@ static marea_status copy_profiled (marea_profile *profile, marea_tensor *dst, ma
 }
 
 marea_status marea_copy (marea_tensor *dst, marea_tensor *src) {
-  marea_profile *profile = dst->ctx->profile;
-  const uint64_t mode = marea_enter_float_mode();
-  marea_status status = profile ? copy_profiled(profile, dst, src) : copy(dst, src);
-  marea_leave_float_mode(mode);
-  return status;
+  MAREA_ENTER;
+  marea_context *ctx = dst ? dst->ctx : src ? src->ctx : NULL;
+  MAREA_TRY(marea_want_tensor(ctx, "copy_", "dst", dst));
+  MAREA_TRY(marea_want_tensor(ctx, "copy_", "src", src));
+  return ctx->profile ? copy_profiled(ctx->profile, dst, src) : copy(dst, src);
 }
 
 /* ---- calls from C, for vjps ---- */
@@ -495,7 +510,7 @@ static marea_status run (marea_context *ctx, const marea_op *op, const marea_att
   for (int i = 0; i < n; i++) in[i] = va_arg(args, marea_tensor *);
   int n_out;
   *out = NULL;
-  MAREA_TRY(marea_apply(ctx, op, n, in, attrs, results, &n_out));
+  MAREA_TRY(marea_invoke(ctx, op, n, in, attrs, results, &n_out));
   *out = results[0];
   for (int k = 1; k < n_out; k++) marea_release(results[k]);
   return MAREA_OK;

@@ -55,6 +55,8 @@ static bool choose_kernels (marea_context *ctx) {
 const char *marea_version (void) { return MAREA_VERSION; }
 
 marea_status marea_open (const marea_config *config, marea_context **out) {
+  MAREA_ENTER;
+  MAREA_WANT(NULL, "open", out);
   *out = NULL;
   if (config && config->size != sizeof *config) return MAREA_EVERSION;
   marea_config settings = config ? *config : (marea_config){0};
@@ -103,6 +105,7 @@ static void log_leaks (const marea_context *ctx) {
 }
 
 void marea_close (marea_context *ctx) {
+  MAREA_ENTER;
   if (!ctx) return;
   log_leaks(ctx);
   ctx->config.log = NULL;
@@ -114,6 +117,8 @@ void marea_close (marea_context *ctx) {
 }
 
 marea_status marea_set_threads (marea_context *ctx, int threads) {
+  MAREA_ENTER;
+  MAREA_WANT(NULL, "set_threads", ctx);
   if (threads < 1 || threads > MAREA_MAX_THREADS)
     return marea_fail(ctx, MAREA_EARG, "set_threads: expected 1..%d threads, got %d", MAREA_MAX_THREADS,
                       threads);
@@ -126,25 +131,28 @@ marea_status marea_set_threads (marea_context *ctx, int threads) {
   return MAREA_OK;
 }
 
-int marea_threads (const marea_context *ctx) { return ctx->threads; }
+int marea_threads (const marea_context *ctx) { return ctx ? ctx->threads : 0; }
 
-int marea_index_base (const marea_context *ctx) { return ctx->config.index_base; }
+int marea_index_base (const marea_context *ctx) { return ctx ? ctx->config.index_base : 0; }
 
-const char *marea_isa (const marea_context *ctx) { return ctx->isa; }
+const char *marea_isa (const marea_context *ctx) { return ctx ? ctx->isa : ""; }
 
 void marea_interrupt (marea_context *ctx) {
-  atomic_store_explicit(&ctx->interrupt, true, memory_order_relaxed);
+  if (ctx) atomic_store_explicit(&ctx->interrupt, true, memory_order_relaxed);
 }
 
 marea_status marea_poll (marea_context *ctx) {
+  MAREA_ENTER;
+  MAREA_WANT(NULL, "poll", ctx);
   if (!marea_stopping(ctx)) return MAREA_OK;
   if (atomic_exchange(&ctx->interrupt, false)) return marea_fail(ctx, MAREA_EINTR, "interrupted!");
   return marea_fail(ctx, MAREA_EBUDGET, "the time limit of %g s is reached", ctx->seconds);
 }
 
-bool marea_shielded (const marea_context *ctx) { return ctx->shielded; }
+bool marea_shielded (const marea_context *ctx) { return ctx && ctx->shielded; }
 
 bool marea_set_shielded (marea_context *ctx, bool on) {
+  if (!ctx) return false;
   bool before = ctx->shielded;
   ctx->shielded = on;
   return before;

@@ -61,7 +61,7 @@ struct marea_context {
   marea_profile *profile; /* that runs; NULL: none */
   marea_plan *plan;       /* the same; operators compute nothing while there is one */
   bool dry;               /* an operator's forward runs for its scratch memory alone: see MAREA_DRY */
-  uint16_t plans;         /* how many there were; wraps around, 0 left out */
+  uint64_t plans;         /* how many there were: the number of the one that runs */
   int layer;             /* that operators belong to; nodes remember it */
   uint32_t place;        /* the same of the line that runs; storages remember it too */
   char error[MAREA_ERROR_SIZE];
@@ -79,7 +79,8 @@ void marea_context_settle (marea_context *ctx);
 
 /* ---- error.c: the only writer of error text and of the log's ---- */
 
-/* Puts the text into the context, in the log too if it tells that something was stopped, and returns `status`. */
+/* Puts the text into the context, if there is one, in the log too if it tells that something was stopped, and returns
+   `status`. */
 marea_status marea_fail (marea_context *ctx, marea_status status, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 /* MAREA_ENOMEM, with how much was wanted, for what, what is in use and the limit. */
@@ -91,6 +92,23 @@ typedef struct marea_text { char s[160]; } marea_text;
 marea_text marea_bytes_text (size_t bytes);                    /* "12.3 MB" */
 marea_text marea_shape_text (int rank, const int64_t *shape);  /* "(2, 3, 4)" */
 marea_text marea_tensor_text (const marea_tensor *t);          /* "f32 (2, 3, 4)" */
+
+/* ---- check.c: what callers of public functions give ---- */
+
+/* MAREA_EARG: a pointer that must not be NULL is. */
+marea_status marea_missing (marea_context *ctx, const char *who, const char *name);
+#define MAREA_WANT(ctx, who, pointer) \
+  do { if (!(pointer)) return marea_missing(ctx, who, #pointer); } while (0)
+/* The one gate for tensors: there is one, it is this context's, and it is not of a plan that has ended. */
+marea_status marea_want_tensor (marea_context *ctx, const char *who, const char *name, const marea_tensor *t);
+/* The same for one whose elements are to be read outside of operators, where those of a plan that runs have none. */
+marea_status marea_want_values (const marea_tensor *t, const char *who, const char *name);
+marea_status marea_want_shape_of (marea_context *ctx, const char *who, marea_dtype dtype, int rank,
+                                  const int64_t *shape); /* not its sizes: see marea_bytes */
+marea_status marea_want_list (marea_context *ctx, const char *who, const char *name, int n, const void *list);
+marea_status marea_check_attrs (marea_context *ctx, const marea_op *op, const marea_attr *attrs);
+const char *marea_attr_expected (const marea_attr_spec *spec); /* for messages */
+int64_t marea_count_choices (const char *choices);
 
 /* ---- memory.c ---- */
 
@@ -114,7 +132,7 @@ struct marea_storage {
   bool constant;    /* changes in place are errors */
   uint32_t version; /* +1 for every change in place; a saved value remembers the one it saw */
   uint32_t place;   /* where it was made: the host's number */
-  uint16_t planned; /* the plan that made it: it has no bytes, and no values; 0: none */
+  uint64_t planned; /* the plan that made it: it has no bytes, and no values; 0: none */
   void (*release)(void *ud);
   void *ud;
 };
@@ -161,6 +179,12 @@ static inline bool marea_has_shape (const marea_tensor *t, int rank, const int64
 }
 
 static inline bool marea_is_float (int64_t dtype) { return dtype == MAREA_F32 || dtype == MAREA_F64; }
+
+/* Is it of a plan that has ended? Then it has no elements and never will. */
+static inline bool marea_is_over (const marea_tensor *t) {
+  const uint64_t planned = t->storage->planned;
+  return planned && (!t->ctx->plan || planned != t->ctx->plans);
+}
 
 static inline void *marea_at (const marea_tensor *t) { /* address of element 0 */
   static const uint8_t size[] = {4, 8, 8, 1};
@@ -273,7 +297,13 @@ marea_status marea_resolve_dim (marea_call *c, int attr, int rank);   /* attr :=
 marea_status marea_resolve_dims (marea_call *c, int attr, int rank, bool *set); /* set[rank]; n=0: all; sorts v */
 marea_status marea_resolve_index (marea_call *c, int attr, int64_t size); /* attr := 0..size-1 */
 
-/* marea_apply and marea_apply_ without a look at the profile. */
+/* marea_apply and marea_apply_ for calls from within the core: what they are given is not checked as a host's is, and
+   the floating-point mode is set. */
+marea_status marea_invoke (marea_context *ctx, const marea_op *op, int n_in, marea_tensor *const *in,
+                           const marea_attr *attrs, marea_tensor **out, int *n_out);
+marea_status marea_invoke_ (marea_context *ctx, const marea_op *op, int n_in, marea_tensor *const *in,
+                            const marea_attr *attrs);
+/* The same without a look at the profile. */
 marea_status marea_perform (marea_context *ctx, const marea_op *op, int n_in, marea_tensor *const *in,
                             const marea_attr *attrs, marea_tensor **out, int *n_out);
 marea_status marea_perform_ (marea_context *ctx, const marea_op *op, int n_in, marea_tensor *const *in,
@@ -334,8 +364,6 @@ void marea_plan_take (marea_context *ctx, size_t bytes);
 void marea_plan_give (marea_context *ctx, size_t bytes);
 /* Remembers the gradient of a leaf, which is about to change and comes back at the end of the plan. */
 marea_status marea_plan_note (marea_tensor *leaf);
-/* Fails when t has no values, in the words of `who`. */
-marea_status marea_want_values (const marea_tensor *t, const char *who);
 
 /* ---- budget.c ---- */
 
@@ -367,7 +395,7 @@ void marea_parallel (marea_context *ctx, int64_t blocks, marea_block_fn fn, void
 marea_status marea_workers_new (marea_context *ctx, int threads, marea_workers **out);
 void marea_workers_free (marea_context *ctx, marea_workers *w);
 
-/* Every operator computes in one floating-point mode: rounding to nearest, denormals kept, no traps. The control
+/* Everything is computed in one floating-point mode: rounding to nearest, denormals kept, no traps. The control
    bits of the host's mode, returned by the first, come back by the second; exception flags may be raised. */
 static inline uint64_t marea_enter_float_mode (void) {
 #if defined(__x86_64__)
@@ -392,6 +420,12 @@ static inline void marea_leave_float_mode (uint64_t before) {
   (void)before;
 #endif
 }
+
+static inline void marea_leave (const uint64_t *before) { marea_leave_float_mode(*before); }
+/* First in every public function that computes anything, be it a number in a message; the mode comes back as the function
+   is left, in whatever way. Within another one it is one look at the mode. */
+#define MAREA_ENTER \
+  __attribute__((cleanup(marea_leave), unused)) const uint64_t host_mode_ = marea_enter_float_mode()
 
 /* ---- elementwise.c: strides, broadcasting and threads around a kernel over contiguous runs ---- */
 

@@ -26,6 +26,7 @@ static void log_stop (marea_context *ctx, marea_status status) {
 }
 
 marea_status marea_fail (marea_context *ctx, marea_status status, const char *format, ...) {
+  if (!ctx) return status;
   va_list args;
   va_start(args, format);
   vsnprintf(ctx->error, sizeof ctx->error, format, args);
@@ -54,7 +55,7 @@ marea_status marea_out_of_memory (marea_context *ctx, const char *who, size_t by
 }
 
 const char *marea_error (const marea_context *ctx) {
-  return ctx ? ctx->error : "there is no context: opening it failed, see the status";
+  return ctx ? ctx->error : "there is no context: see the status";
 }
 
 const char *marea_status_text (marea_status status) {

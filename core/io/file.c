@@ -117,7 +117,11 @@ marea_status marea_load_tensor (marea_context *ctx, const char *who, const char 
                                 marea_tensor **out) {
   uint8_t *bytes;
   size_t n;
+  MAREA_ENTER;
+  MAREA_WANT(ctx, who, out);
   *out = NULL;
+  MAREA_WANT(NULL, who, ctx);
+  MAREA_WANT(ctx, who, path);
   MAREA_TRY(marea_read_file(ctx, who, path, &bytes, &n));
   marea_status status = parse(ctx, path, bytes, n, out);
   marea_free(ctx, bytes);
@@ -290,7 +294,7 @@ marea_status marea_write_end (marea_writer *w, marea_status status) {
 
 marea_status marea_gapless (marea_tensor *t, marea_tensor **out) {
   *out = NULL;
-  MAREA_TRY(marea_want_values(t, "save"));
+  MAREA_TRY(marea_want_values(t, "save", "t"));
   if (marea_tensor_contiguous(t)) return marea_detach(t, out);
   if (marea_planning(t->ctx))
     return marea_fail(t->ctx, MAREA_ESTATE, "save: a view with gaps, while a plan runs");

@@ -224,6 +224,9 @@ static marea_status save_pixels (marea_tensor *t, const char *path, const char *
 }
 
 marea_status marea_save_png (marea_tensor *t, const char *path) {
+  MAREA_ENTER;
+  MAREA_TRY(marea_want_values(t, "save_png", "t"));
+  MAREA_WANT(t->ctx, "save_png", path);
   marea_label label = marea_file_label("save_png", path);
   png_image image = {0};
   marea_tensor *whole;
@@ -246,12 +249,15 @@ static marea_status encode_pixels (const uint8_t *pixels, png_image *image, targ
 }
 
 marea_status marea_encode_png (marea_tensor *t, marea_tensor **out) {
+  MAREA_ENTER;
+  MAREA_WANT(marea_tensor_context(t), "encode_png", out);
+  *out = NULL;
+  MAREA_TRY(marea_want_values(t, "encode_png", "t"));
   png_image image = {0};
   target to = {.ctx = t->ctx};
   uint8_t *block;
   const uint8_t *pixels;
   marea_tensor *whole;
-  *out = NULL;
   MAREA_TRY(describe(t, "encode_png", &image));
   MAREA_TRY(marea_gapless(t, &whole));
   marea_status status = pixels_of(whole, "encode_png", &block, &pixels);

@@ -172,7 +172,7 @@ static marea_status run_backward (marea_vjp *v, const geometry *g, marea_attr ac
                           marea_attr_int(bias)};
   marea_tensor *in[] = {v->dout[0], v->in[0], v->in[1], act.i == MAREA_ACT_NONE ? NULL : v->out[0]}, *out[3];
   int n;
-  MAREA_TRY(marea_apply(v->ctx, &marea_op_conv2d_backward, 4, in, a, out, &n));
+  MAREA_TRY(marea_invoke(v->ctx, &marea_op_conv2d_backward, 4, in, a, out, &n));
   for (int i = 0, k = 0; k < n; i++)
     if (a[BACK_DX + i].i) v->din[i] = out[k++];
   return MAREA_OK;

@@ -178,7 +178,7 @@ static marea_status split_vjp (marea_vjp *v) {
   }
   if (status == MAREA_OK) {
     int n_out;
-    status = marea_apply(v->ctx, &marea_op_concat, n, part, &v->attr[1], &v->din[0], &n_out);
+    status = marea_invoke(v->ctx, &marea_op_concat, n, part, &v->attr[1], &v->din[0], &n_out);
   } else {
     n--; /* the one that could not be made */
   }
