@@ -346,10 +346,11 @@ static int read_list (lua_State *L, bind_state *S, bind_call *c, int n) {
 
 /* One input per argument; an optional one may be nil or left out. */
 static int read_inputs (lua_State *L, bind_state *S, bind_call *c, int described, int n) {
+  const bool numbers = marea_op_takes_numbers(c->op);
   int idx = 1;
   c->in = c->few;
   for (int i = 0; i < described; i++) {
-    bool takes_numbers = marea_op_takes_numbers(c->op) && !(c->in_place && i == 0);
+    const bool takes_numbers = numbers && !(c->in_place && i == 0);
     const bind_box *b = idx <= n ? bind_to_box(L, S, idx) : NULL;
     c->in[i] = NULL;
     if (b && b->t) c->in[i] = b->t;

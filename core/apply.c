@@ -84,19 +84,19 @@ static void release_stand_ins (const stand_ins *s, int n) {
 
 static marea_status check_inputs (marea_call *c) {
   const marea_op *op = c->op;
-  int most = marea_op_inputs(op, NULL);
-  bool variadic = most > 0 && op->inputs[0].variadic;
-  if (variadic ? c->n_in < 1 : c->n_in > most)
-    return marea_reject(c, MAREA_EARG, "expected %s%d inputs, got %d", variadic ? "at least " : "at most ",
-                        variadic ? 1 : most, c->n_in);
-  for (int i = 0; i < (variadic ? c->n_in : most); i++) {
-    const marea_tensor *t = i < c->n_in ? c->in[i] : NULL;
-    if (!t && (variadic || !op->inputs[i].optional))
+  const bool variadic = op->inputs[0].variadic;
+  int n = 0;
+  for (; variadic ? n < c->n_in : n < MAREA_COUNT(op->inputs) && op->inputs[n].name; n++) {
+    const marea_tensor *t = n < c->n_in ? c->in[n] : NULL;
+    if (t && t->ctx == c->ctx && !marea_is_over(t)) continue;
+    if (t) return marea_want_tensor(c->ctx, op->name, marea_input_name(op, n), t);
+    if (variadic || !op->inputs[n].optional)
       return marea_reject(c, MAREA_EARG, "argument '%s': expected a tensor, got nothing",
-                          marea_input_name(op, i));
-    if (t && (t->ctx != c->ctx || marea_is_over(t)))
-      return marea_want_tensor(c->ctx, op->name, marea_input_name(op, i), t);
+                          marea_input_name(op, n));
   }
+  if (variadic ? c->n_in < 1 : c->n_in > n)
+    return marea_reject(c, MAREA_EARG, "expected %s%d inputs, got %d", variadic ? "at least " : "at most ",
+                        variadic ? 1 : n, c->n_in);
   int wanted = op->dtypes ? op->dtypes : MAREA_FLOATS;
   int checked = op->flags & MAREA_PROMOTES ? c->n_in : MAREA_MIN(c->n_in, 1);
   for (int i = 0; i < checked; i++)
@@ -183,7 +183,7 @@ static marea_status open_door (door *d, marea_context *ctx, const marea_op *op, 
   stand_in_for(&d->inputs, in);
   stand_in_for(&d->values, in);
   if (attrs) memcpy(d->attr, attrs, sizeof *attrs * (size_t)marea_op_attrs(op, NULL));
-  else marea_attrs_init(op, d->attr);
+  else if (op->attrs[0].name) marea_attrs_init(op, d->attr);
   return check_inputs(c);
 }
 
@@ -355,17 +355,23 @@ static marea_status check_host (marea_context *ctx, const marea_op *op, int n_in
                                 const marea_attr *attrs) {
   MAREA_WANT(NULL, "apply", ctx);
   MAREA_WANT(ctx, "apply", op);
-  if (n_in < 0 || !in) MAREA_TRY(marea_want_list(ctx, op->name, "in", n_in, in));
+  MAREA_TRY(marea_want_list(ctx, op->name, "in", n_in, in));
   return attrs ? marea_check_attrs(ctx, op, attrs) : MAREA_OK;
+}
+
+static marea_status check_results (marea_context *ctx, const marea_op *op, marea_tensor **out,
+                                   const int *n_out) {
+  MAREA_WANT(ctx, op->name, n_out);
+  if (!(op->flags & MAREA_MUTATES)) MAREA_WANT(ctx, op->name, out);
+  return MAREA_OK;
 }
 
 marea_status marea_apply (marea_context *ctx, const marea_op *op, int n_in, marea_tensor *const *in,
                           const marea_attr *attrs, marea_tensor **out, int *n_out) {
   MAREA_ENTER;
   if (n_out) *n_out = 0;
-  MAREA_TRY(check_host(ctx, op, n_in, in, attrs));
-  MAREA_WANT(ctx, op->name, n_out);
-  if (!(op->flags & MAREA_MUTATES)) MAREA_WANT(ctx, op->name, out);
+  if (!ctx || !op || !in || n_in < 0 || attrs) MAREA_TRY(check_host(ctx, op, n_in, in, attrs));
+  if (!out || !n_out) MAREA_TRY(check_results(ctx, op, out, n_out));
   return marea_invoke(ctx, op, n_in, in, attrs, out, n_out);
 }
 
