@@ -23,6 +23,7 @@
 #define BIND_PATH 256     /* bytes of such a prefix */
 #define BIND_LAYER 160    /* bytes of the longest layer path that is shown */
 #define BIND_FEW 8        /* inputs that need no memory of their own */
+#define BIND_KNOWN 256    /* boxes that are recognised at once */
 #define BIND_UNASKED 4096 /* turns of a loop between two questions whether to stop */
 
 typedef struct bind_box bind_box;
@@ -32,6 +33,22 @@ typedef struct bind_hook {
   lua_Hook f;
   int mask, count;
 } bind_hook;
+
+/* Kinds of userdata. Each has a metatable, which the registry keeps and nothing shows to scripts, and is known by it. */
+typedef enum bind_kind {
+  BIND_BOX,
+  BIND_SCOPE,
+  BIND_SESSION,
+  BIND_FILE,
+  BIND_FOLDER,
+  BIND_SANDBOX,
+  BIND_KINDS
+} bind_kind;
+
+typedef struct bind_metatable {
+  int reference;    /* in the registry; 0: not made yet */
+  const void *self; /* its address */
+} bind_metatable;
 
 /* One for each Lua state: a userdata in the registry and upvalue 1 of every function of the module. */
 typedef struct bind_state {
@@ -48,8 +65,11 @@ typedef struct bind_state {
   marea_profile *profile;                        /* that runs; NULL: none */
   int layers;                                    /* that profiles gave a number */
   const marea_op *select, *slice, *cast, *clone; /* used by indexing and methods */
-  int libraries, sources, metatable;             /* metatable: reference in the registry */
-  uint16_t recent[64];                           /* source last seen at a hash of its address */
+  int libraries, sources;
+  bind_metatable metatable[BIND_KINDS];
+  bind_box *known[BIND_KNOWN]; /* boxes that were recognised of late, by a hash of the address */
+  void *work;                  /* of the function in bind_protected, until it takes it */
+  uint16_t recent[64];         /* source last seen at a hash of its address */
   char library[BIND_LIBRARIES][BIND_PATH];
   char source[BIND_SOURCES][LUA_IDSIZE]; /* [0] is "?" */
 } bind_state;
@@ -72,7 +92,7 @@ static inline bind_place bind_place_of (uint32_t number) {
 }
 
 /* A tensor as Lua sees it: owns one reference, or none before it is filled and after it is released. One
-   cache line. A userdata is a box when it has this size and begins with the state's address. */
+   cache line. */
 struct bind_box {
   bind_state *state;
   marea_tensor *t;
@@ -151,14 +171,49 @@ void bind_sandbox_path (lua_State *L, bind_state *S, const char *function, const
 int bind_sandbox_new (lua_State *L);     /* core.sandbox */
 void bind_sandbox_module (lua_State *L); /* makes the metatable; state on the stack top */
 
+/* ---- userdata (userdata.c) ---- */
+
+/* Pushes the metatable of a kind, which is made at first, with a name and closed to scripts. */
+void bind_push_metatable (lua_State *L, bind_state *S, bind_kind kind, const char *name);
+/* Pushes a userdata of zeros with so many user values. */
+static inline void *bind_new (lua_State *L, const bind_state *S, bind_kind kind, size_t bytes, int values) {
+  void *p = lua_newuserdatauv(L, bytes, values);
+  memset(p, 0, bytes);
+  lua_rawgeti(L, LUA_REGISTRYINDEX, S->metatable[kind].reference);
+  lua_setmetatable(L, -2);
+  return p;
+}
+/* The userdata at idx if it is of this kind, NULL for every other value, and for all when S is NULL, as in a Lua state
+   in which we are not open. The one check of what a script may have given. */
+static inline void *bind_to (lua_State *L, const bind_state *S, int idx, bind_kind kind) {
+  if (!S || !lua_getmetatable(L, idx)) return NULL;
+  const bool same = lua_topointer(L, -1) == S->metatable[kind].self;
+  lua_pop(L, 1);
+  return same ? lua_touserdata(L, idx) : NULL;
+}
+/* Calls f protected, on the n values on top, with `work` for bind_work. f is a function that scripts can see on the stack
+   of an error, so it takes no address from its arguments. */
+int bind_protected (lua_State *L, bind_state *S, lua_CFunction f, void *work, int n);
+void *bind_work (bind_state *S); /* once; NULL: it was a script that called */
+
 /* ---- boxes (box.c) ---- */
+
+/* Where a box is noted from when it was recognised until it is finalized. */
+static inline bind_box **bind_known (bind_state *S, const bind_box *b) {
+  return &S->known[(uintptr_t)b / sizeof *b % BIND_KNOWN];
+}
 
 void bind_box_open (lua_State *L);                    /* makes the metatable; stack: state, methods */
 bind_box *bind_box_new (lua_State *L, bind_state *S); /* pushes an empty box; in the innermost scope */
 void bind_box_fill (bind_box *b, marea_tensor *t);    /* takes over the reference */
 void bind_box_release (bind_box *b, int by, bind_place place);
-void bind_box_leave (bind_box *b);                            /* takes it out of its scope */
-bind_box *bind_to_box (lua_State *L, bind_state *S, int idx); /* NULL: no box */
+void bind_box_leave (bind_box *b);                              /* takes it out of its scope */
+bind_box *bind_find_box (lua_State *L, bind_state *S, int idx); /* by its metatable; NULL: no box */
+/* The same, for most boxes without a look at the metatable. */
+static inline bind_box *bind_to_box (lua_State *L, bind_state *S, int idx) {
+  bind_box *b = lua_touserdata(L, idx);
+  return b && S && *bind_known(S, b) == b ? b : bind_find_box(L, S, idx);
+}
 /* The tensor at idx as the argument `name` of `function`; raises when there is none or it was released. */
 marea_tensor *bind_check (lua_State *L, bind_state *S, int idx, const char *function, const char *name);
 
@@ -272,11 +327,13 @@ marea_status bind_apply (marea_context *ctx, const marea_op *op, marea_tensor *i
 
 /* ---- values (value.c, print.c, index.c) ---- */
 
-void bind_push_element (lua_State *L, const marea_tensor *t,
-                        const void *at); /* number in the tensor's dtype */
 const char *bind_dtype_name (const marea_tensor *t);
-/* Raises when t is planned, as it has no values for `function` then. */
-void bind_want_values (lua_State *L, bind_state *S, const marea_tensor *t, const char *function);
+/* The address of element 0, to be read by `function`; raises when t is planned, as it has no values then. */
+const char *bind_elements (lua_State *L, bind_state *S, const marea_tensor *t, const char *function);
+void bind_push_number (lua_State *L, const marea_tensor *t, const void *at); /* in the tensor's dtype */
+/* Pushes the number so many elements from element 0. Of a plan that runs it is not known: NaN. */
+void bind_push_element (lua_State *L, bind_state *S, const marea_tensor *t, int64_t offset,
+                        const char *function);
 /* Stores the number at idx; NULL, or what was expected when it does not fit the dtype. */
 const char *bind_store_number (lua_State *L, int idx, marea_dtype dtype, void *at);
 int bind_tensor_new (lua_State *L); /* core.tensor */
@@ -310,6 +367,7 @@ extern const luaL_Reg bind_methods[];                             /* tensor.c */
 void bind_push_fields (lua_State *L);                             /* the names of a tensor's fields */
 extern const luaL_Reg bind_io_functions[];                        /* io.c */
 extern const luaL_Reg bind_system_functions[];                    /* system.c */
-void bind_io_open (lua_State *L); /* makes the metatable; state on the stack top */
+void bind_io_open (lua_State *L);     /* makes the metatable; state on the stack top */
+void bind_system_open (lua_State *L); /* the same */
 
 #endif

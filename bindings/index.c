@@ -132,14 +132,14 @@ static bool is_full (const marea_tensor *t, const key *k) {
   return k->n == marea_tensor_rank(t);
 }
 
-static const void *address (const marea_tensor *t, const key *k) {
+/* Of the element at k, in elements from the first one. */
+static int64_t offset_of (const marea_tensor *t, const key *k) {
   int64_t offset = 0;
-  if (marea_is_planned(t)) return NULL;
   for (int d = 0; d < k->n; d++) {
     int64_t i = k->part[d].start;
     offset += (i < 0 ? i + marea_tensor_shape(t)[d] : i) * marea_tensor_strides(t)[d];
   }
-  return (const char *)marea_tensor_data(t) + offset * (int64_t)marea_dtype_size(marea_tensor_dtype(t));
+  return offset;
 }
 
 /* *out := the view, one operator a dimension, from the last one on so that the others keep their numbers. */
@@ -174,7 +174,7 @@ int bind_index (lua_State *L, bind_state *S, const bind_box *b) {
   marea_tensor *view = NULL;
   if (!read_key(L, S, b->t, &k)) return 0;
   if (is_full(b->t, &k)) {
-    bind_push_element(L, b->t, address(b->t, &k));
+    bind_push_element(L, S, b->t, offset_of(b->t, &k), "index");
     return 1;
   }
   bind_enter(L, S);

@@ -135,6 +135,7 @@ static _Atomic(int64_t) asked_at;   /* when the interrupt came that waits, ns */
 static const char help[] = "\nmarea: still at work; Ctrl-\\ ends the program\n";
 
 typedef struct catcher { /* what was before */
+  bool open;
   struct sigaction before;
   lua_State *target;
 } catcher;
@@ -174,13 +175,17 @@ static void on_signal (int number) {
 static void catch_signal (lua_State *L, catcher *c) {
   struct sigaction action = {.sa_handler = on_signal};
   sigemptyset(&action.sa_mask);
+  c->open = true;
   c->target = atomic_exchange(&target, main_thread(L));
   sigaction(SIGINT, NULL, &c->before);
   if (c->before.sa_handler != SIG_IGN) sigaction(SIGINT, &action, NULL);
 }
 
+/* Upvalue 1 is the catcher, whatever it is called with. */
 static int catcher_close (lua_State *L) {
-  const catcher *c = lua_touserdata(L, 1);
+  catcher *c = lua_touserdata(L, lua_upvalueindex(1));
+  if (!c->open) return 0;
+  c->open = false;
   sigaction(SIGINT, &c->before, NULL);
   atomic_store(&target, c->target);
   return 0;
@@ -209,7 +214,8 @@ int bind_interruptible (lua_State *L) {
     return bind_raise_argument(L, S, "interruptible", "f", "a function", 1);
   catcher *c = lua_newuserdatauv(L, sizeof *c, 0);
   lua_createtable(L, 0, 1);
-  lua_pushcfunction(L, catcher_close);
+  lua_pushvalue(L, -2);
+  lua_pushcclosure(L, catcher_close, 1);
   lua_setfield(L, -2, "__close");
   catch_signal(L, c);
   lua_setmetatable(L, -2);

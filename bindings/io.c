@@ -4,8 +4,6 @@
 */
 #include "bind.h"
 
-static const char file_key; /* its address is the metatable's key in the registry */
-
 /* nil, message for what the world did; raises for the rest. */
 static int fail (lua_State *L, bind_state *S, marea_status status) {
   if (status != MAREA_EIO && status != MAREA_EFORMAT) return bind_raise_status(L, S, status);
@@ -76,7 +74,8 @@ static int io_encode_png (lua_State *L) {
 /* ---- many tensors ---- */
 
 static int file_gc (lua_State *L) {
-  marea_file **f = lua_touserdata(L, 1);
+  marea_file **f = bind_to(L, bind_self(L), 1, BIND_FILE);
+  if (!f) return 0;
   marea_file_free(*f);
   *f = NULL;
   return 0;
@@ -84,10 +83,7 @@ static int file_gc (lua_State *L) {
 
 /* Pushes an empty owner of a file. */
 static marea_file **file_new (lua_State *L) {
-  marea_file **f = lua_newuserdatauv(L, sizeof *f, 0);
-  *f = NULL;
-  lua_rawgetp(L, LUA_REGISTRYINDEX, &file_key);
-  lua_setmetatable(L, -2);
+  marea_file **f = bind_new(L, bind_self(L), BIND_FILE, sizeof *f, 0);
   lua_toclose(L, -1);
   return f;
 }
@@ -183,7 +179,8 @@ const luaL_Reg bind_io_functions[] = {
 /* The state is on top of the stack, and stays there. */
 void bind_io_open (lua_State *L) {
   static const luaL_Reg metamethods[] = {{"__gc", file_gc}, {"__close", file_gc}, {NULL, NULL}};
-  lua_newtable(L);
-  luaL_setfuncs(L, metamethods, 0);
-  lua_rawsetp(L, LUA_REGISTRYINDEX, &file_key);
+  bind_push_metatable(L, lua_touserdata(L, -1), BIND_FILE, "marea.File");
+  lua_pushvalue(L, -2);
+  luaL_setfuncs(L, metamethods, 1);
+  lua_pop(L, 1);
 }

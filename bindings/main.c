@@ -217,7 +217,7 @@ typedef struct program {
 } program;
 
 static int protected_run (lua_State *L) {
-  program *p = lua_touserdata(L, 1);
+  program *p = lua_touserdata(L, lua_upvalueindex(1));
   lua_settop(L, 0);
   p->code = run(L, p->argc, p->argv, &p->plan);
   return 0;
@@ -235,9 +235,9 @@ int main (int argc, char **argv) {
     return EXIT_FAILURE;
   }
   lua_pushcfunction(L, bind_interruptible);
-  lua_pushcfunction(L, protected_run);
   lua_pushlightuserdata(L, &p);
-  if (lua_pcall(L, 2, 0, 0) != LUA_OK) p.code = program_report(L, LUA_ERRRUN);
+  lua_pushcclosure(L, protected_run, 1);
+  if (lua_pcall(L, 1, 0, 0) != LUA_OK) p.code = program_report(L, LUA_ERRRUN);
   lua_close(L);
   return p.code;
 }

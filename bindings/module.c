@@ -344,7 +344,8 @@ static const luaL_Reg functions[] = {
 /* ---- open and close ---- */
 
 static int state_gc (lua_State *L) {
-  bind_state *S = lua_touserdata(L, 1);
+  bind_state *S = bind_find_state(L);
+  if (!S || S != lua_touserdata(L, 1)) return 0; /* another value, or a state that never got a context */
   marea_context *ctx = S->ctx;
   S->ctx = NULL;
   if (!S->borrowed) marea_close(ctx);
@@ -488,9 +489,10 @@ int luaopen_marea_core (lua_State *L) {
   if (S) lua_rawgetp(L, LUA_REGISTRYINDEX, &state_key);
   else S = state_new(L);
   if (!S->ctx) open_context(L, S);
-  if (S->metatable == 0) {
+  if (S->metatable[BIND_BOX].reference == 0) {
     bind_scope_open(L);
     bind_io_open(L);
+    bind_system_open(L);
     bind_profile_open(L);
     bind_sandbox_module(L);
   }

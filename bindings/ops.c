@@ -69,8 +69,9 @@ typedef struct results {
 
 /* Pushes a box for each further result. Called protected, for making a box may raise. */
 static int push_results (lua_State *L) {
-  bind_state *S = lua_touserdata(L, 1);
-  results *r = lua_touserdata(L, 2);
+  bind_state *S = bind_find_state(L);
+  results *r = bind_work(S);
+  if (!r) return 0;
   luaL_checkstack(L, r->n + 4, NULL);
   for (int i = 0; i < r->n; i++) {
     bind_box *b = bind_box_new(L, S);
@@ -82,10 +83,7 @@ static int push_results (lua_State *L) {
 }
 
 static void push_protected (lua_State *L, bind_state *S, results r) {
-  lua_pushcfunction(L, push_results);
-  lua_pushlightuserdata(L, S);
-  lua_pushlightuserdata(L, &r);
-  if (lua_pcall(L, 2, LUA_MULTRET, 0) == LUA_OK) return;
+  if (bind_protected(L, S, push_results, &r, 0) == LUA_OK) return;
   for (int i = 0; i < r.n; i++) marea_release(r.t[i]);
   lua_error(L);
 }

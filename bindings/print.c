@@ -159,7 +159,7 @@ int bind_tostring (lua_State *L) {
   if (!given->t) return bind_raise_released(L, S, "tostring", "t", given);
   marea_tensor *t = marea_retain(given->t);
   bind_box_fill(own, t);
-  if (marea_tensor_rank(t) == 0) {
+  if (marea_tensor_rank(t) == 0 && !marea_is_planned(t)) {
     char text[CELL];
     scalar_text(text, t);
     lua_pushfstring(L, "%s (%s)", text, bind_dtype_name(t));

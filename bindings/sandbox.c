@@ -399,6 +399,10 @@ static void copy_tensor (lua_State *to, marea_tensor *t) {
   marea_status status = bind_apply(from, marea_op_find("contiguous"), t, NULL, &dense);
   marea_set_recording(from, recording);
   if (status != MAREA_OK) luaL_error(to, "sandbox: %s", marea_error(from));
+  if (marea_is_planned(dense)) { /* the host plans: a view with gaps gets no copy */
+    marea_release(dense);
+    luaL_error(to, "sandbox: a view with gaps cannot pass while a plan runs");
+  }
   const size_t size = marea_dtype_size(marea_tensor_dtype(t));
   status = marea_empty(S->ctx, marea_tensor_dtype(t), marea_tensor_rank(t), marea_tensor_shape(t), &copy);
   if (status == MAREA_OK)

@@ -106,7 +106,7 @@ static int tensor_item (lua_State *L) {
   const marea_tensor *t = bind_check(L, S, 1, "item", "t");
   if (marea_tensor_size(t) != 1)
     return bind_raise(L, S, "item: expected a tensor of one element, got %s", bind_shape(t).s);
-  bind_push_element(L, t, marea_tensor_data(t));
+  bind_push_element(L, S, t, 0, "item");
   return 1;
 }
 
