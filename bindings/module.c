@@ -541,6 +541,7 @@ marea_context *marea_lua_context (lua_State *L) {
 
 void marea_lua_push (lua_State *L, marea_tensor *t) {
   bind_state *S = need_state(L);
+  if (!t) bind_raise(L, S, "marea: argument 't' is NULL");
   if (marea_tensor_context(t) != S->ctx) bind_raise(L, S, "marea: the tensor belongs to another context");
   bind_box *box = bind_box_new(L, S);
   bind_box_fill(box, marea_retain(t));

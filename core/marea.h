@@ -13,12 +13,18 @@
 **   8 Profiling              what operators cost
 **   9 Planning               what a script would take, without computing it
 **
+** Arguments are checked. What must be there and is NULL, numbers out of their range, attributes that are none of their
+** kind and another context's tensors are MAREA_EARG, a tensor that a plan left behind is MAREA_ESTATE, with the text in
+** the context if there is one; out-parameters are NULL or 0 then. A function without a status does nothing with NULL and
+** answers 0, false, NULL or an empty text, MAREA_DTYPES for a dtype. What cannot be seen is a pointer to something else, or
+** to what has been freed: not to pass one is up to the caller.
+**
 ** Ownership: whoever receives a tensor through an out-parameter owns one reference and drops it with
 ** marea_release. Every other pointer is borrowed until the call returns; no function frees its arguments.
 ** A context and what belongs to it are used by one thread at a time; different contexts may be used by different
 ** threads at once. Nothing in the library prints, exits, installs a signal handler, keeps mutable globals (but for
-** OpenBLAS, which is held to one thread in the whole process) or leaves the thread's floating-point mode other than it was: operators compute rounding to nearest, without traps, whatever
-** the host has set. docs/embedding.md walks through a host.
+** OpenBLAS, which is held to one thread in the whole process) or leaves the thread's floating-point mode other than it was: everything is computed rounding to nearest, without traps,
+** whatever the host has set, who finds this mode in callbacks. docs/embedding.md walks through a host.
 */
 #ifndef MAREA_H
 #define MAREA_H
@@ -164,7 +170,8 @@ MAREA_API MAREA_MUST_USE marea_status marea_empty (marea_context *ctx, marea_dty
                                                    const int64_t *shape, marea_tensor **out);
 MAREA_API MAREA_MUST_USE marea_status marea_zeros (marea_context *ctx, marea_dtype dtype, int rank,
                                                    const int64_t *shape, marea_tensor **out);
-/* Tensor over memory of the host, without a copy; `release(ud)` is called when the last view is gone. */
+/* Tensor over memory of the host, without a copy; `release(ud)` is called when the last view is gone, and not when this
+   fails. `data` is aligned to the elements; NULL only for a tensor without any. release may be NULL. */
 MAREA_API MAREA_MUST_USE marea_status marea_from_memory (marea_context *ctx, marea_dtype dtype, int rank,
                                                          const int64_t *shape, void *data,
                                                          void (*release)(void *ud), void *ud,
@@ -335,7 +342,7 @@ enum {
   MAREA_CREATE_GRAPH = 2   /* record the pass itself, for gradients of gradients (implies RETAIN_GRAPH) */
 };
 /* Adds d(sum(y * seed))/d(leaf) to the gradient of every leaf that y depends on. seed NULL = 1, for one
-   element only. Without a flag the graph is consumed, also by a pass that fails; no gradient is changed then. */
+   element only. flags: of the two above. Without a flag the graph is consumed, also by a pass that fails; no gradient is changed then. */
 MAREA_API MAREA_MUST_USE marea_status marea_backward (marea_tensor *y, marea_tensor *seed, int flags);
 /* grads[i] = d(sum(y * seed))/d(xs[i]), NULL where y does not depend on xs[i]; leaves' own gradients stay. */
 MAREA_API MAREA_MUST_USE marea_status marea_grad (marea_tensor *y, marea_tensor *seed, int n,
@@ -405,7 +412,7 @@ MAREA_API MAREA_MUST_USE marea_status marea_file_add_text (marea_file *f, const 
 MAREA_API MAREA_MUST_USE marea_status marea_file_save (marea_file *f, const char *path);
 MAREA_API MAREA_MUST_USE marea_status marea_file_load (marea_context *ctx, const char *path, marea_file **out);
 MAREA_API int marea_file_count (const marea_file *f);
-MAREA_API const char *marea_file_name (const marea_file *f, int i);
+MAREA_API const char *marea_file_name (const marea_file *f, int i);      /* this and the next two: NULL out of range */
 MAREA_API marea_tensor *marea_file_tensor (const marea_file *f, int i);  /* borrowed */
 MAREA_API marea_tensor *marea_file_find (const marea_file *f, const char *name);  /* borrowed; NULL: there is none */
 MAREA_API int marea_file_text_count (const marea_file *f);

@@ -270,7 +270,7 @@ describe("in a plan", function()
       numbers, text = {y:sum():item(), y[{1, 2}]}, tostring(y)
       assert.matches("totable: tensor f32 %(2, 3%) is from a plan: it has a shape and no values",
         message_of(function() y:totable() end))
-      assert.matches("save: f32 %(2, 3%) is from a plan", message_of(function() marea.save_npy(y, "never.npy") end))
+      assert.matches("save_npy: f32 %(2, 3%) is from a plan", message_of(function() marea.save_npy(y, "never.npy") end))
       assert.are.same({{1, 1, 1}, {1, 1, 1}}, x:totable())
     end)
     assert.is_true(numbers[1] ~= numbers[1] and numbers[2] ~= numbers[2])
