@@ -186,6 +186,15 @@ $(BUILD)/test/kernels: spec/c/reference.h
 $(addprefix $(BUILD)/test/,host log memory parallel profile threads): spec/c/report.h
 $(BUILD)/test/io $(BUILD)/test/save: spec/c/io_support.h
 
+# Calls of every function in the headers.
+$(BUILD)/test/api_cases.inc: spec/c/api_cases.lua core/marea.h bindings/marea_lua.h spec/c/armor_test.c
+	@mkdir -p $(@D)
+	@echo '  LUA  $@'
+	@$(LUA) $^ > $@.new && mv $@.new $@
+
+$(BUILD)/test/armor: private CFLAGS += -I$(BUILD)/test
+$(BUILD)/test/armor: $(BUILD)/test/api_cases.inc spec/c/report.h
+
 # It loads the library and must not have in it what that brings along.
 $(BUILD)/test/unload: spec/c/unload_test.c $(BUILD)/libmarea.so
 	@mkdir -p $(@D)
