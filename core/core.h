@@ -397,10 +397,30 @@ void marea_workers_free (marea_context *ctx, marea_workers *w);
 
 /* Everything is computed in one floating-point mode: rounding to nearest, denormals kept, no traps. The control
    bits of the host's mode, returned by the first, come back by the second; exception flags may be raised. */
+#if defined(__x86_64__)
+/* Control words of SSE and of the x87 unit, which OpenBLAS computes norms with; without the exception flags. */
+#define MAREA_SSE_BITS 0xffc0u
+#define MAREA_SSE_MODE 0x1f80u
+#define MAREA_X87_BITS 0x0f3fu
+#define MAREA_X87_MODE 0x033fu
+
+static inline bool marea_is_float_mode (uint64_t mode) {
+  return (mode & MAREA_SSE_BITS) == MAREA_SSE_MODE && (mode >> 32 & MAREA_X87_BITS) == MAREA_X87_MODE;
+}
+
+static inline void marea_set_float_mode (uint64_t mode) {
+  const uint16_t x87 = (uint16_t)(mode >> 32);
+  __builtin_ia32_ldmxcsr((unsigned)mode);
+  __asm__ volatile("fnclex\n\tfldcw %0" : : "m"(x87)); /* a flag that is up would trap at once */
+}
+#endif
+
 static inline uint64_t marea_enter_float_mode (void) {
 #if defined(__x86_64__)
-  unsigned before = __builtin_ia32_stmxcsr();
-  if ((before & 0xffc0) != 0x1f80) __builtin_ia32_ldmxcsr(0x1f80);
+  uint16_t x87;
+  __asm__ volatile("fnstcw %0" : "=m"(x87));
+  const uint64_t before = (uint64_t)x87 << 32 | __builtin_ia32_stmxcsr();
+  if (!marea_is_float_mode(before)) marea_set_float_mode((uint64_t)MAREA_X87_MODE << 32 | MAREA_SSE_MODE);
   return before;
 #elif defined(__aarch64__)
   uint64_t before = __builtin_aarch64_get_fpcr64();
@@ -413,7 +433,7 @@ static inline uint64_t marea_enter_float_mode (void) {
 
 static inline void marea_leave_float_mode (uint64_t before) {
 #if defined(__x86_64__)
-  if ((before & 0xffc0) != 0x1f80) __builtin_ia32_ldmxcsr((unsigned)before);
+  if (!marea_is_float_mode(before)) marea_set_float_mode(before);
 #elif defined(__aarch64__)
   if (before) __builtin_aarch64_set_fpcr64(before);
 #else
