@@ -85,8 +85,9 @@ static void release_stand_ins (const stand_ins *s, int n) {
 static marea_status check_inputs (marea_call *c) {
   const marea_op *op = c->op;
   const bool variadic = op->inputs[0].variadic;
+  const int most = variadic ? c->n_in : MAREA_COUNT(op->inputs);
   int n = 0;
-  for (; variadic ? n < c->n_in : n < MAREA_COUNT(op->inputs) && op->inputs[n].name; n++) {
+  for (; n < most && (variadic || op->inputs[n].name); n++) {
     const marea_tensor *t = n < c->n_in ? c->in[n] : NULL;
     if (t && t->ctx == c->ctx && !marea_is_over(t)) continue;
     if (t) return marea_want_tensor(c->ctx, op->name, marea_input_name(op, n), t);
@@ -350,29 +351,39 @@ marea_status marea_invoke (marea_context *ctx, const marea_op *op, int n_in, mar
                       : marea_perform(ctx, op, n_in, in, attrs, out, n_out);
 }
 
-/* What a host gave: pointers and attributes; the tensors are looked at in check_inputs. */
-static marea_status check_host (marea_context *ctx, const marea_op *op, int n_in, marea_tensor *const *in,
-                                const marea_attr *attrs) {
+/* What a host gave, when something is missing: mutating operators have no results. */
+static marea_status check_pointers (marea_context *ctx, const marea_op *op, int n_in, marea_tensor *const *in,
+                                    marea_tensor **out, const int *n_out) {
   MAREA_WANT(NULL, "apply", ctx);
   MAREA_WANT(ctx, "apply", op);
   MAREA_TRY(marea_want_list(ctx, op->name, "in", n_in, in));
-  return attrs ? marea_check_attrs(ctx, op, attrs) : MAREA_OK;
-}
-
-static marea_status check_results (marea_context *ctx, const marea_op *op, marea_tensor **out,
-                                   const int *n_out) {
   MAREA_WANT(ctx, op->name, n_out);
   if (!(op->flags & MAREA_MUTATES)) MAREA_WANT(ctx, op->name, out);
   return MAREA_OK;
 }
 
-marea_status marea_apply (marea_context *ctx, const marea_op *op, int n_in, marea_tensor *const *in,
-                          const marea_attr *attrs, marea_tensor **out, int *n_out) {
+static marea_status apply (marea_context *ctx, const marea_op *op, int n_in, marea_tensor *const *in,
+                           const marea_attr *attrs, marea_tensor **out, int *n_out) {
+  if (attrs) MAREA_TRY(marea_check_attrs(ctx, op, attrs));
+  return marea_invoke(ctx, op, n_in, in, attrs, out, n_out);
+}
+
+static marea_status apply_in_our_mode (marea_context *ctx, const marea_op *op, int n_in,
+                                       marea_tensor *const *in, const marea_attr *attrs, marea_tensor **out,
+                                       int *n_out) {
   MAREA_ENTER;
   if (n_out) *n_out = 0;
-  if (!ctx || !op || !in || n_in < 0 || attrs) MAREA_TRY(check_host(ctx, op, n_in, in, attrs));
-  if (!out || !n_out) MAREA_TRY(check_results(ctx, op, out, n_out));
-  return marea_invoke(ctx, op, n_in, in, attrs, out, n_out);
+  MAREA_TRY(check_pointers(ctx, op, n_in, in, out, n_out));
+  return apply(ctx, op, n_in, in, attrs, out, n_out);
+}
+
+/* Straight on, where nothing is missing and no mode is to come back. */
+marea_status marea_apply (marea_context *ctx, const marea_op *op, int n_in, marea_tensor *const *in,
+                          const marea_attr *attrs, marea_tensor **out, int *n_out) {
+  if (!ctx || !op || n_in < 0 || !in || !out || !n_out || !marea_in_our_mode())
+    return apply_in_our_mode(ctx, op, n_in, in, attrs, out, n_out);
+  *n_out = 0;
+  return apply(ctx, op, n_in, in, attrs, out, n_out);
 }
 
 /* ---- in place ---- */
@@ -466,7 +477,10 @@ marea_status marea_invoke_ (marea_context *ctx, const marea_op *op, int n_in, ma
 marea_status marea_apply_ (marea_context *ctx, const marea_op *op, int n_in, marea_tensor *const *in,
                            const marea_attr *attrs) {
   MAREA_ENTER;
-  MAREA_TRY(check_host(ctx, op, n_in, in, attrs));
+  marea_tensor *result;
+  int n_out;
+  if (!ctx || !op || n_in < 0 || !in) MAREA_TRY(check_pointers(ctx, op, n_in, in, &result, &n_out));
+  if (attrs) MAREA_TRY(marea_check_attrs(ctx, op, attrs));
   return marea_invoke_(ctx, op, n_in, in, attrs);
 }
 

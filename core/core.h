@@ -396,7 +396,7 @@ marea_status marea_workers_new (marea_context *ctx, int threads, marea_workers *
 void marea_workers_free (marea_context *ctx, marea_workers *w);
 
 /* Everything is computed in one floating-point mode: rounding to nearest, denormals kept, no traps. The control
-   bits of the host's mode, returned by the first, come back by the second; exception flags may be raised. */
+   bits of the host's mode, returned by the first, come back by the second; 0: it is ours. Exception flags may be raised. */
 #if defined(__x86_64__)
 /* Control words of SSE and of the x87 unit, which OpenBLAS computes norms with; without the exception flags. */
 #define MAREA_SSE_BITS 0xffc0u
@@ -408,6 +408,12 @@ static inline bool marea_is_float_mode (uint64_t mode) {
   return (mode & MAREA_SSE_BITS) == MAREA_SSE_MODE && (mode >> 32 & MAREA_X87_BITS) == MAREA_X87_MODE;
 }
 
+static inline uint64_t marea_float_mode (void) {
+  uint16_t x87;
+  __asm__ volatile("fnstcw %0" : "=m"(x87));
+  return (uint64_t)x87 << 32 | __builtin_ia32_stmxcsr();
+}
+
 static inline void marea_set_float_mode (uint64_t mode) {
   const uint16_t x87 = (uint16_t)(mode >> 32);
   __builtin_ia32_ldmxcsr((unsigned)mode);
@@ -417,10 +423,9 @@ static inline void marea_set_float_mode (uint64_t mode) {
 
 static inline uint64_t marea_enter_float_mode (void) {
 #if defined(__x86_64__)
-  uint16_t x87;
-  __asm__ volatile("fnstcw %0" : "=m"(x87));
-  const uint64_t before = (uint64_t)x87 << 32 | __builtin_ia32_stmxcsr();
-  if (!marea_is_float_mode(before)) marea_set_float_mode((uint64_t)MAREA_X87_MODE << 32 | MAREA_SSE_MODE);
+  const uint64_t before = marea_float_mode();
+  if (marea_is_float_mode(before)) return 0;
+  marea_set_float_mode((uint64_t)MAREA_X87_MODE << 32 | MAREA_SSE_MODE);
   return before;
 #elif defined(__aarch64__)
   uint64_t before = __builtin_aarch64_get_fpcr64();
@@ -433,11 +438,21 @@ static inline uint64_t marea_enter_float_mode (void) {
 
 static inline void marea_leave_float_mode (uint64_t before) {
 #if defined(__x86_64__)
-  if (!marea_is_float_mode(before)) marea_set_float_mode(before);
+  if (before) marea_set_float_mode(before); /* the x87 unit has a bit that is always set */
 #elif defined(__aarch64__)
   if (before) __builtin_aarch64_set_fpcr64(before);
 #else
   (void)before;
+#endif
+}
+
+static inline bool marea_in_our_mode (void) {
+#if defined(__x86_64__)
+  return marea_is_float_mode(marea_float_mode());
+#elif defined(__aarch64__)
+  return __builtin_aarch64_get_fpcr64() == 0;
+#else
+  return true;
 #endif
 }
 
