@@ -1,7 +1,7 @@
 -- SPDX-License-Identifier: MIT
--- Nothing that a script passes breaks the library: userdata are told apart by their metatables, tensors of plans that have
--- ended have no bytes, and every function takes every kind of object, if only to refuse it. (spec/c/armor_test.c does the
--- same from C.)
+-- Nothing that a script passes breaks the library: userdata are told apart by their metatables, tensors of plans that
+-- have ended have no bytes, and every function takes every kind of object, if only to refuse it. (spec/c/armor_test.c
+-- does the same from C.)
 local core = require "marea.core"
 local folder = require "spec.support.folder"
 local marea = require "marea"

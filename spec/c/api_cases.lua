@@ -1,7 +1,7 @@
 -- SPDX-License-Identifier: MIT
--- Writes what spec/c/armor_test.c calls: every function of core/marea.h with every value below for each of its parameters.
--- The prototypes are read from the header, so a function that is added there is called too; one with a parameter of a type
--- that is not known here, and one of bindings/marea_lua.h that the test does not mention, is an error.
+-- Writes what spec/c/armor_test.c calls: every function of core/marea.h with every value below for each of its
+-- parameters. The prototypes are read from the header, so a function that is added there is called too. One with a
+-- parameter of a type that is not known here, and one of bindings/marea_lua.h that the test does not mention, are errors.
 --
 --   lua5.4 spec/c/api_cases.lua core/marea.h bindings/marea_lua.h spec/c/armor_test.c > cases.inc
 
@@ -50,26 +50,25 @@ local function prototypes(header)
 end
 
 -- ---- values ----
--- {label, expression, what a function with a status must say}: "ok", "refused", or "any". The first one is the good one.
+-- {label, expression, what a function with a status must say}: "ok", "refused", or "any". The first one is good.
 
 local function good(expression) return {"good", expression, "ok"} end
 local function refused(label, expression) return {label, expression, "refused"} end
 local function any(label, expression) return {label, expression, "any"} end
 
 local garbage = {any("-1", "-1"), any("INT_MIN", "INT_MIN"), any("INT_MAX", "INT_MAX")}
-local function with_garbage(first) return {first, table.unpack(garbage)} end
 
 local paths = {
   marea_load_idx = "w->file.idx", marea_load_npy = "w->file.npy", marea_load_png = "w->file.png",
   marea_file_load = "w->file.safetensors",
 }
 local tensors = { -- the good one where it is not w->t
-  ["marea_backward.y"] = "w->y", ["marea_backward.seed"] = "w->u", ["marea_grad.y"] = "w->y", ["marea_grad.seed"] = "w->u",
-  ["marea_save_png.t"] = "w->u",
+  ["marea_backward.y"] = "w->y", ["marea_backward.seed"] = "w->u", ["marea_grad.y"] = "w->y",
+  ["marea_grad.seed"] = "w->u", ["marea_save_png.t"] = "w->u",
 }
 local may_be_null = {
-  ["marea_open.config"] = true, ["marea_apply.attrs"] = true, ["marea_apply_.attrs"] = true, ["marea_backward.seed"] = true,
-  ["marea_grad.seed"] = true, ["marea_error.ctx"] = true,
+  ["marea_open.config"] = true, ["marea_apply.attrs"] = true, ["marea_apply_.attrs"] = true,
+  ["marea_backward.seed"] = true, ["marea_grad.seed"] = true, ["marea_error.ctx"] = true,
 }
 local texts = {["marea_call_op.name"] = '"concat"', ["marea_op_find.name"] = '"add"'}
 
@@ -84,8 +83,9 @@ local function tensor(f, p)
   local foreign = others > 0 and refused or any
   return {
     good(tensors[place] or "w->t"), null("NULL", "NULL"), foreign("foreign", "w->foreign"),
-    refused("over", "w->over"), refused("over view", "w->over_view"), any("scalar", "w->scalar"), any("empty", "w->empty"),
-    any("i64", "w->integers"), any("leaf", "w->leaf"), any("gaps", "w->gaps"), any("expanded", "w->expanded"),
+    refused("over", "w->over"), refused("over view", "w->over_view"), any("scalar", "w->scalar"),
+    any("empty", "w->empty"), any("i64", "w->integers"), any("leaf", "w->leaf"), any("gaps", "w->gaps"),
+    any("expanded", "w->expanded"),
     any("protected", "w->lent"), any("planned", "w->planned"),
   }
 end
@@ -156,7 +156,8 @@ local values = {
   end,
   ["void *"] = function(_, p)
     if p.name == "ud" then return {good "NULL", any("address", "w->numbers")} end
-    return {good "(void *)w->numbers", refused("NULL", "NULL"), refused("odd address", "(void *)((char *)w->numbers + 1)")}
+    return {good "(void *)w->numbers", refused("NULL", "NULL"),
+      refused("odd address", "(void *)((char *)w->numbers + 1)")}
   end,
   ["callback"] = function() return {good "release_nothing", any("NULL", "NULL")} end,
   ["const char *"] = text, ["const char **"] = optional "&w->text",
@@ -164,12 +165,14 @@ local values = {
     return {good "MAREA_F32", refused("99", "(marea_dtype)99"), refused("-5", "(marea_dtype)-5"),
       refused("MAREA_DTYPES", "MAREA_DTYPES"), any("u8", "MAREA_U8")}
   end,
-  ["marea_status"] = function() return {good "MAREA_ENOMEM", any("99", "(marea_status)99"), any("-1", "(marea_status)-1")} end,
+  ["marea_status"] = function()
+    return {good "MAREA_ENOMEM", any("99", "(marea_status)99"), any("-1", "(marea_status)-1")}
+  end,
   ["int"] = integer,
   ["bool"] = function() return {good "true", any("false", "false")} end,
   ["double"] = function()
-    return {good "3", any("NAN", "(double)NAN"), any("-1", "-1"), any("INFINITY", "(double)INFINITY"), any("1e300", "1e300"),
-      any("5e-324", "5e-324"), any("0.1", "0.1")}
+    return {good "3", any("NAN", "(double)NAN"), any("-1", "-1"), any("INFINITY", "(double)INFINITY"),
+      any("1e300", "1e300"), any("5e-324", "5e-324"), any("0.1", "0.1")}
   end,
   ["size_t"] = function() return {good "16", any("0", "0"), any("SIZE_MAX", "SIZE_MAX")} end,
   ["uint64_t"] = function() return {good "3", any("0", "0"), any("UINT64_MAX", "UINT64_MAX")} end,
@@ -190,10 +193,10 @@ local afterwards = {
 
 -- ---- what is written ----
 
-local function choice(list, k)
+local function choice(from, k)
   local parts = {}
-  for i = 1, #list - 1 do parts[i] = ("v[%d] == %d ? %s : "):format(k, i - 1, list[i][2]) end
-  return table.concat(parts) .. list[#list][2]
+  for i = 1, #from - 1 do parts[i] = ("v[%d] == %d ? %s : "):format(k, i - 1, from[i][2]) end
+  return table.concat(parts) .. from[#from][2]
 end
 
 local function declaration(p, expression)
@@ -237,7 +240,8 @@ for _, f in ipairs(functions) do
     for i, name in ipairs(list_of_names) do q[i] = ("%q"):format(name) end
     return table.concat(q, ", ")
   end
-  entries[#entries + 1] = ('  {.name = "%s", .call = call_%s, .n = %d, .parameter = {%s}, .label = {%s}, .says = {%s}},')
+  local form = '  {.name = "%s", .call = call_%s, .n = %d, .parameter = {%s}, .label = {%s}, .says = {%s}},'
+  entries[#entries + 1] = form
     :format(f.name, f.name, #names, quoted(names), table.concat(labels, ", "), table.concat(says, ", "))
 end
 print "static const function functions[] = {"

@@ -1,6 +1,9 @@
 -- SPDX-License-Identifier: MIT
---- Calls everything with everything, in a process of its own: `lua5.4 armor.lua outside|sandbox ROOT FOLDER SECONDS EVERY`.
---- Each function gets one in EVERY objects as its first argument, another one with each function, alone and with SECONDS
+--- Calls everything with everything, in a process of its own:
+---
+---   lua5.4 armor.lua outside|sandbox ROOT FOLDER SECONDS EVERY
+---
+--- Each function gets one in EVERY objects as its first argument, others with each function, alone and with SECONDS
 --- others as the second one. The working folder is one to be littered; FOLDER/last gets the name of each call before it
 --- is made, so that a crash is found there.
 --- Ends with "CALLS calls of FUNCTIONS functions with KINDS kinds of objects".
@@ -130,18 +133,23 @@ local function put_back()
   marea.seed(1)
 end
 
---- The end of the state, called with everything; then with the state itself, after which nothing works and nothing breaks.
+--- The end of the state, called with everything; then with the state itself, after which nothing works, nor breaks.
 local function last_calls(objects)
   local meta, state = end_of_state()
   local calls, t = 0, marea.ones(2)
   for _, object in ipairs(objects) do
-    if object.value ~= state then calls = calls + 1, pcall(meta.__gc, object.value) end
+    if object.value ~= state then pcall(meta.__gc, object.value) end
+    calls = calls + 1
   end
   meta.__gc(state)
   meta.__gc(state)
   note "after the end"
   for _, f in pairs(core) do
-    if type(f) == "function" then calls = calls + 2, pcall(f), pcall(f, t) end
+    if type(f) == "function" then
+      pcall(f)
+      pcall(f, t)
+      calls = calls + 2
+    end
   end
   assert(select(2, pcall(marea.ones, 2)):find "closing")
   return calls
@@ -196,7 +204,7 @@ local step = [[
 ]]
 
 local function run_sandbox()
-  local box = marea.sandbox{seconds = 5, memory = 2 ^ 30, tensor_memory = 2 ^ 28, flop = 1e8, read = {"."}, write = {"."}}
+  local box = marea.sandbox{seconds = 5, memory = 2 ^ 30, flop = 1e8, read = {"."}, write = {"."}}
   local methods = {"rows", "event", "times", "layers", "close", "run", "output", "shape", "grad"}
   for name in pairs(core.methods) do methods[#methods + 1] = name end
   table.sort(methods)

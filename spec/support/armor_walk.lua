@@ -1,6 +1,6 @@
 -- SPDX-License-Identifier: MIT
---- Finds what scripts can reach, and calls it with everything: for armor_spec, outside of sandboxes and, as text, inside of
---- one. Inside there is no `debug`, so metatables and upvalues are looked into only outside.
+--- Finds what scripts can reach, and calls it with everything: for armor_spec, outside of sandboxes and, as text, inside
+--- of one. Inside there is no `debug`, so metatables and upvalues are looked into only outside.
 ---
 ---   local functions = walk.functions{root = value}      -- list of {name =, f =}, in the order of names
 ---   local calls = walk.call(f, walk.objects{marea =, core =})
