@@ -13,8 +13,8 @@ VERSION := 0.1.0
 PACKAGES := gcc libc6-dev make pkg-config lua5.4 liblua5.4-dev libopenblas-pthread-dev libpng-dev zlib1g-dev \
             libjansson-dev libedit-dev lua-argparse gnuplot-nox fonts-dejavu-core
 TEST_PACKAGES := lua-busted tmux g++
-# Programs that the tests put Marea into; a test is skipped where its program is missing.
-HOST_PACKAGES := lighttpd-modules-lua gringo curl
+# Programs that the tests put Marea into or compare it with; a test is skipped where its program is missing.
+HOST_PACKAGES := lighttpd-modules-lua gringo curl python3-pil python3-numpy
 LINT_PACKAGES := lua-check clang-format git
 NEON_PACKAGES := gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user
 DEB_PACKAGES := build-essential debhelper
@@ -86,7 +86,7 @@ setup: ## install the Debian packages that are missing for building and running
 setup-test:
 	$(call install_packages,$(PACKAGES) $(TEST_PACKAGES))
 
-setup-hosts: ## install the programs that the tests put Marea into: lighttpd, clingo
+setup-hosts: ## install the programs that the tests put Marea into or compare it with: lighttpd, clingo, PIL
 	$(call install_packages,$(HOST_PACKAGES))
 
 setup-lint:

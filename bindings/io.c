@@ -51,7 +51,27 @@ static int io_load_idx (lua_State *L) { return load_tensor(L, "load_idx", marea_
 
 static int io_load_npy (lua_State *L) { return load_tensor(L, "load_npy", marea_load_npy); }
 
-static int io_load_png (lua_State *L) { return load_tensor(L, "load_png", marea_load_png); }
+static bool read_bits (lua_State *L, bind_state *S, const char *key, int value, void *ud) {
+  if (strcmp(key, "bits") != 0) return false;
+  int64_t bits;
+  if (!bind_to_integer(L, value, &bits) || (bits != 8 && bits != 16))
+    bind_raise_argument(L, S, "load_png", "bits", "8 or 16", value);
+  *(bool *)ud = bits == 16;
+  return true;
+}
+
+/* core.load_png(path, {bits =}) -> tensor | nil, message */
+static int io_load_png (lua_State *L) {
+  static const char *const names[] = {"bits", NULL};
+  bind_state *S = bind_self(L);
+  bool wide = false;
+  lua_settop(L, 2);
+  if (!lua_isnil(L, 2)) {
+    if (lua_type(L, 2) != LUA_TTABLE) return bind_raise_argument(L, S, "load_png", "options", "a table", 2);
+    bind_read_options(L, S, 2, "load_png", names, read_bits, &wide);
+  }
+  return load_tensor(L, "load_png", wide ? marea_load_png16 : marea_load_png);
+}
 
 static int io_save_npy (lua_State *L) { return save_tensor(L, "save_npy", marea_save_npy); }
 

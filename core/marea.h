@@ -396,8 +396,12 @@ MAREA_API MAREA_MUST_USE marea_status marea_load_idx (marea_context *ctx, const 
                                                       marea_tensor **out);  /* .gz or raw */
 MAREA_API MAREA_MUST_USE marea_status marea_load_npy (marea_context *ctx, const char *path, marea_tensor **out);
 MAREA_API MAREA_MUST_USE marea_status marea_save_npy (marea_tensor *t, const char *path);
-/* u8 (H,W,C), C = 1, 2, 3 or 4. */
+/* u8 (H,W,C): C = 1 gray, 2 gray and alpha, 3 RGB, 4 RGBA. Samples are those of the file: what gAMA, cHRM, sRGB and iCCP
+   say of their light is passed over, and alpha is not multiplied in. A palette becomes RGB, tRNS an alpha channel of 0
+   and 255, or a palette's own values; 1, 2 and 4 bits are scaled to 0..255, 16 bits give their upper byte. */
 MAREA_API MAREA_MUST_USE marea_status marea_load_png (marea_context *ctx, const char *path, marea_tensor **out);
+/* The same with 16 bits: i64 from 0 to 65535, as they are in the file; fewer bits are scaled, 8 of them by 257. */
+MAREA_API MAREA_MUST_USE marea_status marea_load_png16 (marea_context *ctx, const char *path, marea_tensor **out);
 /* (H,W) or (H,W,C): u8 as it is, f32 and f64 from [0, 1], clamped; NaN becomes 0. */
 MAREA_API MAREA_MUST_USE marea_status marea_save_png (marea_tensor *t, const char *path);
 /* The bytes of that file as a tensor u8 (n), for programs that send pictures instead of keeping them. */

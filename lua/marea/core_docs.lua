@@ -149,11 +149,15 @@ function core.load_npy(path) end
 ---@example marea.save_npy(marea.eye(3), path), marea.load_npy(path), os.remove(path)
 function core.save_npy(t, path) end
 
---- A PNG as u8 (H, W, C).
+--- A PNG as u8 (H, W, C): C = 1 gray, 2 gray and alpha, 3 RGB, 4 RGBA. Samples are those of the file: colour profiles
+--- and gamma (sRGB, iCCP, gAMA, cHRM) are passed over, alpha is not multiplied in. A palette becomes RGB, tRNS an alpha
+--- channel; 1, 2 and 4 bits are scaled to 0 to 255, 16 bits give their upper byte. With bits = 16 as i64 from 0 to
+--- 65535, as 16 bits are in the file; fewer are scaled.
 ---@param path string
+---@param options? {bits: integer?} bits: 8 or 16, 8 when left out
 ---@return userdata|nil t, string|nil message
 ---@example marea.load_png "missing.png"
-function core.load_png(path) end
+function core.load_png(path, options) end
 
 --- Writes (H, W) or (H, W, 1 or 3): u8, or reals from 0 to 1.
 ---@param t userdata
