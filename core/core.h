@@ -110,6 +110,11 @@ marea_status marea_check_attrs (marea_context *ctx, const marea_op *op, const ma
 const char *marea_attr_expected (const marea_attr_spec *spec); /* for messages */
 int64_t marea_count_choices (const char *choices);
 
+/* ---- text.c ---- */
+
+/* Bytes of the UTF-8 character that the n bytes begin with, and its number; 0: they begin with none. `code` may be NULL. */
+int marea_utf8 (const char *text, size_t n, uint32_t *code);
+
 /* ---- memory.c ---- */
 
 void *marea_alloc (marea_context *ctx, size_t bytes);  /* aligned, pooled, contents undefined; NULL: no memory */

@@ -14,6 +14,7 @@ void marea_log (const marea_config *config, marea_log_level level, const char *f
   va_start(args, format);
   vsnprintf(text, sizeof text, format, args);
   va_end(args);
+  marea_printable(text);
   config->log(config->log_ud, level, text);
 }
 
@@ -31,6 +32,7 @@ marea_status marea_fail (marea_context *ctx, marea_status status, const char *fo
   va_start(args, format);
   vsnprintf(ctx->error, sizeof ctx->error, format, args);
   va_end(args);
+  marea_printable(ctx->error);
   log_stop(ctx, status);
   return status;
 }

@@ -73,6 +73,9 @@ typedef enum marea_status {
 /* Text of the last failure in `ctx`: operator, what was expected, what came, the rule. Never NULL. `ctx` NULL, as after
    a failed marea_open: that there is no context. */
 MAREA_API const char *marea_error (const marea_context *ctx);
+/* Makes text from elsewhere, a name in a file perhaps, fit for a terminal: what is no UTF-8, control characters and those
+   that change the direction of text become '?'. In place; returns text. Messages have been through it. */
+MAREA_API char *marea_printable (char *text);
 /* What a status means in general, for where there is no context to ask. Never NULL. */
 MAREA_API const char *marea_status_text (marea_status status);
 

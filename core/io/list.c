@@ -2,7 +2,6 @@
 ** list.c: marea_file, what a safetensors file holds, as two lists in the order of names. Names and texts are
 ** checked when they are added, so that saving can fail for lack of memory or disk only.
 */
-#include <jansson.h>
 #include <string.h>
 
 #include "io.h"
@@ -121,11 +120,12 @@ bool marea_text_reserved (const char *key) {
   return strcmp(key, "marea") == 0 || strcmp(key, "crc32") == 0 || strncmp(key, "crc32:", 6) == 0;
 }
 
-/* JSON needs UTF-8; jansson is the judge. */
+/* JSON needs UTF-8. */
 static marea_status check_utf8 (marea_context *ctx, const char *what, const char *text) {
-  json_t *json = json_string(text);
-  if (!json) return marea_fail(ctx, MAREA_EARG, "save: %s is not UTF-8 text", what);
-  json_decref(json);
+  size_t n = strlen(text);
+  for (int step; n > 0; text += step, n -= (size_t)step)
+    if (!(step = marea_utf8(text, n, NULL)))
+      return marea_fail(ctx, MAREA_EARG, "save: %s is not UTF-8 text", what);
   return MAREA_OK;
 }
 
