@@ -347,6 +347,13 @@ int bind_fill (lua_State *L);
 int bind_zero (lua_State *L);
 int bind_copy (lua_State *L);
 
+/* ---- text (text.c) ---- */
+
+/* snprintf, with a point in numbers whatever locale the host has set. */
+int bind_format (char *to, size_t room, const char *format, ...) __attribute__((format(printf, 3, 4)));
+bind_text bind_number_text (lua_Number x);      /* as Lua writes it: "1.0", "0.5", "1e+20", "nan" */
+void bind_text_open (lua_State *L, int module); /* adds core.format; state on the stack top */
+
 /* ---- profiles (profile.c) ---- */
 
 void bind_profile_open (lua_State *L);                 /* makes the metatable; state on the stack top */

@@ -91,6 +91,20 @@ static int io_encode_png (lua_State *L) {
   return 1;
 }
 
+/* core.save_bytes(path, text) -> true | nil, message */
+static int io_save_bytes (lua_State *L) {
+  bind_state *S = bind_self(L);
+  marea_status status;
+  size_t n;
+  marea_context *ctx = bind_enter(L, S);
+  const char *path = bind_string(L, S, 1, "save_bytes", "path");
+  bind_sandbox_path(L, S, "save_bytes", path, true);
+  if (lua_type(L, 2) != LUA_TSTRING) return bind_raise_argument(L, S, "save_bytes", "bytes", "a string", 2);
+  const char *bytes = lua_tolstring(L, 2, &n);
+  BIND_RETRY(L, S, 0, NULL, status, marea_save_bytes(ctx, path, bytes, n));
+  return status == MAREA_OK ? succeed(L) : fail(L, S, status);
+}
+
 /* ---- many tensors ---- */
 
 static int file_gc (lua_State *L) {
@@ -191,9 +205,16 @@ static int io_load (lua_State *L) {
 }
 
 const luaL_Reg bind_io_functions[] = {
-    {"load_idx", io_load_idx}, {"load_npy", io_load_npy}, {"save_npy", io_save_npy},
-    {"load_png", io_load_png}, {"save_png", io_save_png}, {"encode_png", io_encode_png},
-    {"save", io_save},         {"load", io_load},         {NULL, NULL},
+    {"load_idx", io_load_idx},
+    {"load_npy", io_load_npy},
+    {"save_npy", io_save_npy},
+    {"load_png", io_load_png},
+    {"save_png", io_save_png},
+    {"encode_png", io_encode_png},
+    {"save_bytes", io_save_bytes},
+    {"save", io_save},
+    {"load", io_load},
+    {NULL, NULL},
 };
 
 /* The state is on top of the stack, and stays there. */

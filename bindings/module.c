@@ -516,6 +516,9 @@ int luaopen_marea_core (lua_State *L) {
   luaL_setfuncs(L, bind_io_functions, 1);
   lua_pushvalue(L, 1);
   luaL_setfuncs(L, bind_system_functions, 1);
+  lua_pushvalue(L, 1);
+  bind_text_open(L, 2);
+  lua_settop(L, 2);
   return 1;
 }
 

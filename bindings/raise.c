@@ -196,6 +196,27 @@ static void add_details (lua_State *L, int idx, bool operation) {
   else if (status == LUA_OK || !is_interrupt(L, -1)) lua_settop(L, whole);
 }
 
+/* Makes the message on top of the stack fit for a terminal, line by line: names in it may come from anywhere. */
+static void make_printable (lua_State *L) {
+  luaL_Buffer b;
+  size_t n;
+  const char *message = lua_tolstring(L, -1, &n);
+  char *text = luaL_buffinitsize(L, &b, n + 1), *line = text, *to = text;
+  memcpy(text, message, n + 1);
+  for (bool more = true; more;) {
+    char *end = line + strcspn(line, "\n\t"), mark = *end;
+    *end = '\0';
+    const size_t length = strlen(marea_printable(line));
+    memmove(to, line, length);
+    to += length;
+    more = end < text + n;
+    if (more) *to++ = mark ? mark : '?';
+    line = end + 1;
+  }
+  luaL_pushresultsize(&b, (size_t)(to - text));
+  lua_remove(L, -2);
+}
+
 /* Raises the message on top of the stack. operation: the failure is that of an operator with its inputs. */
 static int raise (lua_State *L, bind_state *S, bool operation) {
   char path[BIND_LAYER];
@@ -208,6 +229,7 @@ static int raise (lua_State *L, bind_state *S, bool operation) {
   else lua_pushstring(L, message);
   if (*path) lua_pushfstring(L, "%s (layer '%s')", lua_tostring(L, -1), path);
   add_details(L, bare, operation);
+  make_printable(L);
   return lua_error(L);
 }
 
@@ -292,8 +314,7 @@ const char *bind_describe (lua_State *L, bind_state *S, int idx) {
   case LUA_TBOOLEAN: return lua_pushfstring(L, "%s", lua_toboolean(L, idx) ? "true" : "false");
   case LUA_TNUMBER:
     if (lua_isinteger(L, idx)) return lua_pushfstring(L, "%I", (LUAI_UACINT)lua_tointeger(L, idx));
-    if (lua_tonumber(L, idx) != lua_tonumber(L, idx)) return lua_pushliteral(L, "nan");
-    return lua_pushfstring(L, "%f", (LUAI_UACNUMBER)lua_tonumber(L, idx));
+    return lua_pushstring(L, bind_number_text(lua_tonumber(L, idx)).s);
   case LUA_TSTRING: return lua_pushfstring(L, "string '%s'", bind_shorten(L, lua_tostring(L, idx)));
   case LUA_TTABLE: return describe_table(L, S, idx);
   default: return lua_pushfstring(L, "a %s", luaL_typename(L, idx));

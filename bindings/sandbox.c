@@ -61,10 +61,10 @@ static void look (marea_sandbox *box) {
   if (box->interrupted && box->interrupted(box->interrupted_ud)) {
     bind_sandbox_spend(box, "interrupted");
   } else if (now() >= box->deadline) {
-    snprintf(why, sizeof why, "the time limit of %g s is reached", box->max_seconds);
+    bind_format(why, sizeof why, "the time limit of %g s is reached", box->max_seconds);
     bind_sandbox_spend(box, why);
   } else if (box->instructions > box->max_instructions) {
-    snprintf(why, sizeof why, "the limit of %g instructions is reached", box->max_instructions);
+    bind_format(why, sizeof why, "the limit of %g instructions is reached", box->max_instructions);
     bind_sandbox_spend(box, why);
   }
 }

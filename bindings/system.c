@@ -2,7 +2,8 @@
 ** system.c: what the Lua files ask of the system and Lua's own libraries do not tell: time, terminals, files, folders.
 */
 #include <dirent.h>
-#include <errno.h>
+#include <limits.h>
+#include <stdio.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <time.h>
@@ -49,8 +50,10 @@ static int system_sleep (lua_State *L) {
 }
 
 static int fail (lua_State *L, const char *path) {
+  char text[PATH_MAX + 128];
+  bind_format(text, sizeof text, "%s: %m", path);
   lua_pushnil(L);
-  lua_pushfstring(L, "%s: %s", path, strerror(errno));
+  lua_pushstring(L, marea_printable(text));
   return 2;
 }
 

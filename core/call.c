@@ -121,7 +121,7 @@ static marea_text described (const marea_named *v) {
   marea_text text;
   switch (v->type) {
   case MAREA_NAMED_REAL:
-    snprintf(text.s, sizeof text.s, "the real number %g; marea_int makes an integer", v->f);
+    marea_format(text.s, sizeof text.s, "the real number %g; marea_int makes an integer", v->f);
     break;
   case MAREA_NAMED_INT: snprintf(text.s, sizeof text.s, "%lld", (long long)v->v[0]); break;
   case MAREA_NAMED_TEXT: snprintf(text.s, sizeof text.s, "'%.60s'", v->s ? v->s : "(null)"); break;

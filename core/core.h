@@ -7,6 +7,7 @@
 #ifndef MAREA_CORE_H
 #define MAREA_CORE_H
 
+#include <stdarg.h>
 #include <stdatomic.h>
 
 #include "kernels/kernels.h"
@@ -114,6 +115,9 @@ int64_t marea_count_choices (const char *choices);
 
 /* Bytes of the UTF-8 character that the n bytes begin with, and its number; 0: they begin with none. `code` may be NULL. */
 int marea_utf8 (const char *text, size_t n, uint32_t *code);
+/* snprintf, with a point in numbers and the system's own words, whatever locale the host has set. */
+int marea_format (char *to, size_t room, const char *format, ...) __attribute__((format(printf, 3, 4)));
+int marea_vformat (char *to, size_t room, const char *format, va_list args) __attribute__((format(printf, 3, 0)));
 
 /* ---- memory.c ---- */
 

@@ -12,7 +12,7 @@ void marea_log (const marea_config *config, marea_log_level level, const char *f
   char text[MAREA_ERROR_SIZE];
   va_list args;
   va_start(args, format);
-  vsnprintf(text, sizeof text, format, args);
+  marea_vformat(text, sizeof text, format, args);
   va_end(args);
   marea_printable(text);
   config->log(config->log_ud, level, text);
@@ -30,7 +30,7 @@ marea_status marea_fail (marea_context *ctx, marea_status status, const char *fo
   if (!ctx) return status;
   va_list args;
   va_start(args, format);
-  vsnprintf(ctx->error, sizeof ctx->error, format, args);
+  marea_vformat(ctx->error, sizeof ctx->error, format, args);
   va_end(args);
   marea_printable(ctx->error);
   log_stop(ctx, status);
@@ -44,7 +44,7 @@ marea_text marea_bytes_text (size_t bytes) {
   size_t i = 0;
   for (; size >= 999.95 && i + 1 < sizeof unit / sizeof unit[0]; i++) size /= 1e3;
   if (bytes < 1000) snprintf(text.s, sizeof text.s, "%zu bytes", bytes);
-  else snprintf(text.s, sizeof text.s, "%.1f %s", size, unit[i]);
+  else marea_format(text.s, sizeof text.s, "%.1f %s", size, unit[i]);
   return text;
 }
 

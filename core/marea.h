@@ -392,7 +392,8 @@ MAREA_API marea_random_state marea_random (const marea_context *ctx);
 MAREA_API void marea_set_random (marea_context *ctx, marea_random_state state);
 
 /* ---- 7 Files ------------------------------------------------------------------------------------ */
-/* Readers check every declared size against limits and against the file before they allocate. A missing or
+/* Files are written beside their target and renamed, so that a crash, a full disk or a limit on file sizes (RLIMIT_FSIZE,
+   whose signal is kept from the process) leaves the old one. Readers check every declared size against limits and against the file before they allocate. A missing or
    malformed file is MAREA_EIO or MAREA_EFORMAT with the path and the reason in marea_error. */
 
 MAREA_API MAREA_MUST_USE marea_status marea_load_idx (marea_context *ctx, const char *path,
@@ -409,6 +410,9 @@ MAREA_API MAREA_MUST_USE marea_status marea_load_png16 (marea_context *ctx, cons
 MAREA_API MAREA_MUST_USE marea_status marea_save_png (marea_tensor *t, const char *path);
 /* The bytes of that file as a tensor u8 (n), for programs that send pictures instead of keeping them. */
 MAREA_API MAREA_MUST_USE marea_status marea_encode_png (marea_tensor *t, marea_tensor **out);
+
+/* A file of these bytes, whole or not at all, as all files here are written. */
+MAREA_API MAREA_MUST_USE marea_status marea_save_bytes (marea_context *ctx, const char *path, const void *bytes, size_t n);
 
 /* A safetensors file as a list of named tensors and of string pairs, both in the order of names. */
 typedef struct marea_file marea_file;

@@ -1,9 +1,28 @@
 /* SPDX-License-Identifier: MIT
-** text.c: text that came from elsewhere, and numbers as text.
+** text.c: numbers as text, and text that came from elsewhere.
 */
+#define _GNU_SOURCE
+#include <locale.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "core.h"
+
+/* The locale of this thread alone is another one for the call; "C" is an object of the C library's that is always there. */
+int marea_vformat (char *to, size_t room, const char *format, va_list args) {
+  const locale_t host = uselocale(newlocale(LC_ALL_MASK, "C", (locale_t)0));
+  const int n = vsnprintf(to, room, format, args);
+  uselocale(host);
+  return n;
+}
+
+int marea_format (char *to, size_t room, const char *format, ...) {
+  va_list args;
+  va_start(args, format);
+  const int n = marea_vformat(to, room, format, args);
+  va_end(args);
+  return n;
+}
 
 /* The least code that needs 2, 3 and 4 bytes: a longer form of a character is none. */
 int marea_utf8 (const char *text, size_t n, uint32_t *code) {

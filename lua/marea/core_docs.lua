@@ -167,6 +167,22 @@ function core.load_png(path, options) end
 ---@example marea.save_png(marea.eye(8), path), os.remove(path)
 function core.save_png(t, path) end
 
+--- Writes a file of these bytes, whole or not at all: beside it first, then renamed.
+---@param path string
+---@param bytes string
+---@return boolean|nil ok, string|nil message
+---@example path = os.tmpname()
+---@example marea.save_bytes(path, "a text"), os.remove(path)
+function core.save_bytes(path, bytes) end
+
+--- As string.format, with a point in numbers whatever locale the host or the script has set: for files, and for what
+--- is read by programs.
+---@param format string
+---@param ... any
+---@return string
+---@example marea.format("%.3f", math.pi)
+function core.format(format, ...) end
+
 --- The bytes that save_png would write, for programs that send pictures instead of keeping them.
 ---@param t userdata
 ---@return string

@@ -3,6 +3,7 @@
 --- show themselves.
 local core = require "marea.core"
 local check = require "marea.check"
+local format = core.format
 
 local inspect = {}
 
@@ -123,7 +124,7 @@ function inspect.text(value, depth)
   if core.is_tensor(value) then return tensor_text(value) end
   local own = own_text(value)
   if own then return first_line(own) end
-  if kind ~= "table" then return kind == "number" and tostring(value) or (tostring(value):gsub(": 0x%x+$", "")) end
+  if kind ~= "table" then return kind == "number" and format("%s", value) or (tostring(value):gsub(": 0x%x+$", "")) end
   if next(value) == nil then return class_name(value) .. "{}" end
   if (depth or 1) <= 0 then return class_name(value) .. "{...}" end
   local parts, rest = entries_of(value, INNER, depth or 1)

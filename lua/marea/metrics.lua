@@ -6,6 +6,7 @@
 ---   local log = metrics.open("out/metrics.csv", {"epoch", "loss"}, {resume = true})
 ---   log:write{epoch = 1, loss = 171.2}
 ---   log:column "loss"                                   -- {171.2}
+local core = require "marea.core"
 local check = require "marea.check"
 local events = require "marea.events"
 local files = require "marea.files"
@@ -17,9 +18,9 @@ local metrics = {}
 local Metrics = {}
 Metrics.__index = Metrics
 
-local function format(value)
+local function cell_text(value)
   if value == nil then return "" end
-  return math.type(value) == "integer" and ("%d"):format(value) or ("%.9g"):format(value)
+  return core.format(math.type(value) == "integer" and "%d" or "%.9g", value)
 end
 
 local function split(line)
@@ -78,7 +79,7 @@ function Metrics:save()
   local lines = {table.concat(self.columns, ",")}
   for i, row in ipairs(self.rows) do
     local cells = {}
-    for k, name in ipairs(self.columns) do cells[k] = format(row[name]) end
+    for k, name in ipairs(self.columns) do cells[k] = cell_text(row[name]) end
     lines[i + 1] = table.concat(cells, ",")
   end
   return files.write(self.path, function(put) put(table.concat(lines, "\n") .. "\n") end)

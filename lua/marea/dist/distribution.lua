@@ -7,6 +7,7 @@
 local core = require "marea.core"
 local check = require "marea.check"
 local ops = core.ops
+local format = core.format
 
 local distribution = {}
 
@@ -119,7 +120,7 @@ function distribution.parameter(what, name, value, range)
   local r = range or {}
   if type(value) ~= "number" then check.fail(what, name, "a tensor of f32 or f64, or a number", value) end
   check.number(what, name, value, r.low, r.high)
-  if r.above and value <= r.above then check.fail(what, name, ("a number greater than %g"):format(r.above), value) end
+  if r.above and value <= r.above then check.fail(what, name, format("a number greater than %g", r.above), value) end
   return value
 end
 

@@ -4,6 +4,7 @@ local core = require "marea.core"
 local check = require "marea.check"
 local distribution = require "marea.dist.distribution"
 local ops, log = core.ops, distribution.log
+local format = core.format
 
 local NAMES = {"low", "high"}
 local broadcasting = distribution.broadcasting("Uniform", NAMES)
@@ -12,7 +13,7 @@ local function setup(self, given)
   broadcasting(self, given)
   local low, high = self.low, self.high
   if type(low) == "number" and type(high) == "number" and low >= high then
-    check.fail("Uniform", "high", ("a number greater than low = %g"):format(low), high)
+    check.fail("Uniform", "high", format("a number greater than low = %g", low), high)
   end
 end
 

@@ -5,6 +5,7 @@ local core = require "marea.core"
 local check = require "marea.check"
 local frames = require "marea.explain.frames"
 local synonyms = require "marea.explain.synonyms"
+local format = core.format
 
 ---@class Failure
 ---@field inputs {name: string, tensor: userdata}[] of the operator
@@ -220,7 +221,7 @@ local function compared(failure, operator)
   local method = operator == "< or >" and "lt" or "le"
   if not core.is_tensor(a) then a, b, method = b, a, method:gsub("l", "g") end
   local left = frames.name_of(failure.script, a) or "a"
-  local right = core.is_tensor(b) and (frames.name_of(failure.script, b) or "b") or tostring(b)
+  local right = core.is_tensor(b) and (frames.name_of(failure.script, b) or "b") or format("%s", b)
   return ("%s:%s(%s) gives 0 or 1 for each element"):format(left, method, right)
 end
 

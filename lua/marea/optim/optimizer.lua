@@ -7,6 +7,7 @@ local module = require "marea.nn.module"
 local attempt = require "marea.attempt"
 local undo = require "marea.undo"
 local ops = core.ops
+local format = core.format
 
 ---@class Optimizer
 local Optimizer = {}
@@ -114,7 +115,7 @@ function Optimizer.is_optimizer(value)
 end
 
 function Optimizer:tostring()
-  local lr = type(self.lr) == "function" and "schedule" or ("%g"):format(self.lr)
+  local lr = type(self.lr) == "function" and "schedule" or format("%g", self.lr)
   return ("%s(lr %s, %d steps made)"):format(self.name, lr, self.steps)
 end
 

@@ -1,0 +1,55 @@
+/* SPDX-License-Identifier: MIT
+** text.c: numbers as text, with a point whatever locale the host has set. Lua's own conversions ask the locale each time;
+** for the time of a call this thread has the C library's "C" instead, an object that is always there. Nothing raises
+** meanwhile.
+*/
+#define _GNU_SOURCE
+#include <locale.h>
+#include <lualib.h>
+#include <math.h>
+#include <stdarg.h>
+#include <stdio.h>
+
+#include "bind.h"
+
+static locale_t plain (void) { return uselocale(newlocale(LC_ALL_MASK, "C", (locale_t)0)); }
+
+int bind_format (char *to, size_t room, const char *format, ...) {
+  va_list args;
+  const locale_t host = plain();
+  va_start(args, format);
+  const int n = vsnprintf(to, room, format, args);
+  va_end(args);
+  uselocale(host);
+  return n;
+}
+
+bind_text bind_number_text (lua_Number x) {
+  bind_text text;
+  const int n = bind_format(text.s, sizeof text.s, LUA_NUMBER_FMT, isnan(x) ? (double)NAN : x);
+  const bool whole = strspn(text.s, "-0123456789") == (size_t)n;
+  if (whole) memcpy(text.s + n, ".0", 3);
+  return text;
+}
+
+/* core.format(format, ...): string.format, upvalue 2, with a point in numbers */
+static int text_format (lua_State *L) {
+  lua_pushvalue(L, lua_upvalueindex(2));
+  lua_insert(L, 1);
+  const locale_t host = plain();
+  const int status = lua_pcall(L, lua_gettop(L) - 1, 1, 0);
+  uselocale(host);
+  return status == LUA_OK ? 1 : lua_error(L);
+}
+
+/* The state is on top of the stack, and stays there; adds functions to the module at index `module`. */
+void bind_text_open (lua_State *L, int module) {
+  lua_pushvalue(L, -1);
+  luaL_getsubtable(L, LUA_REGISTRYINDEX, LUA_LOADED_TABLE);
+  if (lua_getfield(L, -1, LUA_STRLIBNAME) == LUA_TTABLE) lua_getfield(L, -1, "format");
+  else lua_pushnil(L);
+  lua_replace(L, -3);
+  lua_pop(L, 1);
+  lua_pushcclosure(L, text_format, 2);
+  lua_setfield(L, module, "format");
+}
