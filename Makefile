@@ -55,7 +55,7 @@ CMODDIR ?= $(LIBDIR)/lua/5.4
 MANDIR ?= $(PREFIX)/share/man
 SHAREDIR := $(PREFIX)/share/marea
 
-.PHONY: all help setup setup-test setup-hosts setup-lint vae mnist test mistakes c-tests examples test-asan test-tsan test-neon ulp \
+.PHONY: all help setup setup-test setup-hosts setup-lint vae mnist test mistakes c-tests examples locale test-locale test-asan test-tsan test-neon ulp \
         bench bench-peers bench-kernels interrupts soak lint types reference jupyter module install-module install \
         uninstall deb browser clean
 
@@ -146,10 +146,16 @@ $(BUILD)/libmarea.so: $(CORE_OBJ)
 	@echo '  LINK $@'
 	@$(CC) -shared $(SANITIZE) $(LDFLAGS) -Wl,-soname,libmarea.so.0 -o $@ $^ $(LIBS)
 
+# A Lua of another version does not have all functions. It shall load the module all the same, which then says so.
+$(BUILD)/obj/module.o: $(BIND_OBJ)
+	@$(CC) -nostdlib -r -o $@.new $^
+	@objcopy --wildcard --weaken-symbol='lua*' $@.new $@
+	@rm $@.new
+
 # Not linked to liblua: the symbols come from the program that loads the module. LINK_LUA=1 links it, for a program
 # whose Lua is a library that it does not show to others (a plugin that was loaded with RTLD_LOCAL).
 LINK_LUA ?=
-$(MODULE): $(CORE_OBJ) $(BIND_OBJ)
+$(MODULE): $(CORE_OBJ) $(BUILD)/obj/module.o
 	@mkdir -p $(@D)
 	@echo '  LINK $@'
 	@$(CC) -shared $(SANITIZE) $(LDFLAGS) -o $@ $^ $(LIBS) $(if $(LINK_LUA),-Wl$(comma)--no-as-needed $(LUA_LIBS))
@@ -165,7 +171,7 @@ $(PROGRAM): $(PROGRAM_OBJ) $(CORE_OBJ) $(BIND_OBJ)
 BUSTED = $(LUA) $(shell command -v busted)
 C_TESTS := $(patsubst spec/c/%_test.c,$(BUILD)/test/%,$(wildcard spec/c/*_test.c))
 
-test: setup-test ## install what is missing, build, run every test; ends with "N passed, N failed"
+test: setup-test locale ## install what is missing, build, run every test; ends with "N passed, N failed"
 	@$(MAKE) --no-print-directory -j2 all c-tests
 	@env -u OPENBLAS_CORETYPE $(BUSTED)
 
@@ -239,6 +245,26 @@ test-asan: setup-test ## the whole suite under AddressSanitizer and UndefinedBeh
 	@$(MAKE) --no-print-directory -j2 BUILD=build/asan OPT=-O1 SANITIZE="-fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer" all c-tests
 	MAREA_BUILD=build/asan LD_PRELOAD="$$($(CC) -print-file-name=libasan.so) $$($(CC) -print-file-name=libubsan.so)" \
 	  ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 $(BUSTED)
+
+# A locale with a comma in numbers, made here, so that nothing on the machine changes.
+LOCALE := de_DE.UTF-8
+$(BUILD)/locale/$(LOCALE)/LC_NUMERIC:
+	@mkdir -p $(BUILD)/locale
+	@localedef -i de_DE -f UTF-8 $(BUILD)/locale/$(LOCALE)
+
+$(BUILD)/test/locale.so: spec/c/locale.c
+	@mkdir -p $(@D)
+	@echo '  CC   $@'
+	@$(CC) $(ALL_CFLAGS) -shared -o $@ $<
+
+locale: ## make the locale that the tests of numbers use; installs Debian's locales if they are missing
+	$(call install_packages,locales)
+	@$(MAKE) --no-print-directory $(BUILD)/locale/$(LOCALE)/LC_NUMERIC
+
+test-locale: setup-test locale ## the whole suite in the locale de_DE
+	@$(MAKE) --no-print-directory -j2 all c-tests $(BUILD)/test/locale.so
+	@env -u OPENBLAS_CORETYPE LOCPATH=$(abspath $(BUILD)/locale) LC_ALL=$(LOCALE) LANGUAGE=en \
+	  LD_PRELOAD=$(abspath $(BUILD)/test/locale.so) $(BUSTED)
 
 test-tsan: setup-test ## 8 Lua states with 8 threads each train for 1,000 steps under ThreadSanitizer
 	@$(MAKE) --no-print-directory -j2 BUILD=build/tsan OPT=-O1 SANITIZE=-fsanitize=thread build/tsan/test/threads build/tsan/test/parallel

@@ -229,6 +229,11 @@ int main (int argc, char **argv) {
     fputs(usage, p.plan.wrong ? stderr : stdout);
     return p.plan.wrong ? EXIT_FAILURE : EXIT_SUCCESS;
   }
+  const char *trouble = marea_blas_trouble(1);
+  if (trouble) { /* exit would wait for a thread of OpenBLAS that waits for address space */
+    fprintf(stderr, "marea: %s\n", trouble);
+    _exit(EXIT_FAILURE);
+  }
   lua_State *L = luaL_newstate();
   if (!L) {
     fputs("marea: out of memory\n", stderr);

@@ -406,7 +406,8 @@ static void open_context (lua_State *L, bind_state *S) {
   if (status == MAREA_OK) return;
   lua_pushnil(L);
   lua_rawsetp(L, LUA_REGISTRYINDEX, &state_key);
-  if (status == MAREA_ENOMEM) luaL_error(L, "marea: out of memory");
+  const char *trouble = marea_blas_trouble(config.threads);
+  if (status == MAREA_ENOMEM) luaL_error(L, "marea: %s", trouble ? trouble : "out of memory");
   const char *isa = getenv("MAREA_ISA");
   luaL_error(L, "marea: MAREA_ISA ('%s') or MAREA_THREADS (%d) asks for what is not here", isa ? isa : "",
              config.threads);
@@ -481,8 +482,24 @@ static void check_one_lua (lua_State *L) {
                   "with -Wl,-E");
 }
 
+/* Every reference of the module to Lua is weak (see the Makefile); of this function the compiler is to know it. */
+#pragma weak lua_newuserdatauv
+
+/* Another version of Lua lacks functions, which of them tells it from its neighbours. One that has all tells us by
+   luaL_checkversion. */
+void bind_check_version (lua_State *L) {
+  if (lua_newuserdatauv) {
+    luaL_checkversion(L);
+    return;
+  }
+  const char *version = dlsym(RTLD_DEFAULT, "lua_isinteger") ? "5.3"
+                        : dlsym(RTLD_DEFAULT, "lua_callk")   ? "5.2"
+                                                             : "5.1";
+  luaL_error(L, "marea: this is Lua %s; Marea needs Lua 5.4", version);
+}
+
 int luaopen_marea_core (lua_State *L) {
-  luaL_checkversion(L);
+  bind_check_version(L);
   lua_settop(L, 0);
   check_one_lua(L);
   bind_state *S = bind_find_state(L);

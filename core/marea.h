@@ -88,7 +88,7 @@ typedef enum marea_log_level {
   MAREA_LOG_INFO,   /* opened: version, isa, threads, BLAS; threads started anew after a fork; an operator was stopped by
                        an interrupt or a spent budget */
   MAREA_LOG_WARNING /* fewer threads than asked for; pooled memory went back to the allocator because the limit was
-                       reached or the allocator refused; MAREA_ISA without effect; why marea_open returned MAREA_EARG;
+                       reached or the allocator refused; MAREA_ISA without effect; why marea_open failed;
                        memory in use at marea_close */
 } marea_log_level;
 
@@ -149,6 +149,10 @@ MAREA_API int marea_threads (const marea_context *ctx);
 MAREA_API int marea_index_base (const marea_context *ctx);
 MAREA_API const char *marea_isa (const marea_context *ctx);
 MAREA_API const char *marea_blas (void);  /* OpenBLAS's build and core name */
+/* OpenBLAS takes address space for each thread that calls it, and for those of its own that it starts as it is loaded;
+   where RLIMIT_AS leaves none it tries for ever, and exit() waits for it. A sentence about that if there is no room for so
+   many threads (0: as many as a context has by default), else NULL. marea_open then fails with MAREA_ENOMEM; a program ends by _exit. */
+MAREA_API const char *marea_blas_trouble (int threads);
 
 /* Asks the running operator to stop: it returns MAREA_EINTR within some milliseconds and its results are
    dropped; one that changes a tensor in place is completed and succeeds, and the next one meets the request. May be

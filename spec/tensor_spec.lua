@@ -228,7 +228,7 @@ describe("tostring", function()
     local n = 5000
     local x = ops.arange(1, 3 * n):reshape(3, n)
     local function says(t, least, mean, most)
-      local expected = (": min %s, mean %s, max %s\n"):format(least, mean, most)
+      local expected = core.format(": min %s, mean %s, max %s\n", least, mean, most)
       assert.is_truthy(tostring(t):find(expected, 1, true), tostring(t))
     end
     for _, dtype in ipairs{"f32", "f64", "i64"} do

@@ -3,6 +3,9 @@
 --- functions of the core (marea.tensor, marea.scope, ...) and the submodules nn, optim, dist, importance, data,
 --- augment, judge, checkpoint, progress, metrics, image, plan, plot, profile, rerun and sandbox, which are loaded when
 --- they are first used.
+-- Lua 5.1 and its followers read this file as far as here at least: nothing in it is unknown to their parsers.
+if _VERSION ~= "Lua 5.4" then error("marea: this is " .. _VERSION .. "; Marea needs Lua 5.4", 0) end
+
 local core = require "marea.core"
 local check = require "marea.check"
 local events = require "marea.events"
