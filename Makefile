@@ -55,7 +55,7 @@ CMODDIR ?= $(LIBDIR)/lua/5.4
 MANDIR ?= $(PREFIX)/share/man
 SHAREDIR := $(PREFIX)/share/marea
 
-.PHONY: all help setup setup-test setup-hosts setup-lint vae mnist test mistakes c-tests examples locale test-locale test-asan test-tsan test-neon ulp \
+.PHONY: all help setup setup-test setup-hosts setup-lint vae mnist test mistakes c-tests examples locale test-locale test-asan fuzz test-tsan test-neon ulp \
         bench bench-peers bench-kernels interrupts soak lint types reference jupyter module install-module install \
         uninstall deb browser clean
 
@@ -265,6 +265,19 @@ test-locale: setup-test locale ## the whole suite in the locale de_DE
 	@$(MAKE) --no-print-directory -j2 all c-tests $(BUILD)/test/locale.so
 	@env -u OPENBLAS_CORETYPE LOCPATH=$(abspath $(BUILD)/locale) LC_ALL=$(LOCALE) LANGUAGE=en \
 	  LD_PRELOAD=$(abspath $(BUILD)/test/locale.so) $(BUSTED)
+
+# The parsers alone are instrumented; their memory is malloc's, so that the sanitizer sees each block's end.
+FUZZ := 20000
+FUZZ_SRC := spec/c/fuzz_main.c spec/c/fuzz_io.c $(wildcard core/io/*.c) core/text.c
+
+$(BUILD)/test/fuzz: $(FUZZ_SRC) $(BUILD)/libmarea.a
+	@mkdir -p $(@D)
+	@echo '  CC   $@'
+	@$(CC) -std=gnu11 -g -O1 -fsanitize=address,undefined -fno-sanitize-recover=all -Wall -Wextra -Icore \
+	  -Dmarea_alloc=fuzz_alloc -Dmarea_free=fuzz_free -o $@ $(FUZZ_SRC) $(BUILD)/libmarea.a $(LIBS)
+
+fuzz: $(BUILD)/test/fuzz ## mutate $(FUZZ) files of each format and read them under AddressSanitizer
+	ASAN_OPTIONS=allocator_may_return_null=1 $(BUILD)/test/fuzz $(FUZZ)
 
 test-tsan: setup-test ## 8 Lua states with 8 threads each train for 1,000 steps under ThreadSanitizer
 	@$(MAKE) --no-print-directory -j2 BUILD=build/tsan OPT=-O1 SANITIZE=-fsanitize=thread build/tsan/test/threads build/tsan/test/parallel

@@ -363,7 +363,8 @@ int bind_profile_stop (lua_State *L);                  /* core.profile_stop */
 
 /* ---- the rest ---- */
 
-void bind_check_version (lua_State *L); /* raises when Lua is not 5.4; before anything else of Lua is called */
+void bind_check_version (
+    lua_State *L); /* raises when Lua is not 5.4; before anything else of Lua is called */
 
 int bind_get (lua_State *L);      /* __index: upvalues state, methods (tensor.c) */
 int bind_backward (lua_State *L); /* tape.c */

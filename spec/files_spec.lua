@@ -77,7 +77,8 @@ describe("a Lua of another version", function()
       if not os.execute(("command -v %s >/dev/null"):format(lua)) then return pending("needs " .. lua) end
       if sanitized then return pending "the sanitizer's library is needed" end
       for _, module in ipairs{"marea", "marea.core"} do
-        local script = ('package.path = "%s" package.cpath = "%s" require "%s"'):format(package.path, package.cpath, module)
+        local script = 'package.path, package.cpath = "%s", "%s" require "%s"'
+        script = script:format(package.path, package.cpath, module)
         local text, code = shell(("LUA_PATH= LUA_CPATH= %s -e '%s'"):format(lua, script))
         assert.is_truthy(text:find("marea: this is Lua " .. version .. "; Marea needs Lua 5.4", 1, true), text)
         assert.are.equal(1, code)
