@@ -146,10 +146,11 @@ $(BUILD)/libmarea.so: $(CORE_OBJ)
 	@echo '  LINK $@'
 	@$(CC) -shared $(SANITIZE) $(LDFLAGS) -Wl,-soname,libmarea.so.0 -o $@ $^ $(LIBS)
 
-# A Lua of another version does not have all functions. It shall load the module all the same, which then says so.
+# A Lua of another version does not have all functions. It shall load the module all the same, which then says so; the
+# function that says it is in each, and missing where a program hides its Lua.
 $(BUILD)/obj/module.o: $(BIND_OBJ)
 	@$(CC) -nostdlib -r -o $@.new $^
-	@objcopy --wildcard --weaken-symbol='lua*' $@.new $@
+	@objcopy --wildcard --weaken-symbol='!luaL_error' --weaken-symbol='lua*' $@.new $@
 	@rm $@.new
 
 # Not linked to liblua: the symbols come from the program that loads the module. LINK_LUA=1 links it, for a program

@@ -482,7 +482,7 @@ static void check_one_lua (lua_State *L) {
                   "with -Wl,-E");
 }
 
-/* Every reference of the module to Lua is weak (see the Makefile); of this function the compiler is to know it. */
+/* The module's references to Lua are weak, but for luaL_error (see the Makefile); of this one the compiler is to know it. */
 #pragma weak lua_newuserdatauv
 
 /* Another version of Lua lacks functions, which of them tells it from its neighbours. One that has all tells us by
