@@ -196,27 +196,6 @@ static void add_details (lua_State *L, int idx, bool operation) {
   else if (status == LUA_OK || !is_interrupt(L, -1)) lua_settop(L, whole);
 }
 
-/* Makes the message on top of the stack fit for a terminal, line by line: names in it may come from anywhere. */
-static void make_printable (lua_State *L) {
-  luaL_Buffer b;
-  size_t n;
-  const char *message = lua_tolstring(L, -1, &n);
-  char *text = luaL_buffinitsize(L, &b, n + 1), *line = text, *to = text;
-  memcpy(text, message, n + 1);
-  for (bool more = true; more;) {
-    char *end = line + strcspn(line, "\n\t"), mark = *end;
-    *end = '\0';
-    const size_t length = strlen(marea_printable(line));
-    memmove(to, line, length);
-    to += length;
-    more = end < text + n;
-    if (more) *to++ = mark ? mark : '?';
-    line = end + 1;
-  }
-  luaL_pushresultsize(&b, (size_t)(to - text));
-  lua_remove(L, -2);
-}
-
 /* Raises the message on top of the stack. operation: the failure is that of an operator with its inputs. */
 static int raise (lua_State *L, bind_state *S, bool operation) {
   char path[BIND_LAYER];
@@ -229,7 +208,7 @@ static int raise (lua_State *L, bind_state *S, bool operation) {
   else lua_pushstring(L, message);
   if (*path) lua_pushfstring(L, "%s (layer '%s')", lua_tostring(L, -1), path);
   add_details(L, bare, operation);
-  make_printable(L);
+  bind_printable(L);
   return lua_error(L);
 }
 

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT
-** text.c: numbers as text, with a point whatever locale the host has set. Lua's own conversions ask the locale each time;
+** text.c: text that came from elsewhere, and numbers as text, with a point whatever locale the host has set. Lua's own conversions ask the locale each time;
 ** for the time of a call this thread has the C library's "C" instead, an object that is always there. Nothing raises
 ** meanwhile.
 */
@@ -42,6 +42,34 @@ static int text_format (lua_State *L) {
   return status == LUA_OK ? 1 : lua_error(L);
 }
 
+void bind_printable (lua_State *L) {
+  luaL_Buffer b;
+  size_t n;
+  const char *whole = lua_tolstring(L, -1, &n);
+  char *text = luaL_buffinitsize(L, &b, n + 1), *line = text, *to = text;
+  memcpy(text, whole, n + 1);
+  for (bool more = true; more;) {
+    char *end = line + strcspn(line, "\n\t"), mark = *end;
+    *end = '\0';
+    const size_t length = strlen(marea_printable(line));
+    memmove(to, line, length);
+    to += length;
+    more = end < text + n;
+    if (more) *to++ = mark ? mark : '?';
+    line = end + 1;
+  }
+  luaL_pushresultsize(&b, (size_t)(to - text));
+  lua_remove(L, -2);
+}
+
+/* core.printable(text): the same with what steers a terminal, or turns text around, shown as '?' */
+static int text_printable (lua_State *L) {
+  luaL_checkstring(L, 1);
+  lua_settop(L, 1);
+  bind_printable(L);
+  return 1;
+}
+
 /* The state is on top of the stack, and stays there; adds functions to the module at index `module`. */
 void bind_text_open (lua_State *L, int module) {
   lua_pushvalue(L, -1);
@@ -52,4 +80,6 @@ void bind_text_open (lua_State *L, int module) {
   lua_pop(L, 1);
   lua_pushcclosure(L, text_format, 2);
   lua_setfield(L, module, "format");
+  lua_pushcfunction(L, text_printable);
+  lua_setfield(L, module, "printable");
 }

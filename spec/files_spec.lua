@@ -99,6 +99,7 @@ describe("text from strangers", function()
       message_to(marea.load(NASTY)), message_to(marea.load_npy(NASTY)), message_to(marea.load_png(NASTY)),
       message_to(marea.save_npy(marea.ones(2), "/nowhere/" .. NASTY)),
       message_to(marea.metrics.open("/nowhere/" .. NASTY, {"a"}):write{a = 1}),
+      message_to(marea.metrics.read(NASTY)), message_to(marea.data.mnist(NASTY)),
       message_to(require "marea.core".file_time(NASTY)), message_to(require "marea.core".list_folder(NASTY)),
       message_of(function() marea.ones({2}, {dtype = NASTY}) end), message_of(function() return marea[NASTY] end),
       message_of(function() marea.save(place .. "/x", {[NASTY] = 1}) end),
@@ -110,6 +111,18 @@ describe("text from strangers", function()
       assert.is_truthy(message:find(SHOWN, 1, true), i .. ": " .. message)
       assert.is_falsy(message:find "[\0-\8\11-\31\127]", i)
       assert.is_truthy(utf8.len(message), i)
+    end
+  end)
+
+  it("has none in what is printed of layers, tables, datasets and values", function()
+    local key = NASTY:gsub("\27", "") -- which %q writes as \27
+    local net = marea.nn.Sequential{marea.nn.Linear{2, 2, name = key}}
+    for i, text in ipairs{tostring(net), tostring(marea.data.Dataset{{key, marea.ones(3)}}),
+      tostring(marea.plan(net, marea.ones{1, 2})), require "marea.inspect".text{[key] = key}} do
+      assert.is_truthy(text:find("a?[31m", 1, true) or text:find("a[31m", 1, true), i .. ": " .. text)
+      assert.is_falsy(text:find "[\0-\8\11-\31\127]", i)
+      assert.is_falsy(text:find("\226\128\174", 1, true) or text:find("\194\155", 1, true), i)
+      assert.is_truthy(utf8.len(text), i)
     end
   end)
 

@@ -25,6 +25,7 @@ end
 local function string_text(s)
   local shown = #s > LETTERS and beginning(s, LETTERS) or s
   shown = ("%q"):format(shown):gsub("\\\n", "\\n"):gsub("\r", "\\r"):gsub("\t", "\\t")
+  shown = core.printable(shown)
   return #s > LETTERS and shown .. "..." or shown
 end
 

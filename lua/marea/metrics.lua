@@ -36,7 +36,7 @@ end
 function metrics.read(path)
   check.string("metrics.read", "path", path)
   local file, message = io.open(path)
-  if not file then return nil, message end
+  if not file then return nil, core.printable(message) end
   local columns, rows = nil, {}
   for line in file:lines() do
     local cells = split(line)
@@ -52,7 +52,7 @@ function metrics.read(path)
     end
   end
   file:close()
-  if not columns then return nil, path .. ": is empty" end
+  if not columns then return nil, core.printable(path .. ": is empty") end
   return rows, columns
 end
 

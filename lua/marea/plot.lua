@@ -590,13 +590,14 @@ end
 function Figure:save(path)
   check.string("save", "path", path)
   local script = path .. ".gp"
+  local name = core.printable(script)
   local said, ok, code = run(self, png_setup(self, path), script)
   if not said then return nil, ok end
   if ok then return os.remove(script) end
   if code == 127 then
-    return nil, ("gnuplot is not installed; %s makes the picture: gnuplot %s"):format(script, script)
+    return nil, ("gnuplot is not installed; %s makes the picture: gnuplot %s"):format(name, name)
   end
-  return nil, ("gnuplot: %s (its script is %s)"):format((said:gsub("%s+", " ")), script)
+  return nil, ("gnuplot: %s (its script is %s)"):format(core.printable(said:gsub("%s+", " ")), name)
 end
 
 --- The figure drawn with letters, for a terminal: print it, or let the prompt show it. Heat maps and images are drawn
