@@ -353,7 +353,8 @@ int bind_copy (lua_State *L);
 int bind_format (char *to, size_t room, const char *format, ...) __attribute__((format(printf, 3, 4)));
 bind_text bind_number_text (lua_Number x); /* as Lua writes it: "1.0", "0.5", "1e+20", "nan" */
 void bind_printable (lua_State *L); /* the text on top of the stack, line by line, made fit for a terminal */
-void bind_text_open (lua_State *L, int module); /* adds core.format, core.printable; state on the stack top */
+void bind_text_open (lua_State *L,
+                     int module); /* adds core.format, core.printable, core.before; state on the stack top */
 
 /* ---- profiles (profile.c) ---- */
 

@@ -70,6 +70,21 @@ static int text_printable (lua_State *L) {
   return 1;
 }
 
+/* core.before(a, b): the order of keys and names, numbers first, then strings by their bytes: Lua's own `<` asks the locale,
+   in some of which "a" comes before "B" */
+static int text_before (lua_State *L) {
+  const bool number = lua_type(L, 1) == LUA_TNUMBER, other = lua_type(L, 2) == LUA_TNUMBER;
+  size_t n, m;
+  if (number && other) lua_pushboolean(L, lua_compare(L, 1, 2, LUA_OPLT));
+  else if (number || other) lua_pushboolean(L, number);
+  else {
+    const char *a = luaL_checklstring(L, 1, &n), *b = luaL_checklstring(L, 2, &m);
+    const int order = memcmp(a, b, n < m ? n : m);
+    lua_pushboolean(L, order ? order < 0 : n < m);
+  }
+  return 1;
+}
+
 /* The state is on top of the stack, and stays there; adds functions to the module at index `module`. */
 void bind_text_open (lua_State *L, int module) {
   lua_pushvalue(L, -1);
@@ -82,4 +97,6 @@ void bind_text_open (lua_State *L, int module) {
   lua_setfield(L, module, "format");
   lua_pushcfunction(L, text_printable);
   lua_setfield(L, module, "printable");
+  lua_pushcfunction(L, text_before);
+  lua_setfield(L, module, "before");
 }

@@ -84,7 +84,7 @@ end
 ---@param names string[]
 function check.list(names)
   local sorted = table.move(names, 1, #names, 1, {})
-  table.sort(sorted)
+  table.sort(sorted, core.before)
   return "'" .. table.concat(sorted, "', '") .. "'"
 end
 
@@ -162,7 +162,7 @@ function check.options(what, options, names, positional)
       unknown[#unknown + 1] = format("%s", key)
     end
   end
-  table.sort(unknown)
+  table.sort(unknown, core.before)
   if unknown[1] then
     local guess = check.did_you_mean(unknown[1], names)
     check.raise("%s: unknown argument '%s'%s", what, unknown[1],
@@ -268,7 +268,7 @@ function check.names(t)
     t = rawget(meta, "__index")
     if type(t) ~= "table" then break end
   end
-  table.sort(names)
+  table.sort(names, core.before)
   return names
 end
 

@@ -197,7 +197,7 @@ add{
       rawset(session.env, name, value)
       names[#names + 1] = name
     end
-    table.sort(names)
+    table.sort(names, core.before)
     return table.concat(names, ", ")
   end,
 }

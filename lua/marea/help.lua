@@ -212,7 +212,7 @@ local function all_names()
     if type(place) == "table" then add(check.names(place)) end
   end
   add(check.names(require "marea.nn.module".class_methods()))
-  table.sort(names)
+  table.sort(names, core.before)
   return names
 end
 

@@ -74,8 +74,8 @@ local function key_before(a, b)
     if ta == "string" or tb == "string" then return ta == "string" end
     return ta < tb
   end
-  if ta == "number" or ta == "string" then return a < b end
-  return key_text(a) < key_text(b)
+  if ta == "number" or ta == "string" then return core.before(a, b) end
+  return core.before(key_text(a), key_text(b))
 end
 
 --- Keys that are not in the list 1..n, sorted; whether there may be more.

@@ -143,7 +143,7 @@ function Report:layer_of(m) return self._layer_of(m) end
 
 local function before(a, b)
   if a.seconds ~= b.seconds then return a.seconds > b.seconds end
-  return a.layer .. "\0" .. a.op < b.layer .. "\0" .. b.op
+  return core.before(a.layer .. "\0" .. a.op, b.layer .. "\0" .. b.op)
 end
 
 local KEYS = {

@@ -35,6 +35,15 @@ local works = {
     return tostring(nn.Sequential{nn.Linear{2, 3}, nn.Dropout{0.25}, nn.LayerNorm{3, eps = 0.0125},
       nn.LeakyReLU{0.0625}})
   end,
+  order = function() -- by bytes: there, "a" comes before "B"
+    local names = {}
+    local net = {a = marea.ones(1), B = marea.ones(2), [1] = marea.ones(3)}
+    for _, entry in ipairs(require "marea.nn.module".tensors(net)) do
+      names[#names + 1] = entry.name
+    end
+    assert(table.concat(names, " ") == "1 B a", table.concat(names, " "))
+    return require "marea.inspect".text{a = 1, B = 2, ["ä"] = 3, Z = 4} .. message(nn.Linear, {2, 2, a = 1, B = 2})
+  end,
   optimizer = function() return tostring(marea.optim.Adam{nn.Linear{2, 2}, lr = 0.0025}) end,
   metrics = function()
     local path = folder .. "/metrics.csv"

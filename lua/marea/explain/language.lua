@@ -41,7 +41,7 @@ local function tables_of(frame)
   for name, value in next, globals do
     if type(name) == "string" and type(value) == "table" and not package.loaded[name] then names[#names + 1] = name end
   end
-  table.sort(names)
+  table.sort(names, core.before)
   for _, name in ipairs(names) do list[#list + 1] = {name = name, value = rawget(globals, name)} end
   return list
 end

@@ -28,7 +28,7 @@ function Optimizer.define(name, spec)
   local own = {} -- what a group may set for itself
   for key in pairs(spec.numbers) do own[#own + 1] = key end
   table.move(spec.flags or {}, 1, #(spec.flags or {}), #own + 1, own)
-  table.sort(own)
+  table.sort(own, core.before)
   class.own_names = own
   local names = {"clip_value", "clip_norm", "allow_not_finite", table.unpack(own)}
   local function construct(_, options)
@@ -300,7 +300,7 @@ function Optimizer:misfit(state)
     if not known[name] then wrong[#wrong + 1] = name .. " is unexpected" end
   end
   if #wrong == 0 then return nil end
-  table.sort(wrong)
+  table.sort(wrong, core.before)
   return ("the state does not fit %s: %s"):format(self.name, table.concat(wrong, "; "))
 end
 

@@ -79,7 +79,7 @@ end
 function Files:problem()
   local paths = {}
   for path in pairs(self.stamps) do paths[#paths + 1] = path end
-  table.sort(paths)
+  table.sort(paths, core.before)
   for _, path in ipairs(paths) do
     local chunk, message = loadfile(path)
     if not chunk then return message end
