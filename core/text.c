@@ -59,6 +59,7 @@ static bool is_shown (uint32_t c) {
 }
 
 char *marea_printable (char *text) {
+  if (!text) return NULL;
   char *to = text;
   size_t n = strlen(text);
   for (const char *from = text; n > 0;) {

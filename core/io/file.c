@@ -313,8 +313,10 @@ marea_status marea_write_end (marea_writer *w, marea_status status) {
 
 marea_status marea_save_bytes (marea_context *ctx, const char *path, const void *bytes, size_t n) {
   marea_writer w;
-  if (!path || (!bytes && n > 0))
-    return marea_fail(ctx, MAREA_EARG, "save_bytes: expected a path and bytes, got NULL");
+  MAREA_ENTER;
+  MAREA_WANT(NULL, "save_bytes", ctx);
+  MAREA_WANT(ctx, "save_bytes", path);
+  if (n > 0) MAREA_WANT(ctx, "save_bytes", bytes);
   MAREA_TRY(marea_write_begin(ctx, "save_bytes", path, &w));
   return marea_write_end(&w, marea_write(&w, bytes, n));
 }

@@ -59,7 +59,7 @@ local function any(label, expression) return {label, expression, "any"} end
 local garbage = {any("-1", "-1"), any("INT_MIN", "INT_MIN"), any("INT_MAX", "INT_MAX")}
 
 local paths = {
-  marea_load_idx = "w->file.idx", marea_load_npy = "w->file.npy", marea_load_png = "w->file.png",
+  marea_load_idx = "w->file.idx", marea_load_npy = "w->file.npy", marea_load_png = "w->file.png", marea_load_png16 = "w->file.png",
   marea_file_load = "w->file.safetensors",
 }
 local tensors = { -- the good one where it is not w->t
@@ -159,6 +159,8 @@ local values = {
     return {good "(void *)w->numbers", refused("NULL", "NULL"),
       refused("odd address", "(void *)((char *)w->numbers + 1)")}
   end,
+  ["const void *"] = pointer "w->numbers",
+  ["char *"] = function() return {good '(char[]){"na\\x1b[mme"}', any("NULL", "NULL")} end,
   ["callback"] = function() return {good "release_nothing", any("NULL", "NULL")} end,
   ["const char *"] = text, ["const char **"] = optional "&w->text",
   ["marea_dtype"] = function()

@@ -655,6 +655,7 @@ int main (int argc, char **argv) {
   test_bad_idx();
   test_bad_npy();
   test_header_room();
+  test_long_header();
   test_quietly(random_flips);
   end_test();
   printf("io_test: %ld hostile inputs, %ld refused, the others harmless\n", tries, rejected);
