@@ -2,6 +2,7 @@
 ** isa_generic_i64.c: the integer kernels of i64.
 */
 #include <math.h>
+#include <string.h>
 
 #include "tables.h"
 

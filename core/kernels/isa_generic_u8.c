@@ -2,6 +2,7 @@
 ** isa_generic_u8.c: the integer kernels of u8.
 */
 #include <math.h>
+#include <string.h>
 
 #include "tables.h"
 

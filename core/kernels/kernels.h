@@ -201,6 +201,8 @@ static inline int marea_scheme_points (marea_scheme s, int taps) {
 
 #define MAREA_BINARY_KERNELS(B)                                                          \
   B(add) B(sub) B(mul) B(div) B(pow) B(maximum) B(minimum)                               \
+  B(remainder)                 /* a - floor(a / b) b, as Lua's %: exact but for one rounding */ \
+  B(floor_divide)              /* floor(a / b), as Lua's // */                           \
   /* dx from dy (a) and the activation's OUTPUT y (b); p[0] slope or alpha */            \
   B(relu_grad) B(leaky_relu_grad) B(elu_grad) B(sigmoid_grad) B(tanh_grad) B(softplus_grad) \
   /* losses per element, a = prediction, b = target */                                   \
@@ -215,6 +217,9 @@ static inline int marea_scheme_points (marea_scheme s, int taps) {
 
 /* Comparisons: y is uint8_t, 0 or 1; all are false on NaN but ne. */
 #define MAREA_COMPARE_KERNELS(C) C(eq) C(ne) C(lt) C(le) C(gt) C(ge)
+
+/* Tests: y is uint8_t, 0 or 1. */
+#define MAREA_TEST_KERNELS(T) T(is_nan) T(is_inf) T(is_finite)
 
 /* K(name, return type, parameters). Sums run over a fixed tree of lanes, the same for every alignment. */
 #define MAREA_OTHER_KERNELS(K)                                                                                 \
@@ -267,6 +272,9 @@ typedef struct marea_kernels {
 #define C(name) marea_binary_kernel *name;
   MAREA_COMPARE_KERNELS(C)
 #undef C
+#define T(name) marea_unary_kernel *name;
+  MAREA_TEST_KERNELS(T)
+#undef T
   marea_ternary_kernel *where; /* a: condition, uint8_t; b, c: real */
 #define K(name, result, parameters) result(*name) parameters;
   MAREA_OTHER_KERNELS(K)
@@ -275,7 +283,7 @@ typedef struct marea_kernels {
 
 /* select.c: tables of the ISA named (NULL: the best that CPU and system support). False: unknown or unsupported.
    f32 and f64 tables have every entry; integer tables have neg abs sign square, add sub mul maximum minimum,
-   comparisons, where and clamp. `kernels` is indexed by marea_dtype. */
+   remainder floor_divide, comparisons, tests, where and clamp. `kernels` is indexed by marea_dtype. */
 bool marea_select_kernels (const char *isa, const marea_kernels *kernels[4], const char **chosen);
 /* cpu.c: the ISAs that this machine can run, best first, ends with NULL: {"avx512", "avx2", "generic", NULL} on
    x86-64, {"neon", "generic", NULL} on AArch64. */

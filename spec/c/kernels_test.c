@@ -87,6 +87,66 @@ static void check_unary (const unary_case *c, marea_unary_kernel *kernel) {
   if (worst > c->ulps) printf("    %-8s %-10s %.3f ulp at %.9g\n", isa, c->name, worst, at);
 }
 
+/* Lua's %, which is exact but for the one rounding of fmod + b. */
+static double remainder_wanted (double a, double b, bool wide) {
+  double r = fmod(a, b);
+  if (!((r > 0 && b < 0) || (r < 0 && b > 0))) return r;
+  return wide ? r + b : (double)((float)r + (float)b);
+}
+
+/* Any bits; ratios of every size; equal numbers and whole ones, where signs of zero and quotients near integers are. */
+static void remainder_arguments (int batch, bool wide, double *a, double *b) {
+  static const double special[] = {0.0, -0.0, 1.0, -1.0, 3.0, -3.0, 0.1, -0.1, INFINITY, -INFINITY, NAN, 1e-45, 3e38, -3e38};
+  const size_t n = sizeof special / sizeof *special;
+  const int most = wide ? 1000 : 120;
+  for (int i = 0; i < BATCH; i++) {
+    if (batch % 4 == 0) a[i] = special[(size_t)i % n], b[i] = special[(size_t)i / n % n];
+    if (batch % 4 == 1) a[i] = ldexp(uniform(-2, 2), below(2 * most) - most), b[i] = ldexp(uniform(-2, 2), below(2 * most) - most);
+    if (batch % 4 == 2) b[i] = uniform(-3, 3), a[i] = b[i] * (below(200) - 100) * (below(2) ? 1 : 1 + 1e-7);
+    if (batch % 4 == 3) a[i] = uniform(-1e6, 1e6), b[i] = floor(uniform(-9, 9));
+    if (!wide) a[i] = (double)(float)a[i], b[i] = (double)(float)b[i];
+  }
+}
+
+static void check_remainder (const marea_kernels *k, bool wide) {
+  double a[BATCH], b[BATCH], y[BATCH];
+  float a4[BATCH], b4[BATCH], y4[BATCH];
+  for (int batch = 0; batch < 400; batch++) {
+    remainder_arguments(batch, wide, a, b);
+    for (int i = 0; i < BATCH; i++) a4[i] = (float)a[i], b4[i] = (float)b[i];
+    if (wide) k->remainder(BATCH, a, 1, b, 1, y, NULL);
+    else k->remainder(BATCH, a4, 1, b4, 1, y4, NULL);
+    for (int i = 0; i < BATCH; i++) {
+      const double wanted = remainder_wanted(a[i], b[i], wide), got = wide ? y[i] : (double)y4[i];
+      if (isnan(wanted) ? isnan(got) : got == wanted && !signbit(got) == !signbit(wanted)) continue;
+      printf("    remainder(%a, %a)\n", a[i], b[i]);
+      complain("value", "remainder", got, wanted);
+    }
+  }
+  end_group(wide ? "remainder f64" : "remainder f32");
+}
+
+static void check_tests (const marea_kernels *k, bool wide) {
+  static const double value[] = {0.0, -0.0, 1.0, -1e30, 1e-45, INFINITY, -INFINITY, NAN, -NAN};
+  double x[MAX_N];
+  float x4[MAX_N];
+  uint8_t y[MAX_N + 1];
+  for (int n = 0; n < MAX_N; n++) {
+    for (int i = 0; i < n; i++) x[i] = value[below(9)], x4[i] = (float)x[i];
+#define T(name, expected)                                                                     \
+  y[n] = 77;                                                                                  \
+  k->name((size_t)n, wide ? (void *)x : x4, y, NULL);                                         \
+  if (y[n] != 77) complain("wrote beyond the end", #name, y[n], 77);                          \
+  for (int i = 0; i < n; i++)                                                                 \
+    if (y[i] != (expected)) complain("value", #name, y[i], expected);
+    T(is_nan, x[i] != x[i])
+    T(is_inf, x[i] == INFINITY || x[i] == -INFINITY)
+    T(is_finite, x[i] == x[i] && fabs(x[i]) < INFINITY)
+#undef T
+  }
+  end_group(wide ? "tests f64" : "tests f32");
+}
+
 static void check_functions (const marea_kernels *k) {
 #define U(name) check_unary(find_case(#name), k->name);
   MAREA_UNARY_KERNELS(U)
@@ -237,6 +297,8 @@ static double binary_wanted (const char *name, double a, double b, double p) {
   IS(mul) return a * b;
   IS(div) return a / b;
   IS(pow) return pow(a, b);
+  IS(remainder) return fmod(fmod(a, b) + b, b);
+  IS(floor_divide) return floor(a / b);
   IS(maximum) return isnan(a) || isnan(b) ? NAN : fmax(a, b);
   IS(minimum) return isnan(a) || isnan(b) ? NAN : fmin(a, b);
   IS(relu_grad) return b > 0 ? a : 0;
@@ -951,6 +1013,17 @@ static void check_integers (const marea_kernels *i64, const marea_kernels *u8) {
   WANT("abs", z[3], 255);
   u8->where(4, d, 0, c, 1, d, 1, z, NULL);
   WANT("where", z[2], 200);
+  i64->remainder(5, a, 1, b, 1, y, NULL);
+  for (int i = 0; i < 5; i++) WANT("remainder", y[i], ((int64_t[]){1, 0, -2, 0, 0})[i]);
+  i64->floor_divide(5, a, 1, b, 1, y, NULL);
+  for (int i = 0; i < 5; i++) WANT("floor_divide", y[i], ((int64_t[]){-2, 0, -1, INT64_MIN, INT64_MAX})[i]);
+  u8->remainder(4, d, 0, d, 1, z, NULL);
+  WANT("remainder", z[2], 1);
+  u8->floor_divide(4, c, 1, d, 1, z, NULL);
+  for (int i = 0; i < 4; i++) WANT("floor_divide", z[i], ((uint8_t[]){0, 1, 2, 1})[i]);
+  u8->is_finite(4, c, z, NULL);
+  i64->is_nan(3, a, z, NULL);
+  WANT("tests", z[0] * 8 + z[1] * 4 + z[2] * 2 + z[3], 1);
   end_group("integers");
 }
 
@@ -962,6 +1035,8 @@ int main (void) {
     if (!marea_select_kernels(*name, k, &chosen) || strcmp(chosen, isa) != 0) return 1;
     check_functions(k[0]);
     check_pow(k[0]);
+    check_remainder(k[0], false);
+    check_tests(k[0], false);
     check_pieces(k[0]);
     check_tails(k[0], false);
     check_binary(k[0], false);
@@ -976,6 +1051,8 @@ int main (void) {
   }
   check_tails(k[1], true);
   check_binary(k[1], true);
+  check_remainder(k[1], true);
+  check_tests(k[1], true);
   check_reductions(k[1], true);
   check_norm(k[1], true);
   check_dropout(k[1], true);
