@@ -103,8 +103,6 @@ static const struct {
 } refused[] = {
     {"__lt", "< or >", "a:lt(b) and a:gt(b) compare element by element"},
     {"__le", "<= or >=", "a:le(b) and a:ge(b) compare element by element"},
-    {"__mod", "%", "a - (a / b):floor() * b is the remainder"},
-    {"__idiv", "//", "(a / b):floor() rounds down"},
     {"__concat", "..", "tostring(t) is a text, concat{a, b} joins tensors"},
     {"__band", "&", "for 0 and 1, a * b is 'and'"},
     {"__bor", "|", "for 0 and 1, a:maximum(b) is 'or'"},
@@ -160,7 +158,8 @@ static const luaL_Reg metamethods[] = {
 /* On the stack: ..., state, methods. */
 void bind_box_open (lua_State *L) {
   static const char *const arithmetic[][2] = {
-      {"__add", "add"}, {"__sub", "sub"}, {"__mul", "mul"}, {"__div", "div"}, {"__pow", "pow"}};
+      {"__add", "add"}, {"__sub", "sub"}, {"__mul", "mul"}, {"__div", "div"},
+      {"__pow", "pow"}, {"__mod", "remainder"}, {"__idiv", "floor_divide"}};
   int methods = lua_gettop(L), state = methods - 1;
   bind_push_metatable(L, lua_touserdata(L, state), BIND_BOX, "marea.Tensor");
   lua_pushvalue(L, state);

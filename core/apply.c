@@ -448,7 +448,7 @@ static marea_status compute_in_place (door *d) {
   marea_status status = c->ctx->limited ? marea_charge(c) : MAREA_OK;
   if (status == MAREA_OK) {
     status = forward_shielded(c);
-    if (!c->ctx->plan) target->storage->version++;
+    if (status == MAREA_OK && !c->ctx->plan) target->storage->version++;
   }
   if (!through) {
     if (status == MAREA_OK) copy_shielded(c->ctx, result, target);

@@ -7,15 +7,18 @@ OP(full) OP(arange) OP(linspace) OP(eye)
 /* unary.c */
 OP(neg) OP(abs) OP(sign) OP(square) OP(sqrt) OP(rsqrt) OP(reciprocal) OP(exp) OP(log) OP(log1p) OP(expm1)
 OP(sin) OP(cos) OP(floor) OP(ceil) OP(round) OP(erf) OP(norm_icdf) OP(clamp) OP(cast)
+OP(isnan) OP(isinf) OP(isfinite)
 /* gamma.c */
 OP(lgamma) OP(polygamma)
 /* activation.c */
 OP(relu) OP(leaky_relu) OP(elu) OP(sigmoid) OP(tanh) OP(softplus) OP(gelu) OP(silu) OP(activation_grad)
 /* binary.c */
-OP(add) OP(sub) OP(mul) OP(div) OP(pow) OP(maximum) OP(minimum)
-OP(eq) OP(ne) OP(lt) OP(le) OP(gt) OP(ge) OP(where)
+OP(add) OP(sub) OP(mul) OP(div) OP(pow) OP(maximum) OP(minimum) OP(remainder) OP(floor_divide)
+OP(eq) OP(ne) OP(lt) OP(le) OP(gt) OP(ge) OP(where) OP(masked_fill)
 /* reduce.c */
 OP(sum) OP(sum_to) OP(mean) OP(var) OP(std) OP(max) OP(min) OP(argmax) OP(argmin) OP(logsumexp) OP(cumsum)
+/* prod.c, truth.c */
+OP(prod) OP(norm) OP(any) OP(all)
 /* shape.c, shape_copy.c */
 OP(reshape) OP(permute) OP(transpose) OP(expand) OP(squeeze) OP(unsqueeze) OP(flatten) OP(narrow) OP(select)
 OP(slice) OP(slice_grad) OP(concat) OP(stack) OP(split) OP(pad) OP(flip) OP(tile) OP(contiguous) OP(clone)

@@ -215,6 +215,79 @@ const marea_op marea_op_minimum = {
            "of it to each at a tie." ERRORS,
 };
 
+/* ---- remainder, floor_divide -------------------------------------------------------------------------- */
+
+/* Is there a 0 among the integers of t from dimension d on? *i counts elements that were looked at before. */
+static bool has_zero (marea_context *ctx, const marea_tensor *t, int d, const char *at, int64_t *i) {
+  const size_t size = marea_dtype_size((marea_dtype)t->dtype);
+  if (d == t->rank) return ++*i, size == 1 ? *(const uint8_t *)at == 0 : *(const int64_t *)at == 0;
+  const int64_t n = t->stride[d] == 0 ? MAREA_MIN(t->shape[d], 1) : t->shape[d]; /* repeated ones are looked at once */
+  for (int64_t k = 0; k < n && !MAREA_STOPPING(ctx, *i); k++)
+    if (has_zero(ctx, t, d + 1, at + k * t->stride[d] * (int64_t)size, i)) return true;
+  return false;
+}
+
+/* As in Lua, integers have no quotient by 0; floats have: infinity or NaN. */
+static marea_status want_divisors (marea_call *c) {
+  const marea_tensor *b = c->in[1];
+  int64_t seen = 0;
+  if (marea_is_float(b->dtype) || marea_count(c->out[0]->rank, c->out[0]->shape) == 0) return MAREA_OK;
+  if (!has_zero(c->ctx, b, 0, marea_at(b), &seen)) return MAREA_OK;
+  return marea_reject(c, MAREA_EARG, "argument 'b': %s has a 0, by which integers cannot be divided",
+                      marea_tensor_text(b).s);
+}
+
+static marea_status remainder_forward (marea_call *c) {
+  MAREA_TRY(want_divisors(c));
+  return marea_map_binary(c, kernels(c)->remainder, NULL);
+}
+
+/* da = dy, db = -dy floor(a / b) */
+static marea_status remainder_vjp (marea_vjp *v) {
+  formula f = {.v = v};
+  if (v->need[0]) give(&f, 0, sum_like(&f, v->dout[0], v->in[0]));
+  if (v->need[1]) {
+    marea_tensor *whole = binary(&f, &marea_op_floor_divide, v->in[0], v->in[1]);
+    give(&f, 1, sum_like(&f, unary(&f, &marea_op_neg, mul(&f, v->dout[0], whole)), v->in[1]));
+  }
+  return finish(&f);
+}
+
+/* Quotients that are not next to an integer. */
+#define BROKEN                                                                                  \
+  "local s = g.shape(0, 4) local b = g.tensor(g.broadcast(s), {lo = 1, hi = 3}) "               \
+  "if g.bool() then b = -b end "                                                                \
+  "return {b * (g.tensor(s, {lo = -4, hi = 4}):floor() + 0.5) + g.tensor(s, {lo = -0.3, hi = 0.3}), b}"
+
+const marea_op marea_op_remainder = {
+    BINARY(remainder),
+    .flags = ARITHMETIC,
+    .dtypes = MAREA_ANY,
+    .saves_in = 3,
+    .shape = marea_shape_broadcast,
+    .vjp = remainder_vjp,
+    .sample = BROKEN,
+    .doc = "remainder(a, b), also a % b: a - floor(a / b) b of each pair of elements, exactly, with b's sign, as "
+           "Lua's %. NaN where b is 0 or a infinite; of integers a 0 in b is an error. Gradients: da = dy, db = "
+           "-dy floor(a / b)." ERRORS,
+};
+
+static marea_status floor_divide_forward (marea_call *c) {
+  MAREA_TRY(want_divisors(c));
+  return marea_map_binary(c, kernels(c)->floor_divide, NULL);
+}
+
+const marea_op marea_op_floor_divide = {
+    BINARY(floor_divide),
+    .flags = ARITHMETIC | MAREA_NO_GRAD,
+    .dtypes = MAREA_ANY,
+    .shape = marea_shape_broadcast,
+    .sample = BROKEN,
+    .doc = "floor_divide(a, b), also a // b: floor(a / b) of each pair of elements, as Lua's //, in their dtype. "
+           "Infinite or NaN where b is 0; of integers a 0 in b is an error, and the smallest one by -1 wraps "
+           "around. The result is a constant for gradients." ERRORS,
+};
+
 /* ---- comparisons ------------------------------------------------------------------------------------- */
 
 static marea_status compare_shape (marea_call *c) {
@@ -299,4 +372,57 @@ const marea_op marea_op_where = {
     .doc = "where(condition, a, b) = a where the condition (u8, as comparisons give it) is not 0, else b. "
            "The dtype is a's and b's common one. Gradients: da = dy where the condition holds, db = dy "
            "elsewhere; what was not chosen does not matter, be it NaN." ERRORS,
+};
+
+/* ---- masked_fill ------------------------------------------------------------------------------------- */
+
+static marea_status masked_fill_shape (marea_call *c) {
+  const marea_tensor *x = c->in[0], *mask = c->in[1], *value = c->in[2];
+  MAREA_TRY(marea_want_dtype(c, 1, 1 << MAREA_U8));
+  if (value->rank != 0)
+    return marea_reject(c, MAREA_ESHAPE, "argument 'value': expected a number or a tensor of rank 0, got %s",
+                        marea_tensor_text(value).s);
+  if (marea_is_float(value->dtype) && !marea_is_float(x->dtype))
+    return marea_reject(c, MAREA_EARG, "argument 'value': expected an integer that fits into %s, got %s",
+                        marea_tensor_text(x).s, marea_tensor_text(value).s);
+  marea_layout_like(&c->layout[0], x);
+  return marea_broadcast(c, mask->rank, mask->shape, &c->layout[0]);
+}
+
+static marea_status map_masked_fill (marea_call *c) {
+  marea_tensor *const in[] = {c->in[1], c->in[2], c->in[0]};
+  marea_call call = *c;
+  call.in = in;
+  return marea_map_ternary(&call, kernels(c)->where, NULL);
+}
+
+static marea_status masked_fill_forward (marea_call *c) {
+  return map_converted(c, 2, c->in[0]->dtype, map_masked_fill);
+}
+
+static marea_status masked_fill_vjp (marea_vjp *v) {
+  formula f = {.v = v};
+  marea_tensor *mask = v->in[1], *dy = v->dout[0];
+  if (v->need[0]) {
+    marea_tensor *dx = f.status == MAREA_OK ? where(&f, mask, constant(&f, dy, 0), dy) : NULL;
+    give(&f, 0, sum_like(&f, dx, v->in[0]));
+  }
+  if (v->need[2]) give(&f, 2, cast_like(&f, sum_all(&f, keep_where(&f, mask, dy)), v->in[2]));
+  return finish(&f);
+}
+
+const marea_op marea_op_masked_fill = {
+    .name = "masked_fill",
+    .family = "binary",
+    .inputs = {{"x", "any shape"}, {"mask", "u8, broadcasts with x"}, {"value", "a number, or rank 0"}},
+    .flags = MAREA_STRIDED | MAREA_ELEMENTWISE | MAREA_NUMBERS,
+    .dtypes = MAREA_ANY,
+    .saves_in = 2,
+    .shape = masked_fill_shape,
+    .forward = masked_fill_forward,
+    .vjp = masked_fill_vjp,
+    .sample = "local s = g.shape(0, 4) return {g.tensor(s), g.mask(g.broadcast(s)), g.tensor{}}",
+    .doc = "masked_fill(x, mask, value) = value where the mask (u8, as comparisons give it) is not 0, else x; in x's "
+           "dtype. Gradients: dx = dy where the mask is 0, dvalue = the sum of dy elsewhere. Errors: a fraction "
+           "into integers; shapes that do not broadcast.",
 };

@@ -299,6 +299,29 @@ const marea_op marea_op_norm_icdf = {
            "Gradient: dp = dy sqrt(2 pi) exp(y^2 / 2).",
 };
 
+/* ---- tests ------------------------------------------------------------------------------------------- */
+
+static marea_status test_shape (marea_call *c) {
+  marea_layout_like(&c->layout[0], c->in[0]);
+  c->layout[0].dtype = MAREA_U8;
+  return MAREA_OK;
+}
+
+#define TEST(op, text)                                                                            \
+  .name = #op, .family = "unary", .inputs = {{"x", "any shape"}}, .shape = test_shape,            \
+  .forward = op##_forward, .flags = MAREA_STRIDED | MAREA_NO_GRAD, .dtypes = MAREA_ANY,           \
+  .sample = "local x = g.tensor(g.shape(0, 4)) return {g.pick{x, x / 0, (x - x) / 0}}",           \
+  .doc = #op "(x): is an element " text " u8, 1 or 0. The result is a constant for gradients."
+
+static marea_status isnan_forward (marea_call *c) { return marea_map_unary(c, kernels(c)->is_nan, NULL); }
+const marea_op marea_op_isnan = {TEST(isnan, "NaN? Integers never are.")};
+
+static marea_status isinf_forward (marea_call *c) { return marea_map_unary(c, kernels(c)->is_inf, NULL); }
+const marea_op marea_op_isinf = {TEST(isinf, "infinity or -infinity? Integers never are.")};
+
+static marea_status isfinite_forward (marea_call *c) { return marea_map_unary(c, kernels(c)->is_finite, NULL); }
+const marea_op marea_op_isfinite = {TEST(isfinite, "neither infinite nor NaN? Integers always are.")};
+
 /* ---- clamp and cast ---------------------------------------------------------------------------------- */
 
 static marea_status clamp_shape (marea_call *c) {
