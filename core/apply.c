@@ -181,6 +181,7 @@ static marea_status open_door (door *d, marea_context *ctx, const marea_op *op, 
   c->counter = 0;
   c->n_scratch = 0;
   c->planned = 0;
+  c->found = NULL;
   stand_in_for(&d->inputs, in);
   stand_in_for(&d->values, in);
   if (attrs) memcpy(d->attr, attrs, sizeof *attrs * (size_t)marea_op_attrs(op, NULL));

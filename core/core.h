@@ -211,6 +211,7 @@ typedef struct marea_call {
   marea_layout layout[MAREA_MAX_OUT]; /* filled by the shape rule (n_out is preset to 1) */
   marea_tensor **out;               /* given to forward */
   uint64_t counter;                 /* first Philox block reserved for this call (random operators) */
+  const void *found;                /* what the shape rule leaves to forward, in a table, where values decide on sizes */
   void *scratch[24];                /* freed when forward returns */
   int n_scratch;
   size_t planned;                   /* bytes of scratch that a plan counts */

@@ -21,9 +21,14 @@ OP(sum) OP(sum_to) OP(mean) OP(var) OP(std) OP(max) OP(min) OP(argmax) OP(argmin
 OP(prod) OP(norm) OP(any) OP(all)
 /* shape.c, shape_copy.c */
 OP(reshape) OP(permute) OP(transpose) OP(expand) OP(squeeze) OP(unsqueeze) OP(flatten) OP(narrow) OP(select)
-OP(slice) OP(slice_grad) OP(concat) OP(stack) OP(split) OP(pad) OP(flip) OP(tile) OP(contiguous) OP(clone)
+OP(slice) OP(slice_grad) OP(concat) OP(stack) OP(split) OP(chunk) OP(pad) OP(flip) OP(tile) OP(contiguous) OP(clone)
+OP(tril) OP(triu)
 /* index.c */
-OP(index_select) OP(index_add) OP(gather) OP(scatter_add) OP(one_hot)
+OP(index_select) OP(index_add) OP(index_put) OP(gather) OP(scatter_add) OP(one_hot)
+/* mask.c */
+OP(flatnonzero) OP(masked_select)
+/* sort.c */
+OP(sort) OP(argsort) OP(topk) OP(unique)
 /* linear.c */
 OP(matmul) OP(linear)
 /* linalg.c */

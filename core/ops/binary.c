@@ -233,8 +233,8 @@ static marea_status want_divisors (marea_call *c) {
   int64_t seen = 0;
   if (marea_is_float(b->dtype) || marea_count(c->out[0]->rank, c->out[0]->shape) == 0) return MAREA_OK;
   if (!has_zero(c->ctx, b, 0, marea_at(b), &seen)) return MAREA_OK;
-  return marea_reject(c, MAREA_EARG, "argument 'b': %s has a 0, by which integers cannot be divided",
-                      marea_tensor_text(b).s);
+  return marea_reject(c, MAREA_EARG, "argument 'b': %s %s 0, by which integers cannot be divided",
+                      marea_tensor_text(b).s, b->rank == 0 ? "is" : "has a");
 }
 
 static marea_status remainder_forward (marea_call *c) {
