@@ -65,6 +65,7 @@ typedef struct bind_state {
   marea_profile *profile;                        /* that runs; NULL: none */
   int layers;                                    /* that profiles gave a number */
   const marea_op *select, *slice, *cast, *clone; /* used by indexing and methods */
+  const marea_op *reshape, *contiguous, *flatnonzero, *index_select, *index_put, *masked_fill;
   int libraries, sources;
   bind_metatable metatable[BIND_KINDS];
   bind_box *known[BIND_KNOWN]; /* boxes that were recognised of late, by a hash of the address */

@@ -1,21 +1,29 @@
 /* SPDX-License-Identifier: MIT
-** index.c: t[i], t[{i, j}] and t['2:5, :, -1'], read and written. A full index reads a number, a partial
-** one makes a view that gradients flow through. Positions are 1-based, negative ones count from the end.
+** index.c: t[i], t[{i, j}], t['2:5, :, -1'], t[mask] and t[positions], read and written. A full index reads a number, a
+** partial one makes a view, a mask or positions make a copy; gradients flow through both. Positions are 1-based, negative ones
+** count from the end.
 */
 #include <ctype.h>
 #include <stdlib.h>
 
 #include "bind.h"
 
-/* What is asked of one dimension. */
+/* What is asked of one dimension, positions 0-based or negative. */
 typedef struct part {
   bool whole, single;
   int64_t start, stop, step;
-} part; /* positions 0-based or negative */
+} part;
+
+/* One for each dimension from the first on. A tensor in the key stands for dimensions at .. at + across - 1, as many as a mask
+   has and 1 for positions; their parts are whole. */
 typedef struct key {
   int n;
   part part[MAREA_MAX_RANK];
+  marea_tensor *by; /* NULL: none. Borrowed: the key is on the stack */
+  int at, across;
 } key;
+
+static bool is_mask (const marea_tensor *t) { return marea_tensor_dtype(t) == MAREA_U8; }
 
 /* ---- reading the key ---- */
 
@@ -32,20 +40,6 @@ static void add_single (lua_State *L, bind_state *S, const marea_tensor *t, key 
     bind_raise(L, S, "index: too many positions for tensor %s", bind_shape(t).s);
   check_position(L, S, t, k->n, i);
   k->part[k->n++] = (part){.single = true, .start = i > 0 ? i - 1 : i};
-}
-
-static void read_list (lua_State *L, bind_state *S, const marea_tensor *t, key *k) {
-  size_t n = lua_rawlen(L, 2);
-  if (n == 0) bind_raise(L, S, "index: expected positions in the list, got %s", bind_describe(L, S, 2));
-  for (size_t i = 1; i <= n; i++) {
-    int64_t position;
-    lua_rawgeti(L, 2, (lua_Integer)i);
-    if (!bind_to_integer(L, -1, &position))
-      bind_raise(L, S, "index: expected a list of integers, got %s at %d (a range is written '2:5')",
-                 bind_describe(L, S, -1), (int)i);
-    add_single(L, S, t, k, position);
-    lua_pop(L, 1);
-  }
 }
 
 static const char *skip (const char *s) {
@@ -90,25 +84,82 @@ static const char *scan_part (const char *s, part *p, bool *start, bool *stop) {
   return s;
 }
 
+/* Reads one part of `text` at s; returns what follows. */
+static const char *read_slice (lua_State *L, bind_state *S, const marea_tensor *t, const char *text, const char *s,
+                               key *k) {
+  part p = {0};
+  bool start, stop;
+  s = scan_part(s, &p, &start, &stop);
+  if (!s || (*s != ',' && *s))
+    bind_raise(L, S, "index '%s': expected positions and ranges such as '2:5, :, -1'", text);
+  if (k->n == marea_tensor_rank(t))
+    bind_raise(L, S, "index '%s': too many positions for tensor %s", text, bind_shape(t).s);
+  if (start) check_position(L, S, t, k->n, p.start);
+  if (stop) check_position(L, S, t, k->n, p.stop);
+  if (!start) p.start = 1;
+  if (!stop) p.stop = -1;
+  p.start -= p.start > 0;
+  p.stop -= p.stop > 0;
+  k->part[k->n++] = p;
+  return s;
+}
+
 static void read_slices (lua_State *L, bind_state *S, const marea_tensor *t, const char *text, key *k) {
-  const char *s = skip(text);
-  for (bool more = true; more;) {
-    part p = {0};
-    bool start, stop;
-    s = scan_part(s, &p, &start, &stop);
-    if (!s || (*s != ',' && *s))
-      bind_raise(L, S, "index '%s': expected positions and ranges such as '2:5, :, -1'", text);
-    if (k->n == marea_tensor_rank(t))
-      bind_raise(L, S, "index '%s': too many positions for tensor %s", text, bind_shape(t).s);
-    if (start) check_position(L, S, t, k->n, p.start);
-    if (stop) check_position(L, S, t, k->n, p.stop);
-    if (!start) p.start = 1;
-    if (!stop) p.stop = -1;
-    p.start -= p.start > 0;
-    p.stop -= p.stop > 0;
-    k->part[k->n++] = p;
-    more = *s == ',';
-    if (more) s++;
+  const char *s = read_slice(L, S, t, text, skip(text), k);
+  while (*s) s = read_slice(L, S, t, text, s + 1, k);
+}
+
+/* Does a mask have the sizes of t's dimensions from `at` on? */
+static bool covers (const marea_tensor *mask, const marea_tensor *t, int at) {
+  int rank = marea_tensor_rank(mask);
+  if (rank == 0 || at + rank > marea_tensor_rank(t)) return false;
+  for (int d = 0; d < rank; d++)
+    if (marea_tensor_shape(mask)[d] != marea_tensor_shape(t)[at + d]) return false;
+  return true;
+}
+
+/* The tensor at idx: a mask (u8) or positions (i64). */
+static void add_tensor (lua_State *L, bind_state *S, const marea_tensor *t, key *k, int idx) {
+  marea_tensor *by = bind_check(L, S, idx, "index", "t");
+  marea_dtype dtype = marea_tensor_dtype(by);
+  if (dtype != MAREA_U8 && dtype != MAREA_I64)
+    bind_raise(L, S, "index: expected a mask (u8, as comparisons give it) or positions (i64), got tensor %s",
+               bind_shape(by).s);
+  if (k->by) bind_raise(L, S, "index: one mask or tensor of positions at a time; gather picks by pairs of positions");
+  if (dtype == MAREA_I64 && k->n == marea_tensor_rank(t))
+    bind_raise(L, S, "index: too many positions for tensor %s", bind_shape(t).s);
+  if (dtype == MAREA_U8 && !covers(by, t, k->n))
+    bind_raise(L, S, "index: mask %s does not have the sizes of tensor %s from dimension %d on", bind_shape(by).s,
+               bind_shape(t).s, k->n + 1);
+  k->by = by;
+  k->at = k->n;
+  k->across = dtype == MAREA_U8 ? marea_tensor_rank(by) : 1;
+  for (int d = 0; d < k->across; d++) k->part[k->n++] = (part){.whole = true};
+}
+
+static void read_item (lua_State *L, bind_state *S, const marea_tensor *t, key *k, int i) {
+  int64_t position;
+  if (bind_to_integer(L, -1, &position)) {
+    add_single(L, S, t, k, position);
+  } else if (bind_to_box(L, S, -1)) {
+    add_tensor(L, S, t, k, lua_gettop(L));
+  } else if (lua_type(L, -1) == LUA_TSTRING && bind_is_slice(lua_tostring(L, -1))) {
+    const char *text = lua_tostring(L, -1);
+    if (*read_slice(L, S, t, text, skip(text), k))
+      bind_raise(L, S, "index: expected one range at %d of the list, got %s", i, bind_describe(L, S, -1));
+  } else {
+    bind_raise(L, S, "index: expected a list of integers, ranges such as '2:5', and a mask or positions, got %s at %d",
+               bind_describe(L, S, -1), i);
+  }
+}
+
+static void read_list (lua_State *L, bind_state *S, const marea_tensor *t, key *k) {
+  size_t n = lua_rawlen(L, 2);
+  if (n == 0) bind_raise(L, S, "index: expected positions in the list, got %s", bind_describe(L, S, 2));
+  for (size_t i = 1; i <= n; i++) {
+    lua_rawgeti(L, 2, (lua_Integer)i);
+    read_item(L, S, t, k, (int)i);
+    lua_pop(L, 1);
   }
 }
 
@@ -116,10 +167,12 @@ static void read_slices (lua_State *L, bind_state *S, const marea_tensor *t, con
 static bool read_key (lua_State *L, bind_state *S, const marea_tensor *t, key *k) {
   int64_t i;
   k->n = 0;
+  k->by = NULL;
   if (lua_type(L, 2) == LUA_TTABLE) read_list(L, S, t, k);
   else if (bind_to_integer(L, 2, &i)) add_single(L, S, t, k, i);
   else if (lua_type(L, 2) == LUA_TSTRING && bind_is_slice(lua_tostring(L, 2)))
     read_slices(L, S, t, lua_tostring(L, 2), k);
+  else if (bind_to_box(L, S, 2)) add_tensor(L, S, t, k, 2);
   else return false;
   return true;
 }
@@ -128,7 +181,7 @@ static bool read_key (lua_State *L, bind_state *S, const marea_tensor *t, key *k
 
 static bool is_full (const marea_tensor *t, const key *k) {
   for (int d = 0; d < k->n; d++)
-    if (!k->part[d].single) return false;
+    if (!k->part[d].single) return false; /* those of a tensor are not */
   return k->n == marea_tensor_rank(t);
 }
 
@@ -142,7 +195,8 @@ static int64_t offset_of (const marea_tensor *t, const key *k) {
   return offset;
 }
 
-/* *out := the view, one operator a dimension, from the last one on so that the others keep their numbers. */
+/* *out := the view, one operator a dimension, from the last one on so that the others keep their numbers. What a tensor in
+   the key asks for is left to others. */
 static marea_status make_view (bind_state *S, marea_tensor *t, const key *k, marea_tensor **out) {
   marea_tensor *view = marea_retain(t);
   for (int d = k->n - 1; d >= 0; d--) {
@@ -167,6 +221,64 @@ static marea_status make_view (bind_state *S, marea_tensor *t, const key *k, mar
   return MAREA_OK;
 }
 
+/* ---- a mask or positions in the key ---- */
+
+static marea_status apply_two (bind_state *S, const marea_op *op, marea_tensor *a, marea_tensor *b,
+                               const marea_attr *attrs, marea_tensor **out) {
+  marea_tensor *in[] = {a, b};
+  int n_out;
+  return marea_apply(S->ctx, op, 2, in, attrs, out, &n_out);
+}
+
+/* The dimension of make_view's result that the tensor's first one became. */
+static int dimension_of (const key *k) {
+  int dim = k->at;
+  for (int d = 0; d < k->at; d++) dim -= k->part[d].single;
+  return dim;
+}
+
+/* *out := the view with the dimensions that a mask covers as one; *by := its positions there. */
+static marea_status merge_dimensions (bind_state *S, marea_tensor *view, const key *k, marea_tensor **out,
+                                      marea_tensor **by) {
+  const int64_t *shape = marea_tensor_shape(view);
+  const int dim = dimension_of(k);
+  marea_attr merged = {.n = 0};
+  if (!is_mask(k->by)) {
+    *out = marea_retain(view);
+    *by = marea_retain(k->by);
+    return MAREA_OK;
+  }
+  for (int d = 0; d < marea_tensor_rank(view); d++) {
+    if (d <= dim || d >= dim + k->across) merged.v[merged.n++] = shape[d];
+    else merged.v[dim] *= shape[d];
+  }
+  marea_status status = bind_apply(S->ctx, S->reshape, view, &merged, out);
+  return status == MAREA_OK ? bind_apply(S->ctx, S->flatnonzero, k->by, NULL, by) : status;
+}
+
+/* *out := the elements of the view that the tensor in the key asks for, a copy */
+static marea_status pick (bind_state *S, marea_tensor *view, const key *k, marea_tensor **out) {
+  marea_tensor *merged = NULL, *by = NULL;
+  const marea_attr attrs[] = {{.n = 1, .i = dimension_of(k)}, {.n = 1, .i = -1}, {.n = 1, .f = 1}, {.n = 1, .i = 1}};
+  marea_status status = merge_dimensions(S, view, k, &merged, &by);
+  if (status == MAREA_OK) status = apply_two(S, S->index_select, merged, by, attrs, out);
+  marea_release(merged);
+  marea_release(by);
+  return status;
+}
+
+static marea_status read_part (bind_state *S, marea_tensor *t, const key *k, marea_tensor **out) {
+  marea_tensor *view = NULL;
+  marea_status status = make_view(S, t, k, &view);
+  if (status != MAREA_OK || !k->by) {
+    *out = view;
+    return status;
+  }
+  status = pick(S, view, k, out);
+  marea_release(view);
+  return status;
+}
+
 /* t[key] with the key at stack index 2; false if it is no index. Pushes a number or a view. */
 int bind_index (lua_State *L, bind_state *S, const bind_box *b) {
   key k;
@@ -179,8 +291,8 @@ int bind_index (lua_State *L, bind_state *S, const bind_box *b) {
   }
   bind_enter(L, S);
   bind_box *box = bind_box_new(L, S);
-  marea_tensor *t = bind_check(L, S, 1, "index", "t");
-  BIND_RETRY(L, S, 1, &t, status, make_view(S, t, &k, &view));
+  marea_tensor *both[] = {bind_check(L, S, 1, "index", "t"), k.by};
+  BIND_RETRY(L, S, 2, both, status, read_part(S, both[0], &k, &view));
   if (status != MAREA_OK) return bind_raise_status(L, S, status);
   bind_box_fill(box, view);
   return 1;
@@ -217,6 +329,67 @@ static bool fits (const marea_tensor *from, const marea_tensor *to) {
   return extra >= 0;
 }
 
+/* view[mask] = number; the mask gets dimensions of size 1 for those that follow it. */
+static marea_status fill_masked (bind_state *S, marea_tensor *view, const key *k, marea_tensor *number) {
+  marea_tensor *mask = NULL;
+  marea_attr shape = {.n = k->across};
+  memcpy(shape.v, marea_tensor_shape(k->by), sizeof *shape.v * (size_t)k->across);
+  while (shape.n < marea_tensor_rank(view) - dimension_of(k)) shape.v[shape.n++] = 1;
+  marea_status status = bind_apply(S->ctx, S->reshape, k->by, &shape, &mask);
+  marea_tensor *in[] = {view, mask, number};
+  if (status == MAREA_OK) status = marea_apply_(S->ctx, S->masked_fill, 3, in, NULL);
+  marea_release(mask);
+  return status;
+}
+
+/* to[.., by, ..] = from, which is expanded and converted; `to` is contiguous. */
+static marea_status put (bind_state *S, assignment *a, marea_tensor *to, marea_tensor *from) {
+  marea_tensor *merged = NULL, *by = NULL, *own = NULL, *src = NULL;
+  const int dim = dimension_of(a->key);
+  const marea_attr attrs[] = {{.n = 1, .i = dim}, {.n = 1, .i = 1}};
+  int64_t shape[2 * MAREA_MAX_RANK];
+  int rank = 0, n_out;
+  marea_status status = merge_dimensions(S, to, a->key, &merged, &by);
+  if (status == MAREA_OK) status = bind_apply(S->ctx, S->clone, by, NULL, &own); /* it may be what is changed */
+  for (int d = 0; status == MAREA_OK && d < marea_tensor_rank(merged); d++) {
+    if (d != dim) shape[rank++] = marea_tensor_shape(merged)[d];
+    for (int e = 0; d == dim && e < marea_tensor_rank(by); e++) shape[rank++] = marea_tensor_shape(by)[e];
+  }
+  if (status == MAREA_OK) status = marea_empty(S->ctx, marea_tensor_dtype(to), rank, shape, &src);
+  if (status == MAREA_OK && !fits(from, src)) {
+    a->unfit = true;
+    a->place = bind_shape(src);
+    status = MAREA_ESHAPE;
+  }
+  if (status == MAREA_OK) status = marea_copy(src, from);
+  marea_tensor *in[] = {merged, own, src};
+  if (status == MAREA_OK) status = marea_apply(S->ctx, S->index_put, 3, in, attrs, NULL, &n_out);
+  marea_release(src);
+  marea_release(own);
+  marea_release(by);
+  marea_release(merged);
+  return status;
+}
+
+/* view[.., by, ..] = from; a view with gaps by way of a copy. */
+static marea_status put_into (bind_state *S, assignment *a, marea_tensor *view, marea_tensor *from) {
+  marea_tensor *dense = NULL;
+  if (is_mask(a->key->by) && !a->source) return fill_masked(S, view, a->key, from);
+  if (marea_tensor_contiguous(view)) return put(S, a, view, from);
+  marea_status status = bind_apply(S->ctx, S->contiguous, view, NULL, &dense);
+  if (status == MAREA_OK) status = put(S, a, dense, from);
+  if (status == MAREA_OK) status = marea_copy(view, dense);
+  marea_release(dense);
+  return status;
+}
+
+static marea_status copy_into (assignment *a, marea_tensor *to, marea_tensor *from) {
+  if (fits(from, to)) return marea_copy(to, from);
+  a->unfit = true;
+  a->place = bind_shape(to);
+  return MAREA_ESHAPE;
+}
+
 /* Does not raise. */
 static marea_status try_assign (lua_State *L, bind_state *S, assignment *a) {
   marea_tensor *view = NULL, *scalar = NULL;
@@ -225,12 +398,7 @@ static marea_status try_assign (lua_State *L, bind_state *S, assignment *a) {
   if (status == MAREA_OK && !a->source)
     status = bind_number(L, S->ctx, a->number, marea_tensor_dtype(a->target), &scalar);
   marea_tensor *from = a->source ? a->source : scalar, *to = view ? view : a->target;
-  if (status == MAREA_OK && !fits(from, to)) {
-    a->unfit = true;
-    a->place = bind_shape(to);
-    status = MAREA_ESHAPE;
-  }
-  if (status == MAREA_OK) status = marea_copy(to, from);
+  if (status == MAREA_OK) status = a->key && a->key->by ? put_into(S, a, to, from) : copy_into(a, to, from);
   marea_release(scalar);
   marea_release(view);
   marea_set_recording(S->ctx, before);
@@ -239,10 +407,10 @@ static marea_status try_assign (lua_State *L, bind_state *S, assignment *a) {
 
 static int assign (lua_State *L, bind_state *S, assignment *a) {
   marea_status status;
-  marea_tensor *both[] = {a->target, a->source};
+  marea_tensor *all[] = {a->target, a->source, a->key ? a->key->by : NULL};
   check_unrecorded(L, S, a->target, a->function);
   if (a->source) check_unrecorded(L, S, a->source, a->function); /* its gradient would be lost */
-  BIND_RETRY(L, S, 2, both, status, try_assign(L, S, a));
+  BIND_RETRY(L, S, 3, all, status, try_assign(L, S, a));
   if (a->unfit)
     return bind_raise(L, S,
                       a->key ? "%s: v is %s, which does not fit into the part %s of %s"
@@ -266,7 +434,7 @@ static int no_such_key (lua_State *L, bind_state *S) {
     return bind_raise(L, S, "a tensor's field 'requires_grad' is read only; call t:requires_grad_()");
   if (strcmp(name, "grad") == 0)
     return bind_raise(L, S, "a tensor's field 'grad' is read only; call t:clear_grad()");
-  return bind_raise(L, S, "cannot set %s of a tensor: expected an index such as 2, {2, 5} or '2:5, :'",
+  return bind_raise(L, S, "cannot set %s of a tensor: expected an index such as 2, {2, 5}, '2:5, :' or a mask",
                     bind_describe(L, S, 2));
 }
 

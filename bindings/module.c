@@ -383,6 +383,12 @@ static bind_state *state_new (lua_State *L) {
   S->slice = marea_op_find("slice");
   S->cast = marea_op_find("cast");
   S->clone = marea_op_find("clone");
+  S->reshape = marea_op_find("reshape");
+  S->contiguous = marea_op_find("contiguous");
+  S->flatnonzero = marea_op_find("flatnonzero");
+  S->index_select = marea_op_find("index_select");
+  S->index_put = marea_op_find("index_put");
+  S->masked_fill = marea_op_find("masked_fill");
   lua_newtable(L);
   lua_pushcfunction(L, state_gc);
   lua_setfield(L, -2, "__gc");

@@ -86,33 +86,13 @@ static double row_powers (const fold_job *j, int64_t n, const char *x, double sh
   return total;
 }
 
-#define LANES 8 /* factors under way */
-
-/* By a fixed tree, as sums are. */
-#define MULTIPLY(type)                                                             \
-  {                                                                                \
-    const type *p = (const type *)x;                                               \
-    for (; i + LANES <= n; i += LANES)                                             \
-      for (int64_t l = 0; l < LANES; l++) lane[l] *= (double)p[i + l];             \
-    for (; i < n; i++) lane[i % LANES] *= (double)p[i];                            \
-  }
-
-static double row_product (int dtype, int64_t n, const char *x) {
-  double lane[LANES] = {1, 1, 1, 1, 1, 1, 1, 1};
-  int64_t i = 0;
-  if (dtype == MAREA_F32) MULTIPLY(float) else MULTIPLY(double)
-  for (int64_t half = LANES / 2; half > 0; half /= 2)
-    for (int64_t l = 0; l < half; l++) lane[l] *= lane[l + half];
-  return lane[0];
-}
-
 static double fold_row (const fold_job *j, int64_t n, const char *x, double shift) {
   switch (j->kind) {
   case MAREA_FOLD_MAX: return j->k->max((size_t)n, x);
   case MAREA_FOLD_MIN: return j->k->min((size_t)n, x);
   case MAREA_FOLD_SQUARES: return row_squares(j->k, j->f.dtype, n, x, shift);
   case MAREA_FOLD_EXPS: return j->k->exp_sum((size_t)n, shift, x, NULL);
-  case MAREA_FOLD_PRODUCT: return row_product(j->f.dtype, n, x);
+  case MAREA_FOLD_PRODUCT: return j->k->prod((size_t)n, x);
   case MAREA_FOLD_LARGEST: return combine(MAREA_FOLD_MAX, j->k->max((size_t)n, x), -j->k->min((size_t)n, x));
   case MAREA_FOLD_POWERS: return row_powers(j, n, x, shift);
   default: return j->k->sum((size_t)n, x);

@@ -108,6 +108,8 @@ static marea_status flatnonzero_shape (marea_call *c) {
   return choose(c, 0, c->in[0]->rank, c->in[0]->shape, MAREA_I64);
 }
 
+#define PIECE 512 /* elements of a buffer: it takes each one in turn and moves on from those that were chosen */
+
 typedef struct choice {
   const chosen *s;
   const char *x;
@@ -118,11 +120,19 @@ typedef struct choice {
 
 static void positions_block (void *arg, int64_t block, int worker) {
   const choice *p = arg;
-  const int64_t first = block * MAREA_BLOCK, n = part_of_block(p->s, block);
-  int64_t *y = (int64_t *)p->y + p->s->before[block];
+  const int64_t first = block * MAREA_BLOCK, end = first + part_of_block(p->s, block);
+  int64_t *y = (int64_t *)(void *)p->y + p->s->before[block], buffer[PIECE];
   (void)worker;
-  for (int64_t i = first; i < first + n; i++)
-    if (p->s->mask[i]) *y++ = i + p->base;
+  for (int64_t i = first; i < end; i += PIECE) {
+    const int64_t stop = MAREA_MIN(i + PIECE, end);
+    int64_t k = 0;
+    for (int64_t e = i; e < stop; e++) {
+      buffer[k] = e + p->base;
+      k += p->s->mask[e] != 0;
+    }
+    memcpy(y, buffer, (size_t)k * sizeof *y);
+    y += k;
+  }
 }
 
 static marea_status flatnonzero_forward (marea_call *c) {
@@ -155,18 +165,25 @@ static marea_status masked_select_shape (marea_call *c) {
   return choose(c, 1, wide.rank, wide.shape, c->in[0]->dtype);
 }
 
-#define CHOOSE(type)                                                        \
-  {                                                                         \
-    const type *x = (const type *)p->x;                                     \
-    type *y = (type *)p->y + p->s->before[block];                           \
-    for (int64_t i = first; i < first + n; i++)                             \
-      if (p->s->mask[i]) *y++ = x[i];                                       \
-  }                                                                         \
+#define CHOOSE(type)                                          \
+  for (int64_t i = first; i < end; i += PIECE) {              \
+    const int64_t n = MAREA_MIN(PIECE, end - i);              \
+    const type *x = (const type *)p->x + i;                   \
+    type buffer[PIECE], *y = (type *)p->y + at;               \
+    int64_t k = 0;                                            \
+    for (int64_t e = 0; e < n; e++) {                         \
+      buffer[k] = x[e];                                       \
+      k += p->s->mask[i + e] != 0;                            \
+    }                                                         \
+    memcpy(y, buffer, (size_t)k * sizeof *y);                 \
+    at += k;                                                  \
+  }                                                           \
   break
 
 static void select_block (void *arg, int64_t block, int worker) {
   const choice *p = arg;
-  const int64_t first = block * MAREA_BLOCK, n = part_of_block(p->s, block);
+  const int64_t first = block * MAREA_BLOCK, end = first + part_of_block(p->s, block);
+  int64_t at = p->s->before[block];
   (void)worker;
   switch (p->size) {
   case 1: CHOOSE(uint8_t);
