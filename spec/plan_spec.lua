@@ -289,6 +289,8 @@ describe("in a plan", function()
     end))
   end)
 
+  local MOST = {flatnonzero = true, masked_select = true, unique = true} -- sizes that depend on values are the largest
+
   it("every operator gives results of the shapes that it really gives, and gradients", function()
     local cases = {}
     for _, name in ipairs(core.op_names()) do
@@ -319,7 +321,7 @@ describe("in a plan", function()
       for _, case in ipairs(cases) do case.shapes = core.scope(run, case) end
     end)
     for _, case in ipairs(cases) do
-      if not case.info.mutates then assert.are.same(core.scope(run, case), case.shapes, case.info.name) end
+      if not case.info.mutates and not MOST[case.info.name] then assert.are.same(core.scope(run, case), case.shapes, case.info.name) end
     end
   end)
 end)

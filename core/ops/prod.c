@@ -145,22 +145,27 @@ static marea_tensor *largest_grad (formula *f, marea_tensor *x, marea_tensor *y,
   return keep_where(f, winners, mul(f, unary(f, &marea_op_sign, x), divide(f, dy, count)));
 }
 
+/* y, but 1 where it is 0: gradients of gradients divide by it, too */
+static marea_tensor *divisor (formula *f, marea_tensor *y) {
+  marea_tensor *some = with_number(f, &marea_op_ne, y, 0);
+  return f->status == MAREA_OK ? where(f, some, y, constant(f, y, 1)) : NULL;
+}
+
 /* dy sign(x) (|x| / y)^(p - 1), 0 where x = 0 */
 static marea_tensor *power_grad (formula *f, marea_tensor *x, marea_tensor *y, marea_tensor *dy, double p) {
   if (p == 1) return mul(f, dy, unary(f, &marea_op_sign, x));
   marea_tensor *some = with_number(f, &marea_op_ne, x, 0);
   if (f->status != MAREA_OK) return NULL;
-  marea_tensor *ratio = where(f, some, divide(f, unary(f, &marea_op_abs, x), y), constant(f, x, 1));
+  marea_tensor *ratio = where(f, some, divide(f, unary(f, &marea_op_abs, x), divisor(f, y)),
+                              constant(f, x, 1));
   marea_tensor *slope = with_number(f, &marea_op_pow, ratio, p - 1);
   return keep_where(f, some, mul(f, dy, mul(f, unary(f, &marea_op_sign, x), slope)));
 }
 
-/* dy x / y, 0 where y = 0; the divisor is never 0, for gradients of gradients */
+/* dy x / y, 0 where y = 0 */
 static marea_tensor *euclidean_grad (formula *f, marea_tensor *x, marea_tensor *y, marea_tensor *dy) {
   marea_tensor *some = with_number(f, &marea_op_ne, y, 0);
-  if (f->status != MAREA_OK) return NULL;
-  marea_tensor *divisor = where(f, some, y, constant(f, y, 1));
-  return keep_where(f, some, mul(f, dy, divide(f, x, divisor)));
+  return keep_where(f, some, mul(f, dy, divide(f, x, divisor(f, y))));
 }
 
 static marea_status norm_vjp (marea_vjp *v) {
