@@ -103,13 +103,13 @@ static const struct {
 } refused[] = {
     {"__lt", "< or >", "a:lt(b) and a:gt(b) compare element by element"},
     {"__le", "<= or >=", "a:le(b) and a:ge(b) compare element by element"},
-    {"__concat", "..", "tostring(t) is a text, concat{a, b} joins tensors"},
+    {"__concat", "..", "tostring(t) is a text, marea.concat{a, b} joins tensors"},
     {"__band", "&", "for 0 and 1, a * b is 'and'"},
     {"__bor", "|", "for 0 and 1, a:maximum(b) is 'or'"},
     {"__bxor", "~", "for 0 and 1, a:ne(b) is 'exclusive or'"},
     {"__bnot", "~", "for 0 and 1, 1 - a is 'not'"},
-    {"__shl", "<<", "a * 2 ^ b shifts integers"},
-    {"__shr", ">>", "(a / 2 ^ b):floor() shifts integers"},
+    {"__shl", "<<", "a * (1 << b) shifts integers by a number b"},
+    {"__shr", ">>", "a // (1 << b) shifts integers by a number b below 63, signs stay"},
 };
 
 static int box_refuse (lua_State *L) {
