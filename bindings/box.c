@@ -158,7 +158,7 @@ static const luaL_Reg metamethods[] = {
 /* On the stack: ..., state, methods. */
 void bind_box_open (lua_State *L) {
   static const char *const arithmetic[][2] = {
-      {"__add", "add"}, {"__sub", "sub"}, {"__mul", "mul"}, {"__div", "div"},
+      {"__add", "add"}, {"__sub", "sub"},       {"__mul", "mul"},          {"__div", "div"},
       {"__pow", "pow"}, {"__mod", "remainder"}, {"__idiv", "floor_divide"}};
   int methods = lua_gettop(L), state = methods - 1;
   bind_push_metatable(L, lua_touserdata(L, state), BIND_BOX, "marea.Tensor");

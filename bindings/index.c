@@ -85,8 +85,8 @@ static const char *scan_part (const char *s, part *p, bool *start, bool *stop) {
 }
 
 /* Reads one part of `text` at s; returns what follows. */
-static const char *read_slice (lua_State *L, bind_state *S, const marea_tensor *t, const char *text, const char *s,
-                               key *k) {
+static const char *read_slice (lua_State *L, bind_state *S, const marea_tensor *t, const char *text,
+                               const char *s, key *k) {
   part p = {0};
   bool start, stop;
   s = scan_part(s, &p, &start, &stop);
@@ -125,12 +125,13 @@ static void add_tensor (lua_State *L, bind_state *S, const marea_tensor *t, key 
   if (dtype != MAREA_U8 && dtype != MAREA_I64)
     bind_raise(L, S, "index: expected a mask (u8, as comparisons give it) or positions (i64), got tensor %s",
                bind_shape(by).s);
-  if (k->by) bind_raise(L, S, "index: one mask or tensor of positions at a time; gather picks by pairs of positions");
+  if (k->by)
+    bind_raise(L, S, "index: one mask or tensor of positions at a time; gather picks by pairs of positions");
   if (dtype == MAREA_I64 && k->n == marea_tensor_rank(t))
     bind_raise(L, S, "index: too many positions for tensor %s", bind_shape(t).s);
   if (dtype == MAREA_U8 && !covers(by, t, k->n))
-    bind_raise(L, S, "index: mask %s does not have the sizes of tensor %s from dimension %d on", bind_shape(by).s,
-               bind_shape(t).s, k->n + 1);
+    bind_raise(L, S, "index: mask %s does not have the sizes of tensor %s from dimension %d on",
+               bind_shape(by).s, bind_shape(t).s, k->n + 1);
   k->by = by;
   k->at = k->n;
   k->across = dtype == MAREA_U8 ? marea_tensor_rank(by) : 1;
@@ -148,8 +149,10 @@ static void read_item (lua_State *L, bind_state *S, const marea_tensor *t, key *
     if (*read_slice(L, S, t, text, skip(text), k))
       bind_raise(L, S, "index: expected one range at %d of the list, got %s", i, bind_describe(L, S, -1));
   } else {
-    bind_raise(L, S, "index: expected a list of integers, ranges such as '2:5', and a mask or positions, got %s at %d",
-               bind_describe(L, S, -1), i);
+    bind_raise(
+        L, S,
+        "index: expected a list of integers, ranges such as '2:5', and a mask or positions, got %s at %d",
+        bind_describe(L, S, -1), i);
   }
 }
 
@@ -259,7 +262,8 @@ static marea_status merge_dimensions (bind_state *S, marea_tensor *view, const k
 /* *out := the elements of the view that the tensor in the key asks for, a copy */
 static marea_status pick (bind_state *S, marea_tensor *view, const key *k, marea_tensor **out) {
   marea_tensor *merged = NULL, *by = NULL;
-  const marea_attr attrs[] = {{.n = 1, .i = dimension_of(k)}, {.n = 1, .i = -1}, {.n = 1, .f = 1}, {.n = 1, .i = 1}};
+  const marea_attr attrs[] = {
+      {.n = 1, .i = dimension_of(k)}, {.n = 1, .i = -1}, {.n = 1, .f = 1}, {.n = 1, .i = 1}};
   marea_status status = merge_dimensions(S, view, k, &merged, &by);
   if (status == MAREA_OK) status = apply_two(S, S->index_select, merged, by, attrs, out);
   marea_release(merged);
@@ -350,7 +354,8 @@ static marea_status put (bind_state *S, assignment *a, marea_tensor *to, marea_t
   int64_t shape[2 * MAREA_MAX_RANK];
   int rank = 0, n_out;
   marea_status status = merge_dimensions(S, to, a->key, &merged, &by);
-  if (status == MAREA_OK) status = bind_apply(S->ctx, S->clone, by, NULL, &own); /* it may be what is changed */
+  if (status == MAREA_OK)
+    status = bind_apply(S->ctx, S->clone, by, NULL, &own); /* it may be what is changed */
   for (int d = 0; status == MAREA_OK && d < marea_tensor_rank(merged); d++) {
     if (d != dim) shape[rank++] = marea_tensor_shape(merged)[d];
     for (int e = 0; d == dim && e < marea_tensor_rank(by); e++) shape[rank++] = marea_tensor_shape(by)[e];
@@ -434,7 +439,8 @@ static int no_such_key (lua_State *L, bind_state *S) {
     return bind_raise(L, S, "a tensor's field 'requires_grad' is read only; call t:requires_grad_()");
   if (strcmp(name, "grad") == 0)
     return bind_raise(L, S, "a tensor's field 'grad' is read only; call t:clear_grad()");
-  return bind_raise(L, S, "cannot set %s of a tensor: expected an index such as 2, {2, 5}, '2:5, :' or a mask",
+  return bind_raise(L, S,
+                    "cannot set %s of a tensor: expected an index such as 2, {2, 5}, '2:5, :' or a mask",
                     bind_describe(L, S, 2));
 }
 

@@ -1,5 +1,6 @@
 -- SPDX-License-Identifier: MIT
--- Remainders, products, norms, tests, sorting and indexing by tensors, against plain loops of Lua, where values are edges:
+-- Remainders, products, norms, tests, sorting and indexing by tensors, against plain loops of Lua, where values are
+-- edges:
 -- NaN, infinities, both zeros, the smallest and largest integers, no elements, one element without a dimension.
 local core = require "marea.core"
 local marea = require "marea"
@@ -28,7 +29,8 @@ local function assert_numbers(expected, actual, what)
   end
 end
 
-local REALS = {0.0, -0.0, 1, -1, 0.5, -0.5, 3, -3, 0.1, -0.1, 7.5, -7.5, 1e-300, -1e300, 5e-324, INF, -INF, NAN, 1 / 3, 2 ^ 53,
+local REALS = {0.0, -0.0, 1, -1, 0.5, -0.5, 3, -3, 0.1, -0.1, 7.5, -7.5, 1e-300, -1e300, 5e-324, INF, -INF, NAN, 1 / 3,
+  2 ^ 53,
   -2 ^ 60 - 0.0, 1e22}
 local INTEGERS = {0, 1, -1, 2, -2, 3, -3, 7, -7, 255, MIN, MAX, MIN + 1, MAX - 1, 1 << 53 | 1}
 local BYTES = {0, 1, 2, 3, 7, 100, 200, 254, 255}
@@ -136,7 +138,8 @@ describe("prod", function()
   end
 
   it("has the right gradient at no zero, one, two and among infinities", function()
-    for _, list in ipairs{{2, 3, 4}, {2, 0, 4}, {0, 3, 0}, {0}, {5}, {0, 0, 0, 0, 0}, {1, 2, 3, 4, 5, 6, 0}, {INF, 2, 0.5},
+    for _, list in ipairs{{2, 3, 4}, {2, 0, 4}, {0, 3, 0}, {0}, {5}, {0, 0, 0, 0, 0}, {1, 2, 3, 4, 5, 6, 0}, {INF, 2,
+      0.5},
       {-0.0, 2, 3}, {1e-100, 1e-100, 1e100, 1e150}} do
       local x = f64(list):requires_grad_()
       for i, d in ipairs(marea.grad(x:prod(), x):totable()) do
@@ -193,9 +196,11 @@ describe("norm", function()
     for _, dtype in ipairs{"f32", "f64"} do
       local sizes = dtype == "f32" and {1e-40, 1e-30, 1, 1e30, 2e37} or {1e-310, 1e-200, 1e-30, 1, 1e30, 1e200, 1e307}
       for _, size in ipairs(sizes) do
-        for p, expected in pairs{[1] = 7, [2] = 5, [3] = 91 ^ (1 / 3), [INF] = 4, [0.5] = 13.928203230275509, [50] = 4.0000000454} do
+        for p, expected in pairs{[1] = 7, [2] = 5, [3] = 91 ^ (1 / 3), [INF] = 4, [0.5] = 13.928203230275509,
+          [50] = 4.0000000454} do
           local y = marea.tensor({3 * size, -4 * size}, {dtype = dtype}):norm(p)
-          allclose.assert(y, expected * size, {rtol = size < 1e-35 and 1e-4 or dtype == "f32" and 1e-6 or 1e-9, atol = 0},
+          allclose.assert(y, expected * size, {rtol = size < 1e-35 and 1e-4 or dtype == "f32" and 1e-6 or 1e-9,
+            atol = 0},
             ("%s %g %g"):format(dtype, size, p))
           local x = marea.tensor({{3 * size, 1}, {-4 * size, 1}}, {dtype = dtype})
           allclose.assert(x:norm(p, 1)['1:1'], {expected * size},
@@ -321,7 +326,8 @@ local function ordered(list, descending)
 end
 
 describe("sort", function()
-  local lists = {f32 = {3, NAN, -0.0, 0.0, 1, 1, -INF, INF, 1e-45, -1e-45, NAN, 2}, f64 = {1, 5e-324, -0.0, 0, NAN, -1e308, INF, 1},
+  local lists = {f32 = {3, NAN, -0.0, 0.0, 1, 1, -INF, INF, 1e-45, -1e-45, NAN, 2}, f64 = {1, 5e-324, -0.0, 0, NAN,
+    -1e308, INF, 1},
     i64 = {MAX, 0, MIN, -1, 3, 3, MIN}, u8 = {255, 0, 128, 127, 0, 255}}
 
   it("is stable, with NaN last, for every dtype in both directions", function()
@@ -376,7 +382,8 @@ describe("sort", function()
     assert.are.same({{9, 7, 8}}, (x:topk(1, 1)):totable())
     assert.are.same({{2, 2, 2}}, select(2, x:topk(1, 1)):totable())
     local big = marea.uniform{300, 50, 3}
-    allclose.assert((big:sort(1)), (big:permute(2, 3, 1):contiguous():sort(3)):permute(3, 1, 2):totable(), {exact = true})
+    allclose.assert((big:sort(1)), (big:permute(2, 3, 1):contiguous():sort(3)):permute(3, 1, 2):totable(),
+      {exact = true})
   end)
 
   it("sends gradients where the values came from", function()
@@ -393,14 +400,16 @@ describe("sort", function()
     assert.matches("topk: argument 'k': expected 0 to 3, the size of the dimension, got 4",
       message_of(function() return f64{1, 2, 3}:topk(4) end))
     assert.matches("topk: argument 'k': expected 0 to 3", message_of(function() return f64{1, 2, 3}:topk(-1) end))
-    assert.matches("sort: argument 'dim': dimension %-1 does not exist", message_of(function() return f64(1):sort() end))
+    assert.matches("sort: argument 'dim': dimension %-1 does not exist",
+      message_of(function() return f64(1):sort() end))
   end)
 end)
 
 describe("unique", function()
   it("gives the values, where they went and how often they occur", function()
     local cases = {{f64{3, NAN, -0.0, 3, 0, NAN, 1}, {-0.0, 1.0, 3.0, NAN}, {3, 4, 1, 3, 1, 4, 2}, {2, 1, 2, 2}},
-      {i64{MAX, MIN, MAX, 0}, {MIN, 0, MAX}, {3, 1, 3, 2}, {1, 1, 2}}, {u8{255, 255}, {255}, {1, 1}, {2}}, {i64{}, {}, {}, {}},
+      {i64{MAX, MIN, MAX, 0}, {MIN, 0, MAX}, {3, 1, 3, 2}, {1, 1, 2}}, {u8{255, 255}, {255}, {1, 1}, {2}}, {i64{}, {},
+        {}, {}},
       {marea.tensor(7), {7.0}, 1, {1}}}
     for _, case in ipairs(cases) do
       local values, inverse, counts = case[1]:unique{inverse = true, counts = true}
@@ -475,7 +484,8 @@ describe("a mask as an index", function()
     assert_numbers({2.0, 0.0, 6.0, 0.0}, marea.grad(w:masked_select(mask):square():sum(), w):totable())
     assert_numbers({0.0, NAN, 0.0, INF}, marea.grad(w:masked_fill(mask, 5):square():sum(), w):totable())
     local v = f64(2):requires_grad_()
-    assert_numbers({20.0}, {marea.grad(w:detach():masked_fill(w:isfinite(), v):masked_select(mask):mul(10):sum(), v):item()})
+    assert_numbers({20.0}, {marea.grad(w:detach():masked_fill(w:isfinite(), v):masked_select(mask):mul(10):sum(),
+      v):item()})
   end)
 
   it("says what does not fit, and changes nothing then", function()
@@ -485,7 +495,8 @@ describe("a mask as an index", function()
       function() return x[u8{1, 0}] end)
     fails("index: mask u8 %(3, 4%) does not have .- from dimension 2 on", function() return x[{1, x:gt(0)}] end)
     fails("index: mask u8 %(%) does not have", function() return x[marea.tensor(1, {dtype = "u8"})] end)
-    fails("index: expected a mask %(u8.-%) or positions %(i64%), got tensor f32 %(3%)", function() return x[marea.ones(3)] end)
+    fails("index: expected a mask %(u8.-%) or positions %(i64%), got tensor f32 %(3%)",
+      function() return x[marea.ones(3)] end)
     fails("index: one mask or tensor of positions at a time", function() return x[{u8{1, 1, 1}, i64{1}}] end)
     fails("index: too many positions", function() return x[{1, 1, i64{1}}] end)
     fails("v is f32 %(3%), which does not fit into the part f32 %(2%)", function() x[x:lt(3)] = marea.ones(3) end)
@@ -572,7 +583,8 @@ describe("chunk, tril, triu, flatnonzero", function()
     assert.are.same({2, 2, 2}, sizes(marea.ones(6):chunk(4)))
     assert.are.same({1, 1}, sizes(marea.ones(2):chunk(5)))
     assert.are.same({0}, sizes(marea.zeros{0}:chunk(3)))
-    assert.matches("chunk: argument 'count': expected 1 or more, got 0", message_of(function() marea.ones(2):chunk(0) end))
+    assert.matches("chunk: argument 'count': expected 1 or more, got 0",
+      message_of(function() marea.ones(2):chunk(0) end))
   end)
 
   it("keep triangles, whatever the diagonal", function()

@@ -321,7 +321,8 @@ describe("in a plan", function()
       for _, case in ipairs(cases) do case.shapes = core.scope(run, case) end
     end)
     for _, case in ipairs(cases) do
-      if not case.info.mutates and not MOST[case.info.name] then assert.are.same(core.scope(run, case), case.shapes, case.info.name) end
+      if not case.info.mutates and not MOST[case.info.name] then assert.are.same(core.scope(run, case), case.shapes,
+        case.info.name) end
     end
   end)
 end)

@@ -221,7 +221,8 @@ const marea_op marea_op_minimum = {
 static bool has_zero (marea_context *ctx, const marea_tensor *t, int d, const char *at, int64_t *i) {
   const size_t size = marea_dtype_size((marea_dtype)t->dtype);
   if (d == t->rank) return ++*i, size == 1 ? *(const uint8_t *)at == 0 : *(const int64_t *)at == 0;
-  const int64_t n = t->stride[d] == 0 ? MAREA_MIN(t->shape[d], 1) : t->shape[d]; /* repeated ones are looked at once */
+  const int64_t n = t->stride[d] == 0 ? MAREA_MIN(t->shape[d], 1)
+                                      : t->shape[d]; /* repeated ones are looked at once */
   for (int64_t k = 0; k < n && !MAREA_STOPPING(ctx, *i); k++)
     if (has_zero(ctx, t, d + 1, at + k * t->stride[d] * (int64_t)size, i)) return true;
   return false;
@@ -254,9 +255,9 @@ static marea_status remainder_vjp (marea_vjp *v) {
 }
 
 /* Quotients that are not next to an integer. */
-#define BROKEN                                                                                  \
-  "local s = g.shape(0, 4) local b = g.tensor(g.broadcast(s), {lo = 1, hi = 3}) "               \
-  "if g.bool() then b = -b end "                                                                \
+#define BROKEN                                                                    \
+  "local s = g.shape(0, 4) local b = g.tensor(g.broadcast(s), {lo = 1, hi = 3}) " \
+  "if g.bool() then b = -b end "                                                  \
   "return {b * (g.tensor(s, {lo = -4, hi = 4}):floor() + 0.5) + g.tensor(s, {lo = -0.3, hi = 0.3}), b}"
 
 const marea_op marea_op_remainder = {
@@ -267,9 +268,11 @@ const marea_op marea_op_remainder = {
     .shape = marea_shape_broadcast,
     .vjp = remainder_vjp,
     .sample = BROKEN,
-    .doc = "remainder(a, b), also a % b: a - floor(a / b) b of each pair of elements, exactly, with b's sign, as "
-           "Lua's %. NaN where b is 0 or a infinite; of integers a 0 in b is an error. Gradients: da = dy, db = "
-           "-dy floor(a / b)." ERRORS,
+    .doc =
+        "remainder(a, b), also a % b: a - floor(a / b) b of each pair of elements, exactly, with b's sign, "
+        "as "
+        "Lua's %. NaN where b is 0 or a infinite; of integers a 0 in b is an error. Gradients: da = dy, db = "
+        "-dy floor(a / b)." ERRORS,
 };
 
 static marea_status floor_divide_forward (marea_call *c) {
@@ -283,7 +286,8 @@ const marea_op marea_op_floor_divide = {
     .dtypes = MAREA_ANY,
     .shape = marea_shape_broadcast,
     .sample = BROKEN,
-    .doc = "floor_divide(a, b), also a // b: floor(a / b) of each pair of elements, as Lua's //, in their dtype. "
+    .doc = "floor_divide(a, b), also a // b: floor(a / b) of each pair of elements, as Lua's //, in their "
+           "dtype. "
            "Infinite or NaN where b is 0; of integers a 0 in b is an error, and the smallest one by -1 wraps "
            "around. The result is a constant for gradients." ERRORS,
 };
@@ -422,7 +426,9 @@ const marea_op marea_op_masked_fill = {
     .forward = masked_fill_forward,
     .vjp = masked_fill_vjp,
     .sample = "local s = g.shape(0, 4) return {g.tensor(s), g.mask(g.broadcast(s)), g.tensor{}}",
-    .doc = "masked_fill(x, mask, value) = value where the mask (u8, as comparisons give it) is not 0, else x; in x's "
-           "dtype. Gradients: dx = dy where the mask is 0, dvalue = the sum of dy elsewhere. Errors: a fraction "
-           "into integers; shapes that do not broadcast.",
+    .doc =
+        "masked_fill(x, mask, value) = value where the mask (u8, as comparisons give it) is not 0, else x; "
+        "in x's "
+        "dtype. Gradients: dx = dy where the mask is 0, dvalue = the sum of dy elsewhere. Errors: a fraction "
+        "into integers; shapes that do not broadcast.",
 };

@@ -115,7 +115,8 @@ static void fold_largest (const fold_job *j, int64_t n, int64_t w, size_t step, 
   for (int64_t i = 0; i < w; i++) total[i] *= (double)((const type *)x)[i]
 
 /* total[w] := product of n rows */
-static void fold_products (const fold_job *j, int64_t n, int64_t w, size_t step, const char *x, double *total) {
+static void fold_products (const fold_job *j, int64_t n, int64_t w, size_t step, const char *x,
+                           double *total) {
   for (int64_t i = 0; i < w; i++) total[i] = 1;
   for (int64_t r = 0; r < n; r++, x += step) {
     if (j->f.dtype == MAREA_F32) MULTIPLY_ROW(float);
@@ -268,7 +269,8 @@ static int64_t int_at (const marea_folding *f, int64_t i) {
 static int64_t combine_ints (marea_fold_kind kind, int64_t a, int64_t b) {
   if (kind == MAREA_FOLD_MAX) return MAREA_MAX(a, b);
   if (kind == MAREA_FOLD_MIN) return MAREA_MIN(a, b);
-  if (kind == MAREA_FOLD_PRODUCT) return (int64_t)((uint64_t)a * (uint64_t)b); /* wraps around, as the sum does */
+  if (kind == MAREA_FOLD_PRODUCT)
+    return (int64_t)((uint64_t)a * (uint64_t)b); /* wraps around, as the sum does */
   return (int64_t)((uint64_t)a + (uint64_t)b);
 }
 

@@ -7,7 +7,8 @@
 
 /* ---- helpers ---- */
 
-#define FROM_END {"from_end", MAREA_BOOL, 0, NULL, "negative positions count from the end, -1 is the last"}
+#define FROM_END \
+  { "from_end", MAREA_BOOL, 0, NULL, "negative positions count from the end, -1 is the last" }
 
 /* *out := the 0-based positions in in[input], each in 0..limit-1; negative ones count from the end if they may. */
 static marea_status read_positions (marea_call *c, int input, int64_t limit, bool from_end, int64_t **out) {
@@ -181,7 +182,8 @@ const marea_op marea_op_index_select = {
     .forward = index_select_forward,
     .vjp = index_select_vjp,
     .sample = "local s = g.shape(1, 3)\nlocal dim = g.int(1, #s)\ns[dim] = g.int(1, 5)\n"
-              "return {g.tensor(s), g.index(g.shape(0, 2), s[dim])}, {dim = dim, scale = g.pick{1, 0.5}, from_end = g.bool()}",
+              "return {g.tensor(s), g.index(g.shape(0, 2), s[dim])}, {dim = dim, scale = g.pick{1, 0.5}, "
+              "from_end = g.bool()}",
 };
 
 /* ---- index_add ---- */
@@ -293,10 +295,11 @@ const marea_op marea_op_index_add = {
 
 static marea_status index_put_shape (marea_call *c) {
   if (c->in[0]->requires_grad && c->ctx->recording)
-    return marea_reject(c, MAREA_ESTATE,
-                        "%s requires a gradient, and a change in place is not recorded; do it in no_grad, or on "
-                        "t:detach()",
-                        marea_tensor_text(c->in[0]).s);
+    return marea_reject(
+        c, MAREA_ESTATE,
+        "%s requires a gradient, and a change in place is not recorded; do it in no_grad, or on "
+        "t:detach()",
+        marea_tensor_text(c->in[0]).s);
   for (int i = 1; i < 3; i++)
     if (c->in[i]->storage == c->in[0]->storage)
       return marea_reject(c, MAREA_EARG, "argument '%s' shares the memory that is changed; clone it",
@@ -309,10 +312,13 @@ static marea_status index_put_forward (marea_call *c) { return run_addition(c, t
 const marea_op marea_op_index_put = {
     .name = "index_put",
     .family = "index",
-    .doc = "Changes x in place: x[.., index[i], ..] = src[.., i, ..]; of equal positions the last one counts. index: "
-           "i64 or u8 of any shape; src: x's shape with the index's in place of dim, x's dtype. What t[index] = src "
-           "does. Errors: a position out of range, the first one is named, and nothing is changed; x requires a "
-           "gradient while recording is on; src or index are x's memory.",
+    .doc =
+        "Changes x in place: x[.., index[i], ..] = src[.., i, ..]; of equal positions the last one counts. "
+        "index: "
+        "i64 or u8 of any shape; src: x's shape with the index's in place of dim, x's dtype. What t[index] = "
+        "src "
+        "does. Errors: a position out of range, the first one is named, and nothing is changed; x requires a "
+        "gradient while recording is on; src or index are x's memory.",
     .inputs = {{"x", "(any shape) changed"},
                {"index", "(any shape) positions in dim"},
                {"src", "(x's, the index's at dim)"}},

@@ -27,7 +27,8 @@ static void count_block (void *arg, int64_t block, int worker) {
 }
 
 /* t's values, expanded to a shape, without gaps: its own memory or a copy in a table. */
-static marea_status spread (marea_call *c, const marea_tensor *t, int rank, const int64_t *shape, const void **values) {
+static marea_status spread (marea_call *c, const marea_tensor *t, int rank, const int64_t *shape,
+                            const void **values) {
   marea_tensor wide = *t, copy;
   marea_storage memory = {.ctx = c->ctx};
   const int missing = rank - t->rank;
@@ -39,7 +40,8 @@ static marea_status spread (marea_call *c, const marea_tensor *t, int rank, cons
     wide.stride[d] = d < missing || t->shape[d - missing] == 1 ? 0 : t->stride[d - missing];
   }
   copy = wide;
-  MAREA_TABLE(c, memory.data, MAREA_MAX((size_t)marea_count(rank, shape) * marea_dtype_size((marea_dtype)t->dtype), 1));
+  MAREA_TABLE(c, memory.data,
+              MAREA_MAX((size_t)marea_count(rank, shape) * marea_dtype_size((marea_dtype)t->dtype), 1));
   copy.storage = &memory;
   copy.offset = 0;
   marea_row_major(rank, copy.shape, copy.stride);
@@ -66,7 +68,8 @@ static void to_bytes_block (void *arg, int64_t block, int worker) {
 
 /* *mask := values other than 0, as bytes */
 static marea_status truth_of (marea_call *c, int dtype, const void *values, int64_t n, const uint8_t **mask) {
-  to_bytes s = {.ne = c->ctx->kernels[dtype]->ne, .x = values, .size = marea_dtype_size((marea_dtype)dtype), .n = n};
+  to_bytes s = {
+      .ne = c->ctx->kernels[dtype]->ne, .x = values, .size = marea_dtype_size((marea_dtype)dtype), .n = n};
   *mask = values;
   if (dtype == MAREA_U8) return MAREA_OK;
   MAREA_TABLE(c, s.y, (size_t)MAREA_MAX(n, 1));
@@ -108,7 +111,8 @@ static marea_status flatnonzero_shape (marea_call *c) {
   return choose(c, 0, c->in[0]->rank, c->in[0]->shape, MAREA_I64);
 }
 
-#define PIECE 512 /* elements of a buffer: it takes each one in turn and moves on from those that were chosen */
+#define PIECE \
+  512 /* elements of a buffer: it takes each one in turn and moves on from those that were chosen */
 
 typedef struct choice {
   const chosen *s;
@@ -145,7 +149,8 @@ static marea_status flatnonzero_forward (marea_call *c) {
 const marea_op marea_op_flatnonzero = {
     .name = "flatnonzero",
     .family = "index",
-    .doc = "Positions of the elements of x that are not 0, counted through x row by row; i64 (n). Every dtype; NaN is not "
+    .doc = "Positions of the elements of x that are not 0, counted through x row by row; i64 (n). Every "
+           "dtype; NaN is not "
            "0. The result is a constant for gradients. In a plan n counts every element.",
     .inputs = {{"x", "(any shape)"}},
     .flags = MAREA_STRIDED | MAREA_NO_GRAD,
@@ -165,19 +170,19 @@ static marea_status masked_select_shape (marea_call *c) {
   return choose(c, 1, wide.rank, wide.shape, c->in[0]->dtype);
 }
 
-#define CHOOSE(type)                                          \
-  for (int64_t i = first; i < end; i += PIECE) {              \
-    const int64_t n = MAREA_MIN(PIECE, end - i);              \
-    const type *x = (const type *)p->x + i;                   \
-    type buffer[PIECE], *y = (type *)p->y + at;               \
-    int64_t k = 0;                                            \
-    for (int64_t e = 0; e < n; e++) {                         \
-      buffer[k] = x[e];                                       \
-      k += p->s->mask[i + e] != 0;                            \
-    }                                                         \
-    memcpy(y, buffer, (size_t)k * sizeof *y);                 \
-    at += k;                                                  \
-  }                                                           \
+#define CHOOSE(type)                             \
+  for (int64_t i = first; i < end; i += PIECE) { \
+    const int64_t n = MAREA_MIN(PIECE, end - i); \
+    const type *x = (const type *)p->x + i;      \
+    type buffer[PIECE], *y = (type *)p->y + at;  \
+    int64_t k = 0;                               \
+    for (int64_t e = 0; e < n; e++) {            \
+      buffer[k] = x[e];                          \
+      k += p->s->mask[i + e] != 0;               \
+    }                                            \
+    memcpy(y, buffer, (size_t)k * sizeof *y);    \
+    at += k;                                     \
+  }                                              \
   break
 
 static void select_block (void *arg, int64_t block, int worker) {
@@ -219,7 +224,8 @@ static marea_status masked_select_vjp (marea_vjp *v) {
   const int rank = MAREA_MAX(x->rank, m->rank);
   marea_attr shape = {.n = rank};
   for (int back = 1; back <= rank; back++) {
-    const int64_t a = back <= x->rank ? x->shape[x->rank - back] : 1, b = back <= m->rank ? m->shape[m->rank - back] : 1;
+    const int64_t a = back <= x->rank ? x->shape[x->rank - back] : 1,
+                  b = back <= m->rank ? m->shape[m->rank - back] : 1;
     shape.v[rank - back] = a == 1 ? b : a;
   }
   const int64_t n = marea_count(rank, shape.v);
@@ -235,7 +241,8 @@ static marea_status masked_select_vjp (marea_vjp *v) {
 const marea_op marea_op_masked_select = {
     .name = "masked_select",
     .family = "index",
-    .doc = "The elements of x where the mask (u8, as comparisons give it) is not 0, row by row; (n). The shapes broadcast. "
+    .doc = "The elements of x where the mask (u8, as comparisons give it) is not 0, row by row; (n). The "
+           "shapes broadcast. "
            "Gradient: dy goes to the elements that were taken, 0 to the others. In a plan n "
            "counts every element. Error: shapes that do not broadcast.",
     .inputs = {{"x", "(any shape)"}, {"mask", "u8, broadcasts with x"}},

@@ -108,7 +108,8 @@ enum { NORM_P, NORM_DIMS }; /* ORDER of its attributes */
 static marea_status norm_shape (marea_call *c) {
   const double p = c->attr[NORM_P].f;
   if (!(p > 0))
-    return marea_reject(c, MAREA_EARG, "argument 'p': expected a number above 0 (infinity: the largest |x|), got %g", p);
+    return marea_reject(c, MAREA_EARG,
+                        "argument 'p': expected a number above 0 (infinity: the largest |x|), got %g", p);
   return dims_shape_at(c, NORM_DIMS);
 }
 
@@ -171,10 +172,12 @@ static marea_tensor *euclidean_grad (formula *f, marea_tensor *x, marea_tensor *
 static marea_status norm_vjp (marea_vjp *v) {
   formula f = {.v = v};
   const double p = v->attr[NORM_P].f;
-  marea_tensor *x = v->in[0], *y = kept_at(&f, NORM_DIMS, v->out[0]), *dy = kept_at(&f, NORM_DIMS, v->dout[0]);
-  give(&f, 0, p == INFINITY ? largest_grad(&f, x, y, dy)
-              : p == 2      ? euclidean_grad(&f, x, y, dy)
-                            : power_grad(&f, x, y, dy, p));
+  marea_tensor *x = v->in[0], *y = kept_at(&f, NORM_DIMS, v->out[0]),
+               *dy = kept_at(&f, NORM_DIMS, v->dout[0]);
+  give(&f, 0,
+       p == INFINITY ? largest_grad(&f, x, y, dy)
+       : p == 2      ? euclidean_grad(&f, x, y, dy)
+                     : power_grad(&f, x, y, dy, p));
   return finish(&f);
 }
 
@@ -188,8 +191,9 @@ const marea_op marea_op_norm = {
     .sample = "local s = g.shape(0, 3, 1) " SOME_DIMS "local p = g.pick{1, 2, 3, 1.5, math.huge} "
               "return {p == math.huge and g.distinct(s) + 0.013 or g.tensor(s, {away = {0}})}, "
               "{p = p, dims = some, keepdim = g.bool()}",
-    .doc = "norm(x, p, dims, keepdim) = (sum |x|^p)^(1/p) over dims, the largest |x| for p = infinity, 0 of no "
-           "elements. By way of the largest |x|, so that nothing overflows or vanishes on the way. Gradient: dx "
-           "= dy sign(x) (|x| / y)^(p - 1), 0 where x = 0; for infinity dy sign(x) to the largest |x|, in "
-           "equal parts at a tie. Errors: p not above 0; a dimension out of range or listed twice.",
+    .doc =
+        "norm(x, p, dims, keepdim) = (sum |x|^p)^(1/p) over dims, the largest |x| for p = infinity, 0 of no "
+        "elements. By way of the largest |x|, so that nothing overflows or vanishes on the way. Gradient: dx "
+        "= dy sign(x) (|x| / y)^(p - 1), 0 where x = 0; for infinity dy sign(x) to the largest |x|, in "
+        "equal parts at a tie. Errors: p not above 0; a dimension out of range or listed twice.",
 };

@@ -69,5 +69,4 @@ static inline marea_tensor *kept_at (formula *f, int first, marea_tensor *t) {
 
 static inline marea_tensor *kept (formula *f, marea_tensor *t) { return kept_at(f, 0, t); }
 
-
 #endif

@@ -220,11 +220,14 @@ const marea_op marea_op_split = {
 const marea_op marea_op_chunk = {
     .name = "chunk",
     .family = "shape",
-    .doc = "Cuts a dimension of n elements into `count` parts of ceil(n / count), the last one perhaps smaller; fewer "
-           "parts where that takes all (PyTorch's rule). Views of x, at most 32. Gradient: the parts' gradients "
-           "joined. Errors: count < 1, more than 32 parts.",
+    .doc =
+        "Cuts a dimension of n elements into `count` parts of ceil(n / count), the last one perhaps smaller; "
+        "fewer "
+        "parts where that takes all (PyTorch's rule). Views of x, at most 32. Gradient: the parts' gradients "
+        "joined. Errors: count < 1, more than 32 parts.",
     .inputs = {{"x", "(any shape)"}},
-    .attrs = {{"count", MAREA_INT, MAREA_REQUIRED, NULL, "parts"}, {"dim", MAREA_DIM, 0, NULL, "the dimension"}},
+    .attrs = {{"count", MAREA_INT, MAREA_REQUIRED, NULL, "parts"},
+              {"dim", MAREA_DIM, 0, NULL, "the dimension"}},
     .flags = MAREA_STRIDED,
     .dtypes = MAREA_ANY,
     .shape = chunk_shape,
@@ -255,7 +258,8 @@ static void triangle_rows (void *arg, int64_t block, int worker) {
   (void)worker;
   for (int64_t r = block * t->rows_per_block; r < end; r++) {
     /* the diagonal's column, kept within the row so that no sum overflows */
-    const int64_t row = r % t->rows, low = MAREA_MAX(t->diagonal, -t->rows), on = row + MAREA_MIN(low, t->cols);
+    const int64_t row = r % t->rows, low = MAREA_MAX(t->diagonal, -t->rows),
+                  on = row + MAREA_MIN(low, t->cols);
     const size_t cut_at = (size_t)MAREA_MIN(MAREA_MAX(on + t->lower, 0), t->cols) * t->size;
     const size_t bytes = (size_t)t->cols * t->size, at = (size_t)r * bytes;
     const size_t from = t->lower ? 0 : cut_at, kept = t->lower ? cut_at : bytes - cut_at;
@@ -289,12 +293,13 @@ static marea_status triangle_vjp (marea_vjp *v) {
   return marea_run_with(v->ctx, v->op, v->attr, &v->din[0], 1, v->dout[0]);
 }
 
-#define TRIANGLE(op, side, comparison)                                                                           \
-  .name = #op, .family = "shape", .inputs = {{"x", "(.., rows, columns)"}},                                      \
-  .attrs = {{"diagonal", MAREA_INT, 0, NULL, "the last one that stays: 1 is above the main one, -1 below"}},     \
-  .dtypes = MAREA_ANY, .shape = triangle_shape, .forward = op##_forward, .vjp = triangle_vjp,                    \
-  .sample = "return {g.tensor(g.shape(2, 4))}, {diagonal = g.int(-3, 3)}",                                       \
-  .doc = "The " side " triangle of the last two dimensions: y[.., i, j] = x[.., i, j] where j - i " comparison \
+#define TRIANGLE(op, side, comparison)                                                                       \
+  .name = #op, .family = "shape", .inputs = {{"x", "(.., rows, columns)"}},                                  \
+  .attrs = {{"diagonal", MAREA_INT, 0, NULL, "the last one that stays: 1 is above the main one, -1 below"}}, \
+  .dtypes = MAREA_ANY, .shape = triangle_shape, .forward = op##_forward, .vjp = triangle_vjp,                \
+  .sample = "return {g.tensor(g.shape(2, 4))}, {diagonal = g.int(-3, 3)}",                                   \
+  .doc = "The " side                                                                                         \
+         " triangle of the last two dimensions: y[.., i, j] = x[.., i, j] where j - i " comparison           \
          " diagonal, else 0. Gradient: the same of dy. Error: fewer than 2 dimensions."
 
 const marea_op marea_op_tril = {TRIANGLE(tril, "lower", "<=")};

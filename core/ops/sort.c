@@ -40,9 +40,9 @@ static uint64_t key_of (int dtype, const void *x, int64_t i, bool descending) {
   }
 }
 
-
 /* to[k] := element first + k step, for k < n */
-static void load_items (int dtype, const void *x, int64_t first, int64_t step, int64_t n, bool descending, item *to) {
+static void load_items (int dtype, const void *x, int64_t first, int64_t step, int64_t n, bool descending,
+                        item *to) {
   for (int64_t k = 0; k < n; k++) to[k] = (item){key_of(dtype, x, first + k * step, descending), k};
 }
 
@@ -101,7 +101,8 @@ static bool sort_by_digit (marea_context *ctx, item **a, item **spare, int64_t n
   }
   for (int64_t i = 0; i < n;) {
     if (marea_stopping(ctx)) return false;
-    for (const int64_t end = MAREA_MIN(i + STRETCH, n); i < end; i++) to[place[from[i].key >> shift & mask]++] = from[i];
+    for (const int64_t end = MAREA_MIN(i + STRETCH, n); i < end; i++)
+      to[place[from[i].key >> shift & mask]++] = from[i];
   }
   *spare = *a;
   *a = to;
@@ -158,7 +159,8 @@ static void order_lines (void *arg, int64_t block, int worker) {
   for (int64_t line = block * s->lines_per_block; line < end; line++) order_line(s, line, items);
 }
 
-static marea_status run_ordering (marea_call *c, int dim, bool descending, marea_tensor *values, marea_tensor *positions) {
+static marea_status run_ordering (marea_call *c, int dim, bool descending, marea_tensor *values,
+                                  marea_tensor *positions) {
   const marea_tensor *x = c->in[0];
   ordering s = {.ctx = c->ctx,
                 .x = marea_at(x),
@@ -187,8 +189,10 @@ static marea_status run_ordering (marea_call *c, int dim, bool descending, marea
 
 /* ---- sort, argsort, topk ---- */
 
-#define ATTR_DIM {"dim", MAREA_DIM, -1, NULL, "the dimension to sort along"}
-#define ATTR_DESCENDING {"descending", MAREA_BOOL, 0, NULL, "from the greatest to the smallest"}
+#define ATTR_DIM \
+  { "dim", MAREA_DIM, -1, NULL, "the dimension to sort along" }
+#define ATTR_DESCENDING \
+  { "descending", MAREA_BOOL, 0, NULL, "from the greatest to the smallest" }
 #define ORDER_TEXT "NaN comes last, equal elements keep their order. "
 
 static marea_status argsort_shape (marea_call *c) {
@@ -220,7 +224,8 @@ static marea_status ordered_vjp (marea_vjp *v, int dim) {
   MAREA_OWN zeros = NULL;
   if (!v->need[0] || !v->dout[0]) return MAREA_OK;
   MAREA_TRY(marea_zeros(v->ctx, (marea_dtype)x->dtype, x->rank, x->shape, &zeros));
-  return marea_run_with(v->ctx, &marea_op_scatter_add, &v->attr[dim], &v->din[0], 3, zeros, v->out[1], v->dout[0]);
+  return marea_run_with(v->ctx, &marea_op_scatter_add, &v->attr[dim], &v->din[0], 3, zeros, v->out[1],
+                        v->dout[0]);
 }
 
 static marea_status sort_vjp (marea_vjp *v) { return ordered_vjp(v, 0); }
@@ -228,8 +233,9 @@ static marea_status sort_vjp (marea_vjp *v) { return ordered_vjp(v, 0); }
 const marea_op marea_op_sort = {
     .name = "sort",
     .family = "sort",
-    .doc = "The elements in order along a dimension, and their positions in x (i64): two results, both of x's shape. "
-           ORDER_TEXT "Gradient: each dy to where its element came from. Error: dim out of range.",
+    .doc = "The elements in order along a dimension, and their positions in x (i64): two results, both of "
+           "x's shape. " ORDER_TEXT
+           "Gradient: each dy to where its element came from. Error: dim out of range.",
     .inputs = {{"x", "(any shape)"}},
     .attrs = {ATTR_DIM, ATTR_DESCENDING},
     .dtypes = MAREA_ANY,
@@ -243,7 +249,8 @@ const marea_op marea_op_sort = {
 const marea_op marea_op_argsort = {
     .name = "argsort",
     .family = "sort",
-    .doc = "Positions of the elements in order along a dimension, i64 of x's shape: x:gather(x:argsort(dim), dim) is x in "
+    .doc = "Positions of the elements in order along a dimension, i64 of x's shape: x:gather(x:argsort(dim), "
+           "dim) is x in "
            "order. " ORDER_TEXT "The result is a constant for gradients. Error: dim out of range.",
     .inputs = {{"x", "(any shape)"}},
     .attrs = {ATTR_DIM, ATTR_DESCENDING},
@@ -262,7 +269,8 @@ static marea_status topk_shape (marea_call *c) {
   MAREA_TRY(marea_resolve_dim(c, TOPK_DIM, x->rank));
   const int64_t size = x->shape[c->attr[TOPK_DIM].i];
   if (k < 0 || k > size)
-    return marea_reject(c, MAREA_EARG, "argument 'k': expected 0 to %lld, the size of the dimension, got %lld",
+    return marea_reject(c, MAREA_EARG,
+                        "argument 'k': expected 0 to %lld, the size of the dimension, got %lld",
                         (long long)size, (long long)k);
   c->n_out = 2;
   marea_layout_like(&c->layout[0], x);
@@ -281,8 +289,10 @@ static marea_status topk_vjp (marea_vjp *v) { return ordered_vjp(v, TOPK_DIM); }
 const marea_op marea_op_topk = {
     .name = "topk",
     .family = "sort",
-    .doc = "The k greatest elements along a dimension in falling order, or the k smallest in rising order, and their "
-           "positions in x (i64): two results. " ORDER_TEXT "Gradient: each dy to where its element came from, 0 to the "
+    .doc = "The k greatest elements along a dimension in falling order, or the k smallest in rising order, "
+           "and their "
+           "positions in x (i64): two results. " ORDER_TEXT
+           "Gradient: each dy to where its element came from, 0 to the "
            "others. Errors: k larger than the dimension; dim out of range.",
     .inputs = {{"x", "(any shape)"}},
     .attrs = {{"k", MAREA_INT, MAREA_REQUIRED, NULL, "how many"},
@@ -370,8 +380,10 @@ static marea_status unique_forward (marea_call *c) {
 const marea_op marea_op_unique = {
     .name = "unique",
     .family = "sort",
-    .doc = "The different values of x, in order (n); NaN once, at the end, 0 and -0 are one. With `inverse` also the "
-           "position of each element's value among them, i64 of x's shape; with `counts` also how often each occurs, "
+    .doc = "The different values of x, in order (n); NaN once, at the end, 0 and -0 are one. With `inverse` "
+           "also the "
+           "position of each element's value among them, i64 of x's shape; with `counts` also how often each "
+           "occurs, "
            "i64 (n). The results are constants for gradients. In a plan n counts every element.",
     .inputs = {{"x", "(any shape)"}},
     .attrs = {{"inverse", MAREA_BOOL, 0, NULL, "positions as a further result"},

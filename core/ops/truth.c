@@ -17,7 +17,9 @@ typedef struct search {
   uint8_t *y;
 } search;
 
-static bool is_decided (const uint8_t *y, uint8_t found) { return __atomic_load_n(y, __ATOMIC_RELAXED) == found; }
+static bool is_decided (const uint8_t *y, uint8_t found) {
+  return __atomic_load_n(y, __ATOMIC_RELAXED) == found;
+}
 
 /* n elements beside each other, all of one result or one of each */
 static void look_at (const search *s, size_t n, const char *x, uint8_t *y, bool one) {
@@ -64,17 +66,23 @@ static marea_status look_for (marea_call *c, marea_binary_kernel *decides, uint8
   return MAREA_OK;
 }
 
-static marea_status any_forward (marea_call *c) { return look_for(c, c->ctx->kernels[c->in[0]->dtype]->ne, 1); }
+static marea_status any_forward (marea_call *c) {
+  return look_for(c, c->ctx->kernels[c->in[0]->dtype]->ne, 1);
+}
 
-static marea_status all_forward (marea_call *c) { return look_for(c, c->ctx->kernels[c->in[0]->dtype]->eq, 0); }
+static marea_status all_forward (marea_call *c) {
+  return look_for(c, c->ctx->kernels[c->in[0]->dtype]->eq, 0);
+}
 
-#define TRUTH(op, text)                                                                                       \
-  REDUCTION(op), OVER_DIMS, .flags = MAREA_NO_GRAD, .dtypes = MAREA_ANY, .shape = truth_shape,                \
-      .sample = "local s = g.shape(0, 4) " SOME_DIMS                                                          \
-                "return {g.mask(s):to(g.dtype)}, {dims = some, keepdim = g.bool()}",                          \
-      .doc = #op "(x, dims, keepdim): " text                                                                  \
-                 " over dims? u8, 1 or 0. Every dtype; NaN is not 0. The result is a constant for gradients. " \
-                 "Errors: a dimension out of range or listed twice."
+#define TRUTH(op, text)                                                                             \
+  REDUCTION(op), OVER_DIMS,                                                                         \
+      .flags = MAREA_NO_GRAD, .dtypes = MAREA_ANY, .shape = truth_shape,                            \
+      .sample = "local s = g.shape(0, 4) " SOME_DIMS                                                \
+                "return {g.mask(s):to(g.dtype)}, {dims = some, keepdim = g.bool()}",                \
+      .doc = #op                                                                                    \
+      "(x, dims, keepdim): " text                                                                   \
+      " over dims? u8, 1 or 0. Every dtype; NaN is not 0. The result is a constant for gradients. " \
+      "Errors: a dimension out of range or listed twice."
 
 const marea_op marea_op_any = {TRUTH(any, "is an element other than 0 (0 of no elements)")};
 

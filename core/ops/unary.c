@@ -307,10 +307,10 @@ static marea_status test_shape (marea_call *c) {
   return MAREA_OK;
 }
 
-#define TEST(op, text)                                                                            \
-  .name = #op, .family = "unary", .inputs = {{"x", "any shape"}}, .shape = test_shape,            \
-  .forward = op##_forward, .flags = MAREA_STRIDED | MAREA_NO_GRAD, .dtypes = MAREA_ANY,           \
-  .sample = "local x = g.tensor(g.shape(0, 4)) return {g.pick{x, x / 0, (x - x) / 0}}",           \
+#define TEST(op, text)                                                                  \
+  .name = #op, .family = "unary", .inputs = {{"x", "any shape"}}, .shape = test_shape,  \
+  .forward = op##_forward, .flags = MAREA_STRIDED | MAREA_NO_GRAD, .dtypes = MAREA_ANY, \
+  .sample = "local x = g.tensor(g.shape(0, 4)) return {g.pick{x, x / 0, (x - x) / 0}}", \
   .doc = #op "(x): is an element " text " u8, 1 or 0. The result is a constant for gradients."
 
 static marea_status isnan_forward (marea_call *c) { return marea_map_unary(c, kernels(c)->is_nan, NULL); }
@@ -319,7 +319,9 @@ const marea_op marea_op_isnan = {TEST(isnan, "NaN? Integers never are.")};
 static marea_status isinf_forward (marea_call *c) { return marea_map_unary(c, kernels(c)->is_inf, NULL); }
 const marea_op marea_op_isinf = {TEST(isinf, "infinity or -infinity? Integers never are.")};
 
-static marea_status isfinite_forward (marea_call *c) { return marea_map_unary(c, kernels(c)->is_finite, NULL); }
+static marea_status isfinite_forward (marea_call *c) {
+  return marea_map_unary(c, kernels(c)->is_finite, NULL);
+}
 const marea_op marea_op_isfinite = {TEST(isfinite, "neither infinite nor NaN? Integers always are.")};
 
 /* ---- clamp and cast ---------------------------------------------------------------------------------- */

@@ -155,7 +155,8 @@ local function given_tensor(frame, number, name, wanted)
   if name == "format" or name == "write" then
     return ("%s:item() is the number of a tensor of one element, tostring(%s) a text"):format(t, t)
   end
-  local other = ({max = "maximum(...)", min = "minimum(...)", fmod = "remainder(...), whose sign is the divisor's"})[name] or name .. "()"
+  local other = ({max = "maximum(...)", min = "minimum(...)",
+    fmod = "remainder(...), whose sign is the divisor's"})[name] or name .. "()"
   if wanted == "number" and core.ops[other:match "^%w+"] then
     return ("for tensors it is a method: %s:%s"):format(t, other)
   end
