@@ -40,18 +40,27 @@ static uint64_t key_of (int dtype, const void *x, int64_t i, bool descending) {
   }
 }
 
-/* to[k] := element first + k step, for k < n */
-static void load_items (int dtype, const void *x, int64_t first, int64_t step, int64_t n, bool descending,
-                        item *to) {
-  for (int64_t k = 0; k < n; k++) to[k] = (item){key_of(dtype, x, first + k * step, descending), k};
+#define STRETCH 0x4000 /* elements between two looks at whether to stop */
+
+static bool another_stretch (marea_context *ctx, int64_t i, int64_t n, int64_t *end) {
+  *end = MAREA_MIN(i + STRETCH, n);
+  return i < n && !marea_stopping(ctx);
+}
+
+/* to[k] := element first + k step, for k < n; false: told to stop before all were there. */
+static bool load_items (marea_context *ctx, int dtype, const void *x, int64_t first, int64_t step, int64_t n,
+                        bool descending, item *to) {
+  int64_t k = 0, end;
+  while (another_stretch(ctx, k, n, &end))
+    for (; k < end; k++) to[k] = (item){key_of(dtype, x, first + k * step, descending), k};
+  return k == n;
 }
 
 /* ---- sorting ---- */
 
-#define RUN 16         /* sorted by insertion */
-#define MERGED 2048    /* from here on by digits */
-#define DIGIT 8        /* bits */
-#define STRETCH 0x4000 /* items between two looks at whether to stop */
+#define RUN 16      /* sorted by insertion */
+#define MERGED 2048 /* from here on by digits */
+#define DIGIT 8     /* bits */
 
 static void insert_run (item *a, int64_t n) {
   for (int64_t i = 1; i < n; i++) {
@@ -92,18 +101,20 @@ static bool sort_by_digit (marea_context *ctx, item **a, item **spare, int64_t n
   const uint64_t mask = (1 << DIGIT) - 1;
   const item *from = *a;
   item *to = *spare;
-  for (int64_t i = 0; i < n; i++) place[from[i].key >> shift & mask]++;
+  int64_t i = 0, end;
+  while (another_stretch(ctx, i, n, &end))
+    for (; i < end; i++) place[from[i].key >> shift & mask]++;
+  if (i < n) return false;
   if (place[from[0].key >> shift & mask] == n) return true;
   for (int d = 0; d <= (int)mask; d++) {
     const int64_t count = place[d];
     place[d] = sum;
     sum += count;
   }
-  for (int64_t i = 0; i < n;) {
-    if (marea_stopping(ctx)) return false;
-    for (const int64_t end = MAREA_MIN(i + STRETCH, n); i < end; i++)
-      to[place[from[i].key >> shift & mask]++] = from[i];
-  }
+  i = 0;
+  while (another_stretch(ctx, i, n, &end))
+    for (; i < end; i++) to[place[from[i].key >> shift & mask]++] = from[i];
+  if (i < n) return false;
   *spare = *a;
   *a = to;
   return true;
@@ -129,7 +140,8 @@ typedef struct ordering {
   int64_t outer, count, inner, kept, base, lines_per_block;
   char *values;
   int64_t *positions;
-  char *memory; /* of workers, `step` bytes apart */
+  bool few;     /* blocks: each has memory of its own; else each worker has */
+  char *memory; /* `step` bytes apart */
   size_t step;
 } ordering;
 
@@ -144,9 +156,9 @@ static void put_value (const ordering *s, int64_t to, int64_t from) {
 static void order_line (const ordering *s, int64_t line, item *items) {
   const int64_t o = line / s->inner, i = line % s->inner;
   const int64_t x = o * s->count * s->inner + i, y = o * s->kept * s->inner + i;
-  load_items(s->dtype, s->x, x, s->inner, s->count, s->descending, items);
+  if (!load_items(s->ctx, s->dtype, s->x, x, s->inner, s->count, s->descending, items)) return;
   const item *sorted = sort_items(s->ctx, s->dtype, items, items + s->count, s->count);
-  for (int64_t k = 0; sorted && k < s->kept; k++) {
+  for (int64_t k = 0; sorted && k < s->kept && !MAREA_STOPPING(s->ctx, k); k++) {
     if (s->values) put_value(s, y + k * s->inner, x + sorted[k].at * s->inner);
     if (s->positions) s->positions[y + k * s->inner] = sorted[k].at + s->base;
   }
@@ -155,7 +167,7 @@ static void order_line (const ordering *s, int64_t line, item *items) {
 static void order_lines (void *arg, int64_t block, int worker) {
   const ordering *s = arg;
   const int64_t end = MAREA_MIN((block + 1) * s->lines_per_block, s->outer * s->inner);
-  item *items = (item *)(void *)(s->memory + (size_t)worker * s->step);
+  item *items = (item *)(void *)(s->memory + (size_t)(s->few ? block : worker) * s->step);
   for (int64_t line = block * s->lines_per_block; line < end; line++) order_line(s, line, items);
 }
 
@@ -175,15 +187,16 @@ static marea_status run_ordering (marea_call *c, int dim, bool descending, marea
                 .positions = positions ? marea_at(positions) : NULL};
   const int64_t lines = s.outer * s.inner;
   if (lines * s.kept == 0) return MAREA_OK;
-  s.step = (size_t)(2 * s.count) * sizeof(item);
   s.lines_per_block = MAREA_MAX(1, MAREA_BLOCK / s.count);
-  if (lines > s.lines_per_block) {
-    MAREA_TRY(marea_worker_memory(c, &s.step, &s.memory));
-    marea_parallel(c->ctx, (lines - 1) / s.lines_per_block + 1, order_lines, &s);
-  } else {
-    MAREA_SCRATCH(c, s.memory, s.step);
-    order_lines(&s, 0, 0);
-  }
+  const int64_t blocks = (lines - 1) / s.lines_per_block + 1;
+  size_t bytes;
+  s.few = blocks < c->ctx->threads;
+  s.step = marea_worker_step((size_t)(2 * s.count) * sizeof(item));
+  if (__builtin_mul_overflow(s.step, (size_t)MAREA_MIN(blocks, c->ctx->threads), &bytes))
+    return marea_reject(c, MAREA_ENOMEM, "out of memory for scratch space");
+  MAREA_SCRATCH(c, s.memory, bytes);
+  if (blocks == 1) order_lines(&s, 0, 0);
+  else marea_parallel(c->ctx, blocks, order_lines, &s);
   return MAREA_OK;
 }
 
@@ -336,7 +349,7 @@ static marea_status sort_all (marea_call *c, sorted_all *out) {
     values = memory.data;
     if (marea_stopping(c->ctx)) return MAREA_OK;
   }
-  load_items(x->dtype, values, 0, 1, out->n, false, items);
+  if (!load_items(c->ctx, x->dtype, values, 0, 1, out->n, false, items)) return MAREA_OK;
   out->items = sort_items(c->ctx, x->dtype, items, items + out->n, out->n);
   return MAREA_OK;
 }
@@ -350,7 +363,9 @@ static marea_status unique_shape (marea_call *c) {
     MAREA_TRY(sort_all(c, all));
     c->found = all;
     distinct = all->items && all->n > 0;
-    for (int64_t i = 1; all->items && i < all->n; i++) distinct += all->items[i].key != all->items[i - 1].key;
+    for (int64_t i = 1; all->items && i < all->n && !MAREA_STOPPING(c->ctx, i); i++)
+      distinct += all->items[i].key != all->items[i - 1].key;
+    if (marea_stopping(c->ctx)) all->items = NULL; /* the count is not whole */
   }
   c->n_out = 1;
   marea_layout_set(&c->layout[0], x->dtype, 1, &distinct);

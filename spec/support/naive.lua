@@ -105,6 +105,8 @@ local unary = {
   sign = function(x) return x > 0 and 1 or x < 0 and -1 or 0 end, rsqrt = function(x) return 1 / math.sqrt(x) end,
   reciprocal = function(x) return 1 / x end, exp = math.exp, log = function(x) return math.log(x) end,
   log1p = function(x) return math.log(1 + x) end, expm1 = function(x) return math.exp(x) - 1 end,
+  isnan = function(x) return x ~= x and 1 or 0 end, isinf = function(x) return math.abs(x) == math.huge and 1 or 0 end,
+  isfinite = function(x) return math.abs(x) < math.huge and 1 or 0 end,
   sin = math.sin, cos = math.cos, floor = math.floor, ceil = math.ceil, sigmoid = sigmoid, tanh = tanh,
   softplus = softplus, silu = function(x) return x * sigmoid(x) end,
   relu = function(x) return math.max(x, 0) end,
@@ -151,6 +153,7 @@ local function flag(condition) return condition and 1 or 0 end
 local binary = {
   add = function(a, b) return a + b end, sub = function(a, b) return a - b end, mul = function(a, b) return a * b end,
   div = function(a, b) return a / b end, pow = function(a, b) return a ^ b end, maximum = math.max, minimum = math.min,
+  remainder = function(a, b) return a % b end, floor_divide = function(a, b) return a // b end,
   eq = function(a, b) return flag(a == b) end, ne = function(a, b) return flag(a ~= b) end,
   lt = function(a, b) return flag(a < b) end, le = function(a, b) return flag(a <= b) end,
   gt = function(a, b) return flag(a > b) end, ge = function(a, b) return flag(a >= b) end,
