@@ -142,13 +142,15 @@ local function emit_options(info)
   emit ""
 end
 
+-- Operators whose arguments say how many results there are.
+local SEVERAL = {split = {"Tensor ..."}, chunk = {"Tensor ..."}, unique = {"Tensor", "Tensor?", "Tensor?"}}
+
 --- The types of what the operator gives, learned from its example: what may be left out is nil in some calls.
 local function results_of(info)
   local results = table.pack(example.run(assert(example.of(info), info.name)))
   local kinds = {}
   for i = 2, results.n do kinds[#kinds + 1] = results[i] == nil and "Tensor?" or "Tensor" end
-  if info.name == "split" then kinds = {"Tensor ..."} end
-  return kinds
+  return SEVERAL[info.name] or kinds
 end
 
 --- The form in which the attributes stand behind the inputs, without names.
@@ -390,8 +392,10 @@ local CLASSES = {"Batches", "Blame", "Dataset", "Distribution", "Figure", "Gauss
 local SPECIAL = {
   Tensor = {"---@operator add(Tensor|number): Tensor", "---@operator sub(Tensor|number): Tensor",
     "---@operator mul(Tensor|number): Tensor", "---@operator div(Tensor|number): Tensor",
-    "---@operator pow(Tensor|number): Tensor", "---@operator unm: Tensor", "---@operator len: integer",
-    "---@field [integer] Tensor a row", "---@field [integer[]] number an element"},
+    "---@operator pow(Tensor|number): Tensor", "---@operator mod(Tensor|number): Tensor",
+    "---@operator idiv(Tensor|number): Tensor", "---@operator unm: Tensor", "---@operator len: integer",
+    "---@field [integer] Tensor a row", "---@field [integer[]] number an element",
+    "---@field [Tensor] Tensor elements by a mask (u8) or by positions (i64)"},
   Module = {"---@operator call(...): Tensor"},
   Distribution = {"---@field rsample fun(self: Distribution, shape?: integer[]): Tensor|number",
     "---@field log_prob fun(self: Distribution, x: Tensor|number): Tensor|number",
