@@ -259,16 +259,10 @@ static marea_status merge_dimensions (bind_state *S, marea_tensor *view, const k
   return status == MAREA_OK ? bind_apply(S->ctx, S->flatnonzero, k->by, NULL, by) : status;
 }
 
-/* *out := the elements of the view that the tensor in the key asks for, a copy */
-static marea_status pick (bind_state *S, marea_tensor *view, const key *k, marea_tensor **out) {
-  marea_tensor *merged = NULL, *by = NULL;
-  const marea_attr attrs[] = {
-      {.n = 1, .i = dimension_of(k)}, {.n = 1, .i = -1}, {.n = 1, .f = 1}, {.n = 1, .i = 1}};
-  marea_status status = merge_dimensions(S, view, k, &merged, &by);
-  if (status == MAREA_OK) status = apply_two(S, S->index_select, merged, by, attrs, out);
-  marea_release(merged);
-  marea_release(by);
-  return status;
+/* *out := what lies at positions of dimension dim, a copy */
+static marea_status pick (bind_state *S, marea_tensor *t, marea_tensor *by, int dim, marea_tensor **out) {
+  const marea_attr attrs[] = {{.n = 1, .i = dim}, {.n = 1, .i = -1}, {.n = 1, .f = 1}, {.n = 1, .i = 1}};
+  return apply_two(S, S->index_select, t, by, attrs, out);
 }
 
 static marea_status read_part (bind_state *S, marea_tensor *t, const key *k, marea_tensor **out) {
@@ -278,7 +272,11 @@ static marea_status read_part (bind_state *S, marea_tensor *t, const key *k, mar
     *out = view;
     return status;
   }
-  status = pick(S, view, k, out);
+  marea_tensor *merged = NULL, *by = NULL;
+  status = merge_dimensions(S, view, k, &merged, &by);
+  if (status == MAREA_OK) status = pick(S, merged, by, dimension_of(k), out);
+  marea_release(merged);
+  marea_release(by);
   marea_release(view);
   return status;
 }
@@ -333,6 +331,13 @@ static bool fits (const marea_tensor *from, const marea_tensor *to) {
   return extra >= 0;
 }
 
+static marea_status copy_into (assignment *a, marea_tensor *to, marea_tensor *from) {
+  if (fits(from, to)) return marea_copy(to, from);
+  a->unfit = true;
+  a->place = bind_shape(to);
+  return MAREA_ESHAPE;
+}
+
 /* view[mask] = number; the mask gets dimensions of size 1 for those that follow it. */
 static marea_status fill_masked (bind_state *S, marea_tensor *view, const key *k, marea_tensor *number) {
   marea_tensor *mask = NULL;
@@ -351,22 +356,12 @@ static marea_status put (bind_state *S, assignment *a, marea_tensor *to, marea_t
   marea_tensor *merged = NULL, *by = NULL, *own = NULL, *src = NULL;
   const int dim = dimension_of(a->key);
   const marea_attr attrs[] = {{.n = 1, .i = dim}, {.n = 1, .i = 1}};
-  int64_t shape[2 * MAREA_MAX_RANK];
-  int rank = 0, n_out;
+  int n_out;
   marea_status status = merge_dimensions(S, to, a->key, &merged, &by);
   if (status == MAREA_OK)
-    status = bind_apply(S->ctx, S->clone, by, NULL, &own); /* it may be what is changed */
-  for (int d = 0; status == MAREA_OK && d < marea_tensor_rank(merged); d++) {
-    if (d != dim) shape[rank++] = marea_tensor_shape(merged)[d];
-    for (int e = 0; d == dim && e < marea_tensor_rank(by); e++) shape[rank++] = marea_tensor_shape(by)[e];
-  }
-  if (status == MAREA_OK) status = marea_empty(S->ctx, marea_tensor_dtype(to), rank, shape, &src);
-  if (status == MAREA_OK && !fits(from, src)) {
-    a->unfit = true;
-    a->place = bind_shape(src);
-    status = MAREA_ESHAPE;
-  }
-  if (status == MAREA_OK) status = marea_copy(src, from);
+    status = bind_apply(S->ctx, S->clone, by, NULL, &own);          /* it may be what is changed */
+  if (status == MAREA_OK) status = pick(S, merged, own, dim, &src); /* of the shape that is put there */
+  if (status == MAREA_OK) status = copy_into(a, src, from);
   marea_tensor *in[] = {merged, own, src};
   if (status == MAREA_OK) status = marea_apply(S->ctx, S->index_put, 3, in, attrs, NULL, &n_out);
   marea_release(src);
@@ -386,13 +381,6 @@ static marea_status put_into (bind_state *S, assignment *a, marea_tensor *view, 
   if (status == MAREA_OK) status = marea_copy(view, dense);
   marea_release(dense);
   return status;
-}
-
-static marea_status copy_into (assignment *a, marea_tensor *to, marea_tensor *from) {
-  if (fits(from, to)) return marea_copy(to, from);
-  a->unfit = true;
-  a->place = bind_shape(to);
-  return MAREA_ESHAPE;
 }
 
 /* Does not raise. */

@@ -86,7 +86,13 @@ local WORDS = {
   ["local function name(...) ... end"] = "a form",
 }
 
+local function see(text)
+  local name = text:match "^see ([%a_]+)$"
+  assert.is_function(core.ops[name] or marea.zeros(1)[name])
+end
+
 local examples = {
+  ["see mul"] = see, ["see stack"] = see, ["see narrow"] = see, ["see detach"] = see,
   -- bindings
   ["a:lt(b) and a:gt(b) compare element by element"] = all(compared("a:lt(b)", {1, 0, 1, 0}), compared("a:gt(b)", {0,
     0, 0, 0})),

@@ -217,23 +217,30 @@ const marea_op marea_op_minimum = {
 
 /* ---- remainder, floor_divide -------------------------------------------------------------------------- */
 
-/* Is there a 0 among the integers of t from dimension d on? *i counts elements that were looked at before. */
-static bool has_zero (marea_context *ctx, const marea_tensor *t, int d, const char *at, int64_t *i) {
-  const size_t size = marea_dtype_size((marea_dtype)t->dtype);
-  if (d == t->rank) return ++*i, size == 1 ? *(const uint8_t *)at == 0 : *(const int64_t *)at == 0;
-  const int64_t n = t->stride[d] == 0 ? MAREA_MIN(t->shape[d], 1)
-                                      : t->shape[d]; /* repeated ones are looked at once */
-  for (int64_t k = 0; k < n && !MAREA_STOPPING(ctx, *i); k++)
-    if (has_zero(ctx, t, d + 1, at + k * t->stride[d] * (int64_t)size, i)) return true;
+/* Is there a 0 among n integers, `step` apart? */
+static bool row_has_zero (marea_context *ctx, int dtype, const void *x, int64_t n, int64_t step) {
+  for (int64_t i = 0; i < n && !MAREA_STOPPING(ctx, i); i++)
+    if (dtype == MAREA_U8 ? ((const uint8_t *)x)[i * step] == 0 : ((const int64_t *)x)[i * step] == 0)
+      return true;
+  return false;
+}
+
+/* Among those of t from dimension d on? What an expanded tensor repeats is looked at once. */
+static bool has_zero (const marea_tensor *t, int d, const char *at) {
+  if (d == t->rank) return row_has_zero(t->ctx, t->dtype, at, 1, 1);
+  const int64_t n = t->stride[d] == 0 ? MAREA_MIN(t->shape[d], 1) : t->shape[d];
+  if (d == t->rank - 1) return row_has_zero(t->ctx, t->dtype, at, n, t->stride[d]);
+  const int64_t step = t->stride[d] * (int64_t)marea_dtype_size((marea_dtype)t->dtype);
+  for (int64_t k = 0; k < n && !MAREA_STOPPING(t->ctx, k); k++)
+    if (has_zero(t, d + 1, at + k * step)) return true;
   return false;
 }
 
 /* As in Lua, integers have no quotient by 0; floats have: infinity or NaN. */
 static marea_status want_divisors (marea_call *c) {
   const marea_tensor *b = c->in[1];
-  int64_t seen = 0;
   if (marea_is_float(b->dtype) || marea_count(c->out[0]->rank, c->out[0]->shape) == 0) return MAREA_OK;
-  if (!has_zero(c->ctx, b, 0, marea_at(b), &seen)) return MAREA_OK;
+  if (!has_zero(b, 0, marea_at(b))) return MAREA_OK;
   return marea_reject(c, MAREA_EARG, "argument 'b': %s %s 0, by which integers cannot be divided",
                       marea_tensor_text(b).s, b->rank == 0 ? "is" : "has a");
 }

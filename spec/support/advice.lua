@@ -54,7 +54,8 @@ local function of_hints(path, found)
   end)
 end
 
---- Advice in messages of C: what follows a semicolon or stands in brackets, and lists of it.
+--- Advice in messages of C: what follows a semicolon or stands in brackets, and lists of it. Of the operators' files,
+--- whose other texts are formulas, only what to see.
 local function of_c(path, found)
   local source = assert(folder.read(path)):gsub("/%*.-%*/", ""):gsub("\n#include[^\n]*", ""):gsub("'\\?.'", "")
   local at = 1
@@ -70,7 +71,10 @@ local function of_c(path, found)
     until not from
     at = stop + 1
     local part = text:match "; (.*)$" or text:match "%((see [^%)]*)%)" or not text:find "%%s" and text or ""
-    if has_code(part) and not text:find "^local " and not text:find "return {" and not text:find "Gradient" then
+    local sees = text:match "[;%(] ?(see [%a_]+)%)?$"
+    if sees then
+      found[sees] = path
+    elseif has_code(part) and not path:find "^core/ops/" and not text:find "^local " then
       found[part] = path
     end
   end
@@ -87,7 +91,7 @@ end
 function advice.collect()
   local found = {}
   for _, name in ipairs{"hints", "language"} do of_hints("lua/marea/explain/" .. name .. ".lua", found) end
-  local pipe = assert(io.popen "ls bindings/*.c core/*.c core/io/*.c")
+  local pipe = assert(io.popen "ls bindings/*.c core/*.c core/io/*.c core/ops/*.c")
   for path in pipe:lines() do of_c(path, found) end
   pipe:close()
   pipe = assert(io.popen "find lua/marea -name '*.lua' -not -path '*/explain/*'")
