@@ -293,8 +293,10 @@ int bind_index (lua_State *L, bind_state *S, const bind_box *b) {
   }
   bind_enter(L, S);
   bind_box *box = bind_box_new(L, S);
-  marea_tensor *both[] = {bind_check(L, S, 1, "index", "t"), k.by};
-  BIND_RETRY(L, S, 2, both, status, read_part(S, both[0], &k, &view));
+  marea_tensor *t = bind_check(L, S, 1, "index", "t");
+  if (k.by) read_key(L, S, t, &k); /* a finalizer may have released it meanwhile */
+  marea_tensor *both[] = {t, k.by};
+  BIND_RETRY(L, S, 2, both, status, read_part(S, t, &k, &view));
   if (status != MAREA_OK) return bind_raise_status(L, S, status);
   bind_box_fill(box, view);
   return 1;

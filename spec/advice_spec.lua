@@ -498,6 +498,8 @@ local PHRASES = {
     ["Dataset{...}:batches(size)"] =
     "data.Dataset{x}:batches(1)", ["Dataset{x, y}"] = "data.Dataset{x, x}",
   ["a loop over batches with optimizer:step(loss)"] = "optim.SGD{net, lr = 0}:step(net(x):sum())",
+  ["p:log():expand(n, C):categorical(), n draws by probabilities p (C)"] =
+    "assert(p:log():expand(n, C):categorical():eq(2):all():item() == 1)",
   ["the operator marea.bce"] = "marea.bce", ["the operator marea.mse"] = "marea.mse",
     ["the operator marea.l1"] = "marea.l1",
   ["the operator marea.bce_with_logits"] = "marea.bce_with_logits",
@@ -525,7 +527,8 @@ describe("what other frameworks call things", function()
       local code = PHRASES[other]
       if code then
         local x = f64{{1, -2}, {0, 4}}
-        run(code, code, {x = x, t = x, other = x, dtype = "f32", net = nn.Linear{2, 1, dtype = "f64"}})
+        run(code, code, {x = x, t = x, other = x, dtype = "f32", p = f64{0, 1, 0}, n = 5, C = 3,
+          net = nn.Linear{2, 1, dtype = "f64"}})
         return
       end
       if other:find "^[%a_][%w_]*$" and exists(other) then return end

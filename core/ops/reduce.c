@@ -16,7 +16,7 @@ static marea_status some_shape (marea_call *c) {
   MAREA_TRY(dims_shape(c));
   if (folded_count(c->in[0], &c->attr[0]) > 0) return MAREA_OK;
   return marea_reject(c, MAREA_ESHAPE,
-                      "%s has no element in the dimensions to fold; only sum is defined then",
+                      "%s has no element in the dimensions to fold; sum and prod are defined then",
                       marea_tensor_text(c->in[0]).s);
 }
 

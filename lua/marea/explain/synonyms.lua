@@ -15,7 +15,7 @@ return {
   amax = "max", amin = "min", nonzero = "flatnonzero()", argwhere = "flatnonzero()", clip = "clamp",
   log_sum_exp = "logsumexp",
   randn = "normal", rand = "uniform", random_normal = "normal", random_uniform = "uniform",
-  multinomial = "categorical", randperm = "permutation",
+  multinomial = "p:log():expand(n, C):categorical(), n draws by probabilities p (C)", randperm = "permutation",
   manual_seed = "seed", set_seed = "seed", from_numpy = "load_npy", Tensor = "tensor", array = "tensor",
   range = "arange", nll_loss = "cross_entropy", binary_cross_entropy = "bce", mse_loss = "mse", l1_loss = "l1",
   smooth_l1_loss = "huber", autograd = "grad", sigmoid_cross_entropy_with_logits = "bce_with_logits",
