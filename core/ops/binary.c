@@ -137,19 +137,21 @@ static marea_status map_pow (marea_call *c) { return marea_map_binary(c, kernels
 
 static marea_status pow_forward (marea_call *c) { return map_converted(c, 0, c->layout[0].dtype, map_pow); }
 
-/* da = dy b a^(b-1), 0 where b = 0 (a^-1 is infinite at a = 0); db = dy y log(a), 0 where a = 0. */
+/* da = dy b a^(b-1), 0 where b = 0 (a^-1 is infinite at a = 0); db = dy y log(a), 0 where a = 0. What is left out
+   is neither multiplied by 0 nor computed, so that no gradient of it, first or second, is NaN. */
 static marea_status pow_vjp (marea_vjp *v) {
   formula f = {.v = v};
   marea_tensor *a = v->in[0], *b = v->in[1];
   if (v->need[0]) {
-    marea_tensor *less = keep_where(&f, with_number(&f, &marea_op_ne, b, 0), plus(&f, b, -1));
-    marea_tensor *slope = mul(&f, binary(&f, &marea_op_pow, a, less), b);
-    give(&f, 0, sum_like(&f, mul(&f, v->dout[0], slope), a));
+    marea_tensor *counts = with_number(&f, &marea_op_ne, b, 0);
+    marea_tensor *slope = mul(&f, binary(&f, &marea_op_pow, a, keep_where(&f, counts, plus(&f, b, -1))), b);
+    give(&f, 0, sum_like(&f, keep_where(&f, counts, mul(&f, v->dout[0], slope)), a));
   }
   if (v->need[1]) {
-    marea_tensor *slope = mul(&f, v->out[0], unary(&f, &marea_op_log, a));
-    slope = keep_where(&f, with_number(&f, &marea_op_ne, a, 0), slope);
-    give(&f, 1, sum_like(&f, mul(&f, v->dout[0], slope), b));
+    marea_tensor *counts = with_number(&f, &marea_op_ne, a, 0);
+    marea_tensor *base = f.status == MAREA_OK ? where(&f, counts, a, constant(&f, a, 1)) : NULL;
+    marea_tensor *slope = mul(&f, v->out[0], unary(&f, &marea_op_log, base));
+    give(&f, 1, sum_like(&f, keep_where(&f, counts, mul(&f, v->dout[0], slope)), b));
   }
   return finish(&f);
 }
@@ -169,20 +171,23 @@ const marea_op marea_op_pow = {
 
 /* ---- maximum, minimum -------------------------------------------------------------------------------- */
 
-/* The winner takes dy, both half of it at a tie: da = dy ([a wins] + [a wins or ties]) / 2. */
-static marea_status winner_vjp (marea_vjp *v, const marea_op *wins, const marea_op *wins_or_ties) {
+/* dy where the input wins, half of it at a tie, exactly 0 where it loses, be dy infinite; both take dy of a NaN. */
+static marea_tensor *share (formula *f, const marea_op *loses, marea_tensor *mine, marea_tensor *other) {
+  marea_tensor *dy = f->v->dout[0];
+  marea_tensor *even = where(f, binary(f, &marea_op_eq, mine, other), times(f, dy, 0.5), dy);
+  return f->status == MAREA_OK ? where(f, binary(f, loses, mine, other), constant(f, dy, 0), even) : NULL;
+}
+
+static marea_status winner_vjp (marea_vjp *v, const marea_op *loses) {
   formula f = {.v = v};
-  marea_tensor *a = v->in[0], *b = v->in[1], *dy = v->dout[0];
-  marea_tensor *twice = add(&f, binary(&f, wins, a, b), binary(&f, wins_or_ties, a, b));
-  marea_tensor *da = mul(&f, times(&f, dy, 0.5), twice);
-  if (v->need[0]) give(&f, 0, sum_like(&f, da, a));
-  if (v->need[1]) give(&f, 1, sum_like(&f, sub(&f, dy, da), b));
+  for (int i = 0; i < 2; i++)
+    if (v->need[i]) give(&f, i, sum_like(&f, share(&f, loses, v->in[i], v->in[1 - i]), v->in[i]));
   return finish(&f);
 }
 
 static marea_status maximum_forward (marea_call *c) { return marea_map_binary(c, kernels(c)->maximum, NULL); }
 
-static marea_status maximum_vjp (marea_vjp *v) { return winner_vjp(v, &marea_op_gt, &marea_op_ge); }
+static marea_status maximum_vjp (marea_vjp *v) { return winner_vjp(v, &marea_op_lt); }
 
 /* Values that differ from each other, so that no pair ties. */
 #define NO_TIES "local s = g.shape(0, 3) return {g.distinct(s), g.distinct(s) + 0.013}"
@@ -196,12 +201,12 @@ const marea_op marea_op_maximum = {
     .vjp = maximum_vjp,
     .sample = NO_TIES,
     .doc = "maximum(a, b), the greater of each pair; NaN if there is one. Gradients: dy to the greater, half "
-           "of it to each at a tie." ERRORS,
+           "of it to each at a tie, all of it to both at a NaN; 0 to the smaller, whatever dy." ERRORS,
 };
 
 static marea_status minimum_forward (marea_call *c) { return marea_map_binary(c, kernels(c)->minimum, NULL); }
 
-static marea_status minimum_vjp (marea_vjp *v) { return winner_vjp(v, &marea_op_lt, &marea_op_le); }
+static marea_status minimum_vjp (marea_vjp *v) { return winner_vjp(v, &marea_op_gt); }
 
 const marea_op marea_op_minimum = {
     BINARY(minimum),
@@ -212,7 +217,7 @@ const marea_op marea_op_minimum = {
     .vjp = minimum_vjp,
     .sample = NO_TIES,
     .doc = "minimum(a, b), the smaller of each pair; NaN if there is one. Gradients: dy to the smaller, half "
-           "of it to each at a tie." ERRORS,
+           "of it to each at a tie, all of it to both at a NaN; 0 to the greater, whatever dy." ERRORS,
 };
 
 /* ---- remainder, floor_divide -------------------------------------------------------------------------- */

@@ -188,6 +188,20 @@ static void fold_tile (const fold_job *j, int64_t o, int64_t r0, int64_t r1, int
 
 /* ---- units ---- */
 
+/* The sum of a column of a unit in double: floats that add up to more than a float are far from that. */
+static double wide_sum (const fold_job *j, int64_t first, int64_t rows) {
+  double total = 0;
+  for (int64_t r = 0; r < rows; r++) total += load(j->f.dtype, j->f.x, first + r * j->f.inner);
+  return total;
+}
+
+/* total[w], but what overflowed in a float once more */
+static void repair_sums (const fold_job *j, int64_t first, int64_t rows, int64_t w, double *total) {
+  if (j->kind != MAREA_FOLD_SUM || j->f.dtype != MAREA_F32) return;
+  for (int64_t i = 0; i < w; i++)
+    if (!isfinite(total[i])) total[i] = wide_sum(j, first + i, rows);
+}
+
 static void run_unit (const fold_job *j, int64_t unit) {
   const int64_t inner = j->f.inner;
   const int64_t first = unit % j->tiles * TILE, w = MAREA_MIN(TILE, inner - first);
@@ -200,6 +214,7 @@ static void run_unit (const fold_job *j, int64_t unit) {
   } else {
     fold_tile(j, o, r0, r1, first, w, total);
   }
+  repair_sums(j, (o * j->f.count + r0) * inner + first, r1 - r0, w, total);
   if (j->partial) {
     memcpy(j->partial + (o * j->chunks + chunk) * inner + first, total, (size_t)w * sizeof(double));
     return;
@@ -258,6 +273,27 @@ marea_status marea_fold (marea_call *c, const marea_folding *f, marea_fold_kind 
   else marea_parallel(c->ctx, blocks, run_block, &j);
   if (j.partial) join_chunks(c->ctx, &j);
   return MAREA_OK;
+}
+
+/* ---- standard deviations by hand ---- */
+
+marea_moments marea_fold_moments (const marea_folding *f, int64_t i, double divisor) {
+  const int64_t first = i / f->inner * f->count * f->inner + i % f->inner, end = first + f->count * f->inner;
+  double most = 0, mean = 0, spread = 0, squares = 0;
+  for (int64_t k = first; k < end; k += f->inner) {
+    const double size = fabs(load(f->dtype, f->x, k));
+    if (!isfinite(size)) return (marea_moments){NAN, NAN};
+    most = MAREA_MAX(most, size);
+  }
+  if (most == 0) return (marea_moments){0, 0};
+  for (int64_t k = first; k < end; k += f->inner) mean += load(f->dtype, f->x, k) / most / (double)f->count;
+  for (int64_t k = first; k < end; k += f->inner)
+    spread = MAREA_MAX(spread, fabs(load(f->dtype, f->x, k) / most - mean));
+  for (int64_t k = first; k < end && spread > 0; k += f->inner) {
+    const double d = (load(f->dtype, f->x, k) / most - mean) / spread;
+    squares += d * d;
+  }
+  return (marea_moments){most * mean, most * (spread * sqrt(squares / divisor))};
 }
 
 /* ---- integers ---- */

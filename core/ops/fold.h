@@ -36,6 +36,11 @@ marea_status marea_fold_over (marea_call *c, const marea_tensor *t, const bool *
 marea_status marea_fold (marea_call *c, const marea_folding *f, marea_fold_kind kind, const double *shift,
                          double divisor, int out_dtype, void *out);
 
+/* Mean of column i of outer * inner, and the root of the sum of squares about it over `divisor`, without overflow or
+   underflow, at the pace of a plain loop: for columns whose squares have left the range. NaN unless all are finite. */
+typedef struct marea_moments { double mean, std; } marea_moments;
+marea_moments marea_fold_moments (const marea_folding *f, int64_t i, double divisor);
+
 /* The same for i64 and u8, exact: SUM, MAX, MIN and PRODUCT. */
 void marea_fold_ints (marea_context *ctx, const marea_folding *f, marea_fold_kind kind, int out_dtype,
                       void *out);

@@ -148,23 +148,33 @@ static marea_status var_shape (marea_call *c) {
                       (long long)(n - 1), (long long)n, (long long)correction);
 }
 
-/* Two passes: the mean, then the squared distances from it. */
-static marea_status var_forward (marea_call *c) {
-  marea_folding f;
-  double *mean;
-  MAREA_TRY(folding_of(c, &f));
-  MAREA_SCRATCH(c, mean, (size_t)(f.outer * f.inner) * sizeof *mean);
-  MAREA_TRY(marea_fold(c, &f, MAREA_FOLD_SUM, NULL, (double)f.count, MAREA_F64, mean));
-  return marea_fold(c, &f, MAREA_FOLD_SQUARES, mean, (double)(f.count - c->attr[2].i), f.dtype,
-                    marea_at(c->out[0]));
-}
+/* Below it digits of single squares are lost. */
+static double least_variance (int dtype) { return dtype == MAREA_F32 ? 1e-30 : 1e-290; }
 
-static marea_status std_forward (marea_call *c) {
-  marea_tensor *y = c->out[0];
-  MAREA_TRY(var_forward(c));
-  c->ctx->kernels[y->dtype]->sqrt((size_t)marea_count(y->rank, y->shape), marea_at(y), marea_at(y), NULL);
+/* Two passes: the mean, then the squared distances from it. Where these leave the dtype's range, by hand. */
+static marea_status spread_forward (marea_call *c, bool root) {
+  marea_folding f;
+  double *mean, *variance;
+  MAREA_TRY(folding_of(c, &f));
+  const int64_t n = f.outer * f.inner;
+  const double divisor = (double)(f.count - c->attr[2].i);
+  MAREA_SCRATCH(c, mean, (size_t)n * sizeof *mean);
+  MAREA_SCRATCH(c, variance, (size_t)n * sizeof *variance);
+  MAREA_TRY(marea_fold(c, &f, MAREA_FOLD_SUM, NULL, (double)f.count, MAREA_F64, mean));
+  MAREA_TRY(marea_fold(c, &f, MAREA_FOLD_SQUARES, mean, divisor, MAREA_F64, variance));
+  for (int64_t i = 0; i < n && !MAREA_STOPPING(c->ctx, i); i++) {
+    const bool plain = variance[i] >= least_variance(f.dtype) && variance[i] < INFINITY;
+    const double std = plain ? sqrt(variance[i]) : marea_fold_moments(&f, i, divisor).std;
+    const double value = root ? std : plain ? variance[i] : std * std;
+    if (f.dtype == MAREA_F32) ((float *)marea_at(c->out[0]))[i] = (float)value;
+    else ((double *)marea_at(c->out[0]))[i] = value;
+  }
   return MAREA_OK;
 }
+
+static marea_status var_forward (marea_call *c) { return spread_forward(c, false); }
+
+static marea_status std_forward (marea_call *c) { return spread_forward(c, true); }
 
 /* t (x - mean) / (n - correction), where t has the folded shape */
 static marea_tensor *times_distance (formula *f, marea_tensor *t) {
@@ -219,7 +229,7 @@ const marea_op marea_op_std = {
     .vjp = std_vjp,
     .sample = MOMENT_SAMPLE,
     .doc =
-        "std(x, dims, keepdim, correction) = sqrt(var(x, ...)). Gradient: dx = dy (x - mean) / ((n - "
+        "std(x, dims, keepdim, correction) = sqrt(var(x, ...)), also where var overflows or underflows. Gradient: dx = dy (x - mean) / ((n - "
         "correction) y), 0 where y = 0. Errors: n <= correction; a dimension out of range or listed twice.",
 };
 
@@ -298,13 +308,15 @@ static marea_status logsumexp_forward (marea_call *c) {
   return MAREA_OK;
 }
 
-/* dx = dy exp(x - y). Where all are -infinity, so is y; a finite number in its place makes the gradient 0. */
+/* dx = dy softmax(x), that is exp(x - y) over its sum: y alone would not do, since beside large numbers log(n) is lost in
+   it. Where all are -infinity, so is y; 0 in its place makes the gradient 0. */
 static marea_status logsumexp_vjp (marea_vjp *v) {
   formula f = {.v = v};
-  const marea_attr finite[] = {marea_attr_real(-1e38), marea_attr_real(INFINITY)};
-  marea_tensor *y = step(&f, &marea_op_clamp, finite, 1, kept(&f, v->out[0]), NULL, NULL);
-  marea_tensor *share = unary(&f, &marea_op_exp, sub(&f, v->in[0], y));
-  give(&f, 0, mul(&f, share, kept(&f, v->dout[0])));
+  marea_tensor *y = kept(&f, v->out[0]), *some = with_number(&f, &marea_op_ne, y, -INFINITY);
+  marea_tensor *share = unary(&f, &marea_op_exp, sub(&f, v->in[0], keep_where(&f, some, y)));
+  marea_tensor *sum = sum_dims(&f, share, v->attr[0], true);
+  marea_tensor *rate = divide(&f, kept(&f, v->dout[0]), where(&f, some, sum, constant(&f, v->in[0], 1)));
+  give(&f, 0, mul(&f, share, rate));
   return finish(&f);
 }
 
@@ -317,7 +329,8 @@ const marea_op marea_op_logsumexp = {
     .vjp = logsumexp_vjp,
     .sample = SAMPLE_OF("g.tensor(s)"),
     .doc = "logsumexp(x, dims, keepdim) = log(sum exp(x)) over dims, by way of the maximum, so without "
-           "overflow; -infinity where all elements are. Gradient: dx = dy exp(x - y). Errors: no elements to "
+           "overflow; -infinity where all elements are. Gradient: dx = dy softmax(x), 0 where all elements are "
+           "-infinity, NaN where one is infinity. Errors: no elements to "
            "fold; a dimension out of range or listed twice.",
 };
 

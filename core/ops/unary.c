@@ -39,7 +39,8 @@ static marea_status abs_forward (marea_call *c) { return marea_map_unary(c, kern
 
 static marea_status abs_vjp (marea_vjp *v) {
   formula f = {.v = v};
-  give(&f, 0, mul(&f, v->dout[0], unary(&f, &marea_op_sign, v->in[0])));
+  marea_tensor *x = v->in[0], *dx = mul(&f, v->dout[0], unary(&f, &marea_op_sign, x));
+  give(&f, 0, keep_where(&f, with_number(&f, &marea_op_ne, x, 0), dx));
   return finish(&f);
 }
 
@@ -50,7 +51,7 @@ const marea_op marea_op_abs = {
     .saves_in = 1,
     .vjp = abs_vjp,
     .sample = NOT_ZERO,
-    .doc = "abs(x) = |x|. Every dtype. Gradient: dx = dy sign(x), 0 at x = 0.",
+    .doc = "abs(x) = |x|. Every dtype. Gradient: dx = dy sign(x), 0 at x = 0, whatever dy.",
 };
 
 static marea_status sign_forward (marea_call *c) { return marea_map_unary(c, kernels(c)->sign, NULL); }
@@ -103,7 +104,7 @@ static marea_status rsqrt_forward (marea_call *c) { return marea_map_unary(c, ke
 static marea_status rsqrt_vjp (marea_vjp *v) {
   formula f = {.v = v};
   marea_tensor *y = v->out[0];
-  give(&f, 0, times(&f, mul(&f, mul(&f, v->dout[0], y), square(&f, y)), -0.5));
+  give(&f, 0, times(&f, mul(&f, mul(&f, mul(&f, v->dout[0], y), y), y), -0.5));
   return finish(&f);
 }
 
@@ -122,7 +123,8 @@ static marea_status reciprocal_forward (marea_call *c) {
 
 static marea_status reciprocal_vjp (marea_vjp *v) {
   formula f = {.v = v};
-  give(&f, 0, unary(&f, &marea_op_neg, mul(&f, v->dout[0], square(&f, v->out[0]))));
+  marea_tensor *y = v->out[0];
+  give(&f, 0, unary(&f, &marea_op_neg, mul(&f, mul(&f, v->dout[0], y), y)));
   return finish(&f);
 }
 

@@ -166,11 +166,28 @@ end
 
 -- ---- a step ----
 
---- Square root of the sum of all squares (f64 over the tensors).
+local LEAST_SQUARE = {f32 = 1e-30, f64 = 1e-290} -- a mean of squares below it has lost digits to underflow
+
+--- Square root of the sum of squares, where the squares overflow or underflow too.
+local function norm_of(g)
+  local sum = g:square():sum():item()
+  if sum ~= sum or sum < math.huge and sum >= LEAST_SQUARE[g.dtype] * g:numel() then return math.sqrt(sum) end
+  local most = g:numel() > 0 and g:abs():max():item() or 0
+  if most == 0 or most == math.huge then return most end
+  return most * math.sqrt((g / most):square():sum():item())
+end
+
+--- The same over all tensors; NaN if there is one.
 local function global_norm(gradients)
-  local sum = 0
-  for _, g in ipairs(gradients) do sum = sum + g:square():sum():item() end
-  return math.sqrt(sum)
+  local norms, most, sum = {}, 0, 0
+  for i, g in ipairs(gradients) do
+    norms[i] = norm_of(g)
+    if norms[i] ~= norms[i] then return norms[i] end
+    most = math.max(most, norms[i])
+  end
+  if most == 0 or most == math.huge then return most end
+  for _, norm in ipairs(norms) do sum = sum + (norm / most) ^ 2 end
+  return most * math.sqrt(sum)
 end
 
 --- clip_norm scales all gradients together, then clip_value clamps each element (Keras' order).
