@@ -6,9 +6,8 @@
 
 /* ---- numbers as inputs ---- */
 
-/* The dtype that a Lua number takes beside the tensors of the call: theirs, but f32 for what an integer dtype
-   cannot hold. The condition of `where` has no say. */
-static marea_dtype number_dtype (lua_State *L, const bind_call *c, int idx) {
+/* The dtype of the tensors beside numbers; f32 without any. The condition of `where` has no say. */
+static marea_dtype dtype_beside (const bind_call *c) {
   static const int order[] = {2, 3, 1, 0}; /* promotion: u8 < i64 < f32 < f64 */
   int best = -1;
   for (int i = 0; i < c->n_in; i++) {
@@ -16,11 +15,27 @@ static marea_dtype number_dtype (lua_State *L, const bind_call *c, int idx) {
     int dtype = marea_tensor_dtype(c->in[i]);
     if (best < 0 || order[dtype] > order[best]) best = dtype;
   }
-  if (best < 0) return MAREA_F32;
-  if (best == MAREA_F32 || best == MAREA_F64) return (marea_dtype)best;
-  int64_t value;
-  if (!bind_to_integer(L, idx, &value) || (best == MAREA_U8 && (value < 0 || value > 255))) return MAREA_F32;
-  return (marea_dtype)best;
+  return best < 0 ? MAREA_F32 : (marea_dtype)best;
+}
+
+/* The dtype that the Lua number at idx takes: that of the tensors beside it, but a Lua float is f32 beside integers, and
+   so is a Lua integer where the result is real anyway. Its value has no say. */
+static marea_dtype number_dtype (lua_State *L, const bind_call *c, int idx) {
+  const marea_dtype beside = dtype_beside(c);
+  if (beside == MAREA_F32 || beside == MAREA_F64) return beside;
+  return lua_isinteger(L, idx) && !marea_op_gives_reals(c->op) ? beside : MAREA_F32;
+}
+
+/* Raises where a Lua integer is none of its dtype. */
+static void check_numbers (lua_State *L, bind_state *S, const bind_call *c) {
+  for (int i = 0; i < c->n_in; i++) {
+    if (!(c->numbers >> i & 1) || number_dtype(L, c, i + 1) != MAREA_U8) continue;
+    const lua_Integer value = lua_tointeger(L, i + 1);
+    if (value >= 0 && value <= 255) continue;
+    const char *op = marea_op_name(c->op);
+    bind_raise(L, S, "%s: argument '%s': %I is none of the integers of u8, 0 to 255; a tensor :to 'i64' takes it",
+               c->in_place ? lua_pushfstring(L, "%s_", op) : op, c->inputs[i].name, (LUAI_UACINT)value);
+  }
 }
 
 marea_status bind_number (lua_State *L, marea_context *ctx, int idx, marea_dtype dtype, marea_tensor **out) {
@@ -100,6 +115,7 @@ int bind_op_call (lua_State *L) {
   box->made_by = op;
   int result = n + 1;
   bind_read_call(L, S, op, false, n, &c);
+  if (c.numbers) check_numbers(L, S, &c);
   BIND_RETRY(L, S, c.n_in, c.in, status, attempt(L, ctx, &c, out, &n_out));
   if (status != MAREA_OK) return bind_raise_status(L, S, status);
   if (n_out == 0) return 0;
@@ -116,6 +132,7 @@ int bind_op_in_place (lua_State *L) {
   marea_status status;
   marea_context *ctx = bind_enter(L, S);
   bind_read_call(L, S, op, true, lua_gettop(L), &c);
+  if (c.numbers) check_numbers(L, S, &c);
   BIND_RETRY(L, S, c.n_in, c.in, status, attempt(L, ctx, &c, NULL, NULL));
   if (status != MAREA_OK) return bind_raise_status(L, S, status);
   lua_settop(L, 1);
@@ -179,7 +196,8 @@ static void push_choices (lua_State *L, const char *choices) {
 static void set_initial (lua_State *L, const marea_attr_spec *spec) {
   switch (spec->kind) {
   case MAREA_BOOL: lua_pushboolean(L, spec->initial != 0); break;
-  case MAREA_REAL: lua_pushnumber(L, spec->initial); break;
+  case MAREA_REAL:
+  case MAREA_NUMBER: lua_pushnumber(L, spec->initial); break;
   case MAREA_DIM:
   case MAREA_INDEX: lua_pushinteger(L, (lua_Integer)spec->initial + (spec->initial >= 0)); break;
   case MAREA_INT:
@@ -201,7 +219,7 @@ static void set_initial (lua_State *L, const marea_attr_spec *spec) {
 
 static void push_attrs (lua_State *L, const marea_op *op) {
   static const char *const kind[] = {"real",  "int",  "bool",  "enum", "dtype",  "dim",
-                                     "index", "dims", "sizes", "pair", "padding"};
+                                     "index", "dims", "sizes", "pair", "padding", "number"};
   const marea_attr_spec *specs;
   int n = marea_op_attrs(op, &specs);
   lua_createtable(L, n, 0);

@@ -56,6 +56,13 @@ static bool set_integer (marea_attr *a, const marea_named *v) {
   return is_integer(v);
 }
 
+static bool set_number (marea_attr *a, const marea_named *v) {
+  a->n = is_integer(v) ? MAREA_EXACT : 1;
+  if (is_integer(v)) a->i = v->v[0];
+  else a->f = v->f;
+  return is_integer(v) || v->type == MAREA_NAMED_REAL;
+}
+
 /* An integer, or the position of a text, which is -1 for one that is not known. */
 static bool set_position (marea_attr *a, const marea_named *v, int64_t position, int64_t count) {
   a->i = is_text(v) ? position : v->v[0];
@@ -101,6 +108,7 @@ static bool set_attr (marea_attr *a, const marea_attr_spec *spec, const marea_na
   case MAREA_REAL:
     a->f = is_integer(v) ? (double)v->v[0] : v->f;
     return is_integer(v) || v->type == MAREA_NAMED_REAL;
+  case MAREA_NUMBER: return set_number(a, v);
   case MAREA_BOOL: return set_position(a, v, -1, 2);
   case MAREA_ENUM:
     return set_position(a, v, is_text(v) ? choice(spec->choices, v->s) : -1,

@@ -51,7 +51,8 @@ marea_status marea_want_list (marea_context *ctx, const char *who, const char *n
 
 const char *marea_attr_expected (const marea_attr_spec *spec) {
   switch (spec->kind) {
-  case MAREA_REAL: return "a number";
+  case MAREA_REAL:
+  case MAREA_NUMBER: return "a number";
   case MAREA_INT: return "an integer";
   case MAREA_BOOL: return "0 or 1";
   case MAREA_ENUM: return spec->choices;
@@ -89,7 +90,8 @@ static bool is_one_of_its_kind (const marea_attr_spec *spec, const marea_attr *a
   case MAREA_BOOL: return is_within(a, 2) || is_initial(spec, a);
   case MAREA_DTYPE: return is_within(a, MAREA_DTYPES) || is_initial(spec, a);
   case MAREA_ENUM: return is_initial(spec, a) || is_within(a, marea_count_choices(spec->choices));
-  case MAREA_REAL: return a->n == 1;
+  case MAREA_REAL: return a->n == 1 || (a->n == 0 && spec->initial == MAREA_NONE);
+  case MAREA_NUMBER: return a->n == 1 || a->n == MAREA_EXACT;
   default: return a->n == 1 || is_initial(spec, a);
   }
 }
@@ -105,7 +107,8 @@ static marea_text described (const marea_attr_spec *spec, const marea_attr *a) {
 }
 
 marea_status marea_check_attrs (marea_context *ctx, const marea_op *op, const marea_attr *attrs) {
-  const unsigned any_value = 1u << MAREA_REAL | 1u << MAREA_INT | 1u << MAREA_DIM | 1u << MAREA_INDEX;
+  const unsigned any_value = 1u << MAREA_REAL | 1u << MAREA_NUMBER | 1u << MAREA_INT | 1u << MAREA_DIM |
+                             1u << MAREA_INDEX;
   for (int k = 0; k < MAREA_MAX_ATTRS && op->attrs[k].name; k++) {
     const marea_attr_spec *spec = &op->attrs[k];
     if (attrs[k].n == 1 && any_value >> spec->kind & 1) continue;

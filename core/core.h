@@ -200,6 +200,14 @@ static inline void *marea_at (const marea_tensor *t) { /* address of element 0 *
   return (char *)t->storage->data + t->offset * size[t->dtype];
 }
 
+/* The value of an attribute of kind MAREA_NUMBER, and as an integer, cut to the range of i64. */
+static inline double marea_attr_number (const marea_attr *a) { return a->n == MAREA_EXACT ? (double)a->i : a->f; }
+static inline int64_t marea_attr_integer (const marea_attr *a) {
+  if (a->n == MAREA_EXACT) return a->i;
+  if (!(a->f < 0x1p63)) return a->f != a->f ? 0 : INT64_MAX;
+  return a->f > -0x1p63 ? (int64_t)a->f : INT64_MIN;
+}
+
 /* ---- apply.c: what an operator is and sees ---- */
 
 typedef struct marea_call {
@@ -239,6 +247,7 @@ enum { /* flags of an operator */
   MAREA_RANDOM = 16,      /* takes `draws` blocks of the counter */
   MAREA_MUTATES = 32,     /* changes inputs in place: see `mutates`; no output, never interrupted */
   MAREA_NO_GRAD = 64,     /* results are constants for the tape (comparisons, argmax, samples) */
+  MAREA_REALS = 256,      /* its results are real, also those of integers */
   MAREA_DRY = 128         /* a plan runs forward for the scratch memory it takes: while `dry` is set it may touch
                              elements of tensors and of MAREA_SCRATCH inside marea_parallel only, which does nothing */
 };
@@ -303,6 +312,8 @@ marea_status marea_want_size (marea_call *c, int input, int dim, int64_t size, c
 marea_status marea_want_shape (marea_call *c, int input, const marea_tensor *like); /* equal shapes */
 /* The slope of an activation is not negative: the sign of its result must tell the sign of its argument. */
 marea_status marea_want_slope (marea_call *c, int attr);
+/* A number that a tensor of `dtype` can hold: floats hold all of them, integers what is one and in their range. */
+marea_status marea_want_number (marea_call *c, int attr, int dtype);
 marea_status marea_resolve_dim (marea_call *c, int attr, int rank);   /* attr := 0..rank-1 */
 marea_status marea_resolve_dims (marea_call *c, int attr, int rank, bool *set); /* set[rank]; n=0: all; sorts v */
 marea_status marea_resolve_index (marea_call *c, int attr, int64_t size); /* attr := 0..size-1 */
@@ -482,7 +493,8 @@ marea_binary_kernel *marea_activation_grad_kernel (const marea_kernels *k, marea
 /* dst := src, any strides and dtypes, same shape. */
 void marea_copy_strided (marea_context *ctx, const marea_tensor *src, marea_tensor *dst);
 void marea_clear (marea_context *ctx, void *p, size_t bytes);               /* to zeros */
-void marea_fill (marea_context *ctx, const marea_tensor *t, double value);  /* a row-major t, a value it can hold */
+/* A row-major t, with an attribute of kind MAREA_NUMBER that it can hold. */
+void marea_fill (marea_context *ctx, const marea_tensor *t, const marea_attr *value);
 
 /* ---- blas.c: dense products, split over our workers in fixed blocks ---- */
 

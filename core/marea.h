@@ -229,10 +229,12 @@ typedef enum marea_attr_kind {
   MAREA_DIMS,    /* v[0..n-1], dimensions; n = 0: all of them */
   MAREA_SIZES,   /* v[0..n-1], sizes of a shape (n may be 0 for a scalar); INFER fills a gap in reshape */
   MAREA_PAIR,    /* v[0..1], height and width */
-  MAREA_PADDING  /* v[0..3], top, bottom, left, right; or n = MAREA_SAME: as much as keeps ceil(in / stride) */
+  MAREA_PADDING, /* v[0..3], top, bottom, left, right; or n = MAREA_SAME: as much as keeps ceil(in / stride) */
+  MAREA_NUMBER   /* f; or with n = MAREA_EXACT the integer i, which f would not hold beyond 2^53 */
 } marea_attr_kind;
 
 #define MAREA_SAME (-1)   /* marea_attr.n of padding 'same' */
+#define MAREA_EXACT 2     /* marea_attr.n of a number that is an integer */
 #define MAREA_INFER (-1)  /* a size that reshape works out */
 
 /* Dims and indices are in C terms here: 0-based, or negative counting from the end, whatever index_base. */
@@ -276,6 +278,7 @@ MAREA_API bool marea_op_differentiable (const marea_op *op);
 MAREA_API bool marea_op_elementwise (const marea_op *op);  /* may also run in place: marea_apply_ */
 MAREA_API bool marea_op_mutates (const marea_op *op);      /* changes its first inputs (optimizer steps) */
 MAREA_API bool marea_op_takes_numbers (const marea_op *op); /* Lua numbers may stand for its inputs */
+MAREA_API bool marea_op_gives_reals (const marea_op *op);   /* ... and results are real for integers too, as a / b */
 
 /* Attributes at their initial values; required ones get n = 0 and must be set by the caller. */
 MAREA_API void marea_attrs_init (const marea_op *op, marea_attr *attrs);

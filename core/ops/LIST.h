@@ -52,8 +52,8 @@ OP(bce) OP(bce_grad) OP(bce_with_logits) OP(bce_with_logits_grad) OP(mse) OP(l1)
 /* loss_class.c */
 OP(cross_entropy) OP(cross_entropy_grad)
 /* random.c */
-OP(uniform) OP(normal) OP(bernoulli) OP(categorical) OP(randint) OP(permutation) OP(sample_normal) OP(dropout)
-OP(dropout_apply)
+OP(uniform) OP(normal) OP(bernoulli) OP(categorical) OP(randint) OP(permutation) OP(sample_normal)
+OP(normal_deviation) OP(dropout) OP(dropout_apply)
 /* random_noise.c */
 OP(gumbel) OP(logistic) OP(laplace)
 /* poisson.c */

@@ -2,8 +2,8 @@
 ** binary.c: arithmetic and comparisons of two tensors, and `where`, with NumPy's broadcasting: shapes are
 ** aligned at the last dimension, sizes are equal or 1. A script may give a number for a tensor.
 **
-** dtypes: the inputs' common one (u8 < i64 < f32 < f64), by apply; a single number adapts to the tensor.
-** Integers wrap around, but div and pow of integers give f32. Gradients of what was broadcast are summed to
+** dtypes: the inputs' common one (u8 < i64 < f32 < f64), by apply; a number adapts to the tensors as the bindings
+** have it (docs/scripting.md). Integers wrap around, but div and pow of integers give f32. Gradients of what was broadcast are summed to
 ** the input's shape.
 */
 #include "formula.h"
@@ -122,7 +122,7 @@ static marea_status div_vjp (marea_vjp *v) {
 
 const marea_op marea_op_div = {
     BINARY(div),
-    .flags = ARITHMETIC,
+    .flags = ARITHMETIC | MAREA_REALS,
     .dtypes = MAREA_ANY,
     .saves_in = 2,
     .saves_out = 1,
@@ -158,7 +158,7 @@ static marea_status pow_vjp (marea_vjp *v) {
 
 const marea_op marea_op_pow = {
     BINARY(pow),
-    .flags = ARITHMETIC,
+    .flags = ARITHMETIC | MAREA_REALS,
     .dtypes = MAREA_ANY,
     .saves_in = 3,
     .saves_out = 1,

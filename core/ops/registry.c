@@ -53,6 +53,8 @@ bool marea_op_mutates (const marea_op *op) { return op && op->flags & MAREA_MUTA
 
 bool marea_op_takes_numbers (const marea_op *op) { return op && op->flags & MAREA_NUMBERS; }
 
+bool marea_op_gives_reals (const marea_op *op) { return op->flags & MAREA_REALS; }
+
 /* Numbers of a list attribute that starts with one initial value for all; DIMS and SIZES start empty. */
 static int list_length (marea_attr_kind kind) {
   return kind == MAREA_PAIR ? 2 : kind == MAREA_PADDING ? 4 : 0;
@@ -63,6 +65,7 @@ static void init_attr (const marea_attr_spec *spec, marea_attr *attr) {
   if (spec->initial == MAREA_REQUIRED) return;
   switch (spec->kind) {
   case MAREA_REAL:
+  case MAREA_NUMBER:
     attr->n = 1;
     attr->f = spec->initial;
     return;

@@ -311,7 +311,6 @@ const marea_op marea_op_triu = {TRIANGLE(triu, "upper", ">=")};
 static marea_status pad_shape (marea_call *c) {
   const marea_tensor *x = c->in[0];
   const marea_attr *padding = &c->attr[0];
-  const double value = c->attr[1].f;
   if (padding->n % 2 != 0 || padding->n > 2 * x->rank)
     return marea_reject(c, MAREA_EARG,
                         "argument 'padding': expected a pair (before, after) for each of the first "
@@ -325,18 +324,13 @@ static marea_status pad_shape (marea_call *c) {
                           (long long)padding->v[i]);
     c->layout[0].shape[i / 2] += padding->v[i];
   }
-  const bool whole = x->dtype == MAREA_I64 || x->dtype == MAREA_U8;
-  const double low = x->dtype == MAREA_U8 ? 0 : -9e15, high = x->dtype == MAREA_U8 ? 255 : 9e15;
-  if (whole && !(value >= low && value <= high && value == (double)(int64_t)value))
-    return marea_reject(c, MAREA_EARG, "argument 'value': %g is not possible in %s", value,
-                        marea_tensor_text(x).s);
-  return MAREA_OK;
+  return marea_want_number(c, 1, x->dtype);
 }
 
 static marea_status pad_forward (marea_call *c) {
   const marea_attr *padding = &c->attr[0];
   marea_tensor inner = *c->out[0];
-  marea_fill(c->ctx, c->out[0], c->attr[1].f);
+  marea_fill(c->ctx, c->out[0], &c->attr[1]);
   for (int d = 0; d < c->in[0]->rank; d++)
     inner = part_of(&inner, d, 2 * d < padding->n ? padding->v[2 * d] : 0, 1, c->in[0]->shape[d]);
   marea_copy_strided(c->ctx, c->in[0], &inner);
@@ -367,7 +361,7 @@ const marea_op marea_op_pad = {
     .inputs = {{"x", "(any shape)"}},
     .attrs = {{"padding", MAREA_SIZES, MAREA_REQUIRED, NULL,
                "before, after of each dimension from the first"},
-              {"value", MAREA_REAL, 0, NULL, "what is put there"}},
+              {"value", MAREA_NUMBER, 0, NULL, "what is put there"}},
     .flags = MAREA_STRIDED,
     .dtypes = MAREA_ANY,
     .shape = pad_shape,

@@ -329,13 +329,27 @@ const marea_op marea_op_isfinite = {TEST(isfinite, "neither infinite nor NaN? In
 /* ---- clamp and cast ---------------------------------------------------------------------------------- */
 
 static marea_status clamp_shape (marea_call *c) {
-  const double min = c->attr[0].f, max = c->attr[1].f;
+  const double min = marea_attr_number(&c->attr[0]), max = marea_attr_number(&c->attr[1]);
   if (!(min <= max)) return marea_reject(c, MAREA_EARG, "min %g is not below max %g", min, max);
   return marea_shape_same(c);
 }
 
+/* The integers next to a real bound, inside. */
+static marea_attr rounded_up (marea_attr a) {
+  if (a.n != MAREA_EXACT) a.f = ceil(a.f);
+  return a;
+}
+
+static marea_attr rounded_down (marea_attr a) {
+  if (a.n != MAREA_EXACT) a.f = floor(a.f);
+  return a;
+}
+
 static marea_status clamp_forward (marea_call *c) {
-  const double p[] = {c->attr[0].f, c->attr[1].f};
+  const marea_attr low = rounded_up(c->attr[0]), high = rounded_down(c->attr[1]);
+  const int64_t whole[] = {marea_attr_integer(&low), marea_attr_integer(&high)};
+  double p[] = {marea_attr_number(&c->attr[0]), marea_attr_number(&c->attr[1])};
+  if (!marea_is_float(c->in[0]->dtype)) memcpy(p, whole, sizeof p);
   return marea_map_unary(c, kernels(c)->clamp, p);
 }
 
@@ -350,8 +364,8 @@ const marea_op marea_op_clamp = {
     .name = "clamp",
     .family = "unary",
     .inputs = {{"x", "any shape"}},
-    .attrs = {{"min", MAREA_REAL, -INFINITY, NULL, "lower bound"},
-              {"max", MAREA_REAL, INFINITY, NULL, "upper bound"}},
+    .attrs = {{"min", MAREA_NUMBER, -INFINITY, NULL, "lower bound"},
+              {"max", MAREA_NUMBER, INFINITY, NULL, "upper bound"}},
     .flags = MAP,
     .dtypes = MAREA_ANY,
     .saves_in = 1,
