@@ -414,9 +414,9 @@ static void open_context (lua_State *L, bind_state *S) {
   lua_rawsetp(L, LUA_REGISTRYINDEX, &state_key);
   const char *trouble = marea_blas_trouble(config.threads);
   if (status == MAREA_ENOMEM) luaL_error(L, "marea: %s", trouble ? trouble : "out of memory");
-  const char *isa = getenv("MAREA_ISA");
-  luaL_error(L, "marea: MAREA_ISA ('%s') or MAREA_THREADS (%d) asks for what is not here", isa ? isa : "",
-             config.threads);
+  const char *isa = getenv("MAREA_ISA"), *conv = getenv("MAREA_CONV");
+  luaL_error(L, "marea: MAREA_ISA ('%s'), MAREA_CONV ('%s') or MAREA_THREADS (%d) asks for what is not here",
+             isa ? isa : "", conv ? conv : "", config.threads);
 }
 
 void bind_adopt (lua_State *L, marea_context *ctx) {

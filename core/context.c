@@ -104,6 +104,15 @@ static bool choose_kernels (marea_context *ctx) {
   return true;
 }
 
+static bool choose_convolutions (marea_context *ctx) {
+  const char *way = getenv("MAREA_CONV");
+  if (!way || !*way || !strcmp(way, "auto")) return true;
+  ctx->direct = !strcmp(way, "direct");
+  if (!ctx->direct)
+    marea_log(&ctx->config, MAREA_LOG_WARNING, "open: MAREA_CONV: expected 'auto' or 'direct', got '%s'", way);
+  return ctx->direct;
+}
+
 const char *marea_version (void) { return MAREA_VERSION; }
 
 marea_status marea_open (const marea_config *config, marea_context **out) {
@@ -131,7 +140,7 @@ marea_status marea_open (const marea_config *config, marea_context **out) {
     destroy(ctx);
     return MAREA_ENOMEM;
   }
-  if (!choose_kernels(ctx)) {
+  if (!choose_kernels(ctx) || !choose_convolutions(ctx)) {
     destroy(ctx);
     return MAREA_EARG;
   }

@@ -42,6 +42,7 @@ struct marea_context {
   marea_workers *workers;
   const marea_kernels *kernels[MAREA_DTYPES]; /* by dtype; entries that make no sense for a dtype are NULL */
   const char *isa;
+  bool direct; /* MAREA_CONV=direct: convolutions leave out the ways that are exact only as a whole */
   bool wide; /* isa is avx512, and one whose products are done at once: see marea_cpu_is_wide */
   int threads;
   bool recording;

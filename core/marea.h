@@ -48,7 +48,7 @@ extern "C" {
 #endif
 
 #define MAREA_MAX_RANK 8    /* dimensions of a tensor */
-#define MAREA_MAX_ATTRS 10  /* attributes of an operator */
+#define MAREA_MAX_ATTRS 11  /* attributes of an operator */
 #define MAREA_MAX_OUT 32    /* outputs of an operator */
 
 typedef struct marea_context marea_context;
@@ -118,7 +118,8 @@ typedef struct marea_config {
 } marea_config;
 
 /* Opens a context. `config` may be NULL. On failure *ctx is NULL and the status tells why: MAREA_EVERSION (size),
-   MAREA_EARG (threads, index_base, or an isa that this machine does not have), MAREA_ENOMEM. */
+   MAREA_EARG (threads, index_base, an isa that this machine does not have, MAREA_CONV), MAREA_ENOMEM. MAREA_CONV=direct
+   in the environment has every convolution add up its products as they are, as their attribute `algorithm` does. */
 MAREA_API MAREA_MUST_USE marea_status marea_open (const marea_config *config, marea_context **ctx);
 /* Ends it. Tensors that are still referenced stay valid; the memory goes with the last of them. */
 MAREA_API void marea_close (marea_context *ctx);

@@ -35,6 +35,7 @@ marea_status marea_conv_read (marea_call *c, marea_conv_attrs at, marea_conv *g)
   g->dilation[0] = g->dilation[1] = g->groups = 1;
   if (at.dilation >= 0) MAREA_TRY(read_pair(c, at.dilation, 1, g->dilation));
   if (at.groups >= 0) g->groups = c->attr[at.groups].i;
+  g->direct = c->ctx->direct || (at.algorithm >= 0 && c->attr[at.algorithm].i == 1);
   if (g->groups < 1)
     return marea_reject(c, MAREA_EARG, "argument 'groups': expected 1 or more, got %lld",
                         (long long)g->groups);
@@ -66,6 +67,11 @@ marea_status marea_conv_padding (marea_call *c, marea_conv_attrs at, marea_conv 
   return MAREA_OK;
 }
 
+/* Does an image without pixels, as 'same' pads it, give one without pixels? */
+static bool stays_empty (const marea_conv *g, int d, int64_t padded) {
+  return g->in[d] == 0 && padded < extent(g, d) && padded + g->stride[d] >= extent(g, d);
+}
+
 marea_status marea_conv_size (marea_call *c, const marea_conv *g, int64_t out[2]) {
   int64_t padded[2];
   bool fits = true;
@@ -74,7 +80,7 @@ marea_status marea_conv_size (marea_call *c, const marea_conv *g, int64_t out[2]
     if (g->kernel[d] < 1)
       return marea_reject(c, MAREA_ESHAPE, "kernel %lldx%lld is empty", (long long)g->kernel[0],
                           (long long)g->kernel[1]);
-    fits = fits && padded[d] >= extent(g, d);
+    fits = fits && (padded[d] >= extent(g, d) || stays_empty(g, d, padded[d]));
   }
   if (!fits) {
     const long long size[] = {g->kernel[0], g->kernel[1], extent(g, 0), extent(g, 1)};
@@ -83,7 +89,8 @@ marea_status marea_conv_size (marea_call *c, const marea_conv *g, int64_t out[2]
                         size[2], size[3], dilated ? " (with its dilation)" : "", (long long)padded[0],
                         (long long)padded[1]);
   }
-  for (int d = 0; d < 2; d++) out[d] = (padded[d] - extent(g, d)) / g->stride[d] + 1;
+  for (int d = 0; d < 2; d++)
+    out[d] = stays_empty(g, d, padded[d]) ? 0 : (padded[d] - extent(g, d)) / g->stride[d] + 1;
   return MAREA_OK;
 }
 
