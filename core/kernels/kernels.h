@@ -225,6 +225,7 @@ static inline int marea_scheme_points (marea_scheme s, int taps) {
 #define MAREA_OTHER_KERNELS(K)                                                                                 \
   K(sum, double, (size_t n, const void *x))                         /* lanes in real, folded in double */      \
   K(prod, double, (size_t n, const void *x))                        /* in double; 1 of no elements */            \
+  K(dot, double, (size_t n, const void *x, const void *y))          /* sum of x y, added up in the same way */   \
   K(max, double, (size_t n, const void *x))                         /* n >= 1; NaN if there is one */          \
   K(min, double, (size_t n, const void *x))                                                                    \
   K(add_rows, void, (size_t rows, size_t n, size_t step, const void *x, void *y)) /* y[j] += sum_i x[i*step+j] */ \

@@ -909,7 +909,7 @@ static void check_integers (const marea_kernels *i64, const marea_kernels *u8) {
   WANT("mul", y[2], 14);
   i64->sign(5, a, y, NULL);
   WANT("sign", y[0] * 100 + y[1] * 10 + y[2], -99);
-  i64->clamp(5, a, y, (double[]){-2.5, INFINITY});
+  i64->clamp(5, a, y, (const double *)(const int64_t[]){-2, INT64_MAX});
   WANT("clamp", y[0], -2);
   WANT("clamp", y[4], INT64_MAX);
   i64->maximum(5, a, 1, b, 1, y, NULL);
