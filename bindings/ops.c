@@ -33,7 +33,8 @@ static void check_numbers (lua_State *L, bind_state *S, const bind_call *c) {
     const lua_Integer value = lua_tointeger(L, i + 1);
     if (value >= 0 && value <= 255) continue;
     const char *op = marea_op_name(c->op);
-    bind_raise(L, S, "%s: argument '%s': %I is none of the integers of u8, 0 to 255; a tensor :to 'i64' takes it",
+    bind_raise(L, S,
+               "%s: argument '%s': %I is none of the integers of u8, 0 to 255; a tensor :to 'i64' takes it",
                c->in_place ? lua_pushfstring(L, "%s_", op) : op, c->inputs[i].name, (LUAI_UACINT)value);
   }
 }
@@ -218,7 +219,7 @@ static void set_initial (lua_State *L, const marea_attr_spec *spec) {
 }
 
 static void push_attrs (lua_State *L, const marea_op *op) {
-  static const char *const kind[] = {"real",  "int",  "bool",  "enum", "dtype",  "dim",
+  static const char *const kind[] = {"real",  "int",  "bool",  "enum", "dtype",   "dim",
                                      "index", "dims", "sizes", "pair", "padding", "number"};
   const marea_attr_spec *specs;
   int n = marea_op_attrs(op, &specs);

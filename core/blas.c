@@ -146,8 +146,8 @@ static void multiply_in_pieces (marea_context *ctx, const product *all) {
 ** A float that many products are added to loses digits in proportion to k. OpenBLAS does that for products of vectors and
 ** of small matrices; there, and only for a long k, pieces of it are added up in double. */
 
-#define DEEP 2048 /* a longer k is cut */
-#define PIECE 256 /* into these */
+#define DEEP 2048  /* a longer k is cut */
+#define PIECE 256  /* into these */
 #define SMALL 4096 /* elements of C that are added up in double together */
 
 /* Columns first .. of C, `n` of them, or where it is one column rows: those of a product of its own. */
@@ -177,8 +177,7 @@ static void multiply_small (marea_context *ctx, const product *all) {
     if (!multiply_vector(&p)) multiply_matrices(&p, false);
     for (int64_t i = 0; i < p.m * p.n; i++) total[i] += (double)some[i];
   }
-  for (int64_t i = 0; i < p.m * p.n; i++)
-    ((float *)all->c)[i / p.n * all->ldc + i % p.n] = (float)total[i];
+  for (int64_t i = 0; i < p.m * p.n; i++) ((float *)all->c)[i / p.n * all->ldc + i % p.n] = (float)total[i];
 }
 
 /* Rows of the matrix lie along k: one dot product each. */

@@ -109,7 +109,8 @@ static bool choose_convolutions (marea_context *ctx) {
   if (!way || !*way || !strcmp(way, "auto")) return true;
   ctx->direct = !strcmp(way, "direct");
   if (!ctx->direct)
-    marea_log(&ctx->config, MAREA_LOG_WARNING, "open: MAREA_CONV: expected 'auto' or 'direct', got '%s'", way);
+    marea_log(&ctx->config, MAREA_LOG_WARNING, "open: MAREA_CONV: expected 'auto' or 'direct', got '%s'",
+              way);
   return ctx->direct;
 }
 

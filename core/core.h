@@ -311,7 +311,9 @@ marea_status marea_want_rank (marea_call *c, int input, int rank, const char *na
 marea_status marea_want_dtype (marea_call *c, int input, int dtypes);
 marea_status marea_want_size (marea_call *c, int input, int dim, int64_t size, const char *because);
 marea_status marea_want_shape (marea_call *c, int input, const marea_tensor *like); /* equal shapes */
-/* The slope of an activation is not negative: the sign of its result must tell the sign of its argument. */
+/* The slope of an activation is not negative: the sign of its result must tell the sign of its argument. One that was left
+   out becomes that of the operator of the activation, which the attribute in front names. */
+#define MAREA_SLOPE_DOC "slope of leaky_relu (left out: 0.01), alpha of elu (1)"
 marea_status marea_want_slope (marea_call *c, int attr);
 /* A number that a tensor of `dtype` can hold: floats hold all of them, integers what is one and in their range. */
 marea_status marea_want_number (marea_call *c, int attr, int dtype);

@@ -256,7 +256,7 @@ typedef struct marea_attr_spec {
   const char *doc;
 } marea_attr_spec;
 #define MAREA_REQUIRED 1e300
-#define MAREA_NONE (-1e300)  /* may be left out without a value: n = 0, and i = INT64_MIN */
+#define MAREA_NONE (-1e300)  /* may be left out without a value: n = 0, and i = INT64_MIN of integers */
 
 typedef struct marea_input_spec {
   const char *name;

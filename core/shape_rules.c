@@ -114,6 +114,8 @@ marea_status marea_want_shape (marea_call *c, int input, const marea_tensor *lik
 }
 
 marea_status marea_want_slope (marea_call *c, int attr) {
+  if (c->attr[attr].n == 0)
+    c->attr[attr] = (marea_attr){.n = 1, .f = c->attr[attr - 1].i == MAREA_ACT_ELU ? 1 : 0.01};
   const double slope = c->attr[attr].f;
   if (slope >= 0) return MAREA_OK;
   return marea_reject(c, MAREA_EARG, "argument '%s': expected a number >= 0, got %g", c->op->attrs[attr].name,
@@ -175,5 +177,6 @@ marea_status marea_want_number (marea_call *c, int attr, int dtype) {
   if (exact) snprintf(got, sizeof got, "%lld", (long long)a->i);
   else snprintf(got, sizeof got, "%.17g", a->f);
   return marea_reject(c, MAREA_EARG, "argument '%s': expected an integer%s for dtype %s, got %s",
-                      c->op->attrs[attr].name, byte ? " in 0..255" : " of 64 bits", marea_dtype_name((marea_dtype)dtype), got);
+                      c->op->attrs[attr].name, byte ? " in 0..255" : " of 64 bits",
+                      marea_dtype_name((marea_dtype)dtype), got);
 }

@@ -72,7 +72,7 @@ const marea_op marea_op_activation_grad = {
     .inputs = {{"dy", "gradient after the activation"}, {"y", "its result, same shape"}},
     .attrs = {{"activation", MAREA_ENUM, 0, "none|relu|leaky_relu|elu|sigmoid|tanh|softplus",
                "the activation"},
-              {"slope", MAREA_REAL, 0.01, NULL, "slope of leaky_relu, alpha of elu"}},
+              {"slope", MAREA_REAL, MAREA_NONE, NULL, MAREA_SLOPE_DOC}},
     .flags = MAREA_STRIDED | MAREA_ELEMENTWISE | MAREA_PROMOTES,
     .saves_in = 3,
     .shape = activation_grad_shape,

@@ -9,14 +9,19 @@
 #include "conv_pass.h"
 #include "vjp.h"
 
-#define ALGORITHM \
-  { "algorithm", MAREA_ENUM, 0, "auto|direct", "direct: products are added up as they are, for exact windows" }
-#define ALGORITHM_DOC                                                                                          \
-  " algorithm 'auto' may compute neighbouring results of an f32 convolution of 3x3 to 6x6 together, on fewer " \
-  "products: the rounding error of each, some 1e-6, is of the largest among the values they read together, "   \
-  "some pixels around the window, and one NaN or infinity spreads to all of them. One value outside the "      \
-  "window of a fast 3x3 convolution changes results by its own rounding: 1e8 beside ones gives 66 for 144. "   \
-  "'direct', also by MAREA_CONV=direct in the environment, adds up the products of each window alone, in all " \
+#define ALGORITHM                                                      \
+  {                                                                    \
+    "algorithm", MAREA_ENUM, 0, "auto|direct",                         \
+        "direct: products are added up as they are, for exact windows" \
+  }
+#define ALGORITHM_DOC                                                                                        \
+  " algorithm 'auto' may compute neighbouring results of an f32 convolution of 3x3 to 6x6 together, on "     \
+  "fewer "                                                                                                   \
+  "products: the rounding error of each, some 1e-6, is of the largest among the values they read together, " \
+  "some pixels around the window, and one NaN or infinity spreads to all of them. One value outside the "    \
+  "window of a fast 3x3 convolution changes results by its own rounding: 1e8 beside ones gives 66 for 144. " \
+  "'direct', also by MAREA_CONV=direct in the environment, adds up the products of each window alone, in "   \
+  "all "                                                                                                     \
   "passes."
 
 #define ACTIVATIONS "none|relu|leaky_relu|elu|sigmoid|tanh|softplus"
@@ -135,10 +140,8 @@ enum {
 
 static marea_status run_conv (marea_tensor *x, marea_tensor *weight, const geometry *g,
                               const marea_tensor *like, marea_tensor **out) {
-  marea_attr a[] = {g->stride,          g->padding,
-                    g->dilation,        g->groups,
-                    marea_attr_int(MAREA_ACT_NONE), marea_attr_real(0),
-                    g->algorithm};
+  marea_attr a[] = {g->stride,          g->padding,  g->dilation, g->groups, marea_attr_int(MAREA_ACT_NONE),
+                    marea_attr_real(0), g->algorithm};
   MAREA_OWN y = NULL;
   MAREA_TRY(marea_run_with(x->ctx, &marea_op_conv2d, a, &y, 2, x, weight));
   return crop_to(y, like, out);
@@ -146,15 +149,15 @@ static marea_status run_conv (marea_tensor *x, marea_tensor *weight, const geome
 
 static marea_status run_grad_input (marea_tensor *dy, marea_tensor *weight, const geometry *g,
                                     const marea_tensor *like, marea_tensor **out) {
-  marea_attr a[] = {marea_attr_list(2, like->shape + 1), g->stride, g->padding, g->dilation, g->groups,
-                    g->algorithm};
+  marea_attr a[] = {
+      marea_attr_list(2, like->shape + 1), g->stride, g->padding, g->dilation, g->groups, g->algorithm};
   return marea_run_with(dy->ctx, &marea_op_conv2d_grad_input, a, out, 2, dy, weight);
 }
 
 static marea_status run_grad_weight (marea_tensor *x, marea_tensor *dy, const geometry *g,
                                      const marea_tensor *like, marea_tensor **out) {
-  marea_attr a[] = {marea_attr_list(2, like->shape), g->stride, g->padding, g->dilation, g->groups,
-                    g->algorithm};
+  marea_attr a[] = {
+      marea_attr_list(2, like->shape), g->stride, g->padding, g->dilation, g->groups, g->algorithm};
   return marea_run_with(x->ctx, &marea_op_conv2d_grad_weight, a, out, 2, x, dy);
 }
 
@@ -197,15 +200,7 @@ static marea_status run_backward (marea_vjp *v, const geometry *g, marea_attr ac
 /* ---- conv2d ---- */
 
 /* ORDER of attributes */
-enum {
-  CONV_STRIDE,
-  CONV_PADDING,
-  CONV_DILATION,
-  CONV_GROUPS,
-  CONV_ACTIVATION,
-  CONV_SLOPE,
-  CONV_ALGORITHM
-};
+enum { CONV_STRIDE, CONV_PADDING, CONV_DILATION, CONV_GROUPS, CONV_ACTIVATION, CONV_SLOPE, CONV_ALGORITHM };
 static const marea_conv_attrs conv_attrs = {CONV_STRIDE, CONV_PADDING, CONV_DILATION, CONV_GROUPS,
                                             CONV_ALGORITHM};
 
@@ -260,7 +255,8 @@ const marea_op marea_op_conv2d = {
         "left, ci] * weight[ky, kx, ci, co]), x being 0 outside. x: (N, H, W, Cin); weight: (KH, KW, Cin / "
         "groups, Cout); bias: (Cout); y: (N, OH, OW, Cout) with OH = floor((H + top + bottom - d*(KH - 1) "
         "- 1) / s) + 1. 'same' pads so that OH = ceil(H / s), an odd pixel after (as in Keras). groups: "
-        "channels are cut into that many independent convolutions." ALGORITHM_DOC " Gradient, with e = dy * act'(y): "
+        "channels are cut into that many independent convolutions." ALGORITHM_DOC
+        " Gradient, with e = dy * act'(y): "
         "conv2d_grad_input(e, weight), conv2d_grad_weight(x, e), sum of e over N, OH, OW. Errors: channels "
         "that do not fit, a kernel larger than the padded input.",
     .inputs = {{"x", "(N, H, W, Cin)"},
@@ -271,7 +267,7 @@ const marea_op marea_op_conv2d = {
               {"dilation", MAREA_PAIR, 1, NULL, "distance between taps"},
               {"groups", MAREA_INT, 1, NULL, "independent groups of channels"},
               {"activation", MAREA_ENUM, 0, ACTIVATIONS, "applied to the sum"},
-              {"slope", MAREA_REAL, 0.01, NULL, "slope of leaky_relu, alpha of elu"},
+              {"slope", MAREA_REAL, MAREA_NONE, NULL, MAREA_SLOPE_DOC},
               ALGORITHM},
     .saves_in = 3,
     .saves_out = 1,
@@ -295,8 +291,8 @@ static const marea_conv_attrs grad_attrs = {GRAD_STRIDE, GRAD_PADDING, GRAD_DILA
                                             GRAD_ALGORITHM};
 
 static geometry grad_geometry (const marea_vjp *v) {
-  return (geometry){v->attr[GRAD_STRIDE], v->attr[GRAD_PADDING], v->attr[GRAD_DILATION],
-                    v->attr[GRAD_GROUPS], v->attr[GRAD_ALGORITHM]};
+  return (geometry){v->attr[GRAD_STRIDE], v->attr[GRAD_PADDING], v->attr[GRAD_DILATION], v->attr[GRAD_GROUPS],
+                    v->attr[GRAD_ALGORITHM]};
 }
 
 static marea_status grad_input_read (marea_call *c, marea_conv *g) {
@@ -556,7 +552,8 @@ const marea_op marea_op_conv_transpose2d = {
         "(KH, KW, Cout / groups, Cin), as in Keras; bias: (Cout); y: (N, OH, OW, Cout) with OH = (H - 1)*s "
         "+ d*(KH - 1) + 1 + output_padding - top - bottom; padding is cut off. 'same': OH = H*s, cropped "
         "as the convolution from OH to H pads (28 from 14 with kernel 3, stride 2: nothing before, one "
-        "after). algorithm: as of conv2d. Gradient, with e = dy * act'(y): conv2d(e, weight), conv2d_grad_weight(e, x), sum of e "
+        "after). algorithm: as of conv2d. Gradient, with e = dy * act'(y): conv2d(e, weight), "
+        "conv2d_grad_weight(e, x), sum of e "
         "over N, OH, OW. Errors: channels that do not fit, output_padding not less than stride or "
         "dilation, padding that leaves nothing.",
     .inputs = {{"x", "(N, H, W, Cin)"},
@@ -568,7 +565,7 @@ const marea_op marea_op_conv_transpose2d = {
               {"dilation", MAREA_PAIR, 1, NULL, "distance between taps"},
               {"groups", MAREA_INT, 1, NULL, "independent groups of channels"},
               {"activation", MAREA_ENUM, 0, ACTIVATIONS, "applied to the sum"},
-              {"slope", MAREA_REAL, 0.01, NULL, "slope of leaky_relu, alpha of elu"},
+              {"slope", MAREA_REAL, MAREA_NONE, NULL, MAREA_SLOPE_DOC},
               ALGORITHM},
     .saves_in = 3,
     .saves_out = 1,
@@ -675,7 +672,7 @@ const marea_op marea_op_conv2d_backward = {
               {"dilation", MAREA_PAIR, 1, NULL, "distance between taps"},
               {"groups", MAREA_INT, 1, NULL, "independent groups of channels"},
               {"activation", MAREA_ENUM, 0, ACTIVATIONS, "behind the convolution"},
-              {"slope", MAREA_REAL, 0.01, NULL, "slope of leaky_relu, alpha of elu"},
+              {"slope", MAREA_REAL, MAREA_NONE, NULL, MAREA_SLOPE_DOC},
               {"transposed", MAREA_BOOL, 0, NULL, "of conv_transpose2d"},
               {"dx", MAREA_BOOL, 1, NULL, "give x's gradient"},
               {"dweight", MAREA_BOOL, 1, NULL, "give weight's gradient"},

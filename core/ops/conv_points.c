@@ -122,7 +122,8 @@ static int64_t images_together (const marea_conv *g, const marea_conv_points *p,
 
 bool marea_conv_gathers_at_points (const marea_context *ctx, const marea_conv *g, int dtype, bool backward,
                                    marea_conv_points *p) {
-  if (g->direct || !set_scheme(g, dtype, backward, p) || !pays(ctx, g, p, !marea_conv_goes_across(g))) return false;
+  if (g->direct || !set_scheme(g, dtype, backward, p) || !pays(ctx, g, p, !marea_conv_goes_across(g)))
+    return false;
   if (p->down * p->across < FEW_TILES)
     p->images = images_together(g, p, backward ? g->cout : g->cin, backward ? g->cin : g->cout);
   return true;

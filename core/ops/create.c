@@ -76,7 +76,8 @@ static marea_attr element_at (const marea_call *c, int64_t i) {
     const uint64_t step = (uint64_t)marea_attr_integer(&c->attr[2]);
     return (marea_attr){.n = MAREA_EXACT, .i = (int64_t)((uint64_t)c->attr[0].i + step * (uint64_t)i)};
   }
-  return (marea_attr){.n = 1, .f = marea_attr_number(&c->attr[0]) + marea_attr_number(&c->attr[2]) * (double)i};
+  return (marea_attr){.n = 1,
+                      .f = marea_attr_number(&c->attr[0]) + marea_attr_number(&c->attr[2]) * (double)i};
 }
 
 /* Steps may be negative, where the dtype has no such numbers. */

@@ -386,10 +386,11 @@ const marea_op marea_op_bce_with_logits = {
     .vjp = bce_with_logits_vjp,
     .sample = "local s = g.shape(1, 3) return {g.tensor(s, {away = {0}}), g.tensor(s, " PROBABILITY ")}, "
               "{reduction = " REDUCTIONS "}",
-    .doc = "bce_with_logits(x, target, reduction): binary cross-entropy of sigmoid(x), max(x, 0) - x t + "
-           "log(1 + e^-|x|), without overflow for any x, infinite ones too: 0 where they agree with a target of "
-           "0 or 1, else infinity. Gradients: dx = dy (sigmoid(x) - t), dt = -dy "
-           "x." REDUCTION_DOC " Error: target outside of 0..1 by more than 0.001.",
+    .doc =
+        "bce_with_logits(x, target, reduction): binary cross-entropy of sigmoid(x), max(x, 0) - x t + "
+        "log(1 + e^-|x|), without overflow for any x, infinite ones too: 0 where they agree with a target of "
+        "0 or 1, else infinity. Gradients: dx = dy (sigmoid(x) - t), dt = -dy "
+        "x." REDUCTION_DOC " Error: target outside of 0..1 by more than 0.001.",
 };
 
 static marea_status bce_with_logits_grad_forward (marea_call *c) {

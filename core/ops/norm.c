@@ -13,7 +13,7 @@
   { "eps", MAREA_REAL, initial, NULL, "added to the variance" }
 #define ACTIVATION_ATTRS                                                 \
   {"activation", MAREA_ENUM, 0, ACTIVATIONS, "applied to the result"}, { \
-    "slope", MAREA_REAL, 0.01, NULL, "slope of leaky_relu, alpha of elu" \
+    "slope", MAREA_REAL, MAREA_NONE, NULL, MAREA_SLOPE_DOC               \
   }
 #define WANTED_ATTRS                                                \
   {"dx", MAREA_BOOL, 1, NULL, "give x's gradient"},                 \

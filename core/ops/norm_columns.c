@@ -97,11 +97,8 @@ static size_t place (const columns *p, int64_t row, int64_t channel) {
 
 /* Channel i of a unit by hand, where squares have left the range of the dtype. */
 static void measure_wide (const columns *p, const unit *u, int64_t i) {
-  const marea_folding rows = {.x = p->x + place(p, u->row, 0),
-                              .dtype = p->dtype,
-                              .outer = 1,
-                              .count = u->rows,
-                              .inner = p->channels};
+  const marea_folding rows = {
+      .x = p->x + place(p, u->row, 0), .dtype = p->dtype, .outer = 1, .count = u->rows, .inner = p->channels};
   const marea_moments m = marea_fold_moments(&rows, u->channel + i, (double)u->rows);
   p->first[u->partial + i] = m.mean;
   p->second[u->partial + i] = m.std * m.std * (double)u->rows;

@@ -64,8 +64,9 @@ static size_t part_of (const update *u, int64_t block, char *at[4]) {
 }
 
 /* See bounded_gradient in kernels/optim.inc. */
-#define BOUNDED_DOC                                                                                           \
-  " Beyond 2^63 (f32) or 2^511 (f64), where squares overflow, d counts as that, infinite ones too: the step " \
+#define BOUNDED_DOC                                                                                      \
+  " Beyond 2^63 (f32) or 2^511 (f64), where squares overflow, d counts as that, infinite ones too: the " \
+  "step "                                                                                                \
   "is that of any large gradient, and the weight goes on learning as the squares fade."
 
 #define INPUT_P \
@@ -156,11 +157,10 @@ static marea_status rmsprop_forward (marea_call *c) {
 const marea_op marea_op_rmsprop_step = {
     .name = "rmsprop_step",
     .family = "optim",
-    .doc =
-        "RMSprop as in Keras: d = g + weight_decay p; sq = rho sq + (1 - rho) d^2; u = lr d / (sqrt(sq) + "
-        "eps), eps outside the root; p = p - u, or with momentum buf = momentum buf + u and p = p - buf. "
-        "sq and buf start as zeros. Source: Tieleman and Hinton 2012, lecture 6e." BOUNDED_DOC
-        " Errors: shapes or dtypes differ, momentum without buf, numbers out of range.",
+    .doc = "RMSprop as in Keras: d = g + weight_decay p; sq = rho sq + (1 - rho) d^2; u = lr d / (sqrt(sq) + "
+           "eps), eps outside the root; p = p - u, or with momentum buf = momentum buf + u and p = p - buf. "
+           "sq and buf start as zeros. Source: Tieleman and Hinton 2012, lecture 6e." BOUNDED_DOC
+           " Errors: shapes or dtypes differ, momentum without buf, numbers out of range.",
     .inputs = {INPUT_P,
                INPUT_G,
                {"sq", "(p's) running mean of squares; changed"},

@@ -36,7 +36,7 @@ enum { DRAW_SHAPE, DRAW_FIRST, DRAW_SECOND, DRAW_DTYPE }; /* ORDER of attributes
 
 static marea_status uniform_shape (marea_call *c) {
   const double low = c->attr[DRAW_FIRST].f, high = c->attr[DRAW_SECOND].f;
-  if (!(low <= high) || !isfinite(high - low))
+  if (!(low <= high) || !isfinite(low) || !isfinite(high))
     return marea_reject(c, MAREA_EARG, "expected low <= high, both finite, got %g and %g", low, high);
   return shape_of_floats(c, DRAW_SHAPE, DRAW_DTYPE);
 }
@@ -44,7 +44,8 @@ static marea_status uniform_shape (marea_call *c) {
 /* low + (high - low) u, kept below high where rounding reaches it */
 static double place (const draw *d, uint64_t bits) {
   const bool single = d->dtype == MAREA_F32;
-  const double value = d->p + (d->q - d->p) * (single ? unit24(bits) : unit(bits));
+  const double u = single ? unit24(bits) : unit(bits), width = d->q - d->p;
+  const double value = isfinite(width) ? d->p + width * u : d->p * (1 - u) + d->q * u;
   if (single)
     return (float)value < (float)d->q || d->p == d->q ? value : nextafterf((float)d->q, (float)d->p);
   return value < d->q || d->p == d->q ? value : nextafter(d->q, d->p);

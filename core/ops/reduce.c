@@ -28,13 +28,17 @@ static marea_status sum_shape (marea_call *c) {
   return MAREA_OK;
 }
 
+static marea_status sum_folding (marea_call *c, const marea_folding *f) {
+  marea_tensor *y = c->out[0];
+  if (marea_is_float(f->dtype)) return marea_fold(c, f, MAREA_FOLD_SUM, NULL, 1, y->dtype, marea_at(y));
+  marea_fold_ints(c->ctx, f, MAREA_FOLD_SUM, y->dtype, marea_at(y));
+  return MAREA_OK;
+}
+
 static marea_status sum_forward (marea_call *c) {
   marea_folding f;
   MAREA_TRY(folding_of(c, &f));
-  marea_tensor *y = c->out[0];
-  if (marea_is_float(f.dtype)) return marea_fold(c, &f, MAREA_FOLD_SUM, NULL, 1, y->dtype, marea_at(y));
-  marea_fold_ints(c->ctx, &f, MAREA_FOLD_SUM, y->dtype, marea_at(y));
-  return MAREA_OK;
+  return sum_folding(c, &f);
 }
 
 static marea_status sum_vjp (marea_vjp *v) {
@@ -109,7 +113,7 @@ static marea_status sum_to_shape (marea_call *c) {
   if (!fits)
     return marea_reject(c, MAREA_ESHAPE, "shape %s does not broadcast to x's shape %s",
                         marea_shape_text(shape->n, shape->v).s, marea_shape_text(x->rank, x->shape).s);
-  marea_layout_set(&c->layout[0], x->dtype, shape->n, shape->v);
+  marea_layout_set(&c->layout[0], marea_is_float(x->dtype) ? x->dtype : MAREA_I64, shape->n, shape->v);
   return MAREA_OK;
 }
 
@@ -118,7 +122,7 @@ static marea_status sum_to_forward (marea_call *c) {
   marea_folding f;
   widened(c->in[0], &c->attr[0], set);
   MAREA_TRY(marea_fold_over(c, c->in[0], set, &f));
-  return marea_fold(c, &f, MAREA_FOLD_SUM, NULL, 1, f.dtype, marea_at(c->out[0]));
+  return sum_folding(c, &f);
 }
 
 static marea_status sum_to_vjp (marea_vjp *v) {
@@ -130,11 +134,13 @@ static marea_status sum_to_vjp (marea_vjp *v) {
 const marea_op marea_op_sum_to = {
     REDUCTION(sum_to),
     .attrs = {{"shape", MAREA_SIZES, MAREA_REQUIRED, NULL, "a shape that broadcasts to x's"}},
+    .dtypes = MAREA_ANY,
     .shape = sum_to_shape,
     .vjp = sum_to_vjp,
     .sample = "local s = g.shape(0, 4) return {g.tensor(s)}, {shape = g.broadcast(s)}",
     .doc = "sum_to(x, shape): x summed over what broadcasting `shape` to x's shape would repeat; the reverse "
-           "of expand. Gradient: dy expanded to x's shape. Error: the shape does not broadcast to x's.",
+           "of expand. i64 for integers, which wrap around. Gradient: dy expanded to x's shape. Error: the "
+           "shape does not broadcast to x's.",
 };
 
 /* ---- var, std ---------------------------------------------------------------------------------------- */
@@ -229,7 +235,8 @@ const marea_op marea_op_std = {
     .vjp = std_vjp,
     .sample = MOMENT_SAMPLE,
     .doc =
-        "std(x, dims, keepdim, correction) = sqrt(var(x, ...)), also where var overflows or underflows. Gradient: dx = dy (x - mean) / ((n - "
+        "std(x, dims, keepdim, correction) = sqrt(var(x, ...)), also where var overflows or underflows. "
+        "Gradient: dx = dy (x - mean) / ((n - "
         "correction) y), 0 where y = 0. Errors: n <= correction; a dimension out of range or listed twice.",
 };
 
@@ -328,10 +335,11 @@ const marea_op marea_op_logsumexp = {
     .shape = some_shape,
     .vjp = logsumexp_vjp,
     .sample = SAMPLE_OF("g.tensor(s)"),
-    .doc = "logsumexp(x, dims, keepdim) = log(sum exp(x)) over dims, by way of the maximum, so without "
-           "overflow; -infinity where all elements are. Gradient: dx = dy softmax(x), 0 where all elements are "
-           "-infinity, NaN where one is infinity. Errors: no elements to "
-           "fold; a dimension out of range or listed twice.",
+    .doc =
+        "logsumexp(x, dims, keepdim) = log(sum exp(x)) over dims, by way of the maximum, so without "
+        "overflow; -infinity where all elements are. Gradient: dx = dy softmax(x), 0 where all elements are "
+        "-infinity, NaN where one is infinity. Errors: no elements to "
+        "fold; a dimension out of range or listed twice.",
 };
 
 /* ---- along one dimension: argmax, argmin, cumsum ------------------------------------------------------ */

@@ -66,7 +66,7 @@ static void init_attr (const marea_attr_spec *spec, marea_attr *attr) {
   switch (spec->kind) {
   case MAREA_REAL:
   case MAREA_NUMBER:
-    attr->n = 1;
+    attr->n = spec->initial == MAREA_NONE ? 0 : 1;
     attr->f = spec->initial;
     return;
   case MAREA_INT:

@@ -75,7 +75,8 @@ function core.recording() end
 ---@param xs userdata|userdata[]
 ---@param options? {seed: userdata?, retain_graph: boolean?, create_graph: boolean?} seed: gradient of y, of its shape;
 ---create_graph: the gradients can be differentiated again
----@return userdata|userdata[] one, or a list for a list
+---@return userdata|false|(userdata|false)[] one, or a list for a list; false for an x that y does not depend on: no
+---gradient was computed for it, which tells it from one that is 0
 ---@example x = marea.tensor{1, 2, 3}:requires_grad_()
 ---@example marea.grad((x * x):sum(), x)
 function core.grad(y, xs, options) end

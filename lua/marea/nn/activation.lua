@@ -30,7 +30,7 @@ function activation.read(what, options)
   check.choice(what, "activation", chosen, choices)
   if separate[chosen] then return attributes, separate[chosen] end
   attributes.activation = chosen
-  attributes.slope = options.slope and check.number(what, "slope", options.slope, 0) or chosen == "elu" and 1 or nil
+  attributes.slope = options.slope and check.number(what, "slope", options.slope, 0)
   return attributes, nil
 end
 

@@ -5,7 +5,8 @@
 ---
 --- {in, out} or {out}, the input channels then coming from the first x. Further arguments: kernel (required), stride,
 --- dilation: an integer or {height, width}; padding: an integer, {h, w}, {top, bottom, left, right}, "same" or
---- "valid"; groups; algorithm ("auto", or "direct" for exact windows); activation, slope; bias = true; init = "glorot_uniform"; bias_init = "zeros"; dtype; name.
+--- "valid"; groups; algorithm ("auto", or "direct" for exact windows); activation, slope;
+--- bias = true; init = "glorot_uniform"; bias_init = "zeros"; dtype; name.
 local core = require "marea.core"
 local check = require "marea.check"
 local module = require "marea.nn.module"
