@@ -293,6 +293,7 @@ typedef struct bind_call {
   const marea_attr_spec *specs;
   int n_in, n_attr;
   unsigned numbers; /* bit i: input i is the Lua number at stack index i + 1, still to be made a tensor */
+  marea_dtype number_dtype[BIND_FEW]; /* of those; there are never more inputs then */
   marea_tensor **in, *few[BIND_FEW];
   bool given[MAREA_MAX_ATTRS];
   const marea_attr *attrs; /* NULL: all initial */

@@ -6,36 +6,41 @@
 
 /* ---- numbers as inputs ---- */
 
+static inline bool is_condition (const marea_input_spec *input) {
+  return input->name[0] == 'c' && strcmp(input->name, "condition") == 0;
+}
+
 /* The dtype of the tensors beside numbers; f32 without any. The condition of `where` has no say. */
-static marea_dtype dtype_beside (const bind_call *c) {
+static inline marea_dtype dtype_beside (const bind_call *c) {
   static const int order[] = {2, 3, 1, 0}; /* promotion: u8 < i64 < f32 < f64 */
   int best = -1;
   for (int i = 0; i < c->n_in; i++) {
-    if (!c->in[i] || strcmp(c->inputs[i].name, "condition") == 0) continue;
+    if (!c->in[i] || is_condition(&c->inputs[i])) continue;
     int dtype = marea_tensor_dtype(c->in[i]);
     if (best < 0 || order[dtype] > order[best]) best = dtype;
   }
   return best < 0 ? MAREA_F32 : (marea_dtype)best;
 }
 
-/* The dtype that the Lua number at idx takes: that of the tensors beside it, but a Lua float is f32 beside integers, and
-   so is a Lua integer where the result is real anyway. Its value has no say. */
-static marea_dtype number_dtype (lua_State *L, const bind_call *c, int idx) {
-  const marea_dtype beside = dtype_beside(c);
-  if (beside == MAREA_F32 || beside == MAREA_F64) return beside;
-  return lua_isinteger(L, idx) && !marea_op_gives_reals(c->op) ? beside : MAREA_F32;
+static void raise_no_integer (lua_State *L, bind_state *S, const bind_call *c, int i) {
+  const char *op = marea_op_name(c->op);
+  bind_raise(L, S,
+             "%s: argument '%s': %I is none of the integers of u8, 0 to 255; a tensor :to 'i64' takes it",
+             c->in_place ? lua_pushfstring(L, "%s_", op) : op, c->inputs[i].name,
+             (LUAI_UACINT)lua_tointeger(L, i + 1));
 }
 
-/* Raises where a Lua integer is none of its dtype. */
-static void check_numbers (lua_State *L, bind_state *S, const bind_call *c) {
+/* Sets the dtype of numbers: that of the tensors beside them, but a Lua float is f32 beside integers, and so is a Lua
+   integer where the result is real anyway. Their value has no say; what u8 does not have is an error. */
+static void settle_numbers (lua_State *L, bind_state *S, bind_call *c) {
+  const marea_dtype beside = dtype_beside(c);
+  const bool real = beside == MAREA_F32 || beside == MAREA_F64;
   for (int i = 0; i < c->n_in; i++) {
-    if (!(c->numbers >> i & 1) || number_dtype(L, c, i + 1) != MAREA_U8) continue;
-    const lua_Integer value = lua_tointeger(L, i + 1);
-    if (value >= 0 && value <= 255) continue;
-    const char *op = marea_op_name(c->op);
-    bind_raise(L, S,
-               "%s: argument '%s': %I is none of the integers of u8, 0 to 255; a tensor :to 'i64' takes it",
-               c->in_place ? lua_pushfstring(L, "%s_", op) : op, c->inputs[i].name, (LUAI_UACINT)value);
+    if (!(c->numbers >> i & 1)) continue;
+    c->number_dtype[i] = beside;
+    if (real) continue;
+    if (!lua_isinteger(L, i + 1) || marea_op_gives_reals(c->op)) c->number_dtype[i] = MAREA_F32;
+    else if (beside == MAREA_U8 && (lua_Unsigned)lua_tointeger(L, i + 1) > 255) raise_no_integer(L, S, c, i);
   }
 }
 
@@ -46,12 +51,9 @@ marea_status bind_number (lua_State *L, marea_context *ctx, int idx, marea_dtype
 }
 
 static marea_status make_numbers (lua_State *L, marea_context *ctx, bind_call *c) {
-  marea_dtype dtype[BIND_FEW];
-  for (int i = 0; i < c->n_in; i++)
-    if (c->numbers >> i & 1) dtype[i] = number_dtype(L, c, i + 1);
   for (int i = 0; i < c->n_in; i++) {
     if (!(c->numbers >> i & 1)) continue;
-    marea_status status = bind_number(L, ctx, i + 1, dtype[i], &c->in[i]);
+    marea_status status = bind_number(L, ctx, i + 1, c->number_dtype[i], &c->in[i]);
     if (status != MAREA_OK) return status;
   }
   return MAREA_OK;
@@ -116,7 +118,7 @@ int bind_op_call (lua_State *L) {
   box->made_by = op;
   int result = n + 1;
   bind_read_call(L, S, op, false, n, &c);
-  if (c.numbers) check_numbers(L, S, &c);
+  if (c.numbers) settle_numbers(L, S, &c);
   BIND_RETRY(L, S, c.n_in, c.in, status, attempt(L, ctx, &c, out, &n_out));
   if (status != MAREA_OK) return bind_raise_status(L, S, status);
   if (n_out == 0) return 0;
@@ -133,7 +135,7 @@ int bind_op_in_place (lua_State *L) {
   marea_status status;
   marea_context *ctx = bind_enter(L, S);
   bind_read_call(L, S, op, true, lua_gettop(L), &c);
-  if (c.numbers) check_numbers(L, S, &c);
+  if (c.numbers) settle_numbers(L, S, &c);
   BIND_RETRY(L, S, c.n_in, c.in, status, attempt(L, ctx, &c, NULL, NULL));
   if (status != MAREA_OK) return bind_raise_status(L, S, status);
   lua_settop(L, 1);

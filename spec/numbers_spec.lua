@@ -101,6 +101,7 @@ describe("a gradient of what a mask discards", function()
       local first = marea.grad(f(x):sum(), x, {create_graph = true})
       return marea.grad(first:sum(), x)
     end
+    same({0, 0, 0}, second(function(x) return x:std():expand(3) end, {2, 2, 2}))
     same({0, -2 ^ -5}, second(function(x) return x:maximum(0):sqrt() end, {-1, 4}))
     local a, b = leaf{0, 2}, leaf{3, 3} -- d2 (a^b) / db2 = a^b log(a)^2; at a = 0 nothing
     local first = marea.grad(ops.pow(a, b):sum(), b, {create_graph = true})

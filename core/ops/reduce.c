@@ -220,8 +220,9 @@ const marea_op marea_op_var = {
 /* 0 where y = 0, since there x has no direction to leave in */
 static marea_status std_vjp (marea_vjp *v) {
   formula f = {.v = v};
-  marea_tensor *y = v->out[0];
-  marea_tensor *rate = keep_where(&f, with_number(&f, &marea_op_ne, y, 0), divide(&f, v->dout[0], y));
+  marea_tensor *y = v->out[0], *spread = with_number(&f, &marea_op_ne, y, 0);
+  marea_tensor *divisor = f.status == MAREA_OK ? where(&f, spread, y, constant(&f, y, 1)) : NULL;
+  marea_tensor *rate = keep_where(&f, spread, divide(&f, v->dout[0], divisor));
   give(&f, 0, times_distance(&f, rate));
   return finish(&f);
 }
