@@ -41,32 +41,42 @@ static marea_status uniform_shape (marea_call *c) {
   return shape_of_floats(c, DRAW_SHAPE, DRAW_DTYPE);
 }
 
-/* low + (high - low) u, kept below high where rounding reaches it */
-static double place (const draw *d, uint64_t bits) {
-  const bool single = d->dtype == MAREA_F32;
-  const double u = single ? unit24(bits) : unit(bits), width = d->q - d->p;
-  const double value = isfinite(width) ? d->p + width * u : d->p * (1 - u) + d->q * u;
-  if (single)
+/* A value of [low, high), kept below high where rounding reaches it */
+static double below_high (const draw *d, double value) {
+  if (d->dtype == MAREA_F32)
     return (float)value < (float)d->q || d->p == d->q ? value : nextafterf((float)d->q, (float)d->p);
   return value < d->q || d->p == d->q ? value : nextafter(d->q, d->p);
 }
 
-static void uniform_block (void *arg, int64_t block, int worker) {
-  const draw *d = arg;
-  (void)worker;
-  EACH_PAIR(d, block, i) {
-    uint32_t word[4];
-    marea_philox(d->seed, d->counter + (uint64_t)i / 2, word);
-    store(d, i, place(d, word64(word)));
-    if (i + 1 < last_) store(d, i + 1, place(d, word64(word + 2)));
-  }
+static double place (const draw *d, uint64_t bits) {
+  return below_high(d, d->p + (d->q - d->p) * (d->dtype == MAREA_F32 ? unit24(bits) : unit(bits)));
 }
+
+/* The same where high - low is no number. */
+static double place_wide (const draw *d, uint64_t bits) {
+  const double u = d->dtype == MAREA_F32 ? unit24(bits) : unit(bits);
+  return below_high(d, d->p * (1 - u) + d->q * u);
+}
+
+#define UNIFORM_BLOCK(name, place)                                    \
+  static void name(void *arg, int64_t block, int worker) {            \
+    const draw *d = arg;                                              \
+    (void)worker;                                                     \
+    EACH_PAIR(d, block, i) {                                          \
+      uint32_t word[4];                                               \
+      marea_philox(d->seed, d->counter + (uint64_t)i / 2, word);      \
+      store(d, i, place(d, word64(word)));                            \
+      if (i + 1 < last_) store(d, i + 1, place(d, word64(word + 2))); \
+    }                                                                 \
+  }
+UNIFORM_BLOCK(uniform_block, place)
+UNIFORM_BLOCK(wide_block, place_wide)
 
 static marea_status uniform_forward (marea_call *c) {
   draw d = draw_of(c);
   d.p = c->attr[DRAW_FIRST].f;
   d.q = c->attr[DRAW_SECOND].f;
-  return run_draw(c, &d, uniform_block);
+  return run_draw(c, &d, isfinite(d.q - d.p) ? uniform_block : wide_block);
 }
 
 const marea_op marea_op_uniform = {
