@@ -21,7 +21,7 @@ end
 
 --- LuaCATS' for the kinds of an operator's attributes.
 local KINDS = {
-  int = "integer", real = "number", bool = "boolean", dim = "integer", index = "integer", dtype = "Dtype",
+  int = "integer", real = "number", number = "number", bool = "boolean", dim = "integer", index = "integer", dtype = "Dtype",
   dims = "integer|integer[]", sizes = "integer|integer[]", pair = "integer|integer[]",
   padding = '"same"|"valid"|integer|integer[]',
 }
@@ -37,7 +37,8 @@ local INITIALIZER = choices(require "marea.nn.initializers".names()) .. "|fun(sh
 local KEYWORDS = {
   activation = ACTIVATION, init = INITIALIZER, bias_init = INITIALIZER, dtype = "Dtype", name = "string",
   kernel = KINDS.pair, stride = KINDS.pair, dilation = KINDS.pair, output_padding = KINDS.pair,
-  padding = KINDS.padding, groups = "integer", dim = "integer", bias = "boolean", center = "boolean",
+  padding = KINDS.padding, groups = "integer", algorithm = '"auto"|"direct"',
+  dim = "integer", bias = "boolean", center = "boolean",
   count_padding = "boolean", slope = "number", alpha = "number", eps = "number", momentum = "number", p = "number",
   lr = "number|fun(step: integer): number", beta1 = "number", beta2 = "number", rho = "number", nesterov = "boolean",
   weight_decay = "number", clip_value = "number", clip_norm = "number", allow_not_finite = "boolean",

@@ -273,7 +273,7 @@ static void check_reductions (const marea_kernels *k, bool wide) {
   numbers x, y;
   for (int round = 0; round < 1000; round++) {
     int n = below(MAX_N);
-    double sum = 0, e = 0, prod = 1, high = -INFINITY, low = INFINITY;
+    double sum = 0, dot = 0, e = 0, prod = 1, high = -INFINITY, low = INFINITY;
     double tolerance = wide ? 1e-12 : 1e-4;
     place(&x, wide);
     place(&y, wide);
@@ -282,7 +282,7 @@ static void check_reductions (const marea_kernels *k, bool wide) {
     if (n && round % 10 == 0) set(&x, below(n), NAN);
     for (int i = 0; i < n; i++) {
       double a = get(&x, i);
-      sum += a, e += exp(a - 1), prod *= a;
+      sum += a, dot += a * get(&y, i), e += exp(a - 1), prod *= a;
       high = isnan(a) || isnan(high) ? NAN : fmax(high, a);
       low = isnan(a) || isnan(low) ? NAN : fmin(low, a);
     }
@@ -290,6 +290,7 @@ static void check_reductions (const marea_kernels *k, bool wide) {
   if (isnan(wanted) ? !isnan(got) : !(fabs((got) - (wanted)) <= tolerance)) \
   complain("value", name, got, wanted)
     NEAR("sum", k->sum((size_t)n, x.start), sum);
+    NEAR("dot", k->dot((size_t)n, x.start, y.start), dot);
     NEAR("exp_sum", k->exp_sum((size_t)n, 1, x.start, NULL), e);
     NEAR("prod", k->prod((size_t)n, x.start), prod);
     if (n) NEAR("max", k->max((size_t)n, x.start), high);
