@@ -146,9 +146,9 @@ static void multiply_in_pieces (marea_context *ctx, const product *all) {
 ** A float that many products are added to loses digits in proportion to k. OpenBLAS does that for products of vectors and
 ** of small matrices; there, and only for a long k, pieces of it are added up in double. */
 
-#define DEEP 2048  /* a longer k is cut */
-#define PIECE 256  /* into these */
-#define SMALL 4096 /* elements of C that are added up in double together */
+#define PIECE 256   /* of a long k at a time, */
+#define STRIPE 1024 /* with a vector: OpenBLAS adds its products up four at a time */
+#define SMALL 4096  /* elements of C that are added up in double together */
 
 /* Columns first .. of C, `n` of them, or where it is one column rows: those of a product of its own. */
 static product part_of (const product *p, int64_t first, int64_t n) {
@@ -165,17 +165,19 @@ static product part_of (const product *p, int64_t first, int64_t n) {
 
 /* C of at most SMALL elements */
 static void multiply_small (marea_context *ctx, const product *all) {
-  double total[SMALL] = {0};
+  double total[SMALL];
   float some[SMALL];
   product p = *all;
+  const int64_t n = p.m * p.n, piece = p.m == 1 || p.n == 1 ? STRIPE : PIECE;
+  memset(total, 0, (size_t)n * sizeof *total);
   p.c = (char *)some;
   p.ldc = p.n;
-  for (int64_t l = 0; l < all->k && !marea_stopping(ctx); l += PIECE) {
-    p.k = MAREA_MIN(PIECE, all->k - l);
+  for (int64_t l = 0; l < all->k && !marea_stopping(ctx); l += piece) {
+    p.k = MAREA_MIN(piece, all->k - l);
     p.a = all->a + (size_t)(l * (all->ta ? all->lda : 1)) * sizeof(float);
     p.b = all->b + (size_t)(l * (all->tb ? 1 : all->ldb)) * sizeof(float);
     if (!multiply_vector(&p)) multiply_matrices(&p, false);
-    for (int64_t i = 0; i < p.m * p.n; i++) total[i] += (double)some[i];
+    for (int64_t i = 0; i < n; i++) total[i] += (double)some[i];
   }
   for (int64_t i = 0; i < p.m * p.n; i++) ((float *)all->c)[i / p.n * all->ldc + i % p.n] = (float)total[i];
 }
@@ -190,9 +192,15 @@ static void multiply_dots (marea_context *ctx, const product *p) {
         (size_t)p->k, matrix + (size_t)(i * ld) * sizeof(float), x);
 }
 
+/* The longest k that goes as a whole; below it the pieces would take longer than they are worth. */
+static int64_t longest (const product *p) {
+  if (p->m * p->n == 1) return 512;
+  return p->m == 1 || p->n == 1 ? 4096 : 2048;
+}
+
 static bool is_deep (const product *p) {
-  const bool vector = p->m == 1 || p->n == 1;
-  return p->dtype == MAREA_F32 && p->k > DEEP && (vector || p->m * p->n <= SMALL);
+  const bool few = p->m == 1 || p->n == 1 || p->m * p->n <= SMALL;
+  return p->dtype == MAREA_F32 && few && p->k > longest(p);
 }
 
 static void multiply_deep (marea_context *ctx, const product *p) {

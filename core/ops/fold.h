@@ -38,7 +38,9 @@ marea_status marea_fold (marea_call *c, const marea_folding *f, marea_fold_kind 
 
 /* Mean of column i of outer * inner, and the root of the sum of squares about it over `divisor`, without overflow or
    underflow, at the pace of a plain loop: for columns whose squares have left the range. NaN unless all are finite. */
-typedef struct marea_moments { double mean, std; } marea_moments;
+typedef struct marea_moments {
+  double mean, std;
+} marea_moments;
 marea_moments marea_fold_moments (const marea_folding *f, int64_t i, double divisor);
 
 /* The same for i64 and u8, exact: SUM, MAX, MIN and PRODUCT. */

@@ -21,7 +21,8 @@ end
 
 --- LuaCATS' for the kinds of an operator's attributes.
 local KINDS = {
-  int = "integer", real = "number", number = "number", bool = "boolean", dim = "integer", index = "integer", dtype = "Dtype",
+  int = "integer", real = "number", number = "number", bool = "boolean", dim = "integer", index = "integer",
+  dtype = "Dtype",
   dims = "integer|integer[]", sizes = "integer|integer[]", pair = "integer|integer[]",
   padding = '"same"|"valid"|integer|integer[]',
 }
