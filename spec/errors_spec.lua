@@ -73,7 +73,8 @@ describe("an argument that is wrong", function()
       function() return ops.conv2d(image, kernel, {strid = 2}) end)
     says("conv2d: unknown argument 'dialtion'; did you mean 'dilation'?",
       function() return ops.conv2d(image, kernel, {dialtion = 2}) end)
-    says("conv2d: unknown argument 'qqq'; known: 'stride', 'padding', 'dilation', 'groups', 'activation', 'slope'",
+    says("conv2d: unknown argument 'qqq'; known: 'stride', 'padding', 'dilation', 'groups', 'activation', 'slope', "
+      .. "'algorithm'",
       function() return ops.conv2d(image, kernel, {qqq = 2}) end)
     says("conv2d: argument 'bias' is a tensor; give it by position, before the table",
       function() return ops.conv2d(image, kernel, {bias = x}) end)

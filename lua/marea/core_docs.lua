@@ -70,13 +70,13 @@ function core.interruptible(f, ...) end
 ---@example marea.recording()
 function core.recording() end
 
---- The gradients of y, a tensor of one element unless there is a seed, with respect to xs.
+--- The gradients of y, a tensor of one element unless there is a seed, with respect to xs. An x that y does not depend
+--- on gets false, which is told from a gradient that is 0: usually it is a mistake.
 ---@param y userdata
 ---@param xs userdata|userdata[]
 ---@param options? {seed: userdata?, retain_graph: boolean?, create_graph: boolean?} seed: gradient of y, of its shape;
 ---create_graph: the gradients can be differentiated again
----@return userdata|false|(userdata|false)[] one, or a list for a list; false for an x that y does not depend on: no
----gradient was computed for it, which tells it from one that is 0
+---@return userdata|boolean|(userdata|boolean)[] one, or a list for a list; false for an x that y does not depend on
 ---@example x = marea.tensor{1, 2, 3}:requires_grad_()
 ---@example marea.grad((x * x):sum(), x)
 function core.grad(y, xs, options) end
