@@ -21,17 +21,28 @@ local Module = {} -- methods of every module
 local classes = {} -- file and name -> class
 local version = 0 -- how many parameters and buffers were made; optimizers look again when it has changed
 local tracer -- while a summary runs: called in place of forward
+local frozen_work = false -- is the module at work frozen? What it makes then is frozen too
 
 -- ---- classes ----
 
+local function end_work(guard) frozen_work = guard.before end
+
+--- Calls f(self, ...) with the module at work being `self`.
+local function at_work(self, f, ...)
+  local guard <close> = setmetatable({before = frozen_work}, {__close = end_work}) -- luacheck: ignore 211
+  frozen_work = self.frozen
+  return f(self, ...)
+end
+
 local function call(self, ...)
+  if self.frozen ~= frozen_work then return at_work(self, call, ...) end
   if events.watcher then events.watcher:called(self) end
   if tracer then return tracer(self, ...) end
   return self:forward(...)
 end
 
 local function construct(class, ...)
-  local self = setmetatable({training = true}, class)
+  local self = setmetatable({training = true, frozen = frozen_work}, class)
   self:init(...)
   return self
 end
@@ -135,19 +146,43 @@ local function check_root(root)
   if type(root) ~= "table" then check.fail("nn", "self", "a module", root) end
 end
 
---- All tensors under a module, or a table of modules and tensors, each once, in the order of the walk.
+--- What a script writes behind `node` to get to the tensor, such as ".conv[1].weight"; nil when it is not there.
+local function place_of(node, tensor, seen)
+  if node == tensor then return "" end
+  if type(node) ~= "table" or seen[node] or not (module.is_module(node) or module.is_plain(node)) then return nil end
+  seen[node] = true
+  for _, key in ipairs(module.public_keys(node)) do
+    local rest = place_of(node[key], tensor, seen)
+    if rest then return check.key_text(key) .. rest end
+  end
+end
+
+--- All tensors under a module, or a table of modules and tensors, each once, in the order of the walk. Their paths are
+--- the keys of states and files, so that two with the same path are refused.
 ---@return {name: string, tensor: userdata, buffer: boolean}[]
 function module.tensors(root)
   if events.watcher then events.watcher:look() end
-  local list = {}
+  local list, named = {}, {}
   if core.is_tensor(root) then return {{name = "1", tensor = root, buffer = false}} end
   check_root(root)
   module.walk(root, "", {}, function(path, value, owner, key)
     if not owner then return end
+    if named[path] then
+      check.raise("two tensors have the path '%s': self%s and self%s; give one of them another name", path,
+        place_of(root, named[path], {}), place_of(root, value, {}))
+    end
+    named[path] = value
     local buffers = rawget(owner, "_buffers")
     list[#list + 1] = {name = path, tensor = value, buffer = buffers ~= nil and buffers[key] == true}
   end)
   return list
+end
+
+--- Is there a tensor under it?
+local function has_tensors(root)
+  local found = false
+  module.walk(root, "", {}, function(_, _, owner) found = found or owner ~= nil end)
+  return found
 end
 
 --- The tensors that are learned.
@@ -202,21 +237,22 @@ end
 
 -- ---- parameters ----
 
---- Makes `t` a parameter: a leaf that requires a gradient and that no scope releases.
+--- Makes `t` a parameter: a leaf that requires a gradient and that no scope releases. What a frozen module makes while
+--- it is at work requires none until it is unfrozen.
 ---@param t userdata
 ---@return userdata
 ---@example nn.parameter(marea.zeros{3}).requires_grad
 function module.parameter(t)
   check.tensor("nn.parameter", "t", t)
   version = version + 1
-  return (t.is_leaf and t or t:detach()):requires_grad_(true):keep()
+  return (t.is_leaf and t or t:detach()):requires_grad_(not frozen_work):keep()
 end
 
 --- Makes the parameters of a layer that learns its sizes from its first input. When a rerun has the values of all of
 --- them, the random state is as if none had been drawn.
 function module.materialize(self, ...)
   local seed, counter = core.random_state()
-  self:materialize(...)
+  at_work(self, self.materialize, ...)
   if events.watcher and events.watcher:made(self) then core.set_random_state(seed, counter) end
 end
 
@@ -231,6 +267,15 @@ local function add_lines(lines, title, items, separator)
   if #items == 0 then return end
   table.sort(items, core.before)
   lines[#lines + 1] = ("  %s: %s"):format(title, table.concat(items, separator or ", "))
+end
+
+--- The path of the first module under `root` that has no tensors and would have some of the names.
+local function without_sizes(root, names)
+  local wanted = {}
+  for _, name in ipairs(names) do wanted[name:match "^(.*)%.[^.]*$" or ""] = true end
+  for _, entry in ipairs(module.modules(root)) do
+    if wanted[entry.path] and not has_tensors(entry.module) then return entry.path end
+  end
 end
 
 --- What keeps `state` from fitting the tensors of `root`: nil or a text with everything that is missing, unexpected
@@ -255,8 +300,10 @@ function module.misfit(root, state, strict)
   add_lines(lines, "unexpected", unexpected)
   add_lines(lines, "other shape", mismatched, "; ")
   if #lines == 0 then return nil end
-  if #unexpected > 0 and next(known) == nil then
-    lines[#lines + 1] = "  the module has no sizes yet: call it once, or net:build(input shape), before"
+  local unmade = #unexpected > 0 and without_sizes(root, unexpected)
+  if unmade then
+    lines[#lines + 1] = ("  %s has no sizes yet: call %s once, or net:build(input shape), before")
+      :format(unmade == "" and "the module" or ("layer '%s'"):format(unmade), unmade == "" and "it" or "the network")
   end
   return "the state does not fit the module\n" .. table.concat(lines, "\n")
 end
@@ -413,7 +460,7 @@ function Module:parts()
   local keys = {}
   for _, key in ipairs(module.public_keys(self)) do
     local value = self[key]
-    if module.is_module(value) or (module.is_plain(value) and #module.tensors(value) > 0) then keys[#keys + 1] = key end
+    if module.is_module(value) or (module.is_plain(value) and has_tensors(value)) then keys[#keys + 1] = key end
   end
   return keys
 end
