@@ -101,6 +101,13 @@ function check.describe(value)
   return "a " .. kind
 end
 
+--- A key as a script writes it behind a table: ".name", "[1]", '["1"]'.
+---@param key string|integer
+function check.key_text(key)
+  if type(key) ~= "string" then return ("[%s]"):format(key) end
+  return key:find "^[%a_][%w_]*$" and "." .. key or ("[%q]"):format(key)
+end
+
 --- "(2, 3)".
 ---@param shape integer[]
 function check.shape_text(shape)

@@ -41,6 +41,7 @@ local function optimizers_of(what)
     if type(name) ~= "string" or type(one) ~= "table" or not one.load_state then
       check.fail("checkpoint", "optimizer", "an optimizer or a table of them by name", one)
     end
+    if name:find "/" then check.raise("checkpoint: the name '%s' of an optimizer has a '/' in it", name) end
     list[name .. "/"] = one
   end
   return list
@@ -59,7 +60,13 @@ function checkpoint.save(path, what)
   if type(what.model) ~= "table" then check.fail("checkpoint.save", "model", "a module", what.model) end
   return core.no_grad(function()
     local tensors, texts = {}, {format = FORMAT}
-    for _, entry in ipairs(module.tensors(what.model)) do tensors[entry.name] = entry.tensor end
+    for _, entry in ipairs(module.tensors(what.model)) do
+      if entry.name:sub(1, #OPTIMIZER) == OPTIMIZER then
+        check.raise("checkpoint.save: '%s' is no path for a model's tensor: what begins with '%s' is the optimizer's",
+          entry.name, OPTIMIZER)
+      end
+      tensors[entry.name] = entry.tensor
+    end
     for prefix, optimizer in pairs(optimizers_of(what)) do
       for name, t in pairs(optimizer:state()) do tensors[OPTIMIZER .. prefix .. name] = t end
       texts["optimizer" .. prefix] = optimizer.name
@@ -74,13 +81,13 @@ function checkpoint.save(path, what)
   end)
 end
 
---- Tensors of the model, and those of the optimizers by prefix.
+--- Tensors of the model, and those of the optimizers by prefix. The names of a single one's may have a '/' in them.
 local function sort_tensors(tensors, optimizers)
   local model, states = {}, {}
   for prefix in pairs(optimizers) do states[prefix] = {} end
   for name, t in pairs(tensors) do
     local rest = name:sub(1, #OPTIMIZER) == OPTIMIZER and name:sub(#OPTIMIZER + 1)
-    local prefix = rest and (rest:match "^[^/]*/" or "")
+    local prefix = rest and (states[""] and "" or rest:match "^[^/]*/" or "")
     if not rest then model[name] = t
     elseif states[prefix] then states[prefix][rest:sub(#prefix + 1)] = t end
   end
@@ -89,9 +96,9 @@ end
 
 --- nil, or what keeps an optimizer's state from being loaded.
 local function optimizer_misfit(optimizer, state, saved_name)
-  if next(state) == nil then return "has no state of an optimizer" end
+  if next(state) == nil or not saved_name then return "has no state of an optimizer" end
   if saved_name ~= optimizer.name then
-    return ("was saved with the optimizer %s, not %s"):format(saved_name or "(unknown)", optimizer.name)
+    return ("was saved with the optimizer %s, not %s"):format(saved_name, optimizer.name)
   end
   return optimizer:misfit(state)
 end

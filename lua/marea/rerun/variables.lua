@@ -1,6 +1,7 @@
 -- SPDX-License-Identifier: MIT
 --- The variables of a script that is at work: what gives networks, optimizers and datasets their names in a rerun.
 local core = require "marea.core"
+local check = require "marea.check"
 local module = require "marea.nn.module"
 local Dataset = require "marea.data.dataset"
 local Optimizer = require "marea.optim.optimizer"
@@ -70,7 +71,8 @@ local function search(name, value, depth, seen, visit)
   elseif getmetatable(value) == nil and depth < DEPTH and not seen[value] and is_small(value, seen) then
     seen[value] = true
     for _, key in ipairs(module.public_keys(value)) do
-      search(name .. "." .. key, value[key], depth + 1, seen, visit)
+      local text = math.type(key) and "." .. key or check.key_text(key)
+      search(name .. text, value[key], depth + 1, seen, visit)
     end
   end
 end
