@@ -46,6 +46,31 @@ const char *bind_string (lua_State *L, bind_state *S, int idx, const char *funct
   return s;
 }
 
+/* Does a walk through the table at idx end with the key n, its border? Then all of its list lies in front. */
+static bool is_last (lua_State *L, int idx, size_t n) {
+  if (n > 0) lua_pushinteger(L, (lua_Integer)n);
+  else lua_pushnil(L);
+  bool more = lua_next(L, idx);
+  if (more) lua_pop(L, 2);
+  return !more;
+}
+
+size_t bind_length (lua_State *L, int idx) {
+  lua_Integer last = 0, count = 0;
+  idx = lua_absindex(L, idx);
+  size_t n = lua_rawlen(L, idx);
+  if (is_last(L, idx, n)) return n;
+  for (lua_pushnil(L); lua_next(L, idx); lua_pop(L, 1)) {
+    if (!lua_isinteger(L, -2) || lua_tointeger(L, -2) < 1) continue;
+    if (lua_tointeger(L, -2) > last) last = lua_tointeger(L, -2);
+    count++;
+  }
+  if (count == last) return (size_t)count;
+  for (last = 1; lua_rawgeti(L, idx, last) != LUA_TNIL; last++) lua_pop(L, 1);
+  lua_pop(L, 1);
+  return (size_t)last;
+}
+
 /* Of the keys of the table at idx that are not known, the first in the alphabet is named. */
 static void raise_unknown_option (lua_State *L, bind_state *S, int idx, const char *function,
                                   const char *const *known) {
@@ -133,8 +158,9 @@ static bool to_list (lua_State *L, int idx, marea_attr_kind kind, marea_attr *a)
   bool (*read)(lua_State *, int, int64_t *) = kind == MAREA_DIMS ? to_position : bind_to_integer;
   a->n = 1;
   if (lua_type(L, idx) == LUA_TNUMBER) return read(L, idx, &a->v[0]);
-  if (lua_type(L, idx) != LUA_TTABLE || lua_rawlen(L, idx) > MAREA_MAX_RANK) return false;
-  a->n = (int)lua_rawlen(L, idx);
+  size_t n = lua_type(L, idx) == LUA_TTABLE ? bind_length(L, idx) : SIZE_MAX;
+  if (n > MAREA_MAX_RANK) return false;
+  a->n = (int)n;
   for (int i = 0; i < a->n; i++) {
     lua_rawgeti(L, idx, i + 1);
     bool ok = read(L, -1, &a->v[i]);
@@ -299,7 +325,8 @@ static bool read_spread (lua_State *L, bind_state *S, bind_call *c, int idx, int
 /* Reads the attributes from idx..n, the first of them being attribute k. */
 static void read_attrs (lua_State *L, bind_state *S, bind_call *c, int idx, int n) {
   int k = 0;
-  if (idx <= n && lua_type(L, idx) == LUA_TNUMBER && read_spread(L, S, c, idx, n)) return;
+  bool spread = lua_type(L, idx) == LUA_TNUMBER || (lua_isnil(L, idx) && idx < n);
+  if (idx <= n && spread && read_spread(L, S, c, idx, n)) return;
   for (; idx <= n; idx++) {
     bool table = lua_type(L, idx) == LUA_TTABLE, list = table && is_list_for(L, c, k, idx);
     if (list) set_attr(L, S, c, k++, idx);
@@ -335,8 +362,10 @@ static int read_list (lua_State *L, bind_state *S, bind_call *c, int n) {
   const char *op = marea_op_name(c->op), *name = c->inputs[0].name;
   int spread = 0;
   while (spread < n && bind_to_box(L, S, spread + 1)) spread++;
+  if (spread > 0 && spread < n && lua_isnil(L, spread + 1))
+    bind_raise(L, S, "%s: argument %d of %d is nil", op, spread + 1, n);
   bool table = spread == 0 && lua_type(L, 1) == LUA_TTABLE;
-  size_t count = table ? lua_rawlen(L, 1) : (size_t)spread;
+  size_t count = table ? bind_length(L, 1) : (size_t)spread;
   if (count == 0 || count > INT32_MAX) bind_raise_argument(L, S, op, name, "a list of tensors", n > 0);
   make_room_for(L, c, count);
   for (c->n_in = 0; c->n_in < (int)count; c->n_in++) {

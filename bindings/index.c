@@ -158,6 +158,7 @@ static void read_item (lua_State *L, bind_state *S, const marea_tensor *t, key *
 
 static void read_list (lua_State *L, bind_state *S, const marea_tensor *t, key *k) {
   size_t n = lua_rawlen(L, 2);
+  if (n < (size_t)marea_tensor_rank(t)) n = bind_length(L, 2);
   if (n == 0) bind_raise(L, S, "index: expected positions in the list, got %s", bind_describe(L, S, 2));
   for (size_t i = 1; i <= n; i++) {
     lua_rawgeti(L, 2, (lua_Integer)i);

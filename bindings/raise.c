@@ -268,7 +268,7 @@ static const char *describe_object (lua_State *L, int idx) {
 
 /* Says which of the first items is no integer; an item that is a table is not looked into. */
 static const char *describe_table (lua_State *L, bind_state *S, int idx) {
-  lua_Unsigned n = lua_rawlen(L, idx);
+  lua_Unsigned n = bind_length(L, idx);
   int64_t unused;
   const char *object = describe_object(L, idx);
   if (object) return object;

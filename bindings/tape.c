@@ -108,9 +108,9 @@ int bind_grad (lua_State *L) {
   lua_pushnil(L);
   read_options(L, S, 3, "grad", &o);
   bool single = bind_to_box(L, S, 2) != NULL;
-  if (!single && (lua_type(L, 2) != LUA_TTABLE || lua_rawlen(L, 2) > INT32_MAX))
-    return bind_raise_argument(L, S, "grad", "xs", "a tensor or a list of tensors", 2);
-  request r = {.n = single ? 1 : (int)lua_rawlen(L, 2)};
+  size_t n = single ? 1 : lua_type(L, 2) == LUA_TTABLE ? bind_length(L, 2) : SIZE_MAX;
+  if (n > INT32_MAX) return bind_raise_argument(L, S, "grad", "xs", "a tensor or a list of tensors", 2);
+  request r = {.n = (int)n};
   new_request(L, S, &r);
   int list = lua_gettop(L);
   read_xs(L, S, &r, single);

@@ -76,7 +76,7 @@ static void measure (lua_State *L, reader *r) {
     if (r->rank == MAREA_MAX_RANK)
       bind_raise(L, r->S, "tensor: the table is nested deeper than the %d dimensions of a tensor",
                  MAREA_MAX_RANK);
-    r->shape[r->rank++] = (int64_t)lua_rawlen(L, -1);
+    r->shape[r->rank++] = (int64_t)bind_length(L, -1);
     lua_rawgeti(L, -1, 1);
     if (lua_isnil(L, -1)) break;
   }
@@ -105,7 +105,7 @@ static void read_row (lua_State *L, reader *r, int depth) {
 /* Reads the table on top; at most MAREA_MAX_RANK deep. */
 static void read_table (lua_State *L, reader *r, int depth) {
   if (lua_type(L, -1) != LUA_TTABLE) wrong_item(L, r, depth, "a table");
-  int64_t length = (int64_t)lua_rawlen(L, -1);
+  int64_t length = (int64_t)bind_length(L, -1);
   if (length != r->shape[depth])
     bind_raise(L, r->S, "tensor: item %s: expected a list of %I as the first one, got a list of %I",
                item_path(L, r, depth), (LUAI_UACINT)r->shape[depth], (LUAI_UACINT)length);

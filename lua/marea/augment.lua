@@ -31,12 +31,12 @@ end
 
 --- The images are as many as in the first tensor.
 local function check_images(what, first, ...)
-  for i, x in ipairs{first, ...} do
+  for i = 1, 1 + select("#", ...) do
+    local x = select(i, first, ...)
     check.tensor(what, tostring(i), x)
     if x.rank ~= 4 then check.fail(what, tostring(i), "images (N, H, W, C)", x) end
     if x:size(1) ~= first:size(1) then check.fail(what, tostring(i), first:size(1) .. " images (N, H, W, C)", x) end
   end
-  if not first then check.fail(what, "1", "images (N, H, W, C)", first) end
 end
 
 local function each(f, ...)

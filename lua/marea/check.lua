@@ -141,11 +141,52 @@ local function is_object(t)
   return rawget(t, "__module") == true or type(meta) == "table" and rawget(meta, "__name") ~= nil
 end
 
+--- The length of a list. A hole raises "what: item 2 of 3 is nil": # and ipairs would end there, or behind it.
+---@param what string the function, for messages
+---@param list table
+---@param item? string what messages call an item: "argument" when left out
+---@param least? integer a length that is known: holes at the end count too
+---@return integer
+function check.length(what, list, item, least)
+  local length = least or 0
+  for key in next, list do
+    if math.type(key) == "integer" and key > length then length = key end
+  end
+  for i = 1, length do
+    if rawget(list, i) == nil then check.raise("%s: %s %d of %d is nil", what, item or "argument", i, length) end
+  end
+  return length
+end
+
+--- A list that is the argument `name`: without holes, of at least `least` items. Raises when it is none.
+---@param what string the function, for messages
+---@param name string
+---@param list any
+---@param expected string what messages say of it
+---@param least? integer 0 when left out
+---@return integer length
+function check.items(what, name, list, expected, least)
+  if type(list) ~= "table" then check.fail(what, name, expected, list) end
+  local length = check.length(what, list, ("argument '%s': item"):format(name))
+  if length < (least or 0) then check.fail(what, name, expected, list) end
+  return length
+end
+
+local FEW = 2 -- positions: such a table is written in the call, a longer list may have been shortened by the script
+
+--- The places that a table constructor such as {4, undefined} has made, the empty one at the end among them: next takes
+--- a place that is empty, and no other key that is not there.
+local function places_of(t, most)
+  local n = 0
+  while n < most and pcall(next, t, n + 1) do n = n + 1 end
+  return n
+end
+
 --- In place of the arguments of a call, asks check.options for the names it would take: see check.keywords.
 local probe = {}
 
 --- The table of arguments of a call such as nn.Linear{10, bias = false}: string keys must be among `names`, and at
---- most `positional` values may have none.
+--- most `positional` values may have none, and none of these is missing: nn.Linear{4, undefined} raises.
 ---@param what string the function, for messages
 ---@param options any
 ---@param names string[]
@@ -169,6 +210,7 @@ function check.options(what, options, names, positional)
       unknown[#unknown + 1] = format("%s", key)
     end
   end
+  if positional then check.length(what, options, nil, positional <= FEW and places_of(options, positional) or 0) end
   table.sort(unknown, core.before)
   if unknown[1] then
     local guess = check.did_you_mean(unknown[1], names)

@@ -58,6 +58,7 @@ end
 function checkpoint.save(path, what)
   what = check.options("checkpoint.save", what, {"model", "optimizer", "loader", "epoch", "step", "texts"})
   if type(what.model) ~= "table" then check.fail("checkpoint.save", "model", "a module", what.model) end
+  if module.is_plain(what.model) then check.items("checkpoint.save", "model", what.model) end
   return core.no_grad(function()
     local tensors, texts = {}, {format = FORMAT}
     for _, entry in ipairs(module.tensors(what.model)) do

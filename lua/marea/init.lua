@@ -32,8 +32,9 @@ function marea.seed(n)
   if events.watcher then events.watcher:seeded(n) end
 end
 
-local function filled(name, value, shape, options, ...)
-  local arguments = {value = value}
+local function filled(name, value, ...)
+  local arguments, shape, options = {value = value}, ...
+  local given = 0
   if type(shape) == "table" then
     if getmetatable(shape) ~= nil then check.fail(name, "shape", "sizes or a list of sizes", shape) end
     for key, item in pairs(shape) do arguments[key] = item end
@@ -42,11 +43,16 @@ local function filled(name, value, shape, options, ...)
     end
     for key, item in pairs(options or {}) do arguments[key] = item end
   else
-    table.move({shape, options, ...}, 1, select("#", ...) + 2, 1, arguments)
+    given = select("#", ...)
+    table.move({...}, 1, given, 1, arguments)
   end
-  if #arguments > 8 then check.raise("%s: %d dimensions; a tensor has at most 8", name, #arguments) end
-  for i = 1, #arguments do check.integer(name, ("size %d"):format(i), arguments[i], 0) end
-  if #arguments > 0 then return core.ops.full(arguments) end
+  local rank = check.length(name, arguments, "size", given)
+  if rank > 8 then check.raise("%s: %d dimensions; a tensor has at most 8", name, rank) end
+  for i = 1, rank do
+    local size = arguments[i]
+    if math.type(size) ~= "integer" or size < 0 then check.integer(name, ("size %d"):format(i), size, 0) end
+  end
+  if rank > 0 then return core.ops.full(arguments) end
   return core.ops.full({}, arguments)
 end
 

@@ -66,9 +66,8 @@ end
 ---@example log:write{epoch = 1, loss = 171.2}, os.remove(path)
 function metrics.open(path, columns, options)
   check.string("metrics.open", "path", path)
-  if type(columns) ~= "table" or type(columns[1]) ~= "string" then
-    check.fail("metrics.open", "columns", "a list of names", columns)
-  end
+  check.items("metrics.open", "columns", columns, "a list of names", 1)
+  for i, name in ipairs(columns) do check.string("metrics.open", ("columns, %d"):format(i), name) end
   local self = setmetatable({path = path, columns = columns, rows = {}}, Metrics)
   local resume = check.options("metrics.open", options, {"resume"}).resume
   if resume or events.watcher and events.watcher:goes_on() then self.rows = metrics.read(path) or {} end

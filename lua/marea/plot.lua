@@ -59,7 +59,7 @@ local function numbers(what, name, values)
     local t = values
     return core.no_grad(function() return t:detach():reshape(t:numel()):totable() end)
   end
-  if type(values) ~= "table" then check.fail(what, name, "a list of numbers or a tensor", values) end
+  check.items(what, name, values, "a list of numbers or a tensor")
   for i, x in ipairs(values) do
     if type(x) ~= "number" then check.fail(what, ("%s[%d]"):format(name, i), "a number", x) end
   end
@@ -98,8 +98,11 @@ function Figure:axes(options)
   for _, axis in ipairs{"x", "y"} do
     local label, range = options[axis .. "label"], options[axis .. "range"]
     if label then self:add("set %slabel %s", axis, quote(label)) end
-    if range ~= nil and (type(range) ~= "table" or #range ~= 2) then
-      check.fail("plot", axis .. "range", "{low, high}", range)
+    if range ~= nil then
+      if check.items("plot", axis .. "range", range, "{low, high}", 2) > 2 then
+        check.fail("plot", axis .. "range", "{low, high}", range)
+      end
+      for i = 1, 2 do check.number("plot", ("%srange, %d"):format(axis, i), range[i]) end
     end
     if range then self:add("set %srange [%s:%s]", axis, number(range[1]), number(range[2])) end
     if options["log" .. axis] then self:add("set logscale %s", axis) end
@@ -170,7 +173,7 @@ end
 function plot.bars(options)
   options = check.options("bars", options, names_with("labels", "values", "line"), math.maxinteger)
   local labels = options.labels
-  if type(labels) ~= "table" or #labels == 0 then check.fail("bars", "labels", "a list of labels", labels) end
+  check.items("bars", "labels", labels, "a list of labels", 1)
   if #options == 0 then check.raise "bars: expected at least one list of values" end
   local self, parts, width = figure(options, 900, 560), {}, 0.8 / #options
   self:axes(options)
@@ -379,9 +382,7 @@ function plot.heatmap(options)
     check.fail("heatmap", "1", "an image (H, W), (H, W, 1) or (H, W, 3)", x)
   end
   for _, name in ipairs{"xticks", "yticks"} do
-    if options[name] ~= nil and type(options[name]) ~= "table" then
-      check.fail("heatmap", name, "a list of labels", options[name])
-    end
+    if options[name] ~= nil then check.items("heatmap", name, options[name], "a list of labels") end
   end
   local h, w = x:size(1), x:size(2)
   local self = frame(w, h, options)
@@ -427,6 +428,7 @@ function plot.matrix(options)
   options = check.options("matrix", options, {"labels", "xlabel", "ylabel", "title"}, 1)
   local counts = check.tensor("matrix", "1", options[1])
   if counts.rank ~= 2 or counts:numel() == 0 then check.fail("matrix", "1", "counts (H, W)", counts) end
+  if options.labels ~= nil then check.items("matrix", "labels", options.labels, "a list of labels") end
   local h, w = counts:size()
   local self = figure({}, w * CELL + 110, h * CELL + (options.title and 140 or 100))
   bare(self, 80, options.title and 60 or 20, w * CELL, h * CELL)
@@ -465,7 +467,7 @@ function plot.images(options)
   end
   local n, h, w = x:size()
   local captions = options.captions or {}
-  if type(captions) ~= "table" then check.fail("images", "captions", "a list of texts", captions) end
+  check.items("images", "captions", captions, "a list of texts")
   local columns = check.integer("images", "columns", options.columns or math.ceil(math.sqrt(n)), 1)
   local rows, top = (n + columns - 1) // columns, options.captions and math.max(h // 3, 6) or 2
   local zoom = math.max(900 // (columns * (w + 2)), 1)

@@ -38,7 +38,7 @@ end
 
 local function folders(name, list)
   if list == nil then return {} end
-  if type(list) ~= "table" then check.fail("sandbox", name, "a list of folders", list) end
+  check.items("sandbox", name, list, "a list of folders")
   for i = 1, #list do check.string("sandbox", ("%s[%d]"):format(name, i), list[i]) end
   return list
 end

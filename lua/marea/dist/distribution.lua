@@ -81,6 +81,7 @@ function distribution.class(name, spec)
     if type(spec[key] or {}) ~= "table" then check.fail("class", key, "a table", spec[key]) end
   end
   local names = spec.names or {}
+  check.items("class", "names", names, "a list of names")
   local positional = spec.positional or #names
   local setup = spec.setup or distribution.broadcasting(name, names, spec.ranges)
   local class = {__name = name}
@@ -197,7 +198,7 @@ end
 ---@param before? integer[]
 function distribution.sample_shape(self, method, before)
   local what = getmetatable(self).__name .. ":" .. method
-  if before ~= nil and type(before) ~= "table" then check.fail(what, "shape", "a list of sizes", before) end
+  if before ~= nil then check.items(what, "shape", before, "a list of sizes") end
   local all = {}
   for i, size in ipairs(before or {}) do all[i] = check.integer(what, "shape", size, 0) end
   table.move(self.batch_shape, 1, #self.batch_shape, #all + 1, all)

@@ -398,6 +398,8 @@ local rules = {
     return ("marea.%s_like(x) takes the shape of a tensor"):format(name)
   end},
   {", got nil$", missing_variable},
+  {" of %d+ is nil$", missing_variable},
+  {"got a list with nil at %d+$", missing_variable},
 }
 
 ---@param message string without place and layer

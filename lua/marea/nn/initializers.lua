@@ -14,6 +14,7 @@ local init = {}
 ---@return integer fan_in, integer fan_out
 ---@example nn.init.fans{3, 3, 16, 32}
 function init.fans(shape)
+  check.items("fans", "shape", shape, "a list of sizes")
   if #shape == 0 then return 1, 1 end
   if #shape == 1 then return shape[1], shape[1] end
   local positions = 1
@@ -106,6 +107,7 @@ end
 ---@example q = nn.init.orthogonal{3, 3}
 ---@example q:matmul(q:transpose(1, 2))
 function init.orthogonal(shape, _, _, dtype)
+  check.items("orthogonal", "shape", shape, "a list of sizes")
   local columns = shape[#shape] or 1
   local rows = 1
   for i = 1, #shape - 1 do rows = rows * shape[i] end

@@ -118,7 +118,7 @@ function LayerNorm:init(options)
   local shape = options[1]
   if shape == nil then return end
   if type(shape) ~= "table" then shape = {shape} end
-  if #shape == 0 then check.fail("LayerNorm", "shape", "a size or a list of sizes", options[1]) end
+  check.items("LayerNorm", "shape", shape, "a size or a list of sizes", 1)
   local sizes = {}
   for i, size in ipairs(shape) do sizes[i] = check.integer("LayerNorm", "shape", size, 1) end
   self:materialize(sizes)

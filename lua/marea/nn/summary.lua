@@ -10,9 +10,7 @@ local summary = {}
 
 local function input_from(value)
   if core.is_tensor(value) then return value end
-  if type(value) ~= "table" or #value == 0 then
-    check.fail("build", "input_shape", "a shape without the batch, such as {28, 28, 1}, or a tensor", value)
-  end
+  check.items("build", "input_shape", value, "a shape without the batch, such as {28, 28, 1}, or a tensor", 1)
   local shape = {1}
   for i, size in ipairs(value) do shape[i + 1] = check.integer("build", "input_shape", size, 0) end
   return core.ops.full(shape, 0)

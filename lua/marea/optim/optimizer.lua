@@ -61,10 +61,11 @@ local function check_rate(self, lr)
   return lr
 end
 
---- A plain table of modules and parameters, apart from what it sets for them: root, settings.
-local function split(self, part)
+--- The i-th argument, a plain table of modules and parameters, apart from what it sets for them: root, settings.
+local function split(self, i, part)
   local root, settings = {}, {}
   if type(part) ~= "table" or getmetatable(part) ~= nil then return part, settings end
+  check.length(self.name, part, ("argument %d: item"):format(i))
   for key, value in pairs(part) do root[key] = value end
   for _, key in ipairs(self.own_names) do
     local value = part[key]
@@ -82,7 +83,7 @@ local function read_groups(self, options)
     if type(part) ~= "table" and not core.is_tensor(part) then
       check.fail(self.name, tostring(i), "a module, or a table of modules and parameters", part)
     end
-    local root, settings = split(self, part)
+    local root, settings = split(self, i, part)
     self.groups[i] = {root = root, lr = check_rate(self, settings.lr),
       attributes = read_attributes(self, settings, options)}
   end

@@ -170,9 +170,7 @@ local function read_options(what, path, options)
       check.fail(what, name, "a function", options[name])
     end
   end
-  if options.arguments ~= nil and type(options.arguments) ~= "table" then
-    check.fail(what, "arguments", "a list of strings", options.arguments)
-  end
+  if options.arguments ~= nil then check.items(what, "arguments", options.arguments, "a list of strings") end
   for i, word in ipairs(options.arguments or {}) do check.string(what, ("arguments, %d"):format(i), word) end
   return options
 end
