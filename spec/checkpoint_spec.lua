@@ -88,6 +88,42 @@ describe("a checkpoint", function()
     for name, t in pairs(whole.optimizer:state()) do close(resumed.optimizer:state()[name], t, {exact = true}) end
   end)
 
+  it("brings the order back where datasets are made elsewhere, or anew for each epoch", function()
+    local at = folder.new()
+    local rows = marea.arange(1, 24)
+    local function pass(dataset, epoch)
+      local seen = {}
+      for x in dataset:batches(5, {shuffle = true, epoch = epoch}) do
+        table.move(x:totable(), 1, #x, #seen + 1, seen)
+      end
+      return seen
+    end
+    local net = nn.Linear{1, 1}
+    marea.seed(1)
+    local loader = data.Dataset{rows}
+    for x in loader:batches(5, {shuffle = true}) do
+      if #x > 0 then break end
+    end
+    assert(checkpoint.save(at .. "/loader.safetensors", {model = net, loader = loader}))
+    local rest = pass(data.Dataset{rows}) -- another stream
+    for x in loader:batches(5, {shuffle = true, epoch = 1, from = 2}) do rest[#rest + 1] = x:sum():item() end
+    marea.seed(2)
+    marea.normal{100}
+    local other, again = data.Dataset{rows}, {}
+    assert(checkpoint.load(at .. "/loader.safetensors", {model = net, loader = other}))
+    for x in other:batches(5, {shuffle = true}) do again[#again + 1] = x:sum():item() end
+    assert.are.same(table.move(rest, 25, #rest, 1, {}), again)
+    marea.seed(3)
+    local epochs = {}
+    for epoch = 1, 3 do
+      epochs[epoch] = pass(data.Dataset{rows})
+      if epoch == 1 then assert(checkpoint.save(at .. "/anew.safetensors", {model = net})) end
+    end
+    marea.seed(4)
+    assert(checkpoint.load(at .. "/anew.safetensors", {model = net}))
+    assert.are.same({epochs[2], epochs[3]}, {pass(data.Dataset{rows}), pass(data.Dataset{rows})})
+  end)
+
   it("holds the model's tensors under their paths", function()
     local path = folder.new() .. "/a.safetensors"
     local run = new_run()

@@ -94,9 +94,88 @@ describe("a pass", function()
   end)
 
   it("does not move the random state", function()
+    local d = counting(40)
     local seed, counter = marea.random_state()
-    pass_of(counting(40), 8, {shuffle = true})
+    pass_of(d, 8, {shuffle = true})
     assert.are.same({seed, counter}, {marea.random_state()})
+  end)
+
+  it("has another order for each dataset, one that is made anew for each epoch too", function()
+    local x = marea.arange(1, 40)
+    local makers = {
+      function() return data.Dataset{x} end, function() return data.Dataset{{"x", x}} end,
+      function() return data.Dataset{marea.arange(1, 80)}:subset(1, 40) end,
+      function() return data.Dataset{x}:spaced(40) end,
+    }
+    for _, make in ipairs(makers) do
+      local function epochs(n)
+        local seen, list = {}, {}
+        for i = 1, n do
+          list[i] = table.concat(flat(pass_of(make(), 8, {shuffle = true})), " ")
+          assert.is_nil(seen[list[i]])
+          seen[list[i]] = true
+        end
+        return list
+      end
+      marea.seed(6)
+      local first = epochs(20)
+      marea.seed(6)
+      assert.are.same(first, epochs(20)) -- and the same with the same seed
+      marea.seed(7)
+      assert.are_not.same(first[1], epochs(1)[1])
+    end
+    local function seeded() return pass_of(data.Dataset{x, seed = 3}, 8, {shuffle = true}) end
+    assert.are.same(seeded(), seeded())
+    assert.are.same(seeded(), pass_of(data.Dataset{x, seed = 3}:subset(1, 40), 8, {shuffle = true}))
+  end)
+
+  it("goes on in its order when a script without a seed is stopped and run again", function()
+    local path = folder.write(folder.new() .. "/train.lua", [[
+      local marea = require "marea"
+      local net = marea.nn.Linear{1, 1, init = "zeros"}
+      local optimizer = marea.optim.SGD{net, lr = 0.1}
+      local train = marea.data.Dataset{marea.arange(1, 12):reshape(12, 1)}
+      for epoch in marea.rerun.range(1, 2) do
+        for x in train:batches(4, {shuffle = true, epoch = epoch}) do
+          optimizer:step(net(x):sum())
+          seen[#seen + 1] = x:sum():item()
+          if #seen == stop then error "stopped" end
+        end
+      end
+    ]])
+    local globals = package.loaded._G
+    local function run(stop)
+      globals.stop = stop
+      return pcall(marea.rerun, path)
+    end
+    globals.seen = {}
+    marea.seed(5)
+    assert.is_true(run(nil))
+    local whole = globals.seen
+    marea.rerun.forget(path)
+    globals.seen = {}
+    marea.seed(5)
+    assert.is_false(run(2))
+    assert.is_true(run(nil))
+    assert.are.same(whole, globals.seen)
+    globals.seen, globals.stop = nil, nil
+    marea.rerun.forget(path)
+  end)
+
+  it("warns of a seed whose order comes again from a dataset that was made anew", function()
+    local x, warnings, globals = marea.arange(1, 40), {}, package.loaded._G -- busted has other ones
+    local before = globals.warn
+    globals.warn = function(text) warnings[#warnings + 1] = text end
+    for _ = 1, 2 do pass_of(data.Dataset{x, seed = 30}, 8, {shuffle = true}) end
+    assert.are.equal(1, #warnings)
+    assert.is_truthy(warnings[1]:find("the order of seed 30 and epoch 1 comes again", 1, true))
+    local d = data.Dataset{x, seed = 4}
+    for _ = 1, 2 do pass_of(d, 8, {shuffle = true}) end
+    for epoch = 1, 3 do pass_of(data.Dataset{x, seed = 5}, 8, {shuffle = true, epoch = epoch}) end
+    for _ = 1, 2 do pass_of(data.Dataset{x, seed = 6}, 8) end
+    for _ = 1, 2 do pass_of(data.Dataset{x}, 8, {shuffle = true}) end
+    globals.warn = before
+    assert.are.equal(1, #warnings)
   end)
 
   it("releases what an iteration made when the next one begins, and at the end", function()

@@ -27,6 +27,7 @@ local function add_loader(texts, loader)
   local state = loader:state()
   texts["loader.position"] = ("%d %d"):format(state.epoch, state.examples)
   if state.seed then texts["loader.seed"] = ("%d"):format(state.seed) end
+  if state.stream then texts["loader.stream"] = ("%d"):format(state.stream) end
 end
 
 --- Optimizers by the prefix that their tensors and texts have: "" for a single one, else "name/".
@@ -74,6 +75,7 @@ function checkpoint.save(path, what)
     end
     texts["random.core"] = ("%d %d"):format(core.random_state())
     texts["random.lua"] = ("%d %d"):format(random.renew_lua())
+    texts["random.streams"] = ("%d"):format(random.streams)
     if what.loader then add_loader(texts, what.loader) end
     if what.epoch then texts.epoch = ("%d"):format(check.integer("checkpoint.save", "epoch", what.epoch)) end
     if what.step then texts.step = ("%d"):format(check.integer("checkpoint.save", "step", what.step)) end
@@ -122,11 +124,13 @@ local function put_back(what, model, optimizers, states, texts)
   for prefix, optimizer in pairs(optimizers) do optimizer:load_state(states[prefix]) end
   if what.loader then
     local position = integers(texts["loader.position"], 2)
-    what.loader:load_state{epoch = position[1], examples = position[2], seed = integer(texts["loader.seed"])}
+    what.loader:load_state{epoch = position[1], examples = position[2], seed = integer(texts["loader.seed"]),
+      stream = integer(texts["loader.stream"])}
   end
   if what.random == false then return end
   core.set_random_state(table.unpack(integers(texts["random.core"], 2)))
   math.randomseed(table.unpack(integers(texts["random.lua"], 2)))
+  random.streams = integer(texts["random.streams"]) or random.streams
 end
 
 --- Reads a file and puts everything back: weights, optimizer, random state, position of the loader. When anything

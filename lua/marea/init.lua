@@ -9,6 +9,7 @@ if _VERSION ~= "Lua 5.4" then error("marea: this is " .. _VERSION .. "; Marea ne
 local core = require "marea.core"
 local check = require "marea.check"
 local events = require "marea.events"
+local random = require "marea.random"
 
 local marea = {}
 
@@ -23,12 +24,14 @@ for _, name in ipairs{
   marea[name] = core[name]
 end
 
---- Seeds the random operators and Lua's math.random. Same seed, same numbers, for any number of threads.
+--- Seeds the random operators, the orders of datasets and Lua's math.random. Same seed, same numbers, for any number of
+--- threads.
 ---@param n integer
 ---@example marea.seed(1)
 function marea.seed(n)
   core.seed(n)
   math.randomseed(n)
+  random.streams = 0
   if events.watcher then events.watcher:seeded(n) end
 end
 

@@ -10,6 +10,7 @@ local core = require "marea.core"
 local check = require "marea.check"
 local attempt = require "marea.attempt"
 local events = require "marea.events"
+local random = require "marea.random"
 local ops = core.ops
 
 ---@class Dataset
@@ -40,8 +41,11 @@ local function read_field(i, given)
   return {name = name, tensor = t, dtype = given.dtype or scale and "f32" or nil, scale = scale}
 end
 
+--- Every dataset has a stream of orders of its own, so that one that is made anew for each epoch, and always is at its
+--- first, does not repeat the order of the one before.
 local function new(fields, seed)
-  local self = setmetatable({fields = fields, position = {epoch = 0, examples = 0}, seed = seed}, Dataset)
+  local self = setmetatable({fields = fields, position = {epoch = 0, examples = 0}, seed = seed,
+    stream = random.new_stream()}, Dataset)
   self.size = fields[1].tensor:size(1)
   for _, field in ipairs(fields) do
     if field.tensor:size(1) ~= self.size then
@@ -52,7 +56,8 @@ local function new(fields, seed)
 end
 
 --- A list of tensors or of {name, tensor, dtype =, scale =}: batches hold them in this order, converted to `dtype`
---- and multiplied with `scale`. seed: of the shuffles; left out, that of the random state.
+--- and multiplied with `scale`. seed: of the shuffles; left out, they follow that of marea.seed and how many
+--- datasets were made since, so that each has orders of its own. Datasets with the same `seed` have the same orders.
 local function construct(_, options)
   options = check.options("Dataset", options, {"seed"}, math.maxinteger)
   if #options == 0 then check.raise("Dataset: expected a list of tensors, got an empty one") end
@@ -138,22 +143,42 @@ end
 
 local SHUFFLE = 0x9E3779B97F4A7C15 -- makes the key of shuffles another one than that of everything else
 
---- The order of a pass: a function of seed and epoch alone. The random state is as before afterwards.
+--- Spreads the bits of an integer; 0 stays 0 (splitmix64: Steele, Lea, Flood, OOPSLA 2014).
+local function mix(z)
+  z = (z ~ z >> 30) * 0xBF58476D1CE4E5B9
+  z = (z ~ z >> 27) * 0x94D049BB133111EB
+  return z ~ z >> 31
+end
+
+--- The order of a pass: a function of seed, stream and epoch alone. The random state is as before afterwards.
 local function permutation(self, epoch)
   local seed, counter = core.random_state()
   local order
   core.shield(nil, function()
-    core.set_random_state((self.seed or seed) ~ SHUFFLE, epoch << 32)
+    core.set_random_state((self.seed or seed ~ mix(self.stream)) ~ SHUFFLE, epoch << 32)
     order = ops.permutation(self.size):keep()
     core.set_random_state(seed, counter)
   end)
   return order
 end
 
+local last_seeded = {} -- the last shuffled pass with a seed of its own: dataset, seed, epoch, size
+
+--- Warns of an order that comes again because a dataset was made anew with its old seed.
+local function note_order(self, epoch, is_given)
+  local last = last_seeded
+  if warn and not is_given and last.dataset and last.dataset ~= self and last.seed == self.seed
+    and last.epoch == epoch and last.size == self.size then
+    warn(("Dataset: the order of seed %d and epoch %d comes again, as another dataset had it; keep one dataset for all "
+      .. "epochs, or give batches the epoch"):format(self.seed, epoch))
+  end
+  last_seeded = {dataset = self, seed = self.seed, epoch = epoch, size = self.size}
+end
+
 local BATCH_OPTIONS = {"shuffle", "epoch", "from", "drop_last"}
 
 --- A pass in batches, for a generic for: `for x, y in train:batches(128, {shuffle = true}) do`.
----   shuffle    in an order of its own for each epoch (false)
+---   shuffle    in an order of its own for each dataset and epoch (false)
 ---   epoch      the number of the pass; left out, one more than that of the last pass
 ---   from       the batch to begin with; left out, 1, or the one after the position that load_state has set
 ---   drop_last  leaves out the last batch when it is smaller (false)
@@ -175,6 +200,7 @@ function Dataset:batches(size, options)
   local done = resumed and resumed.epoch == epoch and resumed.examples or 0
   if options.from then done = (check.integer("batches", "from", options.from, 1) - 1) * size end
   local last = options.drop_last and self.size - self.size % size or self.size
+  if options.shuffle and self.seed then note_order(self, epoch, options.epoch ~= nil) end
   local order = options.shuffle and permutation(self, epoch) or ops.arange(1, self.size, {dtype = "i64"})
   self.position, self.resumed = {epoch = epoch, examples = math.min(done, last)}, nil
   local pass = setmetatable({
@@ -185,17 +211,17 @@ function Dataset:batches(size, options)
 end
 
 --- Where the last pass stands: the rows that were delivered, for checkpoints.
----@return {epoch: integer, examples: integer, seed: integer?}
+---@return {epoch: integer, examples: integer, seed: integer?, stream: integer}
 function Dataset:state()
-  return {epoch = self.position.epoch, examples = self.position.examples, seed = self.seed}
+  return {epoch = self.position.epoch, examples = self.position.examples, seed = self.seed, stream = self.stream}
 end
 
 --- The next pass of that epoch begins behind the rows that were delivered.
----@param state {epoch: integer, examples: integer, seed: integer?} what state() gave
+---@param state {epoch: integer, examples: integer, seed: integer?, stream: integer?} what state() gave
 function Dataset:load_state(state)
   self.resumed = {epoch = state.epoch, examples = state.examples}
   self.position = {epoch = state.epoch, examples = state.examples}
-  self.seed = state.seed
+  self.seed, self.stream = state.seed, state.stream or self.stream
 end
 
 --- An iteration that ends by an error before the weights were updated counts as not begun: its rows come again, and the

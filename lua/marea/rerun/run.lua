@@ -3,6 +3,7 @@
 --- and notes where the script stands. state.lua makes of it what the next run takes over.
 local core = require "marea.core"
 local module = require "marea.nn.module"
+local random = require "marea.random"
 local Optimizer = require "marea.optim.optimizer"
 local match = require "marea.rerun.match"
 local variables = require "marea.rerun.variables"
@@ -35,6 +36,7 @@ function Run.new(path, chunk, text, before, cache)
     open = weak(), done = weak(), resumed = {}, -- datasets: steps at the beginning of the pass, rows done; names
     ranges = {}, ranges_before = {}, inner = {}, went_on = {}, -- see range.lua
     used = {}, kept_files = 0, steps = 0, looks = 0, random = {core.random_state()},
+    streams = random.streams,
   }, Run)
   for key, place in pairs(before and before.ranges or {}) do self.ranges_before[key] = place end
   return self
@@ -285,6 +287,7 @@ function Run:trains()
   if not self:goes_on_in_place() then return end
   core.set_random_state(table.unpack(self.before.random))
   math.randomseed(table.unpack(self.before.lua_random))
+  random.streams = self.before.streams
 end
 
 --- For a script that has failed: its networks and optimizers as they can be seen from then on.
@@ -310,6 +313,7 @@ end
 function Run:stepped()
   self.steps = self.steps + 1
   self.random[1], self.random[2] = core.random_state()
+  self.streams = random.streams
   for dataset in pairs(self.open) do self.done[dataset] = dataset.position.examples end
   if self.settled ~= self.looks then
     settle(self)
@@ -342,6 +346,7 @@ local function seek(self, dataset, name, epoch)
   if not old or self.resumed[name] or dataset.resumed or not self:goes_on_in_place() then return end
   self.resumed[name] = true
   local is_same = old.rows == #dataset and old.seed == dataset.seed and (epoch == nil or epoch == old.epoch)
+  dataset.stream = old.stream
   if old.is_open and is_same then
     dataset:load_state{epoch = old.epoch, examples = old.examples, seed = dataset.seed}
     self.went_on[#self.went_on + 1] = ("behind %d of %d rows of %s"):format(old.examples, #dataset, name)
@@ -360,6 +365,7 @@ end
 
 function Run:batch(dataset, more)
   self.random[1], self.random[2] = core.random_state()
+  self.streams = random.streams
   self.done[dataset] = dataset.position.examples
   if not more then self.open[dataset] = nil end
 end

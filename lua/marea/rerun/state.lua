@@ -3,9 +3,9 @@
 --- script, so that nothing else of it stays in memory.
 ---   roots       {name, class, holders} of the networks, see match.lua
 ---   optimizers  {name, kind, steps, slots}, slots: parameter -> name of the slot -> tensor
----   datasets    name -> {epoch, examples, rows, seed, is_open}
+---   datasets    name -> {epoch, examples, rows, seed, stream, is_open}
 ---   ranges      key -> place, see range.lua
----   random, lua_random, seed    random states at the last whole step, and what marea.seed got
+---   random, lua_random, streams, seed    random states at the last whole step, and what marea.seed got
 ---   text, finished              the script; whether it came to its end
 local core = require "marea.core"
 local random = require "marea.random"
@@ -46,6 +46,7 @@ local function record_datasets(run)
     local examples, since = run.done[dataset], run.open[dataset]
     if examples then
       records[name] = {epoch = dataset.position.epoch, examples = examples, rows = #dataset, seed = dataset.seed,
+        stream = dataset.stream,
         is_open = not run.finished and since ~= nil and run.steps > since and examples < #dataset}
     end
   end
@@ -112,7 +113,7 @@ return function(run, finished)
   run.finished, run.recorded, run.alive = finished, weak(), {}
   if not has_learned(run) then return run.before end
   local state = {roots = {}, optimizers = {}, datasets = record_datasets(run), ranges = run.ranges, text = run.text,
-    seed = run.seed, random = run.random, lua_random = {random.renew_lua()}, finished = finished}
+    seed = run.seed, random = run.random, lua_random = {random.renew_lua()}, streams = run.streams, finished = finished}
   for i, root in ipairs(run.roots) do state.roots[i] = record_root(run, root) end
   for i, optimizer in ipairs(run.optimizers) do state.optimizers[i] = record_optimizer(run, optimizer) end
   if run.before and not finished then carry(run, state) end
