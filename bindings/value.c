@@ -22,10 +22,15 @@ void bind_push_element (lua_State *L, bind_state *S, const marea_tensor *t, int6
         L, t, bind_elements(L, S, t, function) + offset * (int64_t)marea_dtype_size(marea_tensor_dtype(t)));
 }
 
+/* A NaN without its sign, which has no meaning and would be written as "-nan". */
+static void push_number (lua_State *L, double value) {
+  lua_pushnumber(L, isnan(value) ? (double)NAN : value);
+}
+
 void bind_push_number (lua_State *L, const marea_tensor *t, const void *at) {
   switch (marea_tensor_dtype(t)) {
-  case MAREA_F32: lua_pushnumber(L, *(const float *)at); break;
-  case MAREA_F64: lua_pushnumber(L, *(const double *)at); break;
+  case MAREA_F32: push_number(L, *(const float *)at); break;
+  case MAREA_F64: push_number(L, *(const double *)at); break;
   case MAREA_I64: lua_pushinteger(L, *(const int64_t *)at); break;
   default: lua_pushinteger(L, *(const uint8_t *)at); break;
   }

@@ -83,6 +83,7 @@ describe("judge.classes", function()
     assert.are.equal(0, none.confident)
     assert.are.equal(0, none.coverage)
     assert.is_true(none.kl ~= none.kl)
+    assert.are.equal("nan", ("%g"):format(none.kl)) -- without the sign that 0 / 0 has on some machines
   end)
 
   it("says what is wrong", function()

@@ -266,3 +266,38 @@ describe("tostring", function()
     assert.is_truthy(blocks:find("[9, 5, :, :]", 1, true))
   end)
 end)
+
+describe("a NaN", function()
+  local marea = require "marea"
+
+  it("is read and written without its sign", function()
+    for _, dtype in ipairs{"f32", "f64"} do
+      local t = marea.tensor({0 / 0, -(0 / 0), math.huge, -math.huge}, {dtype = dtype})
+      for _, value in ipairs{t[1], t[2], t:totable()[1], t:totable()[2], t:sum():item(), (-t):sum():item()} do
+        assert.are.equal("nan", tostring(value))
+      end
+      assert.are.equal(-math.huge, t[4])
+      assert.is_falsy(tostring(t):find("-nan", 1, true))
+    end
+    for _, value in ipairs{0 / 0, -(0 / 0)} do
+      local ok, message = pcall(marea.zeros, value)
+      assert.is_false(ok)
+      assert.is_truthy(message:find "got nan$", message)
+      local path = os.tmpname()
+      local log = marea.metrics.open(path, {"epoch", "loss", "other"})
+      assert(log:write{epoch = 1, loss = value})
+      local file <close> = assert(io.open(path))
+      assert.are.equal("epoch,loss,other\n1,nan,\n", file:read "a")
+      assert.are.equal("nan", tostring(log:column "other"[1]))
+      os.remove(path)
+      local text, steps = {}, 0
+      local stream = {write = function(_, ...) text[#text + 1] = table.concat{...} end, flush = function() end}
+      local line = marea.data.progress(function()
+        steps = steps + 1
+        return steps <= 2 or nil
+      end, {stream = stream})
+      for _ in line:each() do line:show("loss", value) end
+      assert.is_truthy(table.concat(text):find("loss nan", 1, true), table.concat(text))
+    end
+  end)
+end)

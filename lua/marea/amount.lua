@@ -4,6 +4,9 @@ local format = require "marea.core".format
 
 local amount = {}
 
+--- NaN without the sign that 0 / 0 has on some machines, which would be written as "-nan".
+amount.nan = math.abs(0 / 0)
+
 --- 1234567 -> "1,234,567".
 ---@param n integer
 function amount.thousands(n)

@@ -92,6 +92,7 @@ end
 function check.describe(value)
   local kind = type(value)
   if kind == "string" then return ("string '%s'"):format(value) end
+  if value ~= value then return "nan" end
   if kind == "table" then return describe_table(value) end
   if kind == "number" or kind == "boolean" or kind == "nil" then return format("%s", value) end
   if core.is_tensor(value) then

@@ -7,6 +7,7 @@
 ---   local classes = judge.classes(p)                      -- classes.confident, .coverage, .kl, .counts
 ---   local distance = judge.frechet(features, real_features)
 local core = require "marea.core"
+local amount = require "marea.amount"
 local check = require "marea.check"
 local ops = core.ops
 
@@ -68,7 +69,7 @@ function judge.classes(p, options)
     if sure > 0 and share >= least then coverage = coverage + 1 end
     if count > 0 then kl = kl + share * math.log(share * #counts) end
   end
-  return {confident = sure / p:size(1), counts = counts, coverage = coverage, kl = sure > 0 and kl or 0 / 0}
+  return {confident = sure / p:size(1), counts = counts, coverage = coverage, kl = sure > 0 and kl or amount.nan}
 end
 
 ---@class Gaussian

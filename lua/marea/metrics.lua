@@ -8,6 +8,7 @@
 ---   log:column "loss"                                   -- {171.2}
 local core = require "marea.core"
 local check = require "marea.check"
+local amount = require "marea.amount"
 local events = require "marea.events"
 local files = require "marea.files"
 
@@ -20,6 +21,7 @@ Metrics.__index = Metrics
 
 local function cell_text(value)
   if value == nil then return "" end
+  if value ~= value then value = amount.nan end
   return core.format(math.type(value) == "integer" and "%d" or "%.9g", value)
 end
 
@@ -100,7 +102,7 @@ end
 ---@return number[]
 function Metrics:column(name)
   local values = {}
-  for i, row in ipairs(self.rows) do values[i] = row[name] or 0 / 0 end
+  for i, row in ipairs(self.rows) do values[i] = row[name] or amount.nan end
   return values
 end
 

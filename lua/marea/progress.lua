@@ -58,6 +58,7 @@ function Progress:each() return self, nil, nil, self end
 local function number_text(x)
   if math.type(x) == "integer" then return ("%d"):format(x) end
   local size = math.abs(x)
+  if x ~= x then return "nan" end
   if size >= 1000 then return format("%.0f", x) end
   if size >= 10 then return format("%.2f", x) end
   return size >= 0.01 and format("%.4f", x) or format("%.3g", x)
