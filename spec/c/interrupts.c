@@ -86,6 +86,7 @@ static void open_terminal (prompt *p, const char *program) {
   p->pid = forkpty(&p->from, NULL, NULL, NULL);
   if (p->pid == 0) {
     signal(SIGINT, SIG_DFL);
+    setenv("MAREA_HISTORY", "", 1); /* what is typed here is not the user's */
     execlp(program, program, (char *)NULL);
     _exit(127);
   }
