@@ -32,7 +32,7 @@ ALL_CFLAGS = -std=gnu11 -fPIC -fvisibility=hidden -ffp-contract=off -pthread $(W
 
 comma := ,
 LIBS = $(shell pkg-config --libs openblas libpng zlib jansson) -lm -pthread
-LUA_CFLAGS = $(shell pkg-config --cflags lua5.4)
+LUA_CFLAGS = $(shell pkg-config --cflags lua5.4 2>/dev/null)
 LUA_LIBS = $(shell pkg-config --libs lua5.4)
 EDIT_LIBS = $(shell pkg-config --libs libedit)
 
@@ -54,6 +54,7 @@ LUADIR ?= $(PREFIX)/share/lua/5.4
 CMODDIR ?= $(LIBDIR)/lua/5.4
 MANDIR ?= $(PREFIX)/share/man
 SHAREDIR := $(PREFIX)/share/marea
+DOCDIR ?= $(PREFIX)/share/doc/marea
 
 .PHONY: all help setup setup-test setup-hosts setup-lint vae mnist test mistakes c-tests examples locale test-locale test-asan fuzz test-tsan test-neon ulp \
         bench bench-peers bench-kernels interrupts soak lint types reference jupyter module install-module install \
@@ -103,6 +104,25 @@ mnist: setup ## get the full MNIST into data/mnist (local folder $$MAREA_DATA, m
 
 # ---- building ----
 
+# What a part of the build must find, as header:package or program:package; a file under found/ says that it has.
+NEEDS_compiler = $(firstword $(CC)):gcc stdio.h:libc6-dev
+NEEDS_library = $(NEEDS_compiler) pkg-config:pkg-config $(LUA):lua5.4 lua.h:liblua5.4-dev cblas.h:libopenblas-pthread-dev png.h:libpng-dev \
+                zlib.h:zlib1g-dev jansson.h:libjansson-dev
+NEEDS_program = histedit.h:libedit-dev
+
+$(BUILD)/found/%:
+	@missing=; for need in $(NEEDS_$*); do \
+	  what=$${need%%:*}; \
+	  case $$what in \
+	    *.h) echo "#include <$$what>" | $(CC) $(CFLAGS) $(LUA_CFLAGS) -E -x c - ;; \
+	    *) command -v "$$what" ;; \
+	  esac >/dev/null 2>&1 || missing="$$missing\n  $$what (Debian's package $${need#*:})"; \
+	done; \
+	if [ -n "$$missing" ]; then \
+	  printf "Missing for the build:$$missing\n\`make setup\` installs what is missing.\n" >&2; exit 1; \
+	fi
+	@mkdir -p $(@D) && touch $@
+
 # Kernels want all of the optimizer; under a sanitizer that would take minutes and half a gigabyte.
 KERNEL_OPT = $(if $(SANITIZE),-O1,-O3) -fno-math-errno
 # The only objects with instruction-set flags.
@@ -115,6 +135,10 @@ endif
 $(BUILD)/obj/core/kernels/isa_neon.o: ISA = $(KERNEL_OPT) -fno-schedule-insns
 $(BUILD)/obj/core/kernels/isa_generic.o $(BUILD)/obj/core/kernels/isa_generic_f64.o: ISA = $(KERNEL_OPT)
 $(BUILD)/obj/bindings/%.o: private INCLUDE = $(LUA_CFLAGS) -fexceptions
+
+$(KERNEL_OBJ): | $(BUILD)/found/compiler
+$(filter-out $(KERNEL_OBJ),$(CORE_OBJ)) $(BIND_OBJ) $(BUILD)/lua_files.c: | $(BUILD)/found/library
+$(PROGRAM_OBJ): | $(BUILD)/found/library $(BUILD)/found/program
 
 $(BUILD)/obj/%.o: %.c
 	@mkdir -p $(@D)
@@ -373,10 +397,14 @@ install-module: $(MODULE) ## install only what `require "marea"` needs
 	install -m 755 $(MODULE) $(DESTDIR)$(CMODDIR)/marea/core.so
 	cd lua && find marea -name '*.lua' -exec install -D -m 644 {} $(abspath $(DESTDIR)$(LUADIR))/{} \;
 
-# Puts a file in place with its @PLACES@ filled in.
-fill = sed -e 's|@PREFIX@|$(PREFIX)|g' -e 's|@LIBDIR@|$(LIBDIR)|g' -e 's|@VERSION@|$(VERSION)|g'
+# Puts a file in place with its @PLACES@ filled in. OpenBLAS' own static flags would ask for a Fortran compiler.
+fill = sed -e 's|@PREFIX@|$(PREFIX)|g' -e 's|@DOCDIR@|$(DOCDIR)|g' -e 's|@LIBDIR@|$(LIBDIR)|g' -e 's|@VERSION@|$(VERSION)|g' \
+       -e 's|@BLAS@|$(strip $(shell pkg-config --libs openblas))|g'
 
-install: all types install-module ## install program, module, headers, libraries, pkg-config files and scripts under PREFIX (DESTDIR is honoured)
+# Folders of the sources that documents lead to, and where they are installed.
+DOC_PLACES = scripts:$(SHAREDIR)/scripts lua:$(LUADIR) core:$(PREFIX)/include bindings:$(PREFIX)/include
+
+install: all types install-module ## install program, module, C library, scripts, documents and examples under PREFIX (DESTDIR is honoured)
 	install -d $(addprefix $(DESTDIR),$(PREFIX)/bin $(PREFIX)/include $(LIBDIR)/pkgconfig $(MANDIR)/man1)
 	install -m 755 $(PROGRAM) $(DESTDIR)$(PREFIX)/bin/marea
 	install -m 644 core/marea.h bindings/marea_lua.h $(DESTDIR)$(PREFIX)/include/
@@ -388,15 +416,21 @@ install: all types install-module ## install program, module, headers, libraries
 	$(fill) bindings/marea-lua.pc.in > $(DESTDIR)$(LIBDIR)/pkgconfig/marea-lua.pc
 	$(fill) docs/marea.1 > $(DESTDIR)$(MANDIR)/man1/marea.1
 	install -d $(DESTDIR)$(SHAREDIR)/scripts/data
-	install -m 644 scripts/*.lua $(DESTDIR)$(SHAREDIR)/scripts/
+	install -m 644 scripts/*.lua scripts/*.sh $(DESTDIR)$(SHAREDIR)/scripts/
 	install -m 644 scripts/data/* $(DESTDIR)$(SHAREDIR)/scripts/data/
 	install -D -m 644 $(BUILD)/types/marea.lua $(DESTDIR)$(SHAREDIR)/types/marea.lua
+	install -d $(DESTDIR)$(DOCDIR)/docs
+	install -m 644 README.md CHANGELOG.md LICENSE $(DESTDIR)$(DOCDIR)/
+	install -m 644 docs/*.md docs/*.png $(DESTDIR)$(DOCDIR)/docs/
+	find examples -type f -not -path '*/__pycache__/*' -exec install -D -m 644 {} $(abspath $(DESTDIR)$(DOCDIR))/{} \;
+	$(foreach place,$(DOC_PLACES),ln -sfrT $(DESTDIR)$(lastword $(subst :, ,$(place))) \
+	  $(DESTDIR)$(DOCDIR)/$(firstword $(subst :, ,$(place)));)
 
 uninstall: ## remove what install put there
 	rm -rf $(addprefix $(DESTDIR),$(PREFIX)/bin/marea $(PREFIX)/include/marea.h $(PREFIX)/include/marea_lua.h \
 	  $(LIBDIR)/libmarea.a $(LIBDIR)/libmarea_lua.a $(LIBDIR)/libmarea.so $(LIBDIR)/libmarea.so.0 \
 	  $(LIBDIR)/libmarea.so.$(VERSION) $(LIBDIR)/pkgconfig/marea.pc $(LIBDIR)/pkgconfig/marea-lua.pc \
-	  $(MANDIR)/man1/marea.1 $(CMODDIR)/marea $(LUADIR)/marea $(SHAREDIR))
+	  $(MANDIR)/man1/marea.1 $(CMODDIR)/marea $(LUADIR)/marea $(SHAREDIR) $(DOCDIR))
 
 deb: ## Debian packages in build/deb, of the sources that are committed
 	$(call install_packages,$(PACKAGES) $(DEB_PACKAGES))

@@ -112,6 +112,48 @@ describe("make install", function()
       assert.is_truthy(page:find("\n +%" .. option .. "[ \n]"), option)
     end
     assert.is_truthy(page:find(folder .. "/share/marea/scripts", 1, true))
+    assert.is_truthy(page:find(folder .. "/share/doc/marea/docs", 1, true))
+    assert.is_falsy(page:find "@%u+@")
+  end)
+
+  it("brings documents whose links lead somewhere, and the examples", function()
+    local docs = folder .. "/share/doc/marea/"
+    local links, pages = 0, 0
+    for page in must(("cd %s && ls README.md CHANGELOG.md docs/*.md"):format(docs)):gmatch "%S+" do
+      local file <close> = assert(io.open(docs .. page))
+      pages = pages + 1
+      for link in file:read "a":gmatch "%]%(([^)#%s]+)" do
+        if not link:find "^%a+:" then
+          links = links + 1
+          local target = docs .. (page:match "^(.*/)" or "") .. link
+          assert.is_true(os.rename(target, target) == true, page .. ": " .. link)
+        end
+      end
+    end
+    assert.is_true(pages >= 20 and links > 80, pages .. " pages, " .. links .. " links")
+    for _, place in ipairs{"docs", "examples"} do
+      local wanted = must(("cd %s && find examples -type f -not -path '*/__pycache__/*' | sort"):format(source))
+      assert.are.equal(wanted, must(("cd %s && find examples -type f | sort"):format(docs)), place)
+    end
+    assert.are.equal("", run(("find %s -xtype l"):format(folder))) -- links to nowhere
+  end)
+
+  it("brings scripts that run from there", function()
+    local place = temporary_folder()
+    local scripts = folder .. "/share/marea/scripts/"
+    local count = 0
+    for name in must("grep -l argparse " .. scripts .. "*.lua"):gmatch "([^/\n]+%.lua)" do
+      local text, ok = run(("cd %s && %s/bin/marea %s%s --help"):format(place, folder, scripts, name))
+      if name ~= "options.lua" then
+        count = count + 1
+        assert.is_true(ok == true and text:find "^Usage: " ~= nil, name .. ": " .. text)
+      end
+    end
+    assert.is_true(count >= 6, tostring(count))
+    must(("cd %s && %s/bin/marea %svae.lua --smoke --out smoke"):format(place, folder, scripts))
+    assert.is_truthy(must("ls " .. place .. "/smoke"):find "vae.safetensors")
+    assert.is_truthy(must(("sh -n %smnist.sh && echo well"):format(scripts)):find "well")
+    os.execute("rm -r " .. place)
   end)
 
   it("is undone by make uninstall", function()
@@ -125,15 +167,87 @@ describe("make install", function()
 end)
 
 describe("luarocks make", function()
-  it("puts the module into a tree of rocks", function()
+  it("as the page says it puts the module into a tree of rocks", function()
+    local file <close> = assert(io.open "docs/hosts.md")
+    local command = file:read "a":match "`(luarocks [^`]*make)`"
+    assert.are.equal("luarocks --lua-version 5.4 make", command)
     if build ~= "build" then return pending "the rock installs what is in build/" end
     if not has "luarocks" then return pending "luarocks is not installed" end
     local tree = temporary_folder()
-    must("luarocks --lua-version 5.4 make --tree " .. tree)
+    must(command .. " --tree " .. tree)
     local lua = ("cd / && LUA_PATH='%s/share/lua/5.4/?.lua;%s/share/lua/5.4/?/init.lua' "
       .. "LUA_CPATH='%s/lib/lua/5.4/?.so' lua5.4 -e "):format(tree, tree, tree)
     assert.are.equal("6.0\n", must(lua .. [['print(require "marea".arange(1, 3):sum():item())']]))
     os.execute("rm -r " .. tree)
+  end)
+end)
+
+describe("make without what the build needs", function()
+  --- What make says where the compiler does not find these headers, a pattern of the shell.
+  local function said(target, headers)
+    local place = temporary_folder()
+    local file = assert(io.open(place .. "/cc", "w"))
+    file:write(([[#!/bin/sh
+case "$*" in *-E*) ;; *) exec gcc "$@" ;; esac
+text=$(cat)
+case $text in %s) exit 1 ;; esac
+echo "$text" | gcc "$@"
+]]):format(headers))
+    file:close()
+    must("chmod +x " .. place .. "/cc")
+    local output, ok = run(("make -j1 %s BUILD=%s/build CC=%s/cc"):format(target, place, place))
+    os.execute("rm -r " .. place)
+    assert.is_falsy(ok)
+    return output
+  end
+
+  it("names the headers, their packages and make setup, and compiles nothing", function()
+    for _, target in ipairs{"all", "jupyter", "module"} do
+      local output = said(target, "*png.h*|*jansson.h*|*lua.h*|*cblas.h*|*zlib.h*")
+      for _, line in ipairs{"png.h (Debian's package libpng-dev)", "jansson.h (Debian's package libjansson-dev)",
+        "lua.h (Debian's package liblua5.4-dev)", "cblas.h (Debian's package libopenblas-pthread-dev)",
+        "zlib.h (Debian's package zlib1g-dev)", "`make setup` installs what is missing"} do
+        assert.is_truthy(output:find(line, 1, true), target .. ": " .. output)
+      end
+      assert.is_falsy(output:find("stdio.h", 1, true))
+      assert.is_falsy(output:find("  CC ", 1, true), output)
+    end
+    assert.is_truthy(said("all", "*stdio.h*"):find("stdio.h (Debian's package libc6-dev)", 1, true))
+  end)
+
+  it("tells of the prompt's library only when the program is built", function()
+    local output = run "make -n module BUILD=/nowhere"
+    assert.is_falsy(output:find("histedit.h", 1, true))
+    assert.is_truthy(run "make -n all BUILD=/nowhere":find("histedit.h:libedit-dev", 1, true))
+  end)
+
+  it("has a package for every header that is no part of C or the system", function()
+    local makefile <close> = assert(io.open "Makefile")
+    local needs, packages = makefile:read "a":match "\n(NEEDS_compiler.-)\n\n", {}
+    for what, package in needs:gmatch "([%w._-]+):([%w._-]+)" do packages[what] = package end
+    local setup = must "make -pn setup":match "\nPACKAGES := ([^\n]*)"
+    for what, package in pairs(packages) do
+      assert.is_truthy((" " .. setup .. " "):find(" " .. package .. " ", 1, true), what .. ": " .. package)
+    end
+    local others = {lauxlib = true, lualib = true}
+    for header in must "grep -rhoE '#include <[a-z0-9_]+\\.h>' core bindings":gmatch "<(%w+)%.h>" do
+      local path = must(("echo '#include <%s.h>' | { gcc -I/usr/include/lua5.4 -E -x c - || true; } 2>/dev/null "
+        .. "| grep -o '/usr[^\"]*/%s.h' | sort -u | tail -1"):format(header, header))
+      local owner = path ~= "" and run("dpkg -S $(realpath " .. path .. ")"):match "^([%w._-]+)" or ""
+      if owner ~= "" and not owner:find "^libc6" and not owner:find "gcc" and not others[header] then
+        assert.is_truthy(packages[header .. ".h"], header .. ".h of " .. owner)
+      end
+    end
+  end)
+end)
+
+describe("the tests", function()
+  it("leave no line in the user's history", function()
+    local home = temporary_folder()
+    must(("env -u MAREA_HISTORY -u XDG_STATE_HOME HOME=%s LUA_PATH='%s' LUA_CPATH='%s' %s/test/interrupts cpu 1 %s "
+      .. "%s/marea"):format(home, package.path, package.cpath, build, home, build))
+    assert.are.equal("", must(("find %s -name '*history*'"):format(home)))
+    os.execute("rm -r " .. home)
   end)
 end)
 
