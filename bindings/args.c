@@ -46,29 +46,18 @@ const char *bind_string (lua_State *L, bind_state *S, int idx, const char *funct
   return s;
 }
 
-/* Does a walk through the table at idx end with the key n, its border? Then all of its list lies in front. */
-static bool is_last (lua_State *L, int idx, size_t n) {
+size_t bind_length (lua_State *L, int idx) {
+  size_t n = lua_rawlen(L, idx); /* item n + 1 is nil: is there one behind it? */
+  bool more = false;
+  idx = lua_absindex(L, idx);
   if (n > 0) lua_pushinteger(L, (lua_Integer)n);
   else lua_pushnil(L);
-  bool more = lua_next(L, idx);
-  if (more) lua_pop(L, 2);
-  return !more;
-}
-
-size_t bind_length (lua_State *L, int idx) {
-  lua_Integer last = 0, count = 0;
-  idx = lua_absindex(L, idx);
-  size_t n = lua_rawlen(L, idx);
-  if (is_last(L, idx, n)) return n;
-  for (lua_pushnil(L); lua_next(L, idx); lua_pop(L, 1)) {
-    if (!lua_isinteger(L, -2) || lua_tointeger(L, -2) < 1) continue;
-    if (lua_tointeger(L, -2) > last) last = lua_tointeger(L, -2);
-    count++;
+  while (!more && lua_next(L, idx)) {
+    lua_pop(L, 1);
+    more = lua_isinteger(L, -1) && lua_tointeger(L, -1) > (lua_Integer)n;
   }
-  if (count == last) return (size_t)count;
-  for (last = 1; lua_rawgeti(L, idx, last) != LUA_TNIL; last++) lua_pop(L, 1);
-  lua_pop(L, 1);
-  return (size_t)last;
+  if (more) lua_pop(L, 1);
+  return n + more;
 }
 
 /* Of the keys of the table at idx that are not known, the first in the alphabet is named. */

@@ -307,10 +307,9 @@ bool bind_to_integer (lua_State *L, int idx, int64_t *value);
 /* A table of options: calls read(L, S, key, value index, ud) for every key; it returns false for unknown
    ones. */
 typedef bool (*bind_option_fn)(lua_State *L, bind_state *S, const char *key, int value, void *ud);
-/* Items of the list at idx. When one is missing it counts to the first that is, so that who reads all of them meets a
-   nil: lua_rawlen may end in front of a hole. */
+/* Items of the list at idx, and one more when others lie behind a hole, in front of which lua_rawlen may end: who reads
+   all of them meets a nil. */
 size_t bind_length (lua_State *L, int idx);
-
 void bind_read_options (lua_State *L, bind_state *S, int idx, const char *function, const char *const *known,
                         bind_option_fn read, void *ud);
 bool bind_to_dtype (lua_State *L, int idx, marea_dtype *dtype);

@@ -413,6 +413,7 @@ end
 
 --- Takes the parameters out of training: no gradients are computed for them, optimizers leave them alone, and
 --- nn.BatchNorm normalizes by its running statistics and keeps them. Gradients still flow through to what comes before.
+--- Layers that do not know their sizes yet are frozen too: what they make at their first input is not trained.
 ---@example nn.Linear{3, 2}:freeze()
 function Module:freeze()
   set_frozen(self, true)
