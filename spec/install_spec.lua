@@ -229,15 +229,22 @@ echo "$text" | gcc "$@"
     for what, package in pairs(packages) do
       assert.is_truthy((" " .. setup .. " "):find(" " .. package .. " ", 1, true), what .. ": " .. package)
     end
-    local others = {lauxlib = true, lualib = true}
-    for header in must "grep -rhoE '#include <[a-z0-9_]+\\.h>' core bindings":gmatch "<(%w+)%.h>" do
-      local path = must(("echo '#include <%s.h>' | { gcc -I/usr/include/lua5.4 -E -x c - || true; } 2>/dev/null "
-        .. "| grep -o '/usr[^\"]*/%s.h' | sort -u | tail -1"):format(header, header))
-      local owner = path ~= "" and run("dpkg -S $(realpath " .. path .. ")"):match "^([%w._-]+)" or ""
-      if owner ~= "" and not owner:find "^libc6" and not owner:find "gcc" and not others[header] then
-        assert.is_truthy(packages[header .. ".h"], header .. ".h of " .. owner)
+    local others = {["lauxlib.h"] = true, ["lualib.h"] = true} -- in lua.h's package
+    local all = must "grep -rhoE '#include <[a-z0-9_]+\\.h>' core bindings | sort -u"
+    local paths = must(("{ echo '%s' | gcc -I/usr/include/lua5.4 -E -x c - || true; } 2>/dev/null "
+      .. "| grep -o '/usr[^\"]*/[a-z0-9_]*\\.h' | sort -u | xargs realpath")
+      :format(all:gsub("#include <arm_neon.h>\n", "")))
+    local asked, found = {}, 0
+    for header in all:gmatch "<(.-)>" do asked[header] = true end
+    for owner, header in must("dpkg -S " .. paths:gsub("\n", " ") .. " 2>/dev/null || true")
+      :gmatch "([%w._-]+)[^\n]*/([%w_-]+%.h)\n" do
+      local is_system = owner:find "^libc6" or owner:find "gcc" or owner:find "^linux"
+      if asked[header] and not is_system and not others[header] then
+        assert.is_truthy(packages[header], header .. " of " .. owner)
+        found = found + 1
       end
     end
+    assert.is_true(found >= 6, tostring(found))
   end)
 end)
 
