@@ -19,8 +19,7 @@
 #include "marea_lua.h"
 
 #define BIND_SOURCES 256  /* names of scripts that places refer to; further ones show as "?" */
-#define BIND_LIBRARIES 4  /* prefixes of library code */
-#define BIND_PATH 256     /* bytes of such a prefix */
+#define BIND_LIBRARIES 4  /* places that the library's files were loaded from */
 #define BIND_LAYER 160    /* bytes of the longest layer path that is shown */
 #define BIND_FEW 8        /* inputs that need no memory of their own */
 #define BIND_KNOWN 256    /* boxes that are recognised at once */
@@ -28,6 +27,14 @@
 
 typedef struct bind_box bind_box;
 typedef struct bind_scope bind_scope;
+
+typedef struct bind_file bind_file;
+
+/* What the sources of the library's chunks begin with: "@(marea)/", "@./lua/marea/". */
+typedef struct bind_library {
+  const char *prefix;
+  size_t length;
+} bind_library;
 
 typedef struct bind_hook {
   lua_Hook f;
@@ -66,13 +73,14 @@ typedef struct bind_state {
   int layers;                                    /* that profiles gave a number */
   const marea_op *select, *slice, *cast, *clone; /* used by indexing and methods */
   const marea_op *reshape, *contiguous, *flatnonzero, *index_select, *index_put, *masked_fill;
-  int libraries, sources;
+  int sources;
   bind_metatable metatable[BIND_KINDS];
-  bind_box *known[BIND_KNOWN]; /* boxes that were recognised of late, by a hash of the address */
-  void *work;                  /* of the function in bind_protected, until it takes it */
-  uint16_t recent[64];         /* source last seen at a hash of its address */
-  char library[BIND_LIBRARIES][BIND_PATH];
-  char source[BIND_SOURCES][LUA_IDSIZE]; /* [0] is "?" */
+  bind_box *known[BIND_KNOWN];              /* boxes that were recognised of late, by a hash of the address */
+  void *work;                               /* of the function in bind_protected, until it takes it */
+  uint16_t recent[64];                      /* source last seen at a hash of its address */
+  bind_library library[BIND_LIBRARIES + 1]; /* ends with a NULL prefix */
+  const bind_file *file[64];                /* last seen at a hash of its source's address */
+  char source[BIND_SOURCES][LUA_IDSIZE];    /* [0] is "?" */
 } bind_state;
 
 /* A line of a script. */
@@ -153,13 +161,17 @@ void bind_unpin (int n, marea_tensor *const *in);
 
 /* ---- the library's Lua files (preload.c) ---- */
 
-typedef struct bind_file {
+struct bind_file {
   const char *name, *chunk; /* "marea.nn.conv", "@(marea)/nn/conv.lua" */
   size_t size;
   const char *text;
-} bind_file;
-extern const bind_file bind_files[]; /* made by embed.lua; ends with a NULL name */
-const bind_file *bind_find_file (const char *name);
+};
+extern const bind_file bind_files[];                      /* made by embed.lua; ends with a NULL name */
+extern const char bind_embedded[];                        /* what the sources of their chunks begin with */
+const bind_file *bind_find_file (const char *name);       /* NULL: there is none, here and below */
+const bind_file *bind_find_path (const char *path);       /* of that path */
+const bind_file *bind_find_embedded (const char *source); /* whose chunk has this source */
+const char *bind_file_path (const bind_file *f);          /* below lua/marea: "nn/conv.lua" */
 void bind_push_loader (lua_State *L, const bind_file *f);
 
 /* ---- sandboxes (sandbox.c, guard.c) ---- */
@@ -231,7 +243,10 @@ int bind_shield (lua_State *L);                     /* core.shield */
 
 /* ---- errors (raise.c) ---- */
 
-bool bind_is_library (const bind_state *S, const char *source); /* was its beginning given to core.library? */
+/* The library's file that this source is, as lua_Debug has it: one that was compiled in, or one of that name in a folder
+   that the library was loaded from. NULL: it is the script's, wherever it lies and whatever its name. */
+const bind_file *bind_file_of (bind_state *S, const char *source);
+void bind_add_library (lua_State *L, bind_state *S, int idx); /* such a folder: "@./lua/marea/" */
 bind_place bind_where (lua_State *L,
                        bind_state *S); /* the innermost line of a script, library code left out */
 /* path := that of the innermost module at work as seen from the outermost one, which is pushed; "" when they are

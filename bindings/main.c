@@ -110,7 +110,7 @@ static void prepend (lua_State *L, const char *field, const char *front) {
 static void set_paths (lua_State *L) {
   static const char *const folder[] = {"lua", "share/lua/5.4"}; /* of the source, of an installed tree */
   char root[PATH_SIZE], probe[PATH_SIZE + 64];
-  bool known = program_directory(root);
+  bool known = program_directory(root) && !strpbrk(root, ";?"); /* which package.path cannot hold */
   for (int i = 0; known && i < 4; i++) {
     char *slash = i % 2 == 0 ? strrchr(root, '/') : NULL;
     if (slash) *slash = '\0';

@@ -274,23 +274,21 @@ static int core_origin (lua_State *L) {
   return 2;
 }
 
-/* core.library(prefix): sources that begin so, as in "@/usr/share/lua/5.4/marea/", are not the script's */
+/* core.library(prefix): the library's files are loaded from the folder of this prefix, as in
+   "@/usr/share/lua/5.4/marea/" */
 static int core_library (lua_State *L) {
   bind_state *S = bind_self(L);
-  const char *prefix = bind_string(L, S, 1, "library", "prefix");
-  for (int i = 0; i < S->libraries; i++)
-    if (strcmp(S->library[i], prefix) == 0) return 0;
-  if (!*prefix || strlen(prefix) >= BIND_PATH || S->libraries == BIND_LIBRARIES)
-    return bind_raise(L, S, "library: expected at most %d prefixes of 1 to %d bytes, got '%s'",
-                      BIND_LIBRARIES, BIND_PATH - 1, bind_shorten(L, prefix));
-  strcpy(S->library[S->libraries++], prefix);
+  bind_string(L, S, 1, "library", "prefix");
+  bind_add_library(L, S, 1);
   return 0;
 }
 
-/* core.is_library(source): is this source, as debug.getinfo gives it, library code? */
-static int core_is_library (lua_State *L) {
+/* core.module_of(source) -> the module of the library, "marea.nn.conv", that this source, as debug.getinfo gives it, is;
+   nil: it is a script's */
+static int core_module_of (lua_State *L) {
   bind_state *S = bind_self(L);
-  lua_pushboolean(L, bind_is_library(S, bind_string(L, S, 1, "is_library", "source")));
+  const bind_file *f = bind_file_of(S, bind_string(L, S, 1, "module_of", "source"));
+  lua_pushstring(L, f ? f->name : NULL);
   return 1;
 }
 
@@ -334,7 +332,7 @@ static const luaL_Reg functions[] = {
     {"profile_stop", bind_profile_stop},
     {"sandbox", bind_sandbox_new},
     {"library", core_library},
-    {"is_library", core_is_library},
+    {"module_of", core_module_of},
     {"origin", core_origin},
     {"explain_with", bind_explain_with},
     {"raise", core_raise},
@@ -377,6 +375,7 @@ static bind_state *state_new (lua_State *L) {
   memset(S, 0, sizeof *S);
   strcpy(S->source[0], "?");
   S->sources = 1;
+  S->library[0] = (bind_library){bind_embedded, strlen(bind_embedded)};
   S->collect_at = COLLECT_LEAST;
   S->collect_boxes = COLLECT_BOXES;
   S->select = marea_op_find("select");

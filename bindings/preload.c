@@ -24,6 +24,21 @@ const bind_file *bind_find_file (const char *name) {
   return f->name ? f : NULL;
 }
 
+const char bind_embedded[] = "@(marea)/"; /* embed.lua puts it in front of a path */
+enum { EMBEDDED = sizeof bind_embedded - 1 };
+
+const char *bind_file_path (const bind_file *f) { return f->chunk + EMBEDDED; }
+
+const bind_file *bind_find_path (const char *path) {
+  const bind_file *f = bind_files;
+  while (f->name && strcmp(bind_file_path(f), path) != 0) f++;
+  return f->name ? f : NULL;
+}
+
+const bind_file *bind_find_embedded (const char *source) {
+  return strncmp(source, bind_embedded, EMBEDDED) == 0 ? bind_find_path(source + EMBEDDED) : NULL;
+}
+
 void bind_push_loader (lua_State *L, const bind_file *f) {
   lua_pushlightuserdata(L, (void *)f);
   lua_pushcclosure(L, load_file, 1);

@@ -14,10 +14,35 @@
 
 /* ---- where in the script ---- */
 
-bool bind_is_library (const bind_state *S, const char *source) {
-  for (int i = 0; i < S->libraries; i++)
-    if (strncmp(source, S->library[i], strlen(S->library[i])) == 0) return true;
-  return false;
+/* Every frame of every call comes by; most sources differ from a prefix in their first bytes. */
+static inline bool begins (const char *source, const bind_library *l) {
+  return source[1] == l->prefix[1] && source[2] == l->prefix[2] && strncmp(source, l->prefix, l->length) == 0;
+}
+
+const bind_file *bind_file_of (bind_state *S, const char *source) {
+  if (source[0] != '@' || !source[1]) return NULL;
+  for (const bind_library *l = S->library; l->prefix; l++) {
+    if (!begins(source, l)) continue;
+    const char *path = source + l->length;
+    const bind_file **recent =
+        &S->file[(uintptr_t)source >> 4 & 63]; /* names are compared, addresses only a hint */
+    if (!*recent || strcmp(bind_file_path(*recent), path) != 0) *recent = bind_find_path(path);
+    if (*recent) return *recent;
+  }
+  return NULL;
+}
+
+void bind_add_library (lua_State *L, bind_state *S, int idx) {
+  size_t n;
+  const char *prefix = lua_tolstring(L, idx, &n);
+  int i = 0;
+  for (; S->library[i].prefix; i++)
+    if (strcmp(S->library[i].prefix, prefix) == 0) return;
+  if (i == BIND_LIBRARIES || n < 2) return;
+  lua_pushvalue(L, idx);
+  luaL_ref(L, LUA_REGISTRYINDEX); /* keeps the string for as long as the state lives */
+  S->library[i] = S->library[0];
+  S->library[0] = (bind_library){prefix, n};
 }
 
 /* The index of a source's name, a new one if there is room. Names are compared, addresses are only a hint. */
@@ -40,9 +65,11 @@ bind_place bind_where (lua_State *L, bind_state *S) {
   for (int level = 1; level < LEVELS && lua_getstack(L, level, &ar); level++) { /* 0 is our C function */
     lua_getinfo(L, "Sl", &ar);
     if (ar.currentline <= 0) continue; /* a C function */
+    const bool is_script = !bind_file_of(S, ar.source);
+    if (!is_script && innermost.line > 0) continue;
     bind_place place = {intern(S, &ar), ar.currentline};
-    if (!bind_is_library(S, ar.source)) return place;
-    if (innermost.line == 0) innermost = place;
+    if (is_script) return place;
+    innermost = place;
   }
   return innermost;
 }

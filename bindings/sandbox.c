@@ -79,7 +79,7 @@ static void on_count (lua_State *L, lua_Debug *ar) {
   if (!box->spent) return;
   int level = 0; /* the script's line rather than the library's */
   do lua_getinfo(L, "Sl", ar);
-  while ((ar->currentline <= 0 || strncmp(ar->source, "@(marea)/", 9) == 0) && lua_getstack(L, ++level, ar));
+  while ((ar->currentline <= 0 || bind_find_embedded(ar->source)) && lua_getstack(L, ++level, ar));
   lua_pushfstring(L, "%s:%d: sandbox: %s", ar->short_src, ar->currentline, box->why);
   lua_error(L);
 }

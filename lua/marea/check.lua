@@ -5,10 +5,17 @@ local format = core.format
 
 local check = {}
 
--- Frames of these files are library code: messages carry the line of the script that called them.
-local source = debug.getinfo(1, "S").source
-local prefix = source:match "^(@.*)check%.lua$"
-if prefix then core.library(prefix) end
+--- Makes the library's files in the folder of this one library code: messages carry the line of the script that called
+--- them. Returns the folder as sources begin, "@./lua/marea/"; nil when it is not known.
+---@param source string of a file of the library, as debug.getinfo gives it
+---@param name string of that file
+function check.library(source, name)
+  local prefix = source:sub(1, 1) == "@" and source:sub(-#name) == name and source:sub(1, -#name - 1) or nil
+  if prefix then core.library(prefix) end
+  return prefix
+end
+
+local prefix = check.library(debug.getinfo(1, "S").source, "check.lua")
 
 -- Messages get their further lines from a module that is loaded with the first error.
 core.explain_with(function(...) return require "marea.explain".details(...) end)
@@ -273,6 +280,14 @@ end
 function check.tensor(what, name, value)
   if not core.is_tensor(value) then check.fail(what, name, "a tensor", value) end
   return value
+end
+
+--- A list of sizes.
+---@return integer[]
+function check.sizes(what, name, list)
+  if type(list) ~= "table" then check.fail(what, name, "a list of sizes", list) end
+  for i = 1, #list do check.integer(what, ("%s[%d]"):format(name, i), list[i], 0) end
+  return list
 end
 
 --- Makes reading an unknown key of a library table an error that guesses what was meant. Keys of `lazy` are

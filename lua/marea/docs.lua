@@ -139,7 +139,7 @@ function docs.file(path)
 end
 
 function docs.is_library(path)
-  return check.folder ~= "" and path:sub(1, #check.folder) == check.folder
+  return core.module_of("@" .. path) ~= nil
 end
 
 --- The file and line of a Lua function; nil for others.

@@ -13,6 +13,9 @@ local random = require "marea.random"
 
 local marea = {}
 
+-- LUA_PATH may find ?/init.lua elsewhere, or under another name for the same place, than ?.lua.
+check.library(debug.getinfo(1, "S").source, "init.lua")
+
 for name, operator in pairs(core.ops) do marea[name] = operator end
 
 for _, name in ipairs{

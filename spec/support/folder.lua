@@ -2,20 +2,32 @@
 --- A new folder for a test's files, and programs that run as a user would run them.
 local folder = {}
 
---- Makes an empty folder; returns its path. remove() deletes all of them.
+--- A word for the shell.
+function folder.quote(text) return "'" .. text:gsub("'", "'\\''") .. "'" end
+
+--- The whole path of a file.
+function folder.absolute(path)
+  local pipe = assert(io.popen("realpath " .. folder.quote(path)))
+  local result = pipe:read "l"
+  pipe:close()
+  return result
+end
+
+--- Makes an empty folder; returns its path. remove() deletes all of them, remove(path) that one.
 local made = {}
 
 function folder.new()
   local path = os.tmpname()
   os.remove(path)
-  assert(os.execute("mkdir -p " .. path))
+  assert(os.execute("mkdir -p " .. folder.quote(path)))
   made[#made + 1] = path
   return path
 end
 
-function folder.remove()
-  for _, path in ipairs(made) do os.execute("rm -rf " .. path) end
-  made = {}
+function folder.remove(path)
+  for i = #made, 1, -1 do
+    if path == nil or path == made[i] then os.execute("rm -rf " .. folder.quote(table.remove(made, i))) end
+  end
 end
 
 function folder.write(path, text)

@@ -41,7 +41,7 @@ function frames.of_script(most)
   for level = 2, DEEPEST do
     local frame = debug.getinfo(level, "Slnf")
     if not frame or #list == most then break end
-    if frame.what ~= "C" and not core.is_library(frame.source) then
+    if frame.what ~= "C" and not core.module_of(frame.source) then
       frame.locals = locals_of(level)
       list[#list + 1] = frame
     end

@@ -16,12 +16,6 @@ local function depth()
   return high - 2
 end
 
---- "marea.nn" for the file of a frame of the library.
-local function part_of(source)
-  local part = source:match "/marea/(%w+)[%./]"
-  return part and part ~= "init" and "marea." .. part or "marea"
-end
-
 local function function_name(frame)
   if frame.what == "main" then return "main chunk" end
   local known = frame.namewhat ~= "" and frame.name ~= "?" and frame.name
@@ -48,7 +42,8 @@ local function lines_of()
   while level <= deepest do
     local frame = debug.getinfo(level, "Slnf")
     if not frame or frames.is_typed(frame) then break end
-    if frame.what ~= "C" and core.is_library(frame.source) then folded[#folded + 1] = part_of(frame.source)
+    local own = frame.what ~= "C" and core.module_of(frame.source)
+    if own then folded[#folded + 1] = own:match "^marea%.[%w_]+" or own -- "marea.nn" of "marea.nn.conv"
     elseif frame.what ~= "C" then
       if #lines > 0 then fold(lines, folded) end
       folded = {}

@@ -2,7 +2,6 @@
 --- The Lua files that a script consists of: itself, what it reads by dofile and loadfile, and the modules that it
 --- requires, those of libraries too.
 local core = require "marea.core"
-local check = require "marea.check"
 local format = core.format
 
 local files = {}
@@ -27,8 +26,6 @@ local function stamp(path)
   return time and format("%.9f %d", time, size)
 end
 
-local function is_ours(path) return check.folder ~= "" and path:sub(1, #check.folder) == check.folder end
-
 --- The files of the script at `path`.
 ---@return ScriptFiles
 function files.new(path)
@@ -44,7 +41,7 @@ end
 --- For a module that is about to be read.
 function Files:add_module(name)
   local path = type(name) == "string" and package.searchpath(name, package.path)
-  if not path or is_ours(path) then return end
+  if not path or core.module_of("@" .. path) then return end
   self.modules[name], self.loaded[path] = path, stamp(path)
   self:add(path)
 end

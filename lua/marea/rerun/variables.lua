@@ -26,7 +26,7 @@ local function locals(thread, chunk, visit)
   end
   for level = bottom or 0, 1, -1 do
     local info = debug.getinfo(thread, level, "Sf")
-    for i = 1, (info.what == "C" or core.is_library(info.source)) and 0 or 250 do
+    for i = 1, (info.what == "C" or core.module_of(info.source)) and 0 or 250 do
       local name, value = debug.getlocal(thread, level, i)
       if not name then break end
       if name:sub(1, 1) ~= "(" then visit(name, value, info.func) end
