@@ -12,6 +12,8 @@ local attempt = {}
 local Attempt = {}
 Attempt.__index = Attempt
 
+local Droppable = {__index = Attempt} -- that of a coroutine
+
 local entries = {} -- {tensor, copy}, the oldest first: values before a change that is not final yet
 local noted = {} -- tensor -> its place in `entries`
 local begun = 0 -- attempts that are under way
@@ -26,14 +28,15 @@ function attempt.begin()
   local seed, counter = core.random_state()
   return setmetatable({
     height = height, updates = updates, seed = seed, counter = counter, version = module.version(), open = true,
-  }, Attempt)
+  }, coroutine.isyieldable() and Droppable or Attempt)
 end
 
 --- Notes the values of a tensor that is about to be changed in place, once for each attempt.
 ---@param t userdata
 function attempt.note(t)
   if begun == 0 or (noted[t] or 0) > height or core.planning() then return end
-  entries[#entries + 1] = {t, t:clone():keep()}
+  local copy = t:clone():keep() -- may collect garbage, and thereby end an attempt
+  entries[#entries + 1] = {t, copy}
   noted[t] = #entries
 end
 
@@ -73,6 +76,7 @@ local function bring_back(self)
   else core.set_random_state(after[1], after[2]) end
 end
 
+
 --- Ends it and brings everything back: to its beginning, or to the last update since.
 function Attempt:undo()
   if self.open then core.shield(nil, bring_back, self) end
@@ -83,5 +87,10 @@ end
 function Attempt:__close(problem)
   if problem ~= nil then self:undo() else self:close() end
 end
+
+Droppable.__close = Attempt.__close
+-- One that nobody can end any more, because its coroutine was dropped, ends when it is collected; sandboxes have no
+-- finalizers.
+if pcall(setmetatable, {}, {__gc = Attempt.close}) then Droppable.__gc = Attempt.close end
 
 return attempt

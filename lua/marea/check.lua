@@ -282,11 +282,10 @@ function check.tensor(what, name, value)
   return value
 end
 
---- A list of sizes.
+--- A list of sizes, without holes.
 ---@return integer[]
 function check.sizes(what, name, list)
-  if type(list) ~= "table" then check.fail(what, name, "a list of sizes", list) end
-  for i = 1, #list do check.integer(what, ("%s[%d]"):format(name, i), list[i], 0) end
+  for i = 1, check.items(what, name, list, "a list of sizes") do check.integer(what, ("%s[%d]"):format(name, i), list[i], 0) end
   return list
 end
 

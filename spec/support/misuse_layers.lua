@@ -37,7 +37,8 @@ local function attempt(what, f, ...)
   print(what .. ": " .. tostring(fault))
 end
 
-local function torture(name, f)
+--- words: with options by name too
+local function torture(name, f, words)
   for _, value in ipairs(values) do
     core.scope(function()
       for position = 1, 3 do
@@ -45,7 +46,7 @@ local function torture(name, f)
         for i = 1, position - 1 do args[i] = {2, 3} end
         attempt(("%s: argument %d = %s"):format(name, position, value[1]), f, table.unpack(args, 1, position))
       end
-      for _, word in ipairs(WORDS) do
+      for _, word in ipairs(words and WORDS or {}) do
         attempt(("%s{2, 3, kernel = 1, %s = %s}"):format(name, word, value[1]), f,
           {2, 3, kernel = word ~= "kernel" and 1 or nil, [word] = value[2]()})
       end
@@ -65,11 +66,66 @@ for _, module_name in ipairs {"nn", "optim", "dist", "data", "augment", "judge",
   table.sort(names)
   for _, name in ipairs(names) do
     local f = marea[module_name][name]
-    if is_callable(f) then torture(module_name .. "." .. name, f) end
+    if is_callable(f) then torture(module_name .. "." .. name, f, true) end
   end
 end
-torture("data.synthetic.digits", marea.data.synthetic.digits)
-torture("profile", marea.profile)
+torture("profile", marea.profile, true)
+
+--- The functions of a table and of its metatables' __index tables, sorted.
+local function functions_of(t)
+  local names, found = {}, {}
+  while type(t) == "table" do
+    for name, f in next, t do
+      if type(name) == "string" and name:sub(1, 2) ~= "__" and is_callable(f) and not found[name] then
+        names[#names + 1], found[name] = name, f
+      end
+    end
+    local meta = getmetatable(t)
+    t = meta and rawget(meta, "__index")
+  end
+  table.sort(names)
+  return names, found
+end
+
+for _, part in ipairs{"nn.init", "optim.schedule", "data.synthetic"} do
+  local outer, inner = part:match "(%w+)%.(%w+)"
+  local names, found = functions_of(marea[outer][inner])
+  for _, name in ipairs(names) do torture(part .. "." .. name, found[name]) end
+end
+
+-- what those that make functions make
+local made = {
+  constant = marea.optim.schedule.constant(0.1), exponential = marea.optim.schedule.exponential(0.1, 0.9),
+  cosine = marea.optim.schedule.cosine(0.1, 9), step = marea.optim.schedule.step(0.1, 9),
+  warmup = marea.optim.schedule.warmup(3, 0.1), inverse_time = marea.optim.schedule.inverse_time(0.1, 0.5),
+  ["init.uniform"] = marea.nn.init.uniform(-1, 1), ["init.normal"] = marea.nn.init.normal(0, 1),
+  ["init.constant"] = marea.nn.init.constant(1),
+}
+for _, name in ipairs((functions_of(made))) do torture(name, made[name]) end
+
+-- methods of objects, each on a new one; these are called by the library alone
+local OWN = {allocate = true, define = true, flops = true, materialize = true, misfit = true, read = true,
+  weight_shape = true}
+local objects = {
+  Sequential = function() return marea.nn.Sequential{marea.nn.Linear{2, 3}, marea.nn.BatchNorm{3}} end,
+  Conv2d = function() return marea.nn.Conv2d{1, 2, kernel = 2} end,
+  Adam = function() return marea.optim.Adam{marea.nn.Linear{2, 3}} end,
+  SGD = function() return marea.optim.SGD{marea.nn.Linear{2, 3}} end,
+  Dataset = function() return marea.data.Dataset{{"x", marea.ones(3, 2)}} end,
+  batches = function() return marea.data.Dataset{marea.ones(3, 2)}:batches(2) end,
+  Normal = function() return marea.dist.Normal(0, 1) end,
+  Categorical = function() return marea.dist.Categorical{logits = marea.ones(3)} end,
+}
+for _, class in ipairs((functions_of(objects))) do
+  for _, name in ipairs((functions_of(objects[class]()))) do
+    if not OWN[name] then
+      torture(class .. ":" .. name, function(...)
+        local object = objects[class]()
+        return object[name](object, ...)
+      end)
+    end
+  end
+end
 local report = marea.profile(function() return marea.ones(2) + 1 end)
 for _, name in ipairs {"table", "group", "trace"} do
   torture("report:" .. name, function(...) return report[name](report, ...) end)

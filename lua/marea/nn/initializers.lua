@@ -14,7 +14,7 @@ local init = {}
 ---@return integer fan_in, integer fan_out
 ---@example nn.init.fans{3, 3, 16, 32}
 function init.fans(shape)
-  check.items("fans", "shape", shape, "a list of sizes")
+  check.sizes("fans", "shape", shape)
   if #shape == 0 then return 1, 1 end
   if #shape == 1 then return shape[1], shape[1] end
   local positions = 1
@@ -22,9 +22,11 @@ function init.fans(shape)
   return positions * shape[#shape - 1], positions * shape[#shape]
 end
 
-local function fans_or(shape, fan_in, fan_out)
-  local rule_in, rule_out = init.fans(shape)
-  return math.max(fan_in or rule_in, 1), math.max(fan_out or rule_out, 1)
+--- The fans that an initializer is given, or those of the rule, at least 1.
+local function fans_or(what, shape, fan_in, fan_out)
+  local rule_in, rule_out = init.fans(check.sizes(what, "shape", shape))
+  return math.max(check.number(what, "fan_in", fan_in or rule_in, 0), 1),
+    math.max(check.number(what, "fan_out", fan_out or rule_out, 0), 1)
 end
 
 --- Truncated at two standard deviations and widened so that the standard deviation is `std` (Keras).
@@ -44,7 +46,7 @@ end
 ---@return userdata
 ---@example nn.init.glorot_uniform{4, 2}
 function init.glorot_uniform(shape, fan_in, fan_out, dtype)
-  fan_in, fan_out = fans_or(shape, fan_in, fan_out)
+  fan_in, fan_out = fans_or("init.glorot_uniform", shape, fan_in, fan_out)
   local limit = math.sqrt(6 / (fan_in + fan_out))
   return ops.uniform(shape, -limit, limit, dtype or "f32")
 end
@@ -57,7 +59,7 @@ end
 ---@return userdata
 ---@example nn.Linear{4, 2, init = "glorot_normal"}.weight
 function init.glorot_normal(shape, fan_in, fan_out, dtype)
-  fan_in, fan_out = fans_or(shape, fan_in, fan_out)
+  fan_in, fan_out = fans_or("init.glorot_normal", shape, fan_in, fan_out)
   return truncated_normal(shape, math.sqrt(2 / (fan_in + fan_out)), dtype or "f32")
 end
 
@@ -69,7 +71,7 @@ end
 ---@return userdata
 ---@example nn.Linear{4, 2, init = "he_uniform"}.weight
 function init.he_uniform(shape, fan_in, fan_out, dtype)
-  fan_in = fans_or(shape, fan_in, fan_out)
+  fan_in = fans_or("init.he_uniform", shape, fan_in, fan_out)
   local limit = math.sqrt(6 / fan_in)
   return ops.uniform(shape, -limit, limit, dtype or "f32")
 end
@@ -82,7 +84,7 @@ end
 ---@return userdata
 ---@example nn.init.he_normal{4, 2}
 function init.he_normal(shape, fan_in, fan_out, dtype)
-  fan_in = fans_or(shape, fan_in, fan_out)
+  fan_in = fans_or("init.he_normal", shape, fan_in, fan_out)
   return truncated_normal(shape, math.sqrt(2 / fan_in), dtype or "f32")
 end
 
@@ -107,7 +109,7 @@ end
 ---@example q = nn.init.orthogonal{3, 3}
 ---@example q:matmul(q:transpose(1, 2))
 function init.orthogonal(shape, _, _, dtype)
-  check.items("orthogonal", "shape", shape, "a list of sizes")
+  check.sizes("orthogonal", "shape", shape)
   local columns = shape[#shape] or 1
   local rows = 1
   for i = 1, #shape - 1 do rows = rows * shape[i] end

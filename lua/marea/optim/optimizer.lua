@@ -302,6 +302,11 @@ end
 function Optimizer:misfit(state)
   self:find_parameters()
   local wrong, known = {}, {steps = true}
+  for name in pairs(state) do
+    if type(name) ~= "string" then check.fail("load_state", "state", "a table of tensors by name", state) end
+  end
+  local names = check.names(state)
+  for _, name in ipairs(names) do check.tensor("load_state", name, state[name]) end
   if not state.steps or state.steps:numel() ~= 1 then wrong[#wrong + 1] = "steps is missing" end
   for _, entry in ipairs(self._entries) do
     for _, slot in ipairs(self.slots) do
@@ -314,7 +319,7 @@ function Optimizer:misfit(state)
       end
     end
   end
-  for name in pairs(state) do
+  for _, name in ipairs(names) do
     if not known[name] then wrong[#wrong + 1] = name .. " is unexpected" end
   end
   if #wrong == 0 then return nil end

@@ -16,6 +16,11 @@ local function arguments(what, names, ...)
   end
 end
 
+--- A schedule whose step is checked.
+local function of_step(what, f)
+  return function(step) return f(check.number(what, "step", step)) end
+end
+
 --- lr
 ---@param lr number
 ---@return fun(step: integer): number
@@ -37,7 +42,7 @@ function schedule.exponential(lr, rate, every)
   if check.number("exponential", "every", every, 0, LARGEST) == 0 then
     check.fail("exponential", "every", "a number greater than 0", every)
   end
-  return function(step) return lr * rate ^ ((step - 1) / every) end
+  return of_step("exponential", function(step) return lr * rate ^ ((step - 1) / every) end)
 end
 
 --- From lr down to `final` along half a cosine in `steps` updates, then `final` (Loshchilov and Hutter 2017).
@@ -49,10 +54,10 @@ end
 function schedule.cosine(lr, steps, final)
   final = final or 0
   arguments("cosine", {"lr", "steps", "final"}, lr, steps, final)
-  return function(step)
+  return of_step("cosine", function(step)
     local part = math.min((step - 1) / math.max(steps - 1, 1), 1)
     return final + (lr - final) * 0.5 * (1 + math.cos(math.pi * part))
-  end
+  end)
 end
 
 --- lr, multiplied by `factor` after every `every` updates.
@@ -64,7 +69,7 @@ end
 function schedule.step(lr, every, factor)
   factor = factor or 0.1
   arguments("step", {"lr", "every", "factor"}, lr, every, factor)
-  return function(step) return lr * factor ^ ((step - 1) // every) end
+  return of_step("step", function(step) return lr * factor ^ ((step - 1) // every) end)
 end
 
 --- Linear warm-up: the first `steps` updates take 1/steps, 2/steps, ... of `after`, a number or a schedule; the later
@@ -76,10 +81,10 @@ end
 function schedule.warmup(steps, after)
   local rate = type(after) == "function" and after or schedule.constant(after)
   check.integer("warmup", "steps", steps, 0)
-  return function(step)
+  return of_step("warmup", function(step)
     if step <= steps then return rate(1) * step / steps end
     return rate(step - steps)
-  end
+  end)
 end
 
 --- lr / (1 + decay * (step - 1)): the `decay` argument of Keras' optimizers.
@@ -89,7 +94,7 @@ end
 ---@example optim.schedule.inverse_time(0.1, 0.5)(3)
 function schedule.inverse_time(lr, decay)
   arguments("inverse_time", {"lr", "decay"}, lr, decay)
-  return function(step) return lr / (1 + decay * (step - 1)) end
+  return of_step("inverse_time", function(step) return lr / (1 + decay * (step - 1)) end)
 end
 
 return check.strict(schedule, "optim.schedule")
