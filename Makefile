@@ -31,6 +31,9 @@ SANITIZE ?=
 ALL_CFLAGS = -std=gnu11 -fPIC -fvisibility=hidden -ffp-contract=off -pthread $(WARN) -Icore -Ibindings $(CFLAGS) $(SANITIZE)
 
 comma := ,
+# A word for the shell, whatever is in it: the places below may have spaces and quotes in their names. What make itself
+# builds is named relative to this folder, so this folder may lie anywhere.
+q = '$(subst ','\'',$(1))'
 LIBS = $(shell pkg-config --libs openblas libpng zlib jansson) -lm -pthread
 LUA_CFLAGS = $(shell pkg-config --cflags lua5.4 2>/dev/null)
 LUA_LIBS = $(shell pkg-config --libs lua5.4)
@@ -56,7 +59,8 @@ MANDIR ?= $(PREFIX)/share/man
 SHAREDIR := $(PREFIX)/share/marea
 DOCDIR ?= $(PREFIX)/share/doc/marea
 
-.PHONY: all help setup setup-test setup-hosts setup-lint vae mnist test mistakes c-tests examples locale test-locale test-asan fuzz test-tsan test-neon ulp \
+.PHONY: all help setup setup-test setup-hosts setup-lint vae mnist test mistakes c-tests examples locale test-locale test-asan fuzz \
+        test-tsan test-neon test-places random-programs ulp \
         bench bench-peers bench-kernels interrupts soak lint types reference jupyter module install-module install \
         uninstall deb browser clean
 
@@ -66,7 +70,7 @@ MODULE := $(BUILD)/lib/marea/core.so
 all: $(PROGRAM) $(MODULE) $(BUILD)/libmarea.a $(BUILD)/libmarea.so $(BUILD)/libmarea_lua.a ## build the program, the Lua module and the C library
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { gsub(/\$$\$$/, "$$", $$2); printf "  %-14s  %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { gsub(/\$$\$$/, "$$", $$2); printf "  %-15s  %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 # ---- packages ----
 
@@ -266,10 +270,23 @@ mistakes: ## write spec/golden/mistakes anew: what the program says about each m
 	@$(MAKE) --no-print-directory -j2 all
 	@env -u OPENBLAS_CORETYPE MAREA_UPDATE_MISTAKES=1 $(BUSTED) spec/mistakes_spec.lua
 
+ASAN := -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer
+ASAN_OPTIONS := detect_leaks=0:allocator_may_return_null=1
+
 test-asan: setup-test ## the whole suite under AddressSanitizer and UndefinedBehaviorSanitizer
-	@$(MAKE) --no-print-directory -j2 BUILD=build/asan OPT=-O1 SANITIZE="-fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer" all c-tests
+	@$(MAKE) --no-print-directory -j2 BUILD=build/asan OPT=-O1 SANITIZE="$(ASAN)" all c-tests
 	MAREA_BUILD=build/asan LD_PRELOAD="$$($(CC) -print-file-name=libasan.so) $$($(CC) -print-file-name=libubsan.so)" \
-	  ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 $(BUSTED)
+	  ASAN_OPTIONS=$(ASAN_OPTIONS) $(BUSTED)
+
+test-places: setup-test ## the whole suite in clones at three places: a folder named marea, a path with spaces and umlauts, a read-only home
+	sh spec/places.sh
+
+PROGRAMS ?= 20000
+SEED ?= 1
+
+random-programs: setup-test ## PROGRAMS=20000 random programs of the Lua API from SEED=1 on, in and outside a sandbox, under both sanitizers
+	@$(MAKE) --no-print-directory -j2 BUILD=build/asan OPT=-O1 SANITIZE="$(ASAN)" build/asan/marea
+	@env -u OPENBLAS_CORETYPE MAREA_BUILD=build/asan ASAN_OPTIONS=$(ASAN_OPTIONS) build/asan/marea spec/random_programs.lua $(PROGRAMS) $(SEED)
 
 # A locale with a comma in numbers, made here, so that nothing on the machine changes.
 LOCALE := de_DE.UTF-8
@@ -288,7 +305,7 @@ locale: ## make the locale that the tests of numbers use; installs Debian's loca
 
 test-locale: setup-test locale ## the whole suite in the locale de_DE
 	@$(MAKE) --no-print-directory -j2 all c-tests $(BUILD)/test/locale.so
-	@env -u OPENBLAS_CORETYPE LOCPATH=$(abspath $(BUILD)/locale) LC_ALL=$(LOCALE) LANGUAGE=en \
+	@env -u OPENBLAS_CORETYPE LOCPATH="$$(realpath -ms $(BUILD)/locale)" LC_ALL=$(LOCALE) LANGUAGE=en \
 	  LD_PRELOAD=$(abspath $(BUILD)/test/locale.so) $(BUSTED)
 
 # The parsers alone are instrumented; their memory is malloc's, so that the sanitizer sees each block's end.
@@ -383,54 +400,67 @@ jupyter: all $(KERNEL)/kernel.json ## install the Jupyter kernel for the user, w
 	$(call install_packages,$(JUPYTER_PACKAGES))
 	$(PYTHON) -m jupyter_client.kernelspecapp install --user --name marea $(KERNEL)
 
+# The whole path of a file as the text of a JSON string, for the shell.
+json_path = "$$(realpath -ms $(1) | sed 's/["\\]/\\&/g')"
+
 $(KERNEL)/kernel.json: examples/jupyter/marea_kernel.py
 	@mkdir -p $(@D)
 	@printf '{"argv": ["%s", "%s", "-f", "{connection_file}"],\n "display_name": "Marea", "language": "lua",\n "env": {"MAREA_PROGRAM": "%s"}}\n' \
-	  $(PYTHON) $(abspath $<) $(abspath $(PROGRAM)) > $@
+	  $(PYTHON) $(call json_path,$<) $(call json_path,$(PROGRAM)) > $@
 
 # ---- installing ----
 
 module: $(MODULE)
 
+# A place below DESTDIR, for the shell.
+at = $(call q,$(DESTDIR)$(1))
+
 install-module: $(MODULE) ## install only what `require "marea"` needs
-	install -d $(DESTDIR)$(CMODDIR)/marea $(DESTDIR)$(LUADIR)
-	install -m 755 $(MODULE) $(DESTDIR)$(CMODDIR)/marea/core.so
-	cd lua && find marea -name '*.lua' -exec install -D -m 644 {} $(abspath $(DESTDIR)$(LUADIR))/{} \;
+	install -d $(call at,$(CMODDIR)/marea) $(call at,$(LUADIR))
+	install -m 755 $(MODULE) $(call at,$(CMODDIR)/marea/core.so)
+	for f in $(LUA_FILES:lua/%=%); do install -D -m 644 lua/$$f $(call at,$(LUADIR))/$$f || exit 1; done
 
-# Puts a file in place with its @PLACES@ filled in. OpenBLAS' own static flags would ask for a Fortran compiler.
-fill = sed -e 's|@PREFIX@|$(PREFIX)|g' -e 's|@DOCDIR@|$(DOCDIR)|g' -e 's|@LIBDIR@|$(LIBDIR)|g' -e 's|@VERSION@|$(VERSION)|g' \
-       -e 's|@BLAS@|$(strip $(shell pkg-config --libs openblas))|g'
+# Puts a file in place with its @PLACES@ filled in. LIBS are not OpenBLAS' static flags, which ask for a Fortran compiler.
+sed_text = $(subst |,\|,$(subst &,\&,$(subst \,\\,$(1))))
+fill_in = -e $(call q,s|@$(1)@|$(call sed_text,$($(1)))|g)
+fill = sed $(foreach place,PREFIX DOCDIR LIBDIR VERSION LIBS,$(call fill_in,$(place)))
 
-# Folders of the sources that documents lead to, and where they are installed.
-DOC_PLACES = scripts:$(SHAREDIR)/scripts lua:$(LUADIR) core:$(PREFIX)/include bindings:$(PREFIX)/include
+# Folders of the sources that documents lead to: where they are installed.
+DOC_scripts = $(SHAREDIR)/scripts
+DOC_lua = $(LUADIR)
+DOC_core = $(PREFIX)/include
+DOC_bindings = $(PREFIX)/include
 
 install: all types install-module ## install program, module, C library, scripts, documents and examples under PREFIX (DESTDIR is honoured)
-	install -d $(addprefix $(DESTDIR),$(PREFIX)/bin $(PREFIX)/include $(LIBDIR)/pkgconfig $(MANDIR)/man1)
-	install -m 755 $(PROGRAM) $(DESTDIR)$(PREFIX)/bin/marea
-	install -m 644 core/marea.h bindings/marea_lua.h $(DESTDIR)$(PREFIX)/include/
-	install -m 644 $(BUILD)/libmarea.a $(BUILD)/libmarea_lua.a $(DESTDIR)$(LIBDIR)/
-	install -m 755 $(BUILD)/libmarea.so $(DESTDIR)$(LIBDIR)/libmarea.so.$(VERSION)
-	ln -sf libmarea.so.$(VERSION) $(DESTDIR)$(LIBDIR)/libmarea.so.0
-	ln -sf libmarea.so.0 $(DESTDIR)$(LIBDIR)/libmarea.so
-	$(fill) core/marea.pc.in > $(DESTDIR)$(LIBDIR)/pkgconfig/marea.pc
-	$(fill) bindings/marea-lua.pc.in > $(DESTDIR)$(LIBDIR)/pkgconfig/marea-lua.pc
-	$(fill) docs/marea.1 > $(DESTDIR)$(MANDIR)/man1/marea.1
-	install -d $(DESTDIR)$(SHAREDIR)/scripts/data
-	install -m 644 scripts/*.lua scripts/*.sh $(DESTDIR)$(SHAREDIR)/scripts/
-	install -m 644 scripts/data/* $(DESTDIR)$(SHAREDIR)/scripts/data/
-	install -D -m 644 $(BUILD)/types/marea.lua $(DESTDIR)$(SHAREDIR)/types/marea.lua
-	install -d $(DESTDIR)$(DOCDIR)/docs
-	install -m 644 README.md CHANGELOG.md LICENSE $(DESTDIR)$(DOCDIR)/
-	install -m 644 docs/*.md docs/*.png $(DESTDIR)$(DOCDIR)/docs/
-	find examples -type f -not -path '*/__pycache__/*' -exec install -D -m 644 {} $(abspath $(DESTDIR)$(DOCDIR))/{} \;
-	$(foreach place,$(DOC_PLACES),ln -sfrT $(DESTDIR)$(lastword $(subst :, ,$(place))) \
-	  $(DESTDIR)$(DOCDIR)/$(firstword $(subst :, ,$(place)));)
+	install -d $(call at,$(PREFIX)/bin) $(call at,$(PREFIX)/include) $(call at,$(LIBDIR)/pkgconfig) $(call at,$(MANDIR)/man1)
+	install -m 755 $(PROGRAM) $(call at,$(PREFIX)/bin/marea)
+	install -m 644 core/marea.h bindings/marea_lua.h $(call at,$(PREFIX)/include/)
+	install -m 644 $(BUILD)/libmarea.a $(BUILD)/libmarea_lua.a $(call at,$(LIBDIR)/)
+	install -m 755 $(BUILD)/libmarea.so $(call at,$(LIBDIR)/libmarea.so.$(VERSION))
+	ln -sf libmarea.so.$(VERSION) $(call at,$(LIBDIR)/libmarea.so.0)
+	ln -sf libmarea.so.0 $(call at,$(LIBDIR)/libmarea.so)
+	$(fill) core/marea.pc.in > $(call at,$(LIBDIR)/pkgconfig/marea.pc)
+	$(fill) bindings/marea-lua.pc.in > $(call at,$(LIBDIR)/pkgconfig/marea-lua.pc)
+	$(fill) docs/marea.1 > $(call at,$(MANDIR)/man1/marea.1)
+	install -d $(call at,$(SHAREDIR)/scripts/data)
+	install -m 644 scripts/*.lua scripts/*.sh $(call at,$(SHAREDIR)/scripts/)
+	install -m 644 scripts/data/* $(call at,$(SHAREDIR)/scripts/data/)
+	install -D -m 644 $(BUILD)/types/marea.lua $(call at,$(SHAREDIR)/types/marea.lua)
+	install -d $(call at,$(DOCDIR)/docs)
+	install -m 644 README.md CHANGELOG.md LICENSE $(call at,$(DOCDIR)/)
+	install -m 644 docs/*.md docs/*.png $(call at,$(DOCDIR)/docs/)
+	find examples -type f -not -path '*/__pycache__/*' -exec install -D -m 644 {} $(call at,$(DOCDIR))/{} \;
+	$(foreach place,scripts lua core bindings,ln -sfrT $(call at,$(DOC_$(place))) $(call at,$(DOCDIR)/$(place));)
+
+# What install puts, but for the folders that others use too.
+INSTALLED = bin/marea include/marea.h include/marea_lua.h share/marea
+INSTALLED_LIBS = libmarea.a libmarea_lua.a libmarea.so libmarea.so.0 libmarea.so.$(VERSION) pkgconfig/marea.pc \
+                 pkgconfig/marea-lua.pc
 
 uninstall: ## remove what install put there
-	rm -rf $(addprefix $(DESTDIR),$(PREFIX)/bin/marea $(PREFIX)/include/marea.h $(PREFIX)/include/marea_lua.h \
-	  $(LIBDIR)/libmarea.a $(LIBDIR)/libmarea_lua.a $(LIBDIR)/libmarea.so $(LIBDIR)/libmarea.so.0 \
-	  $(LIBDIR)/libmarea.so.$(VERSION) $(LIBDIR)/pkgconfig/marea.pc $(LIBDIR)/pkgconfig/marea-lua.pc \
-	  $(MANDIR)/man1/marea.1 $(CMODDIR)/marea $(LUADIR)/marea $(SHAREDIR) $(DOCDIR))
+	for f in $(INSTALLED); do rm -rf $(call at,$(PREFIX))/$$f; done
+	for f in $(INSTALLED_LIBS); do rm -f $(call at,$(LIBDIR))/$$f; done
+	rm -rf $(call at,$(MANDIR)/man1/marea.1) $(call at,$(CMODDIR)/marea) $(call at,$(LUADIR)/marea) $(call at,$(DOCDIR))
 
 deb: ## Debian packages in build/deb, of the sources that are committed
 	$(call install_packages,$(PACKAGES) $(DEB_PACKAGES))

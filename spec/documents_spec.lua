@@ -4,12 +4,8 @@ local folder = require "spec.support.folder"
 
 local build = os.getenv("MAREA_BUILD") or "build"
 
-local function absolute(path)
-  local pipe = io.popen("realpath " .. path)
-  local result = pipe:read "l"
-  pipe:close()
-  return result
-end
+--- The whole path of a file, for the shell.
+local function absolute(path) return folder.quote(folder.absolute(path)) end
 
 --- A folder as the project's, where the sample is found and files may be written.
 local function workplace()

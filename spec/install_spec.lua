@@ -1,5 +1,8 @@
 -- What `make install` and `luarocks make` put where, used without the source; and how large it is.
 
+local folder = require "spec.support.folder"
+local quote = folder.quote
+
 local build = os.getenv("MAREA_BUILD") or "build"
 local sanitized = build:find "asan" ~= nil
 
@@ -16,13 +19,6 @@ local function must(command)
   return output
 end
 
-local function temporary_folder()
-  local path = os.tmpname()
-  os.remove(path)
-  must("mkdir -p " .. path)
-  return path
-end
-
 local function has(program) return os.execute(("command -v %s >/dev/null 2>&1"):format(program)) end
 
 --- Bytes of a file without its debugging information.
@@ -36,90 +32,96 @@ local function stripped(path)
   return bytes
 end
 
---- Under a folder that make install filled: a command that finds its libraries and pkg-config files.
-local function inside(folder, command)
-  return ("cd / && PKG_CONFIG_PATH=%s/lib/pkgconfig LD_LIBRARY_PATH=%s/lib %s"):format(folder, folder, command)
+--- A command that finds the libraries and pkg-config files below the place that make install filled.
+local function inside(place, command)
+  return ("cd / && PKG_CONFIG_PATH=%s LD_LIBRARY_PATH=%s %s"):format(quote(place .. "/lib/pkgconfig"),
+    quote(place .. "/lib"), command)
+end
+
+--- A command that runs lua5.4 with the modules that were installed in a place.
+local function lua_in(place)
+  return ("cd / && LUA_PATH=%s LUA_CPATH=%s lua5.4 -e "):format(
+    quote(place .. "/share/lua/5.4/?.lua;" .. place .. "/share/lua/5.4/?/init.lua"),
+    quote(place .. "/lib/lua/5.4/?.so"))
 end
 
 describe("make install", function()
-  local folder, source
+  local prefix, source
 
   setup(function()
-    folder, source = temporary_folder(), must "pwd":gsub("\n", "")
-    must(("make -s install BUILD=%s PREFIX=%s"):format(build, folder))
+    prefix, source = folder.new() .. "/Über uns & mehr", folder.absolute "."
+    must(("make -s install BUILD=%s PREFIX=%s"):format(build, quote(prefix)))
   end)
 
-  teardown(function() os.execute("rm -r " .. folder) end)
+  teardown(folder.remove)
 
   it("puts a module and a program where they work without the source", function()
-    local lua = ("cd / && LUA_PATH='%s/share/lua/5.4/?.lua;%s/share/lua/5.4/?/init.lua' "
-      .. "LUA_CPATH='%s/lib/lua/5.4/?.so' lua5.4 -e "):format(folder, folder, folder)
-    local output = must(lua .. [['local m = require "marea"; print(m.nn.Linear{3, 2}(m.zeros{1, 3}).shape[2])']])
+    local shape = [['local m = require "marea"; print(m.nn.Linear{3, 2}(m.zeros{1, 3}).shape[2])']]
+    local output = must(lua_in(prefix) .. shape)
     assert.are.equal("2\n", output)
-    local program = ("cd / && %s/bin/marea "):format(folder)
+    local program = ("cd / && %s "):format(quote(prefix .. "/bin/marea"))
     assert.are.equal("6.0\n", must(program .. "-e 'print(require(\"marea\").arange(1, 3):sum():item())'"))
     assert.are.equal("1000\n", must(program .. "-e 'print(require(\"marea\").data.mnist(\"sample\", \"test\").size)'"))
-    local script = folder .. "/share/marea/scripts/vae.lua"
+    local script = prefix .. "/share/marea/scripts/vae.lua"
     output = run(program .. "vae.lua")
     assert.is_truthy(output:find("\n  hint: vae.lua comes with Marea: " .. script, 1, true), output)
-    assert.is_truthy(must(program .. script .. " --help"):find "Trains a convolutional variational autoencoder")
+    assert.is_truthy(must(program .. quote(script) .. " --help"):find "Trains a convolutional variational autoencoder")
   end)
 
   it("tells pkg-config where the libraries are", function()
-    assert.are.equal(require "marea.core".info().version .. "\n", must(inside(folder, "pkg-config --modversion marea")))
-    local flags = must(inside(folder, "pkg-config --cflags --libs marea-lua"))
-    assert.is_truthy(flags:find(("-I%s/include "):format(folder), 1, true), flags)
-    assert.is_truthy(flags:find "%-lmarea_lua %-lmarea ", flags)
+    assert.are.equal(require "marea.core".info().version .. "\n", must(inside(prefix, "pkg-config --modversion marea")))
+    local flags = must(inside(prefix, [[sh -c 'eval printf "%s\\\n" "$(pkg-config --cflags --libs marea-lua)"']]))
+    assert.is_truthy(flags:find(("-I%s/include\n"):format(prefix), 1, true), flags)
+    assert.is_truthy(flags:find "%-lmarea_lua\n%-lmarea\n", flags)
     assert.is_falsy(flags:find("-lopenblas", 1, true)) -- the shared library brings it along
-    assert.is_truthy(must(inside(folder, "pkg-config --static --libs marea")):find "%-lopenblas.*%-ljansson")
+    assert.is_truthy(must(inside(prefix, "pkg-config --static --libs marea")):find "%-lopenblas.*%-ljansson")
   end)
 
   --- The programs of examples/make and examples/cmake do what they do in the source's own build.
   local function works(place)
     local path = place .. "/sine.safetensors"
-    assert.is_truthy(must(inside(folder, ("%s/train %s"):format(place, path))):find "bytes still in use: 0")
+    assert.is_truthy(must(inside(prefix, ("%s/train %s"):format(place, path))):find "bytes still in use: 0")
     local output = run(("%s/decode %s 0 0"):format(place, path)) -- without LD_LIBRARY_PATH
     assert.is_truthy(output:find "linear: ", output)
-    output = run(inside(folder, ("%s/host_min %s/examples/decode.lua nowhere.safetensors"):format(place, source)))
+    output = run(inside(prefix, ("%s/host_min %s nowhere.safetensors"):format(place,
+      quote(source .. "/examples/decode.lua"))))
     assert.is_truthy(output:find "load: 'nowhere.safetensors'", output)
   end
 
   it("serves programs that are built with make", function()
     if sanitized then return pending "the installed archive needs the sanitizer's flags" end
-    local place = temporary_folder()
-    must(inside(folder, ("make -s -C %s/examples/make OUT=%s"):format(source, place)))
+    local place = folder.new()
+    must(inside(prefix, ("make -s -C %s OUT=%s"):format(quote(source .. "/examples/make"), place)))
     works(place)
-    os.execute("rm -r " .. place)
   end)
 
   it("serves programs that are built with CMake", function()
     if sanitized then return pending "the installed archive needs the sanitizer's flags" end
     if not has "cmake" then return pending "cmake is not installed" end
-    local place = temporary_folder()
-    must(inside(folder, ("cmake -S %s/examples/cmake -B %s"):format(source, place)))
+    local place = folder.new()
+    must(inside(prefix, ("cmake -S %s -B %s"):format(quote(source .. "/examples/cmake"), place)))
     must("cmake --build " .. place)
     works(place)
-    os.execute("rm -r " .. place)
   end)
 
   it("brings a manual page without mistakes", function()
     if not has "man" then return pending "man is not installed" end
     local man = "env -u LD_PRELOAD LC_ALL=C.UTF-8 man" -- troff does not bear a sanitizer
-    local path = folder .. "/share/man/man1/marea.1"
+    local path = quote(prefix .. "/share/man/man1/marea.1")
     assert.are.equal("", must(("%s --warnings -E UTF-8 -l %s 2>&1 >/dev/null"):format(man, path)))
     local page = must(("%s -l %s | col -b"):format(man, path))
-    for option in must(folder .. "/bin/marea -h"):gmatch "\n  (%-%a)" do
+    for option in must(quote(prefix .. "/bin/marea") .. " -h"):gmatch "\n  (%-%a)" do
       assert.is_truthy(page:find("\n +%" .. option .. "[ \n]"), option)
     end
-    assert.is_truthy(page:find(folder .. "/share/marea/scripts", 1, true))
-    assert.is_truthy(page:find(folder .. "/share/doc/marea/docs", 1, true))
+    assert.is_truthy(page:find(prefix .. "/share/marea/scripts", 1, true))
+    assert.is_truthy(page:find(prefix .. "/share/doc/marea/docs", 1, true))
     assert.is_falsy(page:find "@%u+@")
   end)
 
   it("brings documents whose links lead somewhere, and the examples", function()
-    local docs = folder .. "/share/doc/marea/"
+    local docs = prefix .. "/share/doc/marea/"
     local links, pages = 0, 0
-    for page in must(("cd %s && ls README.md CHANGELOG.md docs/*.md"):format(docs)):gmatch "%S+" do
+    for page in must(("cd %s && ls README.md CHANGELOG.md docs/*.md"):format(quote(docs))):gmatch "%S+" do
       local file <close> = assert(io.open(docs .. page))
       pages = pages + 1
       for link in file:read "a":gmatch "%]%(([^)#%s]+)" do
@@ -132,37 +134,35 @@ describe("make install", function()
     end
     assert.is_true(pages >= 20 and links > 80, pages .. " pages, " .. links .. " links")
     for _, place in ipairs{"docs", "examples"} do
-      local wanted = must(("cd %s && find examples -type f -not -path '*/__pycache__/*' | sort"):format(source))
-      assert.are.equal(wanted, must(("cd %s && find examples -type f | sort"):format(docs)), place)
+      local wanted = must(("cd %s && find examples -type f -not -path '*/__pycache__/*' | sort"):format(quote(source)))
+      assert.are.equal(wanted, must(("cd %s && find examples -type f | sort"):format(quote(docs))), place)
     end
-    assert.are.equal("", run(("find %s -xtype l"):format(folder))) -- links to nowhere
+    assert.are.equal("", run(("find %s -xtype l"):format(quote(prefix)))) -- links to nowhere
   end)
 
   it("brings scripts that run from there", function()
-    local place = temporary_folder()
-    local scripts = folder .. "/share/marea/scripts/"
+    local place = folder.new()
+    local scripts = prefix .. "/share/marea/scripts/"
     local count = 0
-    for name in must("grep -l argparse " .. scripts .. "*.lua"):gmatch "([^/\n]+%.lua)" do
-      local text, ok = run(("cd %s && %s/bin/marea %s%s --help"):format(place, folder, scripts, name))
+    for name in must("grep -l argparse " .. quote(scripts) .. "*.lua"):gmatch "([^/\n]+%.lua)" do
+      local text, ok = run(("cd %s && %s %s --help"):format(place, quote(prefix .. "/bin/marea"), quote(scripts .. name)))
       if name ~= "options.lua" then
         count = count + 1
         assert.is_true(ok == true and text:find "^Usage: " ~= nil, name .. ": " .. text)
       end
     end
     assert.is_true(count >= 6, tostring(count))
-    must(("cd %s && %s/bin/marea %svae.lua --smoke --out smoke"):format(place, folder, scripts))
+    must(("cd %s && %s %s --smoke --out smoke"):format(place, quote(prefix .. "/bin/marea"), quote(scripts .. "vae.lua")))
     assert.is_truthy(must("ls " .. place .. "/smoke"):find "vae.safetensors")
-    assert.is_truthy(must(("sh -n %smnist.sh && echo well"):format(scripts)):find "well")
-    os.execute("rm -r " .. place)
+    assert.is_truthy(must(("sh -n %s && echo well"):format(quote(scripts .. "mnist.sh"))):find "well")
   end)
 
   it("is undone by make uninstall", function()
-    local other = temporary_folder()
+    local other = quote(folder.new() .. "/Über |it's")
     must(("make -s install BUILD=%s PREFIX=/usr LIBDIR=/usr/lib/here DESTDIR=%s"):format(build, other))
     assert.is_truthy(must(("find %s -type f"):format(other)):find "/usr/lib/here/lua/5.4/marea/core.so")
     must(("make -s uninstall PREFIX=/usr LIBDIR=/usr/lib/here DESTDIR=%s"):format(other))
     assert.are.equal("", must(("find %s -not -type d"):format(other)))
-    os.execute("rm -r " .. other)
   end)
 end)
 
@@ -173,19 +173,16 @@ describe("luarocks make", function()
     assert.are.equal("luarocks --lua-version 5.4 make", command)
     if build ~= "build" then return pending "the rock installs what is in build/" end
     if not has "luarocks" then return pending "luarocks is not installed" end
-    local tree = temporary_folder()
+    local tree = folder.new()
     must(command .. " --tree " .. tree)
-    local lua = ("cd / && LUA_PATH='%s/share/lua/5.4/?.lua;%s/share/lua/5.4/?/init.lua' "
-      .. "LUA_CPATH='%s/lib/lua/5.4/?.so' lua5.4 -e "):format(tree, tree, tree)
-    assert.are.equal("6.0\n", must(lua .. [['print(require "marea".arange(1, 3):sum():item())']]))
-    os.execute("rm -r " .. tree)
+    assert.are.equal("6.0\n", must(lua_in(tree) .. [['print(require "marea".arange(1, 3):sum():item())']]))
   end)
 end)
 
 describe("make without what the build needs", function()
   --- What make says where the compiler does not find these headers, a pattern of the shell.
   local function said(target, headers)
-    local place = temporary_folder()
+    local place = folder.new()
     local file = assert(io.open(place .. "/cc", "w"))
     file:write(([[#!/bin/sh
 case "$*" in *-E*) ;; *) exec gcc "$@" ;; esac
@@ -196,7 +193,6 @@ echo "$text" | gcc "$@"
     file:close()
     must("chmod +x " .. place .. "/cc")
     local output, ok = run(("make -j1 %s BUILD=%s/build CC=%s/cc"):format(target, place, place))
-    os.execute("rm -r " .. place)
     assert.is_falsy(ok)
     return output
   end
@@ -250,11 +246,10 @@ end)
 
 describe("the tests", function()
   it("leave no line in the user's history", function()
-    local home = temporary_folder()
+    local home = folder.new()
     must(("env -u MAREA_HISTORY -u XDG_STATE_HOME HOME=%s LUA_PATH='%s' LUA_CPATH='%s' %s/test/interrupts cpu 1 %s "
       .. "%s/marea"):format(home, package.path, package.cpath, build, home, build))
     assert.are.equal("", must(("find %s -name '*history*'"):format(home)))
-    os.execute("rm -r " .. home)
   end)
 end)
 

@@ -8,12 +8,8 @@ local sanitized = build:find "asan"
 local imports = python .. " -c 'import ipykernel, nbconvert, jupyter_client' 2>/dev/null"
 local installed = not sanitized and os.execute(imports) ~= nil
 
-local function absolute(path)
-  local pipe = io.popen("realpath " .. path)
-  local result = pipe:read "l"
-  pipe:close()
-  return result
-end
+--- The whole path of a file, for the shell.
+local function absolute(path) return folder.quote(folder.absolute(path)) end
 
 describe("the Jupyter kernel", function()
   local MISSING = sanitized and "Python cannot load a sanitizer"

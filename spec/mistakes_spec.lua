@@ -10,7 +10,7 @@ local FILES = {"tensors", "language", "layers", "training", "files"}
 teardown(folder.remove)
 
 describe("a mistake", function()
-  local program = io.popen("pwd"):read "l" .. "/" .. (os.getenv "MAREA_BUILD" or "build") .. "/marea"
+  local program = folder.quote(folder.absolute((os.getenv "MAREA_BUILD" or "build") .. "/marea"))
 
   for _, name in ipairs(FILES) do
     local path = "spec/golden/mistakes/" .. name .. ".txt"

@@ -2,24 +2,22 @@
 -- Misuse of every public function: whatever is given, the call succeeds or raises a string that names the function.
 -- The calls are made by spec/support/misuse_calls.lua in a process of its own, so a crash is a failure and not an end.
 local core = require "marea.core"
+local folder = require "spec.support.folder"
 
 --- Runs a script of this folder in a new folder; returns its output and whether it ended well.
 local function run(script)
-  local folder = os.tmpname()
-  os.remove(folder)
-  assert(os.execute("mkdir -p " .. folder))
-  local root = io.popen("pwd"):read "l"
-  local function absolute(path) return ((";" .. path):gsub(";%./", ";" .. root .. "/"):sub(2)) end
-  local last = folder .. "/running"
-  local command = ("cd %s && LUA_PATH='%s' LUA_CPATH='%s' lua5.4 %s/%s %s 2>&1; echo exit $?"):format(folder,
-    absolute(package.path), absolute(package.cpath), root, script, last)
+  local place, root = folder.new(), folder.absolute "."
+  local function absolute(path) return folder.quote(((";" .. path):gsub(";%./", ";" .. root .. "/"):sub(2))) end
+  local last = place .. "/running"
+  local command = ("cd %s && LUA_PATH=%s LUA_CPATH=%s lua5.4 %s %s 2>&1; echo exit $?"):format(place,
+    absolute(package.path), absolute(package.cpath), folder.quote(root .. "/" .. script), last)
   local pipe = assert(io.popen(command))
   local text = pipe:read "a"
   pipe:close()
   local file = io.open(last)
   local running = file and file:read "l" or "?"
   if file then file:close() end
-  os.execute("rm -rf " .. folder)
+  folder.remove()
   local code = tonumber(text:match "exit (%d+)%s*$")
   return text, code, running
 end
