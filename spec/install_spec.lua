@@ -142,17 +142,17 @@ describe("make install", function()
 
   it("brings scripts that run from there", function()
     local place = folder.new()
-    local scripts = prefix .. "/share/marea/scripts/"
+    local scripts, marea = prefix .. "/share/marea/scripts/", quote(prefix .. "/bin/marea")
     local count = 0
     for name in must("grep -l argparse " .. quote(scripts) .. "*.lua"):gmatch "([^/\n]+%.lua)" do
-      local text, ok = run(("cd %s && %s %s --help"):format(place, quote(prefix .. "/bin/marea"), quote(scripts .. name)))
+      local text, ok = run(("cd %s && %s %s --help"):format(place, marea, quote(scripts .. name)))
       if name ~= "options.lua" then
         count = count + 1
         assert.is_true(ok == true and text:find "^Usage: " ~= nil, name .. ": " .. text)
       end
     end
     assert.is_true(count >= 6, tostring(count))
-    must(("cd %s && %s %s --smoke --out smoke"):format(place, quote(prefix .. "/bin/marea"), quote(scripts .. "vae.lua")))
+    must(("cd %s && %s %s --smoke --out smoke"):format(place, marea, quote(scripts .. "vae.lua")))
     assert.is_truthy(must("ls " .. place .. "/smoke"):find "vae.safetensors")
     assert.is_truthy(must(("sh -n %s && echo well"):format(quote(scripts .. "mnist.sh"))):find "well")
   end)
