@@ -1,7 +1,7 @@
 -- SPDX-License-Identifier: MIT
 -- Writes what spec/c/armor_test.c calls: every function of core/marea.h with every value below for each of its
 -- parameters. The prototypes are read from the header, so a function that is added there is called too. One with a
--- parameter of a type that is not known here, and one of bindings/marea_lua.h that the test does not mention, are errors.
+-- parameter of a type that is not known here is an error; so is one of bindings/marea_lua.h that the test leaves out.
 --
 --   lua5.4 spec/c/api_cases.lua core/marea.h bindings/marea_lua.h spec/c/armor_test.c > cases.inc
 

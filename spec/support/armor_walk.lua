@@ -1,9 +1,9 @@
 -- SPDX-License-Identifier: MIT
---- Finds what scripts can reach, and calls it with everything: for armor_spec, outside of sandboxes and, as text, inside
---- of one. Inside there is no `debug`, so metatables and upvalues are looked into only outside.
+--- Finds what scripts can reach, and calls it with everything: for armor_spec, outside of sandboxes and, as text, in
+--- one. There is no `debug` in there, so metatables and upvalues are looked into only outside.
 ---
----   local functions = walk.functions{root = value}      -- list of {name =, f =}, in the order of names
----   local calls = walk.call(f, walk.objects{marea =, core =})
+---   local functions, userdata = walk.reach{root = value}   -- lists of {name =, f =} and {name =, value =}
+---   local calls = walk.call(f, object, seconds)            -- of walk.objects(marea)
 local walk = {}
 
 local debug = debug -- luacheck: ignore 431
