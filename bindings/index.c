@@ -401,9 +401,19 @@ static marea_status try_assign (lua_State *L, bind_state *S, assignment *a) {
   return status;
 }
 
+/* marea_copy refuses it too, in words of its own. */
+static void check_survivor (lua_State *L, bind_state *S, const marea_tensor *t, const char *function,
+                            const char *name) {
+  if (marea_is_planned(t) && !marea_planning(S->ctx))
+    bind_raise(L, S, "%s: argument '%s', %s, is from a plan that has ended: it has no values", function, name,
+               bind_shape(t).s);
+}
+
 static int assign (lua_State *L, bind_state *S, assignment *a) {
   marea_status status;
   marea_tensor *all[] = {a->target, a->source, a->key ? a->key->by : NULL};
+  check_survivor(L, S, a->target, a->function, "t");
+  if (a->source) check_survivor(L, S, a->source, a->function, a->key ? "v" : "src");
   check_unrecorded(L, S, a->target, a->function);
   if (a->source) check_unrecorded(L, S, a->source, a->function); /* its gradient would be lost */
   BIND_RETRY(L, S, 3, all, status, try_assign(L, S, a));

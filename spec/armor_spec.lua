@@ -150,6 +150,13 @@ describe("a tensor that outlives its plan", function()
     end)
   end
 
+  it("is refused in the words of the script", function()
+    assert.matches("fill_: argument 't', f32 (3), is from a plan that has ended",
+      message_of(function() vector:fill_(1) end), 1, true)
+    assert.matches("copy_: argument 'src', f32 (3), is from",
+      message_of(function() marea.ones(3):copy_(view) end), 1, true)
+  end)
+
   it("passes no gradient", function()
     assert.matches(ended, message_of(function() learned:backward(1 * other) end), 1, true)
     assert.matches(ended, message_of(function() marea.grad(learned, leaf, {seed = 1 * other}) end), 1, true)
