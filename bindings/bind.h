@@ -116,6 +116,7 @@ struct bind_box {
   int made_line, ended_line;
   uint16_t made_source, ended_source;
   uint8_t ended_by, dtype, rank;
+  bool finalized; /* its finalizer has run, and will not again */
 };
 
 /* A stretch of a script at whose end its tensors are released. */

@@ -4,9 +4,10 @@
 */
 #include "bind.h"
 
+/* A box that another finalizer has brought back to life is not noted: nothing would tell of its end. */
 bind_box *bind_find_box (lua_State *L, bind_state *S, int idx) {
   bind_box *b = bind_to(L, S, idx, BIND_BOX);
-  if (b) *bind_known(S, b) = b;
+  if (b && !b->finalized) *bind_known(S, b) = b;
   return b;
 }
 
@@ -69,6 +70,7 @@ static int box_gc (lua_State *L) {
   bind_box *b = bind_to(L, S, 1, BIND_BOX);
   if (!b) return 0;
   if (*bind_known(S, b) == b) *bind_known(S, b) = NULL; /* another userdata may lie there later */
+  b->finalized = true;
   S->finalizers--;
   bind_box_release(b, BIND_BY_CALL, (bind_place){0, 0});
   return 0;

@@ -53,7 +53,7 @@ bool marea_op_mutates (const marea_op *op) { return op && op->flags & MAREA_MUTA
 
 bool marea_op_takes_numbers (const marea_op *op) { return op && op->flags & MAREA_NUMBERS; }
 
-bool marea_op_gives_reals (const marea_op *op) { return op->flags & MAREA_REALS; }
+bool marea_op_gives_reals (const marea_op *op) { return op && op->flags & MAREA_REALS; }
 
 /* Numbers of a list attribute that starts with one initial value for all; DIMS and SIZES start empty. */
 static int list_length (marea_attr_kind kind) {

@@ -546,6 +546,43 @@ static bool states_hold (void) {
   return true;
 }
 
+/* A host's userdata, as large as a tensor's box and with the bytes that the freed one left. */
+static int host_object (lua_State *L) {
+  lua_newuserdatauv(L, 64, 0);
+  return 1;
+}
+
+/* A finalizer brings boxes back to life, which are then used and die for good; what lies at their addresses is no tensor. */
+static bool revived_boxes_hold (void) {
+  static const char text[] =
+      "local marea, core = require 'marea', require 'marea.core'\n"
+      "local wrong = 0\n"
+      "for round = 1, 20 do\n"
+      "  local alive\n"
+      "  do\n"
+      "    local boxes = {}\n"
+      "    for i = 1, 100 do boxes[i] = marea.ones(1) end\n"
+      "    setmetatable({}, {__gc = function() alive = boxes end})\n"
+      "  end\n"
+      "  collectgarbage()\n"
+      "  for i = 1, 100 do assert(core.is_tensor(alive[i]) and not pcall(marea.abs, alive[i])) end\n"
+      "  alive = nil\n"
+      "  collectgarbage()\n"
+      "  local others = {}\n"
+      "  for i = 1, 200 do others[i] = object() end\n"
+      "  for i = 1, 200 do wrong = wrong + (core.is_tensor(others[i]) and 1 or 0) end\n"
+      "end\n"
+      "return wrong\n";
+  lua_State *L = luaL_newstate();
+  luaL_openlibs(L);
+  marea_lua_preload(L);
+  lua_register(L, "object", host_object);
+  if (luaL_dostring(L, text) != LUA_OK) return report(lua_tostring(L, -1), false), false;
+  NEED(lua_tointeger(L, -1) == 0);
+  lua_close(L);
+  return true;
+}
+
 static bool sandboxes_hold (void) {
   marea_sandbox *box = NULL;
   marea_sandbox_config config = {.size = 1};
@@ -603,6 +640,7 @@ int main (void) {
     if (way != IN_A_PLAN) report("copies, pictures, statistics, messages", the_rest_holds());
   }
   report("marea_lua.h", states_hold());
+  report("boxes that were brought back to life", revived_boxes_hold());
   report("sandboxes", sandboxes_hold());
   report("a script's divisions do not trap in the host", scripts_do_not_trap());
   char command[100];
