@@ -42,7 +42,8 @@ MAREA_API marea_tensor *marea_lua_check (lua_State *L, int idx);
    A sandbox is a Lua state of its own. Its scripts find Lua's basic functions, string, table, math, utf8, coroutine and
    `marea`; no io, os, debug, package, binary chunks, finalizers or weak tables. The library's file functions reach
    what lies below the given folders. A script that would go beyond a budget ends with an error that it cannot catch.
-   What scripts leave in the sandbox's globals is there for the next one. */
+   What scripts leave in the sandbox's globals is there for the next one. A text may have 1 MiB, and 200 levels of
+   blocks, functions and brackets within each other. A run sees the C locale, whatever the host's is. */
 
 typedef struct marea_sandbox marea_sandbox;
 
@@ -54,6 +55,8 @@ typedef struct marea_sandbox_config {
   double max_seconds;            /* of a run, by the clock on the wall; 0: 10 */
   double max_instructions;       /* of Lua's virtual machine, of a run, to within some hundred; 0: 1e9 */
   double max_flop;               /* floating-point operations of a run (marea_limit_flop); 0: 1e12 */
+  size_t max_result_bytes;       /* of what a run returns to its host, every copy in full; 0: as much as tensors->max_bytes;
+                                    without tensors never more than max_lua_bytes */
   const char *const *read, *const *write; /* up to 15 folders, NULL-ended; those to write may be read too. NULL: none */
 } marea_sandbox_config;
 
@@ -63,8 +66,11 @@ MAREA_API MAREA_MUST_USE marea_status marea_sandbox_open (const marea_sandbox_co
 /* Runs a text with fresh budgets. `name` is its chunk name, as "=script". With `host`, a Lua state of the caller's, the
    values on top of that, n_args of them, are popped and are the script's arguments, and its results are pushed; they are
    copied: nil, booleans, numbers, strings, tensors, and tables of these without metatables. Without (NULL), results are
-   on the stack of marea_sandbox_state until the next run. Returns their number; -1: the script failed, see
-   marea_sandbox_error. May raise in `host` only. */
+   on the stack of marea_sandbox_state until the next run. Returns their number; -1: the script failed, or its results are
+   too many, or the host's memory ended, see marea_sandbox_error. Raises, in `host`, for arguments that cannot pass.
+   A function of the host's that a script calls may run further texts in the same sandbox: they have what is left of the
+   budgets, `host` may not be the sandbox's own state, and without one results are on the stack of the running coroutine. A
+   sandbox that it runs in turn with the script's state as `host` ends with the outer one's time. */
 MAREA_API int marea_sandbox_run (marea_sandbox *box, const char *text, size_t bytes, const char *name,
                                  lua_State *host, int n_args);
 MAREA_API const char *marea_sandbox_error (const marea_sandbox *box);

@@ -3,13 +3,13 @@
 ** a context with budgets of its own; lua/marea/guest.lua makes the environment.
 **
 ** The hook runs every PERIOD instructions of a coroutine. Where it cannot run, in functions that are written in C, the
-** guest's functions look at the clock (guest_guard), and so does the allocator: a time limit that has passed arms the hook
-** for the next instruction. A spent budget stays spent until the run is over: the error comes back at every
-** further instruction, so that no pcall holds it.
+** guest's functions look at the clock (guest_guard), and so do the allocator and the reader of texts: a time limit that has
+** passed arms the hook for the next instruction. A spent budget stays spent until the run is over: the error comes back at
+** every further instruction, so that no pcall holds it.
+**
+** A run from within a run, by a function of the host's, is part of the outer one and has what is left of its budgets.
 */
 #define _GNU_SOURCE
-#include <fenv.h>
-#include <limits.h>
 #include <lualib.h>
 #include <math.h>
 #include <stdio.h>
@@ -17,27 +17,13 @@
 #include <sys/stat.h>
 #include <time.h>
 
-#include "bind.h"
+#include "sandbox.h"
 
-#define PERIOD 200 /* instructions between two looks; a switch of coroutines counts as many */
-#define LARGE 4096 /* bytes of a block at which the allocator looks at the clock */
-#define ROOTS 16   /* folders of a kind */
-#define OUTPUT (64 << 10)
-#define DEEPEST 16 /* tables within each other that are copied */
-
-struct marea_sandbox {
-  lua_State *L, *running; /* the main thread, and the coroutine at work */
-  marea_context *ctx;
-  size_t bytes, max_bytes, max_string;
-  double instructions, max_instructions, max_flop, max_seconds, max_tensor_bytes, deadline;
-  bool active, spent;
-  bool (*interrupted)(void *ud);
-  void *interrupted_ud;
-  int environment;      /* reference in the registry */
-  char *root[2][ROOTS]; /* to read, to write; real paths */
-  size_t printed;
-  char why[200], error[1000], output[OUTPUT + 1];
-};
+#define PERIOD 100             /* instructions between two looks; a switch of coroutines counts as many */
+#define SLOW ((size_t)4 << 20) /* bytes of strings that so many instructions may compare */
+#define PIECE 256              /* bytes of a text that Lua's parser is given at once, and */
+#define PIECE_INSTRUCTIONS 64  /* what they count */
+#define LONGEST_TEXT ((size_t)1 << 20)
 
 static marea_sandbox *box_of (lua_State *L) { return *(marea_sandbox **)lua_getextraspace(L); }
 
@@ -55,9 +41,9 @@ void bind_sandbox_spend (marea_sandbox *box, const char *why) {
   snprintf(box->why, sizeof box->why, "%s", why);
 }
 
-static void look (marea_sandbox *box) {
+bool bind_sandbox_look (marea_sandbox *box) {
   char why[100];
-  if (box->spent || !box->active) return;
+  if (box->spent || !box->active) return box->spent;
   if (box->interrupted && box->interrupted(box->interrupted_ud)) {
     bind_sandbox_spend(box, "interrupted");
   } else if (now() >= box->deadline) {
@@ -67,14 +53,22 @@ static void look (marea_sandbox *box) {
     bind_format(why, sizeof why, "the limit of %g instructions is reached", box->max_instructions);
     bind_sandbox_spend(box, why);
   }
+  return box->spent;
+}
+
+int bind_sandbox_period (const marea_sandbox *box) {
+  if (box->spent) return 1;
+  const size_t longest = box->memory.longest;
+  if (longest * PERIOD <= SLOW) return PERIOD;
+  return longest < SLOW ? (int)(SLOW / longest) : 1;
 }
 
 static void on_count (lua_State *L, lua_Debug *ar) {
   marea_sandbox *box = box_of(L);
   const int count = lua_gethookcount(L);
   box->instructions += count;
-  look(box);
-  const int next = box->spent ? 1 : PERIOD;
+  bind_sandbox_look(box);
+  const int next = bind_sandbox_period(box);
   if (count != next) lua_sethook(L, on_count, LUA_MASKCOUNT, next);
   if (!box->spent) return;
   int level = 0; /* the script's line rather than the library's */
@@ -84,9 +78,12 @@ static void on_count (lua_State *L, lua_Debug *ar) {
   lua_error(L);
 }
 
+void bind_sandbox_arm (marea_sandbox *box) {
+  if (box->active) lua_sethook(box->running, on_count, LUA_MASKCOUNT, bind_sandbox_period(box));
+}
+
 void bind_sandbox_check (lua_State *L, marea_sandbox *box) {
-  look(box);
-  if (box->spent) luaL_error(L, "sandbox: %s", box->why);
+  if (bind_sandbox_look(box)) luaL_error(L, "sandbox: %s", box->why);
 }
 
 void marea_sandbox_check (lua_State *L) {
@@ -94,35 +91,43 @@ void marea_sandbox_check (lua_State *L) {
   if (S && S->box) bind_sandbox_check(L, S->box);
 }
 
-/* Lua tells the kind of an object in `old` when there is no block yet. */
-static void *allocate (void *ud, void *p, size_t old, size_t size) {
-  marea_sandbox *box = ud;
-  const bool is_string = !p && old == LUA_TSTRING;
-  if (!p) old = 0;
-  if (size == 0) {
-    free(p);
-    box->bytes -= old;
-    return NULL;
-  }
-  const bool refused = size > old && (box->bytes - old + size > box->max_bytes ||
-                                      (is_string && size > box->max_string + 64)); /* 64: Lua's header */
-  if (box->active && (refused || size > old + LARGE)) {
-    look(box);
-    if (box->spent) lua_sethook(box->running, on_count, LUA_MASKCOUNT, 1);
-  }
-  void *q = refused ? NULL : realloc(p, size);
-  if (q) box->bytes += size - old;
-  return q;
+/* ---- texts ---- */
+
+typedef struct reader {
+  marea_sandbox *box;
+  const char *text;
+  size_t left;
+} reader;
+
+/* A lua_Reader. The parser may walk along all jumps of the text for each `or`, so it gets little at once. */
+static const char *read_piece (lua_State *L, void *ud, size_t *n) {
+  reader *r = ud;
+  const char *piece = r->text;
+  r->box->instructions += PIECE_INSTRUCTIONS;
+  bind_sandbox_check(L, r->box);
+  *n = r->left < PIECE ? r->left : PIECE;
+  r->text += *n;
+  r->left -= *n;
+  return piece;
+}
+
+/* Pushes the function of a text, never that of a binary chunk, and returns true; or a message. */
+static bool load_text (lua_State *L, const char *text, size_t bytes, const char *name) {
+  reader r = {box_of(L), text, bytes};
+  if (bytes <= LONGEST_TEXT) return lua_load(L, read_piece, &r, name, "t") == LUA_OK;
+  lua_pushfstring(L, "sandbox: a text of %I bytes; it may have %d", (LUAI_UACINT)bytes, (int)LONGEST_TEXT);
+  return false;
 }
 
 /* ---- what guest.lua is given ---- */
 
-/* switch(thread): it is about to run */
+/* switch(thread): it is about to run. It may have been made where there was no hook. */
 static int guest_switch (lua_State *L) {
   marea_sandbox *box = box_of(L);
   box->instructions += PERIOD;
   bind_sandbox_check(L, box);
   box->running = lua_tothread(L, 1);
+  bind_sandbox_arm(box);
   return 0;
 }
 
@@ -145,6 +150,21 @@ static int guest_guard (lua_State *L) {
   return 1;
 }
 
+/* load(text, name, environment) -> function | nil, message */
+static int guest_load (lua_State *L) {
+  size_t n;
+  const char *text = luaL_checklstring(L, 1, &n), *name = luaL_checkstring(L, 2);
+  lua_settop(L, 3);
+  if (!load_text(L, text, n, name)) {
+    lua_pushnil(L);
+    lua_insert(L, -2);
+    return 2;
+  }
+  lua_pushvalue(L, 3);
+  lua_setupvalue(L, -2, 1);
+  return 1;
+}
+
 /* loader(name): the function that makes a module of the library; nil: there is none */
 static int guest_loader (lua_State *L) {
   const bind_file *f = bind_find_file(luaL_checkstring(L, 1));
@@ -157,7 +177,7 @@ static int guest_print (lua_State *L) {
   marea_sandbox *box = box_of(L);
   size_t n;
   const char *text = luaL_checklstring(L, 1, &n);
-  if (n > OUTPUT - box->printed) n = OUTPUT - box->printed;
+  if (n > SANDBOX_OUTPUT - box->printed) n = SANDBOX_OUTPUT - box->printed;
   memcpy(box->output + box->printed, text, n);
   box->printed += n;
   return 0;
@@ -191,7 +211,7 @@ static bool is_allowed (const marea_sandbox *box, const char *path, bool writing
   char real[PATH_MAX];
   if (!resolve(path, real)) return false;
   for (int kind = writing; kind < 2; kind++)
-    for (int i = 0; i < ROOTS && box->root[kind][i]; i++)
+    for (int i = 0; i < SANDBOX_ROOTS && box->root[kind][i]; i++)
       if (is_below(real, box->root[kind][i])) return true;
   return false;
 }
@@ -221,7 +241,7 @@ void bind_sandbox_deny (lua_State *L, bind_state *S, const char *function) {
 
 static bool add_roots (marea_sandbox *box, int kind, const char *const *paths) {
   for (int i = 0; paths && paths[i]; i++) {
-    if (i == ROOTS - 1) return false;
+    if (i == SANDBOX_ROOTS - 1) return false;
     box->root[kind][i] = realpath(paths[i], NULL);
     if (!box->root[kind][i]) return false;
   }
@@ -245,7 +265,7 @@ static int build (lua_State *L) {
   };
   static const luaL_Reg functions[] = {
       {"switch", guest_switch}, {"check", guest_check}, {"guard", guest_guard}, {"loader", guest_loader},
-      {"print", guest_print},   {"allow", guest_allow}, {NULL, NULL},
+      {"print", guest_print},   {"allow", guest_allow}, {"load", guest_load},   {NULL, NULL},
   };
   marea_sandbox *box = box_of(L);
   bind_adopt(L, box->ctx);
@@ -256,7 +276,7 @@ static int build (lua_State *L) {
   }
   bind_push_loader(L, bind_find_file("marea.guest"));
   luaL_newlib(L, functions);
-  lua_pushinteger(L, (lua_Integer)box->max_string);
+  lua_pushinteger(L, (lua_Integer)box->memory.max_string);
   lua_setfield(L, -2, "longest");
   luaL_getsubtable(L, LUA_REGISTRYINDEX, LUA_LOADED_TABLE);
   lua_pushvalue(L, -1);
@@ -278,7 +298,7 @@ static int build (lua_State *L) {
 
 static void free_roots (marea_sandbox *box) {
   for (int kind = 0; kind < 2; kind++)
-    for (int i = 0; i < ROOTS; i++) free(box->root[kind][i]);
+    for (int i = 0; i < SANDBOX_ROOTS; i++) free(box->root[kind][i]);
 }
 
 static marea_status open_parts (marea_sandbox *box, const marea_sandbox_config *c) {
@@ -287,13 +307,13 @@ static marea_status open_parts (marea_sandbox *box, const marea_sandbox_config *
   if (config.threads == 0) config.threads = 1;
   if (config.max_bytes == 0) config.max_bytes = (size_t)256 << 20;
   config.index_base = 1;
-  box->max_tensor_bytes = (double)config.max_bytes;
+  box->max_result_bytes = (double)(c->max_result_bytes ? c->max_result_bytes : config.max_bytes);
   box->interrupted = config.interrupted;
   box->interrupted_ud = config.interrupted_ud;
   if (!add_roots(box, 0, c->read) || !add_roots(box, 1, c->write)) return MAREA_EARG;
   marea_status status = marea_open(&config, &box->ctx);
   if (status != MAREA_OK) return status;
-  box->L = box->running = lua_newstate(allocate, box);
+  box->L = box->running = lua_newstate(bind_sandbox_allocate, box);
   if (!box->L) return MAREA_ENOMEM;
   *(marea_sandbox **)lua_getextraspace(box->L) = box;
   lua_pushcfunction(box->L, build);
@@ -307,22 +327,25 @@ marea_status marea_sandbox_open (const marea_sandbox_config *config, marea_sandb
   marea_sandbox_config c = config ? *config : (marea_sandbox_config){0};
   marea_sandbox *box = calloc(1, sizeof *box);
   if (!box) return MAREA_ENOMEM;
-  box->max_bytes = c.max_lua_bytes ? c.max_lua_bytes : (size_t)32 << 20;
-  box->max_string = c.max_string ? c.max_string : (size_t)1 << 20;
+  box->locale = newlocale(LC_ALL_MASK, "C", (locale_t)0);
+  box->memory.max_bytes = c.max_lua_bytes ? c.max_lua_bytes : (size_t)32 << 20;
+  box->memory.max_string = c.max_string ? c.max_string : (size_t)1 << 20;
   box->max_seconds = c.max_seconds > 0 ? c.max_seconds : 10;
   box->max_instructions = c.max_instructions > 0 ? c.max_instructions : 1e9;
   box->max_flop = c.max_flop > 0 ? c.max_flop : 1e12;
-  marea_status status = open_parts(box, &c);
+  marea_status status = box->locale ? open_parts(box, &c) : MAREA_ENOMEM;
   if (status == MAREA_OK) *out = box;
   else marea_sandbox_close(box);
   return status;
 }
 
 void marea_sandbox_close (marea_sandbox *box) {
-  if (!box) return;
+  if (!box || box->active) return;
   if (box->L) lua_close(box->L);
+  bind_sandbox_free_memory(&box->memory);
   marea_close(box->ctx);
   free_roots(box);
+  if (box->locale) freelocale(box->locale);
   free(box);
 }
 
@@ -343,115 +366,6 @@ const char *marea_sandbox_output (marea_sandbox *box) {
   return box->output;
 }
 
-/* ---- values from one state to the other ---- */
-
-/* What values weigh. Shared parts of tables are copied each time, so a small value may become a huge one. */
-typedef struct parcel {
-  double bytes, tensor_bytes;
-  const char *problem; /* NULL: they can pass */
-} parcel;
-
-static void weigh (marea_sandbox *box, lua_State *L, int idx, int depth, parcel *p);
-
-static void weigh_table (marea_sandbox *box, lua_State *L, int idx, int depth, parcel *p) {
-  if (depth == DEEPEST || !lua_checkstack(L, 4)) p->problem = "a table of more than 16 levels";
-  else lua_pushnil(L);
-  while (!p->problem && lua_next(L, idx)) {
-    const int key = lua_type(L, -2);
-    if (key != LUA_TSTRING && key != LUA_TNUMBER && key != LUA_TBOOLEAN) p->problem = "such a key of a table";
-    weigh(box, L, lua_gettop(L) - 1, depth + 1, p);
-    weigh(box, L, lua_gettop(L), depth + 1, p);
-    lua_pop(L, 1);
-  }
-}
-
-/* Adds the value at idx, an absolute index. Leaves something on the stack when there is a problem. */
-static void weigh (marea_sandbox *box, lua_State *L, int idx, int depth, parcel *p) {
-  const bind_box *b = bind_to_box(L, bind_find_state(L), idx);
-  p->bytes += 40 + (lua_type(L, idx) == LUA_TSTRING ? (double)lua_rawlen(L, idx) : 0);
-  if (b && b->t)
-    p->tensor_bytes += 400 +
-                       (double)marea_tensor_size(b->t) * (double)marea_dtype_size(marea_tensor_dtype(b->t));
-  if (b && !b->t) p->problem = "a tensor that was released";
-  if (b && b->t && marea_is_planned(b->t)) p->problem = "a planned tensor";
-  if (p->problem || b) return;
-  switch (lua_type(L, idx)) {
-  case LUA_TNIL:
-  case LUA_TBOOLEAN:
-  case LUA_TNUMBER:
-  case LUA_TSTRING: break;
-  case LUA_TTABLE: weigh_table(box, L, idx, depth, p); break;
-  default: p->problem = luaL_typename(L, idx);
-  }
-  if (p->bytes > (double)box->max_bytes) p->problem = "more than the sandbox's memory";
-  if (p->tensor_bytes > box->max_tensor_bytes) p->problem = "more than the sandbox's memory for tensors";
-}
-
-/* Raises in L when the values at first..top may not pass. */
-static void check_parcel (marea_sandbox *box, lua_State *L, int first) {
-  parcel p = {0};
-  const int top = lua_gettop(L);
-  for (int i = first; i <= top && !p.problem; i++) weigh(box, L, i, 0, &p);
-  if (p.problem)
-    luaL_error(L,
-               "sandbox: %s cannot pass; what can: nil, booleans, numbers, strings, tensors, tables of these",
-               p.problem);
-}
-
-/* A tensor of the other context with the same values. */
-static void copy_tensor (lua_State *to, marea_tensor *t) {
-  bind_state *S = bind_find_state(to);
-  if (!S) luaL_error(to, "sandbox: the library is not open in this Lua state, so it takes no tensors");
-  marea_context *from = marea_tensor_context(t);
-  marea_tensor *dense = NULL, *copy = NULL;
-  bind_box *box = bind_box_new(to, S);
-  const bool recording = marea_set_recording(from, false);
-  marea_status status = bind_apply(from, marea_op_find("contiguous"), t, NULL, &dense);
-  marea_set_recording(from, recording);
-  if (status != MAREA_OK) luaL_error(to, "sandbox: %s", marea_error(from));
-  if (marea_is_planned(dense)) { /* the host plans: a view with gaps gets no copy */
-    marea_release(dense);
-    luaL_error(to, "sandbox: a view with gaps cannot pass while a plan runs");
-  }
-  const size_t size = marea_dtype_size(marea_tensor_dtype(t));
-  status = marea_empty(S->ctx, marea_tensor_dtype(t), marea_tensor_rank(t), marea_tensor_shape(t), &copy);
-  if (status == MAREA_OK)
-    memcpy(marea_tensor_data(copy), marea_tensor_data(dense), (size_t)marea_tensor_size(t) * size);
-  marea_release(dense);
-  if (status != MAREA_OK) luaL_error(to, "sandbox: %s", marea_error(S->ctx));
-  bind_box_fill(box, copy);
-}
-
-/* Pushes onto `to` a copy of from's value at idx, an absolute index, that was weighed. Raises in `to`. */
-static void copy_value (lua_State *from, int idx, lua_State *to) {
-  size_t n;
-  luaL_checkstack(to, 4, NULL);
-  const bind_box *b = bind_to_box(from, bind_find_state(from), idx);
-  switch (lua_type(from, idx)) {
-  case LUA_TUSERDATA: copy_tensor(to, b->t); break;
-  case LUA_TBOOLEAN: lua_pushboolean(to, lua_toboolean(from, idx)); break;
-  case LUA_TNUMBER:
-    if (lua_isinteger(from, idx)) lua_pushinteger(to, lua_tointeger(from, idx));
-    else lua_pushnumber(to, lua_tonumber(from, idx));
-    break;
-  case LUA_TSTRING: {
-    const char *s = lua_tolstring(from, idx, &n);
-    lua_pushlstring(to, s, n);
-    break;
-  }
-  case LUA_TTABLE:
-    lua_newtable(to);
-    luaL_checkstack(to, 4, NULL);
-    for (lua_pushnil(from); lua_next(from, idx); lua_pop(from, 1)) {
-      copy_value(from, lua_gettop(from) - 1, to);
-      copy_value(from, lua_gettop(from), to);
-      lua_rawset(to, -3);
-    }
-    break;
-  default: lua_pushnil(to);
-  }
-}
-
 /* ---- running ---- */
 
 typedef struct job {
@@ -460,30 +374,58 @@ typedef struct job {
   size_t bytes;
   lua_State *host;
   int first, n_args; /* of the arguments on the host's stack */
+  lua_State *L;      /* that it runs in; its results lie there from `base` + 1 on */
+  int base, results;
 } job;
+
+/* Raises in L when its values from `first` on may not pass. */
+static void check_results (lua_State *L, marea_sandbox *box, int first) {
+  bool misuse;
+  if (bind_sandbox_weigh(box, L, first, &misuse)) lua_error(L);
+}
 
 static int run_job (lua_State *L) {
   const job *j = lua_touserdata(L, 1);
   lua_settop(L, 0);
-  if (luaL_loadbufferx(L, j->text, j->bytes, j->name, "t") != LUA_OK) return lua_error(L);
-  marea_sandbox_globals(j->box);
+  if (!load_text(L, j->text, j->bytes, j->name)) return lua_error(L);
+  lua_rawgeti(L, LUA_REGISTRYINDEX, j->box->environment);
   lua_setupvalue(L, 1, 1);
-  for (int i = 0; i < j->n_args; i++) copy_value(j->host, j->first + i, L);
-  lua_sethook(L, on_count, LUA_MASKCOUNT, PERIOD);
+  for (int i = 0; i < j->n_args; i++) bind_sandbox_copy(j->box, j->host, j->first + i, L);
+  bind_sandbox_arm(j->box);
   lua_call(L, j->n_args, LUA_MULTRET);
-  if (j->host) check_parcel(j->box, L, 1);
+  if (j->host) check_results(L, j->box, 1);
   bind_sandbox_check(L, j->box); /* it may have ended in the arms of a budget */
   return lua_gettop(L);
 }
 
-static void start (marea_sandbox *box) {
+/* Protected, in the host: pushes copies of the results. */
+static int copy_results (lua_State *host) {
+  const job *j = lua_touserdata(host, 1);
+  lua_settop(host, 0);
+  for (int i = 1; i <= j->results; i++) bind_sandbox_copy(j->box, j->L, j->base + i, host);
+  return j->results;
+}
+
+/* The sandbox that a state is in; NULL: none. */
+static marea_sandbox *box_around (lua_State *L) {
+  const bind_state *S = L ? bind_find_state(L) : NULL;
+  return S ? S->box : NULL;
+}
+
+/* A run that another sandbox's script asks for, through a function of the host's, ends with that one's time. */
+static void start (marea_sandbox *box, const marea_sandbox *outer) {
+  double seconds = box->max_seconds;
   box->spent = false;
   box->active = true;
   box->running = box->L;
   box->instructions = 0;
-  box->deadline = now() + box->max_seconds;
+  box->deadline = now() + seconds;
+  if (outer && outer->active && outer->deadline < box->deadline) {
+    box->deadline = outer->deadline;
+    seconds = fmax(outer->deadline - now(), 1e-9);
+  }
   marea_limit_flop(box->ctx, box->max_flop);
-  marea_limit_time(box->ctx, box->max_seconds);
+  marea_limit_time(box->ctx, seconds);
   lua_settop(box->L, 0);
 }
 
@@ -494,12 +436,46 @@ static void stop (marea_sandbox *box) {
   marea_limit_time(box->ctx, 0);
 }
 
-/* An error object may be anything; its metamethods are the script's and do not run here. */
-static void note_error (marea_sandbox *box) {
-  lua_State *L = box->L;
+/* An error object may be anything; its metamethods are the script's and do not run here. Takes it off L's stack. */
+static int note_error (marea_sandbox *box, lua_State *L) {
   if (lua_type(L, -1) == LUA_TSTRING) snprintf(box->error, sizeof box->error, "%s", lua_tostring(L, -1));
   else snprintf(box->error, sizeof box->error, "(error object is a %s value)", luaL_typename(L, -1));
-  lua_settop(L, 0);
+  lua_pop(L, 1);
+  return -1;
+}
+
+/* Runs the job and copies what it returns. */
+static int run (job *j) {
+  marea_sandbox *box = j->box;
+  lua_State *L = j->L;
+  if (!lua_checkstack(L, 4)) {
+    snprintf(box->error, sizeof box->error, "sandbox: stack overflow");
+    return -1;
+  }
+  lua_pushcfunction(L, run_job);
+  lua_pushlightuserdata(L, j);
+  const int status = lua_pcall(L, 1, LUA_MULTRET, 0);
+  box->running = L;
+  if (j->host) lua_settop(j->host, j->first - 1);
+  if (status != LUA_OK) return note_error(box, L);
+  j->results = lua_gettop(L) - j->base;
+  if (!j->host) return j->results;
+  lua_pushcfunction(j->host, copy_results);
+  lua_pushlightuserdata(j->host, j);
+  const int copied = lua_pcall(j->host, 1, LUA_MULTRET, 0);
+  lua_settop(L, j->base);
+  return copied == LUA_OK ? j->results : note_error(box, j->host);
+}
+
+/* May the arguments pass? Raises in the host when they are of a kind that may not. */
+static bool check_arguments (marea_sandbox *box, lua_State *host, int first) {
+  bool misuse;
+  const int top = lua_gettop(host);
+  if (!bind_sandbox_weigh(box, host, first, &misuse)) return true;
+  if (misuse) lua_error(host);
+  note_error(box, host);
+  lua_settop(host, top);
+  return false;
 }
 
 /* With what the host gave for a text; NULL: it can be run. */
@@ -522,28 +498,20 @@ static int call_calmly (lua_State *L, int n) {
 
 int marea_sandbox_run (marea_sandbox *box, const char *text, size_t bytes, const char *name, lua_State *host,
                        int n_args) {
-  const char *refused = refusal(text, bytes, name, host, n_args);
-  if (!box) return -1;
-  if (refused) {
-    snprintf(box->error, sizeof box->error, "%s", refused);
+  const bool outermost = !box->active;
+  job j = {box, text, name, bytes, host, host ? lua_gettop(host) - n_args + 1 : 0, n_args, .L = box->running};
+  if (host) luaL_checkstack(host, 4, NULL);
+  const marea_sandbox *outer = box_around(host);
+  if (outer == box) snprintf(box->error, sizeof box->error, "sandbox: its own state cannot be the host");
+  if (outer == box || (host && !check_arguments(box, host, j.first))) {
+    lua_settop(host, j.first - 1);
     return -1;
   }
-  if (!host) n_args = 0;
-  job j = {box, text, name, bytes, host, host ? lua_gettop(host) - n_args + 1 : 0, n_args};
-  lua_State *L = box->L;
-  if (host) check_parcel(box, host, j.first);
-  start(box);
-  lua_pushcfunction(L, run_job);
-  lua_pushlightuserdata(L, &j);
-  const int status = call_calmly(L, 1);
-  stop(box);
-  if (host) lua_settop(host, j.first - 1);
-  if (status != LUA_OK) {
-    note_error(box);
-    return -1;
-  }
-  const int n = lua_gettop(L);
-  for (int i = 1; host && i <= n; i++) copy_value(L, i, host);
-  if (host) lua_settop(L, 0);
+  const locale_t before = uselocale(box->locale);
+  if (outermost) start(box, outer);
+  j.base = lua_gettop(j.L);
+  const int n = run(&j);
+  if (outermost) stop(box);
+  uselocale(before);
   return n;
 }

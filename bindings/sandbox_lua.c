@@ -34,7 +34,7 @@ static void read_folders (lua_State *L, bind_state *S, int idx, const char **fol
   folders[n] = NULL;
 }
 
-/* core.sandbox({memory =, string =, tensor_memory =, threads =, seconds =, instructions =, flop =}, read, write): all of
+/* core.sandbox({memory =, string =, tensor_memory =, threads =, seconds =, instructions =, flop =, results =}, read, write): all of
    them numbers, 0 for what is usual; read and write: lists of folders. */
 int bind_sandbox_new (lua_State *L) {
   bind_state *S = bind_self(L);
@@ -58,6 +58,7 @@ int bind_sandbox_new (lua_State *L) {
                                  .max_seconds = number_of(L, "seconds"),
                                  .max_instructions = number_of(L, "instructions"),
                                  .max_flop = number_of(L, "flop"),
+                                 .max_result_bytes = (size_t)number_of(L, "results"),
                                  .read = read,
                                  .write = write};
   marea_sandbox **box = bind_new(L, S, BIND_SANDBOX, sizeof *box, 0);

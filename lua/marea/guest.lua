@@ -3,22 +3,40 @@
 --- state's globals are made harmless for the library and the script alike; the script gets a table of its own, without
 --- io, os, debug and package.
 ---
---- Functions in C cannot be stopped, so each one here is short: it is followed by a look at the budgets (`guard`), or
---- written in Lua, where the hook counts.
--- luacheck: globals setmetatable getmetatable string table coroutine io os debug load require pcall xpcall print
-local host = ... -- switch, check, guard, loader, print, allow, loaded, longest: see sandbox.c
+--- Functions in C cannot be stopped, so each one here is short: it is followed by a look at the budgets (`guard`), given
+--- its work in pieces, or written in Lua, where the hook counts.
+-- luacheck: globals setmetatable getmetatable string table coroutine io os debug package load require pcall xpcall
+-- luacheck: globals print next pairs
+local host = ... -- switch, check, guard, load, loader, print, allow, loaded, longest: see sandbox.c
 local check, guard, switch = host.check, host.guard, host.switch
 local loaded = host.loaded
 
-local rawget, next, type, select, error = rawget, next, type, select, error
+local rawget, type, select, error, find = rawget, type, select, error, string.find
 local real = {
-  pcall = pcall, load = load, setmetatable = setmetatable, getmetatable = getmetatable,
+  pcall = pcall, setmetatable = setmetatable, getmetatable = getmetatable, metatable = debug.getmetatable,
   open = io.open, remove = os.remove, rename = os.rename, rep = string.rep, sort = table.sort, concat = table.concat,
-  insert = table.insert, table_remove = table.remove,
+  insert = table.insert, table_remove = table.remove, codes = utf8.codes,
 }
+for _, name in ipairs{"format", "pack", "packsize", "unpack"} do real[name] = guard(string[name]) end
+
+local PIECE = 4096 -- items, or bytes of a format, that a function in C goes over at once
+local LONG_QUOTE = 65536 -- bytes of a string that %q writes
+local FAR = 65536 -- items that table.insert and table.remove may move in C
 
 local env = {_VERSION = _VERSION}
 env._G = env
+
+-- ---- walking over tables: the next key of one that was emptied may lie far away ----
+
+next = guard(next)
+
+function pairs(t)
+  local mt = real.metatable(t)
+  local event = type(mt) == "table" and rawget(mt, "__pairs")
+  if not event then return next, t, nil end
+  local f, state, key = event(t)
+  return f, state, key
+end
 
 local function copy(t, names)
   local c = {}
@@ -131,6 +149,13 @@ function getmetatable(value)
   return rawget(mt, origin)
 end
 
+--- The script's: the metatable of a table of the library that loads its parts would tell of them, and take others.
+function env.getmetatable(value)
+  local mt = real.metatable(value)
+  if type(mt) == "table" and rawget(mt, "__lazy") then return false end
+  return getmetatable(value)
+end
+
 -- ---- strings ----
 
 local strings = {}
@@ -155,6 +180,46 @@ function strings.rep(s, n, separator)
   return real.rep(many, 256) .. real.rep(unit, n - 1 - n // 256 * 256) .. s
 end
 
+--- One conversion at a time, when there are many or a string is to be quoted.
+local function format_in_pieces(text, values)
+  local out, at, used = {}, 1, 0
+  while at <= #text do
+    local start = find(text, "%", at, true) or #text + 1
+    local _, stop = find(text, "^[-+ #0-9.]*.", start + 1)
+    out[#out + 1] = text:sub(at, start - 1)
+    if start > #text then break end
+    local conversion = text:sub(start, stop)
+    local takes = conversion ~= "%%" and 1 or 0
+    local value = values[used + 1]
+    if conversion == "%q" and type(value) == "string" and #value > LONG_QUOTE then
+      error(("a string of %d bytes; a sandbox quotes at most %d"):format(#value, LONG_QUOTE), 3)
+    end
+    if used + takes > values.n then error(("bad argument #%d to 'format' (no value)"):format(used + 2), 3) end
+    out[#out + 1] = takes == 1 and real.format(conversion, value) or real.format(conversion)
+    used, at = used + takes, (stop or #text) + 1
+  end
+  return table.concat(out)
+end
+
+function strings.format(text, ...)
+  if type(text) ~= "string" or #text <= PIECE and not find(text, "%q", 1, true) then return real.format(text, ...) end
+  return format_in_pieces(text, table.pack(...))
+end
+
+--- Formats of pack and its like are short here, and what they pad is no longer than a string.
+for _, name in ipairs{"pack", "packsize", "unpack"} do
+  strings[name] = function(text, ...)
+    if type(text) ~= "string" then return real[name](text, ...) end
+    local padding = 0
+    for size in string.gmatch(#text <= PIECE and text or "", "c(%d+)") do padding = padding + tonumber(size) end
+    if #text > PIECE or padding > host.longest then
+      error(("bad argument #1 to '%s' (a sandbox's formats have at most %d bytes, and pad less than a string has)")
+        :format(name, PIECE), 2)
+    end
+    return real[name](text, ...)
+  end
+end
+
 local patterns = host.loader "marea.pattern" "marea.pattern"
 for name, f in next, patterns do
   strings[name] = function(...) return finish(f(...)) end
@@ -170,14 +235,28 @@ local tables = {pack = guard(table.pack), unpack = guard(table.unpack)}
 
 local function is_plain(t) return type(t) == "table" and real.getmetatable(t) == nil end
 
+--- Of a plain table. Numbers take a while to be written, so many items are joined in pieces.
+local function concat_plain(t, separator, first, last)
+  local from, to = math.tointeger(first or 1), math.tointeger(last or #t)
+  if not from or not to or to - from < PIECE or to < from then return finish(real.concat(t, separator, first, last)) end
+  local pieces, length = {}, 0
+  for i = 0, (to - from) // PIECE do
+    local at = from + i * PIECE
+    pieces[i + 1] = finish(real.concat(t, separator, at, math.min(at + PIECE - 1, to)))
+    length = length + #pieces[i + 1]
+    if length > host.longest then error("resulting string too large", 3) end
+  end
+  return finish(real.concat(pieces, separator))
+end
+
 function tables.concat(t, separator, first, last)
-  if is_plain(t) then return finish(real.concat(t, separator, first, last)) end
+  if is_plain(t) then return concat_plain(t, separator, first, last) end
   local plain, n = {}, 0
   for i = first or 1, last or #t do
     n = n + 1
     plain[n] = t[i]
   end
-  return finish(real.concat(plain, separator, 1, n))
+  return concat_plain(plain, separator, 1, n)
 end
 
 function tables.move(from, first, last, at, to)
@@ -190,8 +269,11 @@ function tables.move(from, first, last, at, to)
   return to
 end
 
+--- Would C move few items?
+local function is_near(t, at) return type(at) ~= "number" or #t - at <= FAR end
+
 function tables.insert(t, ...)
-  if is_plain(t) then return finish(real.insert(t, ...)) end
+  if is_plain(t) and is_near(t, (...)) then return finish(real.insert(t, ...)) end
   local n, at, value = #t + 1, ...
   if select("#", ...) == 1 then
     t[n] = at
@@ -203,7 +285,7 @@ function tables.insert(t, ...)
 end
 
 function tables.remove(t, at)
-  if is_plain(t) then return finish(real.table_remove(t, at)) end
+  if is_plain(t) and is_near(t, at) then return finish(real.table_remove(t, at)) end
   local n = #t
   at = at or n
   local value = t[at]
@@ -245,7 +327,8 @@ io = {
   popen = function() return nil, "a sandbox runs no programs" end,
 }
 os = {remove = changed(real.remove), rename = changed(real.rename), getenv = function() return nil end}
-debug = copy(debug, "getinfo getupvalue getmetatable")
+-- For what messages say, and by which gradcheck finds the modules of a function; scripts have none of it.
+debug = copy(debug, "getinfo getlocal getupvalue getmetatable")
 
 -- ---- code ----
 
@@ -260,7 +343,7 @@ local function load_text(chunk, name, environment)
     chunk = table.concat(pieces)
   end
   expect("load", 1, chunk, "string")
-  return finish(real.load(chunk, name or "=(load)", "t", environment))
+  return finish(host.load(chunk, name or "=(load)", environment))
 end
 
 function env.load(chunk, name, _, ...)
@@ -282,11 +365,17 @@ function require(name)
   return value
 end
 
-local hidden = {["marea.core"] = true, ["marea.guest"] = true}
+--- `marea` and the parts that it names, not those that these are made of.
+local function is_public(name)
+  if name == "marea" then return true end
+  for _, part in next, real.metatable(loaded.marea).__lazy do
+    if part == name then return true end
+  end
+  return false
+end
 
 function env.require(name)
-  expect("require", 1, name, "string")
-  if hidden[name] or not (name == "marea" or name:find "^marea%.") then
+  if not is_public(expect("require", 1, name, "string")) then
     error(("module '%s' not found: a sandbox has marea and its parts"):format(name), 2)
   end
   return require(name)
@@ -295,11 +384,15 @@ end
 -- ---- what is left ----
 
 for name in ("assert error ipairs next pairs rawequal rawget rawlen rawset select tonumber tostring type "
-  .. "setmetatable getmetatable"):gmatch "%S+" do
+  .. "setmetatable"):gmatch "%S+" do
   env[name] = _G[name]
 end
 env.math, env.utf8 = copy(math), {}
 for name, f in next, utf8 do env.utf8[name] = type(f) == "function" and guard(f) or f end
+function env.utf8.codes(s, lax)
+  local f, state, at = real.codes(s, lax)
+  return guard(f), state, at
+end
 env.string, env.table, env.coroutine = copy(strings), copy(tables), copy(coroutine)
 
 function env.print(...)
@@ -309,9 +402,11 @@ function env.print(...)
 end
 
 pcall, xpcall, print = env.pcall, env.xpcall, env.print
+package = {loaded = loaded} -- messages pass over the tables of Lua's libraries
+for name in ("string table math utf8 coroutine _G"):gmatch "%S+" do loaded[name] = env[name] end
+local made = {io = true, os = true, debug = true, package = true, load = true, require = true}
 for name in next, _G do -- the library's globals: those of the script, and what was made above
-  local made = name == "io" or name == "os" or name == "debug" or name == "load" or name == "require"
-  if env[name] == nil and not made then _G[name] = nil end
+  if env[name] == nil and not made[name] then _G[name] = nil end
 end
 
 return env

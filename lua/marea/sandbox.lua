@@ -23,6 +23,7 @@ local numbers = {
   seconds = 10, -- of a run, on the wall clock
   instructions = 1e9, -- of Lua's virtual machine, of a run
   flop = 1e12, -- floating-point operations of tensors, of a run
+  results = 0, -- bytes of what a run returns; 0: as many as tensor_memory
 }
 
 local least = {memory = 2 ^ 18, string = 2 ^ 8} -- bytes without which the library does not load
@@ -44,13 +45,14 @@ local function folders(name, list)
 end
 
 --- Options: memory (bytes, 32 MiB, at least 256 KiB), string (bytes of one, 1 MiB, at least 256), tensor_memory
---- (256 MiB), threads (1), seconds (10), instructions (1e9), flop (1e12); read and write, lists of folders that the
---- library's file functions reach (none); globals, a table of values that scripts find.
+--- (256 MiB), threads (1), seconds (10), instructions (1e9), flop (1e12), results (bytes that a run may return, every
+--- copy in full; as many as tensor_memory); read and write, lists of folders that the library's file functions reach
+--- (none); globals, a table of values that scripts find.
 ---@param options? table
 ---@return Sandbox
 local function new(options)
   options = check.options("sandbox", options, {"memory", "string", "tensor_memory", "threads", "seconds",
-    "instructions", "flop", "read", "write", "globals"})
+    "instructions", "flop", "results", "read", "write", "globals"})
   local limits = {}
   for name in pairs(numbers) do limits[name] = limit(name, options[name]) end
   check.number("sandbox", "threads", limits.threads, 1, 64)
