@@ -255,18 +255,32 @@ static marea_status forward (marea_call *c) {
   return status == MAREA_OK && c->ctx->limited ? marea_check_time(c) : status;
 }
 
-/* An interrupt waits until what is changed in place is complete; the next operator sees it. */
-static marea_status forward_shielded (marea_call *c) {
-  bool before = marea_set_shielded(c->ctx, true);
-  marea_status status = run_forward(c);
-  marea_set_shielded(c->ctx, before);
-  return status;
+/* What is changed in place is completed: an interrupt waits until the next operator, and so does the end of the time
+   for MAREA_PATIENCE_NS. Then it is left half done, which is no secret. Changes may lie within each other. */
+static bool begin_change (marea_context *ctx) {
+  const bool outer = ctx->changing;
+  ctx->changing = true;
+  return outer;
 }
 
-static void copy_shielded (marea_context *ctx, const marea_tensor *src, marea_tensor *dst) {
-  bool before = marea_set_shielded(ctx, true);
+static marea_status end_change (marea_context *ctx, bool outer, const char *name, marea_status status) {
+  ctx->changing = outer;
+  if (outer || !atomic_exchange_explicit(&ctx->torn, false, memory_order_relaxed)) return status;
+  return marea_fail(ctx, MAREA_EBUDGET,
+                    "%s: the time limit of %g s is reached; what it changes in place is changed in part",
+                    name, ctx->seconds);
+}
+
+static marea_status forward_change (marea_call *c) {
+  const bool outer = begin_change(c->ctx);
+  return end_change(c->ctx, outer, c->op->name, run_forward(c));
+}
+
+static marea_status copy_change (marea_context *ctx, const char *name, const marea_tensor *src,
+                                 marea_tensor *dst) {
+  const bool outer = begin_change(ctx);
   marea_copy_strided(ctx, src, dst);
-  marea_set_shielded(ctx, before);
+  return end_change(ctx, outer, name, MAREA_OK);
 }
 
 static void reserve_counter (marea_call *c) {
@@ -305,9 +319,9 @@ static marea_status mutate (door *d) {
   MAREA_TRY(check_mutation(d));
   MAREA_TRY(c->op->shape(c));
   if (c->ctx->limited) MAREA_TRY(marea_charge(c));
-  MAREA_TRY(forward_shielded(c));
+  marea_status status = forward_change(c);
   bump_versions(d);
-  return MAREA_OK;
+  return status;
 }
 
 static marea_status compute (door *d, marea_tensor **out) {
@@ -448,11 +462,11 @@ static marea_status compute_in_place (door *d) {
   c->out = &result;
   marea_status status = c->ctx->limited ? marea_charge(c) : MAREA_OK;
   if (status == MAREA_OK) {
-    status = forward_shielded(c);
-    if (status == MAREA_OK && !c->ctx->plan) target->storage->version++;
+    status = forward_change(c);
+    if (!c->ctx->plan) target->storage->version++;
   }
   if (!through) {
-    if (status == MAREA_OK) copy_shielded(c->ctx, result, target);
+    if (status == MAREA_OK) status = copy_change(c->ctx, c->op->name, result, target);
     marea_release(result);
   }
   return status;
@@ -498,7 +512,7 @@ static marea_status copy (marea_tensor *dst, marea_tensor *src) {
   if (status == MAREA_OK && overlaps) status = marea_run(ctx, &marea_op_clone, &own, 1, wide);
   marea_set_recording(ctx, before);
   if (status == MAREA_OK) {
-    copy_shielded(ctx, own ? own : wide, dst);
+    status = copy_change(ctx, "copy_", own ? own : wide, dst);
     if (!ctx->plan) dst->storage->version++;
   }
   marea_release(own);

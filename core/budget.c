@@ -21,6 +21,17 @@ marea_status marea_check_time (marea_call *c) {
   return marea_reject(c, MAREA_EBUDGET, "the time limit of %g s is reached", c->ctx->seconds);
 }
 
+marea_status marea_foresee (marea_call *c, double seconds) {
+  const marea_context *ctx = c->ctx;
+  if (!ctx->deadline || ctx->shielded) return MAREA_OK;
+  const double left = (double)(ctx->deadline - marea_clock_ns()) * 1e-9;
+  if (seconds <= left) return MAREA_OK;
+  return marea_reject(
+      c, MAREA_EBUDGET,
+      "it would take some %.2g s and cannot be stopped, and of the time limit of %g s %.2g s are left",
+      seconds, ctx->seconds, MAREA_MAX(left, 0));
+}
+
 marea_status marea_charge (marea_call *c) {
   marea_context *ctx = c->ctx;
   MAREA_TRY(marea_check_time(c));

@@ -54,7 +54,9 @@ struct marea_context {
   uint64_t tape_length, next_serial;
   marea_random_state random;
   atomic_bool interrupt;
-  bool shielded;         /* a change in place is under way and must be completed */
+  bool shielded;         /* nothing stops an operator: the host's changes must not be torn apart */
+  bool changing;         /* a change in place is under way: it stops only when it is much too late */
+  atomic_bool torn;      /* it did */
   bool limited;                 /* there is a flop_limit or a deadline */
   bool told_spent;              /* the log was told that one of them is spent */
   double flop_limit, flop_left; /* flop_limit 0: none */
@@ -393,6 +395,7 @@ marea_status marea_plan_note (marea_tensor *leaf);
 
 /* To be asked only while `limited`. */
 marea_status marea_check_time (marea_call *c);
+marea_status marea_foresee (marea_call *c, double seconds); /* is that left, for work that cannot be stopped? */
 marea_status marea_charge (marea_call *c); /* takes the cost of a call from the budgets, out[] being made */
 
 /* ---- random.c ---- */
@@ -409,6 +412,7 @@ int64_t marea_clock_ns (void); /* of a clock that never jumps */
 static inline bool marea_is_overdue (const marea_context *ctx) {
   return ctx->deadline && marea_clock_ns() >= ctx->deadline;
 }
+#define MAREA_PATIENCE_NS 30000000 /* what a change in place may take beyond the time limit */
 
 /* Runs fn(arg, block, worker) for block = 0..blocks-1 on the context's threads, worker in 0..threads-1. What a
    block computes must not depend on the worker nor on other blocks, so results are the same for any number of
@@ -489,6 +493,7 @@ static inline void marea_leave (const uint64_t *before) { marea_leave_float_mode
 /* ---- elementwise.c: strides, broadcasting and threads around a kernel over contiguous runs ---- */
 
 marea_status marea_map_unary (marea_call *c, marea_unary_kernel *kernel, const double *p);
+marea_status marea_map_slowly (marea_call *c, marea_unary_kernel *kernel, const double *p); /* of microseconds each */
 marea_status marea_map_binary (marea_call *c, marea_binary_kernel *kernel, const double *p);
 marea_status marea_map_ternary (marea_call *c, marea_ternary_kernel *kernel, const double *p);
 /* dx from dy and the activation's result; p[0]: slope. NULL for none: dx is dy. */

@@ -40,6 +40,8 @@ typedef struct loop {
   marea_binary_kernel *binary;
   marea_ternary_kernel *ternary;
   const double *p;
+  marea_context
+      *slow; /* the kernel takes microseconds an element: whom to ask whether to stop; NULL: it does not */
 } loop;
 
 /* ---- the plan -------------------------------------------------------------------------------------- */
@@ -218,7 +220,9 @@ static void run_block (void *arg, int64_t block, int worker) {
   const int64_t begin = block * MAREA_BLOCK, end = MAREA_MIN(begin + MAREA_BLOCK, l->count);
   passage p;
   choose_passage(l, &p);
+  if (l->slow) p.most = MAREA_MIN(p.most, CHUNK);
   for (int64_t i = begin, n; i < end; i += n) {
+    if (l->slow && i > begin && marea_stopping(l->slow)) return;
     int64_t index[MAREA_MAX_RANK];
     char *at[MAX_OPERANDS];
     locate(l, i, index);
@@ -241,7 +245,7 @@ static bool run_at_once (const marea_call *c, const loop *l, int n_in) {
   const int64_t n = marea_count(out->rank, out->shape);
   char *at[MAX_OPERANDS];
   size_t step[MAX_OPERANDS];
-  if (n == 0 || n > MAREA_BLOCK) return false;
+  if (n == 0 || n > (l->slow ? CHUNK : MAREA_BLOCK)) return false;
   at[0] = marea_at(out);
   for (int k = 1; k <= n_in; k++) {
     const marea_tensor *t = c->in[k - 1];
@@ -265,19 +269,25 @@ static marea_status run_map (marea_call *c, loop *l, int n_in) {
 
 marea_status marea_map_unary (marea_call *c, marea_unary_kernel *kernel, const double *p) {
   loop l;
-  l.unary = kernel, l.binary = NULL, l.ternary = NULL, l.p = p;
+  l.unary = kernel, l.binary = NULL, l.ternary = NULL, l.p = p, l.slow = NULL;
+  return run_map(c, &l, 1);
+}
+
+marea_status marea_map_slowly (marea_call *c, marea_unary_kernel *kernel, const double *p) {
+  loop l;
+  l.unary = kernel, l.binary = NULL, l.ternary = NULL, l.p = p, l.slow = c->ctx;
   return run_map(c, &l, 1);
 }
 
 marea_status marea_map_binary (marea_call *c, marea_binary_kernel *kernel, const double *p) {
   loop l;
-  l.unary = NULL, l.binary = kernel, l.ternary = NULL, l.p = p;
+  l.unary = NULL, l.binary = kernel, l.ternary = NULL, l.p = p, l.slow = NULL;
   return run_map(c, &l, 2);
 }
 
 marea_status marea_map_ternary (marea_call *c, marea_ternary_kernel *kernel, const double *p) {
   loop l;
-  l.unary = NULL, l.binary = NULL, l.ternary = kernel, l.p = p;
+  l.unary = NULL, l.binary = NULL, l.ternary = kernel, l.p = p, l.slow = NULL;
   return run_map(c, &l, 3);
 }
 

@@ -66,7 +66,7 @@ typedef enum marea_status {
   MAREA_EIO,     /* the system refused a file operation */
   MAREA_EFORMAT, /* a file's bytes are not what its format asks for */
   MAREA_EINTR,   /* marea_interrupt was called; nothing was changed */
-  MAREA_EBUDGET, /* a budget of the context is spent (marea_limit_flop, marea_limit_time); nothing was changed */
+  MAREA_EBUDGET, /* a budget of the context is spent; nothing was changed, but see marea_limit_time */
   MAREA_EVERSION /* the caller was compiled with the header of another version than the library's */
 } marea_status;
 
@@ -140,8 +140,10 @@ MAREA_API void marea_memory_fail (marea_context *ctx, uint64_t k, bool from_then
 /* Budgets: what operators may use from now on; 0 = no limit. The call that would go beyond fails with MAREA_EBUDGET, and
    so does every further one until a new limit is set. Floating-point operations are those of profiles (2 for each
    multiply-add), but at least one for each element of the largest tensor of a call; they are charged before the call
-   runs. Seconds are of the wall clock, which is looked at before a call and between its blocks of work; a change
-   in place that has begun is completed and succeeds. */
+   runs. Seconds are of the wall clock, which is looked at before a call and between its blocks of work. A change in
+   place that has begun is completed and succeeds, unless that takes 30 ms beyond the limit: it then ends with
+   MAREA_EBUDGET, and what it changes is changed in part. While shielded nothing is stopped. An operator that cannot be
+   stopped on its way (eigh) is refused when it would probably take longer than what is left. */
 MAREA_API void marea_limit_flop (marea_context *ctx, double flop);
 MAREA_API void marea_limit_time (marea_context *ctx, double seconds);
 

@@ -75,8 +75,16 @@ static bool is_host_thread (const marea_workers *w) {
   return !w || !w->busy || pthread_equal(pthread_self(), w->caller);
 }
 
+/* Is a change in place so late that it is left half done? */
+static bool is_torn (marea_context *ctx) {
+  if (!ctx->deadline || marea_clock_ns() < ctx->deadline + MAREA_PATIENCE_NS) return false;
+  atomic_store_explicit(&ctx->torn, true, memory_order_relaxed);
+  return true;
+}
+
 bool marea_stopping (marea_context *ctx) {
   if (ctx->shielded) return false;
+  if (ctx->changing) return is_torn(ctx);
   if (atomic_load_explicit(&ctx->interrupt, memory_order_relaxed) || marea_is_overdue(ctx)) return true;
   if (!ctx->config.interrupted || !is_host_thread(ctx->workers)) return false;
   if (!ctx->config.interrupted(ctx->config.interrupted_ud)) return false;

@@ -55,6 +55,12 @@ static bool make_symmetric (double *a, int64_t n) {
   return finite;
 }
 
+/* What one matrix takes at most on a slow core; LAPACK cannot be stopped. */
+static double seconds_of (int64_t n) {
+  const double side = (double)n;
+  return side * side * (0.8e-9 * side + 25e-9);
+}
+
 static marea_status eigh_forward (marea_call *c) {
   const marea_tensor *a = c->in[0];
   const int64_t n = a->shape[a->rank - 1], all = marea_count(a->rank, a->shape);
@@ -73,6 +79,8 @@ static marea_status eigh_forward (marea_call *c) {
   for (int64_t i = 0; i < all / (n * n); i++) {
     double *matrix = (double *)matrices.data + i * n * n;
     const long long number = (long long)(i + c->ctx->config.index_base);
+    if (marea_stopping(c->ctx)) return MAREA_OK; /* the door says so */
+    MAREA_TRY(marea_foresee(c, seconds_of(n)));
     if (!make_symmetric(matrix, n))
       return marea_reject(c, MAREA_EARG, "argument 'a': matrix %lld of %s has elements that are not finite",
                           number, marea_tensor_text(a).s);
@@ -102,7 +110,8 @@ const marea_op marea_op_eigh = {
            "its sign "
            "left open. Computed in f64 by LAPACK's dsyevd. No gradient. Errors: matrices that are not "
            "square, or "
-           "larger than 16384; elements that are not finite.",
+           "larger than 16384; elements that are not finite; a time limit (marea_limit_time, a sandbox's) "
+           "of which less is left than one matrix takes, since LAPACK cannot be stopped.",
     .inputs = {{"a", "(.., n, n)"}},
     .flags = MAREA_STRIDED | MAREA_NO_GRAD,
     .shape = eigh_shape,

@@ -62,7 +62,8 @@ typedef struct pass {
   const char *x, *v; /* input images; values per window */
   char *out;
   bool count_padding;
-  int64_t parts; /* of the channels */
+  int64_t parts;    /* of the channels */
+  bool large, huge; /* windows: so that it is asked whether to stop at each of them; at each of their rows */
 } pass;
 
 typedef struct plane { /* one image, some of its channels */
@@ -92,9 +93,22 @@ static marea_status run_pass (marea_call *c, pass *p, marea_block_fn fn) {
   p->size = marea_dtype_size((marea_dtype)out->dtype);
   p->out = marea_at(out);
   p->parts = p->g.n >= ENOUGH ? 1 : (p->g.cin + CHANNELS - 1) / CHANNELS;
+  const double window = (double)p->g.kernel[0] * (double)p->g.kernel[1] * (double)p->g.cin;
+  p->large = window >= 4096;
+  p->huge = window >= 1 << 18;
   if (marea_count(out->rank, out->shape) == 0) return MAREA_OK;
   marea_parallel(c->ctx, p->g.n * p->parts, fn, p);
   return MAREA_OK;
+}
+
+/* May the next window, or the next row of one, be left out because everything stops? */
+static bool stops_window (const pass *p) { return p->large && marea_stopping(p->ctx); }
+static bool stops_row (const pass *p) { return p->huge && marea_stopping(p->ctx); }
+
+/* Additions or comparisons: every window looks at all of its elements. */
+static double window_flop (const int64_t *windows, const marea_attr *kernel) {
+  const double count = (double)windows[0] * (double)windows[1] * (double)windows[2] * (double)windows[3];
+  return count * (double)kernel->v[0] * (double)kernel->v[1];
 }
 
 /* Writes 0 to the channels of an image of the larger kind. */
@@ -142,17 +156,23 @@ static void max_plane (void *arg, int64_t block, int worker) {
   const size_t count = (size_t)k.count;
   (void)worker;
   for (int64_t oy = 0; oy < p->g.out[0] && !marea_stopping(p->ctx); oy++) {
-    for (int64_t ox = 0; ox < p->g.out[1]; ox++) {
+    for (int64_t ox = 0; ox < p->g.out[1] && !stops_window(p); ox++) {
       int64_t y0, y1, x0, x1;
       char *out = p->out + out_at(p, &k, oy, ox);
       window_of(&p->g, 0, oy, &y0, &y1);
       window_of(&p->g, 1, ox, &x0, &x1);
       memcpy(out, p->x + in_at(p, &k, y0, x0), count * p->size);
-      for (int64_t y = y0; y < y1; y++)
+      for (int64_t y = y0; y < y1 && !stops_row(p); y++)
         for (int64_t x = x0; x < x1; x++)
           if (y > y0 || x > x0) p->kernels->maximum(count, out, 1, p->x + in_at(p, &k, y, x), 1, out, NULL);
     }
   }
+}
+
+/* Of the operators whose result has one element a window; of those whose first input has. */
+static double pool_flop (const marea_call *c) { return window_flop(c->out[0]->shape, &c->attr[POOL_KERNEL]); }
+static double pool_grad_flop (const marea_call *c) {
+  return window_flop(c->in[0]->shape, &c->attr[POOL_KERNEL]);
 }
 
 static marea_status max_pool2d_forward (marea_call *c) {
@@ -177,6 +197,7 @@ const marea_op marea_op_max_pool2d = {
     .attrs = {POOL_ATTRS},
     .saves_in = 1,
     .shape = pool_shape,
+    .flop = pool_flop,
     .forward = max_pool2d_forward,
     .vjp = max_pool2d_vjp,
     .sample = SAMPLE_POOL "return {g.distinct{n, h, w, c}}, attrs",
@@ -210,7 +231,7 @@ static void argmax_window (const pass *p, const plane *k, int64_t oy, int64_t ox
     at[i] = in_at(p, k, y0, x0) + (size_t)(first + i) * p->size;
     most[i] = value_at(p->x + at[i], p->dtype == MAREA_F32);
   }
-  for (int64_t y = y0; y < y1; y++) {
+  for (int64_t y = y0; y < y1 && !stops_row(p); y++) {
     for (int64_t x = x0; x < x1; x++) {
       const size_t pixel = in_at(p, k, y, x) + (size_t)first * p->size;
       if (p->dtype == MAREA_F32) take_larger(p, pixel, count, true, most, at);
@@ -230,7 +251,7 @@ typedef void maxima_fn (const pass *p, const size_t *at, int64_t count, size_t w
 static void each_window (const pass *p, const plane *k, maxima_fn *fn) {
   size_t at[CHANNELS];
   for (int64_t oy = 0; oy < p->g.out[0] && !marea_stopping(p->ctx); oy++) {
-    for (int64_t ox = 0; ox < p->g.out[1]; ox++) {
+    for (int64_t ox = 0; ox < p->g.out[1] && !stops_window(p); ox++) {
       for (int64_t first = 0; first < k->count; first += CHANNELS) {
         const int64_t count = MAREA_MIN(CHANNELS, k->count - first);
         argmax_window(p, k, oy, ox, first, count, at);
@@ -297,6 +318,7 @@ const marea_op marea_op_max_pool2d_grad = {
     .attrs = {POOL_ATTRS},
     .saves_in = 2,
     .shape = max_pool2d_grad_shape,
+    .flop = pool_grad_flop,
     .forward = max_pool2d_grad_forward,
     .vjp = max_pool2d_grad_vjp,
     .sample = SAMPLE_POOL "return {g.tensor{n, oh, ow, c}, g.distinct{n, h, w, c}}, attrs",
@@ -332,6 +354,7 @@ const marea_op marea_op_max_pool2d_pick = {
     .attrs = {POOL_ATTRS},
     .saves_in = 2,
     .shape = max_pool2d_pick_shape,
+    .flop = pool_flop,
     .forward = max_pool2d_pick_forward,
     .vjp = max_pool2d_pick_vjp,
     .sample = SAMPLE_POOL "return {g.tensor{n, h, w, c}, g.distinct{n, h, w, c}}, attrs",
@@ -350,13 +373,13 @@ static void avg_plane (void *arg, int64_t block, int worker) {
   const size_t count = (size_t)k.count;
   (void)worker;
   for (int64_t oy = 0; oy < p->g.out[0] && !marea_stopping(p->ctx); oy++) {
-    for (int64_t ox = 0; ox < p->g.out[1]; ox++) {
+    for (int64_t ox = 0; ox < p->g.out[1] && !stops_window(p); ox++) {
       int64_t y0, y1, x0, x1;
       char *out = p->out + out_at(p, &k, oy, ox);
       window_of(&p->g, 0, oy, &y0, &y1);
       window_of(&p->g, 1, ox, &x0, &x1);
       memset(out, 0, count * p->size);
-      for (int64_t y = y0; y < y1; y++)
+      for (int64_t y = y0; y < y1 && !stops_row(p); y++)
         for (int64_t x = x0; x < x1; x++)
           p->kernels->add(count, out, 1, p->x + in_at(p, &k, y, x), 1, out, NULL);
       p->kernels->scale(count, share_of(p, y0, y1, x0, x1), out, out);
@@ -370,12 +393,12 @@ static void avg_grad_plane (void *arg, int64_t block, int worker) {
   (void)worker;
   clear_plane(p, &k);
   for (int64_t oy = 0; oy < p->g.out[0] && !marea_stopping(p->ctx); oy++) {
-    for (int64_t ox = 0; ox < p->g.out[1]; ox++) {
+    for (int64_t ox = 0; ox < p->g.out[1] && !stops_window(p); ox++) {
       int64_t y0, y1, x0, x1;
       const char *dy = p->v + out_at(p, &k, oy, ox);
       window_of(&p->g, 0, oy, &y0, &y1);
       window_of(&p->g, 1, ox, &x0, &x1);
-      for (int64_t y = y0; y < y1; y++)
+      for (int64_t y = y0; y < y1 && !stops_row(p); y++)
         for (int64_t x = x0; x < x1; x++)
           p->kernels->axpy((size_t)k.count, share_of(p, y0, y1, x0, x1), dy, p->out + in_at(p, &k, y, x));
     }
@@ -408,6 +431,7 @@ const marea_op marea_op_avg_pool2d = {
     .inputs = {{"x", "(N, H, W, C)"}},
     .attrs = {POOL_ATTRS, COUNT_ATTR},
     .shape = pool_shape,
+    .flop = pool_flop,
     .forward = avg_pool2d_forward,
     .vjp = avg_pool2d_vjp,
     .sample = SAMPLE_POOL "attrs.count_padding = g.bool()\nreturn {g.tensor{n, h, w, c}}, attrs",
@@ -436,6 +460,10 @@ static marea_status avg_pool2d_grad_shape (marea_call *c) {
   return layout_image(c, g.n, g.in, g.cin);
 }
 
+static double avg_pool2d_grad_flop (const marea_call *c) {
+  return window_flop(c->in[0]->shape, &c->attr[AVG_KERNEL]);
+}
+
 static marea_status avg_pool2d_grad_forward (marea_call *c) {
   pass p = {.v = marea_at(c->in[0]), .count_padding = c->attr[AVG_COUNT].i != 0};
   MAREA_TRY(avg_pool2d_grad_read(c, &p.g));
@@ -456,6 +484,7 @@ const marea_op marea_op_avg_pool2d_grad = {
     .inputs = {{"dy", "(N, OH, OW, C)"}},
     .attrs = {{"size", MAREA_PAIR, MAREA_REQUIRED, NULL, "height and width of x"}, POOL_ATTRS, COUNT_ATTR},
     .shape = avg_pool2d_grad_shape,
+    .flop = avg_pool2d_grad_flop,
     .forward = avg_pool2d_grad_forward,
     .vjp = avg_pool2d_grad_vjp,
     .sample = SAMPLE_POOL "attrs.size, attrs.count_padding = {h, w}, g.bool()\n"

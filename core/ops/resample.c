@@ -13,6 +13,7 @@
 
 #define ROWS 16          /* of y in a block */
 #define MOST_RADIUS 1024 /* of a blur */
+#define LONG_ROW 65536   /* bytes of x: it is asked at every tap whether to stop */
 
 typedef struct tap {
   int64_t from;
@@ -31,6 +32,13 @@ typedef struct run { /* out[to + i] += weight * in[from + i], i < count */
 } run;
 
 /* ---- matrices ---- */
+
+/* Fails when everything stops: what loops that asked have made is not whole. The door finds the words for EINTR. */
+static marea_status check_whole (marea_call *c) {
+  if (!marea_stopping(c->ctx)) return MAREA_OK;
+  MAREA_TRY(marea_check_time(c));
+  return MAREA_EINTR;
+}
 
 static marea_status make_axis (marea_call *c, int64_t in, int64_t out, int64_t taps_per_output, axis *a) {
   size_t bytes;
@@ -54,11 +62,11 @@ static double bell (int64_t k, double sigma) {
   return exp(-0.5 * z * z);
 }
 
-static void fill_gaussian (double sigma, int64_t radius, axis *a) {
+static void fill_gaussian (marea_context *ctx, double sigma, int64_t radius, axis *a) {
   int64_t n = 0;
   double total = 0;
   for (int64_t k = -radius; k <= radius; k++) total += bell(k, sigma);
-  for (int64_t o = 0; o < a->out; o++) {
+  for (int64_t o = 0; o < a->out && !marea_stopping(ctx); o++) {
     a->first[o] = n;
     for (int64_t k = -radius; k <= radius; k++)
       a->taps[n++] = (tap){reflect(o + k, a->in), bell(k, sigma) / total};
@@ -68,9 +76,9 @@ static void fill_gaussian (double sigma, int64_t radius, axis *a) {
 
 /* Pixel centres lie at 0.5, 1.5, ...; beyond the first and the last one their values stay. Taps of weight 0 are left
    out, so that an infinity beside them does not become NaN. */
-static void fill_bilinear (int64_t scale, axis *a) {
+static void fill_bilinear (marea_context *ctx, int64_t scale, axis *a) {
   int64_t n = 0;
-  for (int64_t o = 0; o < a->out; o++) {
+  for (int64_t o = 0; o < a->out && !MAREA_STOPPING(ctx, o); o++) {
     const double at = fmax(((double)o + 0.5) / (double)scale - 0.5, 0);
     const int64_t left = (int64_t)at;
     const double right = left + 1 < a->in ? at - (double)left : 0;
@@ -103,7 +111,7 @@ static marea_status make_runs (marea_call *c, const axis *a, run **runs, int64_t
   MAREA_SCRATCH(c, *runs, MAREA_MAX(bytes, 1));
   MAREA_SCRATCH(c, of, MAREA_MAX(places, 1));
   *n = 0;
-  for (int64_t o = 0; o < a->out; o++) {
+  for (int64_t o = 0; o < a->out && !MAREA_STOPPING(c->ctx, o); o++) {
     const int64_t before = o > 0 ? a->first[o] - a->first[o - 1] : 0;
     for (int64_t i = a->first[o]; i < a->first[o + 1]; i++) {
       const tap t = a->taps[i];
@@ -114,7 +122,7 @@ static marea_status make_runs (marea_call *c, const axis *a, run **runs, int64_t
       else (*runs)[(*n)++] = (run){t.from, o, 1, t.weight};
     }
   }
-  return MAREA_OK;
+  return check_whole(c);
 }
 
 /* ---- the pass ---- */
@@ -131,6 +139,9 @@ typedef struct pass {
   size_t bytes;
 } pass;
 
+/* Is a row so long that its parts are worth asking whether to stop? */
+static bool stops_part (const pass *p) { return p->in_row >= LONG_ROW && marea_stopping(p->ctx); }
+
 static void make_rows (void *arg, int64_t block, int worker) {
   const pass *p = arg;
   const int64_t image = block / p->blocks, first = block % p->blocks * ROWS;
@@ -140,12 +151,12 @@ static void make_rows (void *arg, int64_t block, int worker) {
   for (int64_t o = first; o < end && !marea_stopping(p->ctx); o++) {
     char *y = p->y + (size_t)(image * p->rows.out + o) * p->out_row;
     memset(sum, 0, p->in_row);
-    for (int64_t i = p->rows.first[o]; i < p->rows.first[o + 1]; i++) {
+    for (int64_t i = p->rows.first[o]; i < p->rows.first[o + 1] && !stops_part(p); i++) {
       const tap t = p->rows.taps[i];
       p->kernels->axpy(p->in_row / p->size, t.weight, x + (size_t)t.from * p->in_row, sum);
     }
     memset(y, 0, p->out_row);
-    for (const run *r = p->runs; r < p->runs + p->n_runs; r++)
+    for (const run *r = p->runs; r < p->runs + p->n_runs && !stops_part(p); r++)
       p->kernels->axpy((size_t)r->count * p->pixel / p->size, r->weight, sum + (size_t)r->from * p->pixel,
                        y + (size_t)r->to * p->pixel);
   }
@@ -184,13 +195,17 @@ static marea_status layout_images (marea_call *c, const int64_t size[2]) {
 
 enum { BLUR_SIGMA, BLUR_RADIUS }; /* ORDER of attributes */
 
+static double reach_of (const marea_attr *attr) {
+  return attr[BLUR_RADIUS].n == 0 ? floor(4 * attr[BLUR_SIGMA].f + 0.5) : (double)attr[BLUR_RADIUS].i;
+}
+
 static marea_status blur_shape (marea_call *c) {
   const double sigma = c->attr[BLUR_SIGMA].f;
   marea_attr *radius = &c->attr[BLUR_RADIUS];
   MAREA_TRY(marea_want_rank(c, 0, 4, "(N, H, W, C)"));
   if (!(sigma > 0 && sigma < INFINITY))
     return marea_reject(c, MAREA_EARG, "argument 'sigma': expected a finite number above 0, got %g", sigma);
-  const double reach = radius->n == 0 ? floor(4 * sigma + 0.5) : (double)radius->i;
+  const double reach = reach_of(c->attr);
   if (reach < 0 || reach > MOST_RADIUS)
     return marea_reject(c, MAREA_EARG, "argument 'radius': expected 0 to %d, got %.0f%s", MOST_RADIUS, reach,
                         radius->n == 0 ? ", which is 4 sigma" : "");
@@ -198,13 +213,18 @@ static marea_status blur_shape (marea_call *c) {
   return marea_shape_same(c);
 }
 
+static double blur_flop (const marea_call *c) {
+  return 4 * (2 * reach_of(c->attr) + 1) * (double)marea_tensor_size(c->in[0]);
+}
+
 static marea_status blur_forward (marea_call *c) {
   const int64_t *shape = c->in[0]->shape, radius = c->attr[BLUR_RADIUS].i;
   axis axes[2];
   for (int d = 0; d < 2; d++) {
     MAREA_TRY(make_axis(c, shape[1 + d], shape[1 + d], 2 * radius + 1, &axes[d]));
-    fill_gaussian(c->attr[BLUR_SIGMA].f, radius, &axes[d]);
+    fill_gaussian(c->ctx, c->attr[BLUR_SIGMA].f, radius, &axes[d]);
   }
+  MAREA_TRY(check_whole(c));
   return resample(c, &axes[0], &axes[1]);
 }
 
@@ -227,6 +247,7 @@ const marea_op marea_op_gaussian_blur = {
     .attrs = {{"sigma", MAREA_REAL, MAREA_REQUIRED, NULL, "standard deviation in pixels"},
               {"radius", MAREA_INT, MAREA_NONE, NULL, "pixels on each side; left out: floor(4 sigma + 0.5)"}},
     .shape = blur_shape,
+    .flop = blur_flop,
     .forward = blur_forward,
     .vjp = blur_vjp,
     .sample = "local attrs = {sigma = g.real(0.25, 2)}\n"
@@ -245,9 +266,9 @@ static marea_status bilinear_shape (marea_call *c) {
 static marea_status make_bilinear (marea_call *c, const marea_conv *g, axis axes[2]) {
   for (int d = 0; d < 2; d++) {
     MAREA_TRY(make_axis(c, g->out[d], g->in[d], 2, &axes[d]));
-    fill_bilinear(g->stride[d], &axes[d]);
+    fill_bilinear(c->ctx, g->stride[d], &axes[d]);
   }
-  return MAREA_OK;
+  return check_whole(c);
 }
 
 static marea_status bilinear_forward (marea_call *c) {
@@ -293,6 +314,7 @@ static marea_status bilinear_grad_forward (marea_call *c) {
   for (int d = 0; d < 2; d++) {
     MAREA_TRY(make_axis(c, g.in[d], g.out[d], 2 * g.stride[d], &turned[d]));
     transpose(&axes[d], &turned[d]);
+    MAREA_TRY(check_whole(c));
   }
   return resample(c, &turned[0], &turned[1]);
 }
