@@ -4,7 +4,7 @@
 ** numbers; what they mean is in the session's tables:
 **
 **   user value 1, layers   "1\tVAE\tencoder.conv1" -> number: outermost module, its name, the path from there
-**   user value 2, roots    outermost module -> "1\tVAE"; weak keys
+**   user value 2, roots    outermost module -> "1\tVAE"; weak keys, but in a sandbox
 */
 #include "bind.h"
 
@@ -68,6 +68,14 @@ void bind_profile_layer (lua_State *L, bind_state *S) {
 
 /* ---- start and stop ---- */
 
+/* Gives the table on top weak keys. */
+static void make_weak (lua_State *L) {
+  lua_createtable(L, 0, 1);
+  lua_pushliteral(L, "k");
+  lua_setfield(L, -2, "__mode");
+  lua_setmetatable(L, -2);
+}
+
 /* Pushes a session without a profile. */
 static session *session_new (lua_State *L, bind_state *S) {
   session *s = bind_new(L, S, BIND_SESSION, sizeof *s, 3);
@@ -77,10 +85,7 @@ static session *session_new (lua_State *L, bind_state *S) {
   lua_newtable(L);
   lua_setiuservalue(L, -2, 1);
   lua_newtable(L);
-  lua_createtable(L, 0, 1);
-  lua_pushliteral(L, "k");
-  lua_setfield(L, -2, "__mode");
-  lua_setmetatable(L, -2);
+  if (!S->box) make_weak(L); /* weak keys could keep the collector of a sandbox busy without end */
   lua_setiuservalue(L, -2, 2);
   return s;
 }

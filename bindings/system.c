@@ -42,6 +42,7 @@ static int system_terminal_size (lua_State *L) {
 /* core.sleep(seconds): at most so long; a signal ends it early */
 static int system_sleep (lua_State *L) {
   lua_Number seconds = luaL_checknumber(L, 1);
+  bind_sandbox_deny(L, bind_self(L), "sleep");
   if (!(seconds >= 0 && seconds <= 1e6)) return luaL_argerror(L, 1, "expected 0 to 1e6 seconds");
   struct timespec t = {.tv_sec = (time_t)seconds};
   t.tv_nsec = (long)((seconds - (lua_Number)t.tv_sec) * 1e9);
@@ -61,8 +62,10 @@ static int fail (lua_State *L, const char *path) {
 
 /* core.file_time(path) -> seconds since 1970 when it was changed, bytes; or nil, message */
 static int system_file_time (lua_State *L) {
-  const char *path = bind_string(L, bind_self(L), 1, "file_time", "path");
+  bind_state *S = bind_self(L);
+  const char *path = bind_string(L, S, 1, "file_time", "path");
   struct stat info;
+  bind_sandbox_path(L, S, "file_time", path, false);
   if (stat(path, &info) != 0) return fail(L, path);
   lua_pushnumber(L, (lua_Number)info.st_mtim.tv_sec + (lua_Number)info.st_mtim.tv_nsec * 1e-9);
   lua_pushinteger(L, (lua_Integer)info.st_size);
@@ -88,8 +91,10 @@ static bool is_folder (DIR *folder, const struct dirent *entry) {
 
 /* core.list_folder(path) -> list of names, folders with a slash at their end; or nil, message */
 static int system_list_folder (lua_State *L) {
-  const char *path = bind_string(L, bind_self(L), 1, "list_folder", "path");
-  DIR **folder = bind_new(L, bind_self(L), BIND_FOLDER, sizeof *folder, 0);
+  bind_state *S = bind_self(L);
+  const char *path = bind_string(L, S, 1, "list_folder", "path");
+  bind_sandbox_path(L, S, "list_folder", path, false);
+  DIR **folder = folder_new(L);
   *folder = opendir(path);
   if (!*folder) return fail(L, path);
   lua_newtable(L);

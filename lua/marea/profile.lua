@@ -124,8 +124,12 @@ end
 
 local function new_report(session)
   local names, layer_of = layer_names(session)
-  local self = setmetatable({_session = session, _names = names, _layer_of = layer_of,
-    rows = named_rows(session, names)}, Report)
+  local function event(i) -- of the trace; nil after the last. The session itself is not for scripts.
+    local e = session:event(i)
+    if e then e.layer = names[e.layer] or "" end
+    return e
+  end
+  local self = setmetatable({_event = event, _layer_of = layer_of, rows = named_rows(session, names)}, Report)
   local times = session:times()
   self.wall, self.overhead = times.wall, times.overhead
   self.events, self.calls = times.events, times.events + times.dropped
@@ -259,9 +263,7 @@ function Report:trace(path)
   local i = 0
   local function next_event()
     i = i + 1
-    local e = self._session:event(i)
-    if e then e.layer = self._names[e.layer] or "" end
-    return e
+    return self._event(i)
   end
   return files.write(path, function(put) chrome_trace.write(next_event, put) end)
 end
