@@ -19,11 +19,14 @@
 
 #include "sandbox.h"
 
-#define PERIOD 100             /* instructions between two looks; a switch of coroutines counts as many */
+#define PERIOD 50              /* instructions between two looks; a switch of coroutines counts as many */
+#define STEPS 8                /* of `next` between two looks */
 #define SLOW ((size_t)4 << 20) /* bytes of strings that so many instructions may compare */
 #define PIECE 256              /* bytes of a text that Lua's parser is given at once, and */
 #define PIECE_INSTRUCTIONS 64  /* what they count */
 #define LONGEST_TEXT ((size_t)1 << 20)
+#define MOST_JUMPS \
+  6000 /* of a text: its parser moves all that wait for their place whenever one has found it */
 
 static marea_sandbox *box_of (lua_State *L) { return *(marea_sandbox **)lua_getextraspace(L); }
 
@@ -111,11 +114,23 @@ static const char *read_piece (lua_State *L, void *ud, size_t *n) {
   return piece;
 }
 
+static size_t count_word (const char *text, size_t bytes, const char *word) {
+  size_t n = 0;
+  const char *end = text + bytes;
+  while ((text = memmem(text, (size_t)(end - text), word, strlen(word)))) text += strlen(word), n++;
+  return n;
+}
+
 /* Pushes the function of a text, never that of a binary chunk, and returns true; or a message. */
 static bool load_text (lua_State *L, const char *text, size_t bytes, const char *name) {
   reader r = {box_of(L), text, bytes};
-  if (bytes <= LONGEST_TEXT) return lua_load(L, read_piece, &r, name, "t") == LUA_OK;
-  lua_pushfstring(L, "sandbox: a text of %I bytes; it may have %d", (LUAI_UACINT)bytes, (int)LONGEST_TEXT);
+  if (bytes > LONGEST_TEXT) {
+    lua_pushfstring(L, "sandbox: a text of %I bytes; it may have %d", (LUAI_UACINT)bytes, (int)LONGEST_TEXT);
+    return false;
+  }
+  const size_t jumps = count_word(text, bytes, "goto") + count_word(text, bytes, "break");
+  if (jumps <= MOST_JUMPS) return lua_load(L, read_piece, &r, name, "t") == LUA_OK;
+  lua_pushfstring(L, "sandbox: a text with %d times goto and break; it may have %d", (int)jumps, MOST_JUMPS);
   return false;
 }
 
@@ -136,17 +151,98 @@ static int guest_check (lua_State *L) {
   return 0;
 }
 
+/* ---- functions in C, which are short or refuse ---- */
+
+#define MOST_VALUES 65536 /* that one call returns: every further call would copy them all */
+#define LONGEST_FORMAT 4096
+
+static lua_Integer from_end (lua_Integer at, size_t n) {
+  if (at >= 0) return at;
+  return at < -(lua_Integer)n ? 0 : (lua_Integer)n + at + 1;
+}
+
+/* (s, first, last): a value for each byte */
+static void check_bytes (lua_State *L) {
+  const size_t n = lua_type(L, 1) == LUA_TSTRING ? lua_rawlen(L, 1) : 0;
+  if (n < MOST_VALUES || lua_isnoneornil(L, 3)) return;
+  const lua_Integer first = from_end(luaL_optinteger(L, 2, 1), n),
+                    last = from_end(luaL_checkinteger(L, 3), n);
+  const lua_Integer end = last < (lua_Integer)n ? last : (lua_Integer)n;
+  if (end - (first < 1 ? 1 : first) >= MOST_VALUES) luaL_error(L, "string slice too long");
+}
+
+/* (t, first, last): a value for each item */
+static void check_items (lua_State *L) {
+  const lua_Number first = luaL_optnumber(L, 2, 1);
+  const lua_Number last = lua_isnoneornil(L, 3) ? (lua_Number)luaL_len(L, 1) : luaL_checknumber(L, 3);
+  if (last - first >= MOST_VALUES) luaL_error(L, "too many results to unpack");
+}
+
+/* (format, ...) of pack and its like, which pad: to no more than a string may have */
+static void check_packing (lua_State *L) {
+  size_t n;
+  double padding = 0;
+  const char *format = luaL_checklstring(L, 1, &n);
+  if (n > LONGEST_FORMAT) luaL_argerror(L, 1, "a sandbox's formats have at most 4096 bytes");
+  for (const char *at = format; (at = strchr(at, 'c')); at++) padding += fmax(strtod(at + 1, NULL), 0);
+  if (padding > (double)box_of(L)->memory.max_string)
+    luaL_argerror(L, 1, "it pads to more than a string may have");
+}
+
+static const struct {
+  const char *name;
+  void (*check)(lua_State *L);
+} limits[] = {{"bytes", check_bytes}, {"items", check_items}, {"packing", check_packing}};
+
+/* Upvalues: f, the position of its limit or -1. */
 static int guarded (lua_State *L) {
   lua_CFunction f = lua_tocfunction(L, lua_upvalueindex(1));
+  const lua_Integer limit = lua_tointeger(L, lua_upvalueindex(2));
+  if (limit >= 0) limits[limit].check(L);
   int n = f(L);
   bind_sandbox_check(L, box_of(L));
   return n;
 }
 
-/* guard(f): f, a function in C without upvalues, and a look at the budgets after it */
+/* next, after which the clock is looked at now and then: in a table that was emptied it goes a long way */
+static int guest_next (lua_State *L) {
+  marea_sandbox *box = box_of(L);
+  luaL_checktype(L, 1, LUA_TTABLE);
+  lua_settop(L, 2);
+  if (++box->steps % STEPS == 0) bind_sandbox_check(L, box);
+  if (lua_next(L, 1)) return 2;
+  lua_pushnil(L);
+  return 1;
+}
+
+/* guard(f, limit or nil): f, a function in C without upvalues, a look at the budgets after it, and one at its arguments
+   before it */
 static int guest_guard (lua_State *L) {
+  int limit = lua_isnoneornil(L, 2) ? -1 : (int)(sizeof limits / sizeof limits[0]) - 1;
+  while (limit >= 0 && strcmp(limits[limit].name, lua_tostring(L, 2)) != 0) limit--;
   lua_settop(L, 1);
-  lua_pushcclosure(L, guarded, 1);
+  lua_pushinteger(L, limit);
+  lua_pushcclosure(L, guarded, 2);
+  return 1;
+}
+
+/* Upvalues: string.format, -1, what does its work in pieces where there are many conversions or a string is quoted. */
+static int formatted (lua_State *L) {
+  size_t n;
+  const char *format = luaL_checklstring(L, 1, &n);
+  if (n <= LONGEST_FORMAT && !strstr(format, "%q")) return guarded(L);
+  lua_pushvalue(L, lua_upvalueindex(3));
+  lua_insert(L, 1);
+  lua_call(L, lua_gettop(L) - 1, 1);
+  return 1;
+}
+
+/* format(f, pieces) */
+static int guest_format (lua_State *L) {
+  lua_settop(L, 2);
+  lua_pushinteger(L, -1);
+  lua_insert(L, 2);
+  lua_pushcclosure(L, formatted, 3);
   return 1;
 }
 
@@ -265,7 +361,8 @@ static int build (lua_State *L) {
   };
   static const luaL_Reg functions[] = {
       {"switch", guest_switch}, {"check", guest_check}, {"guard", guest_guard}, {"loader", guest_loader},
-      {"print", guest_print},   {"allow", guest_allow}, {"load", guest_load},   {NULL, NULL},
+      {"print", guest_print},   {"allow", guest_allow}, {"load", guest_load},   {"next", guest_next},
+      {"format", guest_format}, {NULL, NULL},
   };
   marea_sandbox *box = box_of(L);
   bind_adopt(L, box->ctx);

@@ -33,6 +33,7 @@ struct marea_sandbox {
   sandbox_memory memory;
   double instructions, max_instructions, max_flop, max_seconds, max_tensor_bytes, max_result_bytes, deadline;
   bool active, spent;
+  unsigned steps; /* of the function next */
   bool (*interrupted)(void *ud);
   void *interrupted_ud;
   locale_t locale;              /* of its runs: C */

@@ -134,6 +134,7 @@ static void survivors (lua_State *L, bind_scope *s, int first) {
     lua_pop(L, 1);
   }
   for (lua_Integer i = 1; i <= n; i++) {
+    if (i % BIND_UNASKED == 0 && s->state->box) bind_sandbox_check(L, s->state->box);
     lua_rawgeti(L, top + 1, i);
     for (lua_pushnil(L); lua_next(L, top + 2); lua_pop(L, 1)) survive(L, s, top + 1, &n);
     lua_pop(L, 1);

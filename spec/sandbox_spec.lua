@@ -17,6 +17,16 @@ local function new(options)
   return marea.sandbox(options or {seconds = 5})
 end
 
+--- It runs the next script; on a busy machine that may take more than one try.
+local function assert_alive(box)
+  local ok, result
+  for _ = 1, TRIES do
+    ok, result = box:run "return 7"
+    if ok then break end
+  end
+  assert.are.same({true, 7}, {ok, result})
+end
+
 describe("a sandbox", function()
   it("gives scripts Lua and marea, takes arguments and gives results back", function()
     local box <close> = new()
@@ -79,6 +89,64 @@ describe("a sandbox", function()
       assert.is_truthy(message:find "cannot pass")
     end
     assert.are.same({nil, "no.lua: No such file or directory"}, {box:run_file "no.lua"})
+  end)
+
+  it("weighs results in full, and raises nothing for them in the host", function()
+    local box <close> = new{seconds = 10, tensor_memory = 64e6, results = 8e6, memory = 16e6}
+    local function says(text, what)
+      local ok, message = box:run(text)
+      assert.is_nil(ok)
+      assert.is_truthy(message:find(what, 1, true), message)
+    end
+    says("return marea.ones(1):expand(2147483647)", "values of more than 8000000 bytes cannot pass")
+    says("local x = marea.ones(1):expand(1000000) return x, x, x", "values of more than 8000000 bytes")
+    says("local s, t = ('x'):rep(1e6), {} for i = 1, 10 do t[i] = s end return t", "values of more than 8000000 bytes")
+    says("local t = {1} for i = 1, 15 do t = {t, t, t, t} end return t", "values of more than 8000000 bytes")
+    local ok, x = box:run "return marea.ones(1):expand(1000000)"
+    assert.is_true(ok)
+    assert.are.equal(1000000, x:sum():item())
+    assert.are.same({1000000}, x.shape)
+    local large <close> = new{seconds = 10, memory = 2 ^ 18}
+    local fine, message = large:run("return ...", ("x"):rep(300000))
+    assert.is_nil(fine)
+    assert.is_truthy(message:find("values of more than 262144 bytes cannot pass", 1, true), message)
+    assert.has_error(function() new{results = -1} end)
+  end)
+
+  it("copies results within the time of the run", function()
+    local box <close> = new{seconds = 0.05}
+    local late = math.huge
+    for _ = 1, TRIES do
+      local start = marea.clock()
+      box:run "local t = {} for i = 1, 1e5 do t[i] = {i} end return t, t, t, t, t, t"
+      late = math.min(late, marea.clock() - start - 0.05)
+    end
+    assert.is_true(late <= LATE, ("%.3f s late"):format(late))
+  end)
+
+  it("limits texts", function()
+    local box <close> = new()
+    local long = ("x = 1 "):rep(200000)
+    assert.are.same({nil, "sandbox: a text of 1200000 bytes; it may have 1048576"}, {box:run(long)})
+    assert.are.same({nil, "sandbox: a text with 6001 times goto and break; it may have 6000"},
+      {box:run("do " .. ("goto a "):rep(6001) .. "::a:: end")})
+    assert.are.same({true}, {box:run("do " .. ("goto a "):rep(6000) .. "::a:: end")})
+    assert.are.same({true, nil, "[string \"x\"]:1: C stack overflow near '('"},
+      {box:run "return load(('('):rep(300), 'x')"})
+    assert.are.same({true, 200000}, {box:run("return " .. ("1 + "):rep(199999) .. "1")})
+    assert.are.same({nil, "sandbox: attempt to load a binary chunk (mode is 't')"}, {box:run(string.dump(load "return 1"))})
+  end)
+
+  it("sees the C locale, whatever the host's is", function()
+    local before = os.setlocale()
+    for _, name in ipairs{"de_DE.UTF-8", "C.UTF-8", "en_US.UTF-8"} do
+      if os.setlocale(name) then
+        local box <close> = new()
+        assert.are.same({true, "1.5", 2.5, true}, {box:run "return tostring(1.5), '1.5' + 1, 'Z' < 'a'"})
+        assert.are.equal(name, os.setlocale())
+      end
+    end
+    os.setlocale(before)
   end)
 
   it("raises for misuse by the host", function()
@@ -188,7 +256,17 @@ describe("in a sandbox", function()
       log[5] = {table.unpack(a, 1, 2)} log[6] = table.move({1, 2, 3, 4}, 2, 4, 1)
       log[7] = table.move({1, 2, 3, 4}, 1, 3, 2) log[8] = table.move(a, 1, 3, 2, {}) log[9] = table.remove({}) == nil
       local t = {5, 2, 8} table.sort(t, function(x, y) return x > y end) log[10] = t
+      local n = {} for i = 1, 9000 do n[i] = i * 1.5 end log[12] = table.concat(n, ", ") log[13] = table.concat(n, 7, 3, 8998)
+      log[14] = table.concat(n, ("-"):rep(3000), 1, 300) log[15] = {pcall(table.concat, {1, {}, 3}, ",")}
+      log[16] = {table.unpack({1, 2, 3}, 2)} log[17] = {pcall(table.unpack, {}, 1, 1e7)} log[18] = table.pack(nil, 2).n
+      local p = {} for k, v in pairs(setmetatable({}, {__pairs = function() return next, {a = 1}, nil end})) do p[k] = v end log[19] = p
+      log[24] = {pcall(function() return ("x"):byte {} end)} log[25] = {pcall(function() return ("i"):pack() end)} log[20] = {pcall(function() for _ in pairs(nil) do end end)} log[21] = {next({}), next({9}), next({9}, 1)}
+      log[22] = {pcall(next, {}, "no")} log[23] = pairs{} == next
       log[11] = {string.rep("ab", 600, "-"), string.rep("x", 0), string.rep("x", -1), string.rep("", 5, ","),
+        ("%5d|%-5s|%q|%%|%x|%.3f|%s"):format(3, "a", "b\n\0001", 255, 2, nil), ("%q"):format(1 / 3), ("x"):byte(1, -1),
+        {pcall(function() return ("%d"):format("x") end)},
+        ("%s;"):rep(2000):format(table.unpack(n, 1, 2000)), ("abc"):byte(-2, -1), ("<i4"):pack(7), {("<i4z"):unpack("\7\0\0\0ab\0")},
+        string.packsize("!8i4i8"), {utf8.codepoint("häß", 1, -1)}, #(("ab"):rep(50000)), (("ab"):rep(50000)):byte(99999, 100000),
         string.rep(7, 3), string.rep("x", 257), string.rep("xy", 70000, "z")}
       return log
     ]]
@@ -213,6 +291,26 @@ describe("in a sandbox", function()
       coroutine.resume(c) log[11] = {coroutine.close(c)} log[12] = closed log[13] = coroutine.isyieldable()
       return log
     ]]
+  end)
+
+  it("messages say what they say elsewhere", function()
+    for _, text in ipairs{
+      "marea.convv2d()", "marea.nn.Linaer{1, 2}", "return marea.softmx", "marea.zeros{2, dtpye = 'f64'}",
+      "local images = marea.ones(2, 3)\nlocal w = marea.ones(4, 5)\nreturn images:matmul(w)",
+      "local x = marea.ones(2, 3) return x:shap()", "local x = marea.ones(2, 3) return x.shpe",
+      "return marea.ones(2) .. 'a'", "return marea.ones(2) < 3", "marea.nn.Linear{4}(marea.ones(2))",
+      "local net = marea.nn.Sequential{marea.nn.Linear{3, 4}, marea.nn.Linear{5, 1}}\nnet(marea.ones(2, 3))",
+      "marea.ones(2):backward()", "local a = marea.ones(3):requires_grad_()\na:add_(1)", "marea.ones(2, 3):reshape{7}",
+      "marea.tensor{{1, 2}, {3}}", "local x = marea.ones(3) x[7] = 1", "marea.optim.Adam{}", "marea.scope(3)",
+      "local x = marea.ones(3)\nlocal t = {a = x, b = marea.ones(4)}\nreturn t.a + t.b", "marea.ones(2):to 'f16'",
+      "local x = marea.ones(2) x:release() return x + 1", "marea.nn.Conv2d{3, 4, kernal = 3}", "marea.dist.Normal(0)",
+      "local w = marea.ones(3, 3) local function f(x) return x:matmul(w) end f(marea.ones(2, 2))", "marea.load(3)",
+      "local x = marea.log(marea.tensor({0}, {requires_grad = true})) (x * 0):sum():backward()",
+    } do
+      local ok, here = pcall(assert(load(text, "=sandbox", "t", setmetatable({marea = marea}, {__index = _G}))))
+      local refused, there = box:run(text)
+      assert.are.same({ok or nil, here}, {refused, there}, text)
+    end
   end)
 
   it("load works as always", function()
@@ -300,7 +398,7 @@ describe("a hostile script", function()
     local took = marea.clock() - start
     assert.is_nil(ok)
     assert.are.equal("string", type(message))
-    assert.are.same({true, 7}, {box:run "return 7"})
+    assert_alive(box)
     return took - BUDGET
   end
 
@@ -331,6 +429,87 @@ describe("a hostile script", function()
     assert.are.equal("xx", ("x"):rep(2))
     assert.are.equal(6, marea.arange(1, 3):sum():item())
     assert.is_nil(debug.gethook())
+  end)
+end)
+
+-- The same scripts by kind, shorter ones and more: spec/support/attacks.lua.
+describe("an attack", function()
+  local folder, before
+  local sanitized = (os.getenv "MAREA_BUILD" or ""):find "asan" ~= nil
+  local BRIEF, FACTOR = 0.02, sanitized and 10 or 1
+  local MEMORY = 700 -- MB: tensors, their copies, Lua's
+
+  local function listed()
+    local pipe = io.popen(("cd %s && find . ! -path './write/*' | sort | xargs ls -ld --time-style=+ && cat secret"):format(folder))
+    local text = pipe:read "a"
+    pipe:close()
+    return text
+  end
+
+  setup(function()
+    folder = os.tmpname()
+    os.remove(folder)
+    assert(os.execute(([[mkdir -p %s/read %s/write && cd %s && echo "the secret" > secret && ln -s ../secret read/link &&
+      ln -s ../secret write/link && ln -s .. write/folder && ln -s ../new write/nowhere && ln -s /dev/zero read/zero &&
+      mkfifo read/pipe]]):format(folder, folder, folder)))
+    before = listed()
+  end)
+  teardown(function() os.execute("rm -r " .. folder) end)
+
+  --- Megabytes that the process has had at most since the last call of this.
+  local function peak()
+    local status, clear = io.open "/proc/self/status", io.open("/proc/self/clear_refs", "w")
+    if not (status and clear) or sanitized then return 0 end
+    local kilobytes = status:read "a":match "VmHWM:%s*(%d+)"
+    status:close()
+    clear:write "5"
+    clear:close()
+    return tonumber(kilobytes) / 1024
+  end
+
+  --- Seconds beyond the budget; at least 0.
+  local function overtime(text)
+    local box <close> = marea.sandbox{seconds = BRIEF, read = {folder .. "/read"}, write = {folder .. "/write"}}
+    peak()
+    local start = marea.clock()
+    local results = table.pack(box:run(text))
+    local late = marea.clock() - start - BRIEF
+    assert.is_true(results[1] or type(results[2]) == "string")
+    for i = 2, results.n do
+      if marea.is_tensor(results[i]) then results[i]:release() end
+      assert.are_not.equal("escaped", results[i])
+      assert.is_nil(type(results[i]) == "string" and results[i]:find("the secret", 1, true) or nil)
+    end
+    assert_alive(box)
+    assert.is_true(peak() < MEMORY)
+    return late
+  end
+
+  local waiting = { -- for planned tensors that are checked everywhere; they end the process
+    ["a planned number"] = true, ["a planned tensor that is kept"] = true, ["a planned view"] = true,
+  }
+  local kinds = require "spec.support.attacks"
+  for _, kind in ipairs(sorted(kinds)) do
+    for _, name in ipairs(sorted(kinds[kind])) do
+      if not waiting[name] then
+        it(("fails, %s: %s"):format(kind, name), function()
+          local text = kinds[kind][name]:gsub("%u+", {SECRET = folder .. "/secret", READ = folder .. "/read",
+            WRITE = folder .. "/write", BUDGET = tostring(BRIEF)})
+          local late, tries = math.huge, 0
+          while late > LATE * FACTOR and tries < TRIES do
+            late = math.min(late, overtime(text))
+            tries = tries + 1
+          end
+          assert.is_true(late <= LATE * FACTOR, ("%.3f s late"):format(late))
+        end)
+      end
+    end
+  end
+
+  it("leaves files as they were", function()
+    assert.are.equal(before, listed())
+    assert.is_nil(io.open "/tmp/marea_escaped")
+    assert.is_nil(io.open "marea_escaped")
   end)
 end)
 

@@ -186,18 +186,24 @@ static marea_status categorical_shape (marea_call *c) {
 
 typedef struct choice {
   draw d;
+  marea_context *ctx;
   int64_t classes, base;
   int dtype; /* of the logits */
 } choice;
+
+/* Is it time to stop, at class j of a long row? */
+static bool stops_at (const choice *k, int64_t j) { return MAREA_STOPPING(k->ctx, j + 1); }
 
 /* The class at which the running sum of exp(logit - largest) passes u times the total. */
 static int64_t choose (const choice *k, int64_t row, double u) {
   const int64_t first = row * k->classes;
   double largest = -INFINITY, total = 0, sum = 0;
   int64_t last = 0;
-  for (int64_t j = 0; j < k->classes; j++) largest = fmax(largest, load(k->d.a, k->dtype, first + j));
-  for (int64_t j = 0; j < k->classes; j++) total += exp(load(k->d.a, k->dtype, first + j) - largest);
-  for (int64_t j = 0; j < k->classes; j++) {
+  for (int64_t j = 0; j < k->classes && !stops_at(k, j); j++)
+    largest = fmax(largest, load(k->d.a, k->dtype, first + j));
+  for (int64_t j = 0; j < k->classes && !stops_at(k, j); j++)
+    total += exp(load(k->d.a, k->dtype, first + j) - largest);
+  for (int64_t j = 0; j < k->classes && !stops_at(k, j); j++) {
     const double p = exp(load(k->d.a, k->dtype, first + j) - largest);
     sum += p;
     if (p > 0) last = j;
@@ -216,13 +222,13 @@ static void categorical_block (void *arg, int64_t block, int worker) {
 
 /* Every row needs a largest logit: no NaN, no +inf, one that is not -inf. */
 static marea_status check_logits (marea_call *c, const choice *k) {
-  for (int64_t i = 0; i < k->d.n && !MAREA_STOPPING(c->ctx, i); i++) {
+  for (int64_t i = 0; i < k->d.n && !MAREA_STOPPING(c->ctx, i * MAREA_MIN(k->classes, 4096)); i++) {
     double largest = -INFINITY;
-    for (int64_t j = 0; j < k->classes && largest == largest; j++) {
+    for (int64_t j = 0; j < k->classes && largest == largest && !stops_at(k, j); j++) {
       const double x = load(k->d.a, k->dtype, i * k->classes + j);
       if (x != x || x > largest) largest = x;
     }
-    if (!isfinite(largest))
+    if (!isfinite(largest) && !marea_stopping(c->ctx))
       return marea_reject(c, MAREA_EARG, "argument 'logits': row %lld of %s has the largest value %g",
                           (long long)(i + k->base), marea_tensor_text(c->in[0]).s, largest);
   }
@@ -232,6 +238,7 @@ static marea_status check_logits (marea_call *c, const choice *k) {
 static marea_status categorical_forward (marea_call *c) {
   const marea_tensor *logits = c->in[0];
   choice k = {.d = draw_of(c),
+              .ctx = c->ctx,
               .classes = logits->shape[logits->rank - 1],
               .base = c->ctx->config.index_base,
               .dtype = logits->dtype};

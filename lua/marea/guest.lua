@@ -7,7 +7,7 @@
 --- its work in pieces, or written in Lua, where the hook counts.
 -- luacheck: globals setmetatable getmetatable string table coroutine io os debug package load require pcall xpcall
 -- luacheck: globals print next pairs
-local host = ... -- switch, check, guard, load, loader, print, allow, loaded, longest: see sandbox.c
+local host = ... -- switch, check, guard, format, next, load, loader, print, allow, loaded, longest: sandbox.c
 local check, guard, switch = host.check, host.guard, host.switch
 local loaded = host.loaded
 
@@ -17,7 +17,7 @@ local real = {
   open = io.open, remove = os.remove, rename = os.rename, rep = string.rep, sort = table.sort, concat = table.concat,
   insert = table.insert, table_remove = table.remove, codes = utf8.codes,
 }
-for _, name in ipairs{"format", "pack", "packsize", "unpack"} do real[name] = guard(string[name]) end
+real.format = guard(string.format)
 
 local PIECE = 4096 -- items, or bytes of a format, that a function in C goes over at once
 local LONG_QUOTE = 65536 -- bytes of a string that %q writes
@@ -28,7 +28,7 @@ env._G = env
 
 -- ---- walking over tables: the next key of one that was emptied may lie far away ----
 
-next = guard(next)
+next = host.next
 
 function pairs(t)
   local mt = real.metatable(t)
@@ -163,6 +163,9 @@ for name, f in next, string do
   if name ~= "dump" then strings[name] = guard(f) end
 end
 
+strings.byte = guard(string.byte, "bytes")
+for _, name in ipairs{"pack", "packsize", "unpack"} do strings[name] = guard(string[name], "packing") end
+
 --- By doubling: a short text that is repeated millions of times would take long.
 function strings.rep(s, n, separator)
   if type(s) == "number" then s = tostring(s) end
@@ -180,7 +183,7 @@ function strings.rep(s, n, separator)
   return real.rep(many, 256) .. real.rep(unit, n - 1 - n // 256 * 256) .. s
 end
 
---- One conversion at a time, when there are many or a string is to be quoted.
+--- One conversion at a time.
 local function format_in_pieces(text, values)
   local out, at, used = {}, 1, 0
   while at <= #text do
@@ -201,24 +204,7 @@ local function format_in_pieces(text, values)
   return table.concat(out)
 end
 
-function strings.format(text, ...)
-  if type(text) ~= "string" or #text <= PIECE and not find(text, "%q", 1, true) then return real.format(text, ...) end
-  return format_in_pieces(text, table.pack(...))
-end
-
---- Formats of pack and its like are short here, and what they pad is no longer than a string.
-for _, name in ipairs{"pack", "packsize", "unpack"} do
-  strings[name] = function(text, ...)
-    if type(text) ~= "string" then return real[name](text, ...) end
-    local padding = 0
-    for size in string.gmatch(#text <= PIECE and text or "", "c(%d+)") do padding = padding + tonumber(size) end
-    if #text > PIECE or padding > host.longest then
-      error(("bad argument #1 to '%s' (a sandbox's formats have at most %d bytes, and pad less than a string has)")
-        :format(name, PIECE), 2)
-    end
-    return real[name](text, ...)
-  end
-end
+strings.format = host.format(string.format, function(text, ...) return format_in_pieces(text, table.pack(...)) end)
 
 local patterns = host.loader "marea.pattern" "marea.pattern"
 for name, f in next, patterns do
@@ -231,22 +217,24 @@ string = strings
 
 -- ---- tables: metamethods in C could repeat for long, so only plain tables get there ----
 
-local tables = {pack = guard(table.pack), unpack = guard(table.unpack)}
+local tables = {pack = guard(table.pack), unpack = guard(table.unpack, "items")}
 
 local function is_plain(t) return type(t) == "table" and real.getmetatable(t) == nil end
 
 --- Of a plain table. Numbers take a while to be written, so many items are joined in pieces.
-local function concat_plain(t, separator, first, last)
+local concat_plain
+function concat_plain(t, separator, first, last)
   local from, to = math.tointeger(first or 1), math.tointeger(last or #t)
-  if not from or not to or to - from < PIECE or to < from then return finish(real.concat(t, separator, first, last)) end
+  local step = math.max(1, math.min(PIECE, host.longest // math.max(#tostring(separator or ""), 1)))
+  if not from or not to or to - from < step or to < from then return finish(real.concat(t, separator, first, last)) end
   local pieces, length = {}, 0
-  for i = 0, (to - from) // PIECE do
-    local at = from + i * PIECE
-    pieces[i + 1] = finish(real.concat(t, separator, at, math.min(at + PIECE - 1, to)))
+  for i = 0, (to - from) // step do
+    local at = from + i * step
+    pieces[i + 1] = finish(real.concat(t, separator, at, math.min(at + step - 1, to)))
     length = length + #pieces[i + 1]
     if length > host.longest then error("resulting string too large", 3) end
   end
-  return finish(real.concat(pieces, separator))
+  return concat_plain(pieces, separator, 1, #pieces)
 end
 
 function tables.concat(t, separator, first, last)
@@ -389,6 +377,8 @@ for name in ("assert error ipairs next pairs rawequal rawget rawlen rawset selec
 end
 env.math, env.utf8 = copy(math), {}
 for name, f in next, utf8 do env.utf8[name] = type(f) == "function" and guard(f) or f end
+env.utf8.codepoint = guard(utf8.codepoint, "bytes")
+
 function env.utf8.codes(s, lax)
   local f, state, at = real.codes(s, lax)
   return guard(f), state, at
