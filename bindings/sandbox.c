@@ -226,23 +226,58 @@ static int guest_guard (lua_State *L) {
   return 1;
 }
 
-/* Upvalues: string.format, -1, what does its work in pieces where there are many conversions or a string is quoted. */
-static int formatted (lua_State *L) {
-  size_t n;
-  const char *format = luaL_checklstring(L, 1, &n);
-  if (n <= LONGEST_FORMAT && !strstr(format, "%q")) return guarded(L);
-  lua_pushvalue(L, lua_upvalueindex(3));
-  lua_insert(L, 1);
-  lua_call(L, lua_gettop(L) - 1, 1);
-  return 1;
+/* Is the table at 1 a plain one? */
+static bool is_plain (lua_State *L) {
+  if (lua_type(L, 1) != LUA_TTABLE) return false;
+  if (!lua_getmetatable(L, 1)) return true;
+  lua_pop(L, 1);
+  return false;
 }
 
-/* format(f, pieces) */
-static int guest_format (lua_State *L) {
-  lua_settop(L, 2);
+static bool is_short_format (lua_State *L) {
+  size_t n;
+  const char *format = luaL_checklstring(L, 1, &n);
+  return n <= LONGEST_FORMAT && !strstr(format, "%q");
+}
+
+static bool is_short_concat (lua_State *L) {
+  size_t separator = 0;
+  if (!is_plain(L)) return false;
+  luaL_optlstring(L, 2, "", &separator);
+  const double last = (double)luaL_optinteger(L, 4, (lua_Integer)lua_rawlen(L, 1));
+  const double n = last - (double)luaL_optinteger(L, 3, 1);
+  return n < LONGEST_FORMAT && n * (double)separator <= (double)box_of(L)->memory.max_string;
+}
+
+/* (t, position, ..) of insert and remove */
+static bool is_short_move (lua_State *L) {
+  return is_plain(L) &&
+         (!lua_isinteger(L, 2) || (double)lua_rawlen(L, 1) - (double)lua_tointeger(L, 2) <= MOST_VALUES);
+}
+
+static const struct {
+  const char *name;
+  bool (*is_short)(lua_State *L);
+} works[] = {{"format", is_short_format}, {"concat", is_short_concat}, {"move", is_short_move}};
+
+/* Upvalues: f, -1, its position in `works`, slow. */
+static int eased (lua_State *L) {
+  if (works[lua_tointeger(L, lua_upvalueindex(3))].is_short(L)) return guarded(L);
+  lua_pushvalue(L, lua_upvalueindex(4));
+  lua_insert(L, 1);
+  lua_call(L, lua_gettop(L) - 1, LUA_MULTRET);
+  return lua_gettop(L);
+}
+
+/* ease(f, work, slow): f, a function in C, guarded, where its work is short, else the function slow, in Lua */
+static int guest_ease (lua_State *L) {
+  int work = (int)(sizeof works / sizeof works[0]) - 1;
+  while (work > 0 && strcmp(works[work].name, luaL_checkstring(L, 2)) != 0) work--;
+  lua_pushvalue(L, 1);
   lua_pushinteger(L, -1);
-  lua_insert(L, 2);
-  lua_pushcclosure(L, formatted, 3);
+  lua_pushinteger(L, work);
+  lua_pushvalue(L, 3);
+  lua_pushcclosure(L, eased, 4);
   return 1;
 }
 
@@ -362,7 +397,7 @@ static int build (lua_State *L) {
   static const luaL_Reg functions[] = {
       {"switch", guest_switch}, {"check", guest_check}, {"guard", guest_guard}, {"loader", guest_loader},
       {"print", guest_print},   {"allow", guest_allow}, {"load", guest_load},   {"next", guest_next},
-      {"format", guest_format}, {NULL, NULL},
+      {"ease", guest_ease},     {NULL, NULL},
   };
   marea_sandbox *box = box_of(L);
   bind_adopt(L, box->ctx);

@@ -131,10 +131,10 @@ describe("a sandbox", function()
     assert.are.same({nil, "sandbox: a text with 6001 times goto and break; it may have 6000"},
       {box:run("do " .. ("goto a "):rep(6001) .. "::a:: end")})
     assert.are.same({true}, {box:run("do " .. ("goto a "):rep(6000) .. "::a:: end")})
-    assert.are.same({true, nil, "[string \"x\"]:1: C stack overflow near '('"},
+    assert.are.same({true, nil, "C stack overflow"},
       {box:run "return load(('('):rep(300), 'x')"})
     assert.are.same({true, 200000}, {box:run("return " .. ("1 + "):rep(199999) .. "1")})
-    assert.are.same({nil, "sandbox: attempt to load a binary chunk (mode is 't')"}, {box:run(string.dump(load "return 1"))})
+    assert.are.same({nil, "attempt to load a binary chunk (mode is 't')"}, {box:run(string.dump(load "return 1"))})
   end)
 
   it("sees the C locale, whatever the host's is", function()
@@ -236,7 +236,7 @@ describe("in a sandbox", function()
 
   local function same(text)
     local function run()
-      local plain = table.pack(load(text)())
+      local plain = table.pack(load(text, "=sandbox")())
       return plain
     end
     local here, there = run(), table.pack(box:run(text))

@@ -7,7 +7,7 @@
 --- its work in pieces, or written in Lua, where the hook counts.
 -- luacheck: globals setmetatable getmetatable string table coroutine io os debug package load require pcall xpcall
 -- luacheck: globals print next pairs
-local host = ... -- switch, check, guard, format, next, load, loader, print, allow, loaded, longest: sandbox.c
+local host = ... -- switch, check, guard, ease, next, load, loader, print, allow, loaded, longest: sandbox.c
 local check, guard, switch = host.check, host.guard, host.switch
 local loaded = host.loaded
 
@@ -15,13 +15,12 @@ local rawget, type, select, error, find = rawget, type, select, error, string.fi
 local real = {
   pcall = pcall, setmetatable = setmetatable, getmetatable = getmetatable, metatable = debug.getmetatable,
   open = io.open, remove = os.remove, rename = os.rename, rep = string.rep, sort = table.sort, concat = table.concat,
-  insert = table.insert, table_remove = table.remove, codes = utf8.codes,
+  codes = utf8.codes,
 }
 real.format = guard(string.format)
 
 local PIECE = 4096 -- items, or bytes of a format, that a function in C goes over at once
 local LONG_QUOTE = 65536 -- bytes of a string that %q writes
-local FAR = 65536 -- items that table.insert and table.remove may move in C
 
 local env = {_VERSION = _VERSION}
 env._G = env
@@ -204,7 +203,9 @@ local function format_in_pieces(text, values)
   return table.concat(out)
 end
 
-strings.format = host.format(string.format, function(text, ...) return format_in_pieces(text, table.pack(...)) end)
+strings.format = host.ease(string.format, "format", function(text, ...)
+  return format_in_pieces(text, table.pack(...))
+end)
 
 local patterns = host.loader "marea.pattern" "marea.pattern"
 for name, f in next, patterns do
@@ -222,30 +223,29 @@ local tables = {pack = guard(table.pack), unpack = guard(table.unpack, "items")}
 local function is_plain(t) return type(t) == "table" and real.getmetatable(t) == nil end
 
 --- Of a plain table. Numbers take a while to be written, so many items are joined in pieces.
-local concat_plain
-function concat_plain(t, separator, first, last)
-  local from, to = math.tointeger(first or 1), math.tointeger(last or #t)
-  local step = math.max(1, math.min(PIECE, host.longest // math.max(#tostring(separator or ""), 1)))
-  if not from or not to or to - from < step or to < from then return finish(real.concat(t, separator, first, last)) end
+local function concat_plain(t, separator, first, last)
+  local step = math.max(1, math.min(PIECE, host.longest // math.max(#separator, 1)))
+  if last - first < step then return finish(real.concat(t, separator, first, last)) end
   local pieces, length = {}, 0
-  for i = 0, (to - from) // step do
-    local at = from + i * step
-    pieces[i + 1] = finish(real.concat(t, separator, at, math.min(at + step - 1, to)))
+  for i = 0, (last - first) // step do
+    local at = first + i * step
+    pieces[i + 1] = finish(real.concat(t, separator, at, math.min(at + step - 1, last)))
     length = length + #pieces[i + 1]
-    if length > host.longest then error("resulting string too large", 3) end
+    if length > host.longest then error("resulting string too large", 0) end
   end
   return concat_plain(pieces, separator, 1, #pieces)
 end
 
-function tables.concat(t, separator, first, last)
+tables.concat = host.ease(table.concat, "concat", function(t, separator, first, last)
+  separator, first, last = tostring(separator or ""), first or 1, last or #t
   if is_plain(t) then return concat_plain(t, separator, first, last) end
   local plain, n = {}, 0
-  for i = first or 1, last or #t do
+  for i = first, last do
     n = n + 1
     plain[n] = t[i]
   end
   return concat_plain(plain, separator, 1, n)
-end
+end)
 
 function tables.move(from, first, last, at, to)
   to = to or from
@@ -257,11 +257,7 @@ function tables.move(from, first, last, at, to)
   return to
 end
 
---- Would C move few items?
-local function is_near(t, at) return type(at) ~= "number" or #t - at <= FAR end
-
-function tables.insert(t, ...)
-  if is_plain(t) and is_near(t, (...)) then return finish(real.insert(t, ...)) end
+tables.insert = host.ease(table.insert, "move", function(t, ...)
   local n, at, value = #t + 1, ...
   if select("#", ...) == 1 then
     t[n] = at
@@ -270,17 +266,19 @@ function tables.insert(t, ...)
   if at < 1 or at > n then error("bad argument #2 to 'insert' (position out of bounds)", 2) end
   for i = n, at + 1, -1 do t[i] = t[i - 1] end
   t[at] = value
-end
+end)
 
-function tables.remove(t, at)
-  if is_plain(t) and is_near(t, at) then return finish(real.table_remove(t, at)) end
+tables.remove = host.ease(table.remove, "move", function(t, at)
   local n = #t
   at = at or n
+  if at ~= n and (at < 1 or at > n + 1) then
+    error("bad argument #2 to 'remove' (position out of bounds)", 2)
+  end
   local value = t[at]
   for i = at, n - 1 do t[i] = t[i + 1] end
   if n > 0 then t[n] = nil end
   return value
-end
+end)
 
 --- Compares in Lua, where the hook counts.
 function tables.sort(t, before)

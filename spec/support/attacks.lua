@@ -1,6 +1,6 @@
---- More scripts that mean harm, by kind, for sandbox_spec. Each must end within 100 ms of its budget, by an error or with
---- a result other than "escaped", and leave the host, its memory and its files as they were. READ and WRITE stand for the
---- folders that the sandbox has, SECRET for a file beside them, which holds "the secret".
+--- More scripts that mean harm, by kind, for sandbox_spec. Each must end within 100 ms of its budget, by an error or
+--- with a result other than "escaped", and leave the host, its memory and its files as they were. READ and WRITE stand
+--- for the folders that the sandbox has, SECRET for a file beside them, which holds "the secret", BUDGET for seconds.
 local attacks = {}
 
 --- A text that loads `text`, made of a piece that is repeated.
