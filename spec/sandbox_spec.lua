@@ -256,17 +256,22 @@ describe("in a sandbox", function()
       log[5] = {table.unpack(a, 1, 2)} log[6] = table.move({1, 2, 3, 4}, 2, 4, 1)
       log[7] = table.move({1, 2, 3, 4}, 1, 3, 2) log[8] = table.move(a, 1, 3, 2, {}) log[9] = table.remove({}) == nil
       local t = {5, 2, 8} table.sort(t, function(x, y) return x > y end) log[10] = t
-      local n = {} for i = 1, 9000 do n[i] = i * 1.5 end log[12] = table.concat(n, ", ") log[13] = table.concat(n, 7, 3, 8998)
+      local n = {} for i = 1, 9000 do n[i] = i * 1.5 end
+      log[12] = table.concat(n, ", ") log[13] = table.concat(n, 7, 3, 8998)
       log[14] = table.concat(n, ("-"):rep(3000), 1, 300) log[15] = {pcall(table.concat, {1, {}, 3}, ",")}
       log[16] = {table.unpack({1, 2, 3}, 2)} log[17] = {pcall(table.unpack, {}, 1, 1e7)} log[18] = table.pack(nil, 2).n
-      local p = {} for k, v in pairs(setmetatable({}, {__pairs = function() return next, {a = 1}, nil end})) do p[k] = v end log[19] = p
-      log[24] = {pcall(function() return ("x"):byte {} end)} log[25] = {pcall(function() return ("i"):pack() end)} log[20] = {pcall(function() for _ in pairs(nil) do end end)} log[21] = {next({}), next({9}), next({9}, 1)}
+      local p, lists = {}, setmetatable({}, {__pairs = function() return next, {a = 1}, nil end})
+      for k, v in pairs(lists) do p[k] = v end log[19] = p
+      log[24] = {pcall(function() return ("x"):byte {} end)} log[25] = {pcall(function() return ("i"):pack() end)}
+      log[20] = {pcall(function() for _ in pairs(nil) do end end)} log[21] = {next({}), next({9}), next({9}, 1)}
       log[22] = {pcall(next, {}, "no")} log[23] = pairs{} == next
       log[11] = {string.rep("ab", 600, "-"), string.rep("x", 0), string.rep("x", -1), string.rep("", 5, ","),
         ("%5d|%-5s|%q|%%|%x|%.3f|%s"):format(3, "a", "b\n\0001", 255, 2, nil), ("%q"):format(1 / 3), ("x"):byte(1, -1),
         {pcall(function() return ("%d"):format("x") end)},
-        ("%s;"):rep(2000):format(table.unpack(n, 1, 2000)), ("abc"):byte(-2, -1), ("<i4"):pack(7), {("<i4z"):unpack("\7\0\0\0ab\0")},
-        string.packsize("!8i4i8"), {utf8.codepoint("häß", 1, -1)}, #(("ab"):rep(50000)), (("ab"):rep(50000)):byte(99999, 100000),
+        ("%s;"):rep(2000):format(table.unpack(n, 1, 2000)), ("abc"):byte(-2, -1), ("<i4"):pack(7),
+        {("<i4z"):unpack("\7\0\0\0ab\0")},
+        string.packsize("!8i4i8"), {utf8.codepoint("häß", 1, -1)}, #(("ab"):rep(50000)),
+        (("ab"):rep(50000)):byte(99999, 100000),
         string.rep(7, 3), string.rep("x", 257), string.rep("xy", 70000, "z")}
       return log
     ]]
@@ -440,7 +445,8 @@ describe("an attack", function()
   local MEMORY = 700 -- MB: tensors, their copies, Lua's
 
   local function listed()
-    local pipe = io.popen(("cd %s && find . ! -path './write/*' | sort | xargs ls -ld --time-style=+ && cat secret"):format(folder))
+    local pipe = io.popen(("cd %s && find . ! -path './write/*' | sort | xargs ls -ld --time-style=+ && cat secret")
+      :format(folder))
     local text = pipe:read "a"
     pipe:close()
     return text
@@ -449,8 +455,9 @@ describe("an attack", function()
   setup(function()
     folder = os.tmpname()
     os.remove(folder)
-    assert(os.execute(([[mkdir -p %s/read %s/write && cd %s && echo "the secret" > secret && ln -s ../secret read/link &&
-      ln -s ../secret write/link && ln -s .. write/folder && ln -s ../new write/nowhere && ln -s /dev/zero read/zero &&
+    assert(os.execute(([[mkdir -p %s/read %s/write && cd %s && echo "the secret" > secret &&
+      ln -s ../secret read/link && ln -s ../secret write/link &&
+      ln -s .. write/folder && ln -s ../new write/nowhere && ln -s /dev/zero read/zero &&
       mkfifo read/pipe]]):format(folder, folder, folder)))
     before = listed()
   end)

@@ -3,8 +3,8 @@
 --- state's globals are made harmless for the library and the script alike; the script gets a table of its own, without
 --- io, os, debug and package.
 ---
---- Functions in C cannot be stopped, so each one here is short: it is followed by a look at the budgets (`guard`), given
---- its work in pieces, or written in Lua, where the hook counts.
+--- Functions in C cannot be stopped, so each one here is short: it is followed by a look at the budgets (`guard`),
+--- gives long work to a function in Lua, where the hook counts (`ease`), or refuses it.
 -- luacheck: globals setmetatable getmetatable string table coroutine io os debug package load require pcall xpcall
 -- luacheck: globals print next pairs
 local host = ... -- switch, check, guard, ease, next, load, loader, print, allow, loaded, longest: sandbox.c
