@@ -8,6 +8,8 @@ local byte, sub, concat = string.byte, string.sub, table.concat
 local pattern = {}
 
 local WORK = 1e7 -- steps that the functions of `string` may take, some ten milliseconds
+local MATCHES = 10000 -- bytes of a text in which `string` may replace each
+local SPECIAL = "[%^$*+?.(%[%%-]" -- characters without which a pattern is a plain text to `find`
 local DEPTH = 200 -- items within each other, as in Lua
 
 -- ---- compiling: a pattern is a list of items ----
@@ -264,7 +266,7 @@ end
 function pattern.find(s, p, init, plain)
   s, p = check("find", s, p)
   local at = position(s, init)
-  if plain or not find(p, "[%^$*+?.(%[%%-]") then
+  if plain or not find(p, SPECIAL) then
     if #s * #p <= 10 * WORK then return find(s, p, init, true) end
     if at <= #s + 1 then return find_plain(s, p, at) end
     return nil
@@ -307,24 +309,21 @@ function pattern.gmatch(s, p, init)
   end
 end
 
---- The text that replaces a match.
-local function replacement(repl, m, start, stop)
-  local whole = sub(m.s, start, stop - 1)
+--- The text that replaces a match, `whole`, whose captures are in `list`; itself when there are none.
+local function replacement(repl, whole, list)
   if type(repl) == "string" then
-    local list
+    if not find(repl, "%", 1, true) then return repl end
     if find(repl, "%%[^%d%%]") or find(repl, "^%%$") or find(gsub(repl, "%%%%", ""), "%%$") then
       error("invalid use of '%' in replacement string", 0)
     end
     return (gsub(repl, "%%([%d%%])", function(c)
       if c == "%" then return "%" end
       if c == "0" then return whole end
-      list = list or values(m, start, stop, true)
       local text = list[tonumber(c)]
       if text == nil then error(("invalid capture index %%%s in replacement string"):format(c), 0) end
       return tostring(text)
     end))
   end
-  local list = values(m, start, stop, true)
   local value
   if type(repl) == "table" then value = repl[list[1]] else value = repl(table.unpack(list)) end
   if not value then return whole end
@@ -334,22 +333,50 @@ local function replacement(repl, m, start, stop)
   return tostring(value)
 end
 
+--- Does `find` take it as gsub does? It searches for a text without special characters as it is, a ")" as well.
+local function is_pattern_to_find(p) return find(p, SPECIAL) ~= nil or not find(p, ")", 1, true) end
+
+--- Its matches one by one, each found by `string`: where finding one is short, and replacing all of them is not.
+local function gsub_by_matches(s, p, repl, limit)
+  local out, count, at, last = {}, 0, 1, nil
+  while count < limit do
+    local found = table.pack(find(s, p, at))
+    local start, stop = found[1], found[2]
+    if not start then break end
+    out[#out + 1] = sub(s, at, start - 1)
+    if stop + 1 ~= last then
+      local whole = sub(s, start, stop)
+      count = count + 1
+      out[#out + 1] = replacement(repl, whole, found.n > 2 and table.move(found, 3, found.n, 1, {}) or {whole})
+      at, last = stop + 1, stop + 1
+    elseif start > #s then at = start break
+    else
+      out[#out + 1] = sub(s, start, start)
+      at = start + 1
+    end
+  end
+  out[#out + 1] = sub(s, at)
+  return concat(out), count
+end
+
 function pattern.gsub(s, p, repl, limit)
   s, p = check("gsub", s, p)
   if type(repl) == "number" then repl = tostring(repl) end
-  if is_short(s, p) then return gsub(s, p, repl, limit) end
+  local short = is_short(s, p)
+  if short and (#s <= MATCHES or sub(p, 1, 1) == "^") then return gsub(s, p, repl, limit) end
   if type(repl) ~= "string" and type(repl) ~= "table" and type(repl) ~= "function" then
     error(("bad argument #3 to 'gsub' (string/function/table expected, got %s)"):format(type(repl)), 2)
   end
+  limit = limit or #s + 1
+  if short and is_pattern_to_find(p) then return gsub_by_matches(s, p, repl, limit) end
   local items, anchored = parse(p)
   local out, count, at, last = {}, 0, 1, nil
-  limit = limit or #s + 1
   while count < limit do
     local m = {s = s, items = items, captures = {}, depth = 0}
     local stop = step(m, 1, at)
     if stop and stop ~= last then
       count = count + 1
-      out[#out + 1] = replacement(repl, m, at, stop)
+      out[#out + 1] = replacement(repl, sub(s, at, stop - 1), values(m, at, stop, true))
       at, last = stop, stop
     elseif at <= #s then
       out[#out + 1] = sub(s, at, at)

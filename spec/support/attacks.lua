@@ -190,6 +190,9 @@ attacks.strings = {
   ["gsub with a table that answers"] =
     "while true do pcall(string.gsub, ('x'):rep(1e6), 'x', setmetatable({}, {__index = function() return "
     .. "('y'):rep(1000) end})) end",
+  ["gsub of everything"] = "local s = ('x'):rep(9e5) while true do pcall(string.gsub, s, 'x', '%0') end",
+  ["gsub of positions"] = "local s = ('x'):rep(4e5) while true do pcall(string.gsub, s, '()()()', '%1%2%3') end",
+  ["gsub by a table"] = "local s, t = ('x'):rep(9e5), {x = 'y'} while true do pcall(string.gsub, s, '.', t) end",
   ["gsub within gsub"] =
     "local function f(s) return (s:gsub('.', f)) end while true do pcall(f, ('x'):rep(100)) end",
   ["gmatch of nothing"] = "local s = ('x'):rep(1e6) while true do for _ in s:gmatch '' do end end",
@@ -276,6 +279,16 @@ attacks.calls = {
   ["an error object that waits"] = "error(setmetatable({}, {__tostring = function() while true do end end}))",
   ["an error that is nil"] = "error()",
   ["an error that is long"] = "error(('x'):rep(1e6))",
+  ["errors at the end of a giant function"] =
+    "local f = load('local n = ... if n then goto e end ' .. ('do local a = x end '):rep(50000) .. ' ::e:: x.y.z = 1') "
+    .. "while true do pcall(f, 1) end",
+  ["errors of the library on a deep stack"] =
+    "local function f(n) if n > 0 then return 1 + f(n - 1) end while true do pcall(function() "
+    .. "return marea.ones(2) + marea.ones(3) end) end end f(5e4)",
+  ["a profile on a deep stack"] =
+    "local function f(n) if n > 0 then return 1 + f(n - 1) end marea.profile.start() local x = marea.ones(1) "
+    .. "while true do x = x + 1 end end f(5e4)",
+  ["long names of chunks"] = "local f = load('marea.bad()', '=' .. ('x'):rep(9e5)) while true do pcall(f) end",
   ["errors at far levels"] =
     "local function f(n) if n > 0 then return 1 + f(n - 1) end while true do pcall(error, 'x', 1e9) end end f(1e4)",
   ["a handler that yields"] =
