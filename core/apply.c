@@ -265,7 +265,8 @@ static bool begin_change (marea_context *ctx) {
 
 static marea_status end_change (marea_context *ctx, bool outer, const char *name, marea_status status) {
   ctx->changing = outer;
-  if (outer || !atomic_exchange_explicit(&ctx->torn, false, memory_order_relaxed)) return status;
+  if (outer || !atomic_load_explicit(&ctx->torn, memory_order_relaxed)) return status;
+  atomic_store_explicit(&ctx->torn, false, memory_order_relaxed);
   return marea_fail(ctx, MAREA_EBUDGET,
                     "%s: the time limit of %g s is reached; what it changes in place is changed in part",
                     name, ctx->seconds);
