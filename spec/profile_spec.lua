@@ -25,7 +25,7 @@ end
 
 local function events_of(report)
   local list = {}
-  for i = 1, report.events do list[i] = report._session:event(i) end
+  for i = 1, report.events do list[i] = report._event(i) end
   return list
 end
 

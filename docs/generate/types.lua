@@ -50,8 +50,8 @@ local KEYWORDS = {
   yticks = "string[]", from = "Dataset", size = "integer", most = "integer", gap = "integer", sd = "number",
   bins = "integer", color = "string", captions = "string[]", columns = "integer",
   x = "Tensor|number[]", y = "Tensor|number[]", class = "Tensor|integer[]", names = "string[]", legend = "boolean",
-  diagonal = "boolean", memory = "integer", string = "integer", tensor_memory = "integer", threads = "integer",
-  seconds = "number", instructions = "integer", flop = "number", read = "string[]", write = "string[]",
+  diagonal = "boolean", memory = "integer", results = "integer", string = "integer", tensor_memory = "integer",
+  threads = "integer", seconds = "number", instructions = "integer", flop = "number", read = "string[]", write = "string[]",
   globals = "table",
 }
 
