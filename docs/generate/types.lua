@@ -51,7 +51,8 @@ local KEYWORDS = {
   bins = "integer", color = "string", captions = "string[]", columns = "integer",
   x = "Tensor|number[]", y = "Tensor|number[]", class = "Tensor|integer[]", names = "string[]", legend = "boolean",
   diagonal = "boolean", memory = "integer", results = "integer", string = "integer", tensor_memory = "integer",
-  threads = "integer", seconds = "number", instructions = "integer", flop = "number", read = "string[]", write = "string[]",
+  threads = "integer", seconds = "number", instructions = "integer", flop = "number", read = "string[]",
+  write = "string[]",
   globals = "table",
 }
 
