@@ -124,7 +124,7 @@ struct bind_scope {
   bind_state *state;
   lua_State
       *thread; /* the coroutine it belongs to; anchored by its user value, so the address stays its own */
-  bind_scope *outer; /* next in bind_state.scopes */
+  bind_scope *outer, *inner; /* neighbours in bind_state.scopes */
   bind_box *first;
   bool open, no_grad, recording; /* no_grad: `recording` comes back at the end */
   bool plan;                     /* the plan ends with it */

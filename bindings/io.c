@@ -133,6 +133,7 @@ static const char *key_of_pair (lua_State *L, bind_state *S, const char *name) {
 
 static marea_status add_tensors (lua_State *L, bind_state *S, marea_file *f) {
   for (lua_pushnil(L); lua_next(L, 2); lua_pop(L, 1)) {
+    bind_poll(L, S); /* names are put in order: it takes a while when they are many */
     const char *key = key_of_pair(L, S, "tensors");
     const bind_box *b = bind_to_box(L, S, -1);
     marea_status status;
@@ -149,6 +150,7 @@ static marea_status add_tensors (lua_State *L, bind_state *S, marea_file *f) {
 
 static marea_status add_texts (lua_State *L, bind_state *S, marea_file *f) {
   for (lua_pushnil(L); lua_next(L, 3); lua_pop(L, 1)) {
+    bind_poll(L, S);
     const char *key = key_of_pair(L, S, "texts"), *text = bind_string(L, S, lua_gettop(L), "save", key);
     marea_status status;
     BIND_RETRY(L, S, 0, NULL, status, marea_file_add_text(f, key, text));

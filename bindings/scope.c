@@ -20,14 +20,15 @@ static bind_scope *scope_new (lua_State *L, bind_state *S) {
   lua_setiuservalue(L, -2, 1);
   s->open = true;
   s->outer = S->scopes;
+  if (s->outer) s->outer->inner = s;
   S->scopes = s;
   return s;
 }
 
 static void unlink_scope (bind_scope *s) {
-  bind_scope **link = &s->state->scopes;
-  while (*link && *link != s) link = &(*link)->outer;
-  if (*link) *link = s->outer;
+  if (s->inner) s->inner->outer = s->outer;
+  else s->state->scopes = s->outer;
+  if (s->outer) s->outer->inner = s->inner;
 }
 
 /* What every end does. The tensors that are still in the scope fall to the garbage collector. */

@@ -412,7 +412,7 @@ static marea_status visit_node (pass *p, marea_node *node) {
 
 /* xs that are results: what waits at their node when it is visited is their gradient. */
 static void catch_results (pass *p, marea_node *node) {
-  for (int i = 0; i < p->n; i++) {
+  for (int i = 0; node->listed && i < p->n; i++) {
     marea_tensor *x = p->xs[i];
     if (x->node == node && marea_node_grads(node)[x->slot] && !p->caught[i])
       p->caught[i] = marea_retain(marea_node_grads(node)[x->slot]);
@@ -562,14 +562,16 @@ marea_status marea_backward (marea_tensor *y, marea_tensor *seed, int flags) {
 
 /* Marks the nodes that lead from xs to y; the tape is in creation order, so one walk forward does it. */
 static void mark_wanted (const pass *p, const marea_node *last) {
-  for (marea_node *node = p->ctx->tape_first; node; node = node->next) {
-    node->wanted = false;
+  marea_node *end = last ? last->next : NULL;
+  for (marea_node *node = p->ctx->tape_first; node != end; node = node->next) node->listed = false;
+  for (int i = 0; i < p->n; i++)
+    if (p->xs[i]->node) p->xs[i]->node->listed = true;
+  for (marea_node *node = p->ctx->tape_first; node != end; node = node->next) {
+    node->wanted = node->listed;
     for (int i = 0; i < node->n_in && !node->wanted; i++) {
       const marea_operand *o = &node->io[i];
       node->wanted = (o->t && o->t->capture) || (o->node && o->node->wanted);
     }
-    for (int i = 0; i < p->n && !node->wanted; i++) node->wanted = p->xs[i]->node == node;
-    if (node == last) break;
   }
 }
 
@@ -590,10 +592,12 @@ marea_status marea_grad (marea_tensor *y, marea_tensor *seed, int n, marea_tenso
   for (int i = 0; i < n; i++) xs[i]->capture = xs[i]->node ? 0 : i + 1;
   mark_wanted(&p, y->node);
   marea_status status = run_pass(&p, y, seed);
+  for (int i = 0; status == MAREA_OK && i < n;
+       i++) { /* a leaf that is listed twice: the last one caught it */
+    const int at = xs[i]->capture - 1;
+    if (at > i && grads[at]) grads[i] = marea_retain(grads[at]);
+  }
   for (int i = 0; i < n; i++) xs[i]->capture = 0;
-  for (int i = 0; i < n; i++) /* a leaf that is listed twice */
-    for (int j = i + 1; j < n; j++)
-      if (status == MAREA_OK && xs[i] == xs[j] && !xs[i]->node && grads[j]) grads[i] = marea_retain(grads[j]);
   for (int i = 0; status != MAREA_OK && i < n; i++) {
     marea_release(grads[i]);
     grads[i] = NULL;

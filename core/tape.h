@@ -22,6 +22,7 @@ struct marea_node {
   uint64_t counter;
   int refs, n_in;
   int8_t n_out, n_attr;
+  bool listed;  /* during marea_grad: one of xs is a result of it */
   int layer;    /* in which it was recorded */
   bool planned; /* recorded while a plan ran, which alone may consume it then */
   bool consumed;

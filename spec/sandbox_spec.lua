@@ -466,7 +466,11 @@ describe("an attack", function()
       mkfifo read/pipe]]):format(folder, folder, folder)))
     before = listed()
   end)
-  teardown(function() os.execute("rm -r " .. folder) end)
+  teardown(function()
+    os.execute("rm -r " .. folder)
+    collectgarbage() -- what came back
+    collectgarbage()
+  end)
 
   --- Megabytes that the process has had at most since the last call of this.
   local function peak()
@@ -480,12 +484,12 @@ describe("an attack", function()
   end
 
   --- Seconds beyond the budget; at least 0.
-  local function overtime(text)
-    local box <close> = marea.sandbox{seconds = BRIEF, read = {folder .. "/read"}, write = {folder .. "/write"}}
+  local function overtime(text, seconds)
+    local box <close> = marea.sandbox{seconds = seconds, read = {folder .. "/read"}, write = {folder .. "/write"}}
     peak()
     local start = marea.clock()
     local results = table.pack(box:run(text))
-    local late = marea.clock() - start - BRIEF
+    local late = marea.clock() - start - seconds
     assert.is_true(results[1] or type(results[2]) == "string")
     for i = 2, results.n do
       if marea.is_tensor(results[i]) then results[i]:release() end
@@ -507,9 +511,9 @@ describe("an attack", function()
         it(("fails, %s: %s"):format(kind, name), function()
           local text = kinds[kind][name]:gsub("%u+", {SECRET = folder .. "/secret", READ = folder .. "/read",
             WRITE = folder .. "/write", BUDGET = tostring(BRIEF)})
-          local late, tries = math.huge, 0
+          local late, tries, seconds = math.huge, 0, kind == "crowds" and 0.15 or BRIEF
           while late > LATE * FACTOR and tries < TRIES do
-            late = math.min(late, overtime(text))
+            late = math.min(late, overtime(text, seconds))
             tries = tries + 1
           end
           assert.is_true(late <= LATE * FACTOR, ("%.3f s late"):format(late))

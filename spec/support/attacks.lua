@@ -638,4 +638,37 @@ attacks.objects = {
     .. "t) end end",
 }
 
+--- Those that take a while to prepare; the spec gives them 150 ms.
+attacks.crowds = {
+  ["scopes that are dropped behind others"] =
+    "local old, new = {}, {} for i = 1, 15000 do old[i] = marea.scope() end "
+    .. "for i = 1, 15000 do new[i] = marea.scope() end old = nil "
+    .. "while true do pcall(function() local t = {} for i = 1, 1e9 do t[i] = {i} end end) end",
+  ["scopes that end in their order"] =
+    "local t = {} for i = 1, 20000 do t[i] = marea.scope() end for i = 1, #t do t[i]:close() end while true do end",
+  ["scopes of many coroutines"] =
+    "local t = {} for i = 1, 2000 do t[i] = coroutine.create(function() local s = marea.scope() coroutine.yield() end) "
+    .. "coroutine.resume(t[i]) end while true do marea.ones(1) end",
+  ["gradients of one leaf"] =
+    "local x = marea.ones(1):requires_grad_() local y, t = x * 2, {} for i = 1, 5e4 do t[i] = x end "
+    .. "while true do pcall(marea.grad, y, t) end",
+  ["gradients of many leaves"] =
+    "local t = {} for i = 1, 20000 do t[i] = marea.ones(1):requires_grad_() end local y = t[1] * 2 "
+    .. "while true do pcall(marea.grad, y, t) end",
+  ["gradients of many results"] =
+    "local x, t = marea.ones(1):requires_grad_(), {} t[1] = x * 2 for i = 2, 10000 do t[i] = t[i - 1] + x end "
+    .. "while true do pcall(marea.grad, t[#t], t, {retain_graph = true}) end",
+  ["a file of many tensors"] =
+    "local x, t = marea.ones(1), {} for i = 1, 30000 do t['n' .. i * 7919 % 50021] = x end "
+    .. "while true do pcall(marea.save, 'WRITE/x', t) end",
+  ["a file of many texts"] =
+    "local t = {} for i = 1, 30000 do t['n' .. i * 7919 % 50021] = 'x' end "
+    .. "while true do pcall(marea.save, 'WRITE/x', {a = marea.ones(1)}, t) end",
+  ["tensors of many sizes"] =
+    "local t = {} for i = 1, 20000 do t[i] = marea.ones(i % 3000 + 1) end t = nil "
+    .. "while true do for i = 1, 100 do marea.ones(i * 31 % 3000 + 1) end end",
+  ["a report of many"] =
+    "local t = {} for i = 1, 3000 do t[i] = marea.ones(10) end while true do tostring(marea.memory_report()) end",
+}
+
 return attacks
