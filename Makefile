@@ -217,7 +217,7 @@ $(BUILD)/test/%: spec/c/%_test.c $(BUILD)/libmarea.a $(BIND_OBJ)
 	@echo '  CC   $@'
 	@$(CC) $(ALL_CFLAGS) $(LUA_CFLAGS) -o $@ $< $(BIND_OBJ) $(BUILD)/libmarea.a $(LIBS) $(LUA_LIBS)
 
-$(BUILD)/test/kernels: spec/c/reference.h
+$(BUILD)/test/kernels: spec/c/reference.h spec/c/pairs.h
 $(addprefix $(BUILD)/test/,budget host log memory parallel profile threads): spec/c/report.h
 $(BUILD)/test/io $(BUILD)/test/save: spec/c/io_support.h
 

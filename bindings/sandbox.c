@@ -10,6 +10,7 @@
 ** A run from within a run, by a function of the host's, is part of the outer one and has what is left of its budgets.
 */
 #define _GNU_SOURCE
+#include <fenv.h>
 #include <lualib.h>
 #include <math.h>
 #include <stdio.h>
@@ -586,7 +587,7 @@ static int run (job *j) {
   }
   lua_pushcfunction(L, run_job);
   lua_pushlightuserdata(L, j);
-  const int status = lua_pcall(L, 1, LUA_MULTRET, 0);
+  const int status = call_calmly(L, 1);
   box->running = L;
   if (j->host) lua_settop(j->host, j->first - 1);
   if (status != LUA_OK) return note_error(box, L);
@@ -630,6 +631,13 @@ static int call_calmly (lua_State *L, int n) {
 
 int marea_sandbox_run (marea_sandbox *box, const char *text, size_t bytes, const char *name, lua_State *host,
                        int n_args) {
+  const char *refused = refusal(text, bytes, name, host, n_args);
+  if (!box) return -1;
+  if (refused) {
+    snprintf(box->error, sizeof box->error, "%s", refused);
+    return -1;
+  }
+  if (!host) n_args = 0;
   const bool outermost = !box->active;
   job j = {box, text, name, bytes, host, host ? lua_gettop(host) - n_args + 1 : 0, n_args, .L = box->running};
   if (host) luaL_checkstack(host, 4, NULL);

@@ -125,6 +125,11 @@ static void copy_tensor (marea_sandbox *box, marea_tensor *t, lua_State *to) {
   if (status != MAREA_OK) fail(to, S->ctx);
   bind_box_fill(own, copy);
   if (make_dense(t, &dense) != MAREA_OK) fail(to, marea_tensor_context(t));
+  if (marea_is_planned(dense)) { /* the host plans: a view with gaps gets no copy */
+    marea_release(dense);
+    lua_pushliteral(to, "sandbox: a view with gaps cannot pass while a plan runs");
+    lua_error(to);
+  }
   const size_t bytes = (size_t)marea_tensor_size(t) * marea_dtype_size(marea_tensor_dtype(t));
   for (size_t at = 0; at < bytes && !bind_sandbox_look(box); at += PIECE)
     memcpy((char *)marea_tensor_data(copy) + at, (const char *)marea_tensor_data(dense) + at,

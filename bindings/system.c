@@ -94,7 +94,7 @@ static int system_list_folder (lua_State *L) {
   bind_state *S = bind_self(L);
   const char *path = bind_string(L, S, 1, "list_folder", "path");
   bind_sandbox_path(L, S, "list_folder", path, false);
-  DIR **folder = folder_new(L);
+  DIR **folder = bind_new(L, S, BIND_FOLDER, sizeof *folder, 0);
   *folder = opendir(path);
   if (!*folder) return fail(L, path);
   lua_newtable(L);

@@ -277,6 +277,11 @@ static marea_status forward_change (marea_call *c) {
   return end_change(c->ctx, outer, c->op->name, run_forward(c));
 }
 
+/* Are there other values in place now, all of them or a part? */
+static bool has_changed (const marea_call *c, marea_status status) {
+  return !c->ctx->plan && (status == MAREA_OK || status == MAREA_EBUDGET);
+}
+
 static marea_status copy_change (marea_context *ctx, const char *name, const marea_tensor *src,
                                  marea_tensor *dst) {
   const bool outer = begin_change(ctx);
@@ -321,7 +326,7 @@ static marea_status mutate (door *d) {
   MAREA_TRY(c->op->shape(c));
   if (c->ctx->limited) MAREA_TRY(marea_charge(c));
   marea_status status = forward_change(c);
-  bump_versions(d);
+  if (has_changed(c, status)) bump_versions(d);
   return status;
 }
 
@@ -464,7 +469,7 @@ static marea_status compute_in_place (door *d) {
   marea_status status = c->ctx->limited ? marea_charge(c) : MAREA_OK;
   if (status == MAREA_OK) {
     status = forward_change(c);
-    if (!c->ctx->plan) target->storage->version++;
+    if (has_changed(c, status)) target->storage->version++;
   }
   if (!through) {
     if (status == MAREA_OK) status = copy_change(c->ctx, c->op->name, result, target);

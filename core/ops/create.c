@@ -180,8 +180,9 @@ static marea_status eye_shape (marea_call *c) {
 static marea_status eye_forward (marea_call *c) {
   marea_tensor *y = c->out[0];
   const int64_t n = y->shape[0];
-  marea_fill(c->ctx, y, 0);
-  for (int64_t i = 0; i < n && !marea_stopping(c->ctx); i++) put(y, i * (n + 1), 1);
+  marea_clear(c->ctx, marea_at(y), (size_t)(n * n) * marea_dtype_size((marea_dtype)y->dtype));
+  for (int64_t i = 0; i < n && !marea_stopping(c->ctx); i++)
+    put(y, i * (n + 1), (marea_attr){.n = MAREA_EXACT, .i = 1});
   return MAREA_OK;
 }
 

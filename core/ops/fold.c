@@ -259,7 +259,8 @@ marea_status marea_fold (marea_call *c, const marea_folding *f, marea_fold_kind 
                 .out = out};
   if (f->outer * f->inner == 0) return MAREA_OK;
   if (f->count == 0) {
-    marea_clear(c->ctx, out, (size_t)(f->outer * f->inner) * real_size(out_dtype));
+    for (int64_t i = 0; i < f->outer * f->inner && !MAREA_STOPPING(c->ctx, i); i++)
+      store(out_dtype, out, i, kind == MAREA_FOLD_PRODUCT);
     return MAREA_OK;
   }
   j.chunk = chunk_rows(f);
