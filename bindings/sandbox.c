@@ -577,6 +577,16 @@ static int note_error (marea_sandbox *box, lua_State *L) {
   return -1;
 }
 
+/* The script's own divisions shall neither trap nor round as the host's do. */
+static int call_calmly (lua_State *L, int n) {
+  fenv_t host;
+  feholdexcept(&host);
+  fesetround(FE_TONEAREST);
+  const int status = lua_pcall(L, n, LUA_MULTRET, 0);
+  fesetenv(&host);
+  return status;
+}
+
 /* Runs the job and copies what it returns. */
 static int run (job *j) {
   marea_sandbox *box = j->box;
@@ -617,16 +627,6 @@ static const char *refusal (const char *text, size_t bytes, const char *name, lu
   if (!name) return "run: argument 'name' is NULL";
   if (n_args < 0 || (host && n_args > lua_gettop(host))) return "run: there are not so many arguments";
   return NULL;
-}
-
-/* The script's own divisions shall neither trap nor round as the host's do. */
-static int call_calmly (lua_State *L, int n) {
-  fenv_t host;
-  feholdexcept(&host);
-  fesetround(FE_TONEAREST);
-  const int status = lua_pcall(L, n, LUA_MULTRET, 0);
-  fesetenv(&host);
-  return status;
 }
 
 int marea_sandbox_run (marea_sandbox *box, const char *text, size_t bytes, const char *name, lua_State *host,
