@@ -4,7 +4,7 @@ local core = require "marea.core"
 
 local frames = {}
 
--- A sandbox does not let even the library look into variables; names are left out then.
+-- A host may have a debug library without them; names are left out then.
 local getlocal, getupvalue = debug.getlocal or function() end, debug.getupvalue or function() end
 
 local DEEPEST = 200 -- levels of the stack that are searched

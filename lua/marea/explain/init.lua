@@ -10,7 +10,7 @@ local frames = require "marea.explain.frames"
 
 local explain = {}
 
-local getlocal = debug.getlocal or function() end -- a sandbox has none
+local getlocal = debug.getlocal or function() end -- a host's debug library may have none
 
 local FRAMES = 3 -- of the script, in which names are looked for
 local TENSORS = 3 -- that are described
