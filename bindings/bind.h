@@ -48,7 +48,7 @@ typedef struct bind_state {
   marea_profile *profile;                        /* that runs; NULL: none */
   int layers;                                    /* that profiles gave a number */
   const marea_op *select, *slice, *cast, *clone; /* used by indexing and methods */
-  int libraries, sources, metatable;             /* metatable: reference in the registry */
+  int libraries, sources, metatable, shapes;     /* the last two: references in the registry, of metatables */
   uint16_t recent[64];                           /* source last seen at a hash of its address */
   char library[BIND_LIBRARIES][BIND_PATH];
   char source[BIND_SOURCES][LUA_IDSIZE]; /* [0] is "?" */
@@ -289,6 +289,14 @@ int bind_newindex (lua_State *L);
 int bind_fill (lua_State *L);
 int bind_zero (lua_State *L);
 int bind_copy (lua_State *L);
+
+/* ---- shapes (shape.c) ---- */
+
+void bind_shape_open (lua_State *L);                       /* makes the metatable; state on the stack top */
+void bind_set_shape (lua_State *L, const bind_state *S);   /* makes a shape of the list on the stack top */
+bool bind_is_shape (lua_State *L, int idx);
+int bind_make_shape (lua_State *L); /* core.shape */
+int bind_tell_shape (lua_State *L); /* core.is_shape */
 
 /* ---- profiles (profile.c) ---- */
 

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: MIT
-** index.c: t[i], t[{i, j}] and t['2:5, :, -1'], read and written. A full index reads a number, a partial
-** one makes a view that gradients flow through. Positions are 1-based, negative ones count from the end.
+** index.c: t[i], t[{i, j}], t[{'2:5', 1}] and t['2:5, :, -1'], read and written. A full index reads a number, a partial
+** one makes a view that gradients flow through. While operators are recorded, a full index of what requires a gradient
+** makes a view too, of rank 0: a number would lose the gradient without a word. Positions are 1-based, negative ones
+** count from the end.
 */
 #include <ctype.h>
 #include <stdlib.h>
@@ -32,20 +34,6 @@ static void add_single (lua_State *L, bind_state *S, const marea_tensor *t, key 
     bind_raise(L, S, "index: too many positions for tensor %s", bind_shape(t).s);
   check_position(L, S, t, k->n, i);
   k->part[k->n++] = (part){.single = true, .start = i > 0 ? i - 1 : i};
-}
-
-static void read_list (lua_State *L, bind_state *S, const marea_tensor *t, key *k) {
-  size_t n = lua_rawlen(L, 2);
-  if (n == 0) bind_raise(L, S, "index: expected positions in the list, got %s", bind_describe(L, S, 2));
-  for (size_t i = 1; i <= n; i++) {
-    int64_t position;
-    lua_rawgeti(L, 2, (lua_Integer)i);
-    if (!bind_to_integer(L, -1, &position))
-      bind_raise(L, S, "index: expected a list of integers, got %s at %d (a range is written '2:5')",
-                 bind_describe(L, S, -1), (int)i);
-    add_single(L, S, t, k, position);
-    lua_pop(L, 1);
-  }
 }
 
 static const char *skip (const char *s) {
@@ -90,25 +78,51 @@ static const char *scan_part (const char *s, part *p, bool *start, bool *stop) {
   return s;
 }
 
+/* Reads the part at s, of what was written as `text`. Returns what follows it. */
+static const char *read_part (lua_State *L, bind_state *S, const marea_tensor *t, key *k, const char *s, const char *text) {
+  part p = {0};
+  bool start, stop;
+  s = scan_part(skip(s), &p, &start, &stop);
+  if (!s || (*s != ',' && *s))
+    bind_raise(L, S, "index '%s': expected positions and ranges such as '2:5, :, -1'", text);
+  if (k->n == marea_tensor_rank(t))
+    bind_raise(L, S, "index '%s': too many positions for tensor %s", text, bind_shape(t).s);
+  if (start) check_position(L, S, t, k->n, p.start);
+  if (stop) check_position(L, S, t, k->n, p.stop);
+  if (!start) p.start = 1;
+  if (!stop) p.stop = -1;
+  p.start -= p.start > 0;
+  p.stop -= p.stop > 0;
+  k->part[k->n++] = p;
+  return s;
+}
+
 static void read_slices (lua_State *L, bind_state *S, const marea_tensor *t, const char *text, key *k) {
-  const char *s = skip(text);
-  for (bool more = true; more;) {
-    part p = {0};
-    bool start, stop;
-    s = scan_part(s, &p, &start, &stop);
-    if (!s || (*s != ',' && *s))
-      bind_raise(L, S, "index '%s': expected positions and ranges such as '2:5, :, -1'", text);
-    if (k->n == marea_tensor_rank(t))
-      bind_raise(L, S, "index '%s': too many positions for tensor %s", text, bind_shape(t).s);
-    if (start) check_position(L, S, t, k->n, p.start);
-    if (stop) check_position(L, S, t, k->n, p.stop);
-    if (!start) p.start = 1;
-    if (!stop) p.stop = -1;
-    p.start -= p.start > 0;
-    p.stop -= p.stop > 0;
-    k->part[k->n++] = p;
-    more = *s == ',';
-    if (more) s++;
+  const char *s = read_part(L, S, t, k, text, text);
+  while (*s == ',') s = read_part(L, S, t, k, s + 1, text);
+}
+
+/* A position, or a text with one part. */
+static void read_item (lua_State *L, bind_state *S, const marea_tensor *t, key *k, int at) {
+  int64_t position;
+  if (bind_to_integer(L, -1, &position)) {
+    add_single(L, S, t, k, position);
+    return;
+  }
+  const char *text = lua_type(L, -1) == LUA_TSTRING ? lua_tostring(L, -1) : "";
+  if (!bind_is_slice(text) || strchr(text, ','))
+    bind_raise(L, S, "index: expected positions and ranges such as '2:5' in the list, got %s at %d",
+               bind_describe(L, S, -1), at);
+  read_part(L, S, t, k, text, text);
+}
+
+static void read_list (lua_State *L, bind_state *S, const marea_tensor *t, key *k) {
+  size_t n = lua_rawlen(L, 2);
+  if (n == 0) bind_raise(L, S, "index: expected positions in the list, got %s", bind_describe(L, S, 2));
+  for (size_t i = 1; i <= n; i++) {
+    lua_rawgeti(L, 2, (lua_Integer)i);
+    read_item(L, S, t, k, (int)i);
+    lua_pop(L, 1);
   }
 }
 
@@ -173,7 +187,7 @@ int bind_index (lua_State *L, bind_state *S, const bind_box *b) {
   marea_status status;
   marea_tensor *view = NULL;
   if (!read_key(L, S, b->t, &k)) return 0;
-  if (is_full(b->t, &k)) {
+  if (is_full(b->t, &k) && !(marea_requires_grad(b->t) && marea_recording(S->ctx))) {
     bind_push_element(L, b->t, address(b->t, &k));
     return 1;
   }

@@ -303,6 +303,8 @@ static int core_raise (lua_State *L) {
 static const luaL_Reg functions[] = {
     {"tensor", bind_tensor_new},
     {"is_tensor", core_is_tensor},
+    {"shape", bind_make_shape},
+    {"is_shape", bind_tell_shape},
     {"op_names", bind_op_names},
     {"op_info", bind_op_info},
     {"scope", bind_scope_call},
@@ -489,6 +491,7 @@ int luaopen_marea_core (lua_State *L) {
   else S = state_new(L);
   if (!S->ctx) open_context(L, S);
   if (S->metatable == 0) {
+    bind_shape_open(L);
     bind_scope_open(L);
     bind_io_open(L);
     bind_profile_open(L);

@@ -111,12 +111,9 @@ function check.size_text(value)
   return type(value) == "table" and table.concat(value, "x") or tostring(value)
 end
 
-function check.same_shape(a, b)
-  if #a ~= #b then return false end
-  for i = 1, #a do
-    if a[i] ~= b[i] then return false end
-  end
-  return true
+--- A table without a class: a list, a record, a shape.
+function check.is_plain(value)
+  return type(value) == "table" and (getmetatable(value) == nil or core.is_shape(value))
 end
 
 --- Raises "what: argument 'name': expected X, got Y".

@@ -32,7 +32,7 @@ end
 local function filled(name, value, shape, options, ...)
   local arguments = {value = value}
   if type(shape) == "table" then
-    if getmetatable(shape) ~= nil then check.fail(name, "shape", "sizes or a list of sizes", shape) end
+    if not check.is_plain(shape) then check.fail(name, "shape", "sizes or a list of sizes", shape) end
     for key, item in pairs(shape) do arguments[key] = item end
     if options ~= nil and type(options) ~= "table" then
       check.raise("%s: expected options by name, as in {dtype = \"f64\"}, got %s", name, check.describe(options))

@@ -94,7 +94,7 @@ function distribution.class(name, spec)
       named[key] = given[key]
       if named[key] == nil and i <= positional then named[key] = given[i] end
     end
-    local self = setmetatable({event_shape = {}}, class)
+    local self = setmetatable({event_shape = core.shape{}}, class)
     setup(self, named)
     return self
   end
@@ -140,7 +140,7 @@ function distribution.broadcast(what, ...)
     end
     shape = both
   end
-  return shape
+  return core.shape(shape)
 end
 
 --- f64 if one of the values is, else f32.
@@ -176,7 +176,7 @@ end
 
 --- A shape without its last dimension.
 ---@param shape integer[]
-function distribution.batch_of(shape) return table.move(shape, 1, #shape - 1, 1, {}) end
+function distribution.batch_of(shape) return core.shape(table.move(shape, 1, #shape - 1, 1, {})) end
 
 --- Puts the one of `probs` and `logits` that is given into the instance.
 ---@param self table

@@ -21,7 +21,7 @@ local LogGumbelSoftmax = distribution.class("LogGumbelSoftmax", {
     local t = distribution.parameter("LogGumbelSoftmax", "temperature", given.temperature, {above = 0})
     self.logits, self.temperature = given.logits, t
     self.batch_shape = distribution.broadcast("LogGumbelSoftmax", distribution.batch_of(given.logits.shape), t)
-    self.event_shape = {given.logits:size(-1)}
+    self.event_shape = core.shape{given.logits:size(-1)}
     self.dtype = distribution.dtype_of(given.logits, t)
   end,
 })

@@ -279,7 +279,7 @@ end
 --- A list of tensors to be saved that is no list.
 local function saved(failure)
   local given = failure.arguments[2]
-  if type(given) ~= "table" or getmetatable(given) == nil then return nil end
+  if type(given) ~= "table" or check.is_plain(given) then return nil end
   return ("%s:state() is the table of its tensors"):format(frames.name_of(failure.script, given) or "net")
 end
 

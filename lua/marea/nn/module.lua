@@ -248,7 +248,7 @@ function module.misfit(root, state, strict)
     known[entry.name] = true
     if not given then
       if strict then missing[#missing + 1] = entry.name end
-    elseif not check.same_shape(given.shape, entry.tensor.shape) then
+    elseif given.shape ~= entry.tensor.shape then
       mismatched[#mismatched + 1] =
         ("%s is %s, expected %s"):format(entry.name, shape_of(given), shape_of(entry.tensor))
     end

@@ -289,7 +289,7 @@ function Optimizer:misfit(state)
       local name = entry.name .. "." .. slot
       local given = state[name]
       known[name] = true
-      if given and not check.same_shape(given.shape, entry.tensor.shape) then
+      if given and given.shape ~= entry.tensor.shape then
         wrong[#wrong + 1] = ("%s is %s, expected %s"):format(name, check.shape_text(given.shape),
           check.shape_text(entry.tensor.shape))
       end
