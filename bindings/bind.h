@@ -208,24 +208,36 @@ void bind_offer (bind_guess *g, const char *candidate);
 const char *bind_shorten (lua_State *L, const char *word);         /* the word, or its beginning; may push */
 const char *bind_did_you_mean (lua_State *L, const bind_guess *g); /* pushes "; did you mean 'x'?" or "" */
 
-/* ---- interrupts (interrupt.c) ---- */
+/* ---- interrupts (interrupt.c, watch.c) ---- */
 
-/* Has a hook like that of lua5.4 on Ctrl-C been set, which raises as soon as we return? Debuggers' differ. */
-bool bind_interrupt_pending (lua_State *L);
+/* Is what runs to stop, for lua5.4's handler or for ours? Of the main thread. */
+bool bind_interrupt_pending (lua_State *main);
+/* Takes away the hook that one of them has set, while a message is made; bind_unhush puts it back. */
+bind_hook bind_hush (lua_State *L);
+void bind_unhush (lua_State *L, const bind_hook *taken);
 int bind_leave_interrupted (lua_State *L,
                             bind_state *S); /* after MAREA_EINTR: to be returned to Lua at once */
 int bind_raise_interrupt (lua_State *L,
                           bind_state *S);     /* the same from where that cannot be; never returns */
 void bind_poll (lua_State *L, bind_state *S); /* raises when an interrupt waits; for long loops */
+int bind_interrupt (lua_State *L);            /* core.interrupt */
 /* Calls the function below its n arguments, without results, while hooks are asleep. S->held is set meanwhile, and
    is to be put back by the caller when an error leaves. */
 void bind_call_held (lua_State *L, bind_state *S, int n);
+int bind_closer (lua_State *L); /* core.closer */
 /* core.interruptible(f, ...) -> results of f. Ctrl-C stops f, as often as it comes; what was before comes back. The
    program runs everything so. */
 int bind_interruptible (lua_State *L);
+int bind_protected (lua_State *L); /* core.protected */
 /* core.interrupt_ends_line() -> does Ctrl-C end the line of the terminal, as in interruptible? */
 int bind_ends_line (lua_State *L);
-void bind_forget_interrupt (lua_State *L); /* one that came while nothing ran */
+void bind_end_interrupt (lua_State *L); /* it has reached whoever asked for it, or came while nothing ran */
+/* Replaces the error on top of the stack by that of the interrupt if it was raised without a message. */
+bool bind_interrupt_thrown (lua_State *L);
+void bind_interrupt_switch (lua_State *L, lua_State *to); /* the coroutine at work from now on */
+enum { BIND_PASSES, BIND_CATCHES, BIND_CATCHES_BY_HANDLER }; /* errors; the handler is its second argument */
+int bind_catches (lua_CFunction f);
+void bind_watch (lua_State *L); /* puts functions of ours in the place of some of Lua's, once */
 
 /* ---- arguments (args.c) ---- */
 

@@ -179,9 +179,7 @@ static bool is_interrupt (lua_State *L, int idx) {
 /* Adds to the whole message on top of the stack what the script's function says about the bare one at idx: its
    tensors, a hint. An error in there changes nothing. A hook that is about to interrupt has to wait. */
 static void add_details (lua_State *L, int idx, bool operation) {
-  bool pending = bind_interrupt_pending(L);
-  lua_Hook hook = lua_gethook(L);
-  int mask = lua_gethookmask(L), count = lua_gethookcount(L), whole = lua_gettop(L);
+  int whole = lua_gettop(L);
   if (lua_rawgetp(L, LUA_REGISTRYINDEX, &explain_key) != LUA_TFUNCTION) {
     lua_settop(L, whole);
     return;
@@ -189,9 +187,9 @@ static void add_details (lua_State *L, int idx, bool operation) {
   lua_pushvalue(L, idx);
   lua_pushvalue(L, whole);
   lua_pushboolean(L, operation);
-  if (pending) lua_sethook(L, NULL, 0, 0);
+  const bind_hook taken = bind_hush(L);
   int status = lua_pcall(L, 3, 1, 0);
-  if (pending) lua_sethook(L, hook, mask, count);
+  bind_unhush(L, &taken);
   if (status == LUA_OK && lua_type(L, -1) == LUA_TSTRING) lua_concat(L, 2);
   else if (status == LUA_OK || !is_interrupt(L, -1)) lua_settop(L, whole);
 }

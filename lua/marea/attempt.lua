@@ -80,8 +80,8 @@ function Attempt:undo()
 end
 
 --- For `local _ <close> = attempt.begin()`: undone by an error.
-function Attempt:__close(problem)
+Attempt.__close = core.closer(function(self, problem)
   if problem ~= nil then self:undo() else self:close() end
-end
+end)
 
 return attempt

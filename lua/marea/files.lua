@@ -1,5 +1,7 @@
 -- SPDX-License-Identifier: MIT
 --- Text files that are whole or not there.
+local finally = require "marea.finally"
+
 local files = {}
 
 --- Writes beside `path` and renames: `write(put)` calls put(text) as often as it likes.
@@ -11,11 +13,11 @@ function files.write(path, write)
   local file, message = io.open(beside, "w")
   if not file then return nil, message end
   local problem
-  local _ <close> = setmetatable({}, {__close = function(_, interrupted)
+  local _ <close> = finally(function(interrupted)
     if interrupted == nil then return end
     file:close()
     os.remove(beside)
-  end})
+  end)
   local function put(text)
     local ok, why = file:write(text)
     if not ok then problem = problem or why end

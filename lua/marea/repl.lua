@@ -127,7 +127,7 @@ local function explain(problem)
   return require "marea.explain".traceback(problem)
 end
 
-local function protected(f, ...) return table.pack(xpcall(f, explain, ...)) end
+local function protected(f, ...) return table.pack(core.protected(f, explain, ...)) end
 
 ---@class Result
 ---@field ok boolean

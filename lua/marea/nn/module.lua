@@ -13,6 +13,7 @@
 local core = require "marea.core"
 local check = require "marea.check"
 local events = require "marea.events"
+local finally = require "marea.finally"
 local undo = require "marea.undo"
 
 local module = {}
@@ -89,10 +90,8 @@ end
 function module.trace(trace, f, ...)
   local before = tracer
   tracer = trace
-  local results = table.pack(pcall(f, ...))
-  tracer = before
-  if not results[1] then error(results[2], 0) end
-  return table.unpack(results, 2, results.n)
+  local _ <close> = finally(function() tracer = before end)
+  return f(...)
 end
 
 -- ---- the walk ----

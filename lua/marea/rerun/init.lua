@@ -11,6 +11,7 @@
 local core = require "marea.core"
 local check = require "marea.check"
 local events = require "marea.events"
+local finally = require "marea.finally"
 local Run = require "marea.rerun.run"
 local files = require "marea.rerun.files"
 local new_report = require "marea.rerun.report".new
@@ -67,12 +68,12 @@ local function surroundings(session)
     if package.loaded[name] == nil then session.sources:add_module(name) end
     return before.require(name)
   end
-  return setmetatable({}, {__close = function()
+  return finally(function()
     refill(arg, words)
     arg, os.exit, dofile, loadfile = before.arg, before.exit, before.dofile, before.loadfile
     require = before.require
     events.watcher = before.watcher
-  end})
+  end)
 end
 
 --- Sees the script's variables as they are when it fails.
@@ -83,11 +84,11 @@ local function failed(session, run, problem)
   return problem
 end
 
---- Runs the chunk; returns what xpcall returns.
+--- Runs the chunk; returns what core.protected returns.
 local function execute(session, run)
   local guard <close> = surroundings(session) -- luacheck: ignore 211
   events.watcher = run
-  return xpcall(run.chunk, function(problem) return failed(session, run, problem) end,
+  return core.protected(run.chunk, function(problem) return failed(session, run, problem) end,
     table.unpack(session.arguments))
 end
 
@@ -150,12 +151,13 @@ local function run_once(path, options, changed)
   local run = Run.new(path, chunk, text, session.state, session.cache)
   local tell = observer(session, run, options, changed)
   session.run = run
-  local ok, raised = execute(session, run)
+  local ok, raised, interrupted = execute(session, run)
   local finished = ok or is_good_exit(session, raised)
   local report = conclude(session, run, finished)
   tell(report)
   if finished then return report end
   if raised == EXIT then raised = ("%s: the script called os.exit(%s)"):format(path, tostring(session.exit_code)) end
+  if interrupted then core.interrupt(raised) end
   error(raised, 0)
 end
 
