@@ -35,14 +35,16 @@ typedef struct bind_hook {
 
 /* One for each Lua state: a userdata in the registry and upvalue 1 of every function of the module. */
 typedef struct bind_state {
-  marea_context *ctx;                            /* NULL once the Lua state closes */
-  bool borrowed;                                 /* ctx is the host's, who closes it */
-  marea_sandbox *box;                            /* that this state is in; NULL: none */
-  bind_scope *scopes;                            /* the open ones of all coroutines, the newest first */
-  size_t collect_at;                             /* live bytes that make the next operator collect garbage */
-  int64_t collect_boxes;                         /* boxes, dead or alive, that do so */
-  size_t passed;                                 /* live bytes after the last reverse pass */
-  int64_t boxes, finalizers;                     /* boxes that hold a tensor; that are not finalized yet */
+  marea_context *ctx;        /* NULL once the Lua state closes */
+  bool borrowed;             /* ctx is the host's, who closes it */
+  marea_sandbox *box;        /* that this state is in; NULL: none */
+  bind_scope *scopes;        /* the open ones of all coroutines, the newest first */
+  size_t collect_at;         /* live bytes that make the next operator collect garbage */
+  int64_t collect_boxes;     /* boxes, dead or alive, that do so */
+  size_t passed;             /* live bytes after the last reverse pass */
+  int64_t boxes, finalizers; /* boxes that hold a tensor; that are not finalized yet */
+  int failed_line;           /* of the script, where something gave nil and a message last */
+  uint16_t failed_source;
   bind_hook hook;                                /* the script's own, while another takes its place */
   bool held;                                     /* hooks are asleep: interrupts wait, or are raised by us */
   marea_profile *profile;                        /* that runs; NULL: none */
@@ -87,6 +89,7 @@ struct bind_box {
   int made_line, ended_line;
   uint16_t made_source, ended_source;
   uint8_t ended_by, dtype, rank;
+  bool had_history; /* when it was released */
 };
 
 /* A stretch of a script at whose end its tensors are released. */
@@ -184,12 +187,16 @@ bool bind_layer (lua_State *L, char *path);
 /* Raises "FILE:LINE: message (layer 'path')". `format` as in lua_pushfstring. Never returns. */
 int bind_raise (lua_State *L, bind_state *S, const char *format, ...);
 int bind_raise_status (lua_State *L, bind_state *S, marea_status status); /* with the context's message */
-/* core.explain_with(f): f(message, whole message, operation) -> what is added to a message that is about to be raised,
-   or nil. Runs on the stack of the error. */
+/* core.explain_with(f, known): f(message, whole message, operation) -> what is added to a message that is about to be raised,
+   or nil. Runs on the stack of the error. known(word): will there be a hint about this name of other frameworks? */
 int bind_explain_with (lua_State *L);
 /* Raises "function: argument 'name': expected X, got Y" about the value at idx; idx 0 is "nothing". */
 int bind_raise_argument (lua_State *L, bind_state *S, const char *function, const char *name,
                          const char *expected, int idx);
+/* nil, message: of what is on top of the stack, which is kept for a hint in case that the script throws it away. */
+int bind_failed (lua_State *L, bind_state *S);
+int bind_fail (lua_State *L);         /* core.failed */
+int bind_last_failure (lua_State *L); /* core.last_failure */
 int bind_raise_released (lua_State *L, bind_state *S, const char *function, const char *name,
                          const bind_box *b);
 const char *bind_describe (lua_State *L, bind_state *S,
@@ -234,7 +241,7 @@ int bind_ends_line (lua_State *L);
 void bind_end_interrupt (lua_State *L); /* it has reached whoever asked for it, or came while nothing ran */
 /* Replaces the error on top of the stack by that of the interrupt if it was raised without a message. */
 bool bind_interrupt_thrown (lua_State *L);
-void bind_interrupt_switch (lua_State *L, lua_State *to); /* the coroutine at work from now on */
+void bind_interrupt_switch (lua_State *L, lua_State *to);    /* the coroutine at work from now on */
 enum { BIND_PASSES, BIND_CATCHES, BIND_CATCHES_BY_HANDLER }; /* errors; the handler is its second argument */
 int bind_catches (lua_CFunction f);
 void bind_watch (lua_State *L); /* puts functions of ours in the place of some of Lua's, once */
@@ -304,8 +311,8 @@ int bind_copy (lua_State *L);
 
 /* ---- shapes (shape.c) ---- */
 
-void bind_shape_open (lua_State *L);                       /* makes the metatable; state on the stack top */
-void bind_set_shape (lua_State *L, const bind_state *S);   /* makes a shape of the list on the stack top */
+void bind_shape_open (lua_State *L);                     /* makes the metatable; state on the stack top */
+void bind_set_shape (lua_State *L, const bind_state *S); /* makes a shape of the list on the stack top */
 bool bind_is_shape (lua_State *L, int idx);
 int bind_make_shape (lua_State *L); /* core.shape */
 int bind_tell_shape (lua_State *L); /* core.is_shape */

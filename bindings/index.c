@@ -79,7 +79,8 @@ static const char *scan_part (const char *s, part *p, bool *start, bool *stop) {
 }
 
 /* Reads the part at s, of what was written as `text`. Returns what follows it. */
-static const char *read_part (lua_State *L, bind_state *S, const marea_tensor *t, key *k, const char *s, const char *text) {
+static const char *read_part (lua_State *L, bind_state *S, const marea_tensor *t, key *k, const char *s,
+                              const char *text) {
   part p = {0};
   bool start, stop;
   s = scan_part(skip(s), &p, &start, &stop);

@@ -29,7 +29,7 @@ static const char message[] = "interrupted!"; /* as lua5.4 says it */
    over batches, can be put in order. */
 #define SAME_PRESS 50000000
 /* After the first error, for what a script does in __close and behind a pcall. A further press ends it. */
-#define GRACE 100000000
+#define GRACE 80000000
 /* Of waiting, after which a further signal is answered with what helps. */
 #define PATIENCE 1000000000
 /* Instructions between two looks at the clock during the grace. */
@@ -38,8 +38,9 @@ static const char message[] = "interrupted!"; /* as lua5.4 says it */
 
 /* ---- the request ---- */
 
-static _Atomic(lua_State *) target;  /* the main thread of the state that the handler is for; NULL: no handler */
-static _Atomic(lua_State *) running; /* the coroutine at work in it */
+static _Atomic(lua_State *)
+    target; /* the main thread of the state that the handler is for; NULL: no handler */
+static _Atomic(lua_State *) running;   /* the coroutine at work in it */
 static atomic_bool requested, hurried; /* hurried: without grace */
 static _Atomic(int64_t) asked_at;      /* when the request came, ns */
 static _Atomic(int64_t) raised_at;     /* when the last error was raised */
@@ -76,9 +77,13 @@ static bool lua_waits (lua_State *L) {
   return (lua_gethookmask(L) & all) == all && lua_gethookcount(L) == 1;
 }
 
-static bool is_requested (const lua_State *main) { return atomic_load(&requested) && atomic_load(&target) == main; }
+static bool is_requested (const lua_State *main) {
+  return atomic_load(&requested) && atomic_load(&target) == main;
+}
 
-bool bind_interrupt_pending (lua_State *main) { return lua_waits(main) || (is_requested(main) && !in_grace()); }
+bool bind_interrupt_pending (lua_State *main) {
+  return lua_waits(main) || (is_requested(main) && !in_grace());
+}
 
 /* ---- the hook ---- */
 
@@ -332,7 +337,8 @@ typedef struct catcher { /* what was before */
   lua_State *target, *running;
 } catcher;
 
-static const char running_key; /* its address is the key in the registry of the thread that the handler knows */
+static const char
+    running_key; /* its address is the key in the registry of the thread that the handler knows */
 
 void bind_interrupt_switch (lua_State *L, lua_State *to) {
   if (!atomic_load(&target)) return;

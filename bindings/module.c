@@ -176,7 +176,8 @@ static int core_set_threads (lua_State *L) {
   marea_context *ctx = bind_enter(L, S);
   bind_sandbox_deny(L, S, "set_threads");
   int64_t n = bind_integer(L, S, 1, "set_threads", "n");
-  if (n < 1 || n > INT32_MAX) return bind_raise_argument(L, S, "set_threads", "n", "a positive integer", 1);
+  if (n < 1 || n > INT32_MAX)
+    return bind_raise_argument(L, S, "set_threads", "n", "an integer from 1 to 2147483647", 1);
   marea_status status = marea_set_threads(ctx, (int)n);
   return status == MAREA_OK ? 0 : bind_raise_status(L, S, status);
 }
@@ -342,6 +343,8 @@ static const luaL_Reg functions[] = {
     {"is_library", core_is_library},
     {"origin", core_origin},
     {"explain_with", bind_explain_with},
+    {"failed", bind_fail},
+    {"last_failure", bind_last_failure},
     {"raise", core_raise},
     {NULL, NULL},
 };

@@ -433,6 +433,7 @@ static void copy_value (lua_State *from, int idx, lua_State *to) {
       copy_value(from, lua_gettop(from), to);
       lua_rawset(to, -3);
     }
+    if (bind_is_shape(from, idx) && bind_find_state(to)) bind_set_shape(to, bind_find_state(to));
     break;
   default: lua_pushnil(to);
   }

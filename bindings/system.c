@@ -49,9 +49,8 @@ static int system_sleep (lua_State *L) {
 }
 
 static int fail (lua_State *L, const char *path) {
-  lua_pushnil(L);
   lua_pushfstring(L, "%s: %s", path, strerror(errno));
-  return 2;
+  return bind_failed(L, bind_self(L));
 }
 
 /* ---- files and folders ---- */

@@ -177,7 +177,7 @@ describe("the prompt in a terminal", function()
     t:enter "print 'begun' while true do end"
     t:wait "begun"
     t:press "C-c"
-    t:wait "begun\n^C\ninterrupted!\n>"
+    t:wait "begun\n^C\nstdin:1: interrupted!\n>"
     t:enter "3 + 3"
     t:wait "6\n>"
     t:enter "g("

@@ -10,7 +10,8 @@ local prefix = source:match "^(@.*)check%.lua$"
 if prefix then core.library(prefix) end
 
 -- Messages get their further lines from a module that is loaded with the first error.
-core.explain_with(function(...) return require "marea.explain".details(...) end)
+core.explain_with(function(...) return require "marea.explain".details(...) end,
+  function(word) return require "marea.explain.synonyms".has(word) end)
 
 --- The folder of the library's Lua files, with a slash at its end; "" when it is not known.
 check.folder = prefix and prefix:sub(2) or ""
@@ -53,7 +54,13 @@ local function distance(a, b)
   return rows[#a][#b]
 end
 
---- "; did you mean 'x'?" for the candidate nearest to `word`, "" when none is near.
+--- As many mistakes as a word of so many letters may have: one in four letters, and one in words of three.
+local function is_near(mistakes, letters)
+  return letters >= 3 and (mistakes <= 1 or 4 * mistakes <= letters + 1)
+end
+
+--- "; did you mean 'x'?" for the candidate nearest to `word`, "" when none is near, and when other frameworks have the
+--- word, for which there is a hint.
 ---@param word string
 ---@param candidates string[]
 function check.did_you_mean(word, candidates)
@@ -61,13 +68,15 @@ function check.did_you_mean(word, candidates)
   if #word > LONGEST then return "" end
   for _, candidate in ipairs(candidates) do
     local d = #candidate > LONGEST and math.huge or distance(word:lower(), candidate:lower())
-    local near = d <= 1 + #word // 4
+    local near = is_near(d, #word)
     if near then d = d + distance(word, candidate) / 100 end -- capitals count when all else is equal
     if near and (not least or d < least or (d == least and candidate < best)) then
       best, least = candidate, d
     end
   end
-  return best and ("; did you mean '%s'?"):format(best) or ""
+  local is_same = best and word:lower() == best:lower()
+  if not best or not is_same and require "marea.explain.synonyms".has(word) then return "" end
+  return ("; did you mean '%s'?"):format(best)
 end
 
 --- A table as messages name it: "a Linear", "the class Linear", "a list of 3", "a table".
@@ -92,7 +101,7 @@ function check.describe(value)
   local kind = type(value)
   if kind == "string" then return ("string '%s'"):format(value) end
   if kind == "table" then return describe_table(value) end
-  if kind == "number" or kind == "boolean" or kind == "nil" then return tostring(value) end
+  if kind == "number" or kind == "boolean" or kind == "nil" then return value ~= value and "nan" or tostring(value) end
   if core.is_tensor(value) then
     if value:is_released() then return "a tensor that was released" end
     return ("tensor %s %s"):format(value.dtype, check.shape_text(value.shape))

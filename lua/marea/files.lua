@@ -1,5 +1,6 @@
 -- SPDX-License-Identifier: MIT
 --- Text files that are whole or not there.
+local core = require "marea.core"
 local finally = require "marea.finally"
 
 local files = {}
@@ -11,7 +12,7 @@ local files = {}
 function files.write(path, write)
   local beside = path .. ".tmp"
   local file, message = io.open(beside, "w")
-  if not file then return nil, message end
+  if not file then return core.failed(message) end
   local problem
   local _ <close> = finally(function(interrupted)
     if interrupted == nil then return end
@@ -26,7 +27,7 @@ function files.write(path, write)
   local closed, why = file:close()
   if problem or not closed then
     os.remove(beside)
-    return nil, problem or why
+    return core.failed(problem or why)
   end
   return os.rename(beside, path)
 end

@@ -6,6 +6,7 @@
 ---   local log = metrics.open("out/metrics.csv", {"epoch", "loss"}, {resume = true})
 ---   log:write{epoch = 1, loss = 171.2}
 ---   log:column "loss"                                   -- {171.2}
+local core = require "marea.core"
 local check = require "marea.check"
 local events = require "marea.events"
 local files = require "marea.files"
@@ -35,7 +36,7 @@ end
 function metrics.read(path)
   check.string("metrics.read", "path", path)
   local file, message = io.open(path)
-  if not file then return nil, message end
+  if not file then return core.failed(message) end
   local columns, rows = nil, {}
   for line in file:lines() do
     local cells = split(line)
@@ -51,7 +52,7 @@ function metrics.read(path)
     end
   end
   file:close()
-  if not columns then return nil, path .. ": is empty" end
+  if not columns then return core.failed(path .. ": is empty") end
   return rows, columns
 end
 

@@ -573,7 +573,7 @@ local function shell_quote(text) return "'" .. text:gsub("'", "'\\''") .. "'" en
 ---@return string|nil said, boolean|nil|string ok or the message, integer|nil code
 local function run(self, setup, script)
   local file, message = io.open(script, "w")
-  if not file then return nil, message end
+  if not file then return core.failed(message) end
   each_line(self, setup, function(line) file:write(line, "\n") end)
   file:close()
   local pipe = io.popen("gnuplot " .. shell_quote(script) .. " 2>&1", "r")
@@ -589,12 +589,12 @@ function Figure:save(path)
   check.string("save", "path", path)
   local script = path .. ".gp"
   local said, ok, code = run(self, png_setup(self, path), script)
-  if not said then return nil, ok end
+  if not said then return core.failed(ok) end
   if ok then return os.remove(script) end
   if code == 127 then
-    return nil, ("gnuplot is not installed; %s makes the picture: gnuplot %s"):format(script, script)
+    return core.failed(("gnuplot is not installed; %s makes the picture: gnuplot %s"):format(script, script))
   end
-  return nil, ("gnuplot: %s (its script is %s)"):format((said:gsub("%s+", " ")), script)
+  return core.failed(("gnuplot: %s (its script is %s)"):format((said:gsub("%s+", " ")), script))
 end
 
 --- The figure drawn with letters, for a terminal: print it, or let the prompt show it. Heat maps and images are drawn
@@ -611,9 +611,9 @@ function Figure:show(options)
   local terminal = ("set terminal dumb noenhanced size %d,%d %s"):format(width, height, colors and "ansi256" or "mono")
   local said, ok, code = run(self, {terminal, letters = true}, script)
   os.remove(script)
-  if not said then return nil, ok end
-  if code == 127 then return nil, "gnuplot is not installed" end
-  if not ok then return nil, "gnuplot: " .. said:gsub("%s+", " ") end
+  if not said then return core.failed(ok) end
+  if code == 127 then return core.failed("gnuplot is not installed") end
+  if not ok then return core.failed("gnuplot: " .. said:gsub("%s+", " ")) end
   return show.text(said)
 end
 

@@ -37,7 +37,7 @@ typedef struct prompt {
 static const char *const kinds[] = {"matmul", "conv", "backward", "load", "save", "loop", "training"};
 enum { KINDS = sizeof kinds / sizeof kinds[0], TRAINING = KINDS - 1 };
 
-static const char *const holders[] = {"pcall", "step", "batches", "xpcall", "wrap",  "resume",  "close",
+static const char *const holders[] = {"pcall", "step", "batches", "xpcall", "wrap",  "resume", "close",
                                       "scope", "gc",   "until",   "sort",   "error", "nested", "coclose"};
 enum { HOLDERS = sizeof holders / sizeof holders[0] };
 

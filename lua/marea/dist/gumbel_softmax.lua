@@ -49,7 +49,7 @@ end
 
 local function setup(self, given)
   local value = distribution.probs_or_logits("GumbelSoftmax", self, given,
-    distribution.check_classes "GumbelSoftmax")
+    distribution.check_classes "GumbelSoftmax", math.huge)
   self.temperature = distribution.parameter("GumbelSoftmax", "temperature", given.temperature, {above = 0})
   self.hard = given.hard or false
   if type(self.hard) ~= "boolean" then check.fail("GumbelSoftmax", "hard", "true or false", given.hard) end

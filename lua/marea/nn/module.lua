@@ -31,6 +31,15 @@ local function call(self, ...)
   return self:forward(...)
 end
 
+--- A new field of a module: data under the name of a method would hide it.
+local function set_field(self, key, value)
+  if Module[key] ~= nil and type(value) ~= "function" and value ~= nil then
+    local class = getmetatable(self)
+    check.raise("%s: a field '%s' would hide the method of this name; the field needs another one", class.__name, key)
+  end
+  rawset(self, key, value)
+end
+
 local function construct(class, ...)
   local self = setmetatable({training = true}, class)
   self:init(...)
@@ -61,6 +70,7 @@ function module.class(name, base)
   class.__name = name
   class.__index = class
   class.__call = call
+  class.__newindex = set_field
   class.__tostring = function(self) return self:tostring() end
   return setmetatable(class, {
     __index = base or Module,
@@ -380,7 +390,7 @@ end
 
 ---@example nn.Linear{3, 2}:freeze():unfreeze()
 --- Undoes freeze().
-function Module:unfreeze() return set_frozen(self, false) end
+function Module:unfreeze() return (set_frozen(self, false)) end
 
 --- Number of elements of all tensors of the state, as Keras counts parameters, and of those that are trained.
 ---@return integer, integer
@@ -407,7 +417,7 @@ end
 ---@param ... integer[]|userdata one shape without the batch ({28, 28, 1}) or one tensor for each input
 ---@example nn.Sequential{nn.Conv2d{1, 4, kernel = 3}, nn.Flatten{}, nn.Linear{2}}:summary{8, 8, 1}
 function Module:summary(...)
-  return require "marea.nn.summary".summary(self, ...)
+  return (require "marea.nn.summary".summary(self, ...)) -- no tail call: an error says who was called
 end
 
 --- What tostring shows in the parentheses of a layer.
@@ -425,7 +435,7 @@ end
 
 --- The tree of modules with the shapes of their tensors and the number of their elements.
 function Module:tostring()
-  return require "marea.nn.tree"(self, module)
+  return (require "marea.nn.tree"(self, module))
 end
 
 return module

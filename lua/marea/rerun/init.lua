@@ -141,9 +141,9 @@ local function run_once(path, options, changed)
   local session = settled(session_of(path))
   last_path = last_path or path -- a mistyped name takes no other's place
   local text, message = files.read(path)
-  if not text then return nil, message end
+  if not text then return core.failed(message) end
   local chunk, problem = loadfile(path)
-  if not chunk then return nil, problem end
+  if not chunk then return core.failed(problem) end
   last_path = path
   session.arguments = options.arguments or session.arguments
   session.variables, session.traceback, session.exit_code = nil, nil, nil
@@ -195,7 +195,7 @@ local function known(path)
 end
 
 local function nothing_known(path)
-  return nil, path and ("no run of %s is known"):format(path) or "no run is known"
+  return core.failed(path and ("no run of %s is known"):format(path) or "no run is known")
 end
 
 --- The script's local variables at the end of its last run, or where it was stopped: name -> value. Of a run that came
@@ -218,10 +218,10 @@ function rerun.back(path)
   local idle = session.idle
   session.idle = nil
   if idle then
-    return nil, ("%s: there is nothing to go back to%s"):format(idle,
-      session.earlier and "; once more takes back the run before" or "")
+    return core.failed(("%s: there is nothing to go back to%s"):format(idle,
+      session.earlier and "; once more takes back the run before" or ""))
   end
-  if not session.earlier then return nil, "there is no earlier state to go back to" end
+  if not session.earlier then return core.failed("there is no earlier state to go back to") end
   session.state, session.earlier = session.earlier, nil
   return true
 end
