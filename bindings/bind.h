@@ -241,7 +241,8 @@ int bind_ends_line (lua_State *L);
 void bind_end_interrupt (lua_State *L); /* it has reached whoever asked for it, or came while nothing ran */
 /* Replaces the error on top of the stack by that of the interrupt if it was raised without a message. */
 bool bind_interrupt_thrown (lua_State *L);
-void bind_interrupt_switch (lua_State *L, lua_State *to);    /* the coroutine at work from now on */
+/* The coroutine at work from now on; returns who was before. */
+lua_State *bind_interrupt_switch (lua_State *to);
 enum { BIND_PASSES, BIND_CATCHES, BIND_CATCHES_BY_HANDLER }; /* errors; the handler is its second argument */
 int bind_catches (lua_CFunction f);
 void bind_watch (lua_State *L); /* puts functions of ours in the place of some of Lua's, once */

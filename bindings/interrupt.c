@@ -6,8 +6,9 @@
 **
 ** lua5.4's own handler sets a hook that raises once. Operators stop for it as well and leave the error to it.
 **
-** Work that must not be torn apart runs while hooks are asleep: Lua calls none while it runs one, so it runs inside a
-** hook. What a signal sets meanwhile stays, and raises when the work is done.
+** Work that must not be torn apart is held: our hook lets it pass. With lua5.4's handler it runs while hooks are asleep:
+** Lua calls none while it runs one, so it runs inside a hook. What a signal sets meanwhile stays, and raises when the work
+** is done.
 **
 ** The module installs no handler unless a script asks for it: lua5.4's dies of the second signal that comes before it
 ** is back at its prompt.
@@ -140,22 +141,10 @@ static void push_message (lua_State *L, const bind_state *S) {
   lua_pushstring(L, message);
 }
 
-static int do_nothing (lua_State *L) {
-  (void)L;
-  return 0;
-}
-
-/* What is about to be done in the frame of do_nothing must not be lost. */
-static bool leaves_nothing (lua_State *L, lua_Debug *ar) {
-  if (ar->event != LUA_HOOKRET) return false;
-  lua_getinfo(L, "f", ar);
-  const bool nothing = lua_tocfunction(L, -1) == do_nothing;
-  lua_pop(L, 1);
-  return nothing;
-}
-
 static void stop (lua_State *L, lua_Debug *ar) {
-  if (leaves_nothing(L, ar)) return;
+  const bind_state *S = bind_find_state(L);
+  (void)ar;
+  if (S && S->held) return;
   if (!is_requested(main_thread(L))) { /* a coroutine that slept while the request ended */
     disarm(L);
     return;
@@ -164,7 +153,6 @@ static void stop (lua_State *L, lua_Debug *ar) {
     arm(L, PERIOD);
     return;
   }
-  const bind_state *S = bind_find_state(L);
   note_raised();
   arm(L, in_grace() ? PERIOD : 1);
   push_message(L, S);
@@ -262,43 +250,45 @@ static void run_asleep (lua_State *L, lua_Debug *ar) {
   lua_call(L, lua_gettop(L) - 1, 0);
 }
 
-/* Calls the function below its n arguments, which stay, inside a hook. False: a signal has set another hook before, or
-   we are inside one already. */
-static bool call_in_hook (lua_State *L, bind_state *S, int n) {
+static int do_nothing (lua_State *L) {
+  (void)L;
+  return 0;
+}
+
+/* Calls the function below its n arguments inside a hook; where lua5.4's waits, that raises before anything was done. */
+static void call_in_hook (lua_State *L, bind_state *S, int n) {
   const int work = lua_gettop(L) - n;
   S->hook = (bind_hook){lua_gethook(L), lua_gethookmask(L), lua_gethookcount(L)};
   lua_pushcfunction(L, do_nothing);
   for (int i = 0; i <= n; i++) lua_pushvalue(L, work + i);
   replace_hook(L, &(bind_hook){run_asleep, LUA_MASKCALL, 0});
-  lua_call(L, n + 1, 0); /* lua5.4's hook raises here, before anything was done */
-  if (S->held) return true;
-  if (lua_gethook(L) == run_asleep) replace_hook(L, &S->hook);
-  return false;
+  lua_call(L, n + 1, 0);
+  if (S->held) {
+    S->held = false;
+    lua_settop(L, work - 1);
+    return;
+  }
+  replace_hook(L, &S->hook); /* we are inside somebody's hook: all of them are asleep anyway */
+  lua_call(L, n, 0);
 }
 
 void bind_call_held (lua_State *L, bind_state *S, int n) {
+  lua_State *main = main_thread(L);
   if (S->held || S->box) { /* the limits of a sandbox are a hook */
     lua_call(L, n, 0);
-    return;
-  }
-  lua_State *main = main_thread(L);
-  do {
+  } else if (atomic_load(&target) != main) {
+    call_in_hook(L, S, n);
+  } else {
     if (is_requested(main) && !in_grace()) bind_raise_interrupt(L, S);
-    if (!call_in_hook(L, S, n)) continue;
+    S->held = true; /* our hook looks at it */
+    lua_call(L, n, 0);
     S->held = false;
-    lua_settop(L, lua_gettop(L) - n - 1);
-    return;
-  } while (lua_gethook(L) == stop && atomic_load(&first_at) == 0);
-  lua_call(L, n, 0); /* we are inside somebody's hook: all of them are asleep anyway */
+  }
 }
 
 /* The work of a closer: a function and its arguments. */
 static int run_closer (lua_State *L) {
-  bind_state *S = bind_find_state(L);
-  const int n = lua_gettop(L) - 1;
-  for (int tries = 0; tries < 3; tries++)
-    if (call_in_hook(L, S, n)) return 0;
-  lua_call(L, n, 0);
+  call_in_hook(L, bind_find_state(L), lua_gettop(L) - 1);
   return 0;
 }
 
@@ -311,8 +301,11 @@ static int closer (lua_State *L) {
     return 0;
   }
   const bool shielded = marea_set_shielded(S->ctx, true);
-  lua_pushcfunction(L, run_closer);
-  lua_insert(L, 1);
+  S->held = atomic_load(&target) == main_thread(L);
+  if (!S->held) {
+    lua_pushcfunction(L, run_closer);
+    lua_insert(L, 1);
+  }
   const int status = lua_pcall(L, lua_gettop(L) - 1, 0, 0);
   S->held = false;
   if (S->ctx) marea_set_shielded(S->ctx, shielded);
@@ -338,15 +331,12 @@ typedef struct catcher { /* what was before */
 } catcher;
 
 static const char
-    running_key; /* its address is the key in the registry of the thread that the handler knows */
+    running_key; /* its address is the key in the registry of the coroutine that called interruptible */
 
-void bind_interrupt_switch (lua_State *L, lua_State *to) {
-  if (!atomic_load(&target)) return;
-  lua_pushthread(to); /* it stays alive while the handler knows it */
-  if (to != L) lua_xmove(to, L, 1);
-  lua_rawsetp(L, LUA_REGISTRYINDEX, &running_key);
-  atomic_store(&running, to);
+lua_State *bind_interrupt_switch (lua_State *to) {
+  if (!atomic_load(&target)) return NULL;
   if (atomic_load(&requested)) arm(to, 1);
+  return atomic_exchange(&running, to);
 }
 
 /* The terminal has shown ^C: what is said about it stands on a line of its own. */
@@ -398,6 +388,8 @@ static int catcher_close (lua_State *L) {
 static void catch_signal (lua_State *L, catcher *c) {
   struct sigaction action = {.sa_handler = on_signal};
   sigemptyset(&action.sa_mask);
+  lua_pushthread(L); /* it stays alive while the handler knows it */
+  lua_rawsetp(L, LUA_REGISTRYINDEX, &running_key);
   c->running = atomic_exchange(&running, L);
   c->target = atomic_exchange(&target, main_thread(L));
   sigaction(SIGINT, NULL, &c->before);

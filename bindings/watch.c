@@ -26,10 +26,9 @@ static int watched (lua_State *L) {
   luaL_checkstack(L, 4, NULL);
   lua_pushvalue(L, lua_upvalueindex(1));
   lua_insert(L, 1);
-  const bool busy = is_busy(L, co);
-  if (!busy) bind_interrupt_switch(L, co);
+  lua_State *before = is_busy(L, co) ? NULL : bind_interrupt_switch(co);
   const int status = lua_pcall(L, lua_gettop(L) - 1, LUA_MULTRET, 0);
-  if (!busy) bind_interrupt_switch(L, L);
+  if (before) bind_interrupt_switch(before);
   return status == LUA_OK ? lua_gettop(L) : lua_error(L);
 }
 

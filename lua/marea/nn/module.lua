@@ -33,9 +33,9 @@ end
 
 --- A new field of a module: data under the name of a method would hide it.
 local function set_field(self, key, value)
-  if Module[key] ~= nil and type(value) ~= "function" and value ~= nil then
-    local class = getmetatable(self)
-    check.raise("%s: a field '%s' would hide the method of this name; the field needs another one", class.__name, key)
+  if Module[key] and value ~= nil and type(value) ~= "function" then
+    check.raise("%s: a field '%s' would hide the method of this name; the field needs another one",
+      getmetatable(self).__name, key)
   end
   rawset(self, key, value)
 end
