@@ -67,7 +67,7 @@ describe("an interrupt", function()
       print(pcall(marea.catch_interrupt, error, "as usual"))
       print(pcall(marea.catch_interrupt))
       signal(0.1)
-      while true do xpcall(spin, spin) end
+      while true do pcall(marea.interruptible, xpcall, spin, spin) end
     ]]
     assert.is_truthy(text:find("^" .. ("false\t[^\n]*:7: interrupted!\n"):rep(2) .. "true\t2\nfalse\tas usual\n"
       .. "false\t[^\n]*catch_interrupt: argument 'f': expected a function, got nil\nmarea: [^\n]*:13: interrupted!"),
@@ -75,7 +75,7 @@ describe("an interrupt", function()
     assert.are.equal(1, code)
   end)
 
-  it("leaves a tenth of a second for what a script closes, and tells it the error", function()
+  it("leaves 80 ms for what a script closes, and tells it the error", function()
     local text = run_program [[
       local begun
       local short = setmetatable({}, {__close = function(_, problem)

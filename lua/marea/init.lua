@@ -37,7 +37,7 @@ local function caught(ok, ...)
 end
 
 --- Runs f(...), for scripts that go on after Ctrl-C: true and f's results, or false and the message `interrupted!`
---- when Ctrl-C ended it. Other errors go on. A pcall holds Ctrl-C for a tenth of a second only, for cleanup.
+--- when Ctrl-C ended it. Other errors go on. A pcall holds Ctrl-C for 80 ms only, for cleanup.
 ---@param f function
 ---@return boolean finished, any ... the results, or the message
 ---@example marea.catch_interrupt(function(x) return 2 * x end, 21)

@@ -6,7 +6,7 @@
 **
 ** PROGRAM is build/marea, of which some signals come twice and which is then driven from a terminal, or lua5.4. `cpu`
 ** holds the program's own time against the limits, for machines that have other work. build/marea is interrupted as
-** often again while scripts catch all errors that they can: those get a tenth of a second of grace.
+** often again while scripts catch all errors that they can: those get 80 ms of grace.
 **
 ** Fails when a program ends, when the times are longer than allowed, when a file is not whole, or when a training that
 ** was interrupted and continued ends with other bits than one that was not.
