@@ -20,7 +20,8 @@ local function said(script)
   return ok, tostring(message)
 end
 
-local WRITTEN = {tensor = "return x:%s()", module = "return net:%s()", variable = "return %s()"}
+local WRITTEN = {tensor = "return x:%s()", module = "return net:%s()", variable = "return %s()",
+  argument = "return nn.Conv2d{1, 1, kernel = 3, %s = 1}"}
 
 describe("a name of another framework", function()
   it("is answered by what it is here", function()

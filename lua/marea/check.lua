@@ -11,7 +11,10 @@ if prefix then core.library(prefix) end
 
 -- Messages get their further lines from a module that is loaded with the first error.
 core.explain_with(function(...) return require "marea.explain".details(...) end,
-  function(word) return require "marea.explain.synonyms".has(word) end)
+  function(word)
+    local synonyms = require "marea.explain.synonyms"
+    return (synonyms.of(word, "tensor") or synonyms.of(word, "argument")) ~= nil
+  end)
 
 --- The folder of the library's Lua files, with a slash at its end; "" when it is not known.
 check.folder = prefix and prefix:sub(2) or ""
@@ -60,10 +63,11 @@ local function is_near(mistakes, letters)
 end
 
 --- "; did you mean 'x'?" for the candidate nearest to `word`, "" when none is near, and when other frameworks have the
---- word, for which there is a hint.
+--- word for what `owner` has, for which there is a hint.
 ---@param word string
 ---@param candidates string[]
-function check.did_you_mean(word, candidates)
+---@param owner? string see marea.explain.synonyms
+function check.did_you_mean(word, candidates, owner)
   local best, least
   if #word > LONGEST then return "" end
   for _, candidate in ipairs(candidates) do
@@ -74,8 +78,9 @@ function check.did_you_mean(word, candidates)
       best, least = candidate, d
     end
   end
-  local is_same = best and word:lower() == best:lower()
-  if not best or not is_same and require "marea.explain.synonyms".has(word) then return "" end
+  if not best then return "" end
+  local is_same = word:lower() == best:lower()
+  if owner and not is_same and require "marea.explain.synonyms".of(word, owner) then return "" end
   return ("; did you mean '%s'?"):format(best)
 end
 
@@ -166,7 +171,7 @@ function check.options(what, options, names, positional)
   end
   table.sort(unknown)
   if unknown[1] then
-    local guess = check.did_you_mean(unknown[1], names)
+    local guess = check.did_you_mean(unknown[1], names, "argument")
     check.raise("%s: unknown argument '%s'%s", what, unknown[1],
       guess == "" and "; known: " .. check.list(names) or guess)
   end
@@ -205,7 +210,7 @@ function check.choice(what, name, value, choices)
   if chosen then return chosen end
   local names = {}
   for key in pairs(choices) do names[#names + 1] = key end
-  local hint = type(value) == "string" and check.did_you_mean(value, names) or ""
+  local hint = type(value) == "string" and check.did_you_mean(value, names, "argument") or ""
   check.raise("%s: argument '%s': expected one of %s, got %s%s", what, name, check.list(names), check.describe(value),
     hint)
 end
@@ -244,7 +249,7 @@ function check.strict(t, name, lazy, call)
         return value
       end
       if type(key) ~= "string" or key:sub(1, 2) == "__" then return nil end
-      check.raise("%s has no field '%s'%s", name, key, check.did_you_mean(key, check.names(self)))
+      check.raise("%s has no field '%s'%s", name, key, check.did_you_mean(key, check.names(self), name))
     end,
   })
 end

@@ -274,6 +274,8 @@ end
 --- "nn has no field 'Dense'": captures in this order.
 local function owned_synonym(failure, owner, name) return synonym(failure, name, owner) end
 
+local function argument_synonym(failure, name) return synonym(failure, name, "argument") end
+
 --- A field that a tensor has not got: often a method that was called on the wrong thing.
 local function no_field(failure, name)
   local frame = failure.script[1]
@@ -370,8 +372,8 @@ local rules = {
 
   {"^a tensor has no field or method '([^']+)'", no_field},
   {"^([%w_%.]+) has no field '([^']+)'$", owned_synonym},
-  {": unknown argument '([^']+)'; known: ", synonym},
-  {": expected one of .- got string '([^']+)'$", synonym},
+  {": unknown argument '([^']+)'; known: ", argument_synonym},
+  {": expected one of .- got string '([^']+)'$", argument_synonym},
   {"^([%w_%.]+): expected its arguments in braces, .- got tensor",
     function(_, class)
       if not rawget(require "marea.nn", class) then return nil end

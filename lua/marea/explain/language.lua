@@ -58,13 +58,14 @@ local function near_field(frame, name)
     is_module = found and require "marea.nn.module".is_module(value)
   end
   local other = synonyms.of(name, is_module and "module" or nil)
-  if other then return ("what other frameworks call '%s' is here %s"):format(name, other) end
+  local hint = other and ("what other frameworks call '%s' is here %s"):format(name, other)
+  if is_module and hint then return hint end
   for _, variable in ipairs(variables) do
     local guess = type(variable.value) == "table" and check.did_you_mean(name, keys_of(variable.value, {}))
       :match "did you mean '(.-)'"
     if guess then return ("'%s' has no '%s'; did you mean '%s'?"):format(variable.name, name, guess) end
   end
-  return owner and #variables == 1 and ("'%s' has no '%s'"):format(owner, name) or nil
+  return hint or owner and #variables == 1 and ("'%s' has no '%s'"):format(owner, name) or nil
 end
 
 --- For a global variable that is nil.

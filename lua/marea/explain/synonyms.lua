@@ -3,7 +3,7 @@
 --- name here that is spelt nearly alike.
 local IN_MEMORY = "the tensor itself: all tensors are in main memory"
 
---- Wherever it is written: fields and methods of tensors, functions of marea, arguments and their values.
+--- Fields and methods of tensors, functions of marea; what is asked for in other places too.
 local anywhere = {
   ["view"] = "reshape(...)", view_as = "reshape(other.shape)", viewAs = "reshape(other.shape)",
   resize = "reshape(...)", resizeAs = "reshape(other.shape)", ndim = "rank", dim = "rank", nDimension = "rank",
@@ -47,7 +47,12 @@ local anywhere = {
   losses = "the operators marea.mse, marea.cross_entropy, ...", save_state = "save",
   setdefaulttensortype = "an option: marea.zeros(3, {dtype = \"f64\"})",
   set_default_dtype = "an option: marea.zeros(3, {dtype = \"f64\"})",
-  -- arguments
+}
+
+local owned = {}
+
+--- Arguments by name, and values of arguments.
+owned.argument = {
   kernel_size = "kernel", in_channels = "the first number in the braces",
   out_channels = "the second number in the braces", in_features = "the first number in the braces",
   out_features = "the second number in the braces", filters = "the last number in the braces",
@@ -61,8 +66,6 @@ local anywhere = {
   kaiming_normal = "'he_normal'", float32 = "'f32'", float64 = "'f64'", int64 = "'i64'", uint8 = "'u8'",
   average = "'mean'",
 }
-
-local owned = {}
 
 owned.tensor = {
   index = "index_select, or x[...]", bool = "ne(0), which gives 0 and 1", data = "detach()",
@@ -166,16 +169,20 @@ owned.variable = {
 
 local synonyms = {}
 
---- What the name is here, of a "tensor", a "module", "nn", "image" or another table of the library; nil: nothing.
+local ALONE = {variable = true, argument = true}
+
+--- What the name is here, of a "tensor", a "module", an "argument", "nn", "image" or another table of the library; nil:
+--- nothing.
 ---@param name string
 ---@param owner? string
 ---@return string|nil
 function synonyms.of(name, owner)
   local own = owner and owned[owner]
-  return own and own[name] or owner ~= "variable" and anywhere[name] or nil
+  if ALONE[owner] then return own[name] end
+  return own and own[name] or anywhere[name] or owned.argument[name]
 end
 
-local OWNERS = {"nn", "module", "optim", "optim.schedule", "data", "dist", "image", "tensor"}
+local OWNERS = {"argument", "nn", "module", "optim", "optim.schedule", "data", "dist", "image", "tensor"}
 
 --- The same, of whatever has such a name elsewhere; variables are left out.
 ---@return string|nil
@@ -186,9 +193,6 @@ function synonyms.anyone(name)
   end
   return nil
 end
-
---- Is there a hint about the name?
-function synonyms.has(name) return synonyms.anyone(name) ~= nil or owned.variable[name] ~= nil end
 
 --- For tests: visit(owner or nil, name, what it is here).
 function synonyms.each(visit)
