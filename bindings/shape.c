@@ -56,20 +56,8 @@ static int shape_concat (lua_State *L) {
   return 1;
 }
 
-/* shape[-1] is the last size. */
-static int shape_index (lua_State *L) {
-  int64_t i;
-  luaL_checktype(L, 1, LUA_TTABLE);
-  if (!bind_to_integer(L, 2, &i) || i >= 0) return 0;
-  lua_rawgeti(L, 1, (lua_Integer)lua_rawlen(L, 1) + 1 + i);
-  return 1;
-}
-
-static const luaL_Reg metamethods[] = {{"__tostring", shape_tostring},
-                                       {"__eq", shape_eq},
-                                       {"__concat", shape_concat},
-                                       {"__index", shape_index},
-                                       {NULL, NULL}};
+static const luaL_Reg metamethods[] = {
+    {"__tostring", shape_tostring}, {"__eq", shape_eq}, {"__concat", shape_concat}, {NULL, NULL}};
 
 void bind_shape_open (lua_State *L) {
   bind_state *S = lua_touserdata(L, -1);
