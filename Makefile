@@ -13,8 +13,8 @@ VERSION := 0.1.0
 PACKAGES := gcc libc6-dev make pkg-config lua5.4 liblua5.4-dev libopenblas-pthread-dev libpng-dev zlib1g-dev \
             libjansson-dev libedit-dev lua-argparse gnuplot-nox fonts-dejavu-core
 TEST_PACKAGES := lua-busted tmux g++
-# Programs that the tests put Marea into; a test is skipped where its program is missing.
-HOST_PACKAGES := lighttpd-modules-lua gringo curl
+# Programs that the tests put Marea into or compare it with; a test is skipped where its program is missing.
+HOST_PACKAGES := lighttpd-modules-lua gringo curl python3-pil python3-numpy
 LINT_PACKAGES := lua-check clang-format git
 NEON_PACKAGES := gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user
 DEB_PACKAGES := build-essential debhelper
@@ -55,7 +55,7 @@ CMODDIR ?= $(LIBDIR)/lua/5.4
 MANDIR ?= $(PREFIX)/share/man
 SHAREDIR := $(PREFIX)/share/marea
 
-.PHONY: all help setup setup-test setup-hosts setup-lint vae mnist test mistakes c-tests examples test-asan test-tsan test-neon ulp \
+.PHONY: all help setup setup-test setup-hosts setup-lint vae mnist test mistakes c-tests examples locale test-locale test-asan fuzz test-tsan test-neon ulp \
         bench bench-peers bench-kernels interrupts soak lint types reference jupyter module install-module install \
         uninstall deb browser clean
 
@@ -86,7 +86,7 @@ setup: ## install the Debian packages that are missing for building and running
 setup-test:
 	$(call install_packages,$(PACKAGES) $(TEST_PACKAGES))
 
-setup-hosts: ## install the programs that the tests put Marea into: lighttpd, clingo
+setup-hosts: ## install the programs that the tests put Marea into or compare it with: lighttpd, clingo, PIL
 	$(call install_packages,$(HOST_PACKAGES))
 
 setup-lint:
@@ -146,10 +146,17 @@ $(BUILD)/libmarea.so: $(CORE_OBJ)
 	@echo '  LINK $@'
 	@$(CC) -shared $(SANITIZE) $(LDFLAGS) -Wl,-soname,libmarea.so.0 -o $@ $^ $(LIBS)
 
+# A Lua of another version does not have all functions. It shall load the module all the same, which then says so; the
+# function that says it is in each, and missing where a program hides its Lua.
+$(BUILD)/obj/module.o: $(BIND_OBJ)
+	@$(CC) -nostdlib -r -o $@.new $^
+	@objcopy --wildcard --weaken-symbol='!luaL_error' --weaken-symbol='lua*' $@.new $@
+	@rm $@.new
+
 # Not linked to liblua: the symbols come from the program that loads the module. LINK_LUA=1 links it, for a program
 # whose Lua is a library that it does not show to others (a plugin that was loaded with RTLD_LOCAL).
 LINK_LUA ?=
-$(MODULE): $(CORE_OBJ) $(BIND_OBJ)
+$(MODULE): $(CORE_OBJ) $(BUILD)/obj/module.o
 	@mkdir -p $(@D)
 	@echo '  LINK $@'
 	@$(CC) -shared $(SANITIZE) $(LDFLAGS) -o $@ $^ $(LIBS) $(if $(LINK_LUA),-Wl$(comma)--no-as-needed $(LUA_LIBS))
@@ -165,7 +172,7 @@ $(PROGRAM): $(PROGRAM_OBJ) $(CORE_OBJ) $(BIND_OBJ)
 BUSTED = $(LUA) $(shell command -v busted)
 C_TESTS := $(patsubst spec/c/%_test.c,$(BUILD)/test/%,$(wildcard spec/c/*_test.c))
 
-test: setup-test ## install what is missing, build, run every test; ends with "N passed, N failed"
+test: setup-test locale ## install what is missing, build, run every test; ends with "N passed, N failed"
 	@$(MAKE) --no-print-directory -j2 all c-tests
 	@env -u OPENBLAS_CORETYPE $(BUSTED)
 
@@ -182,9 +189,18 @@ $(BUILD)/test/%: spec/c/%_test.c $(BUILD)/libmarea.a $(BIND_OBJ)
 	@echo '  CC   $@'
 	@$(CC) $(ALL_CFLAGS) $(LUA_CFLAGS) -o $@ $< $(BIND_OBJ) $(BUILD)/libmarea.a $(LIBS) $(LUA_LIBS)
 
-$(BUILD)/test/kernels: spec/c/reference.h
+$(BUILD)/test/kernels: spec/c/reference.h spec/c/pairs.h
 $(addprefix $(BUILD)/test/,host log memory parallel profile threads): spec/c/report.h
 $(BUILD)/test/io $(BUILD)/test/save: spec/c/io_support.h
+
+# Calls of every function in the headers.
+$(BUILD)/test/api_cases.inc: spec/c/api_cases.lua core/marea.h bindings/marea_lua.h spec/c/armor_test.c
+	@mkdir -p $(@D)
+	@echo '  LUA  $@'
+	@$(LUA) $^ > $@.new && mv $@.new $@
+
+$(BUILD)/test/armor: private CFLAGS += -I$(BUILD)/test
+$(BUILD)/test/armor: $(BUILD)/test/api_cases.inc spec/c/report.h
 
 # It loads the library and must not have in it what that brings along.
 $(BUILD)/test/unload: spec/c/unload_test.c $(BUILD)/libmarea.so
@@ -231,13 +247,46 @@ test-asan: setup-test ## the whole suite under AddressSanitizer and UndefinedBeh
 	MAREA_BUILD=build/asan LD_PRELOAD="$$($(CC) -print-file-name=libasan.so) $$($(CC) -print-file-name=libubsan.so)" \
 	  ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 $(BUSTED)
 
+# A locale with a comma in numbers, made here, so that nothing on the machine changes.
+LOCALE := de_DE.UTF-8
+$(BUILD)/locale/$(LOCALE)/LC_NUMERIC:
+	@mkdir -p $(BUILD)/locale
+	@localedef -i de_DE -f UTF-8 $(BUILD)/locale/$(LOCALE)
+
+$(BUILD)/test/locale.so: spec/c/locale.c
+	@mkdir -p $(@D)
+	@echo '  CC   $@'
+	@$(CC) $(ALL_CFLAGS) -shared -o $@ $<
+
+locale: ## make the locale that the tests of numbers use; installs Debian's locales if they are missing
+	$(call install_packages,locales)
+	@$(MAKE) --no-print-directory $(BUILD)/locale/$(LOCALE)/LC_NUMERIC
+
+test-locale: setup-test locale ## the whole suite in the locale de_DE
+	@$(MAKE) --no-print-directory -j2 all c-tests $(BUILD)/test/locale.so
+	@env -u OPENBLAS_CORETYPE LOCPATH=$(abspath $(BUILD)/locale) LC_ALL=$(LOCALE) LANGUAGE=en \
+	  LD_PRELOAD=$(abspath $(BUILD)/test/locale.so) $(BUSTED)
+
+# The parsers alone are instrumented; their memory is malloc's, so that the sanitizer sees each block's end.
+FUZZ := 20000
+FUZZ_SRC := spec/c/fuzz_main.c spec/c/fuzz_io.c $(wildcard core/io/*.c) core/text.c
+
+$(BUILD)/test/fuzz: $(FUZZ_SRC) $(BUILD)/libmarea.a
+	@mkdir -p $(@D)
+	@echo '  CC   $@'
+	@$(CC) -std=gnu11 -g -O1 -fsanitize=address,undefined -fno-sanitize-recover=all -Wall -Wextra -Icore \
+	  -Dmarea_alloc=fuzz_alloc -Dmarea_free=fuzz_free -o $@ $(FUZZ_SRC) $(BUILD)/libmarea.a $(LIBS)
+
+fuzz: $(BUILD)/test/fuzz ## mutate $(FUZZ) files of each format and read them under AddressSanitizer
+	ASAN_OPTIONS=allocator_may_return_null=1 $(BUILD)/test/fuzz $(FUZZ)
+
 test-tsan: setup-test ## 8 Lua states with 8 threads each train for 1,000 steps under ThreadSanitizer
 	@$(MAKE) --no-print-directory -j2 BUILD=build/tsan OPT=-O1 SANITIZE=-fsanitize=thread build/tsan/test/threads build/tsan/test/parallel
 	TSAN_OPTIONS=halt_on_error=0:exitcode=66 build/tsan/test/parallel
 	TSAN_OPTIONS=halt_on_error=0:exitcode=66 build/tsan/test/threads $(or $(STATES),8 8 1000)
 
 # The kernels need no library, so that they can be tested for another machine than this one.
-$(BUILD)/kernels_alone: spec/c/kernels_test.c spec/c/reference.h $(KERNEL_OBJ)
+$(BUILD)/kernels_alone: spec/c/kernels_test.c spec/c/reference.h spec/c/pairs.h $(KERNEL_OBJ)
 	@echo '  CC   $@'
 	@$(CC) $(ALL_CFLAGS) -static -o $@ $< $(KERNEL_OBJ) -lm
 

@@ -92,7 +92,8 @@ static bool is_list_kind (marea_attr_kind kind) {
 /* Pushes what an attribute accepts, for messages. */
 static const char *expected (lua_State *L, const marea_attr_spec *spec) {
   switch (spec->kind) {
-  case MAREA_REAL: return lua_pushliteral(L, "a number");
+  case MAREA_REAL:
+  case MAREA_NUMBER: return lua_pushliteral(L, "a number");
   case MAREA_INT: return lua_pushliteral(L, "an integer");
   case MAREA_BOOL: return lua_pushliteral(L, "true or false");
   case MAREA_ENUM: return lua_pushfstring(L, "one of '%s'", luaL_gsub(L, spec->choices, "|", "', '"));
@@ -174,11 +175,19 @@ static bool to_real (lua_State *L, int idx, double *value) {
   return lua_type(L, idx) == LUA_TNUMBER;
 }
 
+static bool to_number (lua_State *L, int idx, marea_attr *a) {
+  if (!lua_isinteger(L, idx)) return to_real(L, idx, &a->f);
+  a->n = MAREA_EXACT;
+  a->i = lua_tointeger(L, idx);
+  return true;
+}
+
 static bool to_attr (lua_State *L, int idx, const marea_attr_spec *spec, marea_attr *a) {
   marea_dtype dtype;
   a->n = 1;
   switch (spec->kind) {
   case MAREA_REAL: return to_real(L, idx, &a->f);
+  case MAREA_NUMBER: return to_number(L, idx, a);
   case MAREA_INT: return bind_to_integer(L, idx, &a->i);
   case MAREA_BOOL: a->i = lua_toboolean(L, idx); return lua_isboolean(L, idx);
   case MAREA_ENUM:
@@ -346,10 +355,11 @@ static int read_list (lua_State *L, bind_state *S, bind_call *c, int n) {
 
 /* One input per argument; an optional one may be nil or left out. */
 static int read_inputs (lua_State *L, bind_state *S, bind_call *c, int described, int n) {
+  const bool numbers = marea_op_takes_numbers(c->op);
   int idx = 1;
   c->in = c->few;
   for (int i = 0; i < described; i++) {
-    bool takes_numbers = marea_op_takes_numbers(c->op) && !(c->in_place && i == 0);
+    const bool takes_numbers = numbers && !(c->in_place && i == 0);
     const bind_box *b = idx <= n ? bind_to_box(L, S, idx) : NULL;
     c->in[i] = NULL;
     if (b && b->t) c->in[i] = b->t;

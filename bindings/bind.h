@@ -23,6 +23,7 @@
 #define BIND_PATH 256     /* bytes of such a prefix */
 #define BIND_LAYER 160    /* bytes of the longest layer path that is shown */
 #define BIND_FEW 8        /* inputs that need no memory of their own */
+#define BIND_KNOWN 256    /* boxes that are recognised at once */
 #define BIND_UNASKED 4096 /* turns of a loop between two questions whether to stop */
 
 typedef struct bind_box bind_box;
@@ -32,6 +33,22 @@ typedef struct bind_hook {
   lua_Hook f;
   int mask, count;
 } bind_hook;
+
+/* Kinds of userdata. Each has a metatable, which the registry keeps and nothing shows to scripts, and is known by it. */
+typedef enum bind_kind {
+  BIND_BOX,
+  BIND_SCOPE,
+  BIND_SESSION,
+  BIND_FILE,
+  BIND_FOLDER,
+  BIND_SANDBOX,
+  BIND_KINDS
+} bind_kind;
+
+typedef struct bind_metatable {
+  int reference;    /* in the registry; 0: not made yet */
+  const void *self; /* its address */
+} bind_metatable;
 
 /* One for each Lua state: a userdata in the registry and upvalue 1 of every function of the module. */
 typedef struct bind_state {
@@ -50,8 +67,12 @@ typedef struct bind_state {
   marea_profile *profile;                        /* that runs; NULL: none */
   int layers;                                    /* that profiles gave a number */
   const marea_op *select, *slice, *cast, *clone; /* used by indexing and methods */
-  int libraries, sources, metatable, shapes;     /* the last two: references in the registry, of metatables */
-  uint16_t recent[64];                           /* source last seen at a hash of its address */
+  const marea_op *reshape, *contiguous, *flatnonzero, *index_select, *index_put, *masked_fill;
+  int libraries, sources, shapes; /* shapes: reference in the registry, of their metatable */
+  bind_metatable metatable[BIND_KINDS];
+  bind_box *known[BIND_KNOWN]; /* boxes that were recognised of late, by a hash of the address */
+  void *work;                  /* of the function in bind_protected, until it takes it */
+  uint16_t recent[64];         /* source last seen at a hash of its address */
   char library[BIND_LIBRARIES][BIND_PATH];
   char source[BIND_SOURCES][LUA_IDSIZE]; /* [0] is "?" */
 } bind_state;
@@ -74,7 +95,7 @@ static inline bind_place bind_place_of (uint32_t number) {
 }
 
 /* A tensor as Lua sees it: owns one reference, or none before it is filled and after it is released. One
-   cache line. A userdata is a box when it has this size and begins with the state's address. */
+   cache line. */
 struct bind_box {
   bind_state *state;
   marea_tensor *t;
@@ -154,14 +175,49 @@ void bind_sandbox_path (lua_State *L, bind_state *S, const char *function, const
 int bind_sandbox_new (lua_State *L);     /* core.sandbox */
 void bind_sandbox_module (lua_State *L); /* makes the metatable; state on the stack top */
 
+/* ---- userdata (userdata.c) ---- */
+
+/* Pushes the metatable of a kind, which is made at first, with a name and closed to scripts. */
+void bind_push_metatable (lua_State *L, bind_state *S, bind_kind kind, const char *name);
+/* Pushes a userdata of zeros with so many user values. */
+static inline void *bind_new (lua_State *L, const bind_state *S, bind_kind kind, size_t bytes, int values) {
+  void *p = lua_newuserdatauv(L, bytes, values);
+  memset(p, 0, bytes);
+  lua_rawgeti(L, LUA_REGISTRYINDEX, S->metatable[kind].reference);
+  lua_setmetatable(L, -2);
+  return p;
+}
+/* The userdata at idx if it is of this kind, NULL for every other value, and for all when S is NULL, as in a Lua state
+   in which we are not open. The one check of what a script may have given. */
+static inline void *bind_to (lua_State *L, const bind_state *S, int idx, bind_kind kind) {
+  if (!S || !lua_getmetatable(L, idx)) return NULL;
+  const bool same = lua_topointer(L, -1) == S->metatable[kind].self;
+  lua_pop(L, 1);
+  return same ? lua_touserdata(L, idx) : NULL;
+}
+/* Calls f protected, on the n values on top, with `work` for bind_work. f is a function that scripts can see on the stack
+   of an error, so it takes no address from its arguments. */
+int bind_protected (lua_State *L, bind_state *S, lua_CFunction f, void *work, int n);
+void *bind_work (bind_state *S); /* once; NULL: it was a script that called */
+
 /* ---- boxes (box.c) ---- */
+
+/* Where a box is noted from when it was recognised until it is finalized. */
+static inline bind_box **bind_known (bind_state *S, const bind_box *b) {
+  return &S->known[(uintptr_t)b / sizeof *b % BIND_KNOWN];
+}
 
 void bind_box_open (lua_State *L);                    /* makes the metatable; stack: state, methods */
 bind_box *bind_box_new (lua_State *L, bind_state *S); /* pushes an empty box; in the innermost scope */
 void bind_box_fill (bind_box *b, marea_tensor *t);    /* takes over the reference */
 void bind_box_release (bind_box *b, int by, bind_place place);
-void bind_box_leave (bind_box *b);                            /* takes it out of its scope */
-bind_box *bind_to_box (lua_State *L, bind_state *S, int idx); /* NULL: no box */
+void bind_box_leave (bind_box *b);                              /* takes it out of its scope */
+bind_box *bind_find_box (lua_State *L, bind_state *S, int idx); /* by its metatable; NULL: no box */
+/* The same, for most boxes without a look at the metatable. */
+static inline bind_box *bind_to_box (lua_State *L, bind_state *S, int idx) {
+  bind_box *b = lua_touserdata(L, idx);
+  return b && S && *bind_known(S, b) == b ? b : bind_find_box(L, S, idx);
+}
 /* The tensor at idx as the argument `name` of `function`; raises when there is none or it was released. */
 marea_tensor *bind_check (lua_State *L, bind_state *S, int idx, const char *function, const char *name);
 
@@ -235,7 +291,7 @@ int bind_closer (lua_State *L); /* core.closer */
 /* core.interruptible(f, ...) -> results of f. Ctrl-C stops f, as often as it comes; what was before comes back. The
    program runs everything so. */
 int bind_interruptible (lua_State *L);
-int bind_protected (lua_State *L); /* core.protected */
+int bind_catch (lua_State *L); /* core.protected */
 /* core.interrupt_ends_line() -> does Ctrl-C end the line of the terminal, as in interruptible? */
 int bind_ends_line (lua_State *L);
 void bind_end_interrupt (lua_State *L); /* it has reached whoever asked for it, or came while nothing ran */
@@ -257,6 +313,7 @@ typedef struct bind_call {
   const marea_attr_spec *specs;
   int n_in, n_attr;
   unsigned numbers; /* bit i: input i is the Lua number at stack index i + 1, still to be made a tensor */
+  marea_dtype number_dtype[BIND_FEW]; /* of those; there are never more inputs then */
   marea_tensor **in, *few[BIND_FEW];
   bool given[MAREA_MAX_ATTRS];
   const marea_attr *attrs; /* NULL: all initial */
@@ -292,11 +349,13 @@ marea_status bind_apply (marea_context *ctx, const marea_op *op, marea_tensor *i
 
 /* ---- values (value.c, print.c, index.c) ---- */
 
-void bind_push_element (lua_State *L, const marea_tensor *t,
-                        const void *at); /* number in the tensor's dtype */
 const char *bind_dtype_name (const marea_tensor *t);
-/* Raises when t is planned, as it has no values for `function` then. */
-void bind_want_values (lua_State *L, bind_state *S, const marea_tensor *t, const char *function);
+/* The address of element 0, to be read by `function`; raises when t is planned, as it has no values then. */
+const char *bind_elements (lua_State *L, bind_state *S, const marea_tensor *t, const char *function);
+void bind_push_number (lua_State *L, const marea_tensor *t, const void *at); /* in the tensor's dtype */
+/* Pushes the number so many elements from element 0. Of a plan that runs it is not known: NaN. */
+void bind_push_element (lua_State *L, bind_state *S, const marea_tensor *t, int64_t offset,
+                        const char *function);
 /* Stores the number at idx; NULL, or what was expected when it does not fit the dtype. */
 const char *bind_store_number (lua_State *L, int idx, marea_dtype dtype, void *at);
 int bind_tensor_new (lua_State *L); /* core.tensor */
@@ -317,6 +376,14 @@ void bind_set_shape (lua_State *L, const bind_state *S); /* makes a shape of the
 bool bind_is_shape (lua_State *L, int idx);
 int bind_make_shape (lua_State *L); /* core.shape */
 int bind_tell_shape (lua_State *L); /* core.is_shape */
+/* ---- text (text.c) ---- */
+
+/* snprintf, with a point in numbers whatever locale the host has set. */
+int bind_format (char *to, size_t room, const char *format, ...) __attribute__((format(printf, 3, 4)));
+bind_text bind_number_text (lua_Number x); /* as Lua writes it: "1.0", "0.5", "1e+20", "nan" */
+void bind_printable (lua_State *L); /* the text on top of the stack, line by line, made fit for a terminal */
+void bind_text_open (lua_State *L,
+                     int module); /* adds core.format, core.printable, core.before; state on the stack top */
 
 /* ---- profiles (profile.c) ---- */
 
@@ -326,6 +393,9 @@ int bind_profile_start (lua_State *L);                 /* core.profile_start */
 int bind_profile_stop (lua_State *L);                  /* core.profile_stop */
 
 /* ---- the rest ---- */
+
+void bind_check_version (
+    lua_State *L); /* raises when Lua is not 5.4; before anything else of Lua is called */
 
 int bind_get (lua_State *L);      /* __index: upvalues state, methods (tensor.c) */
 int bind_backward (lua_State *L); /* tape.c */
@@ -338,6 +408,7 @@ extern const luaL_Reg bind_methods[];                             /* tensor.c */
 void bind_push_fields (lua_State *L);                             /* the names of a tensor's fields */
 extern const luaL_Reg bind_io_functions[];                        /* io.c */
 extern const luaL_Reg bind_system_functions[];                    /* system.c */
-void bind_io_open (lua_State *L); /* makes the metatable; state on the stack top */
+void bind_io_open (lua_State *L);     /* makes the metatable; state on the stack top */
+void bind_system_open (lua_State *L); /* the same */
 
 #endif

@@ -16,9 +16,9 @@ static void set_place (lua_State *L, const bind_state *S, const char *key, uint3
 }
 
 /* t[key] := the box at stack index `box`, filled with t; nothing for NULL. Takes over the reference. */
-static void set_tensor (lua_State *L, const bind_state *S, const char *key, int box, marea_tensor **t) {
+static void set_tensor (lua_State *L, bind_state *S, const char *key, int box, marea_tensor **t) {
   if (!*t) return;
-  bind_box *b = lua_touserdata(L, box);
+  bind_box *b = bind_to_box(L, S, box);
   uint32_t made = marea_place_of(*t);
   bind_box_fill(b, *t);
   *t = NULL;
@@ -37,7 +37,7 @@ static const char *input_name (const marea_op *op, int i) {
   return specs[0].variadic ? specs[0].name : specs[i].name;
 }
 
-static void push_inputs (lua_State *L, const bind_state *S, int boxes, marea_blame *b) {
+static void push_inputs (lua_State *L, bind_state *S, int boxes, marea_blame *b) {
   lua_createtable(L, b->n_in, 0);
   for (int i = 0, n = 0; i < b->n_in; i++) {
     bool unknown = b->unknown >> i & 1;
@@ -51,7 +51,7 @@ static void push_inputs (lua_State *L, const bind_state *S, int boxes, marea_bla
 }
 
 /* Pushes what was found. The boxes begin at stack index `boxes`. */
-static void push_blame (lua_State *L, const bind_state *S, int boxes, marea_blame *b) {
+static void push_blame (lua_State *L, bind_state *S, int boxes, marea_blame *b) {
   lua_createtable(L, 0, 12);
   if (b->op) {
     lua_pushstring(L, marea_op_name(b->op));
@@ -78,8 +78,9 @@ typedef struct found {
 } found;
 
 static int push_protected (lua_State *L) {
-  found *f = lua_touserdata(L, 1);
-  push_blame(L, f->S, 2, &f->blame);
+  found *f = bind_work(bind_find_state(L));
+  if (!f) return 0;
+  push_blame(L, f->S, 1, &f->blame);
   return 1;
 }
 
@@ -94,15 +95,13 @@ int bind_blame (lua_State *L) {
   bind_check(L, S, 1, "blame", "t");
   lua_settop(L, 1);
   luaL_checkstack(L, 2 * BOXES, NULL);
-  lua_pushcfunction(L, push_protected);
-  lua_pushlightuserdata(L, &f);
   for (int i = 0; i < BOXES; i++) bind_box_new(L, S);
   marea_tensor *t = bind_check(L, S, 1, "blame", "t");
   BIND_RETRY(L, S, 1, &t, status, marea_find_blame(t, &f.blame));
   if (status != MAREA_OK) return bind_raise_status(L, S, status);
-  status = (marea_status)lua_pcall(L, BOXES + 1, 1, 0);
+  const int ended = bind_protected(L, S, push_protected, &f, BOXES);
   marea_blame_clear(&f.blame);
-  return status == LUA_OK ? 1 : lua_error(L);
+  return ended == LUA_OK ? 1 : lua_error(L);
 }
 
 /* core.on_not_finite(f): f(t) returns a text about t, which is not finite. */

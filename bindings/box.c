@@ -4,11 +4,9 @@
 */
 #include "bind.h"
 
-_Static_assert(sizeof(bind_box) != sizeof(bind_scope), "boxes and scopes are told apart by their sizes");
-
-bind_box *bind_to_box (lua_State *L, bind_state *S, int idx) {
-  bind_box *b = lua_touserdata(L, idx);
-  if (!b || lua_rawlen(L, idx) != sizeof *b || b->state != S) return NULL;
+bind_box *bind_find_box (lua_State *L, bind_state *S, int idx) {
+  bind_box *b = bind_to(L, S, idx, BIND_BOX);
+  if (b) *bind_known(S, b) = b;
   return b;
 }
 
@@ -22,11 +20,9 @@ void bind_box_leave (bind_box *b) {
 }
 
 bind_box *bind_box_new (lua_State *L, bind_state *S) {
-  bind_box *b = lua_newuserdatauv(L, sizeof *b, 0);
-  memset(b, 0, sizeof *b);
+  bind_box *b = bind_new(L, S, BIND_BOX, sizeof *b, 0);
   b->state = S;
-  lua_rawgeti(L, LUA_REGISTRYINDEX, S->metatable);
-  lua_setmetatable(L, -2);
+  *bind_known(S, b) = b;
   S->finalizers++;
   bind_place made = bind_where(L, S);
   b->made_source = made.source;
@@ -71,8 +67,9 @@ marea_tensor *bind_check (lua_State *L, bind_state *S, int idx, const char *func
 /* __gc. Needs no place: nothing can use the box any more, except from another finalizer. */
 static int box_gc (lua_State *L) {
   bind_state *S = bind_self(L);
-  bind_box *b = bind_to_box(L, S, 1);
+  bind_box *b = bind_to(L, S, 1, BIND_BOX);
   if (!b) return 0;
+  if (*bind_known(S, b) == b) *bind_known(S, b) = NULL; /* another userdata may lie there later */
   S->finalizers--;
   bind_box_release(b, BIND_BY_CALL, (bind_place){0, 0});
   return 0;
@@ -107,15 +104,13 @@ static const struct {
 } refused[] = {
     {"__lt", "< or >", "a:lt(b) and a:gt(b) compare element by element"},
     {"__le", "<= or >=", "a:le(b) and a:ge(b) compare element by element"},
-    {"__mod", "%", "a - (a / b):floor() * b is the remainder"},
-    {"__idiv", "//", "(a / b):floor() rounds down"},
-    {"__concat", "..", "tostring(t) is a text, concat{a, b} joins tensors"},
+    {"__concat", "..", "tostring(t) is a text, marea.concat{a, b} joins tensors"},
     {"__band", "&", "for 0 and 1, a * b is 'and'"},
     {"__bor", "|", "for 0 and 1, a:maximum(b) is 'or'"},
     {"__bxor", "~", "for 0 and 1, a:ne(b) is 'exclusive or'"},
     {"__bnot", "~", "for 0 and 1, 1 - a is 'not'"},
-    {"__shl", "<<", "a * 2 ^ b shifts integers"},
-    {"__shr", ">>", "(a / 2 ^ b):floor() shifts integers"},
+    {"__shl", "<<", "a * (1 << b) shifts integers by a number b"},
+    {"__shr", ">>", "a // (1 << b) shifts integers by a number b below 63, signs stay"},
 };
 
 static int box_refuse (lua_State *L) {
@@ -164,9 +159,10 @@ static const luaL_Reg metamethods[] = {
 /* On the stack: ..., state, methods. */
 void bind_box_open (lua_State *L) {
   static const char *const arithmetic[][2] = {
-      {"__add", "add"}, {"__sub", "sub"}, {"__mul", "mul"}, {"__div", "div"}, {"__pow", "pow"}};
+      {"__add", "add"}, {"__sub", "sub"},       {"__mul", "mul"},          {"__div", "div"},
+      {"__pow", "pow"}, {"__mod", "remainder"}, {"__idiv", "floor_divide"}};
   int methods = lua_gettop(L), state = methods - 1;
-  lua_newtable(L);
+  bind_push_metatable(L, lua_touserdata(L, state), BIND_BOX, "marea.Tensor");
   lua_pushvalue(L, state);
   luaL_setfuncs(L, metamethods, 1);
   lua_pushvalue(L, state);
@@ -182,10 +178,5 @@ void bind_box_open (lua_State *L) {
     lua_pushcclosure(L, box_refuse, 2);
     lua_setfield(L, -2, refused[i].event);
   }
-  lua_pushliteral(L, "marea.Tensor");
-  lua_setfield(L, -2, "__name");
-  lua_pushboolean(L, false);
-  lua_setfield(L, -2, "__metatable");
-  bind_state *S = lua_touserdata(L, state);
-  S->metatable = luaL_ref(L, LUA_REGISTRYINDEX);
+  lua_pop(L, 1);
 }

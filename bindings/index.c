@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT
-** index.c: t[i], t[{i, j}], t[{'2:5', 1}] and t['2:5, :, -1'], read and written. A full index reads a number, a partial
-** one makes a view that gradients flow through. While operators are recorded, a full index of what requires a gradient
-** makes a view too, of rank 0: a number would lose the gradient without a word. Positions are 1-based, negative ones
+** index.c: t[i], t[{i, j}], t['2:5, :, -1'], t[mask] and t[positions], read and written. A full index reads a number, a
+** partial one makes a view, a mask or positions make a copy; gradients flow through both. While operators are recorded, a
+** full index of what requires a gradient makes a view too, of rank 0: a number would lose the gradient without a word.
+** Positions are 1-based, negative ones
 ** count from the end.
 */
 #include <ctype.h>
@@ -9,15 +10,22 @@
 
 #include "bind.h"
 
-/* What is asked of one dimension. */
+/* What is asked of one dimension, positions 0-based or negative. */
 typedef struct part {
   bool whole, single;
   int64_t start, stop, step;
-} part; /* positions 0-based or negative */
+} part;
+
+/* One for each dimension from the first on. A tensor in the key stands for dimensions at .. at + across - 1, as many as a mask
+   has and 1 for positions; their parts are whole. */
 typedef struct key {
   int n;
   part part[MAREA_MAX_RANK];
+  marea_tensor *by; /* NULL: none. Borrowed: the key is on the stack */
+  int at, across;
 } key;
+
+static bool is_mask (const marea_tensor *t) { return marea_tensor_dtype(t) == MAREA_U8; }
 
 /* ---- reading the key ---- */
 
@@ -78,12 +86,12 @@ static const char *scan_part (const char *s, part *p, bool *start, bool *stop) {
   return s;
 }
 
-/* Reads the part at s, of what was written as `text`. Returns what follows it. */
-static const char *read_part (lua_State *L, bind_state *S, const marea_tensor *t, key *k, const char *s,
-                              const char *text) {
+/* Reads one part of `text` at s; returns what follows. */
+static const char *read_slice (lua_State *L, bind_state *S, const marea_tensor *t, const char *text,
+                               const char *s, key *k) {
   part p = {0};
   bool start, stop;
-  s = scan_part(skip(s), &p, &start, &stop);
+  s = scan_part(s, &p, &start, &stop);
   if (!s || (*s != ',' && *s))
     bind_raise(L, S, "index '%s': expected positions and ranges such as '2:5, :, -1'", text);
   if (k->n == marea_tensor_rank(t))
@@ -99,22 +107,55 @@ static const char *read_part (lua_State *L, bind_state *S, const marea_tensor *t
 }
 
 static void read_slices (lua_State *L, bind_state *S, const marea_tensor *t, const char *text, key *k) {
-  const char *s = read_part(L, S, t, k, text, text);
-  while (*s == ',') s = read_part(L, S, t, k, s + 1, text);
+  const char *s = read_slice(L, S, t, text, skip(text), k);
+  while (*s) s = read_slice(L, S, t, text, s + 1, k);
 }
 
-/* A position, or a text with one part. */
-static void read_item (lua_State *L, bind_state *S, const marea_tensor *t, key *k, int at) {
+/* Does a mask have the sizes of t's dimensions from `at` on? */
+static bool covers (const marea_tensor *mask, const marea_tensor *t, int at) {
+  int rank = marea_tensor_rank(mask);
+  if (rank == 0 || at + rank > marea_tensor_rank(t)) return false;
+  for (int d = 0; d < rank; d++)
+    if (marea_tensor_shape(mask)[d] != marea_tensor_shape(t)[at + d]) return false;
+  return true;
+}
+
+/* The tensor at idx: a mask (u8) or positions (i64). */
+static void add_tensor (lua_State *L, bind_state *S, const marea_tensor *t, key *k, int idx) {
+  marea_tensor *by = bind_check(L, S, idx, "index", "t");
+  marea_dtype dtype = marea_tensor_dtype(by);
+  if (dtype != MAREA_U8 && dtype != MAREA_I64)
+    bind_raise(L, S, "index: expected a mask (u8, as comparisons give it) or positions (i64), got tensor %s",
+               bind_shape(by).s);
+  if (k->by)
+    bind_raise(L, S, "index: one mask or tensor of positions at a time; gather picks by pairs of positions");
+  if (dtype == MAREA_I64 && k->n == marea_tensor_rank(t))
+    bind_raise(L, S, "index: too many positions for tensor %s", bind_shape(t).s);
+  if (dtype == MAREA_U8 && !covers(by, t, k->n))
+    bind_raise(L, S, "index: mask %s does not have the sizes of tensor %s from dimension %d on",
+               bind_shape(by).s, bind_shape(t).s, k->n + 1);
+  k->by = by;
+  k->at = k->n;
+  k->across = dtype == MAREA_U8 ? marea_tensor_rank(by) : 1;
+  for (int d = 0; d < k->across; d++) k->part[k->n++] = (part){.whole = true};
+}
+
+static void read_item (lua_State *L, bind_state *S, const marea_tensor *t, key *k, int i) {
   int64_t position;
   if (bind_to_integer(L, -1, &position)) {
     add_single(L, S, t, k, position);
-    return;
+  } else if (bind_to_box(L, S, -1)) {
+    add_tensor(L, S, t, k, lua_gettop(L));
+  } else if (lua_type(L, -1) == LUA_TSTRING && bind_is_slice(lua_tostring(L, -1))) {
+    const char *text = lua_tostring(L, -1);
+    if (*read_slice(L, S, t, text, skip(text), k))
+      bind_raise(L, S, "index: expected one range at %d of the list, got %s", i, bind_describe(L, S, -1));
+  } else {
+    bind_raise(
+        L, S,
+        "index: expected a list of integers, ranges such as '2:5', and a mask or positions, got %s at %d",
+        bind_describe(L, S, -1), i);
   }
-  const char *text = lua_type(L, -1) == LUA_TSTRING ? lua_tostring(L, -1) : "";
-  if (!bind_is_slice(text) || strchr(text, ','))
-    bind_raise(L, S, "index: expected positions and ranges such as '2:5' in the list, got %s at %d",
-               bind_describe(L, S, -1), at);
-  read_part(L, S, t, k, text, text);
 }
 
 static void read_list (lua_State *L, bind_state *S, const marea_tensor *t, key *k) {
@@ -131,10 +172,12 @@ static void read_list (lua_State *L, bind_state *S, const marea_tensor *t, key *
 static bool read_key (lua_State *L, bind_state *S, const marea_tensor *t, key *k) {
   int64_t i;
   k->n = 0;
+  k->by = NULL;
   if (lua_type(L, 2) == LUA_TTABLE) read_list(L, S, t, k);
   else if (bind_to_integer(L, 2, &i)) add_single(L, S, t, k, i);
   else if (lua_type(L, 2) == LUA_TSTRING && bind_is_slice(lua_tostring(L, 2)))
     read_slices(L, S, t, lua_tostring(L, 2), k);
+  else if (bind_to_box(L, S, 2)) add_tensor(L, S, t, k, 2);
   else return false;
   return true;
 }
@@ -143,21 +186,22 @@ static bool read_key (lua_State *L, bind_state *S, const marea_tensor *t, key *k
 
 static bool is_full (const marea_tensor *t, const key *k) {
   for (int d = 0; d < k->n; d++)
-    if (!k->part[d].single) return false;
+    if (!k->part[d].single) return false; /* those of a tensor are not */
   return k->n == marea_tensor_rank(t);
 }
 
-static const void *address (const marea_tensor *t, const key *k) {
+/* Of the element at k, in elements from the first one. */
+static int64_t offset_of (const marea_tensor *t, const key *k) {
   int64_t offset = 0;
-  if (marea_is_planned(t)) return NULL;
   for (int d = 0; d < k->n; d++) {
     int64_t i = k->part[d].start;
     offset += (i < 0 ? i + marea_tensor_shape(t)[d] : i) * marea_tensor_strides(t)[d];
   }
-  return (const char *)marea_tensor_data(t) + offset * (int64_t)marea_dtype_size(marea_tensor_dtype(t));
+  return offset;
 }
 
-/* *out := the view, one operator a dimension, from the last one on so that the others keep their numbers. */
+/* *out := the view, one operator a dimension, from the last one on so that the others keep their numbers. What a tensor in
+   the key asks for is left to others. */
 static marea_status make_view (bind_state *S, marea_tensor *t, const key *k, marea_tensor **out) {
   marea_tensor *view = marea_retain(t);
   for (int d = k->n - 1; d >= 0; d--) {
@@ -182,6 +226,63 @@ static marea_status make_view (bind_state *S, marea_tensor *t, const key *k, mar
   return MAREA_OK;
 }
 
+/* ---- a mask or positions in the key ---- */
+
+static marea_status apply_two (bind_state *S, const marea_op *op, marea_tensor *a, marea_tensor *b,
+                               const marea_attr *attrs, marea_tensor **out) {
+  marea_tensor *in[] = {a, b};
+  int n_out;
+  return marea_apply(S->ctx, op, 2, in, attrs, out, &n_out);
+}
+
+/* The dimension of make_view's result that the tensor's first one became. */
+static int dimension_of (const key *k) {
+  int dim = k->at;
+  for (int d = 0; d < k->at; d++) dim -= k->part[d].single;
+  return dim;
+}
+
+/* *out := the view with the dimensions that a mask covers as one; *by := its positions there. */
+static marea_status merge_dimensions (bind_state *S, marea_tensor *view, const key *k, marea_tensor **out,
+                                      marea_tensor **by) {
+  const int64_t *shape = marea_tensor_shape(view);
+  const int dim = dimension_of(k);
+  marea_attr merged = {.n = 0};
+  if (!is_mask(k->by)) {
+    *out = marea_retain(view);
+    *by = marea_retain(k->by);
+    return MAREA_OK;
+  }
+  for (int d = 0; d < marea_tensor_rank(view); d++) {
+    if (d <= dim || d >= dim + k->across) merged.v[merged.n++] = shape[d];
+    else merged.v[dim] *= shape[d];
+  }
+  marea_status status = bind_apply(S->ctx, S->reshape, view, &merged, out);
+  return status == MAREA_OK ? bind_apply(S->ctx, S->flatnonzero, k->by, NULL, by) : status;
+}
+
+/* *out := what lies at positions of dimension dim, a copy */
+static marea_status pick (bind_state *S, marea_tensor *t, marea_tensor *by, int dim, marea_tensor **out) {
+  const marea_attr attrs[] = {{.n = 1, .i = dim}, {.n = 1, .i = -1}, {.n = 1, .f = 1}, {.n = 1, .i = 1}};
+  return apply_two(S, S->index_select, t, by, attrs, out);
+}
+
+static marea_status read_part (bind_state *S, marea_tensor *t, const key *k, marea_tensor **out) {
+  marea_tensor *view = NULL;
+  marea_status status = make_view(S, t, k, &view);
+  if (status != MAREA_OK || !k->by) {
+    *out = view;
+    return status;
+  }
+  marea_tensor *merged = NULL, *by = NULL;
+  status = merge_dimensions(S, view, k, &merged, &by);
+  if (status == MAREA_OK) status = pick(S, merged, by, dimension_of(k), out);
+  marea_release(merged);
+  marea_release(by);
+  marea_release(view);
+  return status;
+}
+
 /* t[key] with the key at stack index 2; false if it is no index. Pushes a number or a view. */
 int bind_index (lua_State *L, bind_state *S, const bind_box *b) {
   key k;
@@ -189,13 +290,15 @@ int bind_index (lua_State *L, bind_state *S, const bind_box *b) {
   marea_tensor *view = NULL;
   if (!read_key(L, S, b->t, &k)) return 0;
   if (is_full(b->t, &k) && !(marea_requires_grad(b->t) && marea_recording(S->ctx))) {
-    bind_push_element(L, b->t, address(b->t, &k));
+    bind_push_element(L, S, b->t, offset_of(b->t, &k), "index");
     return 1;
   }
   bind_enter(L, S);
   bind_box *box = bind_box_new(L, S);
   marea_tensor *t = bind_check(L, S, 1, "index", "t");
-  BIND_RETRY(L, S, 1, &t, status, make_view(S, t, &k, &view));
+  if (k.by) read_key(L, S, t, &k); /* a finalizer may have released it meanwhile */
+  marea_tensor *both[] = {t, k.by};
+  BIND_RETRY(L, S, 2, both, status, read_part(S, t, &k, &view));
   if (status != MAREA_OK) return bind_raise_status(L, S, status);
   bind_box_fill(box, view);
   return 1;
@@ -232,6 +335,58 @@ static bool fits (const marea_tensor *from, const marea_tensor *to) {
   return extra >= 0;
 }
 
+static marea_status copy_into (assignment *a, marea_tensor *to, marea_tensor *from) {
+  if (fits(from, to)) return marea_copy(to, from);
+  a->unfit = true;
+  a->place = bind_shape(to);
+  return MAREA_ESHAPE;
+}
+
+/* view[mask] = number; the mask gets dimensions of size 1 for those that follow it. */
+static marea_status fill_masked (bind_state *S, marea_tensor *view, const key *k, marea_tensor *number) {
+  marea_tensor *mask = NULL;
+  marea_attr shape = {.n = k->across};
+  memcpy(shape.v, marea_tensor_shape(k->by), sizeof *shape.v * (size_t)k->across);
+  while (shape.n < marea_tensor_rank(view) - dimension_of(k)) shape.v[shape.n++] = 1;
+  marea_status status = bind_apply(S->ctx, S->reshape, k->by, &shape, &mask);
+  marea_tensor *in[] = {view, mask, number};
+  if (status == MAREA_OK) status = marea_apply_(S->ctx, S->masked_fill, 3, in, NULL);
+  marea_release(mask);
+  return status;
+}
+
+/* to[.., by, ..] = from, which is expanded and converted; `to` is contiguous. */
+static marea_status put (bind_state *S, assignment *a, marea_tensor *to, marea_tensor *from) {
+  marea_tensor *merged = NULL, *by = NULL, *own = NULL, *src = NULL;
+  const int dim = dimension_of(a->key);
+  const marea_attr attrs[] = {{.n = 1, .i = dim}, {.n = 1, .i = 1}};
+  int n_out;
+  marea_status status = merge_dimensions(S, to, a->key, &merged, &by);
+  if (status == MAREA_OK)
+    status = bind_apply(S->ctx, S->clone, by, NULL, &own);          /* it may be what is changed */
+  if (status == MAREA_OK) status = pick(S, merged, own, dim, &src); /* of the shape that is put there */
+  if (status == MAREA_OK) status = copy_into(a, src, from);
+  marea_tensor *in[] = {merged, own, src};
+  if (status == MAREA_OK) status = marea_apply(S->ctx, S->index_put, 3, in, attrs, NULL, &n_out);
+  marea_release(src);
+  marea_release(own);
+  marea_release(by);
+  marea_release(merged);
+  return status;
+}
+
+/* view[.., by, ..] = from; a view with gaps by way of a copy. */
+static marea_status put_into (bind_state *S, assignment *a, marea_tensor *view, marea_tensor *from) {
+  marea_tensor *dense = NULL;
+  if (is_mask(a->key->by) && !a->source) return fill_masked(S, view, a->key, from);
+  if (marea_tensor_contiguous(view)) return put(S, a, view, from);
+  marea_status status = bind_apply(S->ctx, S->contiguous, view, NULL, &dense);
+  if (status == MAREA_OK) status = put(S, a, dense, from);
+  if (status == MAREA_OK) status = marea_copy(view, dense);
+  marea_release(dense);
+  return status;
+}
+
 /* Does not raise. */
 static marea_status try_assign (lua_State *L, bind_state *S, assignment *a) {
   marea_tensor *view = NULL, *scalar = NULL;
@@ -240,12 +395,7 @@ static marea_status try_assign (lua_State *L, bind_state *S, assignment *a) {
   if (status == MAREA_OK && !a->source)
     status = bind_number(L, S->ctx, a->number, marea_tensor_dtype(a->target), &scalar);
   marea_tensor *from = a->source ? a->source : scalar, *to = view ? view : a->target;
-  if (status == MAREA_OK && !fits(from, to)) {
-    a->unfit = true;
-    a->place = bind_shape(to);
-    status = MAREA_ESHAPE;
-  }
-  if (status == MAREA_OK) status = marea_copy(to, from);
+  if (status == MAREA_OK) status = a->key && a->key->by ? put_into(S, a, to, from) : copy_into(a, to, from);
   marea_release(scalar);
   marea_release(view);
   marea_set_recording(S->ctx, before);
@@ -254,10 +404,10 @@ static marea_status try_assign (lua_State *L, bind_state *S, assignment *a) {
 
 static int assign (lua_State *L, bind_state *S, assignment *a) {
   marea_status status;
-  marea_tensor *both[] = {a->target, a->source};
+  marea_tensor *all[] = {a->target, a->source, a->key ? a->key->by : NULL};
   check_unrecorded(L, S, a->target, a->function);
   if (a->source) check_unrecorded(L, S, a->source, a->function); /* its gradient would be lost */
-  BIND_RETRY(L, S, 2, both, status, try_assign(L, S, a));
+  BIND_RETRY(L, S, 3, all, status, try_assign(L, S, a));
   if (a->unfit)
     return bind_raise(L, S,
                       a->key ? "%s: v is %s, which does not fit into the part %s of %s"
@@ -281,7 +431,8 @@ static int no_such_key (lua_State *L, bind_state *S) {
     return bind_raise(L, S, "a tensor's field 'requires_grad' is read only; call t:requires_grad_()");
   if (strcmp(name, "grad") == 0)
     return bind_raise(L, S, "a tensor's field 'grad' is read only; call t:clear_grad()");
-  return bind_raise(L, S, "cannot set %s of a tensor: expected an index such as 2, {2, 5} or '2:5, :'",
+  return bind_raise(L, S,
+                    "cannot set %s of a tensor: expected an index such as 2, {2, 5}, '2:5, :' or a mask",
                     bind_describe(L, S, 2));
 }
 

@@ -326,6 +326,7 @@ int bind_closer (lua_State *L) {
 static const char help[] = "\nmarea: still at work; Ctrl-\\ ends the program\n";
 
 typedef struct catcher { /* what was before */
+  bool open;
   struct sigaction before;
   lua_State *target, *running;
 } catcher;
@@ -374,8 +375,11 @@ static void on_signal (int number) {
   errno = error;
 }
 
+/* Upvalue 1 is the catcher, whatever it is called with. */
 static int catcher_close (lua_State *L) {
-  const catcher *c = lua_touserdata(L, 1);
+  catcher *c = lua_touserdata(L, lua_upvalueindex(1));
+  if (!c->open) return 0;
+  c->open = false;
   if (!c->target) bind_end_interrupt(L);
   sigaction(SIGINT, &c->before, NULL);
   atomic_store(&running, c->running);
@@ -391,6 +395,7 @@ static void catch_signal (lua_State *L, catcher *c) {
   lua_pushthread(L); /* it stays alive while the handler knows it */
   lua_rawsetp(L, LUA_REGISTRYINDEX, &running_key);
   c->running = atomic_exchange(&running, L);
+  c->open = true;
   c->target = atomic_exchange(&target, main_thread(L));
   sigaction(SIGINT, NULL, &c->before);
   if (c->before.sa_handler != SIG_IGN) sigaction(SIGINT, &action, NULL);
@@ -418,7 +423,8 @@ int bind_interruptible (lua_State *L) {
   bind_watch(L);
   catcher *c = lua_newuserdatauv(L, sizeof *c, 0);
   lua_createtable(L, 0, 1);
-  lua_pushcfunction(L, catcher_close);
+  lua_pushvalue(L, -2);
+  lua_pushcclosure(L, catcher_close, 1);
   lua_setfield(L, -2, "__close");
   catch_signal(L, c);
   lua_setmetatable(L, -2);
@@ -454,7 +460,7 @@ static int finish_protected (lua_State *L, int status, lua_KContext unused) {
 
 /* core.protected(f, handler or nil, ...) -> true, results | false, problem, was it Ctrl-C? A request ends here, be it one
    that f has caught or one that came too late for it. */
-int bind_protected (lua_State *L) {
+int bind_catch (lua_State *L) {
   luaL_checkany(L, 1);
   const bool handler = !lua_isnoneornil(L, 2);
   if (handler) luaL_checktype(L, 2, LUA_TFUNCTION);

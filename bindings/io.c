@@ -4,8 +4,6 @@
 */
 #include "bind.h"
 
-static const char file_key; /* its address is the metatable's key in the registry */
-
 /* nil, message for what the world did; raises for the rest. */
 static int fail (lua_State *L, bind_state *S, marea_status status) {
   if (status != MAREA_EIO && status != MAREA_EFORMAT) return bind_raise_status(L, S, status);
@@ -52,7 +50,27 @@ static int io_load_idx (lua_State *L) { return load_tensor(L, "load_idx", marea_
 
 static int io_load_npy (lua_State *L) { return load_tensor(L, "load_npy", marea_load_npy); }
 
-static int io_load_png (lua_State *L) { return load_tensor(L, "load_png", marea_load_png); }
+static bool read_bits (lua_State *L, bind_state *S, const char *key, int value, void *ud) {
+  if (strcmp(key, "bits") != 0) return false;
+  int64_t bits;
+  if (!bind_to_integer(L, value, &bits) || (bits != 8 && bits != 16))
+    bind_raise_argument(L, S, "load_png", "bits", "8 or 16", value);
+  *(bool *)ud = bits == 16;
+  return true;
+}
+
+/* core.load_png(path, {bits =}) -> tensor | nil, message */
+static int io_load_png (lua_State *L) {
+  static const char *const names[] = {"bits", NULL};
+  bind_state *S = bind_self(L);
+  bool wide = false;
+  lua_settop(L, 2);
+  if (!lua_isnil(L, 2)) {
+    if (lua_type(L, 2) != LUA_TTABLE) return bind_raise_argument(L, S, "load_png", "options", "a table", 2);
+    bind_read_options(L, S, 2, "load_png", names, read_bits, &wide);
+  }
+  return load_tensor(L, "load_png", wide ? marea_load_png16 : marea_load_png);
+}
 
 static int io_save_npy (lua_State *L) { return save_tensor(L, "save_npy", marea_save_npy); }
 
@@ -72,10 +90,25 @@ static int io_encode_png (lua_State *L) {
   return 1;
 }
 
+/* core.save_bytes(path, text) -> true | nil, message */
+static int io_save_bytes (lua_State *L) {
+  bind_state *S = bind_self(L);
+  marea_status status;
+  size_t n;
+  marea_context *ctx = bind_enter(L, S);
+  const char *path = bind_string(L, S, 1, "save_bytes", "path");
+  bind_sandbox_path(L, S, "save_bytes", path, true);
+  if (lua_type(L, 2) != LUA_TSTRING) return bind_raise_argument(L, S, "save_bytes", "bytes", "a string", 2);
+  const char *bytes = lua_tolstring(L, 2, &n);
+  BIND_RETRY(L, S, 0, NULL, status, marea_save_bytes(ctx, path, bytes, n));
+  return status == MAREA_OK ? succeed(L) : fail(L, S, status);
+}
+
 /* ---- many tensors ---- */
 
 static int file_gc (lua_State *L) {
-  marea_file **f = lua_touserdata(L, 1);
+  marea_file **f = bind_to(L, bind_self(L), 1, BIND_FILE);
+  if (!f) return 0;
   marea_file_free(*f);
   *f = NULL;
   return 0;
@@ -83,10 +116,7 @@ static int file_gc (lua_State *L) {
 
 /* Pushes an empty owner of a file. */
 static marea_file **file_new (lua_State *L) {
-  marea_file **f = lua_newuserdatauv(L, sizeof *f, 0);
-  *f = NULL;
-  lua_rawgetp(L, LUA_REGISTRYINDEX, &file_key);
-  lua_setmetatable(L, -2);
+  marea_file **f = bind_new(L, bind_self(L), BIND_FILE, sizeof *f, 0);
   lua_toclose(L, -1);
   return f;
 }
@@ -174,15 +204,23 @@ static int io_load (lua_State *L) {
 }
 
 const luaL_Reg bind_io_functions[] = {
-    {"load_idx", io_load_idx}, {"load_npy", io_load_npy}, {"save_npy", io_save_npy},
-    {"load_png", io_load_png}, {"save_png", io_save_png}, {"encode_png", io_encode_png},
-    {"save", io_save},         {"load", io_load},         {NULL, NULL},
+    {"load_idx", io_load_idx},
+    {"load_npy", io_load_npy},
+    {"save_npy", io_save_npy},
+    {"load_png", io_load_png},
+    {"save_png", io_save_png},
+    {"encode_png", io_encode_png},
+    {"save_bytes", io_save_bytes},
+    {"save", io_save},
+    {"load", io_load},
+    {NULL, NULL},
 };
 
 /* The state is on top of the stack, and stays there. */
 void bind_io_open (lua_State *L) {
   static const luaL_Reg metamethods[] = {{"__gc", file_gc}, {"__close", file_gc}, {NULL, NULL}};
-  lua_newtable(L);
-  luaL_setfuncs(L, metamethods, 0);
-  lua_rawsetp(L, LUA_REGISTRYINDEX, &file_key);
+  bind_push_metatable(L, lua_touserdata(L, -1), BIND_FILE, "marea.File");
+  lua_pushvalue(L, -2);
+  luaL_setfuncs(L, metamethods, 1);
+  lua_pop(L, 1);
 }

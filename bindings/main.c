@@ -222,7 +222,7 @@ typedef struct program {
 } program;
 
 static int protected_run (lua_State *L) {
-  program *p = lua_touserdata(L, 1);
+  program *p = lua_touserdata(L, lua_upvalueindex(1));
   lua_settop(L, 0);
   p->code = run(L, p->argc, p->argv, &p->plan);
   return 0;
@@ -234,15 +234,20 @@ int main (int argc, char **argv) {
     fputs(usage, p.plan.wrong ? stderr : stdout);
     return p.plan.wrong ? EXIT_FAILURE : EXIT_SUCCESS;
   }
+  const char *trouble = marea_blas_trouble(1);
+  if (trouble) { /* exit would wait for a thread of OpenBLAS that waits for address space */
+    fprintf(stderr, "marea: %s\n", trouble);
+    _exit(EXIT_FAILURE);
+  }
   lua_State *L = luaL_newstate();
   if (!L) {
     fputs("marea: out of memory\n", stderr);
     return EXIT_FAILURE;
   }
   lua_pushcfunction(L, bind_interruptible);
-  lua_pushcfunction(L, protected_run);
   lua_pushlightuserdata(L, &p);
-  if (lua_pcall(L, 2, 0, 0) != LUA_OK) p.code = program_report(L, LUA_ERRRUN);
+  lua_pushcclosure(L, protected_run, 1);
+  if (lua_pcall(L, 1, 0, 0) != LUA_OK) p.code = program_report(L, LUA_ERRRUN);
   lua_close(L);
   return p.code;
 }

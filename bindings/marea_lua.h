@@ -3,7 +3,8 @@
 ** files are compiled in: a program that links it needs no files.
 **
 ** The functions luaopen_* and marea_lua_*, but for marea_lua_context, raise Lua errors; call them where lua_error may
-** be, as from a C function that Lua called, or under lua_pcall. Of marea_sandbox_*, marea_sandbox_run may raise in
+** be, as from a C function that Lua called, or under lua_pcall. They raise for a NULL tensor; the Lua state is always
+** needed. marea_sandbox_* do nothing with a NULL sandbox, or answer MAREA_EARG, -1, NULL or a text. Of marea_sandbox_*, marea_sandbox_run may raise in
 ** `host`, the others never.
 */
 #ifndef MAREA_LUA_H

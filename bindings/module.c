@@ -314,7 +314,7 @@ static const luaL_Reg functions[] = {
     {"planning", core_planning},
     {"shield", bind_shield},
     {"interruptible", bind_interruptible},
-    {"protected", bind_protected},
+    {"protected", bind_catch},
     {"interrupt", bind_interrupt},
     {"closer", bind_closer},
     {"interrupt_ends_line", bind_ends_line},
@@ -352,7 +352,8 @@ static const luaL_Reg functions[] = {
 /* ---- open and close ---- */
 
 static int state_gc (lua_State *L) {
-  bind_state *S = lua_touserdata(L, 1);
+  bind_state *S = bind_find_state(L);
+  if (!S || S != lua_touserdata(L, 1)) return 0; /* another value, or a state that never got a context */
   marea_context *ctx = S->ctx;
   S->ctx = NULL;
   if (!S->borrowed) marea_close(ctx);
@@ -390,6 +391,12 @@ static bind_state *state_new (lua_State *L) {
   S->slice = marea_op_find("slice");
   S->cast = marea_op_find("cast");
   S->clone = marea_op_find("clone");
+  S->reshape = marea_op_find("reshape");
+  S->contiguous = marea_op_find("contiguous");
+  S->flatnonzero = marea_op_find("flatnonzero");
+  S->index_select = marea_op_find("index_select");
+  S->index_put = marea_op_find("index_put");
+  S->masked_fill = marea_op_find("masked_fill");
   lua_newtable(L);
   lua_pushcfunction(L, state_gc);
   lua_setfield(L, -2, "__gc");
@@ -413,10 +420,11 @@ static void open_context (lua_State *L, bind_state *S) {
   if (status == MAREA_OK) return;
   lua_pushnil(L);
   lua_rawsetp(L, LUA_REGISTRYINDEX, &state_key);
-  if (status == MAREA_ENOMEM) luaL_error(L, "marea: out of memory");
-  const char *isa = getenv("MAREA_ISA");
-  luaL_error(L, "marea: MAREA_ISA ('%s') or MAREA_THREADS (%d) asks for what is not here", isa ? isa : "",
-             config.threads);
+  const char *trouble = marea_blas_trouble(config.threads);
+  if (status == MAREA_ENOMEM) luaL_error(L, "marea: %s", trouble ? trouble : "out of memory");
+  const char *isa = getenv("MAREA_ISA"), *conv = getenv("MAREA_CONV");
+  luaL_error(L, "marea: MAREA_ISA ('%s'), MAREA_CONV ('%s') or MAREA_THREADS (%d) asks for what is not here",
+             isa ? isa : "", conv ? conv : "", config.threads);
 }
 
 void bind_adopt (lua_State *L, marea_context *ctx) {
@@ -488,18 +496,35 @@ static void check_one_lua (lua_State *L) {
                   "with -Wl,-E");
 }
 
+/* The module's references to Lua are weak, but for luaL_error (see the Makefile); of this one the compiler is to know it. */
+#pragma weak lua_newuserdatauv
+
+/* Another version of Lua lacks functions, which of them tells it from its neighbours. One that has all tells us by
+   luaL_checkversion. */
+void bind_check_version (lua_State *L) {
+  if (lua_newuserdatauv) {
+    luaL_checkversion(L);
+    return;
+  }
+  const char *version = dlsym(RTLD_DEFAULT, "lua_isinteger") ? "5.3"
+                        : dlsym(RTLD_DEFAULT, "lua_callk")   ? "5.2"
+                                                             : "5.1";
+  luaL_error(L, "marea: this is Lua %s; Marea needs Lua 5.4", version);
+}
+
 int luaopen_marea_core (lua_State *L) {
-  luaL_checkversion(L);
+  bind_check_version(L);
   lua_settop(L, 0);
   check_one_lua(L);
   bind_state *S = bind_find_state(L);
   if (S) lua_rawgetp(L, LUA_REGISTRYINDEX, &state_key);
   else S = state_new(L);
   if (!S->ctx) open_context(L, S);
-  if (S->metatable == 0) {
+  if (S->metatable[BIND_BOX].reference == 0) {
     bind_shape_open(L);
     bind_scope_open(L);
     bind_io_open(L);
+    bind_system_open(L);
     bind_profile_open(L);
     bind_sandbox_module(L);
   }
@@ -523,6 +548,9 @@ int luaopen_marea_core (lua_State *L) {
   luaL_setfuncs(L, bind_io_functions, 1);
   lua_pushvalue(L, 1);
   luaL_setfuncs(L, bind_system_functions, 1);
+  lua_pushvalue(L, 1);
+  bind_text_open(L, 2);
+  lua_settop(L, 2);
   return 1;
 }
 
@@ -548,6 +576,7 @@ marea_context *marea_lua_context (lua_State *L) {
 
 void marea_lua_push (lua_State *L, marea_tensor *t) {
   bind_state *S = need_state(L);
+  if (!t) bind_raise(L, S, "marea: argument 't' is NULL");
   if (marea_tensor_context(t) != S->ctx) bind_raise(L, S, "marea: the tensor belongs to another context");
   bind_box *box = bind_box_new(L, S);
   bind_box_fill(box, marea_retain(t));

@@ -6,21 +6,42 @@
 
 /* ---- numbers as inputs ---- */
 
-/* The dtype that a Lua number takes beside the tensors of the call: theirs, but f32 for what an integer dtype
-   cannot hold. The condition of `where` has no say. */
-static marea_dtype number_dtype (lua_State *L, const bind_call *c, int idx) {
+static inline bool is_condition (const marea_input_spec *input) {
+  return input->name[0] == 'c' && strcmp(input->name, "condition") == 0;
+}
+
+/* The dtype of the tensors beside numbers; f32 without any. The condition of `where` has no say. */
+static inline marea_dtype dtype_beside (const bind_call *c) {
   static const int order[] = {2, 3, 1, 0}; /* promotion: u8 < i64 < f32 < f64 */
   int best = -1;
   for (int i = 0; i < c->n_in; i++) {
-    if (!c->in[i] || strcmp(c->inputs[i].name, "condition") == 0) continue;
+    if (!c->in[i] || is_condition(&c->inputs[i])) continue;
     int dtype = marea_tensor_dtype(c->in[i]);
     if (best < 0 || order[dtype] > order[best]) best = dtype;
   }
-  if (best < 0) return MAREA_F32;
-  if (best == MAREA_F32 || best == MAREA_F64) return (marea_dtype)best;
-  int64_t value;
-  if (!bind_to_integer(L, idx, &value) || (best == MAREA_U8 && (value < 0 || value > 255))) return MAREA_F32;
-  return (marea_dtype)best;
+  return best < 0 ? MAREA_F32 : (marea_dtype)best;
+}
+
+static void raise_no_integer (lua_State *L, bind_state *S, const bind_call *c, int i) {
+  const char *op = marea_op_name(c->op);
+  bind_raise(L, S,
+             "%s: argument '%s': %I is none of the integers of u8, 0 to 255; a tensor :to 'i64' takes it",
+             c->in_place ? lua_pushfstring(L, "%s_", op) : op, c->inputs[i].name,
+             (LUAI_UACINT)lua_tointeger(L, i + 1));
+}
+
+/* Sets the dtype of numbers: that of the tensors beside them, but a Lua float is f32 beside integers, and so is a Lua
+   integer where the result is real anyway. Their value has no say; what u8 does not have is an error. */
+static void settle_numbers (lua_State *L, bind_state *S, bind_call *c) {
+  const marea_dtype beside = dtype_beside(c);
+  const bool real = beside == MAREA_F32 || beside == MAREA_F64;
+  for (int i = 0; i < c->n_in; i++) {
+    if (!(c->numbers >> i & 1)) continue;
+    c->number_dtype[i] = beside;
+    if (real) continue;
+    if (!lua_isinteger(L, i + 1) || marea_op_gives_reals(c->op)) c->number_dtype[i] = MAREA_F32;
+    else if (beside == MAREA_U8 && (lua_Unsigned)lua_tointeger(L, i + 1) > 255) raise_no_integer(L, S, c, i);
+  }
 }
 
 marea_status bind_number (lua_State *L, marea_context *ctx, int idx, marea_dtype dtype, marea_tensor **out) {
@@ -30,12 +51,9 @@ marea_status bind_number (lua_State *L, marea_context *ctx, int idx, marea_dtype
 }
 
 static marea_status make_numbers (lua_State *L, marea_context *ctx, bind_call *c) {
-  marea_dtype dtype[BIND_FEW];
-  for (int i = 0; i < c->n_in; i++)
-    if (c->numbers >> i & 1) dtype[i] = number_dtype(L, c, i + 1);
   for (int i = 0; i < c->n_in; i++) {
     if (!(c->numbers >> i & 1)) continue;
-    marea_status status = bind_number(L, ctx, i + 1, dtype[i], &c->in[i]);
+    marea_status status = bind_number(L, ctx, i + 1, c->number_dtype[i], &c->in[i]);
     if (status != MAREA_OK) return status;
   }
   return MAREA_OK;
@@ -69,8 +87,9 @@ typedef struct results {
 
 /* Pushes a box for each further result. Called protected, for making a box may raise. */
 static int push_results (lua_State *L) {
-  bind_state *S = lua_touserdata(L, 1);
-  results *r = lua_touserdata(L, 2);
+  bind_state *S = bind_find_state(L);
+  results *r = bind_work(S);
+  if (!r) return 0;
   luaL_checkstack(L, r->n + 4, NULL);
   for (int i = 0; i < r->n; i++) {
     bind_box *b = bind_box_new(L, S);
@@ -82,10 +101,7 @@ static int push_results (lua_State *L) {
 }
 
 static void push_protected (lua_State *L, bind_state *S, results r) {
-  lua_pushcfunction(L, push_results);
-  lua_pushlightuserdata(L, S);
-  lua_pushlightuserdata(L, &r);
-  if (lua_pcall(L, 2, LUA_MULTRET, 0) == LUA_OK) return;
+  if (bind_protected(L, S, push_results, &r, 0) == LUA_OK) return;
   for (int i = 0; i < r.n; i++) marea_release(r.t[i]);
   lua_error(L);
 }
@@ -102,6 +118,7 @@ int bind_op_call (lua_State *L) {
   box->made_by = op;
   int result = n + 1;
   bind_read_call(L, S, op, false, n, &c);
+  if (c.numbers) settle_numbers(L, S, &c);
   BIND_RETRY(L, S, c.n_in, c.in, status, attempt(L, ctx, &c, out, &n_out));
   if (status != MAREA_OK) return bind_raise_status(L, S, status);
   if (n_out == 0) return 0;
@@ -118,6 +135,7 @@ int bind_op_in_place (lua_State *L) {
   marea_status status;
   marea_context *ctx = bind_enter(L, S);
   bind_read_call(L, S, op, true, lua_gettop(L), &c);
+  if (c.numbers) settle_numbers(L, S, &c);
   BIND_RETRY(L, S, c.n_in, c.in, status, attempt(L, ctx, &c, NULL, NULL));
   if (status != MAREA_OK) return bind_raise_status(L, S, status);
   lua_settop(L, 1);
@@ -181,7 +199,8 @@ static void push_choices (lua_State *L, const char *choices) {
 static void set_initial (lua_State *L, const marea_attr_spec *spec) {
   switch (spec->kind) {
   case MAREA_BOOL: lua_pushboolean(L, spec->initial != 0); break;
-  case MAREA_REAL: lua_pushnumber(L, spec->initial); break;
+  case MAREA_REAL:
+  case MAREA_NUMBER: lua_pushnumber(L, spec->initial); break;
   case MAREA_DIM:
   case MAREA_INDEX: lua_pushinteger(L, (lua_Integer)spec->initial + (spec->initial >= 0)); break;
   case MAREA_INT:
@@ -202,8 +221,8 @@ static void set_initial (lua_State *L, const marea_attr_spec *spec) {
 }
 
 static void push_attrs (lua_State *L, const marea_op *op) {
-  static const char *const kind[] = {"real",  "int",  "bool",  "enum", "dtype",  "dim",
-                                     "index", "dims", "sizes", "pair", "padding"};
+  static const char *const kind[] = {"real",  "int",  "bool",  "enum", "dtype",   "dim",
+                                     "index", "dims", "sizes", "pair", "padding", "number"};
   const marea_attr_spec *specs;
   int n = marea_op_attrs(op, &specs);
   lua_createtable(L, n, 0);

@@ -42,7 +42,7 @@ void marea_lua_preload (lua_State *L) {
 
 /* Also what `require "marea"` calls where the module's file lies as marea.so in package.cpath. */
 int luaopen_marea (lua_State *L) {
-  luaL_checkversion(L);
+  bind_check_version(L);
   lua_settop(L, 0);
   if (lua_getglobal(L, "require") != LUA_TFUNCTION)
     return luaL_error(L, "marea: the Lua state has no function `require`; open the library `package` first");

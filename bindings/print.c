@@ -3,7 +3,6 @@
 ** NaNs and infinities, then a corner of its elements. The time is bounded: of a large tensor the statistics are those
 ** of a sample, and say so. Numbers are shown as they are, without a common factor.
 */
-#include <locale.h>
 #include <math.h>
 #include <stdio.h>
 
@@ -25,11 +24,9 @@ static double element (const marea_tensor *t, int64_t offset) {
   }
 }
 
-/* A decimal point whatever the host's locale; NaN without its sign, which means nothing. */
+/* NaN without its sign, which means nothing. */
 static void number_text (char *text, double value, int digits) {
-  snprintf(text, CELL, "%.*g", digits, isnan(value) ? (double)NAN : value);
-  char *comma = strstr(text, localeconv()->decimal_point);
-  if (comma) *comma = '.';
+  bind_format(text, CELL, "%.*g", digits, isnan(value) ? (double)NAN : value);
 }
 
 static void element_text (char *text, const marea_tensor *t, int64_t offset) {
@@ -159,7 +156,7 @@ int bind_tostring (lua_State *L) {
   if (!given->t) return bind_raise_released(L, S, "tostring", "t", given);
   marea_tensor *t = marea_retain(given->t);
   bind_box_fill(own, t);
-  if (marea_tensor_rank(t) == 0) {
+  if (marea_tensor_rank(t) == 0 && !marea_is_planned(t)) {
     char text[CELL];
     scalar_text(text, t);
     lua_pushfstring(L, "%s (%s)", text, bind_dtype_name(t));

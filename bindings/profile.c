@@ -8,8 +8,7 @@
 */
 #include "bind.h"
 
-static const char session_key; /* its address is the metatable's key in the registry */
-static const char running_key; /* that of the session that runs */
+static const char running_key; /* its address is the key in the registry of the session that runs */
 
 typedef struct session {
   bind_state *state;
@@ -71,7 +70,7 @@ void bind_profile_layer (lua_State *L, bind_state *S) {
 
 /* Pushes a session without a profile. */
 static session *session_new (lua_State *L, bind_state *S) {
-  session *s = lua_newuserdatauv(L, sizeof *s, 3);
+  session *s = bind_new(L, S, BIND_SESSION, sizeof *s, 3);
   *s = (session){.state = S, .thread = L, .place = bind_where(L, S)};
   lua_pushthread(L);
   lua_setiuservalue(L, -2, 3);
@@ -83,8 +82,6 @@ static session *session_new (lua_State *L, bind_state *S) {
   lua_setfield(L, -2, "__mode");
   lua_setmetatable(L, -2);
   lua_setiuservalue(L, -2, 2);
-  lua_rawgetp(L, LUA_REGISTRYINDEX, &session_key);
-  lua_setmetatable(L, -2);
   return s;
 }
 
@@ -133,22 +130,22 @@ int bind_profile_stop (lua_State *L) {
 
 /* __close: ends it if it is the one that runs. */
 static int session_close (lua_State *L) {
-  session *s = lua_touserdata(L, 1);
-  if (s->profile && s->profile == s->state->profile) bind_profile_stop(L);
+  const session *s = bind_to(L, bind_self(L), 1, BIND_SESSION);
+  if (s && s->profile && s->profile == s->state->profile) bind_profile_stop(L);
   return 0;
 }
 
 /* ---- what was measured ---- */
 
 static session *to_session (lua_State *L) {
-  session *s = lua_touserdata(L, 1);
-  if (!s || lua_rawlen(L, 1) != sizeof *s || s->state != bind_self(L) || !s->profile)
+  session *s = bind_to(L, bind_self(L), 1, BIND_SESSION);
+  if (!s || !s->profile)
     bind_raise_argument(L, bind_self(L), "profile", "session", "a session of profile_start", 1);
   return s;
 }
 
 static int session_gc (lua_State *L) {
-  session *s = lua_touserdata(L, 1);
+  session *s = bind_to(L, bind_self(L), 1, BIND_SESSION);
   if (s && s->profile) stop(s), marea_profile_free(s->profile);
   if (s) s->profile = NULL;
   return 0;
@@ -241,19 +238,13 @@ static const luaL_Reg methods[] = {{"rows", session_rows},
 
 /* The state is on top of the stack, and stays there. */
 void bind_profile_open (lua_State *L) {
-  lua_newtable(L);
-  lua_pushcfunction(L, session_gc);
-  lua_setfield(L, -2, "__gc");
+  static const luaL_Reg metamethods[] = {{"__gc", session_gc}, {"__close", session_close}, {NULL, NULL}};
+  bind_push_metatable(L, lua_touserdata(L, -1), BIND_SESSION, "marea.Profile");
   lua_pushvalue(L, -2);
-  lua_pushcclosure(L, session_close, 1);
-  lua_setfield(L, -2, "__close");
+  luaL_setfuncs(L, metamethods, 1);
   lua_newtable(L);
   lua_pushvalue(L, -3);
   luaL_setfuncs(L, methods, 1);
   lua_setfield(L, -2, "__index");
-  lua_pushliteral(L, "marea.Profile");
-  lua_setfield(L, -2, "__name");
-  lua_pushboolean(L, false);
-  lua_setfield(L, -2, "__metatable");
-  lua_rawsetp(L, LUA_REGISTRYINDEX, &session_key);
+  lua_pop(L, 1);
 }

@@ -207,6 +207,7 @@ static int raise (lua_State *L, bind_state *S, bool operation) {
   else lua_pushstring(L, message);
   if (*path) lua_pushfstring(L, "%s (layer '%s')", lua_tostring(L, -1), path);
   add_details(L, bare, operation);
+  bind_printable(L);
   return lua_error(L);
 }
 
@@ -323,8 +324,7 @@ const char *bind_describe (lua_State *L, bind_state *S, int idx) {
   case LUA_TBOOLEAN: return lua_pushfstring(L, "%s", lua_toboolean(L, idx) ? "true" : "false");
   case LUA_TNUMBER:
     if (lua_isinteger(L, idx)) return lua_pushfstring(L, "%I", (LUAI_UACINT)lua_tointeger(L, idx));
-    if (lua_tonumber(L, idx) != lua_tonumber(L, idx)) return lua_pushliteral(L, "nan");
-    return lua_pushfstring(L, "%f", (LUAI_UACNUMBER)lua_tonumber(L, idx));
+    return lua_pushstring(L, bind_number_text(lua_tonumber(L, idx)).s);
   case LUA_TSTRING: return lua_pushfstring(L, "string '%s'", bind_shorten(L, lua_tostring(L, idx)));
   case LUA_TTABLE: return describe_table(L, S, idx);
   default: return lua_pushfstring(L, "a %s", luaL_typename(L, idx));

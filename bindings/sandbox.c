@@ -8,6 +8,7 @@
 ** further instruction, so that no pcall holds it.
 */
 #define _GNU_SOURCE
+#include <fenv.h>
 #include <limits.h>
 #include <lualib.h>
 #include <math.h>
@@ -60,10 +61,10 @@ static void look (marea_sandbox *box) {
   if (box->interrupted && box->interrupted(box->interrupted_ud)) {
     bind_sandbox_spend(box, "interrupted");
   } else if (now() >= box->deadline) {
-    snprintf(why, sizeof why, "the time limit of %g s is reached", box->max_seconds);
+    bind_format(why, sizeof why, "the time limit of %g s is reached", box->max_seconds);
     bind_sandbox_spend(box, why);
   } else if (box->instructions > box->max_instructions) {
-    snprintf(why, sizeof why, "the limit of %g instructions is reached", box->max_instructions);
+    bind_format(why, sizeof why, "the limit of %g instructions is reached", box->max_instructions);
     bind_sandbox_spend(box, why);
   }
 }
@@ -88,7 +89,10 @@ void bind_sandbox_check (lua_State *L, marea_sandbox *box) {
   if (box->spent) luaL_error(L, "sandbox: %s", box->why);
 }
 
-void marea_sandbox_check (lua_State *L) { bind_sandbox_check(L, box_of(L)); }
+void marea_sandbox_check (lua_State *L) {
+  const bind_state *S = bind_find_state(L);
+  if (S && S->box) bind_sandbox_check(L, S->box);
+}
 
 /* Lua tells the kind of an object in `old` when there is no block yet. */
 static void *allocate (void *ud, void *p, size_t old, size_t size) {
@@ -297,6 +301,7 @@ static marea_status open_parts (marea_sandbox *box, const marea_sandbox_config *
 }
 
 marea_status marea_sandbox_open (const marea_sandbox_config *config, marea_sandbox **out) {
+  if (!out) return MAREA_EARG;
   *out = NULL;
   if (config && config->size != sizeof *config) return MAREA_EVERSION;
   marea_sandbox_config c = config ? *config : (marea_sandbox_config){0};
@@ -321,13 +326,18 @@ void marea_sandbox_close (marea_sandbox *box) {
   free(box);
 }
 
-lua_State *marea_sandbox_state (marea_sandbox *box) { return box->L; }
+lua_State *marea_sandbox_state (marea_sandbox *box) { return box ? box->L : NULL; }
 
-void marea_sandbox_globals (marea_sandbox *box) { lua_rawgeti(box->L, LUA_REGISTRYINDEX, box->environment); }
+void marea_sandbox_globals (marea_sandbox *box) {
+  if (box) lua_rawgeti(box->L, LUA_REGISTRYINDEX, box->environment);
+}
 
-const char *marea_sandbox_error (const marea_sandbox *box) { return box->error; }
+const char *marea_sandbox_error (const marea_sandbox *box) {
+  return box ? box->error : "there is no sandbox";
+}
 
 const char *marea_sandbox_output (marea_sandbox *box) {
+  if (!box) return "";
   box->output[box->printed] = '\0';
   box->printed = 0;
   return box->output;
@@ -399,6 +409,10 @@ static void copy_tensor (lua_State *to, marea_tensor *t) {
   marea_status status = bind_apply(from, marea_op_find("contiguous"), t, NULL, &dense);
   marea_set_recording(from, recording);
   if (status != MAREA_OK) luaL_error(to, "sandbox: %s", marea_error(from));
+  if (marea_is_planned(dense)) { /* the host plans: a view with gaps gets no copy */
+    marea_release(dense);
+    luaL_error(to, "sandbox: a view with gaps cannot pass while a plan runs");
+  }
   const size_t size = marea_dtype_size(marea_tensor_dtype(t));
   status = marea_empty(S->ctx, marea_tensor_dtype(t), marea_tensor_rank(t), marea_tensor_shape(t), &copy);
   if (status == MAREA_OK)
@@ -489,15 +503,40 @@ static void note_error (marea_sandbox *box) {
   lua_settop(L, 0);
 }
 
+/* With what the host gave for a text; NULL: it can be run. */
+static const char *refusal (const char *text, size_t bytes, const char *name, lua_State *host, int n_args) {
+  if (!text && bytes > 0) return "run: argument 'text' is NULL";
+  if (!name) return "run: argument 'name' is NULL";
+  if (n_args < 0 || (host && n_args > lua_gettop(host))) return "run: there are not so many arguments";
+  return NULL;
+}
+
+/* The script's own divisions shall neither trap nor round as the host's do. */
+static int call_calmly (lua_State *L, int n) {
+  fenv_t host;
+  feholdexcept(&host);
+  fesetround(FE_TONEAREST);
+  const int status = lua_pcall(L, n, LUA_MULTRET, 0);
+  fesetenv(&host);
+  return status;
+}
+
 int marea_sandbox_run (marea_sandbox *box, const char *text, size_t bytes, const char *name, lua_State *host,
                        int n_args) {
+  const char *refused = refusal(text, bytes, name, host, n_args);
+  if (!box) return -1;
+  if (refused) {
+    snprintf(box->error, sizeof box->error, "%s", refused);
+    return -1;
+  }
+  if (!host) n_args = 0;
   job j = {box, text, name, bytes, host, host ? lua_gettop(host) - n_args + 1 : 0, n_args};
   lua_State *L = box->L;
   if (host) check_parcel(box, host, j.first);
   start(box);
   lua_pushcfunction(L, run_job);
   lua_pushlightuserdata(L, &j);
-  const int status = lua_pcall(L, 1, LUA_MULTRET, 0);
+  const int status = call_calmly(L, 1);
   stop(box);
   if (host) lua_settop(host, j.first - 1);
   if (status != LUA_OK) {

@@ -3,19 +3,11 @@
 */
 #include "bind.h"
 
-static const char sandbox_key; /* its address is the metatable's key in the registry */
-
 static bool host_is_interrupted (void *ud) { return bind_interrupt_pending(ud); }
 
 static marea_sandbox **to_sandbox (lua_State *L, bind_state *S, const char *function) {
-  marea_sandbox **box = lua_touserdata(L, 1);
-  bool is_one = false;
-  if (box && lua_getmetatable(L, 1)) {
-    lua_rawgetp(L, LUA_REGISTRYINDEX, &sandbox_key);
-    is_one = lua_rawequal(L, -1, -2);
-    lua_pop(L, 2);
-  }
-  if (!is_one) bind_raise_argument(L, S, function, "sandbox", "a sandbox", 1);
+  marea_sandbox **box = bind_to(L, S, 1, BIND_SANDBOX);
+  if (!box) bind_raise_argument(L, S, function, "sandbox", "a sandbox", 1);
   if (!*box) bind_raise(L, S, "%s: the sandbox is closed", function);
   return box;
 }
@@ -68,10 +60,7 @@ int bind_sandbox_new (lua_State *L) {
                                  .max_flop = number_of(L, "flop"),
                                  .read = read,
                                  .write = write};
-  marea_sandbox **box = lua_newuserdatauv(L, sizeof *box, 0);
-  *box = NULL;
-  lua_rawgetp(L, LUA_REGISTRYINDEX, &sandbox_key);
-  lua_setmetatable(L, -2);
+  marea_sandbox **box = bind_new(L, S, BIND_SANDBOX, sizeof *box, 0);
   marea_status status = marea_sandbox_open(&config, box);
   if (status == MAREA_EARG) return bind_raise(L, S, "sandbox: a folder of 'read' or 'write' does not exist");
   if (status != MAREA_OK) return bind_raise(L, S, "sandbox: %s", marea_status_text(status));
@@ -101,8 +90,8 @@ static int sandbox_output (lua_State *L) {
 }
 
 static int sandbox_close (lua_State *L) {
-  marea_sandbox **box = lua_touserdata(L, 1);
-  if (!box || lua_rawlen(L, 1) != sizeof *box) return 0;
+  marea_sandbox **box = bind_to(L, bind_self(L), 1, BIND_SANDBOX);
+  if (!box) return 0;
   marea_sandbox_close(*box);
   *box = NULL;
   return 0;
@@ -112,14 +101,13 @@ static int sandbox_close (lua_State *L) {
 void bind_sandbox_module (lua_State *L) {
   static const luaL_Reg methods[] = {
       {"run", sandbox_run}, {"output", sandbox_output}, {"close", sandbox_close}, {NULL, NULL}};
-  lua_newtable(L);
+  bind_push_metatable(L, lua_touserdata(L, -1), BIND_SANDBOX, "marea.Sandbox");
   lua_newtable(L);
   lua_pushvalue(L, -3);
   luaL_setfuncs(L, methods, 1);
   lua_setfield(L, -2, "__index");
-  lua_pushcfunction(L, sandbox_close);
+  lua_pushvalue(L, -2);
+  lua_pushcclosure(L, sandbox_close, 1);
   lua_setfield(L, -2, "__gc");
-  lua_pushboolean(L, false);
-  lua_setfield(L, -2, "__metatable");
-  lua_rawsetp(L, LUA_REGISTRYINDEX, &sandbox_key);
+  lua_pop(L, 1);
 }

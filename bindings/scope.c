@@ -9,20 +9,15 @@
 */
 #include "bind.h"
 
-static const char scope_key; /* its address is the metatable's key in the registry */
-
 /* ---- begin and end ---- */
 
 /* Pushes a scope that is open. */
 static bind_scope *scope_new (lua_State *L, bind_state *S) {
-  bind_scope *s = lua_newuserdatauv(L, sizeof *s, 1);
-  memset(s, 0, sizeof *s);
+  bind_scope *s = bind_new(L, S, BIND_SCOPE, sizeof *s, 1);
   s->state = S;
   s->thread = L;
   lua_pushthread(L);
   lua_setiuservalue(L, -2, 1);
-  lua_rawgetp(L, LUA_REGISTRYINDEX, &scope_key);
-  lua_setmetatable(L, -2);
   s->open = true;
   s->outer = S->scopes;
   S->scopes = s;
@@ -148,11 +143,7 @@ static void survivors (lua_State *L, bind_scope *s, int first) {
 
 /* ---- functions for Lua ---- */
 
-static bind_scope *to_scope (lua_State *L, bind_state *S, int idx) {
-  bind_scope *s = lua_touserdata(L, idx);
-  if (!s || lua_rawlen(L, idx) != sizeof *s || s->state != S) return NULL;
-  return s;
-}
+static bind_scope *to_scope (lua_State *L, bind_state *S, int idx) { return bind_to(L, S, idx, BIND_SCOPE); }
 
 /* __gc: for a scope whose coroutine was dropped. Its tensors may be in use elsewhere. */
 static int scope_gc (lua_State *L) {
@@ -234,6 +225,7 @@ int bind_plan (lua_State *L) {
 /* The work of a shield: [1] nil or what comes before f, [2] f, its arguments. */
 static int run_shielded (lua_State *L) {
   bind_state *S = bind_find_state(L);
+  luaL_checkany(L, 2); /* scripts can see this function on the stack of an error */
   if (!lua_isnil(L, 1)) {
     lua_pushvalue(L, 1);
     lua_call(L, 0, 0);
@@ -278,16 +270,12 @@ static const luaL_Reg methods[] = {{"close", scope_close}, {NULL, NULL}};
 
 /* The state is on top of the stack, and stays there. */
 void bind_scope_open (lua_State *L) {
-  lua_newtable(L);
+  bind_push_metatable(L, lua_touserdata(L, -1), BIND_SCOPE, "marea.Scope");
   lua_pushvalue(L, -2);
   luaL_setfuncs(L, metamethods, 1);
   lua_newtable(L);
   lua_pushvalue(L, -3);
   luaL_setfuncs(L, methods, 1);
   lua_setfield(L, -2, "__index");
-  lua_pushliteral(L, "marea.Scope");
-  lua_setfield(L, -2, "__name");
-  lua_pushboolean(L, false);
-  lua_setfield(L, -2, "__metatable");
-  lua_rawsetp(L, LUA_REGISTRYINDEX, &scope_key);
+  lua_pop(L, 1);
 }

@@ -2,7 +2,8 @@
 ** system.c: what the Lua files ask of the system and Lua's own libraries do not tell: time, terminals, files, folders.
 */
 #include <dirent.h>
-#include <errno.h>
+#include <limits.h>
+#include <stdio.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <time.h>
@@ -49,7 +50,9 @@ static int system_sleep (lua_State *L) {
 }
 
 static int fail (lua_State *L, const char *path) {
-  lua_pushfstring(L, "%s: %s", path, strerror(errno));
+  char text[PATH_MAX + 128];
+  bind_format(text, sizeof text, "%s: %m", path);
+  lua_pushstring(L, marea_printable(text));
   return bind_failed(L, bind_self(L));
 }
 
@@ -69,20 +72,11 @@ static int system_file_time (lua_State *L) {
 
 /* An open folder in a userdata, which closes it when an error strikes. */
 static int folder_close (lua_State *L) {
-  DIR **folder = lua_touserdata(L, 1);
+  DIR **folder = bind_to(L, bind_self(L), 1, BIND_FOLDER);
+  if (!folder) return 0;
   if (*folder) closedir(*folder);
   *folder = NULL;
   return 0;
-}
-
-static DIR **folder_new (lua_State *L) {
-  DIR **folder = lua_newuserdatauv(L, sizeof *folder, 0);
-  *folder = NULL;
-  lua_createtable(L, 0, 1);
-  lua_pushcfunction(L, folder_close);
-  lua_setfield(L, -2, "__gc");
-  lua_setmetatable(L, -2);
-  return folder;
 }
 
 static bool is_folder (DIR *folder, const struct dirent *entry) {
@@ -94,7 +88,7 @@ static bool is_folder (DIR *folder, const struct dirent *entry) {
 /* core.list_folder(path) -> list of names, folders with a slash at their end; or nil, message */
 static int system_list_folder (lua_State *L) {
   const char *path = bind_string(L, bind_self(L), 1, "list_folder", "path");
-  DIR **folder = folder_new(L);
+  DIR **folder = bind_new(L, bind_self(L), BIND_FOLDER, sizeof *folder, 0);
   *folder = opendir(path);
   if (!*folder) return fail(L, path);
   lua_newtable(L);
@@ -107,6 +101,15 @@ static int system_list_folder (lua_State *L) {
   closedir(*folder);
   *folder = NULL;
   return 1;
+}
+
+/* The state is on top of the stack, and stays there. */
+void bind_system_open (lua_State *L) {
+  bind_push_metatable(L, lua_touserdata(L, -1), BIND_FOLDER, "marea.Folder");
+  lua_pushvalue(L, -2);
+  lua_pushcclosure(L, folder_close, 1);
+  lua_setfield(L, -2, "__gc");
+  lua_pop(L, 1);
 }
 
 const luaL_Reg bind_system_functions[] = {

@@ -52,7 +52,8 @@ void bind_push_fields (lua_State *L) {
 static int no_such_field (lua_State *L, bind_state *S) {
   if (lua_type(L, 2) != LUA_TSTRING)
     return bind_raise(
-        L, S, "index: expected an integer, a list such as {2, 5} or a string such as '2:5, :', got %s",
+        L, S,
+        "index: expected an integer, a list such as {2, 5}, a string such as '2:5, :' or a mask, got %s",
         bind_describe(L, S, 2));
   bind_guess guess = {.word = lua_tostring(L, 2)};
   for (int f = 0; fields[f]; f++) bind_offer(&guess, fields[f]);
@@ -107,7 +108,7 @@ static int tensor_item (lua_State *L) {
   const marea_tensor *t = bind_check(L, S, 1, "item", "t");
   if (marea_tensor_size(t) != 1)
     return bind_raise(L, S, "item: expected a tensor of one element, got %s", bind_shape(t).s);
-  bind_push_element(L, t, marea_tensor_data(t));
+  bind_push_element(L, S, t, 0, "item");
   return 1;
 }
 

@@ -8,17 +8,21 @@
 
 const char *bind_dtype_name (const marea_tensor *t) { return marea_dtype_name(marea_tensor_dtype(t)); }
 
-void bind_want_values (lua_State *L, bind_state *S, const marea_tensor *t, const char *function) {
+const char *bind_elements (lua_State *L, bind_state *S, const marea_tensor *t, const char *function) {
   if (marea_is_planned(t))
     bind_raise(L, S, "%s: tensor %s is from a plan: it has a shape and no values", function, bind_shape(t).s);
+  return marea_tensor_data(t);
 }
 
-/* A number of a plan is not known. */
-void bind_push_element (lua_State *L, const marea_tensor *t, const void *at) {
-  if (marea_is_planned(t)) {
-    lua_pushnumber(L, (lua_Number)NAN);
-    return;
-  }
+void bind_push_element (lua_State *L, bind_state *S, const marea_tensor *t, int64_t offset,
+                        const char *function) {
+  if (marea_is_planned(t) && marea_planning(S->ctx)) lua_pushnumber(L, (lua_Number)NAN);
+  else
+    bind_push_number(
+        L, t, bind_elements(L, S, t, function) + offset * (int64_t)marea_dtype_size(marea_tensor_dtype(t)));
+}
+
+void bind_push_number (lua_State *L, const marea_tensor *t, const void *at) {
   switch (marea_tensor_dtype(t)) {
   case MAREA_F32: lua_pushnumber(L, *(const float *)at); break;
   case MAREA_F64: lua_pushnumber(L, *(const double *)at); break;
@@ -186,7 +190,7 @@ int bind_tensor_new (lua_State *L) {
 
 static void push_table (lua_State *L, bind_state *S, const marea_tensor *t, int depth, const char *at) {
   if (depth == marea_tensor_rank(t)) {
-    bind_push_element(L, t, at);
+    bind_push_number(L, t, at);
     return;
   }
   int64_t size = marea_tensor_shape(t)[depth];
@@ -206,10 +210,14 @@ int bind_totable (lua_State *L) {
   bind_enter(L, S);
   bind_box *own = bind_box_new(L, S); /* making tables collects garbage, and a finalizer may release t */
   marea_tensor *t = bind_check(L, S, 1, "totable", "t");
-  if (marea_tensor_rank(t) > 0) bind_want_values(L, S, t, "totable");
+  if (marea_tensor_rank(t) == 0) {
+    bind_push_element(L, S, t, 0, "totable");
+    return 1;
+  }
+  const char *elements = bind_elements(L, S, t, "totable");
   luaL_checkstack(L, MAREA_MAX_RANK + 4, NULL);
   bind_box_fill(own, marea_retain(t));
-  push_table(L, S, t, 0, marea_tensor_data(t));
+  push_table(L, S, t, 0, elements);
   bind_box_release(own, BIND_BY_CALL, (bind_place){0, 0});
   return 1;
 }

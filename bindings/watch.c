@@ -66,7 +66,7 @@ static lua_CFunction their_pcall;
 int bind_catches (lua_CFunction f) {
   if (!f) return BIND_PASSES;
   if (f == protect) return BIND_CATCHES_BY_HANDLER;
-  return f == their_pcall || f == bind_protected ? BIND_CATCHES : BIND_PASSES;
+  return f == their_pcall || f == bind_catch ? BIND_CATCHES : BIND_PASSES;
 }
 
 /* ---- in place of Lua's ---- */

@@ -84,23 +84,20 @@ static void release_stand_ins (const stand_ins *s, int n) {
 
 static marea_status check_inputs (marea_call *c) {
   const marea_op *op = c->op;
-  int most = marea_op_inputs(op, NULL);
-  bool variadic = most > 0 && op->inputs[0].variadic;
-  if (variadic ? c->n_in < 1 : c->n_in > most)
-    return marea_reject(c, MAREA_EARG, "expected %s%d inputs, got %d", variadic ? "at least " : "at most ",
-                        variadic ? 1 : most, c->n_in);
-  for (int i = 0; i < (variadic ? c->n_in : most); i++) {
-    const marea_tensor *t = i < c->n_in ? c->in[i] : NULL;
-    if (!t && (variadic || !op->inputs[i].optional))
+  const bool variadic = op->inputs[0].variadic;
+  const int most = variadic ? c->n_in : MAREA_COUNT(op->inputs);
+  int n = 0;
+  for (; n < most && (variadic || op->inputs[n].name); n++) {
+    const marea_tensor *t = n < c->n_in ? c->in[n] : NULL;
+    if (t && t->ctx == c->ctx && !marea_is_over(t)) continue;
+    if (t) return marea_want_tensor(c->ctx, op->name, marea_input_name(op, n), t);
+    if (variadic || !op->inputs[n].optional)
       return marea_reject(c, MAREA_EARG, "argument '%s': expected a tensor, got nothing",
-                          marea_input_name(op, i));
-    if (t && t->ctx != c->ctx)
-      return marea_reject(c, MAREA_EARG, "argument '%s' belongs to another context", marea_input_name(op, i));
-    if (t && c->ctx->plans && t->storage->planned && !c->ctx->plan)
-      return marea_reject(c, MAREA_ESTATE,
-                          "argument '%s', %s, is from a plan that has ended: it has no values",
-                          marea_input_name(op, i), marea_tensor_text(t).s);
+                          marea_input_name(op, n));
   }
+  if (variadic ? c->n_in < 1 : c->n_in > n)
+    return marea_reject(c, MAREA_EARG, "expected %s%d inputs, got %d", variadic ? "at least " : "at most ",
+                        variadic ? 1 : n, c->n_in);
   int wanted = op->dtypes ? op->dtypes : MAREA_FLOATS;
   int checked = op->flags & MAREA_PROMOTES ? c->n_in : MAREA_MIN(c->n_in, 1);
   for (int i = 0; i < checked; i++)
@@ -184,10 +181,11 @@ static marea_status open_door (door *d, marea_context *ctx, const marea_op *op, 
   c->counter = 0;
   c->n_scratch = 0;
   c->planned = 0;
+  c->found = NULL;
   stand_in_for(&d->inputs, in);
   stand_in_for(&d->values, in);
   if (attrs) memcpy(d->attr, attrs, sizeof *attrs * (size_t)marea_op_attrs(op, NULL));
-  else marea_attrs_init(op, d->attr);
+  else if (op->attrs[0].name) marea_attrs_init(op, d->attr);
   return check_inputs(c);
 }
 
@@ -348,13 +346,45 @@ marea_status marea_perform (marea_context *ctx, const marea_op *op, int n_in, ma
   return status;
 }
 
+marea_status marea_invoke (marea_context *ctx, const marea_op *op, int n_in, marea_tensor *const *in,
+                           const marea_attr *attrs, marea_tensor **out, int *n_out) {
+  return ctx->profile ? marea_profile_apply(ctx, op, n_in, in, attrs, out, n_out)
+                      : marea_perform(ctx, op, n_in, in, attrs, out, n_out);
+}
+
+/* What a host gave, when something is missing: mutating operators have no results. */
+static marea_status check_pointers (marea_context *ctx, const marea_op *op, int n_in, marea_tensor *const *in,
+                                    marea_tensor **out, const int *n_out) {
+  MAREA_WANT(NULL, "apply", ctx);
+  MAREA_WANT(ctx, "apply", op);
+  MAREA_TRY(marea_want_list(ctx, op->name, "in", n_in, in));
+  MAREA_WANT(ctx, op->name, n_out);
+  if (!(op->flags & MAREA_MUTATES)) MAREA_WANT(ctx, op->name, out);
+  return MAREA_OK;
+}
+
+static marea_status apply (marea_context *ctx, const marea_op *op, int n_in, marea_tensor *const *in,
+                           const marea_attr *attrs, marea_tensor **out, int *n_out) {
+  if (attrs) MAREA_TRY(marea_check_attrs(ctx, op, attrs));
+  return marea_invoke(ctx, op, n_in, in, attrs, out, n_out);
+}
+
+static marea_status apply_in_our_mode (marea_context *ctx, const marea_op *op, int n_in,
+                                       marea_tensor *const *in, const marea_attr *attrs, marea_tensor **out,
+                                       int *n_out) {
+  MAREA_ENTER;
+  if (n_out) *n_out = 0;
+  MAREA_TRY(check_pointers(ctx, op, n_in, in, out, n_out));
+  return apply(ctx, op, n_in, in, attrs, out, n_out);
+}
+
+/* Straight on, where nothing is missing and no mode is to come back. */
 marea_status marea_apply (marea_context *ctx, const marea_op *op, int n_in, marea_tensor *const *in,
                           const marea_attr *attrs, marea_tensor **out, int *n_out) {
-  const uint64_t mode = marea_enter_float_mode();
-  marea_status status = ctx->profile ? marea_profile_apply(ctx, op, n_in, in, attrs, out, n_out)
-                                     : marea_perform(ctx, op, n_in, in, attrs, out, n_out);
-  marea_leave_float_mode(mode);
-  return status;
+  if (!ctx || !op || n_in < 0 || !in || !out || !n_out || !marea_in_our_mode())
+    return apply_in_our_mode(ctx, op, n_in, in, attrs, out, n_out);
+  *n_out = 0;
+  return apply(ctx, op, n_in, in, attrs, out, n_out);
 }
 
 /* ---- in place ---- */
@@ -419,7 +449,7 @@ static marea_status compute_in_place (door *d) {
   marea_status status = c->ctx->limited ? marea_charge(c) : MAREA_OK;
   if (status == MAREA_OK) {
     status = forward_shielded(c);
-    if (!c->ctx->plan) target->storage->version++;
+    if (status == MAREA_OK && !c->ctx->plan) target->storage->version++;
   }
   if (!through) {
     if (status == MAREA_OK) copy_shielded(c->ctx, result, target);
@@ -439,18 +469,24 @@ marea_status marea_perform_ (marea_context *ctx, const marea_op *op, int n_in, m
   return status;
 }
 
+marea_status marea_invoke_ (marea_context *ctx, const marea_op *op, int n_in, marea_tensor *const *in,
+                            const marea_attr *attrs) {
+  return ctx->profile ? marea_profile_apply_(ctx, op, n_in, in, attrs)
+                      : marea_perform_(ctx, op, n_in, in, attrs);
+}
+
 marea_status marea_apply_ (marea_context *ctx, const marea_op *op, int n_in, marea_tensor *const *in,
                            const marea_attr *attrs) {
-  const uint64_t mode = marea_enter_float_mode();
-  marea_status status = ctx->profile ? marea_profile_apply_(ctx, op, n_in, in, attrs)
-                                     : marea_perform_(ctx, op, n_in, in, attrs);
-  marea_leave_float_mode(mode);
-  return status;
+  MAREA_ENTER;
+  marea_tensor *result;
+  int n_out;
+  if (!ctx || !op || n_in < 0 || !in) MAREA_TRY(check_pointers(ctx, op, n_in, in, &result, &n_out));
+  if (attrs) MAREA_TRY(marea_check_attrs(ctx, op, attrs));
+  return marea_invoke_(ctx, op, n_in, in, attrs);
 }
 
 static marea_status copy (marea_tensor *dst, marea_tensor *src) {
   marea_context *ctx = dst->ctx;
-  if (src->ctx != ctx) return marea_fail(ctx, MAREA_EARG, "copy_: the source belongs to another context");
   marea_tensor *const both[] = {dst, src};
   MAREA_TRY(check_in_place(ctx, "copy", 2, both));
   marea_attr shape = {.n = dst->rank};
@@ -480,11 +516,11 @@ static marea_status copy_profiled (marea_profile *profile, marea_tensor *dst, ma
 }
 
 marea_status marea_copy (marea_tensor *dst, marea_tensor *src) {
-  marea_profile *profile = dst->ctx->profile;
-  const uint64_t mode = marea_enter_float_mode();
-  marea_status status = profile ? copy_profiled(profile, dst, src) : copy(dst, src);
-  marea_leave_float_mode(mode);
-  return status;
+  MAREA_ENTER;
+  marea_context *ctx = dst ? dst->ctx : src ? src->ctx : NULL;
+  MAREA_TRY(marea_want_tensor(ctx, "copy_", "dst", dst));
+  MAREA_TRY(marea_want_tensor(ctx, "copy_", "src", src));
+  return ctx->profile ? copy_profiled(ctx->profile, dst, src) : copy(dst, src);
 }
 
 /* ---- calls from C, for vjps ---- */
@@ -495,7 +531,7 @@ static marea_status run (marea_context *ctx, const marea_op *op, const marea_att
   for (int i = 0; i < n; i++) in[i] = va_arg(args, marea_tensor *);
   int n_out;
   *out = NULL;
-  MAREA_TRY(marea_apply(ctx, op, n, in, attrs, results, &n_out));
+  MAREA_TRY(marea_invoke(ctx, op, n, in, attrs, results, &n_out));
   *out = results[0];
   for (int k = 1; k < n_out; k++) marea_release(results[k]);
   return MAREA_OK;

@@ -325,8 +325,11 @@ static marea_status run_search (search *s, marea_tensor *y, marea_blame *b) {
 }
 
 marea_status marea_find_blame (marea_tensor *y, marea_blame *b) {
-  *b = (marea_blame){.given_input = -1};
-  MAREA_TRY(marea_want_values(y, "blame"));
+  MAREA_ENTER;
+  if (b) *b = (marea_blame){.given_input = -1};
+  MAREA_TRY(marea_want_values(y, "blame", "y"));
+  if (!b) return marea_missing(y->ctx, "blame", "blame");
+  if (y->ctx->plan) return marea_fail(y->ctx, MAREA_ESTATE, "blame: a plan runs, and computes no values");
   if (!y->node) {
     b->given = marea_retain(y);
     return MAREA_OK;
@@ -340,6 +343,7 @@ marea_status marea_find_blame (marea_tensor *y, marea_blame *b) {
 }
 
 void marea_blame_clear (marea_blame *b) {
+  if (!b) return;
   for (int i = 0; i < b->n_in; i++) marea_release(b->in[i]);
   marea_release(b->out);
   marea_release(b->given);

@@ -5,7 +5,8 @@
 ** shape only, so that the thread count never changes a result.
 **
 ** Three ways to cut C = A B. Usually the longer side of C is cut. When C is small and k is long (weights
-** of a dense layer behind a flattened image), k is cut, and the partial products are added up in order.
+** of a dense layer behind a flattened image), k is cut, and the partial products are added up by a fixed tree. A long
+** k is cut once more, so that the error does not grow with it.
 */
 #include <cblas.h>
 #include <limits.h>
@@ -47,11 +48,14 @@ static void clear (const product *p) {
     memset(p->c + (size_t)(i * p->ldc) * size_of(p->dtype), 0, (size_t)p->n * size_of(p->dtype));
 }
 
+/* Is the matrix of a product with a vector stored (k, .)? */
+static bool is_stored_by_k (const product *p) { return p->m == 1 ? !p->tb : p->ta; }
+
 /* Matrix times vector, if the product is one: y = M x, M stored (rows, cols). */
 static bool multiply_vector (const product *p) {
   bool row = p->m == 1; /* c = a B; otherwise c = A b */
   if (!row && p->n != 1) return false;
-  bool stored_by_k = row ? !p->tb : p->ta; /* the matrix is stored (k, .) */
+  bool stored_by_k = is_stored_by_k(p);
   const char *matrix = row ? p->b : p->a, *x = row ? p->a : p->b;
   int64_t ld = row ? p->ldb : p->lda, side = row ? p->n : p->m;
   int64_t step_x = row ? (p->ta ? p->lda : 1) : (p->tb ? 1 : p->ldb), step_y = row ? 1 : p->ldc;
@@ -138,6 +142,78 @@ static void multiply_in_pieces (marea_context *ctx, const product *all) {
   }
 }
 
+/* ---- a long k ----
+** A float that many products are added to loses digits in proportion to k. OpenBLAS does that for products of vectors and
+** of small matrices; there, and only for a long k, pieces of it are added up in double. */
+
+#define PIECE 256   /* of a long k at a time, */
+#define STRIPE 1024 /* with a vector: OpenBLAS adds its products up four at a time */
+#define SMALL 4096  /* elements of C that are added up in double together */
+
+/* Columns first .. of C, `n` of them, or where it is one column rows: those of a product of its own. */
+static product part_of (const product *p, int64_t first, int64_t n) {
+  product part = *p;
+  const bool rows = p->n == 1;
+  const int64_t step = rows ? (p->ta ? 1 : p->lda) : (p->tb ? p->ldb : 1);
+  const size_t at = (size_t)(first * step) * sizeof(float);
+  *(rows ? &part.m : &part.n) = n;
+  if (rows) part.a += at;
+  else part.b += at;
+  part.c += (size_t)(first * (rows ? p->ldc : 1)) * sizeof(float);
+  return part;
+}
+
+/* C of at most SMALL elements */
+static void multiply_small (marea_context *ctx, const product *all) {
+  double total[SMALL];
+  float some[SMALL];
+  product p = *all;
+  const int64_t n = p.m * p.n, piece = p.m == 1 || p.n == 1 ? STRIPE : PIECE;
+  memset(total, 0, (size_t)n * sizeof *total);
+  p.c = (char *)some;
+  p.ldc = p.n;
+  for (int64_t l = 0; l < all->k && !marea_stopping(ctx); l += piece) {
+    p.k = MAREA_MIN(piece, all->k - l);
+    p.a = all->a + (size_t)(l * (all->ta ? all->lda : 1)) * sizeof(float);
+    p.b = all->b + (size_t)(l * (all->tb ? 1 : all->ldb)) * sizeof(float);
+    if (!multiply_vector(&p)) multiply_matrices(&p, false);
+    for (int64_t i = 0; i < n; i++) total[i] += (double)some[i];
+  }
+  for (int64_t i = 0; i < p.m * p.n; i++) ((float *)all->c)[i / p.n * all->ldc + i % p.n] = (float)total[i];
+}
+
+/* Rows of the matrix lie along k: one dot product each. */
+static void multiply_dots (marea_context *ctx, const product *p) {
+  const bool row = p->m == 1;
+  const char *matrix = row ? p->b : p->a, *x = row ? p->a : p->b;
+  const int64_t ld = row ? p->ldb : p->lda, step = row ? 1 : p->ldc;
+  for (int64_t i = 0; i < p->m * p->n && !marea_stopping(ctx); i++)
+    ((float *)p->c)[i * step] = (float)ctx->kernels[MAREA_F32]->dot(
+        (size_t)p->k, matrix + (size_t)(i * ld) * sizeof(float), x);
+}
+
+/* The longest k that goes as a whole; below it the pieces would take longer than they are worth. */
+static int64_t longest (const product *p) {
+  if (p->m * p->n == 1) return 512;
+  return p->m == 1 || p->n == 1 ? 4096 : 2048;
+}
+
+static bool is_deep (const product *p) {
+  const bool few = p->m == 1 || p->n == 1 || p->m * p->n <= SMALL;
+  return p->dtype == MAREA_F32 && few && p->k > longest(p);
+}
+
+static void multiply_deep (marea_context *ctx, const product *p) {
+  const int64_t side = MAREA_MAX(p->m, p->n);
+  if (p->m > 1 && p->n > 1) multiply_small(ctx, p);
+  else if (side == 1 || !is_stored_by_k(p)) multiply_dots(ctx, p);
+  else
+    for (int64_t i = 0; i < side; i += SMALL) {
+      const product part = part_of(p, i, MAREA_MIN(SMALL, side - i));
+      multiply_small(ctx, &part);
+    }
+}
+
 static void multiply (marea_context *ctx, const product *p) {
   if (p->m == 0 || p->n == 0) return;
   if (p->k == 0) {
@@ -145,7 +221,8 @@ static void multiply (marea_context *ctx, const product *p) {
     return;
   }
   marea_blas_hold();
-  if (!multiply_vector(p)) multiply_in_pieces(ctx, p);
+  if (is_deep(p)) multiply_deep(ctx, p);
+  else if (!multiply_vector(p)) multiply_in_pieces(ctx, p);
 }
 
 /* Sizes fit in int: marea_gemm_parallel refuses larger ones, and marea_bytes a dimension above INT32_MAX. */
@@ -189,7 +266,7 @@ static void run_block (void *arg, int64_t block, int worker) {
   }
   if (j->cut == CUT_K) p.end = (marea_epilogue){0};
   if (j->cut == CUT_K && block > 0) { p.c = j->partial + (size_t)((block - 1) * p.m * p.n) * size; }
-  if (j->scratch) {
+  if (j->scratch && !is_deep(&p)) {
     multiply_short(&p, j->kernels, j->scratch + (size_t)worker * WORKER_STEP);
     return;
   }
@@ -219,11 +296,14 @@ static void fold_block (void *arg, int64_t block, int worker) {
   const size_t at = (size_t)first * size_of(p->dtype), step = (size_t)all * size_of(p->dtype);
   const int64_t parts = (p->k + j->step - 1) / j->step;
   (void)worker;
-  for (int64_t part = 1; part < parts; part++)
-    j->kernels->add((size_t)n, p->c + at, 1, j->partial + (size_t)(part - 1) * step + at, 1, p->c + at, NULL);
+  char *c[MAX_BLOCKS] = {p->c + at};
+  for (int64_t part = 1; part < parts; part++) c[part] = j->partial + (size_t)(part - 1) * step + at;
+  for (int64_t gap = 1; gap < parts; gap *= 2)
+    for (int64_t part = 0; part + gap < parts; part += 2 * gap)
+      j->kernels->add((size_t)n, c[part], 1, c[part + gap], 1, c[part], NULL);
 }
 
-/* c := the sum of the partial products, with bias and activation */
+/* c := the sum of the partial products, neighbours first, with bias and activation */
 static void fold_partial (marea_context *ctx, job *j) {
   const product *p = &j->all;
   marea_parallel(ctx, (p->m * p->n - 1) / FOLD + 1, fold_block, j);

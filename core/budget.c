@@ -43,12 +43,16 @@ static void note_limits (marea_context *ctx) {
 }
 
 void marea_limit_flop (marea_context *ctx, double flop) {
+  MAREA_ENTER;
+  if (!ctx) return;
   ctx->flop_limit = ctx->flop_left = flop > 0 ? flop : 0;
   note_limits(ctx);
 }
 
 /* Longer than the clock can count is no limit. */
 void marea_limit_time (marea_context *ctx, double seconds) {
+  MAREA_ENTER;
+  if (!ctx) return;
   const bool limited = seconds > 0 && seconds < 1e9;
   ctx->seconds = limited ? seconds : 0;
   ctx->deadline = limited ? marea_clock_ns() + (int64_t)(seconds * 1e9) : 0;

@@ -20,8 +20,8 @@ marea_named marea_word (const char *name, const char *value) {
 }
 
 marea_named marea_ints (const char *name, int n, const int64_t *values) {
-  marea_named a = {.name = name, .type = MAREA_NAMED_LIST, .n = n};
-  for (int i = 0; i < MAREA_MIN(n, MAREA_MAX_RANK); i++) a.v[i] = values[i];
+  marea_named a = {.name = name, .type = MAREA_NAMED_LIST, .n = n > 0 && !values ? -1 : n};
+  for (int i = 0; i < MAREA_MIN(a.n, MAREA_MAX_RANK); i++) a.v[i] = values[i];
   return a;
 }
 
@@ -54,6 +54,13 @@ static int64_t dtype_named (const char *text) {
 static bool set_integer (marea_attr *a, const marea_named *v) {
   a->i = v->v[0];
   return is_integer(v);
+}
+
+static bool set_number (marea_attr *a, const marea_named *v) {
+  a->n = is_integer(v) ? MAREA_EXACT : 1;
+  if (is_integer(v)) a->i = v->v[0];
+  else a->f = v->f;
+  return is_integer(v) || v->type == MAREA_NAMED_REAL;
 }
 
 /* An integer, or the position of a text, which is -1 for one that is not known. */
@@ -95,21 +102,17 @@ static bool set_padding (marea_attr *a, const marea_named *v) {
   return fine;
 }
 
-static int64_t count_choices (const char *choices) {
-  int64_t n = 1;
-  for (; *choices; choices++) n += *choices == '|';
-  return n;
-}
-
 static bool set_attr (marea_attr *a, const marea_attr_spec *spec, const marea_named *v) {
   a->n = 1;
   switch (spec->kind) {
   case MAREA_REAL:
     a->f = is_integer(v) ? (double)v->v[0] : v->f;
     return is_integer(v) || v->type == MAREA_NAMED_REAL;
+  case MAREA_NUMBER: return set_number(a, v);
   case MAREA_BOOL: return set_position(a, v, -1, 2);
   case MAREA_ENUM:
-    return set_position(a, v, is_text(v) ? choice(spec->choices, v->s) : -1, count_choices(spec->choices));
+    return set_position(a, v, is_text(v) ? choice(spec->choices, v->s) : -1,
+                        marea_count_choices(spec->choices));
   case MAREA_DTYPE: return set_position(a, v, is_text(v) ? dtype_named(v->s) : -1, MAREA_DTYPES);
   case MAREA_INT:
   case MAREA_DIM:
@@ -122,27 +125,11 @@ static bool set_attr (marea_attr *a, const marea_attr_spec *spec, const marea_na
 
 /* ---- messages ---- */
 
-static const char *expected (const marea_attr_spec *spec) {
-  switch (spec->kind) {
-  case MAREA_REAL: return "a number";
-  case MAREA_INT: return "an integer";
-  case MAREA_BOOL: return "0 or 1";
-  case MAREA_ENUM: return spec->choices;
-  case MAREA_DTYPE: return "f32|f64|i64|u8";
-  case MAREA_DIM: return "a dimension";
-  case MAREA_INDEX: return "an index";
-  case MAREA_DIMS: return "a list of at most 8 dimensions";
-  case MAREA_SIZES: return "a list of at most 8 sizes";
-  case MAREA_PAIR: return "an integer or a list of 2";
-  default: return "an integer, a list of 2 or 4, same or valid";
-  }
-}
-
 static marea_text described (const marea_named *v) {
   marea_text text;
   switch (v->type) {
   case MAREA_NAMED_REAL:
-    snprintf(text.s, sizeof text.s, "the real number %g; marea_int makes an integer", v->f);
+    marea_format(text.s, sizeof text.s, "the real number %g; marea_int makes an integer", v->f);
     break;
   case MAREA_NAMED_INT: snprintf(text.s, sizeof text.s, "%lld", (long long)v->v[0]); break;
   case MAREA_NAMED_TEXT: snprintf(text.s, sizeof text.s, "'%.60s'", v->s ? v->s : "(null)"); break;
@@ -166,13 +153,13 @@ static marea_status read_attrs (marea_context *ctx, const marea_op *op, int n, c
     if (k == count) return marea_fail(ctx, MAREA_EARG, "%s: unknown argument '%.60s'", op->name, name);
     if (!set_attr(&attrs[k], &specs[k], &named[i]))
       return marea_fail(ctx, MAREA_EARG, "%s: argument '%s': expected %s, got %s", op->name, name,
-                        expected(&specs[k]), described(&named[i]).s);
+                        marea_attr_expected(&specs[k]), described(&named[i]).s);
     given[k] = true;
   }
   for (int k = 0; k < count; k++)
     if (specs[k].initial == MAREA_REQUIRED && !given[k])
       return marea_fail(ctx, MAREA_EARG, "%s: argument '%s': expected %s, got nothing", op->name,
-                        specs[k].name, expected(&specs[k]));
+                        specs[k].name, marea_attr_expected(&specs[k]));
   return MAREA_OK;
 }
 
@@ -194,12 +181,18 @@ marea_status marea_call_op (marea_context *ctx, const char *name, int n_in, mare
   marea_tensor *results[MAREA_MAX_OUT];
   bool in_place;
   int n = 0;
+  MAREA_ENTER;
+  MAREA_WANT(NULL, "call", ctx);
+  MAREA_WANT(ctx, "call", name);
+  MAREA_TRY(marea_want_list(ctx, "call", "in", n_in, in));
+  MAREA_TRY(marea_want_list(ctx, "call", "named", n_named, named));
+  MAREA_TRY(marea_want_list(ctx, "call", "out", n_out, out));
   for (int k = 0; k < n_out; k++) out[k] = NULL;
   const marea_op *op = find(name, &in_place);
   if (!op) return marea_fail(ctx, MAREA_EARG, "call: there is no operator '%.60s'", name);
   MAREA_TRY(read_attrs(ctx, op, n_named, named, attrs));
-  if (in_place) return marea_apply_(ctx, op, n_in, in, attrs);
-  MAREA_TRY(marea_apply(ctx, op, n_in, in, attrs, results, &n));
+  if (in_place) return marea_invoke_(ctx, op, n_in, in, attrs);
+  MAREA_TRY(marea_invoke(ctx, op, n_in, in, attrs, results, &n));
   for (int k = 0; k < n; k++)
     if (k < n_out) out[k] = results[k];
     else marea_release(results[k]);

@@ -4,11 +4,19 @@
 ** order after closing it.
 */
 #define _GNU_SOURCE
+#include <cblas.h>
+#include <fcntl.h>
 #include <sched.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+#include <unistd.h>
 
 #include "memory.h"
+
+#define BLAS_BUFFER \
+  ((size_t)129 << 20) /* address space for a thread that calls OpenBLAS, and a little more */
 
 static int usable_cores (void) {
   cpu_set_t set;
@@ -21,6 +29,50 @@ static void destroy (marea_context *ctx) {
   marea_config config = ctx->config;
   marea_pool_free(ctx);
   config.alloc(config.alloc_ud, ctx, sizeof *ctx, 0);
+}
+
+/* Address space that the process has, in bytes; 0: not known. */
+static size_t space_taken (void) {
+  char text[32] = "";
+  const int fd = open("/proc/self/statm", O_RDONLY | O_CLOEXEC);
+  if (fd < 0) return 0;
+  const ssize_t n = read(fd, text, sizeof text - 1);
+  close(fd);
+  return n > 0 ? strtoul(text, NULL, 10) * (size_t)sysconf(_SC_PAGESIZE) : 0;
+}
+
+/* Is there a limit, and no room for buffers of so many threads, and of OpenBLAS's own if these cannot have theirs yet? */
+static bool is_cramped (int threads) {
+  const size_t own = (size_t)(openblas_get_num_threads() - 1) * BLAS_BUFFER;
+  const size_t room = (size_t)threads * BLAS_BUFFER + (space_taken() < own ? own : 0);
+  void *p = mmap(NULL, room, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (p != MAP_FAILED) munmap(p, room);
+  return p == MAP_FAILED;
+}
+
+static bool is_limited (void) {
+  struct rlimit limit;
+  return getrlimit(RLIMIT_AS, &limit) == 0 && limit.rlim_cur != RLIM_INFINITY;
+}
+
+const char *marea_blas_trouble (int threads) {
+  if (!is_limited() || !is_cramped(threads ? threads : usable_cores())) return NULL;
+  return "OpenBLAS wants 128 MB of address space for each thread, and the limit on the process's (RLIMIT_AS, "
+         "`ulimit -v`) leaves less";
+}
+
+/* OpenBLAS's own, which keeps what it has once taken. */
+#pragma weak blas_memory_alloc
+#pragma weak blas_memory_free
+void *blas_memory_alloc (int unused);
+void blas_memory_free (void *buffer);
+
+/* Where address space is limited, OpenBLAS takes now what our threads will want, before tensors fill it. */
+static void reserve_buffers (int threads) {
+  void *buffer[MAREA_MAX_THREADS];
+  if (!is_limited() || !blas_memory_alloc) return;
+  for (int i = 0; i < threads; i++) buffer[i] = blas_memory_alloc(1);
+  for (int i = 0; i < threads; i++) blas_memory_free(buffer[i]);
 }
 
 /* Opening fails before there is a context to ask for a text: the log has it. */
@@ -52,14 +104,33 @@ static bool choose_kernels (marea_context *ctx) {
   return true;
 }
 
+static bool choose_convolutions (marea_context *ctx) {
+  const char *way = getenv("MAREA_CONV");
+  if (!way || !*way || !strcmp(way, "auto")) return true;
+  ctx->direct = !strcmp(way, "direct");
+  if (!ctx->direct)
+    marea_log(&ctx->config, MAREA_LOG_WARNING, "open: MAREA_CONV: expected 'auto' or 'direct', got '%s'",
+              way);
+  return ctx->direct;
+}
+
 const char *marea_version (void) { return MAREA_VERSION; }
 
 marea_status marea_open (const marea_config *config, marea_context **out) {
+  MAREA_ENTER;
+  MAREA_WANT(NULL, "open", out);
   *out = NULL;
   if (config && config->size != sizeof *config) return MAREA_EVERSION;
   marea_config settings = config ? *config : (marea_config){0};
   MAREA_TRY(check_config(&settings));
   if (!settings.alloc) settings.alloc = marea_default_alloc;
+  const int threads = settings.threads ? settings.threads : usable_cores();
+  const char *trouble = marea_blas_trouble(threads);
+  if (trouble) {
+    marea_log(&settings, MAREA_LOG_WARNING, "open: %s", trouble);
+    return MAREA_ENOMEM;
+  }
+  reserve_buffers(threads);
   marea_context *ctx = settings.alloc(settings.alloc_ud, NULL, 0, sizeof *ctx);
   if (!ctx) return MAREA_ENOMEM;
   memset(ctx, 0, sizeof *ctx);
@@ -70,12 +141,11 @@ marea_status marea_open (const marea_config *config, marea_context **out) {
     destroy(ctx);
     return MAREA_ENOMEM;
   }
-  if (!choose_kernels(ctx)) {
+  if (!choose_kernels(ctx) || !choose_convolutions(ctx)) {
     destroy(ctx);
     return MAREA_EARG;
   }
   ctx->wide = !strcmp(ctx->isa, "avx512") && marea_cpu_is_wide();
-  int threads = settings.threads ? settings.threads : usable_cores();
   marea_status status = marea_workers_new(ctx, threads, &ctx->workers);
   if (status != MAREA_OK) {
     destroy(ctx);
@@ -103,6 +173,7 @@ static void log_leaks (const marea_context *ctx) {
 }
 
 void marea_close (marea_context *ctx) {
+  MAREA_ENTER;
   if (!ctx) return;
   log_leaks(ctx);
   ctx->config.log = NULL;
@@ -114,6 +185,8 @@ void marea_close (marea_context *ctx) {
 }
 
 marea_status marea_set_threads (marea_context *ctx, int threads) {
+  MAREA_ENTER;
+  MAREA_WANT(NULL, "set_threads", ctx);
   if (threads < 1 || threads > MAREA_MAX_THREADS)
     return marea_fail(ctx, MAREA_EARG, "set_threads: expected 1..%d threads, got %d", MAREA_MAX_THREADS,
                       threads);
@@ -126,25 +199,28 @@ marea_status marea_set_threads (marea_context *ctx, int threads) {
   return MAREA_OK;
 }
 
-int marea_threads (const marea_context *ctx) { return ctx->threads; }
+int marea_threads (const marea_context *ctx) { return ctx ? ctx->threads : 0; }
 
-int marea_index_base (const marea_context *ctx) { return ctx->config.index_base; }
+int marea_index_base (const marea_context *ctx) { return ctx ? ctx->config.index_base : 0; }
 
-const char *marea_isa (const marea_context *ctx) { return ctx->isa; }
+const char *marea_isa (const marea_context *ctx) { return ctx ? ctx->isa : ""; }
 
 void marea_interrupt (marea_context *ctx) {
-  atomic_store_explicit(&ctx->interrupt, true, memory_order_relaxed);
+  if (ctx) atomic_store_explicit(&ctx->interrupt, true, memory_order_relaxed);
 }
 
 marea_status marea_poll (marea_context *ctx) {
+  MAREA_ENTER;
+  MAREA_WANT(NULL, "poll", ctx);
   if (!marea_stopping(ctx)) return MAREA_OK;
   if (atomic_exchange(&ctx->interrupt, false)) return marea_fail(ctx, MAREA_EINTR, "interrupted!");
   return marea_fail(ctx, MAREA_EBUDGET, "the time limit of %g s is reached", ctx->seconds);
 }
 
-bool marea_shielded (const marea_context *ctx) { return ctx->shielded; }
+bool marea_shielded (const marea_context *ctx) { return ctx && ctx->shielded; }
 
 bool marea_set_shielded (marea_context *ctx, bool on) {
+  if (!ctx) return false;
   bool before = ctx->shielded;
   ctx->shielded = on;
   return before;

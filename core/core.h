@@ -7,6 +7,7 @@
 #ifndef MAREA_CORE_H
 #define MAREA_CORE_H
 
+#include <stdarg.h>
 #include <stdatomic.h>
 
 #include "kernels/kernels.h"
@@ -41,6 +42,7 @@ struct marea_context {
   marea_workers *workers;
   const marea_kernels *kernels[MAREA_DTYPES]; /* by dtype; entries that make no sense for a dtype are NULL */
   const char *isa;
+  bool direct; /* MAREA_CONV=direct: convolutions leave out the ways that are exact only as a whole */
   bool wide; /* isa is avx512, and one whose products are done at once: see marea_cpu_is_wide */
   int threads;
   bool recording;
@@ -61,7 +63,7 @@ struct marea_context {
   marea_profile *profile; /* that runs; NULL: none */
   marea_plan *plan;       /* the same; operators compute nothing while there is one */
   bool dry;               /* an operator's forward runs for its scratch memory alone: see MAREA_DRY */
-  uint16_t plans;         /* how many there were; wraps around, 0 left out */
+  uint64_t plans;         /* how many there were: the number of the one that runs */
   int layer;             /* that operators belong to; nodes remember it */
   uint32_t place;        /* the same of the line that runs; storages remember it too */
   char error[MAREA_ERROR_SIZE];
@@ -79,7 +81,8 @@ void marea_context_settle (marea_context *ctx);
 
 /* ---- error.c: the only writer of error text and of the log's ---- */
 
-/* Puts the text into the context, in the log too if it tells that something was stopped, and returns `status`. */
+/* Puts the text into the context, if there is one, in the log too if it tells that something was stopped, and returns
+   `status`. */
 marea_status marea_fail (marea_context *ctx, marea_status status, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 /* MAREA_ENOMEM, with how much was wanted, for what, what is in use and the limit. */
@@ -91,6 +94,31 @@ typedef struct marea_text { char s[160]; } marea_text;
 marea_text marea_bytes_text (size_t bytes);                    /* "12.3 MB" */
 marea_text marea_shape_text (int rank, const int64_t *shape);  /* "(2, 3, 4)" */
 marea_text marea_tensor_text (const marea_tensor *t);          /* "f32 (2, 3, 4)" */
+
+/* ---- check.c: what callers of public functions give ---- */
+
+/* MAREA_EARG: a pointer that must not be NULL is. */
+marea_status marea_missing (marea_context *ctx, const char *who, const char *name);
+#define MAREA_WANT(ctx, who, pointer) \
+  do { if (!(pointer)) return marea_missing(ctx, who, #pointer); } while (0)
+/* The one gate for tensors: there is one, it is this context's, and it is not of a plan that has ended. */
+marea_status marea_want_tensor (marea_context *ctx, const char *who, const char *name, const marea_tensor *t);
+/* The same for one whose elements are to be read outside of operators, where those of a plan that runs have none. */
+marea_status marea_want_values (const marea_tensor *t, const char *who, const char *name);
+marea_status marea_want_shape_of (marea_context *ctx, const char *who, marea_dtype dtype, int rank,
+                                  const int64_t *shape); /* not its sizes: see marea_bytes */
+marea_status marea_want_list (marea_context *ctx, const char *who, const char *name, int n, const void *list);
+marea_status marea_check_attrs (marea_context *ctx, const marea_op *op, const marea_attr *attrs);
+const char *marea_attr_expected (const marea_attr_spec *spec); /* for messages */
+int64_t marea_count_choices (const char *choices);
+
+/* ---- text.c ---- */
+
+/* Bytes of the UTF-8 character that the n bytes begin with, and its number; 0: they begin with none. `code` may be NULL. */
+int marea_utf8 (const char *text, size_t n, uint32_t *code);
+/* snprintf, with a point in numbers and the system's own words, whatever locale the host has set. */
+int marea_format (char *to, size_t room, const char *format, ...) __attribute__((format(printf, 3, 4)));
+int marea_vformat (char *to, size_t room, const char *format, va_list args) __attribute__((format(printf, 3, 0)));
 
 /* ---- memory.c ---- */
 
@@ -114,7 +142,7 @@ struct marea_storage {
   bool constant;    /* changes in place are errors */
   uint32_t version; /* +1 for every change in place; a saved value remembers the one it saw */
   uint32_t place;   /* where it was made: the host's number */
-  uint16_t planned; /* the plan that made it: it has no bytes, and no values; 0: none */
+  uint64_t planned; /* the plan that made it: it has no bytes, and no values; 0: none */
   void (*release)(void *ud);
   void *ud;
 };
@@ -162,9 +190,23 @@ static inline bool marea_has_shape (const marea_tensor *t, int rank, const int64
 
 static inline bool marea_is_float (int64_t dtype) { return dtype == MAREA_F32 || dtype == MAREA_F64; }
 
+/* Is it of a plan that has ended? Then it has no elements and never will. */
+static inline bool marea_is_over (const marea_tensor *t) {
+  const uint64_t planned = t->storage->planned;
+  return planned && (!t->ctx->plan || planned != t->ctx->plans);
+}
+
 static inline void *marea_at (const marea_tensor *t) { /* address of element 0 */
   static const uint8_t size[] = {4, 8, 8, 1};
   return (char *)t->storage->data + t->offset * size[t->dtype];
+}
+
+/* The value of an attribute of kind MAREA_NUMBER, and as an integer, cut to the range of i64. */
+static inline double marea_attr_number (const marea_attr *a) { return a->n == MAREA_EXACT ? (double)a->i : a->f; }
+static inline int64_t marea_attr_integer (const marea_attr *a) {
+  if (a->n == MAREA_EXACT) return a->i;
+  if (!(a->f < 0x1p63)) return a->f != a->f ? 0 : INT64_MAX;
+  return a->f > -0x1p63 ? (int64_t)a->f : INT64_MIN;
 }
 
 /* ---- apply.c: what an operator is and sees ---- */
@@ -178,6 +220,7 @@ typedef struct marea_call {
   marea_layout layout[MAREA_MAX_OUT]; /* filled by the shape rule (n_out is preset to 1) */
   marea_tensor **out;               /* given to forward */
   uint64_t counter;                 /* first Philox block reserved for this call (random operators) */
+  const void *found;                /* what the shape rule leaves to forward, in a table, where values decide on sizes */
   void *scratch[24];                /* freed when forward returns */
   int n_scratch;
   size_t planned;                   /* bytes of scratch that a plan counts */
@@ -205,6 +248,7 @@ enum { /* flags of an operator */
   MAREA_RANDOM = 16,      /* takes `draws` blocks of the counter */
   MAREA_MUTATES = 32,     /* changes inputs in place: see `mutates`; no output, never interrupted */
   MAREA_NO_GRAD = 64,     /* results are constants for the tape (comparisons, argmax, samples) */
+  MAREA_REALS = 256,      /* its results are real, also those of integers */
   MAREA_DRY = 128         /* a plan runs forward for the scratch memory it takes: while `dry` is set it may touch
                              elements of tensors and of MAREA_SCRATCH inside marea_parallel only, which does nothing */
 };
@@ -268,13 +312,23 @@ marea_status marea_want_int (marea_call *c, int attr, int64_t value, int64_t lea
 marea_status marea_want_dtype (marea_call *c, int input, int dtypes);
 marea_status marea_want_size (marea_call *c, int input, int dim, int64_t size, const char *because);
 marea_status marea_want_shape (marea_call *c, int input, const marea_tensor *like); /* equal shapes */
-/* The slope of an activation is not negative: the sign of its result must tell the sign of its argument. */
+/* The slope of an activation is not negative: the sign of its result must tell the sign of its argument. One that was left
+   out becomes that of the operator of the activation, which the attribute in front names. */
+#define MAREA_SLOPE_DOC "slope of leaky_relu (left out: 0.01), alpha of elu (1)"
 marea_status marea_want_slope (marea_call *c, int attr);
+/* A number that a tensor of `dtype` can hold: floats hold all of them, integers what is one and in their range. */
+marea_status marea_want_number (marea_call *c, int attr, int dtype);
 marea_status marea_resolve_dim (marea_call *c, int attr, int rank);   /* attr := 0..rank-1 */
 marea_status marea_resolve_dims (marea_call *c, int attr, int rank, bool *set); /* set[rank]; n=0: all; sorts v */
 marea_status marea_resolve_index (marea_call *c, int attr, int64_t size); /* attr := 0..size-1 */
 
-/* marea_apply and marea_apply_ without a look at the profile. */
+/* marea_apply and marea_apply_ for calls from within the core: what they are given is not checked as a host's is, and
+   the floating-point mode is set. */
+marea_status marea_invoke (marea_context *ctx, const marea_op *op, int n_in, marea_tensor *const *in,
+                           const marea_attr *attrs, marea_tensor **out, int *n_out);
+marea_status marea_invoke_ (marea_context *ctx, const marea_op *op, int n_in, marea_tensor *const *in,
+                            const marea_attr *attrs);
+/* The same without a look at the profile. */
 marea_status marea_perform (marea_context *ctx, const marea_op *op, int n_in, marea_tensor *const *in,
                             const marea_attr *attrs, marea_tensor **out, int *n_out);
 marea_status marea_perform_ (marea_context *ctx, const marea_op *op, int n_in, marea_tensor *const *in,
@@ -335,8 +389,6 @@ void marea_plan_take (marea_context *ctx, size_t bytes);
 void marea_plan_give (marea_context *ctx, size_t bytes);
 /* Remembers the gradient of a leaf, which is about to change and comes back at the end of the plan. */
 marea_status marea_plan_note (marea_tensor *leaf);
-/* Fails when t has no values, in the words of `who`. */
-marea_status marea_want_values (const marea_tensor *t, const char *who);
 
 /* ---- budget.c ---- */
 
@@ -368,12 +420,37 @@ void marea_parallel (marea_context *ctx, int64_t blocks, marea_block_fn fn, void
 marea_status marea_workers_new (marea_context *ctx, int threads, marea_workers **out);
 void marea_workers_free (marea_context *ctx, marea_workers *w);
 
-/* Every operator computes in one floating-point mode: rounding to nearest, denormals kept, no traps. The control
-   bits of the host's mode, returned by the first, come back by the second; exception flags may be raised. */
+/* Everything is computed in one floating-point mode: rounding to nearest, denormals kept, no traps. The control
+   bits of the host's mode, returned by the first, come back by the second; 0: it is ours. Exception flags may be raised. */
+#if defined(__x86_64__)
+/* Control words of SSE and of the x87 unit, which OpenBLAS computes norms with; without the exception flags. */
+#define MAREA_SSE_BITS 0xffc0u
+#define MAREA_SSE_MODE 0x1f80u
+#define MAREA_X87_BITS 0x0f3fu
+#define MAREA_X87_MODE 0x033fu
+
+static inline bool marea_is_float_mode (uint64_t mode) {
+  return (mode & MAREA_SSE_BITS) == MAREA_SSE_MODE && (mode >> 32 & MAREA_X87_BITS) == MAREA_X87_MODE;
+}
+
+static inline uint64_t marea_float_mode (void) {
+  uint16_t x87;
+  __asm__ volatile("fnstcw %0" : "=m"(x87));
+  return (uint64_t)x87 << 32 | __builtin_ia32_stmxcsr();
+}
+
+static inline void marea_set_float_mode (uint64_t mode) {
+  const uint16_t x87 = (uint16_t)(mode >> 32);
+  __builtin_ia32_ldmxcsr((unsigned)mode);
+  __asm__ volatile("fnclex\n\tfldcw %0" : : "m"(x87)); /* a flag that is up would trap at once */
+}
+#endif
+
 static inline uint64_t marea_enter_float_mode (void) {
 #if defined(__x86_64__)
-  unsigned before = __builtin_ia32_stmxcsr();
-  if ((before & 0xffc0) != 0x1f80) __builtin_ia32_ldmxcsr(0x1f80);
+  const uint64_t before = marea_float_mode();
+  if (marea_is_float_mode(before)) return 0;
+  marea_set_float_mode((uint64_t)MAREA_X87_MODE << 32 | MAREA_SSE_MODE);
   return before;
 #elif defined(__aarch64__)
   uint64_t before = __builtin_aarch64_get_fpcr64();
@@ -386,13 +463,29 @@ static inline uint64_t marea_enter_float_mode (void) {
 
 static inline void marea_leave_float_mode (uint64_t before) {
 #if defined(__x86_64__)
-  if ((before & 0xffc0) != 0x1f80) __builtin_ia32_ldmxcsr((unsigned)before);
+  if (before) marea_set_float_mode(before); /* the x87 unit has a bit that is always set */
 #elif defined(__aarch64__)
   if (before) __builtin_aarch64_set_fpcr64(before);
 #else
   (void)before;
 #endif
 }
+
+static inline bool marea_in_our_mode (void) {
+#if defined(__x86_64__)
+  return marea_is_float_mode(marea_float_mode());
+#elif defined(__aarch64__)
+  return __builtin_aarch64_get_fpcr64() == 0;
+#else
+  return true;
+#endif
+}
+
+static inline void marea_leave (const uint64_t *before) { marea_leave_float_mode(*before); }
+/* First in every public function that computes anything, be it a number in a message; the mode comes back as the function
+   is left, in whatever way. Within another one it is one look at the mode. */
+#define MAREA_ENTER \
+  __attribute__((cleanup(marea_leave), unused)) const uint64_t host_mode_ = marea_enter_float_mode()
 
 /* ---- elementwise.c: strides, broadcasting and threads around a kernel over contiguous runs ---- */
 
@@ -404,7 +497,8 @@ marea_binary_kernel *marea_activation_grad_kernel (const marea_kernels *k, marea
 /* dst := src, any strides and dtypes, same shape. */
 void marea_copy_strided (marea_context *ctx, const marea_tensor *src, marea_tensor *dst);
 void marea_clear (marea_context *ctx, void *p, size_t bytes);               /* to zeros */
-void marea_fill (marea_context *ctx, const marea_tensor *t, double value);  /* a row-major t, a value it can hold */
+/* A row-major t, with an attribute of kind MAREA_NUMBER that it can hold. */
+void marea_fill (marea_context *ctx, const marea_tensor *t, const marea_attr *value);
 
 /* ---- blas.c: dense products, split over our workers in fixed blocks ---- */
 

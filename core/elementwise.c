@@ -436,24 +436,25 @@ void marea_clear (marea_context *ctx, void *p, size_t bytes) {
   else marea_parallel(ctx, (int64_t)((bytes - 1) / CLEARED + 1), clear_block, &k);
 }
 
-static void put (marea_tensor *t, double value) {
+static void put (marea_tensor *t, const marea_attr *value) {
   void *at = marea_at(t);
   switch (t->dtype) {
-  case MAREA_F32: *(float *)at = (float)value; return;
-  case MAREA_F64: *(double *)at = value; return;
-  case MAREA_I64: *(int64_t *)at = (int64_t)value; return;
-  default: *(uint8_t *)at = (uint8_t)value;
+  case MAREA_F32: *(float *)at = (float)marea_attr_number(value); return;
+  case MAREA_F64: *(double *)at = marea_attr_number(value); return;
+  case MAREA_I64: *(int64_t *)at = marea_attr_integer(value); return;
+  default: *(uint8_t *)at = (uint8_t)marea_attr_integer(value);
   }
 }
 
 /* One number on the stack, copied to all elements as a tensor of steps 0. */
-void marea_fill (marea_context *ctx, const marea_tensor *t, double value) {
+void marea_fill (marea_context *ctx, const marea_tensor *t, const marea_attr *value) {
   const int64_t n = marea_count(t->rank, t->shape);
   int64_t number; /* room for every dtype */
   marea_storage memory = {.ctx = ctx, .data = &number};
   marea_tensor to = *t, one = *t;
   if (n == 0) return;
-  if (value == 0 && !signbit(value)) {
+  const double size = marea_attr_number(value);
+  if (size == 0 && !signbit(size)) {
     marea_clear(ctx, marea_at(t), (size_t)n * marea_dtype_size((marea_dtype)t->dtype));
     return;
   }

@@ -18,9 +18,10 @@ void marea_log (const marea_config *config, marea_log_level level, const char *f
   char text[MAREA_ERROR_SIZE];
   va_list args;
   va_start(args, format);
-  vsnprintf(text, sizeof text, format, args);
+  marea_vformat(text, sizeof text, format, args);
   va_end(args);
   drop_signs_of_nan(text);
+  marea_printable(text);
   config->log(config->log_ud, level, text);
 }
 
@@ -33,11 +34,13 @@ static void log_stop (marea_context *ctx, marea_status status) {
 }
 
 marea_status marea_fail (marea_context *ctx, marea_status status, const char *format, ...) {
+  if (!ctx) return status;
   va_list args;
   va_start(args, format);
-  vsnprintf(ctx->error, sizeof ctx->error, format, args);
+  marea_vformat(ctx->error, sizeof ctx->error, format, args);
   va_end(args);
   drop_signs_of_nan(ctx->error);
+  marea_printable(ctx->error);
   log_stop(ctx, status);
   return status;
 }
@@ -49,7 +52,7 @@ marea_text marea_bytes_text (size_t bytes) {
   size_t i = 0;
   for (; size >= 999.95 && i + 1 < sizeof unit / sizeof unit[0]; i++) size /= 1e3;
   if (bytes < 1000) snprintf(text.s, sizeof text.s, "%zu bytes", bytes);
-  else snprintf(text.s, sizeof text.s, "%.1f %s", size, unit[i]);
+  else marea_format(text.s, sizeof text.s, "%.1f %s", size, unit[i]);
   return text;
 }
 
@@ -62,7 +65,7 @@ marea_status marea_out_of_memory (marea_context *ctx, const char *who, size_t by
 }
 
 const char *marea_error (const marea_context *ctx) {
-  return ctx ? ctx->error : "there is no context: opening it failed, see the status";
+  return ctx ? ctx->error : "there is no context: see the status";
 }
 
 const char *marea_status_text (marea_status status) {

@@ -13,12 +13,18 @@
 **   8 Profiling              what operators cost
 **   9 Planning               what a script would take, without computing it
 **
+** Arguments are checked. What must be there and is NULL, numbers out of their range, attributes that are none of their
+** kind and another context's tensors are MAREA_EARG, a tensor that a plan left behind is MAREA_ESTATE, with the text in
+** the context if there is one; out-parameters are NULL or 0 then. A function without a status does nothing with NULL and
+** answers 0, false, NULL or an empty text, MAREA_DTYPES for a dtype. What cannot be seen is a pointer to something else, or
+** to what has been freed: not to pass one is up to the caller.
+**
 ** Ownership: whoever receives a tensor through an out-parameter owns one reference and drops it with
 ** marea_release. Every other pointer is borrowed until the call returns; no function frees its arguments.
 ** A context and what belongs to it are used by one thread at a time; different contexts may be used by different
 ** threads at once. Nothing in the library prints, exits, installs a signal handler, keeps mutable globals (but for
-** OpenBLAS, which is held to one thread in the whole process) or leaves the thread's floating-point mode other than it was: operators compute rounding to nearest, without traps, whatever
-** the host has set. docs/embedding.md walks through a host.
+** OpenBLAS, which is held to one thread in the whole process) or leaves the thread's floating-point mode other than it was: everything is computed rounding to nearest, without traps,
+** whatever the host has set, who finds this mode in callbacks. docs/embedding.md walks through a host.
 */
 #ifndef MAREA_H
 #define MAREA_H
@@ -42,7 +48,7 @@ extern "C" {
 #endif
 
 #define MAREA_MAX_RANK 8    /* dimensions of a tensor */
-#define MAREA_MAX_ATTRS 10  /* attributes of an operator */
+#define MAREA_MAX_ATTRS 11  /* attributes of an operator */
 #define MAREA_MAX_OUT 32    /* outputs of an operator */
 
 typedef struct marea_context marea_context;
@@ -67,6 +73,9 @@ typedef enum marea_status {
 /* Text of the last failure in `ctx`: operator, what was expected, what came, the rule. Never NULL. `ctx` NULL, as after
    a failed marea_open: that there is no context. */
 MAREA_API const char *marea_error (const marea_context *ctx);
+/* Makes text from elsewhere, a name in a file perhaps, fit for a terminal: what is no UTF-8, control characters and those
+   that change the direction of text become '?'. In place; returns text. Messages have been through it. */
+MAREA_API char *marea_printable (char *text);
 /* What a status means in general, for where there is no context to ask. Never NULL. */
 MAREA_API const char *marea_status_text (marea_status status);
 
@@ -79,7 +88,7 @@ typedef enum marea_log_level {
   MAREA_LOG_INFO,   /* opened: version, isa, threads, BLAS; threads started anew after a fork; an operator was stopped by
                        an interrupt or a spent budget */
   MAREA_LOG_WARNING /* fewer threads than asked for; pooled memory went back to the allocator because the limit was
-                       reached or the allocator refused; MAREA_ISA without effect; why marea_open returned MAREA_EARG;
+                       reached or the allocator refused; MAREA_ISA without effect; why marea_open failed;
                        memory in use at marea_close */
 } marea_log_level;
 
@@ -109,7 +118,8 @@ typedef struct marea_config {
 } marea_config;
 
 /* Opens a context. `config` may be NULL. On failure *ctx is NULL and the status tells why: MAREA_EVERSION (size),
-   MAREA_EARG (threads, index_base, or an isa that this machine does not have), MAREA_ENOMEM. */
+   MAREA_EARG (threads, index_base, an isa that this machine does not have, MAREA_CONV), MAREA_ENOMEM. MAREA_CONV=direct
+   in the environment has every convolution add up its products as they are, as their attribute `algorithm` does. */
 MAREA_API MAREA_MUST_USE marea_status marea_open (const marea_config *config, marea_context **ctx);
 /* Ends it. Tensors that are still referenced stay valid; the memory goes with the last of them. */
 MAREA_API void marea_close (marea_context *ctx);
@@ -140,6 +150,10 @@ MAREA_API int marea_threads (const marea_context *ctx);
 MAREA_API int marea_index_base (const marea_context *ctx);
 MAREA_API const char *marea_isa (const marea_context *ctx);
 MAREA_API const char *marea_blas (void);  /* OpenBLAS's build and core name */
+/* OpenBLAS takes address space for each thread that calls it, and for those of its own that it starts as it is loaded;
+   where RLIMIT_AS leaves none it tries for ever, and exit() waits for it. A sentence about that if there is no room for so
+   many threads (0: as many as a context has by default), else NULL. marea_open then fails with MAREA_ENOMEM; a program ends by _exit. */
+MAREA_API const char *marea_blas_trouble (int threads);
 
 /* Asks the running operator to stop: it returns MAREA_EINTR within some milliseconds and its results are
    dropped; one that changes a tensor in place is completed and succeeds, and the next one meets the request. May be
@@ -164,7 +178,8 @@ MAREA_API MAREA_MUST_USE marea_status marea_empty (marea_context *ctx, marea_dty
                                                    const int64_t *shape, marea_tensor **out);
 MAREA_API MAREA_MUST_USE marea_status marea_zeros (marea_context *ctx, marea_dtype dtype, int rank,
                                                    const int64_t *shape, marea_tensor **out);
-/* Tensor over memory of the host, without a copy; `release(ud)` is called when the last view is gone. */
+/* Tensor over memory of the host, without a copy; `release(ud)` is called when the last view is gone, and not when this
+   fails. `data` is aligned to the elements; NULL only for a tensor without any. release may be NULL. */
 MAREA_API MAREA_MUST_USE marea_status marea_from_memory (marea_context *ctx, marea_dtype dtype, int rank,
                                                          const int64_t *shape, void *data,
                                                          void (*release)(void *ud), void *ud,
@@ -215,10 +230,12 @@ typedef enum marea_attr_kind {
   MAREA_DIMS,    /* v[0..n-1], dimensions; n = 0: all of them */
   MAREA_SIZES,   /* v[0..n-1], sizes of a shape (n may be 0 for a scalar); INFER fills a gap in reshape */
   MAREA_PAIR,    /* v[0..1], height and width */
-  MAREA_PADDING  /* v[0..3], top, bottom, left, right; or n = MAREA_SAME: as much as keeps ceil(in / stride) */
+  MAREA_PADDING, /* v[0..3], top, bottom, left, right; or n = MAREA_SAME: as much as keeps ceil(in / stride) */
+  MAREA_NUMBER   /* f; or with n = MAREA_EXACT the integer i, which f would not hold beyond 2^53 */
 } marea_attr_kind;
 
 #define MAREA_SAME (-1)   /* marea_attr.n of padding 'same' */
+#define MAREA_EXACT 2     /* marea_attr.n of a number that is an integer */
 #define MAREA_INFER (-1)  /* a size that reshape works out */
 
 /* Dims and indices are in C terms here: 0-based, or negative counting from the end, whatever index_base. */
@@ -239,7 +256,7 @@ typedef struct marea_attr_spec {
   const char *doc;
 } marea_attr_spec;
 #define MAREA_REQUIRED 1e300
-#define MAREA_NONE (-1e300)  /* may be left out without a value: n = 0, and i = INT64_MIN */
+#define MAREA_NONE (-1e300)  /* may be left out without a value: n = 0, and i = INT64_MIN of integers */
 
 typedef struct marea_input_spec {
   const char *name;
@@ -262,6 +279,7 @@ MAREA_API bool marea_op_differentiable (const marea_op *op);
 MAREA_API bool marea_op_elementwise (const marea_op *op);  /* may also run in place: marea_apply_ */
 MAREA_API bool marea_op_mutates (const marea_op *op);      /* changes its first inputs (optimizer steps) */
 MAREA_API bool marea_op_takes_numbers (const marea_op *op); /* Lua numbers may stand for its inputs */
+MAREA_API bool marea_op_gives_reals (const marea_op *op);   /* ... and results are real for integers too, as a / b */
 
 /* Attributes at their initial values; required ones get n = 0 and must be set by the caller. */
 MAREA_API void marea_attrs_init (const marea_op *op, marea_attr *attrs);
@@ -335,7 +353,7 @@ enum {
   MAREA_CREATE_GRAPH = 2   /* record the pass itself, for gradients of gradients (implies RETAIN_GRAPH) */
 };
 /* Adds d(sum(y * seed))/d(leaf) to the gradient of every leaf that y depends on. seed NULL = 1, for one
-   element only. Without a flag the graph is consumed, also by a pass that fails; no gradient is changed then. */
+   element only. flags: of the two above. Without a flag the graph is consumed, also by a pass that fails; no gradient is changed then. */
 MAREA_API MAREA_MUST_USE marea_status marea_backward (marea_tensor *y, marea_tensor *seed, int flags);
 /* grads[i] = d(sum(y * seed))/d(xs[i]), NULL where y does not depend on xs[i]; leaves' own gradients stay. */
 MAREA_API MAREA_MUST_USE marea_status marea_grad (marea_tensor *y, marea_tensor *seed, int n,
@@ -382,19 +400,27 @@ MAREA_API marea_random_state marea_random (const marea_context *ctx);
 MAREA_API void marea_set_random (marea_context *ctx, marea_random_state state);
 
 /* ---- 7 Files ------------------------------------------------------------------------------------ */
-/* Readers check every declared size against limits and against the file before they allocate. A missing or
+/* Files are written beside their target and renamed, so that a crash, a full disk or a limit on file sizes (RLIMIT_FSIZE,
+   whose signal is kept from the process) leaves the old one. Readers check every declared size against limits and against the file before they allocate. A missing or
    malformed file is MAREA_EIO or MAREA_EFORMAT with the path and the reason in marea_error. */
 
 MAREA_API MAREA_MUST_USE marea_status marea_load_idx (marea_context *ctx, const char *path,
                                                       marea_tensor **out);  /* .gz or raw */
 MAREA_API MAREA_MUST_USE marea_status marea_load_npy (marea_context *ctx, const char *path, marea_tensor **out);
 MAREA_API MAREA_MUST_USE marea_status marea_save_npy (marea_tensor *t, const char *path);
-/* u8 (H,W,C), C = 1, 2, 3 or 4. */
+/* u8 (H,W,C): C = 1 gray, 2 gray and alpha, 3 RGB, 4 RGBA. Samples are those of the file: what gAMA, cHRM, sRGB and iCCP
+   say of their light is passed over, and alpha is not multiplied in. A palette becomes RGB, tRNS an alpha channel of 0
+   and 255, or a palette's own values; 1, 2 and 4 bits are scaled to 0..255, 16 bits give their upper byte. */
 MAREA_API MAREA_MUST_USE marea_status marea_load_png (marea_context *ctx, const char *path, marea_tensor **out);
+/* The same with 16 bits: i64 from 0 to 65535, as they are in the file; fewer bits are scaled, 8 of them by 257. */
+MAREA_API MAREA_MUST_USE marea_status marea_load_png16 (marea_context *ctx, const char *path, marea_tensor **out);
 /* (H,W) or (H,W,C): u8 as it is, f32 and f64 from [0, 1], clamped; NaN becomes 0. */
 MAREA_API MAREA_MUST_USE marea_status marea_save_png (marea_tensor *t, const char *path);
 /* The bytes of that file as a tensor u8 (n), for programs that send pictures instead of keeping them. */
 MAREA_API MAREA_MUST_USE marea_status marea_encode_png (marea_tensor *t, marea_tensor **out);
+
+/* A file of these bytes, whole or not at all, as all files here are written. */
+MAREA_API MAREA_MUST_USE marea_status marea_save_bytes (marea_context *ctx, const char *path, const void *bytes, size_t n);
 
 /* A safetensors file as a list of named tensors and of string pairs, both in the order of names. */
 typedef struct marea_file marea_file;
@@ -405,7 +431,7 @@ MAREA_API MAREA_MUST_USE marea_status marea_file_add_text (marea_file *f, const 
 MAREA_API MAREA_MUST_USE marea_status marea_file_save (marea_file *f, const char *path);
 MAREA_API MAREA_MUST_USE marea_status marea_file_load (marea_context *ctx, const char *path, marea_file **out);
 MAREA_API int marea_file_count (const marea_file *f);
-MAREA_API const char *marea_file_name (const marea_file *f, int i);
+MAREA_API const char *marea_file_name (const marea_file *f, int i);      /* this and the next two: NULL out of range */
 MAREA_API marea_tensor *marea_file_tensor (const marea_file *f, int i);  /* borrowed */
 MAREA_API marea_tensor *marea_file_find (const marea_file *f, const char *name);  /* borrowed; NULL: there is none */
 MAREA_API int marea_file_text_count (const marea_file *f);

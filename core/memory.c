@@ -275,7 +275,10 @@ static void shed (marea_context *ctx, size_t most, uint64_t age) {
     }
 }
 
-void marea_memory_trim (marea_context *ctx) { shed(ctx, 0, 0); }
+void marea_memory_trim (marea_context *ctx) {
+  MAREA_ENTER;
+  if (ctx) shed(ctx, 0, 0);
+}
 
 void marea_pool_free (marea_context *ctx) {
   if (!ctx->pool) return;
@@ -515,6 +518,7 @@ marea_status marea_bytes (marea_context *ctx, const char *who, int rank, const i
 }
 
 marea_memory_info marea_memory (const marea_context *ctx) {
+  if (!ctx) return (marea_memory_info){0};
   marea_memory_info info = ctx->pool->info;
   info.live += ctx->pool->planned;
   info.limit = ctx->pool->limit;
@@ -522,7 +526,7 @@ marea_memory_info marea_memory (const marea_context *ctx) {
 }
 
 void marea_memory_reset_peak (marea_context *ctx) {
-  ctx->pool->info.peak = ctx->pool->info.live + ctx->pool->planned;
+  if (ctx) ctx->pool->info.peak = ctx->pool->info.live + ctx->pool->planned;
 }
 
 void marea_memory_plan (marea_context *ctx, size_t planned) {
@@ -536,11 +540,13 @@ void marea_memory_end_plan (marea_context *ctx, size_t peak) {
 }
 
 void marea_memory_limit (marea_context *ctx, size_t max_bytes) {
+  if (!ctx) return;
   ctx->pool->limit = max_bytes;
   ctx->pool->told_limit = ctx->pool->told_refusal = false;
 }
 
 void marea_memory_fail (marea_context *ctx, uint64_t k, bool from_then_on) {
+  if (!ctx) return;
   ctx->pool->fail_in = k;
   ctx->pool->fail_on = from_then_on;
 }

@@ -22,11 +22,13 @@ struct marea_plan {
 };
 
 marea_status marea_plan_start (marea_context *ctx) {
+  MAREA_ENTER;
+  MAREA_WANT(ctx, "plan", ctx);
   if (ctx->plan) return marea_fail(ctx, MAREA_ESTATE, "plan: one is running already");
   marea_plan *p = marea_alloc(ctx, sizeof *p);
   if (!p) return marea_fail(ctx, MAREA_ENOMEM, "plan: out of memory");
   *p = (marea_plan){.peak = marea_memory(ctx).peak, .random = ctx->random};
-  ctx->plans += ctx->plans == UINT16_MAX ? 2 : 1;
+  ctx->plans++;
   ctx->plan = p;
   marea_memory_reset_peak(ctx);
   return MAREA_OK;
@@ -45,7 +47,7 @@ static void restore_gradients (marea_context *ctx, marea_plan *p) {
 }
 
 void marea_plan_stop (marea_context *ctx) {
-  marea_plan *p = ctx->plan;
+  marea_plan *p = ctx ? ctx->plan : NULL;
   if (!p) return;
   restore_gradients(ctx, p);
   ctx->plan = NULL;
@@ -54,9 +56,9 @@ void marea_plan_stop (marea_context *ctx) {
   marea_free(ctx, p);
 }
 
-bool marea_planning (const marea_context *ctx) { return ctx->plan != NULL; }
+bool marea_planning (const marea_context *ctx) { return ctx && ctx->plan; }
 
-bool marea_is_planned (const marea_tensor *t) { return t->storage->planned != 0; }
+bool marea_is_planned (const marea_tensor *t) { return t && t->storage->planned; }
 
 void marea_plan_take (marea_context *ctx, size_t bytes) {
   ctx->plan->planned += bytes;
@@ -76,10 +78,4 @@ marea_status marea_plan_note (marea_tensor *leaf) {
   *n = (note){ctx->plan->notes, marea_retain(leaf), leaf->grad ? marea_retain(leaf->grad) : NULL};
   ctx->plan->notes = n;
   return MAREA_OK;
-}
-
-marea_status marea_want_values (const marea_tensor *t, const char *who) {
-  if (!marea_is_planned(t)) return MAREA_OK;
-  return marea_fail(t->ctx, MAREA_ESTATE, "%s: %s is from a plan: it has a shape and no values", who,
-                    marea_tensor_text(t).s);
 }

@@ -219,7 +219,10 @@ marea_status marea_profile_apply_ (marea_context *ctx, const marea_op *op, int n
 /* ---- for hosts ---- */
 
 marea_status marea_profile_start (marea_context *ctx, size_t max_events, marea_profile **out) {
+  MAREA_ENTER;
+  MAREA_WANT(ctx, "profile", out);
   *out = NULL;
+  MAREA_WANT(NULL, "profile", ctx);
   if (ctx->profile) return marea_fail(ctx, MAREA_ESTATE, "profile: one is running already");
   marea_profile *p = marea_alloc(ctx, sizeof *p);
   if (p) {
@@ -238,7 +241,7 @@ marea_status marea_profile_start (marea_context *ctx, size_t max_events, marea_p
 }
 
 void marea_profile_stop (marea_profile *p) {
-  if (p->ctx->profile != p) return;
+  if (!p || p->ctx->profile != p) return;
   p->stopped = marea_clock_ns();
   p->ctx->profile = NULL;
   p->ctx->layer = 0;
@@ -256,25 +259,31 @@ void marea_profile_free (marea_profile *p) {
 }
 
 marea_profile_info marea_profile_times (const marea_profile *p) {
+  if (!p) return (marea_profile_info){0};
   int64_t end = p->ctx->profile == p ? marea_clock_ns() : p->stopped;
   return (marea_profile_info){end - p->started, p->overhead, p->dropped};
 }
 
 const marea_profile_row *marea_profile_rows (const marea_profile *p, size_t *n) {
-  *n = p->n_rows;
-  return p->rows;
+  if (n) *n = p ? p->n_rows : 0;
+  return p ? p->rows : NULL;
 }
 
 const marea_profile_event *marea_profile_events (const marea_profile *p, size_t *n) {
-  *n = p->n_events;
-  return p->events;
+  if (n) *n = p ? p->n_events : 0;
+  return p ? p->events : NULL;
 }
 
-void marea_profile_pause (marea_profile *p) { p->paused = marea_clock_ns(); }
+void marea_profile_pause (marea_profile *p) {
+  if (p) p->paused = marea_clock_ns();
+}
 
-void marea_profile_resume (marea_profile *p) { p->overhead += marea_clock_ns() - p->paused; }
+void marea_profile_resume (marea_profile *p) {
+  if (p) p->overhead += marea_clock_ns() - p->paused;
+}
 
 int marea_set_layer (marea_context *ctx, int layer) {
+  if (!ctx) return 0;
   int before = ctx->layer;
   ctx->layer = layer;
   return before;

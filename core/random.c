@@ -24,8 +24,14 @@ void marea_philox_branch (uint64_t seed, uint64_t counter, uint32_t branch, uint
   word[0] = c0, word[1] = c1, word[2] = c2, word[3] = c3;
 }
 
-void marea_seed (marea_context *ctx, uint64_t seed) { ctx->random = (marea_random_state){.seed = seed}; }
+void marea_seed (marea_context *ctx, uint64_t seed) {
+  if (ctx) ctx->random = (marea_random_state){.seed = seed};
+}
 
-marea_random_state marea_random (const marea_context *ctx) { return ctx->random; }
+marea_random_state marea_random (const marea_context *ctx) {
+  return ctx ? ctx->random : (marea_random_state){0};
+}
 
-void marea_set_random (marea_context *ctx, marea_random_state state) { ctx->random = state; }
+void marea_set_random (marea_context *ctx, marea_random_state state) {
+  if (ctx) ctx->random = state;
+}

@@ -3,6 +3,8 @@
 ** argument, what was expected and what came; dims and indices are shown in the user's base
 ** (config.index_base).
 */
+#include <math.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "core.h"
@@ -123,6 +125,8 @@ marea_status marea_want_int (marea_call *c, int attr, int64_t value, int64_t lea
 }
 
 marea_status marea_want_slope (marea_call *c, int attr) {
+  if (c->attr[attr].n == 0)
+    c->attr[attr] = (marea_attr){.n = 1, .f = c->attr[attr - 1].i == MAREA_ACT_ELU ? 1 : 0.01};
   const double slope = c->attr[attr].f;
   if (slope >= 0) return MAREA_OK;
   return marea_reject(c, MAREA_EARG, "argument '%s': expected a number >= 0, got %g", c->op->attrs[attr].name,
@@ -171,4 +175,19 @@ marea_status marea_resolve_dims (marea_call *c, int attr, int rank, bool *set) {
   for (int d = 0; d < rank; d++)
     if (set[d]) a->v[a->n++] = d;
   return MAREA_OK;
+}
+
+marea_status marea_want_number (marea_call *c, int attr, int dtype) {
+  const marea_attr *a = &c->attr[attr];
+  const bool exact = a->n == MAREA_EXACT, byte = dtype == MAREA_U8;
+  if (marea_is_float(dtype)) return MAREA_OK;
+  const bool whole = exact || (a->f == floor(a->f) && a->f >= -0x1p63 && a->f < 0x1p63);
+  const int64_t value = marea_attr_integer(a);
+  if (whole && (!byte || (value >= 0 && value <= 255))) return MAREA_OK;
+  char got[32];
+  if (exact) snprintf(got, sizeof got, "%lld", (long long)a->i);
+  else snprintf(got, sizeof got, "%.17g", a->f);
+  return marea_reject(c, MAREA_EARG, "argument '%s': expected an integer%s for dtype %s, got %s",
+                      c->op->attrs[attr].name, byte ? " in 0..255" : " of 64 bits",
+                      marea_dtype_name((marea_dtype)dtype), got);
 }

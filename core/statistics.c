@@ -232,11 +232,12 @@ static void read_block (void *arg, int64_t block, int worker) {
 /* ---- all of it ---- */
 
 void marea_statistics_of (const marea_tensor *t, int64_t most, marea_statistics *s) {
+  MAREA_ENTER;
+  if (s) memset(s, 0, sizeof *s);
+  if (!s || !t || marea_count(t->rank, t->shape) == 0 || marea_is_planned(t)) return;
   marea_context *ctx = t->ctx;
   job j = {.k = ctx->kernels[t->dtype], .g = grid_of(t)};
   partial all = {0};
-  memset(s, 0, sizeof *s);
-  if (marea_count(t->rank, t->shape) == 0 || marea_is_planned(t)) return;
   j.stretches = (j.g.size + STRETCH - 1) / STRETCH;
   const int64_t limit = most / cost(&j.g);
   j.read = most > 0 && j.g.size > limit ? MAREA_MAX(limit / STRETCH, 2) : j.stretches;

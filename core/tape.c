@@ -156,16 +156,19 @@ marea_status marea_record (marea_call *c) {
 }
 
 bool marea_set_recording (marea_context *ctx, bool on) {
+  if (!ctx) return false;
   bool before = ctx->recording;
   ctx->recording = on;
   return before;
 }
 
-bool marea_recording (const marea_context *ctx) { return ctx->recording; }
+bool marea_recording (const marea_context *ctx) { return ctx && ctx->recording; }
 
-uint64_t marea_tape_length (const marea_context *ctx) { return ctx->tape_length; }
+uint64_t marea_tape_length (const marea_context *ctx) { return ctx ? ctx->tape_length : 0; }
 
 marea_status marea_require_grad (marea_tensor *t, bool on) {
+  MAREA_ENTER;
+  MAREA_TRY(marea_want_tensor(t ? t->ctx : NULL, "requires_grad_", "t", t));
   if (t->node)
     return marea_fail(t->ctx, MAREA_ESTATE,
                       "requires_grad_: this tensor is the result of %s; only a leaf can be "
@@ -178,14 +181,15 @@ marea_status marea_require_grad (marea_tensor *t, bool on) {
   return MAREA_OK;
 }
 
-bool marea_requires_grad (const marea_tensor *t) { return t->requires_grad; }
+bool marea_requires_grad (const marea_tensor *t) { return t && t->requires_grad; }
 
-bool marea_is_leaf (const marea_tensor *t) { return !t->node; }
+bool marea_is_leaf (const marea_tensor *t) { return t && !t->node; }
 
-marea_tensor *marea_grad_of (const marea_tensor *t) { return t->grad; }
+marea_tensor *marea_grad_of (const marea_tensor *t) { return t ? t->grad : NULL; }
 
 void marea_clear_grad (marea_tensor *t) {
-  marea_tensor *grad = t->grad;
+  MAREA_ENTER;
+  marea_tensor *grad = t ? t->grad : NULL;
   if (!grad || (t->ctx->plan && marea_plan_note(t) != MAREA_OK)) return;
   t->grad = NULL;
   marea_release(grad);
@@ -222,7 +226,7 @@ static marea_status accumulate (const pass *p, marea_tensor **sum, marea_tensor 
   marea_tensor *const pair[] = {*sum, t};
   marea_tensor *total = NULL;
   marea_status status;
-  if (exclusive(p, *sum, t)) status = marea_apply_(p->ctx, &marea_op_add, 2, pair, NULL);
+  if (exclusive(p, *sum, t)) status = marea_invoke_(p->ctx, &marea_op_add, 2, pair, NULL);
   else status = marea_run(p->ctx, &marea_op_add, &total, 2, pair[0], pair[1]);
   marea_release(t);
   if (total) {
@@ -504,7 +508,8 @@ static marea_status make_seed (marea_tensor *y, marea_tensor *seed, marea_tensor
     attr[2].i = y->dtype;
     return marea_run_with(ctx, &marea_op_full, attr, out, 0);
   }
-  if (seed->ctx != ctx || seed->dtype != y->dtype || !marea_has_shape(seed, y->rank, y->shape))
+  MAREA_TRY(marea_want_tensor(ctx, "backward", "seed", seed));
+  if (seed->dtype != y->dtype || !marea_has_shape(seed, y->rank, y->shape))
     return marea_fail(ctx, MAREA_ESHAPE, "backward: argument 'seed': expected %s, got %s",
                       marea_tensor_text(y).s, marea_tensor_text(seed).s);
   *out = marea_retain(seed);
@@ -540,7 +545,17 @@ static marea_status run_pass (pass *p, marea_tensor *y, marea_tensor *seed) {
   return status;
 }
 
+static marea_status check_pass (const char *who, const marea_tensor *y, int flags) {
+  marea_context *ctx = y ? y->ctx : NULL;
+  MAREA_TRY(marea_want_tensor(ctx, who, "y", y));
+  if (flags & ~(MAREA_RETAIN_GRAPH | MAREA_CREATE_GRAPH))
+    return marea_fail(ctx, MAREA_EARG, "%s: argument 'flags': unknown bits in %#x", who, (unsigned)flags);
+  return MAREA_OK;
+}
+
 marea_status marea_backward (marea_tensor *y, marea_tensor *seed, int flags) {
+  MAREA_ENTER;
+  MAREA_TRY(check_pass("backward", y, flags));
   pass p = {.ctx = y->ctx, .flags = flags, .n = -1};
   return run_pass(&p, y, seed);
 }
@@ -560,10 +575,15 @@ static void mark_wanted (const pass *p, const marea_node *last) {
 
 marea_status marea_grad (marea_tensor *y, marea_tensor *seed, int n, marea_tensor *const *xs, int flags,
                          marea_tensor **grads) {
+  MAREA_ENTER;
+  for (int i = 0; grads && i < n; i++) grads[i] = NULL;
+  MAREA_TRY(check_pass("grad", y, flags));
+  MAREA_TRY(marea_want_list(y->ctx, "grad", "xs", n, xs));
+  MAREA_TRY(marea_want_list(y->ctx, "grad", "grads", n, grads));
   pass p = {.ctx = y->ctx, .flags = flags, .n = n, .xs = xs, .caught = grads};
   for (int i = 0; i < n; i++) {
-    grads[i] = NULL;
-    if (xs[i]->ctx != y->ctx || !xs[i]->requires_grad)
+    MAREA_TRY(marea_want_tensor(y->ctx, "grad", "xs", xs[i]));
+    if (!xs[i]->requires_grad)
       return marea_fail(y->ctx, MAREA_ESTATE, "grad: argument 'xs': %s does not require a gradient",
                         marea_tensor_text(xs[i]).s);
   }

@@ -100,13 +100,21 @@ marea_status marea_result_new (marea_context *ctx, const char *who, const marea_
 
 marea_status marea_empty (marea_context *ctx, marea_dtype dtype, int rank, const int64_t *shape,
                           marea_tensor **out) {
+  MAREA_ENTER;
+  MAREA_WANT(ctx, "empty", out);
   *out = NULL;
+  MAREA_WANT(NULL, "empty", ctx);
+  MAREA_TRY(marea_want_shape_of(ctx, "empty", dtype, rank, shape));
   return new_tensor(ctx, "empty", dtype, rank, shape, OWN, out);
 }
 
 marea_status marea_zeros (marea_context *ctx, marea_dtype dtype, int rank, const int64_t *shape,
                           marea_tensor **out) {
+  MAREA_ENTER;
+  MAREA_WANT(ctx, "zeros", out);
   *out = NULL;
+  MAREA_WANT(NULL, "zeros", ctx);
+  MAREA_TRY(marea_want_shape_of(ctx, "zeros", dtype, rank, shape));
   MAREA_TRY(new_tensor(ctx, "zeros", dtype, rank, shape, ctx->plan ? PLAN : OWN, out));
   if (!ctx->plan) marea_clear(ctx, (*out)->storage->data, (*out)->storage->bytes);
   marea_status status = marea_poll(ctx);
@@ -116,11 +124,32 @@ marea_status marea_zeros (marea_context *ctx, marea_dtype dtype, int rank, const
   return status;
 }
 
+/* The host's memory: it is there, and an element lies where the machine reads it. */
+static marea_status check_lent (marea_context *ctx, const char *who, marea_dtype dtype, size_t bytes,
+                                const void *data) {
+  const size_t size = marea_dtype_size(dtype);
+  if (bytes > 0) MAREA_WANT(ctx, who, data);
+  if ((uintptr_t)data % size == 0) return MAREA_OK;
+  return marea_fail(ctx, MAREA_EARG, "%s: argument 'data': expected an address that %s divides by %zu", who,
+                    marea_dtype_name(dtype), size);
+}
+
 marea_status marea_from_memory (marea_context *ctx, marea_dtype dtype, int rank, const int64_t *shape,
                                 void *data, void (*release)(void *ud), void *ud, marea_tensor **out) {
+  static const char who[] = "from_memory";
+  MAREA_ENTER;
+  MAREA_WANT(ctx, who, out);
   *out = NULL;
-  MAREA_TRY(new_tensor(ctx, "from_memory", dtype, rank, shape, HOST, out));
+  MAREA_WANT(NULL, who, ctx);
+  MAREA_TRY(marea_want_shape_of(ctx, who, dtype, rank, shape));
+  MAREA_TRY(new_tensor(ctx, who, dtype, rank, shape, HOST, out));
   marea_storage *s = (*out)->storage;
+  marea_status status = check_lent(ctx, who, dtype, s->bytes, data);
+  if (status != MAREA_OK) {
+    marea_release(*out);
+    *out = NULL;
+    return status;
+  }
   s->data = data;
   s->release = release;
   s->ud = ud;
@@ -128,7 +157,7 @@ marea_status marea_from_memory (marea_context *ctx, marea_dtype dtype, int rank,
 }
 
 marea_tensor *marea_retain (marea_tensor *t) {
-  t->refs++;
+  if (t) t->refs++;
   return t;
 }
 
@@ -188,29 +217,37 @@ marea_status marea_alias (const marea_tensor *t, marea_tensor **out) {
 }
 
 marea_status marea_detach (marea_tensor *t, marea_tensor **out) {
+  MAREA_ENTER;
+  marea_context *ctx = t ? t->ctx : NULL;
+  MAREA_WANT(ctx, "detach", out);
   *out = NULL;
+  MAREA_TRY(marea_want_tensor(ctx, "detach", "t", t));
   return marea_alias(t, out);
 }
 
-void marea_protect (marea_tensor *t) { t->storage->constant = true; }
-
-marea_context *marea_tensor_context (const marea_tensor *t) { return t->ctx; }
-
-marea_dtype marea_tensor_dtype (const marea_tensor *t) { return (marea_dtype)t->dtype; }
-
-int marea_tensor_rank (const marea_tensor *t) { return t->rank; }
-
-const int64_t *marea_tensor_shape (const marea_tensor *t) { return t->shape; }
-
-const int64_t *marea_tensor_strides (const marea_tensor *t) { return t->stride; }
-
-int64_t marea_tensor_size (const marea_tensor *t) { return marea_count(t->rank, t->shape); }
-
-bool marea_tensor_contiguous (const marea_tensor *t) {
-  return marea_is_contiguous(t->rank, t->shape, t->stride);
+void marea_protect (marea_tensor *t) {
+  if (t) t->storage->constant = true;
 }
 
-bool marea_tensor_shares (const marea_tensor *a, const marea_tensor *b) { return a->storage == b->storage; }
+marea_context *marea_tensor_context (const marea_tensor *t) { return t ? t->ctx : NULL; }
+
+marea_dtype marea_tensor_dtype (const marea_tensor *t) { return t ? (marea_dtype)t->dtype : MAREA_DTYPES; }
+
+int marea_tensor_rank (const marea_tensor *t) { return t ? t->rank : 0; }
+
+const int64_t *marea_tensor_shape (const marea_tensor *t) { return t ? t->shape : NULL; }
+
+const int64_t *marea_tensor_strides (const marea_tensor *t) { return t ? t->stride : NULL; }
+
+int64_t marea_tensor_size (const marea_tensor *t) { return t ? marea_count(t->rank, t->shape) : 0; }
+
+bool marea_tensor_contiguous (const marea_tensor *t) {
+  return t && marea_is_contiguous(t->rank, t->shape, t->stride);
+}
+
+bool marea_tensor_shares (const marea_tensor *a, const marea_tensor *b) {
+  return a && b && a->storage == b->storage;
+}
 
 /* list[0..n-1], at most `most`, by falling bytes; p goes to its place if it has one. */
 static int insert (newborn **list, int n, int most, newborn *p) {
@@ -223,7 +260,11 @@ static int insert (newborn **list, int n, int most, newborn *p) {
 
 marea_status marea_memory_largest (marea_context *ctx, int most, marea_tensor **list, int *n) {
   newborn *found[MAREA_MOST_LARGEST];
+  MAREA_ENTER;
+  MAREA_WANT(ctx, "memory_largest", n);
   *n = 0;
+  MAREA_WANT(NULL, "memory_largest", ctx);
+  MAREA_TRY(marea_want_list(ctx, "memory_largest", "list", most, list));
   int count = 0;
   for (newborn *p = NULL; (p = marea_next_tensor(ctx, p));)
     if (p->storage.data == (char *)p + HEADER) /* the host's memory and planned tensors are elsewhere */
@@ -237,12 +278,14 @@ marea_status marea_memory_largest (marea_context *ctx, int most, marea_tensor **
   return MAREA_OK;
 }
 
-void marea_set_place (marea_context *ctx, uint32_t place) { ctx->place = place; }
+void marea_set_place (marea_context *ctx, uint32_t place) {
+  if (ctx) ctx->place = place;
+}
 
-uint32_t marea_place_of (const marea_tensor *t) { return t->storage->place; }
+uint32_t marea_place_of (const marea_tensor *t) { return t ? t->storage->place : 0; }
 
-void *marea_tensor_data (const marea_tensor *t) { return t->storage->planned ? NULL : marea_at(t); }
+void *marea_tensor_data (const marea_tensor *t) { return t && !t->storage->planned ? marea_at(t) : NULL; }
 
-uint32_t marea_tensor_changes (const marea_tensor *t) { return t->storage->version; }
+uint32_t marea_tensor_changes (const marea_tensor *t) { return t ? t->storage->version : 0; }
 
-int marea_tensor_references (const marea_tensor *t) { return t->refs; }
+int marea_tensor_references (const marea_tensor *t) { return t ? t->refs : 0; }

@@ -43,7 +43,7 @@ end)
 
 describe("the layers", function()
   it("have the FLOP of the VAE's training step", function()
-    assert.are.equal("19.403", ("%.3f"):format(1e-9 * layers.step_flop())) -- counted by hand, layer by layer
+    assert.are.equal("19.403", marea.format("%.3f", 1e-9 * layers.step_flop())) -- counted by hand, layer by layer
   end)
 
   it("that are transposed ask oneDNN for the convolution's other maps", function()

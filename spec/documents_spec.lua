@@ -30,7 +30,7 @@ local function run(source)
   local home = workplace()
   folder.write(home .. "/script.lua", source)
   local program = absolute(build .. "/marea")
-  local pipe = io.popen(("cd %s && %s script.lua 2>script.errors; echo exit $?"):format(home, program))
+  local pipe = io.popen(("cd %s && LC_ALL=C %s script.lua 2>script.errors; echo exit $?"):format(home, program))
   local text, code = pipe:read "a":match "^(.*)exit (%d+)%s*$"
   pipe:close()
   assert.are.equal("0", code, folder.read(home .. "/script.errors"))

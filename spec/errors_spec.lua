@@ -73,7 +73,8 @@ describe("an argument that is wrong", function()
       function() return ops.conv2d(image, kernel, {strid = 2}) end)
     says("conv2d: unknown argument 'dialtion'; did you mean 'dilation'?",
       function() return ops.conv2d(image, kernel, {dialtion = 2}) end)
-    says("conv2d: unknown argument 'qqq'; known: 'stride', 'padding', 'dilation', 'groups', 'activation', 'slope'",
+    says("conv2d: unknown argument 'qqq'; known: 'stride', 'padding', 'dilation', 'groups', 'activation', 'slope', "
+      .. "'algorithm'",
       function() return ops.conv2d(image, kernel, {qqq = 2}) end)
     says("conv2d: argument 'bias' is a tensor; give it by position, before the table",
       function() return ops.conv2d(image, kernel, {bias = x}) end)
@@ -121,7 +122,7 @@ describe("an index that is wrong", function()
     says("index: too many positions for tensor f32 (2, 3)", function() return x[{1, 1, 1}] end)
     says("index '1:2:'" .. ": expected positions and ranges such as '2:5, :, -1'", function() return x["1:2:"] end)
     says("index '1,'" .. ": expected positions and ranges such as '2:5, :, -1'", function() return x["1,"] end)
-    says("index: expected an integer, a list such as {2, 5} or a string such as '2:5, :', got 1.5",
+    says("index: expected an integer, a list such as {2, 5}, a string such as '2:5, :' or a mask, got 1.5",
       function() return x[1.5] end)
   end)
 

@@ -103,7 +103,7 @@ describe("lighttpd", function()
     decoder:load_state(assert(marea.load "examples/lighttpd/decoder.safetensors"))
     for _, z in ipairs{{2.7, 0}, {-2, 1.5}} do
       local want = marea.no_grad(decoder, marea.tensor{z}):reshape(28, 28)
-      local _, bytes = picture(("/digit.png?z=%g,%g"):format(z[1], z[2]))
+      local _, bytes = picture(marea.format("/digit.png?z=%g,%g", z[1], z[2]))
       assert.are.equal(marea.encode_png(want), bytes)
       assert.is_true(want:max():item() > 0.9 and want:mean():item() < 0.4) -- a digit: white on black
     end
@@ -113,7 +113,7 @@ describe("lighttpd", function()
   served("answers with the plane, row by row from the top left", function()
     local plane = picture "/plane.png"
     assert.are.same({588, 588, 1}, plane.shape)
-    local corner = picture(("/digit.png?z=%.9f,%.9f"):format(-20 / 7, 20 / 7))
+    local corner = picture(marea.format("/digit.png?z=%.9f,%.9f", -20 / 7, 20 / 7))
     assert.is_true((plane["1:28, 1:28"]:to "f32" - corner:to "f32"):abs():max():item() <= 1)
   end)
 

@@ -14,7 +14,7 @@ local function run_script(text)
   return folder.lua(folder.write(folder.new() .. "/script.lua", [[
     local marea = require "marea"
     local function signal(seconds)
-      os.execute(("p=$PPID; (sleep %g; kill -INT $p) >/dev/null 2>&1 &"):format(seconds))
+      os.execute(marea.format("p=$PPID; (sleep %g; kill -INT $p) >/dev/null 2>&1 &", seconds))
     end
     local a = marea.ones(1500, 1500)
     local function work() while true do marea.scope(function() return a:matmul(a) end) end end

@@ -270,7 +270,7 @@ describe("in a plan", function()
       numbers, text = {y:sum():item(), y[{1, 2}]}, tostring(y)
       assert.matches("totable: tensor f32 %(2, 3%) is from a plan: it has a shape and no values",
         message_of(function() y:totable() end))
-      assert.matches("save: f32 %(2, 3%) is from a plan", message_of(function() marea.save_npy(y, "never.npy") end))
+      assert.matches("save_npy: f32 %(2, 3%) is from a plan", message_of(function() marea.save_npy(y, "never.npy") end))
       assert.are.same({{1, 1, 1}, {1, 1, 1}}, x:totable())
     end)
     assert.is_true(numbers[1] ~= numbers[1] and numbers[2] ~= numbers[2])
@@ -288,6 +288,8 @@ describe("in a plan", function()
       marea.plan(function() marea.plan(function() end) end)
     end))
   end)
+
+  local MOST = {flatnonzero = true, masked_select = true, unique = true} -- sizes that depend on values are the largest
 
   it("every operator gives results of the shapes that it really gives, and gradients", function()
     local cases = {}
@@ -319,7 +321,8 @@ describe("in a plan", function()
       for _, case in ipairs(cases) do case.shapes = core.scope(run, case) end
     end)
     for _, case in ipairs(cases) do
-      if not case.info.mutates then assert.are.same(core.scope(run, case), case.shapes, case.info.name) end
+      if not case.info.mutates and not MOST[case.info.name] then assert.are.same(core.scope(run, case), case.shapes,
+        case.info.name) end
     end
   end)
 end)

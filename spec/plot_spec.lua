@@ -138,14 +138,14 @@ describe("a figure", function()
 
   it("turns the labels below an image only where they would touch", function()
     local image_of, many = marea.zeros(10, 300), {}
-    for i = 1, 60 do many[i] = ("%.2f"):format(i) end
+    for i = 1, 60 do many[i] = marea.format("%.2f", i) end
     assert.is_truthy(plot.heatmap{image_of, xticks = many}:script "p.png":find "xtics [^\n]*rotate")
     assert.is_nil(plot.heatmap{image_of, xticks = {"true 7", "predicted 7.1"}}:script "p.png":find "rotate")
   end)
 
   it("of an image has its rows as they were, also when the image has changed and its scope has ended", function()
     local expected = {}
-    for i = 0, 249 do expected[i + 1] = ("%.4g"):format(i / 8) end
+    for i = 0, 249 do expected[i + 1] = marea.format("%.4g", i / 8) end
     local figure = marea.scope(function()
       local x = marea.arange(0, 499, {dtype = "f32"}):reshape(2, 250) / 8
       local heatmap = plot.heatmap{x}

@@ -26,12 +26,14 @@ marea_status marea_raw_bytes (marea_context *ctx, const char *label, marea_code 
                               const int64_t *shape, size_t *bytes) {
   int64_t filled[MAREA_MAX_RANK] = {
       0}; /* without zeros: strides of an empty tensor must not overflow either */
-  bool empty = false;
-  for (int d = 0; d < rank && d < MAREA_MAX_RANK; d++) {
-    empty |= shape[d] == 0;
-    filled[d] = shape[d] == 0 ? 1 : shape[d];
-  }
-  if (marea_bytes(ctx, label, rank, filled, sizeof(int64_t), bytes) != MAREA_OK) return MAREA_EFORMAT;
+  if (marea_bytes(ctx, label, rank, shape, sizeof(int64_t), bytes) != MAREA_OK) return MAREA_EFORMAT;
+  const bool empty = *bytes == 0;
+  for (int d = 0; d < rank; d++) filled[d] = shape[d] == 0 ? 1 : shape[d];
+  if (empty && marea_bytes(ctx, label, rank, filled, sizeof(int64_t), bytes) != MAREA_OK)
+    return marea_fail(
+        ctx, MAREA_EFORMAT,
+        "%s: shape %s: the strides of such an empty tensor span more bytes than can be addressed", label,
+        marea_shape_text(rank, shape).s);
   *bytes = empty ? 0 : *bytes / sizeof(int64_t) * codes[code].size;
   return MAREA_OK;
 }

@@ -3,7 +3,8 @@
 ** new one, never something between. All system calls on files are here, and each result is checked.
 **
 ** Writing: a temporary file in the target's folder (O_EXCL), write, fsync, close, rename, fsync of the
-** folder. The temporary file is locked while its writer lives; temporaries of the same target that nobody
+** folder. A limit on the size of files (RLIMIT_FSIZE) is an error like a full disk, not the end of the process: its signal
+** waits while we write, on this thread alone, and is taken back. The temporary file is locked while its writer lives; temporaries of the same target that nobody
 ** locks were left by a crash and are removed. A symbolic link is followed, so that it is its file which is
 ** replaced.
 ** Not done: keeping the owner, extended attributes and hard links of a replaced file; mapping files (another
@@ -14,6 +15,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -51,7 +53,7 @@ marea_label marea_file_label (const char *who, const char *path) {
 static marea_status fail (marea_context *ctx, const marea_label *label, const char *action, int error) {
   char why[128];
   errno = error;
-  snprintf(why, sizeof why, "%m"); /* the C library's text; thread-safe, unlike strerror */
+  marea_format(why, sizeof why, "%m"); /* the C library's text; thread-safe, unlike strerror */
   return marea_fail(ctx, MAREA_EIO, "%s: %s: %s", label->s, action, why);
 }
 
@@ -117,7 +119,11 @@ marea_status marea_load_tensor (marea_context *ctx, const char *who, const char 
                                 marea_tensor **out) {
   uint8_t *bytes;
   size_t n;
+  MAREA_ENTER;
+  MAREA_WANT(ctx, who, out);
   *out = NULL;
+  MAREA_WANT(NULL, who, ctx);
+  MAREA_WANT(ctx, who, path);
   MAREA_TRY(marea_read_file(ctx, who, path, &bytes, &n));
   marea_status status = parse(ctx, path, bytes, n, out);
   marea_free(ctx, bytes);
@@ -247,11 +253,28 @@ static marea_status sync_some (marea_writer *w, size_t n) {
   return RETRY(fdatasync(w->fd)) < 0 ? fail(w->ctx, &w->label, "cannot write to the disk", errno) : MAREA_OK;
 }
 
+/* write, which for a file that would be too large gives EFBIG without the signal that ends a process. One that was on its
+   way before is not ours. */
+static ssize_t write_some (int fd, const char *from, size_t n) {
+  sigset_t too_large, host, waiting;
+  sigemptyset(&too_large);
+  sigaddset(&too_large, SIGXFSZ);
+  sigpending(&waiting);
+  pthread_sigmask(SIG_BLOCK, &too_large, &host);
+  const ssize_t put = RETRY(write(fd, from, n));
+  const int error = errno;
+  if (put < 0 && error == EFBIG && !sigismember(&waiting, SIGXFSZ))
+    sigtimedwait(&too_large, NULL, &(struct timespec){0});
+  pthread_sigmask(SIG_SETMASK, &host, NULL);
+  errno = error;
+  return put;
+}
+
 marea_status marea_write (marea_writer *w, const void *bytes, size_t n) {
   const char *from = bytes;
   while (n > 0) {
     MAREA_TRY(marea_poll(w->ctx));
-    ssize_t put = RETRY(write(w->fd, from, MAREA_MIN(n, MAREA_PIECE)));
+    ssize_t put = write_some(w->fd, from, MAREA_MIN(n, MAREA_PIECE));
     if (put <= 0) return fail(w->ctx, &w->label, "cannot write", put < 0 ? errno : EIO);
     MAREA_TRY(sync_some(w, (size_t)put));
     from += put;
@@ -288,9 +311,19 @@ marea_status marea_write_end (marea_writer *w, marea_status status) {
   return status;
 }
 
+marea_status marea_save_bytes (marea_context *ctx, const char *path, const void *bytes, size_t n) {
+  marea_writer w;
+  MAREA_ENTER;
+  MAREA_WANT(NULL, "save_bytes", ctx);
+  MAREA_WANT(ctx, "save_bytes", path);
+  if (n > 0) MAREA_WANT(ctx, "save_bytes", bytes);
+  MAREA_TRY(marea_write_begin(ctx, "save_bytes", path, &w));
+  return marea_write_end(&w, marea_write(&w, bytes, n));
+}
+
 marea_status marea_gapless (marea_tensor *t, marea_tensor **out) {
   *out = NULL;
-  MAREA_TRY(marea_want_values(t, "save"));
+  MAREA_TRY(marea_want_values(t, "save", "t"));
   if (marea_tensor_contiguous(t)) return marea_detach(t, out);
   if (marea_planning(t->ctx))
     return marea_fail(t->ctx, MAREA_ESTATE, "save: a view with gaps, while a plan runs");

@@ -111,6 +111,8 @@ marea_status marea_parse_npy (marea_context *ctx, const char *path, const uint8_
                               marea_tensor **out);
 marea_status marea_parse_png (marea_context *ctx, const char *path, const uint8_t *bytes, size_t n,
                               marea_tensor **out);
+marea_status marea_parse_png16 (marea_context *ctx, const char *path, const uint8_t *bytes, size_t n,
+                                marea_tensor **out);
 marea_status marea_parse_safetensors (marea_context *ctx, const char *path, const uint8_t *bytes, size_t n,
                                       marea_file **out);
 

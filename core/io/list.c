@@ -2,7 +2,6 @@
 ** list.c: marea_file, what a safetensors file holds, as two lists in the order of names. Names and texts are
 ** checked when they are added, so that saving can fail for lack of memory or disk only.
 */
-#include <jansson.h>
 #include <string.h>
 
 #include "io.h"
@@ -66,6 +65,10 @@ bool marea_list_insert (marea_context *ctx, marea_list *l, int at, const char *n
 }
 
 marea_status marea_file_new (marea_context *ctx, marea_file **out) {
+  MAREA_ENTER;
+  MAREA_WANT(ctx, "file", out);
+  *out = NULL;
+  MAREA_WANT(NULL, "file", ctx);
   marea_file *f = *out = marea_alloc(ctx, sizeof *f);
   if (!f) return marea_no_names(ctx, "file");
   *f = (marea_file){.ctx = ctx};
@@ -81,34 +84,48 @@ void marea_file_free (marea_file *f) {
   marea_context_settle(ctx); /* this may have been the last block of a closed context */
 }
 
-int marea_file_count (const marea_file *f) { return f->tensors.n; }
+/* Item i; NULL: there is none. */
+static const marea_item *item_at (const marea_list *l, int i) {
+  return i >= 0 && i < l->n ? &l->items[i] : NULL;
+}
 
-const char *marea_file_name (const marea_file *f, int i) { return f->tensors.items[i].name; }
+int marea_file_count (const marea_file *f) { return f ? f->tensors.n : 0; }
 
-marea_tensor *marea_file_tensor (const marea_file *f, int i) { return f->tensors.items[i].tensor; }
+const char *marea_file_name (const marea_file *f, int i) {
+  const marea_item *item = f ? item_at(&f->tensors, i) : NULL;
+  return item ? item->name : NULL;
+}
+
+marea_tensor *marea_file_tensor (const marea_file *f, int i) {
+  const marea_item *item = f ? item_at(&f->tensors, i) : NULL;
+  return item ? item->tensor : NULL;
+}
 
 marea_tensor *marea_file_find (const marea_file *f, const char *name) {
   bool found;
+  if (!f || !name) return NULL;
   const int i = find(&f->tensors, name, &found);
   return found ? f->tensors.items[i].tensor : NULL;
 }
 
-int marea_file_text_count (const marea_file *f) { return f->texts.n; }
+int marea_file_text_count (const marea_file *f) { return f ? f->texts.n : 0; }
 
 void marea_file_text (const marea_file *f, int i, const char **key, const char **value) {
-  *key = f->texts.items[i].name;
-  *value = f->texts.items[i].text;
+  const marea_item *item = f ? item_at(&f->texts, i) : NULL;
+  if (key) *key = item ? item->name : NULL;
+  if (value) *value = item ? item->text : NULL;
 }
 
 bool marea_text_reserved (const char *key) {
   return strcmp(key, "marea") == 0 || strcmp(key, "crc32") == 0 || strncmp(key, "crc32:", 6) == 0;
 }
 
-/* JSON needs UTF-8; jansson is the judge. */
+/* JSON needs UTF-8. */
 static marea_status check_utf8 (marea_context *ctx, const char *what, const char *text) {
-  json_t *json = json_string(text);
-  if (!json) return marea_fail(ctx, MAREA_EARG, "save: %s is not UTF-8 text", what);
-  json_decref(json);
+  size_t n = strlen(text);
+  for (int step; n > 0; text += step, n -= (size_t)step)
+    if (!(step = marea_utf8(text, n, NULL)))
+      return marea_fail(ctx, MAREA_EARG, "save: %s is not UTF-8 text", what);
   return MAREA_OK;
 }
 
@@ -129,6 +146,10 @@ static marea_status check_new (marea_context *ctx, const marea_list *l, const ch
 marea_status marea_file_add (marea_file *f, const char *name, marea_tensor *t) {
   int at;
   marea_tensor *whole;
+  MAREA_ENTER;
+  MAREA_WANT(NULL, "save", f);
+  MAREA_WANT(f->ctx, "save", name);
+  MAREA_TRY(marea_want_tensor(f->ctx, "save", "t", t));
   if (strcmp(name, "__metadata__") == 0)
     return marea_fail(f->ctx, MAREA_EARG, "save: a tensor cannot be named '__metadata__'");
   MAREA_TRY(check_new(f->ctx, &f->tensors, "tensor name", name, &at));
@@ -143,6 +164,10 @@ marea_status marea_file_add (marea_file *f, const char *name, marea_tensor *t) {
 
 marea_status marea_file_add_text (marea_file *f, const char *key, const char *value) {
   int at;
+  MAREA_ENTER;
+  MAREA_WANT(NULL, "save", f);
+  MAREA_WANT(f->ctx, "save", key);
+  MAREA_WANT(f->ctx, "save", value);
   if (marea_text_reserved(key))
     return marea_fail(f->ctx, MAREA_EARG, "save: text key '%s' is reserved for checksums", key);
   MAREA_TRY(check_new(f->ctx, &f->texts, "text key", key, &at));

@@ -225,7 +225,10 @@ static size_t make_header (const marea_tensor *t, char to[512]) {
 }
 
 marea_status marea_save_npy (marea_tensor *t, const char *path) {
+  MAREA_ENTER;
   marea_context *ctx = marea_tensor_context(t);
+  MAREA_TRY(marea_want_values(t, "save_npy", "t"));
+  MAREA_WANT(ctx, "save_npy", path);
   marea_tensor *whole;
   marea_writer w;
   char head[512];

@@ -1,14 +1,19 @@
 /* SPDX-License-Identifier: MIT
-** png.c: pictures as u8 tensors (H, W, C), C = 1 gray, 2 gray and alpha, 3 RGB, 4 RGBA, through libpng's
-** simplified interface and streams of our own, so that files are opened, limited, interrupted and replaced as all
-** others.
+** png.c: pictures as tensors (H, W, C), C = 1 gray, 2 gray and alpha, 3 RGB, 4 RGBA, through libpng, with the context's
+** memory and reading and writing of our own, so that files are opened, limited, interrupted and replaced as all others.
 ** Before libpng sees a file we walk its chunks: libpng ignores a wrong checksum in many chunks and does not
 ** ask for the last one, while here a file that was cut or changed anywhere is an error.
-** Not done: 16-bit output, palettes, text; 16-bit samples are reduced to 8 without a change of gamma. Bytes
-** after the last chunk are ignored, as everywhere.
+**
+** Samples are those of the file: gAMA, cHRM, sRGB and iCCP, which say what light they stand for, are passed over like all
+** that is not needed for them, and alpha is not multiplied in. A palette becomes RGB, tRNS an alpha channel; 1, 2 and 4
+** bits are scaled to 0..255; 16 bits give their upper byte, or as they are where 16 are wanted, to which fewer are
+** scaled. Bytes after the last chunk are ignored, as everywhere.
+** Not done: 16-bit output, palettes, text, animation.
+**
+** libpng's errors jump. `guarded` is the only place that they land; what it runs holds nothing but what `session` knows.
 */
-#define _GNU_SOURCE
 #include <png.h>
+#include <setjmp.h>
 #include <stdio.h>
 #include <string.h>
 #include <zlib.h>
@@ -17,23 +22,71 @@
 
 #define MAX_SIDE 1000000 /* libpng's own limit */
 
-/* What libpng reads from. */
-typedef struct source {
+/* One picture being read or written. */
+typedef struct session {
   marea_context *ctx;
-  const uint8_t *next;
+  const char *label;
+  png_struct *png;
+  png_info *info;
+  marea_status status; /* a failure that is not libpng's: memory, an interrupt, the disk */
+  char message[128];   /* libpng's */
+  uint8_t *pixels;     /* rows one below the other */
+  size_t row;          /* bytes of one */
+  uint32_t width, height;
+  int channels;
+  const uint8_t *next; /* reading: what is left of the file */
   size_t left;
-  bool stopped; /* a failure that is not libpng's */
-} source;
+  int bits;           /* of a sample that is wanted, 8 or 16 */
+  marea_writer *file; /* writing: to a file or, without one, to memory */
+  uint8_t *bytes;
+  size_t n, room;
+} session;
 
-static ssize_t read_some (void *cookie, char *to, size_t n) {
-  source *s = cookie;
-  s->stopped = s->stopped || marea_stopping(s->ctx);
-  if (s->stopped) return -1;
-  n = MAREA_MIN(n, s->left);
+static void on_error (png_struct *png, const char *message) {
+  session *s = png_get_error_ptr(png);
+  snprintf(s->message, sizeof s->message, "%s", message);
+  png_longjmp(png, 1);
+}
+
+static void on_warning (png_struct *png, const char *message) { (void)png, (void)message; }
+
+static void *on_alloc (png_struct *png, size_t n) {
+  session *s = png_get_mem_ptr(png);
+  void *p = marea_alloc(s->ctx, n);
+  if (!p) s->status = marea_out_of_memory(s->ctx, s->label, n, "libpng");
+  return p;
+}
+
+static void on_free (png_struct *png, void *p) { marea_free(((session *)png_get_mem_ptr(png))->ctx, p); }
+
+/* Runs `body`; false when libpng raised an error, or one of our functions that it calls. */
+static bool guarded (session *s, void (*body)(session *s)) {
+  if (setjmp(png_jmpbuf(s->png))) return false;
+  body(s);
+  return true;
+}
+
+/* Why a guarded body failed. */
+static marea_status failure (const session *s, marea_status status, const char *what) {
+  if (s->status != MAREA_OK) return s->status;
+  return marea_fail(s->ctx, status, "%s: %s%s", s->label, what, s->message);
+}
+
+/* For libpng's callbacks: leaves it when something other than it has failed. */
+static void go_on (session *s, marea_status status) {
+  s->status = status;
+  if (status != MAREA_OK) png_error(s->png, "");
+}
+
+/* ---- reading ---- */
+
+static void on_read (png_struct *png, uint8_t *to, size_t n) {
+  session *s = png_get_io_ptr(png);
+  go_on(s, marea_poll(s->ctx));
+  if (n > s->left) png_error(png, "the file ends too early");
   memcpy(to, s->next, n);
   s->next += n;
   s->left -= n;
-  return (ssize_t)n;
 }
 
 static uint32_t big_word (const uint8_t *p) {
@@ -72,62 +125,95 @@ static marea_status check_chunks (marea_context *ctx, const char *label, const u
   }
 }
 
-/* The picture's size against the limits and the file: a pixel has at least one bit before compression. */
-static marea_status check_size (marea_context *ctx, const char *label, const png_image *image, size_t n) {
-  uint64_t pixels = (uint64_t)image->width * image->height;
-  if (pixels > MAREA_MAX_PIXELS)
-    return marea_fail(ctx, MAREA_EFORMAT, "%s: %u x %u pixels; at most %d are allowed", label, image->width,
-                      image->height, MAREA_MAX_PIXELS);
-  if (pixels / 8 / MAREA_MAX_DEFLATE > n)
-    return marea_fail(ctx, MAREA_EFORMAT,
-                      "%s: header declares %u x %u pixels, which a file of %zu bytes cannot hold", label,
-                      image->width, image->height, n);
+/* The picture's size against the limits, and against the file by what compression can do at most. */
+static marea_status check_size (const session *s, size_t n) {
+  const uint64_t packed = (uint64_t)png_get_rowbytes(s->png, s->info) * s->height;
+  if ((uint64_t)s->width * s->height > MAREA_MAX_PIXELS)
+    return marea_fail(s->ctx, MAREA_EFORMAT, "%s: %u x %u pixels; at most %d are allowed", s->label, s->width,
+                      s->height, MAREA_MAX_PIXELS);
+  if (packed / MAREA_MAX_DEFLATE > n)
+    return marea_fail(s->ctx, MAREA_EFORMAT,
+                      "%s: header declares %u x %u pixels, which a file of %zu bytes cannot hold", s->label,
+                      s->width, s->height, n);
   return MAREA_OK;
 }
 
-static marea_status read_pixels (marea_context *ctx, const char *label, png_image *image, size_t n,
-                                 marea_tensor **out) {
-  MAREA_TRY(check_size(ctx, label, image, n));
-  image->format &= PNG_FORMAT_FLAG_COLOR |
-                   PNG_FORMAT_FLAG_ALPHA; /* 8 bits, no palette, R before B, alpha last */
-  image->flags |= PNG_IMAGE_FLAG_16BIT_sRGB;
-  int64_t channels = PNG_IMAGE_SAMPLE_CHANNELS(image->format);
-  uint8_t *pixels;
-  MAREA_TRY(marea_raw_new(ctx, label, MAREA_CODE_U8, 3, (int64_t[]){image->height, image->width, channels},
-                          out, &pixels));
-  if (png_image_finish_read(image, NULL, pixels, 0, NULL)) return MAREA_OK;
-  return marea_fail(ctx, MAREA_EFORMAT, "%s: damaged: %s", label, image->message);
+static void read_header (session *s) {
+  png_set_read_fn(s->png, s, on_read);
+  png_set_keep_unknown_chunks(s->png, PNG_HANDLE_CHUNK_NEVER, NULL, -1); /* all but what pixels are made of */
+  png_set_user_limits(s->png, MAX_SIDE, MAX_SIDE);
+  png_set_chunk_malloc_max(s->png, 0); /* the others are not stored, so they may be long */
+  png_set_crc_action(s->png, PNG_CRC_QUIET_USE, PNG_CRC_QUIET_USE); /* check_chunks has seen to that */
+  png_read_info(s->png, s->info);
+  s->width = png_get_image_width(s->png, s->info);
+  s->height = png_get_image_height(s->png, s->info);
 }
 
-static marea_status read_stream (marea_context *ctx, const char *label, FILE *stream, size_t n,
-                                 marea_tensor **out) {
-  png_image image = {.version = PNG_IMAGE_VERSION};
-  if (!png_image_begin_read_from_stdio(&image, stream))
-    return marea_fail(ctx, MAREA_EFORMAT, "%s: damaged: %s", label, image.message);
-  marea_status status = read_pixels(ctx, label, &image, n, out);
-  png_image_free(&image);
+static void set_samples (session *s) {
+  if (s->bits == 16) png_set_expand_16(s->png);
+  else png_set_expand(s->png), png_set_strip_16(s->png);
+  png_set_interlace_handling(s->png);
+  png_read_update_info(s->png, s->info);
+  s->channels = png_get_channels(s->png, s->info);
+  s->row = png_get_rowbytes(s->png, s->info);
+}
+
+static void read_rows (session *s) {
+  const bool interlaced = png_get_interlace_type(s->png, s->info) != PNG_INTERLACE_NONE;
+  for (int pass = 0; pass < (interlaced ? PNG_INTERLACE_ADAM7_PASSES : 1); pass++)
+    for (size_t y = 0; y < s->height; y++) png_read_row(s->png, s->pixels + y * s->row, NULL);
+  png_read_end(s->png, NULL);
+}
+
+static marea_status read_picture (session *s, size_t n, marea_tensor **out) {
+  static const char damaged[] = "damaged: ";
+  const marea_code code = s->bits == 16 ? MAREA_CODE_U16 : MAREA_CODE_U8;
+  if (!guarded(s, read_header)) return failure(s, MAREA_EFORMAT, damaged);
+  MAREA_TRY(check_size(s, n));
+  if (!guarded(s, set_samples)) return failure(s, MAREA_EFORMAT, damaged);
+  const int64_t shape[] = {s->height, s->width, s->channels};
+  size_t bytes;
+  MAREA_TRY(marea_raw_bytes(s->ctx, s->label, code, 3, shape, &bytes));
+  if (s->row * s->height != bytes)
+    return marea_fail(s->ctx, MAREA_EFORMAT, "%s: libpng gives rows of %zu bytes", s->label, s->row);
+  MAREA_TRY(marea_raw_new(s->ctx, s->label, code, 3, shape, out, &s->pixels));
+  if (!guarded(s, read_rows)) return failure(s, MAREA_EFORMAT, damaged);
+  return marea_raw_decode(*out, code, true);
+}
+
+static marea_status parse (marea_context *ctx, const char *path, const uint8_t *bytes, size_t n, int bits,
+                           marea_tensor **out) {
+  const marea_label label = marea_file_label("load_png", path);
+  session s = {.ctx = ctx, .label = label.s, .next = bytes, .bits = bits};
+  *out = NULL;
+  MAREA_TRY(check_chunks(ctx, label.s, bytes, n, &s.left));
+  n = s.left;
+  s.png = png_create_read_struct_2(PNG_LIBPNG_VER_STRING, &s, on_error, on_warning, &s, on_alloc, on_free);
+  if (s.png) s.info = png_create_info_struct(s.png);
+  marea_status status = s.info ? read_picture(&s, n, out) : failure(&s, MAREA_ENOMEM, "no libpng: ");
+  png_destroy_read_struct(&s.png, &s.info, NULL);
+  if (status == MAREA_OK) return MAREA_OK;
+  marea_release(*out);
+  *out = NULL;
   return status;
 }
 
 marea_status marea_parse_png (marea_context *ctx, const char *path, const uint8_t *bytes, size_t n,
                               marea_tensor **out) {
-  marea_label label = marea_file_label("load_png", path);
-  source from = {.ctx = ctx, .next = bytes};
-  *out = NULL;
-  MAREA_TRY(check_chunks(ctx, label.s, bytes, n, &from.left));
-  n = from.left;
-  FILE *stream = fopencookie(&from, "rb", (cookie_io_functions_t){.read = read_some});
-  if (!stream) return marea_fail(ctx, MAREA_ENOMEM, "%s: out of memory for a stream", label.s);
-  marea_status status = read_stream(ctx, label.s, stream, n, out);
-  fclose(stream);
-  if (status == MAREA_OK) return MAREA_OK;
-  marea_release(*out);
-  *out = NULL;
-  return from.stopped ? marea_poll(ctx) : status;
+  return parse(ctx, path, bytes, n, 8, out);
+}
+
+marea_status marea_parse_png16 (marea_context *ctx, const char *path, const uint8_t *bytes, size_t n,
+                                marea_tensor **out) {
+  return parse(ctx, path, bytes, n, 16, out);
 }
 
 marea_status marea_load_png (marea_context *ctx, const char *path, marea_tensor **out) {
   return marea_load_tensor(ctx, "load_png", path, marea_parse_png, out);
+}
+
+marea_status marea_load_png16 (marea_context *ctx, const char *path, marea_tensor **out) {
+  return marea_load_tensor(ctx, "load_png", path, marea_parse_png16, out);
 }
 
 /* ---- writing ---- */
@@ -139,15 +225,14 @@ static uint8_t to_byte (double x) {
 }
 
 /* *pixels := the bytes of t's elements: its own memory for u8, or *block, to be freed by the caller. */
-static marea_status pixels_of (const marea_tensor *t, const char *label, uint8_t **block,
-                               const uint8_t **pixels) {
-  const void *data = marea_tensor_data(t);
+static marea_status pixels_of (const marea_tensor *t, const char *label, uint8_t **block, uint8_t **pixels) {
+  void *data = marea_tensor_data(t);
   int64_t n = marea_tensor_size(t);
   *pixels = data;
   *block = NULL;
   if (marea_tensor_dtype(t) == MAREA_U8) return MAREA_OK;
   *pixels = *block = marea_alloc(t->ctx, (size_t)n);
-  if (!*block) return marea_fail(t->ctx, MAREA_ENOMEM, "%s: out of memory for pixels", label);
+  if (!*block) return marea_out_of_memory(t->ctx, label, (size_t)n, "pixels");
   for (int64_t i = 0; i < n; i++) {
     if (i % MAREA_BLOCK == 0) MAREA_TRY(marea_poll(t->ctx));
     (*block)[i] = to_byte(marea_tensor_dtype(t) == MAREA_F32 ? (double)((const float *)data)[i]
@@ -156,8 +241,8 @@ static marea_status pixels_of (const marea_tensor *t, const char *label, uint8_t
   return MAREA_OK;
 }
 
-static marea_status describe (marea_tensor *t, const char *label, png_image *image) {
-  static const png_uint_32 format[] = {PNG_FORMAT_GRAY, PNG_FORMAT_GA, PNG_FORMAT_RGB, PNG_FORMAT_RGBA};
+/* What is not a picture is refused. */
+static marea_status check_picture (const marea_tensor *t, const char *label) {
   int rank = marea_tensor_rank(t);
   const int64_t *shape = marea_tensor_shape(t);
   int64_t channels = rank == 3 ? shape[2] : 1;
@@ -170,94 +255,105 @@ static marea_status describe (marea_tensor *t, const char *label, png_image *ima
       shape[0] > MAREA_MAX_PIXELS / shape[1])
     return marea_fail(t->ctx, MAREA_ESHAPE, "%s: a picture has 1 to %d pixels and sides up to %d, got %s",
                       label, MAREA_MAX_PIXELS, MAX_SIDE, marea_tensor_text(t).s);
-  image->version = PNG_IMAGE_VERSION;
-  image->width = (png_uint_32)shape[1];
-  image->height = (png_uint_32)shape[0];
-  image->format = format[channels - 1];
   return MAREA_OK;
 }
 
-/* What libpng writes to, a file or, without one, memory; and a failure that is not libpng's. */
-typedef struct target {
-  marea_context *ctx;
-  marea_writer *file;
-  uint8_t *bytes;
-  size_t n, room;
-  marea_status status;
-} target;
-
-static marea_status append (target *t, const char *bytes, size_t n) {
-  MAREA_TRY(marea_poll(t->ctx));
-  if (n > t->room - t->n) return marea_fail(t->ctx, MAREA_ENOMEM, "encode_png: out of room");
-  memcpy(t->bytes + t->n, bytes, n);
-  t->n += n;
+static marea_status append (session *s, const uint8_t *bytes, size_t n) {
+  MAREA_TRY(marea_poll(s->ctx));
+  if (n > s->room - s->n) return marea_fail(s->ctx, MAREA_ENOMEM, "%s: out of room", s->label);
+  memcpy(s->bytes + s->n, bytes, n);
+  s->n += n;
   return MAREA_OK;
 }
 
-static ssize_t write_some (void *cookie, const char *bytes, size_t n) {
-  target *t = cookie;
-  t->status = t->file ? marea_write(t->file, bytes, n) : append(t, bytes, n);
-  return t->status == MAREA_OK ? (ssize_t)n : 0;
+static void on_write (png_struct *png, uint8_t *bytes, size_t n) {
+  session *s = png_get_io_ptr(png);
+  go_on(s, s->file ? marea_write(s->file, bytes, n) : append(s, bytes, n));
 }
 
-static marea_status encode (const char *label, png_image *image, const uint8_t *pixels, target *to) {
-  FILE *stream = fopencookie(to, "wb", (cookie_io_functions_t){.write = write_some});
-  if (!stream) return marea_fail(to->ctx, MAREA_ENOMEM, "%s: out of memory for a stream", label);
+static void on_flush (png_struct *png) { (void)png; }
+
+static void write_all (session *s) {
+  static const int color[] = {PNG_COLOR_TYPE_GRAY, PNG_COLOR_TYPE_GRAY_ALPHA, PNG_COLOR_TYPE_RGB,
+                              PNG_COLOR_TYPE_RGB_ALPHA};
+  png_set_write_fn(s->png, s, on_write, on_flush);
+  png_set_IHDR(s->png, s->info, s->width, s->height, 8, color[s->channels - 1], PNG_INTERLACE_NONE,
+               PNG_COMPRESSION_TYPE_BASE, PNG_FILTER_TYPE_BASE);
+  png_set_sRGB(s->png, s->info, PNG_sRGB_INTENT_PERCEPTUAL);
+  png_write_info(s->png, s->info);
+  for (size_t y = 0; y < s->height; y++) png_write_row(s->png, s->pixels + y * s->row);
+  png_write_end(s->png, NULL);
+}
+
+static marea_status encode (session *s) {
+  s->png = png_create_write_struct_2(PNG_LIBPNG_VER_STRING, s, on_error, on_warning, s, on_alloc, on_free);
+  if (s->png) s->info = png_create_info_struct(s->png);
   marea_status status = MAREA_OK;
-  if (!png_image_write_to_stdio(image, stream, 0, pixels, 0, NULL) && to->status == MAREA_OK)
-    status = marea_fail(to->ctx, MAREA_EARG, "%s: %s", label, image->message);
-  png_image_free(image);
-  fclose(stream);
-  return to->status == MAREA_OK ? status : to->status;
+  if (!s->info) status = failure(s, MAREA_ENOMEM, "no libpng: ");
+  else if (!guarded(s, write_all)) status = failure(s, MAREA_EARG, "");
+  png_destroy_write_struct(&s->png, &s->info);
+  return status;
 }
 
-static marea_status save_pixels (marea_tensor *t, const char *path, const char *label, png_image *image) {
+typedef marea_status picture_writer (session *s, void *to);
+
+/* Checks t and hands its pixels to `write`. */
+static marea_status with_pixels (marea_tensor *t, const char *label, picture_writer *write, void *to) {
   uint8_t *block;
-  const uint8_t *pixels;
-  marea_writer file;
-  target to = {.ctx = t->ctx, .file = &file};
-  marea_status status = pixels_of(t, label, &block, &pixels);
-  if (status == MAREA_OK) status = marea_write_begin(t->ctx, "save_png", path, &file);
-  if (status == MAREA_OK) status = marea_write_end(&file, encode(label, image, pixels, &to));
-  marea_free(t->ctx, block);
+  marea_tensor *whole;
+  MAREA_TRY(check_picture(t, label));
+  const int64_t *shape = marea_tensor_shape(t);
+  session s = {.ctx = t->ctx,
+               .label = label,
+               .height = (uint32_t)shape[0],
+               .width = (uint32_t)shape[1],
+               .channels = t->rank == 3 ? (int)shape[2] : 1};
+  s.row = s.width * (size_t)s.channels;
+  MAREA_TRY(marea_gapless(t, &whole));
+  marea_status status = pixels_of(whole, label, &block, &s.pixels);
+  if (status == MAREA_OK) status = write(&s, to);
+  marea_free(s.ctx, block);
+  marea_release(whole);
   return status;
+}
+
+static marea_status write_file (session *s, void *path) {
+  marea_writer file;
+  s->file = &file;
+  MAREA_TRY(marea_write_begin(s->ctx, "save_png", path, &file));
+  return marea_write_end(&file, encode(s));
 }
 
 marea_status marea_save_png (marea_tensor *t, const char *path) {
-  marea_label label = marea_file_label("save_png", path);
-  png_image image = {0};
-  marea_tensor *whole;
-  MAREA_TRY(describe(t, label.s, &image));
-  MAREA_TRY(marea_gapless(t, &whole));
-  marea_status status = save_pixels(whole, path, label.s, &image);
-  marea_release(whole);
-  return status;
+  MAREA_ENTER;
+  MAREA_TRY(marea_want_values(t, "save_png", "t"));
+  MAREA_WANT(t->ctx, "save_png", path);
+  const marea_label label = marea_file_label("save_png", path);
+  return with_pixels(t, label.s, write_file, (char *)path);
 }
 
-/* Encodes into `to`, whose memory is made here and freed by the caller, and copies what came into a tensor. */
-static marea_status encode_pixels (const uint8_t *pixels, png_image *image, target *to, marea_tensor **out) {
-  to->room = PNG_IMAGE_PNG_SIZE_MAX(*image);
-  to->bytes = marea_alloc(to->ctx, to->room);
-  if (!to->bytes) return marea_fail(to->ctx, MAREA_ENOMEM, "encode_png: out of memory for the file");
-  MAREA_TRY(encode("encode_png", image, pixels, to));
-  MAREA_TRY(marea_empty(to->ctx, MAREA_U8, 1, (int64_t[]){(int64_t)to->n}, out));
-  memcpy(marea_tensor_data(*out), to->bytes, to->n);
-  return MAREA_OK;
+/* More than what libpng writes: zlib's bound for one byte and the samples of each row, in chunks of 8 KB, and a header. */
+static size_t file_bound (const session *s) {
+  const size_t deflated = compressBound((s->row + 1) * s->height);
+  return deflated + deflated / 8192 * 12 + 256;
+}
+
+static marea_status write_memory (session *s, void *to) {
+  marea_tensor **out = to;
+  s->room = file_bound(s);
+  s->bytes = marea_alloc(s->ctx, s->room);
+  if (!s->bytes) return marea_out_of_memory(s->ctx, s->label, s->room, "the file");
+  marea_status status = encode(s);
+  if (status == MAREA_OK) status = marea_empty(s->ctx, MAREA_U8, 1, (int64_t[]){(int64_t)s->n}, out);
+  if (status == MAREA_OK) memcpy(marea_tensor_data(*out), s->bytes, s->n);
+  marea_free(s->ctx, s->bytes);
+  return status;
 }
 
 marea_status marea_encode_png (marea_tensor *t, marea_tensor **out) {
-  png_image image = {0};
-  target to = {.ctx = t->ctx};
-  uint8_t *block;
-  const uint8_t *pixels;
-  marea_tensor *whole;
+  MAREA_ENTER;
+  MAREA_WANT(marea_tensor_context(t), "encode_png", out);
   *out = NULL;
-  MAREA_TRY(describe(t, "encode_png", &image));
-  MAREA_TRY(marea_gapless(t, &whole));
-  marea_status status = pixels_of(whole, "encode_png", &block, &pixels);
-  if (status == MAREA_OK) status = encode_pixels(pixels, &image, &to, out);
-  marea_free(t->ctx, to.bytes);
-  marea_free(t->ctx, block);
-  marea_release(whole);
-  return status;
+  MAREA_TRY(marea_want_values(t, "encode_png", "t"));
+  return with_pixels(t, "encode_png", write_memory, out);
 }

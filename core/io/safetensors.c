@@ -11,7 +11,8 @@
 **   "marea"       layout version "1". It says once more that there must be a "crc32", so that no flipped
 **                 bit can make a file of ours pass as one of a writer without checksums.
 ** So every single flipped bit in a file of ours is found. Files without these keys are read unchecked.
-** Limits: io.h. Before jansson sees a header, its nesting and its number of values are counted.
+** Limits: io.h. Before jansson sees a header, its nesting and its values are counted, and the memory that they may take
+** counts as the context's.
 ** Not done: reading only some tensors; element types narrower than a byte.
 */
 #include <jansson.h>
@@ -79,15 +80,6 @@ typedef struct loader {
   marea_file *file;
 } loader;
 
-/* A name from a file, fit for a message on a terminal. */
-static marea_text shown (const char *name) {
-  marea_text text;
-  snprintf(text.s, sizeof text.s, "%.100s", name);
-  for (char *c = text.s; *c; c++)
-    if ((unsigned char)*c < ' ' || *c == 127) *c = '?';
-  return text;
-}
-
 #define BAD(l, format, ...) \
   marea_fail((l)->ctx, MAREA_EFORMAT, "%s: " format, (l)->label.s __VA_OPT__(, ) __VA_ARGS__)
 
@@ -95,28 +87,35 @@ static marea_status find_header (loader *l) {
   if (l->n < LENGTH) return BAD(l, "truncated: %zu bytes are too few for a safetensors file", l->n);
   uint64_t length = 0;
   for (int i = LENGTH; i-- > 0;) length = length << 8 | l->bytes[i];
-  if (length > MAREA_MAX_HEADER)
-    return BAD(l, "not a safetensors file: header of %llu bytes; at most %d are allowed",
-               (unsigned long long)length, MAREA_MAX_HEADER);
   if (length > l->n - LENGTH)
-    return BAD(l, "truncated: header of %llu bytes declared, file has %zu", (unsigned long long)length, l->n);
+    return BAD(l, "not a safetensors file, or truncated: header of %llu bytes declared, file has %zu",
+               (unsigned long long)length, l->n);
+  if (length > MAREA_MAX_HEADER)
+    return BAD(l, "header of %llu bytes; at most %d are allowed", (unsigned long long)length,
+               MAREA_MAX_HEADER);
   if (length < 2 || l->bytes[LENGTH] != '{') return BAD(l, "not a safetensors file: no JSON header");
   l->header = (size_t)length;
   return MAREA_OK;
 }
 
-/* Objects may nest to depth 2, and arrays be at depth 3 only; a bound for values at each depth. This comes
-   first because jansson recurses, and takes some 300 bytes for the smallest object. */
-static marea_status check_nesting (const loader *l) {
+/* Objects may nest to depth 2, and arrays be at depth 3 only; a bound for values at each depth. This comes first because
+   jansson recurses. *room: the most that it can take, from its structures (2.14, 64 bits) and malloc's own part. */
+static marea_status measure_header (const loader *l, size_t *room) {
   static const int limit[4] = {0, MAREA_MAX_TENSORS, 4 * MAREA_MAX_TENSORS, 8 * MAREA_MAX_TENSORS};
+  enum {
+    CONTAINER = 256,
+    ITEM = 128
+  }; /* bytes: an empty list or object; a scalar, or a name and its place */
   int depth = 0, commas[4] = {0};
   bool quoted = false;
+  *room = 3 * l->header + 4096; /* texts while they grow, and as values; the parser */
   for (size_t i = LENGTH; i < LENGTH + l->header; i++) {
     uint8_t c = l->bytes[i];
     if (quoted && c == '\\') i++;
     else if (c == '"') quoted = !quoted;
     if (quoted) continue;
-    if (c == '{' || c == '[') depth++;
+    if (c == '{' || c == '[') depth++, *room += CONTAINER;
+    if (c == '{' || c == '[' || c == ',' || c == ':') *room += ITEM;
     if ((c == '{' && depth > 2) || (c == '[' && depth != 3)) return BAD(l, "bad header: nested too deeply");
     if ((c == '}' || c == ']') && depth-- == 0) return BAD(l, "bad header: unbalanced brackets");
     if (c == ',' && ++commas[depth] > limit[depth])
@@ -134,17 +133,41 @@ static marea_status check_seal (loader *l) {
   return l->sealed ? MAREA_OK : BAD(l, "damaged: wrong checksum of the header");
 }
 
+typedef struct feed { /* of the header's bytes to jansson */
+  const loader *l;
+  size_t at;
+  marea_status status;
+} feed;
+
+static size_t feed_piece (void *to, size_t room, void *ud) {
+  feed *f = ud;
+  const size_t n = MAREA_MIN(room, f->l->header - f->at);
+  f->status = marea_poll(f->l->ctx);
+  if (f->status != MAREA_OK) return (size_t)-1;
+  memcpy(to, f->l->bytes + LENGTH + f->at, n);
+  f->at += n;
+  return n;
+}
+
 static marea_status parse_header (loader *l, json_t **root) {
   json_error_t error;
-  *root = json_loadb((const char *)l->bytes + LENGTH, l->header, JSON_REJECT_DUPLICATES, &error);
+  feed f = {.l = l};
+  *root = json_load_callback(feed_piece, &f, JSON_REJECT_DUPLICATES, &error);
+  if (f.status != MAREA_OK) return f.status;
   if (*root) {
     l->root = *root;
     l->metadata = json_object_get(*root, "__metadata__");
     return MAREA_OK;
   }
-  if (json_error_code(&error) == json_error_out_of_memory) return marea_no_names(l->ctx, l->label.s);
-  if (json_error_code(&error) == json_error_duplicate_key) return BAD(l, "bad header: a name occurs twice");
-  return BAD(l, "bad header: not JSON at byte %d", error.position);
+  switch (json_error_code(&error)) {
+  case json_error_out_of_memory: return marea_no_names(l->ctx, l->label.s);
+  case json_error_duplicate_key:
+    return BAD(l, "bad header: a name occurs twice, before byte %d", error.position);
+  case json_error_numeric_overflow:
+    return BAD(l, "bad header: an integer of more than 64 bits, or a number too large, before byte %d",
+               error.position);
+  default: return BAD(l, "bad header: not JSON at byte %d: %s", error.position, error.text);
+  }
 }
 
 static int by_name (const void *a, const void *b) {
@@ -158,13 +181,13 @@ static marea_status read_texts (loader *l) {
   if (!l->metadata) return MAREA_OK;
   if (!json_is_object(l->metadata)) return BAD(l, "bad header: '__metadata__' is not an object");
   json_object_foreach((json_t *)l->metadata, key, value) {
-    if (!json_is_string(value)) return BAD(l, "bad header: text '%s' is not a string", shown(key).s);
+    if (!json_is_string(value)) return BAD(l, "bad header: text '%.100s' is not a string", key);
     if (marea_text_reserved(key)) {
       if (!l->sealed)
         return BAD(l,
                    "damaged: the header's checksum is missing; or another program made this file and kept "
-                   "text '%s'",
-                   shown(key).s);
+                   "text '%.100s'",
+                   key);
     } else if (!marea_list_insert(l->ctx, texts, texts->n, key, json_string_value(value)))
       return marea_no_names(l->ctx, l->label.s);
   }
@@ -188,43 +211,56 @@ static bool read_code (const char *dtype, marea_code *code) {
   return false;
 }
 
-/* An array of whole numbers >= 0, at most `room` of them; -1 if it is something else. */
-static int read_numbers (const json_t *array, int64_t *to, int room) {
-  if (!json_is_array(array) || json_array_size(array) > (size_t)room) return -1;
-  int n = (int)json_array_size(array);
-  for (int i = 0; i < n; i++) {
-    const json_t *number = json_array_get(array, (size_t)i);
-    to[i] = json_is_integer(number) ? json_integer_value(number) : -1;
-    if (to[i] < 0) return -1;
+static marea_status bad_sizes (const loader *l, const char *name, const char *key, const json_t *got) {
+  char text[40];
+  const size_t n = got ? json_dumpb(got, text, sizeof text - 1, JSON_ENCODE_ANY | JSON_COMPACT) : 0;
+  text[MAREA_MIN(n, sizeof text - 1)] = '\0';
+  return BAD(l, "bad header: tensor '%.100s': %s: expected a list of whole numbers of at least 0, got %s%s",
+             name, key, got ? text : "nothing", n > sizeof text - 1 ? "..." : "");
+}
+
+/* The list of sizes `key` of a tensor, at most `room` of them. */
+static marea_status read_sizes (const loader *l, const char *name, const json_t *tensor, const char *key,
+                                int room, int64_t *to, int *n) {
+  const json_t *list = json_object_get(tensor, key), *item;
+  size_t i;
+  if (!json_is_array(list)) return bad_sizes(l, name, key, list);
+  if (json_array_size(list) > (size_t)room)
+    return BAD(l, "bad header: tensor '%.100s': %s: a list of %zu; at most %d are possible", name, key,
+               json_array_size(list), room);
+  json_array_foreach(list, i, item) {
+    if (!json_is_integer(item) || json_integer_value(item) < 0) return bad_sizes(l, name, key, item);
+    to[i] = json_integer_value(item);
   }
-  return n;
+  *n = (int)i;
+  return MAREA_OK;
 }
 
 static marea_status read_entry (loader *l, const char *name, const json_t *value) {
   entry *e = &l->entries[l->count++];
   int64_t offset[2];
+  int offsets;
   size_t bytes, data = l->n - LENGTH - l->header;
   e->name = name;
+  if (!json_is_object(value)) return BAD(l, "bad header: tensor '%.100s' is not an object", name);
   const char *dtype = json_string_value(json_object_get(value, "dtype"));
   if (strlen(name) > MAREA_MAX_NAME)
     return BAD(l, "bad header: tensor name longer than %d bytes", MAREA_MAX_NAME);
-  if (!dtype) return BAD(l, "bad header: tensor '%s' has no dtype", shown(name).s);
+  if (!dtype) return BAD(l, "bad header: tensor '%.100s' has no dtype", name);
   if (!read_code(dtype, &e->code))
-    return BAD(l, "tensor '%s': dtype '%s' is not supported", shown(name).s, shown(dtype).s);
-  e->rank = read_numbers(json_object_get(value, "shape"), e->shape, MAREA_MAX_RANK);
-  if (e->rank < 0)
-    return BAD(l, "bad header: tensor '%s': shape is not a list of at most %d sizes", shown(name).s,
-               MAREA_MAX_RANK);
-  if (read_numbers(json_object_get(value, "data_offsets"), offset, 2) != 2 || offset[0] > offset[1])
-    return BAD(l, "bad header: tensor '%s': data_offsets are not [begin, end]", shown(name).s);
+    return BAD(l, "tensor '%.100s': dtype '%.100s' is not supported", name, dtype);
+  MAREA_TRY(read_sizes(l, name, value, "shape", MAREA_MAX_RANK, e->shape, &e->rank));
+  MAREA_TRY(read_sizes(l, name, value, "data_offsets", 2, offset, &offsets));
+  if (offsets != 2 || offset[0] > offset[1])
+    return BAD(l, "bad header: tensor '%.100s': data_offsets are not [begin, end]", name);
   if ((uint64_t)offset[1] > data)
-    return BAD(l, "truncated: tensor '%s' ends at byte %lld of the data, file has %zu", shown(name).s,
+    return BAD(l, "truncated: tensor '%.100s' ends at byte %lld of the data, file has %zu", name,
                (long long)offset[1], data);
   MAREA_TRY(marea_raw_bytes(l->ctx, l->label.s, e->code, e->rank, e->shape, &bytes));
   e->begin = (size_t)offset[0];
   e->size = (size_t)(offset[1] - offset[0]);
   if (bytes == e->size) return MAREA_OK;
-  return BAD(l, "bad header: tensor '%s': %s %s needs %zu bytes, data_offsets give %zu", shown(name).s, dtype,
+  return BAD(l, "bad header: tensor '%.100s': %s %s needs %zu bytes, data_offsets give %zu", name, dtype,
              marea_shape_text(e->rank, e->shape).s, bytes, e->size);
 }
 
@@ -245,8 +281,9 @@ static marea_status check_places (loader *l) {
   for (size_t i = 0; i < count; i++) {
     const entry *e = &l->entries[i];
     if (e->begin != at)
-      return BAD(l, "bad header: tensor '%s' begins at byte %zu of the data, the one before it ends at %zu",
-                 shown(e->name).s, e->begin, at);
+      return BAD(l,
+                 "bad header: tensor '%.100s' begins at byte %zu of the data, the one before it ends at %zu",
+                 e->name, e->begin, at);
     at += e->size;
   }
   if (at != l->n - LENGTH - l->header)
@@ -276,7 +313,7 @@ static marea_status check_crc (const loader *l, const entry *e, const uint8_t *d
   crc_text(found, crc);
   const char *wanted = json_string_value(json_object_get(l->metadata, key));
   if (wanted && strcmp(found, wanted) == 0) return MAREA_OK;
-  return BAD(l, "damaged: wrong checksum of tensor '%s'", shown(e->name).s);
+  return BAD(l, "damaged: wrong checksum of tensor '%.100s'", e->name);
 }
 
 static marea_status read_tensor (loader *l, const entry *e) {
@@ -306,28 +343,42 @@ static marea_status read_file (loader *l) {
   return MAREA_OK;
 }
 
+static marea_status load (loader *l) {
+  json_t *root = NULL;
+  if (marea_file_new(l->ctx, &l->file) != MAREA_OK) return marea_no_names(l->ctx, l->label.s);
+  marea_status status = parse_header(l, &root);
+  if (status == MAREA_OK) status = read_file(l);
+  marea_free(l->ctx, l->entries);
+  json_decref(root);
+  return status;
+}
+
 marea_status marea_parse_safetensors (marea_context *ctx, const char *path, const uint8_t *bytes, size_t n,
                                       marea_file **out) {
+  size_t room;
   loader l = {.ctx = ctx, .label = marea_file_label("load", path), .bytes = bytes, .n = n};
-  json_t *root;
   *out = NULL;
   MAREA_TRY(find_header(&l));
   MAREA_TRY(check_seal(&l));
-  MAREA_TRY(check_nesting(&l));
-  if (marea_file_new(ctx, &l.file) != MAREA_OK) return marea_no_names(ctx, l.label.s);
-  marea_status status = parse_header(&l, &root);
-  if (status == MAREA_OK) status = read_file(&l);
-  marea_free(ctx, l.entries);
-  json_decref(root);
+  MAREA_TRY(measure_header(&l, &room));
+  void *reserved = marea_alloc(
+      ctx, room); /* jansson's memory, for the limit: its own allocator is the whole process's */
+  if (!reserved) return marea_out_of_memory(ctx, l.label.s, room, "the header");
+  marea_status status = load(&l);
+  marea_free(ctx, reserved);
   if (status == MAREA_OK) *out = l.file;
-  else marea_file_free(l.file);
+  else if (l.file) marea_file_free(l.file);
   return status;
 }
 
 marea_status marea_file_load (marea_context *ctx, const char *path, marea_file **out) {
   uint8_t *bytes;
   size_t n;
+  MAREA_ENTER;
+  MAREA_WANT(ctx, "load", out);
   *out = NULL;
+  MAREA_WANT(NULL, "load", ctx);
+  MAREA_WANT(ctx, "load", path);
   MAREA_TRY(marea_read_file(ctx, "load", path, &bytes, &n));
   marea_status status = marea_parse_safetensors(ctx, path, bytes, n, out);
   marea_free(ctx, bytes);
@@ -463,6 +514,9 @@ static marea_status write_all (const marea_file *f, const char *path, marea_item
 }
 
 marea_status marea_file_save (marea_file *f, const char *path) {
+  MAREA_ENTER;
+  MAREA_WANT(NULL, "save", f);
+  MAREA_WANT(f->ctx, "save", path);
   marea_label label = marea_file_label("save", path);
   uint8_t *head = NULL;
   size_t bytes = 0;

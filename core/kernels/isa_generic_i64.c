@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
 ** isa_generic_i64.c: the integer kernels of i64.
 */
-#include <math.h>
+#include <string.h>
 
 #include "tables.h"
 

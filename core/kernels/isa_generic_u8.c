@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
 ** isa_generic_u8.c: the integer kernels of u8.
 */
-#include <math.h>
+#include <string.h>
 
 #include "tables.h"
 

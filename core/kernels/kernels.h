@@ -196,11 +196,13 @@ static inline int marea_scheme_points (marea_scheme s, int taps) {
 #define MAREA_UNARY_KERNELS(U)                                                                                \
   U(neg) U(abs) U(sign) U(square) U(sqrt) U(rsqrt) U(reciprocal) U(exp) U(log) U(log1p) U(expm1) U(sin) U(cos) \
   U(floor) U(ceil) U(round) U(relu) U(sigmoid) U(tanh) U(softplus) U(erf) U(gelu) U(silu) U(norm_icdf)         \
-  U(leaky_relu) /* p[0] slope */ U(elu) /* p[0] alpha */ U(clamp) /* p[0] min, p[1] max; NaN stays */ \
+  U(leaky_relu) /* p[0] slope */ U(elu) /* p[0] alpha */ U(clamp) /* p[0] min, p[1] max; of integers int64_t lie there; NaN stays */ \
   U(lgamma) U(polygamma) /* p[0] order; x >= 0, NaN below */
 
 #define MAREA_BINARY_KERNELS(B)                                                          \
   B(add) B(sub) B(mul) B(div) B(pow) B(maximum) B(minimum)                               \
+  B(remainder)                 /* a - floor(a / b) b, as Lua's %: exact but for one rounding */ \
+  B(floor_divide)              /* floor(a / b), as Lua's // */                           \
   /* dx from dy (a) and the activation's OUTPUT y (b); p[0] slope or alpha */            \
   B(relu_grad) B(leaky_relu_grad) B(elu_grad) B(sigmoid_grad) B(tanh_grad) B(softplus_grad) \
   /* losses per element, a = prediction, b = target */                                   \
@@ -216,9 +218,14 @@ static inline int marea_scheme_points (marea_scheme s, int taps) {
 /* Comparisons: y is uint8_t, 0 or 1; all are false on NaN but ne. */
 #define MAREA_COMPARE_KERNELS(C) C(eq) C(ne) C(lt) C(le) C(gt) C(ge)
 
+/* Tests: y is uint8_t, 0 or 1. */
+#define MAREA_TEST_KERNELS(T) T(is_nan) T(is_inf) T(is_finite)
+
 /* K(name, return type, parameters). Sums run over a fixed tree of lanes, the same for every alignment. */
 #define MAREA_OTHER_KERNELS(K)                                                                                 \
   K(sum, double, (size_t n, const void *x))                         /* lanes in real, folded in double */      \
+  K(prod, double, (size_t n, const void *x))                        /* in double; 1 of no elements */            \
+  K(dot, double, (size_t n, const void *x, const void *y))          /* sum of x y, added up in the same way */   \
   K(max, double, (size_t n, const void *x))                         /* n >= 1; NaN if there is one */          \
   K(min, double, (size_t n, const void *x))                                                                    \
   K(add_rows, void, (size_t rows, size_t n, size_t step, const void *x, void *y)) /* y[j] += sum_i x[i*step+j] */ \
@@ -267,6 +274,9 @@ typedef struct marea_kernels {
 #define C(name) marea_binary_kernel *name;
   MAREA_COMPARE_KERNELS(C)
 #undef C
+#define T(name) marea_unary_kernel *name;
+  MAREA_TEST_KERNELS(T)
+#undef T
   marea_ternary_kernel *where; /* a: condition, uint8_t; b, c: real */
 #define K(name, result, parameters) result(*name) parameters;
   MAREA_OTHER_KERNELS(K)
@@ -275,7 +285,7 @@ typedef struct marea_kernels {
 
 /* select.c: tables of the ISA named (NULL: the best that CPU and system support). False: unknown or unsupported.
    f32 and f64 tables have every entry; integer tables have neg abs sign square, add sub mul maximum minimum,
-   comparisons, where and clamp. `kernels` is indexed by marea_dtype. */
+   remainder floor_divide, comparisons, tests, where and clamp. `kernels` is indexed by marea_dtype. */
 bool marea_select_kernels (const char *isa, const marea_kernels *kernels[4], const char **chosen);
 /* cpu.c: the ISAs that this machine can run, best first, ends with NULL: {"avx512", "avx2", "generic", NULL} on
    x86-64, {"neon", "generic", NULL} on AArch64. */

@@ -7,20 +7,28 @@ OP(full) OP(arange) OP(linspace) OP(eye)
 /* unary.c */
 OP(neg) OP(abs) OP(sign) OP(square) OP(sqrt) OP(rsqrt) OP(reciprocal) OP(exp) OP(log) OP(log1p) OP(expm1)
 OP(sin) OP(cos) OP(floor) OP(ceil) OP(round) OP(erf) OP(norm_icdf) OP(clamp) OP(cast)
+OP(isnan) OP(isinf) OP(isfinite)
 /* gamma.c */
 OP(lgamma) OP(polygamma)
 /* activation.c */
 OP(relu) OP(leaky_relu) OP(elu) OP(sigmoid) OP(tanh) OP(softplus) OP(gelu) OP(silu) OP(activation_grad)
 /* binary.c */
-OP(add) OP(sub) OP(mul) OP(div) OP(pow) OP(maximum) OP(minimum)
-OP(eq) OP(ne) OP(lt) OP(le) OP(gt) OP(ge) OP(where)
+OP(add) OP(sub) OP(mul) OP(div) OP(pow) OP(maximum) OP(minimum) OP(remainder) OP(floor_divide)
+OP(eq) OP(ne) OP(lt) OP(le) OP(gt) OP(ge) OP(where) OP(masked_fill)
 /* reduce.c */
 OP(sum) OP(sum_to) OP(mean) OP(var) OP(std) OP(max) OP(min) OP(argmax) OP(argmin) OP(logsumexp) OP(cumsum)
+/* prod.c, truth.c */
+OP(prod) OP(norm) OP(any) OP(all)
 /* shape.c, shape_copy.c */
 OP(reshape) OP(permute) OP(transpose) OP(expand) OP(squeeze) OP(unsqueeze) OP(flatten) OP(narrow) OP(select)
-OP(slice) OP(slice_grad) OP(concat) OP(stack) OP(split) OP(pad) OP(flip) OP(tile) OP(contiguous) OP(clone)
+OP(slice) OP(slice_grad) OP(concat) OP(stack) OP(split) OP(chunk) OP(pad) OP(flip) OP(tile) OP(contiguous) OP(clone)
+OP(tril) OP(triu)
 /* index.c */
-OP(index_select) OP(index_add) OP(gather) OP(scatter_add) OP(one_hot)
+OP(index_select) OP(index_add) OP(index_put) OP(gather) OP(scatter_add) OP(one_hot)
+/* mask.c */
+OP(flatnonzero) OP(masked_select)
+/* sort.c */
+OP(sort) OP(argsort) OP(topk) OP(unique)
 /* linear.c */
 OP(matmul) OP(linear)
 /* linalg.c */
@@ -44,8 +52,8 @@ OP(bce) OP(bce_grad) OP(bce_with_logits) OP(bce_with_logits_grad) OP(mse) OP(l1)
 /* loss_class.c */
 OP(cross_entropy) OP(cross_entropy_grad)
 /* random.c */
-OP(uniform) OP(normal) OP(bernoulli) OP(categorical) OP(randint) OP(permutation) OP(sample_normal) OP(dropout)
-OP(dropout_apply)
+OP(uniform) OP(normal) OP(bernoulli) OP(categorical) OP(randint) OP(permutation) OP(sample_normal)
+OP(normal_deviation) OP(dropout) OP(dropout_apply)
 /* random_noise.c */
 OP(gumbel) OP(logistic) OP(laplace)
 /* poisson.c */

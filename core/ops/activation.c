@@ -72,7 +72,7 @@ const marea_op marea_op_activation_grad = {
     .inputs = {{"dy", "gradient after the activation"}, {"y", "its result, same shape"}},
     .attrs = {{"activation", MAREA_ENUM, 0, "none|relu|leaky_relu|elu|sigmoid|tanh|softplus",
                "the activation"},
-              {"slope", MAREA_REAL, 0.01, NULL, "slope of leaky_relu, alpha of elu"}},
+              {"slope", MAREA_REAL, MAREA_NONE, NULL, MAREA_SLOPE_DOC}},
     .flags = MAREA_STRIDED | MAREA_ELEMENTWISE | MAREA_PROMOTES,
     .saves_in = 3,
     .shape = activation_grad_shape,
@@ -184,10 +184,16 @@ const marea_op marea_op_softplus = {
 
 static marea_status gelu_forward (marea_call *c) { return marea_map_unary(c, kernels(c)->gelu, NULL); }
 
+/* x within +-limit, beyond which a slope is 0 or 1 to the last bit: so it is at infinity too, and not infinity * 0 */
+static marea_tensor *within (formula *f, marea_tensor *x, double limit) {
+  const marea_attr limits[] = {marea_attr_real(-limit), marea_attr_real(limit)};
+  return step(f, &marea_op_clamp, limits, 1, x, NULL, NULL);
+}
+
 /* y = x F(x), F the normal distribution function; y' = F(x) + x F'(x), F'(x) = exp(-x^2/2) / sqrt(2 pi) */
 static marea_status gelu_vjp (marea_vjp *v) {
   formula f = {.v = v};
-  marea_tensor *x = v->in[0];
+  marea_tensor *x = within(&f, v->in[0], 40);
   marea_tensor *cdf = plus(&f, times(&f, unary(&f, &marea_op_erf, times(&f, x, M_SQRT1_2)), 0.5), 0.5);
   marea_tensor *bell = unary(&f, &marea_op_exp, times(&f, square(&f, x), -0.5));
   marea_tensor *rise = times(&f, mul(&f, x, bell), M_2_SQRTPI * M_SQRT1_2 / 2);
@@ -207,11 +213,12 @@ const marea_op marea_op_gelu = {
 
 static marea_status silu_forward (marea_call *c) { return marea_map_unary(c, kernels(c)->silu, NULL); }
 
-/* y = x s, s = sigmoid(x); y' = s + x s (1 - s) = s (1 - y) + y */
+/* y = x s, s = sigmoid(x); y' = s + x s (1 - s), where 1 - s is sigmoid(-x) */
 static marea_status silu_vjp (marea_vjp *v) {
   formula f = {.v = v};
-  marea_tensor *s = unary(&f, &marea_op_sigmoid, v->in[0]), *y = v->out[0];
-  give(&f, 0, mul(&f, v->dout[0], add(&f, sub(&f, s, mul(&f, s, y)), y)));
+  marea_tensor *x = within(&f, v->in[0], 800), *s = unary(&f, &marea_op_sigmoid, x);
+  marea_tensor *rest = unary(&f, &marea_op_sigmoid, unary(&f, &marea_op_neg, x));
+  give(&f, 0, mul(&f, v->dout[0], add(&f, s, mul(&f, mul(&f, x, s), rest))));
   return finish(&f);
 }
 
@@ -219,9 +226,8 @@ const marea_op marea_op_silu = {
     ACTIVATION(silu),
     .shape = marea_shape_same,
     .saves_in = 1,
-    .saves_out = 1,
     .vjp = silu_vjp,
     .sample = ANY_VALUE,
-    .doc = "silu(x) = x sigmoid(x), also called swish. Gradient: dx = dy (s (1 - y) + y), s = sigmoid(x). "
+    .doc = "silu(x) = x sigmoid(x), also called swish. Gradient: dx = dy (s + x s (1 - s)), s = sigmoid(x). "
            "Elfwing, Uchibe and Doya, 2017 (arXiv 1702.03118).",
 };

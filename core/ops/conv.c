@@ -9,6 +9,21 @@
 #include "conv_pass.h"
 #include "vjp.h"
 
+#define ALGORITHM                                                      \
+  {                                                                    \
+    "algorithm", MAREA_ENUM, 0, "auto|direct",                         \
+        "direct: products are added up as they are, for exact windows" \
+  }
+#define ALGORITHM_DOC                                                                                        \
+  " algorithm 'auto' may compute neighbouring results of an f32 convolution of 3x3 to 6x6 together, on "     \
+  "fewer "                                                                                                   \
+  "products: the rounding error of each, some 1e-6, is of the largest among the values they read together, " \
+  "some pixels around the window, and one NaN or infinity spreads to all of them. One value outside the "    \
+  "window of a fast 3x3 convolution changes results by its own rounding: 1e8 beside ones gives 66 for 144. " \
+  "'direct', also by MAREA_CONV=direct in the environment, adds up the products of each window alone, in "   \
+  "all "                                                                                                     \
+  "passes."
+
 #define ACTIVATIONS "none|relu|leaky_relu|elu|sigmoid|tanh|softplus"
 
 /* Attributes common to the samples of all four operators, and what they make of them. */
@@ -105,7 +120,7 @@ static double products (const marea_tensor *small, const marea_tensor *taps) {
 /* ---- the three maps as calls; attributes as the shape rules left them ---- */
 
 typedef struct geometry {
-  marea_attr stride, padding, dilation, groups;
+  marea_attr stride, padding, dilation, groups, algorithm;
 } geometry;
 
 /* ORDER of conv2d_backward's attributes */
@@ -119,13 +134,14 @@ enum {
   BACK_TRANSPOSED,
   BACK_DX,
   BACK_DW,
-  BACK_DB
+  BACK_DB,
+  BACK_ALGORITHM
 };
 
 static marea_status run_conv (marea_tensor *x, marea_tensor *weight, const geometry *g,
                               const marea_tensor *like, marea_tensor **out) {
-  marea_attr a[] = {g->stride,         g->padding, g->dilation, g->groups, marea_attr_int(MAREA_ACT_NONE),
-                    marea_attr_real(0)};
+  marea_attr a[] = {g->stride,          g->padding,  g->dilation, g->groups, marea_attr_int(MAREA_ACT_NONE),
+                    marea_attr_real(0), g->algorithm};
   MAREA_OWN y = NULL;
   MAREA_TRY(marea_run_with(x->ctx, &marea_op_conv2d, a, &y, 2, x, weight));
   return crop_to(y, like, out);
@@ -133,13 +149,15 @@ static marea_status run_conv (marea_tensor *x, marea_tensor *weight, const geome
 
 static marea_status run_grad_input (marea_tensor *dy, marea_tensor *weight, const geometry *g,
                                     const marea_tensor *like, marea_tensor **out) {
-  marea_attr a[] = {marea_attr_list(2, like->shape + 1), g->stride, g->padding, g->dilation, g->groups};
+  marea_attr a[] = {
+      marea_attr_list(2, like->shape + 1), g->stride, g->padding, g->dilation, g->groups, g->algorithm};
   return marea_run_with(dy->ctx, &marea_op_conv2d_grad_input, a, out, 2, dy, weight);
 }
 
 static marea_status run_grad_weight (marea_tensor *x, marea_tensor *dy, const geometry *g,
                                      const marea_tensor *like, marea_tensor **out) {
-  marea_attr a[] = {marea_attr_list(2, like->shape), g->stride, g->padding, g->dilation, g->groups};
+  marea_attr a[] = {
+      marea_attr_list(2, like->shape), g->stride, g->padding, g->dilation, g->groups, g->algorithm};
   return marea_run_with(x->ctx, &marea_op_conv2d_grad_weight, a, out, 2, x, dy);
 }
 
@@ -169,10 +187,11 @@ static marea_status run_backward (marea_vjp *v, const geometry *g, marea_attr ac
                           marea_attr_int(transposed),
                           marea_attr_int(v->need[0]),
                           marea_attr_int(v->need[1]),
-                          marea_attr_int(bias)};
+                          marea_attr_int(bias),
+                          g->algorithm};
   marea_tensor *in[] = {v->dout[0], v->in[0], v->in[1], act.i == MAREA_ACT_NONE ? NULL : v->out[0]}, *out[3];
   int n;
-  MAREA_TRY(marea_apply(v->ctx, &marea_op_conv2d_backward, 4, in, a, out, &n));
+  MAREA_TRY(marea_invoke(v->ctx, &marea_op_conv2d_backward, 4, in, a, out, &n));
   for (int i = 0, k = 0; k < n; i++)
     if (a[BACK_DX + i].i) v->din[i] = out[k++];
   return MAREA_OK;
@@ -181,8 +200,9 @@ static marea_status run_backward (marea_vjp *v, const geometry *g, marea_attr ac
 /* ---- conv2d ---- */
 
 /* ORDER of attributes */
-enum { CONV_STRIDE, CONV_PADDING, CONV_DILATION, CONV_GROUPS, CONV_ACTIVATION, CONV_SLOPE };
-static const marea_conv_attrs conv_attrs = {CONV_STRIDE, CONV_PADDING, CONV_DILATION, CONV_GROUPS};
+enum { CONV_STRIDE, CONV_PADDING, CONV_DILATION, CONV_GROUPS, CONV_ACTIVATION, CONV_SLOPE, CONV_ALGORITHM };
+static const marea_conv_attrs conv_attrs = {CONV_STRIDE, CONV_PADDING, CONV_DILATION, CONV_GROUPS,
+                                            CONV_ALGORITHM};
 
 static marea_status conv2d_read (marea_call *c, marea_conv *g) {
   const marea_tensor *x = c->in[0];
@@ -214,7 +234,7 @@ static marea_status conv2d_forward (marea_call *c) {
 
 static marea_status conv2d_vjp (marea_vjp *v) {
   const geometry g = {v->attr[CONV_STRIDE], v->attr[CONV_PADDING], v->attr[CONV_DILATION],
-                      v->attr[CONV_GROUPS]};
+                      v->attr[CONV_GROUPS], v->attr[CONV_ALGORITHM]};
   MAREA_OWN dpre = NULL;
   if (!v->ctx->recording) return run_backward(v, &g, v->attr[CONV_ACTIVATION], v->attr[CONV_SLOPE], false);
   MAREA_TRY(
@@ -235,7 +255,8 @@ const marea_op marea_op_conv2d = {
         "left, ci] * weight[ky, kx, ci, co]), x being 0 outside. x: (N, H, W, Cin); weight: (KH, KW, Cin / "
         "groups, Cout); bias: (Cout); y: (N, OH, OW, Cout) with OH = floor((H + top + bottom - d*(KH - 1) "
         "- 1) / s) + 1. 'same' pads so that OH = ceil(H / s), an odd pixel after (as in Keras). groups: "
-        "channels are cut into that many independent convolutions. Gradient, with e = dy * act'(y): "
+        "channels are cut into that many independent convolutions." ALGORITHM_DOC
+        " Gradient, with e = dy * act'(y): "
         "conv2d_grad_input(e, weight), conv2d_grad_weight(x, e), sum of e over N, OH, OW. Errors: channels "
         "that do not fit, a kernel larger than the padded input.",
     .inputs = {{"x", "(N, H, W, Cin)"},
@@ -246,7 +267,8 @@ const marea_op marea_op_conv2d = {
               {"dilation", MAREA_PAIR, 1, NULL, "distance between taps"},
               {"groups", MAREA_INT, 1, NULL, "independent groups of channels"},
               {"activation", MAREA_ENUM, 0, ACTIVATIONS, "applied to the sum"},
-              {"slope", MAREA_REAL, 0.01, NULL, "slope of leaky_relu, alpha of elu"}},
+              {"slope", MAREA_REAL, MAREA_NONE, NULL, MAREA_SLOPE_DOC},
+              ALGORITHM},
     .saves_in = 3,
     .saves_out = 1,
     .flags = MAREA_DRY,
@@ -264,12 +286,13 @@ const marea_op marea_op_conv2d = {
 /* ---- conv2d_grad_input ---- */
 
 /* ORDER of both gradients' attributes */
-enum { GRAD_SIZE, GRAD_STRIDE, GRAD_PADDING, GRAD_DILATION, GRAD_GROUPS };
-static const marea_conv_attrs grad_attrs = {GRAD_STRIDE, GRAD_PADDING, GRAD_DILATION, GRAD_GROUPS};
+enum { GRAD_SIZE, GRAD_STRIDE, GRAD_PADDING, GRAD_DILATION, GRAD_GROUPS, GRAD_ALGORITHM };
+static const marea_conv_attrs grad_attrs = {GRAD_STRIDE, GRAD_PADDING, GRAD_DILATION, GRAD_GROUPS,
+                                            GRAD_ALGORITHM};
 
 static geometry grad_geometry (const marea_vjp *v) {
-  return (geometry){v->attr[GRAD_STRIDE], v->attr[GRAD_PADDING], v->attr[GRAD_DILATION],
-                    v->attr[GRAD_GROUPS]};
+  return (geometry){v->attr[GRAD_STRIDE], v->attr[GRAD_PADDING], v->attr[GRAD_DILATION], v->attr[GRAD_GROUPS],
+                    v->attr[GRAD_ALGORITHM]};
 }
 
 static marea_status grad_input_read (marea_call *c, marea_conv *g) {
@@ -323,7 +346,8 @@ const marea_op marea_op_conv2d_grad_input = {
               {"stride", MAREA_PAIR, 1, NULL, "step of the kernel"},
               {"padding", MAREA_PADDING, 0, NULL, "zeros around x: top, bottom, left, right, or 'same'"},
               {"dilation", MAREA_PAIR, 1, NULL, "distance between taps"},
-              {"groups", MAREA_INT, 1, NULL, "independent groups of channels"}},
+              {"groups", MAREA_INT, 1, NULL, "independent groups of channels"},
+              ALGORITHM},
     .saves_in = 3,
     .flags = MAREA_DRY,
     .shape = grad_input_shape,
@@ -411,7 +435,8 @@ const marea_op marea_op_conv2d_grad_weight = {
               {"stride", MAREA_PAIR, 1, NULL, "step of the kernel"},
               {"padding", MAREA_PADDING, 0, NULL, "zeros around x: top, bottom, left, right, or 'same'"},
               {"dilation", MAREA_PAIR, 1, NULL, "distance between taps"},
-              {"groups", MAREA_INT, 1, NULL, "independent groups of channels"}},
+              {"groups", MAREA_INT, 1, NULL, "independent groups of channels"},
+              ALGORITHM},
     .saves_in = 3,
     .flags = MAREA_DRY,
     .shape = grad_weight_shape,
@@ -433,9 +458,11 @@ enum {
   DECONV_DILATION,
   DECONV_GROUPS,
   DECONV_ACTIVATION,
-  DECONV_SLOPE
+  DECONV_SLOPE,
+  DECONV_ALGORITHM
 };
-static const marea_conv_attrs deconv_attrs = {DECONV_STRIDE, DECONV_PADDING, DECONV_DILATION, DECONV_GROUPS};
+static const marea_conv_attrs deconv_attrs = {DECONV_STRIDE, DECONV_PADDING, DECONV_DILATION, DECONV_GROUPS,
+                                              DECONV_ALGORITHM};
 
 /* g->in := the result's sizes: (in - 1) * stride + dilated kernel + output_padding - crop, or in * stride
    ('same') */
@@ -504,7 +531,7 @@ static marea_status deconv_forward (marea_call *c) {
 
 static marea_status deconv_vjp (marea_vjp *v) {
   const geometry g = {v->attr[DECONV_STRIDE], v->attr[DECONV_PADDING], v->attr[DECONV_DILATION],
-                      v->attr[DECONV_GROUPS]};
+                      v->attr[DECONV_GROUPS], v->attr[DECONV_ALGORITHM]};
   MAREA_OWN dpre = NULL;
   if (!v->ctx->recording) return run_backward(v, &g, v->attr[DECONV_ACTIVATION], v->attr[DECONV_SLOPE], true);
   MAREA_TRY(marea_before_activation(v->dout[0], v->out[0], v->attr[DECONV_ACTIVATION], v->attr[DECONV_SLOPE],
@@ -525,7 +552,8 @@ const marea_op marea_op_conv_transpose2d = {
         "(KH, KW, Cout / groups, Cin), as in Keras; bias: (Cout); y: (N, OH, OW, Cout) with OH = (H - 1)*s "
         "+ d*(KH - 1) + 1 + output_padding - top - bottom; padding is cut off. 'same': OH = H*s, cropped "
         "as the convolution from OH to H pads (28 from 14 with kernel 3, stride 2: nothing before, one "
-        "after). Gradient, with e = dy * act'(y): conv2d(e, weight), conv2d_grad_weight(e, x), sum of e "
+        "after). algorithm: as of conv2d. Gradient, with e = dy * act'(y): conv2d(e, weight), "
+        "conv2d_grad_weight(e, x), sum of e "
         "over N, OH, OW. Errors: channels that do not fit, output_padding not less than stride or "
         "dilation, padding that leaves nothing.",
     .inputs = {{"x", "(N, H, W, Cin)"},
@@ -537,7 +565,8 @@ const marea_op marea_op_conv_transpose2d = {
               {"dilation", MAREA_PAIR, 1, NULL, "distance between taps"},
               {"groups", MAREA_INT, 1, NULL, "independent groups of channels"},
               {"activation", MAREA_ENUM, 0, ACTIVATIONS, "applied to the sum"},
-              {"slope", MAREA_REAL, 0.01, NULL, "slope of leaky_relu, alpha of elu"}},
+              {"slope", MAREA_REAL, MAREA_NONE, NULL, MAREA_SLOPE_DOC},
+              ALGORITHM},
     .saves_in = 3,
     .saves_out = 1,
     .flags = MAREA_DRY,
@@ -561,7 +590,8 @@ const marea_op marea_op_conv_transpose2d = {
 
 /* ---- conv2d_backward ---- */
 
-static const marea_conv_attrs back_attrs = {BACK_STRIDE, BACK_PADDING, BACK_DILATION, BACK_GROUPS};
+static const marea_conv_attrs back_attrs = {BACK_STRIDE, BACK_PADDING, BACK_DILATION, BACK_GROUPS,
+                                            BACK_ALGORITHM};
 
 /* In forward terms: the large side (n, in, cin), the small side (n, out, cout). */
 static marea_status backward_read (marea_call *c, marea_conv *g) {
@@ -642,11 +672,12 @@ const marea_op marea_op_conv2d_backward = {
               {"dilation", MAREA_PAIR, 1, NULL, "distance between taps"},
               {"groups", MAREA_INT, 1, NULL, "independent groups of channels"},
               {"activation", MAREA_ENUM, 0, ACTIVATIONS, "behind the convolution"},
-              {"slope", MAREA_REAL, 0.01, NULL, "slope of leaky_relu, alpha of elu"},
+              {"slope", MAREA_REAL, MAREA_NONE, NULL, MAREA_SLOPE_DOC},
               {"transposed", MAREA_BOOL, 0, NULL, "of conv_transpose2d"},
               {"dx", MAREA_BOOL, 1, NULL, "give x's gradient"},
               {"dweight", MAREA_BOOL, 1, NULL, "give weight's gradient"},
-              {"dbias", MAREA_BOOL, 1, NULL, "give the bias' gradient"}},
+              {"dbias", MAREA_BOOL, 1, NULL, "give the bias' gradient"},
+              ALGORITHM},
     .flags = MAREA_NO_GRAD | MAREA_DRY,
     .shape = backward_shape,
     .forward = backward_forward,

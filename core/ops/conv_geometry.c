@@ -36,6 +36,7 @@ marea_status marea_conv_read (marea_call *c, marea_conv_attrs at, marea_conv *g)
     g->groups = c->attr[at.groups].i;
     MAREA_TRY(marea_want_int(c, at.groups, g->groups, 1));
   }
+  g->direct = c->ctx->direct || (at.algorithm >= 0 && c->attr[at.algorithm].i == 1);
   return MAREA_OK;
 }
 
@@ -61,6 +62,11 @@ marea_status marea_conv_padding (marea_call *c, marea_conv_attrs at, marea_conv 
   return MAREA_OK;
 }
 
+/* Does an image without pixels, as 'same' pads it, give one without pixels? */
+static bool stays_empty (const marea_conv *g, int d, int64_t padded) {
+  return g->in[d] == 0 && padded < extent(g, d) && padded + g->stride[d] >= extent(g, d);
+}
+
 marea_status marea_conv_size (marea_call *c, const marea_conv *g, int64_t out[2]) {
   int64_t padded[2];
   bool fits = true;
@@ -69,7 +75,7 @@ marea_status marea_conv_size (marea_call *c, const marea_conv *g, int64_t out[2]
     if (g->kernel[d] < 1)
       return marea_reject(c, MAREA_ESHAPE, "kernel %lldx%lld is empty", (long long)g->kernel[0],
                           (long long)g->kernel[1]);
-    fits = fits && padded[d] >= extent(g, d);
+    fits = fits && (padded[d] >= extent(g, d) || stays_empty(g, d, padded[d]));
   }
   if (!fits) {
     const long long size[] = {g->kernel[0], g->kernel[1], extent(g, 0), extent(g, 1)};
@@ -78,7 +84,8 @@ marea_status marea_conv_size (marea_call *c, const marea_conv *g, int64_t out[2]
                         size[2], size[3], dilated ? " (with its dilation)" : "", (long long)padded[0],
                         (long long)padded[1]);
   }
-  for (int d = 0; d < 2; d++) out[d] = (padded[d] - extent(g, d)) / g->stride[d] + 1;
+  for (int d = 0; d < 2; d++)
+    out[d] = stays_empty(g, d, padded[d]) ? 0 : (padded[d] - extent(g, d)) / g->stride[d] + 1;
   return MAREA_OK;
 }
 

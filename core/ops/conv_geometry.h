@@ -12,14 +12,15 @@ typedef struct marea_conv {
   int64_t n, cin, cout, groups;
   int64_t in[2], out[2], kernel[2], stride[2], dilation[2];
   int64_t before[2], after[2]; /* padding: top, left; bottom, right */
+  bool direct;                 /* only ways whose results read nothing outside their window */
 } marea_conv;
 
 /* Where an operator's descriptor has what they share; -1: nowhere. */
 typedef struct marea_conv_attrs {
-  int8_t stride, padding, dilation, groups;
+  int8_t stride, padding, dilation, groups, algorithm;
 } marea_conv_attrs;
 
-/* Reads and checks stride, dilation, groups into g. */
+/* Reads and checks stride, dilation, groups, algorithm into g. */
 marea_status marea_conv_read (marea_call *c, marea_conv_attrs at, marea_conv *g);
 /* Reads the padding for g->in and g->kernel, and replaces 'same' by its four numbers in the call. */
 marea_status marea_conv_padding (marea_call *c, marea_conv_attrs at, marea_conv *g);

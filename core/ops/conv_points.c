@@ -122,7 +122,8 @@ static int64_t images_together (const marea_conv *g, const marea_conv_points *p,
 
 bool marea_conv_gathers_at_points (const marea_context *ctx, const marea_conv *g, int dtype, bool backward,
                                    marea_conv_points *p) {
-  if (!set_scheme(g, dtype, backward, p) || !pays(ctx, g, p, !marea_conv_goes_across(g))) return false;
+  if (g->direct || !set_scheme(g, dtype, backward, p) || !pays(ctx, g, p, !marea_conv_goes_across(g)))
+    return false;
   if (p->down * p->across < FEW_TILES)
     p->images = images_together(g, p, backward ? g->cout : g->cin, backward ? g->cin : g->cout);
   return true;
@@ -135,7 +136,7 @@ int64_t marea_points_sums (const marea_conv *g, const marea_conv_points *p) {
 
 bool marea_conv_correlates_at_points (const marea_context *ctx, const marea_conv *g, int dtype,
                                       marea_conv_points *p) {
-  if (!set_scheme(g, dtype, false, p) || !pays(ctx, g, p, false)) return false;
+  if (g->direct || !set_scheme(g, dtype, false, p) || !pays(ctx, g, p, false)) return false;
   const bool bands = marea_points_sums(g, p) >= LEAST_PARTS;
   if (!bands || p->down * p->across < FEW_TILES) p->images = images_together(g, p, g->cin, g->cout);
   return bands || p->images > 0;

@@ -41,7 +41,8 @@ static double load (int dtype, const void *x, int64_t i) {
 }
 
 static double combine (marea_fold_kind kind, double a, double b) {
-  if (kind == MAREA_FOLD_MAX) return a > b || a != a ? a : b;
+  if (kind == MAREA_FOLD_PRODUCT) return a * b;
+  if (kind == MAREA_FOLD_MAX || kind == MAREA_FOLD_LARGEST) return a > b || a != a ? a : b;
   if (kind == MAREA_FOLD_MIN) return a < b || a != a ? a : b;
   return a + b;
 }
@@ -59,19 +60,71 @@ static double row_squares (const marea_kernels *k, int dtype, int64_t n, const c
   return total;
 }
 
+/* y := |x / scale|^power of n elements, `step` 0: one scale for all */
+static void powers_of (const fold_job *j, size_t n, const char *x, const void *scale, size_t step, void *y) {
+  const marea_kernels *k = j->k;
+  double power;
+  k->div(n, x, 1, scale, step, y, NULL);
+  if (j->f.power == 2) {
+    k->square(n, y, y, NULL);
+    return;
+  }
+  k->abs(n, y, y, NULL);
+  if (j->f.power == 1) return;
+  store(j->f.dtype, &power, 0, j->f.power);
+  k->pow(n, y, 1, &power, 0, y, NULL);
+}
+
+static double row_powers (const fold_job *j, int64_t n, const char *x, double shift) {
+  double buffer[PIECE], scale, total = 0;
+  store(j->f.dtype, &scale, 0, shift);
+  for (int64_t i = 0; i < n; i += PIECE) {
+    const size_t part = (size_t)MAREA_MIN(PIECE, n - i);
+    powers_of(j, part, x + (size_t)i * real_size(j->f.dtype), &scale, 0, buffer);
+    total += j->k->sum(part, buffer);
+  }
+  return total;
+}
+
 static double fold_row (const fold_job *j, int64_t n, const char *x, double shift) {
   switch (j->kind) {
   case MAREA_FOLD_MAX: return j->k->max((size_t)n, x);
   case MAREA_FOLD_MIN: return j->k->min((size_t)n, x);
   case MAREA_FOLD_SQUARES: return row_squares(j->k, j->f.dtype, n, x, shift);
   case MAREA_FOLD_EXPS: return j->k->exp_sum((size_t)n, shift, x, NULL);
+  case MAREA_FOLD_PRODUCT: return j->k->prod((size_t)n, x);
+  case MAREA_FOLD_LARGEST: return combine(MAREA_FOLD_MAX, j->k->max((size_t)n, x), -j->k->min((size_t)n, x));
+  case MAREA_FOLD_POWERS: return row_powers(j, n, x, shift);
   default: return j->k->sum((size_t)n, x);
   }
 }
 
 /* ---- columns: inner > 1 ---- */
 
-/* acc[w] := fold of n >= 1 rows of the elements' differences from `shift`. `together` rows lie side by
+/* acc[w] := the largest |x| of n >= 1 rows */
+static void fold_largest (const fold_job *j, int64_t n, int64_t w, size_t step, const char *x, void *acc) {
+  double buffer[TILE];
+  j->k->abs((size_t)w, x, acc, NULL);
+  for (int64_t r = 1; r < n; r++) {
+    j->k->abs((size_t)w, x + (size_t)r * step, buffer, NULL);
+    j->k->maximum((size_t)w, acc, 1, buffer, 1, acc, NULL);
+  }
+}
+
+#define MULTIPLY_ROW(type) \
+  for (int64_t i = 0; i < w; i++) total[i] *= (double)((const type *)x)[i]
+
+/* total[w] := product of n rows */
+static void fold_products (const fold_job *j, int64_t n, int64_t w, size_t step, const char *x,
+                           double *total) {
+  for (int64_t i = 0; i < w; i++) total[i] = 1;
+  for (int64_t r = 0; r < n; r++, x += step) {
+    if (j->f.dtype == MAREA_F32) MULTIPLY_ROW(float);
+    else MULTIPLY_ROW(double);
+  }
+}
+
+/* acc[w] := fold of n >= 1 rows of the elements' differences from `shift`, or of their ratios to it. `together` rows lie side by
    side and are handled at a time; shift holds that many copies of its row, in the tensor's dtype. */
 static void fold_differences (const fold_job *j, int64_t n, int64_t w, int64_t together, size_t step,
                               const char *x, const void *shift, void *acc) {
@@ -79,7 +132,9 @@ static void fold_differences (const fold_job *j, int64_t n, int64_t w, int64_t t
   double buffer[TILE];
   for (int64_t r = 0; r < n; r += together, x += (size_t)together * step) {
     const size_t rows = (size_t)MAREA_MIN(together, n - r), elements = rows * (size_t)w;
-    if (j->kind == MAREA_FOLD_SQUARES) {
+    if (j->kind == MAREA_FOLD_POWERS) {
+      powers_of(j, elements, x, shift, 1, buffer);
+    } else if (j->kind == MAREA_FOLD_SQUARES) {
       k->squared_difference(elements, x, 1, shift, 1, buffer, NULL);
     } else {
       k->sub(elements, x, 1, shift, 1, buffer, NULL);
@@ -99,6 +154,10 @@ static void fold_rows (const fold_job *j, int64_t n, int64_t w, int64_t together
     for (int64_t r = 1; r < n; r++) pick((size_t)w, acc, 1, x + (size_t)r * step, 1, acc, NULL);
     return;
   }
+  if (j->kind == MAREA_FOLD_LARGEST) {
+    fold_largest(j, n, w, step, x, acc);
+    return;
+  }
   memset(acc, 0, (size_t)w * size);
   if (j->kind == MAREA_FOLD_SUM) j->k->add_rows((size_t)n, (size_t)w, step / size, x, acc);
   else fold_differences(j, n, w, together, step, x, shift, acc);
@@ -112,6 +171,10 @@ static void fold_tile (const fold_job *j, int64_t o, int64_t r0, int64_t r1, int
   const size_t size = real_size(dtype), step = (size_t)inner * size;
   double acc[TILE], shift[TILE];
   const char *x = (const char *)j->f.x + (size_t)((o * j->f.count + r0) * inner + first) * size;
+  if (j->kind == MAREA_FOLD_PRODUCT) {
+    fold_products(j, r1 - r0, w, step, x, total);
+    return;
+  }
   for (int64_t i = 0; j->shift && i < together * w; i++)
     store(dtype, shift, i, j->shift[o * inner + first + i % w]);
   for (int64_t r = r0; r < r1; r += DEEP, x += DEEP * step) {
@@ -125,6 +188,20 @@ static void fold_tile (const fold_job *j, int64_t o, int64_t r0, int64_t r1, int
 
 /* ---- units ---- */
 
+/* The sum of a column of a unit in double: floats that add up to more than a float are far from that. */
+static double wide_sum (const fold_job *j, int64_t first, int64_t rows) {
+  double total = 0;
+  for (int64_t r = 0; r < rows; r++) total += load(j->f.dtype, j->f.x, first + r * j->f.inner);
+  return total;
+}
+
+/* total[w], but what overflowed in a float once more */
+static void repair_sums (const fold_job *j, int64_t first, int64_t rows, int64_t w, double *total) {
+  if (j->kind != MAREA_FOLD_SUM || j->f.dtype != MAREA_F32) return;
+  for (int64_t i = 0; i < w; i++)
+    if (!isfinite(total[i])) total[i] = wide_sum(j, first + i, rows);
+}
+
 static void run_unit (const fold_job *j, int64_t unit) {
   const int64_t inner = j->f.inner;
   const int64_t first = unit % j->tiles * TILE, w = MAREA_MIN(TILE, inner - first);
@@ -137,6 +214,7 @@ static void run_unit (const fold_job *j, int64_t unit) {
   } else {
     fold_tile(j, o, r0, r1, first, w, total);
   }
+  repair_sums(j, (o * j->f.count + r0) * inner + first, r1 - r0, w, total);
   if (j->partial) {
     memcpy(j->partial + (o * j->chunks + chunk) * inner + first, total, (size_t)w * sizeof(double));
     return;
@@ -181,7 +259,7 @@ marea_status marea_fold (marea_call *c, const marea_folding *f, marea_fold_kind 
                 .out = out};
   if (f->outer * f->inner == 0) return MAREA_OK;
   if (f->count == 0) {
-    memset(out, 0, (size_t)(f->outer * f->inner) * real_size(out_dtype));
+    for (int64_t i = 0; i < f->outer * f->inner; i++) store(out_dtype, out, i, kind == MAREA_FOLD_PRODUCT);
     return MAREA_OK;
   }
   j.chunk = chunk_rows(f);
@@ -197,6 +275,27 @@ marea_status marea_fold (marea_call *c, const marea_folding *f, marea_fold_kind 
   return MAREA_OK;
 }
 
+/* ---- standard deviations by hand ---- */
+
+marea_moments marea_fold_moments (const marea_folding *f, int64_t i, double divisor) {
+  const int64_t first = i / f->inner * f->count * f->inner + i % f->inner, end = first + f->count * f->inner;
+  double most = 0, mean = 0, spread = 0, squares = 0;
+  for (int64_t k = first; k < end; k += f->inner) {
+    const double size = fabs(load(f->dtype, f->x, k));
+    if (!isfinite(size)) return (marea_moments){NAN, NAN};
+    most = MAREA_MAX(most, size);
+  }
+  if (most == 0) return (marea_moments){0, 0};
+  for (int64_t k = first; k < end; k += f->inner) mean += load(f->dtype, f->x, k) / most / (double)f->count;
+  for (int64_t k = first; k < end; k += f->inner)
+    spread = MAREA_MAX(spread, fabs(load(f->dtype, f->x, k) / most - mean));
+  for (int64_t k = first; k < end && spread > 0; k += f->inner) {
+    const double d = (load(f->dtype, f->x, k) / most - mean) / spread;
+    squares += d * d;
+  }
+  return (marea_moments){most * mean, most * (spread * sqrt(squares / divisor))};
+}
+
 /* ---- integers ---- */
 
 static int64_t int_at (const marea_folding *f, int64_t i) {
@@ -206,14 +305,16 @@ static int64_t int_at (const marea_folding *f, int64_t i) {
 static int64_t combine_ints (marea_fold_kind kind, int64_t a, int64_t b) {
   if (kind == MAREA_FOLD_MAX) return MAREA_MAX(a, b);
   if (kind == MAREA_FOLD_MIN) return MAREA_MIN(a, b);
-  return (int64_t)((uint64_t)a + (uint64_t)b); /* wraps around */
+  if (kind == MAREA_FOLD_PRODUCT)
+    return (int64_t)((uint64_t)a * (uint64_t)b); /* wraps around, as the sum does */
+  return (int64_t)((uint64_t)a + (uint64_t)b);
 }
 
 void marea_fold_ints (marea_context *ctx, const marea_folding *f, marea_fold_kind kind, int out_dtype,
                       void *out) {
   for (int64_t i = 0; i < f->outer * f->inner && !MAREA_STOPPING(ctx, i); i++) {
     const int64_t first = i / f->inner * f->count * f->inner + i % f->inner;
-    int64_t total = f->count > 0 ? int_at(f, first) : 0;
+    int64_t total = f->count > 0 ? int_at(f, first) : kind == MAREA_FOLD_PRODUCT;
     for (int64_t r = 1; r < f->count && !MAREA_STOPPING(ctx, r); r++)
       total = combine_ints(kind, total, int_at(f, first + r * f->inner));
     if (out_dtype == MAREA_I64) ((int64_t *)out)[i] = total;

@@ -7,8 +7,11 @@
 
 /* ---- helpers ---- */
 
-/* *out := the 0-based positions in in[input], each in 0..limit-1. */
-static marea_status read_positions (marea_call *c, int input, int64_t limit, int64_t **out) {
+#define FROM_END \
+  { "from_end", MAREA_BOOL, 0, NULL, "negative positions count from the end, -1 is the last" }
+
+/* *out := the 0-based positions in in[input], each in 0..limit-1; negative ones count from the end if they may. */
+static marea_status read_positions (marea_call *c, int input, int64_t limit, bool from_end, int64_t **out) {
   const marea_tensor *t = c->in[input];
   const int64_t n = marea_count(t->rank, t->shape), base = c->ctx->config.index_base;
   const void *from = marea_at(t);
@@ -16,11 +19,13 @@ static marea_status read_positions (marea_call *c, int input, int64_t limit, int
   MAREA_SCRATCH(c, position, (size_t)MAREA_MAX(n, 1) * sizeof *position);
   for (int64_t i = 0; i < n && !MAREA_STOPPING(c->ctx, i); i++) {
     const int64_t value = t->dtype == MAREA_U8 ? ((const uint8_t *)from)[i] : ((const int64_t *)from)[i];
-    if (value < base || value - base >= limit)
-      return marea_reject(c, MAREA_EARG, "argument '%s': element %lld of %s is %lld, expected %lld to %lld",
+    const bool negative = from_end && value < 0;
+    if (negative ? value < -limit : value < base || value - base >= limit)
+      return marea_reject(c, MAREA_EARG, "argument '%s': element %lld of %s is %lld, expected %lld to %lld%s",
                           c->op->inputs[input].name, (long long)(i + base), marea_tensor_text(t).s,
-                          (long long)value, (long long)base, (long long)(limit - 1 + base));
-    position[i] = value - base;
+                          (long long)value, (long long)base, (long long)(limit - 1 + base),
+                          from_end ? ", or negative from the end" : "");
+    position[i] = negative ? value + limit : value - base;
   }
   *out = position;
   return MAREA_OK;
@@ -42,7 +47,7 @@ static marea_status zeros_like (const marea_tensor *t, marea_tensor **out) {
 
 /* ---- index_select ---- */
 
-enum { SELECT_DIM, SELECT_DTYPE, SELECT_SCALE }; /* ORDER of its attributes */
+enum { SELECT_DIM, SELECT_DTYPE, SELECT_SCALE, SELECT_FROM_END }; /* ORDER of its attributes */
 
 /* shape := x's shape with the index's shape in place of dimension dim */
 static marea_status selected_shape (marea_call *c, int dim, int64_t *shape, int *rank) {
@@ -123,7 +128,7 @@ static marea_status index_select_forward (marea_call *c) {
   const marea_tensor *x = c->in[0], *out = c->out[0];
   int64_t *position;
   const axis from = axis_of(x, (int)c->attr[SELECT_DIM].i);
-  MAREA_TRY(read_positions(c, 1, from.size, &position));
+  MAREA_TRY(read_positions(c, 1, from.size, c->attr[SELECT_FROM_END].i, &position));
   if (marea_count(out->rank, out->shape) == 0) return MAREA_OK;
   selection s = {.position = position,
                  .from = from,
@@ -154,7 +159,8 @@ static marea_status index_select_vjp (marea_vjp *v) {
     dy = cast;
   }
   MAREA_TRY(zeros_like(v->in[0], &zeros));
-  return marea_run_with(v->ctx, &marea_op_index_add, v->attr, &v->din[0], 3, zeros, v->in[1], dy);
+  const marea_attr a[] = {v->attr[SELECT_DIM], v->attr[SELECT_FROM_END]};
+  return marea_run_with(v->ctx, &marea_op_index_add, a, &v->din[0], 3, zeros, v->in[1], dy);
 }
 
 const marea_op marea_op_index_select = {
@@ -168,14 +174,16 @@ const marea_op marea_op_index_select = {
     .inputs = {{"x", "(any shape)"}, {"index", "(any shape) positions in dim"}},
     .attrs = {{"dim", MAREA_DIM, 0, NULL, "the dimension to pick from"},
               {"dtype", MAREA_DTYPE, -1, NULL, "of the result; left out: x's"},
-              {"scale", MAREA_REAL, 1, NULL, "factor on every element"}},
+              {"scale", MAREA_REAL, 1, NULL, "factor on every element"},
+              FROM_END},
     .dtypes = MAREA_ANY,
     .saves_in = 2,
     .shape = index_select_shape,
     .forward = index_select_forward,
     .vjp = index_select_vjp,
     .sample = "local s = g.shape(1, 3)\nlocal dim = g.int(1, #s)\ns[dim] = g.int(1, 5)\n"
-              "return {g.tensor(s), g.index(g.shape(0, 2), s[dim])}, {dim = dim, scale = g.pick{1, 0.5}}",
+              "return {g.tensor(s), g.index(g.shape(0, 2), s[dim])}, {dim = dim, scale = g.pick{1, 0.5}, "
+              "from_end = g.bool()}",
 };
 
 /* ---- index_add ---- */
@@ -205,6 +213,7 @@ typedef struct addition {
   axis to;
   int64_t n, parts; /* entries of the index; ranges that each of the `before` planes is cut into */
   size_t size;
+  bool put; /* in the place of what is there, y being x */
   const char *x, *src;
   char *y;
 } addition;
@@ -218,21 +227,24 @@ static void add_rows (void *arg, int64_t block, int worker) {
   char *y = s->y + (size_t)(a * s->to.size) * bytes;
   const char *src = s->src + (size_t)(a * s->n) * bytes;
   (void)worker;
-  memcpy(y + (size_t)first * bytes, s->x + (size_t)(a * s->to.size + first) * bytes,
-         (size_t)(end - first) * bytes);
+  if (!s->put)
+    memcpy(y + (size_t)first * bytes, s->x + (size_t)(a * s->to.size + first) * bytes,
+           (size_t)(end - first) * bytes);
   for (int64_t i = 0; i < s->n && !MAREA_STOPPING(s->ctx, i); i++) {
     const int64_t row = s->position[i];
     if (row < first || row >= end) continue;
     char *at = y + (size_t)row * bytes;
-    s->kernels->add((size_t)s->to.after, at, 1, src + (size_t)i * bytes, 1, at, NULL);
+    if (s->put) memcpy(at, src + (size_t)i * bytes, bytes);
+    else s->kernels->add((size_t)s->to.after, at, 1, src + (size_t)i * bytes, 1, at, NULL);
   }
 }
 
-static marea_status index_add_forward (marea_call *c) {
+/* Adds or puts in[2] into y. */
+static marea_status run_addition (marea_call *c, bool put, marea_tensor *y) {
   const marea_tensor *x = c->in[0];
   int64_t *position;
   const axis to = axis_of(x, (int)c->attr[0].i);
-  MAREA_TRY(read_positions(c, 1, to.size, &position));
+  MAREA_TRY(read_positions(c, 1, to.size, c->attr[1].i, &position));
   if (marea_count(x->rank, x->shape) == 0) return MAREA_OK;
   addition s = {.ctx = c->ctx,
                 .kernels = c->ctx->kernels[x->dtype],
@@ -241,17 +253,20 @@ static marea_status index_add_forward (marea_call *c) {
                 .n = marea_count(c->in[1]->rank, c->in[1]->shape),
                 .size = marea_dtype_size((marea_dtype)x->dtype),
                 .x = marea_at(x),
+                .put = put,
                 .src = marea_at(c->in[2]),
-                .y = marea_at(c->out[0])};
+                .y = marea_at(y)};
   s.parts = to.before >= 16 || to.size * to.after < MAREA_BLOCK ? 1 : MAREA_MIN(to.size, 16);
   marea_parallel(c->ctx, to.before * s.parts, add_rows, &s);
   return MAREA_OK;
 }
 
+static marea_status index_add_forward (marea_call *c) { return run_addition(c, false, c->out[0]); }
+
 static marea_status index_add_vjp (marea_vjp *v) {
   if (v->need[0]) v->din[0] = marea_retain(v->dout[0]);
   if (!v->need[2]) return MAREA_OK;
-  marea_attr a[] = {v->attr[0], marea_attr_int(-1), marea_attr_real(1)};
+  const marea_attr a[] = {v->attr[0], marea_attr_int(-1), marea_attr_real(1), v->attr[1]};
   return marea_run_with(v->ctx, &marea_op_index_select, a, &v->din[2], 2, v->dout[0], v->in[1]);
 }
 
@@ -265,7 +280,7 @@ const marea_op marea_op_index_add = {
     .inputs = {{"x", "(any shape)"},
                {"index", "(any shape) positions in dim"},
                {"src", "(x's, the index's at dim)"}},
-    .attrs = {{"dim", MAREA_DIM, 0, NULL, "the dimension to add at"}},
+    .attrs = {{"dim", MAREA_DIM, 0, NULL, "the dimension to add at"}, FROM_END},
     .dtypes = MAREA_ANY,
     .saves_in = 2,
     .shape = index_add_shape,
@@ -273,7 +288,49 @@ const marea_op marea_op_index_add = {
     .vjp = index_add_vjp,
     .sample = "local s, n = g.shape(1, 3), g.int(0, 4)\nlocal dim = g.int(1, #s)\ns[dim] = g.int(1, 5)\n"
               "local t = table.move(s, 1, #s, 1, {})\nt[dim] = n\n"
-              "return {g.tensor(s), g.index({n}, s[dim]), g.tensor(t)}, {dim = dim}",
+              "return {g.tensor(s), g.index({n}, s[dim]), g.tensor(t)}, {dim = dim, from_end = g.bool()}",
+};
+
+/* ---- index_put ---- */
+
+static marea_status index_put_shape (marea_call *c) {
+  if (c->in[0]->requires_grad && c->ctx->recording)
+    return marea_reject(
+        c, MAREA_ESTATE,
+        "%s requires a gradient, and a change in place is not recorded; do it in no_grad, or on "
+        "t:detach()",
+        marea_tensor_text(c->in[0]).s);
+  for (int i = 1; i < 3; i++)
+    if (c->in[i]->storage == c->in[0]->storage)
+      return marea_reject(c, MAREA_EARG, "argument '%s' shares the memory that is changed; clone it",
+                          c->op->inputs[i].name);
+  return index_add_shape(c);
+}
+
+static marea_status index_put_forward (marea_call *c) { return run_addition(c, true, c->in[0]); }
+
+const marea_op marea_op_index_put = {
+    .name = "index_put",
+    .family = "index",
+    .doc =
+        "Changes x in place: x[.., index[i], ..] = src[.., i, ..]; of equal positions the last one counts. "
+        "index: "
+        "i64 or u8 of any shape; src: x's shape with the index's in place of dim, x's dtype. What t[index] = "
+        "src "
+        "does. Errors: a position out of range, the first one is named, and nothing is changed; x requires a "
+        "gradient while recording is on; src or index are x's memory.",
+    .inputs = {{"x", "(any shape) changed"},
+               {"index", "(any shape) positions in dim"},
+               {"src", "(x's, the index's at dim)"}},
+    .attrs = {{"dim", MAREA_DIM, 0, NULL, "the dimension to put at"}, FROM_END},
+    .flags = MAREA_MUTATES | MAREA_NO_GRAD,
+    .mutates = 1,
+    .dtypes = MAREA_ANY,
+    .shape = index_put_shape,
+    .forward = index_put_forward,
+    .sample = "local s, n = g.shape(1, 3), g.int(0, 4)\nlocal dim = g.int(1, #s)\ns[dim] = g.int(1, 5)\n"
+              "local t = table.move(s, 1, #s, 1, {})\nt[dim] = n\n"
+              "return {g.tensor(s), g.index({n}, s[dim]), g.tensor(t)}, {dim = dim, from_end = g.bool()}",
 };
 
 /* ---- gather, scatter_add ---- */
@@ -335,7 +392,7 @@ static marea_status gather_forward (marea_call *c) {
             .from = marea_at(x),
             .to = marea_at(c->out[0])};
   int64_t *position;
-  MAREA_TRY(read_positions(c, 1, p.x.size, &position));
+  MAREA_TRY(read_positions(c, 1, p.x.size, false, &position));
   if (marea_count(index->rank, index->shape) == 0) return MAREA_OK;
   p.position = position;
   p.rows_per_block = MAREA_MAX(1, MAREA_BLOCK / p.x.after);
@@ -406,7 +463,7 @@ static marea_status scatter_add_forward (marea_call *c) {
             .from = marea_at(c->in[2]),
             .to = marea_at(c->out[0])};
   int64_t *position;
-  MAREA_TRY(read_positions(c, 1, p.x.size, &position));
+  MAREA_TRY(read_positions(c, 1, p.x.size, false, &position));
   if (marea_count(x->rank, x->shape) == 0) return MAREA_OK;
   marea_copy_strided(c->ctx, x, c->out[0]);
   p.position = position;
@@ -466,7 +523,7 @@ static marea_status one_hot_forward (marea_call *c) {
   const size_t size = marea_dtype_size((marea_dtype)c->out[0]->dtype);
   int64_t *position;
   void *y = marea_at(c->out[0]);
-  MAREA_TRY(read_positions(c, 0, classes, &position));
+  MAREA_TRY(read_positions(c, 0, classes, false, &position));
   if (n == 0) return MAREA_OK;
   marea_clear(c->ctx, y, (size_t)(n * classes) * size);
   for (int64_t i = 0; i < n && !MAREA_STOPPING(c->ctx, i); i++) {

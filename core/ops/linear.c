@@ -318,7 +318,7 @@ const marea_op marea_op_linear = {
     .inputs = {{"x", "(.., in)"}, {"weight", "(in, out)"}, {"bias", "(out)", .optional = true}},
     .attrs = {{"activation", MAREA_ENUM, 0, "none|relu|leaky_relu|elu|sigmoid|tanh|softplus",
                "applied to the sum"},
-              {"slope", MAREA_REAL, 0.01, NULL, "slope of leaky_relu, alpha of elu"}},
+              {"slope", MAREA_REAL, MAREA_NONE, NULL, MAREA_SLOPE_DOC}},
     .saves_in = 3,
     .saves_out = 1,
     .flags = MAREA_DRY,

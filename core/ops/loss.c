@@ -7,6 +7,7 @@
 ** in one pass, in fixed blocks, so its bits do not depend on the number of threads. Prediction and target
 ** must have the same shape: a silent broadcast here would be a mistake in most scripts.
 */
+#include <float.h>
 #include <math.h>
 #include <string.h>
 
@@ -68,6 +69,7 @@ typedef struct loss_job {
   size_t dy_step;
   double factor;
   bool clamp_b; /* kl_normal */
+  bool clipped; /* gradient: where the slope is 0 so is the result, whatever arrives */
   char *out;
 } loss_job;
 
@@ -152,25 +154,33 @@ static marea_status grad_shape (marea_call *c) {
   return MAREA_OK;
 }
 
+static void grad_piece (const loss_job *j, int64_t at, size_t n) {
+  const double zero = 0; /* of either dtype */
+  uint8_t counts[PIECE];
+  char *out = j->out + (size_t)at * j->size;
+  const bool guarded = j->clipped && (j->dy_step || !isfinite(j->factor));
+  loss_piece(j, at, n, out);
+  if (guarded) j->k->ne(n, out, 1, &zero, 0, counts, NULL);
+  if (j->dy_step) j->k->mul(n, out, 1, j->dy + (size_t)at * j->size, 1, out, NULL);
+  else j->k->scale(n, j->factor, out, out);
+  if (guarded) j->k->where(n, counts, 1, out, 1, &zero, 0, out, NULL);
+}
+
 static void grad_block (void *arg, int64_t block, int worker) {
   (void)worker;
   const loss_job *j = arg;
   const int64_t end = MAREA_MIN((block + 1) * MAREA_BLOCK, j->n);
-  for (int64_t i = block * MAREA_BLOCK; i < end; i += PIECE) {
-    const size_t n = (size_t)MAREA_MIN(PIECE, end - i);
-    char *out = j->out + (size_t)i * j->size;
-    loss_piece(j, i, n, out);
-    if (j->dy_step) j->k->mul(n, out, 1, j->dy + (size_t)i * j->size, 1, out, NULL);
-    else j->k->scale(n, j->factor, out, out);
-  }
+  for (int64_t i = block * MAREA_BLOCK; i < end; i += PIECE)
+    grad_piece(j, i, (size_t)MAREA_MIN(PIECE, end - i));
 }
 
 static double number_of (const marea_tensor *t) {
   return t->dtype == MAREA_F32 ? (double)*(float *)marea_at(t) : *(double *)marea_at(t);
 }
 
-static marea_status grad_with (marea_call *c, marea_binary_kernel *kernel, const double *p) {
+static marea_status grad_with (marea_call *c, marea_binary_kernel *kernel, const double *p, bool clipped) {
   loss_job j = job_of(c, 1, kernel, p);
+  j.clipped = clipped;
   const reduction r = (reduction)c->attr[0].i;
   if (j.n == 0) return MAREA_OK;
   j.dy = marea_at(c->in[0]);
@@ -261,10 +271,13 @@ static marea_status bce_forward (marea_call *c) {
   return forward_with(c, kernels(c)->bce, &c->attr[1].f);
 }
 
-/* q := p clamped to [eps, 1 - eps] */
+/* q := p clamped to [eps, 1 - eps], between 0 and 1 in p's dtype too, as the kernels do it */
 static marea_tensor *clipped (formula *f, marea_tensor *p) {
-  const double eps = f->v->attr[1].f;
-  const marea_attr limits[] = {marea_attr_real(eps), marea_attr_real(1 - eps)};
+  if (f->status != MAREA_OK) return NULL;
+  const bool single = p->dtype == MAREA_F32;
+  const double eps = f->v->attr[1].f, low = MAREA_MAX(eps, single ? FLT_MIN : DBL_MIN);
+  const double gap = MAREA_MAX(eps, (single ? FLT_EPSILON : DBL_EPSILON) / 2);
+  const marea_attr limits[] = {marea_attr_real(low), marea_attr_real(1 - gap)};
   return step(f, &marea_op_clamp, limits, 1, p, NULL, NULL);
 }
 
@@ -308,7 +321,7 @@ static marea_status bce_grad_shape (marea_call *c) {
 }
 
 static marea_status bce_grad_forward (marea_call *c) {
-  return grad_with(c, kernels(c)->bce_grad, &c->attr[1].f);
+  return grad_with(c, kernels(c)->bce_grad, &c->attr[1].f, true);
 }
 
 /* The slope (1 - t)/(1 - q) - t/q has the slopes (1 - t)/(1 - q)^2 + t/q^2 after p and -1/(q (1 - q))
@@ -373,13 +386,15 @@ const marea_op marea_op_bce_with_logits = {
     .vjp = bce_with_logits_vjp,
     .sample = "local s = g.shape(1, 3) return {g.tensor(s, {away = {0}}), g.tensor(s, " PROBABILITY ")}, "
               "{reduction = " REDUCTIONS "}",
-    .doc = "bce_with_logits(x, target, reduction): binary cross-entropy of sigmoid(x), max(x, 0) - x t + "
-           "log(1 + e^-|x|), without overflow for any x. Gradients: dx = dy (sigmoid(x) - t), dt = -dy "
-           "x." REDUCTION_DOC " Error: target outside of 0..1 by more than 0.001.",
+    .doc =
+        "bce_with_logits(x, target, reduction): binary cross-entropy of sigmoid(x), max(x, 0) - x t + "
+        "log(1 + e^-|x|), without overflow for any x, infinite ones too: 0 where they agree with a target of "
+        "0 or 1, else infinity. Gradients: dx = dy (sigmoid(x) - t), dt = -dy "
+        "x." REDUCTION_DOC " Error: target outside of 0..1 by more than 0.001.",
 };
 
 static marea_status bce_with_logits_grad_forward (marea_call *c) {
-  return grad_with(c, kernels(c)->bce_with_logits_grad, NULL);
+  return grad_with(c, kernels(c)->bce_with_logits_grad, NULL, false);
 }
 
 static marea_status bce_with_logits_grad_vjp (marea_vjp *v) {
@@ -452,7 +467,8 @@ static marea_status l1_forward (marea_call *c) {
 static marea_status l1_vjp (marea_vjp *v) {
   formula f = {.v = v};
   marea_tensor *sign = unary(&f, &marea_op_sign, sub(&f, v->in[0], v->in[1]));
-  give_both(&f, mul(&f, sign, arriving(&f, v->dout[0], 0)));
+  marea_tensor *dx = mul(&f, sign, arriving(&f, v->dout[0], 0));
+  give_both(&f, keep_where(&f, with_number(&f, &marea_op_ne, sign, 0), dx));
   return finish(&f);
 }
 
@@ -521,7 +537,7 @@ static marea_status huber_grad_shape (marea_call *c) {
 }
 
 static marea_status huber_grad_forward (marea_call *c) {
-  return grad_with(c, kernels(c)->huber_grad, &c->attr[1].f);
+  return grad_with(c, kernels(c)->huber_grad, &c->attr[1].f, false);
 }
 
 static marea_status huber_grad_vjp (marea_vjp *v) {

@@ -131,10 +131,13 @@ static void put (int dtype, void *x, int64_t i, double value) {
 /* log sum exp - x[label], and the same for the mean of x in place of x[label] with the part `smoothing` */
 static double row_loss (const class_job *j, const char *x, int64_t label) {
   const size_t n = (size_t)j->classes;
-  const double max = j->k->max(n, x), logsum = log(j->k->exp_sum(n, max, x, NULL));
+  const double max = j->k->max(n, x);
+  if (max == -INFINITY) return INFINITY; /* as log_softmax has it */
+  const double logsum = log(j->k->exp_sum(n, max, x, NULL));
   const double loss = logsum + (max - get(j->dtype, x, label));
   if (j->smoothing == 0) return loss;
   const double spread = logsum + (max - j->k->sum(n, x) / (double)n);
+  if (j->smoothing == 1) return spread;
   return (1 - j->smoothing) * loss + j->smoothing * spread;
 }
 
@@ -194,7 +197,8 @@ const marea_op marea_op_cross_entropy = {
     .doc = "cross_entropy(logits, labels, reduction, label_smoothing, ignore_label): per row (1 - s) (lse - "
            "x[label]) + s mean(lse - x), lse = log sum exp(x), s = label_smoothing, as in PyTorch. Result: a "
            "number, or the labels' shape with reduction 'none'; 'mean' is over the rows that count, 0 if "
-           "there are none, 'batchmean' divides by the size of the first dimension. Gradient: dlogits = dy "
+           "there are none, 'batchmean' divides by the size of the first dimension; infinite in a row of "
+           "-infinity alone. Gradient: dlogits = dy "
            "(softmax(x) - target). Errors: a label that is no class (the first is named), shapes that do not "
            "fit, C = 0.",
 };
@@ -204,10 +208,10 @@ const marea_op marea_op_cross_entropy = {
 /* y := dy (softmax(x) - (1 - s) [label] - s / C) */
 static void grad_row (const class_job *j, const char *x, int64_t label, double dy, char *y) {
   const size_t n = (size_t)j->classes;
-  const double sum = j->k->exp_sum(n, j->k->max(n, x), x, y);
+  const double max = j->k->max(n, x), sum = j->k->exp_sum(n, max == -INFINITY ? 0 : max, x, y);
   const double spread = -dy * j->smoothing / (double)n;
   const float single = (float)spread;
-  j->k->scale(n, dy / sum, y, y);
+  j->k->scale(n, sum == 0 ? 0 : dy / sum, y, y);
   if (j->smoothing != 0)
     j->k->add(n, y, 1, j->dtype == MAREA_F32 ? (const void *)&single : (const void *)&spread, 0, y, NULL);
   put(j->dtype, y, label, get(j->dtype, y, label) - dy * (1 - j->smoothing));
@@ -246,7 +250,22 @@ static marea_status cross_entropy_grad_forward (marea_call *c) {
   return MAREA_OK;
 }
 
-/* The weight of each row, (..., 1): dy times 1/n of the reduction, 0 where the label is ignored. */
+/* Which labels count, u8. */
+static marea_tensor *counting_labels (formula *f) {
+  const marea_attr *attr = f->v->attr;
+  return with_number(f, &marea_op_ne, f->v->in[2], (double)attr[2].i);
+}
+
+/* t (..., C), but 0 in rows whose label is ignored, whatever they hold */
+static marea_tensor *without_ignored (formula *f, marea_tensor *t) {
+  const marea_tensor *x = f->v->in[1];
+  if (f->v->attr[2].i == INT64_MIN) return t;
+  marea_attr shape = marea_attr_list(x->rank, x->shape);
+  shape.v[x->rank - 1] = 1;
+  return keep_where(f, step(f, &marea_op_reshape, &shape, 1, counting_labels(f), NULL, NULL), t);
+}
+
+/* The weight of each row, (..., 1): dy times 1/n of the reduction. */
 static marea_tensor *row_weights (formula *f, marea_tensor *x) {
   const marea_vjp *v = f->v;
   const reduction r = (reduction)v->attr[0].i;
@@ -254,12 +273,10 @@ static marea_tensor *row_weights (formula *f, marea_tensor *x) {
   const int64_t rows = marea_count(labels->rank, labels->shape);
   marea_tensor *weight = v->in[0];
   if (v->attr[2].i != INT64_MIN) {
-    marea_tensor *counts = with_number(f, &marea_op_ne, v->in[2], (double)v->attr[2].i);
     const marea_attr dtype = marea_attr_int(x->dtype);
-    counts = step(f, &marea_op_cast, &dtype, 1, counts, NULL, NULL);
+    marea_tensor *counts = step(f, &marea_op_cast, &dtype, 1, counting_labels(f), NULL, NULL);
     if (r == MEAN) weight = divide(f, weight, with_number(f, &marea_op_maximum, sum_all(f, counts), 1));
     else weight = times(f, weight, factor(r, x, rows));
-    weight = mul(f, weight, counts);
   } else {
     weight = times(f, weight, factor(r, x, rows));
   }
@@ -280,12 +297,14 @@ static marea_status cross_entropy_grad_vjp (marea_vjp *v) {
     marea_tensor *one = constant(&f, x, 1);
     if (each) one = expand_like(&f, one, v->in[0]);
     marea_tensor *product = mul(&f, u, step(&f, &marea_op_cross_entropy_grad, v->attr, 3, one, x, v->in[2]));
+    product = without_ignored(&f, product);
     give(&f, 0, each ? sum_dims(&f, product, along, false) : sum_all(&f, product));
   }
   if (v->need[1]) {
     marea_tensor *p = unary(&f, &marea_op_softmax, x);
     marea_tensor *share = mul(&f, mul(&f, u, row_weights(&f, x)), p);
-    give(&f, 1, sub(&f, share, mul(&f, p, sum_dims(&f, share, along, true))));
+    marea_tensor *dx = sub(&f, share, mul(&f, p, sum_dims(&f, share, along, true)));
+    give(&f, 1, without_ignored(&f, dx));
   }
   return finish(&f);
 }

@@ -13,7 +13,7 @@
   { "eps", MAREA_REAL, initial, NULL, "added to the variance" }
 #define ACTIVATION_ATTRS                                                 \
   {"activation", MAREA_ENUM, 0, ACTIVATIONS, "applied to the result"}, { \
-    "slope", MAREA_REAL, 0.01, NULL, "slope of leaky_relu, alpha of elu" \
+    "slope", MAREA_REAL, MAREA_NONE, NULL, MAREA_SLOPE_DOC               \
   }
 #define WANTED_ATTRS                                                \
   {"dx", MAREA_BOOL, 1, NULL, "give x's gradient"},                 \
@@ -87,7 +87,7 @@ static marea_status run_backward (marea_vjp *v, const marea_op *back, int n_in, 
   marea_tensor *out[3];
   int n;
   for (int i = 0; i < 3; i++) attrs[first + i] = marea_attr_int(i < v->n_in && v->need[i]);
-  MAREA_TRY(marea_apply(v->ctx, back, n_in, in, attrs, out, &n));
+  MAREA_TRY(marea_invoke(v->ctx, back, n_in, in, attrs, out, &n));
   for (int i = 0, k = 0; k < n; i++)
     if (attrs[first + i].i) v->din[i] = out[k++];
   return MAREA_OK;

@@ -9,6 +9,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "fold.h"
 #include "norm.h"
 
 #define TILE 512              /* channels of a unit of work */
@@ -94,6 +95,15 @@ static size_t place (const columns *p, int64_t row, int64_t channel) {
   return (size_t)(row * p->channels + channel) * p->size;
 }
 
+/* Channel i of a unit by hand, where squares have left the range of the dtype. */
+static void measure_wide (const columns *p, const unit *u, int64_t i) {
+  const marea_folding rows = {
+      .x = p->x + place(p, u->row, 0), .dtype = p->dtype, .outer = 1, .count = u->rows, .inner = p->channels};
+  const marea_moments m = marea_fold_moments(&rows, u->channel + i, (double)u->rows);
+  p->first[u->partial + i] = m.mean;
+  p->second[u->partial + i] = m.std * m.std * (double)u->rows;
+}
+
 static void measure (const columns *p, const unit *u) {
   double shift[TILE], sum[TILE] = {0}, squares[TILE] = {0};
   const size_t rows = (size_t)u->rows, width = (size_t)u->width, step = (size_t)p->channels;
@@ -106,6 +116,7 @@ static void measure (const columns *p, const unit *u) {
     const double rest = marea_norm_load(p->dtype, sum, i) / (double)rows;
     p->first[u->partial + i] = marea_norm_load(p->dtype, shift, i) + rest;
     p->second[u->partial + i] = marea_norm_load(p->dtype, squares, i) - (double)rows * rest * rest;
+    if (!isfinite(p->second[u->partial + i])) measure_wide(p, u, i);
   }
 }
 

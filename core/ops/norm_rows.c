@@ -5,6 +5,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "fold.h"
 #include "norm.h"
 
 #define PARTS 64 /* blocks of rows, each with its own sums for the parameters' gradients */
@@ -37,14 +38,28 @@ static rows rows_of (const marea_call *c, const marea_norm *g, const marea_tenso
   return p;
 }
 
+/* The same by hand, where squares have left the range of the dtype. */
+static double measure_wide (const rows *p, const char *x, double *mean) {
+  const marea_folding row = {.x = x, .dtype = p->dtype, .outer = 1, .count = (int64_t)p->width, .inner = 1};
+  const marea_moments m = marea_fold_moments(&row, 0, (double)p->width);
+  *mean = m.mean;
+  return 1 / hypot(m.std, sqrt(p->eps));
+}
+
 /* y := (x - mean) / sqrt(variance + eps); returns the factor */
 static double standardize (const rows *p, const char *x, char *y) {
   double shift, rest, sum, squares;
   const double n = (double)p->width;
   marea_norm_store(p->dtype, &shift, 0, p->k->sum(p->width, x) / n);
   p->k->moments(p->width, x, marea_norm_load(p->dtype, &shift, 0), &sum, &squares);
-  const double variance = MAREA_MAX(squares / n - sum / n * (sum / n), 0), rate = 1 / sqrt(variance + p->eps);
-  marea_norm_store(p->dtype, &rest, 0, sum / n);
+  const double variance = MAREA_MAX(squares / n - sum / n * (sum / n), 0);
+  double rate = 1 / sqrt(variance + p->eps), mean = sum / n;
+  if (!(rate > 0 && rate < INFINITY)) {
+    rate = measure_wide(p, x, &mean);
+    marea_norm_store(p->dtype, &shift, 0, mean);
+    mean -= marea_norm_load(p->dtype, &shift, 0);
+  }
+  marea_norm_store(p->dtype, &rest, 0, mean);
   p->k->sub(p->width, x, 1, &shift, 0, y, NULL);
   p->k->sub(p->width, y, 1, &rest, 0, y, NULL);
   p->k->scale(p->width, rate, y, y);

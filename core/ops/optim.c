@@ -64,6 +64,12 @@ static size_t part_of (const update *u, int64_t block, char *at[4]) {
   return (size_t)MAREA_MIN(MAREA_BLOCK, u->n - block * MAREA_BLOCK);
 }
 
+/* See bounded_gradient in kernels/optim.inc. */
+#define BOUNDED_DOC                                                                                      \
+  " Beyond 2^63 (f32) or 2^511 (f64), where squares overflow, d counts as that, infinite ones too: the " \
+  "step "                                                                                                \
+  "is that of any large gradient, and the weight goes on learning as the squares fade."
+
 #define INPUT_P \
   { "p", "(any shape) the parameter; changed" }
 #define INPUT_G \
@@ -152,11 +158,10 @@ static marea_status rmsprop_forward (marea_call *c) {
 const marea_op marea_op_rmsprop_step = {
     .name = "rmsprop_step",
     .family = "optim",
-    .doc =
-        "RMSprop as in Keras: d = g + weight_decay p; sq = rho sq + (1 - rho) d^2; u = lr d / (sqrt(sq) + "
-        "eps), eps outside the root; p = p - u, or with momentum buf = momentum buf + u and p = p - buf. "
-        "sq and buf start as zeros. Source: Tieleman and Hinton 2012, lecture 6e. Errors: shapes or dtypes "
-        "differ, momentum without buf, numbers out of range.",
+    .doc = "RMSprop as in Keras: d = g + weight_decay p; sq = rho sq + (1 - rho) d^2; u = lr d / (sqrt(sq) + "
+           "eps), eps outside the root; p = p - u, or with momentum buf = momentum buf + u and p = p - buf. "
+           "sq and buf start as zeros. Source: Tieleman and Hinton 2012, lecture 6e." BOUNDED_DOC
+           " Errors: shapes or dtypes differ, momentum without buf, numbers out of range.",
     .inputs = {INPUT_P,
                INPUT_G,
                {"sq", "(p's) running mean of squares; changed"},
@@ -222,7 +227,7 @@ const marea_op marea_op_adam_step = {
         "Adam and AdamW: p = p - lr weight_decay p; d = g + l2 p; m = beta1 m + (1 - beta1) d; v = beta2 v "
         "+ (1 - beta2) d^2; p = p - lr (m / (1 - beta1^step)) / (sqrt(v / (1 - beta2^step)) + eps). m and "
         "v start as zeros, step counts from 1. Sources: Kingma and Ba, arXiv:1412.6980; Loshchilov and "
-        "Hutter, arXiv:1711.05101. Errors: shapes or dtypes differ, numbers out of range.",
+        "Hutter, arXiv:1711.05101." BOUNDED_DOC " Errors: shapes or dtypes differ, numbers out of range.",
     .inputs = {INPUT_P,
                INPUT_G,
                {"m", "(p's) running mean; changed"},
@@ -272,8 +277,9 @@ const marea_op marea_op_adagrad_step = {
     .family = "optim",
     .doc =
         "Adagrad: d = g + weight_decay p; sum = sum + d^2; p = p - lr d / (sqrt(sum) + eps). sum starts as "
-        "zeros. Source: Duchi, Hazan, Singer, JMLR 12, 2011. Errors: shapes or dtypes differ, a negative "
-        "number.",
+        "zeros. Source: Duchi, Hazan, Singer, JMLR 12, 2011. Beyond 2^63 (f32) or 2^511 (f64), where squares "
+        "overflow, d counts as that, and the sum stays at its square. Errors: shapes or dtypes differ, a "
+        "negative number.",
     .inputs = {INPUT_P, INPUT_G, {"sum", "(p's) sum of squares; changed"}},
     .attrs = {ATTR_LR, {"eps", MAREA_REAL, 1e-10, NULL, "added to the root"}, ATTR_WEIGHT_DECAY},
     .flags = MAREA_MUTATES | MAREA_NO_GRAD,

@@ -36,36 +36,47 @@ enum { DRAW_SHAPE, DRAW_FIRST, DRAW_SECOND, DRAW_DTYPE }; /* ORDER of attributes
 
 static marea_status uniform_shape (marea_call *c) {
   const double low = c->attr[DRAW_FIRST].f, high = c->attr[DRAW_SECOND].f;
-  if (!(low <= high) || !isfinite(high - low))
+  if (!(low <= high) || !isfinite(low) || !isfinite(high))
     return marea_reject(c, MAREA_EARG, "expected low <= high, both finite, got %g and %g", low, high);
   return shape_of_floats(c, DRAW_SHAPE, DRAW_DTYPE);
 }
 
-/* low + (high - low) u, kept below high where rounding reaches it */
-static double place (const draw *d, uint64_t bits) {
-  const bool single = d->dtype == MAREA_F32;
-  const double value = d->p + (d->q - d->p) * (single ? unit24(bits) : unit(bits));
-  if (single)
+/* A value of [low, high), kept below high where rounding reaches it */
+static double below_high (const draw *d, double value) {
+  if (d->dtype == MAREA_F32)
     return (float)value < (float)d->q || d->p == d->q ? value : nextafterf((float)d->q, (float)d->p);
   return value < d->q || d->p == d->q ? value : nextafter(d->q, d->p);
 }
 
-static void uniform_block (void *arg, int64_t block, int worker) {
-  const draw *d = arg;
-  (void)worker;
-  EACH_PAIR(d, block, i) {
-    uint32_t word[4];
-    marea_philox(d->seed, d->counter + (uint64_t)i / 2, word);
-    store(d, i, place(d, word64(word)));
-    if (i + 1 < last_) store(d, i + 1, place(d, word64(word + 2)));
-  }
+static double place (const draw *d, uint64_t bits) {
+  return below_high(d, d->p + (d->q - d->p) * (d->dtype == MAREA_F32 ? unit24(bits) : unit(bits)));
 }
+
+/* The same where high - low is no number. */
+static double place_wide (const draw *d, uint64_t bits) {
+  const double u = d->dtype == MAREA_F32 ? unit24(bits) : unit(bits);
+  return below_high(d, d->p * (1 - u) + d->q * u);
+}
+
+#define UNIFORM_BLOCK(name, place)                                    \
+  static void name(void *arg, int64_t block, int worker) {            \
+    const draw *d = arg;                                              \
+    (void)worker;                                                     \
+    EACH_PAIR(d, block, i) {                                          \
+      uint32_t word[4];                                               \
+      marea_philox(d->seed, d->counter + (uint64_t)i / 2, word);      \
+      store(d, i, place(d, word64(word)));                            \
+      if (i + 1 < last_) store(d, i + 1, place(d, word64(word + 2))); \
+    }                                                                 \
+  }
+UNIFORM_BLOCK(uniform_block, place)
+UNIFORM_BLOCK(wide_block, place_wide)
 
 static marea_status uniform_forward (marea_call *c) {
   draw d = draw_of(c);
   d.p = c->attr[DRAW_FIRST].f;
   d.q = c->attr[DRAW_SECOND].f;
-  return run_draw(c, &d, uniform_block);
+  return run_draw(c, &d, isfinite(d.q - d.p) ? uniform_block : wide_block);
 }
 
 const marea_op marea_op_uniform = {
@@ -330,12 +341,15 @@ const marea_op marea_op_permutation = {
 
 /* ---- sample_normal ---- */
 
+/* The seed goes into the call's attributes: the context may be seeded anew before the gradient is wanted. */
 static marea_status sample_normal_shape (marea_call *c) {
+  if (c->attr[0].n == 0) c->attr[0] = marea_attr_int((int64_t)c->ctx->random.seed);
   MAREA_TRY(marea_want_dtype(c, 1, 1 << c->in[0]->dtype));
   MAREA_TRY(marea_want_shape(c, 1, c->in[0]));
   return marea_shape_same(c);
 }
 
+/* a NULL: without a mean */
 static void sample_normal_block (void *arg, int64_t block, int worker) {
   const draw *d = arg;
   (void)worker;
@@ -344,27 +358,36 @@ static void sample_normal_block (void *arg, int64_t block, int worker) {
     double z[2];
     marea_philox(d->seed, d->counter + (uint64_t)i / 2, word);
     normal_pair(word, z);
-    for (int64_t k = i; k < MAREA_MIN(i + 2, last_); k++)
-      store(d, k, load(d->a, d->dtype, k) + exp(0.5 * load(d->b, d->dtype, k)) * z[k - i]);
+    for (int64_t k = i; k < MAREA_MIN(i + 2, last_); k++) {
+      const double mean = d->a ? load(d->a, d->dtype, k) : 0;
+      store(d, k, mean + exp(0.5 * load(d->b, d->dtype, k)) * z[k - i]);
+    }
   }
 }
 
 static marea_status sample_normal_forward (marea_call *c) {
   draw d = draw_of(c);
+  d.seed = (uint64_t)c->attr[0].i;
   d.a = marea_at(c->in[0]);
   d.b = marea_at(c->in[1]);
   return run_draw(c, &d, sample_normal_block);
 }
 
-/* dlogvar = dy * 0.5 * exp(0.5 logvar) * eps, and that product is (out - mean) */
-static marea_status sample_normal_vjp (marea_vjp *v) {
-  MAREA_OWN noise = NULL;
+/* out := 0.5 dy * deviation, the gradient of either operator to logvar */
+static marea_status times_half (marea_vjp *v, marea_tensor *deviation, marea_tensor **out) {
   MAREA_OWN half = NULL;
+  MAREA_TRY(marea_run_number(v->ctx, &marea_op_mul, &half, deviation, 0.5));
+  return marea_run(v->ctx, &marea_op_mul, out, 2, v->dout[0], half);
+}
+
+/* Drawn again rather than told from y - mean, which has no digits left beside a large mean. */
+static marea_status sample_normal_vjp (marea_vjp *v) {
+  const marea_attr attrs[] = {v->attr[0], marea_attr_int((int64_t)v->counter)};
+  MAREA_OWN deviation = NULL;
   if (v->need[0]) v->din[0] = marea_retain(v->dout[0]);
   if (!v->need[1]) return MAREA_OK;
-  MAREA_TRY(marea_run(v->ctx, &marea_op_sub, &noise, 2, v->out[0], v->in[0]));
-  MAREA_TRY(marea_run_number(v->ctx, &marea_op_mul, &half, noise, 0.5));
-  return marea_run(v->ctx, &marea_op_mul, &v->din[1], 2, v->dout[0], half);
+  MAREA_TRY(marea_run_with(v->ctx, &marea_op_normal_deviation, attrs, &deviation, 1, v->in[1]));
+  return times_half(v, deviation, &v->din[1]);
 }
 
 const marea_op marea_op_sample_normal = {
@@ -373,17 +396,43 @@ const marea_op marea_op_sample_normal = {
     .doc =
         "mean + exp(0.5 logvar) * eps with eps standard normal: the reparametrised sample of a variational "
         "autoencoder. logvar is the logarithm of the variance. mean, logvar, y: one shape. Gradient: dmean "
-        "= dy, dlogvar = 0.5 dy (y - mean). Source: Kingma and Welling, arXiv:1312.6114, 2.4. Error: "
-        "shapes differ.",
+        "= dy, dlogvar = 0.5 dy exp(0.5 logvar) eps, eps drawn again from the counter. Source: Kingma and "
+        "Welling, arXiv:1312.6114, 2.4. Error: shapes differ.",
     .inputs = {{"mean", "(any shape)"}, {"logvar", "(mean's)"}},
+    .attrs = {{"seed", MAREA_INT, MAREA_NONE, NULL, "key of eps; left out: the context's"}},
     .flags = MAREA_RANDOM,
-    .saves_in = 1,
-    .saves_out = 1,
+    .saves_in = 2,
     .shape = sample_normal_shape,
     .forward = sample_normal_forward,
     .vjp = sample_normal_vjp,
     .draws = pair_draws,
     .sample = "local s = g.shape(0, 4)\nreturn {g.tensor(s), g.tensor(s)}",
+};
+
+static marea_status normal_deviation_forward (marea_call *c) {
+  draw d = draw_of(c);
+  d.seed = (uint64_t)c->attr[0].i;
+  d.counter = (uint64_t)c->attr[1].i;
+  d.b = marea_at(c->in[0]);
+  return run_draw(c, &d, sample_normal_block);
+}
+
+static marea_status normal_deviation_vjp (marea_vjp *v) { return times_half(v, v->out[0], &v->din[0]); }
+
+const marea_op marea_op_normal_deviation = {
+    .name = "normal_deviation",
+    .family = "random",
+    .doc =
+        "exp(0.5 logvar) * eps with the standard normal eps that belongs to a seed and a counter: what "
+        "sample_normal adds to its mean. Takes nothing from the random state. Gradient: dlogvar = 0.5 dy y.",
+    .inputs = {{"logvar", "(any shape)"}},
+    .attrs = {{"seed", MAREA_INT, MAREA_REQUIRED, NULL, "key of eps"},
+              {"counter", MAREA_INT, MAREA_REQUIRED, NULL, "first Philox block of eps"}},
+    .saves_out = 1,
+    .shape = marea_shape_same,
+    .forward = normal_deviation_forward,
+    .vjp = normal_deviation_vjp,
+    .sample = "return {g.tensor(g.shape(0, 4))}, {seed = g.int(0, 9), counter = g.int(0, 99)}",
 };
 
 /* ---- dropout ---- */

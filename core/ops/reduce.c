@@ -7,73 +7,17 @@
 */
 #include <math.h>
 
-#include "fold.h"
-#include "formula.h"
-
-#define DIMS_ATTR \
-  { "dims", MAREA_DIMS, 0, NULL, "dimensions to fold; none given: all" }
-#define KEEPDIM_ATTR \
-  { "keepdim", MAREA_BOOL, 0, NULL, "keep folded dimensions with size 1" }
-#define REDUCTION(op) .name = #op, .family = "reduce", .inputs = {{"x", "any shape"}}, .forward = op##_forward
-#define OVER_DIMS .attrs = {DIMS_ATTR, KEEPDIM_ATTR}
-/* Up to three dimensions, some of them folded; `some` becomes the list of these. */
-#define SOME_DIMS "local some = {} for d = 1, #s do if g.bool() then some[#some + 1] = d end end "
-#define SAMPLE_OF(tensor) \
-  "local s = g.shape(1, 4, 1) " SOME_DIMS "return {" tensor "}, {dims = some, keepdim = g.bool()}"
+#include "reduce.h"
 
 #define COLUMNS 512 /* of a unit of work in running sums and argmax */
-
-/* ---- shapes ------------------------------------------------------------------------------------------ */
-
-static void set_of (const marea_attr *dims, int rank, bool *set) {
-  for (int d = 0; d < rank; d++) set[d] = false;
-  for (int k = 0; k < dims->n; k++) set[dims->v[k]] = true;
-}
-
-/* l := t's shape without the dimensions of the set, or with size 1 for them. */
-static void fold_layout (marea_layout *l, const marea_tensor *t, const bool *set, bool keepdim) {
-  marea_layout_like(l, t);
-  l->rank = 0;
-  for (int d = 0; d < t->rank; d++)
-    if (!set[d] || keepdim) l->shape[l->rank++] = set[d] ? 1 : t->shape[d];
-}
-
-static int64_t folded_count (const marea_tensor *t, const marea_attr *dims) {
-  int64_t n = 1;
-  for (int k = 0; k < dims->n; k++) n *= t->shape[dims->v[k]];
-  return n;
-}
-
-static marea_status dims_shape (marea_call *c) {
-  bool set[MAREA_MAX_RANK];
-  MAREA_TRY(marea_resolve_dims(c, 0, c->in[0]->rank, set));
-  fold_layout(&c->layout[0], c->in[0], set, c->attr[1].i);
-  return MAREA_OK;
-}
 
 /* The rule of operators that need at least one element to fold. */
 static marea_status some_shape (marea_call *c) {
   MAREA_TRY(dims_shape(c));
   if (folded_count(c->in[0], &c->attr[0]) > 0) return MAREA_OK;
   return marea_reject(c, MAREA_ESHAPE,
-                      "%s has no element in the dimensions to fold; only sum is defined then",
+                      "%s has no element in the dimensions to fold; sum and prod are defined then",
                       marea_tensor_text(c->in[0]).s);
-}
-
-static marea_status folding_of (marea_call *c, marea_folding *f) {
-  bool set[MAREA_MAX_RANK];
-  set_of(&c->attr[0], c->in[0]->rank, set);
-  return marea_fold_over(c, c->in[0], set, f);
-}
-
-/* t, which has the shape of a folded in[0], with every folded dimension as size 1. */
-static marea_tensor *kept (formula *f, marea_tensor *t) {
-  const marea_tensor *x = f->v->in[0];
-  const marea_attr *dims = &f->v->attr[0];
-  marea_attr shape = marea_attr_list(x->rank, x->shape);
-  if (f->status != MAREA_OK || t->rank == x->rank) return t;
-  for (int k = 0; k < dims->n; k++) shape.v[dims->v[k]] = 1;
-  return step(f, &marea_op_reshape, &shape, 1, t, NULL, NULL);
 }
 
 /* ---- sum, mean, sum_to ------------------------------------------------------------------------------- */
@@ -84,13 +28,17 @@ static marea_status sum_shape (marea_call *c) {
   return MAREA_OK;
 }
 
+static marea_status sum_folding (marea_call *c, const marea_folding *f) {
+  marea_tensor *y = c->out[0];
+  if (marea_is_float(f->dtype)) return marea_fold(c, f, MAREA_FOLD_SUM, NULL, 1, y->dtype, marea_at(y));
+  marea_fold_ints(c->ctx, f, MAREA_FOLD_SUM, y->dtype, marea_at(y));
+  return MAREA_OK;
+}
+
 static marea_status sum_forward (marea_call *c) {
   marea_folding f;
   MAREA_TRY(folding_of(c, &f));
-  marea_tensor *y = c->out[0];
-  if (marea_is_float(f.dtype)) return marea_fold(c, &f, MAREA_FOLD_SUM, NULL, 1, y->dtype, marea_at(y));
-  marea_fold_ints(c->ctx, &f, MAREA_FOLD_SUM, y->dtype, marea_at(y));
-  return MAREA_OK;
+  return sum_folding(c, &f);
 }
 
 static marea_status sum_vjp (marea_vjp *v) {
@@ -165,7 +113,7 @@ static marea_status sum_to_shape (marea_call *c) {
   if (!fits)
     return marea_reject(c, MAREA_ESHAPE, "shape %s does not broadcast to x's shape %s",
                         marea_shape_text(shape->n, shape->v).s, marea_shape_text(x->rank, x->shape).s);
-  marea_layout_set(&c->layout[0], x->dtype, shape->n, shape->v);
+  marea_layout_set(&c->layout[0], marea_is_float(x->dtype) ? x->dtype : MAREA_I64, shape->n, shape->v);
   return MAREA_OK;
 }
 
@@ -174,7 +122,7 @@ static marea_status sum_to_forward (marea_call *c) {
   marea_folding f;
   widened(c->in[0], &c->attr[0], set);
   MAREA_TRY(marea_fold_over(c, c->in[0], set, &f));
-  return marea_fold(c, &f, MAREA_FOLD_SUM, NULL, 1, f.dtype, marea_at(c->out[0]));
+  return sum_folding(c, &f);
 }
 
 static marea_status sum_to_vjp (marea_vjp *v) {
@@ -186,11 +134,13 @@ static marea_status sum_to_vjp (marea_vjp *v) {
 const marea_op marea_op_sum_to = {
     REDUCTION(sum_to),
     .attrs = {{"shape", MAREA_SIZES, MAREA_REQUIRED, NULL, "a shape that broadcasts to x's"}},
+    .dtypes = MAREA_ANY,
     .shape = sum_to_shape,
     .vjp = sum_to_vjp,
     .sample = "local s = g.shape(0, 4) return {g.tensor(s)}, {shape = g.broadcast(s)}",
     .doc = "sum_to(x, shape): x summed over what broadcasting `shape` to x's shape would repeat; the reverse "
-           "of expand. Gradient: dy expanded to x's shape. Error: the shape does not broadcast to x's.",
+           "of expand. i64 for integers, which wrap around. Gradient: dy expanded to x's shape. Error: the "
+           "shape does not broadcast to x's.",
 };
 
 /* ---- var, std ---------------------------------------------------------------------------------------- */
@@ -204,23 +154,33 @@ static marea_status var_shape (marea_call *c) {
                       (long long)(n - 1), (long long)n, (long long)correction);
 }
 
-/* Two passes: the mean, then the squared distances from it. */
-static marea_status var_forward (marea_call *c) {
-  marea_folding f;
-  double *mean;
-  MAREA_TRY(folding_of(c, &f));
-  MAREA_SCRATCH(c, mean, (size_t)(f.outer * f.inner) * sizeof *mean);
-  MAREA_TRY(marea_fold(c, &f, MAREA_FOLD_SUM, NULL, (double)f.count, MAREA_F64, mean));
-  return marea_fold(c, &f, MAREA_FOLD_SQUARES, mean, (double)(f.count - c->attr[2].i), f.dtype,
-                    marea_at(c->out[0]));
-}
+/* Below it digits of single squares are lost. */
+static double least_variance (int dtype) { return dtype == MAREA_F32 ? 1e-30 : 1e-290; }
 
-static marea_status std_forward (marea_call *c) {
-  marea_tensor *y = c->out[0];
-  MAREA_TRY(var_forward(c));
-  c->ctx->kernels[y->dtype]->sqrt((size_t)marea_count(y->rank, y->shape), marea_at(y), marea_at(y), NULL);
+/* Two passes: the mean, then the squared distances from it. Where these leave the dtype's range, by hand. */
+static marea_status spread_forward (marea_call *c, bool root) {
+  marea_folding f;
+  double *mean, *variance;
+  MAREA_TRY(folding_of(c, &f));
+  const int64_t n = f.outer * f.inner;
+  const double divisor = (double)(f.count - c->attr[2].i);
+  MAREA_SCRATCH(c, mean, (size_t)n * sizeof *mean);
+  MAREA_SCRATCH(c, variance, (size_t)n * sizeof *variance);
+  MAREA_TRY(marea_fold(c, &f, MAREA_FOLD_SUM, NULL, (double)f.count, MAREA_F64, mean));
+  MAREA_TRY(marea_fold(c, &f, MAREA_FOLD_SQUARES, mean, divisor, MAREA_F64, variance));
+  for (int64_t i = 0; i < n && !MAREA_STOPPING(c->ctx, i); i++) {
+    const bool plain = variance[i] >= least_variance(f.dtype) && variance[i] < INFINITY;
+    const double std = plain ? sqrt(variance[i]) : marea_fold_moments(&f, i, divisor).std;
+    const double value = root ? std : plain ? variance[i] : std * std;
+    if (f.dtype == MAREA_F32) ((float *)marea_at(c->out[0]))[i] = (float)value;
+    else ((double *)marea_at(c->out[0]))[i] = value;
+  }
   return MAREA_OK;
 }
+
+static marea_status var_forward (marea_call *c) { return spread_forward(c, false); }
+
+static marea_status std_forward (marea_call *c) { return spread_forward(c, true); }
 
 /* t (x - mean) / (n - correction), where t has the folded shape */
 static marea_tensor *times_distance (formula *f, marea_tensor *t) {
@@ -260,8 +220,9 @@ const marea_op marea_op_var = {
 /* 0 where y = 0, since there x has no direction to leave in */
 static marea_status std_vjp (marea_vjp *v) {
   formula f = {.v = v};
-  marea_tensor *y = v->out[0];
-  marea_tensor *rate = keep_where(&f, with_number(&f, &marea_op_ne, y, 0), divide(&f, v->dout[0], y));
+  marea_tensor *y = v->out[0], *spread = with_number(&f, &marea_op_ne, y, 0);
+  marea_tensor *divisor = f.status == MAREA_OK ? where(&f, spread, y, constant(&f, y, 1)) : NULL;
+  marea_tensor *rate = keep_where(&f, spread, divide(&f, v->dout[0], divisor));
   give(&f, 0, times_distance(&f, rate));
   return finish(&f);
 }
@@ -275,7 +236,8 @@ const marea_op marea_op_std = {
     .vjp = std_vjp,
     .sample = MOMENT_SAMPLE,
     .doc =
-        "std(x, dims, keepdim, correction) = sqrt(var(x, ...)). Gradient: dx = dy (x - mean) / ((n - "
+        "std(x, dims, keepdim, correction) = sqrt(var(x, ...)), also where var overflows or underflows. "
+        "Gradient: dx = dy (x - mean) / ((n - "
         "correction) y), 0 where y = 0. Errors: n <= correction; a dimension out of range or listed twice.",
 };
 
@@ -354,13 +316,15 @@ static marea_status logsumexp_forward (marea_call *c) {
   return MAREA_OK;
 }
 
-/* dx = dy exp(x - y). Where all are -infinity, so is y; a finite number in its place makes the gradient 0. */
+/* dx = dy softmax(x), that is exp(x - y) over its sum: y alone would not do, since beside large numbers log(n) is lost in
+   it. Where all are -infinity, so is y; 0 in its place makes the gradient 0. */
 static marea_status logsumexp_vjp (marea_vjp *v) {
   formula f = {.v = v};
-  const marea_attr finite[] = {marea_attr_real(-1e38), marea_attr_real(INFINITY)};
-  marea_tensor *y = step(&f, &marea_op_clamp, finite, 1, kept(&f, v->out[0]), NULL, NULL);
-  marea_tensor *share = unary(&f, &marea_op_exp, sub(&f, v->in[0], y));
-  give(&f, 0, mul(&f, share, kept(&f, v->dout[0])));
+  marea_tensor *y = kept(&f, v->out[0]), *some = with_number(&f, &marea_op_ne, y, -INFINITY);
+  marea_tensor *share = unary(&f, &marea_op_exp, sub(&f, v->in[0], keep_where(&f, some, y)));
+  marea_tensor *sum = sum_dims(&f, share, v->attr[0], true);
+  marea_tensor *rate = divide(&f, kept(&f, v->dout[0]), where(&f, some, sum, constant(&f, v->in[0], 1)));
+  give(&f, 0, mul(&f, share, rate));
   return finish(&f);
 }
 
@@ -372,9 +336,11 @@ const marea_op marea_op_logsumexp = {
     .shape = some_shape,
     .vjp = logsumexp_vjp,
     .sample = SAMPLE_OF("g.tensor(s)"),
-    .doc = "logsumexp(x, dims, keepdim) = log(sum exp(x)) over dims, by way of the maximum, so without "
-           "overflow; -infinity where all elements are. Gradient: dx = dy exp(x - y). Errors: no elements to "
-           "fold; a dimension out of range or listed twice.",
+    .doc =
+        "logsumexp(x, dims, keepdim) = log(sum exp(x)) over dims, by way of the maximum, so without "
+        "overflow; -infinity where all elements are. Gradient: dx = dy softmax(x), 0 where all elements are "
+        "-infinity, NaN where one is infinity. Errors: no elements to "
+        "fold; a dimension out of range or listed twice.",
 };
 
 /* ---- along one dimension: argmax, argmin, cumsum ------------------------------------------------------ */

@@ -18,40 +18,42 @@ int marea_op_count (void) { return MAREA_COUNT(table); }
 const marea_op *marea_op_at (int i) { return i >= 0 && i < MAREA_COUNT(table) ? table[i] : NULL; }
 
 const marea_op *marea_op_find (const char *name) {
-  for (int i = 0; i < MAREA_COUNT(table); i++)
+  for (int i = 0; name && i < MAREA_COUNT(table); i++)
     if (strcmp(table[i]->name, name) == 0) return table[i];
   return NULL;
 }
 
-const char *marea_op_name (const marea_op *op) { return op->name; }
+const char *marea_op_name (const marea_op *op) { return op ? op->name : ""; }
 
-const char *marea_op_family (const marea_op *op) { return op->family; }
+const char *marea_op_family (const marea_op *op) { return op ? op->family : ""; }
 
-const char *marea_op_doc (const marea_op *op) { return op->doc; }
+const char *marea_op_doc (const marea_op *op) { return op ? op->doc : ""; }
 
-const char *marea_op_sample (const marea_op *op) { return op->sample; }
+const char *marea_op_sample (const marea_op *op) { return op ? op->sample : ""; }
 
 int marea_op_inputs (const marea_op *op, const marea_input_spec **specs) {
   int n = 0;
-  while (n < MAREA_COUNT(op->inputs) && op->inputs[n].name) n++;
-  if (specs) *specs = op->inputs;
+  while (op && n < MAREA_COUNT(op->inputs) && op->inputs[n].name) n++;
+  if (specs) *specs = op ? op->inputs : NULL;
   return n;
 }
 
 int marea_op_attrs (const marea_op *op, const marea_attr_spec **specs) {
   int n = 0;
-  while (n < MAREA_MAX_ATTRS && op->attrs[n].name) n++;
-  if (specs) *specs = op->attrs;
+  while (op && n < MAREA_MAX_ATTRS && op->attrs[n].name) n++;
+  if (specs) *specs = op ? op->attrs : NULL;
   return n;
 }
 
-bool marea_op_differentiable (const marea_op *op) { return op->vjp && !(op->flags & MAREA_NO_GRAD); }
+bool marea_op_differentiable (const marea_op *op) { return op && op->vjp && !(op->flags & MAREA_NO_GRAD); }
 
-bool marea_op_elementwise (const marea_op *op) { return op->flags & MAREA_ELEMENTWISE; }
+bool marea_op_elementwise (const marea_op *op) { return op && op->flags & MAREA_ELEMENTWISE; }
 
-bool marea_op_mutates (const marea_op *op) { return op->flags & MAREA_MUTATES; }
+bool marea_op_mutates (const marea_op *op) { return op && op->flags & MAREA_MUTATES; }
 
-bool marea_op_takes_numbers (const marea_op *op) { return op->flags & MAREA_NUMBERS; }
+bool marea_op_takes_numbers (const marea_op *op) { return op && op->flags & MAREA_NUMBERS; }
+
+bool marea_op_gives_reals (const marea_op *op) { return op->flags & MAREA_REALS; }
 
 /* Numbers of a list attribute that starts with one initial value for all; DIMS and SIZES start empty. */
 static int list_length (marea_attr_kind kind) {
@@ -63,7 +65,8 @@ static void init_attr (const marea_attr_spec *spec, marea_attr *attr) {
   if (spec->initial == MAREA_REQUIRED) return;
   switch (spec->kind) {
   case MAREA_REAL:
-    attr->n = 1;
+  case MAREA_NUMBER:
+    attr->n = spec->initial == MAREA_NONE ? 0 : 1;
     attr->f = spec->initial;
     return;
   case MAREA_INT:
@@ -87,5 +90,5 @@ static void init_attr (const marea_attr_spec *spec, marea_attr *attr) {
 void marea_attrs_init (const marea_op *op, marea_attr *attrs) {
   const marea_attr_spec *specs;
   const int n = marea_op_attrs(op, &specs);
-  for (int k = 0; k < n; k++) init_attr(&specs[k], &attrs[k]);
+  for (int k = 0; attrs && k < n; k++) init_attr(&specs[k], &attrs[k]);
 }

@@ -140,13 +140,10 @@ const marea_op marea_op_stack = {
               "return xs, {dim = g.int(1, #s + 1)}",
 };
 
-static marea_status split_shape (marea_call *c) {
+/* Parts of `size` of dimension attr[1]. */
+static marea_status cut (marea_call *c, int64_t size) {
   const marea_tensor *x = c->in[0];
-  const int64_t size = c->attr[0].i;
-  MAREA_TRY(marea_resolve_dim(c, 1, x->rank));
   const int dim = (int)c->attr[1].i;
-  if (size < 1)
-    return marea_reject(c, MAREA_EARG, "argument 'size': expected 1 or more, got %lld", (long long)size);
   const int64_t total = x->shape[dim], parts = total == 0 ? 1 : (total - 1) / size + 1;
   if (parts > MAREA_MAX_OUT)
     return marea_reject(c, MAREA_EARG,
@@ -166,6 +163,25 @@ static marea_status split_shape (marea_call *c) {
   return MAREA_OK;
 }
 
+static marea_status want_some (marea_call *c) {
+  if (c->attr[0].i >= 1) return MAREA_OK;
+  return marea_reject(c, MAREA_EARG, "argument '%s': expected 1 or more, got %lld", c->op->attrs[0].name,
+                      (long long)c->attr[0].i);
+}
+
+static marea_status split_shape (marea_call *c) {
+  MAREA_TRY(marea_resolve_dim(c, 1, c->in[0]->rank));
+  MAREA_TRY(want_some(c));
+  return cut(c, c->attr[0].i);
+}
+
+static marea_status chunk_shape (marea_call *c) {
+  MAREA_TRY(marea_resolve_dim(c, 1, c->in[0]->rank));
+  MAREA_TRY(want_some(c));
+  const int64_t total = c->in[0]->shape[c->attr[1].i];
+  return cut(c, total == 0 ? 1 : (total - 1) / c->attr[0].i + 1);
+}
+
 /* Joins the parts' gradients, with zeros for parts from which none came. */
 static marea_status split_vjp (marea_vjp *v) {
   marea_tensor *part[MAREA_MAX_OUT];
@@ -178,7 +194,7 @@ static marea_status split_vjp (marea_vjp *v) {
   }
   if (status == MAREA_OK) {
     int n_out;
-    status = marea_apply(v->ctx, &marea_op_concat, n, part, &v->attr[1], &v->din[0], &n_out);
+    status = marea_invoke(v->ctx, &marea_op_concat, n, part, &v->attr[1], &v->din[0], &n_out);
   } else {
     n--; /* the one that could not be made */
   }
@@ -201,12 +217,100 @@ const marea_op marea_op_split = {
     .sample = "local s = g.shape(1, 4)\nreturn {g.tensor(s)}, {size = g.int(1, 4), dim = g.int(1, #s)}",
 };
 
+const marea_op marea_op_chunk = {
+    .name = "chunk",
+    .family = "shape",
+    .doc =
+        "Cuts a dimension of n elements into `count` parts of ceil(n / count), the last one perhaps smaller; "
+        "fewer "
+        "parts where that takes all (PyTorch's rule). Views of x, at most 32. Gradient: the parts' gradients "
+        "joined. Errors: count < 1, more than 32 parts.",
+    .inputs = {{"x", "(any shape)"}},
+    .attrs = {{"count", MAREA_INT, MAREA_REQUIRED, NULL, "parts"},
+              {"dim", MAREA_DIM, 0, NULL, "the dimension"}},
+    .flags = MAREA_STRIDED,
+    .dtypes = MAREA_ANY,
+    .shape = chunk_shape,
+    .vjp = split_vjp,
+    .sample = "local s = g.shape(1, 4)\nreturn {g.tensor(s)}, {count = g.int(1, 4), dim = g.int(1, #s)}",
+};
+
+/* ---- tril, triu ---- */
+
+static marea_status triangle_shape (marea_call *c) {
+  if (c->in[0]->rank >= 2) return marea_shape_same(c);
+  return marea_reject(c, MAREA_ESHAPE, "expected 2 or more dimensions (.., rows, columns), got %s",
+                      marea_tensor_text(c->in[0]).s);
+}
+
+/* Of a row of `cols`, the elements first .. end - 1 stay. */
+typedef struct triangle {
+  const char *x;
+  char *y;
+  int64_t rows, cols, all, rows_per_block, diagonal;
+  size_t size;
+  bool lower;
+} triangle;
+
+static void triangle_rows (void *arg, int64_t block, int worker) {
+  const triangle *t = arg;
+  const int64_t end = MAREA_MIN((block + 1) * t->rows_per_block, t->all);
+  (void)worker;
+  for (int64_t r = block * t->rows_per_block; r < end; r++) {
+    /* the diagonal's column, kept within the row so that no sum overflows */
+    const int64_t row = r % t->rows, low = MAREA_MAX(t->diagonal, -t->rows),
+                  on = row + MAREA_MIN(low, t->cols);
+    const size_t cut_at = (size_t)MAREA_MIN(MAREA_MAX(on + t->lower, 0), t->cols) * t->size;
+    const size_t bytes = (size_t)t->cols * t->size, at = (size_t)r * bytes;
+    const size_t from = t->lower ? 0 : cut_at, kept = t->lower ? cut_at : bytes - cut_at;
+    memset(t->y + at + (t->lower ? cut_at : 0), 0, bytes - kept);
+    memcpy(t->y + at + from, t->x + at + from, kept);
+  }
+}
+
+static marea_status copy_triangle (marea_call *c, bool lower) {
+  const marea_tensor *x = c->in[0];
+  const int64_t n = marea_count(x->rank, x->shape);
+  triangle t = {.x = marea_at(x),
+                .y = marea_at(c->out[0]),
+                .rows = x->shape[x->rank - 2],
+                .cols = x->shape[x->rank - 1],
+                .diagonal = c->attr[0].i,
+                .size = marea_dtype_size((marea_dtype)x->dtype),
+                .lower = lower};
+  if (n == 0) return MAREA_OK;
+  t.all = n / t.cols;
+  t.rows_per_block = MAREA_MAX(1, MAREA_BLOCK / t.cols);
+  marea_parallel(c->ctx, (t.all - 1) / t.rows_per_block + 1, triangle_rows, &t);
+  return MAREA_OK;
+}
+
+static marea_status tril_forward (marea_call *c) { return copy_triangle(c, true); }
+
+static marea_status triu_forward (marea_call *c) { return copy_triangle(c, false); }
+
+static marea_status triangle_vjp (marea_vjp *v) {
+  return marea_run_with(v->ctx, v->op, v->attr, &v->din[0], 1, v->dout[0]);
+}
+
+#define TRIANGLE(op, side, comparison)                                                                       \
+  .name = #op, .family = "shape", .inputs = {{"x", "(.., rows, columns)"}},                                  \
+  .attrs = {{"diagonal", MAREA_INT, 0, NULL, "the last one that stays: 1 is above the main one, -1 below"}}, \
+  .dtypes = MAREA_ANY, .shape = triangle_shape, .forward = op##_forward, .vjp = triangle_vjp,                \
+  .sample = "return {g.tensor(g.shape(2, 4))}, {diagonal = g.int(-3, 3)}",                                   \
+  .doc = "The " side                                                                                         \
+         " triangle of the last two dimensions: y[.., i, j] = x[.., i, j] where j - i " comparison           \
+         " diagonal, else 0. Gradient: the same of dy. Error: fewer than 2 dimensions."
+
+const marea_op marea_op_tril = {TRIANGLE(tril, "lower", "<=")};
+
+const marea_op marea_op_triu = {TRIANGLE(triu, "upper", ">=")};
+
 /* ---- pad, flip, tile ---- */
 
 static marea_status pad_shape (marea_call *c) {
   const marea_tensor *x = c->in[0];
   const marea_attr *padding = &c->attr[0];
-  const double value = c->attr[1].f;
   if (padding->n % 2 != 0 || padding->n > 2 * x->rank)
     return marea_reject(c, MAREA_EARG,
                         "argument 'padding': expected a pair (before, after) for each of the first "
@@ -221,18 +325,13 @@ static marea_status pad_shape (marea_call *c) {
     MAREA_TRY(marea_want_int(c, 0, padding->v[i], 0));
     c->layout[0].shape[i / 2] += padding->v[i];
   }
-  const bool whole = x->dtype == MAREA_I64 || x->dtype == MAREA_U8;
-  const double low = x->dtype == MAREA_U8 ? 0 : -9e15, high = x->dtype == MAREA_U8 ? 255 : 9e15;
-  if (whole && !(value >= low && value <= high && value == (double)(int64_t)value))
-    return marea_reject(c, MAREA_EARG, "argument 'value': %g is not possible in %s", value,
-                        marea_tensor_text(x).s);
-  return MAREA_OK;
+  return marea_want_number(c, 1, x->dtype);
 }
 
 static marea_status pad_forward (marea_call *c) {
   const marea_attr *padding = &c->attr[0];
   marea_tensor inner = *c->out[0];
-  marea_fill(c->ctx, c->out[0], c->attr[1].f);
+  marea_fill(c->ctx, c->out[0], &c->attr[1]);
   for (int d = 0; d < c->in[0]->rank; d++)
     inner = part_of(&inner, d, 2 * d < padding->n ? padding->v[2 * d] : 0, 1, c->in[0]->shape[d]);
   marea_copy_strided(c->ctx, c->in[0], &inner);
@@ -263,7 +362,7 @@ const marea_op marea_op_pad = {
     .inputs = {{"x", "(any shape)"}},
     .attrs = {{"padding", MAREA_SIZES, MAREA_REQUIRED, NULL,
                "before, after of each dimension from the first"},
-              {"value", MAREA_REAL, 0, NULL, "what is put there"}},
+              {"value", MAREA_NUMBER, 0, NULL, "what is put there"}},
     .flags = MAREA_STRIDED,
     .dtypes = MAREA_ANY,
     .shape = pad_shape,

@@ -3,7 +3,7 @@
 **
 ** The kernels run along rows; for another dimension than the last the values are brought into rows and back
 ** through scratch memory. A row of nothing but -infinity (everything masked) gives softmax 0 and
-** log_softmax -infinity, with gradient 0, instead of NaN.
+** log_softmax -infinity, with gradients 0 and dy, instead of NaN.
 */
 #include <math.h>
 

@@ -39,7 +39,8 @@ static marea_status abs_forward (marea_call *c) { return marea_map_unary(c, kern
 
 static marea_status abs_vjp (marea_vjp *v) {
   formula f = {.v = v};
-  give(&f, 0, mul(&f, v->dout[0], unary(&f, &marea_op_sign, v->in[0])));
+  marea_tensor *x = v->in[0], *dx = mul(&f, v->dout[0], unary(&f, &marea_op_sign, x));
+  give(&f, 0, keep_where(&f, with_number(&f, &marea_op_ne, x, 0), dx));
   return finish(&f);
 }
 
@@ -50,7 +51,7 @@ const marea_op marea_op_abs = {
     .saves_in = 1,
     .vjp = abs_vjp,
     .sample = NOT_ZERO,
-    .doc = "abs(x) = |x|. Every dtype. Gradient: dx = dy sign(x), 0 at x = 0.",
+    .doc = "abs(x) = |x|. Every dtype. Gradient: dx = dy sign(x), 0 at x = 0, whatever dy.",
 };
 
 static marea_status sign_forward (marea_call *c) { return marea_map_unary(c, kernels(c)->sign, NULL); }
@@ -103,7 +104,7 @@ static marea_status rsqrt_forward (marea_call *c) { return marea_map_unary(c, ke
 static marea_status rsqrt_vjp (marea_vjp *v) {
   formula f = {.v = v};
   marea_tensor *y = v->out[0];
-  give(&f, 0, times(&f, mul(&f, mul(&f, v->dout[0], y), square(&f, y)), -0.5));
+  give(&f, 0, times(&f, mul(&f, mul(&f, mul(&f, v->dout[0], y), y), y), -0.5));
   return finish(&f);
 }
 
@@ -122,7 +123,8 @@ static marea_status reciprocal_forward (marea_call *c) {
 
 static marea_status reciprocal_vjp (marea_vjp *v) {
   formula f = {.v = v};
-  give(&f, 0, unary(&f, &marea_op_neg, mul(&f, v->dout[0], square(&f, v->out[0]))));
+  marea_tensor *y = v->out[0];
+  give(&f, 0, unary(&f, &marea_op_neg, mul(&f, mul(&f, v->dout[0], y), y)));
   return finish(&f);
 }
 
@@ -299,16 +301,55 @@ const marea_op marea_op_norm_icdf = {
            "Gradient: dp = dy sqrt(2 pi) exp(y^2 / 2).",
 };
 
+/* ---- tests ------------------------------------------------------------------------------------------- */
+
+static marea_status test_shape (marea_call *c) {
+  marea_layout_like(&c->layout[0], c->in[0]);
+  c->layout[0].dtype = MAREA_U8;
+  return MAREA_OK;
+}
+
+#define TEST(op, text)                                                                  \
+  .name = #op, .family = "unary", .inputs = {{"x", "any shape"}}, .shape = test_shape,  \
+  .forward = op##_forward, .flags = MAREA_STRIDED | MAREA_NO_GRAD, .dtypes = MAREA_ANY, \
+  .sample = "local x = g.tensor(g.shape(0, 4)) return {g.pick{x, x / 0, (x - x) / 0}}", \
+  .doc = #op "(x): is an element " text " u8, 1 or 0. The result is a constant for gradients."
+
+static marea_status isnan_forward (marea_call *c) { return marea_map_unary(c, kernels(c)->is_nan, NULL); }
+const marea_op marea_op_isnan = {TEST(isnan, "NaN? Integers never are.")};
+
+static marea_status isinf_forward (marea_call *c) { return marea_map_unary(c, kernels(c)->is_inf, NULL); }
+const marea_op marea_op_isinf = {TEST(isinf, "infinity or -infinity? Integers never are.")};
+
+static marea_status isfinite_forward (marea_call *c) {
+  return marea_map_unary(c, kernels(c)->is_finite, NULL);
+}
+const marea_op marea_op_isfinite = {TEST(isfinite, "neither infinite nor NaN? Integers always are.")};
+
 /* ---- clamp and cast ---------------------------------------------------------------------------------- */
 
 static marea_status clamp_shape (marea_call *c) {
-  const double min = c->attr[0].f, max = c->attr[1].f;
+  const double min = marea_attr_number(&c->attr[0]), max = marea_attr_number(&c->attr[1]);
   if (!(min <= max)) return marea_reject(c, MAREA_EARG, "min %g is not below max %g", min, max);
   return marea_shape_same(c);
 }
 
+/* The integers next to a real bound, inside. */
+static marea_attr rounded_up (marea_attr a) {
+  if (a.n != MAREA_EXACT) a.f = ceil(a.f);
+  return a;
+}
+
+static marea_attr rounded_down (marea_attr a) {
+  if (a.n != MAREA_EXACT) a.f = floor(a.f);
+  return a;
+}
+
 static marea_status clamp_forward (marea_call *c) {
-  const double p[] = {c->attr[0].f, c->attr[1].f};
+  const marea_attr low = rounded_up(c->attr[0]), high = rounded_down(c->attr[1]);
+  const int64_t whole[] = {marea_attr_integer(&low), marea_attr_integer(&high)};
+  double p[] = {marea_attr_number(&c->attr[0]), marea_attr_number(&c->attr[1])};
+  if (!marea_is_float(c->in[0]->dtype)) memcpy(p, whole, sizeof p);
   return marea_map_unary(c, kernels(c)->clamp, p);
 }
 
@@ -323,8 +364,8 @@ const marea_op marea_op_clamp = {
     .name = "clamp",
     .family = "unary",
     .inputs = {{"x", "any shape"}},
-    .attrs = {{"min", MAREA_REAL, -INFINITY, NULL, "lower bound"},
-              {"max", MAREA_REAL, INFINITY, NULL, "upper bound"}},
+    .attrs = {{"min", MAREA_NUMBER, -INFINITY, NULL, "lower bound"},
+              {"max", MAREA_NUMBER, INFINITY, NULL, "upper bound"}},
     .flags = MAP,
     .dtypes = MAREA_ANY,
     .saves_in = 1,

@@ -21,7 +21,8 @@ end
 
 --- LuaCATS' for the kinds of an operator's attributes.
 local KINDS = {
-  int = "integer", real = "number", bool = "boolean", dim = "integer", index = "integer", dtype = "Dtype",
+  int = "integer", real = "number", number = "number", bool = "boolean", dim = "integer", index = "integer",
+  dtype = "Dtype",
   dims = "integer|integer[]", sizes = "integer|integer[]", pair = "integer|integer[]",
   padding = '"same"|"valid"|integer|integer[]',
 }
@@ -37,7 +38,8 @@ local INITIALIZER = choices(require "marea.nn.initializers".names()) .. "|fun(sh
 local KEYWORDS = {
   activation = ACTIVATION, init = INITIALIZER, bias_init = INITIALIZER, dtype = "Dtype", name = "string",
   kernel = KINDS.pair, stride = KINDS.pair, dilation = KINDS.pair, output_padding = KINDS.pair,
-  padding = KINDS.padding, groups = "integer", dim = "integer", bias = "boolean", center = "boolean",
+  padding = KINDS.padding, groups = "integer", algorithm = '"auto"|"direct"',
+  dim = "integer", bias = "boolean", center = "boolean",
   count_padding = "boolean", slope = "number", alpha = "number", eps = "number", momentum = "number", p = "number",
   lr = "number|fun(step: integer): number", beta1 = "number", beta2 = "number", rho = "number", nesterov = "boolean",
   weight_decay = "number", clip_value = "number", clip_norm = "number", allow_not_finite = "boolean",
@@ -142,13 +144,15 @@ local function emit_options(info)
   emit ""
 end
 
+-- Operators whose arguments say how many results there are.
+local SEVERAL = {split = {"Tensor ..."}, chunk = {"Tensor ..."}, unique = {"Tensor", "Tensor?", "Tensor?"}}
+
 --- The types of what the operator gives, learned from its example: what may be left out is nil in some calls.
 local function results_of(info)
   local results = table.pack(example.run(assert(example.of(info), info.name)))
   local kinds = {}
   for i = 2, results.n do kinds[#kinds + 1] = results[i] == nil and "Tensor?" or "Tensor" end
-  if info.name == "split" then kinds = {"Tensor ..."} end
-  return kinds
+  return SEVERAL[info.name] or kinds
 end
 
 --- The form in which the attributes stand behind the inputs, without names.
@@ -390,8 +394,10 @@ local CLASSES = {"Batches", "Blame", "Dataset", "Distribution", "Figure", "Gauss
 local SPECIAL = {
   Tensor = {"---@operator add(Tensor|number): Tensor", "---@operator sub(Tensor|number): Tensor",
     "---@operator mul(Tensor|number): Tensor", "---@operator div(Tensor|number): Tensor",
-    "---@operator pow(Tensor|number): Tensor", "---@operator unm: Tensor", "---@operator len: integer",
-    "---@field [integer] Tensor a row", "---@field [integer[]] number an element"},
+    "---@operator pow(Tensor|number): Tensor", "---@operator mod(Tensor|number): Tensor",
+    "---@operator idiv(Tensor|number): Tensor", "---@operator unm: Tensor", "---@operator len: integer",
+    "---@field [integer] Tensor a row", "---@field [integer[]] number an element",
+    "---@field [Tensor] Tensor elements by a mask (u8) or by positions (i64)"},
   Module = {"---@operator call(...): Tensor"},
   Distribution = {"---@field rsample fun(self: Distribution, shape?: integer[]): Tensor|number",
     "---@field log_prob fun(self: Distribution, x: Tensor|number): Tensor|number",

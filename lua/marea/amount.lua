@@ -1,5 +1,7 @@
 -- SPDX-License-Identifier: MIT
 --- Amounts as people read them.
+local format = require "marea.core".format
+
 local amount = {}
 
 --- 1234567 -> "1,234,567".
@@ -16,7 +18,7 @@ local function scaled(n, unit)
   local i = 0
   while n >= 999.5 and i < #PREFIXES do n, i = n / 1000, i + 1 end
   if i == 0 then return ("%d %s"):format(n, unit) end
-  return (n < 9.995 and "%.2f %s%s" or n < 99.95 and "%.1f %s%s" or "%.0f %s%s"):format(n, PREFIXES[i], unit)
+  return format(n < 9.995 and "%.2f %s%s" or n < 99.95 and "%.1f %s%s" or "%.0f %s%s", n, PREFIXES[i], unit)
 end
 
 --- 1234567 -> "1.23 MB", with decimal prefixes.

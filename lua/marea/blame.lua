@@ -14,6 +14,7 @@ local amount = require "marea.amount"
 local check = require "marea.check"
 local visible = require "marea.visible"
 local ops = core.ops
+local format = core.format
 
 ---@class Blame
 ---@field op? string the operator whose result is not finite; nil: t is a leaf
@@ -71,7 +72,7 @@ local function input_text(op, i, input)
   if not is_real(t) or t:numel() == 0 then return nil end
   local low, high, n = ops.min(t):item(), ops.max(t):item(), t:numel()
   local text = ("%s, %s %s, "):format(input.name, t.dtype, check.shape_text(t.shape))
-  text = text .. (low == high and ("is %.4g"):format(low) or ("lies between %.4g and %.4g"):format(low, high))
+  text = text .. (low == high and format("is %.4g", low) or format("lies between %.4g and %.4g", low, high))
   local domain = DOMAINS[op] and DOMAINS[op][i]
   local outside_of = domain and count(domain[2](t)) or 0
   if outside_of == 0 or n == 1 then return text end
@@ -104,7 +105,7 @@ local function came_with(found, raw)
   local t, name = raw.given, raw.given.requires_grad and raw.given.is_leaf and visible.name_of(raw.given)
   if t.rank == 0 and raw.op then
     return ("it came in as argument '%s' of %s%s, the number %s"):format(raw.given_name, raw.op, place_text(found),
-      (tostring(t:item()):gsub("%-nan", "nan")))
+      (format("%s", t:item()):gsub("%-nan", "nan")))
   end
   local bad = ("%s among %s values"):format(bad_text(t), amount.thousands(t:numel()))
   if name then

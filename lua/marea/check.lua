@@ -1,6 +1,7 @@
 -- SPDX-License-Identifier: MIT
 --- Argument checks of the Lua side: the same sentences as those of the operators, raised with the script's own line.
 local core = require "marea.core"
+local format = core.format
 
 local check = {}
 
@@ -32,9 +33,9 @@ function check.script_folders()
 end
 
 --- Raises "FILE:LINE: message (layer 'path')" with the line of the script.
----@param format string as in string.format
-function check.raise(format, ...)
-  core.raise(select("#", ...) > 0 and format:format(...) or format)
+---@param text string a format as of string.format
+function check.raise(text, ...)
+  core.raise(select("#", ...) > 0 and core.format(text, ...) or text)
 end
 
 local LONGEST = 60 -- bytes of words that are guessed
@@ -97,7 +98,7 @@ end
 ---@param names string[]
 function check.list(names)
   local sorted = table.move(names, 1, #names, 1, {})
-  table.sort(sorted)
+  table.sort(sorted, core.before)
   return "'" .. table.concat(sorted, "', '") .. "'"
 end
 
@@ -106,7 +107,7 @@ function check.describe(value)
   local kind = type(value)
   if kind == "string" then return ("string '%s'"):format(value) end
   if kind == "table" then return describe_table(value) end
-  if kind == "number" or kind == "boolean" or kind == "nil" then return value ~= value and "nan" or tostring(value) end
+  if kind == "number" or kind == "boolean" or kind == "nil" then return format("%s", value) end
   if core.is_tensor(value) then
     if value:is_released() then return "a tensor that was released" end
     return ("tensor %s %s"):format(value.dtype, check.shape_text(value.shape))
@@ -122,7 +123,10 @@ end
 
 --- "3x3" for a list of sizes, else the value as text.
 function check.size_text(value)
-  return type(value) == "table" and table.concat(value, "x") or tostring(value)
+  if type(value) ~= "table" then return format("%s", value) end
+  local parts = {}
+  for i, size in ipairs(value) do parts[i] = format("%s", size) end
+  return table.concat(parts, "x")
 end
 
 --- A table without a class: a list, a record, a shape.
@@ -166,10 +170,10 @@ function check.options(what, options, names, positional)
           positional or 0, check.list(names))
       end
     elseif not known[key] then
-      unknown[#unknown + 1] = tostring(key)
+      unknown[#unknown + 1] = format("%s", key)
     end
   end
-  table.sort(unknown)
+  table.sort(unknown, core.before)
   if unknown[1] then
     local guess = check.did_you_mean(unknown[1], names, "argument")
     check.raise("%s: unknown argument '%s'%s", what, unknown[1],
@@ -197,8 +201,8 @@ end
 function check.number(what, name, value, low, high)
   if type(value) ~= "number" or value ~= value or (low and value < low) or (high and value > high) then
     local expected = "a number"
-    if low and high then expected = ("a number from %g to %g"):format(low, high)
-    elseif low then expected = ("a number of at least %g"):format(low) end
+    if low and high then expected = format("a number from %g to %g", low, high)
+    elseif low then expected = format("a number of at least %g", low) end
     check.fail(what, name, expected, value)
   end
   return value
@@ -275,7 +279,7 @@ function check.names(t)
     t = rawget(meta, "__index")
     if type(t) ~= "table" then break end
   end
-  table.sort(names)
+  table.sort(names, core.before)
   return names
 end
 

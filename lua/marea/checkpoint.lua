@@ -141,7 +141,7 @@ function checkpoint.load(path, what)
     local model, states = sort_tensors(tensors, optimizers)
     local problem = misfit(what, model, optimizers, states, texts)
     if problem then
-      message = ("%s: %s"):format(path, problem)
+      message = core.printable(("%s: %s"):format(path, problem))
       return nil
     end
     core.shield(nil, put_back, what, model, optimizers, states, texts)

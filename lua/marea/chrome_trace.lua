@@ -2,6 +2,8 @@
 --- Calls of operators in the Trace Event Format, JSON that chrome://tracing and ui.perfetto.dev show as a time line.
 --- Operators are complete events (ph "X"); around those of one layer in a row lie the layer and what it is part of
 --- (ph "B" and "E"). Times are microseconds from the start of the profile.
+local format = require "marea.core".format
+
 local chrome_trace = {}
 
 --- Text that is not UTF-8 loses the bytes above 127.
@@ -14,8 +16,8 @@ local function microseconds(ns) return ("%d.%03d"):format(ns // 1000, ns % 1000)
 
 local function operator(e)
   local per_ns = 1 / math.max(e.duration, 1) -- so that FLOP / ns is GFLOP/s, bytes / ns is GB/s
-  return ('{"name":%s,"cat":"%s","ph":"X","pid":1,"tid":1,"ts":%s,"dur":%s,"args":{"layer":%s,"flop":%.0f,"bytes":%.0f,'
-    .. '"GFLOP/s":%.3f,"GB/s":%.3f}}'):format(quote(e.op), e.direction, microseconds(e.start),
+  return format('{"name":%s,"cat":"%s","ph":"X","pid":1,"tid":1,"ts":%s,"dur":%s,"args":{"layer":%s,"flop":%.0f,'
+    .. '"bytes":%.0f,"GFLOP/s":%.3f,"GB/s":%.3f}}', quote(e.op), e.direction, microseconds(e.start),
     microseconds(e.duration), quote(e.layer), e.flop, e.bytes, e.flop * per_ns, e.bytes * per_ns)
 end
 

@@ -8,6 +8,7 @@
 --- one, says what the argument is: "code" or "file".
 local core = require "marea.core"
 local layout = require "marea.layout"
+local format = core.format
 
 local commands = {}
 
@@ -64,9 +65,9 @@ add{
 
 --- 0.000123 -> "123 us".
 local function duration(seconds)
-  if seconds < 1e-3 then return ("%.3g us"):format(seconds * 1e6) end
-  if seconds < 1 then return ("%.3g ms"):format(seconds * 1e3) end
-  return ("%.2f s"):format(seconds)
+  if seconds < 1e-3 then return format("%.3g us", seconds * 1e6) end
+  if seconds < 1 then return format("%.3g ms", seconds * 1e3) end
+  return format("%.2f s", seconds)
 end
 
 add{
@@ -196,7 +197,7 @@ add{
       rawset(session.env, name, value)
       names[#names + 1] = name
     end
-    table.sort(names)
+    table.sort(names, core.before)
     return table.concat(names, ", ")
   end,
 }

@@ -124,7 +124,7 @@ local function matching(names, word)
       list[#list + 1] = name
     end
   end
-  table.sort(list)
+  table.sort(list, core.before)
   return list
 end
 
@@ -216,7 +216,7 @@ local function arguments(env, text, open, word)
     local fits = key:sub(1, #word) == word and not given:find("[{,;%s]" .. key .. "%s*=")
     if fits then list[#list + 1] = key .. " = " end
   end
-  table.sort(list)
+  table.sort(list, core.before)
   return list
 end
 
@@ -251,7 +251,7 @@ function complete.files(path)
   for _, name in ipairs(names) do
     if name:sub(1, #word) == word and (word ~= "" or name:sub(1, 1) ~= ".") then list[#list + 1] = name end
   end
-  table.sort(list)
+  table.sort(list, core.before)
   return #folder + 1, list
 end
 

@@ -70,12 +70,13 @@ function core.interruptible(f, ...) end
 ---@example marea.recording()
 function core.recording() end
 
---- The gradients of y, a tensor of one element unless there is a seed, with respect to xs.
+--- The gradients of y, a tensor of one element unless there is a seed, with respect to xs. An x that y does not depend
+--- on gets false, which is told from a gradient that is 0: usually it is a mistake.
 ---@param y userdata
 ---@param xs userdata|userdata[]
 ---@param options? {seed: userdata?, retain_graph: boolean?, create_graph: boolean?} seed: gradient of y, of its shape;
 ---create_graph: the gradients can be differentiated again
----@return userdata|userdata[] one, or a list for a list
+---@return userdata|boolean|(userdata|boolean)[] one, or a list for a list; false for an x that y does not depend on
 ---@example x = marea.tensor{1, 2, 3}:requires_grad_()
 ---@example marea.grad((x * x):sum(), x)
 function core.grad(y, xs, options) end
@@ -149,11 +150,15 @@ function core.load_npy(path) end
 ---@example marea.save_npy(marea.eye(3), path), marea.load_npy(path), os.remove(path)
 function core.save_npy(t, path) end
 
---- A PNG as u8 (H, W, C).
+--- A PNG as u8 (H, W, C): C = 1 gray, 2 gray and alpha, 3 RGB, 4 RGBA. Samples are those of the file: colour profiles
+--- and gamma (sRGB, iCCP, gAMA, cHRM) are passed over, alpha is not multiplied in. A palette becomes RGB, tRNS an alpha
+--- channel; 1, 2 and 4 bits are scaled to 0 to 255, 16 bits give their upper byte. With bits = 16 as i64 from 0 to
+--- 65535, as 16 bits are in the file; fewer are scaled.
 ---@param path string
+---@param options? {bits: integer?} bits: 8 or 16, 8 when left out
 ---@return userdata|nil t, string|nil message
 ---@example marea.load_png "missing.png"
-function core.load_png(path) end
+function core.load_png(path, options) end
 
 --- Writes (H, W) or (H, W, 1 or 3): u8, or reals from 0 to 1.
 ---@param t userdata
@@ -162,6 +167,22 @@ function core.load_png(path) end
 ---@example path = os.tmpname()
 ---@example marea.save_png(marea.eye(8), path), os.remove(path)
 function core.save_png(t, path) end
+
+--- Writes a file of these bytes, whole or not at all: beside it first, then renamed.
+---@param path string
+---@param bytes string
+---@return boolean|nil ok, string|nil message
+---@example path = os.tmpname()
+---@example marea.save_bytes(path, "a text"), os.remove(path)
+function core.save_bytes(path, bytes) end
+
+--- As string.format, with a point in numbers whatever locale the host or the script has set: for files, and for what
+--- is read by programs.
+---@param format string
+---@param ... any
+---@return string
+---@example marea.format("%.3f", math.pi)
+function core.format(format, ...) end
 
 --- The bytes that save_png would write, for programs that send pictures instead of keeping them.
 ---@param t userdata

@@ -2,6 +2,7 @@
 --- Examples of operators as source text. They are made from the `sample` in an operator's descriptor, the same that the
 --- tests draw cases from: here its generator writes down how a tensor is made instead of making it.
 local core = require "marea.core"
+local format = core.format
 
 local example = {}
 
@@ -20,7 +21,7 @@ end
 function literal(value)
   if core.is_tensor(value) then return tensor_literal(value) end
   if type(value) == "string" then return ('"%s"'):format(value) end
-  if type(value) ~= "table" then return math.type(value) == "float" and ("%.6g"):format(value) or tostring(value) end
+  if type(value) ~= "table" then return math.type(value) == "float" and format("%.6g", value) or tostring(value) end
   if rawget(value, "code") then return value.code end
   local parts = {}
   for i, item in ipairs(value) do parts[i] = literal(item) end
@@ -29,8 +30,8 @@ end
 
 local Expression = {} -- source text of a tensor, with which samples may calculate a little
 
-local function expression(format, ...)
-  return setmetatable({code = format:format(...)}, Expression)
+local function expression(...)
+  return setmetatable({code = format(...)}, Expression)
 end
 
 function Expression.__index(a, method)
@@ -55,7 +56,7 @@ function Generator.real(g, low, high)
   local middle = low + (high - low) * g.pick{0.25, 0.5, 0.75}
   for _, grain in ipairs{1, 0.5, 0.1, 0.01} do
     local x = math.floor(middle / grain + 0.5) * grain
-    if x ~= 0 and x > low and x < high then return tonumber(("%.6g"):format(x)) end
+    if x ~= 0 and x > low and x < high then return tonumber(format("%.6g", x)) end
   end
   return middle
 end

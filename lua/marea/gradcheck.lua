@@ -15,6 +15,7 @@ local check = require "marea.check"
 local module = require "marea.nn.module"
 local undo = require "marea.undo"
 local ops = core.ops
+local format = core.format
 
 local gradcheck = {}
 
@@ -119,7 +120,7 @@ local function check_direction(f, inputs, places, grads, weights, o)
   end
   local numeric, magnitude = difference(f, inputs, steps, weights)
   if agree(analytic, numeric, magnitude, o) then return true end
-  return false, ("along a random direction: gradient %.12g, difference %.12g"):format(analytic, numeric)
+  return false, format("along a random direction: gradient %.12g, difference %.12g", analytic, numeric)
 end
 
 --- Every element of every input.
@@ -129,7 +130,7 @@ local function check_elements(f, inputs, places, grads, weights, o)
       local numeric, magnitude = difference(f, inputs, {[i] = unit_like(inputs[i], k)}, weights)
       local analytic = element(grads[n], k)
       if not agree(analytic, numeric, magnitude, o) then
-        return false, ("input %s element %d: gradient %.12g, difference %.12g"):format(i, k, analytic, numeric)
+        return false, format("input %s element %d: gradient %.12g, difference %.12g", i, k, analytic, numeric)
       end
     end
   end
@@ -236,7 +237,7 @@ function gradcheck.check_adjoint(f, inputs, places)
     end
   end
   if math.abs(left:item() - right) <= 1e-12 * math.max(magnitude, 1) then return true end
-  return false, ("<Ax, v> = %.17g, <x, A'v> = %.17g"):format(left:item(), right)
+  return false, format("<Ax, v> = %.17g, <x, A'v> = %.17g", left:item(), right)
 end
 
 -- ---- a report, for functions and modules ----
@@ -312,7 +313,7 @@ function Gradcheck:__tostring()
     elements = elements + row.elements
     if not row.ok then
       local apart = math.abs(row.gradient - row.difference)
-      lines[#lines + 1] = ("  %s, f64 %s, %s: gradient %.9g, difference %.9g, %.2g apart, allowed %.2g"):format(
+      lines[#lines + 1] = format("  %s, f64 %s, %s: gradient %.9g, difference %.9g, %.2g apart, allowed %.2g",
         row.name, check.shape_text(row.shape), row.at, row.gradient, row.difference, apart, row.allowed)
     end
   end

@@ -8,6 +8,7 @@ local complete = require "marea.complete"
 local example = require "marea.example"
 local inspect = require "marea.inspect"
 local layout = require "marea.layout"
+local format = core.format
 
 local help = {}
 local wrapped, two_columns = layout.wrapped, layout.two_columns
@@ -35,7 +36,7 @@ end
 local function initial_text(spec)
   if spec.initial == nil then return nil end
   if type(spec.initial) == "string" then return ('"%s"'):format(spec.initial) end
-  return math.type(spec.initial) == "float" and ("%g"):format(spec.initial) or tostring(spec.initial)
+  return math.type(spec.initial) == "float" and format("%g", spec.initial) or tostring(spec.initial)
 end
 
 --- marea.conv2d(x, weight, bias?, {stride = 1, ...})
@@ -242,7 +243,7 @@ local function all_names()
     if type(place) == "table" then add(check.names(place)) end
   end
   add(check.names(owners().Module))
-  table.sort(names)
+  table.sort(names, core.before)
   return names
 end
 

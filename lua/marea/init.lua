@@ -3,6 +3,9 @@
 --- functions of the core (marea.tensor, marea.scope, ...) and the submodules nn, optim, dist, importance, data,
 --- augment, judge, checkpoint, progress, metrics, image, plan, plot, profile, rerun and sandbox, which are loaded when
 --- they are first used.
+-- Lua 5.1 and its followers read this file as far as here at least: nothing in it is unknown to their parsers.
+if _VERSION ~= "Lua 5.4" then error("marea: this is " .. _VERSION .. "; Marea needs Lua 5.4", 0) end
+
 local core = require "marea.core"
 local check = require "marea.check"
 local events = require "marea.events"
@@ -14,8 +17,8 @@ for name, operator in pairs(core.ops) do marea[name] = operator end
 for _, name in ipairs{
   "tensor", "is_tensor", "op_names", "op_info", "scope", "no_grad", "recording", "grad", "random_state",
   "set_random_state", "set_threads", "threads", "info", "memory", "memory_reset_peak", "memory_limit", "memory_trim",
-  "load_idx", "load_npy", "save_npy", "load_png", "save_png", "encode_png", "save", "load", "clock", "shield",
-  "interruptible",
+  "load_idx", "load_npy", "save_npy", "load_png", "save_png", "encode_png", "save_bytes", "save", "load", "format",
+  "clock", "shield", "interruptible",
 } do
   marea[name] = core[name]
 end

@@ -3,6 +3,7 @@
 --- show themselves.
 local core = require "marea.core"
 local check = require "marea.check"
+local format = core.format
 
 local inspect = {}
 
@@ -24,6 +25,7 @@ end
 local function string_text(s)
   local shown = #s > LETTERS and beginning(s, LETTERS) or s
   shown = ("%q"):format(shown):gsub("\\\n", "\\n"):gsub("\r", "\\r"):gsub("\t", "\\t")
+  shown = core.printable(shown)
   return #s > LETTERS and shown .. "..." or shown
 end
 
@@ -72,8 +74,8 @@ local function key_before(a, b)
     if ta == "string" or tb == "string" then return ta == "string" end
     return ta < tb
   end
-  if ta == "number" or ta == "string" then return a < b end
-  return key_text(a) < key_text(b)
+  if ta == "number" or ta == "string" then return core.before(a, b) end
+  return core.before(key_text(a), key_text(b))
 end
 
 --- Keys that are not in the list 1..n, sorted; whether there may be more.
@@ -123,7 +125,7 @@ function inspect.text(value, depth)
   if core.is_tensor(value) then return tensor_text(value) end
   local own = own_text(value)
   if own then return first_line(own) end
-  if kind ~= "table" then return kind == "number" and tostring(value) or (tostring(value):gsub(": 0x%x+$", "")) end
+  if kind ~= "table" then return kind == "number" and format("%s", value) or (tostring(value):gsub(": 0x%x+$", "")) end
   if next(value) == nil then return class_name(value) .. "{}" end
   if (depth or 1) <= 0 then return class_name(value) .. "{...}" end
   local parts, rest = entries_of(value, INNER, depth or 1)

@@ -18,9 +18,9 @@ local metrics = {}
 local Metrics = {}
 Metrics.__index = Metrics
 
-local function format(value)
+local function cell_text(value)
   if value == nil then return "" end
-  return math.type(value) == "integer" and ("%d"):format(value) or ("%.9g"):format(value)
+  return core.format(math.type(value) == "integer" and "%d" or "%.9g", value)
 end
 
 local function split(line)
@@ -36,7 +36,7 @@ end
 function metrics.read(path)
   check.string("metrics.read", "path", path)
   local file, message = io.open(path)
-  if not file then return core.failed(message) end
+  if not file then return core.failed(core.printable(message)) end
   local columns, rows = nil, {}
   for line in file:lines() do
     local cells = split(line)
@@ -52,7 +52,7 @@ function metrics.read(path)
     end
   end
   file:close()
-  if not columns then return core.failed(path .. ": is empty") end
+  if not columns then return core.failed(core.printable(path .. ": is empty")) end
   return rows, columns
 end
 
@@ -79,7 +79,7 @@ function Metrics:save()
   local lines = {table.concat(self.columns, ",")}
   for i, row in ipairs(self.rows) do
     local cells = {}
-    for k, name in ipairs(self.columns) do cells[k] = format(row[name]) end
+    for k, name in ipairs(self.columns) do cells[k] = cell_text(row[name]) end
     lines[i + 1] = table.concat(cells, ",")
   end
   return files.write(self.path, function(put) put(table.concat(lines, "\n") .. "\n") end)

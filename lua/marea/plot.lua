@@ -15,6 +15,8 @@
 --- show() gives the figure as text for a terminal: print(figure:show()), or figure:show() at the prompt.
 local core = require "marea.core"
 local check = require "marea.check"
+local files = require "marea.files"
+local format = core.format
 
 local plot = {}
 
@@ -41,14 +43,14 @@ end
 
 --- A string for gnuplot. Within single quotes nothing is interpreted but the quote itself.
 local function quote(text)
-  return "'" .. tostring(text):gsub("[%c]", " "):gsub("'", "''") .. "'"
+  return "'" .. format("%s", text):gsub("[%c]", " "):gsub("'", "''") .. "'"
 end
 
 local function number(x)
   if x ~= x then return "NaN" end
   if x == math.huge then return "1e308" end
   if x == -math.huge then return "-1e308" end
-  return ("%.9g"):format(x)
+  return format("%.9g", x)
 end
 
 --- A list of numbers from a list or a tensor.
@@ -78,8 +80,8 @@ local function figure(options, width, height)
   }, Figure)
 end
 
-function Figure:add(format, ...)
-  self.commands[#self.commands + 1] = select("#", ...) > 0 and format:format(...) or format
+function Figure:add(text, ...)
+  self.commands[#self.commands + 1] = select("#", ...) > 0 and format(text, ...) or text
 end
 
 --- A block of rows: a list of them, or a function that hands them to its argument one by one when the script is
@@ -177,7 +179,7 @@ function plot.bars(options)
   self:add("set xrange [0.4:%d.6]", #labels)
   if not options.yrange and not options.logy then self:add("set yrange [0:*]") end
   add_labels(self, labels)
-  local function add(format, ...) parts[#parts + 1] = format:format(...) end
+  local function add(...) parts[#parts + 1] = format(...) end
   for i, series in ipairs(options) do
     check.options("bars", series, {"y", "title", "color"})
     local y, x = numbers("bars", "y", series.y), {}
@@ -230,10 +232,10 @@ function plot.scatter(options)
       if not c or class[k] == c then rows[#rows + 1] = number(x[k]) .. " " .. number(y[k]) end
     end
     local color = COLORS[(i - 1) % #COLORS + 1]
-    points[i] = ("%s using 1:2 with points pt 7 ps %g lc rgb '%s' notitle"):format(self:block(rows), size, color)
+    points[i] = format("%s using 1:2 with points pt 7 ps %g lc rgb '%s' notitle", self:block(rows), size, color)
     if c then
       entries[i] = ("keyentry with points pt 7 ps 1.4 lc rgb '%s' title %s"):format(color,
-        quote((options.names or {})[c] or ("%g"):format(c)))
+        quote((options.names or {})[c] or format("%g", c)))
     end
   end
   if options.diagonal then points[#points + 1] = "x with lines dt 2 lw 1.5 lc rgb '#444444' notitle" end
@@ -294,7 +296,7 @@ local function add_ticks(self, axis, labels, size)
   local places, longest = {}, 0
   for i, label in ipairs(labels) do
     longest = math.max(longest, #tostring(label))
-    places[i] = ("%s %.9g"):format(quote(label), (i - 0.5) * size / #labels - 0.5)
+    places[i] = format("%s %.9g", quote(label), (i - 0.5) * size / #labels - 0.5)
   end
   if #places == 0 then
     self:add("unset %stics", axis)
@@ -328,7 +330,7 @@ end
 local function palette(map)
   local steps = {}
   for i, c in ipairs(require "marea.image".colors(map)) do
-    steps[i] = ("%d %.4f %.4f %.4f"):format(i - 1, c[1], c[2], c[3])
+    steps[i] = format("%d %.4f %.4f %.4f", i - 1, c[1], c[2], c[3])
   end
   return table.concat(steps, ", ")
 end
@@ -338,7 +340,7 @@ local function shades(row)
   local parts = {}
   for first = 1, #row, 100 do
     local last = math.min(first + 99, #row)
-    parts[#parts + 1] = ("%.4g "):rep(last - first + 1):format(table.unpack(row, first, last))
+    parts[#parts + 1] = format(("%.4g "):rep(last - first + 1), table.unpack(row, first, last))
   end
   return table.concat(parts)
 end
@@ -410,7 +412,7 @@ end
 
 --- A row "x y text" of a block for gnuplot's labels.
 local function caption_of(x, y, text)
-  return ('%.9g %.9g "%s"'):format(x, y, (tostring(text):gsub('[%c"\\]', " ")))
+  return format('%.9g %.9g "%s"', x, y, (format("%s", text):gsub('[%c"\\]', " ")))
 end
 
 local CELL = 58 -- pixels
@@ -441,7 +443,7 @@ function plot.matrix(options)
       local shade = math.log(1 + check.number("matrix", "1", n, 0)) / math.log(1 + most)
       shades_of_row[j] = number(shade)
       local list = shade > 0.65 and light or dark
-      if n ~= 0 then list[#list + 1] = caption_of(j - 1, i - 1, ("%.10g"):format(n)) end
+      if n ~= 0 then list[#list + 1] = caption_of(j - 1, i - 1, format("%.10g", n)) end
     end
     cells[i] = table.concat(shades_of_row, " ")
   end
@@ -572,10 +574,10 @@ local function shell_quote(text) return "'" .. text:gsub("'", "'\\''") .. "'" en
 --- Writes gnuplot's script to the file `script` and runs it: what it says, and how it ended (127: there is none).
 ---@return string|nil said, boolean|nil|string ok or the message, integer|nil code
 local function run(self, setup, script)
-  local file, message = io.open(script, "w")
-  if not file then return core.failed(message) end
-  each_line(self, setup, function(line) file:write(line, "\n") end)
-  file:close()
+  local written, message = files.write(script, function(put)
+    each_line(self, setup, function(line) put(line .. "\n") end)
+  end)
+  if not written then return core.failed(message) end
   local pipe = io.popen("gnuplot " .. shell_quote(script) .. " 2>&1", "r")
   local said = pipe:read "a"
   local ok, _, code = pipe:close()
@@ -588,13 +590,14 @@ end
 function Figure:save(path)
   check.string("save", "path", path)
   local script = path .. ".gp"
+  local name = core.printable(script)
   local said, ok, code = run(self, png_setup(self, path), script)
   if not said then return core.failed(ok) end
   if ok then return os.remove(script) end
   if code == 127 then
-    return core.failed(("gnuplot is not installed; %s makes the picture: gnuplot %s"):format(script, script))
+    return core.failed(("gnuplot is not installed; %s makes the picture: gnuplot %s"):format(name, name))
   end
-  return core.failed(("gnuplot: %s (its script is %s)"):format((said:gsub("%s+", " ")), script))
+  return core.failed(("gnuplot: %s (its script is %s)"):format(core.printable(said:gsub("%s+", " ")), name))
 end
 
 --- The figure drawn with letters, for a terminal: print it, or let the prompt show it. Heat maps and images are drawn

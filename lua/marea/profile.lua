@@ -22,6 +22,7 @@ local columns = require "marea.columns"
 local files = require "marea.files"
 local module = require "marea.nn.module"
 local chrome_trace = require "marea.chrome_trace"
+local format = core.format
 
 local profile = {}
 
@@ -142,7 +143,7 @@ function Report:layer_of(m) return self._layer_of(m) end
 
 local function before(a, b)
   if a.seconds ~= b.seconds then return a.seconds > b.seconds end
-  return a.layer .. "\0" .. a.op < b.layer .. "\0" .. b.op
+  return core.before(a.layer .. "\0" .. a.op, b.layer .. "\0" .. b.op)
 end
 
 local KEYS = {
@@ -185,12 +186,12 @@ function Report:group(by) return groups_of(self, "group", by) end
 
 local HEADING = {"calls", "fwd ms", "bwd ms", "share", "GFLOP/s", "GB/s"}
 
-local function percent(share) return ("%.1f %%"):format(100 * share) end
+local function percent(share) return format("%.1f %%", 100 * share) end
 
-local function milliseconds(seconds) return seconds > 0 and ("%.2f"):format(1000 * seconds) or "" end
+local function milliseconds(seconds) return seconds > 0 and format("%.2f", 1000 * seconds) or "" end
 
 local function rate(amount, seconds)
-  return amount > 0 and seconds > 0 and ("%.1f"):format(amount / seconds * 1e-9) or ""
+  return amount > 0 and seconds > 0 and format("%.1f", amount / seconds * 1e-9) or ""
 end
 
 local function figures(g)
@@ -215,7 +216,7 @@ end
 
 local function footer(self)
   local net = self.wall - self.overhead
-  local lines = {("%.2f ms: operators %s, script (Lua and dispatch) %s; the profile took %.2f ms more"):format(
+  local lines = {format("%.2f ms: operators %s, script (Lua and dispatch) %s; the profile took %.2f ms more",
     1000 * net, percent(self.operators / net), percent(self.script_share), 1000 * self.overhead)}
   if self.events < self.calls then
     lines[2] = ("the trace has the first %d of %d calls; profile takes events = N for more"):format(self.events,

@@ -12,6 +12,7 @@
 local core = require "marea.core"
 local amount = require "marea.amount"
 local check = require "marea.check"
+local format = core.format
 
 ---@class Progress
 ---@field means table<string, number> means so far of the values shown, weighted by the size of their batches
@@ -57,14 +58,14 @@ function Progress:each() return self, nil, nil, self end
 local function number_text(x)
   if math.type(x) == "integer" then return ("%d"):format(x) end
   local size = math.abs(x)
-  if size >= 1000 then return ("%.0f"):format(x) end
-  if size >= 10 then return ("%.2f"):format(x) end
-  return size >= 0.01 and ("%.4f"):format(x) or ("%.3g"):format(x)
+  if size >= 1000 then return format("%.0f", x) end
+  if size >= 10 then return format("%.2f", x) end
+  return size >= 0.01 and format("%.4f", x) or format("%.3g", x)
 end
 
 local function line_of(self, now)
   local parts = {}
-  local function add(format, ...) parts[#parts + 1] = format:format(...) end
+  local function add(...) parts[#parts + 1] = format(...) end
   if self.title ~= "" then add("%s", self.title) end
   if self.steps then add("step %" .. #tostring(self.steps) .. "d/%d", self.step, self.steps)
   else add("step %d", self.step) end

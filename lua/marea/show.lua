@@ -7,6 +7,7 @@ local check = require "marea.check"
 local image = require "marea.image"
 local layout = require "marea.layout"
 local ops = core.ops
+local format = core.format
 
 local show = {}
 
@@ -84,7 +85,7 @@ local function scaled(x)
   local high = ops.where(finite, x, -math.huge):max():item()
   if low > high or (low >= 0 and high <= 1) then return ops.where(finite, x, 0) end
   local width = high > low and high - low or 1
-  return (ops.where(finite, x, low) - low) / width, ("%.4g to %.4g"):format(low, high)
+  return (ops.where(finite, x, low) - low) / width, format("%.4g to %.4g", low, high)
 end
 
 --- The colours of a gray picture by a map; a coloured one as it is.

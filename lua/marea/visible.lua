@@ -48,7 +48,7 @@ function visible.roots()
   for name in pairs(_G) do
     if type(name) == "string" then names[#names + 1] = name end
   end
-  table.sort(names)
+  table.sort(names, core.before)
   for _, name in ipairs(names) do take(list, seen, _G[name]) end
   return list
 end

@@ -29,7 +29,7 @@ static marea_tensor *filled (marea_context *ctx, marea_dtype dtype, int rank, in
                              double value) {
   marea_tensor *t;
   if (marea_empty(ctx, dtype, rank, (int64_t[]){a, b, c}, &t) != MAREA_OK) exit(2);
-  marea_fill(ctx, t, value);
+  marea_fill(ctx, t, &(marea_attr){.n = 1, .f = value});
   return t;
 }
 

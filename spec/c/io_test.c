@@ -4,7 +4,9 @@
 ** for memory of the parsers failing. Run: io_test [random flips a sample]
 */
 #define _GNU_SOURCE
+#include <jansson.h>
 #include <locale.h>
+#include <malloc.h>
 #include <math.h>
 #include <png.h>
 #include <zlib.h>
@@ -276,51 +278,155 @@ static void test_bad_png (void) {
 static void test_bad_safetensors (void) {
   static const struct {
     const char *header, *why;
-  } bad[] = {{"{\"a\":" ST("F32", "[1]", 4, 8) "}", "begins at byte 4"},
-             {"{\"a\":" ST("F32", "[1]", 0, 4) "}", "take 4 bytes, file has 8"},
-             {"{\"a\":" ST("F32", "[2]", 0, 8) ",\"b\":" ST("F32", "[1]", 4, 8) "}", "begins at byte 4"},
-             {"{\"a\":" ST("F32", "[1]", 0, 4) ",\"a\":" ST("F32", "[1]", 4, 8) "}", "occurs twice"},
-             {"{\"a\":" ST("F32", "[2]", 0, 12) "}", "truncated: tensor 'a' ends at byte 12"},
-             {"{\"a\":" ST("F32", "[3]", 0, 8) "}", "needs 12 bytes, data_offsets give 8"},
-             {"{\"a\":" ST("F32", "[2147483647,2147483647,2147483647]", 0, 8) "}", "more bytes than"},
-             {"{\"a\":" ST("F32", "[9223372036854775808]", 0, 8) "}", "not JSON"},
-             {"{\"a\":" ST("F32", "[-2]", 0, 8) "}", "shape is not a list"},
-             {"{\"a\":" ST("F32", "[2.0]", 0, 8) "}", "shape is not a list"},
-             {"{\"a\":" ST("F32", "[1,1,1,1,1,1,1,1,2]", 0, 8) "}", "at most 8 sizes"},
-             {"{\"a\":" ST("F32", "[2]", 8, 0) "}", "not [begin, end]"},
-             {"{\"a\":" ST("F4", "[2]", 0, 8) "}", "dtype 'F4' is not supported"},
-             {"{\"\x1b[31m\":" ST("F32", "[2]", 0, 8) "}", "not JSON"},
-             {"{\"\\u001b[31m\":" ST("F4", "[2]", 0, 8) "}", "'?[31m'"},
-             {"{\"a\":{\"shape\":[2],\"data_offsets\":[0,8]}}", "no dtype"},
-             {"{\"a\":{\"dtype\":\"F32\",\"shape\":[[2]],\"data_offsets\":[0,8]}}", "nested"},
-             {"{\"a\":{\"dtype\":{\"x\":1},\"shape\":[2],\"data_offsets\":[0,8]}}", "nested"},
-             {"{\"a\":[]}", "nested"},
-             {"{}]", "unbalanced"},
-             {"{} x", "not JSON"},
-             {"{\"__metadata__\":{\"a\":1}}", "not a string"},
-             {"{\"__metadata__\":\"a\"}", "not an object"},
-             {"{\"__metadata__\":{\"crc32:a\":\"00000000\"},\"a\":" ST("F32", "[2]", 0, 8) "}",
-              "checksum is missing"},
-             {"{\"__metadata__\":{\"crc32\":\"00000000\"},\"a\":" ST("F32", "[2]", 0, 8) "}",
-              "checksum of the header"},
-             {"[1,2]", "no JSON header"}};
+  } bad[] = {
+      {"{\"a\":" ST("F32", "[1]", 4, 8) "}", "begins at byte 4"},
+      {"{\"a\":" ST("F32", "[1]", 0, 4) "}", "take 4 bytes, file has 8"},
+      {"{\"a\":" ST("F32", "[2]", 0, 8) ",\"b\":" ST("F32", "[1]", 4, 8) "}", "begins at byte 4"},
+      {"{\"a\":" ST("F32", "[1]", 0, 4) ",\"a\":" ST("F32", "[1]", 4, 8) "}", "occurs twice"},
+      {"{\"a\":" ST("F32", "[2]", 0, 12) "}", "truncated: tensor 'a' ends at byte 12"},
+      {"{\"a\":" ST("F32", "[3]", 0, 8) "}", "needs 12 bytes, data_offsets give 8"},
+      {"{\"a\":" ST("F32", "[2147483647,2147483647,2147483647]", 0, 8) "}", "more bytes than"},
+      {"{\"a\":" ST("F32", "[9223372036854775808]", 0, 8) "}", "an integer of more than 64 bits"},
+      {"{\"a\":" ST("F32", "[1]", 0, 18446744073709551616) "}", "an integer of more than 64 bits"},
+      {"{\"a\":" ST("F32", "[0,2147483648]", 0, 0) "}", "shape (0, 2147483648): size 2147483648 is outside"},
+      {"{\"a\":" ST("F32", "[-2]", 0, 8) "}",
+       "tensor 'a': shape: expected a list of whole numbers of at least 0, got -2"},
+      {"{\"a\":" ST("F32", "[2.0]", 0, 8) "}", "got 2.0"},
+      {"{\"a\":" ST("F32", "[02]", 0, 8) "}", "not JSON at byte 30: invalid token near '0'"},
+      {"{\"a\":" ST("F32", "[true]", 0, 8) "}", "got true"},
+      {"{\"a\":" ST("F32", "\"2\"", 0, 8) "}", "got \"2\""},
+      {"{\"a\":" ST("F32", "[1,1,1,1,1,1,1,1,2]", 0, 8) "}", "shape: a list of 9; at most 8 are possible"},
+      {"{\"a\":" ST("F32", "[2]", 8, 0) "}", "not [begin, end]"},
+      {"{\"a\":" ST("F4", "[2]", 0, 8) "}", "dtype 'F4' is not supported"},
+      {"{\"\x1b[31m\":" ST("F32", "[2]", 0, 8) "}", "not JSON at byte 2: control character 0x1b"},
+      {"{\"\xff\":" ST("F32", "[2]", 0, 8) "}", "unable to decode byte 0xff"},
+      {"{\"\xc0\x80\":" ST("F32", "[2]", 0, 8) "}", "unable to decode byte 0xc0"},
+      {"{\"\\ud800\":" ST("F32", "[2]", 0, 8) "}", "invalid Unicode"},
+      {"{\"\\u0000\":" ST("F32", "[2]", 0, 8) "}", "NUL byte in object key"},
+      {"{\"\\x\":" ST("F32", "[2]", 0, 8) "}", "invalid escape"},
+      {"{\"\\u202e\\u009b\\u2066x\":" ST("F4", "[2]", 0, 8) "}", "tensor '???x'"},
+      {"{\"a", "premature end of input"},
+      {"{\"\\u001b[31m\":" ST("F4", "[2]", 0, 8) "}", "'?[31m'"},
+      {"{\"a\":{\"shape\":[2],\"data_offsets\":[0,8]}}", "no dtype"},
+      {"{\"a\":{\"dtype\":\"F32\",\"shape\":[[2]],\"data_offsets\":[0,8]}}", "nested too deeply"},
+      {"{\"a\":{\"dtype\":{\"x\":1},\"shape\":[2],\"data_offsets\":[0,8]}}", "nested too deeply"},
+      {"{\"a\":[]}", "nested too deeply"},
+      {"{\"a\":1}", "tensor 'a' is not an object"},
+      {"{\"a\":{\"dtype\":\"F32\",\"dtype\":\"F32\"}}", "a name occurs twice, before byte 27"},
+      {"{\"__metadata__\":{},\"__metadata__\":{}}", "a name occurs twice"},
+      {"{\"__metadata__\":{\"a\":\"\",\"a\":\"\"}}", "a name occurs twice"},
+      {"{\"a\":" ST("F32", "[2]", 0, 8) ",}", "not JSON at byte"},
+      {"{\"a\" 1}", "':' expected near '1'"},
+      {"{}]", "unbalanced brackets"},
+      {"{} x", "end of file expected near 'x'"},
+      {"{\"__metadata__\":{\"a\":1}}", "not a string"},
+      {"{\"__metadata__\":\"a\"}", "not an object"},
+      {"{\"__metadata__\":{\"crc32:a\":\"00000000\"},\"a\":" ST("F32", "[2]", 0, 8) "}",
+       "checksum is missing"},
+      {"{\"__metadata__\":{\"crc32\":\"00000000\"},\"a\":" ST("F32", "[2]", 0, 8) "}",
+       "checksum of the header"},
+      {"[1,2]", "no JSON header"}};
   for (int i = 0; i < MAREA_COUNT(bad); i++) refuse(SAFETENSORS, safetensors(bad[i].header, 8), bad[i].why);
-  refuse(SAFETENSORS, LITERAL("\1\0\x80\0\0\0\0\0{}"), "header of 8388609 bytes");
+  refuse(SAFETENSORS, LITERAL("\1\0\x80\0\0\0\0\0{}"),
+         "or truncated: header of 8388609 bytes declared, file has 10");
   refuse(SAFETENSORS, LITERAL("\xff\xff\xff\xff\xff\xff\xff\xff{}"), "header of 18446744073709551615 bytes");
   refuse(SAFETENSORS, LITERAL("\3\0\0\0\0\0\0\0{}"), "truncated");
   char *many = malloc(6 << 20), *at = many;
   at += sprintf(at, "{\"\":" ST("U8", "[0]", 0, 0));
   for (int i = 0; i <= MAREA_MAX_TENSORS; i++) at += sprintf(at, ",\"%d\":" ST("U8", "[0]", 0, 0), i);
   strcpy(at, "}");
-  refuse(SAFETENSORS, safetensors(many, 0), "too many entries");
+  refuse(SAFETENSORS, safetensors(many, 0), "too many entries; at most 65536");
   memset(many, 'n', 600);
   memcpy(many, "{\"", 2);
   strcpy(many + 600, "\":" ST("U8", "[0]", 0, 0) "}");
   refuse(SAFETENSORS, safetensors(many, 0), "longer than 512");
   memset(many, '[', 5 << 20);
-  many[0] = '{', many[5 << 20] = '\0';
-  refuse(SAFETENSORS, safetensors(many, 0), "nested");
+  memcpy(many, "{\"a\":{\"x\":", 10);
+  many[5 << 20] = '\0';
+  refuse(SAFETENSORS, safetensors(many, 0), "nested too deeply");
   free(many);
+  bytes long_header = {malloc(9 << 20), 9 << 20};
+  memset(long_header.p, ' ', long_header.n);
+  memcpy(long_header.p, "\1\0\x80\0\0\0\0\0{}", 10);
+  refuse(SAFETENSORS, long_header, ": header of 8388609 bytes; at most 8388608 are allowed");
+}
+
+/* ---- what jansson takes of a header is within what the context counts for it ---- */
+
+static size_t json_now, json_peak;
+
+static void *json_new (size_t n) {
+  void *p = malloc(n);
+  json_now += malloc_usable_size(p) + 16;
+  json_peak = MAREA_MAX(json_peak, json_now);
+  return p;
+}
+
+static void json_drop (void *p) {
+  if (p) json_now -= malloc_usable_size(p) + 16;
+  free(p);
+}
+
+/* Items with names of so many digits, or a list of numbers for `width` 0. */
+static void check_room (const char *begin, int width, const char *item, const char *end) {
+  char *header = malloc(7 << 20), *at = header + sprintf(header, "%s", begin);
+  for (int i = 0; at - header < 6 << 20; i++) {
+    if (i == MAREA_MAX_TENSORS) break;
+    if (i) *at++ = ',';
+    at += width ? sprintf(at, "\"%0*d\":%s", width, i, item) : sprintf(at, "%d", i);
+  }
+  strcpy(at, end);
+  bytes b = safetensors(header, 0);
+  marea_memory_trim(ctx);
+  marea_memory_reset_peak(ctx);
+  const size_t before = marea_memory(ctx).live;
+  json_peak = json_now = 0;
+  parse(SAFETENSORS, b.p, b.n);
+  CHECK(json_now == 0 && json_peak > b.n && json_peak < marea_memory(ctx).peak - before);
+  marea_memory_trim(ctx);
+  marea_memory_limit(ctx, json_peak / 2); /* so that a limit keeps it from being taken at all */
+  json_peak = 0;
+  CHECK(parse(SAFETENSORS, b.p, b.n) == MAREA_ENOMEM && json_peak == 0);
+  marea_memory_limit(ctx, 0);
+  free(b.p);
+  free(header);
+}
+
+static void test_header_room (void) {
+  json_set_alloc_funcs(json_new, json_drop);
+  check_room("{", 1, ST("U8", "[0]", 0, 0), "}");
+  check_room("{", 1, "{}", "}");
+  check_room("{", 1, "1", "}");
+  check_room("{\"a\":{\"shape\":[", 0, "", "]}}");
+  check_room("{\"a\":{", 1, "[]", "}}");
+  check_room("{\"__metadata__\":{", 1, "\"\"", "}}");
+  check_room("{\"__metadata__\":{", 90, "\"text\"", "}}");
+  json_set_alloc_funcs(malloc, free);
+}
+
+/* What a header costs is the context's: memory against its limit, time against its budget. */
+static void test_long_header (void) {
+  char *many = malloc(6 << 20), *at = many;
+  marea_file *f;
+  at += sprintf(at, "{\"\":" ST("U8", "[0]", 0, 0));
+  for (int i = 1; i < MAREA_MAX_TENSORS; i++) at += sprintf(at, ",\"%d\":" ST("U8", "[0]", 0, 0), i);
+  strcpy(at, "}");
+  bytes b = safetensors(many, 0);
+  marea_memory_trim(ctx);
+  const marea_memory_info before = marea_memory(ctx);
+  for (size_t limit = 1 << 20; limit < 40 << 20; limit *= 3) {
+    marea_memory_limit(ctx, limit);
+    CHECK(marea_parse_safetensors(ctx, "long", b.p, b.n, &f) == MAREA_ENOMEM && !f);
+    CHECK(marea_memory(ctx).live == before.live);
+  }
+  marea_memory_limit(ctx, before.limit);
+  marea_limit_time(ctx, 1e-3);
+  CHECK(marea_parse_safetensors(ctx, "long", b.p, b.n, &f) == MAREA_EBUDGET && !f);
+  marea_limit_time(ctx, 0);
+  CHECK_OK(marea_parse_safetensors(ctx, "long", b.p, b.n, &f));
+  CHECK(marea_file_count(f) == MAREA_MAX_TENSORS);
+  marea_file_free(f);
+  free(b.p), free(many);
 }
 
 /* ---- round trips and values ---- */
@@ -413,6 +519,10 @@ static void test_png_kinds (void) {
   CHECK(png_image_write_to_memory(&image, file, &n, 0, (const uint16_t[]){0, 65535}, 0, NULL));
   CHECK_OK(marea_parse_png(ctx, "16 bits", file, n, &t));
   CHECK(t->shape[2] == 1 && memcmp(marea_tensor_data(t), (uint8_t[]){0, 255}, 2) == 0);
+  marea_release(t);
+  CHECK_OK(marea_parse_png16(ctx, "16 bits", file, n, &t));
+  CHECK(t->dtype == MAREA_I64 && t->shape[2] == 1 &&
+        memcmp(marea_tensor_data(t), (int64_t[]){0, 65535}, 16) == 0);
   marea_release(t);
 }
 
@@ -544,6 +654,8 @@ int main (int argc, char **argv) {
   test_safetensors();
   test_bad_idx();
   test_bad_npy();
+  test_header_room();
+  test_long_header();
   test_quietly(random_flips);
   end_test();
   printf("io_test: %ld hostile inputs, %ld refused, the others harmless\n", tries, rejected);

@@ -94,39 +94,7 @@ static void check_functions (const marea_kernels *k) {
   end_group("functions of f32 in ulps");
 }
 
-/* Arguments of pow: any bits, bases near 1 with large exponents, whole exponents, and pairs of edges. */
-static void pow_arguments (int batch, float *x, float *y) {
-  static const float special[] = {0.0f,   -0.0f,    1.0f,        -1.0f,        2.0f,       -2.0f,
-                                  3.0f,   0.5f,     -0.5f,       INFINITY,     -INFINITY,  NAN,
-                                  1e-45f, -FLT_MAX, 16777215.0f, -16777216.0f, -3.0f,      1e30f,
-                                  0.99f,  -1.5f,    1.01f,       8388607.0f,   8388607.5f, -1e-30f};
-  const size_t n = sizeof special / sizeof *special;
-  for (int i = 0; i < BATCH; i++) {
-    uint32_t bits[2] = {word(), word()};
-    memcpy(&x[i], &bits[0], 4);
-    memcpy(&y[i], &bits[1], 4);
-    if (batch % 4 == 1) x[i] = (float)exp(uniform(-1, 1)), y[i] = (float)uniform(-200, 200);
-    if (batch % 4 == 2) y[i] = (float)(below(40) - 20);
-    if (batch % 4 == 3) x[i] = 1 + (float)(uniform(-1, 1) * 1e-5), y[i] = (float)uniform(-1e7, 1e7);
-    if (batch == 0) x[i] = special[(size_t)i % n], y[i] = special[(size_t)i / n % n];
-  }
-}
-
-static void check_pow (const marea_kernels *k) {
-  float x[BATCH], y[BATCH], z[BATCH];
-  for (int batch = 0; batch < 1000; batch++) {
-    pow_arguments(batch, x, y);
-    k->pow(BATCH, x, 1, y, 1, z, NULL);
-    for (int i = 0; i < BATCH; i++) {
-      double wanted = pow((double)x[i], (double)y[i]), error = ulps(z[i], wanted);
-      bool sign = isnan(wanted) || !signbit(z[i]) == !signbit(wanted);
-      if (error <= 2 && sign) continue;
-      printf("    pow(%a, %a): %.3f ulp\n", (double)x[i], (double)y[i], error);
-      complain("value", "pow", (double)z[i], wanted);
-    }
-  }
-  end_group("pow in ulps");
-}
+#include "pairs.h"
 
 /* The same bits wherever the values lie and however they are cut into calls. */
 #define LONG 300
@@ -237,6 +205,8 @@ static double binary_wanted (const char *name, double a, double b, double p) {
   IS(mul) return a * b;
   IS(div) return a / b;
   IS(pow) return pow(a, b);
+  IS(remainder) return fmod(fmod(a, b) + b, b);
+  IS(floor_divide) return floor(a / b);
   IS(maximum) return isnan(a) || isnan(b) ? NAN : fmax(a, b);
   IS(minimum) return isnan(a) || isnan(b) ? NAN : fmin(a, b);
   IS(relu_grad) return b > 0 ? a : 0;
@@ -303,7 +273,7 @@ static void check_reductions (const marea_kernels *k, bool wide) {
   numbers x, y;
   for (int round = 0; round < 1000; round++) {
     int n = below(MAX_N);
-    double sum = 0, e = 0, high = -INFINITY, low = INFINITY;
+    double sum = 0, dot = 0, e = 0, prod = 1, high = -INFINITY, low = INFINITY;
     double tolerance = wide ? 1e-12 : 1e-4;
     place(&x, wide);
     place(&y, wide);
@@ -312,7 +282,7 @@ static void check_reductions (const marea_kernels *k, bool wide) {
     if (n && round % 10 == 0) set(&x, below(n), NAN);
     for (int i = 0; i < n; i++) {
       double a = get(&x, i);
-      sum += a, e += exp(a - 1);
+      sum += a, dot += a * get(&y, i), e += exp(a - 1), prod *= a;
       high = isnan(a) || isnan(high) ? NAN : fmax(high, a);
       low = isnan(a) || isnan(low) ? NAN : fmin(low, a);
     }
@@ -320,7 +290,9 @@ static void check_reductions (const marea_kernels *k, bool wide) {
   if (isnan(wanted) ? !isnan(got) : !(fabs((got) - (wanted)) <= tolerance)) \
   complain("value", name, got, wanted)
     NEAR("sum", k->sum((size_t)n, x.start), sum);
+    NEAR("dot", k->dot((size_t)n, x.start, y.start), dot);
     NEAR("exp_sum", k->exp_sum((size_t)n, 1, x.start, NULL), e);
+    NEAR("prod", k->prod((size_t)n, x.start), prod);
     if (n) NEAR("max", k->max((size_t)n, x.start), high);
     if (n) NEAR("min", k->min((size_t)n, x.start), low);
     double a0 = n ? get(&x, 0) : 0, b0 = n ? get(&y, 0) : 0;
@@ -938,7 +910,7 @@ static void check_integers (const marea_kernels *i64, const marea_kernels *u8) {
   WANT("mul", y[2], 14);
   i64->sign(5, a, y, NULL);
   WANT("sign", y[0] * 100 + y[1] * 10 + y[2], -99);
-  i64->clamp(5, a, y, (double[]){-2.5, INFINITY});
+  i64->clamp(5, a, y, (const double *)(const int64_t[]){-2, INT64_MAX});
   WANT("clamp", y[0], -2);
   WANT("clamp", y[4], INT64_MAX);
   i64->maximum(5, a, 1, b, 1, y, NULL);
@@ -951,6 +923,17 @@ static void check_integers (const marea_kernels *i64, const marea_kernels *u8) {
   WANT("abs", z[3], 255);
   u8->where(4, d, 0, c, 1, d, 1, z, NULL);
   WANT("where", z[2], 200);
+  i64->remainder(5, a, 1, b, 1, y, NULL);
+  for (int i = 0; i < 5; i++) WANT("remainder", y[i], ((int64_t[]){1, 0, -2, 0, 0})[i]);
+  i64->floor_divide(5, a, 1, b, 1, y, NULL);
+  for (int i = 0; i < 5; i++) WANT("floor_divide", y[i], ((int64_t[]){-2, 0, -1, INT64_MIN, INT64_MAX})[i]);
+  u8->remainder(4, d, 0, d, 1, z, NULL);
+  WANT("remainder", z[2], 1);
+  u8->floor_divide(4, c, 1, d, 1, z, NULL);
+  for (int i = 0; i < 4; i++) WANT("floor_divide", z[i], ((uint8_t[]){0, 1, 2, 1})[i]);
+  u8->is_finite(4, c, z, NULL);
+  i64->is_nan(3, a, z, NULL);
+  WANT("tests", z[0] * 8 + z[1] * 4 + z[2] * 2 + z[3], 1);
   end_group("integers");
 }
 
@@ -962,6 +945,8 @@ int main (void) {
     if (!marea_select_kernels(*name, k, &chosen) || strcmp(chosen, isa) != 0) return 1;
     check_functions(k[0]);
     check_pow(k[0]);
+    check_remainder(k[0], false);
+    check_tests(k[0], false);
     check_pieces(k[0]);
     check_tails(k[0], false);
     check_binary(k[0], false);
@@ -976,6 +961,8 @@ int main (void) {
   }
   check_tails(k[1], true);
   check_binary(k[1], true);
+  check_remainder(k[1], true);
+  check_tests(k[1], true);
   check_reductions(k[1], true);
   check_norm(k[1], true);
   check_dropout(k[1], true);

@@ -93,7 +93,7 @@ Program.__index = Program
 --- The prompt of the program in `home`, fed through a pipe.
 local function open(program, home)
   assert(os.execute(("mkfifo %s/typed"):format(home)))
-  local output = io.popen(("cd %s && exec %s -i <typed 2>&1"):format(home, program))
+  local output = io.popen(("cd %s && LC_ALL=C exec %s -i <typed 2>&1"):format(home, program))
   local input = io.open(home .. "/typed", "w")
   input:setvbuf "line"
   local self = setmetatable({input = input, output = output, prompt = "> "}, Program)

@@ -105,6 +105,8 @@ local unary = {
   sign = function(x) return x > 0 and 1 or x < 0 and -1 or 0 end, rsqrt = function(x) return 1 / math.sqrt(x) end,
   reciprocal = function(x) return 1 / x end, exp = math.exp, log = function(x) return math.log(x) end,
   log1p = function(x) return math.log(1 + x) end, expm1 = function(x) return math.exp(x) - 1 end,
+  isnan = function(x) return x ~= x and 1 or 0 end, isinf = function(x) return math.abs(x) == math.huge and 1 or 0 end,
+  isfinite = function(x) return math.abs(x) < math.huge and 1 or 0 end,
   sin = math.sin, cos = math.cos, floor = math.floor, ceil = math.ceil, sigmoid = sigmoid, tanh = tanh,
   softplus = softplus, silu = function(x) return x * sigmoid(x) end,
   relu = function(x) return math.max(x, 0) end,
@@ -151,6 +153,7 @@ local function flag(condition) return condition and 1 or 0 end
 local binary = {
   add = function(a, b) return a + b end, sub = function(a, b) return a - b end, mul = function(a, b) return a * b end,
   div = function(a, b) return a / b end, pow = function(a, b) return a ^ b end, maximum = math.max, minimum = math.min,
+  remainder = function(a, b) return a % b end, floor_divide = function(a, b) return a // b end,
   eq = function(a, b) return flag(a == b) end, ne = function(a, b) return flag(a ~= b) end,
   lt = function(a, b) return flag(a < b) end, le = function(a, b) return flag(a <= b) end,
   gt = function(a, b) return flag(a > b) end, ge = function(a, b) return flag(a >= b) end,
@@ -218,6 +221,73 @@ naive.min = reduce(function(v) return math.min(table.unpack(v)) end)
 naive.var = reduce(variance)
 naive.std = reduce(function(v, a) return math.sqrt(variance(v, a)) end)
 naive.logsumexp = reduce(logsumexp)
+naive.prod = reduce(function(v)
+  local p = 1
+  for i = 1, #v do p = p * v[i] end
+  return p
+end)
+naive.norm = reduce(function(v, a)
+  local p, total = a.p or 2, 0
+  for i = 1, #v do
+    total = p == math.huge and math.max(total, math.abs(v[i])) or p < math.huge and total + math.abs(v[i]) ^ p or total
+  end
+  return p == math.huge and total or total ^ (1 / p)
+end)
+naive.any = reduce(function(v)
+  for i = 1, #v do if v[i] ~= 0 then return 1 end end
+  return 0
+end)
+naive.all = reduce(function(v)
+  for i = 1, #v do if v[i] == 0 then return 0 end end
+  return 1
+end)
+
+function naive.masked_fill(inputs)
+  local x, mask, value = inputs[1], inputs[2], inputs[3]
+  return build(broadcast_shape(x.shape, mask.shape), function(index)
+    return at(mask, index) ~= 0 and at(value, index) or at(x, index)
+  end)
+end
+
+function naive.masked_select(inputs)
+  local x, mask = inputs[1], inputs[2]
+  local y = {}
+  each(broadcast_shape(x.shape, mask.shape), function(index)
+    if at(mask, index) ~= 0 then y[#y + 1] = at(x, index) end
+  end)
+  y.shape = {#y}
+  return y
+end
+
+local function triangle(keeps)
+  return function(inputs, a)
+    local x = inputs[1]
+    local rank = #x.shape
+    return build(x.shape, function(index)
+      return keeps(index[rank] - index[rank - 1], a.diagonal or 0) and at(x, index) or 0
+    end)
+  end
+end
+naive.tril = triangle(function(d, diagonal) return d <= diagonal end)
+naive.triu = triangle(function(d, diagonal) return d >= diagonal end)
+
+--- The first result of sort and topk; samples have no ties.
+local function in_order(x, dim, descending, kept)
+  local shape = copy(x.shape)
+  dim = dim_of(dim or -1, #shape)
+  shape[dim] = kept or shape[dim]
+  return build(shape, function(index)
+    local line, own = {}, copy(index)
+    for i = 1, x.shape[dim] do
+      own[dim] = i
+      line[i] = x[position(x.shape, own)]
+    end
+    table.sort(line, function(a, b) if descending then return a > b end return a < b end)
+    return line[index[dim]]
+  end)
+end
+function naive.sort(inputs, a) return in_order(inputs[1], a.dim, a.descending) end
+function naive.topk(inputs, a) return in_order(inputs[1], a.dim, a.largest ~= false, a.k) end
 
 local function extreme_place(better)
   local f = reduce(function(v)

@@ -68,7 +68,7 @@ function Dataset:__tostring()
   for i, field in ipairs(self.fields) do
     parts[i] = ("%s %s %s"):format(field.name, field.tensor.dtype, check.shape_text(field.tensor.shape))
   end
-  return ("Dataset(%d rows: %s)"):format(self.size, table.concat(parts, ", "))
+  return core.printable(("Dataset(%d rows: %s)"):format(self.size, table.concat(parts, ", ")))
 end
 
 --- The whole tensor of a field, as it is stored.

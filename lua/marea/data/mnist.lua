@@ -52,7 +52,8 @@ local function load(path, rank)
   local t, message = events.load(path, core.load_idx)
   if not t then return core.failed(message) end
   if t.dtype ~= "u8" or t.rank ~= rank then
-    return core.failed(("%s: expected u8 of %d dimensions, got %s %s"):format(path, rank, t.dtype, t.shape))
+    return core.failed(core.printable(path)
+      .. (": expected u8 of %d dimensions, got %s %s"):format(rank, t.dtype, check.shape_text(t.shape)))
   end
   return t
 end
@@ -63,7 +64,8 @@ local function read(images_path, labels_path)
   local labels, problem = load(labels_path, 1)
   if not labels then return core.failed(problem) end
   if #images ~= #labels then
-    return core.failed(("%s has %d images, %s has %d labels"):format(images_path, #images, labels_path, #labels))
+    return core.failed(core.printable(("%s has %d images, %s has %d labels"):format(images_path, #images, labels_path,
+      #labels)))
   end
   local n, h, w = images:size()
   return Dataset{
@@ -90,5 +92,5 @@ return function(source, split)
     if images and labels then return read(images, labels) end
   end
   return core.failed(("mnist: no files %s-images-idx3-ubyte and %s-labels-idx1-ubyte (or .gz) in %s%s"):format(stem,
-    stem, table.concat(searched, ", "), advice[source] or ""))
+    stem, core.printable(table.concat(searched, ", ")), advice[source] or ""))
 end

@@ -51,10 +51,10 @@ local function log_sigmoid_rest(x) return -ops.softplus(x) end
 function Bernoulli:weighed_logs(one, zero)
   local logits = rawget(self, "logits")
   if logits then
-    logits = distribution.tensor(self, "log_prob", "logits", logits)
+    logits = distribution.tensor(self, "log_prob", "logits", logits, one)
     return weigh(one, logits, -math.huge, log_sigmoid) + weigh(zero, logits, math.huge, log_sigmoid_rest)
   end
-  local probs = distribution.tensor(self, "log_prob", "probs", self.probs)
+  local probs = distribution.tensor(self, "log_prob", "probs", self.probs, one)
   return weigh(one, probs, 0, ops.log) + weigh(zero, probs, 1, log_rest)
 end
 
@@ -71,7 +71,8 @@ end
 ---@param x userdata|number from 0 to 1
 function Bernoulli:log_prob(x)
   x = distribution.tensor(self, "log_prob", "x", x)
-  return self:weighed_logs(x, 1 - x)
+  local outside = distribution.either(ops.lt(x, 0), ops.gt(x, 1))
+  return distribution.log_inside(outside, x, 0, function(v) return self:weighed_logs(v, 1 - v) end)
 end
 
 --- Elementwise; 0 for probabilities 0 and 1.

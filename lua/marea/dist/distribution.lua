@@ -7,6 +7,7 @@
 local core = require "marea.core"
 local check = require "marea.check"
 local ops = core.ops
+local format = core.format
 
 local distribution = {}
 
@@ -119,7 +120,7 @@ function distribution.parameter(what, name, value, range)
   local r = range or {}
   if type(value) ~= "number" then check.fail(what, name, "a tensor of f32 or f64, or a number", value) end
   check.number(what, name, value, r.low, r.high)
-  if r.above and value <= r.above then check.fail(what, name, ("a number greater than %g"):format(r.above), value) end
+  if r.above and value <= r.above then check.fail(what, name, format("a number greater than %g", r.above), value) end
   return value
 end
 
@@ -231,11 +232,20 @@ function distribution.square(x) return x * x end
 
 local INSIDE = {f32 = {min = 0x1p-126, max = 1 - 0x1p-24}, f64 = {min = 0x1p-1022, max = 1 - 0x1p-53}}
 
---- Brings a tensor of probabilities from [0, 1] into (0, 1), where logarithms are finite.
-function distribution.inside(p) return ops.clamp(p, INSIDE[p.dtype]) end
+--- Brings probabilities from [0, 1] into (0, 1), where logarithms are finite.
+---@param p userdata|number
+---@param dtype? string of a number
+function distribution.inside(p, dtype)
+  local limits = INSIDE[dtype or p.dtype]
+  if type(p) == "number" then return math.min(math.max(p, limits.min), limits.max) end
+  return ops.clamp(p, limits)
+end
 
---- log(p / (1 - p)) of a tensor; infinite at 0 and 1.
-function distribution.logit(p) return ops.log(p) - ops.log1p(-p) end
+--- log(p / (1 - p)); infinite at 0 and 1.
+function distribution.logit(p)
+  if type(p) == "number" then return math.log(p) - math.log(1 - p) end
+  return ops.log(p) - ops.log1p(-p)
+end
 
 --- A number or a tensor of reals as it is; integers in the distribution's dtype.
 function distribution.value(self, method, name, value)
@@ -245,11 +255,34 @@ function distribution.value(self, method, name, value)
   return ops.cast(value, self.dtype)
 end
 
---- The same as a tensor, numbers in the distribution's dtype.
-function distribution.tensor(self, method, name, value)
+--- The same as a tensor, numbers in the distribution's dtype or, if that is larger, in that of the tensor beside them.
+---@param beside? userdata
+function distribution.tensor(self, method, name, value, beside)
   value = distribution.value(self, method, name, value)
-  return type(value) == "number" and ops.full({}, value, self.dtype) or value
+  if type(value) ~= "number" then return value end
+  return ops.full({}, value, beside and beside.dtype == "f64" and "f64" or self.dtype)
 end
+
+--- The distribution with numbers in its parameters taken as `dtype`.
+function distribution.with_dtype(self, dtype)
+  if self.dtype == dtype then return self end
+  local copy = setmetatable({}, getmetatable(self))
+  for key, value in next, self do copy[key] = value end
+  copy.dtype = dtype
+  return copy
+end
+
+--- f(x), but -infinity where `outside` holds: there f gets `safe` in x's place, so that no gradient is NaN.
+---@param outside userdata
+---@param x userdata
+---@param safe number
+---@param f fun(x: userdata): userdata
+function distribution.log_inside(outside, x, safe, f)
+  return ops.where(outside, -math.huge, f(ops.where(outside, safe, x)))
+end
+
+--- 1 where either is.
+function distribution.either(a, b) return ops.maximum(a, b) end
 
 --- weight * f(x), and 0 where the weight is 0 and x at the edge where f is infinite: 0 log 0 = 0. f never sees such
 --- an x, so that gradients stay numbers.

@@ -28,7 +28,9 @@ end
 --- Log of the density at x, elementwise: -z - exp(-z) - log scale, z = (x - loc) / scale.
 function Gumbel:log_prob(x)
   local z = (distribution.value(self, "log_prob", "x", x) - self.loc) / self.scale
-  return -z - distribution.exp(-z) - log(self.scale)
+  local function density(v) return -v - distribution.exp(-v) end
+  if type(z) == "number" then return (z == -math.huge and z or density(z)) - log(self.scale) end
+  return distribution.log_inside(ops.eq(z, -math.huge), z, 0, density) - log(self.scale)
 end
 
 --- log scale + 1 + Euler's constant, elementwise.

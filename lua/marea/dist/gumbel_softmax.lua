@@ -39,12 +39,15 @@ function LogGumbelSoftmax:rsample(shape)
 end
 
 --- Log of the density at the vectors y (.., classes) of logarithms; shape (..). With n classes and
---- s = logits - temperature y: log (n-1)! + (n-1) log temperature + sum s - n logsumexp s.
+--- s = logits - temperature y: log (n-1)! + (n-1) log temperature + sum s - n logsumexp s; -infinity if a y is.
 function LogGumbelSoftmax:log_prob(y)
   local n, factorial = self.event_shape[1], 0
   for i = 2, n - 1 do factorial = factorial + math.log(i) end
-  local s = self.logits - temperature(self) * distribution.tensor(self, "log_prob", "y", y)
-  return factorial + (n - 1) * distribution.log(self.temperature) + ops.log_softmax(s, LAST):sum{dims = {-1}}
+  y = distribution.tensor(self, "log_prob", "y", y)
+  local outside = ops.max(ops.eq(y, -math.huge), {dims = {-1}, keepdim = true})
+  local s = self.logits - temperature(self) * ops.where(outside, 0, y)
+  local density = factorial + (n - 1) * distribution.log(self.temperature) + ops.log_softmax(s, LAST):sum{dims = {-1}}
+  return ops.where(outside:squeeze(-1), -math.huge, density)
 end
 
 local function setup(self, given)

@@ -33,6 +33,12 @@ local function check_pair(what, p, q, options)
   return check.options(what, options, {"samples"})
 end
 
+--- Parameters that are numbers take the dtype of the result: f64 if a tensor of either is.
+local function in_one_dtype(p, q)
+  local dtype = (p.dtype == "f64" or q.dtype == "f64") and "f64" or "f32"
+  return distribution.with_dtype(p, dtype), distribution.with_dtype(q, dtype)
+end
+
 --- KL(p || q), shape: what their batch shapes broadcast to. In closed form where there is one; else estimated from
 --- `samples` draws (see kl_estimate), without which it is an error.
 ---@param p Distribution
@@ -41,6 +47,7 @@ end
 ---@example dist.kl(dist.Normal{marea.zeros{3}, 1}, dist.Normal{1, 2})
 function kl.kl(p, q, options)
   options = check_pair("kl", p, q, options)
+  p, q = in_one_dtype(p, q)
   local P, Q = getmetatable(p), getmetatable(q)
   local f = closed[P] and closed[P][Q]
   if f then return f(p, q) end
@@ -62,6 +69,7 @@ function kl.kl_estimate(p, q, options)
   options = check_pair("kl_estimate", p, q, options)
   local n = check.integer("kl_estimate", "samples", options.samples, 1)
   if getmetatable(p) == getmetatable(q) and rawget(p, "base") then p, q = p.base, q.base end
+  p, q = in_one_dtype(p, q)
   local pathwise = rawget(getmetatable(p), "rsample")
   local shape = {n} -- the draws' own dimension stays in front of q's batch
   for i = 1, #q.batch_shape - #p.batch_shape do shape[i + 1] = 1 end

@@ -28,7 +28,8 @@ end
 --- Log of the density at x, elementwise: -z - 2 log(1 + exp(-z)) - log scale, z = (x - loc) / scale.
 function Logistic:log_prob(x)
   local z = (distribution.tensor(self, "log_prob", "x", x) - self.loc) / self.scale
-  return -z - 2 * ops.softplus(-z) - log(self.scale)
+  local density = distribution.log_inside(ops.eq(z, -math.huge), z, 0, function(v) return -v - 2 * ops.softplus(-v) end)
+  return density - log(self.scale)
 end
 
 --- 2 + log scale, elementwise.

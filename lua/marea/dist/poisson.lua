@@ -27,12 +27,16 @@ function Poisson:sample(shape)
   end)
 end
 
---- x log rate - rate - log x!, elementwise, for counts x.
+--- x log rate - rate - log x!, elementwise, for counts x; -infinity for x < 0 and at infinity. Between whole numbers
+--- the formula is taken as it is.
 ---@param x userdata|number
 function Poisson:log_prob(x)
   x = distribution.tensor(self, "log_prob", "x", x)
-  local rate = distribution.tensor(self, "log_prob", "rate", self.rate)
-  return distribution.weigh(x, rate, 0, ops.log) - rate - ops.lgamma(x + 1)
+  local rate = distribution.tensor(self, "log_prob", "rate", self.rate, x)
+  local outside = distribution.either(ops.lt(x, 0), ops.eq(x, math.huge))
+  return distribution.log_inside(outside, x, 0, function(k)
+    return distribution.weigh(k, rate, 0, ops.log) - rate - ops.lgamma(k + 1)
+  end)
 end
 
 return Poisson

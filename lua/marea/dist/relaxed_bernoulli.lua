@@ -19,7 +19,7 @@ local function setup(self, given)
   self.dtype = distribution.dtype_of(t, value)
   local logits = given.logits
   if not logits then
-    logits = distribution.logit(distribution.inside(distribution.tensor(self, "probs", "probs", value)))
+    logits = distribution.logit(distribution.inside(value, self.dtype))
   end
   self.base = Logistic(logits / t, 1 / t)
 end
@@ -46,11 +46,15 @@ function RelaxedBernoulli:rsample(shape)
   return distribution.inside(ops.sigmoid(self.base:rsample(shape)))
 end
 
---- Log of the density at x, elementwise; finite: 0 and 1 count as the nearest numbers between them.
+--- Log of the density at x, elementwise: 0 and 1 count as the nearest numbers between them; -infinity beyond.
 function RelaxedBernoulli:log_prob(x)
-  x = distribution.inside(distribution.tensor(self, "log_prob", "x", x))
-  local log_x, log_rest = ops.log(x), ops.log1p(-x)
-  return self.base:log_prob(log_x - log_rest) - log_x - log_rest
+  x = distribution.tensor(self, "log_prob", "x", x)
+  local outside = distribution.either(ops.lt(x, 0), ops.gt(x, 1))
+  return distribution.log_inside(outside, x, 0.5, function(v)
+    v = distribution.inside(v)
+    local log_x, log_rest = ops.log(v), ops.log1p(-v)
+    return self.base:log_prob(log_x - log_rest) - log_x - log_rest
+  end)
 end
 
 --- Probability of a value up to x.

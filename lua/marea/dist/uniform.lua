@@ -4,6 +4,7 @@ local core = require "marea.core"
 local check = require "marea.check"
 local distribution = require "marea.dist.distribution"
 local ops, log = core.ops, distribution.log
+local format = core.format
 
 local NAMES = {"low", "high"}
 local broadcasting = distribution.broadcasting("Uniform", NAMES)
@@ -12,7 +13,7 @@ local function setup(self, given)
   broadcasting(self, given)
   local low, high = self.low, self.high
   if type(low) == "number" and type(high) == "number" and low >= high then
-    check.fail("Uniform", "high", ("a number greater than low = %g"):format(low), high)
+    check.fail("Uniform", "high", format("a number greater than low = %g", low), high)
   end
 end
 
@@ -31,19 +32,21 @@ local Uniform = distribution.class("Uniform", {
   },
 })
 
---- low + (high - low) * u: a sample that gradients flow through.
+--- low + (high - low) * u: a sample from [low, high) that gradients flow through. What rounds up to high is low, whose
+--- part of the interval is half as long as that of other numbers: so all have their probability.
 ---@param shape? integer[] how many, as dimensions in front of the parameters' shape
 function Uniform:rsample(shape)
-  return self.low + self:noise(ops.uniform, shape) * (self.high - self.low)
+  local x = self.low + self:noise(ops.uniform, shape) * (self.high - self.low)
+  return ops.where(ops.lt(x, self.high), x, self.low)
 end
 
 --- Log of the density at x, elementwise; -infinity outside, low and high being inside.
 function Uniform:log_prob(x)
   x = distribution.tensor(self, "log_prob", "x", x)
-  local inside = ops.mul(ops.ge(x, self.low), ops.le(x, self.high))
+  local outside = distribution.either(ops.lt(x, self.low), ops.gt(x, self.high))
   local density = -log(self.high - self.low)
   if type(density) == "number" then density = ops.full({}, density, x.dtype) end
-  return ops.where(inside, density, -math.huge)
+  return ops.where(outside, -math.huge, ops.where(ops.eq(x, x), density, 0 / 0))
 end
 
 --- log(high - low), elementwise.

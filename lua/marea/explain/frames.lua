@@ -120,11 +120,6 @@ function frames.variable(frame, name)
   return value ~= nil, value
 end
 
-local function key_before(a, b)
-  if math.type(a) ~= math.type(b) then return math.type(a) ~= nil end
-  return a < b
-end
-
 --- The first key (integers, then strings, both sorted) under which a table has the value.
 ---@param most? integer entries that are visited
 ---@return integer|string|nil key, integer visited
@@ -135,7 +130,7 @@ local function key_of(t, value, most)
     if visited >= (most or FIELDS) then break end
     visited = visited + 1
     if rawequal(item, value) and (math.type(key) == "integer" or type(key) == "string")
-      and (best == nil or key_before(key, best)) then
+      and (best == nil or core.before(key, best)) then
       best = key
     end
   end

@@ -5,6 +5,7 @@ local core = require "marea.core"
 local check = require "marea.check"
 local frames = require "marea.explain.frames"
 local synonyms = require "marea.explain.synonyms"
+local format = core.format
 
 ---@class Failure
 ---@field inputs {name: string, tensor: userdata}[] of the operator
@@ -230,7 +231,7 @@ local function compared(failure, operator)
   local method = operator == "< or >" and "lt" or "le"
   if not core.is_tensor(a) then a, b, method = b, a, method:gsub("l", "g") end
   local left = frames.name_of(failure.script, a) or "a"
-  local right = core.is_tensor(b) and (frames.name_of(failure.script, b) or "b") or tostring(b)
+  local right = core.is_tensor(b) and (frames.name_of(failure.script, b) or "b") or format("%s", b)
   return ("%s:%s(%s) gives 0 or 1 for each element"):format(left, method, right)
 end
 
@@ -362,9 +363,10 @@ local rules = {
   {"^t%[%.%.%.%] = v: tensor %w+ %(%) requires a gradient", number_wanted},
   {"^t%(%.%.%.%): ", function(failure) return failure.call.namewhat == "for iterator" and rows(failure) or nil end},
   {"^index %d+ is out of range for dimension 1 ", past_the_end},
-  {"^index: expected an integer, .- got tensor u8",
-    always "marea.where(mask, x, 0) keeps elements by a mask, index_select takes rows by their numbers"},
-  {"^index: expected .- got tensor", always "index_select takes rows by a tensor of their numbers"},
+  {"^index: expected a mask .- got tensor f",
+    always "t:ne(0) makes a mask of numbers, t:to('i64') makes positions of them"},
+  {"^t%[%.%.%.%] = v: .- requires a gradient",
+    always "x:masked_fill(mask, v) and marea.where(mask, v, x) give a new tensor, and are recorded"},
   {"expected a tensor or a number, got a list of", always "marea.tensor{...} makes a tensor of a list"},
   {"expected a tensor or a number, got string", always "tonumber(text) makes a number of a text"},
   {"expected a tensor or a number, got true", always "condition and 1 or 0 makes a number of a condition"},

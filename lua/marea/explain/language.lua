@@ -41,7 +41,7 @@ local function tables_of(frame)
   for name, value in next, globals do
     if type(name) == "string" and type(value) == "table" and not package.loaded[name] then names[#names + 1] = name end
   end
-  table.sort(names)
+  table.sort(names, core.before)
   for _, name in ipairs(names) do list[#list + 1] = {name = name, value = rawget(globals, name)} end
   return list
 end
@@ -176,7 +176,8 @@ local function given_tensor(frame, number, name, wanted)
   if name == "format" or name == "write" then
     return ("%s:item() is the number of a tensor of one element, tostring(%s) a text"):format(t, t)
   end
-  local other = ({max = "maximum(...)", min = "minimum(...)"})[name] or name .. "()"
+  local other = ({max = "maximum(...)", min = "minimum(...)",
+    fmod = "remainder(...), whose sign is the divisor's"})[name] or name .. "()"
   if wanted == "number" and math[name] and core.ops[other:match "^%w+"] then
     return ("for tensors it is a method: %s:%s"):format(t, other)
   end

@@ -5,6 +5,7 @@ local core = require "marea.core"
 local check = require "marea.check"
 local module = require "marea.nn.module"
 local ops = core.ops
+local format = core.format
 
 local activation = {}
 
@@ -29,7 +30,7 @@ function activation.read(what, options)
   check.choice(what, "activation", chosen, choices)
   if separate[chosen] then return attributes, separate[chosen] end
   attributes.activation = chosen
-  attributes.slope = options.slope and check.number(what, "slope", options.slope, 0) or chosen == "elu" and 1 or nil
+  attributes.slope = options.slope and check.number(what, "slope", options.slope, 0)
   return attributes, nil
 end
 
@@ -49,7 +50,7 @@ local function layer(class_name, name, argument)
     return operator(x)
   end
   function class:describe()
-    return self.attributes and ("%s %g"):format(argument, self.attributes[argument]) or ""
+    return self.attributes and format("%s %g", argument, self.attributes[argument]) or ""
   end
   activation[class_name] = class
 end

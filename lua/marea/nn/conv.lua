@@ -5,22 +5,25 @@
 ---
 --- {in, out} or {out}, the input channels then coming from the first x. Further arguments: kernel (required), stride,
 --- dilation: an integer or {height, width}; padding: an integer, {h, w}, {top, bottom, left, right}, "same" or
---- "valid"; groups; activation, slope; bias = true; init = "glorot_uniform"; bias_init = "zeros"; dtype; name.
+--- "valid"; groups; algorithm ("auto", or "direct" for exact windows); activation, slope;
+--- bias = true; init = "glorot_uniform"; bias_init = "zeros"; dtype; name.
 local core = require "marea.core"
 local check = require "marea.check"
 local module = require "marea.nn.module"
 local Weighted = require "marea.nn.weighted"
 local ops = core.ops
 
+local ALGORITHMS = {auto = true, direct = true}
 local PADDINGS = {same = "same", valid = "valid"}
 local IMAGES = "images (N, H, W, C)"
 
 local function read_convolution(self, what, options, names)
   options = self:read(what, options, names)
   self.kernel = check.pair(what, "kernel", options.kernel, 1)
-  for _, name in ipairs{"stride", "padding", "dilation", "groups", "output_padding"} do
+  for _, name in ipairs{"stride", "padding", "dilation", "groups", "output_padding", "algorithm"} do
     self.attributes[name] = options[name]
   end
+  if options.algorithm ~= nil then check.choice(what, "algorithm", options.algorithm, ALGORITHMS) end
   for _, name in ipairs{"stride", "dilation"} do
     if options[name] ~= nil then check.pair(what, name, options[name], 1) end
   end
@@ -34,7 +37,7 @@ end
 
 local function describe(self)
   local text = ("%s, kernel %s"):format(self:sizes(), check.size_text(self.kernel))
-  for _, name in ipairs{"stride", "padding", "dilation", "groups", "output_padding"} do
+  for _, name in ipairs{"stride", "padding", "dilation", "groups", "output_padding", "algorithm"} do
     local value = self.attributes[name]
     if value then text = ("%s, %s %s"):format(text, name, check.size_text(value)) end
   end
@@ -47,7 +50,7 @@ end
 local Conv2d = module.class("Conv2d", Weighted)
 
 function Conv2d:init(options)
-  read_convolution(self, "Conv2d", options, {"kernel", "stride", "padding", "dilation", "groups"})
+  read_convolution(self, "Conv2d", options, {"kernel", "stride", "padding", "dilation", "groups", "algorithm"})
 end
 
 function Conv2d:weight_shape(inputs)
@@ -75,7 +78,7 @@ local ConvTranspose2d = module.class("ConvTranspose2d", Weighted)
 
 function ConvTranspose2d:init(options)
   read_convolution(self, "ConvTranspose2d", options,
-    {"kernel", "stride", "padding", "dilation", "groups", "output_padding"})
+    {"kernel", "stride", "padding", "dilation", "groups", "output_padding", "algorithm"})
 end
 
 function ConvTranspose2d:weight_shape(inputs)

@@ -4,6 +4,7 @@ local core = require "marea.core"
 local check = require "marea.check"
 local module = require "marea.nn.module"
 local ops = core.ops
+local format = core.format
 
 local layers = {}
 
@@ -93,7 +94,7 @@ function Dropout:forward(x)
   return ops.dropout(x, self.p)
 end
 
-function Dropout:describe() return ("p %g"):format(self.p) end
+function Dropout:describe() return format("p %g", self.p) end
 
 layers.Flatten, layers.Reshape, layers.Dropout = Flatten, Reshape, Dropout
 

@@ -106,19 +106,13 @@ end
 
 -- ---- the walk ----
 
-local function key_before(a, b)
-  local ka, kb = math.type(a), math.type(b)
-  if ka ~= kb then return ka ~= nil end
-  return a < b
-end
-
 --- The keys of what the walk looks at, in its order: integers, then strings.
 function module.public_keys(t)
   local keys = {}
   for key in next, t do
     if math.type(key) == "integer" or (type(key) == "string" and key:sub(1, 1) ~= "_") then keys[#keys + 1] = key end
   end
-  table.sort(keys, key_before)
+  table.sort(keys, core.before)
   return keys
 end
 
@@ -244,7 +238,7 @@ local function shape_of(t) return ("%s %s"):format(t.dtype, check.shape_text(t.s
 
 local function add_lines(lines, title, items, separator)
   if #items == 0 then return end
-  table.sort(items)
+  table.sort(items, core.before)
   lines[#lines + 1] = ("  %s: %s"):format(title, table.concat(items, separator or ", "))
 end
 

@@ -11,6 +11,7 @@ local module = require "marea.nn.module"
 local activation = require "marea.nn.activation"
 local attempt = require "marea.attempt"
 local ops = core.ops
+local format = core.format
 
 local ARGUMENTS = {"eps", "center", "scale", "dtype", "name"}
 
@@ -51,7 +52,7 @@ end
 
 function Norm:describe()
   local sizes = self.shape and check.size_text(self.shape) or "?"
-  return ("%s, eps %g"):format(sizes, self.attributes.eps)
+  return format("%s, eps %g", sizes, self.attributes.eps)
 end
 
 ---@class BatchNorm  by the mean and variance of each channel, over all other dimensions of the batch (Ioffe and Szegedy

@@ -23,7 +23,8 @@ local function rows_of(root, module)
   local visit
 
   local function add(depth, label, tensors, count)
-    rows[#rows + 1] = {depth = depth, label = label, tensors = tensors or "", count = count or 0}
+    rows[#rows + 1] = {depth = depth, label = core.printable(label), tensors = core.printable(tensors or ""),
+      count = count or 0}
   end
 
   local function visit_parts(node, keys, depth, prefix)

@@ -10,6 +10,9 @@
 --- Arguments of all: lr (a number, or a function of the step), weight_decay, clip_norm (of all gradients together),
 --- clip_value (of each element, after clip_norm), allow_not_finite (false: a step of a loss that is NaN or infinite
 --- raises and says where it began); the last three have no group's own values.
+--- A gradient beyond 2^63 in f32 (2^511 in f64), also an infinite one, counts as that in Adam, AdamW, RMSprop and
+--- Adagrad: its square is still a number, and the weight learns on as the mean of squares fades. clip_norm measures
+--- larger and smaller gradients right.
 --- Parameters that are frozen (net.encoder:freeze()) have no gradient and are left as they are, with what is remembered
 --- of them, until net.encoder:unfreeze(); the count of steps goes on.
 local core = require "marea.core"

@@ -7,6 +7,7 @@ local module = require "marea.nn.module"
 local attempt = require "marea.attempt"
 local undo = require "marea.undo"
 local ops = core.ops
+local format = core.format
 
 ---@class Optimizer
 local Optimizer = {}
@@ -27,7 +28,7 @@ function Optimizer.define(name, spec)
   local own = {} -- what a group may set for itself
   for key in pairs(spec.numbers) do own[#own + 1] = key end
   table.move(spec.flags or {}, 1, #(spec.flags or {}), #own + 1, own)
-  table.sort(own)
+  table.sort(own, core.before)
   class.own_names = own
   local names = {"clip_value", "clip_norm", "allow_not_finite", table.unpack(own)}
   local function construct(_, options)
@@ -114,7 +115,7 @@ function Optimizer.is_optimizer(value)
 end
 
 function Optimizer:tostring()
-  local lr = type(self.lr) == "function" and "schedule" or ("%g"):format(self.lr)
+  local lr = type(self.lr) == "function" and "schedule" or format("%g", self.lr)
   return ("%s(lr %s, %d steps made)"):format(self.name, lr, self.steps)
 end
 
@@ -165,11 +166,28 @@ end
 
 -- ---- a step ----
 
---- Square root of the sum of all squares (f64 over the tensors).
+local LEAST_SQUARE = {f32 = 1e-30, f64 = 1e-290} -- a mean of squares below it has lost digits to underflow
+
+--- Square root of the sum of squares, where the squares overflow or underflow too.
+local function norm_of(g)
+  local sum = g:square():sum():item()
+  if sum ~= sum or sum < math.huge and sum >= LEAST_SQUARE[g.dtype] * g:numel() then return math.sqrt(sum) end
+  local most = g:numel() > 0 and g:abs():max():item() or 0
+  if most == 0 or most == math.huge then return most end
+  return most * math.sqrt((g / most):square():sum():item())
+end
+
+--- The same over all tensors; NaN if there is one.
 local function global_norm(gradients)
-  local sum = 0
-  for _, g in ipairs(gradients) do sum = sum + g:square():sum():item() end
-  return math.sqrt(sum)
+  local norms, most, sum = {}, 0, 0
+  for i, g in ipairs(gradients) do
+    norms[i] = norm_of(g)
+    if norms[i] ~= norms[i] then return norms[i] end
+    most = math.max(most, norms[i])
+  end
+  if most == 0 or most == math.huge then return most end
+  for _, norm in ipairs(norms) do sum = sum + (norm / most) ^ 2 end
+  return most * math.sqrt(sum)
 end
 
 --- clip_norm scales all gradients together, then clip_value clamps each element (Keras' order).
@@ -300,7 +318,7 @@ function Optimizer:misfit(state)
     if not known[name] then wrong[#wrong + 1] = name .. " is unexpected" end
   end
   if #wrong == 0 then return nil end
-  table.sort(wrong)
+  table.sort(wrong, core.before)
   return ("the state does not fit %s: %s"):format(self.name, table.concat(wrong, "; "))
 end
 

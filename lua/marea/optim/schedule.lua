@@ -5,9 +5,15 @@ local check = require "marea.check"
 
 local schedule = {}
 
+local LARGEST = 0x1.fffffffffffffp+1023 -- finite
+
+--- Checks arguments in the order of `names`: steps and `every` are whole numbers from 1, the rest numbers from 0.
 local function arguments(what, names, ...)
   local values = {...}
-  for i, name in ipairs(names) do check.number(what, name, values[i], 0) end
+  for i, name in ipairs(names) do
+    if name == "steps" or name == "every" then check.integer(what, name, values[i], 1)
+    else check.number(what, name, values[i], 0, LARGEST) end
+  end
 end
 
 --- lr
@@ -27,7 +33,10 @@ end
 ---@example optim.schedule.exponential(0.1, 0.9)(3)
 function schedule.exponential(lr, rate, every)
   every = every or 1
-  arguments("exponential", {"lr", "rate", "every"}, lr, rate, every)
+  arguments("exponential", {"lr", "rate"}, lr, rate)
+  if check.number("exponential", "every", every, 0, LARGEST) == 0 then
+    check.fail("exponential", "every", "a number greater than 0", every)
+  end
   return function(step) return lr * rate ^ ((step - 1) / every) end
 end
 
@@ -66,7 +75,7 @@ end
 ---@example optim.schedule.warmup(100, optim.schedule.cosine(1e-3, 1000))(50)
 function schedule.warmup(steps, after)
   local rate = type(after) == "function" and after or schedule.constant(after)
-  arguments("warmup", {"steps"}, steps)
+  check.integer("warmup", "steps", steps, 0)
   return function(step)
     if step <= steps then return rate(1) * step / steps end
     return rate(step - steps)

@@ -3,6 +3,7 @@
 --- requires, those of libraries too.
 local core = require "marea.core"
 local check = require "marea.check"
+local format = core.format
 
 local files = {}
 
@@ -23,7 +24,7 @@ end
 
 local function stamp(path)
   local time, size = core.file_time(path)
-  return time and ("%.9f %d"):format(time, size)
+  return time and format("%.9f %d", time, size)
 end
 
 local function is_ours(path) return check.folder ~= "" and path:sub(1, #check.folder) == check.folder end
@@ -78,7 +79,7 @@ end
 function Files:problem()
   local paths = {}
   for path in pairs(self.stamps) do paths[#paths + 1] = path end
-  table.sort(paths)
+  table.sort(paths, core.before)
   for _, path in ipairs(paths) do
     local chunk, message = loadfile(path)
     if not chunk then return message end

@@ -8,6 +8,7 @@
 local core = require "marea.core"
 local check = require "marea.check"
 local module = require "marea.nn.module"
+local format = core.format
 
 local match = {}
 
@@ -17,7 +18,7 @@ local NO_TRAIT = {training = true, frozen = true, name = true, inputs = true}
 
 local function trait_text(value)
   local kind = type(value)
-  if kind == "number" or kind == "string" or kind == "boolean" then return tostring(value) end
+  if kind == "number" or kind == "string" or kind == "boolean" then return format("%s", value) end
   if check.is_plain(value) and #value > 0 and math.type(value[1]) then
     return check.size_text(value)
   end

@@ -1,5 +1,6 @@
 -- SPDX-License-Identifier: MIT
 --- What a rerun took over: the difference between the networks of two runs, as lists and as a text.
+local core = require "marea.core"
 local amount = require "marea.amount"
 local check = require "marea.check"
 local match = require "marea.rerun.match"
@@ -26,7 +27,7 @@ local Report = {}
 Report.__index = Report
 
 local function sort(list)
-  table.sort(list, function(a, b) return a.name < b.name end)
+  table.sort(list, function(a, b) return core.before(a.name, b.name) end)
 end
 
 --- Tensor of the earlier state -> its name, and the other way round.

@@ -266,7 +266,7 @@ local function find_parameters(self)
   for name, object in pairs(self.objects) do
     if Optimizer.is_optimizer(object) and not self.memory[object] then names[#names + 1] = name end
   end
-  table.sort(names)
+  table.sort(names, core.before)
   for _, name in ipairs(names) do pcall(Optimizer.find_parameters, self.objects[name]) end
 end
 

@@ -40,7 +40,7 @@ local function globals(visit)
   for name, value in pairs(_G) do
     if type(name) == "string" and not libraries[value] then names[#names + 1] = name end
   end
-  table.sort(names)
+  table.sort(names, core.before)
   for _, name in ipairs(names) do visit(name, _G[name]) end
 end
 

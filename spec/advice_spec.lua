@@ -1,0 +1,574 @@
+-- SPDX-License-Identifier: MIT
+-- Messages give advice that people paste. Every piece of it that is code is run here, as it is written, on values at
+-- the edges:
+-- a piece that no example runs fails the test, and so does an example whose advice no source gives any more.
+local core = require "marea.core"
+local marea = require "marea"
+local advice = require "spec.support.advice"
+local allclose = require "spec.support.allclose"
+local folder = require "spec.support.folder"
+local synonyms = require "marea.explain.synonyms"
+local nn, optim, data = marea.nn, marea.optim, marea.data
+
+local INF, NAN, MIN, MAX = math.huge, 0 / 0, math.mininteger, math.maxinteger
+
+teardown(folder.remove)
+
+local function i64(list) return marea.tensor(list, {dtype = "i64"}) end
+local function u8(list) return marea.tensor(list, {dtype = "u8"}) end
+local function f64(list) return marea.tensor(list, {dtype = "f64"}) end
+
+--- Runs `code`, which the advice has to contain, with the variables of env; returns its values.
+local function run(text, code, env)
+  assert(text:find(code, 1, true), ("'%s' does not say '%s'"):format(text, code))
+  local scope = setmetatable(env or {}, {__index = function(_, name)
+    return ({marea = marea, nn = nn, optim = optim, data = data})[name] or _G[name]
+  end})
+  local chunk = load("return " .. code, "=advice", "t", scope) or assert(load(code, "=advice", "t", scope))
+  return chunk()
+end
+
+local function equal(actual, expected)
+  allclose.assert(actual, expected, {exact = true})
+end
+
+--- An example that is one expression: runs it for each {env, expected}.
+local function gives(code, cases, fill)
+  return function(text)
+    if fill then text = text:format(table.unpack(fill)) end
+    for _, case in ipairs(cases) do equal(run(text, code, case[1]), case[2]) end
+  end
+end
+
+--- One that has only to run: code, then env; `of` builds the env afresh.
+local function runs(code, env, fill)
+  return function(text)
+    if fill then text = text:format(table.unpack(fill)) end
+    run(text, code, env and env())
+  end
+end
+
+local function all(...)
+  local list = {...}
+  return function(text) for _, example in ipairs(list) do example(text) end end
+end
+
+local function images() return {x = marea.arange(1, 24):reshape(1, 3, 4, 2)} end
+local function small_net() return nn.Sequential{nn.Linear{2, 3, activation = "relu"}, nn.Linear{3, 1}} end
+
+local PAIR = {{{a = f64{1, NAN, -INF, 0.0}, b = f64{2, 1, INF, -0.0}}, nil}}
+local function compared(code, expected) return gives(code, {{PAIR[1][1], expected}}) end
+
+local bits = {a = u8{0, 0, 1, 1}, b = u8{0, 1, 0, 1}}
+local function shifted(code, f)
+  return function(text)
+    for b = 0, 62 do
+      local values = {0, 1, -1, 5, -7, MAX, MIN, 1 << 53 | 1}
+      local expected = {}
+      for i, v in ipairs(values) do expected[i] = f(v, b) end
+      equal(run(text, code, {a = i64(values), b = b}), expected)
+    end
+    equal(run(text, code, {a = u8{255, 1, 0}, b = 3}), {f(255, 3) & 255, f(1, 3) & 255, 0})
+  end
+end
+
+-- Advice that is no code that could run by itself, and texts that only look like it.
+local WORDS = {
+  ["marea: the module marea.core is not open in this Lua state"] = "a state",
+  ["link libmarea_lua.a and libmarea.a into the program, or link it with -Wl,-E"] = "for the linker",
+  ["one for Lua needs index_base = 1 in its config"] = "C, in embed_spec",
+  ["or of code, :plan step()"] = "a line of the prompt, in repl_spec",
+  ["and break do else elseif end false for function goto if in local nil not or repeat return then true "] =
+    "Lua's words",
+  ["set palette defined (0 '#f7f9fc', 0.5 '#9ecae1', 1 '#08519c')"] = "gnuplot's",
+  ["show() draws it here, save(path) makes the PNG"] = "at the prompt, in plot_spec",
+  ["Lua's words are 'and' and 'or'"] = "words",
+  ["local function name(...) ... end"] = "a form",
+}
+
+local function see(text)
+  local name = text:match "^see ([%a_]+)$"
+  assert.is_function(core.ops[name] or marea.zeros(1)[name])
+end
+
+local examples = {
+  ["see mul"] = see, ["see stack"] = see, ["see narrow"] = see, ["see detach"] = see,
+  -- bindings
+  ["a:lt(b) and a:gt(b) compare element by element"] = all(compared("a:lt(b)", {1, 0, 1, 0}), compared("a:gt(b)", {0,
+    0, 0, 0})),
+  ["a:le(b) and a:ge(b) compare element by element"] = all(compared("a:le(b)", {1, 0, 1, 1}), compared("a:ge(b)", {0,
+    0, 0, 1})),
+  ["for 0 and 1, a * b is 'and'"] = gives("a * b", {{bits, {0, 0, 0, 1}}}),
+  ["for 0 and 1, a:maximum(b) is 'or'"] = gives("a:maximum(b)", {{bits, {0, 1, 1, 1}}}),
+  ["for 0 and 1, a:ne(b) is 'exclusive or'"] = gives("a:ne(b)", {{bits, {0, 1, 1, 0}}}),
+  ["for 0 and 1, 1 - a is 'not'"] = gives("1 - a", {{bits, {1, 1, 0, 0}}}),
+  ["a * (1 << b) shifts integers by a number b"] = shifted("a * (1 << b)", function(a, b) return a << b end),
+  ["a // (1 << b) shifts integers by a number b below 63, signs stay"] =
+    shifted("a // (1 << b)", function(a, b) return a // (1 << b) end),
+  ["tostring(t) is a text, marea.concat{a, b} joins tensors"] = all(
+    function(text) assert.matches("nan", run(text, "tostring(t)", {t = f64{NAN}})) end,
+    gives("marea.concat{a, b}", {{{a = i64{MIN}, b = i64{}}, {MIN}}, {{a = f64{NAN}, b = f64{-INF}}, {NAN, -INF}}})),
+  ["for i = 1, #t do ... t[i] ... end visits its rows, t:totable() makes a table"] = all(
+    gives("t:totable()", {{{t = i64{MIN, MAX}}, {MIN, MAX}}}),
+    function(text)
+      assert(text:find("for i = 1, #t do ... t[i] ... end", 1, true))
+      for _, t in ipairs{i64{MIN, MAX}, marea.zeros{0, 3}, marea.ones(2, 3)} do for i = 1, #t do local _ = t[i] end end
+    end),
+  ["t:item() is its number"] = gives("t:item()", {{{t = f64(NAN)}, NAN}, {{t = marea.tensor(MIN, {dtype = "i64"})},
+    MIN}}),
+  ["call t:clear_grad()"] = runs("t:clear_grad()", function() return {t = marea.ones(2):requires_grad_()} end),
+  ["call t:requires_grad_()"] = runs("t:requires_grad_()", function() return {t = marea.ones(2)} end),
+  ["do it inside no_grad, or on t:detach()"] = runs("t:detach()",
+    function() return {t = marea.ones(2):requires_grad_()} end),
+  ["do it in no_grad, on t:detach(), or by an operator without _"] = function(text)
+    local t = marea.ones(2):requires_grad_()
+    marea.no_grad(function() t:add_(1) end)
+    run(text, "t:detach()", {t = t}):add_(1)
+    equal(t + 1, {4, 4})
+  end,
+  ["return it from the scope or call :keep()"] = function(text)
+    assert(text:find(":keep()", 1, true))
+    local kept
+    marea.scope(function() kept = marea.ones(2):keep() end)
+    equal(kept, {1, 1})
+    kept:release()
+    equal(marea.scope(function() return marea.ones(2) end), {1, 1})
+  end,
+  ["give that one retain_graph = true to use it twice"] = function(text)
+    assert(text:find("retain_graph = true", 1, true))
+    local x = f64{3}:requires_grad_()
+    local y = x:square():sum()
+    y:backward{retain_graph = true}
+    y:backward()
+    equal(x.grad, {12})
+  end,
+
+  -- the layers
+  ["{samples = n} estimates it from n draws"] = function(text)
+    local n = 1000
+    local options = run(text, "{samples = n}", {n = n})
+    assert.is_true(marea.dist.kl(marea.dist.Laplace(0, 1), marea.dist.Normal(0, 1), options) > 0)
+  end,
+  ["give it the loss, or call loss:backward() before"] = function(text)
+    local net = small_net()
+    local optimizer, loss = optim.SGD{net, lr = 0.1}, net(marea.ones(1, 2)):sum()
+    run(text, "loss:backward()", {loss = loss})
+    optimizer:step()
+    optimizer:step(net(marea.ones(1, 2)):sum())
+  end,
+  ["make it a tensor of its own with :clone()"] = function(text)
+    assert(text:find(":clone()", 1, true))
+    local t = marea.ones(2, 3):transpose(1, 2):clone()
+    assert.is_true(t:is_contiguous())
+  end,
+  ["give a loss, as in {loss = function(...) return ... end}"] = function(text)
+    assert(text:find("{loss = function(...) return ... end}", 1, true))
+    marea.plan(small_net(), {4, 2}, {optimizer = optim.SGD, loss = function(y) return y:sum() end})
+  end,
+  ["profile takes events = N for more"] = function(text)
+    assert(text:find("events = N", 1, true))
+    marea.profile(function() return marea.ones(2) + 1 end, {events = 100})
+  end,
+
+  -- hints: shapes
+  ["images are (N, H, W, C), channels last; %s:permute(1, 3, 4, 2) makes them so"] = function(text)
+    local y = run(text:format "x", "x:permute(1, 3, 4, 2)", {x = marea.zeros(5, 3, 28, 30)})
+    assert.are.same({5, 28, 30, 3}, {y:size()})
+  end,
+  ["%s:mean(4, true) makes gray images of coloured ones"] = function(text)
+    assert.are.same({1, 3, 4, 1}, {run(text:format "x", "x:mean(4, true)", images()):size()})
+  end,
+  ["one image is a batch of 1: %s:unsqueeze(1)"] = function(text)
+    assert.are.same({1, 28, 28, 3}, {run(text:format "x", "x:unsqueeze(1)", {x = marea.zeros(28, 28, 3)}):size()})
+  end,
+  ["%s:unsqueeze(-1) adds the dimension of one channel"] = function(text)
+    assert.are.same({5, 28, 28, 1}, {run(text:format "x", "x:unsqueeze(-1)", {x = marea.zeros(5, 28, 28)}):size()})
+  end,
+  ["rows of pixels become images by reshape, as in %s:reshape(-1, 28, 28, 1)"] = function(text)
+    assert.are.same({0, 28, 28, 1}, {run(text:format "x", "x:reshape(-1, 28, 28, 1)", {x = marea.zeros(0,
+      784)}):size()})
+  end,
+  ["nn.Flatten{} before it, or %s:flatten(2), makes rows of %s"] = function(text)
+    assert.are.same({1, 24}, {run(text:format("x", 24), "x:flatten(2)", images()):size()})
+    assert.are.same({1, 24}, {run(text:format("x", 24), "nn.Flatten{}")(images().x):size()})
+  end,
+  ["%s:matmul(%s:transpose(-1, -2)) multiplies with the transpose"] = function(text)
+    equal(run(text:format("a", "b"), "a:matmul(b:transpose(-1, -2))", {a = f64{{1, 2}}, b = f64{{3, 4}, {5, 6}}}),
+      {{11, 17}})
+  end,
+  ["%s:transpose(-1, -2):matmul(%s) multiplies the transpose"] = function(text)
+    equal(run(text:format("a", "b"), "a:transpose(-1, -2):matmul(b)", {a = f64{{1}, {2}}, b = f64{{3}, {4}}}), {{11}})
+  end,
+  ["%s:matmul(%s) has sizes that fit"] = function(text)
+    equal(run(text:format("b", "a"), "b:matmul(a)", {a = f64{{3}, {4}}, b = f64{{1, 2}}}), {{11}})
+  end,
+  ["%s:unsqueeze(-1) makes it %s, which fits"] = function(text)
+    local y = run(text:format("x", "(2, 1)"), "x:unsqueeze(-1)", {x = marea.ones(2)}) + marea.ones(2, 3)
+    assert.are.same({2, 3}, {y:size()})
+  end,
+  ["%s:unsqueeze(1) has as many dimensions as the other"] = function(text)
+    local row = run(text:format "t", "t:unsqueeze(1)", {t = marea.ones(3)})
+    assert.are.same({3, 3}, {marea.concat{marea.ones(2, 3), row}:size()})
+  end,
+  ["%s:reshape(-1, %s) works the first size out: (%d, %s)"] = function(text)
+    assert.are.same({3, 4}, {run(text:format("x", "4", 3, "4"), "x:reshape(-1, 4)", {x = marea.ones(12)}):size()})
+  end,
+  ["%s:squeeze(-1) takes its last dimension away"] = function(text)
+    assert.are.same({3}, {run(text:format "x", "x:squeeze(-1)", {x = marea.ones(3, 1)}):size()})
+  end,
+  ["%s:squeeze(-1) takes the last dimension away"] = function(text)
+    assert.are.same({1}, {run(text:format "x", "x:squeeze(-1)", {x = marea.ones(1, 1)}):size()})
+  end,
+  ["marea.%s_like(x) takes the shape of a tensor"] = function(text)
+    for _, name in ipairs{"zeros", "ones"} do
+      local y = run(text:format(name), ("marea.%s_like(x)"):format(name), {x = i64{{MIN, MAX}}})
+      assert.are.same({1, 2}, {y:size()})
+    end
+  end,
+  ["sizes are a list, the limits come after it: marea.%s({3, 4}, -1, 1)"] = function(text)
+    for _, name in ipairs{"uniform", "randint"} do
+      local y = run(text:format(name), ("marea.%s({3, 4}, -1, 1)"):format(name))
+      assert.is_true(y:ge(-1):all():item() == 1 and y:le(1):all():item() == 1)
+    end
+  end,
+
+  -- hints: dtypes and labels
+  ["the logits come first: %s:cross_entropy(%s)"] = function(text)
+    equal(run(text:format("logits", "labels"), "logits:cross_entropy(labels)", {logits = f64{{0, 0}}, labels = i64{2}}),
+      math.log(2))
+  end,
+  ["%s:to('f32') / 255 makes numbers from 0 to 1 of bytes"] = gives("x:to('f32') / 255", {{{x = u8{0, 255}}, {0, 1}}},
+    {"x"}),
+  ["%s:to('f32') converts it"] = gives("x:to('f32')", {{{x = i64{MIN, 3}}, {-2.0 ^ 63, 3}}, {{x = u8{255}}, {255}}},
+    {"x"}),
+  ["%s:to('f32') makes it what the layer is, or the layer takes dtype = 'f64'"] = function(text)
+    nn.Linear{2, 3}(run(text:format "x", "x:to('f32')", {x = f64{{1, NAN}}}))
+    nn.Linear{2, 3, dtype = "f64"}(f64{{1, 2}})
+  end,
+  ["%s:to('i64') makes integers of them"] = gives("x:to('i64')", {{{x = f64{NAN, 2.9, -2.9, 1e300}}, {0, 2, -2, MAX}}},
+    {"x"}),
+  ["labels are numbers of classes; of one-hot rows, %s:argmax(-1) makes them"] =
+    gives("x:argmax(-1)", {{{x = u8{{0, 1}, {1, 0}}}, {2, 1}}}, {"x"}),
+  ["classes count from 1; labels that count from 0 become so by %s + 1"] =
+    gives("labels + 1", {{{labels = i64{0, 9}}, {1, 10}}, {{labels = u8{0, 254}}, {1, 255}}}, {"labels"}),
+  ["bce_with_logits takes numbers of any size, or %s:sigmoid() makes probabilities"] = all(
+    gives("x:sigmoid()", {{{x = f64{-INF, 0, INF}}, {0, 0.5, 1}}}, {"x"}),
+    function() assert.are.equal(0, f64{1e30}:bce_with_logits(f64{1}):item()) end),
+  ["%s / 255 for pixels"] = gives("target / 255", {{{target = f64{0, 255}}, {0, 1}}, {{target = u8{0, 255}}, {0, 1}}},
+    {"target"}),
+  ["integers hold no fractions; t:to('f32') does"] = function(text)
+    local t = run(text, "t:to('f32')", {t = i64{1, 2}})
+    t[1] = 0.5
+    equal(t, {0.5, 2})
+  end,
+  ["t:ne(0) makes a mask of numbers, t:to('i64') makes positions of them"] = all(
+    gives("t:ne(0)", {{{t = f64{0, -0.0, NAN, 3}}, {0, 0, 1, 1}}}), gives("t:to('i64')", {{{t = f64{1, -1}}, {1, -1}}}),
+    function(text)
+      local x = f64{5, 6, 7}
+      equal(x[run(text, "t:ne(0)", {t = f64{1, 0, 2}})], {5, 7})
+      equal(x[run(text, "t:to('i64')", {t = f64{3, -3}})], {7, 5})
+    end),
+  ["x:masked_fill(mask, v) and marea.where(mask, v, x) give a new tensor, and are recorded"] = function(text)
+    for _, code in ipairs{"x:masked_fill(mask, v)", "marea.where(mask, v, x)"} do
+      local x = f64{NAN, 2, INF}:requires_grad_()
+      local y = run(text, code, {x = x, mask = u8{1, 0, 1}, v = 7})
+      equal(y:detach(), {7, 2, 7})
+      equal(marea.grad(y:sum(), x), {0, 1, 0})
+    end
+  end,
+
+  -- hints: Lua's operators, loops, texts
+  ["%s:item() is a number, which can be compared"] = gives("x:item()", {{{x = f64{NAN}}, NAN}, {{x = i64{MAX}}, MAX}},
+    {"x"}),
+  ["%s:%s(%s) gives 0 or 1 for each element"] = function(text)
+    for method, expected in pairs{lt = {1, 0, 0}, le = {1, 1, 0}, gt = {0, 0, 0}, ge = {0, 1, 0}} do
+      local code = ("a:%s(3)"):format(method)
+      equal(run(text:format("a", method, "3"), code, {a = f64{-INF, 3, NAN}}), expected)
+    end
+  end,
+  ['("%%.4f"):format(%s:item()) is a text'] = function(text)
+    for value, expected in pairs{[0.25] = "0.2500", [INF] = "inf"} do
+      assert.are.equal(expected, run(text:format "x", '("%.4f"):format(x:item())', {x = f64(value)}))
+    end
+  end,
+  ["for i = 1, #%s do ... %s[i] ... end visits the rows"] = function(text)
+    assert(text:format("t", "t"):find("for i = 1, #t do ... t[i] ... end", 1, true))
+    for _, t in ipairs{i64{MIN}, marea.zeros{0, 2}} do for i = 1, #t do local _ = t[i] end end
+  end,
+  ["n // m divides integers without a rest"] = gives("n // m", {{{n = 7, m = 2}, 3}, {{n = MIN, m = -1}, MIN}}),
+  ["condition and 1 or 0 makes a number of a condition"] =
+    gives("condition and 1 or 0", {{{condition = true}, 1}, {{condition = false}, 0}}),
+  ["a loss is one number: %s:mean() or %s:sum()"] = all(
+    gives("t:mean()", {{{t = f64{1, 3}}, 2}}, {"t", "t"}), gives("t:sum()", {{{t = f64{1, 3}}, 4}, {{t = f64{}}, 0}},
+      {"t", "t"})),
+  ["%s:mean():item() is one number, %s:totable() all of them"] = all(
+    gives("t:mean():item()", {{{t = f64{1, 3}}, 2}}, {"t", "t"}), gives("t:totable()", {{{t = i64{MIN}}, {MIN}}}, {"t",
+      "t"})),
+  ["%s:requires_grad_() before y is computed"] = function(text)
+    local x = run(text:format "x", "x:requires_grad_()", {x = f64{3}})
+    equal(marea.grad((x * x):sum(), x), {6})
+  end,
+  ["t:requires_grad_() marks what is to be learned (layers do); what no_grad or detach gave does not depend on it"] =
+    function(text) run(text, "t:requires_grad_()", {t = f64{3}}):sum():backward() end,
+  ["x:transpose(1, 2) exchanges rows and columns"] = gives("x:transpose(1, 2)", {{{x = i64{{1, 2}}}, {{1}, {2}}}}),
+  ["marea.arange(1, 5) is 1 2 3 4 5"] = gives("marea.arange(1, 5)", {{{}, {1, 2, 3, 4, 5}}}),
+  ["marea.tensor{...} makes a tensor of a list"] = function(text)
+    assert(text:find("marea.tensor{...}", 1, true))
+    equal(marea.tensor{NAN, -0.0, INF}, {NAN, -0.0, INF})
+  end,
+  ["values are a list in braces: marea.tensor{1, 2}"] = gives("marea.tensor{1, 2}", {{{}, {1, 2}}}),
+  ["functions of a module are called with a dot: marea.zeros(...)"] = function(text)
+    assert(text:find("marea.zeros(...)", 1, true))
+    equal(marea.zeros(2), {0, 0})
+  end,
+  ["functions of a module are called with a dot: marea.%s(...)"] = function(text)
+    assert(text:format "ones":find("marea.ones(...)", 1, true))
+    equal(marea.ones(2), {1, 1})
+  end,
+  ["a method is called with a colon: %s:%s(...)"] = function(text)
+    assert(text:format("x", "sum"):find("x:sum(...)", 1, true))
+    equal(f64{1, 2}:sum(), 3)
+  end,
+  ["methods are called with a colon: object:%s(...)"] = function(text)
+    assert(text:format "train":find("object:train(...)", 1, true))
+    small_net():train()
+  end,
+
+  -- hints: layers, training, files
+  ["'self' is a tensor here: call the method with a colon, net:forward(x), or the module itself, net(x)"] = all(
+    runs("net:forward(x)", function() return {net = small_net(), x = marea.ones(1, 2)} end),
+    runs("net(x)", function() return {net = small_net(), x = marea.zeros(0, 2)} end)),
+  ["%s:state() is the table of its tensors"] = runs("net:state()", function() return {net = small_net()} end, {"net"}),
+  ["padding = 'same' keeps the size of the images"] = function(text)
+    assert(text:find("padding = 'same'", 1, true))
+    assert.are.same({1, 1, 2, 3}, {nn.Conv2d{1, 3, kernel = 5, padding = "same"}(marea.ones(1, 1, 2, 1)):size()})
+  end,
+  ["smaller batches need less, and marea.no_grad(f) keeps nothing for gradients"] =
+    runs("marea.no_grad(f)", function() return {f = function() return marea.ones(2) end} end),
+  ["the network comes first: {net, lr = 1e-3}"] = function(text)
+    optim.Adam(run(text, "{net, lr = 1e-3}", {net = small_net()}))
+  end,
+  ["a learning rate is given by its name: lr = 1e-3"] = function(text)
+    assert(text:find("lr = 1e-3", 1, true))
+    optim.Adam{small_net(), lr = 1e-3}
+  end,
+  ["layers without an input size make them at the first call, or at net:build(input shape)"] = function(text)
+    assert(text:find("net:build(", 1, true))
+    local net = nn.Linear{3}
+    net:build{5}
+    assert.are.equal(18, net:count())
+  end,
+  ["step takes the tensor itself, without :item()"] = function()
+    local net = small_net()
+    optim.SGD{net, lr = 0.1}:step(net(marea.ones(1, 2)):sum())
+  end,
+  ["function %s:forward(x) ... return y end says what it computes"] = function(text)
+    local Twice = nn.class "Twice"
+    run((text:format "Twice":gsub(" %.%.%. ", " local y = x * 2 ")),
+      "function Twice:forward(x) local y = x * 2 return y end",
+      {Twice = Twice})
+    equal(Twice{}(f64{3}), {6})
+  end,
+  ["net:train() and net:evaluate() switch between the two modes"] = all(
+    runs("net:train()", function() return {net = small_net()} end), runs("net:evaluate()",
+      function() return {net = small_net()} end)),
+  ["methods are called with a colon, as in net:train()"] = runs("net:train()",
+    function() return {net = small_net()} end),
+  ["the size comes first: set:batches(128, {...})"] = function(text)
+    assert(text:find("set:batches(128, {", 1, true))
+    for x in data.Dataset{marea.ones(3, 2)}:batches(128, {shuffle = true}) do assert.are.equal(3, #x) end
+  end,
+  ["a data set is visited in batches: for x, y in set:batches(128) do; a list by ipairs(list)"] = function(text)
+    assert(text:find("for x, y in set:batches(128) do", 1, true))
+    for x, y in data.Dataset{marea.ones(3, 2), marea.ones(3)}:batches(128) do assert.are.equal(#x, #y) end
+  end,
+  ["marea.load gives nil and a message when it fails: assert(marea.load(...)) shows it"] = function()
+    local ok, message = pcall(function() return assert(marea.load(folder.new() .. "/nothing")) end)
+    assert.is_false(ok)
+    assert.matches("nothing", message)
+  end,
+  ["the path comes first: marea.save(path, tensors)"] = function(text)
+    assert(run(text, "marea.save(path, tensors)", {path = folder.new() .. "/a.safetensors", tensors = {a = f64{NAN}}}))
+  end,
+  ["the tensor comes first: marea.%s(t, path)"] = function(text)
+    for name, t in pairs{save_npy = f64{NAN}, save_png = u8{{0, 255}}} do
+      assert(run(text:format(name), ("marea.%s(t, path)"):format(name), {t = t, path = folder.new() .. "/a"}))
+    end
+  end,
+  ["as in kernel = 3"] = function(text)
+    assert(text:find("kernel = 3", 1, true))
+    nn.Conv2d{1, 2, kernel = 3}
+  end,
+  ["without the call: marea.no_grad(net, x)"] =
+    runs("marea.no_grad(net, x)", function() return {net = small_net(), x = marea.ones(1, 2)} end),
+  ["marea.no_grad(function() ... end)"] = function(text)
+    assert(text:find("marea.no_grad(function()", 1, true))
+    marea.no_grad(function() end)
+  end,
+
+  -- hints for Lua's own messages
+  ["%s on line %d gave nil and a message: assert(%s(...)) shows it"] = function()
+    assert.is_false((pcall(function() return assert(marea.load_npy(folder.new() .. "/nothing")) end)))
+  end,
+  ["%s:item() is the number of a tensor of one element, tostring(%s) a text"] = all(
+    gives("t:item()", {{{t = f64(-0.0)}, -0.0}}, {"t", "t"}),
+    function(text) assert.is_string(run(text:format("t", "t"), "tostring(t)", {t = marea.zeros(0)})) end),
+  ["for tensors it is a method: %s:%s"] = function(text)
+    for method, expected in pairs{["maximum(...)"] = {1, 5}, ["minimum(...)"] = {0, 1}, ["sqrt()"] = {1, 0},
+      ["remainder(...), whose sign is the divisor's"] = {0, 1}} do
+      assert(text:format("t", method):find("t:" .. method, 1, true))
+      local name = method:match "^%a+"
+      assert.is_function(core.ops[name])
+      local t = f64{1, 0}
+      if name == "sqrt" then equal(t:sqrt(), expected) end
+      if name == "maximum" then equal(t:maximum(f64{0, 5}), expected) end
+      if name == "minimum" then equal(t:minimum(f64{0, 5}), {0, 0}) end
+      if name == "remainder" then equal(f64{-7, 7}:remainder(f64{-3, -3}), {-1, -2}) end
+    end
+  end,
+  ["maximum(...)"] = function() equal(f64{1, NAN}:maximum(2), {2, NAN}) end,
+  ["minimum(...)"] = function() equal(f64{1, NAN}:minimum(2), {1, NAN}) end,
+  ["'self' exists in functions defined with a colon: function Net:forward(x), not Net.forward(x)"] = function(text)
+    assert(text:find("function Net:forward(x)", 1, true))
+    local Net = nn.class "Net"
+    function Net:forward(x) return self and x end
+    equal(Net{}(f64{1}), {1})
+  end,
+  ["Lua has no %s=: %s = %s %s ..."] = function(text)
+    for _, operator in ipairs{"+", "-", "*", "/"} do
+      assert(load((text:format(operator, "i", "i", operator):match ": (.*)$":gsub("%.%.%.", "1"))))
+    end
+  end,
+  ["Lua has no ++: i = i + 1"] = function(text) run(text, "i = i + 1", {i = 1}) end,
+  ["a range is a string: x['2:5, :']"] = function(text)
+    assert.are.same({4, 3}, {run(text, "x['2:5, :']", {x = marea.ones(5, 3)}):size()})
+  end,
+  ['a script begins with: local marea = require "marea"'] = runs 'local marea = require "marea"',
+  ['local name = require "name"'] = function(text)
+    assert(load((text:gsub("name", "marea") .. " return marea.zeros(1)")))()
+  end,
+  ["a script that uses %s begins with: local %s = marea.%s"] = function(text)
+    for _, part in ipairs{"nn", "optim", "data", "dist", "plot", "checkpoint"} do
+      run(text:format(part, part, part), ("local %s = marea.%s"):format(part, part))
+      assert.is_truthy(marea[part])
+    end
+  end,
+  ["fields are read with a dot, x.shape; methods are called, x:sum()"] =
+    gives("x:sum()", {{{x = f64{}}, 0}, {{x = f64{1, NAN}}, NAN}}),
+}
+
+describe("advice in messages", function()
+  local found = advice.collect()
+  local texts = {}
+  for text in pairs(found) do texts[#texts + 1] = text end
+  table.sort(texts)
+
+  it("is found where it is written", function() assert.is_true(#texts > 90, #texts .. " pieces of advice") end)
+
+  for _, text in ipairs(texts) do
+    if not WORDS[text] then
+      it(("does what it says: %s"):format(text), function()
+        if not examples[text] then error(("%s advises '%s', which no example runs"):format(found[text], text)) end
+        examples[text](text)
+      end)
+    end
+  end
+
+  it("is not kept here when no message gives it", function()
+    for text in pairs(examples) do assert.is_truthy(found[text], text) end
+    for text in pairs(WORDS) do assert.is_truthy(found[text], text) end
+  end)
+end)
+
+-- ---- other frameworks' names ----
+
+-- What stands for a name of another framework, where it is more than a name: run with x and what else it speaks of.
+local PHRASES = {
+  ["reshape(...)"] = "x:reshape(-1)", ["reshape(other.shape)"] = "x:reshape(other.shape)", ["#t"] = "#t",
+    ["numel()"] = "x:numel()",
+  ["to(dtype)"] = "x:to(dtype)", ["to('f32')"] = "x:to('f32')", ["to('f64')"] = "x:to('f64')",
+    ["to('i64')"] = "x:to('i64')",
+  ["to('u8')"] = "x:to('u8')", ["totable()"] = "x:totable()", ["transpose(1, 2)"] = "x:transpose(1, 2)",
+    ["detach()"] = "x:detach()",
+  ["flatnonzero()"] = "x:flatnonzero()", ["^"] = "x ^ 2", ["*"] = "x * 2", ["/"] = "x / 2", ["-"] = "x - 2",
+  ["evaluate()"] = "net:evaluate()", ["train()"] = "net:train()", ["state()"] = "net:state()",
+  ["load_state(state)"] = "net:load_state(net:state())", ["count()"] = "net:count()",
+    ["parameters()"] = "net:parameters()",
+  ["parts()"] = "net:parts()", ["net(x)"] = "net(x)", ["freeze() and unfreeze()"] = "net:freeze()",
+    ["Dataset{...}:batches(size)"] =
+    "data.Dataset{x}:batches(1)", ["Dataset{x, y}"] = "data.Dataset{x, x}",
+  ["a loop over batches with optimizer:step(loss)"] = "optim.SGD{net, lr = 0}:step(net(x):sum())",
+  ["p:log():expand(n, C):categorical(), n draws by probabilities p (C)"] =
+    "assert(p:log():expand(n, C):categorical():eq(2):all():item() == 1)",
+  ["the operator marea.bce"] = "marea.bce", ["the operator marea.mse"] = "marea.mse",
+    ["the operator marea.l1"] = "marea.l1",
+  ["the operator marea.bce_with_logits"] = "marea.bce_with_logits",
+    ["the operator marea.cross_entropy"] = "marea.cross_entropy",
+}
+
+describe("what other frameworks call things", function()
+  local names = {}
+  for _, other in pairs(synonyms) do names[other] = true end
+
+  --- Is it a name of something that there is?
+  local function exists(name)
+    return core.ops[name] or pcall(function() return marea.zeros(1)[name] end)
+      or rawget(nn, name) or pcall(function() return nn[name] end) or rawget(marea, name) or core[name]
+      or pcall(function() return optim[name] end) or pcall(function() return data[name] end)
+  end
+
+  for other in pairs(names) do
+    it(("exists here: %s"):format(other), function()
+      if other:find "^'" or other:find "number" or other:find " and beta" or other:find " or dims"
+        or other:find "all tensors are"
+        or other == "an optimizer and a loop" then
+        return -- a value, an argument or words
+      end
+      local code = PHRASES[other]
+      if code then
+        local x = f64{{1, -2}, {0, 4}}
+        run(code, code, {x = x, t = x, other = x, dtype = "f32", p = f64{0, 1, 0}, n = 5, C = 3,
+          net = nn.Linear{2, 1, dtype = "f64"}})
+        return
+      end
+      if other:find "^[%a_][%w_]*$" and exists(other) then return end
+      local argument = false -- of some operator, layer or optimizer
+      for _, op in ipairs(core.op_names()) do
+        for _, attr in ipairs(core.op_info(op).attrs) do argument = argument or attr.name == other end
+      end
+      for _, file in ipairs{"nn/module", "nn/conv", "nn/linear", "nn/pool", "nn/norm", "optim/optimizer",
+        "optim/init"} do
+        local source = folder.read("lua/marea/" .. file .. ".lua") or ""
+        argument = argument or source:find("%f[%w_]" .. other .. "%f[^%w_]") ~= nil
+      end
+      assert.is_true(argument, ("there is no '%s'"):format(other))
+    end)
+  end
+end)
+
+-- ---- the table of docs/errors.md ----
+
+describe("what docs/errors.md says is meant", function()
+  local page = assert(folder.read "docs/errors.md")
+  local function env()
+    local net = small_net()
+    return {t = f64{0, 2}, a = f64{1, NAN}, b = f64{1, NAN}, x = f64{-1, NAN}, net = net, nn = nn, images = u8{0, 255}}
+  end
+  local seen = 0
+
+  for written, meant in page:gmatch "\n| (`.-) | [^|\n]- | ([^|\n]-) |" do
+    for code in meant:gmatch "`(.-)`" do
+      seen = seen + 1
+      it(("runs: %s"):format(code), function()
+        if code:find "then$" then code = code .. " end" end
+        if code:find "^activation = " then code = "nn.Linear{1, " .. code .. "}" end
+        local chunk = load("return " .. code, "=meant", "t", setmetatable(env(), {__index = _G}))
+          or assert(load((code:gsub("%.%.%.", "nn.Linear{1}")), "=meant", "t", setmetatable(env(), {__index = _G})),
+            written)
+        chunk()
+      end)
+    end
+  end
+
+  it("is there", function() assert.is_true(seen >= 6, tostring(seen)) end)
+end)
