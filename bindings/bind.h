@@ -59,21 +59,23 @@ typedef struct bind_metatable {
 
 /* One for each Lua state: a userdata in the registry and upvalue 1 of every function of the module. */
 typedef struct bind_state {
-  marea_context *ctx;                            /* NULL once the Lua state closes */
-  bool borrowed;                                 /* ctx is the host's, who closes it */
-  marea_sandbox *box;                            /* that this state is in; NULL: none */
-  bind_scope *scopes;                            /* the open ones of all coroutines, the newest first */
-  size_t collect_at;                             /* live bytes that make the next operator collect garbage */
-  int64_t collect_boxes;                         /* boxes, dead or alive, that do so */
-  size_t passed;                                 /* live bytes after the last reverse pass */
-  int64_t boxes, finalizers;                     /* boxes that hold a tensor; that are not finalized yet */
+  marea_context *ctx;        /* NULL once the Lua state closes */
+  bool borrowed;             /* ctx is the host's, who closes it */
+  marea_sandbox *box;        /* that this state is in; NULL: none */
+  bind_scope *scopes;        /* the open ones of all coroutines, the newest first */
+  size_t collect_at;         /* live bytes that make the next operator collect garbage */
+  int64_t collect_boxes;     /* boxes, dead or alive, that do so */
+  size_t passed;             /* live bytes after the last reverse pass */
+  int64_t boxes, finalizers; /* boxes that hold a tensor; that are not finalized yet */
+  int failed_line;           /* of the script, where something gave nil and a message last */
+  uint16_t failed_source;
   bind_hook hook;                                /* the script's own, while another takes its place */
   bool held;                                     /* hooks are asleep: interrupts wait, or are raised by us */
   marea_profile *profile;                        /* that runs; NULL: none */
   int layers;                                    /* that profiles gave a number */
   const marea_op *select, *slice, *cast, *clone; /* used by indexing and methods */
   const marea_op *reshape, *contiguous, *flatnonzero, *index_select, *index_put, *masked_fill;
-  int sources;
+  int sources, shapes; /* shapes: reference in the registry, of their metatable */
   bind_metatable metatable[BIND_KINDS];
   bind_box *known[BIND_KNOWN];              /* boxes that were recognised of late, by a hash of the address */
   void *work;                               /* of the function in bind_protected, until it takes it */
@@ -116,7 +118,8 @@ struct bind_box {
   int made_line, ended_line;
   uint16_t made_source, ended_source;
   uint8_t ended_by, dtype, rank;
-  bool finalized; /* its finalizer has run, and will not again */
+  bool finalized : 1;   /* its finalizer has run, and will not again */
+  bool had_history : 1; /* when it was released */
 };
 
 /* A stretch of a script at whose end its tensors are released. */
@@ -256,12 +259,16 @@ bool bind_layer (lua_State *L, char *path);
 /* Raises "FILE:LINE: message (layer 'path')". `format` as in lua_pushfstring. Never returns. */
 int bind_raise (lua_State *L, bind_state *S, const char *format, ...);
 int bind_raise_status (lua_State *L, bind_state *S, marea_status status); /* with the context's message */
-/* core.explain_with(f): f(message, whole message, operation) -> what is added to a message that is about to be raised,
-   or nil. Runs on the stack of the error. */
+/* core.explain_with(f, known): f(message, whole message, operation) -> what is added to a message that is about to be raised,
+   or nil. Runs on the stack of the error. known(word): will there be a hint about this name of other frameworks? */
 int bind_explain_with (lua_State *L);
 /* Raises "function: argument 'name': expected X, got Y" about the value at idx; idx 0 is "nothing". */
 int bind_raise_argument (lua_State *L, bind_state *S, const char *function, const char *name,
                          const char *expected, int idx);
+/* nil, message: of what is on top of the stack, which is kept for a hint in case that the script throws it away. */
+int bind_failed (lua_State *L, bind_state *S);
+int bind_fail (lua_State *L);         /* core.failed */
+int bind_last_failure (lua_State *L); /* core.last_failure */
 int bind_raise_released (lua_State *L, bind_state *S, const char *function, const char *name,
                          const bind_box *b);
 const char *bind_describe (lua_State *L, bind_state *S,
@@ -280,24 +287,37 @@ void bind_offer (bind_guess *g, const char *candidate);
 const char *bind_shorten (lua_State *L, const char *word);         /* the word, or its beginning; may push */
 const char *bind_did_you_mean (lua_State *L, const bind_guess *g); /* pushes "; did you mean 'x'?" or "" */
 
-/* ---- interrupts (interrupt.c) ---- */
+/* ---- interrupts (interrupt.c, watch.c) ---- */
 
-/* Has a hook like that of lua5.4 on Ctrl-C been set, which raises as soon as we return? Debuggers' differ. */
-bool bind_interrupt_pending (lua_State *L);
+/* Is what runs to stop, for lua5.4's handler or for ours? Of the main thread. */
+bool bind_interrupt_pending (lua_State *main);
+/* Takes away the hook that one of them has set, while a message is made; bind_unhush puts it back. */
+bind_hook bind_hush (lua_State *L);
+void bind_unhush (lua_State *L, const bind_hook *taken);
 int bind_leave_interrupted (lua_State *L,
                             bind_state *S); /* after MAREA_EINTR: to be returned to Lua at once */
 int bind_raise_interrupt (lua_State *L,
                           bind_state *S);     /* the same from where that cannot be; never returns */
 void bind_poll (lua_State *L, bind_state *S); /* raises when an interrupt waits; for long loops */
+int bind_interrupt (lua_State *L);            /* core.interrupt */
 /* Calls the function below its n arguments, without results, while hooks are asleep. S->held is set meanwhile, and
    is to be put back by the caller when an error leaves. */
 void bind_call_held (lua_State *L, bind_state *S, int n);
+int bind_closer (lua_State *L); /* core.closer */
 /* core.interruptible(f, ...) -> results of f. Ctrl-C stops f, as often as it comes; what was before comes back. The
    program runs everything so. */
 int bind_interruptible (lua_State *L);
+int bind_catch (lua_State *L); /* core.protected */
 /* core.interrupt_ends_line() -> does Ctrl-C end the line of the terminal, as in interruptible? */
 int bind_ends_line (lua_State *L);
-void bind_forget_interrupt (lua_State *L); /* one that came while nothing ran */
+void bind_end_interrupt (lua_State *L); /* it has reached whoever asked for it, or came while nothing ran */
+/* Replaces the error on top of the stack by that of the interrupt if it was raised without a message. */
+bool bind_interrupt_thrown (lua_State *L);
+/* The coroutine at work from now on; returns who was before. */
+lua_State *bind_interrupt_switch (lua_State *to);
+enum { BIND_PASSES, BIND_CATCHES, BIND_CATCHES_BY_HANDLER }; /* errors; the handler is its second argument */
+int bind_catches (lua_CFunction f);
+void bind_watch (lua_State *L); /* puts functions of ours in the place of some of Lua's, once */
 
 /* ---- arguments (args.c) ---- */
 
@@ -368,6 +388,13 @@ int bind_fill (lua_State *L);
 int bind_zero (lua_State *L);
 int bind_copy (lua_State *L);
 
+/* ---- shapes (shape.c) ---- */
+
+void bind_shape_open (lua_State *L);                     /* makes the metatable; state on the stack top */
+void bind_set_shape (lua_State *L, const bind_state *S); /* makes a shape of the list on the stack top */
+bool bind_is_shape (lua_State *L, int idx);
+int bind_make_shape (lua_State *L); /* core.shape */
+int bind_tell_shape (lua_State *L); /* core.is_shape */
 /* ---- text (text.c) ---- */
 
 /* snprintf, with a point in numbers whatever locale the host has set. */

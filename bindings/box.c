@@ -48,6 +48,7 @@ void bind_box_release (bind_box *b, int by, bind_place place) {
   b->state->boxes--;
   b->dtype = (uint8_t)marea_tensor_dtype(t);
   b->rank = (uint8_t)marea_tensor_rank(t);
+  b->had_history = marea_requires_grad(t) && !marea_is_leaf(t);
   const int64_t *shape = marea_tensor_shape(t);
   for (int d = 0; d < b->rank; d++) b->shape[d] = shape[d] > UINT32_MAX ? UINT32_MAX : (uint32_t)shape[d];
   b->ended_by = (uint8_t)by;

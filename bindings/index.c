@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: MIT
 ** index.c: t[i], t[{i, j}], t['2:5, :, -1'], t[mask] and t[positions], read and written. A full index reads a number, a
-** partial one makes a view, a mask or positions make a copy; gradients flow through both. Positions are 1-based, negative ones
+** partial one makes a view, a mask or positions make a copy; gradients flow through both. While operators are recorded, a
+** full index of what requires a gradient makes a view too, of rank 0: a number would lose the gradient without a word.
+** Positions are 1-based, negative ones
 ** count from the end.
 */
 #include <ctype.h>
@@ -288,7 +290,7 @@ int bind_index (lua_State *L, bind_state *S, const bind_box *b) {
   marea_status status;
   marea_tensor *view = NULL;
   if (!read_key(L, S, b->t, &k)) return 0;
-  if (is_full(b->t, &k)) {
+  if (is_full(b->t, &k) && !(marea_requires_grad(b->t) && marea_recording(S->ctx))) {
     bind_push_element(L, S, b->t, offset_of(b->t, &k), "index");
     return 1;
   }

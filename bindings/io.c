@@ -7,9 +7,8 @@
 /* nil, message for what the world did; raises for the rest. */
 static int fail (lua_State *L, bind_state *S, marea_status status) {
   if (status != MAREA_EIO && status != MAREA_EFORMAT) return bind_raise_status(L, S, status);
-  lua_pushnil(L);
   lua_pushstring(L, marea_error(S->ctx));
-  return 2;
+  return bind_failed(L, S);
 }
 
 static int succeed (lua_State *L) {

@@ -24,6 +24,7 @@
 /* Replaces the message on top of the stack by what marea.explain's function makes of it; false: it could not. */
 static bool explain (lua_State *L, const char *function) {
   int top = lua_gettop(L);
+  const bind_hook taken = bind_hush(L);
   lua_getglobal(L, "require");
   lua_pushliteral(L, "marea.explain");
   if (lua_pcall(L, 1, 1, 0) == LUA_OK && lua_istable(L, -1)) {
@@ -33,6 +34,7 @@ static bool explain (lua_State *L, const char *function) {
     else function = NULL;
   } else function = NULL;
   lua_settop(L, top);
+  bind_unhush(L, &taken);
   return function != NULL;
 }
 
@@ -51,8 +53,10 @@ int program_call (lua_State *L, int n, int results) {
   int base = lua_gettop(L) - n;
   lua_pushcfunction(L, add_traceback);
   lua_insert(L, base);
-  bind_forget_interrupt(L);
+  bind_end_interrupt(L);
   int status = lua_pcall(L, n, results, base);
+  if (status != LUA_OK) bind_interrupt_thrown(L);
+  bind_end_interrupt(L);
   lua_remove(L, base);
   return status;
 }
@@ -193,6 +197,7 @@ static void preload_core (lua_State *L) {
 
 static int run (lua_State *L, int argc, char **argv, const plan *p) {
   luaL_openlibs(L);
+  bind_watch(L);
   preload_core(L);
   set_paths(L);
   set_arg(L, argc, argv, p->script < argc ? p->script : 0);

@@ -176,7 +176,8 @@ static int core_set_threads (lua_State *L) {
   marea_context *ctx = bind_enter(L, S);
   bind_sandbox_deny(L, S, "set_threads");
   int64_t n = bind_integer(L, S, 1, "set_threads", "n");
-  if (n < 1 || n > INT32_MAX) return bind_raise_argument(L, S, "set_threads", "n", "a positive integer", 1);
+  if (n < 1 || n > INT32_MAX)
+    return bind_raise_argument(L, S, "set_threads", "n", "an integer from 1 to 2147483647", 1);
   marea_status status = marea_set_threads(ctx, (int)n);
   return status == MAREA_OK ? 0 : bind_raise_status(L, S, status);
 }
@@ -301,6 +302,8 @@ static int core_raise (lua_State *L) {
 static const luaL_Reg functions[] = {
     {"tensor", bind_tensor_new},
     {"is_tensor", core_is_tensor},
+    {"shape", bind_make_shape},
+    {"is_shape", bind_tell_shape},
     {"op_names", bind_op_names},
     {"op_info", bind_op_info},
     {"scope", bind_scope_call},
@@ -309,6 +312,9 @@ static const luaL_Reg functions[] = {
     {"planning", core_planning},
     {"shield", bind_shield},
     {"interruptible", bind_interruptible},
+    {"protected", bind_catch},
+    {"interrupt", bind_interrupt},
+    {"closer", bind_closer},
     {"interrupt_ends_line", bind_ends_line},
     {"recording", core_recording},
     {"grad", bind_grad},
@@ -335,6 +341,8 @@ static const luaL_Reg functions[] = {
     {"module_of", core_module_of},
     {"origin", core_origin},
     {"explain_with", bind_explain_with},
+    {"failed", bind_fail},
+    {"last_failure", bind_last_failure},
     {"raise", core_raise},
     {NULL, NULL},
 };
@@ -512,6 +520,7 @@ int luaopen_marea_core (lua_State *L) {
   else S = state_new(L);
   if (!S->ctx) open_context(L, S);
   if (S->metatable[BIND_BOX].reference == 0) {
+    bind_shape_open(L);
     bind_scope_open(L);
     bind_io_open(L);
     bind_system_open(L);

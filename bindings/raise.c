@@ -189,11 +189,12 @@ static void layer_path (lua_State *L, const char *message, char *path) {
 
 /* ---- raising ---- */
 
-static const char explain_key; /* its address is the function's key in the registry */
+static const char explain_key, known_key; /* their addresses are the functions' keys in the registry */
 
 int bind_explain_with (lua_State *L) {
   luaL_checktype(L, 1, LUA_TFUNCTION);
-  lua_settop(L, 1);
+  lua_settop(L, 2);
+  lua_rawsetp(L, LUA_REGISTRYINDEX, &known_key);
   lua_rawsetp(L, LUA_REGISTRYINDEX, &explain_key);
   return 0;
 }
@@ -206,9 +207,7 @@ static bool is_interrupt (lua_State *L, int idx) {
 /* Adds to the whole message on top of the stack what the script's function says about the bare one at idx: its
    tensors, a hint. An error in there changes nothing. A hook that is about to interrupt has to wait. */
 static void add_details (lua_State *L, int idx, bool operation) {
-  bool pending = bind_interrupt_pending(L);
-  lua_Hook hook = lua_gethook(L);
-  int mask = lua_gethookmask(L), count = lua_gethookcount(L), whole = lua_gettop(L);
+  int whole = lua_gettop(L);
   if (lua_rawgetp(L, LUA_REGISTRYINDEX, &explain_key) != LUA_TFUNCTION) {
     lua_settop(L, whole);
     return;
@@ -216,9 +215,9 @@ static void add_details (lua_State *L, int idx, bool operation) {
   lua_pushvalue(L, idx);
   lua_pushvalue(L, whole);
   lua_pushboolean(L, operation);
-  if (pending) lua_sethook(L, NULL, 0, 0);
+  const bind_hook taken = bind_hush(L);
   int status = lua_pcall(L, 3, 1, 0);
-  if (pending) lua_sethook(L, hook, mask, count);
+  bind_unhush(L, &taken);
   if (status == LUA_OK && lua_type(L, -1) == LUA_TSTRING) lua_concat(L, 2);
   else if (status == LUA_OK || !is_interrupt(L, -1)) lua_settop(L, whole);
 }
@@ -253,6 +252,38 @@ int bind_raise_status (lua_State *L, bind_state *S, marea_status status) {
   lua_pushstring(L, S->ctx ? marea_error(S->ctx) : "marea: the Lua state is closing");
   return raise(L, S, status != MAREA_ENOMEM);
 }
+
+/* ---- nil and a message ---- */
+
+static const char failed_key; /* its address is the key in the registry of the last message */
+
+int bind_failed (lua_State *L, bind_state *S) {
+  const bind_place place = bind_where(L, S);
+  S->failed_line = place.line;
+  S->failed_source = place.source;
+  lua_pushvalue(L, -1);
+  lua_rawsetp(L, LUA_REGISTRYINDEX, &failed_key);
+  lua_pushnil(L);
+  lua_insert(L, -2);
+  return 2;
+}
+
+/* core.failed(message) -> nil, message: what public functions return when the world was not as it should be */
+int bind_fail (lua_State *L) {
+  lua_settop(L, 1);
+  return bind_failed(L, bind_self(L));
+}
+
+/* core.last_failure() -> the last such message, the source and line of the script; nil: there was none */
+int bind_last_failure (lua_State *L) {
+  const bind_state *S = bind_self(L);
+  if (lua_rawgetp(L, LUA_REGISTRYINDEX, &failed_key) == LUA_TNIL) return 1;
+  lua_pushstring(L, S->source[S->failed_source]);
+  lua_pushinteger(L, S->failed_line);
+  return 3;
+}
+
+/* ---- descriptions ---- */
 
 bind_text bind_shape (const marea_tensor *t) {
   bind_text text;
@@ -329,7 +360,10 @@ const char *bind_describe (lua_State *L, bind_state *S, int idx) {
 
 int bind_raise_released (lua_State *L, bind_state *S, const char *function, const char *name,
                          const bind_box *b) {
-  const char *advice = b->ended_by == BIND_BY_SCOPE ? "; return it from the scope or call :keep()" : "";
+  const char *advice = b->ended_by != BIND_BY_SCOPE ? ""
+                       : b->had_history
+                           ? "; return it from the scope, or take its values along by :detach():keep()"
+                           : "; return it from the scope or call :keep()";
   return bind_raise(L, S, "%s: argument '%s': %s%s", function, name, describe_box(L, b), advice);
 }
 
@@ -360,9 +394,10 @@ static int distance (const char *a, const char *b) {
   return row[n % 3][m];
 }
 
+/* As check.did_you_mean has it: a mistake in four letters, and one in words of three. */
 void bind_offer (bind_guess *g, const char *candidate) {
-  int d = distance(g->word, candidate), limit = 1 + (int)strlen(g->word) / 4;
-  if (d > limit || (g->best && d >= g->distance)) return;
+  const int d = distance(g->word, candidate), letters = (int)strlen(g->word);
+  if (letters < 3 || (d > 1 && 4 * d > letters + 1) || (g->best && d >= g->distance)) return;
   g->best = candidate;
   g->distance = d;
 }
@@ -375,7 +410,18 @@ const char *bind_shorten (lua_State *L, const char *word) {
   return lua_pushfstring(L, "%s...", text);
 }
 
+/* Do other frameworks have this name? Then a hint follows, which is better than what is spelt alike. */
+static bool is_known_elsewhere (lua_State *L, const char *word) {
+  const int top = lua_gettop(L);
+  lua_rawgetp(L, LUA_REGISTRYINDEX, &known_key);
+  lua_pushstring(L, word);
+  const bool known = lua_pcall(L, 1, 1, 0) == LUA_OK && lua_toboolean(L, -1);
+  lua_settop(L, top);
+  return known;
+}
+
 const char *bind_did_you_mean (lua_State *L, const bind_guess *g) {
   if (!g->best) return lua_pushliteral(L, "");
+  if (is_known_elsewhere(L, g->word)) return lua_pushliteral(L, "");
   return lua_pushfstring(L, "; did you mean '%s'?", g->best);
 }

@@ -152,6 +152,7 @@ static void copy_table (marea_sandbox *box, lua_State *from, int idx, lua_State 
     bind_sandbox_copy(box, from, lua_gettop(from), to);
     lua_rawset(to, -3);
   }
+  if (bind_is_shape(from, idx) && bind_find_state(to)) bind_set_shape(to, bind_find_state(to));
 }
 
 void bind_sandbox_copy (marea_sandbox *box, lua_State *from, int idx, lua_State *to) {

@@ -53,9 +53,8 @@ static int system_sleep (lua_State *L) {
 static int fail (lua_State *L, const char *path) {
   char text[PATH_MAX + 128];
   bind_format(text, sizeof text, "%s: %m", path);
-  lua_pushnil(L);
   lua_pushstring(L, marea_printable(text));
-  return 2;
+  return bind_failed(L, bind_self(L));
 }
 
 /* ---- files and folders ---- */

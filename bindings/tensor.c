@@ -5,7 +5,7 @@
 
 /* ---- fields ---- */
 
-static void push_shape (lua_State *L, const marea_tensor *t) {
+static void push_shape (lua_State *L, const bind_state *S, const marea_tensor *t) {
   int rank = marea_tensor_rank(t);
   int64_t shape[MAREA_MAX_RANK]; /* a copy: making a table may run a finalizer that releases t */
   memcpy(shape, marea_tensor_shape(t), sizeof *shape * (size_t)rank);
@@ -14,6 +14,7 @@ static void push_shape (lua_State *L, const marea_tensor *t) {
     lua_pushinteger(L, shape[d]);
     lua_rawseti(L, -2, d + 1);
   }
+  bind_set_shape(L, S);
 }
 
 /* Pushes a box of its own for `t`, a tensor that stays alive meanwhile; nil for NULL. */
@@ -30,7 +31,7 @@ static bool push_field (lua_State *L, bind_state *S, const marea_tensor *t, cons
   int f = 0;
   while (fields[f] && strcmp(fields[f], name) != 0) f++;
   switch (f) {
-  case 0: push_shape(L, t); return true;
+  case 0: push_shape(L, S, t); return true;
   case 1: lua_pushstring(L, bind_dtype_name(t)); return true;
   case 2: lua_pushinteger(L, marea_tensor_rank(t)); return true;
   case 3: push_gradient(L, S); return true;

@@ -310,6 +310,7 @@ marea_status marea_shape_same (marea_call *c);                    /* out = in[0]
 marea_status marea_shape_broadcast (marea_call *c);               /* out = all inputs broadcast, their dtype */
 marea_status marea_broadcast (marea_call *c, int rank, const int64_t *shape, marea_layout *l); /* l := l with shape */
 marea_status marea_want_rank (marea_call *c, int input, int rank, const char *names); /* "(N, H, W, C)" */
+marea_status marea_want_int (marea_call *c, int attr, int64_t value, int64_t least); /* up to INT32_MAX */
 marea_status marea_want_dtype (marea_call *c, int input, int dtypes);
 marea_status marea_want_size (marea_call *c, int input, int dim, int64_t size, const char *because);
 marea_status marea_want_shape (marea_call *c, int input, const marea_tensor *like); /* equal shapes */

@@ -4,8 +4,14 @@
 */
 #include <stdarg.h>
 #include <stdio.h>
+#include <string.h>
 
 #include "core.h"
+
+/* A NaN's sign says nothing, and C shows it. */
+static void drop_signs_of_nan (char *text) {
+  for (char *at = text; (at = strstr(at, "-nan"));) memmove(at, at + 1, strlen(at));
+}
 
 void marea_log (const marea_config *config, marea_log_level level, const char *format, ...) {
   if (!config->log) return;
@@ -14,6 +20,7 @@ void marea_log (const marea_config *config, marea_log_level level, const char *f
   va_start(args, format);
   marea_vformat(text, sizeof text, format, args);
   va_end(args);
+  drop_signs_of_nan(text);
   marea_printable(text);
   config->log(config->log_ud, level, text);
 }
@@ -32,6 +39,7 @@ marea_status marea_fail (marea_context *ctx, marea_status status, const char *fo
   va_start(args, format);
   marea_vformat(ctx->error, sizeof ctx->error, format, args);
   va_end(args);
+  drop_signs_of_nan(ctx->error);
   marea_printable(ctx->error);
   log_stop(ctx, status);
   return status;

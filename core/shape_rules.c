@@ -113,6 +113,17 @@ marea_status marea_want_shape (marea_call *c, int input, const marea_tensor *lik
                       marea_shape_text(like->rank, like->shape).s, marea_shape_text(t->rank, t->shape).s);
 }
 
+marea_status marea_want_int (marea_call *c, int attr, int64_t value, int64_t least) {
+  const char *name = c->op->attrs[attr].name;
+  if (value < least)
+    return marea_reject(c, MAREA_EARG, "argument '%s': expected %lld or more, got %lld", name,
+                        (long long)least, (long long)value);
+  if (value > INT32_MAX)
+    return marea_reject(c, MAREA_EARG, "argument '%s': expected at most %d, got %lld", name, INT32_MAX,
+                        (long long)value);
+  return MAREA_OK;
+}
+
 marea_status marea_want_slope (marea_call *c, int attr) {
   if (c->attr[attr].n == 0)
     c->attr[attr] = (marea_attr){.n = 1, .f = c->attr[attr - 1].i == MAREA_ACT_ELU ? 1 : 0.01};

@@ -645,7 +645,15 @@ describe("shapes and misuse", function()
     fails("Uniform: argument 'high': expected a number greater than low = 2, got 1", dist.Uniform, 2, 1)
     fails("Poisson: argument 'rate': expected a number of at least 0, got -1", dist.Poisson, -1)
     fails("poisson: argument 'rate': element 2 of", function() dist.Poisson(marea.tensor{1, -1}):sample() end)
-    fails("bernoulli: argument 'p': element 1 of", function() dist.Bernoulli{probs = marea.tensor{2}}:sample() end)
+    fails("Bernoulli: argument 'probs': expected numbers from 0 to 1, got 2 to 2", dist.Bernoulli,
+      {probs = marea.tensor{2}})
+    fails("RelaxedBernoulli: argument 'probs': expected numbers from 0 to 1, got -1 to 0.5", dist.RelaxedBernoulli,
+      {probs = marea.tensor{0.5, -1}, temperature = 1})
+    for _, name in ipairs{"Categorical", "GumbelSoftmax"} do
+      fails(name .. ": argument 'probs': expected numbers of at least 0, got -1 to 0.5", dist[name],
+        {probs = marea.tensor({0.5, -1}, {dtype = "f64"}), temperature = name == "GumbelSoftmax" and 1 or nil})
+    end
+    assert.are.equal(1, dist.Categorical{probs = marea.tensor{0.5, 1.5, 0 / 0}}.batch_shape == {} and 1)
     fails("Bernoulli: expected either probs or logits, by name, got both", dist.Bernoulli, {probs = 0.5, logits = 0})
     fails("Bernoulli: too many arguments without a name", dist.Bernoulli, 0.5)
     fails("Bernoulli: argument 'probs': expected a number from 0 to 1, got 1.5", dist.Bernoulli, {probs = 1.5})

@@ -36,13 +36,106 @@ describe("an interrupt", function()
       print(marea.interruptible(function(x, y)
         for _ = 1, 3 do
           signal(0.1)
-          print(pcall(work))
+          print(marea.catch_interrupt(work))
         end
         return x + y
       end, 3, 4))
       print(pcall(marea.interruptible, error, "as usual"))
     ]]
     assert.is_truthy(text:find("^" .. ("false\t[^\n]*interrupted!\n"):rep(3) .. "7\nfalse\tas usual\n"), text)
+  end)
+
+  -- With a program that installs our handler: build/marea itself.
+  local function run_program(text)
+    local path = folder.write(folder.new() .. "/script.lua", [[
+      local function signal(seconds)
+        os.execute(("p=$PPID; (sleep %g; kill -INT $p) >/dev/null 2>&1 &"):format(seconds))
+      end
+      local function spin() while true do end end
+    ]] .. text)
+    local pipe = io.popen(("timeout 20 %s/marea -l marea %s 2>&1"):format(build, path))
+    return pipe:read "a", (select(3, pipe:close()))
+  end
+
+  it("is held by no pcall, and catch_interrupt gets it by name", function()
+    local text, code = run_program [[
+      for _ = 1, 2 do
+        signal(0.1)
+        print(marea.catch_interrupt(function() while true do pcall(spin) end end))
+      end
+      print(marea.catch_interrupt(math.max, 1, 2))
+      print(pcall(marea.catch_interrupt, error, "as usual"))
+      print(pcall(marea.catch_interrupt))
+      signal(0.1)
+      while true do pcall(marea.interruptible, xpcall, spin, spin) end
+    ]]
+    assert.is_truthy(text:find("^" .. ("false\t[^\n]*:7: interrupted!\n"):rep(2) .. "true\t2\nfalse\tas usual\n"
+      .. "false\t[^\n]*catch_interrupt: argument 'f': expected a function, got nil\nmarea: [^\n]*:13: interrupted!"),
+      text)
+    assert.are.equal(1, code)
+  end)
+
+  it("leaves 80 ms for what a script closes, and tells it the error", function()
+    local text = run_program [[
+      local begun
+      local short = setmetatable({}, {__close = function(_, problem)
+        begun = marea.clock()
+        while marea.clock() - begun < 0.03 do end
+        print("closed", problem)
+      end})
+      local long = setmetatable({}, {__close = spin})
+      print(marea.catch_interrupt(function()
+        local _ <close> = long
+        local _ <close> = short
+        signal(0.1)
+        spin()
+      end))
+      print(marea.clock() - begun < 0.19)
+    ]]
+    assert.is_truthy(text:find "^closed\t[^\n]*:4: interrupted!\nfalse\t[^\n]*interrupted!\ntrue\n", text)
+  end)
+
+  it("leaves no step half done when the script holds it", function()
+    local text = run_program [[
+      local net = marea.nn.Sequential{marea.nn.Linear{64, 64}, marea.nn.BatchNorm{64}, marea.nn.Dropout{0.5}}
+      local adam = marea.optim.Adam{net}
+      local x, expected = marea.normal{512, 64}, {}
+      local function step() adam:step(function() return net(x):square():mean() end) end
+      local function digest() return ("%.17g %d"):format(net[2].running_mean:to("f64"):sum():item()
+        + net[1].weight:to("f64"):sum():item(), (select(2, marea.random_state()))) end
+      step()
+      local first = {net:state(), adam:state(), {marea.random_state()}}
+      for i = 1, 2 do for k, t in pairs(first[i]) do first[i][k] = t:clone() end end
+      for i = 1, 4000 do expected[adam.steps] = digest() step() end
+      for _ = 1, 3 do
+        net:load_state(first[1]) adam:load_state(first[2]) marea.set_random_state(table.unpack(first[3]))
+        signal(0.05)
+        local ended = marea.catch_interrupt(function() while adam.steps < 4000 do pcall(step) end end)
+        print(ended, expected[adam.steps] == digest(), marea.recording())
+      end
+    ]]
+    assert.are.equal(("false\ttrue\ttrue\n"):rep(3), text)
+  end)
+
+  it("is not in the way of what runs in its place: coroutines and xpcall are as Lua's", function()
+    local script = [=[
+      local co = coroutine.wrap(function(a, b) local c = coroutine.yield(a + b) error("at " .. c) end)
+      print(co(1, 2), pcall(co, 3))
+      print(pcall(co))
+      print(coroutine.resume(coroutine.create(function() return 1, nil, 3 end)))
+      print(pcall(coroutine.resume, 1))
+      print(pcall(coroutine.wrap))
+      print(coroutine.close(coroutine.create(print)), pcall(coroutine.close, coroutine.running()))
+      print(xpcall(function() error "x" end, function(m) return m .. debug.getinfo(2, "n").name end))
+      print(pcall(xpcall, print), xpcall(function(...) return ... end, print, 1, nil, 2))
+      print(coroutine.wrap(function() return xpcall(function() return coroutine.yield(7) end, print) end)())
+      print(select("#", xpcall(coroutine.wrap(function() end), print)))
+    ]=]
+    local path = folder.write(folder.new() .. "/script.lua", script)
+    local function output(program) return io.popen(("%s %s 2>&1"):format(program, path)):read "a" end
+    local text = output(build .. "/marea")
+    assert.is_truthy(text:find "^3\tfalse\t")
+    assert.are.equal(output "lua5.4", text)
   end)
 
   it("waits until a shield is through", function()

@@ -43,7 +43,7 @@ describe("the Jupyter kernel", function()
       "print: stdout: é\t2", "image: shows: image/png text/plain", "figure: shows: image/png text/plain",
       "two: text: 1\ntwo: shows: text/plain\ntwo: text: a",
       "mistake: error: stdin:1: matmul: f32 (2, 2) x f32 (3, 3): inner sizes 2 and 3 differ",
-      "interrupted: error: interrupted!", "after: text: true\n",
+      "interrupted: error: stdin:1: interrupted!", "after: text: true\n",
       "after: text: tensor f32 (2, 2): min 1, mean 2.5, max 4",
       "ended: error: the program has ended", "anew: text: nil", "complete: 16 19 concat contiguous conv2d",
       "inspect: marea.tanh(x)", "is_complete: incomplete complete",

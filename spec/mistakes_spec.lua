@@ -5,7 +5,7 @@ local folder = require "spec.support.folder"
 local mistakes = require "spec.support.mistakes"
 
 local UPDATE = os.getenv "MAREA_UPDATE_MISTAKES" == "1"
-local FILES = {"tensors", "language", "layers", "training", "files"}
+local FILES = {"tensors", "language", "layers", "training", "files", "names"}
 
 teardown(folder.remove)
 

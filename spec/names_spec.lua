@@ -1,189 +1,188 @@
 -- SPDX-License-Identifier: MIT
--- Paths are the keys of states, optimizers, files and reruns: each stands for one tensor, or is refused.
+-- Names that people type because they know them from elsewhere: each is answered by a hint that is right here.
+local core = require "marea.core"
 local marea = require "marea"
-local allclose = require "spec.support.allclose"
-local message_of = require "spec.support.message_of"
-local folder = require "spec.support.folder"
-local nn, optim, checkpoint = marea.nn, marea.optim, marea.checkpoint
+local check = require "marea.check"
+local repl = require "marea.repl"
+local synonyms = require "marea.explain.synonyms"
+local module = require "marea.nn.module"
 
-local close = allclose.assert
+local PREAMBLE = [[
+local marea = require "marea"
+local nn, optim, data, dist, image = marea.nn, marea.optim, marea.data, marea.dist, marea.image
+local x, net = marea.ones(2, 2), marea.nn.Linear{2, 2}
+]]
 
-local function has(text, ...)
-  for _, part in ipairs{...} do assert.is_truthy(text:find(part, 1, true), ("'%s' in\n%s"):format(part, text)) end
+--- What is said about a script.
+local function said(script)
+  local chunk = assert(load(PREAMBLE .. script, PREAMBLE .. script))
+  local ok, message = xpcall(chunk, marea.explain)
+  return ok, tostring(message)
 end
 
-local function linear(options)
-  options = options or {}
-  options[1], options[2] = 2, 2
-  return nn.Linear(options)
-end
+local WRITTEN = {tensor = "return x:%s()", module = "return net:%s()", variable = "return %s()",
+  argument = "return nn.Conv2d{1, 1, kernel = 3, %s = 1}"}
 
---- A module whose fields are those of the table.
-local Holder = nn.class "Holder"
-function Holder:init(fields)
-  for key, value in pairs(fields) do self[key] = value end
-end
-function Holder:forward(x) return x end -- luacheck: no unused args
-
---- Two tensors with one path, and how messages name their places.
-local function twins()
-  local buffered = Holder{a = Holder{}}
-  buffered:buffer("a.mean", marea.ones{1})
-  buffered.a.mean = nn.parameter(marea.ones{1})
-  return {
-    {Holder{linear(), ["1"] = linear()}, "'1.bias'", "self[1].bias", 'self["1"].bias'},
-    {Holder{["a.b"] = linear(), a = {b = linear()}}, "'a.b.bias'", "self.a.b.bias", 'self["a.b"].bias'},
-    {Holder{["a.b"] = {c = linear()}, a = {["b.c"] = linear()}}, "'a.b.c.bias'", 'self.a["b.c"].bias',
-      'self["a.b"].c.bias'},
-    {Holder{["a.weight"] = nn.parameter(marea.ones{1}), a = linear()}, "'a.weight'", "self.a.weight",
-      'self["a.weight"]'},
-    {Holder{weight = nn.parameter(marea.ones{1}), [""] = linear()}, "'weight'", "self.weight", 'self[""].weight'},
-    {Holder{[-1] = linear(), ["-1"] = linear()}, "'-1.bias'", "self[-1].bias", 'self["-1"].bias'},
-    {buffered, "'a.mean'", "self.a.mean", 'self["a.mean"]'},
-    {nn.Sequential{Holder{linear(), ["1"] = linear()}, name = "outer"}, "'1.1.bias'", "self[1][1].bias",
-      'self[1]["1"].bias'},
-  }
-end
-
-teardown(folder.remove)
-
-describe("two tensors with one path", function()
-  it("are refused by everything that goes by paths, with both places", function()
-    for i in ipairs(twins()) do
-      for name, use in pairs{
-        state = function(net) net:state() end,
-        parameters = function(net) net:parameters() end,
-        named_parameters = function(net) net:named_parameters() end,
-        load_state = function(net) net:load_state({}) end,
-        count = function(net) net:count() end,
-        freeze = function(net) net:freeze() end,
-        optimizer = function(net) optim.SGD{net}:step() end,
-        group = function(net) optim.Adam{net, linear()}:zero_grad() end,
-        checkpoint = function(net) checkpoint.save("/nowhere", {model = net}) end,
-      } do
-        local one = twins()[i]
-        has(message_of(function() use(one[1]) end), "two tensors have the path", table.unpack(one, 2))
-        assert.is_string(tostring(one[1]), name)
+describe("a name of another framework", function()
+  it("is answered by what it is here", function()
+    local entries, failures = {}, {}
+    synonyms.each(function(owner, name, here)
+      if not (owner == nil and name:find "^%l+_?%l*$" and pcall(function() return marea[name] end)) then
+        entries[#entries + 1] = {owner = owner, name = name, here = here}
       end
-      has(message_of(function() marea.plan(twins()[i][1], {1, 2}) end), "two tensors have the path")
+    end)
+    assert.is_true(#entries > 250, #entries)
+    for _, entry in ipairs(entries) do
+      local script = (WRITTEN[entry.owner or "tensor"] or "return " .. entry.owner .. ".%s"):format(entry.name)
+      local here = synonyms.of(entry.name, entry.owner or "tensor")
+      local ok, message = said(script)
+      local answered = message:find("is here " .. here, 1, true) or message:find "is a field, not a method"
+        or message:find "did you mean"
+      if ok or not answered then failures[#failures + 1] = ("%s: %s"):format(script, message) end
     end
+    table.sort(failures)
+    assert.are.equal("", table.concat(failures, "\n"))
   end)
 
-  it("of a table of modules are refused too", function()
-    has(message_of(function() optim.Adam{{linear(), ["1"] = linear()}}:zero_grad() end), "self[1].bias")
-    has(message_of(function() checkpoint.save("/nowhere", {model = {["a.b"] = linear(), a = {b = linear()}}}) end),
-      'self["a.b"].bias')
+  it("is answered by a name that exists", function()
+    local known = {kernel = true, weight_decay = true, lr = true, p = true, bias = true, init = true, bias_init = true,
+      clip_norm = true, clip_value = true, rho = true, keepdim = true, slope = true, eps = true, dim = true,
+      dims = true, beta1 = true, step = true, cosine = true, exponential = true, optimizer = true, loss = true,
+      nothing = true,
+      marea = true, a = true, an = true, one = true, the = true, main = true, no = true, x = true, t = true,
+      n = true, weight = true,
+      condition = true, matmul = true, math = true, os = true, tostring = true, tonumber = true, train = true,
+      net = true,
+      ["function"] = true, ["for"] = true, ["false"] = true, ["true"] = true, ["nil"] = true}
+    for _, list in ipairs{check.names(marea), check.names(core.methods), core.fields, check.names(marea.nn),
+      check.names(marea.optim), check.names(marea.data), check.names(marea.dist), check.names(marea.image),
+      check.names(module.class_methods())} do
+      for _, name in ipairs(list) do known[name] = true end
+    end
+    synonyms.each(function(_, name, here)
+      local word = here:match "^[%a_][%w_]*"
+      assert.is_true(word == nil or known[word] == true, name .. ": " .. here)
+      for path in here:gmatch "marea%.([%w_%.]+)" do
+        local value = marea
+        for key in path:gmatch "[%w_]+" do value = value[key] end
+        assert.is_truthy(value, here)
+      end
+    end)
+  end)
+
+  it("has advice that computes what it says, at edge values too", function()
+    local y = marea.tensor{-3, -0.5, 0, 0.5, math.huge}
+    local function same(expected, t) assert.are.same(expected, t:totable()) end
+    same({-1, -0.5, 0, 0.5, 1}, y:clamp(-1, 1)) -- hardtanh
+    same({0, 0, 0, 0.5, 6}, y:clamp(0, 6)) -- relu6
+    same({1, 1, 0, 1, 1}, y:ne(0)) -- bool
+    same({{3, 4}, {6, 8}}, marea.tensor{1, 2}:unsqueeze(2) * marea.tensor{3, 4}) -- outer
+    same({{1, 0}, {0, 2}}, marea.eye(2) * marea.tensor{1, 2}) -- diag
+    assert.are.equal(5, (marea.tensor{{1, 2}, {3, 4}} * marea.eye(2)):sum():item()) -- trace
+    same({0, 1}, marea.tensor({255, 0}, {dtype = "u8"}):eq(0)) -- logical_not by 1 - a is for 0 and 1
+    same({0, 1}, 1 - marea.tensor({1, 0}, {dtype = "u8"}))
+    same({0, 0, 1}, marea.tensor{0, 1, 1} * marea.tensor{1, 0, 1}) -- logical_and
+    same({1, 0, 1}, marea.tensor{0, 0, 1}:maximum(marea.tensor{1, 0, 1})) -- logical_or
+    same({{5, 6}}, marea.tensor{{1, 2}, {3, 4}, {5, 6}}:index_select(marea.tensor({3}, {dtype = "i64"}))) -- Embedding
   end)
 end)
 
-describe("a name", function()
-  it("in a Sequential is a string that is found and is nobody else's", function()
-    local function refused(name, ...)
-      has(message_of(function() nn.Sequential{linear(), linear{name = name}} end), ...)
+describe("a method that is called with a dot", function()
+  it("is told the colon, whatever the method", function()
+    local objects = {
+      {"net", module.class_methods(), {init = true, describe = true}},
+      {"adam", require "marea.optim.optimizer", {define = true, is_optimizer = true, allocate = true, read = true}},
+      {"set", require "marea.data.dataset", {}},
+    }
+    local looked = 0
+    for _, object in ipairs(objects) do
+      for name, f in pairs(object[2]) do
+        if type(f) == "function" and not name:find "^_" and not object[3][name] then
+          local _, message = said(([[
+            local adam, set = optim.Adam{net}, data.Dataset{x}
+            local result = %s.%s()
+            if type(result) == "function" then result() end]]):format(object[1], name))
+          assert.is_truthy(message:find(("colon: %s:%s"):format(object[1], name), 1, true), message)
+          looked = looked + 1
+        end
+      end
     end
-    refused("1", "Sequential: the name '1' of layer 2 is that of a position; name it 'layer1'")
-    refused("-3", "the name '-3' of layer 2 is that of a position")
-    refused("_head", "the name '_head' of layer 2 is private", "begin with '_'")
-    refused("", "the name '' of layer 2 is empty")
-    refused("forward", "the name 'forward' of layer 2 is taken")
-    refused("training", "the name 'training' of layer 2 is taken")
-    refused("frozen", "the name 'frozen' of layer 2 is taken")
-    refused(3, "'name of layer 2': expected a string, got 3")
-    refused(linear(), "'name of layer 2': expected a string, got a Linear")
-    has(message_of(function() nn.Sequential{linear{name = "a"}, nn.ReLU{}, linear{name = "a"}} end),
-      "layers 1 and 3 have the same name 'a'")
-    for _, name in ipairs{"a.b", "a/b", "01", "1.5", "1x", "größe", "a b"} do
-      local net = nn.Sequential{linear{name = name}, linear()}
-      local path = folder.new() .. "/net.safetensors"
-      assert(checkpoint.save(path, {model = net, optimizer = optim.Adam{net}}))
-      assert.is_not_nil(marea.load(path)[name .. ".weight"])
-    end
-  end)
-
-  it("may come twice for the same layer: one weight under its first path", function()
-    local named, nameless = linear{name = "tied"}, linear()
-    local net = nn.Sequential{named, nameless, nn.ReLU{}, named, nameless}
-    local names = {}
-    for name in net:named_parameters() do names[#names + 1] = name end
-    assert.are.same({"2.bias", "2.weight", "tied.bias", "tied.weight"}, names)
-    local x = marea.normal{3, 2}
-    close(net(x), nameless(named(nameless(named(x)):relu())))
-    local optimizer = optim.SGD{net, lr = 1}
-    optimizer:step(net(x):sum())
-    local other = nn.Sequential{linear{name = "tied"}, linear()}
-    other:load_state(net:state())
-    close(other.tied.weight, named.weight, {exact = true})
+    assert.is_true(looked > 25, looked)
   end)
 end)
 
-describe("a checkpoint", function()
-  local function adam_of(net)
-    local optimizer = optim.Adam{net, lr = 0.1}
-    optimizer:step(net(marea.ones{1, 2}):sum())
-    return optimizer
-  end
-
-  it("gives one optimizer back what it remembers of parameters whose names have a '/'", function()
-    local path = folder.new() .. "/run.safetensors"
-    local function new()
-      marea.seed(2)
-      return nn.Sequential{linear{name = "enc/a"}, linear{name = "steps"}, linear{name = "x/y/z.mean"}}
+describe("a field of a module", function()
+  it("cannot hide a method, unless it is one", function()
+    for name in pairs(module.class_methods()) do
+      local net = marea.nn.Linear{2, 2}
+      local ok, message = pcall(function() net[name] = marea.zeros(1) end)
+      assert.is_false(ok, name)
+      assert.is_truthy(message:find(("Linear: a field '%s' would hide the method"):format(name), 1, true), message)
+      net[name] = function() return 7 end
+      assert.are.equal(7, net[name]())
+      assert.is_false(pcall(marea.nn.Sequential, {marea.nn.Linear{2, 2, name = name}}))
     end
-    local net = new()
-    local optimizer = adam_of(net)
-    assert(checkpoint.save(path, {model = net, optimizer = optimizer}))
-    local other = new()
-    local restored = optim.Adam{other, lr = 0.1}
-    assert(checkpoint.load(path, {model = other, optimizer = restored}))
-    local state, count = restored:state(), 0
-    for name, t in pairs(optimizer:state()) do
-      close(state[name], t, {exact = true}, name)
-      count = count + 1
-    end
-    assert.are.equal(13, count) -- steps, and mean and square of six parameters
-  end)
-
-  it("refuses names that would read as another part of it", function()
-    has(message_of(function() checkpoint.save("/nowhere", {model = {["optimizer/x"] = linear()}}) end),
-      "'optimizer/x.bias' is no path for a model's tensor")
-    local net = linear()
-    has(message_of(function()
-      checkpoint.save("/nowhere", {model = net, optimizer = {["a/b"] = optim.Adam{net}}})
-    end), "the name 'a/b' of an optimizer has a '/'")
-  end)
-
-  it("of several optimizers is none of a single one's, and the other way round", function()
-    local path, net = folder.new() .. "/run.safetensors", linear()
-    local optimizer = adam_of(net)
-    assert(checkpoint.save(path, {model = net, optimizer = {a = optimizer}}))
-    local nothing, message = checkpoint.load(path, {model = net, optimizer = optimizer})
-    assert.is_nil(nothing)
-    has(message, "has no state of an optimizer")
-    assert(checkpoint.save(path, {model = net, optimizer = optimizer}))
-    nothing, message = checkpoint.load(path, {model = net, optimizer = {a = optimizer}})
-    assert.is_nil(nothing)
-    has(message, "has no state of an optimizer")
+    local net = marea.nn.Linear{2, 2}
+    net.other, net.training = marea.zeros(1), false
+    assert.are.equal(0, net.other:item())
   end)
 end)
 
-describe("a rerun", function()
-  it("tells networks in tables apart by their keys", function()
-    local path = folder.write(folder.new() .. "/script.lua", [[
-      local marea = require "marea"
-      local nn, optim = marea.nn, marea.optim
-      local function new() return nn.Linear{1, 1, init = "zeros"} end
-      local nets = {new(), ["1"] = new(), ["a.b"] = new(), a = {b = new()}}
-      local list = {nets[1], nets["1"], nets["a.b"], nets.a.b}
-      for i, net in ipairs(list) do optim.SGD{net, lr = i}:step(net(marea.ones{1, 1}):sum()) end
-      seen = {}
-      for i, net in ipairs(list) do seen[i] = net.weight:item() end
-    ]])
-    marea.rerun(path)
-    assert.are.same({-1, -2, -3, -4}, seen) -- luacheck: ignore
-    local report = marea.rerun(path)
-    assert.are.same({-2, -4, -6, -8}, seen) -- luacheck: ignore
-    assert.are.equal(8, #report.kept)
-    marea.rerun.forget(path)
-    seen = nil -- luacheck: ignore
+describe("the prompt", function()
+  local function session() return repl.new{marea = marea, print = print} end
+
+  it("takes exit, quit and help as others do, with and without parentheses", function()
+    for _, text in ipairs{"exit", "quit", "exit()", " quit () ", "quit( )"} do
+      local s = session()
+      assert.is_true(s:evaluate(text).ok)
+      assert.is_true(s.finished, text)
+    end
+    local s = session()
+    assert.are.equal(s:evaluate(":help").text, s:evaluate("help").text)
+    assert.are.equal(s:evaluate(":help").text, s:evaluate("help()").text)
+    for _, text in ipairs{"help(conv2d)", "help 'conv2d'", 'help("conv2d")', "help conv2d"} do
+      assert.are.equal(s:evaluate("?conv2d").text, s:evaluate(text).text, text)
+    end
+    assert.is_false(s.finished)
+    s:evaluate "exit, help = 3, 4"
+    assert.are.same({"3", "4"}, {s:evaluate("exit").text, s:evaluate("help").text})
+    assert.is_false(s.finished)
+  end)
+
+  it("knows every name of the library by itself, and what is no name", function()
+    local s = session()
+    for _, list in ipairs{check.names(marea), check.names(module.class_methods()), check.names(marea.nn), core.fields,
+      {"index", "batches", "zero_grad", "load_state"}} do
+      for _, name in ipairs(list) do assert.is_string((s:help(name)), name) end
+    end
+    assert.is_truthy(select(2, s:help "outer"):find("is here x:unsqueeze(2) * y", 1, true))
+    assert.is_truthy(select(2, s:help "gradchek"):find("did you mean 'gradcheck'", 1, true))
+  end)
+
+  it("says that local variables end with their entry", function()
+    local s = session()
+    s:evaluate "local w, v = 3, 4"
+    s:evaluate "local function f() end"
+    for _, text in ipairs{"w + 1", "v.x", "f()"} do
+      assert.is_truthy(s:evaluate(text).text:find("local variables end with what was entered", 1, true), text)
+    end
+    assert.is_nil(s:evaluate("g()").text:find("local variables end", 1, true))
+  end)
+end)
+
+describe("a guess", function()
+  local function guess(word) return select(2, said("return marea." .. word)):match "did you mean '(.-)'" end
+
+  it("is near", function()
+    for word, name in pairs{relux = "relu", sofmtax = "softmax", linspase = "linspace", covn2d = "conv2d",
+      sgmoid = "sigmoid", corss_entropy = "cross_entropy", Zeros = "zeros"} do
+      assert.are.equal(name, guess(word), word)
+    end
+    for _, word in ipairs{"utils", "isfoo", "qz", "xx", "jit", "unique_consecutive", "polyfit"} do
+      assert.is_nil(guess(word), word)
+    end
+    local _, message = said "return x.shap"
+    assert.is_truthy(message:find("did you mean 'shape'", 1, true))
+    assert.is_nil(select(2, said "return x.outre"):find "did you mean")
   end)
 end)

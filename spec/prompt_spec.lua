@@ -108,7 +108,7 @@ describe("the prompt in a terminal", function()
     t:press "Tab"
     t:type ".sh"
     t:press("Tab", "Enter")
-    t:wait "> net.conv1.bias.shape\n{4}\n>"
+    t:wait "> net.conv1.bias.shape\n(4)\n>"
     t:type "nn.Conv2d{1, 2, ker"
     t:press "Tab"
     t:wait "> nn.Conv2d{1, 2, kernel ="
@@ -177,7 +177,7 @@ describe("the prompt in a terminal", function()
     t:enter "print 'begun' while true do end"
     t:wait "begun"
     t:press "C-c"
-    t:wait "begun\n^C\ninterrupted!\n>"
+    t:wait "begun\n^C\nstdin:1: interrupted!\n>"
     t:enter "3 + 3"
     t:wait "6\n>"
     t:enter "g("

@@ -196,7 +196,8 @@ describe("a sandbox", function()
     local file = assert(io.open(path, "w"))
     file:write [[
       local box = require "marea".sandbox{seconds = 100, instructions = 1e15}
-      local ok, message = pcall(box.run, box, "while true do pcall(function() while true do end end) end")
+      local ok, message = require "marea".catch_interrupt(box.run, box,
+        "while true do pcall(function() while true do end end) end")
       print(ok, message:match "interrupted!", box:run "return 7")]]
     file:close()
     local pipe = io.popen(("timeout -s INT 1 %s/marea %s"):format(os.getenv "MAREA_BUILD" or "build", path))

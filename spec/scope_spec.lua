@@ -253,7 +253,7 @@ describe("garbage", function()
     local first, alive = boxes(), {}
     for i = 1, 20000 do alive[i] = x + i end
     assert.are.equal(first + 20000, boxes())
-    assert.are.equal(20003, alive[20000][3])
+    assert.are.equal(20003, alive[20000][3]:item())
   end)
 
   it("is collected when memory runs out, and the operator tries again", function()

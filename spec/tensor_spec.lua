@@ -106,8 +106,136 @@ describe("an index", function()
     local t = core.tensor({1, 2}, {requires_grad = true})
     assert.has_error(function() t[1] = 5 end)
     core.no_grad(function() t[1] = 5 end)
-    assert.are.equal(5, t[1])
+    assert.are.equal(5, t[1]:item())
     assert.is_true(t.requires_grad)
+  end)
+end)
+
+describe("a full index of what learns", function()
+  local w, b
+
+  before_each(function()
+    w, b = core.tensor({1, 2, 3}, {requires_grad = true}), core.tensor(0.5, {requires_grad = true})
+  end)
+
+  it("gives a tensor of rank 0 that gradients flow through, in all forms", function()
+    local x = core.tensor{1, 2}
+    local y = x * w[1] + b + w["2"] + w[{-1}] * w[{"1"}]
+    assert.are.same({0, "f32", true}, {w[1].rank, w[1].dtype, w[1].requires_grad})
+    y:sum():backward()
+    assert.are.same({{3 + 2 * 3, 2, 2}, 2}, {w.grad:totable(), b.grad:item()})
+    local sum = 0
+    for i = 1, #w do sum = sum + w[i] * i end
+    assert.are.same({1, 2, 3}, core.grad(sum, w):totable())
+    local m = core.ops.full({2, 2}, 1, "f64"):requires_grad_()
+    assert.are.same({{0, 0}, {2, 0}}, core.grad(m[{2, 1}] * m["2, 1"], m):totable())
+    assert.are.same({0, 1, 1}, core.grad(core.ops.stack{w[2], w[3]}:sum(), w):totable())
+  end)
+
+  it("gives one of results with history, and second derivatives", function()
+    local y = w * w
+    local slope = core.grad(y[2] * y[2], w, {create_graph = true})
+    assert.are.same({0, 32, 0}, slope:totable()) -- of w^4
+    assert.are.same({0, 48, 0}, core.grad(slope[2], w):totable())
+  end)
+
+  it("gives a number where nothing is recorded: in no_grad, detached, of what does not learn", function()
+    assert.are.same({2, 1, 4}, {w:detach()[2], core.no_grad(function() return w[1], (w * w)[2] end)})
+    assert.are.equal("float", math.type(core.no_grad(function() return w[1] end)))
+    assert.are.equal(2, core.tensor({1, 2}, {dtype = "i64"})[2])
+    w:requires_grad_(false)
+    assert.are.equal(1, w[1])
+    assert.are.same({{1, 2, 3}, 0.5}, {w:totable(), b:item()})
+  end)
+
+  it("works in a plan, and is refused where a number is wanted", function()
+    local plan = require "marea.plan"(function() return (w[1] * 2):sum() end)
+    assert.is_truthy(tostring(plan))
+    for _, f in ipairs{function() return w[1] < 2 end, function() return w[1] .. "" end,
+      function() return core.tensor{w[1]} end, function() return math.floor(w[1]) end,
+      function() return ("%g"):format(w[1]) end, function() return #w[1] end,
+      function() return w[w[1]] end, function() core.tensor{1}[1] = w[1] end} do
+      assert.is_false(pcall(f))
+    end
+  end)
+end)
+
+describe("an index by a list", function()
+  it("may mix positions and ranges, to read and to write", function()
+    local t = core.ops.arange(1, 12):reshape(3, 4)
+    assert.are.same({5, 9}, t[{"2:3", 1}]:totable())
+    assert.are.same({{1, 3}, {9, 11}}, t[{"::2", "::2"}]:totable())
+    assert.are.same(t["-1, 2:3"]:totable(), t[{-1, "2:3"}]:totable())
+    assert.are.same(t[2]:totable(), t[{2, ":"}]:totable())
+    assert.are.equal(7, t[{"2", " 3 "}])
+    t[{"2:3", 1}] = 0
+    t[{1, "2:3"}] = core.tensor{-1, -2}
+    assert.are.same({{1, -1, -2, 4}, {0, 6, 7, 8}, {0, 10, 11, 12}}, t:totable())
+    for _, key in ipairs{{"2:9", 1}, {"1,2"}, {"a", 1}, {{1}, 2}, {1, 2, ":"}, {""}, {":", true}} do
+      assert.is_false(pcall(function() return t[key] end))
+    end
+  end)
+end)
+
+describe("a shape", function()
+  local x = core.ops.full({2, 3}, 0)
+
+  it("prints, compares and joins texts", function()
+    assert.are.equal("(2, 3) () (4)", ("%s %s %s"):format(x.shape, core.tensor(1).shape, core.ops.full({4}, 0).shape))
+    assert.are.equal("shape (2, 3)!", "shape " .. x.shape .. "!")
+    assert.are.equal("(2, 3)7", x.shape .. 7)
+    assert.is_true(x.shape == x.shape and x.shape == {2, 3} and {2, 3} == x.shape and x.shape == {2.0, 3})
+    assert.is_true(core.tensor(1).shape == {})
+    for _, other in ipairs{{3, 2}, {2}, {2, 3, 1}, {}, {"2", 3}} do
+      assert.is_true(x.shape ~= other and other ~= x.shape)
+    end
+    assert.is_false(x.shape == "(2, 3)" or x.shape == 6)
+    for _, f in ipairs{function() return x.shape .. nil end, function() return x .. x.shape end,
+      function() return {} .. x.shape end} do
+      assert.is_false(pcall(f))
+    end
+  end)
+
+  it("is a list like any other", function()
+    local marea = require "marea"
+    local shape = x.shape
+    assert.are.same({2, 2, 3, "2x3"}, {#shape, shape[1], shape[2], table.concat(shape, "x")})
+    for _, i in ipairs{-3, -1, 0, 3} do assert.is_nil(shape[i]) end -- scripts compute shape[#shape - d] or 1
+    assert.are.same({2, 3}, {table.unpack(shape)})
+    local seen = {}
+    for i, size in ipairs(shape) do seen[i] = size end
+    assert.are.same({2, 3}, seen)
+    for _, t in ipairs{marea.zeros(shape), marea.zeros(shape, {dtype = "i64"}), marea.normal(shape), x:reshape(shape),
+      core.ops.full({1}, 0):expand(shape), marea.nn.Reshape(core.ops.full({3}, 0).shape)(x), marea.full_like(x, 1)} do
+      assert.is_true(t.shape == shape, tostring(t.shape))
+    end
+    shape[3] = 1
+    assert.are.equal("(2, 3, 1)", tostring(shape))
+    assert.is_true(x.shape == {2, 3})
+  end)
+
+  it("is what distributions and initializers give and get", function()
+    local marea = require "marea"
+    local normal = marea.dist.Normal{x, 1}
+    assert.are.equal("(2, 3) ()", tostring(normal.batch_shape) .. " " .. tostring(normal.event_shape))
+    assert.is_true(marea.dist.Normal{core.ops.full({4, 1, 3}, 0), core.ops.full({2, 1}, 1)}.batch_shape == {4, 2, 3})
+    local categorical = marea.dist.Categorical{logits = x}
+    assert.is_true(categorical.batch_shape == {2})
+    local given
+    marea.nn.Linear{2, 3, init = function(shape, ...)
+      given = tostring(shape)
+      return marea.nn.init.glorot_uniform(shape, ...)
+    end}
+    assert.are.equal("(2, 3)", given)
+  end)
+
+  it("stays one on its way out of a sandbox and into it", function()
+    local box = require "marea".sandbox{seconds = 5}
+    local _, out, same, text = assert(box:run([[
+      local x, shape = marea.zeros(4, 5), ...
+      return x.shape, shape == {2, 3}, "is " .. shape .. tostring(getmetatable(shape))]], x.shape))
+    assert.are.same({"(4, 5)", true, "is (2, 3)nil"}, {tostring(out), same, text})
+    box:close()
   end)
 end)
 

@@ -23,9 +23,7 @@
 static marea_status read_pair (marea_call *c, int attr, int64_t least, int64_t pair[2]) {
   for (int d = 0; d < 2; d++) {
     pair[d] = c->attr[attr].v[d];
-    if (pair[d] < least || pair[d] > INT32_MAX)
-      return marea_reject(c, MAREA_EARG, "argument '%s': expected %lld or more, got %lld",
-                          c->op->attrs[attr].name, (long long)least, (long long)pair[d]);
+    MAREA_TRY(marea_want_int(c, attr, pair[d], least));
   }
   return MAREA_OK;
 }
@@ -34,11 +32,11 @@ marea_status marea_conv_read (marea_call *c, marea_conv_attrs at, marea_conv *g)
   MAREA_TRY(read_pair(c, at.stride, 1, g->stride));
   g->dilation[0] = g->dilation[1] = g->groups = 1;
   if (at.dilation >= 0) MAREA_TRY(read_pair(c, at.dilation, 1, g->dilation));
-  if (at.groups >= 0) g->groups = c->attr[at.groups].i;
+  if (at.groups >= 0) {
+    g->groups = c->attr[at.groups].i;
+    MAREA_TRY(marea_want_int(c, at.groups, g->groups, 1));
+  }
   g->direct = c->ctx->direct || (at.algorithm >= 0 && c->attr[at.algorithm].i == 1);
-  if (g->groups < 1)
-    return marea_reject(c, MAREA_EARG, "argument 'groups': expected 1 or more, got %lld",
-                        (long long)g->groups);
   return MAREA_OK;
 }
 
@@ -56,10 +54,7 @@ marea_status marea_conv_padding (marea_call *c, marea_conv_attrs at, marea_conv 
     *padding = (marea_attr){.n = 4, .v = {g->before[0], g->after[0], g->before[1], g->after[1]}};
     return MAREA_OK;
   }
-  for (int i = 0; i < 4; i++)
-    if (padding->v[i] < 0 || padding->v[i] > INT32_MAX)
-      return marea_reject(c, MAREA_EARG, "argument 'padding': expected 0 or more, got %lld",
-                          (long long)padding->v[i]);
+  for (int i = 0; i < 4; i++) MAREA_TRY(marea_want_int(c, at.padding, padding->v[i], 0));
   for (int d = 0; d < 2; d++) {
     g->before[d] = padding->v[2 * d];
     g->after[d] = padding->v[2 * d + 1];

@@ -37,7 +37,8 @@ static marea_status want_range (marea_call *c, int attr, double low, double high
 static marea_status want_positive (marea_call *c, int attr) {
   const double f = c->attr[attr].f;
   if (f >= 0 && isfinite(f)) return MAREA_OK;
-  return marea_reject(c, MAREA_EARG, "argument '%s': expected 0 or more, got %g", c->op->attrs[attr].name, f);
+  return marea_reject(c, MAREA_EARG, "argument '%s': expected a finite number of 0 or more, got %g",
+                      c->op->attrs[attr].name, f);
 }
 
 static marea_status want_buffer (marea_call *c, int input, int attr) {

@@ -23,9 +23,7 @@ static marea_status read_windows (marea_call *c, const int64_t size[2], int64_t 
   for (int d = 0; d < 2; d++) {
     g->in[d] = size[d];
     g->kernel[d] = c->attr[kernel].v[d];
-    if (g->kernel[d] < 1 || g->kernel[d] > INT32_MAX)
-      return marea_reject(c, MAREA_EARG, "argument 'kernel': expected 1 or more, got %lld",
-                          (long long)g->kernel[d]);
+    MAREA_TRY(marea_want_int(c, kernel, g->kernel[d], 1));
     if (size[d] < 1)
       return marea_reject(c, MAREA_ESHAPE, "images of %lldx%lld are empty", (long long)size[0],
                           (long long)size[1]);
@@ -501,9 +499,7 @@ marea_status marea_upsample_read (marea_call *c, bool from_large, marea_conv *g)
   *g = (marea_conv){.n = x->shape[0], .cin = x->shape[3]};
   for (int d = 0; d < 2; d++) {
     const int64_t size = x->shape[1 + d];
-    if (scale[d] < 1 || scale[d] > INT32_MAX)
-      return marea_reject(c, MAREA_EARG, "argument 'scale': expected 1 or more, got %lld",
-                          (long long)scale[d]);
+    MAREA_TRY(marea_want_int(c, 0, scale[d], 1));
     if (from_large && size % scale[d] != 0)
       return marea_reject(c, MAREA_ESHAPE, "size %lld of %s is not divisible by scale %lld", (long long)size,
                           marea_tensor_text(x).s, (long long)scale[d]);

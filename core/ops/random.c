@@ -229,7 +229,8 @@ static marea_status check_logits (marea_call *c, const choice *k) {
       if (x != x || x > largest) largest = x;
     }
     if (!isfinite(largest) && !marea_stopping(c->ctx))
-      return marea_reject(c, MAREA_EARG, "argument 'logits': row %lld of %s has the largest value %g",
+      return marea_reject(c, MAREA_EARG,
+                          "argument 'logits': row %lld of %s has the largest value %g, expected a finite one",
                           (long long)(i + k->base), marea_tensor_text(c->in[0]).s, largest);
   }
   return MAREA_OK;

@@ -318,10 +318,11 @@ static marea_status pad_shape (marea_call *c) {
                         marea_tensor_text(x).s, padding->n);
   marea_layout_like(&c->layout[0], x);
   for (int i = 0; i < padding->n; i++) {
-    if (padding->v[i] < 0 || padding->v[i] > INT32_MAX)
+    if (padding->v[i] < 0)
       return marea_reject(c, MAREA_EARG,
                           "argument 'padding': expected 0 or more, got %lld (narrow makes smaller)",
                           (long long)padding->v[i]);
+    MAREA_TRY(marea_want_int(c, 0, padding->v[i], 0));
     c->layout[0].shape[i / 2] += padding->v[i];
   }
   return marea_want_number(c, 1, x->dtype);

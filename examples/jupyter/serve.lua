@@ -126,7 +126,7 @@ function handlers.is_complete(text) send("is_complete", session:is_complete(text
 --- The next line; nil at the end. A Ctrl-C that comes while it waits has nothing to stop.
 local function next_line()
   while true do
-    local ok, line, _, code = pcall(requests.read, requests, "l")
+    local ok, line, _, code = core.protected(requests.read, nil, requests, "l")
     if ok and (line or code ~= EINTR) then return line end
   end
 end
@@ -134,7 +134,7 @@ end
 for line in next_line do
   local kind, length = line:match "^(%S+) (%d+)$"
   local text = length == "0" and "" or requests:read(tonumber(length))
-  local ok, message = pcall(handlers[kind], text)
+  local ok, message = core.protected(handlers[kind], nil, text)
   if not ok then
     send("error", tostring(message))
     send("done", "")

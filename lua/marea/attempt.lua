@@ -84,9 +84,9 @@ function Attempt:undo()
 end
 
 --- For `local _ <close> = attempt.begin()`: undone by an error.
-function Attempt:__close(problem)
+Attempt.__close = core.closer(function(self, problem)
   if problem ~= nil then self:undo() else self:close() end
-end
+end)
 
 Droppable.__close = Attempt.__close
 -- One that nobody can end any more, because its coroutine was dropped, ends when it is collected; sandboxes have no

@@ -18,7 +18,11 @@ end
 local prefix = check.library(debug.getinfo(1, "S").source, "check.lua")
 
 -- Messages get their further lines from a module that is loaded with the first error.
-core.explain_with(function(...) return require "marea.explain".details(...) end)
+core.explain_with(function(...) return require "marea.explain".details(...) end,
+  function(word)
+    local synonyms = require "marea.explain.synonyms"
+    return (synonyms.of(word, "tensor") or synonyms.of(word, "argument")) ~= nil
+  end)
 
 --- The folder of the library's Lua files, with a slash at its end; "" when it is not known.
 check.folder = prefix and prefix:sub(2) or ""
@@ -61,21 +65,31 @@ local function distance(a, b)
   return rows[#a][#b]
 end
 
---- "; did you mean 'x'?" for the candidate nearest to `word`, "" when none is near.
+--- As many mistakes as a word of so many letters may have: one in four letters, and one in words of three.
+local function is_near(mistakes, letters)
+  return letters >= 3 and (mistakes <= 1 or 4 * mistakes <= letters + 1)
+end
+
+--- "; did you mean 'x'?" for the candidate nearest to `word`, "" when none is near, and when other frameworks have the
+--- word for what `owner` has, for which there is a hint.
 ---@param word string
 ---@param candidates string[]
-function check.did_you_mean(word, candidates)
+---@param owner? string see marea.explain.synonyms
+function check.did_you_mean(word, candidates, owner)
   local best, least
   if #word > LONGEST then return "" end
   for _, candidate in ipairs(candidates) do
     local d = #candidate > LONGEST and math.huge or distance(word:lower(), candidate:lower())
-    local near = d <= 1 + #word // 4
+    local near = is_near(d, #word)
     if near then d = d + distance(word, candidate) / 100 end -- capitals count when all else is equal
     if near and (not least or d < least or (d == least and candidate < best)) then
       best, least = candidate, d
     end
   end
-  return best and ("; did you mean '%s'?"):format(best) or ""
+  if not best then return "" end
+  local is_same = word:lower() == best:lower()
+  if owner and not is_same and require "marea.explain.synonyms".of(word, owner) then return "" end
+  return ("; did you mean '%s'?"):format(best)
 end
 
 --- A table as messages name it: "a Linear", "the class Linear", "a list of 3", "a table".
@@ -130,12 +144,9 @@ function check.size_text(value)
   return table.concat(parts, "x")
 end
 
-function check.same_shape(a, b)
-  if #a ~= #b then return false end
-  for i = 1, #a do
-    if a[i] ~= b[i] then return false end
-  end
-  return true
+--- A table without a class: a list, a record, a shape.
+function check.is_plain(value)
+  return type(value) == "table" and (getmetatable(value) == nil or core.is_shape(value))
 end
 
 --- Raises "what: argument 'name': expected X, got Y".
@@ -221,7 +232,7 @@ function check.options(what, options, names, positional)
   if positional then check.length(what, options, nil, positional <= FEW and places_of(options, positional) or 0) end
   table.sort(unknown, core.before)
   if unknown[1] then
-    local guess = check.did_you_mean(unknown[1], names)
+    local guess = check.did_you_mean(unknown[1], names, "argument")
     check.raise("%s: unknown argument '%s'%s", what, unknown[1],
       guess == "" and "; known: " .. check.list(names) or guess)
   end
@@ -260,7 +271,7 @@ function check.choice(what, name, value, choices)
   if chosen then return chosen end
   local names = {}
   for key in pairs(choices) do names[#names + 1] = key end
-  local hint = type(value) == "string" and check.did_you_mean(value, names) or ""
+  local hint = type(value) == "string" and check.did_you_mean(value, names, "argument") or ""
   check.raise("%s: argument '%s': expected one of %s, got %s%s", what, name, check.list(names), check.describe(value),
     hint)
 end
@@ -306,7 +317,7 @@ function check.strict(t, name, lazy, call)
         return value
       end
       if type(key) ~= "string" or key:sub(1, 2) == "__" then return nil end
-      check.raise("%s has no field '%s'%s", name, key, check.did_you_mean(key, check.names(self)))
+      check.raise("%s has no field '%s'%s", name, key, check.did_you_mean(key, check.names(self), name))
     end,
   })
 end

@@ -176,20 +176,51 @@ local function describe(value, name, key)
   return ("%s is %s"):format(name, inspect.value(value))
 end
 
+--- What is no name, but asked for like one.
+local TOPICS = {
+  index = [[
+x[2]  x[-1]                  a row, or a number where x has one dimension; counting starts at 1, -1 is the last
+x[{2, 5}]                    a position in each dimension
+x['2:5, :, -1']              ranges, ends included; ':' is all of a dimension, '1:9:2' every other one
+x[{'2:5', 1}]                positions and ranges in one list
+x[{1, 1}] = 10  x['2'] = 0   writes
+
+A full index gives a number of Lua; of a tensor that requires a gradient, while operators are recorded, a tensor of
+rank 0, through which gradients flow: x[1]:item() is its number. A partial one gives a view, which shares the memory.
+x:index_select(rows, 1) takes rows by a tensor of their numbers.]],
+}
+TOPICS.indexing, TOPICS.slicing = TOPICS.index, TOPICS.index
+
+-- Fields of tensors.
+TOPICS.shape = "x.shape: the sizes, a list; it prints as (2, 3), compares by == with other lists, and joins texts by .."
+TOPICS.dtype = "x.dtype: \"f32\", \"f64\", \"i64\" or \"u8\"; x:to(dtype) converts"
+TOPICS.rank = "x.rank: the number of dimensions, #x.shape"
+TOPICS.requires_grad = "x.requires_grad: are gradients wanted? x:requires_grad_() says so"
+TOPICS.is_leaf = "x.is_leaf: was it made by no operator that was recorded?"
+
+--- Tables of methods under the names that help gives them.
+local function owners()
+  return {Tensor = core.methods, Module = require "marea.nn.module".class_methods(),
+    Optimizer = require "marea.optim.optimizer", Dataset = require "marea.data.dataset"}
+end
+local OWNERS = {"Module", "Optimizer", "Dataset"} -- in the order in which a name is looked for
+
 --- Where a name without its table may be found: {name = in full, value =}.
 local function search(word)
   if core.ops[word] then return {name = word, value = core.ops[word], key = word} end
   if core.methods[word] then return {name = "Tensor:" .. word, value = core.methods[word], key = word} end
   local marea = require "marea"
-  if rawget(marea, word) ~= nil then return {name = "marea." .. word, value = marea[word], key = word} end
+  local own = rawget(marea, word) or getmetatable(marea).__lazy[word] and marea[word]
+  if own then return {name = "marea." .. word, value = own, key = word} end
   for _, part in ipairs(PARTS) do
     local place = complete.value({marea = marea}, "marea." .. part)
     local value = type(place) == "table" and rawget(place, word)
     if value ~= nil and value ~= false then return {name = part .. "." .. word, value = value, key = word} end
   end
-  local module = require "marea.nn.module"
-  local method = module.class_methods()[word]
-  if method then return {name = "Module:" .. word, value = method, key = word} end
+  for _, owner in ipairs(OWNERS) do
+    local method = rawget(owners()[owner], word)
+    if type(method) == "function" then return {name = owner .. ":" .. word, value = method, key = word} end
+  end
 end
 
 --- Every name that help knows, without its table.
@@ -211,7 +242,7 @@ local function all_names()
     local place = complete.value({marea = marea}, "marea." .. part)
     if type(place) == "table" then add(check.names(place)) end
   end
-  add(check.names(require "marea.nn.module".class_methods()))
+  add(check.names(owners().Module))
   table.sort(names, core.before)
   return names
 end
@@ -226,11 +257,6 @@ function help.complete(word)
   return 1, list
 end
 
---- The tables of methods under the names that help gives them.
-local function owners()
-  return {Tensor = core.methods, Module = require "marea.nn.module".class_methods()}
-end
-
 --- The text about a name: a global, a path such as x.sum or nn.Conv2d, or a name of the library by itself.
 ---@param env table the globals
 ---@param topic string
@@ -243,8 +269,11 @@ function help.topic(env, topic)
   if value ~= nil then return describe(value, topic, parts[#parts]) end
   local base, word = topic:match "^(.*)[%.:]([%w_]*)$"
   if not base then
+    if TOPICS[topic] then return TOPICS[topic] end
     local found = search(topic)
     if found then return describe(found.value, found.name, found.key) end
+    local other = require "marea.explain.synonyms".anyone(topic)
+    if other then return nil, ("what other frameworks call '%s' is here %s"):format(topic, other) end
     local names = all_names()
     table.move(check.names(env), 1, #check.names(env), #names + 1, names)
     return nil, ("nothing is known about '%s'%s"):format(topic, check.did_you_mean(topic, names))

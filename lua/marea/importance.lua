@@ -34,7 +34,7 @@ function importance.log_weights(q, prior, log_likelihood, options)
     local z = core.recording() and q:rsample{k} or q:sample{k}
     local ratio = sum_rest(prior:log_prob(z)) - sum_rest(q:log_prob(z))
     local likelihood = log_likelihood(z)
-    if not check.same_shape(likelihood.shape, ratio.shape) then
+    if likelihood.shape ~= ratio.shape then
       check.raise("importance.log_weights: expected log p(x | z) of shape %s, got %s", check.shape_text(ratio.shape),
         check.shape_text(likelihood.shape))
     end

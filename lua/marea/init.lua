@@ -38,11 +38,31 @@ function marea.seed(n)
   if events.watcher then events.watcher:seeded(n) end
 end
 
+local function caught(ok, ...)
+  if ok then return true, ... end
+  local problem, interrupted = ...
+  if not interrupted then error(problem, 0) end
+  return false, problem
+end
+
+--- Runs f(...), for scripts that go on after Ctrl-C: true and f's results, or false and the message `interrupted!`
+--- when Ctrl-C ended it. Other errors go on. A pcall holds Ctrl-C for 80 ms only, for cleanup.
+---@param f function
+---@return boolean finished, any ... the results, or the message
+---@example marea.catch_interrupt(function(x) return 2 * x end, 21)
+function marea.catch_interrupt(f, ...)
+  local meta = getmetatable(f)
+  if type(f) ~= "function" and not (type(meta) == "table" and meta.__call) then
+    check.fail("catch_interrupt", "f", "a function", f)
+  end
+  return caught(core.interruptible(core.protected, f, nil, ...))
+end
+
 local function filled(name, value, ...)
   local arguments, shape, options = {value = value}, ...
   local given = 0
   if type(shape) == "table" then
-    if getmetatable(shape) ~= nil then check.fail(name, "shape", "sizes or a list of sizes", shape) end
+    if not check.is_plain(shape) then check.fail(name, "shape", "sizes or a list of sizes", shape) end
     for key, item in pairs(shape) do arguments[key] = item end
     if options ~= nil and type(options) ~= "table" then
       check.raise("%s: expected options by name, as in {dtype = \"f64\"}, got %s", name, check.describe(options))

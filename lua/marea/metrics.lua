@@ -38,7 +38,7 @@ end
 function metrics.read(path)
   check.string("metrics.read", "path", path)
   local file, message = io.open(path)
-  if not file then return nil, core.printable(message) end
+  if not file then return core.failed(core.printable(message)) end
   local columns, rows = nil, {}
   for line in file:lines() do
     local cells = split(line)
@@ -54,7 +54,7 @@ function metrics.read(path)
     end
   end
   file:close()
-  if not columns then return nil, core.printable(path .. ": is empty") end
+  if not columns then return core.failed(core.printable(path .. ": is empty")) end
   return rows, columns
 end
 

@@ -579,7 +579,7 @@ local function run(self, setup, script)
   local written, message = files.write(script, function(put)
     each_line(self, setup, function(line) put(line .. "\n") end)
   end)
-  if not written then return nil, message end
+  if not written then return core.failed(message) end
   local pipe = io.popen("gnuplot " .. shell_quote(script) .. " 2>&1", "r")
   local said = pipe:read "a"
   local ok, _, code = pipe:close()
@@ -594,12 +594,12 @@ function Figure:save(path)
   local script = path .. ".gp"
   local name = core.printable(script)
   local said, ok, code = run(self, png_setup(self, path), script)
-  if not said then return nil, ok end
+  if not said then return core.failed(ok) end
   if ok then return os.remove(script) end
   if code == 127 then
-    return nil, ("gnuplot is not installed; %s makes the picture: gnuplot %s"):format(name, name)
+    return core.failed(("gnuplot is not installed; %s makes the picture: gnuplot %s"):format(name, name))
   end
-  return nil, ("gnuplot: %s (its script is %s)"):format(core.printable(said:gsub("%s+", " ")), name)
+  return core.failed(("gnuplot: %s (its script is %s)"):format(core.printable(said:gsub("%s+", " ")), name))
 end
 
 --- The figure drawn with letters, for a terminal: print it, or let the prompt show it. Heat maps and images are drawn
@@ -616,9 +616,9 @@ function Figure:show(options)
   local terminal = ("set terminal dumb noenhanced size %d,%d %s"):format(width, height, colors and "ansi256" or "mono")
   local said, ok, code = run(self, {terminal, letters = true}, script)
   os.remove(script)
-  if not said then return nil, ok end
-  if code == 127 then return nil, "gnuplot is not installed" end
-  if not ok then return nil, "gnuplot: " .. said:gsub("%s+", " ") end
+  if not said then return core.failed(ok) end
+  if code == 127 then return core.failed("gnuplot is not installed") end
+  if not ok then return core.failed("gnuplot: " .. said:gsub("%s+", " ")) end
   return show.text(said)
 end
 

@@ -149,11 +149,11 @@ local function is_over(problem)
 end
 
 --- Ends a pass early: leaves the line as it stands and closes the source.
-function Progress:__close(problem)
+Progress.__close = core.closer(function(self, problem)
   if self.line_open and not is_over(problem) then self.stream:write "\n" end
   self.line_open = false
   local mt = getmetatable(self.source)
   if type(mt) == "table" and mt.__close then mt.__close(self.source, problem) end
-end
+end)
 
 return setmetatable(Progress, {__call = new})

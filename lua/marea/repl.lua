@@ -96,8 +96,25 @@ function Session:compile(text)
   return nil, message, begun or is_begun(message)
 end
 
+local WORDS = {exit = "quit", quit = "quit", help = "help"}
+
+--- exit, quit() and help "conv2d", as other prompts take them: a command and its argument, when no such variable is
+--- there; nil: none of them.
+local function word_of(self, text)
+  local word, rest = text:match "^%s*(%a+)(.-)%s*$"
+  local command = WORDS[word]
+  if not command or rawget(self.env, word) ~= nil then return nil end
+  local argument = rest:match "^%s*%((.*)%)$" or rest:match "^%s*(['\"].*)$"
+    or command == "help" and rest:match "^%s+(.*)$" or rest
+  argument = argument:match "^%s*['\"]?(.-)['\"]?%s*$"
+  if argument == "" then return command, "" end
+  return command == "help" and argument:find "^[%w_%.:]+$" and command or nil, argument
+end
+
 --- Commands and questions are not Lua.
-local function sort_of(text)
+local function sort_of(self, text)
+  local word, about = word_of(self, text)
+  if word then return "command", word, about end
   if text:find "^%s*:%a" then return "command", text:match "^%s*:(%a[%w_]*)%s*(.-)%s*$" end
   if text:find "^%s*%?" then return "question", text:match "^%s*%?%s*(.-)%s*$" end
   if text:find "%S%s*%?%s*$" and not text:find "\n" and text:find "^%s*[%w_%.:]+%s*%?%s*$" then
@@ -109,7 +126,7 @@ end
 --- Is the text something to run, or does it go on?
 ---@return string "complete", "incomplete" or "invalid", which running it explains
 function Session:is_complete(text)
-  if sort_of(text) ~= "lua" then return "complete" end
+  if sort_of(self, text) ~= "lua" then return "complete" end
   local f, _, begun = self:compile(text)
   return f and "complete" or begun and "incomplete" or "invalid"
 end
@@ -127,7 +144,7 @@ local function explain(problem)
   return require "marea.explain".traceback(problem)
 end
 
-local function protected(f, ...) return table.pack(xpcall(f, explain, ...)) end
+local function protected(f, ...) return table.pack(core.protected(f, explain, ...)) end
 
 ---@class Result
 ---@field ok boolean
@@ -167,7 +184,7 @@ end
 ---@param text string
 ---@return Result
 function Session:evaluate(text)
-  local sort, word, argument = sort_of(text)
+  local sort, word, argument = sort_of(self, text)
   if sort == "command" then return run_command(self, word, argument) end
   if sort == "question" then
     local answer, message = self:help(word)

@@ -71,10 +71,10 @@ function Sandbox:run(text, ...) return self._box:run(text, "=sandbox", ...) end
 ---@param path string
 function Sandbox:run_file(path, ...)
   local file, message = io.open(check.string("run_file", "path", path), "rb")
-  if not file then return nil, message end
+  if not file then return core.failed(message) end
   local text = file:read "a"
   file:close()
-  if not text then return nil, path .. ": cannot be read" end
+  if not text then return core.failed(path .. ": cannot be read") end
   return self._box:run(text, "@" .. path, ...)
 end
 

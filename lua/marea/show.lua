@@ -189,7 +189,7 @@ function show.all(figures, options)
   local texts = {}
   for i, figure in ipairs(figures) do
     local shown, message = figure:show(options)
-    if not shown then return nil, message end
+    if not shown then return core.failed(message) end
     texts[i] = shown.text
   end
   return setmetatable({text = table.concat(texts, "\n")}, Shown)

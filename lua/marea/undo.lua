@@ -2,6 +2,7 @@
 --- Puts back what the library changes in its tables (layers that make their parameters, optimizers that count) while
 --- something runs that is to leave no trace.
 local events = require "marea.events"
+local finally = require "marea.finally"
 
 local undo = {}
 
@@ -35,12 +36,12 @@ function undo.run(f, ...)
   events.watcher = nil
   local outer_notes, outer_order = notes, order
   notes, order = {}, {}
-  local results = table.pack(pcall(f, ...))
-  restore()
-  notes, order = outer_notes, outer_order
-  events.watcher = watcher
-  if not results[1] then error(results[2], 0) end
-  return table.unpack(results, 2, results.n)
+  local _ <close> = finally(function()
+    restore()
+    notes, order = outer_notes, outer_order
+    events.watcher = watcher
+  end)
+  return f(...)
 end
 
 return undo

@@ -5,7 +5,8 @@
 **   interrupts wall|cpu COUNT FOLDER PROGRAM...
 **
 ** PROGRAM is build/marea, of which some signals come twice and which is then driven from a terminal, or lua5.4. `cpu`
-** holds the program's own time against the limits, for machines that have other work.
+** holds the program's own time against the limits, for machines that have other work. build/marea is interrupted as
+** often again while scripts catch all errors that they can: those get 80 ms of grace.
 **
 ** Fails when a program ends, when the times are longer than allowed, when a file is not whole, or when a training that
 ** was interrupted and continued ends with other bits than one that was not.
@@ -35,6 +36,10 @@ typedef struct prompt {
 
 static const char *const kinds[] = {"matmul", "conv", "backward", "load", "save", "loop", "training"};
 enum { KINDS = sizeof kinds / sizeof kinds[0], TRAINING = KINDS - 1 };
+
+static const char *const holders[] = {"pcall", "step", "batches", "xpcall", "wrap",  "resume", "close",
+                                      "scope", "gc",   "until",   "sort",   "error", "nested", "coclose"};
+enum { HOLDERS = sizeof holders / sizeof holders[0] };
 
 static bool busy_machine;
 
@@ -161,13 +166,13 @@ static bool interrupt (prompt *p, tally *t, char rest[200]) {
   return true;
 }
 
-static void work (prompt *p, tally *t, int kind) {
+static void work (prompt *p, tally *t, const char *kind) {
   char line[200];
-  snprintf(line, sizeof line, "work '%s'", kinds[kind]);
+  snprintf(line, sizeof line, "work '%s'", kind);
   type(p, line);
   await(p, "begin", NULL, NULL);
   if (!interrupt(p, t, NULL)) give_up(p, "the work ended");
-  if (strcmp(kinds[kind], "save") != 0) return;
+  if (strcmp(kind, "save") != 0) return;
   type(p, "check_saved()");
   await(p, "whole\t", NULL, line);
   if (strcmp(line, "true") != 0) give_up(p, line);
@@ -239,17 +244,32 @@ static void use_terminal (const char *program) {
 
 /* ---- all ---- */
 
-static bool report (const char *program, const char *kind, tally *t) {
+static bool report (const char *program, const char *kind, tally *t, double p99_allowed) {
   qsort(t->ms, (size_t)t->n, sizeof *t->ms, by_size);
   const double p99 = t->ms[(t->n * 99 + 99) / 100 - 1], most = t->ms[t->n - 1];
-  const bool ok = p99 <= P99 && most <= MOST;
+  const bool ok = p99 <= p99_allowed && most <= MOST;
   printf("%s %-8s %-9s %5d signals: median %5.1f, p99 %5.1f, longest %5.1f ms\n", ok ? "ok  " : "FAIL",
          strrchr(program, '/') ? strrchr(program, '/') + 1 : program, kind, t->n, t->ms[t->n / 2], p99, most);
   fflush(stdout);
   return ok;
 }
 
-static bool run (const char *program, int count) {
+/* Scripts that hold every error. */
+static bool hold (prompt *p, const char *program, int count) {
+  tally t = {.ms = calloc((size_t)count + HOLDERS, sizeof *t.ms)};
+  for (int i = 0; i < HOLDERS; i++) {
+    tally one = {.ms = t.ms + t.n};
+    while (one.n < (count + HOLDERS - 1) / HOLDERS) work(p, &one, holders[i]);
+    t.n += one.n;
+    (void)report(program, holders[i], &one, MOST);
+  }
+  const bool ok = report(program, "held", &t, MOST);
+  free(t.ms);
+  return ok;
+}
+
+static bool run (const char *program, int total) {
+  const int count = total / KINDS + 1; /* of each kind */
   prompt p;
   tally t = {.ms = calloc((size_t)count + 1, sizeof *t.ms), .twice = strstr(program, "marea") != NULL};
   double *all = calloc((size_t)count * KINDS + 1, sizeof *all);
@@ -260,16 +280,17 @@ static bool run (const char *program, int count) {
     t.n = 0;
     while (t.n < count)
       if (kind == TRAINING) train(&p, &t, count);
-      else work(&p, &t, kind);
+      else work(&p, &t, kinds[kind]);
     memcpy(all + n, t.ms, (size_t)t.n * sizeof *all);
     n += t.n;
     tally one = {.ms = t.ms, .n = t.n};
-    (void)report(program, kinds[kind], &one);
+    (void)report(program, kinds[kind], &one, P99);
   }
+  const bool let_go = !t.twice || hold(&p, program, total);
   train(&p, &t, t.n); /* undisturbed, after all this */
   close_prompt(&p);
   tally sum = {.ms = all, .n = n};
-  const bool ok = report(program, "all", &sum);
+  const bool ok = report(program, "all", &sum, P99) && let_go;
   free(all);
   free(t.ms);
   if (t.twice) use_terminal(program);
@@ -280,10 +301,9 @@ int main (int argc, char **argv) {
   bool ok = true;
   if (argc < 5) return 2;
   busy_machine = strcmp(argv[1], "cpu") == 0;
-  const int count = atoi(argv[2]) / KINDS + 1;
   setenv("INTERRUPT_FOLDER", argv[3], 1);
   srand48(11);
   signal(SIGPIPE, SIG_IGN);
-  for (int i = 4; i < argc; i++) ok = run(argv[i], count) && ok;
+  for (int i = 4; i < argc; i++) ok = run(argv[i], atoi(argv[2])) && ok;
   return ok ? 0 : 1;
 }

@@ -24,6 +24,70 @@ function jobs.load() assert(marea.load(old)) end
 function jobs.save() assert(marea.save(new, state)) end
 function jobs.loop() for i = 1, 1e6 do jobs.last = i end end
 
+-- ---- scripts that hold every error ----
+
+local function spin() while true do end end
+local closing = setmetatable({}, {__close = spin})
+local layer = nn.Linear{64, 64}
+local adam = optim.Adam{layer}
+local rows = data.Dataset{marea.normal{256, 64}}
+
+function jobs.pcall() while true do pcall(pcall, spin) end end
+function jobs.step()
+  local x = marea.normal{256, 64}
+  while true do pcall(adam.step, adam, function() return layer(x):square():mean() end) end
+end
+function jobs.batches()
+  while true do
+    pcall(function()
+      for x in rows:batches(64, {shuffle = true}) do adam:step(layer(x):square():mean()) end
+    end)
+  end
+end
+function jobs.xpcall() while true do xpcall(spin, spin) end end
+function jobs.error() while true do xpcall(error, spin) end end
+function jobs.wrap() while true do pcall(coroutine.wrap(function() while true do pcall(spin) end end)) end end
+function jobs.resume()
+  while true do
+    local co = coroutine.create(function() while true do pcall(coroutine.yield) end end)
+    while coroutine.resume(co) do pcall(marea.matmul, a, a) end
+  end
+end
+function jobs.coclose()
+  while true do
+    local co = coroutine.create(function()
+      local _ <close> = closing
+      coroutine.yield()
+    end)
+    coroutine.resume(co)
+    pcall(coroutine.close, co)
+  end
+end
+function jobs.close()
+  while true do
+    pcall(function()
+      local _ <close> = closing
+      error "left"
+    end)
+  end
+end
+function jobs.scope() while true do pcall(marea.scope, pcall, spin) pcall(marea.no_grad, jobs.matmul) end end
+function jobs.gc()
+  while true do
+    setmetatable({}, {__gc = function() pcall(jobs.matmul) end})
+    pcall(collectgarbage)
+  end
+end
+jobs["until"] = function() repeat until pcall(spin) end
+function jobs.sort() while true do pcall(table.sort, {3, 1, 2, 4}, function() return pcall(spin) end) end end
+function jobs.nested()
+  local function deeper(n)
+    if n > 0 then pcall(deeper, n - 1) end
+    return deeper(n)
+  end
+  deeper(60)
+end
+
 --- Repeats one job for good.
 function work(kind) -- luacheck: ignore 111
   local job = jobs[kind]

@@ -257,10 +257,10 @@ function Batches:__call()
   return self.dataset:rows(self.order:narrow(1, done + 1, count))
 end
 
-function Batches:__close(problem)
+Batches.__close = core.closer(function(self, problem)
   end_iteration(self, problem)
   self.order:release()
-end
+end)
 
 function Batches:__len() return self.steps end
 

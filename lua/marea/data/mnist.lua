@@ -50,22 +50,22 @@ local advice = {
 --- nil, message unless the file holds u8 of this rank.
 local function load(path, rank)
   local t, message = events.load(path, core.load_idx)
-  if not t then return nil, message end
+  if not t then return core.failed(message) end
   if t.dtype ~= "u8" or t.rank ~= rank then
-    return nil, core.printable(path)
-      .. (": expected u8 of %d dimensions, got %s %s"):format(rank, t.dtype, check.shape_text(t.shape))
+    return core.failed(core.printable(path)
+      .. (": expected u8 of %d dimensions, got %s %s"):format(rank, t.dtype, check.shape_text(t.shape)))
   end
   return t
 end
 
 local function read(images_path, labels_path)
   local images, message = load(images_path, 3)
-  if not images then return nil, message end
+  if not images then return core.failed(message) end
   local labels, problem = load(labels_path, 1)
-  if not labels then return nil, problem end
+  if not labels then return core.failed(problem) end
   if #images ~= #labels then
-    return nil, core.printable(("%s has %d images, %s has %d labels"):format(images_path, #images, labels_path,
-      #labels))
+    return core.failed(core.printable(("%s has %d images, %s has %d labels"):format(images_path, #images, labels_path,
+      #labels)))
   end
   local n, h, w = images:size()
   return Dataset{
@@ -91,6 +91,6 @@ return function(source, split)
     local images, labels = find(folder, stem .. "-images-idx3-ubyte"), find(folder, stem .. "-labels-idx1-ubyte")
     if images and labels then return read(images, labels) end
   end
-  return nil, ("mnist: no files %s-images-idx3-ubyte and %s-labels-idx1-ubyte (or .gz) in %s%s"):format(stem, stem,
-    core.printable(table.concat(searched, ", ")), advice[source] or "")
+  return core.failed(("mnist: no files %s-images-idx3-ubyte and %s-labels-idx1-ubyte (or .gz) in %s%s"):format(stem,
+    stem, core.printable(table.concat(searched, ", ")), advice[source] or ""))
 end

@@ -11,6 +11,7 @@
 --- centre is in a pixel, u8 (N, S, S, 1), batches f32; count, f32 (N).
 local core = require "marea.core"
 local check = require "marea.check"
+local finally = require "marea.finally"
 local Dataset = require "marea.data.dataset"
 local ops = core.ops
 
@@ -22,10 +23,8 @@ local KEY = 0x6C62272E07BB0142 -- makes these random numbers others than a train
 local function seeded(seed, f)
   local before, counter = core.random_state()
   core.set_random_state(seed ~ KEY, 0)
-  local results = table.pack(pcall(core.no_grad, f))
-  core.set_random_state(before, counter)
-  if not results[1] then error(results[2], 0) end
-  return table.unpack(results, 2, results.n)
+  local _ <close> = finally(function() core.set_random_state(before, counter) end)
+  return core.no_grad(f)
 end
 
 --- A function that gives the next of a sequence of numbers from [0, 1), drawn in blocks.

@@ -16,7 +16,7 @@ local Bernoulli = distribution.class("Bernoulli", {
   setup = function(self, given)
     local value = distribution.probs_or_logits("Bernoulli", self, given, function(name, v)
       distribution.parameter("Bernoulli", name, v, name == "probs" and {low = 0, high = 1} or nil)
-    end)
+    end, 1)
     self.batch_shape, self.dtype = distribution.broadcast("Bernoulli", value), distribution.dtype_of(value)
   end,
   properties = {

@@ -16,7 +16,8 @@ local Categorical = distribution.class("Categorical", {
   names = {"probs", "logits"},
   positional = 0,
   setup = function(self, given)
-    local value = distribution.probs_or_logits("Categorical", self, given, distribution.check_classes "Categorical")
+    local value = distribution.probs_or_logits("Categorical", self, given, distribution.check_classes "Categorical",
+      math.huge)
     if given.probs then self.probs = value / value:sum{dims = {-1}, keepdim = true} end
     self.batch_shape, self.dtype = distribution.batch_of(value.shape), value.dtype
     self.classes = value:size(-1)

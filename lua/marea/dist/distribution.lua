@@ -96,7 +96,7 @@ function distribution.class(name, spec)
       named[key] = given[key]
       if named[key] == nil and i <= positional then named[key] = given[i] end
     end
-    local self = setmetatable({event_shape = {}}, class)
+    local self = setmetatable({event_shape = core.shape{}}, class)
     setup(self, named)
     return self
   end
@@ -142,7 +142,7 @@ function distribution.broadcast(what, ...)
     end
     shape = both
   end
-  return shape
+  return core.shape(shape)
 end
 
 --- f64 if one of the values is, else f32.
@@ -178,18 +178,30 @@ end
 
 --- A shape without its last dimension.
 ---@param shape integer[]
-function distribution.batch_of(shape) return table.move(shape, 1, #shape - 1, 1, {}) end
+function distribution.batch_of(shape) return core.shape(table.move(shape, 1, #shape - 1, 1, {})) end
+
+--- Probabilities below 0 or above `highest` are told at once: what is computed of them would speak of other numbers.
+local function check_probs(what, probs, highest)
+  if not core.is_tensor(probs) or probs:numel() == 0 then return end
+  local low, high = core.no_grad(function() return probs:min():item(), probs:max():item() end)
+  if low < 0 or high > highest then
+    check.raise("%s: argument 'probs': expected numbers %s, got %g to %g", what,
+      highest == 1 and "from 0 to 1" or "of at least 0", low, high)
+  end
+end
 
 --- Puts the one of `probs` and `logits` that is given into the instance.
 ---@param self table
 ---@param given table
 ---@param check_value fun(name: string, value: any) raises what does not fit
-function distribution.probs_or_logits(what, self, given, check_value)
+---@param highest number of probs
+function distribution.probs_or_logits(what, self, given, check_value, highest)
   if (given.probs == nil) == (given.logits == nil) then
     check.raise("%s: expected either probs or logits, by name, got %s", what, given.probs == nil and "none" or "both")
   end
   local key = given.probs ~= nil and "probs" or "logits"
   check_value(key, given[key])
+  if key == "probs" then check_probs(what, given.probs, highest) end
   self[key] = given[key]
   return given[key]
 end

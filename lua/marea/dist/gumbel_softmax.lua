@@ -21,7 +21,7 @@ local LogGumbelSoftmax = distribution.class("LogGumbelSoftmax", {
     local t = distribution.parameter("LogGumbelSoftmax", "temperature", given.temperature, {above = 0})
     self.logits, self.temperature = given.logits, t
     self.batch_shape = distribution.broadcast("LogGumbelSoftmax", distribution.batch_of(given.logits.shape), t)
-    self.event_shape = {given.logits:size(-1)}
+    self.event_shape = core.shape{given.logits:size(-1)}
     self.dtype = distribution.dtype_of(given.logits, t)
   end,
 })
@@ -52,7 +52,7 @@ end
 
 local function setup(self, given)
   local value = distribution.probs_or_logits("GumbelSoftmax", self, given,
-    distribution.check_classes "GumbelSoftmax")
+    distribution.check_classes "GumbelSoftmax", math.huge)
   self.temperature = distribution.parameter("GumbelSoftmax", "temperature", given.temperature, {above = 0})
   self.hard = given.hard or false
   if type(self.hard) ~= "boolean" then check.fail("GumbelSoftmax", "hard", "true or false", given.hard) end

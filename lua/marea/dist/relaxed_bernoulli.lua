@@ -13,7 +13,7 @@ local function setup(self, given)
   local t = distribution.parameter("RelaxedBernoulli", "temperature", given.temperature, {above = 0})
   local value = distribution.probs_or_logits("RelaxedBernoulli", self, given, function(name, v)
     distribution.parameter("RelaxedBernoulli", name, v, name == "probs" and {low = 0, high = 1} or nil)
-  end)
+  end, 1)
   self.temperature = t
   self.batch_shape = distribution.broadcast("RelaxedBernoulli", t, value)
   self.dtype = distribution.dtype_of(t, value)

@@ -13,11 +13,20 @@ local ENTRIES = 10000 -- of all tables, for one name
 local LONGEST = 400 -- bytes of a line of source that is looked at
 
 local typed -- what the prompt runs: {chunk, text}
+local gone = {} -- local variables of what it ran before
 
 --- For prompts: the chunk that is about to be run, and its text, which its frames do not know. Tracebacks end above it.
 ---@param chunk function
 ---@param text string
-function frames.typed(chunk, text) typed = {chunk = chunk, text = text} end
+function frames.typed(chunk, text)
+  for names in (typed and typed.text or ""):gmatch "%f[%w_]local%s+([%a_][%w_%s,]*)" do
+    for name in names:gsub("^function%s", ""):gmatch "[%a_][%w_]*" do gone[name] = true end
+  end
+  typed = {chunk = chunk, text = text}
+end
+
+--- Was it a local variable of something that the prompt ran before?
+function frames.is_gone(frame, name) return frames.is_typed(frame) and gone[name] == true end
 
 --- Is this the frame of the chunk that the prompt runs?
 function frames.is_typed(frame) return typed ~= nil and frame.func == typed.chunk end
@@ -47,6 +56,32 @@ function frames.of_script(most)
     end
   end
   return list
+end
+
+--- Is it an object, something that methods are called on?
+local function is_object(value)
+  local meta = debug.getmetatable and debug.getmetatable(value)
+  return type(value) == "table" and type(meta) == "table"
+end
+
+--- The call, by a line of the script, of a method that did not get its object: the method's name, and the frame of the
+--- line. The object is missing when a method is called with a dot.
+---@return string|nil name, table|nil frame
+function frames.without_object()
+  local name, by_library = nil, nil
+  for level = 2, DEEPEST do
+    local frame = debug.getinfo(level, "Slnf")
+    if not frame then return nil end
+    local is_library = core.module_of(frame.source) ~= nil
+    if name and not is_library and frame.what ~= "C" then return name, frame end
+    local first, self = getlocal(level, 1)
+    local missing = frame.what ~= "C" and first == "self" and not is_object(self) and (is_library or self == nil)
+    name = missing and frame.name or nil
+    if not is_library and frame.what ~= "C" then
+      if by_library then return nil end
+      by_library = true
+    end
+  end
 end
 
 --- What the frame's code can see, the innermost first: a list of {name, value}; and its table of globals.

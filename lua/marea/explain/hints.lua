@@ -202,11 +202,21 @@ end
 
 --- The operand that is a tensor of one element, as the script calls it.
 local function single(failure)
-  for i = 1, 2 do
+  for i = 1, 3 do
     local t = failure.arguments[i]
     if core.origin(t) and t:numel() == 1 then return frames.name_of(failure.script, t) or "t" end
   end
   return nil
+end
+
+--- A tensor where a number is wanted: what a full index gives of a tensor that learns, or a sum.
+local function number_wanted(failure)
+  return ("%s:item() is its number, through which no gradient flows"):format(single(failure) or "t")
+end
+
+--- An item of a list that is a tensor.
+local function stacked()
+  return "marea.stack{...} joins tensors and keeps their gradients; marea.tensor(2) is a number among them"
 end
 
 local function compared(failure, operator)
@@ -240,12 +250,32 @@ local function past_the_end(failure)
   return failure.caller.what == "C" and failure.caller.namewhat == "for iterator" and rows(failure) or nil
 end
 
+--- A value of one step that the next one begins with.
+local function consumed(failure, operator)
+  local name
+  for _, frame in ipairs(failure.script) do
+    for _, variable in ipairs((frames.variables(frame))) do
+      local t = variable.value
+      if core.is_tensor(t) and t ~= failure.arguments[1] and select(2, core.origin(t)) == operator then
+        name = variable.name
+      end
+    end
+  end
+  if not name then return nil end
+  return ("what one step hands to the next is its values: %s = %s:detach():keep() before the step"):format(name, name)
+end
+
 -- ---- names ----
 
-local function synonym(_, name)
-  local other = synonyms[name]
+local function synonym(_, name, owner)
+  local other = synonyms.of(name, owner)
   return other and ("what other frameworks call '%s' is here %s"):format(name, other) or nil
 end
+
+--- "nn has no field 'Dense'": captures in this order.
+local function owned_synonym(failure, owner, name) return synonym(failure, name, owner) end
+
+local function argument_synonym(failure, name) return synonym(failure, name, "argument") end
 
 --- A field that a tensor has not got: often a method that was called on the wrong thing.
 local function no_field(failure, name)
@@ -255,7 +285,7 @@ local function no_field(failure, name)
   if found and core.is_tensor(self) and source(failure):find("self[%.:]" .. name) then
     return "'self' is a tensor here: call the method with a colon, net:forward(x), or the module itself, net(x)"
   end
-  return synonym(failure, name)
+  return synonym(failure, name, "tensor")
 end
 
 local function dotted(failure)
@@ -280,7 +310,7 @@ end
 --- A list of tensors to be saved that is no list.
 local function saved(failure)
   local given = failure.arguments[2]
-  if type(given) ~= "table" or getmetatable(given) == nil then return nil end
+  if type(given) ~= "table" or check.is_plain(given) then return nil end
   return ("%s:state() is the table of its tensors"):format(frames.name_of(failure.script, given) or "net")
 end
 
@@ -325,6 +355,12 @@ local rules = {
 
   {"^([<>]=? or [<>]=?): ", compared},
   {"^%.%.: ", text},
+  {"^tensor: item .-: expected a number, got tensor", stacked},
+  {"^stack: .-: expected a tensor, got %-?[%d%.]+$", stacked},
+  {": expected an? [^,]*numbers?[^,]*, got tensor %w+ %(%)$", number_wanted},
+  {": expected an? integers?[^,]*, got tensor %w+ %(%)$", number_wanted},
+  {"^index: expected .- got tensor %w+ %(%)$", number_wanted},
+  {"^t%[%.%.%.%] = v: tensor %w+ %(%) requires a gradient", number_wanted},
   {"^t%(%.%.%.%): ", function(failure) return failure.call.namewhat == "for iterator" and rows(failure) or nil end},
   {"^index %d+ is out of range for dimension 1 ", past_the_end},
   {"^index: expected a mask .- got tensor f",
@@ -337,9 +373,9 @@ local rules = {
   {"^t%[%.%.%.%] = v: argument 'value': expected an integer", always "integers hold no fractions; t:to('f32') does"},
 
   {"^a tensor has no field or method '([^']+)'", no_field},
-  {"^[%w_%.]+ has no field '([^']+)'", synonym},
-  {": unknown argument '([^']+)'; known: ", synonym},
-  {": expected one of .- got string '([^']+)'$", synonym},
+  {"^([%w_%.]+) has no field '([^']+)'$", owned_synonym},
+  {": unknown argument '([^']+)'; known: ", argument_synonym},
+  {": expected one of .- got string '([^']+)'$", argument_synonym},
   {"^([%w_%.]+): expected its arguments in braces, .- got tensor",
     function(_, class)
       if not rawget(require "marea.nn", class) then return nil end
@@ -378,6 +414,7 @@ local rules = {
     local name = called(failure, "t")
     return ("a loss is one number: %s:mean() or %s:sum()"):format(name, name)
   end},
+  {"^backward: the graph behind this (%w+) was consumed", consumed},
   {"^backward: .- does not depend on a tensor that requires a gradient", always
     "t:requires_grad_() marks what is to be learned (layers do); what no_grad or detach gave does not depend on it"},
 

@@ -84,6 +84,16 @@ local function tensor_line(inputs, script, message, place)
   return #told > 0 and "\n  " .. table.concat(told, "; ") or ""
 end
 
+--- "methods are called with a colon: net:train()" when that is what is wrong.
+local function dotted()
+  local name, frame = frames.without_object()
+  if not name or not frame then return nil end
+  local line = frames.source_line(frame)
+  local object = line:match("([%w_%.]+)%." .. name .. "%s*[%({\"']") or "object"
+  local arguments = line:find("%." .. name .. "%s*%(%s*%)") and "()" or "(...)"
+  return ("methods are called with a colon: %s:%s%s"):format(object, name, arguments)
+end
+
 -- ---- messages of the library ----
 
 --- Called by the core with each message that it is about to raise: the bare one, and the one with place and layer.
@@ -97,8 +107,9 @@ function explain.details(message, whole, operation)
   local place = whole:sub(1, whole:find(message, 1, true) - 1):match "^(.*:%d+): $"
   local about = operation or message:find "^index" or message:find "^item"
   local lines = about and tensor_line(inputs, script, message, place) or ""
-  local hint = require "marea.explain.hints"(message, {inputs = inputs, arguments = arguments_of(2), script = script,
-    call = call, caller = debug.getinfo(3, "nS") or {}})
+  local failure = {inputs = inputs, arguments = arguments_of(2), script = script, call = call,
+    caller = debug.getinfo(3, "nS") or {}}
+  local hint = dotted() or require "marea.explain.hints"(message, failure)
   return hint and ("%s\n  hint: %s"):format(lines, hint) or lines
 end
 
@@ -133,7 +144,7 @@ function explain.explain(message, text)
   if type(message) ~= "string" then return message end
   if message:find("\n", 1, true) then return not_found(message) end
   local script = frames.of_script(FRAMES)
-  local hint = require "marea.explain.language"(message, script, text)
+  local hint = dotted() or require "marea.explain.language"(message, script, text)
   message = at_script(message, script)
   return hint and ("%s\n  hint: %s"):format(message, hint) or message
 end

@@ -51,17 +51,21 @@ local function near_field(frame, name)
   local line = frames.source_line(frame)
   local owner = line:match("([%w_]+)[%.:]" .. name .. "%f[^%w_]")
   local variables = tables_of(frame)
+  local is_module = false
   if owner then
     local found, value = frames.variable(frame, owner)
     variables = found and {{name = owner, value = value}} or variables
+    is_module = found and require "marea.nn.module".is_module(value)
   end
+  local other = synonyms.of(name, is_module and "module" or nil)
+  local hint = other and ("what other frameworks call '%s' is here %s"):format(name, other)
+  if is_module and hint then return hint end
   for _, variable in ipairs(variables) do
     local guess = type(variable.value) == "table" and check.did_you_mean(name, keys_of(variable.value, {}))
       :match "did you mean '(.-)'"
     if guess then return ("'%s' has no '%s'; did you mean '%s'?"):format(variable.name, name, guess) end
   end
-  if synonyms[name] then return ("what other frameworks call '%s' is here %s"):format(name, synonyms[name]) end
-  return owner and #variables == 1 and ("'%s' has no '%s'"):format(owner, name) or nil
+  return hint or owner and #variables == 1 and ("'%s' has no '%s'"):format(owner, name) or nil
 end
 
 --- For a global variable that is nil.
@@ -70,6 +74,11 @@ local function near_variable(frame, name)
   if name == "self" then
     return "'self' exists in functions defined with a colon: function Net:forward(x), not Net.forward(x)"
   end
+  if frames.is_gone(frame, name) then
+    return ("local variables end with what was entered; %s = ... without 'local' stays"):format(name)
+  end
+  local other = synonyms.of(name, "variable")
+  if other then return ("'%s' is here %s"):format(name, other) end
   if PARTS[name] then return ("a script that uses %s begins with: local %s = marea.%s"):format(name, name, name) end
   local variables, globals = frames.variables(frame)
   local names = keys_of(globals, {})
@@ -123,8 +132,20 @@ end
 
 -- ---- run-time errors ----
 
+--- The message that something of the library gave beside nil, when the line where it did so is the one at work or names
+--- the variable or field. Nobody else has it any more.
+local function lost_message(frame, name)
+  local message, source, number = core.last_failure()
+  if not message or source ~= frame.short_src then return nil end
+  local line = frames.source_line(frame, number)
+  if number ~= frame.currentline and not (name and line:find("%f[%w_]" .. name .. "%f[^%w_]")) then return nil end
+  return ("line %d gave nil and a message, which assert(...) shows: %s"):format(number, message)
+end
+
 --- A variable that is nil because a function that reads a file said why instead.
 local function unasserted(frame, name)
+  local lost = lost_message(frame, name)
+  if lost then return lost end
   local lines = frames.source_lines(frame)
   for number = math.min(#lines, frame.currentline - 1), 1, -1 do
     local line = lines[number]
@@ -140,7 +161,7 @@ end
 local function nil_value(frame, _, kind, name)
   if kind == "global" then return unasserted(frame, name) or near_variable(frame, name) end
   if kind == "local" or kind == "upvalue" then return unasserted(frame, name) end
-  if kind == "field" or kind == "method" then return near_field(frame, name) end
+  if kind == "field" or kind == "method" then return lost_message(frame, name) or near_field(frame, name) end
   return nil
 end
 
@@ -157,14 +178,20 @@ local function given_tensor(frame, number, name, wanted)
   end
   local other = ({max = "maximum(...)", min = "minimum(...)",
     fmod = "remainder(...), whose sign is the divisor's"})[name] or name .. "()"
-  if wanted == "number" and core.ops[other:match "^%w+"] then
+  if wanted == "number" and math[name] and core.ops[other:match "^%w+"] then
     return ("for tensors it is a method: %s:%s"):format(t, other)
   end
-  return nil
+  return ("%s:item() is the number of a tensor of one element"):format(t)
 end
 
+local function concatenated()
+  return "t:item() is the number of a tensor of one element, tostring(t) a text"
+end
+
+local function looped() return "t:item() is the number of a tensor of one element" end
+
 local function nil_given(frame)
-  return language.undefined(frame, frames.source_line(frame))
+  return lost_message(frame) or language.undefined(frame, frames.source_line(frame))
 end
 
 --- A number that is treated as a tensor: what a full index reads.
@@ -196,6 +223,8 @@ local rules = {
   {"attempt to compare %a+ with nil$", nil_given},
   {"attempt to compare nil with %a+$", nil_given},
   {"bad argument #(%d+) to '([%w_]+)' %((%a+) expected, got marea.Tensor%)$", given_tensor},
+  {"invalid value %(userdata%) at index %d+ in table for 'concat'$", concatenated},
+  {"'for' .- %(number expected, got marea.Tensor%)$", looped},
   {"bad argument #%d+ to '[%w_]+' %(%a+ expected, got nil%)$", nil_given},
   {"bad argument #%d+ to 'format' %(number has no integer representation%)$", function()
     return "%d shows integers, %g or %.3f any number"
@@ -204,6 +233,7 @@ local rules = {
   {"attempt to call a table value %((%a+) '([^']+)'%)$", called_table},
   {"attempt to call a string value %((%a+) '([^']+)'%)$", called_table},
   {"attempt to call a number value %((%a+) '([^']+)'%)$", called_table},
+  {"attempt to call a boolean value %((%a+) '([^']+)'%)$", called_table},
 }
 
 -- ---- syntax errors ----
@@ -230,6 +260,10 @@ local function syntax(message, line, lines)
   local name, operator = line:match "([%w_%.]+)%s*([%+%-%*/])=[^=]"
   if name then return ("Lua has no %s=: %s = %s %s ..."):format(operator, name, name, operator) end
   if line:find "%+%+" then return "Lua has no ++: i = i + 1" end
+  local indexed, positions = line:match "([%w_%.]+)%[%s*(%-?[%w_]+%s*,[^%[%]{}]*)%]"
+  if indexed and message:find "']' expected near ','" then
+    return ("positions are a list: %s[{%s}]"):format(indexed, positions)
+  end
   if message:find "function arguments expected" then
     return "fields are read with a dot, x.shape; methods are called, x:sum()"
   end

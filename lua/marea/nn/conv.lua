@@ -55,7 +55,7 @@ end
 
 function Conv2d:weight_shape(inputs)
   local h, w = self.kernel[1], self.kernel[2]
-  return {h, w, inputs // self.groups, self.outputs}, h * w * inputs // self.groups, h * w * self.outputs
+  return {h, w, inputs // self.groups, self.outputs}, 1.0 * h * w * inputs // self.groups, 1.0 * h * w * self.outputs
 end
 
 function Conv2d:forward(x)

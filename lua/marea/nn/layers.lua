@@ -25,7 +25,7 @@ local Reshape = module.class("Reshape")
 function Reshape:init(options)
   options = check.options("Reshape", options, {"name"}, 7)
   self.name = options.name
-  self.shape = {}
+  self.shape = core.shape{}
   for i, size in ipairs(options) do self.shape[i] = check.integer("Reshape", "shape", size, -1) end
 end
 

@@ -13,6 +13,7 @@
 local core = require "marea.core"
 local check = require "marea.check"
 local events = require "marea.events"
+local finally = require "marea.finally"
 local undo = require "marea.undo"
 
 local module = {}
@@ -39,6 +40,15 @@ local function call(self, ...)
   if events.watcher then events.watcher:called(self) end
   if tracer then return tracer(self, ...) end
   return self:forward(...)
+end
+
+--- A new field of a module: data under the name of a method would hide it.
+local function set_field(self, key, value)
+  if Module[key] and value ~= nil and type(value) ~= "function" then
+    check.raise("%s: a field '%s' would hide the method of this name; the field needs another one",
+      getmetatable(self).__name, key)
+  end
+  rawset(self, key, value)
 end
 
 local function construct(class, ...)
@@ -71,6 +81,7 @@ function module.class(name, base)
   class.__name = name
   class.__index = class
   class.__call = call
+  class.__newindex = set_field
   class.__tostring = function(self) return self:tostring() end
   return setmetatable(class, {
     __index = base or Module,
@@ -100,10 +111,8 @@ end
 function module.trace(trace, f, ...)
   local before = tracer
   tracer = trace
-  local results = table.pack(pcall(f, ...))
-  tracer = before
-  if not results[1] then error(results[2], 0) end
-  return table.unpack(results, 2, results.n)
+  local _ <close> = finally(function() tracer = before end)
+  return f(...)
 end
 
 -- ---- the walk ----
@@ -287,7 +296,7 @@ function module.misfit(root, state, strict)
     known[entry.name] = true
     if not given then
       if strict then missing[#missing + 1] = entry.name end
-    elseif not check.same_shape(given.shape, entry.tensor.shape) then
+    elseif given.shape ~= entry.tensor.shape then
       mismatched[#mismatched + 1] =
         ("%s is %s, expected %s"):format(entry.name, shape_of(given), shape_of(entry.tensor))
     end
@@ -423,7 +432,7 @@ end
 
 ---@example nn.Linear{3, 2}:freeze():unfreeze()
 --- Undoes freeze().
-function Module:unfreeze() return set_frozen(self, false) end
+function Module:unfreeze() return (set_frozen(self, false)) end
 
 --- Number of elements of all tensors of the state, as Keras counts parameters, and of those that are trained.
 ---@return integer, integer
@@ -450,7 +459,7 @@ end
 ---@param ... integer[]|userdata one shape without the batch ({28, 28, 1}) or one tensor for each input
 ---@example nn.Sequential{nn.Conv2d{1, 4, kernel = 3}, nn.Flatten{}, nn.Linear{2}}:summary{8, 8, 1}
 function Module:summary(...)
-  return require "marea.nn.summary".summary(self, ...)
+  return (require "marea.nn.summary".summary(self, ...)) -- no tail call: an error says who was called
 end
 
 --- What tostring shows in the parentheses of a layer.
@@ -468,7 +477,7 @@ end
 
 --- The tree of modules with the shapes of their tensors and the number of their elements.
 function Module:tostring()
-  return require "marea.nn.tree"(self, module)
+  return (require "marea.nn.tree"(self, module))
 end
 
 return module

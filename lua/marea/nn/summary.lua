@@ -4,6 +4,7 @@ local core = require "marea.core"
 local amount = require "marea.amount"
 local check = require "marea.check"
 local columns = require "marea.columns"
+local finally = require "marea.finally"
 local module = require "marea.nn.module"
 
 local summary = {}
@@ -26,13 +27,14 @@ function summary.run(root, trace, ...)
   for i, entry in ipairs(module.modules(root)) do modes[i] = {entry.module, entry.module.training} end
   root:evaluate()
   local inputs = table.pack(...)
-  local ok, message = pcall(core.no_grad, function()
+  local _ <close> = finally(function()
+    for _, mode in ipairs(modes) do mode[1].training = mode[2] end
+  end)
+  core.no_grad(function()
     for i = 1, inputs.n do inputs[i] = input_from(inputs[i]) end
     local function forward() root(table.unpack(inputs, 1, inputs.n)) end
     if trace then module.trace(trace, forward) else forward() end
   end)
-  for _, mode in ipairs(modes) do mode[1].training = mode[2] end
-  if not ok then error(message, 0) end
   if module.version() == made then core.set_random_state(seed, counter) end
 end
 

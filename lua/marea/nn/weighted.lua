@@ -35,9 +35,9 @@ end
 function Weighted:materialize(inputs)
   core.no_grad(function()
     local shape, fan_in, fan_out = self:weight_shape(inputs)
-    local weight = module.parameter(self._init(shape, fan_in, fan_out, self.dtype))
+    local weight = module.parameter(self._init(core.shape(shape), fan_in, fan_out, self.dtype))
     if self.has_bias then
-      self.bias = module.parameter(self._bias_init({self.outputs}, fan_in, fan_out, self.dtype))
+      self.bias = module.parameter(self._bias_init(core.shape{self.outputs}, fan_in, fan_out, self.dtype))
     end
     self.inputs = inputs
     self.weight = weight -- comes last: with it the layer is complete

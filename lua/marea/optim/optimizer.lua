@@ -219,7 +219,7 @@ end
 
 --- Everything that can fail comes before the first weight is touched. Runs shielded, so that an interrupt comes before
 --- the step or after it.
-local function update(self)
+local function update(self, loss)
   self:find_parameters()
   local entries, gradients = {}, {}
   for _, entry in ipairs(self._entries) do
@@ -234,7 +234,8 @@ local function update(self)
     end
   end
   if #entries == 0 then
-    check.raise("%s:step: no parameter has a gradient; give it the loss, or call loss:backward() before", self.name)
+    check.raise("%s:step: %s", self.name, loss and "the loss does not depend on a parameter of this optimizer"
+      or "no parameter has a gradient; give it the loss, or call loss:backward() before")
   end
   set_attributes(self)
   clip(self, gradients)
@@ -248,7 +249,7 @@ end
 
 --- The reverse pass, which leaves gradients as they were when it is interrupted; then the update, which never is.
 local function advance(self, loss)
-  core.shield(loss and function() loss:backward(self._backward) end, update, self)
+  core.shield(loss and function() loss:backward(self._backward) end, update, self, loss ~= nil)
 end
 
 local function step_of(self, f)
@@ -313,7 +314,7 @@ function Optimizer:misfit(state)
       local name = entry.name .. "." .. slot
       local given = state[name]
       known[name] = true
-      if given and not check.same_shape(given.shape, entry.tensor.shape) then
+      if given and given.shape ~= entry.tensor.shape then
         wrong[#wrong + 1] = ("%s is %s, expected %s"):format(name, check.shape_text(given.shape),
           check.shape_text(entry.tensor.shape))
       end

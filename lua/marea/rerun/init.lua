@@ -11,6 +11,7 @@
 local core = require "marea.core"
 local check = require "marea.check"
 local events = require "marea.events"
+local finally = require "marea.finally"
 local Run = require "marea.rerun.run"
 local files = require "marea.rerun.files"
 local new_report = require "marea.rerun.report".new
@@ -67,12 +68,12 @@ local function surroundings(session)
     if package.loaded[name] == nil then session.sources:add_module(name) end
     return before.require(name)
   end
-  return setmetatable({}, {__close = function()
+  return finally(function()
     refill(arg, words)
     arg, os.exit, dofile, loadfile = before.arg, before.exit, before.dofile, before.loadfile
     require = before.require
     events.watcher = before.watcher
-  end})
+  end)
 end
 
 --- Sees the script's variables as they are when it fails.
@@ -83,11 +84,11 @@ local function failed(session, run, problem)
   return problem
 end
 
---- Runs the chunk; returns what xpcall returns.
+--- Runs the chunk; returns what core.protected returns.
 local function execute(session, run)
   local guard <close> = surroundings(session) -- luacheck: ignore 211
   events.watcher = run
-  return xpcall(run.chunk, function(problem) return failed(session, run, problem) end,
+  return core.protected(run.chunk, function(problem) return failed(session, run, problem) end,
     table.unpack(session.arguments))
 end
 
@@ -140,9 +141,9 @@ local function run_once(path, options, changed)
   local session = settled(session_of(path))
   last_path = last_path or path -- a mistyped name takes no other's place
   local text, message = files.read(path)
-  if not text then return nil, message end
+  if not text then return core.failed(message) end
   local chunk, problem = loadfile(path)
-  if not chunk then return nil, problem end
+  if not chunk then return core.failed(problem) end
   last_path = path
   session.arguments = options.arguments or session.arguments
   session.variables, session.traceback, session.exit_code = nil, nil, nil
@@ -150,12 +151,13 @@ local function run_once(path, options, changed)
   local run = Run.new(path, chunk, text, session.state, session.cache)
   local tell = observer(session, run, options, changed)
   session.run = run
-  local ok, raised = execute(session, run)
+  local ok, raised, interrupted = execute(session, run)
   local finished = ok or is_good_exit(session, raised)
   local report = conclude(session, run, finished)
   tell(report)
   if finished then return report end
   if raised == EXIT then raised = ("%s: the script called os.exit(%s)"):format(path, tostring(session.exit_code)) end
+  if interrupted then core.interrupt(raised) end
   error(raised, 0)
 end
 
@@ -191,7 +193,7 @@ local function known(path)
 end
 
 local function nothing_known(path)
-  return nil, path and ("no run of %s is known"):format(path) or "no run is known"
+  return core.failed(path and ("no run of %s is known"):format(path) or "no run is known")
 end
 
 --- The script's local variables at the end of its last run, or where it was stopped: name -> value. Of a run that came
@@ -214,10 +216,10 @@ function rerun.back(path)
   local idle = session.idle
   session.idle = nil
   if idle then
-    return nil, ("%s: there is nothing to go back to%s"):format(idle,
-      session.earlier and "; once more takes back the run before" or "")
+    return core.failed(("%s: there is nothing to go back to%s"):format(idle,
+      session.earlier and "; once more takes back the run before" or ""))
   end
-  if not session.earlier then return nil, "there is no earlier state to go back to" end
+  if not session.earlier then return core.failed("there is no earlier state to go back to") end
   session.state, session.earlier = session.earlier, nil
   return true
 end

@@ -19,7 +19,7 @@ local NO_TRAIT = {training = true, frozen = true, name = true, inputs = true}
 local function trait_text(value)
   local kind = type(value)
   if kind == "number" or kind == "string" or kind == "boolean" then return format("%s", value) end
-  if kind == "table" and getmetatable(value) == nil and #value > 0 and math.type(value[1]) then
+  if check.is_plain(value) and #value > 0 and math.type(value[1]) then
     return check.size_text(value)
   end
 end
@@ -79,7 +79,7 @@ local function compare(new, old)
     local other = old.tensors[key]
     if other then
       common = common + 1
-      if check.same_shape(new.tensors[key].shape, other.shape) then equal = equal + 1 end
+      if new.tensors[key].shape == other.shape then equal = equal + 1 end
     end
   end
   return common, equal, #new.keys + #old.keys - common

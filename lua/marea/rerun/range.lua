@@ -86,10 +86,10 @@ function Range:__call()
 end
 
 --- The loop was left; `problem`: by an error.
-function Range:__close(problem)
+Range.__close = core.closer(function(self, problem)
   if not self.run then return end
   if not problem then self.place.is_done = true end
   leave(self, self.run.inner)
-end
+end)
 
 return new
