@@ -49,9 +49,9 @@ end)
 
 describe("userdata", function()
   local function session()
-    marea.profile.start()
+    core.profile_start(10)
     marea.ones(3)
-    return marea.profile.stop()._session
+    return core.profile_stop()
   end
 
   it("of one kind are not taken for another", function()

@@ -103,12 +103,15 @@ function walk.objects(marea)
     s:close()
     return s
   end)
-  object("session", function()
-    pcall(marea.profile.stop)
-    marea.profile.start()
-    marea.ones(3)
-    return marea.profile.stop()._session
-  end)
+  local has_core, core = pcall(require, "marea.core") -- reports keep their session to themselves
+  if has_core then
+    object("session", function()
+      pcall(marea.profile.stop)
+      core.profile_start(10)
+      marea.ones(3)
+      return core.profile_stop()
+    end)
+  end
   object("report", function()
     pcall(marea.profile.stop)
     marea.profile.start()
