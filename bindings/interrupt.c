@@ -142,7 +142,7 @@ static void push_message (lua_State *L, bind_state *S) {
 }
 
 static void stop (lua_State *L, lua_Debug *ar) {
-  const bind_state *S = bind_find_state(L);
+  bind_state *S = bind_find_state(L);
   (void)ar;
   if (S && S->held) return;
   if (!is_requested(main_thread(L))) { /* a coroutine that slept while the request ended */
