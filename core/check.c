@@ -101,7 +101,7 @@ static marea_text described (const marea_attr_spec *spec, const marea_attr *a) {
   const bool choice = spec->kind == MAREA_BOOL || spec->kind == MAREA_ENUM || spec->kind == MAREA_DTYPE;
   marea_text text;
   if (choice && a->n == 1) snprintf(text.s, sizeof text.s, "%lld", (long long)a->i);
-  else if (a->n == 0) snprintf(text.s, sizeof text.s, "nothing (n = 0)");
+  else if (a->n == 0) snprintf(text.s, sizeof text.s, "no value, n = 0");
   else snprintf(text.s, sizeof text.s, "n = %d", a->n);
   return text;
 }

@@ -72,7 +72,7 @@ describe("make install", function()
     assert.are.equal(require "marea.core".info().version .. "\n", must(inside(prefix, "pkg-config --modversion marea")))
     local flags = must(inside(prefix, [[sh -c 'eval printf "%s\\\n" "$(pkg-config --cflags --libs marea-lua)"']]))
     assert.is_truthy(flags:find(("-I%s/include\n"):format(prefix), 1, true), flags)
-    assert.is_truthy(flags:find "%-lmarea_lua\n%-lmarea\n", flags)
+    assert.is_truthy(flags:find "%-lmarea_lua\n%-lm\n%-lmarea\n", flags)
     assert.is_falsy(flags:find("-lopenblas", 1, true)) -- the shared library brings it along
     assert.is_truthy(must(inside(prefix, "pkg-config --static --libs marea")):find "%-lopenblas.*%-ljansson")
   end)

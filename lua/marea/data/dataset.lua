@@ -219,9 +219,11 @@ end
 --- The next pass of that epoch begins behind the rows that were delivered.
 ---@param state {epoch: integer, examples: integer, seed: integer?, stream: integer?} what state() gave
 function Dataset:load_state(state)
-  state = check.options("load_state", state, {"epoch", "examples", "seed"})
+  state = check.options("load_state", state, {"epoch", "examples", "seed", "stream"})
   for _, name in ipairs{"epoch", "examples"} do check.integer("load_state", name, state[name], 0) end
-  if state.seed ~= nil then check.integer("load_state", "seed", state.seed) end
+  for _, name in ipairs{"seed", "stream"} do
+    if state[name] ~= nil then check.integer("load_state", name, state[name]) end
+  end
   self.resumed = {epoch = state.epoch, examples = state.examples}
   self.position = {epoch = state.epoch, examples = state.examples}
   self.seed, self.stream = state.seed, state.stream or self.stream
