@@ -139,6 +139,8 @@ endif
 $(BUILD)/obj/core/kernels/isa_neon.o: ISA = $(KERNEL_OPT) -fno-schedule-insns
 $(BUILD)/obj/core/kernels/isa_generic.o $(BUILD)/obj/core/kernels/isa_generic_f64.o: ISA = $(KERNEL_OPT)
 $(BUILD)/obj/bindings/%.o: private INCLUDE = $(LUA_CFLAGS) -fexceptions
+# Nothing unwinds through the core: debuggers read .debug_frame, which is not loaded.
+$(BUILD)/obj/core/%.o: private INCLUDE = -fno-asynchronous-unwind-tables
 
 $(KERNEL_OBJ): | $(BUILD)/found/compiler
 $(filter-out $(KERNEL_OBJ),$(CORE_OBJ)) $(BIND_OBJ) $(BUILD)/lua_files.c: | $(BUILD)/found/library
