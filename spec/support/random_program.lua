@@ -80,6 +80,7 @@ end
 
 local kinds = {
   real = function(g) return g.pick(REALS) end,
+  number = function(g) return g.chance(50) and g.pick(REALS) or g.pick(INTEGERS) end,
   int = function(g) return g.pick(INTEGERS) end,
   bool = function(g) return g.pick{"true", "false"} end,
   dtype = function(g) return g.pick(DTYPES) end,
