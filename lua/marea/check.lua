@@ -296,7 +296,9 @@ end
 --- A list of sizes, without holes.
 ---@return integer[]
 function check.sizes(what, name, list)
-  for i = 1, check.items(what, name, list, "a list of sizes") do check.integer(what, ("%s[%d]"):format(name, i), list[i], 0) end
+  for i = 1, check.items(what, name, list, "a list of sizes") do
+    check.integer(what, ("%s[%d]"):format(name, i), list[i], 0)
+  end
   return list
 end
 

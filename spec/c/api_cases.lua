@@ -59,8 +59,8 @@ local function any(label, expression) return {label, expression, "any"} end
 local garbage = {any("-1", "-1"), any("INT_MIN", "INT_MIN"), any("INT_MAX", "INT_MAX")}
 
 local paths = {
-  marea_load_idx = "w->file.idx", marea_load_npy = "w->file.npy", marea_load_png = "w->file.png", marea_load_png16 = "w->file.png",
-  marea_file_load = "w->file.safetensors",
+  marea_load_idx = "w->file.idx", marea_load_npy = "w->file.npy", marea_load_png = "w->file.png",
+  marea_load_png16 = "w->file.png", marea_file_load = "w->file.safetensors",
 }
 local tensors = { -- the good one where it is not w->t
   ["marea_backward.y"] = "w->y", ["marea_backward.seed"] = "w->u", ["marea_grad.y"] = "w->y",
