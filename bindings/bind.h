@@ -22,7 +22,7 @@
 #define BIND_LIBRARIES 4  /* places that the library's files were loaded from */
 #define BIND_LAYER 160    /* bytes of the longest layer path that is shown */
 #define BIND_FEW 8        /* inputs that need no memory of their own */
-#define BIND_KNOWN 256    /* boxes that are recognised at once */
+#define BIND_KNOWN 1024   /* boxes that are recognised at once */
 #define BIND_UNASKED 4096 /* turns of a loop between two questions whether to stop */
 
 typedef struct bind_box bind_box;

@@ -68,7 +68,7 @@ marea_tensor *bind_check (lua_State *L, bind_state *S, int idx, const char *func
 /* __gc. Needs no place: nothing can use the box any more, except from another finalizer. */
 static int box_gc (lua_State *L) {
   bind_state *S = bind_self(L);
-  bind_box *b = bind_to(L, S, 1, BIND_BOX);
+  bind_box *b = bind_to_box(L, S, 1);
   if (!b) return 0;
   if (*bind_known(S, b) == b) *bind_known(S, b) = NULL; /* another userdata may lie there later */
   b->finalized = true;
