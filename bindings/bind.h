@@ -253,6 +253,8 @@ const bind_file *bind_file_of (bind_state *S, const char *source);
 void bind_add_library (lua_State *L, bind_state *S, int idx); /* such a folder: "@./lua/marea/" */
 bind_place bind_where (lua_State *L,
                        bind_state *S); /* the innermost line of a script, library code left out */
+/* core.argument_at_work(f, ...) -> the first argument of the innermost of these functions on this coroutine's stack; nil */
+int bind_argument_at_work (lua_State *L);
 /* path := that of the innermost module at work as seen from the outermost one, which is pushed; "" when they are
    the same. False, and nothing is pushed: no module is at work. */
 bool bind_layer (lua_State *L, char *path);

@@ -340,6 +340,7 @@ static const luaL_Reg functions[] = {
     {"library", core_library},
     {"module_of", core_module_of},
     {"origin", core_origin},
+    {"argument_at_work", bind_argument_at_work},
     {"explain_with", bind_explain_with},
     {"failed", bind_fail},
     {"last_failure", bind_last_failure},

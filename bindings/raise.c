@@ -158,6 +158,18 @@ static void class_name (lua_State *L, int idx, char *path) {
   lua_pop(L, 2);
 }
 
+int bind_argument_at_work (lua_State *L) {
+  lua_Debug ar;
+  const int n = lua_gettop(L);
+  for (int level = 1; level < LEVELS && lua_getstack(L, level, &ar); level++) {
+    lua_getinfo(L, "f", &ar);
+    for (int i = 1; i <= n; i++)
+      if (lua_rawequal(L, -1, i)) return lua_getlocal(L, &ar, 1) ? 1 : 0;
+    lua_pop(L, 1);
+  }
+  return 0;
+}
+
 bool bind_layer (lua_State *L, char *path) {
   lua_Debug ar;
   path[0] = '\0';

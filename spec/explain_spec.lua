@@ -114,7 +114,7 @@ describe("marea.traceback", function()
 train.lua:2: a tensor has no field or method 'nothing' (layer 'Sequential')
 stack traceback:
   train.lua:2: in function <line 2>
-  [1 frame in marea.nn]
+  [2 frames in marea.nn]
   train.lua:3: in function 'train'
   train.lua:4: in function <line 4>
   train.lua:4: in main chunk

@@ -155,6 +155,32 @@ describe("freeze before the sizes are known", function()
     assert.is_false(nn.Linear{1, 1}.frozen)
   end)
 
+  it("is over, and each coroutine has its own, when one ends by an error, is dropped or waits", function()
+    local Waits = nn.class "Waits"
+    function Waits:forward(what) -- luacheck: no unused args
+      coroutine.yield()
+      if what == "error" then error "on purpose" end
+      return nn.Linear{1, 1}
+    end
+    local function started(net, what)
+      local co = coroutine.create(net)
+      coroutine.resume(co, what)
+      return co
+    end
+    local function wait(net, what)
+      return started(function(x) return net(x) end, what)
+    end
+    local frozen, free = Waits{}:freeze(), Waits{}
+    local a, b, c = wait(frozen), wait(free), wait(frozen, "error")
+    wait(frozen) -- dropped
+    assert.is_true(nn.Linear{1, 1}.weight.requires_grad)
+    assert.is_false(coroutine.resume(c))
+    assert.is_true(nn.parameter(marea.ones{1}).requires_grad)
+    assert.is_false(select(2, coroutine.resume(a)).weight.requires_grad)
+    assert.is_true(select(2, coroutine.resume(b)).weight.requires_grad)
+    assert.is_true(nn.Linear{1, 1}.weight.requires_grad)
+  end)
+
   it("holds through a plan, a file and shared layers", function()
     local net = nn.Sequential{nn.Linear{4}, nn.Linear{1}}
     net[1]:freeze()

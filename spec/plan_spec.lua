@@ -58,6 +58,27 @@ end
 
 local function bits(t) return table.concat(t:detach():reshape(t:numel()):totable(), " ") end
 
+describe("a plan in a coroutine that ends by an error", function()
+  it("leaves nothing behind: layers have no sizes, and what is made later is not kept", function()
+    local net = marea.nn.Linear{2}
+    local co = coroutine.create(function()
+      marea.plan(function()
+        net(marea.zeros{1, 3})
+        error "on purpose"
+      end)
+    end)
+    assert.is_false(coroutine.resume(co))
+    assert.are.same({4, 2}, table.move(net(marea.zeros{4, 5}).shape, 1, 2, 1, {})) -- not the plan's 3 inputs
+    collectgarbage()
+    collectgarbage()
+    local before = core.memory().blocks
+    for _ = 1, 3 do marea.nn.Linear{2}(marea.zeros{4, 5}) end
+    collectgarbage()
+    collectgarbage()
+    assert.are.equal(before, core.memory().blocks)
+  end)
+end)
+
 describe("a plan's peak", function()
   local cases = {
     {"a multilayer perceptron", mlp, {784}, {1, 32, 1024}},

@@ -2,7 +2,7 @@
 --- Puts back what the library changes in its tables (layers that make their parameters, optimizers that count) while
 --- something runs that is to leave no trace.
 local events = require "marea.events"
-local finally = require "marea.finally"
+local unwind = require "marea.unwind"
 
 local undo = {}
 
@@ -12,6 +12,7 @@ local order -- the tables, as they were noted
 --- To be called before a table changes. Does nothing outside of undo.run.
 ---@param t table
 function undo.note(t)
+  if unwind.latest then unwind.settle() end
   if not notes or notes[t] then return end
   local fields = {}
   for key, value in next, t do fields[key] = value end
@@ -32,15 +33,13 @@ end
 --- Runs f(...) and then puts back the fields of all tables that were noted meanwhile; nobody watches. Returns what f
 --- returned.
 function undo.run(f, ...)
-  local watcher = events.watcher
-  events.watcher = nil
-  local outer_notes, outer_order = notes, order
-  notes, order = {}, {}
-  local _ <close> = finally(function()
+  local watcher, outer_notes, outer_order
+  local _ <close> = unwind.finally(function()
     restore()
-    notes, order = outer_notes, outer_order
-    events.watcher = watcher
+    notes, order, events.watcher = outer_notes, outer_order, watcher
   end)
+  watcher, outer_notes, outer_order = events.watcher, notes, order
+  notes, order, events.watcher = {}, {}, nil
   return f(...)
 end
 

@@ -11,7 +11,7 @@
 --- centre is in a pixel, u8 (N, S, S, 1), batches f32; count, f32 (N).
 local core = require "marea.core"
 local check = require "marea.check"
-local finally = require "marea.finally"
+local unwind = require "marea.unwind"
 local Dataset = require "marea.data.dataset"
 local ops = core.ops
 
@@ -23,7 +23,7 @@ local KEY = 0x6C62272E07BB0142 -- makes these random numbers others than a train
 local function seeded(seed, f)
   local before, counter = core.random_state()
   core.set_random_state(seed ~ KEY, 0)
-  local _ <close> = finally(function() core.set_random_state(before, counter) end)
+  local _ <close> = unwind.finally(function() core.set_random_state(before, counter) end)
   return core.no_grad(f)
 end
 

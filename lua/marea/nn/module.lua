@@ -13,8 +13,8 @@
 local core = require "marea.core"
 local check = require "marea.check"
 local events = require "marea.events"
-local finally = require "marea.finally"
 local undo = require "marea.undo"
+local unwind = require "marea.unwind"
 
 local module = {}
 
@@ -22,24 +22,27 @@ local Module = {} -- methods of every module
 local classes = {} -- file and name -> class
 local version = 0 -- how many parameters and buffers were made; optimizers look again when it has changed
 local tracer -- while a summary runs: called in place of forward
-local frozen_work = false -- is the module at work frozen? What it makes then is frozen too
 
 -- ---- classes ----
 
-local function end_work(guard) frozen_work = guard.before end
-
---- Calls f(self, ...) with the module at work being `self`.
-local function at_work(self, f, ...)
-  local guard <close> = setmetatable({before = frozen_work}, {__close = end_work}) -- luacheck: ignore 211
-  frozen_work = self.frozen
-  return f(self, ...)
-end
-
-local function call(self, ...)
-  if self.frozen ~= frozen_work then return at_work(self, call, ...) end
+local function enter(self, ...)
+  if unwind.latest then unwind.settle() end
   if events.watcher then events.watcher:called(self) end
   if tracer then return tracer(self, ...) end
   return self:forward(...)
+end
+
+local function pass(...) return ... end
+
+--- No tail calls in these two, so that their frames stay and tell which module is at work.
+local function call(self, ...) return pass(enter(self, ...)) end
+local function make(self, ...) return pass(self:materialize(...)) end
+
+--- Is the module at work in this coroutine frozen? What it makes is frozen too. The stack tells: a variable would stay
+--- as it is where a coroutine ends by an error or is dropped.
+local function frozen_at_work()
+  local self = core.argument_at_work(call, make)
+  return self ~= nil and self.frozen
 end
 
 --- A new field of a module: data under the name of a method would hide it.
@@ -52,7 +55,7 @@ local function set_field(self, key, value)
 end
 
 local function construct(class, ...)
-  local self = setmetatable({training = true, frozen = frozen_work}, class)
+  local self = setmetatable({training = true, frozen = frozen_at_work()}, class)
   self:init(...)
   return self
 end
@@ -109,9 +112,9 @@ end
 
 --- Calls f(...) with `trace(m, ...)` in place of every module's forward.
 function module.trace(trace, f, ...)
-  local before = tracer
-  tracer = trace
-  local _ <close> = finally(function() tracer = before end)
+  local before
+  local _ <close> = unwind.finally(function() tracer = before end)
+  before, tracer = tracer, trace
   return f(...)
 end
 
@@ -254,14 +257,14 @@ end
 function module.parameter(t)
   check.tensor("nn.parameter", "t", t)
   version = version + 1
-  return (t.is_leaf and t or t:detach()):requires_grad_(not frozen_work):keep()
+  return (t.is_leaf and t or t:detach()):requires_grad_(not frozen_at_work()):keep()
 end
 
 --- Makes the parameters of a layer that learns its sizes from its first input. When a rerun has the values of all of
 --- them, the random state is as if none had been drawn.
 function module.materialize(self, ...)
   local seed, counter = core.random_state()
-  at_work(self, self.materialize, ...)
+  make(self, ...)
   if events.watcher and events.watcher:made(self) then core.set_random_state(seed, counter) end
 end
 

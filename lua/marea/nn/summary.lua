@@ -4,7 +4,7 @@ local core = require "marea.core"
 local amount = require "marea.amount"
 local check = require "marea.check"
 local columns = require "marea.columns"
-local finally = require "marea.finally"
+local unwind = require "marea.unwind"
 local module = require "marea.nn.module"
 
 local summary = {}
@@ -27,7 +27,7 @@ function summary.run(root, trace, ...)
   for i, entry in ipairs(module.modules(root)) do modes[i] = {entry.module, entry.module.training} end
   root:evaluate()
   local inputs = table.pack(...)
-  local _ <close> = finally(function()
+  local _ <close> = unwind.finally(function()
     for _, mode in ipairs(modes) do mode[1].training = mode[2] end
   end)
   core.no_grad(function()

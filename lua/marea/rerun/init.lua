@@ -11,7 +11,7 @@
 local core = require "marea.core"
 local check = require "marea.check"
 local events = require "marea.events"
-local finally = require "marea.finally"
+local unwind = require "marea.unwind"
 local Run = require "marea.rerun.run"
 local files = require "marea.rerun.files"
 local new_report = require "marea.rerun.report".new
@@ -68,7 +68,7 @@ local function surroundings(session)
     if package.loaded[name] == nil then session.sources:add_module(name) end
     return before.require(name)
   end
-  return finally(function()
+  return unwind.finally(function()
     refill(arg, words)
     arg, os.exit, dofile, loadfile = before.arg, before.exit, before.dofile, before.loadfile
     require = before.require
