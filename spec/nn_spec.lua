@@ -101,6 +101,22 @@ describe("a module", function()
     close(net.b.bias, {1})
   end)
 
+  it("is a table of tensors by name: other keys, values and objects are refused, whatever loads it", function()
+    local t = marea.ones(1)
+    local net = nn.Linear{2, 2}
+    local loaders = {net, nn.Sequential{net}, marea.optim.SGD{net}, marea.optim.Adam{net}}
+    for _, loader in ipairs(loaders) do
+      local function refused(state, ...)
+        has(message_of(function() loader:load_state(state, {strict = false}) end), "load_state: argument", ...)
+      end
+      for _, key in ipairs{1, -1, 1.5, true, t, {}} do refused({[key] = t}, "a table of tensors by name") end
+      refused({b = 3, a = "x"}, "'a': expected a tensor, got string 'x'")
+      refused(net, "without a metatable, got a Linear")
+      refused(setmetatable({}, {__index = error, __pairs = error}), "without a metatable")
+      refused(t, "a table of tensors, got tensor")
+    end
+  end)
+
   it("takes the state of another one", function()
     local a, b = nn.Linear{3, 2}, nn.Linear{3, 2}
     b:load_state(a:state())

@@ -293,6 +293,18 @@ function check.tensor(what, name, value)
   return value
 end
 
+--- A state that is to be loaded: a table of tensors by name and nothing else.
+---@return table<string, userdata>
+function check.state(what, state)
+  if type(state) ~= "table" then check.fail(what, "state", "a table of tensors", state) end
+  if not check.is_plain(state) then check.fail(what, "state", "a table of tensors without a metatable", state) end
+  for name in next, state do
+    if type(name) ~= "string" then check.fail(what, "state", "a table of tensors by name", state) end
+  end
+  for _, name in ipairs(check.names(state)) do check.tensor(what, name, state[name]) end
+  return state
+end
+
 --- A list of sizes, without holes.
 ---@return integer[]
 function check.sizes(what, name, list)

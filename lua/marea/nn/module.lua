@@ -393,11 +393,8 @@ end
 ---@example net = nn.Linear{3, 2}
 ---@example net:load_state(nn.Linear{3, 2}:state())
 function Module:load_state(state, options)
-  if type(state) ~= "table" then check.fail("load_state", "state", "a table of tensors", state) end
+  check.state("load_state", state)
   local strict = check.options("load_state", options, {"strict"}).strict ~= false
-  for name, t in pairs(state) do
-    if not core.is_tensor(t) then check.fail("load_state", tostring(name), "a tensor", t) end
-  end
   local misfit = module.misfit(self, state, strict)
   if misfit then check.raise("load_state: %s", misfit) end
   module.assign(self, state)

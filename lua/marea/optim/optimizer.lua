@@ -303,11 +303,6 @@ end
 function Optimizer:misfit(state)
   self:find_parameters()
   local wrong, known = {}, {steps = true}
-  for name in pairs(state) do
-    if type(name) ~= "string" then check.fail("load_state", "state", "a table of tensors by name", state) end
-  end
-  local names = check.names(state)
-  for _, name in ipairs(names) do check.tensor("load_state", name, state[name]) end
   if not state.steps or state.steps:numel() ~= 1 then wrong[#wrong + 1] = "steps is missing" end
   for _, entry in ipairs(self._entries) do
     for _, slot in ipairs(self.slots) do
@@ -320,7 +315,7 @@ function Optimizer:misfit(state)
       end
     end
   end
-  for _, name in ipairs(names) do
+  for _, name in ipairs(check.names(state)) do
     if not known[name] then wrong[#wrong + 1] = name .. " is unexpected" end
   end
   if #wrong == 0 then return nil end
@@ -331,7 +326,7 @@ end
 --- Copies a state; raises and changes nothing when it does not fit.
 ---@param state table<string, userdata> what state() gave
 function Optimizer:load_state(state)
-  if type(state) ~= "table" then check.fail("load_state", "state", "a table of tensors", state) end
+  check.state("load_state", state)
   local misfit = self:misfit(state)
   if misfit then check.raise("load_state: %s", misfit) end
   core.shield(nil, function()
