@@ -7,8 +7,8 @@ local marea = require "marea"
 local advice = require "spec.support.advice"
 local allclose = require "spec.support.allclose"
 local folder = require "spec.support.folder"
-local synonyms = require "marea.explain.synonyms"
-local nn, optim, data = marea.nn, marea.optim, marea.data
+local repl = require "marea.repl"
+local nn, optim, data, run = marea.nn, marea.optim, marea.data, advice.run
 
 local INF, NAN, MIN, MAX = math.huge, 0 / 0, math.mininteger, math.maxinteger
 
@@ -17,16 +17,6 @@ teardown(folder.remove)
 local function i64(list) return marea.tensor(list, {dtype = "i64"}) end
 local function u8(list) return marea.tensor(list, {dtype = "u8"}) end
 local function f64(list) return marea.tensor(list, {dtype = "f64"}) end
-
---- Runs `code`, which the advice has to contain, with the variables of env; returns its values.
-local function run(text, code, env)
-  assert(text:find(code, 1, true), ("'%s' does not say '%s'"):format(text, code))
-  local scope = setmetatable(env or {}, {__index = function(_, name)
-    return ({marea = marea, nn = nn, optim = optim, data = data})[name] or _G[name]
-  end})
-  local chunk = load("return " .. code, "=advice", "t", scope) or assert(load(code, "=advice", "t", scope))
-  return chunk()
-end
 
 local function equal(actual, expected)
   allclose.assert(actual, expected, {exact = true})
@@ -133,6 +123,14 @@ local examples = {
     equal(kept, {1, 1})
     kept:release()
     equal(marea.scope(function() return marea.ones(2) end), {1, 1})
+  end,
+  ["return it from the scope, or take its values along by :detach():keep()"] = function(text)
+    assert(text:find(":detach():keep()", 1, true))
+    local x, kept = f64{3, NAN}:requires_grad_(), nil
+    marea.scope(function() kept = (x * 2):detach():keep() end)
+    equal(kept, {6, NAN})
+    kept:release()
+    equal(marea.grad(marea.scope(function() return x * 2 end):sum(), x), {2, 2})
   end,
   ["give that one retain_graph = true to use it twice"] = function(text)
     assert(text:find("retain_graph = true", 1, true))
@@ -406,7 +404,69 @@ local examples = {
     marea.no_grad(function() end)
   end,
 
+  ["%s:item() is its number, through which no gradient flows"] = all(
+    gives("w:item()", {{{w = f64(NAN):requires_grad_()}, NAN}, {{w = i64{MIN}}, MIN}, {{w = u8{255}}, 255}}, {"w"}),
+    function()
+      local w = f64{-0.0, 3, INF}:requires_grad_()
+      equal({w[1]:item(), w[-2]:item(), (marea.zeros(3):fill_(w[2]:item()))[1]}, {-0.0, 3, 3})
+      equal(marea.grad((w * w[2]:item()):sum(), w), {3, 3, 3})
+    end),
+  ["marea.stack{...} joins tensors and keeps their gradients; marea.tensor(2) is a number among them"] = function(text)
+    assert(text:find("marea.stack{...}", 1, true))
+    local w = marea.tensor{NAN, 5}:requires_grad_()
+    local stacked = marea.stack{w[1], run(text, "marea.tensor(2)"), w[2]}
+    equal(stacked:detach(), {NAN, 2, 5})
+    equal(marea.grad(stacked:sum(), w), {1, 1})
+    equal(marea.stack{i64{MIN}, i64{MAX}}, {{MIN}, {MAX}})
+  end,
+  ["what one step hands to the next is its values: %s = %s:detach():keep() before the step"] = function(text)
+    local w, h = f64{2}:requires_grad_(), f64{1}
+    local optimizer = optim.SGD{{w}, lr = 1}
+    for _ = 1, 3 do
+      local env = {h = h}
+      run(text:format("h", "h"), "h = h:detach():keep()", env)
+      h = env.h * w
+      optimizer:step(h:sum())
+    end
+    equal({h:item(), w:item()}, {-2, -3}) -- each step's gradient is the value that it began with: 1, 2, 2
+  end,
+
+  -- the prompt
+  ["local variables end with what was entered; %s = ... without 'local' stays"] = function(text)
+    assert(text:format "w":find("w = ... without 'local'", 1, true))
+    local session = repl.new{marea = marea}
+    session:evaluate "local w = 3"
+    assert.is_false(session:evaluate("w + 1").ok)
+    session:evaluate "w = 3"
+    assert.are.equal("4", session:evaluate("w + 1").text)
+  end,
+  ["x:to(dtype) converts"] = function(text)
+    for dtype, expected in pairs{f32 = {-0.0, 255}, f64 = {-0.0, 255}, i64 = {0, 255}, u8 = {0, 255}} do
+      local y = run(text, "x:to(dtype)", {x = f64{-0.0, 255}, dtype = dtype})
+      assert.are.equal(dtype, y.dtype)
+      equal(y, expected)
+    end
+  end,
+
   -- hints for Lua's own messages
+  ["line %d gave nil and a message, which assert(...) shows: %s"] = function(text)
+    assert(text:find("assert(...)", 1, true))
+    local script = "local marea, path = ...\nlocal t = %s\nreturn t:sum()"
+    for _, call in ipairs{"marea.load(path)", "marea.load_npy(path)", "marea.load_png(path)", "marea.load_idx(path)"} do
+      local path = folder.new() .. "/nothing"
+      local lost = assert(load(script:format(call)))
+      local _, hinted = xpcall(lost, marea.explain, marea, path)
+      local _, shown = pcall(assert(load(script:format("assert(" .. call .. ")"))), marea, path)
+      assert.is_truthy(hinted:find(text:format(2, shown:match ":2: (.*)"), 1, true), hinted)
+    end
+  end,
+  ["%s:item() is the number of a tensor of one element"] = gives("t:item()", {{{t = f64{{NAN}}}, NAN},
+    {{t = i64{MAX}}, MAX}, {{t = u8{{{255}}}}, 255}}, {"t"}),
+  ["t:item() is the number of a tensor of one element"] = gives("t:item()", {{{t = f64(-INF)}, -INF},
+    {{t = i64{{MIN}}}, MIN}}),
+  ["t:item() is the number of a tensor of one element, tostring(t) a text"] = all(
+    gives("t:item()", {{{t = f64(-0.0)}, -0.0}, {{t = i64{MAX}}, MAX}}),
+    function(text) assert.is_string(table.concat{run(text, "tostring(t)", {t = marea.zeros(0)}), "x"}) end),
   ["%s on line %d gave nil and a message: assert(%s(...)) shows it"] = function()
     assert.is_false((pcall(function() return assert(marea.load_npy(folder.new() .. "/nothing")) end)))
   end,
@@ -480,95 +540,120 @@ describe("advice in messages", function()
   end)
 end)
 
--- ---- other frameworks' names ----
-
--- What stands for a name of another framework, where it is more than a name: run with x and what else it speaks of.
-local PHRASES = {
-  ["reshape(...)"] = "x:reshape(-1)", ["reshape(other.shape)"] = "x:reshape(other.shape)", ["#t"] = "#t",
-    ["numel()"] = "x:numel()",
-  ["to(dtype)"] = "x:to(dtype)", ["to('f32')"] = "x:to('f32')", ["to('f64')"] = "x:to('f64')",
-    ["to('i64')"] = "x:to('i64')",
-  ["to('u8')"] = "x:to('u8')", ["totable()"] = "x:totable()", ["transpose(1, 2)"] = "x:transpose(1, 2)",
-    ["detach()"] = "x:detach()",
-  ["flatnonzero()"] = "x:flatnonzero()", ["^"] = "x ^ 2", ["*"] = "x * 2", ["/"] = "x / 2", ["-"] = "x - 2",
-  ["evaluate()"] = "net:evaluate()", ["train()"] = "net:train()", ["state()"] = "net:state()",
-  ["load_state(state)"] = "net:load_state(net:state())", ["count()"] = "net:count()",
-    ["parameters()"] = "net:parameters()",
-  ["parts()"] = "net:parts()", ["net(x)"] = "net(x)", ["freeze() and unfreeze()"] = "net:freeze()",
-    ["Dataset{...}:batches(size)"] =
-    "data.Dataset{x}:batches(1)", ["Dataset{x, y}"] = "data.Dataset{x, x}",
-  ["a loop over batches with optimizer:step(loss)"] = "optim.SGD{net, lr = 0}:step(net(x):sum())",
-  ["p:log():expand(n, C):categorical(), n draws by probabilities p (C)"] =
-    "assert(p:log():expand(n, C):categorical():eq(2):all():item() == 1)",
-  ["the operator marea.bce"] = "marea.bce", ["the operator marea.mse"] = "marea.mse",
-    ["the operator marea.l1"] = "marea.l1",
-  ["the operator marea.bce_with_logits"] = "marea.bce_with_logits",
-    ["the operator marea.cross_entropy"] = "marea.cross_entropy",
-}
-
-describe("what other frameworks call things", function()
-  local names = {}
-  for _, other in pairs(synonyms) do names[other] = true end
-
-  --- Is it a name of something that there is?
-  local function exists(name)
-    return core.ops[name] or pcall(function() return marea.zeros(1)[name] end)
-      or rawget(nn, name) or pcall(function() return nn[name] end) or rawget(marea, name) or core[name]
-      or pcall(function() return optim[name] end) or pcall(function() return data[name] end)
-  end
-
-  for other in pairs(names) do
-    it(("exists here: %s"):format(other), function()
-      if other:find "^'" or other:find "number" or other:find " and beta" or other:find " or dims"
-        or other:find "all tensors are"
-        or other == "an optimizer and a loop" then
-        return -- a value, an argument or words
-      end
-      local code = PHRASES[other]
-      if code then
-        local x = f64{{1, -2}, {0, 4}}
-        run(code, code, {x = x, t = x, other = x, dtype = "f32", p = f64{0, 1, 0}, n = 5, C = 3,
-          net = nn.Linear{2, 1, dtype = "f64"}})
-        return
-      end
-      if other:find "^[%a_][%w_]*$" and exists(other) then return end
-      local argument = false -- of some operator, layer or optimizer
-      for _, op in ipairs(core.op_names()) do
-        for _, attr in ipairs(core.op_info(op).attrs) do argument = argument or attr.name == other end
-      end
-      for _, file in ipairs{"nn/module", "nn/conv", "nn/linear", "nn/pool", "nn/norm", "optim/optimizer",
-        "optim/init"} do
-        local source = folder.read("lua/marea/" .. file .. ".lua") or ""
-        argument = argument or source:find("%f[%w_]" .. other .. "%f[^%w_]") ~= nil
-      end
-      assert.is_true(argument, ("there is no '%s'"):format(other))
-    end)
-  end
-end)
-
 -- ---- the table of docs/errors.md ----
 
-describe("what docs/errors.md says is meant", function()
-  local page = assert(folder.read "docs/errors.md")
-  local function env()
-    local net = small_net()
-    return {t = f64{0, 2}, a = f64{1, NAN}, b = f64{1, NAN}, x = f64{-1, NAN}, net = net, nn = nn, images = u8{0, 255}}
-  end
-  local seen = 0
+--- The loss of a softmax stays high and pulls little where the logits' own is done.
+local function twice_softmax()
+  local logits, labels = f64{{100, 0}}:requires_grad_(), i64{1}
+  local squeezed = logits:softmax(-1):cross_entropy(labels)
+  assert.is_true(math.abs(squeezed:item() - math.log(1 + math.exp(-1))) < 1e-12)
+  assert.is_true(logits:cross_entropy(labels):item() < 1e-40)
+  assert.is_true(marea.grad(squeezed, logits):abs():max():item() < 1e-40)
+end
 
-  for written, meant in page:gmatch "\n| (`.-) | [^|\n]- | ([^|\n]-) |" do
-    for code in meant:gmatch "`(.-)`" do
-      seen = seen + 1
-      it(("runs: %s"):format(code), function()
-        if code:find "then$" then code = code .. " end" end
-        if code:find "^activation = " then code = "nn.Linear{1, " .. code .. "}" end
-        local chunk = load("return " .. code, "=meant", "t", setmetatable(env(), {__index = _G}))
-          or assert(load((code:gsub("%.%.%.", "nn.Linear{1}")), "=meant", "t", setmetatable(env(), {__index = _G})),
-            written)
-        chunk()
-      end)
+-- What is written there, or meant, and what has to come of it.
+local net = small_net()
+local MISTAKES = {
+  written = {
+    ["if t:gt(0) then"] = function() assert.is_truthy(f64{-1, NAN}:gt(0)) end,
+    ["not t"] = {{t = f64(0)}, false},
+    ["t == 3"] = {{t = f64(3)}, false},
+    ["a == b"] = {{a = f64{1}, b = f64{1}}, false},
+    ["w[1] == 3"] = {{w = f64{3}:requires_grad_()}, false},
+    ["tonumber(w[1])"] = {{w = f64{3}:requires_grad_()}, nil},
+    ["list[w[1]]"] = {{list = {"a", "b", "c"}, w = f64{3}:requires_grad_()}, nil},
+    ["activation = relu"] = {{nn = {Linear = function(options) return options.activation end}}, nil,
+      "nn.Linear{1, activation = relu}"},
+    ["nn.Sequential{a, b, hed}"] = function(code)
+      assert.are.equal(2, #run(code, code, {a = nn.ReLU{}, b = nn.ReLU{}}))
+    end,
+    ["x:sum(dmi)"] = {{x = f64{{1, 2}, {3, 4}}}, 10},
+    ["net.hiden = nn.Linear{...}"] = function(code)
+      local model = small_net()
+      run(code:gsub("%.%.%.", "1"), code:gsub("%.%.%.", "1"), {net = model})
+      assert.is_not_nil(model.hiden)
+    end,
+    ["x:relu()"] = function(code)
+      local x = f64{-1}
+      run(code, code, {x = x})
+      equal(x, {-1})
+    end,
+    ["x:add(1)"] = function(code)
+      local x = f64{-1}
+      run(code, code, {x = x})
+      equal(x, {-1})
+    end,
+    ["cross_entropy"] = twice_softmax,
+    ["softmax"] = twice_softmax,
+  },
+  meant = {
+    ["if t:gt(0):any():item() == 1 then"] = function(code)
+      local asked = code .. " return true end return false"
+      for values, expected in pairs{[{-1, NAN, 0.0}] = false, [{NAN, INF}] = true, [{}] = false} do
+        assert.are.equal(expected, run(asked, asked, {t = f64(values)}))
+      end
+    end,
+    ["t:eq(3)"] = {{t = f64{3, NAN, -3}}, {1, 0, 0}},
+    ["a:eq(b)"] = {{a = f64{1, NAN, 0.0}, b = f64{1, NAN, -0.0}}, {1, 0, 1}},
+    ["w[1]:item()"] = {{w = f64{NAN, 3}:requires_grad_()}, NAN},
+    ['activation = "relu"'] = function(code)
+      local layer = "nn.Linear{1, 1, " .. code .. "}"
+      assert.is_true(run(layer, layer)(f64{{-INF}}:to("f32")):ge(0):all():item() == 1)
+    end,
+    ["head"] = {{head = 1}, 1},
+    ["x:sum(dim)"] = {{x = f64{{1, 2}, {3, NAN}}, dim = 1}, {4, NAN}},
+    ["net.hidden = ..."] = function(code)
+      local model = small_net()
+      local set = code:gsub("%.%.%.", "nn.Linear{1}")
+      run(set, set, {net = model})
+      assert.is_not_nil(model.hidden)
+    end,
+    ["x = x:relu()"] = function(code)
+      local env = {x = f64{-1, NAN, INF}}
+      run(code, code, env)
+      equal(env.x, {0, NAN, INF})
+    end,
+    ["x:add_(1)"] = {{x = f64{-1, NAN}}, {0, NAN}},
+    ["net:evaluate()"] = {{net = net}, net},
+    ["net:train()"] = {{net = net}, net},
+    ["images / 255"] = {{images = u8{0, 255}}, {0, 1}},
+  },
+}
+
+--- The rows of the table with the columns "written", "what happens" and "meant".
+local function rows()
+  local list = {}
+  local page = assert(folder.read "docs/errors.md"):match "| written | what happens | meant |\n|[%-|]+\n(.-)\n\n"
+  for written, meant in page:gmatch "| ([^|]+) | [^|]+ | ([^|]+) |" do
+    list[#list + 1] = {written = written, meant = meant}
+  end
+  return list
+end
+
+describe("the table of docs/errors.md", function()
+  local said = {written = {}, meant = {}}
+
+  for _, row in ipairs(rows()) do
+    for _, column in ipairs{"written", "meant"} do
+      for code in row[column]:gmatch "`(.-)`" do
+        said[column][code] = true
+        it(("is right about what is %s: %s"):format(column, code), function()
+          local example = MISTAKES[column][code]
+          assert.is_truthy(example, "no example runs it")
+          if type(example) == "function" then return example(code) end
+          local result = run(example[3] or code, example[3] or code, example[1])
+          if core.is_tensor(result) then return equal(result, example[2]) end
+          if example[2] ~= example[2] then return assert.is_true(result ~= result) end
+          assert.are.equal(example[2], result)
+        end)
+      end
     end
   end
 
-  it("is there", function() assert.is_true(seen >= 6, tostring(seen)) end)
+  it("says all that is run here", function()
+    assert.is_true(#rows() >= 11, #rows())
+    for column, examples_of in pairs(MISTAKES) do
+      for code in pairs(examples_of) do assert.is_true(said[column][code] == true, code) end
+    end
+  end)
 end)

@@ -4,13 +4,13 @@ local folder = require "spec.support.folder"
 
 local advice = {}
 
--- What looks like code: a call of a method, of a function of marea or with braces, an operator between names.
+-- What looks like code: a call of a method, of a function of marea or with braces, an operator between names, an argument
+-- by name (a name of one letter is none: "n = 0" describes a value).
 local CODE = {"[%w_%]'s]:[%a_]+%(", "marea%.[%a_]+", "%f[%w_%%][%a_]%w*%b{}", "%f[%w]%a [%*/%^%-%+] [%a%d%(]",
-  "[%w_]+ // [%w(]",
-  "%f[%w]%d [%*/%^%-%+] %a", "%f[%w_][%a_]+_?%(%)", "see [%a_]+$", "[%a_]+ = [%w'\"]", "%f[%w]assert%(",
-    "%f[%w]tostring%(",
-  "#%a", "for [%w, ]+ in ", "%f[%w]and%f[%W].-%f[%w]or%f[%W]", "^%s*function ",
-  "%%s:%%s", ":%%s%(", "marea%.%%s", "%%s{", "%[%b''%]", "^local ", "%%s =", "%%s%(%.%.%.%)"}
+  "[%w_]+ // [%w(]", "%f[%w]%d [%*/%^%-%+] %a", "%f[%w_][%a_]+_?%(%)", "see [%a_]+$",
+  "%f[%w_][%a_][%w_]+ = [%w'\"]", "%f[%w]assert%(", "%f[%w]tostring%(", "#%a", "#%%s", "for [%w, ]+ in ",
+  "%f[%w]and%f[%W].-%f[%w]or%f[%W]", "^%s*function ", "%%s:%%s", ":%%s%(", "marea%.%%s", "%%s{", "%[%b''%]",
+  "^local ", "%%s =", "%%s%(%.%.%.%)"}
 
 local function has_code(text)
   if text:find "^%l[%w_]*%b()$" or text:find "^%l[%w_]*%b():" then return true end
@@ -98,6 +98,20 @@ function advice.collect()
   for path in pipe:lines() do of_lua(path, found) end
   pipe:close()
   return found
+end
+
+--- Runs `code`, which the text has to contain, with the variables of env and the library's tables; returns its values.
+---@param text string
+---@param code string
+---@param env? table
+function advice.run(text, code, env)
+  assert(text:find(code, 1, true), ("'%s' does not say '%s'"):format(text, code))
+  local marea = require "marea"
+  local tables = {marea = marea, nn = marea.nn, optim = marea.optim, data = marea.data, dist = marea.dist,
+    image = marea.image}
+  local scope = setmetatable(env or {}, {__index = function(_, name) return tables[name] or _G[name] end})
+  local chunk = load("return " .. code, "=advice", "t", scope) or assert(load(code, "=advice", "t", scope))
+  return chunk()
 end
 
 return advice
