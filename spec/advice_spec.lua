@@ -1,7 +1,6 @@
 -- SPDX-License-Identifier: MIT
 -- Messages give advice that people paste. Every piece of it that is code is run here, as it is written, on values at
--- the edges:
--- a piece that no example runs fails the test, and so does an example whose advice no source gives any more.
+-- the edges: a piece that no example runs fails the test, and so does an example whose advice no source gives any more.
 local core = require "marea.core"
 local marea = require "marea"
 local advice = require "spec.support.advice"
@@ -367,6 +366,37 @@ local examples = {
       {Twice = Twice})
     equal(Twice{}(f64{3}), {6})
   end,
+  ["a layer takes a tensor: net(x)"] = function(text)
+    for _, n in ipairs{0, 1, 3} do
+      assert.are.same({n, 1}, {run(text, "net(x)", {net = small_net(), x = marea.zeros(n, 2)}):size()})
+    end
+  end,
+  ["a layer's first number is the channels of its input: {%d, ...}"] = function(text)
+    for _, channels in ipairs{1, 3} do
+      assert(text:format(channels):find(("{%d, ...}"):format(channels), 1, true))
+      for _, class in ipairs{nn.Conv2d, nn.ConvTranspose2d} do
+        class{channels, 2, kernel = 1}(marea.zeros(1, 2, 2, channels))
+      end
+    end
+  end,
+  ["the layer's first number is the last size of its input: {%d, ...}"] = function(text)
+    assert(text:format(5):find("{5, ...}", 1, true))
+    for _, shape in ipairs{{5}, {0, 5}, {2, 3, 5}} do nn.Linear{5, 2}(marea.zeros(shape)) end
+  end,
+  ["the sizes come first, without names: {in, out}, or {out}"] = function(text)
+    assert(text:find("{in, out}, or {out}", 1, true))
+    local x = marea.zeros(1, 2)
+    assert.are.same({1, 3, 1, 3}, {nn.Linear{2, 3}(x):size(1), nn.Linear{2, 3}(x):size(2), nn.Linear{3}(x):size()})
+  end,
+  ["{...} makes a layer, and the layer is what takes a tensor"] = function()
+    equal(nn.ReLU{}(f64{-INF, NAN, 2}), {0, NAN, 2})
+    nn.Linear{2, 3}(marea.ones(1, 2))
+  end,
+  ["{} makes a layer of the class"] = function(text)
+    for _, class in ipairs{"ReLU", "Tanh", "Flatten", "Softplus"} do
+      nn.Sequential{run(class .. text, class .. "{}", {[class] = nn[class]})}(marea.ones(1, 2))
+    end
+  end,
   ["net:train() and net:evaluate() switch between the two modes"] = all(
     runs("net:train()", function() return {net = small_net()} end), runs("net:evaluate()",
       function() return {net = small_net()} end)),
@@ -431,6 +461,18 @@ local examples = {
     equal({h:item(), w:item()}, {-2, -3}) -- each step's gradient is the value that it began with: 1, 2, 2
   end,
 
+  ["of tensors, x:%simum(y) takes the %ser of two elements"] = function(text)
+    local env = {x = f64{1, NAN, -INF, 3}, y = f64{2, 1, INF, 3}}
+    equal(run(text:format("max", "larg"), "x:maximum(y)", env), {2, NAN, INF, 3})
+    equal(run(text:format("min", "small"), "x:minimum(y)", env), {1, NAN, -INF, 3})
+    equal(run(text:format("max", "larg"), "x:maximum(y)", {x = i64{MIN, MAX}, y = i64{MAX, MIN}}), {MAX, MAX})
+  end,
+  ["tonumber(text) makes a number of a text"] = function(text)
+    for written, expected in pairs{["3"] = 4, ["-0x10"] = -15, ["1e3"] = 1001, [" 2 "] = 3} do
+      equal(f64{1} + run(text, "tonumber(text)", {text = written}), {expected})
+    end
+  end,
+
   -- the prompt
   ["local variables end with what was entered; %s = ... without 'local' stays"] = function(text)
     assert(text:format "w":find("w = ... without 'local'", 1, true))
@@ -488,6 +530,60 @@ local examples = {
   end,
   ["maximum(...)"] = function() equal(f64{1, NAN}:maximum(2), {2, NAN}) end,
   ["minimum(...)"] = function() equal(f64{1, NAN}:minimum(2), {1, NAN}) end,
+  ["remainder(...), whose sign is the divisor's"] = function(text)
+    assert(text:find("remainder(...)", 1, true))
+    equal(f64{-7, 7, -7, 0.0, 1}:remainder(f64{3, -3, -3, 5, INF}), {2, -2, -1, 0, 1})
+    equal(i64{-7, 7, MIN}:remainder(i64{3, -3, -1}), {2, -2, 0})
+  end,
+  ["methods are called with a colon: %s:%s%s"] = function(text)
+    for call, env in pairs{["net:train()"] = {net = small_net()}, ["x:sum()"] = {x = f64{}}} do
+      local object, method = call:match "(%w+):(%w+)"
+      run(text:format(object, method, "()"), call, env)
+    end
+    assert(text:format("x", "sum", "(...)"):find("x:sum(...)", 1, true))
+  end,
+  ["'%s' is a field, not a method: %s.%s"] = function(text)
+    local env = {net = small_net(), x = i64{MIN}}
+    for field, expected in pairs{["net.training"] = true, ["x.requires_grad"] = false, ["x.dtype"] = "i64",
+      ["x.rank"] = 1, ["x.is_leaf"] = true} do
+      local owner, name = field:match "(%w+)%.([%w_]+)"
+      assert.are.equal(expected, run(text:format(name, owner, name), field, env))
+    end
+  end,
+  ["positions are a list: %s[{%s}]"] = function(text)
+    local x = i64{{1, MIN}, {3, MAX}}
+    for positions, expected in pairs{["1, 2"] = MIN, ["-1, -1"] = MAX, ["i, j"] = 3} do
+      local code = ("x[{%s}]"):format(positions)
+      assert.are.equal(expected, run(text:format("x", positions), code, {x = x, i = 2, j = 1}))
+    end
+  end,
+  ["not equal is written ~="] = function(text)
+    local code = ("return function(a, b) return a %s b end"):format(text:match "%S+$")
+    local differ = assert(load(code))()
+    assert.are.same({true, true, false}, {differ(1, 2), differ(NAN, NAN), differ(1, 1.0)})
+  end,
+  ["equal is written =="] = function(text)
+    local same = assert(load(("return function(a, b) return a %s b end"):format(text:match "%S+$")))()
+    assert.are.same({false, false, true, true}, {same(1, 2), same(NAN, NAN), same(1, 1.0), same(0.0, -0.0)})
+  end,
+  ["%d shows integers, %g or %.3f any number"] = function(text)
+    for code, shown in pairs{["%d"] = "-9223372036854775808", ["%g"] = "-9.22337e+18",
+      ["%.3f"] = "-9223372036854775808.000"} do
+      assert(text:find(code, 1, true))
+      assert.are.equal(shown, code:format(MIN))
+    end
+    assert.are.same({"inf", "inf", "0.1", "0.100"}, {("%g"):format(INF), ("%.3f"):format(INF), ("%g"):format(0.1),
+      ("%.3f"):format(0.1)})
+  end,
+  ["there is no folder '%s'; os.execute%s makes it"] = function()
+    local place = folder.new()
+    for _, name in ipairs{"out", "out/run1", "my results/a b", "it's", "a;b", "$HOME", "-p", 'a"b', "a\\b", "größe"} do
+      local path = place .. "/" .. name .. "/net.safetensors"
+      local _, hinted = xpcall(function() error((select(2, marea.save(path, {a = f64{1}})))) end, marea.explain)
+      run(hinted, hinted:match "; (os%.execute.*) makes it")
+      assert(marea.save(path, {a = f64{1}}))
+    end
+  end,
   ["'self' exists in functions defined with a colon: function Net:forward(x), not Net.forward(x)"] = function(text)
     assert(text:find("function Net:forward(x)", 1, true))
     local Net = nn.class "Net"

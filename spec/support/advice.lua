@@ -4,13 +4,13 @@ local folder = require "spec.support.folder"
 
 local advice = {}
 
--- What looks like code: a call of a method, of a function of marea or with braces, an operator between names, an argument
--- by name (a name of one letter is none: "n = 0" describes a value).
-local CODE = {"[%w_%]'s]:[%a_]+%(", "marea%.[%a_]+", "%f[%w_%%][%a_]%w*%b{}", "%f[%w]%a [%*/%^%-%+] [%a%d%(]",
-  "[%w_]+ // [%w(]", "%f[%w]%d [%*/%^%-%+] %a", "%f[%w_][%a_]+_?%(%)", "see [%a_]+$",
-  "%f[%w_][%a_][%w_]+ = [%w'\"]", "%f[%w]assert%(", "%f[%w]tostring%(", "#%a", "#%%s", "for [%w, ]+ in ",
-  "%f[%w]and%f[%W].-%f[%w]or%f[%W]", "^%s*function ", "%%s:%%s", ":%%s%(", "marea%.%%s", "%%s{", "%[%b''%]",
-  "^local ", "%%s =", "%%s%(%.%.%.%)"}
+-- What looks like code: a call of a method, of a function of marea or with braces, an operator between names, an
+-- argument by name (a name of one letter is none: "n = 0" describes a value).
+local CODE = {"[%w_%]'s]:[%a_%%]+%(", "marea%.[%a_]+", "%f[%w_%%][%a_]%w*%b{}", "%f[%w]%a [%*/%^%-%+] [%a%d%(]",
+  "[%w_]+ // [%w(]", "%f[%w]%d [%*/%^%-%+] %a", "%f[%w_][%a_]+_?%([%w%.]*%)", "see [%a_]+$", "os%.", " [=~]=$",
+  "^%%%a shows", "%f[%w_][%a_][%w_]+ = [%w'\"]", "%f[%w]assert%(", "#%a", "#%%s", "for [%w, ]+ in ",
+  "%f[%w]and%f[%W].-%f[%w]or%f[%W]", "^%s*function ", "%%s[:%.]%%s", ":%%s%(", "marea%.%%s", "%%s{", "%%s%[",
+  "%[%b''%]", "^local ", "%%s =", "%%s%(%.%.%.%)", ": {", "^{"}
 
 local function has_code(text)
   if text:find "^%l[%w_]*%b()$" or text:find "^%l[%w_]*%b():" then return true end
@@ -90,7 +90,7 @@ end
 
 function advice.collect()
   local found = {}
-  for _, name in ipairs{"hints", "language"} do of_hints("lua/marea/explain/" .. name .. ".lua", found) end
+  for _, name in ipairs{"hints", "language", "init"} do of_hints("lua/marea/explain/" .. name .. ".lua", found) end
   local pipe = assert(io.popen "ls bindings/*.c core/*.c core/io/*.c core/ops/*.c")
   for path in pipe:lines() do of_c(path, found) end
   pipe:close()

@@ -285,6 +285,13 @@ end
 
 -- ---- files ----
 
+--- A command of the shell about a path, as an argument in Lua.
+local function command(words, path)
+  if path:find "^%-" then path = "./" .. path end
+  if not path:find "^[%w_%./%-]+$" then path = "'" .. path:gsub("'", "'\\''") .. "'" end
+  return (" %q"):format(words .. " " .. path)
+end
+
 --- A script that is not where it was looked for, but comes with the project.
 local function own_script(path)
   local name = path:match "[^/]+$"
@@ -312,7 +319,7 @@ return setmetatable(language, {__call = function(_, message, script, text)
   end
   local place = message:match "^.-:%d+: save[%w_]*: '(.*)/[^/]*': cannot open: No such file"
     or message:match "^save[%w_]*: '(.*)/[^/]*': cannot open: No such file"
-  if place then return ("there is no folder '%s'; os.execute \"mkdir -p %s\" makes it"):format(place, place) end
+  if place then return ("there is no folder '%s'; os.execute%s makes it"):format(place, command("mkdir -p", place)) end
   if message:find "stack overflow" then return "a function calls itself without end" end
   local path = message:match "^cannot open (%S+)$" or message:match "^cannot open (%S+): "
   if path then return own_script(path) end
