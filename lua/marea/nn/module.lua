@@ -284,7 +284,7 @@ end
 --- The path of the first module under `root` that has no tensors and would have some of the names.
 local function without_sizes(root, names)
   local wanted = {}
-  for _, name in ipairs(names) do wanted[tostring(name):match "^(.*)%.[^.]*$" or ""] = true end
+  for _, name in ipairs(names) do wanted[name:match "^(.*)%.[^.]*$" or ""] = true end
   for _, entry in ipairs(module.modules(root)) do
     if wanted[entry.path] and not has_tensors(entry.module) then return entry.path end
   end
