@@ -42,7 +42,7 @@ local cases = {
   {"nn.UpsampleNearest2d{nil}", function() nn.UpsampleNearest2d{typo} end, "argument 1 of 1 is nil"},
   {"nn.Reshape{2, nil, 3}", function() nn.Reshape{2, typo, 3} end, "Reshape: argument 2 of 3 is nil"},
   {"build", function() nn.Linear{1}:build{2, typo, 3} end, "build: argument 'input_shape': item 2 of 3 is nil"},
-  {"summary", function() nn.Linear{1}:summary{2, typo, 3} end, "argument 'input_shape': item 2 of 3 is nil"},
+  {"summary", function() nn.Linear{1}:summary{2, typo, 3} end, "summary: argument 'input_shape': item 2 of 3 is nil"},
   {"build, two inputs", function() nn.Linear{1}:build({2}, typo) end, "build: argument 'input_shape'", "got nil"},
   {"init.fans", function() nn.init.fans{2, typo, 3} end, "fans: argument 'shape': item 2 of 3 is nil"},
   {"init.glorot_uniform", function() nn.init.glorot_uniform{2, typo, 3} end, "item 2 of 3 is nil"},

@@ -71,6 +71,22 @@ describe("a name of another framework", function()
   end)
 end)
 
+describe("?index", function()
+  it("has examples of all that stands in brackets, which run", function()
+    local text, looked = repl.new{}:help "index", 0
+    for line in text:gmatch "[^\n]+" do
+      local code = line:match "^(x%[.-)   "
+      for piece in (code or ""):gmatch "x%b[][ =0-9]*" do
+        local x = marea.arange(1, 60):reshape(5, 6, 2)
+        local env = {x = x, rows = marea.tensor({-1, 1}, {dtype = "i64"}), columns = marea.tensor({2, 2}, {dtype = "i64"})}
+        assert(load(piece:find "=" and piece or "return " .. piece, piece, "t", env))()
+        looked = looked + 1
+      end
+    end
+    assert.are.equal(10, looked)
+  end)
+end)
+
 describe("a method that is called with a dot", function()
   it("is told the colon, whatever the method", function()
     local objects = {
@@ -92,6 +108,13 @@ describe("a method that is called with a dot", function()
       end
     end
     assert.is_true(looked > 25, looked)
+  end)
+
+  it("is told what works when it is written so", function()
+    assert.is_truthy(select(2, said "net.train()"):find("colon: net:train()", 1, true))
+    assert.is_truthy(select(2, said "net.summary()"):find("colon: net:summary(...)", 1, true))
+    assert.is_truthy(select(2, said "net:summary()"):find("summary: argument 'input_shape': expected a shape", 1, true))
+    assert.is_true((said "net:train() net:summary{2}"))
   end)
 end)
 

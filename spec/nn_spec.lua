@@ -312,7 +312,8 @@ describe("a summary", function()
     local net = nn.Sequential{nn.Linear{3}, nn.Linear{2}}
     assert.are.equal(0, #net:parameters())
     assert.are.equal(4, #net:build{5}:parameters())
-    has(message_of(function() net:build() end), "input_shape")
+    has(message_of(function() net:build() end), "build: argument 'input_shape': expected a shape")
+    has(message_of(function() net:summary() end), "summary: argument 'input_shape': expected a shape")
   end)
 end)
 

@@ -183,11 +183,13 @@ x[2]  x[-1]                  a row, or a number where x has one dimension; count
 x[{2, 5}]                    a position in each dimension
 x['2:5, :, -1']              ranges, ends included; ':' is all of a dimension, '1:9:2' every other one
 x[{'2:5', 1}]                positions and ranges in one list
-x[{1, 1}] = 10  x['2'] = 0   writes
+x[x:gt(0)]                   the elements where a mask (u8) is not 0
+x[rows]  x[{':', columns}]   positions in a tensor of i64, which may repeat
+x[{1, 1}] = 10  x['2'] = 0   writes; masks and positions are written to as well
 
 A full index gives a number of Lua; of a tensor that requires a gradient, while operators are recorded, a tensor of
-rank 0, through which gradients flow: x[1]:item() is its number. A partial one gives a view, which shares the memory.
-x:index_select(rows, 1) takes rows by a tensor of their numbers.]],
+rank 0, through which gradients flow: x[1]:item() is its number. Fewer positions, or ranges, give a view, which shares
+the memory; a mask or a tensor of positions gives a copy.]],
 }
 TOPICS.indexing, TOPICS.slicing = TOPICS.index, TOPICS.index
 

@@ -64,19 +64,19 @@ local function is_object(value)
   return type(value) == "table" and type(meta) == "table"
 end
 
---- The call, by a line of the script, of a method that did not get its object: the method's name, and the frame of the
---- line. The object is missing when a method is called with a dot.
----@return string|nil name, table|nil frame
+--- The call, by a line of the script, of a method that did not get its object: the method's frame, with its name, and
+--- the frame of the line. The object is missing when a method is called with a dot.
+---@return table|nil method, table|nil frame
 function frames.without_object()
-  local name, by_library = nil, nil
+  local method, by_library = nil, nil
   for level = 2, DEEPEST do
-    local frame = debug.getinfo(level, "Slnf")
+    local frame = debug.getinfo(level, "Slnfu")
     if not frame then return nil end
     local is_library = core.module_of(frame.source) ~= nil
-    if name and not is_library and frame.what ~= "C" then return name, frame end
+    if method and not is_library and frame.what ~= "C" then return method, frame end
     local first, self = getlocal(level, 1)
     local missing = frame.what ~= "C" and first == "self" and not is_object(self) and (is_library or self == nil)
-    name = missing and frame.name or nil
+    method = missing and frame.name and frame or nil
     if not is_library and frame.what ~= "C" then
       if by_library then return nil end
       by_library = true

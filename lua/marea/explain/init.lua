@@ -86,12 +86,13 @@ end
 
 --- "methods are called with a colon: net:train()" when that is what is wrong.
 local function dotted()
-  local name, frame = frames.without_object()
-  if not name or not frame then return nil end
+  local method, frame = frames.without_object()
+  if not method or not frame then return nil end
   local line = frames.source_line(frame)
-  local object = line:match("([%w_%.]+)%." .. name .. "%s*[%({\"']") or "object"
-  local arguments = line:find("%." .. name .. "%s*%(%s*%)") and "()" or "(...)"
-  return ("methods are called with a colon: %s:%s%s"):format(object, name, arguments)
+  local object = line:match("([%w_%.]+)%." .. method.name .. "%s*[%({\"']") or "object"
+  local is_complete = line:find("%." .. method.name .. "%s*%(%s*%)") and not method.isvararg -- net:summary() wants a shape
+  local arguments = is_complete and "()" or "(...)"
+  return ("methods are called with a colon: %s:%s%s"):format(object, method.name, arguments)
 end
 
 -- ---- messages of the library ----

@@ -450,7 +450,7 @@ end
 ---@param ... integer[]|userdata one shape without the batch ({28, 28, 1}) or one tensor for each input
 ---@example nn.Sequential{nn.Conv2d{4, kernel = 3}, nn.Flatten{}, nn.Linear{2}}:build{8, 8, 1}
 function Module:build(...)
-  require "marea.nn.summary".run(self, nil, ...)
+  require "marea.nn.summary".run(self, "build", nil, ...)
   return self
 end
 

@@ -9,19 +9,20 @@ local module = require "marea.nn.module"
 
 local summary = {}
 
-local function input_from(value)
+local function input_from(what, value)
   if core.is_tensor(value) then return value end
-  check.items("build", "input_shape", value, "a shape without the batch, such as {28, 28, 1}, or a tensor", 1)
+  check.items(what, "input_shape", value, "a shape without the batch, such as {28, 28, 1}, or a tensor", 1)
   local shape = {1}
-  for i, size in ipairs(value) do shape[i + 1] = check.integer("build", "input_shape", size, 0) end
+  for i, size in ipairs(value) do shape[i + 1] = check.integer(what, "input_shape", size, 0) end
   return core.ops.full(shape, 0)
 end
 
 --- Runs zeros (a batch of 1) through the module without recording and in evaluation mode, so that layers learn their
 --- input sizes. The random state moves only when parameters were made.
+---@param what string the method that was called, for messages
 ---@param trace? function see module.trace
-function summary.run(root, trace, ...)
-  if select("#", ...) == 0 then input_from(nil) end
+function summary.run(root, what, trace, ...)
+  if select("#", ...) == 0 then input_from(what, nil) end
   local modes, made = {}, module.version()
   local seed, counter = core.random_state()
   for i, entry in ipairs(module.modules(root)) do modes[i] = {entry.module, entry.module.training} end
@@ -31,7 +32,7 @@ function summary.run(root, trace, ...)
     for _, mode in ipairs(modes) do mode[1].training = mode[2] end
   end)
   core.no_grad(function()
-    for i = 1, inputs.n do inputs[i] = input_from(inputs[i]) end
+    for i = 1, inputs.n do inputs[i] = input_from(what, inputs[i]) end
     local function forward() root(table.unpack(inputs, 1, inputs.n)) end
     if trace then module.trace(trace, forward) else forward() end
   end)
@@ -69,7 +70,7 @@ local function trace_rows(root, ...)
     if row and m.flops then row.flops = row.flops + m:flops((...), y) end
     return table.unpack(results, 1, results.n)
   end
-  summary.run(root, trace, ...)
+  summary.run(root, "summary", trace, ...)
   for _, entry in ipairs(module.modules(root)) do path_of[entry.module] = entry.path end
   for _, row in ipairs(rows) do
     local path = path_of[row.module] or ""
