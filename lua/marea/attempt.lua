@@ -76,7 +76,6 @@ local function bring_back(self)
   else core.set_random_state(after[1], after[2]) end
 end
 
-
 --- Ends it and brings everything back: to its beginning, or to the last update since.
 function Attempt:undo()
   if self.open then core.shield(nil, bring_back, self) end

@@ -21,7 +21,7 @@ return function(cells, left)
   for r, row in ipairs(cells) do
     local parts = {}
     for i, text in ipairs(row) do
-      local gap = (" "):rep(width[i] - (utf8.len(text)))
+      local gap = (" "):rep(width[i] - utf8.len(text))
       parts[i] = i <= left and text .. gap or gap .. text
     end
     lines[#lines + 1] = table.concat(parts, "   "):gsub("%s+$", "")

@@ -14,9 +14,8 @@
 --- Times are those of the wall clock, whatever the number of threads. An operator's is its self time, without the
 --- operators that it runs in turn. A layer is the path of the module at work, as in error messages; operators of a
 --- backward pass belong to the layer whose forward call they differentiate. FLOPs count 2 for a multiply-add of
---- products and convolutions, padding included, those of windows (pools, blur) and of gamma functions, and 1 for each
---- element elsewhere; bytes are those of inputs and
---- outputs.
+--- products and convolutions, padding included, what the windows of pools and blur and gamma functions take, and 1 for
+--- each element elsewhere; bytes are those of inputs and outputs.
 local core = require "marea.core"
 local check = require "marea.check"
 local columns = require "marea.columns"
