@@ -24,10 +24,11 @@ static inline marea_dtype dtype_beside (const bind_call *c) {
 
 static void raise_no_integer (lua_State *L, bind_state *S, const bind_call *c, int i) {
   const char *op = marea_op_name(c->op);
-  bind_raise(L, S,
-             "%s: argument '%s': %I is none of the integers of u8, 0 to 255; a tensor :to 'i64' takes it",
-             c->in_place ? lua_pushfstring(L, "%s_", op) : op, c->inputs[i].name,
-             (LUAI_UACINT)lua_tointeger(L, i + 1));
+  bind_raise(
+      L, S,
+      "%s: argument '%s': %I is not an integer of u8, 0 to 255; a tensor converted by :to 'i64' takes it",
+      c->in_place ? lua_pushfstring(L, "%s_", op) : op, c->inputs[i].name,
+      (LUAI_UACINT)lua_tointeger(L, i + 1));
 }
 
 /* Sets the dtype of numbers: that of the tensors beside them, but a Lua float is f32 beside integers, and so is a Lua

@@ -338,7 +338,7 @@ describe("a number beside a tensor", function()
     for _, n in ipairs{300, -1, 256, math.maxinteger, math.mininteger} do
       for _, f in ipairs{ops.add, ops.mul, ops.eq, ops.lt, ops.maximum} do
         local message = message_of(f, x, n)
-        assert.truthy(message:find(("%d is none of the integers of u8, 0 to 255"):format(n), 1, true), message)
+        assert.truthy(message:find(("%d is not an integer of u8, 0 to 255"):format(n), 1, true), message)
         assert.truthy(message:find("'i64'", 1, true))
         assert.truthy(message_of(f, n, x):find("argument 'a'", 1, true))
       end

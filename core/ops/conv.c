@@ -9,20 +9,16 @@
 #include "conv_pass.h"
 #include "vjp.h"
 
-#define ALGORITHM                                                      \
-  {                                                                    \
-    "algorithm", MAREA_ENUM, 0, "auto|direct",                         \
-        "direct: products are added up as they are, for exact windows" \
-  }
+#define ALGORITHM \
+  { "algorithm", MAREA_ENUM, 0, "auto|direct", "'direct' computes each window by itself, exactly" }
 #define ALGORITHM_DOC                                                                                        \
   " algorithm 'auto' may compute neighbouring results of an f32 convolution of 3x3 to 6x6 together, on "     \
   "fewer "                                                                                                   \
   "products: the rounding error of each, some 1e-6, is of the largest among the values they read together, " \
-  "some pixels around the window, and one NaN or infinity spreads to all of them. One value outside the "    \
-  "window of a fast 3x3 convolution changes results by its own rounding: 1e8 beside ones gives 66 for 144. " \
-  "'direct', also by MAREA_CONV=direct in the environment, adds up the products of each window alone, in "   \
-  "all "                                                                                                     \
-  "passes."
+  "some pixels around the window, and one NaN or infinity spreads to all of them. So a large value changes " \
+  "results whose windows do not hold it, by its own rounding error: 1e8 beside ones gives 66, say, where "   \
+  "144 is right. 'direct', also by MAREA_CONV=direct in the environment, adds up the products of each "      \
+  "window by itself, in all passes."
 
 #define ACTIVATIONS "none|relu|leaky_relu|elu|sigmoid|tanh|softplus"
 
