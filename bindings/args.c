@@ -296,6 +296,16 @@ static bool is_list_for (lua_State *L, const bind_call *c, int k, int idx) {
   return c->specs[k].initial == MAREA_REQUIRED && !has_names(L, idx);
 }
 
+/* The i-th argument does not fit into the list of numbers idx..n. */
+static void raise_spread (lua_State *L, bind_state *S, const bind_call *c, int idx, int i, int n) {
+  const char *name = c->specs[0].name;
+  if (i - idx == MAREA_MAX_RANK)
+    bind_raise(L, S, "%s: argument '%s': expected %s, got %d", name_of(L, c), name, expected(L, c->specs),
+               n - idx + 1);
+  if (!lua_isnil(L, i)) bind_raise_argument(L, S, name_of(L, c), name, expected(L, c->specs), i);
+  bind_raise(L, S, "%s: argument '%s': item %d of %d is nil", name_of(L, c), name, i - idx + 1, n - idx + 1);
+}
+
 /* x:reshape(2, 3): an operator whose only attribute is a list also takes it as separate numbers. */
 static bool read_spread (lua_State *L, bind_state *S, bind_call *c, int idx, int n) {
   if (c->n_attr != 1 || !is_list_kind(c->specs[0].kind) || n - idx < 1) return false;
@@ -303,7 +313,7 @@ static bool read_spread (lua_State *L, bind_state *S, bind_call *c, int idx, int
   for (int i = idx; i <= n; i++) {
     marea_attr one;
     if (i - idx == MAREA_MAX_RANK || lua_type(L, i) != LUA_TNUMBER || !to_list(L, i, c->specs[0].kind, &one))
-      bind_raise_argument(L, S, name_of(L, c), c->specs[0].name, expected(L, c->specs), i);
+      raise_spread(L, S, c, idx, i, n);
     a->v[i - idx] = one.v[0];
   }
   a->n = n - idx + 1;

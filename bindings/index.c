@@ -443,7 +443,8 @@ static int no_such_key (lua_State *L, bind_state *S) {
   if (strcmp(name, "grad") == 0)
     return bind_raise(L, S, "a tensor's field 'grad' is read only; call t:clear_grad()");
   return bind_raise(L, S,
-                    "cannot set %s of a tensor: expected an index such as 2, {2, 5}, '2:5, :' or a mask",
+                    "cannot set %s of a tensor: expected an index such as 2, {2, 5}, '2:5, :', a mask or a "
+                    "tensor of positions",
                     bind_describe(L, S, 2));
 }
 

@@ -51,10 +51,10 @@ void bind_push_fields (lua_State *L) {
 
 static int no_such_field (lua_State *L, bind_state *S) {
   if (lua_type(L, 2) != LUA_TSTRING)
-    return bind_raise(
-        L, S,
-        "index: expected an integer, a list such as {2, 5}, a string such as '2:5, :' or a mask, got %s",
-        bind_describe(L, S, 2));
+    return bind_raise(L, S,
+                      "index: expected an integer, a list such as {2, 5}, a string such as '2:5, :', a mask "
+                      "or a tensor of positions, got %s",
+                      bind_describe(L, S, 2));
   bind_guess guess = {.word = lua_tostring(L, 2)};
   for (int f = 0; fields[f]; f++) bind_offer(&guess, fields[f]);
   for (lua_pushnil(L); lua_next(L, lua_upvalueindex(2)); lua_pop(L, 1))

@@ -122,8 +122,8 @@ describe("an index that is wrong", function()
     says("index: too many positions for tensor f32 (2, 3)", function() return x[{1, 1, 1}] end)
     says("index '1:2:'" .. ": expected positions and ranges such as '2:5, :, -1'", function() return x["1:2:"] end)
     says("index '1,'" .. ": expected positions and ranges such as '2:5, :, -1'", function() return x["1,"] end)
-    says("index: expected an integer, a list such as {2, 5}, a string such as '2:5, :' or a mask, got 1.5",
-      function() return x[1.5] end)
+    says("index: expected an integer, a list such as {2, 5}, a string such as '2:5, :', a mask or a tensor of "
+      .. "positions, got 1.5", function() return x[1.5] end)
   end)
 
   it("is not written to", function()

@@ -87,6 +87,16 @@ describe("?index", function()
   end)
 end)
 
+describe("Torch7's range", function()
+  it("is answered by a string", function()
+    for _, index in ipairs{"{1, 2}", "1, {1, 2}", "{1, 2}, {}"} do
+      local _, message = said(("return x[{%s}]"):format(index))
+      assert.is_truthy(message:find("hint: a range is a string: x['2:5, :']", 1, true), message)
+    end
+    assert.is_nil(select(2, said "return x[{{}}]"):find("a range is", 1, true))
+  end)
+end)
+
 describe("a method that is called with a dot", function()
   it("is told the colon, whatever the method", function()
     local objects = {

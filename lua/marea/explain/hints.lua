@@ -425,6 +425,7 @@ local rules = {
   {": argument 'out': .- got nil$", always "the sizes come first, without names: {in, out}, or {out}"},
   {"^%w+: argument 'kernel': .- got nil$", always "as in kernel = 3"},
   {": argument 'x': expected a tensor, got nil", always "a layer takes a tensor: net(x)"},
+  {"^index: expected a list of integers, .- got a list of %d+ at %d+$", always "a range is a string: x['2:5, :']"},
   {"expected a tensor, got a list of", always "marea.tensor{...} makes a tensor of a list"},
   {"^tensor: argument 'options': expected a table, got %d", always "values are a list in braces: marea.tensor{1, 2}"},
   {"^no_grad: argument 'f': expected a function, got tensor", always "without the call: marea.no_grad(net, x)"},
