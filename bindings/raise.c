@@ -286,10 +286,15 @@ int bind_fail (lua_State *L) {
   return bind_failed(L, bind_self(L));
 }
 
-/* core.last_failure() -> the last such message, the source and line of the script; nil: there was none */
+/* core.last_failure(forget) -> the last such message, the source and line of the script; nil: there was none */
 int bind_last_failure (lua_State *L) {
   const bind_state *S = bind_self(L);
+  bool forget = lua_toboolean(L, 1);
   if (lua_rawgetp(L, LUA_REGISTRYINDEX, &failed_key) == LUA_TNIL) return 1;
+  if (forget) {
+    lua_pushnil(L);
+    lua_rawsetp(L, LUA_REGISTRYINDEX, &failed_key);
+  }
   lua_pushstring(L, S->source[S->failed_source]);
   lua_pushinteger(L, S->failed_line);
   return 3;

@@ -78,7 +78,8 @@ describe("?index", function()
       local code = line:match "^(x%[.-)   "
       for piece in (code or ""):gmatch "x%b[][ =0-9]*" do
         local x = marea.arange(1, 60):reshape(5, 6, 2)
-        local env = {x = x, rows = marea.tensor({-1, 1}, {dtype = "i64"}), columns = marea.tensor({2, 2}, {dtype = "i64"})}
+        local positions = marea.tensor({-1, 1, 1}, {dtype = "i64"})
+        local env = {x = x, rows = positions, columns = positions}
         assert(load(piece:find "=" and piece or "return " .. piece, piece, "t", env))()
         looked = looked + 1
       end
@@ -184,6 +185,20 @@ describe("the prompt", function()
       assert.is_truthy(s:evaluate(text).text:find("local variables end with what was entered", 1, true), text)
     end
     assert.is_nil(s:evaluate("g()").text:find("local variables end", 1, true))
+  end)
+
+  it("repeats the message that an entry has lost, of the variable that it made", function()
+    local s = session()
+    s:evaluate 'one = marea.load "nowhere"'
+    for _, text in ipairs{"two:baz()", "print(two.x)", "two()"} do
+      assert.is_nil(s:evaluate(text).text:find("nowhere", 1, true), text)
+    end
+    local EARLIER = "an earlier entry gave nil and a message: load: "
+    assert.is_truthy(s:evaluate "one:baz()".text:find(EARLIER .. "'nowhere'", 1, true))
+    assert.is_truthy(s:evaluate "one.x = 3".text:find("'nowhere'", 1, true))
+    local text = s:evaluate 'one = marea.load "elsewhere" one:baz()'.text
+    assert.is_truthy(text:find("line 1 gave nil and a message, which assert(...) shows: load: 'elsewhere'", 1, true))
+    assert.is_truthy(s:evaluate "one:baz()".text:find(EARLIER .. "'elsewhere'", 1, true))
   end)
 end)
 

@@ -14,6 +14,7 @@ local LONGEST = 400 -- bytes of a line of source that is looked at
 
 local typed -- what the prompt runs: {chunk, text}
 local gone = {} -- local variables of what it ran before
+local lost -- what the library gave beside nil in something that it ran before: {message, line}
 
 --- For prompts: the chunk that is about to be run, and its text, which its frames do not know. Tracebacks end above it.
 ---@param chunk function
@@ -22,7 +23,23 @@ function frames.typed(chunk, text)
   for names in (typed and typed.text or ""):gmatch "%f[%w_]local%s+([%a_][%w_%s,]*)" do
     for name in names:gsub("^function%s", ""):gmatch "[%a_][%w_]*" do gone[name] = true end
   end
+  local message, source, number = core.last_failure(true) -- its line is one of that text, not of this one
+  if typed and message and source == debug.getinfo(typed.chunk, "S").short_src then
+    lost = {message = message, line = frames.source_line({func = typed.chunk, source = ""}, number)}
+  end
   typed = {chunk = chunk, text = text}
+end
+
+--- Does a line of code name the variable?
+function frames.names(line, variable)
+  return line:find("%f[%w_]" .. variable:gsub("%W", "%%%0") .. "%f[^%w_]") ~= nil
+end
+
+--- The message that something of the library gave beside nil in something that the prompt ran before, in a line that
+--- names the variable.
+function frames.lost_before(frame, variable)
+  if not lost or not variable or not frames.is_typed(frame) then return nil end
+  return frames.names(lost.line, variable) and lost.message or nil
 end
 
 --- Was it a local variable of something that the prompt ran before?

@@ -90,7 +90,8 @@ local function dotted()
   if not method or not frame then return nil end
   local line = frames.source_line(frame)
   local object = line:match("([%w_%.]+)%." .. method.name .. "%s*[%({\"']") or "object"
-  local is_complete = line:find("%." .. method.name .. "%s*%(%s*%)") and not method.isvararg -- net:summary() wants a shape
+  -- net:summary() would be told the next mistake: it wants a shape.
+  local is_complete = line:find("%." .. method.name .. "%s*%(%s*%)") and not method.isvararg
   local arguments = is_complete and "()" or "(...)"
   return ("methods are called with a colon: %s:%s%s"):format(object, method.name, arguments)
 end

@@ -136,10 +136,11 @@ end
 --- the variable or field. Nobody else has it any more.
 local function lost_message(frame, name)
   local message, source, number = core.last_failure()
-  if not message or source ~= frame.short_src then return nil end
-  local line = frames.source_line(frame, number)
-  if number ~= frame.currentline and not (name and line:find("%f[%w_]" .. name .. "%f[^%w_]")) then return nil end
-  return ("line %d gave nil and a message, which assert(...) shows: %s"):format(number, message)
+  local is_here = message and source == frame.short_src
+    and (number == frame.currentline or name and frames.names(frames.source_line(frame, number), name))
+  if is_here then return ("line %d gave nil and a message, which assert(...) shows: %s"):format(number, message) end
+  local earlier = frames.lost_before(frame, name)
+  return earlier and "an earlier entry gave nil and a message: " .. earlier
 end
 
 --- A variable that is nil because a function that reads a file said why instead.
