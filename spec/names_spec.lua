@@ -88,6 +88,17 @@ describe("?index", function()
   end)
 end)
 
+describe("the hint to n // m", function()
+  it("is for fractions, not for what is too large", function()
+    assert.is_truthy(select(2, said "marea.zeros(2.5)"):find("hint: n // m", 1, true))
+    for _, value in ipairs{"2^63", "1e300", "-2^70", "0/0"} do
+      local _, message = said(("marea.tensor({%s}, {dtype = 'i64'})"):format(value))
+      assert.is_truthy(message:find("expected an integer", 1, true), message)
+      assert.is_nil(message:find("n // m", 1, true), message)
+    end
+  end)
+end)
+
 describe("Torch7's range", function()
   it("is answered by a string", function()
     for _, index in ipairs{"{1, 2}", "1, {1, 2}", "{1, 2}, {}"} do

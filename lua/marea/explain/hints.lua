@@ -315,7 +315,7 @@ local function saved(failure)
 end
 
 local function integers(_, got)
-  return got:find "^%-?%d+%.%d" and "n // m divides integers without a rest" or nil
+  return got:find "^%-?%d+%.%d+$" and "n // m divides integers without a rest" or nil
 end
 
 --- A rule's function for a text that is always the same.
