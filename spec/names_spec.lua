@@ -99,6 +99,25 @@ describe("the hint to n // m", function()
   end)
 end)
 
+describe("a hint for Lua's own message", function()
+  it("does not guess the very name that is missing", function()
+    for _, name in ipairs{"add", "sum", "normal", "zeros", "relu"} do
+      local _, message = said(("return x.shape:%s{1}"):format(name))
+      assert.is_truthy(message:find("attempt to call a nil value", 1, true), message)
+      assert.is_nil(message:find(("did you mean '%s'"):format(name), 1, true), message)
+    end
+  end)
+
+  it("puts positions into a list, whatever they are", function()
+    for index, list in pairs{["1, 2"] = "{1, 2}", ["i + 1, -1"] = "{i + 1, -1}", ['"2:3", #x'] = '{"2:3", #x}'} do
+      local text = PREAMBLE .. ("print(f(1, 2), x[%s])"):format(index)
+      local _, message = load(text, text)
+      message = require "marea.explain".explain(message, text)
+      assert.is_truthy(message:find("positions are a list: x[" .. list .. "]", 1, true), message)
+    end
+  end)
+end)
+
 describe("Torch7's range", function()
   it("is answered by a string", function()
     for _, index in ipairs{"{1, 2}", "1, {1, 2}", "{1, 2}, {}"} do

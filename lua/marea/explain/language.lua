@@ -63,7 +63,9 @@ local function near_field(frame, name)
   for _, variable in ipairs(variables) do
     local guess = type(variable.value) == "table" and check.did_you_mean(name, keys_of(variable.value, {}))
       :match "did you mean '(.-)'"
-    if guess then return ("'%s' has no '%s'; did you mean '%s'?"):format(variable.name, name, guess) end
+    if guess and guess ~= name then
+      return ("'%s' has no '%s'; did you mean '%s'?"):format(variable.name, name, guess)
+    end
   end
   return hint or owner and #variables == 1 and ("'%s' has no '%s'"):format(owner, name) or nil
 end
@@ -261,7 +263,7 @@ local function syntax(message, line, lines)
   local name, operator = line:match "([%w_%.]+)%s*([%+%-%*/])=[^=]"
   if name then return ("Lua has no %s=: %s = %s %s ..."):format(operator, name, name, operator) end
   if line:find "%+%+" then return "Lua has no ++: i = i + 1" end
-  local indexed, positions = line:match "([%w_%.]+)%[%s*(%-?[%w_]+%s*,[^%[%]{}]*)%]"
+  local indexed, positions = line:match "([%w_%.]+)%[%s*([^%[%]{}(),]+,[^%[%]{}()]*)%]"
   if indexed and message:find "']' expected near ','" then
     return ("positions are a list: %s[{%s}]"):format(indexed, positions)
   end
