@@ -10,6 +10,7 @@ local core = require "marea.core"
 local check = require "marea.check"
 local events = require "marea.events"
 local random = require "marea.random"
+local unwind = require "marea.unwind"
 
 local marea = {}
 
@@ -56,6 +57,17 @@ function marea.catch_interrupt(f, ...)
     check.fail("catch_interrupt", "f", "a function", f)
   end
   return caught(core.interruptible(core.protected, f, nil, ...))
+end
+
+--- Cleanup for a variable that is closed, however its block is left: `local _ <close> = marea.finally(f)` calls
+--- f(problem) at the block's end, problem being the error or nil. It runs to its end whatever Ctrl-C waits. In a coroutine
+--- that ends by an error it runs when the next such block begins or a module is called, since Lua closes no variables there.
+---@param f fun(problem: any)
+---@return table
+---@example local _ <close> = marea.finally(function() print "left" end)
+function marea.finally(f)
+  if type(f) ~= "function" then check.fail("finally", "f", "a function", f) end
+  return unwind.finally(f)
 end
 
 local function filled(name, value, ...)
