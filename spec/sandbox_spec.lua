@@ -260,6 +260,10 @@ describe("in a sandbox", function()
       local n = {} for i = 1, 9000 do n[i] = i * 1.5 end
       log[12] = table.concat(n, ", ") log[13] = table.concat(n, 7, 3, 8998)
       log[14] = table.concat(n, ("-"):rep(3000), 1, 300) log[15] = {pcall(table.concat, {1, {}, 3}, ",")}
+      for _, n in ipairs{255, 256, 257, 511, 512, 513, 65536, 131072} do
+        log[#log + 1] = #("ab"):rep(n)
+        log[#log + 1] = #("ab"):rep(n, ",")
+      end
       log[16] = {table.unpack({1, 2, 3}, 2)} log[17] = {pcall(table.unpack, {}, 1, 1e7)} log[18] = table.pack(nil, 2).n
       local p, lists = {}, setmetatable({}, {__pairs = function() return next, {a = 1}, nil end})
       for k, v in pairs(lists) do p[k] = v end log[19] = p

@@ -177,9 +177,10 @@ function strings.rep(s, n, separator)
   end
   if #unit == 0 or n < 1 then return "" end
   if n <= 256 then return real.rep(s, n, separator) end
-  local many = strings.rep(unit, n // 256)
+  local part = (n - 1) // 256
+  local many = strings.rep(unit, part)
   check()
-  return real.rep(many, 256) .. real.rep(unit, n - 1 - n // 256 * 256) .. s
+  return real.rep(many, 256) .. real.rep(unit, n - 1 - part * 256) .. s
 end
 
 --- One conversion at a time.
