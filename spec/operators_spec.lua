@@ -484,6 +484,13 @@ describe("a mask as an index", function()
       v):item()})
   end)
 
+  it("counts no elements beyond what has an address: their number would wrap around, to 4", function()
+    local one = u8{{{{1}}}}
+    local tall, wide = one:expand(27905, 384773, 1, 1), one:expand(1, 1, 34724, 49477)
+    assert.matches("masked_select: a tensor of shape .* needs more bytes than can be addressed",
+      message_of(function() return tall:masked_select(wide) end))
+  end)
+
   it("says what does not fit, and changes nothing then", function()
     local before = x:totable()
     local function fails(pattern, f) assert.matches(pattern, message_of(f)) end

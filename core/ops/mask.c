@@ -84,6 +84,8 @@ static marea_status choose (marea_call *c, int input, int rank, const int64_t *s
   const marea_tensor *t = c->in[input];
   const void *values;
   chosen *s;
+  size_t bytes; /* they can be counted: the result, which is smaller, does not tell */
+  MAREA_TRY(marea_bytes(c->ctx, c->op->name, rank, shape, sizeof(int64_t), &bytes));
   int64_t n = marea_count(rank, shape);
   if (!c->ctx->plan) {
     MAREA_TABLE(c, s, sizeof *s);
