@@ -409,12 +409,6 @@ int bind_ends_line (lua_State *L) {
 
 /* ---- who asks for it ---- */
 
-static int finish (lua_State *L, int status, lua_KContext unused) {
-  (void)status;
-  (void)unused;
-  return lua_gettop(L) - 1;
-}
-
 int bind_interruptible (lua_State *L) {
   bind_state *S = bind_self(L);
   if (S) bind_sandbox_deny(L, S, "interruptible");
@@ -422,16 +416,18 @@ int bind_interruptible (lua_State *L) {
     return bind_raise_argument(L, S, "interruptible", "f", "a function", 1);
   bind_watch(L);
   catcher *c = lua_newuserdatauv(L, sizeof *c, 0);
-  lua_createtable(L, 0, 1);
+  lua_createtable(L, 0, 2);
   lua_pushvalue(L, -2);
   lua_pushcclosure(L, catcher_close, 1);
-  lua_setfield(L, -2, "__close");
+  lua_pushvalue(L, -1);
+  lua_setfield(L, -3, "__close");
+  lua_setfield(L, -2, "__gc"); /* of a coroutine that died of an error, and whose variables nobody closed */
   catch_signal(L, c);
   lua_setmetatable(L, -2);
   lua_insert(L, 1);
   lua_toclose(L, 1);
-  lua_callk(L, lua_gettop(L) - 2, LUA_MULTRET, 0, finish);
-  return finish(L, LUA_OK, 0);
+  lua_call(L, lua_gettop(L) - 2, LUA_MULTRET); /* f cannot yield: what goes on outside is not to be caught */
+  return lua_gettop(L) - 1;
 }
 
 /* Upvalue: a handler, which is the library's. */

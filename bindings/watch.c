@@ -18,26 +18,58 @@ static bool is_busy (lua_State *L, lua_State *co) {
   return co == L || (lua_status(co) == LUA_OK && lua_getstack(co, 0, &ar) > 0);
 }
 
-/* Upvalues: Lua's function, and the coroutine that it is about, nil: its first argument. */
-static int watched (lua_State *L) {
-  lua_State *co = lua_tothread(L, lua_upvalueindex(2));
-  if (!co) co = lua_tothread(L, 1);
-  if (!co) return lua_tocfunction(L, lua_upvalueindex(1))(L); /* which says so */
-  luaL_checkstack(L, 4, NULL);
-  lua_pushvalue(L, lua_upvalueindex(1));
-  lua_insert(L, 1);
+/* Calls Lua's resume or close on the coroutine at 1, which is `co`. On our frame: calls of Lua's would cost the C stack
+   a second level for each coroutine. Neither raises while another one is at work. */
+static int watch (lua_State *L, lua_CFunction f, lua_State *co) {
   lua_State *before = is_busy(L, co) ? NULL : bind_interrupt_switch(co);
-  const int status = lua_pcall(L, lua_gettop(L) - 1, LUA_MULTRET, 0);
+  const int n = f(L);
   if (before) bind_interrupt_switch(before);
-  return status == LUA_OK ? lua_gettop(L) : lua_error(L);
+  return n;
 }
 
-/* coroutine.wrap; upvalue: Lua's, whose result has the coroutine as its upvalue */
+/* Upvalue: Lua's function. */
+static int watched (lua_State *L) {
+  lua_CFunction f = lua_tocfunction(L, lua_upvalueindex(1));
+  lua_State *co = lua_tothread(L, 1);
+  return co ? watch(L, f, co) : f(L); /* which says so */
+}
+
+/* close(coroutine), as wrap wants it: with the error that it died of, or one of its closers'; their status. */
+static int close_dead (lua_State *L) {
+  lua_State *co = lua_tothread(L, 1);
+  lua_pushinteger(L, lua_resetthread(co));
+  lua_xmove(co, L, 1);
+  return 2;
+}
+
+/* What wrap gives. Upvalues: Lua's resume, the coroutine. Lua's own function would leave by its error, past us. */
+static int resume_or_raise (lua_State *L) {
+  lua_State *co = lua_tothread(L, lua_upvalueindex(2));
+  lua_Integer status = LUA_ERRRUN;
+  lua_pushvalue(L, lua_upvalueindex(2));
+  lua_insert(L, 1);
+  const int n = watch(L, lua_tocfunction(L, lua_upvalueindex(1)), co);
+  if (lua_toboolean(L, -n)) return n - 1;
+  if (lua_status(co) > LUA_YIELD) {
+    lua_pushvalue(L, lua_upvalueindex(2));
+    lua_replace(L, 1);
+    watch(L, close_dead, co);
+    status = lua_tointeger(L, -2);
+  }
+  if (status != LUA_ERRMEM && lua_type(L, -1) == LUA_TSTRING) {
+    luaL_where(L, 1);
+    lua_insert(L, -2);
+    lua_concat(L, 2);
+  }
+  return lua_error(L);
+}
+
+/* coroutine.wrap; upvalues: Lua's, whose result has the coroutine as its upvalue, and Lua's resume */
 static int wrap (lua_State *L) {
-  lua_CFunction original = lua_tocfunction(L, lua_upvalueindex(1));
-  original(L);
-  if (!lua_getupvalue(L, -1, 1)) return 1;
-  lua_pushcclosure(L, watched, 2);
+  lua_tocfunction(L, lua_upvalueindex(1))(L);
+  lua_pushvalue(L, lua_upvalueindex(2));
+  if (!lua_getupvalue(L, -2, 1)) return 1;
+  lua_pushcclosure(L, resume_or_raise, 2);
   return 1;
 }
 
@@ -71,13 +103,14 @@ int bind_catches (lua_CFunction f) {
 
 /* ---- in place of Lua's ---- */
 
-/* library[name] := a closure of f over the C function that is there. */
-static void replace (lua_State *L, int library, const char *name, lua_CFunction f) {
+/* library[name] := a closure of f over the function that is there, and `second` unless that is NULL. Only in the place of
+   Lua's own: they have no upvalues, which is why we may call them on our frame. */
+static void replace (lua_State *L, int library, const char *name, lua_CFunction f, lua_CFunction second) {
   lua_getfield(L, library, name);
-  if (lua_iscfunction(L, -1)) {
-    lua_pushcclosure(L, f, 1);
-    lua_setfield(L, library, name);
-  } else lua_pop(L, 1);
+  if (!lua_iscfunction(L, -1) || lua_getupvalue(L, -1, 1)) return;
+  if (second) lua_pushcfunction(L, second);
+  lua_pushcclosure(L, f, second ? 2 : 1);
+  lua_setfield(L, library, name);
 }
 
 /* The library of this name, or nil. */
@@ -98,14 +131,16 @@ void bind_watch (lua_State *L) {
   lua_pushboolean(L, true);
   lua_rawsetp(L, LUA_REGISTRYINDEX, &watched_key);
   lua_settop(L, top + 1);
-  replace(L, top + 1, "xpcall", protect);
+  replace(L, top + 1, "xpcall", protect, NULL);
   lua_getfield(L, top + 1, "pcall");
   their_pcall = lua_tocfunction(L, -1);
   lua_settop(L, top + 1);
   if (push_library(L, LUA_COLIBNAME)) {
-    replace(L, top + 2, "resume", watched);
-    replace(L, top + 2, "close", watched);
-    replace(L, top + 2, "wrap", wrap);
+    lua_getfield(L, top + 2, "resume");
+    lua_CFunction resume = lua_getupvalue(L, -1, 1) ? NULL : lua_tocfunction(L, -1);
+    replace(L, top + 2, "resume", watched, NULL);
+    replace(L, top + 2, "close", watched, NULL);
+    if (resume) replace(L, top + 2, "wrap", wrap, resume);
   }
   lua_settop(L, top);
 }

@@ -75,6 +75,45 @@ describe("an interrupt", function()
     assert.are.equal(1, code)
   end)
 
+  it("leaves coroutines as Lua has them: their depth, and where errors were raised", function()
+    local here = [[
+      local function depth()
+        local n = 0
+        local function go() n = n + 1 coroutine.wrap(go)() end
+        return n, pcall(go), n
+      end
+      local wrap = coroutine.wrap
+      local function closing() error "closed" end
+      print(select(3, depth()) > 190)
+      print(pcall(function() wrap(function() error "x" end)() end))
+      print(pcall(wrap(function() local x <close> = setmetatable({}, {__close = closing}) error {} end)))
+      print(pcall(wrap(function() error() end)))
+      print(wrap(function(...) return coroutine.yield(...) end)(1, nil))
+      local ended = wrap(print)
+      ended()
+      print(pcall(ended))
+      local inside
+      inside = wrap(function() inside() end)
+      print(pcall(inside))
+    ]]
+    local pipe = io.popen("lua5.4 " .. folder.write(folder.new() .. "/here.lua", here) .. " 2>&1")
+    local plain = pipe:read "a"
+    pipe:close()
+    local text = run_program(here)
+    local function lines(output) return (output:gsub("[^\t\n ]*%.lua:%d+:", "AT")) end
+    assert.are.equal(lines(plain), lines(text))
+    assert.is_truthy(text:find("^true\nfalse\t[^\n]*:13: [^\n]*:13: x\n"), text)
+  end)
+
+  it("is caught while interruptible runs, which therefore nothing leaves by a yield", function()
+    local text = run_script [[
+      local co = coroutine.create(function() return marea.interruptible(coroutine.yield, 1) end)
+      print(coroutine.resume(co))
+      print(coroutine.resume(coroutine.create(function() return marea.interruptible(math.max, 1, 2) end)))
+    ]]
+    assert.are.equal("false\tattempt to yield across a C-call boundary\ntrue\t2\n", text)
+  end)
+
   it("leaves 80 ms for what a script closes, and tells it the error", function()
     local text = run_program [[
       local begun
