@@ -4,13 +4,16 @@
 */
 #include "bind.h"
 
+#define STRETCH 1024 /* items between two looks at whether to stop: a script may have put millions in */
+
 /* Pushes "(2, 3)". */
-static void push_text (lua_State *L, int idx) {
+static void push_text (lua_State *L, bind_state *S, int idx) {
   luaL_Buffer b;
   const lua_Integer n = (lua_Integer)lua_rawlen(L, idx);
   luaL_buffinit(L, &b);
   luaL_addchar(&b, '(');
   for (lua_Integer i = 1; i <= n; i++) {
+    if (i % STRETCH == 0) bind_poll(L, S);
     if (i > 1) luaL_addstring(&b, ", ");
     lua_rawgeti(L, idx, i);
     luaL_tolstring(L, -1, NULL);
@@ -24,17 +27,19 @@ static void push_text (lua_State *L, int idx) {
 static int shape_tostring (lua_State *L) {
   luaL_checktype(L, 1, LUA_TTABLE);
   lua_settop(L, 1);
-  push_text(L, 1);
+  push_text(L, bind_self(L), 1);
   return 1;
 }
 
 /* Lua asks when either operand is a shape and both are tables. */
 static int shape_eq (lua_State *L) {
+  bind_state *S = bind_self(L);
   luaL_checktype(L, 1, LUA_TTABLE);
   luaL_checktype(L, 2, LUA_TTABLE);
   const lua_Unsigned n = lua_rawlen(L, 1);
   bool same = lua_rawlen(L, 2) == n;
   for (lua_Unsigned i = 1; same && i <= n; i++) {
+    if (i % STRETCH == 0) bind_poll(L, S);
     lua_rawgeti(L, 1, (lua_Integer)i);
     lua_rawgeti(L, 2, (lua_Integer)i);
     same = lua_rawequal(L, -1, -2);
@@ -49,7 +54,7 @@ static int shape_concat (lua_State *L) {
   lua_settop(L, 2);
   for (int i = 1; i <= 2; i++) {
     if (lua_isstring(L, i)) lua_pushvalue(L, i); /* or a number */
-    else if (bind_is_shape(L, i)) push_text(L, i);
+    else if (bind_is_shape(L, i)) push_text(L, S, i);
     else return bind_raise(L, S, "..: expected a text beside a shape, got %s", bind_describe(L, S, i));
   }
   lua_concat(L, 2);

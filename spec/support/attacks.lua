@@ -667,6 +667,11 @@ attacks.crowds = {
   ["tensors of many sizes"] =
     "local t = {} for i = 1, 20000 do t[i] = marea.ones(i % 3000 + 1) end t = nil "
     .. "while true do for i = 1, 100 do marea.ones(i * 31 % 3000 + 1) end end",
+  ["a shape of a million sizes as a text"] =
+    "local s = marea.ones(2).shape for i = 1, 1e6 do s[i] = i end while true do pcall(tostring, s) end",
+  ["shapes of half a million sizes compared"] =
+    "local s, t = marea.ones(2).shape, marea.ones(2).shape for i = 1, 5e5 do s[i], t[i] = i, i end "
+    .. "while true do local _ = s == t end",
   ["a report of many"] =
     "local t = {} for i = 1, 3000 do t[i] = marea.ones(10) end while true do tostring(marea.memory_report()) end",
 }
