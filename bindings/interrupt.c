@@ -33,8 +33,8 @@ static const char message[] = "interrupted!"; /* as lua5.4 says it */
 #define GRACE 80000000
 /* Of waiting, after which a further signal is answered with what helps. */
 #define PATIENCE 1000000000
-/* Instructions between two looks at the clock during the grace. */
-#define PERIOD 1000
+/* Instructions between two looks at the clock during the grace. Few, since each may call a function in C that takes long. */
+#define PERIOD 5
 #define LEVELS 200 /* of the stack that are searched */
 
 /* ---- the request ---- */

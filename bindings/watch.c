@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT
 ** watch.c: what of Lua's library has to know about Ctrl-C. A hook belongs to a coroutine, so the handler must know
 ** which one is at work: resume, wrap and close say so. The error that a hook raises calls the handler of an xpcall
-** inside the hook, where nothing can stop it: our xpcall lets the error pass by a handler of the script's.
+** inside the hook, where nothing can stop it: our xpcall lets the error pass by a handler of the script's. And a hook that a
+** script sets would take the place of ours.
 **
 ** The functions behave as Lua's. They take their places when a script is first run in core.interruptible, as the program
 ** does with everything.
@@ -101,6 +102,15 @@ int bind_catches (lua_CFunction f) {
   return f == their_pcall || f == bind_catch ? BIND_CATCHES : BIND_PASSES;
 }
 
+/* ---- debug.sethook ---- */
+
+/* Upvalue: Lua's. What waits to raise was a hook, in whose place it comes again. */
+static int set_hook (lua_State *L) {
+  const int n = lua_tocfunction(L, lua_upvalueindex(1))(L);
+  bind_interrupt_switch(L);
+  return n;
+}
+
 /* ---- in place of Lua's ---- */
 
 /* library[name] := a closure of f over the function that is there, and `second` unless that is NULL. Only in the place of
@@ -142,5 +152,7 @@ void bind_watch (lua_State *L) {
     replace(L, top + 2, "close", watched, NULL);
     if (resume) replace(L, top + 2, "wrap", wrap, resume);
   }
+  lua_settop(L, top + 1);
+  if (push_library(L, LUA_DBLIBNAME)) replace(L, top + 2, "sethook", set_hook, NULL);
   lua_settop(L, top);
 }

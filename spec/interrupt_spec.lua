@@ -114,6 +114,20 @@ describe("an interrupt", function()
     assert.are.equal("false\tattempt to yield across a C-call boundary\ntrue\t2\n", text)
   end)
 
+  it("comes through hooks that a script sets, and soon where each instruction takes long", function()
+    local text = run_program [[
+      local function ends(f)
+        signal(0.1)
+        local start = marea.clock()
+        print((marea.catch_interrupt(f)), marea.clock() - start < 0.5)
+      end
+      ends(function() while true do debug.sethook() end end)
+      ends(function() while true do pcall(debug.sethook, type, "", 1000000) pcall(spin) end end)
+      ends(function() while true do pcall(string.rep, "x", 3000000) end end)
+    ]]
+    assert.are.equal(("false\ttrue\n"):rep(3), text)
+  end)
+
   it("leaves 80 ms for what a script closes, and tells it the error", function()
     local text = run_program [[
       local begun
