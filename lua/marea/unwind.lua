@@ -3,8 +3,8 @@
 ---
 ---   local _ <close> = unwind.finally(function(problem) ... end)     -- problem: the error, nil when there was none
 ---
---- Lua closes no variables of a coroutine that ends by an error; its cleanups run when the next block begins or a module
---- is called.
+--- Lua closes no variables of a coroutine that ends by an error; its cleanups run when the next block begins or a
+--- module is called.
 local core = require "marea.core"
 
 local unwind = {}
