@@ -61,6 +61,7 @@ function core.shield(before, f, ...) end
 
 --- Runs f(...) and returns its results; Ctrl-C stops it with the error `interrupted!`, as often as it comes, and no
 --- pcall in f holds it. The program marea does so with everything; under lua5.4 a second one would end the program.
+--- f cannot yield to a coroutine outside.
 ---@param f function
 ---@example marea.interruptible(function(x) return 2 * x end, 21)
 function core.interruptible(f, ...) end
