@@ -7,7 +7,8 @@
 ** passed arms the hook for the next instruction. A spent budget stays spent until the run is over: the error comes back at
 ** every further instruction, so that no pcall holds it.
 **
-** A run from within a run, by a function of the host's, is part of the outer one and has what is left of its budgets.
+** A run from within a run of the same sandbox, by a function of the host's, is part of the outer one and has what is left of
+** its budgets. One of another sandbox has budgets of its own, but ends with the outer one's time.
 */
 #define _GNU_SOURCE
 #include <fenv.h>

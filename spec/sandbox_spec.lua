@@ -260,6 +260,7 @@ describe("in a sandbox", function()
       local n = {} for i = 1, 9000 do n[i] = i * 1.5 end
       log[12] = table.concat(n, ", ") log[13] = table.concat(n, 7, 3, 8998)
       log[14] = table.concat(n, ("-"):rep(3000), 1, 300) log[15] = {pcall(table.concat, {1, {}, 3}, ",")}
+      log[#log + 1] = {pcall(pairs)}
       for _, n in ipairs{255, 256, 257, 511, 512, 513, 65536, 131072} do
         log[#log + 1] = #("ab"):rep(n)
         log[#log + 1] = #("ab"):rep(n, ",")

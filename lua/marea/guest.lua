@@ -29,7 +29,9 @@ env._G = env
 
 next = host.next
 
-function pairs(t)
+function pairs(...)
+  local t = ...
+  if select("#", ...) == 0 then error("bad argument #1 to 'pairs' (table expected, got no value)", 2) end
   local mt = real.metatable(t)
   local event = type(mt) == "table" and rawget(mt, "__pairs")
   if not event then return next, t, nil end
