@@ -59,7 +59,8 @@ describe("library code", function()
       return ("%s:%d:"):format(name, line)
     end
     assert.are.equal(short(model, 4), text:match "^(.-:%d+:)", text)
-    assert.is_truthy(text:find(("\n  %s in function <line 4>\n  %s in function 'f'\n  [1 frame in marea.profile]\n"
+    assert.is_truthy(text:find(("\n  %s in function <line 4>\n  [1 frame in marea.nn]\n  %s in function 'f'\n"
+      .. "  [1 frame in marea.profile]\n"
       .. "  %s in function <line 3>\n  %s in main chunk\n"):format(short(model, 4), short(script, 4), short(script, 4),
       short(script, 7)), 1, true), text)
     assert.is_truthy(text:find("\n" .. short(script, 9):sub(1, -2) .. "\tadd", 1, true), text)
