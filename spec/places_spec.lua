@@ -112,6 +112,17 @@ describe("library code", function()
     end
   end)
 
+  it("is told apart in Lua's own messages, however its path is shortened there", function()
+    local code = quote('local m = require "marea" local d = m.dist.Normal{0, 1} '
+      .. 'print(select(2, xpcall(function() return d.sample() end, m.explain)))')
+    for _, place in ipairs{"marea", "Über uns/mein marea", ("deep/"):rep(20) .. "marea"} do
+      local copy = at .. "/" .. place
+      sh("mkdir -p %s && cp -r lua %s/", quote(copy), quote(copy))
+      local text = output_of(lua(tree(copy)) .. " -e " .. code)
+      assert.matches("^%(command line%):1: attempt to index a nil value.*%(in Marea, called from here%)", text)
+    end
+  end)
+
   it("is the library that is compiled into a program, wherever that lies", function()
     sh("mkdir -p %s/marea/bin && cp %s/marea %s/marea/bin/", quote(at), quote(build), quote(at))
     try(quote(at .. "/marea/bin/marea"), at .. "/marea/bin/script.lua", at .. "/marea/bin/marea.lua")

@@ -48,6 +48,17 @@ function frames.is_gone(frame, name) return frames.is_typed(frame) and gone[name
 --- Is this the frame of the chunk that the prompt runs?
 function frames.is_typed(frame) return typed ~= nil and frame.func == typed.chunk end
 
+--- Is a file, as messages of Lua shorten its name, one of the library's that is at work?
+---@param short_src string
+function frames.is_library(short_src)
+  for level = 2, DEEPEST do
+    local info = debug.getinfo(level, "S")
+    if not info then return false end
+    if info.short_src == short_src and core.module_of(info.source) then return true end
+  end
+  return false
+end
+
 local function locals_of(level)
   local list, i = {}, 1
   local name, value = getlocal(level + 1, 1)

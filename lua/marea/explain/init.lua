@@ -133,7 +133,7 @@ local function at_script(message, script)
   if frame and message:find "^attempt to " then
     return ("%s:%d: %s"):format(frame.short_src, frame.currentline, message)
   end
-  if not frame or not file or file:sub(1, #check.folder) ~= check.folder or check.folder == "" then return message end
+  if not frame or not file or not frames.is_library(file) then return message end
   local where = text:find "^stack overflow" and "" or " (in Marea, called from here)"
   return ("%s:%d: %s%s"):format(frame.short_src, frame.currentline, text, where)
 end
