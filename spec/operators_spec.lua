@@ -638,6 +638,16 @@ describe("chunk, tril, triu, flatnonzero", function()
   end)
 end)
 
+describe("slice_grad", function()
+  it("refuses sizes that are none before it counts with them", function()
+    for _, size in ipairs{math.mininteger, -1, math.maxinteger} do
+      assert.matches("slice_grad: shape .* is outside 0%.%.2147483647", message_of(function()
+        marea.slice_grad(marea.ones{0}, {shape = {size}, dim = 1, start = 1})
+      end))
+    end
+  end)
+end)
+
 describe("in a plan", function()
   it("sizes that depend on values are the largest there are", function()
     marea.plan(function()

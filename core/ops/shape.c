@@ -486,6 +486,9 @@ const marea_op marea_op_slice = {
 static marea_status slice_grad_shape (marea_call *c) {
   const marea_tensor *dy = c->in[0];
   const marea_attr *shape = &c->attr[0];
+  size_t bytes; /* the sizes may be anything before they are checked */
+  MAREA_TRY(
+      marea_bytes(c->ctx, c->op->name, shape->n, shape->v, marea_dtype_size((marea_dtype)dy->dtype), &bytes));
   if (shape->n != dy->rank)
     return marea_reject(c, MAREA_ESHAPE, "%s and shape %s differ in the number of dimensions",
                         marea_tensor_text(dy).s, marea_shape_text(shape->n, shape->v).s);
