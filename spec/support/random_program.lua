@@ -223,8 +223,8 @@ local function sources()
   return list
 end
 
--- gnuplot takes seconds; a distance that is registered keeps the program's variables
-local LEFT_OUT = {"plot", "os.", "sandbox", "register_kl"}
+-- gnuplot takes seconds; a class and a distance that is registered stay, and keep the program's variables
+local LEFT_OUT = {"plot", "os.", "sandbox", "register_kl", "nn.class"}
 
 --- Lines of the examples as one statement each, an expression being assigned.
 local function examples()
