@@ -1,5 +1,7 @@
 -- SPDX-License-Identifier: MIT
 --- A value as JSON: tables with the keys 1 to n and no others are lists, keys of the others are sorted.
+local marea = require "marea"
+
 local ESCAPES = {['"'] = '\\"', ["\\"] = "\\\\"}
 
 local function text(s)
@@ -25,7 +27,7 @@ end
 function encode(value, indent)
   indent = indent or ""
   if type(value) == "string" then return text(value) end
-  if type(value) ~= "table" then return type(value) == "number" and ("%.6g"):format(value) or tostring(value) end
+  if type(value) ~= "table" then return type(value) == "number" and marea.format("%.6g", value) or tostring(value) end
   local count = 0
   for _ in pairs(value) do count = count + 1 end
   return count == #value and (count > 0 and list(value, indent) or "[]") or object(value, indent)
