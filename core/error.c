@@ -8,9 +8,12 @@
 
 #include "core.h"
 
-/* A NaN's sign says nothing, and C shows it. */
-static void drop_signs_of_nan (char *text) {
+/* The sentence, fit for people: without what steers a terminal, and without the sign that C shows of a NaN, which says
+   nothing. */
+static void write_text (char text[MAREA_ERROR_SIZE], const char *format, va_list args) {
+  marea_vformat(text, MAREA_ERROR_SIZE, format, args);
   for (char *at = text; (at = strstr(at, "-nan"));) memmove(at, at + 1, strlen(at));
+  marea_printable(text);
 }
 
 void marea_log (const marea_config *config, marea_log_level level, const char *format, ...) {
@@ -18,10 +21,8 @@ void marea_log (const marea_config *config, marea_log_level level, const char *f
   char text[MAREA_ERROR_SIZE];
   va_list args;
   va_start(args, format);
-  marea_vformat(text, sizeof text, format, args);
+  write_text(text, format, args);
   va_end(args);
-  drop_signs_of_nan(text);
-  marea_printable(text);
   config->log(config->log_ud, level, text);
 }
 
@@ -37,10 +38,8 @@ marea_status marea_fail (marea_context *ctx, marea_status status, const char *fo
   if (!ctx) return status;
   va_list args;
   va_start(args, format);
-  marea_vformat(ctx->error, sizeof ctx->error, format, args);
+  write_text(ctx->error, format, args);
   va_end(args);
-  drop_signs_of_nan(ctx->error);
-  marea_printable(ctx->error);
   log_stop(ctx, status);
   return status;
 }

@@ -3,14 +3,8 @@
 --- the end. Run: in_locale.lua LOCALE FOLDER
 local locale, folder = arg[1], arg[2]
 local marea = require "marea"
+local read = require "spec.support.folder".read
 local nn, plot = marea.nn, marea.plot
-
-local function read(path)
-  local file = assert(io.open(path, "rb"))
-  local bytes = file:read "a"
-  file:close()
-  return bytes
-end
 
 local function message(f, ...)
   local ok, text = pcall(f, ...)
