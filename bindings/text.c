@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
-** text.c: text that came from elsewhere, and numbers as text, with a point whatever locale the host has set. Lua's own conversions ask the locale each time;
-** for the time of a call this thread has the C library's "C" instead, an object that is always there. Nothing raises
-** meanwhile.
+** text.c: text that came from elsewhere, and numbers as text, with a point whatever locale the host has set. Lua's own
+** conversions ask the locale each time; for the time of a call this thread has the C library's "C" instead, an object that
+** is always there. Nothing raises meanwhile.
 */
 #define _GNU_SOURCE
 #include <locale.h>
