@@ -455,6 +455,23 @@ describe("images made for counting", function()
   end)
 end)
 
+describe("a dataset with a seed", function()
+  it("is not kept by what watches for orders that come again", function()
+    local core = require "marea.core"
+    local function blocks()
+      collectgarbage()
+      collectgarbage()
+      return core.memory().blocks
+    end
+    local before = blocks()
+    do
+      local set = data.Dataset{marea.zeros{1000, 10}, seed = 3}
+      for _ in set:batches(100, {shuffle = true}) do end -- luacheck: ignore 542
+    end
+    assert.are.equal(before, blocks())
+  end)
+end)
+
 describe("metrics", function()
   it("keeps a table in a CSV file", function()
     local path = folder.new() .. "/m.csv"

@@ -45,7 +45,7 @@ end
 --- first, does not repeat the order of the one before.
 local function new(fields, seed)
   local self = setmetatable({fields = fields, position = {epoch = 0, examples = 0}, seed = seed,
-    stream = random.new_stream()}, Dataset)
+    stream = random.new_stream(), _identity = {}}, Dataset)
   self.size = fields[1].tensor:size(1)
   for _, field in ipairs(fields) do
     if field.tensor:size(1) ~= self.size then
@@ -162,17 +162,17 @@ local function permutation(self, epoch)
   return order
 end
 
-local last_seeded = {} -- the last shuffled pass with a seed of its own: dataset, seed, epoch, size
+local last_seeded = {} -- the last shuffled pass with a seed of its own: identity of its dataset, seed, epoch, size
 
 --- Warns of an order that comes again because a dataset was made anew with its old seed.
 local function note_order(self, epoch, is_given)
   local last = last_seeded
-  if warn and not is_given and last.dataset and last.dataset ~= self and last.seed == self.seed
+  if warn and not is_given and last.identity and last.identity ~= self._identity and last.seed == self.seed
     and last.epoch == epoch and last.size == self.size then
     warn(("Dataset: the order of seed %d and epoch %d comes again, as another dataset had it; keep one dataset for all "
       .. "epochs, or give batches the epoch"):format(self.seed, epoch))
   end
-  last_seeded = {dataset = self, seed = self.seed, epoch = epoch, size = self.size}
+  last_seeded = {identity = self._identity, seed = self.seed, epoch = epoch, size = self.size}
 end
 
 local BATCH_OPTIONS = {"shuffle", "epoch", "from", "drop_last"}
