@@ -305,10 +305,12 @@ locale: ## make the locale that the tests of numbers use; installs Debian's loca
 	$(call install_packages,locales)
 	@$(MAKE) --no-print-directory $(BUILD)/locale/$(LOCALE)/LC_NUMERIC
 
+# LD_PRELOAD knows no quotes, and the folder may have spaces in its path.
 test-locale: setup-test locale ## the whole suite in the locale de_DE
 	@$(MAKE) --no-print-directory -j2 all c-tests $(BUILD)/test/locale.so
-	@env -u OPENBLAS_CORETYPE LOCPATH="$$(realpath -ms $(BUILD)/locale)" LC_ALL=$(LOCALE) LANGUAGE=en \
-	  LD_PRELOAD=$(abspath $(BUILD)/test/locale.so) $(BUSTED)
+	@preload=$$(mktemp -d) && trap 'rm -r "$$preload"' EXIT && cp $(BUILD)/test/locale.so "$$preload" && \
+	  env -u OPENBLAS_CORETYPE LOCPATH="$$(realpath -ms $(BUILD)/locale)" LC_ALL=$(LOCALE) LANGUAGE=en \
+	  LD_PRELOAD="$$preload/locale.so" $(BUSTED)
 
 # The parsers alone are instrumented; their memory is malloc's, so that the sanitizer sees each block's end.
 FUZZ := 20000

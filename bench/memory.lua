@@ -49,6 +49,6 @@ end)
 local thousands = (steps - 100) / 1000
 local growth = (last.live - first.live) / 1024 / thousands
 local footprint = (last.live + last.pooled - first.live - first.pooled) / 1024 / thousands
-print(("growth of live memory: %.3f KiB a 1,000 steps; of live and pooled: %.3f; resident: %.1f"):format(growth,
+print(marea.format("growth of live memory: %.3f KiB a 1,000 steps; of live and pooled: %.3f; resident: %.1f", growth,
   footprint, (last.resident - first.resident) / thousands))
 os.exit(growth <= 1 and footprint <= 1)

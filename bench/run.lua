@@ -53,10 +53,11 @@ local function describe(bench)
   local lines = {("%s, %d cores, load %s before the run"):format(bench.cpu, bench.cores, bench.load)}
   for _, threads in ipairs(bench.threads) do
     local peaks = {}
-    for isa, rates in pairs(bench.limits.peak) do peaks[#peaks + 1] = ("%s %.1f"):format(isa, rates[threads]) end
+    for isa, rates in pairs(bench.limits.peak) do peaks[#peaks + 1] = marea.format("%s %.1f", isa, rates[threads]) end
     table.sort(peaks)
-    lines[#lines + 1] = ("%d thread%s: f32 multiply-adds %s GFLOP/s; memory: read %.1f, copy %.1f GB/s"):format(threads,
-      threads == 1 and "" or "s", table.concat(peaks, ", "), bench.limits.read[threads], bench.limits.copy[threads])
+    lines[#lines + 1] = marea.format("%d thread%s: f32 multiply-adds %s GFLOP/s; memory: read %.1f, copy %.1f GB/s",
+      threads, threads == 1 and "" or "s", table.concat(peaks, ", "), bench.limits.read[threads],
+      bench.limits.copy[threads])
   end
   return table.concat(lines, "\n")
 end

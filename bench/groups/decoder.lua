@@ -55,12 +55,12 @@ end
 local function compare(name, request, pixels)
   local worker = contestants.get(name)
   if not worker then return end
-  local theirs, message = worker:ask(("check %s x=%g y=%g"):format(request, X, Y))
+  local theirs, message = worker:ask(marea.format("check %s x=%g y=%g", request, X, Y))
   assert(theirs, message)
   assert(#theirs == #pixels, name .. ": another number of pixels")
   for i, p in ipairs(pixels) do
     local close = math.abs(p - theirs[i]) <= TOLERANCE
-    if not close then error(("%s (%s): pixel %d is %g, ours %g"):format(name, request, i, theirs[i], p), 0) end
+    if not close then error(marea.format("%s (%s): pixel %d is %g, ours %g", name, request, i, theirs[i], p), 0) end
   end
 end
 

@@ -1,6 +1,7 @@
 -- SPDX-License-Identifier: MIT
 -- How the time grows: with the batch (a training step, 1 to 1024 images), with the graph (a chain of 10 to 1,000,000
 -- nodes, forward and backward), and with threads.
+local marea = require "marea"
 local chart = require "lib.chart"
 local contest = require "lib.contest"
 local contestants = require "lib.contestants"
@@ -81,8 +82,9 @@ function group.notes(rows)
     local list = with(rows, field, from)
     for _, row in ipairs(list) do low, high = math.min(low, row.ours.median), math.max(high, row.ours.median) end
     local a, b, most = straight_line(list, field)
-    notes[#notes + 1] = ("from %s %d up: %.4g + %.4g n %s, within %.0f %%; slowest unit %.0f %% above fastest"):format(
-      field, from, a, b, list[1].unit, 100 * most, 100 * (high / low - 1))
+    notes[#notes + 1] = marea.format(
+      "from %s %d up: %.4g + %.4g n %s, within %.0f %%; slowest unit %.0f %% above fastest", field, from, a, b,
+      list[1].unit, 100 * most, 100 * (high / low - 1))
   end
   return notes
 end

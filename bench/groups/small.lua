@@ -1,6 +1,7 @@
 -- SPDX-License-Identifier: MIT
 -- Operators on 4 elements from the script: what a call costs when there is nothing to compute. Over a million calls
 -- each in all rounds together.
+local marea = require "marea"
 local chart = require "lib.chart"
 local contest = require "lib.contest"
 
@@ -12,9 +13,9 @@ local SECONDS = 0.3
 function group.run(bench)
   local c, rows = contest.new(), {}
   local function add(name, request)
-    local torch = c:ask("PyTorch", ("%s threads=1 seconds=%g"):format(request, SECONDS))
+    local torch = c:ask("PyTorch", marea.format("%s threads=1 seconds=%g", request, SECONDS))
     for scope = 0, 1 do
-      local ours = c:ask("Marea", ("%s scope=%d threads=1 seconds=%g"):format(request, scope, SECONDS))
+      local ours = c:ask("Marea", marea.format("%s scope=%d threads=1 seconds=%g", request, scope, SECONDS))
       rows[#rows + 1] = {name = name .. (scope == 1 and ", in marea.scope" or ""), unit = "ns", factor = TO_NS,
         ours = ours[1], peers = {PyTorch = torch}}
     end

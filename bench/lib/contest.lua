@@ -54,8 +54,8 @@ function Contest:ask_pytorch(request, threads, seconds)
   local list, text = {}, contest.threads_text(threads)
   for _, name in ipairs(threads > 1 and {"PyTorch", "PyTorch passive"} or {"PyTorch"}) do
     for _, layout in ipairs{"first", "last"} do
-      list = contest.join(list, self:ask(name, ("%s layout=%s threads=%d seconds=%g"):format(request, layout, threads,
-        seconds), ("%s%s, channels %s"):format(text, name:match " passive" or "", layout)))
+      list = contest.join(list, self:ask(name, marea.format("%s layout=%s threads=%d seconds=%g", request, layout,
+        threads, seconds), ("%s%s, channels %s"):format(text, name:match " passive" or "", layout)))
     end
   end
   self.races[#self.races + 1] = list

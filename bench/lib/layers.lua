@@ -1,5 +1,7 @@
 -- SPDX-License-Identifier: MIT
 --- The layers that are measured one by one, their FLOP and bytes, and the requests for them.
+local marea = require "marea"
+
 local layers = {}
 
 local function conv(name, kind, n, side, cin, cout, kernel, stride)
@@ -62,7 +64,7 @@ end
 
 --- For bench/ours/worker.lua.
 function layers.our_request(layer, map, threads, seconds)
-  return ("conv kind=%s map=%s %s threads=%d seconds=%g"):format(layer.kind, map,
+  return marea.format("conv kind=%s map=%s %s threads=%d seconds=%g", layer.kind, map,
     geometry(layer, layer.h, layer.cin, layer.cout), threads, seconds)
 end
 
@@ -73,7 +75,7 @@ local MIRRORED = {forward = "input", input = "forward", weight = "weight"}
 --- gradient with respect to a convolution's input has no place for them. `own`: what it chooses by itself.
 function layers.onednn_request(layer, map, threads, seconds, own)
   local fused = map == "forward" and 1 or 0
-  local tail = ("%sthreads=%d seconds=%g"):format(own and "own=1 " or "", threads, seconds)
+  local tail = marea.format("%sthreads=%d seconds=%g", own and "own=1 " or "", threads, seconds)
   if layer.kind == "linear" then
     return ("linear map=%s fused=%d n=%d cin=%d cout=%d %s"):format(map, fused, layer.n, layer.cin, layer.cout, tail)
   elseif layer.kind == "conv" then

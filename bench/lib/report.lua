@@ -5,6 +5,7 @@
 ---    peers = {oneDNN = {entry, ...}, ...}}      the entries of a peer are its settings, of which the best counts
 ---
 --- Further fields are for the group's figures.
+local marea = require "marea"
 local stats = require "lib.stats"
 
 local report = {}
@@ -55,10 +56,10 @@ end
 local function number(x)
   if not x then return "-" end
   local size = math.abs(x)
-  return (size >= 999.5 and "%.0f" or size >= 99.95 and "%.1f" or size >= 0.9995 and "%.2f" or "%.3f"):format(x)
+  return marea.format(size >= 999.5 and "%.0f" or size >= 99.95 and "%.1f" or size >= 0.9995 and "%.2f" or "%.3f", x)
 end
 
-local function ratio(r) return r and ("%.2f (%.2f-%.2f)"):format(r.median, r.low, r.high) or "-" end
+local function ratio(r) return r and marea.format("%.2f (%.2f-%.2f)", r.median, r.low, r.high) or "-" end
 
 local function spread(s) return s and number(s.low) .. "-" .. number(s.high) or "-" end
 
@@ -69,7 +70,7 @@ local COLUMNS = {
   {"limit", function(row) return number(row.limit) end},
   {"Marea", function(row) return number(row.ours and row.ours.median) end, always = true},
   {"lowest-highest", function(row) return spread(row.ours) end},
-  {"of limit", function(row) return row.share and ("%.0f %%"):format(100 * row.share) or "-" end},
+  {"of limit", function(row) return row.share and marea.format("%.0f %%", 100 * row.share) or "-" end},
 }
 for _, peer in ipairs(PEERS) do
   table.insert(COLUMNS, {peer, function(row) return number((row.peers[peer] or {}).median) end})

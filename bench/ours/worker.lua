@@ -21,7 +21,7 @@ local function measure(f, clock, seconds, count)
     local start = clock()
     f()
     local now = clock()
-    times[#times + 1] = ("%.9g"):format(1000 * (now - start) / count)
+    times[#times + 1] = marea.format("%.9g", 1000 * (now - start) / count)
   until now >= stop
   return times
 end
