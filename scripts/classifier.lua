@@ -73,7 +73,7 @@ for epoch in marea.rerun.range(first, epochs) do
     bar:show("loss", loss:item(), "accuracy", accuracy(logits, labels))
   end
   local test_loss, test_accuracy = evaluate()
-  io.stderr:write(("%s  test loss %.4f  accuracy %.2f %%\n"):format(title, test_loss, test_accuracy))
+  io.stderr:write(marea.format("%s  test loss %.4f  accuracy %.2f %%\n", title, test_loss, test_accuracy))
   assert(log:write{epoch = epoch, loss = bar.means.loss, accuracy = bar.means.accuracy, test_loss = test_loss,
     test_accuracy = test_accuracy, seconds = marea.clock() - started})
   assert(checkpoint.save(file, {model = model, optimizer = optimizer, loader = train, epoch = epoch}))

@@ -38,7 +38,7 @@ local function mistakes(images, labels, predicted, probabilities)
   table.sort(index, function(a, b) return sure[a] > sure[b] or sure[a] == sure[b] and a < b end)
   local shown = table.move(index, 1, math.min(#index, MOST), 1, {})
   for k, i in ipairs(shown) do
-    captions[k] = ("%d → %d  %.0f %%"):format(labels[i] - 1, predicted[i] - 1, 100 * sure[i])
+    captions[k] = marea.format("%d → %d  %.0f %%", labels[i] - 1, predicted[i] - 1, 100 * sure[i])
   end
   local title = ("%d of %d test images misclassified"):format(#index, #wrong)
   if #index > MOST then title = ("%s, the surest %d"):format(title, MOST) end
@@ -58,7 +58,7 @@ return function(model, dataset, log, options)
     local right = labels:eq(predicted):to "f32":mean():item()
     save("training_curve", training_curve(log))
     save("confusion", plot.matrix{confusion(labels, predicted), labels = digits, xlabel = "predicted", ylabel = "true",
-      title = ("%d test images, %.2f %% correct"):format(#labels, 100 * right)})
+      title = marea.format("%d test images, %.2f %% correct", #labels, 100 * right)})
     local wrong = mistakes(images, labels, predicted, probabilities)
     if wrong then save("mistakes", wrong) end
   end)

@@ -49,7 +49,7 @@ end
 
 local function scatter(truth, predicted, options, errors)
   return plot.scatter{x = truth, y = predicted, diagonal = true, xlabel = "true count", ylabel = "predicted count",
-    title = ("%s, %s: MAE %.2f, RMSE %.2f"):format(options.task, options.method, errors.mae, errors.rmse),
+    title = marea.format("%s, %s: MAE %.2f, RMSE %.2f", options.task, options.method, errors.mae, errors.rmse),
     width = 720, height = 640}
 end
 
@@ -87,7 +87,7 @@ end
 local function examples(model, dataset, truth, predicted, options, settings)
   local shown, labels = math.min(options.task == "digits" and 6 or 3, #truth), {}
   local chosen = report.spread(truth, shown)
-  for k, i in ipairs(chosen) do labels[k] = ("true %d, predicted %.1f"):format(truth[i], predicted[i]) end
+  for k, i in ipairs(chosen) do labels[k] = marea.format("true %d, predicted %.1f", truth[i], predicted[i]) end
   local x, dots = dataset:rows(chosen)
   local rows, names = {with_marks(x, dots, {1, 0.1, 0.1})}, {"true dots"}
   if options.method == "density" then
@@ -116,7 +116,8 @@ function report.write(model, dataset, log, options, settings)
   end)
   model:train()
   for _, row in ipairs{{options.method, errors}, {"constant", constant}} do
-    print(("%-8s  test MAE %.3f  RMSE %.3f  exact %.1f %%"):format(row[1], row[2].mae, row[2].rmse, 100 * row[2].exact))
+    print(marea.format("%-8s  test MAE %.3f  RMSE %.3f  exact %.1f %%", row[1], row[2].mae, row[2].rmse,
+      100 * row[2].exact))
   end
   print("Pictures, metrics.csv and count.safetensors are in " .. options.out)
 end

@@ -72,8 +72,8 @@ local function row(name, images)
   marea.scope(function()
     local features, p = judge.see(classifier, images())
     local classes = judge.classes(p)
-    local kl = classes.confident > 0 and ("%8.4f"):format(classes.kl) or "       -" -- of no image
-    print(("%-36s %7.2f  %7.1f %%  %5d/10  %s"):format(name, judge.frechet(features, reference),
+    local kl = classes.confident > 0 and marea.format("%8.4f", classes.kl) or "       -" -- of no image
+    print(marea.format("%-36s %7.2f  %7.1f %%  %5d/10  %s", name, judge.frechet(features, reference),
       100 * classes.confident, classes.coverage, kl))
   end)
 end

@@ -100,7 +100,7 @@ for epoch in marea.rerun.range(first, epochs) do
   end
   local test_loss = -bounds(model, test, {k}, options.samples)["k = " .. k]
   local seconds = marea.clock() - started
-  io.stderr:write(("%s  test loss %.2f\n"):format(title, test_loss))
+  io.stderr:write(marea.format("%s  test loss %.2f\n", title, test_loss))
   assert(log:write{epoch = epoch, loss = bar.means.loss, test_loss = test_loss, seconds = seconds})
   assert(checkpoint.save(file, {model = model, optimizer = optimizer, loader = train, epoch = epoch}))
 end
@@ -109,6 +109,6 @@ local sizes = {1, 50, final_samples}
 local some = test:spaced(math.min(options.images, #test))
 local means = bounds(model, some, sizes, final_samples, "log p(x)")
 for _, size in ipairs(sizes) do
-  print(("test, %d images: -log p(x) <= %.2f nats (k = %d)"):format(#some, -means["k = " .. size], size))
+  print(marea.format("test, %d images: -log p(x) <= %.2f nats (k = %d)", #some, -means["k = " .. size], size))
 end
 print("Metrics and weights are in " .. options.out)

@@ -87,7 +87,7 @@ for epoch in marea.rerun.range(first, epochs) do
   end
   local reconstruction, kl = evaluate()
   local seconds = marea.clock() - started
-  io.stderr:write(("%s  test loss %.2f  reconstruction %.2f  KL %.2f\n"):format(title, reconstruction + kl,
+  io.stderr:write(marea.format("%s  test loss %.2f  reconstruction %.2f  KL %.2f\n", title, reconstruction + kl,
     reconstruction, kl))
   assert(log:write{epoch = epoch, loss = bar.means.loss, reconstruction = bar.means.reconstruction, kl = bar.means.KL,
     test_loss = reconstruction + kl, test_reconstruction = reconstruction, test_kl = kl, seconds = seconds})

@@ -85,12 +85,12 @@ local function manifold(model, low, high, options)
       if plane then z[{j, 2}] = quantiles[i] end
     end
     table.insert(tiles, marea.no_grad(model.decode, model, z))
-    columns[i] = ("%.2f"):format(quantiles[i])
+    columns[i] = marea.format("%.2f", quantiles[i])
     if plane then table.insert(rows, columns[i]) end
   end
   return plot.heatmap{image.grid(marea.concat(tiles, 1), {columns = SIDE}), map = "gnuplot2", xlabel = "z1",
     xticks = columns, ylabel = plane and "z2" or nil, yticks = rows, colorlabel = "gray value",
-    title = ("Decoded from the prior's quantiles %g to %g"):format(low, high)
+    title = marea.format("Decoded from the prior's quantiles %g to %g", low, high)
       .. (plane and options.latent > 2 and ", z3 and on are 0" or plane and "" or ", every row the same")}
 end
 

@@ -29,10 +29,10 @@ local function tables(runs, options)
   }
   for _, run in ipairs(runs) do
     local n, epochs = numbers(run), #run.log
-    csv[#csv + 1] = ("%s,%s,%s,%d,%d,%.4f,%.4f,%.4f,%.4f,%.4f,%.4f,%.4f"):format(run.name, run.model, run.posterior,
-      run.latent, epochs, table.unpack(n))
-    markdown[#markdown + 1] = ("| %s | %s | %s | %d | %d | %.2f | %.2f | %.2f | %.2f | %.2f | %.2f |"):format(run.name,
-      run.model, run.posterior, run.latent, epochs, table.unpack(n, 1, 6))
+    csv[#csv + 1] = marea.format("%s,%s,%s,%d,%d,%.4f,%.4f,%.4f,%.4f,%.4f,%.4f,%.4f", run.name, run.model,
+      run.posterior, run.latent, epochs, table.unpack(n))
+    markdown[#markdown + 1] = marea.format("| %s | %s | %s | %d | %d | %.2f | %.2f | %.2f | %.2f | %.2f | %.2f |",
+      run.name, run.model, run.posterior, run.latent, epochs, table.unpack(n, 1, 6))
   end
   write(options.out .. "/results.csv", csv)
   write(options.out .. "/results.md", markdown)

@@ -242,7 +242,7 @@ describe("an interrupt", function()
       print(pcall(marea.conv2d, x, w, {padding = 31}))
       print(marea.clock() - begun)
     ]]
-    local seconds = tonumber(text:match "^false\t[^\n]*interrupted!\n([%d.]+)\n")
+    local seconds = tonumber(text:match "^false\t[^\n]*interrupted!\n([%d.,]+)\n")
     assert.is_true(seconds and seconds < 0.6, text)
   end)
 

@@ -23,4 +23,16 @@ describe("a locale with a comma in numbers", function()
     assert.are.equal("same 18\n", text)
     assert.are.equal(0, code)
   end)
+
+  it("does not reach what the library, its scripts and the benchmarks format", function()
+    local found = {}
+    local sources <close> = assert(io.popen "find lua scripts bench examples docs/generate -name '*.lua' | sort")
+    for path in sources:read "a":gmatch "[^\n]+" do
+      for text in folder.read(path):gmatch '%("([^"\n]*)"%):format%(' do
+        local format = text:gsub("%%%%", ""):gsub("%%%.0f", "") -- no point in either
+        if format:find "%%[-+ #%d.]*[aAeEfgG]" then found[#found + 1] = path .. ": " .. text end
+      end
+    end
+    assert.are.same({}, found) -- marea.format writes a point everywhere
+  end)
 end)

@@ -236,11 +236,11 @@ describe("in a sandbox", function()
   teardown(function() box:close() end)
 
   local function same(text)
-    local function run()
-      local plain = table.pack(load(text, "=sandbox")())
-      return plain
-    end
-    local here, there = run(), table.pack(box:run(text))
+    local locale = os.setlocale(nil, "numeric")
+    os.setlocale("C", "numeric") -- in a sandbox numbers have a point everywhere
+    local here = table.pack(load(text, "=sandbox")())
+    os.setlocale(locale, "numeric")
+    local there = table.pack(box:run(text))
     assert(there[1], there[2])
     assert.are.same(here, table.pack(table.unpack(there, 2, there.n)))
   end

@@ -63,7 +63,9 @@ local function shown_places(n)
   return places
 end
 
-local function cell(x) return ("<td>%s</td>"):format(math.type(x) == "float" and ("%.5g"):format(x) or tostring(x)) end
+local function cell(x)
+  return ("<td>%s</td>"):format(math.type(x) == "float" and marea.format("%.5g", x) or tostring(x))
+end
 
 --- A matrix, or a vector as one row; nil for other tensors.
 local function table_of(t)
