@@ -4,6 +4,7 @@
 ---
 ---   evaluate -> [html | png] text, ...; error; done            complete -> start, candidates in lines
 ---   inspect  -> text ("": nothing is known)                    is_complete -> complete, incomplete or invalid
+local marea = require "marea"
 local repl = require "marea.repl"
 local core = require "marea.core"
 
