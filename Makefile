@@ -40,8 +40,8 @@ LUA_LIBS = $(shell pkg-config --libs lua5.4)
 EDIT_LIBS = $(shell pkg-config --libs libedit)
 
 CORE_SRC := $(wildcard core/*.c core/ops/*.c core/kernels/*.c core/io/*.c)
-PROGRAM_SRC := bindings/main.c bindings/prompt.c
-BIND_SRC := $(filter-out $(PROGRAM_SRC),$(wildcard bindings/*.c))
+BIND_SRC := $(wildcard bindings/*.c)
+PROGRAM_SRC := $(wildcard bindings/program/*.c)
 CORE_OBJ := $(CORE_SRC:%.c=$(BUILD)/obj/%.o)
 KERNEL_OBJ := $(filter $(BUILD)/obj/core/kernels/%,$(CORE_OBJ))
 BIND_OBJ := $(BIND_SRC:%.c=$(BUILD)/obj/%.o) $(BUILD)/obj/bindings/lua_files.o
