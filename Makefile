@@ -422,6 +422,7 @@ at = $(call q,$(DESTDIR)$(1))
 install-module: $(MODULE) ## install only what `require "marea"` needs
 	install -d $(call at,$(CMODDIR)/marea) $(call at,$(LUADIR))
 	install -m 755 $(MODULE) $(call at,$(CMODDIR)/marea/core.so)
+	rm -rf $(call at,$(LUADIR)/marea) # a file of an older version may hide a folder of this one
 	for f in $(LUA_FILES:lua/%=%); do install -D -m 644 lua/$$f $(call at,$(LUADIR))/$$f || exit 1; done
 
 # Puts a file in place with its @PLACES@ filled in. LIBS are not OpenBLAS' static flags, which ask for a Fortran compiler.

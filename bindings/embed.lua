@@ -3,7 +3,7 @@
 ---
 ---   lua5.4 bindings/embed.lua OUTPUT.c lua/marea/init.lua lua/marea/nn/conv.lua ...
 
---- "lua/marea/nn/init.lua" is the module "marea.nn", "lua/marea/check.lua" is "marea.check".
+--- "lua/marea/nn/init.lua" is the module "marea.nn", "lua/marea/plan.lua" is "marea.plan".
 local function module_name(path)
   return (path:gsub("^lua/", ""):gsub("%.lua$", ""):gsub("/init$", ""):gsub("/", "."))
 end

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
 ** sandbox.c: Lua states for scripts that nobody has read. The state has an allocator that counts, a hook that counts, and
-** a context with budgets of its own; lua/marea/guest.lua makes the environment.
+** a context with budgets of its own; lua/marea/sandbox/environment.lua makes the environment.
 **
 ** The hook runs every PERIOD instructions of a coroutine. Where it cannot run, in functions that are written in C, the
 ** guest's functions look at the clock (guest_guard), and so do the allocator and the reader of texts: a time limit that has
@@ -408,7 +408,7 @@ static int build (lua_State *L) {
     luaL_requiref(L, l->name, l->func, l->func != luaopen_marea_core);
     lua_pop(L, 1);
   }
-  bind_push_loader(L, bind_find_file("marea.guest"));
+  bind_push_loader(L, bind_find_file("marea.sandbox.environment"));
   luaL_newlib(L, functions);
   lua_pushinteger(L, (lua_Integer)box->memory.max_string);
   lua_setfield(L, -2, "longest");

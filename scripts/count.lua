@@ -141,7 +141,7 @@ for epoch in marea.rerun.range(first, epochs) do
   local errors = report.errors(report.predict(model, validation, batch))
   local seconds = marea.clock() - started
   io.stderr:write(marea.format("%s  validation MAE %.3f  RMSE %.3f  exact %.1f %%  left %s\n", title, errors.mae,
-    errors.rmse, 100 * errors.exact, require "marea.amount".clock(seconds * (epochs - epoch))))
+    errors.rmse, 100 * errors.exact, marea.progress.clock(seconds * (epochs - epoch))))
   assert(log:write{epoch = epoch, loss = bar.means.loss, mae = errors.mae, rmse = errors.rmse, exact = errors.exact,
     seconds = seconds})
   assert(checkpoint.save(file, {model = model, optimizer = optimizer, epoch = epoch}))

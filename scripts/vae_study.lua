@@ -130,6 +130,6 @@ for i, run in ipairs(list) do
   run.result, run.log = evaluate(run), assert(metrics.read(run.folder .. "/metrics.csv"))
   local left = (marea.clock() - started) / i * (#list - i)
   io.stderr:write(("run %d/%d  %s done  left about %s\n"):format(i, #list, run.name,
-    require "marea.amount".clock(left)))
+    marea.progress.clock(left)))
 end
 report(list, test, load, options)

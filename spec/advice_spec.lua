@@ -573,8 +573,8 @@ local examples = {
       assert(text:find(code, 1, true))
       assert.are.equal(point(shown), code:format(MIN))
     end
-    assert.are.same({"inf", "inf", point "0.1", point "0.100"}, {("%g"):format(INF), ("%.3f"):format(INF), ("%g"):format(0.1),
-      ("%.3f"):format(0.1)})
+    assert.are.same({"inf", "inf", point "0.1", point "0.100"},
+      {("%g"):format(INF), ("%.3f"):format(INF), ("%g"):format(0.1), ("%.3f"):format(0.1)})
   end,
   ["there is no folder '%s'; os.execute%s makes it"] = function()
     local place = folder.new()

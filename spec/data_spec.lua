@@ -308,7 +308,7 @@ describe("progress", function()
   end)
 
   it("shows times as clocks do", function()
-    local clock = require "marea.amount".clock
+    local clock = require "marea.internal.amount".clock
     assert.are.same({"0:00", "0:42", "1:15", "1:01:15"}, {clock(0), clock(41.6), clock(75), clock(3675)})
   end)
 

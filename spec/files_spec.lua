@@ -118,7 +118,7 @@ describe("text from strangers", function()
     local key = NASTY:gsub("\27", "") -- which %q writes as \27
     local net = marea.nn.Sequential{marea.nn.Linear{2, 2, name = key}}
     for i, text in ipairs{tostring(net), tostring(marea.data.Dataset{{key, marea.ones(3)}}),
-      tostring(marea.plan(net, marea.ones{1, 2})), require "marea.inspect".text{[key] = key}} do
+      tostring(marea.plan(net, marea.ones{1, 2})), require "marea.repl.inspect".text{[key] = key}} do
       assert.is_truthy(text:find("a?[31m", 1, true) or text:find("a[31m", 1, true), i .. ": " .. text)
       assert.is_falsy(text:find "[\0-\8\11-\31\127]", i)
       assert.is_falsy(text:find("\226\128\174", 1, true) or text:find("\194\155", 1, true), i)

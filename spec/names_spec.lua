@@ -2,7 +2,7 @@
 -- Names that people type because they know them from elsewhere: each is answered by a hint that is right here.
 local core = require "marea.core"
 local marea = require "marea"
-local check = require "marea.check"
+local check = require "marea.internal.check"
 local repl = require "marea.repl"
 local synonyms = require "marea.explain.synonyms"
 local module = require "marea.nn.module"

@@ -50,7 +50,8 @@ describe("a random program that", function()
   end
 
   it("meets an error of Lua's in a line of the library is found", function()
-    finds("FAULT in .*lua/marea/check.lua:%d+: ", "try(function() require('marea.check').names(nil) end)")
+    finds("FAULT in .*lua/marea/internal/check.lua:%d+: ",
+      "try(function() require('marea.internal.check').names(nil) end)")
   end)
 
   it("leaves memory in use is found", function()

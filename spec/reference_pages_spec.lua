@@ -1,8 +1,8 @@
 -- What is made from the sources: the declarations that editors read, and docs/operators.md.
 local marea = require "marea"
 local core = require "marea.core"
-local check = require "marea.check"
-local docs = require "marea.docs"
+local check = require "marea.internal.check"
+local docs = require "marea.repl.docs"
 local folder = require "spec.support.folder"
 
 local build = os.getenv("MAREA_BUILD") or "build"

@@ -1,7 +1,7 @@
 -- The prompt without a terminal: reading, evaluating, completing, explaining, showing.
 local repl = require "marea.repl"
-local docs = require "marea.docs"
-local example = require "marea.example"
+local docs = require "marea.repl.docs"
+local example = require "marea.repl.example"
 local marea = require "marea"
 
 local function session()
@@ -114,7 +114,7 @@ describe("commands", function()
 
   it("are listed by :help", function()
     local text = shown ":help":gsub("%s+", " ")
-    for _, command in ipairs(require "marea.commands") do
+    for _, command in ipairs(require "marea.repl.commands") do
       assert.is_truthy(text:find(command.usage, 1, true), command.usage)
       assert.is_truthy(text:find(command.doc, 1, true), command.doc)
     end
@@ -305,14 +305,14 @@ describe("help", function()
       "augment", "judge", "checkpoint", "metrics", "importance"} do
       local place = s.env
       for key in part:gmatch "%w+" do place = place[key] end
-      for _, name in ipairs(require "marea.check".names(place)) do
+      for _, name in ipairs(require "marea.internal.check".names(place)) do
         local value = rawget(place, name)
         local class = type(value) == "table" and rawget(value, "__name")
         if (type(value) == "function" and not core.ops[name]) or class then with_example(part .. "." .. name) end
       end
     end
     s:evaluate "a_tensor = marea.zeros{2}"
-    for _, name in ipairs(require "marea.check".names(core.methods)) do
+    for _, name in ipairs(require "marea.internal.check".names(core.methods)) do
       if not core.ops[name:gsub("_$", "")] then with_example("a_tensor." .. name) end
     end
     for _, name in ipairs{"parameters", "named_parameters", "buffer", "state", "load_state", "train", "evaluate",
@@ -336,7 +336,7 @@ describe("help", function()
   end)
 
   it("is wrapped to a width, tables beside their first column, and code is left alone", function()
-    local layout = require "marea.layout"
+    local layout = require "marea.internal.layout"
     local text = table.concat({"Some words that are wrapped", "and joined.", "  a, b  what a and b are called",
       "        by others", "  next  two", "", "  f{1, 2,  3}  -- is code, however long it may be"}, "\n")
     assert.are.equal(table.concat({"  Some words that are", "  wrapped and joined.", "    a, b  what a and b are",

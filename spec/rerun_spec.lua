@@ -745,7 +745,7 @@ describe("marea.rerun and errors", function()
     assert.are.equal(path .. ": the script called os.exit(3)", problem)
     assert.is_true(report.goes_on)
     assert.is_true(exit == os.exit and read == dofile and arg == argument)
-    assert.is_nil(require "marea.events".watcher)
+    assert.is_nil(require "marea.internal.events".watcher)
     write "os.exit(true)" -- as a script does that only shows its help
     report, problem = run()
     assert.is_nil(problem)

@@ -352,7 +352,7 @@ describe("in a sandbox", function()
   -- The slow ways of the sandbox's patterns against Lua's own, with the bounds for the fast way at 0.
   for _, bound in ipairs{"WORK = 1e7", "MATCHES = 10000"} do
     it("patterns work as always, without " .. bound, function()
-      local path = assert(package.searchpath("marea.pattern", package.path))
+      local path = assert(package.searchpath("marea.sandbox.pattern", package.path))
       local file = assert(io.open(path))
       local text, n = file:read("a"):gsub(bound, bound:match "%u+" .. " = 0")
       file:close()

@@ -1,6 +1,6 @@
 -- Values as text: tables, networks, pictures and figures for the terminal.
 local marea = require "marea"
-local inspect = require "marea.inspect"
+local inspect = require "marea.repl.inspect"
 local folder = require "spec.support.folder"
 local quickest = require "spec.support.quickest"
 local nn, plot = marea.nn, marea.plot

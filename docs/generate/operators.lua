@@ -3,7 +3,7 @@
 ---
 ---   build/marea docs/generate/operators.lua > docs/operators.md        (make reference)
 local core = require "marea.core"
-local help = require "marea.help"
+local help = require "marea.repl.help"
 
 local WIDTH = 100 -- letters of a line
 

@@ -4,10 +4,10 @@
 ---
 ---   build/marea docs/generate/types.lua lua/marea/*.lua ... > build/types/marea.lua        (make types)
 local core = require "marea.core"
-local check = require "marea.check"
-local docs = require "marea.docs"
-local example = require "marea.example"
-local complete = require "marea.complete"
+local check = require "marea.internal.check"
+local docs = require "marea.repl.docs"
+local example = require "marea.repl.example"
+local complete = require "marea.repl.complete"
 local marea = require "marea"
 
 local out = {}

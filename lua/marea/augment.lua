@@ -8,7 +8,7 @@
 ---
 --- What is made takes one tensor or several, for example images and their density maps, and treats them alike.
 local core = require "marea.core"
-local check = require "marea.check"
+local check = require "marea.internal.check"
 local ops = core.ops
 
 local augment = {}

@@ -10,9 +10,9 @@
 ---@example x = marea.tensor({1, -2}, {requires_grad = true})
 ---@example marea.blame(x:log():sum())
 local core = require "marea.core"
-local amount = require "marea.amount"
-local check = require "marea.check"
-local visible = require "marea.visible"
+local amount = require "marea.internal.amount"
+local check = require "marea.internal.check"
+local visible = require "marea.internal.visible"
 local ops = core.ops
 local format = core.format
 

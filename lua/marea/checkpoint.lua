@@ -6,10 +6,10 @@
 ---   checkpoint.save("out/run.safetensors", {model = net, optimizer = optimizer, loader = train, epoch = 3})
 ---   local saved, message = checkpoint.load("out/run.safetensors", {model = net, optimizer = optimizer})
 local core = require "marea.core"
-local check = require "marea.check"
-local events = require "marea.events"
+local check = require "marea.internal.check"
+local events = require "marea.internal.events"
 local module = require "marea.nn.module"
-local random = require "marea.random"
+local random = require "marea.internal.random"
 
 local checkpoint = {}
 

@@ -10,10 +10,10 @@
 --- Random operators draw the same numbers each time. At a kink of the function (relu at 0) differences tell nothing.
 ---@example marea.gradcheck(function(x) return x:exp():sum() / x:max() end, marea.normal{3, 4})
 local core = require "marea.core"
-local amount = require "marea.amount"
-local check = require "marea.check"
+local amount = require "marea.internal.amount"
+local check = require "marea.internal.check"
 local module = require "marea.nn.module"
-local undo = require "marea.undo"
+local undo = require "marea.internal.undo"
 local ops = core.ops
 local format = core.format
 

@@ -2,7 +2,7 @@
 --- marea.image: many images side by side, colour maps, PNG files. Images are tensors (H, W), (H, W, C) or, many of
 --- them, (N, H, W, C): u8, or f32 and f64 with values from 0 to 1.
 local core = require "marea.core"
-local check = require "marea.check"
+local check = require "marea.internal.check"
 local ops = core.ops
 
 local image = {}

@@ -8,7 +8,7 @@
 --- grows with k, and is the ELBO at k = 1 (Burda, Grosse and Salakhutdinov 2016, arXiv 1509.00519). The same two
 --- functions, while gradients are recorded, give the objective of an importance weighted autoencoder.
 local core = require "marea.core"
-local check = require "marea.check"
+local check = require "marea.internal.check"
 
 local importance = {}
 

@@ -1,16 +1,18 @@
 -- SPDX-License-Identifier: MIT
 --- Marea: `local marea = require "marea"` gives one table, with every operator (marea.conv2d, marea.exp, ...), the
 --- functions of the core (marea.tensor, marea.scope, ...) and the submodules nn, optim, dist, importance, data,
---- augment, judge, checkpoint, progress, metrics, image, plan, plot, profile, rerun and sandbox, which are loaded when
---- they are first used.
+--- augment, judge, checkpoint, progress, metrics, image, blame, gradcheck, memory_report, plan, plot, profile, rerun
+--- and sandbox, which are loaded when they are first used.
+-- Each of them is a file or a folder beside this file. There are also explain/, behind marea.explain and
+-- marea.traceback; repl/, the prompt, which programs load by `require "marea.repl"`; and internal/, what they share.
 -- Lua 5.1 and its followers read this file as far as here at least: nothing in it is unknown to their parsers.
 if _VERSION ~= "Lua 5.4" then error("marea: this is " .. _VERSION .. "; Marea needs Lua 5.4", 0) end
 
 local core = require "marea.core"
-local check = require "marea.check"
-local events = require "marea.events"
-local random = require "marea.random"
-local unwind = require "marea.unwind"
+local check = require "marea.internal.check"
+local events = require "marea.internal.events"
+local random = require "marea.internal.random"
+local unwind = require "marea.internal.unwind"
 
 local marea = {}
 
@@ -144,7 +146,7 @@ core.on_not_finite(function(t) return require "marea.blame"(t).text end)
 ---@return Shown|boolean|nil shown to be printed, or true
 ---@return string|nil message when the PNG cannot be written
 ---@example marea.eye(8):show()
-function core.methods.show(t, path, options) return require "marea.show".show(t, path, options) end
+function core.methods.show(t, path, options) return require "marea.internal.show".show(t, path, options) end
 
 --- For message handlers: a message of Lua's own ("attempt to call a nil value (field 'con1')") with a hint below it, if
 --- there is one; anything else as it is. The messages of the library have theirs already.

@@ -7,8 +7,8 @@
 ---   local classes = judge.classes(p)                      -- classes.confident, .coverage, .kl, .counts
 ---   local distance = judge.frechet(features, real_features)
 local core = require "marea.core"
-local amount = require "marea.amount"
-local check = require "marea.check"
+local amount = require "marea.internal.amount"
+local check = require "marea.internal.check"
 local ops = core.ops
 
 local judge = {}

@@ -5,10 +5,10 @@
 ---@example x = marea.zeros(1000, 1000)
 ---@example marea.memory_report()
 local core = require "marea.core"
-local amount = require "marea.amount"
-local check = require "marea.check"
-local columns = require "marea.columns"
-local visible = require "marea.visible"
+local amount = require "marea.internal.amount"
+local check = require "marea.internal.check"
+local columns = require "marea.internal.columns"
+local visible = require "marea.internal.visible"
 
 local LARGEST = 10 -- tensors that are listed
 

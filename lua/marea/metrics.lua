@@ -7,10 +7,10 @@
 ---   log:write{epoch = 1, loss = 171.2}
 ---   log:column "loss"                                   -- {171.2}
 local core = require "marea.core"
-local check = require "marea.check"
-local amount = require "marea.amount"
-local events = require "marea.events"
-local files = require "marea.files"
+local check = require "marea.internal.check"
+local amount = require "marea.internal.amount"
+local events = require "marea.internal.events"
+local files = require "marea.internal.files"
 
 local metrics = {}
 

@@ -14,13 +14,13 @@
 ---@example net = nn.Sequential{nn.Linear{400, activation = "relu"}, nn.Linear{10}}
 ---@example marea.plan(net, {128, 784})
 local core = require "marea.core"
-local amount = require "marea.amount"
-local check = require "marea.check"
-local columns = require "marea.columns"
+local amount = require "marea.internal.amount"
+local check = require "marea.internal.check"
+local columns = require "marea.internal.columns"
 local module = require "marea.nn.module"
 local optim = require "marea.optim"
 local profile = require "marea.profile"
-local undo = require "marea.undo"
+local undo = require "marea.internal.undo"
 
 ---@class Plan
 ---@field rows {name: string, type: string, shape: string, params: integer, forward: number, backward: number}[] of

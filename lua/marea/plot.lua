@@ -14,8 +14,8 @@
 --- it beside the picture and runs gnuplot. Without gnuplot the script stays there, and save returns nil and a message.
 --- show() gives the figure as text for a terminal: print(figure:show()), or figure:show() at the prompt.
 local core = require "marea.core"
-local check = require "marea.check"
-local files = require "marea.files"
+local check = require "marea.internal.check"
+local files = require "marea.internal.files"
 local format = core.format
 
 local plot = {}
@@ -608,7 +608,7 @@ end
 ---@return Shown|nil shown, string|nil message
 function Figure:show(options)
   options = check.options("show", options, {"width", "height"})
-  local show = require "marea.show"
+  local show = require "marea.internal.show"
   if self.picture then return show.show(self.picture, {map = self.map}) end
   if self.panels then return show.all(self.panels, options) end
   local width, height, colors = show.room(options)

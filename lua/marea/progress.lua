@@ -10,8 +10,8 @@
 --- On a terminal the line is rewritten, at most ten times a second. Elsewhere lines are written, at most one in five
 --- seconds and a tenth of the pass; the last one always comes.
 local core = require "marea.core"
-local amount = require "marea.amount"
-local check = require "marea.check"
+local amount = require "marea.internal.amount"
+local check = require "marea.internal.check"
 local format = core.format
 
 ---@class Progress
@@ -155,5 +155,11 @@ Progress.__close = core.closer(function(self, problem)
   local mt = getmetatable(self.source)
   if type(mt) == "table" and mt.__close then mt.__close(self.source, problem) end
 end)
+
+--- Seconds as a clock shows them: 75 -> "1:15", 3675 -> "1:01:15".
+---@param seconds number
+---@return string
+---@example marea.progress.clock(3675)
+function Progress.clock(seconds) return amount.clock(check.number("clock", "seconds", seconds, 0, 1e15)) end
 
 return setmetatable(Progress, {__call = new})

@@ -26,10 +26,8 @@ end
 --- The library's modules, in the order of names.
 local function modules()
   local list = {"marea.core"}
-  local pipe <close> = assert(io.popen(("cd '%s/lua' && find marea -name '*.lua' | LC_ALL=C sort"):format(root)))
-  for path in pipe:lines() do
-    local name = path:gsub("%.lua$", ""):gsub("/init$", ""):gsub("/", ".")
-    if name ~= "marea.guest" then list[#list + 1] = name end -- it remakes the globals, as a sandbox's first step
+  for _, name in ipairs(dofile(root .. "/spec/support/modules.lua").all(root)) do
+    if name ~= "marea.sandbox.environment" then list[#list + 1] = name end -- it remakes the globals
   end
   return list
 end
@@ -56,7 +54,7 @@ local function lua_itself()
   end
   known[require] = nil
   known[end_of_state().__gc] = true -- it closes the library: last_calls
-  for _, command in ipairs(require "marea.commands") do
+  for _, command in ipairs(require "marea.repl.commands") do
     if command.name == "watch" then known[command.run] = true end -- waits for a file to change
   end
   return known

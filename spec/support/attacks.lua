@@ -1,7 +1,18 @@
 --- More scripts that mean harm, by kind, for sandbox_spec. Each must end within 100 ms of its budget, by an error or
 --- with a result other than "escaped", and leave the host, its memory and its files as they were. READ and WRITE stand
 --- for the folders that the sandbox has, SECRET for a file beside them, which holds "the secret", BUDGET for seconds.
+local modules = require "spec.support.modules"
+
 local attacks = {}
+
+--- "'marea.core', 'marea.internal.check', ...": what `marea` does not name.
+local function private_modules()
+  local public, quoted = modules.public(), {"'marea.core'"}
+  for _, name in ipairs(modules.all()) do
+    if not public[name] then quoted[#quoted + 1] = ("'%s'"):format(name) end
+  end
+  return table.concat(quoted, ", ")
+end
 
 --- A text that loads `text`, made of a piece that is repeated.
 local function parse(before, piece, n, after)
@@ -463,7 +474,7 @@ attacks.files = {
     .. "getmetatable(v) then "
     .. "return 'escaped' end end",
   ["listing by completion"] =
-    "if pcall(function() return require 'marea.complete'.files('/etc/') end) then return 'escaped' end",
+    "if pcall(function() return require 'marea.repl.complete'.files('/etc/') end) then return 'escaped' end",
   ["stamps of files"] =
     "if pcall(function() return require 'marea.rerun.files'.new('SECRET').stamps end) then return 'escaped' end",
   ["errors that quote a file"] =
@@ -476,12 +487,7 @@ attacks.files = {
 
 attacks.modules = {
   ["the parts of the library"] =
-    "for _, n in ipairs{'core', 'guest', 'check', 'files', 'events', 'undo', 'attempt', 'complete', 'docs', "
-    .. "'help', 'repl', 'show', "
-    .. "'commands', 'example', 'inspect', 'visible', 'pattern', 'chrome_trace', 'columns', 'layout', 'random', "
-    .. "'explain', 'explain.frames', 'rerun.files', "
-    .. "'rerun.run', 'nn.module', 'core_docs', 'amount'} do if pcall(require, 'marea.' .. n) then return "
-    .. "'escaped' end end",
+    ("for _, n in ipairs{%s} do if pcall(require, n) then return 'escaped' end end"):format(private_modules()),
   ["names that look like parts"] =
     "for _, n in ipairs{'marea.', 'marea..core', 'marea/core', 'marea.nn/../core', './marea/core', "
     .. "'marea.core.', ' marea.core', "

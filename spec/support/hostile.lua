@@ -147,7 +147,7 @@ local stops = {
 local denied = {
   ["io and os"] = "if io or os or debug or package or dofile or loadfile or collectgarbage then return 'escaped' end",
   ["require of others"] =
-    "for _, n in ipairs{'io', 'os', 'debug', 'package', 'marea.core', 'marea.guest', 'lfs', 'string'} do "
+    "for _, n in ipairs{'io', 'os', 'debug', 'package', 'marea.core', 'marea.sandbox.environment', 'lfs', 'string'} do "
     .. "if pcall(require, n) then return 'escaped' end end",
   ["globals through _G"] = "if _G.io or _G._G.os or rawget(_G, 'debug') then return 'escaped' end",
   ["bytecode"] = "local f = load('\\27Lua\\84\\0\\25\\147\\r\\n\\26\\n', 'x', 'b') if f then return 'escaped' end",

@@ -36,7 +36,7 @@ local works = {
       names[#names + 1] = entry.name
     end
     assert(table.concat(names, " ") == "1 B a", table.concat(names, " "))
-    return require "marea.inspect".text{a = 1, B = 2, ["ä"] = 3, Z = 4} .. message(nn.Linear, {2, 2, a = 1, B = 2})
+    return require "marea.repl.inspect".text{a = 1, B = 2, ["ä"] = 3, Z = 4} .. message(nn.Linear, {2, 2, a = 1, B = 2})
   end,
   optimizer = function() return tostring(marea.optim.Adam{nn.Linear{2, 2}, lr = 0.0025}) end,
   metrics = function()
@@ -76,17 +76,17 @@ local works = {
     return read(folder .. "/a.npy") .. read(folder .. "/a.safetensors")
   end,
   amounts = function()
-    local amount = require "marea.amount"
+    local amount = require "marea.internal.amount"
     return amount.bytes(1234567) .. amount.flops(98765.5) .. amount.thousands(12345)
   end,
   help = function() -- with examples of operators, whose numbers are drawn
     local texts = {}
     for _, name in ipairs{"dropout", "clamp", "adam_step", "huber"} do
-      texts[#texts + 1] = require "marea.help".topic({marea = marea}, name)
+      texts[#texts + 1] = require "marea.repl.help".topic({marea = marea}, name)
     end
     return table.concat(texts)
   end,
-  values = function() return require "marea.inspect".text{0.5, {x = 1.5, [2.5] = "y"}} end,
+  values = function() return require "marea.repl.inspect".text{0.5, {x = 1.5, [2.5] = "y"}} end,
   shown = function() return tostring((marea.tensor{{0.5, 7.25}, {1, 2}}):show{width = 20, height = 4}) end,
   blame = function()
     local w = marea.tensor({-0.5, 0.25}, {requires_grad = true})

@@ -4,7 +4,7 @@
 --- line is a `try` of spec/support/random_tools.lua, so that an error ends the line and not the program. Arguments
 --- are mostly plausible, some are not.
 local core = require "marea.core"
-local docs = require "marea.docs"
+local docs = require "marea.repl.docs"
 
 local random_program = {}
 

@@ -7,10 +7,10 @@
 --- Everything that an iteration makes lives until the next one begins: the pass carries a scope, which also ends on
 --- break and on an error. What must live longer is a number (loss:item()) or was kept (t:keep()).
 local core = require "marea.core"
-local check = require "marea.check"
-local attempt = require "marea.attempt"
-local events = require "marea.events"
-local random = require "marea.random"
+local check = require "marea.internal.check"
+local attempt = require "marea.internal.attempt"
+local events = require "marea.internal.events"
+local random = require "marea.internal.random"
 local ops = core.ops
 
 ---@class Dataset

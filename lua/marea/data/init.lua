@@ -1,6 +1,6 @@
 -- SPDX-License-Identifier: MIT
 --- marea.data: datasets, passes over them in batches, and the progress line around a pass.
-local check = require "marea.check"
+local check = require "marea.internal.check"
 
 return check.strict({
   Dataset = require "marea.data.dataset",

@@ -1,8 +1,8 @@
 -- SPDX-License-Identifier: MIT
 --- data.mnist(source, split): MNIST and data in its format, from IDX files, raw or .gz.
 local core = require "marea.core"
-local check = require "marea.check"
-local events = require "marea.events"
+local check = require "marea.internal.check"
+local events = require "marea.internal.events"
 local Dataset = require "marea.data.dataset"
 
 local splits = {train = "train", test = "t10k"}

@@ -10,8 +10,8 @@
 --- Fields of the datasets: image, u8 (N, S, S, 1) in memory, batches f32 in [0, 1]; dots, the number of objects whose
 --- centre is in a pixel, u8 (N, S, S, 1), batches f32; count, f32 (N).
 local core = require "marea.core"
-local check = require "marea.check"
-local unwind = require "marea.unwind"
+local check = require "marea.internal.check"
+local unwind = require "marea.internal.unwind"
 local Dataset = require "marea.data.dataset"
 local ops = core.ops
 

@@ -1,7 +1,7 @@
 -- SPDX-License-Identifier: MIT
 --- One of several classes, 1 to n: probs (.., classes) are divided by their sum, logits are up to a constant.
 local core = require "marea.core"
-local check = require "marea.check"
+local check = require "marea.internal.check"
 local distribution = require "marea.dist.distribution"
 local ops = core.ops
 

@@ -5,7 +5,7 @@
 --- `event_shape` and `dtype`, and a metatable of methods. Values have the shape (.., batch_shape, event_shape),
 --- log_prob, entropy and the like (.., batch_shape). A distribution of numbers alone gives numbers where it can.
 local core = require "marea.core"
-local check = require "marea.check"
+local check = require "marea.internal.check"
 local ops = core.ops
 local format = core.format
 

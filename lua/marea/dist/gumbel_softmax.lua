@@ -3,7 +3,7 @@
 --- softmax((logits + Gumbel noise) / temperature); temperature to 0 gives one-hot draws of Categorical.
 --- Source: Jang, Gu and Poole 2017 (arXiv 1611.01144), Maddison, Mnih and Teh 2017 (arXiv 1611.00712).
 local core = require "marea.core"
-local check = require "marea.check"
+local check = require "marea.internal.check"
 local distribution = require "marea.dist.distribution"
 local ops = core.ops
 

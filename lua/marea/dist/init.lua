@@ -6,7 +6,7 @@
 ---   dist.kl(q, p), dist.kl(q, p, {samples = 10}), dist.register_kl(P, Q, f)
 ---
 --- docs/distributions.md says what each has.
-local check = require "marea.check"
+local check = require "marea.internal.check"
 local distribution = require "marea.dist.distribution"
 local gumbel_softmax = require "marea.dist.gumbel_softmax"
 local kl = require "marea.dist.kl"

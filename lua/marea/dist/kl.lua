@@ -1,7 +1,7 @@
 -- SPDX-License-Identifier: MIT
 --- The Kullback-Leibler divergence KL(p || q) = E_p[log p(x) - log q(x)]: a table of closed forms, and an estimate
 --- where there is none.
-local check = require "marea.check"
+local check = require "marea.internal.check"
 local distribution = require "marea.dist.distribution"
 
 local kl = {}

@@ -1,7 +1,7 @@
 -- SPDX-License-Identifier: MIT
 --- Density 1 / (high - low) from low to high, elementwise.
 local core = require "marea.core"
-local check = require "marea.check"
+local check = require "marea.internal.check"
 local distribution = require "marea.dist.distribution"
 local ops, log = core.ops, distribution.log
 local format = core.format

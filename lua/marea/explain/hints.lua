@@ -2,7 +2,7 @@
 --- Hints for the library's own messages: what a newcomer most likely meant. A rule is {pattern, function}: the function
 --- gets what went on and the pattern's captures, and returns a text or nil; the first text is taken.
 local core = require "marea.core"
-local check = require "marea.check"
+local check = require "marea.internal.check"
 local frames = require "marea.explain.frames"
 local synonyms = require "marea.explain.synonyms"
 local format = core.format

@@ -5,7 +5,7 @@
 --- made them, and a hint. Messages of Lua itself ("attempt to call a nil value") get a hint from `explain`, which a
 --- message handler calls, as the program does: xpcall(f, marea.traceback).
 local core = require "marea.core"
-local check = require "marea.check"
+local check = require "marea.internal.check"
 local frames = require "marea.explain.frames"
 
 local explain = {}

@@ -1,7 +1,7 @@
 -- SPDX-License-Identifier: MIT
 --- Hints for Lua's own messages, run-time and syntax errors alike.
 local core = require "marea.core"
-local check = require "marea.check"
+local check = require "marea.internal.check"
 local frames = require "marea.explain.frames"
 local synonyms = require "marea.explain.synonyms"
 

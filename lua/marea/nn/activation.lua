@@ -2,7 +2,7 @@
 --- Activations: as layers (nn.ReLU{}), and as the `activation` argument of layers with weights, where the common
 --- ones are part of the layer's own operator.
 local core = require "marea.core"
-local check = require "marea.check"
+local check = require "marea.internal.check"
 local module = require "marea.nn.module"
 local ops = core.ops
 local format = core.format

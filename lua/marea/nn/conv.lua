@@ -8,7 +8,7 @@
 --- "valid"; groups; algorithm ("auto", or "direct" for exact windows); activation, slope;
 --- bias = true; init = "glorot_uniform"; bias_init = "zeros"; dtype; name.
 local core = require "marea.core"
-local check = require "marea.check"
+local check = require "marea.internal.check"
 local module = require "marea.nn.module"
 local Weighted = require "marea.nn.weighted"
 local ops = core.ops

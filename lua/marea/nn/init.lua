@@ -1,6 +1,6 @@
 -- SPDX-License-Identifier: MIT
 --- marea.nn: layers, containers, initializers, and the classes that scripts define.
-local check = require "marea.check"
+local check = require "marea.internal.check"
 local module = require "marea.nn.module"
 local conv = require "marea.nn.conv"
 

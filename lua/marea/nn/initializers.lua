@@ -3,7 +3,7 @@
 --- (init = "he_normal") or as a function. uniform, normal and constant make such a function from their numbers:
 --- init = nn.init.uniform(-0.05, 0.05).
 local core = require "marea.core"
-local check = require "marea.check"
+local check = require "marea.internal.check"
 local ops = core.ops
 
 local init = {}

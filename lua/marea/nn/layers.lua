@@ -1,7 +1,7 @@
 -- SPDX-License-Identifier: MIT
 --- Layers without parameters: shapes, pooling, dropout.
 local core = require "marea.core"
-local check = require "marea.check"
+local check = require "marea.internal.check"
 local module = require "marea.nn.module"
 local ops = core.ops
 local format = core.format

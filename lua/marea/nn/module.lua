@@ -11,10 +11,10 @@
 --- Running the file again replaces the class in place: old instances pick up the new methods. Classes are told
 --- apart by their name and the file that defines them.
 local core = require "marea.core"
-local check = require "marea.check"
-local events = require "marea.events"
-local undo = require "marea.undo"
-local unwind = require "marea.unwind"
+local check = require "marea.internal.check"
+local events = require "marea.internal.events"
+local undo = require "marea.internal.undo"
+local unwind = require "marea.internal.unwind"
 
 local module = {}
 

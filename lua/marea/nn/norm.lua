@@ -6,10 +6,10 @@
 ---
 --- center = false: without bias; scale = false: without weight. activation, slope, dtype, name as elsewhere.
 local core = require "marea.core"
-local check = require "marea.check"
+local check = require "marea.internal.check"
 local module = require "marea.nn.module"
 local activation = require "marea.nn.activation"
-local attempt = require "marea.attempt"
+local attempt = require "marea.internal.attempt"
 local ops = core.ops
 local format = core.format
 

@@ -2,7 +2,7 @@
 --- nn.Sequential{layer, layer, function(x) ... end}: one after the other. A layer's key is its `name`, else its
 --- position, so paths read encoder.conv1.weight or encoder.1.weight. The same layer may come twice: it then has one
 --- weight and the path of its first place.
-local check = require "marea.check"
+local check = require "marea.internal.check"
 local module = require "marea.nn.module"
 
 ---@class Sequential

@@ -1,10 +1,10 @@
 -- SPDX-License-Identifier: MIT
 --- The table that net:summary(shape) shows, and the trial run behind it and behind net:build(shape).
 local core = require "marea.core"
-local amount = require "marea.amount"
-local check = require "marea.check"
-local columns = require "marea.columns"
-local unwind = require "marea.unwind"
+local amount = require "marea.internal.amount"
+local check = require "marea.internal.check"
+local columns = require "marea.internal.columns"
+local unwind = require "marea.internal.unwind"
 local module = require "marea.nn.module"
 
 local summary = {}

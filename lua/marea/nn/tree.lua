@@ -2,8 +2,8 @@
 --- A network as text: one line for each module, set in below the one that holds it, with the shapes of its tensors and
 --- their number of elements.
 local core = require "marea.core"
-local amount = require "marea.amount"
-local check = require "marea.check"
+local amount = require "marea.internal.amount"
+local check = require "marea.internal.check"
 
 local function tensors_of(node, keys)
   local parts, elements = {}, 0

@@ -2,7 +2,7 @@
 --- What layers with a weight and a bias have in common: {in, out} or {out} in front, init, bias, activation, name.
 --- A layer whose input size was left out makes its parameters at its first call.
 local core = require "marea.core"
-local check = require "marea.check"
+local check = require "marea.internal.check"
 local module = require "marea.nn.module"
 local init = require "marea.nn.initializers"
 local activation = require "marea.nn.activation"

@@ -16,7 +16,7 @@
 --- Parameters that are frozen (net.encoder:freeze()) have no gradient and are left as they are, with what is remembered
 --- of them, until net.encoder:unfreeze(); the count of steps goes on.
 local core = require "marea.core"
-local check = require "marea.check"
+local check = require "marea.internal.check"
 local define = require "marea.optim.optimizer".define
 local ops = core.ops
 

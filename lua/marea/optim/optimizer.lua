@@ -1,11 +1,11 @@
 -- SPDX-License-Identifier: MIT
 --- The part that all optimizers share: finding the parameters, clipping, the order of events in a step, and state.
 local core = require "marea.core"
-local check = require "marea.check"
-local events = require "marea.events"
+local check = require "marea.internal.check"
+local events = require "marea.internal.events"
 local module = require "marea.nn.module"
-local attempt = require "marea.attempt"
-local undo = require "marea.undo"
+local attempt = require "marea.internal.attempt"
+local undo = require "marea.internal.undo"
 local ops = core.ops
 local format = core.format
 

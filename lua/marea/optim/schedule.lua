@@ -1,7 +1,7 @@
 -- SPDX-License-Identifier: MIT
 --- Learning rates that change: functions of the step (1 for the first update) that give the learning rate. Any Lua
 --- function of a step will do; these are the common ones.
-local check = require "marea.check"
+local check = require "marea.internal.check"
 
 local schedule = {}
 

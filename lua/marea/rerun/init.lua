@@ -9,9 +9,9 @@
 --- first call of a network, before its weights are used. The state that it leaves is that of the last whole step,
 --- however it ends: by itself, by an error, or by Ctrl-C. docs/rerun.md tells more.
 local core = require "marea.core"
-local check = require "marea.check"
-local events = require "marea.events"
-local unwind = require "marea.unwind"
+local check = require "marea.internal.check"
+local events = require "marea.internal.events"
+local unwind = require "marea.internal.unwind"
 local Run = require "marea.rerun.run"
 local files = require "marea.rerun.files"
 local new_report = require "marea.rerun.report".new

@@ -6,7 +6,7 @@
 --- others, paths are positions, which shift when a layer comes or goes: they are aligned in their order, so that the
 --- sum of their likenesses is largest (Needleman and Wunsch 1970, gaps cost nothing).
 local core = require "marea.core"
-local check = require "marea.check"
+local check = require "marea.internal.check"
 local module = require "marea.nn.module"
 local format = core.format
 

@@ -2,9 +2,9 @@
 --- The numbers of a loop that a rerun goes on with. Ranges in ranges have keys such as "1:2", the second one that was
 --- made in an iteration of the first. A place is what the next run knows of a loop: {first, last, at, is_done}; with
 --- is_done, the iteration `at` was finished.
-local check = require "marea.check"
+local check = require "marea.internal.check"
 local core = require "marea.core"
-local events = require "marea.events"
+local events = require "marea.internal.events"
 
 ---@class Range
 ---@field steps integer the last number

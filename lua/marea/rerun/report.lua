@@ -1,8 +1,8 @@
 -- SPDX-License-Identifier: MIT
 --- What a rerun took over: the difference between the networks of two runs, as lists and as a text.
 local core = require "marea.core"
-local amount = require "marea.amount"
-local check = require "marea.check"
+local amount = require "marea.internal.amount"
+local check = require "marea.internal.check"
 local match = require "marea.rerun.match"
 local variables = require "marea.rerun.variables"
 

@@ -3,7 +3,7 @@
 --- and notes where the script stands. state.lua makes of it what the next run takes over.
 local core = require "marea.core"
 local module = require "marea.nn.module"
-local random = require "marea.random"
+local random = require "marea.internal.random"
 local Optimizer = require "marea.optim.optimizer"
 local match = require "marea.rerun.match"
 local variables = require "marea.rerun.variables"

@@ -8,7 +8,7 @@
 ---   random, lua_random, streams, seed    random states at the last whole step, and what marea.seed got
 ---   text, finished              the script; whether it came to its end
 local core = require "marea.core"
-local random = require "marea.random"
+local random = require "marea.internal.random"
 local match = require "marea.rerun.match"
 local variables = require "marea.rerun.variables"
 

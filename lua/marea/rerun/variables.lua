@@ -1,7 +1,7 @@
 -- SPDX-License-Identifier: MIT
 --- The variables of a script that is at work: what gives networks, optimizers and datasets their names in a rerun.
 local core = require "marea.core"
-local check = require "marea.check"
+local check = require "marea.internal.check"
 local module = require "marea.nn.module"
 local Dataset = require "marea.data.dataset"
 local Optimizer = require "marea.optim.optimizer"

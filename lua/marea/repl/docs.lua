@@ -6,7 +6,7 @@
 --- text`, `---@class Name  text`, `---@field name? type text`; and `---@example code`, which help shows and the tests
 --- run.
 local core = require "marea.core"
-local check = require "marea.check"
+local check = require "marea.internal.check"
 
 local docs = {}
 
@@ -211,7 +211,7 @@ end
 
 --- The definitions of what is written in C: stubs with comments.
 function docs.core()
-  return (docs.file(check.folder .. "core_docs.lua"))
+  return (docs.file(check.folder .. "repl/core_docs.lua"))
 end
 
 local function core_entry(f)

@@ -2,7 +2,7 @@
 --- What the word in front of the cursor may become: names, fields and methods, paths inside a network, arguments of
 --- a call by name, choices and file names inside strings. It looks at values without running any code of the script.
 local core = require "marea.core"
-local check = require "marea.check"
+local check = require "marea.internal.check"
 
 local complete = {}
 
@@ -186,7 +186,7 @@ function complete.arguments(f, name)
   end
   if info then return list end
   local choices = require "marea.nn.module".is_class(f) and LAYER_CHOICES or {}
-  for _, keyword in ipairs(require "marea.docs".keywords(f)) do
+  for _, keyword in ipairs(require "marea.repl.docs".keywords(f)) do
     list[#list + 1] = {name = keyword, choices = choices[keyword] and choices[keyword]()}
   end
   return list

@@ -3,9 +3,9 @@
 --- different darkness where there are no colours. Nothing is printed: what show returns is a text to print, which the
 --- prompt does by itself.
 local core = require "marea.core"
-local check = require "marea.check"
+local check = require "marea.internal.check"
 local image = require "marea.image"
-local layout = require "marea.layout"
+local layout = require "marea.internal.layout"
 local ops = core.ops
 local format = core.format
 

@@ -2,7 +2,7 @@
 --- Any value as text for people, in bounded time and space: tables one or two levels deep, tensors and networks as they
 --- show themselves.
 local core = require "marea.core"
-local check = require "marea.check"
+local check = require "marea.internal.check"
 local format = core.format
 
 local inspect = {}
@@ -151,7 +151,7 @@ end
 --- An operator with its arguments; another function with the place that defines it.
 local function function_value(f)
   for _, name in ipairs(core.op_names()) do
-    if core.ops[name] == f then return "function " .. require "marea.help".signature(core.op_info(name)) end
+    if core.ops[name] == f then return "function " .. require "marea.repl.help".signature(core.op_info(name)) end
   end
   local info = debug.getinfo(f, "S")
   return function_text(f) .. (info.what == "C" and "" or (", %s:%d"):format(info.short_src, info.linedefined))

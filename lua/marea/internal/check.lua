@@ -15,7 +15,7 @@ function check.library(source, name)
   return prefix
 end
 
-local prefix = check.library(debug.getinfo(1, "S").source, "check.lua")
+local prefix = check.library(debug.getinfo(1, "S").source, "internal/check.lua")
 
 -- Messages get their further lines from a module that is loaded with the first error.
 core.explain_with(function(...) return require "marea.explain".details(...) end,

@@ -1,7 +1,7 @@
 -- SPDX-License-Identifier: MIT
 --- What a random state has beside the core's: the state of Lua's own numbers, and how many datasets have got a stream
 --- of orders.
-local undo = require "marea.undo"
+local undo = require "marea.internal.undo"
 
 local random = {streams = 0}
 

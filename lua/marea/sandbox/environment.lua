@@ -210,7 +210,7 @@ strings.format = host.ease(string.format, "format", function(text, ...)
   return format_in_pieces(text, table.pack(...))
 end)
 
-local patterns = host.loader "marea.pattern" "marea.pattern"
+local patterns = host.loader "marea.sandbox.pattern" "marea.sandbox.pattern"
 for name, f in next, patterns do
   strings[name] = function(...) return finish(f(...)) end
 end

@@ -10,7 +10,7 @@
 --- these.
 --- A script that goes beyond a limit ends with an error that it cannot catch.
 local core = require "marea.core"
-local check = require "marea.check"
+local check = require "marea.internal.check"
 
 local Sandbox = {}
 Sandbox.__index = Sandbox

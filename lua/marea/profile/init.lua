@@ -17,11 +17,11 @@
 --- products and convolutions, padding included, what the windows of pools and blur and gamma functions take, and 1 for
 --- each element elsewhere; bytes are those of inputs and outputs.
 local core = require "marea.core"
-local check = require "marea.check"
-local columns = require "marea.columns"
-local files = require "marea.files"
+local check = require "marea.internal.check"
+local columns = require "marea.internal.columns"
+local files = require "marea.internal.files"
 local module = require "marea.nn.module"
-local chrome_trace = require "marea.chrome_trace"
+local chrome_trace = require "marea.profile.chrome_trace"
 local format = core.format
 
 local profile = {}

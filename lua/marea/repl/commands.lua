@@ -7,7 +7,7 @@
 --- returns is shown: a text, nothing, or nil and a message that is an error. It may raise. `completes`, if there is
 --- one, says what the argument is: "code" or "file".
 local core = require "marea.core"
-local layout = require "marea.layout"
+local layout = require "marea.internal.layout"
 local format = core.format
 
 local commands = {}

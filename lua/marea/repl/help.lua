@@ -2,12 +2,12 @@
 --- What ?name shows: signature, arguments with their shapes, text and an example, for operators from their descriptors,
 --- for the rest of the library and for the script's own functions from the comments in their sources.
 local core = require "marea.core"
-local check = require "marea.check"
-local docs = require "marea.docs"
-local complete = require "marea.complete"
-local example = require "marea.example"
-local inspect = require "marea.inspect"
-local layout = require "marea.layout"
+local check = require "marea.internal.check"
+local docs = require "marea.repl.docs"
+local complete = require "marea.repl.complete"
+local example = require "marea.repl.example"
+local inspect = require "marea.repl.inspect"
+local layout = require "marea.internal.layout"
 local format = core.format
 
 local help = {}
@@ -265,7 +265,7 @@ end
 ---@return string|nil text, string|nil message with "did you mean"
 function help.topic(env, topic)
   topic = topic:gsub("%s+", ""):gsub("[%({].*$", "")
-  if topic == "" then return require "marea.commands".find "help".run(nil, "") end
+  if topic == "" then return require "marea.repl.commands".find "help".run(nil, "") end
   local value, parts = complete.value(env, topic)
   if value == nil then value, parts = complete.value(owners(), topic) end
   if value ~= nil then return describe(value, topic, parts[#parts]) end

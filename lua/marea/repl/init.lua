@@ -8,7 +8,7 @@
 ---   session:complete "marea.con"      -- 7, {"concat", "contiguous", "conv2d", ...}
 ---   session:feed(line)                -- line by line, as they are typed
 local core = require "marea.core"
-local check = require "marea.check"
+local check = require "marea.internal.check"
 local frames = require "marea.explain.frames"
 
 local repl = {}
@@ -137,7 +137,7 @@ local function explain(problem)
   if type(problem) ~= "string" then
     local meta = debug.getmetatable(problem)
     if not meta or not meta.__tostring then
-      return ("error object: %s"):format(require "marea.inspect".text(problem))
+      return ("error object: %s"):format(require "marea.repl.inspect".text(problem))
     end
     problem = tostring(problem)
   end
@@ -167,7 +167,7 @@ function Session:run(text)
 end
 
 local function run_command(self, name, argument)
-  local commands = require "marea.commands"
+  local commands = require "marea.repl.commands"
   local command = commands.find(name)
   if not command then
     local names = {}
@@ -227,14 +227,14 @@ end
 function Session:format(values) -- luacheck: no unused args
   local parts, short = {}, true
   for i = 1, values.n do
-    parts[i] = require "marea.inspect".value(values[i])
+    parts[i] = require "marea.repl.inspect".value(values[i])
     short = short and not parts[i]:find "\n"
   end
   return table.concat(parts, short and "\t" or "\n")
 end
 
 local function complete_command(self, text)
-  local commands = require "marea.commands"
+  local commands = require "marea.repl.commands"
   local name, gap, argument = text:match "^%s*:([%w_]*)(%s*)(.*)$"
   local list, start = {}, #text - #name + 1
   if gap == "" then
@@ -245,8 +245,8 @@ local function complete_command(self, text)
   end
   local command = commands.find(name)
   local kind, before = command and command.completes, #text - #argument
-  if kind == "file" then start, list = require "marea.complete".files(argument)
-  elseif kind == "code" then start, list = require "marea.complete".lua(self.env, argument)
+  if kind == "file" then start, list = require "marea.repl.complete".files(argument)
+  elseif kind == "code" then start, list = require "marea.repl.complete".lua(self.env, argument)
   else return #text + 1, {} end
   return before + start, list
 end
@@ -261,8 +261,8 @@ function Session:complete(text)
   local asked = not self.pending and text:match "^%s*%?%s*()"
   local before = self.pending and #self.pending + 1 or asked and asked - 1 or 0
   local source = self.pending and self.pending .. "\n" .. text or text:sub(before + 1)
-  local start, list = require "marea.complete".lua(self.env, source)
-  if asked and #list == 0 and not source:find "[%.:]" then start, list = require "marea.help".complete(source) end
+  local start, list = require "marea.repl.complete".lua(self.env, source)
+  if asked and #list == 0 and not source:find "[%.:]" then start, list = require "marea.repl.help".complete(source) end
   return self.pending and start - before or start + before, list
 end
 
@@ -303,7 +303,9 @@ function Session:expand(text, width)
   local start, list = self:complete(text)
   if #list == 0 then return nil end
   local typed, begins = text:sub(start), common(list)
-  if #list > 1 and #begins <= #typed then return 0, "", in_columns(list, width or require "marea.layout".terminal()) end
+  if #list > 1 and #begins <= #typed then
+    return 0, "", in_columns(list, width or require "marea.internal.layout".terminal())
+  end
   return utf8.len(typed) or #typed, begins
 end
 
@@ -311,7 +313,7 @@ end
 ---@param topic string "conv2d", "nn.Conv2d", "x.sum"
 ---@return string|nil text, string|nil message
 function Session:help(topic)
-  return require "marea.help".topic(self.env, topic)
+  return require "marea.repl.help".topic(self.env, topic)
 end
 
 --- The same for a front end that asks about the name at the end of a text; nil when nothing is known.

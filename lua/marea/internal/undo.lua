@@ -1,8 +1,8 @@
 -- SPDX-License-Identifier: MIT
 --- Puts back what the library changes in its tables (layers that make their parameters, optimizers that count) while
 --- something runs that is to leave no trace.
-local events = require "marea.events"
-local unwind = require "marea.unwind"
+local events = require "marea.internal.events"
+local unwind = require "marea.internal.unwind"
 
 local undo = {}
 
