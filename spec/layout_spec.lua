@@ -2,6 +2,7 @@
 -- Where the library's Lua files lie.
 local marea = require "marea"
 local modules = require "spec.support.modules"
+local is_class = require "marea.nn.module".is_class
 
 local NOT_NAMED = {init = "marea itself", repl = "the prompt: require 'marea.repl'", internal = "what the parts share"}
 
@@ -34,5 +35,19 @@ describe("lua/marea", function()
       found = found + 1
     end
     assert.is_true(found > 0)
+  end)
+
+  it("has no family of layers that marea.nn does not know", function()
+    local found = 0
+    for _, name in ipairs(modules.all()) do
+      local family = name:find "^marea%.nn%." and require(name)
+      for class_name, class in pairs(type(family) == "table" and not is_class(family) and family or {}) do
+        if is_class(class) then
+          assert.are.equal(class, rawget(marea.nn, class_name), name .. ": " .. class_name)
+          found = found + 1
+        end
+      end
+    end
+    assert.is_true(found > 20, found)
   end)
 end)

@@ -31,7 +31,7 @@ local function choices(list) return '"' .. table.concat(list, '"|"') .. '"' end
 
 local function attribute_type(spec) return spec.choices and choices(spec.choices) or KINDS[spec.kind] end
 
-local ACTIVATION = choices(require "marea.nn.activation".names())
+local ACTIVATION = choices(require "marea.nn.activation_argument".names())
 local INITIALIZER = choices(require "marea.nn.initializers".names()) .. "|fun(shape: integer[], ...: any): Tensor"
 
 --- Arguments by name that mean the same wherever they are taken.

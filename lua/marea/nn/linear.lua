@@ -31,4 +31,4 @@ function Linear:flops(_, y) return 2 * self.inputs * y:numel() end
 
 function Linear:describe() return self:sizes() .. self:describe_tail() end
 
-return Linear
+return {Linear = Linear}

@@ -8,7 +8,7 @@
 local core = require "marea.core"
 local check = require "marea.internal.check"
 local module = require "marea.nn.module"
-local activation = require "marea.nn.activation"
+local activation_argument = require "marea.nn.activation_argument"
 local attempt = require "marea.internal.attempt"
 local ops = core.ops
 local format = core.format
@@ -66,7 +66,7 @@ function BatchNorm:init(options)
   options = self:read("BatchNorm", options, 1e-3, {"momentum", "activation", "slope"})
   self.momentum = check.number("BatchNorm", "momentum", options.momentum or 0.99, 0, 1)
   self.activation = options.activation or "none"
-  local attributes, after = activation.read("BatchNorm", options)
+  local attributes, after = activation_argument.read("BatchNorm", options)
   self.attributes.activation, self.attributes.slope, self._after = attributes.activation, attributes.slope, after
   if options[1] then self:materialize{check.integer("BatchNorm", "channels", options[1], 1)} end
 end

@@ -48,4 +48,4 @@ end
 
 function Sequential:parts() return self._order end
 
-return Sequential
+return {Sequential = Sequential}

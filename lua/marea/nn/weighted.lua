@@ -5,7 +5,7 @@ local core = require "marea.core"
 local check = require "marea.internal.check"
 local module = require "marea.nn.module"
 local init = require "marea.nn.initializers"
-local activation = require "marea.nn.activation"
+local activation_argument = require "marea.nn.activation_argument"
 
 local Weighted = module.class("Weighted")
 
@@ -27,7 +27,7 @@ function Weighted:read(what, options, names)
   self._init = init.find(what, "init", options.init or "glorot_uniform")
   self._bias_init = init.find(what, "bias_init", options.bias_init or "zeros")
   self.activation = options.activation or "none"
-  self.attributes, self._after = activation.read(what, options)
+  self.attributes, self._after = activation_argument.read(what, options)
   return options
 end
 

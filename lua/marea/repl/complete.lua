@@ -166,7 +166,7 @@ end
 
 --- Choices of arguments that mean the same in all layers.
 local LAYER_CHOICES = {
-  activation = function() return require "marea.nn.activation".names() end,
+  activation = function() return require "marea.nn.activation_argument".names() end,
   init = function() return require "marea.nn.initializers".names() end,
   bias_init = function() return require "marea.nn.initializers".names() end,
   padding = function() return {"same", "valid"} end,
