@@ -15,6 +15,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 #include <string.h>
+#include <time.h>
 
 #include "marea_lua.h"
 
@@ -133,6 +134,14 @@ struct bind_scope {
   bool plan;                     /* the plan ends with it */
   bool shield, shielded, held;   /* shield: the other two come back at the end */
 };
+
+/* Nanoseconds of a clock that never jumps, and seconds of the same one. A signal handler may call them. */
+static inline int64_t bind_clock_ns (void) {
+  struct timespec t = {0};
+  clock_gettime(CLOCK_MONOTONIC, &t);
+  return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
+}
+static inline double bind_clock (void) { return (double)bind_clock_ns() * 1e-9; }
 
 /* ---- state (module.c) ---- */
 

@@ -19,7 +19,6 @@
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "bind.h"
@@ -48,21 +47,15 @@ static _Atomic(int64_t) raised_at;     /* when the last error was raised */
 static _Atomic(int64_t) first_at;      /* when the first error of this request was; 0: none was yet */
 static char thrown[LUA_IDSIZE + 64];   /* the message of an error that was raised without one; "": none */
 
-static int64_t now_ns (void) {
-  struct timespec t = {0};
-  clock_gettime(CLOCK_MONOTONIC, &t);
-  return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
-}
-
 static void note_raised (void) {
-  const int64_t now = now_ns();
+  const int64_t now = bind_clock_ns();
   if (atomic_load(&first_at) == 0) atomic_store(&first_at, now);
   atomic_store(&raised_at, now);
 }
 
 static bool in_grace (void) {
   const int64_t first = atomic_load(&first_at);
-  return first != 0 && !atomic_load(&hurried) && now_ns() < first + GRACE;
+  return first != 0 && !atomic_load(&hurried) && bind_clock_ns() < first + GRACE;
 }
 
 static lua_State *main_thread (lua_State *L) {
@@ -222,7 +215,7 @@ int bind_interrupt (lua_State *L) {
   lua_settop(L, 1);
   if (atomic_load(&target) == main) {
     note_raised();
-    atomic_store(&asked_at, now_ns());
+    atomic_store(&asked_at, bind_clock_ns());
     atomic_store(&requested, true);
     arm(L, PERIOD);
     if (main != L) arm(main, PERIOD);
@@ -363,7 +356,7 @@ static void hurry (int64_t now) {
 /* Calls only what a signal may. */
 static void on_signal (int number) {
   const int error = errno;
-  const int64_t now = now_ns(), since = atomic_load(&requested) ? atomic_load(&asked_at) : 0;
+  const int64_t now = bind_clock_ns(), since = atomic_load(&requested) ? atomic_load(&asked_at) : 0;
   (void)number;
   if (now >= atomic_load(&raised_at) + SAME_PRESS && now >= since + SAME_PRESS) {
     if (since) hurry(now);

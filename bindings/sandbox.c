@@ -17,8 +17,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/stat.h>
-#include <time.h>
 
+#include "c_locale.h"
 #include "sandbox.h"
 
 #define PERIOD 50              /* instructions between two looks; a switch of coroutines counts as many */
@@ -34,12 +34,6 @@ static marea_sandbox *box_of (lua_State *L) { return *(marea_sandbox **)lua_gete
 
 /* ---- budgets ---- */
 
-static double now (void) {
-  struct timespec t;
-  clock_gettime(CLOCK_MONOTONIC, &t);
-  return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
-}
-
 void bind_sandbox_spend (marea_sandbox *box, const char *why) {
   if (box->spent) return;
   box->spent = true;
@@ -51,7 +45,7 @@ bool bind_sandbox_look (marea_sandbox *box) {
   if (box->spent || !box->active) return box->spent;
   if (box->interrupted && box->interrupted(box->interrupted_ud)) {
     bind_sandbox_spend(box, "interrupted");
-  } else if (now() >= box->deadline) {
+  } else if (bind_clock() >= box->deadline) {
     bind_format(why, sizeof why, "the time limit of %g s is reached", box->max_seconds);
     bind_sandbox_spend(box, why);
   } else if (box->instructions > box->max_instructions) {
@@ -461,13 +455,12 @@ marea_status marea_sandbox_open (const marea_sandbox_config *config, marea_sandb
   marea_sandbox_config c = config ? *config : (marea_sandbox_config){0};
   marea_sandbox *box = calloc(1, sizeof *box);
   if (!box) return MAREA_ENOMEM;
-  box->locale = newlocale(LC_ALL_MASK, "C", (locale_t)0);
   box->memory.max_bytes = c.max_lua_bytes ? c.max_lua_bytes : (size_t)32 << 20;
   box->memory.max_string = c.max_string ? c.max_string : (size_t)1 << 20;
   box->max_seconds = c.max_seconds > 0 ? c.max_seconds : 10;
   box->max_instructions = c.max_instructions > 0 ? c.max_instructions : 1e9;
   box->max_flop = c.max_flop > 0 ? c.max_flop : 1e12;
-  marea_status status = box->locale ? open_parts(box, &c) : MAREA_ENOMEM;
+  marea_status status = open_parts(box, &c);
   if (status == MAREA_OK) *out = box;
   else marea_sandbox_close(box);
   return status;
@@ -479,7 +472,6 @@ void marea_sandbox_close (marea_sandbox *box) {
   bind_sandbox_free_memory(&box->memory);
   marea_close(box->ctx);
   free_roots(box);
-  if (box->locale) freelocale(box->locale);
   free(box);
 }
 
@@ -553,10 +545,10 @@ static void start (marea_sandbox *box, const marea_sandbox *outer) {
   box->active = true;
   box->running = box->L;
   box->instructions = 0;
-  box->deadline = now() + seconds;
+  box->deadline = bind_clock() + seconds;
   if (outer && outer->active && outer->deadline < box->deadline) {
     box->deadline = outer->deadline;
-    seconds = fmax(outer->deadline - now(), 1e-9);
+    seconds = fmax(outer->deadline - bind_clock(), 1e-9);
   }
   marea_limit_flop(box->ctx, box->max_flop);
   marea_limit_time(box->ctx, seconds);
@@ -648,7 +640,7 @@ int marea_sandbox_run (marea_sandbox *box, const char *text, size_t bytes, const
     lua_settop(host, j.first - 1);
     return -1;
   }
-  const locale_t before = uselocale(box->locale);
+  const locale_t before = marea_use_c_locale();
   if (outermost) start(box, outer);
   j.base = lua_gettop(j.L);
   const int n = run(&j);

@@ -6,7 +6,6 @@
 #define SANDBOX_H
 
 #include <limits.h>
-#include <locale.h>
 
 #include "bind.h"
 
@@ -36,7 +35,6 @@ struct marea_sandbox {
   unsigned steps; /* of the function next */
   bool (*interrupted)(void *ud);
   void *interrupted_ud;
-  locale_t locale;              /* of its runs: C */
   int environment;              /* reference in the registry */
   char *root[2][SANDBOX_ROOTS]; /* to read, to write; real paths */
   size_t printed;

@@ -13,9 +13,7 @@
 
 /* core.clock() -> seconds of a clock that never jumps */
 static int system_clock (lua_State *L) {
-  struct timespec t;
-  clock_gettime(CLOCK_MONOTONIC, &t);
-  lua_pushnumber(L, (lua_Number)t.tv_sec + (lua_Number)t.tv_nsec * 1e-9);
+  lua_pushnumber(L, bind_clock());
   return 1;
 }
 

@@ -1,22 +1,20 @@
 /* SPDX-License-Identifier: MIT
-** text.c: text that came from elsewhere, and numbers as text, with a point whatever locale the host has set. Lua's own
-** conversions ask the locale each time; for the time of a call this thread has the C library's "C" instead, an object that
-** is always there. Nothing raises meanwhile.
+** text.c: numbers as text, with a point whatever locale the host has set, and texts from elsewhere made fit for a
+** terminal. Lua's conversions ask the locale each time, so the thread has the locale "C" for the time of a call. Nothing
+** raises meanwhile: an error would leave the thread with it.
 */
 #define _GNU_SOURCE
-#include <locale.h>
 #include <lualib.h>
 #include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
 
 #include "bind.h"
-
-static locale_t plain (void) { return uselocale(newlocale(LC_ALL_MASK, "C", (locale_t)0)); }
+#include "c_locale.h"
 
 int bind_format (char *to, size_t room, const char *format, ...) {
   va_list args;
-  const locale_t host = plain();
+  const locale_t host = marea_use_c_locale();
   va_start(args, format);
   const int n = vsnprintf(to, room, format, args);
   va_end(args);
@@ -36,7 +34,7 @@ bind_text bind_number_text (lua_Number x) {
 static int text_format (lua_State *L) {
   lua_pushvalue(L, lua_upvalueindex(2));
   lua_insert(L, 1);
-  const locale_t host = plain();
+  const locale_t host = marea_use_c_locale();
   const int status = lua_pcall(L, lua_gettop(L) - 1, 1, 0);
   uselocale(host);
   return status == LUA_OK ? 1 : lua_error(L);

@@ -2,15 +2,14 @@
 ** text.c: numbers as text, and text that came from elsewhere.
 */
 #define _GNU_SOURCE
-#include <locale.h>
 #include <stdio.h>
 #include <string.h>
 
+#include "c_locale.h"
 #include "core.h"
 
-/* The locale of this thread alone is another one for the call; "C" is an object of the C library's that is always there. */
 int marea_vformat (char *to, size_t room, const char *format, va_list args) {
-  const locale_t host = uselocale(newlocale(LC_ALL_MASK, "C", (locale_t)0));
+  const locale_t host = marea_use_c_locale();
   const int n = vsnprintf(to, room, format, args);
   uselocale(host);
   return n;
