@@ -10,23 +10,6 @@
 
 /* ---- single values ---- */
 
-bool bind_to_integer (lua_State *L, int idx, int64_t *value) {
-  int ok = 0;
-  if (lua_type(L, idx) == LUA_TNUMBER) *value = lua_tointegerx(L, idx, &ok);
-  return ok;
-}
-
-bool bind_to_dtype (lua_State *L, int idx, marea_dtype *dtype) {
-  if (lua_type(L, idx) != LUA_TSTRING) return false;
-  const char *name = lua_tostring(L, idx);
-  for (int d = 0; d < MAREA_DTYPES; d++) {
-    if (strcmp(name, marea_dtype_name((marea_dtype)d)) != 0) continue;
-    *dtype = (marea_dtype)d;
-    return true;
-  }
-  return false;
-}
-
 int64_t bind_integer (lua_State *L, bind_state *S, int idx, const char *function, const char *name) {
   int64_t value = 0;
   if (!bind_to_integer(L, idx, &value)) bind_raise_argument(L, S, function, name, "an integer", idx);
@@ -44,20 +27,6 @@ const char *bind_string (lua_State *L, bind_state *S, int idx, const char *funct
   const char *s = lua_tolstring(L, idx, &n);
   if (strlen(s) != n) bind_raise(L, S, "%s: argument '%s': a zero byte is not allowed here", function, name);
   return s;
-}
-
-size_t bind_length (lua_State *L, int idx) {
-  size_t n = lua_rawlen(L, idx); /* item n + 1 is nil: is there one behind it? */
-  bool more = false;
-  idx = lua_absindex(L, idx);
-  if (n > 0) lua_pushinteger(L, (lua_Integer)n);
-  else lua_pushnil(L);
-  while (!more && lua_next(L, idx)) {
-    lua_pop(L, 1);
-    more = lua_isinteger(L, -1) && lua_tointeger(L, -1) > (lua_Integer)n;
-  }
-  if (more) lua_pop(L, 1);
-  return n + more;
 }
 
 /* Of the keys of the table at idx that are not known, the first in the alphabet is named. */

@@ -6,6 +6,19 @@
 **   - Pointers to tensors are read from boxes after the last call that may collect garbage: a finalizer written
 **     in Lua may release any tensor.
 **   - Positions and dimensions are 1-based in Lua, 0-based in C, and converted where arguments are read.
+**
+** The files from the bottom up. A file calls only those of the lines before its own and of its own line, and there no
+** file that calls it back; `make lint` looks for circles.
+**
+**   files convert userdata state text           the library's Lua files; values of Lua and of C; the state; numbers as text
+**   place profile_layer signal sandbox_budget   where the script is; Ctrl-C; what a sandbox has left of its budgets
+**   raise sandbox_path                          errors and their messages; what a sandbox may touch
+**   box enter args ops                          tensors and scopes; the entry of what computes; calls of operators
+**   shape blame tape value index print tensor metatable     what scripts do with a tensor
+**   scope io system profile watch interrupt sandbox_memory sandbox_values     further functions
+**   module sandbox_lua sandbox                  marea.core, and core.sandbox, which opens marea.core in a Lua state of its
+**                                               own: the one circle, which lies in the nature of it
+**   preload                                     the whole library, for hosts; program/ is such a host
 */
 #ifndef BIND_H
 #define BIND_H
@@ -25,6 +38,8 @@
 #define BIND_FEW 8        /* inputs that need no memory of their own */
 #define BIND_KNOWN 1024   /* boxes that are recognised at once */
 #define BIND_UNASKED 4096 /* turns of a loop between two questions whether to stop */
+#define BIND_COLLECT_LEAST ((size_t)64 << 20) /* live bytes below which garbage is left to Lua's own pace */
+#define BIND_COLLECT_BOXES 2048               /* the same for boxes */
 
 typedef struct bind_box bind_box;
 typedef struct bind_scope bind_scope;
@@ -74,6 +89,7 @@ typedef struct bind_state {
   bool held;                                     /* hooks are asleep: interrupts wait, or are raised by us */
   marea_profile *profile;                        /* that runs; NULL: none */
   int layers;                                    /* that profiles gave a number */
+  int roots;                                     /* outermost modules that the running one has met */
   const marea_op *select, *slice, *cast, *clone; /* used by indexing and methods */
   const marea_op *reshape, *contiguous, *flatnonzero, *index_select, *index_put, *masked_fill;
   int sources, shapes; /* shapes: reference in the registry, of their metatable */
@@ -143,11 +159,23 @@ static inline int64_t bind_clock_ns (void) {
 }
 static inline double bind_clock (void) { return (double)bind_clock_ns() * 1e-9; }
 
-/* ---- state (module.c) ---- */
+/* ---- state (state.c) ---- */
 
 static inline bind_state *bind_self (lua_State *L) { return lua_touserdata(L, lua_upvalueindex(1)); }
 bind_state *bind_find_state (lua_State *L);         /* through the registry; NULL if there is none */
 void bind_adopt (lua_State *L, marea_context *ctx); /* makes the state with the host's context */
+bind_state *bind_state_new (lua_State *L); /* pushes the state, registered, still without a context */
+void bind_push_state (lua_State *L);
+void bind_forget_state (lua_State *L);
+/* Live bytes that make the next operator collect garbage when so many are live now. */
+static inline size_t bind_collect_at (size_t live) {
+  return 2 * live > BIND_COLLECT_LEAST ? 2 * live : BIND_COLLECT_LEAST;
+}
+/* When garbage is collected next depends on what is live now, not on what was before, as in a plan. */
+void bind_forget_live (bind_state *S);
+
+/* ---- entry of functions that compute (enter.c) ---- */
+
 /* To be called at the entry of everything that computes: ends scopes of dead coroutines and collects garbage
    when much tensor memory came into being since the last time. Runs finalizers. Returns the context. */
 marea_context *bind_enter (lua_State *L, bind_state *S);
@@ -155,8 +183,7 @@ marea_context *bind_enter (lua_State *L, bind_state *S);
    go of what it has used; so garbage is collected before, when much came into being since the last one. */
 void bind_enter_pass (lua_State *L, bind_state *S);
 void bind_leave_pass (bind_state *S);
-/* When garbage is collected next depends on what is live now, not on what was before, as in a plan. */
-void bind_forget_live (bind_state *S);
+void bind_collect (lua_State *L, bind_state *S); /* unless the script has stopped Lua's collector */
 /* Makes room after MAREA_ENOMEM. Retains in[0..n-1] until bind_unpin. */
 void bind_pin (lua_State *L, bind_state *S, int n, marea_tensor *const *in);
 void bind_unpin (int n, marea_tensor *const *in);
@@ -172,7 +199,7 @@ void bind_unpin (int n, marea_tensor *const *in);
     }                                         \
   } while (0)
 
-/* ---- the library's Lua files (preload.c) ---- */
+/* ---- the library's Lua files (files.c) ---- */
 
 struct bind_file {
   const char *name, *chunk; /* "marea.nn.conv", "@(marea)/nn/conv.lua" */
@@ -186,8 +213,12 @@ const bind_file *bind_find_path (const char *path);       /* of that path */
 const bind_file *bind_find_embedded (const char *source); /* whose chunk has this source */
 const char *bind_file_path (const bind_file *f);          /* below lua/marea: "nn/conv.lua" */
 void bind_push_loader (lua_State *L, const bind_file *f);
+/* The library's file that this source is, as lua_Debug has it: one that was compiled in, or one of that name in a folder
+   that the library was loaded from. NULL: it is the script's, wherever it lies and whatever its name. */
+const bind_file *bind_file_of (bind_state *S, const char *source);
+void bind_add_library (lua_State *L, bind_state *S, int idx); /* such a folder: "@./lua/marea/" */
 
-/* ---- sandboxes (sandbox.c, guard.c) ---- */
+/* ---- sandboxes (sandbox_budget.c, sandbox_path.c, sandbox_lua.c) ---- */
 
 void bind_sandbox_check (lua_State *L, marea_sandbox *box);    /* raises when a budget is spent */
 void bind_sandbox_spend (marea_sandbox *box, const char *why); /* no further step */
@@ -217,6 +248,7 @@ static inline void *bind_to (lua_State *L, const bind_state *S, int idx, bind_ki
   lua_pop(L, 1);
   return same ? lua_touserdata(L, idx) : NULL;
 }
+bind_box *bind_find_box (lua_State *L, bind_state *S, int idx); /* by its metatable; NULL: no box */
 /* Calls f protected, on the n values on top, with `work` for bind_work. f is a function that scripts can see on the stack
    of an error, so it takes no address from its arguments. */
 int bind_protected (lua_State *L, bind_state *S, lua_CFunction f, void *work, int n);
@@ -229,12 +261,10 @@ static inline bind_box **bind_known (bind_state *S, const bind_box *b) {
   return &S->known[(uintptr_t)b / sizeof *b % BIND_KNOWN];
 }
 
-void bind_box_open (lua_State *L);                    /* makes the metatable; stack: state, methods */
 bind_box *bind_box_new (lua_State *L, bind_state *S); /* pushes an empty box; in the innermost scope */
 void bind_box_fill (bind_box *b, marea_tensor *t);    /* takes over the reference */
 void bind_box_release (bind_box *b, int by, bind_place place);
-void bind_box_leave (bind_box *b);                              /* takes it out of its scope */
-bind_box *bind_find_box (lua_State *L, bind_state *S, int idx); /* by its metatable; NULL: no box */
+void bind_box_leave (bind_box *b); /* takes it out of its scope */
 /* The same, for most boxes without a look at the metatable. */
 static inline bind_box *bind_to_box (lua_State *L, bind_state *S, int idx) {
   bind_box *b = lua_touserdata(L, idx);
@@ -243,23 +273,23 @@ static inline bind_box *bind_to_box (lua_State *L, bind_state *S, int idx) {
 /* The tensor at idx as the argument `name` of `function`; raises when there is none or it was released. */
 marea_tensor *bind_check (lua_State *L, bind_state *S, int idx, const char *function, const char *name);
 
-/* ---- scopes (scope.c) ---- */
-
 bind_scope *bind_scope_innermost (lua_State *L, bind_state *S);
 void bind_scope_enter (bind_scope *s, bind_box *b); /* b will be released at its end */
-void bind_scope_reap (bind_state *S);               /* ends the scopes of dead coroutines */
-void bind_scope_open (lua_State *L);                /* makes the metatable; state on the stack top */
-int bind_scope_call (lua_State *L);                 /* core.scope */
-int bind_no_grad (lua_State *L);                    /* core.no_grad */
-int bind_plan (lua_State *L);                       /* core.plan */
-int bind_shield (lua_State *L);                     /* core.shield */
+void bind_scope_end (bind_scope *s, bind_place place);
+void bind_scope_abandon (bind_scope *s); /* ends it; its tensors are left to the garbage collector */
+void bind_scope_reap (bind_state *S);    /* abandons the scopes of dead coroutines */
+void bind_box_open (lua_State *L);       /* metatable.c: makes the metatable; stack: state, methods */
 
-/* ---- errors (raise.c) ---- */
+/* ---- scopes (scope.c) ---- */
 
-/* The library's file that this source is, as lua_Debug has it: one that was compiled in, or one of that name in a folder
-   that the library was loaded from. NULL: it is the script's, wherever it lies and whatever its name. */
-const bind_file *bind_file_of (bind_state *S, const char *source);
-void bind_add_library (lua_State *L, bind_state *S, int idx); /* such a folder: "@./lua/marea/" */
+void bind_scope_open (lua_State *L); /* makes the metatable; state on the stack top */
+int bind_scope_call (lua_State *L);  /* core.scope */
+int bind_no_grad (lua_State *L);     /* core.no_grad */
+int bind_plan (lua_State *L);        /* core.plan */
+int bind_shield (lua_State *L);      /* core.shield */
+
+/* ---- where the script is (place.c) ---- */
+
 bind_place bind_where (lua_State *L,
                        bind_state *S); /* the innermost line of a script, library code left out */
 /* core.argument_at_work(f, ...) -> the first argument of the innermost of these functions on this coroutine's stack; nil */
@@ -267,6 +297,11 @@ int bind_argument_at_work (lua_State *L);
 /* path := that of the innermost module at work as seen from the outermost one, which is pushed; "" when they are
    the same. False, and nothing is pushed: no module is at work. */
 bool bind_layer (lua_State *L, char *path);
+/* path := the layer for a message; that of a module which is alone is its class, unless the message says so. */
+void bind_layer_for (lua_State *L, const char *message, char *path);
+
+/* ---- errors (raise.c) ---- */
+
 /* Raises "FILE:LINE: message (layer 'path')". `format` as in lua_pushfstring. Never returns. */
 int bind_raise (lua_State *L, bind_state *S, const char *format, ...);
 int bind_raise_status (lua_State *L, bind_state *S, marea_status status); /* with the context's message */
@@ -298,7 +333,7 @@ void bind_offer (bind_guess *g, const char *candidate);
 const char *bind_shorten (lua_State *L, const char *word);         /* the word, or its beginning; may push */
 const char *bind_did_you_mean (lua_State *L, const bind_guess *g); /* pushes "; did you mean 'x'?" or "" */
 
-/* ---- interrupts (interrupt.c, watch.c) ---- */
+/* ---- interrupts (signal.c, interrupt.c, watch.c; more in interrupt.h) ---- */
 
 /* Is what runs to stop, for lua5.4's handler or for ours? Of the main thread. */
 bool bind_interrupt_pending (lua_State *main);
@@ -326,9 +361,20 @@ void bind_end_interrupt (lua_State *L); /* it has reached whoever asked for it, 
 bool bind_interrupt_thrown (lua_State *L);
 /* The coroutine at work from now on; returns who was before. */
 lua_State *bind_interrupt_switch (lua_State *to);
-enum { BIND_PASSES, BIND_CATCHES, BIND_CATCHES_BY_HANDLER }; /* errors; the handler is its second argument */
-int bind_catches (lua_CFunction f);
 void bind_watch (lua_State *L); /* puts functions of ours in the place of some of Lua's, once */
+
+/* ---- single values (convert.c) ---- */
+
+/* An integral number within int64 at idx? Strings, NaN and fractions are none. */
+bool bind_to_integer (lua_State *L, int idx, int64_t *value);
+bool bind_to_dtype (lua_State *L, int idx, marea_dtype *dtype);
+/* Items of the list at idx, and one more when others lie behind a hole, in front of which lua_rawlen may end: who reads
+   all of them meets a nil. */
+size_t bind_length (lua_State *L, int idx);
+const char *bind_dtype_name (const marea_tensor *t);
+void bind_push_number (lua_State *L, const marea_tensor *t, const void *at); /* in the tensor's dtype */
+/* Stores the number at idx; NULL, or what was expected when it does not fit the dtype. */
+const char *bind_store_number (lua_State *L, int idx, marea_dtype dtype, void *at);
 
 /* ---- arguments (args.c) ---- */
 
@@ -349,17 +395,11 @@ typedef struct bind_call {
 
 /* Reads the arguments at 1..n. May push (the array of many inputs) and raise. */
 void bind_read_call (lua_State *L, bind_state *S, const marea_op *op, bool in_place, int n, bind_call *c);
-/* An integral number within int64 at idx? Strings, NaN and fractions are none. */
-bool bind_to_integer (lua_State *L, int idx, int64_t *value);
 /* A table of options: calls read(L, S, key, value index, ud) for every key; it returns false for unknown
    ones. */
 typedef bool (*bind_option_fn)(lua_State *L, bind_state *S, const char *key, int value, void *ud);
-/* Items of the list at idx, and one more when others lie behind a hole, in front of which lua_rawlen may end: who reads
-   all of them meets a nil. */
-size_t bind_length (lua_State *L, int idx);
 void bind_read_options (lua_State *L, bind_state *S, int idx, const char *function, const char *const *known,
                         bind_option_fn read, void *ud);
-bool bind_to_dtype (lua_State *L, int idx, marea_dtype *dtype);
 int64_t bind_integer (lua_State *L, bind_state *S, int idx, const char *function, const char *name);
 bool bind_boolean (lua_State *L, bind_state *S, int idx, const char *function, const char *name);
 const char *bind_string (lua_State *L, bind_state *S, int idx, const char *function, const char *name);
@@ -379,15 +419,11 @@ marea_status bind_apply (marea_context *ctx, const marea_op *op, marea_tensor *i
 
 /* ---- values (value.c, print.c, index.c) ---- */
 
-const char *bind_dtype_name (const marea_tensor *t);
 /* The address of element 0, to be read by `function`; raises when t is planned, as it has no values then. */
 const char *bind_elements (lua_State *L, bind_state *S, const marea_tensor *t, const char *function);
-void bind_push_number (lua_State *L, const marea_tensor *t, const void *at); /* in the tensor's dtype */
 /* Pushes the number so many elements from element 0. Of a plan that runs it is not known: NaN. */
 void bind_push_element (lua_State *L, bind_state *S, const marea_tensor *t, int64_t offset,
                         const char *function);
-/* Stores the number at idx; NULL, or what was expected when it does not fit the dtype. */
-const char *bind_store_number (lua_State *L, int idx, marea_dtype dtype, void *at);
 int bind_tensor_new (lua_State *L); /* core.tensor */
 int bind_totable (lua_State *L);
 int bind_tostring (lua_State *L);
@@ -415,10 +451,12 @@ void bind_printable (lua_State *L); /* the text on top of the stack, line by lin
 void bind_text_open (lua_State *L,
                      int module); /* adds core.format, core.printable, core.before; state on the stack top */
 
-/* ---- profiles (profile.c) ---- */
+/* ---- profiles (profile.c, profile_layer.c) ---- */
 
 void bind_profile_open (lua_State *L);                 /* makes the metatable; state on the stack top */
 void bind_profile_layer (lua_State *L, bind_state *S); /* tells the running profile which layer is at work */
+void *bind_running_session (lua_State *L);             /* pushes it; NULL: none */
+void bind_run_session (lua_State *L, bind_state *S);   /* pops it, or nil: none runs from now on */
 int bind_profile_start (lua_State *L);                 /* core.profile_start */
 int bind_profile_stop (lua_State *L);                  /* core.profile_stop */
 

@@ -1,15 +1,27 @@
 /* SPDX-License-Identifier: MIT
-** box.c: the userdata that holds a tensor. It is made empty, then filled, so that no tensor is ever without
-** an owner; it knows the line that made it and how it ended, so that late use can say both.
+** box.c: the userdata that holds a tensor, and the lists of them that scopes release. A box is made empty, then filled,
+** so that no tensor is ever without an owner; it knows the line that made it and how it ended, so that late use can say
+** both.
 */
 #include "bind.h"
 
-/* A box that another finalizer has brought back to life is not noted: nothing would tell of its end. */
-bind_box *bind_find_box (lua_State *L, bind_state *S, int idx) {
-  bind_box *b = bind_to(L, S, idx, BIND_BOX);
-  if (b && !b->finalized) *bind_known(S, b) = b;
-  return b;
+/* ---- the open scopes ---- */
+
+bind_scope *bind_scope_innermost (lua_State *L, bind_state *S) {
+  bind_scope *s = S->scopes;
+  while (s && s->thread != L) s = s->outer;
+  return s;
 }
+
+void bind_scope_enter (bind_scope *s, bind_box *b) {
+  b->scope = s;
+  b->prev = NULL;
+  b->next = s->first;
+  if (s->first) s->first->prev = b;
+  s->first = b;
+}
+
+/* ---- boxes ---- */
 
 void bind_box_leave (bind_box *b) {
   if (b->ended_by != BIND_ALIVE || !b->scope) return;
@@ -65,120 +77,40 @@ marea_tensor *bind_check (lua_State *L, bind_state *S, int idx, const char *func
   return NULL;
 }
 
-/* __gc. Needs no place: nothing can use the box any more, except from another finalizer. */
-static int box_gc (lua_State *L) {
-  bind_state *S = bind_self(L);
-  bind_box *b = bind_to_box(L, S, 1);
-  if (!b) return 0;
-  if (*bind_known(S, b) == b) *bind_known(S, b) = NULL; /* another userdata may lie there later */
-  b->finalized = true;
-  S->finalizers--;
-  bind_box_release(b, BIND_BY_CALL, (bind_place){0, 0});
-  return 0;
+/* ---- the end of a scope ---- */
+
+static void unlink_scope (bind_scope *s) {
+  if (s->inner) s->inner->outer = s->outer;
+  else s->state->scopes = s->outer;
+  if (s->outer) s->outer->inner = s->inner;
 }
 
-/* __close. */
-static int box_close (lua_State *L) {
-  bind_state *S = bind_self(L);
-  bind_box *b = bind_to_box(L, S, 1);
-  if (b && b->t) bind_box_release(b, BIND_BY_CALL, bind_where(L, S));
-  return 0;
-}
-
-/* Operator of Lua that is an operator of Marea; Lua passes the operand of a unary minus twice. */
-static int box_unm (lua_State *L) {
-  lua_settop(L, 1);
-  return bind_op_call(L);
-}
-
-static int box_len (lua_State *L) {
-  bind_state *S = bind_self(L);
-  const marea_tensor *t = bind_check(L, S, 1, "#", "t");
-  if (marea_tensor_rank(t) == 0)
-    return bind_raise(L, S, "#: a tensor of rank 0 has no length; t:item() is its number");
-  lua_pushinteger(L, marea_tensor_shape(t)[0]);
-  return 1;
-}
-
-/* Lua's operators that tensors do not have, with what there is instead. Upvalue 2: index in the list. */
-static const struct {
-  const char *event, *what, *instead;
-} refused[] = {
-    {"__lt", "< or >", "a:lt(b) and a:gt(b) compare element by element"},
-    {"__le", "<= or >=", "a:le(b) and a:ge(b) compare element by element"},
-    {"__concat", "..", "tostring(t) is a text, marea.concat{a, b} joins tensors"},
-    {"__band", "&", "for 0 and 1, a * b is 'and'"},
-    {"__bor", "|", "for 0 and 1, a:maximum(b) is 'or'"},
-    {"__bxor", "~", "for 0 and 1, a:ne(b) is 'exclusive or'"},
-    {"__bnot", "~", "for 0 and 1, 1 - a is 'not'"},
-    {"__shl", "<<", "a * (1 << b) shifts integers by a number b"},
-    {"__shr", ">>", "a // (1 << b) shifts integers by a number b below 63, signs stay"},
-};
-
-static int box_refuse (lua_State *L) {
-  bind_state *S = bind_self(L);
-  int i = (int)lua_tointeger(L, lua_upvalueindex(2));
-  const char *a = bind_describe(L, S, 1), *b = bind_describe(L, S, 2);
-  if (strcmp(refused[i].event, "__bnot") == 0)
-    return bind_raise(L, S, "%s: Lua's operator does not work on %s; %s", refused[i].what, a,
-                      refused[i].instead);
-  return bind_raise(L, S, "%s: Lua's operator does not work on %s and %s; %s", refused[i].what, a, b,
-                    refused[i].instead);
-}
-
-static int box_call (lua_State *L) {
-  bind_state *S = bind_self(L);
-  return bind_raise(L, S, "t(...): %s is no function; t[i] reads an element or a row",
-                    bind_describe(L, S, 1));
-}
-
-static int box_pairs (lua_State *L) {
-  bind_state *S = bind_self(L);
-  return bind_raise(
-      L, S,
-      "pairs: %s is no table; for i = 1, #t do ... t[i] ... end visits its rows, t:totable() makes a table",
-      bind_describe(L, S, 1));
-}
-
-static void set_operator (lua_State *L, int state, const char *event, const char *name, lua_CFunction f) {
-  lua_pushvalue(L, state);
-  lua_pushlightuserdata(L, (void *)marea_op_find(name));
-  lua_pushcclosure(L, f, 2);
-  lua_setfield(L, -2, event);
-}
-
-static const luaL_Reg metamethods[] = {
-    {"__gc", box_gc},
-    {"__close", box_close},
-    {"__len", box_len},
-    {"__call", box_call},
-    {"__pairs", box_pairs},
-    {"__tostring", bind_tostring},
-    {"__newindex", bind_newindex},
-    {NULL, NULL},
-};
-
-/* On the stack: ..., state, methods. */
-void bind_box_open (lua_State *L) {
-  static const char *const arithmetic[][2] = {
-      {"__add", "add"}, {"__sub", "sub"},       {"__mul", "mul"},          {"__div", "div"},
-      {"__pow", "pow"}, {"__mod", "remainder"}, {"__idiv", "floor_divide"}};
-  int methods = lua_gettop(L), state = methods - 1;
-  bind_push_metatable(L, lua_touserdata(L, state), BIND_BOX, "marea.Tensor");
-  lua_pushvalue(L, state);
-  luaL_setfuncs(L, metamethods, 1);
-  lua_pushvalue(L, state);
-  lua_pushvalue(L, methods);
-  lua_pushcclosure(L, bind_get, 2);
-  lua_setfield(L, -2, "__index");
-  for (size_t i = 0; i < sizeof arithmetic / sizeof arithmetic[0]; i++)
-    set_operator(L, state, arithmetic[i][0], arithmetic[i][1], bind_op_call);
-  set_operator(L, state, "__unm", "neg", box_unm);
-  for (size_t i = 0; i < sizeof refused / sizeof refused[0]; i++) {
-    lua_pushvalue(L, state);
-    lua_pushinteger(L, (lua_Integer)i);
-    lua_pushcclosure(L, box_refuse, 2);
-    lua_setfield(L, -2, refused[i].event);
+/* What every end does. The tensors that are still in the scope fall to the garbage collector. */
+void bind_scope_abandon (bind_scope *s) {
+  if (!s->open) return;
+  s->open = false;
+  unlink_scope(s);
+  while (s->first) bind_box_leave(s->first);
+  if (s->no_grad && s->state->ctx) marea_set_recording(s->state->ctx, s->recording);
+  if (s->plan && s->state->ctx) {
+    marea_plan_stop(s->state->ctx);
+    bind_forget_live(s->state);
   }
-  lua_pop(L, 1);
+  if (!s->shield) return;
+  if (s->state->ctx) marea_set_shielded(s->state->ctx, s->shielded);
+  s->state->held = s->held;
+}
+
+void bind_scope_end (bind_scope *s, bind_place place) {
+  while (s->first) bind_box_release(s->first, BIND_BY_SCOPE, place);
+  bind_scope_abandon(s);
+}
+
+void bind_scope_reap (bind_state *S) {
+  bind_scope *s = S->scopes;
+  while (s) {
+    bind_scope *outer = s->outer;
+    if (lua_status(s->thread) > LUA_YIELD) bind_scope_abandon(s);
+    s = outer;
+  }
 }

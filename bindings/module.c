@@ -8,73 +8,14 @@
 
 #include "bind.h"
 
-#define COLLECT_LEAST ((size_t)64 << 20)  /* live bytes below which garbage is left to Lua's own pace */
-#define COLLECT_BOXES 2048                /* the same for boxes */
-#define BOXES_PER_KIB 8                   /* of Lua's heap: what a collection may cost */
-#define BOX_BYTES (sizeof(bind_box) + 48) /* of Lua's heap */
-#define PASS_LEAST ((size_t)8 << 20) /* new live bytes before a pass for which garbage is collected, and */
-#define PASS_SHARE 32                /* times Lua's heap, so that the search takes no time that shows */
-
-static const char state_key; /* its address is the state's key in the registry */
-
 /* ---- memory ---- */
-
-static size_t larger (size_t a, size_t b) { return a > b ? a : b; }
-
-/* Lua's collector does not see the memory behind a box. One full collection when the live bytes have doubled
-   works in both of its modes, and costs nothing while scopes release what a script makes.
-
-   The number of boxes counts too. Lua sets its pace by a heap in which boxes that wait for their finalizers
-   still count as alive, so they would pile up until nothing fits in the cache. Few boxes are collected while
-   they are still in there; a large heap, which takes long to search, is searched less often. */
-static void collect (lua_State *L, bind_state *S) {
-  int64_t before = S->finalizers;
-  if (lua_gc(L, LUA_GCISRUNNING) == 1) lua_gc(L, LUA_GCCOLLECT);
-  S->collect_at = larger(COLLECT_LEAST, 2 * marea_memory(S->ctx).live);
-  int64_t doomed = (before - S->finalizers) * (int64_t)BOX_BYTES; /* the next collection frees them */
-  S->collect_boxes = 2 * S->finalizers + COLLECT_BOXES +
-                     BOXES_PER_KIB * (lua_gc(L, LUA_GCCOUNT) - doomed / 1024);
-}
-
-marea_context *bind_enter (lua_State *L, bind_state *S) {
-  if (!S->ctx) bind_raise(L, S, "marea: the Lua state is closing");
-  if (S->box) bind_sandbox_check(L, S->box);
-  if (S->scopes && S->scopes->thread != L) bind_scope_reap(S);
-  if (marea_memory(S->ctx).live > S->collect_at || S->finalizers > S->collect_boxes) collect(L, S);
-  if (S->profile) bind_profile_layer(L, S);
-  return S->ctx;
-}
-
-void bind_enter_pass (lua_State *L, bind_state *S) {
-  size_t live = marea_memory(bind_enter(L, S)).live, heap = (size_t)lua_gc(L, LUA_GCCOUNT) * 1024;
-  if (live > S->passed + PASS_LEAST + PASS_SHARE * heap) collect(L, S);
-  marea_set_place(S->ctx, bind_place_number(bind_where(L, S)));
-}
-
-void bind_leave_pass (bind_state *S) { S->passed = marea_memory(S->ctx).live; }
-
-void bind_forget_live (bind_state *S) {
-  S->passed = marea_memory(S->ctx).live;
-  S->collect_at = larger(COLLECT_LEAST, 2 * S->passed);
-}
 
 /* core.collect(): what is garbage goes now, graphs among it */
 static int core_collect (lua_State *L) {
   bind_state *S = bind_self(L);
   bind_enter(L, S);
-  collect(L, S);
+  bind_collect(L, S);
   return 0;
-}
-
-void bind_pin (lua_State *L, bind_state *S, int n, marea_tensor *const *in) {
-  for (int i = 0; i < n; i++)
-    if (in[i]) marea_retain(in[i]);
-  marea_memory_trim(S->ctx);
-  lua_gc(L, LUA_GCCOLLECT);
-}
-
-void bind_unpin (int n, marea_tensor *const *in) {
-  for (int i = 0; i < n; i++) marea_release(in[i]);
 }
 
 static void set_bytes (lua_State *L, const char *key, uint64_t value) {
@@ -350,15 +291,6 @@ static const luaL_Reg functions[] = {
 
 /* ---- open and close ---- */
 
-static int state_gc (lua_State *L) {
-  bind_state *S = bind_find_state(L);
-  if (!S || S != lua_touserdata(L, 1)) return 0; /* another value, or a state that never got a context */
-  marea_context *ctx = S->ctx;
-  S->ctx = NULL;
-  if (!S->borrowed) marea_close(ctx);
-  return 0;
-}
-
 static int threads_wanted (lua_State *L) {
   const char *text = getenv("MAREA_THREADS");
   if (!text || !*text) return 0;
@@ -378,34 +310,6 @@ static void warn_in_lua (void *ud, marea_log_level level, const char *text) {
   lua_warning(ud, text, 0);
 }
 
-/* Pushes the state, registered, still without a context. */
-static bind_state *state_new (lua_State *L) {
-  bind_state *S = lua_newuserdatauv(L, sizeof *S, 0);
-  memset(S, 0, sizeof *S);
-  strcpy(S->source[0], "?");
-  S->sources = 1;
-  S->library[0] = (bind_library){bind_embedded, strlen(bind_embedded)};
-  S->collect_at = COLLECT_LEAST;
-  S->collect_boxes = COLLECT_BOXES;
-  S->select = marea_op_find("select");
-  S->slice = marea_op_find("slice");
-  S->cast = marea_op_find("cast");
-  S->clone = marea_op_find("clone");
-  S->reshape = marea_op_find("reshape");
-  S->contiguous = marea_op_find("contiguous");
-  S->flatnonzero = marea_op_find("flatnonzero");
-  S->index_select = marea_op_find("index_select");
-  S->index_put = marea_op_find("index_put");
-  S->masked_fill = marea_op_find("masked_fill");
-  lua_newtable(L);
-  lua_pushcfunction(L, state_gc);
-  lua_setfield(L, -2, "__gc");
-  lua_setmetatable(L, -2);
-  lua_pushvalue(L, -1);
-  lua_rawsetp(L, LUA_REGISTRYINDEX, &state_key);
-  return S;
-}
-
 static void open_context (lua_State *L, bind_state *S) {
   lua_rawgeti(L, LUA_REGISTRYINDEX, LUA_RIDX_MAINTHREAD);
   marea_config config = {.size = sizeof config,
@@ -418,24 +322,12 @@ static void open_context (lua_State *L, bind_state *S) {
   lua_pop(L, 1);
   marea_status status = marea_open(&config, &S->ctx);
   if (status == MAREA_OK) return;
-  lua_pushnil(L);
-  lua_rawsetp(L, LUA_REGISTRYINDEX, &state_key);
+  bind_forget_state(L);
   const char *trouble = marea_blas_trouble(config.threads);
   if (status == MAREA_ENOMEM) luaL_error(L, "marea: %s", trouble ? trouble : "out of memory");
   const char *isa = getenv("MAREA_ISA"), *conv = getenv("MAREA_CONV");
   luaL_error(L, "marea: MAREA_ISA ('%s'), MAREA_CONV ('%s') or MAREA_THREADS (%d) asks for what is not here",
              isa ? isa : "", conv ? conv : "", config.threads);
-}
-
-void bind_adopt (lua_State *L, marea_context *ctx) {
-  if (bind_find_state(L)) luaL_error(L, "marea: this Lua state is open already, with another context");
-  if (marea_index_base(ctx) != 1)
-    luaL_error(L, "marea: the context counts from %d; one for Lua needs index_base = 1 in its config",
-               marea_index_base(ctx));
-  bind_state *S = state_new(L);
-  S->ctx = ctx;
-  S->borrowed = true;
-  lua_pop(L, 1);
 }
 
 static void push_op (lua_State *L, int state, const marea_op *op, lua_CFunction f) {
@@ -517,8 +409,8 @@ int luaopen_marea_core (lua_State *L) {
   lua_settop(L, 0);
   check_one_lua(L);
   bind_state *S = bind_find_state(L);
-  if (S) lua_rawgetp(L, LUA_REGISTRYINDEX, &state_key);
-  else S = state_new(L);
+  if (S) bind_push_state(L);
+  else S = bind_state_new(L);
   if (!S->ctx) open_context(L, S);
   if (S->metatable[BIND_BOX].reference == 0) {
     bind_shape_open(L);
@@ -555,13 +447,6 @@ int luaopen_marea_core (lua_State *L) {
 }
 
 /* ---- for hosts ---- */
-
-bind_state *bind_find_state (lua_State *L) {
-  lua_rawgetp(L, LUA_REGISTRYINDEX, &state_key);
-  bind_state *S = lua_touserdata(L, -1);
-  lua_pop(L, 1);
-  return S;
-}
 
 static bind_state *need_state (lua_State *L) {
   bind_state *S = bind_find_state(L);

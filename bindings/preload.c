@@ -1,48 +1,7 @@
 /* SPDX-License-Identifier: MIT
-** preload.c: the library's Lua files, compiled in (bind_files, made from lua/marea by bindings/embed.lua), and the
-** ways in which a host opens the whole of it.
+** preload.c: how a host opens the whole library: marea.core and the Lua files that are compiled in.
 */
 #include "bind.h"
-
-/* Pushes the compiled chunk of a file; raises when there is no memory. */
-static void push_chunk (lua_State *L, const bind_file *f) {
-  if (luaL_loadbufferx(L, f->text, f->size, f->chunk, "t") != LUA_OK) lua_error(L);
-}
-
-/* What `require` calls: (name, ":preload:"). */
-static int load_file (lua_State *L) {
-  lua_settop(L, 2);
-  push_chunk(L, lua_touserdata(L, lua_upvalueindex(1)));
-  lua_insert(L, 1);
-  lua_call(L, 2, 1);
-  return 1;
-}
-
-const bind_file *bind_find_file (const char *name) {
-  const bind_file *f = bind_files;
-  while (f->name && strcmp(f->name, name) != 0) f++;
-  return f->name ? f : NULL;
-}
-
-const char bind_embedded[] = "@(marea)/"; /* embed.lua puts it in front of a path */
-enum { EMBEDDED = sizeof bind_embedded - 1 };
-
-const char *bind_file_path (const bind_file *f) { return f->chunk + EMBEDDED; }
-
-const bind_file *bind_find_path (const char *path) {
-  const bind_file *f = bind_files;
-  while (f->name && strcmp(bind_file_path(f), path) != 0) f++;
-  return f->name ? f : NULL;
-}
-
-const bind_file *bind_find_embedded (const char *source) {
-  return strncmp(source, bind_embedded, EMBEDDED) == 0 ? bind_find_path(source + EMBEDDED) : NULL;
-}
-
-void bind_push_loader (lua_State *L, const bind_file *f) {
-  lua_pushlightuserdata(L, (void *)f);
-  lua_pushcclosure(L, load_file, 1);
-}
 
 void marea_lua_preload (lua_State *L) {
   luaL_getsubtable(L, LUA_REGISTRYINDEX, LUA_PRELOAD_TABLE);

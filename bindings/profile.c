@@ -1,70 +1,15 @@
 /* SPDX-License-Identifier: MIT
-** profile.c: profiles for Lua. A session is a userdata that owns a profile of the core. While it runs, every entry into
-** the bindings tells the core which layer is at work, found on the stack as for error messages. The core knows layers as
-** numbers; what they mean is in the session's tables:
-**
-**   user value 1, layers   "1\tVAE\tencoder.conv1" -> number: outermost module, its name, the path from there
-**   user value 2, roots    outermost module -> "1\tVAE"; weak keys, but in a sandbox
+** profile.c: profiles for Lua. A session is a userdata that owns a profile of the core; its user values are the tables of
+** profile_layer.c and the coroutine that started it.
 */
 #include "bind.h"
-
-static const char running_key; /* its address is the key in the registry of the session that runs */
 
 typedef struct session {
   bind_state *state;
   marea_profile *profile;
-  int roots;
   lua_State *thread; /* the coroutine that started it; user value 3 */
   bind_place place;  /* ... and where */
 } session;
-
-static session *running (lua_State *L) {
-  lua_rawgetp(L, LUA_REGISTRYINDEX, &running_key);
-  return lua_touserdata(L, -1);
-}
-
-/* ---- which layer ---- */
-
-/* Pushes what layers under the module at idx begin with. */
-static void push_root (lua_State *L, session *s, int roots, int idx) {
-  lua_pushvalue(L, idx);
-  if (lua_rawget(L, roots) == LUA_TSTRING) return;
-  lua_pop(L, 1);
-  lua_pushliteral(L, "name");
-  if (lua_rawget(L, idx) != LUA_TSTRING && luaL_getmetafield(L, idx, "__name") == LUA_TNIL)
-    lua_pushliteral(L, "?");
-  lua_pushfstring(L, "%d\t%s", ++s->roots, luaL_tolstring(L, -1, NULL));
-  lua_pushvalue(L, idx);
-  lua_pushvalue(L, -2);
-  lua_rawset(L, roots);
-}
-
-/* The number of the layer at work, 0: none. Leaves values on the stack. */
-static int current_layer (lua_State *L, bind_state *S) {
-  char path[BIND_LAYER];
-  if (!bind_layer(L, path)) return 0;
-  int root = lua_gettop(L);
-  session *s = running(L);
-  lua_getiuservalue(L, root + 1, 1);
-  lua_getiuservalue(L, root + 1, 2);
-  push_root(L, s, root + 3, root);
-  lua_pushfstring(L, "%s\t%s", lua_tostring(L, -1), path);
-  lua_pushvalue(L, -1);
-  if (lua_rawget(L, root + 2) == LUA_TNUMBER) return (int)lua_tointeger(L, -1);
-  lua_pop(L, 1);
-  lua_pushinteger(L, ++S->layers);
-  lua_rawset(L, root + 2);
-  return S->layers;
-}
-
-void bind_profile_layer (lua_State *L, bind_state *S) {
-  int top = lua_gettop(L);
-  marea_profile_pause(S->profile);
-  luaL_checkstack(L, 16, NULL);
-  marea_set_layer(S->ctx, current_layer(L, S));
-  lua_settop(L, top);
-  marea_profile_resume(S->profile);
-}
 
 /* ---- start and stop ---- */
 
@@ -98,7 +43,7 @@ static void stop (session *s) {
 /* Raises when a profile is running, unless the coroutine that was to end it is dead. */
 static void end_abandoned (lua_State *L, bind_state *S) {
   if (!S->profile) return;
-  session *s = running(L);
+  session *s = bind_running_session(L);
   if (lua_status(s->thread) <= LUA_YIELD)
     bind_raise(L, S, "profile: one is running already, since %s:%d", S->source[s->place.source],
                s->place.line);
@@ -116,7 +61,7 @@ int bind_profile_start (lua_State *L) {
   end_abandoned(L, S);
   session *s = session_new(L, S);
   lua_pushvalue(L, -1);
-  lua_rawsetp(L, LUA_REGISTRYINDEX, &running_key);
+  bind_run_session(L, S);
   BIND_RETRY(L, S, 0, NULL, status, marea_profile_start(ctx, (size_t)events, &s->profile));
   if (status != MAREA_OK) return bind_raise_status(L, S, status);
   S->profile = s->profile;
@@ -127,9 +72,9 @@ int bind_profile_start (lua_State *L) {
 int bind_profile_stop (lua_State *L) {
   bind_state *S = bind_self(L);
   if (!S->profile) return bind_raise(L, S, "profile.stop: no profile is running");
-  stop(running(L));
+  stop(bind_running_session(L));
   lua_pushnil(L);
-  lua_rawsetp(L, LUA_REGISTRYINDEX, &running_key);
+  bind_run_session(L, S);
   return 1;
 }
 

@@ -3,7 +3,7 @@
 ** a context with budgets of its own; lua/marea/sandbox/environment.lua makes the environment.
 **
 ** The hook runs every PERIOD instructions of a coroutine. Where it cannot run, in functions that are written in C, the
-** guest's functions look at the clock (guest_guard), and so do the allocator and the reader of texts: a time limit that has
+** sandbox's functions look at the clock (env_guard), and so do the allocator and the reader of texts: a time limit that has
 ** passed arms the hook for the next instruction. A spent budget stays spent until the run is over: the error comes back at
 ** every further instruction, so that no pcall holds it.
 **
@@ -21,74 +21,12 @@
 #include "c_locale.h"
 #include "sandbox.h"
 
-#define PERIOD 50              /* instructions between two looks; a switch of coroutines counts as many */
-#define STEPS 8                /* of `next` between two looks */
-#define SLOW ((size_t)4 << 20) /* bytes of strings that so many instructions may compare */
-#define PIECE 256              /* bytes of a text that Lua's parser is given at once, and */
-#define PIECE_INSTRUCTIONS 64  /* what they count */
+#define STEPS 8               /* of `next` between two looks */
+#define PIECE 256             /* bytes of a text that Lua's parser is given at once, and */
+#define PIECE_INSTRUCTIONS 64 /* what they count */
 #define LONGEST_TEXT ((size_t)1 << 20)
 #define MOST_JUMPS \
   6000 /* of a text: its parser moves all that wait for their place whenever one has found it */
-
-static marea_sandbox *box_of (lua_State *L) { return *(marea_sandbox **)lua_getextraspace(L); }
-
-/* ---- budgets ---- */
-
-void bind_sandbox_spend (marea_sandbox *box, const char *why) {
-  if (box->spent) return;
-  box->spent = true;
-  snprintf(box->why, sizeof box->why, "%s", why);
-}
-
-bool bind_sandbox_look (marea_sandbox *box) {
-  char why[100];
-  if (box->spent || !box->active) return box->spent;
-  if (box->interrupted && box->interrupted(box->interrupted_ud)) {
-    bind_sandbox_spend(box, "interrupted");
-  } else if (bind_clock() >= box->deadline) {
-    bind_format(why, sizeof why, "the time limit of %g s is reached", box->max_seconds);
-    bind_sandbox_spend(box, why);
-  } else if (box->instructions > box->max_instructions) {
-    bind_format(why, sizeof why, "the limit of %g instructions is reached", box->max_instructions);
-    bind_sandbox_spend(box, why);
-  }
-  return box->spent;
-}
-
-int bind_sandbox_period (const marea_sandbox *box) {
-  if (box->spent) return 1;
-  const size_t longest = box->memory.longest;
-  if (longest * PERIOD <= SLOW) return PERIOD;
-  return longest < SLOW ? (int)(SLOW / longest) : 1;
-}
-
-static void on_count (lua_State *L, lua_Debug *ar) {
-  marea_sandbox *box = box_of(L);
-  const int count = lua_gethookcount(L);
-  box->instructions += count;
-  bind_sandbox_look(box);
-  const int next = bind_sandbox_period(box);
-  if (count != next) lua_sethook(L, on_count, LUA_MASKCOUNT, next);
-  if (!box->spent) return;
-  int level = 0; /* the script's line rather than the library's */
-  do lua_getinfo(L, "Sl", ar);
-  while ((ar->currentline <= 0 || bind_find_embedded(ar->source)) && lua_getstack(L, ++level, ar));
-  lua_pushfstring(L, "%s:%d: sandbox: %s", ar->short_src, ar->currentline, box->why);
-  lua_error(L);
-}
-
-void bind_sandbox_arm (marea_sandbox *box) {
-  if (box->active) lua_sethook(box->running, on_count, LUA_MASKCOUNT, bind_sandbox_period(box));
-}
-
-void bind_sandbox_check (lua_State *L, marea_sandbox *box) {
-  if (bind_sandbox_look(box)) luaL_error(L, "sandbox: %s", box->why);
-}
-
-void marea_sandbox_check (lua_State *L) {
-  const bind_state *S = bind_find_state(L);
-  if (S && S->box) bind_sandbox_check(L, S->box);
-}
 
 /* ---- texts ---- */
 
@@ -119,7 +57,7 @@ static size_t count_word (const char *text, size_t bytes, const char *word) {
 
 /* Pushes the function of a text, never that of a binary chunk, and returns true; or a message. */
 static bool load_text (lua_State *L, const char *text, size_t bytes, const char *name) {
-  reader r = {box_of(L), text, bytes};
+  reader r = {bind_sandbox_of(L), text, bytes};
   if (bytes > LONGEST_TEXT) {
     lua_pushfstring(L, "sandbox: a text of %I bytes; it may have %d", (LUAI_UACINT)bytes, (int)LONGEST_TEXT);
     return false;
@@ -130,20 +68,20 @@ static bool load_text (lua_State *L, const char *text, size_t bytes, const char 
   return false;
 }
 
-/* ---- what guest.lua is given ---- */
+/* ---- what environment.lua is given ---- */
 
 /* switch(thread): it is about to run. It may have been made where there was no hook. */
-static int guest_switch (lua_State *L) {
-  marea_sandbox *box = box_of(L);
-  box->instructions += PERIOD;
+static int env_switch (lua_State *L) {
+  marea_sandbox *box = bind_sandbox_of(L);
+  box->instructions += SANDBOX_PERIOD;
   bind_sandbox_check(L, box);
   box->running = lua_tothread(L, 1);
   bind_sandbox_arm(box);
   return 0;
 }
 
-static int guest_check (lua_State *L) {
-  bind_sandbox_check(L, box_of(L));
+static int env_check (lua_State *L) {
+  bind_sandbox_check(L, bind_sandbox_of(L));
   return 0;
 }
 
@@ -181,7 +119,7 @@ static void check_packing (lua_State *L) {
   const char *format = luaL_checklstring(L, 1, &n);
   if (n > LONGEST_FORMAT) luaL_argerror(L, 1, "a sandbox's formats have at most 4096 bytes");
   for (const char *at = format; (at = strchr(at, 'c')); at++) padding += fmax(strtod(at + 1, NULL), 0);
-  if (padding > (double)box_of(L)->memory.max_string)
+  if (padding > (double)bind_sandbox_of(L)->memory.max_string)
     luaL_argerror(L, 1, "it pads to more than a string may have");
 }
 
@@ -196,13 +134,13 @@ static int guarded (lua_State *L) {
   const lua_Integer limit = lua_tointeger(L, lua_upvalueindex(2));
   if (limit >= 0) limits[limit].check(L);
   int n = f(L);
-  bind_sandbox_check(L, box_of(L));
+  bind_sandbox_check(L, bind_sandbox_of(L));
   return n;
 }
 
 /* next, after which the clock is looked at now and then: in a table that was emptied it goes a long way */
-static int guest_next (lua_State *L) {
-  marea_sandbox *box = box_of(L);
+static int env_next (lua_State *L) {
+  marea_sandbox *box = bind_sandbox_of(L);
   luaL_checktype(L, 1, LUA_TTABLE);
   lua_settop(L, 2);
   if (++box->steps % STEPS == 0) bind_sandbox_check(L, box);
@@ -213,7 +151,7 @@ static int guest_next (lua_State *L) {
 
 /* guard(f, limit or nil): f, a function in C without upvalues, a look at the budgets after it, and one at its arguments
    before it */
-static int guest_guard (lua_State *L) {
+static int env_guard (lua_State *L) {
   int limit = lua_isnoneornil(L, 2) ? -1 : (int)(sizeof limits / sizeof limits[0]) - 1;
   while (limit >= 0 && strcmp(limits[limit].name, lua_tostring(L, 2)) != 0) limit--;
   lua_settop(L, 1);
@@ -242,7 +180,7 @@ static bool is_short_concat (lua_State *L) {
   luaL_optlstring(L, 2, "", &separator);
   const double last = (double)luaL_optinteger(L, 4, (lua_Integer)lua_rawlen(L, 1));
   const double n = last - (double)luaL_optinteger(L, 3, 1);
-  return n < LONGEST_FORMAT && n * (double)separator <= (double)box_of(L)->memory.max_string;
+  return n < LONGEST_FORMAT && n * (double)separator <= (double)bind_sandbox_of(L)->memory.max_string;
 }
 
 /* (t, position, ..) of insert and remove */
@@ -266,7 +204,7 @@ static int eased (lua_State *L) {
 }
 
 /* ease(f, work, slow): f, a function in C, guarded, where its work is short, else the function slow, in Lua */
-static int guest_ease (lua_State *L) {
+static int env_ease (lua_State *L) {
   int work = (int)(sizeof works / sizeof works[0]) - 1;
   while (work > 0 && strcmp(works[work].name, luaL_checkstring(L, 2)) != 0) work--;
   lua_pushvalue(L, 1);
@@ -278,7 +216,7 @@ static int guest_ease (lua_State *L) {
 }
 
 /* load(text, name, environment) -> function | nil, message */
-static int guest_load (lua_State *L) {
+static int env_load (lua_State *L) {
   size_t n;
   const char *text = luaL_checklstring(L, 1, &n), *name = luaL_checkstring(L, 2);
   lua_settop(L, 3);
@@ -293,15 +231,15 @@ static int guest_load (lua_State *L) {
 }
 
 /* loader(name): the function that makes a module of the library; nil: there is none */
-static int guest_loader (lua_State *L) {
+static int env_loader (lua_State *L) {
   const bind_file *f = bind_find_file(luaL_checkstring(L, 1));
   if (f) bind_push_loader(L, f);
   else lua_pushnil(L);
   return 1;
 }
 
-static int guest_print (lua_State *L) {
-  marea_sandbox *box = box_of(L);
+static int env_print (lua_State *L) {
+  marea_sandbox *box = bind_sandbox_of(L);
   size_t n;
   const char *text = luaL_checklstring(L, 1, &n);
   if (n > SANDBOX_OUTPUT - box->printed) n = SANDBOX_OUTPUT - box->printed;
@@ -310,58 +248,16 @@ static int guest_print (lua_State *L) {
   return 0;
 }
 
-/* ---- paths ---- */
-
-/* real := the path without links, of a file that exists or of one that may be made in its folder. */
-static bool resolve (const char *path, char *real) {
-  char folder[PATH_MAX];
-  struct stat info;
-  if (realpath(path, real)) return stat(real, &info) == 0 && (S_ISREG(info.st_mode) || S_ISDIR(info.st_mode));
-  if (lstat(path, &info) == 0 || strlen(path) >= sizeof folder) return false; /* a link to nowhere */
-  strcpy(folder, path);
-  char *slash = strrchr(folder, '/');
-  const char *name = slash ? slash + 1 : path;
-  if (slash) *(slash == folder ? slash + 1 : slash) = '\0';
-  if (!*name || strcmp(name, ".") == 0 || strcmp(name, "..") == 0) return false;
-  if (slash == folder) name = path + 1;
-  if (!realpath(slash ? folder : ".", real)) return false;
-  const size_t n = strlen(real);
-  return (size_t)snprintf(real + n, PATH_MAX - n, "/%s", name) < PATH_MAX - n;
-}
-
-static bool is_below (const char *real, const char *root) {
-  const size_t n = strlen(root);
-  return strncmp(real, root, n) == 0 && (real[n] == '/' || real[n] == '\0' || root[n - 1] == '/');
-}
-
-static bool is_allowed (const marea_sandbox *box, const char *path, bool writing) {
-  char real[PATH_MAX];
-  if (!resolve(path, real)) return false;
-  for (int kind = writing; kind < 2; kind++)
-    for (int i = 0; i < SANDBOX_ROOTS && box->root[kind][i]; i++)
-      if (is_below(real, box->root[kind][i])) return true;
-  return false;
-}
-
 /* allow(path, writing) -> true | nil, message */
-static int guest_allow (lua_State *L) {
+static int env_allow (lua_State *L) {
   size_t n;
   const char *path = luaL_checklstring(L, 1, &n);
   const bool writing = lua_toboolean(L, 2);
-  if (strlen(path) == n && is_allowed(box_of(L), path, writing)) return lua_pushboolean(L, true), 1;
+  if (strlen(path) == n && bind_sandbox_allows(bind_sandbox_of(L), path, writing))
+    return lua_pushboolean(L, true), 1;
   lua_pushnil(L);
   lua_pushfstring(L, "%s: not in a folder that the sandbox may %s", path, writing ? "write" : "read");
   return 2;
-}
-
-void bind_sandbox_path (lua_State *L, bind_state *S, const char *function, const char *path, bool writing) {
-  if (S->box && !is_allowed(S->box, path, writing))
-    bind_raise(L, S, "%s: '%s' is not in a folder that the sandbox may %s", function, bind_shorten(L, path),
-               writing ? "write" : "read");
-}
-
-void bind_sandbox_deny (lua_State *L, bind_state *S, const char *function) {
-  if (S->box) bind_raise(L, S, "%s: not in a sandbox, whose limits are its host's", function);
 }
 
 /* ---- opening and closing ---- */
@@ -391,11 +287,11 @@ static int build (lua_State *L) {
       {NULL, NULL},
   };
   static const luaL_Reg functions[] = {
-      {"switch", guest_switch}, {"check", guest_check}, {"guard", guest_guard}, {"loader", guest_loader},
-      {"print", guest_print},   {"allow", guest_allow}, {"load", guest_load},   {"next", guest_next},
-      {"ease", guest_ease},     {NULL, NULL},
+      {"switch", env_switch}, {"check", env_check}, {"guard", env_guard}, {"loader", env_loader},
+      {"print", env_print},   {"allow", env_allow}, {"load", env_load},   {"next", env_next},
+      {"ease", env_ease},     {NULL, NULL},
   };
-  marea_sandbox *box = box_of(L);
+  marea_sandbox *box = bind_sandbox_of(L);
   bind_adopt(L, box->ctx);
   bind_find_state(L)->box = box;
   for (const luaL_Reg *l = libraries; l->name; l++) {

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT
-** sandbox.h: what the files of sandboxes share: sandbox.c opens, runs and counts, sandbox_memory.c is the allocator,
-** sandbox_values.c copies values from one state to another.
+** sandbox.h: what the files of sandboxes share: sandbox.c opens and runs, sandbox_budget.c counts and looks at the clock,
+** sandbox_path.c knows the folders, sandbox_memory.c is the allocator, sandbox_values.c copies values from one state to
+** another.
 */
 #ifndef SANDBOX_H
 #define SANDBOX_H
@@ -9,7 +10,8 @@
 
 #include "bind.h"
 
-#define SANDBOX_ROOTS 16 /* folders of a kind */
+#define SANDBOX_ROOTS 16  /* folders of a kind */
+#define SANDBOX_PERIOD 50 /* instructions between two looks; a switch of coroutines counts as many */
 #define SANDBOX_OUTPUT (64 << 10)
 
 /* A block of Lua's that can make a single instruction slow: a long string, the hash part of a large table. */
@@ -41,12 +43,21 @@ struct marea_sandbox {
   char why[200], error[1000], output[SANDBOX_OUTPUT + 1];
 };
 
-/* ---- sandbox.c ---- */
+/* The sandbox that a state is in; a state that is none's must not ask. */
+static inline marea_sandbox *bind_sandbox_of (lua_State *L) {
+  return *(marea_sandbox **)lua_getextraspace(L);
+}
+
+/* ---- sandbox_budget.c ---- */
 
 bool bind_sandbox_look (marea_sandbox *box); /* is a budget spent? Looks at the clock. */
 /* Instructions between two looks: few while one of them can take long. */
 int bind_sandbox_period (const marea_sandbox *box);
 void bind_sandbox_arm (marea_sandbox *box); /* the coroutine at work looks that often from now on */
+
+/* ---- sandbox_path.c ---- */
+
+bool bind_sandbox_allows (const marea_sandbox *box, const char *path, bool writing);
 
 /* ---- sandbox_memory.c ---- */
 

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT
-** sandbox_lua.c: sandboxes for scripts: core.sandbox, which lua/marea/sandbox.lua wraps. A sandbox lives in a userdata.
+** sandbox_lua.c: sandboxes for scripts: core.sandbox, which lua/marea/sandbox/init.lua wraps. A sandbox lives in a userdata.
 */
 #include "bind.h"
 

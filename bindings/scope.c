@@ -9,7 +9,7 @@
 */
 #include "bind.h"
 
-/* ---- begin and end ---- */
+/* ---- begin ---- */
 
 /* Pushes a scope that is open. */
 static bind_scope *scope_new (lua_State *L, bind_state *S) {
@@ -23,56 +23,6 @@ static bind_scope *scope_new (lua_State *L, bind_state *S) {
   if (s->outer) s->outer->inner = s;
   S->scopes = s;
   return s;
-}
-
-static void unlink_scope (bind_scope *s) {
-  if (s->inner) s->inner->outer = s->outer;
-  else s->state->scopes = s->outer;
-  if (s->outer) s->outer->inner = s->inner;
-}
-
-/* What every end does. The tensors that are still in the scope fall to the garbage collector. */
-static void scope_abandon (bind_scope *s) {
-  if (!s->open) return;
-  s->open = false;
-  unlink_scope(s);
-  while (s->first) bind_box_leave(s->first);
-  if (s->no_grad && s->state->ctx) marea_set_recording(s->state->ctx, s->recording);
-  if (s->plan && s->state->ctx) {
-    marea_plan_stop(s->state->ctx);
-    bind_forget_live(s->state);
-  }
-  if (!s->shield) return;
-  if (s->state->ctx) marea_set_shielded(s->state->ctx, s->shielded);
-  s->state->held = s->held;
-}
-
-static void scope_end (bind_scope *s, bind_place place) {
-  while (s->first) bind_box_release(s->first, BIND_BY_SCOPE, place);
-  scope_abandon(s);
-}
-
-void bind_scope_reap (bind_state *S) {
-  bind_scope *s = S->scopes;
-  while (s) {
-    bind_scope *outer = s->outer;
-    if (lua_status(s->thread) > LUA_YIELD) scope_abandon(s);
-    s = outer;
-  }
-}
-
-bind_scope *bind_scope_innermost (lua_State *L, bind_state *S) {
-  bind_scope *s = S->scopes;
-  while (s && s->thread != L) s = s->outer;
-  return s;
-}
-
-void bind_scope_enter (bind_scope *s, bind_box *b) {
-  b->scope = s;
-  b->prev = NULL;
-  b->next = s->first;
-  if (s->first) s->first->prev = b;
-  s->first = b;
 }
 
 /* ---- what survives ---- */
@@ -150,7 +100,7 @@ static bind_scope *to_scope (lua_State *L, bind_state *S, int idx) { return bind
 /* __gc: for a scope whose coroutine was dropped. Its tensors may be in use elsewhere. */
 static int scope_gc (lua_State *L) {
   bind_scope *s = to_scope(L, bind_self(L), 1);
-  if (s) scope_abandon(s);
+  if (s) bind_scope_abandon(s);
   return 0;
 }
 
@@ -160,7 +110,7 @@ static int scope_close (lua_State *L) {
   bind_scope *s = to_scope(L, S, 1);
   if (!s) return bind_raise_argument(L, S, "close", "scope", "a scope", 1);
   if (S->scopes && S->scopes != s) bind_scope_reap(S);
-  if (s->open) scope_end(s, bind_where(L, S));
+  if (s->open) bind_scope_end(s, bind_where(L, S));
   return 0;
 }
 

@@ -35,3 +35,10 @@ void *bind_work (bind_state *S) {
   S->work = NULL;
   return work;
 }
+
+/* A box that another finalizer has brought back to life is not noted: nothing would tell of its end. */
+bind_box *bind_find_box (lua_State *L, bind_state *S, int idx) {
+  bind_box *b = bind_to(L, S, idx, BIND_BOX);
+  if (b && !b->finalized) *bind_known(S, b) = b;
+  return b;
+}

@@ -6,8 +6,6 @@
 
 #include "bind.h"
 
-const char *bind_dtype_name (const marea_tensor *t) { return marea_dtype_name(marea_tensor_dtype(t)); }
-
 const char *bind_elements (lua_State *L, bind_state *S, const marea_tensor *t, const char *function) {
   if (marea_is_planned(t))
     bind_raise(L, S, "%s: tensor %s is from a plan: it has a shape and no values", function, bind_shape(t).s);
@@ -20,32 +18,6 @@ void bind_push_element (lua_State *L, bind_state *S, const marea_tensor *t, int6
   else
     bind_push_number(
         L, t, bind_elements(L, S, t, function) + offset * (int64_t)marea_dtype_size(marea_tensor_dtype(t)));
-}
-
-/* A NaN without its sign, which has no meaning and would be written as "-nan". */
-static void push_number (lua_State *L, double value) {
-  lua_pushnumber(L, isnan(value) ? (double)NAN : value);
-}
-
-void bind_push_number (lua_State *L, const marea_tensor *t, const void *at) {
-  switch (marea_tensor_dtype(t)) {
-  case MAREA_F32: push_number(L, *(const float *)at); break;
-  case MAREA_F64: push_number(L, *(const double *)at); break;
-  case MAREA_I64: lua_pushinteger(L, *(const int64_t *)at); break;
-  default: lua_pushinteger(L, *(const uint8_t *)at); break;
-  }
-}
-
-const char *bind_store_number (lua_State *L, int idx, marea_dtype dtype, void *at) {
-  int64_t integer;
-  if (lua_type(L, idx) != LUA_TNUMBER) return "a number";
-  if (dtype == MAREA_F32) *(float *)at = (float)lua_tonumber(L, idx);
-  else if (dtype == MAREA_F64) *(double *)at = lua_tonumber(L, idx);
-  else if (!bind_to_integer(L, idx, &integer)) return "an integer";
-  else if (dtype == MAREA_I64) *(int64_t *)at = integer;
-  else if (integer < 0 || integer > 255) return "an integer from 0 to 255";
-  else *(uint8_t *)at = (uint8_t)integer;
-  return NULL;
 }
 
 /* ---- nested tables to a tensor ---- */

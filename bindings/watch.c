@@ -9,7 +9,7 @@
 */
 #include <lualib.h>
 
-#include "bind.h"
+#include "interrupt.h"
 
 /* ---- coroutines ---- */
 
@@ -94,14 +94,6 @@ static int protect (lua_State *L) {
   return finish(L, lua_pcallk(L, n - 2, LUA_MULTRET, 2, 2, finish), 2);
 }
 
-static lua_CFunction their_pcall;
-
-int bind_catches (lua_CFunction f) {
-  if (!f) return BIND_PASSES;
-  if (f == protect) return BIND_CATCHES_BY_HANDLER;
-  return f == their_pcall || f == bind_catch ? BIND_CATCHES : BIND_PASSES;
-}
-
 /* ---- debug.sethook ---- */
 
 /* Upvalue: Lua's. What waits to raise was a hook, in whose place it comes again. */
@@ -143,7 +135,8 @@ void bind_watch (lua_State *L) {
   lua_settop(L, top + 1);
   replace(L, top + 1, "xpcall", protect, NULL);
   lua_getfield(L, top + 1, "pcall");
-  their_pcall = lua_tocfunction(L, -1);
+  bind_interrupt_knows(BIND_PCALL, lua_tocfunction(L, -1));
+  bind_interrupt_knows(BIND_XPCALL, protect);
   lua_settop(L, top + 1);
   if (push_library(L, LUA_COLIBNAME)) {
     lua_getfield(L, top + 2, "resume");

@@ -1,10 +1,15 @@
 /* SPDX-License-Identifier: MIT
-** program.h: what the files of the program `marea` share: main.c, the command line, and prompt.c, the line editor.
+** program.h: what the files of the program `marea` share: main.c, the command line; prompt.c, the line editor; call.c,
+** which runs what these two are given.
 */
 #ifndef PROGRAM_H
 #define PROGRAM_H
 
 #include <lua.h>
+#include <stdbool.h>
+
+/* Replaces the message on top of the stack by what this function of marea.explain makes of it; false: it could not. */
+bool program_explain (lua_State *L, const char *function);
 
 /* Calls the function below its `n` arguments; the error's message with a traceback replaces them. Ctrl-C raises an
    error in what runs. */
