@@ -10,14 +10,14 @@
 ** The files from the bottom up. A file calls only those of the lines before its own and of its own line, and there no
 ** file that calls it back; `make lint` looks for circles.
 **
-**   files convert userdata state text           the library's Lua files; values of Lua and of C; the state; numbers as text
+**   files convert userdata state text           the library's Lua files; values of Lua and of C; the state; texts
 **   place profile_layer signal sandbox_budget   where the script is; Ctrl-C; what a sandbox has left of its budgets
 **   raise sandbox_path                          errors and their messages; what a sandbox may touch
 **   box enter args ops                          tensors and scopes; the entry of what computes; calls of operators
 **   shape blame tape value index print tensor metatable     what scripts do with a tensor
 **   scope io system profile watch interrupt sandbox_memory sandbox_values     further functions
-**   module sandbox_lua sandbox                  marea.core, and core.sandbox, which opens marea.core in a Lua state of its
-**                                               own: the one circle, which lies in the nature of it
+**   module sandbox_lua sandbox                  marea.core; core.sandbox, which opens marea.core in a Lua state of
+**                                               its own: the only circle
 **   preload                                     the whole library, for hosts; program/ is such a host
 */
 #ifndef BIND_H
@@ -32,14 +32,22 @@
 
 #include "marea_lua.h"
 
-#define BIND_SOURCES 256  /* names of scripts that places refer to; further ones show as "?" */
-#define BIND_LIBRARIES 4  /* places that the library's files were loaded from */
-#define BIND_LAYER 160    /* bytes of the longest layer path that is shown */
-#define BIND_FEW 8        /* inputs that need no memory of their own */
-#define BIND_KNOWN 1024   /* boxes that are recognised at once */
-#define BIND_UNASKED 4096 /* turns of a loop between two questions whether to stop */
-#define BIND_COLLECT_LEAST ((size_t)64 << 20) /* live bytes below which garbage is left to Lua's own pace */
-#define BIND_COLLECT_BOXES 2048               /* the same for boxes */
+#define BIND_SOURCES 256 /* script names that a place can refer to; those of further scripts show as "?" */
+#define BIND_LIBRARIES 4 /* folders that the library's files were loaded from */
+#define BIND_LAYER 160   /* bytes of the longest layer path that is shown */
+#define BIND_FEW 8       /* inputs of an operator that need no allocation */
+/* Boxes that are recognised without a look at their metatable. Their table takes 8 KiB, a quarter of the first-level
+   cache; a box that is not in it is recognised by its metatable. */
+#define BIND_KNOWN 1024
+/* Turns of a loop between two questions whether to stop. A turn takes 0.1 us (reading an item of a table), so a
+   question comes every 0.4 ms and its own 0.1 us (bind_poll) does not show. */
+#define BIND_UNASKED 4096
+/* Live bytes below which garbage is left to Lua's own pace. Writing so many takes 3 ms (20 GB/s,
+   docs/performance.md); a full collection of 2 MiB of Lua tables takes 0.4 ms. */
+#define BIND_COLLECT_LEAST ((size_t)64 << 20)
+/* Boxes below which it is. With small tensors behind them they take some 0.5 MB: they are still in the second-level
+   cache when they are collected. */
+#define BIND_COLLECT_BOXES 2048
 
 typedef struct bind_box bind_box;
 typedef struct bind_scope bind_scope;
@@ -57,7 +65,8 @@ typedef struct bind_hook {
   int mask, count;
 } bind_hook;
 
-/* Kinds of userdata. Each has a metatable, which the registry keeps and nothing shows to scripts, and is known by it. */
+/* Kinds of userdata. A userdata's metatable tells its kind. The registry keeps the metatables; scripts cannot see
+   them. */
 typedef enum bind_kind {
   BIND_BOX,
   BIND_SCOPE,
@@ -77,28 +86,28 @@ typedef struct bind_metatable {
 typedef struct bind_state {
   marea_context *ctx;        /* NULL once the Lua state closes */
   bool borrowed;             /* ctx is the host's, who closes it */
-  marea_sandbox *box;        /* that this state is in; NULL: none */
+  marea_sandbox *sandbox;    /* the sandbox that this state belongs to; NULL: none */
   bind_scope *scopes;        /* the open ones of all coroutines, the newest first */
-  size_t collect_at;         /* live bytes that make the next operator collect garbage */
-  int64_t collect_boxes;     /* boxes, dead or alive, that do so */
+  size_t collect_at;         /* when more bytes are live, the next operator collects garbage */
+  int64_t collect_boxes;     /* when more boxes are not finalized, it does too */
   size_t passed;             /* live bytes after the last reverse pass */
-  int64_t boxes, finalizers; /* boxes that hold a tensor; that are not finalized yet */
-  int failed_line;           /* of the script, where something gave nil and a message last */
+  int64_t boxes, finalizers; /* boxes that hold a tensor; boxes that are not finalized yet */
+  int failed_line;           /* where a function gave nil and a message last: the script's line and source */
   uint16_t failed_source;
-  bind_hook hook;                                /* the script's own, while another takes its place */
-  bool held;                                     /* hooks are asleep: interrupts wait, or are raised by us */
-  marea_profile *profile;                        /* that runs; NULL: none */
-  int layers;                                    /* that profiles gave a number */
-  int roots;                                     /* outermost modules that the running one has met */
+  bind_hook hook; /* the script's own, while another takes its place */
+  bool held; /* hooks are off while work runs that must not be torn apart: an interrupt waits for its end */
+  marea_profile *profile;                        /* the one that runs; NULL: none */
+  int layers;                                    /* layers that have a number in profiles */
+  int roots;                                     /* outermost modules that the running profile has met */
   const marea_op *select, *slice, *cast, *clone; /* used by indexing and methods */
   const marea_op *reshape, *contiguous, *flatnonzero, *index_select, *index_put, *masked_fill;
   int sources, shapes; /* shapes: reference in the registry, of their metatable */
   bind_metatable metatable[BIND_KINDS];
-  bind_box *known[BIND_KNOWN];              /* boxes that were recognised of late, by a hash of the address */
-  void *work;                               /* of the function in bind_protected, until it takes it */
-  uint16_t recent[64];                      /* source last seen at a hash of its address */
+  bind_box *known[BIND_KNOWN]; /* boxes that were recognised lately, by a hash of their address */
+  void *work;                  /* what bind_protected's function works on, until it takes it by bind_work */
+  uint16_t recent[64];         /* index in `source`, by a hash of the address of its name */
   bind_library library[BIND_LIBRARIES + 1]; /* ends with a NULL prefix */
-  const bind_file *file[64];                /* last seen at a hash of its source's address */
+  const bind_file *file[64];                /* of the library, by a hash of the address of its chunk's name */
   char source[BIND_SOURCES][LUA_IDSIZE];    /* [0] is "?" */
 } bind_state;
 
@@ -213,15 +222,15 @@ const bind_file *bind_find_path (const char *path);       /* of that path */
 const bind_file *bind_find_embedded (const char *source); /* whose chunk has this source */
 const char *bind_file_path (const bind_file *f);          /* below lua/marea: "nn/conv.lua" */
 void bind_push_loader (lua_State *L, const bind_file *f);
-/* The library's file that this source is, as lua_Debug has it: one that was compiled in, or one of that name in a folder
-   that the library was loaded from. NULL: it is the script's, wherever it lies and whatever its name. */
+/* The library's file that this source is, as lua_Debug has it: one that was compiled in, or one of that name in a
+   folder that the library was loaded from. NULL: it is the script's, wherever it lies and whatever its name. */
 const bind_file *bind_file_of (bind_state *S, const char *source);
 void bind_add_library (lua_State *L, bind_state *S, int idx); /* such a folder: "@./lua/marea/" */
 
 /* ---- sandboxes (sandbox_budget.c, sandbox_path.c, sandbox_lua.c) ---- */
 
-void bind_sandbox_check (lua_State *L, marea_sandbox *box);    /* raises when a budget is spent */
-void bind_sandbox_spend (marea_sandbox *box, const char *why); /* no further step */
+void bind_sandbox_check (lua_State *L, marea_sandbox *sandbox);    /* raises when a budget is spent */
+void bind_sandbox_spend (marea_sandbox *sandbox, const char *why); /* no further step */
 void bind_sandbox_deny (lua_State *L, bind_state *S, const char *function); /* raises in a sandbox */
 /* `path`, an argument of `function`; raises when it lies outside of what a sandbox may read or write. */
 void bind_sandbox_path (lua_State *L, bind_state *S, const char *function, const char *path, bool writing);
@@ -249,14 +258,14 @@ static inline void *bind_to (lua_State *L, const bind_state *S, int idx, bind_ki
   return same ? lua_touserdata(L, idx) : NULL;
 }
 bind_box *bind_find_box (lua_State *L, bind_state *S, int idx); /* by its metatable; NULL: no box */
-/* Calls f protected, on the n values on top, with `work` for bind_work. f is a function that scripts can see on the stack
-   of an error, so it takes no address from its arguments. */
+/* Calls f protected, on the n values on top. f gets `work` by bind_work rather than as an argument: scripts can see f
+   on the stack of an error and call it with arguments of their own, which must not be taken for an address. */
 int bind_protected (lua_State *L, bind_state *S, lua_CFunction f, void *work, int n);
 void *bind_work (bind_state *S); /* once; NULL: it was a script that called */
 
 /* ---- boxes (box.c) ---- */
 
-/* Where a box is noted from when it was recognised until it is finalized. */
+/* The slot that remembers a box from when it was first recognised until it is finalized. */
 static inline bind_box **bind_known (bind_state *S, const bind_box *b) {
   return &S->known[(uintptr_t)b / sizeof *b % BIND_KNOWN];
 }
@@ -292,7 +301,8 @@ int bind_shield (lua_State *L);      /* core.shield */
 
 bind_place bind_where (lua_State *L,
                        bind_state *S); /* the innermost line of a script, library code left out */
-/* core.argument_at_work(f, ...) -> the first argument of the innermost of these functions on this coroutine's stack; nil */
+/* core.argument_at_work(f, ...) -> the first argument of the innermost of these functions on this coroutine's stack;
+   nil */
 int bind_argument_at_work (lua_State *L);
 /* path := that of the innermost module at work as seen from the outermost one, which is pushed; "" when they are
    the same. False, and nothing is pushed: no module is at work. */
@@ -305,8 +315,9 @@ void bind_layer_for (lua_State *L, const char *message, char *path);
 /* Raises "FILE:LINE: message (layer 'path')". `format` as in lua_pushfstring. Never returns. */
 int bind_raise (lua_State *L, bind_state *S, const char *format, ...);
 int bind_raise_status (lua_State *L, bind_state *S, marea_status status); /* with the context's message */
-/* core.explain_with(f, known): f(message, whole message, operation) -> what is added to a message that is about to be raised,
-   or nil. Runs on the stack of the error. known(word): will there be a hint about this name of other frameworks? */
+/* core.explain_with(f, known): f(message, whole message, operation) -> what is added to a message that is about to be
+   raised, or nil. Runs on the stack of the error. known(word): will there be a hint about this name of other
+   frameworks? */
 int bind_explain_with (lua_State *L);
 /* Raises "function: argument 'name': expected X, got Y" about the value at idx; idx 0 is "nothing". */
 int bind_raise_argument (lua_State *L, bind_state *S, const char *function, const char *name,

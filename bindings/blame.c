@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
-** blame.c: where values that are not finite began, for Lua; and what t:backward() does when the result is not a number
-** that a gradient could be computed of. The words are the library's: core.on_not_finite(f) says who finds them.
+** blame.c: core.blame, which finds where values that are not finite began, and the error of t:backward() for a loss
+** that is not finite. core.on_not_finite(f) registers the Lua function that writes its text.
 */
 #include <math.h>
 
@@ -84,8 +84,8 @@ static int push_protected (lua_State *L) {
   return 1;
 }
 
-/* core.blame(t) -> table: {op =, place =, inputs = {{name =, tensor =}...}, result =, given =, given_name =, parameter =,
-   own_parameter =}, and where the tensors were made */
+/* core.blame(t) -> table: {op =, place =, inputs = {{name =, tensor =}...}, result =, given =, given_name =,
+   parameter =, own_parameter =}, and where the tensors were made */
 int bind_blame (lua_State *L) {
   enum { BOXES = MAREA_BLAME_INPUTS + 3 };
   bind_state *S = bind_self(L);

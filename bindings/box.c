@@ -85,7 +85,7 @@ static void unlink_scope (bind_scope *s) {
   if (s->outer) s->outer->inner = s->inner;
 }
 
-/* What every end does. The tensors that are still in the scope fall to the garbage collector. */
+/* Ends a scope without releasing its tensors: those that are still in it are left to the garbage collector. */
 void bind_scope_abandon (bind_scope *s) {
   if (!s->open) return;
   s->open = false;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
-** files.c: the library's Lua files. They are compiled in (bind_files, made from lua/marea by bindings/embed.lua), and may
-** be loaded from a folder instead. Messages name the script's line, so each frame of the stack is asked here whether it
-** is the library's.
+** files.c: the library's Lua files. They are compiled in (bind_files, made from lua/marea by bindings/embed.lua), and
+** may be loaded from a folder instead. Messages name the script's line, so each frame of the stack is asked here
+** whether it is the library's.
 */
 #include "bind.h"
 
@@ -49,7 +49,8 @@ void bind_push_loader (lua_State *L, const bind_file *f) {
 
 /* ---- those that are loaded from a folder ---- */
 
-/* Every frame of every call comes by; most sources differ from a prefix in their first bytes. */
+/* Called for each frame of each operator's call, so the first bytes are compared before strncmp: most sources differ
+   there. */
 static inline bool begins (const char *source, const bind_library *l) {
   return source[1] == l->prefix[1] && source[2] == l->prefix[2] && strncmp(source, l->prefix, l->length) == 0;
 }

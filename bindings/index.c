@@ -1,23 +1,22 @@
 /* SPDX-License-Identifier: MIT
-** index.c: t[i], t[{i, j}], t['2:5, :, -1'], t[mask] and t[positions], read and written. A full index reads a number, a
-** partial one makes a view, a mask or positions make a copy; gradients flow through both. While operators are recorded, a
-** full index of what requires a gradient makes a view too, of rank 0: a number would lose the gradient without a word.
-** Positions are 1-based, negative ones
-** count from the end.
+** index.c: t[i], t[{i, j}], t['2:5, :, -1'], t[mask] and t[positions], read and written. A full index reads a number,
+** a partial one makes a view, a mask or positions make a copy; gradients flow through both. While operators are
+** recorded, a full index of what requires a gradient makes a view too, of rank 0: a number would lose the gradient
+** without a word. Positions are 1-based, negative ones count from the end.
 */
 #include <ctype.h>
 #include <stdlib.h>
 
 #include "bind.h"
 
-/* What is asked of one dimension, positions 0-based or negative. */
+/* What the key says about one dimension: all of it, one position, or a range. Positions are 0-based or negative. */
 typedef struct part {
   bool whole, single;
   int64_t start, stop, step;
 } part;
 
-/* One for each dimension from the first on. A tensor in the key stands for dimensions at .. at + across - 1, as many as a mask
-   has and 1 for positions; their parts are whole. */
+/* The parts of the dimensions from the first on. A tensor in the key covers the dimensions at .. at + across - 1: as
+   many as a mask has, or one for positions. The parts of covered dimensions are `whole`. */
 typedef struct key {
   int n;
   part part[MAREA_MAX_RANK];
@@ -191,7 +190,7 @@ static bool is_full (const marea_tensor *t, const key *k) {
   return k->n == marea_tensor_rank(t);
 }
 
-/* Of the element at k, in elements from the first one. */
+/* How many elements behind the first one the element at k lies. */
 static int64_t offset_of (const marea_tensor *t, const key *k) {
   int64_t offset = 0;
   for (int d = 0; d < k->n; d++) {
@@ -201,8 +200,8 @@ static int64_t offset_of (const marea_tensor *t, const key *k) {
   return offset;
 }
 
-/* *out := the view, one operator a dimension, from the last one on so that the others keep their numbers. What a tensor in
-   the key asks for is left to others. */
+/* *out := the view of t that the key's positions and ranges give, without its tensor: one operator a dimension, from
+   the last dimension to the first, so that the numbers of the others stay valid. */
 static marea_status make_view (bind_state *S, marea_tensor *t, const key *k, marea_tensor **out) {
   marea_tensor *view = marea_retain(t);
   for (int d = k->n - 1; d >= 0; d--) {
@@ -218,7 +217,7 @@ static marea_status make_view (bind_state *S, marea_tensor *t, const key *k, mar
     if (status != MAREA_OK) return status;
     view = next;
   }
-  if (view == t) { /* all of it: still a handle of its own, as every view has */
+  if (view == t) { /* the key takes all of t: the result is a new handle all the same, as every view is */
     const marea_attr all[] = {{.n = 1, .i = 0}, {.n = 1, .i = 0}, {.n = 1, .i = -1}, {.n = 1, .i = 1}};
     marea_release(view);
     return bind_apply(S->ctx, S->slice, t, all, out);
@@ -236,14 +235,15 @@ static marea_status apply_two (bind_state *S, const marea_op *op, marea_tensor *
   return marea_apply(S->ctx, op, 2, in, attrs, out, &n_out);
 }
 
-/* The dimension of make_view's result that the tensor's first one became. */
+/* The dimension of make_view's result that is the first one which the key's tensor covers. */
 static int dimension_of (const key *k) {
   int dim = k->at;
   for (int d = 0; d < k->at; d++) dim -= k->part[d].single;
   return dim;
 }
 
-/* *out := the view with the dimensions that a mask covers as one; *by := its positions there. */
+/* *out := the view with the dimensions that a mask covers merged into one; *by := the positions of the mask's ones
+   there. */
 static marea_status merge_dimensions (bind_state *S, marea_tensor *view, const key *k, marea_tensor **out,
                                       marea_tensor **by) {
   const int64_t *shape = marea_tensor_shape(view);
@@ -262,7 +262,7 @@ static marea_status merge_dimensions (bind_state *S, marea_tensor *view, const k
   return status == MAREA_OK ? bind_apply(S->ctx, S->flatnonzero, k->by, NULL, by) : status;
 }
 
-/* *out := what lies at positions of dimension dim, a copy */
+/* *out := a copy of what lies at the positions `by` of dimension dim */
 static marea_status pick (bind_state *S, marea_tensor *t, marea_tensor *by, int dim, marea_tensor **out) {
   const marea_attr attrs[] = {{.n = 1, .i = dim}, {.n = 1, .i = -1}, {.n = 1, .f = 1}, {.n = 1, .i = 1}};
   return apply_two(S, S->index_select, t, by, attrs, out);
@@ -297,7 +297,7 @@ int bind_index (lua_State *L, bind_state *S, const bind_box *b) {
   bind_enter(L, S);
   bind_box *box = bind_box_new(L, S);
   marea_tensor *t = bind_check(L, S, 1, "index", "t");
-  if (k.by) read_key(L, S, t, &k); /* a finalizer may have released it meanwhile */
+  if (k.by) read_key(L, S, t, &k); /* once more: a finalizer may have released the key's tensor meanwhile */
   marea_tensor *both[] = {t, k.by};
   BIND_RETRY(L, S, 2, both, status, read_part(S, t, &k, &view));
   if (status != MAREA_OK) return bind_raise_status(L, S, status);

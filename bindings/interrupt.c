@@ -2,18 +2,18 @@
 ** interrupt.c: functions for scripts about Ctrl-C (signal.c): core.interruptible and core.protected ask for it; closers
 ** and core.shield hold it off.
 **
-** Work that must not be torn apart is held: our hook lets it pass. With lua5.4's handler it runs while hooks are asleep:
-** Lua calls no hook while it runs one, so the work runs inside a hook. What a signal sets meanwhile stays, and raises when
-** the work is done.
+** Work that must not be torn apart is held: our hook lets it pass. With lua5.4's handler it runs while hooks are
+** asleep: Lua calls no hook while it runs one, so the work runs inside a hook. What a signal sets meanwhile stays,
+** and raises when the work is done.
 */
 #include <pthread.h>
 #include <signal.h>
 
 #include "interrupt.h"
 
-/* ---- hooks asleep ---- */
+/* ---- work that runs while hooks are off ---- */
 
-/* Sets the hook, unless that of lua5.4 waits. No signal comes in between. */
+/* Sets the hook, unless lua5.4's handler has set its own. Signals are blocked meanwhile. */
 static void replace_hook (lua_State *L, const bind_hook *h) {
   sigset_t all, before;
   sigfillset(&all);
@@ -22,7 +22,7 @@ static void replace_hook (lua_State *L, const bind_hook *h) {
   pthread_sigmask(SIG_SETMASK, &before, NULL);
 }
 
-/* In the frame of do_nothing, whose arguments are the work and what it is called with. */
+/* A hook at the call of do_nothing, whose arguments are a function and what the function is to be called with. */
 static void run_asleep (lua_State *L, lua_Debug *ar) {
   (void)ar;
   bind_state *S = bind_find_state(L);
@@ -36,7 +36,8 @@ static int do_nothing (lua_State *L) {
   return 0;
 }
 
-/* Calls the function below its n arguments inside a hook; where lua5.4's waits, that raises before anything was done. */
+/* Calls the function below its n arguments inside a hook. If lua5.4's handler has set its hook already, that one raises
+   before the function begins. */
 static void call_in_hook (lua_State *L, bind_state *S, int n) {
   const int work = lua_gettop(L) - n;
   S->hook = (bind_hook){lua_gethook(L), lua_gethookmask(L), lua_gethookcount(L)};
@@ -49,13 +50,14 @@ static void call_in_hook (lua_State *L, bind_state *S, int n) {
     lua_settop(L, work - 1);
     return;
   }
-  replace_hook(L, &S->hook); /* we are inside somebody's hook: all of them are asleep anyway */
+  replace_hook(L,
+               &S->hook); /* our hook was not called, so we are inside another one: hooks are off already */
   lua_call(L, n, 0);
 }
 
 void bind_call_held (lua_State *L, bind_state *S, int n) {
   lua_State *main = bind_main_thread(L);
-  if (S->held || S->box) { /* the limits of a sandbox are a hook */
+  if (S->held || S->sandbox) { /* the limits of a sandbox are a hook */
     lua_call(L, n, 0);
   } else if (!bind_interrupt_caught(main)) {
     call_in_hook(L, S, n);
@@ -77,7 +79,7 @@ static int closer (lua_State *L) {
   bind_state *S = bind_self(L);
   lua_pushvalue(L, lua_upvalueindex(2));
   lua_insert(L, 1);
-  if (S->held || S->box || !S->ctx) {
+  if (S->held || S->sandbox || !S->ctx) {
     lua_call(L, lua_gettop(L) - 1, 0);
     return 0;
   }
@@ -93,7 +95,7 @@ static int closer (lua_State *L) {
   return status == LUA_OK ? 0 : lua_error(L);
 }
 
-/* core.closer(f): f for __close. It runs to its end, whatever waits, and gives no results. */
+/* core.closer(f): a function for __close that calls f. No interrupt ends it. It returns nothing. */
 int bind_closer (lua_State *L) {
   lua_settop(L, 1);
   lua_pushvalue(L, lua_upvalueindex(1));
@@ -102,7 +104,7 @@ int bind_closer (lua_State *L) {
   return 1;
 }
 
-/* ---- who asks for it ---- */
+/* ---- where an interrupt ends ---- */
 
 int bind_interruptible (lua_State *L) {
   bind_state *S = bind_self(L);
@@ -114,7 +116,8 @@ int bind_interruptible (lua_State *L) {
   bind_push_catcher(L);
   lua_insert(L, 1);
   lua_toclose(L, 1);
-  lua_call(L, lua_gettop(L) - 2, LUA_MULTRET); /* f cannot yield: what goes on outside is not to be caught */
+  lua_call(L, lua_gettop(L) - 2,
+           LUA_MULTRET); /* f cannot yield: the handler would stay for code outside of f */
   return lua_gettop(L) - 1;
 }
 
@@ -142,8 +145,8 @@ static int finish_protected (lua_State *L, int status, lua_KContext unused) {
   return 3;
 }
 
-/* core.protected(f, handler or nil, ...) -> true, results | false, problem, was it Ctrl-C? A request ends here, be it one
-   that f has caught or one that came too late for it. */
+/* core.protected(f, handler or nil, ...) -> true, results | false, problem, was it Ctrl-C? A request ends here, be it
+   one that f has caught or one that came too late for it. */
 int bind_catch (lua_State *L) {
   luaL_checkany(L, 1);
   const bool handler = !lua_isnoneornil(L, 2);

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: MIT
-** io.c: files. What the world did wrong (no such file, bytes that are no PNG) is returned as nil and a
-** message; misuse raises. A safetensors file lives in a userdata, so an error on the way leaks nothing.
+** io.c: files. A file that is missing or malformed (no such file, bytes that are no PNG) gives nil and a message;
+** misuse raises. An open safetensors file is owned by a userdata, so that an error leaks nothing.
 */
 #include "bind.h"
 
-/* nil, message for what the world did; raises for the rest. */
+/* nil, message when a file is missing or malformed; raises for everything else. */
 static int fail (lua_State *L, bind_state *S, marea_status status) {
   if (status != MAREA_EIO && status != MAREA_EFORMAT) return bind_raise_status(L, S, status);
   lua_pushstring(L, marea_error(S->ctx));
@@ -132,7 +132,7 @@ static const char *key_of_pair (lua_State *L, bind_state *S, const char *name) {
 
 static marea_status add_tensors (lua_State *L, bind_state *S, marea_file *f) {
   for (lua_pushnil(L); lua_next(L, 2); lua_pop(L, 1)) {
-    bind_poll(L, S); /* names are put in order: it takes a while when they are many */
+    bind_poll(L, S); /* sorting many names takes long */
     const char *key = key_of_pair(L, S, "tensors");
     const bind_box *b = bind_to_box(L, S, -1);
     marea_status status;

@@ -2,10 +2,10 @@
 ** marea_lua.h: what a host in C needs to put Marea into its Lua 5.4 states and to hand tensors over. The library's Lua
 ** files are compiled in: a program that links it needs no files.
 **
-** The functions luaopen_* and marea_lua_*, but for marea_lua_context, raise Lua errors; call them where lua_error may
-** be, as from a C function that Lua called, or under lua_pcall. They raise for a NULL tensor; the Lua state is always
-** needed. marea_sandbox_* do nothing with a NULL sandbox, or answer MAREA_EARG, -1, NULL or a text. Of marea_sandbox_*, marea_sandbox_run may raise in
-** `host`, the others never.
+** The functions luaopen_* and marea_lua_* raise Lua errors, except marea_lua_context. Call them where lua_error may be
+** called: in a C function that Lua has called, or under lua_pcall. They raise for a NULL tensor; the Lua state must not
+** be NULL. Functions marea_sandbox_* with a NULL sandbox do nothing, or return MAREA_EARG, -1, NULL or a text. Of them
+** only marea_sandbox_run and marea_sandbox_check raise, in the state `host` or `L` that they are given.
 */
 #ifndef MAREA_LUA_H
 #define MAREA_LUA_H
@@ -18,19 +18,19 @@
 extern "C" {
 #endif
 
-/* Opens the library and leaves its table on the stack, also as package.loaded.marea. `ctx` is the context that this state
-   computes with: one of the host's, opened with index_base = 1, which the host closes after the state; or NULL: the
-   state has its own, whose warnings (MAREA_LOG_WARNING) go to lua_warning. Needs Lua's `require` (luaopen_package). Errors:
-   another index_base, a state that is open already. */
+/* Opens the library, pushes its table and stores it as package.loaded.marea. `ctx` is the context that this state
+   computes with. The host opens it with index_base = 1 and closes it after the state. NULL: the state opens a context
+   of its own, whose warnings (MAREA_LOG_WARNING) go to lua_warning. Needs Lua's `require` (luaopen_package). Errors:
+   another index_base; the library is open in this state already. */
 MAREA_API void marea_lua_open (lua_State *L, marea_context *ctx);
-/* The same without a context of the host's, as a function for luaL_requiref(L, "marea", luaopen_marea, 0), and for
-   `require "marea"` where the module lies as marea.so in package.cpath. */
+/* The same with ctx = NULL: a function for luaL_requiref(L, "marea", luaopen_marea, 0), and for `require "marea"` where
+   the module is installed as marea.so in package.cpath. */
 MAREA_API int luaopen_marea (lua_State *L);
-/* Only tells `require` where the library is: it is opened when a script asks for it. */
+/* Only tells `require` where the library is. It is opened when a script requires it. */
 MAREA_API void marea_lua_preload (lua_State *L);
 /* The module `marea.core` alone: operators and tensors, nothing that is written in Lua. */
 MAREA_API int luaopen_marea_core (lua_State *L);
-/* The context of this Lua state; NULL as long as the library is not open. */
+/* The context of this Lua state; NULL when the library is not open in it. */
 MAREA_API marea_context *marea_lua_context (lua_State *L);
 /* Pushes a Lua value for `t`, a tensor of this state's context, and retains it. On an error `t` is as before. */
 MAREA_API void marea_lua_push (lua_State *L, marea_tensor *t);
@@ -55,34 +55,39 @@ typedef struct marea_sandbox_config {
   double max_seconds;            /* of a run, by the clock on the wall; 0: 10 */
   double max_instructions;       /* of Lua's virtual machine, of a run, to within some hundred; 0: 1e9 */
   double max_flop;               /* floating-point operations of a run (marea_limit_flop); 0: 1e12 */
-  size_t max_result_bytes;       /* of what a run returns to its host, every copy in full; 0: as much as tensors->max_bytes;
-                                    without tensors never more than max_lua_bytes */
+  size_t max_result_bytes;       /* of what a run returns to its host, a shared part counted each time; 0: as many as
+                                    tensors->max_bytes. Results without tensors: at most max_lua_bytes */
   const char *const *read, *const *write; /* up to 15 folders, NULL-ended; those to write may be read too. NULL: none */
 } marea_sandbox_config;
 
-/* `config` may be NULL. Errors: MAREA_EVERSION, MAREA_ENOMEM, which limits of Lua's memory below the least are too,
-   MAREA_EARG (a folder that does not exist), and those of marea_open. */
+/* `config` may be NULL. Errors: MAREA_EVERSION; MAREA_ENOMEM, also for a limit of Lua's memory below the least;
+   MAREA_EARG (a folder that does not exist); those of marea_open. */
 MAREA_API MAREA_MUST_USE marea_status marea_sandbox_open (const marea_sandbox_config *config, marea_sandbox **out);
-/* Runs a text with fresh budgets. `name` is its chunk name, as "=script". With `host`, a Lua state of the caller's, the
-   values on top of that, n_args of them, are popped and are the script's arguments, and its results are pushed; they are
-   copied: nil, booleans, numbers, strings, tensors, and tables of these without metatables. Without (NULL), results are
-   on the stack of marea_sandbox_state until the next run. Returns their number; -1: the script failed, or its results are
-   too many, or the host's memory ended, see marea_sandbox_error. Raises, in `host`, for arguments that cannot pass.
-   A function of the host's that a script calls may run further texts in the same sandbox: they have what is left of the
-   budgets, `host` may not be the sandbox's own state, and without one results are on the stack of the running coroutine. A
-   sandbox that it runs in turn with the script's state as `host` ends with the outer one's time. */
-MAREA_API int marea_sandbox_run (marea_sandbox *box, const char *text, size_t bytes, const char *name,
+/* Runs a text with fresh budgets. `name` is its chunk name, such as "=script". Returns the number of results; -1 when
+   the script fails, its results are too many or memory runs out in `host` (see marea_sandbox_error).
+
+   `host` is a Lua state of the caller's, or NULL. From it the topmost n_args values are popped and copied: they are
+   the script's arguments. Copies of the results are pushed onto it. What can be copied is nil, booleans, numbers,
+   strings, tensors, and tables of these without metatables; an argument of another kind raises an error in `host`.
+   When `host` is NULL, there are no arguments, and the results are on the stack of marea_sandbox_state until the next
+   run.
+
+   A script may call a function of the host's that runs another text in the same sandbox. That run has what is left of
+   the budgets; its `host` must not be the sandbox's own state, and when it is NULL, the results are on the stack of
+   the running coroutine. The function may also run another sandbox with the script's state as `host`: that run ends
+   at the latest when the outer run's time ends. */
+MAREA_API int marea_sandbox_run (marea_sandbox *sandbox, const char *text, size_t bytes, const char *name,
                                  lua_State *host, int n_args);
-MAREA_API const char *marea_sandbox_error (const marea_sandbox *box);
-/* What scripts printed since this was last asked, its first 64 KiB; valid until the next run. */
-MAREA_API const char *marea_sandbox_output (marea_sandbox *box);
-/* The state, to read results from or to add functions of the host to: marea_sandbox_globals pushes the table
-   of its scripts' globals there. A host's function must be short or ask marea_sandbox_check now and then, which raises in
-   the state `L` it was called with when a budget is spent. */
-MAREA_API lua_State *marea_sandbox_state (marea_sandbox *box);
-MAREA_API void marea_sandbox_globals (marea_sandbox *box);
+MAREA_API const char *marea_sandbox_error (const marea_sandbox *sandbox);
+/* What scripts have printed since the last call of this function, the first 64 KiB of it; valid until the next run. */
+MAREA_API const char *marea_sandbox_output (marea_sandbox *sandbox);
+/* The sandbox's Lua state. The host reads results from it and may add functions of its own to the table of the
+   scripts' globals, which marea_sandbox_globals pushes onto it. Such a function must be short, or call
+   marea_sandbox_check(L) now and then, which raises when a budget is spent. */
+MAREA_API lua_State *marea_sandbox_state (marea_sandbox *sandbox);
+MAREA_API void marea_sandbox_globals (marea_sandbox *sandbox);
 MAREA_API void marea_sandbox_check (lua_State *L);
-MAREA_API void marea_sandbox_close (marea_sandbox *box);
+MAREA_API void marea_sandbox_close (marea_sandbox *sandbox);
 
 #ifdef __cplusplus
 }

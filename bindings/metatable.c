@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: MIT
-** metatable.c: what Lua's own operators and statements do with a tensor: +, #, t[i], <close>, tostring, the garbage
-** collector; and what it says to those that it does not have.
+** metatable.c: the metamethods of tensors: arithmetic, #, t[i], <close>, tostring, finalization; and errors for Lua's
+** operators that tensors do not have, which say what to write instead.
 */
 #include "bind.h"
 
-/* __gc. Needs no place: nothing can use the box any more, except from another finalizer. */
+/* __gc. The place is left unknown: only another finalizer can still use the box, and ask where it was released. */
 static int box_gc (lua_State *L) {
   bind_state *S = bind_self(L);
   bind_box *b = bind_to_box(L, S, 1);
@@ -24,7 +24,7 @@ static int box_close (lua_State *L) {
   return 0;
 }
 
-/* Operator of Lua that is an operator of Marea; Lua passes the operand of a unary minus twice. */
+/* Unary minus: Lua passes its operand twice. */
 static int box_unm (lua_State *L) {
   lua_settop(L, 1);
   return bind_op_call(L);

@@ -10,7 +10,7 @@
 
 /* ---- memory ---- */
 
-/* core.collect(): what is garbage goes now, graphs among it */
+/* core.collect(): collects garbage now; graphs that nothing refers to are freed with it */
 static int core_collect (lua_State *L) {
   bind_state *S = bind_self(L);
   bind_enter(L, S);
@@ -36,7 +36,8 @@ static int core_memory (lua_State *L) {
   return 1;
 }
 
-/* The list on top has a box in each of its first n tables, the others are dropped. */
+/* Sets `made` in the first n tables of the list on top, the line that made their box's tensor, and removes the
+   others. */
 static void note_places (lua_State *L, const bind_state *S, bind_box *const *boxes, int n, int most) {
   for (int i = 0; i < most; i++) {
     bind_place made = i < n ? bind_place_of(marea_place_of(boxes[i]->t)) : (bind_place){0};
@@ -225,8 +226,8 @@ static int core_library (lua_State *L) {
   return 0;
 }
 
-/* core.module_of(source) -> the module of the library, "marea.nn.conv", that this source, as debug.getinfo gives it, is;
-   nil: it is a script's */
+/* core.module_of(source) -> the module of the library, "marea.nn.conv", that this source, as debug.getinfo gives it,
+   is; nil: it is a script's */
 static int core_module_of (lua_State *L) {
   bind_state *S = bind_self(L);
   const bind_file *f = bind_file_of(S, bind_string(L, S, 1, "module_of", "source"));
@@ -388,7 +389,8 @@ static void check_one_lua (lua_State *L) {
                   "with -Wl,-E");
 }
 
-/* The module's references to Lua are weak, but for luaL_error (see the Makefile); of this one the compiler is to know it. */
+/* The module's references to Lua are weak, but for luaL_error (see the Makefile); of this one the compiler is to know
+   it. */
 #pragma weak lua_newuserdatauv
 
 /* Another version of Lua lacks functions, which of them tells it from its neighbours. One that has all tells us by

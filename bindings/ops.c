@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT
-** ops.c: one closure serves every operator of the registry, one more every change in place. What they
-** accept, how they are called and what help says about them is read from the descriptor.
+** ops.c: calls of operators. One C function serves all operators, and another one all changes in place (add_ and its
+** like); their upvalues say which operator it is. What an operator accepts, how it is called and what help says about
+** it is read from its descriptor.
 */
 #include "bind.h"
 
@@ -31,8 +32,9 @@ static void raise_no_integer (lua_State *L, bind_state *S, const bind_call *c, i
       (LUAI_UACINT)lua_tointeger(L, i + 1));
 }
 
-/* Sets the dtype of numbers: that of the tensors beside them, but a Lua float is f32 beside integers, and so is a Lua
-   integer where the result is real anyway. Their value has no say; what u8 does not have is an error. */
+/* Sets the dtypes of the inputs that are Lua numbers: that of the tensors beside them. Beside integers a Lua float is
+   f32, and so is a Lua integer where the result is real anyway. The number's value does not matter, except that a
+   number which u8 cannot hold is an error. */
 static void settle_numbers (lua_State *L, bind_state *S, bind_call *c) {
   const marea_dtype beside = dtype_beside(c);
   const bool real = beside == MAREA_F32 || beside == MAREA_F64;
@@ -149,7 +151,7 @@ marea_status bind_apply (marea_context *ctx, const marea_op *op, marea_tensor *i
   return marea_apply(ctx, op, 1, &in, attrs, out, &n_out);
 }
 
-/* ---- what there is ---- */
+/* ---- core.op_names and core.op_info ---- */
 
 int bind_op_names (lua_State *L) {
   lua_createtable(L, marea_op_count(), 0);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
-** place.c: where the script is: its line, and the path of the layer at work. Both are found by walking the Lua stack, so
-** that calls that succeed pay little for messages, and modules know nothing of them.
+** place.c: where the script is: its line, and the path of the layer at work. Both are found by walking the Lua stack,
+** so that calls that succeed pay little for messages, and modules know nothing of them.
 */
 #include <stdio.h>
 

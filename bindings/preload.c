@@ -14,7 +14,7 @@ void marea_lua_preload (lua_State *L) {
   lua_pop(L, 1);
 }
 
-/* Also what `require "marea"` calls where the module's file lies as marea.so in package.cpath. */
+/* `require "marea"` calls it too, where the module is installed as marea.so in package.cpath. */
 int luaopen_marea (lua_State *L) {
   bind_check_version(L);
   lua_settop(L, 0);

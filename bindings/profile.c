@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
-** profile.c: profiles for Lua. A session is a userdata that owns a profile of the core; its user values are the tables of
-** profile_layer.c and the coroutine that started it.
+** profile.c: profiles for Lua. A session is a userdata that owns a profile of the core; its user values are the
+** tables of profile_layer.c and the coroutine that started it.
 */
 #include "bind.h"
 
@@ -30,7 +30,7 @@ static session *session_new (lua_State *L, bind_state *S) {
   lua_newtable(L);
   lua_setiuservalue(L, -2, 1);
   lua_newtable(L);
-  if (!S->box) make_weak(L); /* weak keys could keep the collector of a sandbox busy without end */
+  if (!S->sandbox) make_weak(L); /* weak keys could keep the collector of a sandbox busy without end */
   lua_setiuservalue(L, -2, 2);
   return s;
 }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
-** profile_layer.c: tells the profile that runs which layer is at work, as every entry into the bindings does. The layer is
-** found on the stack as for error messages. The core knows layers as numbers; what they mean is in tables of the session
-** (profile.c):
+** profile_layer.c: tells the profile that runs which layer is at work, as every entry into the bindings does. The
+** layer is found on the stack as for error messages. The core knows layers as numbers; what they mean is in tables of
+** the session (profile.c):
 **
 **   user value 1, layers   "1\tVAE\tencoder.conv1" -> number: outermost module, its name, the path from there
 **   user value 2, roots    outermost module -> "1\tVAE"; weak keys, but in a sandbox

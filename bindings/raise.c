@@ -23,13 +23,14 @@ int bind_explain_with (lua_State *L) {
   return 0;
 }
 
-/* An error of a hook that runs while a message is explained is raised in its place: Ctrl-C is not lost. */
+/* Is the error at idx that of an interrupt? A hook may raise it while a message is explained; then it is raised in
+   place of the message, so that Ctrl-C is not lost. */
 static bool is_interrupt (lua_State *L, int idx) {
   return lua_type(L, idx) == LUA_TSTRING && strstr(lua_tostring(L, idx), "interrupted");
 }
 
-/* Adds to the whole message on top of the stack what the script's function says about the bare one at idx: its
-   tensors, a hint. An error in there changes nothing. A hook that is about to interrupt has to wait. */
+/* Adds further lines to the whole message on top of the stack: what marea.explain says about the bare message at idx
+   (the tensors, a hint). An error in marea.explain adds nothing. Hooks of interrupts are off meanwhile. */
 static void add_details (lua_State *L, int idx, bool operation) {
   int whole = lua_gettop(L);
   if (lua_rawgetp(L, LUA_REGISTRYINDEX, &explain_key) != LUA_TFUNCTION) {
@@ -82,7 +83,7 @@ int bind_leave_interrupted (lua_State *L, bind_state *S) {
 
 int bind_raise_status (lua_State *L, bind_state *S, marea_status status) {
   if (status == MAREA_EINTR) return bind_leave_interrupted(L, S);
-  if (status == MAREA_EBUDGET && S->box) bind_sandbox_spend(S->box, marea_error(S->ctx));
+  if (status == MAREA_EBUDGET && S->sandbox) bind_sandbox_spend(S->sandbox, marea_error(S->ctx));
   lua_pushstring(L, S->ctx ? marea_error(S->ctx) : "marea: the Lua state is closing");
   return raise(L, S, status != MAREA_ENOMEM);
 }
@@ -108,7 +109,7 @@ int bind_failed (lua_State *L, bind_state *S) {
   return 2;
 }
 
-/* core.failed(message) -> nil, message: what public functions return when the world was not as it should be */
+/* core.failed(message) -> nil, message: what public functions return when a file is missing or malformed */
 int bind_fail (lua_State *L) {
   lua_settop(L, 1);
   return bind_failed(L, bind_self(L));
@@ -255,7 +256,8 @@ const char *bind_shorten (lua_State *L, const char *word) {
   return lua_pushfstring(L, "%s...", text);
 }
 
-/* Do other frameworks have this name? Then a hint follows, which is better than what is spelt alike. */
+/* Do other frameworks have this name? Then a hint says what it is called here, which is better than a name that is
+   spelt alike. */
 static bool is_known_elsewhere (lua_State *L, const char *word) {
   const int top = lua_gettop(L);
   lua_rawgetp(L, LUA_REGISTRYINDEX, &known_key);

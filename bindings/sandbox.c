@@ -1,14 +1,16 @@
 /* SPDX-License-Identifier: MIT
-** sandbox.c: Lua states for scripts that nobody has read. The state has an allocator that counts, a hook that counts, and
-** a context with budgets of its own; lua/marea/sandbox/environment.lua makes the environment.
+** sandbox.c: Lua states for scripts that nobody has read. The state has an allocator that counts bytes, a hook that
+** counts instructions, and a context with budgets of its own; lua/marea/sandbox/environment.lua makes its global
+** variables.
 **
-** The hook runs every PERIOD instructions of a coroutine. Where it cannot run, in functions that are written in C, the
-** sandbox's functions look at the clock (env_guard), and so do the allocator and the reader of texts: a time limit that has
-** passed arms the hook for the next instruction. A spent budget stays spent until the run is over: the error comes back at
-** every further instruction, so that no pcall holds it.
+** The hook runs every SANDBOX_PERIOD instructions of a coroutine. It cannot run inside functions that are written in
+** C. So the sandbox's versions of these look at the clock (env_guard), and so do the allocator and the reader of
+** texts: when the time limit has passed they set the hook for the next instruction. A spent budget stays spent until
+** the run is over: the error comes back at every further instruction, so that no pcall holds it.
 **
-** A run from within a run of the same sandbox, by a function of the host's, is part of the outer one and has what is left of
-** its budgets. One of another sandbox has budgets of its own, but ends with the outer one's time.
+** A function of the host's that is called in a run may start another run. One of the same sandbox is part of the
+** outer run and has what is left of its budgets. One of another sandbox has budgets of its own, but ends with the
+** outer run's time.
 */
 #define _GNU_SOURCE
 #include <fenv.h>
@@ -21,27 +23,36 @@
 #include "c_locale.h"
 #include "sandbox.h"
 
-#define STEPS 8               /* of `next` between two looks */
-#define PIECE 256             /* bytes of a text that Lua's parser is given at once, and */
-#define PIECE_INSTRUCTIONS 64 /* what they count */
-#define LONGEST_TEXT ((size_t)1 << 20)
-#define MOST_JUMPS \
-  6000 /* of a text: its parser moves all that wait for their place whenever one has found it */
+/* Bounds for what a single step may take. A script must end at most 100 ms after its time limit (LATE in
+   spec/sandbox_spec.lua). */
+
+/* Calls of `next` between two looks at the clock. In an emptied table one walks over all places: a million in the
+   usual 32 MiB, which takes 2 ms. */
+#define STEPS 8
+/* Lua's parser gets so many bytes of a text at once. It walks along all jumps of the text so far for each `or`: 51 in
+   a piece, at most 200,000 jumps long in a text of LONGEST_TEXT, which takes 10 to 20 ms. */
+#define PIECE 256
+#define PIECE_INSTRUCTIONS \
+  64 /* that a piece counts as: a text makes one instruction for each 4 bytes, roughly */
+#define LONGEST_TEXT ((size_t)1 << 20) /* takes the parser 19 ms (18 ns a byte) */
+/* The most `goto` and `break` of a text. Whenever the parser finds a label it moves all jumps that wait for theirs,
+   so the time is quadratic: 10 ms for 6000 (43 ms for 12000). */
+#define MOST_JUMPS 6000
 
 /* ---- texts ---- */
 
 typedef struct reader {
-  marea_sandbox *box;
+  marea_sandbox *sandbox;
   const char *text;
   size_t left;
 } reader;
 
-/* A lua_Reader. The parser may walk along all jumps of the text for each `or`, so it gets little at once. */
+/* A lua_Reader, which gives the parser PIECE bytes at a time and looks at the budgets before. */
 static const char *read_piece (lua_State *L, void *ud, size_t *n) {
   reader *r = ud;
   const char *piece = r->text;
-  r->box->instructions += PIECE_INSTRUCTIONS;
-  bind_sandbox_check(L, r->box);
+  r->sandbox->instructions += PIECE_INSTRUCTIONS;
+  bind_sandbox_check(L, r->sandbox);
   *n = r->left < PIECE ? r->left : PIECE;
   r->text += *n;
   r->left -= *n;
@@ -70,13 +81,13 @@ static bool load_text (lua_State *L, const char *text, size_t bytes, const char 
 
 /* ---- what environment.lua is given ---- */
 
-/* switch(thread): it is about to run. It may have been made where there was no hook. */
+/* switch(thread): the coroutine is about to run. It gets the hook: it may have been created by code without one. */
 static int env_switch (lua_State *L) {
-  marea_sandbox *box = bind_sandbox_of(L);
-  box->instructions += SANDBOX_PERIOD;
-  bind_sandbox_check(L, box);
-  box->running = lua_tothread(L, 1);
-  bind_sandbox_arm(box);
+  marea_sandbox *sandbox = bind_sandbox_of(L);
+  sandbox->instructions += SANDBOX_PERIOD;
+  bind_sandbox_check(L, sandbox);
+  sandbox->running = lua_tothread(L, 1);
+  bind_sandbox_arm(sandbox);
   return 0;
 }
 
@@ -85,10 +96,11 @@ static int env_check (lua_State *L) {
   return 0;
 }
 
-/* ---- functions in C, which are short or refuse ---- */
+/* ---- functions in C: each call is short or refused ---- */
 
-#define MOST_VALUES 65536 /* that one call returns: every further call would copy them all */
-#define LONGEST_FORMAT 4096
+#define MOST_VALUES \
+  65536 /* that one call may return: 1 MiB of Lua's stack, which each call that passes them on copies */
+#define LONGEST_FORMAT 4096 /* bytes; one conversion takes at most 1 us, so a call takes less than 4 ms */
 
 static lua_Integer from_end (lua_Integer at, size_t n) {
   if (at >= 0) return at;
@@ -138,19 +150,19 @@ static int guarded (lua_State *L) {
   return n;
 }
 
-/* next, after which the clock is looked at now and then: in a table that was emptied it goes a long way */
+/* `next`, with a look at the clock at every STEPS-th call: in an emptied table a call may take long */
 static int env_next (lua_State *L) {
-  marea_sandbox *box = bind_sandbox_of(L);
+  marea_sandbox *sandbox = bind_sandbox_of(L);
   luaL_checktype(L, 1, LUA_TTABLE);
   lua_settop(L, 2);
-  if (++box->steps % STEPS == 0) bind_sandbox_check(L, box);
+  if (++sandbox->steps % STEPS == 0) bind_sandbox_check(L, sandbox);
   if (lua_next(L, 1)) return 2;
   lua_pushnil(L);
   return 1;
 }
 
-/* guard(f, limit or nil): f, a function in C without upvalues, a look at the budgets after it, and one at its arguments
-   before it */
+/* guard(f, limit or nil) -> a function that checks its arguments by the limit of this name, calls f, a function in C
+   without upvalues, and then looks at the budgets */
 static int env_guard (lua_State *L) {
   int limit = lua_isnoneornil(L, 2) ? -1 : (int)(sizeof limits / sizeof limits[0]) - 1;
   while (limit >= 0 && strcmp(limits[limit].name, lua_tostring(L, 2)) != 0) limit--;
@@ -203,7 +215,8 @@ static int eased (lua_State *L) {
   return lua_gettop(L);
 }
 
-/* ease(f, work, slow): f, a function in C, guarded, where its work is short, else the function slow, in Lua */
+/* ease(f, work, slow) -> a function that calls f, a function in C, where its work is short, and else `slow`, which
+   does the same in Lua, where the hook counts */
 static int env_ease (lua_State *L) {
   int work = (int)(sizeof works / sizeof works[0]) - 1;
   while (work > 0 && strcmp(works[work].name, luaL_checkstring(L, 2)) != 0) work--;
@@ -239,12 +252,12 @@ static int env_loader (lua_State *L) {
 }
 
 static int env_print (lua_State *L) {
-  marea_sandbox *box = bind_sandbox_of(L);
+  marea_sandbox *sandbox = bind_sandbox_of(L);
   size_t n;
   const char *text = luaL_checklstring(L, 1, &n);
-  if (n > SANDBOX_OUTPUT - box->printed) n = SANDBOX_OUTPUT - box->printed;
-  memcpy(box->output + box->printed, text, n);
-  box->printed += n;
+  if (n > SANDBOX_OUTPUT - sandbox->printed) n = SANDBOX_OUTPUT - sandbox->printed;
+  memcpy(sandbox->output + sandbox->printed, text, n);
+  sandbox->printed += n;
   return 0;
 }
 
@@ -262,11 +275,11 @@ static int env_allow (lua_State *L) {
 
 /* ---- opening and closing ---- */
 
-static bool add_roots (marea_sandbox *box, int kind, const char *const *paths) {
+static bool add_roots (marea_sandbox *sandbox, int kind, const char *const *paths) {
   for (int i = 0; paths && paths[i]; i++) {
     if (i == SANDBOX_ROOTS - 1) return false;
-    box->root[kind][i] = realpath(paths[i], NULL);
-    if (!box->root[kind][i]) return false;
+    sandbox->root[kind][i] = realpath(paths[i], NULL);
+    if (!sandbox->root[kind][i]) return false;
   }
   return true;
 }
@@ -291,16 +304,16 @@ static int build (lua_State *L) {
       {"print", env_print},   {"allow", env_allow}, {"load", env_load},   {"next", env_next},
       {"ease", env_ease},     {NULL, NULL},
   };
-  marea_sandbox *box = bind_sandbox_of(L);
-  bind_adopt(L, box->ctx);
-  bind_find_state(L)->box = box;
+  marea_sandbox *sandbox = bind_sandbox_of(L);
+  bind_adopt(L, sandbox->ctx);
+  bind_find_state(L)->sandbox = sandbox;
   for (const luaL_Reg *l = libraries; l->name; l++) {
     luaL_requiref(L, l->name, l->func, l->func != luaopen_marea_core);
     lua_pop(L, 1);
   }
   bind_push_loader(L, bind_find_file("marea.sandbox.environment"));
   luaL_newlib(L, functions);
-  lua_pushinteger(L, (lua_Integer)box->memory.max_string);
+  lua_pushinteger(L, (lua_Integer)sandbox->memory.max_string);
   lua_setfield(L, -2, "longest");
   luaL_getsubtable(L, LUA_REGISTRYINDEX, LUA_LOADED_TABLE);
   lua_pushvalue(L, -1);
@@ -316,32 +329,32 @@ static int build (lua_State *L) {
   lua_pushliteral(L, "marea");
   lua_call(L, 1, 1);
   lua_setfield(L, -2, "marea");
-  box->environment = luaL_ref(L, LUA_REGISTRYINDEX);
+  sandbox->environment = luaL_ref(L, LUA_REGISTRYINDEX);
   return 0;
 }
 
-static void free_roots (marea_sandbox *box) {
+static void free_roots (marea_sandbox *sandbox) {
   for (int kind = 0; kind < 2; kind++)
-    for (int i = 0; i < SANDBOX_ROOTS; i++) free(box->root[kind][i]);
+    for (int i = 0; i < SANDBOX_ROOTS; i++) free(sandbox->root[kind][i]);
 }
 
-static marea_status open_parts (marea_sandbox *box, const marea_sandbox_config *c) {
+static marea_status open_parts (marea_sandbox *sandbox, const marea_sandbox_config *c) {
   marea_config config = {.size = sizeof config};
   if (c->tensors) config = *c->tensors;
   if (config.threads == 0) config.threads = 1;
   if (config.max_bytes == 0) config.max_bytes = (size_t)256 << 20;
   config.index_base = 1;
-  box->max_result_bytes = (double)(c->max_result_bytes ? c->max_result_bytes : config.max_bytes);
-  box->interrupted = config.interrupted;
-  box->interrupted_ud = config.interrupted_ud;
-  if (!add_roots(box, 0, c->read) || !add_roots(box, 1, c->write)) return MAREA_EARG;
-  marea_status status = marea_open(&config, &box->ctx);
+  sandbox->max_result_bytes = (double)(c->max_result_bytes ? c->max_result_bytes : config.max_bytes);
+  sandbox->interrupted = config.interrupted;
+  sandbox->interrupted_ud = config.interrupted_ud;
+  if (!add_roots(sandbox, 0, c->read) || !add_roots(sandbox, 1, c->write)) return MAREA_EARG;
+  marea_status status = marea_open(&config, &sandbox->ctx);
   if (status != MAREA_OK) return status;
-  box->L = box->running = lua_newstate(bind_sandbox_allocate, box);
-  if (!box->L) return MAREA_ENOMEM;
-  *(marea_sandbox **)lua_getextraspace(box->L) = box;
-  lua_pushcfunction(box->L, build);
-  return lua_pcall(box->L, 0, 0, 0) == LUA_OK ? MAREA_OK : MAREA_ENOMEM;
+  sandbox->L = sandbox->running = lua_newstate(bind_sandbox_allocate, sandbox);
+  if (!sandbox->L) return MAREA_ENOMEM;
+  *(marea_sandbox **)lua_getextraspace(sandbox->L) = sandbox;
+  lua_pushcfunction(sandbox->L, build);
+  return lua_pcall(sandbox->L, 0, 0, 0) == LUA_OK ? MAREA_OK : MAREA_ENOMEM;
 }
 
 marea_status marea_sandbox_open (const marea_sandbox_config *config, marea_sandbox **out) {
@@ -349,49 +362,49 @@ marea_status marea_sandbox_open (const marea_sandbox_config *config, marea_sandb
   *out = NULL;
   if (config && config->size != sizeof *config) return MAREA_EVERSION;
   marea_sandbox_config c = config ? *config : (marea_sandbox_config){0};
-  marea_sandbox *box = calloc(1, sizeof *box);
-  if (!box) return MAREA_ENOMEM;
-  box->memory.max_bytes = c.max_lua_bytes ? c.max_lua_bytes : (size_t)32 << 20;
-  box->memory.max_string = c.max_string ? c.max_string : (size_t)1 << 20;
-  box->max_seconds = c.max_seconds > 0 ? c.max_seconds : 10;
-  box->max_instructions = c.max_instructions > 0 ? c.max_instructions : 1e9;
-  box->max_flop = c.max_flop > 0 ? c.max_flop : 1e12;
-  marea_status status = open_parts(box, &c);
-  if (status == MAREA_OK) *out = box;
-  else marea_sandbox_close(box);
+  marea_sandbox *sandbox = calloc(1, sizeof *sandbox);
+  if (!sandbox) return MAREA_ENOMEM;
+  sandbox->memory.max_bytes = c.max_lua_bytes ? c.max_lua_bytes : (size_t)32 << 20;
+  sandbox->memory.max_string = c.max_string ? c.max_string : (size_t)1 << 20;
+  sandbox->max_seconds = c.max_seconds > 0 ? c.max_seconds : 10;
+  sandbox->max_instructions = c.max_instructions > 0 ? c.max_instructions : 1e9;
+  sandbox->max_flop = c.max_flop > 0 ? c.max_flop : 1e12;
+  marea_status status = open_parts(sandbox, &c);
+  if (status == MAREA_OK) *out = sandbox;
+  else marea_sandbox_close(sandbox);
   return status;
 }
 
-void marea_sandbox_close (marea_sandbox *box) {
-  if (!box || box->active) return;
-  if (box->L) lua_close(box->L);
-  bind_sandbox_free_memory(&box->memory);
-  marea_close(box->ctx);
-  free_roots(box);
-  free(box);
+void marea_sandbox_close (marea_sandbox *sandbox) {
+  if (!sandbox || sandbox->active) return;
+  if (sandbox->L) lua_close(sandbox->L);
+  bind_sandbox_free_memory(&sandbox->memory);
+  marea_close(sandbox->ctx);
+  free_roots(sandbox);
+  free(sandbox);
 }
 
-lua_State *marea_sandbox_state (marea_sandbox *box) { return box ? box->L : NULL; }
+lua_State *marea_sandbox_state (marea_sandbox *sandbox) { return sandbox ? sandbox->L : NULL; }
 
-void marea_sandbox_globals (marea_sandbox *box) {
-  if (box) lua_rawgeti(box->L, LUA_REGISTRYINDEX, box->environment);
+void marea_sandbox_globals (marea_sandbox *sandbox) {
+  if (sandbox) lua_rawgeti(sandbox->L, LUA_REGISTRYINDEX, sandbox->environment);
 }
 
-const char *marea_sandbox_error (const marea_sandbox *box) {
-  return box ? box->error : "there is no sandbox";
+const char *marea_sandbox_error (const marea_sandbox *sandbox) {
+  return sandbox ? sandbox->error : "there is no sandbox";
 }
 
-const char *marea_sandbox_output (marea_sandbox *box) {
-  if (!box) return "";
-  box->output[box->printed] = '\0';
-  box->printed = 0;
-  return box->output;
+const char *marea_sandbox_output (marea_sandbox *sandbox) {
+  if (!sandbox) return "";
+  sandbox->output[sandbox->printed] = '\0';
+  sandbox->printed = 0;
+  return sandbox->output;
 }
 
 /* ---- running ---- */
 
 typedef struct job {
-  marea_sandbox *box;
+  marea_sandbox *sandbox;
   const char *text, *name;
   size_t bytes;
   lua_State *host;
@@ -400,23 +413,23 @@ typedef struct job {
   int base, results;
 } job;
 
-/* Raises in L when its values from `first` on may not pass. */
-static void check_results (lua_State *L, marea_sandbox *box, int first) {
+/* Raises in L when its values from `first` on must not be passed to the host. */
+static void check_results (lua_State *L, marea_sandbox *sandbox, int first) {
   bool misuse;
-  if (bind_sandbox_weigh(box, L, first, &misuse)) lua_error(L);
+  if (bind_sandbox_weigh(sandbox, L, first, &misuse)) lua_error(L);
 }
 
 static int run_job (lua_State *L) {
   const job *j = lua_touserdata(L, 1);
   lua_settop(L, 0);
   if (!load_text(L, j->text, j->bytes, j->name)) return lua_error(L);
-  lua_rawgeti(L, LUA_REGISTRYINDEX, j->box->environment);
+  lua_rawgeti(L, LUA_REGISTRYINDEX, j->sandbox->environment);
   lua_setupvalue(L, 1, 1);
-  for (int i = 0; i < j->n_args; i++) bind_sandbox_copy(j->box, j->host, j->first + i, L);
-  bind_sandbox_arm(j->box);
+  for (int i = 0; i < j->n_args; i++) bind_sandbox_copy(j->sandbox, j->host, j->first + i, L);
+  bind_sandbox_arm(j->sandbox);
   lua_call(L, j->n_args, LUA_MULTRET);
-  if (j->host) check_results(L, j->box, 1);
-  bind_sandbox_check(L, j->box); /* it may have ended in the arms of a budget */
+  if (j->host) check_results(L, j->sandbox, 1);
+  bind_sandbox_check(L, j->sandbox); /* a budget may have been spent by the script's very last step */
   return lua_gettop(L);
 }
 
@@ -424,49 +437,50 @@ static int run_job (lua_State *L) {
 static int copy_results (lua_State *host) {
   const job *j = lua_touserdata(host, 1);
   lua_settop(host, 0);
-  for (int i = 1; i <= j->results; i++) bind_sandbox_copy(j->box, j->L, j->base + i, host);
+  for (int i = 1; i <= j->results; i++) bind_sandbox_copy(j->sandbox, j->L, j->base + i, host);
   return j->results;
 }
 
 /* The sandbox that a state is in; NULL: none. */
 static marea_sandbox *box_around (lua_State *L) {
   const bind_state *S = L ? bind_find_state(L) : NULL;
-  return S ? S->box : NULL;
+  return S ? S->sandbox : NULL;
 }
 
 /* A run that another sandbox's script asks for, through a function of the host's, ends with that one's time. */
-static void start (marea_sandbox *box, const marea_sandbox *outer) {
-  double seconds = box->max_seconds;
-  box->spent = false;
-  box->active = true;
-  box->running = box->L;
-  box->instructions = 0;
-  box->deadline = bind_clock() + seconds;
-  if (outer && outer->active && outer->deadline < box->deadline) {
-    box->deadline = outer->deadline;
+static void start (marea_sandbox *sandbox, const marea_sandbox *outer) {
+  double seconds = sandbox->max_seconds;
+  sandbox->spent = false;
+  sandbox->active = true;
+  sandbox->running = sandbox->L;
+  sandbox->instructions = 0;
+  sandbox->deadline = bind_clock() + seconds;
+  if (outer && outer->active && outer->deadline < sandbox->deadline) {
+    sandbox->deadline = outer->deadline;
     seconds = fmax(outer->deadline - bind_clock(), 1e-9);
   }
-  marea_limit_flop(box->ctx, box->max_flop);
-  marea_limit_time(box->ctx, seconds);
-  lua_settop(box->L, 0);
+  marea_limit_flop(sandbox->ctx, sandbox->max_flop);
+  marea_limit_time(sandbox->ctx, seconds);
+  lua_settop(sandbox->L, 0);
 }
 
-static void stop (marea_sandbox *box) {
-  box->active = box->spent = false;
-  lua_sethook(box->L, NULL, 0, 0);
-  marea_limit_flop(box->ctx, 0);
-  marea_limit_time(box->ctx, 0);
+static void stop (marea_sandbox *sandbox) {
+  sandbox->active = sandbox->spent = false;
+  lua_sethook(sandbox->L, NULL, 0, 0);
+  marea_limit_flop(sandbox->ctx, 0);
+  marea_limit_time(sandbox->ctx, 0);
 }
 
 /* An error object may be anything; its metamethods are the script's and do not run here. Takes it off L's stack. */
-static int note_error (marea_sandbox *box, lua_State *L) {
-  if (lua_type(L, -1) == LUA_TSTRING) snprintf(box->error, sizeof box->error, "%s", lua_tostring(L, -1));
-  else snprintf(box->error, sizeof box->error, "(error object is a %s value)", luaL_typename(L, -1));
+static int note_error (marea_sandbox *sandbox, lua_State *L) {
+  if (lua_type(L, -1) == LUA_TSTRING)
+    snprintf(sandbox->error, sizeof sandbox->error, "%s", lua_tostring(L, -1));
+  else snprintf(sandbox->error, sizeof sandbox->error, "(error object is a %s value)", luaL_typename(L, -1));
   lua_pop(L, 1);
   return -1;
 }
 
-/* The script's own divisions shall neither trap nor round as the host's do. */
+/* Calls with the usual floating-point mode: divisions in Lua neither trap nor round as the host has set it. */
 static int call_calmly (lua_State *L, int n) {
   fenv_t host;
   feholdexcept(&host);
@@ -478,39 +492,39 @@ static int call_calmly (lua_State *L, int n) {
 
 /* Runs the job and copies what it returns. */
 static int run (job *j) {
-  marea_sandbox *box = j->box;
+  marea_sandbox *sandbox = j->sandbox;
   lua_State *L = j->L;
   if (!lua_checkstack(L, 4)) {
-    snprintf(box->error, sizeof box->error, "sandbox: stack overflow");
+    snprintf(sandbox->error, sizeof sandbox->error, "sandbox: stack overflow");
     return -1;
   }
   lua_pushcfunction(L, run_job);
   lua_pushlightuserdata(L, j);
   const int status = call_calmly(L, 1);
-  box->running = L;
+  sandbox->running = L;
   if (j->host) lua_settop(j->host, j->first - 1);
-  if (status != LUA_OK) return note_error(box, L);
+  if (status != LUA_OK) return note_error(sandbox, L);
   j->results = lua_gettop(L) - j->base;
   if (!j->host) return j->results;
   lua_pushcfunction(j->host, copy_results);
   lua_pushlightuserdata(j->host, j);
   const int copied = lua_pcall(j->host, 1, LUA_MULTRET, 0);
   lua_settop(L, j->base);
-  return copied == LUA_OK ? j->results : note_error(box, j->host);
+  return copied == LUA_OK ? j->results : note_error(sandbox, j->host);
 }
 
 /* May the arguments pass? Raises in the host when they are of a kind that may not. */
-static bool check_arguments (marea_sandbox *box, lua_State *host, int first) {
+static bool check_arguments (marea_sandbox *sandbox, lua_State *host, int first) {
   bool misuse;
   const int top = lua_gettop(host);
-  if (!bind_sandbox_weigh(box, host, first, &misuse)) return true;
+  if (!bind_sandbox_weigh(sandbox, host, first, &misuse)) return true;
   if (misuse) lua_error(host);
-  note_error(box, host);
+  note_error(sandbox, host);
   lua_settop(host, top);
   return false;
 }
 
-/* With what the host gave for a text; NULL: it can be run. */
+/* What is wrong with the host's arguments; NULL: nothing, the text can be run. */
 static const char *refusal (const char *text, size_t bytes, const char *name, lua_State *host, int n_args) {
   if (!text && bytes > 0) return "run: argument 'text' is NULL";
   if (!name) return "run: argument 'name' is NULL";
@@ -518,29 +532,33 @@ static const char *refusal (const char *text, size_t bytes, const char *name, lu
   return NULL;
 }
 
-int marea_sandbox_run (marea_sandbox *box, const char *text, size_t bytes, const char *name, lua_State *host,
-                       int n_args) {
+int marea_sandbox_run (marea_sandbox *sandbox, const char *text, size_t bytes, const char *name,
+                       lua_State *host, int n_args) {
   const char *refused = refusal(text, bytes, name, host, n_args);
-  if (!box) return -1;
+  if (!sandbox) return -1;
   if (refused) {
-    snprintf(box->error, sizeof box->error, "%s", refused);
+    snprintf(sandbox->error, sizeof sandbox->error, "%s", refused);
     return -1;
   }
   if (!host) n_args = 0;
-  const bool outermost = !box->active;
-  job j = {box, text, name, bytes, host, host ? lua_gettop(host) - n_args + 1 : 0, n_args, .L = box->running};
+  const bool outermost = !sandbox->active;
+  job j = {sandbox, text,
+           name,    bytes,
+           host,    host ? lua_gettop(host) - n_args + 1 : 0,
+           n_args,  .L = sandbox->running};
   if (host) luaL_checkstack(host, 4, NULL);
   const marea_sandbox *outer = box_around(host);
-  if (outer == box) snprintf(box->error, sizeof box->error, "sandbox: its own state cannot be the host");
-  if (outer == box || (host && !check_arguments(box, host, j.first))) {
+  if (outer == sandbox)
+    snprintf(sandbox->error, sizeof sandbox->error, "sandbox: its own state cannot be the host");
+  if (outer == sandbox || (host && !check_arguments(sandbox, host, j.first))) {
     lua_settop(host, j.first - 1);
     return -1;
   }
   const locale_t before = marea_use_c_locale();
-  if (outermost) start(box, outer);
+  if (outermost) start(sandbox, outer);
   j.base = lua_gettop(j.L);
   const int n = run(&j);
-  if (outermost) stop(box);
+  if (outermost) stop(sandbox);
   uselocale(before);
   return n;
 }

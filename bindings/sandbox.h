@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
-** sandbox.h: what the files of sandboxes share: sandbox.c opens and runs, sandbox_budget.c counts and looks at the clock,
-** sandbox_path.c knows the folders, sandbox_memory.c is the allocator, sandbox_values.c copies values from one state to
-** another.
+** sandbox.h: what the files of sandboxes share: sandbox.c opens and runs, sandbox_budget.c counts and looks at the
+** clock, sandbox_path.c knows the folders, sandbox_memory.c is the allocator, sandbox_values.c copies values from one
+** state to another.
 */
 #ifndef SANDBOX_H
 #define SANDBOX_H
@@ -10,8 +10,10 @@
 
 #include "bind.h"
 
-#define SANDBOX_ROOTS 16  /* folders of a kind */
-#define SANDBOX_PERIOD 50 /* instructions between two looks; a switch of coroutines counts as many */
+#define SANDBOX_ROOTS 16 /* folders of a kind */
+/* Instructions between two looks at the budgets; a switch of coroutines counts as many. One instruction may call a
+   function in C that takes 2 ms, and 50 of them must not take more than 100 ms (LATE in spec/sandbox_spec.lua). */
+#define SANDBOX_PERIOD 50
 #define SANDBOX_OUTPUT (64 << 10)
 
 /* A block of Lua's that can make a single instruction slow: a long string, the hash part of a large table. */
@@ -43,21 +45,21 @@ struct marea_sandbox {
   char why[200], error[1000], output[SANDBOX_OUTPUT + 1];
 };
 
-/* The sandbox that a state is in; a state that is none's must not ask. */
+/* The sandbox that a state belongs to. Only for states of sandboxes: the space of others holds something else. */
 static inline marea_sandbox *bind_sandbox_of (lua_State *L) {
   return *(marea_sandbox **)lua_getextraspace(L);
 }
 
 /* ---- sandbox_budget.c ---- */
 
-bool bind_sandbox_look (marea_sandbox *box); /* is a budget spent? Looks at the clock. */
+bool bind_sandbox_look (marea_sandbox *sandbox); /* is a budget spent? Looks at the clock. */
 /* Instructions between two looks: few while one of them can take long. */
-int bind_sandbox_period (const marea_sandbox *box);
-void bind_sandbox_arm (marea_sandbox *box); /* the coroutine at work looks that often from now on */
+int bind_sandbox_period (const marea_sandbox *sandbox);
+void bind_sandbox_arm (marea_sandbox *sandbox); /* the coroutine at work looks that often from now on */
 
 /* ---- sandbox_path.c ---- */
 
-bool bind_sandbox_allows (const marea_sandbox *box, const char *path, bool writing);
+bool bind_sandbox_allows (const marea_sandbox *sandbox, const char *path, bool writing);
 
 /* ---- sandbox_memory.c ---- */
 
@@ -68,8 +70,8 @@ void bind_sandbox_free_memory (sandbox_memory *m);                        /* beh
 
 /* NULL: the values at first..top of L, of the sandbox or its host, may pass. Else why not, pushed onto L; *misuse tells
    whether it is for what they are rather than for what they weigh. */
-const char *bind_sandbox_weigh (marea_sandbox *box, lua_State *L, int first, bool *misuse);
+const char *bind_sandbox_weigh (marea_sandbox *sandbox, lua_State *L, int first, bool *misuse);
 /* Pushes onto `to` a copy of from's value at idx, an absolute index, that was weighed. Raises in `to`. */
-void bind_sandbox_copy (marea_sandbox *box, lua_State *from, int idx, lua_State *to);
+void bind_sandbox_copy (marea_sandbox *sandbox, lua_State *from, int idx, lua_State *to);
 
 #endif

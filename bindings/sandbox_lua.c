@@ -1,15 +1,15 @@
 /* SPDX-License-Identifier: MIT
-** sandbox_lua.c: sandboxes for scripts: core.sandbox, which lua/marea/sandbox/init.lua wraps. A sandbox lives in a userdata.
+** sandbox_lua.c: core.sandbox, which lua/marea/sandbox/init.lua wraps. A sandbox lives in a userdata.
 */
 #include "bind.h"
 
 static bool host_is_interrupted (void *ud) { return bind_interrupt_pending(ud); }
 
 static marea_sandbox **to_sandbox (lua_State *L, bind_state *S, const char *function) {
-  marea_sandbox **box = bind_to(L, S, 1, BIND_SANDBOX);
-  if (!box) bind_raise_argument(L, S, function, "sandbox", "a sandbox", 1);
-  if (!*box) bind_raise(L, S, "%s: the sandbox is closed", function);
-  return box;
+  marea_sandbox **sandbox = bind_to(L, S, 1, BIND_SANDBOX);
+  if (!sandbox) bind_raise_argument(L, S, function, "sandbox", "a sandbox", 1);
+  if (!*sandbox) bind_raise(L, S, "%s: the sandbox is closed", function);
+  return sandbox;
 }
 
 static double number_of (lua_State *L, const char *name) {
@@ -34,8 +34,8 @@ static void read_folders (lua_State *L, bind_state *S, int idx, const char **fol
   folders[n] = NULL;
 }
 
-/* core.sandbox({memory =, string =, tensor_memory =, threads =, seconds =, instructions =, flop =, results =}, read, write): all of
-   them numbers, 0 for what is usual; read and write: lists of folders. */
+/* core.sandbox({memory =, string =, tensor_memory =, threads =, seconds =, instructions =, flop =, results =}, read,
+   write): all of them numbers, 0 for what is usual; read and write: lists of folders. */
 int bind_sandbox_new (lua_State *L) {
   bind_state *S = bind_self(L);
   const char *read[FOLDERS + 1], *write[FOLDERS + 1];
@@ -61,17 +61,17 @@ int bind_sandbox_new (lua_State *L) {
                                  .max_result_bytes = (size_t)number_of(L, "results"),
                                  .read = read,
                                  .write = write};
-  marea_sandbox **box = bind_new(L, S, BIND_SANDBOX, sizeof *box, 0);
-  marea_status status = marea_sandbox_open(&config, box);
+  marea_sandbox **sandbox = bind_new(L, S, BIND_SANDBOX, sizeof *sandbox, 0);
+  marea_status status = marea_sandbox_open(&config, sandbox);
   if (status == MAREA_EARG) return bind_raise(L, S, "sandbox: a folder of 'read' or 'write' does not exist");
   if (status != MAREA_OK) return bind_raise(L, S, "sandbox: %s", marea_status_text(status));
   return 1;
 }
 
-/* box:run(text, name, ...) -> true, results | nil, message */
+/* sandbox:run(text, name, ...) -> true, results | nil, message */
 static int sandbox_run (lua_State *L) {
   bind_state *S = bind_self(L);
-  marea_sandbox **box = to_sandbox(L, S, "run"), *running = *box;
+  marea_sandbox **sandbox = to_sandbox(L, S, "run"), *running = *sandbox;
   size_t n;
   if (lua_type(L, 2) != LUA_TSTRING) return bind_raise_argument(L, S, "run", "text", "a string", 2);
   const char *text = lua_tolstring(L, 2, &n), *name = bind_string(L, S, 3, "run", "name");
@@ -91,10 +91,10 @@ static int sandbox_output (lua_State *L) {
 }
 
 static int sandbox_close (lua_State *L) {
-  marea_sandbox **box = bind_to(L, bind_self(L), 1, BIND_SANDBOX);
-  if (!box) return 0;
-  marea_sandbox_close(*box);
-  *box = NULL;
+  marea_sandbox **sandbox = bind_to(L, bind_self(L), 1, BIND_SANDBOX);
+  if (!sandbox) return 0;
+  marea_sandbox_close(*sandbox);
+  *sandbox = NULL;
   return 0;
 }
 

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT
-** sandbox_memory.c: the memory of a sandbox's Lua state. The allocator counts, tells strings from other blocks, and looks
-** at the clock where much is asked for: it can neither raise nor run Lua, but makes the hook look at the next instruction.
+** sandbox_memory.c: the memory of a sandbox's Lua state. The allocator counts, tells strings from other blocks, and
+** looks at the clock where much is asked for: it can neither raise nor run Lua, but makes the hook look at the next
+** instruction.
 **
 ** It also watches the two kinds of blocks that make a single instruction slow, where no hook runs:
 **
@@ -15,12 +16,14 @@
 
 #include "sandbox.h"
 
-#define LARGE 4096                     /* bytes of a block at which the clock is looked at */
-#define LONG ((size_t)64 << 10)        /* bytes of a string that is watched */
-#define NODES ((size_t)1 << 11)        /* places of a hash part that is watched */
+#define LARGE \
+  4096 /* bytes of a block at whose request the clock is looked at: writing it takes longer than the look */
+#define LONG ((size_t)64 << 10) /* bytes of a string that is watched: comparing it takes 1 ms */
+#define NODES \
+  ((size_t)1 << 11) /* places of a hash part that is watched: 2048 keys in one chain take 10 ms to move */
 #define WATCHED (NODES * sizeof(node)) /* bytes of the smallest block that is watched */
-#define STEPS ((double)(4 << 20))      /* along chains, that growing may take: some 20 ms */
-#define HEADER 64                      /* at most, of a string, before its text */
+#define STEPS ((double)(4 << 20))      /* along chains, that growing may take: 20 ms at 5 ns each */
+#define HEADER 64                      /* bytes in front of a string's text, at most */
 
 /* ---- hash parts ---- */
 
@@ -154,9 +157,9 @@ static void *take (sandbox_memory *m, void *p, size_t old, size_t size, int kind
 }
 
 void *bind_sandbox_allocate (void *ud, void *p, size_t old, size_t size) {
-  marea_sandbox *box = ud;
-  sandbox_memory *m = &box->memory;
-  const int kind = kind_of(p, old, size), period = bind_sandbox_period(box);
+  marea_sandbox *sandbox = ud;
+  sandbox_memory *m = &sandbox->memory;
+  const int kind = kind_of(p, old, size), period = bind_sandbox_period(sandbox);
   if (!p) old = 0;
   else if (old >= WATCHED) unwatch(m, p);
   if (size == 0) {
@@ -165,8 +168,9 @@ void *bind_sandbox_allocate (void *ud, void *p, size_t old, size_t size) {
     return NULL;
   }
   void *q = take(m, p, old, size, kind);
-  const bool look = box->active && (!q || size >= LARGE || old >= LARGE);
-  if ((look && bind_sandbox_look(box)) || bind_sandbox_period(box) < period) bind_sandbox_arm(box);
+  const bool look = sandbox->active && (!q || size >= LARGE || old >= LARGE);
+  if ((look && bind_sandbox_look(sandbox)) || bind_sandbox_period(sandbox) < period)
+    bind_sandbox_arm(sandbox);
   return q;
 }
 

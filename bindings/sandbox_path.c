@@ -30,21 +30,21 @@ static bool is_below (const char *real, const char *root) {
   return strncmp(real, root, n) == 0 && (real[n] == '/' || real[n] == '\0' || root[n - 1] == '/');
 }
 
-bool bind_sandbox_allows (const marea_sandbox *box, const char *path, bool writing) {
+bool bind_sandbox_allows (const marea_sandbox *sandbox, const char *path, bool writing) {
   char real[PATH_MAX];
   if (!resolve(path, real)) return false;
   for (int kind = writing; kind < 2; kind++)
-    for (int i = 0; i < SANDBOX_ROOTS && box->root[kind][i]; i++)
-      if (is_below(real, box->root[kind][i])) return true;
+    for (int i = 0; i < SANDBOX_ROOTS && sandbox->root[kind][i]; i++)
+      if (is_below(real, sandbox->root[kind][i])) return true;
   return false;
 }
 
 void bind_sandbox_path (lua_State *L, bind_state *S, const char *function, const char *path, bool writing) {
-  if (S->box && !bind_sandbox_allows(S->box, path, writing))
+  if (S->sandbox && !bind_sandbox_allows(S->sandbox, path, writing))
     bind_raise(L, S, "%s: '%s' is not in a folder that the sandbox may %s", function, bind_shorten(L, path),
                writing ? "write" : "read");
 }
 
 void bind_sandbox_deny (lua_State *L, bind_state *S, const char *function) {
-  if (S->box) bind_raise(L, S, "%s: not in a sandbox, whose limits are its host's", function);
+  if (S->sandbox) bind_raise(L, S, "%s: not in a sandbox, whose limits are its host's", function);
 }

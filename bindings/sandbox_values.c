@@ -5,16 +5,17 @@
 */
 #include "sandbox.h"
 
-#define DEEPEST 16               /* tables within each other that are copied */
-#define VALUE 16                 /* bytes of a value, */
-#define OBJECT 40                /* of a string besides its text, */
-#define TABLE 56                 /* of an empty table, */
-#define PAIR 40                  /* of an entry in one, */
-#define TENSOR 400               /* and of a tensor besides its elements */
-#define PIECE ((size_t)16 << 20) /* bytes that are copied between two looks at the clock */
+#define DEEPEST 16 /* tables within each other that are copied */
+/* Bytes that values take in Lua 5.4 on 64-bit machines, rounded up. */
+#define VALUE 16                 /* a value on the stack or in a table's array */
+#define OBJECT 40                /* a string without its text */
+#define TABLE 56                 /* an empty table */
+#define PAIR 40                  /* an entry of a table's hash part */
+#define TENSOR 400               /* a tensor without its elements */
+#define PIECE ((size_t)16 << 20) /* bytes that are copied between two looks at the clock: 1 ms */
 
 typedef struct parcel {
-  marea_sandbox *box;
+  marea_sandbox *sandbox;
   double bytes, tensor_bytes;
   int looked;          /* values since the last look at the clock */
   const char *problem; /* NULL: they can pass. A kind of value that cannot, or TOO_MUCH, NO_TIME */
@@ -65,25 +66,25 @@ static void weigh_value (parcel *p, lua_State *L, int idx, int depth) {
 static void weigh (parcel *p, lua_State *L, int idx, int depth) {
   weigh_value(p, L, idx, depth);
   if (p->problem) return;
-  const marea_sandbox *box = p->box;
-  if (p->bytes > (double)box->memory.max_bytes || p->bytes + p->tensor_bytes > box->max_result_bytes)
+  const marea_sandbox *sandbox = p->sandbox;
+  if (p->bytes > (double)sandbox->memory.max_bytes || p->bytes + p->tensor_bytes > sandbox->max_result_bytes)
     p->problem = TOO_MUCH;
-  if (++p->looked % 256 == 0 && bind_sandbox_look(p->box)) p->problem = NO_TIME;
+  if (++p->looked % 256 == 0 && bind_sandbox_look(p->sandbox)) p->problem = NO_TIME;
 }
 
-const char *bind_sandbox_weigh (marea_sandbox *box, lua_State *L, int first, bool *misuse) {
-  parcel p = {.box = box};
+const char *bind_sandbox_weigh (marea_sandbox *sandbox, lua_State *L, int first, bool *misuse) {
+  parcel p = {.sandbox = sandbox};
   const int top = lua_gettop(L);
   for (int i = first; i <= top && !p.problem; i++) weigh(&p, L, i, 0);
   *misuse = p.problem && p.problem != TOO_MUCH && p.problem != NO_TIME;
   if (!p.problem) return NULL;
-  if (p.problem == NO_TIME) return lua_pushfstring(L, "sandbox: %s", box->why);
+  if (p.problem == NO_TIME) return lua_pushfstring(L, "sandbox: %s", sandbox->why);
   if (*misuse)
     return lua_pushfstring(
         L, "sandbox: %s cannot pass; what can: nil, booleans, numbers, strings, tensors, tables of these",
         p.problem);
-  const double most = p.bytes > (double)box->memory.max_bytes ? (double)box->memory.max_bytes
-                                                              : box->max_result_bytes;
+  const double most = p.bytes > (double)sandbox->memory.max_bytes ? (double)sandbox->memory.max_bytes
+                                                                  : sandbox->max_result_bytes;
   return lua_pushfstring(
       L, "sandbox: values of more than %I bytes cannot pass, every copy being counted in full",
       (LUAI_UACINT)most);
@@ -91,9 +92,9 @@ const char *bind_sandbox_weigh (marea_sandbox *box, lua_State *L, int first, boo
 
 /* ---- copying ---- */
 
-static void go_on (marea_sandbox *box, lua_State *to) {
-  if (!bind_sandbox_look(box)) return;
-  lua_pushfstring(to, "sandbox: %s", box->why);
+static void go_on (marea_sandbox *sandbox, lua_State *to) {
+  if (!bind_sandbox_look(sandbox)) return;
+  lua_pushfstring(to, "sandbox: %s", sandbox->why);
   lua_error(to);
 }
 
@@ -112,7 +113,7 @@ static marea_status make_dense (marea_tensor *t, marea_tensor **dense) {
 }
 
 /* A tensor of the other context with the same values. Nothing but its box owns it where something may raise. */
-static void copy_tensor (marea_sandbox *box, marea_tensor *t, lua_State *to) {
+static void copy_tensor (marea_sandbox *sandbox, marea_tensor *t, lua_State *to) {
   bind_state *S = bind_find_state(to);
   marea_tensor *dense = NULL, *copy = NULL;
   if (!S) {
@@ -131,11 +132,11 @@ static void copy_tensor (marea_sandbox *box, marea_tensor *t, lua_State *to) {
     lua_error(to);
   }
   const size_t bytes = (size_t)marea_tensor_size(t) * marea_dtype_size(marea_tensor_dtype(t));
-  for (size_t at = 0; at < bytes && !bind_sandbox_look(box); at += PIECE)
+  for (size_t at = 0; at < bytes && !bind_sandbox_look(sandbox); at += PIECE)
     memcpy((char *)marea_tensor_data(copy) + at, (const char *)marea_tensor_data(dense) + at,
            bytes - at < PIECE ? bytes - at : PIECE);
   marea_release(dense);
-  go_on(box, to);
+  go_on(sandbox, to);
 }
 
 static void copy_string (lua_State *from, int idx, lua_State *to) {
@@ -144,21 +145,21 @@ static void copy_string (lua_State *from, int idx, lua_State *to) {
   lua_pushlstring(to, s, n);
 }
 
-static void copy_table (marea_sandbox *box, lua_State *from, int idx, lua_State *to) {
+static void copy_table (marea_sandbox *sandbox, lua_State *from, int idx, lua_State *to) {
   lua_newtable(to);
   luaL_checkstack(to, 4, NULL);
   for (lua_pushnil(from); lua_next(from, idx); lua_pop(from, 1)) {
-    bind_sandbox_copy(box, from, lua_gettop(from) - 1, to);
-    bind_sandbox_copy(box, from, lua_gettop(from), to);
+    bind_sandbox_copy(sandbox, from, lua_gettop(from) - 1, to);
+    bind_sandbox_copy(sandbox, from, lua_gettop(from), to);
     lua_rawset(to, -3);
   }
   if (bind_is_shape(from, idx) && bind_find_state(to)) bind_set_shape(to, bind_find_state(to));
 }
 
-void bind_sandbox_copy (marea_sandbox *box, lua_State *from, int idx, lua_State *to) {
+void bind_sandbox_copy (marea_sandbox *sandbox, lua_State *from, int idx, lua_State *to) {
   luaL_checkstack(to, 4, NULL);
   switch (lua_type(from, idx)) {
-  case LUA_TUSERDATA: copy_tensor(box, bind_to_box(from, bind_find_state(from), idx)->t, to); break;
+  case LUA_TUSERDATA: copy_tensor(sandbox, bind_to_box(from, bind_find_state(from), idx)->t, to); break;
   case LUA_TBOOLEAN: lua_pushboolean(to, lua_toboolean(from, idx)); break;
   case LUA_TNUMBER:
     if (lua_isinteger(from, idx)) lua_pushinteger(to, lua_tointeger(from, idx));
@@ -166,8 +167,8 @@ void bind_sandbox_copy (marea_sandbox *box, lua_State *from, int idx, lua_State 
     break;
   case LUA_TSTRING: copy_string(from, idx, to); break;
   case LUA_TTABLE:
-    go_on(box, to);
-    copy_table(box, from, idx, to);
+    go_on(sandbox, to);
+    copy_table(sandbox, from, idx, to);
     break;
   default: lua_pushnil(to);
   }

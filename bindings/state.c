@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
-** state.c: what there is once for each Lua state: a userdata in the registry with the context, the boxes and scopes that
-** are open, and what was looked up before.
+** state.c: what there is once for each Lua state: a userdata in the registry with the context, the boxes and scopes
+** that are open, and what was looked up before.
 */
 #include "bind.h"
 

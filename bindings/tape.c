@@ -29,7 +29,8 @@ static bool read_option (lua_State *L, bind_state *S, const char *key, int value
   return true;
 }
 
-/* Reads {seed =, retain_graph =, create_graph =, allow_not_finite =} at idx; the seed goes to stack index o->seed, else nil. */
+/* Reads {seed =, retain_graph =, create_graph =, allow_not_finite =} at idx; the seed goes to stack index o->seed,
+   else nil. */
 static void read_options (lua_State *L, bind_state *S, int idx, const char *function, options *o) {
   static const char *const names[] = {"seed", "retain_graph", "create_graph", "allow_not_finite", NULL};
   if (lua_isnil(L, idx)) return;

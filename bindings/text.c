@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
 ** text.c: numbers as text, with a point whatever locale the host has set, and texts from elsewhere made fit for a
-** terminal. Lua's conversions ask the locale each time, so the thread has the locale "C" for the time of a call. Nothing
-** raises meanwhile: an error would leave the thread with it.
+** terminal. Lua's conversions ask the locale each time, so the thread has the locale "C" for the time of a call.
+** Nothing raises meanwhile: an error would leave the thread with it.
 */
 #define _GNU_SOURCE
 #include <lualib.h>
@@ -68,8 +68,8 @@ static int text_printable (lua_State *L) {
   return 1;
 }
 
-/* core.before(a, b): the order of keys and names, numbers first, then strings by their bytes: Lua's own `<` asks the locale,
-   in some of which "a" comes before "B" */
+/* core.before(a, b): the order of keys and names, numbers first, then strings by their bytes: Lua's own `<` asks the
+   locale, in some of which "a" comes before "B" */
 static int text_before (lua_State *L) {
   const bool number = lua_type(L, 1) == LUA_TNUMBER, other = lua_type(L, 2) == LUA_TNUMBER;
   size_t n, m;

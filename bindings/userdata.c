@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
-** userdata.c: what every userdata of ours shares: a metatable for each kind, by whose address it is told from all other
-** values, those of other libraries among them.
+** userdata.c: one metatable for each kind of userdata. Its address tells our userdata from all other values, also from
+** those of other libraries.
 */
 #include "bind.h"
 
@@ -36,7 +36,8 @@ void *bind_work (bind_state *S) {
   return work;
 }
 
-/* A box that another finalizer has brought back to life is not noted: nothing would tell of its end. */
+/* A box that was finalized and that another finalizer has brought back to life is not remembered: it has no second
+   finalizer that would make us forget it. */
 bind_box *bind_find_box (lua_State *L, bind_state *S, int idx) {
   bind_box *b = bind_to(L, S, idx, BIND_BOX);
   if (b && !b->finalized) *bind_known(S, b) = b;

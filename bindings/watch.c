@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: MIT
-** watch.c: what of Lua's library has to know about Ctrl-C. A hook belongs to a coroutine, so the handler must know
-** which one is at work: resume, wrap and close say so. The error that a hook raises calls the handler of an xpcall
-** inside the hook, where nothing can stop it: our xpcall lets the error pass by a handler of the script's. And a hook that a
-** script sets would take the place of ours.
+** watch.c: functions that take the place of some of Lua's library because of Ctrl-C. A hook belongs to a coroutine,
+** so the signal handler must know which coroutine is at work: our coroutine.resume, wrap and close tell it. When a
+** hook raises, Lua calls the handler of an xpcall inside the hook, where nothing can stop it: our xpcall makes such
+** an error pass the script's handler by. debug.sethook would replace our hook: ours sets it again.
 **
-** The functions behave as Lua's. They take their places when a script is first run in core.interruptible, as the program
-** does with everything.
+** The functions behave as Lua's do. They are put in place when a script is first run in core.interruptible; the
+** program runs everything so.
 */
 #include <lualib.h>
 
@@ -13,14 +13,14 @@
 
 /* ---- coroutines ---- */
 
-/* Does a function on this thread's stack wait for another one? Then it can be neither resumed nor closed. */
+/* Is the coroutine running, or waiting for one that it has resumed? Then it can be neither resumed nor closed. */
 static bool is_busy (lua_State *L, lua_State *co) {
   lua_Debug ar;
   return co == L || (lua_status(co) == LUA_OK && lua_getstack(co, 0, &ar) > 0);
 }
 
-/* Calls Lua's resume or close on the coroutine at 1, which is `co`. On our frame: calls of Lua's would cost the C stack
-   a second level for each coroutine. Neither raises while another one is at work. */
+/* Calls Lua's resume or close on the coroutine at 1, which is `co`: as a C function, on our own frame, since lua_call
+   would need a second level of the C stack for each coroutine. Neither of them raises while `co` is at work. */
 static int watch (lua_State *L, lua_CFunction f, lua_State *co) {
   lua_State *before = is_busy(L, co) ? NULL : bind_interrupt_switch(co);
   const int n = f(L);
@@ -35,7 +35,8 @@ static int watched (lua_State *L) {
   return co ? watch(L, f, co) : f(L); /* which says so */
 }
 
-/* close(coroutine), as wrap wants it: with the error that it died of, or one of its closers'; their status. */
+/* (coroutine) -> status, error: closes it, for wrap. The error is the one that it died of, or that of one of its
+   closers. */
 static int close_dead (lua_State *L) {
   lua_State *co = lua_tothread(L, 1);
   lua_pushinteger(L, lua_resetthread(co));
@@ -43,7 +44,8 @@ static int close_dead (lua_State *L) {
   return 2;
 }
 
-/* What wrap gives. Upvalues: Lua's resume, the coroutine. Lua's own function would leave by its error, past us. */
+/* What coroutine.wrap returns. Upvalues: Lua's resume, the coroutine. Lua's own function raises the coroutine's
+   error, and we could not note that the coroutine is no longer at work. */
 static int resume_or_raise (lua_State *L) {
   lua_State *co = lua_tothread(L, lua_upvalueindex(2));
   lua_Integer status = LUA_ERRRUN;
@@ -96,7 +98,7 @@ static int protect (lua_State *L) {
 
 /* ---- debug.sethook ---- */
 
-/* Upvalue: Lua's. What waits to raise was a hook, in whose place it comes again. */
+/* Upvalue: Lua's sethook. The new hook has replaced ours; if there is a request, ours is set again. */
 static int set_hook (lua_State *L) {
   const int n = lua_tocfunction(L, lua_upvalueindex(1))(L);
   bind_interrupt_switch(L);
@@ -105,8 +107,8 @@ static int set_hook (lua_State *L) {
 
 /* ---- in place of Lua's ---- */
 
-/* library[name] := a closure of f over the function that is there, and `second` unless that is NULL. Only in the place of
-   Lua's own: they have no upvalues, which is why we may call them on our frame. */
+/* library[name] := a closure of f over the function that is there, and over `second` unless that is NULL. Replaces only
+   functions in C without upvalues, as Lua's own are, because we call them on our frame. */
 static void replace (lua_State *L, int library, const char *name, lua_CFunction f, lua_CFunction second) {
   lua_getfield(L, library, name);
   if (!lua_iscfunction(L, -1) || lua_getupvalue(L, -1, 1)) return;

@@ -71,7 +71,7 @@ describe("userdata", function()
   end)
 
   it("show no metatable", function()
-    for _, value in ipairs {session(), marea.scope(), marea.ones(2), marea.sandbox()._box} do
+    for _, value in ipairs {session(), marea.scope(), marea.ones(2), marea.sandbox()._sandbox} do
       assert.is_false(getmetatable(value))
     end
   end)

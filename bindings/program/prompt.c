@@ -2,8 +2,8 @@
 ** prompt.c: the line editor of the program `marea`: libedit reads the lines, marea.repl does everything else.
 **
 ** Keys are read one byte at a time, so that what is typed ahead stays in the terminal for the script that may ask for
-** it. Ctrl-C drops the line. A pasted text (in terminals that mark its ends) is put into the line as a whole, so that it
-** is one chunk, with its local variables, and one entry of the history.
+** it. Ctrl-C drops the line. A pasted text (in terminals that mark its ends) is put into the line as a whole, so that
+** it is one chunk, with its local variables, and one entry of the history.
 */
 #define _GNU_SOURCE
 #include <errno.h>

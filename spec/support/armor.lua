@@ -115,7 +115,7 @@ local function outside()
     f:close()
     return f
   end}
-  local open, closed = marea.sandbox{seconds = .05}._box, marea.sandbox()._box
+  local open, closed = marea.sandbox{seconds = .05}._sandbox, marea.sandbox()._sandbox
   closed:close()
   objects[#objects + 1] = {name = "sandbox", make = function() return open end}
   objects[#objects + 1] = {name = "closed sandbox", make = function() return closed end}

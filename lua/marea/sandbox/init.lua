@@ -1,8 +1,8 @@
 -- SPDX-License-Identifier: MIT
 --- Runs scripts that nobody has read:
 ---
----   local box = marea.sandbox{seconds = 2, memory = 16e6, read = {"data"}}
----   local ok, loss = box:run(text, 0.01)          -- true and the results, or nil and a message
+---   local sandbox = marea.sandbox{seconds = 2, memory = 16e6, read = {"data"}}
+---   local ok, loss = sandbox:run(text, 0.01)          -- true and the results, or nil and a message
 ---
 --- A sandbox is a Lua state of its own with a context of its own. A script finds Lua's basic functions, string, table,
 --- math, utf8, coroutine and `marea`, but no io, os, debug, package, binary chunks, finalizers or weak tables; what it
@@ -56,8 +56,8 @@ local function new(options)
   local limits = {}
   for name in pairs(numbers) do limits[name] = limit(name, options[name]) end
   check.number("sandbox", "threads", limits.threads, 1, 64)
-  local box = core.sandbox(limits, folders("read", options.read), folders("write", options.write))
-  local self = setmetatable({_box = box}, Sandbox)
+  local sandbox = core.sandbox(limits, folders("read", options.read), folders("write", options.write))
+  local self = setmetatable({_sandbox = sandbox}, Sandbox)
   for name, value in pairs(options.globals or {}) do self:set(name, value) end
   return self
 end
@@ -65,7 +65,7 @@ end
 --- Runs a text with fresh limits; further arguments are the script's `...`. What it leaves in its globals stays.
 ---@param text string
 ---@return boolean|nil ok, any ... results, or a message
-function Sandbox:run(text, ...) return self._box:run(text, "=sandbox", ...) end
+function Sandbox:run(text, ...) return self._sandbox:run(text, "=sandbox", ...) end
 
 --- The same with a file's text.
 ---@param path string
@@ -75,24 +75,24 @@ function Sandbox:run_file(path, ...)
   local text = file:read "a"
   file:close()
   if not text then return core.failed(path .. ": cannot be read") end
-  return self._box:run(text, "@" .. path, ...)
+  return self._sandbox:run(text, "@" .. path, ...)
 end
 
 --- Makes a value a global of the scripts.
 ---@param name string
 ---@param value any
 function Sandbox:set(name, value)
-  local ok, message = self._box:run("local name, value = ...; _G[name] = value", "=set",
+  local ok, message = self._sandbox:run("local name, value = ...; _G[name] = value", "=set",
     check.string("set", "name", name), value)
   if not ok then check.raise("%s", message) end
 end
 
 --- What scripts printed since this was last asked; the first 64 KiB.
 ---@return string
-function Sandbox:output() return self._box:output() end
+function Sandbox:output() return self._sandbox:output() end
 
 --- Ends it and frees its memory. The garbage collector would do so some time.
-function Sandbox:close() self._box:close() end
+function Sandbox:close() self._sandbox:close() end
 
 Sandbox.__close = Sandbox.close
 
