@@ -20,8 +20,8 @@ local format = core.format
 local gradcheck = {}
 
 local EPS = 1e-6 -- step of the differences
-local ELEMENTS = 8 -- of each input that are looked at
-local OWN = 1 << 40 -- position of random numbers that are not the function's
+local ELEMENTS = 8 -- elements of each input that are compared
+local OWN = 1 << 40 -- offset of the position of our own random numbers from those that the function draws
 
 -- ---- what is differentiated: functions of a list of tensors that return a list ----
 
@@ -395,7 +395,7 @@ local function run(f, arguments, o)
     core.set_random_state(own_seed, own_counter)
     return results
   end
-  core.set_random_state(seed, counter + OWN) -- for weights and directions
+  core.set_random_state(seed, counter + OWN) -- from here on weights and directions are drawn
   local places = {}
   for i = 1, #inputs do places[i] = i end
   if #inputs == 0 then check.raise("gradcheck: there is no f32 or f64 tensor to look at") end

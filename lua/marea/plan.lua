@@ -92,7 +92,7 @@ local function measure(f, ...)
   local run = {results = {}, forward = 0, backward = 0, update = 0}
   local before, arguments, results = core.memory().live, table.pack(...), nil
   run.report = profile(function()
-    local own = core.memory().live - before -- the profile's
+    local own = core.memory().live - before -- bytes that the profile takes
     core.memory_reset_peak()
     run.rows, results = watch(core.scope, f, table.unpack(arguments, 1, arguments.n))
     run.peak = core.memory().peak - own
@@ -162,7 +162,7 @@ local function plan_module(net, options, ...)
     net:train()
     local optimizer = (options.optimizer or optim.Adam){net}
     local function step() optimizer:step((options.loss or mean_square)(forward())) end
-    core.scope(step) -- the optimizer makes what it remembers
+    core.scope(step) -- once before, so that the optimizer has made the tensors that it keeps
     plan = new_plan(measure(step), alive)
     plan.results, plan.optimizer = inference.results, optimizer.name
   end

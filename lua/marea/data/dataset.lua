@@ -141,7 +141,7 @@ end
 
 -- ---- a pass ----
 
-local SHUFFLE = 0x9E3779B97F4A7C15 -- makes the key of shuffles another one than that of everything else
+local SHUFFLE = 0x9E3779B97F4A7C15 -- changes the seed, so that orders are independent of other draws with one seed
 
 --- Spreads the bits of an integer; 0 stays 0 (splitmix64: Steele, Lea, Flood, OOPSLA 2014).
 local function mix(z)

@@ -17,7 +17,7 @@ local ops = core.ops
 
 local synthetic = {}
 
-local KEY = 0x6C62272E07BB0142 -- makes these random numbers others than a training's with the same seed
+local KEY = 0x6C62272E07BB0142 -- changes the seed, so that images are independent of a training with the same seed
 
 --- f() with random numbers that depend on `seed` alone.
 local function seeded(seed, f)

@@ -12,9 +12,9 @@ local FIELDS = 1000 -- of a table that are searched
 local ENTRIES = 10000 -- of all tables, for one name
 local LONGEST = 400 -- bytes of a line of source that is looked at
 
-local typed -- what the prompt runs: {chunk, text}
-local gone = {} -- local variables of what it ran before
-local lost -- what the library gave beside nil in something that it ran before: {message, line}
+local typed -- what the prompt is running: {chunk, text}
+local gone = {} -- names of local variables of what the prompt ran before
+local lost -- the message that a function of the library gave with nil in what the prompt ran before: {message, line}
 
 --- For prompts: the chunk that is about to be run, and its text, which its frames do not know. Tracebacks end above it.
 ---@param chunk function

@@ -1,6 +1,6 @@
 -- SPDX-License-Identifier: MIT
---- What other frameworks call things: name -> what it is here, by the thing that has the name. It is taken before a
---- name here that is spelt nearly alike.
+--- Names of other frameworks: name -> what it is called here, in one table for each kind of thing (tensors, modules,
+--- arguments, ...). Messages prefer such a hint to a name of ours that is spelt alike.
 local IN_MEMORY = "the tensor itself: all tensors are in main memory"
 
 --- Fields and methods of tensors, functions of marea; what is asked for in other places too.

@@ -1,5 +1,6 @@
 -- SPDX-License-Identifier: MIT
---- Tracebacks for people who write scripts: their own frames, what lies between folded into one line, C left out.
+--- Tracebacks for people who write scripts: the script's frames; frames of the library between them become one line,
+--- and frames of C are left out.
 local core = require "marea.core"
 local frames = require "marea.explain.frames"
 

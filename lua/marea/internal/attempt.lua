@@ -12,14 +12,14 @@ local attempt = {}
 local Attempt = {}
 Attempt.__index = Attempt
 
-local Droppable = {__index = Attempt} -- that of a coroutine
+local Droppable = {__index = Attempt} -- the class of attempts in coroutines, which may be dropped before their end
 
 local entries = {} -- {tensor, copy}, the oldest first: values before a change that is not final yet
-local noted = {} -- tensor -> its place in `entries`
-local begun = 0 -- attempts that are under way
-local height = 0 -- of `entries` when the latest of them began
-local updates = 0 -- of optimizers, so far
-local after = {} -- random state after the last one: seed, counter
+local noted = {} -- tensor -> its position in `entries`
+local begun = 0 -- number of attempts that have begun and not ended
+local height = 0 -- length of `entries` when the latest attempt began
+local updates = 0 -- number of updates that optimizers have made so far
+local after = {} -- random state after the last update: seed, counter
 
 --- Begins an attempt; it ends with :close(), and is undone by :undo().
 ---@return Attempt
@@ -53,7 +53,7 @@ function attempt.settle()
   after[1], after[2] = core.random_state()
 end
 
---- Was there no update since it began?
+--- Has no optimizer updated weights since the attempt began?
 function Attempt:is_unfinished() return self.updates == updates end
 
 --- Ends it and keeps what was changed.
@@ -88,8 +88,8 @@ Attempt.__close = core.closer(function(self, problem)
 end)
 
 Droppable.__close = Attempt.__close
--- One that nobody can end any more, because its coroutine was dropped, ends when it is collected; sandboxes have no
--- finalizers.
+-- An attempt whose coroutine was dropped can be ended by nobody. It ends when the garbage collector finds it, except in
+-- sandboxes, which have no finalizers.
 if pcall(setmetatable, {}, {__gc = Attempt.close}) then Droppable.__gc = Attempt.close end
 
 return attempt

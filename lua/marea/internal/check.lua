@@ -5,10 +5,11 @@ local format = core.format
 
 local check = {}
 
---- Makes the library's files in the folder of this one library code: messages carry the line of the script that called
---- them. Returns the folder as sources begin, "@./lua/marea/"; nil when it is not known.
+--- Tells the core the folder of the library's Lua files: frames of files in it are the library's, and messages name the
+--- line of the script that called them. Returns what the sources of these files begin with, "@./lua/marea/"; nil when
+--- the folder is not known.
 ---@param source string of a file of the library, as debug.getinfo gives it
----@param name string of that file
+---@param name string the file's path in the folder: "internal/check.lua"
 function check.library(source, name)
   local prefix = source:sub(1, 1) == "@" and source:sub(-#name) == name and source:sub(1, -#name - 1) or nil
   if prefix then core.library(prefix) end
@@ -17,7 +18,7 @@ end
 
 local prefix = check.library(debug.getinfo(1, "S").source, "internal/check.lua")
 
--- Messages get their further lines from a module that is loaded with the first error.
+-- marea.explain adds further lines to messages. It is loaded with the first error.
 core.explain_with(function(...) return require "marea.explain".details(...) end,
   function(word)
     local synonyms = require "marea.explain.synonyms"
@@ -27,7 +28,8 @@ core.explain_with(function(...) return require "marea.explain".details(...) end,
 --- The folder of the library's Lua files, with a slash at its end; "" when it is not known.
 check.folder = prefix and prefix:sub(2) or ""
 
---- Where the scripts and their data lie: of the source tree, of an installed one.
+--- The folders in which the project's scripts and their data may be: that of the source tree and that of an
+--- installation.
 ---@return string[] folders, each with a slash at its end
 function check.script_folders()
   local list = {}
@@ -45,7 +47,7 @@ function check.raise(text, ...)
   core.raise(select("#", ...) > 0 and core.format(text, ...) or text)
 end
 
-local LONGEST = 60 -- bytes of words that are guessed
+local LONGEST = 60 -- bytes; for longer words no candidate is looked for
 
 --- Optimal string alignment distance: insertions, deletions, substitutions and swaps of neighbours.
 local function distance(a, b)
@@ -65,13 +67,13 @@ local function distance(a, b)
   return rows[#a][#b]
 end
 
---- As many mistakes as a word of so many letters may have: one in four letters, and one in words of three.
+--- May a word of so many letters have so many mistakes? One in four letters, and one in words of three.
 local function is_near(mistakes, letters)
   return letters >= 3 and (mistakes <= 1 or 4 * mistakes <= letters + 1)
 end
 
---- "; did you mean 'x'?" for the candidate nearest to `word`, "" when none is near, and when other frameworks have the
---- word for what `owner` has, for which there is a hint.
+--- "; did you mean 'x'?" for the candidate nearest to `word`; "" when none is near. "" also when other frameworks call
+--- something of `owner` so: a hint then says what it is called here.
 ---@param word string
 ---@param candidates string[]
 ---@param owner? string see marea.explain.synonyms
@@ -144,7 +146,7 @@ function check.size_text(value)
   return table.concat(parts, "x")
 end
 
---- A table without a class: a list, a record, a shape.
+--- Is it a table without a class: a list, a record, a shape?
 function check.is_plain(value)
   return type(value) == "table" and (getmetatable(value) == nil or core.is_shape(value))
 end
@@ -191,17 +193,18 @@ function check.items(what, name, list, expected, least)
   return length
 end
 
-local FEW = 2 -- positions: such a table is written in the call, a longer list may have been shortened by the script
+local FEW = 2 -- positional arguments; a list of more may be one that the script has made and shortened
 
---- The places that a table constructor such as {4, undefined} has made, the empty one at the end among them: next takes
---- a place that is empty, and no other key that is not there.
+--- The number of array slots that a table constructor such as {4, undefined} has made (2), the empty one at the end
+--- included, up to `most`. `next` accepts the key of an empty slot and raises for any other key that is not in the
+--- table.
 local function places_of(t, most)
   local n = 0
   while n < most and pcall(next, t, n + 1) do n = n + 1 end
   return n
 end
 
---- In place of the arguments of a call, asks check.options for the names it would take: see check.keywords.
+--- A value that check.keywords passes in place of a table of arguments: check.options then raises the names it accepts.
 local probe = {}
 
 --- The table of arguments of a call such as nn.Linear{10, bias = false}: string keys must be among `names`, and at
@@ -349,7 +352,7 @@ function check.names(t)
       end
     end
   end
-  for _ = 1, 20 do -- classes may be nested, and a ring must end
+  for _ = 1, 20 do -- a bound for chains of __index that lead in a circle
     add(t)
     local meta = debug.getmetatable(t)
     if not meta then break end

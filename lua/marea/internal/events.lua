@@ -1,6 +1,6 @@
 -- SPDX-License-Identifier: MIT
---- What happens while a script runs, told to whoever watches it: `watcher`, which marea.rerun sets for as long as a
---- script runs. Where there is none, which is usual, a place that tells pays one comparison.
+--- Events of a running script. `watcher` is an object whose methods are called for them; marea.rerun sets it while it
+--- runs a script. Otherwise it is nil, and each event costs one comparison.
 ---
 ---   watcher:seeded(n)             marea.seed(n) was called
 ---   watcher:called(m)             a module is about to be called

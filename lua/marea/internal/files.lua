@@ -1,10 +1,10 @@
 -- SPDX-License-Identifier: MIT
---- Text files that are whole or not there.
+--- Writes text files whole or not at all.
 local core = require "marea.core"
 
 local files = {}
 
---- Calls write(put), which calls put(text) as often as it likes, and makes a file of the texts.
+--- Calls write(put). write calls put(text) for each part of the text; then the file is written.
 ---@param path string
 ---@param write fun(put: fun(text: string))
 ---@return boolean|nil ok, string|nil message

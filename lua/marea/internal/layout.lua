@@ -7,7 +7,7 @@ local layout = {}
 local WIDEST = 100 -- letters; longer lines are hard to read
 local NARROWEST = 24 -- letters of a text beside another one, however narrow the terminal is
 
---- Letters of a line, and lines beside those of the prompt, of the terminal; 80 and 24 when the output is none.
+--- The terminal's letters in a line, and its lines without those that the prompt needs; 80 and 24 without a terminal.
 ---@return integer columns, integer lines
 function layout.terminal()
   local columns, lines = core.terminal_size(1)
@@ -17,9 +17,9 @@ end
 
 local function length(text) return utf8.len(text) or #text end
 
---- The parts of a text, each {head =, gap =, words =}: paragraphs; rows of a table, "  name   text", with the lines
---- set in as deep as their second cell; and, as heads without words, empty lines and others that are set in, code above
---- all.
+--- Splits a text into parts {head =, gap =, words =}. A part is a paragraph; or a row of a table, "  name   text", with
+--- the lines below that are indented as deep as its second cell; or, as a head without words, an empty line or another
+--- indented line, such as code.
 local function parts_of(text)
   local parts, part = {}, nil
   local function begin(head, gap)
@@ -41,7 +41,7 @@ local function parts_of(text)
   return parts
 end
 
---- Adds a part to `lines` of at most `room` letters.
+--- Appends a part to the list `lines`, wrapped to `room` letters.
 local function fill(lines, part, indent, room)
   local line, empty = part.head, true
   for _, word in ipairs(part.words) do

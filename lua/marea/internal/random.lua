@@ -1,11 +1,11 @@
 -- SPDX-License-Identifier: MIT
---- What a random state has beside the core's: the state of Lua's own numbers, and how many datasets have got a stream
---- of orders.
+--- The parts of the random state that are not the core's: the state of Lua's math.random, and the number of datasets
+--- that have got a stream of orders.
 local undo = require "marea.internal.undo"
 
 local random = {streams = 0}
 
---- A number for a dataset, another one for each since marea.seed: its orders are its own.
+--- A new number for a dataset's orders. Each dataset since marea.seed gets another one.
 ---@return integer
 function random.new_stream()
   undo.note(random)
@@ -13,7 +13,7 @@ function random.new_stream()
   return random.streams - 1
 end
 
---- Lua's generator shows its state to nobody: it gets a new one, whose numbers math.randomseed takes.
+--- Lua does not tell the state of math.random. So math.random gets a new state here, whose two seeds are known.
 ---@return integer, integer
 function random.renew_lua()
   local a, b = math.random(0), math.random(0)

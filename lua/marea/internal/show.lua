@@ -11,8 +11,8 @@ local format = core.format
 
 local show = {}
 
-local MOST = 1 << 22 -- elements that are averaged; larger tensors are thinned out before
-local SMALL = 16 -- pixels to which tiny pictures are enlarged
+local MOST = 1 << 22 -- elements that are averaged; of larger tensors only some rows and columns are taken
+local SMALL = 16 -- pixels; smaller pictures are enlarged to so many
 local SHADES = " .:-=+*#%@"
 local HALF = "▀" -- upper half in the foreground's colour, lower half in the background's
 
@@ -50,7 +50,7 @@ end
 
 -- ---- pixels ----
 
---- (H, W, C) for what may be shown.
+--- t as a picture (H, W, C); raises when its shape is none that can be shown.
 local function as_image(t)
   if t.rank == 4 and (t:size(4) == 1 or t:size(4) == 3) and t:numel() > 0 then return image.grid(t, {gap = 1}) end
   if t.rank == 3 and (t:size(3) == 1 or t:size(3) == 3) then return t end
@@ -59,14 +59,14 @@ local function as_image(t)
   check.fail("show", "t", "a matrix (H, W), an image (H, W, 1 or 3) or images (N, H, W, 1 or 3)", t)
 end
 
---- Every so many-th row and column, so that at most MOST elements are left.
+--- Rows and columns at equal distances, so that at most MOST elements are left.
 local function thinned(x)
   local step = math.ceil(math.sqrt(x:numel() / MOST))
   if step <= 1 then return x end
   return x[("1:%d:%d, 1:%d:%d, :"):format(x:size(1), step, x:size(2), step)]
 end
 
---- Mean of each field of f x f pixels; at the edges, of those that are there.
+--- The mean of each block of f x f pixels; blocks at the edges may be smaller.
 local function shrunk(x, f)
   local h, w = x:size(1), x:size(2)
   return x:unsqueeze(1):avg_pool2d{kernel = f, stride = f, padding = {0, -h % f, 0, -w % f}, count_padding = false}[1]

@@ -1,15 +1,15 @@
 -- SPDX-License-Identifier: MIT
---- Puts back what the library changes in its tables (layers that make their parameters, optimizers that count) while
---- something runs that is to leave no trace.
+--- Runs a function and afterwards undoes the changes that the library has made to its own tables meanwhile: layers that
+--- have made their parameters, optimizers that have counted steps. Plans and gradient checks leave no trace so.
 local events = require "marea.internal.events"
 local unwind = require "marea.internal.unwind"
 
 local undo = {}
 
-local notes -- table -> its fields as they were; nil: nothing is remembered
-local order -- the tables, as they were noted
+local notes -- table -> a copy of its fields before the change; nil outside of undo.run
+local order -- the tables in the order of their first change
 
---- To be called before a table changes. Does nothing outside of undo.run.
+--- Remembers the fields of a table. To be called before a table changes. Does nothing outside of undo.run.
 ---@param t table
 function undo.note(t)
   if unwind.latest then unwind.settle() end
@@ -30,8 +30,8 @@ local function restore()
   end
 end
 
---- Runs f(...) and then puts back the fields of all tables that were noted meanwhile; nobody watches. Returns what f
---- returned.
+--- Runs f(...) and then restores the fields of all tables that were noted meanwhile. No event reaches a watcher
+--- (marea.internal.events). Returns what f returned.
 function undo.run(f, ...)
   local watcher, outer_notes, outer_order
   local _ <close> = unwind.finally(function()

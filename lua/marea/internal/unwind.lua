@@ -1,5 +1,5 @@
 -- SPDX-License-Identifier: MIT
---- Cleanup that runs however a block is left, whole even when Ctrl-C waits:
+--- Cleanup that runs however a block is left, and that no Ctrl-C cuts short:
 ---
 ---   local _ <close> = unwind.finally(function(problem) ... end)     -- problem: the error, nil when there was none
 ---
@@ -9,7 +9,7 @@ local core = require "marea.core"
 
 local unwind = {}
 
---- The innermost cleanup that is still to be run, a list by `outer`; nil: there is none.
+--- The innermost cleanup that has not run yet; its field `outer` is the next one. nil: there is none.
 unwind.latest = nil
 
 local function unlink(cleanup)

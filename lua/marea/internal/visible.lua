@@ -1,6 +1,6 @@
 -- SPDX-License-Identifier: MIT
---- Modules that the script can see, for messages that name parameters. Looked for when something is to be said; nothing
---- is kept track of before.
+--- Finds the modules that the script's variables hold, for messages that name parameters. The search is made when a
+--- message is made; nothing is recorded before.
 local core = require "marea.core"
 local module = require "marea.nn.module"
 
@@ -13,7 +13,8 @@ local function holds_modules(t)
   return false
 end
 
---- Appends what can be searched for parameters: a module, an optimizer and what it trains, a plain table of modules.
+--- Appends the value if it can be searched for parameters: a module, an optimizer with what it trains, a table of
+--- modules.
 local function take(list, seen, value)
   if type(value) ~= "table" or seen[value] then return end
   seen[value] = true
@@ -34,7 +35,8 @@ local function take_variables(list, seen, get, from)
   end
 end
 
---- What the script can see: variables of the functions at work, from the innermost outwards, then globals by name.
+--- The values of the script's variables: local ones of the functions on the stack, the innermost first, then global
+--- ones.
 function visible.roots()
   local list, seen, level = {}, {}, 2
   local info = debug.getinfo(level, "f")

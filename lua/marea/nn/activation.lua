@@ -8,7 +8,8 @@ local format = core.format
 
 local layers = {}
 
---- A layer for an operator of one input. `argument`, if any, is its number: nn.LeakyReLU{0.2} or {slope = 0.2}.
+--- Defines a layer that applies an operator of one input. `argument` names the operator's number, if it has one:
+--- nn.LeakyReLU{0.2} or {slope = 0.2}.
 local function layer(class_name, name, argument)
   local class, operator = module.class(class_name), ops[name]
   class.operator = name

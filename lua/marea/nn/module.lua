@@ -21,7 +21,7 @@ local module = {}
 local Module = {} -- methods of every module
 local classes = {} -- file and name -> class
 local version = 0 -- how many parameters and buffers were made; optimizers look again when it has changed
-local tracer -- while a summary runs: called in place of forward
+local tracer -- called in place of every module's forward while module.trace runs; nil otherwise
 
 -- ---- classes ----
 
@@ -34,18 +34,18 @@ end
 
 local function pass(...) return ... end
 
---- No tail calls in these two, so that their frames stay and tell which module is at work.
+--- Neither of these two makes a tail call: their frames must stay on the stack, where frozen_at_work finds the module.
 local function call(self, ...) return pass(enter(self, ...)) end
 local function make(self, ...) return pass(self:materialize(...)) end
 
---- Is the module at work in this coroutine frozen? What it makes is frozen too. The stack tells: a variable would stay
---- as it is where a coroutine ends by an error or is dropped.
+--- Is the module at work in this coroutine frozen? Parameters that a frozen module makes are frozen too. The module is
+--- looked for on the stack, because a variable would keep its value when a coroutine ends by an error or is dropped.
 local function frozen_at_work()
   local self = core.argument_at_work(call, make)
   return self ~= nil and self.frozen
 end
 
---- A new field of a module: data under the name of a method would hide it.
+--- __newindex: sets a new field of a module. Data under the name of a method would hide the method, so it is refused.
 local function set_field(self, key, value)
   if Module[key] and value ~= nil and type(value) ~= "function" then
     check.raise("%s: a field '%s' would hide the method of this name; the field needs another one",
@@ -60,7 +60,8 @@ local function construct(class, ...)
   return self
 end
 
---- Chunks without a file name (from a string) count as one place, so that an edited string replaces its class.
+--- The file that calls nn.class. All chunks without a file name (from a string) count as one file, so that an edited
+--- string replaces its class.
 local function defining_file()
   local source = debug.getinfo(3, "S").source
   return source:find "^[@=]" and source or "string"
@@ -98,7 +99,7 @@ function module.is_class(value)
   return type(value) == "table" and rawget(value, "__module") == true
 end
 
---- What every module can do: name -> function.
+--- The methods of every module: name -> function.
 function module.class_methods() return Module end
 
 --- Is it a layer, or an instance of a class that nn.class made?
@@ -120,7 +121,7 @@ end
 
 -- ---- the walk ----
 
---- The keys of what the walk looks at, in its order: integers, then strings.
+--- The keys of a table that the walk visits, in the order of the walk: integers, then strings.
 function module.public_keys(t)
   local keys = {}
   for key in next, t do
@@ -190,7 +191,7 @@ function module.tensors(root)
   return list
 end
 
---- Is there a tensor under it?
+--- Does the walk from `root` meet a tensor?
 local function has_tensors(root)
   local found = false
   module.walk(root, "", {}, function(_, _, owner) found = found or owner ~= nil end)
@@ -260,15 +261,15 @@ function module.parameter(t)
   return (t.is_leaf and t or t:detach()):requires_grad_(not frozen_at_work()):keep()
 end
 
---- Makes the parameters of a layer that learns its sizes from its first input. When a rerun has the values of all of
---- them, the random state is as if none had been drawn.
+--- Makes the parameters of a layer that learns its sizes from its first input. When a rerun copies all of their values
+--- from an earlier run, the random state is put back: the draws of the initial values do not count.
 function module.materialize(self, ...)
   local seed, counter = core.random_state()
   make(self, ...)
   if events.watcher and events.watcher:made(self) then core.set_random_state(seed, counter) end
 end
 
---- Changes whenever a parameter or a buffer was made anywhere.
+--- A number that grows whenever a parameter or a buffer is made in any module.
 function module.version() return version end
 
 -- ---- state ----
@@ -320,7 +321,7 @@ function module.misfit(root, state, strict)
   return "the state does not fit the module\n" .. table.concat(lines, "\n")
 end
 
---- Copies the values of a state that fits, all of them whatever comes.
+--- Copies the values of a state that fits. No interrupt ends it: all values are copied.
 function module.assign(root, state)
   core.shield(nil, function()
     for _, entry in ipairs(module.tensors(root)) do
@@ -334,10 +335,10 @@ end
 
 -- ---- methods of every module ----
 
---- Constructor hook: takes what the class is called with.
+--- The constructor: gets the arguments that the class is called with. Classes define their own.
 function Module:init() end -- luacheck: no unused args
 
---- What calling the module does: every class defines its own.
+--- What a call of the module computes. Every class defines its own.
 function Module:forward()
   check.raise("class %s defines no method 'forward'", getmetatable(self).__name)
 end
@@ -401,7 +402,7 @@ function Module:load_state(state, options)
   return self
 end
 
---- Switches to training (the initial mode): dropout drops. `on` false is evaluate().
+--- Switches to training, which is the initial mode: dropout sets elements to 0. train(false) is evaluate().
 ---@param on? boolean true when left out
 ---@example nn.Dropout{0.5}:train().training
 function Module:train(on)
@@ -430,8 +431,8 @@ function Module:freeze()
   return self
 end
 
----@example nn.Linear{3, 2}:freeze():unfreeze()
 --- Undoes freeze().
+---@example nn.Linear{3, 2}:freeze():unfreeze()
 function Module:unfreeze() return (set_frozen(self, false)) end
 
 --- Number of elements of all tensors of the state, as Keras counts parameters, and of those that are trained.

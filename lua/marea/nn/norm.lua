@@ -34,11 +34,11 @@ function Norm:read(what, options, eps, names)
   return options
 end
 
---- Makes weight (ones) and bias (zeros), those of them that are wanted.
+--- Makes weight (ones) if `scale` is set, and bias (zeros) if `center` is set.
 function Norm:materialize(shape)
   if self.scale then self.weight = module.parameter(ops.full(shape, 1, self.dtype)) end
   if self.center then self.bias = module.parameter(ops.full(shape, 0, self.dtype)) end
-  self.shape = shape -- comes last: with it the layer is complete
+  self.shape = shape -- set last: infer takes a layer with a shape as complete
 end
 
 --- For forward: makes the parameters at the first call, from the channels of x.

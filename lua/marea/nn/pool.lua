@@ -7,7 +7,7 @@ local ops = core.ops
 
 local layers = {}
 
---- A layer over ops[operator] with a kernel in front: nn.MaxPool2d{2, stride = 2}.
+--- Defines a layer that applies ops[name]. Its first argument, a size, needs no name: nn.MaxPool2d{2, stride = 2}.
 local function window(class_name, name, first, names)
   local class, operator = module.class(class_name), ops[name]
   class.operator = name

@@ -10,7 +10,8 @@ local module = require "marea.nn.module"
 ---@example net(marea.normal{4, 8})
 local Sequential = module.class("Sequential")
 
---- The key of the i-th layer: its name, which must be none that the walk would miss or that reads like another's path.
+--- The key of the i-th layer: its name, else i. A name that the walk would not visit or that looks like the path of
+--- another layer is refused.
 local function key_of(self, i, layer)
   local key = module.is_module(layer) and layer.name or i
   if key == i then return i end

@@ -54,7 +54,8 @@ local function own_parameters(m)
   return n
 end
 
---- Rows for the modules at work that hold no other modules or have parameters of their own, in calling order.
+--- One row for each module that is called and that holds no other modules or has parameters of its own, in the order of
+--- the calls.
 local function trace_rows(root, ...)
   local rows, row_of, path_of = {}, {}, {}
   local function trace(m, ...)

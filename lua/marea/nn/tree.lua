@@ -17,7 +17,8 @@ local function tensors_of(node, keys)
   return table.concat(parts, ", "), elements
 end
 
---- Rows {depth, label, tensors, count} of a module and what it holds. What lies in plain tables comes under their keys.
+--- Rows {depth, label, tensors, count} of a module and of what is in it. What is in a plain table is listed under the
+--- table's key.
 local function rows_of(root, module)
   local rows, seen = {}, {}
   local visit

@@ -40,7 +40,7 @@ function Weighted:materialize(inputs)
       self.bias = module.parameter(self._bias_init(core.shape{self.outputs}, fan_in, fan_out, self.dtype))
     end
     self.inputs = inputs
-    self.weight = weight -- comes last: with it the layer is complete
+    self.weight = weight -- set last: forward takes a layer with a weight as complete
   end)
 end
 

@@ -25,7 +25,7 @@ function Optimizer.define(name, spec)
   class.__tostring = Optimizer.tostring
   class.spec = spec
   class.__optimizer = true
-  local own = {} -- what a group may set for itself
+  local own = {} -- arguments that a group may set for itself
   for key in pairs(spec.numbers) do own[#own + 1] = key end
   table.move(spec.flags or {}, 1, #(spec.flags or {}), #own + 1, own)
   table.sort(own, core.before)
@@ -61,7 +61,7 @@ local function check_rate(self, lr)
   return lr
 end
 
---- The i-th argument, a plain table of modules and parameters, apart from what it sets for them: root, settings.
+--- Splits the i-th argument, a plain table, into its modules and parameters and the arguments that it sets for them.
 local function split(self, i, part)
   local root, settings = {}, {}
   if type(part) ~= "table" or getmetatable(part) ~= nil then return part, settings end
@@ -169,7 +169,9 @@ end
 
 local LEAST_SQUARE = {f32 = 1e-30, f64 = 1e-290} -- a mean of squares below it has lost digits to underflow
 
---- Square root of the sum of squares, where the squares overflow or underflow too.
+--- The Euclidean norm of g as a number of Lua, in double precision. This is not the operator `norm`, whose result has
+--- the dtype of g: in f32 it would be rounded, and infinite from 3.4e38 on. Where the squares overflow or underflow, g
+--- is divided by its largest element first.
 local function norm_of(g)
   local sum = g:square():sum():item()
   if sum ~= sum or sum < math.huge and sum >= LEAST_SQUARE[g.dtype] * g:numel() then return math.sqrt(sum) end
@@ -178,7 +180,7 @@ local function norm_of(g)
   return most * math.sqrt((g / most):square():sum():item())
 end
 
---- The same over all tensors; NaN if there is one.
+--- The norm over all tensors together; NaN if an element is NaN.
 local function global_norm(gradients)
   local norms, most, sum = {}, 0, 0
   for i, g in ipairs(gradients) do
@@ -217,8 +219,8 @@ local function set_attributes(self)
   end
 end
 
---- Everything that can fail comes before the first weight is touched. Runs shielded, so that an interrupt comes before
---- the step or after it.
+--- The update. Everything that can fail comes before the first weight is changed. Runs in core.shield, so that an
+--- interrupt ends it before the update or after it.
 local function update(self, loss)
   self:find_parameters()
   local entries, gradients = {}, {}
@@ -247,7 +249,8 @@ local function update(self, loss)
   if events.watcher then events.watcher:stepped() end
 end
 
---- The reverse pass, which leaves gradients as they were when it is interrupted; then the update, which never is.
+--- The reverse pass, and then the update. An interrupt may end the pass, which then changes no gradient; it cannot end
+--- the update.
 local function advance(self, loss)
   core.shield(loss and function() loss:backward(self._backward) end, update, self, loss ~= nil)
 end

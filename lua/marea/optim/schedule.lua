@@ -5,7 +5,7 @@ local check = require "marea.internal.check"
 
 local schedule = {}
 
-local LARGEST = 0x1.fffffffffffffp+1023 -- finite
+local LARGEST = 0x1.fffffffffffffp+1023 -- the largest finite number
 
 --- Checks arguments in the order of `names`: steps and `every` are whole numbers from 1, the rest numbers from 0.
 local function arguments(what, names, ...)

@@ -26,8 +26,8 @@ local format = core.format
 
 local profile = {}
 
-local EVENTS = 100000 -- calls that are kept for the trace unless the script says otherwise
-local LINES = 30 -- of a table, the same
+local EVENTS = 100000 -- calls that are kept for the trace when the script gives no number
+local LINES = 30 -- lines of a table when the script gives no number
 
 -- ---- names of layers ----
 

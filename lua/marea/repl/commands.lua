@@ -122,7 +122,7 @@ add{
   end,
 }
 
---- Arguments that stand side by side, with commas in between; nil when they would be no Lua either.
+--- "net {4, 4}" -> "net, {4, 4}": puts commas between arguments; nil when the result is no Lua either.
 local function with_commas(session, text)
   if session:load("return " .. text) then return text end
   local first, rest

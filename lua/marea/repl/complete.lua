@@ -114,7 +114,7 @@ local function is_callable(value)
   return type(value) == "function" or (type(meta) == "table" and rawget(meta, "__call") ~= nil)
 end
 
---- Those of `names` that begin with `word`, sorted; private ones only when the word begins so.
+--- The names that begin with `word`, sorted; private ones (with "_" in front) only when the word begins so.
 local function matching(names, word)
   local list, seen = {}, {}
   for _, name in ipairs(names) do

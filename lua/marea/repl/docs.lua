@@ -1,5 +1,5 @@
 -- SPDX-License-Identifier: MIT
---- What is documented: the comments of Lua sources, read by one parser, and which of them belongs to a value.
+--- Reads the documentation in comments of Lua sources, and finds the comment that belongs to a value.
 ---
 --- A block of lines that begin with `---` belongs to the function, class or field below it; the first block of a file
 --- describes the file, unless a function follows it. Tags are LuaCATS': `---@param name? type text`, `---@return type
@@ -221,7 +221,7 @@ local function core_entry(f)
   end
 end
 
---- Of a class that some function makes, the text of that function.
+--- For a class that a local function defines, such as `window` in nn/pool.lua: the comment of that function.
 local function maker_entry(class)
   local init = rawget(class, "init")
   local path, line = nil, nil

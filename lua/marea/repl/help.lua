@@ -143,7 +143,7 @@ local function operator_of(value, key)
   return core.ops[name] and core.methods[key] == value and core.op_info(name) or nil
 end
 
---- A layer that only calls an operator has that operator's text.
+--- For a layer that only calls an operator: the operator's text.
 local function layer_text(class, name)
   local operator = type(class) == "table" and rawget(class, "operator")
   if type(operator) ~= "string" then return nil end
@@ -176,7 +176,7 @@ local function describe(value, name, key)
   return ("%s is %s"):format(name, inspect.value(value))
 end
 
---- What is no name, but asked for like one.
+--- Topics that are no names, such as ?index.
 local TOPICS = {
   index = [[
 x[2]  x[-1]                  a row, or a number where x has one dimension; counting starts at 1, -1 is the last
@@ -207,7 +207,7 @@ local function owners()
 end
 local OWNERS = {"Module", "Optimizer", "Dataset"} -- in the order in which a name is looked for
 
---- Where a name without its table may be found: {name = in full, value =}.
+--- Looks for a name that was given without its table: {name = in full, value =}.
 local function search(word)
   if core.ops[word] then return {name = word, value = core.ops[word], key = word} end
   if core.methods[word] then return {name = "Tensor:" .. word, value = core.methods[word], key = word} end

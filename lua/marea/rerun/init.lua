@@ -33,7 +33,7 @@ end
 
 -- ---- one run ----
 
-local own_arg = {} -- where the program has no global variable `arg`
+local own_arg = {} -- the table `arg` of the script, where the program has no such global variable
 
 --- Gives a table other contents: libraries such as argparse hold the table `arg`. Returns what was in it.
 local function refill(t, contents)
@@ -76,9 +76,9 @@ local function surroundings(session)
   end)
 end
 
---- Sees the script's variables as they are when it fails.
+--- A message handler: notes the script's variables as they are when it fails.
 local function failed(session, run, problem)
-  if debug.getinfo(150, "f") then return problem end -- the stack is too full for more
+  if debug.getinfo(150, "f") then return problem end -- a deep stack may be an overflow: there is no room for calls
   session.traceback = type(problem) == "string" and require "marea.explain".traceback(problem) or nil
   pcall(run.fails, run)
   return problem
@@ -139,7 +139,7 @@ end
 ---@param changed? fun(session: table): boolean that stops the run
 local function run_once(path, options, changed)
   local session = settled(session_of(path))
-  last_path = last_path or path -- a mistyped name takes no other's place
+  last_path = last_path or path -- a mistyped name does not replace the script that ran last
   local text, message = files.read(path)
   if not text then return core.failed(message) end
   local chunk, problem = loadfile(path)

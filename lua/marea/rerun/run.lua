@@ -44,7 +44,7 @@ end
 
 -- ---- networks ----
 
---- From now on a change in place of a parameter is something learned.
+--- Notes a parameter's number of changes in place: if it grows, the parameter has learned.
 local function watch_changes(self, keys, tensors)
   for _, key in ipairs(keys) do
     local t = tensors[key]
@@ -67,8 +67,8 @@ local function fill(self, node, tensors, keys)
   watch_changes(self, keys, tensors)
 end
 
---- The root of the earlier state that has this name; else one of the same class whose variable the script does not
---- have any more, for a variable that it did not have before.
+--- The root of the earlier state for a variable: the one of the same name. For a variable that is new, a root of the
+--- same class whose variable the script no longer has.
 local function predecessor(self, name, class)
   local function is_gone(root, text) return not variables.is_declared(text, root:match "^[%a_][%w_]*" or "%(") end
   if not self.before then return nil end
@@ -83,7 +83,7 @@ local function predecessor(self, name, class)
   end
 end
 
---- Gives the holders of a root that have no predecessor yet one of those that are still to be had.
+--- Matches the holders of a root that have no predecessor with those of the earlier root that have no successor.
 local function pair_holders(self, root)
   self.claimed[root.before] = root
   root.taken = root.taken or {}
@@ -100,7 +100,7 @@ local function pair_holders(self, root)
   end)
 end
 
---- Lets what was found of a root take over from its predecessor.
+--- Copies values from the predecessor to the tensors of a root.
 local function take_over(self, root)
   root.before = root.before or predecessor(self, root.name, root.class)
   if root.before then pair_holders(self, root) end
@@ -127,7 +127,7 @@ local function add_root(self, name, value)
   search(self, root)
 end
 
---- A network that no variable holds is known by its class and how many such there were.
+--- Names a network that no variable holds by its class and a number.
 local function add_unnamed(self, value)
   local n = 1
   for _, root in ipairs(self.roots) do
@@ -278,7 +278,7 @@ function Run:trains()
   if self.training then return end
   self.training = true
   look_again(self)
-  if self.waiting then -- for graphs that nobody needs any more
+  if self.waiting then -- parameters that a graph still refers to: it may be garbage
     core.collect()
     look_again(self)
   end

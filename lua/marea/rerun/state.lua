@@ -65,7 +65,7 @@ local function record_unused(run, old)
   return record
 end
 
---- What of the earlier state this run did not come to, when it did not end by itself.
+--- The parts of the earlier state that this run has not reached, when it was ended early.
 local function carry(run, state)
   for _, root in ipairs(run.before.roots) do
     local first = root.name:match "^[%a_][%w_]*"
@@ -95,7 +95,7 @@ local function has_learned(run)
   return false
 end
 
---- Are the parameters that the run has changed numbers? 0 * x is 0 for those alone.
+--- Are all elements of the parameters that the run has changed finite? 0 * x is 0 for finite x alone.
 local function is_finite(run)
   return core.no_grad(function()
     for t in pairs(run.changes) do

@@ -1,10 +1,11 @@
 -- SPDX-License-Identifier: MIT
---- What a script in a sandbox finds (bindings/sandbox.c runs this file first in the sandbox's own Lua state). The
---- state's globals are made harmless for the library and the script alike; the script gets a table of its own, without
---- io, os, debug and package.
+--- Makes the global variables of a sandbox's scripts. bindings/sandbox.c runs this file first in the sandbox's own Lua
+--- state. It replaces the state's globals, which the library uses there, by versions that cannot run for long, and
+--- returns the table of globals that scripts see, without io, os, debug and package.
 ---
---- Functions in C cannot be stopped, so each one here is short: it is followed by a look at the budgets (`guard`),
---- gives long work to a function in Lua, where the hook counts (`ease`), or refuses it.
+--- A function in C cannot be stopped. So each of them takes little time at most: it is followed by a look at the
+--- budgets (`guard`), hands long work to a function in Lua, in which the hook counts instructions (`ease`), or refuses
+--- it.
 -- luacheck: globals setmetatable getmetatable string table coroutine io os debug package load require pcall xpcall
 -- luacheck: globals print next pairs
 local host = ... -- switch, check, guard, ease, next, load, loader, print, allow, loaded, longest: sandbox.c
@@ -25,7 +26,7 @@ local LONG_QUOTE = 65536 -- bytes of a string that %q writes
 local env = {_VERSION = _VERSION}
 env._G = env
 
--- ---- walking over tables: the next key of one that was emptied may lie far away ----
+-- ---- walking over tables: in a table that was emptied `next` may search long ----
 
 next = host.next
 
@@ -71,7 +72,7 @@ local function handle(handler, ok, ...)
   return false, handler(...)
 end
 
---- The handler runs when the error has left the function: what it could see of the stack is gone.
+--- The handler runs after the error has left the function, so it does not see the stack of the error.
 function env.xpcall(f, handler, ...)
   expect("xpcall", 2, handler, "function")
   return handle(handler, real.pcall(f, ...))
@@ -119,8 +120,8 @@ end
 
 -- ---- metatables: no finalizers, no weak tables ----
 
--- The collector calls finalizers where no hook is, and weak keys can make it slow without end. Both are read from a
--- metatable at any time, so a table gets a copy of what its metatable says now, without them.
+-- The collector calls finalizers where no hook runs, and weak keys can make it slow without bound. The collector reads
+-- __gc and __mode from a metatable at any time. So a table gets a copy of its metatable, without the two.
 local origin, shield = {}, {} -- keys in such a copy: the metatable it was made of, and its __metatable
 
 function setmetatable(t, mt)
@@ -150,7 +151,8 @@ function getmetatable(value)
   return rawget(mt, origin)
 end
 
---- The script's: the metatable of a table of the library that loads its parts would tell of them, and take others.
+--- getmetatable for scripts. The metatable of a library table that loads its parts lazily is hidden: it names private
+--- modules, and a script could add others.
 function env.getmetatable(value)
   local mt = real.metatable(value)
   if type(mt) == "table" and rawget(mt, "__lazy") then return false end
@@ -167,7 +169,8 @@ end
 strings.byte = guard(string.byte, "bytes")
 for _, name in ipairs{"pack", "packsize", "unpack"} do strings[name] = guard(string[name], "packing") end
 
---- By doubling: a short text that is repeated millions of times would take long.
+--- string.rep in pieces of 256, with a look at the budgets in between: repeating a short text millions of times is
+--- slow.
 function strings.rep(s, n, separator)
   if type(s) == "number" then s = tostring(s) end
   expect("rep", 1, s, "string")
@@ -185,7 +188,7 @@ function strings.rep(s, n, separator)
   return real.rep(many, 256) .. real.rep(unit, n - 1 - part * 256) .. s
 end
 
---- One conversion at a time.
+--- string.format with one conversion at a time, and a look at the budgets after each.
 local function format_in_pieces(text, values)
   local out, at, used = {}, 1, 0
   while at <= #text do
@@ -225,7 +228,7 @@ local tables = {pack = guard(table.pack), unpack = guard(table.unpack, "items")}
 
 local function is_plain(t) return type(t) == "table" and real.getmetatable(t) == nil end
 
---- Of a plain table. Numbers take a while to be written, so many items are joined in pieces.
+--- table.concat of a plain table. Writing numbers takes time, so many items are joined in pieces.
 local function concat_plain(t, separator, first, last)
   local step = math.max(1, math.min(PIECE, host.longest // math.max(#separator, 1)))
   if last - first < step then return finish(real.concat(t, separator, first, last)) end
@@ -283,7 +286,7 @@ tables.remove = host.ease(table.remove, "move", function(t, at)
   return value
 end)
 
---- Compares in Lua, where the hook counts.
+--- table.sort with a comparison in Lua, in which the hook counts.
 function tables.sort(t, before)
   return finish(real.sort(t, before and function(a, b) return before(a, b) end or function(a, b) return a < b end))
 end
@@ -316,12 +319,12 @@ io = {
   popen = function() return nil, "a sandbox runs no programs" end,
 }
 os = {remove = changed(real.remove), rename = changed(real.rename), getenv = function() return nil end}
--- For what messages say, and by which gradcheck finds the modules of a function; scripts have none of it.
+-- What messages and gradcheck need of the library `debug`. Scripts do not see it.
 debug = copy(debug, "getinfo getlocal getupvalue getmetatable")
 
 -- ---- code ----
 
---- Text only. Pieces are gathered before they are compiled.
+--- load for text only, no binary chunks. The pieces that a function gives are joined before they are compiled.
 local function load_text(chunk, name, environment)
   if type(chunk) == "function" then
     local pieces = {}
@@ -354,7 +357,7 @@ function require(name)
   return value
 end
 
---- `marea` and the parts that it names, not those that these are made of.
+--- Is it `marea` or a part that `marea` names? Scripts cannot require the private modules.
 local function is_public(name)
   if name == "marea" then return true end
   for _, part in next, real.metatable(loaded.marea).__lazy do
@@ -370,7 +373,7 @@ function env.require(name)
   return require(name)
 end
 
--- ---- what is left ----
+-- ---- the rest of the globals ----
 
 for name in ("assert error ipairs next pairs rawequal rawget rawlen rawset select tonumber tostring type "
   .. "setmetatable"):gmatch "%S+" do

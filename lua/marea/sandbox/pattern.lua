@@ -7,8 +7,8 @@ local byte, sub, concat = string.byte, string.sub, table.concat
 
 local pattern = {}
 
-local WORK = 1e7 -- steps that the functions of `string` may take, some ten milliseconds
-local MATCHES = 10000 -- bytes of a text in which `string` may replace each
+local WORK = 1e7 -- steps that a call of a function of `string` may take at worst: 10 ms at 1 ns each
+local MATCHES = 10000 -- bytes; in a longer text a pattern could match so often that replacing all takes too long
 local SPECIAL = "[%^$*+?.(%[%%-]" -- characters without which a pattern is a plain text to `find`
 local DEPTH = 200 -- items within each other, as in Lua
 
