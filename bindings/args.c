@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: MIT
-** args.c: reads the arguments of a call by what the operator says about itself. The inputs come first, then
-** the attributes, by position or by name in a last table. A table with an array part stands for an
-** attribute that is a list, and may carry names too: normal{2, 3, std = 0.1}. Tables are read raw: no
-** metamethod runs here.
+** args.c: reads the arguments of a call by the operator's descriptor. The inputs come first, then the attributes, by
+** position, or by name in a last table. A table with an array part is the value of an attribute that is a list, and may
+** hold names too: normal{2, 3, std = 0.1}. Tables are read raw: no metamethod runs here.
 **
 ** Values are checked for kind and range of the type; what they mean is checked by the operator.
 */
@@ -29,7 +28,7 @@ const char *bind_string (lua_State *L, bind_state *S, int idx, const char *funct
   return s;
 }
 
-/* Of the keys of the table at idx that are not known, the first in the alphabet is named. */
+/* Raises for the keys of the table at idx that are not known, and names the first of them in alphabetical order. */
 static void raise_unknown_option (lua_State *L, bind_state *S, int idx, const char *function,
                                   const char *const *known) {
   bind_guess guess = {0};
@@ -63,7 +62,7 @@ void bind_read_options (lua_State *L, bind_state *S, int idx, const char *functi
 
 /* ---- attributes ---- */
 
-/* For messages: may push a string, so it is asked for only where an error is about to be raised. */
+/* The operator's name for messages. May push a string, so it is called only when an error is about to be raised. */
 static const char *name_of (lua_State *L, const bind_call *c) {
   return c->in_place ? lua_pushfstring(L, "%s_", marea_op_name(c->op)) : marea_op_name(c->op);
 }
@@ -104,7 +103,8 @@ static int choice (const char *choices, const char *word) {
   return -1;
 }
 
-/* The one conversion from 1-based: 1 is 0, -1 stays the last, 0 is refused. */
+/* Converts a 1-based position to a 0-based one, the only place that does: 1 gives 0; -1, the last, stays; 0 is
+   refused. */
 static bool to_position (lua_State *L, int idx, int64_t *value) {
   if (!bind_to_integer(L, idx, value) || *value == 0) return false;
   if (*value > 0) --*value;
@@ -217,7 +217,7 @@ static int attr_named (const bind_call *c, const char *name) {
   return k;
 }
 
-/* Of the keys of the table at idx that are none of the attributes, the first in the alphabet is named. */
+/* Raises for the keys of the table at idx that are no attributes, and names the first of them in alphabetical order. */
 static void raise_unknown (lua_State *L, bind_state *S, const bind_call *c, int idx) {
   const char *op = name_of(L, c), *key = NULL;
   for (lua_pushnil(L); lua_next(L, idx); lua_pop(L, 1)) {
@@ -236,7 +236,7 @@ static void raise_unknown (lua_State *L, bind_state *S, const bind_call *c, int 
   bind_raise(L, S, "%s: unknown argument '%s'%s", op, bind_shorten(L, key), hint);
 }
 
-/* Reads the string keys of the table at idx; its array part is the caller's. */
+/* Reads the string keys of the table at idx; the caller reads its array part. */
 static void read_names (lua_State *L, bind_state *S, bind_call *c, int idx, bool list) {
   for (lua_pushnil(L); lua_next(L, idx); lua_pop(L, 1)) {
     if (list && lua_isinteger(L, -2)) continue;

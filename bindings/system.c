@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT
-** system.c: what the Lua files ask of the system and Lua's own libraries do not tell: time, terminals, files, folders.
+** system.c: functions that Lua's own libraries do not have: time, terminals, times of files, contents of folders.
 */
 #include <dirent.h>
 #include <limits.h>
@@ -69,9 +69,9 @@ static int system_file_time (lua_State *L) {
   return 2;
 }
 
-#define FOLDER_MOST 10000 /* names that are listed */
+#define FOLDER_MOST 10000 /* names that are listed at most; reading so many takes some 10 ms */
 
-/* An open folder in a userdata, which closes it when an error strikes. */
+/* __gc of the userdata that owns an open folder: closes it when an error has left the function that lists it. */
 static int folder_close (lua_State *L) {
   DIR **folder = bind_to(L, bind_self(L), 1, BIND_FOLDER);
   if (!folder) return 0;

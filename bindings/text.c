@@ -60,7 +60,8 @@ void bind_printable (lua_State *L) {
   lua_remove(L, -2);
 }
 
-/* core.printable(text): the same with what steers a terminal, or turns text around, shown as '?' */
+/* core.printable(text): the text with each character that controls a terminal or the direction of text replaced by
+   '?' */
 static int text_printable (lua_State *L) {
   luaL_checkstring(L, 1);
   lua_settop(L, 1);

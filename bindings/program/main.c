@@ -3,7 +3,7 @@
 ** like `lua5.4` itself, but has marea.core built in and finds the Lua files in the source tree or where they
 ** were installed.
 **
-** Ctrl-C stops what runs (interrupt.c), however often it comes; Ctrl-\ ends the program.
+** Ctrl-C stops what runs (signal.c), however often it comes; Ctrl-\ ends the program.
 */
 #define _GNU_SOURCE
 #include <lauxlib.h>
@@ -60,8 +60,9 @@ static void prepend (lua_State *L, const char *field, const char *front) {
   lua_pop(L, 2);
 }
 
-/* The source tree is one or two folders above the program (build/marea, build/asan/marea), and its files are used, so
-   that edits count; or those of an installed tree. Otherwise the library is what was compiled in. */
+/* Finds the library's Lua files. In a source tree, one or two folders above the program (build/marea,
+   build/asan/marea), its files are used, so that edits take effect. Else the files of an installation above the
+   program are used, if there is one, and else those that are compiled in. */
 static void set_paths (lua_State *L) {
   static const char *const folder[] = {"lua", "share/lua/5.4"}; /* of the source, of an installed tree */
   char root[PATH_SIZE], probe[PATH_SIZE + 64];
@@ -186,7 +187,7 @@ int main (int argc, char **argv) {
     return p.plan.wrong ? EXIT_FAILURE : EXIT_SUCCESS;
   }
   const char *trouble = marea_blas_trouble(1);
-  if (trouble) { /* exit would wait for a thread of OpenBLAS that waits for address space */
+  if (trouble) { /* exit() would hang: it waits for a thread of OpenBLAS, which waits for address space */
     fprintf(stderr, "marea: %s\n", trouble);
     _exit(EXIT_FAILURE);
   }

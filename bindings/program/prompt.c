@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT
 ** prompt.c: the line editor of the program `marea`: libedit reads the lines, marea.repl does everything else.
 **
-** Keys are read one byte at a time, so that what is typed ahead stays in the terminal for the script that may ask for
-** it. Ctrl-C drops the line. A pasted text (in terminals that mark its ends) is put into the line as a whole, so that
-** it is one chunk, with its local variables, and one entry of the history.
+** Keys are read one byte at a time: what is typed while a script runs stays in the terminal, where the script may read
+** it. Ctrl-C drops the line. In terminals that mark the ends of a pasted text, the text is inserted as a whole, so that
+** it is one chunk, whose local variables stay in scope, and one entry of the history.
 */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -70,7 +70,7 @@ static void unwatch (const struct sigaction before[WATCHED]) {
 
 /* ---- keys ---- */
 
-/* A byte that was typed after a Ctrl-C and read together with it: the next line's first. */
+/* A byte that was typed after a Ctrl-C and read together with it. It is the first byte of the next line. */
 static char held;
 static bool holding;
 
@@ -136,7 +136,7 @@ static int read_key (EditLine *editor, wchar_t *key) {
   }
 }
 
-/* Bound to the mark that a terminal puts in front of a pasted text: inserts all of it, lines and all. */
+/* Bound to the mark that a terminal sends in front of a pasted text: inserts the whole text, with its newlines. */
 static unsigned char paste (EditLine *editor, int key) {
   static const char end[] = PASTE_END;
   const size_t n_end = sizeof end - 1;
@@ -201,7 +201,7 @@ static unsigned char complete (EditLine *editor, int key) {
 
 /* ---- history ---- */
 
-/* Writes what is in memory beside the file and renames: the old one is whole or the new one is. */
+/* Writes the history in memory to a file beside the old one and renames it: one of the two is whole at any time. */
 static void rewrite_history (prompt *p) {
   HistEvent event;
   const char *beside = lua_pushfstring(p->L, "%s.new", p->history_path);
@@ -220,7 +220,7 @@ static void open_history (prompt *p) {
   if (history(p->history, &event, H_LOAD, p->history_path) > 2 * HISTORY_MOST) rewrite_history(p);
 }
 
-/* Adds an entry to the end of the file at once, so that sessions side by side keep all of theirs, and none is lost when
+/* Appends an entry to the file at once: sessions that run side by side all keep their entries, and none is lost when
    the program is killed. */
 static void append_history (const char *path, const char *entry) {
   HistEvent event;
@@ -289,8 +289,9 @@ static void mark_pastes (bool on) {
   fflush(stdout);
 }
 
-/* The editor takes it that the cursor is in the first column, where an output without a newline, or keys typed ahead,
-   have not left it. A line's width of spaces goes to the next line from everywhere else. */
+/* The editor assumes that the cursor is in the first column. After an output without a newline or keys typed ahead it
+   is not. Writing as many spaces as the terminal has columns moves it to the next line from every column but the
+   first. */
 static void begin_line (void) {
   struct winsize size;
   if (!knows_sequences() || ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) != 0 || size.ws_col == 0) return;
@@ -344,7 +345,7 @@ static bool cancel (prompt *p) {
   return program_report(p->L, program_call(p->L, 1, 0)) == EXIT_SUCCESS;
 }
 
-/* Hands the line on top of the stack to the session and shows what it says. */
+/* Passes the line on top of the stack to the session and prints the session's answer. */
 static void feed (prompt *p) {
   lua_State *L = p->L;
   lua_getfield(L, SESSION, "feed");
