@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: MIT
-** raise.c: the only place that raises. A message reads "FILE:LINE: what is wrong (layer 'enc.conv1')": the
-** line is the innermost one of a script, so that an editor can jump to it, and the layer is found by
-** walking the stack when something is already wrong; a call that succeeds pays nothing for it. Lua code may
-** add lines below the first one: bind_explain_with takes a function for that.
+** raise.c: errors. A message reads "FILE:LINE: what is wrong (layer 'enc.conv1')": the line is the innermost one of a
+** script, so that an editor can jump to it, and the layer is the one at work (place.c). marea.explain adds further lines
+** below the first one, by the function that bind_explain_with is given.
 */
 #include <stdarg.h>
 #include <stdio.h>

@@ -18,7 +18,6 @@
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <sys/stat.h>
 
 #include "c_locale.h"
 #include "sandbox.h"
@@ -32,8 +31,8 @@
 /* Lua's parser gets so many bytes of a text at once. It walks along all jumps of the text so far for each `or`: 51 in
    a piece, at most 200,000 jumps long in a text of LONGEST_TEXT, which takes 10 to 20 ms. */
 #define PIECE 256
-#define PIECE_INSTRUCTIONS \
-  64 /* that a piece counts as: a text makes one instruction for each 4 bytes, roughly */
+/* Instructions that a piece counts as: a text makes one for each 4 bytes, roughly. */
+#define PIECE_INSTRUCTIONS 64
 #define LONGEST_TEXT ((size_t)1 << 20) /* takes the parser 19 ms (18 ns a byte) */
 /* The most `goto` and `break` of a text. Whenever the parser finds a label it moves all jumps that wait for theirs,
    so the time is quadratic: 10 ms for 6000 (43 ms for 12000). */
@@ -98,8 +97,8 @@ static int env_check (lua_State *L) {
 
 /* ---- functions in C: each call is short or refused ---- */
 
-#define MOST_VALUES \
-  65536 /* that one call may return: 1 MiB of Lua's stack, which each call that passes them on copies */
+/* Values that one call may return: 1 MiB of Lua's stack, which each call that passes them on copies. */
+#define MOST_VALUES 65536
 #define LONGEST_FORMAT 4096 /* bytes; one conversion takes at most 1 us, so a call takes less than 4 ms */
 
 static lua_Integer from_end (lua_Integer at, size_t n) {

@@ -10,11 +10,11 @@
 
 #include "bind.h"
 
-#define SANDBOX_ROOTS 16 /* folders of a kind */
+#define SANDBOX_ROOTS 16 /* folders to read, and folders to write; the last one is NULL */
 /* Instructions between two looks at the budgets; a switch of coroutines counts as many. One instruction may call a
    function in C that takes 2 ms, and 50 of them must not take more than 100 ms (LATE in spec/sandbox_spec.lua). */
 #define SANDBOX_PERIOD 50
-#define SANDBOX_OUTPUT (64 << 10)
+#define SANDBOX_OUTPUT (64 << 10) /* bytes of what scripts print that are kept */
 
 /* A block of Lua's that can make a single instruction slow: a long string, the hash part of a large table. */
 typedef struct sandbox_block {

@@ -19,7 +19,7 @@ static double number_of (lua_State *L, const char *name) {
   return value;
 }
 
-#define FOLDERS 15
+#define FOLDERS 15 /* to read and to write each: SANDBOX_ROOTS less one for the NULL at the end */
 
 /* folders := the strings of the list at idx, which keeps them alive */
 static void read_folders (lua_State *L, bind_state *S, int idx, const char **folders) {

@@ -16,11 +16,9 @@
 
 #include "sandbox.h"
 
-#define LARGE \
-  4096 /* bytes of a block at whose request the clock is looked at: writing it takes longer than the look */
+#define LARGE 4096 /* bytes of a block at whose request the clock is looked at: filling it takes longer */
 #define LONG ((size_t)64 << 10) /* bytes of a string that is watched: comparing it takes 1 ms */
-#define NODES \
-  ((size_t)1 << 11) /* places of a hash part that is watched: 2048 keys in one chain take 10 ms to move */
+#define NODES ((size_t)1 << 11) /* places of a watched hash part: 2048 keys in one chain move in 10 ms */
 #define WATCHED (NODES * sizeof(node)) /* bytes of the smallest block that is watched */
 #define STEPS ((double)(4 << 20))      /* along chains, that growing may take: 20 ms at 5 ns each */
 #define HEADER 64                      /* bytes in front of a string's text, at most */

@@ -6,7 +6,8 @@
 ---   for x, y in train:batches(128, {shuffle = true}) do
 ---     x = augment(x)
 ---
---- What is made takes one tensor or several, for example images and their density maps, and treats them alike.
+--- The functions that are returned take one tensor or several, for example images and their density maps, and change
+--- all of them alike.
 local core = require "marea.core"
 local check = require "marea.internal.check"
 local ops = core.ops
@@ -24,7 +25,7 @@ local function range(what, name, value, middle)
   return {low, check.number(what, name, value[2], low)}
 end
 
---- One draw for each of n images from a range.
+--- n random numbers from a range, one for each image.
 local function draw(n, limits)
   return ops.uniform{shape = {n}, low = limits[1], high = limits[2], dtype = "f64"}
 end

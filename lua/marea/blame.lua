@@ -5,8 +5,8 @@
 ---   -- it began in log (train.lua:31, after layer 'decoder.out'), which made 2 nan of finite numbers
 ---   --   x, f32 (4, 3), lies between -0.31 and 2.5; 2 of 12 values are <= 0
 ---
---- loss:backward() and optimizer:step(loss) ask when a loss is not finite. Nothing is watched before: the graph holds
---- what is needed, or it is computed once more.
+--- loss:backward() and optimizer:step(loss) call it when a loss is not finite. Nothing is recorded before that: values
+--- that the graph no longer holds are computed once more.
 ---@example x = marea.tensor({1, -2}, {requires_grad = true})
 ---@example marea.blame(x:log():sum())
 local core = require "marea.core"

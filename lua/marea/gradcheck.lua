@@ -6,7 +6,7 @@
 ---   assert(marea.gradcheck{loss, x, target, rtol = 1e-4}.ok)
 ---
 --- What is compared is the derivative of L = the sum over results of <v, y> for random weights v (1 for a single
---- number): for some elements of each input, and along a random direction over all of it, which reaches the others.
+--- number): for some elements of each input, and along a random direction over all elements, which covers the others.
 --- Random operators draw the same numbers each time. At a kink of the function (relu at 0) differences tell nothing.
 ---@example marea.gradcheck(function(x) return x:exp():sum() / x:max() end, marea.normal{3, 4})
 local core = require "marea.core"

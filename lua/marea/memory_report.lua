@@ -40,8 +40,8 @@ function MemoryReport:__tostring()
   return table.concat(lines, "\n")
 end
 
---- What takes the memory now. It may be a tensor that the script has dropped and the garbage collector not yet found,
---- or that only the graph holds.
+--- What takes the memory now. Tensors that the script no longer uses count as long as the garbage collector has not
+--- found them or a graph refers to them.
 ---@return MemoryReport
 local function memory_report()
   local report = core.memory()

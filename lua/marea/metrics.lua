@@ -1,7 +1,7 @@
 -- SPDX-License-Identifier: MIT
---- marea.metrics: a table of numbers in a CSV file, one row an epoch. The file is rewritten beside and renamed at each
---- row, so it is whole at any time. The first column is the key: writing a row drops those from this key on, so that
---- a resumed run continues the file it finds.
+--- marea.metrics: a table of numbers in a CSV file, one row an epoch. At each row a new file is written and takes the
+--- old one's place, so that the file is whole at any time. The first column is the key: writing a row removes the rows
+--- with this key and larger ones, so that a resumed run continues the file it finds.
 ---
 ---   local log = metrics.open("out/metrics.csv", {"epoch", "loss"}, {resume = true})
 ---   log:write{epoch = 1, loss = 171.2}

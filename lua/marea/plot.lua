@@ -10,9 +10,10 @@
 ---   plot.images{images, captions = {"a 4", "a 9"}, columns = 10}:save("g.png")
 ---   plot.panels{figure, figure, columns = 2}:save("h.png")
 ---
---- Numbers are given as lists or as tensors of one dimension. A figure is gnuplot's script, data included; save writes
---- it beside the picture and runs gnuplot. Without gnuplot the script stays there, and save returns nil and a message.
---- show() gives the figure as text for a terminal: print(figure:show()), or figure:show() at the prompt.
+--- Numbers are given as lists or as tensors of one dimension. A figure holds a script for gnuplot that includes the
+--- data; save writes it beside the picture and runs gnuplot. Without gnuplot the script stays there, and save returns
+--- nil and a message. show() gives the figure as text for a terminal: print(figure:show()), or figure:show() at the
+--- prompt.
 local core = require "marea.core"
 local check = require "marea.internal.check"
 local files = require "marea.internal.files"
@@ -291,7 +292,7 @@ function plot.histogram(options)
   return self
 end
 
-local SIDES = 200 -- pixels left and right of an image
+local SIDES = 200 -- pixels left and right of an image, for labels
 
 --- Labels at equal distances, centred in their parts of an axis of `size` pixels; none for an empty list. They are
 --- turned where they would touch.
@@ -310,8 +311,8 @@ local function add_ticks(self, axis, labels, size)
   end
 end
 
---- Gives an image of w x h pixels exactly that many in the picture, a small one a whole multiple, with room for labels
---- around.
+--- Sizes the picture so that the plot of an image of w x h pixels has exactly so many, or a whole multiple when the
+--- image is small, with room for labels around it.
 local function frame(columns, rows, options)
   local zoom = math.max(300 // math.max(columns, rows, 1), 1)
   local w, h = columns * zoom, rows * zoom
@@ -416,7 +417,7 @@ local function caption_of(x, y, text)
   return format('%.9g %.9g "%s"', x, y, (format("%s", text):gsub('[%c"\\]', " ")))
 end
 
-local CELL = 58 -- pixels
+local CELL = 58 -- pixels, width and height of a cell of plot.matrix
 
 --- Counts (rows, columns) as cells with their numbers, darker on a logarithmic scale; cells of 0 stay empty. A
 --- confusion matrix, say.

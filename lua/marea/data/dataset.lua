@@ -41,8 +41,8 @@ local function read_field(i, given)
   return {name = name, tensor = t, dtype = given.dtype or scale and "f32" or nil, scale = scale}
 end
 
---- Every dataset has a stream of orders of its own, so that one that is made anew for each epoch, and always is at its
---- first, does not repeat the order of the one before.
+--- Every dataset has its own stream of orders. So a script that makes a new dataset for each epoch, each of which
+--- begins at its first epoch, does not get the same order each time.
 local function new(fields, seed)
   local self = setmetatable({fields = fields, position = {epoch = 0, examples = 0}, seed = seed,
     stream = random.new_stream(), _identity = {}}, Dataset)
@@ -55,9 +55,9 @@ local function new(fields, seed)
   return self
 end
 
---- A list of tensors or of {name, tensor, dtype =, scale =}: batches hold them in this order, converted to `dtype`
---- and multiplied with `scale`. seed: of the shuffles; left out, they follow that of marea.seed and how many
---- datasets were made since, so that each has orders of its own. Datasets with the same `seed` have the same orders.
+--- A list of tensors or of {name, tensor, dtype =, scale =}: batches hold them in this order, converted to `dtype` and
+--- multiplied with `scale`. seed: the seed of the orders; datasets with the same one have the same orders. When it is
+--- left out, the orders depend on marea.seed and on how many datasets were made since, so that each has its own.
 local function construct(_, options)
   options = check.options("Dataset", options, {"seed"}, math.maxinteger)
   if #options == 0 then check.raise("Dataset: expected a list of tensors, got an empty one") end
@@ -164,7 +164,7 @@ end
 
 local last_seeded = {} -- the last shuffled pass with a seed of its own: identity of its dataset, seed, epoch, size
 
---- Warns of an order that comes again because a dataset was made anew with its old seed.
+--- Warns when a pass has the order of the pass before, because the script made a new dataset with the same seed.
 local function note_order(self, epoch, is_given)
   local last = last_seeded
   if warn and not is_given and last.identity and last.identity ~= self._identity and last.seed == self.seed
@@ -229,8 +229,8 @@ function Dataset:load_state(state)
   self.seed, self.stream = state.seed, state.stream or self.stream
 end
 
---- An iteration that ends by an error before the weights were updated counts as not begun: its rows come again, and the
---- random state and running statistics are those from before it.
+--- Ends an iteration. One that an error ended before the weights were updated counts as not begun: its rows are
+--- delivered again, and the random state and running statistics are put back to what they were before it.
 local function end_iteration(self, problem)
   local scope, try = self.scope, self.attempt
   self.scope, self.attempt = nil, nil

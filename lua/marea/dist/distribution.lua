@@ -1,5 +1,6 @@
 -- SPDX-License-Identifier: MIT
---- What distributions share: classes, reading of parameters, shapes, and the arithmetic of edges.
+--- What distributions share: the definition of classes, reading of parameters, shapes, and arithmetic at the edges of
+--- the support, such as 0 log 0.
 ---
 --- A distribution is a table with its parameters (numbers, or tensors of f32 or f64 that broadcast), `batch_shape`,
 --- `event_shape` and `dtype`, and a metatable of methods. Values have the shape (.., batch_shape, event_shape),
@@ -17,7 +18,7 @@ local distribution = {}
 ---@field dtype string f64 if a parameter is, else f32
 local Distribution = {}
 
---- A sample without history.
+--- A sample that no gradient flows through.
 ---@param shape? integer[] how many, as dimensions in front of the distribution's shape
 ---@example dist.Normal(0, 1):sample{5}
 function Distribution:sample(shape)
@@ -50,7 +51,7 @@ local MISSING = {
   variance = "%s has no variance in closed form",
 }
 
---- Reading a field that an instance has not: a method, a property, or an error.
+--- __index of instances: gives a method of the class or computes a property; raises for other fields.
 local function reader(class, properties)
   return function(self, key)
     local value = class[key]
@@ -66,12 +67,12 @@ local function reader(class, properties)
   end
 end
 
---- A class of distributions: called with parameters by name or in order it makes an instance.
+--- Defines a class of distributions. Calling it with parameters, by name or in order, makes an instance.
 ---@param name string
 ---@param spec {names: string[], positional: integer?, ranges: table?, setup: function?, properties: table?} names:
 ---arguments; positional: how many of them need no name; ranges: of those that are numbers, as in {scale = {above = 0}};
----setup: fun(self, given), puts parameters into the instance where it is not enough that they broadcast; properties:
----fields that are computed when they are read
+---setup: fun(self, given), sets the instance's parameters, for classes whose parameters do not simply broadcast;
+---properties: fields that are computed when they are read
 ---@example Shifted = dist.class("Shifted", {names = {"by"}})
 ---@example Shifted{by = 3}.by
 function distribution.class(name, spec)
@@ -180,7 +181,7 @@ end
 ---@param shape integer[]
 function distribution.batch_of(shape) return core.shape(table.move(shape, 1, #shape - 1, 1, {})) end
 
---- Probabilities below 0 or above `highest` are told at once: what is computed of them would speak of other numbers.
+--- Raises for probabilities below 0 or above `highest`: errors of later operators would name other numbers.
 local function check_probs(what, probs, highest)
   if not core.is_tensor(probs) or probs:numel() == 0 then return end
   local low, high = core.no_grad(function() return probs:min():item(), probs:max():item() end)
@@ -273,7 +274,7 @@ function distribution.with_dtype(self, dtype)
   return copy
 end
 
---- f(x), but -infinity where `outside` holds: there f gets `safe` in x's place, so that no gradient is NaN.
+--- f(x), but -infinity where the mask `outside` is 1: there f gets `safe` in place of x, so that no gradient is NaN.
 ---@param outside userdata
 ---@param x userdata
 ---@param safe number
@@ -282,11 +283,11 @@ function distribution.log_inside(outside, x, safe, f)
   return ops.where(outside, -math.huge, f(ops.where(outside, safe, x)))
 end
 
---- 1 where either is.
+--- Elementwise `or` of masks: 1 where a or b is 1.
 function distribution.either(a, b) return ops.maximum(a, b) end
 
---- weight * f(x), and 0 where the weight is 0 and x at the edge where f is infinite: 0 log 0 = 0. f never sees such
---- an x, so that gradients stay numbers.
+--- weight * f(x), but 0 where the weight is 0 and x is `edge`, where f is infinite: 0 log 0 = 0. There f gets 0.5 in
+--- place of x, so that no gradient is NaN.
 ---@param weight userdata
 ---@param x userdata
 ---@param edge number

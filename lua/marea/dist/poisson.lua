@@ -27,8 +27,8 @@ function Poisson:sample(shape)
   end)
 end
 
---- x log rate - rate - log x!, elementwise, for counts x; -infinity for x < 0 and at infinity. Between whole numbers
---- the formula is taken as it is.
+--- x log rate - rate - log x!, elementwise, for counts x; -infinity for x < 0 and at infinity. Numbers between counts
+--- are not refused: the formula holds for them too, with the gamma function for x!.
 ---@param x userdata|number
 function Poisson:log_prob(x)
   x = distribution.tensor(self, "log_prob", "x", x)

@@ -32,8 +32,9 @@ local Uniform = distribution.class("Uniform", {
   },
 })
 
---- low + (high - low) * u: a sample from [low, high) that gradients flow through. What rounds up to high is low, whose
---- part of the interval is half as long as that of other numbers: so all have their probability.
+--- low + (high - low) * u: a sample from [low, high) that gradients flow through. A value that rounds up to `high`
+--- becomes `low`: the interval that rounds to `low` is half as long as that of other numbers, and the one of `high` is
+--- its other half, so that all numbers are equally likely.
 ---@param shape? integer[] how many, as dimensions in front of the parameters' shape
 function Uniform:rsample(shape)
   local x = self.low + self:noise(ops.uniform, shape) * (self.high - self.low)

@@ -16,7 +16,8 @@ local typed -- what the prompt is running: {chunk, text}
 local gone = {} -- names of local variables of what the prompt ran before
 local lost -- the message that a function of the library gave with nil in what the prompt ran before: {message, line}
 
---- For prompts: the chunk that is about to be run, and its text, which its frames do not know. Tracebacks end above it.
+--- For prompts: tells which chunk is about to be run and its text, which cannot be had from the chunk's frame.
+--- Tracebacks end at this chunk.
 ---@param chunk function
 ---@param text string
 function frames.typed(chunk, text)
@@ -86,7 +87,7 @@ function frames.of_script(most)
   return list
 end
 
---- Is it an object, something that methods are called on?
+--- Is it a value that methods are called on?
 local function is_object(value)
   local meta = debug.getmetatable and debug.getmetatable(value)
   return type(value) == "table" and type(meta) == "table"

@@ -250,7 +250,7 @@ local function past_the_end(failure)
   return failure.caller.what == "C" and failure.caller.namewhat == "for iterator" and rows(failure) or nil
 end
 
---- A value of one step that the next one begins with.
+--- A value that one step computes and the next step begins with, such as the state of a recurrent network.
 local function consumed(failure, operator)
   local name
   for _, frame in ipairs(failure.script) do

@@ -20,7 +20,7 @@ local TENSORS = 3 -- that are described
 local own_names = {item = {"t"}, backward = {"t"}, index = {"t"}, copy_ = {"t", "src"}, fill_ = {"t"}, zero_ = {"t"},
   requires_grad_ = {"t"}, grad = {"y", "xs"}, ["t[...] = v"] = {"t", "key", "v"}}
 
---- What the arguments of a function of the core are called; and whether they may come as one list.
+--- The names of the arguments of a function of the core, and whether they may be given as one list.
 local function names_of(function_name)
   if own_names[function_name] then return own_names[function_name], false end
   local operator = core.ops[function_name] and function_name or function_name:gsub("_$", "")

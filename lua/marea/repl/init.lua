@@ -60,14 +60,15 @@ end
 
 local MOST_SPLITS = 50 -- lines that are tried as the beginning of the last expression
 
---- Does the message say that the text ends too early? x:name without arguments is a mistake rather than a beginning.
+--- Does the message of the compiler say that the text ends too early? `x:name` without arguments is taken for a
+--- mistake, not for the beginning of a longer text.
 local function is_begun(message)
   return message:find "<eof>'?$" ~= nil and not message:find "function arguments expected"
 end
 
 function Session:load(text) return load(text, "=stdin", "t", self.env) end
 
---- Statements that end with an expression: a function that returns the expression's values after a nil.
+--- Compiles statements whose last lines are an expression: the function returns nil and the expression's values.
 local function load_with_value(self, text)
   local starts = {}
   for at in text:gmatch "\n()%s*[%a_%d#]" do starts[#starts + 1] = at end
@@ -80,8 +81,8 @@ local function load_with_value(self, text)
 end
 
 --- Compiles an expression, or statements, or statements whose last line is an expression. The function returns nil in
---- front of an expression's values: a call in the last place of a return would be a tail call, and its errors would not
---- know this line.
+--- front of an expression's values: `return f()` would be a tail call, and errors in f could not name the line that
+--- called it.
 ---@return function|nil f, string|integer what the values to leave out, or the message; boolean begun: the text only
 ---ends too early
 function Session:compile(text)
@@ -98,8 +99,8 @@ end
 
 local WORDS = {exit = "quit", quit = "quit", help = "help"}
 
---- exit, quit() and help "conv2d", as other prompts take them: a command and its argument, when no such variable is
---- there; nil: none of them.
+--- The command and its argument for exit, quit() and help "conv2d", which other prompts understand; nil for other
+--- texts, and when the script has a variable of this name.
 local function word_of(self, text)
   local word, rest = text:match "^%s*(%a+)(.-)%s*$"
   local command = WORDS[word]
@@ -111,7 +112,7 @@ local function word_of(self, text)
   return command == "help" and argument:find "^[%w_%.:]+$" and command or nil, argument
 end
 
---- Commands and questions are not Lua.
+--- Is it a command (":time f()") or a question ("?conv2d")? These are not Lua.
 local function sort_of(self, text)
   local word, about = word_of(self, text)
   if word then return "command", word, about end
@@ -266,7 +267,7 @@ function Session:complete(text)
   return self.pending and start - before or start + before, list
 end
 
-local LISTED = 200 -- candidates
+local LISTED = 200 -- candidates that are shown at most
 
 --- The longest beginning that all have in common, in whole characters.
 local function common(list)

@@ -1,10 +1,10 @@
 -- SPDX-License-Identifier: MIT
---- Which part of a network was which part of an earlier one, and how values pass from one to the other.
+--- Finds for each part of a network its predecessor in the network of an earlier run, and copies values from it.
 ---
 --- A network is a list of holders, in the order of the walk: {path, parent, class, keys, tensors, traits}, one for each
---- module and each plain table with tensors in it. Holders whose path has names only are matched by the path. In the
---- others, paths are positions, which shift when a layer comes or goes: they are aligned in their order, so that the
---- sum of their likenesses is largest (Needleman and Wunsch 1970, gaps cost nothing).
+--- module and each plain table with tensors in it. Holders whose path consists of names only are matched by the path.
+--- Other paths contain positions, which shift when a layer is added or removed. Such holders are aligned in their
+--- order, so that the sum of their likenesses is largest (Needleman and Wunsch 1970; gaps cost nothing).
 local core = require "marea.core"
 local check = require "marea.internal.check"
 local module = require "marea.nn.module"
@@ -24,7 +24,7 @@ local function trait_text(value)
   end
 end
 
---- What is known of a layer apart from its tensors: for those that have none yet.
+--- The fields of a layer that are no tensors, as texts: they tell apart layers whose tensors are not made yet.
 local function traits_of(m)
   local traits = {}
   for _, key in ipairs(module.public_keys(m)) do
@@ -100,9 +100,9 @@ local function is_same(new, old)
   return equal == all
 end
 
-local SAME = 50 -- two layers with the same shapes outweigh many that are only of the same kind
+local SAME = 50 -- likeness of two layers with the same shapes; layers of the same class alone count far less
 
---- 0: one cannot take the other's place.
+--- How alike two holders are; 0: they do not correspond.
 local function likeness(new, old)
   if new.class ~= old.class then return 0 end
   local place = (new.path == old.path and 1 or 0) + (new.parent == old.parent and 1 or 0)

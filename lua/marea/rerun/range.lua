@@ -1,7 +1,7 @@
 -- SPDX-License-Identifier: MIT
---- The numbers of a loop that a rerun goes on with. Ranges in ranges have keys such as "1:2", the second one that was
---- made in an iteration of the first. A place is what the next run knows of a loop: {first, last, at, is_done}; with
---- is_done, the iteration `at` was finished.
+--- marea.rerun.range: the numbers of a loop that a rerun continues. A range has a key; for a range inside another one
+--- it is such as "1:2": the second range that was made in an iteration of range 1. The next run gets of each loop its
+--- place {first, last, at, is_done}: the iteration `at` was begun, and with is_done it was finished.
 local check = require "marea.internal.check"
 local core = require "marea.core"
 local events = require "marea.internal.events"

@@ -62,8 +62,8 @@ local function add_tensor(self, run, name, t, name_before, tensor_before, used)
   table.insert(self[how == "re-initialised" and "reinitialised" or how], entry)
 end
 
---- Tensors of the earlier state that have no successor, but for those of layers that are not made yet and, while the
---- script runs, of variables that may come.
+--- Tensors of the earlier state that have no successor. Not among them are those of layers that have not made their
+--- parameters yet and, while the script runs, those of variables that the script may still define.
 local function add_dropped(self, run, fate, used)
   for _, root in ipairs(run.before and run.before.roots or {}) do
     local first = root.name:match "^[%a_][%w_]*"

@@ -8,10 +8,10 @@ local Optimizer = require "marea.optim.optimizer"
 
 local variables = {}
 
-local LEVELS = 150 -- of the stack that are looked at
-local FIELDS = 256 -- a table with more of them is data: not searched
-local ALL_FIELDS = 20000 -- of all tables that are searched at a time
-local DEPTH = 4 -- of tables in tables
+local LEVELS = 150 -- levels of the stack that are searched
+local FIELDS = 256 -- fields; a larger table is taken for data and not searched
+local ALL_FIELDS = 20000 -- fields of all tables together that one search visits
+local DEPTH = 4 -- tables in tables that are searched
 
 --- Calls visit(name, value, f) for the local variables of the script's functions f, the script's own first, then those
 --- of what it has called, in the order of their declarations.
@@ -45,7 +45,7 @@ local function globals(visit)
   for _, name in ipairs(names) do visit(name, _G[name]) end
 end
 
---- Is there little in a table, and time left to search it?
+--- May the table be searched? Not if it is large, or if the search has visited too many fields already.
 local function is_small(t, seen)
   local n = 0
   for _ in next, t do
