@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
 ** bench/kernels.c: how far from the machine's limit are the kernels? Prints the measured peak of fused
-** multiply-adds of one core, then GFLOP/s of gather and correlate for the layers of the variational
+** multiply-adds of one core, then GFLOP/s of direct_conv and direct_wgrad for the layers of the variational
 ** autoencoder (one image after the other, as the convolution operators call them), then GB/s of
 ** elementwise kernels on data in the first caches. One thread. Usage: kernels [isa]
 */
@@ -52,7 +52,7 @@ static double peak (const char *isa) { /* GFLOP/s; 0: not known */
 typedef struct layer {
   const char *name;
   int64_t in, cin, cout, out, stride; /* square images; `in` is the side of the padded image */
-  int phases; /* 4 of a transposed convolution with stride 2: gathers of 1, 2, 2 and 4 taps */
+  int phases; /* 4 of a transposed convolution with stride 2: calls with 1, 2, 2 and 4 taps */
 } layer;
 
 static const layer layers[] = {
@@ -84,57 +84,57 @@ static void set_taps (work *k) {
   }
 }
 
-static void run_gather (void *arg) {
+static void run_direct_conv (void *arg) {
   work *k = arg;
   const layer *l = k->l;
-  int64_t side = l->phases == 1 ? l->out : 2 * l->out, spread = l->phases == 1 ? 1 : 2;
+  int64_t side = l->phases == 1 ? l->out : 2 * l->out, step = l->phases == 1 ? 1 : 2;
   for (int p = 0; p < l->phases; p++) {
-    marea_gather g = {.x = k->x,
-                      .w = k->w,
-                      .bias = k->bias,
-                      .rows = l->out,
-                      .cols = l->out,
-                      .x_row = l->in * l->cin * l->stride,
-                      .x_col = l->cin * l->stride,
-                      .y_row = spread * side * l->cout,
-                      .y_col = spread * l->cout,
-                      .cin = l->cin,
-                      .cout = l->cout,
-                      .tap_rows = k->tap_rows[p],
-                      .taps = k->taps[p] / k->tap_rows[p],
-                      .tap_row = k->taps[p] / k->tap_rows[p],
-                      .tap = k->tap[p],
-                      .w_tap = l->cin * l->cout,
-                      .w_ci = l->cout,
-                      .act = MAREA_ACT_RELU,
-                      .paired = marea_cpu_is_wide()};
+    marea_direct_conv g = {.x = k->x,
+                           .w = k->w,
+                           .bias = k->bias,
+                           .rows = l->out,
+                           .cols = l->out,
+                           .x_row = l->in * l->cin * l->stride,
+                           .x_col = l->cin * l->stride,
+                           .y_row = step * side * l->cout,
+                           .y_col = step * l->cout,
+                           .cin = l->cin,
+                           .cout = l->cout,
+                           .tap_rows = k->tap_rows[p],
+                           .taps = k->taps[p] / k->tap_rows[p],
+                           .tap_row = k->taps[p] / k->tap_rows[p],
+                           .tap = k->tap[p],
+                           .w_tap = l->cin * l->cout,
+                           .w_ci = l->cout,
+                           .act = MAREA_ACT_RELU,
+                           .two_vectors = marea_cpu_is_wide()};
     g.y = k->y + ((p / 2) * side + p % 2) * l->cout;
     marea_tap_run run[MAX_TAPS];
-    if (l->cin == 1) marea_list_runs(&g, run);
-    k->k->gather(&g);
+    if (l->cin == 1) marea_list_tap_runs(&g, run);
+    k->k->direct_conv(&g);
   }
 }
 
-static void run_correlate (void *arg) {
+static void run_direct_wgrad (void *arg) {
   work *k = arg;
   const layer *l = k->l;
-  int64_t side = l->phases == 1 ? l->out : 2 * l->out, spread = l->phases == 1 ? 1 : 2;
+  int64_t side = l->phases == 1 ? l->out : 2 * l->out, step = l->phases == 1 ? 1 : 2;
   for (int p = 0; p < l->phases; p++) {
     for (int64_t i = 0; i < k->taps[p] * l->cin; i++) k->offset[i] = k->tap[p][i / l->cin] + i % l->cin;
-    marea_correlate g = {.x = k->x,
-                         .dy = k->y,
-                         .dw = k->dw,
-                         .rows = l->out,
-                         .cols = l->out,
-                         .x_row = l->in * l->cin * l->stride,
-                         .x_col = l->cin * l->stride,
-                         .dy_row = spread * side * l->cout,
-                         .dy_col = spread * l->cout,
-                         .m = k->taps[p] * l->cin,
-                         .cout = l->cout,
-                         .dw_row = l->cout,
-                         .offset = k->offset};
-    k->k->correlate(&g);
+    marea_direct_wgrad g = {.x = k->x,
+                            .dy = k->y,
+                            .dw = k->dw,
+                            .rows = l->out,
+                            .cols = l->out,
+                            .x_row = l->in * l->cin * l->stride,
+                            .x_col = l->cin * l->stride,
+                            .dy_row = step * side * l->cout,
+                            .dy_col = step * l->cout,
+                            .m = k->taps[p] * l->cin,
+                            .cout = l->cout,
+                            .dw_row = l->cout,
+                            .offset = k->offset};
+    k->k->direct_wgrad(&g);
   }
 }
 
@@ -159,10 +159,11 @@ static void bench_layer (const marea_kernels *kernels, const layer *l, double li
   set_taps(k);
   double flop = 0;
   for (int p = 0; p < l->phases; p++) flop += 2.0 * (double)(l->out * l->out * k->taps[p] * l->cin * l->cout);
-  double forward = 1e-9 * flop / measure(run_gather, k), backward = 1e-9 * flop / measure(run_correlate, k);
-  printf("  %-28s gather %6.1f GFLOP/s", l->name, forward);
+  double forward = 1e-9 * flop / measure(run_direct_conv, k),
+         backward = 1e-9 * flop / measure(run_direct_wgrad, k);
+  printf("  %-28s direct_conv %6.1f GFLOP/s", l->name, forward);
   if (limit > 0) printf(" (%3.0f %%)", 100 * forward / limit);
-  printf("   correlate %6.1f", backward);
+  printf("   direct_wgrad %6.1f", backward);
   if (limit > 0) printf(" (%3.0f %%)", 100 * backward / limit);
   printf("\n");
   free(k->x);

@@ -29,48 +29,52 @@ typedef enum marea_activation { MAREA_ACT_NONE, MAREA_ACT_RELU, MAREA_ACT_LEAKY_
 
 #define MAREA_LINE 64 /* bytes of a cache line */
 
-/* Memory that will be needed: rows, `row` bytes apart, of lines that are `step` bytes apart. */
-typedef struct marea_stretch {
+/* Memory to prefetch: `rows` rows, `row` bytes apart, of `lines` cache lines each, `step` bytes apart. */
+typedef struct marea_prefetch_area {
   const char *at;
   int64_t lines, step, rows, row;
-} marea_stretch;
+} marea_prefetch_area;
 
-/* What to ask for while something else is computed, up to four stretches in their order. Kernels ask for a line at every
-   step of theirs, and for lines of one row in a tile. */
-typedef struct marea_ahead {
-  const char *at;          /* the next line, and `left` of its row, `step` bytes apart; left 0: all has been asked for */
+/* What a kernel prefetches while it computes: up to four areas, in their order. It requests one cache line at each step
+   of its inner loop (a step: see the `prefetch` field of the kernel's struct), and within one tile only lines of the
+   row that it is at. */
+typedef struct marea_prefetch {
+  const char *at;          /* the next line; `left` more of its row follow, `step` bytes apart. left 0: nothing to do */
   int64_t left, step;
-  marea_stretch stretch[4];
-  int n, now;
-} marea_ahead;
+  marea_prefetch_area area[4];
+  int n, now;              /* areas; the one that `at` lies in */
+} marea_prefetch;
 
-static inline void marea_ahead_turn (marea_ahead *a) {
-  for (a->left = 0; a->now < a->n; a->now++) {
-    marea_stretch *s = &a->stretch[a->now];
-    if (s->rows == 0) continue;
-    a->at = s->at;
-    a->left = s->lines;
-    a->step = s->step;
-    s->at += s->row;
-    s->rows--;
+/* Moves on to the next row that has lines, when left is 0. */
+static inline void marea_prefetch_next_row (marea_prefetch *p) {
+  for (p->left = 0; p->now < p->n; p->now++) {
+    marea_prefetch_area *area = &p->area[p->now];
+    if (area->rows == 0) continue;
+    p->at = area->at;
+    p->left = area->lines;
+    p->step = area->step;
+    area->at += area->row;
+    area->rows--;
     return;
   }
 }
 
-static inline void marea_ahead_add (marea_ahead *a, marea_stretch s) {
-  if (s.lines <= 0) return;
-  a->stretch[a->n++] = s;
-  if (a->left == 0) marea_ahead_turn(a);
+static inline void marea_prefetch_add (marea_prefetch *p, marea_prefetch_area area) {
+  if (area.lines <= 0) return;
+  p->area[p->n++] = area;
+  if (p->left == 0) marea_prefetch_next_row(p);
 }
 
-static inline marea_stretch marea_stretch_of (const void *at, size_t bytes) {
-  return (marea_stretch){at, (int64_t)bytes / MAREA_LINE, MAREA_LINE, 1, 0};
+static inline marea_prefetch_area marea_prefetch_area_of (const void *at, size_t bytes) {
+  return (marea_prefetch_area){at, (int64_t)bytes / MAREA_LINE, MAREA_LINE, 1, 0};
 }
 
-#define MAREA_THIN 3 /* input channels: more have enough to do in a tile */
+/* The most input channels for which the kernel of few channels (direct_conv_few.inc) is used: with four a tile of
+   direct_conv.inc has work enough. `make bench-kernels`, "1->32 28x28 3x3": 88 % of the peak instead of 74 %. */
+#define MAREA_FEW_CHANNELS 3
 
-/* Up to three taps of a row, and a channel of theirs, that meet pixels next to each other: offsets in x and w of the one
-** that meets the first of them. */
+/* Up to three taps of one row, and one input channel, that read pixels next to each other: offsets in x and w of the
+   tap that reads the first of these pixels, in elements. */
 typedef struct marea_tap_run {
   int64_t x, w;
   int taps;
@@ -81,54 +85,60 @@ typedef struct marea_range {
   int64_t first, end;
 } marea_range;
 
-/* One 2-D convolution as the kernels see it: a gather over an image, or a tile of one, all of whose taps are there.
-**   y[oy][ox][co] = act(bias[co] + sum over taps t, ci of x[oy*stride_h + dy_t][ox*stride_w + dx_t][ci] * w[t][ci][co])
-** for oy < rows and ox < cols. `x` points at the image's element for (oy, ox, tap offset) = 0; strides below are in
-** elements. Forward uses it with the conv's own taps; the input gradient of a strided convolution is one such gather
-** per sub-pixel phase (its taps being every stride-th one), written with y_row/y_col steps of `stride`. */
-typedef struct marea_gather {
-  const void *x, *w, *bias; /* bias NULL: none */
-  void *y;
-  int64_t rows, cols;       /* of the output of this call */
-  int64_t x_row, x_col;     /* step of x for one output row / column (input row length * stride, ...) */
-  int64_t y_row, y_col;     /* step of y for one output row / column */
+/* Direct convolution of an image, or of a tile of one, in which all taps lie:
+**   y[oy][ox][co] = act(bias[co] + sum over taps t, ci of x[oy][ox][tap[t] + ci] * w[t][ci][co]),  oy < rows, ox < cols,
+** where x[oy][ox] is at x + oy * x_row + ox * x_col. All steps are in elements. The forward pass uses it with the taps
+** of the convolution. The input gradient of a convolution of stride s calls it once for each of the s x s phases: each
+** phase has every s-th tap, and its y_row and y_col are steps of s pixels. */
+typedef struct marea_direct_conv {
+  const void *x;            /* (rows, cols, ..): the pixel that offset 0 reads for output (0, 0) */
+  const void *w;            /* (taps, cin, cout) by steps w_tap, w_ci, 1 */
+  const void *bias;         /* (cout); NULL: none */
+  void *y;                  /* (rows, cols, cout) by steps y_row, y_col, 1 */
+  int64_t rows, cols;       /* outputs of this call */
+  int64_t x_row, x_col;     /* step in x from the input of an output row / column to that of the next */
+  int64_t y_row, y_col;     /* step in y from an output row / column to the next */
   int64_t cin, cout;        /* channels of this group */
-  int64_t tap_rows, taps;   /* rows of taps, and taps of a row */
-  int64_t tap_row;          /* from the first tap of a row to that of the next: taps in between are left out */
-  const int64_t *tap;       /* offset of tap t in x, in elements; the first row's are 0 .. taps - 1 */
-  int64_t w_tap, w_ci;      /* step of w for one tap / one input channel; output channels are adjacent */
+  int64_t tap_rows, taps;   /* rows of taps; taps of a row */
+  int64_t tap_row;          /* index in tap[] from the first tap of a row to that of the next; >= taps */
+  const int64_t *tap;       /* offset of a tap in x; the first row has tap[0 .. taps - 1] */
+  int64_t w_tap, w_ci;      /* step in w for a tap, for an input channel; output channels are adjacent */
   marea_activation act;
   double slope;             /* of leaky_relu, alpha of elu */
-  bool accumulate;          /* add to what is in y, in bias' place */
+  bool accumulate;          /* adds to what y holds, instead of to the bias */
   bool depthwise;           /* output channel c reads input channel c alone; cin is 1 */
-  bool stream;              /* write past the caches where that is possible */
-  bool cold;                /* the kernel asks for the place of results */
-  bool paired;              /* two vectors of output channels a tile, where a core multiplies whole ones at once: it needs
-                               that many sums under way */
-  marea_ahead *ahead;       /* NULL: nothing; a step is a tap and input channel of a tile */
-  const marea_tap_run *run; /* of thin ones: all taps and channels once more, `runs` for a row of taps; NULL: it is not */
-  int64_t runs, w_next;     /* w_next: step of w from a tap of a run to the next */
-  const marea_range *inside; /* [rows], of thin ones: the rows of taps that do not meet zeros alone, which may be left out
-                               or multiplied; NULL: all */
-} marea_gather;
+  bool stream_output;       /* writes y by non-temporal stores, past the caches, where y is aligned for it */
+  bool prefetch_output;     /* prefetches the lines of y before it writes them */
+  bool two_vectors;         /* few input channels: tiles two vectors of output channels wide instead of one, for a core
+                               that does a 512-bit multiply-add in one turn (marea_cpu_is_wide): its two units need 8
+                               sums each to be busy, and a tile of 8 pixels by one vector has 8 in all */
+  marea_prefetch *prefetch; /* NULL: nothing; a step of it is a tap and input channel of a tile */
+  /* Few input channels, set by marea_list_tap_runs; run NULL: the kernel for any number of channels is used. */
+  const marea_tap_run *run; /* (tap_rows, runs): every tap and channel, joined to runs of neighbouring pixels */
+  int64_t runs, w_next;     /* runs of a row of taps; step in w from a tap of a run to the next */
+  const marea_range *rows_inside; /* [rows] or NULL: rows of taps outside of it read only padding, which is zeros; the
+                               kernel may leave them out */
+} marea_direct_conv;
 
-/* Lists the runs of a gather whose taps of a row are the same way apart: tap_rows * taps * cin of them at most. (runs.c) */
-void marea_list_runs (marea_gather *g, marea_tap_run *run);
+/* Fills run[] (of tap_rows * taps * cin at most) and the fields of g that belong to it. The taps of each row must lie
+   the same distance apart. (tap_runs.c) */
+void marea_list_tap_runs (marea_direct_conv *g, marea_tap_run *run);
 
-/* Weight gradient over one image (or some rows of it), accumulated into dw:
-**   dw[m][co] += sum over oy, ox of x[oy*x_row + ox*x_col + offset[m]] * dy[oy*dy_row + ox*dy_col + co]
-** m runs over (tap, ci): `offset[m]` is the element offset of tap and channel. */
-typedef struct marea_correlate {
-  const void *x, *dy;
-  void *dw;                 /* (m, cout), row step dw_row */
-  int64_t rows, cols;
+/* The weight gradient of an image, or of some rows of it, added to dw:
+**   dw[m][co] += sum over oy, ox of x[oy*x_row + ox*x_col + offset[m]] * dy[oy*dy_row + ox*dy_col + co].
+** m counts (tap, input channel). All steps are in elements. */
+typedef struct marea_direct_wgrad {
+  const void *x;            /* (rows, cols, ..) by steps x_row, x_col */
+  const void *dy;           /* (rows, cols, cout) by steps dy_row, dy_col, 1 */
+  void *dw;                 /* (m, cout) by steps dw_row, 1 */
+  int64_t rows, cols;       /* of dy */
   int64_t x_row, x_col, dy_row, dy_col;
   int64_t m, cout, dw_row;
-  const int64_t *offset;    /* [m] */
+  const int64_t *offset;    /* [m] of a tap and channel in x */
   bool depthwise;           /* output channel c reads input channel c alone: x[... + offset[m] + co] */
-  bool overwrite;           /* dw[m][co] = ... in place of +=; rows >= 1 then */
-  marea_ahead *ahead;       /* NULL: nothing; a step is a pixel of a tile */
-} marea_correlate;
+  bool overwrite;           /* dw[m][co] = ... instead of +=; rows >= 1 then */
+  marea_prefetch *prefetch; /* NULL: nothing; a step of it is a pixel of a tile */
+} marea_direct_wgrad;
 
 /* C (m, n) = act(A (m, k) B (k, n) + bias); ld*: steps from row to row. ta: A is stored (k, m), neither bias nor act
 ** then; tb: B is stored (n, k); not both. k >= 1. */
@@ -145,52 +155,55 @@ typedef struct marea_product {
 #define MAREA_PRODUCT_DEPTH 256
 #define MAREA_PRODUCT_SCRATCH (MAREA_PRODUCT_DEPTH * 128) /* a panel of two vectors of 64 bytes */
 
-/* Bilinear algorithms for convolutions with 3 taps (winograd.inc): per dimension a tile of `outputs` comes from `data`,
-** tiles being `step` data apart, by products at `points` places. */
-typedef enum marea_scheme {
-  MAREA_SCHEME_PLAIN,              /* stride 1; with 2 taps (the third is zero) there is no last point */
-  MAREA_SCHEME_STRIDED,            /* stride 2 */
-  MAREA_SCHEME_SPREAD              /* transposed, stride 2: the input gradient of STRIDED, with its weights turned round */
-} marea_scheme;
+/* Winograd's convolutions with 3 taps (winograd.inc). In each dimension a tile of `outputs` pixels is made from `data`
+** pixels, and neighbouring tiles start `step` data apart. Data and weights are transformed to `points` values each,
+** these are multiplied one by one, and the products are transformed to the outputs. */
+typedef enum marea_winograd_variant {
+  MAREA_WINOGRAD_F43,        /* F(4x4, 3x3), stride 1. With 2 taps (the third is zero) it has one point less */
+  MAREA_WINOGRAD_STRIDE2,    /* stride 2, 2x2 outputs */
+  MAREA_WINOGRAD_TRANSPOSED2 /* transposed, stride 2: the input gradient of STRIDE2, whose weights are flipped */
+} marea_winograd_variant;
 
-typedef struct marea_scheme_sizes { int points, data, step, outputs; } marea_scheme_sizes;
+typedef struct marea_winograd_sizes { int points, data, step, outputs; } marea_winograd_sizes;
 #define MAREA_WINOGRAD_SIDE 6 /* the most points */
 
-static inline marea_scheme_sizes marea_scheme_size (marea_scheme s) {
-  return s == MAREA_SCHEME_PLAIN ? (marea_scheme_sizes){6, 6, 4, 4}
-         : s == MAREA_SCHEME_STRIDED ? (marea_scheme_sizes){5, 5, 4, 2} : (marea_scheme_sizes){5, 3, 2, 4};
+static inline marea_winograd_sizes marea_winograd_size (marea_winograd_variant v) {
+  return v == MAREA_WINOGRAD_F43 ? (marea_winograd_sizes){6, 6, 4, 4}
+         : v == MAREA_WINOGRAD_STRIDE2 ? (marea_winograd_sizes){5, 5, 4, 2} : (marea_winograd_sizes){5, 3, 2, 4};
 }
 
-/* A row of tiles. The image side holds pixels, data or outputs; the other side holds one value a point, tile and
-** channel: points[i * point_row + j * point + tile * channels + c]. Between the two kinds of points stand products of
-** matrices, one a point: outputs (tile, cout) = data (tile, cin) weight (cin, cout). */
-typedef struct marea_winograd {
-  marea_scheme scheme;
-  int there[2];             /* points of a column and of a row that are there: all, or all but the last */
-  void *image, *points;     /* first pixel of tile 0; point (0, 0) of tile 0 */
+/* A row of Winograd tiles. One side is pixels of an image (data or outputs), the other one the transformed tiles: value
+** (i, j) of a tile and channel is transformed[i * point_row + j * point + tile * channels + c]. Between data and outputs
+** there is one matrix product for each point (i, j): outputs (tile, cout) = data (tile, cin) weight (cin, cout). */
+typedef struct marea_winograd_row {
+  marea_winograd_variant variant;
+  int present[2];           /* points of a column and of a row: all, or all but the last (of F43 with 2 taps) */
+  void *image;              /* (.., .., channels) by steps row, col, 1: the first pixel of tile 0 */
+  void *transformed;        /* (point, point, tile, channel) by steps point_row, point, channels, 1 */
   int64_t tiles, channels;
   int64_t row, col;         /* steps of the image, in elements */
-  int64_t point_row, point; /* steps from point to point */
-  int64_t top, left;        /* rows and columns of outputs of tile 0 that lie before the image, */
-  int64_t rows, cols;       /* and those that lie in it from there on; data lie inside altogether */
-  bool fetch;               /* points of data are not in the second-level cache: the next lines are asked for */
-  const void *bias;         /* of outputs; NULL: none */
+  int64_t point_row, point; /* steps from point to point, in elements */
+  int64_t top, left;        /* rows and columns of tile 0's outputs that lie above and left of the image, .. */
+  int64_t rows, cols;       /* .. and how many from there on lie in it. Data lie in the image altogether */
+  bool prefetch_output;     /* prefetches the transformed data that it writes next: they lie in no near cache */
+  const void *bias;         /* (channels) of outputs; NULL: none */
   marea_activation act;
   double slope;
-} marea_winograd;
+} marea_winograd_row;
 
-/* n values at each tap (i, j) of a kernel, and at each point; `row`, `col`: steps from tap to tap. */
-typedef struct marea_winograd_kernel {
-  marea_scheme scheme;
-  int taps[2];              /* 3 each; of PLAIN also 2 */
-  void *weight, *points;
+/* n weights at each tap (i, j), and their values at each point (i, j). */
+typedef struct marea_winograd_weight {
+  marea_winograd_variant variant;
+  int taps[2];              /* 3 each; of F43 also 2 */
+  void *weight;             /* (tap, tap, n) by steps row, col, 1 */
+  void *transformed;        /* (point, point, n) by steps point_row, point, 1 */
   int64_t n, row, col, point_row, point;
-  bool accumulate;          /* of the gradient: add to what is in weight */
-} marea_winograd_kernel;
+  bool accumulate;          /* of the gradient: adds to what weight holds */
+} marea_winograd_weight;
 
-/* Points of so many taps. */
-static inline int marea_scheme_points (marea_scheme s, int taps) {
-  return marea_scheme_size(s).points - (taps == 2);
+/* Points in a dimension of so many taps. */
+static inline int marea_winograd_points (marea_winograd_variant v, int taps) {
+  return marea_winograd_size(v).points - (taps == 2);
 }
 
 #define MAREA_UNARY_KERNELS(U)                                                                                \
@@ -247,14 +260,14 @@ static inline int marea_scheme_points (marea_scheme s, int taps) {
                       const void *offset, void *y))                                                             \
   K(normalize_grad, void, (size_t rows, size_t n, const void *e, const void *x, const void *mean,               \
                            const void *a, const void *b, const void *c, void *y))                               \
-  K(gather, void, (const marea_gather *g))                                                                     \
-  K(correlate, void, (const marea_correlate *g))                                                               \
+  K(direct_conv, void, (const marea_direct_conv *g))                                                                     \
+  K(direct_wgrad, void, (const marea_direct_wgrad *g))                                                               \
   K(product, void, (const marea_product *g))                                                                   \
-  K(winograd_data, void, (const marea_winograd *g))      /* points from image */                                \
-  K(winograd_outputs, void, (const marea_winograd *g))   /* image from points, with bias and activation */       \
-  K(winograd_gradient, void, (const marea_winograd *g))  /* points from image: the transpose of outputs; not SPREAD */ \
-  K(winograd_weight, void, (const marea_winograd_kernel *g))          /* points from weight */                     \
-  K(winograd_weight_gradient, void, (const marea_winograd_kernel *g)) /* weight from points: its transpose */     \
+  K(winograd_data, void, (const marea_winograd_row *g))      /* transformed from image */                            \
+  K(winograd_outputs, void, (const marea_winograd_row *g))   /* image from transformed, with bias and activation */   \
+  K(winograd_gradient, void, (const marea_winograd_row *g))  /* the transpose of winograd_outputs; not TRANSPOSED2 */ \
+  K(winograd_weight, void, (const marea_winograd_weight *g))          /* transformed from weight */                \
+  K(winograd_weight_gradient, void, (const marea_winograd_weight *g)) /* weight from transformed: its transpose */ \
   /* y[i] = its word of Philox blocks counter, ... < least ? 0 : factor x[i]; ceil(n / 64) 16 blocks (random.inc) */ \
   K(dropout, void, (size_t n, uint64_t seed, uint64_t counter, uint32_t least, double factor, const void *x,    \
                     void *y))                                                                                   \
@@ -290,7 +303,8 @@ bool marea_select_kernels (const char *isa, const marea_kernels *kernels[4], con
 /* cpu.c: the ISAs that this machine can run, best first, ends with NULL: {"avx512", "avx2", "generic", NULL} on
    x86-64, {"neon", "generic", NULL} on AArch64. */
 const char *const *marea_cpu_isas (void);
-/* Does this machine do AVX-512's products in one turn? Then they outrun the second-level cache sooner. */
+/* Does a core of this machine do a whole 512-bit multiply-add in one turn? Then arithmetic is twice as fast in relation
+   to the caches as where AVX-512 runs in two halves or there is none. */
 bool marea_cpu_is_wide (void);
 
 #endif

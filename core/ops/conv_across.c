@@ -53,7 +53,7 @@ static void gather_place (const marea_conv_gather *p, const place *l, int64_t gr
   const int64_t y = l->phase[0]->start + l->unit[0] * w->axis[0].src_step;
   const int64_t x = l->phase[1]->start + l->unit[1] * w->axis[1].src_step;
   const int64_t tap = marea_conv_first_tap(w->axis, l->phase[0], l->phase[1], rows.first, cols.first);
-  const marea_gather g = {
+  const marea_direct_conv g = {
       .x = w->from.src + (size_t)(first * image + y * w->row + x * w->channels + group * p->cin) * w->size,
       .w = p->weight +
            (size_t)(group * p->w_group + panel * MAREA_CONV_PANEL * p->taps.n * p->cin + tap * step) *
@@ -74,7 +74,7 @@ static void gather_place (const marea_conv_gather *p, const place *l, int64_t gr
       .w_ci = width,
       .act = p->act,
       .slope = p->slope};
-  p->kernels->gather(&g);
+  p->kernels->direct_conv(&g);
 }
 
 /* Panels outermost: their weights stay in the second-level cache for all places. */
@@ -196,7 +196,7 @@ static void correlate_row (const meeting *k, int worker) {
   for (int64_t panel = k->panel; panel < k->panel_end; panel++) {
     const int64_t width = marea_conv_panel_width(cout, panel);
     const int64_t dy = panel_row(g, k->group, panel, k->y) + (k->image * g->out[1] + k->cols.first) * width;
-    const marea_correlate c = {
+    const marea_direct_wgrad c = {
         .x = x,
         .dy = p->dy.from.src + (size_t)dy * p->x.size,
         .dw = p->dw +
@@ -212,7 +212,7 @@ static void correlate_row (const meeting *k, int worker) {
         .dw_row = g->cout,
         .offset = p->offset,
         .overwrite = k->first};
-    p->kernels->correlate(&c);
+    p->kernels->direct_wgrad(&c);
   }
 }
 

@@ -35,7 +35,7 @@ static void add_bias (const backward *p, int64_t image, int worker, char *sum) {
 }
 
 /* Adds what the weight gradient reads besides e. */
-static void other_ahead (const backward *p, int64_t image, marea_ahead *a) {
+static void other_ahead (const backward *p, int64_t image, marea_prefetch *a) {
   if (!p->dw) return;
   if (p->e_in_window) marea_conv_rows_ahead(&p->dw->dy, image, a);
   else marea_conv_window_ahead(&p->dw->x, image, a);
@@ -43,7 +43,7 @@ static void other_ahead (const backward *p, int64_t image, marea_ahead *a) {
 
 /* The input gradient, while what comes after it is asked for. */
 static void walk_gather (const backward *p, int64_t image, int worker) {
-  marea_ahead ahead = {.n = 0};
+  marea_prefetch ahead = {.n = 0};
   marea_conv_gather_ahead(p->dx, image, &ahead);
   other_ahead(p, image, &ahead);
   for (int64_t tile = 0; tile < p->dx->w.tiles && !marea_stopping(p->ctx); tile++)
@@ -52,7 +52,7 @@ static void walk_gather (const backward *p, int64_t image, int worker) {
 
 /* The weight gradient, while the next image's e is asked for, and all of it if there is no input gradient. */
 static void walk_correlate (const backward *p, int64_t image, int worker, marea_conv_sum *sum) {
-  marea_ahead ahead = {.n = 0};
+  marea_prefetch ahead = {.n = 0};
   marea_conv_rows_ahead(&p->e, image + 1, &ahead);
   if (!p->dx) other_ahead(p, image + 1, &ahead);
   for (int64_t tile = 0; tile < p->dw->x.tiles && !marea_stopping(p->ctx); tile++)

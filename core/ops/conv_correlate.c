@@ -22,11 +22,11 @@
 static bool has_own_tiles (const marea_conv *g) { return g->cin / g->groups >= OWN_TILES; }
 
 /* Rows first .. end - 1 of dw, each tap with the outputs of the tile (`top`: its first row) that meet the image. */
-static void correlate_inside (const marea_conv_correlate *p, const marea_correlate *all, int64_t top,
+static void correlate_inside (const marea_conv_correlate *p, const marea_direct_wgrad *all, int64_t top,
                               int64_t first, int64_t end) {
   const marea_conv *g = p->g;
   const int64_t channels = g->cin / g->groups;
-  marea_correlate k = *all;
+  marea_direct_wgrad k = *all;
   for (int64_t m = first; m < end; m += k.m) {
     const int64_t tap = m / channels;
     marea_range rows = marea_conv_outputs_inside(g, 0, tap / g->kernel[1]);
@@ -43,12 +43,12 @@ static void correlate_inside (const marea_conv_correlate *p, const marea_correla
     k.dy = (const char *)all->dy + (size_t)dy * p->x.size;
     k.dw = (char *)all->dw + (size_t)((m - first) * k.dw_row) * p->x.size;
     k.offset = p->offset + m;
-    p->kernels->correlate(&k);
+    p->kernels->direct_wgrad(&k);
   }
 }
 
 static void correlate_tile (const marea_conv_correlate *p, int64_t image, int64_t tile, int64_t cut,
-                            int worker, marea_conv_sum *sum, marea_ahead *ahead) {
+                            int worker, marea_conv_sum *sum, marea_prefetch *ahead) {
   const marea_conv_window *w = &p->x;
   const marea_conv *g = p->g;
   const bool depthwise = marea_conv_is_depthwise(g); /* all groups at once, a channel each */
@@ -59,23 +59,23 @@ static void correlate_tile (const marea_conv_correlate *p, int64_t image, int64_
   const char *x = marea_conv_window_load(w, image, tile, worker);
   const char *dy = marea_conv_rows_load(&p->dy, image, top, rows, worker);
   for (int64_t i = 0; i < groups; i++) {
-    marea_correlate k = {.x = x + (size_t)(i * cin) * w->size,
-                         .dy = dy + (size_t)(i * cout) * w->size,
-                         .dw = sum->at + (size_t)(first * g->cout + i * cout) * w->size,
-                         .rows = rows,
-                         .cols = g->out[1],
-                         .x_row = w->axis[0].src_step * w->row,
-                         .x_col = w->axis[1].src_step * w->channels,
-                         .dy_row = g->out[1] * g->cout,
-                         .dy_col = g->cout,
-                         .m = end - first,
-                         .cout = cout,
-                         .dw_row = g->cout,
-                         .offset = p->offset + first,
-                         .depthwise = depthwise,
-                         .ahead = p->rows > FEW_ROWS ? ahead : NULL};
+    marea_direct_wgrad k = {.x = x + (size_t)(i * cin) * w->size,
+                            .dy = dy + (size_t)(i * cout) * w->size,
+                            .dw = sum->at + (size_t)(first * g->cout + i * cout) * w->size,
+                            .rows = rows,
+                            .cols = g->out[1],
+                            .x_row = w->axis[0].src_step * w->row,
+                            .x_col = w->axis[1].src_step * w->channels,
+                            .dy_row = g->out[1] * g->cout,
+                            .dy_col = g->cout,
+                            .m = end - first,
+                            .cout = cout,
+                            .dw_row = g->cout,
+                            .offset = p->offset + first,
+                            .depthwise = depthwise,
+                            .prefetch = p->rows > FEW_ROWS ? ahead : NULL};
     if (has_own_tiles(g)) correlate_inside(p, &k, top, first, end);
-    else p->kernels->correlate(&k);
+    else p->kernels->direct_wgrad(&k);
   }
 }
 
@@ -143,7 +143,7 @@ static marea_status open_by_taps (marea_call *c, const marea_conv_source *x, con
 **   dw[t][ci] = sum over pixels p of x[p + t - before][ci] dy[p] = sum over q of dy[q + t' - before'][0] x[q][ci],
 ** t' = taps - 1 - t, before' = taps - 1 - before, has rows of all ci, which fill vectors. */
 static bool mirror (const marea_conv *g, marea_conv *other) {
-  if (g->cout != 1 || g->cin <= MAREA_THIN) return false;
+  if (g->cout != 1 || g->cin <= MAREA_FEW_CHANNELS) return false;
   *other = *g;
   other->cin = 1;
   other->cout = g->cin;
@@ -213,7 +213,7 @@ static void run_block (void *arg, int64_t block, int worker) {
   marea_conv_sum sum = marea_conv_correlate_sum(p, part, cut);
   for (int64_t task = part * tasks / p->parts; task < (part + 1) * tasks / p->parts; task++) {
     if (marea_stopping(p->ctx)) return;
-    marea_ahead ahead = {.n = 0};
+    marea_prefetch ahead = {.n = 0};
     marea_conv_window_ahead(&p->x, task / tiles + 1, &ahead);
     marea_conv_rows_ahead(&p->dy, task / tiles + 1, &ahead);
     p->tile(p, task / tiles, task % tiles, cut, worker, &sum, tiles == 1 ? &ahead : NULL);

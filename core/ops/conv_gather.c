@@ -173,7 +173,7 @@ static marea_status make_pixel (marea_call *c, marea_conv_gather *p) {
 
 typedef struct cell { /* outputs of two strips in one tile */
   const marea_conv_strip *y, *x;
-  const marea_gather *form;
+  const marea_direct_conv *form;
   int64_t unit, first, rows; /* rows of the phase to write: first in the phase and in the tile, how many */
   const char *tile;
   char *out; /* first pixel */
@@ -188,38 +188,38 @@ static void fill_cell (const marea_conv_gather *p, const cell *k) {
 }
 
 /* Rows of taps that leave none out are one. */
-static void join_rows (marea_gather *g) {
+static void join_rows (marea_direct_conv *g) {
   if (g->taps != g->tap_row) return;
   g->taps *= g->tap_rows;
   g->tap_rows = 1;
 }
 
 /* A cell for the kernel, but for its rows and addresses. */
-static marea_gather describe_cell (const marea_conv_gather *p, const marea_conv_strip *y,
-                                   const marea_conv_strip *x) {
+static marea_direct_conv describe_cell (const marea_conv_gather *p, const marea_conv_strip *y,
+                                        const marea_conv_strip *x) {
   const marea_conv_window *w = &p->w;
   const int64_t channels = p->groups * p->cout;
   const int64_t tap = marea_conv_first_tap(w->axis, y->phase, x->phase, y->taps.first, x->taps.first);
-  marea_gather g = {.w = p->weight + (size_t)(tap * p->w_tap) * w->size,
-                    .cols = x->count,
-                    .x_row = w->axis[0].src_step * w->row,
-                    .x_col = w->axis[1].src_step * w->channels,
-                    .y_row = w->axis[0].out_step * w->axis[1].out * channels,
-                    .y_col = w->axis[1].out_step * channels,
-                    .cin = p->cin,
-                    .cout = p->cout,
-                    .tap_rows = y->taps.end - y->taps.first,
-                    .taps = x->taps.end - x->taps.first,
-                    .tap_row = x->phase->taps,
-                    .tap = p->taps.offset + tap,
-                    .stream = p->stream,
-                    .cold = p->cold,
-                    .paired = p->paired,
-                    .depthwise = p->depthwise,
-                    .w_tap = p->w_tap,
-                    .w_ci = p->w_ci,
-                    .act = p->act,
-                    .slope = p->slope};
+  marea_direct_conv g = {.w = p->weight + (size_t)(tap * p->w_tap) * w->size,
+                         .cols = x->count,
+                         .x_row = w->axis[0].src_step * w->row,
+                         .x_col = w->axis[1].src_step * w->channels,
+                         .y_row = w->axis[0].out_step * w->axis[1].out * channels,
+                         .y_col = w->axis[1].out_step * channels,
+                         .cin = p->cin,
+                         .cout = p->cout,
+                         .tap_rows = y->taps.end - y->taps.first,
+                         .taps = x->taps.end - x->taps.first,
+                         .tap_row = x->phase->taps,
+                         .tap = p->taps.offset + tap,
+                         .stream_output = p->stream_output,
+                         .prefetch_output = p->prefetch_output,
+                         .two_vectors = p->two_vectors,
+                         .depthwise = p->depthwise,
+                         .w_tap = p->w_tap,
+                         .w_ci = p->w_ci,
+                         .act = p->act,
+                         .slope = p->slope};
   if (!p->thin) join_rows(&g);
   return g;
 }
@@ -244,11 +244,11 @@ static marea_status list_thin (marea_call *c, marea_conv_gather *p) {
   for (int64_t i = 0; i < p->strips[0]; i++) {
     const marea_conv_strip *y = &p->strip[0][i];
     for (int64_t j = 0; j < p->strips[1]; j++) {
-      marea_gather *g = &p->cell[i * p->strips[1] + j];
+      marea_direct_conv *g = &p->cell[i * p->strips[1] + j];
       if (g->tap_rows * g->taps < 2) continue;
-      marea_list_runs(g, run);
+      marea_list_tap_runs(g, run);
       run += g->runs * g->tap_rows;
-      g->inside = inside;
+      g->rows_inside = inside;
     }
     for (int64_t unit = y->first; unit < y->first + y->count; unit++)
       *inside++ = marea_conv_taps_inside(&p->w.axis[0], y->phase, unit);
@@ -259,25 +259,25 @@ static marea_status list_thin (marea_call *c, marea_conv_gather *p) {
 static marea_status open_cells (marea_call *c, marea_conv_gather *p) {
   const int64_t cells = p->strips[0] * p->strips[1], cols = p->strips[1];
   if (cells > MOST_CELLS) return MAREA_OK;
-  p->thin = p->cin <= MAREA_THIN && p->cout >= THIN_OUTPUTS && !p->depthwise;
+  p->thin = p->cin <= MAREA_FEW_CHANNELS && p->cout >= THIN_OUTPUTS && !p->depthwise;
   MAREA_TABLE(c, p->cell, (size_t)cells * sizeof *p->cell);
   for (int64_t i = 0; i < cells; i++)
     p->cell[i] = describe_cell(p, &p->strip[0][i / cols], &p->strip[1][i % cols]);
   return p->thin ? list_thin(c, p) : MAREA_OK;
 }
 
-static void turn (marea_gather *g) {
-  const marea_gather as = *g;
+static void turn (marea_direct_conv *g) {
+  const marea_direct_conv as = *g;
   g->rows = as.cols, g->cols = as.rows;
   g->x_row = as.x_col, g->x_col = as.x_row;
   g->y_row = as.y_col, g->y_col = as.y_row;
   g->run = NULL;
 }
 
-static void gather_cell (const marea_conv_gather *p, const cell *k, marea_ahead *ahead) {
+static void gather_cell (const marea_conv_gather *p, const cell *k, marea_prefetch *ahead) {
   const marea_conv_window *w = &p->w;
   const marea_conv_phase *y = k->y->phase, *x = k->x->phase;
-  marea_gather g = k->form ? *k->form : describe_cell(p, k->y, k->x);
+  marea_direct_conv g = k->form ? *k->form : describe_cell(p, k->y, k->x);
   if (g.cin == 0 || g.tap_rows == 0 || g.taps == 0) {
     fill_cell(p, k);
     return;
@@ -286,14 +286,14 @@ static void gather_cell (const marea_conv_gather *p, const cell *k, marea_ahead 
   const int64_t left = x->start + k->x->first * w->axis[1].src_step - w->axis[1].low;
   const size_t size = w->size;
   g.rows = k->rows;
-  if (g.inside) g.inside += k->unit - k->y->first;
+  if (g.rows_inside) g.rows_inside += k->unit - k->y->first;
   if (g.cols < NARROW && g.cols < g.rows) turn(&g);
   g.x = k->tile + (top * w->row + left * w->channels) * (int64_t)size;
   g.y = k->out;
   g.bias = p->bias;
-  g.ahead = ahead;
+  g.prefetch = ahead;
   for (int64_t i = 0; i < p->groups; i++) {
-    p->kernels->gather(&g);
+    p->kernels->direct_conv(&g);
     g.x = (const char *)g.x + (size_t)p->cin * size;
     g.w = (const char *)g.w + (size_t)p->w_group * size;
     g.y = (char *)g.y + (size_t)p->cout * size;
@@ -303,7 +303,7 @@ static void gather_cell (const marea_conv_gather *p, const cell *k, marea_ahead 
 
 /* Rows first .. first + band - 1 of every phase, counted in the tile. */
 static void gather_band (const marea_conv_gather *p, int64_t image, int64_t start, int64_t band,
-                         const char *tile, int64_t first, marea_ahead *ahead) {
+                         const char *tile, int64_t first, marea_prefetch *ahead) {
   const marea_conv_axis *rows = &p->w.axis[0], *cols = &p->w.axis[1];
   const size_t pixel = (size_t)(p->groups * p->cout) * p->w.size;
   cell k = {.tile = tile};
@@ -331,7 +331,7 @@ static void gather_band (const marea_conv_gather *p, int64_t image, int64_t star
 static bool in_bands (const marea_conv_gather *p) { return p->cout == 1 && p->w.axis[0].out_step > 1; }
 
 static void gather_tile (const marea_conv_gather *p, int64_t image, int64_t tile, int worker,
-                         marea_ahead *ahead) {
+                         marea_prefetch *ahead) {
   const int64_t units = marea_conv_window_units(&p->w, tile), row = p->w.row * (int64_t)p->w.size;
   const int64_t band = in_bands(p) ? MAREA_MAX(BAND_BYTES / MAREA_MAX(row, 1), 1) : units;
   const char *source = marea_conv_window_load(&p->w, image, tile, worker);
@@ -347,14 +347,14 @@ static void expect_results (const marea_context *ctx, const marea_conv *g, marea
   const int64_t pixels = g->n * p->w.axis[0].out * p->w.axis[1].out;
   const int64_t bytes = pixels * p->groups * p->cout * (int64_t)p->w.size;
   if (g->kernel[0] * g->kernel[1] * p->cin > FEW_STEPS || bytes <= NEAR_BYTES) return;
-  p->stream = ctx->wide && bytes > CACHED_BYTES;
-  p->cold = !p->stream;
+  p->stream_output = ctx->wide && bytes > CACHED_BYTES;
+  p->prefetch_output = !p->stream_output;
 }
 
 static marea_status open_by_taps (marea_call *c, const marea_conv *g, bool backward,
                                   const marea_conv_source *src, marea_conv_gather *p) {
   MAREA_TRY(marea_conv_axes(c, g, backward, p->w.axis));
-  p->w.clipped = p->cin > MAREA_THIN && !in_bands(p) && has_long_strips(&p->w.axis[0]) &&
+  p->w.clipped = p->cin > MAREA_FEW_CHANNELS && !in_bands(p) && has_long_strips(&p->w.axis[0]) &&
                  has_long_strips(&p->w.axis[1]);
   MAREA_TRY(marea_conv_window_open(c, src, &p->w));
   MAREA_TRY(open_strips(c, p));
@@ -367,7 +367,7 @@ static marea_status open_by_taps (marea_call *c, const marea_conv *g, bool backw
   p->w_tap = g->cin / g->groups * g->cout;
   p->w_group = g->cout / g->groups;
   p->w_ci = g->cout;
-  p->paired = c->ctx->wide;
+  p->two_vectors = c->ctx->wide;
   expect_results(c->ctx, g, p);
   MAREA_TRY(marea_conv_list_taps(c, g, &p->w, &p->taps));
   if (backward) MAREA_TRY(marea_conv_pack(c, g, !p->depthwise, p->cout, p));
@@ -399,10 +399,10 @@ typedef struct run {
   int64_t tasks, tasks_per_block;
 } run;
 
-void marea_conv_gather_ahead (const marea_conv_gather *p, int64_t image, marea_ahead *a) {
+void marea_conv_gather_ahead (const marea_conv_gather *p, int64_t image, marea_prefetch *a) {
   const size_t bytes = (size_t)(p->w.axis[0].out * p->w.axis[1].out * p->groups * p->cout) * p->w.size;
-  if (p->stream || p->cold) return; /* they need not be read, or most kernels ask */
-  marea_ahead_add(a, marea_stretch_of(p->out + (size_t)image * bytes, bytes));
+  if (p->stream_output || p->prefetch_output) return; /* they need not be read, or most kernels ask */
+  marea_prefetch_add(a, marea_prefetch_area_of(p->out + (size_t)image * bytes, bytes));
 }
 
 static void run_block (void *arg, int64_t block, int worker) {
@@ -411,7 +411,7 @@ static void run_block (void *arg, int64_t block, int worker) {
   const int64_t tiles = p->w.tiles, first = block * r->tasks_per_block;
   const int64_t end = MAREA_MIN(first + r->tasks_per_block, r->tasks);
   for (int64_t task = first; task < end; task++) {
-    marea_ahead ahead = {.n = 0};
+    marea_prefetch ahead = {.n = 0};
     marea_conv_gather_ahead(p, task / tiles, &ahead);
     marea_conv_window_ahead(&p->w, task / tiles + 1, &ahead);
     p->tile(p, task / tiles, task % tiles, worker, tiles == 1 ? &ahead : NULL);

@@ -408,16 +408,16 @@ void marea_conv_share (const marea_conv_rows *all, marea_conv_images *from) {
 
 /* ---- ahead ---- */
 
-static void image_ahead (const marea_conv_images *from, int64_t image, marea_ahead *a) {
+static void image_ahead (const marea_conv_images *from, int64_t image, marea_prefetch *a) {
   const size_t at = (size_t)image * from->per_image;
-  marea_ahead_add(a, marea_stretch_of(from->src + at, from->per_image));
-  if (from->y) marea_ahead_add(a, marea_stretch_of(from->y + at, from->per_image));
+  marea_prefetch_add(a, marea_prefetch_area_of(from->src + at, from->per_image));
+  if (from->y) marea_prefetch_add(a, marea_prefetch_area_of(from->y + at, from->per_image));
 }
 
-void marea_conv_window_ahead (const marea_conv_window *w, int64_t image, marea_ahead *a) {
+void marea_conv_window_ahead (const marea_conv_window *w, int64_t image, marea_prefetch *a) {
   if (image < w->images) image_ahead(&w->from, image, a);
 }
 
-void marea_conv_rows_ahead (const marea_conv_rows *r, int64_t image, marea_ahead *a) {
+void marea_conv_rows_ahead (const marea_conv_rows *r, int64_t image, marea_prefetch *a) {
   if (image < r->images) image_ahead(&r->from, image, a);
 }

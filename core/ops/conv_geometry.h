@@ -111,7 +111,7 @@ static inline int64_t marea_conv_window_units (const marea_conv_window *w, int64
 }
 
 /* Adds what reading `image` will need, if there is such an image. */
-void marea_conv_window_ahead (const marea_conv_window *w, int64_t image, marea_ahead *a);
+void marea_conv_window_ahead (const marea_conv_window *w, int64_t image, marea_prefetch *a);
 
 /* Rows of images without padding, at most `most` of them at a time. */
 typedef struct marea_conv_rows {
@@ -128,7 +128,7 @@ void marea_conv_share (const marea_conv_rows *all, marea_conv_images *from);
 /* Address of rows first .. first + n - 1 of an image. */
 const char *marea_conv_rows_load (const marea_conv_rows *r, int64_t image, int64_t first, int64_t n,
                                   int worker);
-void marea_conv_rows_ahead (const marea_conv_rows *r, int64_t image, marea_ahead *a);
+void marea_conv_rows_ahead (const marea_conv_rows *r, int64_t image, marea_prefetch *a);
 
 /* Sizes of upsampling by attribute 0 as those of a pool: windows of size and stride `scale` over the larger images, which
    are in[0] with from_large, and a result of the smaller ones. (pool.c) */

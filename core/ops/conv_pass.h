@@ -50,7 +50,7 @@ typedef struct marea_conv_points_axis {
    band) go through all three before the next band, in memory of a worker that stays in the second-level cache. Or, where
    an image has few tiles, some images do each step together, so that weights are read for many tiles at a time. */
 typedef struct marea_conv_points {
-  marea_scheme scheme;
+  marea_winograd_variant variant;
   marea_conv_points_axis axis[2];
   int phases;           /* in two dimensions */
   bool spread;          /* they are of the outputs (input gradient), not of the data */
@@ -95,7 +95,7 @@ typedef struct marea_conv_strip {
 typedef struct marea_conv_gather marea_conv_gather;
 struct marea_conv_gather {
   marea_conv_window w;
-  void (*tile)(const marea_conv_gather *p, int64_t image, int64_t tile, int worker, marea_ahead *ahead);
+  void (*tile)(const marea_conv_gather *p, int64_t image, int64_t tile, int worker, marea_prefetch *ahead);
   const marea_kernels *kernels;
   int64_t groups, cin, cout; /* channels of a group, as the pass reads and writes */
   const char *weight, *bias;
@@ -107,13 +107,13 @@ struct marea_conv_gather {
   marea_conv_strip *strip[2]; /* of rows and of columns */
   int64_t strips[2];
   int64_t w_group, w_tap, w_ci; /* steps of weight: group, tap, channel that is read */
-  marea_gather *
+  marea_direct_conv *
       cell; /* [strip of rows][strip of columns] for the kernel, but for rows and addresses; NULL: too many */
   bool thin;
-  bool depthwise; /* this, stream, cold and paired: see marea_gather */
-  bool stream;
-  bool cold;
-  bool paired;
+  bool depthwise; /* this, stream_output, prefetch_output and two_vectors: see marea_direct_conv */
+  bool stream_output;
+  bool prefetch_output;
+  bool two_vectors;
   const char *pixel; /* what outputs without taps are; NULL: there are none */
   /* at points */
   marea_conv_points points;
@@ -133,7 +133,7 @@ marea_status marea_conv_pack (marea_call *c, const marea_conv *g, bool backward,
 marea_status marea_conv_gather_across (marea_call *c, const marea_conv *g, bool backward,
                                        const marea_conv_source *src, marea_conv_gather *p);
 /* Adds the place of an image's results. */
-void marea_conv_gather_ahead (const marea_conv_gather *p, int64_t image, marea_ahead *a);
+void marea_conv_gather_ahead (const marea_conv_gather *p, int64_t image, marea_prefetch *a);
 /* All tiles of all images. */
 void marea_conv_gather_run (marea_call *c, const marea_conv *g, const marea_conv_gather *p);
 
@@ -154,7 +154,7 @@ struct marea_conv_correlate {
   marea_conv_window x;
   marea_conv_rows dy;
   void (*tile)(const marea_conv_correlate *p, int64_t image, int64_t tile, int64_t cut, int worker,
-               marea_conv_sum *sum, marea_ahead *ahead);
+               marea_conv_sum *sum, marea_prefetch *ahead);
   const marea_kernels *kernels;
   char *dw, *sums;       /* sums: of all parts, but part 0 where that is dw itself */
   size_t sum_bytes;      /* at points, across: `sums` is for each worker */

@@ -23,13 +23,14 @@ static const worth plain_worth = {16, 16, 2}, strided_worth = {32, 64, 1.25}, ph
 /* A dimension of 3 taps is one phase. */
 static void set_whole (const marea_conv *g, int d, bool backward, const marea_conv_points *p,
                        marea_conv_points_axis *a) {
-  const marea_scheme_sizes size = marea_scheme_size(p->scheme);
+  const marea_winograd_sizes size = marea_winograd_size(p->variant);
   *a = (marea_conv_points_axis){.phases = 1, .taps = {3}, .tap_step = 1, .low = -g->before[d]};
   if (!backward) return;
   a->first[0] = 2;
   a->tap_step = -1;
-  a->before = p->scheme == MAREA_SCHEME_SPREAD ? g->before[d] % size.outputs : 0;
-  a->low = p->scheme == MAREA_SCHEME_SPREAD ? g->before[d] / size.outputs * size.step - 1 : g->before[d] - 2;
+  a->before = p->variant == MAREA_WINOGRAD_TRANSPOSED2 ? g->before[d] % size.outputs : 0;
+  a->low = p->variant == MAREA_WINOGRAD_TRANSPOSED2 ? g->before[d] / size.outputs * size.step - 1
+                                                    : g->before[d] - 2;
 }
 
 /* Forward, output o meets pixels 2 o + t - before: those of an even distance meet taps 0, 2, 4, the others 1, 3, 5.
@@ -60,8 +61,10 @@ static bool set_scheme (const marea_conv *g, int dtype, bool backward, marea_con
   }
   if (strided[0] != strided[1]) return false;
   *p = (marea_conv_points){.spread = backward, .phases = 1, .products = 1};
-  p->scheme = !strided[0] ? MAREA_SCHEME_PLAIN : backward ? MAREA_SCHEME_SPREAD : MAREA_SCHEME_STRIDED;
-  const marea_scheme_sizes size = marea_scheme_size(p->scheme);
+  p->variant = !strided[0] ? MAREA_WINOGRAD_F43
+               : backward  ? MAREA_WINOGRAD_TRANSPOSED2
+                           : MAREA_WINOGRAD_STRIDE2;
+  const marea_winograd_sizes size = marea_winograd_size(p->variant);
   p->side = size.points;
   p->count = p->side * p->side;
   int64_t tiles[2];
@@ -70,8 +73,8 @@ static bool set_scheme (const marea_conv *g, int dtype, bool backward, marea_con
     if (whole[d]) set_whole(g, d, backward, p, a);
     else set_phases(g, d, backward, a);
     p->phases *= a->phases;
-    p->products *= marea_scheme_points(p->scheme, a->taps[0]) +
-                   (a->phases == 2 ? marea_scheme_points(p->scheme, a->taps[1]) : 0);
+    p->products *= marea_winograd_points(p->variant, a->taps[0]) +
+                   (a->phases == 2 ? marea_winograd_points(p->variant, a->taps[1]) : 0);
     tiles[d] = marea_points_tiles(a->before + (backward ? g->in[d] : g->out[d]),
                                   size.outputs * (backward ? a->phases : 1));
   }
@@ -157,8 +160,8 @@ marea_lattice marea_points_whole (const marea_conv_points *p) {
 }
 
 bool marea_points_has (const marea_conv_points *p, const marea_lattice *l, int64_t point) {
-  return point / p->side < marea_scheme_points(p->scheme, l->taps[0]) &&
-         point % p->side < marea_scheme_points(p->scheme, l->taps[1]);
+  return point / p->side < marea_winograd_points(p->variant, l->taps[0]) &&
+         point % p->side < marea_winograd_points(p->variant, l->taps[1]);
 }
 
 int marea_points_phases_at (const marea_conv_points *p, int64_t point, int phases[4]) {
@@ -174,7 +177,7 @@ int marea_points_phases_at (const marea_conv_points *p, int64_t point, int phase
 
 void marea_points_axes (const marea_conv *g, bool backward, const marea_conv_points *p,
                         marea_conv_axis axis[2]) {
-  const marea_scheme_sizes size = marea_scheme_size(p->scheme);
+  const marea_winograd_sizes size = marea_winograd_size(p->variant);
   for (int d = 0; d < 2; d++) {
     const marea_conv_points_axis *a = &p->axis[d];
     const int64_t read = backward ? 1 : a->phases, written = backward ? a->phases : 1;
@@ -214,29 +217,29 @@ float *marea_points_of (const marea_conv_points *p, int side, int worker) {
   return (float *)(p->memory + own) + (side == 0 ? 0 : p->other);
 }
 
-static marea_winograd row_of_tiles (const marea_conv_points *p, const marea_lattice *l, int side,
-                                    int64_t channels) {
-  return (marea_winograd){
-      .scheme = p->scheme,
-      .there = {marea_scheme_points(p->scheme, l->taps[0]), marea_scheme_points(p->scheme, l->taps[1])},
-      .tiles = p->across,
-      .channels = channels,
-      .point_row = p->side * p->step[side],
-      .point = p->step[side]};
+static marea_winograd_row row_of_tiles (const marea_conv_points *p, const marea_lattice *l, int side,
+                                        int64_t channels) {
+  return (marea_winograd_row){.variant = p->variant,
+                              .present = {marea_winograd_points(p->variant, l->taps[0]),
+                                          marea_winograd_points(p->variant, l->taps[1])},
+                              .tiles = p->across,
+                              .channels = channels,
+                              .point_row = p->side * p->step[side],
+                              .point = p->step[side]};
 }
 
-void marea_points_transform (const marea_conv_points *p, void (*transform)(const marea_winograd *),
-                             bool panels, int64_t tile, const marea_winograd *row, float *points) {
-  marea_winograd g = *row;
+void marea_points_transform (const marea_conv_points *p, void (*transform)(const marea_winograd_row *),
+                             bool panels, int64_t tile, const marea_winograd_row *row, float *points) {
+  marea_winograd_row g = *row;
   if (!panels) {
-    g.points = points + tile * row->channels;
+    g.transformed = points + tile * row->channels;
     transform(&g);
     return;
   }
   for (int64_t panel = 0; panel < marea_conv_panels(row->channels); panel++) {
     g.channels = marea_conv_panel_width(row->channels, panel);
     g.image = (float *)row->image + panel * MAREA_CONV_PANEL;
-    g.points = points + panel * MAREA_CONV_PANEL * p->tiles + tile * g.channels;
+    g.transformed = points + panel * MAREA_CONV_PANEL * p->tiles + tile * g.channels;
     transform(&g);
   }
 }
@@ -249,11 +252,11 @@ void marea_points_transform_data (const marea_conv_points *p, const marea_kernel
     const float *row = (const float *)x + (first + i) * w->axis[0].src_step * w->row;
     for (int f = 0; f < phases; f++) {
       const marea_lattice l = p->spread ? marea_points_whole(p) : marea_points_phase(p, f);
-      marea_winograd g = row_of_tiles(p, &l, 0, w->channels);
+      marea_winograd_row g = row_of_tiles(p, &l, 0, w->channels);
       g.image = (float *)row + l.first[0] * w->row + l.first[1] * w->channels;
       g.row = l.step[0] * w->row;
       g.col = l.step[1] * w->channels;
-      g.fetch = p->images > 0;
+      g.prefetch_output = p->images > 0;
       marea_points_transform(p, k->winograd_data, panels, tile, &g, points + f * p->tiles * w->channels);
     }
   }
@@ -264,11 +267,11 @@ static int64_t pixels_before (int64_t at, int64_t start, int64_t step) {
   return at <= start ? 0 : (at - start + step - 1) / step;
 }
 
-marea_winograd marea_points_tiles_in_image (const marea_conv_points *p, const marea_lattice *l,
-                                            const float *image, int64_t row, int64_t rows, int64_t cols,
-                                            int64_t channels) {
-  marea_winograd g = row_of_tiles(p, l, 1, channels);
-  const int64_t outputs = marea_scheme_size(p->scheme).outputs * l->step[0];
+marea_winograd_row marea_points_tiles_in_image (const marea_conv_points *p, const marea_lattice *l,
+                                                const float *image, int64_t row, int64_t rows, int64_t cols,
+                                                int64_t channels) {
+  marea_winograd_row g = row_of_tiles(p, l, 1, channels);
+  const int64_t outputs = marea_winograd_size(p->variant).outputs * l->step[0];
   const int64_t y = row * outputs - p->axis[0].before + l->first[0], x = l->first[1] - p->axis[1].before;
   g.image = (float *)image + (y * cols + x) * channels;
   g.row = l->step[0] * cols * channels;

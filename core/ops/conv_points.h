@@ -57,15 +57,15 @@ static inline int64_t marea_points_tile (const marea_conv_points *p, int64_t ima
 
 /* One row of tiles, all channels together or, for `panels`, in panels one after the other: then lines of a panel do not
    push each other out of the first cache. Tile `tile` comes first. */
-void marea_points_transform (const marea_conv_points *p, void (*transform)(const marea_winograd *),
-                             bool panels, int64_t tile, const marea_winograd *row, float *points);
+void marea_points_transform (const marea_conv_points *p, void (*transform)(const marea_winograd_row *),
+                             bool panels, int64_t tile, const marea_winograd_row *row, float *points);
 /* Points of rows `first` .. first + n - 1 of tiles, of those in x, from tile `tile` on. */
 void marea_points_transform_data (const marea_conv_points *p, const marea_kernels *k,
                                   const marea_conv_window *w, const char *x, int64_t first, int64_t n,
                                   bool panels, int64_t tile, float *points);
 /* Row `row` of tiles of an image whose pixels of `channels` start at `image`, rows and columns as given. */
-marea_winograd marea_points_tiles_in_image (const marea_conv_points *p, const marea_lattice *l,
-                                            const float *image, int64_t row, int64_t rows, int64_t cols,
-                                            int64_t channels);
+marea_winograd_row marea_points_tiles_in_image (const marea_conv_points *p, const marea_lattice *l,
+                                                const float *image, int64_t row, int64_t rows, int64_t cols,
+                                                int64_t channels);
 
 #endif

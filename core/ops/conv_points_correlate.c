@@ -36,24 +36,25 @@ static void transform_gradient (const marea_conv_correlate *p, const float *dy, 
   const marea_conv_points *q = &p->points;
   const marea_lattice l = marea_points_whole(q);
   for (int64_t i = 0; i < n; i++, tile += q->across) {
-    const marea_winograd g = marea_points_tiles_in_image(q, &l, dy, first + i, rows, p->g->out[1],
-                                                         p->g->cout);
+    const marea_winograd_row g = marea_points_tiles_in_image(q, &l, dy, first + i, rows, p->g->out[1],
+                                                             p->g->cout);
     marea_points_transform(q, p->kernels->winograd_gradient, true, tile, &g, points);
   }
 }
 
 /* What products at the next point read: panels of x and of dy. */
-static marea_ahead next_point (const marea_conv_points *q, const marea_correlate *k) {
+static marea_prefetch next_point (const marea_conv_points *q, const marea_direct_wgrad *k) {
   const size_t pixels = (size_t)k->cols * sizeof(float);
-  marea_ahead a = {.n = 0};
-  marea_ahead_add(&a, marea_stretch_of((const float *)k->x + q->step[0], pixels * (size_t)k->x_col));
-  marea_ahead_add(&a, marea_stretch_of((const float *)k->dy + q->step[1], pixels * (size_t)k->dy_col));
+  marea_prefetch a = {.n = 0};
+  marea_prefetch_add(&a, marea_prefetch_area_of((const float *)k->x + q->step[0], pixels * (size_t)k->x_col));
+  marea_prefetch_add(&a,
+                     marea_prefetch_area_of((const float *)k->dy + q->step[1], pixels * (size_t)k->dy_col));
   return a;
 }
 
 /* All products of a block. Meanwhile what `ahead` has is asked for; NULL: the next point. */
 static void add_products (const marea_conv_correlate *p, const sum_block *b, int64_t tiles, const float *data,
-                          const float *dy, float *sum, bool fresh, marea_ahead *ahead) {
+                          const float *dy, float *sum, bool fresh, marea_prefetch *ahead) {
   const marea_conv_points *q = &p->points;
   const int64_t panel = b->cin / MAREA_CONV_PANEL, first = panel * MAREA_CONV_PANEL;
   for (int f = 0; f < q->phases; f++) {
@@ -61,22 +62,22 @@ static void add_products (const marea_conv_correlate *p, const sum_block *b, int
     const float *x = data + (f * p->g->cin + first) * q->tiles + b->cin - first;
     for (int64_t point = 0; point < q->count; point++) {
       if (!marea_points_has(q, &l, point)) continue;
-      marea_correlate k = {.x = x + point * q->step[0],
-                           .dy = dy + point * q->step[1] + b->cout * q->tiles,
-                           .dw = sum,
-                           .overwrite = fresh,
-                           .rows = 1,
-                           .cols = tiles,
-                           .x_col = marea_conv_panel_width(p->g->cin, panel),
-                           .dy_col = b->cols,
-                           .m = b->rows,
-                           .cout = b->cols,
-                           .dw_row = b->cols,
-                           .offset = p->offset};
-      marea_ahead next = {.n = 0};
+      marea_direct_wgrad k = {.x = x + point * q->step[0],
+                              .dy = dy + point * q->step[1] + b->cout * q->tiles,
+                              .dw = sum,
+                              .overwrite = fresh,
+                              .rows = 1,
+                              .cols = tiles,
+                              .x_col = marea_conv_panel_width(p->g->cin, panel),
+                              .dy_col = b->cols,
+                              .m = b->rows,
+                              .cout = b->cols,
+                              .dw_row = b->cols,
+                              .offset = p->offset};
+      marea_prefetch next = {.n = 0};
       if (!ahead && point + 1 < q->count) next = next_point(q, &k);
-      k.ahead = ahead ? ahead : &next;
-      p->kernels->correlate(&k);
+      k.prefetch = ahead ? ahead : &next;
+      p->kernels->direct_wgrad(&k);
       sum += b->rows * b->cols;
     }
   }
@@ -91,14 +92,14 @@ static void write_weights (const marea_conv_correlate *p, const sum_block *b, co
   for (int f = 0; f < q->phases; f++) {
     const marea_lattice l = marea_points_phase(q, f);
     const int64_t tap = rows->first[l.first[0]] * p->g->kernel[1] + cols->first[l.first[1]];
-    const int64_t down = marea_scheme_points(q->scheme, l.taps[0]),
-                  across = marea_scheme_points(q->scheme, l.taps[1]);
+    const int64_t down = marea_winograd_points(q->variant, l.taps[0]),
+                  across = marea_winograd_points(q->variant, l.taps[1]);
     for (int64_t r = 0; r < b->rows; r++) {
-      const marea_winograd_kernel g = {.scheme = q->scheme,
+      const marea_winograd_weight g = {.variant = q->variant,
                                        .taps = {l.taps[0], l.taps[1]},
                                        .weight = (float *)p->dw + tap * n + (b->cin + r) * p->g->cout +
                                                  b->cout,
-                                       .points = (float *)sum + r * b->cols,
+                                       .transformed = (float *)sum + r * b->cols,
                                        .n = b->cols,
                                        .row = rows->tap_step * p->g->kernel[1] * n,
                                        .col = cols->tap_step * n,
@@ -117,7 +118,7 @@ static int64_t block_at (const marea_conv_correlate *p, const sum_block *b) {
 }
 
 static void correlate_tile (const marea_conv_correlate *p, int64_t image, int64_t tile, int64_t cut,
-                            int worker, marea_conv_sum *sum, marea_ahead *ahead) {
+                            int worker, marea_conv_sum *sum, marea_prefetch *ahead) {
   const marea_conv_window *w = &p->x;
   const marea_conv_points *q = &p->points;
   const int64_t tiles = marea_conv_window_units(w, tile), outputs = w->axis[0].out_step;

@@ -19,7 +19,7 @@ static const float *weights_at (const together *k, int64_t point, int64_t panel)
 
 /* All products at one point for one panel */
 static void multiply_point (const together *k, int64_t point, int64_t panel, int64_t tiles, const float *data,
-                            float *products, marea_ahead *ahead) {
+                            float *products, marea_prefetch *ahead) {
   const marea_conv_gather *p = k->gather;
   const marea_conv_points *q = &p->points;
   const int64_t width = marea_conv_panel_width(p->cout, panel), weights = p->cin * width;
@@ -30,23 +30,23 @@ static void multiply_point (const together *k, int64_t point, int64_t panel, int
   for (int f = 0; f < phases && !q->spread; f++) tap[f] = phase[f] * q->tiles * p->cin;
   for (int i = 0; i < calls; i++) {
     const int out = q->spread ? phase[i] : 0;
-    const marea_gather g = {.x = data + point * q->step[0],
-                            .w = w + phase[i] * weights,
-                            .y = products + point * q->step[1] + out * q->tiles * p->cout +
-                                 panel * MAREA_CONV_PANEL,
-                            .rows = 1,
-                            .cols = tiles,
-                            .x_col = p->cin,
-                            .y_col = p->cout,
-                            .cin = p->cin,
-                            .cout = width,
-                            .tap_rows = 1,
-                            .taps = q->spread ? 1 : phases,
-                            .tap = tap,
-                            .w_tap = phases > 1 ? (phase[1] - phase[0]) * weights : 0,
-                            .w_ci = width,
-                            .ahead = ahead};
-    p->kernels->gather(&g);
+    const marea_direct_conv g = {.x = data + point * q->step[0],
+                                 .w = w + phase[i] * weights,
+                                 .y = products + point * q->step[1] + out * q->tiles * p->cout +
+                                      panel * MAREA_CONV_PANEL,
+                                 .rows = 1,
+                                 .cols = tiles,
+                                 .x_col = p->cin,
+                                 .y_col = p->cout,
+                                 .cin = p->cin,
+                                 .cout = width,
+                                 .tap_rows = 1,
+                                 .taps = q->spread ? 1 : phases,
+                                 .tap = tap,
+                                 .w_tap = phases > 1 ? (phase[1] - phase[0]) * weights : 0,
+                                 .w_ci = width,
+                                 .prefetch = ahead};
+    p->kernels->direct_conv(&g);
   }
 }
 
@@ -59,8 +59,8 @@ static void write_outputs (const marea_conv_gather *p, const float *products, in
   for (int64_t i = 0; i < n; i++, products += q->across * p->cout) {
     for (int f = 0; f < phases; f++) {
       const marea_lattice l = q->spread ? marea_points_phase(q, f) : marea_points_whole(q);
-      marea_winograd g = marea_points_tiles_in_image(q, &l, out, first + i, rows, cols, p->cout);
-      g.points = (float *)products + f * q->tiles * p->cout;
+      marea_winograd_row g = marea_points_tiles_in_image(q, &l, out, first + i, rows, cols, p->cout);
+      g.transformed = (float *)products + f * q->tiles * p->cout;
       g.bias = p->bias;
       g.act = p->act;
       g.slope = p->slope;
@@ -70,7 +70,7 @@ static void write_outputs (const marea_conv_gather *p, const float *products, in
 }
 
 static void gather_tile (const marea_conv_gather *p, int64_t image, int64_t tile, int worker,
-                         marea_ahead *ahead) {
+                         marea_prefetch *ahead) {
   const marea_conv_window *w = &p->w;
   const marea_conv_points *q = &p->points;
   const together k = {.gather = p};
@@ -122,10 +122,10 @@ static void weight_block (void *arg, int64_t channel, int worker) {
     const marea_lattice l = marea_points_phase(q, (int)phase);
     const int64_t tap = rows->first[l.first[0]] * row + cols->first[l.first[1]] * n;
     const int64_t to = panel * MAREA_CONV_PANEL * q->phases * p->cin + (phase * p->cin + channel) * width;
-    const marea_winograd_kernel g = {.scheme = q->scheme,
+    const marea_winograd_weight g = {.variant = q->variant,
                                      .taps = {l.taps[0], l.taps[1]},
                                      .weight = (float *)p->weight + tap + channel * p->cout + first,
-                                     .points = q->weights + to,
+                                     .transformed = q->weights + to,
                                      .n = width,
                                      .row = rows->tap_step * row,
                                      .col = cols->tap_step * n,
@@ -182,14 +182,14 @@ static void multiply_block (void *arg, int64_t block, int worker) {
   const size_t all = (size_t)q->step[0] * sizeof(float),
                share = all / (size_t)k->panels / MAREA_ALIGN * MAREA_ALIGN;
   const size_t weights = (size_t)(q->phases * k->gather->cin * MAREA_CONV_PANEL) * sizeof(float);
-  marea_ahead ahead = {.n = 0};
+  marea_prefetch ahead = {.n = 0};
   if (next < q->count * k->panels)
-    marea_ahead_add(&ahead,
-                    marea_stretch_of(weights_at(k, next / k->panels, k->panel + next % k->panels), weights));
+    marea_prefetch_add(&ahead, marea_prefetch_area_of(
+                                   weights_at(k, next / k->panels, k->panel + next % k->panels), weights));
   if (point + 1 < q->count)
-    marea_ahead_add(&ahead, marea_stretch_of((char *)marea_points_of(q, 0, worker) +
-                                                 (size_t)(point + 1) * all + (size_t)panel * share,
-                                             share));
+    marea_prefetch_add(&ahead, marea_prefetch_area_of((char *)marea_points_of(q, 0, worker) +
+                                                          (size_t)(point + 1) * all + (size_t)panel * share,
+                                                      share));
   multiply_point(k, point, k->panel + panel, marea_points_tile(q, k->images, 0),
                  marea_points_of(q, 0, worker), marea_points_of(q, 1, worker), &ahead);
 }

@@ -506,36 +506,36 @@ static double activation (double a, int act) {
   return act == MAREA_ACT_RELU ? relu(a) : act == MAREA_ACT_SIGMOID ? sigmoid(a) : a;
 }
 
-/* Hints, which change nothing: rows of lines, some of no length. */
-static marea_ahead *ask_for_something (void) {
-  static marea_ahead ahead;
-  ahead = (marea_ahead){.n = 0};
+/* Prefetches change nothing. Areas of rows of lines, some of them empty. */
+static marea_prefetch *random_prefetch (void) {
+  static marea_prefetch prefetch;
+  prefetch = (marea_prefetch){.n = 0};
   for (int i = below(5); i > 0; i--)
-    marea_ahead_add(&ahead,
-                    (marea_stretch){(const char *)raw_image, below(4), 64 * (1 + below(3)), below(3), 512});
-  return below(4) ? &ahead : NULL;
+    marea_prefetch_add(&prefetch, (marea_prefetch_area){(const char *)raw_image, below(4),
+                                                        64 * (1 + below(3)), below(3), 512});
+  return below(4) ? &prefetch : NULL;
 }
 
-/* Kernels ask for every line of every row once, in order. */
-static void check_ahead (void) {
+/* Every line of every row is prefetched once, in order. */
+static void check_prefetch (void) {
   static const char memory[4096];
-  marea_ahead a = {.n = 0};
-  marea_ahead_add(&a, marea_stretch_of(memory, 63)); /* no whole line */
-  marea_ahead_add(&a, (marea_stretch){memory, 3, 128, 2, 1024});
-  marea_ahead_add(&a, (marea_stretch){memory, 5, 64, 0, 0});
-  marea_ahead_add(&a, marea_stretch_of(memory + 2048, 130));
+  marea_prefetch a = {.n = 0};
+  marea_prefetch_add(&a, marea_prefetch_area_of(memory, 63)); /* no whole line */
+  marea_prefetch_add(&a, (marea_prefetch_area){memory, 3, 128, 2, 1024});
+  marea_prefetch_add(&a, (marea_prefetch_area){memory, 5, 64, 0, 0});
+  marea_prefetch_add(&a, marea_prefetch_area_of(memory + 2048, 130));
   static const int expected[] = {0, 128, 256, 1024, 1152, 1280, 2048, 2112};
   int n = 0;
   for (; a.left > 0 && n < 8; n++) {
-    if (a.at != memory + expected[n]) complain("ahead", "line", a.at - memory, expected[n]);
+    if (a.at != memory + expected[n]) complain("prefetch", "line", a.at - memory, expected[n]);
     a.at += a.step;
-    if (--a.left == 0) marea_ahead_turn(&a);
+    if (--a.left == 0) marea_prefetch_next_row(&a);
   }
-  if (n != 8 || a.left != 0) complain("ahead", "lines", n, 8);
-  end_group("lines asked for ahead");
+  if (n != 8 || a.left != 0) complain("prefetch", "lines", n, 8);
+  end_group("prefetch");
 }
 
-static void one_gather (const marea_kernels *k, const geometry *c, bool wide) {
+static void one_direct_conv (const marea_kernels *k, const geometry *c, bool wide) {
   int64_t tap[MOST_TAPS * MOST_TAPS];
   int taps = c->kh * c->kw, rows = c->kh - below(c->kh), cols = c->kw - below(c->kw),
       reads = c->depthwise ? 1 : c->cin, y_col = c->cout * c->skip, y_row = y_col * c->cols * c->skip;
@@ -545,36 +545,36 @@ static void one_gather (const marea_kernels *k, const geometry *c, bool wide) {
     const int at = backward ? taps - 1 - t : t;
     tap[t] = ((at / c->kw) * c->width + at % c->kw) * c->cin;
   }
-  marea_gather g = {.x = raw_image,
-                    .w = raw_weight,
-                    .bias = below(4) ? raw_bias : NULL,
-                    .y = raw_result,
-                    .rows = c->rows,
-                    .cols = c->cols,
-                    .x_row = c->width * c->cin * c->stride,
-                    .x_col = c->cin * c->stride,
-                    .y_row = y_row,
-                    .y_col = y_col,
-                    .cin = reads,
-                    .cout = c->cout,
-                    .tap_rows = rows,
-                    .taps = cols,
-                    .tap_row = c->kw,
-                    .tap = tap,
-                    .w_tap = reads * c->cout,
-                    .w_ci = c->cout,
-                    .act = acts[below(3)],
-                    .depthwise = c->depthwise,
-                    .accumulate = below(2),
-                    .stream = below(2),
-                    .cold = below(2),
-                    .paired = below(2),
-                    .ahead = ask_for_something()};
-  marea_tap_run run[MOST_TAPS * MOST_TAPS * MAREA_THIN];
+  marea_direct_conv g = {.x = raw_image,
+                         .w = raw_weight,
+                         .bias = below(4) ? raw_bias : NULL,
+                         .y = raw_result,
+                         .rows = c->rows,
+                         .cols = c->cols,
+                         .x_row = c->width * c->cin * c->stride,
+                         .x_col = c->cin * c->stride,
+                         .y_row = y_row,
+                         .y_col = y_col,
+                         .cin = reads,
+                         .cout = c->cout,
+                         .tap_rows = rows,
+                         .taps = cols,
+                         .tap_row = c->kw,
+                         .tap = tap,
+                         .w_tap = reads * c->cout,
+                         .w_ci = c->cout,
+                         .act = acts[below(3)],
+                         .depthwise = c->depthwise,
+                         .accumulate = below(2),
+                         .stream_output = below(2),
+                         .prefetch_output = below(2),
+                         .two_vectors = below(2),
+                         .prefetch = random_prefetch()};
+  marea_tap_run run[MOST_TAPS * MOST_TAPS * MAREA_FEW_CHANNELS];
   marea_range inside[5] = {{0}};
   for (int i = 0; i < c->rows; i++) inside[i] = (marea_range){below(rows), rows};
-  if (c->cin <= MAREA_THIN && !c->depthwise && below(4)) marea_list_runs(&g, run);
-  if (g.run && !g.accumulate && c->cout % 16 == 0) g.inside = inside; /* whole vectors for every ISA */
+  if (c->cin <= MAREA_FEW_CHANNELS && !c->depthwise && below(4)) marea_list_tap_runs(&g, run);
+  if (g.run && !g.accumulate && c->cout % 16 == 0) g.rows_inside = inside; /* whole vectors for every ISA */
   random_array(result, raw_result, IMAGE, wide);
   for (int oy = 0; oy < c->rows; oy++)
     for (int ox = 0; ox < c->cols; ox++)
@@ -582,16 +582,16 @@ static void one_gather (const marea_kernels *k, const geometry *c, bool wide) {
         double *y = &result[oy * y_row + ox * y_col + co];
         double sum = g.accumulate ? *y : g.bias ? take(raw_bias, co, wide) : 0;
         const double *x = image + oy * g.x_row + ox * g.x_col + (c->depthwise ? co : 0);
-        for (int t = g.inside ? (int)inside[oy].first * c->kw : 0; t < taps; t++)
+        for (int t = g.rows_inside ? (int)inside[oy].first * c->kw : 0; t < taps; t++)
           for (int ci = 0; ci < reads && t / c->kw < rows && t % c->kw < cols; ci++)
             sum += x[tap[t] + ci] * weight[t * g.w_tap + ci * g.w_ci + co];
         *y = activation(sum, (int)g.act);
       }
-  k->gather(&g);
-  compare("gather", IMAGE, 1 + sqrt(taps * reads), wide);
+  k->direct_conv(&g);
+  compare("direct_conv", IMAGE, 1 + sqrt(taps * reads), wide);
 }
 
-static void one_correlate (const marea_kernels *k, const geometry *c, bool wide) {
+static void one_direct_wgrad (const marea_kernels *k, const geometry *c, bool wide) {
   static int64_t offset[MOST_TAPS * MOST_TAPS * 64];
   int reads = c->depthwise ? 1 : c->cin, m = c->kh * c->kw * reads, dy_col = c->cout,
       dy_row = c->cols * c->cout + 1;
@@ -599,21 +599,21 @@ static void one_correlate (const marea_kernels *k, const geometry *c, bool wide)
     int t = i / reads;
     offset[i] = ((t / c->kw) * c->width + t % c->kw) * c->cin + i % reads;
   }
-  marea_correlate g = {.x = raw_image,
-                       .dy = raw_weight,
-                       .dw = raw_result,
-                       .rows = c->rows,
-                       .cols = c->cols,
-                       .x_row = c->width * c->cin * c->stride,
-                       .x_col = c->cin * c->stride,
-                       .dy_row = dy_row,
-                       .dy_col = dy_col,
-                       .m = m,
-                       .cout = c->cout,
-                       .dw_row = c->cout,
-                       .offset = offset,
-                       .depthwise = c->depthwise,
-                       .overwrite = c->rows > 0 && below(2)};
+  marea_direct_wgrad g = {.x = raw_image,
+                          .dy = raw_weight,
+                          .dw = raw_result,
+                          .rows = c->rows,
+                          .cols = c->cols,
+                          .x_row = c->width * c->cin * c->stride,
+                          .x_col = c->cin * c->stride,
+                          .dy_row = dy_row,
+                          .dy_col = dy_col,
+                          .m = m,
+                          .cout = c->cout,
+                          .dw_row = c->cout,
+                          .offset = offset,
+                          .depthwise = c->depthwise,
+                          .overwrite = c->rows > 0 && below(2)};
   random_array(result, raw_result, IMAGE, wide);
   for (int i = 0; i < m * c->cout && g.overwrite; i++) result[i] = 0;
   for (int i = 0; i < m; i++)
@@ -623,8 +623,8 @@ static void one_correlate (const marea_kernels *k, const geometry *c, bool wide)
           result[i * c->cout + co] +=
               image[oy * g.x_row + ox * g.x_col + offset[i] + (c->depthwise ? co : 0)] *
               weight[oy * dy_row + ox * dy_col + co];
-  k->correlate(&g);
-  compare("correlate", IMAGE, 1 + sqrt(c->rows * c->cols), wide);
+  k->direct_wgrad(&g);
+  compare("direct_wgrad", IMAGE, 1 + sqrt(c->rows * c->cols), wide);
 }
 
 static void check_convolution (const marea_kernels *k, bool wide) {
@@ -635,12 +635,12 @@ static void check_convolution (const marea_kernels *k, bool wide) {
   for (int round = 0; round < 350;) {
     geometry c = random_geometry();
     if (too_big(&c)) continue;
-    one_gather(k, &c, wide);
+    one_direct_conv(k, &c, wide);
     c.rows *= 3; /* more than one chunk of rows */
-    if (!too_big(&c)) one_correlate(k, &c, wide);
+    if (!too_big(&c)) one_direct_wgrad(k, &c, wide);
     round++;
   }
-  end_group(wide ? "gather and correlate f64" : "gather and correlate f32");
+  end_group(wide ? "direct_conv and direct_wgrad f64" : "direct_conv and direct_wgrad f32");
 }
 
 /* ---- dense products ---- */
@@ -677,18 +677,18 @@ static void one_product (const marea_kernels *k, bool wide) {
   compare("product", IMAGE, 1 + sqrt(depth), wide);
 }
 
-/* ---- bilinear algorithms, each channel by itself ---- */
+/* ---- Winograd's transforms, each channel by itself ---- */
 
 #define CHANNELS 37
 #define ROW_TILES 11
 
 /* What output o meets in one dimension: pairs of data and tap; how many? */
-static int meets (marea_scheme s, int taps, int o, int data[3], int tap[3]) {
-  for (int t = 0; t < taps && s != MAREA_SCHEME_SPREAD; t++) {
-    data[t] = (s == MAREA_SCHEME_STRIDED ? 2 * o : o) + t;
+static int meets (marea_winograd_variant s, int taps, int o, int data[3], int tap[3]) {
+  for (int t = 0; t < taps && s != MAREA_WINOGRAD_TRANSPOSED2; t++) {
+    data[t] = (s == MAREA_WINOGRAD_STRIDE2 ? 2 * o : o) + t;
     tap[t] = t;
   }
-  if (s != MAREA_SCHEME_SPREAD) return taps;
+  if (s != MAREA_WINOGRAD_TRANSPOSED2) return taps;
   data[0] = o % 2 ? o / 2 + 1 : o / 2;
   tap[0] = o % 2 ? 1 : 0;
   data[1] = o / 2 + 1;
@@ -697,8 +697,8 @@ static int meets (marea_scheme s, int taps, int o, int data[3], int tap[3]) {
 }
 
 typedef struct tiles {
-  marea_scheme scheme;
-  marea_scheme_sizes size;
+  marea_winograd_variant variant;
+  marea_winograd_sizes size;
   int taps[2];
   int n, channels, width; /* tiles; of the data in pixels */
   int top, left, rows, cols;
@@ -707,8 +707,8 @@ typedef struct tiles {
 /* Calls f for everything that output (row, col) of the tiles meets. */
 static void each_term (const tiles *t, int row, int col, int c, void (*f)(int x, int w, int y)) {
   int dy[3], ty[3], dx[3], tx[3];
-  const int ny = meets(t->scheme, t->taps[0], row, dy, ty);
-  const int nx = meets(t->scheme, t->taps[1], col, dx, tx);
+  const int ny = meets(t->variant, t->taps[0], row, dy, ty);
+  const int nx = meets(t->variant, t->taps[1], col, dx, tx);
   const int y = ((row - t->top) * t->cols + col - t->left) * t->channels + c;
   for (int i = 0; i < ny; i++)
     for (int j = 0; j < nx; j++)
@@ -726,11 +726,13 @@ static void each_output (const tiles *t, void (*f)(int x, int w, int y)) {
       for (int c = 0; c < t->channels; c++) each_term(t, row, col, c, f);
 }
 
-static tiles random_tiles (marea_scheme s) {
-  tiles t = {
-      .scheme = s, .size = marea_scheme_size(s), .n = 1 + below(ROW_TILES), .channels = 1 + below(CHANNELS)};
+static tiles random_tiles (marea_winograd_variant s) {
+  tiles t = {.variant = s,
+             .size = marea_winograd_size(s),
+             .n = 1 + below(ROW_TILES),
+             .channels = 1 + below(CHANNELS)};
   const int side = t.size.outputs, all = t.n * side;
-  for (int d = 0; d < 2; d++) t.taps[d] = s == MAREA_SCHEME_PLAIN ? 2 + below(2) : 3;
+  for (int d = 0; d < 2; d++) t.taps[d] = s == MAREA_WINOGRAD_F43 ? 2 + below(2) : 3;
   t.width = t.size.step * (t.n - 1) + t.size.data;
   t.top = below(side);
   t.left = below(side);
@@ -740,30 +742,30 @@ static tiles random_tiles (marea_scheme s) {
   return t;
 }
 
-static int points_there (const tiles *t, int d) { return marea_scheme_points(t->scheme, t->taps[d]); }
+static int points_present (const tiles *t, int d) { return marea_winograd_points(t->variant, t->taps[d]); }
 
 static bool has_point (const tiles *t, int point) {
-  return point / t->size.points < points_there(t, 0) && point % t->size.points < points_there(t, 1);
+  return point / t->size.points < points_present(t, 0) && point % t->size.points < points_present(t, 1);
 }
 
-/* Points that are not there hold GUARD before and after. */
+/* Points that are missing hold GUARD before and after. */
 static void one_bilinear (const marea_kernels *k, const tiles *t) {
   static float data[36 * ROW_TILES * CHANNELS], kernel[36 * CHANNELS], sum[36 * CHANNELS];
   const int side = t->size.points, points = side * side, step = t->n * t->channels;
   const int before = (t->top * t->cols + t->left) * t->channels, outputs = t->rows * t->cols * t->channels;
   const bool accumulate = below(2);
-  marea_winograd g = {.scheme = t->scheme,
-                      .there = {points_there(t, 0), points_there(t, 1)},
-                      .image = raw_image,
-                      .points = data,
-                      .tiles = t->n,
-                      .channels = t->channels,
-                      .row = t->width * t->channels,
-                      .col = t->channels,
-                      .point_row = side * step,
-                      .point = step,
-                      .fetch = below(2)};
-  marea_winograd_kernel w = {t->scheme, {t->taps[0], t->taps[1]}, raw_weight, kernel, .n = t->channels};
+  marea_winograd_row g = {.variant = t->variant,
+                          .present = {points_present(t, 0), points_present(t, 1)},
+                          .image = raw_image,
+                          .transformed = data,
+                          .tiles = t->n,
+                          .channels = t->channels,
+                          .row = t->width * t->channels,
+                          .col = t->channels,
+                          .point_row = side * step,
+                          .point = step,
+                          .prefetch_output = below(2)};
+  marea_winograd_weight w = {t->variant, {t->taps[0], t->taps[1]}, raw_weight, kernel, .n = t->channels};
   w.row = 3 * t->channels, w.col = w.point = t->channels, w.point_row = side * t->channels;
   w.accumulate = accumulate;
   for (int i = 0; i < points * step; i++) data[i] = GUARD;
@@ -778,9 +780,9 @@ static void one_bilinear (const marea_kernels *k, const tiles *t) {
       complain("wrote a point", "winograd_data", data[i], GUARD);
     products[i] = has_point(t, i / step) ? data[i] * kernel[i / step * t->channels + i % t->channels] : NAN;
   }
-  marea_winograd to = g;
+  marea_winograd_row to = g;
   to.image = y - before;
-  to.points = products;
+  to.transformed = products;
   to.row = t->cols * t->channels;
   to.top = t->top;
   to.left = t->left;
@@ -790,7 +792,7 @@ static void one_bilinear (const marea_kernels *k, const tiles *t) {
   k->winograd_outputs(&to);
   if (y[outputs] != 77) complain("wrote beyond", "winograd_outputs", (double)y[outputs], 77);
   compare("winograd", outputs, 10, false);
-  if (t->scheme == MAREA_SCHEME_SPREAD) return;
+  if (t->variant == MAREA_WINOGRAD_TRANSPOSED2) return;
   to.image = (float *)raw_other - before;
   k->winograd_gradient(&to);
   for (int i = 0; i < 36 * t->channels; i++) sum[i] = 0;
@@ -803,7 +805,7 @@ static void one_bilinear (const marea_kernels *k, const tiles *t) {
   }
   each_output(t, add_weight);
   w.weight = raw_result;
-  w.points = sum;
+  w.transformed = sum;
   k->winograd_weight_gradient(&w);
   compare("winograd_weight_gradient", 9 * t->channels, 10 * (1 + sqrt(t->rows * t->cols)), false);
 }
@@ -816,7 +818,7 @@ static void check_products (const marea_kernels *k, bool wide) {
   random_array(unused, raw_bias, 200, wide);
   for (int round = 0; round < 150; round++) one_product(k, wide);
   for (int round = 0; round < 150 && !wide; round++) {
-    const tiles t = random_tiles((marea_scheme)(round % 3));
+    const tiles t = random_tiles((marea_winograd_variant)(round % 3));
     one_bilinear(k, &t);
   }
   end_group(wide ? "products f64" : "products and bilinear algorithms f32");
@@ -971,8 +973,8 @@ int main (void) {
   check_optimizers(k[1], true);
   check_f64(k[1]);
   check_integers(k[2], k[3]);
-  isa = "ahead";
-  check_ahead();
+  isa = "prefetch";
+  check_prefetch();
   isa = "select";
   if (marea_select_kernels("mmx", k, &chosen)) complain("accepted", "mmx", 1, 0);
   if (!marea_select_kernels(NULL, k, &chosen) || chosen != marea_cpu_isas()[0])

@@ -1,12 +1,14 @@
 /* SPDX-License-Identifier: MIT
-** runs.c: taps of a convolution that meet neighbouring pixels, for the kernels of few input channels (gather_few.inc).
+** tap_runs.c: taps of a convolution that read neighbouring pixels, for the kernel of few input channels
+** (direct_conv_few.inc).
 */
 #include <stdlib.h>
 
 #include "kernels.h"
 
-/* How many taps on in a row is the one that meets the next pixel? Negative: in the other direction; 0: there is none. */
-static int64_t next_pixel (const marea_gather *g) {
+/* The distance in tap[] from a tap to the one of its row that reads the next pixel. Negative: it comes before; 0: no tap
+   does. */
+static int64_t next_pixel (const marea_direct_conv *g) {
   for (int64_t t = 1; t < g->taps; t++) {
     const int64_t step = g->tap[t] - g->tap[0];
     if (step == g->x_col || step == -g->x_col) return step == g->x_col ? t : -t;
@@ -14,7 +16,7 @@ static int64_t next_pixel (const marea_gather *g) {
   return 0;
 }
 
-void marea_list_runs (marea_gather *g, marea_tap_run *run) {
+void marea_list_tap_runs (marea_direct_conv *g, marea_tap_run *run) {
   const int64_t next = next_pixel(g), apart = next == 0 ? g->taps : llabs(next);
   int64_t n = 0;
   int taps;
