@@ -39,7 +39,7 @@ LUA_CFLAGS = $(shell pkg-config --cflags lua5.4 2>/dev/null)
 LUA_LIBS = $(shell pkg-config --libs lua5.4)
 EDIT_LIBS = $(shell pkg-config --libs libedit)
 
-CORE_SRC := $(wildcard core/*.c core/ops/*.c core/kernels/*.c core/io/*.c)
+CORE_SRC := $(wildcard core/*.c core/ops/*.c core/ops/*/*.c core/kernels/*.c core/io/*.c)
 BIND_SRC := $(wildcard bindings/*.c)
 PROGRAM_SRC := $(wildcard bindings/program/*.c)
 CORE_OBJ := $(CORE_SRC:%.c=$(BUILD)/obj/%.o)

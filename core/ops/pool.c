@@ -4,7 +4,7 @@
 **
 ** Global pooling is mean or max over dimensions 2 and 3, and not repeated here.
 */
-#include "conv_geometry.h"
+#include "conv/geometry.h"
 #include "vjp.h"
 
 #define CHANNELS 32 /* handled together; of one block where images are too few */

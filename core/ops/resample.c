@@ -8,7 +8,7 @@
 */
 #include <math.h>
 
-#include "conv_geometry.h"
+#include "conv/geometry.h"
 #include "vjp.h"
 
 #define ROWS 16          /* of y in a block */

@@ -91,7 +91,7 @@ end
 function advice.collect()
   local found = {}
   for _, name in ipairs{"hints", "language", "init"} do of_hints("lua/marea/explain/" .. name .. ".lua", found) end
-  local pipe = assert(io.popen "ls bindings/*.c bindings/program/*.c core/*.c core/io/*.c core/ops/*.c")
+  local pipe = assert(io.popen "ls bindings/*.c bindings/program/*.c core/*.c core/io/*.c core/ops/*.c core/ops/*/*.c")
   for path in pipe:lines() do of_c(path, found) end
   pipe:close()
   pipe = assert(io.popen "find lua/marea -name '*.lua' -not -path '*/explain/*'")

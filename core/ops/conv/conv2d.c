@@ -1,0 +1,88 @@
+/* SPDX-License-Identifier: MIT
+** conv2d.c: two-dimensional convolution, channels last.
+*/
+#include "descriptors.h"
+
+/* ORDER of attributes */
+enum { CONV_STRIDE, CONV_PADDING, CONV_DILATION, CONV_GROUPS, CONV_ACTIVATION, CONV_SLOPE, CONV_ALGORITHM };
+static const marea_conv_attrs conv_attrs = {CONV_STRIDE, CONV_PADDING, CONV_DILATION, CONV_GROUPS,
+                                            CONV_ALGORITHM};
+
+static marea_status conv2d_read (marea_call *c, marea_conv *g) {
+  const marea_tensor *x = c->in[0];
+  MAREA_TRY(marea_conv_read(c, conv_attrs, g));
+  MAREA_TRY(marea_want_rank(c, 0, 4, "(N, H, W, Cin)"));
+  MAREA_TRY(marea_conv_read_weight(c, 1, "(KH, KW, Cin / groups, Cout)", g));
+  if (x->shape[3] != g->cin)
+    return marea_conv_reject_channels(c, "x", x->shape[3], c->in[1], g->groups, g->cin);
+  g->n = x->shape[0];
+  marea_conv_set_sizes(x, g->in);
+  MAREA_TRY(marea_conv_padding(c, conv_attrs, g));
+  return marea_conv_size(c, g, g->out);
+}
+
+static marea_status conv2d_shape (marea_call *c) {
+  marea_conv g;
+  MAREA_TRY(conv2d_read(c, &g));
+  MAREA_TRY(marea_conv_check_bias(c, g.cout));
+  MAREA_TRY(marea_want_slope(c, CONV_SLOPE));
+  marea_conv_layout_image(c, g.n, g.out, g.cout);
+  return MAREA_OK;
+}
+
+static marea_status conv2d_forward (marea_call *c) {
+  marea_conv g;
+  MAREA_TRY(conv2d_read(c, &g));
+  return marea_conv_compute_images(c, &g, false, c->in[0], c->in[1], marea_conv_bias(c),
+                                   (marea_activation)c->attr[CONV_ACTIVATION].i, c->attr[CONV_SLOPE].f);
+}
+
+static marea_status conv2d_vjp (marea_vjp *v) {
+  const marea_conv_attributes g = {v->attr[CONV_STRIDE], v->attr[CONV_PADDING], v->attr[CONV_DILATION],
+                                   v->attr[CONV_GROUPS], v->attr[CONV_ALGORITHM]};
+  MAREA_OWN dpre = NULL;
+  if (!v->ctx->recording)
+    return marea_conv_run_backward(v, &g, v->attr[CONV_ACTIVATION], v->attr[CONV_SLOPE], false);
+  MAREA_TRY(
+      marea_before_activation(v->dout[0], v->out[0], v->attr[CONV_ACTIVATION], v->attr[CONV_SLOPE], &dpre));
+  if (v->need[0]) MAREA_TRY(marea_conv_run_grad_input(dpre, v->in[1], &g, v->in[0], &v->din[0]));
+  if (v->need[1]) MAREA_TRY(marea_conv_run_grad_weight(v->in[0], dpre, &g, v->in[1], &v->din[1]));
+  if (v->n_in > 2 && v->need[2]) MAREA_TRY(marea_sum_first(dpre, 3, &v->din[2]));
+  return MAREA_OK;
+}
+
+static double conv2d_flop (const marea_call *c) { return marea_conv_products(c->out[0], c->in[1]); }
+
+const marea_op marea_op_conv2d = {
+    .name = "conv2d",
+    .family = "conv",
+    .doc =
+        "y[n, oy, ox, co] = act(bias[co] + sum over ky, kx, ci of x[n, oy*s + ky*d - top, ox*s + kx*d - "
+        "left, ci] * weight[ky, kx, ci, co]), x being 0 outside. x: (N, H, W, Cin); weight: (KH, KW, Cin / "
+        "groups, Cout); bias: (Cout); y: (N, OH, OW, Cout) with OH = floor((H + top + bottom - d*(KH - 1) "
+        "- 1) / s) + 1. 'same' pads so that OH = ceil(H / s), an odd pixel after (as in Keras). groups: "
+        "channels are cut into that many independent convolutions." MAREA_CONV_ALGORITHM_DOC
+        " Gradient, with e = dy * act'(y): "
+        "conv2d_grad_input(e, weight), conv2d_grad_weight(x, e), sum of e over N, OH, OW. Errors: channels "
+        "that do not fit, a kernel larger than the padded input.",
+    .inputs = {{"x", "(N, H, W, Cin)"},
+               {"weight", "(KH, KW, Cin / groups, Cout)"},
+               {"bias", "(Cout)", .optional = true}},
+    .attrs = {{"stride", MAREA_PAIR, 1, NULL, "step of the kernel, height and width"},
+              {"padding", MAREA_PADDING, 0, NULL, "zeros around x: top, bottom, left, right, or 'same'"},
+              MAREA_CONV_DILATION_GROUPS,
+              MAREA_CONV_ACTIVATION("applied to the sum"),
+              MAREA_CONV_ALGORITHM},
+    .saves_in = 3,
+    .saves_out = 1,
+    .flags = MAREA_DRY,
+    .shape = conv2d_shape,
+    .forward = conv2d_forward,
+    .vjp = conv2d_vjp,
+    .flop = conv2d_flop,
+    .sample = MAREA_CONV_SAMPLE_SIZES MAREA_CONV_SAMPLE_INPUT
+    "return {g.tensor{n, h, w, cin}, g.tensor{kh, kw, cin // groups, cout}, "
+    "g.bool() and g.tensor{cout} or nil},\n"
+    "  {stride = {sh, sw}, padding = g.pick{p, p, 'same'}, dilation = {dh, dw}, groups = groups,\n"
+    "  activation = g.pick{'none', 'none', 'sigmoid', 'tanh', 'softplus'}}",
+};

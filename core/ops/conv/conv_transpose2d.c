@@ -1,0 +1,142 @@
+/* SPDX-License-Identifier: MIT
+** conv_transpose2d.c: transposed convolution. In forward terms its argument is dy and its result is x.
+*/
+#include "descriptors.h"
+
+/* ORDER of its attributes */
+enum {
+  DECONV_STRIDE,
+  DECONV_PADDING,
+  DECONV_OUTPUT_PADDING,
+  DECONV_DILATION,
+  DECONV_GROUPS,
+  DECONV_ACTIVATION,
+  DECONV_SLOPE,
+  DECONV_ALGORITHM
+};
+static const marea_conv_attrs deconv_attrs = {DECONV_STRIDE, DECONV_PADDING, DECONV_DILATION, DECONV_GROUPS,
+                                              DECONV_ALGORITHM};
+
+/* g->in := the result's sizes: (in - 1) * stride + dilated kernel + output_padding - crop, or in * stride
+   ('same') */
+static marea_status deconv_sizes (marea_call *c, marea_conv *g) {
+  const bool same = c->attr[DECONV_PADDING].n == MAREA_SAME;
+  for (int d = 0; d < 2; d++) {
+    const int64_t extra = c->attr[DECONV_OUTPUT_PADDING].v[d];
+    if (extra < 0 || extra >= MAREA_MAX(g->stride[d], g->dilation[d]))
+      return marea_reject(c, MAREA_EARG,
+                          "argument 'output_padding': %lld is not less than the larger of stride %lld and "
+                          "dilation %lld",
+                          (long long)extra, (long long)g->stride[d], (long long)g->dilation[d]);
+    if (same && extra != 0)
+      return marea_reject(c, MAREA_EARG, "argument 'output_padding': must be 0 with padding 'same'");
+    if (g->out[d] < 1)
+      return marea_reject(c, MAREA_ESHAPE, "x %s has no pixels", marea_tensor_text(c->in[0]).s);
+    if (same) g->in[d] = g->out[d] * g->stride[d];
+    else g->in[d] = (g->out[d] - 1) * g->stride[d] + g->dilation[d] * (g->kernel[d] - 1) + 1 + extra;
+  }
+  MAREA_TRY(marea_conv_padding(c, deconv_attrs, g));
+  for (int d = 0; d < 2 && !same; d++) {
+    const int64_t whole = g->in[d];
+    g->in[d] -= g->before[d] + g->after[d];
+    if (g->in[d] < 1)
+      return marea_reject(c, MAREA_ESHAPE, "padding %lld+%lld leaves nothing of the size %lld",
+                          (long long)g->before[d], (long long)g->after[d], (long long)whole);
+  }
+  return MAREA_OK;
+}
+
+/* In forward terms x is dy, the result is x, and the weight's channels keep their places. */
+static marea_status deconv_read (marea_call *c, marea_conv *g) {
+  int64_t most[2];
+  const marea_tensor *x = c->in[0];
+  MAREA_TRY(marea_conv_read(c, deconv_attrs, g));
+  MAREA_TRY(marea_want_rank(c, 0, 4, "(N, H, W, Cin)"));
+  MAREA_TRY(marea_conv_read_weight(c, 1, "(KH, KW, Cout / groups, Cin)", g));
+  if (x->shape[3] != g->cout)
+    return marea_conv_reject_channels(c, "x", x->shape[3], c->in[1], g->groups, g->cout);
+  g->n = x->shape[0];
+  marea_conv_set_sizes(x, g->out);
+  MAREA_TRY(deconv_sizes(c, g));
+  return marea_conv_size(c, g, most); /* an empty kernel */
+}
+
+static marea_status deconv_shape (marea_call *c) {
+  marea_conv g;
+  MAREA_TRY(deconv_read(c, &g));
+  MAREA_TRY(marea_conv_check_bias(c, g.cin));
+  MAREA_TRY(marea_want_slope(c, DECONV_SLOPE));
+  marea_conv_layout_image(c, g.n, g.in, g.cin);
+  return MAREA_OK;
+}
+
+static marea_status deconv_forward (marea_call *c) {
+  const marea_tensor *x = c->in[0], *y = c->out[0];
+  marea_conv g;
+  MAREA_TRY(marea_conv_read(c, deconv_attrs, &g));
+  MAREA_TRY(marea_conv_read_weight(c, 1, "(KH, KW, Cout / groups, Cin)", &g));
+  g.n = x->shape[0];
+  marea_conv_set_sizes(x, g.out);
+  marea_conv_set_sizes(y, g.in);
+  MAREA_TRY(marea_conv_padding(c, deconv_attrs, &g));
+  return marea_conv_compute_images(c, &g, true, x, c->in[1], marea_conv_bias(c),
+                                   (marea_activation)c->attr[DECONV_ACTIVATION].i, c->attr[DECONV_SLOPE].f);
+}
+
+static marea_status deconv_vjp (marea_vjp *v) {
+  const marea_conv_attributes g = {v->attr[DECONV_STRIDE], v->attr[DECONV_PADDING], v->attr[DECONV_DILATION],
+                                   v->attr[DECONV_GROUPS], v->attr[DECONV_ALGORITHM]};
+  MAREA_OWN dpre = NULL;
+  if (!v->ctx->recording)
+    return marea_conv_run_backward(v, &g, v->attr[DECONV_ACTIVATION], v->attr[DECONV_SLOPE], true);
+  MAREA_TRY(marea_before_activation(v->dout[0], v->out[0], v->attr[DECONV_ACTIVATION], v->attr[DECONV_SLOPE],
+                                    &dpre));
+  if (v->need[0]) MAREA_TRY(marea_conv_run(dpre, v->in[1], &g, v->in[0], &v->din[0]));
+  if (v->need[1]) MAREA_TRY(marea_conv_run_grad_weight(dpre, v->in[0], &g, v->in[1], &v->din[1]));
+  if (v->n_in > 2 && v->need[2]) MAREA_TRY(marea_sum_first(dpre, 3, &v->din[2]));
+  return MAREA_OK;
+}
+
+static double deconv_flop (const marea_call *c) { return marea_conv_products(c->in[0], c->in[1]); }
+
+const marea_op marea_op_conv_transpose2d = {
+    .name = "conv_transpose2d",
+    .family = "conv",
+    .doc =
+        "Transposed convolution: y = act(bias + conv2d_grad_input(x, weight)). x: (N, H, W, Cin); weight: "
+        "(KH, KW, Cout / groups, Cin), as in Keras; bias: (Cout); y: (N, OH, OW, Cout) with OH = (H - 1)*s "
+        "+ d*(KH - 1) + 1 + output_padding - top - bottom; padding is cut off. 'same': OH = H*s, cropped "
+        "as the convolution from OH to H pads (28 from 14 with kernel 3, stride 2: nothing before, one "
+        "after). algorithm: as of conv2d. Gradient, with e = dy * act'(y): conv2d(e, weight), "
+        "conv2d_grad_weight(e, x), sum of e "
+        "over N, OH, OW. Errors: channels that do not fit, output_padding not less than stride or "
+        "dilation, padding that leaves nothing.",
+    .inputs = {{"x", "(N, H, W, Cin)"},
+               {"weight", "(KH, KW, Cout / groups, Cin)"},
+               {"bias", "(Cout)", .optional = true}},
+    .attrs = {{"stride", MAREA_PAIR, 1, NULL, "step of the kernel in y, height and width"},
+              {"padding", MAREA_PADDING, 0, NULL, "cut off y: top, bottom, left, right, or 'same'"},
+              {"output_padding", MAREA_PAIR, 0, NULL, "rows and columns added at the bottom and right"},
+              MAREA_CONV_DILATION_GROUPS,
+              MAREA_CONV_ACTIVATION("applied to the sum"),
+              MAREA_CONV_ALGORITHM},
+    .saves_in = 3,
+    .saves_out = 1,
+    .flags = MAREA_DRY,
+    .shape = deconv_shape,
+    .forward = deconv_forward,
+    .vjp = deconv_vjp,
+    .flop = deconv_flop,
+    .sample = MAREA_CONV_SAMPLE_SIZES
+    "local h, w = g.int(1, 4), g.int(1, 4)\n"
+    "local op = {g.int(0, math.max(sh, dh) - 1), g.int(0, math.max(sw, dw) - 1)}\n"
+    "local fh, fw = (h - 1) * sh + eh + op[1], (w - 1) * sw + ew + op[2]\n"
+    "while p[1] + p[2] >= fh do p[1], p[2] = p[1] // 2, p[2] // 2 end\n"
+    "while p[3] + p[4] >= fw do p[3], p[4] = p[3] // 2, p[4] // 2 end\n"
+    "local same = g.int(1, 3) == 1\n"
+    "return {g.tensor{n, h, w, cin}, g.tensor{kh, kw, cout // groups, cin}, "
+    "g.bool() and g.tensor{cout} or nil},\n"
+    "  {stride = {sh, sw}, padding = same and 'same' or p, output_padding = same and 0 or op,\n"
+    "  dilation = {dh, dw}, groups = groups, "
+    "activation = g.pick{'none', 'none', 'sigmoid', 'tanh', 'softplus'}}",
+};

@@ -1,0 +1,318 @@
+/* SPDX-License-Identifier: MIT
+** direct_images.c: the image pass by direct convolution. The arithmetic is in the kernel `direct_conv`.
+**
+** Nothing is unrolled into a matrix (im2col). Outputs are cut into strips that read the same taps inside the image, and
+** images are read where they lie; where strips would be short, tiles of the source are copied with their padding. A strip
+** of rows and one of columns make a cell, which is one call of the kernel.
+*/
+#include <string.h>
+
+#include "direct_images.h"
+
+/* Results larger than this are written past the caches, where a core can: the layer that follows, which reads them, finds
+   8 MB in a third-level cache at most. Up to the second number, a second-level cache, they are written as usual. `bench/run.lua
+   conv`, 1->32 3x3 28x28. */
+#define CACHED_BYTES 8388608
+#define NEAR_BYTES 1048576
+/* Outputs of a phase's longest strip, for strips to be used: the kernel's tiles have up to 14 pixels, and from 10 on a row
+   fills one nearly. */
+#define LEAST_STRIP 10
+/* Of source rows that are read for all phases in turn: half of a first-level cache. */
+#define BAND_BYTES 16384
+/* Multiply-adds of an output. At 32 for each of 16 lanes a vector of results takes 16 cycles or more, and writing its
+   64 bytes to memory at 10 GB/s and core as long. */
+#define FEW_STEPS 32
+/* Columns of a cell that is computed column by column, if it has more rows: 8 is half of the kernel's tile. */
+#define NARROW 8
+
+/* ---- strips: outputs that read the same taps ---- */
+
+static marea_conv_strip next_strip (const marea_conv_axis *a, const marea_conv_phase *phase, int64_t first) {
+  const marea_range taps = marea_conv_taps_inside(a, phase, first);
+  marea_conv_strip r = {phase, first, 1, taps};
+  for (; first + r.count < phase->count; r.count++) {
+    const marea_range next = marea_conv_taps_inside(a, phase, first + r.count);
+    if (next.first != taps.first || next.end != taps.end) break;
+  }
+  return r;
+}
+
+/* Are nearly all outputs in strips that fill the kernel's tiles? */
+static bool has_long_strips (const marea_conv_axis *a) {
+  for (int64_t p = 0; p < a->phases; p++) {
+    int64_t longest = 0;
+    for (int64_t i = 0; i < a->phase[p].count;) {
+      const int64_t count = next_strip(a, &a->phase[p], i).count;
+      longest = MAREA_MAX(longest, count);
+      i += count;
+    }
+    if (longest < LEAST_STRIP || 4 * longest < 3 * a->phase[p].count) return false;
+  }
+  return true;
+}
+
+/* Lists the strips of a dimension in strip[], unless it is NULL; returns how many. Where the window has its padding, a
+   phase is one strip. */
+static int64_t list_strips (const marea_conv_axis *a, bool padded, marea_conv_strip *strip) {
+  int64_t n = 0;
+  for (int64_t p = 0; p < a->phases; p++) {
+    const marea_conv_phase *phase = &a->phase[p];
+    for (int64_t i = 0; i < phase->count; n++) {
+      const marea_conv_strip next = padded ? (marea_conv_strip){phase, 0, phase->count, {0, phase->taps}}
+                                           : next_strip(a, phase, i);
+      if (strip) strip[n] = next;
+      i += next.count;
+    }
+  }
+  return n;
+}
+
+static marea_status open_strips (marea_call *c, marea_direct_images *p) {
+  const marea_conv_window *w = &p->base.x;
+  size_t bytes;
+  for (int d = 0; d < 2; d++) {
+    p->strips[d] = list_strips(&w->axis[d], !w->clipped, NULL);
+    MAREA_TRY(marea_bytes(c->ctx, c->op->name, 1, &p->strips[d], sizeof *p->strip[d], &bytes));
+    MAREA_TABLE(c, p->strip[d], bytes);
+    list_strips(&w->axis[d], !w->clipped, p->strip[d]);
+  }
+  return MAREA_OK;
+}
+
+/* ---- outputs that no tap reaches: act(bias) ---- */
+
+static bool has_bare_outputs (const marea_direct_images *p) {
+  if (p->base.cin == 0) return true;
+  for (int d = 0; d < 2; d++)
+    for (int64_t i = 0; i < p->strips[d]; i++)
+      if (p->strip[d][i].taps.first == p->strip[d][i].taps.end) return true;
+  return false;
+}
+
+static marea_status make_pixel (marea_call *c, marea_direct_images *p) {
+  const size_t channels = (size_t)(p->base.groups * p->base.cout), bytes = channels * p->base.x.size;
+  char *pixel;
+  p->pixel = NULL;
+  if (c->ctx->dry || !has_bare_outputs(p)) return MAREA_OK;
+  MAREA_SCRATCH(c, pixel, bytes);
+  memset(pixel, 0, bytes);
+  p->base.kernels->bias_act(1, channels, p->base.bias, p->base.act, p->base.slope, pixel);
+  p->pixel = pixel;
+  return MAREA_OK;
+}
+
+/* ---- cells ---- */
+
+/* If no tap of a row is left out, all rows of taps are one. */
+static void join_rows (marea_direct_conv *g) {
+  if (g->taps != g->tap_row) return;
+  g->taps *= g->tap_rows;
+  g->tap_rows = 1;
+}
+
+/* The kernel's arguments for a cell, but for rows and addresses. */
+static marea_direct_conv describe_cell (const marea_direct_images *p, const marea_conv_strip *y,
+                                        const marea_conv_strip *x, bool few) {
+  const marea_image_pass *b = &p->base;
+  const marea_conv_window *w = &b->x;
+  const int64_t channels = b->groups * b->cout;
+  const int64_t tap = marea_conv_first_tap(w->axis, y->phase, x->phase, y->taps.first, x->taps.first);
+  marea_direct_conv g = {.w = p->weight.at + (size_t)(tap * p->weight.tap) * w->size,
+                         .cols = x->count,
+                         .x_row = w->axis[0].src_step * w->row,
+                         .x_col = w->axis[1].src_step * w->channels,
+                         .y_row = w->axis[0].out_step * w->axis[1].out * channels,
+                         .y_col = w->axis[1].out_step * channels,
+                         .cin = b->cin,
+                         .cout = b->cout,
+                         .tap_rows = y->taps.end - y->taps.first,
+                         .taps = x->taps.end - x->taps.first,
+                         .tap_row = x->phase->taps,
+                         .tap = p->taps.offset + tap,
+                         .stream_output = p->stream_output,
+                         .prefetch_output = p->prefetch_output,
+                         .two_vectors = p->two_vectors,
+                         .depthwise = p->depthwise,
+                         .w_tap = p->weight.tap,
+                         .w_ci = p->weight.channel,
+                         .act = b->act,
+                         .slope = b->slope};
+  if (!few) join_rows(&g);
+  return g;
+}
+
+/* Taps of all strips of a dimension. */
+static int64_t count_taps (const marea_direct_images *p, int d) {
+  int64_t n = 0;
+  for (int64_t i = 0; i < p->strips[d]; i++) n += p->strip[d][i].taps.end - p->strip[d][i].taps.first;
+  return n;
+}
+
+/* Adds what the kernel of few input channels needs. A phase is one strip there, with or without padding. */
+static marea_status list_tap_runs (marea_call *c, marea_direct_images *p) {
+  const marea_conv_axis *axis = p->base.x.axis;
+  const int64_t taps[] = {count_taps(p, 0), count_taps(p, 1), p->base.cin}, rows = axis[0].out;
+  marea_tap_run *run;
+  marea_range *inside;
+  size_t bytes;
+  MAREA_TRY(marea_bytes(c->ctx, c->op->name, 3, taps, sizeof *run, &bytes));
+  MAREA_TABLE(c, run, MAREA_MAX(bytes, 1));
+  MAREA_TRY(marea_bytes(c->ctx, c->op->name, 1, &rows, sizeof *inside, &bytes));
+  MAREA_TABLE(c, inside, bytes);
+  for (int64_t i = 0; i < p->strips[0]; i++) {
+    const marea_conv_strip *y = &p->strip[0][i];
+    for (int64_t j = 0; j < p->strips[1]; j++) {
+      marea_direct_conv *g = &p->cell[i * p->strips[1] + j];
+      if (g->tap_rows * g->taps < 2) continue;
+      marea_list_tap_runs(g, run);
+      run += g->runs * g->tap_rows;
+      g->rows_inside = inside;
+    }
+    for (int64_t unit = y->first; unit < y->first + y->count; unit++)
+      *inside++ = marea_conv_taps_inside(&axis[0], y->phase, unit);
+  }
+  return MAREA_OK;
+}
+
+static marea_status open_cells (marea_call *c, bool few, marea_direct_images *p) {
+  const int64_t cells = p->strips[0] * p->strips[1], cols = p->strips[1];
+  if (cells > MAREA_DIRECT_MOST_CELLS) return MAREA_OK;
+  MAREA_TABLE(c, p->cell, (size_t)cells * sizeof *p->cell);
+  for (int64_t i = 0; i < cells; i++)
+    p->cell[i] = describe_cell(p, &p->strip[0][i / cols], &p->strip[1][i % cols], few);
+  return few ? list_tap_runs(c, p) : MAREA_OK;
+}
+
+/* ---- a tile ---- */
+
+typedef struct cell { /* outputs of two strips in one tile */
+  const marea_conv_strip *y, *x;
+  const marea_direct_conv *form;
+  int64_t unit, first,
+      rows; /* rows of the phase to write: the first one in the phase and in the tile; how many */
+  const char *tile;
+  char *out; /* first pixel */
+} cell;
+
+static void fill_cell (const marea_direct_images *p, const cell *k) {
+  const marea_conv_axis *axis = p->base.x.axis;
+  const size_t pixel = (size_t)(p->base.groups * p->base.cout) * p->base.x.size;
+  const int64_t row = axis[0].out_step * axis[1].out, col = axis[1].out_step;
+  for (int64_t i = 0; i < k->rows; i++)
+    for (int64_t j = 0; j < k->x->count; j++)
+      memcpy(k->out + (size_t)(i * row + j * col) * pixel, p->pixel, pixel);
+}
+
+static void transpose_cell (marea_direct_conv *g) {
+  const marea_direct_conv as = *g;
+  g->rows = as.cols, g->cols = as.rows;
+  g->x_row = as.x_col, g->x_col = as.x_row;
+  g->y_row = as.y_col, g->y_col = as.y_row;
+  g->run = NULL;
+}
+
+static void compute_cell (const marea_direct_images *p, const cell *k, marea_prefetch *prefetch) {
+  const marea_image_pass *b = &p->base;
+  const marea_conv_window *w = &b->x;
+  const marea_conv_phase *y = k->y->phase, *x = k->x->phase;
+  marea_direct_conv g = k->form ? *k->form : describe_cell(p, k->y, k->x, false);
+  if (g.cin == 0 || g.tap_rows == 0 || g.taps == 0) {
+    fill_cell(p, k);
+    return;
+  }
+  const int64_t top = y->start + k->first * w->axis[0].src_step - w->axis[0].low;
+  const int64_t left = x->start + k->x->first * w->axis[1].src_step - w->axis[1].low;
+  const size_t size = w->size;
+  g.rows = k->rows;
+  if (g.rows_inside) g.rows_inside += k->unit - k->y->first;
+  if (g.cols < NARROW && g.cols < g.rows) transpose_cell(&g);
+  g.x = k->tile + (top * w->row + left * w->channels) * (int64_t)size;
+  g.y = k->out;
+  g.bias = b->bias;
+  g.prefetch = prefetch;
+  for (int64_t i = 0; i < b->groups; i++) {
+    b->kernels->direct_conv(&g);
+    g.x = (const char *)g.x + (size_t)b->cin * size;
+    g.w = (const char *)g.w + (size_t)p->weight.group * size;
+    g.y = (char *)g.y + (size_t)b->cout * size;
+    if (g.bias) g.bias = (const char *)g.bias + (size_t)b->cout * size;
+  }
+}
+
+/* Rows first .. first + band - 1 of every phase, counted in the tile. */
+static void compute_band (const marea_direct_images *p, int64_t image, int64_t start, int64_t band,
+                          const char *tile, int64_t first, marea_prefetch *prefetch) {
+  const marea_conv_axis *rows = &p->base.x.axis[0], *cols = &p->base.x.axis[1];
+  const size_t pixel = (size_t)(p->base.groups * p->base.cout) * p->base.x.size;
+  cell k = {.tile = tile};
+  for (int64_t i = 0; i < p->strips[0]; i++) {
+    k.y = &p->strip[0][i];
+    const int64_t begin = MAREA_MAX(start + first, k.y->first),
+                  end = MAREA_MIN(start + first + band, k.y->first + k.y->count);
+    if (begin >= end) continue;
+    k.unit = begin;
+    k.first = begin - start;
+    k.rows = end - begin;
+    for (int64_t j = 0; j < p->strips[1]; j++) {
+      k.x = &p->strip[1][j];
+      k.form = p->cell ? &p->cell[i * p->strips[1] + j] : NULL;
+      const int64_t row = image * rows->out + k.y->phase->first + begin * rows->out_step,
+                    col = k.x->phase->first + k.x->first * cols->out_step;
+      k.out = p->base.out + (size_t)(row * cols->out + col) * pixel;
+      compute_cell(p, &k, prefetch);
+    }
+  }
+}
+
+/* The products of one output channel take less time than reading the source again for each phase: so a few rows of all
+   phases at a time. */
+static bool goes_in_bands (const marea_image_pass *p) { return p->cout == 1 && p->x.axis[0].out_step > 1; }
+
+static void compute_tile (const marea_image_pass *b, int64_t image, int64_t tile, int worker,
+                          marea_prefetch *prefetch) {
+  const marea_direct_images *p = (const marea_direct_images *)b;
+  const marea_conv_window *w = &b->x;
+  const int64_t units = marea_conv_window_units(w, tile), row = w->row * (int64_t)w->size;
+  const int64_t band = goes_in_bands(b) ? MAREA_MAX(BAND_BYTES / MAREA_MAX(row, 1), 1) : units;
+  const char *source = marea_conv_window_load(w, image, tile, worker);
+  for (int64_t first = 0; first < units; first += band)
+    compute_band(p, image, tile * w->units, MAREA_MIN(band, units - first), source, first, prefetch);
+}
+
+/* ---- the pass ---- */
+
+/* With few products an element it is writing the results that takes time. They go past the caches where a core writes
+   whole lines at once; elsewhere the kernel prefetches their lines. */
+static void choose_stores (const marea_context *ctx, const marea_conv *g, marea_direct_images *p) {
+  const marea_image_pass *b = &p->base;
+  const int64_t pixels = g->n * b->x.axis[0].out * b->x.axis[1].out;
+  const int64_t bytes = pixels * b->groups * b->cout * (int64_t)b->x.size;
+  if (g->kernel[0] * g->kernel[1] * b->cin > FEW_STEPS || bytes <= NEAR_BYTES) return;
+  p->stream_output = ctx->wide && bytes > CACHED_BYTES;
+  p->prefetch_output = !p->stream_output;
+  p->base.kernel_fetches_out = true;
+}
+
+marea_status marea_direct_images_open (marea_call *c, const marea_conv *g, const marea_conv_source *src,
+                                       marea_direct_kind kind, marea_direct_images *p) {
+  marea_image_pass *b = &p->base;
+  marea_conv_window *w = &b->x;
+  MAREA_TRY(marea_conv_axes(c, g, b->input_gradient, w->axis));
+  w->clipped = b->cin > MAREA_FEW_CHANNELS && !goes_in_bands(b) && has_long_strips(&w->axis[0]) &&
+               has_long_strips(&w->axis[1]);
+  MAREA_TRY(marea_conv_window_open(c, src, w));
+  MAREA_TRY(open_strips(c, p));
+  b->tile = compute_tile;
+  p->depthwise = kind == MAREA_DIRECT_DEPTHWISE;
+  if (p->depthwise) { /* all groups at once, a channel each */
+    b->cout = b->groups;
+    b->groups = 1;
+  }
+  p->two_vectors = c->ctx->wide;
+  choose_stores(c->ctx, g, p);
+  MAREA_TRY(marea_conv_list_taps(c, g, w->axis, w->row, w->channels, &p->taps));
+  p->weight = (marea_conv_weights){b->weight, g->cout / g->groups, g->cin / g->groups * g->cout, g->cout};
+  if (b->input_gradient) MAREA_TRY(marea_conv_pack(c, g, b, &p->taps, !p->depthwise, b->cout, &p->weight));
+  MAREA_TRY(open_cells(c, kind == MAREA_DIRECT_FEW, p));
+  return make_pixel(c, p);
+}

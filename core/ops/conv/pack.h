@@ -1,0 +1,20 @@
+/* SPDX-License-Identifier: MIT
+** pack.h: weights for the direct convolution kernel, which wants the channels that it writes to be adjacent.
+*/
+#ifndef MAREA_CONV_PACK_H
+#define MAREA_CONV_PACK_H
+
+#include "passes.h"
+
+typedef struct marea_conv_weights {
+  const char *at; /* (group, tap, channel read, channel written) by the steps below, in elements */
+  int64_t group, tap, channel; /* steps; channels written are adjacent */
+} marea_conv_weights;
+
+/* Copies the pass' weight for the taps in the order of t, into panels of `panel` written channels: (group, panel, tap,
+   channel read, channel written). `transposed`: the pass reads the channels that are adjacent in the weight. */
+marea_status marea_conv_pack (marea_call *c, const marea_conv *g, const marea_image_pass *p,
+                              const marea_conv_taps *t, bool transposed, int64_t panel,
+                              marea_conv_weights *w);
+
+#endif
