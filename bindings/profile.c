@@ -122,6 +122,9 @@ static void set_work (lua_State *L, const marea_profile_work *w) {
   set_integer(L, "layer", (uint64_t)w->layer);
   lua_pushstring(L, w->backward ? "backward" : "forward");
   lua_setfield(L, -2, "direction");
+  if (w->algorithm[1]) lua_pushfstring(L, "%s + %s", w->algorithm[0], w->algorithm[1]);
+  else lua_pushstring(L, w->algorithm[0]); /* NULL: nil */
+  lua_setfield(L, -2, "algorithm");
   set_number(L, "flop", w->flop);
   set_number(L, "bytes", w->bytes);
 }

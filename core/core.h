@@ -375,6 +375,8 @@ typedef struct marea_frame {
   size_t event;
 } marea_frame;
 
+/* An operator's forward says which of its algorithms it takes, a static name; twice at most. */
+void marea_profile_note (marea_context *ctx, const char *algorithm);
 /* Around other work that should be a row: copies, the reverse pass. What is within a pass runs backward. */
 void marea_frame_open (marea_profile *p, marea_frame *f, const char *name);
 void marea_frame_close (marea_profile *p, marea_frame *f);

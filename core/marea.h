@@ -441,7 +441,7 @@ MAREA_API void marea_file_text (const marea_file *f, int i, const char **key, co
 MAREA_API void marea_file_free (marea_file *f);
 
 /* ---- 8 Profiling -------------------------------------------------------------------------------- */
-/* A profile measures every operator from start to stop. It keeps sums for each operator, layer and direction, and the
+/* A profile measures every operator from start to stop. It keeps sums for each operator, layer, direction and algorithm, and the
    single calls in order of their start, the first max_events of them. Its memory is the context's and counts towards
    the limit; where that ends, single calls are left out and sums go to the first row. While none runs, an operator
    pays one comparison for it. */
@@ -454,6 +454,8 @@ typedef struct marea_profile_work {
   bool backward;     /* it ran in a backward pass */
   double flop;       /* floating-point operations; 2 for each multiply-add of products and convolutions */
   double bytes;      /* of its inputs and outputs */
+  const char *algorithm[2]; /* which one was taken, where an operator has several: "winograd"; of conv2d_backward those
+                        of dx and dw, as far as they are wanted; NULL: none, or no further one */
 } marea_profile_work;
 
 typedef struct marea_profile_row {

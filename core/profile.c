@@ -31,16 +31,18 @@ struct marea_profile {
 
 /* ---- rows ---- */
 
+static bool same_row (const marea_profile_work *a, const marea_profile_work *b) {
+  return a->op == b->op && a->layer == b->layer && a->backward == b->backward &&
+         a->algorithm[0] == b->algorithm[0] && a->algorithm[1] == b->algorithm[1];
+}
+
 /* Where the row of `work` is in the table, or the free slot where it belongs. */
 static uint32_t *slot_of (const marea_profile *p, const marea_profile_work *work) {
   size_t mask = 2 * p->room_rows - 1;
   size_t hash = ((uintptr_t)work->op >> 3) * 31 + (size_t)work->layer * 2 + work->backward;
   for (hash *= 0x9E3779B97F4A7C15u, hash ^= hash >> 32;; hash++) {
     uint32_t *slot = &p->slots[hash & mask];
-    const marea_profile_work *found = &p->rows[*slot].work;
-    if (*slot == 0 ||
-        (found->op == work->op && found->layer == work->layer && found->backward == work->backward))
-      return slot;
+    if (*slot == 0 || same_row(&p->rows[*slot].work, work)) return slot;
   }
 }
 
@@ -73,7 +75,8 @@ static marea_profile_row *row_of (marea_profile *p, const marea_profile_work *wo
   }
   marea_profile_row *row = &p->rows[p->n_rows];
   *slot = (uint32_t)p->n_rows++;
-  *row = (marea_profile_row){.work = {.op = work->op, .layer = work->layer, .backward = work->backward}};
+  *row = (marea_profile_row){.work = *work};
+  row->work.flop = row->work.bytes = 0;
   return row;
 }
 
@@ -109,6 +112,12 @@ void marea_frame_open (marea_profile *p, marea_frame *f, const char *name) {
   p->top = f;
   p->depth++;
   f->start = marea_clock_ns();
+}
+
+void marea_profile_note (marea_context *ctx, const char *algorithm) {
+  if (!ctx->profile) return;
+  const char **note = ctx->profile->top->work.algorithm;
+  note[note[0] != NULL] = algorithm;
 }
 
 /* Books a call that ended at `end`. */

@@ -128,11 +128,59 @@ describe("a profile of training", function()
     for _, word in ipairs{"layer", "op", "calls", "fwd ms", "bwd ms", "share", "GFLOP/s", "GB/s"} do
       assert.is_truthy(heading:find(word, 1, true), word)
     end
-    assert.is_truthy(text:find "\nencoder%.conv2 +conv2d +4 +[%d.]+ +[%d.]+ %% +[%d.]+ +[%d.]+\n")
+    assert.is_truthy(text:find "\nencoder%.conv2 +conv2d %(direct%) +4 +[%d.]+ +[%d.]+ %% +[%d.]+ +[%d.]+\n")
     assert.is_truthy(text:find "operators [%d.]+ %%, script %(Lua and dispatch%) [%d.]+ %%")
     local short = report:table{by = "layer", limit = 2}
     assert.is_truthy(short:find "\n%(4 more%) +%d")
     assert.is_nil(short:match "^[^\n]*":find(" op ", 1, true))
+  end)
+end)
+
+describe("a profile of convolutions", function()
+  local function zeros(shape, dtype) return ops.full {shape = shape, value = 0, dtype = dtype} end
+
+  --- The algorithm of each operator that f runs, by its name.
+  local function algorithms(f)
+    local taken = {}
+    for _, row in ipairs(marea.profile(f).rows) do taken[row.op] = row.algorithm or false end
+    return taken
+  end
+
+  local function conv2d(x, w, attrs)
+    return algorithms(function() return ops.conv2d(zeros(x), zeros(w), attrs) end).conv2d
+  end
+
+  it("shows which algorithm was taken, and other operators have none", function()
+    local same = {padding = "same"}
+    assert.are.equal("winograd", conv2d({1, 28, 28, 32}, {3, 3, 32, 32}, same))
+    assert.are.equal("direct", conv2d({1, 28, 28, 32}, {3, 3, 32, 32}, {padding = "same", algorithm = "direct"}))
+    assert.are.equal("direct", conv2d({1, 28, 28, 8}, {3, 3, 8, 32}, same))
+    assert.are.equal("winograd", conv2d({2, 28, 28, 32}, {4, 4, 32, 32}, {padding = "same", stride = 2}))
+    assert.are.equal("few channels", conv2d({1, 28, 28, 1}, {3, 3, 1, 32}, same))
+    assert.are.equal("depthwise", conv2d({1, 28, 28, 32}, {3, 3, 1, 32}, {padding = "same", groups = 32}))
+    assert.are.equal("batch", conv2d({24, 8, 8, 64}, {5, 5, 32, 32}, {padding = "same", groups = 2}))
+    assert.are.equal("direct", conv2d({23, 8, 8, 64}, {5, 5, 32, 32}, {padding = "same", groups = 2}))
+    assert.is_false(algorithms(function() return zeros{2, 2}:matmul(zeros{2, 2}) end).matmul)
+  end)
+
+  it("shows those of both gradients, and all that a layer took", function()
+    local w = zeros{3, 3, 32, 1}:requires_grad_(true)
+    local function step(channels)
+      local x = zeros{1, 28, 28, 32}:requires_grad_(channels == nil)
+      local v = channels and zeros{3, 3, 32, channels}:requires_grad_(true) or w
+      ops.conv2d(x, v, {padding = "same"}):sum():backward()
+    end
+    assert.are.equal("few channels + direct swapped", algorithms(step).conv2d_backward)
+    assert.are.equal("winograd", algorithms(function() step(32) end).conv2d_backward)
+    local report = marea.profile(function()
+      step(32)
+      step(8)
+      step(32)
+    end)
+    assert.are.equal("winograd, direct", row_of(report, "", "conv2d", "forward").algorithm)
+    assert.are.equal(3, row_of(report, "", "conv2d", "forward").calls)
+    assert.is_truthy(report:table{by = "op"}:find("\nconv2d (winograd, direct) ", 1, true))
+    assert.is_nil(report:table{by = "layer"}:find("winograd", 1, true))
   end)
 end)
 

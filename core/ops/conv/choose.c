@@ -232,7 +232,7 @@ static const struct weight_algorithm {
                        marea_any_weight_pass *p);
 } weight_algorithms[] = {
     /* one output channel would use one lane of a vector: with x and dy exchanged the lanes are input channels */
-    {"direct, swapped", swapped_fits, always, weights_swapped},
+    {"direct swapped", swapped_fits, always, weights_swapped},
     /* as for images; the weights are transformed back once for all */
     {"winograd", winograd_fits, winograd_pays_for_weights, weights_by_winograd},
     /* as for images */
@@ -248,6 +248,7 @@ marea_status marea_conv_open_images (marea_call *c, const marea_conv *g, const m
   question q = {.ctx = c->ctx, .g = g, .dtype = job->out->dtype, .input_gradient = job->input_gradient};
   const struct image_algorithm *a = image_algorithms;
   while (!a->fits(&q) || !a->pays(&q)) a++;
+  marea_profile_note(c->ctx, a->name);
   memset(p, 0, sizeof *p);
   p->base = (marea_image_pass){.input_gradient = job->input_gradient,
                                .groups = g->groups,
@@ -268,6 +269,7 @@ marea_status marea_conv_open_weights (marea_call *c, const marea_conv *g, const 
   question q = {.ctx = c->ctx, .g = g, .dtype = dw->dtype};
   const struct weight_algorithm *a = weight_algorithms;
   while (!a->fits(&q) || !a->pays(&q)) a++;
+  marea_profile_note(c->ctx, a->name);
   memset(p, 0, sizeof *p);
   p->base = (marea_weight_pass){.ctx = c->ctx,
                                 .g = g,

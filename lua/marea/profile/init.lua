@@ -15,7 +15,8 @@
 --- operators that it runs in turn. A layer is the path of the module at work, as in error messages; operators of a
 --- backward pass belong to the layer whose forward call they differentiate. FLOPs count 2 for a multiply-add of
 --- products and convolutions, padding included, what the windows of pools and blur and gamma functions take, and 1 for
---- each element elsewhere; bytes are those of inputs and outputs.
+--- each element elsewhere; bytes are those of inputs and outputs. Behind the name of a convolution stands the algorithm
+--- that it took, behind that of conv2d_backward those of the input's and the weight's gradient.
 local core = require "marea.core"
 local check = require "marea.internal.check"
 local columns = require "marea.internal.columns"
@@ -98,8 +99,9 @@ end
 ---@field overhead number in the profile itself, which is in neither; shares leave it out
 ---@field script_share number 0 to 1
 ---@field rows table[] for each layer, operator and direction: layer ("" is none), op, direction ("forward" or
----  "backward"), calls, seconds (self time), total_seconds (with the operators that it ran), flop, bytes; the operator
----  "backward" is a pass without the operators that it runs
+---  "backward"), calls, seconds (self time), total_seconds (with the operators that it ran), flop, bytes, algorithm
+---  ("winograd", "direct", ... of convolutions; "winograd + direct" of both gradients; nil of other operators); the
+---  operator "backward" is a pass without the operators that it runs
 ---@field calls integer of all operators
 ---@field events integer calls that are kept for the trace
 local Report = {}
@@ -109,15 +111,30 @@ local function add(sum, row, fields)
   for _, field in ipairs(fields) do sum[field] = sum[field] + row[field] end
 end
 
---- The session's rows under the names of layers: one where several numbers have the same name.
+--- Adds the algorithms of a row to those that are known, in the order in which they come.
+local function add_algorithm(sum, algorithm)
+  if not algorithm then return end
+  if not sum.algorithm then
+    sum.algorithm = algorithm
+  elseif not (", " .. sum.algorithm .. ", "):find(", " .. algorithm .. ", ", 1, true) then
+    sum.algorithm = sum.algorithm .. ", " .. algorithm
+  end
+end
+
+--- The session's rows under the names of layers: one where several numbers have the same name, or several algorithms
+--- were taken.
 local function named_rows(session, names)
   local rows, known = {}, {}
   for _, row in ipairs(session:rows()) do
     row.layer = names[row.layer] or ""
     local key = table.concat({row.layer, row.op, row.direction}, "\0")
     local first = known[key]
-    if first then add(first, row, {"calls", "seconds", "total_seconds", "flop", "bytes"})
-    else known[key], rows[#rows + 1] = row, row end
+    if first then
+      add(first, row, {"calls", "seconds", "total_seconds", "flop", "bytes"})
+      add_algorithm(first, row.algorithm)
+    else
+      known[key], rows[#rows + 1] = row, row
+    end
   end
   return rows
 end
@@ -173,6 +190,7 @@ local function groups_of(self, what, by)
       groups[name], list[#list + 1] = g, g
     end
     add(g, row, {"calls", "seconds", "flop", "bytes"})
+    if op ~= "" then add_algorithm(g, row.algorithm) end
     g[row.direction] = g[row.direction] + row.seconds
     g.share = g.seconds / (self.wall - self.overhead)
   end
@@ -183,7 +201,8 @@ end
 --- The rows put together: both directions, and with `by` all operators of a layer or all layers of an operator.
 ---@param by? "layer"|"op"|"both" initially "both"
 ---@return {layer: string, op: string, calls: integer, forward: number, backward: number, seconds: number,
----  share: number, flop: number, bytes: number}[] groups by time; seconds = forward + backward, share of the whole time
+---  share: number, flop: number, bytes: number, algorithm: string?}[] groups by time; seconds = forward + backward,
+---  share of the whole time
 function Report:group(by) return groups_of(self, "group", by) end
 
 -- ---- the table ----
@@ -212,6 +231,8 @@ local function rest_of(list, first)
   return rest
 end
 
+local function op_name(g) return g.algorithm and ("%s (%s)"):format(g.op, g.algorithm) or g.op end
+
 --- A line with the names in the columns that this table has.
 local function line_of(by, layer, op, cells)
   local names = by == "layer" and {layer} or by == "op" and {op} or {layer, op}
@@ -239,7 +260,7 @@ function Report:table(options)
   local cells = {line_of(by, "layer", "op", {table.unpack(HEADING)})}
   for i = 1, math.min(limit, #list) do
     local g = list[i]
-    cells[i + 1] = line_of(by, g.layer == "" and "-" or g.layer, g.op, figures(g))
+    cells[i + 1] = line_of(by, g.layer == "" and "-" or g.layer, op_name(g), figures(g))
   end
   if #list > limit then
     local more = ("(%d more)"):format(#list - limit)
@@ -276,7 +297,7 @@ local function start(options)
 end
 
 --- Begins a profile. Error: one is running.
----@param options? {events: integer?} calls that are kept for the trace, the first ones: initially 100,000, at 56 bytes
+---@param options? {events: integer?} calls that are kept for the trace, the first ones: initially 100,000, at 72 bytes
 ---  of the memory that tensors live in; sums are kept of all calls
 ---@example marea.profile.start()
 ---@example y = marea.normal{100, 100}:matmul(marea.normal{100, 100})
