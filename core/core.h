@@ -223,6 +223,7 @@ typedef struct marea_call {
   marea_tensor **out;               /* given to forward */
   uint64_t counter;                 /* first Philox block reserved for this call (random operators) */
   const void *found;                /* what the shape rule leaves to forward, in a table, where values decide on sizes */
+  int64_t kept[24];                 /* the same in place: see MAREA_KEEP */
   void *scratch[24];                /* freed when forward returns */
   int n_scratch;
   size_t planned;                   /* bytes of scratch that a plan counts */
@@ -301,6 +302,14 @@ static inline size_t marea_worker_step (size_t bytes) {
 }
 /* Scratch memory for each worker: *memory + worker * *bytes, which becomes that step. */
 marea_status marea_worker_memory (marea_call *c, size_t *bytes, char **memory);
+
+/* A shape rule leaves a value to forward, sizes that it has worked out for one, so that they are not worked out again. */
+#define MAREA_KEEP(c, value)                                                        \
+  do {                                                                              \
+    _Static_assert(sizeof(value) <= sizeof((c)->kept), "marea_call.kept is too small"); \
+    __builtin_memcpy((c)->kept, &(value), sizeof(value));                           \
+  } while (0)
+#define MAREA_KEPT(c, value) __builtin_memcpy(&(value), (c)->kept, sizeof(value))
 
 /* Shape-rule helpers (shape_rules.c). Each fails with a text naming the operator and the argument. */
 const char *marea_input_name (const marea_op *op, int i);         /* of a variadic operator all have one name */

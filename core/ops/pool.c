@@ -7,8 +7,8 @@
 #include "conv/geometry.h"
 #include "vjp.h"
 
-#define CHANNELS 32 /* handled together; of one block where images are too few */
-#define ENOUGH 16   /* images */
+#define CHANNELS 32 /* handled together, two vectors of the widest; of one block where images are too few */
+#define ENOUGH 16   /* images, for some threads to share: a block is an image */
 
 /* ---- geometry ---- */
 
@@ -36,8 +36,10 @@ static marea_status read_windows (marea_call *c, const int64_t size[2], int64_t 
   return marea_conv_size(c, g, g->out);
 }
 
-static marea_status layout_image (marea_call *c, int64_t n, const int64_t size[2], int64_t channels) {
-  const int64_t shape[] = {n, size[0], size[1], channels};
+/* The result (n, size, cin); leaves g to forward. */
+static marea_status layout_image (marea_call *c, const marea_conv *g, const int64_t size[2]) {
+  const int64_t shape[] = {g->n, size[0], size[1], g->cin};
+  MAREA_KEEP(c, *g);
   marea_layout_set(&c->layout[0], c->in[0]->dtype, 4, shape);
   return MAREA_OK;
 }
@@ -145,7 +147,7 @@ static marea_status pool_read (marea_call *c, int input, marea_conv *g) {
 static marea_status pool_shape (marea_call *c) {
   marea_conv g;
   MAREA_TRY(pool_read(c, 0, &g));
-  return layout_image(c, g.n, g.out, g.cin);
+  return layout_image(c, &g, g.out);
 }
 
 static void max_plane (void *arg, int64_t block, int worker) {
@@ -175,7 +177,7 @@ static double pool_grad_flop (const marea_call *c) {
 
 static marea_status max_pool2d_forward (marea_call *c) {
   pass p = {.x = marea_at(c->in[0])};
-  MAREA_TRY(pool_read(c, 0, &p.g));
+  MAREA_KEPT(c, p.g);
   return run_pass(c, &p, max_plane);
 }
 
@@ -291,13 +293,14 @@ static marea_status max_pool2d_grad_shape (marea_call *c) {
   if (dy->rank != 4 || memcmp(dy->shape, shape, sizeof shape) != 0)
     return marea_reject(c, MAREA_ESHAPE, "argument 'dy': expected %s from x %s, got %s",
                         marea_shape_text(4, shape).s, marea_tensor_text(c->in[1]).s, marea_tensor_text(dy).s);
+  MAREA_KEEP(c, g);
   marea_layout_like(&c->layout[0], c->in[1]);
   return MAREA_OK;
 }
 
 static marea_status max_pool2d_grad_forward (marea_call *c) {
   pass p = {.v = marea_at(c->in[0]), .x = marea_at(c->in[1])};
-  MAREA_TRY(pool_read(c, 1, &p.g));
+  MAREA_KEPT(c, p.g);
   return run_pass(c, &p, max_grad_plane);
 }
 
@@ -327,12 +330,12 @@ static marea_status max_pool2d_pick_shape (marea_call *c) {
   MAREA_TRY(marea_want_dtype(c, 1, 1 << c->in[0]->dtype));
   MAREA_TRY(marea_want_shape(c, 0, c->in[1]));
   MAREA_TRY(pool_read(c, 1, &g));
-  return layout_image(c, g.n, g.out, g.cin);
+  return layout_image(c, &g, g.out);
 }
 
 static marea_status max_pool2d_pick_forward (marea_call *c) {
   pass p = {.v = marea_at(c->in[0]), .x = marea_at(c->in[1])};
-  MAREA_TRY(pool_read(c, 1, &p.g));
+  MAREA_KEPT(c, p.g);
   return run_pass(c, &p, max_pick_plane);
 }
 
@@ -405,7 +408,7 @@ static void avg_grad_plane (void *arg, int64_t block, int worker) {
 
 static marea_status avg_pool2d_forward (marea_call *c) {
   pass p = {.x = marea_at(c->in[0]), .count_padding = c->attr[POOL_COUNT].i != 0};
-  MAREA_TRY(pool_read(c, 0, &p.g));
+  MAREA_KEPT(c, p.g);
   return run_pass(c, &p, avg_plane);
 }
 
@@ -455,7 +458,7 @@ static marea_status avg_pool2d_grad_read (marea_call *c, marea_conv *g) {
 static marea_status avg_pool2d_grad_shape (marea_call *c) {
   marea_conv g;
   MAREA_TRY(avg_pool2d_grad_read(c, &g));
-  return layout_image(c, g.n, g.in, g.cin);
+  return layout_image(c, &g, g.in);
 }
 
 static double avg_pool2d_grad_flop (const marea_call *c) {
@@ -464,7 +467,7 @@ static double avg_pool2d_grad_flop (const marea_call *c) {
 
 static marea_status avg_pool2d_grad_forward (marea_call *c) {
   pass p = {.v = marea_at(c->in[0]), .count_padding = c->attr[AVG_COUNT].i != 0};
-  MAREA_TRY(avg_pool2d_grad_read(c, &p.g));
+  MAREA_KEPT(c, p.g);
   return run_pass(c, &p, avg_grad_plane);
 }
 
@@ -513,7 +516,7 @@ marea_status marea_upsample_read (marea_call *c, bool from_large, marea_conv *g)
 static marea_status upsample_shape (marea_call *c) {
   marea_conv g;
   MAREA_TRY(marea_upsample_read(c, false, &g));
-  return layout_image(c, g.n, g.in, g.cin);
+  return layout_image(c, &g, g.in);
 }
 
 static void upsample_plane (void *arg, int64_t block, int worker) {
@@ -528,7 +531,7 @@ static void upsample_plane (void *arg, int64_t block, int worker) {
 
 static marea_status upsample_forward (marea_call *c) {
   pass p = {.x = marea_at(c->in[0])};
-  MAREA_TRY(marea_upsample_read(c, false, &p.g));
+  MAREA_KEPT(c, p.g);
   return run_pass(c, &p, upsample_plane);
 }
 
@@ -553,7 +556,7 @@ const marea_op marea_op_upsample_nearest2d = {
 static marea_status upsample_grad_shape (marea_call *c) {
   marea_conv g;
   MAREA_TRY(marea_upsample_read(c, true, &g));
-  return layout_image(c, g.n, g.out, g.cin);
+  return layout_image(c, &g, g.out);
 }
 
 static void upsample_grad_plane (void *arg, int64_t block, int worker) {
@@ -573,7 +576,7 @@ static void upsample_grad_plane (void *arg, int64_t block, int worker) {
 
 static marea_status upsample_grad_forward (marea_call *c) {
   pass p = {.x = marea_at(c->in[0])};
-  MAREA_TRY(marea_upsample_read(c, true, &p.g));
+  MAREA_KEPT(c, p.g);
   return run_pass(c, &p, upsample_grad_plane);
 }
 

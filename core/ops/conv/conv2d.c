@@ -26,13 +26,13 @@ static marea_status conv2d_shape (marea_call *c) {
   MAREA_TRY(conv2d_read(c, &g));
   MAREA_TRY(marea_conv_check_bias(c, g.cout));
   MAREA_TRY(marea_want_slope(c, CONV_SLOPE));
-  marea_conv_layout_image(c, g.n, g.out, g.cout);
+  marea_conv_layout_image(c, &g, g.out, g.cout);
   return MAREA_OK;
 }
 
 static marea_status conv2d_forward (marea_call *c) {
   marea_conv g;
-  MAREA_TRY(conv2d_read(c, &g));
+  MAREA_KEPT(c, g);
   return marea_conv_compute_images(c, &g, false, c->in[0], c->in[1], marea_conv_bias(c),
                                    (marea_activation)c->attr[CONV_ACTIVATION].i, c->attr[CONV_SLOPE].f);
 }

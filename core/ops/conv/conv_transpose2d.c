@@ -66,20 +66,14 @@ static marea_status deconv_shape (marea_call *c) {
   MAREA_TRY(deconv_read(c, &g));
   MAREA_TRY(marea_conv_check_bias(c, g.cin));
   MAREA_TRY(marea_want_slope(c, DECONV_SLOPE));
-  marea_conv_layout_image(c, g.n, g.in, g.cin);
+  marea_conv_layout_image(c, &g, g.in, g.cin);
   return MAREA_OK;
 }
 
 static marea_status deconv_forward (marea_call *c) {
-  const marea_tensor *x = c->in[0], *y = c->out[0];
   marea_conv g;
-  MAREA_TRY(marea_conv_read(c, deconv_attrs, &g));
-  MAREA_TRY(marea_conv_read_weight(c, 1, "(KH, KW, Cout / groups, Cin)", &g));
-  g.n = x->shape[0];
-  marea_conv_set_sizes(x, g.out);
-  marea_conv_set_sizes(y, g.in);
-  MAREA_TRY(marea_conv_padding(c, deconv_attrs, &g));
-  return marea_conv_compute_images(c, &g, true, x, c->in[1], marea_conv_bias(c),
+  MAREA_KEPT(c, g);
+  return marea_conv_compute_images(c, &g, true, c->in[0], c->in[1], marea_conv_bias(c),
                                    (marea_activation)c->attr[DECONV_ACTIVATION].i, c->attr[DECONV_SLOPE].f);
 }
 

@@ -54,7 +54,8 @@ marea_status marea_conv_reject_channels (marea_call *c, const char *name, int64_
 /* g := the sizes of the weight (KH, KW, cin / groups, cout) in forward terms; checks cout % groups. */
 marea_status marea_conv_read_weight (marea_call *c, int input, const char *names, marea_conv *g);
 void marea_conv_set_sizes (const marea_tensor *t, int64_t size[2]);
-void marea_conv_layout_image (marea_call *c, int64_t n, const int64_t size[2], int64_t channels);
+/* The result (n, size, channels); leaves g to forward. */
+void marea_conv_layout_image (marea_call *c, const marea_conv *g, const int64_t size[2], int64_t channels);
 /* g->out := dy's sizes, which may be smaller than what the convolution gives (of output_padding) but not larger. */
 marea_status marea_conv_read_output (marea_call *c, const marea_tensor *dy, marea_conv *g);
 

@@ -45,13 +45,13 @@ static marea_status grad_input_read (marea_call *c, marea_conv *g) {
 static marea_status grad_input_shape (marea_call *c) {
   marea_conv g;
   MAREA_TRY(grad_input_read(c, &g));
-  marea_conv_layout_image(c, g.n, g.in, g.cin);
+  marea_conv_layout_image(c, &g, g.in, g.cin);
   return MAREA_OK;
 }
 
 static marea_status grad_input_forward (marea_call *c) {
   marea_conv g;
-  MAREA_TRY(grad_input_read(c, &g));
+  MAREA_KEPT(c, g);
   return marea_conv_compute_images(c, &g, true, c->in[0], c->in[1], NULL, MAREA_ACT_NONE, 0);
 }
 
@@ -114,6 +114,7 @@ static marea_status grad_weight_read (marea_call *c, marea_conv *g) {
 static marea_status grad_weight_shape (marea_call *c) {
   marea_conv g;
   MAREA_TRY(grad_weight_read(c, &g));
+  MAREA_KEEP(c, g);
   const int64_t shape[] = {g.kernel[0], g.kernel[1], g.cin / g.groups, g.cout};
   marea_layout_set(&c->layout[0], c->in[0]->dtype, 4, shape);
   return MAREA_OK;
@@ -129,7 +130,7 @@ static bool marea_conv_clear_empty (const marea_tensor *summed, marea_tensor *ou
 
 static marea_status grad_weight_forward (marea_call *c) {
   marea_conv g;
-  MAREA_TRY(grad_weight_read(c, &g));
+  MAREA_KEPT(c, g);
   const marea_conv_source x = {.t = c->in[0]}, dy = {.t = c->in[1]};
   marea_any_weight_pass pass;
   if (marea_conv_clear_empty(c->in[1], c->out[0])) return MAREA_OK;
@@ -206,6 +207,7 @@ static marea_status backward_shape (marea_call *c) {
     MAREA_TRY(marea_want_dtype(c, 3, 1 << c->in[0]->dtype));
     MAREA_TRY(marea_want_shape(c, 3, c->in[0]));
   }
+  MAREA_KEEP(c, g);
   c->n_out = 0;
   if (c->attr[BACK_DX].i) marea_layout_like(&c->layout[c->n_out++], c->in[1]);
   if (c->attr[BACK_DW].i) marea_layout_like(&c->layout[c->n_out++], c->in[2]);
@@ -221,7 +223,7 @@ static marea_status backward_forward (marea_call *c) {
                          .y = act == MAREA_ACT_NONE ? NULL : c->in[3],
                          .act = act,
                          .slope = c->attr[BACK_SLOPE].f};
-  MAREA_TRY(backward_read(c, &g));
+  MAREA_KEPT(c, g);
   for (int i = 0, k = 0; i < 3; i++) {
     if (!c->attr[BACK_DX + i].i) continue;
     wanted[i] = c->out[k++];
