@@ -33,7 +33,7 @@ OP(sort) OP(argsort) OP(topk) OP(unique)
 OP(matmul) OP(linear)
 /* linalg.c */
 OP(eigh)
-/* conv.c */
+/* conv/ */
 OP(conv2d) OP(conv_transpose2d) OP(conv2d_grad_input) OP(conv2d_grad_weight) OP(conv2d_backward)
 /* pool.c */
 OP(max_pool2d) OP(max_pool2d_grad) OP(max_pool2d_pick) OP(avg_pool2d) OP(avg_pool2d_grad)
@@ -44,7 +44,7 @@ OP(gaussian_blur) OP(upsample_bilinear2d) OP(upsample_bilinear2d_grad)
 OP(affine2d) OP(affine2d_grad)
 /* softmax.c */
 OP(softmax) OP(log_softmax)
-/* norm.c */
+/* norm/ */
 OP(batch_norm) OP(batch_norm_backward) OP(batch_norm_eval)
 OP(group_norm) OP(group_norm_backward) OP(layer_norm) OP(layer_norm_backward)
 /* loss.c */

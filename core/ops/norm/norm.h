@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
-** norm.h: the passes behind the operators of norm.c. A tensor is seen as (n, rows, groups, width), the last two being
-** its channels; each (n, group) has a mean and a variance, over rows and width. Batch normalization is (1, rows,
-** channels, 1), layer normalization (n, 1, 1, channels).
+** norm.h: the passes over data of the normalizations, channels last. A tensor is seen as (n, rows, groups, width), the
+** last two being its channels; each (n, group) has a mean and a variance, over rows and width. Batch normalization is
+** (1, rows, channels, 1), layer normalization (n, 1, 1, channels).
 */
 #ifndef MAREA_NORM_H
 #define MAREA_NORM_H
@@ -23,6 +23,8 @@ typedef struct marea_norm_back {
   marea_tensor *dx, *dweight, *dbias;
 } marea_norm_back;
 
+/* ---- columns.c: a channel is a column ---- */
+
 /* mean and variance [n * groups], the latter divided by the number of elements. Chunks are measured about their
    own mean, so a mean that is large beside the deviation does no harm. */
 marea_status marea_norm_statistics (marea_call *c, const marea_norm *g, const marea_tensor *x, double *mean,
@@ -34,7 +36,8 @@ marea_status marea_norm_apply (marea_call *c, const marea_norm *g, const double 
 marea_status marea_norm_backward (marea_call *c, const marea_norm *g, const double *mean,
                                   const double *variance, const marea_norm_back *b);
 
-/* Both directions where rows = groups = 1: a row is measured and used while it is in the cache. */
+/* ---- rows.c: rows = groups = 1, a row is measured and used while it is in the cache ---- */
+
 marea_status marea_norm_rows (marea_call *c, const marea_norm *g, const marea_tensor *x,
                               const marea_tensor *weight, const marea_tensor *bias, marea_tensor *y);
 marea_status marea_norm_rows_backward (marea_call *c, const marea_norm *g, const marea_norm_back *b);
