@@ -42,8 +42,8 @@ struct marea_context {
   marea_workers *workers;
   const marea_kernels *kernels[MAREA_DTYPES]; /* by dtype; entries that make no sense for a dtype are NULL */
   const char *isa;
-  bool direct; /* MAREA_CONV=direct: convolutions leave out the ways that are exact only as a whole */
-  bool wide; /* isa is avx512, and one whose products are done at once: see marea_cpu_is_wide */
+  bool direct; /* MAREA_CONV=direct: convolutions add up the products of each window by itself, without Winograd */
+  bool wide;   /* isa is avx512, on a machine that does a 512-bit multiply-add in one turn: see marea_cpu_is_wide */
   int threads;
   bool recording;
   bool closed;           /* by its owner; freed with the last block */

@@ -53,6 +53,9 @@ if [ -f "$lib" ]; then
   [ -n "$loop" ] && breach "$lib: calls go in a circle: $loop"
 fi
 
+# Files of operators call each other in no circle.
+sh spec/lint/circles.sh "${MAREA_BUILD:-build}" || breaches=$((breaches + 1))
+
 # Layout. Hand-laid tables (kernels.h, LIST.h, the public header, bodies) are left to their authors.
 if command -v clang-format >/dev/null 2>&1; then
   for f in $(git ls-files '*.c' bindings/bind.h bindings/interrupt.h bindings/sandbox.h core/io/io.h 'core/ops/*.h'); do
