@@ -135,7 +135,7 @@ $(BUILD)/obj/core/kernels/isa_avx2.o: ISA = $(KERNEL_OPT) -mavx2 -mfma
 $(BUILD)/obj/core/kernels/isa_avx512.o: ISA = $(KERNEL_OPT) -mavx512f -mavx512dq -mavx512bw -mavx512vl -mfma \
                                              -mprefer-vector-width=512
 endif
-# Scheduling before the registers are given out spills the convolutions' sums.
+# Scheduling before register allocation spills the sums of the convolution kernels.
 $(BUILD)/obj/core/kernels/isa_neon.o: ISA = $(KERNEL_OPT) -fno-schedule-insns
 $(BUILD)/obj/core/kernels/isa_generic.o $(BUILD)/obj/core/kernels/isa_generic_f64.o: ISA = $(KERNEL_OPT)
 $(BUILD)/obj/bindings/%.o: private INCLUDE = $(LUA_CFLAGS) -fexceptions

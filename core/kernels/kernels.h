@@ -156,8 +156,9 @@ typedef struct marea_product {
 #define MAREA_PRODUCT_SCRATCH (MAREA_PRODUCT_DEPTH * 128) /* a panel of two vectors of 64 bytes */
 
 /* Winograd's convolutions with 3 taps (winograd.inc). In each dimension a tile of `outputs` pixels is made from `data`
-** pixels, and neighbouring tiles start `step` data apart. Data and weights are transformed to `points` values each,
-** these are multiplied one by one, and the products are transformed to the outputs. */
+** pixels, and neighbouring tiles start `step` data apart. Data and weights are transformed to `points` values each (in
+** Toom and Cook's view, the values of polynomials at points), these are multiplied one by one, and the products are
+** transformed to the outputs. */
 typedef enum marea_winograd_variant {
   MAREA_WINOGRAD_F43,        /* F(4x4, 3x3), stride 1. With 2 taps (the third is zero) it has one point less */
   MAREA_WINOGRAD_STRIDE2,    /* stride 2, 2x2 outputs */

@@ -15,7 +15,7 @@
 /* Reads x's sizes, kernel, stride (left out: the kernel) and padding. Padding must be smaller than the
    kernel, so that every window meets x. */
 static marea_status read_windows (marea_call *c, const int64_t size[2], int64_t n, int64_t channels,
-                                  int kernel, marea_conv_attrs at, marea_conv *g) {
+                                  int kernel, marea_conv_attr_index at, marea_conv *g) {
   if (c->attr[at.stride].n == 0) c->attr[at.stride] = c->attr[kernel];
   MAREA_TRY(marea_conv_read(c, at, g));
   g->n = n;
@@ -63,7 +63,7 @@ typedef struct pass {
   char *out;
   bool count_padding;
   int64_t parts;    /* of the channels */
-  bool large, huge; /* windows: so that it is asked whether to stop at each of them; at each of their rows */
+  bool large, huge; /* windows: so large that each of them, or each of their rows, checks for interrupts */
 } pass;
 
 typedef struct plane { /* one image, some of its channels */
@@ -101,7 +101,7 @@ static marea_status run_pass (marea_call *c, pass *p, marea_block_fn fn) {
   return MAREA_OK;
 }
 
-/* May the next window, or the next row of one, be left out because everything stops? */
+/* Is the next window, or the next row of one, left out because of an interrupt? */
 static bool stops_window (const pass *p) { return p->large && marea_stopping(p->ctx); }
 static bool stops_row (const pass *p) { return p->huge && marea_stopping(p->ctx); }
 
@@ -121,7 +121,7 @@ static void clear_plane (const pass *p, const plane *k) {
 /* ---- max_pool2d ---- */
 
 enum { POOL_KERNEL, POOL_STRIDE, POOL_PADDING, POOL_COUNT }; /* ORDER of attributes */
-static const marea_conv_attrs pool_attrs = {POOL_STRIDE, POOL_PADDING, -1, -1, -1};
+static const marea_conv_attr_index pool_attrs = {POOL_STRIDE, POOL_PADDING, -1, -1, -1};
 
 #define POOL_ATTRS                                                                            \
   {"kernel", MAREA_PAIR, MAREA_REQUIRED, NULL, "height and width of a window"},               \
@@ -439,7 +439,7 @@ const marea_op marea_op_avg_pool2d = {
 };
 
 enum { AVG_SIZE, AVG_KERNEL, AVG_STRIDE, AVG_PADDING, AVG_COUNT }; /* ORDER of attributes */
-static const marea_conv_attrs avg_grad_attrs = {AVG_STRIDE, AVG_PADDING, -1, -1, -1};
+static const marea_conv_attr_index avg_grad_attrs = {AVG_STRIDE, AVG_PADDING, -1, -1, -1};
 
 static marea_status avg_pool2d_grad_read (marea_call *c, marea_conv *g) {
   const marea_tensor *dy = c->in[0];

@@ -89,7 +89,7 @@ static bool winograd_pays_for_images (question *q) {
   return winograd_saves(q, !marea_conv_is_small_batch(q->g));
 }
 
-/* Also decides how the sums go into memory: false if in no way. */
+/* Also decides whether images go in bands or together; false if their sums fit into memory neither way. */
 static bool winograd_pays_for_weights (question *q) {
   return winograd_saves(q, false) && marea_winograd_share_sums(q->g, &q->plan);
 }

@@ -5,8 +5,8 @@
 
 /* ORDER of attributes */
 enum { CONV_STRIDE, CONV_PADDING, CONV_DILATION, CONV_GROUPS, CONV_ACTIVATION, CONV_SLOPE, CONV_ALGORITHM };
-static const marea_conv_attrs conv_attrs = {CONV_STRIDE, CONV_PADDING, CONV_DILATION, CONV_GROUPS,
-                                            CONV_ALGORITHM};
+static const marea_conv_attr_index conv_attrs = {CONV_STRIDE, CONV_PADDING, CONV_DILATION, CONV_GROUPS,
+                                                 CONV_ALGORITHM};
 
 static marea_status conv2d_read (marea_call *c, marea_conv *g) {
   const marea_tensor *x = c->in[0];

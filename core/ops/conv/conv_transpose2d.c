@@ -14,8 +14,8 @@ enum {
   DECONV_SLOPE,
   DECONV_ALGORITHM
 };
-static const marea_conv_attrs deconv_attrs = {DECONV_STRIDE, DECONV_PADDING, DECONV_DILATION, DECONV_GROUPS,
-                                              DECONV_ALGORITHM};
+static const marea_conv_attr_index deconv_attrs = {DECONV_STRIDE, DECONV_PADDING, DECONV_DILATION,
+                                                   DECONV_GROUPS, DECONV_ALGORITHM};
 
 /* g->in := the result's sizes: (in - 1) * stride + dilated kernel + output_padding - crop, or in * stride
    ('same') */

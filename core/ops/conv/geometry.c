@@ -21,7 +21,7 @@ static marea_status read_pair (marea_call *c, int attr, int64_t least, int64_t p
   return MAREA_OK;
 }
 
-marea_status marea_conv_read (marea_call *c, marea_conv_attrs at, marea_conv *g) {
+marea_status marea_conv_read (marea_call *c, marea_conv_attr_index at, marea_conv *g) {
   MAREA_TRY(read_pair(c, at.stride, 1, g->stride));
   g->dilation[0] = g->dilation[1] = g->groups = 1;
   if (at.dilation >= 0) MAREA_TRY(read_pair(c, at.dilation, 1, g->dilation));
@@ -35,7 +35,7 @@ marea_status marea_conv_read (marea_call *c, marea_conv_attrs at, marea_conv *g)
 
 static int64_t extent (const marea_conv *g, int d) { return g->dilation[d] * (g->kernel[d] - 1) + 1; }
 
-marea_status marea_conv_padding (marea_call *c, marea_conv_attrs at, marea_conv *g) {
+marea_status marea_conv_padding (marea_call *c, marea_conv_attr_index at, marea_conv *g) {
   marea_attr *padding = &c->attr[at.padding];
   for (int d = 0; d < 2 && padding->n == MAREA_SAME; d++) {
     const int64_t out = (g->in[d] + g->stride[d] - 1) / g->stride[d];

@@ -21,14 +21,14 @@ static inline bool marea_conv_is_depthwise (const marea_conv *g) {
 }
 
 /* Positions of the attributes that convolution operators share in one's descriptor; -1: it does not have it. */
-typedef struct marea_conv_attrs {
+typedef struct marea_conv_attr_index {
   int8_t stride, padding, dilation, groups, algorithm;
-} marea_conv_attrs;
+} marea_conv_attr_index;
 
 /* Reads and checks stride, dilation, groups, algorithm into g. */
-marea_status marea_conv_read (marea_call *c, marea_conv_attrs at, marea_conv *g);
+marea_status marea_conv_read (marea_call *c, marea_conv_attr_index at, marea_conv *g);
 /* Reads the padding for g->in and g->kernel, and replaces 'same' by its four numbers in the call. */
-marea_status marea_conv_padding (marea_call *c, marea_conv_attrs at, marea_conv *g);
+marea_status marea_conv_padding (marea_call *c, marea_conv_attr_index at, marea_conv *g);
 /* out := height and width of the result; fails when the kernel does not fit into the input. */
 marea_status marea_conv_size (marea_call *c, const marea_conv *g, int64_t out[2]);
 

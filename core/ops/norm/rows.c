@@ -92,7 +92,7 @@ marea_status marea_norm_rows (marea_call *c, const marea_norm *g, const marea_te
 /* ---- gradients ----
 ** dx = rate (e - mean(e) - xhat mean(e xhat)) with e = dy weight */
 
-/* dx, from xhat and a row of scratch */
+/* dx, from xhat and a row of workspace */
 static void row_gradient (const rows *p, const char *dy, const char *xhat, double rate, char *e, char *dx) {
   double mean;
   const double n = (double)p->width;
