@@ -6,8 +6,13 @@ BUILD ?= build
 ifeq ($(origin CC),default)
 CC := gcc
 endif
-LUA ?= lua5.4
-VERSION := 0.1.0
+# Lua 5.4, under the name that the system has given it.
+ifeq ($(origin LUA),undefined)
+LUA := $(or $(firstword $(foreach name,lua5.4 lua54 lua,$(shell \
+  $(name) -e 'if _VERSION == "Lua 5.4" then print "$(name)" end' 2>/dev/null))),lua5.4)
+endif
+# The one place of the version is the public header; debian/changelog and CHANGELOG.md are compared with it by the tests.
+VERSION := $(shell sed -n 's/^\#define MAREA_VERSION "\(.*\)"/\1/p' core/marea.h)
 
 # What the build and the scripts need from Debian; `make setup` installs what is missing.
 PACKAGES := gcc libc6-dev make pkg-config lua5.4 liblua5.4-dev libopenblas-pthread-dev libpng-dev zlib1g-dev \
@@ -22,21 +27,29 @@ JUPYTER_PACKAGES := python3-ipykernel jupyter-client jupyter-nbconvert
 BROWSER_PACKAGES := lighttpd-modules-lua curl chromium chromium-driver
 PEER_PACKAGES := python3-torch python3-numpy libdnnl-dev
 
-WARN := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wvla -Wformat-security \
+# Tables leave fields out that are zero.
+WARN := -Wall -Wextra -Wno-missing-field-initializers -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wvla -Wformat-security \
         -Werror=format-nonliteral -Werror=unused-result -Werror=implicit-function-declaration
 OPT ?= -O2
 # No contraction of a*b+c unless the source says so (vec_fma): the same bits whatever the compiler merges.
 CFLAGS ?= -g $(OPT)
 SANITIZE ?=
-ALL_CFLAGS = -std=gnu11 -fPIC -fvisibility=hidden -ffp-contract=off -pthread $(WARN) -Icore -Ibindings $(CFLAGS) $(SANITIZE)
+ALL_CFLAGS = -std=gnu11 -fPIC -fvisibility=hidden -ffp-contract=off -pthread $(WARN) -Icore -Ibindings $(MODULE_CFLAGS) $(CFLAGS) $(SANITIZE)
 
 comma := ,
 # A word for the shell, whatever is in it: the places below may have spaces and quotes in their names. What make itself
 # builds is named relative to this folder, so this folder may lie anywhere.
 q = '$(subst ','\'',$(1))'
-LIBS = $(shell pkg-config --libs openblas libpng zlib jansson) -lm -pthread
-LUA_CFLAGS = $(shell pkg-config --cflags lua5.4 2>/dev/null)
-LUA_LIBS = $(shell pkg-config --libs lua5.4)
+# pkg-config's names of Lua and OpenBLAS differ between distributions: the first that is there.
+LUA_MODULE := $(or $(firstword $(foreach name,lua5.4 lua-5.4 lua54 lua,$(shell \
+  pkg-config --exists '$(name) >= 5.4' '$(name) < 5.5' 2>/dev/null && echo $(name)))),lua5.4)
+BLAS_MODULE := $(firstword $(foreach name,openblas openblasp openblas-pthreads,$(shell \
+  pkg-config --exists $(name) 2>/dev/null && echo $(name))))
+MODULES := $(BLAS_MODULE) libpng zlib jansson
+MODULE_CFLAGS := $(shell pkg-config --cflags $(MODULES) 2>/dev/null)
+LIBS = $(if $(BLAS_MODULE),,-lopenblas) $(shell pkg-config --libs $(MODULES)) -lm -pthread
+LUA_CFLAGS = $(shell pkg-config --cflags $(LUA_MODULE) 2>/dev/null)
+LUA_LIBS = $(shell pkg-config --libs $(LUA_MODULE))
 EDIT_LIBS = $(shell pkg-config --libs libedit)
 
 CORE_SRC := $(wildcard core/*.c core/ops/*.c core/ops/*/*.c core/kernels/*.c core/io/*.c)
@@ -74,9 +87,40 @@ help: ## this list
 
 # ---- packages ----
 
-# Installs the Debian packages of a list that are missing, as root or with sudo, and says so.
+# What is needed for what, as header:package, program:package, file:package or Lua module:package, with Debian's packages.
+NEEDS_compiler = $(firstword $(CC)):gcc stdio.h:libc6-dev
+NEEDS_library = $(NEEDS_compiler) pkg-config:pkg-config $(LUA):lua5.4 lua.h:liblua5.4-dev cblas.h:libopenblas-pthread-dev png.h:libpng-dev \
+                zlib.h:zlib1g-dev jansson.h:libjansson-dev
+NEEDS_program = histedit.h:libedit-dev
+
+# What else the targets need.
+NEEDS_setup = $(NEEDS_library) $(NEEDS_program) argparse.lua:lua-argparse gnuplot:gnuplot-nox
+NEEDS_test = $(NEEDS_setup) busted:lua-busted tmux:tmux $(CXX):g++
+NEEDS_lint = luacheck:lua-check clang-format:clang-format git:git
+NEEDS_neon = aarch64-linux-gnu-gcc:gcc-aarch64-linux-gnu qemu-aarch64:qemu-user
+NEEDS_locale = localedef:libc-bin /usr/share/i18n/locales/de_DE:locales
+
+# For the shell: what of a list is missing.
+define find_missing
+missing=; for need in $(1); do \
+	  what=$${need%%:*}; \
+	  case $$what in \
+	    *.h) echo "#include <$$what>" | $(CC) $(CFLAGS) $(MODULE_CFLAGS) $(LUA_CFLAGS) -E -x c - ;; \
+	    *.lua) $(LUA) -e "require '$${what%.lua}'" ;; \
+	    *) command -v "$$what" || test -e "$$what" ;; \
+	  esac >/dev/null 2>&1 || missing="$$missing\n  $$what (Debian's package $${need#*:})"; \
+	done
+endef
+
+# Installs the Debian packages of a list that are missing, as root or with sudo, and says so. On a system without dpkg
+# nothing is installed: it says what of the second list, of needs, is missing, and goes on when nothing is.
 define install_packages
-	@missing=; for p in $(1); do dpkg -s $$p >/dev/null 2>&1 || missing="$$missing $$p"; done; \
+	@if ! { command -v dpkg && command -v apt-get; } >/dev/null 2>&1; then \
+	  $(call find_missing,$(2)); \
+	  [ -z "$$missing" ] && exit 0; \
+	  printf "No dpkg here, so nothing was installed. Missing:$$missing\n" >&2; exit 1; \
+	fi; \
+	missing=; for p in $(1); do dpkg -s $$p >/dev/null 2>&1 || missing="$$missing $$p"; done; \
 	if [ -n "$$missing" ]; then \
 	  echo "Installing Debian packages:$$missing"; \
 	  sudo=; [ "$$(id -u)" = 0 ] || sudo=sudo; \
@@ -86,16 +130,16 @@ define install_packages
 endef
 
 setup: ## install the Debian packages that are missing for building and running
-	$(call install_packages,$(PACKAGES))
+	$(call install_packages,$(PACKAGES),$(NEEDS_setup))
 
 setup-test:
-	$(call install_packages,$(PACKAGES) $(TEST_PACKAGES))
+	$(call install_packages,$(PACKAGES) $(TEST_PACKAGES),$(NEEDS_test))
 
 setup-hosts: ## install the programs that the tests put Marea into or compare it with: lighttpd, clingo, PIL
 	$(call install_packages,$(HOST_PACKAGES))
 
 setup-lint:
-	$(call install_packages,$(LINT_PACKAGES))
+	$(call install_packages,$(LINT_PACKAGES),$(NEEDS_lint))
 
 # ---- the main job and data ----
 
@@ -108,22 +152,11 @@ mnist: setup ## get the full MNIST into data/mnist (local folder $$MAREA_DATA, m
 
 # ---- building ----
 
-# What a part of the build must find, as header:package or program:package; a file under found/ says that it has.
-NEEDS_compiler = $(firstword $(CC)):gcc stdio.h:libc6-dev
-NEEDS_library = $(NEEDS_compiler) pkg-config:pkg-config $(LUA):lua5.4 lua.h:liblua5.4-dev cblas.h:libopenblas-pthread-dev png.h:libpng-dev \
-                zlib.h:zlib1g-dev jansson.h:libjansson-dev
-NEEDS_program = histedit.h:libedit-dev
-
+# A part of the build begins when it finds what it needs; a file under found/ says that it has.
 $(BUILD)/found/%:
-	@missing=; for need in $(NEEDS_$*); do \
-	  what=$${need%%:*}; \
-	  case $$what in \
-	    *.h) echo "#include <$$what>" | $(CC) $(CFLAGS) $(LUA_CFLAGS) -E -x c - ;; \
-	    *) command -v "$$what" ;; \
-	  esac >/dev/null 2>&1 || missing="$$missing\n  $$what (Debian's package $${need#*:})"; \
-	done; \
+	@$(call find_missing,$(NEEDS_$*)); \
 	if [ -n "$$missing" ]; then \
-	  printf "Missing for the build:$$missing\n\`make setup\` installs what is missing.\n" >&2; exit 1; \
+	  printf "Missing for the build:$$missing\n\`make setup\` installs what is missing, on Debian.\n" >&2; exit 1; \
 	fi
 	@mkdir -p $(@D) && touch $@
 
@@ -135,8 +168,8 @@ $(BUILD)/obj/core/kernels/isa_avx2.o: ISA = $(KERNEL_OPT) -mavx2 -mfma
 $(BUILD)/obj/core/kernels/isa_avx512.o: ISA = $(KERNEL_OPT) -mavx512f -mavx512dq -mavx512bw -mavx512vl -mfma \
                                              -mprefer-vector-width=512
 endif
-# Scheduling before register allocation spills the sums of the convolution kernels.
-$(BUILD)/obj/core/kernels/isa_neon.o: ISA = $(KERNEL_OPT) -fno-schedule-insns
+# Scheduling before register allocation spills the sums of the convolution kernels; clang has no such pass.
+$(BUILD)/obj/core/kernels/isa_neon.o: ISA = $(KERNEL_OPT) $(if $(findstring clang,$(CC)),,-fno-schedule-insns)
 $(BUILD)/obj/core/kernels/isa_generic.o $(BUILD)/obj/core/kernels/isa_generic_f64.o: ISA = $(KERNEL_OPT)
 $(BUILD)/obj/bindings/%.o: private INCLUDE = $(LUA_CFLAGS) -fexceptions
 # Nothing unwinds through the core: debuggers read .debug_frame, which is not loaded.
@@ -199,7 +232,8 @@ $(PROGRAM): $(PROGRAM_OBJ) $(CORE_OBJ) $(BIND_OBJ)
 
 # ---- tests ----
 
-BUSTED = $(LUA) $(shell command -v busted)
+# Debian's busted is a script in Lua, whose first line may name another Lua; that of luarocks is one of the shell.
+BUSTED = $(shell path=$$(command -v busted) && { head -n 1 "$$path" | grep -q lua && printf '$(LUA) '; echo "$$path"; })
 C_TESTS := $(patsubst spec/c/%_test.c,$(BUILD)/test/%,$(wildcard spec/c/*_test.c))
 
 test: setup-test locale ## install what is missing, build, run every test; ends with "N passed, N failed"
@@ -240,7 +274,8 @@ $(BUILD)/test/unload: spec/c/unload_test.c $(BUILD)/libmarea.so
 
 # ---- programs that embed Marea ----
 
-EXAMPLES := $(patsubst examples/%.c,$(BUILD)/examples/%,$(wildcard examples/*.c)) $(BUILD)/examples/host_cpp
+EXAMPLES := $(patsubst examples/%.c,$(BUILD)/examples/%,$(wildcard examples/*.c)) \
+            $(shell pkg-config --exists lua5.4-c++ 2>/dev/null && echo $(BUILD)/examples/host_cpp)
 EXAMPLE_LIBS = $(BUILD)/libmarea_lua.a $(BUILD)/libmarea.a $(LIBS)
 
 examples: $(EXAMPLES) ## build the programs of examples/
@@ -302,7 +337,7 @@ $(BUILD)/test/locale.so: spec/c/locale.c
 	@$(CC) $(ALL_CFLAGS) -shared -o $@ $<
 
 locale: ## make the locale that the tests of numbers use; installs Debian's locales if they are missing
-	$(call install_packages,locales)
+	$(call install_packages,locales,$(NEEDS_locale))
 	@$(MAKE) --no-print-directory $(BUILD)/locale/$(LOCALE)/LC_NUMERIC
 
 # LD_PRELOAD knows no quotes, and the folder may have spaces in its path.
@@ -336,7 +371,7 @@ $(BUILD)/kernels_alone: spec/c/kernels_test.c spec/c/reference.h spec/c/pairs.h 
 	@$(CC) $(ALL_CFLAGS) -static -o $@ $< $(KERNEL_OBJ) -lm
 
 test-neon: ## test the kernels for AArch64 under qemu; installs the cross compiler and qemu if they are missing
-	$(call install_packages,$(NEON_PACKAGES))
+	$(call install_packages,$(NEON_PACKAGES),$(NEEDS_neon))
 	@$(MAKE) --no-print-directory BUILD=build/aarch64 CC=aarch64-linux-gnu-gcc build/aarch64/kernels_alone
 	qemu-aarch64 build/aarch64/kernels_alone
 
@@ -428,7 +463,7 @@ install-module: $(MODULE) ## install only what `require "marea"` needs
 # Puts a file in place with its @PLACES@ filled in. LIBS are not OpenBLAS' static flags, which ask for a Fortran compiler.
 sed_text = $(subst |,\|,$(subst &,\&,$(subst \,\\,$(1))))
 fill_in = -e $(call q,s|@$(1)@|$(call sed_text,$($(1)))|g)
-fill = sed $(foreach place,PREFIX DOCDIR LIBDIR VERSION LIBS,$(call fill_in,$(place)))
+fill = sed $(foreach place,PREFIX DOCDIR LIBDIR VERSION LIBS LUA_MODULE,$(call fill_in,$(place)))
 
 # Folders of the sources that documents lead to: where they are installed.
 DOC_scripts = $(SHAREDIR)/scripts

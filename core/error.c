@@ -10,7 +10,8 @@
 
 /* The sentence, fit for people: without what steers a terminal, and without the sign that C shows of a NaN, which says
    nothing. */
-static void write_text (char text[MAREA_ERROR_SIZE], const char *format, va_list args) {
+__attribute__((format(printf, 2, 0))) static void write_text (char text[MAREA_ERROR_SIZE], const char *format,
+                                                              va_list args) {
   marea_vformat(text, MAREA_ERROR_SIZE, format, args);
   for (char *at = text; (at = strstr(at, "-nan"));) memmove(at, at + 1, strlen(at));
   marea_printable(text);

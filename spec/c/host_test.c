@@ -316,7 +316,7 @@ static char path[64];
 /* Every public function once at least. */
 static void call_all (void) {
   marea_context *ctx = open_with((marea_config){.threads = 2, .max_bytes = (size_t)1 << 30});
-  marea_tensor *a, *b, *c, *grads[1];
+  marea_tensor *a, *b, *c = NULL, *grads[1];
   marea_profile *profile;
   marea_file *file;
   float memory[4] = {1, 2, 3, 4};
@@ -414,7 +414,7 @@ static bool computes_in_its_own_mode (void) {
   unsigned mode = __builtin_ia32_stmxcsr() | 0x8040;
   __builtin_ia32_ldmxcsr(mode);
 #endif
-  marea_tensor *x, *y, *z;
+  marea_tensor *x, *y = NULL, *z = NULL;
   bool ok = marea_zeros(ctx, MAREA_F32, 1, (int64_t[]){9}, &x) == MAREA_OK;
   ok = ok && marea_call_op(ctx, "log", MAREA_TENSORS(x), MAREA_NO_NAMES, 1, &y) == MAREA_OK;
   ok = ok && marea_call_op(ctx, "sqrt", MAREA_TENSORS(y), MAREA_NO_NAMES, 1, &z) == MAREA_OK;

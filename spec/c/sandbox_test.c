@@ -156,8 +156,8 @@ static const char *const good[] = {
     "local ok, m = again 'error \"no\"' return ok == false and m == 'inner:1: no'",
     "local ok, m = again '+' return ok == false and m:find('unexpected symbol', 1, true) ~= nil",
     "return coroutine.wrap(function() return (again 'return 3') end)() == 3",
-    "local co = coroutine.wrap(function() local a = again 'return 3' return leave(a + 1) + 1 end) "
-    "return co() == 4 and co(5) == 6",
+    ("local co = coroutine.wrap(function() local a = again 'return 3' return leave(a + 1) + 1 end) "
+     "return co() == 4 and co(5) == 6"),
     "return select('#', again 'return') == 0",
     "local ok, m = pcall(fail) return not ok and m == 'of the host'",
     "return itself 'return 1' == -1",

@@ -55,7 +55,7 @@ static void *load (const char *path, api *a) {
 static bool use (const api *a, int64_t size, int threads) {
   marea_config config = {.size = sizeof config, .threads = threads};
   marea_context *ctx;
-  marea_tensor *x, *y;
+  marea_tensor *x, *y = NULL;
   if (a->open(&config, &ctx) != MAREA_OK) return false;
   bool ok = a->zeros(ctx, MAREA_F64, 2, (int64_t[]){size, size}, &x) == MAREA_OK;
   marea_tensor *in[] = {x, x};
