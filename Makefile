@@ -75,7 +75,7 @@ DOCDIR ?= $(PREFIX)/share/doc/marea
 .PHONY: all help setup setup-test setup-hosts setup-lint vae mnist test mistakes c-tests examples locale test-locale test-asan fuzz \
         test-tsan test-neon test-places random-programs ulp \
         bench bench-peers bench-kernels interrupts soak lint types reference jupyter module install-module install \
-        uninstall deb browser clean
+        uninstall dist deb browser clean
 
 PROGRAM := $(BUILD)/marea
 MODULE := $(BUILD)/lib/marea/core.so
@@ -501,6 +501,15 @@ uninstall: ## remove what install put there
 	for f in $(INSTALLED); do rm -rf $(call at,$(PREFIX))/$$f; done
 	for f in $(INSTALLED_LIBS); do rm -f $(call at,$(LIBDIR))/$$f; done
 	rm -rf $(call at,$(MANDIR)/man1/marea.1) $(call at,$(CMODDIR)/marea) $(call at,$(LUADIR)/marea) $(call at,$(DOCDIR))
+
+dist: ## build/marea-$(VERSION).tar.gz of what is committed; unpacked, built and tried as those do who have no git
+	rm -rf build/dist && mkdir -p build/dist
+	git archive --prefix=marea-$(VERSION)/ -o build/marea-$(VERSION).tar.gz HEAD
+	tar -xzf build/marea-$(VERSION).tar.gz -C build/dist
+	@GIT_DIR=/nowhere $(MAKE) --no-print-directory -j2 -C build/dist/marea-$(VERSION) BUILD=build all
+	cd build/dist/marea-$(VERSION) && build/marea scripts/vae.lua --smoke --out build/smoke
+	rm -rf build/dist
+	@ls -l build/marea-$(VERSION).tar.gz
 
 deb: ## Debian packages in build/deb, of the sources that are committed
 	$(call install_packages,$(PACKAGES) $(DEB_PACKAGES))
