@@ -23,6 +23,7 @@ HOST_PACKAGES := lighttpd-modules-lua gringo curl python3-pil python3-numpy
 LINT_PACKAGES := lua-check clang-format git
 NEON_PACKAGES := gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user
 DEB_PACKAGES := build-essential debhelper
+ABI_PACKAGES := abigail-tools git
 JUPYTER_PACKAGES := python3-ipykernel jupyter-client jupyter-nbconvert
 BROWSER_PACKAGES := lighttpd-modules-lua curl chromium chromium-driver
 PEER_PACKAGES := python3-torch python3-numpy libdnnl-dev
@@ -73,7 +74,7 @@ SHAREDIR := $(PREFIX)/share/marea
 DOCDIR ?= $(PREFIX)/share/doc/marea
 
 .PHONY: all help setup setup-test setup-hosts setup-lint vae mnist test mistakes c-tests examples locale test-locale test-asan fuzz \
-        test-tsan test-neon test-places random-programs ulp \
+        test-tsan test-neon test-places random-programs ulp abi \
         bench bench-peers bench-kernels interrupts soak lint types reference jupyter module install-module install \
         uninstall dist deb browser clean
 
@@ -99,6 +100,7 @@ NEEDS_test = $(NEEDS_setup) busted:lua-busted tmux:tmux $(CXX):g++
 NEEDS_lint = luacheck:lua-check clang-format:clang-format git:git
 NEEDS_neon = aarch64-linux-gnu-gcc:gcc-aarch64-linux-gnu qemu-aarch64:qemu-user
 NEEDS_locale = localedef:libc-bin /usr/share/i18n/locales/de_DE:locales
+NEEDS_abi = abidiff:abigail-tools git:git
 
 # For the shell: what of a list is missing.
 define find_missing
@@ -317,6 +319,10 @@ test-asan: setup-test ## the whole suite under AddressSanitizer and UndefinedBeh
 
 test-places: setup-test ## the whole suite in clones at three places: a folder named marea, a path with spaces and umlauts, a read-only home
 	sh spec/places.sh
+
+abi: ## compare libmarea.so with that of the last tag, or of REF=commit, by abidiff
+	$(call install_packages,$(ABI_PACKAGES),$(NEEDS_abi))
+	@sh spec/abi.sh
 
 PROGRAMS ?= 20000
 SEED ?= 1
