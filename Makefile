@@ -23,6 +23,7 @@ HOST_PACKAGES := lighttpd-modules-lua gringo curl python3-pil python3-numpy
 LINT_PACKAGES := lua-check clang-format git
 NEON_PACKAGES := gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user
 DEB_PACKAGES := build-essential debhelper
+COVERAGE_PACKAGES := gcovr python3
 ABI_PACKAGES := abigail-tools git
 JUPYTER_PACKAGES := python3-ipykernel jupyter-client jupyter-nbconvert
 BROWSER_PACKAGES := lighttpd-modules-lua curl chromium chromium-driver
@@ -74,7 +75,7 @@ SHAREDIR := $(PREFIX)/share/marea
 DOCDIR ?= $(PREFIX)/share/doc/marea
 
 .PHONY: all help setup setup-test setup-hosts setup-lint vae mnist test mistakes c-tests examples locale test-locale test-asan fuzz \
-        test-tsan test-neon test-places random-programs ulp abi \
+        test-tsan test-neon test-places random-programs ulp coverage abi \
         bench bench-peers bench-kernels interrupts soak lint types reference jupyter module install-module install \
         uninstall dist deb browser clean
 
@@ -101,6 +102,7 @@ NEEDS_lint = luacheck:lua-check clang-format:clang-format git:git
 NEEDS_neon = aarch64-linux-gnu-gcc:gcc-aarch64-linux-gnu qemu-aarch64:qemu-user
 NEEDS_locale = localedef:libc-bin /usr/share/i18n/locales/de_DE:locales
 NEEDS_abi = abidiff:abigail-tools git:git
+NEEDS_coverage = gcov:gcc gcovr:gcovr $(PYTHON):python3
 
 # For the shell: what of a list is missing.
 define find_missing
@@ -238,9 +240,9 @@ $(PROGRAM): $(PROGRAM_OBJ) $(CORE_OBJ) $(BIND_OBJ)
 BUSTED = $(shell path=$$(command -v busted) && { head -n 1 "$$path" | grep -q lua && printf '$(LUA) '; echo "$$path"; })
 C_TESTS := $(patsubst spec/c/%_test.c,$(BUILD)/test/%,$(wildcard spec/c/*_test.c))
 
-test: setup-test locale ## install what is missing, build, run every test; ends with "N passed, N failed"
+test: setup-test locale ## install what is missing, build, run every test, or those of SPECS="spec/conv_spec.lua"; ends with "N passed, N failed"
 	@$(MAKE) --no-print-directory -j2 all c-tests
-	@env -u OPENBLAS_CORETYPE $(BUSTED)
+	@env -u OPENBLAS_CORETYPE $(BUSTED) $(SPECS)
 
 c-tests: $(C_TESTS) $(BUILD)/test/interrupts $(BUILD)/test/linked/marea.so examples
 
@@ -319,6 +321,15 @@ test-asan: setup-test ## the whole suite under AddressSanitizer and UndefinedBeh
 
 test-places: setup-test ## the whole suite in clones at three places: a folder named marea, a path with spaces and umlauts, a read-only home
 	sh spec/places.sh
+
+# Unoptimised, so that branches are the source's; counters are atomic, for threads.
+coverage: setup-test locale ## the whole suite with gcov: what it runs of core and bindings, by folder, and which branches it never takes
+	$(call install_packages,$(COVERAGE_PACKAGES),$(NEEDS_coverage))
+	@$(MAKE) --no-print-directory -j2 BUILD=build/coverage OPT=-O0 SANITIZE="--coverage -fprofile-update=atomic" all c-tests
+	@find build/coverage -name '*.gcda' -delete
+	-@env -u OPENBLAS_CORETYPE MAREA_BUILD=build/coverage $(BUSTED) $(SPECS)
+	@gcovr --root . --json build/coverage/report.json build/coverage/obj
+	@$(PYTHON) spec/coverage/report.py build/coverage/report.json spec/coverage/unreachable.txt
 
 abi: ## compare libmarea.so with that of the last tag, or of REF=commit, by abidiff
 	$(call install_packages,$(ABI_PACKAGES),$(NEEDS_abi))
