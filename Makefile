@@ -504,7 +504,7 @@ install: all types install-module ## install program, module, C library, scripts
 	install -m 644 scripts/data/* $(call at,$(SHAREDIR)/scripts/data/)
 	install -D -m 644 $(BUILD)/types/marea.lua $(call at,$(SHAREDIR)/types/marea.lua)
 	install -d $(call at,$(DOCDIR)/docs)
-	install -m 644 README.md CHANGELOG.md LICENSE $(call at,$(DOCDIR)/)
+	install -m 644 README.md CHANGELOG.md CONTRIBUTING.md LICENSE $(call at,$(DOCDIR)/)
 	install -m 644 docs/*.md docs/*.png $(call at,$(DOCDIR)/docs/)
 	find examples -type f -not -path '*/__pycache__/*' -exec install -D -m 644 {} $(call at,$(DOCDIR))/{} \;
 	$(foreach place,scripts lua core bindings,ln -sfrT $(call at,$(DOC_$(place))) $(call at,$(DOCDIR)/$(place));)

@@ -1,0 +1,97 @@
+-- SPDX-License-Identifier: MIT
+-- What CONTRIBUTING.md and the hosted checks name is there, and the places to touch for an addition are all of them.
+local folder = require "spec.support.folder"
+
+local page = folder.read "CONTRIBUTING.md"
+
+local function lines(command)
+  local list, pipe = {}, assert(io.popen(command))
+  for line in pipe:lines() do list[#list + 1] = line end
+  pipe:close()
+  return list
+end
+
+local function exists(pattern) -- of the shell
+  return #lines(("ls -d %s 2>/dev/null"):format(pattern)) > 0
+end
+
+--- The rules of the Makefile.
+local function targets()
+  local set = {}
+  for name in ("\n" .. folder.read "Makefile"):gmatch "\n([%l%d-]+):" do set[name] = true end
+  return set
+end
+
+--- What a section's list names as places, sorted.
+local function places(section)
+  local text = assert(page:match("\n### " .. section .. "\n(.-)\n###") or page:match("\n### " .. section .. "\n(.*)"))
+  local list = {}
+  for path in text:gmatch "\n%- `([^`]+)`" do list[#list + 1] = path end
+  table.sort(list)
+  return list, text:match "An example is `([^`]+)`"
+end
+
+--- Comments of C, Lua and make name things without being places.
+local function code(path)
+  local text = folder.read(path)
+  if path:find "%.lua$" then return (text:gsub("%-%-[^\n]*", "")) end
+  if path:find "Makefile$" then return (text:gsub("#[^\n]*", "")) end
+  return (text:gsub("/%*.-%*/", ""))
+end
+
+--- The files whose code has a word, or a name with it inside; the list of other frameworks' names does not count.
+local function files_with(word, where, inside)
+  local list = {}
+  for _, path in ipairs(lines(("find %s -type f | LC_ALL=C sort"):format(where))) do
+    local pattern = inside and word or "%f[%w_]" .. word .. "%f[^%w_]"
+    local is_here = code(path):find(pattern) or path:find("[/_]" .. word .. "%.")
+    if is_here and not path:find "explain/synonyms%.lua$" then list[#list + 1] = path end
+  end
+  table.sort(list)
+  return list
+end
+
+describe("CONTRIBUTING.md", function()
+  it("names files and folders that are there", function()
+    local n = 0
+    for path in page:gmatch "`([%w_./*-]+/[%w_./*-]*)`" do
+      if not path:find "^build/" then
+        n = n + 1
+        assert.is_true(exists(path), path)
+      end
+    end
+    for path in page:gmatch "%]%(([^)]+)%)" do
+      n = n + 1
+      assert.is_true(exists(path), path)
+    end
+    assert.is_true(n >= 30, n)
+  end)
+
+  it("names targets of make that are there, as the README and the hosted checks do", function()
+    local known, n = targets(), 0
+    for path, pattern in pairs{["CONTRIBUTING.md"] = "[`%s]make ([%l][%l-]*)", ["README.md"] = "[`%s]make ([%l][%l-]*)",
+      [".github/workflows/ci.yml"] = "run: make ([%l][%l-]*)"} do
+      for name in folder.read(path):gmatch(pattern) do
+        n = n + 1
+        assert.is_true(known[name] ~= nil, path .. ": make " .. name)
+      end
+    end
+    for name in folder.read ".github/workflows/ci.yml":match "target: %[(.-)%]":gmatch "[%l-]+" do
+      n = n + 1
+      assert.is_true(known[name] ~= nil, name)
+    end
+    assert.is_true(n >= 25, n)
+  end)
+
+  it("lists all places of an addition", function()
+    for section, search in pairs{
+      ["An operator"] = {"core bindings lua"}, ["A layer"] = {"core bindings lua"},
+      ["A kernel"] = {"core/kernels", true}, ["An instruction set"] = {"core bindings lua Makefile", true},
+      ["A file format"] = {"core bindings lua", true},
+    } do
+      local list, example = places(section)
+      assert.is_truthy(example, section)
+      assert.are.same(files_with(example, table.unpack(search)), list, section)
+    end
+  end)
+end)
