@@ -23,7 +23,7 @@ HOST_PACKAGES := lighttpd-modules-lua gringo curl python3-pil python3-numpy
 LINT_PACKAGES := lua-check clang-format git
 NEON_PACKAGES := gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user
 DEB_PACKAGES := build-essential debhelper
-COVERAGE_PACKAGES := gcovr python3
+COVERAGE_PACKAGES := python3
 ABI_PACKAGES := abigail-tools git
 JUPYTER_PACKAGES := python3-ipykernel jupyter-client jupyter-nbconvert
 BROWSER_PACKAGES := lighttpd-modules-lua curl chromium chromium-driver
@@ -102,7 +102,7 @@ NEEDS_lint = luacheck:lua-check clang-format:clang-format git:git
 NEEDS_neon = aarch64-linux-gnu-gcc:gcc-aarch64-linux-gnu qemu-aarch64:qemu-user
 NEEDS_locale = localedef:libc-bin /usr/share/i18n/locales/de_DE:locales
 NEEDS_abi = abidiff:abigail-tools git:git
-NEEDS_coverage = gcov:gcc gcovr:gcovr $(PYTHON):python3
+NEEDS_coverage = gcov:gcc $(PYTHON):python3
 
 # For the shell: what of a list is missing.
 define find_missing
@@ -323,13 +323,12 @@ test-places: setup-test ## the whole suite in clones at three places: a folder n
 	sh spec/places.sh
 
 # Unoptimised, so that branches are the source's; counters are atomic, for threads.
-coverage: setup-test locale ## the whole suite with gcov: what it runs of core and bindings, by folder, and which branches it never takes
+coverage: setup-test locale ## the whole suite with gcov: lines and branches by folder, and those never taken of LIST="core/tape.c bindings"
 	$(call install_packages,$(COVERAGE_PACKAGES),$(NEEDS_coverage))
 	@$(MAKE) --no-print-directory -j2 BUILD=build/coverage OPT=-O0 SANITIZE="--coverage -fprofile-update=atomic" all c-tests
 	@find build/coverage -name '*.gcda' -delete
 	-@env -u OPENBLAS_CORETYPE MAREA_BUILD=build/coverage $(BUSTED) $(SPECS)
-	@gcovr --root . --json build/coverage/report.json build/coverage/obj
-	@$(PYTHON) spec/coverage/report.py build/coverage/report.json spec/coverage/unreachable.txt
+	@$(PYTHON) spec/coverage/report.py build/coverage/obj spec/coverage/unreachable.txt $(LIST)
 
 abi: ## compare libmarea.so with that of the last tag, or of REF=commit, by abidiff
 	$(call install_packages,$(ABI_PACKAGES),$(NEEDS_abi))
