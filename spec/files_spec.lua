@@ -5,7 +5,7 @@ local folder = require "spec.support.folder"
 local message_of = require "spec.support.message_of"
 
 local build = os.getenv "MAREA_BUILD" or "build"
-local sanitized = build:find "asan" ~= nil
+local sanitized = build:find "asan" ~= nil or build:find "coverage" ~= nil
 
 teardown(folder.remove)
 
@@ -33,6 +33,7 @@ end
 
 describe("a limit on the size of files", function()
   it("is an error of every function that writes, and leaves the old file and nothing else", function()
+    if build:find "coverage" then return pending "gcov's counters are files beyond the limit" end
     local place, text, code = under("ulimit -f 8", [[
       local x, path = marea.normal{300, 300}, place .. "/old"
       assert(marea.save_bytes(path, "old"))

@@ -5,7 +5,7 @@ local point = require "spec.support.point"
 local quote = folder.quote
 
 local build = os.getenv("MAREA_BUILD") or "build"
-local sanitized = build:find "asan" ~= nil
+local sanitized = build:find "asan" ~= nil or build:find "coverage" ~= nil
 
 local function run(command)
   local pipe = assert(io.popen(command .. " 2>&1"))

@@ -4,51 +4,10 @@
 local core = require "marea.core"
 local marea = require "marea"
 local folder = require "spec.support.folder"
+local requests = require "spec.support.requests"
 local small_vae = require "spec.support.small_vae"
 local ops = core.ops
-
-local function use()
-  local m = core.memory()
-  return {live = m.live, blocks = m.blocks, boxes = m.boxes}
-end
-
---- Bytes and blocks in use once nothing more can be collected.
-local function in_use()
-  collectgarbage()
-  collectgarbage()
-  return use()
-end
-
-local function assert_same_use(before, what)
-  local now = use()
-  if now.live == before.live and now.blocks == before.blocks and now.boxes == before.boxes then return end
-  assert.are.same(before, in_use(), what) -- garbage may lie about
-end
-
---- Calls body() with the k-th request failing, for k = 1, 2, ... until a call with every later request failing
---- succeeds, so that all requests have been met; first from k on, then the k-th alone. `check(ok, result, what)`
---- follows each call. Returns the number of requests.
-local function each_failure(body, check)
-  local function with(k, from_then_on)
-    core.memory_trim() -- pooled blocks would hide requests
-    core.memory_fail(k, from_then_on)
-    local ok, result = pcall(body)
-    core.memory_fail(0)
-    if not ok then
-      assert.is_string(result)
-      assert.is_truthy(result:find "memory", result)
-    end
-    check(ok, result, ("request %d%s"):format(k, from_then_on and " and later" or ""))
-    return ok
-  end
-  local requests = 1
-  while not with(requests, true) do
-    requests = requests + 1
-    assert(requests < 100000, "never succeeds")
-  end
-  for k = 1, requests do with(k, false) end
-  return requests
-end
+local in_use, assert_same_use, each_failure = requests.in_use, requests.assert_same_use, requests.each_failure
 
 local function image_batch(n)
   core.seed(5)
@@ -99,7 +58,7 @@ describe("a training step", function()
     restore()
     local before = in_use()
 
-    local requests = each_failure(function() return small_vae.step(model, x) end, function(ok, result, what)
+    local count = each_failure(function() return small_vae.step(model, x) end, function(ok, result, what)
       if ok then
         assert.are.equal(expected_loss, result, what)
         assert.is_true(small_vae.bits(model) == expected, what .. ": other weights")
@@ -109,7 +68,7 @@ describe("a training step", function()
       restore()
       assert_same_use(before, what)
     end)
-    assert.is_true(requests > 50, "only " .. requests .. " requests")
+    assert.is_true(count > 50, "only " .. count .. " requests")
     assert.are.equal(expected_loss, small_vae.step(model, x))
     assert.is_true(small_vae.bits(model) == expected)
   end)

@@ -1,0 +1,159 @@
+-- SPDX-License-Identifier: MIT
+-- What users meet beside the plain case, for every operator of the registry: gradients of some inputs only (a frozen
+-- layer), lack of memory in large calls and in gradients of gradients, time limits; and conversions of every dtype.
+local core = require "marea.core"
+local marea = require "marea"
+local allclose = require "spec.support.allclose"
+local requests = require "spec.support.requests"
+local sample = require "spec.support.sample"
+
+local infos = {}
+for i, name in ipairs(core.op_names()) do infos[i] = core.op_info(name) end
+
+--- f(inputs, attrs, places) on random cases of every operator that has gradients; places of float tensors.
+local function each_differentiable(cases, options, f)
+  for _, info in ipairs(infos) do
+    for seed = 1, info.differentiable and cases or 0 do
+      core.seed(seed)
+      core.scope(function()
+        local inputs, attrs = sample.draw(info, sample.generator(seed, options))
+        local places = {}
+        for _, i in ipairs(sample.places(info, inputs)) do
+          local dtype = inputs[i].dtype
+          if dtype == "f64" or dtype == "f32" then places[#places + 1] = i end
+        end
+        f(info, inputs, attrs, places)
+      end)
+    end
+  end
+end
+
+--- The operator's first result that has a history, with gradients for the inputs at `wanted` only.
+local function result(info, inputs, attrs, wanted)
+  local given, leaves = {}, {}
+  for i, t in pairs(inputs) do given[i] = t end
+  for _, i in ipairs(wanted) do
+    given[i] = inputs[i]:detach():requires_grad_()
+    leaves[#leaves + 1] = given[i]
+  end
+  core.seed(11) -- random operators draw the same numbers
+  for _, y in ipairs(sample.call(info, given, attrs)) do
+    if y.requires_grad then return y, leaves end
+  end
+end
+
+--- A sum of the elements, each with a weight of its own.
+local function weighed(y)
+  local n = 1
+  for _, size in ipairs(y.shape) do n = n * size end
+  return (y:reshape(n) * marea.linspace(0.5, 1.5, n, {dtype = y.dtype})):sum()
+end
+
+--- The gradient for the k-th of some leaves and, where it has a history, that gradient's own gradient for the leaf;
+--- false for none.
+local function both_orders(y, leaves, k)
+  local first = core.grad(weighed(y), leaves, {create_graph = true})[k]
+  local second = first and first.requires_grad and core.grad(weighed(first), {leaves[k]})[1]
+  return first, second
+end
+
+local function assert_close(a, b, what)
+  if a and b then return allclose.assert(a, b, {rtol = 1e-9, atol = 1e-9}, what) end
+  local only = a or b -- what does not depend on anything has no gradient, or zeros
+  assert.is_true(not only or only:abs():sum():item() == 0, what)
+end
+
+describe("gradients of some inputs", function()
+  it("are those that all of them get, of the first order and of the second", function()
+    local compared = 0
+    each_differentiable(6, {}, function(info, inputs, attrs, places)
+      if not result(info, inputs, attrs, places) then return end
+      for k, i in ipairs(places) do
+        local y, leaves = result(info, inputs, attrs, places)
+        local first, second = both_orders(y, leaves, k)
+        local own, leaf = result(info, inputs, attrs, {i})
+        if own then
+          local own_first, own_second = both_orders(own, leaf, 1)
+          assert_close(first, own_first, ("%s, input %d"):format(info.name, i))
+          assert_close(second, own_second, ("%s, input %d, second order"):format(info.name, i))
+          compared = compared + 1
+        end
+      end
+    end)
+    assert.is_true(compared > 500, compared)
+  end)
+end)
+
+describe("lack of memory", function()
+  --- Forward and backward of a sample with every request for memory failing in turn, and all later ones.
+  local function survives(info, seed, options, orders)
+    core.scope(function()
+      core.seed(seed)
+      local inputs, attrs = sample.draw(info, sample.generator(seed, options))
+      local places = {}
+      for _, i in ipairs(sample.places(info, inputs)) do
+        if inputs[i].dtype == options.dtype and info.differentiable then places[#places + 1] = i end
+      end
+      local function body()
+        core.scope(function()
+          local y, leaves = result(info, inputs, attrs, places)
+          if not y then return end
+          local first = core.grad(weighed(y), leaves, {create_graph = orders == 2})
+          for k = 1, orders == 2 and #leaves or 0 do
+            if first[k] and first[k].requires_grad then core.grad(weighed(first[k]), leaves, {retain_graph = true}) end
+          end
+        end)
+      end
+      body()
+      local before
+      requests.each_failure(body, function(_, _, what)
+        before = before or requests.in_use()
+        requests.assert_same_use(before, info.name .. ", " .. what)
+      end)
+    end)
+  end
+
+  for _, info in ipairs(infos) do
+    it("in gradients of gradients and in large calls is an error that leaves nothing: " .. info.name, function()
+      survives(info, 4, {dtype = "f64"}, 2)
+      if info.name ~= "split" then survives(info, 5, {dtype = "f32", large = 20000}, 1) end -- into 32 parts at most
+    end)
+  end
+end)
+
+describe("conversions between dtypes", function()
+  local DTYPES = {"f32", "f64", "i64", "u8"}
+  local VALUES = {0, 1, 2.5, -1.5, 255, 255.75, 256, -1e3, 1e19, -1e19, 0 / 0, 1 / 0, -1 / 0, 2 ^ 53, 0.99, 7}
+
+  --- What a number becomes: integers cut towards zero and stay in range, NaN is 0.
+  local function converted(x, dtype)
+    if dtype == "f64" then return x end
+    if dtype == "f32" then return (string.unpack("f", string.pack("f", x))) end
+    if x ~= x then return 0 end
+    if dtype == "u8" then return math.max(0, math.min(255, math.floor(math.max(x, 0)))) end
+    if x >= 2 ^ 63 then return math.maxinteger end
+    if x <= -2 ^ 63 then return math.mininteger end
+    return math.tointeger(x < 0 and math.ceil(x) or math.floor(x))
+  end
+
+  it("cut towards zero, stay in range and make 0 of NaN, in any layout", function()
+    for _, from in ipairs(DTYPES) do
+      local values = {}
+      for i, x in ipairs(VALUES) do values[i] = converted(x, from) end
+      local x = marea.tensor(VALUES, {dtype = "f64"}):to(from):reshape{4, 4}
+      allclose.assert_same(x:to "f64":reshape(16), marea.tensor(values, {dtype = "f64"}), from)
+      local views = {contiguous = x, transposed = x:transpose(1, 2), columns = x["1:4, 2:4:2"]}
+      for _, to in ipairs(DTYPES) do
+        for name, view in pairs(views) do
+          local what = ("%s to %s, %s"):format(from, to, name)
+          local given, expected = allclose.flat(view), {}
+          for i, value in ipairs(given) do expected[i] = converted(value, to) end
+          allclose.assert(view:to(to), marea.tensor(expected, {dtype = to}):reshape(view.shape), {exact = true}, what)
+          local target = marea.zeros({view:size(2), view:size(1)}, {dtype = to}):transpose(1, 2)
+          target:copy_(view)
+          allclose.assert(target, view:to(to), {exact = true}, what .. ", into a transposed one")
+        end
+      end
+    end
+  end)
+end)
