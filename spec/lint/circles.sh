@@ -1,15 +1,15 @@
 #!/bin/sh
-# Do files of core/ops call each other in a circle? Prints each circle that it finds; exits 1 when there is one. A file calls
-# another one when its object needs a function that the other one defines, by nm. Descriptors are data, which operators
-# reach through marea_apply: they do not count, nor does registry.c's table of them.
-# Usage: circles.sh BUILD
+# Do files of a folder call each other in a circle? Prints each circle that it finds; exits 1 when there is one. A file calls
+# another one when its object needs a function that the other one defines, by nm. Data do not count: operators reach each
+# other's descriptors through marea_apply.
+# Usage: circles.sh BUILD FOLDER [FUNCTION]         calls of this function do not count
 cd "$(dirname "$0")/../.." || exit 1
-for source in $(git ls-files 'core/ops/*.c'); do
+for source in $(git ls-files "$2/*.c"); do
   object=$1/obj/${source%.c}.o
   [ -f "$object" ] && nm "$object" | sed "s|^|$source |"
-done | awk '
+done | awk -v except="${3:-}" '
   NF == 4 && $3 == "T" { home[$4] = $1 }
-  NF == 3 && $2 == "U" { needs[++n] = $1; what[n] = $3 }
+  NF == 3 && $2 == "U" && $3 != except { needs[++n] = $1; what[n] = $3 }
 
   # Depth first; path[] are the files between the start and this one.
   function visit (file, depth,   i, callees, list, to, circle, k) {
