@@ -31,7 +31,7 @@ PEER_PACKAGES := python3-torch python3-numpy libdnnl-dev
 
 # Tables leave fields out that are zero.
 WARN := -Wall -Wextra -Wno-missing-field-initializers -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wvla -Wformat-security \
-        -Werror=format-nonliteral -Werror=unused-result -Werror=implicit-function-declaration
+        -Werror=format-nonliteral -Werror=switch -Werror=unused-result -Werror=implicit-function-declaration
 OPT ?= -O2
 # No contraction of a*b+c unless the source says so (vec_fma): the same bits whatever the compiler merges.
 CFLAGS ?= -g $(OPT)

@@ -14,7 +14,7 @@ bool bind_to_integer (lua_State *L, int idx, int64_t *value) {
 bool bind_to_dtype (lua_State *L, int idx, marea_dtype *dtype) {
   if (lua_type(L, idx) != LUA_TSTRING) return false;
   const char *name = lua_tostring(L, idx);
-  for (int d = 0; d < MAREA_DTYPES; d++) {
+  for (int d = 0; d < MAREA_DTYPE_COUNT; d++) {
     if (strcmp(name, marea_dtype_name((marea_dtype)d)) != 0) continue;
     *dtype = (marea_dtype)d;
     return true;

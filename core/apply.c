@@ -101,25 +101,20 @@ static marea_status check_inputs (marea_call *c) {
   int wanted = op->dtypes ? op->dtypes : MAREA_FLOATS;
   int checked = op->flags & MAREA_PROMOTES ? c->n_in : MAREA_MIN(c->n_in, 1);
   for (int i = 0; i < checked; i++)
-    if (!(wanted >> c->in[i]->dtype & 1)) return marea_want_dtype(c, i, wanted);
+    if (!marea_is_in(wanted, c->in[i]->dtype)) return marea_want_dtype(c, i, wanted);
   return MAREA_OK;
 }
 
-/* Rank of a dtype in promotion: u8 < i64 < f32 < f64. */
-static int promotion_rank (int dtype) {
-  static const int rank[] = {2, 3, 1, 0};
-  return rank[dtype];
-}
-
 int marea_common_dtype (int n, marea_tensor *const *in) {
-  int best = -1, best_scalar = -1;
+  const marea_dtype none = (marea_dtype)MAREA_DTYPE_COUNT;
+  marea_dtype common = none, of_numbers = none; /* of tensors with dimensions, and of those without */
   for (int i = 0; i < n; i++) {
     if (!in[i]) continue;
-    int *slot = in[i]->rank == 0 ? &best_scalar : &best;
-    if (*slot < 0 || promotion_rank(in[i]->dtype) > promotion_rank(*slot)) *slot = in[i]->dtype;
+    marea_dtype *to = in[i]->rank == 0 ? &of_numbers : &common;
+    *to = marea_promote(*to, (marea_dtype)in[i]->dtype);
   }
-  if (best < 0) return best_scalar;
-  return marea_is_float(best_scalar) && !marea_is_float(best) ? best_scalar : best;
+  if (common == none) return (int)of_numbers;
+  return (int)(marea_is_float(of_numbers) && !marea_is_float(common) ? of_numbers : common);
 }
 
 static marea_status cast_input (marea_call *c, marea_tensor **t, int dtype) {
@@ -580,12 +575,7 @@ marea_status marea_run_number (marea_context *ctx, const marea_op *op, marea_ten
   marea_layout scalar = {.dtype = a->dtype, .rank = 0};
   *out = NULL;
   MAREA_TRY(marea_tensor_new(ctx, op->name, &scalar, &number));
-  switch (a->dtype) {
-  case MAREA_F32: *(float *)marea_at(number) = (float)b; break;
-  case MAREA_F64: *(double *)marea_at(number) = b; break;
-  case MAREA_I64: *(int64_t *)marea_at(number) = (int64_t)b; break;
-  default: *(uint8_t *)marea_at(number) = (uint8_t)b; break;
-  }
+  marea_store(a->dtype, marea_at(number), 0, b);
   marea_status status = marea_run(ctx, op, out, 2, a, number);
   marea_release(number);
   return status;

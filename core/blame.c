@@ -47,12 +47,7 @@ uint32_t marea_number_bits (const marea_tensor *t) {
   float value = 0;
   uint32_t bits;
   if (marea_is_planned(t)) return 0;
-  switch (t->dtype) {
-  case MAREA_F32: value = *(const float *)marea_at(t); break;
-  case MAREA_F64: value = (float)*(const double *)marea_at(t); break;
-  case MAREA_I64: value = (float)*(const int64_t *)marea_at(t); break;
-  default: value = *(const uint8_t *)marea_at(t); break;
-  }
+  marea_convert_run(1, t->dtype, marea_at(t), 1, MAREA_F32, &value, 1);
   memcpy(&bits, &value, sizeof bits);
   return bits;
 }
@@ -184,8 +179,7 @@ static int worst_of (const marea_tensor *t) {
   const int64_t n = marea_tensor_size(t);
   int worst = FINITE;
   for (int64_t i = 0; i < n && worst != NOT_A_NUMBER; i++) {
-    const double value = t->dtype == MAREA_F32 ? (double)((const float *)marea_at(t))[i]
-                                               : ((const double *)marea_at(t))[i];
+    const double value = marea_load(t->dtype, marea_at(t), i);
     if (isnan(value)) worst = NOT_A_NUMBER;
     else if (isinf(value)) worst = INFINITE;
   }

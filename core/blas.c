@@ -37,15 +37,14 @@ typedef struct product {
   marea_epilogue end;
 } product;
 
-static size_t size_of (int dtype) { return dtype == MAREA_F64 ? sizeof(double) : sizeof(float); }
-
 const char *marea_blas (void) { return openblas_get_config(); }
 
 /* ---- one product on one thread ---- */
 
 static void clear (const product *p) {
   for (int64_t i = 0; i < p->m; i++)
-    memset(p->c + (size_t)(i * p->ldc) * size_of(p->dtype), 0, (size_t)p->n * size_of(p->dtype));
+    memset(p->c + (size_t)(i * p->ldc) * marea_element_size(p->dtype), 0,
+           (size_t)p->n * marea_element_size(p->dtype));
 }
 
 /* Is the matrix of a product with a vector stored (k, .)? */
@@ -61,12 +60,12 @@ static bool multiply_vector (const product *p) {
   int64_t step_x = row ? (p->ta ? p->lda : 1) : (p->tb ? 1 : p->ldb), step_y = row ? 1 : p->ldc;
   int rows = (int)(stored_by_k ? p->k : side), cols = (int)(stored_by_k ? side : p->k);
   CBLAS_TRANSPOSE t = stored_by_k ? CblasTrans : CblasNoTrans;
-  if (p->dtype == MAREA_F64)
-    cblas_dgemv(CblasRowMajor, t, rows, cols, 1, (const double *)matrix, (int)ld, (const double *)x,
-                (int)step_x, 0, (double *)p->c, (int)step_y);
-  else
-    cblas_sgemv(CblasRowMajor, t, rows, cols, 1, (const float *)matrix, (int)ld, (const float *)x,
-                (int)step_x, 0, (float *)p->c, (int)step_y);
+#define GEMV_float cblas_sgemv
+#define GEMV_double cblas_dgemv
+#define GEMV(type)                                                                                          \
+  GEMV_##type(CblasRowMajor, t, rows, cols, 1, (const type *)matrix, (int)ld, (const type *)x, (int)step_x, \
+              0, (type *)p->c, (int)step_y)
+  MAREA_SWITCH_FLOAT(p->dtype, GEMV);
   return true;
 }
 
@@ -74,7 +73,7 @@ static void finish (const product *p, const marea_kernels *k) {
   if (!p->end.bias && p->end.act == MAREA_ACT_NONE) return;
   for (int64_t i = 0; i < p->m; i++)
     k->bias_act(1, (size_t)p->n, p->end.bias, p->end.act, p->end.slope,
-                p->c + (size_t)(i * p->ldc) * size_of(p->dtype));
+                p->c + (size_t)(i * p->ldc) * marea_element_size(p->dtype));
 }
 
 /* Is it one for our kernel? Thin ones are read from memory once, which OpenBLAS' products of vectors do well. */
@@ -115,17 +114,17 @@ void marea_blas_hold (void) {
 static void multiply_matrices (const product *p, bool add) {
   CBLAS_TRANSPOSE ta = p->ta ? CblasTrans : CblasNoTrans, tb = p->tb ? CblasTrans : CblasNoTrans;
   int m = (int)p->m, n = (int)p->n, k = (int)p->k;
-  if (p->dtype == MAREA_F64)
-    cblas_dgemm(CblasRowMajor, ta, tb, m, n, k, 1, (const double *)p->a, (int)p->lda, (const double *)p->b,
-                (int)p->ldb, add, (double *)p->c, (int)p->ldc);
-  else
-    cblas_sgemm(CblasRowMajor, ta, tb, m, n, k, 1, (const float *)p->a, (int)p->lda, (const float *)p->b,
-                (int)p->ldb, add, (float *)p->c, (int)p->ldc);
+#define GEMM_float cblas_sgemm
+#define GEMM_double cblas_dgemm
+#define GEMM(type)                                                                                    \
+  GEMM_##type(CblasRowMajor, ta, tb, m, n, k, 1, (const type *)p->a, (int)p->lda, (const type *)p->b, \
+              (int)p->ldb, add, (type *)p->c, (int)p->ldc)
+  MAREA_SWITCH_FLOAT(p->dtype, GEMM);
 }
 
 /* Rows of C and pieces of k one after the other, so that no piece is longer than can be waited for. */
 static void multiply_in_pieces (marea_context *ctx, const product *all) {
-  const size_t size = size_of(all->dtype);
+  const size_t size = marea_element_size(all->dtype);
   const int64_t rows = MAREA_MAX((int64_t)(LONG_WORK / (double)all->n / DEPTH), 2 * GRAIN);
   const int64_t most = MAREA_MIN(rows, all->m);
   const int64_t depth = MAREA_MAX((int64_t)(LONG_WORK / (double)all->n / (double)most), DEPTH);
@@ -256,7 +255,7 @@ static void run_block (void *arg, int64_t block, int worker) {
   product p = j->all;
   int64_t start = block * j->step, *side = side_of(&p, j->cut);
   *side = MAREA_MIN(j->step, *side - start);
-  size_t size = size_of(p.dtype);
+  size_t size = marea_element_size(p.dtype);
   if (j->cut != CUT_N) p.a += (size_t)(start * ((j->cut == CUT_M) == p.ta ? 1 : p.lda)) * size;
   if (j->cut != CUT_M) p.b += (size_t)(start * ((j->cut == CUT_N) == p.tb ? p.ldb : 1)) * size;
   if (j->cut == CUT_M) p.c += (size_t)(start * p.ldc) * size;
@@ -293,7 +292,8 @@ static void fold_block (void *arg, int64_t block, int worker) {
   const job *j = arg;
   const product *p = &j->all;
   const int64_t all = p->m * p->n, first = block * FOLD, n = MAREA_MIN(FOLD, all - first);
-  const size_t at = (size_t)first * size_of(p->dtype), step = (size_t)all * size_of(p->dtype);
+  const size_t at = (size_t)first * marea_element_size(p->dtype),
+               step = (size_t)all * marea_element_size(p->dtype);
   const int64_t parts = (p->k + j->step - 1) / j->step;
   (void)worker;
   char *c[MAX_BLOCKS] = {p->c + at};
@@ -328,7 +328,7 @@ marea_status marea_gemm_parallel (marea_context *ctx, int dtype, bool ta, bool t
   choose_cut(&j);
   const int64_t blocks = (*side_of(&j.all, j.cut) + j.step - 1) / j.step;
   const size_t scratch = is_short(&j.all, j.cut) ? (size_t)ctx->threads * WORKER_STEP : 0;
-  const size_t partial = j.cut == CUT_K ? (size_t)((blocks - 1) * m * n) * size_of(dtype) : 0;
+  const size_t partial = j.cut == CUT_K ? (size_t)((blocks - 1) * m * n) * marea_element_size(dtype) : 0;
   char *memory = NULL;
   if (ctx->dry) {
     marea_plan_take(ctx, marea_block_size(scratch + partial));

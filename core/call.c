@@ -46,7 +46,7 @@ static int64_t choice (const char *choices, const char *text) {
 }
 
 static int64_t dtype_named (const char *text) {
-  for (int d = 0; d < MAREA_DTYPES; d++)
+  for (int d = 0; d < MAREA_DTYPE_COUNT; d++)
     if (strcmp(marea_dtype_name((marea_dtype)d), text) == 0) return d;
   return -1;
 }
@@ -113,7 +113,7 @@ static bool set_attr (marea_attr *a, const marea_attr_spec *spec, const marea_na
   case MAREA_ENUM:
     return set_position(a, v, is_text(v) ? choice(spec->choices, v->s) : -1,
                         marea_count_choices(spec->choices));
-  case MAREA_DTYPE: return set_position(a, v, is_text(v) ? dtype_named(v->s) : -1, MAREA_DTYPES);
+  case MAREA_DTYPE: return set_position(a, v, is_text(v) ? dtype_named(v->s) : -1, MAREA_DTYPE_COUNT);
   case MAREA_INT:
   case MAREA_DIM:
   case MAREA_INDEX: return set_integer(a, v);

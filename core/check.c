@@ -33,7 +33,7 @@ marea_status marea_want_values (const marea_tensor *t, const char *who, const ch
 
 marea_status marea_want_shape_of (marea_context *ctx, const char *who, marea_dtype dtype, int rank,
                                   const int64_t *shape) {
-  if ((unsigned)dtype >= MAREA_DTYPES)
+  if ((unsigned)dtype >= MAREA_DTYPE_COUNT)
     return marea_fail(ctx, MAREA_EARG, "%s: argument 'dtype': expected a marea_dtype, got %d", who,
                       (int)dtype);
   return rank > 0 && !shape ? marea_missing(ctx, who, "shape") : MAREA_OK;
@@ -49,6 +49,10 @@ marea_status marea_want_list (marea_context *ctx, const char *who, const char *n
 
 /* ---- attributes ---- */
 
+/* "f32|f64|..." */
+#define NAME(id, name, type, kind, rank) "|" name
+static const char *const dtype_names = MAREA_DTYPES(NAME) + 1;
+
 const char *marea_attr_expected (const marea_attr_spec *spec) {
   switch (spec->kind) {
   case MAREA_REAL:
@@ -56,7 +60,7 @@ const char *marea_attr_expected (const marea_attr_spec *spec) {
   case MAREA_INT: return "an integer";
   case MAREA_BOOL: return "0 or 1";
   case MAREA_ENUM: return spec->choices;
-  case MAREA_DTYPE: return "f32|f64|i64|u8";
+  case MAREA_DTYPE: return dtype_names;
   case MAREA_DIM: return "a dimension";
   case MAREA_INDEX: return "an index";
   case MAREA_DIMS: return "a list of at most 8 dimensions";
@@ -88,7 +92,7 @@ static bool is_one_of_its_kind (const marea_attr_spec *spec, const marea_attr *a
   case MAREA_PAIR: return a->n == 2 || (a->n == 0 && spec->initial == MAREA_NONE);
   case MAREA_PADDING: return a->n == 4 || a->n == MAREA_SAME;
   case MAREA_BOOL: return is_within(a, 2) || is_initial(spec, a);
-  case MAREA_DTYPE: return is_within(a, MAREA_DTYPES) || is_initial(spec, a);
+  case MAREA_DTYPE: return is_within(a, MAREA_DTYPE_COUNT) || is_initial(spec, a);
   case MAREA_ENUM: return is_initial(spec, a) || is_within(a, marea_count_choices(spec->choices));
   case MAREA_REAL: return a->n == 1 || (a->n == 0 && spec->initial == MAREA_NONE);
   case MAREA_NUMBER: return a->n == 1 || a->n == MAREA_EXACT;

@@ -10,6 +10,7 @@
 #include <stdarg.h>
 #include <stdatomic.h>
 
+#include "dtype.h"
 #include "kernels/kernels.h"
 #include "marea.h"
 
@@ -40,7 +41,7 @@ struct marea_context {
   marea_config config;
   marea_pool *pool;
   marea_workers *workers;
-  const marea_kernels *kernels[MAREA_DTYPES]; /* by dtype; entries that make no sense for a dtype are NULL */
+  const marea_kernels *kernels[MAREA_DTYPE_COUNT]; /* by dtype; entries that make no sense for a dtype are NULL */
   const char *isa;
   bool direct; /* MAREA_CONV=direct: convolutions add up the products of each window by itself, without Winograd */
   bool wide;   /* isa is avx512, on a machine that does a 512-bit multiply-add in one turn: see marea_cpu_is_wide */
@@ -96,6 +97,7 @@ typedef struct marea_text { char s[160]; } marea_text;
 marea_text marea_bytes_text (size_t bytes);                    /* "12.3 MB" */
 marea_text marea_shape_text (int rank, const int64_t *shape);  /* "(2, 3, 4)" */
 marea_text marea_tensor_text (const marea_tensor *t);          /* "f32 (2, 3, 4)" */
+marea_text marea_dtypes_text (int dtypes);                     /* of a set: "f32, f64 or i64" */
 
 /* ---- check.c: what callers of public functions give ---- */
 
@@ -190,8 +192,6 @@ static inline bool marea_has_shape (const marea_tensor *t, int rank, const int64
   return true;
 }
 
-static inline bool marea_is_float (int64_t dtype) { return dtype == MAREA_F32 || dtype == MAREA_F64; }
-
 /* Is it of a plan that has ended? Then it has no elements and never will. */
 static inline bool marea_is_over (const marea_tensor *t) {
   const uint64_t planned = t->storage->planned;
@@ -199,8 +199,7 @@ static inline bool marea_is_over (const marea_tensor *t) {
 }
 
 static inline void *marea_at (const marea_tensor *t) { /* address of element 0 */
-  static const uint8_t size[] = {4, 8, 8, 1};
-  return (char *)t->storage->data + t->offset * size[t->dtype];
+  return (char *)t->storage->data + t->offset * (int64_t)marea_element_size(t->dtype);
 }
 
 /* The value of an attribute of kind MAREA_NUMBER, and as an integer, cut to the range of i64. */
@@ -256,17 +255,13 @@ enum { /* flags of an operator */
                              elements of tensors and of MAREA_SCRATCH inside marea_parallel only, which does nothing */
 };
 
-/* dtypes an input may have: bit sets for marea_op.dtypes */
-enum { MAREA_FLOATS = 1 << MAREA_F32 | 1 << MAREA_F64, MAREA_ANY = MAREA_FLOATS | 1 << MAREA_I64 | 1 << MAREA_U8,
-       MAREA_INTS = 1 << MAREA_I64 | 1 << MAREA_U8 };
-
 struct marea_op {
   const char *name, *family;
   const char *doc;                 /* first sentence: formula; then shapes, gradient, errors, source */
   marea_input_spec inputs[8];      /* ends with a NULL name */
   marea_attr_spec attrs[MAREA_MAX_ATTRS + 1];
   int flags;
-  int dtypes;                      /* of in[0] (and of all inputs with PROMOTES); 0 = MAREA_FLOATS */
+  int dtypes;                      /* set of dtypes of in[0] (of all inputs with PROMOTES); 0 = MAREA_FLOATS */
   unsigned saves_in, saves_out;    /* bit i: the vjp reads the values of in[i] / out[i] */
   unsigned mutates;                /* bit i: in[i] is changed */
   marea_status (*shape)(marea_call *c);    /* checks everything; fills layout[] */

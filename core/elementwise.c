@@ -132,33 +132,6 @@ static int64_t offset_of (const loop *l, const operand *o, const int64_t *index)
   return offset;
 }
 
-/* n copies of one element, by doubling what is there. */
-static void fill_run (int64_t n, size_t size, const char *src, char *dst) {
-  const size_t bytes = (size_t)n * size, most = 4096;
-  size_t done = size;
-  memcpy(dst, src, size);
-  while (done < bytes) {
-    size_t part = MAREA_MIN(MAREA_MIN(done, most), bytes - done);
-    memcpy(dst + done, dst, part);
-    done += part;
-  }
-}
-
-/* n >= 1 elements of `size` bytes, steps in elements. */
-static void copy_run (int64_t n, size_t size, const char *src, int64_t ss, char *dst, int64_t ds) {
-  if (ss == 1 && ds == 1) {
-    memcpy(dst, src, (size_t)n * size);
-  } else if (ss == 0 && ds == 1) {
-    fill_run(n, size, src, dst);
-  } else if (size == 4) {
-    for (int64_t i = 0; i < n; i++) ((uint32_t *)dst)[i * ds] = ((const uint32_t *)src)[i * ss];
-  } else if (size == 8) {
-    for (int64_t i = 0; i < n; i++) ((uint64_t *)dst)[i * ds] = ((const uint64_t *)src)[i * ss];
-  } else {
-    for (int64_t i = 0; i < n; i++) dst[i * ds] = src[i * ss];
-  }
-}
-
 /* Moves n elements from `start` on between an operand and a buffer without gaps. */
 static void move_through (const loop *l, const operand *o, const int64_t *start, int64_t n, char *buffer,
                           bool into_buffer) {
@@ -168,8 +141,8 @@ static void move_through (const loop *l, const operand *o, const int64_t *start,
   while (n > 0) {
     const int64_t run = MAREA_MIN(n, l->shape[last] - index[last]);
     char *place = o->data + offset_of(l, o, index) * (int64_t)o->size;
-    if (into_buffer) copy_run(run, o->size, place, o->stride[last], buffer, 1);
-    else copy_run(run, o->size, buffer, 1, place, o->stride[last]);
+    if (into_buffer) marea_copy_run(run, o->size, place, o->stride[last], buffer, 1);
+    else marea_copy_run(run, o->size, buffer, 1, place, o->stride[last]);
     buffer += run * (int64_t)o->size;
     n -= run;
     index[last] += run;
@@ -293,51 +266,6 @@ marea_status marea_map_ternary (marea_call *c, marea_ternary_kernel *kernel, con
 
 /* ---- copies ---------------------------------------------------------------------------------------- */
 
-/* Conversions to integers cut towards zero and stay in range; NaN becomes 0. */
-static inline int64_t to_i64 (double x) {
-  if (x != x) return 0;
-  if (x >= 9223372036854775808.0) return INT64_MAX;
-  return x <= -9223372036854775808.0 ? INT64_MIN : (int64_t)x;
-}
-
-static inline uint8_t to_u8 (double x) { return !(x > 0) ? 0 : x >= 255 ? 255 : (uint8_t)x; }
-
-static inline uint8_t int_to_u8 (int64_t x) { return x < 0 ? 0 : x > 255 ? 255 : (uint8_t)x; }
-
-#define PAIR_OF(from, to) ((from)*MAREA_DTYPES + (to))
-/* One loop per pair of types, with steps of 1 known to the compiler where they are 1. */
-#define CONVERT(from, to, value)                  \
-  if (ss == 1 && ds == 1) {                       \
-    for (int64_t i = 0; i < n; i++) {             \
-      const from x = ((const from *)src)[i];      \
-      ((to *)dst)[i] = value;                     \
-    }                                             \
-  } else {                                        \
-    for (int64_t i = 0; i < n; i++) {             \
-      const from x = ((const from *)src)[i * ss]; \
-      ((to *)dst)[i * ds] = value;                \
-    }                                             \
-  }                                               \
-  break
-
-static void convert_run (int64_t n, int from, const char *src, int64_t ss, int to, char *dst, int64_t ds) {
-  switch (PAIR_OF(from, to)) {
-  case PAIR_OF(MAREA_F32, MAREA_F64): CONVERT(float, double, x);
-  case PAIR_OF(MAREA_F32, MAREA_I64): CONVERT(float, int64_t, to_i64(x));
-  case PAIR_OF(MAREA_F32, MAREA_U8): CONVERT(float, uint8_t, to_u8(x));
-  case PAIR_OF(MAREA_F64, MAREA_F32): CONVERT(double, float, (float)x);
-  case PAIR_OF(MAREA_F64, MAREA_I64): CONVERT(double, int64_t, to_i64(x));
-  case PAIR_OF(MAREA_F64, MAREA_U8): CONVERT(double, uint8_t, to_u8(x));
-  case PAIR_OF(MAREA_I64, MAREA_F32): CONVERT(int64_t, float, (float)x);
-  case PAIR_OF(MAREA_I64, MAREA_F64): CONVERT(int64_t, double, (double)x);
-  case PAIR_OF(MAREA_I64, MAREA_U8): CONVERT(int64_t, uint8_t, int_to_u8(x));
-  case PAIR_OF(MAREA_U8, MAREA_F32): CONVERT(uint8_t, float, x);
-  case PAIR_OF(MAREA_U8, MAREA_F64): CONVERT(uint8_t, double, x);
-  case PAIR_OF(MAREA_U8, MAREA_I64): CONVERT(uint8_t, int64_t, x);
-  default: copy_run(n, marea_dtype_size(from), src, ss, dst, ds);
-  }
-}
-
 typedef struct copy {
   loop l; /* [0] destination, [1] source; rank at least 2 unless it is one run */
   int from, to;
@@ -355,8 +283,8 @@ static void copy_band (const copy *k, char *dst, const char *src, int64_t n) {
   for (int64_t col = 0; col < k->cols; col += k->tile_cols) {
     const int64_t width = MAREA_MIN(k->tile_cols, k->cols - col);
     for (int64_t r = 0; r < n; r++) {
-      convert_run(width, k->from, src + (r * ss[a] + col * ss[b]) * ssize, ss[b], k->to,
-                  dst + (r * ds[a] + col * ds[b]) * dsize, ds[b]);
+      marea_convert_run(width, k->from, src + (r * ss[a] + col * ss[b]) * ssize, ss[b], k->to,
+                        dst + (r * ds[a] + col * ds[b]) * dsize, ds[b]);
     }
   }
 }
@@ -381,8 +309,8 @@ static void copy_flat (void *arg, int64_t block, int worker) {
   const copy *k = arg;
   const operand *dst = &k->l.o[0], *src = &k->l.o[1];
   const int64_t i = block * MAREA_BLOCK, n = MAREA_MIN(MAREA_BLOCK, k->l.count - i);
-  convert_run(n, k->from, src->data + i * src->stride[0] * (int64_t)src->size, src->stride[0], k->to,
-              dst->data + i * dst->stride[0] * (int64_t)dst->size, dst->stride[0]);
+  marea_convert_run(n, k->from, src->data + i * src->stride[0] * (int64_t)src->size, src->stride[0], k->to,
+                    dst->data + i * dst->stride[0] * (int64_t)dst->size, dst->stride[0]);
 }
 
 /* Puts the dimension in which the source is contiguous next to the last one: both then lie in one tile. */
@@ -446,16 +374,6 @@ void marea_clear (marea_context *ctx, void *p, size_t bytes) {
   else marea_parallel(ctx, (int64_t)((bytes - 1) / CLEARED + 1), clear_block, &k);
 }
 
-static void put (marea_tensor *t, const marea_attr *value) {
-  void *at = marea_at(t);
-  switch (t->dtype) {
-  case MAREA_F32: *(float *)at = (float)marea_attr_number(value); return;
-  case MAREA_F64: *(double *)at = marea_attr_number(value); return;
-  case MAREA_I64: *(int64_t *)at = marea_attr_integer(value); return;
-  default: *(uint8_t *)at = (uint8_t)marea_attr_integer(value);
-  }
-}
-
 /* One number on the stack, copied to all elements as a tensor of steps 0. */
 void marea_fill (marea_context *ctx, const marea_tensor *t, const marea_attr *value) {
   const int64_t n = marea_count(t->rank, t->shape);
@@ -471,7 +389,7 @@ void marea_fill (marea_context *ctx, const marea_tensor *t, const marea_attr *va
   one.storage = &memory;
   one.offset = 0;
   memset(one.stride, 0, sizeof one.stride);
-  put(&one, value);
-  if (n == 1) put(&to, value);
+  marea_store_number(t->dtype, &number, 0, value);
+  if (n == 1) marea_store_number(t->dtype, marea_at(t), 0, value);
   else marea_copy_strided(ctx, &one, &to);
 }

@@ -16,7 +16,7 @@
 ** Arguments are checked. What must be there and is NULL, numbers out of their range, attributes that are none of their
 ** kind and another context's tensors are MAREA_EARG, a tensor that a plan left behind is MAREA_ESTATE, with the text in
 ** the context if there is one; out-parameters are NULL or 0 then. A function without a status does nothing with NULL and
-** answers 0, false, NULL or an empty text, MAREA_DTYPES for a dtype. What cannot be seen is a pointer to something else, or
+** answers 0, false, NULL or an empty text, MAREA_DTYPE_COUNT for a dtype. What cannot be seen is a pointer to something else, or
 ** to what has been freed: not to pass one is up to the caller.
 **
 ** Ownership: whoever receives a tensor through an out-parameter owns one reference and drops it with
@@ -171,9 +171,13 @@ MAREA_API bool marea_shielded (const marea_context *ctx);
 
 /* ---- 3 Tensors ---------------------------------------------------------------------------------- */
 
-typedef enum marea_dtype { MAREA_F32, MAREA_F64, MAREA_I64, MAREA_U8, MAREA_DTYPES } marea_dtype;
+typedef enum marea_dtype { MAREA_F32, MAREA_F64, MAREA_I64, MAREA_U8 } marea_dtype;
+enum { MAREA_DTYPE_COUNT = MAREA_U8 + 1 }; /* how many there are; as a marea_dtype: none of them */
 MAREA_API const char *marea_dtype_name (marea_dtype dtype);
-MAREA_API size_t marea_dtype_size (marea_dtype dtype);
+MAREA_API size_t marea_dtype_size (marea_dtype dtype);  /* bytes of an element */
+MAREA_API bool marea_dtype_is_float (marea_dtype dtype);
+/* The dtype that tensors of both are converted to: the later one of u8, i64, f32, f64. What is no dtype has no say. */
+MAREA_API marea_dtype marea_promote (marea_dtype a, marea_dtype b);
 
 /* New tensor with contents undefined / zero; rank 0..8, sizes >= 0. */
 MAREA_API MAREA_MUST_USE marea_status marea_empty (marea_context *ctx, marea_dtype dtype, int rank,

@@ -78,10 +78,10 @@ marea_status marea_want_rank (marea_call *c, int input, int rank, const char *na
 }
 
 /* "f32, f64 or i64" */
-static marea_text dtypes_text (int dtypes) {
+marea_text marea_dtypes_text (int dtypes) {
   marea_text text = {""};
   size_t n = 0;
-  for (int k = 0; k < MAREA_DTYPES; k++) {
+  for (int k = 0; k < MAREA_DTYPE_COUNT; k++) {
     if (!(dtypes >> k & 1)) continue;
     const char *separator = n == 0 ? "" : dtypes >> (k + 1) ? ", " : " or ";
     const char *parts[] = {separator, marea_dtype_name((marea_dtype)k)};
@@ -96,7 +96,7 @@ marea_status marea_want_dtype (marea_call *c, int input, int dtypes) {
   const marea_tensor *t = c->in[input];
   if (dtypes >> t->dtype & 1) return MAREA_OK;
   return marea_reject(c, MAREA_ESHAPE, "argument '%s': expected dtype %s, got %s", name_of(c, input),
-                      dtypes_text(dtypes).s, marea_tensor_text(t).s);
+                      marea_dtypes_text(dtypes).s, marea_tensor_text(t).s);
 }
 
 marea_status marea_want_size (marea_call *c, int input, int dim, int64_t size, const char *because) {
@@ -179,15 +179,15 @@ marea_status marea_resolve_dims (marea_call *c, int attr, int rank, bool *set) {
 
 marea_status marea_want_number (marea_call *c, int attr, int dtype) {
   const marea_attr *a = &c->attr[attr];
-  const bool exact = a->n == MAREA_EXACT, byte = dtype == MAREA_U8;
+  const bool exact = a->n == MAREA_EXACT;
   if (marea_is_float(dtype)) return MAREA_OK;
   const bool whole = exact || (a->f == floor(a->f) && a->f >= -0x1p63 && a->f < 0x1p63);
   const int64_t value = marea_attr_integer(a);
-  if (whole && (!byte || (value >= 0 && value <= 255))) return MAREA_OK;
+  if (whole && marea_holds(dtype, value)) return MAREA_OK;
   char got[32];
   if (exact) snprintf(got, sizeof got, "%lld", (long long)a->i);
   else snprintf(got, sizeof got, "%.17g", a->f);
   return marea_reject(c, MAREA_EARG, "argument '%s': expected an integer%s for dtype %s, got %s",
-                      c->op->attrs[attr].name, byte ? " in 0..255" : " of 64 bits",
+                      c->op->attrs[attr].name, marea_element_size(dtype) == 1 ? " in 0..255" : " of 64 bits",
                       marea_dtype_name((marea_dtype)dtype), got);
 }

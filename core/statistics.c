@@ -168,13 +168,14 @@ static void look_at_finite (const marea_kernels *k, const void *x, int64_t n, do
 /* The sum tells whether all are finite; one that only overflows does no harm. */
 static void look_at_reals (const job *j, const void *x, int64_t n, partial *p) {
   double finite[STRETCH], sum = j->k->sum((size_t)n, x);
-  int64_t kept;
+  int64_t kept = 0;
   if (isfinite(sum)) {
     look_at_finite(j->k, x, n, sum, p);
     return;
   }
-  const int64_t nans = j->g.dtype == MAREA_F32 ? keep_finite_float(n, x, (float *)finite, &kept)
-                                               : keep_finite_double(n, x, finite, &kept);
+  int64_t nans = 0;
+#define KEEP(type) nans = keep_finite_##type(n, x, (type *)finite, &kept)
+  MAREA_SWITCH_FLOAT(j->g.dtype, KEEP);
   look_at_finite(j->k, finite, kept, j->k->sum((size_t)kept, finite), p);
   p->nans += nans;
   p->infinities += n - kept - nans;
@@ -183,20 +184,12 @@ static void look_at_reals (const job *j, const void *x, int64_t n, partial *p) {
 /* At most STRETCH elements side by side. */
 static void look_at (const job *j, const void *x, int64_t n, partial *p) {
   p->seen += n;
-  if (j->g.dtype == MAREA_U8) look_at_bytes(x, n, p);
-  else if (j->g.dtype == MAREA_I64) look_at_integers(x, n, p);
-  else look_at_reals(j, x, n, p);
-}
-
-#define GATHER(type)                                                                    \
-  do {                                                                                  \
-    for (int64_t i = 0; i < n; i++) ((type *)to)[i] = ((const type *)from)[i * stride]; \
-  } while (0)
-
-static void gather (int dtype, const void *from, int64_t stride, int64_t n, void *to) {
-  if (dtype == MAREA_F32) GATHER(float);
-  else if (dtype == MAREA_U8) GATHER(uint8_t);
-  else GATHER(int64_t);
+#define LOOK_float look_at_reals(j, x, n, p)
+#define LOOK_double look_at_reals(j, x, n, p)
+#define LOOK_int64_t look_at_integers(x, n, p)
+#define LOOK_uint8_t look_at_bytes(x, n, p)
+#define LOOK(type) LOOK_##type
+  MAREA_SWITCH_DTYPE(j->g.dtype, LOOK);
 }
 
 /* Element `first` and those after it, up to n of them. */
@@ -208,7 +201,7 @@ static void read_stretch (const job *j, int64_t first, int64_t n, partial *p) {
     run = MAREA_MIN(run, n);
     if (stride == 1 && run >= SHORT_RUN) look_at(j, x, run, p);
     else {
-      gather(j->g.dtype, x, stride, run, (char *)gathered + n_gathered * size);
+      marea_copy_run(run, (size_t)size, x, stride, (char *)gathered + n_gathered * size, 1);
       n_gathered += run;
     }
     first += run;

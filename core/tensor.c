@@ -15,16 +15,6 @@ typedef struct newborn {
 
 #define HEADER ((sizeof(newborn) + MAREA_ALIGN - 1) / MAREA_ALIGN * MAREA_ALIGN) /* in front of the bytes */
 
-const char *marea_dtype_name (marea_dtype dtype) {
-  static const char *const name[] = {"f32", "f64", "i64", "u8"};
-  return (unsigned)dtype < MAREA_DTYPES ? name[dtype] : "?";
-}
-
-size_t marea_dtype_size (marea_dtype dtype) {
-  static const size_t size[] = {4, 8, 8, 1};
-  return (unsigned)dtype < MAREA_DTYPES ? size[dtype] : 0;
-}
-
 int64_t marea_count (int rank, const int64_t *shape) {
   uint64_t n = 1; /* sizes beside a 0 may wrap; nothing is addressed by them */
   for (int d = 0; d < rank; d++) n *= (uint64_t)shape[d];
@@ -231,7 +221,9 @@ void marea_protect (marea_tensor *t) {
 
 marea_context *marea_tensor_context (const marea_tensor *t) { return t ? t->ctx : NULL; }
 
-marea_dtype marea_tensor_dtype (const marea_tensor *t) { return t ? (marea_dtype)t->dtype : MAREA_DTYPES; }
+marea_dtype marea_tensor_dtype (const marea_tensor *t) {
+  return t ? (marea_dtype)t->dtype : (marea_dtype)MAREA_DTYPE_COUNT;
+}
 
 int marea_tensor_rank (const marea_tensor *t) { return t ? t->rank : 0; }
 

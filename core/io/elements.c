@@ -22,6 +22,16 @@ static const struct {
 
 size_t marea_code_size (marea_code code) { return codes[code].size; }
 
+marea_code marea_code_of (marea_dtype dtype) {
+  switch (dtype) {
+  case MAREA_F32: return MAREA_CODE_F32;
+  case MAREA_F64: return MAREA_CODE_F64;
+  case MAREA_I64: return MAREA_CODE_I64;
+  case MAREA_U8: return MAREA_CODE_U8;
+  }
+  return MAREA_CODE_U8;
+}
+
 marea_status marea_raw_bytes (marea_context *ctx, const char *label, marea_code code, int rank,
                               const int64_t *shape, size_t *bytes) {
   int64_t filled[MAREA_MAX_RANK] = {

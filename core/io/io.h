@@ -68,6 +68,7 @@ typedef enum marea_code {
   MAREA_CODES
 } marea_code;
 size_t marea_code_size (marea_code code);
+marea_code marea_code_of (marea_dtype dtype); /* of elements as tensors have them in memory */
 
 /* Bytes of a file's array. A shape that is no tensor's is MAREA_EFORMAT, for it came from a file. */
 marea_status marea_raw_bytes (marea_context *ctx, const char *label, marea_code code, int rank,

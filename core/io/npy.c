@@ -85,14 +85,21 @@ static marea_status read_shape (header *h) {
   return MAREA_OK;
 }
 
+static const struct {
+  char name[3];
+  int8_t code;
+} types[] = {{"b1", MAREA_CODE_BOOL}, {"i1", MAREA_CODE_I8},  {"u1", MAREA_CODE_U8},  {"i2", MAREA_CODE_I16},
+             {"u2", MAREA_CODE_U16},  {"i4", MAREA_CODE_I32}, {"u4", MAREA_CODE_U32}, {"i8", MAREA_CODE_I64},
+             {"f2", MAREA_CODE_F16},  {"f4", MAREA_CODE_F32}, {"f8", MAREA_CODE_F64}};
+
+/* "?": NumPy has none. */
+static const char *name_of (marea_code code) {
+  for (int i = 0; i < MAREA_COUNT(types); i++)
+    if (types[i].code == (int8_t)code) return types[i].name;
+  return "?";
+}
+
 static marea_status read_descr (header *h) {
-  static const struct {
-    char name[3];
-    int8_t code;
-  } types[] = {{"b1", MAREA_CODE_BOOL}, {"i1", MAREA_CODE_I8},  {"u1", MAREA_CODE_U8},
-               {"i2", MAREA_CODE_I16},  {"u2", MAREA_CODE_U16}, {"i4", MAREA_CODE_I32},
-               {"u4", MAREA_CODE_U32},  {"i8", MAREA_CODE_I64}, {"f2", MAREA_CODE_F16},
-               {"f4", MAREA_CODE_F32},  {"f8", MAREA_CODE_F64}};
   char descr[16];
   if (!read_string(h, descr, sizeof descr)) return bad(h, "'descr' to be a simple type such as '<f4'");
   for (int i = 0; i < MAREA_COUNT(types); i++) {
@@ -208,9 +215,9 @@ marea_status marea_load_npy (marea_context *ctx, const char *path, marea_tensor 
 
 /* Writes the 128 or more bytes before the elements to `to` and returns how many. */
 static size_t make_header (const marea_tensor *t, char to[512]) {
-  static const char *const descr[] = {"<f4", "<f8", "<i8", "|u1"};
-  int n = snprintf(to + 10, 500, "{'descr': '%s', 'fortran_order': False, 'shape': (",
-                   descr[marea_tensor_dtype(t)]);
+  const marea_code code = marea_code_of(marea_tensor_dtype(t));
+  int n = snprintf(to + 10, 500, "{'descr': '%c%s', 'fortran_order': False, 'shape': (",
+                   marea_code_size(code) == 1 ? '|' : '<', name_of(code));
   int rank = marea_tensor_rank(t);
   for (int d = 0; d < rank; d++)
     n += snprintf(to + 10 + n, 500 - (size_t)n, d ? ", %lld" : "%lld", (long long)marea_tensor_shape(t)[d]);

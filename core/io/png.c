@@ -235,8 +235,7 @@ static marea_status pixels_of (const marea_tensor *t, const char *label, uint8_t
   if (!*block) return marea_out_of_memory(t->ctx, label, (size_t)n, "pixels");
   for (int64_t i = 0; i < n; i++) {
     if (i % MAREA_BLOCK == 0) MAREA_TRY(marea_poll(t->ctx));
-    (*block)[i] = to_byte(marea_tensor_dtype(t) == MAREA_F32 ? (double)((const float *)data)[i]
-                                                             : ((const double *)data)[i]);
+    (*block)[i] = to_byte(marea_load(marea_tensor_dtype(t), data, i));
   }
   return MAREA_OK;
 }
@@ -246,7 +245,8 @@ static marea_status check_picture (const marea_tensor *t, const char *label) {
   int rank = marea_tensor_rank(t);
   const int64_t *shape = marea_tensor_shape(t);
   int64_t channels = rank == 3 ? shape[2] : 1;
-  if (rank < 2 || rank > 3 || channels < 1 || channels > 4 || marea_tensor_dtype(t) == MAREA_I64)
+  if (rank < 2 || rank > 3 || channels < 1 || channels > 4 ||
+      !marea_is_in(MAREA_FLOATS | 1 << MAREA_U8, marea_tensor_dtype(t)))
     return marea_fail(t->ctx, MAREA_ESHAPE,
                       "%s: expected u8, f32 or f64 of shape (H, W) or (H, W, C) with C = 1, 2, "
                       "3 or 4, got %s",

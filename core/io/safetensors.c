@@ -195,19 +195,18 @@ static marea_status read_texts (loader *l) {
   return MAREA_OK;
 }
 
+/* Names of element types, by code. */
+static const char *const code_name[MAREA_CODES] = {
+    [MAREA_CODE_F32] = "F32", [MAREA_CODE_F64] = "F64",   [MAREA_CODE_I64] = "I64",
+    [MAREA_CODE_U8] = "U8",   [MAREA_CODE_BOOL] = "BOOL", [MAREA_CODE_F16] = "F16",
+    [MAREA_CODE_I8] = "I8",   [MAREA_CODE_BF16] = "BF16", [MAREA_CODE_I16] = "I16",
+    [MAREA_CODE_U16] = "U16", [MAREA_CODE_I32] = "I32",   [MAREA_CODE_U32] = "U32"};
+
 static bool read_code (const char *dtype, marea_code *code) {
-  static const struct {
-    char name[5];
-    uint8_t code;
-  } codes[] = {{"F32", MAREA_CODE_F32},   {"F64", MAREA_CODE_F64},   {"I64", MAREA_CODE_I64},
-               {"U8", MAREA_CODE_U8},     {"BOOL", MAREA_CODE_BOOL}, {"F16", MAREA_CODE_F16},
-               {"BF16", MAREA_CODE_BF16}, {"I8", MAREA_CODE_I8},     {"I16", MAREA_CODE_I16},
-               {"U16", MAREA_CODE_U16},   {"I32", MAREA_CODE_I32},   {"U32", MAREA_CODE_U32}};
-  for (int i = 0; i < MAREA_COUNT(codes); i++)
-    if (strcmp(dtype, codes[i].name) == 0) {
-      *code = (marea_code)codes[i].code;
-      return true;
-    }
+  for (int i = 0; i < MAREA_CODES; i++) {
+    *code = (marea_code)i;
+    if (strcmp(dtype, code_name[i]) == 0) return true;
+  }
   return false;
 }
 
@@ -424,11 +423,10 @@ static void put_pair (text_out *o, const char *key, const char *value) {
 }
 
 static void put_entry (text_out *o, const marea_item *i) {
-  static const char *const dtype[] = {"F32", "F64", "I64", "U8"};
   put_text(o, ",");
   put_string(o, i->name);
   put_text(o, ":{\"dtype\":\"");
-  put_text(o, dtype[marea_tensor_dtype(i->tensor)]);
+  put_text(o, code_name[marea_code_of(marea_tensor_dtype(i->tensor))]);
   put_text(o, "\",\"shape\":[");
   for (int d = 0; d < marea_tensor_rank(i->tensor); d++) {
     if (d) put_text(o, ",");

@@ -51,9 +51,7 @@ static taps taps_at (double place, int64_t size, bool slope) {
 }
 
 static void read_matrix (const pass *p, int64_t n, double m[6]) {
-  for (int i = 0; i < 6; i++)
-    m[i] = p->dtype == MAREA_F64 ? ((const double *)p->matrix)[n * 6 + i]
-                                 : ((const float *)p->matrix)[n * 6 + i];
+  for (int i = 0; i < 6; i++) m[i] = marea_load(p->dtype, p->matrix, n * 6 + i);
 }
 
 static size_t pixel (const pass *p, int64_t n, int64_t i, int64_t j) {
@@ -62,13 +60,10 @@ static size_t pixel (const pass *p, int64_t n, int64_t i, int64_t j) {
 
 /* to += weight * from, for the channels of a pixel */
 static void add_pixel (const pass *p, double weight, const char *from, char *to) {
-  if (p->c >= FEW) {
-    p->kernels->axpy((size_t)p->c, weight, from, to);
-  } else if (p->dtype == MAREA_F64) {
-    for (int64_t i = 0; i < p->c; i++) ((double *)to)[i] += weight * ((const double *)from)[i];
-  } else {
-    for (int64_t i = 0; i < p->c; i++) ((float *)to)[i] += (float)weight * ((const float *)from)[i];
-  }
+#define ADD_CHANNELS(type) \
+  for (int64_t i = 0; i < p->c; i++) ((type *)to)[i] += (type)weight * ((const type *)from)[i]
+  if (p->c >= FEW) p->kernels->axpy((size_t)p->c, weight, from, to);
+  else MAREA_SWITCH_FLOAT(p->dtype, ADD_CHANNELS);
 }
 
 /* For rows first..end-1 of image n of the result: gathers into them, or spreads them over the image they came from. */
@@ -155,10 +150,7 @@ static marea_status coordinates (const marea_tensor *like, marea_tensor **out) {
   void *data = marea_at(*out);
   for (int64_t i = 0; i < h * w; i++) {
     const double row[] = {(double)(i % w) - (double)(w - 1) / 2, (double)(i / w) - (double)(h - 1) / 2, 1};
-    for (int k = 0; k < 3; k++) {
-      if (like->dtype == MAREA_F64) ((double *)data)[i * 3 + k] = row[k];
-      else ((float *)data)[i * 3 + k] = (float)row[k];
-    }
+    for (int k = 0; k < 3; k++) marea_store(like->dtype, data, i * 3 + k, row[k]);
   }
   return MAREA_OK;
 }

@@ -225,8 +225,7 @@ const marea_op marea_op_minimum = {
 /* Is there a 0 among n integers, `step` apart? */
 static bool row_has_zero (marea_context *ctx, int dtype, const void *x, int64_t n, int64_t step) {
   for (int64_t i = 0; i < n && !MAREA_STOPPING(ctx, i); i++)
-    if (dtype == MAREA_U8 ? ((const uint8_t *)x)[i * step] == 0 : ((const int64_t *)x)[i * step] == 0)
-      return true;
+    if (marea_load_integer(dtype, x, i * step) == 0) return true;
   return false;
 }
 

@@ -14,13 +14,7 @@
 #define LARGEST_COUNT 9007199254740992.0 /* 2^53 */
 
 static void put (marea_tensor *t, int64_t i, marea_attr value) {
-  void *data = marea_at(t);
-  switch (t->dtype) {
-  case MAREA_F32: ((float *)data)[i] = (float)marea_attr_number(&value); return;
-  case MAREA_F64: ((double *)data)[i] = marea_attr_number(&value); return;
-  case MAREA_I64: ((int64_t *)data)[i] = marea_attr_integer(&value); return;
-  default: ((uint8_t *)data)[i] = (uint8_t)marea_attr_integer(&value);
-  }
+  marea_store_number(t->dtype, marea_at(t), i, &value);
 }
 
 /* The shape rule of a vector of n elements. */

@@ -34,14 +34,10 @@ typedef struct draw {
   void *y;
 } draw;
 
-static inline double load (const void *x, int dtype, int64_t i) {
-  return dtype == MAREA_F32 ? ((const float *)x)[i] : ((const double *)x)[i];
-}
+/* Element i of an input, which has the dtype of the result. */
+static inline double load (const draw *d, const void *x, int64_t i) { return marea_load(d->dtype, x, i); }
 
-static inline void store (const draw *d, int64_t i, double value) {
-  if (d->dtype == MAREA_F32) ((float *)d->y)[i] = (float)value;
-  else ((double *)d->y)[i] = value;
-}
+static inline void store (const draw *d, int64_t i, double value) { marea_store(d->dtype, d->y, i, value); }
 
 static inline draw draw_of (const marea_call *c) {
   const marea_tensor *out = c->out[0];
@@ -67,9 +63,9 @@ static inline marea_status shape_of_floats (marea_call *c, int shape, int dtype)
   const marea_attr *a = &c->attr[shape];
   size_t bytes;
   if (c->attr[dtype].i < 0) c->attr[dtype].i = MAREA_F32;
-  if (c->attr[dtype].i != MAREA_F32 && c->attr[dtype].i != MAREA_F64)
-    return marea_reject(c, MAREA_EARG, "argument 'dtype': expected f32 or f64, got %s",
-                        marea_dtype_name((marea_dtype)c->attr[dtype].i));
+  if (!marea_is_float(c->attr[dtype].i))
+    return marea_reject(c, MAREA_EARG, "argument 'dtype': expected %s, got %s",
+                        marea_dtypes_text(MAREA_FLOATS).s, marea_dtype_name((marea_dtype)c->attr[dtype].i));
   MAREA_TRY(
       marea_bytes(c->ctx, c->op->name, a->n, a->v, marea_dtype_size((marea_dtype)c->attr[dtype].i), &bytes));
   marea_layout_set(&c->layout[0], (int)c->attr[dtype].i, a->n, a->v);

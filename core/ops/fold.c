@@ -29,17 +29,6 @@ typedef struct fold_job {
   int64_t tiles, units, units_per_block;
 } fold_job;
 
-static size_t real_size (int dtype) { return dtype == MAREA_F32 ? sizeof(float) : sizeof(double); }
-
-static void store (int dtype, void *out, int64_t i, double value) {
-  if (dtype == MAREA_F32) ((float *)out)[i] = (float)value;
-  else ((double *)out)[i] = value;
-}
-
-static double load (int dtype, const void *x, int64_t i) {
-  return dtype == MAREA_F32 ? (double)((const float *)x)[i] : ((const double *)x)[i];
-}
-
 static double combine (marea_fold_kind kind, double a, double b) {
   if (kind == MAREA_FOLD_PRODUCT) return a * b;
   if (kind == MAREA_FOLD_MAX || kind == MAREA_FOLD_LARGEST) return a > b || a != a ? a : b;
@@ -51,10 +40,10 @@ static double combine (marea_fold_kind kind, double a, double b) {
 
 static double row_squares (const marea_kernels *k, int dtype, int64_t n, const char *x, double shift) {
   double buffer[PIECE], mean, total = 0;
-  store(dtype, &mean, 0, shift);
+  marea_store(dtype, &mean, 0, shift);
   for (int64_t i = 0; i < n; i += PIECE) {
     const size_t part = (size_t)MAREA_MIN(PIECE, n - i);
-    k->squared_difference(part, x + (size_t)i * real_size(dtype), 1, &mean, 0, buffer, NULL);
+    k->squared_difference(part, x + (size_t)i * marea_element_size(dtype), 1, &mean, 0, buffer, NULL);
     total += k->sum(part, buffer);
   }
   return total;
@@ -71,16 +60,16 @@ static void powers_of (const fold_job *j, size_t n, const char *x, const void *s
   }
   k->abs(n, y, y, NULL);
   if (j->f.power == 1) return;
-  store(j->f.dtype, &power, 0, j->f.power);
+  marea_store(j->f.dtype, &power, 0, j->f.power);
   k->pow(n, y, 1, &power, 0, y, NULL);
 }
 
 static double row_powers (const fold_job *j, int64_t n, const char *x, double shift) {
   double buffer[PIECE], scale, total = 0;
-  store(j->f.dtype, &scale, 0, shift);
+  marea_store(j->f.dtype, &scale, 0, shift);
   for (int64_t i = 0; i < n; i += PIECE) {
     const size_t part = (size_t)MAREA_MIN(PIECE, n - i);
-    powers_of(j, part, x + (size_t)i * real_size(j->f.dtype), &scale, 0, buffer);
+    powers_of(j, part, x + (size_t)i * marea_element_size(j->f.dtype), &scale, 0, buffer);
     total += j->k->sum(part, buffer);
   }
   return total;
@@ -118,10 +107,7 @@ static void fold_largest (const fold_job *j, int64_t n, int64_t w, size_t step, 
 static void fold_products (const fold_job *j, int64_t n, int64_t w, size_t step, const char *x,
                            double *total) {
   for (int64_t i = 0; i < w; i++) total[i] = 1;
-  for (int64_t r = 0; r < n; r++, x += step) {
-    if (j->f.dtype == MAREA_F32) MULTIPLY_ROW(float);
-    else MULTIPLY_ROW(double);
-  }
+  for (int64_t r = 0; r < n; r++, x += step) { MAREA_SWITCH_FLOAT(j->f.dtype, MULTIPLY_ROW); }
 }
 
 /* acc[w] := fold of n >= 1 rows of the elements' differences from `shift`, or of their ratios to it. `together` rows lie side by
@@ -147,7 +133,7 @@ static void fold_differences (const fold_job *j, int64_t n, int64_t w, int64_t t
 /* acc[w] := fold of n >= 1 rows, `step` bytes apart */
 static void fold_rows (const fold_job *j, int64_t n, int64_t w, int64_t together, size_t step, const char *x,
                        const void *shift, void *acc) {
-  const size_t size = real_size(j->f.dtype);
+  const size_t size = marea_element_size(j->f.dtype);
   if (j->kind == MAREA_FOLD_MAX || j->kind == MAREA_FOLD_MIN) {
     marea_binary_kernel *pick = j->kind == MAREA_FOLD_MAX ? j->k->maximum : j->k->minimum;
     memcpy(acc, x, (size_t)w * size);
@@ -168,7 +154,7 @@ static void fold_tile (const fold_job *j, int64_t o, int64_t r0, int64_t r1, int
                        double *total) {
   const int dtype = j->f.dtype;
   const int64_t inner = j->f.inner, together = w == inner ? TILE / w : 1;
-  const size_t size = real_size(dtype), step = (size_t)inner * size;
+  const size_t size = marea_element_size(dtype), step = (size_t)inner * size;
   double acc[TILE], shift[TILE];
   const char *x = (const char *)j->f.x + (size_t)((o * j->f.count + r0) * inner + first) * size;
   if (j->kind == MAREA_FOLD_PRODUCT) {
@@ -176,11 +162,11 @@ static void fold_tile (const fold_job *j, int64_t o, int64_t r0, int64_t r1, int
     return;
   }
   for (int64_t i = 0; j->shift && i < together * w; i++)
-    store(dtype, shift, i, j->shift[o * inner + first + i % w]);
+    marea_store(dtype, shift, i, j->shift[o * inner + first + i % w]);
   for (int64_t r = r0; r < r1; r += DEEP, x += DEEP * step) {
     fold_rows(j, MAREA_MIN(DEEP, r1 - r), w, together, step, x, shift, acc);
     for (int64_t i = 0; i < w; i++) {
-      const double value = load(dtype, acc, i);
+      const double value = marea_load(dtype, acc, i);
       total[i] = r == r0 ? value : combine(j->kind, total[i], value);
     }
   }
@@ -191,11 +177,11 @@ static void fold_tile (const fold_job *j, int64_t o, int64_t r0, int64_t r1, int
 /* The sum of a column of a unit in double: floats that add up to more than a float are far from that. */
 static double wide_sum (const fold_job *j, int64_t first, int64_t rows) {
   double total = 0;
-  for (int64_t r = 0; r < rows; r++) total += load(j->f.dtype, j->f.x, first + r * j->f.inner);
+  for (int64_t r = 0; r < rows; r++) total += marea_load(j->f.dtype, j->f.x, first + r * j->f.inner);
   return total;
 }
 
-/* total[w], but what overflowed in a float once more */
+/* total[w], but what overflowed in a float once more; doubles that overflow stay so */
 static void repair_sums (const fold_job *j, int64_t first, int64_t rows, int64_t w, double *total) {
   if (j->kind != MAREA_FOLD_SUM || j->f.dtype != MAREA_F32) return;
   for (int64_t i = 0; i < w; i++)
@@ -209,7 +195,7 @@ static void run_unit (const fold_job *j, int64_t unit) {
   const int64_t r0 = chunk * j->chunk, r1 = MAREA_MIN(r0 + j->chunk, j->f.count);
   double total[TILE];
   if (inner == 1) {
-    const char *x = (const char *)j->f.x + (size_t)(o * j->f.count + r0) * real_size(j->f.dtype);
+    const char *x = (const char *)j->f.x + (size_t)(o * j->f.count + r0) * marea_element_size(j->f.dtype);
     total[0] = fold_row(j, r1 - r0, x, j->shift ? j->shift[o] : 0);
   } else {
     fold_tile(j, o, r0, r1, first, w, total);
@@ -219,7 +205,8 @@ static void run_unit (const fold_job *j, int64_t unit) {
     memcpy(j->partial + (o * j->chunks + chunk) * inner + first, total, (size_t)w * sizeof(double));
     return;
   }
-  for (int64_t i = 0; i < w; i++) store(j->out_dtype, j->out, o * inner + first + i, total[i] / j->divisor);
+  for (int64_t i = 0; i < w; i++)
+    marea_store(j->out_dtype, j->out, o * inner + first + i, total[i] / j->divisor);
 }
 
 static void run_block (void *arg, int64_t block, int worker) {
@@ -237,7 +224,7 @@ static void join_chunks (marea_context *ctx, const fold_job *j) {
       double total = partial[0];
       for (int64_t chunk = 1; chunk < j->chunks; chunk++)
         total = combine(j->kind, total, partial[chunk * inner]);
-      store(j->out_dtype, j->out, o * inner + i, total / j->divisor);
+      marea_store(j->out_dtype, j->out, o * inner + i, total / j->divisor);
     }
   }
 }
@@ -260,7 +247,7 @@ marea_status marea_fold (marea_call *c, const marea_folding *f, marea_fold_kind 
   if (f->outer * f->inner == 0) return MAREA_OK;
   if (f->count == 0) {
     for (int64_t i = 0; i < f->outer * f->inner && !MAREA_STOPPING(c->ctx, i); i++)
-      store(out_dtype, out, i, kind == MAREA_FOLD_PRODUCT);
+      marea_store(out_dtype, out, i, kind == MAREA_FOLD_PRODUCT);
     return MAREA_OK;
   }
   j.chunk = chunk_rows(f);
@@ -282,16 +269,17 @@ marea_moments marea_fold_moments (const marea_folding *f, int64_t i, double divi
   const int64_t first = i / f->inner * f->count * f->inner + i % f->inner, end = first + f->count * f->inner;
   double most = 0, mean = 0, spread = 0, squares = 0;
   for (int64_t k = first; k < end; k += f->inner) {
-    const double size = fabs(load(f->dtype, f->x, k));
+    const double size = fabs(marea_load(f->dtype, f->x, k));
     if (!isfinite(size)) return (marea_moments){NAN, NAN};
     most = MAREA_MAX(most, size);
   }
   if (most == 0) return (marea_moments){0, 0};
-  for (int64_t k = first; k < end; k += f->inner) mean += load(f->dtype, f->x, k) / most / (double)f->count;
   for (int64_t k = first; k < end; k += f->inner)
-    spread = MAREA_MAX(spread, fabs(load(f->dtype, f->x, k) / most - mean));
+    mean += marea_load(f->dtype, f->x, k) / most / (double)f->count;
+  for (int64_t k = first; k < end; k += f->inner)
+    spread = MAREA_MAX(spread, fabs(marea_load(f->dtype, f->x, k) / most - mean));
   for (int64_t k = first; k < end && spread > 0; k += f->inner) {
-    const double d = (load(f->dtype, f->x, k) / most - mean) / spread;
+    const double d = (marea_load(f->dtype, f->x, k) / most - mean) / spread;
     squares += d * d;
   }
   return (marea_moments){most * mean, most * (spread * sqrt(squares / divisor))};
@@ -299,9 +287,7 @@ marea_moments marea_fold_moments (const marea_folding *f, int64_t i, double divi
 
 /* ---- integers ---- */
 
-static int64_t int_at (const marea_folding *f, int64_t i) {
-  return f->dtype == MAREA_I64 ? ((const int64_t *)f->x)[i] : ((const uint8_t *)f->x)[i];
-}
+static int64_t int_at (const marea_folding *f, int64_t i) { return marea_load_integer(f->dtype, f->x, i); }
 
 static int64_t combine_ints (marea_fold_kind kind, int64_t a, int64_t b) {
   if (kind == MAREA_FOLD_MAX) return MAREA_MAX(a, b);
@@ -318,9 +304,7 @@ void marea_fold_ints (marea_context *ctx, const marea_folding *f, marea_fold_kin
     int64_t total = f->count > 0 ? int_at(f, first) : kind == MAREA_FOLD_PRODUCT;
     for (int64_t r = 1; r < f->count && !MAREA_STOPPING(ctx, r); r++)
       total = combine_ints(kind, total, int_at(f, first + r * f->inner));
-    if (out_dtype == MAREA_I64) ((int64_t *)out)[i] = total;
-    else if (out_dtype == MAREA_U8) ((uint8_t *)out)[i] = (uint8_t)total;
-    else store(out_dtype, out, i, (double)total);
+    marea_store_integer(out_dtype, out, i, total);
   }
 }
 

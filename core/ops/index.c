@@ -18,7 +18,7 @@ static marea_status read_positions (marea_call *c, int input, int64_t limit, boo
   int64_t *position;
   MAREA_SCRATCH(c, position, (size_t)MAREA_MAX(n, 1) * sizeof *position);
   for (int64_t i = 0; i < n && !MAREA_STOPPING(c->ctx, i); i++) {
-    const int64_t value = t->dtype == MAREA_U8 ? ((const uint8_t *)from)[i] : ((const int64_t *)from)[i];
+    const int64_t value = marea_load_integer(t->dtype, from, i);
     const bool negative = from_end && value < 0;
     if (negative ? value < -limit : value < base || value - base >= limit)
       return marea_reject(c, MAREA_EARG, "argument '%s': element %lld of %s is %lld, expected %lld to %lld%s",
@@ -69,7 +69,7 @@ static marea_status index_select_shape (marea_call *c) {
   const int given = (int)c->attr[SELECT_DTYPE].i, from = c->in[0]->dtype, to = given < 0 ? from : given;
   MAREA_TRY(marea_want_dtype(c, 1, MAREA_INTS));
   MAREA_TRY(marea_resolve_dim(c, SELECT_DIM, c->in[0]->rank));
-  if ((to != from || c->attr[SELECT_SCALE].f != 1) && to != MAREA_F32 && to != MAREA_F64)
+  if ((to != from || c->attr[SELECT_SCALE].f != 1) && !marea_is_float(to))
     return marea_reject(
         c, MAREA_EARG, "%s to %s with scale %g: only f32 and f64 results can be converted or scaled",
         marea_dtype_name((marea_dtype)from), marea_dtype_name((marea_dtype)to), c->attr[SELECT_SCALE].f);
@@ -89,22 +89,18 @@ typedef struct selection {
   char *y;
 } selection;
 
-#define CONVERT_RUN(from, to)                                                                \
-  for (int64_t i = 0; i < n; i++) ((to *)y)[i] = (to)((double)((const from *)x)[i] * scale); \
-  break
-
-/* y := x * scale, in double, rounded once */
-static void convert_run (int64_t n, int from, const void *x, int to, void *y, double scale) {
-  switch (to == MAREA_F64 ? from : MAREA_DTYPES + from) {
-  case MAREA_F32: CONVERT_RUN(float, double);
-  case MAREA_F64: CONVERT_RUN(double, double);
-  case MAREA_I64: CONVERT_RUN(int64_t, double);
-  case MAREA_U8: CONVERT_RUN(uint8_t, double);
-  case MAREA_DTYPES + MAREA_F32: CONVERT_RUN(float, float);
-  case MAREA_DTYPES + MAREA_F64: CONVERT_RUN(double, float);
-  case MAREA_DTYPES + MAREA_I64: CONVERT_RUN(int64_t, float);
-  default: CONVERT_RUN(uint8_t, float);
+#define SCALE_FROM(type) \
+  for (int64_t i = 0; i < n; i++) to[i] = (target)((double)((const type *)x)[i] * scale)
+#define SCALE_TO(type)                    \
+  {                                       \
+    typedef type target;                  \
+    target *to = y;                       \
+    MAREA_SWITCH_DTYPE(from, SCALE_FROM); \
   }
+
+/* y := x * scale, in double, rounded once; y is of floats */
+static void scale_run (int64_t n, int from, const void *x, int dtype, void *y, double scale) {
+  MAREA_SWITCH_FLOAT(dtype, SCALE_TO);
 }
 
 static void select_rows (void *arg, int64_t block, int worker) {
@@ -120,7 +116,7 @@ static void select_rows (void *arg, int64_t block, int worker) {
     const char *x = s->x + (size_t)row * after * in;
     char *y = s->y + (size_t)r * after * out;
     if (as_is) memcpy(y, x, after * in);
-    else convert_run(s->from.after, s->from_dtype, x, s->to_dtype, y, s->scale);
+    else scale_run(s->from.after, s->from_dtype, x, s->to_dtype, y, s->scale);
   }
 }
 
@@ -528,12 +524,7 @@ static marea_status one_hot_forward (marea_call *c) {
   marea_clear(c->ctx, y, (size_t)(n * classes) * size);
   for (int64_t i = 0; i < n && !MAREA_STOPPING(c->ctx, i); i++) {
     const int64_t at = i * classes + position[i];
-    switch (c->out[0]->dtype) {
-    case MAREA_F32: ((float *)y)[at] = 1; break;
-    case MAREA_F64: ((double *)y)[at] = 1; break;
-    case MAREA_I64: ((int64_t *)y)[at] = 1; break;
-    default: ((uint8_t *)y)[at] = 1; break;
-    }
+    marea_store_integer(c->out[0]->dtype, y, at, 1);
   }
   return MAREA_OK;
 }

@@ -100,11 +100,6 @@ static void loss_block (void *arg, int64_t block, int worker) {
   if (j->partial) j->partial[block] = total;
 }
 
-static void put_number (marea_tensor *t, double value) {
-  if (t->dtype == MAREA_F32) *(float *)marea_at(t) = (float)value;
-  else *(double *)marea_at(t) = value;
-}
-
 static loss_job job_of (const marea_call *c, int first, marea_binary_kernel *kernel, const double *p) {
   const marea_tensor *x = c->in[first];
   return (loss_job){.k = c->ctx->kernels[x->dtype],
@@ -125,7 +120,7 @@ static marea_status run_loss (marea_call *c, loss_job *j) {
   marea_parallel(c->ctx, blocks, loss_block, j);
   if (r == NONE) return MAREA_OK;
   for (int64_t i = 0; i < blocks; i++) total += j->partial[i];
-  put_number(c->out[0], total * factor(r, c->in[0]));
+  marea_store(c->out[0]->dtype, marea_at(c->out[0]), 0, total * factor(r, c->in[0]));
   return MAREA_OK;
 }
 
@@ -174,9 +169,7 @@ static void grad_block (void *arg, int64_t block, int worker) {
     grad_piece(j, i, (size_t)MAREA_MIN(PIECE, end - i));
 }
 
-static double number_of (const marea_tensor *t) {
-  return t->dtype == MAREA_F32 ? (double)*(float *)marea_at(t) : *(double *)marea_at(t);
-}
+static double number_of (const marea_tensor *t) { return marea_load(t->dtype, marea_at(t), 0); }
 
 static marea_status grad_with (marea_call *c, marea_binary_kernel *kernel, const double *p, bool clipped) {
   loss_job j = job_of(c, 1, kernel, p);
@@ -274,9 +267,8 @@ static marea_status bce_forward (marea_call *c) {
 /* q := p clamped to [eps, 1 - eps], between 0 and 1 in p's dtype too, as the kernels do it */
 static marea_tensor *clipped (formula *f, marea_tensor *p) {
   if (f->status != MAREA_OK) return NULL;
-  const bool single = p->dtype == MAREA_F32;
-  const double eps = f->v->attr[1].f, low = MAREA_MAX(eps, single ? FLT_MIN : DBL_MIN);
-  const double gap = MAREA_MAX(eps, (single ? FLT_EPSILON : DBL_EPSILON) / 2);
+  const double eps = f->v->attr[1].f, low = MAREA_MAX(eps, marea_smallest(p->dtype));
+  const double gap = MAREA_MAX(eps, marea_epsilon(p->dtype) / 2);
   const marea_attr limits[] = {marea_attr_real(low), marea_attr_real(1 - gap)};
   return step(f, &marea_op_clamp, limits, 1, p, NULL, NULL);
 }

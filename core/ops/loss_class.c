@@ -35,10 +35,6 @@ typedef struct class_job {
 
 /* ---- labels ------------------------------------------------------------------------------------------ */
 
-static int64_t label_at (int dtype, const void *label, int64_t i) {
-  return dtype == MAREA_I64 ? ((const int64_t *)label)[i] : ((const uint8_t *)label)[i];
-}
-
 /* "{3, 1}" in the user's base */
 static marea_text place_text (const marea_call *c, const marea_tensor *t, int64_t i) {
   int64_t index[MAREA_MAX_RANK];
@@ -54,7 +50,7 @@ static marea_status check_labels (marea_call *c, const marea_tensor *labels, con
                                   int64_t *counting) {
   *counting = 0;
   for (int64_t i = 0; i < j->rows && !MAREA_STOPPING(c->ctx, i); i++) {
-    const int64_t label = label_at(j->label_dtype, j->label, i);
+    const int64_t label = marea_load_integer(j->label_dtype, j->label, i);
     if (label == j->ignored) continue;
     ++*counting;
     if (label >= j->base && label < j->base + j->classes) continue;
@@ -117,15 +113,6 @@ static int64_t blocks_of (const class_job *j) {
   return (j->rows + j->rows_per_block - 1) / j->rows_per_block;
 }
 
-static double get (int dtype, const void *x, int64_t i) {
-  return dtype == MAREA_F32 ? (double)((const float *)x)[i] : ((const double *)x)[i];
-}
-
-static void put (int dtype, void *x, int64_t i, double value) {
-  if (dtype == MAREA_F32) ((float *)x)[i] = (float)value;
-  else ((double *)x)[i] = value;
-}
-
 /* ---- cross_entropy ----------------------------------------------------------------------------------- */
 
 /* log sum exp - x[label], and the same for the mean of x in place of x[label] with the part `smoothing` */
@@ -134,7 +121,7 @@ static double row_loss (const class_job *j, const char *x, int64_t label) {
   const double max = j->k->max(n, x);
   if (max == -INFINITY) return INFINITY; /* as log_softmax has it */
   const double logsum = log(j->k->exp_sum(n, max, x, NULL));
-  const double loss = logsum + (max - get(j->dtype, x, label));
+  const double loss = logsum + (max - marea_load(j->dtype, x, label));
   if (j->smoothing == 0) return loss;
   const double spread = logsum + (max - j->k->sum(n, x) / (double)n);
   if (j->smoothing == 1) return spread;
@@ -147,10 +134,10 @@ static void loss_block (void *arg, int64_t block, int worker) {
   const int64_t end = MAREA_MIN((block + 1) * j->rows_per_block, j->rows);
   double total = 0;
   for (int64_t row = block * j->rows_per_block; row < end; row++) {
-    const int64_t label = label_at(j->label_dtype, j->label, row);
+    const int64_t label = marea_load_integer(j->label_dtype, j->label, row);
     const char *x = j->x + (size_t)(row * j->classes) * j->size;
     const double loss = label == j->ignored ? 0 : row_loss(j, x, label - j->base);
-    if (j->each) put(j->dtype, j->out, row, loss);
+    if (j->each) marea_store(j->dtype, j->out, row, loss);
     total += loss;
   }
   if (!j->each) j->partial[block] = total;
@@ -172,7 +159,7 @@ static marea_status cross_entropy_forward (marea_call *c) {
   marea_parallel(c->ctx, blocks, loss_block, &j);
   if (j.each) return MAREA_OK;
   for (int64_t i = 0; i < blocks; i++) total += j.partial[i];
-  put(j.dtype, j.out, 0, total * j.factor);
+  marea_store(j.dtype, j.out, 0, total * j.factor);
   return MAREA_OK;
 }
 
@@ -209,12 +196,11 @@ const marea_op marea_op_cross_entropy = {
 static void grad_row (const class_job *j, const char *x, int64_t label, double dy, char *y) {
   const size_t n = (size_t)j->classes;
   const double max = j->k->max(n, x), sum = j->k->exp_sum(n, max == -INFINITY ? 0 : max, x, y);
-  const double spread = -dy * j->smoothing / (double)n;
-  const float single = (float)spread;
+  double spread; /* room for an element of any dtype */
+  marea_store(j->dtype, &spread, 0, -dy * j->smoothing / (double)n);
   j->k->scale(n, sum == 0 ? 0 : dy / sum, y, y);
-  if (j->smoothing != 0)
-    j->k->add(n, y, 1, j->dtype == MAREA_F32 ? (const void *)&single : (const void *)&spread, 0, y, NULL);
-  put(j->dtype, y, label, get(j->dtype, y, label) - dy * (1 - j->smoothing));
+  if (j->smoothing != 0) j->k->add(n, y, 1, &spread, 0, y, NULL);
+  marea_store(j->dtype, y, label, marea_load(j->dtype, y, label) - dy * (1 - j->smoothing));
 }
 
 static void grad_block (void *arg, int64_t block, int worker) {
@@ -222,9 +208,9 @@ static void grad_block (void *arg, int64_t block, int worker) {
   const class_job *j = arg;
   const int64_t end = MAREA_MIN((block + 1) * j->rows_per_block, j->rows);
   for (int64_t row = block * j->rows_per_block; row < end; row++) {
-    const int64_t label = label_at(j->label_dtype, j->label, row);
+    const int64_t label = marea_load_integer(j->label_dtype, j->label, row);
     const size_t bytes = (size_t)j->classes * j->size;
-    const double dy = get(j->dtype, marea_at(j->dy), j->each ? row : 0) * j->factor;
+    const double dy = marea_load(j->dtype, marea_at(j->dy), j->each ? row : 0) * j->factor;
     char *y = j->out + (size_t)row * bytes;
     if (label == j->ignored) memset(y, 0, bytes);
     else grad_row(j, j->x + (size_t)row * bytes, label - j->base, dy, y);

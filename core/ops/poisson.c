@@ -61,7 +61,7 @@ static void poisson_block (void *arg, int64_t block, int worker) {
   const int64_t end = MAREA_MIN((block + 1) * d->step, d->n);
   (void)worker;
   for (int64_t i = block * d->step; i < end; i++) {
-    const double rate = load(d->a, d->dtype, i);
+    const double rate = load(d, d->a, i);
     uint32_t word[4];
     if (rate >= 10) {
       store(d, i, by_rejection(rate, d->seed, d->counter + (uint64_t)i));
@@ -76,7 +76,7 @@ static marea_status poisson_forward (marea_call *c) {
   draw d = draw_of(c);
   d.a = marea_at(c->in[0]);
   for (int64_t i = 0; i < d.n && !MAREA_STOPPING(c->ctx, i); i++) {
-    const double rate = load(d.a, d.dtype, i);
+    const double rate = load(&d, d.a, i);
     if (!(rate >= 0 && rate <= LARGEST_RATE))
       return marea_reject(c, MAREA_EARG, "argument 'rate': element %lld of %s is %g, expected 0 to 2^53",
                           (long long)i + c->ctx->config.index_base, marea_tensor_text(c->in[0]).s, rate);

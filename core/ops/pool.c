@@ -203,22 +203,15 @@ const marea_op marea_op_max_pool2d = {
     .sample = SAMPLE_POOL "return {g.distinct{n, h, w, c}}, attrs",
 };
 
-static inline double value_at (const char *x, bool single) {
-  return single ? *(const float *)x : *(const double *)x;
-}
-
 /* The larger of what is known and the pixel at offset `pixel`, channel by channel; the first one at a tie,
-   and a NaN above all. Inlined with a constant `single`, so that the choice of dtype is outside the loop. */
-static inline __attribute__((always_inline)) void take_larger (const pass *p, size_t pixel, int64_t count,
-                                                               bool single, double *most, size_t *at) {
-  const size_t size = single ? sizeof(float) : sizeof(double);
-  for (int64_t i = 0; i < count; i++) {
-    const double value = value_at(p->x + pixel + (size_t)i * size, single);
-    const bool more = !(value <= most[i]) & (most[i] == most[i]);
-    at[i] = more ? pixel + (size_t)i * size : at[i];
-    most[i] = more ? value : most[i];
+   and a NaN above all. */
+#define TAKE_LARGER(type)                                           \
+  for (int64_t i = 0; i < count; i++) {                             \
+    const double value = (double)((const type *)(p->x + pixel))[i]; \
+    const bool more = !(value <= most[i]) & (most[i] == most[i]);   \
+    at[i] = more ? pixel + (size_t)i * sizeof(type) : at[i];        \
+    most[i] = more ? value : most[i];                               \
   }
-}
 
 /* at[i] := offset of the maximum of a window for channel first + i, count <= CHANNELS */
 static void argmax_window (const pass *p, const plane *k, int64_t oy, int64_t ox, int64_t first,
@@ -229,20 +222,14 @@ static void argmax_window (const pass *p, const plane *k, int64_t oy, int64_t ox
   window_of(&p->g, 1, ox, &x0, &x1);
   for (int64_t i = 0; i < count; i++) {
     at[i] = in_at(p, k, y0, x0) + (size_t)(first + i) * p->size;
-    most[i] = value_at(p->x + at[i], p->dtype == MAREA_F32);
+    most[i] = marea_load(p->dtype, p->x + at[i], 0);
   }
   for (int64_t y = y0; y < y1 && !stops_row(p); y++) {
     for (int64_t x = x0; x < x1; x++) {
       const size_t pixel = in_at(p, k, y, x) + (size_t)first * p->size;
-      if (p->dtype == MAREA_F32) take_larger(p, pixel, count, true, most, at);
-      else take_larger(p, pixel, count, false, most, at);
+      MAREA_SWITCH_FLOAT(p->dtype, TAKE_LARGER);
     }
   }
-}
-
-static inline void add_at (const pass *p, size_t to, size_t from) {
-  if (p->dtype == MAREA_F32) *(float *)(p->out + to) += *(const float *)(p->v + from);
-  else *(double *)(p->out + to) += *(const double *)(p->v + from);
 }
 
 typedef void maxima_fn (const pass *p, const size_t *at, int64_t count, size_t window);
@@ -262,7 +249,9 @@ static void each_window (const pass *p, const plane *k, maxima_fn *fn) {
 }
 
 static void add_maxima (const pass *p, const size_t *at, int64_t count, size_t window) {
-  for (int64_t i = 0; i < count; i++) add_at(p, at[i], window + (size_t)i * p->size);
+#define ADD_MAXIMA(type) \
+  for (int64_t i = 0; i < count; i++) *(type *)(p->out + at[i]) += ((const type *)(p->v + window))[i]
+  MAREA_SWITCH_FLOAT(p->dtype, ADD_MAXIMA);
 }
 
 static void pick_maxima (const pass *p, const size_t *at, int64_t count, size_t window) {

@@ -113,11 +113,6 @@ static marea_status norm_shape (marea_call *c) {
   return dims_shape_at(c, NORM_DIMS);
 }
 
-static void put_real (marea_tensor *y, int64_t i, double value) {
-  if (y->dtype == MAREA_F32) ((float *)marea_at(y))[i] = (float)value;
-  else ((double *)marea_at(y))[i] = value;
-}
-
 /* m (sum |x / m|^p)^(1/p), m the largest |x|, so that powers neither overflow nor vanish */
 static marea_status norm_forward (marea_call *c) {
   const double p = c->attr[NORM_P].f;
@@ -135,7 +130,8 @@ static marea_status norm_forward (marea_call *c) {
   f.power = p;
   MAREA_TRY(marea_fold(c, &f, MAREA_FOLD_POWERS, scale, 1, MAREA_F64, sum));
   for (int64_t i = 0; i < n && !MAREA_STOPPING(c->ctx, i); i++)
-    put_real(y, i, m[i] < INFINITY ? scale[i] * (p == 2 ? sqrt(sum[i]) : pow(sum[i], 1 / p)) : m[i]);
+    marea_store(y->dtype, marea_at(y), i,
+                m[i] < INFINITY ? scale[i] * (p == 2 ? sqrt(sum[i]) : pow(sum[i], 1 / p)) : m[i]);
   return MAREA_OK;
 }
 

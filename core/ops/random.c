@@ -43,18 +43,31 @@ static marea_status uniform_shape (marea_call *c) {
 
 /* A value of [low, high), kept below high where rounding reaches it */
 static double below_high (const draw *d, double value) {
-  if (d->dtype == MAREA_F32)
-    return (float)value < (float)d->q || d->p == d->q ? value : nextafterf((float)d->q, (float)d->p);
-  return value < d->q || d->p == d->q ? value : nextafter(d->q, d->p);
+#define NEXT_float nextafterf
+#define NEXT_double nextafter
+#define BELOW(type) \
+  if (!((type)value < (type)d->q)) value = (double)NEXT_##type((type)d->q, (type)d->p)
+  if (d->p != d->q) MAREA_SWITCH_FLOAT(d->dtype, BELOW);
+  return value;
+}
+
+/* A number of [0, 1) with as many digits as the dtype of the result has. */
+static double unit_of (const draw *d, uint64_t bits) {
+#define UNIT_float unit24
+#define UNIT_double unit
+#define UNIT(type) u = UNIT_##type(bits)
+  double u = 0;
+  MAREA_SWITCH_FLOAT(d->dtype, UNIT);
+  return u;
 }
 
 static double place (const draw *d, uint64_t bits) {
-  return below_high(d, d->p + (d->q - d->p) * (d->dtype == MAREA_F32 ? unit24(bits) : unit(bits)));
+  return below_high(d, d->p + (d->q - d->p) * unit_of(d, bits));
 }
 
 /* The same where high - low is no number. */
 static double place_wide (const draw *d, uint64_t bits) {
-  const double u = d->dtype == MAREA_F32 ? unit24(bits) : unit(bits);
+  const double u = unit_of(d, bits);
   return below_high(d, d->p * (1 - u) + d->q * u);
 }
 
@@ -145,8 +158,8 @@ static void bernoulli_block (void *arg, int64_t block, int worker) {
   EACH_PAIR(d, block, i) {
     uint32_t word[4];
     marea_philox(d->seed, d->counter + (uint64_t)i / 2, word);
-    store(d, i, unit(word64(word)) < load(d->a, d->dtype, i));
-    if (i + 1 < last_) store(d, i + 1, unit(word64(word + 2)) < load(d->a, d->dtype, i + 1));
+    store(d, i, unit(word64(word)) < load(d, d->a, i));
+    if (i + 1 < last_) store(d, i + 1, unit(word64(word + 2)) < load(d, d->a, i + 1));
   }
 }
 
@@ -154,7 +167,7 @@ static marea_status bernoulli_forward (marea_call *c) {
   draw d = draw_of(c);
   d.a = marea_at(c->in[0]);
   for (int64_t i = 0; i < d.n && !MAREA_STOPPING(c->ctx, i); i++) {
-    const double p = load(d.a, d.dtype, i);
+    const double p = load(&d, d.a, i);
     if (!(p >= 0 && p <= 1))
       return marea_reject(c, MAREA_EARG, "argument 'p': element %lld of %s is %g, expected 0 to 1",
                           (long long)i + c->ctx->config.index_base, marea_tensor_text(c->in[0]).s, p);
@@ -200,11 +213,11 @@ static int64_t choose (const choice *k, int64_t row, double u) {
   double largest = -INFINITY, total = 0, sum = 0;
   int64_t last = 0;
   for (int64_t j = 0; j < k->classes && !stops_at(k, j); j++)
-    largest = fmax(largest, load(k->d.a, k->dtype, first + j));
+    largest = fmax(largest, marea_load(k->dtype, k->d.a, first + j));
   for (int64_t j = 0; j < k->classes && !stops_at(k, j); j++)
-    total += exp(load(k->d.a, k->dtype, first + j) - largest);
+    total += exp(marea_load(k->dtype, k->d.a, first + j) - largest);
   for (int64_t j = 0; j < k->classes && !stops_at(k, j); j++) {
-    const double p = exp(load(k->d.a, k->dtype, first + j) - largest);
+    const double p = exp(marea_load(k->dtype, k->d.a, first + j) - largest);
     sum += p;
     if (p > 0) last = j;
     if (sum > u * total) return j;
@@ -225,7 +238,7 @@ static marea_status check_logits (marea_call *c, const choice *k) {
   for (int64_t i = 0; i < k->d.n && !MAREA_STOPPING(c->ctx, i * MAREA_MIN(k->classes, 4096)); i++) {
     double largest = -INFINITY;
     for (int64_t j = 0; j < k->classes && largest == largest && !stops_at(k, j); j++) {
-      const double x = load(k->d.a, k->dtype, i * k->classes + j);
+      const double x = marea_load(k->dtype, k->d.a, i * k->classes + j);
       if (x != x || x > largest) largest = x;
     }
     if (!isfinite(largest) && !marea_stopping(c->ctx))
@@ -366,8 +379,8 @@ static void sample_normal_block (void *arg, int64_t block, int worker) {
     marea_philox(d->seed, d->counter + (uint64_t)i / 2, word);
     normal_pair(word, z);
     for (int64_t k = i; k < MAREA_MIN(i + 2, last_); k++) {
-      const double mean = d->a ? load(d->a, d->dtype, k) : 0;
-      store(d, k, mean + exp(0.5 * load(d->b, d->dtype, k)) * z[k - i]);
+      const double mean = d->a ? load(d, d->a, k) : 0;
+      store(d, k, mean + exp(0.5 * load(d, d->b, k)) * z[k - i]);
     }
   }
 }

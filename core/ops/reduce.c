@@ -154,8 +154,15 @@ static marea_status var_shape (marea_call *c) {
                       (long long)(n - 1), (long long)n, (long long)correction);
 }
 
-/* Below it digits of single squares are lost. */
-static double least_variance (int dtype) { return dtype == MAREA_F32 ? 1e-30 : 1e-290; }
+/* Below it squares of single differences come near the smallest normal number and lose digits. */
+static double least_variance (int dtype) {
+#define LEAST_float 1e-30
+#define LEAST_double 1e-290
+#define LEAST(type) least = LEAST_##type
+  double least = 0;
+  MAREA_SWITCH_FLOAT(dtype, LEAST);
+  return least;
+}
 
 /* Two passes: the mean, then the squared distances from it. Where these leave the dtype's range, by hand. */
 static marea_status spread_forward (marea_call *c, bool root) {
@@ -172,8 +179,7 @@ static marea_status spread_forward (marea_call *c, bool root) {
     const bool plain = variance[i] >= least_variance(f.dtype) && variance[i] < INFINITY;
     const double std = plain ? sqrt(variance[i]) : marea_fold_moments(&f, i, divisor).std;
     const double value = root ? std : plain ? variance[i] : std * std;
-    if (f.dtype == MAREA_F32) ((float *)marea_at(c->out[0]))[i] = (float)value;
-    else ((double *)marea_at(c->out[0]))[i] = value;
+    marea_store(f.dtype, marea_at(c->out[0]), i, value);
   }
   return MAREA_OK;
 }
@@ -308,11 +314,7 @@ static marea_status logsumexp_forward (marea_call *c) {
   for (int64_t i = 0; i < n; i++)
     if (isinf(m[i])) m[i] = 0;
   MAREA_TRY(marea_fold(c, &f, MAREA_FOLD_EXPS, m, 1, MAREA_F64, sum));
-  for (int64_t i = 0; i < n; i++) {
-    const double value = m[i] + log(sum[i]);
-    if (y->dtype == MAREA_F32) ((float *)marea_at(y))[i] = (float)value;
-    else ((double *)marea_at(y))[i] = value;
-  }
+  for (int64_t i = 0; i < n; i++) { marea_store(y->dtype, marea_at(y), i, m[i] + log(sum[i])); }
   return MAREA_OK;
 }
 
@@ -380,18 +382,12 @@ static void run_lines (marea_call *c, line_job *j, marea_block_fn run) {
         if (value != value || (smallest ? value < best : value > best)) best = value, at = r; \
       }                                                                                       \
     }                                                                                         \
-  }                                                                                           \
-  break
+  }
 
 static int64_t find_extreme (marea_context *ctx, int dtype, const void *x, int64_t start, int64_t n,
                              int64_t step, bool smallest) {
   int64_t at = 0;
-  switch (dtype) {
-  case MAREA_F32: FIND(float);
-  case MAREA_F64: FIND(double);
-  case MAREA_I64: FIND(int64_t);
-  default: FIND(uint8_t);
-  }
+  MAREA_SWITCH_DTYPE(dtype, FIND);
   return at;
 }
 
@@ -466,33 +462,34 @@ static marea_status cumsum_shape (marea_call *c) {
   return MAREA_OK;
 }
 
-/* Running sums of w columns, row by row; `from` goes to `to`, summed up as `total`. */
-#define RUN(from, to, total)                                                 \
+/* Running sums by the type of the elements: what they are added up in, and what the result holds. */
+typedef double total_float, total_double;
+typedef uint64_t total_int64_t, total_uint8_t;
+typedef float result_float;
+typedef double result_double;
+typedef int64_t result_int64_t, result_uint8_t;
+
+/* Running sums of w columns, row by row. */
+#define ADD_UP(type)                                                         \
   {                                                                          \
-    total sum[COLUMNS] = {0};                                                \
-    const from *x = (const from *)j->f.x + start;                            \
-    to *y = (to *)j->out + start;                                            \
+    total_##type sum[COLUMNS] = {0};                                         \
+    const type *x = (const type *)j->f.x + start;                            \
+    result_##type *y = (result_##type *)j->out + start;                      \
     for (int64_t r = 0; r < j->f.count && !MAREA_STOPPING(j->ctx, r); r++) { \
       const int64_t row = (j->flag ? j->f.count - 1 - r : r) * inner;        \
       for (int64_t i = 0; i < w; i++) {                                      \
-        sum[i] += (total)x[row + i];                                         \
-        y[row + i] = (to)sum[i];                                             \
+        sum[i] += (total_##type)x[row + i];                                  \
+        y[row + i] = (result_##type)sum[i];                                  \
       }                                                                      \
     }                                                                        \
-  }                                                                          \
-  break
+  }
 
 static void cumsum_block (void *arg, int64_t block, int worker) {
   (void)worker;
   const line_job *j = arg;
   const int64_t inner = j->f.inner, first = block % j->tiles * COLUMNS, w = MAREA_MIN(COLUMNS, inner - first);
   const int64_t start = block / j->tiles * j->f.count * inner + first;
-  switch (j->f.dtype) {
-  case MAREA_F32: RUN(float, float, double);
-  case MAREA_F64: RUN(double, double, double);
-  case MAREA_I64: RUN(int64_t, int64_t, uint64_t);
-  default: RUN(uint8_t, int64_t, uint64_t);
-  }
+  MAREA_SWITCH_DTYPE(j->f.dtype, ADD_UP);
 }
 
 static marea_status cumsum_forward (marea_call *c) {

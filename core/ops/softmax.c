@@ -19,6 +19,7 @@ typedef struct row_job {
   const marea_kernels *k;
   const char *x;
   char *y;
+  int dtype;
   size_t size, n; /* of an element; elements of a row */
   int64_t rows, rows_per_block;
   void (*run)(const struct row_job *j, const void *x, void *y);
@@ -38,8 +39,9 @@ static void softmax_row (const row_job *j, const void *x, void *y) {
 }
 
 static void subtract (const row_job *j, const void *x, double number, void *y) {
-  const float single = (float)number;
-  j->k->sub(j->n, x, 1, j->size == sizeof single ? (const void *)&single : (const void *)&number, 0, y, NULL);
+  double element; /* room for one of any dtype */
+  marea_store(j->dtype, &element, 0, number);
+  j->k->sub(j->n, x, 1, &element, 0, y, NULL);
 }
 
 /* The two subtractions are not made one: max + log(sum) would lose what is small beside a large maximum. */
@@ -81,6 +83,7 @@ static marea_status run_rows (marea_call *c, void (*run)(const row_job *j, const
                .x = marea_at(x),
                .y = marea_at(y),
                .run = run,
+               .dtype = x->dtype,
                .size = marea_dtype_size((marea_dtype)x->dtype),
                .n = (size_t)x->shape[dim]};
   if (n == 0) return MAREA_OK;

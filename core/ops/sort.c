@@ -14,30 +14,38 @@ typedef struct item {
 
 /* ---- keys ---- */
 
-/* The bits of a float with `sign` as its sign bit, so that they sort as the number; all ones for NaN. */
-static uint64_t real_key (uint64_t bits, uint64_t sign, uint64_t infinity, bool descending) {
-  const uint64_t all = sign | (sign - 1), size = bits & (sign - 1);
-  if (size > infinity) return all;
-  if (size == 0) bits = 0;
-  const uint64_t key = bits & sign ? ~bits & all : bits | sign;
-  return descending ? ~key & all : key;
+/* What the bits of elements mean. */
+typedef struct format {
+  size_t size; /* bytes of an element */
+  bool is_float;
+  uint64_t sign, all; /* the sign bit, 0 of unsigned elements; all bits */
+  uint64_t infinity;  /* bits of it; floats above are NaN */
+  bool descending;
+} format;
+
+static format format_of (int dtype, bool descending) {
+  const size_t size = marea_element_size(dtype);
+  const uint64_t top = UINT64_C(1) << (8 * size - 1);
+  format f = {.size = size,
+              .is_float = marea_is_float(dtype),
+              .sign = marea_kind_of(dtype) == MAREA_KIND_UNSIGNED ? 0 : top,
+              .all = top | (top - 1),
+              .descending = descending};
+  if (f.is_float) {
+    double infinity; /* room for an element of any dtype */
+    marea_store(dtype, &infinity, 0, INFINITY);
+    memcpy(&f.infinity, &infinity, size); /* to the low bytes: hosts are little-endian */
+  }
+  return f;
 }
 
-static uint64_t key_of (int dtype, const void *x, int64_t i, bool descending) {
-  uint32_t narrow;
-  uint64_t bits;
-  switch (dtype) {
-  case MAREA_F32:
-    memcpy(&narrow, (const float *)x + i, sizeof narrow);
-    return real_key(narrow, UINT64_C(1) << 31, 0x7f800000, descending);
-  case MAREA_F64:
-    memcpy(&bits, (const double *)x + i, sizeof bits);
-    return real_key(bits, UINT64_C(1) << 63, UINT64_C(0x7ff) << 52, descending);
-  case MAREA_I64:
-    bits = (uint64_t)((const int64_t *)x)[i] ^ UINT64_C(1) << 63;
-    return descending ? ~bits : bits;
-  default: bits = ((const uint8_t *)x)[i]; return descending ? 255 - bits : bits;
-  }
+/* A number that sorts as the element with these bits; all ones for NaN. */
+static uint64_t key_of (const format *f, uint64_t bits) {
+  const uint64_t size = bits & ~f->sign;
+  if (f->is_float && size > f->infinity) return f->all;
+  if (f->is_float && size == 0) bits = 0;
+  const uint64_t key = f->is_float && bits & f->sign ? ~bits & f->all : bits ^ f->sign;
+  return f->descending ? ~key & f->all : key;
 }
 
 #define STRETCH 0x4000 /* elements between two looks at whether to stop */
@@ -47,12 +55,16 @@ static bool another_stretch (marea_context *ctx, int64_t i, int64_t n, int64_t *
   return i < n && !marea_stopping(ctx);
 }
 
+#define LOAD_ITEMS(word)                                \
+  for (; k < end; k++) to[k] = (item) {                 \
+      key_of(f, ((const word *)x)[first + k * step]), k \
+    }
+
 /* to[k] := element first + k step, for k < n; false: told to stop before all were there. */
-static bool load_items (marea_context *ctx, int dtype, const void *x, int64_t first, int64_t step, int64_t n,
-                        bool descending, item *to) {
+static bool load_items (marea_context *ctx, const format *f, const void *x, int64_t first, int64_t step,
+                        int64_t n, item *to) {
   int64_t k = 0, end;
-  while (another_stretch(ctx, k, n, &end))
-    for (; k < end; k++) to[k] = (item){key_of(dtype, x, first + k * step, descending), k};
+  while (another_stretch(ctx, k, n, &end)) MAREA_SWITCH_SIZE(f->size, LOAD_ITEMS);
   return k == n;
 }
 
@@ -121,8 +133,8 @@ static bool sort_by_digit (marea_context *ctx, item **a, item **spare, int64_t n
 }
 
 /* The n items in order, in `a` or in `spare`; NULL: told to stop. */
-static item *sort_items (marea_context *ctx, int dtype, item *a, item *spare, int64_t n) {
-  const int bits = 8 * (int)marea_dtype_size((marea_dtype)dtype);
+static item *sort_items (marea_context *ctx, const format *f, item *a, item *spare, int64_t n) {
+  const int bits = 8 * (int)f->size;
   if (n < MERGED) return sort_by_merging(a, spare, n);
   for (int shift = 0; shift < bits; shift += DIGIT)
     if (!sort_by_digit(ctx, &a, &spare, n, shift)) return NULL;
@@ -135,8 +147,7 @@ static item *sort_items (marea_context *ctx, int dtype, item *a, item *spare, in
 typedef struct ordering {
   marea_context *ctx;
   const char *x;
-  int dtype;
-  bool descending;
+  format format;
   int64_t outer, count, inner, kept, base, lines_per_block;
   char *values;
   int64_t *positions;
@@ -146,18 +157,15 @@ typedef struct ordering {
 } ordering;
 
 static void put_value (const ordering *s, int64_t to, int64_t from) {
-  switch (marea_dtype_size((marea_dtype)s->dtype)) {
-  case 1: ((uint8_t *)s->values)[to] = ((const uint8_t *)s->x)[from]; break;
-  case 4: ((uint32_t *)s->values)[to] = ((const uint32_t *)s->x)[from]; break;
-  default: ((uint64_t *)s->values)[to] = ((const uint64_t *)s->x)[from]; break;
-  }
+#define PUT(word) ((word *)s->values)[to] = ((const word *)s->x)[from]
+  MAREA_SWITCH_SIZE(s->format.size, PUT);
 }
 
 static void order_line (const ordering *s, int64_t line, item *items) {
   const int64_t o = line / s->inner, i = line % s->inner;
   const int64_t x = o * s->count * s->inner + i, y = o * s->kept * s->inner + i;
-  if (!load_items(s->ctx, s->dtype, s->x, x, s->inner, s->count, s->descending, items)) return;
-  const item *sorted = sort_items(s->ctx, s->dtype, items, items + s->count, s->count);
+  if (!load_items(s->ctx, &s->format, s->x, x, s->inner, s->count, items)) return;
+  const item *sorted = sort_items(s->ctx, &s->format, items, items + s->count, s->count);
   for (int64_t k = 0; sorted && k < s->kept && !MAREA_STOPPING(s->ctx, k); k++) {
     if (s->values) put_value(s, y + k * s->inner, x + sorted[k].at * s->inner);
     if (s->positions) s->positions[y + k * s->inner] = sorted[k].at + s->base;
@@ -176,8 +184,7 @@ static marea_status run_ordering (marea_call *c, int dim, bool descending, marea
   const marea_tensor *x = c->in[0];
   ordering s = {.ctx = c->ctx,
                 .x = marea_at(x),
-                .dtype = x->dtype,
-                .descending = descending,
+                .format = format_of(x->dtype, descending),
                 .outer = marea_count(dim, x->shape),
                 .count = x->shape[dim],
                 .inner = marea_count(x->rank - dim - 1, x->shape + dim + 1),
@@ -335,6 +342,7 @@ static marea_status sort_all (marea_call *c, sorted_all *out) {
   const marea_tensor *x = c->in[0];
   marea_tensor copy = *x;
   marea_storage memory = {.ctx = c->ctx};
+  const format f = format_of(x->dtype, false);
   const void *values = marea_at(x);
   item *items;
   out->n = marea_count(x->rank, x->shape);
@@ -349,8 +357,8 @@ static marea_status sort_all (marea_call *c, sorted_all *out) {
     values = memory.data;
     if (marea_stopping(c->ctx)) return MAREA_OK;
   }
-  if (!load_items(c->ctx, x->dtype, values, 0, 1, out->n, false, items)) return MAREA_OK;
-  out->items = sort_items(c->ctx, x->dtype, items, items + out->n, out->n);
+  if (!load_items(c->ctx, &f, values, 0, 1, out->n, items)) return MAREA_OK;
+  out->items = sort_items(c->ctx, &f, items, items + out->n, out->n);
   return MAREA_OK;
 }
 
@@ -376,7 +384,8 @@ static marea_status unique_shape (marea_call *c) {
 
 static marea_status unique_forward (marea_call *c) {
   const sorted_all *all = c->found;
-  const ordering s = {.x = marea_at(c->in[0]), .dtype = c->in[0]->dtype, .values = marea_at(c->out[0])};
+  const ordering s = {
+      .x = marea_at(c->in[0]), .format = format_of(c->in[0]->dtype, false), .values = marea_at(c->out[0])};
   const int64_t base = c->ctx->config.index_base;
   int64_t *inverse = c->attr[UNIQUE_INVERSE].i ? marea_at(c->out[1]) : NULL;
   int64_t *counts = c->attr[UNIQUE_COUNTS].i ? marea_at(c->out[1 + !!inverse]) : NULL;

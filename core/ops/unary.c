@@ -31,7 +31,7 @@ static marea_status neg_vjp (marea_vjp *v) {
 }
 
 const marea_op marea_op_neg = {
-    UNARY(neg),     .flags = MAP,        .dtypes = MAREA_FLOATS | 1 << MAREA_I64,
+    UNARY(neg),     .flags = MAP,        .dtypes = MAREA_SIGNED,
     .vjp = neg_vjp, .sample = ANY_VALUE, .doc = "neg(x) = -x. Also for i64. Gradient: dx = -dy.",
 };
 
@@ -75,7 +75,7 @@ static marea_status square_vjp (marea_vjp *v) {
 const marea_op marea_op_square = {
     UNARY(square),
     .flags = MAP,
-    .dtypes = MAREA_FLOATS | 1 << MAREA_I64,
+    .dtypes = MAREA_SIGNED,
     .saves_in = 1,
     .vjp = square_vjp,
     .sample = ANY_VALUE,

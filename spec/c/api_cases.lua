@@ -165,7 +165,7 @@ local values = {
   ["const char *"] = text, ["const char **"] = optional "&w->text",
   ["marea_dtype"] = function()
     return {good "MAREA_F32", refused("99", "(marea_dtype)99"), refused("-5", "(marea_dtype)-5"),
-      refused("MAREA_DTYPES", "MAREA_DTYPES"), any("u8", "MAREA_U8")}
+      refused("MAREA_DTYPE_COUNT", "(marea_dtype)MAREA_DTYPE_COUNT"), any("u8", "MAREA_U8")}
   end,
   ["marea_status"] = function()
     return {good "MAREA_ENOMEM", any("99", "(marea_status)99"), any("-1", "(marea_status)-1")}

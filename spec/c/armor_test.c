@@ -356,7 +356,7 @@ static int make_pool (marea_context *ctx, marea_tensor **pool) {
   int n = 0;
   for (int rank = 0; rank <= 4; rank++)
     for (int s = 0; s < COUNT(sizes); s++)
-      for (int dtype = 0; dtype < MAREA_DTYPES; dtype++) {
+      for (int dtype = 0; dtype < MAREA_DTYPE_COUNT; dtype++) {
         marea_tensor *t;
         need(marea_empty(ctx, (marea_dtype)dtype, rank, sizes[s], &t), ctx);
         fill(t);

@@ -432,7 +432,7 @@ static void test_long_header (void) {
 /* ---- round trips and values ---- */
 
 static void test_npy (void) {
-  for (int dtype = 0; dtype < MAREA_DTYPES; dtype++)
+  for (int dtype = 0; dtype < MAREA_DTYPE_COUNT; dtype++)
     for (int rank = 0; rank <= MAREA_MAX_RANK; rank++) {
       marea_tensor *t = make((marea_dtype)dtype, rank, (int64_t[]){2, 3, 1, 2, 1, 2, 3, 2}, 5), *u;
       CHECK_OK(marea_save_npy(t, in_folder("a.npy")));

@@ -42,13 +42,10 @@ marea_status marea_norm_rows (marea_call *c, const marea_norm *g, const marea_te
                               const marea_tensor *weight, const marea_tensor *bias, marea_tensor *y);
 marea_status marea_norm_rows_backward (marea_call *c, const marea_norm *g, const marea_norm_back *b);
 
-static inline double marea_norm_load (int dtype, const void *x, int64_t i) {
-  return dtype == MAREA_F32 ? (double)((const float *)x)[i] : ((const double *)x)[i];
-}
+static inline double marea_norm_load (int dtype, const void *x, int64_t i) { return marea_load(dtype, x, i); }
 
 static inline void marea_norm_store (int dtype, void *x, int64_t i, double value) {
-  if (dtype == MAREA_F32) ((float *)x)[i] = (float)value;
-  else ((double *)x)[i] = value;
+  marea_store(dtype, x, i, value);
 }
 
 #endif

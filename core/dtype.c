@@ -1,0 +1,118 @@
+/* SPDX-License-Identifier: MIT
+** dtype.c: names, sizes and promotion of dtypes, and the loops that copy and convert elements.
+*/
+#include "dtype.h"
+
+#include <float.h>
+#include <string.h>
+
+#include "core.h"
+
+/* ORDER: marea_select_kernels fills the tables of these dtypes, by position. */
+_Static_assert(MAREA_F32 == 0 && MAREA_F64 == 1 && MAREA_I64 == 2 && MAREA_U8 == 3 && MAREA_DTYPE_COUNT == 4,
+               "marea_select_kernels has a table for every dtype");
+
+const char *marea_dtype_name (marea_dtype dtype) {
+#define NAME(id, name, type, kind, rank) [MAREA_##id] = name,
+  static const char *const name[MAREA_DTYPE_COUNT] = {MAREA_DTYPES(NAME)};
+#undef NAME
+  return (unsigned)dtype < MAREA_DTYPE_COUNT ? name[dtype] : "?";
+}
+
+size_t marea_dtype_size (marea_dtype dtype) {
+  return (unsigned)dtype < MAREA_DTYPE_COUNT ? marea_element_size(dtype) : 0;
+}
+
+bool marea_dtype_is_float (marea_dtype dtype) { return marea_is_float(dtype); }
+
+marea_dtype marea_promote (marea_dtype a, marea_dtype b) {
+#define RANK(id, name, type, kind, rank) [MAREA_##id] = rank,
+  static const uint8_t rank[MAREA_DTYPE_COUNT] = {MAREA_DTYPES(RANK)};
+#undef RANK
+  if ((unsigned)a >= MAREA_DTYPE_COUNT) return b;
+  return (unsigned)b < MAREA_DTYPE_COUNT && rank[b] > rank[a] ? b : a;
+}
+
+double marea_epsilon (int dtype) {
+#define EPSILON_float FLT_EPSILON
+#define EPSILON_double DBL_EPSILON
+#define EPSILON(type) epsilon = (double)EPSILON_##type
+  double epsilon = 0;
+  MAREA_SWITCH_FLOAT(dtype, EPSILON);
+  return epsilon;
+}
+
+double marea_smallest (int dtype) {
+#define SMALLEST_float FLT_MIN
+#define SMALLEST_double DBL_MIN
+#define SMALLEST(type) smallest = (double)SMALLEST_##type
+  double smallest = 0;
+  MAREA_SWITCH_FLOAT(dtype, SMALLEST);
+  return smallest;
+}
+
+void marea_store_number (int dtype, void *x, int64_t i, const marea_attr *value) {
+  if (marea_is_float(dtype)) marea_store(dtype, x, i, marea_attr_number(value));
+  else marea_store_integer(dtype, x, i, marea_attr_integer(value));
+}
+
+/* ---- copies ---- */
+
+/* n copies of one element, by doubling what is there */
+static void fill_run (int64_t n, size_t size, const char *src, char *dst) {
+  const size_t bytes = (size_t)n * size, most = 4096; /* a part stays in the first-level cache */
+  size_t done = size;
+  memcpy(dst, src, size);
+  while (done < bytes) {
+    size_t part = MAREA_MIN(MAREA_MIN(done, most), bytes - done);
+    memcpy(dst + done, dst, part);
+    done += part;
+  }
+}
+
+void marea_copy_run (int64_t n, size_t size, const void *src, int64_t ss, void *dst, int64_t ds) {
+#define COPY(word) \
+  for (int64_t i = 0; i < n; i++) ((word *)dst)[i * ds] = ((const word *)src)[i * ss]
+  if (ss == 1 && ds == 1) memcpy(dst, src, (size_t)n * size);
+  else if (ss == 0 && ds == 1) fill_run(n, size, src, dst);
+  else MAREA_SWITCH_SIZE(size, COPY);
+}
+
+/* ---- conversions ---- */
+
+static inline uint8_t integer_to_u8 (int64_t x) { return x < 0 ? 0 : x > 255 ? 255 : (uint8_t)x; }
+
+/* One loop per pair of types, with steps of 1 known to the compiler where they are 1. */
+#define CONVERT(from, to, value_of)               \
+  if (ss == 1 && ds == 1) {                       \
+    for (int64_t i = 0; i < n; i++) {             \
+      const from x = ((const from *)src)[i];      \
+      ((to *)dst)[i] = value_of(x);               \
+    }                                             \
+  } else {                                        \
+    for (int64_t i = 0; i < n; i++) {             \
+      const from x = ((const from *)src)[i * ss]; \
+      ((to *)dst)[i * ds] = value_of(x);          \
+    }                                             \
+  }
+
+/* From every dtype to one, by what makes a `to` of a float and of an integer. */
+#define CONVERSIONS_TO(to, of_float, of_integer)                                                         \
+  static void convert_to_##to(int64_t n, int from, const void *src, int64_t ss, void *dst, int64_t ds) { \
+    switch ((marea_dtype)from) {                                                                         \
+    case MAREA_F32: CONVERT(float, to, of_float) break;                                                  \
+    case MAREA_F64: CONVERT(double, to, of_float) break;                                                 \
+    case MAREA_I64: CONVERT(int64_t, to, of_integer) break;                                              \
+    case MAREA_U8: CONVERT(uint8_t, to, of_integer) break;                                               \
+    }                                                                                                    \
+  }
+CONVERSIONS_TO(float, (float), (float))
+CONVERSIONS_TO(double, (double), (double))
+CONVERSIONS_TO(int64_t, marea_to_i64, (int64_t))
+CONVERSIONS_TO(uint8_t, marea_to_u8, integer_to_u8)
+
+void marea_convert_run (int64_t n, int from, const void *src, int64_t ss, int to, void *dst, int64_t ds) {
+#define CONVERT_TO(type) convert_to_##type(n, from, src, ss, dst, ds)
+  if (from == to) marea_copy_run(n, marea_element_size(from), src, ss, dst, ds);
+  else MAREA_SWITCH_DTYPE(to, CONVERT_TO);
+}
