@@ -79,7 +79,7 @@ static const char *expected (lua_State *L, const marea_attr_spec *spec) {
   case MAREA_INT: return lua_pushliteral(L, "an integer");
   case MAREA_BOOL: return lua_pushliteral(L, "true or false");
   case MAREA_ENUM: return lua_pushfstring(L, "one of '%s'", luaL_gsub(L, spec->choices, "|", "', '"));
-  case MAREA_DTYPE: return lua_pushliteral(L, "one of 'f32', 'f64', 'i64', 'u8'");
+  case MAREA_DTYPE: return bind_push_dtypes(L);
   case MAREA_DIM: return lua_pushliteral(L, "a dimension (1 is the first, -1 the last)");
   case MAREA_INDEX: return lua_pushliteral(L, "an index (1 is the first, -1 the last)");
   case MAREA_DIMS: return lua_pushliteral(L, "a list of dimensions (1 is the first, -1 the last)");

@@ -379,11 +379,20 @@ void bind_watch (lua_State *L); /* puts functions of ours in the place of some o
 /* An integral number within int64 at idx? Strings, NaN and fractions are none. */
 bool bind_to_integer (lua_State *L, int idx, int64_t *value);
 bool bind_to_dtype (lua_State *L, int idx, marea_dtype *dtype);
+const char *bind_push_dtypes (lua_State *L); /* pushes "one of 'f32', ..." for messages; returns it */
 /* Items of the list at idx, and one more when others lie behind a hole, in front of which lua_rawlen may end: who reads
    all of them meets a nil. */
 size_t bind_length (lua_State *L, int idx);
 const char *bind_dtype_name (const marea_tensor *t);
+/* An element of t, at this address. `digits`: decimal ones that all floats of its dtype show; 0: it is an integer. */
+typedef struct bind_element {
+  int digits;
+  int64_t integer; /* of integers */
+  double real;     /* of all; integers beyond 2^53 are rounded */
+} bind_element;
+bind_element bind_element_at (const marea_tensor *t, const void *at);
 void bind_push_number (lua_State *L, const marea_tensor *t, const void *at); /* in the tensor's dtype */
+bool bind_holds (marea_dtype dtype, int64_t integer); /* floats hold all integers, rounded */
 /* Stores the number at idx; NULL, or what was expected when it does not fit the dtype. */
 const char *bind_store_number (lua_State *L, int idx, marea_dtype dtype, void *at);
 

@@ -112,16 +112,10 @@ int bind_on_not_finite (lua_State *L) {
   return 0;
 }
 
-static double number_in (const marea_tensor *t) {
-  const void *data = marea_tensor_data(t);
-  return marea_tensor_dtype(t) == MAREA_F32 ? (double)*(const float *)data : *(const double *)data;
-}
+static double number_in (const marea_tensor *t) { return bind_element_at(t, marea_tensor_data(t)).real; }
 
 bool bind_is_finite (const marea_tensor *t) {
-  marea_dtype dtype = marea_tensor_dtype(t);
-  if (marea_is_planned(t) || marea_tensor_size(t) != 1 || (dtype != MAREA_F32 && dtype != MAREA_F64))
-    return true;
-  return isfinite(number_in(t));
+  return marea_is_planned(t) || marea_tensor_size(t) != 1 || isfinite(number_in(t));
 }
 
 int bind_raise_not_finite (lua_State *L, bind_state *S, int idx) {

@@ -22,6 +22,18 @@ bool bind_to_dtype (lua_State *L, int idx, marea_dtype *dtype) {
   return false;
 }
 
+const char *bind_push_dtypes (lua_State *L) {
+  luaL_Buffer b;
+  luaL_buffinit(L, &b);
+  for (int d = 0; d < MAREA_DTYPE_COUNT; d++) {
+    luaL_addstring(&b, d == 0 ? "one of '" : "', '");
+    luaL_addstring(&b, marea_dtype_name((marea_dtype)d));
+  }
+  luaL_addstring(&b, "'");
+  luaL_pushresult(&b);
+  return lua_tostring(L, -1);
+}
+
 size_t bind_length (lua_State *L, int idx) {
   size_t n = lua_rawlen(L, idx); /* item n + 1 is nil: is there one behind it? */
   bool more = false;
@@ -38,28 +50,45 @@ size_t bind_length (lua_State *L, int idx) {
 
 const char *bind_dtype_name (const marea_tensor *t) { return marea_dtype_name(marea_tensor_dtype(t)); }
 
-/* A NaN without its sign, which has no meaning and would be written as "-nan". */
-static void push_number (lua_State *L, double value) {
-  lua_pushnumber(L, isnan(value) ? (double)NAN : value);
+/* ---- elements: the only place of the bindings that knows how dtypes lie in memory ---- */
+
+bind_element bind_element_at (const marea_tensor *t, const void *at) {
+  switch (marea_tensor_dtype(t)) {
+  case MAREA_F32: return (bind_element){.digits = 7, .real = *(const float *)at};
+  case MAREA_F64: return (bind_element){.digits = 14, .real = *(const double *)at};
+  case MAREA_I64:
+    return (bind_element){.integer = *(const int64_t *)at, .real = (double)*(const int64_t *)at};
+  case MAREA_U8: return (bind_element){.integer = *(const uint8_t *)at, .real = *(const uint8_t *)at};
+  }
+  return (bind_element){.real = NAN};
 }
 
 void bind_push_number (lua_State *L, const marea_tensor *t, const void *at) {
-  switch (marea_tensor_dtype(t)) {
-  case MAREA_F32: push_number(L, *(const float *)at); break;
-  case MAREA_F64: push_number(L, *(const double *)at); break;
-  case MAREA_I64: lua_pushinteger(L, *(const int64_t *)at); break;
-  default: lua_pushinteger(L, *(const uint8_t *)at); break;
+  const bind_element e = bind_element_at(t, at);
+  if (e.digits == 0) lua_pushinteger(L, e.integer);
+  else lua_pushnumber(L, isnan(e.real) ? (double)NAN : e.real); /* "-nan" would show a sign without meaning */
+}
+
+bool bind_holds (marea_dtype dtype, int64_t integer) {
+  switch (dtype) {
+  case MAREA_U8: return integer >= 0 && integer <= 255;
+  case MAREA_F32: /* rounded */
+  case MAREA_F64:
+  case MAREA_I64: return true;
   }
+  return false;
 }
 
 const char *bind_store_number (lua_State *L, int idx, marea_dtype dtype, void *at) {
   int64_t integer = 0;
   if (lua_type(L, idx) != LUA_TNUMBER) return "a number";
-  if (dtype == MAREA_F32) *(float *)at = (float)lua_tonumber(L, idx);
-  else if (dtype == MAREA_F64) *(double *)at = lua_tonumber(L, idx);
-  else if (!bind_to_integer(L, idx, &integer)) return "an integer";
-  else if (dtype == MAREA_I64) *(int64_t *)at = integer;
-  else if (integer < 0 || integer > 255) return "an integer from 0 to 255";
-  else *(uint8_t *)at = (uint8_t)integer;
+  if (!marea_dtype_is_float(dtype) && !bind_to_integer(L, idx, &integer)) return "an integer";
+  if (!bind_holds(dtype, integer)) return "an integer from 0 to 255";
+  switch (dtype) {
+  case MAREA_F32: *(float *)at = (float)lua_tonumber(L, idx); break;
+  case MAREA_F64: *(double *)at = lua_tonumber(L, idx); break;
+  case MAREA_I64: *(int64_t *)at = integer; break;
+  case MAREA_U8: *(uint8_t *)at = (uint8_t)integer; break;
+  }
   return NULL;
 }

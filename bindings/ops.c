@@ -13,14 +13,12 @@ static inline bool is_condition (const marea_input_spec *input) {
 
 /* The dtype of the tensors beside numbers; f32 without any. The condition of `where` has no say. */
 static inline marea_dtype dtype_beside (const bind_call *c) {
-  static const int order[] = {2, 3, 1, 0}; /* promotion: u8 < i64 < f32 < f64 */
-  int best = -1;
-  for (int i = 0; i < c->n_in; i++) {
-    if (!c->in[i] || is_condition(&c->inputs[i])) continue;
-    int dtype = marea_tensor_dtype(c->in[i]);
-    if (best < 0 || order[dtype] > order[best]) best = dtype;
-  }
-  return best < 0 ? MAREA_F32 : (marea_dtype)best;
+  const marea_dtype none = (marea_dtype)MAREA_DTYPE_COUNT;
+  marea_dtype common = none;
+  for (int i = 0; i < c->n_in; i++)
+    if (c->in[i] && !is_condition(&c->inputs[i]))
+      common = marea_promote(common, marea_tensor_dtype(c->in[i]));
+  return common == none ? MAREA_F32 : common;
 }
 
 static void raise_no_integer (lua_State *L, bind_state *S, const bind_call *c, int i) {
@@ -37,13 +35,13 @@ static void raise_no_integer (lua_State *L, bind_state *S, const bind_call *c, i
    number which u8 cannot hold is an error. */
 static void settle_numbers (lua_State *L, bind_state *S, bind_call *c) {
   const marea_dtype beside = dtype_beside(c);
-  const bool real = beside == MAREA_F32 || beside == MAREA_F64;
+  const bool real = marea_dtype_is_float(beside);
   for (int i = 0; i < c->n_in; i++) {
     if (!(c->numbers >> i & 1)) continue;
     c->number_dtype[i] = beside;
     if (real) continue;
     if (!lua_isinteger(L, i + 1) || marea_op_gives_reals(c->op)) c->number_dtype[i] = MAREA_F32;
-    else if (beside == MAREA_U8 && (lua_Unsigned)lua_tointeger(L, i + 1) > 255) raise_no_integer(L, S, c, i);
+    else if (!bind_holds(beside, lua_tointeger(L, i + 1))) raise_no_integer(L, S, c, i);
   }
 }
 

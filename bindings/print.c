@@ -3,6 +3,7 @@
 ** NaNs and infinities, then a corner of its elements. The time is bounded: of a large tensor the statistics are those
 ** of a sample, and say so. Numbers are shown as they are, without a common factor.
 */
+#include <limits.h>
 #include <math.h>
 #include <stdio.h>
 
@@ -15,14 +16,9 @@
 #define DIGITS 5
 #define CELL 32 /* bytes of the text of one number */
 
-static double element (const marea_tensor *t, int64_t offset) {
-  const void *data = marea_tensor_data(t);
-  switch (marea_tensor_dtype(t)) {
-  case MAREA_F32: return ((const float *)data)[offset];
-  case MAREA_F64: return ((const double *)data)[offset];
-  case MAREA_I64: return (double)((const int64_t *)data)[offset];
-  default: return ((const uint8_t *)data)[offset];
-  }
+static bind_element element (const marea_tensor *t, int64_t offset) {
+  const char *data = marea_tensor_data(t);
+  return bind_element_at(t, data + offset * (int64_t)marea_dtype_size(marea_tensor_dtype(t)));
 }
 
 /* NaN without its sign, which means nothing. */
@@ -30,17 +26,11 @@ static void number_text (char *text, double value, int digits) {
   bind_format(text, CELL, "%.*g", digits, isnan(value) ? (double)NAN : value);
 }
 
-static void element_text (char *text, const marea_tensor *t, int64_t offset) {
-  if (marea_tensor_dtype(t) == MAREA_I64)
-    snprintf(text, CELL, "%lld", ((const long long *)marea_tensor_data(t))[offset]);
-  else number_text(text, element(t, offset), DIGITS);
-}
-
-/* The only element, as precise as its dtype. */
-static void scalar_text (char *text, const marea_tensor *t) {
-  const int digits = marea_tensor_dtype(t) == MAREA_F32 ? 7 : 14;
-  if (marea_tensor_dtype(t) == MAREA_I64) element_text(text, t, 0);
-  else number_text(text, element(t, 0), digits);
+/* A float with at most so many digits. */
+static void element_text (char *text, const marea_tensor *t, int64_t offset, int digits) {
+  const bind_element e = element(t, offset);
+  if (e.digits == 0) snprintf(text, CELL, "%lld", (long long)e.integer);
+  else number_text(text, e.real, e.digits < digits ? e.digits : digits);
 }
 
 /* ---- statistics ---- */
@@ -89,7 +79,7 @@ static void add_block (luaL_Buffer *b, const marea_tensor *t, const block *m) {
   for (int i = 0; i < rows; i++)
     for (int j = 0; j < columns; j++) {
       int64_t at = m->offset + position(m->rows, i) * m->row_step + position(m->columns, j) * m->column_step;
-      element_text(cell[i][j], t, at);
+      element_text(cell[i][j], t, at, DIGITS);
       int n = (int)strlen(cell[i][j]);
       if (n > width) width = n;
     }
@@ -159,7 +149,7 @@ int bind_tostring (lua_State *L) {
   bind_box_fill(own, t);
   if (marea_tensor_rank(t) == 0 && !marea_is_planned(t)) {
     char text[CELL];
-    scalar_text(text, t);
+    element_text(text, t, 0, INT_MAX); /* as precise as its dtype */
     lua_pushfstring(L, "%s (%s)", text, bind_dtype_name(t));
     bind_box_release(own, BIND_BY_CALL, (bind_place){0, 0});
     return 1;

@@ -182,9 +182,8 @@ static int tensor_to (lua_State *L) {
   marea_status status;
   bind_enter(L, S);
   bind_check(L, S, 1, "to", "t");
-  if (!bind_to_dtype(L, 2, &dtype))
-    return bind_raise_argument(L, S, "to", "dtype", "one of 'f32', 'f64', 'i64', 'u8'",
-                               lua_gettop(L) < 2 ? 0 : 2);
+  const int idx = lua_gettop(L) < 2 ? 0 : 2; /* 0: left out */
+  if (!bind_to_dtype(L, 2, &dtype)) return bind_raise_argument(L, S, "to", "dtype", bind_push_dtypes(L), idx);
   if (dtype == marea_tensor_dtype(bind_to_box(L, S, 1)->t)) return self(L);
   marea_attr attr = {.n = 1, .i = dtype};
   bind_box *box = bind_box_new(L, S);

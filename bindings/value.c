@@ -107,7 +107,7 @@ static bool read_option (lua_State *L, bind_state *S, const char *key, int value
   options *o = ud;
   if (strcmp(key, "dtype") == 0) {
     if (!bind_to_dtype(L, value, &o->dtype))
-      bind_raise_argument(L, S, "tensor", "dtype", "one of 'f32', 'f64', 'i64', 'u8'", value);
+      bind_raise_argument(L, S, "tensor", "dtype", bind_push_dtypes(L), value);
     o->given = true;
   } else if (strcmp(key, "requires_grad") == 0) {
     o->requires_grad = bind_boolean(L, S, value, "tensor", key);
