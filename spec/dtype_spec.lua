@@ -1,0 +1,84 @@
+-- SPDX-License-Identifier: MIT
+-- A dtype that is added and not handled stops the compiler at every place that depends on one. docs/architecture.md,
+-- "Dtypes", lists the places; here a dtype is added to a copy of the sources, and the compiler's errors are compared
+-- with the list. Then the copy handles it as bytes, by changes in few files, and compiles.
+local COMPILE = "LC_ALL=C gcc -std=gnu11 -fsyntax-only -Wall -Werror=switch -fdiagnostics-color=never -Icore -Ibindings"
+
+local function read(path)
+  local file <close> = assert(io.open(path))
+  return file:read "a"
+end
+
+local function write(path, text)
+  local file <close> = assert(io.open(path, "w"))
+  assert(file:write(text))
+end
+
+local function output(command)
+  local pipe <close> = assert(io.popen(command .. " 2>&1"))
+  return pipe:read "a"
+end
+
+--- The places of the list: "core/blas.c multiply_vector" = true.
+local function listed()
+  local places = {}
+  local section = read "docs/architecture.md":match "\n## Dtypes\n(.-)\n## "
+  for file, functions in section:gmatch "\n| `([%w_./]+)` | ([^|\n]+) |" do
+    for name in functions:gmatch "`([%w_]+)`" do places[file .. " " .. name] = true end
+  end
+  return places
+end
+
+--- The places of errors that a compiler found in the tree at `folder`.
+local function broken(folder)
+  local places = {}
+  local flags = output "pkg-config --cflags lua5.4 2>/dev/null":gsub("%s+$", "")
+  local text = output(("cd '%s' && %s %s $(find core bindings -name '*.c' ! -path 'core/kernels/*')")
+    :format(folder, COMPILE, flags))
+  local inside
+  for line in text:gmatch "[^\n]+" do
+    local file, name = line:match "^([%w_./]+): In function '([%w_]+)':"
+    if name then inside = file:gsub("[%w_]+/%.%./", "") .. " " .. name end
+    local at = line:match "^([%w_./]+):%d+:%d+: error: "
+    if at and line:find("static assertion", 1, true) then
+      places[at:gsub("[%w_]+/%.%./", "") .. " static_assert"] = true
+    elseif at then
+      places[inside or line] = true
+    end
+  end
+  return places
+end
+
+local function sorted(set)
+  local list = {}
+  for key in pairs(set) do list[#list + 1] = key end
+  table.sort(list)
+  return table.concat(list, "\n")
+end
+
+describe("a new dtype", function()
+  local folder
+  setup(function()
+    folder = output "mktemp -d":gsub("%s+$", "")
+    assert(os.execute(("cp -r core bindings '%s'"):format(folder)))
+  end)
+  teardown(function() os.execute(("rm -rf '%s'"):format(folder)) end)
+
+  it("stops the compiler at every place that docs/architecture.md lists, and at no other", function()
+    local header, found = read "core/marea.h":gsub("MAREA_U8 } marea_dtype;", "MAREA_U8, MAREA_NEW } marea_dtype;")
+    local counted, also = header:gsub("MAREA_DTYPE_COUNT = MAREA_U8 %+ 1", "MAREA_DTYPE_COUNT = MAREA_NEW + 1")
+    assert.equal(2, found + also)
+    write(folder .. "/core/marea.h", counted)
+    assert.equal(sorted(listed()), sorted(broken(folder)))
+  end)
+
+  it("that is stored like another one is handled in core/marea.h and four files more", function()
+    for _, file in ipairs {"core/dtype.h", "core/dtype.c", "core/io/elements.c", "bindings/convert.c"} do
+      local text = read(file):gsub("case MAREA_U8:", "case MAREA_NEW: %0")
+        :gsub("D%(U8, \"u8\", uint8_t, UNSIGNED, 0%)", "%0 D(NEW, \"new\", uint8_t, UNSIGNED, 0)")
+        :gsub("MAREA_DTYPE_COUNT == 4", "MAREA_DTYPE_COUNT == 5")
+      write(folder .. "/" .. file, text)
+    end
+    assert.equal("", sorted(broken(folder)))
+  end)
+end)
