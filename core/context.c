@@ -75,7 +75,30 @@ static void reserve_buffers (int threads) {
   for (int i = 0; i < threads; i++) blas_memory_free(buffer[i]);
 }
 
-/* Opening fails before there is a context to ask for a text: the log has it. */
+#define LARGEST_CONFIG 4096 /* bytes; a larger `size` is none */
+
+static bool is_zero (const char *p, size_t bytes) {
+  for (size_t i = 0; i < bytes; i++)
+    if (p[i]) return false;
+  return true;
+}
+
+/* *settings := the host's. Its header may be older, with fewer fields: those that it lacks are 0. Or newer: fields that
+   this library does not know must be 0. Opening fails before there is a context to ask for a text: the log has it. */
+static marea_status read_config (const marea_config *config, marea_config *settings) {
+  *settings = (marea_config){0};
+  const size_t size = config ? config->size : sizeof *settings, known = MAREA_MIN(size, sizeof *settings);
+  if (size < sizeof config->size || size > LARGEST_CONFIG || size % _Alignof(marea_config) != 0)
+    return MAREA_EVERSION;
+  if (config) memcpy(settings, config, known);
+  settings->size = sizeof *settings;
+  if (!config || is_zero((const char *)config + known, size - known)) return MAREA_OK;
+  marea_log(settings, MAREA_LOG_WARNING,
+            "open: the config has %zu bytes, this version %s knows %zu of them, and the others are not 0",
+            size, MAREA_VERSION, known);
+  return MAREA_EVERSION;
+}
+
 static marea_status check_config (const marea_config *config) {
   if (config->threads < 0 || config->threads > MAREA_MAX_THREADS) {
     marea_log(config, MAREA_LOG_WARNING, "open: threads: expected 0..%d, got %d", MAREA_MAX_THREADS,
@@ -120,8 +143,8 @@ marea_status marea_open (const marea_config *config, marea_context **out) {
   MAREA_ENTER;
   MAREA_WANT(NULL, "open", out);
   *out = NULL;
-  if (config && config->size != sizeof *config) return MAREA_EVERSION;
-  marea_config settings = config ? *config : (marea_config){0};
+  marea_config settings;
+  MAREA_TRY(read_config(config, &settings));
   MAREA_TRY(check_config(&settings));
   if (!settings.alloc) settings.alloc = marea_default_alloc;
   const int threads = settings.threads ? settings.threads : usable_cores();

@@ -79,7 +79,7 @@ const char *marea_status_text (marea_status status) {
       [MAREA_EFORMAT] = "a file's bytes are not what its format asks for",
       [MAREA_EINTR] = "interrupted",
       [MAREA_EBUDGET] = "a budget of the context is spent",
-      [MAREA_EVERSION] = "the header is of another version than the library",
+      [MAREA_EVERSION] = "the header asks for more than this version of the library has",
   };
   return (unsigned)status < MAREA_COUNT(text) ? text[status] : "unknown status";
 }

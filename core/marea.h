@@ -22,9 +22,10 @@
 ** Ownership: whoever receives a tensor through an out-parameter owns one reference and drops it with
 ** marea_release. Every other pointer is borrowed until the call returns; no function frees its arguments.
 ** A context and what belongs to it are used by one thread at a time; different contexts may be used by different
-** threads at once. Nothing in the library prints, exits, installs a signal handler, keeps mutable globals (but for
-** OpenBLAS, which is held to one thread in the whole process) or leaves the thread's floating-point mode other than it was: everything is computed rounding to nearest, without traps,
-** whatever the host has set, who finds this mode in callbacks. docs/embedding.md walks through a host.
+** threads at once. Nothing in the library prints, exits, installs a signal handler or keeps mutable globals (but for
+** OpenBLAS, which is held to one thread in the whole process). Everything is computed rounding to nearest, without
+** traps, whatever floating-point mode the host has set; the host's mode is restored as a call returns, and callbacks run
+** in the library's. docs/embedding.md walks through a host.
 */
 #ifndef MAREA_H
 #define MAREA_H
@@ -67,7 +68,7 @@ typedef enum marea_status {
   MAREA_EFORMAT, /* a file's bytes are not what its format asks for */
   MAREA_EINTR,   /* marea_interrupt was called; nothing was changed */
   MAREA_EBUDGET, /* a budget of the context is spent; nothing was changed, but see marea_limit_time */
-  MAREA_EVERSION /* the caller was compiled with the header of another version than the library's */
+  MAREA_EVERSION /* the caller was compiled with a header that asks for more than the library has: see marea_config */
 } marea_status;
 
 /* Text of the last failure in `ctx`: operator, what was expected, what came, the rule. Never NULL. `ctx` NULL, as after
@@ -94,7 +95,10 @@ typedef enum marea_log_level {
 
 /* All zero but `size` is what a host gets that passes no config: marea_config config = {.size = sizeof config}; */
 typedef struct marea_config {
-  size_t size;       /* of this struct; a library of another version refuses a size that is not its own */
+  /* sizeof(marea_config) as the host was compiled. Later versions append fields and never change or move one. A smaller
+     size is an older header's: fields that it lacks have their defaults. A larger one is a newer header's, and the
+     library refuses it (MAREA_EVERSION, the log says why) unless the fields that it does not know are 0. */
+  size_t size;
   /* Allocator: p NULL = new block, size 0 = free p (of `old` bytes). NULL = malloc and free.
      Blocks are at least 16-byte aligned; the library aligns what it needs further. */
   void *(*alloc)(void *ud, void *p, size_t old, size_t size);

@@ -42,15 +42,66 @@ static marea_tensor *normal (marea_context *ctx, int rank, const int64_t *shape)
 
 static bool versions (void) {
   marea_context *ctx = (marea_context *)&failed;
-  marea_config config = {.size = sizeof config - sizeof(void *)};
+  const marea_config config = {.size = sizeof config, .threads = -1};
   NEED(strcmp(marea_version(), MAREA_VERSION) == 0);
-  NEED(marea_open(&config, &ctx) == MAREA_EVERSION && ctx == NULL);
-  config.size = 0;
-  NEED(marea_open(&config, &ctx) == MAREA_EVERSION);
-  config = (marea_config){.size = sizeof config, .threads = -1};
-  NEED(marea_open(&config, &ctx) == MAREA_EARG);
+  NEED(marea_open(&config, &ctx) == MAREA_EARG && ctx == NULL);
   for (int s = MAREA_OK; s <= MAREA_EVERSION; s++) NEED(strlen(marea_status_text((marea_status)s)) > 5);
   NEED(strcmp(marea_status_text((marea_status)99), "unknown status") == 0);
+  return true;
+}
+
+/* Of an older header: what lies behind `size` is not read, be it garbage, and has its default. */
+static bool older_configs (void) {
+  const size_t threads = offsetof(marea_config, threads), align = _Alignof(marea_config);
+  for (size_t size = sizeof(size_t); size <= threads; size += align) {
+    marea_config config = {.threads = -1, .index_base = 9, .isa = "none"};
+    marea_context *ctx = NULL;
+    config.size = size;
+    NEED(marea_open(&config, &ctx) == MAREA_OK);
+    NEED(marea_threads(ctx) >= 1 && marea_index_base(ctx) == 0);
+    marea_close(ctx);
+  }
+  for (size_t size = threads + align; size <= sizeof(marea_config); size += align) {
+    marea_config config = {.size = size, .threads = 1, .index_base = 1};
+    marea_context *ctx = NULL;
+    NEED(marea_open(&config, &ctx) == MAREA_OK);
+    NEED(marea_threads(ctx) == 1 && marea_index_base(ctx) == 1);
+    marea_close(ctx);
+  }
+  return true;
+}
+
+static void keep_line (void *ud, marea_log_level level, const char *text) {
+  if (level == MAREA_LOG_WARNING) snprintf(ud, 200, "%s", text);
+}
+
+/* Of a newer header: taken while its further fields are at their defaults, which are 0. */
+static bool newer_configs (void) {
+  struct {
+    marea_config config;
+    void *more[2];
+  } newer = {.config = {.size = sizeof newer, .index_base = 1}};
+  char line[200] = "";
+  marea_context *ctx = NULL;
+  NEED(marea_open(&newer.config, &ctx) == MAREA_OK && marea_index_base(ctx) == 1);
+  marea_close(ctx);
+  newer.config.log = keep_line;
+  newer.config.log_ud = line;
+  newer.more[1] = line;
+  NEED(marea_open(&newer.config, &ctx) == MAREA_EVERSION && ctx == NULL);
+  NEED(strstr(line, "not 0"));
+  return true;
+}
+
+/* What no header has: nothing, a part of a field, a number that was never set. */
+static bool odd_configs (void) {
+  const size_t sizes[] = {0, sizeof(size_t) - 1, sizeof(marea_config) - 1, sizeof(marea_config) + 1,
+                          (size_t)-8};
+  for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
+    const marea_config config = {.size = sizes[i]};
+    marea_context *ctx = (marea_context *)&failed;
+    NEED(marea_open(&config, &ctx) == MAREA_EVERSION && ctx == NULL);
+  }
   return true;
 }
 
@@ -435,6 +486,9 @@ static bool computes_in_its_own_mode (void) {
 int main (void) {
   snprintf(path, sizeof path, "/tmp/marea_host_%d", (int)getpid());
   report("versions and statuses", versions());
+  report("configs of older headers", older_configs());
+  report("configs of newer headers", newer_configs());
+  report("configs of no header", odd_configs());
   report("threads of the host", lent_threads());
   report("threads of the host, interrupted", lent_threads_stop());
   report("operations are limited", flop_budget());
