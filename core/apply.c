@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
-** apply.c: the one door to an operator: check -> convert -> shape -> allocate -> forward -> record. Whatever
-** should happen for every operator (interrupts, profiling, blame for NaNs, budgets) is one `if` here.
+** apply.c: the single entry point of operators: check -> convert -> shape -> allocate -> forward -> record. Whatever
+** should happen for every operator (interrupts, profiling, budgets) is one `if` here.
 **
 ** All allocation comes before anything is changed, so a call that fails leaves everything as it was and may be
 ** repeated.
@@ -10,22 +10,22 @@
 
 #include "core.h"
 
-#define FEW 8 /* inputs that need no memory of their own */
+#define FEW 8 /* so many inputs fit in an array on the stack */
 
-/* A list of tensors some of which stand for others. It is the list itself until the first one is replaced. */
+/* The tensors of a list, some of them replaced by converted or contiguous copies. */
 typedef struct stand_ins {
-  marea_tensor *const *of; /* borrowed */
-  marea_tensor *const *t;  /* `of` or `own`; what differs from `of` belongs to the list */
+  marea_tensor *const *of; /* the original list, borrowed */
+  marea_tensor *const *t;  /* `of` until the first one is replaced, then `own`, which owns the replacements */
   marea_tensor **own, *few[FEW];
 } stand_ins;
 
-typedef struct door {
+typedef struct entry {
   marea_call call;
   marea_tensor *const *user; /* as the caller gave them */
   stand_ins inputs;          /* after promotion: what is recorded */
   stand_ins values;          /* after making contiguous: what forward reads */
   marea_attr attr[MAREA_MAX_ATTRS];
-} door;
+} entry;
 
 void *marea_table (marea_call *c, size_t bytes) {
   if (c->n_scratch == MAREA_COUNT(c->scratch)) return NULL;
@@ -132,8 +132,8 @@ static bool have_one_dtype (const marea_call *c) {
   return true;
 }
 
-/* inputs := the caller's tensors, converted to their common dtype where the operator asks for it. */
-static marea_status promote (door *d) {
+/* inputs := the caller's tensors, converted to their common dtype if the operator promotes. */
+static marea_status promote (entry *d) {
   marea_call *c = &d->call;
   if (!(c->op->flags & MAREA_PROMOTES) || have_one_dtype(c)) return MAREA_OK;
   int dtype = marea_common_dtype(c->n_in, c->in);
@@ -155,7 +155,7 @@ static marea_status copy_input (marea_call *c, marea_tensor **t) {
 }
 
 /* values := inputs, copied where their strides are not row-major and forward needs that. */
-static marea_status densify (door *d) {
+static marea_status densify (entry *d) {
   marea_call *c = &d->call;
   stand_in_for(&d->values, d->inputs.t);
   if (c->op->flags & MAREA_STRIDED) return MAREA_OK;
@@ -164,8 +164,8 @@ static marea_status densify (door *d) {
   return MAREA_OK;
 }
 
-static marea_status open_door (door *d, marea_context *ctx, const marea_op *op, int n_in,
-                               marea_tensor *const *in, const marea_attr *attrs) {
+static marea_status begin_call (entry *d, marea_context *ctx, const marea_op *op, int n_in,
+                                marea_tensor *const *in, const marea_attr *attrs) {
   marea_call *c = &d->call;
   c->ctx = ctx;
   c->op = op;
@@ -184,7 +184,7 @@ static marea_status open_door (door *d, marea_context *ctx, const marea_op *op, 
   return check_inputs(c);
 }
 
-static void close_door (door *d) {
+static void end_call (entry *d) {
   release_stand_ins(&d->values, d->call.n_in);
   release_stand_ins(&d->inputs, d->call.n_in);
   free_scratch(&d->call);
@@ -209,7 +209,7 @@ static void release_all (marea_tensor **t, int n) {
   }
 }
 
-/* Makes out[]; *filled tells whether all of them are views, with nothing left for forward to do. */
+/* Makes out[]. *filled: all of them are views, so forward has nothing to do. */
 static marea_status make_outputs (marea_call *c, bool *filled) {
   *filled = c->n_out > 0;
   memset(c->out, 0, sizeof *c->out * (size_t)c->n_out);
@@ -226,9 +226,9 @@ static marea_status make_outputs (marea_call *c, bool *filled) {
   return MAREA_OK;
 }
 
-/* ---- the door ---- */
+/* ---- from shape rule to result ---- */
 
-/* Was the operator told to stop? Consumes the request. */
+/* Was an interrupt requested, and may the operator be stopped? Consumes the request. */
 static bool interrupted (marea_call *c) {
   if (c->op->flags & MAREA_MUTATES || c->ctx->shielded) return false;
   if (!atomic_load_explicit(&c->ctx->interrupt, memory_order_relaxed)) return false;
@@ -250,8 +250,9 @@ static marea_status forward (marea_call *c) {
   return status == MAREA_OK && c->ctx->limited ? marea_check_time(c) : status;
 }
 
-/* What is changed in place is completed: an interrupt waits until the next operator, and so does the end of the time
-   for MAREA_PATIENCE_NS. Then it is left half done, which is no secret. Changes may lie within each other. */
+/* Operators that change tensors in place run to their end: an interrupt waits until the next operator, and the end of
+   the time limit waits for MAREA_PATIENCE_NS. After that the change is left half done, and the error says so. Changes
+   may be nested. */
 static bool begin_change (marea_context *ctx) {
   const bool outer = ctx->changing;
   ctx->changing = true;
@@ -272,7 +273,7 @@ static marea_status forward_change (marea_call *c) {
   return end_change(c->ctx, outer, c->op->name, run_forward(c));
 }
 
-/* Are there other values in place now, all of them or a part? */
+/* Did the values in place change, all of them or a part? */
 static bool has_changed (const marea_call *c, marea_status status) {
   return !c->ctx->plan && (status == MAREA_OK || status == MAREA_EBUDGET);
 }
@@ -296,7 +297,7 @@ static marea_status fail_constant (marea_context *ctx, const char *name, const c
                     in_place);
 }
 
-static marea_status check_mutation (const door *d) {
+static marea_status check_mutation (const entry *d) {
   const marea_call *c = &d->call;
   for (int i = 0; i < c->n_in; i++)
     if (c->op->mutates >> i & 1 && c->in[i] && c->in[i]->storage->constant)
@@ -308,13 +309,13 @@ static marea_status check_mutation (const door *d) {
   return MAREA_OK;
 }
 
-static void bump_versions (const door *d) {
+static void bump_versions (const entry *d) {
   if (d->call.ctx->plan) return;
   for (int i = 0; i < d->call.n_in; i++)
     if (d->call.op->mutates >> i & 1 && d->user[i]) d->user[i]->storage->version++;
 }
 
-static marea_status mutate (door *d) {
+static marea_status mutate (entry *d) {
   marea_call *c = &d->call;
   c->n_out = 0;
   MAREA_TRY(check_mutation(d));
@@ -325,7 +326,7 @@ static marea_status mutate (door *d) {
   return status;
 }
 
-static marea_status compute (door *d, marea_tensor **out) {
+static marea_status compute (entry *d, marea_tensor **out) {
   marea_call *c = &d->call;
   if (interrupted(c)) return marea_reject(c, MAREA_EINTR, "interrupted");
   MAREA_TRY(promote(d));
@@ -352,11 +353,11 @@ static marea_status compute (door *d, marea_tensor **out) {
 
 marea_status marea_perform (marea_context *ctx, const marea_op *op, int n_in, marea_tensor *const *in,
                             const marea_attr *attrs, marea_tensor **out, int *n_out) {
-  door d;
+  entry d;
   *n_out = 0;
-  marea_status status = open_door(&d, ctx, op, n_in, in, attrs);
+  marea_status status = begin_call(&d, ctx, op, n_in, in, attrs);
   if (status == MAREA_OK) status = compute(&d, out);
-  close_door(&d);
+  end_call(&d);
   if (status == MAREA_OK) *n_out = d.call.n_out;
   return status;
 }
@@ -367,7 +368,7 @@ marea_status marea_invoke (marea_context *ctx, const marea_op *op, int n_in, mar
                       : marea_perform(ctx, op, n_in, in, attrs, out, n_out);
 }
 
-/* What a host gave, when something is missing: mutating operators have no results. */
+/* Checks what a host gave for NULL; mutating operators have no results. */
 static marea_status check_pointers (marea_context *ctx, const marea_op *op, int n_in, marea_tensor *const *in,
                                     marea_tensor **out, const int *n_out) {
   MAREA_WANT(NULL, "apply", ctx);
@@ -445,7 +446,7 @@ static bool can_write_through (const marea_call *c) {
   return true;
 }
 
-static marea_status compute_in_place (door *d) {
+static marea_status compute_in_place (entry *d) {
   marea_call *c = &d->call;
   marea_tensor *target = d->user[0], *result = target;
   MAREA_TRY(check_in_place(c->ctx, c->op->name, c->n_in, c->in));
@@ -477,10 +478,10 @@ marea_status marea_perform_ (marea_context *ctx, const marea_op *op, int n_in, m
                              const marea_attr *attrs) {
   if (!(op->flags & MAREA_ELEMENTWISE))
     return marea_fail(ctx, MAREA_EARG, "%s: has no form in place", op->name);
-  door d;
-  marea_status status = open_door(&d, ctx, op, n_in, in, attrs);
+  entry d;
+  marea_status status = begin_call(&d, ctx, op, n_in, in, attrs);
   if (status == MAREA_OK) status = compute_in_place(&d);
-  close_door(&d);
+  end_call(&d);
   return status;
 }
 

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: MIT
-** blame.c: where a value that is not finite began. Nothing is watched while a script runs; the graph that is still
-** there when a loss turns out to be NaN tells enough. Values that the tape saved are at hand, the others are computed
-** once more: operators are functions of their inputs, attributes and counter. Then a walk goes back from the result,
-** always to an input that is not finite, until all inputs are. Constant tensors that no gradient needs are not known any
-** more, nor are results that depend on them (x + c); these are looked through.
+** blame.c: finds the operator that made the first NaN or infinity. Nothing is checked while a script runs: when a
+** loss turns out to be NaN, its graph is still there. Values that the tape saved are used; the others are computed
+** again, since an operator is a function of its inputs, attributes and counter. Then the search goes back from the
+** result, each time to an input that is not finite, until all inputs of an operator are finite. Constants that no
+** gradient reads were not saved, so they and results that depend on them (x + c) are unknown; the search goes on
+** through those.
 **
 ** During the search the slot for the gradient of a node's output holds the output's value.
 */
@@ -12,11 +13,11 @@
 
 #include "tape.h"
 
-#define FEW 8 /* inputs of a call that need no memory of their own */
+#define FEW 8 /* so many inputs of a call fit in an array on the stack */
 
 typedef struct search {
   marea_context *ctx;
-  marea_node *last; /* that made y */
+  marea_node *last; /* the node that made y */
 } search;
 
 /* ---- the nodes that y depends on ---- */
@@ -73,7 +74,7 @@ static marea_tensor *make_number (marea_context *ctx, const marea_operand *o) {
 
 /* ---- values ---- */
 
-/* What the tape holds for an operand; NULL: nothing, or not what it was. */
+/* The tensor that the tape saved for an operand; NULL: none, or it was changed in place since. */
 static marea_tensor *saved (const marea_operand *o) {
   return o->t && o->t->storage->version == o->version && !marea_is_planned(o->t) ? o->t : NULL;
 }
@@ -89,7 +90,7 @@ static void set_value (marea_node *node, int slot, marea_tensor *t) {
   if (t && !*value) *value = marea_retain(t);
 }
 
-/* Spreads what the tape has saved. */
+/* Puts saved inputs into the slots of the nodes that made them. */
 static void gather_values (const search *s) {
   for (marea_node *node = first_wanted(s); node; node = next_wanted(s, node)) {
     for (int k = 0; k < node->n_out; k++) set_value(node, k, saved(&node->io[node->n_in + k]));
@@ -136,7 +137,7 @@ static void take_results (marea_node *node, marea_tensor **out, int n_out) {
   }
 }
 
-/* Computes a node's outputs once more. Without memory they stay unknown. */
+/* Computes a node's outputs again. If memory runs out they stay unknown. */
 static marea_status compute (const search *s, marea_node *node) {
   marea_tensor *few[FEW], **in = few, *out[MAREA_MAX_OUT];
   int n_out;
@@ -160,7 +161,7 @@ static marea_status complete_values (const search *s) {
   return MAREA_OK;
 }
 
-/* Of all nodes: those that are not wanted any more had values too. */
+/* Releases the values of all nodes, of those that are no longer wanted, too. */
 static void drop_values (const search *s) {
   for (marea_node *node = s->last; node; node = node->prev) {
     for (int k = 0; k < node->n_out; k++) {
@@ -201,7 +202,7 @@ static marea_status look_at (marea_tensor *t, int *worst) {
   return MAREA_OK;
 }
 
-/* How much an input is suspected. A value that is not known may be what its own inputs are. */
+/* How suspect an input is. An unknown value is as suspect as the inputs that it was computed from. */
 static marea_status suspicion (const marea_operand *o, int *level) {
   marea_tensor *t = value_of(o);
   *level = FINITE;
@@ -238,7 +239,7 @@ static marea_status is_suspect (marea_node *node, bool *suspect) {
   return MAREA_OK;
 }
 
-/* Wanted are from now on those nodes that are suspect. */
+/* Narrows the wanted nodes to the suspect ones. */
 static marea_status clear_innocent (const search *s) {
   bool suspect;
   for (marea_node *node = first_wanted(s), *next; node; node = next) {
@@ -259,7 +260,7 @@ static int unknown_input (const marea_node *node) {
   return -1;
 }
 
-/* The parameter that was read last on the way to the node's result. */
+/* The parameter that was read last in computing the node's result. */
 static void find_parameter (search *s, marea_blame *b) {
   mark(s);
   for (marea_node *node = s->last; node; node = node->prev) {

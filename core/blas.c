@@ -141,9 +141,9 @@ static void multiply_in_pieces (marea_context *ctx, const product *all) {
   }
 }
 
-/* ---- a long k ----
-** A float that many products are added to loses digits in proportion to k. OpenBLAS does that for products of vectors and
-** of small matrices; there, and only for a long k, pieces of it are added up in double. */
+/* ---- a long k ---- ** A float that many products are added to loses digits in proportion to k. OpenBLAS does that
+   for products of vectors and ** of small matrices; there, and only for a long k, pieces of it are added up in
+   double. */
 
 #define PIECE 256   /* of a long k at a time, */
 #define STRIPE 1024 /* with a vector: OpenBLAS adds its products up four at a time */

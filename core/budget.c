@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
-** budget.c: what a context's operators may still use: floating-point operations, charged before a call runs, and
-** time, looked at before a call and wherever interrupts are.
+** budget.c: limits on what a context's operators use: floating-point operations, which are charged before a call runs,
+** and time, which is checked before a call and wherever interrupts are.
 */
 #include "core.h"
 
@@ -60,7 +60,7 @@ void marea_limit_flop (marea_context *ctx, double flop) {
   note_limits(ctx);
 }
 
-/* Longer than the clock can count is no limit. */
+/* A time beyond the range of the clock's 64 bits is no limit. */
 void marea_limit_time (marea_context *ctx, double seconds) {
   MAREA_ENTER;
   if (!ctx) return;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
-** call.c: operators by name, with attributes by name: what a program in C writes by hand. The attributes' kinds are
-** the descriptor's; a value of another type is an error that says what was expected.
+** call.c: marea_call_op, which takes operators and attributes by name, for programs that are written by hand. The
+** descriptor tells the kind of an attribute; a value of another type is an error that names what was expected.
 */
 #include <stdio.h>
 #include <string.h>

@@ -41,7 +41,8 @@ static size_t space_taken (void) {
   return n > 0 ? strtoul(text, NULL, 10) * (size_t)sysconf(_SC_PAGESIZE) : 0;
 }
 
-/* Is there a limit, and no room for buffers of so many threads, and of OpenBLAS's own if these cannot have theirs yet? */
+/* Is there a limit, and no room for buffers of so many threads, and of OpenBLAS's own if these cannot have theirs
+   yet? */
 static bool is_cramped (int threads) {
   const size_t own = (size_t)(openblas_get_num_threads() - 1) * BLAS_BUFFER;
   const size_t room = (size_t)threads * BLAS_BUFFER + (space_taken() < own ? own : 0);

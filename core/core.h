@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT
 ** core.h: private structures and helpers of the core. Included only inside core/.
 **
-** Who owns what: a tensor handle owns its storage, its node (the history) and its gradient; a node owns the
-** tensors its vjp needs; storages own bytes and nothing else. So references never form a ring.
+** Ownership: a tensor handle owns its storage, its node (the operator call that made it) and its gradient; a node owns
+** the tensors that its vjp reads; a storage owns its bytes and nothing else. So references never form a cycle.
 */
 #ifndef MAREA_CORE_H
 #define MAREA_CORE_H
@@ -15,7 +15,7 @@
 #include "marea.h"
 
 #define MAREA_ALIGN 64      /* of every block: a cache line, an AVX-512 vector */
-#define MAREA_BLOCK 16384   /* elements of one unit of parallel elementwise work; fixes all splits */
+#define MAREA_BLOCK 16384   /* elements of one block of parallel elementwise work: 64 KB of f32, some 10 us */
 #define MAREA_ERROR_SIZE 768
 #define MAREA_MAX_THREADS 64
 
@@ -48,49 +48,50 @@ struct marea_context {
   int threads;
   bool recording;
   bool closed;           /* by its owner; freed with the last block */
-  bool burying;          /* marea_bury is at work: memory of dead graphs is freed by a loop */
-  marea_tensor *dead;    /* handles waiting for that loop */
+  bool burying;          /* marea_bury runs: it frees dead handles and nodes in a loop, without recursion */
+  marea_tensor *dead;    /* handles that the loop has yet to free */
   marea_node *dead_nodes;
-  marea_node *tape_first, *tape_last; /* nodes alive, in creation order */
+  marea_node *tape_first, *tape_last; /* nodes in use, in creation order */
   uint64_t tape_length, next_serial;
   marea_random_state random;
   atomic_bool interrupt;
-  bool shielded;         /* nothing stops an operator: the host's changes must not be torn apart */
-  bool changing;         /* a change in place is under way: it stops only when it is much too late */
-  atomic_bool torn;      /* it did */
+  bool shielded;         /* no operator is stopped, because the host makes several changes that belong together */
+  bool changing;         /* an operator changes a tensor in place: it stops only MAREA_PATIENCE_NS after the deadline */
+  atomic_bool torn;      /* such an operator did stop, with its change half done */
   bool limited;                 /* there is a flop_limit or a deadline */
-  bool told_spent;              /* the log was told that one of them is spent */
+  bool told_spent;              /* the log has a line that one of them is spent */
   double flop_limit, flop_left; /* flop_limit 0: none */
   double seconds;               /* the time limit, for messages */
   int64_t deadline;             /* of marea_clock_ns; 0: none */
-  marea_profile *profile; /* that runs; NULL: none */
-  marea_plan *plan;       /* the same; operators compute nothing while there is one */
-  bool dry;               /* an operator's forward runs for its scratch memory alone: see MAREA_DRY */
-  uint64_t plans;         /* how many there were: the number of the one that runs */
-  int layer;             /* that operators belong to; nodes remember it */
-  uint32_t place;        /* the same of the line that runs; storages remember it too */
+  marea_profile *profile; /* the profile that runs; NULL: none */
+  marea_plan *plan;       /* the plan that runs; NULL: none. While there is one, operators compute nothing */
+  bool dry;               /* an operator's forward runs to count its workspace alone: see MAREA_DRY */
+  uint64_t plans;         /* plans started so far, which is the number of the one that runs */
+  int layer;              /* number of the layer at work, which the host sets; nodes keep it */
+  uint32_t place;         /* number of the script's line at work, which the host sets; nodes and storages keep it */
   char error[MAREA_ERROR_SIZE];
 };
 
-/* May work that runs for longer than some milliseconds go on no further? The request stays, so that all parts of an
-   operator stop; the door then returns MAREA_EINTR, whatever forward returns. marea_parallel asks between blocks;
-   longer blocks and loops without it ask for themselves. */
+/* True when the running operator has to stop: an interrupt was requested or the time limit is over. The request stays
+   until marea_apply returns MAREA_EINTR, so every part of the operator sees it. marea_parallel checks it between
+   blocks; a block, or a loop outside of marea_parallel, that runs for more than some milliseconds has to check it
+   itself. */
 bool marea_stopping (marea_context *ctx);
-/* The same for a loop over i = 0, 1, ...: asks once in many turns. */
+/* The same for a loop over i = 0, 1, ...: checks in one of 4096 iterations. */
 #define MAREA_STOPPING(ctx, i) (((i) & 0xfff) == 0 && marea_stopping(ctx))
 
 /* Frees a closed context once nothing of it is in use. */
 void marea_context_settle (marea_context *ctx);
 
-/* ---- error.c: the only writer of error text and of the log's ---- */
+/* ---- error.c: the only writer of error text and of log lines ---- */
 
-/* Puts the text into the context, if there is one, in the log too if it tells that something was stopped, and returns
-   `status`. */
+/* Sets the context's error text, if there is a context, and returns `status`. MAREA_EINTR and MAREA_EBUDGET go to the
+   log, too. */
 marea_status marea_fail (marea_context *ctx, marea_status status, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
-/* MAREA_ENOMEM, with how much was wanted, for what, what is in use and the limit. */
+/* Fails with MAREA_ENOMEM. The text tells how many bytes were wanted, for what, the bytes in use and the limit. */
 marea_status marea_out_of_memory (marea_context *ctx, const char *who, size_t bytes, const char *what);
-/* A line for the host's log, on the caller's thread only and under no lock of ours. */
+/* Gives the host's log a line. Only the thread that uses the context calls this, while the library holds no lock. */
 void marea_log (const marea_config *config, marea_log_level level, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 typedef struct marea_text { char s[160]; } marea_text;
@@ -99,15 +100,16 @@ marea_text marea_shape_text (int rank, const int64_t *shape);  /* "(2, 3, 4)" */
 marea_text marea_tensor_text (const marea_tensor *t);          /* "f32 (2, 3, 4)" */
 marea_text marea_dtypes_text (int dtypes);                     /* of a set: "f32, f64 or i64" */
 
-/* ---- check.c: what callers of public functions give ---- */
+/* ---- check.c: checks of the arguments of public functions ---- */
 
-/* MAREA_EARG: a pointer that must not be NULL is. */
+/* Fails with MAREA_EARG: argument `name` of function `who` is NULL. */
 marea_status marea_missing (marea_context *ctx, const char *who, const char *name);
 #define MAREA_WANT(ctx, who, pointer) \
   do { if (!(pointer)) return marea_missing(ctx, who, #pointer); } while (0)
-/* The one gate for tensors: there is one, it is this context's, and it is not of a plan that has ended. */
+/* Every public function checks its tensors by this: t is not NULL, belongs to the context, and is not of a plan that
+   has ended. */
 marea_status marea_want_tensor (marea_context *ctx, const char *who, const char *name, const marea_tensor *t);
-/* The same for one whose elements are to be read outside of operators, where those of a plan that runs have none. */
+/* The same for functions that read elements: t is not of a plan that runs either, whose tensors have none. */
 marea_status marea_want_values (const marea_tensor *t, const char *who, const char *name);
 marea_status marea_want_shape_of (marea_context *ctx, const char *who, marea_dtype dtype, int rank,
                                   const int64_t *shape); /* not its sizes: see marea_bytes */
@@ -118,9 +120,10 @@ int64_t marea_count_choices (const char *choices);
 
 /* ---- text.c ---- */
 
-/* Bytes of the UTF-8 character that the n bytes begin with, and its number; 0: they begin with none. `code` may be NULL. */
+/* Length in bytes of the UTF-8 character at the beginning of text[0..n-1]; *code is its code point, if code is not
+   NULL. 0: the bytes are no UTF-8. */
 int marea_utf8 (const char *text, size_t n, uint32_t *code);
-/* snprintf, with a point in numbers and the system's own words, whatever locale the host has set. */
+/* snprintf in the C locale, whatever locale the host has set: numbers have a decimal point, strerror is in English. */
 int marea_format (char *to, size_t room, const char *format, ...) __attribute__((format(printf, 3, 4)));
 int marea_vformat (char *to, size_t room, const char *format, va_list args) __attribute__((format(printf, 3, 0)));
 
@@ -128,11 +131,12 @@ int marea_vformat (char *to, size_t room, const char *format, va_list args) __at
 
 void *marea_alloc (marea_context *ctx, size_t bytes);  /* aligned, pooled, contents undefined; NULL: no memory */
 void marea_free (marea_context *ctx, void *p);
-/* Blocks of tensors: marked after marea_alloc, and listed from NULL to NULL. */
+/* Blocks that hold a tensor are marked after marea_alloc. marea_next_tensor(ctx, NULL) is the first of them, and NULL
+   follows the last. */
 void marea_mark_tensor (void *p);
 void *marea_next_tensor (const marea_context *ctx, void *p);
-size_t marea_block_size (size_t bytes); /* what a block of so many bytes counts in `live` */
-/* bytes = product of sizes * element size, checked for every overflow and limit. The one such function. */
+size_t marea_block_size (size_t bytes); /* by how much a block of so many bytes raises `live` */
+/* *bytes = product of sizes * element size. Fails on every overflow and limit; all sizes go through here. */
 marea_status marea_bytes (marea_context *ctx, const char *who, int rank, const int64_t *shape,
                           size_t element_size, size_t *bytes);
 
@@ -143,31 +147,31 @@ struct marea_storage {
   void *data;
   size_t bytes;
   int refs;
-  bool constant;    /* changes in place are errors */
-  uint32_t version; /* +1 for every change in place; a saved value remembers the one it saw */
-  uint32_t place;   /* where it was made: the host's number */
-  uint64_t planned; /* the plan that made it: it has no bytes, and no values; 0: none */
-  void (*release)(void *ud);
+  bool constant;    /* marea_protect was called: changes in place are errors */
+  uint32_t version; /* number of changes in place; a node keeps the version of what it saved */
+  uint32_t place;   /* line of the script that made it (marea_set_place) */
+  uint64_t planned; /* number of the plan that made it, whose storages have no bytes; 0: none */
+  void (*release)(void *ud); /* of the host's memory: see marea_from_memory */
   void *ud;
 };
 
 struct marea_tensor {
-  marea_storage *storage; /* NULL in a hollow handle, by which a vjp is shown a shape */
+  marea_storage *storage; /* NULL in a metadata-only handle, which shows a vjp the shape of an unsaved value */
   marea_context *ctx;
   int refs;
   int8_t dtype, rank;
   int8_t slot;        /* which output of `node` this is */
-  bool requires_grad; /* a leaf whose gradient is wanted, or a result with a node */
+  bool requires_grad; /* of a leaf: its gradient is wanted; of a result: it has a node */
   int64_t offset;     /* of element 0, in elements */
-  marea_node *node;   /* who made it; NULL for leaves */
-  marea_tensor *grad;     /* leaves only: the sum of gradients so far */
-  marea_tensor *incoming; /* during a backward pass: what arrived in this pass */
-  marea_tensor *link;     /* in the list of dead handles, or of leaves that something arrived at */
-  int capture;            /* during marea_grad: position in xs + 1 */
+  marea_node *node;       /* the operator call that made it; NULL for leaves */
+  marea_tensor *grad;     /* of a leaf: the sum of its gradients so far */
+  marea_tensor *incoming; /* of a leaf, during a backward pass: the gradient of this pass */
+  marea_tensor *link;     /* next in the list of dead handles, or of leaves with an incoming gradient */
+  int capture;            /* during marea_grad: position in xs, plus 1 */
   int64_t shape[MAREA_MAX_RANK], stride[MAREA_MAX_RANK];
 };
 
-/* What a shape rule says about an output. With `view` the output shares in[0]'s storage. */
+/* Dtype and shape of an output, set by the shape rule. With `view` the output shares in[0]'s storage. */
 typedef struct marea_layout {
   int8_t dtype, rank;
   bool view;
@@ -178,10 +182,10 @@ typedef struct marea_layout {
 marea_status marea_tensor_new (marea_context *ctx, const char *who, const marea_layout *layout,
                                marea_tensor **out);
 marea_status marea_result_new (marea_context *ctx, const char *who, const marea_layout *layout,
-                               marea_tensor **out); /* while a plan runs a planned tensor */
+                               marea_tensor **out); /* while a plan runs: a planned tensor */
 marea_status marea_alias (const marea_tensor *t, marea_tensor **out);  /* same storage, no history */
-void marea_bury (marea_context *ctx);  /* frees the handles and nodes that are dead, and what dies with them */
-int64_t marea_count (int rank, const int64_t *shape);                  /* product; sizes are known to be fine */
+void marea_bury (marea_context *ctx);  /* frees the dead handles and nodes, and those whose last owner they were */
+int64_t marea_count (int rank, const int64_t *shape); /* number of elements; marea_bytes has checked the sizes */
 bool marea_is_contiguous (int rank, const int64_t *shape, const int64_t *stride);
 void marea_row_major (int rank, const int64_t *shape, int64_t *stride);
 
@@ -192,7 +196,7 @@ static inline bool marea_has_shape (const marea_tensor *t, int rank, const int64
   return true;
 }
 
-/* Is it of a plan that has ended? Then it has no elements and never will. */
+/* Is t of a plan that has ended? Then it has no elements and never will. */
 static inline bool marea_is_over (const marea_tensor *t) {
   const uint64_t planned = t->storage->planned;
   return planned && (!t->ctx->plan || planned != t->ctx->plans);
@@ -220,9 +224,9 @@ typedef struct marea_call {
   marea_attr *attr;                 /* by position in the descriptor; the shape rule may normalise them */
   marea_layout layout[MAREA_MAX_OUT]; /* filled by the shape rule (n_out is preset to 1) */
   marea_tensor **out;               /* given to forward */
-  uint64_t counter;                 /* first Philox block reserved for this call (random operators) */
-  const void *found;                /* what the shape rule leaves to forward, in a table, where values decide on sizes */
-  int64_t kept[24];                 /* the same in place: see MAREA_KEEP */
+  uint64_t counter;                 /* of random operators: the first Philox block that is reserved for this call */
+  const void *found;                /* of operators whose output size depends on values: what the shape rule found */
+  int64_t kept[24];                 /* what the shape rule leaves to forward, in place: see MAREA_KEEP */
   void *scratch[24];                /* freed when forward returns */
   int n_scratch;
   size_t planned;                   /* bytes of scratch that a plan counts */
@@ -233,9 +237,9 @@ typedef struct marea_vjp {
   marea_context *ctx;
   const marea_op *op;
   int n_in, n_out;
-  marea_tensor *const *in;    /* hollow unless in the operator's saves_in */
-  marea_tensor *const *out;   /* hollow unless in saves_out */
-  marea_tensor *const *dout;  /* NULL where nothing arrived */
+  marea_tensor *const *in;    /* metadata-only unless in the operator's saves_in */
+  marea_tensor *const *out;   /* metadata-only unless in saves_out */
+  marea_tensor *const *dout;  /* gradients of the outputs; NULL: zero */
   const marea_attr *attr;     /* as the shape rule left them */
   uint64_t counter;
   const bool *need;
@@ -245,14 +249,14 @@ typedef struct marea_vjp {
 enum { /* flags of an operator */
   MAREA_STRIDED = 1,      /* forward reads any strides; otherwise apply hands it contiguous copies */
   MAREA_ELEMENTWISE = 2,  /* output has the broadcast shape and may be written over in[0] */
-  MAREA_NUMBERS = 4,      /* a script may give numbers for tensors (binary operators, where) */
+  MAREA_NUMBERS = 4,      /* Lua numbers may stand for its inputs (binary operators, where) */
   MAREA_PROMOTES = 8,     /* apply converts all inputs to their common dtype first */
   MAREA_RANDOM = 16,      /* takes `draws` blocks of the counter */
   MAREA_MUTATES = 32,     /* changes inputs in place: see `mutates`; no output, never interrupted */
   MAREA_NO_GRAD = 64,     /* results are constants for the tape (comparisons, argmax, samples) */
-  MAREA_REALS = 256,      /* its results are real, also those of integers */
-  MAREA_DRY = 128         /* a plan runs forward for the scratch memory it takes: while `dry` is set it may touch
-                             elements of tensors and of MAREA_SCRATCH inside marea_parallel only, which does nothing */
+  MAREA_REALS = 256,      /* its results are floats for integer inputs, too */
+  MAREA_DRY = 128         /* a plan runs forward to count its workspace, with `dry` set: forward may access elements
+                             of tensors and of workspace only inside marea_parallel, which does nothing then */
 };
 
 struct marea_op {
@@ -263,11 +267,11 @@ struct marea_op {
   int flags;
   int dtypes;                      /* set of dtypes of in[0] (of all inputs with PROMOTES); 0 = MAREA_FLOATS */
   unsigned saves_in, saves_out;    /* bit i: the vjp reads the values of in[i] / out[i] */
-  unsigned mutates;                /* bit i: in[i] is changed */
+  unsigned mutates;                /* bit i: in[i] is changed in place */
   marea_status (*shape)(marea_call *c);    /* checks everything; fills layout[] */
   marea_status (*forward)(marea_call *c);  /* fills out[]; NULL for pure views */
   marea_status (*vjp)(marea_vjp *v);       /* made of operators through marea_apply; NULL with NO_GRAD */
-  int64_t (*draws)(const marea_call *c);   /* blocks of four words that a random operator uses */
+  int64_t (*draws)(const marea_call *c);   /* of random operators: number of Philox blocks, of four words each */
   /* For profiles: floating-point operations of a finished call; in, out and, as the caller gave them, attr are set.
      NULL: one for each element of the largest tensor, none in families that only move data. */
   double (*flop)(const marea_call *c);
@@ -280,22 +284,28 @@ struct marea_op {
 #define marea_reject(c, status, format, ...) \
   marea_fail((c)->ctx, status, "%s: " format, (c)->op->name __VA_OPT__(, ) __VA_ARGS__)
 
-/* Memory for this call only; NULL when there is none (return MAREA_ENOMEM then). At most 24 a call. While a plan runs
-   it is an address that nothing lies at; a table is memory even then, for what forward works out by shapes. */
+/* Memory that is freed when the call ends, in at most 24 pieces a call; NULL: out of memory. While a plan runs
+   marea_scratch gives MAREA_NOWHERE, which must not be accessed, and counts the bytes; marea_table gives memory all
+   the same, for tables of offsets and the like that forward derives from shapes. The macros set `pointer`, or return
+   from the caller with MAREA_ENOMEM. */
 void *marea_scratch (marea_call *c, size_t bytes);
 void *marea_table (marea_call *c, size_t bytes);
-#define MAREA_OR_REJECT(c, pointer, memory, bytes) \
-  do { if (!((pointer) = (memory))) return marea_out_of_memory((c)->ctx, (c)->op->name, bytes, "scratch space"); } while (0)
+#define MAREA_OR_REJECT(c, pointer, memory, bytes)                                            \
+  do {                                                                                        \
+    if (!((pointer) = (memory)))                                                              \
+      return marea_out_of_memory((c)->ctx, (c)->op->name, bytes, "scratch space");            \
+  } while (0)
 #define MAREA_SCRATCH(c, pointer, bytes) MAREA_OR_REJECT(c, pointer, marea_scratch(c, bytes), bytes)
 #define MAREA_TABLE(c, pointer, bytes) MAREA_OR_REJECT(c, pointer, marea_table(c, bytes), bytes)
 
-/* Bytes from a worker's memory to the next one's, for `bytes` each: a gap as large as they are, 4 KB to 256 KB, follows. A
-   processor reads ahead in the steps in which memory was read, and would take lines that the other one writes. */
+/* Distance in bytes between the memories of two workers, of `bytes` each: between them lies a gap of the same size, at
+   least 4 KB and at most 256 KB. Without it the hardware prefetcher of one core, which extrapolates the stride of its
+   accesses, would fetch lines that the neighbour writes. */
 static inline size_t marea_worker_step (size_t bytes) {
   const size_t own = (bytes + MAREA_ALIGN - 1) / MAREA_ALIGN * MAREA_ALIGN;
   return own + MAREA_MIN(MAREA_MAX(own, 4096), 262144);
 }
-/* Scratch memory for each worker: *memory + worker * *bytes, which becomes that step. */
+/* Memory of *bytes for each worker, at *memory + worker * step; *bytes becomes the step. */
 marea_status marea_worker_memory (marea_call *c, size_t *bytes, char **memory);
 
 /* A shape rule leaves a value to forward, sizes that it has worked out for one, so that they are not worked out again. */
@@ -318,30 +328,30 @@ marea_status marea_want_int (marea_call *c, int attr, int64_t value, int64_t lea
 marea_status marea_want_dtype (marea_call *c, int input, int dtypes);
 marea_status marea_want_size (marea_call *c, int input, int dim, int64_t size, const char *because);
 marea_status marea_want_shape (marea_call *c, int input, const marea_tensor *like); /* equal shapes */
-/* The slope of an activation is not negative: the sign of its result must tell the sign of its argument. One that was left
-   out becomes that of the operator of the activation, which the attribute in front names. */
+/* The slope of an activation is not negative, because gradients tell the sign of its argument from that of its
+   result. A slope that was left out becomes the default of the activation, which is the attribute before it. */
 #define MAREA_SLOPE_DOC "slope of leaky_relu (left out: 0.01), alpha of elu (1)"
 marea_status marea_want_slope (marea_call *c, int attr);
-/* A number that a tensor of `dtype` can hold: floats hold all of them, integers what is one and in their range. */
+/* Refuses a number that a tensor of `dtype` cannot hold: for integer dtypes a fraction, or an integer out of range. */
 marea_status marea_want_number (marea_call *c, int attr, int dtype);
 marea_status marea_resolve_dim (marea_call *c, int attr, int rank);   /* attr := 0..rank-1 */
 marea_status marea_resolve_dims (marea_call *c, int attr, int rank, bool *set); /* set[rank]; n=0: all; sorts v */
 marea_status marea_resolve_index (marea_call *c, int attr, int64_t size); /* attr := 0..size-1 */
 
-/* marea_apply and marea_apply_ for calls from within the core: what they are given is not checked as a host's is, and
-   the floating-point mode is set. */
+/* marea_apply and marea_apply_ for calls from within the core: pointers and attributes are not checked, and the
+   floating-point mode is set already. */
 marea_status marea_invoke (marea_context *ctx, const marea_op *op, int n_in, marea_tensor *const *in,
                            const marea_attr *attrs, marea_tensor **out, int *n_out);
 marea_status marea_invoke_ (marea_context *ctx, const marea_op *op, int n_in, marea_tensor *const *in,
                             const marea_attr *attrs);
-/* The same without a look at the profile. */
+/* The same when no profile runs, and what a profile calls. */
 marea_status marea_perform (marea_context *ctx, const marea_op *op, int n_in, marea_tensor *const *in,
                             const marea_attr *attrs, marea_tensor **out, int *n_out);
 marea_status marea_perform_ (marea_context *ctx, const marea_op *op, int n_in, marea_tensor *const *in,
                              const marea_attr *attrs);
 
-/* The dtype that tensors are converted to; a 0-dim one decides only when no other tensor is of its kind (integer
-   or float). */
+/* The dtype that tensors are converted to. Tensors of rank 0 count only if none of the others is of their kind
+   (integer or float). */
 int marea_common_dtype (int n, marea_tensor *const *in);
 
 /* One call of an operator from C: marea_run(ctx, &marea_op_mul, &out, 2, a, b) with initial attributes;
@@ -359,79 +369,83 @@ marea_status marea_run_number (marea_context *ctx, const marea_op *op, marea_ten
 
 /* ---- tape.c ---- */
 
-marea_status marea_record (marea_call *c);  /* after forward: gives out[] a node when needed */
-void marea_node_release (marea_context *ctx, marea_node *node); /* one owner less; with the last it is dead */
-uint32_t marea_number_bits (const marea_tensor *t); /* of rank 0, as f32: what marea_find_blame knows of it later */
-void marea_node_bury (marea_context *ctx); /* frees one dead node and lets go of what it saved */
+marea_status marea_record (marea_call *c);  /* after forward: gives out[] a node if an input requires a gradient */
+void marea_node_release (marea_context *ctx, marea_node *node); /* drops one reference; without any the node is dead */
+uint32_t marea_number_bits (const marea_tensor *t); /* a value of rank 0 as f32; kept for marea_find_blame */
+void marea_node_bury (marea_context *ctx); /* frees one dead node and releases the tensors that it saved */
 
-/* ---- profile.c: the way through the door while a profile runs ---- */
+/* ---- profile.c: marea_invoke and marea_invoke_ while a profile runs ---- */
 
 marea_status marea_profile_apply (marea_context *ctx, const marea_op *op, int n_in, marea_tensor *const *in,
                                   const marea_attr *attrs, marea_tensor **out, int *n_out);
 marea_status marea_profile_apply_ (marea_context *ctx, const marea_op *op, int n_in, marea_tensor *const *in,
                                    const marea_attr *attrs);
 
-/* A call that is under way, on the stack of whoever makes it. */
+/* A call that runs; it lies on its caller's stack. */
 typedef struct marea_frame {
   struct marea_frame *outer;
   marea_profile_work work;
-  int64_t start, inside; /* ns; inside: of calls within it and of the profile's own work */
+  int64_t start, inside; /* ns; inside: spent in inner calls and in the profile's own work */
   size_t event;
 } marea_frame;
 
 /* An operator's forward says which of its algorithms it takes, a static name; twice at most. */
 void marea_profile_note (marea_context *ctx, const char *algorithm);
-/* Around other work that should be a row: copies, the reverse pass. What is within a pass runs backward. */
+/* Around work that is no operator and has a row of its own in the profile: copies, the reverse pass. Operators that run
+   inside of a pass count as backward. */
 void marea_frame_open (marea_profile *p, marea_frame *f, const char *name);
 void marea_frame_close (marea_profile *p, marea_frame *f);
-double marea_tensor_bytes (const marea_tensor *t); /* that its elements occupy; repeated ones count once */
+double marea_tensor_bytes (const marea_tensor *t); /* bytes in memory of its elements; expanded ones count once */
 void marea_frame_open_pass (marea_profile *p, marea_frame *f);
 void marea_frame_close_pass (marea_profile *p, marea_frame *f);
 
 /* ---- plan.c ---- */
 
-#define MAREA_NOWHERE ((void *)MAREA_ALIGN) /* where the elements of planned tensors lie */
+#define MAREA_NOWHERE ((void *)MAREA_ALIGN) /* address of the elements of planned tensors, which have none */
 
-/* Adds bytes to those in use, as far as the plan that runs is concerned, and takes them away. */
+/* Add to, and subtract from, the bytes that the plan that runs counts as in use. */
 void marea_plan_take (marea_context *ctx, size_t bytes);
 void marea_plan_give (marea_context *ctx, size_t bytes);
-/* Remembers the gradient of a leaf, which is about to change and comes back at the end of the plan. */
+/* Keeps the gradient of a leaf before it changes; the end of the plan restores it. */
 marea_status marea_plan_note (marea_tensor *leaf);
 
 /* ---- budget.c ---- */
 
-/* To be asked only while `limited`. */
-marea_status marea_check_time (marea_call *c);
-marea_status marea_foresee (marea_call *c, double seconds); /* is that left, for work that cannot be stopped? */
-marea_status marea_charge (marea_call *c); /* takes the cost of a call from the budgets, out[] being made */
+/* To be called only while `limited`. */
+marea_status marea_check_time (marea_call *c); /* MAREA_EBUDGET: the time limit is over */
+/* MAREA_EBUDGET: the time that is left is shorter than that; for work that cannot be stopped on its way. */
+marea_status marea_foresee (marea_call *c, double seconds);
+marea_status marea_charge (marea_call *c); /* takes the operations of a call from the budget; out[] exists already */
 
 /* ---- random.c ---- */
 
 /* Four 32-bit words of block `counter` under `seed`. */
 void marea_philox (uint64_t seed, uint64_t counter, uint32_t word[4]);
 
-/* The same for `branch` > 0 of a block, independent of all others: for elements that need any number of words. */
+/* Further words of the block, for elements that may need any number of them: each branch > 0 is independent of all
+   blocks and other branches. */
 void marea_philox_branch (uint64_t seed, uint64_t counter, uint32_t branch, uint32_t word[4]);
 
 /* ---- parallel.c ---- */
 
-int64_t marea_clock_ns (void); /* of a clock that never jumps */
+int64_t marea_clock_ns (void); /* CLOCK_MONOTONIC, in ns */
 static inline bool marea_is_overdue (const marea_context *ctx) {
   return ctx->deadline && marea_clock_ns() >= ctx->deadline;
 }
-#define MAREA_PATIENCE_NS 30000000 /* what a change in place may take beyond the time limit */
+#define MAREA_PATIENCE_NS 30000000 /* what a change in place may take beyond the time limit; marea.h promises 30 ms */
 
 /* Runs fn(arg, block, worker) for block = 0..blocks-1 on the context's threads, worker in 0..threads-1. What a
    block computes must not depend on the worker nor on other blocks, so results are the same for any number of
-   threads. Polls the interrupt flag between blocks; a call from inside a block runs serially. In a dry run it does
+   threads. Calls marea_stopping between blocks; a call from inside a block runs serially. While `dry` is set it does
    nothing. */
 typedef void (*marea_block_fn)(void *arg, int64_t block, int worker);
 void marea_parallel (marea_context *ctx, int64_t blocks, marea_block_fn fn, void *arg);
 marea_status marea_workers_new (marea_context *ctx, int threads, marea_workers **out);
 void marea_workers_free (marea_context *ctx, marea_workers *w);
 
-/* Everything is computed in one floating-point mode: rounding to nearest, denormals kept, no traps. The control
-   bits of the host's mode, returned by the first, come back by the second; 0: it is ours. Exception flags may be raised. */
+/* The library computes in one floating-point mode: rounding to nearest, denormals kept, no traps.
+   marea_enter_float_mode sets it and returns the control bits of the host's mode, or 0 if they are the same;
+   marea_leave_float_mode restores them. Exception flags may stay raised. */
 #if defined(__x86_64__)
 /* Control words of SSE and of the x87 unit, which OpenBLAS computes norms with; without the exception flags. */
 #define MAREA_SSE_BITS 0xffc0u
@@ -452,7 +466,7 @@ static inline uint64_t marea_float_mode (void) {
 static inline void marea_set_float_mode (uint64_t mode) {
   const uint16_t x87 = (uint16_t)(mode >> 32);
   __builtin_ia32_ldmxcsr((unsigned)mode);
-  __asm__ volatile("fnclex\n\tfldcw %0" : : "m"(x87)); /* a flag that is up would trap at once */
+  __asm__ volatile("fnclex\n\tfldcw %0" : : "m"(x87)); /* a raised exception flag would trap as traps are enabled */
 }
 #endif
 
@@ -492,32 +506,33 @@ static inline bool marea_in_our_mode (void) {
 }
 
 static inline void marea_leave (const uint64_t *before) { marea_leave_float_mode(*before); }
-/* First in every public function that computes anything, be it a number in a message; the mode comes back as the function
-   is left, in whatever way. Within another one it is one look at the mode. */
+/* The first line of every public function that computes anything, be it a number in a message. The compiler restores
+   the host's mode at every return of the function. Where the mode is set already this costs one read of it. */
 #define MAREA_ENTER \
   __attribute__((cleanup(marea_leave), unused)) const uint64_t host_mode_ = marea_enter_float_mode()
 
 /* ---- elementwise.c: strides, broadcasting and threads around a kernel over contiguous runs ---- */
 
 marea_status marea_map_unary (marea_call *c, marea_unary_kernel *kernel, const double *p);
-marea_status marea_map_slowly (marea_call *c, marea_unary_kernel *kernel, const double *p); /* of microseconds each */
+/* The same for kernels that take microseconds an element: checks marea_stopping every 512 elements. */
+marea_status marea_map_slowly (marea_call *c, marea_unary_kernel *kernel, const double *p);
 marea_status marea_map_binary (marea_call *c, marea_binary_kernel *kernel, const double *p);
 marea_status marea_map_ternary (marea_call *c, marea_ternary_kernel *kernel, const double *p);
 /* dx from dy and the activation's result; p[0]: slope. NULL for none: dx is dy. */
 marea_binary_kernel *marea_activation_grad_kernel (const marea_kernels *k, marea_activation activation);
 /* dst := src, any strides and dtypes, same shape. */
 void marea_copy_strided (marea_context *ctx, const marea_tensor *src, marea_tensor *dst);
-void marea_clear (marea_context *ctx, void *p, size_t bytes);               /* to zeros */
-/* A row-major t, with an attribute of kind MAREA_NUMBER that it can hold. */
+void marea_clear (marea_context *ctx, void *p, size_t bytes); /* p[0..bytes-1] := 0 */
+/* Every element of a row-major t := an attribute of kind MAREA_NUMBER, which its dtype can hold. */
 void marea_fill (marea_context *ctx, const marea_tensor *t, const marea_attr *value);
 
 /* ---- blas.c: dense products, split over our workers in fixed blocks ---- */
 
-/* Holds OpenBLAS to one thread, before each of its functions. The number is the process's, and setting it is not safe in
-   two threads at once, where contexts may be. */
+/* Sets OpenBLAS to one thread; called before each of its functions. The setting belongs to the whole process, and
+   setting it in two threads at once is not safe, so a mutex guards it. */
 void marea_blas_hold (void);
-/* C(m,n) = A(m,k) B(k,n); ta/tb: A is stored (k,m) / B is stored (n,k). Row-major, gapless.
-   Serial; call it inside a block, or use marea_gemm_parallel. */
+/* C (m, n) = A (m, k) B (k, n), row-major without gaps; ta: A is stored as (k, m), tb: B is stored as (n, k).
+   Runs on the calling thread; call it inside a block, or use marea_gemm_parallel. */
 void marea_gemm (marea_context *ctx, int dtype, bool ta, bool tb, int64_t m, int64_t n, int64_t k, const void *a,
                  const void *b, void *c);
 typedef struct marea_epilogue { /* C := act(C + bias) at the end */

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
-** error.c: the only writer of error text and of the log's. A status says what kind of failure it was, the context
-** keeps one sentence for people: who, what was expected, what came, the rule with its numbers.
+** error.c: the only writer of error text and of log lines. A status tells programs the kind of a failure; the context's
+** error text tells people in one sentence: the function, what it expected, what it got, and the rule with its numbers.
 */
 #include <stdarg.h>
 #include <stdio.h>
@@ -8,8 +8,8 @@
 
 #include "core.h"
 
-/* The sentence, fit for people: without what steers a terminal, and without the sign that C shows of a NaN, which says
-   nothing. */
+/* Formats the sentence. Characters that control a terminal become '?', and "-nan" becomes "nan": the sign of a NaN
+   has no meaning. */
 __attribute__((format(printf, 2, 0))) static void write_text (char text[MAREA_ERROR_SIZE], const char *format,
                                                               va_list args) {
   marea_vformat(text, MAREA_ERROR_SIZE, format, args);
@@ -27,7 +27,8 @@ void marea_log (const marea_config *config, marea_log_level level, const char *f
   config->log(config->log_ud, level, text);
 }
 
-/* Who stops an operator is not always who gets its status. */
+/* Writes to the log that an operator was stopped, because the host that set the limit or requested the interrupt may
+   not be the code that gets the status. A spent budget is logged once. */
 static void log_stop (marea_context *ctx, marea_status status) {
   if (status != MAREA_EINTR && status != MAREA_EBUDGET) return;
   if (status == MAREA_EBUDGET && ctx->told_spent) return;

@@ -6,26 +6,26 @@
 **   1 Status and errors      every call that can fail returns a marea_status
 **   2 Context                settings, memory, budgets, threads; one per thread of control
 **   3 Tensors                typed n-dimensional arrays, strided views, reference counts
-**   4 Operators              one registry, one door: marea_apply; marea_call_op by names
+**   4 Operators              one registry, one entry point: marea_apply; marea_call_op by names
 **   5 Gradients              the tape
 **   6 Random numbers         Philox4x32-10
 **   7 Files                  IDX, NPY, safetensors, PNG
 **   8 Profiling              what operators cost
 **   9 Planning               what a script would take, without computing it
 **
-** Arguments are checked. What must be there and is NULL, numbers out of their range, attributes that are none of their
-** kind and another context's tensors are MAREA_EARG, a tensor that a plan left behind is MAREA_ESTATE, with the text in
-** the context if there is one; out-parameters are NULL or 0 then. A function without a status does nothing with NULL and
-** answers 0, false, NULL or an empty text, MAREA_DTYPE_COUNT for a dtype. What cannot be seen is a pointer to something else, or
-** to what has been freed: not to pass one is up to the caller.
+** Arguments are checked. What must be there and is NULL, numbers out of their range, attributes that are none of
+** their kind and another context's tensors are MAREA_EARG, a tensor that a plan left behind is MAREA_ESTATE, with the
+** text in the context if there is one; out-parameters are NULL or 0 then. A function without a status does nothing
+** with NULL and answers 0, false, NULL or an empty text, MAREA_DTYPE_COUNT for a dtype. What cannot be seen is a
+** pointer to something else, or to what has been freed: not to pass one is up to the caller.
 **
-** Ownership: whoever receives a tensor through an out-parameter owns one reference and drops it with
-** marea_release. Every other pointer is borrowed until the call returns; no function frees its arguments.
-** A context and what belongs to it are used by one thread at a time; different contexts may be used by different
-** threads at once. Nothing in the library prints, exits, installs a signal handler or keeps mutable globals (but for
-** OpenBLAS, which is held to one thread in the whole process). Everything is computed rounding to nearest, without
-** traps, whatever floating-point mode the host has set; the host's mode is restored as a call returns, and callbacks run
-** in the library's. docs/embedding.md walks through a host.
+** Ownership: whoever receives a tensor through an out-parameter owns one reference and drops it with marea_release.
+** Every other pointer is borrowed until the call returns; no function frees its arguments. A context and what belongs
+** to it are used by one thread at a time; different contexts may be used by different threads at once. Nothing in the
+** library prints, exits, installs a signal handler or keeps mutable globals (but for OpenBLAS, which is held to one
+** thread in the whole process). Everything is computed rounding to nearest, without traps, whatever floating-point
+** mode the host has set; the host's mode is restored as a call returns, and callbacks run in the library's.
+** docs/embedding.md walks through a host.
 */
 #ifndef MAREA_H
 #define MAREA_H
@@ -74,8 +74,8 @@ typedef enum marea_status {
 /* Text of the last failure in `ctx`: operator, what was expected, what came, the rule. Never NULL. `ctx` NULL, as after
    a failed marea_open: that there is no context. */
 MAREA_API const char *marea_error (const marea_context *ctx);
-/* Makes text from elsewhere, a name in a file perhaps, fit for a terminal: what is no UTF-8, control characters and those
-   that change the direction of text become '?'. In place; returns text. Messages have been through it. */
+/* Makes text from elsewhere, a name in a file perhaps, fit for a terminal: what is no UTF-8, control characters and
+   those that change the direction of text become '?'. In place; returns text. Messages have been through it. */
 MAREA_API char *marea_printable (char *text);
 /* What a status means in general, for where there is no context to ask. Never NULL. */
 MAREA_API const char *marea_status_text (marea_status status);
@@ -109,10 +109,10 @@ typedef struct marea_config {
   const char *isa;   /* "generic", "avx2", "avx512", "neon"; NULL = environment MAREA_ISA, else the best there is */
   bool (*interrupted)(void *ud); /* asked while an operator runs, on the caller's thread, every few ms at most; */
   void *interrupted_ud;          /* true acts as marea_interrupt. NULL = never asked */
-  /* Told what is worth a line in a log file: one sentence without a newline, valid during the call. Called on the thread
-     that uses the context, while we hold no lock; may not use the context. Lack of memory and spent budgets are told once
-     until a limit is set, the rest when it happens; steps that repeat themselves say nothing. Never called after
-     marea_close. NULL = nothing is said. */
+  /* Told what is worth a line in a log file: one sentence without a newline, valid during the call. Called on the
+     thread that uses the context, while we hold no lock; may not use the context. Lack of memory and spent budgets
+     are told once until a limit is set, the rest when it happens; steps that repeat themselves say nothing. Never
+     called after marea_close. NULL = nothing is said. */
   void (*log)(void *ud, marea_log_level level, const char *text);
   void *log_ud;
   /* The host's threads instead of our own: calls body(arg, i) once for each i from 0 to n - 1, on any threads, one
@@ -141,13 +141,13 @@ MAREA_API void marea_memory_trim (marea_context *ctx);  /* gives pooled blocks b
 /* For tests: makes the k-th request for memory from now on fail (k >= 1; 0 = off), once or from then on. */
 MAREA_API void marea_memory_fail (marea_context *ctx, uint64_t k, bool from_then_on);
 
-/* Budgets: what operators may use from now on; 0 = no limit. The call that would go beyond fails with MAREA_EBUDGET, and
-   so does every further one until a new limit is set. Floating-point operations are those of profiles (2 for each
+/* Budgets: what operators may use from now on; 0 = no limit. The call that would go beyond fails with MAREA_EBUDGET,
+   and so does every further one until a new limit is set. Floating-point operations are those of profiles (2 for each
    multiply-add), but at least one for each element of the largest tensor of a call; they are charged before the call
    runs. Seconds are of the wall clock, which is looked at before a call and between its blocks of work. A change in
    place that has begun is completed and succeeds, unless that takes 30 ms beyond the limit: it then ends with
-   MAREA_EBUDGET, and what it changes is changed in part. While shielded nothing is stopped. An operator that cannot be
-   stopped on its way (eigh) is refused when it would probably take longer than what is left. */
+   MAREA_EBUDGET, and what it changes is changed in part. While shielded nothing is stopped. An operator that cannot
+   be stopped on its way (eigh) is refused when it would probably take longer than what is left. */
 MAREA_API void marea_limit_flop (marea_context *ctx, double flop);
 MAREA_API void marea_limit_time (marea_context *ctx, double seconds);
 
@@ -156,9 +156,10 @@ MAREA_API int marea_threads (const marea_context *ctx);
 MAREA_API int marea_index_base (const marea_context *ctx);
 MAREA_API const char *marea_isa (const marea_context *ctx);
 MAREA_API const char *marea_blas (void);  /* OpenBLAS's build and core name */
-/* OpenBLAS takes address space for each thread that calls it, and for those of its own that it starts as it is loaded;
-   where RLIMIT_AS leaves none it tries for ever, and exit() waits for it. A sentence about that if there is no room for so
-   many threads (0: as many as a context has by default), else NULL. marea_open then fails with MAREA_ENOMEM; a program ends by _exit. */
+/* OpenBLAS takes address space for each thread that calls it, and for those of its own that it starts as it is
+   loaded; where RLIMIT_AS leaves none it tries for ever, and exit() waits for it. A sentence about that if there is
+   no room for so many threads (0: as many as a context has by default), else NULL. marea_open then fails with
+   MAREA_ENOMEM; a program ends by _exit. */
 MAREA_API const char *marea_blas_trouble (int threads);
 
 /* Asks the running operator to stop: it returns MAREA_EINTR within some milliseconds and its results are
@@ -220,8 +221,8 @@ typedef struct marea_statistics {
 } marea_statistics;
 MAREA_API void marea_statistics_of (const marea_tensor *t, int64_t most, marea_statistics *s);
 
-/* From now on changes in place of this tensor and of every view of its storage are errors (MAREA_ESTATE). So memory that
-   several contexts read, each through a tensor of its own from marea_from_memory, stays as it is. */
+/* From now on changes in place of this tensor and of every view of its storage are errors (MAREA_ESTATE). So memory
+   that several contexts read, each through a tensor of its own from marea_from_memory, stays as it is. */
 MAREA_API void marea_protect (marea_tensor *t);
 
 /* A tensor of the same storage without history. */
@@ -304,18 +305,14 @@ MAREA_API MAREA_MUST_USE marea_status marea_apply (marea_context *ctx, const mar
    Errors: an input requires a gradient while recording is on; elements of in[0] share memory (expand). */
 MAREA_API MAREA_MUST_USE marea_status marea_apply_ (marea_context *ctx, const marea_op *op, int n_in,
                                                     marea_tensor *const *in, const marea_attr *attrs);
-/* The same by names, for programs that are written by hand:
-
-     marea_call_op(ctx, "conv2d", MAREA_TENSORS(x, w, b),
-                   MAREA_NAMED(marea_int("stride", 2), marea_word("padding", "same")), 1, &y)
-     marea_call_op(ctx, "adam_step", MAREA_TENSORS(p, g, m, v), MAREA_NAMED(marea_real("lr", 1e-3), ...), 0, NULL)
-     marea_call_op(ctx, "mul_", MAREA_TENSORS(x, y), MAREA_NO_NAMES, 0, NULL)          x := x * y
-
-   The first n_out results go to out[]; what the operator does not give is NULL there, further ones are released. A
-   name that ends in _ writes the result over in[0]. Values: numbers as integers or reals; a choice, a dtype or a
-   padding as text; lists, or an integer for a list of one (a pair: for both, a padding: for all sides); switches as
-   0 or 1. Errors (MAREA_EARG): no such operator or attribute, a value of another type, a required one left out; and those of
-   marea_apply. */
+/* The same by names, for programs that are written by hand:  marea_call_op(ctx, "conv2d", MAREA_TENSORS(x, w, b),
+   MAREA_NAMED(marea_int("stride", 2), marea_word("padding", "same")), 1, &y) marea_call_op(ctx, "adam_step",
+   MAREA_TENSORS(p, g, m, v), MAREA_NAMED(marea_real("lr", 1e-3), ...), 0, NULL) marea_call_op(ctx, "mul_",
+   MAREA_TENSORS(x, y), MAREA_NO_NAMES, 0, NULL)          x := x * y  The first n_out results go to out[]; what the
+   operator does not give is NULL there, further ones are released. A name that ends in _ writes the result over
+   in[0]. Values: numbers as integers or reals; a choice, a dtype or a padding as text; lists, or an integer for a
+   list of one (a pair: for both, a padding: for all sides); switches as 0 or 1. Errors (MAREA_EARG): no such operator
+   or attribute, a value of another type, a required one left out; and those of marea_apply. */
 typedef enum marea_named_type { MAREA_NAMED_REAL, MAREA_NAMED_INT, MAREA_NAMED_TEXT, MAREA_NAMED_LIST } marea_named_type;
 typedef struct marea_named {
   const char *name;
@@ -362,8 +359,9 @@ enum {
   MAREA_RETAIN_GRAPH = 1,  /* keep the graph for another pass */
   MAREA_CREATE_GRAPH = 2   /* record the pass itself, for gradients of gradients (implies RETAIN_GRAPH) */
 };
-/* Adds d(sum(y * seed))/d(leaf) to the gradient of every leaf that y depends on. seed NULL = 1, for one
-   element only. flags: of the two above. Without a flag the graph is consumed, also by a pass that fails; no gradient is changed then. */
+/* Adds d(sum(y * seed))/d(leaf) to the gradient of every leaf that y depends on. seed NULL = 1, for one element only.
+   flags: of the two above. Without a flag the graph is consumed, also by a pass that fails; no gradient is changed
+   then. */
 MAREA_API MAREA_MUST_USE marea_status marea_backward (marea_tensor *y, marea_tensor *seed, int flags);
 /* grads[i] = d(sum(y * seed))/d(xs[i]), NULL where y does not depend on xs[i]; leaves' own gradients stay. */
 MAREA_API MAREA_MUST_USE marea_status marea_grad (marea_tensor *y, marea_tensor *seed, int n,
@@ -371,7 +369,8 @@ MAREA_API MAREA_MUST_USE marea_status marea_grad (marea_tensor *y, marea_tensor 
                                                   marea_tensor **grads);
 MAREA_API uint64_t marea_tape_length (const marea_context *ctx);  /* nodes alive */
 
-/* What is made from now on, tensors and graph, remembers this number of the host's choice, a line of a script perhaps. */
+/* What is made from now on, tensors and graph, remembers this number of the host's choice, a line of a script
+   perhaps. */
 MAREA_API void marea_set_place (marea_context *ctx, uint32_t place);
 MAREA_API uint32_t marea_place_of (const marea_tensor *t);  /* where its memory was made */
 
@@ -410,17 +409,19 @@ MAREA_API marea_random_state marea_random (const marea_context *ctx);
 MAREA_API void marea_set_random (marea_context *ctx, marea_random_state state);
 
 /* ---- 7 Files ------------------------------------------------------------------------------------ */
-/* Files are written beside their target and renamed, so that a crash, a full disk or a limit on file sizes (RLIMIT_FSIZE,
-   whose signal is kept from the process) leaves the old one. Readers check every declared size against limits and against the file before they allocate. A missing or
-   malformed file is MAREA_EIO or MAREA_EFORMAT with the path and the reason in marea_error. */
+/* Files are written beside their target and renamed, so that a crash, a full disk or a limit on file sizes
+   (RLIMIT_FSIZE, whose signal is kept from the process) leaves the old one. Readers check every declared size against
+   limits and against the file before they allocate. A missing or malformed file is MAREA_EIO or MAREA_EFORMAT with
+   the path and the reason in marea_error. */
 
 MAREA_API MAREA_MUST_USE marea_status marea_load_idx (marea_context *ctx, const char *path,
                                                       marea_tensor **out);  /* .gz or raw */
 MAREA_API MAREA_MUST_USE marea_status marea_load_npy (marea_context *ctx, const char *path, marea_tensor **out);
 MAREA_API MAREA_MUST_USE marea_status marea_save_npy (marea_tensor *t, const char *path);
-/* u8 (H,W,C): C = 1 gray, 2 gray and alpha, 3 RGB, 4 RGBA. Samples are those of the file: what gAMA, cHRM, sRGB and iCCP
-   say of their light is passed over, and alpha is not multiplied in. A palette becomes RGB, tRNS an alpha channel of 0
-   and 255, or a palette's own values; 1, 2 and 4 bits are scaled to 0..255, 16 bits give their upper byte. */
+/* u8 (H,W,C): C = 1 gray, 2 gray and alpha, 3 RGB, 4 RGBA. Samples are those of the file: what gAMA, cHRM, sRGB and
+   iCCP say of their light is passed over, and alpha is not multiplied in. A palette becomes RGB, tRNS an alpha
+   channel of 0 and 255, or a palette's own values; 1, 2 and 4 bits are scaled to 0..255, 16 bits give their upper
+   byte. */
 MAREA_API MAREA_MUST_USE marea_status marea_load_png (marea_context *ctx, const char *path, marea_tensor **out);
 /* The same with 16 bits: i64 from 0 to 65535, as they are in the file; fewer bits are scaled, 8 of them by 257. */
 MAREA_API MAREA_MUST_USE marea_status marea_load_png16 (marea_context *ctx, const char *path, marea_tensor **out);
@@ -501,10 +502,11 @@ MAREA_API void marea_profile_pause (marea_profile *p);
 MAREA_API void marea_profile_resume (marea_profile *p);
 
 /* ---- 9 Planning --------------------------------------------------------------------------------- */
-/* While a plan runs, operators check their arguments and record, but compute nothing: results are planned tensors, which
-   have a shape and no values. marea_memory counts them as if they had, so that live and peak bytes are those of a real
-   run; memory itself is not taken for them. A profile counts calls and FLOPs meanwhile. Changes in place have no effect,
-   and gradients and the random state come back at the end. A planned tensor that survives can be released, not used. */
+/* While a plan runs, operators check their arguments and record, but compute nothing: results are planned tensors,
+   which have a shape and no values. marea_memory counts them as if they had, so that live and peak bytes are those of
+   a real run; memory itself is not taken for them. A profile counts calls and FLOPs meanwhile. Changes in place have
+   no effect, and gradients and the random state come back at the end. A planned tensor that survives can be released,
+   not used. */
 MAREA_API MAREA_MUST_USE marea_status marea_plan_start (marea_context *ctx);  /* error: one is running */
 MAREA_API void marea_plan_stop (marea_context *ctx);                          /* harmless when none is running */
 MAREA_API bool marea_planning (const marea_context *ctx);

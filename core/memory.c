@@ -7,9 +7,9 @@
 **   large   best fit: a request is cut from a larger free block, and free neighbours are joined again. So the
 **           sizes of one phase (forward, backward, the last batch of an epoch) do not add to those of another.
 **
-** Free memory goes back to the allocator when fresh memory must be had, little by little: first what has not been
-** used for long, and more when the pool would be far above what was ever in use; all of it when the limit is
-** reached, or on request.
+** When the pool has to ask the allocator for more, it gives free memory back: blocks that have been free for long, and
+** more of them while the pool is much larger than the peak of bytes in use. All free memory goes back when the limit
+** is reached, or on request (marea_memory_trim).
 */
 #include <stdlib.h>
 #include <string.h>
@@ -30,41 +30,45 @@
 #define LARGEST ((size_t)PTRDIFF_MAX / 4) /* bytes of a block, just below 2^61 */
 #define CLASSES (STEPS * 52)              /* the last one is that of LARGEST */
 #define SMALL (STEPS * MAREA_ALIGN - sizeof(tag))
-#define LARGE ((size_t)64 << 10) /* least size of a large block, also of what is left when one is cut */
+#define LARGE ((size_t)64 << 10) /* smallest large block; a remainder below it is not cut off */
 #define CHUNK ((size_t)32 << 10) /* a medium block */
-#define SLACK ((size_t)8 << 20) /* free bytes beyond an eighth of the peak that may stay if they are in use */
-#define MUCH ((size_t)32 << 20) /* free bytes beyond half of the peak that may stay at all */
-#define LOOKS 32                /* blocks of a class that are compared before one is cut */
-#define TURNS 8                 /* what is free for so many turns of the pool is not in use any more */
+/* How much free memory the pool keeps: see make_room. spec/c/memory_test.c measures what follows from these: a repeated
+   step calls the allocator zero times, and steps whose sizes grow leave free memory within bounds. */
+#define SLACK ((size_t)8 << 20) /* free bytes, beyond an eighth of the peak, that are never looked through */
+#define MUCH \
+  ((size_t)32 << 20) /* free bytes, beyond half of the peak, above which recently freed blocks go, too */
+#define TURNS 8  /* a block is unused if the pool's size was handed out so many times since it was freed */
+#define LOOKS 32 /* blocks of a class that are compared for the best fit */
 #define HUGE_PAGE ((size_t)2 << 20)
 #define HUGE_FROM ((size_t)1 << 20) /* bytes of a block */
 
 enum { ANYTHING, TENSOR, SMALL_BLOCKS };
 
-/* In front of everything that is handed out. */
+/* The 8 bytes before every address that marea_alloc returns. */
 typedef struct tag {
-  uint16_t at;   /* distance to the beginning of its chunk, in units of MAREA_ALIGN; 0: medium or large */
-  bool free;     /* large */
-  uint8_t holds; /* in use: what, see marea_next_tensor */
-  int class;     /* of a large block: while it is free */
+  uint16_t at; /* of a small block: distance to the beginning of its chunk, in units of MAREA_ALIGN; else 0 */
+  bool free;   /* of a large block */
+  uint8_t holds; /* of a block in use: ANYTHING, TENSOR or SMALL_BLOCKS, for marea_next_tensor */
+  int class;     /* of a large block that is free: the list it is in */
 } tag;
 
 /* Header of a medium or large block. */
 typedef struct block {
-  struct block *next, *prev;  /* in the list of free blocks of its class, or of those in use */
-  struct block *left, *right; /* large: what it was cut from and what was cut from it; NULL at the ends */
-  void *raw;                  /* what the allocator returned; of the leftmost */
+  struct block *next, *prev; /* in the list of free blocks of its class, or of those in use */
+  struct block *left,
+      *right; /* of a large block: its neighbours in memory from one request to the allocator */
+  void *raw;  /* what the allocator returned; set in the leftmost of such neighbours */
   size_t size;
   uint64_t freed_at; /* pool.clock */
   tag tag;
 } block;
 _Static_assert(sizeof(block) == MAREA_ALIGN && sizeof(tag) == 8, "a tag lies in front of the memory");
 
-/* Memory of a medium block that is cut into small ones of one class. */
+/* Header of a medium block that is cut into small blocks of one class. */
 typedef struct chunk {
-  struct chunk *next, *prev; /* in the list of those of the class that have room */
-  void *free;                /* returned blocks, linked by their first word */
-  uint32_t fresh, used;      /* bytes that were never handed out begin here; blocks in use */
+  struct chunk *next, *prev; /* in the list of the class's chunks that have a block to give */
+  void *free;                /* list of freed blocks, linked by their first word */
+  uint32_t fresh, used;      /* offset of the bytes that were never handed out; number of blocks in use */
 } chunk;
 _Static_assert(sizeof(chunk) + sizeof(tag) <= MAREA_ALIGN, "the first small block follows in the next line");
 
@@ -73,21 +77,21 @@ struct marea_pool {
   chunk *chunks[STEPS];
   marea_memory_info info;
   size_t limit;
-  size_t planned;     /* bytes that count as in use while a plan runs, without being there */
-  uint64_t clock;     /* bytes handed out so far */
-  uint64_t looked_at; /* clock when free memory was last looked through */
+  size_t planned;     /* bytes of planned tensors, which count as in use while a plan runs */
+  uint64_t clock;     /* bytes handed out so far; the pool measures ages by it */
+  uint64_t looked_at; /* clock when make_room last looked through the free blocks */
   uint64_t fail_in;   /* requests until one fails; 0 = off */
   bool fail_on;       /* ... and all after it */
-  bool told_limit;    /* the log was told that the limit was reached */
+  bool told_limit;    /* the log has a line that the limit was reached */
   bool told_refusal;  /* ... that the allocator refused */
 };
 
-/* Large blocks in pages of 2 MiB where the system has them: a step reads and writes every byte of its
-   activations, and with small pages the table of addresses does not fit in the processor. */
+/* Large blocks lie in pages of 2 MiB where the system has them. A step accesses every byte of its activations, and with
+   pages of 4 KiB the processor's table of addresses (TLB) covers only a small part of them. */
 static void *huge_alloc (size_t size) {
   void *p;
   if (posix_memalign(&p, HUGE_PAGE, size) != 0) return NULL;
-  madvise(p, size, MADV_HUGEPAGE); /* a wish; small pages do too */
+  madvise(p, size, MADV_HUGEPAGE); /* if it fails the pages are small */
   return p;
 }
 
@@ -113,7 +117,8 @@ static tag *tag_of (void *p) { return (tag *)p - 1; }
 
 static block *block_of (void *p) { return (block *)p - 1; }
 
-/* Class of a size: 16*log2 of its lines plus the next four bits. */
+/* Class of a size, which is counted in lines of MAREA_ALIGN bytes: 16 log2(lines), and the four bits below the leading
+   one. */
 static int class_of (size_t size) {
   size_t lines = (size + MAREA_ALIGN - 1) / MAREA_ALIGN;
   if (lines <= STEPS) return (int)(lines ? lines : 1) - 1;
@@ -161,14 +166,14 @@ static bool is_whole (const block *b) { return !b->left && !b->right; }
 
 static size_t raw_size (size_t size) { return size + 2 * MAREA_ALIGN; }
 
-/* Gives a free block, in no list any more, back to the allocator. */
+/* Gives a free block, which is in no list, back to the allocator. */
 static void give_back (marea_context *ctx, block *b) {
   ctx->pool->info.pooled -= b->size;
   SHOW(b + 1, b->size);
   ctx->config.alloc(ctx->config.alloc_ud, b->raw, raw_size(b->size), 0);
 }
 
-/* Cuts off what is beyond `size`, if that is large too. */
+/* Makes a free block of what lies beyond `size`, if that is at least LARGE. */
 static void cut (marea_pool *pool, block *b, size_t size) {
   if (b->size < size + MAREA_ALIGN + LARGE) return;
   block *rest = (block *)((char *)(b + 1) + size);
@@ -208,7 +213,7 @@ static void free_large (marea_pool *pool, block *b) {
   push(pool, b, class_of(b->size));
 }
 
-/* The smallest of the free blocks of at least `size` bytes, as far as a short look tells. */
+/* The smallest free block of at least `size` bytes, among the first LOOKS of each class. */
 static block *find_large (const marea_pool *pool, size_t size) {
   block *best = NULL;
   for (int c = class_of(size); !best && c < CLASSES; c++) {
@@ -233,7 +238,7 @@ static block *take (marea_pool *pool, size_t size) {
   return b;
 }
 
-/* ---- what goes back ---- */
+/* ---- memory for the allocator ---- */
 
 static size_t footprint (const marea_pool *pool) { return pool->info.live + pool->info.pooled; }
 
@@ -253,8 +258,8 @@ static void leave (marea_pool *pool, chunk *k, int class) {
 /* Bytes of all small blocks of a chunk. */
 static size_t capacity (int class) { return (CHUNK - MAREA_ALIGN) / class_size(class) * class_size(class); }
 
-/* Gives back whole free blocks that have been free for `age` bytes of the clock, until the pool and what is in use
-   are at most `most` bytes. */
+/* Gives whole free blocks that were freed at least `age` bytes of the clock ago back to the allocator, until the bytes
+   of the pool and those in use are at most `most` together. */
 static void shed (marea_context *ctx, size_t most, uint64_t age) {
   marea_pool *pool = ctx->pool;
   for (int c = 0; c < STEPS; c++)
@@ -286,8 +291,10 @@ void marea_pool_free (marea_context *ctx) {
   ctx->config.alloc(ctx->config.alloc_ud, ctx->pool, sizeof *ctx->pool, 0);
 }
 
-/* Before `size` fresh bytes. What a repeated step uses comes round within a turn, so it stays unless there is far
-   too much; then the longest unused goes first. Looks only now and then. */
+/* Called before the allocator is asked for `size` bytes; gives free memory back. A turn is the time in which as many
+   bytes are handed out as the pool has. A step that repeats itself uses each of its blocks once a turn, so only
+   blocks that have been free for TURNS turns go. If the pool is still above `most`, younger ones go, too, the oldest
+   first. It looks again when an eighth of a turn has passed. */
 static void make_room (marea_context *ctx, size_t size) {
   marea_pool *pool = ctx->pool;
   const size_t turn = footprint(pool) + size, peak = MAREA_MAX(pool->info.peak, pool->info.live + size);
@@ -300,7 +307,8 @@ static void make_room (marea_context *ctx, size_t size) {
     shed(ctx, most - size, ages[i]);
 }
 
-/* Gives back all that is free, since there is no room for `size` bytes more; says so the first time. */
+/* Gives all free memory back, because `size` bytes more would exceed the limit or were refused; logs it the first
+   time. */
 static void shed_all (marea_context *ctx, size_t size, const char *why, bool *told) {
   const size_t pooled = ctx->pool->info.pooled;
   shed(ctx, 0, 0);
@@ -335,7 +343,7 @@ static size_t size_of_block (size_t bytes) {
   return bytes < LARGE ? class_size(class_of(bytes)) : (bytes + MAREA_ALIGN - 1) / MAREA_ALIGN * MAREA_ALIGN;
 }
 
-/* Memory of a medium or large block; NULL: there is none. */
+/* Memory of a new medium or large block; NULL: out of memory. */
 static void *take_block (marea_context *ctx, size_t bytes) {
   size_t size = size_of_block(bytes);
   block *b = take(ctx->pool, size);
@@ -374,7 +382,7 @@ static bool is_full (const chunk *k, int class) {
   return !k->free && k->fresh + class_size(class) - sizeof(tag) > CHUNK;
 }
 
-/* Memory that was not used for long comes from far away. */
+/* Prefetches the block that the next request of the class gets: after a while it is in no cache. */
 static void fetch (const void *p, size_t bytes) {
   for (size_t at = 0; p && at < bytes; at += MAREA_ALIGN) __builtin_prefetch((const char *)p + at, 1);
 }
@@ -413,7 +421,7 @@ static void free_small (marea_pool *pool, void *p) {
   if (--k->used == 0) block_of(k)->freed_at = pool->clock;
 }
 
-/* ---- tensors among the blocks ---- */
+/* ---- the list of tensors ---- */
 
 static size_t size_of (void *p) {
   const tag *t = tag_of(p);
@@ -422,7 +430,7 @@ static size_t size_of (void *p) {
 
 void marea_mark_tensor (void *p) { tag_of(p)->holds = TENSOR; }
 
-/* The first tensor's of a chunk's blocks from p on; NULL: none. */
+/* The first block at or behind p in a chunk that holds a tensor; NULL: none. */
 static void *tensor_from (const chunk *k, char *p) {
   for (; p < (const char *)k + k->fresh; p += class_size(tag_of(p)->class))
     if (tag_of(p)->holds == TENSOR) return p;
@@ -446,9 +454,9 @@ void *marea_next_tensor (const marea_context *ctx, void *p) {
   return NULL;
 }
 
-/* ---- the two doors ---- */
+/* ---- marea_alloc and marea_free ---- */
 
-/* A test asked for this request to fail? */
+/* Should this request fail, by marea_memory_fail? */
 static bool must_fail (marea_pool *pool) {
   if (!pool->fail_in) return false;
   if (pool->fail_in > 1) {

@@ -1,18 +1,18 @@
 /* SPDX-License-Identifier: MIT
-** parallel.c: the context's worker threads. A job is a number of blocks. Each thread begins with a range of its own,
-** neighbours in memory that it can look ahead in, and goes on with what is left of the others' ranges; who computes a
-** block makes no difference to the result.
+** parallel.c: the context's worker threads. A job is a number of blocks. Each thread starts with a range of
+** neighbouring blocks, so that hardware prefetching works within it, and then takes blocks from the ranges of other
+** threads. Which thread computes a block makes no difference to the result.
 **
-** A worker that was late does not delay the caller: it must join a job while the job is open, and the
-** caller closes the job when no block is left and then waits only for those inside. After a job workers
+** A worker that wakes up late does not delay the caller: workers join a job while it is open, and the caller
+** closes the job when no block is left and then waits only for the workers that have joined. After a job workers
 ** look for the next one for SPIN_NS before they sleep, so that the small gaps of a training step cost no
 ** system call.
 **
-** Threads start at the first job, and again after a fork, in the child, which inherits none. The pool is
-** not in marea_alloc's memory: it does not belong to tensors and should not show up among them.
+** Threads start at the first job, and once more in the child after a fork, which inherits no threads. The memory of
+** the workers does not come from marea_alloc, so that statistics of memory count tensors only.
 **
-** Where the host lends its threads (config.parallel_for), there are no workers of ours: each of its calls does what
-** the thread of that number would, and takes what is left of the others'.
+** With the host's threads (config.parallel_for) the context starts none: call i of the host's function does what
+** thread i would do.
 */
 #include <pthread.h>
 #include <sched.h>
@@ -24,10 +24,10 @@
 #include "core.h"
 
 #define SPIN_NS 200000
-#define SPIN_STEP 16 /* pauses between two looks at the clock */
+#define SPIN_STEP 16 /* spins between two reads of the clock */
 
-/* `state` is one word, so that joining and closing cannot miss each other: job number, open bit, workers
-   inside */
+/* `state` holds the job's number, an open bit and the number of workers that have joined in one word, so that joining
+   and closing are atomic. */
 #define INSIDE 0xffffu
 #define OPEN (UINT64_C(1) << 16)
 #define JOB (UINT64_C(1) << 17)
@@ -35,13 +35,13 @@
 struct marea_workers {
   marea_context *ctx;
   int threads;      /* with the caller */
-  int started;      /* workers that run */
-  pid_t pid;        /* of the process that they run in */
-  bool busy;        /* a job is under way; seen by nested calls */
-  pthread_t caller; /* who asked for it: the host's thread */
+  int started;      /* number of threads that were started */
+  pid_t pid;        /* process that started them: another one is a fork's child */
+  bool busy;        /* a job runs; a nested call then runs serially */
+  pthread_t caller; /* the thread that called marea_parallel */
   pthread_t thread[MAREA_MAX_THREADS];
   pthread_mutex_t mutex;     /* for sleeping only */
-  pthread_cond_t job, empty; /* a job came or it is time to go; nobody is inside any more */
+  pthread_cond_t job, empty; /* a job was opened or the threads shall end; the last worker left the job */
   atomic_int sleepers;       /* workers that wait for `job` */
   atomic_bool waiting;       /* the caller waits for `empty` */
   atomic_bool quit;
@@ -49,7 +49,7 @@ struct marea_workers {
   marea_block_fn fn; /* the job; written before it is opened */
   void *arg;
   int64_t blocks;
-  char gap[4 * MAREA_ALIGN]; /* the busy words keep to cache lines of their own */
+  char gap[4 * MAREA_ALIGN]; /* keeps the words below in cache lines of their own */
   _Atomic uint64_t state;
   char gap2[4 * MAREA_ALIGN];
   struct range {
@@ -70,12 +70,12 @@ int64_t marea_clock_ns (void) {
   return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
 }
 
-/* The host is asked on its own thread only. */
+/* Calls config.interrupted on the thread that uses the context, and on no other. */
 static bool is_host_thread (const marea_workers *w) {
   return !w || !w->busy || pthread_equal(pthread_self(), w->caller);
 }
 
-/* Is a change in place so late that it is left half done? */
+/* Has the running change in place exceeded the deadline by MAREA_PATIENCE_NS? It then stops half done. */
 static bool is_torn (marea_context *ctx) {
   if (!ctx->deadline || marea_clock_ns() < ctx->deadline + MAREA_PATIENCE_NS) return false;
   atomic_store_explicit(&ctx->torn, true, memory_order_relaxed);
@@ -130,7 +130,7 @@ static void await_call (marea_workers *w, uint64_t seen) {
       if (called(w, seen)) return;
       relax();
     }
-    sched_yield(); /* the caller may be waiting for this very core */
+    sched_yield(); /* the caller may be waiting for this core */
   } while (marea_clock_ns() < end);
   pthread_mutex_lock(&w->mutex);
   atomic_fetch_add(&w->sleepers, 1);
@@ -160,7 +160,7 @@ static void *worker_main (void *arg) {
   marea_workers *w = arg;
   int worker = 1 + atomic_fetch_add(&w->joined, 1);
   uint64_t seen = 0;
-  (void)marea_enter_float_mode(); /* a thread inherits its maker's; the host's must not change results */
+  (void)marea_enter_float_mode(); /* a thread inherits the mode of the one that started it */
   while (!atomic_load(&w->quit)) {
     await_call(w, seen);
     if (!join_job(w, &seen)) continue;
@@ -172,8 +172,8 @@ static void *worker_main (void *arg) {
 
 /* ---- the pool ---- */
 
-/* Fewer threads than asked for are fine: the caller does the work that nobody takes. Signals stay with the
-   host. */
+/* Starts the threads; with fewer than wanted the others and the caller do their work. All signals are blocked in them,
+   so that they are delivered to the host's threads. */
 static void start (marea_workers *w) {
   const marea_config *config = &w->ctx->config;
   const bool forked = w->pid != 0;
@@ -258,7 +258,7 @@ static void close_job (marea_workers *w) {
   pthread_mutex_unlock(&w->mutex);
 }
 
-/* One of the calls that the host makes on its threads, which may round as they like. */
+/* The body of the host's parallel_for; the floating-point mode of its threads is not known. */
 static void lend_thread (void *arg, int i) {
   const uint64_t mode = marea_enter_float_mode();
   run_blocks(arg, i);

@@ -1,22 +1,22 @@
 /* SPDX-License-Identifier: MIT
-** plan.c: what a script would take, without doing it. While a plan runs, operators go through the door as always, but
-** their results have shapes and no elements, and nothing is computed. What the elements would take counts as memory in
-** use from the call to the release, as it would really; so do the backward pass, which is made of the same calls, and
-** the scratch memory of operators that need much of it (MAREA_DRY). So live and peak bytes are those of a real run.
+** plan.c: a shape-only run, which tells what a script would cost. While a plan runs, operators are called by
+** marea_apply as always, but nothing is computed and their results have shapes and no elements. The bytes that the
+** elements would take count as in use from the call to the release. The backward pass is made of the same calls, and
+** operators with much workspace count that, too (MAREA_DRY). So live and peak bytes are those of a real run.
 **
-** A plan changes no values, and no gradients of tensors that were there before: these come back at its end.
+** A plan changes no values. Gradients of tensors that existed before it are restored at its end.
 */
 #include "memory.h"
 
-/* A gradient that comes back. */
+/* A gradient to restore. */
 typedef struct note {
   struct note *next;
   marea_tensor *leaf, *grad; /* grad may be NULL */
 } note;
 
 struct marea_plan {
-  size_t planned; /* bytes */
-  size_t peak;    /* as it was before */
+  size_t planned; /* bytes of planned tensors in use */
+  size_t peak;    /* peak of the context before the plan */
   marea_random_state random;
   note *notes; /* the newest first */
 };

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: MIT
-** profile.c: what operators cost. While a profile runs, marea_apply leads here, and the call is made between two
-** looks at the clock.
+** profile.c: the cost of operators. While a profile runs, marea_apply comes here, and the call is made between two
+** reads of the clock.
 **
-** Calls that are under way form a chain of frames on the C stack. A call that ends adds its whole time to the
-** frame around it, so that each frame knows how much of its time was its own: self times of all calls and the
-** time outside of them add up to the wall clock. What the profile itself does is taken out of both.
+** Running calls form a chain of frames on the C stack. A call that ends adds its time to `inside` of the outer frame,
+** so the time of a frame minus `inside` is its self time. Self times of all calls and the time outside of them add up
+** to wall-clock time; the profile's own work is in neither.
 */
 #include <string.h>
 
@@ -12,19 +12,19 @@
 
 #define LEAST_ROWS 64
 #define LEAST_EVENTS 1024
-#define DEEPEST 64 /* calls under way; that many events are allocated ahead */
+#define DEEPEST 64 /* nested calls at most; so many events are allocated in advance */
 #define DROPPED SIZE_MAX
 
 struct marea_profile {
   marea_context *ctx;
   marea_frame *top;
   int depth;
-  bool backward; /* a pass is under way */
+  bool backward; /* a reverse pass runs */
   int64_t started, stopped, overhead, paused;
-  marea_profile_row *rows; /* [0] takes what there was no memory for */
+  marea_profile_row *rows; /* row 0 collects calls whose own row found no memory */
   uint32_t *slots;         /* hash table of 2 * room_rows: index of a row, 0 = free */
   size_t n_rows, room_rows;
-  marea_profile_event *events; /* in the order of their start; those of calls under way are not yet filled */
+  marea_profile_event *events; /* in the order of their start; the ones of running calls are filled later */
   size_t n_events, room_events, max_events;
   uint64_t dropped;
 };
@@ -88,7 +88,7 @@ static size_t claim_event (marea_profile *p) {
   return DROPPED;
 }
 
-/* Allocates ahead, so that the beginning of a call costs the same each time. */
+/* Allocates in advance, so that the start of every call takes the same time. */
 static void make_room_for_events (marea_profile *p) {
   if (p->room_events == p->max_events || p->n_events + DEEPEST < p->room_events) return;
   size_t room = MAREA_MIN(MAREA_MAX(2 * p->room_events, LEAST_EVENTS), p->max_events);
@@ -120,7 +120,7 @@ void marea_profile_note (marea_context *ctx, const char *algorithm) {
   note[note[0] != NULL] = algorithm;
 }
 
-/* Books a call that ended at `end`. */
+/* Adds a call that ended at `end` to its row and to the outer frame. */
 static void settle (marea_profile *p, marea_frame *f, int64_t end) {
   int64_t total = end - f->start;
   p->top = f->outer;
@@ -151,7 +151,7 @@ void marea_frame_close_pass (marea_profile *p, marea_frame *f) {
   p->backward = false;
 }
 
-/* ---- what a call is worth ---- */
+/* ---- FLOPs and bytes of a call ---- */
 
 double marea_tensor_bytes (const marea_tensor *t) {
   double bytes = (double)marea_tensor_size(t) * (double)marea_dtype_size((marea_dtype)t->dtype);

@@ -2,19 +2,19 @@
 ** tape.c: automatic differentiation. Every recorded call leaves a node in a list in creation order, which is a
 ** topological order: the reverse pass is one walk backwards over it, and nothing here recurses.
 **
-** A node keeps what its vjp reads and no more: values listed in saves_in and saves_out, and of the others the
-** shape, from which a handle without storage is made when the vjp is called. It is alive while a handle of one
-** of its outputs or a later node refers to it. A pass keeps a node alive while a gradient waits at it, and
-** empties it once it is used, so activations go back to the pool as the walk proceeds.
+** A node keeps only what its vjp reads: the tensors listed in saves_in and saves_out, and of the others dtype and
+** shape, from which a metadata-only handle is made for the vjp. A handle of one of its outputs and each later node that
+** reads one own a reference to it. During a pass a node that has received a gradient has one more reference; when
+** its vjp has run it drops what it saved, so activations go back to the pool as the pass proceeds.
 **
-** Gradients of leaves are gathered aside and added only when the whole pass has succeeded: a pass that fails
-** (memory, interrupt) leaves every gradient as it was.
+** The pass collects gradients of leaves in `incoming` and adds them to `grad` only when it has succeeded as a whole: a
+** pass that fails (out of memory, interrupt) leaves every gradient as it was.
 */
 #include <string.h>
 
 #include "tape.h"
 
-#define FEW 8 /* inputs and outputs of a call of a vjp that need no memory of their own */
+#define FEW 8 /* so many inputs and outputs of a vjp fit in an array on the stack */
 
 #define NODE_BYTES 192 /* with two operands */
 
@@ -62,7 +62,7 @@ static void unlink_node (marea_context *ctx, marea_node *node) {
   ctx->tape_length--;
 }
 
-/* Drops what the node keeps for its vjp. */
+/* Releases what the node saved for its vjp. */
 static void empty_node (marea_context *ctx, marea_node *node) {
   for (int i = 0; i < node->n_in + node->n_out; i++) {
     marea_operand *o = &node->io[i];
@@ -101,7 +101,7 @@ static bool wants_record (const marea_call *c) {
   return false;
 }
 
-/* Notes what t is, and its shape at *shapes, which moves on. */
+/* Fills an operand from t, and copies t's shape to *shapes, which then points behind it. */
 static void note (marea_operand *o, const marea_tensor *t, int64_t **shapes) {
   o->version = t->storage->version;
   o->dtype = t->dtype;
@@ -124,7 +124,8 @@ static marea_status save (marea_node *node, marea_call *c) {
     else if (t->rank == 0 && !t->node) o->version = marea_number_bits(t);
     if ((o->node = t->node)) o->node->refs++;
   }
-  for (int k = 0; k < c->n_out; k++) { /* out[k] has no node yet: no ring */
+  for (int k = 0; k < c->n_out;
+       k++) { /* saved before out[k] gets its node, so that no cycle of references arises */
     marea_operand *o = &node->io[c->n_in + k];
     note(o, c->out[k], &shapes);
     if (bit(c->op->saves_out, k)) MAREA_TRY(marea_alias(c->out[k], &o->t));
@@ -200,14 +201,14 @@ void marea_clear_grad (marea_tensor *t) {
 typedef struct pass {
   marea_context *ctx;
   int flags;
-  int n; /* marea_grad: gradients of so many xs are caught; -1: those of leaves are added */
+  int n; /* of marea_grad: number of xs; -1: marea_backward, which adds gradients to leaves */
   marea_tensor *const *xs;
   marea_tensor **caught; /* [n] */
-  marea_tensor *leaves;  /* that something arrived at, linked through `link` */
-  int64_t waiting;       /* nodes at which a gradient waits */
+  marea_tensor *leaves;  /* those with an `incoming` gradient, linked through `link` */
+  int64_t waiting;       /* nodes that have received a gradient and have not been visited */
 } pass;
 
-/* Memory without gaps that nobody else can see? */
+/* Is t row-major, and its storage used by no other handle? */
 static bool is_own (const marea_tensor *t) {
   return t->refs == 1 && t->storage->refs == 1 && !t->storage->release && marea_tensor_contiguous(t);
 }
@@ -243,7 +244,7 @@ static void wait_at (pass *p, marea_node *node) {
   p->waiting++;
 }
 
-/* Ends the wait: frees the pending gradients and the reference that kept the node. */
+/* Releases the gradients that the node received, and the pass's reference to the node. */
 static void leave (pass *p, marea_node *node) {
   for (int k = 0; k < node->n_out; k++) {
     marea_tensor *t = marea_node_grads(node)[k];
@@ -273,7 +274,7 @@ static marea_status arrive_at_node (pass *p, marea_node *node, int slot, marea_t
   return accumulate(p, &marea_node_grads(node)[slot], dx);
 }
 
-/* A gradient dx (its reference is taken over) arrives at an input. */
+/* Adds gradient dx, whose reference it takes over, to what the input's node or leaf has received. */
 static marea_status arrive (pass *p, const marea_operand *o, marea_tensor *dx) {
   return o->node ? arrive_at_node(p, o->node, o->slot, dx) : arrive_at_leaf(p, o->t, dx);
 }
@@ -307,11 +308,12 @@ static bool is_needed (const pass *p, const marea_operand *o) {
 /* The arrays for one call of a vjp. */
 typedef struct visit {
   marea_tensor **in, **out, **din; /* [n_in], [n_out], [n_in] */
-  marea_tensor *hollow;            /* [n_in + n_out]: handles without storage, for those that are not saved */
+  marea_tensor *metadata;          /* [n_in + n_out]: metadata-only handles of what was not saved */
   bool *need;                      /* [n_in] */
 } visit;
 
-static marea_tensor *make_hollow (pass *p, marea_tensor *t, const marea_operand *o, const int64_t *shape) {
+static marea_tensor *make_metadata_handle (pass *p, marea_tensor *t, const marea_operand *o,
+                                           const int64_t *shape) {
   memset(t, 0, offsetof(marea_tensor, shape));
   t->ctx = p->ctx;
   t->refs = 1;
@@ -328,7 +330,7 @@ static void show_operands (pass *p, marea_node *node, visit *v) {
     const marea_operand *o = &node->io[i];
     marea_tensor **shown = i < node->n_in ? &v->in[i] : &v->out[i - node->n_in];
     if (o->t) *shown = o->t;
-    else *shown = o->rank < 0 ? NULL : make_hollow(p, &v->hollow[i], o, shape);
+    else *shown = o->rank < 0 ? NULL : make_metadata_handle(p, &v->metadata[i], o, shape);
     if (o->rank > 0) shape += o->rank;
   }
 }
@@ -364,7 +366,7 @@ static marea_status call_vjp_recorded (pass *p, marea_node *node, const visit *v
   return status;
 }
 
-/* Sends what waits at the node on to its inputs. */
+/* Calls the node's vjp with the gradients that it received, and hands the results to its inputs. */
 static marea_status propagate (pass *p, marea_node *node, visit *v) {
   bool any = false;
   for (int i = 0; i < node->n_in; i++) {
@@ -387,14 +389,15 @@ static marea_status propagate (pass *p, marea_node *node, visit *v) {
 static marea_status propagate_many (pass *p, marea_node *node) {
   size_t n_in = (size_t)node->n_in, n = n_in + (size_t)node->n_out;
   visit v;
-  v.hollow = marea_alloc(p->ctx, n * sizeof *v.hollow + (n + n_in) * sizeof *v.in + n_in * sizeof *v.need);
-  if (!v.hollow) return marea_fail(p->ctx, MAREA_ENOMEM, "backward: out of memory");
-  v.in = (marea_tensor **)(v.hollow + n);
+  v.metadata = marea_alloc(p->ctx,
+                           n * sizeof *v.metadata + (n + n_in) * sizeof *v.in + n_in * sizeof *v.need);
+  if (!v.metadata) return marea_fail(p->ctx, MAREA_ENOMEM, "backward: out of memory");
+  v.in = (marea_tensor **)(v.metadata + n);
   v.out = v.in + n_in;
   v.din = v.in + n;
   v.need = (bool *)(v.din + n_in);
   marea_status status = propagate(p, node, &v);
-  marea_free(p->ctx, v.hollow);
+  marea_free(p->ctx, v.metadata);
   return status;
 }
 
@@ -405,12 +408,12 @@ static marea_status visit_node (pass *p, marea_node *node) {
                       "retain_graph = true to use it twice",
                       node->op->name);
   if (node->n_in + node->n_out > FEW) return propagate_many(p, node);
-  marea_tensor *in[FEW], *out[FEW], *din[FEW], hollow[FEW];
+  marea_tensor *in[FEW], *out[FEW], *din[FEW], metadata[FEW];
   bool need[FEW];
-  return propagate(p, node, &(visit){in, out, din, hollow, need});
+  return propagate(p, node, &(visit){in, out, din, metadata, need});
 }
 
-/* xs that are results: what waits at their node when it is visited is their gradient. */
+/* xs that are results of operators: their gradient is what their node has received when it is visited. */
 static void catch_results (pass *p, marea_node *node) {
   for (int i = 0; node->listed && i < p->n; i++) {
     marea_tensor *x = p->xs[i];
@@ -419,7 +422,7 @@ static void catch_results (pass *p, marea_node *node) {
   }
 }
 
-/* In a graph larger than the caches a node comes from memory while the one after it is at work. */
+/* Prefetches the next node to visit, while the vjp of this one runs: a large graph is in no cache. */
 static void fetch_node (const marea_node *node) {
   for (size_t at = 0; node && at < NODE_BYTES; at += MAREA_ALIGN)
     __builtin_prefetch((const char *)node + at, 1);
@@ -463,7 +466,7 @@ static marea_status make_own (const pass *p, marea_tensor **gradient) {
   return MAREA_OK;
 }
 
-/* Leaves' sums, made before anything is changed: incoming := gradient so far + incoming. */
+/* Adds up what may fail before anything changes: for each leaf, incoming := grad + incoming. */
 static marea_status prepare_leaves (pass *p) {
   for (marea_tensor *leaf = p->leaves; leaf; leaf = leaf->link) {
     if (p->ctx->plan) MAREA_TRY(marea_plan_note(leaf));
@@ -593,7 +596,7 @@ marea_status marea_grad (marea_tensor *y, marea_tensor *seed, int n, marea_tenso
   mark_wanted(&p, y->node);
   marea_status status = run_pass(&p, y, seed);
   for (int i = 0; status == MAREA_OK && i < n;
-       i++) { /* a leaf that is listed twice: the last one caught it */
+       i++) { /* a leaf that xs lists twice: its gradient is at the last position */
     const int at = xs[i]->capture - 1;
     if (at > i && grads[at]) grads[i] = marea_retain(grads[at]);
   }

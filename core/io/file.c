@@ -2,13 +2,12 @@
 ** file.c: reading a whole file, and writing one so that a crash at any moment leaves the old file or the
 ** new one, never something between. All system calls on files are here, and each result is checked.
 **
-** Writing: a temporary file in the target's folder (O_EXCL), write, fsync, close, rename, fsync of the
-** folder. A limit on the size of files (RLIMIT_FSIZE) is an error like a full disk, not the end of the process: its signal
-** waits while we write, on this thread alone, and is taken back. The temporary file is locked while its writer lives; temporaries of the same target that nobody
-** locks were left by a crash and are removed. A symbolic link is followed, so that it is its file which is
-** replaced.
-** Not done: keeping the owner, extended attributes and hard links of a replaced file; mapping files (another
-** program that cuts a mapped file short would kill the host).
+** Writing: a temporary file in the target's folder (O_EXCL), write, fsync, close, rename, fsync of the folder. A
+** limit on the size of files (RLIMIT_FSIZE) is an error like a full disk, not the end of the process: its signal
+** (SIGXFSZ) is blocked in this thread during a write and then discarded. The temporary file is locked while its
+** writer lives; temporaries of the same target that nobody locks were left by a crash and are removed. A symbolic
+** link is followed, so that it is its file which is replaced. Not done: keeping the owner, extended attributes and
+** hard links of a replaced file; mapping files (another program that cuts a mapped file short would kill the host).
 */
 #define _GNU_SOURCE
 #include <dirent.h>
@@ -253,8 +252,8 @@ static marea_status sync_some (marea_writer *w, size_t n) {
   return RETRY(fdatasync(w->fd)) < 0 ? fail(w->ctx, &w->label, "cannot write to the disk", errno) : MAREA_OK;
 }
 
-/* write, which for a file that would be too large gives EFBIG without the signal that ends a process. One that was on its
-   way before is not ours. */
+/* write(2), but a file that would be too large gives EFBIG without SIGXFSZ, which ends a process. A SIGXFSZ that was
+   pending before the call stays pending. */
 static ssize_t write_some (int fd, const char *from, size_t n) {
   sigset_t too_large, host, waiting;
   sigemptyset(&too_large);

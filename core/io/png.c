@@ -4,13 +4,14 @@
 ** Before libpng sees a file we walk its chunks: libpng ignores a wrong checksum in many chunks and does not
 ** ask for the last one, while here a file that was cut or changed anywhere is an error.
 **
-** Samples are those of the file: gAMA, cHRM, sRGB and iCCP, which say what light they stand for, are passed over like all
-** that is not needed for them, and alpha is not multiplied in. A palette becomes RGB, tRNS an alpha channel; 1, 2 and 4
-** bits are scaled to 0..255; 16 bits give their upper byte, or as they are where 16 are wanted, to which fewer are
-** scaled. Bytes after the last chunk are ignored, as everywhere.
+** Samples are those of the file: gAMA, cHRM, sRGB and iCCP, which say what light they stand for, are passed over like
+** all that is not needed for them, and alpha is not multiplied in. A palette becomes RGB, tRNS an alpha channel; 1, 2
+** and 4 bits are scaled to 0..255; 16 bits give their upper byte, or as they are where 16 are wanted, to which fewer
+** are scaled. Bytes after the last chunk are ignored, as everywhere.
 ** Not done: 16-bit output, palettes, text, animation.
 **
-** libpng's errors jump. `guarded` is the only place that they land; what it runs holds nothing but what `session` knows.
+** libpng reports errors by longjmp, and `guarded` is the only function that catches them. What it runs owns nothing
+** but what `session` frees.
 */
 #include <png.h>
 #include <setjmp.h>
@@ -332,7 +333,8 @@ marea_status marea_save_png (marea_tensor *t, const char *path) {
   return with_pixels(t, label.s, write_file, (char *)path);
 }
 
-/* More than what libpng writes: zlib's bound for one byte and the samples of each row, in chunks of 8 KB, and a header. */
+/* More than what libpng writes: zlib's bound for one byte and the samples of each row, in chunks of 8 KB, and a
+   header. */
 static size_t file_bound (const session *s) {
   const size_t deflated = compressBound((s->row + 1) * s->height);
   return deflated + deflated / 8192 * 12 + 256;

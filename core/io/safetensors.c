@@ -98,8 +98,9 @@ static marea_status find_header (loader *l) {
   return MAREA_OK;
 }
 
-/* Objects may nest to depth 2, and arrays be at depth 3 only; a bound for values at each depth. This comes first because
-   jansson recurses. *room: the most that it can take, from its structures (2.14, 64 bits) and malloc's own part. */
+/* Objects may nest to depth 2, and arrays be at depth 3 only; a bound for values at each depth. This comes first
+   because jansson recurses. *room: the most that it can take, from its structures (2.14, 64 bits) and malloc's own
+   part. */
 static marea_status measure_header (const loader *l, size_t *room) {
   static const int limit[4] = {0, MAREA_MAX_TENSORS, 4 * MAREA_MAX_TENSORS, 8 * MAREA_MAX_TENSORS};
   enum {

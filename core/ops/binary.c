@@ -3,8 +3,8 @@
 ** aligned at the last dimension, sizes are equal or 1. A script may give a number for a tensor.
 **
 ** dtypes: the inputs' common one (u8 < i64 < f32 < f64), by apply; a number adapts to the tensors as the bindings
-** have it (docs/scripting.md). Integers wrap around, but div and pow of integers give f32. Gradients of what was broadcast are summed to
-** the input's shape.
+** have it (docs/scripting.md). Integers wrap around, but div and pow of integers give f32. Gradients of what was
+** broadcast are summed to the input's shape.
 */
 #include "formula.h"
 

@@ -79,7 +79,7 @@ static marea_status eigh_forward (marea_call *c) {
   for (int64_t i = 0; i < all / (n * n); i++) {
     double *matrix = (double *)matrices.data + i * n * n;
     const long long number = (long long)(i + c->ctx->config.index_base);
-    if (marea_stopping(c->ctx)) return MAREA_OK; /* the door says so */
+    if (marea_stopping(c->ctx)) return MAREA_OK; /* marea_apply reports it */
     MAREA_TRY(marea_foresee(c, seconds_of(n)));
     if (!make_symmetric(matrix, n))
       return marea_reject(c, MAREA_EARG, "argument 'a': matrix %lld of %s has elements that are not finite",

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
-** mask.c: elements by a mask. How many there are is known from values only, so the shape rule counts them. In a plan, where
-** nothing has values, it is as if all were chosen: what follows takes at most what the plan says.
+** mask.c: elements by a mask. How many there are is known from values only, so the shape rule counts them. In a plan,
+** where nothing has values, it is as if all were chosen: what follows takes at most what the plan says.
 */
 #include "vjp.h"
 
@@ -78,8 +78,8 @@ static marea_status truth_of (marea_call *c, int dtype, const void *values, int6
   return MAREA_OK;
 }
 
-/* Leaves to forward what in[input], expanded to a shape, chooses; the result has one dimension of that size. An operator
-   that was told to stop chooses nothing, for its counts are not whole. */
+/* Leaves to forward what in[input], expanded to a shape, chooses; the result has one dimension of that size. An
+   operator that was told to stop chooses nothing, for its counts are not whole. */
 static marea_status choose (marea_call *c, int input, int rank, const int64_t *shape, int dtype) {
   const marea_tensor *t = c->in[input];
   const void *values;

@@ -318,8 +318,8 @@ static marea_status logsumexp_forward (marea_call *c) {
   return MAREA_OK;
 }
 
-/* dx = dy softmax(x), that is exp(x - y) over its sum: y alone would not do, since beside large numbers log(n) is lost in
-   it. Where all are -infinity, so is y; 0 in its place makes the gradient 0. */
+/* dx = dy softmax(x), that is exp(x - y) over its sum: y alone would not do, since beside large numbers log(n) is
+   lost in it. Where all are -infinity, so is y; 0 in its place makes the gradient 0. */
 static marea_status logsumexp_vjp (marea_vjp *v) {
   formula f = {.v = v};
   marea_tensor *y = kept(&f, v->out[0]), *some = with_number(&f, &marea_op_ne, y, -INFINITY);

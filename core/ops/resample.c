@@ -33,7 +33,8 @@ typedef struct run { /* out[to + i] += weight * in[from + i], i < count */
 
 /* ---- matrices ---- */
 
-/* Fails when everything stops: what loops that asked have made is not whole. The door finds the words for EINTR. */
+/* Fails when the operator has to stop: loops that checked have left their results incomplete. marea_apply sets the
+   text. */
 static marea_status check_whole (marea_call *c) {
   if (!marea_stopping(c->ctx)) return MAREA_OK;
   MAREA_TRY(marea_check_time(c));

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
-** sort.c: elements in order. An element becomes an unsigned number that sorts as it should, beside its position; so one sort
-** serves every dtype and both directions. It is stable, which makes the order of the positions unique, whatever the threads.
-** NaN comes last in both directions; 0 and -0 are equal.
+** sort.c: elements in order. An element becomes an unsigned number that sorts as it should, beside its position; so
+** one sort serves every dtype and both directions. It is stable, which makes the order of the positions unique,
+** whatever the threads. NaN comes last in both directions; 0 and -0 are equal.
 */
 #include <math.h>
 
