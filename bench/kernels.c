@@ -232,13 +232,14 @@ static void bench_maps (const marea_kernels *k) {
 }
 
 int main (int argc, char **argv) {
-  for (const char *const *isa = marea_cpu_isas(); *isa; isa++) {
+  const char *isa;
+  for (int n = 0; (isa = marea_runnable_isa(n)); n++) {
     const marea_kernels *kernels[4];
     const char *chosen;
-    if (argc > 1 && strcmp(argv[1], *isa) != 0) continue;
-    if (!marea_select_kernels(*isa, kernels, &chosen)) return 1;
-    double limit = peak(*isa);
-    printf("%s: peak %.1f GFLOP/s a core\n", *isa, limit);
+    if (argc > 1 && strcmp(argv[1], isa) != 0) continue;
+    if (!marea_select_kernels(isa, kernels, &chosen)) return 1;
+    double limit = peak(isa);
+    printf("%s: peak %.1f GFLOP/s a core\n", isa, limit);
     for (size_t i = 0; i < sizeof layers / sizeof *layers; i++) bench_layer(kernels[0], &layers[i], limit);
     bench_maps(kernels[0]);
   }

@@ -157,17 +157,14 @@ static void set_string (lua_State *L, const char *key, const char *value) {
   lua_setfield(L, -2, key);
 }
 
-/* The kernel sets that run here: those that a context can be opened with. */
+/* The instruction sets that a context can be opened with, the best one last. */
 static void push_isas (lua_State *L) {
-  static const char *const name[] = {"generic", "avx2", "avx512", "neon"};
-  lua_newtable(L);
-  for (size_t i = 0, n = 0; i < sizeof name / sizeof name[0]; i++) {
-    marea_context *trial;
-    marea_config config = {.size = sizeof config, .isa = name[i], .threads = 1};
-    if (marea_open(&config, &trial) != MAREA_OK) continue;
-    marea_close(trial);
-    lua_pushstring(L, name[i]);
-    lua_rawseti(L, -2, (lua_Integer)++n);
+  int n = 0;
+  while (marea_isa_at(n)) n++;
+  lua_createtable(L, n, 0);
+  for (int i = 0; i < n; i++) {
+    lua_pushstring(L, marea_isa_at(i));
+    lua_rawseti(L, -2, n - i);
   }
 }
 
@@ -438,6 +435,10 @@ int luaopen_marea_core (lua_State *L) {
   lua_setfield(L, 2, "fields");
   lua_pushvalue(L, 1);
   luaL_setfuncs(L, functions, 1);
+  lua_newtable(L); /* files: once more by themselves, since all of them are functions of `marea` */
+  lua_pushvalue(L, 1);
+  luaL_setfuncs(L, bind_io_functions, 1);
+  lua_setfield(L, 2, "files");
   lua_pushvalue(L, 1);
   luaL_setfuncs(L, bind_io_functions, 1);
   lua_pushvalue(L, 1);

@@ -140,6 +140,8 @@ static bool choose_convolutions (marea_context *ctx) {
 
 const char *marea_version (void) { return MAREA_VERSION; }
 
+const char *marea_isa_at (int i) { return marea_runnable_isa(i); }
+
 marea_status marea_open (const marea_config *config, marea_context **out) {
   MAREA_ENTER;
   MAREA_WANT(NULL, "open", out);

@@ -155,6 +155,8 @@ MAREA_API MAREA_MUST_USE marea_status marea_set_threads (marea_context *ctx, int
 MAREA_API int marea_threads (const marea_context *ctx);
 MAREA_API int marea_index_base (const marea_context *ctx);
 MAREA_API const char *marea_isa (const marea_context *ctx);
+/* The instruction sets that a context can be opened with here, the best one first; NULL behind the last one. */
+MAREA_API const char *marea_isa_at (int i);
 MAREA_API const char *marea_blas (void);  /* OpenBLAS's build and core name */
 /* OpenBLAS takes address space for each thread that calls it, and for those of its own that it starts as it is
    loaded; where RLIMIT_AS leaves none it tries for ever, and exit() waits for it. A sentence about that if there is

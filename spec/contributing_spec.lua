@@ -64,7 +64,7 @@ describe("CONTRIBUTING.md", function()
       n = n + 1
       assert.is_true(exists(path), path)
     end
-    assert.is_true(n >= 30, n)
+    assert.is_true(n >= 25, n)
   end)
 
   it("names targets of make that are there, as the README and the hosted checks do", function()
@@ -83,15 +83,16 @@ describe("CONTRIBUTING.md", function()
     assert.is_true(n >= 25, n)
   end)
 
-  it("lists all places of an addition", function()
-    for section, search in pairs{
-      ["An operator"] = {"core bindings lua"}, ["A layer"] = {"core bindings lua"},
-      ["A kernel"] = {"core/kernels", true}, ["An instruction set"] = {"core bindings lua Makefile", true},
-      ["A file format"] = {"core bindings lua", true},
+  it("lists all places of an addition, which are few", function()
+    for section, search in pairs{ -- where places are looked for, whether names with the word inside count, the most places
+      ["An operator"] = {"core bindings lua", false, 2}, ["A layer"] = {"core bindings lua", false, 1},
+      ["A kernel"] = {"core/kernels", true, 4}, ["An instruction set"] = {"core bindings lua Makefile", true, 4},
+      ["A file format"] = {"core bindings lua", true, 4},
     } do
       local list, example = places(section)
       assert.is_truthy(example, section)
-      assert.are.same(files_with(example, table.unpack(search)), list, section)
+      assert.are.same(files_with(example, search[1], search[2]), list, section)
+      assert.is_true(#list <= search[3], section)
     end
   end)
 end)

@@ -152,6 +152,7 @@ static marea_status read_array (source *s, marea_tensor **out) {
   return marea_raw_decode(*out, code, true);
 }
 
+marea_parser marea_parse_idx;
 marea_status marea_parse_idx (marea_context *ctx, const char *path, const uint8_t *bytes, size_t n,
                               marea_tensor **out) {
   source s = {.ctx = ctx, .label = marea_file_label("load_idx", path), .next = bytes, .left = n, .size = n};

@@ -106,20 +106,13 @@ bool marea_text_reserved (const char *key); /* a text that belongs to the format
 
 /* ---- the parsers; `path` is for messages only ---- */
 
-marea_status marea_parse_idx (marea_context *ctx, const char *path, const uint8_t *bytes, size_t n,
-                              marea_tensor **out);
-marea_status marea_parse_npy (marea_context *ctx, const char *path, const uint8_t *bytes, size_t n,
-                              marea_tensor **out);
-marea_status marea_parse_png (marea_context *ctx, const char *path, const uint8_t *bytes, size_t n,
-                              marea_tensor **out);
-marea_status marea_parse_png16 (marea_context *ctx, const char *path, const uint8_t *bytes, size_t n,
-                                marea_tensor **out);
+/* Of one tensor. Each is declared in its own file and by the tests that call it. */
+typedef marea_status marea_parser (marea_context *ctx, const char *path, const uint8_t *bytes, size_t n,
+                                   marea_tensor **out);
 marea_status marea_parse_safetensors (marea_context *ctx, const char *path, const uint8_t *bytes, size_t n,
                                       marea_file **out);
 
 /* Reads a file and hands it to a parser of one tensor. */
-typedef marea_status marea_parser (marea_context *ctx, const char *path, const uint8_t *bytes, size_t n,
-                                   marea_tensor **out);
 marea_status marea_load_tensor (marea_context *ctx, const char *who, const char *path, marea_parser *parse,
                                 marea_tensor **out);
 

@@ -183,6 +183,7 @@ static marea_status transpose (const header *h, const uint8_t *from, uint8_t *to
   return MAREA_OK;
 }
 
+marea_parser marea_parse_npy;
 marea_status marea_parse_npy (marea_context *ctx, const char *path, const uint8_t *bytes, size_t n,
                               marea_tensor **out) {
   header h = {.ctx = ctx, .label = marea_file_label("load_npy", path)};

@@ -199,6 +199,7 @@ static marea_status parse (marea_context *ctx, const char *path, const uint8_t *
   return status;
 }
 
+marea_parser marea_parse_png, marea_parse_png16;
 marea_status marea_parse_png (marea_context *ctx, const char *path, const uint8_t *bytes, size_t n,
                               marea_tensor **out) {
   return parse(ctx, path, bytes, n, 8, out);

@@ -4,7 +4,7 @@
 */
 #if defined(__x86_64__)
 
-#include "tables.h"
+#include "kernels.h"
 
 typedef float real;
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
 ** isa_generic.c: f32 for every machine; the reference that the other ISAs are tested against.
 */
-#include "tables.h"
+#include "kernels.h"
 
 typedef float real;
 typedef int32_t real_bits;

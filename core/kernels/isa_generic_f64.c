@@ -2,7 +2,7 @@
 ** isa_generic_f64.c: f64 for every machine. It serves gradient checks and users who want the digits, so
 ** it has the generic vectors only.
 */
-#include "tables.h"
+#include "kernels.h"
 
 typedef double real;
 typedef int64_t real_bits;

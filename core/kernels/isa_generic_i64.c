@@ -3,7 +3,7 @@
 */
 #include <string.h>
 
-#include "tables.h"
+#include "kernels.h"
 
 typedef int64_t integer;
 #define INTEGER_MIN INT64_MIN

@@ -3,7 +3,7 @@
 */
 #include <string.h>
 
-#include "tables.h"
+#include "kernels.h"
 
 typedef uint8_t integer;
 #define INTEGER_MIN 0

@@ -3,7 +3,7 @@
 */
 #if defined(__aarch64__)
 
-#include "tables.h"
+#include "kernels.h"
 
 typedef float real;
 

@@ -297,13 +297,13 @@ typedef struct marea_kernels {
 #undef K
 } marea_kernels;
 
-/* select.c: tables of the ISA named (NULL: the best that CPU and system support). False: unknown or unsupported.
+/* Tables of the ISA named (NULL: the best that runs here). False: unknown, or it does not run here.
    f32 and f64 tables have every entry; integer tables have neg abs sign square, add sub mul maximum minimum,
-   remainder floor_divide, comparisons, tests, where and clamp. `kernels` is indexed by marea_dtype. */
+   remainder floor_divide, comparisons, tests, where and clamp. `kernels` is indexed by marea_dtype. (isas.c) */
 bool marea_select_kernels (const char *isa, const marea_kernels *kernels[4], const char **chosen);
-/* cpu.c: the ISAs that this machine can run, best first, ends with NULL: {"avx512", "avx2", "generic", NULL} on
-   x86-64, {"neon", "generic", NULL} on AArch64. */
-const char *const *marea_cpu_isas (void);
+/* The instruction sets that run here, the best one first; NULL behind the last one: "avx512", "avx2", "generic" on x86-64,
+   "neon", "generic" on AArch64. (isas.c) */
+const char *marea_runnable_isa (int i);
 /* Does a core of this machine do a whole 512-bit multiply-add in one turn? Then arithmetic is twice as fast in relation
    to the caches as where AVX-512 runs in two halves or there is none. */
 bool marea_cpu_is_wide (void);

@@ -19,13 +19,14 @@ local marea = {}
 -- LUA_PATH may find ?/init.lua elsewhere, or under another name for the same place, than ?.lua.
 check.library(debug.getinfo(1, "S").source, "init.lua")
 
-for name, operator in pairs(core.ops) do marea[name] = operator end
+for _, functions in ipairs{core.ops, core.files} do
+  for name, f in pairs(functions) do marea[name] = f end
+end
 
 for _, name in ipairs{
   "tensor", "is_tensor", "op_names", "op_info", "scope", "no_grad", "recording", "grad", "random_state",
   "set_random_state", "set_threads", "threads", "info", "memory", "memory_reset_peak", "memory_limit", "memory_trim",
-  "load_idx", "load_npy", "save_npy", "load_png", "save_png", "encode_png", "save_bytes", "save", "load", "format",
-  "clock", "shield", "interruptible",
+  "format", "clock", "shield", "interruptible",
 } do
   marea[name] = core[name]
 end

@@ -13,6 +13,8 @@
 
 #include "../../core/io/io.h"
 
+marea_parser marea_parse_idx, marea_parse_npy, marea_parse_png, marea_parse_png16;
+
 int LLVMFuzzerTestOneInput (const uint8_t *data, size_t size);
 
 static void repair_png (uint8_t *p, size_t n) {

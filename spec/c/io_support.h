@@ -14,6 +14,8 @@
 
 #include "../../core/io/io.h"
 
+marea_parser marea_parse_idx, marea_parse_npy, marea_parse_png, marea_parse_png16;
+
 #define CHECK(condition)                                                                             \
   do {                                                                                               \
     if (!(condition)) {                                                                              \

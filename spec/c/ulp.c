@@ -70,11 +70,11 @@ static marea_unary_kernel *kernel_of (const marea_kernels *k, const char *name) 
 static bool measure_named (const unary_case *c, uint64_t step) {
   result list[MAX_ISAS];
   int isas = 0;
-  for (const char *const *isa = marea_cpu_isas(); *isa && isas < MAX_ISAS; isa++) {
+  for (const char *isa; isas < MAX_ISAS && (isa = marea_runnable_isa(isas)); isas++) {
     const marea_kernels *k[4];
     const char *chosen;
-    if (!marea_select_kernels(*isa, k, &chosen)) continue;
-    list[isas++] = (result){.isa = *isa, .kernel = kernel_of(k[0], c->name)};
+    if (!marea_select_kernels(isa, k, &chosen)) return false;
+    list[isas] = (result){.isa = isa, .kernel = kernel_of(k[0], c->name)};
   }
   return measure(c, list, isas, step);
 }

@@ -1,0 +1,101 @@
+/* SPDX-License-Identifier: MIT
+** isas.c: the instruction sets, which of them can run here, and their tables of kernels. A context chooses, so two contexts
+** may run different ones side by side. Each instruction set has a complete table for f32; the other dtypes have generic
+** kernels only. Built without -m flags, so that the questions run everywhere.
+*/
+#include <string.h>
+
+#include "kernels.h"
+
+/* ---- what runs here ---- */
+
+static bool runs_generic (void) { return true; }
+
+#if defined(__x86_64__)
+#include <cpuid.h>
+
+static uint64_t saved_registers (void) { /* XCR0: the registers that the system saves */
+  uint32_t low, high;
+  __asm__ volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
+  return (uint64_t)high << 32 | low;
+}
+
+/* The features of CPUID's leaf 7 (EBX), of a processor and a system with AVX and FMA; 0: there is none. */
+static unsigned avx_features (uint64_t registers) {
+  unsigned a, b, c, d;
+  if (!__get_cpuid(1, &a, &b, &c, &d)) return 0;
+  if (!(c & bit_OSXSAVE) || !(c & bit_AVX) || !(c & bit_FMA)) return 0;
+  if ((saved_registers() & registers) != registers) return 0;
+  return __get_cpuid_count(7, 0, &a, &b, &c, &d) ? b : 0;
+}
+
+static bool runs_avx2 (void) { return avx_features(0x06 /* XMM, YMM */) & bit_AVX2; }
+
+static bool runs_avx512 (void) {
+  const unsigned wanted = bit_AVX2 | bit_AVX512F | bit_AVX512DQ | bit_AVX512BW | bit_AVX512VL;
+  return (avx_features(0xe6 /* and mask registers, ZMM */) & wanted) == wanted;
+}
+
+/* AMD's family 19h (Zen 4) has the instructions, but does them in two halves. */
+bool marea_cpu_is_wide (void) {
+  unsigned a, b, c, d;
+  if (!runs_avx512() || !__get_cpuid(0, &a, &b, &c, &d)) return false;
+  const bool amd = b == signature_AMD_ebx && c == signature_AMD_ecx && d == signature_AMD_edx;
+  if (!__get_cpuid(1, &a, &b, &c, &d)) return false;
+  return !amd || (a >> 8 & 0xf) + (a >> 20 & 0xff) != 0x19;
+}
+
+#define ISAS(I) I(avx512) I(avx2) I(generic)
+#elif defined(__aarch64__)
+static bool runs_neon (void) { return true; } /* every AArch64 has Advanced SIMD */
+
+bool marea_cpu_is_wide (void) { return false; }
+
+#define ISAS(I) I(neon) I(generic)
+#else
+bool marea_cpu_is_wide (void) { return false; }
+
+#define ISAS(I) I(generic)
+#endif
+
+/* ---- the tables: isa_NAME.c defines marea_kernels_NAME ---- */
+
+#define I(name) extern const marea_kernels marea_kernels_##name;
+ISAS(I)
+#undef I
+extern const marea_kernels marea_kernels_generic_f64, marea_kernels_generic_i64, marea_kernels_generic_u8;
+
+/* Best first. */
+static const struct {
+  const char *name;
+  bool (*runs)(void);
+  const marea_kernels *f32;
+} isas[] = {
+#define I(name) {#name, runs_##name, &marea_kernels_##name},
+    ISAS(I)
+#undef I
+};
+
+static int index_of (int i) { /* of the i-th that runs here; -1: there are fewer */
+  for (int k = 0; k < (int)(sizeof isas / sizeof *isas); k++)
+    if (isas[k].runs() && i-- == 0) return k;
+  return -1;
+}
+
+const char *marea_runnable_isa (int i) {
+  const int k = i < 0 ? -1 : index_of(i);
+  return k < 0 ? NULL : isas[k].name;
+}
+
+bool marea_select_kernels (const char *isa, const marea_kernels *kernels[4], const char **chosen) {
+  int i = 0;
+  while (isa && marea_runnable_isa(i) && strcmp(marea_runnable_isa(i), isa) != 0) i++;
+  const int k = index_of(i);
+  if (k < 0) return false;
+  *chosen = isas[k].name;
+  kernels[0] = isas[k].f32;
+  kernels[1] = &marea_kernels_generic_f64;
+  kernels[2] = &marea_kernels_generic_i64;
+  kernels[3] = &marea_kernels_generic_u8;
+  return true;
+}
