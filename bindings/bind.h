@@ -119,7 +119,7 @@ typedef struct bind_place {
 
 enum { BIND_ALIVE, BIND_BY_SCOPE, BIND_BY_CALL }; /* bind_box.ended_by */
 
-/* A place as a number, which tensors and the graph remember, and back. */
+/* A place as a number, as tensors and the tape's nodes hold it, and back. */
 _Static_assert(BIND_SOURCES <= 256, "a source and a line fit in 32 bits");
 static inline uint32_t bind_place_number (bind_place place) {
   return (uint32_t)place.source << 24 | ((uint32_t)place.line & 0xFFFFFF);
@@ -135,29 +135,29 @@ struct bind_box {
   marea_tensor *t;
   union {
     struct {
-      bind_scope *scope; /* that releases it; NULL: the garbage collector does */
+      bind_scope *scope; /* the scope that releases it; NULL: the garbage collector does */
       bind_box *prev, *next;
-      const marea_op *made_by; /* NULL: no operator of the script's */
+      const marea_op *made_by; /* the operator that the script called; NULL: none */
     };
-    uint32_t shape[MAREA_MAX_RANK]; /* after the release, for messages */
+    uint32_t shape[MAREA_MAX_RANK]; /* of the tensor, for messages; only after the release */
   };
   int made_line, ended_line;
   uint16_t made_source, ended_source;
   uint8_t ended_by, dtype, rank;
-  bool finalized : 1;   /* its finalizer has run, and will not again */
-  bool had_history : 1; /* when it was released */
+  bool finalized : 1;   /* its finalizer has run; Lua does not run it again */
+  bool had_history : 1; /* it was in a graph when it was released */
 };
 
-/* A stretch of a script at whose end its tensors are released. */
+/* A scope: at its end the tensors that were made in it are released. */
 struct bind_scope {
   bind_state *state;
   lua_State
-      *thread; /* the coroutine it belongs to; anchored by its user value, so the address stays its own */
+      *thread; /* its coroutine. A user value refers to it, so that no other one gets the same address */
   bind_scope *outer, *inner; /* neighbours in bind_state.scopes */
   bind_box *first;
-  bool open, no_grad, recording; /* no_grad: `recording` comes back at the end */
-  bool plan;                     /* the plan ends with it */
-  bool shield, shielded, held;   /* shield: the other two come back at the end */
+  bool open, no_grad, recording; /* no_grad: recording is set to `recording` at the end */
+  bool plan;                     /* a plan ends with the scope */
+  bool shield, shielded, held;   /* shield: both settings are set to these values at the end */
 };
 
 /* Nanoseconds of a clock that never jumps, and seconds of the same one. A signal handler may call them. */
@@ -171,33 +171,36 @@ static inline double bind_clock (void) { return (double)bind_clock_ns() * 1e-9; 
 /* ---- state (state.c) ---- */
 
 static inline bind_state *bind_self (lua_State *L) { return lua_touserdata(L, lua_upvalueindex(1)); }
-bind_state *bind_find_state (lua_State *L);         /* through the registry; NULL if there is none */
+bind_state *bind_find_state (lua_State *L);         /* reads the registry; NULL if there is none */
 void bind_adopt (lua_State *L, marea_context *ctx); /* makes the state with the host's context */
-bind_state *bind_state_new (lua_State *L); /* pushes the state, registered, still without a context */
+bind_state *bind_state_new (lua_State *L); /* pushes a new state without a context, and registers it */
 void bind_push_state (lua_State *L);
-void bind_forget_state (lua_State *L);
-/* Live bytes that make the next operator collect garbage when so many are live now. */
+void bind_forget_state (lua_State *L); /* removes it from the registry */
+/* The bound for live bytes at which garbage is collected next, when `live` bytes are live now. */
 static inline size_t bind_collect_at (size_t live) {
   return 2 * live > BIND_COLLECT_LEAST ? 2 * live : BIND_COLLECT_LEAST;
 }
-/* When garbage is collected next depends on what is live now, not on what was before, as in a plan. */
+/* Sets that bound by what is live now, as after a plan, whose tensors counted as live. */
 void bind_forget_live (bind_state *S);
 
 /* ---- entry of functions that compute (enter.c) ---- */
 
-/* To be called at the entry of everything that computes: ends scopes of dead coroutines and collects garbage
-   when much tensor memory came into being since the last time. Runs finalizers. Returns the context. */
+/* Every function that computes calls it first. Ends the scopes of dead coroutines; collects garbage when the live
+   bytes or the boxes have passed their bounds, which runs finalizers; raises when a sandbox's budget is spent; tells
+   a running profile the layer. Returns the context. */
 marea_context *bind_enter (lua_State *L, bind_state *S);
-/* Around a reverse pass. Results that the script has dropped would keep their memory through the pass, which lets
-   go of what it has used; so garbage is collected before, when much came into being since the last one. */
+/* Before and after a reverse pass. A pass frees activations while it proceeds, but not those that boxes still hold
+   which the script no longer uses. So garbage is collected before the pass when the live bytes have grown much since
+   the last one. */
 void bind_enter_pass (lua_State *L, bind_state *S);
 void bind_leave_pass (bind_state *S);
 void bind_collect (lua_State *L, bind_state *S); /* unless the script has stopped Lua's collector */
-/* Makes room after MAREA_ENOMEM. Retains in[0..n-1] until bind_unpin. */
+/* After MAREA_ENOMEM: frees pooled memory and collects garbage. in[0..n-1], which a finalizer might release meanwhile,
+   are retained until bind_unpin. */
 void bind_pin (lua_State *L, bind_state *S, int n, marea_tensor *const *in);
 void bind_unpin (int n, marea_tensor *const *in);
 
-/* status = expr, once more after making room when memory ran out. */
+/* status = expr; when memory ran out, bind_pin makes room and expr is evaluated once more. */
 #define BIND_RETRY(L, S, n, in, status, expr) \
   do {                                        \
     (status) = (expr);                        \
@@ -215,22 +218,23 @@ struct bind_file {
   size_t size;
   const char *text;
 };
-extern const bind_file bind_files[];                      /* made by embed.lua; ends with a NULL name */
-extern const char bind_embedded[];                        /* what the sources of their chunks begin with */
-const bind_file *bind_find_file (const char *name);       /* NULL: there is none, here and below */
-const bind_file *bind_find_path (const char *path);       /* of that path */
-const bind_file *bind_find_embedded (const char *source); /* whose chunk has this source */
-const char *bind_file_path (const bind_file *f);          /* below lua/marea: "nn/conv.lua" */
-void bind_push_loader (lua_State *L, const bind_file *f);
+extern const bind_file bind_files[];                /* made by embed.lua; ends with a NULL name */
+extern const char bind_embedded[];                  /* "@(marea)/", with which their chunks' names begin */
+const bind_file *bind_find_file (const char *name); /* by the module's name; NULL: none, as below */
+const bind_file *bind_find_path (const char *path); /* by the path below lua/marea */
+const bind_file *bind_find_embedded (const char *source); /* by the chunk's name */
+const char *bind_file_path (const bind_file *f);          /* the path below lua/marea: "nn/conv.lua" */
+void bind_push_loader (lua_State *L,
+                       const bind_file *f); /* pushes the function that `require` calls for it */
 /* The library's file that this source is, as lua_Debug has it: one that was compiled in, or one of that name in a
    folder that the library was loaded from. NULL: it is the script's, wherever it lies and whatever its name. */
 const bind_file *bind_file_of (bind_state *S, const char *source);
-void bind_add_library (lua_State *L, bind_state *S, int idx); /* such a folder: "@./lua/marea/" */
+void bind_add_library (lua_State *L, bind_state *S, int idx); /* adds such a folder: "@./lua/marea/" */
 
 /* ---- sandboxes (sandbox_budget.c, sandbox_path.c, sandbox_lua.c) ---- */
 
 void bind_sandbox_check (lua_State *L, marea_sandbox *sandbox);    /* raises when a budget is spent */
-void bind_sandbox_spend (marea_sandbox *sandbox, const char *why); /* no further step */
+void bind_sandbox_spend (marea_sandbox *sandbox, const char *why); /* from now on each check raises */
 void bind_sandbox_deny (lua_State *L, bind_state *S, const char *function); /* raises in a sandbox */
 /* `path`, an argument of `function`; raises when it lies outside of what a sandbox may read or write. */
 void bind_sandbox_path (lua_State *L, bind_state *S, const char *function, const char *path, bool writing);
@@ -239,7 +243,7 @@ void bind_sandbox_module (lua_State *L); /* makes the metatable; state on the st
 
 /* ---- userdata (userdata.c) ---- */
 
-/* Pushes the metatable of a kind, which is made at first, with a name and closed to scripts. */
+/* Pushes the metatable of a kind. The first call makes it, with the name that messages show and hidden from scripts. */
 void bind_push_metatable (lua_State *L, bind_state *S, bind_kind kind, const char *name);
 /* Pushes a userdata of zeros with so many user values. */
 static inline void *bind_new (lua_State *L, const bind_state *S, bind_kind kind, size_t bytes, int values) {
@@ -249,19 +253,20 @@ static inline void *bind_new (lua_State *L, const bind_state *S, bind_kind kind,
   lua_setmetatable(L, -2);
   return p;
 }
-/* The userdata at idx if it is of this kind, NULL for every other value, and for all when S is NULL, as in a Lua state
-   in which we are not open. The one check of what a script may have given. */
+/* The userdata at idx if it is of this kind, else NULL; always NULL when S is NULL, as in a Lua state in which the
+   module is not open. Every userdata that a script gives is checked by this function. */
 static inline void *bind_to (lua_State *L, const bind_state *S, int idx, bind_kind kind) {
   if (!S || !lua_getmetatable(L, idx)) return NULL;
   const bool same = lua_topointer(L, -1) == S->metatable[kind].self;
   lua_pop(L, 1);
   return same ? lua_touserdata(L, idx) : NULL;
 }
-bind_box *bind_find_box (lua_State *L, bind_state *S, int idx); /* by its metatable; NULL: no box */
+bind_box *bind_find_box (lua_State *L, bind_state *S,
+                         int idx); /* bind_to for boxes, which also remembers them */
 /* Calls f protected, on the n values on top. f gets `work` by bind_work rather than as an argument: scripts can see f
    on the stack of an error and call it with arguments of their own, which must not be taken for an address. */
 int bind_protected (lua_State *L, bind_state *S, lua_CFunction f, void *work, int n);
-void *bind_work (bind_state *S); /* once; NULL: it was a script that called */
+void *bind_work (bind_state *S); /* for f, once; NULL: a script has called f */
 
 /* ---- boxes (box.c) ---- */
 
@@ -270,11 +275,11 @@ static inline bind_box **bind_known (bind_state *S, const bind_box *b) {
   return &S->known[(uintptr_t)b / sizeof *b % BIND_KNOWN];
 }
 
-bind_box *bind_box_new (lua_State *L, bind_state *S); /* pushes an empty box; in the innermost scope */
-void bind_box_fill (bind_box *b, marea_tensor *t);    /* takes over the reference */
+bind_box *bind_box_new (lua_State *L, bind_state *S); /* pushes an empty box, in the innermost scope */
+void bind_box_fill (bind_box *b, marea_tensor *t);    /* takes over the caller's reference to t */
 void bind_box_release (bind_box *b, int by, bind_place place);
 void bind_box_leave (bind_box *b); /* takes it out of its scope */
-/* The same, for most boxes without a look at the metatable. */
+/* The box at idx, NULL if there is none. For boxes that are remembered without a look at the metatable. */
 static inline bind_box *bind_to_box (lua_State *L, bind_state *S, int idx) {
   bind_box *b = lua_touserdata(L, idx);
   return b && S && *bind_known(S, b) == b ? b : bind_find_box(L, S, idx);
@@ -300,14 +305,15 @@ int bind_shield (lua_State *L);      /* core.shield */
 /* ---- where the script is (place.c) ---- */
 
 bind_place bind_where (lua_State *L,
-                       bind_state *S); /* the innermost line of a script, library code left out */
+                       bind_state *S); /* the innermost line on the stack that is the script's */
 /* core.argument_at_work(f, ...) -> the first argument of the innermost of these functions on this coroutine's stack;
    nil */
 int bind_argument_at_work (lua_State *L);
-/* path := that of the innermost module at work as seen from the outermost one, which is pushed; "" when they are
-   the same. False, and nothing is pushed: no module is at work. */
+/* path := the path of the innermost module on the stack below the outermost one ("encoder.conv1"), which is pushed; ""
+   when they are the same. False, and nothing is pushed, when no module is on the stack. */
 bool bind_layer (lua_State *L, char *path);
-/* path := the layer for a message; that of a module which is alone is its class, unless the message says so. */
+/* path := the layer as messages show it, "" for none. A module that is alone is shown by its class, unless the message
+   begins with it. */
 void bind_layer_for (lua_State *L, const char *message, char *path);
 
 /* ---- errors (raise.c) ---- */
@@ -316,26 +322,27 @@ void bind_layer_for (lua_State *L, const char *message, char *path);
 int bind_raise (lua_State *L, bind_state *S, const char *format, ...);
 int bind_raise_status (lua_State *L, bind_state *S, marea_status status); /* with the context's message */
 /* core.explain_with(f, known): f(message, whole message, operation) -> what is added to a message that is about to be
-   raised, or nil. Runs on the stack of the error. known(word): will there be a hint about this name of other
-   frameworks? */
+   raised, or nil. It runs on the stack of the error. known(word): is the word a name of other frameworks, for which f
+   gives a hint? */
 int bind_explain_with (lua_State *L);
 /* Raises "function: argument 'name': expected X, got Y" about the value at idx; idx 0 is "nothing". */
 int bind_raise_argument (lua_State *L, bind_state *S, const char *function, const char *name,
                          const char *expected, int idx);
-/* nil, message: of what is on top of the stack, which is kept for a hint in case that the script throws it away. */
+/* Returns nil and the message on top of the stack. The message is kept: when the script ignores it and fails later, the
+   later error's hint shows it. */
 int bind_failed (lua_State *L, bind_state *S);
 int bind_fail (lua_State *L);         /* core.failed */
 int bind_last_failure (lua_State *L); /* core.last_failure */
 int bind_raise_released (lua_State *L, bind_state *S, const char *function, const char *name,
                          const bind_box *b);
-const char *bind_describe (lua_State *L, bind_state *S,
-                           int idx); /* pushes "string 'x'", "tensor f32 (2, 3)" */
+/* Pushes what messages call the value at idx: "string 'x'", "tensor f32 (2, 3)". */
+const char *bind_describe (lua_State *L, bind_state *S, int idx);
 typedef struct bind_text {
-  char s[200];
-} bind_text;                                  /* room for a dtype and the largest sizes there are */
+  char s[200]; /* a dtype and eight sizes of 19 digits fit */
+} bind_text;
 bind_text bind_shape (const marea_tensor *t); /* "f32 (2, 3)" */
 
-/* Keeps the candidate that is nearest to `word`: start with *best = NULL, then offer each. */
+/* The candidate that is nearest to `word`. It begins with best = NULL; then each candidate is offered. */
 typedef struct bind_guess {
   const char *word, *best;
   int distance;
@@ -346,53 +353,54 @@ const char *bind_did_you_mean (lua_State *L, const bind_guess *g); /* pushes "; 
 
 /* ---- interrupts (signal.c, interrupt.c, watch.c; more in interrupt.h) ---- */
 
-/* Is what runs to stop, for lua5.4's handler or for ours? Of the main thread. */
+/* Has a signal asked, by lua5.4's handler or by ours, to stop what runs in this state? */
 bool bind_interrupt_pending (lua_State *main);
-/* Takes away the hook that one of them has set, while a message is made; bind_unhush puts it back. */
+/* Removes the hook that one of the two handlers has set, while a message is made; bind_unhush sets it again. */
 bind_hook bind_hush (lua_State *L);
 void bind_unhush (lua_State *L, const bind_hook *taken);
-int bind_leave_interrupted (lua_State *L,
-                            bind_state *S); /* after MAREA_EINTR: to be returned to Lua at once */
-int bind_raise_interrupt (lua_State *L,
-                          bind_state *S);     /* the same from where that cannot be; never returns */
-void bind_poll (lua_State *L, bind_state *S); /* raises when an interrupt waits; for long loops */
-int bind_interrupt (lua_State *L);            /* core.interrupt */
-/* Calls the function below its n arguments, without results, while hooks are asleep. S->held is set meanwhile, and
-   is to be put back by the caller when an error leaves. */
+/* After MAREA_EINTR: raises, or empties the stack so that lua5.4's hook raises. The C function must return the result
+   to Lua at once. */
+int bind_leave_interrupted (lua_State *L, bind_state *S);
+int bind_raise_interrupt (lua_State *L, bind_state *S); /* raises from anywhere; never returns */
+void bind_poll (lua_State *L, bind_state *S);           /* for long loops: raises when an interrupt waits */
+int bind_interrupt (lua_State *L);                      /* core.interrupt */
+/* Calls the function below its n arguments, without results, while hooks are off. S->held is set meanwhile; when an
+   error leaves this function, the caller must set S->held back. */
 void bind_call_held (lua_State *L, bind_state *S, int n);
 int bind_closer (lua_State *L); /* core.closer */
-/* core.interruptible(f, ...) -> results of f. Ctrl-C stops f, as often as it comes; what was before comes back. The
-   program runs everything so. */
+/* core.interruptible(f, ...) -> results of f. Ctrl-C stops f, also a second time. The signal handler of before is
+   installed again at the end. The program runs everything so. */
 int bind_interruptible (lua_State *L);
 int bind_catch (lua_State *L); /* core.protected */
 /* core.interrupt_ends_line() -> does Ctrl-C end the line of the terminal, as in interruptible? */
 int bind_ends_line (lua_State *L);
-void bind_end_interrupt (lua_State *L); /* it has reached whoever asked for it, or came while nothing ran */
-/* Replaces the error on top of the stack by that of the interrupt if it was raised without a message. */
+/* Ends the request: its error was caught by code that wants it, or the signal came while nothing ran. */
+void bind_end_interrupt (lua_State *L);
+/* Replaces the error on top of the stack by the interrupt's message, if the interrupt was raised as lack of memory. */
 bool bind_interrupt_thrown (lua_State *L);
-/* The coroutine at work from now on; returns who was before. */
+/* Tells the signal handler which coroutine runs from now on; returns the one that ran before. */
 lua_State *bind_interrupt_switch (lua_State *to);
 void bind_watch (lua_State *L); /* puts functions of ours in the place of some of Lua's, once */
 
 /* ---- single values (convert.c) ---- */
 
-/* An integral number within int64 at idx? Strings, NaN and fractions are none. */
+/* Is there a number at idx that is an integer within int64? Strings, NaN and fractions are not. */
 bool bind_to_integer (lua_State *L, int idx, int64_t *value);
 bool bind_to_dtype (lua_State *L, int idx, marea_dtype *dtype);
 const char *bind_push_dtypes (lua_State *L); /* pushes "one of 'f32', ..." for messages; returns it */
-/* Items of the list at idx, and one more when others lie behind a hole, in front of which lua_rawlen may end: who reads
-   all of them meets a nil. */
+/* The number of items of the list at idx, and one more when there are items behind a hole: lua_rawlen may end in
+   front of it. So a caller that reads all items meets the nil. */
 size_t bind_length (lua_State *L, int idx);
 const char *bind_dtype_name (const marea_tensor *t);
-/* An element of t, at this address. `digits`: decimal ones that all floats of its dtype show; 0: it is an integer. */
+/* The element of t at this address. */
 typedef struct bind_element {
-  int digits;
-  int64_t integer; /* of integers */
-  double real;     /* of all; integers beyond 2^53 are rounded */
+  int digits;      /* significant decimal digits of the dtype; 0: it is an integer */
+  int64_t integer; /* the value, of integer dtypes only */
+  double real;     /* the value of any dtype; integers beyond 2^53 are rounded */
 } bind_element;
 bind_element bind_element_at (const marea_tensor *t, const void *at);
 void bind_push_number (lua_State *L, const marea_tensor *t, const void *at); /* in the tensor's dtype */
-bool bind_holds (marea_dtype dtype, int64_t integer); /* floats hold all integers, rounded */
+bool bind_holds (marea_dtype dtype, int64_t integer); /* can the dtype hold it? Floats hold all, rounded */
 /* Stores the number at idx; NULL, or what was expected when it does not fit the dtype. */
 const char *bind_store_number (lua_State *L, int idx, marea_dtype dtype, void *at);
 
@@ -405,18 +413,19 @@ typedef struct bind_call {
   const marea_input_spec *inputs;
   const marea_attr_spec *specs;
   int n_in, n_attr;
-  unsigned numbers; /* bit i: input i is the Lua number at stack index i + 1, still to be made a tensor */
-  marea_dtype number_dtype[BIND_FEW]; /* of those; there are never more inputs then */
+  unsigned
+      numbers; /* bit i: input i is the Lua number at stack index i + 1, of which a tensor is still to be made */
+  marea_dtype number_dtype[BIND_FEW]; /* their dtypes; a call with numbers has at most BIND_FEW inputs */
   marea_tensor **in, *few[BIND_FEW];
   bool given[MAREA_MAX_ATTRS];
-  const marea_attr *attrs; /* NULL: all initial */
+  const marea_attr *attrs; /* NULL: all have their initial values */
   marea_attr attr[MAREA_MAX_ATTRS];
 } bind_call;
 
-/* Reads the arguments at 1..n. May push (the array of many inputs) and raise. */
+/* Reads the arguments at 1..n. May push the array of more than BIND_FEW inputs, and raise. */
 void bind_read_call (lua_State *L, bind_state *S, const marea_op *op, bool in_place, int n, bind_call *c);
-/* A table of options: calls read(L, S, key, value index, ud) for every key; it returns false for unknown
-   ones. */
+/* Reads the table of options at idx: calls read(L, S, key, value's index, ud) for every key, which returns false for
+   unknown keys. */
 typedef bool (*bind_option_fn)(lua_State *L, bind_state *S, const char *key, int value, void *ud);
 void bind_read_options (lua_State *L, bind_state *S, int idx, const char *function, const char *const *known,
                         bind_option_fn read, void *ud);
@@ -432,24 +441,24 @@ int bind_op_names (lua_State *L);
 int bind_op_info (lua_State *L);
 /* A tensor of rank 0 for the number at idx, in `dtype`. */
 marea_status bind_number (lua_State *L, marea_context *ctx, int idx, marea_dtype dtype, marea_tensor **out);
-/* out := op(in) with `attrs`, for operators of one result; the caller owns it. Neither raises nor
-   collects. */
+/* out := op(in) with `attrs`, for operators of one result; the caller owns it. Does not raise or collect garbage. */
 marea_status bind_apply (marea_context *ctx, const marea_op *op, marea_tensor *in, const marea_attr *attrs,
                          marea_tensor **out);
 
 /* ---- values (value.c, print.c, index.c) ---- */
 
-/* The address of element 0, to be read by `function`; raises when t is planned, as it has no values then. */
+/* The address of t's first element. Raises, with the name of the function that wants to read it, when t is planned: a
+   planned tensor has no values. */
 const char *bind_elements (lua_State *L, bind_state *S, const marea_tensor *t, const char *function);
-/* Pushes the number so many elements from element 0. Of a plan that runs it is not known: NaN. */
+/* Pushes the element `offset` elements behind the first one; NaN when t is of a plan that runs. */
 void bind_push_element (lua_State *L, bind_state *S, const marea_tensor *t, int64_t offset,
                         const char *function);
 int bind_tensor_new (lua_State *L); /* core.tensor */
 int bind_totable (lua_State *L);
 int bind_tostring (lua_State *L);
 bool bind_is_slice (const char *s);
-int bind_index (lua_State *L, bind_state *S,
-                const bind_box *b); /* b[key], key at stack index 2; 0: no index */
+/* Pushes b[key], with the key at stack index 2, and returns 1; returns 0 when the key is no index. */
+int bind_index (lua_State *L, bind_state *S, const bind_box *b);
 int bind_newindex (lua_State *L);
 int bind_fill (lua_State *L);
 int bind_zero (lua_State *L);
@@ -462,35 +471,38 @@ void bind_set_shape (lua_State *L, const bind_state *S); /* makes a shape of the
 bool bind_is_shape (lua_State *L, int idx);
 int bind_make_shape (lua_State *L); /* core.shape */
 int bind_tell_shape (lua_State *L); /* core.is_shape */
+
 /* ---- text (text.c) ---- */
 
 /* snprintf, with a point in numbers whatever locale the host has set. */
 int bind_format (char *to, size_t room, const char *format, ...) __attribute__((format(printf, 3, 4)));
 bind_text bind_number_text (lua_Number x); /* as Lua writes it: "1.0", "0.5", "1e+20", "nan" */
-void bind_printable (lua_State *L); /* the text on top of the stack, line by line, made fit for a terminal */
-void bind_text_open (lua_State *L,
-                     int module); /* adds core.format, core.printable, core.before; state on the stack top */
+/* Replaces characters of the text on top of the stack that control a terminal; newlines and tabs stay. */
+void bind_printable (lua_State *L);
+/* Adds core.format, core.printable and core.before to the module; state on the stack top. */
+void bind_text_open (lua_State *L, int module);
 
 /* ---- profiles (profile.c, profile_layer.c) ---- */
 
 void bind_profile_open (lua_State *L);                 /* makes the metatable; state on the stack top */
 void bind_profile_layer (lua_State *L, bind_state *S); /* tells the running profile which layer is at work */
-void *bind_running_session (lua_State *L);             /* pushes it; NULL: none */
-void bind_run_session (lua_State *L, bind_state *S);   /* pops it, or nil: none runs from now on */
+void *bind_running_session (lua_State *L);             /* pushes the session that runs; NULL: none */
+void bind_run_session (lua_State *L, bind_state *S);   /* pops a session, which runs from now on; nil: none */
 int bind_profile_start (lua_State *L);                 /* core.profile_start */
 int bind_profile_stop (lua_State *L);                  /* core.profile_stop */
 
 /* ---- the rest ---- */
 
-void bind_check_version (
-    lua_State *L); /* raises when Lua is not 5.4; before anything else of Lua is called */
+/* Raises when Lua is not 5.4. Called before all other functions of Lua. */
+void bind_check_version (lua_State *L);
 
 int bind_get (lua_State *L);      /* __index: upvalues state, methods (tensor.c) */
 int bind_backward (lua_State *L); /* tape.c */
 int bind_grad (lua_State *L);
-int bind_blame (lua_State *L);               /* blame.c: core.blame */
-int bind_on_not_finite (lua_State *L);       /* core.on_not_finite */
-bool bind_is_finite (const marea_tensor *t); /* false: it is one number, which is NaN or infinite */
+int bind_blame (lua_State *L);         /* blame.c: core.blame */
+int bind_on_not_finite (lua_State *L); /* core.on_not_finite */
+bool bind_is_finite (
+    const marea_tensor *t); /* false for a single number that is NaN or infinite, else true */
 int bind_raise_not_finite (lua_State *L, bind_state *S, int idx); /* about the tensor at idx */
 extern const luaL_Reg bind_methods[];                             /* tensor.c */
 void bind_push_fields (lua_State *L);                             /* the names of a tensor's fields */

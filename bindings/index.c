@@ -403,7 +403,7 @@ static marea_status try_assign (lua_State *L, bind_state *S, assignment *a) {
   return status;
 }
 
-/* marea_copy refuses it too, in words of its own. */
+/* marea_copy checks the same; this message names the function and the argument. */
 static void check_survivor (lua_State *L, bind_state *S, const marea_tensor *t, const char *function,
                             const char *name) {
   if (marea_is_planned(t) && !marea_planning(S->ctx))

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: MIT
-** interrupt.c: functions for scripts about Ctrl-C (signal.c): core.interruptible and core.protected ask for it; closers
-** and core.shield hold it off.
+** interrupt.c: functions for scripts about Ctrl-C (signal.c). core.interruptible installs our handler, core.protected
+** catches the error, and core.shield and closers run work that no interrupt may end.
 **
-** Work that must not be torn apart is held: our hook lets it pass. With lua5.4's handler it runs while hooks are
-** asleep: Lua calls no hook while it runs one, so the work runs inside a hook. What a signal sets meanwhile stays,
-** and raises when the work is done.
+** During such work our hook returns without raising (S->held). lua5.4's handler sets a hook of its own, so the work
+** runs inside a hook: Lua calls no hook while it runs one. The hook that a signal sets meanwhile stays, and raises
+** when the work is done.
 */
 #include <pthread.h>
 #include <signal.h>

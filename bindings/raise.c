@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
 ** raise.c: errors. A message reads "FILE:LINE: what is wrong (layer 'enc.conv1')": the line is the innermost one of a
-** script, so that an editor can jump to it, and the layer is the one at work (place.c). marea.explain adds further lines
-** below the first one, by the function that bind_explain_with is given.
+** script, so that an editor can jump to it, and the layer is the one at work (place.c). marea.explain adds further
+** lines below the first one, by the function that bind_explain_with is given.
 */
 #include <stdarg.h>
 #include <stdio.h>

@@ -446,7 +446,8 @@ static marea_sandbox *box_around (lua_State *L) {
   return S ? S->sandbox : NULL;
 }
 
-/* A run that another sandbox's script asks for, through a function of the host's, ends with that one's time. */
+/* Begins a run. `outer`: the sandbox whose script has called, through a function of the host's; its time bounds this
+   run's too. */
 static void start (marea_sandbox *sandbox, const marea_sandbox *outer) {
   double seconds = sandbox->max_seconds;
   sandbox->spent = false;

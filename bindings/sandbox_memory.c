@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
-** sandbox_memory.c: the memory of a sandbox's Lua state. The allocator counts, tells strings from other blocks, and
-** looks at the clock where much is asked for: it can neither raise nor run Lua, but makes the hook look at the next
-** instruction.
+** sandbox_memory.c: the memory of a sandbox's Lua state. The allocator counts bytes, tells strings from other blocks,
+** and looks at the clock when a large block is requested. It can neither raise nor run Lua, so it sets the hook for
+** the next instruction instead.
 **
 ** It also watches the two kinds of blocks that make a single instruction slow, where no hook runs:
 **
@@ -99,7 +99,7 @@ static bool may_grow (const sandbox_memory *m, size_t size) {
 
 enum { PLAIN, STRING, NODES_OF_TABLE };
 
-/* What a block is that Lua asks for: it tells the type of an object in `old`, and nothing of other blocks. */
+/* The kind of a new block. For an object Lua gives its type in `old`; of other blocks it tells nothing. */
 static int kind_of (const void *p, size_t old, size_t size) {
   if (!p && old == LUA_TSTRING) return STRING;
   return !p && old == 0 && places(size) > 0 ? NODES_OF_TABLE : PLAIN;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
 ** signal.c: Ctrl-C, from the signal to the error. Our handler makes a request, which lasts until its error has
-** reached whoever asked for it: the program's prompt, core.interruptible, core.protected. It sets a hook, which
+** reached code that wants it: the program's prompt, core.interruptible, core.protected. It sets a hook, which
 ** raises at Lua's next instruction; an operator that is running sees the request and stops. A script that catches the
 ** error has GRACE to clean up; then the hook raises at every further instruction, so that no pcall holds it.
 **

@@ -117,7 +117,7 @@ static bool read_option (lua_State *L, bind_state *S, const char *key, int value
 
 static const char *const option_names[] = {"dtype", "requires_grad", NULL};
 
-/* A copy without history, in another dtype if asked for. */
+/* A copy outside of any graph, in the dtype of the options if one is given. */
 static marea_status copy_of (bind_state *S, marea_context *ctx, marea_tensor *t, const options *o,
                              marea_tensor **out) {
   marea_attr dtype = {.n = 1, .i = o->dtype};
