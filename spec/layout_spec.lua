@@ -37,6 +37,12 @@ describe("lua/marea", function()
     assert.is_true(found > 0)
   end)
 
+  it("does without the prompt, which stands on top of the rest", function()
+    local uses = lines_of [[grep -rn '^[^-]*require *(\?"marea\.repl' lua/marea]]
+    assert.is_true(#uses > 0)
+    for _, line in ipairs(uses) do assert.matches("^lua/marea/repl/", line) end
+  end)
+
   it("has no family of layers that marea.nn does not know", function()
     local found = 0
     for _, name in ipairs(modules.all()) do
