@@ -8,9 +8,9 @@ local frames = {}
 local getlocal, getupvalue = debug.getlocal or function() end, debug.getupvalue or function() end
 
 local DEEPEST = 200 -- levels of the stack that are searched
-local FIELDS = 1000 -- of a table that are searched
-local ENTRIES = 10000 -- of all tables, for one name
-local LONGEST = 400 -- bytes of a line of source that is looked at
+local FIELDS = 1000 -- fields of one table that are searched
+local ENTRIES = 10000 -- fields of all tables that the search for one name visits
+local LONGEST = 400 -- bytes; longer lines of source are not read
 
 local typed -- what the prompt is running: {chunk, text}
 local gone = {} -- names of local variables of what the prompt ran before

@@ -12,8 +12,8 @@ local explain = {}
 
 local getlocal = debug.getlocal or function() end -- a host's debug library may have none
 
-local FRAMES = 3 -- of the script, in which names are looked for
-local TENSORS = 3 -- that are described
+local FRAMES = 3 -- frames of the script in which names are looked for
+local TENSORS = 3 -- tensors that are described
 
 -- ---- the tensors of a failed call ----
 

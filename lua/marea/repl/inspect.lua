@@ -7,16 +7,16 @@ local format = core.format
 
 local inspect = {}
 
-local WIDTH = 100 -- of a table on one line
-local ENTRIES = 20 -- of a table that are shown
-local INNER = 8 -- of a table in a table
-local LINES = 60 -- of a network
-local VISITED = 2000 -- keys beside the list that are looked at
-local LETTERS = 60 -- of a string inside a table
+local WIDTH = 100 -- letters; a longer table takes several lines
+local ENTRIES = 20 -- entries of a table that are shown
+local INNER = 8 -- entries of a table in a table that are shown
+local LINES = 60 -- lines of a network that are shown
+local VISITED = 2000 -- keys of a table, apart from its list, that are read
+local LETTERS = 60 -- letters of a string in a table that are shown
 
 -- ---- single values ----
 
---- The first n bytes or a little less, no half letter at the end.
+--- The first n bytes, or a few less, so that the text does not end in the middle of a letter.
 local function beginning(s, n)
   while n > 0 and (s:byte(n + 1) or 0) & 0xC0 == 0x80 do n = n - 1 end
   return s:sub(1, n)

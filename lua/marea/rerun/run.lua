@@ -23,20 +23,30 @@ function Run.new(path, chunk, text, before, cache)
   local self = setmetatable({
     path = path, thread = coroutine.running(), chunk = chunk, text = text, before = before, cache = cache,
     known = variables.known_globals(),
-    roots = {}, -- {name, value, holders, before} of the networks, in the order in which they were found
-    root_of = weak(), -- their values -> root
-    seen = weak(), -- what is in them
-    claimed = {}, -- root of the earlier state -> root
-    old_of = weak(), -- holder's node -> its predecessor
-    came = weak(), -- tensor -> {how, from}
-    optimizers = {}, memory = weak(), taken = {}, -- the earlier one of an optimizer; those that are some's
-    changes = weak(), -- parameters -> changes in place when they were met
-    remembered = weak(), -- entries whose slots were taken over
-    objects = {}, name_of = weak(), -- optimizers and datasets by name; names
-    open = weak(), done = weak(), resumed = {}, -- datasets: steps at the beginning of the pass, rows done; names
-    ranges = {}, ranges_before = {}, inner = {}, went_on = {}, -- see range.lua
-    used = {}, kept_files = 0, steps = 0, looks = 0, random = {core.random_state()},
-    streams = random.streams,
+    -- networks
+    roots = {}, -- list of {name, value, holders, before}, in the order in which they were found
+    root_of = weak(), -- a network -> its root
+    seen = weak(), -- set of the modules and tensors in networks
+    claimed = {}, -- root of the earlier state -> the root that takes it over
+    old_of = weak(), -- a holder's module or table -> its predecessor
+    came = weak(), -- tensor -> {how, from}: how it got its values, and from which earlier tensor
+    changes = weak(), -- parameter -> its number of changes in place when it was found
+    -- optimizers
+    optimizers = {},
+    memory = weak(), -- optimizer -> the earlier one that it takes over
+    taken = {}, -- set of the earlier ones that are taken over
+    remembered = weak(), -- set of entries whose slots were taken over
+    objects = {}, name_of = weak(), -- name -> optimizer or dataset, and back
+    -- datasets
+    open = weak(), -- dataset whose pass has begun -> number of steps made before it
+    done = weak(), -- dataset -> rows that were trained on
+    resumed = {}, -- set of the names of datasets whose place was taken over
+    -- loops: see range.lua
+    ranges = {}, ranges_before = {}, inner = {}, went_on = {},
+    -- the rest
+    used = {}, kept_files = 0, -- set of the files that were read; how many of them were in the cache
+    steps = 0, looks = 0, -- numbers of steps, and of searches through the variables
+    random = {core.random_state()}, streams = random.streams, -- at the last whole step
   }, Run)
   for key, place in pairs(before and before.ranges or {}) do self.ranges_before[key] = place end
   return self
@@ -196,15 +206,16 @@ function Run:restored() self.is_restored = true end
 
 function Run:goes_on() return next(self.claimed) ~= nil end
 
---- Does the script go on at the very place where the earlier run stopped? Not with other random numbers, and not when
---- it has loaded a place itself.
+--- Does the script continue where the earlier run stopped? It does not when it uses another seed, or when it has loaded
+--- a checkpoint itself.
 function Run:goes_on_in_place()
   return self:goes_on() and not self.is_restored and self.seed == self.before.seed
 end
 
 -- ---- optimizers ----
 
---- The earlier optimizer that has most of the parameters; of several, one of the same kind that is nobody's yet.
+--- The earlier optimizer that had most of the parameters. Of several, one of the same kind that none has taken over
+--- yet.
 local function memory_of(self, optimizer)
   local best, most = nil, 0
   for _, old in ipairs(self.before and self.before.optimizers or {}) do
@@ -261,8 +272,8 @@ end
 -- ---- training ----
 
 
---- Optimizers in variables look for their parameters now, so that they take over before their first step. Those whose
---- parameters are not made yet do it then.
+--- Makes optimizers in variables look for their parameters now, so that they take over their slots before their first
+--- step. Optimizers whose parameters are not made yet fail here, and do it at their first step.
 local function find_parameters(self)
   local names = {}
   for name, object in pairs(self.objects) do
@@ -290,14 +301,14 @@ function Run:trains()
   random.streams = self.before.streams
 end
 
---- For a script that has failed: its networks and optimizers as they can be seen from then on.
+--- After an error of the script: finds its networks and optimizers while its variables are still on the stack.
 function Run:fails()
   self:look()
   find_parameters(self)
   self.variables = variables.of_script(self.thread, self.chunk)
 end
 
---- Parameters that had no predecessor when a step was made keep what they learn.
+--- From the first step on parameters without a predecessor are settled: a later match does not overwrite their values.
 local function settle(self)
   self.settled = self.looks
   for _, root in ipairs(self.roots) do
@@ -340,7 +351,7 @@ function Run:load(path, load)
   return t
 end
 
---- Sets a dataset to where its pass was: behind the rows that were trained on, or at the end of that pass.
+--- Sets a dataset to where the earlier run was: behind the rows of the pass that were trained on, or at the pass's end.
 local function seek(self, dataset, name, epoch)
   local old = self.before and self.before.datasets[name]
   if not old or self.resumed[name] or dataset.resumed or not self:goes_on_in_place() then return end
