@@ -84,7 +84,7 @@ describe("CONTRIBUTING.md", function()
   end)
 
   it("lists all places of an addition, which are few", function()
-    for section, search in pairs{ -- where places are looked for, whether names with the word inside count, the most places
+    for section, search in pairs{ -- where to look, whether the word may lie inside a name, most places
       ["An operator"] = {"core bindings lua", false, 2}, ["A layer"] = {"core bindings lua", false, 1},
       ["A kernel"] = {"core/kernels", true, 4}, ["An instruction set"] = {"core bindings lua Makefile", true, 4},
       ["A file format"] = {"core bindings lua", true, 4},
