@@ -19,11 +19,23 @@
 
 /* ---- thresholds ---- */
 
+/* Times below are ms of one core of a Xeon (512-bit multiply-adds in one turn), f32, 3x3 and stride 1 unless said
+   otherwise, by a line like
+     conv kind=conv map=forward n=32 h=28 w=28 cin=16 cout=16 kernel=3 stride=1
+   to `build/marea bench/ours/worker.lua`; MAREA_CONV=direct gives the second one where Winograd is the first. */
+
 /* When Winograd pays: `channels` of both sides, `tiles` of all images, and `saves` multiplications of the direct sum for one
-   of its own, at least. With fewer channels, transforming the data costs more than the products save: the transforms take
-   230 (data), 135 (outputs) and 145 cycles (gradient) for a tile and 16 channels of F(4x4, 3x3), its products 36 points *
-   16 channels = 576 multiply-adds of 16 lanes for each 16 channels of the other side. With fewer tiles, transforming the
-   weights does. (`bench/run.lua conv`; docs/performance.md, "Fewer multiplications") */
+   of its own, at least.
+   Channels: for 16 of them on both sides the products of a tile of F(4x4, 3x3) take 36 * 16 / 2 = 288 cycles and the direct
+   sum 1,152, the transforms 230 (data) and 135 (outputs). 28x28, batch 32: 8->8 0.36 against 0.38 direct, 16->16 0.47
+   against 0.69, 32->32 1.1 against 2.1.
+   Tiles: there must be enough for the transforms of the weights. 128->128, one image, forward and input gradient: 4 tiles
+   0.18 and 0.36 against 0.09 and 0.19, 9 tiles 0.19 and 0.36 against 0.20 and 0.31, 16 tiles 0.30 and 0.42 against 0.33
+   and 0.43.
+   The other two variants were measured on a Zen 4 (docs/performance.md, "Fewer multiplications"). On the Xeon with AVX2,
+   3x3 of stride 2, 28x28, batch 16: 32->32 0.67 against 0.60, 64->64 2.2 against 2.6. With AVX-512, 5x5 of stride 2: 16->16
+   0.24 against 0.25, 32->32 0.64 against 0.81; 32->32, one image: 16 tiles of four phases 0.024 against 0.018, 64 tiles
+   0.050 against 0.061. */
 typedef struct worth {
   int64_t channels, tiles;
   double saves;
@@ -32,13 +44,17 @@ static const worth f43_worth = {16, 16, 2};         /* 3x3 of stride 1: saves 4 
 static const worth stride2_worth = {32, 64, 1.25};  /* 3x3 of stride 2: saves 1.44 */
 static const worth polyphase_worth = {32, 32, 1.6}; /* 4x4 to 6x6 of stride 2: saves 2.5 to 3.3 */
 
-/* When a batch of small images pays: rows of the smaller side of at most 8 pixels, where the kernel's tile has 14 (longer
-   rows fill its registers); MAREA_BATCH_LEAST_IMAGES, which fill them as well; and 16 channels on both sides of a group,
-   a vector. The GAN's layers of 7x7 and 4x4 at batch 64 (`bench/run.lua conv`). */
+/* When a batch of small images pays: rows of the smaller side of at most MOST_COLUMNS pixels, MAREA_BATCH_LEAST_IMAGES, and
+   LEAST_CHANNELS on both sides of a group. All three are where the weight gradient still gains or loses little; the image
+   pass gains beyond them. Forward and weight gradient, 5x5, 32->32, batch 64: 4x4 0.14 and 0.19 against 0.33 and 0.35
+   direct, 8x8 0.77 and 1.2 against 1.1 and 1.0, 10x10 1.4 and 2.1 against 1.8 and 1.5. 3x3, 7x7, 32->32: 16 images 0.07
+   and 0.08 against 0.07 and 0.09, 24 images 0.10 and 0.13 against 0.13 and 0.13. 7x7, batch 64: 8->8 0.045 and 0.106
+   against 0.062 and 0.081, 16->16 0.08 and 0.14 against 0.10 and 0.10. */
 #define MOST_COLUMNS 8
 #define LEAST_CHANNELS 16
 
-/* Output channels of the kernel of few input channels: it writes whole vectors of 16. */
+/* Output channels of the kernel of few input channels, which writes whole vectors of 16. 28x28, batch 32, from one channel:
+   to 12 0.087 against 0.082 by the kernel for any number, to 16 0.060 against 0.080. */
 #define FEW_OUTPUTS 16
 
 /* ---- the question ---- */

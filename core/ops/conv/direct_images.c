@@ -9,20 +9,23 @@
 
 #include "direct_images.h"
 
-/* Results larger than this are written past the caches, where a core can: the layer that follows, which reads them, finds
-   8 MB in a third-level cache at most. Up to the second number, a second-level cache, they are written as usual. `bench/run.lua
-   conv`, 1->32 3x3 28x28. */
+/* For the times below see choose.c. */
+
+/* Results larger than CACHED_BYTES are written past the caches, where a core can: the layer that follows finds little of them
+   in a third-level cache. 1->32 on a Zen 5 gains by it (docs/performance.md, "Memory"); a Xeon rather loses, 12.8 MB 0.73
+   against 0.63. Results up to NEAR_BYTES, a second-level cache, are written as usual. */
 #define CACHED_BYTES 8388608
 #define NEAR_BYTES 1048576
-/* Outputs of a phase's longest strip, for strips to be used: the kernel's tiles have up to 14 pixels, and from 10 on a row
-   fills one nearly. */
+/* Outputs of a phase's longest strip, for strips to be used: the kernel's tiles have up to 14 pixels, and 10 fill most of
+   one. 32->32, batch 20: 10x10 0.18 in strips against 0.20 with copied padding, 28x28 1.44 against 1.52. */
 #define LEAST_STRIP 10
 /* Of source rows that are read for all phases in turn: half of a first-level cache. */
 #define BAND_BYTES 16384
-/* Multiply-adds of an output. At 32 for each of 16 lanes a vector of results takes 16 cycles or more, and writing its
-   64 bytes to memory at 10 GB/s and core as long. */
+/* (tap, channel) pairs of an output, up to which writing the results takes as long as computing them: the kernel does 2
+   multiply-adds of a vector a cycle, so a vector of results takes 16 cycles, and its 64 bytes at 16 GB/s as many. */
 #define FEW_STEPS 32
-/* Columns of a cell that is computed column by column, if it has more rows: 8 is half of the kernel's tile. */
+/* Columns of a cell that is computed column by column, if it has more rows: beside an edge there are one or two. 32->32,
+   batch 20, 28x28: 1.44 against 1.63 row by row. */
 #define NARROW 8
 
 /* ---- strips: outputs that read the same taps ---- */
