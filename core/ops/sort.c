@@ -39,13 +39,17 @@ static format format_of (int dtype, bool descending) {
   return f;
 }
 
-/* A number that sorts as the element with these bits; all ones for NaN. */
-static uint64_t key_of (const format *f, uint64_t bits) {
-  const uint64_t size = bits & ~f->sign;
-  if (f->is_float && size > f->infinity) return f->all;
-  if (f->is_float && size == 0) bits = 0;
-  const uint64_t key = f->is_float && bits & f->sign ? ~bits & f->all : bits ^ f->sign;
-  return f->descending ? ~key & f->all : key;
+/* Numbers that sort as the elements with these bits; all ones for NaN. */
+static inline uint64_t float_key (format f, uint64_t bits) {
+  const uint64_t size = bits & (f.sign - 1);
+  if (size > f.infinity) return f.all;
+  if (size == 0) bits = 0;
+  const uint64_t key = bits & f.sign ? ~bits & f.all : bits | f.sign;
+  return f.descending ? ~key & f.all : key;
+}
+
+static inline uint64_t integer_key (format f, uint64_t bits) {
+  return f.descending ? ~(bits ^ f.sign) & f.all : bits ^ f.sign;
 }
 
 #define STRETCH 0x4000 /* elements between two looks at whether to stop */
@@ -55,24 +59,29 @@ static bool another_stretch (marea_context *ctx, int64_t i, int64_t n, int64_t *
   return i < n && !marea_stopping(ctx);
 }
 
-#define LOAD_ITEMS(word)                                \
-  for (; k < end; k++) to[k] = (item) {                 \
-      key_of(f, ((const word *)x)[first + k * step]), k \
-    }
+#define LOAD(key_of, word) \
+  for (; k < end; k++) to[k].key = key_of(f, ((const word *)x)[first + k * step]), to[k].at = k
+#define LOAD_FLOATS(word) LOAD(float_key, word)
+#define LOAD_INTEGERS(word) LOAD(integer_key, word)
 
 /* to[k] := element first + k step, for k < n; false: told to stop before all were there. */
-static bool load_items (marea_context *ctx, const format *f, const void *x, int64_t first, int64_t step,
-                        int64_t n, item *to) {
+static bool load_items (marea_context *ctx, format f, const void *x, int64_t first, int64_t step, int64_t n,
+                        item *to) {
   int64_t k = 0, end;
-  while (another_stretch(ctx, k, n, &end)) MAREA_SWITCH_SIZE(f->size, LOAD_ITEMS);
+  while (another_stretch(ctx, k, n, &end)) {
+    if (f.is_float) MAREA_SWITCH_SIZE(f.size, LOAD_FLOATS)
+    else MAREA_SWITCH_SIZE(f.size, LOAD_INTEGERS)
+  }
   return k == n;
 }
 
 /* ---- sorting ---- */
 
-#define RUN 16      /* sorted by insertion */
-#define MERGED 2048 /* from here on by digits */
-#define DIGIT 8     /* bits */
+/* argsort of lines of 128 takes 13 ns (f32) and 24 ns (f64) an element by digits, 27 and 24 ns by merging; shorter
+   lines are faster by merging, longer ones by digits. */
+#define MERGED 128 /* from so many items on by digits */
+#define RUN 16     /* merging starts from runs that are sorted by insertion: 256 bytes, four cache lines */
+#define DIGIT 8    /* bits: 256 places of output stay in the first-level cache */
 
 static void insert_run (item *a, int64_t n) {
   for (int64_t i = 1; i < n; i++) {
@@ -133,8 +142,8 @@ static bool sort_by_digit (marea_context *ctx, item **a, item **spare, int64_t n
 }
 
 /* The n items in order, in `a` or in `spare`; NULL: told to stop. */
-static item *sort_items (marea_context *ctx, const format *f, item *a, item *spare, int64_t n) {
-  const int bits = 8 * (int)f->size;
+static item *sort_items (marea_context *ctx, format f, item *a, item *spare, int64_t n) {
+  const int bits = 8 * (int)f.size;
   if (n < MERGED) return sort_by_merging(a, spare, n);
   for (int shift = 0; shift < bits; shift += DIGIT)
     if (!sort_by_digit(ctx, &a, &spare, n, shift)) return NULL;
@@ -164,8 +173,8 @@ static void put_value (const ordering *s, int64_t to, int64_t from) {
 static void order_line (const ordering *s, int64_t line, item *items) {
   const int64_t o = line / s->inner, i = line % s->inner;
   const int64_t x = o * s->count * s->inner + i, y = o * s->kept * s->inner + i;
-  if (!load_items(s->ctx, &s->format, s->x, x, s->inner, s->count, items)) return;
-  const item *sorted = sort_items(s->ctx, &s->format, items, items + s->count, s->count);
+  if (!load_items(s->ctx, s->format, s->x, x, s->inner, s->count, items)) return;
+  const item *sorted = sort_items(s->ctx, s->format, items, items + s->count, s->count);
   for (int64_t k = 0; sorted && k < s->kept && !MAREA_STOPPING(s->ctx, k); k++) {
     if (s->values) put_value(s, y + k * s->inner, x + sorted[k].at * s->inner);
     if (s->positions) s->positions[y + k * s->inner] = sorted[k].at + s->base;
@@ -357,8 +366,8 @@ static marea_status sort_all (marea_call *c, sorted_all *out) {
     values = memory.data;
     if (marea_stopping(c->ctx)) return MAREA_OK;
   }
-  if (!load_items(c->ctx, &f, values, 0, 1, out->n, items)) return MAREA_OK;
-  out->items = sort_items(c->ctx, &f, items, items + out->n, out->n);
+  if (!load_items(c->ctx, f, values, 0, 1, out->n, items)) return MAREA_OK;
+  out->items = sort_items(c->ctx, f, items, items + out->n, out->n);
   return MAREA_OK;
 }
 
