@@ -15,13 +15,15 @@
 
 #include "core.h"
 
-#define MIN_WORK 2000000 /* multiply-adds of a block, about 30 microseconds of one core */
-#define MAX_BLOCKS 32
-#define GRAIN 32 /* blocks are multiples of this, as the kernels of OpenBLAS like it */
+#define MIN_WORK 2000000 /* multiply-adds of a block: 30 us at 64 a ns (one core, AVX-512) */
+#define MAX_BLOCKS 32    /* also the partial products of CUT_K, each as large as C */
+#define GRAIN 32 /* blocks are multiples of it, as the tiles of OpenBLAS's kernels (16 x 4 to 32 x 12) are */
 
-#define SHORT 768         /* the shorter side, up to which our kernel is the faster one */
-#define SHORT_DEPTH 16384 /* and k, where it is not cut, so that a block can be waited for */
-#define LONG_WORK 3e8     /* multiply-adds of a piece, some milliseconds of one core */
+/* Shorter side up to which our kernel is the faster one: docs/performance.md, dense products. */
+#define SHORT 768
+/* Longest k that is not cut: 2 GRAIN x SHORT x k multiply-adds are 13 ms at 64 a ns. */
+#define SHORT_DEPTH 16384
+#define LONG_WORK 3e8 /* multiply-adds between two checks of marea_stopping: 5 ms at 64 a ns */
 #define WORKER_STEP marea_worker_step(MAREA_PRODUCT_SCRATCH)
 #define FOLD 2048 /* elements of C whose partial sums are added up at a time */
 #define DEPTH 256 /* least k at a time */
@@ -76,7 +78,8 @@ static void finish (const product *p, const marea_kernels *k) {
                 p->c + (size_t)(i * p->ldc) * marea_element_size(p->dtype));
 }
 
-/* Is it one for our kernel? Thin ones are read from memory once, which OpenBLAS' products of vectors do well. */
+/* Does our kernel compute it? Not products with a vector: they read the matrix once, at the speed of memory, in
+   OpenBLAS too. */
 static bool is_short (const product *p, cut how) {
   return p->dtype == MAREA_F32 && !(p->ta && p->tb) && MAREA_MIN(p->m, p->n) <= SHORT &&
          MAREA_MIN(p->m, p->n) > 1 && p->n >= 8 && (how == CUT_K || p->k <= SHORT_DEPTH);
@@ -122,7 +125,7 @@ static void multiply_matrices (const product *p, bool add) {
   MAREA_SWITCH_FLOAT(p->dtype, GEMM);
 }
 
-/* Rows of C and pieces of k one after the other, so that no piece is longer than can be waited for. */
+/* In pieces of LONG_WORK, by rows of C and parts of k, with a check of marea_stopping between them. */
 static void multiply_in_pieces (marea_context *ctx, const product *all) {
   const size_t size = marea_element_size(all->dtype);
   const int64_t rows = MAREA_MAX((int64_t)(LONG_WORK / (double)all->n / DEPTH), 2 * GRAIN);
@@ -145,11 +148,11 @@ static void multiply_in_pieces (marea_context *ctx, const product *all) {
    for products of vectors and ** of small matrices; there, and only for a long k, pieces of it are added up in
    double. */
 
-#define PIECE 256   /* of a long k at a time, */
-#define STRIPE 1024 /* with a vector: OpenBLAS adds its products up four at a time */
-#define SMALL 4096  /* elements of C that are added up in double together */
+#define PIECE 256   /* products that are added up in f32: their error is at most 256 x 2^-24 of their size */
+#define STRIPE 1024 /* the same with a vector, where OpenBLAS keeps four sums */
+#define SMALL 4096  /* elements of C whose sums in double, 32 KB, lie on the stack */
 
-/* Columns first .. of C, `n` of them, or where it is one column rows: those of a product of its own. */
+/* The product of columns first .. first + n - 1 of C; of rows, if C is one column. */
 static product part_of (const product *p, int64_t first, int64_t n) {
   product part = *p;
   const bool rows = p->n == 1;
@@ -191,7 +194,8 @@ static void multiply_dots (marea_context *ctx, const product *p) {
         (size_t)p->k, matrix + (size_t)(i * ld) * sizeof(float), x);
 }
 
-/* The longest k that goes as a whole; below it the pieces would take longer than they are worth. */
+/* The longest k that is not cut into pieces: 2 to 16 pieces of it, below which adding up in double takes longer than it
+   gains digits. */
 static int64_t longest (const product *p) {
   if (p->m * p->n == 1) return 512;
   return p->m == 1 || p->n == 1 ? 4096 : 2048;
@@ -242,7 +246,7 @@ typedef struct job {
   marea_context *ctx;
   product all;
   const marea_kernels *kernels;
-  char *scratch; /* of our kernel, for each worker; NULL: OpenBLAS */
+  char *scratch; /* workspace of our kernel, for each worker; NULL: OpenBLAS computes */
   cut cut;
   int64_t step;  /* of the side that is cut */
   char *partial; /* CUT_K: (blocks - 1) products of m * n, of the blocks after the first */
@@ -273,8 +277,8 @@ static void run_block (void *arg, int64_t block, int worker) {
   finish(&p, j->kernels);
 }
 
-/* Blocks of at least MIN_WORK, at most MAX_BLOCKS of them, and not so narrow that packing the operand they
-   share costs more than it brings. */
+/* Blocks of at least MIN_WORK, at most MAX_BLOCKS of them, and at least 2 GRAIN wide: each block packs the operand that
+   all of them share, which is a cost of 1 / width of its products. */
 static void choose_cut (job *j) {
   product *p = &j->all;
   int64_t narrow = p->m * p->n <= 256 * 256 && p->k >= 8 * MAREA_MAX(p->m, p->n);

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: MIT
-** check.c: what callers give. Every public function looks at its arguments before it uses them, by the few questions
-** that are here: is it there, does it belong to this context, has it values, is an attribute one of its kind. Calls
-** within the core are trusted and ask nothing twice.
+** check.c: checks of the arguments of public functions: a pointer is not NULL, a tensor belongs to the context and has
+** values, an attribute is one of its kind. Calls within the core are not checked again.
 */
 #include <stdio.h>
 
@@ -76,7 +75,7 @@ int64_t marea_count_choices (const char *choices) {
   return n;
 }
 
-/* A scalar that stands at its initial value, "not given" among them. */
+/* Has a scalar its initial value, which may be "not given"? */
 static bool is_initial (const marea_attr_spec *spec, const marea_attr *a) {
   if (spec->initial == MAREA_REQUIRED) return false;
   if (spec->initial == MAREA_NONE) return a->n == 0 && a->i == INT64_MIN;
@@ -100,7 +99,7 @@ static bool is_one_of_its_kind (const marea_attr_spec *spec, const marea_attr *a
   }
 }
 
-/* What was given, in short: the kinds whose values are all allowed can only lack one. */
+/* What was given, for messages; of kinds that allow every value only a missing one is an error. */
 static marea_text described (const marea_attr_spec *spec, const marea_attr *a) {
   const bool choice = spec->kind == MAREA_BOOL || spec->kind == MAREA_ENUM || spec->kind == MAREA_DTYPE;
   marea_text text;

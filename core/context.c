@@ -15,8 +15,8 @@
 
 #include "memory.h"
 
-#define BLAS_BUFFER \
-  ((size_t)129 << 20) /* address space for a thread that calls OpenBLAS, and a little more */
+/* Address space that OpenBLAS takes for each thread (128 MB), and some more. */
+#define BLAS_BUFFER ((size_t)129 << 20)
 
 static int usable_cores (void) {
   cpu_set_t set;
@@ -41,8 +41,8 @@ static size_t space_taken (void) {
   return n > 0 ? strtoul(text, NULL, 10) * (size_t)sysconf(_SC_PAGESIZE) : 0;
 }
 
-/* Is there a limit, and no room for buffers of so many threads, and of OpenBLAS's own if these cannot have theirs
-   yet? */
+/* Does address space lack for the buffers of so many threads, and for those of OpenBLAS's threads unless they have
+   theirs already? */
 static bool is_cramped (int threads) {
   const size_t own = (size_t)(openblas_get_num_threads() - 1) * BLAS_BUFFER;
   const size_t room = (size_t)threads * BLAS_BUFFER + (space_taken() < own ? own : 0);
@@ -62,13 +62,13 @@ const char *marea_blas_trouble (int threads) {
          "`ulimit -v`) leaves less";
 }
 
-/* OpenBLAS's own, which keeps what it has once taken. */
+/* Functions of OpenBLAS, which keeps a buffer for later use once it has allocated it. */
 #pragma weak blas_memory_alloc
 #pragma weak blas_memory_free
 void *blas_memory_alloc (int unused);
 void blas_memory_free (void *buffer);
 
-/* Where address space is limited, OpenBLAS takes now what our threads will want, before tensors fill it. */
+/* Where address space is limited, makes OpenBLAS allocate the buffers of our threads now, before tensors fill it. */
 static void reserve_buffers (int threads) {
   void *buffer[MAREA_MAX_THREADS];
   if (!is_limited() || !blas_memory_alloc) return;

@@ -17,17 +17,19 @@
 #include "core.h"
 
 #define MAX_OPERANDS 4
-#define CHUNK 512     /* elements of a buffer */
-#define SHORT_ROW 128 /* rows below this length go to the kernel several at a time */
-#define TILE_ROWS 16  /* of a transposing copy: a cache line of f32 in the source */
-#define TILE_COLS 64
+/* Elements of a buffer: four of them with 8 bytes an element fill 16 KB, half of a first-level cache. */
+#define CHUNK 512
+/* Shorter rows are gathered in a buffer: 128 elements are 8 vectors of AVX-512, a call costs as much. */
+#define SHORT_ROW 128
+#define TILE_ROWS 16 /* of a transposing copy: a cache line of f32 in the source, */
+#define TILE_COLS 64 /* and four in the destination; a tile of both is 8 KB */
 
 typedef struct operand {
   char *data;
   size_t size;  /* of an element */
   bool linear;  /* strides are the row-major ones of the loop */
-  bool fixed;   /* one value for all */
-  bool repeats; /* the same values in every row: only the last dimension moves */
+  bool fixed;   /* all strides are 0: one value for all elements */
+  bool repeats; /* all strides but the last are 0: the same values in every row */
   int64_t stride[MAREA_MAX_RANK];
 } operand;
 
@@ -117,7 +119,7 @@ static void plan (loop *l, const marea_tensor *out, int n_in, marea_tensor *cons
 
 /* ---- runs ------------------------------------------------------------------------------------------ */
 
-/* index[] of element i; returns the element's offset in the last dimension. */
+/* index[] := the position of element i in each dimension */
 static void locate (const loop *l, int64_t i, int64_t *index) {
   for (int d = l->rank - 1; d > 0; d--) {
     index[d] = i % l->shape[d];
@@ -166,11 +168,11 @@ static void call_kernel (const loop *l, size_t n, char *const *at, const size_t 
   else l->ternary(n, at[1], step[1], at[2], step[2], at[3], step[3], at[0], l->p);
 }
 
-/* How the operands of a block reach the kernel. */
+/* Which operands of a block the kernel reads in place, and which through a buffer. */
 typedef struct passage {
   bool direct[MAX_OPERANDS], all_direct, by_rows;
   size_t step[MAX_OPERANDS];
-  int64_t most; /* elements at a time; a whole number of short rows, so that repeating rows stay in place */
+  int64_t most; /* elements of one call; whole short rows, so that a buffer of repeated rows stays valid */
 } passage;
 
 static void choose_passage (const loop *l, passage *p) {
@@ -212,7 +214,7 @@ static void run_block (void *arg, int64_t block, int worker) {
   }
 }
 
-/* Most small calls need no plan: every input is one run, of as many elements as the result or of one. */
+/* Small tensors skip the plan if every input is contiguous and has as many elements as the result, or one. */
 static bool run_at_once (const marea_call *c, const loop *l, int n_in) {
   const marea_tensor *out = c->out[0]; /* row-major, as all results are */
   const int64_t n = marea_count(out->rank, out->shape);
@@ -313,7 +315,8 @@ static void copy_flat (void *arg, int64_t block, int worker) {
                     dst->data + i * dst->stride[0] * (int64_t)dst->size, dst->stride[0]);
 }
 
-/* Puts the dimension in which the source is contiguous next to the last one: both then lie in one tile. */
+/* Moves the dimension in which the source is contiguous next to the last one, in which the destination is: tiles over
+   both read and write whole cache lines. */
 static bool bring_source_rows (loop *l) {
   const int last = l->rank - 1;
   const int64_t *stride = l->o[1].stride;
@@ -354,7 +357,7 @@ void marea_copy_strided (marea_context *ctx, const marea_tensor *src, marea_tens
 
 /* ---- one value ------------------------------------------------------------------------------------- */
 
-#define CLEARED ((size_t)1 << 20) /* bytes of a block */
+#define CLEARED ((size_t)1 << 20) /* bytes of a block: some 0.1 ms at 10 GB/s */
 
 typedef struct clearing {
   char *p;
@@ -374,10 +377,10 @@ void marea_clear (marea_context *ctx, void *p, size_t bytes) {
   else marea_parallel(ctx, (int64_t)((bytes - 1) / CLEARED + 1), clear_block, &k);
 }
 
-/* One number on the stack, copied to all elements as a tensor of steps 0. */
+/* Copies a number on the stack to all elements, as an expanded tensor with strides of 0. */
 void marea_fill (marea_context *ctx, const marea_tensor *t, const marea_attr *value) {
   const int64_t n = marea_count(t->rank, t->shape);
-  int64_t number; /* room for every dtype */
+  int64_t number; /* an element of any dtype */
   marea_storage memory = {.ctx = ctx, .data = &number};
   marea_tensor to = *t, one = *t;
   if (n == 0) return;

@@ -35,8 +35,8 @@
 /* How much free memory the pool keeps: see make_room. spec/c/memory_test.c measures what follows from these: a repeated
    step calls the allocator zero times, and steps whose sizes grow leave free memory within bounds. */
 #define SLACK ((size_t)8 << 20) /* free bytes, beyond an eighth of the peak, that are never looked through */
-#define MUCH \
-  ((size_t)32 << 20) /* free bytes, beyond half of the peak, above which recently freed blocks go, too */
+/* Free bytes, beyond half of the peak, above which recently freed blocks go, too. */
+#define MUCH ((size_t)32 << 20)
 #define TURNS 8  /* a block is unused if the pool's size was handed out so many times since it was freed */
 #define LOOKS 32 /* blocks of a class that are compared for the best fit */
 #define HUGE_PAGE ((size_t)2 << 20)

@@ -11,11 +11,11 @@
 
 #include "core.h"
 
-#define STRETCH 2048 /* elements */
-#define BLOCKS 64    /* parts of the work */
-#define SHORT_RUN 64 /* elements side by side that are worth a call of their own */
+#define STRETCH 2048 /* elements: 16 KB of 8 bytes each, half of a first-level cache */
+#define BLOCKS 64    /* units of parallel work */
+#define SHORT_RUN 64 /* shorter runs are copied together before the kernels read them */
 
-/* The elements as a box whose innermost steps are the smallest; each stands for `repeat` of the tensor. */
+/* The distinct elements, as dimensions in order of falling strides; each is `repeat` elements of the tensor. */
 typedef struct grid {
   const char *data;
   int dtype, rank;
@@ -31,13 +31,13 @@ typedef struct partial {
 typedef struct job {
   const marea_kernels *k;
   grid g;
-  int64_t stretches, read; /* that there are; that are read */
+  int64_t stretches, read; /* number of stretches; number of those that are read */
   partial part[BLOCKS];
 } job;
 
 /* ---- the grid ---- */
 
-/* Puts a dimension in its place by the size of its step. */
+/* Inserts a dimension in order of falling strides. */
 static void insert (grid *g, int64_t size, int64_t stride) {
   int at = g->rank++;
   for (; at > 0 && g->stride[at - 1] < stride; at--) {
@@ -72,7 +72,7 @@ static grid grid_of (const marea_tensor *t) {
   return g;
 }
 
-/* Where element i lies, and how many follow it in the innermost dimension, itself included. */
+/* The address of element i; *run := number of elements from it to the end of the innermost dimension. */
 static const char *locate (const grid *g, int64_t i, int64_t *run) {
   int64_t offset = 0;
   *run = 1;
@@ -87,7 +87,7 @@ static const char *locate (const grid *g, int64_t i, int64_t *run) {
 
 static int64_t inner_stride (const grid *g) { return g->rank > 0 ? g->stride[g->rank - 1] : 1; }
 
-/* How many elements of memory are read for one that is looked at. */
+/* How many elements of memory are fetched for each that is used: whole cache lines are. */
 static int64_t cost (const grid *g) {
   const int64_t in_line = MAREA_ALIGN / (int64_t)marea_dtype_size((marea_dtype)g->dtype);
   return MAREA_MIN(inner_stride(g), in_line);
@@ -165,7 +165,7 @@ static void look_at_finite (const marea_kernels *k, const void *x, int64_t n, do
   if (n > 0) take(p, k->min((size_t)n, x), k->max((size_t)n, x), sum, n);
 }
 
-/* The sum tells whether all are finite; one that only overflows does no harm. */
+/* A finite sum tells that all elements are finite; if the sum alone overflows, they are counted one by one. */
 static void look_at_reals (const job *j, const void *x, int64_t n, partial *p) {
   double finite[STRETCH], sum = j->k->sum((size_t)n, x);
   int64_t kept = 0;
@@ -235,7 +235,7 @@ void marea_statistics_of (const marea_tensor *t, int64_t most, marea_statistics 
   const int64_t limit = most / cost(&j.g);
   j.read = most > 0 && j.g.size > limit ? MAREA_MAX(limit / STRETCH, 2) : j.stretches;
   const bool shielded = ctx->shielded;
-  ctx->shielded = true; /* it is over soon */
+  ctx->shielded = true; /* the time is bounded */
   marea_parallel(ctx, BLOCKS, read_block, &j);
   ctx->shielded = shielded;
   for (int b = 0; b < BLOCKS; b++) {

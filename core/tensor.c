@@ -49,12 +49,12 @@ static void init_handle (marea_tensor *t, marea_context *ctx, int dtype, int ran
   for (int d = 0; d < rank; d++) t->shape[d] = shape[d];
 }
 
-/* What a planned tensor would take beyond its header. */
+/* Bytes that a planned tensor would take, besides its header. */
 static size_t planned_bytes (size_t bytes) {
   return marea_block_size(HEADER + bytes) - marea_block_size(HEADER);
 }
 
-typedef enum home { OWN, HOST, PLAN } home; /* of the bytes; HOST: they are still to be given */
+typedef enum home { OWN, HOST, PLAN } home; /* of the bytes; HOST: the caller sets their address */
 
 /* A handle with row-major strides over a storage. */
 static marea_status new_tensor (marea_context *ctx, const char *who, int dtype, int rank,
@@ -114,7 +114,7 @@ marea_status marea_zeros (marea_context *ctx, marea_dtype dtype, int rank, const
   return status;
 }
 
-/* The host's memory: it is there, and an element lies where the machine reads it. */
+/* Checks the host's memory: not NULL, and aligned to the elements. */
 static marea_status check_lent (marea_context *ctx, const char *who, marea_dtype dtype, size_t bytes,
                                 const void *data) {
   const size_t size = marea_dtype_size(dtype);
@@ -153,7 +153,7 @@ marea_tensor *marea_retain (marea_tensor *t) {
 
 static bool is_first (const marea_tensor *t) { return t == &((newborn *)t->storage)->handle; }
 
-/* What else the handle owned has been taken from it. */
+/* Frees a handle and its reference to the storage; its node and gradient are released elsewhere. */
 static void free_handle (marea_tensor *t) {
   marea_storage *s = t->storage;
   marea_context *ctx = t->ctx;
@@ -241,7 +241,7 @@ bool marea_tensor_shares (const marea_tensor *a, const marea_tensor *b) {
   return a && b && a->storage == b->storage;
 }
 
-/* list[0..n-1], at most `most`, by falling bytes; p goes to its place if it has one. */
+/* Inserts p into list[0..n-1], which is in order of falling bytes and keeps the `most` largest; returns the new n. */
 static int insert (newborn **list, int n, int most, newborn *p) {
   int at = n < most ? n : most;
   for (; at > 0 && list[at - 1]->storage.bytes < p->storage.bytes; at--)

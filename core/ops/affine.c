@@ -13,8 +13,8 @@
 
 enum { DERIVATIVE }; /* ORDER of the attributes */
 
-#define UNIT 4096 /* elements of a block of forward's rows */
-#define FEW 8     /* channels, for which the kernel is not worth its call */
+#define UNIT 4096 /* elements of a block of forward's rows: 16 KB of f32 */
+#define FEW 8     /* channels below which a loop replaces the call of a kernel: one vector of AVX2 */
 
 typedef struct pass {
   marea_context *ctx;

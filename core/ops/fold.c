@@ -12,9 +12,11 @@
 #include <math.h>
 #include <string.h>
 
-#define TILE 512   /* columns of a unit */
-#define DEEP 256   /* rows that are folded in the tensor's dtype */
-#define PIECE 1024 /* elements of a buffer between two kernels */
+/* Columns of a unit: accumulators and buffers of 4 KB each, four of them in a first-level cache. */
+#define TILE 512
+/* Rows that are added up in the tensor's dtype: the error is at most 256 x 2^-24 of their size. */
+#define DEEP 256
+#define PIECE 1024 /* elements of a buffer between two kernels: 8 KB */
 
 typedef struct fold_job {
   const marea_kernels *k;
@@ -174,14 +176,14 @@ static void fold_tile (const fold_job *j, int64_t o, int64_t r0, int64_t r1, int
 
 /* ---- units ---- */
 
-/* The sum of a column of a unit in double: floats that add up to more than a float are far from that. */
+/* The sum of a column of a unit in double, where sums of floats that exceed a float do not overflow. */
 static double wide_sum (const fold_job *j, int64_t first, int64_t rows) {
   double total = 0;
   for (int64_t r = 0; r < rows; r++) total += marea_load(j->f.dtype, j->f.x, first + r * j->f.inner);
   return total;
 }
 
-/* total[w], but what overflowed in a float once more; doubles that overflow stay so */
+/* Computes the totals that overflowed in f32 again in double; sums of doubles that overflow stay infinite. */
 static void repair_sums (const fold_job *j, int64_t first, int64_t rows, int64_t w, double *total) {
   if (j->kind != MAREA_FOLD_SUM || j->f.dtype != MAREA_F32) return;
   for (int64_t i = 0; i < w; i++)

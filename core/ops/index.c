@@ -431,7 +431,7 @@ static marea_status scatter_add_shape (marea_call *c) {
   return MAREA_OK;
 }
 
-#define SCATTER_COLUMNS 64 /* of one block */
+#define SCATTER_COLUMNS 64 /* of one block: four cache lines of f32 */
 
 /* Some columns of one plane; `to` holds x already. */
 static void scatter_columns (void *arg, int64_t block, int worker) {

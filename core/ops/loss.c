@@ -15,7 +15,7 @@
 #include "reduction.h"
 
 #define ELEMENTS_ATTR REDUCTION_ATTR("what becomes of the elements' losses")
-#define PIECE 1024 /* elements between two kernels */
+#define PIECE 1024 /* elements of a buffer between two kernels: 8 KB */
 #define REDUCTIONS "g.pick{'mean', 'sum', 'none', 'batchmean'}"
 #define TWO_INPUTS(first) .inputs = {{first, "any shape"}, {"target", "the same shape"}}
 #define GRAD_INPUTS(first)                                                                    \

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
-** mask.c: elements by a mask. How many there are is known from values only, so the shape rule counts them. In a plan,
-** where nothing has values, it is as if all were chosen: what follows takes at most what the plan says.
+** mask.c: selects elements by a mask. Their number depends on values, so the shape rule counts them. A plan has no
+** values and takes all elements as selected, which is an upper bound.
 */
 #include "vjp.h"
 
@@ -113,8 +113,8 @@ static marea_status flatnonzero_shape (marea_call *c) {
   return choose(c, 0, c->in[0]->rank, c->in[0]->shape, MAREA_I64);
 }
 
-#define PIECE \
-  512 /* elements of a buffer: it takes each one in turn and moves on from those that were chosen */
+/* Elements of a buffer: it takes each one in turn and moves on from those that were chosen. */
+#define PIECE 512
 
 typedef struct choice {
   const chosen *s;

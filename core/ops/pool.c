@@ -7,8 +7,10 @@
 #include "conv/geometry.h"
 #include "vjp.h"
 
-#define CHANNELS 32 /* handled together, two vectors of the widest; of one block where images are too few */
-#define ENOUGH 16   /* images, for some threads to share: a block is an image */
+/* Handled together: two vectors of AVX-512; also the channels of a block if images are few. */
+#define CHANNELS 32
+/* Images from which each is one block, so that up to 16 threads have work; fewer are cut by channels, too. */
+#define ENOUGH 16
 
 /* ---- geometry ---- */
 
@@ -101,7 +103,7 @@ static marea_status run_pass (marea_call *c, pass *p, marea_block_fn fn) {
   return MAREA_OK;
 }
 
-/* Is the next window, or the next row of one, left out because of an interrupt? */
+/* Does the operator stop before the next window, or before the next row of a window? */
 static bool stops_window (const pass *p) { return p->large && marea_stopping(p->ctx); }
 static bool stops_row (const pass *p) { return p->huge && marea_stopping(p->ctx); }
 

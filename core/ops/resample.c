@@ -13,7 +13,8 @@
 
 #define ROWS 16          /* of y in a block */
 #define MOST_RADIUS 1024 /* of a blur */
-#define LONG_ROW 65536   /* bytes of x: it is asked at every tap whether to stop */
+/* Bytes of a row of x from which marea_stopping is checked at every tap: some 5 us at 12 GB/s. */
+#define LONG_ROW 65536
 
 typedef struct tap {
   int64_t from;

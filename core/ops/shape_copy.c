@@ -426,7 +426,8 @@ static marea_status tile_shape (marea_call *c) {
   return MAREA_OK;
 }
 
-#define LONGEST_COPY ((size_t)1 << 20) /* bytes at a time */
+/* Bytes between two checks of marea_stopping: some 0.1 ms at 10 GB/s. */
+#define LONGEST_COPY ((size_t)1 << 20)
 
 typedef struct tiling {
   const marea_tensor *x, *out;

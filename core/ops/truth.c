@@ -6,7 +6,7 @@
 
 #include "reduce.h"
 
-#define WIDTH 512 /* columns of a unit */
+#define WIDTH 512 /* columns of a unit: hits of 512 bytes on the stack */
 
 typedef struct search {
   marea_binary_kernel *decides; /* ne for any, eq for all, against 0 */
