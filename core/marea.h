@@ -11,21 +11,21 @@
 **   6 Random numbers         Philox4x32-10
 **   7 Files                  IDX, NPY, safetensors, PNG
 **   8 Profiling              what operators cost
-**   9 Planning               what a script would take, without computing it
+**   9 Planning               memory and operations of a script, from shapes alone, without computing it
 **
-** Arguments are checked. What must be there and is NULL, numbers out of their range, attributes that are none of
-** their kind and another context's tensors are MAREA_EARG, a tensor that a plan left behind is MAREA_ESTATE, with the
-** text in the context if there is one; out-parameters are NULL or 0 then. A function without a status does nothing
-** with NULL and answers 0, false, NULL or an empty text, MAREA_DTYPE_COUNT for a dtype. What cannot be seen is a
-** pointer to something else, or to what has been freed: not to pass one is up to the caller.
+** Arguments are checked. A NULL that is not allowed, a number out of its range, an attribute of another kind and a
+** tensor of another context give MAREA_EARG; a tensor of a plan that has ended gives MAREA_ESTATE. The context then has
+** a text, and out-parameters are NULL or 0. A function without a status does nothing with NULL and returns 0, false,
+** NULL, an empty text or, as a dtype, MAREA_DTYPE_COUNT. Not checked: pointers to other objects or to freed ones.
 **
 ** Ownership: whoever receives a tensor through an out-parameter owns one reference and drops it with marea_release.
-** Every other pointer is borrowed until the call returns; no function frees its arguments. A context and what belongs
-** to it are used by one thread at a time; different contexts may be used by different threads at once. Nothing in the
-** library prints, exits, installs a signal handler or keeps mutable globals (but for OpenBLAS, which is held to one
-** thread in the whole process). Everything is computed rounding to nearest, without traps, whatever floating-point
-** mode the host has set; the host's mode is restored as a call returns, and callbacks run in the library's.
-** docs/embedding.md walks through a host.
+** Every other pointer is borrowed until the call returns; no function frees its arguments.
+**
+** Threads: a context and what belongs to it are used by one thread at a time; different contexts may be used by
+** different threads at once. Nothing in the library prints, exits, installs a signal handler or keeps mutable globals
+** (but for OpenBLAS, which is held to one thread in the whole process). Everything is computed rounding to nearest,
+** without traps, whatever floating-point mode the host has set; the host's mode is restored as a call returns, and
+** callbacks run in the library's. docs/embedding.md walks through a host.
 */
 #ifndef MAREA_H
 #define MAREA_H
@@ -86,14 +86,14 @@ MAREA_API const char *marea_version (void);
 /* ---- 2 Context ---------------------------------------------------------------------------------- */
 
 typedef enum marea_log_level {
-  MAREA_LOG_INFO,   /* opened: version, isa, threads, BLAS; threads started anew after a fork; an operator was stopped by
-                       an interrupt or a spent budget */
+  MAREA_LOG_INFO,   /* opened: version, isa, threads, BLAS; threads started anew after a fork; an operator was
+                       stopped by an interrupt or a spent budget */
   MAREA_LOG_WARNING /* fewer threads than asked for; pooled memory went back to the allocator because the limit was
                        reached or the allocator refused; MAREA_ISA without effect; why marea_open failed;
                        memory in use at marea_close */
 } marea_log_level;
 
-/* All zero but `size` is what a host gets that passes no config: marea_config config = {.size = sizeof config}; */
+/* Initialise it by marea_config config = {.size = sizeof config}; 0 is the default of every other field. */
 typedef struct marea_config {
   /* sizeof(marea_config) as the host was compiled. Later versions append fields and never change or move one. A smaller
      size is an older header's: fields that it lacks have their defaults. A larger one is a newer header's, and the
@@ -106,17 +106,18 @@ typedef struct marea_config {
   size_t max_bytes;  /* limit on live and pooled bytes together; 0 = none */
   int threads;       /* 0 = one per core that the process may use */
   int index_base;    /* base of dims, indices and labels, in arguments, contents and messages: 0 (C) or 1 (Lua) */
-  const char *isa;   /* "generic", "avx2", "avx512", "neon"; NULL = environment MAREA_ISA, else the best there is */
-  bool (*interrupted)(void *ud); /* asked while an operator runs, on the caller's thread, every few ms at most; */
-  void *interrupted_ud;          /* true acts as marea_interrupt. NULL = never asked */
-  /* Told what is worth a line in a log file: one sentence without a newline, valid during the call. Called on the
-     thread that uses the context, while we hold no lock; may not use the context. Lack of memory and spent budgets
-     are told once until a limit is set, the rest when it happens; steps that repeat themselves say nothing. Never
-     called after marea_close. NULL = nothing is said. */
+  const char *isa;   /* "generic", "avx2", "avx512", "neon"; NULL = environment MAREA_ISA, else the best supported */
+  /* Called while an operator runs, on the caller's thread, every few ms at most; true acts as marea_interrupt. NULL = is
+     never called. */
+  bool (*interrupted)(void *ud);
+  void *interrupted_ud;
+  /* Called with a line for a log file: one sentence without a newline, valid during the call. It runs on the thread that
+     uses the context, while the library holds no lock, and may not use the context. Lack of memory and spent budgets are
+     logged once until a limit is set; a repeated step logs nothing. Never called after marea_close. NULL = no log. */
   void (*log)(void *ud, marea_log_level level, const char *text);
   void *log_ud;
-  /* The host's threads instead of our own: calls body(arg, i) once for each i from 0 to n - 1, on any threads, one
-     after the other or at once, and returns when all have returned. n is `threads`. NULL = threads of the context. */
+  /* The host's threads instead of the context's: calls body(arg, i) once for each i from 0 to n - 1, on any threads, in
+     turn or at once, and returns when all calls have returned. n is `threads`. NULL = the context starts threads. */
   void (*parallel_for)(void *ud, int n, void (*body)(void *arg, int i), void *arg);
   void *parallel_for_ud;
 } marea_config;
@@ -158,10 +159,10 @@ MAREA_API const char *marea_isa (const marea_context *ctx);
 /* The instruction sets that a context can be opened with here, the best one first; NULL behind the last one. */
 MAREA_API const char *marea_isa_at (int i);
 MAREA_API const char *marea_blas (void);  /* OpenBLAS's build and core name */
-/* OpenBLAS takes address space for each thread that calls it, and for those of its own that it starts as it is
-   loaded; where RLIMIT_AS leaves none it tries for ever, and exit() waits for it. A sentence about that if there is
-   no room for so many threads (0: as many as a context has by default), else NULL. marea_open then fails with
-   MAREA_ENOMEM; a program ends by _exit. */
+/* OpenBLAS allocates address space for each thread that calls it, and for its own threads as it is loaded. Where
+   RLIMIT_AS leaves too little it retries for ever, and exit() would wait for it. Returns a sentence about that if the
+   address space does not suffice for so many threads (0: the default number of a context), else NULL. In that case
+   marea_open fails with MAREA_ENOMEM, and the program has to end by _exit. */
 MAREA_API const char *marea_blas_trouble (int threads);
 
 /* Asks the running operator to stop: it returns MAREA_EINTR within some milliseconds and its results are
@@ -315,7 +316,12 @@ MAREA_API MAREA_MUST_USE marea_status marea_apply_ (marea_context *ctx, const ma
    in[0]. Values: numbers as integers or reals; a choice, a dtype or a padding as text; lists, or an integer for a
    list of one (a pair: for both, a padding: for all sides); switches as 0 or 1. Errors (MAREA_EARG): no such operator
    or attribute, a value of another type, a required one left out; and those of marea_apply. */
-typedef enum marea_named_type { MAREA_NAMED_REAL, MAREA_NAMED_INT, MAREA_NAMED_TEXT, MAREA_NAMED_LIST } marea_named_type;
+typedef enum marea_named_type {
+  MAREA_NAMED_REAL,
+  MAREA_NAMED_INT,
+  MAREA_NAMED_TEXT,
+  MAREA_NAMED_LIST
+} marea_named_type;
 typedef struct marea_named {
   const char *name;
   marea_named_type type;
@@ -391,7 +397,7 @@ typedef struct marea_blame {
   marea_tensor *in[MAREA_BLAME_INPUTS];  /* NULL: not given, or not known: */
   unsigned unknown;         /* bit i: in[i] is not known any more */
   marea_tensor *out;        /* its result; NULL: not known */
-  int given_input;          /* the input that came to the graph with such values; -1: all inputs that are known are finite */
+  int given_input;          /* an input that was not finite when it came to the graph; -1: none that is known */
   marea_tensor *given;      /* ... itself; y if that is a leaf */
   marea_tensor *parameter;  /* the leaf that wants a gradient and was read last on the way there; NULL: none */
   bool own_parameter;       /* by `op` itself */
@@ -433,7 +439,8 @@ MAREA_API MAREA_MUST_USE marea_status marea_save_png (marea_tensor *t, const cha
 MAREA_API MAREA_MUST_USE marea_status marea_encode_png (marea_tensor *t, marea_tensor **out);
 
 /* A file of these bytes, whole or not at all, as all files here are written. */
-MAREA_API MAREA_MUST_USE marea_status marea_save_bytes (marea_context *ctx, const char *path, const void *bytes, size_t n);
+MAREA_API MAREA_MUST_USE marea_status marea_save_bytes (marea_context *ctx, const char *path, const void *bytes,
+                                                        size_t n);
 
 /* A safetensors file as a list of named tensors and of string pairs, both in the order of names. */
 typedef struct marea_file marea_file;
