@@ -25,8 +25,8 @@
 #define SHORT_DEPTH 16384
 #define LONG_WORK 3e8 /* multiply-adds between two checks of marea_stopping: 5 ms at 64 a ns */
 #define WORKER_STEP marea_worker_step(MAREA_PRODUCT_SCRATCH)
-#define FOLD 2048 /* elements of C whose partial sums are added up at a time */
-#define DEPTH 256 /* least k at a time */
+#define SUMMED 2048 /* elements of C whose partial sums are added up at a time */
+#define DEPTH 256   /* least k at a time */
 
 typedef enum cut { CUT_M, CUT_N, CUT_K } cut; /* the side that is cut into blocks */
 
@@ -292,10 +292,10 @@ static void choose_cut (job *j) {
   j->step = (step + GRAIN - 1) / GRAIN * GRAIN;
 }
 
-static void fold_block (void *arg, int64_t block, int worker) {
+static void add_partials_block (void *arg, int64_t block, int worker) {
   const job *j = arg;
   const product *p = &j->all;
-  const int64_t all = p->m * p->n, first = block * FOLD, n = MAREA_MIN(FOLD, all - first);
+  const int64_t all = p->m * p->n, first = block * SUMMED, n = MAREA_MIN(SUMMED, all - first);
   const size_t at = (size_t)first * marea_element_size(p->dtype),
                step = (size_t)all * marea_element_size(p->dtype);
   const int64_t parts = (p->k + j->step - 1) / j->step;
@@ -308,9 +308,9 @@ static void fold_block (void *arg, int64_t block, int worker) {
 }
 
 /* c := the sum of the partial products, neighbours first, with bias and activation */
-static void fold_partial (marea_context *ctx, job *j) {
+static void add_partials (marea_context *ctx, job *j) {
   const product *p = &j->all;
-  marea_parallel(ctx, (p->m * p->n - 1) / FOLD + 1, fold_block, j);
+  marea_parallel(ctx, (p->m * p->n - 1) / SUMMED + 1, add_partials_block, j);
   finish(p, j->kernels);
 }
 
@@ -346,7 +346,7 @@ marea_status marea_gemm_parallel (marea_context *ctx, int dtype, bool ta, bool t
   j.scratch = scratch ? memory : NULL;
   j.partial = memory + scratch;
   marea_parallel(ctx, blocks, run_block, &j);
-  if (j.cut == CUT_K) fold_partial(ctx, &j);
+  if (j.cut == CUT_K) add_partials(ctx, &j);
   marea_free(ctx, memory);
   return MAREA_OK;
 }

@@ -14,11 +14,12 @@ static marea_status prod_shape (marea_call *c) {
 }
 
 static marea_status prod_forward (marea_call *c) {
-  marea_folding f;
-  MAREA_TRY(folding_of(c, &f));
+  marea_reduction f;
+  MAREA_TRY(reduction_of(c, &f));
   marea_tensor *y = c->out[0];
-  if (marea_is_float(f.dtype)) return marea_fold(c, &f, MAREA_FOLD_PRODUCT, NULL, 1, y->dtype, marea_at(y));
-  marea_fold_ints(c->ctx, &f, MAREA_FOLD_PRODUCT, y->dtype, marea_at(y));
+  if (marea_is_float(f.dtype))
+    return marea_reduce(c, &f, MAREA_REDUCE_PRODUCT, NULL, 1, y->dtype, marea_at(y));
+  marea_reduce_ints(c->ctx, &f, MAREA_REDUCE_PRODUCT, y->dtype, marea_at(y));
   return MAREA_OK;
 }
 
@@ -52,7 +53,7 @@ static marea_status product_of_others (marea_tensor *x, marea_tensor **out) {
 }
 
 /* order[] := dimensions with those of `dims` last, back[] := the order that undoes it */
-static void folded_last (int rank, const marea_attr *dims, marea_attr *order, marea_attr *back) {
+static void reduced_last (int rank, const marea_attr *dims, marea_attr *order, marea_attr *back) {
   bool set[MAREA_MAX_RANK];
   set_of(dims, rank, set);
   order->n = back->n = 0;
@@ -67,9 +68,9 @@ static marea_tensor *others_like (formula *f, marea_tensor *x, const marea_attr 
   marea_attr order, back;
   int64_t shape[MAREA_MAX_RANK];
   marea_tensor *out = NULL;
-  folded_last(x->rank, dims, &order, &back);
+  reduced_last(x->rank, dims, &order, &back);
   for (int d = 0; d < x->rank; d++) shape[d] = x->shape[order.v[d]];
-  const int64_t n = folded_count(x, dims);
+  const int64_t n = reduced_count(x, dims);
   const marea_attr rows = marea_attr_list(2, (int64_t[]){marea_count(x->rank - dims->n, shape), n});
   const marea_attr whole = marea_attr_list(x->rank, shape);
   marea_tensor *flat = step(f, &marea_op_permute, &order, 1, x, NULL, NULL);
@@ -117,18 +118,18 @@ static marea_status norm_shape (marea_call *c) {
 static marea_status norm_forward (marea_call *c) {
   const double p = c->attr[NORM_P].f;
   marea_tensor *y = c->out[0];
-  marea_folding f;
+  marea_reduction f;
   double *m, *scale, *sum;
-  MAREA_TRY(folding_at(c, NORM_DIMS, &f));
+  MAREA_TRY(reduction_at(c, NORM_DIMS, &f));
   const int64_t n = f.outer * f.inner;
-  if (p == INFINITY) return marea_fold(c, &f, MAREA_FOLD_LARGEST, NULL, 1, f.dtype, marea_at(y));
+  if (p == INFINITY) return marea_reduce(c, &f, MAREA_REDUCE_LARGEST, NULL, 1, f.dtype, marea_at(y));
   MAREA_SCRATCH(c, m, (size_t)n * sizeof *m);
   MAREA_SCRATCH(c, scale, (size_t)n * sizeof *scale);
   MAREA_SCRATCH(c, sum, (size_t)n * sizeof *sum);
-  MAREA_TRY(marea_fold(c, &f, MAREA_FOLD_LARGEST, NULL, 1, MAREA_F64, m));
+  MAREA_TRY(marea_reduce(c, &f, MAREA_REDUCE_LARGEST, NULL, 1, MAREA_F64, m));
   for (int64_t i = 0; i < n; i++) scale[i] = m[i] > 0 && m[i] < INFINITY ? m[i] : 1;
   f.power = p;
-  MAREA_TRY(marea_fold(c, &f, MAREA_FOLD_POWERS, scale, 1, MAREA_F64, sum));
+  MAREA_TRY(marea_reduce(c, &f, MAREA_REDUCE_POWERS, scale, 1, MAREA_F64, sum));
   for (int64_t i = 0; i < n && !MAREA_STOPPING(c->ctx, i); i++)
     marea_store(y->dtype, marea_at(y), i,
                 m[i] < INFINITY ? scale[i] * (p == 2 ? sqrt(sum[i]) : pow(sum[i], 1 / p)) : m[i]);

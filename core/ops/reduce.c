@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT
-** reduce.c: operators that fold dimensions: sums, moments, extremes, and the running sum. The work is in
-** fold.c.
+** reduce.c: operators that reduce dimensions: sums, moments, extremes, and the running sum. The work is in
+** reduce_loops.c.
 **
-** `dims` lists the dimensions to fold (none given: all); with `keepdim` they stay with size 1, so that the
+** `dims` lists the dimensions to reduce (none given: all); with `keepdim` they stay with size 1, so that the
 ** result broadcasts with x. Sums are accumulated in double, in an order that depends on the shape alone.
 */
 #include <math.h>
@@ -11,10 +11,10 @@
 
 #define COLUMNS 512 /* of a unit of work in running sums and argmax: 4 KB of sums in double */
 
-/* The rule of operators that need at least one element to fold. */
+/* The rule of operators that need at least one element to reduce. */
 static marea_status some_shape (marea_call *c) {
   MAREA_TRY(dims_shape(c));
-  if (folded_count(c->in[0], &c->attr[0]) > 0) return MAREA_OK;
+  if (reduced_count(c->in[0], &c->attr[0]) > 0) return MAREA_OK;
   return marea_reject(c, MAREA_ESHAPE,
                       "%s has no element in the dimensions to fold; sum and prod are defined then",
                       marea_tensor_text(c->in[0]).s);
@@ -28,17 +28,17 @@ static marea_status sum_shape (marea_call *c) {
   return MAREA_OK;
 }
 
-static marea_status sum_folding (marea_call *c, const marea_folding *f) {
+static marea_status sum_reduction (marea_call *c, const marea_reduction *f) {
   marea_tensor *y = c->out[0];
-  if (marea_is_float(f->dtype)) return marea_fold(c, f, MAREA_FOLD_SUM, NULL, 1, y->dtype, marea_at(y));
-  marea_fold_ints(c->ctx, f, MAREA_FOLD_SUM, y->dtype, marea_at(y));
+  if (marea_is_float(f->dtype)) return marea_reduce(c, f, MAREA_REDUCE_SUM, NULL, 1, y->dtype, marea_at(y));
+  marea_reduce_ints(c->ctx, f, MAREA_REDUCE_SUM, y->dtype, marea_at(y));
   return MAREA_OK;
 }
 
 static marea_status sum_forward (marea_call *c) {
-  marea_folding f;
-  MAREA_TRY(folding_of(c, &f));
-  return sum_folding(c, &f);
+  marea_reduction f;
+  MAREA_TRY(reduction_of(c, &f));
+  return sum_reduction(c, &f);
 }
 
 static marea_status sum_vjp (marea_vjp *v) {
@@ -65,22 +65,22 @@ static marea_status mean_shape (marea_call *c) {
 }
 
 static marea_status mean_forward (marea_call *c) {
-  marea_folding f;
-  MAREA_TRY(folding_of(c, &f));
+  marea_reduction f;
+  MAREA_TRY(reduction_of(c, &f));
   marea_tensor *y = c->out[0];
-  const double n = (double)folded_count(c->in[0], &c->attr[0]);
-  if (marea_is_float(f.dtype)) return marea_fold(c, &f, MAREA_FOLD_SUM, NULL, n, y->dtype, marea_at(y));
+  const double n = (double)reduced_count(c->in[0], &c->attr[0]);
+  if (marea_is_float(f.dtype)) return marea_reduce(c, &f, MAREA_REDUCE_SUM, NULL, n, y->dtype, marea_at(y));
   float *mean = marea_at(y);
   int64_t *sum;
   MAREA_SCRATCH(c, sum, (size_t)(f.outer * f.inner) * sizeof *sum);
-  marea_fold_ints(c->ctx, &f, MAREA_FOLD_SUM, MAREA_I64, sum);
+  marea_reduce_ints(c->ctx, &f, MAREA_REDUCE_SUM, MAREA_I64, sum);
   for (int64_t i = 0; i < f.outer * f.inner; i++) mean[i] = (float)((double)sum[i] / n);
   return MAREA_OK;
 }
 
 static marea_status mean_vjp (marea_vjp *v) {
   formula f = {.v = v};
-  marea_tensor *share = times(&f, v->dout[0], 1 / (double)folded_count(v->in[0], &v->attr[0]));
+  marea_tensor *share = times(&f, v->dout[0], 1 / (double)reduced_count(v->in[0], &v->attr[0]));
   give(&f, 0, expand_like(&f, kept(&f, share), v->in[0]));
   return finish(&f);
 }
@@ -119,10 +119,10 @@ static marea_status sum_to_shape (marea_call *c) {
 
 static marea_status sum_to_forward (marea_call *c) {
   bool set[MAREA_MAX_RANK];
-  marea_folding f;
+  marea_reduction f;
   widened(c->in[0], &c->attr[0], set);
-  MAREA_TRY(marea_fold_over(c, c->in[0], set, &f));
-  return sum_folding(c, &f);
+  MAREA_TRY(marea_reduce_over(c, c->in[0], set, &f));
+  return sum_reduction(c, &f);
 }
 
 static marea_status sum_to_vjp (marea_vjp *v) {
@@ -147,7 +147,7 @@ const marea_op marea_op_sum_to = {
 
 static marea_status var_shape (marea_call *c) {
   MAREA_TRY(some_shape(c));
-  const int64_t n = folded_count(c->in[0], &c->attr[0]), correction = c->attr[2].i;
+  const int64_t n = reduced_count(c->in[0], &c->attr[0]), correction = c->attr[2].i;
   if (correction >= 0 && n > correction) return MAREA_OK;
   return marea_reject(c, MAREA_EARG,
                       "argument 'correction': expected 0..%lld for %lld elements to fold, got %lld",
@@ -166,18 +166,18 @@ static double least_variance (int dtype) {
 
 /* Two passes: the mean, then the squared distances from it. Where these leave the dtype's range, by hand. */
 static marea_status spread_forward (marea_call *c, bool root) {
-  marea_folding f;
+  marea_reduction f;
   double *mean, *variance;
-  MAREA_TRY(folding_of(c, &f));
+  MAREA_TRY(reduction_of(c, &f));
   const int64_t n = f.outer * f.inner;
   const double divisor = (double)(f.count - c->attr[2].i);
   MAREA_SCRATCH(c, mean, (size_t)n * sizeof *mean);
   MAREA_SCRATCH(c, variance, (size_t)n * sizeof *variance);
-  MAREA_TRY(marea_fold(c, &f, MAREA_FOLD_SUM, NULL, (double)f.count, MAREA_F64, mean));
-  MAREA_TRY(marea_fold(c, &f, MAREA_FOLD_SQUARES, mean, divisor, MAREA_F64, variance));
+  MAREA_TRY(marea_reduce(c, &f, MAREA_REDUCE_SUM, NULL, (double)f.count, MAREA_F64, mean));
+  MAREA_TRY(marea_reduce(c, &f, MAREA_REDUCE_SQUARES, mean, divisor, MAREA_F64, variance));
   for (int64_t i = 0; i < n && !MAREA_STOPPING(c->ctx, i); i++) {
     const bool plain = variance[i] >= least_variance(f.dtype) && variance[i] < INFINITY;
-    const double std = plain ? sqrt(variance[i]) : marea_fold_moments(&f, i, divisor).std;
+    const double std = plain ? sqrt(variance[i]) : marea_reduce_moments(&f, i, divisor).std;
     const double value = root ? std : plain ? variance[i] : std * std;
     marea_store(f.dtype, marea_at(c->out[0]), i, value);
   }
@@ -188,11 +188,11 @@ static marea_status var_forward (marea_call *c) { return spread_forward(c, false
 
 static marea_status std_forward (marea_call *c) { return spread_forward(c, true); }
 
-/* t (x - mean) / (n - correction), where t has the folded shape */
+/* t (x - mean) / (n - correction), where t has the reduced shape */
 static marea_tensor *times_distance (formula *f, marea_tensor *t) {
   const marea_vjp *v = f->v;
   const marea_attr attrs[] = {v->attr[0], marea_attr_int(1)};
-  const double n = (double)(folded_count(v->in[0], &v->attr[0]) - v->attr[2].i);
+  const double n = (double)(reduced_count(v->in[0], &v->attr[0]) - v->attr[2].i);
   marea_tensor *mean = step(f, &marea_op_mean, attrs, 1, v->in[0], NULL, NULL);
   return mul(f, sub(f, v->in[0], mean), kept(f, times(f, t, 1 / n)));
 }
@@ -249,17 +249,17 @@ const marea_op marea_op_std = {
 
 /* ---- max, min ---------------------------------------------------------------------------------------- */
 
-static marea_status extreme_forward (marea_call *c, marea_fold_kind kind) {
-  marea_folding f;
-  MAREA_TRY(folding_of(c, &f));
-  if (marea_is_float(f.dtype)) return marea_fold(c, &f, kind, NULL, 1, f.dtype, marea_at(c->out[0]));
-  marea_fold_ints(c->ctx, &f, kind, f.dtype, marea_at(c->out[0]));
+static marea_status extreme_forward (marea_call *c, marea_reduce_kind kind) {
+  marea_reduction f;
+  MAREA_TRY(reduction_of(c, &f));
+  if (marea_is_float(f.dtype)) return marea_reduce(c, &f, kind, NULL, 1, f.dtype, marea_at(c->out[0]));
+  marea_reduce_ints(c->ctx, &f, kind, f.dtype, marea_at(c->out[0]));
   return MAREA_OK;
 }
 
-static marea_status max_forward (marea_call *c) { return extreme_forward(c, MAREA_FOLD_MAX); }
+static marea_status max_forward (marea_call *c) { return extreme_forward(c, MAREA_REDUCE_MAX); }
 
-static marea_status min_forward (marea_call *c) { return extreme_forward(c, MAREA_FOLD_MIN); }
+static marea_status min_forward (marea_call *c) { return extreme_forward(c, MAREA_REDUCE_MIN); }
 
 /* dy goes in equal parts to the elements that equal y. */
 static marea_status extreme_vjp (marea_vjp *v) {
@@ -303,17 +303,17 @@ const marea_op marea_op_min = {
 /* m + log(sum exp(x - m)), m the maximum; 0 in place of an infinite m, so that infinities come out by
    themselves */
 static marea_status logsumexp_forward (marea_call *c) {
-  marea_folding f;
+  marea_reduction f;
   marea_tensor *y = c->out[0];
   double *m, *sum;
-  MAREA_TRY(folding_of(c, &f));
+  MAREA_TRY(reduction_of(c, &f));
   const int64_t n = f.outer * f.inner;
   MAREA_SCRATCH(c, m, (size_t)n * sizeof *m);
   MAREA_SCRATCH(c, sum, (size_t)n * sizeof *sum);
-  MAREA_TRY(marea_fold(c, &f, MAREA_FOLD_MAX, NULL, 1, MAREA_F64, m));
+  MAREA_TRY(marea_reduce(c, &f, MAREA_REDUCE_MAX, NULL, 1, MAREA_F64, m));
   for (int64_t i = 0; i < n; i++)
     if (isinf(m[i])) m[i] = 0;
-  MAREA_TRY(marea_fold(c, &f, MAREA_FOLD_EXPS, m, 1, MAREA_F64, sum));
+  MAREA_TRY(marea_reduce(c, &f, MAREA_REDUCE_EXPS, m, 1, MAREA_F64, sum));
   for (int64_t i = 0; i < n; i++) { marea_store(y->dtype, marea_at(y), i, m[i] + log(sum[i])); }
   return MAREA_OK;
 }
@@ -350,7 +350,7 @@ const marea_op marea_op_logsumexp = {
 /* x as (outer, count, inner); a unit of work is up to COLUMNS of inner, for one outer. */
 typedef struct line_job {
   marea_context *ctx;
-  marea_folding f;
+  marea_reduction f;
   void *out;
   int64_t base, tiles;
   bool flag; /* argmin; running sum from the end */
@@ -359,7 +359,8 @@ typedef struct line_job {
 static void lines_of (const marea_call *c, int dim, line_job *j) {
   const marea_tensor *x = c->in[0];
   j->ctx = c->ctx;
-  j->f = (marea_folding){.x = marea_at(x), .dtype = x->dtype, .outer = 1, .count = x->shape[dim], .inner = 1};
+  j->f = (marea_reduction){
+      .x = marea_at(x), .dtype = x->dtype, .outer = 1, .count = x->shape[dim], .inner = 1};
   for (int d = 0; d < dim; d++) j->f.outer *= x->shape[d];
   for (int d = dim + 1; d < x->rank; d++) j->f.inner *= x->shape[d];
   j->out = marea_at(c->out[0]);
@@ -406,7 +407,7 @@ static marea_status arg_shape (marea_call *c) {
   bool set[MAREA_MAX_RANK] = {false};
   MAREA_TRY(marea_resolve_dim(c, 0, x->rank));
   set[c->attr[0].i] = true;
-  fold_layout(&c->layout[0], x, set, c->attr[1].i);
+  reduced_layout(&c->layout[0], x, set, c->attr[1].i);
   c->layout[0].dtype = MAREA_I64;
   if (x->shape[c->attr[0].i] > 0) return MAREA_OK;
   return marea_reject(c, MAREA_ESHAPE, "%s has no element to find along dimension %lld",

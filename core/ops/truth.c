@@ -10,7 +10,7 @@
 
 typedef struct search {
   marea_binary_kernel *decides; /* ne for any, eq for all, against 0 */
-  marea_folding f;
+  marea_reduction f;
   size_t size;
   int64_t rows, chunks, tiles; /* rows of a unit, units in a column and in a row */
   uint8_t found;
@@ -54,7 +54,7 @@ static marea_status truth_shape (marea_call *c) {
 
 static marea_status look_for (marea_call *c, marea_binary_kernel *decides, uint8_t found) {
   search s = {.decides = decides, .found = found, .y = marea_at(c->out[0])};
-  MAREA_TRY(folding_of(c, &s.f));
+  MAREA_TRY(reduction_of(c, &s.f));
   const int64_t results = s.f.outer * s.f.inner;
   memset(s.y, !found, (size_t)results);
   if (results * s.f.count == 0) return MAREA_OK;

@@ -10,7 +10,7 @@
 #include <string.h>
 
 #include "norm.h"
-#include "ops/fold.h"
+#include "ops/reduce_loops.h"
 
 /* Channels of a unit of work: its sums, squares and shifts in double take 12 KB of a first-level cache. */
 #define TILE 512
@@ -102,9 +102,9 @@ static size_t place (const columns *p, int64_t row, int64_t channel) {
 
 /* Channel i of a unit in double, where squares have left the range of the dtype. */
 static void measure_wide (const columns *p, const unit *u, int64_t i) {
-  const marea_folding rows = {
+  const marea_reduction rows = {
       .x = p->x + place(p, u->row, 0), .dtype = p->dtype, .outer = 1, .count = u->rows, .inner = p->channels};
-  const marea_moments m = marea_fold_moments(&rows, u->channel + i, (double)u->rows);
+  const marea_moments m = marea_reduce_moments(&rows, u->channel + i, (double)u->rows);
   p->first[u->partial + i] = m.mean;
   p->second[u->partial + i] = m.std * m.std * (double)u->rows;
 }

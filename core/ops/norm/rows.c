@@ -6,7 +6,7 @@
 #include <string.h>
 
 #include "norm.h"
-#include "ops/fold.h"
+#include "ops/reduce_loops.h"
 
 /* Blocks of rows, each with its own sums for the parameters' gradients: 64 keep up to as many threads busy. */
 #define PARTS 64
@@ -42,8 +42,8 @@ static rows rows_of (const marea_call *c, const marea_norm *g, const marea_tenso
 
 /* The same in double, where squares have left the range of the dtype. */
 static double measure_wide (const rows *p, const char *x, double *mean) {
-  const marea_folding row = {.x = x, .dtype = p->dtype, .outer = 1, .count = (int64_t)p->width, .inner = 1};
-  const marea_moments m = marea_fold_moments(&row, 0, (double)p->width);
+  const marea_reduction row = {.x = x, .dtype = p->dtype, .outer = 1, .count = (int64_t)p->width, .inner = 1};
+  const marea_moments m = marea_reduce_moments(&row, 0, (double)p->width);
   *mean = m.mean;
   return 1 / hypot(m.std, sqrt(p->eps));
 }
