@@ -107,13 +107,14 @@ typedef struct marea_config {
   int threads;       /* 0 = one per core that the process may use */
   int index_base;    /* base of dims, indices and labels, in arguments, contents and messages: 0 (C) or 1 (Lua) */
   const char *isa;   /* "generic", "avx2", "avx512", "neon"; NULL = environment MAREA_ISA, else the best supported */
-  /* Called while an operator runs, on the caller's thread, every few ms at most; true acts as marea_interrupt. NULL = is
-     never called. */
+  /* Called while an operator runs, on the caller's thread, every few ms at most; true acts as marea_interrupt. NULL =
+     is never called. */
   bool (*interrupted)(void *ud);
   void *interrupted_ud;
-  /* Called with a line for a log file: one sentence without a newline, valid during the call. It runs on the thread that
-     uses the context, while the library holds no lock, and may not use the context. Lack of memory and spent budgets are
-     logged once until a limit is set; a repeated step logs nothing. Never called after marea_close. NULL = no log. */
+  /* Called with a line for a log file: one sentence without a newline, valid during the call. It runs on the thread
+     that uses the context, while the library holds no lock, and may not use the context. Lack of memory and spent
+     budgets are logged once until a limit is set; a repeated step logs nothing. Never called after marea_close. NULL
+     = no log. */
   void (*log)(void *ud, marea_log_level level, const char *text);
   void *log_ud;
   /* The host's threads instead of the context's: calls body(arg, i) once for each i from 0 to n - 1, on any threads, in

@@ -16,7 +16,7 @@
 
 #define MAX_HEADER (4 + 4 * MAREA_MAX_RANK)
 
-/* Where the bytes of the format come from: memory, or a gzip stream in memory. */
+/* The bytes of a file: in memory, plain or as a gzip stream. */
 typedef struct source {
   marea_context *ctx;
   marea_label label;
@@ -113,7 +113,7 @@ static marea_status read_code (source *s, uint8_t byte, marea_code *code) {
   return MAREA_OK;
 }
 
-/* Can `bytes` more bytes come from what is left? The answer must be known before memory is taken for them. */
+/* Can the rest of the file hold `bytes` more bytes? Checked before memory is allocated for them. */
 static marea_status check_room (source *s, size_t bytes) {
   size_t most = s->left;
   if (!s->zipped) return bytes <= most ? MAREA_OK : truncated(s, s->size);

@@ -25,8 +25,8 @@ marea_label marea_file_label (const char *who, const char *path);
 
 /* ---- file.c ---- */
 
-#define MAREA_PIECE ((size_t)1 << 20) /* bytes between two questions whether to stop */
-/* to := from; MAREA_EINTR on the way. */
+#define MAREA_PIECE ((size_t)1 << 20) /* bytes between two checks of marea_poll: 0.1 ms of copying */
+/* Copies n bytes in pieces; may stop with MAREA_EINTR or MAREA_EBUDGET. */
 marea_status marea_move (marea_context *ctx, void *to, const void *from, size_t n);
 
 /* The bytes of a regular file, to be freed with marea_free. *bytes is not NULL even when *n is 0. */
@@ -43,8 +43,8 @@ typedef struct marea_writer {
 } marea_writer;
 marea_status marea_write_begin (marea_context *ctx, const char *who, const char *path, marea_writer *w);
 marea_status marea_write (marea_writer *w, const void *bytes, size_t n);
-/* Ends it in any case. `status` is what the writes came to: MAREA_OK puts the file in place, anything else
-   drops it and is returned. */
+/* Closes the file in any case. `status` is that of the writes: with MAREA_OK the file replaces the target, otherwise
+   it is removed and `status` returned. */
 marea_status marea_write_end (marea_writer *w, marea_status status);
 
 /* A tensor of t's values without gaps and without history; one reference. */
@@ -70,7 +70,7 @@ typedef enum marea_code {
 size_t marea_code_size (marea_code code);
 marea_code marea_code_of (marea_dtype dtype); /* of elements as tensors have them in memory */
 
-/* Bytes of a file's array. A shape that is no tensor's is MAREA_EFORMAT, for it came from a file. */
+/* Bytes of a file's array. A shape that no tensor can have gives MAREA_EFORMAT, as it came from a file. */
 marea_status marea_raw_bytes (marea_context *ctx, const char *label, marea_code code, int rank,
                               const int64_t *shape, size_t *bytes);
 /* A tensor for such an array (checked by marea_raw_bytes). The file's bytes are to be put at *raw, the end of
@@ -84,7 +84,7 @@ marea_status marea_raw_decode (marea_tensor *t, marea_code code, bool big_endian
 typedef struct marea_item { /* a name, and a text or a tensor */
   char *name, *text;
   marea_tensor *tensor; /* without gaps */
-  uint64_t begin;       /* its place in the file, and its checksum, while it is saved */
+  uint64_t begin;       /* while it is saved: offset in the file, and checksum */
   uint32_t crc;
 } marea_item;
 

@@ -29,7 +29,7 @@ typedef struct session {
   const char *label;
   png_struct *png;
   png_info *info;
-  marea_status status; /* a failure that is not libpng's: memory, an interrupt, the disk */
+  marea_status status; /* of a failure outside of libpng: memory, an interrupt, the disk */
   char message[128];   /* libpng's */
   uint8_t *pixels;     /* rows one below the other */
   size_t row;          /* bytes of one */
@@ -67,13 +67,13 @@ static bool guarded (session *s, void (*body)(session *s)) {
   return true;
 }
 
-/* Why a guarded body failed. */
+/* The status and text of a guarded body that failed. */
 static marea_status failure (const session *s, marea_status status, const char *what) {
   if (s->status != MAREA_OK) return s->status;
   return marea_fail(s->ctx, status, "%s: %s%s", s->label, what, s->message);
 }
 
-/* For libpng's callbacks: leaves it when something other than it has failed. */
+/* For callbacks of libpng: raises an error in it if `status` is one. */
 static void go_on (session *s, marea_status status) {
   s->status = status;
   if (status != MAREA_OK) png_error(s->png, "");
@@ -144,7 +144,7 @@ static void read_header (session *s) {
   png_set_keep_unknown_chunks(s->png, PNG_HANDLE_CHUNK_NEVER, NULL, -1); /* all but what pixels are made of */
   png_set_user_limits(s->png, MAX_SIDE, MAX_SIDE);
   png_set_chunk_malloc_max(s->png, 0); /* the others are not stored, so they may be long */
-  png_set_crc_action(s->png, PNG_CRC_QUIET_USE, PNG_CRC_QUIET_USE); /* check_chunks has seen to that */
+  png_set_crc_action(s->png, PNG_CRC_QUIET_USE, PNG_CRC_QUIET_USE); /* check_chunks has checked them */
   png_read_info(s->png, s->info);
   s->width = png_get_image_width(s->png, s->info);
   s->height = png_get_image_height(s->png, s->info);
@@ -242,7 +242,7 @@ static marea_status pixels_of (const marea_tensor *t, const char *label, uint8_t
   return MAREA_OK;
 }
 
-/* What is not a picture is refused. */
+/* Refuses a tensor that is no picture. */
 static marea_status check_picture (const marea_tensor *t, const char *label) {
   int rank = marea_tensor_rank(t);
   const int64_t *shape = marea_tensor_shape(t);

@@ -28,7 +28,7 @@ typedef struct pass {
   char *to;
 } pass;
 
-/* The pixels beside a place that weigh something, along one dimension. */
+/* The pixels on both sides of a place along one dimension, with their weights; those of weight 0 are left out. */
 typedef struct taps {
   int n;
   int64_t at[2];
@@ -66,7 +66,8 @@ static void add_pixel (const pass *p, double weight, const char *from, char *to)
   else MAREA_SWITCH_FLOAT(p->dtype, ADD_CHANNELS);
 }
 
-/* For rows first..end-1 of image n of the result: gathers into them, or spreads them over the image they came from. */
+/* Rows first..end-1 of image n of the result: reads x for them (forward), or with `spread` adds them to the image
+   that they came from (adjoint). */
 static void run_rows (const pass *p, int64_t n, int64_t first, int64_t end, bool spread) {
   const double cx = (double)(p->w - 1) / 2, cy = (double)(p->h - 1) / 2;
   double m[6];

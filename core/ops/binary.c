@@ -85,7 +85,7 @@ static marea_status real_shape (marea_call *c) {
   return MAREA_OK;
 }
 
-/* Maps with those of in[first..] that have another dtype converted to `dtype`. */
+/* Calls map with in[first..] converted to `dtype`. */
 static marea_status map_converted (marea_call *c, int first, int dtype, marea_status (*map)(marea_call *c)) {
   marea_tensor *in[3] = {NULL, NULL, NULL}, *made[3] = {NULL, NULL, NULL};
   marea_call converted = *c;
@@ -189,7 +189,7 @@ static marea_status maximum_forward (marea_call *c) { return marea_map_binary(c,
 
 static marea_status maximum_vjp (marea_vjp *v) { return winner_vjp(v, &marea_op_lt); }
 
-/* Values that differ from each other, so that no pair ties. */
+/* Sample: values that differ from each other, since ties have another gradient. */
 #define NO_TIES "local s = g.shape(0, 3) return {g.distinct(s), g.distinct(s) + 0.013}"
 
 const marea_op marea_op_maximum = {
@@ -222,14 +222,14 @@ const marea_op marea_op_minimum = {
 
 /* ---- remainder, floor_divide -------------------------------------------------------------------------- */
 
-/* Is there a 0 among n integers, `step` apart? */
+/* Is one of n integers, `step` elements apart, 0? */
 static bool row_has_zero (marea_context *ctx, int dtype, const void *x, int64_t n, int64_t step) {
   for (int64_t i = 0; i < n && !MAREA_STOPPING(ctx, i); i++)
     if (marea_load_integer(dtype, x, i * step) == 0) return true;
   return false;
 }
 
-/* Among those of t from dimension d on? What an expanded tensor repeats is looked at once. */
+/* Has t, from dimension d on at this address, a 0? Elements that expand repeats are read once. */
 static bool has_zero (const marea_tensor *t, int d, const char *at) {
   if (d == t->rank) return row_has_zero(t->ctx, t->dtype, at, 1, 1);
   const int64_t n = t->stride[d] == 0 ? MAREA_MIN(t->shape[d], 1) : t->shape[d];
@@ -240,7 +240,7 @@ static bool has_zero (const marea_tensor *t, int d, const char *at) {
   return false;
 }
 
-/* As in Lua, integers have no quotient by 0; floats have: infinity or NaN. */
+/* Division of integers by 0 is an error, as in Lua; of floats it gives infinity or NaN. */
 static marea_status want_divisors (marea_call *c) {
   const marea_tensor *b = c->in[1];
   if (marea_is_float(b->dtype) || marea_count(c->out[0]->rank, c->out[0]->shape) == 0) return MAREA_OK;
@@ -265,7 +265,7 @@ static marea_status remainder_vjp (marea_vjp *v) {
   return finish(&f);
 }
 
-/* Quotients that are not next to an integer. */
+/* Sample: quotients away from integers, where the gradient jumps. */
 #define BROKEN                                                                    \
   "local s = g.shape(0, 4) local b = g.tensor(g.broadcast(s), {lo = 1, hi = 3}) " \
   "if g.bool() then b = -b end "                                                  \
@@ -343,7 +343,7 @@ const marea_op marea_op_ge = {COMPARISON(ge, ">=")};
 
 static marea_status where_shape (marea_call *c) {
   MAREA_TRY(marea_shape_broadcast(c));
-  c->layout[0].dtype = (int8_t)marea_common_dtype(2, c->in + 1); /* the condition has no say */
+  c->layout[0].dtype = (int8_t)marea_common_dtype(2, c->in + 1); /* the condition does not count */
   return MAREA_OK;
 }
 

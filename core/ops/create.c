@@ -49,7 +49,7 @@ const marea_op marea_op_full = {
 
 /* ---- arange ------------------------------------------------------------------------------------------ */
 
-/* Integers are counted as such, so that they are exact beyond 2^53. */
+/* Are start, stop and step integers? They are then added as such, exact beyond 2^53. */
 static bool is_whole (const marea_call *c) {
   for (int i = 0; i < 3; i++)
     if (c->attr[i].n != MAREA_EXACT && !(i == 2 && c->attr[i].f == 1)) return false;
@@ -74,7 +74,7 @@ static marea_attr element_at (const marea_call *c, int64_t i) {
                       .f = marea_attr_number(&c->attr[0]) + marea_attr_number(&c->attr[2]) * (double)i};
 }
 
-/* Steps may be negative, where the dtype has no such numbers. */
+/* A step may be negative even if the dtype has no negative numbers. */
 static marea_status check_step (marea_call *c) {
   const double step = marea_attr_number(&c->attr[2]);
   if (marea_is_float((int)c->attr[3].i) || step == floor(step)) return MAREA_OK;
@@ -138,7 +138,7 @@ static marea_status linspace_shape (marea_call *c) {
   return MAREA_OK;
 }
 
-/* From both ends, so that both are exact and the values symmetric. */
+/* Counts from the nearer end, so that both ends are exact and the values symmetric. */
 static marea_status linspace_forward (marea_call *c) {
   const double start = c->attr[0].f, stop = c->attr[1].f;
   const int64_t n = c->out[0]->shape[0];

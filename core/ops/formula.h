@@ -24,7 +24,7 @@ typedef struct formula {
   marea_tensor *made[48];
 } formula;
 
-/* May the formula go on? */
+/* No step failed so far, and there is space for another result. */
 static inline bool goes_on (formula *f) {
   if (f->status == MAREA_OK && f->n == MAREA_COUNT(f->made))
     f->status = marea_fail(f->v->ctx, MAREA_ESTATE, "%s: its gradient has too many steps", f->v->op->name);
@@ -81,7 +81,7 @@ static inline marea_tensor *with_number (formula *f, const marea_op *op, marea_t
   return own(f, out);
 }
 
-/* a * number; a itself when that is the same */
+/* a * number; a itself for 1 */
 static inline marea_tensor *times (formula *f, marea_tensor *a, double number) {
   return number == 1 ? a : with_number(f, &marea_op_mul, a, number);
 }
@@ -128,7 +128,7 @@ static inline marea_tensor *expand_like (formula *f, marea_tensor *a, const mare
   return step(f, &marea_op_expand, &shape, 1, a, NULL, NULL);
 }
 
-/* The gradient of input i is t. */
+/* din[i] := t */
 static inline void give (formula *f, int i, marea_tensor *t) {
   if (f->status == MAREA_OK) f->v->din[i] = marea_retain(t);
 }

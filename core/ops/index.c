@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
-** index.c: values picked and added by position. Positions are read once, in order, into 0-based scratch
-** memory; the first one out of range is reported in the user's base before anything is written, so the loops
+** index.c: values picked and added by position. Positions are read once, in order, into a 0-based workspace;
+** the first one out of range is reported in the user's base before anything is written, so the loops
 ** behind cannot fail. Sums at equal positions are made in the order of the index, whatever the threads.
 */
 #include "vjp.h"
@@ -209,12 +209,12 @@ typedef struct addition {
   axis to;
   int64_t n, parts; /* entries of the index; ranges that each of the `before` planes is cut into */
   size_t size;
-  bool put; /* in the place of what is there, y being x */
+  bool put; /* replaces rows, and y is x; else adds to a copy of x */
   const char *x, *src;
   char *y;
 } addition;
 
-/* One range of rows of one plane: every block walks the whole index and takes what falls into its range. */
+/* One range of rows of one plane: each block reads the whole index and handles the positions in its range. */
 static void add_rows (void *arg, int64_t block, int worker) {
   const addition *s = arg;
   const int64_t a = block / s->parts, part = block % s->parts;
@@ -331,7 +331,7 @@ const marea_op marea_op_index_put = {
 
 /* ---- gather, scatter_add ---- */
 
-/* Equal shapes but for dim? */
+/* Refuses shapes that differ in another dimension than dim. */
 static marea_status want_alike (marea_call *c, int input, int dim) {
   const marea_tensor *x = c->in[0], *t = c->in[input];
   bool alike = t->rank == x->rank;

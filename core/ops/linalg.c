@@ -55,7 +55,7 @@ static bool make_symmetric (double *a, int64_t n) {
   return finite;
 }
 
-/* What one matrix takes at most on a slow core; LAPACK cannot be stopped. */
+/* Upper bound of the time of one n x n matrix on a slow core, for marea_foresee: LAPACK cannot be stopped. */
 static double seconds_of (int64_t n) {
   const double side = (double)n;
   return side * side * (0.8e-9 * side + 25e-9);

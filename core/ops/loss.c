@@ -32,7 +32,7 @@
 
 /* ---- reductions -------------------------------------------------------------------------------------- */
 
-/* What the sum of the losses of x's elements is multiplied by. */
+/* The factor of the sum of the losses: 1/n for a mean. */
 static double factor (reduction r, const marea_tensor *x) {
   const int64_t n = r == MEAN ? marea_count(x->rank, x->shape) : r == BATCHMEAN ? x->shape[0] : 1;
   return n > 0 ? 1 / (double)n : 0;
@@ -49,7 +49,7 @@ static marea_status check_pair (marea_call *c, int i) {
   return MAREA_OK;
 }
 
-/* The rule of losses: in[0] is the prediction, in[1] the target. */
+/* Shape rule of losses: in[0] is the prediction, in[1] the target. */
 static marea_status loss_shape (marea_call *c) {
   const marea_tensor *x = c->in[0];
   MAREA_TRY(check_pair(c, 0));
@@ -69,11 +69,11 @@ typedef struct loss_job {
   size_t dy_step;
   double factor;
   bool clamp_b; /* kl_normal */
-  bool clipped; /* gradient: where the slope is 0 so is the result, whatever arrives */
+  bool clipped; /* gradient: 0 where the slope is 0, even if dy is infinite */
   char *out;
 } loss_job;
 
-/* Above this log variance exp() is held, in kl_normal and in its gradient. */
+/* kl_normal and its gradient clamp the log variance to this before exp(). */
 #define MAX_LOG_VARIANCE 20.0
 
 static void loss_piece (const loss_job *j, int64_t at, size_t n, void *out) {
@@ -131,14 +131,14 @@ static marea_status forward_with (marea_call *c, marea_binary_kernel *kernel, co
   return run_loss(c, &j);
 }
 
-/* dy times what the reduction multiplies with: what arrives at each element of in[i]. */
+/* dy times the factor of the reduction: the gradient of each element's loss. */
 static marea_tensor *arriving (formula *f, marea_tensor *dy, int i) {
   return times(f, dy, factor((reduction)f->v->attr[0].i, f->v->in[i]));
 }
 
 /* ---- gradients in one pass --------------------------------------------------------------------------- */
 
-/* The rule of gradients: in[0] is dy, in[1] the prediction, in[2] the target. */
+/* Shape rule of gradients: in[0] is dy, in[1] the prediction, in[2] the target. */
 static marea_status grad_shape (marea_call *c) {
   const marea_tensor *x = c->in[1];
   marea_tensor number = *x;
@@ -150,7 +150,7 @@ static marea_status grad_shape (marea_call *c) {
 }
 
 static void grad_piece (const loss_job *j, int64_t at, size_t n) {
-  const double zero = 0; /* of either dtype */
+  const double zero = 0; /* all bits 0: of either dtype */
   uint8_t counts[PIECE];
   char *out = j->out + (size_t)at * j->size;
   const bool guarded = j->clipped && (j->dy_step || !isfinite(j->factor));

@@ -4,7 +4,7 @@
 */
 #include "vjp.h"
 
-/* A mask as bytes, the elements chosen in the blocks before each block, and in all of them. */
+/* A mask as bytes, the number of selected elements before each block, and in total. */
 typedef struct chosen {
   marea_context *ctx;
   const uint8_t *mask;
@@ -26,7 +26,7 @@ static void count_block (void *arg, int64_t block, int worker) {
   s->before[block] = count;
 }
 
-/* t's values, expanded to a shape, without gaps: its own memory or a copy in a table. */
+/* *values := those of t expanded to a shape, row-major: t's own memory or a copy in a table. */
 static marea_status spread (marea_call *c, const marea_tensor *t, int rank, const int64_t *shape,
                             const void **values) {
   marea_tensor wide = *t, copy;
@@ -59,7 +59,7 @@ typedef struct to_bytes {
 } to_bytes;
 
 static void to_bytes_block (void *arg, int64_t block, int worker) {
-  static const double zero = 0; /* of every dtype */
+  static const double zero = 0; /* all bits 0: of every dtype */
   const to_bytes *s = arg;
   const int64_t i = block * MAREA_BLOCK;
   (void)worker;
@@ -84,7 +84,7 @@ static marea_status choose (marea_call *c, int input, int rank, const int64_t *s
   const marea_tensor *t = c->in[input];
   const void *values;
   chosen *s;
-  size_t bytes; /* they can be counted: the result, which is smaller, does not tell */
+  size_t bytes; /* checks that the elements can be counted: the result may be smaller */
   MAREA_TRY(marea_bytes(c->ctx, c->op->name, rank, shape, sizeof(int64_t), &bytes));
   int64_t n = marea_count(rank, shape);
   if (!c->ctx->plan) {
@@ -213,7 +213,7 @@ static marea_status masked_select_forward (marea_call *c) {
   return MAREA_OK;
 }
 
-/* dy goes where its elements came from, among zeros; summed to x's shape. */
+/* dy at the places that its elements came from, 0 elsewhere; summed to x's shape. */
 static marea_status masked_select_vjp (marea_vjp *v) {
   MAREA_OWN mask = NULL;
   MAREA_OWN positions = NULL;

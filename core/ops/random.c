@@ -65,7 +65,7 @@ static double place (const draw *d, uint64_t bits) {
   return below_high(d, d->p + (d->q - d->p) * unit_of(d, bits));
 }
 
-/* The same where high - low is no number. */
+/* The same where high - low overflows. */
 static double place_wide (const draw *d, uint64_t bits) {
   const double u = unit_of(d, bits);
   return below_high(d, d->p * (1 - u) + d->q * u);
@@ -204,7 +204,7 @@ typedef struct choice {
   int dtype; /* of the logits */
 } choice;
 
-/* Is it time to stop, at class j of a long row? */
+/* marea_stopping, checked now and then in rows of many classes */
 static bool stops_at (const choice *k, int64_t j) { return MAREA_STOPPING(k->ctx, j + 1); }
 
 /* The class at which the running sum of exp(logit - largest) passes u times the total. */
@@ -400,7 +400,7 @@ static marea_status times_half (marea_vjp *v, marea_tensor *deviation, marea_ten
   return marea_run(v->ctx, &marea_op_mul, out, 2, v->dout[0], half);
 }
 
-/* Drawn again rather than told from y - mean, which has no digits left beside a large mean. */
+/* The deviation is drawn again: y - mean would have no digits left beside a large mean. */
 static marea_status sample_normal_vjp (marea_vjp *v) {
   const marea_attr attrs[] = {v->attr[0], marea_attr_int((int64_t)v->counter)};
   MAREA_OWN deviation = NULL;

@@ -11,7 +11,7 @@
 
 #define COLUMNS 512 /* of a unit of work in running sums and argmax: 4 KB of sums in double */
 
-/* The rule of operators that need at least one element to reduce. */
+/* Shape rule of operators that need at least one element to reduce. */
 static marea_status some_shape (marea_call *c) {
   MAREA_TRY(dims_shape(c));
   if (reduced_count(c->in[0], &c->attr[0]) > 0) return MAREA_OK;
@@ -164,7 +164,8 @@ static double least_variance (int dtype) {
   return least;
 }
 
-/* Two passes: the mean, then the squared distances from it. Where these leave the dtype's range, by hand. */
+/* Two passes: the mean, then the squared distances from it. Where squares overflow or vanish, marea_reduce_moments
+   scales them. */
 static marea_status spread_forward (marea_call *c, bool root) {
   marea_reduction f;
   double *mean, *variance;
@@ -223,7 +224,7 @@ const marea_op marea_op_var = {
            "a dimension out of range or listed twice.",
 };
 
-/* 0 where y = 0, since there x has no direction to leave in */
+/* 0 where y = 0: all elements are equal, and the root has no derivative */
 static marea_status std_vjp (marea_vjp *v) {
   formula f = {.v = v};
   marea_tensor *y = v->out[0], *spread = with_number(&f, &marea_op_ne, y, 0);
@@ -261,7 +262,7 @@ static marea_status max_forward (marea_call *c) { return extreme_forward(c, MARE
 
 static marea_status min_forward (marea_call *c) { return extreme_forward(c, MAREA_REDUCE_MIN); }
 
-/* dy goes in equal parts to the elements that equal y. */
+/* dx: dy in equal parts for the elements that equal y, 0 for the others. */
 static marea_status extreme_vjp (marea_vjp *v) {
   formula f = {.v = v};
   marea_tensor *winners = binary(&f, &marea_op_eq, v->in[0], kept(&f, v->out[0]));

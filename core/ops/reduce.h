@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT
-** reduce.h: what operators that reduce dimensions share: attributes, shapes, samples, and the shapes that gradients need.
+** reduce.h: what operators that reduce dimensions share: attributes, shapes, samples, and the shapes that gradients
+** need.
 */
 #ifndef MAREA_REDUCE_H
 #define MAREA_REDUCE_H

@@ -115,8 +115,8 @@ static void reduce_products (const reduce_job *j, int64_t n, int64_t w, size_t s
   for (int64_t r = 0; r < n; r++, x += step) { MAREA_SWITCH_FLOAT(j->f.dtype, MULTIPLY_ROW); }
 }
 
-/* acc[w] := reduction of n >= 1 rows of the elements' differences from `shift`, or of their ratios to it. `together` rows
-   lie side by side and are handled at a time; shift holds that many copies of its row, in the tensor's dtype. */
+/* acc[w] := reduction of n >= 1 rows of the elements' differences from `shift`, or of their ratios to it. `together`
+   rows lie side by side and are handled at a time; shift holds that many copies of its row, in the tensor's dtype. */
 static void reduce_differences (const reduce_job *j, int64_t n, int64_t w, int64_t together, size_t step,
                                 const char *x, const void *shift, void *acc) {
   const marea_kernels *k = j->k;

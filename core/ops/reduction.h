@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT
-** reduction.h: what becomes of the losses of elements or rows; the one place where names and numbers meet.
+** reduction.h: the attribute `reduction` of losses: its choices, and an enumeration in the same order.
 */
 #ifndef MAREA_REDUCTION_H
 #define MAREA_REDUCTION_H

@@ -55,7 +55,7 @@ bool marea_op_takes_numbers (const marea_op *op) { return op && op->flags & MARE
 
 bool marea_op_gives_reals (const marea_op *op) { return op && op->flags & MAREA_REALS; }
 
-/* Numbers of a list attribute that starts with one initial value for all; DIMS and SIZES start empty. */
+/* Length of a list attribute whose numbers all start at the initial value; DIMS and SIZES start empty. */
 static int list_length (marea_attr_kind kind) {
   return kind == MAREA_PAIR ? 2 : kind == MAREA_PADDING ? 4 : 0;
 }

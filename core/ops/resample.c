@@ -141,7 +141,7 @@ typedef struct pass {
   size_t bytes;
 } pass;
 
-/* Is a row so long that its parts are worth asking whether to stop? */
+/* marea_stopping, checked at every tap of long rows */
 static bool stops_part (const pass *p) { return p->in_row >= LONG_ROW && marea_stopping(p->ctx); }
 
 static void make_rows (void *arg, int64_t block, int worker) {

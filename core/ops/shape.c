@@ -80,13 +80,13 @@ static bool view_strides (const marea_tensor *x, int rank, const int64_t *shape,
     new = new_end++;
     old = old_end++;
   }
-  return true; /* what is left of the new shape are ones */
+  return true; /* the remaining dimensions of the new shape have size 1 */
 }
 
 /* The layout of x under another shape with as many elements: a view if strides can tell it. */
 static marea_status reshaped (marea_call *c, int rank, const int64_t *shape) {
   marea_layout *l = &c->layout[0];
-  size_t bytes; /* for its check of the sizes, which a view gets nowhere else */
+  size_t bytes; /* marea_bytes checks the sizes; of a view nothing else does */
   MAREA_TRY(marea_bytes(c->ctx, c->op->name, rank, shape, 1, &bytes));
   marea_layout_set(l, c->in[0]->dtype, rank, shape);
   if (!view_strides(c->in[0], rank, shape, l->stride)) return MAREA_OK;
@@ -268,7 +268,7 @@ static marea_status expand_shape (marea_call *c) {
     l->stride[d] = size == 1 ? 0 : x->stride[d - added];
     if (size == 1 && a->v[d] == 1) l->stride[d] = d < added ? 1 : x->stride[d - added];
   }
-  size_t bytes; /* the elements are not stored, but their number must be countable */
+  size_t bytes; /* not allocated; marea_bytes checks that the elements can be counted */
   MAREA_TRY(marea_bytes(c->ctx, c->op->name, a->n, a->v, 1, &bytes));
   int64_t stride[MAREA_MAX_RANK];
   memcpy(stride, l->stride, sizeof stride);
@@ -369,7 +369,8 @@ static marea_status narrow_shape (marea_call *c) {
   MAREA_TRY(marea_resolve_dim(c, 0, x->rank));
   const int dim = (int)c->attr[0].i;
   const int64_t size = x->shape[dim], length = c->attr[2].i;
-  MAREA_TRY(marea_resolve_index(c, 1, size + (length == 0))); /* nothing may also start behind the last one */
+  MAREA_TRY(marea_resolve_index(
+      c, 1, size + (length == 0))); /* an empty part may also start behind the last element */
   const int64_t start = c->attr[1].i;
   if (length < 0 || length > size - start)
     return marea_reject(
@@ -486,7 +487,7 @@ const marea_op marea_op_slice = {
 static marea_status slice_grad_shape (marea_call *c) {
   const marea_tensor *dy = c->in[0];
   const marea_attr *shape = &c->attr[0];
-  size_t bytes; /* the sizes may be anything before they are checked */
+  size_t bytes; /* marea_bytes checks the sizes, which come from the caller */
   MAREA_TRY(
       marea_bytes(c->ctx, c->op->name, shape->n, shape->v, marea_dtype_size((marea_dtype)dy->dtype), &bytes));
   if (shape->n != dy->rank)

@@ -182,7 +182,7 @@ static marea_status chunk_shape (marea_call *c) {
   return cut(c, total == 0 ? 1 : (total - 1) / c->attr[0].i + 1);
 }
 
-/* Joins the parts' gradients, with zeros for parts from which none came. */
+/* Joins the gradients of the parts, with zeros for parts that have none. */
 static marea_status split_vjp (marea_vjp *v) {
   marea_tensor *part[MAREA_MAX_OUT];
   marea_status status = MAREA_OK;
@@ -196,7 +196,7 @@ static marea_status split_vjp (marea_vjp *v) {
     int n_out;
     status = marea_invoke(v->ctx, &marea_op_concat, n, part, &v->attr[1], &v->din[0], &n_out);
   } else {
-    n--; /* the one that could not be made */
+    n--; /* the last one was not made */
   }
   while (n > 0) marea_release(part[--n]);
   return status;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
-** truth.c: is any element other than 0, are all? Blocks look for an element that decides; who finds one writes the
-** answer, the same whoever it is, and other blocks of the same result then have nothing left to look for.
+** truth.c: is any element other than 0, are all? Blocks search for an element that decides the answer and write it; the
+** answer is the same whichever block finds one, and other blocks of the same result then stop their search.
 */
 #include <string.h>
 
@@ -23,7 +23,7 @@ static bool is_decided (const uint8_t *y, uint8_t found) {
 
 /* n elements beside each other, all of one result or one of each */
 static void look_at (const search *s, size_t n, const char *x, uint8_t *y, bool one) {
-  static const double zero = 0; /* of every dtype */
+  static const double zero = 0; /* all bits 0: of every dtype */
   uint8_t hit[WIDTH];
   s->decides(n, x, 1, &zero, 0, hit, NULL);
   for (size_t i = 0; i < n; i++)
