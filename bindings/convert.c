@@ -63,10 +63,18 @@ bind_element bind_element_at (const marea_tensor *t, const void *at) {
   return (bind_element){.real = NAN};
 }
 
+/* A NaN without its sign, which has no meaning and would be written as "-nan". */
+static void push_number (lua_State *L, double value) {
+  lua_pushnumber(L, isnan(value) ? (double)NAN : value);
+}
+
 void bind_push_number (lua_State *L, const marea_tensor *t, const void *at) {
-  const bind_element e = bind_element_at(t, at);
-  if (e.digits == 0) lua_pushinteger(L, e.integer);
-  else lua_pushnumber(L, isnan(e.real) ? (double)NAN : e.real); /* "-nan" would show a sign without meaning */
+  switch (marea_tensor_dtype(t)) {
+  case MAREA_F32: push_number(L, *(const float *)at); break;
+  case MAREA_F64: push_number(L, *(const double *)at); break;
+  case MAREA_I64: lua_pushinteger(L, *(const int64_t *)at); break;
+  case MAREA_U8: lua_pushinteger(L, *(const uint8_t *)at); break;
+  }
 }
 
 bool bind_holds (marea_dtype dtype, int64_t integer) {
@@ -82,13 +90,18 @@ bool bind_holds (marea_dtype dtype, int64_t integer) {
 const char *bind_store_number (lua_State *L, int idx, marea_dtype dtype, void *at) {
   int64_t integer = 0;
   if (lua_type(L, idx) != LUA_TNUMBER) return "a number";
-  if (!marea_dtype_is_float(dtype) && !bind_to_integer(L, idx, &integer)) return "an integer";
-  if (!bind_holds(dtype, integer)) return "an integer from 0 to 255";
   switch (dtype) {
-  case MAREA_F32: *(float *)at = (float)lua_tonumber(L, idx); break;
-  case MAREA_F64: *(double *)at = lua_tonumber(L, idx); break;
-  case MAREA_I64: *(int64_t *)at = integer; break;
-  case MAREA_U8: *(uint8_t *)at = (uint8_t)integer; break;
+  case MAREA_F32: *(float *)at = (float)lua_tonumber(L, idx); return NULL;
+  case MAREA_F64: *(double *)at = lua_tonumber(L, idx); return NULL;
+  case MAREA_I64:
+    if (!bind_to_integer(L, idx, &integer)) return "an integer";
+    *(int64_t *)at = integer;
+    return NULL;
+  case MAREA_U8:
+    if (!bind_to_integer(L, idx, &integer)) return "an integer";
+    if (!bind_holds(dtype, integer)) return "an integer from 0 to 255";
+    *(uint8_t *)at = (uint8_t)integer;
+    return NULL;
   }
-  return NULL;
+  return "a dtype";
 }

@@ -85,6 +85,15 @@ static inline bool marea_is_float (int64_t dtype) { return marea_is_in(MAREA_FLO
   case MAREA_U8: break;                  \
   }
 
+/* Of integers alone; floats take another way. */
+#define MAREA_SWITCH_INTEGER(dtype, RUN) \
+  switch ((marea_dtype)(dtype)) {        \
+  case MAREA_I64: RUN(int64_t); break;   \
+  case MAREA_U8: RUN(uint8_t); break;    \
+  case MAREA_F32:                        \
+  case MAREA_F64: break;                 \
+  }
+
 /* By the size of an element, for loops that move elements without a look at their values. */
 #define MAREA_SWITCH_SIZE(size, RUN)     \
   switch (size) {                        \
@@ -93,7 +102,7 @@ static inline bool marea_is_float (int64_t dtype) { return marea_is_in(MAREA_FLO
   case 8: RUN(uint64_t); break;          \
   }
 
-/* ---- single elements ---- */
+/* ---- single elements; the compiler tests for the dtype that is expected first ---- */
 
 /* Conversions of floats to integers cut towards zero and stay in range; NaN becomes 0. */
 static inline int64_t marea_to_i64 (double x) {
@@ -106,7 +115,7 @@ static inline uint8_t marea_to_u8 (double x) { return !(x > 0) ? 0 : x >= 255 ? 
 
 /* x[i] as a double; i64 is rounded beyond 2^53. */
 static inline double marea_load (int dtype, const void *x, int64_t i) {
-  switch ((marea_dtype)dtype) {
+  switch ((marea_dtype)__builtin_expect(dtype, MAREA_F32)) {
   case MAREA_F32: return (double)((const float *)x)[i];
   case MAREA_F64: return ((const double *)x)[i];
   case MAREA_I64: return (double)((const int64_t *)x)[i];
@@ -117,7 +126,7 @@ static inline double marea_load (int dtype, const void *x, int64_t i) {
 
 /* x[i] := value */
 static inline void marea_store (int dtype, void *x, int64_t i, double value) {
-  switch ((marea_dtype)dtype) {
+  switch ((marea_dtype)__builtin_expect(dtype, MAREA_F32)) {
   case MAREA_F32: ((float *)x)[i] = (float)value; break;
   case MAREA_F64: ((double *)x)[i] = value; break;
   case MAREA_I64: ((int64_t *)x)[i] = marea_to_i64(value); break;
@@ -127,7 +136,7 @@ static inline void marea_store (int dtype, void *x, int64_t i, double value) {
 
 /* x[i] of an integer dtype */
 static inline int64_t marea_load_integer (int dtype, const void *x, int64_t i) {
-  switch ((marea_dtype)dtype) {
+  switch ((marea_dtype)__builtin_expect(dtype, MAREA_I64)) {
   case MAREA_I64: return ((const int64_t *)x)[i];
   case MAREA_U8: return ((const uint8_t *)x)[i];
   case MAREA_F32:

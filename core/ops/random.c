@@ -41,49 +41,43 @@ static marea_status uniform_shape (marea_call *c) {
   return shape_of_floats(c, DRAW_SHAPE, DRAW_DTYPE);
 }
 
-/* A value of [low, high), kept below high where rounding reaches it */
-static double below_high (const draw *d, double value) {
-#define NEXT_float nextafterf
-#define NEXT_double nextafter
-#define BELOW(type) \
-  if (!((type)value < (type)d->q)) value = (double)NEXT_##type((type)d->q, (type)d->p)
-  if (d->p != d->q) MAREA_SWITCH_FLOAT(d->dtype, BELOW);
-  return value;
+/* A value of [low, high), kept below high where rounding to the type reaches it */
+static double below_high_float (const draw *d, double value) {
+  return (float)value < (float)d->q || d->p == d->q ? value : (double)nextafterf((float)d->q, (float)d->p);
 }
 
-/* A number of [0, 1) with as many digits as the dtype of the result has. */
-static double unit_of (const draw *d, uint64_t bits) {
+static double below_high_double (const draw *d, double value) {
+  return value < d->q || d->p == d->q ? value : nextafter(d->q, d->p);
+}
+
+/* The place of u, uniform in [0, 1), between low and high; the second is for high - low that overflows. */
+static double place (const draw *d, double u) { return d->p + (d->q - d->p) * u; }
+static double place_wide (const draw *d, double u) { return d->p * (1 - u) + d->q * u; }
+
 #define UNIT_float unit24
 #define UNIT_double unit
-#define UNIT(type) u = UNIT_##type(bits)
-  double u = 0;
-  MAREA_SWITCH_FLOAT(d->dtype, UNIT);
-  return u;
-}
-
-static double place (const draw *d, uint64_t bits) {
-  return below_high(d, d->p + (d->q - d->p) * unit_of(d, bits));
-}
-
-/* The same where high - low overflows. */
-static double place_wide (const draw *d, uint64_t bits) {
-  const double u = unit_of(d, bits);
-  return below_high(d, d->p * (1 - u) + d->q * u);
-}
-
-#define UNIFORM_BLOCK(name, place)                                    \
-  static void name(void *arg, int64_t block, int worker) {            \
-    const draw *d = arg;                                              \
-    (void)worker;                                                     \
-    EACH_PAIR(d, block, i) {                                          \
-      uint32_t word[4];                                               \
-      marea_philox(d->seed, d->counter + (uint64_t)i / 2, word);      \
-      store(d, i, place(d, word64(word)));                            \
-      if (i + 1 < last_) store(d, i + 1, place(d, word64(word + 2))); \
-    }                                                                 \
+#define UNIFORM(type, place, bits) (type) below_high_##type(d, place(d, UNIT_##type(bits)))
+#define FILL_WITH(type, place)                                                         \
+  EACH_PAIR(d, block, i) {                                                             \
+    uint32_t word[4];                                                                  \
+    marea_philox(d->seed, d->counter + (uint64_t)i / 2, word);                         \
+    ((type *)d->y)[i] = UNIFORM(type, place, word64(word));                            \
+    if (i + 1 < last_) ((type *)d->y)[i + 1] = UNIFORM(type, place, word64(word + 2)); \
   }
-UNIFORM_BLOCK(uniform_block, place)
-UNIFORM_BLOCK(wide_block, place_wide)
+#define FILL(type) FILL_WITH(type, place)
+#define FILL_WIDE(type) FILL_WITH(type, place_wide)
+
+static void uniform_block (void *arg, int64_t block, int worker) {
+  const draw *d = arg;
+  (void)worker;
+  MAREA_SWITCH_FLOAT(d->dtype, FILL);
+}
+
+static void wide_block (void *arg, int64_t block, int worker) {
+  const draw *d = arg;
+  (void)worker;
+  MAREA_SWITCH_FLOAT(d->dtype, FILL_WIDE);
+}
 
 static marea_status uniform_forward (marea_call *c) {
   draw d = draw_of(c);

@@ -292,8 +292,6 @@ marea_moments marea_reduce_moments (const marea_reduction *f, int64_t i, double 
 
 /* ---- integers ---- */
 
-static int64_t int_at (const marea_reduction *f, int64_t i) { return marea_load_integer(f->dtype, f->x, i); }
-
 static int64_t combine_ints (marea_reduce_kind kind, int64_t a, int64_t b) {
   if (kind == MAREA_REDUCE_MAX) return MAREA_MAX(a, b);
   if (kind == MAREA_REDUCE_MIN) return MAREA_MIN(a, b);
@@ -302,13 +300,20 @@ static int64_t combine_ints (marea_reduce_kind kind, int64_t a, int64_t b) {
   return (int64_t)((uint64_t)a + (uint64_t)b);
 }
 
+/* Element i of outer * inner */
+#define REDUCE_COLUMN(type)                                                                 \
+  {                                                                                         \
+    const type *x = (const type *)f->x + i / f->inner * f->count * f->inner + i % f->inner; \
+    if (f->count > 0) total = x[0];                                                         \
+    for (int64_t r = 1; r < f->count && !MAREA_STOPPING(ctx, r); r++)                       \
+      total = combine_ints(kind, total, x[r * f->inner]);                                   \
+  }
+
 void marea_reduce_ints (marea_context *ctx, const marea_reduction *f, marea_reduce_kind kind, int out_dtype,
                         void *out) {
   for (int64_t i = 0; i < f->outer * f->inner && !MAREA_STOPPING(ctx, i); i++) {
-    const int64_t first = i / f->inner * f->count * f->inner + i % f->inner;
-    int64_t total = f->count > 0 ? int_at(f, first) : kind == MAREA_REDUCE_PRODUCT;
-    for (int64_t r = 1; r < f->count && !MAREA_STOPPING(ctx, r); r++)
-      total = combine_ints(kind, total, int_at(f, first + r * f->inner));
+    int64_t total = kind == MAREA_REDUCE_PRODUCT; /* of no elements */
+    MAREA_SWITCH_INTEGER(f->dtype, REDUCE_COLUMN);
     marea_store_integer(out_dtype, out, i, total);
   }
 }
