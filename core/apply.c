@@ -28,13 +28,13 @@ typedef struct entry {
 } entry;
 
 void *marea_table (marea_call *c, size_t bytes) {
-  if (c->n_scratch == MAREA_COUNT(c->scratch)) return NULL;
+  if (c->n_workspace == MAREA_COUNT(c->workspace)) return NULL;
   void *p = marea_alloc(c->ctx, bytes);
-  if (p) c->scratch[c->n_scratch++] = p;
+  if (p) c->workspace[c->n_workspace++] = p;
   return p;
 }
 
-void *marea_scratch (marea_call *c, size_t bytes) {
+void *marea_workspace (marea_call *c, size_t bytes) {
   if (!c->ctx->plan) return marea_table(c, bytes);
   size_t size = marea_block_size(bytes);
   c->planned += size;
@@ -48,12 +48,12 @@ marea_status marea_worker_memory (marea_call *c, size_t *bytes, char **memory) {
   *bytes = marea_worker_step(last);
   if (__builtin_mul_overflow(*bytes, threads - 1, &total) || __builtin_add_overflow(total, last, &total))
     return marea_reject(c, MAREA_ENOMEM, "out of memory for scratch space");
-  MAREA_SCRATCH(c, *memory, MAREA_MAX(total, 1));
+  MAREA_WORKSPACE_OR_RETURN(c, *memory, MAREA_MAX(total, 1));
   return MAREA_OK;
 }
 
-static void free_scratch (marea_call *c) {
-  while (c->n_scratch > 0) marea_free(c->ctx, c->scratch[--c->n_scratch]);
+static void free_workspace (marea_call *c) {
+  while (c->n_workspace > 0) marea_free(c->ctx, c->workspace[--c->n_workspace]);
   if (c->planned) marea_plan_give(c->ctx, c->planned);
   c->planned = 0;
 }
@@ -174,7 +174,7 @@ static marea_status begin_call (entry *d, marea_context *ctx, const marea_op *op
   c->in = d->user = in;
   c->attr = d->attr;
   c->counter = 0;
-  c->n_scratch = 0;
+  c->n_workspace = 0;
   c->planned = 0;
   c->found = NULL;
   stand_in_for(&d->inputs, in);
@@ -187,7 +187,7 @@ static marea_status begin_call (entry *d, marea_context *ctx, const marea_op *op
 static void end_call (entry *d) {
   release_stand_ins(&d->values, d->call.n_in);
   release_stand_ins(&d->inputs, d->call.n_in);
-  free_scratch(&d->call);
+  free_workspace(&d->call);
 }
 
 /* ---- outputs ---- */
@@ -237,10 +237,10 @@ static bool interrupted (marea_call *c) {
 
 static marea_status run_forward (marea_call *c) {
   marea_context *ctx = c->ctx;
-  if (ctx->plan && !(c->op->flags & MAREA_DRY)) return MAREA_OK;
-  ctx->dry = ctx->plan != NULL;
+  if (ctx->plan && !(c->op->flags & MAREA_SHAPE_ONLY)) return MAREA_OK;
+  ctx->shape_only = ctx->plan != NULL;
   marea_status status = c->op->forward(c);
-  ctx->dry = false;
+  ctx->shape_only = false;
   return status;
 }
 
@@ -371,11 +371,11 @@ marea_status marea_invoke (marea_context *ctx, const marea_op *op, int n_in, mar
 /* Checks what a host gave for NULL; mutating operators have no results. */
 static marea_status check_pointers (marea_context *ctx, const marea_op *op, int n_in, marea_tensor *const *in,
                                     marea_tensor **out, const int *n_out) {
-  MAREA_WANT(NULL, "apply", ctx);
-  MAREA_WANT(ctx, "apply", op);
+  MAREA_WANT_OR_RETURN(NULL, "apply", ctx);
+  MAREA_WANT_OR_RETURN(ctx, "apply", op);
   MAREA_TRY(marea_want_list(ctx, op->name, "in", n_in, in));
-  MAREA_WANT(ctx, op->name, n_out);
-  if (!(op->flags & MAREA_MUTATES)) MAREA_WANT(ctx, op->name, out);
+  MAREA_WANT_OR_RETURN(ctx, op->name, n_out);
+  if (!(op->flags & MAREA_MUTATES)) MAREA_WANT_OR_RETURN(ctx, op->name, out);
   return MAREA_OK;
 }
 

@@ -85,11 +85,11 @@ static bool is_short (const product *p, cut how) {
          MAREA_MIN(p->m, p->n) > 1 && p->n >= 8 && (how == CUT_K || p->k <= SHORT_DEPTH);
 }
 
-static void multiply_short (const product *p, const marea_kernels *k, void *scratch) {
+static void multiply_short (const product *p, const marea_kernels *k, void *workspace) {
   marea_product g = {.a = p->a,
                      .b = p->b,
                      .c = p->c,
-                     .scratch = scratch,
+                     .scratch = workspace,
                      .m = p->m,
                      .n = p->n,
                      .k = p->k,
@@ -246,7 +246,7 @@ typedef struct job {
   marea_context *ctx;
   product all;
   const marea_kernels *kernels;
-  char *scratch; /* workspace of our kernel, for each worker; NULL: OpenBLAS computes */
+  char *workspace; /* workspace of our kernel, for each worker; NULL: OpenBLAS computes */
   cut cut;
   int64_t step;  /* of the side that is cut */
   char *partial; /* CUT_K: (blocks - 1) products of m * n, of the blocks after the first */
@@ -269,8 +269,8 @@ static void run_block (void *arg, int64_t block, int worker) {
   }
   if (j->cut == CUT_K) p.end = (marea_epilogue){0};
   if (j->cut == CUT_K && block > 0) { p.c = j->partial + (size_t)((block - 1) * p.m * p.n) * size; }
-  if (j->scratch && !is_deep(&p)) {
-    multiply_short(&p, j->kernels, j->scratch + (size_t)worker * WORKER_STEP);
+  if (j->workspace && !is_deep(&p)) {
+    multiply_short(&p, j->kernels, j->workspace + (size_t)worker * WORKER_STEP);
     return;
   }
   multiply(j->ctx, &p);
@@ -324,27 +324,27 @@ marea_status marea_gemm_parallel (marea_context *ctx, int dtype, bool ta, bool t
   if (end) j.all.end = *end;
   if (m == 0 || n == 0) return MAREA_OK;
   if (k == 0 || (double)m * (double)n * (double)k < 2.0 * MIN_WORK) {
-    if (ctx->dry) return MAREA_OK;
+    if (ctx->shape_only) return MAREA_OK;
     multiply(ctx, &j.all);
     finish(&j.all, j.kernels);
     return MAREA_OK;
   }
   choose_cut(&j);
   const int64_t blocks = (*side_of(&j.all, j.cut) + j.step - 1) / j.step;
-  const size_t scratch = is_short(&j.all, j.cut) ? (size_t)ctx->threads * WORKER_STEP : 0;
+  const size_t workspace = is_short(&j.all, j.cut) ? (size_t)ctx->threads * WORKER_STEP : 0;
   const size_t partial = j.cut == CUT_K ? (size_t)((blocks - 1) * m * n) * marea_element_size(dtype) : 0;
   char *memory = NULL;
-  if (ctx->dry) {
-    marea_plan_take(ctx, marea_block_size(scratch + partial));
-    marea_plan_give(ctx, marea_block_size(scratch + partial));
+  if (ctx->shape_only) {
+    marea_plan_take(ctx, marea_block_size(workspace + partial));
+    marea_plan_give(ctx, marea_block_size(workspace + partial));
     return MAREA_OK;
   }
-  if (scratch + partial > 0) {
-    memory = marea_alloc(ctx, scratch + partial);
-    if (!memory) return marea_out_of_memory(ctx, "matmul", scratch + partial, "scratch space");
+  if (workspace + partial > 0) {
+    memory = marea_alloc(ctx, workspace + partial);
+    if (!memory) return marea_out_of_memory(ctx, "matmul", workspace + partial, "scratch space");
   }
-  j.scratch = scratch ? memory : NULL;
-  j.partial = memory + scratch;
+  j.workspace = workspace ? memory : NULL;
+  j.partial = memory + workspace;
   marea_parallel(ctx, blocks, run_block, &j);
   if (j.cut == CUT_K) add_partials(ctx, &j);
   marea_free(ctx, memory);

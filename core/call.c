@@ -182,8 +182,8 @@ marea_status marea_call_op (marea_context *ctx, const char *name, int n_in, mare
   bool in_place;
   int n = 0;
   MAREA_ENTER;
-  MAREA_WANT(NULL, "call", ctx);
-  MAREA_WANT(ctx, "call", name);
+  MAREA_WANT_OR_RETURN(NULL, "call", ctx);
+  MAREA_WANT_OR_RETURN(ctx, "call", name);
   MAREA_TRY(marea_want_list(ctx, "call", "in", n_in, in));
   MAREA_TRY(marea_want_list(ctx, "call", "named", n_named, named));
   MAREA_TRY(marea_want_list(ctx, "call", "out", n_out, out));

@@ -144,7 +144,7 @@ const char *marea_isa_at (int i) { return marea_runnable_isa(i); }
 
 marea_status marea_open (const marea_config *config, marea_context **out) {
   MAREA_ENTER;
-  MAREA_WANT(NULL, "open", out);
+  MAREA_WANT_OR_RETURN(NULL, "open", out);
   *out = NULL;
   marea_config settings;
   MAREA_TRY(read_config(config, &settings));
@@ -212,7 +212,7 @@ void marea_close (marea_context *ctx) {
 
 marea_status marea_set_threads (marea_context *ctx, int threads) {
   MAREA_ENTER;
-  MAREA_WANT(NULL, "set_threads", ctx);
+  MAREA_WANT_OR_RETURN(NULL, "set_threads", ctx);
   if (threads < 1 || threads > MAREA_MAX_THREADS)
     return marea_fail(ctx, MAREA_EARG, "set_threads: expected 1..%d threads, got %d", MAREA_MAX_THREADS,
                       threads);
@@ -237,7 +237,7 @@ void marea_interrupt (marea_context *ctx) {
 
 marea_status marea_poll (marea_context *ctx) {
   MAREA_ENTER;
-  MAREA_WANT(NULL, "poll", ctx);
+  MAREA_WANT_OR_RETURN(NULL, "poll", ctx);
   if (!marea_stopping(ctx)) return MAREA_OK;
   if (atomic_exchange(&ctx->interrupt, false)) return marea_fail(ctx, MAREA_EINTR, "interrupted!");
   return marea_fail(ctx, MAREA_EBUDGET, "the time limit of %g s is reached", ctx->seconds);

@@ -65,7 +65,7 @@ struct marea_context {
   int64_t deadline;             /* of marea_clock_ns; 0: none */
   marea_profile *profile; /* the profile that runs; NULL: none */
   marea_plan *plan;       /* the plan that runs; NULL: none. While there is one, operators compute nothing */
-  bool dry;               /* an operator's forward runs to count its workspace alone: see MAREA_DRY */
+  bool shape_only;               /* an operator's forward runs to count its workspace alone: see MAREA_SHAPE_ONLY */
   uint64_t plans;         /* plans started so far, which is the number of the one that runs */
   int layer;              /* number of the layer at work, which the host sets; nodes keep it */
   uint32_t place;         /* number of the script's line at work, which the host sets; nodes and storages keep it */
@@ -104,8 +104,10 @@ marea_text marea_dtypes_text (int dtypes);                     /* of a set: "f32
 
 /* Fails with MAREA_EARG: argument `name` of function `who` is NULL. */
 marea_status marea_missing (marea_context *ctx, const char *who, const char *name);
-#define MAREA_WANT(ctx, who, pointer) \
-  do { if (!(pointer)) return marea_missing(ctx, who, #pointer); } while (0)
+#define MAREA_WANT_OR_RETURN(ctx, who, pointer)               \
+  do {                                                        \
+    if (!(pointer)) return marea_missing(ctx, who, #pointer); \
+  } while (0)
 /* Every public function checks its tensors by this: t is not NULL, belongs to the context, and is not of a plan that
    has ended. */
 marea_status marea_want_tensor (marea_context *ctx, const char *who, const char *name, const marea_tensor *t);
@@ -227,9 +229,9 @@ typedef struct marea_call {
   uint64_t counter;                 /* of random operators: the first Philox block that is reserved for this call */
   const void *found;                /* of operators whose output size depends on values: what the shape rule found */
   int64_t kept[24];                 /* what the shape rule leaves to forward, in place: see MAREA_KEEP */
-  void *scratch[24];                /* freed when forward returns */
-  int n_scratch;
-  size_t planned;                   /* bytes of scratch that a plan counts */
+  void *workspace[24];              /* freed when forward returns */
+  int n_workspace;
+  size_t planned;                   /* bytes of workspace that a plan counts */
 } marea_call;
 
 /* What a vjp sees. It sets din[i] (one reference each) for the inputs with need[i]; NULL means zero. */
@@ -255,8 +257,8 @@ enum { /* flags of an operator */
   MAREA_MUTATES = 32,     /* changes inputs in place: see `mutates`; no output, never interrupted */
   MAREA_NO_GRAD = 64,     /* results are constants for the tape (comparisons, argmax, samples) */
   MAREA_REALS = 256,      /* its results are floats for integer inputs, too */
-  MAREA_DRY = 128         /* a plan runs forward to count its workspace, with `dry` set: forward may access elements
-                             of tensors and of workspace only inside marea_parallel, which does nothing then */
+  MAREA_SHAPE_ONLY = 128  /* a plan runs forward to count its workspace, with `shape_only` set: forward may access
+                             elements of tensors and of workspace only inside marea_parallel, which does nothing then */
 };
 
 struct marea_op {
@@ -285,18 +287,19 @@ struct marea_op {
   marea_fail((c)->ctx, status, "%s: " format, (c)->op->name __VA_OPT__(, ) __VA_ARGS__)
 
 /* Memory that is freed when the call ends, in at most 24 pieces a call; NULL: out of memory. While a plan runs
-   marea_scratch gives MAREA_NOWHERE, which must not be accessed, and counts the bytes; marea_table gives memory all
+   marea_workspace gives MAREA_NOWHERE, which must not be accessed, and counts the bytes; marea_table gives memory all
    the same, for tables of offsets and the like that forward derives from shapes. The macros set `pointer`, or return
    from the caller with MAREA_ENOMEM. */
-void *marea_scratch (marea_call *c, size_t bytes);
+void *marea_workspace (marea_call *c, size_t bytes);
 void *marea_table (marea_call *c, size_t bytes);
-#define MAREA_OR_REJECT(c, pointer, memory, bytes)                                            \
+#define MAREA_MEMORY_OR_RETURN(c, pointer, memory, bytes)                                     \
   do {                                                                                        \
     if (!((pointer) = (memory)))                                                              \
       return marea_out_of_memory((c)->ctx, (c)->op->name, bytes, "scratch space");            \
   } while (0)
-#define MAREA_SCRATCH(c, pointer, bytes) MAREA_OR_REJECT(c, pointer, marea_scratch(c, bytes), bytes)
-#define MAREA_TABLE(c, pointer, bytes) MAREA_OR_REJECT(c, pointer, marea_table(c, bytes), bytes)
+#define MAREA_WORKSPACE_OR_RETURN(c, pointer, bytes) \
+  MAREA_MEMORY_OR_RETURN(c, pointer, marea_workspace(c, bytes), bytes)
+#define MAREA_TABLE_OR_RETURN(c, pointer, bytes) MAREA_MEMORY_OR_RETURN(c, pointer, marea_table(c, bytes), bytes)
 
 /* Distance in bytes between the memories of two workers, of `bytes` each: between them lies a gap of the same size, at
    least 4 KB and at most 256 KB. Without it the hardware prefetcher of one core, which extrapolates the stride of its
@@ -434,9 +437,9 @@ static inline bool marea_is_overdue (const marea_context *ctx) {
 }
 #define MAREA_PATIENCE_NS 30000000 /* what a change in place may take beyond the time limit; marea.h promises 30 ms */
 
-/* Runs fn(arg, block, worker) for block = 0..blocks-1 on the context's threads, worker in 0..threads-1. What a
-   block computes must not depend on the worker nor on other blocks, so results are the same for any number of
-   threads. Calls marea_stopping between blocks; a call from inside a block runs serially. While `dry` is set it does
+/* Runs fn(arg, block, worker) for block = 0..blocks-1 on the context's threads, worker in 0..threads-1. What a block
+   computes must not depend on the worker nor on other blocks, so results are the same for any number of threads.
+   Calls marea_stopping between blocks; a call from inside a block runs serially. While `shape_only` is set it does
    nothing. */
 typedef void (*marea_block_fn)(void *arg, int64_t block, int worker);
 void marea_parallel (marea_context *ctx, int64_t blocks, marea_block_fn fn, void *arg);

@@ -267,7 +267,7 @@ static void lend_thread (void *arg, int i) {
 
 void marea_parallel (marea_context *ctx, int64_t blocks, marea_block_fn fn, void *arg) {
   marea_workers *w = ctx->workers;
-  if (ctx->dry) return;
+  if (ctx->shape_only) return;
   if (blocks <= 1 || !w || w->threads == 1 || w->busy) {
     run_serially(ctx, blocks, fn, arg, 0);
     return;

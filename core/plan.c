@@ -2,7 +2,7 @@
 ** plan.c: a shape-only run, which tells what a script would cost. While a plan runs, operators are called by
 ** marea_apply as always, but nothing is computed and their results have shapes and no elements. The bytes that the
 ** elements would take count as in use from the call to the release. The backward pass is made of the same calls, and
-** operators with much workspace count that, too (MAREA_DRY). So live and peak bytes are those of a real run.
+** operators with much workspace count that, too (MAREA_SHAPE_ONLY). So live and peak bytes are those of a real run.
 **
 ** A plan changes no values. Gradients of tensors that existed before it are restored at its end.
 */
@@ -23,7 +23,7 @@ struct marea_plan {
 
 marea_status marea_plan_start (marea_context *ctx) {
   MAREA_ENTER;
-  MAREA_WANT(ctx, "plan", ctx);
+  MAREA_WANT_OR_RETURN(ctx, "plan", ctx);
   if (ctx->plan) return marea_fail(ctx, MAREA_ESTATE, "plan: one is running already");
   marea_plan *p = marea_alloc(ctx, sizeof *p);
   if (!p) return marea_fail(ctx, MAREA_ENOMEM, "plan: out of memory");

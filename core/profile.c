@@ -229,9 +229,9 @@ marea_status marea_profile_apply_ (marea_context *ctx, const marea_op *op, int n
 
 marea_status marea_profile_start (marea_context *ctx, size_t max_events, marea_profile **out) {
   MAREA_ENTER;
-  MAREA_WANT(ctx, "profile", out);
+  MAREA_WANT_OR_RETURN(ctx, "profile", out);
   *out = NULL;
-  MAREA_WANT(NULL, "profile", ctx);
+  MAREA_WANT_OR_RETURN(NULL, "profile", ctx);
   if (ctx->profile) return marea_fail(ctx, MAREA_ESTATE, "profile: one is running already");
   marea_profile *p = marea_alloc(ctx, sizeof *p);
   if (p) {

@@ -91,9 +91,9 @@ marea_status marea_result_new (marea_context *ctx, const char *who, const marea_
 marea_status marea_empty (marea_context *ctx, marea_dtype dtype, int rank, const int64_t *shape,
                           marea_tensor **out) {
   MAREA_ENTER;
-  MAREA_WANT(ctx, "empty", out);
+  MAREA_WANT_OR_RETURN(ctx, "empty", out);
   *out = NULL;
-  MAREA_WANT(NULL, "empty", ctx);
+  MAREA_WANT_OR_RETURN(NULL, "empty", ctx);
   MAREA_TRY(marea_want_shape_of(ctx, "empty", dtype, rank, shape));
   return new_tensor(ctx, "empty", dtype, rank, shape, OWN, out);
 }
@@ -101,9 +101,9 @@ marea_status marea_empty (marea_context *ctx, marea_dtype dtype, int rank, const
 marea_status marea_zeros (marea_context *ctx, marea_dtype dtype, int rank, const int64_t *shape,
                           marea_tensor **out) {
   MAREA_ENTER;
-  MAREA_WANT(ctx, "zeros", out);
+  MAREA_WANT_OR_RETURN(ctx, "zeros", out);
   *out = NULL;
-  MAREA_WANT(NULL, "zeros", ctx);
+  MAREA_WANT_OR_RETURN(NULL, "zeros", ctx);
   MAREA_TRY(marea_want_shape_of(ctx, "zeros", dtype, rank, shape));
   MAREA_TRY(new_tensor(ctx, "zeros", dtype, rank, shape, ctx->plan ? PLAN : OWN, out));
   if (!ctx->plan) marea_clear(ctx, (*out)->storage->data, (*out)->storage->bytes);
@@ -118,7 +118,7 @@ marea_status marea_zeros (marea_context *ctx, marea_dtype dtype, int rank, const
 static marea_status check_lent (marea_context *ctx, const char *who, marea_dtype dtype, size_t bytes,
                                 const void *data) {
   const size_t size = marea_dtype_size(dtype);
-  if (bytes > 0) MAREA_WANT(ctx, who, data);
+  if (bytes > 0) MAREA_WANT_OR_RETURN(ctx, who, data);
   if ((uintptr_t)data % size == 0) return MAREA_OK;
   return marea_fail(ctx, MAREA_EARG, "%s: argument 'data': expected an address that %s divides by %zu", who,
                     marea_dtype_name(dtype), size);
@@ -128,9 +128,9 @@ marea_status marea_from_memory (marea_context *ctx, marea_dtype dtype, int rank,
                                 void *data, void (*release)(void *ud), void *ud, marea_tensor **out) {
   static const char who[] = "from_memory";
   MAREA_ENTER;
-  MAREA_WANT(ctx, who, out);
+  MAREA_WANT_OR_RETURN(ctx, who, out);
   *out = NULL;
-  MAREA_WANT(NULL, who, ctx);
+  MAREA_WANT_OR_RETURN(NULL, who, ctx);
   MAREA_TRY(marea_want_shape_of(ctx, who, dtype, rank, shape));
   MAREA_TRY(new_tensor(ctx, who, dtype, rank, shape, HOST, out));
   marea_storage *s = (*out)->storage;
@@ -209,7 +209,7 @@ marea_status marea_alias (const marea_tensor *t, marea_tensor **out) {
 marea_status marea_detach (marea_tensor *t, marea_tensor **out) {
   MAREA_ENTER;
   marea_context *ctx = t ? t->ctx : NULL;
-  MAREA_WANT(ctx, "detach", out);
+  MAREA_WANT_OR_RETURN(ctx, "detach", out);
   *out = NULL;
   MAREA_TRY(marea_want_tensor(ctx, "detach", "t", t));
   return marea_alias(t, out);
@@ -253,9 +253,9 @@ static int insert (newborn **list, int n, int most, newborn *p) {
 marea_status marea_memory_largest (marea_context *ctx, int most, marea_tensor **list, int *n) {
   newborn *found[MAREA_MOST_LARGEST];
   MAREA_ENTER;
-  MAREA_WANT(ctx, "memory_largest", n);
+  MAREA_WANT_OR_RETURN(ctx, "memory_largest", n);
   *n = 0;
-  MAREA_WANT(NULL, "memory_largest", ctx);
+  MAREA_WANT_OR_RETURN(NULL, "memory_largest", ctx);
   MAREA_TRY(marea_want_list(ctx, "memory_largest", "list", most, list));
   int count = 0;
   for (newborn *p = NULL; (p = marea_next_tensor(ctx, p));)

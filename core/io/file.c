@@ -119,10 +119,10 @@ marea_status marea_load_tensor (marea_context *ctx, const char *who, const char 
   uint8_t *bytes;
   size_t n;
   MAREA_ENTER;
-  MAREA_WANT(ctx, who, out);
+  MAREA_WANT_OR_RETURN(ctx, who, out);
   *out = NULL;
-  MAREA_WANT(NULL, who, ctx);
-  MAREA_WANT(ctx, who, path);
+  MAREA_WANT_OR_RETURN(NULL, who, ctx);
+  MAREA_WANT_OR_RETURN(ctx, who, path);
   MAREA_TRY(marea_read_file(ctx, who, path, &bytes, &n));
   marea_status status = parse(ctx, path, bytes, n, out);
   marea_free(ctx, bytes);
@@ -313,9 +313,9 @@ marea_status marea_write_end (marea_writer *w, marea_status status) {
 marea_status marea_save_bytes (marea_context *ctx, const char *path, const void *bytes, size_t n) {
   marea_writer w;
   MAREA_ENTER;
-  MAREA_WANT(NULL, "save_bytes", ctx);
-  MAREA_WANT(ctx, "save_bytes", path);
-  if (n > 0) MAREA_WANT(ctx, "save_bytes", bytes);
+  MAREA_WANT_OR_RETURN(NULL, "save_bytes", ctx);
+  MAREA_WANT_OR_RETURN(ctx, "save_bytes", path);
+  if (n > 0) MAREA_WANT_OR_RETURN(ctx, "save_bytes", bytes);
   MAREA_TRY(marea_write_begin(ctx, "save_bytes", path, &w));
   return marea_write_end(&w, marea_write(&w, bytes, n));
 }

@@ -66,9 +66,9 @@ bool marea_list_insert (marea_context *ctx, marea_list *l, int at, const char *n
 
 marea_status marea_file_new (marea_context *ctx, marea_file **out) {
   MAREA_ENTER;
-  MAREA_WANT(ctx, "file", out);
+  MAREA_WANT_OR_RETURN(ctx, "file", out);
   *out = NULL;
-  MAREA_WANT(NULL, "file", ctx);
+  MAREA_WANT_OR_RETURN(NULL, "file", ctx);
   marea_file *f = *out = marea_alloc(ctx, sizeof *f);
   if (!f) return marea_no_names(ctx, "file");
   *f = (marea_file){.ctx = ctx};
@@ -147,8 +147,8 @@ marea_status marea_file_add (marea_file *f, const char *name, marea_tensor *t) {
   int at;
   marea_tensor *whole;
   MAREA_ENTER;
-  MAREA_WANT(NULL, "save", f);
-  MAREA_WANT(f->ctx, "save", name);
+  MAREA_WANT_OR_RETURN(NULL, "save", f);
+  MAREA_WANT_OR_RETURN(f->ctx, "save", name);
   MAREA_TRY(marea_want_tensor(f->ctx, "save", "t", t));
   if (strcmp(name, "__metadata__") == 0)
     return marea_fail(f->ctx, MAREA_EARG, "save: a tensor cannot be named '__metadata__'");
@@ -165,9 +165,9 @@ marea_status marea_file_add (marea_file *f, const char *name, marea_tensor *t) {
 marea_status marea_file_add_text (marea_file *f, const char *key, const char *value) {
   int at;
   MAREA_ENTER;
-  MAREA_WANT(NULL, "save", f);
-  MAREA_WANT(f->ctx, "save", key);
-  MAREA_WANT(f->ctx, "save", value);
+  MAREA_WANT_OR_RETURN(NULL, "save", f);
+  MAREA_WANT_OR_RETURN(f->ctx, "save", key);
+  MAREA_WANT_OR_RETURN(f->ctx, "save", value);
   if (marea_text_reserved(key))
     return marea_fail(f->ctx, MAREA_EARG, "save: text key '%s' is reserved for checksums", key);
   MAREA_TRY(check_new(f->ctx, &f->texts, "text key", key, &at));

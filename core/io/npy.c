@@ -236,7 +236,7 @@ marea_status marea_save_npy (marea_tensor *t, const char *path) {
   MAREA_ENTER;
   marea_context *ctx = marea_tensor_context(t);
   MAREA_TRY(marea_want_values(t, "save_npy", "t"));
-  MAREA_WANT(ctx, "save_npy", path);
+  MAREA_WANT_OR_RETURN(ctx, "save_npy", path);
   marea_tensor *whole;
   marea_writer w;
   char head[512];

@@ -329,7 +329,7 @@ static marea_status write_file (session *s, void *path) {
 marea_status marea_save_png (marea_tensor *t, const char *path) {
   MAREA_ENTER;
   MAREA_TRY(marea_want_values(t, "save_png", "t"));
-  MAREA_WANT(t->ctx, "save_png", path);
+  MAREA_WANT_OR_RETURN(t->ctx, "save_png", path);
   const marea_label label = marea_file_label("save_png", path);
   return with_pixels(t, label.s, write_file, (char *)path);
 }
@@ -355,7 +355,7 @@ static marea_status write_memory (session *s, void *to) {
 
 marea_status marea_encode_png (marea_tensor *t, marea_tensor **out) {
   MAREA_ENTER;
-  MAREA_WANT(marea_tensor_context(t), "encode_png", out);
+  MAREA_WANT_OR_RETURN(marea_tensor_context(t), "encode_png", out);
   *out = NULL;
   MAREA_TRY(marea_want_values(t, "encode_png", "t"));
   return with_pixels(t, "encode_png", write_memory, out);

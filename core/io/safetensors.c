@@ -375,10 +375,10 @@ marea_status marea_file_load (marea_context *ctx, const char *path, marea_file *
   uint8_t *bytes;
   size_t n;
   MAREA_ENTER;
-  MAREA_WANT(ctx, "load", out);
+  MAREA_WANT_OR_RETURN(ctx, "load", out);
   *out = NULL;
-  MAREA_WANT(NULL, "load", ctx);
-  MAREA_WANT(ctx, "load", path);
+  MAREA_WANT_OR_RETURN(NULL, "load", ctx);
+  MAREA_WANT_OR_RETURN(ctx, "load", path);
   MAREA_TRY(marea_read_file(ctx, "load", path, &bytes, &n));
   marea_status status = marea_parse_safetensors(ctx, path, bytes, n, out);
   marea_free(ctx, bytes);
@@ -514,8 +514,8 @@ static marea_status write_all (const marea_file *f, const char *path, marea_item
 
 marea_status marea_file_save (marea_file *f, const char *path) {
   MAREA_ENTER;
-  MAREA_WANT(NULL, "save", f);
-  MAREA_WANT(f->ctx, "save", path);
+  MAREA_WANT_OR_RETURN(NULL, "save", f);
+  MAREA_WANT_OR_RETURN(f->ctx, "save", path);
   marea_label label = marea_file_label("save", path);
   uint8_t *head = NULL;
   size_t bytes = 0;

@@ -16,7 +16,7 @@ static marea_status read_positions (marea_call *c, int input, int64_t limit, boo
   const int64_t n = marea_count(t->rank, t->shape), base = c->ctx->config.index_base;
   const void *from = marea_at(t);
   int64_t *position;
-  MAREA_SCRATCH(c, position, (size_t)MAREA_MAX(n, 1) * sizeof *position);
+  MAREA_WORKSPACE_OR_RETURN(c, position, (size_t)MAREA_MAX(n, 1) * sizeof *position);
   for (int64_t i = 0; i < n && !MAREA_STOPPING(c->ctx, i); i++) {
     const int64_t value = marea_load_integer(t->dtype, from, i);
     const bool negative = from_end && value < 0;

@@ -13,7 +13,7 @@ void dsyevd_ (const char *jobz, const char *uplo, const int *n, double *a, const
               double *work, const int *lwork, int *iwork, const int *liwork, int *info, size_t jobz_length,
               size_t uplo_length);
 
-#define LARGEST 16384 /* side of a matrix: LAPACK counts its scratch memory, 2 n^2, in int */
+#define LARGEST 16384 /* side of a matrix: LAPACK counts its workspace, 2 n^2, in int */
 
 static marea_status eigh_shape (marea_call *c) {
   const marea_tensor *a = c->in[0];
@@ -30,11 +30,11 @@ static marea_status eigh_shape (marea_call *c) {
   return MAREA_OK;
 }
 
-/* *out := a tensor of a's shape in scratch memory, f64 and row by row; owns nothing. */
-static marea_status scratch_like (marea_call *c, const marea_tensor *a, marea_storage *memory,
-                                  marea_tensor *out) {
+/* *out := a tensor of a's shape in workspace, f64 and row by row; owns nothing. */
+static marea_status workspace_like (marea_call *c, const marea_tensor *a, marea_storage *memory,
+                                    marea_tensor *out) {
   *memory = (marea_storage){.ctx = c->ctx};
-  MAREA_SCRATCH(c, memory->data, (size_t)marea_count(a->rank, a->shape) * sizeof(double));
+  MAREA_WORKSPACE_OR_RETURN(c, memory->data, (size_t)marea_count(a->rank, a->shape) * sizeof(double));
   *out = *a;
   out->dtype = MAREA_F64;
   out->storage = memory;
@@ -70,10 +70,10 @@ static marea_status eigh_forward (marea_call *c) {
   double *work;
   int *iwork, info = 0;
   if (all == 0) return MAREA_OK;
-  MAREA_TRY(scratch_like(c, a, &matrices, &vectors));
-  MAREA_TRY(scratch_like(c, c->out[0], &vector, &values));
-  MAREA_SCRATCH(c, work, (size_t)lwork * sizeof *work);
-  MAREA_SCRATCH(c, iwork, (size_t)liwork * sizeof *iwork);
+  MAREA_TRY(workspace_like(c, a, &matrices, &vectors));
+  MAREA_TRY(workspace_like(c, c->out[0], &vector, &values));
+  MAREA_WORKSPACE_OR_RETURN(c, work, (size_t)lwork * sizeof *work);
+  MAREA_WORKSPACE_OR_RETURN(c, iwork, (size_t)liwork * sizeof *iwork);
   marea_copy_strided(c->ctx, a, &vectors);
   marea_blas_hold();
   for (int64_t i = 0; i < all / (n * n); i++) {

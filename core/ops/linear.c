@@ -121,7 +121,7 @@ static marea_status matmul_forward (marea_call *c) {
   const int64_t count = marea_count(p.lead, p.shape);
   if (count * p.m * p.n == 0) return MAREA_OK;
   if (p.k == 0) {
-    if (!c->ctx->dry) memset(marea_at(out), 0, (size_t)(count * p.m * p.n) * size);
+    if (!c->ctx->shape_only) memset(marea_at(out), 0, (size_t)(count * p.m * p.n) * size);
     return MAREA_OK;
   }
   batch s = {c->ctx, &p, out->dtype, size, marea_at(c->in[0]), marea_at(c->in[1]), marea_at(out)};
@@ -238,7 +238,7 @@ const marea_op marea_op_matmul = {
     .attrs = {{"transpose_a", MAREA_BOOL, 0, NULL, "a is stored (.., k, m)"},
               {"transpose_b", MAREA_BOOL, 0, NULL, "b is stored (.., n, k)"}},
     .saves_in = 3,
-    .flags = MAREA_DRY,
+    .flags = MAREA_SHAPE_ONLY,
     .shape = matmul_shape,
     .forward = matmul_forward,
     .vjp = matmul_vjp,
@@ -321,7 +321,7 @@ const marea_op marea_op_linear = {
               {"slope", MAREA_REAL, MAREA_NONE, NULL, MAREA_SLOPE_DOC}},
     .saves_in = 3,
     .saves_out = 1,
-    .flags = MAREA_DRY,
+    .flags = MAREA_SHAPE_ONLY,
     .shape = linear_shape,
     .forward = linear_forward,
     .vjp = linear_vjp,

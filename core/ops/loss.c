@@ -116,7 +116,7 @@ static marea_status run_loss (marea_call *c, loss_job *j) {
   const int64_t blocks = (j->n + MAREA_BLOCK - 1) / MAREA_BLOCK;
   const reduction r = (reduction)c->attr[0].i;
   double total = 0;
-  if (r != NONE && blocks > 0) MAREA_SCRATCH(c, j->partial, (size_t)blocks * sizeof *j->partial);
+  if (r != NONE && blocks > 0) MAREA_WORKSPACE_OR_RETURN(c, j->partial, (size_t)blocks * sizeof *j->partial);
   marea_parallel(c->ctx, blocks, loss_block, j);
   if (r == NONE) return MAREA_OK;
   for (int64_t i = 0; i < blocks; i++) total += j->partial[i];
@@ -244,7 +244,7 @@ static marea_status want_probabilities (marea_call *c, int input) {
                  .n = marea_count(t->rank, t->shape)};
   const int64_t blocks = (j.n + MAREA_BLOCK - 1) / MAREA_BLOCK;
   if (blocks == 0) return MAREA_OK;
-  MAREA_SCRATCH(c, j.low, 2 * (size_t)blocks * sizeof *j.low);
+  MAREA_WORKSPACE_OR_RETURN(c, j.low, 2 * (size_t)blocks * sizeof *j.low);
   j.high = j.low + blocks;
   for (int64_t i = 0; i < blocks; i++) j.low[i] = j.high[i] = 0;
   marea_parallel(c->ctx, blocks, range_block, &j);

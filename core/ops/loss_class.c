@@ -155,7 +155,7 @@ static marea_status cross_entropy_forward (marea_call *c) {
   MAREA_TRY(job_of(c, 0, &j));
   const int64_t blocks = blocks_of(&j);
   double total = 0;
-  if (!j.each && blocks > 0) MAREA_SCRATCH(c, j.partial, (size_t)blocks * sizeof *j.partial);
+  if (!j.each && blocks > 0) MAREA_WORKSPACE_OR_RETURN(c, j.partial, (size_t)blocks * sizeof *j.partial);
   marea_parallel(c->ctx, blocks, loss_block, &j);
   if (j.each) return MAREA_OK;
   for (int64_t i = 0; i < blocks; i++) total += j.partial[i];

@@ -40,8 +40,9 @@ static marea_status spread (marea_call *c, const marea_tensor *t, int rank, cons
     wide.stride[d] = d < missing || t->shape[d - missing] == 1 ? 0 : t->stride[d - missing];
   }
   copy = wide;
-  MAREA_TABLE(c, memory.data,
-              MAREA_MAX((size_t)marea_count(rank, shape) * marea_dtype_size((marea_dtype)t->dtype), 1));
+  MAREA_TABLE_OR_RETURN(
+      c, memory.data,
+      MAREA_MAX((size_t)marea_count(rank, shape) * marea_dtype_size((marea_dtype)t->dtype), 1));
   copy.storage = &memory;
   copy.offset = 0;
   marea_row_major(rank, copy.shape, copy.stride);
@@ -72,7 +73,7 @@ static marea_status truth_of (marea_call *c, int dtype, const void *values, int6
       .ne = c->ctx->kernels[dtype]->ne, .x = values, .size = marea_dtype_size((marea_dtype)dtype), .n = n};
   *mask = values;
   if (dtype == MAREA_U8) return MAREA_OK;
-  MAREA_TABLE(c, s.y, (size_t)MAREA_MAX(n, 1));
+  MAREA_TABLE_OR_RETURN(c, s.y, (size_t)MAREA_MAX(n, 1));
   marea_parallel(c->ctx, (n + MAREA_BLOCK - 1) / MAREA_BLOCK, to_bytes_block, &s);
   *mask = s.y;
   return MAREA_OK;
@@ -88,11 +89,11 @@ static marea_status choose (marea_call *c, int input, int rank, const int64_t *s
   MAREA_TRY(marea_bytes(c->ctx, c->op->name, rank, shape, sizeof(int64_t), &bytes));
   int64_t n = marea_count(rank, shape);
   if (!c->ctx->plan) {
-    MAREA_TABLE(c, s, sizeof *s);
+    MAREA_TABLE_OR_RETURN(c, s, sizeof *s);
     *s = (chosen){.ctx = c->ctx, .n = n, .blocks = (n + MAREA_BLOCK - 1) / MAREA_BLOCK};
     MAREA_TRY(spread(c, t, rank, shape, &values));
     MAREA_TRY(truth_of(c, t->dtype, values, n, &s->mask));
-    MAREA_TABLE(c, s->before, (size_t)MAREA_MAX(s->blocks, 1) * sizeof *s->before);
+    MAREA_TABLE_OR_RETURN(c, s->before, (size_t)MAREA_MAX(s->blocks, 1) * sizeof *s->before);
     marea_parallel(c->ctx, s->blocks, count_block, s);
     const bool whole = !marea_stopping(c->ctx);
     for (int64_t b = 0; whole && b < s->blocks; b++) {

@@ -123,9 +123,9 @@ static marea_status norm_forward (marea_call *c) {
   MAREA_TRY(reduction_at(c, NORM_DIMS, &f));
   const int64_t n = f.outer * f.inner;
   if (p == INFINITY) return marea_reduce(c, &f, MAREA_REDUCE_LARGEST, NULL, 1, f.dtype, marea_at(y));
-  MAREA_SCRATCH(c, m, (size_t)n * sizeof *m);
-  MAREA_SCRATCH(c, scale, (size_t)n * sizeof *scale);
-  MAREA_SCRATCH(c, sum, (size_t)n * sizeof *sum);
+  MAREA_WORKSPACE_OR_RETURN(c, m, (size_t)n * sizeof *m);
+  MAREA_WORKSPACE_OR_RETURN(c, scale, (size_t)n * sizeof *scale);
+  MAREA_WORKSPACE_OR_RETURN(c, sum, (size_t)n * sizeof *sum);
   MAREA_TRY(marea_reduce(c, &f, MAREA_REDUCE_LARGEST, NULL, 1, MAREA_F64, m));
   for (int64_t i = 0; i < n; i++) scale[i] = m[i] > 0 && m[i] < INFINITY ? m[i] : 1;
   f.power = p;

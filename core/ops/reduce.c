@@ -72,7 +72,7 @@ static marea_status mean_forward (marea_call *c) {
   if (marea_is_float(f.dtype)) return marea_reduce(c, &f, MAREA_REDUCE_SUM, NULL, n, y->dtype, marea_at(y));
   float *mean = marea_at(y);
   int64_t *sum;
-  MAREA_SCRATCH(c, sum, (size_t)(f.outer * f.inner) * sizeof *sum);
+  MAREA_WORKSPACE_OR_RETURN(c, sum, (size_t)(f.outer * f.inner) * sizeof *sum);
   marea_reduce_ints(c->ctx, &f, MAREA_REDUCE_SUM, MAREA_I64, sum);
   for (int64_t i = 0; i < f.outer * f.inner; i++) mean[i] = (float)((double)sum[i] / n);
   return MAREA_OK;
@@ -172,8 +172,8 @@ static marea_status spread_forward (marea_call *c, bool root) {
   MAREA_TRY(reduction_of(c, &f));
   const int64_t n = f.outer * f.inner;
   const double divisor = (double)(f.count - c->attr[2].i);
-  MAREA_SCRATCH(c, mean, (size_t)n * sizeof *mean);
-  MAREA_SCRATCH(c, variance, (size_t)n * sizeof *variance);
+  MAREA_WORKSPACE_OR_RETURN(c, mean, (size_t)n * sizeof *mean);
+  MAREA_WORKSPACE_OR_RETURN(c, variance, (size_t)n * sizeof *variance);
   MAREA_TRY(marea_reduce(c, &f, MAREA_REDUCE_SUM, NULL, (double)f.count, MAREA_F64, mean));
   MAREA_TRY(marea_reduce(c, &f, MAREA_REDUCE_SQUARES, mean, divisor, MAREA_F64, variance));
   for (int64_t i = 0; i < n && !MAREA_STOPPING(c->ctx, i); i++) {
@@ -309,8 +309,8 @@ static marea_status logsumexp_forward (marea_call *c) {
   double *m, *sum;
   MAREA_TRY(reduction_of(c, &f));
   const int64_t n = f.outer * f.inner;
-  MAREA_SCRATCH(c, m, (size_t)n * sizeof *m);
-  MAREA_SCRATCH(c, sum, (size_t)n * sizeof *sum);
+  MAREA_WORKSPACE_OR_RETURN(c, m, (size_t)n * sizeof *m);
+  MAREA_WORKSPACE_OR_RETURN(c, sum, (size_t)n * sizeof *sum);
   MAREA_TRY(marea_reduce(c, &f, MAREA_REDUCE_MAX, NULL, 1, MAREA_F64, m));
   for (int64_t i = 0; i < n; i++)
     if (isinf(m[i])) m[i] = 0;

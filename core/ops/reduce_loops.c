@@ -260,7 +260,8 @@ marea_status marea_reduce (marea_call *c, const marea_reduction *f, marea_reduce
   j.tiles = (f->inner + TILE - 1) / TILE;
   j.units = f->outer * j.chunks * j.tiles;
   j.units_per_block = MAREA_MAX(1, MAREA_BLOCK / (MAREA_MIN(j.chunk, f->count) * MAREA_MIN(TILE, f->inner)));
-  if (j.chunks > 1) MAREA_SCRATCH(c, j.partial, (size_t)(f->outer * j.chunks * f->inner) * sizeof(double));
+  if (j.chunks > 1)
+    MAREA_WORKSPACE_OR_RETURN(c, j.partial, (size_t)(f->outer * j.chunks * f->inner) * sizeof(double));
   const int64_t blocks = (j.units + j.units_per_block - 1) / j.units_per_block;
   if (blocks == 1) run_block(&j, 0, 0);
   else marea_parallel(c->ctx, blocks, run_block, &j);
@@ -367,7 +368,7 @@ marea_status marea_reduce_over (marea_call *c, const marea_tensor *t, const bool
   marea_tensor copy = order;
   marea_storage memory = {.ctx = c->ctx};
   const size_t bytes = (size_t)(f->outer * f->count) * marea_dtype_size((marea_dtype)t->dtype);
-  MAREA_SCRATCH(c, memory.data, bytes);
+  MAREA_WORKSPACE_OR_RETURN(c, memory.data, bytes);
   copy.storage = &memory;
   copy.offset = 0;
   marea_row_major(copy.rank, copy.shape, copy.stride);

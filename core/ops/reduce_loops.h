@@ -27,8 +27,7 @@ typedef enum marea_reduce_kind {
 } marea_reduce_kind;
 
 /* f := the values of `t`, contiguous at `x`, with the dimensions of set[] reduced. Where these are not
-   neighbours, or there is no such view, a copy with the reduced dimensions last is made in scratch
-   memory. */
+   neighbours, or there is no such view, a copy with the reduced dimensions last is made in a workspace. */
 marea_status marea_reduce_over (marea_call *c, const marea_tensor *t, const bool *set, marea_reduction *f);
 
 /* out[outer * inner] := reduction / divisor, as real numbers of out_dtype. shift [outer * inner] as the kind

@@ -3,7 +3,7 @@
 **
 ** Each axis has a sparse matrix, kept by rows as taps (from, weight): y = A x B', channel by channel, with A over
 ** the height and B over the width. A block makes some rows of y: the rows of x that one of them needs are added up in
-** scratch memory, over width and channels at once, and that row is then summed along the width. There, outputs side by
+** workspace, over width and channels at once, and that row is then summed along the width. There, outputs side by
 ** side whose taps have one weight and lie side by side, too, are one run: nearly all of them for a blur.
 */
 #include <math.h>
@@ -47,9 +47,9 @@ static marea_status make_axis (marea_call *c, int64_t in, int64_t out, int64_t t
   const int64_t size[] = {out, taps_per_output}, places = out + 1;
   *a = (axis){.in = in, .out = out};
   MAREA_TRY(marea_bytes(c->ctx, c->op->name, 2, size, sizeof(tap), &bytes));
-  MAREA_SCRATCH(c, a->taps, MAREA_MAX(bytes, 1));
+  MAREA_WORKSPACE_OR_RETURN(c, a->taps, MAREA_MAX(bytes, 1));
   MAREA_TRY(marea_bytes(c->ctx, c->op->name, 1, &places, sizeof(int64_t), &bytes));
-  MAREA_SCRATCH(c, a->first, bytes);
+  MAREA_WORKSPACE_OR_RETURN(c, a->first, bytes);
   return MAREA_OK;
 }
 
@@ -110,8 +110,8 @@ static marea_status make_runs (marea_call *c, const axis *a, run **runs, int64_t
   const int64_t taps = a->first[a->out];
   MAREA_TRY(marea_bytes(c->ctx, c->op->name, 1, &taps, sizeof(run), &bytes));
   MAREA_TRY(marea_bytes(c->ctx, c->op->name, 1, &taps, sizeof(int64_t), &places));
-  MAREA_SCRATCH(c, *runs, MAREA_MAX(bytes, 1));
-  MAREA_SCRATCH(c, of, MAREA_MAX(places, 1));
+  MAREA_WORKSPACE_OR_RETURN(c, *runs, MAREA_MAX(bytes, 1));
+  MAREA_WORKSPACE_OR_RETURN(c, of, MAREA_MAX(places, 1));
   *n = 0;
   for (int64_t o = 0; o < a->out && !MAREA_STOPPING(c->ctx, o); o++) {
     const int64_t before = o > 0 ? a->first[o] - a->first[o - 1] : 0;

@@ -2,7 +2,7 @@
 ** softmax.c: softmax and log_softmax along one dimension, by way of the maximum, so without overflow.
 **
 ** The kernels run along rows; for another dimension than the last the values are brought into rows and back
-** through scratch memory. A row of nothing but -infinity (everything masked) gives softmax 0 and
+** through workspace. A row of nothing but -infinity (everything masked) gives softmax 0 and
 ** log_softmax -infinity, with gradients 0 and dy, instead of NaN.
 */
 #include <math.h>
@@ -93,7 +93,7 @@ static marea_status run_rows (marea_call *c, void (*run)(const row_job *j, const
   marea_storage memory = {.ctx = c->ctx};
   const bool moved = !marea_is_contiguous(from.rank, from.shape, from.stride);
   if (moved) {
-    MAREA_SCRATCH(c, memory.data, (size_t)n * j.size);
+    MAREA_WORKSPACE_OR_RETURN(c, memory.data, (size_t)n * j.size);
     rows.storage = &memory;
     rows.offset = 0;
     marea_row_major(rows.rank, rows.shape, rows.stride);

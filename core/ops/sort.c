@@ -210,7 +210,7 @@ static marea_status run_ordering (marea_call *c, int dim, bool descending, marea
   s.step = marea_worker_step((size_t)(2 * s.count) * sizeof(item));
   if (__builtin_mul_overflow(s.step, (size_t)MAREA_MIN(blocks, c->ctx->threads), &bytes))
     return marea_reject(c, MAREA_ENOMEM, "out of memory for scratch space");
-  MAREA_SCRATCH(c, s.memory, bytes);
+  MAREA_WORKSPACE_OR_RETURN(c, s.memory, bytes);
   if (blocks == 1) order_lines(&s, 0, 0);
   else marea_parallel(c->ctx, blocks, order_lines, &s);
   return MAREA_OK;
@@ -356,9 +356,10 @@ static marea_status sort_all (marea_call *c, sorted_all *out) {
   item *items;
   out->n = marea_count(x->rank, x->shape);
   out->items = NULL;
-  MAREA_TABLE(c, items, (size_t)MAREA_MAX(2 * out->n, 1) * sizeof *items);
+  MAREA_TABLE_OR_RETURN(c, items, (size_t)MAREA_MAX(2 * out->n, 1) * sizeof *items);
   if (!marea_tensor_contiguous(x)) {
-    MAREA_TABLE(c, memory.data, (size_t)MAREA_MAX(out->n, 1) * marea_dtype_size((marea_dtype)x->dtype));
+    MAREA_TABLE_OR_RETURN(c, memory.data,
+                          (size_t)MAREA_MAX(out->n, 1) * marea_dtype_size((marea_dtype)x->dtype));
     copy.storage = &memory;
     copy.offset = 0;
     marea_row_major(copy.rank, copy.shape, copy.stride);
@@ -376,7 +377,7 @@ static marea_status unique_shape (marea_call *c) {
   int64_t distinct = marea_count(x->rank, x->shape);
   if (!c->ctx->plan) {
     sorted_all *all;
-    MAREA_TABLE(c, all, sizeof *all);
+    MAREA_TABLE_OR_RETURN(c, all, sizeof *all);
     MAREA_TRY(sort_all(c, all));
     c->found = all;
     distinct = all->items && all->n > 0;

@@ -149,9 +149,9 @@ marea_status marea_conv_backward (marea_call *c, const marea_conv *g, bool trans
   const bool together = p.parts == MAREA_CONV_PARTS && !(dx && dx_pass->run) &&
                         (!dw || (dw_pass->sum.parts == p.parts && dw_pass->sum.cuts == 1));
   MAREA_TRY(open_e(c, e, together, dx_pass, dw_pass, &p));
-  if (db && p.parts > 1) MAREA_SCRATCH(c, p.sums, (size_t)((p.parts - 1) * p.channels) * p.size);
+  if (db && p.parts > 1) MAREA_WORKSPACE_OR_RETURN(c, p.sums, (size_t)((p.parts - 1) * p.channels) * p.size);
   if (together) run_together(c, &p);
   else run_apart(c, g, &p);
-  if (db && !c->ctx->dry) reduce_bias(&p);
+  if (db && !c->ctx->shape_only) reduce_bias(&p);
   return MAREA_OK;
 }

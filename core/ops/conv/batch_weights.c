@@ -55,7 +55,7 @@ static marea_status pack_panels (marea_call *c, const marea_conv_source *dy, mar
   size_t bytes;
   MAREA_TRY(marea_conv_rows_open(c, dy, 0, &b->dy));
   MAREA_TRY(marea_bytes(c->ctx, c->op->name, 4, pixels, k.size, &bytes));
-  MAREA_SCRATCH(c, k.to, bytes);
+  MAREA_WORKSPACE_OR_RETURN(c, k.to, bytes);
   k.from = b->dy.from.src;
   marea_parallel(c->ctx, b->g->out[0], pack_row, &k);
   b->dy.from.src = k.to;
@@ -177,7 +177,7 @@ marea_status marea_batch_weights_open (marea_call *c, const marea_conv_source *x
   MAREA_TRY(marea_conv_axes(c, g, false, b->x.axis));
   marea_conv_window_in_place(x, &b->x);
   MAREA_TRY(pack_panels(c, dy, b));
-  MAREA_TABLE(c, offset, (size_t)cin * sizeof *offset);
+  MAREA_TABLE_OR_RETURN(c, offset, (size_t)cin * sizeof *offset);
   for (int64_t i = 0; i < cin; i++) offset[i] = i;
   p->offset = offset;
   b->run = compute_weights;

@@ -75,7 +75,7 @@ const marea_op marea_op_conv2d = {
               MAREA_CONV_ALGORITHM},
     .saves_in = 3,
     .saves_out = 1,
-    .flags = MAREA_DRY,
+    .flags = MAREA_SHAPE_ONLY,
     .shape = conv2d_shape,
     .forward = conv2d_forward,
     .vjp = conv2d_vjp,

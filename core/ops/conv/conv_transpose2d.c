@@ -116,7 +116,7 @@ const marea_op marea_op_conv_transpose2d = {
               MAREA_CONV_ALGORITHM},
     .saves_in = 3,
     .saves_out = 1,
-    .flags = MAREA_DRY,
+    .flags = MAREA_SHAPE_ONLY,
     .shape = deconv_shape,
     .forward = deconv_forward,
     .vjp = deconv_vjp,

@@ -76,7 +76,7 @@ static marea_status open_strips (marea_call *c, marea_direct_images *p) {
   for (int d = 0; d < 2; d++) {
     p->strips[d] = list_strips(&w->axis[d], !w->clipped, NULL);
     MAREA_TRY(marea_bytes(c->ctx, c->op->name, 1, &p->strips[d], sizeof *p->strip[d], &bytes));
-    MAREA_TABLE(c, p->strip[d], bytes);
+    MAREA_TABLE_OR_RETURN(c, p->strip[d], bytes);
     list_strips(&w->axis[d], !w->clipped, p->strip[d]);
   }
   return MAREA_OK;
@@ -96,8 +96,8 @@ static marea_status make_pixel (marea_call *c, marea_direct_images *p) {
   const size_t channels = (size_t)(p->base.groups * p->base.cout), bytes = channels * p->base.x.size;
   char *pixel;
   p->pixel = NULL;
-  if (c->ctx->dry || !has_bare_outputs(p)) return MAREA_OK;
-  MAREA_SCRATCH(c, pixel, bytes);
+  if (c->ctx->shape_only || !has_bare_outputs(p)) return MAREA_OK;
+  MAREA_WORKSPACE_OR_RETURN(c, pixel, bytes);
   memset(pixel, 0, bytes);
   p->base.kernels->bias_act(1, channels, p->base.bias, p->base.act, p->base.slope, pixel);
   p->pixel = pixel;
@@ -159,9 +159,9 @@ static marea_status list_tap_runs (marea_call *c, marea_direct_images *p) {
   marea_range *inside;
   size_t bytes;
   MAREA_TRY(marea_bytes(c->ctx, c->op->name, 3, taps, sizeof *run, &bytes));
-  MAREA_TABLE(c, run, MAREA_MAX(bytes, 1));
+  MAREA_TABLE_OR_RETURN(c, run, MAREA_MAX(bytes, 1));
   MAREA_TRY(marea_bytes(c->ctx, c->op->name, 1, &rows, sizeof *inside, &bytes));
-  MAREA_TABLE(c, inside, bytes);
+  MAREA_TABLE_OR_RETURN(c, inside, bytes);
   for (int64_t i = 0; i < p->strips[0]; i++) {
     const marea_conv_strip *y = &p->strip[0][i];
     for (int64_t j = 0; j < p->strips[1]; j++) {
@@ -180,7 +180,7 @@ static marea_status list_tap_runs (marea_call *c, marea_direct_images *p) {
 static marea_status open_cells (marea_call *c, bool few, marea_direct_images *p) {
   const int64_t cells = p->strips[0] * p->strips[1], cols = p->strips[1];
   if (cells > MAREA_DIRECT_MOST_CELLS) return MAREA_OK;
-  MAREA_TABLE(c, p->cell, (size_t)cells * sizeof *p->cell);
+  MAREA_TABLE_OR_RETURN(c, p->cell, (size_t)cells * sizeof *p->cell);
   for (int64_t i = 0; i < cells; i++)
     p->cell[i] = describe_cell(p, &p->strip[0][i / cols], &p->strip[1][i % cols], few);
   return few ? list_tap_runs(c, p) : MAREA_OK;

@@ -91,7 +91,7 @@ static void add_tile (const marea_weight_pass *b, int64_t image, int64_t tile, i
 static marea_status list_rows (marea_call *c, const marea_conv_taps *t, int64_t channels,
                                marea_direct_weights *p) {
   int64_t *offset;
-  MAREA_TABLE(c, offset, (size_t)p->base.sum.rows * sizeof *offset);
+  MAREA_TABLE_OR_RETURN(c, offset, (size_t)p->base.sum.rows * sizeof *offset);
   for (int64_t tap = 0; tap < t->n; tap++) {
     const int64_t at = t->offset[p->base.swapped ? t->n - 1 - tap : tap];
     for (int64_t ci = 0; ci < channels; ci++) offset[tap * channels + ci] = at + ci;

@@ -139,7 +139,7 @@ marea_status marea_conv_axes (marea_call *c, const marea_conv *g, bool input_gra
     MAREA_TRY(marea_bytes(c->ctx, c->op->name, 1, &g->kernel[d], 2 * sizeof(int64_t), &total));
     bytes[d] += total;
   }
-  MAREA_TABLE(c, memory, bytes[0] + bytes[1]);
+  MAREA_TABLE_OR_RETURN(c, memory, bytes[0] + bytes[1]);
   for (int d = 0; d < 2; d++) {
     axis[d].phase = (marea_conv_phase *)(memory + (d == 0 ? 0 : bytes[0]));
     int64_t *taps = (int64_t *)(axis[d].phase + axis[d].phases);
@@ -196,7 +196,7 @@ marea_status marea_conv_list_taps (marea_call *c, const marea_conv *g, const mar
                                    int64_t row, int64_t channels, marea_conv_taps *t) {
   size_t bytes;
   MAREA_TRY(marea_bytes(c->ctx, c->op->name, 2, g->kernel, 2 * sizeof(int64_t), &bytes));
-  MAREA_TABLE(c, t->offset, bytes);
+  MAREA_TABLE_OR_RETURN(c, t->offset, bytes);
   t->origin = t->offset + g->kernel[0] * g->kernel[1];
   t->n = 0;
   for (int64_t p = 0; p < axis[0].phases; p++)

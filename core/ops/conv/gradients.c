@@ -75,7 +75,7 @@ const marea_op marea_op_conv2d_grad_input = {
     .inputs = {{"dy", "(N, OH, OW, Cout)"}, {"weight", "(KH, KW, Cin / groups, Cout)"}},
     .attrs = {{"size", MAREA_PAIR, MAREA_REQUIRED, NULL, "height and width of x"}, GRADIENT_ATTRS},
     .saves_in = 3,
-    .flags = MAREA_DRY,
+    .flags = MAREA_SHAPE_ONLY,
     .shape = grad_input_shape,
     .forward = grad_input_forward,
     .vjp = grad_input_vjp,
@@ -124,7 +124,8 @@ static marea_status grad_weight_shape (marea_call *c) {
 static bool marea_conv_clear_empty (const marea_tensor *summed, marea_tensor *out) {
   const int64_t count = marea_count(out->rank, out->shape);
   if (count > 0 && marea_count(summed->rank, summed->shape) > 0) return false;
-  if (!out->ctx->dry) memset(marea_at(out), 0, (size_t)count * marea_dtype_size((marea_dtype)out->dtype));
+  if (!out->ctx->shape_only)
+    memset(marea_at(out), 0, (size_t)count * marea_dtype_size((marea_dtype)out->dtype));
   return true;
 }
 
@@ -159,7 +160,7 @@ const marea_op marea_op_conv2d_grad_weight = {
     .inputs = {{"x", "(N, H, W, Cin)"}, {"dy", "(N, OH, OW, Cout)"}},
     .attrs = {{"kernel", MAREA_PAIR, MAREA_REQUIRED, NULL, "height and width of the kernel"}, GRADIENT_ATTRS},
     .saves_in = 3,
-    .flags = MAREA_DRY,
+    .flags = MAREA_SHAPE_ONLY,
     .shape = grad_weight_shape,
     .forward = grad_weight_forward,
     .vjp = grad_weight_vjp,
@@ -260,7 +261,7 @@ const marea_op marea_op_conv2d_backward = {
               {"dweight", MAREA_BOOL, 1, NULL, "give weight's gradient"},
               {"dbias", MAREA_BOOL, 1, NULL, "give the bias' gradient"},
               MAREA_CONV_ALGORITHM},
-    .flags = MAREA_NO_GRAD | MAREA_DRY,
+    .flags = MAREA_NO_GRAD | MAREA_SHAPE_ONLY,
     .shape = backward_shape,
     .forward = backward_forward,
     .flop = backward_flop,

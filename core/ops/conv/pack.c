@@ -42,7 +42,7 @@ marea_status marea_conv_pack (marea_call *c, const marea_conv *g, const marea_im
   const int64_t size[] = {p->groups, t->n, p->cin, p->cout};
   size_t bytes;
   MAREA_TRY(marea_bytes(c->ctx, c->op->name, 4, size, p->x.size, &bytes));
-  MAREA_SCRATCH(c, k.packed, MAREA_MAX(bytes, 1));
+  MAREA_WORKSPACE_OR_RETURN(c, k.packed, MAREA_MAX(bytes, 1));
   w->at = k.packed;
   w->channel = p->cout;
   w->tap = p->cin * w->channel;

@@ -11,7 +11,7 @@ marea_status marea_partial_sums_open (marea_call *c, marea_partial_sums *s) {
   size_t bytes;
   if (sums > 0) {
     MAREA_TRY(marea_bytes(c->ctx, c->op->name, 3, size, s->size, &bytes));
-    MAREA_SCRATCH(c, s->rest, bytes);
+    MAREA_WORKSPACE_OR_RETURN(c, s->rest, bytes);
     if (!s->first) {
       s->first = s->rest;
       s->rest += (size_t)(s->rows * s->width) * s->size;
@@ -19,7 +19,7 @@ marea_status marea_partial_sums_open (marea_call *c, marea_partial_sums *s) {
   }
   if (s->parts == 1) return MAREA_OK;
   MAREA_TRY(marea_bytes(c->ctx, c->op->name, 2, pairs, sizeof *s->complete, &bytes));
-  MAREA_TABLE(c, s->complete, bytes);
+  MAREA_TABLE_OR_RETURN(c, s->complete, bytes);
   for (int64_t i = 0; i < s->parts * s->cuts; i++) atomic_init(&s->complete[i], 0);
   return MAREA_OK;
 }

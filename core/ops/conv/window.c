@@ -70,7 +70,7 @@ marea_status marea_conv_source_compute (marea_call *c, marea_conv_source *src) {
                    .size = marea_dtype_size((marea_dtype)src->t->dtype),
                    .count = marea_count(src->t->rank, src->t->shape)};
   if (!k.grad || k.count == 0) return MAREA_OK;
-  MAREA_SCRATCH(c, k.to, (size_t)k.count * k.size);
+  MAREA_WORKSPACE_OR_RETURN(c, k.to, (size_t)k.count * k.size);
   marea_parallel(c->ctx, (k.count - 1) / MAREA_BLOCK + 1, compute_block, &k);
   src->computed = k.to;
   return MAREA_OK;
@@ -132,7 +132,7 @@ marea_status marea_conv_window_open (marea_call *c, const marea_conv_source *src
   MAREA_TRY(marea_bytes(c->ctx, c->op->name, 3, tile, w->size, &w->bytes));
   MAREA_TRY(marea_conv_window_memory(c, marea_count(3, tile), w));
   if (w->clipped) return MAREA_OK;
-  MAREA_TABLE(c, w->cleared, (size_t)c->ctx->threads * sizeof *w->cleared);
+  MAREA_TABLE_OR_RETURN(c, w->cleared, (size_t)c->ctx->threads * sizeof *w->cleared);
   memset(w->cleared, 0, (size_t)c->ctx->threads * sizeof *w->cleared);
   return MAREA_OK;
 }

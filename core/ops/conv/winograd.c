@@ -183,7 +183,7 @@ marea_status marea_winograd_memory (marea_call *c, int64_t units, int64_t data, 
   }
   MAREA_TRY(marea_bytes(c->ctx, c->op->name, 2, size, sizeof(float), &p->bytes));
   if (p->images == 0) return marea_worker_memory(c, &p->bytes, &p->memory);
-  MAREA_SCRATCH(c, p->memory, p->bytes);
+  MAREA_WORKSPACE_OR_RETURN(c, p->memory, p->bytes);
   return MAREA_OK;
 }
 

@@ -156,11 +156,11 @@ static marea_status open_weights (marea_call *c, const marea_conv *g, marea_wino
   const int64_t size[] = {q->points, p->weight_step};
   size_t bytes;
   MAREA_TRY(marea_bytes(c->ctx, c->op->name, 2, size, sizeof(float), &bytes));
-  MAREA_SCRATCH(c, p->weights, bytes);
+  MAREA_WORKSPACE_OR_RETURN(c, p->weights, bytes);
   if (b->input_gradient) {
     transposition k = {b->cout, b->cin, (const float *)b->weight, NULL};
     const int64_t taps = g->kernel[0] * g->kernel[1];
-    MAREA_SCRATCH(c, k.transposed, (size_t)(taps * b->cin * b->cout) * sizeof(float));
+    MAREA_WORKSPACE_OR_RETURN(c, k.transposed, (size_t)(taps * b->cin * b->cout) * sizeof(float));
     marea_parallel(c->ctx, taps, transpose_tap, &k);
     b->weight = (const char *)k.transposed;
   }

@@ -236,7 +236,7 @@ marea_status marea_winograd_weights_open (marea_call *c, const marea_conv_source
   MAREA_TRY(marea_conv_window_open(c, x, &b->x));
   b->tile = add_tile;
   if (p->plan.images > 0) b->run = compute_together;
-  MAREA_TABLE(c, offset, MAREA_CONV_PANEL * sizeof *offset);
+  MAREA_TABLE_OR_RETURN(c, offset, MAREA_CONV_PANEL * sizeof *offset);
   for (int64_t i = 0; i < MAREA_CONV_PANEL; i++) offset[i] = i;
   p->offset = offset;
   MAREA_TRY(open_sums(c, p));

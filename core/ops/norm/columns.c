@@ -59,13 +59,13 @@ static columns columns_of (const marea_call *c, const marea_norm *g, const marea
 
 static marea_status open_partials (marea_call *c, columns *p) {
   const size_t bytes = (size_t)(p->g.n * p->chunks * p->channels) * sizeof(double);
-  MAREA_SCRATCH(c, p->first, MAREA_MAX(bytes, 1));
-  MAREA_SCRATCH(c, p->second, MAREA_MAX(bytes, 1));
+  MAREA_WORKSPACE_OR_RETURN(c, p->first, MAREA_MAX(bytes, 1));
+  MAREA_WORKSPACE_OR_RETURN(c, p->second, MAREA_MAX(bytes, 1));
   return MAREA_OK;
 }
 
 static marea_status open_factor (marea_call *c, const columns *p, void **factor) {
-  MAREA_SCRATCH(c, *factor, MAREA_MAX((size_t)(p->g.n * p->channels) * p->size, 1));
+  MAREA_WORKSPACE_OR_RETURN(c, *factor, MAREA_MAX((size_t)(p->g.n * p->channels) * p->size, 1));
   return MAREA_OK;
 }
 

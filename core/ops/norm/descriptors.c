@@ -72,8 +72,8 @@ marea_tensor *marea_norm_weight_of (const marea_vjp *v) { return v->n_in > 1 ? v
 marea_status marea_norm_open_statistics (marea_call *c, const marea_norm *g, double **mean,
                                          double **variance) {
   const size_t bytes = MAREA_MAX((size_t)(g->n * g->groups) * sizeof(double), 1);
-  MAREA_SCRATCH(c, *mean, bytes);
-  MAREA_SCRATCH(c, *variance, bytes);
+  MAREA_WORKSPACE_OR_RETURN(c, *mean, bytes);
+  MAREA_WORKSPACE_OR_RETURN(c, *variance, bytes);
   return MAREA_OK;
 }
 

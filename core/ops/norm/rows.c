@@ -151,7 +151,7 @@ marea_status marea_norm_rows_backward (marea_call *c, const marea_norm *g, const
   p.step = 4 * p.bytes;
   MAREA_TRY(marea_worker_memory(c, &p.step, &p.memory));
   if (b->dweight || b->dbias)
-    MAREA_SCRATCH(c, p.sums, MAREA_MAX((size_t)blocks * 2 * p.width * sizeof(double), 1));
+    MAREA_WORKSPACE_OR_RETURN(c, p.sums, MAREA_MAX((size_t)blocks * 2 * p.width * sizeof(double), 1));
   marea_parallel(c->ctx, blocks, backward_block, &p);
   reduce_parts(&p, blocks, 0, b->dweight);
   reduce_parts(&p, blocks, 1, b->dbias);
