@@ -12,7 +12,7 @@ LUA := $(or $(firstword $(foreach name,lua5.4 lua54 lua,$(shell \
   $(name) -e 'if _VERSION == "Lua 5.4" then print "$(name)" end' 2>/dev/null))),lua5.4)
 endif
 # The one place of the version is the public header; debian/changelog and CHANGELOG.md are compared with it by the tests.
-VERSION := $(shell sed -n 's/^\#define MAREA_VERSION "\(.*\)"/\1/p' core/marea.h)
+VERSION := $(shell sed -n 's/^\#define MAREA_VERSION "\(.*\)"/\1/p' core/marea.h 2>/dev/null)
 
 # What the build and the scripts need from Debian; `make setup` installs what is missing.
 PACKAGES := gcc libc6-dev make pkg-config lua5.4 liblua5.4-dev libopenblas-pthread-dev libpng-dev zlib1g-dev \

@@ -72,7 +72,11 @@ function Terminal:wait(text, seconds)
   error(("the terminal does not end with '%s' but shows\n%s"):format(text, screen), 2)
 end
 
+--- Ends the program as a person does, by Ctrl-D; by force when it does not end so.
 function Terminal:close()
+  self:press("C-c", "C-d")
+  local last = clock() + 2
+  while self:tmux "has-session" == "" and clock() < last do os.execute "sleep 0.02" end
   self:tmux "kill-server"
 end
 
