@@ -59,7 +59,8 @@ class Count:
         self.branches_run += sum(branches)
 
     def percents(self):
-        return (100 * self.lines_run / max(self.lines, 1), 100 * self.branches_run / max(self.branches, 1))
+        return (100 * self.lines_run / self.lines if self.lines else 100,
+                100 * self.branches_run / self.branches if self.branches else 100)
 
 
 def conditions(branches):
@@ -95,10 +96,11 @@ def read_unreachable(path):
             line = line.strip()
             if not line or line.startswith("#"):
                 continue
-            parts = [part.strip() for part in line.split(" | ")]
-            if len(parts) != 3 or not all(parts):
+            parts = line.split(" | ")
+            text = " | ".join(parts[1:-1]).strip()
+            if not text:
                 sys.exit(f"{path}:{number}: not `FILE | TEXT OF THE LINE | REASON`")
-            entries[parts[0]][parts[1]] = 0
+            entries[parts[0]][text] = 0
     return entries
 
 

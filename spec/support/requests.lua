@@ -24,9 +24,9 @@ function requests.assert_same_use(before, what)
 end
 
 --- Calls body() with the k-th request failing, for k = 1, 2, ... until a call with every later request failing
---- succeeds, so that all requests have been met; first from k on, then the k-th alone. `check(ok, result, what)`
---- follows each call. Returns the number of requests.
-function requests.each_failure(body, check)
+--- succeeds, so that all requests have been met; first from k on, then, unless `lasting`, the k-th alone.
+--- `check(ok, result, what)` follows each call. Returns the number of requests.
+function requests.each_failure(body, check, lasting)
   local function with(k, from_then_on)
     core.memory_trim() -- pooled blocks would hide requests
     core.memory_fail(k, from_then_on)
@@ -44,7 +44,7 @@ function requests.each_failure(body, check)
     count = count + 1
     assert(count < 100000, "never succeeds")
   end
-  for k = 1, count do with(k, false) end
+  for k = 1, lasting and 0 or count do with(k, false) end
   return count
 end
 
