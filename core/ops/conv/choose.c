@@ -34,8 +34,8 @@
    and 0.43.
    The other two variants were measured on a Zen 4 (docs/performance.md, "Fewer multiplications"). On the Xeon with AVX2,
    3x3 of stride 2, 28x28, batch 16: 32->32 0.67 against 0.60, 64->64 2.2 against 2.6. With AVX-512, 5x5 of stride 2: 16->16
-   0.24 against 0.25, 32->32 0.64 against 0.81; 32->32, one image: 16 tiles of four phases 0.024 against 0.018, 64 tiles
-   0.050 against 0.061. */
+   0.24 against 0.25, 32->32 0.64 against 0.81; 32->32, one image: 4 tiles 0.024 against 0.018, 16 tiles 0.050
+   against 0.061. */
 typedef struct worth {
   int64_t channels, tiles;
   double saves;
