@@ -435,12 +435,14 @@ int luaopen_marea_core (lua_State *L) {
   lua_setfield(L, 2, "fields");
   lua_pushvalue(L, 1);
   luaL_setfuncs(L, functions, 1);
-  lua_newtable(L); /* files: once more by themselves, since all of them are functions of `marea` */
   lua_pushvalue(L, 1);
   luaL_setfuncs(L, bind_io_functions, 1);
+  lua_newtable(L); /* the same by themselves, since all of them are functions of `marea` */
+  for (const luaL_Reg *f = bind_io_functions; f->name; f++) {
+    lua_getfield(L, 2, f->name);
+    lua_setfield(L, -2, f->name);
+  }
   lua_setfield(L, 2, "files");
-  lua_pushvalue(L, 1);
-  luaL_setfuncs(L, bind_io_functions, 1);
   lua_pushvalue(L, 1);
   luaL_setfuncs(L, bind_system_functions, 1);
   lua_pushvalue(L, 1);

@@ -238,7 +238,7 @@ static inline int marea_winograd_points (marea_winograd_variant v, int taps) {
 
 /* K(name, return type, parameters). Sums run over a fixed tree of lanes, the same for every alignment. */
 #define MAREA_OTHER_KERNELS(K)                                                                                 \
-  K(sum, double, (size_t n, const void *x))                         /* lanes in real, folded in double */      \
+  K(sum, double, (size_t n, const void *x))                         /* lanes in real, reduced in double */      \
   K(prod, double, (size_t n, const void *x))                        /* in double; 1 of no elements */            \
   K(dot, double, (size_t n, const void *x, const void *y))          /* sum of x y, added up in the same way */   \
   K(max, double, (size_t n, const void *x))                         /* n >= 1; NaN if there is one */          \

@@ -16,7 +16,7 @@ static marea_status some_shape (marea_call *c) {
   MAREA_TRY(dims_shape(c));
   if (reduced_count(c->in[0], &c->attr[0]) > 0) return MAREA_OK;
   return marea_reject(c, MAREA_ESHAPE,
-                      "%s has no element in the dimensions to fold; sum and prod are defined then",
+                      "%s has no element in the dimensions to reduce; sum and prod are defined then",
                       marea_tensor_text(c->in[0]).s);
 }
 
@@ -93,7 +93,7 @@ const marea_op marea_op_mean = {
     .vjp = mean_vjp,
     .sample = SAMPLE_OF("g.tensor(s)"),
     .doc = "mean(x, dims, keepdim): the mean over dims, n elements each; f32 for integers. Gradient: dy / n "
-           "repeated to x's shape. Errors: no elements to fold; a dimension out of range or listed twice.",
+           "repeated to x's shape. Errors: no elements to reduce; a dimension out of range or listed twice.",
 };
 
 /* The dimensions in which x is wider than the target shape, aligned at the last dimension. */
@@ -150,7 +150,7 @@ static marea_status var_shape (marea_call *c) {
   const int64_t n = reduced_count(c->in[0], &c->attr[0]), correction = c->attr[2].i;
   if (correction >= 0 && n > correction) return MAREA_OK;
   return marea_reject(c, MAREA_EARG,
-                      "argument 'correction': expected 0..%lld for %lld elements to fold, got %lld",
+                      "argument 'correction': expected 0..%lld for %lld elements to reduce, got %lld",
                       (long long)(n - 1), (long long)n, (long long)correction);
 }
 
@@ -281,7 +281,7 @@ const marea_op marea_op_max = {
     .vjp = extreme_vjp,
     .sample = SAMPLE_OF("g.distinct(s)"),
     .doc = "max(x, dims, keepdim): the greatest element over dims; NaN if there is one. Every dtype. "
-           "Gradient: dy to the greatest, in equal parts at a tie. Errors: no elements to fold; a dimension "
+           "Gradient: dy to the greatest, in equal parts at a tie. Errors: no elements to reduce; a dimension "
            "out of range or listed twice.",
 };
 
@@ -295,7 +295,7 @@ const marea_op marea_op_min = {
     .vjp = extreme_vjp,
     .sample = SAMPLE_OF("g.distinct(s)"),
     .doc = "min(x, dims, keepdim): the smallest element over dims; NaN if there is one. Every dtype. "
-           "Gradient: dy to the smallest, in equal parts at a tie. Errors: no elements to fold; a dimension "
+           "Gradient: dy to the smallest, in equal parts at a tie. Errors: no elements to reduce; a dimension "
            "out of range or listed twice.",
 };
 
@@ -343,7 +343,7 @@ const marea_op marea_op_logsumexp = {
         "logsumexp(x, dims, keepdim) = log(sum exp(x)) over dims, by way of the maximum, so without "
         "overflow; -infinity where all elements are. Gradient: dx = dy softmax(x), 0 where all elements are "
         "-infinity, NaN where one is infinity. Errors: no elements to "
-        "fold; a dimension out of range or listed twice.",
+        "reduce; a dimension out of range or listed twice.",
 };
 
 /* ---- along one dimension: argmax, argmin, cumsum ------------------------------------------------------ */
@@ -429,7 +429,7 @@ static marea_status argmin_forward (marea_call *c) {
   return MAREA_OK;
 }
 
-#define ARG_ATTRS .attrs = {{"dim", MAREA_DIM, MAREA_REQUIRED, NULL, "the dimension to fold"}, KEEPDIM_ATTR}
+#define ARG_ATTRS .attrs = {{"dim", MAREA_DIM, MAREA_REQUIRED, NULL, "the dimension to reduce"}, KEEPDIM_ATTR}
 #define ARG_SAMPLE \
   "local s = g.shape(1, 4, 1) return {g.distinct(s)}, {dim = g.int(1, #s), keepdim = g.bool()}"
 

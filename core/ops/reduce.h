@@ -9,9 +9,9 @@
 #include "formula.h"
 
 #define DIMS_ATTR \
-  { "dims", MAREA_DIMS, 0, NULL, "dimensions to fold; none given: all" }
+  { "dims", MAREA_DIMS, 0, NULL, "dimensions to reduce; none given: all" }
 #define KEEPDIM_ATTR \
-  { "keepdim", MAREA_BOOL, 0, NULL, "keep folded dimensions with size 1" }
+  { "keepdim", MAREA_BOOL, 0, NULL, "keep reduced dimensions with size 1" }
 #define REDUCTION(op) .name = #op, .family = "reduce", .inputs = {{"x", "any shape"}}, .forward = op##_forward
 #define OVER_DIMS .attrs = {DIMS_ATTR, KEEPDIM_ATTR}
 /* Up to three dimensions, some of them reduced; `some` becomes the list of these. */

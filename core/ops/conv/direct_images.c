@@ -12,7 +12,7 @@
 /* For the times below see choose.c. */
 
 /* Results larger than CACHED_BYTES are written past the caches, where a core can: the layer that follows finds little of them
-   in a third-level cache. 1->32 on a Zen 5 gains by it (docs/performance.md, "Memory"); a Xeon rather loses, 12.8 MB 0.73
+   in a third-level cache. 1->32 on a Zen 5 gains by it (docs/performance.md, "Memory"); a Xeon rather loses, 15.3 MB 0.73
    against 0.63. Results up to NEAR_BYTES, a second-level cache, are written as usual. */
 #define CACHED_BYTES 8388608
 #define NEAR_BYTES 1048576
