@@ -257,6 +257,7 @@ enum { /* flags of an operator */
   MAREA_MUTATES = 32,     /* changes inputs in place: see `mutates`; no output, never interrupted */
   MAREA_NO_GRAD = 64,     /* results are constants for the tape (comparisons, argmax, samples) */
   MAREA_REALS = 256,      /* its results are floats for integer inputs, too */
+  MAREA_PART = 512,       /* a view of in[0] that has each of its elements at most once: the tape adds dy to that part */
   MAREA_SHAPE_ONLY = 128  /* a plan runs forward to count its workspace, with `shape_only` set: forward may access
                              elements of tensors and of workspace only inside marea_parallel, which does nothing then */
 };

@@ -237,6 +237,17 @@ static marea_status accumulate (const pass *p, marea_tensor **sum, marea_tensor 
   return status;
 }
 
+/* Gives a gradient memory of its own, so that changing it in place (clipping) reaches neither another one nor the
+   seed. NULL stays NULL. */
+static marea_status make_own (const pass *p, marea_tensor **gradient) {
+  marea_tensor *own, *t = *gradient;
+  if (!t || is_own(t)) return MAREA_OK;
+  MAREA_TRY(marea_run(p->ctx, &marea_op_clone, &own, 1, t));
+  *gradient = own;
+  marea_release(t);
+  return MAREA_OK;
+}
+
 static void wait_at (pass *p, marea_node *node) {
   if (node->waiting) return;
   node->waiting = true;
@@ -256,17 +267,23 @@ static void leave (pass *p, marea_node *node) {
   marea_node_release(p->ctx, node);
 }
 
+/* Where the sum of what arrives at a leaf is kept; NULL: it is not wanted. */
+static marea_tensor **sum_of_leaf (const pass *p, marea_tensor *leaf) {
+  if (p->n < 0) return &leaf->incoming;
+  return leaf->capture ? &p->caught[leaf->capture - 1] : NULL;
+}
+
 static marea_status arrive_at_leaf (pass *p, marea_tensor *leaf, marea_tensor *dx) {
-  if (p->n >= 0) {
-    if (leaf->capture) return accumulate(p, &p->caught[leaf->capture - 1], dx);
+  marea_tensor **sum = sum_of_leaf(p, leaf);
+  if (!sum) {
     marea_release(dx);
     return MAREA_OK;
   }
-  if (!leaf->incoming) {
+  if (p->n < 0 && !leaf->incoming) {
     leaf->link = p->leaves;
     p->leaves = marea_retain(leaf);
   }
-  return accumulate(p, &leaf->incoming, dx);
+  return accumulate(p, sum, dx);
 }
 
 static marea_status arrive_at_node (pass *p, marea_node *node, int slot, marea_tensor *dx) {
@@ -277,6 +294,24 @@ static marea_status arrive_at_node (pass *p, marea_node *node, int slot, marea_t
 /* Adds gradient dx, whose reference it takes over, to what the input's node or leaf has received. */
 static marea_status arrive (pass *p, const marea_operand *o, marea_tensor *dx) {
   return o->node ? arrive_at_node(p, o->node, o->slot, dx) : arrive_at_leaf(p, o->t, dx);
+}
+
+/* The sum so far at an input; NULL: nothing has arrived yet. */
+static marea_tensor **sum_so_far (const pass *p, const marea_operand *o) {
+  marea_tensor **sum = o->node ? &marea_node_grads(o->node)[o->slot] : sum_of_leaf(p, o->t);
+  return sum && *sum ? sum : NULL;
+}
+
+/* The result is a part of in[0], so its gradient is added to that part of in[0]'s: a loop over x[t] costs what it touches,
+   while a tensor of x's size for each t would cost T times as much. */
+static marea_status add_to_part (pass *p, marea_node *node, marea_tensor **sum) {
+  marea_tensor *part, *dy = marea_node_grads(node)[0];
+  MAREA_TRY(make_own(p, sum));
+  MAREA_TRY(marea_run_with(p->ctx, node->op, marea_node_attrs(node), &part, 1, *sum));
+  marea_tensor *const pair[] = {part, dy};
+  const marea_status status = marea_invoke_(p->ctx, &marea_op_add, 2, pair, NULL);
+  marea_release(part);
+  return status;
 }
 
 static marea_status check_versions (const pass *p, const marea_node *node) {
@@ -375,6 +410,10 @@ static marea_status propagate (pass *p, marea_node *node, visit *v) {
     any |= v->need[i];
   }
   if (!any) return MAREA_OK;
+  if (node->op->flags & MAREA_PART && !(p->flags & MAREA_CREATE_GRAPH)) {
+    marea_tensor **sum = sum_so_far(p, &node->io[0]);
+    if (sum) return add_to_part(p, node, sum);
+  }
   MAREA_TRY(check_versions(p, node));
   show_operands(p, node, v);
   marea_status status = p->flags & MAREA_CREATE_GRAPH ? call_vjp_recorded(p, node, v) : call_vjp(p, node, v);
@@ -453,17 +492,6 @@ static marea_status walk (pass *p, marea_node *node) {
     node = prev;
   }
   return status;
-}
-
-/* Gives a gradient memory of its own, so that changing it in place (clipping) reaches neither another one nor the
-   seed. NULL stays NULL. */
-static marea_status make_own (const pass *p, marea_tensor **gradient) {
-  marea_tensor *own, *t = *gradient;
-  if (!t || is_own(t)) return MAREA_OK;
-  MAREA_TRY(marea_run(p->ctx, &marea_op_clone, &own, 1, t));
-  *gradient = own;
-  marea_release(t);
-  return MAREA_OK;
 }
 
 /* Adds up what may fail before anything changes: for each leaf, incoming := grad + incoming. */

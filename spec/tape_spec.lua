@@ -446,3 +446,61 @@ describe("a long chain", function()
     fails_with({"unsqueeze"}, x.unsqueeze, x, 1)
   end)
 end)
+
+describe("gradients of parts of a tensor", function()
+  --- A sum over parts of x (4, 3) that overlap, and its gradient by hand: each part counts with its own weight.
+  local function parts(x)
+    return (x[1]:sum() * 2 + x[-1]:sum() * 3 + x:narrow(1, 2, 2):sum() * 5 + x['2:3, 1']:sum() * 0
+      + x:slice{dim = 2, start = 1, stop = 3, step = 2}:square():sum() / 2 + x[1]:sum() * 7)
+  end
+  local values = {{1, 2, 3}, {4, 5, 6}, {7, 8, 9}, {10, 11, 12}}
+  local expected = {{1 + 9, 9, 3 + 9}, {4 + 5, 5, 6 + 5}, {7 + 5, 5, 9 + 5}, {10 + 3, 3, 12 + 3}}
+
+  it("add up, of a leaf and of a result", function()
+    local x = leaf(values)
+    parts(x):backward()
+    allclose.assert(x.grad, expected)
+    parts(x):backward() -- to what is there
+    allclose.assert(x.grad, ops.mul(core.tensor(expected, {dtype = "f64"}), 2))
+    local w = leaf(values)
+    local y = w * 1
+    (parts(y) + y:sum()):backward()
+    allclose.assert(w.grad, ops.add(core.tensor(expected, {dtype = "f64"}), 1))
+  end)
+
+  it("are caught by marea.grad, and have gradients of their own", function()
+    local x = leaf(values)
+    local y = x * 1
+    local dx, dy = table.unpack(core.grad(parts(y), {x, y}))
+    allclose.assert(dx, expected)
+    allclose.assert(dy, expected)
+    local first = core.grad(parts(x), x, {create_graph = true})
+    allclose.assert(first, expected)
+    allclose.assert(core.grad(first:sum(), x), {{1, 0, 1}, {1, 0, 1}, {1, 0, 1}, {1, 0, 1}})
+  end)
+
+  it("change neither a seed nor a gradient that somebody else has", function()
+    local x = leaf(values)
+    local y = x * 1
+    local seed = core.tensor(values, {dtype = "f64"})
+    local total = y + ops.concat({y:narrow(1, 1, 3), y:narrow(1, 4, 1)}, {dim = 1})
+    total:backward{seed = seed}
+    allclose.assert(x.grad, ops.mul(seed, 2))
+    allclose.assert(seed, values)
+  end)
+
+  it("cost what they touch: one tensor of x's size for all x[t]", function()
+    local steps = 50
+    local x = ops.normal{shape = {steps, 8}}:requires_grad_()
+    local y = x * 1
+    local sum = y[1]:tanh():sum()
+    for t = 2, steps do sum = sum + y[t]:tanh():sum() end
+    local report = require "marea".profile(function() sum:backward() end)
+    local whole = 0
+    for _, row in ipairs(report.rows) do
+      if row.op == "slice_grad" then whole = whole + row.calls end
+    end
+    assert.are.equal(1, whole)
+    allclose.assert(x.grad, ops.sub(1, x:detach():tanh():square()))
+  end)
+end)
