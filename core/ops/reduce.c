@@ -280,9 +280,10 @@ const marea_op marea_op_max = {
     .shape = some_shape,
     .vjp = extreme_vjp,
     .sample = SAMPLE_OF("g.distinct(s)"),
-    .doc = "max(x, dims, keepdim): the greatest element over dims; NaN if there is one. Every dtype. "
-           "Gradient: dy to the greatest, in equal parts at a tie. Errors: no elements to reduce; a dimension "
-           "out of range or listed twice.",
+    .doc =
+        "max(x, dims, keepdim): the greatest element over dims; NaN if there is one. Every dtype. "
+        "Gradient: dy to the greatest, in equal parts at a tie. Errors: no elements to reduce; a dimension "
+        "out of range or listed twice.",
 };
 
 const marea_op marea_op_min = {
@@ -294,9 +295,10 @@ const marea_op marea_op_min = {
     .shape = some_shape,
     .vjp = extreme_vjp,
     .sample = SAMPLE_OF("g.distinct(s)"),
-    .doc = "min(x, dims, keepdim): the smallest element over dims; NaN if there is one. Every dtype. "
-           "Gradient: dy to the smallest, in equal parts at a tie. Errors: no elements to reduce; a dimension "
-           "out of range or listed twice.",
+    .doc =
+        "min(x, dims, keepdim): the smallest element over dims; NaN if there is one. Every dtype. "
+        "Gradient: dy to the smallest, in equal parts at a tie. Errors: no elements to reduce; a dimension "
+        "out of range or listed twice.",
 };
 
 /* ---- logsumexp --------------------------------------------------------------------------------------- */
