@@ -103,8 +103,8 @@ static int choice (const char *choices, const char *word) {
   return -1;
 }
 
-/* Converts a 1-based position to a 0-based one, the only place that does: 1 gives 0; -1, the last, stays; 0 is
-   refused. */
+/* Converts a 1-based position among an operator's arguments to a 0-based one (index.c does so for t[i]): 1 gives 0; -1, the
+   last, stays; 0 is refused. */
 static bool to_position (lua_State *L, int idx, int64_t *value) {
   if (!bind_to_integer(L, idx, value) || *value == 0) return false;
   if (*value > 0) --*value;

@@ -45,7 +45,7 @@
 /* Live bytes below which garbage is left to Lua's own pace. Writing so many takes 3 ms (20 GB/s,
    docs/performance.md); a full collection of 2 MiB of Lua tables takes 0.4 ms. */
 #define BIND_COLLECT_LEAST ((size_t)64 << 20)
-/* Boxes below which it is. With small tensors behind them they take some 0.5 MB: they are still in the second-level
+/* Boxes below which garbage is left to Lua's own pace, too. With small tensors behind them they take some 0.5 MB: they are still in the second-level
    cache when they are collected. */
 #define BIND_COLLECT_BOXES 2048
 

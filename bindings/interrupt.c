@@ -59,7 +59,7 @@ void bind_call_held (lua_State *L, bind_state *S, int n) {
   lua_State *main = bind_main_thread(L);
   if (S->held || S->sandbox) { /* the limits of a sandbox are a hook */
     lua_call(L, n, 0);
-  } else if (!bind_interrupt_caught(main)) {
+  } else if (!bind_interrupt_is_ours(main)) {
     call_in_hook(L, S, n);
   } else {
     if (bind_interrupt_due(main)) bind_raise_interrupt(L, S);
@@ -84,7 +84,7 @@ static int closer (lua_State *L) {
     return 0;
   }
   const bool shielded = marea_set_shielded(S->ctx, true);
-  S->held = bind_interrupt_caught(bind_main_thread(L));
+  S->held = bind_interrupt_is_ours(bind_main_thread(L));
   if (!S->held) {
     lua_pushcfunction(L, run_closer);
     lua_insert(L, 1);

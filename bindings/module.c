@@ -168,6 +168,21 @@ static void push_isas (lua_State *L) {
   }
 }
 
+/* dtypes: the names in their order; float_dtypes: those of floats as keys. */
+static void add_dtypes (lua_State *L, int module) {
+  lua_newtable(L);
+  lua_newtable(L);
+  for (int d = 0; d < MAREA_DTYPE_COUNT; d++) {
+    lua_pushstring(L, marea_dtype_name((marea_dtype)d));
+    lua_rawseti(L, -3, d + 1);
+    if (!marea_dtype_is_float((marea_dtype)d)) continue;
+    lua_pushboolean(L, 1);
+    lua_setfield(L, -2, marea_dtype_name((marea_dtype)d));
+  }
+  lua_setfield(L, module, "float_dtypes");
+  lua_setfield(L, module, "dtypes");
+}
+
 static int core_info (lua_State *L) {
   marea_context *ctx = bind_enter(L, bind_self(L));
   lua_createtable(L, 0, 7);
@@ -433,6 +448,7 @@ int luaopen_marea_core (lua_State *L) {
   lua_setfield(L, 2, "ops");
   bind_push_fields(L);
   lua_setfield(L, 2, "fields");
+  add_dtypes(L, 2);
   lua_pushvalue(L, 1);
   luaL_setfuncs(L, functions, 1);
   lua_pushvalue(L, 1);

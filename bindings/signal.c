@@ -72,7 +72,7 @@ static bool is_requested (const lua_State *main) {
   return atomic_load(&requested) && atomic_load(&target) == main;
 }
 
-bool bind_interrupt_caught (const lua_State *main) { return atomic_load(&target) == main; }
+bool bind_interrupt_is_ours (const lua_State *main) { return atomic_load(&target) == main; }
 
 bool bind_interrupt_due (const lua_State *main) { return is_requested(main) && !in_grace(); }
 
@@ -268,7 +268,7 @@ static void on_signal (int number) {
   if (now >= atomic_load(&raised_at) + SAME_PRESS && now >= since + SAME_PRESS) {
     if (since) hurry(now);
     else request(now);
-    /* with the return of functions, so that what one is called in is there to see */
+    /* Returns of functions count, so that the hook also runs as a C function returns and sees its caller. */
     lua_sethook(atomic_load(&target), stop, LUA_MASKRET | LUA_MASKCOUNT, 1);
     lua_sethook(atomic_load(&running), stop, LUA_MASKRET | LUA_MASKCOUNT, 1);
   }

@@ -144,9 +144,10 @@ static void multiply_in_pieces (marea_context *ctx, const product *all) {
   }
 }
 
-/* ---- a long k ---- ** A float that many products are added to loses digits in proportion to k. OpenBLAS does that
-   for products of vectors and ** of small matrices; there, and only for a long k, pieces of it are added up in
-   double. */
+/* ---- a long k ---- */
+
+/* A float sum of k products loses digits in proportion to k. OpenBLAS has such sums in products of vectors and of small
+   matrices; there, and only for a long k, pieces of k are added up in double. */
 
 #define PIECE 256   /* products that are added up in f32: their error is at most 256 x 2^-24 of their size */
 #define STRIPE 1024 /* the same with a vector, where OpenBLAS keeps four sums */

@@ -229,7 +229,7 @@ typedef struct marea_call {
   uint64_t counter;                 /* of random operators: the first Philox block that is reserved for this call */
   const void *found;                /* of operators whose output size depends on values: what the shape rule found */
   int64_t kept[24];                 /* what the shape rule leaves to forward, in place: see MAREA_KEEP */
-  void *workspace[24];              /* freed when forward returns */
+  void *workspace[24];              /* freed when the call ends */
   int n_workspace;
   size_t planned;                   /* bytes of workspace that a plan counts */
 } marea_call;
@@ -256,10 +256,10 @@ enum { /* flags of an operator */
   MAREA_RANDOM = 16,      /* takes `draws` blocks of the counter */
   MAREA_MUTATES = 32,     /* changes inputs in place: see `mutates`; no output, never interrupted */
   MAREA_NO_GRAD = 64,     /* results are constants for the tape (comparisons, argmax, samples) */
-  MAREA_REALS = 256,      /* its results are floats for integer inputs, too */
-  MAREA_PART = 512,       /* a view of in[0] that has each of its elements at most once: the tape adds dy to that part */
-  MAREA_SHAPE_ONLY = 128  /* a plan runs forward to count its workspace, with `shape_only` set: forward may access
+  MAREA_SHAPE_ONLY = 128, /* a plan runs forward to count its workspace, with `shape_only` set: forward may access
                              elements of tensors and of workspace only inside marea_parallel, which does nothing then */
+  MAREA_REALS = 256,      /* its results are floats for integer inputs, too */
+  MAREA_PART = 512        /* a view of in[0] that has each of its elements at most once: the tape adds dy to that part */
 };
 
 struct marea_op {
@@ -273,7 +273,7 @@ struct marea_op {
   unsigned mutates;                /* bit i: in[i] is changed in place */
   marea_status (*shape)(marea_call *c);    /* checks everything; fills layout[] */
   marea_status (*forward)(marea_call *c);  /* fills out[]; NULL for pure views */
-  marea_status (*vjp)(marea_vjp *v);       /* made of operators through marea_apply; NULL with NO_GRAD */
+  marea_status (*vjp)(marea_vjp *v);       /* calls operators (marea_run); NULL with NO_GRAD */
   int64_t (*draws)(const marea_call *c);   /* of random operators: number of Philox blocks, of four words each */
   /* For profiles: floating-point operations of a finished call; in, out and, as the caller gave them, attr are set.
      NULL: one for each element of the largest tensor, none in families that only move data. */

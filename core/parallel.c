@@ -170,7 +170,7 @@ static void *worker_main (void *arg) {
   return NULL;
 }
 
-/* ---- the pool ---- */
+/* ---- the threads ---- */
 
 /* Starts the threads; with fewer than wanted the others and the caller do their work. All signals are blocked in them,
    so that they are delivered to the host's threads. */

@@ -10,7 +10,7 @@
 typedef struct marea_operand {
   marea_tensor *t;  /* itself if its values are saved, or if it is a leaf whose gradient is wanted */
   marea_node *node; /* an input's history */
-  uint32_t version; /* of its storage when it was recorded; of a number that is not saved its value, as f32 */
+  uint32_t version; /* of its storage when it was recorded; of a rank-0 tensor that is not saved: its value's bits, f32 */
   int8_t dtype, rank; /* rank -1: an optional input that was not given */
   int8_t slot;        /* which output of `node` it is */
   bool requires_grad;

@@ -4,7 +4,7 @@
 local core = require "marea.core"
 local marea = require "marea"
 local allclose = require "spec.support.allclose"
-local requests = require "spec.support.requests"
+local folder = require "spec.support.folder"
 local sample = require "spec.support.sample"
 
 local infos = {}
@@ -85,40 +85,11 @@ describe("gradients of some inputs", function()
 end)
 
 describe("lack of memory", function()
-  --- Forward and backward of a sample with every request for memory failing in turn, and all later ones.
-  local function survives(info, seed, options, orders)
-    core.scope(function()
-      core.seed(seed)
-      local inputs, attrs = sample.draw(info, sample.generator(seed, options))
-      local places = {}
-      for _, i in ipairs(sample.places(info, inputs)) do
-        if inputs[i].dtype == options.dtype and info.differentiable then places[#places + 1] = i end
-      end
-      local function body()
-        core.scope(function()
-          local y, leaves = result(info, inputs, attrs, places)
-          if not y then return end
-          local first = core.grad(weighed(y), leaves, {create_graph = orders == 2})
-          for k = 1, orders == 2 and #leaves or 0 do
-            if first[k] and first[k].requires_grad then core.grad(weighed(first[k]), leaves, {retain_graph = true}) end
-          end
-        end)
-      end
-      body()
-      local before
-      requests.each_failure(body, function(_, _, what)
-        before = before or requests.in_use()
-        requests.assert_same_use(before, info.name .. ", " .. what)
-      end, true)
-    end)
-  end
-
-  for _, info in ipairs(infos) do
-    it("in gradients of gradients and in large calls is an error that leaves nothing: " .. info.name, function()
-      survives(info, 4, {dtype = "f64"}, 2)
-      if info.name ~= "split" then survives(info, 5, {dtype = "f32", large = 20000}, 1) end -- into 32 parts at most
-    end)
-  end
+  it("in gradients of gradients and in large calls is an error that leaves nothing", function()
+    local text, code = folder.lua "spec/support/lack_of_memory.lua"
+    assert.are.equal(#infos .. " operators\n", text)
+    assert.are.equal(0, code)
+  end)
 end)
 
 describe("conversions between dtypes", function()

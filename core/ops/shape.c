@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
 ** shape.c: other views of the same values. Whatever can be told by strides is a view and costs no copy; only
 ** reshape and flatten copy, when strides cannot tell the result. Operators that always make new memory are in
-** shape_copy.c.
+** shape_copy.c, but for slice_grad, the gradient of narrow, select and slice.
 **
 ** Steps are positive (flip copies): no operator meets a negative stride in an input.
 */

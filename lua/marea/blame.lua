@@ -32,7 +32,7 @@ function Blame:__tostring() return self.text end
 
 local function count(condition) return condition:sum():item() end
 
-local function is_real(t) return t.dtype == "f32" or t.dtype == "f64" end
+local function is_real(t) return core.float_dtypes[t.dtype] end
 
 --- "2 nan and 1 inf".
 local function bad_text(t)

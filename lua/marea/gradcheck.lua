@@ -27,7 +27,7 @@ local OWN = 1 << 40 -- offset of the position of our own random numbers from tho
 
 local function random_like(t) return ops.uniform{shape = t.shape, low = -1, high = 1, dtype = "f64"} end
 
-local function is_real(t) return core.is_tensor(t) and (t.dtype == "f64" or t.dtype == "f32") end
+local function is_real(t) return core.is_tensor(t) and core.float_dtypes[t.dtype] end
 
 local function dot(a, b) return ops.sum(ops.mul(a, b)) end
 

@@ -44,8 +44,8 @@ static const worth f43_worth = {16, 16, 2};         /* 3x3 of stride 1: saves 4 
 static const worth stride2_worth = {32, 64, 1.25};  /* 3x3 of stride 2: saves 1.44 */
 static const worth polyphase_worth = {32, 32, 1.6}; /* 4x4 to 6x6 of stride 2: saves 2.5 to 3.3 */
 
-/* When a batch of small images pays: rows of the smaller side of at most MOST_COLUMNS pixels, MAREA_BATCH_LEAST_IMAGES, and
-   LEAST_CHANNELS on both sides of a group. All three are where the weight gradient still gains or loses little; the image
+/* When a batch of small images pays: outputs at most MOST_COLUMNS pixels wide, MAREA_BATCH_LEAST_IMAGES, and LEAST_CHANNELS
+   on both sides of a group. All three are where the weight gradient still gains or loses little; the image
    pass gains beyond them. Forward and weight gradient, 5x5, 32->32, batch 64: 4x4 0.14 and 0.19 against 0.33 and 0.35
    direct, 8x8 0.77 and 1.2 against 1.1 and 1.0, 10x10 1.4 and 2.1 against 1.8 and 1.5. 3x3, 7x7, 32->32: 16 images 0.07
    and 0.08 against 0.07 and 0.09, 24 images 0.10 and 0.13 against 0.13 and 0.13. 7x7, batch 64: 8->8 0.045 and 0.106
@@ -100,7 +100,7 @@ static bool winograd_saves (const question *q, bool padding) {
          direct_products(g, padding) >= w->saves * (double)(tiles * p->products);
 }
 
-/* The batch algorithm, which would be next, leaves the padding out; the direct one multiplies some of it. */
+/* What Winograd is compared with: the batch algorithm, where it would be next, multiplies no padding; the direct one does. */
 static bool winograd_pays_for_images (question *q) {
   return winograd_saves(q, !marea_conv_is_small_batch(q->g));
 }

@@ -57,8 +57,10 @@ typedef struct marea_weight_pass marea_weight_pass;
 struct marea_weight_pass {
   marea_context *ctx;
   const marea_conv *g;
-  bool swapped; /* x and dy have changed places, see choose.c: g is `other`, the convolution of dy that has */
-  marea_conv other;       /* .. the same gradient */
+  /* x and dy have changed places (choose.c, swapped_fits): g points to `other`, the convolution of dy that has the same
+     weight gradient. */
+  bool swapped;
+  marea_conv other;
   marea_conv_window x;    /* (N, H, W, Cin) */
   marea_conv_rows dy;     /* (N, OH, OW, Cout) */
   char *dw;               /* (KH, KW, Cin / groups, Cout) */

@@ -8,7 +8,7 @@
 /* Both transformed sides of a band: half of a second-level cache of 1 MB. 64->64, 28x28, batch 32, weight gradient: 256 KB
    6.6, 512 KB 6.2, 2 MB 6.4. */
 #define BAND_BYTES ((int64_t)1 << 19)
-/* Tiles of a band that the weights are read for at least: two tiles of 14 pixels of the kernel. */
+/* Winograd tiles of a band, at least: the weights are read for each band anew. The direct kernel takes 14 of them at a time. */
 #define LEAST_TILES 28
 /* Tiles of an image that are too few to read the weights for: fewer than the 14 pixels of the kernel's tile. 128->128, batch
    64, forward and weight gradient: 7x7, 4 tiles, 2.6 and 3.1 together against 5.7 and 3.2 in bands, 12x12, 9 tiles, 6.5 and

@@ -47,9 +47,9 @@ typedef struct marea_winograd_plan {
   int64_t tile_rows, tile_cols; /* tiles of an image */
   int64_t band, images;         /* rows of tiles in a band; images that go together, 0: in bands */
   int64_t most_tiles;           /* that go through a step together */
-  int64_t step[2],
-      other_side; /* elements from a point to the next, of the data and of the other side (outputs or their
-                                    gradients); from a point's data to its other side */
+  /* Elements from a point to the next one: of the data, and of the other side, which are outputs or their gradients. */
+  int64_t step[2];
+  int64_t other_side; /* elements from a point's data to its other side */
   size_t bytes;
   char *memory; /* of both sides, for each worker; where images go together, for all */
 } marea_winograd_plan;

@@ -112,7 +112,7 @@ end
 -- ---- parameters ----
 
 function distribution.is_real(value)
-  return core.is_tensor(value) and (value.dtype == "f32" or value.dtype == "f64")
+  return core.is_tensor(value) and core.float_dtypes[value.dtype] == true
 end
 
 --- A number (greater than `above`, from `low` to `high`) or a tensor of reals, whose values are not looked at.

@@ -170,7 +170,11 @@ local LAYER_CHOICES = {
   init = function() return require "marea.nn.initializers".names() end,
   bias_init = function() return require "marea.nn.initializers".names() end,
   padding = function() return {"same", "valid"} end,
-  dtype = function() return {"f32", "f64"} end,
+  dtype = function()
+    local floats = {}
+    for _, name in ipairs(core.dtypes) do floats[#floats + 1] = core.float_dtypes[name] and name or nil end
+    return floats
+  end,
 }
 
 --- The arguments that a call of the value `f`, found as `name`, takes by name: {name =, choices =}.
@@ -179,7 +183,7 @@ function complete.arguments(f, name)
   local list, info = {}, operator(f, name)
   for _, part in ipairs(info and {info.inputs, info.attrs} or {}) do
     for _, spec in ipairs(part) do
-      local choices = spec.choices or (spec.kind == "dtype" and {"f32", "f64", "i64", "u8"})
+      local choices = spec.choices or (spec.kind == "dtype" and core.dtypes)
         or (spec.kind == "padding" and {"same", "valid"}) or nil
       list[#list + 1] = {name = spec.name, choices = choices}
     end
