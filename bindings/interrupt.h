@@ -12,8 +12,8 @@ lua_State *bind_main_thread (lua_State *L);
 bool bind_lua_waits (
     lua_State *L); /* has lua5.4's handler set its hook, which raises as soon as we return? */
 bool bind_interrupt_is_ours (const lua_State *main); /* is our handler installed, and for this state? */
-bool bind_interrupt_due (const lua_State *main);    /* is there a request, and its grace over? */
-bool bind_interrupt_raised (const lua_State *main); /* is there a request, and was its error raised? */
+bool bind_interrupt_due (const lua_State *main);     /* is there a request, and its grace over? */
+bool bind_interrupt_raised (const lua_State *main);  /* is there a request, and was its error raised? */
 /* Empties the stack. True: the error is left to the hook of lua5.4 that caused the interrupt. */
 bool bind_leave_to_hook (lua_State *L);
 void bind_interrupt_raising (lua_State *L); /* its error is about to be raised, not by a hook */
