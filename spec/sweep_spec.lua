@@ -28,32 +28,11 @@ local function each_differentiable(cases, options, f)
   end
 end
 
---- The operator's first result that has a history, with gradients for the inputs at `wanted` only.
-local function result(info, inputs, attrs, wanted)
-  local given, leaves = {}, {}
-  for i, t in pairs(inputs) do given[i] = t end
-  for _, i in ipairs(wanted) do
-    given[i] = inputs[i]:detach():requires_grad_()
-    leaves[#leaves + 1] = given[i]
-  end
-  core.seed(11) -- random operators draw the same numbers
-  for _, y in ipairs(sample.call(info, given, attrs)) do
-    if y.requires_grad then return y, leaves end
-  end
-end
-
---- A sum of the elements, each with a weight of its own.
-local function weighed(y)
-  local n = 1
-  for _, size in ipairs(y.shape) do n = n * size end
-  return (y:reshape(n) * marea.linspace(0.5, 1.5, n, {dtype = y.dtype})):sum()
-end
-
 --- The gradient for the k-th of some leaves and, where it has a history, that gradient's own gradient for the leaf;
 --- false for none.
 local function both_orders(y, leaves, k)
-  local first = core.grad(weighed(y), leaves, {create_graph = true})[k]
-  local second = first and first.requires_grad and core.grad(weighed(first), {leaves[k]})[1]
+  local first = core.grad(sample.weighed(y), leaves, {create_graph = true})[k]
+  local second = first and first.requires_grad and core.grad(sample.weighed(first), {leaves[k]})[1]
   return first, second
 end
 
@@ -67,11 +46,11 @@ describe("gradients of some inputs", function()
   it("are those that all of them get, of the first order and of the second", function()
     local compared = 0
     each_differentiable(6, {}, function(info, inputs, attrs, places)
-      if not result(info, inputs, attrs, places) then return end
+      if not sample.result(info, inputs, attrs, places) then return end
       for k, i in ipairs(places) do
-        local y, leaves = result(info, inputs, attrs, places)
+        local y, leaves = sample.result(info, inputs, attrs, places)
         local first, second = both_orders(y, leaves, k)
-        local own, leaf = result(info, inputs, attrs, {i})
+        local own, leaf = sample.result(info, inputs, attrs, {i})
         if own then
           local own_first, own_second = both_orders(own, leaf, 1)
           assert_close(first, own_first, ("%s, input %d"):format(info.name, i))

@@ -26,6 +26,7 @@ static marea_status conv2d_shape (marea_call *c) {
   MAREA_TRY(conv2d_read(c, &g));
   MAREA_TRY(marea_conv_check_bias(c, g.cout));
   MAREA_TRY(marea_want_slope(c, CONV_SLOPE));
+  MAREA_KEEP(c, g);
   marea_conv_layout_image(c, &g, g.out, g.cout);
   return MAREA_OK;
 }

@@ -66,6 +66,7 @@ static marea_status deconv_shape (marea_call *c) {
   MAREA_TRY(deconv_read(c, &g));
   MAREA_TRY(marea_conv_check_bias(c, g.cin));
   MAREA_TRY(marea_want_slope(c, DECONV_SLOPE));
+  MAREA_KEEP(c, g);
   marea_conv_layout_image(c, &g, g.in, g.cin);
   return MAREA_OK;
 }

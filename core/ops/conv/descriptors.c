@@ -49,7 +49,6 @@ void marea_conv_set_sizes (const marea_tensor *t, int64_t size[2]) {
 
 void marea_conv_layout_image (marea_call *c, const marea_conv *g, const int64_t size[2], int64_t channels) {
   const int64_t shape[] = {g->n, size[0], size[1], channels};
-  MAREA_KEEP(c, *g);
   marea_layout_set(&c->layout[0], c->in[0]->dtype, 4, shape);
 }
 

@@ -45,6 +45,7 @@ static marea_status grad_input_read (marea_call *c, marea_conv *g) {
 static marea_status grad_input_shape (marea_call *c) {
   marea_conv g;
   MAREA_TRY(grad_input_read(c, &g));
+  MAREA_KEEP(c, g);
   marea_conv_layout_image(c, &g, g.in, g.cin);
   return MAREA_OK;
 }
