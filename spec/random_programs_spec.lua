@@ -50,7 +50,7 @@ describe("a random program that", function()
   end
 
   it("meets an error of Lua's in a line of the library is found", function()
-    finds("FAULT in .*lua/marea/internal/check.lua:%d+: ",
+    finds("FAULT in .*/internal/check.lua:%d+: ",
       "try(function() require('marea.internal.check').names(nil) end)")
   end)
 

@@ -214,7 +214,7 @@ end
 local ROOT = debug.getinfo(1, "S").source:match "^@(.*)spec/support/"
 
 --- The library's source files, in the order of their names.
-local function sources()
+function random_program.sources()
   local quoted = "'" .. ROOT:gsub("'", "'\\''") .. "lua/marea'"
   local pipe = assert(io.popen("find " .. quoted .. " -name '*.lua' | LC_ALL=C sort"))
   local list = {}
@@ -229,7 +229,7 @@ local LEFT_OUT = {"plot", "os.", "sandbox", "register_kl", "nn.class"}
 --- Lines of the examples as one statement each, an expression being assigned.
 local function examples()
   local list = {}
-  for _, path in ipairs(sources()) do
+  for _, path in ipairs(random_program.sources()) do
     for _, entry in ipairs((docs.file(path))) do
       local lines = {}
       for i, line in ipairs(entry.examples or {}) do

@@ -43,10 +43,16 @@ local function report(seed, format, ...)
   print(("FAULT in %s (%s): %s"):format(seed, mode, format:format(...)))
 end
 
+--- The library's source files by the names that Lua's messages have for them: of long paths the end.
+local SOURCES = {}
+for _, path in ipairs(random_program.sources()) do
+  SOURCES[debug.getinfo(assert(load("", "@" .. path)), "S").short_src] = path
+end
+
 --- What is wrong with a message: it is Lua's own and comes from a line of the library.
 local function is_fault(message)
   local place = message:match "^(.-):%d+: "
-  return message:find("internal error", 1, true) or place and (core.module_of("@" .. place) or place:find "^%(marea%)/")
+  return message:find("internal error", 1, true) or place and (SOURCES[place] or place:find "^%(marea%)/")
 end
 
 local function check_messages(seed, messages)
