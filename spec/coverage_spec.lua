@@ -61,3 +61,19 @@ describe("the report of make coverage", function()
     assert.matches("unreachable.txt:1: not `FILE", (said "core/half.c | if (x > 1000)\n"))
   end)
 end)
+
+describe("the list of unreachable code", function()
+  it("names lines that are there, with reasons", function()
+    local n = 0
+    for line in folder.read "spec/coverage/unreachable.txt":gmatch "[^\n]+" do
+      if line:sub(1, 1) ~= "#" then
+        local path, code, reason = line:match "^(%S+) | (.+) | (.+)$"
+        assert.is_truthy(path, line)
+        assert.is_true(#reason > 5, line)
+        assert.is_truthy(folder.read(path):find("\n%s*" .. code:gsub("%p", "%%%0")), line)
+        n = n + 1
+      end
+    end
+    assert.is_true(n > 20)
+  end)
+end)
