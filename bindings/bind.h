@@ -35,7 +35,7 @@
 #define BIND_SOURCES 256 /* script names that a place can refer to; those of further scripts show as "?" */
 #define BIND_LIBRARIES 4 /* folders that the library's files were loaded from */
 #define BIND_LAYER 160   /* bytes of the longest layer path that is shown */
-#define BIND_FEW 8       /* inputs of an operator that need no allocation */
+#define BIND_FEW 12      /* inputs of an operator that need no allocation */
 /* Boxes that are recognised without a look at their metatable. Their table takes 8 KiB, a quarter of the first-level
    cache; a box that is not in it is recognised by its metatable. */
 #define BIND_KNOWN 1024

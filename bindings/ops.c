@@ -253,12 +253,13 @@ int bind_op_info (lua_State *L) {
     return bind_raise(L, S, "op_info: there is no operator '%s'%s", bind_shorten(L, name),
                       bind_did_you_mean(L, &guess));
   }
-  lua_createtable(L, 0, 12);
+  lua_createtable(L, 0, 13);
   set_string(L, "name", marea_op_name(op));
   set_string(L, "family", marea_op_family(op));
   set_string(L, "doc", marea_op_doc(op));
   set_string(L, "sample", marea_op_sample(op));
   set_boolean(L, "differentiable", marea_op_differentiable(op));
+  set_boolean(L, "once", marea_op_once(op));
   set_boolean(L, "elementwise", marea_op_elementwise(op));
   set_boolean(L, "mutates", marea_op_mutates(op));
   set_boolean(L, "takes_numbers", marea_op_takes_numbers(op));

@@ -326,6 +326,14 @@ static marea_status mutate (entry *d) {
   return status;
 }
 
+/* Results that are for the vjp alone are in the node now, if there is one. */
+static void keep_from_caller (marea_call *c) {
+  const int results = c->op->results;
+  if (results == 0 || results >= c->n_out) return;
+  release_all(c->out + results, c->n_out - results);
+  c->n_out = results;
+}
+
 static marea_status compute (entry *d, marea_tensor **out) {
   marea_call *c = &d->call;
   if (interrupted(c)) return marea_reject(c, MAREA_EINTR, "interrupted");
@@ -345,7 +353,10 @@ static marea_status compute (entry *d, marea_tensor **out) {
     c->in = d->inputs.t;
   }
   if (status == MAREA_OK) status = marea_record(c);
-  if (status == MAREA_OK) return MAREA_OK;
+  if (status == MAREA_OK) {
+    keep_from_caller(c);
+    return MAREA_OK;
+  }
   c->ctx->random = before;
   release_all(out, c->n_out);
   return status;

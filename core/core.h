@@ -262,10 +262,14 @@ enum { /* flags of an operator */
   MAREA_PART = 512        /* a view of in[0] that has each of its elements at most once: the tape adds dy to that part */
 };
 
+#define MAREA_MAX_IN 12 /* inputs that have names */
+
 struct marea_op {
   const char *name, *family;
   const char *doc;                 /* first sentence: formula; then shapes, gradient, errors, source */
-  marea_input_spec inputs[8];      /* ends with a NULL name */
+  marea_input_spec inputs[MAREA_MAX_IN + 1]; /* ends with a NULL name */
+  int results;                     /* that callers get; further ones are kept for the vjp alone. 0: all */
+  const char *once;                /* its gradient has none: what has, for the message. NULL: gradients of any order */
   marea_attr_spec attrs[MAREA_MAX_ATTRS + 1];
   int flags;
   int dtypes;                      /* set of dtypes of in[0] (of all inputs with PROMOTES); 0 = MAREA_FLOATS */

@@ -291,6 +291,7 @@ MAREA_API const char *marea_op_sample (const marea_op *op);  /* Lua source for t
 MAREA_API int marea_op_inputs (const marea_op *op, const marea_input_spec **specs);
 MAREA_API int marea_op_attrs (const marea_op *op, const marea_attr_spec **specs);
 MAREA_API bool marea_op_differentiable (const marea_op *op);
+MAREA_API bool marea_op_once (const marea_op *op);          /* ... but its gradient has no gradient (create_graph) */
 MAREA_API bool marea_op_elementwise (const marea_op *op);  /* may also run in place: marea_apply_ */
 MAREA_API bool marea_op_mutates (const marea_op *op);      /* changes its first inputs (optimizer steps) */
 MAREA_API bool marea_op_takes_numbers (const marea_op *op); /* Lua numbers may stand for its inputs */

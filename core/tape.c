@@ -414,6 +414,10 @@ static marea_status propagate (pass *p, marea_node *node, visit *v) {
     marea_tensor **sum = sum_so_far(p, &node->io[0]);
     if (sum) return add_to_part(p, node, sum);
   }
+  if (node->op->once && p->flags & MAREA_CREATE_GRAPH)
+    return marea_fail(p->ctx, MAREA_ESTATE,
+                      "%s: its gradient has no gradient, so there is none with create_graph; %s, has",
+                      node->op->name, node->op->once);
   MAREA_TRY(check_versions(p, node));
   show_operands(p, node, v);
   marea_status status = p->flags & MAREA_CREATE_GRAPH ? call_vjp_recorded(p, node, v) : call_vjp(p, node, v);

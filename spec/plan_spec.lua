@@ -334,7 +334,7 @@ describe("in a plan", function()
         shapes[i] = y.dtype .. " " .. table.concat(y.shape, ",")
         if y.requires_grad then total = total and total + y:sum() or y:sum() end
       end
-      if total then total:backward{create_graph = true} end
+      if total then total:backward{create_graph = not case.info.once} end
       for _, i in ipairs(sample.places(case.info, copy)) do copy[i]:clear_grad() end -- its graph holds its leaf
       return shapes
     end

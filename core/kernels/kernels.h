@@ -262,6 +262,23 @@ static inline int marea_winograd_points (marea_winograd_variant v, int taps) {
                       const void *offset, void *y))                                                             \
   K(normalize_grad, void, (size_t rows, size_t n, const void *e, const void *x, const void *mean,               \
                            const void *a, const void *b, const void *c, void *y))                               \
+  /* recurrent cells, n units of a row (recurrent.inc). y = tanh or relu of x + h; da from y and dh */           \
+  K(rnn_cell, void, (size_t n, const void *x, const void *h, bool relu, void *y))                                \
+  K(rnn_cell_grad, void, (size_t n, const void *y, const void *dh, bool relu, void *da))                         \
+  /* y = s(x + h), s being the sigmoid or Keras' hard one */                                                     \
+  K(recurrent_gate, void, (size_t n, const void *x, const void *h, bool hard, void *y))                          \
+  /* new = tanh(x + q); y = (1 - z) new + z h. Back from dh, which becomes dh z: the gradients before z and new */ \
+  K(gru_update, void, (size_t n, const void *x, const void *q, const void *z, const void *h, void *new, void *y)) \
+  K(gru_update_grad, void, (size_t n, const void *z, const void *new, const void *h, bool hard, void *dh, void *dz, \
+                            void *dnew))                                                                         \
+  /* of r x, from its gradient d: that before r, and dx = d r, which may lie where d does */                     \
+  K(gru_reset_grad, void, (size_t n, const void *r, const void *x, const void *d, bool hard, void *dr, void *dx)) \
+  /* gates (4n) from the products of input and state (4n); c, y from them */                                     \
+  K(lstm_cell, void, (size_t n, const void *x, const void *h, const void *c_before, bool hard, void *gates,      \
+                      void *c, void *y))                                                                         \
+  /* dc, which becomes that of the step before, and the gradient before the gates (4n), from dh */               \
+  K(lstm_cell_grad, void, (size_t n, const void *gates, const void *c_before, const void *c, const void *dh,     \
+                           bool hard, void *dc, void *dgates))                                                   \
   K(direct_conv, void, (const marea_direct_conv *g))                                                                     \
   K(direct_wgrad, void, (const marea_direct_wgrad *g))                                                               \
   K(product, void, (const marea_product *g))                                                                   \

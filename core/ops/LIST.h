@@ -31,6 +31,8 @@ OP(flatnonzero) OP(masked_select)
 OP(sort) OP(argsort) OP(topk) OP(unique)
 /* linear.c */
 OP(matmul) OP(linear)
+/* recurrent/ */
+OP(rnn) OP(rnn_grad) OP(gru) OP(gru_grad) OP(lstm) OP(lstm_grad)
 /* linalg.c */
 OP(eigh)
 /* conv/ */

@@ -47,6 +47,8 @@ int marea_op_attrs (const marea_op *op, const marea_attr_spec **specs) {
 
 bool marea_op_differentiable (const marea_op *op) { return op && op->vjp && !(op->flags & MAREA_NO_GRAD); }
 
+bool marea_op_once (const marea_op *op) { return op && op->once; }
+
 bool marea_op_elementwise (const marea_op *op) { return op && op->flags & MAREA_ELEMENTWISE; }
 
 bool marea_op_mutates (const marea_op *op) { return op && op->flags & MAREA_MUTATES; }

@@ -418,11 +418,11 @@ static void call_all (void) {
     const marea_input_spec *inputs;
     const marea_attr_spec *specs;
     marea_attr attrs[MAREA_MAX_ATTRS];
-    marea_tensor *in[8] = {a, a, a, a, a, a, a, a}, *out[MAREA_MAX_OUT];
+    marea_tensor *in[12] = {a, a, a, a, a, a, a, a, a, a, a, a}, *out[MAREA_MAX_OUT];
     int n_out, n_in = marea_op_inputs(op, &inputs);
     marea_op_attrs(op, &specs), marea_attrs_init(op, attrs);
     marea_op_doc(op), marea_op_family(op), marea_op_sample(op), marea_op_differentiable(op),
-        marea_op_takes_numbers(op);
+        marea_op_once(op), marea_op_takes_numbers(op);
     if (marea_op_mutates(op) || marea_apply(ctx, op, n_in, in, attrs, out, &n_out) != MAREA_OK) continue;
     for (int k = 0; k < n_out; k++) marea_release(out[k]);
   }

@@ -939,6 +939,8 @@ static void check_integers (const marea_kernels *i64, const marea_kernels *u8) {
   end_group("integers");
 }
 
+#include "recurrent_cases.h"
+
 int main (void) {
   const marea_kernels *k[4];
   const char *chosen;
@@ -959,6 +961,7 @@ int main (void) {
     check_convolution(k[0], false);
     check_products(k[0], false);
     check_optimizers(k[0], false);
+    check_recurrent(k[0], false);
   }
   check_tails(k[1], true);
   check_binary(k[1], true);
@@ -970,6 +973,7 @@ int main (void) {
   check_convolution(k[1], true);
   check_products(k[1], true);
   check_optimizers(k[1], true);
+  check_recurrent(k[1], true);
   check_f64(k[1]);
   check_integers(k[2], k[3]);
   isa = "prefetch";

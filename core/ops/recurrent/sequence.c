@@ -1,0 +1,424 @@
+/* SPDX-License-Identifier: MIT
+** sequence.c: shapes, lengths, blocks of rows, and the recurrent product.
+*/
+#include <string.h>
+
+#include "sequence.h"
+
+/* Rows of a block: the recurrent product's kernel keeps 6 to 14 rows in registers, and reads the weight once for them. With
+   fewer rows a block would wait for the weight, with more there would be too few blocks for threads (bench/run.lua
+   sequence). */
+#define ROWS 16
+
+/* ---- shapes ---- */
+
+static marea_status want_matrix (marea_call *c, int input, const char *names, int64_t rows, int64_t cols,
+                                 const char *why_rows, const char *why_cols) {
+  MAREA_TRY(marea_want_dtype(c, input, 1 << c->in[0]->dtype));
+  MAREA_TRY(marea_want_rank(c, input, 2, names));
+  MAREA_TRY(marea_want_size(c, input, 0, rows, why_rows));
+  return marea_want_size(c, input, 1, cols, why_cols);
+}
+
+static bool has (const marea_call *c, int input) { return input >= 0 && input < c->n_in && c->in[input]; }
+
+marea_status marea_sequence_shape (marea_call *c, const marea_sequence_inputs *at, int64_t per_unit) {
+  const marea_tensor *x = c->in[at->x], *w_h = c->in[at->w_h];
+  MAREA_TRY(marea_want_rank(c, at->x, 3, "(N, T, C)"));
+  MAREA_TRY(marea_want_rank(c, at->w_h, 2, "(H, gates)"));
+  const int64_t hidden = w_h->shape[0], gates = w_h->shape[1];
+  if (gates != per_unit * hidden)
+    return marea_reject(c, MAREA_ESHAPE, "argument '%s': expected (H, %lld H), got %s",
+                        marea_input_name(c->op, at->w_h), (long long)per_unit, marea_tensor_text(w_h).s);
+  MAREA_TRY(marea_want_dtype(c, at->w_h, 1 << x->dtype));
+  MAREA_TRY(want_matrix(c, at->w_x, "(C, gates)", x->shape[2], gates, "x's last size", "w_h's last size"));
+  if (has(c, at->bias)) {
+    MAREA_TRY(marea_want_dtype(c, at->bias, 1 << x->dtype));
+    MAREA_TRY(marea_want_rank(c, at->bias, 1, "(gates)"));
+    MAREA_TRY(marea_want_size(c, at->bias, 0, gates, "w_h's last size"));
+  }
+  if (has(c, at->h0))
+    MAREA_TRY(want_matrix(c, at->h0, "(N, H)", x->shape[0], hidden, "x's first size", "w_h's first size"));
+  if (!has(c, at->lengths)) return MAREA_OK;
+  MAREA_TRY(marea_want_dtype(c, at->lengths, MAREA_INTS));
+  MAREA_TRY(marea_want_rank(c, at->lengths, 1, "(N)"));
+  return marea_want_size(c, at->lengths, 0, x->shape[0], "x's first size");
+}
+
+/* ---- lengths ---- */
+
+static marea_status read_lengths (marea_call *c, int input, const marea_sequence *s, int64_t *length) {
+  for (int64_t i = 0; i < s->n; i++) {
+    length[i] = marea_load_integer(c->in[input]->dtype, marea_at(c->in[input]), i);
+    if (length[i] < 0 || length[i] > s->steps)
+      return marea_reject(c, MAREA_EARG,
+                          "argument '%s': row %lld has length %lld, expected 0 to %lld, the steps of x",
+                          marea_input_name(c->op, input), (long long)(i + c->ctx->config.index_base),
+                          (long long)length[i], (long long)s->steps);
+  }
+  return MAREA_OK;
+}
+
+/* order := rows, the longest first, equal ones as they are: a sort by counting. first: (steps + 2) */
+static void sort_rows (const marea_sequence *s, int64_t *first, int64_t *order) {
+  memset(first, 0, (size_t)(s->steps + 2) * sizeof *first);
+  for (int64_t i = 0; i < s->n; i++) first[s->steps - marea_sequence_length(s, i) + 1]++;
+  for (int64_t l = 0; l < s->steps; l++) first[l + 1] += first[l];
+  for (int64_t i = 0; i < s->n; i++) order[first[s->steps - marea_sequence_length(s, i)]++] = i;
+}
+
+marea_status marea_sequence_open (marea_call *c, const marea_sequence_inputs *at, bool reverse,
+                                  marea_sequence *s) {
+  const marea_tensor *x = c->in[at->x], *w_h = c->in[at->w_h];
+  int64_t *order, *length = NULL, *first;
+  *s = (marea_sequence){.ctx = c->ctx,
+                        .kernels = c->ctx->kernels[x->dtype],
+                        .dtype = x->dtype,
+                        .size = marea_element_size(x->dtype),
+                        .n = x->shape[0],
+                        .steps = x->shape[1],
+                        .in = x->shape[2],
+                        .hidden = w_h->shape[0],
+                        .gates = w_h->shape[1],
+                        .reverse = reverse};
+  if (has(c, at->lengths) && !c->ctx->shape_only) {
+    MAREA_TABLE_OR_RETURN(c, length, (size_t)MAREA_MAX(s->n, 1) * sizeof *length);
+    MAREA_TRY(read_lengths(c, at->lengths, s, length));
+    s->length = length;
+  }
+  MAREA_TABLE_OR_RETURN(c, order, (size_t)MAREA_MAX(s->n, 1) * sizeof *order);
+  MAREA_TABLE_OR_RETURN(c, first, (size_t)(s->steps + 2) * sizeof *first);
+  sort_rows(s, first, order);
+  s->order = order;
+  return MAREA_OK;
+}
+
+/* ---- blocks ---- */
+
+int64_t marea_sequence_blocks (const marea_sequence *s) { return (s->n + ROWS - 1) / ROWS; }
+
+marea_range marea_sequence_block (const marea_sequence *s, int64_t block) {
+  const int64_t blocks = marea_sequence_blocks(s);
+  return (marea_range){block * s->n / blocks, (block + 1) * s->n / blocks};
+}
+
+int64_t marea_sequence_rows (const marea_sequence *s) { return MAREA_MIN(ROWS, s->n); }
+
+int64_t marea_sequence_active (const marea_sequence *s, marea_range rows, int64_t step) {
+  int64_t n = rows.end - rows.first;
+  while (n > 0 && marea_sequence_length(s, s->order[rows.first + n - 1]) <= step) n--;
+  return n;
+}
+
+/* ---- the recurrent product ---- */
+
+typedef struct packing {
+  const marea_packed *p;
+  const char *from;
+  char *to;
+  int64_t row, col; /* steps of `from`, in elements */
+  size_t size;
+} packing;
+
+static int64_t panel_width (const marea_packed *p, int64_t panel) {
+  return MAREA_MIN(MAREA_SEQUENCE_PANEL, p->m - panel * MAREA_SEQUENCE_PANEL);
+}
+
+static void pack_panel (void *arg, int64_t panel, int worker) {
+  const packing *k = arg;
+  const int64_t first = panel * MAREA_SEQUENCE_PANEL, width = panel_width(k->p, panel);
+  char *to = k->to + (size_t)(first * k->p->k) * k->size;
+  (void)worker;
+  for (int64_t i = 0; i < k->p->k; i++)
+    for (int64_t j = 0; j < width; j++, to += k->size)
+      memcpy(to, k->from + (size_t)(i * k->row + (first + j) * k->col) * k->size, k->size);
+}
+
+marea_status marea_sequence_pack (marea_call *c, const marea_tensor *w_h, int64_t first, int64_t n,
+                                  bool transposed, marea_packed *p) {
+  const int64_t rows = w_h->shape[0], cols = w_h->shape[1];
+  const size_t size = marea_element_size(w_h->dtype);
+  packing k = {.p = p,
+               .from = (const char *)marea_at(w_h) + (size_t)first * size,
+               .row = transposed ? 1 : cols,
+               .col = transposed ? cols : 1,
+               .size = size};
+  p->k = transposed ? n : rows;
+  p->m = transposed ? rows : n;
+  MAREA_WORKSPACE_OR_RETURN(c, k.to, (size_t)MAREA_MAX(rows * n, 1) * k.size);
+  p->at = k.to;
+  marea_parallel(c->ctx, (p->m + MAREA_SEQUENCE_PANEL - 1) / MAREA_SEQUENCE_PANEL, pack_panel, &k);
+  return MAREA_OK;
+}
+
+void marea_sequence_multiply (const marea_sequence *s, const marea_packed *p, const char *x, int64_t x_row,
+                              int64_t rows, char *y, int64_t y_row) {
+  static const int64_t tap[] = {0};
+  for (int64_t first = 0, panel = 0; first < p->m; first += MAREA_SEQUENCE_PANEL, panel++) {
+    const marea_direct_conv g = {.x = x,
+                                 .w = p->at + (size_t)(first * p->k) * s->size,
+                                 .y = y + (size_t)first * s->size,
+                                 .rows = 1,
+                                 .cols = rows,
+                                 .x_col = x_row,
+                                 .y_col = y_row,
+                                 .cin = p->k,
+                                 .cout = panel_width(p, panel),
+                                 .tap_rows = 1,
+                                 .taps = 1,
+                                 .tap = tap,
+                                 .w_ci = panel_width(p, panel)};
+    s->kernels->direct_conv(&g);
+  }
+}
+
+/* ---- what operators have in common ---- */
+
+marea_status marea_sequence_want (marea_call *c, int input, const marea_layout *l) {
+  const marea_tensor *t = has(c, input) ? c->in[input] : NULL;
+  if (!t || (t->dtype == l->dtype && marea_has_shape(t, l->rank, l->shape))) return MAREA_OK;
+  return marea_reject(c, MAREA_ESHAPE, "argument '%s': expected %s %s, got %s",
+                      marea_input_name(c->op, input), marea_dtype_name((marea_dtype)l->dtype),
+                      marea_shape_text(l->rank, l->shape).s, marea_tensor_text(t).s);
+}
+
+const char *marea_sequence_given (const marea_call *c, int input) {
+  return has(c, input) ? marea_at(c->in[input]) : NULL;
+}
+
+marea_status marea_sequence_first (marea_call *c, const marea_sequence *s, int input, const char **state) {
+  const size_t bytes = (size_t)MAREA_MAX(s->n * s->hidden, 1) * s->size;
+  char *zeros;
+  *state = marea_sequence_given(c, input);
+  if (*state) return MAREA_OK;
+  MAREA_WORKSPACE_OR_RETURN(c, zeros, bytes);
+  if (!c->ctx->shape_only) memset(zeros, 0, bytes);
+  *state = zeros;
+  return MAREA_OK;
+}
+
+marea_status marea_sequence_input_product (marea_call *c, const marea_sequence *s,
+                                           const marea_sequence_inputs *at, char *gates) {
+  const marea_epilogue end = {.bias = marea_sequence_given(c, at->bias)};
+  return marea_gemm_parallel(c->ctx, s->dtype, false, false, s->n * s->steps, s->gates, s->in,
+                             marea_at(c->in[at->x]), marea_at(c->in[at->w_x]), &end, gates);
+}
+
+void marea_sequence_grad_layouts (marea_call *c, int64_t per_unit, bool dx) {
+  const marea_tensor *x = c->in[0];
+  const int64_t in = x->shape[2], h = c->in[2]->shape[0], gates = per_unit * h;
+  marea_layout_set(&c->layout[0], x->dtype, 3, (int64_t[]){dx ? x->shape[0] : 0, x->shape[1], in});
+  marea_layout_set(&c->layout[1], x->dtype, 2, (int64_t[]){in, gates});
+  marea_layout_set(&c->layout[2], x->dtype, 2, (int64_t[]){h, gates});
+  marea_layout_set(&c->layout[3], x->dtype, 1, (int64_t[]){gates});
+}
+
+double marea_sequence_flop (const marea_call *c, const marea_tensor *w_h, double inputs, double states) {
+  const marea_tensor *x = c->in[0];
+  const double rows = 2.0 * (double)(x->shape[0] * x->shape[1]) * (double)w_h->shape[1];
+  return rows * (inputs * (double)x->shape[2] + states * (double)w_h->shape[0]);
+}
+
+marea_status marea_sequence_vjp (marea_vjp *v, const marea_op *grad, int n, marea_tensor **in,
+                                 const marea_attr *attr) {
+  marea_tensor *out[MAREA_MAX_OUT];
+  int n_out;
+  MAREA_TRY(marea_invoke(v->ctx, grad, n, in, attr, out, &n_out));
+  for (int i = 0; i < n_out; i++) {
+    if (i < v->n_in && v->need[i]) v->din[i] = out[i];
+    else marea_release(out[i]);
+  }
+  return MAREA_OK;
+}
+
+/* ---- a layer forward ---- */
+
+/* Rows of a block lie at h + i * bytes. */
+static size_t state_bytes (const marea_sequence *s) { return (size_t)s->hidden * s->size; }
+
+static void finish_rows (const marea_recurrence *p, marea_range rows, const char *h) {
+  const marea_sequence *s = &p->s;
+  const size_t bytes = state_bytes(s);
+  for (int64_t i = 0; i < rows.end - rows.first; i++) {
+    const int64_t row = s->order[rows.first + i], length = marea_sequence_length(s, row),
+                  at = row * s->steps + length;
+    const size_t rest = (size_t)(s->steps - length);
+    memcpy(marea_sequence_row(s, p->h_n, row, s->hidden), h + (size_t)i * bytes, bytes);
+    memset(marea_sequence_row(s, p->y, at, s->hidden), 0, rest * bytes);
+    for (int k = 0; k < 2 && p->saved[k]; k++)
+      memset(marea_sequence_row(s, p->saved[k], at, p->width[k]), 0, rest * (size_t)p->width[k] * s->size);
+  }
+}
+
+static void run_block (void *arg, int64_t block, int worker) {
+  const marea_recurrence *p = arg;
+  const marea_sequence *s = &p->s;
+  const marea_range rows = marea_sequence_block(s, block);
+  const size_t bytes = state_bytes(s);
+  char *h = p->memory + (size_t)worker * p->per_worker, *work = h + (size_t)marea_sequence_rows(s) * bytes;
+  for (int64_t i = 0; i < rows.end - rows.first; i++)
+    memcpy(h + (size_t)i * bytes, marea_sequence_row(s, p->h0, s->order[rows.first + i], s->hidden), bytes);
+  for (int64_t step = 0; step < s->steps; step++) {
+    const int64_t active = marea_sequence_active(s, rows, step);
+    if (active == 0) break;
+    if (marea_stopping(s->ctx)) return;
+    p->step(p, rows, step, active, h, work);
+  }
+  finish_rows(p, rows, h);
+}
+
+static marea_status open_memory (marea_call *c, const marea_sequence *s, int64_t per_row, size_t *per_worker,
+                                 char **memory) {
+  *per_worker = (size_t)(marea_sequence_rows(s) * (s->hidden + per_row)) * s->size;
+  return marea_worker_memory(c, per_worker, memory);
+}
+
+marea_status marea_recurrence_run (marea_call *c, marea_recurrence *p) {
+  MAREA_TRY(open_memory(c, &p->s, p->per_row, &p->per_worker, &p->memory));
+  marea_parallel(c->ctx, marea_sequence_blocks(&p->s), run_block, p);
+  return MAREA_OK;
+}
+
+/* ---- and backward ---- */
+
+static void begin_rows (const marea_recurrence_grad *p, marea_range rows, char *dh, char *work) {
+  const marea_sequence *s = &p->s;
+  const size_t bytes = state_bytes(s);
+  for (int64_t i = 0; i < rows.end - rows.first; i++) {
+    const int64_t row = s->order[rows.first + i];
+    if (p->dh_n) memcpy(dh + (size_t)i * bytes, marea_sequence_row(s, p->dh_n, row, s->hidden), bytes);
+    else memset(dh + (size_t)i * bytes, 0, bytes);
+  }
+  if (p->begin) p->begin(p, rows, work);
+}
+
+static void end_rows (const marea_recurrence_grad *p, marea_range rows, const char *dh, char *work) {
+  const marea_sequence *s = &p->s;
+  const size_t bytes = state_bytes(s);
+  for (int64_t i = 0; i < rows.end - rows.first; i++) {
+    const int64_t row = s->order[rows.first + i], length = marea_sequence_length(s, row),
+                  at = row * s->steps + length;
+    const size_t rest = (size_t)(s->steps - length), gates = (size_t)s->gates * s->size;
+    memcpy(marea_sequence_row(s, p->dh0, row, s->hidden), dh + (size_t)i * bytes, bytes);
+    memset(marea_sequence_row(s, p->before, at, s->hidden), 0, rest * bytes);
+    memset(marea_sequence_row(s, p->dx_gates, at, s->gates), 0, rest * gates);
+    if (p->dh_gates != p->dx_gates) memset(marea_sequence_row(s, p->dh_gates, at, s->gates), 0, rest * gates);
+  }
+  if (p->end) p->end(p, rows, work);
+}
+
+/* Adds what arrives at the results of a step, and notes the states before it. */
+static void arrive (const marea_recurrence_grad *p, marea_range rows, int64_t step, int64_t active,
+                    char *dh) {
+  const marea_sequence *s = &p->s;
+  const size_t bytes = state_bytes(s);
+  for (int64_t i = 0; i < active; i++) {
+    const int64_t row = s->order[rows.first + i], at = marea_sequence_at(s, row, step);
+    char *to = dh + (size_t)i * bytes;
+    if (p->dy)
+      s->kernels->add((size_t)s->hidden, to, 1, marea_sequence_row(s, p->dy, at, s->hidden), 1, to, NULL);
+    memcpy(marea_sequence_row(s, p->before, at, s->hidden), marea_sequence_before(s, p->y, p->h0, row, step),
+           bytes);
+  }
+}
+
+static void run_grad_block (void *arg, int64_t block, int worker) {
+  const marea_recurrence_grad *p = arg;
+  const marea_sequence *s = &p->s;
+  const marea_range rows = marea_sequence_block(s, block);
+  char *dh = p->memory + (size_t)worker * p->per_worker,
+       *work = dh + (size_t)marea_sequence_rows(s) * state_bytes(s);
+  begin_rows(p, rows, dh, work);
+  for (int64_t step = s->steps - 1; step >= 0; step--) {
+    const int64_t active = marea_sequence_active(s, rows, step);
+    if (active == 0) continue;
+    if (marea_stopping(s->ctx)) return;
+    arrive(p, rows, step, active, dh);
+    p->step(p, rows, step, active, dh, work);
+  }
+  end_rows(p, rows, dh, work);
+}
+
+marea_status marea_recurrence_grad_run (marea_call *c, marea_recurrence_grad *p) {
+  MAREA_TRY(open_memory(c, &p->s, p->per_row, &p->per_worker, &p->memory));
+  marea_parallel(c->ctx, marea_sequence_blocks(&p->s), run_grad_block, p);
+  return MAREA_OK;
+}
+
+marea_status marea_recurrence_grad_open (marea_call *c, marea_recurrence_grad *p) {
+  const marea_sequence *s = &p->s;
+  const int64_t values = s->n * s->steps;
+  MAREA_WORKSPACE_OR_RETURN(c, p->dx_gates, (size_t)MAREA_MAX(values * s->gates, 1) * s->size);
+  MAREA_WORKSPACE_OR_RETURN(c, p->before, (size_t)MAREA_MAX(values * s->hidden, 1) * s->size);
+  p->dh_gates = p->dx_gates;
+  return MAREA_OK;
+}
+
+#define SUM_COLUMNS 128 /* of a bias' gradient, a block */
+
+typedef struct column_sum {
+  const marea_sequence *s;
+  const char *gates;
+  int64_t n;
+  char *sum;
+} column_sum;
+
+static void sum_columns (void *arg, int64_t block, int worker) {
+  const column_sum *k = arg;
+  const marea_sequence *s = k->s;
+  const int64_t first = block * SUM_COLUMNS, n = MAREA_MIN(SUM_COLUMNS, k->n - first);
+  const size_t at = (size_t)first * s->size;
+  (void)worker;
+  memset(k->sum + at, 0, (size_t)n * s->size);
+  s->kernels->add_rows((size_t)(s->n * s->steps), (size_t)n, (size_t)s->gates, k->gates + at, k->sum + at);
+}
+
+void marea_recurrence_sum (const marea_sequence *s, const char *gates, int64_t first, int64_t n, char *sum) {
+  column_sum k = {s, gates + (size_t)first * s->size, n, sum};
+  marea_parallel(s->ctx, (n + SUM_COLUMNS - 1) / SUM_COLUMNS, sum_columns, &k);
+}
+
+typedef struct cut {
+  const marea_sequence *s;
+  const char *x;
+  char *to;
+} cut;
+
+static void cut_row (void *arg, int64_t row, int worker) {
+  const cut *k = arg;
+  const marea_sequence *s = k->s;
+  const size_t step = (size_t)s->in * s->size, length = (size_t)marea_sequence_length(s, row) * step;
+  char *to = k->to + (size_t)(row * s->steps) * step;
+  (void)worker;
+  memcpy(to, k->x + (size_t)(row * s->steps) * step, length);
+  memset(to + length, 0, (size_t)s->steps * step - length);
+}
+
+/* x with zeros behind the ends of rows: 0 times what is there might be NaN. Without lengths x itself. */
+static marea_status cut_input (marea_call *c, const marea_sequence *s, const marea_sequence_inputs *at,
+                               const char **x) {
+  cut k = {s, marea_at(c->in[at->x]), NULL};
+  *x = k.x;
+  if (!has(c, at->lengths)) return MAREA_OK;
+  MAREA_WORKSPACE_OR_RETURN(c, k.to, (size_t)MAREA_MAX(s->n * s->steps * s->in, 1) * s->size);
+  marea_parallel(c->ctx, s->n, cut_row, &k);
+  *x = k.to;
+  return MAREA_OK;
+}
+
+marea_status marea_recurrence_grad_products (marea_call *c, const marea_recurrence_grad *p,
+                                             const marea_sequence_inputs *at) {
+  const marea_sequence *s = &p->s;
+  const int64_t rows = s->n * s->steps;
+  const char *x;
+  MAREA_TRY(cut_input(c, s, at, &x));
+  if (marea_count(c->out[0]->rank, c->out[0]->shape) > 0)
+    MAREA_TRY(marea_gemm_parallel(c->ctx, s->dtype, false, true, rows, s->in, s->gates, p->dx_gates,
+                                  marea_at(c->in[at->w_x]), NULL, marea_at(c->out[0])));
+  MAREA_TRY(marea_gemm_parallel(c->ctx, s->dtype, true, false, s->in, s->gates, rows, x, p->dx_gates, NULL,
+                                marea_at(c->out[1])));
+  MAREA_TRY(marea_gemm_parallel(c->ctx, s->dtype, true, false, s->hidden, s->gates, rows, p->before,
+                                p->dh_gates, NULL, marea_at(c->out[2])));
+  marea_recurrence_sum(s, p->dx_gates, 0, s->gates, marea_at(c->out[3]));
+  return MAREA_OK;
+}

@@ -1,0 +1,173 @@
+/* SPDX-License-Identifier: MIT
+** sequence.h: what recurrent layers have in common: one direction of one layer over whole sequences.
+**
+** The input products of all steps are one matrix product. The recurrent part goes step by step, but rows of a batch do not
+** depend on each other: blocks of rows go through all steps on their own, so that threads never wait for each other. Rows
+** of a block are taken in the order of their lengths, the longest first; then the rows that have not ended are the first
+** ones at each step.
+*/
+#ifndef MAREA_SEQUENCE_H
+#define MAREA_SEQUENCE_H
+
+#include "core.h"
+
+/* What samples begin with: sizes, w for a tensor, maybe for an optional one. */
+#define MAREA_SEQUENCE_SAMPLE                                                            \
+  "local d = g.shape(3, 3, 0, 4) local n, t, c, h = d[1], d[2], d[3], g.int(0, 20) % 5 " \
+  "local function w(...) return g.tensor({...}, {lo = -1, hi = 1}) end "                 \
+  "local function maybe(x) if g.bool() then return x end end "                           \
+  "local x = w(n, t, c) "                                                                \
+  "local lengths = maybe(g.tensor({n}, {dtype = 'i64', lo = 0, hi = t})) "
+
+#define MAREA_SEQUENCE_REVERSE \
+  { "reverse", MAREA_BOOL, 0, NULL, "from the end of each row to its beginning" }
+#define MAREA_SEQUENCE_ACTIVATION                                                      \
+  {                                                                                    \
+    "recurrent_activation", MAREA_ENUM, 0, "sigmoid|hard_sigmoid",                     \
+        "of the gates; Keras' older layers have hard_sigmoid, clip(0.2 x + 0.5, 0, 1)" \
+  }
+
+#define MAREA_SEQUENCE_PANEL 32 /* columns of a packed weight that lie together: two vectors of the widest */
+
+typedef struct marea_sequence {
+  marea_context *ctx;
+  const marea_kernels *kernels;
+  int dtype;
+  size_t size;           /* bytes of an element */
+  int64_t n, steps;      /* rows of the batch, N; time steps, T */
+  int64_t in, hidden;    /* values of an input, C; units, H */
+  int64_t gates;         /* columns of both weights: H for each gate */
+  const int64_t *length; /* (N); NULL: all are T */
+  const int64_t *order;  /* (N) rows, the longest first */
+  bool reverse;          /* from each row's own end to its beginning */
+} marea_sequence;
+
+/* Checks x (N, T, C), w_x (C, gates), w_h (H, gates), bias (gates), h0 (N, H) and lengths (N), which are the inputs x, .., of
+   which bias, h0 and lengths may be missing; gates = H * per_unit. */
+typedef struct marea_sequence_inputs {
+  int x, w_x, w_h, bias, h0, lengths; /* positions; -1: none */
+} marea_sequence_inputs;
+marea_status marea_sequence_shape (marea_call *c, const marea_sequence_inputs *at, int64_t per_unit);
+/* Input `input`, if there is one, must have this layout. */
+marea_status marea_sequence_want (marea_call *c, int input, const marea_layout *l);
+/* Sets s; reads the lengths, the first one that is not in 0..T is an error. */
+marea_status marea_sequence_open (marea_call *c, const marea_sequence_inputs *at, bool reverse,
+                                  marea_sequence *s);
+
+static inline int64_t marea_sequence_length (const marea_sequence *s, int64_t row) {
+  return s->length ? s->length[row] : s->steps;
+}
+
+/* Where in time a row is at a step that it has. */
+static inline int64_t marea_sequence_time (const marea_sequence *s, int64_t row, int64_t step) {
+  return s->reverse ? marea_sequence_length(s, row) - 1 - step : step;
+}
+
+/* Place of a row's step among (N, T). */
+static inline int64_t marea_sequence_at (const marea_sequence *s, int64_t row, int64_t step) {
+  return row * s->steps + marea_sequence_time(s, row, step);
+}
+
+/* Rows first .. end - 1 of the order. */
+int64_t marea_sequence_blocks (const marea_sequence *s);
+marea_range marea_sequence_block (const marea_sequence *s, int64_t block);
+/* The most rows in a block. */
+int64_t marea_sequence_rows (const marea_sequence *s);
+/* How many of a block's rows have not ended before `step`: the first ones. */
+int64_t marea_sequence_active (const marea_sequence *s, marea_range rows, int64_t step);
+
+/* Elements of an optional input; NULL: it was left out. */
+const char *marea_sequence_given (const marea_call *c, int input);
+/* A first state (N, H); zeros when the input was left out. */
+marea_status marea_sequence_first (marea_call *c, const marea_sequence *s, int input, const char **state);
+/* `gates` (N, T, gates) := x w_x + bias, for all steps at once. */
+marea_status marea_sequence_input_product (marea_call *c, const marea_sequence *s,
+                                           const marea_sequence_inputs *at, char *gates);
+
+/* A weight (k, m) in panels of columns (panel, k, column). */
+typedef struct marea_packed {
+  int64_t k, m;
+  const char *at;
+} marea_packed;
+/* Columns first .. first + n - 1 of w_h, or, for the way back, these columns transposed: (n, H). */
+marea_status marea_sequence_pack (marea_call *c, const marea_tensor *w_h, int64_t first, int64_t n,
+                                  bool transposed, marea_packed *p);
+/* y (rows, m) := x (rows, k) times the weight; x_row, y_row: elements from row to row. */
+void marea_sequence_multiply (const marea_sequence *s, const marea_packed *p, const char *x, int64_t x_row,
+                              int64_t rows, char *y, int64_t y_row);
+
+/* ---- a layer forward ---- */
+
+/* What the layers differ in is `step`. Memory of a worker begins with h (rows, H), the state of its rows in their order;
+   `work` follows, `per_row` elements for each row. */
+typedef struct marea_recurrence marea_recurrence;
+struct marea_recurrence {
+  marea_sequence s;
+  const char *h0; /* (N, H) */
+  char *y, *h_n;  /* (N, T, H), (N, H) */
+  char *saved[2]; /* further values of each step, (N, T, width): zeros behind the ends of rows; NULL: none */
+  int64_t width[2];
+  int64_t per_row;
+  /* One step of the rows that are active: writes y, and h. */
+  void (*step)(const marea_recurrence *p, marea_range rows, int64_t step, int64_t active, char *h,
+               char *work);
+  char *memory;
+  size_t per_worker;
+};
+
+marea_status marea_recurrence_run (marea_call *c, marea_recurrence *p);
+
+/* ---- and backward ---- */
+
+/* Memory of a worker begins with dh (rows, H), the gradient of the state behind the step. */
+typedef struct marea_recurrence_grad marea_recurrence_grad;
+struct marea_recurrence_grad {
+  marea_sequence s;
+  const char *h0, *y;    /* as forward */
+  const char *dy, *dh_n; /* (N, T, H), (N, H); NULL: nothing arrived */
+  char *dx_gates,
+      *dh_gates; /* (N, T, gates): gradients of the input product and of the recurrent one; often the same */
+  char *before;  /* (N, T, H): the state that met w_h at each step */
+  char *dh0;     /* (N, H) */
+  int64_t per_row;
+  /* One step of the rows that are active, dy being added to dh: writes dx_gates and dh_gates, and dh of the step before. */
+  void (*step)(const marea_recurrence_grad *p, marea_range rows, int64_t step, int64_t active, char *dh,
+               char *work);
+  /* Further states of the rows of a block, before the first step and after the last; NULL: there are none. */
+  void (*begin)(const marea_recurrence_grad *p, marea_range rows, char *work);
+  void (*end)(const marea_recurrence_grad *p, marea_range rows, char *work);
+  char *memory;
+  size_t per_worker;
+};
+
+/* The memory of dx_gates and before. */
+marea_status marea_recurrence_grad_open (marea_call *c, marea_recurrence_grad *p);
+/* All steps. */
+marea_status marea_recurrence_grad_run (marea_call *c, marea_recurrence_grad *p);
+/* dx (N, T, C), which is empty when it is not wanted, dw_x (C, gates), dw_h (H, gates) and dbias (gates), results 0 to 3,
+   from what the steps have written. */
+marea_status marea_recurrence_grad_products (marea_call *c, const marea_recurrence_grad *p,
+                                             const marea_sequence_inputs *at);
+/* sum (n) := the sum over all steps of columns first, first + 1, ... of gates (N, T, gates). */
+void marea_recurrence_sum (const marea_sequence *s, const char *gates, int64_t first, int64_t n, char *sum);
+/* The layouts of results 0 to 3 of a gradient: dx, empty unless wanted, dw_x, dw_h, dbias. x, w_x and w_h come first. */
+void marea_sequence_grad_layouts (marea_call *c, int64_t per_unit, bool dx);
+/* FLOPs of `inputs` products of the size of x w_x and `states` of that of h w_h. */
+double marea_sequence_flop (const marea_call *c, const marea_tensor *w_h, double inputs, double states);
+/* A vjp: the gradients of the inputs are the results of `grad`, in their order. */
+marea_status marea_sequence_vjp (marea_vjp *v, const marea_op *grad, int n, marea_tensor **in,
+                                 const marea_attr *attr);
+
+/* Address of a row of `width` elements. */
+static inline char *marea_sequence_row (const marea_sequence *s, const char *t, int64_t row, int64_t width) {
+  return (char *)t + (size_t)(row * width) * s->size;
+}
+
+/* The state before a step: what a step has written to `states` (N, T, H), or the first one (N, H). */
+static inline const char *marea_sequence_before (const marea_sequence *s, const char *states,
+                                                 const char *first, int64_t row, int64_t step) {
+  return step == 0 ? marea_sequence_row(s, first, row, s->hidden)
+                   : marea_sequence_row(s, states, marea_sequence_at(s, row, step - 1), s->hidden);
+}
+
+#endif
