@@ -125,8 +125,6 @@ local class_loss = loss{f64{{0, 0}, {INF, 0}}:clamp(-800, 800), i64{2, 1}, LOG2 
 
 local function sequential() return nn.Sequential{nn.ReLU{}, nn.Tanh{}} end
 
-local function two() return {a = linear(), b = linear(), x = f64{{1, 2}}, h = f64{{0, 0}}} end
-
 --- A network whose parts are kept in a table of its own: are they found?
 local function holds(fields)
   return function()
@@ -360,8 +358,6 @@ local examples = {
   ["a * b in forward"] = gives("a * b", {{{a = f64{INF}, b = f64{-1}}, {-INF}}}),
   ["marea.concat in forward"] = function() equal(marea.concat({i64{{MIN}}, i64{{MAX}}}, 2), {{MIN, MAX}}) end,
   ["x:split(...) in forward"] = function() equal((select(2, f64{1, NAN}:split(1, 1))), {NAN}) end,
-  ["a loop over the steps, with nn.Linear for the gates"] = function() linear()(f64{{1, 2}}):sigmoid() end,
-  ["a loop over the steps: h = (a(x) + b(h)):tanh()"] = runs("h = (a(x) + b(h)):tanh()", nil, two),
   ["matmul and softmax in forward, with nn.Linear for queries, keys and values"] = function()
     local q, k, v, x = linear(), linear(), linear(), f64{{1, 2}, {3, 4}, {5, 6}}
     assert.are.same({3, 2}, {q(x):matmul(k(x):transpose(-1, -2)):softmax(-1):matmul(v(x)):size()})

@@ -53,7 +53,8 @@ local KEYWORDS = {
   diagonal = "boolean", memory = "integer", results = "integer", string = "integer", tensor_memory = "integer",
   threads = "integer", seconds = "number", instructions = "integer", flop = "number", read = "string[]",
   write = "string[]",
-  globals = "table",
+  globals = "table", recurrent_init = INITIALIZER, recurrent_activation = choices{"sigmoid", "hard_sigmoid"},
+  forget_bias = "number", reset_after = "boolean", layers = "integer", bidirectional = "boolean", dropout = "number",
 }
 
 --- Those that mean something else in a part: a distribution's parameters are tensors; `scale` is a switch of
