@@ -6,9 +6,10 @@
 #include "sequence.h"
 
 /* Rows of a block: the recurrent product's kernel keeps 6 to 14 rows in registers, and reads the weight once for them. With
-   fewer rows a block would wait for the weight, with more there would be too few blocks for threads (bench/run.lua
-   sequence). */
+   fewer rows a block would wait for the weight, with more there would be too few blocks for threads. A weight that takes
+   more than half of a second-level cache of 2 MB comes from further away at each step, so twice as many rows share it. */
 #define ROWS 16
+#define NEAR_WEIGHT (1 << 20)
 
 /* ---- shapes ---- */
 
@@ -95,14 +96,21 @@ marea_status marea_sequence_open (marea_call *c, const marea_sequence_inputs *at
 
 /* ---- blocks ---- */
 
-int64_t marea_sequence_blocks (const marea_sequence *s) { return (s->n + ROWS - 1) / ROWS; }
+static int64_t rows_of_block (const marea_sequence *s) {
+  return (size_t)(s->hidden * s->gates) * s->size > NEAR_WEIGHT ? 2 * ROWS : ROWS;
+}
+
+int64_t marea_sequence_blocks (const marea_sequence *s) {
+  const int64_t rows = rows_of_block(s);
+  return (s->n + rows - 1) / rows;
+}
 
 marea_range marea_sequence_block (const marea_sequence *s, int64_t block) {
   const int64_t blocks = marea_sequence_blocks(s);
   return (marea_range){block * s->n / blocks, (block + 1) * s->n / blocks};
 }
 
-int64_t marea_sequence_rows (const marea_sequence *s) { return MAREA_MIN(ROWS, s->n); }
+int64_t marea_sequence_rows (const marea_sequence *s) { return MAREA_MIN(rows_of_block(s), s->n); }
 
 int64_t marea_sequence_active (const marea_sequence *s, marea_range rows, int64_t step) {
   int64_t n = rows.end - rows.first;
