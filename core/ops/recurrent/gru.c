@@ -200,10 +200,11 @@ const marea_op marea_op_gru = {
 enum { G_X, G_W_X, G_W_H, G_H0, G_LENGTHS, G_Y, G_GATES, G_INNER, DY, DH_N }; /* ORDER of its inputs */
 enum { DX, DW_X, DW_H, DBIAS, DBIAS_H, DH0 };                                 /* and results */
 enum { WANT_DX = 3 };
-static const marea_sequence_inputs grad_inputs = {G_X, G_W_X, G_W_H, -1, G_H0, G_LENGTHS};
+static const marea_recurrence_grad_places places = {
+    {G_X, G_W_X, G_W_H, -1, G_H0, G_LENGTHS}, G_Y, DY, DH_N, DH0};
 
 static marea_status gru_grad_shape (marea_call *c) {
-  MAREA_TRY(marea_sequence_shape(c, &grad_inputs, 3));
+  MAREA_TRY(marea_sequence_shape(c, &places.inputs, 3));
   const marea_tensor *x = c->in[G_X];
   const int64_t n = x->shape[0], steps = x->shape[1], h = c->in[G_W_H]->shape[0];
   marea_layout all, gates;
@@ -334,20 +335,14 @@ static marea_status gru_grad_forward (marea_call *c) {
                 .inner = marea_at(c->in[G_INNER])};
   marea_recurrence_grad *r = &p.r;
   marea_sequence *s = &r->s;
-  MAREA_TRY(marea_sequence_open(c, &grad_inputs, c->attr[REVERSE].i, s));
-  MAREA_TRY(marea_sequence_first(c, s, G_H0, &r->h0));
+  MAREA_TRY(marea_recurrence_grad_open(c, &places, c->attr[REVERSE].i, r));
   MAREA_TRY(pack(c, c->in[G_W_H], p.after, true, &p.w_h, &p.w_n));
-  MAREA_TRY(marea_recurrence_grad_open(c, r));
   if (p.after)
     MAREA_WORKSPACE_OR_RETURN(c, r->dh_gates, (size_t)MAREA_MAX(s->n * s->steps * s->gates, 1) * s->size);
-  r->y = marea_at(c->in[G_Y]);
-  r->dy = marea_sequence_given(c, DY);
-  r->dh_n = marea_sequence_given(c, DH_N);
-  r->dh0 = marea_at(c->out[DH0]);
   r->per_row = 2 * s->gates + s->hidden;
   r->step = backward_step;
-  if (s->n > 0 && s->hidden > 0) MAREA_TRY(marea_recurrence_grad_run(c, r));
-  MAREA_TRY(marea_recurrence_grad_products(c, r, &grad_inputs));
+  MAREA_TRY(marea_recurrence_grad_run(c, r));
+  MAREA_TRY(marea_recurrence_grad_products(c, r, &places.inputs));
   marea_recurrence_sum(s, r->dh_gates, 2 * s->hidden, s->hidden, marea_at(c->out[DBIAS_H]));
   return p.after ? MAREA_OK : reset_before_weight(c, &p);
 }

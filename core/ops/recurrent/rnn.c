@@ -111,10 +111,11 @@ const marea_op marea_op_rnn = {
 enum { G_X, G_W_X, G_W_H, G_H0, G_LENGTHS, G_Y, DY, DH_N }; /* ORDER of its inputs */
 enum { DX, DW_X, DW_H, DBIAS, DH0 };                        /* and results */
 enum { WANT_DX = 2 };
-static const marea_sequence_inputs grad_inputs = {G_X, G_W_X, G_W_H, -1, G_H0, G_LENGTHS};
+static const marea_recurrence_grad_places places = {
+    {G_X, G_W_X, G_W_H, -1, G_H0, G_LENGTHS}, G_Y, DY, DH_N, DH0};
 
 static marea_status rnn_grad_shape (marea_call *c) {
-  MAREA_TRY(marea_sequence_shape(c, &grad_inputs, 1));
+  MAREA_TRY(marea_sequence_shape(c, &places.inputs, 1));
   const marea_tensor *x = c->in[G_X];
   const int64_t n = x->shape[0], h = c->in[G_W_H]->shape[0];
   marea_layout all;
@@ -152,18 +153,12 @@ static marea_status rnn_grad_forward (marea_call *c) {
   rnn_grad p = {.relu = is_relu(c->attr)};
   marea_recurrence_grad *r = &p.r;
   marea_sequence *s = &r->s;
-  MAREA_TRY(marea_sequence_open(c, &grad_inputs, c->attr[REVERSE].i, s));
-  MAREA_TRY(marea_sequence_first(c, s, G_H0, &r->h0));
+  MAREA_TRY(marea_recurrence_grad_open(c, &places, c->attr[REVERSE].i, r));
   MAREA_TRY(marea_sequence_pack(c, c->in[G_W_H], 0, s->gates, true, &p.w_h));
-  MAREA_TRY(marea_recurrence_grad_open(c, r));
-  r->y = marea_at(c->in[G_Y]);
-  r->dy = marea_sequence_given(c, DY);
-  r->dh_n = marea_sequence_given(c, DH_N);
-  r->dh0 = marea_at(c->out[DH0]);
   r->per_row = s->hidden;
   r->step = backward_step;
-  if (s->n > 0 && s->hidden > 0) MAREA_TRY(marea_recurrence_grad_run(c, r));
-  return marea_recurrence_grad_products(c, r, &grad_inputs);
+  MAREA_TRY(marea_recurrence_grad_run(c, r));
+  return marea_recurrence_grad_products(c, r, &places.inputs);
 }
 
 static double rnn_grad_flop (const marea_call *c) {

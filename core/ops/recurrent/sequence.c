@@ -348,17 +348,25 @@ static void run_grad_block (void *arg, int64_t block, int worker) {
 }
 
 marea_status marea_recurrence_grad_run (marea_call *c, marea_recurrence_grad *p) {
+  if (p->s.n == 0 || p->s.hidden == 0) return MAREA_OK;
   MAREA_TRY(open_memory(c, &p->s, p->per_row, &p->per_worker, &p->memory));
   marea_parallel(c->ctx, marea_sequence_blocks(&p->s), run_grad_block, p);
   return MAREA_OK;
 }
 
-marea_status marea_recurrence_grad_open (marea_call *c, marea_recurrence_grad *p) {
-  const marea_sequence *s = &p->s;
+marea_status marea_recurrence_grad_open (marea_call *c, const marea_recurrence_grad_places *at, bool reverse,
+                                         marea_recurrence_grad *p) {
+  marea_sequence *s = &p->s;
+  MAREA_TRY(marea_sequence_open(c, &at->inputs, reverse, s));
+  MAREA_TRY(marea_sequence_first(c, s, at->inputs.h0, &p->h0));
   const int64_t values = s->n * s->steps;
   MAREA_WORKSPACE_OR_RETURN(c, p->dx_gates, (size_t)MAREA_MAX(values * s->gates, 1) * s->size);
   MAREA_WORKSPACE_OR_RETURN(c, p->before, (size_t)MAREA_MAX(values * s->hidden, 1) * s->size);
   p->dh_gates = p->dx_gates;
+  p->y = marea_at(c->in[at->y]);
+  p->dy = marea_sequence_given(c, at->dy);
+  p->dh_n = marea_sequence_given(c, at->dh_n);
+  p->dh0 = marea_at(c->out[at->dh0]);
   return MAREA_OK;
 }
 

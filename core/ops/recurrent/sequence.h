@@ -140,8 +140,14 @@ struct marea_recurrence_grad {
   size_t per_worker;
 };
 
-/* The memory of dx_gates and before. */
-marea_status marea_recurrence_grad_open (marea_call *c, marea_recurrence_grad *p);
+/* Positions of further inputs, and of the result dh0. */
+typedef struct marea_recurrence_grad_places {
+  marea_sequence_inputs inputs;
+  int y, dy, dh_n, dh0;
+} marea_recurrence_grad_places;
+/* Opens the sequence and sets what the operators have in common, with the memory of dx_gates and before. */
+marea_status marea_recurrence_grad_open (marea_call *c, const marea_recurrence_grad_places *at, bool reverse,
+                                         marea_recurrence_grad *p);
 /* All steps. */
 marea_status marea_recurrence_grad_run (marea_call *c, marea_recurrence_grad *p);
 /* dx (N, T, C), which is empty when it is not wanted, dw_x (C, gates), dw_h (H, gates) and dbias (gates), results 0 to 3,
