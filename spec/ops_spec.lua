@@ -177,7 +177,7 @@ local LINEAR = {
   slice = {1}, slice_grad = {1}, flip = {1}, tile = {1}, contiguous = {1}, clone = {1}, neg = {1}, cast = {1},
   pad = {1}, add = {"all"}, sub = {"all"}, concat = {"all"}, stack = {"all"}, index_add = {"all"},
   scatter_add = {"all"}, gaussian_blur = {1}, upsample_bilinear2d = {1}, upsample_bilinear2d_grad = {1},
-  affine2d = {1}, affine2d_grad = {1},
+  affine2d = {1}, affine2d_grad = {1}, embedding = {1}, embedding_grad = {1},
 }
 
 describe("linear operators agree with their adjoints:", function()

@@ -337,9 +337,6 @@ local examples = {
   end,
   ["a field that is a list of layers"] = holds{linear(), linear()},
   ["a field that is a table of layers"] = holds{first = linear(), second = linear()},
-  ["index_select: weight:index_select(numbers)"] = gives("weight:index_select(numbers)", {{{
-    weight = f64{{1, NAN}, {3, 4}}, numbers = i64{2, 1, 2}}, {{3, 4}, {1, NAN}, {3, 4}}}, {{weight = f64{{1, 2}},
-    numbers = i64{}}, shape_is(0, 2)}}),
   ["a class whose forward joins the results with marea.concat"] = function()
     equal(marea.concat({f64{{1}}, f64{{NAN}}}, 2), {{1, NAN}})
   end,

@@ -23,8 +23,8 @@ OP(prod) OP(norm) OP(any) OP(all)
 OP(reshape) OP(permute) OP(transpose) OP(expand) OP(squeeze) OP(unsqueeze) OP(flatten) OP(narrow) OP(select)
 OP(slice) OP(slice_grad) OP(concat) OP(stack) OP(split) OP(chunk) OP(pad) OP(flip) OP(tile) OP(contiguous) OP(clone)
 OP(tril) OP(triu)
-/* index.c */
-OP(index_select) OP(index_add) OP(index_put) OP(gather) OP(scatter_add) OP(one_hot)
+/* index.c, embedding.c */
+OP(index_select) OP(index_add) OP(index_put) OP(gather) OP(scatter_add) OP(one_hot) OP(embedding) OP(embedding_grad)
 /* mask.c */
 OP(flatnonzero) OP(masked_select)
 /* sort.c */

@@ -63,8 +63,10 @@ local owned = {}
 --- Arguments by name, and values of arguments.
 owned.argument = {
   kernel_size = "kernel", in_channels = "the first number in the braces",
-  out_channels = "the second number in the braces", in_features = "the first number in the braces",
-  out_features = "the second number in the braces", filters = "the last number in the braces",
+  out_channels = "the second number in the braces", num_embeddings = "the first number in the braces",
+  embedding_dim = "the second number in the braces", padding_idx = "padding",
+  in_features = "the first number in the braces", out_features = "the second number in the braces",
+  filters = "the last number in the braces",
   units = "the last number in the braces", rate = "p", use_bias = "bias", kernel_initializer = "init",
   bias_initializer = "bias_init", learning_rate = "lr", learningRate = "lr", weightDecay = "weight_decay",
   betas = "beta1 and beta2", clipnorm = "clip_norm", clipvalue = "clip_value",
@@ -95,8 +97,7 @@ owned.nn = {
   SpatialUpSamplingNearest = "UpsampleNearest2d", Conv1d = "Conv2d, of images (N, 1, W, C) with kernel = {1, k}",
   Identity = "function(x) return x end", Lambda = "a function, as nn.Sequential takes it",
   ModuleList = "a field that is a list of layers", ModuleDict = "a field that is a table of layers",
-  Embedding = "index_select: weight:index_select(numbers)",
-  LookupTable = "index_select: weight:index_select(numbers)",
+  LookupTable = "Embedding",
   Concat = "a class whose forward joins the results with marea.concat",
   ConcatTable = "a class whose forward calls its layers one after the other",
   ParallelTable = "a class whose forward calls its layers one after the other", CAddTable = "a + b in forward",

@@ -11,7 +11,7 @@ local nn = {
 }
 
 -- The families of layers, a file each, which returns its classes by name. A new family is one more name here.
-local FAMILIES = {"sequential", "linear", "conv", "pool", "norm", "activation", "shape", "dropout",
+local FAMILIES = {"sequential", "linear", "embedding", "conv", "pool", "norm", "activation", "shape", "dropout",
   "recurrent"}
 
 for _, family in ipairs(FAMILIES) do
