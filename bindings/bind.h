@@ -455,6 +455,8 @@ void bind_push_element (lua_State *L, bind_state *S, const marea_tensor *t, int6
                         const char *function);
 int bind_tensor_new (lua_State *L); /* core.tensor */
 int bind_totable (lua_State *L);
+int bind_bytes_new (lua_State *L); /* core.bytes */
+int bind_to_bytes (lua_State *L);
 int bind_tostring (lua_State *L);
 bool bind_is_slice (const char *s);
 /* Pushes b[key], with the key at stack index 2, and returns 1; returns 0 when the key is no index. */

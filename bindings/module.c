@@ -255,6 +255,7 @@ static int core_raise (lua_State *L) {
 
 static const luaL_Reg functions[] = {
     {"tensor", bind_tensor_new},
+    {"bytes", bind_bytes_new},
     {"is_tensor", core_is_tensor},
     {"shape", bind_make_shape},
     {"is_shape", bind_tell_shape},

@@ -226,6 +226,7 @@ const luaL_Reg bind_methods[] = {
     {"numel", tensor_numel},
     {"item", tensor_item},
     {"totable", bind_totable},
+    {"to_bytes", bind_to_bytes},
     {"tostring", bind_tostring},
     {"is_contiguous", tensor_is_contiguous},
     {"shares", tensor_shares},

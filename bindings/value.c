@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT
-** value.c: numbers and nested tables to tensors and back. Tables are read raw; their shape comes from the
+** value.c: numbers, nested tables and bytes to tensors and back. Tables are read raw; their shape comes from the
 ** first items, and every other item is held against it, with its path in the message.
 */
 #include <math.h>
@@ -195,6 +195,48 @@ int bind_totable (lua_State *L) {
   luaL_checkstack(L, MAREA_MAX_RANK + 4, NULL);
   bind_box_fill(own, marea_retain(t));
   push_table(L, S, t, 0, elements);
+  bind_box_release(own, BIND_BY_CALL, (bind_place){0, 0});
+  return 1;
+}
+
+/* ---- bytes ---- */
+
+/* core.bytes(text) -> u8 (n) */
+int bind_bytes_new (lua_State *L) {
+  bind_state *S = bind_self(L);
+  marea_status status;
+  marea_tensor *t = NULL;
+  size_t n;
+  marea_context *ctx = bind_enter(L, S);
+  if (lua_type(L, 1) != LUA_TSTRING)
+    return bind_raise_argument(L, S, "bytes", "text", "a string", lua_gettop(L) < 1 ? 0 : 1);
+  const char *text = lua_tolstring(L, 1, &n);
+  const int64_t shape[] = {(int64_t)n};
+  bind_box *box = bind_box_new(L, S);
+  BIND_RETRY(L, S, 0, NULL, status, marea_empty(ctx, MAREA_U8, 1, shape, &t));
+  if (status != MAREA_OK) return bind_raise_status(L, S, status);
+  bind_box_fill(box, t);
+  if (n > 0) memcpy(marea_tensor_data(t), text, n);
+  return 1;
+}
+
+/* t:to_bytes() -> a string of the elements, which are u8, in row-major order */
+int bind_to_bytes (lua_State *L) {
+  bind_state *S = bind_self(L);
+  marea_status status = MAREA_OK;
+  marea_tensor *copy = NULL;
+  bind_enter(L, S);
+  bind_box *own = bind_box_new(L, S); /* making a string collects garbage, and a finalizer may release t */
+  marea_tensor *t = bind_check(L, S, 1, "to_bytes", "t");
+  if (marea_tensor_dtype(t) != MAREA_U8)
+    return bind_raise(L, S, "to_bytes: expected a tensor of u8, got %s", bind_shape(t).s);
+  bind_elements(L, S, t, "to_bytes");
+  const options as_is = {.given = false};
+  if (marea_tensor_contiguous(t)) copy = marea_retain(t);
+  else BIND_RETRY(L, S, 1, &t, status, copy_of(S, S->ctx, t, &as_is, &copy));
+  if (status != MAREA_OK) return bind_raise_status(L, S, status);
+  bind_box_fill(own, copy);
+  lua_pushlstring(L, marea_tensor_data(copy), (size_t)marea_tensor_size(copy));
   bind_box_release(own, BIND_BY_CALL, (bind_place){0, 0});
   return 1;
 }

@@ -82,7 +82,7 @@ local function see(text)
 end
 
 local examples = {
-  ["see mul"] = see, ["see stack"] = see, ["see narrow"] = see, ["see detach"] = see,
+  ["see mul"] = see, ["see stack"] = see, ["see parts"] = see, ["see detach"] = see,
   -- bindings
   ["a:lt(b) and a:gt(b) compare element by element"] = all(compared("a:lt(b)", {1, 0, 1, 0}), compared("a:gt(b)", {0,
     0, 0, 0})),

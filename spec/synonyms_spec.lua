@@ -171,10 +171,6 @@ local examples = {
   ["transpose, which gives another view"] = function() equal(i64{{1, 2}}:transpose(1, 2), {{1}, {2}}) end,
   ["unsqueeze, which gives another view"] = function() equal(i64{1}:unsqueeze(1), {{1}}) end,
   ["squeeze, which gives another view"] = function() equal(i64{{1}}:squeeze(1), {1}) end,
-  ["split(1, dim)"] = function(here)
-    local a, b, c = run("x:" .. here, "x:split(1, dim)", {x = f64{{1, NAN, 3}}, dim = -1})
-    equal(marea.concat{c, b, a}, {{3}, {NAN}, {1}})
-  end,
   ["unsqueeze, for operators broadcast"] = function()
     equal(i64{1, 2}:unsqueeze(2) + i64{10, 20, 30}, {{11, 21, 31}, {12, 22, 32}})
   end,
@@ -354,7 +350,7 @@ local examples = {
   ["a + b in forward"] = gives("a + b", {{{a = f64{INF}, b = f64{1}}, {INF}}}),
   ["a * b in forward"] = gives("a * b", {{{a = f64{INF}, b = f64{-1}}, {-INF}}}),
   ["marea.concat in forward"] = function() equal(marea.concat({i64{{MIN}}, i64{{MAX}}}, 2), {{MIN, MAX}}) end,
-  ["x:split(...) in forward"] = function() equal((select(2, f64{1, NAN}:split(1, 1))), {NAN}) end,
+  ["x:unbind(dim) in forward"] = function() equal(f64{{1, NAN}}:unbind(-1)[2], {NAN}) end,
   ["matmul and softmax in forward, with nn.Linear for queries, keys and values"] = function()
     local q, k, v, x = linear(), linear(), linear(), f64{{1, 2}, {3, 4}, {5, 6}}
     assert.are.same({3, 2}, {q(x):matmul(k(x):transpose(-1, -2)):softmax(-1):matmul(v(x)):size()})

@@ -148,7 +148,7 @@ static marea_status cut (marea_call *c, int64_t size) {
   if (parts > MAREA_MAX_OUT)
     return marea_reject(c, MAREA_EARG,
                         "dim %d of %s in parts of %lld gives %lld tensors, at most %d are possible; "
-                        "see narrow",
+                        "see parts",
                         dim + base_of(c), marea_tensor_text(x).s, (long long)size, (long long)parts,
                         MAREA_MAX_OUT);
   c->n_out = (int)parts;
@@ -205,8 +205,10 @@ static marea_status split_vjp (marea_vjp *v) {
 const marea_op marea_op_split = {
     .name = "split",
     .family = "shape",
-    .doc = "Cuts a dimension into parts of `size`, the last one perhaps smaller. Views of x, at most 32. "
-           "Gradient: the parts' gradients joined. Errors: size < 1, more than 32 parts.",
+    .doc =
+        "Cuts a dimension into parts of `size`, the last one perhaps smaller. Views of x, at most 32; "
+        "parts gives a list without a limit. Gradient: the parts' gradients joined. Errors: size < 1, more "
+        "than 32 parts.",
     .inputs = {{"x", "(any shape)"}},
     .attrs = {{"size", MAREA_INT, MAREA_REQUIRED, NULL, "elements of a part"},
               {"dim", MAREA_DIM, 0, NULL, "the dimension"}},

@@ -11,6 +11,7 @@ if _VERSION ~= "Lua 5.4" then error("marea: this is " .. _VERSION .. "; Marea ne
 local core = require "marea.core"
 local check = require "marea.internal.check"
 local events = require "marea.internal.events"
+local parts = require "marea.internal.parts"
 local random = require "marea.internal.random"
 local unwind = require "marea.internal.unwind"
 
@@ -24,7 +25,7 @@ for _, functions in ipairs{core.ops, core.files} do
 end
 
 for _, name in ipairs{
-  "tensor", "is_tensor", "op_names", "op_info", "scope", "no_grad", "recording", "grad", "random_state",
+  "tensor", "bytes", "is_tensor", "op_names", "op_info", "scope", "no_grad", "recording", "grad", "random_state",
   "set_random_state", "set_threads", "threads", "info", "memory", "memory_reset_peak", "memory_limit", "memory_trim",
   "format", "clock", "shield", "interruptible",
 } do
@@ -148,6 +149,24 @@ core.on_not_finite(function(t) return require "marea.blame"(t).text end)
 ---@return string|nil message when the PNG cannot be written
 ---@example marea.eye(8):show()
 function core.methods.show(t, path, options) return require "marea.internal.show".show(t, path, options) end
+
+--- The elements of a dimension as a list of views, x[1] to x[n] for the first one; as many as there are. A loop over
+--- them costs what it reads, its gradient too.
+---@param x userdata
+---@param dim? integer the first when left out
+---@return userdata[]
+---@example marea.unbind(marea.tensor{{1, 2}, {3, 4}}, 2)
+function marea.unbind(x, dim) return parts.unbind(x, dim) end
+
+--- As split, as a list and without a limit: views of `size` elements of a dimension each, the last one perhaps smaller.
+---@param x userdata
+---@param size integer
+---@param dim? integer the first when left out
+---@return userdata[]
+---@example marea.parts(marea.arange(1, 5), 2)
+function marea.parts(x, size, dim) return parts.parts(x, size, dim) end
+
+core.methods.unbind, core.methods.parts = marea.unbind, marea.parts
 
 --- For message handlers: a message of Lua's own ("attempt to call a nil value (field 'con1')") with a hint below it, if
 --- there is one; anything else as it is. The messages of the library have theirs already.

@@ -20,6 +20,12 @@ Tensor = {}
 ---@example marea.tensor({1, 2}, {dtype = "i64"})
 function core.tensor(values, options) end
 
+--- The bytes of a text as u8 (n), 0 to 255; t:to_bytes() gives the text back.
+---@param text string
+---@return userdata
+---@example marea.bytes "Marea"
+function core.bytes(text) end
+
 --- Is it a tensor?
 ---@param value any
 ---@return boolean
@@ -226,6 +232,11 @@ function Tensor:item() end
 ---@return table|number
 ---@example marea.eye(2):totable()
 function Tensor:totable() end
+
+--- The elements of a u8 tensor as a string, in row-major order: what marea.bytes took.
+---@return string
+---@example marea.bytes("Marea"):flip(1):to_bytes()
+function Tensor:to_bytes() end
 
 --- What print shows: dtype, shape, statistics of the finite elements, a corner.
 ---@return string
