@@ -180,7 +180,7 @@ static marea_status begin_call (entry *d, marea_context *ctx, const marea_op *op
   stand_in_for(&d->inputs, in);
   stand_in_for(&d->values, in);
   if (attrs) memcpy(d->attr, attrs, sizeof *attrs * (size_t)marea_op_attrs(op, NULL));
-  else if (op->attrs[0].name) marea_attrs_init(op, d->attr);
+  else if (op->attrs) marea_attrs_init(op, d->attr);
   return check_inputs(c);
 }
 

@@ -112,7 +112,7 @@ static marea_text described (const marea_attr_spec *spec, const marea_attr *a) {
 marea_status marea_check_attrs (marea_context *ctx, const marea_op *op, const marea_attr *attrs) {
   const unsigned any_value = 1u << MAREA_REAL | 1u << MAREA_NUMBER | 1u << MAREA_INT | 1u << MAREA_DIM |
                              1u << MAREA_INDEX;
-  for (int k = 0; k < MAREA_MAX_ATTRS && op->attrs[k].name; k++) {
+  for (int k = 0; op->attrs && op->attrs[k].name; k++) {
     const marea_attr_spec *spec = &op->attrs[k];
     if (attrs[k].n == 1 && any_value >> spec->kind & 1) continue;
     if (!is_one_of_its_kind(spec, &attrs[k]))

@@ -264,13 +264,20 @@ enum { /* flags of an operator */
 
 #define MAREA_MAX_IN 12 /* inputs that have names */
 
+/* The attributes of a descriptor, in no more room than they take: there are two hundred descriptors. More than
+   MAREA_MAX_ATTRS do not compile (an array of negative size). */
+#define MAREA_FEW_ENOUGH(...) \
+  sizeof(char[sizeof((marea_attr_spec[]){__VA_ARGS__}) <= MAREA_MAX_ATTRS * sizeof(marea_attr_spec) ? 1 : -1])
+#define MAREA_ATTRS(...) \
+  ((const marea_attr_spec[]){__VA_ARGS__, {.name = NULL}} + 0 * MAREA_FEW_ENOUGH(__VA_ARGS__))
+
 struct marea_op {
   const char *name, *family;
   const char *doc;                 /* first sentence: formula; then shapes, gradient, errors, source */
   marea_input_spec inputs[MAREA_MAX_IN + 1]; /* ends with a NULL name */
   int results;                     /* that callers get; further ones are kept for the vjp alone. 0: all */
   const char *once;                /* its gradient has none: what has, for the message. NULL: gradients of any order */
-  marea_attr_spec attrs[MAREA_MAX_ATTRS + 1];
+  const marea_attr_spec *attrs;    /* MAREA_ATTRS({...}, ...), ends with a NULL name; NULL: it has none */
   int flags;
   int dtypes;                      /* set of dtypes of in[0] (of all inputs with PROMOTES); 0 = MAREA_FLOATS */
   unsigned saves_in, saves_out;    /* bit i: the vjp reads the values of in[i] / out[i] */

@@ -70,9 +70,9 @@ const marea_op marea_op_activation_grad = {
     .name = "activation_grad",
     .family = "activation",
     .inputs = {{"dy", "gradient after the activation"}, {"y", "its result, same shape"}},
-    .attrs = {{"activation", MAREA_ENUM, 0, "none|relu|leaky_relu|elu|sigmoid|tanh|softplus",
-               "the activation"},
-              {"slope", MAREA_REAL, MAREA_NONE, NULL, MAREA_SLOPE_DOC}},
+    .attrs = MAREA_ATTRS(
+        {"activation", MAREA_ENUM, 0, "none|relu|leaky_relu|elu|sigmoid|tanh|softplus", "the activation"},
+        {"slope", MAREA_REAL, MAREA_NONE, NULL, MAREA_SLOPE_DOC}),
     .flags = MAREA_STRIDED | MAREA_ELEMENTWISE | MAREA_PROMOTES,
     .saves_in = 3,
     .shape = activation_grad_shape,
@@ -121,7 +121,7 @@ static marea_status leaky_relu_vjp (marea_vjp *v) {
 
 const marea_op marea_op_leaky_relu = {
     ACTIVATION(leaky_relu),
-    .attrs = {{"slope", MAREA_REAL, 0.01, NULL, "slope for x < 0, at least 0"}},
+    .attrs = MAREA_ATTRS({"slope", MAREA_REAL, 0.01, NULL, "slope for x < 0, at least 0"}),
     .shape = slope_shape,
     .saves_out = 1,
     .vjp = leaky_relu_vjp,
@@ -136,7 +136,7 @@ static marea_status elu_vjp (marea_vjp *v) { return from_result(v, MAREA_ACT_ELU
 
 const marea_op marea_op_elu = {
     ACTIVATION(elu),
-    .attrs = {{"alpha", MAREA_REAL, 1, NULL, "minus the limit at -infinity, at least 0"}},
+    .attrs = MAREA_ATTRS({"alpha", MAREA_REAL, 1, NULL, "minus the limit at -infinity, at least 0"}),
     .shape = slope_shape,
     .saves_out = 1,
     .vjp = elu_vjp,

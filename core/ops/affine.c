@@ -234,7 +234,7 @@ const marea_op marea_op_affine2d = {
            "than x's. "
            "Source: Jaderberg et al., Spatial transformer networks, 2015, in pixels.",
     .inputs = {{"x", "(N, H, W, C)"}, {"matrix", "(N, 2, 3)"}},
-    .attrs = {AFFINE_ATTRS},
+    .attrs = MAREA_ATTRS(AFFINE_ATTRS),
     .saves_in = 3,
     .shape = affine_shape,
     .forward = affine2d_forward,
@@ -251,7 +251,7 @@ const marea_op marea_op_affine2d_grad = {
            "from. dy: (N, H, W, C); matrix: (N, 2, 3); dx: (N, H, W, C). Gradient: affine2d. Errors as for "
            "affine2d.",
     .inputs = {{"dy", "(N, H, W, C)"}, {"matrix", "(N, 2, 3)"}},
-    .attrs = {AFFINE_ATTRS},
+    .attrs = MAREA_ATTRS(AFFINE_ATTRS),
     .saves_in = 3,
     .shape = affine_shape,
     .forward = affine2d_grad_forward,

@@ -38,9 +38,8 @@ static marea_status full_forward (marea_call *c) {
 
 const marea_op marea_op_full = {
     CREATE(full),
-    .attrs = {{"shape", MAREA_SIZES, MAREA_REQUIRED, NULL, "sizes; {} for a single number"},
-              {"value", MAREA_NUMBER, 0, NULL, "of every element"},
-              DTYPE_ATTR},
+    .attrs = MAREA_ATTRS({"shape", MAREA_SIZES, MAREA_REQUIRED, NULL, "sizes; {} for a single number"},
+                         {"value", MAREA_NUMBER, 0, NULL, "of every element"}, DTYPE_ATTR),
     .sample = "return {}, {shape = g.shape(0, 4), value = g.int(0, 9), dtype = g.pick{'f32', 'f64', 'i64', "
               "'u8'}}",
     .doc = "full(shape, value, dtype): every element is `value`. Errors: a negative size; a value that an "
@@ -114,10 +113,10 @@ static marea_status arange_forward (marea_call *c) {
 
 const marea_op marea_op_arange = {
     CREATE(arange),
-    .attrs = {{"start", MAREA_NUMBER, MAREA_REQUIRED, NULL, "first value"},
-              {"stop", MAREA_NUMBER, MAREA_REQUIRED, NULL, "limit, included"},
-              {"step", MAREA_NUMBER, 1, NULL, "difference of neighbours, may be negative"},
-              DTYPE_ATTR},
+    .attrs = MAREA_ATTRS({"start", MAREA_NUMBER, MAREA_REQUIRED, NULL, "first value"},
+                         {"stop", MAREA_NUMBER, MAREA_REQUIRED, NULL, "limit, included"},
+                         {"step", MAREA_NUMBER, 1, NULL, "difference of neighbours, may be negative"},
+                         DTYPE_ATTR),
     .sample = "return {}, {start = g.int(-3, 3), stop = g.int(-5, 9), step = g.pick{1, 2, 0.5, -1}}",
     .doc = "arange(start, stop, step, dtype) = {start, start + step, ...}, shape (n), `stop` included as in "
            "Lua's for loop; empty when stop lies on the other side of start. Elements are start + i step, so "
@@ -152,10 +151,9 @@ static marea_status linspace_forward (marea_call *c) {
 
 const marea_op marea_op_linspace = {
     CREATE(linspace),
-    .attrs = {{"start", MAREA_REAL, MAREA_REQUIRED, NULL, "first value"},
-              {"stop", MAREA_REAL, MAREA_REQUIRED, NULL, "last value"},
-              {"n", MAREA_INT, MAREA_REQUIRED, NULL, "number of values"},
-              DTYPE_ATTR},
+    .attrs = MAREA_ATTRS({"start", MAREA_REAL, MAREA_REQUIRED, NULL, "first value"},
+                         {"stop", MAREA_REAL, MAREA_REQUIRED, NULL, "last value"},
+                         {"n", MAREA_INT, MAREA_REQUIRED, NULL, "number of values"}, DTYPE_ATTR),
     .sample = "return {}, {start = g.real(-3, 3), stop = g.real(-3, 3), n = g.int(0, 9)}",
     .doc = "linspace(start, stop, n, dtype): n values at equal distances, shape (n), both ends exact; n = 1 "
            "gives start. dtype f32 or f64. Error: n < 0.",
@@ -182,7 +180,7 @@ static marea_status eye_forward (marea_call *c) {
 
 const marea_op marea_op_eye = {
     CREATE(eye),
-    .attrs = {{"n", MAREA_INT, MAREA_REQUIRED, NULL, "rows and columns"}, DTYPE_ATTR},
+    .attrs = MAREA_ATTRS({"n", MAREA_INT, MAREA_REQUIRED, NULL, "rows and columns"}, DTYPE_ATTR),
     .sample = "return {}, {n = g.int(0, 6), dtype = g.pick{'f32', 'f64', 'i64', 'u8'}}",
     .doc = "eye(n, dtype): the identity matrix, shape (n, n). Error: n < 0.",
 };

@@ -118,7 +118,7 @@ const marea_op marea_op_embedding = {
            "that is "
            "no row.",
     .inputs = {{"weight", "(V, H)"}, {"index", "(any shape) rows of weight"}},
-    .attrs = {PADDING},
+    .attrs = MAREA_ATTRS(PADDING),
     .flags = MAREA_SHAPE_ONLY,
     .saves_in = 2,
     .shape = embedding_shape,
@@ -249,7 +249,7 @@ const marea_op marea_op_embedding_grad = {
         "r, in the order of the index; 0 at row `padding`. dy: the index's shape and H; dw (rows, H). "
         "Gradient: embedding of it to dy, 0 at the padding. Errors: as embedding; dy of another shape.",
     .inputs = {{"dy", "(the index's, H) gradient of the rows"}, {"index", "(any shape) their numbers"}},
-    .attrs = {{"rows", MAREA_INT, MAREA_REQUIRED, NULL, "rows of the weight"}, PADDING},
+    .attrs = MAREA_ATTRS({"rows", MAREA_INT, MAREA_REQUIRED, NULL, "rows of the weight"}, PADDING),
     .flags = MAREA_SHAPE_ONLY,
     .saves_in = 2,
     .shape = embedding_grad_shape,

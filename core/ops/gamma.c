@@ -66,7 +66,7 @@ static marea_status polygamma_vjp (marea_vjp *v) { return times_polygamma(v, v->
 
 const marea_op marea_op_polygamma = {
     GAMMA(polygamma),
-    .attrs = {{"order", MAREA_INT, 0, NULL, "0 (digamma) to 100"}},
+    .attrs = MAREA_ATTRS({"order", MAREA_INT, 0, NULL, "0 (digamma) to 100"}),
     .shape = polygamma_shape,
     .flop = polygamma_flop,
     .sample = "return {g.tensor(g.shape(0, 4), {lo = 0.4, hi = 6})}, {order = g.int(0, 3)}",

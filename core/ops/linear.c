@@ -235,8 +235,8 @@ const marea_op marea_op_matmul = {
            "k). Gradient: da = dy b^T, db = a^T dy, summed over what was broadcast. Errors: inner sizes "
            "differ, leading sizes do not broadcast, a scalar.",
     .inputs = {{"a", "(.., m, k)"}, {"b", "(.., k, n)"}},
-    .attrs = {{"transpose_a", MAREA_BOOL, 0, NULL, "a is stored (.., k, m)"},
-              {"transpose_b", MAREA_BOOL, 0, NULL, "b is stored (.., n, k)"}},
+    .attrs = MAREA_ATTRS({"transpose_a", MAREA_BOOL, 0, NULL, "a is stored (.., k, m)"},
+                         {"transpose_b", MAREA_BOOL, 0, NULL, "b is stored (.., n, k)"}),
     .saves_in = 3,
     .flags = MAREA_SHAPE_ONLY,
     .shape = matmul_shape,
@@ -316,9 +316,9 @@ const marea_op marea_op_linear = {
         "Gradient, with d = dy * act'(y): dx = d weight^T, dweight = x^T d, dbias = sum of d over rows. "
         "Error: x's last size is not weight's first.",
     .inputs = {{"x", "(.., in)"}, {"weight", "(in, out)"}, {"bias", "(out)", .optional = true}},
-    .attrs = {{"activation", MAREA_ENUM, 0, "none|relu|leaky_relu|elu|sigmoid|tanh|softplus",
-               "applied to the sum"},
-              {"slope", MAREA_REAL, MAREA_NONE, NULL, MAREA_SLOPE_DOC}},
+    .attrs = MAREA_ATTRS(
+        {"activation", MAREA_ENUM, 0, "none|relu|leaky_relu|elu|sigmoid|tanh|softplus", "applied to the sum"},
+        {"slope", MAREA_REAL, MAREA_NONE, NULL, MAREA_SLOPE_DOC}),
     .saves_in = 3,
     .saves_out = 1,
     .flags = MAREA_SHAPE_ONLY,

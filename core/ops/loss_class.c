@@ -12,10 +12,11 @@
 #include "formula.h"
 #include "reduction.h"
 
-#define CLASS_ATTRS                                                                                       \
-  .attrs = {REDUCTION_ATTR("what becomes of the rows' losses"),                                           \
-            {"label_smoothing", MAREA_REAL, 0, NULL, "part of the target spread over all classes, 0..1"}, \
-            {"ignore_label", MAREA_INT, MAREA_NONE, NULL, "rows with this label count nothing"}}
+#define CLASS_ATTRS                                                                                 \
+  .attrs = MAREA_ATTRS(                                                                             \
+      REDUCTION_ATTR("what becomes of the rows' losses"),                                           \
+      {"label_smoothing", MAREA_REAL, 0, NULL, "part of the target spread over all classes, 0..1"}, \
+      {"ignore_label", MAREA_INT, MAREA_NONE, NULL, "rows with this label count nothing"})
 
 typedef struct class_job {
   const marea_kernels *k;

@@ -196,7 +196,7 @@ const marea_op marea_op_max_pool2d = {
            "first maximum of a window. Errors: padding not smaller than the kernel, a kernel larger than the "
            "padded input, empty images.",
     .inputs = {{"x", "(N, H, W, C)"}},
-    .attrs = {POOL_ATTRS},
+    .attrs = MAREA_ATTRS(POOL_ATTRS),
     .saves_in = 1,
     .shape = pool_shape,
     .flop = pool_flop,
@@ -307,7 +307,7 @@ const marea_op marea_op_max_pool2d_grad = {
            "its window. dy: (N, OH, OW, C); x: (N, H, W, C). Gradient: max_pool2d_pick(g, x) to dy, none to "
            "x. Errors as for max_pool2d, and a dy of another shape.",
     .inputs = {{"dy", "(N, OH, OW, C)"}, {"x", "(N, H, W, C)"}},
-    .attrs = {POOL_ATTRS},
+    .attrs = MAREA_ATTRS(POOL_ATTRS),
     .saves_in = 2,
     .shape = max_pool2d_grad_shape,
     .flop = pool_grad_flop,
@@ -343,7 +343,7 @@ const marea_op marea_op_max_pool2d_pick = {
         "(N, OH, OW, C). Gradient: max_pool2d_grad(dy, x) to v, none to x. Errors as for max_pool2d, and v "
         "of another shape.",
     .inputs = {{"v", "(N, H, W, C)"}, {"x", "(N, H, W, C)"}},
-    .attrs = {POOL_ATTRS},
+    .attrs = MAREA_ATTRS(POOL_ATTRS),
     .saves_in = 2,
     .shape = max_pool2d_pick_shape,
     .flop = pool_flop,
@@ -421,7 +421,7 @@ const marea_op marea_op_avg_pool2d = {
         "avg_pool2d_grad(dy). Errors: padding not smaller than the kernel, a kernel larger than the padded "
         "input, empty images.",
     .inputs = {{"x", "(N, H, W, C)"}},
-    .attrs = {POOL_ATTRS, COUNT_ATTR},
+    .attrs = MAREA_ATTRS(POOL_ATTRS, COUNT_ATTR),
     .shape = pool_shape,
     .flop = pool_flop,
     .forward = avg_pool2d_forward,
@@ -474,7 +474,8 @@ const marea_op marea_op_avg_pool2d_grad = {
         "its window. dy: (N, OH, OW, C); dx: (N, H, W, C). Gradient: avg_pool2d. Errors as for avg_pool2d, "
         "and a dy of another shape.",
     .inputs = {{"dy", "(N, OH, OW, C)"}},
-    .attrs = {{"size", MAREA_PAIR, MAREA_REQUIRED, NULL, "height and width of x"}, POOL_ATTRS, COUNT_ATTR},
+    .attrs = MAREA_ATTRS({"size", MAREA_PAIR, MAREA_REQUIRED, NULL, "height and width of x"}, POOL_ATTRS,
+                         COUNT_ATTR),
     .shape = avg_pool2d_grad_shape,
     .flop = avg_pool2d_grad_flop,
     .forward = avg_pool2d_grad_forward,
@@ -536,7 +537,7 @@ const marea_op marea_op_upsample_nearest2d = {
     .doc = "Repeats every pixel `scale` times: y[n, i, j, c] = x[n, floor(i / sh), floor(j / sw), c]. x: (N, "
            "H, W, C); y: (N, H*sh, W*sw, C). Gradient: upsample_nearest2d_grad(dy). Error: scale < 1.",
     .inputs = {{"x", "(N, H, W, C)"}},
-    .attrs = {{"scale", MAREA_PAIR, MAREA_REQUIRED, NULL, "copies of a pixel, height and width"}},
+    .attrs = MAREA_ATTRS({"scale", MAREA_PAIR, MAREA_REQUIRED, NULL, "copies of a pixel, height and width"}),
     .shape = upsample_shape,
     .forward = upsample_forward,
     .vjp = upsample_vjp,
@@ -581,7 +582,7 @@ const marea_op marea_op_upsample_nearest2d_grad = {
     .doc = "Gradient of upsample_nearest2d: the sum over each block of `scale` pixels. dy: (N, H*sh, W*sw, "
            "C); dx: (N, H, W, C). Gradient: upsample_nearest2d. Error: sizes not divisible by scale.",
     .inputs = {{"dy", "(N, H*sh, W*sw, C)"}},
-    .attrs = {{"scale", MAREA_PAIR, MAREA_REQUIRED, NULL, "pixels of a block, height and width"}},
+    .attrs = MAREA_ATTRS({"scale", MAREA_PAIR, MAREA_REQUIRED, NULL, "pixels of a block, height and width"}),
     .shape = upsample_grad_shape,
     .forward = upsample_grad_forward,
     .vjp = upsample_grad_vjp,

@@ -180,7 +180,8 @@ static marea_status norm_vjp (marea_vjp *v) {
 
 const marea_op marea_op_norm = {
     REDUCTION(norm),
-    .attrs = {{"p", MAREA_REAL, 2, NULL, "above 0; infinity: the largest |x|"}, DIMS_ATTR, KEEPDIM_ATTR},
+    .attrs = MAREA_ATTRS({"p", MAREA_REAL, 2, NULL, "above 0; infinity: the largest |x|"}, DIMS_ATTR,
+                         KEEPDIM_ATTR),
     .saves_in = 1,
     .saves_out = 1,
     .shape = norm_shape,

@@ -51,10 +51,10 @@ static marea_status invert (marea_call *c, double (*icdf)(double u)) {
 #define NOISE(op)                                                                               \
   .name = #op, .family = "random", .flags = MAREA_RANDOM | MAREA_NO_GRAD, .shape = noise_shape, \
   .forward = op##_forward, .draws = pair_draws,                                                 \
-  .attrs = {{"shape", MAREA_SIZES, MAREA_REQUIRED, NULL, "sizes of the result"},                \
-            {"loc", MAREA_REAL, 0, NULL, "location, added"},                                    \
-            {"scale", MAREA_REAL, 1, NULL, "factor, at least 0"},                               \
-            {"dtype", MAREA_DTYPE, MAREA_F32, NULL, "f32 or f64"}},                             \
+  .attrs = MAREA_ATTRS({"shape", MAREA_SIZES, MAREA_REQUIRED, NULL, "sizes of the result"},     \
+                       {"loc", MAREA_REAL, 0, NULL, "location, added"},                         \
+                       {"scale", MAREA_REAL, 1, NULL, "factor, at least 0"},                    \
+                       {"dtype", MAREA_DTYPE, MAREA_F32, NULL, "f32 or f64"}),                  \
   .sample = "return {}, {shape = g.shape(0, 4), loc = g.real(-2, 2), scale = g.real(0, 2)}"
 
 static marea_status gumbel_forward (marea_call *c) { return invert(c, gumbel_icdf); }

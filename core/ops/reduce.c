@@ -133,7 +133,7 @@ static marea_status sum_to_vjp (marea_vjp *v) {
 
 const marea_op marea_op_sum_to = {
     REDUCTION(sum_to),
-    .attrs = {{"shape", MAREA_SIZES, MAREA_REQUIRED, NULL, "a shape that broadcasts to x's"}},
+    .attrs = MAREA_ATTRS({"shape", MAREA_SIZES, MAREA_REQUIRED, NULL, "a shape that broadcasts to x's"}),
     .dtypes = MAREA_ANY,
     .shape = sum_to_shape,
     .vjp = sum_to_vjp,
@@ -204,10 +204,9 @@ static marea_status var_vjp (marea_vjp *v) {
   return finish(&f);
 }
 
-#define MOMENT_ATTRS      \
-  .attrs = {DIMS_ATTR,    \
-            KEEPDIM_ATTR, \
-            {"correction", MAREA_INT, 1, NULL, "c in the divisor n - c: 1 unbiased, 0 mean"}}
+#define MOMENT_ATTRS                            \
+  .attrs = MAREA_ATTRS(DIMS_ATTR, KEEPDIM_ATTR, \
+                       {"correction", MAREA_INT, 1, NULL, "c in the divisor n - c: 1 unbiased, 0 mean"})
 #define MOMENT_SAMPLE                     \
   "local s = g.shape(1, 4, 2) " SOME_DIMS \
   "return {g.tensor(s)}, {dims = some, keepdim = g.bool(), correction = g.int(0, 1)}"
@@ -431,7 +430,8 @@ static marea_status argmin_forward (marea_call *c) {
   return MAREA_OK;
 }
 
-#define ARG_ATTRS .attrs = {{"dim", MAREA_DIM, MAREA_REQUIRED, NULL, "the dimension to reduce"}, KEEPDIM_ATTR}
+#define ARG_ATTRS \
+  .attrs = MAREA_ATTRS({"dim", MAREA_DIM, MAREA_REQUIRED, NULL, "the dimension to reduce"}, KEEPDIM_ATTR)
 #define ARG_SAMPLE \
   "local s = g.shape(1, 4, 1) return {g.distinct(s)}, {dim = g.int(1, #s), keepdim = g.bool()}"
 
@@ -512,8 +512,8 @@ static marea_status cumsum_vjp (marea_vjp *v) {
 
 const marea_op marea_op_cumsum = {
     REDUCTION(cumsum),
-    .attrs = {{"dim", MAREA_DIM, MAREA_REQUIRED, NULL, "the dimension to run along"},
-              {"reverse", MAREA_BOOL, 0, NULL, "run from the last element to the first"}},
+    .attrs = MAREA_ATTRS({"dim", MAREA_DIM, MAREA_REQUIRED, NULL, "the dimension to run along"},
+                         {"reverse", MAREA_BOOL, 0, NULL, "run from the last element to the first"}),
     .dtypes = MAREA_ANY,
     .shape = cumsum_shape,
     .vjp = cumsum_vjp,

@@ -13,7 +13,7 @@
 #define KEEPDIM_ATTR \
   { "keepdim", MAREA_BOOL, 0, NULL, "keep reduced dimensions with size 1" }
 #define REDUCTION(op) .name = #op, .family = "reduce", .inputs = {{"x", "any shape"}}, .forward = op##_forward
-#define OVER_DIMS .attrs = {DIMS_ATTR, KEEPDIM_ATTR}
+#define OVER_DIMS .attrs = MAREA_ATTRS(DIMS_ATTR, KEEPDIM_ATTR)
 /* Up to three dimensions, some of them reduced; `some` becomes the list of these. */
 #define SOME_DIMS "local some = {} for d = 1, #s do if g.bool() then some[#some + 1] = d end end "
 #define SAMPLE_OF(tensor) \

@@ -40,7 +40,7 @@ int marea_op_inputs (const marea_op *op, const marea_input_spec **specs) {
 
 int marea_op_attrs (const marea_op *op, const marea_attr_spec **specs) {
   int n = 0;
-  while (op && n < MAREA_MAX_ATTRS && op->attrs[n].name) n++;
+  while (op && op->attrs && op->attrs[n].name) n++;
   if (specs) *specs = op ? op->attrs : NULL;
   return n;
 }

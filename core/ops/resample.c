@@ -246,8 +246,9 @@ const marea_op marea_op_gaussian_blur = {
            "outside 0 "
            "to 1024.",
     .inputs = {{"x", "(N, H, W, C)"}},
-    .attrs = {{"sigma", MAREA_REAL, MAREA_REQUIRED, NULL, "standard deviation in pixels"},
-              {"radius", MAREA_INT, MAREA_NONE, NULL, "pixels on each side; left out: floor(4 sigma + 0.5)"}},
+    .attrs = MAREA_ATTRS(
+        {"sigma", MAREA_REAL, MAREA_REQUIRED, NULL, "standard deviation in pixels"},
+        {"radius", MAREA_INT, MAREA_NONE, NULL, "pixels on each side; left out: floor(4 sigma + 0.5)"}),
     .shape = blur_shape,
     .flop = blur_flop,
     .forward = blur_forward,
@@ -294,7 +295,7 @@ const marea_op marea_op_upsample_bilinear2d = {
            "H*sh, "
            "W*sw, C). Gradient: upsample_bilinear2d_grad(dy). Error: scale < 1.",
     .inputs = {{"x", "(N, H, W, C)"}},
-    .attrs = {{"scale", MAREA_PAIR, MAREA_REQUIRED, NULL, "factors of height and width"}},
+    .attrs = MAREA_ATTRS({"scale", MAREA_PAIR, MAREA_REQUIRED, NULL, "factors of height and width"}),
     .shape = bilinear_shape,
     .forward = bilinear_forward,
     .vjp = bilinear_vjp,
@@ -333,7 +334,7 @@ const marea_op marea_op_upsample_bilinear2d_grad = {
            "(N, H*sh, W*sw, C); dx: (N, H, W, C). Gradient: upsample_bilinear2d. Error: sizes not divisible "
            "by scale.",
     .inputs = {{"dy", "(N, H*sh, W*sw, C)"}},
-    .attrs = {{"scale", MAREA_PAIR, MAREA_REQUIRED, NULL, "factors of height and width"}},
+    .attrs = MAREA_ATTRS({"scale", MAREA_PAIR, MAREA_REQUIRED, NULL, "factors of height and width"}),
     .shape = bilinear_grad_shape,
     .forward = bilinear_grad_forward,
     .vjp = bilinear_grad_vjp,

@@ -68,7 +68,7 @@ const marea_op marea_op_concat = {
     .doc = "Joins tensors along a dimension. xs: equal shapes but for dim; dtypes are promoted. Gradient: "
            "each tensor gets its part of dy. Errors: no tensor, shapes that differ elsewhere.",
     .inputs = {{"xs", "(equal but for dim)", .variadic = true}},
-    .attrs = {{"dim", MAREA_DIM, 0, NULL, "dimension along which they follow each other"}},
+    .attrs = MAREA_ATTRS({"dim", MAREA_DIM, 0, NULL, "dimension along which they follow each other"}),
     .flags = MAREA_STRIDED | MAREA_PROMOTES,
     .dtypes = MAREA_ANY,
     .shape = concat_shape,
@@ -130,7 +130,7 @@ const marea_op marea_op_stack = {
         "Joins tensors along a new dimension. xs: equal shapes; dtypes are promoted. Gradient: each tensor "
         "gets its slice of dy. Errors: no tensor, different shapes.",
     .inputs = {{"xs", "(equal shapes)", .variadic = true}},
-    .attrs = {{"dim", MAREA_DIM, 0, NULL, "where the new dimension goes"}},
+    .attrs = MAREA_ATTRS({"dim", MAREA_DIM, 0, NULL, "where the new dimension goes"}),
     .flags = MAREA_STRIDED | MAREA_PROMOTES,
     .dtypes = MAREA_ANY,
     .shape = stack_shape,
@@ -210,8 +210,8 @@ const marea_op marea_op_split = {
         "parts gives a list without a limit. Gradient: the parts' gradients joined. Errors: size < 1, more "
         "than 32 parts.",
     .inputs = {{"x", "(any shape)"}},
-    .attrs = {{"size", MAREA_INT, MAREA_REQUIRED, NULL, "elements of a part"},
-              {"dim", MAREA_DIM, 0, NULL, "the dimension"}},
+    .attrs = MAREA_ATTRS({"size", MAREA_INT, MAREA_REQUIRED, NULL, "elements of a part"},
+                         {"dim", MAREA_DIM, 0, NULL, "the dimension"}),
     .flags = MAREA_STRIDED,
     .dtypes = MAREA_ANY,
     .shape = split_shape,
@@ -228,8 +228,8 @@ const marea_op marea_op_chunk = {
         "parts where that takes all (PyTorch's rule). Views of x, at most 32. Gradient: the parts' gradients "
         "joined. Errors: count < 1, more than 32 parts.",
     .inputs = {{"x", "(any shape)"}},
-    .attrs = {{"count", MAREA_INT, MAREA_REQUIRED, NULL, "parts"},
-              {"dim", MAREA_DIM, 0, NULL, "the dimension"}},
+    .attrs = MAREA_ATTRS({"count", MAREA_INT, MAREA_REQUIRED, NULL, "parts"},
+                         {"dim", MAREA_DIM, 0, NULL, "the dimension"}),
     .flags = MAREA_STRIDED,
     .dtypes = MAREA_ANY,
     .shape = chunk_shape,
@@ -295,13 +295,14 @@ static marea_status triangle_vjp (marea_vjp *v) {
   return marea_run_with(v->ctx, v->op, v->attr, &v->din[0], 1, v->dout[0]);
 }
 
-#define TRIANGLE(op, side, comparison)                                                                       \
-  .name = #op, .family = "shape", .inputs = {{"x", "(.., rows, columns)"}},                                  \
-  .attrs = {{"diagonal", MAREA_INT, 0, NULL, "the last one that stays: 1 is above the main one, -1 below"}}, \
-  .dtypes = MAREA_ANY, .shape = triangle_shape, .forward = op##_forward, .vjp = triangle_vjp,                \
-  .sample = "return {g.tensor(g.shape(2, 4))}, {diagonal = g.int(-3, 3)}",                                   \
-  .doc = "The " side                                                                                         \
-         " triangle of the last two dimensions: y[.., i, j] = x[.., i, j] where j - i " comparison           \
+#define TRIANGLE(op, side, comparison)                                                                 \
+  .name = #op, .family = "shape", .inputs = {{"x", "(.., rows, columns)"}},                            \
+  .attrs = MAREA_ATTRS(                                                                                \
+      {"diagonal", MAREA_INT, 0, NULL, "the last one that stays: 1 is above the main one, -1 below"}), \
+  .dtypes = MAREA_ANY, .shape = triangle_shape, .forward = op##_forward, .vjp = triangle_vjp,          \
+  .sample = "return {g.tensor(g.shape(2, 4))}, {diagonal = g.int(-3, 3)}",                             \
+  .doc = "The " side                                                                                   \
+         " triangle of the last two dimensions: y[.., i, j] = x[.., i, j] where j - i " comparison     \
          " diagonal, else 0. Gradient: the same of dy. Error: fewer than 2 dimensions."
 
 const marea_op marea_op_tril = {TRIANGLE(tril, "lower", "<=")};
@@ -362,9 +363,9 @@ const marea_op marea_op_pad = {
         "so on, for at most 4 dimensions; those left out stay as they are. Gradient: the inner part of dy. "
         "Errors: negative padding, more pairs than dimensions, a value that the dtype cannot hold.",
     .inputs = {{"x", "(any shape)"}},
-    .attrs = {{"padding", MAREA_SIZES, MAREA_REQUIRED, NULL,
-               "before, after of each dimension from the first"},
-              {"value", MAREA_NUMBER, 0, NULL, "what is put there"}},
+    .attrs = MAREA_ATTRS(
+        {"padding", MAREA_SIZES, MAREA_REQUIRED, NULL, "before, after of each dimension from the first"},
+        {"value", MAREA_NUMBER, 0, NULL, "what is put there"}),
     .flags = MAREA_STRIDED,
     .dtypes = MAREA_ANY,
     .shape = pad_shape,
@@ -403,7 +404,7 @@ const marea_op marea_op_flip = {
     .family = "shape",
     .doc = "Turns dimensions round, all of them when none is given. x: any shape. Gradient: dy turned round.",
     .inputs = {{"x", "(any shape)"}},
-    .attrs = {{"dims", MAREA_DIMS, 0, NULL, "dimensions; none: all"}},
+    .attrs = MAREA_ATTRS({"dims", MAREA_DIMS, 0, NULL, "dimensions; none: all"}),
     .flags = MAREA_STRIDED,
     .dtypes = MAREA_ANY,
     .shape = flip_shape,
@@ -514,7 +515,7 @@ const marea_op marea_op_tile = {
     .doc = "Repeats whole dimensions, as NumPy's tile; the shorter one of repeats and x's shape gets ones in "
            "front. Gradient: dy summed over the repeats. Error: a negative number of repeats.",
     .inputs = {{"x", "(any shape)"}},
-    .attrs = {{"repeats", MAREA_SIZES, MAREA_REQUIRED, NULL, "copies along each dimension"}},
+    .attrs = MAREA_ATTRS({"repeats", MAREA_SIZES, MAREA_REQUIRED, NULL, "copies along each dimension"}),
     .dtypes = MAREA_ANY,
     .shape = tile_shape,
     .forward = tile_forward,

@@ -266,7 +266,7 @@ const marea_op marea_op_sort = {
            "x's shape. " ORDER_TEXT
            "Gradient: each dy to where its element came from. Error: dim out of range.",
     .inputs = {{"x", "(any shape)"}},
-    .attrs = {ATTR_DIM, ATTR_DESCENDING},
+    .attrs = MAREA_ATTRS(ATTR_DIM, ATTR_DESCENDING),
     .dtypes = MAREA_ANY,
     .saves_out = 2,
     .shape = sort_shape,
@@ -282,7 +282,7 @@ const marea_op marea_op_argsort = {
            "dim) is x in "
            "order. " ORDER_TEXT "The result is a constant for gradients. Error: dim out of range.",
     .inputs = {{"x", "(any shape)"}},
-    .attrs = {ATTR_DIM, ATTR_DESCENDING},
+    .attrs = MAREA_ATTRS(ATTR_DIM, ATTR_DESCENDING),
     .flags = MAREA_NO_GRAD,
     .dtypes = MAREA_ANY,
     .shape = argsort_shape,
@@ -324,9 +324,9 @@ const marea_op marea_op_topk = {
            "Gradient: each dy to where its element came from, 0 to the "
            "others. Errors: k larger than the dimension; dim out of range.",
     .inputs = {{"x", "(any shape)"}},
-    .attrs = {{"k", MAREA_INT, MAREA_REQUIRED, NULL, "how many"},
-              {"dim", MAREA_DIM, -1, NULL, "the dimension to look along"},
-              {"largest", MAREA_BOOL, 1, NULL, "the greatest, or the smallest"}},
+    .attrs = MAREA_ATTRS({"k", MAREA_INT, MAREA_REQUIRED, NULL, "how many"},
+                         {"dim", MAREA_DIM, -1, NULL, "the dimension to look along"},
+                         {"largest", MAREA_BOOL, 1, NULL, "the greatest, or the smallest"}),
     .dtypes = MAREA_ANY,
     .saves_out = 2,
     .shape = topk_shape,
@@ -420,8 +420,8 @@ const marea_op marea_op_unique = {
            "occurs, "
            "i64 (n). The results are constants for gradients. In a plan n counts every element.",
     .inputs = {{"x", "(any shape)"}},
-    .attrs = {{"inverse", MAREA_BOOL, 0, NULL, "positions as a further result"},
-              {"counts", MAREA_BOOL, 0, NULL, "counts as a further result"}},
+    .attrs = MAREA_ATTRS({"inverse", MAREA_BOOL, 0, NULL, "positions as a further result"},
+                         {"counts", MAREA_BOOL, 0, NULL, "counts as a further result"}),
     .flags = MAREA_NO_GRAD,
     .dtypes = MAREA_ANY,
     .shape = unique_shape,

@@ -109,7 +109,7 @@ const marea_op marea_op_batch_norm = {
         "Source: Ioffe and Szegedy, arXiv:1502.03167. Errors: rank below 2, no rows, parameters of another "
         "size.",
     .inputs = {{"x", "(N, ..., C)"}, MAREA_NORM_PARAMETER_INPUTS},
-    .attrs = {MAREA_NORM_EPS_ATTR(1e-3), MAREA_NORM_ACTIVATION_ATTRS},
+    .attrs = MAREA_ATTRS(MAREA_NORM_EPS_ATTR(1e-3), MAREA_NORM_ACTIVATION_ATTRS),
     .saves_in = 3,
     .saves_out = 7,
     .shape = batch_norm_shape,
@@ -161,7 +161,7 @@ const marea_op marea_op_batch_norm_backward = {
                {"variance", "(C)"},
                {"weight", "(C)", .optional = true},
                {"y", "batch_norm's result, unless activation is none", .optional = true}},
-    .attrs = {MAREA_NORM_EPS_ATTR(1e-3), MAREA_NORM_ACTIVATION_ATTRS, MAREA_NORM_WANTED_ATTRS},
+    .attrs = MAREA_ATTRS(MAREA_NORM_EPS_ATTR(1e-3), MAREA_NORM_ACTIVATION_ATTRS, MAREA_NORM_WANTED_ATTRS),
     .flags = MAREA_NO_GRAD,
     .shape = batch_norm_backward_shape,
     .forward = batch_norm_backward_forward,
@@ -229,7 +229,7 @@ const marea_op marea_op_batch_norm_eval = {
         "when left out; y: like x. Gradients to all of them; dx = dy act'(y) weight / sqrt(variance + eps). "
         "Errors: rank below 2, sizes that differ.",
     .inputs = {{"x", "(N, ..., C)"}, {"mean", "(C)"}, {"variance", "(C)"}, MAREA_NORM_PARAMETER_INPUTS},
-    .attrs = {MAREA_NORM_EPS_ATTR(1e-3), MAREA_NORM_ACTIVATION_ATTRS},
+    .attrs = MAREA_ATTRS(MAREA_NORM_EPS_ATTR(1e-3), MAREA_NORM_ACTIVATION_ATTRS),
     .saves_in = 15,
     .saves_out = 1,
     .shape = batch_norm_eval_shape,

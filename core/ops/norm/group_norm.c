@@ -73,7 +73,7 @@ const marea_op marea_op_group_norm = {
            "that do "
            "not divide C, rank below 2, parameters of another size.",
     .inputs = {{"x", "(N, ..., C)"}, MAREA_NORM_PARAMETER_INPUTS},
-    .attrs = {GROUPS_ATTR, MAREA_NORM_EPS_ATTR(1e-5)},
+    .attrs = MAREA_ATTRS(GROUPS_ATTR, MAREA_NORM_EPS_ATTR(1e-5)),
     .saves_in = 3,
     .shape = group_norm_shape,
     .forward = group_norm_forward,
@@ -111,7 +111,7 @@ const marea_op marea_op_group_norm_backward = {
            "statistics are computed again. Constants for the tape: backward takes it unless a graph of the "
            "gradients is wanted. dy: like x. Errors as for group_norm.",
     .inputs = {{"dy", "like x"}, {"x", "(N, ..., C)"}, {"weight", "(C)", .optional = true}},
-    .attrs = {GROUPS_ATTR, MAREA_NORM_EPS_ATTR(1e-5), MAREA_NORM_WANTED_ATTRS},
+    .attrs = MAREA_ATTRS(GROUPS_ATTR, MAREA_NORM_EPS_ATTR(1e-5), MAREA_NORM_WANTED_ATTRS),
     .flags = MAREA_NO_GRAD,
     .shape = group_norm_backward_shape,
     .forward = group_norm_backward_forward,

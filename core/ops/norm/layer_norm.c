@@ -74,7 +74,7 @@ const marea_op marea_op_layer_norm = {
         "Source: "
         "Ba, Kiros, Hinton, arXiv:1607.06450. Errors: last out of range, parameters of another shape.",
     .inputs = {{"x", "(..., D), at least one dimension"}, ROW_INPUT("weight"), ROW_INPUT("bias")},
-    .attrs = {LAST_ATTR, MAREA_NORM_EPS_ATTR(1e-5)},
+    .attrs = MAREA_ATTRS(LAST_ATTR, MAREA_NORM_EPS_ATTR(1e-5)),
     .saves_in = 3,
     .shape = layer_norm_shape,
     .forward = layer_norm_forward,
@@ -109,7 +109,7 @@ const marea_op marea_op_layer_norm_backward = {
         "Errors "
         "as for layer_norm.",
     .inputs = {{"dy", "like x"}, {"x", "(..., D)"}, ROW_INPUT("weight")},
-    .attrs = {LAST_ATTR, MAREA_NORM_EPS_ATTR(1e-5), MAREA_NORM_WANTED_ATTRS},
+    .attrs = MAREA_ATTRS(LAST_ATTR, MAREA_NORM_EPS_ATTR(1e-5), MAREA_NORM_WANTED_ATTRS),
     .flags = MAREA_NO_GRAD,
     .shape = layer_norm_backward_shape,
     .forward = layer_norm_backward_forward,

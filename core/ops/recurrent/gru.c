@@ -180,7 +180,7 @@ const marea_op marea_op_gru = {
                {"bias_h", "(H)", .optional = true},
                {"h0", "(N, H)", .optional = true},
                {"lengths", "(N) steps of each row", .optional = true}},
-    .attrs = {MAREA_SEQUENCE_REVERSE, RESET_ATTR, MAREA_SEQUENCE_ACTIVATION},
+    .attrs = MAREA_ATTRS(MAREA_SEQUENCE_REVERSE, RESET_ATTR, MAREA_SEQUENCE_ACTIVATION),
     .results = 2,
     .saves_in = 0x7f,
     .saves_out = 1 << Y | 1 << GATES | 1 << INNER,
@@ -369,10 +369,8 @@ const marea_op marea_op_gru_grad = {
                {"inner", "(N, T, H)"},
                {"dy", "(N, T, H)", .optional = true},
                {"dh_n", "(N, H)", .optional = true}},
-    .attrs = {MAREA_SEQUENCE_REVERSE,
-              RESET_ATTR,
-              MAREA_SEQUENCE_ACTIVATION,
-              {"dx", MAREA_BOOL, 1, NULL, "whether the gradient to x is computed"}},
+    .attrs = MAREA_ATTRS(MAREA_SEQUENCE_REVERSE, RESET_ATTR, MAREA_SEQUENCE_ACTIVATION,
+                         {"dx", MAREA_BOOL, 1, NULL, "whether the gradient to x is computed"}),
     .flags = MAREA_SHAPE_ONLY | MAREA_NO_GRAD,
     .sample = MAREA_SEQUENCE_SAMPLE
     "return {x, w(c, 3 * h), w(h, 3 * h), maybe(w(n, h)), lengths, w(n, t, h), w(n, t, 3 * h), w(n, t, h), "

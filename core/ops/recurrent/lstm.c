@@ -126,7 +126,7 @@ const marea_op marea_op_lstm = {
                {"h0", "(N, H)", .optional = true},
                {"c0", "(N, H)", .optional = true},
                {"lengths", "(N) steps of each row", .optional = true}},
-    .attrs = {MAREA_SEQUENCE_REVERSE, MAREA_SEQUENCE_ACTIVATION},
+    .attrs = MAREA_ATTRS(MAREA_SEQUENCE_REVERSE, MAREA_SEQUENCE_ACTIVATION),
     .results = 3,
     .saves_in = 0x7f,
     .saves_out = 1 << Y | 1 << GATES | 1 << CELLS,
@@ -273,9 +273,8 @@ const marea_op marea_op_lstm_grad = {
                {"dy", "(N, T, H)", .optional = true},
                {"dh_n", "(N, H)", .optional = true},
                {"dc_n", "(N, H)", .optional = true}},
-    .attrs = {MAREA_SEQUENCE_REVERSE,
-              MAREA_SEQUENCE_ACTIVATION,
-              {"dx", MAREA_BOOL, 1, NULL, "whether the gradient to x is computed"}},
+    .attrs = MAREA_ATTRS(MAREA_SEQUENCE_REVERSE, MAREA_SEQUENCE_ACTIVATION,
+                         {"dx", MAREA_BOOL, 1, NULL, "whether the gradient to x is computed"}),
     .flags = MAREA_SHAPE_ONLY | MAREA_NO_GRAD,
     .sample = MAREA_SEQUENCE_SAMPLE
     "local y = w(n, t, h) return {x, w(c, 4 * h), w(h, 4 * h), maybe(w(n, h)), maybe(w(n, h)), lengths, y, "

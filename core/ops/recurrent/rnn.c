@@ -93,7 +93,7 @@ const marea_op marea_op_rnn = {
                {"bias", "(H)", .optional = true},
                {"h0", "(N, H)", .optional = true},
                {"lengths", "(N) steps of each row", .optional = true}},
-    .attrs = {MAREA_SEQUENCE_REVERSE, ACTIVATION_ATTR},
+    .attrs = MAREA_ATTRS(MAREA_SEQUENCE_REVERSE, ACTIVATION_ATTR),
     .saves_in = 0x3f,
     .saves_out = 1 << Y,
     .flags = MAREA_SHAPE_ONLY,
@@ -179,9 +179,8 @@ const marea_op marea_op_rnn_grad = {
                {"y", "(N, T, H)"},
                {"dy", "(N, T, H)", .optional = true},
                {"dh_n", "(N, H)", .optional = true}},
-    .attrs = {MAREA_SEQUENCE_REVERSE,
-              ACTIVATION_ATTR,
-              {"dx", MAREA_BOOL, 1, NULL, "whether the gradient to x is computed"}},
+    .attrs = MAREA_ATTRS(MAREA_SEQUENCE_REVERSE, ACTIVATION_ATTR,
+                         {"dx", MAREA_BOOL, 1, NULL, "whether the gradient to x is computed"}),
     .flags = MAREA_SHAPE_ONLY | MAREA_NO_GRAD,
     .sample = MAREA_SEQUENCE_SAMPLE
     "return {x, w(c, h), w(h, h), maybe(w(n, h)), lengths, w(n, t, h), w(n, t, h), maybe(w(n, h))}, "
