@@ -246,6 +246,24 @@ describe("an interrupt", function()
     assert.is_true(seconds and seconds < 0.6, text)
   end)
 
+  it("does not wait for a sequence to be through, forward or backward", function()
+    for _, work in ipairs{"marea.no_grad(layer)", "marea.grad(y, {w_h}, {retain_graph = true})"} do
+      local text = run_script([[
+        marea.set_threads(1)
+        local x, w_x = marea.zeros{16, 400, 1}, marea.zeros{1, 4096}
+        local w_h = marea.zeros{1024, 4096}:requires_grad_() -- half a second a sequence
+        local function layer() return marea.lstm(x, w_x, w_h) end
+        local y = marea.lstm(x:narrow(2, 1, 300), w_x, w_h):sum()
+        signal(0.2)
+        local begun = marea.clock()
+        print(pcall(function() while true do marea.scope(function() ]] .. work .. [[ end) end end))
+        print(marea.clock() - begun)
+      ]])
+      local seconds = tonumber(text:match "^false\t[^\n]*interrupted!\n([%d.,]+)\n")
+      assert.is_true(seconds and seconds < 0.6, text)
+    end
+  end)
+
   it("keeps the hook of a debugger", function()
     local lines = 0
     local function hook() lines = lines + 1 end
