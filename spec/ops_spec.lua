@@ -226,7 +226,21 @@ describe("f32 agrees with f64 for many channels:", function()
     return {g.int(1, 3), g.int(3, 19), g.int(3, 40), cin}
   end
 
+  --- Sizes and values of a recurrent layer with so many gates.
+  local function recurrent(g, gates)
+    local n, c, h, range = g.int(1, 40), channels(g), channels(g), {lo = -0.3, hi = 0.3}
+    local function w(...) return g.tensor({...}, range) end
+    return {w(n, 3, c), w(c, gates * h), w(h, gates * h), w(gates * h)}, {reverse = g.bool()}
+  end
+
   wide = {
+    lstm = function(g) return recurrent(g, 4) end,
+    gru = function(g)
+      local inputs, attrs = recurrent(g, 3)
+      attrs.reset_after = g.bool()
+      return inputs, attrs
+    end,
+    rnn = function(g) return recurrent(g, 1) end,
     conv2d = function(g)
       local cin, cout, k = channels(g), channels(g), g.int(1, 3)
       return {g.tensor(image(g, cin)), g.tensor {k, k, cin, cout}, g.tensor {cout}},
