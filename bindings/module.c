@@ -247,6 +247,17 @@ static int core_module_of (lua_State *L) {
   return 1;
 }
 
+/* core.weak_values() -> a table that keeps none of its values alive. Lua files that run in sandboxes, too, cannot make one:
+   scripts there have none in reach, and must be given none. */
+static int core_weak_values (lua_State *L) {
+  lua_newtable(L);
+  lua_createtable(L, 0, 1);
+  lua_pushliteral(L, "v");
+  lua_setfield(L, -2, "__mode");
+  lua_setmetatable(L, -2);
+  return 1;
+}
+
 /* core.raise(message): raises as the operators do, with the script's line and the layer */
 static int core_raise (lua_State *L) {
   bind_state *S = bind_self(L);
@@ -300,6 +311,7 @@ static const luaL_Reg functions[] = {
     {"failed", bind_fail},
     {"last_failure", bind_last_failure},
     {"raise", core_raise},
+    {"weak_values", core_weak_values},
     {NULL, NULL},
 };
 

@@ -283,3 +283,46 @@ describe("garbage", function()
     end
   end)
 end)
+
+describe("marea.finally in a coroutine", function()
+  local marea = require "marea"
+
+  --- How often the cleanup of a coroutine that runs `body` behind it has been called when the next block ends.
+  local function cleanups(body)
+    local n = 0
+    do
+      local thread = coroutine.create(function()
+        local _ <close> = marea.finally(function() n = n + 1 end)
+        body()
+      end)
+      coroutine.resume(thread)
+      assert.are.equal(0, n)
+    end
+    collectgarbage()
+    collectgarbage()
+    do local _ <close> = marea.finally(function() end) end
+    return n
+  end
+
+  it("that ends by an error runs when the next block begins", function()
+    assert.are.equal(1, cleanups(function() error "stop" end))
+  end)
+
+  it("that is dropped while it waits runs when the next block begins", function()
+    assert.are.equal(1, cleanups(coroutine.yield))
+  end)
+
+  it("that still waits does not run", function()
+    local n = 0
+    local thread = coroutine.create(function()
+      local _ <close> = marea.finally(function() n = n + 1 end)
+      coroutine.yield()
+    end)
+    coroutine.resume(thread)
+    collectgarbage()
+    do local _ <close> = marea.finally(function() end) end
+    assert.are.equal(0, n)
+    coroutine.resume(thread)
+    assert.are.equal(1, n)
+  end)
+end)

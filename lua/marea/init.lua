@@ -65,8 +65,8 @@ end
 
 --- Cleanup for a variable that is closed, however its block is left: `local _ <close> = marea.finally(f)` calls
 --- f(problem) at the block's end, problem being the error or nil. It runs to its end whatever Ctrl-C waits. Lua closes
---- no variables in a coroutine that ends by an error; there it runs when the next such block begins or a module is
---- called.
+--- no variables in a coroutine that ends by an error or is dropped while it waits; there it runs when the next such
+--- block begins or a module is called.
 ---@param f fun(problem: any)
 ---@return table
 ---@example local _ <close> = marea.finally(function() print "left" end)

@@ -3,8 +3,9 @@
 ---
 ---   local _ <close> = unwind.finally(function(problem) ... end)     -- problem: the error, nil when there was none
 ---
---- Lua closes no variables of a coroutine that ends by an error; its cleanups run when the next block begins or a
---- module is called.
+--- Lua closes no variables of a coroutine that ends by an error, or that is dropped while it waits; its cleanups run
+--- when the next block begins or a module is called. Until then they do not keep the coroutine alive, which would keep
+--- variables of the script.
 local core = require "marea.core"
 
 local unwind = {}
@@ -12,21 +13,30 @@ local unwind = {}
 --- The innermost cleanup that has not run yet; its field `outer` is the next one. nil: there is none.
 unwind.latest = nil
 
+-- The coroutines of cleanups, by number; a field of the cleanup would be a weak table that scripts can reach.
+local threads, numbers = core.weak_values(), 0
+
 local function unlink(cleanup)
   local inner
   local at = unwind.latest
   while at and at ~= cleanup do inner, at = at, at.outer end
   if not at then return false end
+  threads[cleanup.number] = nil
   if inner then inner.outer = cleanup.outer else unwind.latest = cleanup.outer end
   return true
 end
 
---- Runs the cleanups of coroutines that are dead, the innermost first.
+local function is_over(cleanup)
+  local thread = threads[cleanup.number]
+  return not thread or coroutine.status(thread) == "dead"
+end
+
+--- Runs the cleanups of coroutines that are over, the innermost first.
 function unwind.settle()
   local at = unwind.latest
   while at do
     local outer = at.outer
-    if coroutine.status(at.thread) == "dead" and unlink(at) then at.run("the coroutine ended by an error") end
+    if is_over(at) and unlink(at) then at.run("the coroutine ended by an error") end
     at = outer
   end
 end
@@ -40,7 +50,9 @@ end)
 ---@param run fun(problem: any)
 function unwind.finally(run)
   if unwind.latest then unwind.settle() end
-  unwind.latest = setmetatable({run = run, thread = coroutine.running(), outer = unwind.latest}, Cleanup)
+  numbers = numbers + 1
+  threads[numbers] = coroutine.running()
+  unwind.latest = setmetatable({run = run, number = numbers, outer = unwind.latest}, Cleanup)
   return unwind.latest
 end
 
