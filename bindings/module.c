@@ -247,14 +247,35 @@ static int core_module_of (lua_State *L) {
   return 1;
 }
 
-/* core.weak_values() -> a table that keeps none of its values alive. Lua files that run in sandboxes, too, cannot make one:
-   scripts there have none in reach, and must be given none. */
-static int core_weak_values (lua_State *L) {
-  lua_newtable(L);
-  lua_createtable(L, 0, 1);
-  lua_pushliteral(L, "v");
-  lua_setfield(L, -2, "__mode");
-  lua_setmetatable(L, -2);
+/* Its address is the key in the registry of the coroutines of cleanups, by cleanup. The table keeps neither alive; it is
+   here because no weak table may be in reach of a script. */
+static const char threads_key;
+
+/* core.keep_thread(cleanup): the running coroutine is the one that thread_of tells, for as long as it lives */
+static int core_keep_thread (lua_State *L) {
+  luaL_checktype(L, 1, LUA_TTABLE);
+  if (lua_rawgetp(L, LUA_REGISTRYINDEX, &threads_key) != LUA_TTABLE) {
+    lua_newtable(L);
+    lua_createtable(L, 0, 1);
+    lua_pushliteral(L, "kv");
+    lua_setfield(L, -2, "__mode");
+    lua_setmetatable(L, -2);
+    lua_pushvalue(L, -1);
+    lua_rawsetp(L, LUA_REGISTRYINDEX, &threads_key);
+  }
+  lua_pushvalue(L, 1);
+  lua_pushthread(L);
+  lua_rawset(L, -3);
+  return 0;
+}
+
+/* core.thread_of(cleanup) -> its coroutine; nil: nothing but the cleanup knew it any more */
+static int core_thread_of (lua_State *L) {
+  luaL_checkany(L, 1);
+  lua_settop(L, 1);
+  if (lua_rawgetp(L, LUA_REGISTRYINDEX, &threads_key) != LUA_TTABLE) return 0;
+  lua_insert(L, 1);
+  lua_rawget(L, 1);
   return 1;
 }
 
@@ -311,7 +332,8 @@ static const luaL_Reg functions[] = {
     {"failed", bind_fail},
     {"last_failure", bind_last_failure},
     {"raise", core_raise},
-    {"weak_values", core_weak_values},
+    {"keep_thread", core_keep_thread},
+    {"thread_of", core_thread_of},
     {NULL, NULL},
 };
 

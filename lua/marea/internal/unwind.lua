@@ -13,21 +13,17 @@ local unwind = {}
 --- The innermost cleanup that has not run yet; its field `outer` is the next one. nil: there is none.
 unwind.latest = nil
 
--- The coroutines of cleanups, by number; a field of the cleanup would be a weak table that scripts can reach.
-local threads, numbers = core.weak_values(), 0
-
 local function unlink(cleanup)
   local inner
   local at = unwind.latest
   while at and at ~= cleanup do inner, at = at, at.outer end
   if not at then return false end
-  threads[cleanup.number] = nil
   if inner then inner.outer = cleanup.outer else unwind.latest = cleanup.outer end
   return true
 end
 
 local function is_over(cleanup)
-  local thread = threads[cleanup.number]
+  local thread = core.thread_of(cleanup)
   return not thread or coroutine.status(thread) == "dead"
 end
 
@@ -50,10 +46,10 @@ end)
 ---@param run fun(problem: any)
 function unwind.finally(run)
   if unwind.latest then unwind.settle() end
-  numbers = numbers + 1
-  threads[numbers] = coroutine.running()
-  unwind.latest = setmetatable({run = run, number = numbers, outer = unwind.latest}, Cleanup)
-  return unwind.latest
+  local cleanup = setmetatable({run = run, outer = unwind.latest}, Cleanup)
+  core.keep_thread(cleanup)
+  unwind.latest = cleanup
+  return cleanup
 end
 
 return unwind
