@@ -97,6 +97,7 @@ void marea_log (const marea_config *config, marea_log_level level, const char *f
 typedef struct marea_text { char s[160]; } marea_text;
 marea_text marea_bytes_text (size_t bytes);                    /* "12.3 MB" */
 marea_text marea_shape_text (int rank, const int64_t *shape);  /* "(2, 3, 4)" */
+marea_text marea_place_text (const marea_tensor *t, int64_t i); /* of element i, in the user's base: "(2, 1)" */
 marea_text marea_tensor_text (const marea_tensor *t);          /* "f32 (2, 3, 4)" */
 marea_text marea_dtypes_text (int dtypes);                     /* of a set: "f32, f64 or i64" */
 

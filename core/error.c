@@ -95,6 +95,12 @@ marea_text marea_shape_text (int rank, const int64_t *shape) {
   return text;
 }
 
+marea_text marea_place_text (const marea_tensor *t, int64_t i) {
+  int64_t at[MAREA_MAX_RANK];
+  for (int d = t->rank - 1; d >= 0; i /= t->shape[d--]) at[d] = i % t->shape[d] + t->ctx->config.index_base;
+  return marea_shape_text(t->rank, at);
+}
+
 marea_text marea_tensor_text (const marea_tensor *t) {
   marea_text shape = marea_shape_text(t->rank, t->shape), text;
   snprintf(text.s, sizeof text.s, "%s %.150s", marea_dtype_name((marea_dtype)t->dtype), shape.s);

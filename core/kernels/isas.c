@@ -76,26 +76,23 @@ static const struct {
 #undef I
 };
 
-static int index_of (int i) { /* of the i-th that runs here; -1: there are fewer */
-  for (int k = 0; k < (int)(sizeof isas / sizeof *isas); k++)
-    if (isas[k].runs() && i-- == 0) return k;
-  return -1;
-}
+enum { COUNT = sizeof isas / sizeof *isas };
 
 const char *marea_runnable_isa (int i) {
-  const int k = i < 0 ? -1 : index_of(i);
-  return k < 0 ? NULL : isas[k].name;
+  for (int k = 0; i >= 0 && k < COUNT; k++)
+    if (isas[k].runs() && i-- == 0) return isas[k].name;
+  return NULL;
 }
 
 bool marea_select_kernels (const char *isa, const marea_kernels *kernels[4], const char **chosen) {
-  int i = 0;
-  while (isa && marea_runnable_isa(i) && strcmp(marea_runnable_isa(i), isa) != 0) i++;
-  const int k = index_of(i);
-  if (k < 0) return false;
-  *chosen = isas[k].name;
-  kernels[0] = isas[k].f32;
-  kernels[1] = &marea_kernels_generic_f64;
-  kernels[2] = &marea_kernels_generic_i64;
-  kernels[3] = &marea_kernels_generic_u8;
-  return true;
+  for (int k = 0; k < COUNT; k++) {
+    if ((isa && strcmp(isas[k].name, isa) != 0) || !isas[k].runs()) continue;
+    *chosen = isas[k].name;
+    kernels[0] = isas[k].f32;
+    kernels[1] = &marea_kernels_generic_f64;
+    kernels[2] = &marea_kernels_generic_i64;
+    kernels[3] = &marea_kernels_generic_u8;
+    return true;
+  }
+  return false;
 }

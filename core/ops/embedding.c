@@ -15,13 +15,6 @@ enum { GRAD_ROWS, GRAD_PADDING }; /* ORDER of those of embedding_grad */
 
 /* ---- helpers ---- */
 
-/* "(2, 3)": the place of element i of t, in the user's base. */
-static marea_text place_text (const marea_tensor *t, int64_t i) {
-  int64_t at[MAREA_MAX_RANK] = {0};
-  for (int d = t->rank - 1; d >= 0; i /= t->shape[d--]) at[d] = i % t->shape[d] + t->ctx->config.index_base;
-  return marea_shape_text(t->rank, at);
-}
-
 /* *out := the 0-based rows in in[1], each below `rows`; the first one that is not is an error that names its place. */
 static marea_status read_rows (marea_call *c, int64_t rows, int64_t **out) {
   const marea_tensor *t = c->in[1];
@@ -35,7 +28,7 @@ static marea_status read_rows (marea_call *c, int64_t rows, int64_t **out) {
     const int64_t value = marea_load_integer(t->dtype, from, i);
     if (value < base || value - base >= rows)
       return marea_reject(c, MAREA_EARG, "argument 'index': element %s of %s is %lld, expected %lld to %lld",
-                          place_text(t, i).s, marea_tensor_text(t).s, (long long)value, (long long)base,
+                          marea_place_text(t, i).s, marea_tensor_text(t).s, (long long)value, (long long)base,
                           (long long)(rows - 1 + base));
     row[i] = value - base;
   }

@@ -36,16 +36,6 @@ typedef struct class_job {
 
 /* ---- labels ------------------------------------------------------------------------------------------ */
 
-/* "{3, 1}" in the user's base */
-static marea_text place_text (const marea_call *c, const marea_tensor *t, int64_t i) {
-  int64_t index[MAREA_MAX_RANK];
-  for (int d = t->rank - 1; d >= 0; d--) {
-    index[d] = i % t->shape[d] + c->ctx->config.index_base;
-    i /= t->shape[d];
-  }
-  return marea_shape_text(t->rank, index);
-}
-
 /* Fails at the first label that is no class; counts the rows that count. */
 static marea_status check_labels (marea_call *c, const marea_tensor *labels, const class_job *j,
                                   int64_t *counting) {
@@ -57,7 +47,7 @@ static marea_status check_labels (marea_call *c, const marea_tensor *labels, con
     if (label >= j->base && label < j->base + j->classes) continue;
     return marea_reject(c, MAREA_EARG,
                         "label %lld at %s is out of range, expected %lld..%lld for %lld classes",
-                        (long long)label, place_text(c, labels, i).s, (long long)j->base,
+                        (long long)label, marea_place_text(labels, i).s, (long long)j->base,
                         (long long)(j->base + j->classes - 1), (long long)j->classes);
   }
   return MAREA_OK;

@@ -42,6 +42,7 @@ typedef struct lstm {
   bool hard;
   const char *c0;      /* (N, H) */
   char *gates, *cells; /* (N, T, 4H): first the input product, then i, f, g, o; (N, T, H) */
+  char *c_n;           /* (N, H) */
 } lstm;
 
 static void forward_step (const marea_recurrence *r, marea_range rows, int64_t step, int64_t active, char *h,
@@ -63,10 +64,10 @@ static void forward_step (const marea_recurrence *r, marea_range rows, int64_t s
 
 /* c_n := c at the end of each row */
 static void last_cells (void *arg, int64_t row, int worker) {
-  const lstm *p = ((void **)arg)[0];
+  const lstm *p = arg;
   const marea_sequence *s = &p->r.s;
   (void)worker;
-  memcpy(marea_sequence_row(s, ((void **)arg)[1], row, s->hidden),
+  memcpy(marea_sequence_row(s, p->c_n, row, s->hidden),
          marea_sequence_before(s, p->cells, p->c0, row, marea_sequence_length(s, row)),
          (size_t)s->hidden * s->size);
 }
@@ -88,8 +89,8 @@ static marea_status lstm_forward (marea_call *c) {
   r->per_row = s->gates;
   r->step = forward_step;
   MAREA_TRY(marea_recurrence_run(c, r));
-  void *arg[] = {&p, marea_at(c->out[C_N])};
-  marea_parallel(c->ctx, s->n, last_cells, arg);
+  p.c_n = marea_at(c->out[C_N]);
+  marea_parallel(c->ctx, s->n, last_cells, &p);
   return MAREA_OK;
 }
 
