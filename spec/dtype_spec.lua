@@ -2,22 +2,10 @@
 -- A dtype that is added and not handled stops the compiler at every place that depends on one. docs/architecture.md,
 -- "Dtypes", lists the places; here a dtype is added to a copy of the sources, and the compiler's errors are compared
 -- with the list. Then the copy handles it as bytes, by changes in few files, and compiles.
+local folder = require "spec.support.folder"
+local read, write = folder.read, folder.write
+
 local COMPILE = "LC_ALL=C gcc -std=gnu11 -fsyntax-only -Wall -Werror=switch -fdiagnostics-color=never -Icore -Ibindings"
-
-local function read(path)
-  local file <close> = assert(io.open(path))
-  return file:read "a"
-end
-
-local function write(path, text)
-  local file <close> = assert(io.open(path, "w"))
-  assert(file:write(text))
-end
-
-local function output(command)
-  local pipe <close> = assert(io.popen(command .. " 2>&1"))
-  return pipe:read "a"
-end
 
 --- The places of the list: "core/blas.c multiply_vector" = true.
 local function listed()
@@ -29,12 +17,12 @@ local function listed()
   return places
 end
 
---- The places of errors that a compiler found in the tree at `folder`.
-local function broken(folder)
+--- The places of errors that a compiler found in the tree at `copy`.
+local function broken(copy)
   local places = {}
-  local flags = output "pkg-config --cflags lua5.4 2>/dev/null":gsub("%s+$", "")
-  local text = output(("cd '%s' && %s %s $(find core bindings -name '*.c' ! -path 'core/kernels/*')")
-    :format(folder, COMPILE, flags))
+  local flags = folder.run("pkg-config --cflags lua5.4 2>/dev/null"):gsub("%s+$", "")
+  local text = folder.run(("cd '%s' && %s %s $(find core bindings -name '*.c' ! -path 'core/kernels/*')")
+    :format(copy, COMPILE, flags))
   local inside
   for line in text:gmatch "[^\n]+" do
     local file, name = line:match "^([%w_./]+): In function '([%w_]+)':"
@@ -57,19 +45,19 @@ local function sorted(set)
 end
 
 describe("a new dtype", function()
-  local folder
+  local copy
   setup(function()
-    folder = output "mktemp -d":gsub("%s+$", "")
-    assert(os.execute(("cp -r core bindings '%s'"):format(folder)))
+    copy = folder.new()
+    folder.must(("cp -r core bindings '%s'"):format(copy))
   end)
-  teardown(function() os.execute(("rm -rf '%s'"):format(folder)) end)
+  teardown(function() folder.remove(copy) end)
 
   it("stops the compiler at every place that docs/architecture.md lists, and at no other", function()
     local header, found = read "core/marea.h":gsub("MAREA_U8 } marea_dtype;", "MAREA_U8, MAREA_NEW } marea_dtype;")
     local counted, also = header:gsub("MAREA_DTYPE_COUNT = MAREA_U8 %+ 1", "MAREA_DTYPE_COUNT = MAREA_NEW + 1")
     assert.equal(2, found + also)
-    write(folder .. "/core/marea.h", counted)
-    assert.equal(sorted(listed()), sorted(broken(folder)))
+    write(copy .. "/core/marea.h", counted)
+    assert.equal(sorted(listed()), sorted(broken(copy)))
   end)
 
   it("that is stored like another one is handled in core/marea.h and four files more", function()
@@ -77,8 +65,8 @@ describe("a new dtype", function()
       local text = read(file):gsub("case MAREA_U8:", "case MAREA_NEW: %0")
         :gsub("D%(U8, \"u8\", uint8_t, UNSIGNED, 0%)", "%0 D(NEW, \"new\", uint8_t, UNSIGNED, 0)")
         :gsub("MAREA_DTYPE_COUNT == 4", "MAREA_DTYPE_COUNT == 5")
-      write(folder .. "/" .. file, text)
+      write(copy .. "/" .. file, text)
     end
-    assert.equal("", sorted(broken(folder)))
+    assert.equal("", sorted(broken(copy)))
   end)
 end)

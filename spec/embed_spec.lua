@@ -1,15 +1,9 @@
 -- Marea inside other programs and at its prompt.
 
 local point = require "spec.support.point"
+local run = require "spec.support.folder".run
 
 local build = os.getenv("MAREA_BUILD") or "build"
-
-local function run(command)
-  local pipe = assert(io.popen(command .. " 2>&1"))
-  local output = pipe:read "a"
-  local ok, _, code = pipe:close()
-  return output, ok, code
-end
 
 local function temporary_folder()
   local path = os.tmpname()

@@ -1,15 +1,11 @@
 -- Programs of others with Marea inside, as docs/hosts.md tells their users to do it.
 
+local folder = require "spec.support.folder"
+local run = folder.run
+
 local build = os.getenv("MAREA_BUILD") or "build"
 local sanitized = build:find "asan" ~= nil
 local paths = ("LUA_PATH='%s/?.lua;./lua/?.lua;./lua/?/init.lua;;' LUA_CPATH='./" .. build .. "/lib/?.so;;' ")
-
-local function run(command)
-  local pipe = assert(io.popen(command .. " 2>&1"))
-  local output = pipe:read "a"
-  local ok = pipe:close()
-  return output, ok
-end
 
 local function has(program) return os.execute(("command -v %s >/dev/null 2>&1"):format(program)) end
 

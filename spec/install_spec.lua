@@ -2,23 +2,10 @@
 
 local folder = require "spec.support.folder"
 local point = require "spec.support.point"
-local quote = folder.quote
+local quote, run, must = folder.quote, folder.run, folder.must
 
 local build = os.getenv("MAREA_BUILD") or "build"
 local sanitized = build:find "asan" ~= nil or build:find "coverage" ~= nil
-
-local function run(command)
-  local pipe = assert(io.popen(command .. " 2>&1"))
-  local output = pipe:read "a"
-  local ok = pipe:close()
-  return output, ok
-end
-
-local function must(command)
-  local output, ok = run(command)
-  assert(ok, command .. "\n" .. output)
-  return output
-end
 
 local function has(program) return os.execute(("command -v %s >/dev/null 2>&1"):format(program)) end
 

@@ -9,14 +9,7 @@ local function sh(command, ...)
   assert(os.execute(command:format(...)))
 end
 
-local function output_of(command)
-  local pipe = assert(io.popen(command .. " 2>&1"))
-  local text = pipe:read "a"
-  pipe:close()
-  return text
-end
-
-local here = output_of("pwd"):gsub("\n$", "")
+local here = folder.absolute "."
 
 --- A script whose error comes through two frames of the library and two of its own files.
 local MODEL = [[
@@ -49,7 +42,7 @@ describe("library code", function()
     sh("mkdir -p $(dirname %s) $(dirname %s)", quote(script), quote(model))
     folder.write(model, MODEL)
     folder.write(script, (SCRIPT:gsub("MODEL", function() return ("%q"):format(model) end)))
-    return output_of(command .. " " .. quote(script))
+    return (folder.run(command .. " " .. quote(script)))
   end
 
   --- Everything that names a place names the script's.
@@ -118,7 +111,7 @@ describe("library code", function()
     for _, place in ipairs{"marea", "Über uns/mein marea", ("deep/"):rep(20) .. "marea"} do
       local copy = at .. "/" .. place
       sh("mkdir -p %s && cp -r lua %s/", quote(copy), quote(copy))
-      local text = output_of(lua(tree(copy)) .. " -e " .. code)
+      local text = folder.run(lua(tree(copy)) .. " -e " .. code)
       assert.matches("^%(command line%):1: attempt to index a nil value.*%(in Marea, called from here%)", text)
     end
   end)

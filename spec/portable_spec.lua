@@ -1,18 +1,7 @@
 -- SPDX-License-Identifier: MIT
 -- The build on systems that are not Debian: other names of Lua and OpenBLAS, no dpkg.
 local folder = require "spec.support.folder"
-
-local function run(command)
-  local pipe = assert(io.popen(command .. " 2>&1"))
-  local output = pipe:read "a"
-  return output, pipe:close() == true
-end
-
-local function must(command)
-  local output, ok = run(command)
-  assert(ok, command .. "\n" .. output)
-  return output
-end
+local run, must = folder.run, folder.must
 
 --- The programs of this system but for those that the shell's patterns name, in a folder of links: what is written to a
 --- file in it changes the system's program.

@@ -1,13 +1,7 @@
 -- SPDX-License-Identifier: MIT
 -- What a public project keeps in step: one version, the changelog's form, the habits of text files, the hosted checks.
 local folder = require "spec.support.folder"
-
-local function must(command)
-  local pipe = assert(io.popen(command .. " 2>&1"))
-  local output = pipe:read "a"
-  assert(pipe:close(), command .. "\n" .. output)
-  return output
-end
+local must = folder.must
 
 describe("text files", function()
   it("are as .editorconfig says", function()

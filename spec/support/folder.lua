@@ -45,6 +45,21 @@ function folder.read(path)
   return text
 end
 
+--- Runs a command of the shell; returns what it wrote (both streams), whether it succeeded, and its exit code.
+function folder.run(command)
+  local pipe = assert(io.popen(command .. " 2>&1"))
+  local output = pipe:read "a"
+  local ok, _, code = pipe:close()
+  return output, ok == true, code
+end
+
+--- Runs a command that has to succeed; returns what it wrote.
+function folder.must(command)
+  local output, ok = folder.run(command)
+  assert(ok, command .. "\n" .. output)
+  return output
+end
+
 --- The shell's command that runs lua5.4 with this tree's modules.
 local function command_of(arguments, environment)
   return ("LUA_PATH='%s' LUA_CPATH='%s' %s lua5.4 %s"):format(package.path, package.cpath, environment or "", arguments)
