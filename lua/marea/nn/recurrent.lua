@@ -31,7 +31,9 @@ local function switch(what, name, value, default)
   return value
 end
 
--- ---- the three kinds: number of gates, arguments, further parameters ----
+-- ---- the three kinds: number of gates, arguments, further parameters, one direction of one layer ----
+--
+-- run(x, weights, h0, c0, lengths, attributes) -> y, the last h, the last c if there is one
 
 local kinds = {}
 
@@ -51,6 +53,10 @@ function kinds.lstm.finish(self, weights)
   if weights.bias then weights.bias:narrow(1, self.outputs + 1, self.outputs):add_(self.forget_bias) end
 end
 
+function kinds.lstm.run(x, w, h0, c0, lengths, attributes)
+  return ops.lstm(x, w.w_x, w.w_h, w.bias, h0, c0, lengths, attributes)
+end
+
 kinds.gru = {gates = 3, arguments = {"recurrent_activation", "reset_after"}}
 
 function kinds.gru.read(self, what, options)
@@ -63,6 +69,10 @@ function kinds.gru.finish(self, weights)
   weights.bias_h = self._bias_init(core.shape{self.outputs}, self.outputs, self.outputs, self.dtype)
 end
 
+function kinds.gru.run(x, w, h0, _, lengths, attributes)
+  return ops.gru(x, w.w_x, w.w_h, w.bias, w.bias_h, h0, lengths, attributes)
+end
+
 kinds.rnn = {gates = 1, arguments = {"activation"}}
 
 function kinds.rnn.read(self, what, options)
@@ -70,6 +80,10 @@ function kinds.rnn.read(self, what, options)
 end
 
 function kinds.rnn.finish() end
+
+function kinds.rnn.run(x, w, h0, _, lengths, attributes)
+  return ops.rnn(x, w.w_x, w.w_h, w.bias, h0, lengths, attributes)
+end
 
 -- ---- what layers and cells have in common ----
 
@@ -163,16 +177,11 @@ local function states(self, name, given)
   return list
 end
 
---- One direction of one layer: y and the last states.
-local function direction(self, x, weights, reverse, h0, c0, lengths)
-  local a = self.attributes
-  a.reverse = reverse
-  if self._kind == kinds.lstm then
-    return ops.lstm(x, weights.w_x, weights.w_h, weights.bias, h0, c0, lengths, a)
-  elseif self._kind == kinds.gru then
-    return ops.gru(x, weights.w_x, weights.w_h, weights.bias, weights.bias_h, h0, lengths, a)
-  end
-  return ops.rnn(x, weights.w_x, weights.w_h, weights.bias, h0, lengths, a)
+--- The operator's attributes for one direction.
+local function attributes_for(self, reverse)
+  local result = {reverse = reverse}
+  for name, value in pairs(self.attributes) do result[name] = value end
+  return result
 end
 
 --- All layers: y, the last h, the last c.
@@ -185,7 +194,7 @@ function Layers:run(x, o)
       local k = #last_h + 1
       if weights[name] then
         ys[#ys + 1], last_h[k], last_c[k] =
-          direction(self, x, weights[name], name == "reverse", h0[k], c0[k], o.lengths)
+          self._kind.run(x, weights[name], h0[k], c0[k], o.lengths, attributes_for(self, name == "reverse"))
       end
     end
     x = ys[2] and ops.concat(ys, 3) or ys[1]
