@@ -16,7 +16,11 @@
 #include "core.h"
 
 #define MIN_WORK 2000000 /* multiply-adds of a block: 30 us at 64 a ns (one core, AVX-512) */
-#define MAX_BLOCKS 32    /* also the partial products of CUT_K, each as large as C */
+/* A^T B: every block goes through all of the other operand, which lies in the third-level cache or beyond, so blocks are up to
+   WIDE if there are FEW: 256 x 1024 x 4096 at 122 GFLOP/s, 109 with blocks of 64. */
+#define WIDE 256
+#define FEW 8
+#define MAX_BLOCKS 32 /* also the partial products of CUT_K, each as large as C */
 #define GRAIN 32 /* blocks are multiples of it, as the tiles of OpenBLAS's kernels (16 x 4 to 32 x 12) are */
 
 /* Shorter side up to which our kernel is the faster one: docs/performance.md, dense products. */
@@ -289,6 +293,7 @@ static void choose_cut (job *j) {
   int64_t step = (int64_t)(MIN_WORK / per_unit) + 1;
   step = MAREA_MAX(step, (side + MAX_BLOCKS - 1) / MAX_BLOCKS);
   if (j->cut != CUT_K && is_short(p, j->cut)) step = MAREA_MIN(step, (int64_t)(LONG_WORK / per_unit) + 1);
+  if (p->ta && j->cut != CUT_K) step = MAREA_MAX(step, MAREA_MIN(WIDE, side / FEW));
   step = MAREA_MAX(step, p->k > 1 && p->m > 1 && p->n > 1 ? 2 * GRAIN : 1);
   j->step = (step + GRAIN - 1) / GRAIN * GRAIN;
 }
