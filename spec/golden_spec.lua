@@ -3,65 +3,12 @@
 local marea = require "marea"
 local core = require "marea.core"
 local allclose = require "spec.support.allclose"
+local golden = require "spec.support.golden"
 local small_vae = require "spec.support.small_vae"
 local nn = require "marea.nn"
 local ops = core.ops
 
 local RTOL, ATOL = 1.3e-6, 1e-5 -- torch.testing.assert_close for float32; rtol grows with the root of a sum's length
-
---- One "key=value key=value" line of the metadata: numbers, booleans, words and lists of them.
-local function parse(text)
-  local function scalar(s)
-    if s == "true" or s == "false" then return s == "true" end
-    return math.tointeger(tonumber(s)) or tonumber(s) or s
-  end
-  local out = {}
-  for key, value in text:gmatch "(%S+)=(%S*)" do
-    if value:find "," then
-      out[key] = {}
-      for part in value:gmatch "[^,]+" do table.insert(out[key], scalar(part)) end
-    else
-      out[key] = scalar(value)
-    end
-  end
-  return out
-end
-
---- All cases of a file by operator: {key, tensors, attrs, inputs, sums}.
-local function read(name)
-  local tensors, texts = core.load("spec/golden/" .. name .. ".safetensors")
-  assert(tensors, texts)
-  local cases = {}
-  for key, text in pairs(texts) do
-    local op = key:match "^(.-)/%d+$"
-    if op then
-      local case = {key = key, tensors = {}, attrs = parse(text), sums = {}}
-      case.inputs = case.attrs.inputs
-      if type(case.inputs) == "string" then case.inputs = {case.inputs} end
-      case.attrs.inputs = nil
-      for k, v in pairs(case.attrs) do
-        if k:sub(1, 2) == "k." then
-          case.sums[k:sub(3)] = v
-          case.attrs[k] = nil
-        end
-      end
-      cases[op] = cases[op] or {}
-      table.insert(cases[op], case)
-      case.prefix = key .. "/"
-    end
-  end
-  for _, list in pairs(cases) do
-    table.sort(list, function(a, b) return a.key < b.key end)
-    for _, case in ipairs(list) do
-      for tensor_name, t in pairs(tensors) do
-        if tensor_name:sub(1, #case.prefix) == case.prefix then
-          case.tensors[tensor_name:sub(#case.prefix + 1)] = t
-        end
-      end
-    end
-  end
-  return cases
-end
 
 local function compare(case, name, actual)
   local rtol = RTOL * math.sqrt(math.max(case.sums[name] or 1, 1))
@@ -118,7 +65,7 @@ describe("golden numbers of PyTorch", function()
   for file, names in pairs(FILES) do
     for _, op in ipairs(names) do
       it("agree with " .. op, function()
-        local cases = assert(read(file)[op])
+        local cases = assert(golden.read(file)[op])
         assert.is_true(#cases >= 20)
         for _, case in ipairs(cases) do core.scope(run_case, op, case) end
       end)
@@ -127,14 +74,14 @@ describe("golden numbers of PyTorch", function()
 
   for name, kind in pairs(OPTIMIZERS) do
     it("agree with the optimizer " .. name, function()
-      local cases = assert(read("optim")[name])
+      local cases = assert(golden.read("optim")[name])
       assert.is_true(#cases >= 20)
       for _, case in ipairs(cases) do core.scope(run_optimizer, kind, case) end
     end)
   end
 
   it("agree with the running statistics of a batch normalization", function()
-    local case = read("norm").batch_norm_training[1]
+    local case = golden.read("norm").batch_norm_training[1]
     local t = case.tensors
     local layer = nn.BatchNorm{6, momentum = case.attrs.momentum, eps = case.attrs.eps}
     for step = 1, #t.x do
@@ -146,7 +93,7 @@ describe("golden numbers of PyTorch", function()
   end)
 
   it("agree with eigenvalues and the Fréchet distance", function()
-    local cases = read "linalg"
+    local cases = golden.read "linalg"
     for _, case in ipairs(cases.eigh) do
       local a = case.tensors.a
       allclose.assert((ops.eigh(a)), case.tensors.w, {rtol = RTOL, scaled = true}, case.key)
@@ -159,7 +106,7 @@ describe("golden numbers of PyTorch", function()
   end)
 
   it("agree with 200 training steps of a small VAE", function()
-    local case = read("vae").vae[1]
+    local case = golden.read("vae").vae[1]
     local t, attrs = case.tensors, case.attrs
     local model = {weights = {}, squares = {}}
     local weights, squares = model.weights, model.squares

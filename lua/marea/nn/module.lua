@@ -291,6 +291,18 @@ local function without_sizes(root, names)
   end
 end
 
+--- The lines of what does not fit; nil: everything fits.
+---@param missing string[]
+---@param unexpected string[]
+---@param mismatched? string[]
+function module.differences(missing, unexpected, mismatched)
+  local lines = {}
+  add_lines(lines, "missing", missing)
+  add_lines(lines, "unexpected", unexpected)
+  add_lines(lines, "other shape", mismatched or {}, "; ")
+  return #lines > 0 and table.concat(lines, "\n") or nil
+end
+
 --- What keeps `state` from fitting the tensors of `root`: nil or a text with everything that is missing, unexpected
 --- or of another shape.
 function module.misfit(root, state, strict)
@@ -308,17 +320,14 @@ function module.misfit(root, state, strict)
   for name in pairs(state) do
     if strict and not known[name] then unexpected[#unexpected + 1] = name end
   end
-  local lines = {}
-  add_lines(lines, "missing", missing)
-  add_lines(lines, "unexpected", unexpected)
-  add_lines(lines, "other shape", mismatched, "; ")
-  if #lines == 0 then return nil end
+  local text = module.differences(missing, unexpected, mismatched)
+  if not text then return nil end
   local unmade = #unexpected > 0 and without_sizes(root, unexpected)
   if unmade then
-    lines[#lines + 1] = ("  %s has no sizes yet: call %s once, or net:build(input shape), before")
+    text = text .. ("\n  %s has no sizes yet: call %s once, or net:build(input shape), before")
       :format(unmade == "" and "the module" or ("layer '%s'"):format(unmade), unmade == "" and "it" or "the network")
   end
-  return "the state does not fit the module\n" .. table.concat(lines, "\n")
+  return "the state does not fit the module\n" .. text
 end
 
 --- Copies the values of a state that fits. No interrupt ends it: all values are copied.
@@ -390,12 +399,19 @@ end
 --- Copies values into the module's tensors. One error lists all names that are missing or unexpected and all shapes
 --- that differ; nothing is changed then.
 ---@param state table<string, userdata>
----@param options? {strict: boolean?} strict = false: takes the names that are there and ignores the others
+---@param options? {strict: boolean?, from: string?} strict = false: takes the names that are there and ignores the
+--- others; from = "torch" or "keras": the state has the names and the layouts of that framework
 ---@example net = nn.Linear{3, 2}
 ---@example net:load_state(nn.Linear{3, 2}:state())
+---@example net:load_state({weight = marea.ones(2, 3), bias = marea.zeros(2)}, {from = "torch"})
 function Module:load_state(state, options)
   check.state("load_state", state)
-  local strict = check.options("load_state", options, {"strict"}).strict ~= false
+  options = check.options("load_state", options, {"strict", "from"})
+  local strict = options.strict ~= false
+  if options.from ~= nil then
+    local from = check.choice("load_state", "from", options.from, {torch = "torch", keras = "keras"})
+    state = core.no_grad(function() return require("marea.nn.foreign").translate(self, state, from, strict) end)
+  end
   local misfit = module.misfit(self, state, strict)
   if misfit then check.raise("load_state: %s", misfit) end
   module.assign(self, state)

@@ -1,0 +1,243 @@
+-- SPDX-License-Identifier: MIT
+--- States of modules of PyTorch and Keras, by the names that they have there, as net:load_state(state, {from = ...})
+--- takes them.
+---
+--- A module's tensors are looked for under its own path. PyTorch counts from 0: what is "2.weight" here is "1.weight"
+--- there. Keras writes "encoder/lstm_cell/kernel:0" for what is read as "encoder.kernel". A layer that has other shapes
+--- or names there has a rule below; any other module's tensors have the same names in both.
+local core = require "marea.core"
+local check = require "marea.internal.check"
+local module = require "marea.nn.module"
+local ops = core.ops
+
+local foreign = {}
+
+-- A rule gets the layer and take(name), and returns the layer's tensors by their names here. take gives nil for a
+-- tensor that is not there, after writing its name down as missing.
+local rules = {torch = {}, keras = {}}
+
+local function turned(t) return t and ops.permute(t, {2, 1}) end
+local function sum(a, b) return a and b and a + b end
+
+--- Part k of n along the last axis.
+local function part(t, k, n)
+  local size = t:size(-1) // n
+  return ops.narrow(t, t.rank, (k - 1) * size + 1, size)
+end
+
+-- ---- PyTorch ----
+
+local function copied(names)
+  return function(layer, take)
+    local tensors = {}
+    for _, name in ipairs(names) do
+      if layer[name] then tensors[name] = take(name) end
+    end
+    return tensors
+  end
+end
+
+function rules.torch.Linear(layer, take)
+  return {weight = turned(take "weight"), bias = layer.has_bias and take "bias" or nil}
+end
+
+--- (Cout, Cin, KH, KW), of transposed convolutions (Cin, Cout, KH, KW).
+local function convolution(layer, take)
+  local weight = take "weight"
+  return {weight = weight and ops.permute(weight, {3, 4, 2, 1}), bias = layer.has_bias and take "bias" or nil}
+end
+
+rules.torch.Conv2d, rules.torch.ConvTranspose2d = convolution, convolution
+
+function rules.torch.BatchNorm(layer, take)
+  take("num_batches_tracked", "optional")
+  return copied {"weight", "bias", "running_mean", "running_var"}(layer, take)
+end
+
+--- One direction of one layer. The gates have the same order; what is one bias here is the sum of two there.
+local function recurrent_weights(layer, take, suffix)
+  local w = {w_x = turned(take("weight_ih" .. suffix)), w_h = turned(take("weight_hh" .. suffix))}
+  if not layer.has_bias then return w end
+  local input, hidden = take("bias_ih" .. suffix), take("bias_hh" .. suffix)
+  w.bias = sum(input, hidden)
+  if layer.attributes.reset_after == nil or not w.bias then return w end
+  w.bias = ops.concat({part(w.bias, 1, 3), part(w.bias, 2, 3), part(input, 3, 3)}, 1)
+  w.bias_h = part(hidden, 3, 3)
+  return w
+end
+
+local function check_reset(layer)
+  if layer.attributes.reset_after ~= false then return end
+  check.raise("load_state: PyTorch's GRU has its reset gate after the product, this layer has reset_after = false")
+end
+
+--- The tensors under weights[layer].forward and .reverse; weights(k, reverse) gives those of one direction.
+local function stack(layer, weights)
+  local tensors = {}
+  for k = 1, layer.layers do
+    for _, direction in ipairs(layer.bidirectional and {"forward", "reverse"} or {"forward"}) do
+      for name, t in pairs(weights(k, direction)) do tensors[("weights.%d.%s.%s"):format(k, direction, name)] = t end
+    end
+  end
+  return tensors
+end
+
+local function recurrent(layer, take)
+  check_reset(layer)
+  return stack(layer, function(k, direction)
+    return recurrent_weights(layer, take, ("_l%d%s"):format(k - 1, direction == "reverse" and "_reverse" or ""))
+  end)
+end
+
+local function cell(layer, take)
+  check_reset(layer)
+  return recurrent_weights(layer, take, "")
+end
+
+for _, name in ipairs {"LSTM", "GRU", "RNN"} do
+  rules.torch[name], rules.torch[name .. "Cell"] = recurrent, cell
+end
+
+-- ---- Keras ----
+
+--- Layers whose tensors have other names only: name here -> name there.
+local function renamed(names)
+  return function(layer, take)
+    local tensors = {}
+    for own, there in pairs(names) do
+      if layer[own] then tensors[own] = take(there) end
+    end
+    return tensors
+  end
+end
+
+local KERNEL = renamed {weight = "kernel", bias = "bias"}
+rules.keras.Linear, rules.keras.Conv2d, rules.keras.ConvTranspose2d = KERNEL, KERNEL, KERNEL
+rules.keras.Embedding = renamed {weight = "embeddings"}
+rules.keras.LayerNorm = renamed {weight = "gamma", bias = "beta"}
+rules.keras.GroupNorm = rules.keras.LayerNorm
+rules.keras.BatchNorm =
+  renamed {weight = "gamma", bias = "beta", running_mean = "moving_mean", running_var = "moving_variance"}
+
+--- Gates z r n there, r z n here.
+local function reordered(t)
+  return t and ops.concat({part(t, 2, 3), part(t, 1, 3), part(t, 3, 3)}, t.rank)
+end
+
+local function keras_weights(layer, take, prefix)
+  local w = {w_x = take(prefix .. "kernel"), w_h = take(prefix .. "recurrent_kernel")}
+  w.bias = layer.has_bias and take(prefix .. "bias") or nil
+  if layer.attributes.reset_after == nil then return w end
+  w.w_x, w.w_h, w.bias = reordered(w.w_x), reordered(w.w_h), reordered(w.bias)
+  if not w.bias or not layer.attributes.reset_after then return w end
+  if w.bias.rank ~= 2 then
+    check.raise("load_state: Keras' GRU with reset_after has a bias (2, 3 out), got %s; layers without have "
+      .. "reset_after = false", check.shape_text(w.bias.shape))
+  end
+  local input, hidden = w.bias:select(1, 1), w.bias:select(1, 2)
+  local r, z = part(input, 1, 3) + part(hidden, 1, 3), part(input, 2, 3) + part(hidden, 2, 3)
+  w.bias = ops.concat({r, z, part(input, 3, 3)}, 1)
+  w.bias_h = part(hidden, 3, 3)
+  return w
+end
+
+local function keras_recurrent(layer, take)
+  if layer.layers > 1 then
+    check.raise("load_state: Keras' recurrent layers are single ones, this %s has layers = %d",
+      getmetatable(layer).__name, layer.layers)
+  end
+  return stack(layer, function(_, direction)
+    local prefix = direction == "reverse" and "backward." or "forward."
+    return keras_weights(layer, take, layer.bidirectional and prefix or "")
+  end)
+end
+
+local function keras_cell(layer, take) return keras_weights(layer, take, "") end
+
+for _, name in ipairs {"LSTM", "GRU", "RNN"} do
+  rules.keras[name], rules.keras[name .. "Cell"] = keras_recurrent, keras_cell
+end
+
+-- ---- names ----
+
+local readers = {}
+
+--- "2.weight" -> "1.weight"
+function readers.torch(path)
+  return (path:gsub("%f[^.\0]%d+%f[.\0]", function(number) return tostring(math.tointeger(number) - 1) end))
+end
+
+function readers.keras(path) return path end
+
+local function normal_keras(name)
+  name = name:gsub("/", "."):gsub(":%d+$", ""):gsub("[%w_]+_cell[%d_]*%.", "")
+  return (name:gsub("%f[%w_](%a+)_[%w_]+(%.[%a_]+)$", function(direction, last)
+    if direction == "forward" or direction == "backward" then return direction .. last end
+  end))
+end
+
+--- The state by the names that are looked for, and these -> the names that were given.
+local function normalized(state, from)
+  local result, given = {}, {}
+  local names = {}
+  for name in pairs(state) do names[#names + 1] = name end
+  table.sort(names, core.before)
+  for _, name in ipairs(names) do
+    local normal = from == "keras" and normal_keras(name) or name
+    if given[normal] then
+      check.raise("load_state: '%s' and '%s' are both read as '%s'", given[normal], name, normal)
+    end
+    result[normal], given[normal] = state[name], name
+  end
+  return result, given
+end
+
+--- The rule of the layer's class, which must be one of this library.
+local function rule_of(m, from)
+  local class = getmetatable(m)
+  local nn = require "marea.nn"
+  return rawget(nn, class.__name) == class and rules[from][class.__name] or nil
+end
+
+local function join(path, name) return path == "" and name or path .. "." .. name end
+
+--- The state of `root` here, from a state of the same module there. Names that are missing or left over are an error,
+--- unless `strict` is false.
+---@param from "torch"|"keras"
+function foreign.translate(root, state, from, strict)
+  local tensors, given = normalized(state, from)
+  local translated, used, missing = {}, {}, {}
+  local function take(name, optional)
+    used[name] = true
+    if not tensors[name] and not optional then missing[#missing + 1] = name end
+    return tensors[name]
+  end
+  local ruled = {}
+  for _, entry in ipairs(module.modules(root)) do
+    local rule = rule_of(entry.module, from)
+    if rule then
+      ruled[#ruled + 1] = entry.path
+      local there = readers[from](entry.path)
+      local own = rule(entry.module, function(name, optional) return take(join(there, name), optional) end)
+      for name, t in pairs(own) do translated[join(entry.path, name)] = t end
+    end
+  end
+  local function is_ruled(name)
+    for _, path in ipairs(ruled) do
+      if path == "" or name:sub(1, #path + 1) == path .. "." then return true end
+    end
+  end
+  for _, entry in ipairs(module.tensors(root)) do
+    if not is_ruled(entry.name) then translated[entry.name] = take(readers[from](entry.name)) end
+  end
+  if not strict then return translated end
+  local unexpected = {}
+  for name in pairs(tensors) do
+    if not used[name] then unexpected[#unexpected + 1] = given[name] end
+  end
+  local text = module.differences(missing, unexpected)
+  if text then check.raise("load_state: the state of %s does not fit the module\n%s", from, text) end
+  return translated
+end
+
+return foreign
