@@ -38,7 +38,7 @@ end
 
 --- The operator as a function of a list of tensors; a random operator draws the same numbers every time.
 local function function_of(info, attrs)
-  if info.family ~= "random" then
+  if info.family ~= "random" and info.family ~= "attention" then -- which has dropout
     return function(inputs) return sample.call(info, inputs, attrs) end
   end
   local seed, counter = core.random_state()

@@ -279,6 +279,16 @@ static inline int marea_winograd_points (marea_winograd_variant v, int taps) {
   /* dc, which becomes that of the step before, and the gradient before the gates (4n), from dh */               \
   K(lstm_cell_grad, void, (size_t n, const void *gates, const void *c_before, const void *c, const void *dh,     \
                            bool hard, void *dc, void *dgates))                                                   \
+  K(turn, void, (size_t rows, size_t cols, size_t x_row, const void *x, size_t y_row, void *y)) /* y[j*y_row+i] = x[i*x_row+j] */ \
+  /* attention (attention.inc). s[i] += mask[i*step], step 0 or 1; -infinity where the mask is that, whatever s is */ \
+  K(add_mask, void, (size_t n, const void *mask, size_t step, void *s))                                          \
+  /* softmax of scores that come in pieces (rows, n), `step` apart: max[i] becomes the largest score so far, s the    \
+     exponentials of s - max, and sum and y (rows, width) are multiplied by exp(old max - max) before s adds to sum */ \
+  K(softmax_piece, void, (size_t rows, size_t n, size_t step, void *s, void *max, void *sum, size_t width, void *y)) \
+  /* and back: p = exp(s - lse[i]), 0 where s is -infinity; ds = p (keep dp - shift[i]), 0 where p is 0; s becomes   \
+     p keep, and dp ds. keep NULL: 1 */                                                                           \
+  K(softmax_piece_grad, void, (size_t rows, size_t n, size_t step, void *s, void *dp, const void *keep,           \
+                               const void *lse, const void *shift))                                              \
   K(direct_conv, void, (const marea_direct_conv *g))                                                                     \
   K(direct_wgrad, void, (const marea_direct_wgrad *g))                                                               \
   K(product, void, (const marea_product *g))                                                                   \

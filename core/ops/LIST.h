@@ -33,6 +33,8 @@ OP(sort) OP(argsort) OP(topk) OP(unique)
 OP(matmul) OP(linear)
 /* recurrent/ */
 OP(rnn) OP(rnn_grad) OP(gru) OP(gru_grad) OP(lstm) OP(lstm_grad)
+/* attention/ */
+OP(scaled_dot_product_attention) OP(scaled_dot_product_attention_grad)
 /* linalg.c */
 OP(eigh)
 /* conv/ */

@@ -1,0 +1,434 @@
+/* SPDX-License-Identifier: MIT
+** dot_product.c: attention by scaled products, and its gradient (Vaswani et al. 2017), in tiles of queries by keys with a
+** softmax that goes on from tile to tile (FlashAttention, Dao et al. 2022). Of each query only the result and the logarithm
+** of the sum of its exponentials, lse, are kept. Backward makes the tiles again: with P = exp(S - lse), D = sum(dy y),
+**
+**   dv = P^T dy     dS = P (dy v^T - D)     dq = scale dS k     dk = scale dS^T q
+*/
+#include <math.h>
+#include <string.h>
+
+#include "ops/vjp.h"
+#include "tile.h"
+
+#define QUERIES MAREA_ATTENTION_QUERIES
+#define KEYS MAREA_ATTENTION_KEYS
+
+enum { Y, LSE }; /* ORDER of the results */
+
+static int64_t tiles_of (int64_t n, int64_t tile) { return (n + tile - 1) / tile; }
+static marea_range tile_range (int64_t tile, int64_t size, int64_t end) {
+  return (marea_range){tile * size, MAREA_MIN((tile + 1) * size, end)};
+}
+
+/* ---- scaled_dot_product_attention ---- */
+
+static marea_status attention_shape (marea_call *c) {
+  MAREA_TRY(marea_attention_shape(c));
+  const marea_tensor *q = c->in[MAREA_QKV_Q], *v = c->in[MAREA_QKV_V];
+  c->n_out = 2;
+  marea_layout_set(&c->layout[Y], q->dtype, 4,
+                   (int64_t[]){q->shape[0], q->shape[1], q->shape[2], v->shape[3]});
+  marea_layout_set(&c->layout[LSE], q->dtype, 3, (int64_t[]){q->shape[0], q->shape[2], q->shape[1]});
+  return MAREA_OK;
+}
+
+/* A worker's memory, in this order: keys turned (D, KEYS), scores (QUERIES, KEYS), sums of values (QUERIES, Dv), largest
+   score and sum of the exponentials of each query. */
+typedef struct forward {
+  marea_attention a;
+  char *y, *lse, *memory;
+  size_t per_worker;
+} forward;
+
+static void begin_queries (const marea_attention *a, int64_t rows, char *sums, char *most, char *total) {
+  memset(sums, 0, (size_t)(rows * a->dv) * a->size);
+  memset(total, 0, (size_t)rows * a->size);
+  for (int64_t i = 0; i < rows; i++) marea_store(a->dtype, most, i, -INFINITY);
+}
+
+static void end_queries (const forward *f, const marea_attention_tile *t, const char *sums, const char *most,
+                         const char *total) {
+  const marea_attention *a = &f->a;
+  for (int64_t i = 0; i < t->queries.end - t->queries.first; i++) {
+    const double sum = marea_load(a->dtype, total, i), largest = marea_load(a->dtype, most, i);
+    const int64_t query = t->queries.first + i;
+    a->kernels->scale((size_t)a->dv, sum == 0 ? 0 : 1 / sum, sums + (size_t)(i * a->dv) * a->size,
+                      marea_query_at(a, f->y, t->n, query, t->head, a->dv));
+    marea_store(a->dtype, f->lse, (t->n * a->heads + t->head) * a->tq + query,
+                sum == 0 ? -INFINITY : (largest == -INFINITY ? 0 : largest) + log(sum));
+  }
+}
+
+static void attend (void *arg, int64_t block, int worker) {
+  const forward *f = arg;
+  const marea_attention *a = &f->a;
+  const int64_t tiles = tiles_of(a->tq, QUERIES);
+  char *turned = f->memory + (size_t)worker * f->per_worker, *s = turned + (size_t)(a->d * KEYS) * a->size,
+       *sums = s + QUERIES * KEYS * a->size, *most = sums + (size_t)(QUERIES * a->dv) * a->size,
+       *total = most + QUERIES * a->size;
+  marea_attention_tile t = {.n = block / tiles / a->heads,
+                            .head = block / tiles % a->heads,
+                            .queries = tile_range(block % tiles, QUERIES, a->tq)};
+  const int64_t rows = t.queries.end - t.queries.first, keys = marea_attention_keys(a, t.n, t.queries.end);
+  begin_queries(a, rows, sums, most, total);
+  for (int64_t j = 0; j < keys; j += KEYS) {
+    if (marea_stopping(a->ctx)) return;
+    t.keys = tile_range(j / KEYS, KEYS, keys);
+    marea_attention_turn(a, &t, a->k, a->d, a->scale, turned);
+    marea_attention_scores(a, &t, turned, s);
+    a->kernels->softmax_piece((size_t)rows, (size_t)(t.keys.end - j), KEYS, s, most, total, (size_t)a->dv,
+                              sums);
+    if (a->rate > 0) marea_attention_drop(a, &t, s, s);
+    marea_attention_multiply(a, &(marea_attention_product){.rows = rows,
+                                                           .depth = t.keys.end - j,
+                                                           .cols = a->dv,
+                                                           .x = s,
+                                                           .w = marea_key_at(a, a->v, t.n, j, t.head, a->dv),
+                                                           .y = sums,
+                                                           .w_row = a->kv_heads * a->dv,
+                                                           .y_row = a->dv,
+                                                           .skip = marea_attention_hides(a, &t)});
+  }
+  end_queries(f, &t, sums, most, total);
+}
+
+static marea_status attention_forward (marea_call *c) {
+  forward f = {.y = marea_at(c->out[Y]), .lse = marea_at(c->out[LSE])};
+  marea_attention *a = &f.a;
+  MAREA_TRY(marea_attention_open(c, a));
+  a->counter = c->counter;
+  f.per_worker = (size_t)(a->d * KEYS + QUERIES * (KEYS + a->dv + 2)) * a->size;
+  MAREA_TRY(marea_worker_memory(c, &f.per_worker, &f.memory));
+  marea_parallel(c->ctx, a->n * a->heads * tiles_of(a->tq, QUERIES), attend, &f);
+  return MAREA_OK;
+}
+
+static double attention_flop (const marea_call *c) {
+  return 2.0 * (double)marea_attention_pairs(c) *
+         (double)(c->in[MAREA_QKV_Q]->shape[3] + c->in[MAREA_QKV_V]->shape[3]);
+}
+
+static marea_status attention_vjp (marea_vjp *v) {
+  marea_tensor *in[MAREA_QKV + 3] = {NULL}, *out[4];
+  int n_out;
+  const bool mask = v->n_in > MAREA_QKV_MASK && v->need[MAREA_QKV_MASK];
+  for (int i = 0; i < v->n_in; i++) in[i] = v->in[i];
+  in[MAREA_QKV] = v->out[Y];
+  in[MAREA_QKV + 1] = v->out[LSE];
+  in[MAREA_QKV + 2] = v->dout[Y];
+  const marea_attr attr[] = {v->attr[0],
+                             v->attr[1],
+                             v->attr[2],
+                             v->attr[3],
+                             marea_attr_int((int64_t)v->counter),
+                             marea_attr_int(v->need[MAREA_QKV_Q]),
+                             marea_attr_int(v->need[MAREA_QKV_K]),
+                             marea_attr_int(v->need[MAREA_QKV_V]),
+                             marea_attr_int(mask)};
+  MAREA_TRY(marea_invoke(v->ctx, &marea_op_scaled_dot_product_attention_grad, MAREA_COUNT(in), in, attr, out,
+                         &n_out));
+  for (int i = 0; i < MAREA_QKV_MASK; i++) {
+    if (v->need[i]) v->din[i] = out[i];
+    else marea_release(out[i]);
+  }
+  MAREA_OWN full = out[MAREA_QKV_MASK];
+  if (!mask) return MAREA_OK;
+  const marea_attr shape = marea_attr_list(v->in[MAREA_QKV_MASK]->rank, v->in[MAREA_QKV_MASK]->shape);
+  return marea_run_with(v->ctx, &marea_op_sum_to, &shape, &v->din[MAREA_QKV_MASK], 1, full);
+}
+
+const marea_op marea_op_scaled_dot_product_attention = {
+    .name = "scaled_dot_product_attention",
+    .family = "attention",
+    .doc = "y = softmax(scale q k^T + mask) v for each row and head. q: (N, Tq, heads, D); k: (N, Tk, "
+           "kv_heads, D); v: "
+           "(N, Tk, kv_heads, Dv); y: (N, Tq, heads, Dv), as in JAX (PyTorch has heads before T). heads is a "
+           "multiple of "
+           "kv_heads; neighbouring heads share keys. mask broadcasts to (N, heads, Tq, Tk): f32 or f64 is "
+           "added, "
+           "-infinity hides a key; u8 hides where it is 0. lengths: i64 or u8 (N), keys from there on are "
+           "hidden. causal: "
+           "query i sees keys up to i + Tk - Tq. A hidden key reaches nothing, even if it is NaN; a query "
+           "that sees no "
+           "key gives 0. dropout sets weights to 0 and multiplies the others by 1 / (1 - dropout). Memory is "
+           "linear in T. "
+           "Gradient: to q, k, v and mask, once; that of a mask takes (N, heads, Tq, Tk). Errors: sizes that "
+           "do not fit, "
+           "a length out of range (the first row is named). Source: Vaswani et al. 2017, Dao et al. 2022.",
+    .inputs = {MAREA_QKV_INPUTS},
+    .attrs = MAREA_ATTRS(MAREA_QKV_ATTRS),
+    .results = 1,
+    .saves_in = 0x1f,
+    .saves_out = 1 << Y | 1 << LSE,
+    .flags = MAREA_SHAPE_ONLY | MAREA_RANDOM,
+    .once = "softmax and matmul",
+    .shape = attention_shape,
+    .forward = attention_forward,
+    .vjp = attention_vjp,
+    .draws = marea_attention_draws,
+    .flop = attention_flop,
+    .sample = MAREA_QKV_SAMPLE "return inputs, attrs",
+};
+
+/* ---- scaled_dot_product_attention_grad ---- */
+
+enum { G_Y = MAREA_QKV, G_LSE, G_DY }; /* ORDER of its inputs after the common ones */
+enum { COUNTER = MAREA_QKV_SEED + 1, WANT_DQ, WANT_DK, WANT_DV, WANT_DMASK }; /* and of its attributes */
+enum { DQ, DK, DV, DMASK };                                                   /* ORDER of the results */
+
+static marea_status want_like (marea_call *c, int input, int rank, const int64_t *shape) {
+  const marea_tensor *t = c->in[input];
+  if (t->dtype == c->in[0]->dtype && marea_has_shape(t, rank, shape)) return MAREA_OK;
+  return marea_reject(c, MAREA_ESHAPE, "argument '%s': expected %s %s, got %s",
+                      marea_input_name(c->op, input), marea_dtype_name((marea_dtype)c->in[0]->dtype),
+                      marea_shape_text(rank, shape).s, marea_tensor_text(t).s);
+}
+
+static marea_status attention_grad_shape (marea_call *c) {
+  MAREA_TRY(marea_attention_shape(c));
+  const marea_tensor *q = c->in[MAREA_QKV_Q], *k = c->in[MAREA_QKV_K], *v = c->in[MAREA_QKV_V];
+  const int64_t n = q->shape[0], tq = q->shape[1], heads = q->shape[2];
+  const int64_t y[] = {n, tq, heads, v->shape[3]};
+  MAREA_TRY(want_like(c, G_Y, 4, y));
+  MAREA_TRY(want_like(c, G_DY, 4, y));
+  MAREA_TRY(want_like(c, G_LSE, 3, (int64_t[]){n, heads, tq}));
+  c->n_out = 4;
+  for (int i = DQ; i <= DV; i++) {
+    marea_layout_like(&c->layout[i], c->in[i]);
+    if (!c->attr[WANT_DQ + i].i) c->layout[i].shape[0] = 0;
+  }
+  marea_layout_set(&c->layout[DMASK], q->dtype, 4,
+                   (int64_t[]){c->attr[WANT_DMASK].i ? n : 0, heads, tq, k->shape[1]});
+  return MAREA_OK;
+}
+
+/* A block is a part of the keys of one row and one head of k. Parts after the first sum dq in memory of their own, that is
+   added up at the end. A worker's memory: keys and values turned, P and dS (QUERIES, KEYS), the dropout's factors. */
+typedef struct backward {
+  marea_attention a;
+  const char *lse, *dy;
+  char *d[4];         /* gradients of q, k, v and mask; NULL: not wanted */
+  char *delta;        /* (N, heads, Tq): sum(dy y) */
+  char *parts, *ones; /* (parts - 1, N, Tq, heads, D); (QUERIES, KEYS) */
+  int64_t n_parts;
+  char *memory;
+  size_t per_worker;
+} backward;
+
+typedef struct scratch {
+  char *k, *v, *s, *dp, *keep;
+} scratch;
+
+#define PARALLEL 16 /* blocks that are enough for threads */
+#define PARTS 4     /* of the keys at most: each takes the memory of q */
+
+static int64_t parts_of (const marea_attention *a) {
+  const int64_t rows = a->n * a->kv_heads, tiles = tiles_of(a->tk, KEYS);
+  const int64_t wanted = MAREA_MIN(PARTS, rows > 0 ? tiles_of(PARALLEL, rows) : 1);
+  return MAREA_MAX(1, MAREA_MIN(wanted, tiles));
+}
+
+static scratch scratch_of (const backward *b, int worker) {
+  const marea_attention *a = &b->a;
+  scratch w;
+  w.k = b->memory + (size_t)worker * b->per_worker;
+  w.v = w.k + (size_t)(a->d * KEYS) * a->size;
+  w.s = w.v + (size_t)(a->dv * KEYS) * a->size;
+  w.dp = w.s + QUERIES * KEYS * a->size;
+  w.keep = w.dp + QUERIES * KEYS * a->size;
+  return w;
+}
+
+/* delta := sum(dy y) of the queries of one row of the batch and one head */
+static void sum_delta (void *arg, int64_t block, int worker) {
+  const backward *b = ((void **)arg)[0];
+  const char *y = ((void **)arg)[1];
+  const marea_attention *a = &b->a;
+  (void)worker;
+  for (int64_t i = 0; i < a->tq && !MAREA_STOPPING(a->ctx, i); i++)
+    marea_store(a->dtype, b->delta, block * a->tq + i,
+                a->kernels->dot((size_t)a->dv,
+                                marea_query_at(a, y, block / a->heads, i, block % a->heads, a->dv),
+                                marea_query_at(a, b->dy, block / a->heads, i, block % a->heads, a->dv)));
+}
+
+/* Where part `part` sums dq */
+static char *dq_of (const backward *b, int64_t part) {
+  const marea_attention *a = &b->a;
+  return part == 0 ? b->d[DQ] : b->parts + (size_t)((part - 1) * a->n * a->tq * a->heads * a->d) * a->size;
+}
+
+/* dS from P and the gradient of P, which need v turned; the gradient of the mask is dS */
+static void tile_gradients (const backward *b, const marea_attention_tile *t, const scratch *w) {
+  const marea_attention *a = &b->a;
+  const int64_t at = (t->n * a->heads + t->head) * a->tq + t->queries.first;
+  const int64_t rows = t->queries.end - t->queries.first, keys = t->keys.end - t->keys.first;
+  marea_attention_scores(a, t, w->k, w->s);
+  marea_attention_values(a, t, b->dy, w->v, w->dp);
+  if (a->rate > 0) marea_attention_drop(a, t, b->ones, w->keep);
+  a->kernels->softmax_piece_grad((size_t)rows, (size_t)keys, KEYS, w->s, w->dp, a->rate > 0 ? w->keep : NULL,
+                                 b->lse + (size_t)at * a->size, b->delta + (size_t)at * a->size);
+  if (b->d[DMASK])
+    a->kernels->copy_rows((size_t)rows, (size_t)keys, KEYS, w->dp, (size_t)a->tk,
+                          b->d[DMASK] + (size_t)(at * a->tk + t->keys.first) * a->size);
+}
+
+static void add_tile (const backward *b, const marea_attention_tile *t, const scratch *w, char *dq) {
+  const marea_attention *a = &b->a;
+  const int64_t first = t->keys.first, q_row = a->heads * a->d, k_row = a->kv_heads * a->d;
+  const char *q = marea_query_at(a, a->q, t->n, t->queries.first, t->head, a->d);
+  marea_attention_product p = {.rows = t->queries.end - t->queries.first,
+                               .depth = t->keys.end - first,
+                               .skip = marea_attention_hides(a, t)};
+  if (b->d[DV]) {
+    p.cols = a->dv, p.x = w->s, p.w_row = a->heads * a->dv, p.y_row = a->kv_heads * a->dv;
+    p.w = marea_query_at(a, b->dy, t->n, t->queries.first, t->head, a->dv);
+    p.y = marea_key_at(a, b->d[DV], t->n, first, t->head, a->dv);
+    marea_attention_multiply_turned(a, &p);
+  }
+  p.cols = a->d, p.x = w->dp;
+  if (b->d[DK]) {
+    p.w = q, p.w_row = q_row, p.y_row = k_row;
+    p.y = marea_key_at(a, b->d[DK], t->n, first, t->head, a->d);
+    marea_attention_multiply_turned(a, &p);
+  }
+  if (b->d[DQ]) {
+    p.w = marea_key_at(a, a->k, t->n, first, t->head, a->d), p.w_row = k_row, p.y_row = q_row;
+    p.y = marea_query_at(a, dq, t->n, t->queries.first, t->head, a->d);
+    marea_attention_multiply(a, &p);
+  }
+}
+
+/* All queries that see the tile's keys */
+static void add_keys (const backward *b, marea_attention_tile t, const scratch *w, char *dq) {
+  const marea_attention *a = &b->a;
+  const int64_t group = a->heads / a->kv_heads, head = t.head;
+  marea_attention_turn(a, &t, a->k, a->d, a->scale, w->k);
+  marea_attention_turn(a, &t, a->v, a->dv, 1, w->v);
+  for (t.head = head; t.head < head + group; t.head++)
+    for (int64_t i = marea_attention_first(a, t.keys.first) / QUERIES; i < tiles_of(a->tq, QUERIES); i++) {
+      if (marea_stopping(a->ctx)) return;
+      t.queries = tile_range(i, QUERIES, a->tq);
+      tile_gradients(b, &t, w);
+      add_tile(b, &t, w, dq);
+    }
+}
+
+/* Zeroes the gradients of keys that belong to the part, and its sums of dq. */
+static void begin_part (const backward *b, int64_t n, int64_t head, marea_range keys, char *dq) {
+  const marea_attention *a = &b->a;
+  const size_t group = (size_t)(a->heads / a->kv_heads);
+  for (int64_t j = keys.first; j < keys.end; j++) {
+    if (b->d[DK]) memset(marea_key_at(a, b->d[DK], n, j, head, a->d), 0, (size_t)a->d * a->size);
+    if (b->d[DV]) memset(marea_key_at(a, b->d[DV], n, j, head, a->dv), 0, (size_t)a->dv * a->size);
+  }
+  for (int64_t i = 0; b->d[DQ] && i < a->tq; i++)
+    memset(marea_query_at(a, dq, n, i, head, a->d), 0, group * (size_t)a->d * a->size);
+}
+
+static void end_part (const backward *b, int64_t n, int64_t head, marea_range keys) {
+  const marea_attention *a = &b->a;
+  for (int64_t j = keys.first; b->d[DK] && j < keys.end; j++) {
+    char *dk = marea_key_at(a, b->d[DK], n, j, head, a->d);
+    a->kernels->scale((size_t)a->d, a->scale, dk, dk);
+  }
+}
+
+static void run_part (void *arg, int64_t block, int worker) {
+  const backward *b = arg;
+  const marea_attention *a = &b->a;
+  const int64_t part = block % b->n_parts, tiles = tiles_of(a->tk, KEYS),
+                n = block / b->n_parts / a->kv_heads,
+                head = block / b->n_parts % a->kv_heads * (a->heads / a->kv_heads);
+  const marea_range mine = {part * tiles / b->n_parts, (part + 1) * tiles / b->n_parts},
+                    keys = {mine.first * KEYS, MAREA_MIN(mine.end * KEYS, a->tk)};
+  const scratch w = scratch_of(b, worker);
+  const int64_t seen = marea_attention_keys(a, n, a->tq);
+  char *dq = dq_of(b, part);
+  begin_part(b, n, head, keys, dq);
+  for (int64_t j = mine.first; j < mine.end && j * KEYS < seen && !marea_stopping(a->ctx); j++)
+    add_keys(b, (marea_attention_tile){.n = n, .head = head, .keys = tile_range(j, KEYS, seen)}, &w, dq);
+  end_part(b, n, head, keys);
+}
+
+/* dq := scale times the sum of the parts, for one query of the batch */
+static void finish_dq (void *arg, int64_t block, int worker) {
+  const backward *b = arg;
+  const marea_attention *a = &b->a;
+  const int64_t width = a->heads * a->d;
+  const size_t at = (size_t)(block * width) * a->size;
+  (void)worker;
+  for (int64_t part = 1; part < b->n_parts; part++)
+    a->kernels->add((size_t)width, b->d[DQ] + at, 1, dq_of(b, part) + at, 1, b->d[DQ] + at, NULL);
+  a->kernels->scale((size_t)width, a->scale, b->d[DQ] + at, b->d[DQ] + at);
+}
+
+static void fill_ones (const marea_attention *a, char *ones) {
+  for (int64_t i = 0; i < QUERIES * KEYS; i++) marea_store(a->dtype, ones, i, 1);
+}
+
+static marea_status backward_memory (marea_call *c, backward *b) {
+  const marea_attention *a = &b->a;
+  const int64_t queries = a->n * a->heads * a->tq;
+  MAREA_WORKSPACE_OR_RETURN(c, b->delta, (size_t)MAREA_MAX(queries, 1) * a->size);
+  MAREA_WORKSPACE_OR_RETURN(c, b->ones, QUERIES * KEYS * a->size);
+  if (!c->ctx->shape_only) fill_ones(a, b->ones);
+  b->n_parts = parts_of(a);
+  if (b->d[DQ] && b->n_parts > 1)
+    MAREA_WORKSPACE_OR_RETURN(c, b->parts, (size_t)MAREA_MAX((b->n_parts - 1) * queries * a->d, 1) * a->size);
+  b->per_worker = (size_t)((a->d + a->dv + 3 * QUERIES) * KEYS) * a->size;
+  return marea_worker_memory(c, &b->per_worker, &b->memory);
+}
+
+static marea_status attention_grad_forward (marea_call *c) {
+  backward b = {.lse = marea_at(c->in[G_LSE]), .dy = marea_at(c->in[G_DY])};
+  marea_attention *a = &b.a;
+  for (int i = DQ; i <= DMASK; i++) b.d[i] = c->attr[WANT_DQ + i].i ? marea_at(c->out[i]) : NULL;
+  MAREA_TRY(marea_attention_open(c, a));
+  a->counter = (uint64_t)c->attr[COUNTER].i;
+  MAREA_TRY(backward_memory(c, &b));
+  void *arg[] = {&b, marea_at(c->in[G_Y])};
+  if (b.d[DMASK] && !c->ctx->shape_only)
+    marea_clear(c->ctx, b.d[DMASK], (size_t)marea_tensor_size(c->out[DMASK]) * a->size);
+  marea_parallel(c->ctx, a->n * a->heads, sum_delta, arg);
+  marea_parallel(c->ctx, a->n * a->kv_heads * b.n_parts, run_part, &b);
+  if (b.d[DQ]) marea_parallel(c->ctx, a->n * a->tq, finish_dq, &b);
+  return MAREA_OK;
+}
+
+static double attention_grad_flop (const marea_call *c) {
+  const double d = (double)c->in[MAREA_QKV_Q]->shape[3], dv = (double)c->in[MAREA_QKV_V]->shape[3];
+  const bool q = c->attr[WANT_DQ].i, k = c->attr[WANT_DK].i, v = c->attr[WANT_DV].i;
+  return 2.0 * (double)marea_attention_pairs(c) *
+         (d * (1 + q + k) + dv * (v + (q || k || c->attr[WANT_DMASK].i)));
+}
+
+const marea_op marea_op_scaled_dot_product_attention_grad = {
+    .name = "scaled_dot_product_attention_grad",
+    .family = "attention",
+    .doc = "The gradients of scaled_dot_product_attention to q, k, v and mask, the last one before it is "
+           "summed to the "
+           "mask's shape, from that of its result and from what it has kept: y, and lse (N, heads, Tq), the "
+           "logarithm "
+           "of the sum of a query's exponentials. Those that are not wanted are empty.",
+    .inputs = {MAREA_QKV_INPUTS,
+               {"y", "(N, Tq, heads, Dv)"},
+               {"lse", "(N, heads, Tq)"},
+               {"dy", "(N, Tq, heads, Dv)"}},
+    .attrs = MAREA_ATTRS(MAREA_QKV_ATTRS,
+                         {"counter", MAREA_INT, 0, NULL, "first Philox block of the dropout"},
+                         {"dq", MAREA_BOOL, 1, NULL, "whether the gradient to q is computed"},
+                         {"dk", MAREA_BOOL, 1, NULL, "to k"}, {"dv", MAREA_BOOL, 1, NULL, "to v"},
+                         {"dmask", MAREA_BOOL, 0, NULL, "to the mask"}),
+    .flags = MAREA_SHAPE_ONLY | MAREA_NO_GRAD,
+    .shape = attention_grad_shape,
+    .forward = attention_grad_forward,
+    .flop = attention_grad_flop,
+    .sample = MAREA_QKV_SAMPLE
+    "inputs[6], inputs[7], inputs[8] = w(n, tq, h, dv), g.tensor({n, h, tq}, {lo "
+    "= 1, hi = 2}), w(n, tq, h, dv) "
+    "local all = g.bool() local function want() return all or g.bool() end "
+    "attrs.dq, attrs.dk, attrs.dv, attrs.dmask, attrs.counter = want(), want(), want(), want(), g.int(0, 9) "
+    "return inputs, attrs",
+};

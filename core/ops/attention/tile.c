@@ -1,0 +1,285 @@
+/* SPDX-License-Identifier: MIT
+** tile.c: checks of attention's inputs, and tiles of scores.
+*/
+#include <math.h>
+#include <string.h>
+
+#include "tile.h"
+
+#define KEYS MAREA_ATTENTION_KEYS
+
+/* ---- checks ---- */
+
+static bool has (const marea_call *c, int input) { return input < c->n_in && c->in[input]; }
+
+static marea_status want_mask (marea_call *c, const int64_t full[4]) {
+  const marea_tensor *mask = c->in[MAREA_QKV_MASK];
+  if (mask->dtype != MAREA_U8 && mask->dtype != c->in[0]->dtype)
+    return marea_reject(
+        c, MAREA_EARG,
+        "argument 'mask': expected %s as q has, which is added to scores, or u8, where 0 hides a "
+        "key (mask:cast('u8')), got %s",
+        marea_dtype_name((marea_dtype)c->in[0]->dtype), marea_tensor_text(mask).s);
+  bool fits = mask->rank <= 4;
+  for (int d = 0; d < mask->rank && fits; d++) {
+    const int64_t size = mask->shape[mask->rank - 1 - d];
+    fits = size == 1 || size == full[3 - d];
+  }
+  if (fits) return MAREA_OK;
+  return marea_reject(c, MAREA_ESHAPE, "argument 'mask': %s does not broadcast to (N, heads, Tq, Tk) = %s",
+                      marea_tensor_text(mask).s, marea_shape_text(4, full).s);
+}
+
+static marea_status want_options (marea_call *c) {
+  marea_attr *scale = &c->attr[MAREA_QKV_SCALE], *seed = &c->attr[MAREA_QKV_SEED];
+  const int64_t d = c->in[MAREA_QKV_Q]->shape[3];
+  const double rate = c->attr[MAREA_QKV_DROPOUT].f;
+  if (!(rate >= 0 && rate <= 1))
+    return marea_reject(c, MAREA_EARG, "argument 'dropout': expected 0 to 1, got %g", rate);
+  if (scale->n == 0) *scale = (marea_attr){.n = 1, .f = d > 0 ? 1 / sqrt((double)d) : 1};
+  if (seed->n == 0) *seed = (marea_attr){.n = 1, .i = (int64_t)c->ctx->random.seed};
+  return MAREA_OK;
+}
+
+marea_status marea_attention_shape (marea_call *c) {
+  const marea_tensor *q = c->in[MAREA_QKV_Q], *k = c->in[MAREA_QKV_K];
+  MAREA_TRY(marea_want_rank(c, MAREA_QKV_Q, 4, "(N, Tq, heads, D)"));
+  MAREA_TRY(marea_want_rank(c, MAREA_QKV_K, 4, "(N, Tk, kv_heads, D)"));
+  MAREA_TRY(marea_want_rank(c, MAREA_QKV_V, 4, "(N, Tk, kv_heads, Dv)"));
+  for (int i = MAREA_QKV_K; i <= MAREA_QKV_V; i++) {
+    MAREA_TRY(marea_want_dtype(c, i, 1 << q->dtype));
+    MAREA_TRY(marea_want_size(c, i, 0, q->shape[0], "q's first size"));
+  }
+  MAREA_TRY(marea_want_size(c, MAREA_QKV_K, 3, q->shape[3], "q's last size"));
+  MAREA_TRY(marea_want_size(c, MAREA_QKV_V, 1, k->shape[1], "k's second size"));
+  MAREA_TRY(marea_want_size(c, MAREA_QKV_V, 2, k->shape[2], "k's third size"));
+  const int64_t heads = q->shape[2], kv_heads = k->shape[2];
+  if (kv_heads == 0 ? heads != 0 : heads % kv_heads != 0)
+    return marea_reject(c, MAREA_ESHAPE, "q %s has %lld heads, k %s %lld: expected a multiple of those of k",
+                        marea_tensor_text(q).s, (long long)heads, marea_tensor_text(k).s,
+                        (long long)kv_heads);
+  if (has(c, MAREA_QKV_MASK))
+    MAREA_TRY(want_mask(c, (int64_t[]){q->shape[0], heads, q->shape[1], k->shape[1]}));
+  if (has(c, MAREA_QKV_LENGTHS)) {
+    MAREA_TRY(marea_want_dtype(c, MAREA_QKV_LENGTHS, MAREA_INTS));
+    MAREA_TRY(marea_want_rank(c, MAREA_QKV_LENGTHS, 1, "(N)"));
+    MAREA_TRY(marea_want_size(c, MAREA_QKV_LENGTHS, 0, q->shape[0], "q's first size"));
+  }
+  return want_options(c);
+}
+
+static marea_status read_lengths (marea_call *c, marea_attention *a) {
+  const marea_tensor *lengths = c->in[MAREA_QKV_LENGTHS];
+  int64_t *length;
+  MAREA_TABLE_OR_RETURN(c, length, (size_t)MAREA_MAX(a->n, 1) * sizeof *length);
+  a->length = length;
+  for (int64_t i = 0; i < a->n; i++) {
+    length[i] = marea_load_integer(lengths->dtype, marea_at(lengths), i);
+    if (length[i] < 0 || length[i] > a->tk)
+      return marea_reject(c, MAREA_EARG,
+                          "argument 'lengths': row %lld has length %lld, expected 0 to %lld, the keys of k",
+                          (long long)(i + c->ctx->config.index_base), (long long)length[i], (long long)a->tk);
+  }
+  return MAREA_OK;
+}
+
+static void open_mask (const marea_tensor *mask, marea_attention *a) {
+  int64_t step = 1;
+  a->mask = marea_at(mask);
+  a->mask_size = marea_element_size(mask->dtype);
+  for (int d = mask->rank - 1; d >= 0; step *= mask->shape[d--])
+    a->mask_step[4 - mask->rank + d] = mask->shape[d] == 1 ? 0 : step;
+}
+
+marea_status marea_attention_open (marea_call *c, marea_attention *a) {
+  const marea_tensor *q = c->in[MAREA_QKV_Q], *k = c->in[MAREA_QKV_K], *v = c->in[MAREA_QKV_V];
+  int64_t *offset;
+  *a = (marea_attention){.ctx = c->ctx,
+                         .kernels = c->ctx->kernels[q->dtype],
+                         .dtype = q->dtype,
+                         .size = marea_element_size(q->dtype),
+                         .n = q->shape[0],
+                         .heads = q->shape[2],
+                         .kv_heads = k->shape[2],
+                         .tq = q->shape[1],
+                         .tk = k->shape[1],
+                         .d = q->shape[3],
+                         .dv = v->shape[3],
+                         .q = marea_at(q),
+                         .k = marea_at(k),
+                         .v = marea_at(v),
+                         .causal = c->attr[MAREA_QKV_CAUSAL].i,
+                         .scale = c->attr[MAREA_QKV_SCALE].f,
+                         .rate = c->attr[MAREA_QKV_DROPOUT].f,
+                         .seed = (uint64_t)c->attr[MAREA_QKV_SEED].i};
+  if (has(c, MAREA_QKV_MASK)) open_mask(c->in[MAREA_QKV_MASK], a);
+  if (has(c, MAREA_QKV_LENGTHS) && !c->ctx->shape_only) MAREA_TRY(read_lengths(c, a));
+  MAREA_TABLE_OR_RETURN(c, offset, KEYS * sizeof *offset);
+  for (int64_t i = 0; i < KEYS; i++) offset[i] = i;
+  a->offset = offset;
+  return MAREA_OK;
+}
+
+int64_t marea_attention_pairs (const marea_call *c) {
+  const int64_t *q = c->in[MAREA_QKV_Q]->shape, tk = c->in[MAREA_QKV_K]->shape[1], tq = q[1];
+  int64_t pairs = tq * tk;
+  if (c->attr[MAREA_QKV_CAUSAL].i) {
+    const int64_t rows = MAREA_MIN(tq, tk); /* query tq - rows + i sees tk - rows + i + 1 keys */
+    pairs = rows * (tk - rows) + rows * (rows + 1) / 2;
+  }
+  return q[0] * q[2] * pairs;
+}
+
+static int64_t wide_keys (int64_t tk) { return (tk + 63) / 64 * 64; }
+
+int64_t marea_attention_draws (const marea_call *c) {
+  const int64_t *q = c->in[MAREA_QKV_Q]->shape;
+  if (c->attr[MAREA_QKV_DROPOUT].f == 0) return 0;
+  return q[0] * q[1] * q[2] * (wide_keys(c->in[MAREA_QKV_K]->shape[1]) / 4);
+}
+
+/* ---- which keys ---- */
+
+int64_t marea_attention_keys (const marea_attention *a, int64_t n, int64_t end) {
+  const int64_t length = a->length ? a->length[n] : a->tk;
+  return a->causal ? MAREA_MAX(0, MAREA_MIN(length, end + a->tk - a->tq)) : length;
+}
+
+int64_t marea_attention_first (const marea_attention *a, int64_t key) {
+  return a->causal ? MAREA_MAX(0, key - (a->tk - a->tq)) : 0;
+}
+
+bool marea_attention_hides (const marea_attention *a, const marea_attention_tile *t) {
+  return a->mask || (a->causal && t->keys.end > t->queries.first + 1 + a->tk - a->tq);
+}
+
+/* ---- scores ---- */
+
+void marea_attention_turn (const marea_attention *a, const marea_attention_tile *t, const char *from,
+                           int64_t width, double factor, char *turned) {
+  const int64_t keys = t->keys.end - t->keys.first;
+  a->kernels->turn((size_t)keys, (size_t)width, (size_t)(a->kv_heads * width),
+                   marea_key_at(a, from, t->n, t->keys.first, t->head, width), KEYS, turned);
+  if (factor == 1) return;
+  for (int64_t i = 0; i < width; i++, turned += KEYS * a->size)
+    a->kernels->scale((size_t)keys, factor, turned, turned);
+}
+
+static void multiply (const marea_attention *a, int64_t rows, int64_t depth, int64_t cols, const char *x,
+                      int64_t x_row, const char *w, int64_t w_row, char *y, int64_t y_row, bool accumulate) {
+  static const int64_t here = 0;
+  const marea_direct_conv g = {.x = x,
+                               .w = w,
+                               .y = y,
+                               .rows = 1,
+                               .cols = rows,
+                               .x_col = x_row,
+                               .y_col = y_row,
+                               .cin = depth,
+                               .cout = cols,
+                               .tap_rows = 1,
+                               .taps = 1,
+                               .tap = &here,
+                               .w_ci = w_row,
+                               .accumulate = accumulate};
+  a->kernels->direct_conv(&g);
+}
+
+/* One row of the mask: s points to the scores of query i with the tile's keys. */
+static void mask_row (const marea_attention *a, const marea_attention_tile *t, int64_t i, char *s) {
+  const int64_t *step = a->mask_step;
+  const char *mask = a->mask +
+                     (size_t)(t->n * step[0] + t->head * step[1] + i * step[2] + t->keys.first * step[3]) *
+                         a->mask_size;
+  const size_t keys = (size_t)(t->keys.end - t->keys.first);
+  double hidden; /* room for a number of any dtype */
+  if (a->mask_size > 1) {
+    a->kernels->add_mask(keys, mask, (size_t)step[3], s);
+    return;
+  }
+  marea_store(a->dtype, &hidden, 0, -INFINITY);
+  a->kernels->where(keys, mask, (size_t)step[3], s, 1, &hidden, 0, s, NULL);
+}
+
+static void hide_after (const marea_attention *a, const marea_attention_tile *t, int64_t i, char *s) {
+  const int64_t first = MAREA_MAX(t->keys.first, i + 1 + a->tk - a->tq);
+  for (int64_t j = first; j < t->keys.end; j++) marea_store(a->dtype, s, j - t->keys.first, -INFINITY);
+}
+
+void marea_attention_scores (const marea_attention *a, const marea_attention_tile *t, const char *turned,
+                             char *s) {
+  multiply(a, t->queries.end - t->queries.first, a->d, t->keys.end - t->keys.first,
+           marea_query_at(a, a->q, t->n, t->queries.first, t->head, a->d), a->heads * a->d, turned, KEYS, s,
+           KEYS, false);
+  if (!marea_attention_hides(a, t)) return;
+  for (int64_t i = t->queries.first; i < t->queries.end; i++, s += KEYS * a->size) {
+    if (a->mask) mask_row(a, t, i, s);
+    if (a->causal) hide_after(a, t, i, s);
+  }
+}
+
+void marea_attention_values (const marea_attention *a, const marea_attention_tile *t, const char *dy,
+                             const char *turned, char *dp) {
+  multiply(a, t->queries.end - t->queries.first, a->dv, t->keys.end - t->keys.first,
+           marea_query_at(a, dy, t->n, t->queries.first, t->head, a->dv), a->heads * a->dv, turned, KEYS, dp,
+           KEYS, false);
+}
+
+void marea_attention_drop (const marea_attention *a, const marea_attention_tile *t, const char *x, char *y) {
+  const double least = ceil(a->rate * 0x1p32);
+  const int64_t keys = t->keys.end - t->keys.first;
+  const size_t step = KEYS * a->size;
+  for (int64_t i = t->queries.first; i < t->queries.end; i++, x += step, y += step) {
+    const int64_t at = ((t->n * a->heads + t->head) * a->tq + i) * wide_keys(a->tk) + t->keys.first;
+    if (least >= 0x1p32) memset(y, 0, (size_t)keys * a->size);
+    else
+      a->kernels->dropout((size_t)keys, a->seed, a->counter + (uint64_t)(at / 4), (uint32_t)least,
+                          1 / (1 - a->rate), x, y);
+  }
+}
+
+/* ---- products ---- */
+
+/* Infinities and NaN make a sum that is none; so do numbers that overflow, at no harm. */
+static bool is_finite (const marea_attention *a, int64_t rows, const marea_attention_product *p) {
+  double sum = 0;
+  for (int64_t i = 0; i < rows; i++)
+    sum += a->kernels->sum((size_t)p->cols, p->w + (size_t)(i * p->w_row) * a->size);
+  return isfinite(sum);
+}
+
+/* Row by row, but where x is 0 */
+static void multiply_seen (const marea_attention *a, const marea_attention_product *p, bool turned) {
+  for (int64_t i = 0; i < p->rows; i++)
+    for (int64_t j = 0; j < p->depth; j++) {
+      const double x = marea_load(a->dtype, p->x, i * KEYS + j);
+      const int64_t w = turned ? i : j, y = turned ? j : i;
+      if (x == 0) continue;
+      a->kernels->axpy((size_t)p->cols, x, p->w + (size_t)(w * p->w_row) * a->size,
+                       p->y + (size_t)(y * p->y_row) * a->size);
+    }
+}
+
+void marea_attention_multiply (const marea_attention *a, const marea_attention_product *p) {
+  if (p->skip && !is_finite(a, p->depth, p)) multiply_seen(a, p, false);
+  else multiply(a, p->rows, p->depth, p->cols, p->x, KEYS, p->w, p->w_row, p->y, p->y_row, true);
+}
+
+void marea_attention_multiply_turned (const marea_attention *a, const marea_attention_product *p) {
+  if (p->skip && !is_finite(a, p->rows, p)) {
+    multiply_seen(a, p, true);
+    return;
+  }
+  const marea_direct_wgrad g = {.x = p->x,
+                                .dy = p->w,
+                                .dw = p->y,
+                                .rows = 1,
+                                .cols = p->rows,
+                                .x_col = KEYS,
+                                .dy_col = p->w_row,
+                                .m = p->depth,
+                                .cout = p->cols,
+                                .dw_row = p->y_row,
+                                .offset = a->offset};
+  a->kernels->direct_wgrad(&g);
+}

@@ -1,0 +1,127 @@
+/* SPDX-License-Identifier: MIT
+** tile.h: what attention forward and backward share: sizes and inputs of a call, and tiles of scores, some queries (rows)
+** by some keys (columns). A tile of probabilities exists only while it is used, so that memory is linear in T.
+*/
+#ifndef MAREA_ATTENTION_TILE_H
+#define MAREA_ATTENTION_TILE_H
+
+#include "core.h"
+
+/* Sizes of a tile. The scores (64 KB of f32), the keys and the values of a tile lie in a second-level cache together; the
+   number of keys is a multiple of 64, the elements that share random words. */
+#define MAREA_ATTENTION_QUERIES 128
+#define MAREA_ATTENTION_KEYS 128
+
+enum {
+  MAREA_QKV_Q,
+  MAREA_QKV_K,
+  MAREA_QKV_V,
+  MAREA_QKV_MASK,
+  MAREA_QKV_LENGTHS,
+  MAREA_QKV
+};                                                                             /* ORDER of inputs */
+enum { MAREA_QKV_CAUSAL, MAREA_QKV_SCALE, MAREA_QKV_DROPOUT, MAREA_QKV_SEED }; /* ORDER of attributes */
+
+#define MAREA_QKV_INPUTS                                                                      \
+  {"q", "(N, Tq, heads, D) queries"}, {"k", "(N, Tk, kv_heads, D) keys"},                     \
+      {"v", "(N, Tk, kv_heads, Dv) values"},                                                  \
+      {"mask", "(broadcasts to (N, heads, Tq, Tk)) f32 or f64: added to scores; u8: 0 hides", \
+       .optional = true},                                                                     \
+  {                                                                                           \
+    "lengths", "(N) keys of each row", .optional = true                                       \
+  }
+#define MAREA_QKV_ATTRS                                                                         \
+  {"causal", MAREA_BOOL, 0, NULL, "the last query sees all keys, each one before it one less"}, \
+      {"scale", MAREA_REAL, MAREA_NONE, NULL, "factor of q k; left out: 1 / sqrt(D)"},          \
+      {"dropout", MAREA_REAL, 0, NULL, "probability that a weight is set to 0"}, {              \
+    "seed", MAREA_INT, MAREA_NONE, NULL, "key of the dropout; left out: the context's"          \
+  }
+
+/* What samples begin with. */
+#define MAREA_QKV_SAMPLE                                                                                 \
+  "local s = g.shape(3, 3, 0, 3) local n, tq, tk, kv, r = s[1], s[2], s[3], g.int(1, 2), g.int(1, 2) "   \
+  "local d, dv, h = g.int(0, 4), g.int(0, 4), kv * r "                                                   \
+  "local function w(...) return g.tensor({...}, {lo = -1, hi = 1}) end "                                 \
+  "local function maybe(x) if g.bool() then return x end end "                                           \
+  "local shape = g.broadcast {n, h, tq, tk} "                                                            \
+  "local mask = maybe(g.bool() and g.tensor(shape, {dtype = 'u8', lo = 0, hi = 1}) or g.tensor(shape)) " \
+  "local inputs = {w(n, tq, h, d), w(n, tk, kv, d), w(n, tk, kv, dv), mask, "                            \
+  "maybe(g.tensor({n}, {dtype = 'i64', lo = 0, hi = tk}))} "                                             \
+  "local attrs = {causal = g.bool(), scale = maybe(0.75), dropout = g.pick {0, 0, 0.25}, seed = 7} "
+
+typedef struct marea_attention {
+  marea_context *ctx;
+  const marea_kernels *kernels;
+  int dtype;
+  size_t size; /* bytes of an element */
+  int64_t n, heads, kv_heads, tq, tk, d, dv;
+  const char *q, *k, *v;
+  const char *mask;      /* NULL: none */
+  size_t mask_size;      /* bytes of an element of it: 1 means u8 */
+  int64_t mask_step[4];  /* in elements; 0 where it is broadcast */
+  const int64_t *length; /* (N); NULL: all are Tk */
+  bool causal;
+  double scale, rate; /* rate: of the dropout */
+  uint64_t seed, counter;
+  const int64_t *offset; /* 0, 1, ..: see marea_direct_wgrad */
+} marea_attention;
+
+/* Queries and keys of a tile. */
+typedef struct marea_attention_tile {
+  int64_t n, head;
+  marea_range queries, keys;
+} marea_attention_tile;
+
+/* Checks inputs 0..4 and the attributes, and fills in the scale and the seed. */
+marea_status marea_attention_shape (marea_call *c);
+/* Fills in a, and reads and checks the lengths. */
+marea_status marea_attention_open (marea_call *c, marea_attention *a);
+
+int64_t marea_attention_pairs (
+    const marea_call *c); /* queries times the keys that they see, lengths and mask aside */
+/* Random words are laid out as if there were a multiple of 64 keys. */
+int64_t marea_attention_draws (const marea_call *c);
+
+/* Element (n, t, head, 0) of q, k or v. */
+static inline char *marea_query_at (const marea_attention *a, const char *q, int64_t n, int64_t t,
+                                    int64_t head, int64_t width) {
+  return (char *)(uintptr_t)q + (size_t)(((n * a->tq + t) * a->heads + head) * width) * a->size;
+}
+static inline char *marea_key_at (const marea_attention *a, const char *k, int64_t n, int64_t t, int64_t head,
+                                  int64_t width) {
+  return (char *)(uintptr_t)k +
+         (size_t)(((n * a->tk + t) * a->kv_heads + head / (a->heads / a->kv_heads)) * width) * a->size;
+}
+
+/* The keys that any query before `end` sees are those before the result. */
+int64_t marea_attention_keys (const marea_attention *a, int64_t n, int64_t end);
+/* The first query that sees a key. */
+int64_t marea_attention_first (const marea_attention *a, int64_t key);
+/* Are there pairs in the tile of which the query must not see the key? */
+bool marea_attention_hides (const marea_attention *a, const marea_attention_tile *t);
+
+/* turned (width, keys) := k or v (keys, width) of the tile, times the factor; MAREA_ATTENTION_KEYS from row to row. */
+void marea_attention_turn (const marea_attention *a, const marea_attention_tile *t, const char *from,
+                           int64_t width, double factor, char *turned);
+/* s (queries, keys) := scores of the tile, scaled and masked; MAREA_ATTENTION_KEYS from row to row */
+void marea_attention_scores (const marea_attention *a, const marea_attention_tile *t, const char *turned,
+                             char *s);
+/* dp (queries, keys) := dy v^T of the tile, from v turned */
+void marea_attention_values (const marea_attention *a, const marea_attention_tile *t, const char *dy,
+                             const char *turned, char *dp);
+/* y := x with the dropout of the tile; both as s */
+void marea_attention_drop (const marea_attention *a, const marea_attention_tile *t, const char *x, char *y);
+
+/* Two matrix products: y (rows, cols) += x (rows, depth) w (depth, cols), and y (depth, cols) += x^T w with w (rows, cols).
+   x has MAREA_ATTENTION_KEYS elements from row to row. `skip`: where x is 0, w counts for nothing, even if it is NaN. */
+typedef struct marea_attention_product {
+  int64_t rows, depth, cols;
+  const char *x, *w;
+  char *y;
+  int64_t w_row, y_row; /* in elements */
+  bool skip;
+} marea_attention_product;
+void marea_attention_multiply (const marea_attention *a, const marea_attention_product *p);
+void marea_attention_multiply_turned (const marea_attention *a, const marea_attention_product *p);
+
+#endif
