@@ -13,6 +13,8 @@
 
 #define QUERIES MAREA_ATTENTION_QUERIES
 #define KEYS MAREA_ATTENTION_KEYS
+#define STEP MAREA_ATTENTION_STEP
+#define BLOCK (2 * QUERIES) /* queries of a block forward, for which keys are turned once */
 
 enum { Y, LSE }; /* ORDER of the results */
 
@@ -33,7 +35,7 @@ static marea_status attention_shape (marea_call *c) {
   return MAREA_OK;
 }
 
-/* A worker's memory, in this order: keys turned (D, KEYS), scores (QUERIES, KEYS), sums of values (QUERIES, Dv), largest
+/* A worker's memory, in this order: keys turned (D, STEP), scores (QUERIES, STEP), sums of values (BLOCK, Dv), largest
    score and sum of the exponentials of each query. */
 typedef struct forward {
   marea_attention a;
@@ -60,37 +62,63 @@ static void end_queries (const forward *f, const marea_attention_tile *t, const 
   }
 }
 
+typedef struct softmax_state {
+  char *turned, *s, *sums, *most, *total;
+} softmax_state;
+
+static softmax_state state_of (const forward *f, int worker) {
+  const marea_attention *a = &f->a;
+  softmax_state w;
+  w.turned = f->memory + (size_t)worker * f->per_worker;
+  w.s = w.turned + (size_t)(a->d * STEP) * a->size;
+  w.sums = w.s + QUERIES * STEP * a->size;
+  w.most = w.sums + (size_t)(BLOCK * a->dv) * a->size;
+  w.total = w.most + BLOCK * a->size;
+  return w;
+}
+
+/* row: the first query of the strip, counted from that of the block */
+static void attend_strip (const forward *f, const marea_attention_tile *t, int64_t row,
+                          const softmax_state *w) {
+  const marea_attention *a = &f->a;
+  const int64_t rows = t->queries.end - t->queries.first, keys = t->keys.end - t->keys.first;
+  char *sums = w->sums + (size_t)(row * a->dv) * a->size;
+  const size_t at = (size_t)row * a->size;
+  marea_attention_scores(a, t, w->turned, w->s);
+  a->kernels->softmax_piece((size_t)rows, (size_t)keys, STEP, w->s, w->most + at, w->total + at,
+                            (size_t)a->dv, sums);
+  if (a->rate > 0) marea_attention_drop(a, t, w->s, w->s);
+  marea_attention_multiply(
+      a, &(marea_attention_product){.rows = rows,
+                                    .depth = keys,
+                                    .cols = a->dv,
+                                    .x = w->s,
+                                    .w = marea_key_at(a, a->v, t->n, t->keys.first, t->head, a->dv),
+                                    .y = sums,
+                                    .w_row = a->kv_heads * a->dv,
+                                    .y_row = a->dv,
+                                    .skip = marea_attention_hides(a, t)});
+}
+
 static void attend (void *arg, int64_t block, int worker) {
   const forward *f = arg;
   const marea_attention *a = &f->a;
-  const int64_t tiles = tiles_of(a->tq, QUERIES);
-  char *turned = f->memory + (size_t)worker * f->per_worker, *s = turned + (size_t)(a->d * KEYS) * a->size,
-       *sums = s + QUERIES * KEYS * a->size, *most = sums + (size_t)(QUERIES * a->dv) * a->size,
-       *total = most + QUERIES * a->size;
+  const int64_t tiles = tiles_of(a->tq, BLOCK);
+  const softmax_state w = state_of(f, worker);
   marea_attention_tile t = {.n = block / tiles / a->heads,
                             .head = block / tiles % a->heads,
-                            .queries = tile_range(block % tiles, QUERIES, a->tq)};
-  const int64_t rows = t.queries.end - t.queries.first, keys = marea_attention_keys(a, t.n, t.queries.end);
-  begin_queries(a, rows, sums, most, total);
+                            .queries = tile_range(block % tiles, BLOCK, a->tq)},
+                       strip;
+  const int64_t keys = marea_attention_keys(a, t.n, t.queries.end);
+  begin_queries(a, t.queries.end - t.queries.first, w.sums, w.most, w.total);
   for (int64_t j = 0; j < keys; j += KEYS) {
     if (marea_stopping(a->ctx)) return;
     t.keys = tile_range(j / KEYS, KEYS, keys);
-    marea_attention_turn(a, &t, a->k, a->d, a->scale, turned);
-    marea_attention_scores(a, &t, turned, s);
-    a->kernels->softmax_piece((size_t)rows, (size_t)(t.keys.end - j), KEYS, s, most, total, (size_t)a->dv,
-                              sums);
-    if (a->rate > 0) marea_attention_drop(a, &t, s, s);
-    marea_attention_multiply(a, &(marea_attention_product){.rows = rows,
-                                                           .depth = t.keys.end - j,
-                                                           .cols = a->dv,
-                                                           .x = s,
-                                                           .w = marea_key_at(a, a->v, t.n, j, t.head, a->dv),
-                                                           .y = sums,
-                                                           .w_row = a->kv_heads * a->dv,
-                                                           .y_row = a->dv,
-                                                           .skip = marea_attention_hides(a, &t)});
+    marea_attention_turn(a, &t, a->k, a->d, a->scale, w.turned);
+    for (int64_t i = 0; marea_attention_strip(a, &t, i, &strip); i = strip.queries.end)
+      attend_strip(f, &strip, strip.queries.first - t.queries.first, &w);
   }
-  end_queries(f, &t, sums, most, total);
+  end_queries(f, &t, w.sums, w.most, w.total);
 }
 
 static marea_status attention_forward (marea_call *c) {
@@ -98,9 +126,9 @@ static marea_status attention_forward (marea_call *c) {
   marea_attention *a = &f.a;
   MAREA_TRY(marea_attention_open(c, a));
   a->counter = c->counter;
-  f.per_worker = (size_t)(a->d * KEYS + QUERIES * (KEYS + a->dv + 2)) * a->size;
+  f.per_worker = (size_t)(a->d * STEP + QUERIES * STEP + BLOCK * (a->dv + 2)) * a->size;
   MAREA_TRY(marea_worker_memory(c, &f.per_worker, &f.memory));
-  marea_parallel(c->ctx, a->n * a->heads * tiles_of(a->tq, QUERIES), attend, &f);
+  marea_parallel(c->ctx, a->n * a->heads * tiles_of(a->tq, BLOCK), attend, &f);
   return MAREA_OK;
 }
 
@@ -204,13 +232,13 @@ static marea_status attention_grad_shape (marea_call *c) {
 }
 
 /* A block is a part of the keys of one row and one head of k. Parts after the first sum dq in memory of their own, that is
-   added up at the end. A worker's memory: keys and values turned, P and dS (QUERIES, KEYS), the dropout's factors. */
+   added up at the end. A worker's memory: keys and values turned, P and dS (QUERIES, STEP), the dropout's factors. */
 typedef struct backward {
   marea_attention a;
   const char *lse, *dy;
   char *d[4];         /* gradients of q, k, v and mask; NULL: not wanted */
   char *delta;        /* (N, heads, Tq): sum(dy y) */
-  char *parts, *ones; /* (parts - 1, N, Tq, heads, D); (QUERIES, KEYS) */
+  char *parts, *ones; /* (parts - 1, N, Tq, heads, D); (QUERIES, STEP) */
   int64_t n_parts;
   char *memory;
   size_t per_worker;
@@ -233,10 +261,10 @@ static scratch scratch_of (const backward *b, int worker) {
   const marea_attention *a = &b->a;
   scratch w;
   w.k = b->memory + (size_t)worker * b->per_worker;
-  w.v = w.k + (size_t)(a->d * KEYS) * a->size;
-  w.s = w.v + (size_t)(a->dv * KEYS) * a->size;
-  w.dp = w.s + QUERIES * KEYS * a->size;
-  w.keep = w.dp + QUERIES * KEYS * a->size;
+  w.v = w.k + (size_t)(a->d * STEP) * a->size;
+  w.s = w.v + (size_t)(a->dv * STEP) * a->size;
+  w.dp = w.s + QUERIES * STEP * a->size;
+  w.keep = w.dp + QUERIES * STEP * a->size;
   return w;
 }
 
@@ -267,10 +295,10 @@ static void tile_gradients (const backward *b, const marea_attention_tile *t, co
   marea_attention_scores(a, t, w->k, w->s);
   marea_attention_values(a, t, b->dy, w->v, w->dp);
   if (a->rate > 0) marea_attention_drop(a, t, b->ones, w->keep);
-  a->kernels->softmax_piece_grad((size_t)rows, (size_t)keys, KEYS, w->s, w->dp, a->rate > 0 ? w->keep : NULL,
+  a->kernels->softmax_piece_grad((size_t)rows, (size_t)keys, STEP, w->s, w->dp, a->rate > 0 ? w->keep : NULL,
                                  b->lse + (size_t)at * a->size, b->delta + (size_t)at * a->size);
   if (b->d[DMASK])
-    a->kernels->copy_rows((size_t)rows, (size_t)keys, KEYS, w->dp, (size_t)a->tk,
+    a->kernels->copy_rows((size_t)rows, (size_t)keys, STEP, w->dp, (size_t)a->tk,
                           b->d[DMASK] + (size_t)(at * a->tk + t->keys.first) * a->size);
 }
 
@@ -304,14 +332,15 @@ static void add_tile (const backward *b, const marea_attention_tile *t, const sc
 static void add_keys (const backward *b, marea_attention_tile t, const scratch *w, char *dq) {
   const marea_attention *a = &b->a;
   const int64_t group = a->heads / a->kv_heads, head = t.head;
+  marea_attention_tile strip;
+  t.queries = (marea_range){0, a->tq};
   marea_attention_turn(a, &t, a->k, a->d, a->scale, w->k);
   marea_attention_turn(a, &t, a->v, a->dv, 1, w->v);
   for (t.head = head; t.head < head + group; t.head++)
-    for (int64_t i = marea_attention_first(a, t.keys.first) / QUERIES; i < tiles_of(a->tq, QUERIES); i++) {
+    for (int64_t i = 0; marea_attention_strip(a, &t, i, &strip); i = strip.queries.end) {
       if (marea_stopping(a->ctx)) return;
-      t.queries = tile_range(i, QUERIES, a->tq);
-      tile_gradients(b, &t, w);
-      add_tile(b, &t, w, dq);
+      tile_gradients(b, &strip, w);
+      add_tile(b, &strip, w, dq);
     }
 }
 
@@ -365,19 +394,19 @@ static void finish_dq (void *arg, int64_t block, int worker) {
 }
 
 static void fill_ones (const marea_attention *a, char *ones) {
-  for (int64_t i = 0; i < QUERIES * KEYS; i++) marea_store(a->dtype, ones, i, 1);
+  for (int64_t i = 0; i < QUERIES * STEP; i++) marea_store(a->dtype, ones, i, 1);
 }
 
 static marea_status backward_memory (marea_call *c, backward *b) {
   const marea_attention *a = &b->a;
   const int64_t queries = a->n * a->heads * a->tq;
   MAREA_WORKSPACE_OR_RETURN(c, b->delta, (size_t)MAREA_MAX(queries, 1) * a->size);
-  MAREA_WORKSPACE_OR_RETURN(c, b->ones, QUERIES * KEYS * a->size);
+  MAREA_WORKSPACE_OR_RETURN(c, b->ones, QUERIES * STEP * a->size);
   if (!c->ctx->shape_only) fill_ones(a, b->ones);
   b->n_parts = parts_of(a);
   if (b->d[DQ] && b->n_parts > 1)
     MAREA_WORKSPACE_OR_RETURN(c, b->parts, (size_t)MAREA_MAX((b->n_parts - 1) * queries * a->d, 1) * a->size);
-  b->per_worker = (size_t)((a->d + a->dv + 3 * QUERIES) * KEYS) * a->size;
+  b->per_worker = (size_t)((a->d + a->dv + 3 * QUERIES) * STEP) * a->size;
   return marea_worker_memory(c, &b->per_worker, &b->memory);
 }
 

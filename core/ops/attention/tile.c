@@ -7,6 +7,8 @@
 #include "tile.h"
 
 #define KEYS MAREA_ATTENTION_KEYS
+#define STEP MAREA_ATTENTION_STEP
+#define SHORT_STRIP 28 /* queries */
 
 /* ---- checks ---- */
 
@@ -153,15 +155,28 @@ bool marea_attention_hides (const marea_attention *a, const marea_attention_tile
   return a->mask || (a->causal && t->keys.end > t->queries.first + 1 + a->tk - a->tq);
 }
 
+bool marea_attention_strip (const marea_attention *a, const marea_attention_tile *all, int64_t first,
+                            marea_attention_tile *t) {
+  *t = *all;
+  t->queries.first = MAREA_MAX(first,
+                               MAREA_MAX(all->queries.first, marea_attention_first(a, all->keys.first)));
+  if (t->queries.first >= all->queries.end) return false;
+  const bool cut = a->causal && all->keys.end > t->queries.first + 1 + a->tk - a->tq;
+  t->queries.end = MAREA_MIN(all->queries.end,
+                             t->queries.first + (cut ? SHORT_STRIP : MAREA_ATTENTION_QUERIES));
+  t->keys.end = MAREA_MIN(all->keys.end, marea_attention_keys(a, t->n, t->queries.end));
+  return true;
+}
+
 /* ---- scores ---- */
 
 void marea_attention_turn (const marea_attention *a, const marea_attention_tile *t, const char *from,
                            int64_t width, double factor, char *turned) {
   const int64_t keys = t->keys.end - t->keys.first;
   a->kernels->turn((size_t)keys, (size_t)width, (size_t)(a->kv_heads * width),
-                   marea_key_at(a, from, t->n, t->keys.first, t->head, width), KEYS, turned);
+                   marea_key_at(a, from, t->n, t->keys.first, t->head, width), STEP, turned);
   if (factor == 1) return;
-  for (int64_t i = 0; i < width; i++, turned += KEYS * a->size)
+  for (int64_t i = 0; i < width; i++, turned += STEP * a->size)
     a->kernels->scale((size_t)keys, factor, turned, turned);
 }
 
@@ -209,10 +224,10 @@ static void hide_after (const marea_attention *a, const marea_attention_tile *t,
 void marea_attention_scores (const marea_attention *a, const marea_attention_tile *t, const char *turned,
                              char *s) {
   multiply(a, t->queries.end - t->queries.first, a->d, t->keys.end - t->keys.first,
-           marea_query_at(a, a->q, t->n, t->queries.first, t->head, a->d), a->heads * a->d, turned, KEYS, s,
-           KEYS, false);
+           marea_query_at(a, a->q, t->n, t->queries.first, t->head, a->d), a->heads * a->d, turned, STEP, s,
+           STEP, false);
   if (!marea_attention_hides(a, t)) return;
-  for (int64_t i = t->queries.first; i < t->queries.end; i++, s += KEYS * a->size) {
+  for (int64_t i = t->queries.first; i < t->queries.end; i++, s += STEP * a->size) {
     if (a->mask) mask_row(a, t, i, s);
     if (a->causal) hide_after(a, t, i, s);
   }
@@ -221,14 +236,14 @@ void marea_attention_scores (const marea_attention *a, const marea_attention_til
 void marea_attention_values (const marea_attention *a, const marea_attention_tile *t, const char *dy,
                              const char *turned, char *dp) {
   multiply(a, t->queries.end - t->queries.first, a->dv, t->keys.end - t->keys.first,
-           marea_query_at(a, dy, t->n, t->queries.first, t->head, a->dv), a->heads * a->dv, turned, KEYS, dp,
-           KEYS, false);
+           marea_query_at(a, dy, t->n, t->queries.first, t->head, a->dv), a->heads * a->dv, turned, STEP, dp,
+           STEP, false);
 }
 
 void marea_attention_drop (const marea_attention *a, const marea_attention_tile *t, const char *x, char *y) {
   const double least = ceil(a->rate * 0x1p32);
   const int64_t keys = t->keys.end - t->keys.first;
-  const size_t step = KEYS * a->size;
+  const size_t step = STEP * a->size;
   for (int64_t i = t->queries.first; i < t->queries.end; i++, x += step, y += step) {
     const int64_t at = ((t->n * a->heads + t->head) * a->tq + i) * wide_keys(a->tk) + t->keys.first;
     if (least >= 0x1p32) memset(y, 0, (size_t)keys * a->size);
@@ -252,7 +267,7 @@ static bool is_finite (const marea_attention *a, int64_t rows, const marea_atten
 static void multiply_seen (const marea_attention *a, const marea_attention_product *p, bool turned) {
   for (int64_t i = 0; i < p->rows; i++)
     for (int64_t j = 0; j < p->depth; j++) {
-      const double x = marea_load(a->dtype, p->x, i * KEYS + j);
+      const double x = marea_load(a->dtype, p->x, i * STEP + j);
       const int64_t w = turned ? i : j, y = turned ? j : i;
       if (x == 0) continue;
       a->kernels->axpy((size_t)p->cols, x, p->w + (size_t)(w * p->w_row) * a->size,
@@ -262,7 +277,7 @@ static void multiply_seen (const marea_attention *a, const marea_attention_produ
 
 void marea_attention_multiply (const marea_attention *a, const marea_attention_product *p) {
   if (p->skip && !is_finite(a, p->depth, p)) multiply_seen(a, p, false);
-  else multiply(a, p->rows, p->depth, p->cols, p->x, KEYS, p->w, p->w_row, p->y, p->y_row, true);
+  else multiply(a, p->rows, p->depth, p->cols, p->x, STEP, p->w, p->w_row, p->y, p->y_row, true);
 }
 
 void marea_attention_multiply_turned (const marea_attention *a, const marea_attention_product *p) {
@@ -275,7 +290,7 @@ void marea_attention_multiply_turned (const marea_attention *a, const marea_atte
                                 .dw = p->y,
                                 .rows = 1,
                                 .cols = p->rows,
-                                .x_col = KEYS,
+                                .x_col = STEP,
                                 .dy_col = p->w_row,
                                 .m = p->depth,
                                 .cout = p->cols,

@@ -7,10 +7,12 @@
 
 #include "core.h"
 
-/* Sizes of a tile. The scores (64 KB of f32), the keys and the values of a tile lie in a second-level cache together; the
-   number of keys is a multiple of 64, the elements that share random words. */
-#define MAREA_ATTENTION_QUERIES 128
-#define MAREA_ATTENTION_KEYS 128
+/* Sizes of a tile: its scores (128 KB of f32), keys and values lie in a second-level cache together. The number of keys is a
+   multiple of 64, the elements that share random words; STEP, from row to row, is no power of 2, so that a column does not
+   fall into few sets of the first-level cache. */
+#define MAREA_ATTENTION_QUERIES 126 /* 9 times the 14 rows of a product's tile */
+#define MAREA_ATTENTION_KEYS 256
+#define MAREA_ATTENTION_STEP (MAREA_ATTENTION_KEYS + 16)
 
 enum {
   MAREA_QKV_Q,
@@ -100,10 +102,15 @@ int64_t marea_attention_first (const marea_attention *a, int64_t key);
 /* Are there pairs in the tile of which the query must not see the key? */
 bool marea_attention_hides (const marea_attention *a, const marea_attention_tile *t);
 
-/* turned (width, keys) := k or v (keys, width) of the tile, times the factor; MAREA_ATTENTION_KEYS from row to row. */
+/* The tile's queries in strips: *t becomes the strip of at most MAREA_ATTENTION_QUERIES from `first` on, without keys that
+   none of it sees; where some of its queries see fewer keys than others strips are short. False: there is none. */
+bool marea_attention_strip (const marea_attention *a, const marea_attention_tile *all, int64_t first,
+                            marea_attention_tile *t);
+
+/* turned (width, keys) := k or v (keys, width) of the tile, times the factor; MAREA_ATTENTION_STEP from row to row. */
 void marea_attention_turn (const marea_attention *a, const marea_attention_tile *t, const char *from,
                            int64_t width, double factor, char *turned);
-/* s (queries, keys) := scores of the tile, scaled and masked; MAREA_ATTENTION_KEYS from row to row */
+/* s (queries, keys) := scores of the tile, scaled and masked; MAREA_ATTENTION_STEP from row to row */
 void marea_attention_scores (const marea_attention *a, const marea_attention_tile *t, const char *turned,
                              char *s);
 /* dp (queries, keys) := dy v^T of the tile, from v turned */
@@ -113,7 +120,7 @@ void marea_attention_values (const marea_attention *a, const marea_attention_til
 void marea_attention_drop (const marea_attention *a, const marea_attention_tile *t, const char *x, char *y);
 
 /* Two matrix products: y (rows, cols) += x (rows, depth) w (depth, cols), and y (depth, cols) += x^T w with w (rows, cols).
-   x has MAREA_ATTENTION_KEYS elements from row to row. `skip`: where x is 0, w counts for nothing, even if it is NaN. */
+   x has MAREA_ATTENTION_STEP elements from row to row. `skip`: where x is 0, w counts for nothing, even if it is NaN. */
 typedef struct marea_attention_product {
   int64_t rows, depth, cols;
   const char *x, *w;
