@@ -939,6 +939,7 @@ static void check_integers (const marea_kernels *i64, const marea_kernels *u8) {
   end_group("integers");
 }
 
+#include "attention_cases.h"
 #include "recurrent_cases.h"
 
 int main (void) {
@@ -962,6 +963,7 @@ int main (void) {
     check_products(k[0], false);
     check_optimizers(k[0], false);
     check_recurrent(k[0], false);
+    check_attention(k[0], false);
   }
   check_tails(k[1], true);
   check_binary(k[1], true);
@@ -974,6 +976,7 @@ int main (void) {
   check_products(k[1], true);
   check_optimizers(k[1], true);
   check_recurrent(k[1], true);
+  check_attention(k[1], true);
   check_f64(k[1]);
   check_integers(k[2], k[3]);
   isa = "prefetch";
