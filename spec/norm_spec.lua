@@ -143,18 +143,33 @@ describe("BatchNorm", function()
     has(message_of(function() marea.group_norm(marea.ones(2, 6), {groups = 0}) end), "groups", "does not divide")
     has(message_of(function() marea.layer_norm(marea.ones(2, 6), {last = 3}) end), "last", "1..2")
     has(message_of(function() marea.layer_norm(marea.ones(2, 6), {eps = -1}) end), "eps", ">= 0")
+    has(message_of(function() marea.rms_norm(marea.ones(2, 6), {last = 3}) end), "last", "1..2")
+    has(message_of(function() marea.rms_norm(marea.ones(2, 6), marea.ones(5)) end), "weight", "(6)", "(5)")
+    has(message_of(function() nn.RMSNorm{6, center = true} end), "center")
   end)
 end)
 
 describe("layers with their sizes left out", function()
   it("take the channels of the first x", function()
     local x = marea.normal{2, 4, 4, 6}
-    for _, layer in ipairs{nn.BatchNorm{}, nn.LayerNorm{}, nn.GroupNorm{groups = 3}} do
+    for _, layer in ipairs{nn.BatchNorm{}, nn.LayerNorm{}, nn.RMSNorm{}, nn.GroupNorm{groups = 3}} do
       assert.are.same({2, 4, 4, 6}, layer(x).shape)
       assert.are.same({6}, layer.weight.shape)
     end
     assert.is_nil(nn.BatchNorm{6, center = false, scale = false}.weight)
     assert.are.equal(0, #nn.LayerNorm{6, center = false, scale = false}:parameters())
+  end)
+
+  it("RMSNorm has PyTorch's names and eps, and rows of any size", function()
+    local layer = nn.RMSNorm{{2, 3}}
+    assert.are.same({2, 3}, layer:state().weight.shape)
+    assert.are.equal(0, #nn.RMSNorm{6, elementwise_affine = false}:parameters())
+    local x = marea.normal{4, 2, 3} * 1e-4
+    local expected = x / (x:square():mean{dims = {2, 3}, keepdim = true} + 2 ^ -23):sqrt()
+    close(layer(x), expected, {rtol = 1e-5, atol = 0})
+    for _, scale in ipairs{1e-30, 1e30} do -- squares beyond the range of f32
+      close((marea.ones{2, 5} * scale):rms_norm{eps = 0}, marea.ones{2, 5}, {rtol = 1e-5, atol = 0})
+    end
   end)
 
   it("normalize several last dimensions together", function()

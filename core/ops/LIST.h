@@ -51,6 +51,7 @@ OP(softmax) OP(log_softmax)
 /* norm/ */
 OP(batch_norm) OP(batch_norm_backward) OP(batch_norm_eval)
 OP(group_norm) OP(group_norm_backward) OP(layer_norm) OP(layer_norm_backward)
+OP(rms_norm) OP(rms_norm_backward)
 /* loss.c */
 OP(bce) OP(bce_grad) OP(bce_with_logits) OP(bce_with_logits_grad) OP(mse) OP(l1) OP(huber) OP(huber_grad) OP(kl_normal)
 /* loss_class.c */

@@ -54,6 +54,7 @@ local KEYWORDS = {
   threads = "integer", seconds = "number", instructions = "integer", flop = "number", read = "string[]",
   write = "string[]",
   globals = "table", recurrent_init = INITIALIZER, recurrent_activation = choices{"sigmoid", "hard_sigmoid"},
+  elementwise_affine = "boolean",
   forget_bias = "number", reset_after = "boolean", layers = "integer", bidirectional = "boolean", dropout = "number",
 }
 

@@ -577,6 +577,20 @@ function naive.layer_norm(inputs, a)
   end)
 end
 
+function naive.rms_norm(inputs, a)
+  local x, weight, last, squares, counts = inputs[1], inputs[2], a.last, {}, {}
+  local function key(index) return table.concat(index, ",", 1, #index - last) end
+  each(x.shape, function(index)
+    local k, v = key(index), x[position(x.shape, index)]
+    squares[k], counts[k] = (squares[k] or 0) + v * v, (counts[k] or 0) + 1
+  end)
+  local row = table.move(x.shape, #x.shape - last + 1, #x.shape, 1, {})
+  return build(x.shape, function(index)
+    local k, place = key(index), position(row, table.move(index, #index - last + 1, #index, 1, {}))
+    return x[position(x.shape, index)] / math.sqrt(squares[k] / counts[k] + a.eps) * (weight and weight[place] or 1)
+  end)
+end
+
 -- ---- convolution and pools ----
 
 local function pair(v, default)

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT
-** layer_norm.c: layer normalization.
+** layer_norm.c: layer normalization, and by the root mean square.
 */
 #include "descriptors.h"
 
@@ -113,6 +113,117 @@ const marea_op marea_op_layer_norm_backward = {
     .flags = MAREA_NO_GRAD,
     .shape = layer_norm_backward_shape,
     .forward = layer_norm_backward_forward,
+    .sample = LAYER_SAMPLE "return {g.tensor(s), g.tensor(s), g.bool() and g.tensor(row) or nil}, {last = "
+                           "last, " MAREA_NORM_SAMPLE_EPS ", " MAREA_NORM_SAMPLE_WANTED "}",
+};
+
+/* ---- rms_norm: attributes in the order of layer_norm's ---- */
+
+static marea_norm rms_of (const marea_tensor *x, const marea_attr *attr) {
+  marea_norm g = layer_of(x, attr);
+  g.is_rms = true;
+  return g;
+}
+
+/* Without eps: the rounding unit of the dtype, as in PyTorch. */
+static void choose_eps (marea_call *c, const marea_tensor *x) {
+  marea_attr *eps = &c->attr[LAYER_EPS];
+  if (eps->n == 0) *eps = marea_attr_real(marea_epsilon(x->dtype));
+}
+
+static marea_status rms_norm_shape (marea_call *c) {
+  choose_eps(c, c->in[0]);
+  return layer_norm_shape(c);
+}
+
+static marea_status rms_norm_forward (marea_call *c) {
+  const marea_norm g = rms_of(c->in[0], c->attr);
+  return marea_norm_rows(c, &g, c->in[0], marea_norm_input_at(c, 1), NULL, c->out[0]);
+}
+
+/* dx = rate (t - xhat mean(t xhat)), t = dy weight, and dweight = sum dy xhat, over operators */
+static marea_status rms_norm_formula (marea_vjp *v) {
+  const marea_norm g = rms_of(v->in[0], v->attr);
+  const int64_t shape[] = {g.n, g.width}, row[] = {1, g.width}, last = 1, first = 0;
+  const marea_attr along[] = {marea_attr_list(1, &last), marea_attr_int(1)}, flat = marea_attr_list(2, shape),
+                   flat_row = marea_attr_list(2, row);
+  formula f = {.v = v};
+  marea_tensor *x = step(&f, &marea_op_reshape, &flat, 1, v->in[0], NULL, NULL);
+  marea_tensor *t = step(&f, &marea_op_reshape, &flat, 1, v->dout[0], NULL, NULL);
+  marea_tensor *squares = step(&f, &marea_op_mean, along, 1, square(&f, x), NULL, NULL);
+  marea_tensor *rate = unary(&f, &marea_op_rsqrt, plus(&f, squares, g.eps)), *xhat = mul(&f, x, rate);
+  if (needs(v, 1)) {
+    marea_tensor *sum = sum_dims(&f, mul(&f, t, xhat), marea_attr_list(1, &first), false);
+    give(&f, 1, marea_norm_like(&f, sum, v->in[1]));
+  }
+  if (needs(v, 0)) {
+    if (marea_norm_weight_of(v))
+      t = mul(&f, t, step(&f, &marea_op_reshape, &flat_row, 1, v->in[1], NULL, NULL));
+    marea_tensor *mean = step(&f, &marea_op_mean, along, 1, mul(&f, t, xhat), NULL, NULL);
+    give(&f, 0, marea_norm_like(&f, mul(&f, rate, sub(&f, t, mul(&f, xhat, mean))), v->in[0]));
+  }
+  return finish(&f);
+}
+
+static marea_status rms_norm_vjp (marea_vjp *v) {
+  if (v->ctx->recording) return rms_norm_formula(v);
+  marea_tensor *in[] = {v->dout[0], v->in[0], marea_norm_weight_of(v)};
+  marea_attr a[LAYER_DX + 3] = {v->attr[LAYER_LAST], v->attr[LAYER_EPS]};
+  return marea_norm_run_backward(v, &marea_op_rms_norm_backward, 3, in, a, LAYER_DX);
+}
+
+#define RMS_EPS_ATTR                                                              \
+  {                                                                               \
+    "eps", MAREA_REAL, MAREA_NONE, NULL,                                          \
+        "added to the mean of squares (left out: 1.19e-7 of f32, 2.2e-16 of f64)" \
+  }
+
+const marea_op marea_op_rms_norm = {
+    .name = "rms_norm",
+    .family = "norm",
+    .doc =
+        "y = x / sqrt(mean(x^2) + eps) * weight with the mean over the `last` last dimensions. x: any rank "
+        "from 1; "
+        "weight: the shape of those dimensions, 1 when left out; y: like x. Gradient, with xhat = x rate, "
+        "rate "
+        "= 1 / "
+        "sqrt(mean(x^2) + eps), e = dy weight: dx = rate (e - xhat mean(e xhat)), dweight = sum dy xhat. "
+        "Source: "
+        "Zhang and Sennrich, arXiv:1910.07467. Errors: last out of range, weight of another shape.",
+    .inputs = {{"x", "(..., D), at least one dimension"}, ROW_INPUT("weight")},
+    .attrs = MAREA_ATTRS(LAST_ATTR, RMS_EPS_ATTR),
+    .saves_in = 3,
+    .shape = rms_norm_shape,
+    .forward = rms_norm_forward,
+    .vjp = rms_norm_vjp,
+    .sample = LAYER_SAMPLE
+    "return {g.tensor(s), g.bool() and g.tensor(row) or nil}, {last = last, " MAREA_NORM_SAMPLE_EPS "}",
+};
+
+static marea_status rms_norm_backward_shape (marea_call *c) {
+  choose_eps(c, c->in[1]);
+  return layer_norm_backward_shape(c);
+}
+
+static marea_status rms_norm_backward_forward (marea_call *c) {
+  const marea_norm g = rms_of(c->in[1], c->attr);
+  marea_norm_back b = {.dy = c->in[0], .x = c->in[1], .weight = marea_norm_input_at(c, 2)};
+  marea_norm_outputs_wanted(c, LAYER_DX, &b);
+  return marea_norm_rows_backward(c, &g, &b);
+}
+
+const marea_op marea_op_rms_norm_backward = {
+    .name = "rms_norm_backward",
+    .family = "norm",
+    .doc = "The gradients of rms_norm to x and weight, and the sum of dy over rows, those of them that are "
+           "asked "
+           "for, in this order. Constants for the tape: backward takes it unless a graph of the gradients is "
+           "wanted. dy: like x. Errors as for rms_norm.",
+    .inputs = {{"dy", "like x"}, {"x", "(..., D)"}, ROW_INPUT("weight")},
+    .attrs = MAREA_ATTRS(LAST_ATTR, RMS_EPS_ATTR, MAREA_NORM_WANTED_ATTRS),
+    .flags = MAREA_NO_GRAD,
+    .shape = rms_norm_backward_shape,
+    .forward = rms_norm_backward_forward,
     .sample = LAYER_SAMPLE "return {g.tensor(s), g.tensor(s), g.bool() and g.tensor(row) or nil}, {last = "
                            "last, " MAREA_NORM_SAMPLE_EPS ", " MAREA_NORM_SAMPLE_WANTED "}",
 };

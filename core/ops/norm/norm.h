@@ -13,6 +13,7 @@ typedef struct marea_norm {
   double eps;
   marea_activation act; /* behind the normalization, and its slope */
   double slope;
+  bool is_rms; /* rows.c: the mean is taken as 0 */
 } marea_norm;
 
 static inline int64_t marea_norm_channels (const marea_norm *g) { return g->groups * g->width; }

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
-** rows.c: normalization of rows, each one by its own mean and variance. A row is measured and used while it is
-** in the cache, in the backward pass too: nothing is kept from the forward pass.
+** rows.c: normalization of rows, each one by its own mean and variance, or by its root mean square. A row is measured
+** and used while it is in the cache, in the backward pass too: nothing is kept from the forward pass.
 */
 #include <math.h>
 #include <string.h>
@@ -19,6 +19,7 @@ typedef struct rows {
   size_t size, width, bytes; /* bytes of a row */
   int64_t n, part;           /* rows, and rows of a block */
   double eps;
+  bool is_rms;
   const char *x, *dy, *weight, *bias;
   char *out;    /* y or dx */
   char *memory; /* [worker][4] rows */
@@ -34,6 +35,7 @@ static rows rows_of (const marea_call *c, const marea_norm *g, const marea_tenso
             .width = (size_t)g->width,
             .n = g->n,
             .eps = g->eps,
+            .is_rms = g->is_rms,
             .x = marea_at(x),
             .weight = weight ? marea_at(weight) : NULL};
   p.bytes = p.width * p.size;
@@ -45,11 +47,22 @@ static double measure_wide (const rows *p, const char *x, double *mean) {
   const marea_reduction row = {.x = x, .dtype = p->dtype, .outer = 1, .count = (int64_t)p->width, .inner = 1};
   const marea_moments m = marea_reduce_moments(&row, 0, (double)p->width);
   *mean = m.mean;
-  return 1 / hypot(m.std, sqrt(p->eps));
+  return 1 / hypot(p->is_rms ? hypot(m.std, m.mean) : m.std, sqrt(p->eps));
 }
 
-/* y := (x - mean) / sqrt(variance + eps); returns the factor */
+/* y := x / sqrt(mean of squares + eps); returns the factor */
+static double scale_by_rms (const rows *p, const char *x, char *y) {
+  double sum, squares;
+  p->k->moments(p->width, x, 0, &sum, &squares);
+  double rate = 1 / sqrt(squares / (double)p->width + p->eps);
+  if (!(rate > 0 && rate < INFINITY)) rate = measure_wide(p, x, &sum);
+  p->k->scale(p->width, rate, x, y);
+  return rate;
+}
+
+/* y := (x - mean) / sqrt(variance + eps), or by the root mean square; returns the factor */
 static double standardize (const rows *p, const char *x, char *y) {
+  if (p->is_rms) return scale_by_rms(p, x, y);
   double shift, rest, sum, squares;
   const double n = (double)p->width;
   marea_norm_store(p->dtype, &shift, 0, p->k->sum(p->width, x) / n);
@@ -90,7 +103,7 @@ marea_status marea_norm_rows (marea_call *c, const marea_norm *g, const marea_te
 }
 
 /* ---- gradients ----
-** dx = rate (e - mean(e) - xhat mean(e xhat)) with e = dy weight */
+** dx = rate (e - mean(e) - xhat mean(e xhat)) with e = dy weight; without mean(e) where x's mean is taken as 0 */
 
 /* dx, from xhat and a row of workspace */
 static void row_gradient (const rows *p, const char *dy, const char *xhat, double rate, char *e, char *dx) {
@@ -100,9 +113,9 @@ static void row_gradient (const rows *p, const char *dy, const char *xhat, doubl
   else memcpy(e, dy, p->bytes);
   p->k->mul(p->width, e, 1, xhat, 1, dx, NULL);
   const double product = p->k->sum(p->width, dx) / n;
-  marea_norm_store(p->dtype, &mean, 0, p->k->sum(p->width, e) / n);
+  if (!p->is_rms) marea_norm_store(p->dtype, &mean, 0, p->k->sum(p->width, e) / n);
   p->k->axpy(p->width, -product, xhat, e);
-  p->k->sub(p->width, e, 1, &mean, 0, e, NULL);
+  if (!p->is_rms) p->k->sub(p->width, e, 1, &mean, 0, e, NULL);
   p->k->scale(p->width, rate, e, dx);
 }
 

@@ -52,6 +52,7 @@ end
 
 function Norm:describe()
   local sizes = self.shape and check.size_text(self.shape) or "?"
+  if not self.attributes.eps then return sizes end
   return format("%s, eps %g", sizes, self.attributes.eps)
 end
 
@@ -115,12 +116,16 @@ local LayerNorm = module.class("LayerNorm", Norm)
 
 function LayerNorm:init(options)
   options = self:read("LayerNorm", options, 1e-5, {})
-  local shape = options[1]
+  self:read_shape("LayerNorm", options[1])
+end
+
+--- Makes the parameters if the shape is given, a size or a list of sizes.
+function LayerNorm:read_shape(what, shape)
   if shape == nil then return end
   if type(shape) ~= "table" then shape = {shape} end
-  check.items("LayerNorm", "shape", shape, "a size or a list of sizes", 1)
+  check.items(what, "shape", shape, "a size or a list of sizes", 1)
   local sizes = {}
-  for i, size in ipairs(shape) do sizes[i] = check.integer("LayerNorm", "shape", size, 1) end
+  for i, size in ipairs(shape) do sizes[i] = check.integer(what, "shape", size, 1) end
   self:materialize(sizes)
 end
 
@@ -128,6 +133,28 @@ function LayerNorm:forward(x)
   self:infer(x, 1)
   self.attributes.last = #self.shape
   return ops.layer_norm(x, self.weight, self.bias, self.attributes)
+end
+
+---@class RMSNorm  each example by its root mean square, over the last dimension, or the last ones, without a bias
+--- (Zhang and Sennrich 2019). eps left out: the rounding unit of the dtype, 1.19e-7 for f32, as in PyTorch;
+--- elementwise_affine = false, or scale = false: without weight
+---@example nn.RMSNorm{6}(marea.normal{2, 6})
+local RMSNorm = module.class("RMSNorm", LayerNorm)
+
+function RMSNorm:init(options)
+  options = check.options("RMSNorm", options, {"eps", "scale", "elementwise_affine", "dtype", "name"}, 1)
+  self.name = options.name
+  self.scale = switch("RMSNorm", "scale", options.scale)
+    and switch("RMSNorm", "elementwise_affine", options.elementwise_affine)
+  self.dtype = options.dtype or "f32"
+  self.attributes = {eps = options.eps and check.number("RMSNorm", "eps", options.eps, 0)}
+  self:read_shape("RMSNorm", options[1])
+end
+
+function RMSNorm:forward(x)
+  self:infer(x, 1)
+  self.attributes.last = #self.shape
+  return ops.rms_norm(x, self.weight, self.attributes)
 end
 
 ---@class GroupNorm  each example by itself, in `groups` equal cuts of its channels; groups = 1: the whole example,
@@ -158,4 +185,4 @@ function GroupNorm:describe()
   return ("%s, groups %d"):format(Norm.describe(self), self.attributes.groups)
 end
 
-return {BatchNorm = BatchNorm, LayerNorm = LayerNorm, GroupNorm = GroupNorm}
+return {BatchNorm = BatchNorm, LayerNorm = LayerNorm, RMSNorm = RMSNorm, GroupNorm = GroupNorm}
