@@ -56,6 +56,10 @@ OP(rms_norm) OP(rms_norm_backward)
 OP(bce) OP(bce_grad) OP(bce_with_logits) OP(bce_with_logits_grad) OP(mse) OP(l1) OP(huber) OP(huber_grad) OP(kl_normal)
 /* loss_class.c */
 OP(cross_entropy) OP(cross_entropy_grad)
+/* loss_linear.c */
+OP(linear_cross_entropy) OP(linear_cross_entropy_grad)
+/* rotary.c */
+OP(rotary)
 /* random.c */
 OP(uniform) OP(normal) OP(bernoulli) OP(categorical) OP(randint) OP(permutation) OP(sample_normal)
 OP(normal_deviation) OP(dropout) OP(dropout_apply)
