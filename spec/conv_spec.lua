@@ -462,3 +462,44 @@ describe("at the points of bilinear algorithms", function()
     core.set_threads(threads)
   end)
 end)
+
+describe("conv1d", function()
+  local function f64(...) return ops.uniform {shape = {...}, low = -1, high = 1, dtype = "f64"} end
+  local function message(f, ...) return select(2, pcall(f, ...)) end
+
+  it("is conv2d of images of height 1, with its gradients, to the bit", function()
+    local function leaf(...)
+      return core.tensor(f64(...):totable(), {dtype = "f64", requires_grad = true})
+    end
+    local x, w, b = leaf(3, 21, 4), leaf(5, 2, 6), leaf(6)
+    local y = ops.conv1d(x, w, b, {stride = 2, padding = {3, 1}, dilation = 2, groups = 2, activation = "tanh"})
+    local z = ops.conv2d(x:reshape(3, 1, 21, 4), w:reshape(1, 5, 2, 6), b,
+      {stride = {1, 2}, padding = {0, 0, 3, 1}, dilation = {1, 2}, groups = 2, activation = "tanh"})
+    allclose.assert(y, z:squeeze(2), {exact = true})
+    local seed = f64(table.unpack(y.shape))
+    local one = core.grad((y * seed):sum(), {x, w, b}, {})
+    local two = core.grad((z:squeeze(2) * seed):sum(), {x, w, b}, {})
+    for i = 1, 3 do allclose.assert(one[i], two[i], {exact = true}) end
+  end)
+
+  it("takes padding as an integer, {left, right} or a word", function()
+    local x, w = f64(1, 7, 1), f64(4, 1, 1)
+    local function length(padding) return ops.conv1d(x, w, nil, {padding = padding}):size(2) end
+    assert.are.same({4, 6, 7, 7, 4}, {length(0), length(1), length {1, 2}, length "same", length "valid"})
+    allclose.assert(ops.conv1d(x, w, nil, {padding = "same"}),
+      ops.conv1d(x, w, nil, {padding = {1, 2}}), {exact = true})
+  end)
+
+  it("speaks of sequences when something does not fit", function()
+    local x = f64(2, 7, 3)
+    assert.matches("conv1d: kernel 9 %(with its dilation%) is larger than the padded input 7",
+      message(ops.conv1d, x, f64(5, 3, 1), nil, {dilation = 2}))
+    assert.matches("conv1d: argument 'x': expected 3 dimensions %(N, T, Cin%)",
+      message(ops.conv1d, x:unsqueeze(1), f64(5, 3, 1)))
+    assert.matches("conv1d: x has 3 channels, weight %(5, 2, 1%) takes 2", message(ops.conv1d, x, f64(5, 2, 1)))
+    assert.matches("conv1d: argument 'padding': expected an integer, {left, right}",
+      message(ops.conv1d, x, f64(5, 3, 1), nil, {padding = {1, 2, 3, 4}}))
+    assert.matches("conv_transpose1d: x f64 %(2, 0, 3%) has no steps",
+      message(ops.conv_transpose1d, f64(2, 0, 3), f64(5, 1, 3)))
+  end)
+end)

@@ -219,6 +219,16 @@ describe("a layer", function()
     assert.are.same({2, 10, 10, 4}, up(x).shape)
     assert.are.same({3, 3, 4, 3}, up.weight.shape)
     close(up(x), marea.conv_transpose2d(x, up.weight, up.bias, {stride = 2, padding = "same"}):gelu())
+    local sequences = x:reshape(2, 25, 3)
+    local conv1 = nn.Conv1d{4, kernel = 3, stride = 2, padding = "same", activation = "relu"}
+    assert.are.same({2, 13, 4}, conv1(sequences).shape)
+    assert.are.same({3, 3, 4}, conv1.weight.shape)
+    close(conv1(sequences), marea.conv1d(sequences, conv1.weight, conv1.bias, {stride = 2, padding = "same"}):relu())
+    local up1 = nn.ConvTranspose1d{3, 4, kernel = 3, stride = 2, padding = {1, 0}, output_padding = 1}
+    assert.are.same({2, 51, 4}, up1(sequences).shape)
+    assert.are.same({3, 4, 3}, up1.weight.shape)
+    has(message_of(function() nn.Conv1d{3, kernel = 3}(x) end), "Conv1d: argument 'x'", "sequences (N, T, C)")
+    has(message_of(function() nn.Conv1d{3, kernel = {3, 3}} end), "Conv1d: argument 'kernel'", "an integer")
     local dense = nn.Linear{3, 2, bias = false, activation = function(y) return y:square() end}
     close(dense(x), x:matmul(dense.weight):square())
     close(nn.LeakyReLU{0.2}(x), x:leaky_relu(0.2))

@@ -170,6 +170,7 @@ end)
 -- Linear operators: the inputs that they are linear in, each by itself ("one") or together ("all").
 local LINEAR = {
   conv2d = {1, 2, without = 3}, conv_transpose2d = {1, 2, without = 3}, linear = {1, 2, without = 3},
+  conv1d = {1, 2, without = 3}, conv_transpose1d = {1, 2, without = 3},
   conv2d_grad_input = {1, 2}, conv2d_grad_weight = {1, 2}, matmul = {1, 2}, mul = {1, 2},
   avg_pool2d = {1}, avg_pool2d_grad = {1}, max_pool2d_grad = {1}, max_pool2d_pick = {1}, upsample_nearest2d = {1},
   upsample_nearest2d_grad = {1}, sum = {1}, sum_to = {1}, mean = {1}, cumsum = {1}, index_select = {1}, gather = {1},
@@ -260,6 +261,11 @@ describe("f32 agrees with f64 for many channels:", function()
       return {g.tensor(image(g, cin)), g.tensor {k, k, cout, cin}, g.tensor {cout}},
         {stride = g.int(1, 3), padding = g.pick {"same", 0}, activation = g.pick {"none", "tanh", "relu"}}
     end,
+    conv1d = function(g)
+      local cin, cout, k = channels(g), channels(g), g.int(1, 9)
+      return {g.tensor {g.int(1, 3), g.int(9, 70), cin}, g.tensor {k, cin, cout}, g.tensor {cout}},
+        {stride = g.int(1, 2), padding = g.pick {"same", 0, {3, 1}}, activation = g.pick {"none", "relu"}}
+    end,
     linear = function(g)
       local n_in, n_out = channels(g), channels(g)
       return {g.tensor {g.int(1, 40), n_in}, g.tensor {n_in, n_out}, g.tensor {n_out}}, {activation = "softplus"}
@@ -276,7 +282,7 @@ describe("f32 agrees with f64 for many channels:", function()
   --- rather than with each one. The activations drawn here have slopes of at most 1.
   local function allowed(info, inputs, attrs)
     local weight = inputs[2]
-    if not info.name:match "^conv" or attrs.stride ~= 1 or weight:size(1) ~= 3
+    if not info.name:match "^conv.*2d" or attrs.stride ~= 1 or weight:size(1) ~= 3
       or math.min(weight:size(3), weight:size(4)) < 16 then
       return 2e-6
     end
@@ -400,6 +406,7 @@ local LARGE = {
   conv_transpose2d = function()
     return {values {5, 11, 12, 6}, values {3, 3, 20, 6}, values {20}}, {padding = "same", stride = 2}
   end,
+  conv1d = function() return {values {5, 217, 6}, values {5, 6, 20}, values {20}}, {padding = "same"} end,
   conv2d_grad_input = function()
     return {values {5, 17, 19, 6}, values {3, 3, 4, 6}}, {size = {17, 19}, padding = 1}
   end,

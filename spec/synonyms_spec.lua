@@ -322,9 +322,6 @@ local examples = {
   ['an argument of layers: dtype = "f32"'] = taken 'nn.Linear{2, 2, dtype = "f32"}',
 
   -- layers
-  ["Conv2d, of images (N, 1, W, C) with kernel = {1, k}"] = function()
-    assert.are.same({4, 1, 5, 3}, {nn.Conv2d{2, 3, kernel = {1, 3}}(marea.ones(4, 1, 7, 2)):size()})
-  end,
   ["function(x) return x end"] = gives("function(x) return x end", {{{}, function(f)
     equal(nn.Sequential{f}(f64{NAN}), {NAN})
   end}}),

@@ -38,7 +38,7 @@ OP(scaled_dot_product_attention) OP(scaled_dot_product_attention_grad)
 /* linalg.c */
 OP(eigh)
 /* conv/ */
-OP(conv2d) OP(conv_transpose2d) OP(conv2d_grad_input) OP(conv2d_grad_weight) OP(conv2d_backward)
+OP(conv2d) OP(conv_transpose2d) OP(conv1d) OP(conv_transpose1d) OP(conv2d_grad_input) OP(conv2d_grad_weight) OP(conv2d_backward)
 /* pool.c */
 OP(max_pool2d) OP(max_pool2d_grad) OP(max_pool2d_pick) OP(avg_pool2d) OP(avg_pool2d_grad)
 OP(upsample_nearest2d) OP(upsample_nearest2d_grad)

@@ -123,7 +123,7 @@ static void clear_plane (const pass *p, const plane *k) {
 /* ---- max_pool2d ---- */
 
 enum { POOL_KERNEL, POOL_STRIDE, POOL_PADDING, POOL_COUNT }; /* ORDER of attributes */
-static const marea_conv_attr_index pool_attrs = {POOL_STRIDE, POOL_PADDING, -1, -1, -1};
+static const marea_conv_attr_index pool_attrs = {POOL_STRIDE, POOL_PADDING, -1, -1, -1, false};
 
 #define POOL_ATTRS                                                                            \
   {"kernel", MAREA_PAIR, MAREA_REQUIRED, NULL, "height and width of a window"},               \
@@ -430,7 +430,7 @@ const marea_op marea_op_avg_pool2d = {
 };
 
 enum { AVG_SIZE, AVG_KERNEL, AVG_STRIDE, AVG_PADDING, AVG_COUNT }; /* ORDER of attributes */
-static const marea_conv_attr_index avg_grad_attrs = {AVG_STRIDE, AVG_PADDING, -1, -1, -1};
+static const marea_conv_attr_index avg_grad_attrs = {AVG_STRIDE, AVG_PADDING, -1, -1, -1, false};
 
 static marea_status avg_pool2d_grad_read (marea_call *c, marea_conv *g) {
   const marea_tensor *dy = c->in[0];

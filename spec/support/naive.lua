@@ -691,6 +691,26 @@ function naive.conv_transpose2d(inputs, a)
   return activate(y, a)
 end
 
+--- Sequences as images of height 1, by the functions above.
+local function of_sequences(two)
+  return function(inputs, a)
+    local x, w, attrs = inputs[1], inputs[2], {}
+    for name, value in pairs(a) do attrs[name] = value end
+    for _, name in ipairs {"stride", "dilation", "output_padding"} do
+      if a[name] then attrs[name] = {name == "output_padding" and 0 or 1, a[name]} end
+    end
+    local p = a.padding
+    if type(p) == "number" then p = {p, p} end
+    if type(p) == "table" then attrs.padding = {0, 0, p[1], p[2]} end
+    local function with_shape(t, ...) return setmetatable({shape = {...}}, {__index = t}) end
+    local y = two({with_shape(x, x.shape[1], 1, x.shape[2], x.shape[3]),
+      with_shape(w, 1, w.shape[1], w.shape[2], w.shape[3]), inputs[3]}, attrs)
+    y.shape = {y.shape[1], y.shape[3], y.shape[4]}
+    return y
+  end
+end
+naive.conv1d, naive.conv_transpose1d = of_sequences(naive.conv2d), of_sequences(naive.conv_transpose2d)
+
 local function pool(finish)
   return function(inputs, a)
     local x = inputs[1]

@@ -1,29 +1,31 @@
 /* SPDX-License-Identifier: MIT
-** conv2d.c: two-dimensional convolution, channels last.
+** conv2d.c: convolution of images and of sequences, channels last. A sequence is an image of height 1.
 */
 #include "descriptors.h"
 
 /* ORDER of attributes */
 enum { CONV_STRIDE, CONV_PADDING, CONV_DILATION, CONV_GROUPS, CONV_ACTIVATION, CONV_SLOPE, CONV_ALGORITHM };
-static const marea_conv_attr_index conv_attrs = {CONV_STRIDE, CONV_PADDING, CONV_DILATION, CONV_GROUPS,
-                                                 CONV_ALGORITHM};
+static const marea_conv_attr_index conv_attrs = {CONV_STRIDE, CONV_PADDING,   CONV_DILATION,
+                                                 CONV_GROUPS, CONV_ALGORITHM, false};
+static const marea_conv_attr_index sequence_attrs = {CONV_STRIDE, CONV_PADDING,   CONV_DILATION,
+                                                     CONV_GROUPS, CONV_ALGORITHM, true};
 
-static marea_status conv2d_read (marea_call *c, marea_conv *g) {
+static marea_status conv_read (marea_call *c, marea_conv_attr_index at, marea_conv *g) {
   const marea_tensor *x = c->in[0];
-  MAREA_TRY(marea_conv_read(c, conv_attrs, g));
-  MAREA_TRY(marea_want_rank(c, 0, 4, "(N, H, W, Cin)"));
-  MAREA_TRY(marea_conv_read_weight(c, 1, "(KH, KW, Cin / groups, Cout)", g));
-  if (x->shape[3] != g->cin)
-    return marea_conv_reject_channels(c, "x", x->shape[3], c->in[1], g->groups, g->cin);
+  MAREA_TRY(marea_conv_read(c, at, g));
+  MAREA_TRY(marea_want_rank(c, 0, at.sequence ? 3 : 4, c->op->inputs[0].doc));
+  MAREA_TRY(marea_conv_read_weight(c, 1, c->op->inputs[1].doc, g));
+  if (x->shape[x->rank - 1] != g->cin)
+    return marea_conv_reject_channels(c, "x", x->shape[x->rank - 1], c->in[1], g->groups, g->cin);
   g->n = x->shape[0];
   marea_conv_set_sizes(x, g->in);
-  MAREA_TRY(marea_conv_padding(c, conv_attrs, g));
+  MAREA_TRY(marea_conv_padding(c, at, g));
   return marea_conv_size(c, g, g->out);
 }
 
-static marea_status conv2d_shape (marea_call *c) {
+static marea_status conv_shape (marea_call *c, marea_conv_attr_index at) {
   marea_conv g;
-  MAREA_TRY(conv2d_read(c, &g));
+  MAREA_TRY(conv_read(c, at, &g));
   MAREA_TRY(marea_conv_check_bias(c, g.cout));
   MAREA_TRY(marea_want_slope(c, CONV_SLOPE));
   MAREA_KEEP(c, g);
@@ -31,7 +33,10 @@ static marea_status conv2d_shape (marea_call *c) {
   return MAREA_OK;
 }
 
-static marea_status conv2d_forward (marea_call *c) {
+static marea_status conv2d_shape (marea_call *c) { return conv_shape(c, conv_attrs); }
+static marea_status conv1d_shape (marea_call *c) { return conv_shape(c, sequence_attrs); }
+
+static marea_status conv_forward (marea_call *c) {
   marea_conv g;
   MAREA_KEPT(c, g);
   return marea_conv_compute_images(c, &g, false, c->in[0], c->in[1], marea_conv_bias(c),
@@ -52,7 +57,7 @@ static marea_status conv2d_vjp (marea_vjp *v) {
   return MAREA_OK;
 }
 
-static double conv2d_flop (const marea_call *c) { return marea_conv_products(c->out[0], c->in[1]); }
+static double conv_flop (const marea_call *c) { return marea_conv_products(c->out[0], c->in[1]); }
 
 const marea_op marea_op_conv2d = {
     .name = "conv2d",
@@ -77,12 +82,47 @@ const marea_op marea_op_conv2d = {
     .saves_out = 1,
     .flags = MAREA_SHAPE_ONLY,
     .shape = conv2d_shape,
-    .forward = conv2d_forward,
+    .forward = conv_forward,
     .vjp = conv2d_vjp,
-    .flop = conv2d_flop,
+    .flop = conv_flop,
     .sample = MAREA_CONV_SAMPLE_SIZES MAREA_CONV_SAMPLE_INPUT
     "return {g.tensor{n, h, w, cin}, g.tensor{kh, kw, cin // groups, cout}, "
     "g.bool() and g.tensor{cout} or nil},\n"
     "  {stride = {sh, sw}, padding = g.pick{p, p, 'same'}, dilation = {dh, dw}, groups = groups,\n"
+    "  activation = g.pick{'none', 'none', 'sigmoid', 'tanh', 'softplus'}}",
+};
+
+/* ---- sequences ---- */
+
+static marea_status conv1d_vjp (marea_vjp *v) {
+  return marea_conv_sequence_vjp(v, sequence_attrs, conv2d_vjp);
+}
+
+const marea_op marea_op_conv1d = {
+    .name = "conv1d",
+    .family = "conv",
+    .doc =
+        "y[n, o, co] = act(bias[co] + sum over k, ci of x[n, o*s + k*d - left, ci] * weight[k, ci, co]), x "
+        "being 0 outside. x: (N, T, Cin); weight: (K, Cin / groups, Cout); bias: (Cout); y: (N, OT, Cout) "
+        "with OT = floor((T + left + right - d*(K - 1) - 1) / s) + 1. 'same' pads so that OT = ceil(T / "
+        "s), an odd step after. Otherwise as conv2d of x (N, 1, T, Cin), whose gradients it has. Errors: "
+        "channels that do not fit, a kernel larger than the padded input.",
+    .inputs = {{"x", "(N, T, Cin)"},
+               {"weight", "(K, Cin / groups, Cout)"},
+               {"bias", "(Cout)", .optional = true}},
+    .attrs = MAREA_ATTRS(MAREA_CONV_SEQUENCE_ATTRS("step of the kernel", "zeros around x"),
+                         MAREA_CONV_SEQUENCE_DILATION_GROUPS, MAREA_CONV_ACTIVATION("applied to the sum"),
+                         MAREA_CONV_ALGORITHM),
+    .saves_in = 3,
+    .saves_out = 1,
+    .flags = MAREA_SHAPE_ONLY,
+    .shape = conv1d_shape,
+    .forward = conv_forward,
+    .vjp = conv1d_vjp,
+    .flop = conv_flop,
+    .sample = MAREA_CONV_SEQUENCE_SAMPLE
+    "local t = math.max(e - p[1] - p[2], 1) + g.int(0, 5)\n"
+    "return {g.tensor{n, t, cin}, g.tensor{k, cin // groups, cout}, bias},\n"
+    "  {stride = s, padding = g.pick{p, p, 'same'}, dilation = d, groups = groups,\n"
     "  activation = g.pick{'none', 'none', 'sigmoid', 'tanh', 'softplus'}}",
 };

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT
-** conv_transpose2d.c: transposed convolution. In forward terms its argument is dy and its result is x.
+** conv_transpose2d.c: transposed convolution of images and of sequences. In forward terms its argument is dy and its result is x.
 */
 #include "descriptors.h"
 
@@ -14,15 +14,18 @@ enum {
   DECONV_SLOPE,
   DECONV_ALGORITHM
 };
-static const marea_conv_attr_index deconv_attrs = {DECONV_STRIDE, DECONV_PADDING, DECONV_DILATION,
-                                                   DECONV_GROUPS, DECONV_ALGORITHM};
+static const marea_conv_attr_index deconv_attrs = {DECONV_STRIDE, DECONV_PADDING,   DECONV_DILATION,
+                                                   DECONV_GROUPS, DECONV_ALGORITHM, false};
+static const marea_conv_attr_index sequence_attrs = {DECONV_STRIDE, DECONV_PADDING,   DECONV_DILATION,
+                                                     DECONV_GROUPS, DECONV_ALGORITHM, true};
 
 /* g->in := the result's sizes: (in - 1) * stride + dilated kernel + output_padding - crop, or in * stride
    ('same') */
-static marea_status deconv_sizes (marea_call *c, marea_conv *g) {
+static marea_status deconv_sizes (marea_call *c, marea_conv_attr_index at, marea_conv *g) {
   const bool same = c->attr[DECONV_PADDING].n == MAREA_SAME;
   for (int d = 0; d < 2; d++) {
-    const int64_t extra = c->attr[DECONV_OUTPUT_PADDING].v[d];
+    const marea_attr *extras = &c->attr[DECONV_OUTPUT_PADDING];
+    const int64_t extra = !at.sequence ? extras->v[d] : d == 0 ? 0 : extras->i;
     if (extra < 0 || extra >= MAREA_MAX(g->stride[d], g->dilation[d]))
       return marea_reject(c, MAREA_EARG,
                           "argument 'output_padding': %lld is not less than the larger of stride %lld and "
@@ -31,11 +34,12 @@ static marea_status deconv_sizes (marea_call *c, marea_conv *g) {
     if (same && extra != 0)
       return marea_reject(c, MAREA_EARG, "argument 'output_padding': must be 0 with padding 'same'");
     if (g->out[d] < 1)
-      return marea_reject(c, MAREA_ESHAPE, "x %s has no pixels", marea_tensor_text(c->in[0]).s);
+      return marea_reject(c, MAREA_ESHAPE, "x %s has no %s", marea_tensor_text(c->in[0]).s,
+                          at.sequence ? "steps" : "pixels");
     if (same) g->in[d] = g->out[d] * g->stride[d];
     else g->in[d] = (g->out[d] - 1) * g->stride[d] + g->dilation[d] * (g->kernel[d] - 1) + 1 + extra;
   }
-  MAREA_TRY(marea_conv_padding(c, deconv_attrs, g));
+  MAREA_TRY(marea_conv_padding(c, at, g));
   for (int d = 0; d < 2 && !same; d++) {
     const int64_t whole = g->in[d];
     g->in[d] -= g->before[d] + g->after[d];
@@ -47,29 +51,32 @@ static marea_status deconv_sizes (marea_call *c, marea_conv *g) {
 }
 
 /* In forward terms x is dy, the result is x, and the weight's channels keep their places. */
-static marea_status deconv_read (marea_call *c, marea_conv *g) {
+static marea_status deconv_read (marea_call *c, marea_conv_attr_index at, marea_conv *g) {
   int64_t most[2];
   const marea_tensor *x = c->in[0];
-  MAREA_TRY(marea_conv_read(c, deconv_attrs, g));
-  MAREA_TRY(marea_want_rank(c, 0, 4, "(N, H, W, Cin)"));
-  MAREA_TRY(marea_conv_read_weight(c, 1, "(KH, KW, Cout / groups, Cin)", g));
-  if (x->shape[3] != g->cout)
-    return marea_conv_reject_channels(c, "x", x->shape[3], c->in[1], g->groups, g->cout);
+  MAREA_TRY(marea_conv_read(c, at, g));
+  MAREA_TRY(marea_want_rank(c, 0, at.sequence ? 3 : 4, c->op->inputs[0].doc));
+  MAREA_TRY(marea_conv_read_weight(c, 1, c->op->inputs[1].doc, g));
+  if (x->shape[x->rank - 1] != g->cout)
+    return marea_conv_reject_channels(c, "x", x->shape[x->rank - 1], c->in[1], g->groups, g->cout);
   g->n = x->shape[0];
   marea_conv_set_sizes(x, g->out);
-  MAREA_TRY(deconv_sizes(c, g));
+  MAREA_TRY(deconv_sizes(c, at, g));
   return marea_conv_size(c, g, most); /* an empty kernel */
 }
 
-static marea_status deconv_shape (marea_call *c) {
+static marea_status shape_of (marea_call *c, marea_conv_attr_index at) {
   marea_conv g;
-  MAREA_TRY(deconv_read(c, &g));
+  MAREA_TRY(deconv_read(c, at, &g));
   MAREA_TRY(marea_conv_check_bias(c, g.cin));
   MAREA_TRY(marea_want_slope(c, DECONV_SLOPE));
   MAREA_KEEP(c, g);
   marea_conv_layout_image(c, &g, g.in, g.cin);
   return MAREA_OK;
 }
+
+static marea_status deconv_shape (marea_call *c) { return shape_of(c, deconv_attrs); }
+static marea_status sequence_shape (marea_call *c) { return shape_of(c, sequence_attrs); }
 
 static marea_status deconv_forward (marea_call *c) {
   marea_conv g;
@@ -133,4 +140,42 @@ const marea_op marea_op_conv_transpose2d = {
     "  {stride = {sh, sw}, padding = same and 'same' or p, output_padding = same and 0 or op,\n"
     "  dilation = {dh, dw}, groups = groups, "
     "activation = g.pick{'none', 'none', 'sigmoid', 'tanh', 'softplus'}}",
+};
+
+/* ---- sequences ---- */
+
+static marea_status sequence_vjp (marea_vjp *v) {
+  return marea_conv_sequence_vjp(v, sequence_attrs, deconv_vjp);
+}
+
+const marea_op marea_op_conv_transpose1d = {
+    .name = "conv_transpose1d",
+    .family = "conv",
+    .doc =
+        "Transposed convolution of sequences, the gradient of conv1d as a map: y = act(bias + what "
+        "conv2d_grad_input gives for x (N, 1, T, Cin)). x: (N, T, Cin); weight: (K, Cout / groups, Cin); "
+        "bias: (Cout); y: (N, OT, Cout) with OT = (T - 1)*s + d*(K - 1) + 1 + output_padding - left - "
+        "right; padding is cut off. 'same': OT = T*s. Otherwise as conv_transpose2d. Errors: channels that "
+        "do not fit, output_padding not less than stride or dilation, padding that leaves nothing.",
+    .inputs = {{"x", "(N, T, Cin)"},
+               {"weight", "(K, Cout / groups, Cin)"},
+               {"bias", "(Cout)", .optional = true}},
+    .attrs = MAREA_ATTRS(MAREA_CONV_SEQUENCE_ATTRS("step of the kernel in y", "cut off y"),
+                         {"output_padding", MAREA_INT, 0, NULL, "steps added at the end"},
+                         MAREA_CONV_SEQUENCE_DILATION_GROUPS, MAREA_CONV_ACTIVATION("applied to the sum"),
+                         MAREA_CONV_ALGORITHM),
+    .saves_in = 3,
+    .saves_out = 1,
+    .flags = MAREA_SHAPE_ONLY,
+    .shape = sequence_shape,
+    .forward = deconv_forward,
+    .vjp = sequence_vjp,
+    .flop = deconv_flop,
+    .sample = MAREA_CONV_SEQUENCE_SAMPLE
+    "local t, op = g.int(1, 4), g.int(0, math.max(s, d) - 1)\n"
+    "local whole, same = (t - 1) * s + e + op, g.int(1, 3) == 1\n"
+    "while p[1] + p[2] >= whole do p[1], p[2] = p[1] // 2, p[2] // 2 end\n"
+    "return {g.tensor{n, t, cin}, g.tensor{k, cout // groups, cin}, bias},\n"
+    "  {stride = s, padding = same and 'same' or p, output_padding = same and 0 or op,\n"
+    "  dilation = d, groups = groups, activation = g.pick{'none', 'none', 'sigmoid', 'tanh', 'softplus'}}",
 };

@@ -3,6 +3,8 @@
 */
 #include "descriptors.h"
 
+#include <string.h>
+
 #include "choose.h"
 
 /* ---- checks ---- */
@@ -29,11 +31,12 @@ marea_status marea_conv_reject_channels (marea_call *c, const char *name, int64_
 marea_status marea_conv_read_weight (marea_call *c, int input, const char *names, marea_conv *g) {
   const marea_tensor *weight = c->in[input];
   MAREA_TRY(marea_want_dtype(c, input, 1 << c->in[0]->dtype));
-  MAREA_TRY(marea_want_rank(c, input, 4, names));
-  g->kernel[0] = weight->shape[0];
-  g->kernel[1] = weight->shape[1];
-  g->cout = weight->shape[3];
-  if (__builtin_mul_overflow(weight->shape[2], g->groups, &g->cin))
+  MAREA_TRY(marea_want_rank(c, input, g->sequence ? 3 : 4, names));
+  const int64_t *last = weight->shape + weight->rank - 3;
+  g->kernel[0] = g->sequence ? 1 : weight->shape[0];
+  g->kernel[1] = last[0];
+  g->cout = last[2];
+  if (__builtin_mul_overflow(last[1], g->groups, &g->cin))
     return marea_reject(c, MAREA_EARG, "argument 'groups': %lld is too large", (long long)g->groups);
   if (g->cout % g->groups != 0)
     return marea_reject(c, MAREA_ESHAPE, "weight %s: its last size %lld is not divisible by groups=%lld",
@@ -43,13 +46,13 @@ marea_status marea_conv_read_weight (marea_call *c, int input, const char *names
 }
 
 void marea_conv_set_sizes (const marea_tensor *t, int64_t size[2]) {
-  size[0] = t->shape[1];
-  size[1] = t->shape[2];
+  size[0] = t->rank == 3 ? 1 : t->shape[1];
+  size[1] = t->shape[t->rank - 2];
 }
 
 void marea_conv_layout_image (marea_call *c, const marea_conv *g, const int64_t size[2], int64_t channels) {
-  const int64_t shape[] = {g->n, size[0], size[1], channels};
-  marea_layout_set(&c->layout[0], c->in[0]->dtype, 4, shape);
+  const int64_t shape[] = {g->n, size[0], size[1], channels}, sequences[] = {g->n, size[1], channels};
+  marea_layout_set(&c->layout[0], c->in[0]->dtype, g->sequence ? 3 : 4, g->sequence ? sequences : shape);
 }
 
 marea_status marea_conv_read_output (marea_call *c, const marea_tensor *dy, marea_conv *g) {
@@ -74,7 +77,7 @@ static marea_status crop_to (marea_tensor *t, const marea_tensor *like, marea_te
 }
 
 double marea_conv_products (const marea_tensor *small, const marea_tensor *taps) {
-  return 2.0 * (double)marea_tensor_size(small) * (double)marea_count(3, taps->shape);
+  return 2.0 * (double)marea_tensor_size(small) * (double)marea_count(taps->rank - 1, taps->shape);
 }
 
 /* ---- forward, and the three maps as calls ---- */
@@ -103,10 +106,21 @@ marea_status marea_conv_run_grad_weight (marea_tensor *x, marea_tensor *dy, cons
   return marea_run_with(x->ctx, &marea_op_conv2d_grad_weight, a, out, 2, x, dy);
 }
 
+/* A sequence (N, T, C) is an image (N, 1, T, C). It is contiguous, so its strides are not looked at. */
+static marea_tensor as_images (const marea_tensor *t) {
+  marea_tensor images = *t;
+  if (t->rank == 4) return images;
+  const int64_t shape[] = {t->shape[0], 1, t->shape[1], t->shape[2]};
+  memcpy(images.shape, shape, sizeof shape);
+  images.rank = 4;
+  return images;
+}
+
 marea_status marea_conv_compute_images (marea_call *c, const marea_conv *g, bool input_gradient,
                                         const marea_tensor *src, const marea_tensor *weight,
                                         const marea_tensor *bias, marea_activation act, double slope) {
-  const marea_conv_source source = {.t = src};
+  const marea_tensor images = as_images(src);
+  const marea_conv_source source = {.t = &images};
   const marea_image_job job = {input_gradient, &source, weight, bias, act, slope, c->out[0]};
   marea_any_image_pass pass;
   if (marea_count(job.out->rank, job.out->shape) == 0) return MAREA_OK;
@@ -135,4 +149,45 @@ marea_status marea_conv_run_backward (marea_vjp *v, const marea_conv_attributes 
   for (int i = 0, k = 0; k < n; i++)
     if (a[BACK_DX + i].i) v->din[i] = out[k++];
   return MAREA_OK;
+}
+
+/* ---- sequences as images ---- */
+
+/* *out := t (N, T, C) or (K, C, D) with a dimension of one in front of its second last, NULL for NULL */
+static marea_status lift (marea_tensor *t, bool weight, marea_tensor **out) {
+  *out = NULL;
+  if (!t) return MAREA_OK;
+  const int64_t *s = t->shape, images[] = {s[0], 1, s[1], s[2]}, taps[] = {1, s[0], s[1], s[2]};
+  return marea_reshape_to(t, 4, weight ? taps : images, out);
+}
+
+marea_status marea_conv_sequence_vjp (marea_vjp *v, marea_conv_attr_index at, marea_conv_vjp *images) {
+  marea_attr attr[MAREA_MAX_ATTRS];
+  MAREA_OWN x = NULL;
+  MAREA_OWN weight = NULL;
+  MAREA_OWN y = NULL;
+  MAREA_OWN dy = NULL;
+  MAREA_TRY(lift(v->in[0], false, &x));
+  MAREA_TRY(lift(v->in[1], true, &weight));
+  MAREA_TRY(lift(v->out[0], false, &y));
+  MAREA_TRY(lift(v->dout[0], false, &dy));
+  for (int i = 0; v->op->attrs[i].name; i++) attr[i] = v->attr[i];
+  const int64_t *p = v->attr[at.padding].v;
+  attr[at.stride] = marea_attr_list(2, (int64_t[]){1, v->attr[at.stride].i});
+  attr[at.dilation] = marea_attr_list(2, (int64_t[]){1, v->attr[at.dilation].i});
+  attr[at.padding] = marea_attr_list(4, (int64_t[]){0, 0, p[0], p[2]});
+  marea_tensor *in[] = {x, weight, v->n_in > 2 ? v->in[2] : NULL}, *din[] = {NULL, NULL, NULL};
+  marea_vjp lifted = *v;
+  lifted.in = in;
+  lifted.out = &y;
+  lifted.dout = &dy;
+  lifted.attr = attr;
+  lifted.din = din;
+  marea_status status = images(&lifted);
+  for (int i = 0; i < v->n_in; i++) {
+    MAREA_OWN d = din[i];
+    if (status != MAREA_OK || !d) continue;
+    status = marea_reshape_to(d, v->in[i]->rank, v->in[i]->shape, &v->din[i]);
+  }
+  return status;
 }

@@ -44,6 +44,20 @@
   "local w = math.max(ew - p[3] - p[4], 1) + g.int(0, 5)\n"                                               \
   "local oh, ow = (h + p[1] + p[2] - eh) // sh + 1, (w + p[3] + p[4] - ew) // sw + 1\n"
 
+#define MAREA_CONV_SEQUENCE_ATTRS(step, around)                                        \
+  {"stride", MAREA_INT, 1, NULL, step}, {                                              \
+    "padding", MAREA_PADDING, 0, NULL, around ": an integer, {left, right}, or 'same'" \
+  }
+#define MAREA_CONV_SEQUENCE_DILATION_GROUPS                        \
+  {"dilation", MAREA_INT, 1, NULL, "distance between taps"}, {     \
+    "groups", MAREA_INT, 1, NULL, "independent groups of channels" \
+  }
+#define MAREA_CONV_SEQUENCE_SAMPLE                                                         \
+  "local groups, n = g.pick{1, 1, 2, 3}, g.int(0, 3)\n"                                    \
+  "local cin, cout = groups * g.int(0, 3), groups * g.int(0, 3)\n"                         \
+  "local k, s, d, p = g.int(1, 5), g.int(1, 4), g.int(1, 3), {g.int(0, 3), g.int(0, 3)}\n" \
+  "local e, bias = d * (k - 1) + 1, g.bool() and g.tensor{cout} or nil\n"
+
 /* ---- checks of shape rules ---- */
 
 /* bias (size), of in[0]'s dtype, if there is one */
@@ -83,6 +97,10 @@ marea_status marea_conv_run_grad_input (marea_tensor *dy, marea_tensor *weight,
                                         marea_tensor **out);
 marea_status marea_conv_run_grad_weight (marea_tensor *x, marea_tensor *dy, const marea_conv_attributes *g,
                                          const marea_tensor *like, marea_tensor **out);
+
+/* The vjp of an operator over sequences (N, T, C) by that of the one over images, which sees images of height 1. */
+typedef marea_status marea_conv_vjp (marea_vjp *v);
+marea_status marea_conv_sequence_vjp (marea_vjp *v, marea_conv_attr_index at, marea_conv_vjp *images);
 
 /* ORDER of conv2d_backward's attributes */
 enum {

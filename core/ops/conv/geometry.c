@@ -11,29 +11,50 @@
 */
 #include "geometry.h"
 
+#include <stdio.h>
+
 /* ---- attributes ---- */
 
-static marea_status read_pair (marea_call *c, int attr, int64_t least, int64_t pair[2]) {
+/* Of a sequence the height is 1, and so are its stride and dilation. */
+static marea_status read_pair (marea_call *c, int attr, bool sequence, int64_t least, int64_t pair[2]) {
   for (int d = 0; d < 2; d++) {
-    pair[d] = c->attr[attr].v[d];
+    pair[d] = !sequence ? c->attr[attr].v[d] : d == 0 ? 1 : c->attr[attr].i;
     MAREA_TRY(marea_want_int(c, attr, pair[d], least));
   }
   return MAREA_OK;
 }
 
 marea_status marea_conv_read (marea_call *c, marea_conv_attr_index at, marea_conv *g) {
-  MAREA_TRY(read_pair(c, at.stride, 1, g->stride));
+  MAREA_TRY(read_pair(c, at.stride, at.sequence, 1, g->stride));
   g->dilation[0] = g->dilation[1] = g->groups = 1;
-  if (at.dilation >= 0) MAREA_TRY(read_pair(c, at.dilation, 1, g->dilation));
+  if (at.dilation >= 0) MAREA_TRY(read_pair(c, at.dilation, at.sequence, 1, g->dilation));
   if (at.groups >= 0) {
     g->groups = c->attr[at.groups].i;
     MAREA_TRY(marea_want_int(c, at.groups, g->groups, 1));
   }
+  g->sequence = at.sequence;
   g->direct = c->ctx->direct || (at.algorithm >= 0 && c->attr[at.algorithm].i == 1);
   return MAREA_OK;
 }
 
 static int64_t extent (const marea_conv *g, int d) { return g->dilation[d] * (g->kernel[d] - 1) + 1; }
+
+/* {left, right} of a sequence comes as {left, left, right, right}, as a list of two for images does. */
+static marea_attr sequence_padding (int64_t left, int64_t right) {
+  return (marea_attr){.n = 4, .v = {left, left, right, right}};
+}
+
+static marea_status read_sequence_padding (marea_call *c, const marea_attr *padding, marea_conv *g) {
+  const int64_t *v = padding->v;
+  if (v[0] != v[1] || v[2] != v[3])
+    return marea_reject(c, MAREA_EARG,
+                        "argument 'padding': expected an integer, {left, right}, 'same' or 'valid', got four "
+                        "numbers");
+  g->before[0] = g->after[0] = 0;
+  g->before[1] = v[0];
+  g->after[1] = v[2];
+  return MAREA_OK;
+}
 
 marea_status marea_conv_padding (marea_call *c, marea_conv_attr_index at, marea_conv *g) {
   marea_attr *padding = &c->attr[at.padding];
@@ -45,14 +66,23 @@ marea_status marea_conv_padding (marea_call *c, marea_conv_attr_index at, marea_
   }
   if (padding->n == MAREA_SAME) {
     *padding = (marea_attr){.n = 4, .v = {g->before[0], g->after[0], g->before[1], g->after[1]}};
+    if (at.sequence) *padding = sequence_padding(g->before[1], g->after[1]);
     return MAREA_OK;
   }
   for (int i = 0; i < 4; i++) MAREA_TRY(marea_want_int(c, at.padding, padding->v[i], 0));
+  if (at.sequence) return read_sequence_padding(c, padding, g);
   for (int d = 0; d < 2; d++) {
     g->before[d] = padding->v[2 * d];
     g->after[d] = padding->v[2 * d + 1];
   }
   return MAREA_OK;
+}
+
+marea_text marea_conv_size_text (const marea_conv *g, const int64_t size[2]) {
+  marea_text text;
+  if (g->sequence) snprintf(text.s, sizeof text.s, "%lld", (long long)size[1]);
+  else snprintf(text.s, sizeof text.s, "%lldx%lld", (long long)size[0], (long long)size[1]);
+  return text;
 }
 
 /* Does an image without pixels, as 'same' pads it, give one without pixels? */
@@ -66,16 +96,15 @@ marea_status marea_conv_size (marea_call *c, const marea_conv *g, int64_t out[2]
   for (int d = 0; d < 2; d++) {
     padded[d] = g->in[d] + g->before[d] + g->after[d];
     if (g->kernel[d] < 1)
-      return marea_reject(c, MAREA_ESHAPE, "kernel %lldx%lld is empty", (long long)g->kernel[0],
-                          (long long)g->kernel[1]);
+      return marea_reject(c, MAREA_ESHAPE, "kernel %s is empty", marea_conv_size_text(g, g->kernel).s);
     fits = fits && (padded[d] >= extent(g, d) || stays_empty(g, d, padded[d]));
   }
   if (!fits) {
-    const long long size[] = {g->kernel[0], g->kernel[1], extent(g, 0), extent(g, 1)};
-    const bool dilated = size[0] != size[2] || size[1] != size[3];
-    return marea_reject(c, MAREA_ESHAPE, "kernel %lldx%lld%s is larger than the padded input %lldx%lld",
-                        size[2], size[3], dilated ? " (with its dilation)" : "", (long long)padded[0],
-                        (long long)padded[1]);
+    const int64_t size[] = {extent(g, 0), extent(g, 1)};
+    const bool dilated = size[0] != g->kernel[0] || size[1] != g->kernel[1];
+    return marea_reject(c, MAREA_ESHAPE, "kernel %s%s is larger than the padded input %s",
+                        marea_conv_size_text(g, size).s, dilated ? " (with its dilation)" : "",
+                        marea_conv_size_text(g, padded).s);
   }
   for (int d = 0; d < 2; d++)
     out[d] = stays_empty(g, d, padded[d]) ? 0 : (padded[d] - extent(g, d)) / g->stride[d] + 1;

@@ -12,6 +12,7 @@ typedef struct marea_conv {
   int64_t n, cin, cout, groups;
   int64_t in[2], out[2], kernel[2], stride[2], dilation[2];
   int64_t before[2], after[2]; /* padding: top, left; bottom, right */
+  bool sequence;               /* of a sequence (n, in[1], cin): height 1, and messages have one size */
   bool direct;                 /* only algorithms that add up the products of each window by itself */
 } marea_conv;
 
@@ -23,12 +24,15 @@ static inline bool marea_conv_is_depthwise (const marea_conv *g) {
 /* Positions of the attributes that convolution operators share in one's descriptor; -1: it does not have it. */
 typedef struct marea_conv_attr_index {
   int8_t stride, padding, dilation, groups, algorithm;
+  bool sequence; /* stride and dilation are integers, padding is {left, right} */
 } marea_conv_attr_index;
 
 /* Reads and checks stride, dilation, groups, algorithm into g. */
 marea_status marea_conv_read (marea_call *c, marea_conv_attr_index at, marea_conv *g);
 /* Reads the padding for g->in and g->kernel, and replaces 'same' by its four numbers in the call. */
 marea_status marea_conv_padding (marea_call *c, marea_conv_attr_index at, marea_conv *g);
+/* "3x5", or "5" of sequences */
+marea_text marea_conv_size_text (const marea_conv *g, const int64_t size[2]);
 /* out := height and width of the result; fails when the kernel does not fit into the input. */
 marea_status marea_conv_size (marea_call *c, const marea_conv *g, int64_t out[2]);
 

@@ -17,8 +17,8 @@
 
 /* ORDER of both gradients' attributes */
 enum { GRAD_SIZE, GRAD_STRIDE, GRAD_PADDING, GRAD_DILATION, GRAD_GROUPS, GRAD_ALGORITHM };
-static const marea_conv_attr_index grad_attrs = {GRAD_STRIDE, GRAD_PADDING, GRAD_DILATION, GRAD_GROUPS,
-                                                 GRAD_ALGORITHM};
+static const marea_conv_attr_index grad_attrs = {GRAD_STRIDE, GRAD_PADDING,   GRAD_DILATION,
+                                                 GRAD_GROUPS, GRAD_ALGORITHM, false};
 
 static marea_conv_attributes attributes_of (const marea_vjp *v) {
   return (marea_conv_attributes){v->attr[GRAD_STRIDE], v->attr[GRAD_PADDING], v->attr[GRAD_DILATION],
@@ -174,8 +174,8 @@ const marea_op marea_op_conv2d_grad_weight = {
 
 /* ---- conv2d_backward ---- */
 
-static const marea_conv_attr_index back_attrs = {BACK_STRIDE, BACK_PADDING, BACK_DILATION, BACK_GROUPS,
-                                                 BACK_ALGORITHM};
+static const marea_conv_attr_index back_attrs = {BACK_STRIDE, BACK_PADDING,   BACK_DILATION,
+                                                 BACK_GROUPS, BACK_ALGORITHM, false};
 
 /* In forward terms: the large side (n, in, cin), the small side (n, out, cout). */
 static marea_status backward_read (marea_call *c, marea_conv *g) {

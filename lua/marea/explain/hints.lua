@@ -50,11 +50,16 @@ end
 local function channels(failure, has, takes)
   local x, name = input(failure, "x"), called(failure, "x")
   has, takes = math.tointeger(has), math.tointeger(takes)
-  if not x or x.rank ~= 4 then return nil end
-  if x:size(2) == takes then
+  if not x or (x.rank ~= 4 and x.rank ~= 3) then return nil end
+  if x.rank == 3 and x:size(2) == takes then
+    return ("sequences are (N, T, C), channels last; %s:permute(1, 3, 2) makes them so"):format(name)
+  end
+  if x.rank == 4 and x:size(2) == takes then
     return ("images are (N, H, W, C), channels last; %s:permute(1, 3, 4, 2) makes them so"):format(name)
   end
-  if takes == 1 and has == 3 then return ("%s:mean(4, true) makes gray images of coloured ones"):format(name) end
+  if x.rank == 4 and takes == 1 and has == 3 then
+    return ("%s:mean(4, true) makes gray images of coloured ones"):format(name)
+  end
   return ("a layer's first number is the channels of its input: {%d, ...}"):format(has)
 end
 
@@ -326,6 +331,8 @@ end
 local rules = {
   {"^conv2d: x has (%d+) channels, .- takes (%d+)$", channels},
   {"^conv_transpose2d: x has (%d+) channels, .- takes (%d+)$", channels},
+  {"^conv1d: x has (%d+) channels, .- takes (%d+)$", channels},
+  {"^conv_transpose1d: x has (%d+) channels, .- takes (%d+)$", channels},
   {"^[%w_]+: argument 'x': expected 4 dimensions %(N, H, W", images},
   {"^conv2d: kernel .- is larger than the padded input", always "padding = 'same' keeps the size of the images"},
   {"^linear: x .-: expected %(%.%., (%d+)%)", dense},
