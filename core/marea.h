@@ -460,6 +460,32 @@ MAREA_API int marea_file_text_count (const marea_file *f);
 MAREA_API void marea_file_text (const marea_file *f, int i, const char **key, const char **value);
 MAREA_API void marea_file_free (marea_file *f);
 
+/* JSON in UTF-8: its values one after another, those of an object or list before the MAREA_JSON_END that closes it; then
+   MAREA_JSON_END for ever. A name that occurs twice in an object is an error; messages name byte, line and column. */
+typedef struct marea_json marea_json;
+typedef enum marea_json_kind {
+  MAREA_JSON_END,
+  MAREA_JSON_NULL,
+  MAREA_JSON_FALSE,
+  MAREA_JSON_TRUE,
+  MAREA_JSON_INTEGER,
+  MAREA_JSON_NUMBER,
+  MAREA_JSON_STRING,
+  MAREA_JSON_LIST,
+  MAREA_JSON_OBJECT
+} marea_json_kind;
+typedef struct marea_json_value {
+  marea_json_kind kind;
+  const char *name, *text;  /* of an object's value: its name; a string. They live as long as the marea_json */
+  size_t count;             /* bytes of a string; values of a list or an object */
+  int64_t integer;
+  double number;
+} marea_json_value;
+MAREA_API MAREA_MUST_USE marea_status marea_json_read (marea_context *ctx, const char *text, size_t n,
+                                                       marea_json **out);
+MAREA_API void marea_json_next (marea_json *j, marea_json_value *value);
+MAREA_API void marea_json_free (marea_json *j);
+
 /* ---- 8 Profiling -------------------------------------------------------------------------------- */
 /* A profile measures every operator from start to stop. It keeps sums for each operator, layer, direction and algorithm, and the
    single calls in order of their start, the first max_events of them. Its memory is the context's and counts towards

@@ -11,17 +11,15 @@
 **   "marea"       layout version "1". It says once more that there must be a "crc32", so that no flipped
 **                 bit can make a file of ours pass as one of a writer without checksums.
 ** So every single flipped bit in a file of ours is found. Files without these keys are read unchecked.
-** Limits: io.h. Before jansson sees a header, its nesting and its values are counted, and the memory that they may take
-** counts as the context's.
+** Limits: io.h. What jansson may take of a header is limited as json.h says.
 ** Not done: reading only some tensors; element types narrower than a byte.
 */
-#include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <zlib.h>
 
-#include "io.h"
+#include "json.h"
 
 #define SEAL_START "{\"__metadata__\":{\"crc32\":\""
 #define SEAL_DIGITS 8
@@ -70,13 +68,14 @@ typedef struct entry { /* of the header, about one tensor */
 
 typedef struct loader {
   marea_context *ctx;
-  marea_label label;
-  const uint8_t *bytes; /* the file */
-  size_t n, header;     /* bytes of the file, of the header */
-  bool sealed;          /* the header's checksum is there and right */
+  marea_label label, bad; /* "load: 'path'"; the same with ": bad header" */
+  const uint8_t *bytes;   /* the file */
+  size_t n, header;       /* bytes of the file, of the header */
+  bool sealed;            /* the header's checksum is there and right */
   const json_t *root, *metadata;
   entry *entries;
   int count;
+  int commas[4]; /* of the header, at each depth */
   marea_file *file;
 } loader;
 
@@ -98,30 +97,18 @@ static marea_status find_header (loader *l) {
   return MAREA_OK;
 }
 
-/* Objects may nest to depth 2, and arrays be at depth 3 only; a bound for values at each depth. This comes first
-   because jansson recurses. *room: the most that it can take, from its structures (2.14, 64 bits) and malloc's own
-   part. */
-static marea_status measure_header (const loader *l, size_t *room) {
+/* What is about the header's text rather than the file says so. */
+static marea_json_source header_text (const loader *l) {
+  return (marea_json_source){l->ctx, l->bad.s, l->bytes + LENGTH, l->header};
+}
+
+/* Objects may nest to depth 2, and arrays be at depth 3 only; a bound for values at each depth. */
+static marea_status check_nesting (void *ud, uint8_t c, int depth) {
   static const int limit[4] = {0, MAREA_MAX_TENSORS, 4 * MAREA_MAX_TENSORS, 8 * MAREA_MAX_TENSORS};
-  enum {
-    CONTAINER = 256,
-    ITEM = 128
-  }; /* bytes: an empty list or object; a scalar, or a name and its place */
-  int depth = 0, commas[4] = {0};
-  bool quoted = false;
-  *room = 3 * l->header + 4096; /* texts while they grow, and as values; the parser */
-  for (size_t i = LENGTH; i < LENGTH + l->header; i++) {
-    uint8_t c = l->bytes[i];
-    if (quoted && c == '\\') i++;
-    else if (c == '"') quoted = !quoted;
-    if (quoted) continue;
-    if (c == '{' || c == '[') depth++, *room += CONTAINER;
-    if (c == '{' || c == '[' || c == ',' || c == ':') *room += ITEM;
-    if ((c == '{' && depth > 2) || (c == '[' && depth != 3)) return BAD(l, "bad header: nested too deeply");
-    if ((c == '}' || c == ']') && depth-- == 0) return BAD(l, "bad header: unbalanced brackets");
-    if (c == ',' && ++commas[depth] > limit[depth])
-      return BAD(l, "bad header: too many entries; at most %d tensors are allowed", MAREA_MAX_TENSORS);
-  }
+  loader *l = ud;
+  if ((c == '{' && depth > 2) || (c == '[' && depth != 3)) return BAD(l, "bad header: nested too deeply");
+  if (c == ',' && ++l->commas[depth] > limit[depth])
+    return BAD(l, "bad header: too many entries; at most %d tensors are allowed", MAREA_MAX_TENSORS);
   return MAREA_OK;
 }
 
@@ -134,41 +121,12 @@ static marea_status check_seal (loader *l) {
   return l->sealed ? MAREA_OK : BAD(l, "damaged: wrong checksum of the header");
 }
 
-typedef struct feed { /* of the header's bytes to jansson */
-  const loader *l;
-  size_t at;
-  marea_status status;
-} feed;
-
-static size_t feed_piece (void *to, size_t room, void *ud) {
-  feed *f = ud;
-  const size_t n = MAREA_MIN(room, f->l->header - f->at);
-  f->status = marea_poll(f->l->ctx);
-  if (f->status != MAREA_OK) return (size_t)-1;
-  memcpy(to, f->l->bytes + LENGTH + f->at, n);
-  f->at += n;
-  return n;
-}
-
 static marea_status parse_header (loader *l, json_t **root) {
-  json_error_t error;
-  feed f = {.l = l};
-  *root = json_load_callback(feed_piece, &f, JSON_REJECT_DUPLICATES, &error);
-  if (f.status != MAREA_OK) return f.status;
-  if (*root) {
-    l->root = *root;
-    l->metadata = json_object_get(*root, "__metadata__");
-    return MAREA_OK;
-  }
-  switch (json_error_code(&error)) {
-  case json_error_out_of_memory: return marea_no_names(l->ctx, l->label.s);
-  case json_error_duplicate_key:
-    return BAD(l, "bad header: a name occurs twice, before byte %d", error.position);
-  case json_error_numeric_overflow:
-    return BAD(l, "bad header: an integer of more than 64 bits, or a number too large, before byte %d",
-               error.position);
-  default: return BAD(l, "bad header: not JSON at byte %d: %s", error.position, error.text);
-  }
+  const marea_json_source text = header_text(l);
+  MAREA_TRY(marea_json_parse(&text, 0, root));
+  l->root = *root;
+  l->metadata = json_object_get(*root, "__metadata__");
+  return MAREA_OK;
 }
 
 static int by_name (const void *a, const void *b) {
@@ -358,11 +316,12 @@ marea_status marea_parse_safetensors (marea_context *ctx, const char *path, cons
   size_t room;
   loader l = {.ctx = ctx, .label = marea_file_label("load", path), .bytes = bytes, .n = n};
   *out = NULL;
+  snprintf(l.bad.s, sizeof l.bad.s, "%.*s: bad header", (int)sizeof l.bad.s - 20, l.label.s);
   MAREA_TRY(find_header(&l));
   MAREA_TRY(check_seal(&l));
-  MAREA_TRY(measure_header(&l, &room));
-  void *reserved = marea_alloc(
-      ctx, room); /* jansson's memory, for the limit: its own allocator is the whole process's */
+  const marea_json_source text = header_text(&l);
+  MAREA_TRY(marea_json_measure(&text, check_nesting, &l, &room));
+  void *reserved = marea_alloc(ctx, room);
   if (!reserved) return marea_out_of_memory(ctx, l.label.s, room, "the header");
   marea_status status = load(&l);
   marea_free(ctx, reserved);

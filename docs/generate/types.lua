@@ -56,19 +56,22 @@ local KEYWORDS = {
   globals = "table", recurrent_init = INITIALIZER, recurrent_activation = choices{"sigmoid", "hard_sigmoid"},
   elementwise_affine = "boolean",
   forget_bias = "number", reset_after = "boolean", layers = "integer", bidirectional = "boolean", dropout = "number",
+  counts = "table<string, number>", words = "string[]", min_count = "number", special = "string[]",
 }
 
 --- Those that mean something else in a part: a distribution's parameters are tensors; `scale` is a switch of
 --- normalisations and the factor of layers that enlarge.
-local OWN = {nn = {scale = "boolean|integer"}, dist = {}}
+local OWN = {nn = {scale = "boolean|integer"}, dist = {}, text = {}}
 for _, name in ipairs{"probs", "logits", "loc", "scale", "mean", "std", "rate", "low", "high", "temperature"} do
   OWN.dist[name] = "Tensor|number"
 end
 
+for _, name in ipairs{"padding", "unknown", "begin", "stop"} do OWN.text[name] = "string|boolean" end
+
 --- What stands in front, without a name.
 local POSITIONAL = {
   nn = "integer|integer[]|number|Module", optim = "Module|Module[]|Tensor|table", dist = "Tensor|number",
-  data = "Tensor|table", ["data.synthetic"] = "integer", plot = "table|Tensor|number",
+  data = "Tensor|table", ["data.synthetic"] = "integer", text = "string[]|string[][]", plot = "table|Tensor|number",
 }
 
 local function translated(kind)
@@ -336,7 +339,7 @@ end
 
 --- The name of a part as a place in the file: marea's own are marea.f, nn.Linear stays short.
 local PARTS = {"nn", "nn.init", "optim", "optim.schedule", "dist", "data", "data.synthetic", "image", "plot",
-  "augment", "judge", "checkpoint", "metrics", "importance"}
+  "augment", "judge", "checkpoint", "metrics", "importance", "text"}
 local CALLED = {"blame", "gradcheck", "memory_report", "plan", "profile", "progress", "rerun", "sandbox"}
 
 local function emit_part(part)
@@ -390,9 +393,9 @@ end
 -- ---- classes ----
 
 --- The classes that functions give, with their fields and methods, from the sources.
-local CLASSES = {"Batches", "Blame", "Dataset", "Distribution", "Figure", "Gaussian", "Gradcheck", "MemoryReport",
-  "Metrics", "Module", "Optimizer", "Plan", "Progress", "Range", "Report", "RerunReport", "Sandbox",
-  "Shown", "Tensor"}
+local CLASSES = {"Batches", "Blame", "BytePair", "Dataset", "Distribution", "Figure", "Gaussian", "Gradcheck",
+  "MemoryReport", "Metrics", "Module", "Optimizer", "Plan", "Progress", "Range", "Report", "RerunReport", "Sandbox",
+  "Shown", "Tensor", "Vocabulary"}
 
 local SPECIAL = {
   Tensor = {"---@operator add(Tensor|number): Tensor", "---@operator sub(Tensor|number): Tensor",
@@ -407,6 +410,7 @@ local SPECIAL = {
     "---@field entropy fun(self: Distribution): Tensor|number"},
   Dataset = {"---@operator len: integer"},
   Batches = {"---@operator call: Tensor", "---@operator len: integer"},
+  Vocabulary = {"---@operator len: integer"}, BytePair = {"---@operator len: integer"},
 }
 
 --- Methods of tensors that are added in Lua, under other names in their files.

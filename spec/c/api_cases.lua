@@ -105,6 +105,7 @@ local function text(f, p)
     return {good(paths[f.name] or "w->file.new"), refused("NULL", "NULL"), refused("empty", '""'),
       refused("folder", '"/"'), refused("device", '"/dev/null"'), refused("long", "w->long_text")}
   end
+  if f.name == "marea_json_read" then return {good '"[1,2,3,4,5,6,77]"', refused("NULL", "NULL")} end -- 16 bytes
   local bad = f.name == "marea_file_add" or f.name == "marea_file_add_text"
   return {good(texts[place] or '"name"'), refused("NULL", "NULL"), any("empty", '""'), any("long", "w->long_text"),
     (bad and refused or any)("no UTF-8", '"\\xff"')}
@@ -136,6 +137,8 @@ local values = {
   ["marea_tensor *"] = tensor, ["const marea_tensor *"] = tensor, ["marea_tensor *const *"] = list,
   ["marea_tensor **"] = pointer "w->out", ["int *"] = pointer "&w->n", ["size_t *"] = optional "&w->size",
   ["marea_file *"] = pointer "w->f", ["const marea_file *"] = pointer "w->f", ["marea_file **"] = pointer "&w->loaded",
+  ["marea_json *"] = pointer "w->j", ["marea_json **"] = pointer "&w->parsed",
+  ["marea_json_value *"] = pointer "&w->json",
   ["marea_profile *"] = pointer "w->p", ["const marea_profile *"] = pointer "w->p",
   ["marea_profile **"] = pointer "&w->started",
   ["const marea_op *"] = pointer 'marea_op_find("add")', ["const marea_attr *"] = pointer "NULL",
@@ -190,6 +193,7 @@ local values = {
 local call = {marea_retain = "marea_release(marea_retain(t))", marea_release = "marea_release(marea_retain(t))"}
 local afterwards = {
   marea_close = "if (v[0] == 0) w->ctx = NULL;", marea_file_free = "if (v[0] == 0) w->f = NULL;",
+  marea_json_free = "if (v[0] == 0) w->j = NULL;",
   marea_profile_free = "if (v[0] == 0) w->p = NULL;", marea_find_blame = "marea_blame_clear(&w->blame);",
 }
 

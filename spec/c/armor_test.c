@@ -30,6 +30,8 @@ typedef struct world {
   marea_tensor *list[2], *leaves[2], *with_null[2], *with_foreign[2], *with_over[2], *with_over_view[2];
   marea_tensor *out[OUT];
   marea_file *f, *loaded;
+  marea_json *j, *parsed;
+  marea_json_value json;
   marea_profile *p, *started;
   struct {
     const char *idx, *npy, *png, *safetensors, *new;
@@ -208,6 +210,7 @@ static world *new_world (void) {
   need(marea_profile_start(w->ctx, 16, &w->p), w->ctx);
   marea_profile_stop(w->p);
   need(marea_file_new(w->ctx, &w->f), w->ctx);
+  need(marea_json_read(w->ctx, "[{}]", 4, &w->j), w->ctx);
   need(marea_file_add(w->f, "a", w->t), w->ctx);
   need(marea_file_add_text(w->f, "k", "v"), w->ctx);
   for (int i = 0; i < OUT; i++) w->out[i] = (marea_tensor *)w; /* no tensor: shows what is written */
@@ -223,6 +226,8 @@ static void drop_world (world *w) {
     if (w->out[i] != (marea_tensor *)w) marea_release(w->out[i]);
   marea_file_free(w->f);
   marea_file_free(w->loaded);
+  marea_json_free(w->j);
+  marea_json_free(w->parsed);
   marea_profile_free(w->p);
   marea_profile_free(w->started);
   marea_plan_stop(w->ctx);

@@ -60,7 +60,8 @@ local function is_callable(v)
 end
 
 core.memory_limit(256 << 20)
-for _, module_name in ipairs {"nn", "optim", "dist", "data", "augment", "judge", "checkpoint", "metrics", "profile"} do
+for _, module_name in ipairs {"nn", "optim", "dist", "data", "augment", "judge", "checkpoint", "metrics", "profile",
+  "text"} do
   local names = {}
   for name in pairs(marea[module_name]) do names[#names + 1] = name end
   table.sort(names)
@@ -114,6 +115,8 @@ local objects = {
   Dataset = function() return marea.data.Dataset{{"x", marea.ones(3, 2)}} end,
   batches = function() return marea.data.Dataset{marea.ones(3, 2)}:batches(2) end,
   Normal = function() return marea.dist.Normal(0, 1) end,
+  BytePair = function() return marea.text.BytePair{{"a rose"}, size = 258, special = {"<pad>"}} end,
+  Vocabulary = function() return marea.text.Vocabulary{{"a", "b"}, stop = true} end,
   Categorical = function() return marea.dist.Categorical{logits = marea.ones(3)} end,
 }
 for _, class in ipairs((functions_of(objects))) do

@@ -11,6 +11,7 @@ local check = require "marea.internal.check"
 local attempt = require "marea.internal.attempt"
 local events = require "marea.internal.events"
 local random = require "marea.internal.random"
+local by_length = require "marea.data.by_length"
 local ops = core.ops
 
 ---@class Dataset
@@ -150,19 +151,31 @@ local function mix(z)
   return z ~ z >> 31
 end
 
---- The order of a pass: a function of seed, stream and epoch alone. The random state is as before afterwards.
-local function permutation(self, epoch)
+--- The shuffled order of a pass: a function of seed, stream, epoch, lengths and batch size alone. The random state is
+--- as before afterwards.
+local function permutation(self, epoch, lengths, size)
   local seed, counter = core.random_state()
   local order
   core.shield(nil, function()
     core.set_random_state((self.seed or seed ~ mix(self.stream)) ~ SHUFFLE, epoch << 32)
-    order = ops.permutation(self.size):keep()
+    order = core.scope(function()
+      local rows = ops.permutation(self.size)
+      return lengths and by_length.shuffled(rows, lengths, size) or rows
+    end):keep()
     core.set_random_state(seed, counter)
   end)
   return order
 end
 
 local last_seeded = {} -- the last shuffled pass with a seed of its own: identity of its dataset, seed, epoch, size
+
+--- The order of a pass, i64 (N).
+local function order_of(self, epoch, size, options)
+  local lengths = options.by_length and by_length.lengths(self, options.by_length)
+  if options.shuffle then return permutation(self, epoch, lengths, size) end
+  local rows = ops.arange(1, self.size, {dtype = "i64"})
+  return (lengths and by_length.sorted(rows, lengths) or rows):keep()
+end
 
 --- Warns when a pass has the order of the pass before, because the script made a new dataset with the same seed.
 local function note_order(self, epoch, is_given)
@@ -175,17 +188,19 @@ local function note_order(self, epoch, is_given)
   last_seeded = {identity = self._identity, seed = self.seed, epoch = epoch, size = self.size}
 end
 
-local BATCH_OPTIONS = {"shuffle", "epoch", "from", "drop_last"}
+local BATCH_OPTIONS = {"shuffle", "epoch", "from", "drop_last", "by_length"}
 
 --- A pass in batches, for a generic for: `for x, y in train:batches(128, {shuffle = true}) do`.
 ---   shuffle    in an order of its own for each dataset and epoch (false)
 ---   epoch      the number of the pass; left out, one more than that of the last pass
 ---   from       the batch to begin with; left out, 1, or the one after the position that load_state has set
 ---   drop_last  leaves out the last batch when it is smaller (false)
+---   by_length  the name of a field of lengths, i64 (N): batches are of rows of nearly the same length. Shuffled, the
+---              rows of 100 batches are sorted together and the batches drawn in any order; else the shortest are first
 --- When an iteration ends by an error, Ctrl-C among them, before an optimizer has updated the weights, its batch counts
 --- as not delivered, and random state and running statistics are as before it; load_state(state()) goes on with it.
 ---@param size integer
----@param options? {shuffle: boolean?, epoch: integer?, from: integer?, drop_last: boolean?}
+---@param options? {shuffle: boolean?, epoch: integer?, from: integer?, drop_last: boolean?, by_length: string?}
 ---@return Batches, nil, nil, Batches
 ---@example for x in data.Dataset{marea.normal{10, 4}}:batches(4, {shuffle = true}) do last = x.shape end
 ---@example last
@@ -201,10 +216,10 @@ function Dataset:batches(size, options)
   if options.from then done = (check.integer("batches", "from", options.from, 1) - 1) * size end
   local last = options.drop_last and self.size - self.size % size or self.size
   if options.shuffle and self.seed then note_order(self, epoch, options.epoch ~= nil) end
-  local order = options.shuffle and permutation(self, epoch) or ops.arange(1, self.size, {dtype = "i64"})
+  local order = order_of(self, epoch, size, options)
   self.position, self.resumed = {epoch = epoch, examples = math.min(done, last)}, nil
   local pass = setmetatable({
-    dataset = self, order = order:keep(), size = size, last = last, epoch = epoch, position = self.position,
+    dataset = self, order = order, size = size, last = last, epoch = epoch, position = self.position,
     examples = last, steps = (last + size - 1) // size, step = done // size,
   }, Batches)
   return pass, nil, nil, pass

@@ -14,4 +14,15 @@ function files.write(path, write)
   return core.save_bytes(path, table.concat(texts))
 end
 
+--- The bytes of a file; nil and a message when it cannot be read.
+---@param path string
+---@return string|nil bytes, string|nil message
+function files.read(path)
+  local file, message = io.open(path, "rb")
+  if not file then return nil, message end
+  local bytes, problem = file:read "a"
+  file:close()
+  return bytes, problem
+end
+
 return files
