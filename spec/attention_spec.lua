@@ -253,3 +253,70 @@ describe("scaled_dot_product_attention", function()
     fails("'v'", function(o) o.v = values("f32", 2, 5, 2, 4) end)
   end)
 end)
+
+describe("additive_attention", function()
+  before_each(function() marea.seed(5) end)
+
+  local function composed_weights(query, key, v, lengths)
+    local tk = key:size(2)
+    local scores = ((query:unsqueeze(3) + key:unsqueeze(2)):tanh() * v):sum(4)
+    if not lengths then return scores:softmax(3) end
+    local t = {}
+    for _, length in ipairs(lengths:totable()) do
+      for j = 1, tk do t[#t + 1] = j > length and -INF or 0 end
+    end
+    return (scores + marea.tensor(t, {dtype = query.dtype}):reshape {key:size(1), 1, tk}):softmax(3)
+  end
+
+  for dtype, near in pairs(DTYPES) do
+    it("agrees with tanh and softmax, values and gradients, " .. dtype, function()
+      for number, s in ipairs {{2, 3, 5, 4}, {1, 20, 70, 130}, {3, 1, 33, 17}, {3, 9, 6, 1}} do
+        local n, tq, tk, h = table.unpack(s)
+        local leaves = {values(dtype, n, tq, h):requires_grad_(), values(dtype, n, tk, h):requires_grad_(),
+          values(dtype, h):requires_grad_()}
+        local lengths = number > 2 and marea.tensor({tk, 1, 0}, {dtype = "i64"}) or nil
+        local y = marea.additive_attention(leaves[1], leaves[2], leaves[3], lengths)
+        local wanted = composed_weights(leaves[1], leaves[2], leaves[3], lengths)
+        allclose.assert(y, wanted, near)
+        local weight = values(dtype, n, tq, tk)
+        local expected = core.grad((wanted * weight):sum(), leaves, {})
+        for i, got in ipairs(core.grad((y * weight):sum(), leaves, {})) do allclose.assert(got, expected[i], near) end
+      end
+    end)
+  end
+
+  it("lets NaN behind the end of a row reach nothing", function()
+    local query, key, v = values("f64", 1, 3, 4), values("f64", 1, 5, 4), values("f64", 4)
+    key:narrow(2, 4, 2):fill_(NAN)
+    for _, x in ipairs {query, key, v} do x:requires_grad_() end
+    local y = marea.additive_attention(query, key, v, marea.tensor({3}, {dtype = "i64"}))
+    for _, x in ipairs {y, table.unpack(core.grad(y:square():sum(), {query, key, v}, {}))} do
+      assert.equal(1, x:isfinite():all():item())
+    end
+    assert.equal(0, y:narrow(3, 4, 2):abs():max():item())
+  end)
+
+  it("has the bits of one thread with any number of threads", function()
+    local threads, wanted = core.threads(), nil
+    for count = 1, 4 do
+      core.set_threads(count)
+      marea.seed(4)
+      local leaves = {values("f32", 3, 20, 150):requires_grad_(), values("f32", 3, 30, 150):requires_grad_(),
+        values("f32", 150):requires_grad_()}
+      local got = core.grad(marea.additive_attention(table.unpack(leaves)):square():sum(), leaves, {})
+      wanted = wanted or got
+      for i, x in ipairs(got) do assert.equal(1, x:eq(wanted[i]):all():item()) end
+    end
+    core.set_threads(threads)
+  end)
+
+  it("names what is wrong", function()
+    local query, key, v = values("f32", 2, 3, 4), values("f32", 2, 5, 4), values("f32", 4)
+    assert.matches("'lengths': row 2 has length 6, expected 0 to 5", message_of(function()
+      marea.additive_attention(query, key, v, marea.tensor({0, 6}, {dtype = "i64"}))
+    end), 1, true)
+    assert.matches("query's last size", message_of(function()
+      marea.additive_attention(query, key, values("f32", 5))
+    end), 1, true)
+  end)
+end)

@@ -289,6 +289,11 @@ static inline int marea_winograd_points (marea_winograd_variant v, int taps) {
      p keep, and dp ds. keep NULL: 1 */                                                                           \
   K(softmax_piece_grad, void, (size_t rows, size_t n, size_t step, void *s, void *dp, const void *keep,           \
                                const void *lse, const void *shift))                                              \
+  /* additive attention, one query q (n) and keys k (rows, n): y[i] = sum_j v[j] tanh(q[j] + k[i*step+j]). Back from d,   \
+     the gradient of y: dq (n) is set, dk (rows, n), which has the step of k, and dv (n) are added to */             \
+  K(tanh_dot, void, (size_t rows, size_t n, size_t step, const void *q, const void *k, const void *v, void *y))  \
+  K(tanh_dot_grad, void, (size_t rows, size_t n, size_t step, const void *q, const void *k, const void *v,       \
+                          const void *d, void *dq, void *dk, void *dv))                                          \
   K(direct_conv, void, (const marea_direct_conv *g))                                                                     \
   K(direct_wgrad, void, (const marea_direct_wgrad *g))                                                               \
   K(product, void, (const marea_product *g))                                                                   \

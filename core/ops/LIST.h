@@ -35,6 +35,7 @@ OP(matmul) OP(linear)
 OP(rnn) OP(rnn_grad) OP(gru) OP(gru_grad) OP(lstm) OP(lstm_grad)
 /* attention/ */
 OP(scaled_dot_product_attention) OP(scaled_dot_product_attention_grad)
+OP(additive_attention) OP(additive_attention_grad)
 /* linalg.c */
 OP(eigh)
 /* conv/ */

@@ -32,6 +32,13 @@ static marea_status want_mask (marea_call *c, const int64_t full[4]) {
                       marea_tensor_text(mask).s, marea_shape_text(4, full).s);
 }
 
+marea_status marea_attention_want_lengths (marea_call *c, int input) {
+  if (!has(c, input)) return MAREA_OK;
+  MAREA_TRY(marea_want_dtype(c, input, MAREA_INTS));
+  MAREA_TRY(marea_want_rank(c, input, 1, "(N)"));
+  return marea_want_size(c, input, 0, c->in[0]->shape[0], "the rows");
+}
+
 static marea_status want_options (marea_call *c) {
   marea_attr *scale = &c->attr[MAREA_QKV_SCALE], *seed = &c->attr[MAREA_QKV_SEED];
   const int64_t d = c->in[MAREA_QKV_Q]->shape[3];
@@ -62,25 +69,24 @@ marea_status marea_attention_shape (marea_call *c) {
                         (long long)kv_heads);
   if (has(c, MAREA_QKV_MASK))
     MAREA_TRY(want_mask(c, (int64_t[]){q->shape[0], heads, q->shape[1], k->shape[1]}));
-  if (has(c, MAREA_QKV_LENGTHS)) {
-    MAREA_TRY(marea_want_dtype(c, MAREA_QKV_LENGTHS, MAREA_INTS));
-    MAREA_TRY(marea_want_rank(c, MAREA_QKV_LENGTHS, 1, "(N)"));
-    MAREA_TRY(marea_want_size(c, MAREA_QKV_LENGTHS, 0, q->shape[0], "q's first size"));
-  }
+  MAREA_TRY(marea_attention_want_lengths(c, MAREA_QKV_LENGTHS));
   return want_options(c);
 }
 
-static marea_status read_lengths (marea_call *c, marea_attention *a) {
-  const marea_tensor *lengths = c->in[MAREA_QKV_LENGTHS];
-  int64_t *length;
-  MAREA_TABLE_OR_RETURN(c, length, (size_t)MAREA_MAX(a->n, 1) * sizeof *length);
-  a->length = length;
-  for (int64_t i = 0; i < a->n; i++) {
-    length[i] = marea_load_integer(lengths->dtype, marea_at(lengths), i);
-    if (length[i] < 0 || length[i] > a->tk)
+marea_status marea_attention_lengths (marea_call *c, int input, int64_t most, const int64_t **length) {
+  *length = NULL;
+  if (!has(c, input) || c->ctx->shape_only) return MAREA_OK;
+  const marea_tensor *lengths = c->in[input];
+  const int64_t n = lengths->shape[0];
+  int64_t *to;
+  MAREA_TABLE_OR_RETURN(c, to, (size_t)MAREA_MAX(n, 1) * sizeof *to);
+  *length = to;
+  for (int64_t i = 0; i < n; i++) {
+    to[i] = marea_load_integer(lengths->dtype, marea_at(lengths), i);
+    if (to[i] < 0 || to[i] > most)
       return marea_reject(c, MAREA_EARG,
-                          "argument 'lengths': row %lld has length %lld, expected 0 to %lld, the keys of k",
-                          (long long)(i + c->ctx->config.index_base), (long long)length[i], (long long)a->tk);
+                          "argument 'lengths': row %lld has length %lld, expected 0 to %lld, the keys",
+                          (long long)(i + c->ctx->config.index_base), (long long)to[i], (long long)most);
   }
   return MAREA_OK;
 }
@@ -115,7 +121,7 @@ marea_status marea_attention_open (marea_call *c, marea_attention *a) {
                          .rate = c->attr[MAREA_QKV_DROPOUT].f,
                          .seed = (uint64_t)c->attr[MAREA_QKV_SEED].i};
   if (has(c, MAREA_QKV_MASK)) open_mask(c->in[MAREA_QKV_MASK], a);
-  if (has(c, MAREA_QKV_LENGTHS) && !c->ctx->shape_only) MAREA_TRY(read_lengths(c, a));
+  MAREA_TRY(marea_attention_lengths(c, MAREA_QKV_LENGTHS, a->tk, &a->length));
   MAREA_TABLE_OR_RETURN(c, offset, KEYS * sizeof *offset);
   for (int64_t i = 0; i < KEYS; i++) offset[i] = i;
   a->offset = offset;

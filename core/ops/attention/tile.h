@@ -76,6 +76,9 @@ typedef struct marea_attention_tile {
 
 /* Checks inputs 0..4 and the attributes, and fills in the scale and the seed. */
 marea_status marea_attention_shape (marea_call *c);
+/* *length := the input's lengths, of which each is 0 to `most`; NULL where it is left out or there are no values. */
+marea_status marea_attention_lengths (marea_call *c, int input, int64_t most, const int64_t **length);
+marea_status marea_attention_want_lengths (marea_call *c, int input); /* a shape rule's part of it */
 /* Fills in a, and reads and checks the lengths. */
 marea_status marea_attention_open (marea_call *c, marea_attention *a);
 
