@@ -82,6 +82,9 @@ describe("our side of the benchmarks", function()
   it("answers every kind of request", function()
     local requests = {"step batch=2", "gan batch=2", "decoder batch=2", "chain nodes=10 scope=0",
       "chain nodes=10 scope=1", "nonsense"}
+    for _, map in ipairs{"forward", "step"} do
+      requests[#requests + 1] = "attention rows=1 length=3 heads=2 width=4 causal=1 map=" .. map
+    end
     for _, op in ipairs{"add", "add_", "relu"} do
       for scope = 0, 1 do requests[#requests + 1] = ("small op=%s scope=%d"):format(op, scope) end
     end

@@ -11,7 +11,9 @@ local marea = require "marea"
 local here = arg[0]:match "^.*/" or ""
 package.path = here .. "../?.lua;" .. package.path
 local kinds = {}
-for _, name in ipairs{"step", "gan", "conv", "decoder", "small", "chain"} do kinds[name] = require("ours." .. name) end
+for _, name in ipairs{"step", "gan", "conv", "decoder", "attention", "small", "chain"} do
+  kinds[name] = require("ours." .. name)
+end
 
 local function measure(f, clock, seconds, count)
   local times = {}

@@ -180,6 +180,22 @@ def decode(a):
     return run, 1
 
 
+def attention(a):
+    """Heads before time, as PyTorch wants them; dy is given, so that backward is that of attention alone."""
+    shape = [int(a[name]) for name in ("rows", "heads", "length", "width")]
+    leaves = [torch.randn(shape, requires_grad=a["map"] == "step") for _ in range(3)]
+    dy, causal = torch.randn(shape), a["causal"] == 1
+
+    def forward():
+        with torch.no_grad():
+            torch.nn.functional.scaled_dot_product_attention(*leaves, is_causal=causal)
+
+    def with_gradients():
+        y = torch.nn.functional.scaled_dot_product_attention(*leaves, is_causal=causal)
+        torch.autograd.grad(y, leaves, dy)
+    return (forward if a["map"] == "forward" else with_gradients), 1
+
+
 def small(a):
     x, y = torch.tensor([1.0, 2, 3, 4]), torch.zeros(4)
 
@@ -250,7 +266,7 @@ def measure(f, clock, seconds, count):
             return times
 
 
-KINDS = {"step": step, "gan": gan, "decoder": decode, "small": small, "chain": chain}
+KINDS = {"step": step, "gan": gan, "decoder": decode, "attention": attention, "small": small, "chain": chain}
 
 
 def value(text):

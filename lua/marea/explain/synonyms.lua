@@ -28,7 +28,7 @@ local anywhere = {
   logical_and = "a * b, of 0 and 1", logical_or = "a:maximum(b), of 0 and 1", logical_not = "1 - a, of 0 and 1",
   equal = "eq, element by element", not_equal = "ne", less = "lt", greater = "gt",
   allclose = "(a - b):abs():le(1e-6):all():item() == 1, of finite numbers, f32 or f64", log_sum_exp = "logsumexp",
-  swish = "silu", leakyrelu = "leaky_relu",
+  swish = "silu", leakyrelu = "leaky_relu", dot_product_attention = "scaled_dot_product_attention",
   softmin = "(-x):softmax(dim)", hardtanh = "clamp(-1, 1)", relu6 = "clamp(0, 6)",
   diag = "marea.where(marea.eye(n):ne(0), x, 0), of a vector",
   trace = "marea.where(marea.eye(n):ne(0), x, 0):sum()", unstack = "unbind", tobytes = "to_bytes",
@@ -73,6 +73,7 @@ owned.argument = {
   alpha = "slope of LeakyReLU, rho of RMSprop",
   batch_size = "the first argument, a number", axis = "dim or dims", keep_dims = "keepdim", negative_slope = "slope",
   epsilon = "eps", input_size = "the first number in the braces", hidden_size = "the second number in the braces",
+  is_causal = "causal", dropout_p = "dropout",
   num_layers = "layers", recurrent_initializer = "recurrent_init",
   -- values of arguments
   xavier_uniform = "'glorot_uniform'", xavier_normal = "'glorot_normal'", kaiming_uniform = "'he_uniform'",
