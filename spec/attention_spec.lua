@@ -232,6 +232,21 @@ describe("scaled_dot_product_attention", function()
     for i, name in ipairs(names) do assert.equal(1, gradient({name})[1]:eq(all[i]):all():item()) end
   end)
 
+  it("takes memory that is linear in the length, and tells its FLOPs", function()
+    local function plan(t)
+      return marea.plan(function()
+        local function leaf() return marea.zeros {1, t, 8, 64}:requires_grad_() end
+        attention(leaf(), leaf(), leaf(), {causal = true}):sum():backward()
+      end)
+    end
+    local short, long = plan(4096), plan(8192)
+    assert.is_true(long.peak < 2.01 * short.peak)
+    assert.is_true(long.peak < 10 * 4 * 8192 * 8 * 64) -- that of ten tensors; the weights alone would be 64
+    local products = 2 * 64 * 8 * 8192 * 8193 / 2
+    assert.is_true(long.forward >= 2 * products and long.forward < 2.01 * products)
+    assert.is_true(long.backward >= 5 * products and long.backward < 5.01 * products)
+  end)
+
   it("names what is wrong", function()
     local function fails(pattern, change)
       local o = case({n = 2, tq = 3, tk = 4, heads = 4, kv_heads = 2, d = 4}, "f32")
