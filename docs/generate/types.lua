@@ -54,7 +54,8 @@ local KEYWORDS = {
   threads = "integer", seconds = "number", instructions = "integer", flop = "number", read = "string[]",
   write = "string[]",
   globals = "table", recurrent_init = INITIALIZER, recurrent_activation = choices{"sigmoid", "hard_sigmoid"},
-  elementwise_affine = "boolean",
+  elementwise_affine = "boolean", kv_heads = "integer", dim_feedforward = "integer", layer_norm_eps = "number",
+  norm_first = "boolean",
   forget_bias = "number", reset_after = "boolean", layers = "integer", bidirectional = "boolean", dropout = "number",
   counts = "table<string, number>", words = "string[]", min_count = "number", special = "string[]",
 }
