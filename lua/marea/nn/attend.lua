@@ -1,0 +1,100 @@
+-- SPDX-License-Identifier: MIT
+--- Attention of a decoder to the steps of an encoder.
+---
+---   local attention = nn.Attention{128, query = 128, key = 256}             -- Bahdanau's
+---   local context, weights = attention(states, encoded, {lengths = lengths})
+---
+--- states (N, Tq, query), encoded (N, Tk, key), lengths (N), i64 or u8: the steps of encoded that count, 1 to Tk.
+--- context (N, Tq, key) is the mean of encoded by weights (N, Tq, Tk), a softmax of scores over the steps that count.
+--- What lies behind them reaches nothing, even if it is NaN.
+local core = require "marea.core"
+local check = require "marea.internal.check"
+local module = require "marea.nn.module"
+local init = require "marea.nn.initializers"
+local Linear = require "marea.nn.linear".Linear
+local ops = core.ops
+
+local SCORES = {additive = "additive", dot = "dot", encoder = "encoder"}
+
+---@class Attention  context, weights = net(query, key, {lengths}). score = "additive" (Bahdanau et al. 2015):
+--- v . tanh(W query + U key + b), {hidden, query = , key = } being the sizes; "dot" (Luong et al. 2015): query . key,
+--- times 1 / sqrt(size) with scaled = true; "encoder", {outputs, key = }: tanh(W key + b), a column for each of the outputs,
+--- whatever the decoder's state is: net(key, {lengths}). dtype, name
+---@example context, weights = nn.Attention{score = "dot"}(marea.normal{1, 2, 4}, marea.normal{1, 3, 4})
+---@example context.shape, weights.shape
+local Attention = module.class("Attention")
+
+local function want_lengths(lengths, n, steps)
+  if lengths == nil then return end
+  check.tensor("Attention", "lengths", lengths)
+  if lengths.rank ~= 1 or lengths:size(1) ~= n or (lengths.dtype ~= "i64" and lengths.dtype ~= "u8") then
+    check.fail("Attention", "lengths", ("i64 or u8 (%d)"):format(n), lengths)
+  end
+  if core.planning() then return end -- whose tensors have no values
+  for i, length in ipairs(lengths:totable()) do
+    if length < 1 or length > steps then
+      check.raise("Attention: lengths[%d] is %d, expected 1..%d", i, length, steps)
+    end
+  end
+end
+
+local function want_sequences(name, x, size)
+  check.tensor("Attention", name, x)
+  if x.rank ~= 3 or (size and x:size(3) ~= size) then
+    check.fail("Attention", name, ("sequences (N, T, %s)"):format(size or "C"), x)
+  end
+end
+
+function Attention:init(options)
+  local what = "Attention"
+  options = check.options(what, options, {"score", "query", "key", "scaled", "dtype", "name"}, 1)
+  self.name = options.name
+  self.score = check.choice(what, "score", options.score or "additive", SCORES)
+  self.scaled = options.scaled == true
+  self.dtype = options.dtype or "f32"
+  if self.score == "dot" then return end
+  self.size = check.integer(what, self.score == "additive" and "hidden" or "outputs", options[1], 1)
+  self.key = check.integer(what, "key", options.key, 1)
+  self.key_layer = Linear{self.key, self.size, dtype = self.dtype}
+  if self.score == "encoder" then return end
+  self.query = check.integer(what, "query", options.query, 1)
+  self.query_layer = Linear{self.query, self.size, bias = false, dtype = self.dtype}
+  self.v = core.no_grad(function()
+    return module.parameter(init.find(what, "init", "glorot_uniform")(core.shape{self.size}, self.size, 1, self.dtype))
+  end)
+end
+
+--- Scores (N, Tq, Tk).
+function Attention:scores(query, key)
+  if self.score == "encoder" then return ops.transpose(ops.tanh(self.key_layer(key)), 2, 3) end
+  if self.score == "dot" then
+    local s = ops.matmul(query, key, {transpose_b = true})
+    return self.scaled and s / math.sqrt(key:size(3)) or s
+  end
+  local sum = ops.unsqueeze(self.query_layer(query), 3) + ops.unsqueeze(self.key_layer(key), 2)
+  return ops.matmul(ops.tanh(sum), self.v)
+end
+
+function Attention:forward(query, key, options)
+  if self.score == "encoder" then query, key, options = nil, query, key end
+  local o = check.options("Attention", options, {"lengths"}, 0)
+  want_sequences("key", key, self.key)
+  if query then want_sequences("query", query, self.query or key:size(3)) end
+  local n, steps = key:size(1), key:size(2)
+  want_lengths(o.lengths, n, steps)
+  if not o.lengths then
+    local weights = ops.softmax(self:scores(query, key), 3)
+    return ops.matmul(weights, key), weights
+  end
+  local behind = ops.ge(ops.reshape(ops.arange(0, steps - 1, 1, "i64"), {1, steps}), ops.unsqueeze(o.lengths, 2))
+  key = ops.masked_fill(key, ops.unsqueeze(behind, 3), 0)
+  local weights = ops.softmax(ops.masked_fill(self:scores(query, key), ops.unsqueeze(behind, 2), -math.huge), 3)
+  return ops.matmul(weights, key), weights
+end
+
+function Attention:describe()
+  local size = self.size and (", %d"):format(self.size) or ""
+  return self.score .. size .. (self.scaled and ", scaled" or "")
+end
+
+return {Attention = Attention}
