@@ -18,8 +18,8 @@ local SCORES = {additive = "additive", dot = "dot", encoder = "encoder"}
 
 ---@class Attention  context, weights = net(query, key, {lengths}). score = "additive" (Bahdanau et al. 2015):
 --- v . tanh(W query + U key + b), {hidden, query = , key = } being the sizes; "dot" (Luong et al. 2015): query . key,
---- times 1 / sqrt(size) with scaled = true; "encoder", {outputs, key = }: tanh(W key + b), a column for each of the outputs,
---- whatever the decoder's state is: net(key, {lengths}). dtype, name
+--- times 1 / sqrt(size) with scaled = true; "encoder", {outputs, key = }: tanh(W key + b), a column for each of the
+--- outputs, whatever the decoder's state is: net(key, {lengths}). dtype, name
 ---@example context, weights = nn.Attention{score = "dot"}(marea.normal{1, 2, 4}, marea.normal{1, 3, 4})
 ---@example context.shape, weights.shape
 local Attention = module.class("Attention")
