@@ -41,7 +41,7 @@ OP(eigh)
 /* conv/ */
 OP(conv2d) OP(conv_transpose2d) OP(conv1d) OP(conv_transpose1d) OP(conv2d_grad_input) OP(conv2d_grad_weight) OP(conv2d_backward)
 /* pool.c */
-OP(max_pool2d) OP(max_pool2d_grad) OP(max_pool2d_pick) OP(avg_pool2d) OP(avg_pool2d_grad)
+OP(max_pool2d) OP(max_pool2d_grad) OP(max_pool2d_pick) OP(avg_pool2d) OP(avg_pool2d_grad) OP(max_pool1d) OP(avg_pool1d)
 OP(upsample_nearest2d) OP(upsample_nearest2d_grad)
 /* resample.c */
 OP(gaussian_blur) OP(upsample_bilinear2d) OP(upsample_bilinear2d_grad)

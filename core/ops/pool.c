@@ -14,41 +14,88 @@
 
 /* ---- geometry ---- */
 
+/* Positions of attributes in a descriptor; `adaptive` comes behind `ceil`. */
+typedef struct pool_attr_index {
+  marea_conv_attr_index conv;
+  int8_t kernel, ceil;
+} pool_attr_index;
+
+/* Windows of adaptive pooling, as in PyTorch: `kernel` is the size of the result, window o of them reads
+   floor(o in / out) .. ceil((o + 1) in / out) - 1. They have stride 0 here; `kernel` is the most that one reads. */
+static marea_status read_adaptive (marea_call *c, pool_attr_index at, marea_conv *g) {
+  const marea_attr *padding = &c->attr[at.conv.padding];
+  bool plain = c->attr[at.conv.stride].n == 0 && !c->attr[at.ceil].i && padding->n != MAREA_SAME;
+  for (int i = 0; i < 4; i++) plain = plain && padding->v[i] == 0;
+  if (!plain)
+    return marea_reject(c, MAREA_EARG,
+                        "argument 'adaptive': its windows have no stride, padding or ceil_mode of their own");
+  g->stride[0] = g->stride[1] = 0;
+  for (int d = 0; d < 2; d++) {
+    g->out[d] = g->kernel[d];
+    g->kernel[d] = g->in[d] / g->out[d] + 2;
+    g->before[d] = g->after[d] = 0;
+  }
+  return MAREA_OK;
+}
+
+/* The sizes of the result. With ceil_mode the last window may reach over the end, by less than its stride, but starts
+   inside of x or of the padding before it. */
+static marea_status count_windows (marea_call *c, bool ceil, marea_conv *g) {
+  marea_conv longer = *g;
+  for (int d = 0; d < 2 && ceil; d++) longer.after[d] += g->stride[d] - 1;
+  MAREA_TRY(marea_conv_size(c, &longer, g->out));
+  for (int d = 0; d < 2 && ceil; d++)
+    if (g->out[d] > 1 && (g->out[d] - 1) * g->stride[d] >= g->in[d] + g->before[d]) g->out[d]--;
+  return MAREA_OK;
+}
+
 /* Reads x's sizes, kernel, stride (left out: the kernel) and padding. Padding must be smaller than the
    kernel, so that every window meets x. */
 static marea_status read_windows (marea_call *c, const int64_t size[2], int64_t n, int64_t channels,
-                                  int kernel, marea_conv_attr_index at, marea_conv *g) {
-  if (c->attr[at.stride].n == 0) c->attr[at.stride] = c->attr[kernel];
-  MAREA_TRY(marea_conv_read(c, at, g));
+                                  pool_attr_index at, marea_conv *g) {
+  const marea_attr *kernel = &c->attr[at.kernel];
+  const bool adaptive = c->attr[at.ceil + 1].i;
+  if (adaptive) g->sequence = at.conv.sequence;
+  else {
+    if (c->attr[at.conv.stride].n == 0) c->attr[at.conv.stride] = *kernel;
+    MAREA_TRY(marea_conv_read(c, at.conv, g));
+  }
   g->n = n;
   g->cin = g->cout = channels;
   for (int d = 0; d < 2; d++) {
     g->in[d] = size[d];
-    g->kernel[d] = c->attr[kernel].v[d];
-    MAREA_TRY(marea_want_int(c, kernel, g->kernel[d], 1));
+    g->dilation[d] = 1;
+    g->kernel[d] = !at.conv.sequence ? kernel->v[d] : d == 0 ? 1 : kernel->i;
+    MAREA_TRY(marea_want_int(c, at.kernel, g->kernel[d], 1));
     if (size[d] < 1)
-      return marea_reject(c, MAREA_ESHAPE, "images of %lldx%lld are empty", (long long)size[0],
-                          (long long)size[1]);
+      return marea_reject(c, MAREA_ESHAPE, "%s of %s are empty", g->sequence ? "sequences" : "images",
+                          marea_conv_size_text(g, size).s);
   }
-  MAREA_TRY(marea_conv_padding(c, at, g));
+  if (adaptive) return read_adaptive(c, at, g);
+  MAREA_TRY(marea_conv_padding(c, at.conv, g));
   for (int d = 0; d < 2; d++)
     if (MAREA_MAX(g->before[d], g->after[d]) >= g->kernel[d])
       return marea_reject(c, MAREA_EARG, "argument 'padding': %lld is not smaller than the kernel, %lld",
                           (long long)MAREA_MAX(g->before[d], g->after[d]), (long long)g->kernel[d]);
-  return marea_conv_size(c, g, g->out);
+  return count_windows(c, c->attr[at.ceil].i, g);
 }
 
 /* The result (n, size, cin); leaves g to forward. */
 static marea_status layout_image (marea_call *c, const marea_conv *g, const int64_t size[2]) {
-  const int64_t shape[] = {g->n, size[0], size[1], g->cin};
+  const int64_t images[] = {g->n, size[0], size[1], g->cin}, sequences[] = {g->n, size[1], g->cin};
   MAREA_KEEP(c, *g);
-  marea_layout_set(&c->layout[0], c->in[0]->dtype, 4, shape);
+  marea_layout_set(&c->layout[0], c->in[0]->dtype, g->sequence ? 3 : 4, g->sequence ? sequences : images);
   return MAREA_OK;
 }
 
 /* first..end-1: the part of window o of dimension d that lies in x */
 static void window_of (const marea_conv *g, int d, int64_t o, int64_t *first, int64_t *end) {
   const int64_t start = o * g->stride[d] - g->before[d];
+  if (g->stride[d] == 0) {
+    *first = o * g->in[d] / g->out[d];
+    *end = ((o + 1) * g->in[d] + g->out[d] - 1) / g->out[d];
+    return;
+  }
   *first = MAREA_MAX(start, 0);
   *end = MAREA_MIN(start + g->kernel[d], g->in[d]);
 }
@@ -108,9 +155,10 @@ static bool stops_window (const pass *p) { return p->large && marea_stopping(p->
 static bool stops_row (const pass *p) { return p->huge && marea_stopping(p->ctx); }
 
 /* Additions or comparisons: every window looks at all of its elements. */
-static double window_flop (const int64_t *windows, const marea_attr *kernel) {
-  const double count = (double)windows[0] * (double)windows[1] * (double)windows[2] * (double)windows[3];
-  return count * (double)kernel->v[0] * (double)kernel->v[1];
+static double window_flop (const marea_call *c, const marea_tensor *windows, int kernel, int ceil) {
+  const double count = (double)marea_tensor_size(windows);
+  if (c->attr[ceil + 1].i) return count; /* adaptive */
+  return count * (double)c->attr[kernel].v[0] * (windows->rank == 3 ? 1 : (double)c->attr[kernel].v[1]);
 }
 
 /* Writes 0 to the channels of an image of the larger kind. */
@@ -122,28 +170,44 @@ static void clear_plane (const pass *p, const plane *k) {
 
 /* ---- max_pool2d ---- */
 
-enum { POOL_KERNEL, POOL_STRIDE, POOL_PADDING, POOL_COUNT }; /* ORDER of attributes */
-static const marea_conv_attr_index pool_attrs = {POOL_STRIDE, POOL_PADDING, -1, -1, -1, false};
+enum { POOL_KERNEL, POOL_STRIDE, POOL_PADDING, POOL_CEIL, POOL_COUNT = 5 }; /* ORDER of attributes */
+#define POOL_AT(sequence) \
+  { {POOL_STRIDE, POOL_PADDING, -1, -1, -1, sequence}, POOL_KERNEL, POOL_CEIL }
+static const pool_attr_index pool_attrs = POOL_AT(false), sequence_attrs = POOL_AT(true);
 
-#define POOL_ATTRS                                                                            \
-  {"kernel", MAREA_PAIR, MAREA_REQUIRED, NULL, "height and width of a window"},               \
-      {"stride", MAREA_PAIR, MAREA_NONE, NULL, "step of the window; left out: the kernel"}, { \
-    "padding", MAREA_PADDING, 0, NULL, "around x: top, bottom, left, right, or 'same'"        \
+#define POOL_ATTRS                                                                          \
+  {"kernel", MAREA_PAIR, MAREA_REQUIRED, NULL, "height and width of a window"},             \
+      {"stride", MAREA_PAIR, MAREA_NONE, NULL, "step of the window; left out: the kernel"}, \
+      {"padding", MAREA_PADDING, 0, NULL, "around x: top, bottom, left, right, or 'same'"}, POOL_MODES
+#define MODES_DOC                                                                                          \
+  "With ceil_mode OH is rounded up, but the last window starts inside of x or of the padding before it. "  \
+  "With adaptive y is (N, kernel, C), window i reading floor(i H / OH) to ceil((i + 1) H / OH) - 1; both " \
+  "as in PyTorch."
+#define POOL_MODES                                                                      \
+  {"ceil_mode", MAREA_BOOL, 0, NULL, "a last window may reach over the end"}, {         \
+    "adaptive", MAREA_BOOL, 0, NULL, "kernel is the size of y, for windows of any size" \
   }
-#define SAMPLE_POOL                                                                      \
-  "local n, c, kh, kw = g.int(0, 3), g.int(0, 3), g.int(1, 4), g.int(1, 4)\n"            \
-  "local sh, sw = g.int(1, 4), g.int(1, 4)\n"                                            \
-  "local p = {g.int(0, kh - 1), g.int(0, kh - 1), g.int(0, kw - 1), g.int(0, kw - 1)}\n" \
-  "local h = math.max(kh - p[1] - p[2], 1) + g.int(0, 5)\n"                              \
-  "local w = math.max(kw - p[3] - p[4], 1) + g.int(0, 5)\n"                              \
-  "local oh, ow = (h + p[1] + p[2] - kh) // sh + 1, (w + p[3] + p[4] - kw) // sw + 1\n"  \
-  "local attrs = {kernel = {kh, kw}, stride = {sh, sw}, padding = p}\n"
+#define SAMPLE_POOL                                                                       \
+  "local n, c, kh, kw = g.int(0, 3), g.int(0, 3), g.int(1, 4), g.int(1, 4)\n"             \
+  "local sh, sw = g.int(1, 4), g.int(1, 4)\n"                                             \
+  "local p = {g.int(0, kh - 1), g.int(0, kh - 1), g.int(0, kw - 1), g.int(0, kw - 1)}\n"  \
+  "local h = math.max(kh - p[1] - p[2], 1) + g.int(0, 5)\n"                               \
+  "local w = math.max(kw - p[3] - p[4], 1) + g.int(0, 5)\n"                               \
+  "local ceil, adaptive = g.bool(), g.int(1, 4) == 1\n"                                   \
+  "local function out(n, before, after, k, s)\n"                                          \
+  "  local o = (n + before + after - k + (ceil and s - 1 or 0)) // s + 1\n"               \
+  "  if ceil and (o - 1) * s >= n + before then o = o - 1 end\n"                          \
+  "  return o\n"                                                                          \
+  "end\n"                                                                                 \
+  "local oh, ow = out(h, p[1], p[2], kh, sh), out(w, p[3], p[4], kw, sw)\n"               \
+  "local attrs = {kernel = {kh, kw}, stride = {sh, sw}, padding = p, ceil_mode = ceil}\n" \
+  "if adaptive then oh, ow, attrs = kh, kw, {kernel = {kh, kw}, adaptive = true} end\n"
 
 /* Reads windows over in[input] = x (N, H, W, C). */
 static marea_status pool_read (marea_call *c, int input, marea_conv *g) {
   const marea_tensor *x = c->in[input];
   MAREA_TRY(marea_want_rank(c, input, 4, "(N, H, W, C)"));
-  return read_windows(c, x->shape + 1, x->shape[0], x->shape[3], POOL_KERNEL, pool_attrs, g);
+  return read_windows(c, x->shape + 1, x->shape[0], x->shape[3], pool_attrs, g);
 }
 
 static marea_status pool_shape (marea_call *c) {
@@ -172,9 +236,9 @@ static void max_plane (void *arg, int64_t block, int worker) {
 }
 
 /* Of the operators whose result has one element a window; of those whose first input has. */
-static double pool_flop (const marea_call *c) { return window_flop(c->out[0]->shape, &c->attr[POOL_KERNEL]); }
+static double pool_flop (const marea_call *c) { return window_flop(c, c->out[0], POOL_KERNEL, POOL_CEIL); }
 static double pool_grad_flop (const marea_call *c) {
-  return window_flop(c->in[0]->shape, &c->attr[POOL_KERNEL]);
+  return window_flop(c, c->in[0], POOL_KERNEL, POOL_CEIL);
 }
 
 static marea_status max_pool2d_forward (marea_call *c) {
@@ -192,7 +256,8 @@ const marea_op marea_op_max_pool2d = {
     .name = "max_pool2d",
     .family = "pool",
     .doc = "Largest element of each window. x: (N, H, W, C); y: (N, OH, OW, C) with OH = floor((H + top + "
-           "bottom - KH) / s) + 1; padding never wins. Gradient: max_pool2d_grad(dy, x), all of it to the "
+           "bottom - KH) / s) + 1; padding never wins. " MODES_DOC
+           " Gradient: max_pool2d_grad(dy, x), all of it to the "
            "first maximum of a window. Errors: padding not smaller than the kernel, a kernel larger than the "
            "padded input, empty images.",
     .inputs = {{"x", "(N, H, W, C)"}},
@@ -354,9 +419,17 @@ const marea_op marea_op_max_pool2d_pick = {
 
 /* ---- avg_pool2d ---- */
 
-static double share_of (const pass *p, int64_t y0, int64_t y1, int64_t x0, int64_t x1) {
-  return 1.0 / (p->count_padding ? (double)p->g.kernel[0] * (double)p->g.kernel[1]
-                                 : (double)(y1 - y0) * (double)(x1 - x0));
+/* Of a window's row or column, with the padding that it covers: all of the kernel, but for what reaches over the padding
+   in ceil_mode. */
+static double covered (const marea_conv *g, int d, int64_t o) {
+  return (double)MAREA_MIN(g->kernel[d], g->in[d] + g->before[d] + g->after[d] - o * g->stride[d]);
+}
+
+static double share_of (const pass *p, int64_t oy, int64_t ox, int64_t y0, int64_t y1, int64_t x0,
+                        int64_t x1) {
+  const bool padding = p->count_padding && p->g.stride[0] > 0;
+  return 1.0 /
+         (padding ? covered(&p->g, 0, oy) * covered(&p->g, 1, ox) : (double)(y1 - y0) * (double)(x1 - x0));
 }
 
 static void avg_plane (void *arg, int64_t block, int worker) {
@@ -374,7 +447,7 @@ static void avg_plane (void *arg, int64_t block, int worker) {
       for (int64_t y = y0; y < y1 && !stops_row(p); y++)
         for (int64_t x = x0; x < x1; x++)
           p->kernels->add(count, out, 1, p->x + in_at(p, &k, y, x), 1, out, NULL);
-      p->kernels->scale(count, share_of(p, y0, y1, x0, x1), out, out);
+      p->kernels->scale(count, share_of(p, oy, ox, y0, y1, x0, x1), out, out);
     }
   }
 }
@@ -392,7 +465,8 @@ static void avg_grad_plane (void *arg, int64_t block, int worker) {
       window_of(&p->g, 1, ox, &x0, &x1);
       for (int64_t y = y0; y < y1 && !stops_row(p); y++)
         for (int64_t x = x0; x < x1; x++)
-          p->kernels->axpy((size_t)k.count, share_of(p, y0, y1, x0, x1), dy, p->out + in_at(p, &k, y, x));
+          p->kernels->axpy((size_t)k.count, share_of(p, oy, ox, y0, y1, x0, x1), dy,
+                           p->out + in_at(p, &k, y, x));
     }
   }
 }
@@ -404,8 +478,13 @@ static marea_status avg_pool2d_forward (marea_call *c) {
 }
 
 static marea_status avg_pool2d_vjp (marea_vjp *v) {
-  marea_attr a[] = {marea_attr_list(2, v->in[0]->shape + 1), v->attr[POOL_KERNEL], v->attr[POOL_STRIDE],
-                    v->attr[POOL_PADDING], v->attr[POOL_COUNT]};
+  marea_attr a[] = {marea_attr_list(2, v->in[0]->shape + 1),
+                    v->attr[POOL_KERNEL],
+                    v->attr[POOL_STRIDE],
+                    v->attr[POOL_PADDING],
+                    v->attr[POOL_CEIL],
+                    v->attr[POOL_CEIL + 1],
+                    v->attr[POOL_COUNT]};
   return marea_run_with(v->ctx, &marea_op_avg_pool2d_grad, a, &v->din[0], 1, v->dout[0]);
 }
 
@@ -417,7 +496,8 @@ const marea_op marea_op_avg_pool2d = {
     .family = "pool",
     .doc =
         "Mean of each window. x: (N, H, W, C); y: (N, OH, OW, C) with OH = floor((H + top + bottom - KH) / "
-        "s) + 1. Padding is left out of the mean, or counts as zeros with count_padding. Gradient: "
+        "s) + 1. Padding is left out of the mean, or counts as zeros with count_padding. " MODES_DOC
+        " Gradient: "
         "avg_pool2d_grad(dy). Errors: padding not smaller than the kernel, a kernel larger than the padded "
         "input, empty images.",
     .inputs = {{"x", "(N, H, W, C)"}},
@@ -429,8 +509,9 @@ const marea_op marea_op_avg_pool2d = {
     .sample = SAMPLE_POOL "attrs.count_padding = g.bool()\nreturn {g.tensor{n, h, w, c}}, attrs",
 };
 
-enum { AVG_SIZE, AVG_KERNEL, AVG_STRIDE, AVG_PADDING, AVG_COUNT }; /* ORDER of attributes */
-static const marea_conv_attr_index avg_grad_attrs = {AVG_STRIDE, AVG_PADDING, -1, -1, -1, false};
+enum { AVG_SIZE, AVG_KERNEL, AVG_STRIDE, AVG_PADDING, AVG_CEIL, AVG_COUNT = 6 }; /* ORDER of attributes */
+static const pool_attr_index avg_grad_attrs = {
+    {AVG_STRIDE, AVG_PADDING, -1, -1, -1, false}, AVG_KERNEL, AVG_CEIL};
 
 static marea_status avg_pool2d_grad_read (marea_call *c, marea_conv *g) {
   const marea_tensor *dy = c->in[0];
@@ -439,7 +520,7 @@ static marea_status avg_pool2d_grad_read (marea_call *c, marea_conv *g) {
   for (int d = 0; d < 2; d++)
     if (size[d] > INT32_MAX)
       return marea_reject(c, MAREA_EARG, "argument 'size': %lld is out of range", (long long)size[d]);
-  MAREA_TRY(read_windows(c, size, dy->shape[0], dy->shape[3], AVG_KERNEL, avg_grad_attrs, g));
+  MAREA_TRY(read_windows(c, size, dy->shape[0], dy->shape[3], avg_grad_attrs, g));
   if (dy->shape[1] == g->out[0] && dy->shape[2] == g->out[1]) return MAREA_OK;
   return marea_reject(c, MAREA_ESHAPE, "dy is %s, but pooling %lldx%lld gives %lldx%lld",
                       marea_tensor_text(dy).s, (long long)size[0], (long long)size[1], (long long)g->out[0],
@@ -453,7 +534,7 @@ static marea_status avg_pool2d_grad_shape (marea_call *c) {
 }
 
 static double avg_pool2d_grad_flop (const marea_call *c) {
-  return window_flop(c->in[0]->shape, &c->attr[AVG_KERNEL]);
+  return window_flop(c, c->in[0], AVG_KERNEL, AVG_CEIL);
 }
 
 static marea_status avg_pool2d_grad_forward (marea_call *c) {
@@ -482,6 +563,91 @@ const marea_op marea_op_avg_pool2d_grad = {
     .vjp = avg_pool2d_grad_vjp,
     .sample = SAMPLE_POOL "attrs.size, attrs.count_padding = {h, w}, g.bool()\n"
                           "return {g.tensor{n, oh, ow, c}}, attrs",
+};
+
+/* ---- sequences: images of height 1 ---- */
+
+static marea_status sequence_shape (marea_call *c) {
+  marea_conv g;
+  const marea_tensor *x = c->in[0];
+  MAREA_TRY(marea_want_rank(c, 0, 3, "(N, T, C)"));
+  const int64_t size[] = {1, x->shape[1]};
+  MAREA_TRY(read_windows(c, size, x->shape[0], x->shape[2], sequence_attrs, &g));
+  return layout_image(c, &g, g.out);
+}
+
+static marea_status as_image (marea_tensor *t, marea_tensor **out) {
+  const int64_t shape[] = {t->shape[0], 1, t->shape[1], t->shape[2]};
+  return marea_reshape_to(t, 4, shape, out);
+}
+
+/* The vjp of the operator over images, which sees them of height 1. */
+static marea_status sequence_vjp (marea_vjp *v, marea_status (*images)(marea_vjp *v)) {
+  MAREA_OWN x = NULL;
+  MAREA_OWN dy = NULL;
+  MAREA_OWN dx = NULL;
+  MAREA_TRY(as_image(v->in[0], &x));
+  MAREA_TRY(as_image(v->dout[0], &dy));
+  const int64_t *p = v->attr[POOL_PADDING].v;
+  marea_attr attr[POOL_COUNT + 1];
+  for (int i = 0; v->op->attrs[i].name; i++) attr[i] = v->attr[i];
+  attr[POOL_KERNEL] = marea_attr_list(2, (int64_t[]){1, v->attr[POOL_KERNEL].i});
+  if (attr[POOL_STRIDE].n > 0) attr[POOL_STRIDE] = marea_attr_list(2, (int64_t[]){1, v->attr[POOL_STRIDE].i});
+  attr[POOL_PADDING] = marea_attr_list(4, (int64_t[]){0, 0, p[0], p[2]});
+  marea_vjp lifted = *v;
+  lifted.in = &x;
+  lifted.dout = &dy;
+  lifted.attr = attr;
+  lifted.din = &dx;
+  MAREA_TRY(images(&lifted));
+  return dx ? marea_reshape_to(dx, 3, v->in[0]->shape, &v->din[0]) : MAREA_OK;
+}
+
+static marea_status max_pool1d_vjp (marea_vjp *v) { return sequence_vjp(v, max_pool2d_vjp); }
+static marea_status avg_pool1d_vjp (marea_vjp *v) { return sequence_vjp(v, avg_pool2d_vjp); }
+
+#define SEQUENCE_ATTRS                                                                     \
+  {"kernel", MAREA_INT, MAREA_REQUIRED, NULL, "length of a window"},                       \
+      {"stride", MAREA_INT, MAREA_NONE, NULL, "step of the window; left out: the kernel"}, \
+      {"padding", MAREA_PADDING, 0, NULL, "around x: an integer, {left, right}, or 'same'"}, POOL_MODES
+#define SEQUENCE_SAMPLE                                                                         \
+  "local n, c, k, s = g.int(0, 3), g.int(0, 3), g.int(1, 4), g.int(1, 4)\n"                     \
+  "local p = {g.int(0, k - 1), g.int(0, k - 1)}\n"                                              \
+  "local t = math.max(k - p[1] - p[2], 1) + g.int(0, 5)\n"                                      \
+  "local attrs = {kernel = k, stride = s, padding = g.pick{p, 'same'}, ceil_mode = g.bool()}\n" \
+  "if k > s and g.bool() then attrs = {kernel = k, adaptive = true} end\n"
+
+const marea_op marea_op_max_pool1d = {
+    .name = "max_pool1d",
+    .family = "pool",
+    .doc =
+        "Largest element of each window. x: (N, T, C); y: (N, OT, C) with OT = floor((T + left + right - K) "
+        "/ s) + 1; otherwise as max_pool2d of x (N, 1, T, C), whose gradient it has. Errors: padding not "
+        "smaller than the kernel, a kernel larger than the padded input, empty sequences.",
+    .inputs = {{"x", "(N, T, C)"}},
+    .attrs = MAREA_ATTRS(SEQUENCE_ATTRS),
+    .saves_in = 1,
+    .shape = sequence_shape,
+    .flop = pool_flop,
+    .forward = max_pool2d_forward,
+    .vjp = max_pool1d_vjp,
+    .sample = SEQUENCE_SAMPLE "return {g.distinct{n, t, c}}, attrs",
+};
+
+const marea_op marea_op_avg_pool1d = {
+    .name = "avg_pool1d",
+    .family = "pool",
+    .doc =
+        "Mean of each window. x: (N, T, C); y: (N, OT, C) with OT = floor((T + left + right - K) / s) + 1; "
+        "otherwise as avg_pool2d of x (N, 1, T, C), whose gradient it has. Errors: padding not smaller "
+        "than the kernel, a kernel larger than the padded input, empty sequences.",
+    .inputs = {{"x", "(N, T, C)"}},
+    .attrs = MAREA_ATTRS(SEQUENCE_ATTRS, COUNT_ATTR),
+    .shape = sequence_shape,
+    .flop = pool_flop,
+    .forward = avg_pool2d_forward,
+    .vjp = avg_pool1d_vjp,
+    .sample = SEQUENCE_SAMPLE "attrs.count_padding = g.bool()\nreturn {g.tensor{n, t, c}}, attrs",
 };
 
 /* ---- upsample_nearest2d ---- */

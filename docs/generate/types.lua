@@ -38,6 +38,7 @@ local INITIALIZER = choices(require "marea.nn.initializers".names()) .. "|fun(sh
 local KEYWORDS = {
   activation = ACTIVATION, init = INITIALIZER, bias_init = INITIALIZER, dtype = "Dtype", name = "string",
   kernel = KINDS.pair, stride = KINDS.pair, dilation = KINDS.pair, output_padding = KINDS.pair,
+  output_size = KINDS.pair, ceil_mode = "boolean",
   padding = KINDS.padding, groups = "integer", algorithm = '"auto"|"direct"',
   dim = "integer", bias = "boolean", center = "boolean",
   count_padding = "boolean", slope = "number", alpha = "number", eps = "number", momentum = "number", p = "number",

@@ -711,33 +711,65 @@ local function of_sequences(two)
 end
 naive.conv1d, naive.conv_transpose1d = of_sequences(naive.conv2d), of_sequences(naive.conv_transpose2d)
 
+--- The first input of each window, and the end behind the last one, padding included; how many windows there are.
+local function pool_windows(size, kernel, stride, before, after, a)
+  if a.adaptive then
+    return function(o) return (o - 1) * size // kernel, -(-o * size // kernel) end, kernel
+  end
+  local windows_in = (size + before + after - kernel) // stride + 1
+  local rest = (size + before + after - kernel) % stride
+  if a.ceil_mode and rest > 0 and windows_in * stride < size + before then windows_in = windows_in + 1 end
+  return function(o)
+    local first = (o - 1) * stride - before
+    return first, math.min(first + kernel, size + after)
+  end, windows_in
+end
+
 local function pool(finish)
   return function(inputs, a)
     local x = inputs[1]
     local kernel = pair(a.kernel)
     local before, out, stride = windows(x, kernel, a, kernel)
     local n, h, width, c = table.unpack(x.shape)
+    local sizes, range, p = {h, width}, {}, a.padding or 0
+    if type(p) == "number" then p = {p, p, p, p} end
+    for d = 1, 2 do
+      local after = p == "same" and math.max((-(-sizes[d] // stride[d]) - 1) * stride[d] + kernel[d] - sizes[d], 0)
+        - before[d] or p == "valid" and 0 or p[#p == 2 and d or 2 * d]
+      range[d], out[d] = pool_windows(sizes[d], kernel[d], stride[d], before[d], after, a)
+    end
     return build({n, out[1], out[2], c}, function(index)
       local i, oy, ox, channel = table.unpack(index)
+      local y0, y1 = range[1](oy)
+      local x0, x1 = range[2](ox)
       local seen = {}
-      for ky = 0, kernel[1] - 1 do
-        local iy = (oy - 1) * stride[1] + ky - before[1]
-        for kx = 0, kernel[2] - 1 do
-          local ix = (ox - 1) * stride[2] + kx - before[2]
-          if iy >= 0 and iy < h and ix >= 0 and ix < width then
-            seen[#seen + 1] = x[(((i - 1) * h + iy) * width + ix) * c + channel]
-          end
+      for iy = math.max(y0, 0), math.min(y1, h) - 1 do
+        for ix = math.max(x0, 0), math.min(x1, width) - 1 do
+          seen[#seen + 1] = x[((i - 1) * h + iy) * width * c + ix * c + channel]
         end
       end
-      return finish(seen, kernel, a)
+      return finish(seen, (y1 - y0) * (x1 - x0), a)
     end)
   end
 end
 naive.max_pool2d = pool(function(seen) return math.max(-math.huge, table.unpack(seen)) end)
-naive.avg_pool2d = pool(function(seen, kernel, a)
+naive.avg_pool2d = pool(function(seen, covered, a)
   if #seen == 0 then return 0 end
-  return sum(seen) / (a.count_padding and kernel[1] * kernel[2] or #seen)
+  return sum(seen) / (a.count_padding and not a.adaptive and covered or #seen)
 end)
+
+local function pool_of_sequences(two)
+  return function(inputs, a)
+    local x, attrs = inputs[1], {}
+    for name, value in pairs(a) do attrs[name] = value end
+    attrs.kernel, attrs.stride = {1, a.kernel}, a.stride and {1, a.stride}
+    if type(a.padding) == "table" then attrs.padding = {0, 0, a.padding[1], a.padding[2]} end
+    local y = two({setmetatable({shape = {x.shape[1], 1, x.shape[2], x.shape[3]}}, {__index = x})}, attrs)
+    y.shape = {y.shape[1], y.shape[3], y.shape[4]}
+    return y
+  end
+end
+naive.max_pool1d, naive.avg_pool1d = pool_of_sequences(naive.max_pool2d), pool_of_sequences(naive.avg_pool2d)
 
 function naive.upsample_nearest2d(inputs, a)
   local x, scale = inputs[1], pair(a.scale)

@@ -1,5 +1,5 @@
 -- SPDX-License-Identifier: MIT
---- Pooling and upsampling of images (N, H, W, C).
+--- Pooling of images (N, H, W, C) and sequences (N, T, C), and upsampling of images.
 local core = require "marea.core"
 local check = require "marea.internal.check"
 local module = require "marea.nn.module"
@@ -8,19 +8,22 @@ local ops = core.ops
 local layers = {}
 
 --- Defines a layer that applies ops[name]. Its first argument, a size, needs no name: nn.MaxPool2d{2, stride = 2}.
-local function window(class_name, name, first, names)
+local function window(class_name, name, first, names, fixed)
   local class, operator = module.class(class_name), ops[name]
   class.operator = name
   local known = table.move(names, 1, #names, 3, {first, "name"})
   function class:init(options)
     options = check.options(class_name, options, known, 1)
     self.name = options.name
-    self.attributes = {[first] = check.pair(class_name, first, options[first] or options[1], 1)}
+    local size = options[first] or options[1]
+    self.attributes = {[fixed and "kernel" or first] = class_name:find "1d$"
+      and check.integer(class_name, first, size, 1) or check.pair(class_name, first, size, 1)}
+    if fixed then self.attributes[fixed] = true end
     for _, key in ipairs(names) do self.attributes[key] = options[key] end
   end
   function class:forward(x) return operator(x, self.attributes) end
   function class:describe()
-    local text = first .. " " .. check.size_text(self.attributes[first])
+    local text = first .. " " .. check.size_text(self.attributes[fixed and "kernel" or first])
     for _, key in ipairs(names) do
       if self.attributes[key] then text = ("%s, %s %s"):format(text, key, check.size_text(self.attributes[key])) end
     end
@@ -29,8 +32,13 @@ local function window(class_name, name, first, names)
   layers[class_name] = class
 end
 
-window("MaxPool2d", "max_pool2d", "kernel", {"stride", "padding"})
-window("AvgPool2d", "avg_pool2d", "kernel", {"stride", "padding", "count_padding"})
+for _, rank in ipairs{"1d", "2d"} do
+  window("MaxPool" .. rank, "max_pool" .. rank, "kernel", {"stride", "padding", "ceil_mode"})
+  window("AvgPool" .. rank, "avg_pool" .. rank, "kernel", {"stride", "padding", "count_padding", "ceil_mode"})
+  -- any size to this one: nn.AdaptiveAvgPool2d{7}
+  window("AdaptiveMaxPool" .. rank, "max_pool" .. rank, "output_size", {}, "adaptive")
+  window("AdaptiveAvgPool" .. rank, "avg_pool" .. rank, "output_size", {}, "adaptive")
+end
 window("UpsampleNearest2d", "upsample_nearest2d", "scale", {})
 window("UpsampleBilinear2d", "upsample_bilinear2d", "scale", {})
 
