@@ -416,6 +416,12 @@ local LARGE = {
   lstm = function() return {values {70, 5, 33}, values {33, 160}, values {40, 160}, values {160}}, {} end,
   gru = function() return {values {70, 5, 33}, values {33, 120}, values {40, 120}}, {reset_after = false} end,
   rnn = function() return {values {70, 5, 33}, values {33, 40}, values {40, 40}}, {reverse = true} end,
+  ctc_loss = function()
+    local function all(shape, value) return ops.full(shape, value, "i64") end
+    local targets = ops.randint {shape = {40, 7}, low = 2, high = 9}
+    return {values {40, 60, 9}, targets, all({40}, 60), all({40}, 7)}, {}
+  end,
+  max_pool1d = function() return {values {5, 333, 7}}, {kernel = 3, stride = 2} end,
   max_pool2d = function() return {values {5, 33, 31, 7}}, {kernel = 3, stride = 2} end,
   avg_pool2d = function() return {values {5, 33, 31, 7}}, {kernel = 3, stride = 2} end,
   gaussian_blur = function() return {values {3, 67, 31, 7}}, {sigma = 2} end,

@@ -282,6 +282,10 @@ local examples = {
 
   -- losses as layers
   ["the operator marea.bce"] = loss{f64{0.5, 0.5}, f64{1, 0}, LOG2},
+  ["the operator marea.ctc_loss"] = function()
+    local y = marea.full({1, 2, 2}, -LOG2) -- of labels "a": aa, a-, -a
+    assert.is_true(math.abs(marea.ctc_loss(y, i64{{2}}, i64{2}, i64{1}):item() + math.log(0.75)) < 1e-6)
+  end,
   ["the operator marea.bce_with_logits"] = loss{f64{0, 1e30}, f64{1, 1}, LOG2 / 2},
   ["the operator marea.mse"] = loss{f64{1, 3}, f64{2, 5}, 2.5},
   ["the operator marea.l1"] = loss{f64{1, 3}, f64{2, 5}, 1.5},

@@ -61,6 +61,8 @@ OP(cross_entropy) OP(cross_entropy_grad)
 OP(linear_cross_entropy) OP(linear_cross_entropy_grad)
 /* rotary.c */
 OP(rotary)
+/* loss_ctc.c */
+OP(ctc_loss) OP(ctc_loss_grad)
 /* random.c */
 OP(uniform) OP(normal) OP(bernoulli) OP(categorical) OP(randint) OP(permutation) OP(sample_normal)
 OP(normal_deviation) OP(dropout) OP(dropout_apply)

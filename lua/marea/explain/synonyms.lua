@@ -108,6 +108,7 @@ owned.nn = {
   SimpleRNN = "RNN", CuDNNLSTM = "LSTM", CuDNNGRU = "GRU", SeqLSTM = "LSTM", SeqGRU = "GRU", FastLSTM = "LSTM",
   SimpleRNNCell = "RNNCell",
   MultiheadAttention = "MultiHeadAttention", Transformer = "TransformerEncoderLayer and TransformerDecoderLayer",
+  CTCLoss = "the operator marea.ctc_loss",
   BCELoss = "the operator marea.bce", MSELoss = "the operator marea.mse", L1Loss = "the operator marea.l1",
   SmoothL1Loss = "the operator marea.huber", HuberLoss = "the operator marea.huber",
   BCEWithLogitsLoss = "the operator marea.bce_with_logits", CrossEntropyLoss = "the operator marea.cross_entropy",
