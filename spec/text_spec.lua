@@ -227,9 +227,11 @@ describe("JSON", function()
 
   it("that is none is refused with its place", function()
     for bad, place in pairs{[""] = "end of file", ["[1,]"] = "byte 4: unexpected token near '%]' %(line 1,",
-      ["[1"] = "expected near end", ['{"a" 1}'] = "':' expected", ['"a'] = "premature end", ['"\\x"'] = "invalid escape",
+      ["[1"] = "expected near end", ['{"a" 1}'] = "':' expected", ['"a'] = "premature end",
+      ['"\\x"'] = "invalid escape",
       ['"\\ud800"'] = "invalid Unicode", ["01"] = "invalid token", ["[1] 2"] = "end of file expected",
-      ['{"a":1,"a":2}'] = "a name occurs twice, before byte 10", ['["a\n"]'] = "unexpected newline",
+      ['{"a":1,"a":2}'] =
+        "a name occurs twice, before byte 10", ['["a\n"]'] = "unexpected newline",
       ["[\n\n nul]"] = "line 3, column", [("["):rep(300)] = "more than 100 lists and objects in each other",
       ["\xff"] = "unable to decode byte 0xff", ["9223372036854775808"] = "more than 64 bits", ["]"] = "unbalanced"} do
       local value, message = core.json(bad)

@@ -342,7 +342,7 @@ end
 
 --- The name of a part as a place in the file: marea's own are marea.f, nn.Linear stays short.
 local PARTS = {"nn", "nn.init", "optim", "optim.schedule", "dist", "data", "data.synthetic", "image", "plot",
-  "augment", "judge", "checkpoint", "metrics", "importance", "text"}
+  "augment", "judge", "checkpoint", "metrics", "importance", "text", "decode"}
 local CALLED = {"blame", "gradcheck", "memory_report", "plan", "profile", "progress", "rerun", "sandbox"}
 
 local function emit_part(part)
@@ -398,7 +398,7 @@ end
 --- The classes that functions give, with their fields and methods, from the sources.
 local CLASSES = {"Batches", "Blame", "BytePair", "Dataset", "Distribution", "Figure", "Gaussian", "Gradcheck",
   "MemoryReport", "Metrics", "Module", "Optimizer", "Plan", "Progress", "Range", "Report", "RerunReport", "Sandbox",
-  "Shown", "Tensor", "Vocabulary"}
+  "Shown", "Tensor", "Stream", "Vocabulary"}
 
 local SPECIAL = {
   Tensor = {"---@operator add(Tensor|number): Tensor", "---@operator sub(Tensor|number): Tensor",

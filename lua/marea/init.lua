@@ -1,6 +1,6 @@
 -- SPDX-License-Identifier: MIT
 --- Marea: `local marea = require "marea"` gives one table, with every operator (marea.conv2d, marea.exp, ...), the
---- functions of the core (marea.tensor, marea.scope, ...) and the submodules nn, optim, dist, importance, data,
+--- functions of the core (marea.tensor, marea.scope, ...) and the submodules nn, optim, dist, importance, data, decode,
 --- augment, judge, checkpoint, progress, metrics, image, blame, gradcheck, memory_report, plan, plot, profile, rerun,
 --- sandbox and text, which are loaded when they are first used.
 -- Each of them is a file or a folder beside this file. There are also explain/, behind marea.explain and
@@ -188,6 +188,7 @@ return check.strict(marea, "marea", {
   dist = "marea.dist",
   importance = "marea.importance",
   data = "marea.data",
+  decode = "marea.decode",
   augment = "marea.augment",
   blame = "marea.blame",
   judge = "marea.judge",

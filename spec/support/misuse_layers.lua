@@ -61,7 +61,7 @@ end
 
 core.memory_limit(256 << 20)
 for _, module_name in ipairs {"nn", "optim", "dist", "data", "augment", "judge", "checkpoint", "metrics", "profile",
-  "text"} do
+  "text", "decode"} do
   local names = {}
   for name in pairs(marea[module_name]) do names[#names + 1] = name end
   table.sort(names)

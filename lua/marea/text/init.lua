@@ -11,6 +11,7 @@ local batch = require "marea.text.batch"
 
 return check.strict({
   BytePair = require "marea.text.byte_pair",
+  Stream = require "marea.text.stream",
   Vocabulary = require "marea.text.vocabulary",
   words = split.words,
   characters = split.characters,
