@@ -59,7 +59,7 @@ local KEYWORDS = {
   norm_first = "boolean", base = "number", score = choices{"additive", "dot", "encoder"}, query = "integer",
   key = "integer", scaled = "boolean",
   forget_bias = "number", reset_after = "boolean", layers = "integer", bidirectional = "boolean", dropout = "number",
-  counts = "table<string, number>", words = "string[]", min_count = "number", special = "string[]",
+  counts = "table<string, number>", words = "string[]", min_count = "number", special = "string[]", share = "number",
 }
 
 --- Those that mean something else in a part: a distribution's parameters are tensors; `scale` is a switch of
