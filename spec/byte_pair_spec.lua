@@ -2,6 +2,7 @@
 -- Byte pairs against plain loops that count anew for each pair, and files in the formats of GPT-2 and Hugging Face.
 -- With MAREA_TEXT, a folder with tinyshakespeare.txt.gz, that text is encoded too.
 local marea = require "marea"
+local core = require "marea.core"
 local pieces = require "marea.text.pieces"
 local json_text = require "marea.internal.json_text"
 local message_of = require "spec.support.message_of"
@@ -148,7 +149,7 @@ describe("files of tokenizers", function()
     local path = folder.new() .. "/t.json"
     assert(BytePair{{""}}:save(path))
     local file <close> = assert(io.open(path))
-    local t = require("marea.core").json(file:read "a")
+    local t = core.json(file:read "a")
     for letters, id in pairs(more) do t.model.vocab[letters] = id end
     return t
   end
@@ -161,6 +162,18 @@ describe("files of tokenizers", function()
       written("merges.txt", "#version: 0.2\nĠ l\no w\nĠl ow\n")))
     assert.are.same({259, 76, 258, 260, 1}, bp:encode " lowlow<|endoftext|>!")
     assert.are.equal(" lowlow!", bp:decode(bp:encode " lowlow<|endoftext|>!"))
+  end)
+
+  it("give the numbers that Hugging Face's library gives", function() -- spec/golden/make_tokenizer.py
+    local bp = assert(BytePair.load "spec/golden/tokenizer.json")
+    local cases = assert(core.json(folder.read "spec/golden/tokenizer_ids.json"))
+    assert.is_true(#cases > 50)
+    for _, case in ipairs(cases) do
+      local ids = bp:encode(case.text)
+      for i, number in ipairs(ids) do ids[i] = number - 1 end
+      assert.are.same(case.ids, ids, case.text)
+      assert.are.equal(case.text, bp:decode(bp:encode(case.text), {special = true}))
+    end
   end)
 
   it("of Hugging Face are read with merges of both forms, and refused when they are of another kind", function()
