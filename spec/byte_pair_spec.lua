@@ -140,6 +140,9 @@ describe("BytePair", function()
     assert.is_true(bp:save(path))
     local again = assert(BytePair.load(path))
     assert.are.same({#bp, bp:encode(TEXT .. "<eos>")}, {#again, again:encode(TEXT .. "<eos>")})
+    assert.are.equal(0, core.json(folder.read(path)).model.vocab["<eos>"]) -- from where Hugging Face's library has it
+    assert.matches("the special text 'low' is a piece, too",
+      message_of(function() BytePair{{TEXT}, size = 280, special = {"low"}}:save(path) end))
   end)
 end)
 

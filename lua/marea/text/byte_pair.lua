@@ -198,7 +198,7 @@ function BytePair:decode(numbers, options)
   return table.concat(parts)
 end
 
---- The tables of a tokenizer.json.
+--- The tables of a tokenizer.json. Special texts stand in vocab, too: other programs take their numbers from there.
 local function tables_of(self)
   local vocab, merges, added = {}, {}, {}
   for number, bytes in pairs(self._bytes) do vocab[to_letters(bytes)] = number - 1 end
@@ -206,8 +206,11 @@ local function tables_of(self)
     merges[i] = to_letters(self._bytes[pair[1]]) .. " " .. to_letters(self._bytes[pair[2]])
   end
   for number = 1, self._size do
-    if self._special[number] then
-      added[#added + 1] = {id = number - 1, content = self._special[number], single_word = false, lstrip = false,
+    local text = self._special[number]
+    if text then
+      if vocab[text] then check.raise("save: the special text '%s' is a piece, too, and names must differ", text) end
+      vocab[text] = number - 1
+      added[#added + 1] = {id = number - 1, content = text, single_word = false, lstrip = false,
         rstrip = false, normalized = false, special = true}
     end
   end
