@@ -33,14 +33,15 @@ fill_letters()
 
 local function to_letters(bytes) return (bytes:gsub(".", letter_of)) end
 
+local has_unknown -- a letter that stands for no byte was asked for
+setmetatable(byte_of, {__index = function() has_unknown = true end})
+
 --- The bytes that letters stand for; nil when one of them stands for none.
 local function to_bytes(letters)
-  local bytes = {}
-  for letter in letters:gmatch(utf8.charpattern) do
-    bytes[#bytes + 1] = byte_of[letter]
-    if not byte_of[letter] then return nil end
-  end
-  return table.concat(bytes)
+  if letters:find "[\0- \127]" then return nil end
+  has_unknown = false
+  local bytes = letters:gsub("[\xC0-\xFF][\x80-\xBF]*", byte_of)
+  return not has_unknown and bytes or nil
 end
 
 local function new()
@@ -276,21 +277,26 @@ local function read_vocab(self, vocab)
   end
 end
 
-local function read_merges(self, merges)
+local function read_merges(self, vocab, merges)
+  local function number_of(letters)
+    local id = vocab[letters]
+    return id and self._bytes[id + 1] and id + 1
+  end
   for i, pair in ipairs(merges) do
     local a, b
     if type(pair) == "table" then a, b = pair[1], pair[2] else a, b = tostring(pair):match "^(%S+) (%S+)$" end
-    a, b = type(a) == "string" and to_bytes(a), type(b) == "string" and to_bytes(b)
-    local left, right = self._numbers[a or 0], self._numbers[b or 0]
-    local joined = left and right and self._numbers[a .. b]
-    if not joined then return ("merge %d is not of two texts in vocab that are one there"):format(i) end
+    local is_pair = type(a) == "string" and type(b) == "string"
+    local left, right, joined = is_pair and number_of(a), is_pair and number_of(b), is_pair and number_of(a .. b)
+    if not (left and right and joined) then
+      return ("merge %d is not of two texts in vocab that are one there"):format(i)
+    end
     add_merge(self, left, right, joined)
   end
 end
 
 local function from_tables(path, vocab, merges, added)
   local self = new()
-  local message = read_added(self, added) or read_vocab(self, vocab) or read_merges(self, merges)
+  local message = read_added(self, added) or read_vocab(self, vocab) or read_merges(self, vocab, merges)
   if message then return core.failed(core.printable(path) .. ": " .. message) end
   return self
 end
