@@ -174,7 +174,8 @@ $(BUILD)/obj/core/kernels/isa_avx512.o: ISA = $(KERNEL_OPT) -mavx512f -mavx512dq
 endif
 # Scheduling before register allocation spills the sums of the convolution kernels; clang has no such pass.
 $(BUILD)/obj/core/kernels/isa_neon.o: ISA = $(KERNEL_OPT) $(if $(findstring clang,$(CC)),,-fno-schedule-insns)
-$(BUILD)/obj/core/kernels/isa_generic.o $(BUILD)/obj/core/kernels/isa_generic_f64.o: ISA = $(KERNEL_OPT)
+# Kernels in plain C are as fast at -O2, and 50 KB smaller.
+$(BUILD)/obj/core/kernels/isa_generic.o $(BUILD)/obj/core/kernels/isa_generic_f64.o: ISA = $(subst -O3,-O2,$(KERNEL_OPT))
 $(BUILD)/obj/bindings/%.o: private INCLUDE = $(LUA_CFLAGS) -fexceptions
 # Nothing unwinds through the core: debuggers read .debug_frame, which is not loaded.
 $(BUILD)/obj/core/%.o: private INCLUDE = -fno-asynchronous-unwind-tables
