@@ -9,8 +9,8 @@
 ---
 --- mask, lengths, causal: those of the operator scaled_dot_product_attention. A cache holds the keys and values of the
 --- steps so far; a call with one writes those of its own steps behind them, without gradients, and gives the cache of
---- the next call, which shares the memory. The names of parameters are PyTorch's; weights are (in, out) as nn.Linear's,
---- so PyTorch's are transposed.
+--- the next call, which shares the memory. The names of parameters are PyTorch's; weights are (in, out) as nn.Linear's:
+--- load_state(state, {from = "torch"}) transposes them.
 local core = require "marea.core"
 local check = require "marea.internal.check"
 local module = require "marea.nn.module"

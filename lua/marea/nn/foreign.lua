@@ -41,13 +41,19 @@ function rules.torch.Linear(layer, take)
   return {weight = turned(take "weight"), bias = layer.has_bias and take "bias" or nil}
 end
 
---- (Cout, Cin, KH, KW), of transposed convolutions (Cin, Cout, KH, KW).
+--- (Cout, Cin, KH, KW), of transposed convolutions (Cin, Cout, KH, KW); of sequences without KH.
 local function convolution(layer, take)
   local weight = take "weight"
-  return {weight = weight and ops.permute(weight, {3, 4, 2, 1}), bias = layer.has_bias and take "bias" or nil}
+  local order = weight and weight.rank == 3 and {3, 2, 1} or {3, 4, 2, 1}
+  return {weight = weight and ops.permute(weight, order), bias = layer.has_bias and take "bias" or nil}
 end
 
-rules.torch.Conv2d, rules.torch.ConvTranspose2d = convolution, convolution
+for _, name in ipairs {"Conv1d", "ConvTranspose1d", "Conv2d", "ConvTranspose2d"} do rules.torch[name] = convolution end
+
+--- Its out_proj is a Linear.
+function rules.torch.MultiHeadAttention(layer, take)
+  return {in_proj_weight = turned(take "in_proj_weight"), in_proj_bias = layer.in_proj_bias and take "in_proj_bias"}
+end
 
 function rules.torch.BatchNorm(layer, take)
   take("num_batches_tracked", "optional")
@@ -112,7 +118,9 @@ local function renamed(names)
 end
 
 local KERNEL = renamed {weight = "kernel", bias = "bias"}
-rules.keras.Linear, rules.keras.Conv2d, rules.keras.ConvTranspose2d = KERNEL, KERNEL, KERNEL
+for _, name in ipairs {"Linear", "Conv1d", "ConvTranspose1d", "Conv2d", "ConvTranspose2d"} do
+  rules.keras[name] = KERNEL
+end
 rules.keras.Embedding = renamed {weight = "embeddings"}
 rules.keras.LayerNorm = renamed {weight = "gamma", bias = "beta"}
 rules.keras.GroupNorm = rules.keras.LayerNorm
