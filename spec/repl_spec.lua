@@ -156,9 +156,9 @@ describe("completion", function()
 
   local one = { -- what is typed, the only completion
     {"mare", "marea"},
-    {"marea.conv_tr", "marea.conv_transpose2d"},
+    {"marea.conv_transpose2", "marea.conv_transpose2d"},
     {"marea.nn.Conv2", "marea.nn.Conv2d"},
-    {"nn.ConvT", "nn.ConvTranspose2d"},
+    {"nn.ConvTranspose2", "nn.ConvTranspose2d"},
     {"optim.RMS", "optim.RMSprop"},
     {"optim.schedule.cos", "optim.schedule.cosine"},
     {"nn.init.glorot_u", "nn.init.glorot_uniform"},
@@ -206,7 +206,7 @@ describe("completion", function()
     {":ti", ":time"},
     {":time x.sha", ":time x.shape"},
     {"?nn.Conv2", "?nn.Conv2d"},
-    {"?conv_tr", "?conv_transpose2d"},
+    {"?conv_transpose2", "?conv_transpose2d"},
     {"?cumsu", "?cumsum"},
     {"", "  "},
     {"-- a comment mare", nil},
@@ -230,8 +230,8 @@ describe("completion", function()
   it("lists all that fits, sorted", function()
     local function listed(text) return select(2, s:complete(text)) end
     assert.are.same({"dtype", "grad", "is_leaf", "rank", "requires_grad", "shape"}, listed "x.")
-    assert.are.same({"conv2d", "conv2d_backward", "conv2d_grad_input", "conv2d_grad_weight", "conv_transpose2d"},
-      listed "marea.conv")
+    assert.are.same({"conv1d", "conv2d", "conv2d_backward", "conv2d_grad_input", "conv2d_grad_weight",
+      "conv_transpose1d", "conv_transpose2d"}, listed "marea.conv")
     local arguments = listed "nn.Conv2d{"
     for _, name in ipairs{"kernel = ", "stride = ", "padding = ", "activation = ", "init = "} do
       assert.is_truthy((" " .. table.concat(arguments, " ")):find(" " .. name, 1, true), name)

@@ -53,7 +53,7 @@ end
 
 local function forward(self, x)
   if not self.weight then self:infer(x, self.rank, self.takes) end
-  local y = ops[self.operator](x, self.weight, self.bias, self.attributes)
+  local y = ops[self.computes](x, self.weight, self.bias, self.attributes)
   if self._after then return self._after(y) end
   return y
 end
@@ -71,7 +71,7 @@ end
 ---@example x = marea.normal{1, 8, 8, 1}
 ---@example nn.Conv2d{1, 4, kernel = 3, stride = 2, padding = "same", activation = "relu"}(x)
 local Conv2d = module.class("Conv2d", Weighted)
-Conv2d.operator, Conv2d.rank, Conv2d.takes = "conv2d", 4, "images (N, H, W, C)"
+Conv2d.computes, Conv2d.rank, Conv2d.takes = "conv2d", 4, "images (N, H, W, C)"
 
 function Conv2d:init(options)
   read_convolution(self, getmetatable(self).__name, options,
@@ -94,7 +94,7 @@ Conv2d.forward, Conv2d.describe = forward, describe
 ---@example x = marea.normal{1, 4, 4, 8}
 ---@example nn.ConvTranspose2d{8, 1, kernel = 3, stride = 2, padding = "same"}(x)
 local ConvTranspose2d = module.class("ConvTranspose2d", Weighted)
-ConvTranspose2d.operator, ConvTranspose2d.rank, ConvTranspose2d.takes = "conv_transpose2d", 4, Conv2d.takes
+ConvTranspose2d.computes, ConvTranspose2d.rank, ConvTranspose2d.takes = "conv_transpose2d", 4, Conv2d.takes
 
 function ConvTranspose2d:init(options)
   read_convolution(self, getmetatable(self).__name, options,
@@ -116,12 +116,16 @@ ConvTranspose2d.forward, ConvTranspose2d.describe = forward, describe
 ---@example x = marea.normal{2, 16, 3}
 ---@example nn.Conv1d{3, 4, kernel = 5, padding = "same", activation = "relu"}(x)
 local Conv1d = module.class("Conv1d", Conv2d)
-Conv1d.operator, Conv1d.rank, Conv1d.takes = "conv1d", 3, "sequences (N, T, C)"
+Conv1d.computes, Conv1d.rank, Conv1d.takes = "conv1d", 3, "sequences (N, T, C)"
+
+function Conv1d:init(options) Conv2d.init(self, options) end
 
 ---@class ConvTranspose1d  weight (K, out / groups, in); "same": out length = T * stride. The gradient of Conv1d.
 ---@example x = marea.normal{2, 8, 4}
 ---@example nn.ConvTranspose1d{4, 3, kernel = 3, stride = 2, padding = "same"}(x)
 local ConvTranspose1d = module.class("ConvTranspose1d", ConvTranspose2d)
-ConvTranspose1d.operator, ConvTranspose1d.rank, ConvTranspose1d.takes = "conv_transpose1d", 3, Conv1d.takes
+ConvTranspose1d.computes, ConvTranspose1d.rank, ConvTranspose1d.takes = "conv_transpose1d", 3, Conv1d.takes
+
+function ConvTranspose1d:init(options) ConvTranspose2d.init(self, options) end
 
 return {Conv2d = Conv2d, ConvTranspose2d = ConvTranspose2d, Conv1d = Conv1d, ConvTranspose1d = ConvTranspose1d}

@@ -155,9 +155,9 @@ end
 --- The layer on an input of its operator.
 ---@return string[]
 function help.layer_example(class, info)
-  local images = info.inputs[1].doc:find "H, W"
-  return {"x = marea.normal" .. (images and "{1, 4, 4, 2}" or "{2, 3}"),
-    ("nn.%s{%s}(x)"):format(class.__name, images and "2" or "")}
+  local doc = info.inputs[1].doc
+  local shape = doc:find "H, W" and "{1, 4, 4, 2}" or doc:find "N, T" and "{1, 8, 2}"
+  return {"x = marea.normal" .. (shape or "{2, 3}"), ("nn.%s{%s}(x)"):format(class.__name, shape and "2" or "")}
 end
 
 local function describe(value, name, key)
