@@ -97,7 +97,7 @@ describe("the prompt in a terminal", function()
     open()
     t:type "mare"
     t:press "Tab"
-    t:type ".conv_tr"
+    t:type ".conv_transpose2"
     t:press "Tab"
     t:wait "> marea.conv_transpose2d"
     t:press "C-u"
