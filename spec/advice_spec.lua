@@ -173,6 +173,9 @@ local examples = {
     local y = run(text:format "x", "x:permute(1, 3, 4, 2)", {x = marea.zeros(5, 3, 28, 30)})
     assert.are.same({5, 28, 30, 3}, {y:size()})
   end,
+  ["sequences are (N, T, C), channels last; %s:permute(1, 3, 2) makes them so"] = function(text)
+    assert.are.same({5, 28, 3}, {run(text:format "x", "x:permute(1, 3, 2)", {x = marea.zeros(5, 3, 28)}):size()})
+  end,
   ["%s:mean(4, true) makes gray images of coloured ones"] = function(text)
     assert.are.same({1, 3, 4, 1}, {run(text:format "x", "x:mean(4, true)", images()):size()})
   end,

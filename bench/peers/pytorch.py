@@ -196,6 +196,21 @@ def attention(a):
     return (forward if a["map"] == "forward" else with_gradients), 1
 
 
+def recurrent(a):
+    kind, rows, length, hidden = a["kind"], int(a["rows"]), int(a["length"]), int(a["hidden"])
+    net = getattr(torch.nn, kind)(int(a["inputs"]), hidden, batch_first=True)
+    x = torch.randn(rows, length, int(a["inputs"]), requires_grad=a["map"] == "step")
+    dy, leaves = torch.randn(rows, length, hidden), [*net.parameters(), x]
+
+    def forward():
+        with torch.no_grad():
+            net(x)
+
+    def with_gradients():
+        torch.autograd.grad(net(x)[0], leaves, dy)
+    return (forward if a["map"] == "forward" else with_gradients), 1
+
+
 def small(a):
     x, y = torch.tensor([1.0, 2, 3, 4]), torch.zeros(4)
 
@@ -266,7 +281,8 @@ def measure(f, clock, seconds, count):
             return times
 
 
-KINDS = {"step": step, "gan": gan, "decoder": decode, "attention": attention, "small": small, "chain": chain}
+KINDS = {"step": step, "gan": gan, "decoder": decode, "attention": attention, "recurrent": recurrent, "small": small,
+         "chain": chain}
 
 
 def value(text):
