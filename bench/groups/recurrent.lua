@@ -10,7 +10,8 @@ local join = contest.join
 local group = {name = "recurrent", title = "Recurrent layers, 64 x 64 steps"}
 
 local ROWS, LENGTH, SECONDS = 64, 64, 0.5
-local CASES = {{kind = "LSTM", size = 128}, {kind = "LSTM", size = 512}, {kind = "GRU", size = 128}, {kind = "GRU", size = 512}}
+local CASES = {{kind = "LSTM", size = 128}, {kind = "LSTM", size = 512}, {kind = "GRU", size = 128},
+  {kind = "GRU", size = 512}}
 local GATES, PASSES = {LSTM = 4, GRU = 3}, {forward = 1, step = 3}
 
 local function flop(case, map)
@@ -22,8 +23,9 @@ function group.run(bench)
   for _, case in ipairs(CASES) do
     for _, map in ipairs{"forward", "step"} do
       for _, threads in ipairs(bench.threads) do
-        local request = marea.format("recurrent kind=%s rows=%d length=%d inputs=%d hidden=%d map=%s threads=%d seconds=%g",
-          case.kind, ROWS, LENGTH, case.size, case.size, map, threads, SECONDS)
+        local request = marea.format("recurrent kind=%s rows=%d length=%d inputs=%d hidden=%d map=%s", case.kind, ROWS,
+          LENGTH, case.size, case.size, map)
+        request = marea.format("%s threads=%d seconds=%g", request, threads, SECONDS)
         local name = marea.format("%s, %d units%s", case.kind, case.size, map == "step" and ", with gradients" or "")
         rows = join(rows, {{name = name, threads = threads, unit = "ms", ours = c:ask("Marea", request)[1],
           peers = {PyTorch = c:ask("PyTorch", request, contest.threads_text(threads))},
