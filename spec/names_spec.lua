@@ -45,7 +45,8 @@ describe("a name of another framework", function()
   end)
 
   it("is answered by a name that exists", function()
-    local known = {causal = true, kernel = true, weight_decay = true, lr = true, p = true, bias = true, init = true, bias_init = true,
+    local known = {causal = true,
+      kernel = true, weight_decay = true, lr = true, p = true, bias = true, init = true, bias_init = true,
       recurrent_init = true, layers = true, clip_norm = true, clip_value = true, rho = true, keepdim = true,
       slope = true, eps = true, dim = true, dims = true, beta1 = true, padding = true, step = true,
       cosine = true, exponential = true, optimizer = true, loss = true,
