@@ -49,6 +49,8 @@ describe("a page of the documentation", function()
 
   it("docs/tour.md: prompt, network, VAE, Ctrl-C, rerun", function() follow("docs/tour.md", 25) end)
 
+  it("docs/sequences.md: rows, layers, a text that goes on", function() follow("docs/sequences.md", 25) end)
+
   it("README.md: the first script, and the prompt", function()
     local text = run(document.lua "README.md")
     local steps, at_half, sine = 0, text:match "([%d%.]+)\t(0%.4794%d*)\n$"
