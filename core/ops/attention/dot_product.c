@@ -35,8 +35,8 @@ static marea_status attention_shape (marea_call *c) {
   return MAREA_OK;
 }
 
-/* A worker's memory, in this order: keys turned (D, STEP), scores (QUERIES, STEP), sums of values (BLOCK, Dv), largest
-   score and sum of the exponentials of each query. */
+/* A worker's memory, in this order: keys turned (D, STEP), scores (QUERIES, STEP), queries (BLOCK, D) and values
+   (KEYS, Dv) copied together, sums of values (BLOCK, Dv), largest score and sum of the exponentials of each query. */
 typedef struct forward {
   marea_attention a;
   char *y, *lse, *memory;
@@ -52,18 +52,21 @@ static void begin_queries (const marea_attention *a, int64_t rows, char *sums, c
 static void end_queries (const forward *f, const marea_attention_tile *t, const char *sums, const char *most,
                          const char *total) {
   const marea_attention *a = &f->a;
-  for (int64_t i = 0; i < t->queries.end - t->queries.first; i++) {
-    const double sum = marea_load(a->dtype, total, i), largest = marea_load(a->dtype, most, i);
-    const int64_t query = t->queries.first + i;
+  const int64_t rows = t->queries.end - t->queries.first,
+                at = (t->n * a->heads + t->head) * a->tq + t->queries.first;
+  char *lse = f->lse + (size_t)at * a->size;
+  for (int64_t i = 0; i < rows; i++) {
+    const double sum = marea_load(a->dtype, total, i);
     a->kernels->scale((size_t)a->dv, sum == 0 ? 0 : 1 / sum, sums + (size_t)(i * a->dv) * a->size,
-                      marea_query_at(a, f->y, t->n, query, t->head, a->dv));
-    marea_store(a->dtype, f->lse, (t->n * a->heads + t->head) * a->tq + query,
-                sum == 0 ? -INFINITY : (largest == -INFINITY ? 0 : largest) + log(sum));
+                      marea_query_at(a, f->y, t->n, t->queries.first + i, t->head, a->dv));
   }
+  a->kernels->log((size_t)rows, total, lse, NULL); /* of 0, where no key is seen: -infinity */
+  a->kernels->add((size_t)rows, most, 1, lse, 1, lse, NULL);
 }
 
 typedef struct softmax_state {
   char *turned, *s, *sums, *most, *total;
+  marea_attention_rows q, v;
 } softmax_state;
 
 static softmax_state state_of (const forward *f, int worker) {
@@ -71,7 +74,9 @@ static softmax_state state_of (const forward *f, int worker) {
   softmax_state w;
   w.turned = f->memory + (size_t)worker * f->per_worker;
   w.s = w.turned + (size_t)(a->d * STEP) * a->size;
-  w.sums = w.s + QUERIES * STEP * a->size;
+  w.q.x = w.s + QUERIES * STEP * a->size;
+  w.v.x = w.q.x + (size_t)(BLOCK * MAREA_ATTENTION_ROW(a->d)) * a->size;
+  w.sums = w.v.x + (size_t)(KEYS * MAREA_ATTENTION_ROW(a->dv)) * a->size;
   w.most = w.sums + (size_t)(BLOCK * a->dv) * a->size;
   w.total = w.most + BLOCK * a->size;
   return w;
@@ -84,37 +89,33 @@ static void attend_strip (const forward *f, const marea_attention_tile *t, int64
   const int64_t rows = t->queries.end - t->queries.first, keys = t->keys.end - t->keys.first;
   char *sums = w->sums + (size_t)(row * a->dv) * a->size;
   const size_t at = (size_t)row * a->size;
-  marea_attention_scores(a, t, w->turned, w->s);
+  marea_attention_dots(a, t, a->d, w->q.x + (size_t)(row * w->q.step) * a->size, w->q.step, w->turned, w->s);
+  marea_attention_mask(a, t, w->s);
   a->kernels->softmax_piece((size_t)rows, (size_t)keys, STEP, w->s, w->most + at, w->total + at,
                             (size_t)a->dv, sums);
   if (a->rate > 0) marea_attention_drop(a, t, w->s, w->s);
   marea_attention_multiply(
-      a, &(marea_attention_product){.rows = rows,
-                                    .depth = keys,
-                                    .cols = a->dv,
-                                    .x = w->s,
-                                    .w = marea_key_at(a, a->v, t->n, t->keys.first, t->head, a->dv),
-                                    .y = sums,
-                                    .w_row = a->kv_heads * a->dv,
-                                    .y_row = a->dv,
-                                    .skip = marea_attention_hides(a, t)});
+      a, &(marea_attention_product){
+             .rows = rows, .depth = keys, .cols = a->dv, .x = w->s, .w = &w->v, .y = sums, .y_row = a->dv});
 }
 
 static void attend (void *arg, int64_t block, int worker) {
   const forward *f = arg;
   const marea_attention *a = &f->a;
   const int64_t tiles = tiles_of(a->tq, BLOCK);
-  const softmax_state w = state_of(f, worker);
+  softmax_state w = state_of(f, worker);
   marea_attention_tile t = {.n = block / tiles / a->heads,
                             .head = block / tiles % a->heads,
                             .queries = tile_range(block % tiles, BLOCK, a->tq)},
                        strip;
   const int64_t keys = marea_attention_keys(a, t.n, t.queries.end);
   begin_queries(a, t.queries.end - t.queries.first, w.sums, w.most, w.total);
+  marea_attention_pack_queries(a, &t, a->q, a->d, a->scale, &w.q);
   for (int64_t j = 0; j < keys; j += KEYS) {
     if (marea_stopping(a->ctx)) return;
     t.keys = tile_range(j / KEYS, KEYS, keys);
-    marea_attention_turn(a, &t, a->k, a->d, a->scale, w.turned);
+    marea_attention_turn(a, &t, a->k, a->d, w.turned);
+    marea_attention_pack_keys(a, &t, a->v, a->dv, 1, &w.v);
     for (int64_t i = 0; marea_attention_strip(a, &t, i, &strip); i = strip.queries.end)
       attend_strip(f, &strip, strip.queries.first - t.queries.first, &w);
   }
@@ -126,7 +127,9 @@ static marea_status attention_forward (marea_call *c) {
   marea_attention *a = &f.a;
   MAREA_TRY(marea_attention_open(c, a));
   a->counter = c->counter;
-  f.per_worker = (size_t)(a->d * STEP + QUERIES * STEP + BLOCK * (a->dv + 2)) * a->size;
+  f.per_worker = (size_t)((a->d + QUERIES) * STEP + BLOCK * (MAREA_ATTENTION_ROW(a->d) + a->dv + 2) +
+                          KEYS * MAREA_ATTENTION_ROW(a->dv)) *
+                 a->size;
   MAREA_TRY(marea_worker_memory(c, &f.per_worker, &f.memory));
   marea_parallel(c->ctx, a->n * a->heads * tiles_of(a->tq, BLOCK), attend, &f);
   return MAREA_OK;
@@ -232,7 +235,8 @@ static marea_status attention_grad_shape (marea_call *c) {
 }
 
 /* A block is a part of the keys of one row and one head of k. Parts after the first sum dq in memory of their own, that is
-   added up at the end. A worker's memory: keys and values turned, P and dS (QUERIES, STEP), the dropout's factors. */
+   added up at the end. A worker's memory: keys and values turned, P and dS (QUERIES, STEP), the dropout's factors, and keys (KEYS, D), queries and dy (QUERIES, ..)
+   copied together; the first two times the scale, of which so dq and dk get each the one that they need. */
 typedef struct backward {
   marea_attention a;
   const char *lse, *dy;
@@ -245,7 +249,8 @@ typedef struct backward {
 } backward;
 
 typedef struct scratch {
-  char *k, *v, *s, *dp, *keep;
+  char *turned_k, *turned_v, *s, *dp, *keep;
+  marea_attention_rows k, q, dy;
 } scratch;
 
 #define PARALLEL 16 /* blocks that are enough for threads */
@@ -260,11 +265,14 @@ static int64_t parts_of (const marea_attention *a) {
 static scratch scratch_of (const backward *b, int worker) {
   const marea_attention *a = &b->a;
   scratch w;
-  w.k = b->memory + (size_t)worker * b->per_worker;
-  w.v = w.k + (size_t)(a->d * STEP) * a->size;
-  w.s = w.v + (size_t)(a->dv * STEP) * a->size;
+  w.turned_k = b->memory + (size_t)worker * b->per_worker;
+  w.turned_v = w.turned_k + (size_t)(a->d * STEP) * a->size;
+  w.s = w.turned_v + (size_t)(a->dv * STEP) * a->size;
   w.dp = w.s + QUERIES * STEP * a->size;
   w.keep = w.dp + QUERIES * STEP * a->size;
+  w.k.x = w.keep + QUERIES * STEP * a->size;
+  w.q.x = w.k.x + (size_t)(KEYS * MAREA_ATTENTION_ROW(a->d)) * a->size;
+  w.dy.x = w.q.x + (size_t)(QUERIES * MAREA_ATTENTION_ROW(a->d)) * a->size;
   return w;
 }
 
@@ -287,13 +295,16 @@ static char *dq_of (const backward *b, int64_t part) {
   return part == 0 ? b->d[DQ] : b->parts + (size_t)((part - 1) * a->n * a->tq * a->heads * a->d) * a->size;
 }
 
-/* dS from P and the gradient of P, which need v turned; the gradient of the mask is dS */
-static void tile_gradients (const backward *b, const marea_attention_tile *t, const scratch *w) {
+/* dS from P and the gradient of P, which need k and v turned; the gradient of the mask is dS */
+static void tile_gradients (const backward *b, const marea_attention_tile *t, scratch *w) {
   const marea_attention *a = &b->a;
   const int64_t at = (t->n * a->heads + t->head) * a->tq + t->queries.first;
   const int64_t rows = t->queries.end - t->queries.first, keys = t->keys.end - t->keys.first;
-  marea_attention_scores(a, t, w->k, w->s);
-  marea_attention_values(a, t, b->dy, w->v, w->dp);
+  marea_attention_pack_queries(a, t, a->q, a->d, a->scale, &w->q);
+  marea_attention_pack_queries(a, t, b->dy, a->dv, 1, &w->dy);
+  marea_attention_dots(a, t, a->d, w->q.x, w->q.step, w->turned_k, w->s);
+  marea_attention_mask(a, t, w->s);
+  marea_attention_dots(a, t, a->dv, w->dy.x, w->dy.step, w->turned_v, w->dp);
   if (a->rate > 0) marea_attention_drop(a, t, b->ones, w->keep);
   a->kernels->softmax_piece_grad((size_t)rows, (size_t)keys, STEP, w->s, w->dp, a->rate > 0 ? w->keep : NULL,
                                  b->lse + (size_t)at * a->size, b->delta + (size_t)at * a->size);
@@ -304,38 +315,35 @@ static void tile_gradients (const backward *b, const marea_attention_tile *t, co
 
 static void add_tile (const backward *b, const marea_attention_tile *t, const scratch *w, char *dq) {
   const marea_attention *a = &b->a;
-  const int64_t first = t->keys.first, q_row = a->heads * a->d, k_row = a->kv_heads * a->d;
-  const char *q = marea_query_at(a, a->q, t->n, t->queries.first, t->head, a->d);
-  marea_attention_product p = {.rows = t->queries.end - t->queries.first,
-                               .depth = t->keys.end - first,
-                               .skip = marea_attention_hides(a, t)};
+  const int64_t first = t->keys.first;
+  marea_attention_product p = {.rows = t->queries.end - t->queries.first, .depth = t->keys.end - first};
   if (b->d[DV]) {
-    p.cols = a->dv, p.x = w->s, p.w_row = a->heads * a->dv, p.y_row = a->kv_heads * a->dv;
-    p.w = marea_query_at(a, b->dy, t->n, t->queries.first, t->head, a->dv);
+    p.cols = a->dv, p.x = w->s, p.w = &w->dy, p.y_row = a->kv_heads * a->dv;
     p.y = marea_key_at(a, b->d[DV], t->n, first, t->head, a->dv);
     marea_attention_multiply_turned(a, &p);
   }
   p.cols = a->d, p.x = w->dp;
   if (b->d[DK]) {
-    p.w = q, p.w_row = q_row, p.y_row = k_row;
+    p.w = &w->q, p.y_row = a->kv_heads * a->d;
     p.y = marea_key_at(a, b->d[DK], t->n, first, t->head, a->d);
     marea_attention_multiply_turned(a, &p);
   }
   if (b->d[DQ]) {
-    p.w = marea_key_at(a, a->k, t->n, first, t->head, a->d), p.w_row = k_row, p.y_row = q_row;
+    p.w = &w->k, p.y_row = a->heads * a->d;
     p.y = marea_query_at(a, dq, t->n, t->queries.first, t->head, a->d);
     marea_attention_multiply(a, &p);
   }
 }
 
 /* All queries that see the tile's keys */
-static void add_keys (const backward *b, marea_attention_tile t, const scratch *w, char *dq) {
+static void add_keys (const backward *b, marea_attention_tile t, scratch *w, char *dq) {
   const marea_attention *a = &b->a;
   const int64_t group = a->heads / a->kv_heads, head = t.head;
   marea_attention_tile strip;
   t.queries = (marea_range){0, a->tq};
-  marea_attention_turn(a, &t, a->k, a->d, a->scale, w->k);
-  marea_attention_turn(a, &t, a->v, a->dv, 1, w->v);
+  marea_attention_turn(a, &t, a->k, a->d, w->turned_k);
+  marea_attention_turn(a, &t, a->v, a->dv, w->turned_v);
+  marea_attention_pack_keys(a, &t, a->k, a->d, a->scale, &w->k);
   for (t.head = head; t.head < head + group; t.head++)
     for (int64_t i = 0; marea_attention_strip(a, &t, i, &strip); i = strip.queries.end) {
       if (marea_stopping(a->ctx)) return;
@@ -344,44 +352,21 @@ static void add_keys (const backward *b, marea_attention_tile t, const scratch *
     }
 }
 
-/* Zeroes the gradients of keys that belong to the part, and its sums of dq. */
-static void begin_part (const backward *b, int64_t n, int64_t head, marea_range keys, char *dq) {
-  const marea_attention *a = &b->a;
-  const size_t group = (size_t)(a->heads / a->kv_heads);
-  for (int64_t j = keys.first; j < keys.end; j++) {
-    if (b->d[DK]) memset(marea_key_at(a, b->d[DK], n, j, head, a->d), 0, (size_t)a->d * a->size);
-    if (b->d[DV]) memset(marea_key_at(a, b->d[DV], n, j, head, a->dv), 0, (size_t)a->dv * a->size);
-  }
-  for (int64_t i = 0; b->d[DQ] && i < a->tq; i++)
-    memset(marea_query_at(a, dq, n, i, head, a->d), 0, group * (size_t)a->d * a->size);
-}
-
-static void end_part (const backward *b, int64_t n, int64_t head, marea_range keys) {
-  const marea_attention *a = &b->a;
-  for (int64_t j = keys.first; b->d[DK] && j < keys.end; j++) {
-    char *dk = marea_key_at(a, b->d[DK], n, j, head, a->d);
-    a->kernels->scale((size_t)a->d, a->scale, dk, dk);
-  }
-}
-
 static void run_part (void *arg, int64_t block, int worker) {
   const backward *b = arg;
   const marea_attention *a = &b->a;
   const int64_t part = block % b->n_parts, tiles = tiles_of(a->tk, KEYS),
                 n = block / b->n_parts / a->kv_heads,
                 head = block / b->n_parts % a->kv_heads * (a->heads / a->kv_heads);
-  const marea_range mine = {part * tiles / b->n_parts, (part + 1) * tiles / b->n_parts},
-                    keys = {mine.first * KEYS, MAREA_MIN(mine.end * KEYS, a->tk)};
-  const scratch w = scratch_of(b, worker);
+  const marea_range mine = {part * tiles / b->n_parts, (part + 1) * tiles / b->n_parts};
+  scratch w = scratch_of(b, worker);
   const int64_t seen = marea_attention_keys(a, n, a->tq);
   char *dq = dq_of(b, part);
-  begin_part(b, n, head, keys, dq);
   for (int64_t j = mine.first; j < mine.end && j * KEYS < seen && !marea_stopping(a->ctx); j++)
     add_keys(b, (marea_attention_tile){.n = n, .head = head, .keys = tile_range(j, KEYS, seen)}, &w, dq);
-  end_part(b, n, head, keys);
 }
 
-/* dq := scale times the sum of the parts, for one query of the batch */
+/* dq := the sum of the parts, for one query of the batch */
 static void finish_dq (void *arg, int64_t block, int worker) {
   const backward *b = arg;
   const marea_attention *a = &b->a;
@@ -390,11 +375,14 @@ static void finish_dq (void *arg, int64_t block, int worker) {
   (void)worker;
   for (int64_t part = 1; part < b->n_parts; part++)
     a->kernels->add((size_t)width, b->d[DQ] + at, 1, dq_of(b, part) + at, 1, b->d[DQ] + at, NULL);
-  a->kernels->scale((size_t)width, a->scale, b->d[DQ] + at, b->d[DQ] + at);
 }
 
 static void fill_ones (const marea_attention *a, char *ones) {
   for (int64_t i = 0; i < QUERIES * STEP; i++) marea_store(a->dtype, ones, i, 1);
+}
+
+static size_t parts_size (const backward *b) {
+  return (size_t)((b->n_parts - 1) * b->a.n * b->a.heads * b->a.tq * b->a.d);
 }
 
 static marea_status backward_memory (marea_call *c, backward *b) {
@@ -405,8 +393,11 @@ static marea_status backward_memory (marea_call *c, backward *b) {
   if (!c->ctx->shape_only) fill_ones(a, b->ones);
   b->n_parts = parts_of(a);
   if (b->d[DQ] && b->n_parts > 1)
-    MAREA_WORKSPACE_OR_RETURN(c, b->parts, (size_t)MAREA_MAX((b->n_parts - 1) * queries * a->d, 1) * a->size);
-  b->per_worker = (size_t)((a->d + a->dv + 3 * QUERIES) * STEP) * a->size;
+    MAREA_WORKSPACE_OR_RETURN(c, b->parts, MAREA_MAX(parts_size(b), 1) * a->size);
+  b->per_worker = (size_t)((a->d + a->dv + 3 * QUERIES) * STEP +
+                           (KEYS + QUERIES) * MAREA_ATTENTION_ROW(a->d) +
+                           QUERIES * MAREA_ATTENTION_ROW(a->dv)) *
+                  a->size;
   return marea_worker_memory(c, &b->per_worker, &b->memory);
 }
 
@@ -418,11 +409,12 @@ static marea_status attention_grad_forward (marea_call *c) {
   a->counter = (uint64_t)c->attr[COUNTER].i;
   MAREA_TRY(backward_memory(c, &b));
   void *arg[] = {&b, marea_at(c->in[G_Y])};
-  if (b.d[DMASK] && !c->ctx->shape_only)
-    marea_clear(c->ctx, b.d[DMASK], (size_t)marea_tensor_size(c->out[DMASK]) * a->size);
+  for (int i = DQ; i <= DMASK && !c->ctx->shape_only; i++)
+    if (b.d[i]) marea_clear(c->ctx, b.d[i], (size_t)marea_tensor_size(c->out[i]) * a->size);
+  if (b.parts && !c->ctx->shape_only) marea_clear(c->ctx, b.parts, parts_size(&b) * a->size);
   marea_parallel(c->ctx, a->n * a->heads, sum_delta, arg);
   marea_parallel(c->ctx, a->n * a->kv_heads * b.n_parts, run_part, &b);
-  if (b.d[DQ]) marea_parallel(c->ctx, a->n * a->tq, finish_dq, &b);
+  if (b.d[DQ] && b.n_parts > 1) marea_parallel(c->ctx, a->n * a->tq, finish_dq, &b);
   return MAREA_OK;
 }
 

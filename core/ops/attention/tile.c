@@ -177,13 +177,38 @@ bool marea_attention_strip (const marea_attention *a, const marea_attention_tile
 /* ---- scores ---- */
 
 void marea_attention_turn (const marea_attention *a, const marea_attention_tile *t, const char *from,
-                           int64_t width, double factor, char *turned) {
-  const int64_t keys = t->keys.end - t->keys.first;
-  a->kernels->turn((size_t)keys, (size_t)width, (size_t)(a->kv_heads * width),
+                           int64_t width, char *turned) {
+  a->kernels->turn((size_t)(t->keys.end - t->keys.first), (size_t)width, (size_t)(a->kv_heads * width),
                    marea_key_at(a, from, t->n, t->keys.first, t->head, width), STEP, turned);
-  if (factor == 1) return;
-  for (int64_t i = 0; i < width; i++, turned += STEP * a->size)
-    a->kernels->scale((size_t)keys, factor, turned, turned);
+}
+
+/* Infinities and NaN make a sum that is none; so do numbers that overflow, at no harm. */
+static bool pack (const marea_attention *a, int64_t rows, int64_t width, int64_t from_row, const char *from,
+                  double factor, bool check, char *to) {
+  double sum = 0;
+  for (int64_t i = 0; i < rows; i++) {
+    a->kernels->scale((size_t)width, factor, from, to);
+    if (check) sum += a->kernels->sum((size_t)width, to);
+    from += (size_t)from_row * a->size;
+    to += (size_t)MAREA_ATTENTION_ROW(width) * a->size;
+  }
+  return isfinite(sum);
+}
+
+void marea_attention_pack_queries (const marea_attention *a, const marea_attention_tile *t, const char *x,
+                                   int64_t width, double factor, marea_attention_rows *to) {
+  to->step = MAREA_ATTENTION_ROW(width);
+  to->finite = pack(a, t->queries.end - t->queries.first, width, a->heads * width,
+                    marea_query_at(a, x, t->n, t->queries.first, t->head, width), factor,
+                    marea_attention_hides(a, t), to->x);
+}
+
+void marea_attention_pack_keys (const marea_attention *a, const marea_attention_tile *t, const char *x,
+                                int64_t width, double factor, marea_attention_rows *to) {
+  to->step = MAREA_ATTENTION_ROW(width);
+  to->finite = pack(a, t->keys.end - t->keys.first, width, a->kv_heads * width,
+                    marea_key_at(a, x, t->n, t->keys.first, t->head, width), factor,
+                    marea_attention_hides(a, t), to->x);
 }
 
 static void multiply (const marea_attention *a, int64_t rows, int64_t depth, int64_t cols, const char *x,
@@ -227,11 +252,7 @@ static void hide_after (const marea_attention *a, const marea_attention_tile *t,
   for (int64_t j = first; j < t->keys.end; j++) marea_store(a->dtype, s, j - t->keys.first, -INFINITY);
 }
 
-void marea_attention_scores (const marea_attention *a, const marea_attention_tile *t, const char *turned,
-                             char *s) {
-  multiply(a, t->queries.end - t->queries.first, a->d, t->keys.end - t->keys.first,
-           marea_query_at(a, a->q, t->n, t->queries.first, t->head, a->d), a->heads * a->d, turned, STEP, s,
-           STEP, false);
+void marea_attention_mask (const marea_attention *a, const marea_attention_tile *t, char *s) {
   if (!marea_attention_hides(a, t)) return;
   for (int64_t i = t->queries.first; i < t->queries.end; i++, s += STEP * a->size) {
     if (a->mask) mask_row(a, t, i, s);
@@ -239,11 +260,10 @@ void marea_attention_scores (const marea_attention *a, const marea_attention_til
   }
 }
 
-void marea_attention_values (const marea_attention *a, const marea_attention_tile *t, const char *dy,
-                             const char *turned, char *dp) {
-  multiply(a, t->queries.end - t->queries.first, a->dv, t->keys.end - t->keys.first,
-           marea_query_at(a, dy, t->n, t->queries.first, t->head, a->dv), a->heads * a->dv, turned, STEP, dp,
-           STEP, false);
+void marea_attention_dots (const marea_attention *a, const marea_attention_tile *t, int64_t width,
+                           const char *rows, int64_t step, const char *turned, char *y) {
+  multiply(a, t->queries.end - t->queries.first, width, t->keys.end - t->keys.first, rows, step, turned, STEP,
+           y, STEP, false);
 }
 
 void marea_attention_drop (const marea_attention *a, const marea_attention_tile *t, const char *x, char *y) {
@@ -261,14 +281,6 @@ void marea_attention_drop (const marea_attention *a, const marea_attention_tile 
 
 /* ---- products ---- */
 
-/* Infinities and NaN make a sum that is none; so do numbers that overflow, at no harm. */
-static bool is_finite (const marea_attention *a, int64_t rows, const marea_attention_product *p) {
-  double sum = 0;
-  for (int64_t i = 0; i < rows; i++)
-    sum += a->kernels->sum((size_t)p->cols, p->w + (size_t)(i * p->w_row) * a->size);
-  return isfinite(sum);
-}
-
 /* Row by row, but where x is 0 */
 static void multiply_seen (const marea_attention *a, const marea_attention_product *p, bool turned) {
   for (int64_t i = 0; i < p->rows; i++)
@@ -276,28 +288,28 @@ static void multiply_seen (const marea_attention *a, const marea_attention_produ
       const double x = marea_load(a->dtype, p->x, i * STEP + j);
       const int64_t w = turned ? i : j, y = turned ? j : i;
       if (x == 0) continue;
-      a->kernels->axpy((size_t)p->cols, x, p->w + (size_t)(w * p->w_row) * a->size,
+      a->kernels->axpy((size_t)p->cols, x, p->w->x + (size_t)(w * p->w->step) * a->size,
                        p->y + (size_t)(y * p->y_row) * a->size);
     }
 }
 
 void marea_attention_multiply (const marea_attention *a, const marea_attention_product *p) {
-  if (p->skip && !is_finite(a, p->depth, p)) multiply_seen(a, p, false);
-  else multiply(a, p->rows, p->depth, p->cols, p->x, STEP, p->w, p->w_row, p->y, p->y_row, true);
+  if (!p->w->finite) multiply_seen(a, p, false);
+  else multiply(a, p->rows, p->depth, p->cols, p->x, STEP, p->w->x, p->w->step, p->y, p->y_row, true);
 }
 
 void marea_attention_multiply_turned (const marea_attention *a, const marea_attention_product *p) {
-  if (p->skip && !is_finite(a, p->rows, p)) {
+  if (!p->w->finite) {
     multiply_seen(a, p, true);
     return;
   }
   const marea_direct_wgrad g = {.x = p->x,
-                                .dy = p->w,
+                                .dy = p->w->x,
                                 .dw = p->y,
                                 .rows = 1,
                                 .cols = p->rows,
                                 .x_col = STEP,
-                                .dy_col = p->w_row,
+                                .dy_col = p->w->step,
                                 .m = p->depth,
                                 .cout = p->cols,
                                 .dw_row = p->y_row,

@@ -110,26 +110,40 @@ bool marea_attention_hides (const marea_attention *a, const marea_attention_tile
 bool marea_attention_strip (const marea_attention *a, const marea_attention_tile *all, int64_t first,
                             marea_attention_tile *t);
 
-/* turned (width, keys) := k or v (keys, width) of the tile, times the factor; MAREA_ATTENTION_STEP from row to row. */
+/* Rows of a tile, of q, k, v or dy, copied together: in place they lie 1 or 2 KB apart and share few sets of the caches. */
+typedef struct marea_attention_rows {
+  char *x;
+  int64_t step; /* elements from row to row: an odd number of lines of f32 */
+  bool finite;
+} marea_attention_rows;
+#define MAREA_ATTENTION_ROW(width) ((((width) + 15) / 16 | 1) * 16)
+
+/* The t->queries of x, which is as q or y, or the t->keys of one that is as k or v; times the factor. They are checked for
+   being finite only where the tile hides keys. */
+void marea_attention_pack_queries (const marea_attention *a, const marea_attention_tile *t, const char *x,
+                                   int64_t width, double factor, marea_attention_rows *to);
+void marea_attention_pack_keys (const marea_attention *a, const marea_attention_tile *t, const char *x,
+                                int64_t width, double factor, marea_attention_rows *to);
+/* turned (width, keys) := k or v (keys, width) of the tile; MAREA_ATTENTION_STEP from row to row. */
 void marea_attention_turn (const marea_attention *a, const marea_attention_tile *t, const char *from,
-                           int64_t width, double factor, char *turned);
-/* s (queries, keys) := scores of the tile, scaled and masked; MAREA_ATTENTION_STEP from row to row */
-void marea_attention_scores (const marea_attention *a, const marea_attention_tile *t, const char *turned,
-                             char *s);
-/* dp (queries, keys) := dy v^T of the tile, from v turned */
-void marea_attention_values (const marea_attention *a, const marea_attention_tile *t, const char *dy,
-                             const char *turned, char *dp);
+                           int64_t width, char *turned);
+/* y (queries, keys) := the tile's rows of q or dy (queries, width), `step` apart, times k or v turned;
+   MAREA_ATTENTION_STEP from row to row */
+void marea_attention_dots (const marea_attention *a, const marea_attention_tile *t, int64_t width,
+                           const char *rows, int64_t step, const char *turned, char *y);
+/* Hides what the mask and the causal order hide in the scores (queries, keys) of the tile. */
+void marea_attention_mask (const marea_attention *a, const marea_attention_tile *t, char *s);
 /* y := x with the dropout of the tile; both as s */
 void marea_attention_drop (const marea_attention *a, const marea_attention_tile *t, const char *x, char *y);
 
 /* Two matrix products: y (rows, cols) += x (rows, depth) w (depth, cols), and y (depth, cols) += x^T w with w (rows, cols).
-   x has MAREA_ATTENTION_STEP elements from row to row. `skip`: where x is 0, w counts for nothing, even if it is NaN. */
+   x has MAREA_ATTENTION_STEP elements from row to row. Where x is 0 and w not finite, w counts for nothing. */
 typedef struct marea_attention_product {
   int64_t rows, depth, cols;
-  const char *x, *w;
+  const char *x;
+  const marea_attention_rows *w;
   char *y;
-  int64_t w_row, y_row; /* in elements */
-  bool skip;
+  int64_t y_row; /* in elements */
 } marea_attention_product;
 void marea_attention_multiply (const marea_attention *a, const marea_attention_product *p);
 void marea_attention_multiply_turned (const marea_attention *a, const marea_attention_product *p);
