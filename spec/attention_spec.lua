@@ -70,6 +70,7 @@ local SIZES = {
   {n = 2, tq = 70, tk = 70, heads = 4, kv_heads = 2, d = 8},
   {n = 1, tq = 260, tk = 131, heads = 3, kv_heads = 1, d = 5, dv = 20},
   {n = 1, tq = 1, tk = 300, heads = 2, d = 33},
+  {n = 2, tq = 1, tk = 9, heads = 4, kv_heads = 2, d = 3, dv = 300},
 }
 
 describe("scaled_dot_product_attention", function()

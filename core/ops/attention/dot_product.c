@@ -99,6 +99,24 @@ static void attend_strip (const forward *f, const marea_attention_tile *t, int64
              .rows = rows, .depth = keys, .cols = a->dv, .x = w->s, .w = &w->v, .y = sums, .y_row = a->dv});
 }
 
+/* All keys of the tile for its only query, as when text is written with a cache of keys: the time is that of reading them. */
+static void attend_one (const marea_attention *a, const marea_attention_tile *t, const softmax_state *w) {
+  marea_attention_dots_of_one(a, t, w->q.x, w->s);
+  a->kernels->softmax_piece(1, (size_t)(t->keys.end - t->keys.first), STEP, w->s, w->most, w->total,
+                            (size_t)a->dv, w->sums);
+  if (a->rate > 0) marea_attention_drop(a, t, w->s, w->s);
+  marea_attention_multiply_one(a, t, w->s, w->sums);
+}
+
+static void attend_all (const forward *f, const marea_attention_tile *t, softmax_state *w) {
+  const marea_attention *a = &f->a;
+  marea_attention_tile strip;
+  marea_attention_turn(a, t, a->k, a->d, w->turned);
+  marea_attention_pack_keys(a, t, a->v, a->dv, 1, &w->v);
+  for (int64_t i = 0; marea_attention_strip(a, t, i, &strip); i = strip.queries.end)
+    attend_strip(f, &strip, strip.queries.first - t->queries.first, w);
+}
+
 static void attend (void *arg, int64_t block, int worker) {
   const forward *f = arg;
   const marea_attention *a = &f->a;
@@ -106,18 +124,15 @@ static void attend (void *arg, int64_t block, int worker) {
   softmax_state w = state_of(f, worker);
   marea_attention_tile t = {.n = block / tiles / a->heads,
                             .head = block / tiles % a->heads,
-                            .queries = tile_range(block % tiles, BLOCK, a->tq)},
-                       strip;
+                            .queries = tile_range(block % tiles, BLOCK, a->tq)};
   const int64_t keys = marea_attention_keys(a, t.n, t.queries.end);
   begin_queries(a, t.queries.end - t.queries.first, w.sums, w.most, w.total);
   marea_attention_pack_queries(a, &t, a->q, a->d, a->scale, &w.q);
   for (int64_t j = 0; j < keys; j += KEYS) {
     if (marea_stopping(a->ctx)) return;
     t.keys = tile_range(j / KEYS, KEYS, keys);
-    marea_attention_turn(a, &t, a->k, a->d, w.turned);
-    marea_attention_pack_keys(a, &t, a->v, a->dv, 1, &w.v);
-    for (int64_t i = 0; marea_attention_strip(a, &t, i, &strip); i = strip.queries.end)
-      attend_strip(f, &strip, strip.queries.first - t.queries.first, &w);
+    if (t.queries.end - t.queries.first == 1 && !marea_attention_hides(a, &t)) attend_one(a, &t, &w);
+    else attend_all(f, &t, &w);
   }
   end_queries(f, &t, w.sums, w.most, w.total);
 }

@@ -122,8 +122,9 @@ marea_status marea_attention_open (marea_call *c, marea_attention *a) {
                          .seed = (uint64_t)c->attr[MAREA_QKV_SEED].i};
   if (has(c, MAREA_QKV_MASK)) open_mask(c->in[MAREA_QKV_MASK], a);
   MAREA_TRY(marea_attention_lengths(c, MAREA_QKV_LENGTHS, a->tk, &a->length));
-  MAREA_TABLE_OR_RETURN(c, offset, KEYS * sizeof *offset);
-  for (int64_t i = 0; i < KEYS; i++) offset[i] = i;
+  const int64_t most = MAREA_MAX(KEYS, a->dv);
+  MAREA_TABLE_OR_RETURN(c, offset, (size_t)most * sizeof *offset);
+  for (int64_t i = 0; i < most; i++) offset[i] = i;
   a->offset = offset;
   return MAREA_OK;
 }
@@ -231,6 +232,24 @@ static void multiply (const marea_attention *a, int64_t rows, int64_t depth, int
   a->kernels->direct_conv(&g);
 }
 
+/* y (depth, cols) += x^T w */
+static void multiply_turned (const marea_attention *a, int64_t rows, int64_t depth, int64_t cols,
+                             const char *x, int64_t x_row, const char *w, int64_t w_row, char *y,
+                             int64_t y_row) {
+  const marea_direct_wgrad g = {.x = x,
+                                .dy = w,
+                                .dw = y,
+                                .rows = 1,
+                                .cols = rows,
+                                .x_col = x_row,
+                                .dy_col = w_row,
+                                .m = depth,
+                                .cout = cols,
+                                .dw_row = y_row,
+                                .offset = a->offset};
+  a->kernels->direct_wgrad(&g);
+}
+
 /* One row of the mask: s points to the scores of query i with the tile's keys. */
 static void mask_row (const marea_attention *a, const marea_attention_tile *t, int64_t i, char *s) {
   const int64_t *step = a->mask_step;
@@ -279,6 +298,12 @@ void marea_attention_drop (const marea_attention *a, const marea_attention_tile 
   }
 }
 
+void marea_attention_dots_of_one (const marea_attention *a, const marea_attention_tile *t, const char *q,
+                                  char *s) {
+  multiply(a, t->keys.end - t->keys.first, a->d, 1, marea_key_at(a, a->k, t->n, t->keys.first, t->head, a->d),
+           a->kv_heads * a->d, q, 1, s, 1, false);
+}
+
 /* ---- products ---- */
 
 /* Row by row, but where x is 0 */
@@ -303,16 +328,12 @@ void marea_attention_multiply_turned (const marea_attention *a, const marea_atte
     multiply_seen(a, p, true);
     return;
   }
-  const marea_direct_wgrad g = {.x = p->x,
-                                .dy = p->w->x,
-                                .dw = p->y,
-                                .rows = 1,
-                                .cols = p->rows,
-                                .x_col = STEP,
-                                .dy_col = p->w->step,
-                                .m = p->depth,
-                                .cout = p->cols,
-                                .dw_row = p->y_row,
-                                .offset = a->offset};
-  a->kernels->direct_wgrad(&g);
+  multiply_turned(a, p->rows, p->depth, p->cols, p->x, STEP, p->w->x, p->w->step, p->y, p->y_row);
+}
+
+void marea_attention_multiply_one (const marea_attention *a, const marea_attention_tile *t, const char *s,
+                                   char *y) {
+  multiply_turned(a, t->keys.end - t->keys.first, a->dv, 1,
+                  marea_key_at(a, a->v, t->n, t->keys.first, t->head, a->dv), a->kv_heads * a->dv, s, 1, y,
+                  1);
 }

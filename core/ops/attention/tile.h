@@ -131,6 +131,11 @@ void marea_attention_turn (const marea_attention *a, const marea_attention_tile 
    MAREA_ATTENTION_STEP from row to row */
 void marea_attention_dots (const marea_attention *a, const marea_attention_tile *t, int64_t width,
                            const char *rows, int64_t step, const char *turned, char *y);
+/* One query q, of which no key is hidden: its scores s (keys), and y (Dv) += s v. Each key is read once, where it lies. */
+void marea_attention_dots_of_one (const marea_attention *a, const marea_attention_tile *t, const char *q,
+                                  char *s);
+void marea_attention_multiply_one (const marea_attention *a, const marea_attention_tile *t, const char *s,
+                                   char *y);
 /* Hides what the mask and the causal order hide in the scores (queries, keys) of the tile. */
 void marea_attention_mask (const marea_attention *a, const marea_attention_tile *t, char *s);
 /* y := x with the dropout of the tile; both as s */
