@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
 ** fuzz_io.c: the parsers of core/io under libFuzzer. The first byte of an input chooses the parser.
-** PNG's checksums are put right first, for no fuzzer guesses them; kind 5 leaves them alone. Kind 6 reads 16 bits.
+** PNG's checksums are put right first, for no fuzzer guesses them; kind 5 leaves them alone. Kind 6 reads 16 bits, kind 7 JSON.
 **
 ** Build: clang -g -O1 -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all spec/c/fuzz_io.c (core)
 ** -lpng -lz -ljansson
@@ -34,6 +34,16 @@ static void touch (const marea_tensor *t) {
   for (size_t i = 0; i < n; i++) (void)p[i];
 }
 
+static void read_json (marea_context *ctx, const uint8_t *p, size_t n) {
+  marea_json *j;
+  marea_json_value v;
+  if (marea_json_read(ctx, (const char *)p, n, &j) != MAREA_OK) return;
+  for (int i = 0; i < 200; i++) marea_json_next(j, &v); /* also behind the end */
+  marea_json_free(j);
+  if (marea_memory(ctx).blocks != 0) abort();
+  marea_memory_trim(ctx);
+}
+
 int LLVMFuzzerTestOneInput (const uint8_t *data, size_t size) {
   static marea_parser *const parsers[] = {marea_parse_idx, marea_parse_npy,  marea_parse_png, NULL, NULL,
                                           marea_parse_png, marea_parse_png16};
@@ -42,13 +52,18 @@ int LLVMFuzzerTestOneInput (const uint8_t *data, size_t size) {
                          &ctx) != MAREA_OK)
     abort();
   if (size == 0) return 0;
-  int kind = data[0] % 7;
+  int kind = data[0] % 8;
   size_t n = size - 1;
   uint8_t *copy = malloc(n);
   if (n) memcpy(copy, data + 1, n);
   if (kind == 2 || kind == 6) repair_png(copy, n);
   marea_tensor *t = NULL;
   marea_file *f = NULL;
+  if (kind == 7) {
+    read_json(ctx, copy, n);
+    free(copy);
+    return 0;
+  }
   marea_status status = kind == 3 || kind == 4 ? marea_parse_safetensors(ctx, "input", copy, n, &f)
                                                : parsers[kind](ctx, "input", copy, n, &t);
   free(copy);

@@ -10,7 +10,7 @@
 
 #include "../../core/io/io.h"
 
-#define KINDS 7 /* of fuzz_io.c */
+#define KINDS 8 /* of fuzz_io.c */
 #define SEEDS 64
 #define LONGEST 8192
 
@@ -96,7 +96,7 @@ static void add_png (void) {
     unsigned byte;
     for (; hex && n < LONGEST && sscanf(hex, "%2x", &byte) == 1 && hex[1] != '"'; hex += 2)
       bytes[n++] = (uint8_t)byte;
-    for (int kind = 2; n && kind < KINDS; kind += kind == 2 ? 3 : 1) add(kind, bytes, n);
+    for (int kind = 2; n && kind <= 6; kind += kind == 2 ? 3 : 1) add(kind, bytes, n);
   }
   fclose(f);
 }
@@ -114,6 +114,7 @@ static void add_safetensors (marea_context *ctx) {
     memcpy(file + 8, headers[i], n);
     add(3, file, 8 + n + (i < 2 ? 8 : 0));
     add(4, file, 8 + n + (i < 2 ? 8 : 0));
+    add(7, (const uint8_t *)headers[i], n);
   }
   marea_file *f;
   marea_tensor *t;

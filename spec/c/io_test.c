@@ -35,7 +35,26 @@ static bytes slurp (const char *path) {
   return b;
 }
 
-typedef enum format { IDX, NPY, PNG, SAFETENSORS } format;
+typedef enum format { IDX, NPY, PNG, SAFETENSORS, JSON } format;
+
+/* Walks over all values: as many ends as lists and objects, and then ends for good. */
+static marea_status parse_json (const uint8_t *from, size_t n) {
+  marea_json *j;
+  marea_status status = marea_json_read(ctx, (const char *)from, n, &j);
+  CHECK(status == MAREA_OK || (!j && strstr(marea_error(ctx), "json: ")));
+  marea_json_value v;
+  size_t values = 0;
+  int depth = 0;
+  do {
+    marea_json_next(j, &v);
+    CHECK(v.kind == MAREA_JSON_END || values++ <= n);
+    if (v.kind == MAREA_JSON_STRING) CHECK(v.count <= n && v.text[v.count] == 0);
+    depth += v.kind == MAREA_JSON_LIST || v.kind == MAREA_JSON_OBJECT;
+    depth -= v.kind == MAREA_JSON_END;
+  } while (depth >= 0 && (depth > 0 || v.kind == MAREA_JSON_END));
+  marea_json_free(j);
+  return status;
+}
 
 /* Parses a copy of exactly n bytes, so that a sanitizer sees the first byte read beyond it. */
 static marea_status parse (format kind, const uint8_t *from, size_t n) {
@@ -45,8 +64,9 @@ static marea_status parse (format kind, const uint8_t *from, size_t n) {
   marea_tensor *t = NULL;
   marea_file *f = NULL;
   marea_status status = kind == SAFETENSORS ? marea_parse_safetensors(ctx, "sample", copy, n, &f)
+                        : kind == JSON      ? parse_json(copy, n)
                                             : parsers[kind](ctx, "sample", copy, n, &t);
-  CHECK(status == MAREA_OK || (!t && !f && strstr(marea_error(ctx), "'sample': ")));
+  CHECK(status == MAREA_OK || (!t && !f && (kind == JSON || strstr(marea_error(ctx), "'sample': "))));
   marea_release(t);
   marea_file_free(f);
   free(copy);
@@ -144,6 +164,13 @@ static bytes fortran (void) {
   return b;
 }
 
+static bytes literal (const char *text, size_t n) {
+  bytes b = {malloc(n), n};
+  memcpy(b.p, text, n);
+  return b;
+}
+#define LITERAL(text) literal(text, sizeof(text) - 1)
+
 static void test_attacks (long random_flips) {
   bytes images = idx(8, 1, 3, (uint32_t[]){9, 28, 28});
   marea_file *nothing;
@@ -165,6 +192,10 @@ static void test_attacks (long random_flips) {
                    "\"a\":{\"dtype\":\"F16\",\"shape\":[4],\"data_offsets\":[0,8]}}",
                    16),
        false},
+      {"json", JSON,
+       LITERAL("{\"model\":{\"vocab\":{\"a\":0,\"\\u00e9\":1},\"merges\":[\"a "
+               "b\",[\"c\",\"d\"]]},\"n\":[1.5e3,null,true]}"),
+       false},
   };
   for (int i = 0; i < MAREA_COUNT(samples); i++) {
     marea_memory_reset_peak(ctx);
@@ -182,13 +213,6 @@ static void refuse (format kind, bytes b, const char *why) {
   CHECK(status == MAREA_EFORMAT && strstr(marea_error(ctx), why));
   free(b.p);
 }
-
-static bytes literal (const char *text, size_t n) {
-  bytes b = {malloc(n), n};
-  memcpy(b.p, text, n);
-  return b;
-}
-#define LITERAL(text) literal(text, sizeof(text) - 1)
 
 static void test_bad_idx (void) {
   refuse(IDX, LITERAL(""), "0 bytes are too few");
