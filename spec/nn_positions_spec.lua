@@ -126,6 +126,22 @@ describe("nn.Attention", function()
     assert.is_true(marea.plan(function() return (net(x, x, {lengths = i64{1, 2, 3, 4}})) end).peak > 0)
   end)
 
+  it("has the additive form's gradients, in memory that the hidden size does not multiply", function()
+    local net, lengths = nn.Attention{5, query = 3, key = 4, dtype = "f64"}, i64{1, 3}
+    local key = marea.normal{2, 4, 4, dtype = "f64"}
+    assert.is_truthy(marea.gradcheck(function(query) return (net(query, key, {lengths = lengths})) end,
+      marea.normal{2, 2, 3, dtype = "f64"}))
+    local query = marea.normal{2, 2, 3, dtype = "f64"}
+    net.v:requires_grad_(false)
+    assert.is_truthy(marea.gradcheck(function(v)
+      net.v = v
+      return (net(query, key, {lengths = lengths}))
+    end, net.v:clone()))
+    local wide, x = nn.Attention{128, query = 8, key = 8}, marea.normal{4, 50, 8}
+    local peak = marea.plan(function() return wide(x, x):sum():backward() end).peak
+    assert.is_true(peak < 4 * 50 * 50 * 128 * 4, peak) -- (N, Tq, Tk, hidden) in f32
+  end)
+
   it("names what does not fit", function()
     local net, x = nn.Attention{4, query = 3, key = 3}, marea.ones{2, 4, 3}
     has(message_of(function() net(x, x, {lengths = i64{2, 5}}) end), "lengths[2] is 5", "1..4")

@@ -67,28 +67,31 @@ end
 --- Scores (N, Tq, Tk).
 function Attention:scores(query, key)
   if self.score == "encoder" then return ops.transpose(ops.tanh(self.key_layer(key)), 2, 3) end
-  if self.score == "dot" then
-    local s = ops.matmul(query, key, {transpose_b = true})
-    return self.scaled and s / math.sqrt(key:size(3)) or s
+  local s = ops.matmul(query, key, {transpose_b = true})
+  return self.scaled and s / math.sqrt(key:size(3)) or s
+end
+
+--- Weights (N, Tq, Tk), 0 for the steps behind lengths, which `behind` (N, Tk) tells.
+function Attention:weights(query, key, lengths, behind)
+  if self.score == "additive" then
+    return ops.additive_attention(self.query_layer(query), self.key_layer(key), self.v, lengths)
   end
-  local sum = ops.unsqueeze(self.query_layer(query), 3) + ops.unsqueeze(self.key_layer(key), 2)
-  return ops.matmul(ops.tanh(sum), self.v)
+  local s = self:scores(query, key)
+  return ops.softmax(behind and ops.masked_fill(s, ops.unsqueeze(behind, 2), -math.huge) or s, 3)
 end
 
 function Attention:forward(query, key, options)
   if self.score == "encoder" then query, key, options = nil, query, key end
-  local o = check.options("Attention", options, {"lengths"}, 0)
+  local o, behind = check.options("Attention", options, {"lengths"}, 0), nil
   want_sequences("key", key, self.key)
   if query then want_sequences("query", query, self.query or key:size(3)) end
   local n, steps = key:size(1), key:size(2)
   want_lengths(o.lengths, n, steps)
-  if not o.lengths then
-    local weights = ops.softmax(self:scores(query, key), 3)
-    return ops.matmul(weights, key), weights
+  if o.lengths then
+    behind = ops.ge(ops.reshape(ops.arange(0, steps - 1, 1, "i64"), {1, steps}), ops.unsqueeze(o.lengths, 2))
+    key = ops.masked_fill(key, ops.unsqueeze(behind, 3), 0)
   end
-  local behind = ops.ge(ops.reshape(ops.arange(0, steps - 1, 1, "i64"), {1, steps}), ops.unsqueeze(o.lengths, 2))
-  key = ops.masked_fill(key, ops.unsqueeze(behind, 3), 0)
-  local weights = ops.softmax(ops.masked_fill(self:scores(query, key), ops.unsqueeze(behind, 2), -math.huge), 3)
+  local weights = self:weights(query, key, o.lengths, behind)
   return ops.matmul(weights, key), weights
 end
 
