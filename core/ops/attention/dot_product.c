@@ -146,6 +146,11 @@ static marea_status attention_forward (marea_call *c) {
                           KEYS * MAREA_ATTENTION_ROW(a->dv)) *
                  a->size;
   MAREA_TRY(marea_worker_memory(c, &f.per_worker, &f.memory));
+  for (int worker = 0; worker < c->ctx->threads && !c->ctx->shape_only; worker++) {
+    const softmax_state w = state_of(&f, worker);
+    marea_attention_clear(a, MAREA_MIN(BLOCK, a->tq), a->d, &w.q);
+    marea_attention_clear(a, MAREA_MIN(KEYS, a->tk), a->dv, &w.v);
+  }
   marea_parallel(c->ctx, a->n * a->heads * tiles_of(a->tq, BLOCK), attend, &f);
   return MAREA_OK;
 }
@@ -413,7 +418,14 @@ static marea_status backward_memory (marea_call *c, backward *b) {
                            (KEYS + QUERIES) * MAREA_ATTENTION_ROW(a->d) +
                            QUERIES * MAREA_ATTENTION_ROW(a->dv)) *
                   a->size;
-  return marea_worker_memory(c, &b->per_worker, &b->memory);
+  MAREA_TRY(marea_worker_memory(c, &b->per_worker, &b->memory));
+  for (int worker = 0; worker < c->ctx->threads && !c->ctx->shape_only; worker++) {
+    const scratch w = scratch_of(b, worker);
+    marea_attention_clear(a, MAREA_MIN(KEYS, a->tk), a->d, &w.k);
+    marea_attention_clear(a, MAREA_MIN(QUERIES, a->tq), a->d, &w.q);
+    marea_attention_clear(a, MAREA_MIN(QUERIES, a->tq), a->dv, &w.dy);
+  }
+  return MAREA_OK;
 }
 
 static marea_status attention_grad_forward (marea_call *c) {

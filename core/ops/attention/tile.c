@@ -8,7 +8,7 @@
 
 #define KEYS MAREA_ATTENTION_KEYS
 #define STEP MAREA_ATTENTION_STEP
-#define SHORT_STRIP 28 /* queries */
+#define SHORT_STRIP 14 /* queries: the rows of a product's tile */
 
 /* ---- checks ---- */
 
@@ -126,6 +126,8 @@ marea_status marea_attention_open (marea_call *c, marea_attention *a) {
   MAREA_TABLE_OR_RETURN(c, offset, (size_t)most * sizeof *offset);
   for (int64_t i = 0; i < most; i++) offset[i] = i;
   a->offset = offset;
+  MAREA_TABLE_OR_RETURN(c, a->hidden, KEYS * a->size);
+  for (int64_t i = 0; i < KEYS; i++) marea_store(a->dtype, a->hidden, i, -INFINITY);
   return MAREA_OK;
 }
 
@@ -184,32 +186,30 @@ void marea_attention_turn (const marea_attention *a, const marea_attention_tile 
 }
 
 /* Infinities and NaN make a sum that is none; so do numbers that overflow, at no harm. */
-static bool pack (const marea_attention *a, int64_t rows, int64_t width, int64_t from_row, const char *from,
-                  double factor, bool check, char *to) {
-  double sum = 0;
-  for (int64_t i = 0; i < rows; i++) {
-    a->kernels->scale((size_t)width, factor, from, to);
-    if (check) sum += a->kernels->sum((size_t)width, to);
-    from += (size_t)from_row * a->size;
-    to += (size_t)MAREA_ATTENTION_ROW(width) * a->size;
-  }
-  return isfinite(sum);
+static void pack (const marea_attention *a, int64_t rows, int64_t width, int64_t from_row, const char *from,
+                  double factor, bool check, marea_attention_rows *to) {
+  to->step = MAREA_ATTENTION_ROW(width);
+  const size_t n = (size_t)(rows * to->step);
+  a->kernels->copy_rows((size_t)rows, (size_t)width, (size_t)from_row, from, (size_t)to->step, to->x);
+  if (factor != 1) a->kernels->scale(n, factor, to->x, to->x);
+  to->finite = !check || isfinite(a->kernels->sum(n, to->x));
+}
+
+void marea_attention_clear (const marea_attention *a, int64_t rows, int64_t width,
+                            const marea_attention_rows *to) {
+  memset(to->x, 0, (size_t)(rows * MAREA_ATTENTION_ROW(width)) * a->size);
 }
 
 void marea_attention_pack_queries (const marea_attention *a, const marea_attention_tile *t, const char *x,
                                    int64_t width, double factor, marea_attention_rows *to) {
-  to->step = MAREA_ATTENTION_ROW(width);
-  to->finite = pack(a, t->queries.end - t->queries.first, width, a->heads * width,
-                    marea_query_at(a, x, t->n, t->queries.first, t->head, width), factor,
-                    marea_attention_hides(a, t), to->x);
+  pack(a, t->queries.end - t->queries.first, width, a->heads * width,
+       marea_query_at(a, x, t->n, t->queries.first, t->head, width), factor, marea_attention_hides(a, t), to);
 }
 
 void marea_attention_pack_keys (const marea_attention *a, const marea_attention_tile *t, const char *x,
                                 int64_t width, double factor, marea_attention_rows *to) {
-  to->step = MAREA_ATTENTION_ROW(width);
-  to->finite = pack(a, t->keys.end - t->keys.first, width, a->kv_heads * width,
-                    marea_key_at(a, x, t->n, t->keys.first, t->head, width), factor,
-                    marea_attention_hides(a, t), to->x);
+  pack(a, t->keys.end - t->keys.first, width, a->kv_heads * width,
+       marea_key_at(a, x, t->n, t->keys.first, t->head, width), factor, marea_attention_hides(a, t), to);
 }
 
 static void multiply (const marea_attention *a, int64_t rows, int64_t depth, int64_t cols, const char *x,
@@ -268,7 +268,8 @@ static void mask_row (const marea_attention *a, const marea_attention_tile *t, i
 
 static void hide_after (const marea_attention *a, const marea_attention_tile *t, int64_t i, char *s) {
   const int64_t first = MAREA_MAX(t->keys.first, i + 1 + a->tk - a->tq);
-  for (int64_t j = first; j < t->keys.end; j++) marea_store(a->dtype, s, j - t->keys.first, -INFINITY);
+  if (first < t->keys.end)
+    memcpy(s + (size_t)(first - t->keys.first) * a->size, a->hidden, (size_t)(t->keys.end - first) * a->size);
 }
 
 void marea_attention_mask (const marea_attention *a, const marea_attention_tile *t, char *s) {

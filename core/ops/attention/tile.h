@@ -66,6 +66,7 @@ typedef struct marea_attention {
   double scale, rate; /* rate: of the dropout */
   uint64_t seed, counter;
   const int64_t *offset; /* 0, 1, ..: see marea_direct_wgrad */
+  char *hidden;          /* (KEYS): -infinity */
 } marea_attention;
 
 /* Queries and keys of a tile. */
@@ -113,11 +114,14 @@ bool marea_attention_strip (const marea_attention *a, const marea_attention_tile
 /* Rows of a tile, of q, k, v or dy, copied together: in place they lie 1 or 2 KB apart and share few sets of the caches. */
 typedef struct marea_attention_rows {
   char *x;
-  int64_t step; /* elements from row to row: an odd number of lines of f32 */
+  int64_t step; /* elements from row to row: an odd number of lines of f32; those after a row are 0 */
   bool finite;
 } marea_attention_rows;
 #define MAREA_ATTENTION_ROW(width) ((((width) + 15) / 16 | 1) * 16)
 
+/* For rows that x has memory for: what lies between them := 0 */
+void marea_attention_clear (const marea_attention *a, int64_t rows, int64_t width,
+                            const marea_attention_rows *to);
 /* The t->queries of x, which is as q or y, or the t->keys of one that is as k or v; times the factor. They are checked for
    being finite only where the tile hides keys. */
 void marea_attention_pack_queries (const marea_attention *a, const marea_attention_tile *t, const char *x,
