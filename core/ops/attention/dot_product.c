@@ -255,8 +255,9 @@ static marea_status attention_grad_shape (marea_call *c) {
 }
 
 /* A block is a part of the keys of one row and one head of k. Parts after the first sum dq in memory of their own, that is
-   added up at the end. A worker's memory: keys and values turned, P and dS (QUERIES, STEP), the dropout's factors, and keys (KEYS, D), queries and dy (QUERIES, ..)
-   copied together; the first two times the scale, of which so dq and dk get each the one that they need. */
+   added up at the end. A worker's memory: keys and values turned, P and dS (QUERIES, STEP), the dropout's factors, and keys
+   (KEYS, D), queries (QUERIES, D) and dy (QUERIES, Dv) copied together. Keys and queries are copied times the scale, so that
+   dq and dk need no factor. */
 typedef struct backward {
   marea_attention a;
   const char *lse, *dy;
