@@ -14,7 +14,7 @@
 #define QUERIES MAREA_ATTENTION_QUERIES
 #define KEYS MAREA_ATTENTION_KEYS
 #define STEP MAREA_ATTENTION_STEP
-#define BLOCK (2 * QUERIES) /* queries of a block forward, for which keys are turned once */
+#define BLOCK (4 * QUERIES) /* queries of a block forward, for which keys are turned once */
 
 enum { Y, LSE }; /* ORDER of the results */
 
