@@ -285,6 +285,83 @@ describe("count.lua", function()
   end)
 end)
 
+describe("dates.lua", function()
+  local out = folder.new()
+  local command = "scripts/dates.lua --smoke --out " .. out
+
+  for _, attention in ipairs{"bahdanau", "notebook"} do
+    it(("learns with %s attention; killed and resumed ends with the same bits"):format(attention), function()
+      local whole, killed = ("%s/%s"):format(out, attention), ("%s/killed_%s"):format(out, attention)
+      local arguments = ("scripts/dates.lua --smoke --attention %s --out "):format(attention)
+      local text, code = folder.lua(arguments .. whole)
+      assert.are.equal(0, code, text)
+      assert.is_truthy(text:find "epoch 2/2  step (%d+)/%1  loss [%d.]+")
+      assert.is_truthy(text:find "of 100 test dates are exactly right: [%d.]+ %%")
+      local a = assert(marea.metrics.read(whole .. "/metrics.csv"))
+      assert.is_true(#a == 2 and a[2].loss < a[1].loss and a[1].loss < 4)
+      for _, name in ipairs{"training_curve", "attention1", "attention2", "attention3"} do
+        local png = assert(marea.load_png(("%s/%s.png"):format(whole, name)))
+        assert.is_true(png:to("f32"):std():item() > 5, name .. " is not blank")
+      end
+      folder.lua_killed(arguments .. killed .. " --threads 1", killed .. "/dates.safetensors")
+      text, code = folder.lua(arguments .. killed .. " --resume")
+      assert.are.equal(0, code, text)
+      assert.are.equal(folder.read(whole .. "/dates.safetensors"), folder.read(killed .. "/dates.safetensors"))
+    end)
+  end
+
+  it("draws the same dates for the same seed, none of the test's days in training", function()
+    local dates = dofile "scripts/dates_data.lua"
+    local free, iso = dates.draw(3000, 7, false)
+    assert.are.same({free, iso}, {dates.draw(3000, 7, false)})
+    assert.are_not.same(free, (dates.draw(3000, 8, false)))
+    local test_free, test_iso = dates.draw(2000, 0, true)
+    local held = {}
+    for _, day in ipairs(test_iso) do held[day] = true end
+    for i, day in ipairs(iso) do assert.is_nil(held[day], free[i]) end
+    for _, line in ipairs(test_free) do
+      for c in line:gmatch "." do assert.is_truthy(dates.CHARACTERS:find(c, 1, true), line) end
+    end
+  end)
+
+  it("draws texts that name the day, with the right weekday", function()
+    local free, iso = dofile "scripts/dates_data.lua".draw(5000, 3, false)
+    local weekdays, seen = {"sun", "mon", "tue", "wed", "thu", "fri", "sat"}, 0
+    for i, line in ipairs(free) do
+      local year, month, day = iso[i]:match "^(%d%d%d%d)%-(%d%d)%-(%d%d)$"
+      year, month, day = math.tointeger(year), math.tointeger(month), math.tointeger(day)
+      local numbers = {}
+      for n in line:gmatch "%d+" do numbers[math.tointeger(n)] = true end
+      assert.is_true(numbers[day] and (numbers[year] or numbers[year % 100]), line)
+      if line:find "%d[%a]*[/.-]%d" and not numbers[year] then assert.is_true(day > 12, line) end
+      for k, name in ipairs(weekdays) do
+        if line:lower():find("^" .. name) then -- Zeller's congruence
+          local m, y = month < 3 and month + 12 or month, month < 3 and year - 1 or year
+          local h = (day + 13 * (m + 1) // 5 + y + y // 4 - y // 100 + y // 400) % 7 -- 0 is Saturday
+          assert.are.equal(k, (h + 6) % 7 + 1, line)
+          seen = seen + 1
+        end
+      end
+    end
+    assert.is_true(seen > 500)
+  end)
+
+  it("explains itself, and what is wrong", function()
+    local text, code = folder.lua "scripts/dates.lua --help"
+    assert.are.equal(0, code)
+    for _, option in ipairs{"attention", "epochs", "dates", "batch", "lr", "seed", "threads", "out", "resume",
+      "smoke"} do
+      assert.is_truthy(text:find("--" .. option, 1, true), option)
+    end
+    text, code = folder.lua "scripts/dates.lua --attention none"
+    assert.are_not.equal(0, code)
+    assert.is_truthy(text:find("must be one of .bahdanau., .notebook."), text)
+    text, code = folder.lua(command .. "/none --resume")
+    assert.are_not.equal(0, code)
+    assert.is_truthy(text:find("none/dates.safetensors", 1, true), text)
+  end)
+end)
+
 describe("classifier.lua", function()
   local out = folder.new()
   local run = "scripts/classifier.lua --smoke --out " .. out
