@@ -316,6 +316,8 @@ marea_status marea_save_bytes (marea_context *ctx, const char *path, const void 
   MAREA_WANT_OR_RETURN(NULL, "save_bytes", ctx);
   MAREA_WANT_OR_RETURN(ctx, "save_bytes", path);
   if (n > 0) MAREA_WANT_OR_RETURN(ctx, "save_bytes", bytes);
+  if (n > PTRDIFF_MAX)
+    return marea_fail(ctx, MAREA_EARG, "save_bytes: %zu bytes are more than any object has", n);
   MAREA_TRY(marea_write_begin(ctx, "save_bytes", path, &w));
   return marea_write_end(&w, marea_write(&w, bytes, n));
 }

@@ -97,7 +97,7 @@ static marea_status sum_ints (marea_context *ctx) {
 
 static marea_status index_add (marea_context *ctx) {
   (void)ctx;
-  return run(&marea_op_index_add, (marea_attr[]){{0}});
+  return run(&marea_op_index_add, (marea_attr[]){{0}, {0}});
 }
 
 static marea_status permutation (marea_context *ctx) {
