@@ -1,301 +1,103 @@
 -- SPDX-License-Identifier: MIT
---- Attention of many heads, and the layers of transformers made of it, over sequences (N, T, C).
+--- Attention of a decoder to the steps of an encoder.
 ---
----   local attention = nn.MultiHeadAttention{128, 8, dropout = 0.1}
----   local y = attention(x, {lengths = lengths})            -- of x to itself
----   y = attention(x, memory)                               -- of x to another sequence
----   local cache = attention:cache{batch = 4, length = 100}
----   y, cache = attention(token, {cache = cache, causal = true})
+---   local attention = nn.Attention{128, query = 128, key = 256}             -- Bahdanau's
+---   local context, weights = attention(states, encoded, {lengths = lengths})
 ---
---- mask, lengths, causal: those of the operator scaled_dot_product_attention. A cache holds the keys and values of the
---- steps so far; a call with one writes those of its own steps behind them, without gradients, and gives the cache of
---- the next call, which shares the memory. The names of parameters are PyTorch's; weights are (in, out) as nn.Linear's:
---- load_state(state, {from = "torch"}) transposes them.
+--- states (N, Tq, query), encoded (N, Tk, key), lengths (N), i64 or u8: the steps of encoded that count, 1 to Tk.
+--- context (N, Tq, key) is the mean of encoded by weights (N, Tq, Tk), a softmax of scores over the steps that count.
+--- What lies behind them reaches nothing, even if it is NaN.
 local core = require "marea.core"
 local check = require "marea.internal.check"
 local module = require "marea.nn.module"
 local init = require "marea.nn.initializers"
 local Linear = require "marea.nn.linear".Linear
-local LayerNorm = require "marea.nn.norm".LayerNorm
-local Dropout = require "marea.nn.dropout".Dropout
 local ops = core.ops
 
-local function switch(what, name, value, default)
-  if value == nil then return default end
-  if type(value) ~= "boolean" then check.fail(what, name, "true or false", value) end
-  return value
+local SCORES = {additive = "additive", dot = "dot", encoder = "encoder"}
+
+---@class Attention  context, weights = net(query, key, {lengths}). score = "additive" (Bahdanau et al. 2015):
+--- v . tanh(W query + U key + b), {hidden, query = , key = } being the sizes; "dot" (Luong et al. 2015): query . key,
+--- times 1 / sqrt(size) with scaled = true; "encoder", {outputs, key = }: tanh(W key + b), a column for each of the
+--- outputs, whatever the decoder's state is: net(key, {lengths}). dtype, name
+---@example context, weights = nn.Attention{score = "dot"}(marea.normal{1, 2, 4}, marea.normal{1, 3, 4})
+---@example context.shape, weights.shape
+local Attention = module.class("Attention")
+
+local function want_lengths(lengths, n, steps)
+  if lengths == nil then return end
+  check.tensor("Attention", "lengths", lengths)
+  if lengths.rank ~= 1 or lengths:size(1) ~= n or (lengths.dtype ~= "i64" and lengths.dtype ~= "u8") then
+    check.fail("Attention", "lengths", ("i64 or u8 (%d)"):format(n), lengths)
+  end
+  if core.planning() then return end -- whose tensors have no values
+  for i, length in ipairs(lengths:totable()) do
+    if length < 1 or length > steps then
+      check.raise("Attention: lengths[%d] is %d, expected 1..%d", i, length, steps)
+    end
+  end
 end
 
---- A dense layer with PyTorch's initial values.
-local function dense(inputs, outputs, bias, dtype, activation, zero_bias)
-  local k = 1 / math.sqrt(inputs)
-  return Linear{inputs, outputs, bias = bias, dtype = dtype, activation = activation, init = init.uniform(-k, k),
-    bias_init = zero_bias and "zeros" or init.uniform(-k, k)}
+local function want_sequences(name, x, size)
+  check.tensor("Attention", name, x)
+  if x.rank ~= 3 or (size and x:size(3) ~= size) then
+    check.fail("Attention", name, ("sequences (N, T, %s)"):format(size or "C"), x)
+  end
 end
 
-local function want_sequences(what, name, x, size)
-  check.tensor(what, name, x)
-  if x.rank ~= 3 or x:size(3) ~= size then check.fail(what, name, ("a tensor (N, T, %d)"):format(size), x) end
-end
-
----@class MultiHeadAttention  attention of many heads (Vaswani et al. 2017): y = net(query, key, value, {mask, lengths,
---- causal, cache}), in the braces by name; key left out: query; value left out: key. {embed_dim, num_heads}, kv_heads:
---- fewer heads of keys and values, dropout = 0 of the weights, bias = true, dtype, name
----@example nn.MultiHeadAttention{8, 2}(marea.normal{2, 5, 8}, {causal = true}).shape
-local MultiHeadAttention = module.class("MultiHeadAttention")
-
-function MultiHeadAttention:init(options)
-  local what = "MultiHeadAttention"
-  options = check.options(what, options, {"kv_heads", "dropout", "bias", "dtype", "name"}, 2)
+function Attention:init(options)
+  local what = "Attention"
+  options = check.options(what, options, {"score", "query", "key", "scaled", "dtype", "name"}, 1)
   self.name = options.name
-  self.embed_dim = check.integer(what, "embed_dim", options[1], 1)
-  self.num_heads = check.integer(what, "num_heads", options[2], 1)
-  self.kv_heads = check.integer(what, "kv_heads", options.kv_heads or self.num_heads, 1)
-  self.dropout = check.number(what, "dropout", options.dropout or 0, 0, 1)
+  self.score = check.choice(what, "score", options.score or "additive", SCORES)
+  self.scaled = options.scaled == true
   self.dtype = options.dtype or "f32"
-  if self.embed_dim % self.num_heads ~= 0 then
-    check.raise("%s: embed_dim = %d is no multiple of num_heads = %d", what, self.embed_dim, self.num_heads)
-  end
-  if self.num_heads % self.kv_heads ~= 0 then
-    check.raise("%s: num_heads = %d is no multiple of kv_heads = %d", what, self.num_heads, self.kv_heads)
-  end
-  self.head_dim = self.embed_dim // self.num_heads
-  self:make_parameters(switch(what, "bias", options.bias, true))
-end
-
-function MultiHeadAttention:make_parameters(bias)
-  local e, out = self.embed_dim, self.embed_dim + 2 * self.kv_heads * self.head_dim
-  core.no_grad(function()
-    self.in_proj_weight = module.parameter(init.find("", "init", "glorot_uniform")(core.shape{e, out}, e, out,
-      self.dtype))
-    if bias then self.in_proj_bias = module.parameter(ops.full({out}, 0, self.dtype)) end
-  end)
-  self.out_proj = dense(e, e, bias, self.dtype, nil, true)
-end
-
---- x times `size` columns of the packed weight, from `first` on.
-local function project(self, x, first, size)
-  local weight, bias = self.in_proj_weight, self.in_proj_bias
-  if size == weight:size(2) then return ops.linear(x, weight, bias) end
-  return ops.linear(x, ops.narrow(weight, 2, first, size), bias and ops.narrow(bias, 1, first, size))
-end
-
---- Heads of columns first .. of a projection: (N, T, heads, head_dim).
-local function heads(self, x, first, count)
-  local part = ops.narrow(x, 3, first, count * self.head_dim)
-  return ops.reshape(part, {x:size(1), x:size(2), count, self.head_dim})
-end
-
---- Keys and values (N, T, kv_heads, head_dim).
-local function keys_and_values(self, key, value)
-  local e, h = self.embed_dim, self.kv_heads
-  local width = h * self.head_dim
-  if value == key then
-    local both = project(self, key, e + 1, 2 * width)
-    return heads(self, both, 1, h), heads(self, both, width + 1, h)
-  end
-  return heads(self, project(self, key, e + 1, width), 1, h),
-    heads(self, project(self, value, e + width + 1, width), 1, h)
-end
-
-local function queries_keys_values(self, query, key, value)
-  if key ~= query or value ~= query then
-    local q = heads(self, project(self, query, 1, self.embed_dim), 1, self.num_heads)
-    return q, keys_and_values(self, key, value)
-  end
-  local e, width = self.embed_dim, self.kv_heads * self.head_dim
-  local all = project(self, query, 1, e + 2 * width)
-  return heads(self, all, 1, self.num_heads), heads(self, all, e + 1, self.kv_heads),
-    heads(self, all, e + width + 1, self.kv_heads)
-end
-
---- A cache for `batch` rows of up to `length` steps, without any so far.
----@param options {batch: integer, length: integer}
----@return table
----@example nn.MultiHeadAttention{8, 2}:cache{batch = 1, length = 4}.length
-function MultiHeadAttention:cache(options)
-  options = check.options("cache", options, {"batch", "length"}, 0)
-  local n, length = check.integer("cache", "batch", options.batch or 1, 1),
-    check.integer("cache", "length", options.length, 1)
-  local function zeros()
-    return ops.full({n, length, self.kv_heads, self.head_dim}, 0, self.dtype):keep()
-  end
-  return {key = zeros(), value = zeros(), length = 0}
-end
-
---- Writes k and v into the cache: the keys and values to look at, their lengths, and the next cache.
-local function extend(cache, k, v)
-  if type(cache) ~= "table" or not core.is_tensor(cache.key) then
-    check.fail("MultiHeadAttention", "cache", "what net:cache{...} gives", cache)
-  end
-  local n, steps, room, last = k:size(1), k:size(2), cache.key:size(2), cache.length + k:size(2)
-  if n ~= cache.key:size(1) then
-    check.raise("MultiHeadAttention: the cache is for a batch of %d, x has %d rows", cache.key:size(1), n)
-  elseif last > room then
-    check.raise("MultiHeadAttention: the cache has room for %d steps, it holds %d and %d more were given", room,
-      cache.length, steps)
-  end
-  ops.narrow(cache.key, 2, cache.length + 1, steps):copy_(k)
-  ops.narrow(cache.value, 2, cache.length + 1, steps):copy_(v)
-  local following = {key = cache.key, value = cache.value, length = last}
-  if steps == 1 then return cache.key, cache.value, ops.full({n}, last, "i64"), following end
-  return ops.narrow(cache.key, 2, 1, last), ops.narrow(cache.value, 2, 1, last), nil, following
-end
-
---- Attention and the last product.
-local function attend(self, q, k, v, o, lengths, causal)
-  local dropout = self.training and self.dropout or 0
-  local y = ops.scaled_dot_product_attention(q, k, v, o.mask, lengths, {causal = causal, dropout = dropout})
-  return self.out_proj(ops.reshape(y, {q:size(1), q:size(2), self.embed_dim}))
-end
-
-local function with_cache(self, query, o)
-  if o.lengths or o.mask then check.raise("MultiHeadAttention: a cache goes without mask and lengths") end
-  local q, k, v = queries_keys_values(self, query, query, query)
-  local lengths, following
-  k, v, lengths, following = extend(o.cache, k, v)
-  return attend(self, q, k, v, o, lengths, lengths == nil and o.causal == true), following
-end
-
-function MultiHeadAttention:forward(query, key, value, options)
-  local what = "MultiHeadAttention"
-  if type(key) == "table" then key, options = nil, key end
-  if type(value) == "table" then value, options = nil, value end
-  local o = check.options(what, options, {"mask", "lengths", "causal", "cache"}, 0)
-  want_sequences(what, "query", query, self.embed_dim)
-  key = key or query
-  value = value or key
-  want_sequences(what, "key", key, self.embed_dim)
-  want_sequences(what, "value", value, self.embed_dim)
-  if o.cache == nil then
-    local q, k, v = queries_keys_values(self, query, key, value)
-    return attend(self, q, k, v, o, o.lengths, switch(what, "causal", o.causal, false))
-  end
-  if key ~= query then check.raise("%s: a cache is of attention of a sequence to itself", what) end
-  return core.no_grad(with_cache, self, query, o)
-end
-
-function MultiHeadAttention:flops(x)
-  local rows, e = x:size(1) * x:size(2), self.embed_dim
-  return 2 * rows * e * (self.in_proj_weight:size(2) + e) + 4 * rows * x:size(2) * e
-end
-
-function MultiHeadAttention:describe()
-  local text = ("%d, %d heads"):format(self.embed_dim, self.num_heads)
-  if self.kv_heads ~= self.num_heads then text = ("%s, %d of keys"):format(text, self.kv_heads) end
-  if self.dropout > 0 then text = core.format("%s, dropout %g", text, self.dropout) end
-  return text
-end
-
--- ---- layers of transformers ----
-
-local Transformer = module.class("TransformerLayer")
-
-local ARGUMENTS = {"dim_feedforward", "dropout", "activation", "layer_norm_eps", "norm_first", "bias", "dtype", "name"}
-
-function Transformer:read(what, options, norms)
-  options = check.options(what, options, ARGUMENTS, 2)
-  local dtype, bias = options.dtype or "f32", switch(what, "bias", options.bias, true)
-  self.name = options.name
-  self.d_model = check.integer(what, "d_model", options[1], 1)
-  self.nhead = check.integer(what, "nhead", options[2], 1)
-  self.dropout = check.number(what, "dropout", options.dropout or 0.1, 0, 1)
-  self.norm_first = switch(what, "norm_first", options.norm_first, false)
-  self.self_attn = MultiHeadAttention{self.d_model, self.nhead, dropout = self.dropout, bias = bias, dtype = dtype}
-  local inner = check.integer(what, "dim_feedforward", options.dim_feedforward or 2048, 1)
-  self.linear1 = dense(self.d_model, inner, bias, dtype, options.activation or "relu")
-  self.linear2 = dense(inner, self.d_model, bias, dtype)
-  for i = 1, norms do
-    self["norm" .. i] = LayerNorm{self.d_model, eps = options.layer_norm_eps, center = bias, dtype = dtype}
-  end
-  self.drop = Dropout{self.dropout}
-  return bias, dtype
-end
-
---- x + part(x), normalized behind the sum, or with norm_first in front of the part.
-function Transformer:add(norm, x, part)
-  if self.norm_first then return x + self.drop(part(norm(x))) end
-  return norm(x + self.drop(part(x)))
-end
-
-function Transformer:feed(x) return self.linear2(self.drop(self.linear1(x))) end
-
---- Attention of x to itself; the next cache.
-function Transformer:attend(x, o)
-  local following
-  x = self:add(self.norm1, x, function(t)
-    local y
-    y, following = self.self_attn(t, {mask = o.mask, lengths = o.lengths, causal = o.causal, cache = o.cache})
-    return y
-  end)
-  return x, following
-end
-
---- A cache for `batch` rows of up to `length` steps: see MultiHeadAttention.
----@param options {batch: integer, length: integer}
----@return table
----@example nn.TransformerEncoderLayer{8, 2}:cache{batch = 1, length = 4}.length
-function Transformer:cache(options) return self.self_attn:cache(options) end
-
-function Transformer:describe()
-  return core.format("%d, %d heads, dropout %g%s", self.d_model, self.nhead, self.dropout,
-    self.norm_first and ", norm first" or "")
-end
-
----@class TransformerEncoderLayer  attention of x to itself and two dense layers, each added to what goes in and
---- normalized: y = net(x, {mask, lengths, causal, cache}). {d_model, nhead}, dim_feedforward = 2048, dropout = 0.1,
---- activation = "relu", layer_norm_eps = 1e-5, norm_first = false, bias = true, dtype, name, as in PyTorch
----@example nn.TransformerEncoderLayer{8, 2, dim_feedforward = 16}(marea.normal{2, 5, 8}).shape
-local TransformerEncoderLayer = module.class("TransformerEncoderLayer", Transformer)
-
-function TransformerEncoderLayer:init(options) self:read("TransformerEncoderLayer", options, 2) end
-
-function TransformerEncoderLayer:forward(x, options)
-  local o = check.options("TransformerEncoderLayer", options, {"mask", "lengths", "causal", "cache"}, 0)
-  local following
-  want_sequences("TransformerEncoderLayer", "x", x, self.d_model)
-  x, following = self:attend(x, o)
-  x = self:add(self.norm2, x, function(t) return self:feed(t) end)
-  if following then return x, following end
-  return x
-end
-
----@class TransformerDecoderLayer  TransformerEncoderLayer with attention to the encoder's result between: y = net(x,
---- memory, {mask, lengths, causal, cache, memory_mask, memory_lengths}). Arguments as TransformerEncoderLayer's
----@example net = nn.TransformerDecoderLayer{8, 2, dim_feedforward = 16}
----@example net(marea.normal{2, 5, 8}, marea.normal{2, 7, 8}, {causal = true}).shape
-local TransformerDecoderLayer = module.class("TransformerDecoderLayer", Transformer)
-
-function TransformerDecoderLayer:init(options)
-  local bias, dtype = self:read("TransformerDecoderLayer", options, 3)
-  self.multihead_attn = MultiHeadAttention{self.d_model, self.nhead, dropout = self.dropout, bias = bias, dtype = dtype}
-end
-
-local function kept(k, v) return {k:contiguous():keep(), v:contiguous():keep()} end
-
---- Attention to memory. A cache keeps the keys and values of the memory of its first call.
-local function look(self, x, memory, o, following)
-  local cross = self.multihead_attn
-  local options = {mask = o.memory_mask, lengths = o.memory_lengths}
-  if not following then return cross(x, memory, options) end
-  return core.no_grad(function()
-    following.memory = o.cache.memory or kept(keys_and_values(cross, memory, memory))
-    local q = heads(cross, project(cross, x, 1, cross.embed_dim), 1, cross.num_heads)
-    return attend(cross, q, following.memory[1], following.memory[2], options, options.lengths, false)
+  if self.score == "dot" then return end
+  self.size = check.integer(what, self.score == "additive" and "hidden" or "outputs", options[1], 1)
+  self.key = check.integer(what, "key", options.key, 1)
+  self.key_layer = Linear{self.key, self.size, dtype = self.dtype}
+  if self.score == "encoder" then return end
+  self.query = check.integer(what, "query", options.query, 1)
+  self.query_layer = Linear{self.query, self.size, bias = false, dtype = self.dtype}
+  self.v = core.no_grad(function()
+    return module.parameter(init.find(what, "init", "glorot_uniform")(core.shape{self.size}, self.size, 1, self.dtype))
   end)
 end
 
-function TransformerDecoderLayer:forward(x, memory, options)
-  local what, following = "TransformerDecoderLayer"
-  local o = check.options(what, options, {"mask", "lengths", "causal", "cache", "memory_mask", "memory_lengths"}, 0)
-  want_sequences(what, "x", x, self.d_model)
-  want_sequences(what, "memory", memory, self.d_model)
-  x, following = self:attend(x, o)
-  x = self:add(self.norm2, x, function(t) return look(self, t, memory, o, following) end)
-  x = self:add(self.norm3, x, function(t) return self:feed(t) end)
-  if following then return x, following end
-  return x
+--- Scores (N, Tq, Tk).
+function Attention:scores(query, key)
+  if self.score == "encoder" then return ops.transpose(ops.tanh(self.key_layer(key)), 2, 3) end
+  local s = ops.matmul(query, key, {transpose_b = true})
+  return self.scaled and s / math.sqrt(key:size(3)) or s
 end
 
-return {MultiHeadAttention = MultiHeadAttention, TransformerEncoderLayer = TransformerEncoderLayer,
-  TransformerDecoderLayer = TransformerDecoderLayer}
+--- Weights (N, Tq, Tk), 0 for the steps behind lengths, which `behind` (N, Tk) tells.
+function Attention:weights(query, key, lengths, behind)
+  if self.score == "additive" then
+    return ops.additive_attention(self.query_layer(query), self.key_layer(key), self.v, lengths)
+  end
+  local s = self:scores(query, key)
+  return ops.softmax(behind and ops.masked_fill(s, ops.unsqueeze(behind, 2), -math.huge) or s, 3)
+end
+
+function Attention:forward(query, key, options)
+  if self.score == "encoder" then query, key, options = nil, query, key end
+  local o, behind = check.options("Attention", options, {"lengths"}, 0), nil
+  want_sequences("key", key, self.key)
+  if query then want_sequences("query", query, self.query or key:size(3)) end
+  local n, steps = key:size(1), key:size(2)
+  want_lengths(o.lengths, n, steps)
+  if o.lengths then
+    behind = ops.ge(ops.reshape(ops.arange(0, steps - 1, 1, "i64"), {1, steps}), ops.unsqueeze(o.lengths, 2))
+    key = ops.masked_fill(key, ops.unsqueeze(behind, 3), 0)
+  end
+  local weights = self:weights(query, key, o.lengths, behind)
+  return ops.matmul(weights, key), weights
+end
+
+function Attention:describe()
+  local size = self.size and (", %d"):format(self.size) or ""
+  return self.score .. size .. (self.scaled and ", scaled" or "")
+end
+
+return {Attention = Attention}

@@ -12,7 +12,7 @@ local nn = {
 
 -- The families of layers, a file each, which returns its classes by name. A new family is one more name here.
 local FAMILIES = {"sequential", "linear", "embedding", "conv", "pool", "norm", "activation", "shape", "dropout",
-  "recurrent", "attention", "attend", "positions"}
+  "recurrent", "attention", "transformer", "positions"}
 
 for _, family in ipairs(FAMILIES) do
   for name, class in pairs(require("marea.nn." .. family)) do nn[name] = class end
