@@ -407,6 +407,45 @@ describe("classifier.lua", function()
   end)
 end)
 
+describe("gpt.lua", function()
+  local gpt = "scripts/gpt.lua --smoke --out "
+  local out = folder.new()
+
+  for _, model in ipairs{"transformer", "lstm", "gru"} do
+    it("trains a " .. model .. "; stopped and resumed gives the same weights", function()
+      local whole, resumed = out .. "/" .. model, out .. "/resumed_" .. model
+      local text, code = folder.lua(gpt .. whole .. " --tie --model " .. model)
+      assert.are.equal(0, code, text)
+      assert.is_truthy(text:find "step 6  loss [%d.]+  validation [%d.]+  [%d.]+ ms a step", text)
+      text, code = folder.lua(gpt .. resumed .. " --tie --steps 4 --threads 1 --model " .. model)
+      assert.are.equal(0, code, text)
+      text, code = folder.lua(gpt .. resumed .. " --tie --resume --model " .. model)
+      assert.are.equal(0, code, text)
+      local expected, actual = marea.load(whole .. "/gpt.safetensors"), marea.load(resumed .. "/gpt.safetensors")
+      for name, t in pairs(expected) do
+        assert.is_true(actual[name]:eq(t):to("f32"):min():item() == 1, name)
+      end
+      local rows = assert(marea.metrics.read(whole .. "/metrics.csv"))
+      assert.are.equal(3, #rows)
+      assert.is_true(rows[3].validation < rows[1].validation)
+      local png = assert(marea.load_png(whole .. "/training_curve.png"))
+      assert.is_true(png:to("f32"):std():item() > 5, "the curve is not blank")
+    end)
+  end
+
+  it("writes with a cache what the whole context gives", function()
+    local options = {model = "transformer", vocabulary = 7, width = 8, context = 6, layers = 2, heads = 2, dropout = 0}
+    local net = dofile "scripts/gpt_model.lua"(options)
+    local x, state = marea.randint({1, 6}, 1, 7), net:begin(1)
+    local whole = net(x)
+    for t = 1, 6 do
+      local y
+      y, state = net(x:narrow(2, t, 1), state)
+      assert.is_true((y:select(2, 1) - whole:select(2, t)):abs():max():item() < 1e-5)
+    end
+  end)
+end)
+
 describe("gan.lua", function()
   local gan = "scripts/gan.lua --smoke --out "
   local out = folder.new()

@@ -1,0 +1,145 @@
+-- SPDX-License-Identifier: MIT
+--- A language model of characters on any text file: a transformer (nanoGPT's small setting), an LSTM or a GRU. It shows
+--- texts of its own as it learns, and leaves a curve, metrics.csv and weights in --out. `marea gpt.lua --text FILE`
+--- trains on the first 90 % of the file and is judged by the rest; --help lists the options.
+local argparse = require "argparse"
+local marea = require "marea"
+local optim, data, text, checkpoint, metrics, plot =
+  marea.optim, marea.data, marea.text, marea.checkpoint, marea.metrics, marea.plot
+local here = debug.getinfo(1, "S").source:match "^@(.*/)" or ""
+local network = dofile(here .. "gpt_model.lua")
+local shared = dofile(here .. "options.lua")
+local count = shared.count
+
+local parser = argparse("gpt.lua", "Trains a language model of characters.")
+parser:option("--text", "file in UTF-8")
+parser:option("--model", "transformer, lstm or gru", "transformer"):choices{"transformer", "lstm", "gru"}
+parser:option("--layers", "of the network", "4"):convert(count "--layers")
+parser:option("--heads", "of attention", "4"):convert(count "--heads")
+parser:option("--width", "of a layer", "128"):convert(count "--width")
+parser:option("--context", "characters that are seen at a time", "64"):convert(count "--context")
+parser:option("--batch", "rows a step", "12"):convert(count "--batch")
+parser:option("--steps", "updates", "2000"):convert(count "--steps")
+parser:option("--every", "steps between two rows of metrics.csv", "250"):convert(count "--every")
+parser:option("--lr", "learning rate at its highest; it falls to a tenth along a cosine", "1e-3"):convert(tonumber)
+parser:option("--warmup", "steps until then", "100"):convert(math.tointeger)
+parser:option("--dropout", "of all layers", "0"):convert(tonumber)
+parser:option("--length", "characters of the text that is written", "300"):convert(count "--length")
+parser:flag("--tie", "the table of characters is also the last layer (transformer)")
+shared.training(parser, "out/gpt")
+local options = parser:parse()
+if options.smoke then
+  options.text = options.text or arg[0]
+  options.steps, options.every, options.layers = math.min(options.steps, 6), 2, 2
+  options.width, options.context, options.length = 16, 16, 40
+end
+if not options.text then parser:error "--text FILE: the text to learn from" end
+
+marea.seed(options.seed)
+if options.threads then marea.set_threads(options.threads) end
+shared.make_folder(options.out)
+
+-- ---- the text ----
+
+local training, held_out = assert(data.corpus(options.text))
+training, held_out = text.characters(training), text.characters(held_out)
+local vocabulary = text.Vocabulary{{training, held_out}, padding = false, unknown = false}
+local function numbers_of(list) return marea.tensor(vocabulary:encode(list), {dtype = "i64"}):keep() end
+local train, validation = numbers_of(training), numbers_of(held_out)
+local context = options.context
+assert(#validation > context, "the text is too short for the context")
+local steps_of_row = marea.arange(0, context - 1, 1, "i64"):keep()
+
+--- Rows of `numbers` from these places on, and what follows each number.
+local function rows_at(numbers, places)
+  local index = (places:unsqueeze(2) + steps_of_row):reshape{-1}
+  local shape = {#places, context}
+  return numbers:index_select(index):reshape(shape), numbers:index_select(index + 1):reshape(shape)
+end
+
+-- ---- network and optimizer ----
+
+options.vocabulary = #vocabulary
+local net = network(options)
+if options.model ~= "transformer" then net:build(marea.ones(1, 1):to "i64") end
+local matrices, others = {weight_decay = 0.1}, {weight_decay = 0}
+for _, p in ipairs(net:parameters()) do
+  table.insert(p.rank >= 2 and matrices or others, p)
+end
+print(("%s: %d parameters, %d characters for training, %d held out"):format(options.model, net:count(), #train,
+  #validation))
+local rate = optim.schedule.warmup(options.warmup,
+  optim.schedule.cosine(options.lr, math.max(options.steps - options.warmup, 1), options.lr / 10))
+local adam = optim.AdamW{matrices, others, lr = rate, beta1 = 0.9, beta2 = 0.99, clip_norm = 1}
+
+local function loss_at(numbers, places)
+  local x, y = rows_at(numbers, places)
+  return marea.cross_entropy((net(x)), y)
+end
+
+--- Nats per character of the whole held-out text, cut into rows of `context` characters, each without the one before.
+local function validate()
+  net:evaluate()
+  local rows, sum = (#validation - 1) // context, 0
+  for first = 1, rows, 64 do
+    local last = math.min(first + 63, rows)
+    local places = (marea.arange(first, last, 1, "i64") - 1) * context + 1
+    local loss = marea.scope(function() return marea.no_grad(loss_at, validation, places):item() end)
+    sum = sum + loss * (last - first + 1)
+  end
+  net:train()
+  return sum / rows
+end
+
+-- ---- writing ----
+
+--- One character further. A full cache is begun anew with the second half of what it holds.
+local function step(numbers, state)
+  state = state or {seen = {}, net = net:begin(1)}
+  local seen = table.move(state.seen, math.max(#state.seen - context // 2 + 2, 1), #state.seen, 1, {})
+  seen[#seen + 1] = numbers[1]
+  local input, inner = numbers:unsqueeze(2), state.net
+  if inner.start == context then input, inner = marea.tensor({seen}, {dtype = "i64"}), net:begin(1) end
+  local y, after = net(input, inner)
+  return y:select(2, y:size(2)), {seen = seen, net = after}
+end
+
+--- Shows a text as it is drawn.
+local function write_text()
+  net:evaluate()
+  for number in marea.decode.stream(step, vocabulary:number "\n", nil, {temperature = 0.8, length = options.length}) do
+    io.write(vocabulary:word(number))
+    io.flush()
+  end
+  print()
+  net:train()
+end
+
+-- ---- training ----
+
+local file, first = options.out .. "/gpt.safetensors", 1
+local parts = {model = net, optimizer = adam}
+if options.resume then first = assert(checkpoint.load(file, parts)).step + 1 end
+local log = metrics.open(options.out .. "/metrics.csv", {"step", "loss", "validation", "seconds"},
+  {resume = options.resume})
+local sum, n, started = 0, 0, marea.clock()
+for at = first, options.steps do
+  local places = marea.randint({options.batch}, 1, #train - context)
+  sum, n = sum + adam:step(function() return loss_at(train, places) end):item(), n + 1
+  if at % options.every == 0 or at == options.steps then
+    local seconds = marea.clock() - started
+    local row = {step = at, loss = sum / n, validation = validate(), seconds = seconds}
+    assert(log:write(row))
+    print(("step %d  loss %.4f  validation %.4f  %.1f ms a step"):format(at, row.loss, row.validation,
+      1e3 * seconds / n))
+    write_text()
+    parts.step = at
+    assert(checkpoint.save(file, parts))
+    sum, n, started = 0, 0, marea.clock()
+  end
+end
+
+shared.saver(options.out)("training_curve", plot.curves{
+  {x = log:column "step", y = log:column "loss", title = "training"},
+  {x = log:column "step", y = log:column "validation", title = "held out"},
+  title = "Language model", xlabel = "step", ylabel = "nats per character"})
