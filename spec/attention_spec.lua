@@ -242,7 +242,7 @@ describe("scaled_dot_product_attention", function()
     end
     local short, long = plan(4096), plan(8192)
     assert.is_true(long.peak - long.alive < 2.01 * (short.peak - short.alive))
-    assert.is_true(long.peak - long.alive < 10 * 4 * 8192 * 8 * 64) -- that of ten tensors; the weights alone would be 64
+    assert.is_true(long.peak - long.alive < 10 * 4 * 8192 * 8 * 64) -- of ten tensors; the weights would be 64
     local products = 2 * 64 * 8 * 8192 * 8193 / 2
     assert.is_true(long.forward >= 2 * products and long.forward < 2.01 * products)
     assert.is_true(long.backward >= 5 * products and long.backward < 5.01 * products)
