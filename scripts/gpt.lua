@@ -130,7 +130,7 @@ for at = first, options.steps do
     local seconds = marea.clock() - started
     local row = {step = at, loss = sum / n, validation = validate(), seconds = seconds}
     assert(log:write(row))
-    print(("step %d  loss %.4f  validation %.4f  %.1f ms a step"):format(at, row.loss, row.validation,
+    print(marea.format("step %d  loss %.4f  validation %.4f  %.1f ms a step", at, row.loss, row.validation,
       1e3 * seconds / n))
     write_text()
     parts.step = at
