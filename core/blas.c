@@ -292,8 +292,8 @@ static void choose_cut (job *j) {
   double per_unit = (double)p->m * (double)p->n * (double)p->k / (double)side;
   int64_t step = (int64_t)(MIN_WORK / per_unit) + 1;
   step = MAREA_MAX(step, (side + MAX_BLOCKS - 1) / MAX_BLOCKS);
-  if (j->cut != CUT_K && is_short(p, j->cut)) step = MAREA_MIN(step, (int64_t)(LONG_WORK / per_unit) + 1);
   if (p->ta && j->cut != CUT_K) step = MAREA_MAX(step, MAREA_MIN(WIDE, side / FEW));
+  if (j->cut != CUT_K && is_short(p, j->cut)) step = MAREA_MIN(step, (int64_t)(LONG_WORK / per_unit) + 1);
   step = MAREA_MAX(step, p->k > 1 && p->m > 1 && p->n > 1 ? 2 * GRAIN : 1);
   j->step = (step + GRAIN - 1) / GRAIN * GRAIN;
 }
