@@ -25,17 +25,18 @@ local function part(t, k, n)
   return ops.narrow(t, t.rank, (k - 1) * size + 1, size)
 end
 
--- ---- PyTorch ----
-
-local function copied(names)
+--- Layers whose tensors have other names only: name here -> name there.
+local function renamed(names)
   return function(layer, take)
     local tensors = {}
-    for _, name in ipairs(names) do
-      if layer[name] then tensors[name] = take(name) end
+    for own, there in pairs(names) do
+      if layer[own] then tensors[own] = take(there) end
     end
     return tensors
   end
 end
+
+-- ---- PyTorch ----
 
 function rules.torch.Linear(layer, take)
   return {weight = turned(take "weight"), bias = layer.has_bias and take "bias" or nil}
@@ -55,9 +56,11 @@ function rules.torch.MultiHeadAttention(layer, take)
   return {in_proj_weight = turned(take "in_proj_weight"), in_proj_bias = layer.in_proj_bias and take "in_proj_bias"}
 end
 
+local NORM = renamed {weight = "weight", bias = "bias", running_mean = "running_mean", running_var = "running_var"}
+
 function rules.torch.BatchNorm(layer, take)
   take("num_batches_tracked", "optional")
-  return copied {"weight", "bias", "running_mean", "running_var"}(layer, take)
+  return NORM(layer, take)
 end
 
 --- One direction of one layer. The gates have the same order; what is one bias here is the sum of two there.
@@ -105,17 +108,6 @@ for _, name in ipairs {"LSTM", "GRU", "RNN"} do
 end
 
 -- ---- Keras ----
-
---- Layers whose tensors have other names only: name here -> name there.
-local function renamed(names)
-  return function(layer, take)
-    local tensors = {}
-    for own, there in pairs(names) do
-      if layer[own] then tensors[own] = take(there) end
-    end
-    return tensors
-  end
-end
 
 local KERNEL = renamed {weight = "kernel", bias = "bias"}
 for _, name in ipairs {"Linear", "Conv1d", "ConvTranspose1d", "Conv2d", "ConvTranspose2d"} do
