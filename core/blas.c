@@ -1,38 +1,29 @@
 /* SPDX-License-Identifier: MIT
-** blas.c: dense products, by our own kernel where a side of the result is short, as the batch of a dense layer
-** is, and by OpenBLAS otherwise. OpenBLAS copies both operands into panels, which costs a short product a
-** quarter of its time, and is held to one thread: our workers share the work, in blocks that depend on the
-** shape only, so that the thread count never changes a result.
+** blas.c: dense products, of f32 by our own kernel, of f64 and of vectors by OpenBLAS, which is held to one thread: our
+** workers share the work, in blocks.
 **
-** Three ways to cut C = A B. Usually the longer side of C is cut. When C is small and k is long (weights
-** of a dense layer behind a flattened image), k is cut, and the partial products are added up by a fixed tree. A long
-** k is cut once more, so that the error does not grow with it.
+** Usually C = A B is cut into blocks of C. When C is small and k is long (weights of a dense layer behind a flattened
+** image), k is cut, and the partial products are added up by a fixed tree. A long k is cut once more, so that the
+** error does not grow with it. The thread count never changes a result: in our kernel an element of C is the same sum
+** in whichever block it lies, and every other cut depends on the shape only.
 */
 #include <cblas.h>
 #include <limits.h>
+#include <math.h>
 #include <pthread.h>
 #include <string.h>
 
 #include "core.h"
 
 #define MIN_WORK 2000000 /* multiply-adds of a block: 30 us at 64 a ns (one core, AVX-512) */
-/* A^T B: every block goes through all of the other operand, which lies in the third-level cache or beyond, so blocks are up to
-   WIDE if there are FEW: 256 x 1024 x 4096 at 122 GFLOP/s, 109 with blocks of 64. */
-#define WIDE 256
-#define FEW 8
-#define MAX_BLOCKS 32 /* also the partial products of CUT_K, each as large as C */
+#define MAX_BLOCKS 32    /* also the partial products of CUT_K, each as large as C */
 #define GRAIN 32 /* blocks are multiples of it, as the tiles of OpenBLAS's kernels (16 x 4 to 32 x 12) are */
 
-/* Shorter side up to which our kernel is the faster one: docs/performance.md, dense products. */
-#define SHORT 768
-/* Longest k that is not cut: 2 GRAIN x SHORT x k multiply-adds are 13 ms at 64 a ns. */
-#define SHORT_DEPTH 16384
+#define WIDEST \
+  4096 /* columns of a block of our kernel: 2.7e8 multiply-adds with its rows and its depth, see LONG_WORK */
 #define LONG_WORK 3e8 /* multiply-adds between two checks of marea_stopping: 5 ms at 64 a ns */
-#define WORKER_STEP marea_worker_step(MAREA_PRODUCT_SCRATCH)
-#define SUMMED 2048 /* elements of C whose partial sums are added up at a time */
-#define DEPTH 256   /* least k at a time */
-
-typedef enum cut { CUT_M, CUT_N, CUT_K } cut; /* the side that is cut into blocks */
+#define SUMMED 2048   /* elements of C whose partial sums are added up at a time */
+#define DEPTH 256     /* least k at a time */
 
 typedef struct product {
   int dtype;
@@ -84,29 +75,33 @@ static void finish (const product *p, const marea_kernels *k) {
 
 /* Does our kernel compute it? Not products with a vector: they read the matrix once, at the speed of memory, in
    OpenBLAS too. */
-static bool is_short (const product *p, cut how) {
-  return p->dtype == MAREA_F32 && !(p->ta && p->tb) && MAREA_MIN(p->m, p->n) <= SHORT &&
-         MAREA_MIN(p->m, p->n) > 1 && p->n >= 8 && (how == CUT_K || p->k <= SHORT_DEPTH);
+static bool is_ours (const product *p) {
+  return p->dtype == MAREA_F32 && MAREA_MIN(p->m, p->n) > 1 && p->n >= 8;
 }
 
-static void multiply_short (const product *p, const marea_kernels *k, void *workspace) {
-  marea_product g = {.a = p->a,
-                     .b = p->b,
-                     .c = p->c,
-                     .scratch = workspace,
-                     .m = p->m,
-                     .n = p->n,
-                     .k = p->k,
-                     .lda = p->lda,
-                     .ldb = p->ldb,
-                     .ldc = p->ldc,
-                     .ta = p->ta,
-                     .tb = p->tb,
-                     .bias = p->ta ? NULL : p->end.bias,
-                     .act = p->ta ? MAREA_ACT_NONE : p->end.act,
-                     .slope = p->end.slope};
-  k->product(&g);
-  if (p->ta) finish(p, k);
+static void multiply_ours (marea_context *ctx, const product *p, void *workspace) {
+  const size_t size = sizeof(float);
+  for (int64_t i = 0; i < p->m; i += MAREA_PRODUCT_ROWS)
+    for (int64_t l = 0; l < p->k && !marea_stopping(ctx); l += MAREA_PRODUCT_DEPTH) {
+      const bool last = l + MAREA_PRODUCT_DEPTH >= p->k;
+      const marea_product g = {.a = p->a + (size_t)(p->ta ? l * p->lda + i : i * p->lda + l) * size,
+                               .b = p->b + (size_t)(p->tb ? l : l * p->ldb) * size,
+                               .c = p->c + (size_t)(i * p->ldc) * size,
+                               .scratch = workspace,
+                               .m = MAREA_MIN(p->m - i, MAREA_PRODUCT_ROWS),
+                               .n = p->n,
+                               .k = MAREA_MIN(p->k - l, MAREA_PRODUCT_DEPTH),
+                               .lda = p->lda,
+                               .ldb = p->ldb,
+                               .ldc = p->ldc,
+                               .ta = p->ta,
+                               .tb = p->tb,
+                               .accumulate = l > 0,
+                               .bias = l == 0 ? p->end.bias : NULL,
+                               .act = last ? p->end.act : MAREA_ACT_NONE,
+                               .slope = p->end.slope};
+      ctx->kernels[MAREA_F32]->product(&g);
+    }
 }
 
 void marea_blas_hold (void) {
@@ -251,51 +246,85 @@ typedef struct job {
   marea_context *ctx;
   product all;
   const marea_kernels *kernels;
-  char *workspace; /* workspace of our kernel, for each worker; NULL: OpenBLAS computes */
-  cut cut;
-  int64_t step;  /* of the side that is cut */
-  char *partial; /* CUT_K: (blocks - 1) products of m * n, of the blocks after the first */
+  char *workspace; /* of our kernel, for each worker; NULL: OpenBLAS computes */
+  int64_t m, n, k; /* sides of a block */
+  char *partial;   /* k is cut: (parts of k - 1) products of m * n, of the parts after the first */
 } job;
 
-static int64_t *side_of (product *p, cut how) { return how == CUT_M ? &p->m : how == CUT_N ? &p->n : &p->k; }
+static int64_t parts_of (int64_t side, int64_t step) { return (side + step - 1) / step; }
+
+static bool cuts_k (const job *j) { return j->k < j->all.k; }
+
+static size_t worker_step (const job *j) {
+  return marea_worker_step(marea_product_scratch(j->m, sizeof(float)));
+}
+
+/* Block (row, column, part of k), columns fastest */
+static product block_of (const job *j, int64_t block) {
+  product p = j->all;
+  const size_t size = marea_element_size(p.dtype);
+  const int64_t rows = parts_of(p.m, j->m), cols = parts_of(p.n, j->n), part = block / (rows * cols);
+  const int64_t row = block / cols % rows * j->m, col = block % cols * j->n, depth = part * j->k;
+  p.a += (size_t)(p.ta ? depth * p.lda + row : row * p.lda + depth) * size;
+  p.b += (size_t)(p.tb ? col * p.ldb + depth : depth * p.ldb + col) * size;
+  p.c = (part > 0 ? j->partial + (size_t)((part - 1) * p.m * p.n) * size : p.c) +
+        (size_t)(row * p.ldc + col) * size;
+  p.m = MAREA_MIN(j->m, p.m - row);
+  p.n = MAREA_MIN(j->n, p.n - col);
+  p.k = MAREA_MIN(j->k, p.k - depth);
+  if (cuts_k(j)) p.end = (marea_epilogue){0};
+  else if (p.end.bias) p.end.bias = (const char *)p.end.bias + (size_t)col * size;
+  return p;
+}
 
 static void run_block (void *arg, int64_t block, int worker) {
   const job *j = arg;
-  product p = j->all;
-  int64_t start = block * j->step, *side = side_of(&p, j->cut);
-  *side = MAREA_MIN(j->step, *side - start);
-  size_t size = marea_element_size(p.dtype);
-  if (j->cut != CUT_N) p.a += (size_t)(start * ((j->cut == CUT_M) == p.ta ? 1 : p.lda)) * size;
-  if (j->cut != CUT_M) p.b += (size_t)(start * ((j->cut == CUT_N) == p.tb ? p.ldb : 1)) * size;
-  if (j->cut == CUT_M) p.c += (size_t)(start * p.ldc) * size;
-  if (j->cut == CUT_N) {
-    p.c += (size_t)start * size;
-    if (p.end.bias) p.end.bias = (const char *)p.end.bias + (size_t)start * size;
-  }
-  if (j->cut == CUT_K) p.end = (marea_epilogue){0};
-  if (j->cut == CUT_K && block > 0) { p.c = j->partial + (size_t)((block - 1) * p.m * p.n) * size; }
-  if (j->workspace && !is_deep(&p)) {
-    multiply_short(&p, j->kernels, j->workspace + (size_t)worker * WORKER_STEP);
+  const product p = block_of(j, block);
+  if (j->workspace && !(cuts_k(j) && is_deep(&p))) {
+    multiply_ours(j->ctx, &p, j->workspace + (size_t)worker * worker_step(j));
     return;
   }
   multiply(j->ctx, &p);
   finish(&p, j->kernels);
 }
 
-/* Blocks of at least MIN_WORK, at most MAX_BLOCKS of them, and at least 2 GRAIN wide: each block packs the operand that
-   all of them share, which is a cost of 1 / width of its products. */
-static void choose_cut (job *j) {
-  product *p = &j->all;
-  int64_t narrow = p->m * p->n <= 256 * 256 && p->k >= 8 * MAREA_MAX(p->m, p->n);
-  j->cut = narrow ? CUT_K : p->m >= p->n ? CUT_M : CUT_N;
-  int64_t side = *side_of(p, j->cut);
-  double per_unit = (double)p->m * (double)p->n * (double)p->k / (double)side;
-  int64_t step = (int64_t)(MIN_WORK / per_unit) + 1;
-  step = MAREA_MAX(step, (side + MAX_BLOCKS - 1) / MAX_BLOCKS);
-  if (p->ta && j->cut != CUT_K) step = MAREA_MAX(step, MAREA_MIN(WIDE, side / FEW));
-  if (j->cut != CUT_K && is_short(p, j->cut)) step = MAREA_MIN(step, (int64_t)(LONG_WORK / per_unit) + 1);
+/* Parts of `step` rounded up to GRAIN, all but the last of the same size */
+static int64_t even (int64_t side, double step) {
+  const int64_t whole = (int64_t)MAREA_MIN(step, (double)side);
+  const int64_t part = (side - 1) / parts_of(side, MAREA_MAX(whole, 2 * GRAIN)) + 1;
+  return MAREA_MIN((part + GRAIN - 1) / GRAIN * GRAIN, side);
+}
+
+/* Blocks of C for our kernel: a few for each thread, nearly square, since each block packs its rows of A and its columns
+   of B. */
+static void cut_ours (job *j) {
+  const product *p = &j->all;
+  const double all = (double)p->m * (double)p->n, few = j->ctx->threads == 1 ? 1 : 4.0 * j->ctx->threads;
+  const double area = MAREA_MAX(all / few, MIN_WORK / (double)p->k);
+  j->m = even(p->m, MAREA_MAX(sqrt(area), area / (double)p->n));
+  j->n = even(p->n, MAREA_MIN(area / (double)j->m, WIDEST));
+}
+
+/* One side is cut, into blocks of at least MIN_WORK, at most MAX_BLOCKS of them, and at least 2 GRAIN wide: each block
+   packs the operand that all of them share, which is a cost of 1 / width of its products. */
+static void cut_side (const product *p, int64_t all, int64_t *side) {
+  const double per_unit = (double)p->m * (double)p->n * (double)p->k / (double)all;
+  int64_t step = MAREA_MAX((int64_t)(MIN_WORK / per_unit) + 1, parts_of(all, MAX_BLOCKS));
   step = MAREA_MAX(step, p->k > 1 && p->m > 1 && p->n > 1 ? 2 * GRAIN : 1);
-  j->step = (step + GRAIN - 1) / GRAIN * GRAIN;
+  *side = MAREA_MIN((step + GRAIN - 1) / GRAIN * GRAIN, all);
+}
+
+/* Returns whether our kernel computes it. */
+static bool choose_cut (job *j) {
+  const product *p = &j->all;
+  const bool cut_k = p->m * p->n <= 256 * 256 && p->k >= 8 * MAREA_MAX(p->m, p->n);
+  const bool ours = is_ours(p) && (cut_k || !is_deep(p));
+  j->m = p->m, j->n = p->n, j->k = p->k;
+  if (cut_k) cut_side(p, p->k, &j->k);
+  else if (ours) cut_ours(j);
+  else if (p->m >= p->n) cut_side(p, p->m, &j->m);
+  else cut_side(p, p->n, &j->n);
+  return ours;
 }
 
 static void add_partials_block (void *arg, int64_t block, int worker) {
@@ -304,7 +333,7 @@ static void add_partials_block (void *arg, int64_t block, int worker) {
   const int64_t all = p->m * p->n, first = block * SUMMED, n = MAREA_MIN(SUMMED, all - first);
   const size_t at = (size_t)first * marea_element_size(p->dtype),
                step = (size_t)all * marea_element_size(p->dtype);
-  const int64_t parts = (p->k + j->step - 1) / j->step;
+  const int64_t parts = parts_of(p->k, j->k);
   (void)worker;
   char *c[MAX_BLOCKS] = {p->c + at};
   for (int64_t part = 1; part < parts; part++) c[part] = j->partial + (size_t)(part - 1) * step + at;
@@ -335,10 +364,10 @@ marea_status marea_gemm_parallel (marea_context *ctx, int dtype, bool ta, bool t
     finish(&j.all, j.kernels);
     return MAREA_OK;
   }
-  choose_cut(&j);
-  const int64_t blocks = (*side_of(&j.all, j.cut) + j.step - 1) / j.step;
-  const size_t workspace = is_short(&j.all, j.cut) ? (size_t)ctx->threads * WORKER_STEP : 0;
-  const size_t partial = j.cut == CUT_K ? (size_t)((blocks - 1) * m * n) * marea_element_size(dtype) : 0;
+  const bool ours = choose_cut(&j);
+  const int64_t parts = parts_of(k, j.k), blocks = parts_of(m, j.m) * parts_of(n, j.n) * parts;
+  const size_t workspace = ours ? (size_t)ctx->threads * worker_step(&j) : 0;
+  const size_t partial = (size_t)((parts - 1) * m * n) * marea_element_size(dtype);
   char *memory = NULL;
   if (ctx->shape_only) {
     marea_plan_take(ctx, marea_block_size(workspace + partial));
@@ -352,7 +381,7 @@ marea_status marea_gemm_parallel (marea_context *ctx, int dtype, bool ta, bool t
   j.workspace = workspace ? memory : NULL;
   j.partial = memory + workspace;
   marea_parallel(ctx, blocks, run_block, &j);
-  if (j.cut == CUT_K) add_partials(ctx, &j);
+  if (cuts_k(&j)) add_partials(ctx, &j);
   marea_free(ctx, memory);
   return MAREA_OK;
 }

@@ -107,6 +107,7 @@ typedef struct marea_direct_conv {
   marea_activation act;
   double slope;             /* of leaky_relu, alpha of elu */
   bool accumulate;          /* adds to what y holds, instead of to the bias */
+  bool x_packed;            /* x is packed for one tap: (tile, cin, VEC_TILE); x_col is 1 */
   bool depthwise;           /* output channel c reads input channel c alone; cin is 1 */
   bool stream_output;       /* writes y by non-temporal stores, past the caches, where y is aligned for it */
   bool prefetch_output;     /* prefetches the lines of y before it writes them */
@@ -141,20 +142,28 @@ typedef struct marea_direct_wgrad {
   marea_prefetch *prefetch; /* NULL: nothing; a step of it is a pixel of a tile */
 } marea_direct_wgrad;
 
-/* C (m, n) = act(A (m, k) B (k, n) + bias); ld*: steps from row to row. ta: A is stored (k, m), neither bias nor act
-** then; tb: B is stored (n, k); not both. k >= 1. */
+/* C (m, n) = act(A (m, k) B (k, n) + bias); ld*: steps from row to row. ta: A is stored (k, m); tb: B is stored (n, k).
+** 1 <= m <= MAREA_PRODUCT_ROWS, 1 <= k <= MAREA_PRODUCT_DEPTH: what is packed of A is a quarter of a second-level cache
+** then, 256 KB of f32. */
 typedef struct marea_product {
   const void *a, *b;
-  void *c, *scratch;        /* MAREA_PRODUCT_SCRATCH bytes */
+  void *c, *scratch;        /* marea_product_scratch(m, bytes of an element) bytes */
   int64_t m, n, k, lda, ldb, ldc;
   bool ta, tb;
   const void *bias;         /* (n); NULL: none */
   marea_activation act;
   double slope;
+  bool accumulate;          /* adds to what C holds, instead of to the bias */
 } marea_product;
 
+#define MAREA_PRODUCT_ROWS 256
 #define MAREA_PRODUCT_DEPTH 256
-#define MAREA_PRODUCT_SCRATCH (MAREA_PRODUCT_DEPTH * 128) /* a panel of two vectors of 64 bytes */
+
+/* A panel of B, two vectors of up to 16 elements, and packed rows of A, whose last tile may be nearly empty */
+static inline size_t marea_product_scratch (int64_t m, size_t size) {
+  const int64_t rows = m < MAREA_PRODUCT_ROWS ? m : MAREA_PRODUCT_ROWS;
+  return (size_t)(MAREA_PRODUCT_DEPTH * (32 + rows + 16)) * size;
+}
 
 /* Winograd's convolutions with 3 taps (winograd.inc). In each dimension a tile of `outputs` pixels is made from `data`
 ** pixels, and neighbouring tiles start `step` data apart. Data and weights are transformed to `points` values each (in

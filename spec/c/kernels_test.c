@@ -355,8 +355,10 @@ static void check_rows (const marea_kernels *k) {
 /* ---- convolution ---- */
 
 #define IMAGE 40000
+#define BIAS 300
 static double image[IMAGE], weight[IMAGE], result[IMAGE];
-static _Alignas(8) char raw_image[IMAGE * 8], raw_weight[IMAGE * 8], raw_result[IMAGE * 8], raw_bias[200 * 8];
+static _Alignas(8) char raw_image[IMAGE * 8], raw_weight[IMAGE * 8],
+    raw_result[IMAGE * 8], raw_bias[BIAS * 8];
 
 static void put (char *raw, int64_t i, double value, bool wide) {
   if (wide) ((double *)(void *)raw)[i] = value;
@@ -630,8 +632,8 @@ static void one_direct_wgrad (const marea_kernels *k, const geometry *c, bool wi
 static void check_convolution (const marea_kernels *k, bool wide) {
   random_array(image, raw_image, IMAGE, wide);
   random_array(weight, raw_weight, IMAGE, wide);
-  double unused[200];
-  random_array(unused, raw_bias, 200, wide);
+  double unused[BIAS];
+  random_array(unused, raw_bias, BIAS, wide);
   for (int round = 0; round < 350;) {
     geometry c = random_geometry();
     if (too_big(&c)) continue;
@@ -646,10 +648,13 @@ static void check_convolution (const marea_kernels *k, bool wide) {
 /* ---- dense products ---- */
 
 static void one_product (const marea_kernels *k, bool wide) {
-  static _Alignas(64) char scratch[MAREA_PRODUCT_SCRATCH];
+  static _Alignas(64) char scratch[MAREA_PRODUCT_DEPTH * (MAREA_PRODUCT_ROWS + 48) * sizeof(double)];
   static const marea_activation acts[] = {MAREA_ACT_NONE, MAREA_ACT_RELU, MAREA_ACT_SIGMOID};
-  const int m = 1 + below(70), n = 1 + below(70), depth = 1 + below(below(4) ? 60 : 400);
-  const int way = below(3), lda = (way == 1 ? m : depth) + below(3), ldb = (way == 2 ? depth : n) + below(3);
+  const int side = below(8) ? 70 : 300; /* long ones are packed */
+  const int m = 1 + below(side < MAREA_PRODUCT_ROWS ? side : MAREA_PRODUCT_ROWS), n = 1 + below(side);
+  const int depth = 1 + below(below(4) ? 60 : MAREA_PRODUCT_DEPTH);
+  const bool ta = below(2), tb = below(2);
+  const int lda = (ta ? m : depth) + below(3), ldb = (tb ? depth : n) + below(3);
   marea_product g = {.a = raw_image,
                      .b = raw_weight,
                      .c = raw_result,
@@ -660,15 +665,16 @@ static void one_product (const marea_kernels *k, bool wide) {
                      .lda = lda,
                      .ldb = ldb,
                      .ldc = n + 1,
-                     .ta = way == 1,
-                     .tb = way == 2,
-                     .bias = way != 1 && below(2) ? raw_bias : NULL,
-                     .act = way != 1 ? acts[below(3)] : MAREA_ACT_NONE};
-  if (depth * 73 > IMAGE) return;
+                     .ta = ta,
+                     .tb = tb,
+                     .bias = below(2) ? raw_bias : NULL,
+                     .act = acts[below(3)],
+                     .accumulate = below(2)};
+  if ((depth + 2) * (side + 2) > IMAGE || m * (n + 1) > IMAGE) return;
   random_array(result, raw_result, IMAGE, wide);
   for (int i = 0; i < m; i++)
     for (int j = 0; j < n; j++) {
-      double sum = g.bias ? take(raw_bias, j, wide) : 0;
+      double sum = g.accumulate ? result[i * (n + 1) + j] : g.bias ? take(raw_bias, j, wide) : 0;
       for (int p = 0; p < depth; p++)
         sum += image[g.ta ? p * lda + i : i * lda + p] * weight[g.tb ? j * ldb + p : p * ldb + j];
       result[i * (n + 1) + j] = activation(sum, (int)g.act);
@@ -811,11 +817,11 @@ static void one_bilinear (const marea_kernels *k, const tiles *t) {
 }
 
 static void check_products (const marea_kernels *k, bool wide) {
-  double unused[200];
+  double unused[BIAS];
   random_array(image, raw_image, IMAGE, wide);
   random_array(weight, raw_weight, IMAGE, wide);
   random_array(other, raw_other, IMAGE, wide);
-  random_array(unused, raw_bias, 200, wide);
+  random_array(unused, raw_bias, BIAS, wide);
   for (int round = 0; round < 150; round++) one_product(k, wide);
   for (int round = 0; round < 150 && !wide; round++) {
     const tiles t = random_tiles((marea_winograd_variant)(round % 3));
