@@ -5,6 +5,7 @@ local check = require "marea.internal.check"
 local events = require "marea.internal.events"
 local module = require "marea.nn.module"
 local attempt = require "marea.internal.attempt"
+local touched = require "marea.internal.touched"
 local undo = require "marea.internal.undo"
 local ops = core.ops
 local format = core.format
@@ -219,19 +220,40 @@ local function set_attributes(self)
   end
 end
 
+--- Updates the parameters. Those of which only rows were read are updated there, in copies that are put back.
+local function apply_all(self, entries, gradients, rows)
+  local parts, apply = {}, self.spec.apply
+  for i, entry in ipairs(entries) do
+    parts[i] = rows[i] and touched.take(entry, self.slots, rows[i]) or entry
+  end
+  for i, entry in ipairs(entries) do
+    local part = parts[i]
+    apply(rows[i] and part.weight or entry.tensor, gradients[i], part, entry.group.attributes)
+  end
+  for i, entry in ipairs(entries) do
+    if rows[i] then touched.put(entry, self.slots, rows[i], parts[i]) end
+  end
+end
+
+local function clear_grad(entry)
+  entry.tensor:clear_grad()
+  touched.clear(entry.tensor)
+end
+
 --- The update. Everything that can fail comes before the first weight is changed. Runs in core.shield, so that an
 --- interrupt ends it before the update or after it.
 local function update(self, loss)
   self:find_parameters()
-  local entries, gradients = {}, {}
+  local entries, gradients, rows = {}, {}, {}
   for _, entry in ipairs(self._entries) do
-    local g = entry.tensor.grad
+    local g, of = touched.gradient(entry.tensor)
     if g then
       if not entry.tensor:is_contiguous() then
         check.raise("%s: parameter '%s' is a view with gaps; make it a tensor of its own with :clone()", self.name,
           entry.name)
       end
       entries[#entries + 1], gradients[#gradients + 1] = entry, g
+      rows[#entries] = of
       if #self.slots > 0 then Optimizer.allocate(entry, self.slots) end
     end
   end
@@ -241,10 +263,9 @@ local function update(self, loss)
   end
   set_attributes(self)
   clip(self, gradients)
-  local apply = self.spec.apply
-  for i, entry in ipairs(entries) do apply(entry.tensor, gradients[i], entry, entry.group.attributes) end
+  apply_all(self, entries, gradients, rows)
   self.steps = self.steps + 1
-  for _, entry in ipairs(entries) do entry.tensor:clear_grad() end
+  for _, entry in ipairs(entries) do clear_grad(entry) end
   if not core.planning() then attempt.settle() end
   if events.watcher then events.watcher:stepped() end
 end
@@ -282,7 +303,7 @@ end
 --- Drops the gradients of all parameters. step does it after each update.
 function Optimizer:zero_grad()
   self:find_parameters()
-  for _, entry in ipairs(self._entries) do entry.tensor:clear_grad() end
+  for _, entry in ipairs(self._entries) do clear_grad(entry) end
 end
 
 -- ---- state ----
