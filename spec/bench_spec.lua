@@ -85,6 +85,9 @@ describe("our side of the benchmarks", function()
     for _, map in ipairs{"forward", "step"} do
       requests[#requests + 1] = "attention rows=1 length=3 heads=2 width=4 causal=1 map=" .. map
     end
+    for sparse = 0, 1 do
+      requests[#requests + 1] = "embedding vocabulary=9 width=3 numbers=4 sparse=" .. sparse
+    end
     for _, op in ipairs{"add", "add_", "relu"} do
       for scope = 0, 1 do requests[#requests + 1] = ("small op=%s scope=%d"):format(op, scope) end
     end

@@ -159,9 +159,144 @@ describe("a sparse embedding", function()
     assert.are.same({{0}, {1}, {0}, {0}}, (before - e.weight:detach()):round():totable())
   end)
 
+  it("keeps gradients beyond the scope of the reverse pass, as a dense one does", function()
+    local function scoped(sparse, make)
+      local e = table_of(6, 2, {sparse = sparse})
+      local optimizer = make(e)
+      for _ = 1, 3 do
+        for _, index in ipairs{{5}, {2, 5}} do
+          marea.scope(function() loss_of(e, i64(index), 3):backward() end)
+          collectgarbage()
+        end
+        optimizer:step()
+      end
+      return e.weight:totable()
+    end
+    local function sgd(e) return optim.SGD{e, lr = 0.1} end
+    assert.are.same(scoped(nil, sgd), scoped(true, sgd))
+    local function adam(e) return optim.Adam{e, lr = 0.1} end
+    assert.are_not.same(table_of(6, 2, {}).weight:totable(), scoped(true, adam))
+  end)
+
+  it("does not mind that the numbers change after the lookup", function()
+    local e, index = table_of(4, 1, {sparse = true}), i64{1}
+    local optimizer, before = optim.SGD{e, lr = 1}, e.weight:clone():detach()
+    local loss = loss_of(e, index, 1)
+    index:fill_(3)
+    optimizer:step(loss)
+    assert.are.same({{1}, {0}, {0}, {0}}, (before - e.weight:detach()):round():totable())
+  end)
+
+  it("holds no more than a few times the table when no step comes", function()
+    local e = table_of(50, 64, {sparse = true})
+    local optimizer, before = optim.SGD{e, lr = 1}, e.weight:clone():detach()
+    local index, row <const> = marea.randint({40}, 1, 50), 50 * 64 * 4
+    local function grown(n, f)
+      collectgarbage()
+      local was = marea.memory().live
+      for _ = 1, n do marea.scope(f) end
+      collectgarbage()
+      return marea.memory().live - was
+    end
+    assert.is_true(grown(500, function() e(index) end) < 2 * row)
+    assert.is_true(grown(500, function() (e(index) / 500):sum():backward() end) < 8 * row)
+    optimizer:step()
+    local counts = marea.zeros(50):index_add(index, marea.ones(40)):unsqueeze(2):expand(50, 64)
+    allclose.assert(before - e.weight:detach(), counts, {rtol = 1e-4, atol = 1e-4})
+    assert.is_true(grown(1, function() optimizer:step(function() return e(index):sum() end) end) < row)
+  end)
+
+  it("is one table for several lookups, layers and optimizers, each step taking what is there", function()
+    local function shared(sparse)
+      local a, b = table_of(6, 2, {sparse = sparse}), table_of(6, 2, {sparse = sparse})
+      b.weight = a.weight
+      local first, second = optim.SGD{a, lr = 0.1}, optim.SGD{b, lr = 0.2}
+      first:step(loss_of(a, i64{1, 2}, 1) + loss_of(b, i64{2, 4}, 2))
+      local loss = loss_of(a, i64{6}, 3)
+      loss:backward{retain_graph = true}
+      loss:backward()
+      second:step()
+      assert.matches("no parameter has a gradient", message_of(function() first:step() end))
+      return a.weight:totable()
+    end
+    assert.are.same(shared(nil), shared(true))
+  end)
+
+  it("forgets the gradients of a layer that is frozen, and of a step whose norm is not finite", function()
+    local e = table_of(4, 1, {sparse = true})
+    local optimizer, before = optim.SGD{e, lr = 1, clip_norm = 1}, e.weight:totable()
+    loss_of(e, i64{1}, 1):backward()
+    e:freeze():unfreeze()
+    assert.matches("no parameter has a gradient", message_of(function() optimizer:step() end));
+    (e(i64{1}) * math.huge):sum():backward{allow_not_finite = true}
+    assert.matches("the norm of the gradients is inf", message_of(function() optimizer:step() end))
+    assert.matches("no parameter has a gradient", message_of(function() optimizer:step() end))
+    assert.are.same(before, e.weight:totable())
+  end)
+
   it("refuses a number that is no row with its place, and a sparse that is no boolean", function()
     local e = table_of(4, 1, {sparse = true})
     assert.matches("element %(1, 2%) of .* is 5, expected 1 to 4", message_of(function() e(i64{{1, 5}}) end))
     assert.matches("true or false", message_of(function() nn.Embedding{4, 1, sparse = 1} end))
+  end)
+end)
+
+describe("a step of rows", function()
+  local STEPS <const> = {
+    sgd_step = {states = 1, {lr = 0.1, momentum = 0.9, nesterov = true, weight_decay = 0.1}, {lr = 0.5}},
+    rmsprop_step = {states = 2, {lr = 0.1, momentum = 0.9, weight_decay = 0.1}, {lr = 0.5}},
+    adam_step = {states = 2, {lr = 0.1, step = 3, l2 = 0.1}, {lr = 0.1, step = 1, weight_decay = 0.1}},
+    adagrad_step = {states = 1, {lr = 0.1, weight_decay = 0.1}, {lr = 0.5}},
+  }
+
+  --- p, then its states, after the step `name` of the whole, or of `rows`.
+  local function stepped(name, states, attributes, shape, rows, dtype)
+    marea.seed(3)
+    local tensors = {}
+    for i = 1, states + 1 do tensors[i] = marea.uniform{shape = shape, dtype = dtype} end
+    local g = marea.normal{shape = shape, dtype = dtype}
+    if rows then g = g:index_select(rows) end
+    local inputs = {tensors[1], g, tensors[2], tensors[3]}
+    inputs[#inputs + 1] = rows
+    inputs[#inputs + 1] = attributes
+    core.ops[name](table.unpack(inputs))
+    return tensors
+  end
+
+  it("gives these rows the bits of the dense step and leaves the others alone", function()
+    for _, shape in ipairs{{7}, {7, 5}, {7, 3, 300}, {7, 0}} do
+      for _, list in ipairs{{1, 2, 4, 7}, {3}, {1, 2, 3, 4, 5, 6, 7}, {}} do
+        local rows, others = i64(list), {}
+        for r = 1, 7 do others[r] = r end
+        for i = #list, 1, -1 do table.remove(others, list[i]) end
+        for name, cases in pairs(STEPS) do
+          for _, attributes in ipairs(cases) do
+            for _, dtype in ipairs{"f32", "f64"} do
+              local before = {}
+              marea.seed(3)
+              for i = 1, cases.states + 1 do before[i] = marea.uniform{shape = shape, dtype = dtype} end
+              local dense = stepped(name, cases.states, attributes, shape, nil, dtype)
+              for i, t in ipairs(stepped(name, cases.states, attributes, shape, rows, dtype)) do
+                assert.are.same(dense[i]:index_select(rows):totable(), t:index_select(rows):totable())
+                assert.are.same(before[i]:index_select(i64(others)):totable(), t:index_select(i64(others)):totable())
+              end
+            end
+          end
+        end
+      end
+    end
+  end)
+
+  it("refuses rows that do not rise, are none of p or do not fit the gradient, and changes nothing", function()
+    local p, g = marea.zeros(3, 2), marea.ones(2, 2)
+    local function refused(rows, by)
+      return message_of(function() core.ops.sgd_step(p, by or g, nil, rows, {lr = 1}) end)
+    end
+    assert.matches("element 2 of i64 %(2%) is 4, expected 1 to 3", refused(i64{1, 4}))
+    assert.matches("element 1 of i64 %(2%) is 0, expected 1 to 3", refused(i64{0, 1}))
+    assert.matches("element 2 of i64 %(2%) is 2 after 2, expected rising numbers", refused(i64{2, 2}))
+    assert.matches("argument 'g': expected the 1 rows of p", refused(i64{2}))
+    assert.matches("argument 'g': expected the 2 rows of p", refused(i64{2, 3}, marea.ones(2, 3)))
+    assert.are.same({{0, 0}, {0, 0}, {0, 0}}, p:totable())
   end)
 end)

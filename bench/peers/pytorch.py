@@ -211,6 +211,19 @@ def recurrent(a):
     return (forward if a["map"] == "forward" else with_gradients), 1
 
 
+def embedding(a):
+    sparse = a["sparse"] == 1
+    table = nn.Embedding(int(a["vocabulary"]), int(a["width"]), sparse=sparse)
+    optimizer = (torch.optim.SparseAdam if sparse else torch.optim.Adam)(table.parameters())
+    index = torch.randint(int(a["vocabulary"]), (int(a["numbers"]),))
+
+    def run():
+        table(index).sum().backward()
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+    return run, 1
+
+
 def small(a):
     x, y = torch.tensor([1.0, 2, 3, 4]), torch.zeros(4)
 
@@ -281,8 +294,8 @@ def measure(f, clock, seconds, count):
             return times
 
 
-KINDS = {"step": step, "gan": gan, "decoder": decode, "attention": attention, "recurrent": recurrent, "small": small,
-         "chain": chain}
+KINDS = {"step": step, "gan": gan, "decoder": decode, "attention": attention, "recurrent": recurrent,
+         "embedding": embedding, "small": small, "chain": chain}
 
 
 def value(text):

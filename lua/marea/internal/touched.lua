@@ -1,98 +1,120 @@
 -- SPDX-License-Identifier: MIT
 --- Rows of a table that were read, and their gradients: what nn.Embedding{sparse = true} gives to the optimizers.
 ---
---- A lookup copies the different rows that it reads, in rising order, and the gradient goes to the copy, a leaf of its
---- own. So neither the reverse pass nor the step touches a row that was not read.
+--- A lookup reads the table unrecorded and adds a leaf of its own, -0 of the result's shape in the memory of one
+--- number, which leaves each value as it is and to which the gradient goes. So neither the reverse pass nor the step
+--- touches a row that was not read. The leaf and a copy of the numbers outlive the scope of the lookup, as the gradient
+--- of a parameter does, until a step or zero_grad; those whose graph has ended without a gradient are dropped by later
+--- lookups.
 local core = require "marea.core"
 local undo = require "marea.internal.undo"
 local ops = core.ops
 
 local touched = {}
 
-local reads = setmetatable({}, {__mode = "k"}) -- weight -> list of {rows, copy, padding}, in the order of the lookups
+--- weight -> list, in the order of the lookups, of {leaf, index, padding}, or {rows, gradient} of several of them
+local reads = setmetatable({}, {__mode = "k"})
 
-local function copy_of(weight, index)
-  local rows, place = ops.unique(index, {inverse = true})
-  return rows, ops.embedding(weight, rows):requires_grad_(), place
+-- ---- lookups ----
+
+local function read(weight, index)
+  local y = ops.embedding(weight, index)
+  local leaf = ops.full({}, -0.0, y.dtype):expand(y.shape):detach():requires_grad_()
+  return y, leaf:keep(), index:clone():keep()
+end
+
+--- The rows and the gradient of one lookup; nil where no gradient has come.
+local function part_of(one)
+  if one.rows then return one.rows, one.gradient end
+  local dy = one.leaf.grad
+  if not dy then return nil end
+  local rows, place = ops.unique(one.index, {inverse = true})
+  local g = ops.embedding_grad(dy, place, {rows = rows:numel()})
+  if one.padding then g:masked_fill_(rows:eq(one.padding):unsqueeze(2), 0) end
+  return rows, g
+end
+
+--- The sum over the lookups of a list: rows in rising order and their gradients; nil where no gradient has come.
+local function sum_of(list)
+  local rows, gradients = {}, {}
+  for i = #list, 1, -1 do -- the reverse pass adds them up from the last lookup
+    local r, g = part_of(list[i])
+    if r then rows[#rows + 1], gradients[#gradients + 1] = r, g end
+  end
+  if #rows < 2 then return rows[1], gradients[1] end
+  local all, place = ops.unique(ops.concat(rows, 1), {inverse = true})
+  local zero = ops.full({all:numel(), gradients[1]:size(2)}, 0, gradients[1].dtype)
+  return all, ops.index_add(zero, place, ops.concat(gradients, 1))
+end
+
+local function drop(one)
+  if one.leaf then one.leaf:clear_grad() end
+  if undo.is_running() then return end -- the list will be as it was
+  for _, t in ipairs{one.leaf or one.rows, one.index or one.gradient} do t:release() end
+end
+
+local function add(list, one)
+  list[#list + 1] = one
+  list.cost = list.cost + (one.index or one.rows):numel() + 64 -- as if in numbers of rows
+end
+
+--- One sum instead of gradients that will not change any more, so that they never take much more than the table.
+local function fold(finished)
+  local rows, gradient = core.no_grad(sum_of, finished)
+  for _, one in ipairs(finished) do drop(one) end
+  return {rows = rows:keep(), gradient = gradient:keep()}
+end
+
+--- The list without lookups whose graph has ended without a gradient; those that have ended with one come first.
+local function compact(list, size)
+  local finished, others, dead = {cost = 0}, {cost = 0}, {}
+  for _, one in ipairs(list) do
+    local has, open = one.rows or one.leaf.grad, one.leaf and one.leaf:in_graph()
+    if open then add(others, one) elseif has then add(finished, one) else dead[#dead + 1] = one end
+  end
+  local new = {cost = 0}
+  if #finished > 1 and finished.cost > size then add(new, fold(finished))
+  else for _, one in ipairs(finished) do add(new, one) end end
+  for _, one in ipairs(others) do add(new, one) end
+  for _, one in ipairs(dead) do drop(one) end
+  new.limit = 2 * new.cost + size
+  return new
 end
 
 --- weight[index[..]], whose gradient goes to the rows that were read.
 ---@param padding? integer row without gradient
 function touched.lookup(weight, index, padding)
-  local ok, rows, copy, place = pcall(core.no_grad, copy_of, weight, index)
-  if not ok then -- the dense lookup names the place of a number that is no row
-    ops.embedding(weight, index, padding)
-    error(rows, 0)
-  end
-  local list = reads[weight] or {}
-  reads[weight] = list
+  local y, leaf, copy = core.no_grad(read, weight, index)
+  local list = reads[weight] or {cost = 0, limit = weight:size(1)}
+  undo.note(reads)
   undo.note(list)
-  list[#list + 1] = {rows = rows, copy = copy, padding = padding}
-  return ops.embedding(copy, place)
+  if list.cost > list.limit then list = compact(list, weight:size(1)) end
+  reads[weight] = list
+  add(list, {leaf = leaf, index = copy, padding = padding})
+  return ops.add(leaf, y)
 end
 
---- Forgets the lookups of a weight.
+-- ---- gradients ----
+
+--- Forgets the lookups of a weight and their gradients.
 function touched.clear(weight)
   local list = reads[weight]
   if not list then return end
-  undo.note(list)
-  for i = #list, 1, -1 do list[i] = nil end
-end
-
-local function grad_of(copy) return copy.grad end
-
---- The rows and the gradient of one lookup; nil where no gradient came or its scope has ended.
-local function part_of(read)
-  local ok, g = pcall(grad_of, read.copy)
-  if not ok or not g then return nil end
-  if read.padding then g = g:masked_fill(read.rows:eq(read.padding):unsqueeze(2), 0) end
-  return read.rows, g
-end
-
-local function merge(rows, gradients, size)
-  if #rows == 1 then return rows[1], gradients[1] end
-  local all, place = ops.unique(ops.concat(rows, 1), {inverse = true})
-  local zero = ops.full({all:numel(), size}, 0, gradients[1].dtype)
-  return all, ops.index_add(zero, place, ops.concat(gradients, 1))
-end
-
-local function gradient(weight)
-  local rows, gradients = {}, {}
-  local list = reads[weight] or {}
-  for i = #list, 1, -1 do -- the reverse pass adds them up from the last lookup
-    local r, g = part_of(list[i])
-    if r then rows[#rows + 1], gradients[#gradients + 1] = r, g end
-  end
-  local dense = weight.grad
-  if #rows == 0 then return dense end
-  local all, g = merge(rows, gradients, weight:size(2))
-  if not dense then return g, all end
-  return ops.index_add(dense, all, g)
+  undo.note(reads)
+  reads[weight] = nil
+  for _, one in ipairs(list) do drop(one) end
 end
 
 --- The gradient of a parameter and, where only rows of it were read, their numbers in rising order. A weight that has
 --- a gradient of its own too, as one that is used elsewhere, gets one dense sum. nil: there is none.
 ---@return userdata|nil, userdata|nil
 function touched.gradient(weight)
-  if not reads[weight] then return weight.grad end
-  return core.no_grad(gradient, weight)
-end
-
---- Copies of these rows of the parameter and of its slots.
-function touched.take(entry, slots, rows)
-  return core.no_grad(function()
-    local part = {weight = ops.index_select(entry.tensor, rows)}
-    for _, slot in ipairs(slots) do part[slot] = ops.index_select(entry[slot], rows) end
-    return part
-  end)
-end
-
---- Puts them back.
-function touched.put(entry, slots, rows, part)
-  core.no_grad(function()
-    ops.index_put(entry.tensor, rows, part.weight)
-    for _, slot in ipairs(slots) do ops.index_put(entry[slot], rows, part[slot]) end
-  end)
+  local dense, list = weight.grad, reads[weight]
+  local rows, g
+  if list then rows, g = core.no_grad(sum_of, list) end
+  if not rows then return dense end
+  if not dense then return g, rows end
+  return core.no_grad(ops.index_add, dense, rows, g)
 end
 
 return touched

@@ -20,6 +20,9 @@ function undo.note(t)
   order[#order + 1] = t
 end
 
+--- Will changes be undone?
+function undo.is_running() return notes ~= nil end
+
 local function restore()
   for _, t in ipairs(order) do
     local fields = notes[t]

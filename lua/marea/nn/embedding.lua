@@ -15,10 +15,11 @@ local Embedding = module.class("Embedding")
 --- (PyTorch's padding_idx); init = "uniform", Keras' U(-0.05, 0.05) (PyTorch's is nn.init.normal(0, 1)), dtype = "f32",
 --- name. sparse: in training, gradients and the steps of marea.optim touch only the rows that were read, so that they
 --- cost what the batch does and not the vocabulary. Rows that were not read keep their values and what the optimizer
---- remembers of them; momentum and weight decay act when a row is read (PyTorch's SparseAdam, TensorFlow's LazyAdam;
---- Adam's step counts all steps). Plain SGD does the same as without. weight.grad stays nil and marea.grad finds no
---- gradient to weight; optimizer:zero_grad() drops those of the rows. A weight that has a gradient of its own too, as
---- one tied to an output layer, is updated as a whole. Outside of training, lookups are as without sparse.
+--- remembers of them; momentum and weight decay act when a row is read (PyTorch's SparseAdam, which has no decay, and
+--- TensorFlow's LazyAdam; Adam's step counts all steps). Plain SGD does the same as without. weight.grad stays nil and
+--- marea.grad finds no gradient to weight; optimizer:zero_grad() drops those of the rows. A weight that has a gradient
+--- of its own too, as one tied to an output layer, is updated as a whole. Outside of training, lookups are as without
+--- sparse.
 function Embedding:init(options)
   options = check.options("Embedding", options, {"padding", "init", "dtype", "name", "sparse"}, 2)
   self.name = options.name

@@ -13,6 +13,7 @@
 local core = require "marea.core"
 local check = require "marea.internal.check"
 local events = require "marea.internal.events"
+local touched = require "marea.internal.touched"
 local undo = require "marea.internal.undo"
 local unwind = require "marea.internal.unwind"
 
@@ -443,7 +444,10 @@ end
 ---@example nn.Linear{3, 2}:freeze()
 function Module:freeze()
   set_frozen(self, true)
-  for _, t in ipairs(self:parameters()) do t:clear_grad() end
+  for _, t in ipairs(self:parameters()) do
+    t:clear_grad()
+    touched.clear(t)
+  end
   return self
 end
 

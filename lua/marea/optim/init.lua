@@ -37,7 +37,7 @@ optim.SGD = define("SGD", {
   numbers = {lr = 0.01, momentum = 0, weight_decay = 0},
   flags = {"nesterov"},
   slots = momentum_slot,
-  apply = function(p, g, slot, attributes) ops.sgd_step(p, g, slot.momentum, attributes) end,
+  apply = function(p, g, slot, attributes, rows) ops.sgd_step(p, g, slot.momentum, rows, attributes) end,
 })
 
 --- s = rho s + (1 - rho) g^2, p -= lr g / (sqrt(s) + eps): eps outside the root, as in Keras (Tieleman, Hinton 2012).
@@ -47,12 +47,16 @@ optim.SGD = define("SGD", {
 optim.RMSprop = define("RMSprop", {
   numbers = {lr = 1e-3, rho = 0.9, eps = 1e-7, momentum = 0, weight_decay = 0},
   slots = function(self) return {"square", table.unpack(momentum_slot(self))} end,
-  apply = function(p, g, slot, attributes) ops.rmsprop_step(p, g, slot.square, slot.momentum, attributes) end,
+  apply = function(p, g, slot, attributes, rows)
+    ops.rmsprop_step(p, g, slot.square, slot.momentum, rows, attributes)
+  end,
 })
 
 local function adam_slots() return {"mean", "square"} end
 
-local function adam_step(p, g, slot, attributes) ops.adam_step(p, g, slot.mean, slot.square, attributes) end
+local function adam_step(p, g, slot, attributes, rows)
+  ops.adam_step(p, g, slot.mean, slot.square, rows, attributes)
+end
 
 --- Kingma and Ba 2015; weight_decay is added to the gradient (L2).
 ---@example net = nn.Linear{2, 1}
@@ -84,7 +88,7 @@ optim.AdamW = define("AdamW", {
 optim.Adagrad = define("Adagrad", {
   numbers = {lr = 0.01, eps = 1e-10, weight_decay = 0},
   slots = function() return {"sum"} end,
-  apply = function(p, g, slot, attributes) ops.adagrad_step(p, g, slot.sum, attributes) end,
+  apply = function(p, g, slot, attributes, rows) ops.adagrad_step(p, g, slot.sum, rows, attributes) end,
 })
 
 return check.strict(optim, "optim")

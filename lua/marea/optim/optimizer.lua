@@ -18,7 +18,8 @@ Optimizer.__index = Optimizer
 ---@param name string
 ---@param spec {numbers: table<string, number>, flags: string[]?, slots: function, apply: function}
 ---  numbers: its arguments and their initial values; slots(self) -> names of the tensors kept for each parameter;
----  apply(p, g, slots, attributes): the operator; counts: it wants the step; l2: its operator calls weight_decay that
+---  apply(p, g, slots, attributes, rows): the operator; counts: it wants the step; l2: its operator calls
+---  weight_decay that
 function Optimizer.define(name, spec)
   local class = {}
   class.__index = class
@@ -220,21 +221,6 @@ local function set_attributes(self)
   end
 end
 
---- Updates the parameters. Those of which only rows were read are updated there, in copies that are put back.
-local function apply_all(self, entries, gradients, rows)
-  local parts, apply = {}, self.spec.apply
-  for i, entry in ipairs(entries) do
-    parts[i] = rows[i] and touched.take(entry, self.slots, rows[i]) or entry
-  end
-  for i, entry in ipairs(entries) do
-    local part = parts[i]
-    apply(rows[i] and part.weight or entry.tensor, gradients[i], part, entry.group.attributes)
-  end
-  for i, entry in ipairs(entries) do
-    if rows[i] then touched.put(entry, self.slots, rows[i], parts[i]) end
-  end
-end
-
 local function clear_grad(entry)
   entry.tensor:clear_grad()
   touched.clear(entry.tensor)
@@ -263,7 +249,10 @@ local function update(self, loss)
   end
   set_attributes(self)
   clip(self, gradients)
-  apply_all(self, entries, gradients, rows)
+  local apply = self.spec.apply
+  for i, entry in ipairs(entries) do
+    apply(entry.tensor, gradients[i], entry, entry.group.attributes, rows[i])
+  end
   self.steps = self.steps + 1
   for _, entry in ipairs(entries) do clear_grad(entry) end
   if not core.planning() then attempt.settle() end
