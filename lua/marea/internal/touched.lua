@@ -12,8 +12,10 @@ local ops = core.ops
 
 local touched = {}
 
---- weight -> list, in the order of the lookups, of {leaf, index, padding}, or {rows, gradient} of several of them
-local reads = setmetatable({}, {__mode = "k"})
+--- weight -> list, in the order of the lookups, of {leaf, index, padding}, or {rows, gradient} of several of them. In a
+--- sandbox, which has no weak tables, a weight that was read is held until a step of its optimizer.
+local is_weak, weak = pcall(setmetatable, {}, {__mode = "k"})
+local reads = is_weak and weak or {}
 
 -- ---- lookups ----
 
