@@ -68,7 +68,8 @@ static const char *name_of (lua_State *L, const bind_call *c) {
 }
 
 static bool is_list_kind (marea_attr_kind kind) {
-  return kind == MAREA_DIMS || kind == MAREA_SIZES || kind == MAREA_PAIR || kind == MAREA_PADDING;
+  return kind == MAREA_DIMS || kind == MAREA_SIZES || kind == MAREA_PAIR || kind == MAREA_PADDING ||
+         kind == MAREA_SIDES;
 }
 
 /* Pushes what an attribute accepts, for messages. */
@@ -87,6 +88,7 @@ static const char *expected (lua_State *L, const marea_attr_spec *spec) {
   case MAREA_PAIR:
     return spec->initial == 0 ? lua_pushliteral(L, "an integer or {h, w}")
                               : lua_pushliteral(L, "a positive integer or {h, w}");
+  case MAREA_SIDES: return lua_pushliteral(L, "an integer, {left, right}, 'same' or 'valid'");
   default: return lua_pushliteral(L, "an integer, {h, w}, {top, bottom, left, right}, 'same' or 'valid'");
   }
 }
@@ -137,13 +139,21 @@ static bool to_pair (lua_State *L, int idx, marea_attr *a) {
   return ok;
 }
 
+/* "same", or "valid", which is `sides` zeros */
+static bool to_padding_word (const char *word, int sides, marea_attr *a) {
+  const bool same = strcmp(word, "same") == 0;
+  memset(a, 0, sizeof *a);
+  a->n = same ? MAREA_SAME : sides;
+  return same || strcmp(word, "valid") == 0;
+}
+
+static bool to_sides (lua_State *L, int idx, marea_attr *a) {
+  if (lua_type(L, idx) == LUA_TSTRING) return to_padding_word(lua_tostring(L, idx), 2, a);
+  return to_pair(L, idx, a);
+}
+
 static bool to_padding (lua_State *L, int idx, marea_attr *a) {
-  if (lua_type(L, idx) == LUA_TSTRING) {
-    bool same = strcmp(lua_tostring(L, idx), "same") == 0;
-    memset(a, 0, sizeof *a);
-    a->n = same ? MAREA_SAME : 4;
-    return same || strcmp(lua_tostring(L, idx), "valid") == 0;
-  }
+  if (lua_type(L, idx) == LUA_TSTRING) return to_padding_word(lua_tostring(L, idx), 4, a);
   if (!to_list(L, idx, MAREA_PADDING, a)) return false;
   if (lua_type(L, idx) == LUA_TNUMBER) a->v[1] = a->v[2] = a->v[3] = a->v[0];
   else if (a->n == 2) {
@@ -185,6 +195,7 @@ static bool to_attr (lua_State *L, int idx, const marea_attr_spec *spec, marea_a
   case MAREA_INDEX: return to_position(L, idx, &a->i);
   case MAREA_PAIR: return to_pair(L, idx, a);
   case MAREA_PADDING: return to_padding(L, idx, a);
+  case MAREA_SIDES: return to_sides(L, idx, a);
   default: return to_list(L, idx, spec->kind, a);
   }
 }

@@ -206,7 +206,8 @@ static void set_initial (lua_State *L, const marea_attr_spec *spec) {
   case MAREA_INDEX: lua_pushinteger(L, (lua_Integer)spec->initial + (spec->initial >= 0)); break;
   case MAREA_INT:
   case MAREA_PAIR:
-  case MAREA_PADDING: lua_pushinteger(L, (lua_Integer)spec->initial); break;
+  case MAREA_PADDING:
+  case MAREA_SIDES: lua_pushinteger(L, (lua_Integer)spec->initial); break;
   case MAREA_ENUM:
     push_choices(L, spec->choices);
     lua_rawgeti(L, -1, (lua_Integer)spec->initial + 1);
@@ -222,8 +223,8 @@ static void set_initial (lua_State *L, const marea_attr_spec *spec) {
 }
 
 static void push_attrs (lua_State *L, const marea_op *op) {
-  static const char *const kind[] = {"real",  "int",  "bool",  "enum", "dtype",   "dim",
-                                     "index", "dims", "sizes", "pair", "padding", "number"};
+  static const char *const kind[] = {"real", "int",   "bool", "enum",    "dtype",  "dim",  "index",
+                                     "dims", "sizes", "pair", "padding", "number", "sides"};
   const marea_attr_spec *specs;
   int n = marea_op_attrs(op, &specs);
   lua_createtable(L, n, 0);

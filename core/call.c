@@ -84,13 +84,21 @@ static bool set_pair (marea_attr *a, const marea_named *v) {
   return a->n == 2;
 }
 
+/* "same", or "valid", which is `sides` zeros */
+static bool set_padding_word (marea_attr *a, const char *word, int sides) {
+  memset(a, 0, sizeof *a);
+  a->n = strcmp(word, "same") == 0 ? MAREA_SAME : sides;
+  return a->n == MAREA_SAME || strcmp(word, "valid") == 0;
+}
+
+/* "same", "valid", n for both sides or {left, right} */
+static bool set_sides (marea_attr *a, const marea_named *v) {
+  return is_text(v) ? set_padding_word(a, v->s, 2) : set_pair(a, v);
+}
+
 /* "same", "valid", n for all sides, {height, width} or {top, bottom, left, right} */
 static bool set_padding (marea_attr *a, const marea_named *v) {
-  if (is_text(v)) {
-    memset(a, 0, sizeof *a);
-    a->n = strcmp(v->s, "same") == 0 ? MAREA_SAME : 4;
-    return a->n == MAREA_SAME || strcmp(v->s, "valid") == 0;
-  }
+  if (is_text(v)) return set_padding_word(a, v->s, 4);
   if (!set_list(a, v)) return false;
   if (a->n == 1) a->v[1] = a->v[0];
   if (a->n <= 2) {
@@ -119,6 +127,7 @@ static bool set_attr (marea_attr *a, const marea_attr_spec *spec, const marea_na
   case MAREA_INDEX: return set_integer(a, v);
   case MAREA_PAIR: return set_pair(a, v);
   case MAREA_PADDING: return set_padding(a, v);
+  case MAREA_SIDES: return set_sides(a, v);
   default: return set_list(a, v);
   }
 }

@@ -65,6 +65,7 @@ const char *marea_attr_expected (const marea_attr_spec *spec) {
   case MAREA_DIMS: return "a list of at most 8 dimensions";
   case MAREA_SIZES: return "a list of at most 8 sizes";
   case MAREA_PAIR: return "an integer or a list of 2";
+  case MAREA_SIDES: return "an integer, a list of 2, same or valid";
   default: return "an integer, a list of 2 or 4, same or valid";
   }
 }
@@ -90,6 +91,7 @@ static bool is_one_of_its_kind (const marea_attr_spec *spec, const marea_attr *a
   case MAREA_SIZES: return a->n >= 0 && a->n <= MAREA_MAX_RANK;
   case MAREA_PAIR: return a->n == 2 || (a->n == 0 && spec->initial == MAREA_NONE);
   case MAREA_PADDING: return a->n == 4 || a->n == MAREA_SAME;
+  case MAREA_SIDES: return a->n == 2 || a->n == MAREA_SAME;
   case MAREA_BOOL: return is_within(a, 2) || is_initial(spec, a);
   case MAREA_DTYPE: return is_within(a, MAREA_DTYPE_COUNT) || is_initial(spec, a);
   case MAREA_ENUM: return is_initial(spec, a) || is_within(a, marea_count_choices(spec->choices));

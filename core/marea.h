@@ -246,7 +246,8 @@ typedef enum marea_attr_kind {
   MAREA_SIZES,   /* v[0..n-1], sizes of a shape (n may be 0 for a scalar); INFER fills a gap in reshape */
   MAREA_PAIR,    /* v[0..1], height and width */
   MAREA_PADDING, /* v[0..3], top, bottom, left, right; or n = MAREA_SAME: as much as keeps ceil(in / stride) */
-  MAREA_NUMBER   /* f; or with n = MAREA_EXACT the integer i, which f would not hold beyond 2^53 */
+  MAREA_NUMBER,  /* f; or with n = MAREA_EXACT the integer i, which f would not hold beyond 2^53 */
+  MAREA_SIDES    /* v[0..1], left and right padding of a sequence; or n = MAREA_SAME */
 } marea_attr_kind;
 
 #define MAREA_SAME (-1)   /* marea_attr.n of padding 'same' */

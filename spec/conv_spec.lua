@@ -499,6 +499,16 @@ describe("conv1d", function()
     assert.matches("conv1d: x has 3 channels, weight %(5, 2, 1%) takes 2", message(ops.conv1d, x, f64(5, 2, 1)))
     assert.matches("conv1d: argument 'padding': expected an integer, {left, right}",
       message(ops.conv1d, x, f64(5, 3, 1), nil, {padding = {1, 2, 3, 4}}))
+    for _, padding in ipairs{{1, 1, 2, 2}, {1, 1, 1}, {1}, {}} do
+      for _, name in ipairs{"conv1d", "conv_transpose1d"} do
+        assert.matches(name .. ": argument 'padding': expected an integer, {left, right}, 'same' or 'valid', got a ",
+          message(ops[name], x, f64(3, 3, 3), nil, {padding = padding}))
+      end
+      for _, name in ipairs{"max_pool1d", "avg_pool1d"} do
+        assert.matches(name .. ": argument 'padding': expected an integer, {left, right}, 'same' or 'valid', got a ",
+          message(ops[name], x, {kernel = 3, padding = padding}))
+      end
+    end
     assert.matches("conv_transpose1d: x f64 %(2, 0, 3%) has no steps",
       message(ops.conv_transpose1d, f64(2, 0, 3), f64(5, 1, 3)))
   end)

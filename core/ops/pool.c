@@ -593,7 +593,7 @@ static marea_status sequence_vjp (marea_vjp *v, marea_status (*images)(marea_vjp
   for (int i = 0; v->op->attrs[i].name; i++) attr[i] = v->attr[i];
   attr[POOL_KERNEL] = marea_attr_list(2, (int64_t[]){1, v->attr[POOL_KERNEL].i});
   if (attr[POOL_STRIDE].n > 0) attr[POOL_STRIDE] = marea_attr_list(2, (int64_t[]){1, v->attr[POOL_STRIDE].i});
-  attr[POOL_PADDING] = marea_attr_list(4, (int64_t[]){0, 0, p[0], p[2]});
+  attr[POOL_PADDING] = marea_attr_list(4, (int64_t[]){0, 0, p[0], p[1]});
   marea_vjp lifted = *v;
   lifted.in = &x;
   lifted.dout = &dy;
@@ -609,7 +609,7 @@ static marea_status avg_pool1d_vjp (marea_vjp *v) { return sequence_vjp(v, avg_p
 #define SEQUENCE_ATTRS                                                                     \
   {"kernel", MAREA_INT, MAREA_REQUIRED, NULL, "length of a window"},                       \
       {"stride", MAREA_INT, MAREA_NONE, NULL, "step of the window; left out: the kernel"}, \
-      {"padding", MAREA_PADDING, 0, NULL, "around x: an integer, {left, right}, or 'same'"}, POOL_MODES
+      {"padding", MAREA_SIDES, 0, NULL, "around x: an integer, {left, right}, or 'same'"}, POOL_MODES
 #define SEQUENCE_SAMPLE                                                                         \
   "local n, c, k, s = g.int(0, 3), g.int(0, 3), g.int(1, 4), g.int(1, 4)\n"                     \
   "local p = {g.int(0, k - 1), g.int(0, k - 1)}\n"                                              \

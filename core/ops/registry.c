@@ -59,7 +59,7 @@ bool marea_op_gives_reals (const marea_op *op) { return op && op->flags & MAREA_
 
 /* Length of a list attribute whose numbers all start at the initial value; DIMS and SIZES start empty. */
 static int list_length (marea_attr_kind kind) {
-  return kind == MAREA_PAIR ? 2 : kind == MAREA_PADDING ? 4 : 0;
+  return kind == MAREA_PAIR || kind == MAREA_SIDES ? 2 : kind == MAREA_PADDING ? 4 : 0;
 }
 
 static void init_attr (const marea_attr_spec *spec, marea_attr *attr) {
@@ -84,6 +84,7 @@ static void init_attr (const marea_attr_spec *spec, marea_attr *attr) {
   case MAREA_SIZES:
   case MAREA_PAIR:
   case MAREA_PADDING:
+  case MAREA_SIDES:
     attr->n = spec->initial == MAREA_NONE ? 0 : list_length(spec->kind);
     for (int k = 0; k < attr->n; k++) attr->v[k] = (int64_t)spec->initial;
   }

@@ -24,7 +24,7 @@ local KINDS = {
   int = "integer", real = "number", number = "number", bool = "boolean", dim = "integer", index = "integer",
   dtype = "Dtype",
   dims = "integer|integer[]", sizes = "integer|integer[]", pair = "integer|integer[]",
-  padding = '"same"|"valid"|integer|integer[]',
+  padding = '"same"|"valid"|integer|integer[]', sides = '"same"|"valid"|integer|integer[]',
 }
 
 local function choices(list) return '"' .. table.concat(list, '"|"') .. '"' end

@@ -89,6 +89,7 @@ local kinds = {
   dims = function(g) return g.pick{"1", "2", "-1", "{1}", "{1, 2}", "{-1}", "{2, 1}", "{}", "{1, 2, 3}"} end,
   sizes = function(g) return g.chance(20) and "{-1}" or g.chance(10) and "{2, -1}" or shape(g) end,
   pair = function(g) return g.pick{"1", "2", "3", "{1, 2}", "{2, 1}"} end,
+  sides = function(g) return g.pick{"0", "1", '"same"', "{1, 0}"} end,
   padding = function(g) return g.pick{"0", "1", '"same"', "{1, 0}", "{1, 0, 2, 1}"} end,
   enum = function(g, spec) return ("%q"):format(g.pick(spec.choices)) end,
 }

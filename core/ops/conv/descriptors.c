@@ -175,7 +175,7 @@ marea_status marea_conv_sequence_vjp (marea_vjp *v, marea_conv_attr_index at, ma
   const int64_t *p = v->attr[at.padding].v;
   attr[at.stride] = marea_attr_list(2, (int64_t[]){1, v->attr[at.stride].i});
   attr[at.dilation] = marea_attr_list(2, (int64_t[]){1, v->attr[at.dilation].i});
-  attr[at.padding] = marea_attr_list(4, (int64_t[]){0, 0, p[0], p[2]});
+  attr[at.padding] = marea_attr_list(4, (int64_t[]){0, 0, p[0], p[1]});
   marea_tensor *in[] = {x, weight, v->n_in > 2 ? v->in[2] : NULL}, *din[] = {NULL, NULL, NULL};
   marea_vjp lifted = *v;
   lifted.in = in;

@@ -44,9 +44,9 @@
   "local w = math.max(ew - p[3] - p[4], 1) + g.int(0, 5)\n"                                               \
   "local oh, ow = (h + p[1] + p[2] - eh) // sh + 1, (w + p[3] + p[4] - ew) // sw + 1\n"
 
-#define MAREA_CONV_SEQUENCE_ATTRS(step, around)                                        \
-  {"stride", MAREA_INT, 1, NULL, step}, {                                              \
-    "padding", MAREA_PADDING, 0, NULL, around ": an integer, {left, right}, or 'same'" \
+#define MAREA_CONV_SEQUENCE_ATTRS(step, around)                                      \
+  {"stride", MAREA_INT, 1, NULL, step}, {                                            \
+    "padding", MAREA_SIDES, 0, NULL, around ": an integer, {left, right}, or 'same'" \
   }
 #define MAREA_CONV_SEQUENCE_DILATION_GROUPS                        \
   {"dilation", MAREA_INT, 1, NULL, "distance between taps"}, {     \

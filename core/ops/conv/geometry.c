@@ -39,23 +39,6 @@ marea_status marea_conv_read (marea_call *c, marea_conv_attr_index at, marea_con
 
 static int64_t extent (const marea_conv *g, int d) { return g->dilation[d] * (g->kernel[d] - 1) + 1; }
 
-/* {left, right} of a sequence comes as {left, left, right, right}, as a list of two for images does. */
-static marea_attr sequence_padding (int64_t left, int64_t right) {
-  return (marea_attr){.n = 4, .v = {left, left, right, right}};
-}
-
-static marea_status read_sequence_padding (marea_call *c, const marea_attr *padding, marea_conv *g) {
-  const int64_t *v = padding->v;
-  if (v[0] != v[1] || v[2] != v[3])
-    return marea_reject(c, MAREA_EARG,
-                        "argument 'padding': expected an integer, {left, right}, 'same' or 'valid', got four "
-                        "numbers");
-  g->before[0] = g->after[0] = 0;
-  g->before[1] = v[0];
-  g->after[1] = v[2];
-  return MAREA_OK;
-}
-
 marea_status marea_conv_padding (marea_call *c, marea_conv_attr_index at, marea_conv *g) {
   marea_attr *padding = &c->attr[at.padding];
   for (int d = 0; d < 2 && padding->n == MAREA_SAME; d++) {
@@ -66,14 +49,14 @@ marea_status marea_conv_padding (marea_call *c, marea_conv_attr_index at, marea_
   }
   if (padding->n == MAREA_SAME) {
     *padding = (marea_attr){.n = 4, .v = {g->before[0], g->after[0], g->before[1], g->after[1]}};
-    if (at.sequence) *padding = sequence_padding(g->before[1], g->after[1]);
+    if (at.sequence) *padding = (marea_attr){.n = 2, .v = {g->before[1], g->after[1]}};
     return MAREA_OK;
   }
-  for (int i = 0; i < 4; i++) MAREA_TRY(marea_want_int(c, at.padding, padding->v[i], 0));
-  if (at.sequence) return read_sequence_padding(c, padding, g);
-  for (int d = 0; d < 2; d++) {
-    g->before[d] = padding->v[2 * d];
-    g->after[d] = padding->v[2 * d + 1];
+  for (int i = 0; i < padding->n; i++) MAREA_TRY(marea_want_int(c, at.padding, padding->v[i], 0));
+  g->before[0] = g->after[0] = 0;
+  for (int d = at.sequence, i = 0; d < 2; d++) {
+    g->before[d] = padding->v[i++];
+    g->after[d] = padding->v[i++];
   }
   return MAREA_OK;
 }

@@ -29,7 +29,7 @@ typedef struct marea_conv_attr_index {
 
 /* Reads and checks stride, dilation, groups, algorithm into g. */
 marea_status marea_conv_read (marea_call *c, marea_conv_attr_index at, marea_conv *g);
-/* Reads the padding for g->in and g->kernel, and replaces 'same' by its four numbers in the call. */
+/* Reads the padding for g->in and g->kernel, and replaces 'same' by its numbers in the call. */
 marea_status marea_conv_padding (marea_call *c, marea_conv_attr_index at, marea_conv *g);
 /* "3x5", or "5" of sequences */
 marea_text marea_conv_size_text (const marea_conv *g, const int64_t size[2]);

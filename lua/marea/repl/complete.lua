@@ -184,7 +184,7 @@ function complete.arguments(f, name)
   for _, part in ipairs(info and {info.inputs, info.attrs} or {}) do
     for _, spec in ipairs(part) do
       local choices = spec.choices or (spec.kind == "dtype" and core.dtypes)
-        or (spec.kind == "padding" and {"same", "valid"}) or nil
+        or ((spec.kind == "padding" or spec.kind == "sides") and {"same", "valid"}) or nil
       list[#list + 1] = {name = spec.name, choices = choices}
     end
   end
