@@ -117,6 +117,22 @@ describe("BytePair", function()
     assert.are.equal(5, #bp:encode("<eos>", {special = false}))
   end)
 
+  it("takes no more memory with every new word", function()
+    local bp = BytePair{{"low lower lowest slow"}, size = 260}
+    local first = bp:encode "lowest"
+    bp:encode(("x"):rep(1000000))
+    local function grown(from)
+      collectgarbage()
+      local before = collectgarbage "count"
+      for i = from, from + 70000 do bp:encode("n" .. i) end
+      collectgarbage()
+      return collectgarbage "count" - before
+    end
+    grown(1)
+    assert.is_true(grown(1000000) < 4096) -- KB; 70,000 words take some 20 MB
+    assert.are.same(first, bp:encode "lowest")
+  end)
+
   it("stops where no pair is frequent enough", function()
     assert.are.equal(256, #BytePair{{"abc"}})
     assert.are.equal(258, #BytePair{{"abc"}, min_count = 1})
@@ -125,7 +141,7 @@ describe("BytePair", function()
   it("refuses broken UTF-8 and numbers that are none, with their places", function()
     local bp = BytePair{{TEXT}, size = 260}
     assert.matches("encode: argument 'text': byte 3, 0xff, is no UTF%-8", message_of(function() bp:encode "ab\xff" end))
-    assert.matches("BytePair: argument 'text': byte 1, 0x80, is no UTF%-8",
+    assert.matches("BytePair: argument 'texts%[1%]': byte 1, 0x80, is no UTF%-8",
       message_of(function() BytePair{{"\x80"}} end))
     assert.matches("decode: number 2 is 999, expected 1 to 260", message_of(function() bp:decode{1, 999} end))
     assert.matches("argument 'size': expected an integer of at least 257",

@@ -125,7 +125,7 @@ describe("pad", function()
     local short = text.trim(x, lengths)
     assert.are.same({{1, 2}, {3, 1}}, short:totable())
     assert.is_true(short:shares(x))
-    assert.matches("trim: length 7 of row 2, and rows of 5",
+    assert.matches("trim: row 2 has length 7, expected 0 to 5, the columns of x",
       message_of(function() text.trim(x, marea.tensor({1, 7}, {dtype = "i64"})) end))
   end)
 end)

@@ -21,8 +21,8 @@ static marea_status read_positions (marea_call *c, int input, int64_t limit, boo
     const int64_t value = marea_load_integer(t->dtype, from, i);
     const bool negative = from_end && value < 0;
     if (negative ? value < -limit : value < base || value - base >= limit)
-      return marea_reject(c, MAREA_EARG, "argument '%s': element %lld of %s is %lld, expected %lld to %lld%s",
-                          c->op->inputs[input].name, (long long)(i + base), marea_tensor_text(t).s,
+      return marea_reject(c, MAREA_EARG, "argument '%s': element %s of %s is %lld, expected %lld to %lld%s",
+                          c->op->inputs[input].name, marea_place_text(t, i).s, marea_tensor_text(t).s,
                           (long long)value, (long long)base, (long long)(limit - 1 + base),
                           from_end ? ", or negative from the end" : "");
     position[i] = negative ? value + limit : value - base;

@@ -4,9 +4,9 @@
 ---   local attention = nn.Attention{128, query = 128, key = 256}             -- Bahdanau's
 ---   local context, weights = attention(states, encoded, {lengths = lengths})
 ---
---- states (N, Tq, query), encoded (N, Tk, key), lengths (N), i64 or u8: the steps of encoded that count, 1 to Tk.
+--- states (N, Tq, query), encoded (N, Tk, key), lengths (N), i64 or u8: the steps of encoded that count, 0 to Tk.
 --- context (N, Tq, key) is the mean of encoded by weights (N, Tq, Tk), a softmax of scores over the steps that count.
---- What lies behind them reaches nothing, even if it is NaN.
+--- What lies behind them reaches nothing, even if it is NaN. A row of length 0 has weights and a context of 0.
 local core = require "marea.core"
 local check = require "marea.internal.check"
 local module = require "marea.nn.module"
@@ -14,6 +14,7 @@ local init = require "marea.nn.initializers"
 local Linear = require "marea.nn.linear".Linear
 local ops = core.ops
 
+local LEAST_SCORE = -1e30 -- whose share of a softmax is 0 beside any other score
 local SCORES = {additive = "additive", dot = "dot", encoder = "encoder"}
 
 ---@class Attention  context, weights = net(query, key, {lengths}). score = "additive" (Bahdanau et al. 2015):
@@ -24,18 +25,22 @@ local SCORES = {additive = "additive", dot = "dot", encoder = "encoder"}
 ---@example context.shape, weights.shape
 local Attention = module.class("Attention")
 
+--- Refuses lengths that are none; is a row empty?
 local function want_lengths(lengths, n, steps)
-  if lengths == nil then return end
+  if lengths == nil then return false end
   check.tensor("Attention", "lengths", lengths)
   if lengths.rank ~= 1 or lengths:size(1) ~= n or (lengths.dtype ~= "i64" and lengths.dtype ~= "u8") then
     check.fail("Attention", "lengths", ("i64 or u8 (%d)"):format(n), lengths)
   end
-  if core.planning() then return end -- whose tensors have no values
-  for i, length in ipairs(lengths:totable()) do
-    if length < 1 or length > steps then
-      check.raise("Attention: lengths[%d] is %d, expected 1..%d", i, length, steps)
+  local has_empty = core.planning() -- whose tensors have no values
+  for i, length in ipairs(has_empty and {} or lengths:totable()) do
+    if length < 0 or length > steps then
+      check.raise("Attention: argument 'lengths': row %d has length %d, expected 0 to %d, the steps of key", i, length,
+        steps)
     end
+    has_empty = has_empty or length == 0
   end
+  return has_empty
 end
 
 local function want_sequences(name, x, size)
@@ -71,13 +76,16 @@ function Attention:scores(query, key)
   return self.scaled and s / math.sqrt(key:size(3)) or s
 end
 
---- Weights (N, Tq, Tk), 0 for the steps behind lengths, which `behind` (N, Tk) tells.
-function Attention:weights(query, key, lengths, behind)
+--- Weights (N, Tq, Tk), 0 for the steps behind lengths, which `behind` (N, Tk) tells. Where a row may be empty, its
+--- scores must not all be -infinity, of which a softmax makes NaN.
+function Attention:weights(query, key, lengths, behind, has_empty)
   if self.score == "additive" then
     return ops.additive_attention(self.query_layer(query), self.key_layer(key), self.v, lengths)
   end
-  local s = self:scores(query, key)
-  return ops.softmax(behind and ops.masked_fill(s, ops.unsqueeze(behind, 2), -math.huge) or s, 3)
+  local s, mask = self:scores(query, key), behind and ops.unsqueeze(behind, 2)
+  if not mask then return ops.softmax(s, 3) end
+  local weights = ops.softmax(ops.masked_fill(s, mask, has_empty and LEAST_SCORE or -math.huge), 3)
+  return has_empty and ops.masked_fill(weights, mask, 0) or weights
 end
 
 function Attention:forward(query, key, options)
@@ -86,12 +94,12 @@ function Attention:forward(query, key, options)
   want_sequences("key", key, self.key)
   if query then want_sequences("query", query, self.query or key:size(3)) end
   local n, steps = key:size(1), key:size(2)
-  want_lengths(o.lengths, n, steps)
+  local has_empty = want_lengths(o.lengths, n, steps)
   if o.lengths then
     behind = ops.ge(ops.reshape(ops.arange(0, steps - 1, 1, "i64"), {1, steps}), ops.unsqueeze(o.lengths, 2))
     key = ops.masked_fill(key, ops.unsqueeze(behind, 3), 0)
   end
-  local weights = self:weights(query, key, o.lengths, behind)
+  local weights = self:weights(query, key, o.lengths, behind, has_empty)
   return ops.matmul(weights, key), weights
 end
 

@@ -54,11 +54,16 @@ function batch.trim(x, lengths)
     check.fail("trim", "lengths", ("a tensor (%d)"):format(#x), lengths)
   end
   if #lengths == 0 then return x end
-  local longest = lengths:max():item()
+  local longest, shortest = lengths:max():item(), lengths:min():item()
   if longest > x:size(2) then
-    check.raise("trim: length %d of row %d, and rows of %d", longest, lengths:argmax(1):item(), x:size(2))
+    check.raise("trim: row %d has length %d, expected 0 to %d, the columns of x", lengths:argmax(1):item(), longest,
+      x:size(2))
   end
-  return x:narrow(2, 1, math.max(longest, 0))
+  if shortest < 0 then
+    check.raise("trim: row %d has length %d, expected 0 to %d, the columns of x", lengths:argmin(1):item(), shortest,
+      x:size(2))
+  end
+  return x:narrow(2, 1, longest)
 end
 
 return batch

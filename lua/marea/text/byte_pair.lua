@@ -44,9 +44,11 @@ local function to_bytes(letters)
   return not has_unknown and bytes or nil
 end
 
+local MOST_KNOWN, LONGEST_KNOWN = 1 << 15, 64 -- pieces whose numbers are kept, twice; bytes of such a piece
+
 local function new()
   return setmetatable({_bytes = {}, _numbers = {}, _rank = {}, _joined = {}, _merges = {}, _special = {}, _size = 0,
-    _known = {}}, BytePair)
+    _known = {}, _older = {}, _room = MOST_KNOWN}, BytePair)
 end
 
 local function add(self, number, bytes)
@@ -84,7 +86,9 @@ local function construct(_, options)
   end
   for i, byte in ipairs(in_order) do add(self, m + i, string.char(byte)) end
   for i = 1, n do
-    pieces(split.checked("BytePair", texts[i]), function(piece) counts[piece] = (counts[piece] or 0) + 1 end)
+    pieces(split.checked("BytePair", texts[i], ("texts[%d]"):format(i)), function(piece)
+      counts[piece] = (counts[piece] or 0) + 1
+    end)
   end
   train(counts, self._numbers, least, function(a, b)
     if self._size >= size then return nil end
@@ -129,17 +133,25 @@ local function join(self, numbers)
   end
 end
 
---- The numbers of a piece; they are kept for the next time.
+--- Keeps the numbers of a piece for the next time. What was not asked for while MOST_KNOWN others were is forgotten.
+local function keep(self, piece, numbers)
+  if #piece > LONGEST_KNOWN then return end
+  if self._room == 0 then self._known, self._older, self._room = {}, self._known, MOST_KNOWN end
+  self._known[piece], self._room = numbers, self._room - 1
+end
+
 local function of_piece(self, piece)
   local numbers = self._known[piece]
   if numbers then return numbers end
+  numbers = self._older[piece]
+  if numbers then keep(self, piece, numbers) return numbers end
   numbers = {}
   for i = 1, #piece do
     numbers[i] = self._numbers[piece:sub(i, i)]
     if not numbers[i] then check.raise("encode: byte 0x%02x has no number", piece:byte(i)) end
   end
   numbers = join(self, numbers)
-  self._known[piece] = numbers
+  keep(self, piece, numbers)
   return numbers
 end
 

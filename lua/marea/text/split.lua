@@ -7,12 +7,13 @@ local split = {}
 --- Raises unless the text is UTF-8; the message names the first byte that is none.
 ---@param what string the function, for messages
 ---@param text any
+---@param name? string the argument, "text"
 ---@return string
-function split.checked(what, text)
-  check.string(what, "text", text)
+function split.checked(what, text, name)
+  check.string(what, name or "text", text)
   local whole, broken = utf8.len(text)
   if not whole then
-    check.raise("%s: argument 'text': byte %d, 0x%02x, is no UTF-8", what, broken, text:byte(broken))
+    check.raise("%s: argument '%s': byte %d, 0x%02x, is no UTF-8", what, name or "text", broken, text:byte(broken))
   end
   return text
 end
