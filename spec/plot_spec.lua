@@ -175,6 +175,30 @@ describe("a figure", function()
     assert.are.equal(script, plot.images{x:to "f32" / 255, captions = {'say "4"'}}:script "p.png")
   end)
 
+  it("side by side keep their places, heat maps and images too", function()
+    local figures, values <const> = {columns = 2, title = "four"}, {0.25, 0.5, 0.75, 1}
+    for i, value in ipairs(values) do
+      local x = marea.full({6, 6}, value)
+      figures[i] = i < 4 and plot.heatmap{x, title = "map"} or plot.images{x:reshape(1, 6, 6, 1), title = "images"}
+    end
+    local path = folder.new() .. "/panels.png"
+    local all = plot.panels(figures)
+    assert(all:save(path))
+    local png = assert(marea.load_png(path)):to "f64" / 255
+    local w, h = all.width // 2, (all.height - 40) // 2
+    assert.are.same({all.height, all.width}, {png:size(1), png:size(2)})
+    assert.are.same({math.max(figures[1].width, figures[4].width), math.max(figures[1].height, figures[4].height)},
+      {w, h})
+    for i, value in ipairs(values) do -- the middle of its panel, and no other value in it
+      local top, left = 40 + (i - 1) // 2 * h, (i - 1) % 2 * w
+      local figure = figures[i]
+      local x = left + (w - figure.width) // 2 + figure.edges[1] + figure.edges[3] // 2
+      local y = top + (h - figure.height) // 2 + figure.edges[2] + figure.edges[4] // 2
+      local part = png:narrow(1, y - 20, 40):narrow(2, x - 20, 40)
+      assert.is_true((part - value):abs():max():item() < 0.01, i)
+    end
+  end)
+
   it("without gnuplot leaves its script and says so", function()
     local at = folder.new()
     folder.write(at .. "/p.lua", ([[

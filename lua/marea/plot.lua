@@ -33,6 +33,7 @@ local AXES = {"title", "xlabel", "ylabel", "xrange", "yrange", "logx", "logy", "
 ---@field picture userdata|nil of a figure that is an image, with its colour map
 ---@field map string|nil
 ---@field panels Figure[]|nil
+---@field edges number[]|nil pixels of the plot within the figure: left, top, width, height
 local Figure = {}
 Figure.__index = Figure
 
@@ -311,6 +312,20 @@ local function add_ticks(self, axis, labels, size)
   end
 end
 
+--- Fixes the edges of the plot: pixels from the left and from above, width and height.
+function Figure:set_edges(left, top, w, h)
+  self.edges = {left, top, w, h}
+  self:add("@edges@")
+end
+
+--- The edges of a figure whose upper left corner is at pixel (x, y) of a picture.
+local function edges_at(self, x, y, width, height)
+  local left, top, w, h = table.unpack(self.edges)
+  left, top = left + x, top + y
+  return format("set lmargin at screen %.9g; set rmargin at screen %.9g; set tmargin at screen %.9g; "
+    .. "set bmargin at screen %.9g", left / width, (left + w) / width, 1 - top / height, 1 - (top + h) / height)
+end
+
 --- Sizes the picture so that the plot of an image of w x h pixels has exactly so many, or a whole multiple when the
 --- image is small, with room for labels around it.
 local function frame(columns, rows, options)
@@ -322,10 +337,7 @@ local function frame(columns, rows, options)
   local top, bottom = options.title and 56 or 24, 90
   if options.xticks and #options.xticks == 0 and not options.xlabel then bottom = 24 end
   local self = figure({}, w + left + right, h + top + bottom)
-  self:add("set lmargin at screen %.9g", left / self.width)
-  self:add("set rmargin at screen %.9g", (left + w) / self.width)
-  self:add("set bmargin at screen %.9g", bottom / self.height)
-  self:add("set tmargin at screen %.9g", (bottom + h) / self.height)
+  self:set_edges(left, top, w, h)
   self:add("set xrange [-0.5:%d.5]", columns - 1)
   self:add("set yrange [%d.5:-0.5]", rows - 1)
   return self
@@ -407,9 +419,7 @@ end
 --- The figure's edges around a plot of w x h pixels, without axes.
 local function bare(self, left, top, w, h)
   self:add("unset key; unset colorbox; unset border; unset grid")
-  self:add("set lmargin at screen %.9g; set rmargin at screen %.9g", left / self.width, (left + w) / self.width)
-  self:add("set tmargin at screen %.9g; set bmargin at screen %.9g", 1 - top / self.height,
-    1 - (top + h) / self.height)
+  self:set_edges(left, top, w, h)
 end
 
 --- A row "x y text" of a block for gnuplot's labels.
@@ -497,7 +507,16 @@ function plot.images(options)
   return self
 end
 
---- Figures side by side, row by row, in one picture.
+--- Width and height of a panel: those of the first figure, more where a heat map or images need it.
+local function panel_size(figures)
+  local width, height = figures[1].width, figures[1].height
+  for _, panel in ipairs(figures) do
+    if panel.edges then width, height = math.max(width, panel.width), math.max(height, panel.height) end
+  end
+  return width, height
+end
+
+--- Figures side by side, row by row, in one picture. Heat maps and images keep their size, others fill their panel.
 ---@return Figure
 ---@example plot.panels{plot.histogram{marea.normal{100}}, plot.heatmap{marea.eye(4)}}
 function plot.panels(options)
@@ -505,16 +524,20 @@ function plot.panels(options)
   if #options == 0 then check.raise "panels: expected at least one figure" end
   local columns = check.integer("panels", "columns", options.columns or math.ceil(math.sqrt(#options)), 1)
   local rows = (#options + columns - 1) // columns
-  local self = figure({}, options[1].width * columns, options[1].height * rows + (options.title and 40 or 0))
+  local w, h = panel_size(options)
+  local head = options.title and 40 or 0
+  local self = figure({}, w * columns, h * rows + head)
   self:add("set multiplot layout %d,%d %s", rows, columns,
     options.title and ("title %s font ',15'"):format(quote(options.title)) or "")
   self.panels = {table.unpack(options)}
-  for _, panel in ipairs(options) do
+  for k, panel in ipairs(options) do
     local renamed = {}
+    local x, y = (k - 1) % columns * w + (w - panel.width) / 2, (k - 1) // columns * h + (h - panel.height) / 2 + head
     for i, block in ipairs(panel.data) do renamed[i] = self:block(block) end
     self:add("reset")
     self:add("@style@")
     for _, command in ipairs(panel.commands) do
+      if command == "@edges@" then command = edges_at(panel, x, y, self.width, self.height) end
       self.commands[#self.commands + 1] = command:gsub("@(%d+)@", function(i) return renamed[tonumber(i)] end)
     end
   end
@@ -552,6 +575,7 @@ local function each_line(self, setup, write)
   end
   for _, command in ipairs(self.commands) do
     if setup.letters then command = with_letters(command) end
+    if command == "@edges@" then command = edges_at(self, 0, 0, self.width, self.height) end
     write((command:gsub("@(%d+)@", "$D%1"):gsub("^@style@$", (STYLE:gsub("%%", "%%%%")))))
   end
   write "set output"
