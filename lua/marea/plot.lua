@@ -313,7 +313,7 @@ local function add_ticks(self, axis, labels, size)
 end
 
 --- Fixes the edges of the plot: pixels from the left and from above, width and height.
-function Figure:set_edges(left, top, w, h)
+local function set_edges(self, left, top, w, h)
   self.edges = {left, top, w, h}
   self:add("@edges@")
 end
@@ -337,7 +337,7 @@ local function frame(columns, rows, options)
   local top, bottom = options.title and 56 or 24, 90
   if options.xticks and #options.xticks == 0 and not options.xlabel then bottom = 24 end
   local self = figure({}, w + left + right, h + top + bottom)
-  self:set_edges(left, top, w, h)
+  set_edges(self, left, top, w, h)
   self:add("set xrange [-0.5:%d.5]", columns - 1)
   self:add("set yrange [%d.5:-0.5]", rows - 1)
   return self
@@ -419,7 +419,7 @@ end
 --- The figure's edges around a plot of w x h pixels, without axes.
 local function bare(self, left, top, w, h)
   self:add("unset key; unset colorbox; unset border; unset grid")
-  self:set_edges(left, top, w, h)
+  set_edges(self, left, top, w, h)
 end
 
 --- A row "x y text" of a block for gnuplot's labels.
