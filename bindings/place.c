@@ -28,10 +28,12 @@ bind_place bind_where (lua_State *L, bind_state *S) {
   lua_Debug ar;
   bind_place innermost = {0, 0};
   for (int level = 1; level < LEVELS && lua_getstack(L, level, &ar); level++) { /* 0 is our C function */
-    lua_getinfo(L, "Sl", &ar);
-    if (ar.currentline <= 0) continue; /* a C function */
+    lua_getinfo(L, "S", &ar);
+    if (ar.what[0] == 'C') continue;
     const bool is_script = !bind_file_of(S, ar.source);
     if (!is_script && innermost.line > 0) continue;
+    lua_getinfo(L, "l", &ar); /* takes as long as all the rest, so only where it is needed */
+    if (ar.currentline <= 0) continue;
     bind_place place = {intern(S, &ar), ar.currentline};
     if (is_script) return place;
     innermost = place;

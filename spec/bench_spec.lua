@@ -88,6 +88,9 @@ describe("our side of the benchmarks", function()
     for sparse = 0, 1 do
       requests[#requests + 1] = "embedding vocabulary=9 width=3 numbers=4 sparse=" .. sparse
     end
+    for from = 0, 2, 2 do
+      requests[#requests + 1] = "writing layers=1 heads=2 width=4 vocabulary=5 length=3 from=" .. from
+    end
     for _, op in ipairs{"add", "add_", "relu"} do
       for scope = 0, 1 do requests[#requests + 1] = ("small op=%s scope=%d"):format(op, scope) end
     end

@@ -34,13 +34,19 @@ function machine.compute_limit(limits, isa, threads, flop)
   return peak and flop / peak * 1e-6
 end
 
---- ms for so many bytes read and written; more threads are not slower, whatever the measurement met.
-function machine.memory_limit(limits, threads, bytes)
-  local rate = limits.copy[1]
-  for t, copied in pairs(limits.copy) do
-    if t <= threads then rate = math.max(rate, copied) end
+--- ms for so many bytes at one of the rates; more threads are not slower, whatever the measurement met.
+local function limit_of(rates, threads, bytes)
+  local rate = rates[1]
+  for t, measured in pairs(rates) do
+    if t <= threads then rate = math.max(rate, measured) end
   end
   return bytes / rate * 1e-6
 end
+
+--- ms for so many bytes read and written.
+function machine.memory_limit(limits, threads, bytes) return limit_of(limits.copy, threads, bytes) end
+
+--- ms for so many bytes read.
+function machine.read_limit(limits, threads, bytes) return limit_of(limits.read, threads, bytes) end
 
 return machine

@@ -11,7 +11,8 @@ local marea = require "marea"
 local here = arg[0]:match "^.*/" or ""
 package.path = here .. "../?.lua;" .. package.path
 local kinds = {}
-for _, name in ipairs{"step", "gan", "conv", "decoder", "attention", "recurrent", "embedding", "small", "chain"} do
+for _, name in ipairs{"step", "gan", "conv", "decoder", "attention", "recurrent", "embedding", "writing",
+  "small", "chain"} do
   kinds[name] = require("ours." .. name)
 end
 

@@ -224,6 +224,45 @@ def embedding(a):
     return run, 1
 
 
+class Block(nn.Module):
+    """A layer of a transformer that normalizes first, for one step at a time: keys and values go into a cache that is
+    there already, of which attention sees a view."""
+
+    def __init__(self, width, heads, length):
+        super().__init__()
+        self.heads = heads
+        self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.qkv, self.proj = nn.Linear(width, 3 * width), nn.Linear(width, width)
+        self.up, self.down = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
+        self.keys, self.values = (torch.randn(1, heads, length, width // heads) for _ in range(2))
+
+    def forward(self, x, t):
+        q, k, v = self.qkv(self.norm1(x)).view(1, 1, 3, self.heads, -1).transpose(1, 3).unbind(2)
+        self.keys[:, :, t:t + 1] = k
+        self.values[:, :, t:t + 1] = v
+        y = F.scaled_dot_product_attention(q, self.keys[:, :, :t + 1], self.values[:, :, :t + 1])
+        x = x + self.proj(y.transpose(1, 2).reshape(1, 1, -1))
+        return x + self.down(F.gelu(self.up(self.norm2(x))))
+
+
+def writing(a):
+    layers, heads, width, vocabulary, first, length = (
+        int(a[name]) for name in ("layers", "heads", "width", "vocabulary", "from", "length"))
+    embed, positions = nn.Embedding(vocabulary, width), nn.Embedding(first + length, width)
+    blocks = nn.ModuleList(Block(width, heads, first + length) for _ in range(layers))
+    norm, out = nn.LayerNorm(width), nn.Linear(width, vocabulary, bias=False)
+
+    def run():
+        with torch.inference_mode():
+            word = torch.zeros(1, 1, dtype=torch.int64)
+            for t in range(first, first + length):
+                x = embed(word) + positions.weight[t]
+                for block in blocks:
+                    x = block(x, t)
+                word = out(norm(x)).argmax(-1)
+    return run, length
+
+
 def small(a):
     x, y = torch.tensor([1.0, 2, 3, 4]), torch.zeros(4)
 
@@ -295,7 +334,7 @@ def measure(f, clock, seconds, count):
 
 
 KINDS = {"step": step, "gan": gan, "decoder": decode, "attention": attention, "recurrent": recurrent,
-         "embedding": embedding, "small": small, "chain": chain}
+         "embedding": embedding, "writing": writing, "small": small, "chain": chain}
 
 
 def value(text):

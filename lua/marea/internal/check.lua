@@ -207,6 +207,25 @@ end
 --- A value that check.keywords passes in place of a table of arguments: check.options then raises the names it accepts.
 local probe = {}
 
+--- Is it a plain table with some of the names and nothing else, as most are? It makes nothing, so that calls in a loop
+--- stay cheap.
+local function is_named(options, names)
+  if type(options) ~= "table" or next(options) == nil or getmetatable(options) ~= nil or options == probe then
+    return false
+  end
+  for key in next, options do
+    local found = false
+    for i = 1, #names do
+      if names[i] == key then
+        found = true
+        break
+      end
+    end
+    if not found then return false end
+  end
+  return true
+end
+
 --- The table of arguments of a call such as nn.Linear{10, bias = false}: string keys must be among `names`, and at
 --- most `positional` values may have none, and none of these is missing: nn.Linear{4, undefined} raises.
 ---@param what string the function, for messages
@@ -216,6 +235,7 @@ local probe = {}
 ---@return table options itself, an empty table for nil
 function check.options(what, options, names, positional)
   if options == nil then return {} end
+  if (positional or 0) == 0 and is_named(options, names) then return options end
   if options == probe then error({probe = probe, names = names}) end
   if type(options) ~= "table" or is_object(options) then
     check.raise("%s: expected its arguments in braces, as in %s{...}, got %s", what, what, check.describe(options))

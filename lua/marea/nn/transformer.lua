@@ -80,10 +80,10 @@ local function project(self, x, first, size)
   return ops.linear(x, ops.narrow(weight, 2, first, size), bias and ops.narrow(bias, 1, first, size))
 end
 
---- Heads of columns first .. of a projection: (N, T, heads, head_dim).
-local function heads(self, x, first, count)
-  local part = ops.narrow(x, 3, first, count * self.head_dim)
-  return ops.reshape(part, {x:size(1), x:size(2), count, self.head_dim})
+--- The heads of a projection: (N, T, heads, head_dim).
+local function heads(self, x)
+  local n, steps, size = x:size()
+  return x:reshape(n, steps, size // self.head_dim, self.head_dim)
 end
 
 --- Keys and values (N, T, kv_heads, head_dim).
@@ -91,22 +91,19 @@ local function keys_and_values(self, key, value)
   local e, h = self.embed_dim, self.kv_heads
   local width = h * self.head_dim
   if value == key then
-    local both = project(self, key, e + 1, 2 * width)
-    return heads(self, both, 1, h), heads(self, both, width + 1, h)
+    local both = heads(self, project(self, key, e + 1, 2 * width))
+    return ops.narrow(both, 3, 1, h), ops.narrow(both, 3, h + 1, h)
   end
-  return heads(self, project(self, key, e + 1, width), 1, h),
-    heads(self, project(self, value, e + width + 1, width), 1, h)
+  return heads(self, project(self, key, e + 1, width)), heads(self, project(self, value, e + width + 1, width))
 end
 
 local function queries_keys_values(self, query, key, value)
   if key ~= query or value ~= query then
-    local q = heads(self, project(self, query, 1, self.embed_dim), 1, self.num_heads)
-    return q, keys_and_values(self, key, value)
+    return heads(self, project(self, query, 1, self.embed_dim)), keys_and_values(self, key, value)
   end
-  local e, width = self.embed_dim, self.kv_heads * self.head_dim
-  local all = project(self, query, 1, e + 2 * width)
-  return heads(self, all, 1, self.num_heads), heads(self, all, e + 1, self.kv_heads),
-    heads(self, all, e + width + 1, self.kv_heads)
+  local h, kv = self.num_heads, self.kv_heads
+  local all = heads(self, project(self, query, 1, (h + 2 * kv) * self.head_dim))
+  return ops.narrow(all, 3, 1, h), ops.narrow(all, 3, h + 1, kv), ops.narrow(all, 3, h + kv + 1, kv)
 end
 
 --- A cache for `batch` rows of up to `length` steps, without any so far.
@@ -165,13 +162,14 @@ function MultiHeadAttention:forward(query, key, value, options)
   want_sequences(what, "query", query, self.embed_dim)
   key = key or query
   value = value or key
-  want_sequences(what, "key", key, self.embed_dim)
-  want_sequences(what, "value", value, self.embed_dim)
+  if key ~= query then want_sequences(what, "key", key, self.embed_dim) end
+  if value ~= key then want_sequences(what, "value", value, self.embed_dim) end
   if o.cache == nil then
     local q, k, v = queries_keys_values(self, query, key, value)
     return attend(self, q, k, v, o, o.lengths, switch(what, "causal", o.causal, false))
   end
   if key ~= query then check.raise("%s: a cache is of attention of a sequence to itself", what) end
+  if not core.recording() then return with_cache(self, query, o) end
   return core.no_grad(with_cache, self, query, o)
 end
 
@@ -212,23 +210,24 @@ function Transformer:read(what, options, norms)
   return bias, dtype
 end
 
---- x + part(x), normalized behind the sum, or with norm_first in front of the part.
-function Transformer:add(norm, x, part)
-  if self.norm_first then return x + self.drop(part(norm(x))) end
-  return norm(x + self.drop(part(x)))
+--- What a part of the layer gets of x: with norm_first x normalized, else x itself.
+function Transformer:before(norm, x) return self.norm_first and norm(x) or x end
+
+--- x + y, y being what a part has made of x; normalized, unless norm_first.
+function Transformer:add(norm, x, y)
+  x = x + self.drop(y)
+  return self.norm_first and x or norm(x)
 end
 
-function Transformer:feed(x) return self.linear2(self.drop(self.linear1(x))) end
+function Transformer:feed(norm, x)
+  local y = self.linear1(self:before(norm, x))
+  return self:add(norm, x, self.linear2(self.drop(y)))
+end
 
---- Attention of x to itself; the next cache.
+--- Attention of x to itself by {mask, lengths, causal, cache}; the next cache.
 function Transformer:attend(x, o)
-  local following
-  x = self:add(self.norm1, x, function(t)
-    local y
-    y, following = self.self_attn(t, {mask = o.mask, lengths = o.lengths, causal = o.causal, cache = o.cache})
-    return y
-  end)
-  return x, following
+  local y, following = self.self_attn(self:before(self.norm1, x), o)
+  return self:add(self.norm1, x, y), following
 end
 
 --- A cache for `batch` rows of up to `length` steps: see MultiHeadAttention.
@@ -255,7 +254,7 @@ function TransformerEncoderLayer:forward(x, options)
   local following
   want_sequences("TransformerEncoderLayer", "x", x, self.d_model)
   x, following = self:attend(x, o)
-  x = self:add(self.norm2, x, function(t) return self:feed(t) end)
+  x = self:feed(self.norm2, x)
   if following then return x, following end
   return x
 end
@@ -280,7 +279,7 @@ local function look(self, x, memory, o, following)
   if not following then return cross(x, memory, options) end
   return core.no_grad(function()
     following.memory = o.cache.memory or kept(keys_and_values(cross, memory, memory))
-    local q = heads(cross, project(cross, x, 1, cross.embed_dim), 1, cross.num_heads)
+    local q = heads(cross, project(cross, x, 1, cross.embed_dim))
     return attend(cross, q, following.memory[1], following.memory[2], options, options.lengths, false)
   end)
 end
@@ -290,9 +289,9 @@ function TransformerDecoderLayer:forward(x, memory, options)
   local o = check.options(what, options, {"mask", "lengths", "causal", "cache", "memory_mask", "memory_lengths"}, 0)
   want_sequences(what, "x", x, self.d_model)
   want_sequences(what, "memory", memory, self.d_model)
-  x, following = self:attend(x, o)
-  x = self:add(self.norm2, x, function(t) return look(self, t, memory, o, following) end)
-  x = self:add(self.norm3, x, function(t) return self:feed(t) end)
+  x, following = self:attend(x, {mask = o.mask, lengths = o.lengths, causal = o.causal, cache = o.cache})
+  x = self:add(self.norm2, x, look(self, self:before(self.norm2, x), memory, o, following))
+  x = self:feed(self.norm3, x)
   if following then return x, following end
   return x
 end

@@ -1,0 +1,56 @@
+-- SPDX-License-Identifier: MIT
+-- Transformers that write one word at a time, with the keys and values of those before in a cache: scripts/gpt.lua's
+-- network, one of 6 layers of 384, and one of GPT-2's size. The limit is the time in which memory gives the weights,
+-- and keys and values, once; small networks stay in the caches of the processor, and calls of operators are what
+-- counts.
+local marea = require "marea"
+local chart = require "lib.chart"
+local contest = require "lib.contest"
+local machine = require "lib.machine"
+
+local group = {name = "writing", title = "Writing one word at a time"}
+
+local CASES = {
+  {name = "4 layers of 128, 65 letters", layers = 4, heads = 4, width = 128, vocabulary = 65, from = 0, length = 64,
+    seconds = 0.5},
+  {name = "6 layers of 384, 65 letters", layers = 6, heads = 6, width = 384, vocabulary = 65, from = 128, length = 128,
+    seconds = 1},
+  {name = "12 layers of 768, 50,257 words", layers = 12, heads = 12, width = 768, vocabulary = 50257, from = 512,
+    length = 16, seconds = 3},
+}
+
+--- Bytes that a word needs: of weights and biases, and of keys and values, in the middle of what is written.
+local function bytes(c)
+  local w, steps = c.width, c.from + c.length / 2
+  return 4 * (c.layers * (12 * w * w + 13 * w + 2 * steps * w) + c.vocabulary * w)
+end
+
+function group.run(bench)
+  local c, rows = contest.new(), {}
+  for _, case in ipairs(CASES) do
+    for _, threads in ipairs(bench.threads) do
+      local request = marea.format("writing layers=%d heads=%d width=%d vocabulary=%d from=%d length=%d threads=%d "
+        .. "seconds=%g", case.layers, case.heads, case.width, case.vocabulary, case.from, case.length, threads,
+        case.seconds)
+      rows[#rows + 1] = {name = case.name, threads = threads, unit = "ms", ours = c:ask("Marea", request)[1],
+        peers = {PyTorch = c:ask("PyTorch", request, contest.threads_text(threads))},
+        limit = machine.read_limit(bench.limits, threads, bytes(case))}
+    end
+  end
+  c:run("writing", bench.rounds)
+  return rows
+end
+
+function group.figures(rows)
+  local shown, labels = {}, {}
+  for _, row in ipairs(rows) do
+    if row.threads == 1 then
+      shown[#shown + 1] = row
+      labels[#labels + 1] = row.name
+    end
+  end
+  return {chart.bars(chart.series(shown), {title = group.title .. ", one thread", labels = labels, ylabel = "ms a word",
+    logy = true, values = true})}
+end
+
+return group
