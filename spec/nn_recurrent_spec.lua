@@ -3,6 +3,7 @@
 -- cells; what they begin with; what misuse says.
 local marea = require "marea"
 local allclose = require "spec.support.allclose"
+local has = require "spec.support.has"
 local message_of = require "spec.support.message_of"
 local naive = require "spec.support.naive_recurrent"
 local nn = marea.nn
@@ -10,10 +11,6 @@ local nn = marea.nn
 local NEAR = {rtol = 1e-11, atol = 1e-12}
 
 local function values(...) return marea.uniform({...}, -1, 1, "f64") end
-
-local function has(text, ...)
-  for _, part in ipairs{...} do assert.is_truthy(text:find(part, 1, true), ("'%s' in\n%s"):format(part, text)) end
-end
 
 --- y, h, c of all layers by naive loops; h0, c0, h, c: tables (layers * directions, N, out).
 local function stacked(net, kind, x, o)

@@ -2,6 +2,7 @@
 -- Modules, layers, initializers, summary.
 local marea = require "marea"
 local allclose = require "spec.support.allclose"
+local has = require "spec.support.has"
 local message_of = require "spec.support.message_of"
 local folder = require "spec.support.folder"
 local nn = marea.nn
@@ -15,10 +16,6 @@ end
 local close = allclose.assert
 
 --- The message of the error that f raises; it names a line of this file.
-local function has(text, ...)
-  for _, part in ipairs{...} do assert.is_truthy(text:find(part, 1, true), ("'%s' in\n%s"):format(part, text)) end
-end
-
 teardown(folder.remove)
 
 describe("a module", function()

@@ -3,14 +3,11 @@
 -- in ops_spec, reference_spec and golden_spec.
 local marea = require "marea"
 local allclose = require "spec.support.allclose"
+local has = require "spec.support.has"
 local message_of = require "spec.support.message_of"
 local nn, optim = marea.nn, marea.optim
 
 local close = allclose.assert
-
-local function has(text, ...)
-  for _, part in ipairs{...} do assert.is_truthy(text:find(part, 1, true), ("'%s' in\n%s"):format(part, text)) end
-end
 
 describe("statistics", function()
   --- The biased variance by the operator that makes two passes in double.

@@ -2,15 +2,12 @@
 -- Paths are the keys of states, optimizers, files and reruns: each stands for one tensor, or is refused.
 local marea = require "marea"
 local allclose = require "spec.support.allclose"
+local has = require "spec.support.has"
 local message_of = require "spec.support.message_of"
 local folder = require "spec.support.folder"
 local nn, optim, checkpoint = marea.nn, marea.optim, marea.checkpoint
 
 local close = allclose.assert
-
-local function has(text, ...)
-  for _, part in ipairs{...} do assert.is_truthy(text:find(part, 1, true), ("'%s' in\n%s"):format(part, text)) end
-end
 
 local function linear(options)
   options = options or {}

@@ -3,13 +3,10 @@
 local marea = require "marea"
 local core = require "marea.core"
 local allclose = require "spec.support.allclose"
+local has = require "spec.support.has"
 local message_of = require "spec.support.message_of"
 
 local close = allclose.assert
-
-local function has(text, ...)
-  for _, part in ipairs{...} do assert.is_truthy(text:find(part, 1, true), ("'%s' in\n%s"):format(part, text)) end
-end
 
 local function i64(list) return marea.tensor(list, {dtype = "i64"}) end
 
