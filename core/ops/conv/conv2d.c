@@ -10,38 +10,18 @@ static const marea_conv_attr_index conv_attrs = {CONV_STRIDE, CONV_PADDING,   CO
 static const marea_conv_attr_index sequence_attrs = {CONV_STRIDE, CONV_PADDING,   CONV_DILATION,
                                                      CONV_GROUPS, CONV_ALGORITHM, true};
 
-static marea_status conv_read (marea_call *c, marea_conv_attr_index at, marea_conv *g) {
-  const marea_tensor *x = c->in[0];
-  MAREA_TRY(marea_conv_read(c, at, g));
-  MAREA_TRY(marea_want_rank(c, 0, at.sequence ? 3 : 4, c->op->inputs[0].doc));
-  MAREA_TRY(marea_conv_read_weight(c, 1, c->op->inputs[1].doc, g));
-  if (x->shape[x->rank - 1] != g->cin)
-    return marea_conv_reject_channels(c, "x", x->shape[x->rank - 1], c->in[1], g->groups, g->cin);
-  g->n = x->shape[0];
-  marea_conv_set_sizes(x, g->in);
-  MAREA_TRY(marea_conv_padding(c, at, g));
-  return marea_conv_size(c, g, g->out);
-}
-
 static marea_status conv_shape (marea_call *c, marea_conv_attr_index at) {
   marea_conv g;
-  MAREA_TRY(conv_read(c, at, &g));
-  MAREA_TRY(marea_conv_check_bias(c, g.cout));
-  MAREA_TRY(marea_want_slope(c, CONV_SLOPE));
-  MAREA_KEEP(c, g);
-  marea_conv_layout_image(c, &g, g.out, g.cout);
-  return MAREA_OK;
+  MAREA_TRY(marea_conv_read_operands(c, at, false, &g));
+  MAREA_TRY(marea_conv_padding(c, at, &g));
+  MAREA_TRY(marea_conv_size(c, &g, g.out));
+  return marea_conv_finish_shape(c, &g, CONV_SLOPE, false);
 }
 
 static marea_status conv2d_shape (marea_call *c) { return conv_shape(c, conv_attrs); }
 static marea_status conv1d_shape (marea_call *c) { return conv_shape(c, sequence_attrs); }
 
-static marea_status conv_forward (marea_call *c) {
-  marea_conv g;
-  MAREA_KEPT(c, g);
-  return marea_conv_compute_images(c, &g, false, c->in[0], c->in[1], marea_conv_bias(c),
-                                   (marea_activation)c->attr[CONV_ACTIVATION].i, c->attr[CONV_SLOPE].f);
-}
+static marea_status conv_forward (marea_call *c) { return marea_conv_forward(c, CONV_ACTIVATION, false); }
 
 static marea_status conv2d_vjp (marea_vjp *v) {
   const marea_conv_attributes g = {v->attr[CONV_STRIDE], v->attr[CONV_PADDING], v->attr[CONV_DILATION],

@@ -51,39 +51,19 @@ static marea_status deconv_sizes (marea_call *c, marea_conv_attr_index at, marea
 }
 
 /* In forward terms x is dy, the result is x, and the weight's channels keep their places. */
-static marea_status deconv_read (marea_call *c, marea_conv_attr_index at, marea_conv *g) {
-  int64_t most[2];
-  const marea_tensor *x = c->in[0];
-  MAREA_TRY(marea_conv_read(c, at, g));
-  MAREA_TRY(marea_want_rank(c, 0, at.sequence ? 3 : 4, c->op->inputs[0].doc));
-  MAREA_TRY(marea_conv_read_weight(c, 1, c->op->inputs[1].doc, g));
-  if (x->shape[x->rank - 1] != g->cout)
-    return marea_conv_reject_channels(c, "x", x->shape[x->rank - 1], c->in[1], g->groups, g->cout);
-  g->n = x->shape[0];
-  marea_conv_set_sizes(x, g->out);
-  MAREA_TRY(deconv_sizes(c, at, g));
-  return marea_conv_size(c, g, most); /* an empty kernel */
-}
-
 static marea_status shape_of (marea_call *c, marea_conv_attr_index at) {
   marea_conv g;
-  MAREA_TRY(deconv_read(c, at, &g));
-  MAREA_TRY(marea_conv_check_bias(c, g.cin));
-  MAREA_TRY(marea_want_slope(c, DECONV_SLOPE));
-  MAREA_KEEP(c, g);
-  marea_conv_layout_image(c, &g, g.in, g.cin);
-  return MAREA_OK;
+  int64_t most[2];
+  MAREA_TRY(marea_conv_read_operands(c, at, true, &g));
+  MAREA_TRY(deconv_sizes(c, at, &g));
+  MAREA_TRY(marea_conv_size(c, &g, most)); /* an empty kernel */
+  return marea_conv_finish_shape(c, &g, DECONV_SLOPE, true);
 }
 
 static marea_status deconv_shape (marea_call *c) { return shape_of(c, deconv_attrs); }
 static marea_status sequence_shape (marea_call *c) { return shape_of(c, sequence_attrs); }
 
-static marea_status deconv_forward (marea_call *c) {
-  marea_conv g;
-  MAREA_KEPT(c, g);
-  return marea_conv_compute_images(c, &g, true, c->in[0], c->in[1], marea_conv_bias(c),
-                                   (marea_activation)c->attr[DECONV_ACTIVATION].i, c->attr[DECONV_SLOPE].f);
-}
+static marea_status deconv_forward (marea_call *c) { return marea_conv_forward(c, DECONV_ACTIVATION, true); }
 
 static marea_status deconv_vjp (marea_vjp *v) {
   const marea_conv_attributes g = {v->attr[DECONV_STRIDE], v->attr[DECONV_PADDING], v->attr[DECONV_DILATION],

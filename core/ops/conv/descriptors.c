@@ -55,6 +55,29 @@ void marea_conv_layout_image (marea_call *c, const marea_conv *g, const int64_t 
   marea_layout_set(&c->layout[0], c->in[0]->dtype, g->sequence ? 3 : 4, g->sequence ? sequences : shape);
 }
 
+marea_status marea_conv_read_operands (marea_call *c, marea_conv_attr_index at, bool transposed,
+                                       marea_conv *g) {
+  const marea_tensor *x = c->in[0];
+  MAREA_TRY(marea_conv_read(c, at, g));
+  MAREA_TRY(marea_want_rank(c, 0, at.sequence ? 3 : 4, c->op->inputs[0].doc));
+  MAREA_TRY(marea_conv_read_weight(c, 1, c->op->inputs[1].doc, g));
+  const int64_t taken = transposed ? g->cout : g->cin;
+  if (x->shape[x->rank - 1] != taken)
+    return marea_conv_reject_channels(c, "x", x->shape[x->rank - 1], c->in[1], g->groups, taken);
+  g->n = x->shape[0];
+  marea_conv_set_sizes(x, transposed ? g->out : g->in);
+  return MAREA_OK;
+}
+
+marea_status marea_conv_finish_shape (marea_call *c, const marea_conv *g, int slope, bool transposed) {
+  const int64_t channels = transposed ? g->cin : g->cout;
+  MAREA_TRY(marea_conv_check_bias(c, channels));
+  MAREA_TRY(marea_want_slope(c, slope));
+  MAREA_KEEP(c, *g);
+  marea_conv_layout_image(c, g, transposed ? g->in : g->out, channels);
+  return MAREA_OK;
+}
+
 marea_status marea_conv_read_output (marea_call *c, const marea_tensor *dy, marea_conv *g) {
   int64_t most[2];
   MAREA_TRY(marea_conv_size(c, g, most));
@@ -127,6 +150,13 @@ marea_status marea_conv_compute_images (marea_call *c, const marea_conv *g, bool
   MAREA_TRY(marea_conv_open_images(c, g, &job, &pass));
   marea_image_pass_run(c, g, &pass.base);
   return MAREA_OK;
+}
+
+marea_status marea_conv_forward (marea_call *c, int activation, bool transposed) {
+  marea_conv g;
+  MAREA_KEPT(c, g);
+  return marea_conv_compute_images(c, &g, transposed, c->in[0], c->in[1], marea_conv_bias(c),
+                                   (marea_activation)c->attr[activation].i, c->attr[activation + 1].f);
 }
 
 marea_status marea_conv_run_backward (marea_vjp *v, const marea_conv_attributes *g, marea_attr act,

@@ -70,6 +70,11 @@ marea_status marea_conv_read_weight (marea_call *c, int input, const char *names
 void marea_conv_set_sizes (const marea_tensor *t, int64_t size[2]);
 /* The result (n, size, channels); leaves g to forward. */
 void marea_conv_layout_image (marea_call *c, const marea_conv *g, const int64_t size[2], int64_t channels);
+/* What convolutions (x has size g->in, cin channels) and transposed ones (g->out, cout) read first: numbers, x, weight. */
+marea_status marea_conv_read_operands (marea_call *c, marea_conv_attr_index at, bool transposed,
+                                       marea_conv *g);
+/* The rest of both shape rules, when g is known: bias, slope (an attribute), the result. */
+marea_status marea_conv_finish_shape (marea_call *c, const marea_conv *g, int slope, bool transposed);
 /* g->out := dy's sizes, which may be smaller than what the convolution gives (of output_padding) but not larger. */
 marea_status marea_conv_read_output (marea_call *c, const marea_tensor *dy, marea_conv *g);
 
@@ -79,6 +84,8 @@ marea_status marea_conv_read_output (marea_call *c, const marea_tensor *dy, mare
 marea_status marea_conv_compute_images (marea_call *c, const marea_conv *g, bool input_gradient,
                                         const marea_tensor *src, const marea_tensor *weight,
                                         const marea_tensor *bias, marea_activation act, double slope);
+/* Forward of both, with the geometry that the shape rule has left; slope's attribute stands behind activation's. */
+marea_status marea_conv_forward (marea_call *c, int activation, bool transposed);
 /* For profiles: every element of `small`, the side that has a pixel for each place of the kernel, is multiplied with
    `taps` (KH, KW, channels, ..) once. What padding adds or cuts off counts as work. */
 double marea_conv_products (const marea_tensor *small, const marea_tensor *taps);
