@@ -90,25 +90,32 @@ describe("ctc_loss", function()
     allclose.assert(core.grad(loss, {y}, {})[1], f64 {{{0, 0}}, {{0, -1}}}, {exact = true})
   end)
 
-  it("computes no gradient where none is wanted", function()
+  it("computes no gradient in no_grad", function()
     local y, labels = ops.normal({16, 60, 20}):log_softmax(3), ops.full({16, 20}, 3, "i64")
     local steps, counts = ops.full({16}, 60, "i64"), ops.full({16}, 20, "i64")
-    local leaf = y:clone():requires_grad_()
-    local function least(x)
+    local function least()
       local best, loss = math.huge, nil
       for _ = 1, 5 do
         local start = os.clock()
-        loss = ops.ctc_loss(x, labels, steps, counts)
+        loss = ops.ctc_loss(y, labels, steps, counts)
         best = math.min(best, os.clock() - start)
       end
       return best, loss:item()
     end
-    local with, loss = least(leaf)
-    local without, same = least(y)
+    local with, loss = least()
+    local without, same = core.no_grad(least)
     assert.are.equal(loss, same)
     assert.is_true(without < 0.8 * with) -- it is 0.4 of it
-    local unrecorded = core.no_grad(function() return (least(leaf)) end)
-    assert.is_true(unrecorded < 0.8 * with)
+  end)
+
+  it("has a gradient for a view, too", function()
+    local y = ops.normal({5, 3, 4}):log_softmax(3):requires_grad_()
+    local function loss(x) return ops.ctc_loss(x, i64{{2}, {3}, {4}}, i64{5, 4, 3}, i64{1, 1, 1}) end
+    loss(y:transpose(1, 2)):backward()
+    local whole = y:detach():transpose(1, 2):contiguous():requires_grad_()
+    loss(whole):backward()
+    allclose.assert(y.grad:transpose(1, 2), whole.grad, {exact = true})
+    assert.is_true(whole.grad:abs():max():item() > 0)
   end)
 
   it("names the row and value that do not fit", function()

@@ -8,7 +8,7 @@
 **   loss = -log sum of alpha_T over the last two s
 **   dloss / dy_t(v) = -sum of exp(alpha_t(s) + beta_t(s) + loss) over the s with l'_s = v
 **
-** The gradient comes with the loss where one is wanted, from one pass over a row, and is kept for the vjp. Lengths and labels are checked before
+** The gradient comes with the loss where calls are recorded, from one pass over a row, and is kept for the vjp. Lengths and labels are checked before
 ** anything is written.
 */
 #include <math.h>
@@ -28,8 +28,9 @@ typedef struct ctc {
   bool zero_infinity;
   reduction how;
   const marea_tensor *y, *target, *input, *length;
-  char *loss, *posterior; /* posterior NULL: no gradient is wanted */
-  double *each;           /* (N), of 'mean' and 'sum' */
+  bool with_gradient; /* else the posterior is zeros, which nobody reads */
+  char *loss, *posterior;
+  double *each; /* (N), of 'mean' and 'sum' */
   char *memory;
   size_t per_worker;
 } ctc;
@@ -166,10 +167,10 @@ static void compute_row (void *arg, int64_t n, int worker) {
   const row r = {n, integer(p->input, n), 2 * labels + 1, memory + 2 * (2 * p->most + 1)};
   const size_t bytes = (size_t)(p->steps * p->classes) * marea_dtype_size((marea_dtype)p->y->dtype);
   const double share = p->how == MEAN ? 1 / (double)(MAREA_MAX(labels, 1) * p->n) : 1;
-  if (p->posterior) memset(p->posterior + (size_t)n * bytes, 0, bytes);
+  memset(p->posterior + (size_t)n * bytes, 0, bytes);
   compute_alpha(p, &r);
   double loss = loss_of(&r);
-  if (p->posterior && loss != INFINITY) compute_posterior(p, &r, memory, loss, share);
+  if (p->with_gradient && loss != INFINITY) compute_posterior(p, &r, memory, loss, share);
   if (loss == INFINITY && p->zero_infinity) loss = 0;
   if (p->how == NONE) marea_store(p->y->dtype, p->loss, n, loss);
   else p->each[n] = loss * share;
@@ -191,7 +192,8 @@ static marea_status ctc_forward (marea_call *c) {
            .input = c->in[INPUT_LENGTHS],
            .length = c->in[TARGET_LENGTHS],
            .loss = marea_at(c->out[LOSS]),
-           .posterior = c->ctx->recording && y->requires_grad ? marea_at(c->out[POSTERIOR]) : NULL};
+           .with_gradient = c->ctx->recording,
+           .posterior = marea_at(c->out[POSTERIOR])};
   double total = 0;
   for (int64_t n = 0; n < p.n && !MAREA_STOPPING(c->ctx, n); n++) MAREA_TRY(check_row(c, &p, n));
   if (p.n > 0) {
