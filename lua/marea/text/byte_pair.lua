@@ -3,6 +3,7 @@
 --- and since all bytes have one, no text is unknown.
 local core = require "marea.core"
 local check = require "marea.internal.check"
+local decoded = require "marea.text.decoding"
 local json_text = require "marea.internal.json_text"
 local files = require "marea.internal.files"
 local pieces = require "marea.text.pieces"
@@ -197,18 +198,11 @@ end
 ---@return string
 ---@example marea.text.BytePair{{"a"}}:decode{66, 67}
 function BytePair:decode(numbers, options)
-  options = check.options("decode", options, {"special"})
-  if core.is_tensor(numbers) then numbers = numbers:totable() end
-  local parts = {}
-  for i = 1, check.items("decode", "numbers", numbers, "a list of numbers, or a tensor (n)") do
-    local number = numbers[i]
-    local special = type(number) == "number" and self._special[number]
-    if not special and not self._bytes[number] then
-      check.raise("decode: number %d is %s, expected 1 to %d", i, check.describe(number), self._size)
-    end
-    parts[#parts + 1] = special and (options.special and special or "") or self._bytes[number]
-  end
-  return table.concat(parts)
+  return table.concat(decoded({
+    size = self._size,
+    word = function(number) return type(number) == "number" and self._special[number] or self._bytes[number] end,
+    is_special = function(number) return self._special[number] end,
+  }, numbers, options))
 end
 
 --- The tables of a tokenizer.json. Special texts stand in vocab, too: other programs take their numbers from there.

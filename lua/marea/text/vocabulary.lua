@@ -2,6 +2,7 @@
 --- The words that a model knows, and their numbers.
 local core = require "marea.core"
 local check = require "marea.internal.check"
+local decoded = require "marea.text.decoding"
 local files = require "marea.internal.files"
 local json_text = require "marea.internal.json_text"
 
@@ -143,19 +144,12 @@ end
 ---@return string[]
 ---@example marea.text.Vocabulary{{"a", "b"}}:decode{4, 3, 1}
 function Vocabulary:decode(numbers, options)
-  options = check.options("decode", options, {"special"})
-  if core.is_tensor(numbers) then numbers = numbers:totable() end
-  local words = {}
-  for i = 1, check.items("decode", "numbers", numbers, "a list of numbers, or a tensor (n)") do
-    local number = numbers[i]
-    local word = self._words[number]
-    if not word then
-      check.raise("decode: number %d is %s, expected 1 to %d", i, check.describe(number), #self._words)
-    end
-    if number == self.stop and not options.special then break end
-    if options.special or (number ~= self.padding and number ~= self.begin) then words[#words + 1] = word end
-  end
-  return words
+  return decoded({
+    size = #self._words,
+    stop = self.stop,
+    word = function(number) return self._words[number] end,
+    is_special = function(number) return number == self.padding or number == self.begin end,
+  }, numbers, options)
 end
 
 --- The vocabulary as a text in JSON, for the texts of a checkpoint; from_state makes it again.
