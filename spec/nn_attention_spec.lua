@@ -11,6 +11,22 @@ local close = allclose.assert
 
 local function i64(list) return marea.tensor(list, {dtype = "i64"}) end
 
+--- Rotary positions 0, 1, ... of x (N, heads, T, D), by angles from a loop.
+local function turned(x, base)
+  local steps, half = x:size(3), x:size(4) // 2
+  local cosines, sines = {}, {}
+  for t = 1, steps do
+    cosines[t], sines[t] = {}, {}
+    for i = 1, half do
+      local angle = (t - 1) * base ^ (-(i - 1) / half)
+      cosines[t][i], sines[t][i] = math.cos(angle), math.sin(angle)
+    end
+  end
+  local c, s = marea.tensor(cosines, {dtype = "f64"}), marea.tensor(sines, {dtype = "f64"})
+  local a, b = x:narrow(4, 1, half), x:narrow(4, half + 1, half)
+  return marea.concat({a * c - b * s, b * c + a * s}, 4)
+end
+
 --- Attention of many heads by matmul and softmax, from the packed weights.
 local function composed(layer, query, key, value, options)
   local e, h, d = layer.embed_dim, layer.num_heads, layer.head_dim
@@ -19,6 +35,7 @@ local function composed(layer, query, key, value, options)
     local w, b = layer.in_proj_weight:narrow(2, first, size), layer.in_proj_bias
     local y = marea.linear(x, w:contiguous(), b and b:narrow(1, first, size):contiguous())
     y = y:reshape{x:size(1), x:size(2), count, d}:permute{1, 3, 2, 4}
+    if layer.rotary and first <= e + width - size + 1 then y = turned(y, layer.rotary) end
     if count == h then return y end
     return y:unsqueeze(3):expand(x:size(1), count, h // count, x:size(2), d):reshape{x:size(1), h, x:size(2), d}
   end
@@ -33,10 +50,12 @@ local function composed(layer, query, key, value, options)
   return layer.out_proj(y:reshape{query:size(1), query:size(2), e})
 end
 
-local FORMS = {{}, {kv_heads = 2}, {kv_heads = 1, bias = false}}
+local FORMS = {{}, {kv_heads = 2}, {kv_heads = 1, bias = false}, {rotary = true}, {rotary = 50, kv_heads = 2}}
 
 local function layer_of(form)
-  local layer = nn.MultiHeadAttention{12, 4, kv_heads = form.kv_heads, bias = form.bias, dtype = "f64"}
+  local heads = form.rotary and 2 or 4
+  local layer = nn.MultiHeadAttention{12, heads, kv_heads = form.kv_heads, bias = form.bias, rotary = form.rotary,
+    dtype = "f64"}
   if layer.in_proj_bias then
     core.no_grad(function() layer.in_proj_bias:copy_(marea.normal{layer.in_proj_bias:size(1)}) end)
   end
@@ -51,6 +70,7 @@ describe("nn.MultiHeadAttention", function()
       local x, memory = marea.normal{2, 5, 12, dtype = "f64"}, marea.normal{2, 3, 12, dtype = "f64"}
       local values = marea.normal{2, 3, 12, dtype = "f64"}
       local calls = {{x, x, x, {}}, {x, x, x, {causal = true}}, {x, memory, memory, {}}, {x, memory, values, {}}}
+      if form.rotary then calls = {calls[1], calls[2], {x, x, marea.normal{2, 5, 12, dtype = "f64"}, {}}} end
       for _, call in ipairs(calls) do
         local results = {}
         for i, f in ipairs{function() return layer(table.unpack(call)) end,
@@ -96,6 +116,15 @@ describe("nn.MultiHeadAttention", function()
     end
   end)
 
+  it("sees with rotary positions how far apart steps are, wherever they lie", function()
+    local layer, x = layer_of{rotary = true}, marea.normal{2, 6, 12, dtype = "f64"}
+    local hidden = marea.concat({marea.zeros{10, 4}, marea.ones{10, 6}}, 2):to "u8"
+    local late = layer(marea.concat({marea.normal{2, 4, 12, dtype = "f64"}, x}, 2), {causal = true, mask = hidden})
+    close(late:narrow(2, 5, 6), layer(x, {causal = true}), {rtol = 1e-10, atol = 1e-12})
+    local turned_around = layer(x:flip{2}):flip{2}
+    assert.is_true((turned_around - layer(x)):abs():max():item() > 1e-3)
+  end)
+
   it("hides what lies behind the lengths, even NaN", function()
     local layer, x = nn.MultiHeadAttention{8, 2}, marea.normal{2, 4, 8}
     local short = layer(x:narrow(2, 1, 2))
@@ -138,6 +167,10 @@ describe("nn.MultiHeadAttention", function()
     has(message_of(function() layer(x, {cache = {}}) end), "cache", "net:cache")
     has(message_of(function() layer(x, {cache = layer:cache{batch = 2, length = 5}, lengths = i64{1, 1}}) end), "cache")
     has(message_of(function() layer(x, {mask = 1, casual = true}) end), "casual", "causal")
+    has(message_of(function() nn.MultiHeadAttention{6, 2, rotary = true} end), "pairs", "3 values")
+    has(message_of(function() nn.MultiHeadAttention{8, 2, rotary = "yes"} end), "rotary", "base")
+    has(message_of(function() nn.MultiHeadAttention{8, 2, rotary = 0.5} end), "rotary", "0.5")
+    has(message_of(function() nn.MultiHeadAttention{8, 2, rotary = true}(x, x + 0) end), "rotary", "to itself")
   end)
 end)
 
@@ -184,8 +217,9 @@ describe("layers of transformers", function()
   it("give step by step, with a cache, what the whole sequence gives", function()
     local x, memory = marea.normal{2, 5, 8}, marea.normal{2, 3, 8}
     for _, first in ipairs{false, true} do
-      local encoder = nn.TransformerEncoderLayer{8, 2, dim_feedforward = 16, norm_first = first}:evaluate()
-      local decoder = nn.TransformerDecoderLayer{8, 2, dim_feedforward = 16, norm_first = first}:evaluate()
+      local options = {8, 2, dim_feedforward = 16, norm_first = first, rotary = first}
+      local encoder = nn.TransformerEncoderLayer(options):evaluate()
+      local decoder = nn.TransformerDecoderLayer(options):evaluate()
       local a, b, ys, zs = encoder:cache{batch = 2, length = 5}, decoder:cache{batch = 2, length = 5}, {}, {}
       for t = 1, 5 do
         ys[t], a = encoder(x:narrow(2, t, 1), {cache = a, causal = true})

@@ -1,6 +1,6 @@
 -- SPDX-License-Identifier: MIT
 --- Positions, added to sequences (N, T, C). With {start = n} the first step of x is step n + 1, as it is behind a cache
---- of n steps. Rotary positions are the operator rotary.
+--- of n steps. Rotary positions are the operator rotary, and the option of that name of layers with attention.
 local core = require "marea.core"
 local check = require "marea.internal.check"
 local module = require "marea.nn.module"

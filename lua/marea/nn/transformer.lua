@@ -9,7 +9,8 @@
 ---
 --- mask, lengths, causal: those of the operator scaled_dot_product_attention. A cache holds the keys and values of the
 --- steps so far; a call with one writes those of its own steps behind them, without gradients, and gives the cache of
---- the next call, which shares the memory. The names of parameters are PyTorch's; weights are (in, out) as nn.Linear's:
+--- the next call, which shares the memory. Rotary positions go on with it. They tell how far apart steps are, so
+--- attention of a sequence to itself alone has them. The names of parameters are PyTorch's; weights are (in, out) as nn.Linear's:
 --- load_state(state, {from = "torch"}) transposes them.
 local core = require "marea.core"
 local check = require "marea.internal.check"
@@ -40,13 +41,23 @@ end
 
 ---@class MultiHeadAttention  attention of many heads (Vaswani et al. 2017): y = net(query, key, value, {mask, lengths,
 --- causal, cache}), in the braces by name; key left out: query; value left out: key. {embed_dim, num_heads}, kv_heads:
---- fewer heads of keys and values, dropout = 0 of the weights, bias = true, dtype, name
----@example nn.MultiHeadAttention{8, 2}(marea.normal{2, 5, 8}, {causal = true}).shape
+--- fewer heads of keys and values, dropout = 0 of the weights, bias = true, rotary = true: queries and keys turn by
+--- their positions (the operator rotary; a number is its base), dtype, name
+---@example nn.MultiHeadAttention{8, 2, rotary = true}(marea.normal{2, 5, 8}, {causal = true}).shape
 local MultiHeadAttention = module.class("MultiHeadAttention")
+
+--- The base of rotary positions; false without them.
+local function rotary_base(what, rotary, head_dim)
+  if not rotary then return switch(what, "rotary", rotary, false) end
+  if head_dim % 2 ~= 0 then check.raise("%s: rotary positions turn pairs, but a head has %d values", what, head_dim) end
+  if rotary == true then return 10000 end
+  if type(rotary) ~= "number" then check.fail(what, "rotary", "true, false or the base, a number", rotary) end
+  return check.number(what, "rotary", rotary, 1)
+end
 
 function MultiHeadAttention:init(options)
   local what = "MultiHeadAttention"
-  options = check.options(what, options, {"kv_heads", "dropout", "bias", "dtype", "name"}, 2)
+  options = check.options(what, options, {"kv_heads", "dropout", "bias", "rotary", "dtype", "name"}, 2)
   self.name = options.name
   self.embed_dim = check.integer(what, "embed_dim", options[1], 1)
   self.num_heads = check.integer(what, "num_heads", options[2], 1)
@@ -60,6 +71,7 @@ function MultiHeadAttention:init(options)
     check.raise("%s: num_heads = %d is no multiple of kv_heads = %d", what, self.num_heads, self.kv_heads)
   end
   self.head_dim = self.embed_dim // self.num_heads
+  self.rotary = rotary_base(what, options.rotary, self.head_dim)
   self:make_parameters(switch(what, "bias", options.bias, true))
 end
 
@@ -97,13 +109,21 @@ local function keys_and_values(self, key, value)
   return heads(self, project(self, key, e + 1, width)), heads(self, project(self, value, e + width + 1, width))
 end
 
-local function queries_keys_values(self, query, key, value)
+local function projections(self, query, key, value)
   if key ~= query or value ~= query then
     return heads(self, project(self, query, 1, self.embed_dim)), keys_and_values(self, key, value)
   end
   local h, kv = self.num_heads, self.kv_heads
   local all = heads(self, project(self, query, 1, (h + 2 * kv) * self.head_dim))
   return ops.narrow(all, 3, 1, h), ops.narrow(all, 3, h + 1, kv), ops.narrow(all, 3, h + kv + 1, kv)
+end
+
+--- Queries, keys and values (N, T, heads, head_dim); `start` steps lie before the first one.
+local function queries_keys_values(self, query, key, value, start)
+  local q, k, v = projections(self, query, key, value)
+  if not self.rotary then return q, k, v end
+  local options = {start = start, base = self.rotary}
+  return ops.rotary(q, options), ops.rotary(k, options), v
 end
 
 --- A cache for `batch` rows of up to `length` steps, without any so far.
@@ -120,11 +140,14 @@ function MultiHeadAttention:cache(options)
   return {key = zeros(), value = zeros(), length = 0}
 end
 
---- Writes k and v into the cache: the keys and values to look at, their lengths, and the next cache.
-local function extend(cache, k, v)
+local function want_cache(cache)
   if type(cache) ~= "table" or not core.is_tensor(cache.key) then
     check.fail("MultiHeadAttention", "cache", "what net:cache{...} gives", cache)
   end
+end
+
+--- Writes k and v into the cache: the keys and values to look at, their lengths, and the next cache.
+local function extend(cache, k, v)
   local n, steps, room, last = k:size(1), k:size(2), cache.key:size(2), cache.length + k:size(2)
   if n ~= cache.key:size(1) then
     check.raise("MultiHeadAttention: the cache is for a batch of %d, x has %d rows", cache.key:size(1), n)
@@ -148,7 +171,8 @@ end
 
 local function with_cache(self, query, o)
   if o.lengths or o.mask then check.raise("MultiHeadAttention: a cache goes without mask and lengths") end
-  local q, k, v = queries_keys_values(self, query, query, query)
+  want_cache(o.cache)
+  local q, k, v = queries_keys_values(self, query, query, query, o.cache.length)
   local lengths, following
   k, v, lengths, following = extend(o.cache, k, v)
   return attend(self, q, k, v, o, lengths, lengths == nil and o.causal == true), following
@@ -164,8 +188,11 @@ function MultiHeadAttention:forward(query, key, value, options)
   value = value or key
   if key ~= query then want_sequences(what, "key", key, self.embed_dim) end
   if value ~= key then want_sequences(what, "value", value, self.embed_dim) end
+  if self.rotary and key ~= query then
+    check.raise("%s: rotary positions are of attention of a sequence to itself", what)
+  end
   if o.cache == nil then
-    local q, k, v = queries_keys_values(self, query, key, value)
+    local q, k, v = queries_keys_values(self, query, key, value, 0)
     return attend(self, q, k, v, o, o.lengths, switch(what, "causal", o.causal, false))
   end
   if key ~= query then check.raise("%s: a cache is of attention of a sequence to itself", what) end
@@ -182,6 +209,7 @@ function MultiHeadAttention:describe()
   local text = ("%d, %d heads"):format(self.embed_dim, self.num_heads)
   if self.kv_heads ~= self.num_heads then text = ("%s, %d of keys"):format(text, self.kv_heads) end
   if self.dropout > 0 then text = core.format("%s, dropout %g", text, self.dropout) end
+  if self.rotary then text = core.format("%s, rotary %g", text, self.rotary) end
   return text
 end
 
@@ -189,7 +217,8 @@ end
 
 local Transformer = module.class("TransformerLayer")
 
-local ARGUMENTS = {"dim_feedforward", "dropout", "activation", "layer_norm_eps", "norm_first", "bias", "dtype", "name"}
+local ARGUMENTS = {"dim_feedforward", "dropout", "activation", "layer_norm_eps", "norm_first", "bias", "rotary",
+  "dtype", "name"}
 
 function Transformer:read(what, options, norms)
   options = check.options(what, options, ARGUMENTS, 2)
@@ -199,7 +228,8 @@ function Transformer:read(what, options, norms)
   self.nhead = check.integer(what, "nhead", options[2], 1)
   self.dropout = check.number(what, "dropout", options.dropout or 0.1, 0, 1)
   self.norm_first = switch(what, "norm_first", options.norm_first, false)
-  self.self_attn = MultiHeadAttention{self.d_model, self.nhead, dropout = self.dropout, bias = bias, dtype = dtype}
+  self.self_attn = MultiHeadAttention{self.d_model, self.nhead, dropout = self.dropout, bias = bias,
+    rotary = options.rotary, dtype = dtype}
   local inner = check.integer(what, "dim_feedforward", options.dim_feedforward or 2048, 1)
   self.linear1 = dense(self.d_model, inner, bias, dtype, options.activation or "relu")
   self.linear2 = dense(inner, self.d_model, bias, dtype)
@@ -243,7 +273,8 @@ end
 
 ---@class TransformerEncoderLayer  attention of x to itself and two dense layers, each added to what goes in and
 --- normalized: y = net(x, {mask, lengths, causal, cache}). {d_model, nhead}, dim_feedforward = 2048, dropout = 0.1,
---- activation = "relu", layer_norm_eps = 1e-5, norm_first = false, bias = true, dtype, name, as in PyTorch
+--- activation = "relu", layer_norm_eps = 1e-5, norm_first = false, bias = true, dtype, name, as in PyTorch; rotary as
+--- MultiHeadAttention's
 ---@example nn.TransformerEncoderLayer{8, 2, dim_feedforward = 16}(marea.normal{2, 5, 8}).shape
 local TransformerEncoderLayer = module.class("TransformerEncoderLayer", Transformer)
 
@@ -260,7 +291,8 @@ function TransformerEncoderLayer:forward(x, options)
 end
 
 ---@class TransformerDecoderLayer  TransformerEncoderLayer with attention to the encoder's result between: y = net(x,
---- memory, {mask, lengths, causal, cache, memory_mask, memory_lengths}). Arguments as TransformerEncoderLayer's
+--- memory, {mask, lengths, causal, cache, memory_mask, memory_lengths}). Arguments as TransformerEncoderLayer's; with
+--- rotary the attention to memory has no positions
 ---@example net = nn.TransformerDecoderLayer{8, 2, dim_feedforward = 16}
 ---@example net(marea.normal{2, 5, 8}, marea.normal{2, 7, 8}, {causal = true}).shape
 local TransformerDecoderLayer = module.class("TransformerDecoderLayer", Transformer)
