@@ -10,8 +10,8 @@
 --- mask, lengths, causal: those of the operator scaled_dot_product_attention. A cache holds the keys and values of the
 --- steps so far; a call with one writes those of its own steps behind them, without gradients, and gives the cache of
 --- the next call, which shares the memory. Rotary positions go on with it. They tell how far apart steps are, so
---- attention of a sequence to itself alone has them. The names of parameters are PyTorch's; weights are (in, out) as nn.Linear's:
---- load_state(state, {from = "torch"}) transposes them.
+--- attention of a sequence to itself alone has them. The names of parameters are PyTorch's; weights are (in, out) as
+--- nn.Linear's: load_state(state, {from = "torch"}) transposes them.
 local core = require "marea.core"
 local check = require "marea.internal.check"
 local module = require "marea.nn.module"
