@@ -229,6 +229,7 @@ static inline int marea_winograd_points (marea_winograd_variant v, int taps) {
   B(floor_divide)              /* floor(a / b), as Lua's // */                           \
   /* dx from dy (a) and the activation's OUTPUT y (b); p[0] slope or alpha */            \
   B(relu_grad) B(leaky_relu_grad) B(elu_grad) B(sigmoid_grad) B(tanh_grad) B(softplus_grad) \
+  B(gelu_grad)                 /* dy (a) times gelu's slope at its INPUT x (b) */        \
   /* losses per element, a = prediction, b = target */                                   \
   B(bce)                       /* p[0] eps: Keras' clip; -(t log q + (1-t) log(1-q)), q = clamp(a, eps, 1-eps) */ \
   B(bce_grad)                  /* d bce / d a; 0 outside [eps, 1-eps] */                 \

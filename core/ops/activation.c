@@ -190,14 +190,9 @@ static marea_tensor *within (formula *f, marea_tensor *x, double limit) {
   return step(f, &marea_op_clamp, limits, 1, x, NULL, NULL);
 }
 
-/* y = x F(x), F the normal distribution function; y' = F(x) + x F'(x), F'(x) = exp(-x^2/2) / sqrt(2 pi) */
 static marea_status gelu_vjp (marea_vjp *v) {
   formula f = {.v = v};
-  marea_tensor *x = within(&f, v->in[0], 40);
-  marea_tensor *cdf = plus(&f, times(&f, unary(&f, &marea_op_erf, times(&f, x, M_SQRT1_2)), 0.5), 0.5);
-  marea_tensor *bell = unary(&f, &marea_op_exp, times(&f, square(&f, x), -0.5));
-  marea_tensor *rise = times(&f, mul(&f, x, bell), M_2_SQRTPI * M_SQRT1_2 / 2);
-  give(&f, 0, mul(&f, v->dout[0], add(&f, cdf, rise)));
+  give(&f, 0, binary(&f, &marea_op_gelu_grad, v->dout[0], v->in[0]));
   return finish(&f);
 }
 
@@ -209,6 +204,43 @@ const marea_op marea_op_gelu = {
     .sample = ANY_VALUE,
     .doc = "gelu(x) = x F(x), F(x) = (1 + erf(x / sqrt 2)) / 2; exact, not the tanh approximation. Gradient: "
            "dx = dy (F(x) + x F'(x)). Hendrycks and Gimpel, 2016 (arXiv 1606.08415).",
+};
+
+static marea_status gelu_grad_shape (marea_call *c) {
+  MAREA_TRY(marea_want_shape(c, 1, c->in[0]));
+  return marea_shape_same(c);
+}
+
+static marea_status gelu_grad_forward (marea_call *c) {
+  return marea_map_binary(c, kernels(c)->gelu_grad, NULL);
+}
+
+/* The slope's slope is F'(x) (2 - x^2), F'(x) = exp(-x^2/2) / sqrt(2 pi). */
+static marea_status gelu_grad_vjp (marea_vjp *v) {
+  formula f = {.v = v};
+  marea_tensor *u = v->dout[0], *dy = v->in[0];
+  if (v->need[0]) give(&f, 0, binary(&f, &marea_op_gelu_grad, u, v->in[1]));
+  if (v->need[1]) {
+    marea_tensor *x2 = square(&f, within(&f, v->in[1], 40));
+    marea_tensor *bell = times(&f, unary(&f, &marea_op_exp, times(&f, x2, -0.5)), M_2_SQRTPI * M_SQRT1_2 / 2);
+    give(&f, 1, mul(&f, mul(&f, u, dy), mul(&f, bell, plus(&f, times(&f, x2, -1), 2))));
+  }
+  return finish(&f);
+}
+
+const marea_op marea_op_gelu_grad = {
+    .name = "gelu_grad",
+    .family = "activation",
+    .inputs = {{"dy", "gradient after gelu"}, {"x", "its input, same shape"}},
+    .flags = MAREA_STRIDED | MAREA_ELEMENTWISE | MAREA_PROMOTES,
+    .saves_in = 3,
+    .shape = gelu_grad_shape,
+    .forward = gelu_grad_forward,
+    .vjp = gelu_grad_vjp,
+    .sample = "local s = g.shape(0, 4) return {g.tensor(s), g.tensor(s)}",
+    .doc =
+        "gelu_grad(dy, x) = dy (F(x) + x F'(x)), the gradient of gelu. Gradients to dy and x. Error: shapes "
+        "differ.",
 };
 
 static marea_status silu_forward (marea_call *c) { return marea_map_unary(c, kernels(c)->silu, NULL); }

@@ -215,6 +215,7 @@ static double binary_wanted (const char *name, double a, double b, double p) {
   IS(sigmoid_grad) return a * b * (1 - b);
   IS(tanh_grad) return a * (1 - b * b);
   IS(softplus_grad) return a * (1 - exp(-b));
+  IS(gelu_grad) return a * (normal_cdf(b) + b * exp(-b * b / 2) / sqrt(2 * 3.14159265358979323846));
   IS(bce) return -(b * log(q) + (1 - b) * log(1 - q));
   IS(bce_grad) return a >= p && a <= 1 - p ? (a - b) / (a * (1 - a)) : 0;
   IS(bce_with_logits) return fmax(a, 0) - a * b + log1p(exp(-fabs(a)));
