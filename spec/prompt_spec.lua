@@ -119,7 +119,7 @@ describe("the prompt in a terminal", function()
     t:press "C-u"
     t:type "optim."
     t:press "Tab"
-    t:wait "Adagrad   Adam      AdamW     RMSprop   SGD       schedule\n> optim."
+    t:wait "Adagrad   Adam      AdamW     Muon      RMSprop   SGD       schedule\n> optim."
     t:press "C-u"
     t:type "1 + (mar"
     t:press("Left", "Left", "Left", "Left", "Right", "Right", "Right", "Right", "Tab")

@@ -37,8 +37,8 @@ OP(rnn) OP(rnn_grad) OP(gru) OP(gru_grad) OP(lstm) OP(lstm_grad)
 /* attention/ */
 OP(scaled_dot_product_attention) OP(scaled_dot_product_attention_grad)
 OP(additive_attention) OP(additive_attention_grad)
-/* linalg.c */
-OP(eigh)
+/* linalg.c, orthogonalize.c */
+OP(eigh) OP(orthogonalize)
 /* conv/ */
 OP(conv2d) OP(conv_transpose2d) OP(conv1d) OP(conv_transpose1d) OP(conv2d_grad_input) OP(conv2d_grad_weight) OP(conv2d_backward)
 /* pool.c */

@@ -58,7 +58,7 @@ local KEYWORDS = {
   globals = "table", recurrent_init = INITIALIZER, recurrent_activation = choices{"sigmoid", "hard_sigmoid"},
   elementwise_affine = "boolean", kv_heads = "integer", dim_feedforward = "integer", layer_norm_eps = "number",
   norm_first = "boolean", base = "number", score = choices{"additive", "dot", "encoder"}, query = "integer",
-  key = "integer", scaled = "boolean", rotary = "boolean|number",
+  key = "integer", scaled = "boolean", rotary = "boolean|number", adam = "boolean",
   forget_bias = "number", reset_after = "boolean", layers = "integer", bidirectional = "boolean", dropout = "number",
   counts = "table<string, number>", words = "string[]", min_count = "number", special = "string[]", share = "number",
 }

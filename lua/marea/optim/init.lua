@@ -1,5 +1,6 @@
 -- SPDX-License-Identifier: MIT
---- marea.optim: optimizers over the operators sgd_step, rmsprop_step, adam_step, adagrad_step, and schedules.
+--- marea.optim: optimizers over the operators sgd_step, rmsprop_step, adam_step, adagrad_step and orthogonalize, and
+--- schedules.
 ---
 ---   local optimizer = optim.Adam{net, lr = 1e-3, clip_norm = 1}
 ---   optimizer:step(loss)                              -- backward, clip, update, clear the gradients
@@ -89,6 +90,51 @@ optim.Adagrad = define("Adagrad", {
   numbers = {lr = 0.01, eps = 1e-10, weight_decay = 0},
   slots = function() return {"sum"} end,
   apply = function(p, g, slot, attributes, rows) ops.adagrad_step(p, g, slot.sum, rows, attributes) end,
+})
+
+--- Is it for Muon's own update, rather than AdamW's?
+local function is_muon(p, attributes) return p.rank == 2 and not attributes.adam end
+
+local function muon_slots(p, attributes)
+  return is_muon(p, attributes) and {"momentum"} or {"mean", "square"}
+end
+
+--- The next momentum, and the update: of a looked ahead gradient, in which no direction is larger than another.
+local function muon_update(p, g, slot, attributes, rows)
+  if not is_muon(p, attributes) then return end
+  if rows then
+    check.raise("Muon: parameter '%s' is a sparse table; put it into a group with adam = true", slot.name)
+  end
+  local momentum = slot.momentum * attributes.momentum + g
+  return {momentum, ops.orthogonalize(momentum * attributes.momentum + g)}
+end
+
+local function muon_step(p, g, slot, attributes, rows, ready)
+  local a = attributes
+  if not ready then
+    return ops.adam_step(p, g, slot.mean, slot.square, rows, {lr = a.lr, beta1 = a.beta1, beta2 = a.beta2, eps = a.eps,
+      step = a.step, weight_decay = a.weight_decay})
+  end
+  local scale = 0.2 * math.sqrt(math.max(p:size(1), p:size(2)))
+  slot.momentum:copy_(ready[1])
+  ops.sgd_step(p, ready[2], nil, nil, {lr = a.lr * scale, weight_decay = a.weight_decay / scale})
+end
+
+--- Jordan et al. 2024 (kellerjordan.github.io/posts/muon), for the matrices inside a network: v = momentum v + g; p -=
+--- lr (0.2 sqrt(longer side) orthogonalize(g + momentum v) + weight_decay p). The factor gives updates the size of
+--- AdamW's, so that one lr serves both (Liu et al., arXiv:2502.16982): parameters that are no matrices, and groups with
+--- adam = true, which tables of words and last layers should be, take AdamW's step, with beta1, beta2 and eps.
+---@example net = nn.Sequential{nn.Linear{2, 8}, nn.Linear{8, 1}}
+---@example optimizer = optim.Muon{net[1], {net[2], adam = true}, lr = 0.01}
+---@example optimizer:step(net(marea.ones{4, 2}):square():mean())
+optim.Muon = define("Muon", {
+  numbers = {lr = 1e-3, momentum = 0.95, beta1 = 0.9, beta2 = 0.999, eps = 1e-8, weight_decay = 0.1},
+  flags = {"adam"},
+  counts = true,
+  slots = function() return {"momentum", "mean", "square"} end,
+  slots_of = muon_slots,
+  prepare = muon_update,
+  apply = muon_step,
 })
 
 return check.strict(optim, "optim")

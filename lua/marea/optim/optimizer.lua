@@ -18,8 +18,9 @@ Optimizer.__index = Optimizer
 ---@param name string
 ---@param spec {numbers: table<string, number>, flags: string[]?, slots: function, apply: function}
 ---  numbers: its arguments and their initial values; slots(self) -> names of the tensors kept for each parameter;
----  apply(p, g, slots, attributes, rows): the operator; counts: it wants the step; l2: its operator calls
----  weight_decay that
+---  apply(p, g, slots, attributes, rows, ready): the operator; counts: it wants the step; l2: its operator calls
+---  weight_decay that; slots_of(p, attributes): the names for this parameter, if not all; prepare(p, g, slots,
+---  attributes, rows) -> ready, what is computed before any weight is changed
 function Optimizer.define(name, spec)
   local class = {}
   class.__index = class
@@ -158,9 +159,15 @@ function Optimizer:find_parameters()
   if events.watcher then events.watcher:optimizes(self) end
 end
 
+--- Names of the tensors that are kept for the parameter of this entry.
+local function slots_of(self, entry)
+  local spec = self.spec
+  return spec.slots_of and spec.slots_of(entry.tensor, entry.group.attributes) or self.slots
+end
+
 --- Gives an entry its slots, zeros, when it has none.
 function Optimizer.allocate(entry, slots)
-  if entry[slots[#slots]] then return end
+  if #slots == 0 or entry[slots[#slots]] then return end
   undo.note(entry)
   for _, slot in ipairs(slots) do
     entry[slot] = ops.full(entry.tensor.shape, 0, entry.tensor.dtype):keep()
@@ -226,6 +233,16 @@ local function clear_grad(entry)
   touched.clear(entry.tensor)
 end
 
+--- What spec.prepare gives for each entry.
+local function prepare(self, entries, gradients, rows)
+  local f, ready = self.spec.prepare, {}
+  if not f then return ready end
+  for i, entry in ipairs(entries) do
+    ready[i] = f(entry.tensor, gradients[i], entry, entry.group.attributes, rows[i])
+  end
+  return ready
+end
+
 --- The update. Everything that can fail comes before the first weight is changed. Runs in core.shield, so that an
 --- interrupt ends it before the update or after it.
 local function update(self, loss)
@@ -240,7 +257,7 @@ local function update(self, loss)
       end
       entries[#entries + 1], gradients[#gradients + 1] = entry, g
       rows[#entries] = of
-      if #self.slots > 0 then Optimizer.allocate(entry, self.slots) end
+      Optimizer.allocate(entry, slots_of(self, entry))
     end
   end
   if #entries == 0 then
@@ -249,9 +266,9 @@ local function update(self, loss)
   end
   set_attributes(self)
   clip(self, gradients)
-  local apply = self.spec.apply
+  local apply, ready = self.spec.apply, prepare(self, entries, gradients, rows)
   for i, entry in ipairs(entries) do
-    apply(entry.tensor, gradients[i], entry, entry.group.attributes, rows[i])
+    apply(entry.tensor, gradients[i], entry, entry.group.attributes, rows[i], ready[i])
   end
   self.steps = self.steps + 1
   for _, entry in ipairs(entries) do clear_grad(entry) end
@@ -318,7 +335,7 @@ function Optimizer:misfit(state)
   local wrong, known = {}, {steps = true}
   if not state.steps or state.steps:numel() ~= 1 then wrong[#wrong + 1] = "steps is missing" end
   for _, entry in ipairs(self._entries) do
-    for _, slot in ipairs(self.slots) do
+    for _, slot in ipairs(slots_of(self, entry)) do
       local name = entry.name .. "." .. slot
       local given = state[name]
       known[name] = true
@@ -347,7 +364,7 @@ function Optimizer:load_state(state)
       for _, slot in ipairs(self.slots) do
         local given = state[entry.name .. "." .. slot]
         if given then
-          Optimizer.allocate(entry, self.slots)
+          Optimizer.allocate(entry, slots_of(self, entry))
           entry[slot]:copy_(given)
         else
           entry[slot] = nil
