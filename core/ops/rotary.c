@@ -20,7 +20,8 @@ typedef struct rotary {
   double base;
   bool interleaved, inverse, shared; /* shared: all n have the same positions */
   const marea_tensor *positions;
-  char *table; /* [position][cos, sin][half] */
+  double *rates; /* (half): angles of position 1 */
+  char *table;   /* [position][cos, sin][half] */
   const char *x;
   char *y;
 } rotary;
@@ -54,7 +55,7 @@ static void table_block (void *arg, int64_t block, int worker) {
     int64_t position = row % r->times;
     if (r->positions) position = marea_load_integer(r->positions->dtype, marea_at(r->positions), row);
     for (int64_t i = 0; i < r->half; i++) {
-      const double angle = ((double)position + (double)r->start) * pow(r->base, -(double)i / (double)r->half);
+      const double angle = ((double)position + (double)r->start) * r->rates[i];
       char *at = r->table + (size_t)(2 * row * r->half + i) * r->size;
       marea_store(r->dtype, at, 0, cos(angle));
       marea_store(r->dtype, at, r->half, r->inverse ? -sin(angle) : sin(angle));
@@ -109,6 +110,9 @@ static marea_status rotary_forward (marea_call *c) {
   r.table_rows = r.shared ? r.times : r.rows;
   r.table_rows_per_block = MAREA_MAX(1, ANGLES / r.half);
   r.rows_per_block = MAREA_MAX(1, MAREA_BLOCK / (r.heads * 2 * r.half));
+  MAREA_WORKSPACE_OR_RETURN(c, r.rates, (size_t)r.half * sizeof *r.rates);
+  if (!c->ctx->shape_only)
+    for (int64_t i = 0; i < r.half; i++) r.rates[i] = pow(r.base, -(double)i / (double)r.half);
   MAREA_WORKSPACE_OR_RETURN(c, r.table, (size_t)(r.table_rows * 2 * r.half) * r.size);
   marea_parallel(c->ctx, (r.table_rows - 1) / r.table_rows_per_block + 1, table_block, &r);
   marea_parallel(c->ctx, (r.rows - 1) / r.rows_per_block + 1, rotate_block, &r);
