@@ -18,7 +18,7 @@ local encode = require "lib.json"
 local machine = require "lib.machine"
 local report = require "lib.report"
 
-local GROUPS = {"step", "gan", "conv", "decoder", "attention", "recurrent", "embedding", "writing", "small", "start",
+local GROUPS = {"step", "gan", "conv", "decoder", "attention", "recurrent", "embedding", "writing", "language", "small", "start",
   "growth"}
 local RESULTS = "build/bench/results"
 

@@ -11,7 +11,7 @@ local marea = require "marea"
 local here = arg[0]:match "^.*/" or ""
 package.path = here .. "../?.lua;" .. package.path
 local kinds = {}
-for _, name in ipairs{"step", "gan", "conv", "decoder", "attention", "recurrent", "embedding", "writing",
+for _, name in ipairs{"step", "gan", "conv", "decoder", "attention", "recurrent", "embedding", "writing", "language",
   "small", "chain"} do
   kinds[name] = require("ours." .. name)
 end

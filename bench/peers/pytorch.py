@@ -224,7 +224,7 @@ def embedding(a):
     return run, 1
 
 
-class Block(nn.Module):
+class CachedBlock(nn.Module):
     """A layer of a transformer that normalizes first, for one step at a time: keys and values go into a cache that is
     there already, of which attention sees a view."""
 
@@ -249,7 +249,7 @@ def writing(a):
     layers, heads, width, vocabulary, first, length = (
         int(a[name]) for name in ("layers", "heads", "width", "vocabulary", "from", "length"))
     embed, positions = nn.Embedding(vocabulary, width), nn.Embedding(first + length, width)
-    blocks = nn.ModuleList(Block(width, heads, first + length) for _ in range(layers))
+    blocks = nn.ModuleList(CachedBlock(width, heads, first + length) for _ in range(layers))
     norm, out = nn.LayerNorm(width), nn.Linear(width, vocabulary, bias=False)
 
     def run():
@@ -261,6 +261,68 @@ def writing(a):
                     x = block(x, t)
                 word = out(norm(x)).argmax(-1)
     return run, length
+
+
+class RotaryBlock(nn.Module):
+    """A layer of a transformer with the norm first and rotary positions; heads before time."""
+
+    def __init__(self, width, heads, context):
+        super().__init__()
+        self.heads = heads
+        self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.qkv, self.proj = nn.Linear(width, 3 * width), nn.Linear(width, width)
+        self.up, self.down = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
+        half = width // heads // 2
+        angles = torch.arange(context).outer(10000 ** (-torch.arange(half) / half)).repeat(1, 2)
+        self.register_buffer("cos", angles.cos())
+        self.register_buffer("sin", angles.sin() * torch.tensor([-1.0, 1.0]).repeat_interleave(half))
+
+    def turned(self, x):
+        return x * self.cos + x.roll(x.shape[-1] // 2, -1) * self.sin
+
+    def forward(self, x):
+        n, t, width = x.shape
+        q, k, v = (y.transpose(1, 2) for y in self.qkv(self.norm1(x)).view(n, t, 3, self.heads, -1).unbind(2))
+        y = F.scaled_dot_product_attention(self.turned(q), self.turned(k), v, is_causal=True)
+        x = x + self.proj(y.transpose(1, 2).reshape(n, t, width))
+        return x + self.down(F.gelu(self.up(self.norm2(x))))
+
+
+class Recurrent(nn.Module):
+    def __init__(self, width, layers):
+        super().__init__()
+        self.core = nn.LSTM(width, width, layers, batch_first=True)
+
+    def forward(self, x):
+        return self.core(x)[0]
+
+
+def language(a):
+    layers, heads, width, context, batch = (int(a[name]) for name in ("layers", "heads", "width", "context", "batch"))
+    if a["model"] == "lstm":
+        inner = [Recurrent(width, layers)]
+    else:
+        inner = [RotaryBlock(width, heads, context) for _ in range(layers)] + [nn.LayerNorm(width)]
+    net = nn.Sequential(nn.Embedding(65, width), *inner, nn.Linear(width, 65, bias=a["model"] == "lstm"))
+    x, y = torch.randint(65, (batch, context)), torch.randint(65, (batch * context,))
+    adam = torch.optim.AdamW(net.parameters(), 1e-4, fused=True)
+    called = torch.compile(net) if a.get("compile") == 1 else net
+
+    def loss():
+        return F.cross_entropy(called(x).flatten(0, 1), y)
+
+    def forward():
+        with torch.no_grad():
+            loss()
+
+    def step():
+        adam.zero_grad(set_to_none=True)
+        found = loss()
+        found.backward()
+        torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
+        adam.step()
+        return found.item()
+    return (forward if a["map"] == "forward" else step), 1
 
 
 def small(a):
@@ -334,7 +396,8 @@ def measure(f, clock, seconds, count):
 
 
 KINDS = {"step": step, "gan": gan, "decoder": decode, "attention": attention, "recurrent": recurrent,
-         "embedding": embedding, "writing": writing, "small": small, "chain": chain}
+         "embedding": embedding, "writing": writing, "language": language,
+         "small": small, "chain": chain}
 
 
 def value(text):
