@@ -352,6 +352,7 @@ local examples = {
   ["a * b in forward"] = gives("a * b", {{{a = f64{INF}, b = f64{-1}}, {-INF}}}),
   ["marea.concat in forward"] = function() equal(marea.concat({i64{{MIN}}, i64{{MAX}}}, 2), {{MIN, MAX}}) end,
   ["x:unbind(dim) in forward"] = function() equal(f64{{1, NAN}}:unbind(-1)[2], {NAN}) end,
+  ["MultiHeadAttention{128, 8, rotary = true}"] = runs("MultiHeadAttention{128, 8, rotary = true}", "nn."),
   ["TransformerEncoderLayer and TransformerDecoderLayer"] = function()
     assert.is_truthy(nn.is_module(nn.TransformerEncoderLayer{4, 2}) and nn.is_module(nn.TransformerDecoderLayer{4, 2}))
   end,

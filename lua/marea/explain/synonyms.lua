@@ -108,6 +108,7 @@ owned.nn = {
   SimpleRNN = "RNN", CuDNNLSTM = "LSTM", CuDNNGRU = "GRU", SeqLSTM = "LSTM", SeqGRU = "GRU", FastLSTM = "LSTM",
   SimpleRNNCell = "RNNCell",
   MultiheadAttention = "MultiHeadAttention", Transformer = "TransformerEncoderLayer and TransformerDecoderLayer",
+  RotaryEmbedding = "MultiHeadAttention{128, 8, rotary = true}",
   CTCLoss = "the operator marea.ctc_loss",
   BCELoss = "the operator marea.bce", MSELoss = "the operator marea.mse", L1Loss = "the operator marea.l1",
   SmoothL1Loss = "the operator marea.huber", HuberLoss = "the operator marea.huber",
