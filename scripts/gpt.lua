@@ -1,5 +1,5 @@
 -- SPDX-License-Identifier: MIT
---- A language model of characters on any text file: a transformer (nanoGPT's small setting), an LSTM or a GRU. It shows
+--- A language model of characters on any text file: a transformer of nanoGPT's small size, an LSTM or a GRU. It shows
 --- texts of its own as it learns, and leaves a curve, metrics.csv and weights in --out. `marea gpt.lua --text FILE`
 --- trains on the first 90 % of the file and is judged by the rest; --help lists the options.
 local argparse = require "argparse"
@@ -21,7 +21,8 @@ parser:option("--context", "characters that are seen at a time", "64"):convert(c
 parser:option("--batch", "rows a step", "12"):convert(count "--batch")
 parser:option("--steps", "updates", "2000"):convert(count "--steps")
 parser:option("--every", "steps between two rows of metrics.csv", "250"):convert(count "--every")
-parser:option("--lr", "learning rate at its highest; it falls to a tenth along a cosine", "1e-3"):convert(tonumber)
+parser:option("--optimizer", "muon or adamw", "muon"):choices{"muon", "adamw"}
+parser:option("--lr", "learning rate at its highest; it falls to 0 along a cosine", "8e-3"):convert(tonumber)
 parser:option("--warmup", "steps until then", "100"):convert(math.tointeger)
 parser:option("--dropout", "of all layers", "0"):convert(tonumber)
 parser:option("--length", "characters of the text that is written", "300"):convert(count "--length")
@@ -62,15 +63,18 @@ end
 options.vocabulary = #vocabulary
 local net = network(options)
 if options.model ~= "transformer" then net:build(marea.ones(1, 1):to "i64") end
-local matrices, others = {weight_decay = 0.1}, {weight_decay = 0}
+local hidden, ends, vectors = {}, {}, {weight_decay = 0} -- hidden: the matrices between the first and the last layer
 for _, p in ipairs(net:parameters()) do
-  table.insert(p.rank >= 2 and matrices or others, p)
+  local is_end = p == net.embed.weight or net.out and p == net.out.weight
+  table.insert(p.rank < 2 and vectors or is_end and ends or hidden, p)
 end
 print(("%s: %d parameters, %d characters for training, %d held out"):format(options.model, net:count(), #train,
   #validation))
-local rate = optim.schedule.warmup(options.warmup,
-  optim.schedule.cosine(options.lr, math.max(options.steps - options.warmup, 1), options.lr / 10))
-local adam = optim.AdamW{matrices, others, lr = rate, beta1 = 0.9, beta2 = 0.99, clip_norm = 1}
+local muon = options.optimizer == "muon"
+ends.adam = muon or nil
+local optimizer = (muon and optim.Muon or optim.AdamW){hidden, ends, vectors, beta1 = 0.9, beta2 = 0.99,
+  weight_decay = 0.1, clip_norm = 1, lr = optim.schedule.warmup(options.warmup,
+    optim.schedule.cosine(options.lr, math.max(options.steps - options.warmup, 1)))}
 
 local function loss_at(numbers, places)
   local x, y = rows_at(numbers, places)
@@ -118,14 +122,14 @@ end
 -- ---- training ----
 
 local file, first = options.out .. "/gpt.safetensors", 1
-local parts = {model = net, optimizer = adam}
+local parts = {model = net, optimizer = optimizer}
 if options.resume then first = assert(checkpoint.load(file, parts)).step + 1 end
 local log = metrics.open(options.out .. "/metrics.csv", {"step", "loss", "validation", "seconds"},
   {resume = options.resume})
 local sum, n, started = 0, 0, marea.clock()
 for at = first, options.steps do
   local places = marea.randint({options.batch}, 1, #train - context)
-  sum, n = sum + adam:step(function() return loss_at(train, places) end):item(), n + 1
+  sum, n = sum + optimizer:step(function() return loss_at(train, places) end):item(), n + 1
   if at % options.every == 0 or at == options.steps then
     local seconds = marea.clock() - started
     local row = {step = at, loss = sum / n, validation = validate(), seconds = seconds}

@@ -10,12 +10,11 @@ function Transformer:init(o)
   local normal = nn.init.normal(0, 0.02)
   self.context, self.tie = o.context, o.tie
   self.embed = nn.Embedding{o.vocabulary, o.width, init = normal}
-  self.positions = nn.LearnedPositions{o.context, o.width, init = normal}
   self.drop = nn.Dropout{o.dropout}
   self.blocks = {}
   for i = 1, o.layers do
     self.blocks[i] = nn.TransformerEncoderLayer{o.width, o.heads, dim_feedforward = 4 * o.width, dropout = o.dropout,
-      activation = "gelu", norm_first = true}
+      activation = "gelu", norm_first = true, rotary = true}
   end
   self.norm = nn.LayerNorm{o.width}
   if not o.tie then self.out = nn.Linear{o.width, o.vocabulary, bias = false, init = normal} end
@@ -41,7 +40,7 @@ end
 
 function Transformer:forward(numbers, state)
   local after = state and {start = state.start + numbers:size(2)}
-  local x = self.drop(self.positions(self.embed(numbers), {start = state and state.start or 0}))
+  local x = self.drop(self.embed(numbers))
   for i, block in ipairs(self.blocks) do
     if state then x, after[i] = block(x, {cache = state[i], causal = true})
     else x = block(x, {causal = true}) end
