@@ -72,8 +72,9 @@ local function all_close(actual, expected, rtol, atol, what)
   return true
 end
 
---- Results and gradients of one case, as a list. `to` is the dtype of real tensors.
-local function run(info, inputs, attrs, to)
+--- Results and gradients of one case, as a list. `to` is the dtype of real tensors; with `behind` the operator gets
+--- results of another one, which the tape keeps only where the gradient reads them.
+local function run(info, inputs, attrs, to, behind)
   local copy, leaves, list = {}, {}, {}
   for i, t in pairs(inputs) do copy[i] = t end
   for _, i in ipairs(sample.places(info, inputs)) do
@@ -81,7 +82,10 @@ local function run(info, inputs, attrs, to)
     if t.dtype == "f64" or t.dtype == "f32" then
       copy[i] = t:to(to or t.dtype):detach()
       if info.mutates then copy[i] = copy[i]:clone() end
-      if info.differentiable then leaves[#leaves + 1] = copy[i]:requires_grad_(true) end
+      if info.differentiable then
+        leaves[#leaves + 1] = copy[i]:requires_grad_(true)
+        if behind then copy[i] = ops.mul(copy[i], 1) end
+      end
     elseif info.mutates then
       copy[i] = t:clone()
     end
@@ -347,6 +351,21 @@ describe("a view gives what its copy gives:", function()
         return all_close(from_view, run(info, copies, attrs), 1e-12, 1e-12, "view")
       end)
     end)
+  end
+end)
+
+describe("gradients go on to what made the inputs:", function()
+  for _, info in ipairs(infos) do
+    if info.differentiable and not info.mutates then
+      it(info.name, function()
+        each_case(info, 1, 20, {}, function(inputs, attrs, seed)
+          core.seed(seed)
+          local of_leaves = run(info, inputs, attrs)
+          core.seed(seed)
+          return all_close(run(info, inputs, attrs, nil, true), of_leaves, 1e-12, 1e-12, "behind")
+        end)
+      end)
+    end
   end
 end)
 

@@ -581,12 +581,10 @@ static marea_status as_image (marea_tensor *t, marea_tensor **out) {
   return marea_reshape_to(t, 4, shape, out);
 }
 
-/* The vjp of the operator over images, which sees them of height 1. */
-static marea_status sequence_vjp (marea_vjp *v, marea_status (*images)(marea_vjp *v)) {
-  MAREA_OWN x = NULL;
+/* The vjp of the operator over images, which sees them of height 1. x is that of sequences, or its shape alone. */
+static marea_status sequence_vjp (marea_vjp *v, marea_tensor *x, marea_status (*images)(marea_vjp *v)) {
   MAREA_OWN dy = NULL;
   MAREA_OWN dx = NULL;
-  MAREA_TRY(as_image(v->in[0], &x));
   MAREA_TRY(as_image(v->dout[0], &dy));
   const int64_t *p = v->attr[POOL_PADDING].v;
   marea_attr attr[POOL_COUNT + 1];
@@ -603,8 +601,19 @@ static marea_status sequence_vjp (marea_vjp *v, marea_status (*images)(marea_vjp
   return dx ? marea_reshape_to(dx, 3, v->in[0]->shape, &v->din[0]) : MAREA_OK;
 }
 
-static marea_status max_pool1d_vjp (marea_vjp *v) { return sequence_vjp(v, max_pool2d_vjp); }
-static marea_status avg_pool1d_vjp (marea_vjp *v) { return sequence_vjp(v, avg_pool2d_vjp); }
+static marea_status max_pool1d_vjp (marea_vjp *v) {
+  MAREA_OWN x = NULL;
+  MAREA_TRY(as_image(v->in[0], &x));
+  return sequence_vjp(v, x, max_pool2d_vjp);
+}
+
+static marea_status avg_pool1d_vjp (marea_vjp *v) {
+  const marea_tensor *in = v->in[0]; /* metadata-only */
+  marea_tensor x = {.ctx = in->ctx, .refs = 1, .dtype = in->dtype, .rank = 4};
+  const int64_t shape[] = {in->shape[0], 1, in->shape[1], in->shape[2]};
+  memcpy(x.shape, shape, sizeof shape);
+  return sequence_vjp(v, &x, avg_pool2d_vjp);
+}
 
 #define SEQUENCE_ATTRS                                                                     \
   {"kernel", MAREA_INT, MAREA_REQUIRED, NULL, "length of a window"},                       \
