@@ -362,6 +362,65 @@ describe("dates.lua", function()
   end)
 end)
 
+describe("series.lua", function()
+  local out = folder.new()
+
+  for _, model in ipairs{"conv", "gru"} do
+    it(("learns with --model %s; killed and resumed ends with the same bits"):format(model), function()
+      local whole, killed = ("%s/%s"):format(out, model), ("%s/killed_%s"):format(out, model)
+      local arguments = ("scripts/series.lua --smoke --model %s --out "):format(model)
+      local text, code = folder.lua(arguments .. whole)
+      assert.are.equal(0, code, text)
+      assert.is_truthy(text:find(model == "conv" and "conv: 34261 parameters" or "gru: 31301 parameters", 1, true))
+      assert.is_truthy(text:find "[%d.]+ %% of 100 test rows are right")
+      local a = assert(marea.metrics.read(whole .. "/metrics.csv"))
+      assert.is_true(#a == 2 and a[2].loss < a[1].loss and a[1].loss < 3)
+      for _, name in ipairs{"training_curve", "examples", "confusion"} do
+        local png = assert(marea.load_png(("%s/%s.png"):format(whole, name)))
+        assert.is_true(png:to("f32"):std():item() > 5, name .. " is not blank")
+      end
+      local file = ("/%s.safetensors"):format(model)
+      folder.lua_killed(arguments .. killed .. " --threads 1", killed .. file)
+      text, code = folder.lua(arguments .. killed .. " --resume")
+      assert.are.equal(0, code, text)
+      assert.are.equal(folder.read(whole .. file), folder.read(killed .. file))
+    end)
+  end
+
+  it("draws the same rows for the same seed, a fifth of each class, of mean 0 and variance 1", function()
+    local series = dofile "scripts/series_data.lua"
+    local x, labels = series.draw(50, 7)
+    local again, other = series.draw(50, 7), series.draw(50, 8)
+    assert.are.same({50, series.LENGTH, 1}, x.shape)
+    assert.is_true(x:eq(again):to "f32":min():item() == 1 and x:eq(other):to "f32":mean():item() < 0.01)
+    assert.are.same({10, 10, 10, 10, 10}, marea.one_hot(labels, 5):sum(1):totable())
+    assert.is_true(x:mean{2}:abs():max():item() < 1e-5 and ((x * x):mean{2} - 1):abs():max():item() < 1e-4)
+  end)
+
+  it("has rings where bearing and tooth are ill: their steps differ more", function()
+    local series = dofile "scripts/series_data.lua"
+    local x = series.draw(500, 9)
+    local jumps = x:narrow(2, 2, series.LENGTH - 1) - x:narrow(2, 1, series.LENGTH - 1)
+    local kurtosis = ((jumps ^ 4):mean{2} / (jumps * jumps):mean{2} ^ 2):reshape(5, 100):mean{2}:totable()
+    for _, class in ipairs{1, 2, 5} do assert.is_true(math.abs(kurtosis[class] - 3) < 0.3, kurtosis[class]) end
+    for _, class in ipairs{3, 4} do assert.is_true(kurtosis[class] > 3.6, kurtosis[class]) end
+  end)
+
+  it("explains itself, and what is wrong", function()
+    local text, code = folder.lua "scripts/series.lua --help"
+    assert.are.equal(0, code)
+    for _, option in ipairs{"model", "epochs", "rows", "batch", "lr", "seed", "threads", "out", "resume", "smoke"} do
+      assert.is_truthy(text:find("--" .. option, 1, true), option)
+    end
+    text, code = folder.lua "scripts/series.lua --model none"
+    assert.are_not.equal(0, code)
+    assert.is_truthy(text:find("must be one of .conv., .gru."), text)
+    text, code = folder.lua("scripts/series.lua --smoke --resume --out " .. out .. "/none")
+    assert.are_not.equal(0, code)
+    assert.is_truthy(text:find("none/conv.safetensors", 1, true), text)
+  end)
+end)
+
 describe("classifier.lua", function()
   local out = folder.new()
   local run = "scripts/classifier.lua --smoke --out " .. out
