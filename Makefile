@@ -14,9 +14,10 @@ endif
 # The one place of the version is the public header; debian/changelog and CHANGELOG.md are compared with it by the tests.
 VERSION := $(shell sed -n 's/^\#define MAREA_VERSION "\(.*\)"/\1/p' core/marea.h 2>/dev/null)
 
-# What the build and the scripts need from Debian; `make setup` installs what is missing.
+# What the build and the scripts need from Debian; `make setup` installs what is missing. festlex-cmu has the words of
+# scripts/pronounce.lua, and is not asked for where there is no dpkg.
 PACKAGES := gcc libc6-dev make pkg-config lua5.4 liblua5.4-dev libopenblas-pthread-dev libpng-dev zlib1g-dev \
-            libjansson-dev libedit-dev lua-argparse gnuplot-nox fonts-dejavu-core
+            libjansson-dev libedit-dev lua-argparse gnuplot-nox fonts-dejavu-core festlex-cmu
 TEST_PACKAGES := lua-busted tmux g++
 # Programs that the tests put Marea into or compare it with; a test is skipped where its program is missing.
 HOST_PACKAGES := lighttpd-modules-lua gringo curl python3-pil python3-numpy

@@ -362,6 +362,146 @@ describe("dates.lua", function()
   end)
 end)
 
+describe("pronounce.lua", function()
+  local out = folder.new()
+  local run = "scripts/pronounce.lua --smoke --out "
+  local lexicon = dofile "scripts/pronounce_data.lua"
+  local debian = io.open(lexicon.DICTIONARY)
+  if debian then debian:close() end
+
+  it("learns a made up language; killed and resumed ends with the same bits", function()
+    local whole, killed = out .. "/whole", out .. "/killed"
+    local text, code = folder.lua(run .. whole)
+    assert.are.equal(0, code, text)
+    assert.is_truthy(text:find("212 words for training, 4 for validation, 24 held out", 1, true), text)
+    assert.is_truthy(text:find "24 words held out: [%d.]+ %% of the phonemes are wrong, [%d.]+ %% of the words")
+    local rows = assert(marea.metrics.read(whole .. "/metrics.csv"))
+    assert.is_true(#rows == 3 and rows[3].loss < rows[1].loss - 0.5)
+    for _, name in ipairs{"training_curve", "attention1", "attention2"} do
+      local png = assert(marea.load_png(("%s/%s.png"):format(whole, name)))
+      assert.is_true(png:to("f32"):std():item() > 5, name .. " is not blank")
+    end
+    folder.lua_killed(run .. killed .. " --threads 1", killed .. "/pronounce.safetensors")
+    text, code = folder.lua(run .. killed .. " --resume")
+    assert.are.equal(0, code, text)
+    assert.are.equal(folder.read(whole .. "/pronounce.safetensors"), folder.read(killed .. "/pronounce.safetensors"))
+  end)
+
+  it("says words by the weights that are there, without the dictionary", function()
+    local text, code = folder.lua(run .. out .. "/whole --say Sheena --beam 3 --dictionary /nowhere")
+    assert.are.equal(0, code, text)
+    local last, n = 101, 0
+    for percent in text:gmatch " *([%d.]+) %%  %l+ [%l ]+\n" do
+      percent, n = tonumber(percent), n + 1
+      assert.is_true(percent <= last, text)
+      last = percent
+    end
+    assert.are.equal(3, n, text)
+    text, code = folder.lua(run .. out .. "/whole --say x-ray")
+    assert.are_not.equal(0, code)
+    assert.is_truthy(text:find("expected a word of the letters a to z, got 'x-ray'", 1, true), text)
+  end)
+
+  local entries = [[
+MNCL
+("a" dt (((ax) 0)))
+("a" n (((ey) 1)))
+("abacus" nil (((ae) 1) ((b ax) 0) ((k ax s) 0)))
+("abacus" v (((ae) 1) ((b ax) 0) ((k ax s) 0)))
+("Kales" n (((k ey l z) 1)))
+("it's" nil (((ih t s) 1)))
+("b" nil (((b iy) 1)))
+("c" nil (((s iy) 1)))
+("d" nil (((d iy) 1)))
+("e" nil (((iy) 1)))
+("f" nil (((eh f) 1)))
+("g" nil (((jh iy) 1)))
+("h" nil (((ey ch) 1)))
+]]
+
+  it("reads Festival's lexicon: words with all their pronunciations, with and without stress", function()
+    local path = folder.write(out .. "/lexicon.out", entries)
+    local words = assert(lexicon.read(path))
+    assert.are.equal(10, #words)
+    assert.are.same({{"ah"}, {"ey"}}, words[1].phonemes)
+    assert.are.same({{"ae", "b", "ah", "k", "ah", "s"}}, words[2].phonemes)
+    assert.are.equal("kales", words[3].name)
+    assert.are.same({"ae1", "b", "ah0", "k", "ah0", "s"}, assert(lexicon.read(path, true))[2].phonemes[1])
+    assert.are.same({39, 54}, {#lexicon.phonemes(), #lexicon.phonemes(true)})
+    local none, message = lexicon.read(folder.write(out .. "/short.out", "MNCL\n"))
+    assert.is_nil(none)
+    assert.is_truthy(message:find("short.out: no lexicon as Festival has them", 1, true), message)
+  end)
+
+  it("tells which package has the dictionary", function()
+    local text, code = folder.lua("scripts/pronounce.lua --dictionary /nowhere/cmudict.out --out " .. out .. "/none")
+    assert.are_not.equal(0, code)
+    assert.is_truthy(text:find("/nowhere/cmudict.out", 1, true), text)
+    assert.is_truthy(text:find("apt install festlex-cmu", 1, true), text)
+  end)
+
+  it("knows all phonemes of Debian's lexicon", function()
+    if not debian then return pending "festlex-cmu is not installed" end
+    for _, stress in ipairs{false, true} do
+      local known, words = {}, assert(lexicon.read(lexicon.DICTIONARY, stress))
+      assert.is_true(#words > 100000)
+      for _, sound in ipairs(lexicon.phonemes(stress)) do known[sound] = true end
+      for _, word in ipairs(words) do
+        for _, phonemes in ipairs(word.phonemes) do
+          for _, sound in ipairs(phonemes) do assert(known[sound], word.name) end
+        end
+      end
+    end
+  end)
+
+  it("holds out a tenth of the words, by the seed", function()
+    local words = lexicon.made_up(300)
+    local parts, seen = lexicon.split(words, 1), {}
+    assert.are.same({30, 6, 264}, {#parts.test, #parts.validation, #parts.training})
+    for _, part in pairs(parts) do
+      for _, word in ipairs(part) do
+        assert.is_nil(seen[word.name], word.name)
+        seen[word.name] = true
+      end
+    end
+    for _, word in ipairs(words) do assert.is_true(seen[word.name]) end
+    assert.are.same(parts, lexicon.split(words, 1))
+    assert.are_not.same(parts.test, lexicon.split(words, 2).test)
+  end)
+
+  it("counts what is wrong as the definition does, by the nearest pronunciation", function()
+    local function naive(a, b, i, k)
+      if i == 0 or k == 0 then return i + k end
+      return math.min(naive(a, b, i - 1, k) + 1, naive(a, b, i, k - 1) + 1,
+        naive(a, b, i - 1, k - 1) + (a[i] == b[k] and 0 or 1))
+    end
+    local random = math.random
+    for _ = 1, 200 do
+      local a, b = {}, {}
+      for i = 1, random(0, 5) do a[i] = random(3) end
+      for i = 1, random(0, 5) do b[i] = random(3) end
+      assert.are.equal(naive(a, b, #a, #b), lexicon.distance(a, b))
+    end
+    local words = {{phonemes = {{"ah"}, {"ey", "ey"}}}, {phonemes = {{"b", "iy"}}}}
+    assert.are.same({25, 50}, {lexicon.errors({{"ey", "ey"}, {"b"}}, words)}) -- 1 of 2 + 2 phonemes, 1 of 2 words
+    assert.are.same({0, 0}, {lexicon.errors({{"ah"}, {"b", "iy"}}, words)})
+  end)
+
+  it("explains itself, and what is wrong", function()
+    local text, code = folder.lua "scripts/pronounce.lua --help"
+    assert.are.equal(0, code)
+    for _, option in ipairs{"dictionary", "say", "epochs", "batch", "size", "lr", "dropout", "smoothing", "average",
+      "beam", "stress", "seed", "threads", "out", "resume", "smoke"} do
+      assert.is_truthy(text:find("--" .. option, 1, true), option)
+    end
+    for _, how in ipairs{"--resume", "--say word"} do
+      text, code = folder.lua(("%s%s/none %s"):format(run, out, how))
+      assert.are_not.equal(0, code)
+      assert.is_truthy(text:find("none/pronounce.safetensors", 1, true), text)
+    end
+  end)
+end)
+
 describe("series.lua", function()
   local out = folder.new()
 
