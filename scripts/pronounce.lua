@@ -74,7 +74,8 @@ end
 
 -- ---- training ----
 
-local words = options.smoke and lexicon.made_up(240) or assert(lexicon.read(options.dictionary, options.stress))
+local words = options.smoke and lexicon.made_up(240, options.stress)
+  or assert(lexicon.read(options.dictionary, options.stress))
 local parts = lexicon.split(words, 1)
 local train, validation = dataset(parts.training, true), dataset(parts.validation)
 print(("%d words for training, %d for validation, %d held out; %d parameters"):format(#parts.training,

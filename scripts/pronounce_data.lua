@@ -79,12 +79,14 @@ end
 
 --- Words of two syllables that nobody says, for a look at the script without a dictionary.
 ---@param n integer
-function pronounce.made_up(n)
+---@param stress boolean? as in read
+function pronounce.made_up(n, stress)
   local words, first, vowels = {}, sorted_keys(FIRST), sorted_keys(SECOND)
   for i = 0, n - 1 do
     local a, b = first[i % #first + 1], first[i * 7 % 9 + 1]
     local v, w = vowels[i // #first % #vowels + 1], vowels[(i * 3 + i // 50) % #vowels + 1]
-    words[i + 1] = {name = a .. v .. b .. w, phonemes = {{FIRST[a], SECOND[v], FIRST[b], SECOND[w]}}}
+    local one, none = stress and "1" or "", stress and "0" or ""
+    words[i + 1] = {name = a .. v .. b .. w, phonemes = {{FIRST[a], SECOND[v] .. one, FIRST[b], SECOND[w] .. none}}}
   end
   return words
 end

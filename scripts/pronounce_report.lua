@@ -30,12 +30,12 @@ local function heat_map(model, letters, word, phonemes)
     title = word .. ": " .. table.concat(phonemes, " ")}
 end
 
---- Long words that are said rightly, each of another length.
+--- Words that are said rightly and have the most letters that are not heard, each of another length.
 local function choose(words, said, count, distance)
   local order, chosen, seen = {}, {}, {}
   for i, word in ipairs(words) do
     local is_right = distance(said[i], word.phonemes[1]) == 0
-    order[i] = {i = i, rank = (is_right and 0 or 100) + math.abs(#word.name - 11)}
+    order[i] = {i = i, rank = (is_right and 0 or 100) - (#word.name - #said[i])}
   end
   table.sort(order, function(a, b) return a.rank < b.rank or a.rank == b.rank and a.i < b.i end)
   for _, at in ipairs(order) do

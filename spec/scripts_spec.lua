@@ -402,6 +402,12 @@ describe("pronounce.lua", function()
     assert.is_truthy(text:find("expected a word of the letters a to z, got 'x-ray'", 1, true), text)
   end)
 
+  it("tells the stress, too", function()
+    local text, code = folder.lua(run .. out .. "/stress --stress --epochs 1")
+    assert.are.equal(0, code, text)
+    assert.is_truthy(text:find "wrong: %l+ .* not [%l ]+1 %l+ %l+0\n", text)
+  end)
+
   local entries = [[
 MNCL
 ("a" dt (((ax) 0)))
