@@ -15,7 +15,7 @@ parser:option("--attention", "bahdanau: by the decoder's state; notebook: whatev
 parser:option("--epochs", "passes over new dates", "8"):convert(shared.count "--epochs")
 parser:option("--dates", "new dates an epoch", "10000"):convert(shared.count "--dates")
 parser:option("--batch", "dates a step", "50"):convert(shared.count "--batch")
-parser:option("--lr", "highest learning rate, from which it falls to 0 along a cosine", "8e-3"):convert(tonumber)
+parser:option("--lr", "highest learning rate, from which it falls to 0 along a cosine", "4e-3"):convert(tonumber)
 shared.training(parser, "out/dates")
 local options = parser:parse()
 local epochs, tests = options.epochs, 2000
@@ -102,8 +102,8 @@ end
 local model = Translator(128)
 local optimizer = optim.Adam{model, clip_norm = 1,
   lr = optim.schedule.cosine(options.lr, epochs * ((options.dates + options.batch - 1) // options.batch))}
-local free, iso = free_dates.draw(tests, 0, true)
-local test = dataset(free, iso)
+local free, iso = free_dates.draw(tests, 1, "validation") -- by which options are chosen
+local validation = {free = free, iso = iso, rows = dataset(free, iso)}
 
 shared.make_folder(options.out)
 local file, first = options.out .. "/dates.safetensors", 1
@@ -111,20 +111,20 @@ if options.resume then first = assert(checkpoint.load(file, {model = model, opti
 local log = marea.metrics.open(options.out .. "/metrics.csv", {"epoch", "loss", "exact", "seconds"},
   {resume = options.resume})
 
---- All test dates as the model writes them, and the share (percent) that is right.
-local function evaluate()
+--- Notes what the model writes for dates; the share (percent) that is right.
+local function evaluate(dates)
   local lines, right = {}, 0
-  for input, lengths in test:batches(500) do
+  for input, lengths in dates.rows:batches(500) do
     table.move(model:translate(input, lengths), 1, #lengths, #lines + 1, lines)
   end
-  for i, line in ipairs(lines) do right = right + (line == iso[i] and 1 or 0) end
-  return lines, 100 * right / #lines
+  for i, line in ipairs(lines) do right = right + (line == dates.iso[i] and 1 or 0) end
+  dates.written = lines
+  return 100 * right / #lines
 end
 
-local written, exact
 for epoch in marea.rerun.range(first, epochs) do
   local started = marea.clock()
-  local train = dataset(free_dates.draw(options.dates, options.seed * 1000 + epoch, false))
+  local train = dataset(free_dates.draw(options.dates, options.seed * 1000 + epoch, "training"))
   local bar = data.progress(train:batches(options.batch, {shuffle = true, epoch = epoch, by_length = "lengths"}),
     {title = ("epoch %d/%d"):format(epoch, epochs), unit = "dates"})
   for input, lengths, output in bar:each() do
@@ -133,10 +133,12 @@ for epoch in marea.rerun.range(first, epochs) do
     optimizer:step(loss)
     bar:show("loss", loss:item())
   end
-  written, exact = evaluate()
-  io.stderr:write(marea.format("epoch %d/%d  test dates all right %.2f %%\n", epoch, epochs, exact))
+  local exact = evaluate(validation)
+  io.stderr:write(marea.format("epoch %d/%d  validation: dates all right %.2f %%\n", epoch, epochs, exact))
   assert(log:write{epoch = epoch, loss = bar.means.loss, exact = exact, seconds = marea.clock() - started})
   assert(checkpoint.save(file, {model = model, optimizer = optimizer, epoch = epoch}))
 end
 
-report(model, test, {free = free, iso = iso, written = written or evaluate()}, log, options)
+free, iso = free_dates.draw(tests, 0, "test")
+local test = {free = free, iso = iso, rows = dataset(free, iso)}
+report(model, test, evaluate(test), log, options)

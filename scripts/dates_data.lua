@@ -40,23 +40,24 @@ local function numbers(seed)
   end
 end
 
---- Days since 1970-01-01. Every tenth one is held out: it comes in the test and in no training.
+--- Days since 1970-01-01. Every tenth one comes in the test alone, and every tenth one in the validation alone.
 local FIRST <const>, DAYS <const> = -14610, 36524
+local PART = {[0] = "test", [5] = "validation"} -- of the last digit; others: "training"
 
-local function draw_day(draw, held_out)
+local function draw_day(draw, part)
   while true do
     local day = FIRST + draw(DAYS) - 1
-    if (day % 10 == 0) == held_out then return os.date("!*t", day * 86400) end
+    if (PART[day % 10] or "training") == part then return os.date("!*t", day * 86400) end
   end
 end
 
 --- n dates: a list of texts, a list of their ISO forms. The same seed gives the same ones.
----@param held_out boolean of the days that are held out, or of the others
-function dates.draw(n, seed, held_out)
+---@param part "training"|"validation"|"test" whose days have no other part's among them
+function dates.draw(n, seed, part)
   local draw, free, iso = numbers(seed), {}, {}
   for _ = 1, 10 do draw(1) end -- seeds that are close together begin alike
   for i = 1, n do
-    local t = draw_day(draw, held_out)
+    local t = draw_day(draw, part)
     local k = draw(#FORMS + (t.day > 12 and #NUMBERS or 0))
     local line = (FORMS[k] or NUMBERS[k - #FORMS]):gsub("{(%w+)}", parts(t))
     free[i], iso[i] = CASES[draw(#CASES)](line), ("%04d-%02d-%02d"):format(t.year, t.month, t.day)

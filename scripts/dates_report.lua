@@ -6,7 +6,7 @@ local shared = dofile((debug.getinfo(1, "S").source:match "^@(.*/)" or "") .. "o
 
 local function training_curve(log)
   return plot.curves{{x = log:column "epoch", y = log:column "exact", title = "exactly right"}, yrange = {0, 100},
-    title = "Test dates while training", xlabel = "epoch", ylabel = "percent"}
+    title = "Validation dates while training", xlabel = "epoch", ylabel = "percent"}
 end
 
 --- A character as a label: one that is seen, for a space too.
@@ -24,7 +24,7 @@ local function heat_map(weights, free, written)
     colorlabel = "weight", title = free .. " -> " .. written}
 end
 
---- The first `count` test dates that begin with a letter and and have no apostrophe, each of another length.
+--- The first `count` test dates that begin with a letter and have no apostrophe, each of another length.
 local function choose(lines, count)
   local chosen, seen = {}, {}
   for i, line in ipairs(lines) do
@@ -35,20 +35,21 @@ local function choose(lines, count)
   return chosen
 end
 
-local function heat_maps(model, test, dates, save)
+local function heat_maps(model, dates, save)
   for k, i in ipairs(choose(dates.free, 3)) do
-    local input, lengths, output = test:rows{i}
+    local input, lengths, output = dates.rows:rows{i}
     local _, weights = model(text.trim(input, lengths), lengths, output)
     save("attention" .. k, heat_map(weights[1], dates.free[i], dates.written[i]))
   end
 end
 
 --- Writes the pictures to options.out, prints some dates, the wrong ones first, and the share that is right.
----@param dates {free: string[], iso: string[], written: string[]} the test's
-return function(model, test, dates, log, options)
+---@param dates {free: string[], iso: string[], rows: Dataset, written: string[]} the test's
+---@param exact number percent
+return function(model, dates, exact, log, options)
   local save, wrong = shared.saver(options.out), {}
   save("training_curve", training_curve(log))
-  marea.no_grad(heat_maps, model, test, dates, save)
+  marea.no_grad(heat_maps, model, dates, save)
   for i, line in ipairs(dates.written) do
     if line ~= dates.iso[i] then wrong[#wrong + 1] = i end
   end
@@ -56,7 +57,6 @@ return function(model, test, dates, log, options)
     local i = wrong[k]
     print(marea.format("wrong: %s -> %s, not %s", dates.free[i], dates.written[i], dates.iso[i]))
   end
-  print(marea.format("%d of %d test dates are exactly right: %.2f %%", #dates.iso - #wrong, #dates.iso,
-    100 * (1 - #wrong / #dates.iso)))
+  print(marea.format("%d of %d test dates are exactly right: %.2f %%", #dates.iso - #wrong, #dates.iso, exact))
   print("Pictures, metrics.csv and dates.safetensors are in " .. options.out)
 end

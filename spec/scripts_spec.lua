@@ -310,22 +310,27 @@ describe("dates.lua", function()
     end)
   end
 
-  it("draws the same dates for the same seed, none of the test's days in training", function()
+  it("draws the same dates for the same seed, no day in two parts", function()
     local dates = dofile "scripts/dates_data.lua"
-    local free, iso = dates.draw(3000, 7, false)
-    assert.are.same({free, iso}, {dates.draw(3000, 7, false)})
-    assert.are_not.same(free, (dates.draw(3000, 8, false)))
-    local test_free, test_iso = dates.draw(2000, 0, true)
-    local held = {}
-    for _, day in ipairs(test_iso) do held[day] = true end
-    for i, day in ipairs(iso) do assert.is_nil(held[day], free[i]) end
+    local free, iso = dates.draw(3000, 7, "training")
+    assert.are.same({free, iso}, {dates.draw(3000, 7, "training")})
+    assert.are_not.same(free, (dates.draw(3000, 8, "training")))
+    local test_free, test_iso = dates.draw(2000, 0, "test")
+    local _, validation_iso = dates.draw(2000, 1, "validation")
+    local part = {}
+    for name, days in pairs{test = test_iso, validation = validation_iso, training = iso} do
+      for _, day in ipairs(days) do
+        assert.is_true(part[day] == nil or part[day] == name, day)
+        part[day] = name
+      end
+    end
     for _, line in ipairs(test_free) do
       for c in line:gmatch "." do assert.is_truthy(dates.CHARACTERS:find(c, 1, true), line) end
     end
   end)
 
   it("draws texts that name the day, with the right weekday", function()
-    local free, iso = dofile "scripts/dates_data.lua".draw(5000, 3, false)
+    local free, iso = dofile "scripts/dates_data.lua".draw(5000, 3, "training")
     local weekdays, seen = {"sun", "mon", "tue", "wed", "thu", "fri", "sat"}, 0
     for i, line in ipairs(free) do
       local year, month, day = iso[i]:match "^(%d%d%d%d)%-(%d%d)%-(%d%d)$"
