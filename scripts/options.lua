@@ -30,6 +30,20 @@ function options.make_folder(path)
   assert(os.execute("mkdir -p " .. options.quote(path)), "no folder for the results: " .. path)
 end
 
+--- The path of a text that scripts/texts.sh gets, in $MAREA_TEXT or data/text.
+---@param name string "squad-train-v1.1.json"
+---@param target string which target of make gets it: "text" or "squad"
+function options.text_file(name, target)
+  for _, place in ipairs{os.getenv "MAREA_TEXT" or "data/text", "data/text"} do
+    local file = io.open(place .. "/" .. name)
+    if file then
+      file:close()
+      return place .. "/" .. name
+    end
+  end
+  error(("no file %s in $MAREA_TEXT or data/text; `make %s` gets it"):format(name, target), 0)
+end
+
 --- save(name, figure) writes FOLDER/NAME.png. Without gnuplot the figure's script is left there, and it says so.
 function options.saver(folder)
   return function(name, figure)

@@ -748,3 +748,56 @@ describe("mnist.sh", function()
     assert.is_nil(folder.read(target .. "/train-images-idx3-ubyte.gz"))
   end)
 end)
+
+describe("texts.sh", function()
+  local path = folder.new() -- programs that may be found: no curl
+  for program in ("mktemp rm mkdir dirname sha256sum cut cat gzip cp mv chmod sort"):gmatch "%S+" do
+    os.execute(("ln -s %s %s/%s"):format(io.popen("command -v " .. program):read "l", path, program))
+  end
+  local function get(kind, from, target)
+    local program = (os.getenv "MAREA_BUILD" or "build") .. "/marea"
+    return io.popen(("PATH=%s MAREA=%s MAREA_TEXT=%s /bin/sh scripts/texts.sh %s %s 2>&1; echo exit $?"):format(path,
+      program, from, kind, target)):read "a"
+  end
+
+  it("takes only files that are the published ones, and leaves nothing of others", function()
+    local from, target = folder.new(), folder.new()
+    assert(marea.save_bytes(from .. "/tinyshakespeare.txt", "First Citizen:\n"))
+    assert(marea.save_bytes(from .. "/scan-simple-test.txt.gz", "no gzip"))
+    assert(marea.save_bytes(from .. "/squad-train-v1.1.json", "[]"))
+    assert(marea.save_bytes(from .. "/squad-dev-v1.1.json", '{"data": []}'))
+    local text = get("text", from, target)
+    assert.is_truthy(text:find "exit 1%s*$", text)
+    assert.is_truthy(text:find("tinyshakespeare.txt is not the published tinyshakespeare.txt", 1, true), text)
+    assert.is_truthy(text:find("scan-simple-test.txt.gz is not a whole .gz file", 1, true), text)
+    assert.is_truthy(text:find("there is no curl", 1, true), text)
+    assert.is_truthy(text:find("Not found: tinyshakespeare.txt scan-simple-train.txt scan-simple-test.txt", 1, true))
+    text = get("squad", from, target)
+    assert.is_truthy(text:find "exit 1%s*$", text)
+    assert.is_truthy(text:find("there is no 'data'", 1, true), text)
+    assert.is_truthy(text:find("squad-dev-v1.1.json is not the published", 1, true), text)
+    assert.are.equal("", io.popen("ls " .. target):read "a")
+    assert.is_truthy(get("none", from, target):find "usage.*exit 2")
+  end)
+
+  it("sums up what SQuAD asks and answers, whatever ids and spaces are", function()
+    local file = folder.new() .. "/squad.json"
+    assert(marea.save_bytes(file, [[{"data": [{"title": "T", "paragraphs": [{"context": " Été  1973 ", "qas": [
+      {"id": 7, "question": "When?\n", "answers": [{"answer_start": 6, "text": "1973"}]},
+      {"question": "Who?", "answers": []}]}]}]}]]))
+    local text, code = folder.lua("scripts/squad_lines.lua " .. file)
+    assert.are.equal("T\tÉté 1973\tWhen?\t1973\nT\tÉté 1973\tWho?\n", text)
+    assert.are.equal(0, code)
+    assert.is_truthy(folder.lua("scripts/squad_lines.lua /nowhere.json"):find "/nowhere.json")
+  end)
+
+  if os.getenv "MAREA_TEXT" then
+    it("takes the published files, also gzipped", function()
+      local target = folder.new()
+      for _, kind in ipairs{"text", "squad"} do
+        assert.is_truthy(get(kind, os.getenv "MAREA_TEXT", target):find "exit 0%s*$")
+      end
+      assert.are.equal(5, select(2, io.popen("ls " .. target):read "a":gsub("\n", "")))
+    end)
+  end
+end)
