@@ -76,9 +76,9 @@ function folder.lua(arguments, environment)
 end
 
 --- The same, killed (SIGKILL) as soon as there is a file at `path`, and found still running then.
-function folder.lua_killed(arguments, path)
+function folder.lua_killed(arguments, path, environment)
   local waits = ("until [ -e %s ]; do kill -0 $pid || exit 1; sleep 0.01; done; kill -9 $pid"):format(path)
-  assert(os.execute(("{ exec >/dev/null 2>&1; %s & pid=$!; %s; }"):format(command_of(arguments), waits)))
+  assert(os.execute(("{ exec >/dev/null 2>&1; %s & pid=$!; %s; }"):format(command_of(arguments, environment), waits)))
 end
 
 return folder

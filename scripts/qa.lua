@@ -1,0 +1,108 @@
+-- SPDX-License-Identifier: MIT
+--- Answers questions word by word, with an encoder, a decoder and attention between them: those of SQuAD without their
+--- articles (squad), commands of SCAN, which ask for actions (scan), and questions about little stories (babi).
+--- docs/qa.md shows what comes out. --reader starts qa_reader.lua, which finds answers in the articles.
+local here = debug.getinfo(1, "S").source:match "^@(.*/)" or ""
+for _, word in ipairs(arg) do
+  if word == "--reader" then
+    package.path = here .. "?.lua;" .. package.path
+    return require "qa_reader"
+  end
+end
+local argparse = require "argparse"
+local marea = require "marea"
+local optim, checkpoint = marea.optim, marea.checkpoint
+local shared = dofile(here .. "options.lua")
+local networks = dofile(here .. "qa_model.lua")
+local qa = dofile(here .. "qa_data.lua")
+local report = dofile(here .. "qa_report.lua")
+local count = shared.count
+
+local parser = argparse("qa.lua", "Trains a network that answers questions word by word.")
+parser:option("--data", "squad, scan (`make squad` and `make text` get them) or babi", "squad")
+  :choices{"squad", "scan", "babi"}
+parser:option("--attention", "notebook: whatever has been written (squad's default); bahdanau: by what has")
+  :choices{"notebook", "bahdanau"}
+parser:option("--task", "of babi: 1, 2 or 3", "1"):choices{"1", "2", "3"}
+parser:option("--examples", "of babi: questions to learn from", "10000"):convert(count "--examples")
+parser:option("--epochs", "passes over the questions (squad: 2)"):convert(count "--epochs")
+parser:option("--batch", "questions a step", "64"):convert(count "--batch")
+parser:option("--lr", "learning rate, for scan and babi the highest one"):convert(tonumber)
+parser:option("--dropout", "between the layers"):convert(tonumber)
+parser:option("--temperature", "of answers that are drawn; 0: the likeliest words"):convert(tonumber)
+parser:flag("--reader", "another network: it finds answers in articles; --reader --help has its options")
+shared.training(parser, "out/qa")
+local options = parser:parse()
+-- by_length: what batches are sorted by
+local defaults = {
+  squad = {attention = "notebook", epochs = 2, lr = 1e-3, dropout = 0.2, temperature = 0.85},
+  scan = {attention = "bahdanau", epochs = 20, lr = 4e-3, dropout = 0.1, temperature = 0, by_length = "counts"},
+  babi = {attention = "bahdanau", epochs = 40, lr = 4e-3, dropout = 0.2, temperature = 0, by_length = "lengths"},
+}
+for name, value in pairs(defaults[options.data]) do
+  if options[name] == nil then options[name] = value end
+end
+if options.smoke then options.epochs, options.examples, options.limit = math.min(options.epochs, 2), 200, 200 end
+marea.seed(options.seed)
+if options.threads then marea.set_threads(options.threads) end
+
+-- ---- data, network, optimizer ----
+
+local found = qa.load(options.data, {task = tonumber(options.task), examples = options.examples, seed = options.seed,
+  limit = options.limit})
+local train, validation = found.train.set, found.validation.set
+local model = networks[options.attention]{inputs = #found.inputs, outputs = #found.outputs, length = found.length,
+  begin = found.outputs.begin, stop = found.outputs.stop, embedding = options.smoke and 8 or 64,
+  hidden = options.smoke and 16 or 128, dropout = options.dropout}
+print(marea.format("%d questions to learn from, %d words in, %d words out, %d parameters", #train, #found.inputs,
+  #found.outputs, (model:count())))
+local steps = options.epochs * ((#train + options.batch - 1) // options.batch)
+local squad = options.data == "squad"
+local optimizer = optim.Adam{model, lr = squad and options.lr or optim.schedule.cosine(options.lr, steps),
+  clip_norm = not squad and 1 or nil}
+
+shared.make_folder(options.out)
+local file, first = options.out .. "/qa.safetensors", 1
+if options.resume then first = assert(checkpoint.load(file, {model = model, optimizer = optimizer})).epoch + 1 end
+local log = marea.metrics.open(options.out .. "/metrics.csv", {"epoch", "loss", "validation", "exact", "seconds"},
+  {resume = options.resume})
+
+-- ---- training ----
+
+local function train_epoch(epoch)
+  local pass = train:batches(options.batch, {shuffle = true, epoch = epoch, by_length = options.by_length})
+  local bar = marea.data.progress(pass, {title = ("epoch %d/%d"):format(epoch, options.epochs), unit = "questions"})
+  for input, lengths, output, counts in bar:each() do
+    local loss = model:loss(input, lengths, output, counts)
+    optimizer:step(loss)
+    bar:show("loss", loss:item())
+  end
+  return bar.means.loss
+end
+
+--- The loss of a word of the validation, and the share of its first 1,000 questions that are answered exactly.
+local function validate()
+  local sum, words = 0, 0
+  for input, lengths, output, counts in validation:batches(options.batch, {by_length = options.by_length}) do
+    local loss, n = marea.no_grad(model.loss, model, input, lengths, output, counts)
+    sum, words = sum + loss:item() * n, words + n
+  end
+  local answers = report.answers(model, found, found.validation, 1000, options.temperature)
+  return sum / words, report.exact(answers, found.validation)
+end
+
+for epoch in marea.rerun.range(first, options.epochs) do
+  local started = marea.clock()
+  model:train()
+  local loss = train_epoch(epoch)
+  model:evaluate()
+  local held_out, exact = validate()
+  io.stderr:write(marea.format("epoch %d/%d  validation loss %.4f  exactly right %.2f %%\n", epoch, options.epochs,
+    held_out, exact))
+  assert(log:write{epoch = epoch, loss = loss, validation = held_out, exact = exact,
+    seconds = marea.clock() - started})
+  assert(checkpoint.save(file, {model = model, optimizer = optimizer, epoch = epoch}))
+end
+
+model:evaluate()
+report.write(model, found, log, options)

@@ -1,0 +1,100 @@
+-- SPDX-License-Identifier: MIT
+--- Questions and answers for scripts/qa.lua: SQuAD's without their articles, SCAN's commands and actions, or the little
+--- stories of qa_babi.lua.
+local marea = require "marea"
+local text, data = marea.text, marea.data
+local here = debug.getinfo(1, "S").source:match "^@(.*/)" or ""
+local shared = dofile(here .. "options.lua")
+local babi = dofile(here .. "qa_babi.lua")
+local qa = {}
+
+-- Each is set apart by spaces, in this order: the rules of the Penn Treebank's tokenizer, which the notebook uses.
+local APART = {
+  {'"', ' " '}, {"[;@#$%%&]", " %0 "}, {"[?!]", " %0 "}, {"([:,])([^%d])", " %1 %2"}, {"[%]%[()%{}<>]", " %0 "},
+  {"%-%-", " -- "}, {"([^.])(%.)([%])}>\"']*)%s*$", "%1 %2%3 "}, {"([^'])' ", "%1 ' "}, {"'([sSmMdD]) ", " '%1 "},
+  {"'(ll) ", " '%1 "}, {"'(re) ", " '%1 "}, {"'(ve) ", " '%1 "}, {"n't ", " n't "},
+}
+
+--- The words of a text, "n't" and "'s" apart from theirs.
+function qa.words(line)
+  line = " " .. line .. " "
+  for _, rule in ipairs(APART) do line = line:gsub(rule[1], rule[2]) end
+  local list = {}
+  for word in line:gmatch "[^ \t\n\v\f\r]+" do list[#list + 1] = word end
+  return list
+end
+
+-- ---- pairs: {questions = lists of words, answers = lists of words} ----
+
+local function pairs_of_squad(name)
+  local result = {questions = {}, answers = {}, golds = {}}
+  for i, q in ipairs(assert(data.squad(shared.text_file(name, "squad")))) do
+    result.questions[i], result.answers[i] = qa.words(q.question:lower()), qa.words(q.answers[1].text)
+    result.golds[i] = q.answers
+  end
+  return result
+end
+
+local function pairs_of_scan(name)
+  local commands, actions = assert(data.scan(shared.text_file(name, "text")))
+  return {questions = commands, answers = actions}
+end
+
+--- Pairs from `first` to `last`.
+local function part(all, first, last)
+  local result = {}
+  for name, list in pairs(all) do result[name] = table.move(list, first, last, 1, {}) end
+  return result
+end
+
+local sources = {}
+
+function sources.squad() return pairs_of_squad "squad-train-v1.1.json", pairs_of_squad "squad-dev-v1.1.json" end
+
+function sources.scan() return pairs_of_scan "scan-simple-train.txt", pairs_of_scan "scan-simple-test.txt" end
+
+function sources.babi(o) return babi.draw(o.task, o.examples, o.seed), babi.draw(o.task, 1000, 0) end
+
+-- ---- numbers ----
+
+--- Lists of words as i64 (N, length), longer ones cut, and how many words count.
+local function encode(vocabulary, lists, length, options)
+  local rows = {}
+  for i, words in ipairs(lists) do
+    rows[i] = vocabulary:encode(words, options)
+    for k = #rows[i], length + 1, -1 do rows[i][k] = nil end
+  end
+  return text.pad(rows, {length = length, padding = options.stop and vocabulary.stop or vocabulary.padding})
+end
+
+local function longest(lists)
+  local length = 1
+  for _, words in ipairs(lists) do length = math.max(length, #words) end
+  return length
+end
+
+--- Everything that a run needs: vocabularies (inputs, outputs), the longest question and answer (with its end), and
+--- train, validation, test: {set = Dataset of input, lengths, output, counts; pairs}.
+---@param name string "squad", "scan" or "babi"
+---@param o {task: integer, examples: integer, seed: integer, limit: integer?} limit: pairs to take at most
+function qa.load(name, o)
+  local all, test = sources[name](o)
+  if o.limit then all, test = part(all, 1, o.limit), part(test, 1, o.limit // 8) end
+  local found = {
+    inputs = text.Vocabulary{all.questions},
+    outputs = text.Vocabulary{all.answers, padding = false, begin = true, stop = true},
+    length = longest(all.answers) + 1,
+  }
+  local width, cut = math.max(longest(all.questions), longest(test.questions)), #all.questions * 4 // 5
+  local splits = {train = part(all, 1, cut), validation = part(all, cut + 1, #all.questions), test = test}
+  for _, split in ipairs{"train", "validation", "test"} do -- in this order: each set has random numbers of its own
+    local list = splits[split]
+    local input, lengths = encode(found.inputs, list.questions, width, {})
+    local output, counts = encode(found.outputs, list.answers, found.length, {stop = true})
+    found[split] = {pairs = list, set = data.Dataset{{"input", input:keep()}, {"lengths", lengths:keep()},
+      {"output", output:keep()}, {"counts", counts:keep()}}}
+  end
+  return found
+end
+
+return qa
