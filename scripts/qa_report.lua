@@ -66,15 +66,17 @@ local function heat_map(model, found, question, answer)
   local _, weights = model(input, marea.tensor({#question}, {dtype = "i64"}), output)
   local rows = table.move(answer, 1, #answer, 1, {})
   if #rows < weights:size(2) then rows[#rows + 1] = "(end)" end
-  return plot.heatmap{weights[1]:narrow(1, 1, #rows), map = "viridis", xticks = question, yticks = rows,
+  local height = #question // (2 * #rows) + 1 -- few rows are drawn thicker
+  local map = weights[1]:narrow(1, 1, #rows):unsqueeze(2):expand(#rows, height, #question)
+  return plot.heatmap{map:reshape(#rows * height, #question), map = "viridis", xticks = question, yticks = rows,
     colorlabel = "weight"}
 end
 
---- Up to three questions with answers to draw: the longest answers of at most 12 words to questions of at most 24.
+--- Up to three questions with answers to draw: the longest answers of at most 12 words to questions of at most 30.
 local function choose(answers, questions)
   local list = {}
   for i = 1, math.min(#answers, 300) do
-    if #questions[i] <= 24 and #answers[i] <= 12 then list[#list + 1] = i end
+    if #questions[i] <= 30 and #answers[i] <= 12 then list[#list + 1] = i end
   end
   table.sort(list, function(a, b)
     if #answers[a] ~= #answers[b] then return #answers[a] > #answers[b] end
