@@ -25,21 +25,24 @@ parser:option("--attention", "notebook: whatever has been written (squad's defau
   :choices{"notebook", "bahdanau"}
 parser:option("--task", "of babi: 1, 2 or 3", "1"):choices{"1", "2", "3"}
 parser:option("--examples", "of babi: questions to learn from", "10000"):convert(count "--examples")
-parser:option("--epochs", "passes over the questions (squad: 2, scan: 16, babi: 20, 40 if there are few)"):convert(count "--epochs")
-parser:option("--batch", "questions a step (squad: 64, others: 32)"):convert(count "--batch")
+parser:option("--epochs", "passes over the questions (squad: 2, scan: 16, babi: 8 or, with few, 40)")
+  :convert(count "--epochs")
+parser:option("--batch", "questions a step (squad: 64, scan: 32, babi: 16)"):convert(count "--batch")
 parser:option("--lr", "learning rate, for scan and babi the highest one"):convert(tonumber)
 parser:option("--dropout", "between the layers"):convert(tonumber)
 parser:option("--temperature", "of answers that are drawn; 0: the likeliest words"):convert(tonumber)
 parser:flag("--reader", "another network: it finds answers in articles; --reader --help has its options")
 shared.training(parser, "out/qa")
 local options = parser:parse()
--- hidden: size of the LSTMs; by_length: what batches are sorted by
+-- hidden: size of the LSTMs; spread: of words at first (bahdanau); by_length: what batches are sorted by
+local few = options.examples < 5000
 local defaults = {
-  squad = {attention = "notebook", epochs = 2, batch = 64, lr = 1e-3, dropout = 0.2, temperature = 0.85, hidden = 128},
+  squad = {attention = "notebook", epochs = 2, batch = 64, lr = 1e-3, dropout = 0.2, temperature = 0.85, hidden = 128,
+    spread = 0.5},
   scan = {attention = "bahdanau", epochs = 16, batch = 32, lr = 2e-3, dropout = 0, temperature = 0, hidden = 128,
-    by_length = "counts"},
-  babi = {attention = "bahdanau", epochs = options.examples < 5000 and 40 or 20, batch = 32, lr = 4e-3,
-    dropout = options.examples < 5000 and 0.2 or 0, temperature = 0, hidden = 64, by_length = "lengths"},
+    spread = 0.5, by_length = "counts"},
+  babi = {attention = "bahdanau", epochs = few and 40 or 8, batch = 16, lr = 4e-3, dropout = few and 0.2 or 0,
+    temperature = 0, hidden = 64, spread = 1, by_length = "lengths"},
 }
 for name, value in pairs(defaults[options.data]) do
   if options[name] == nil then options[name] = value end
@@ -55,7 +58,7 @@ local found = qa.load(options.data, {task = tonumber(options.task), examples = o
 local train, validation = found.train.set, found.validation.set
 local model = networks[options.attention]{inputs = #found.inputs, outputs = #found.outputs, length = found.length,
   begin = found.outputs.begin, stop = found.outputs.stop, embedding = options.smoke and 8 or 64,
-  hidden = options.smoke and 16 or options.hidden, dropout = options.dropout}
+  hidden = options.smoke and 16 or options.hidden, dropout = options.dropout, spread = options.spread}
 print(marea.format("%d questions to learn from, %d words in, %d words out, %d parameters", #train, #found.inputs,
   #found.outputs, (model:count())))
 local steps = options.epochs * ((#train + options.batch - 1) // options.batch)

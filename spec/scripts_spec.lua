@@ -841,7 +841,7 @@ describe("qa.lua", function()
   it("takes the loss of Bahdanau's over the words and ends of answers, none of the padding", function()
     marea.seed(3)
     local model = dofile "scripts/qa_model.lua".bahdanau{inputs = 9, outputs = 7, length = 4, begin = 1, stop = 2,
-      embedding = 4, hidden = 8, dropout = 0}
+      embedding = 4, hidden = 8, dropout = 0, spread = 0.5}
     local input = marea.tensor({{5, 6, 7}, {8, 1, 1}}, {dtype = "i64"})
     local lengths = marea.tensor({3, 1}, {dtype = "i64"})
     local output = marea.tensor({{4, 5, 2, 2}, {2, 2, 2, 2}}, {dtype = "i64"})
