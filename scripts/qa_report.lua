@@ -66,9 +66,10 @@ local function heat_map(model, found, question, answer)
   local _, weights = model(input, marea.tensor({#question}, {dtype = "i64"}), output)
   local rows = table.move(answer, 1, #answer, 1, {})
   if #rows < weights:size(2) then rows[#rows + 1] = "(end)" end
-  local height = #question // (2 * #rows) + 1 -- few rows are drawn thicker
-  local map = weights[1]:narrow(1, 1, #rows):unsqueeze(2):expand(#rows, height, #question)
-  return plot.heatmap{map:reshape(#rows * height, #question), map = "viridis", xticks = question, yticks = rows,
+  local wide = #question > 15 and 18 or 1 -- columns as wide as the labels of many words are high
+  local high = wide * (#question // (2 * #rows) + 1) -- few rows are drawn thicker
+  local map = weights[1]:narrow(1, 1, #rows):reshape(#rows, 1, #question, 1):expand(#rows, high, #question, wide)
+  return plot.heatmap{map:reshape(#rows * high, #question * wide), map = "viridis", xticks = question, yticks = rows,
     colorlabel = "weight"}
 end
 
