@@ -25,7 +25,7 @@ parser:option("--attention", "notebook: whatever has been written (squad's defau
   :choices{"notebook", "bahdanau"}
 parser:option("--task", "of babi: 1, 2 or 3", "1"):choices{"1", "2", "3"}
 parser:option("--examples", "of babi: questions to learn from", "10000"):convert(count "--examples")
-parser:option("--epochs", "passes over the questions (squad: 2, scan: 16, babi: 16 or, with few, 40)")
+parser:option("--epochs", "passes over the questions (squad: 2, scan: 16, babi: 12 or, with few, 40)")
   :convert(count "--epochs")
 parser:option("--batch", "questions a step (squad: 64, scan: 32, babi: 16)"):convert(count "--batch")
 parser:option("--lr", "learning rate, for scan and babi the highest one"):convert(tonumber)
@@ -41,7 +41,8 @@ local defaults = {
     spread = 0.5},
   scan = {attention = "bahdanau", epochs = 16, batch = 32, lr = 2e-3, dropout = 0, temperature = 0, hidden = 128,
     spread = 0.5, by_length = "counts"},
-  babi = {attention = "bahdanau", epochs = few and 40 or 16, batch = 16, lr = 4e-3, dropout = few and 0.2 or 0,
+  babi = {attention = "bahdanau", epochs = few and 40 or 12, batch = 16,
+    lr = few and 4e-3 or 2e-3, dropout = few and 0.2 or 0,
     temperature = 0, hidden = 64, spread = 1, by_length = "lengths"},
 }
 for name, value in pairs(defaults[options.data]) do
