@@ -43,10 +43,11 @@ local function ask(question, path)
   local saved = assert(checkpoint.load(file, {}))
   local words = assert(text.Vocabulary.from_state(saved.texts.words))
   local letters = assert(text.Vocabulary.from_state(saved.texts.letters))
-  local model = {reader = network(words, letters, math.tointeger(tonumber(saved.texts.size)))}
-  model.average = network(words, letters, math.tointeger(tonumber(saved.texts.size)))
+  local size = math.tointeger(tonumber(saved.texts.size))
+  local model = {reader = network(words, letters, size), average = network(words, letters, size)}
   assert(checkpoint.load(file, {model = model}))
   local paragraph = assert(assert(io.open(path)):read "a")
+  for _, line in ipairs{question, paragraph} do assert(line:find "%S", "--ask: a text without words") end
   local set = reader_data.set({{question = question, context = paragraph}}, words, letters)
   local batch = set:batch(set.rows:rows{1})
   local first, last, start, stop = marea.no_grad(model.average.answer, model.average:evaluate(), batch, LONGEST)
@@ -133,5 +134,5 @@ for epoch in marea.rerun.range(first, options.epochs) do
 end
 
 if not answers then exact, f1, answers = evaluate() end
-report.write(average, test, answers, log, options)
+report.write(average, test, answers, LONGEST, log, options)
 print(marea.format("%d questions: exact match %.2f %%, F1 %.2f %%", #test, exact, f1))

@@ -140,56 +140,68 @@ local function place(q, answer, starts, stops)
   return first, last
 end
 
---- Numbers of questions in lists: a row for each paragraph and GROUP of its questions at most.
+--- What a set is collected in: texts, one behind the other as numbers of kinds, and lists with an item for each row and
+--- each question.
+local function new_lists()
+  return {flat = {}, kinds = {[PADDING] = ""}, numbers = {[""] = PADDING}, questions = {},
+    rows = {first = {}, lengths = {}, question = {}, count = {}},
+    asked = {first = {}, lengths = {}, start = {}, stop = {}}}
+end
+
+--- Puts a text behind the others; returns where it begins, and its length.
+local function add_text(lists, words)
+  local flat, kinds, numbers = lists.flat, lists.kinds, lists.numbers
+  local first = #flat + 1
+  for _, word in ipairs(words) do
+    if not numbers[word] then
+      kinds[#kinds + 1] = word
+      numbers[word] = #kinds
+    end
+    flat[#flat + 1] = numbers[word]
+  end
+  return first, #words
+end
+
+--- Adds a question about a paragraph, to the last row or to a new one.
+local function add_question(lists, q, paragraph)
+  local rows, asked, n = lists.rows, lists.asked, #lists.questions + 1
+  lists.questions[n] = {question = q, starts = paragraph.starts, stops = paragraph.stops}
+  if paragraph.count % GROUP == 0 then
+    local row = #rows.first + 1
+    rows.first[row], rows.lengths[row], rows.question[row], rows.count[row] = paragraph.first, paragraph.length, n, 0
+  end
+  paragraph.count, rows.count[#rows.count] = paragraph.count + 1, rows.count[#rows.count] + 1
+  asked.first[n], asked.lengths[n] = add_text(lists, (reader_data.split(q.question)))
+  asked.start[n], asked.stop[n] = 1, 1
+  local answer = q.answers and q.answers[1]
+  if answer then asked.start[n], asked.stop[n] = place(q, answer, paragraph.starts, paragraph.stops) end
+end
+
 local function collect(questions, longest)
-  local flat, kinds, rows = {}, {[PADDING] = ""}, {first = {}, lengths = {}, question = {}, count = {}}
-  local list, known, last = {first = {}, lengths = {}, start = {}, stop = {}}, {[""] = PADDING}, {}
-  local kept = {}
-  local function add(words)
-    local first = #flat + 1
-    for _, word in ipairs(words) do
-      if not known[word] then
-        kinds[#kinds + 1] = word
-        known[word] = #kinds
-      end
-      flat[#flat + 1] = known[word]
-    end
-    return first, #words
-  end
+  local lists, paragraph = new_lists(), {}
   for _, q in ipairs(questions) do
-    if q.context ~= last.context then
+    if q.context ~= paragraph.context then
       local words, starts, stops = reader_data.split(q.context)
-      last = {context = q.context, starts = starts, stops = stops, count = 0}
-      if #words <= longest then last.first, last.length = add(words) end
+      paragraph = {context = q.context, starts = starts, stops = stops, count = 0}
+      if #words <= longest then paragraph.first, paragraph.length = add_text(lists, words) end
     end
-    if last.first then
-      local n = #kept + 1
-      kept[n] = {question = q, starts = last.starts, stops = last.stops}
-      if last.count % GROUP == 0 then
-        local row = #rows.first + 1
-        rows.first[row], rows.lengths[row], rows.question[row], rows.count[row] = last.first, last.length, n, 0
-      end
-      last.count, rows.count[#rows.count] = last.count + 1, rows.count[#rows.count] + 1
-      list.first[n], list.lengths[n] = add((reader_data.split(q.question)))
-      local answer = q.answers and q.answers[1]
-      list.start[n], list.stop[n] = 1, 1
-      if answer then list.start[n], list.stop[n] = place(q, answer, last.starts, last.stops) end
-    end
+    if paragraph.first then add_question(lists, q, paragraph) end
   end
-  return flat, kinds, rows, list, kept
+  return lists
 end
 
 --- Questions as a set: set.rows, a Dataset for batches, and set:batch, which makes one of a pass's rows.
 ---@param questions table[] of data.squad, those of one paragraph together
 ---@param longest integer? words of a paragraph; questions about longer ones are left out
 function reader_data.set(questions, words, letters, longest)
-  local flat, kinds, rows, list, kept = collect(questions, longest or math.maxinteger)
-  local self = setmetatable({questions = kept, tables = describe(kinds, words, letters)}, Set)
+  local lists = collect(questions, longest or math.maxinteger)
+  local self = setmetatable({questions = lists.questions, tables = describe(lists.kinds, words, letters)}, Set)
   local function tensor(numbers) return marea.tensor(numbers, {dtype = "i64"}) end
-  self.flat = tensor(flat)
-  for name, numbers in pairs(list) do self[name] = tensor(numbers) end
-  self.rows = data.Dataset{{"first", tensor(rows.first)}, {"lengths", tensor(rows.lengths)},
-    {"question", tensor(rows.question)}, {"count", tensor(rows.count)}}
+  self.flat = tensor(lists.flat)
+  for name, numbers in pairs(lists.asked) do self[name] = tensor(numbers) end
+  local fields = {}
+  for i, name in ipairs{"first", "lengths", "question", "count"} do fields[i] = {name, tensor(lists.rows[name])} end
+  self.rows = data.Dataset(fields)
   return self
 end
 

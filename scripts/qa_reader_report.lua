@@ -31,13 +31,14 @@ end
 
 --- Writes the pictures to options.out and prints some answers.
 ---@param answers table<integer, string> by the questions' numbers
-function report.write(model, test, answers, log, options)
+---@param longest integer words of an answer
+function report.write(model, test, answers, longest, log, options)
   local save = shared.saver(options.out)
   save("training_curve", training_curve(log))
   for k = 1, 3 do
     local number = k * #test.rows // 4
     local batch = test:batch(test.rows:rows{number})
-    local first, last, start, stop = marea.no_grad(model.answer, model, batch, 17)
+    local first, last, start, stop = marea.no_grad(model.answer, model, batch, longest)
     save("answer" .. k, report.heat_map(test, batch.numbers[1], start[1], stop[1], first[1], last[1]))
   end
   for k = 1, 5 do
