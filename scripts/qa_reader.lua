@@ -7,6 +7,7 @@ local optim, data, checkpoint, text = marea.optim, marea.data, marea.checkpoint,
 local here = debug.getinfo(1, "S").source:match "^@(.*/)" or ""
 local shared = dofile(here .. "options.lua")
 local reader_data = dofile(here .. "qa_reader_data.lua")
+local made_up = dofile(here .. "qa_reader_made_up.lua")
 local Reader = dofile(here .. "qa_reader_model.lua")
 local score = dofile(here .. "qa_reader_score.lua")
 local report = dofile(here .. "qa_reader_report.lua")
@@ -64,10 +65,10 @@ local function read(part)
 end
 
 if options.smoke then options.epochs, options.size = math.min(options.epochs, 2), math.min(options.size, 16) end
-local questions = options.smoke and reader_data.made_up(600, 1) or read "train"
+local questions = options.smoke and made_up(600, 1) or read "train"
 local words, letters = reader_data.vocabularies(questions, options.smoke and 1 or 5)
 local train = reader_data.set(questions, words, letters, PARAGRAPH)
-local test = reader_data.set(options.smoke and reader_data.made_up(60, 2) or read "dev", words, letters)
+local test = reader_data.set(options.smoke and made_up(60, 2) or read "dev", words, letters)
 local rows = train.rows
 if options.groups and options.groups < #rows then rows = rows:spaced(options.groups) end
 

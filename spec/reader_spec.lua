@@ -4,6 +4,7 @@
 local marea = require "marea"
 local folder = require "spec.support.folder"
 local reader_data = dofile "scripts/qa_reader_data.lua"
+local made_up = dofile "scripts/qa_reader_made_up.lua"
 local score = dofile "scripts/qa_reader_score.lua"
 local Reader = dofile "scripts/qa_reader_model.lua"
 
@@ -63,7 +64,7 @@ describe("the reader's score", function()
 end)
 
 describe("the reader's batches", function()
-  local questions = reader_data.made_up(60, 3)
+  local questions = made_up(60, 3)
   questions[61] = {question = "Which rose?", context = ("A long one. "):rep(40),
     answers = {{text = "long", start = 3}}}
   local words, letters = reader_data.vocabularies(questions, 1)
