@@ -13,6 +13,12 @@ local function training_curve(log)
     yrange = {0, 100}, title = "Test questions while training", xlabel = "epoch", ylabel = "percent"}
 end
 
+--- A line that fits above a picture.
+local function shortened(line)
+  if utf8.len(line) <= 52 then return line end
+  return line:sub(1, utf8.offset(line, 50) - 1) .. "..."
+end
+
 local WINDOW <const> = 24 -- words of a heat map
 
 --- The probabilities that each word is the first and the last one of the answer to a question of a set, of the words
@@ -25,8 +31,9 @@ function report.heat_map(set, number, start, stop, first, last)
   local from = math.max(math.min(first - (n - (last - first)) // 2, #q.starts - n + 1), 1)
   local labels = {}
   for i = 1, n do labels[i] = set:answer(number, from + i - 1, from + i - 1) end
-  return plot.heatmap{marea.stack({start:narrow(1, from, n), stop:narrow(1, from, n)}, 1), map = "viridis",
-    xticks = labels, yticks = {"first", "last"}, colorlabel = "probability", title = q.question.question}
+  local rows = marea.stack({start:narrow(1, from, n), stop:narrow(1, from, n)}, 1)
+  return plot.heatmap{rows:index_select(marea.tensor({1, 1, 1, 1, 2, 2, 2, 2}, {dtype = "i64"})), map = "viridis",
+    xticks = labels, yticks = {"first", "last"}, colorlabel = "probability", title = shortened(q.question.question)}
 end
 
 --- Writes the pictures to options.out and prints some answers.
