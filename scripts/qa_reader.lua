@@ -19,7 +19,7 @@ parser:option("--groups", "train on so many groups of up to 5 questions; all whe
   :convert(shared.count "--groups")
 parser:option("--batch", "groups a step", "8"):convert(shared.count "--batch")
 parser:option("--size", "of an LSTM's state in one direction, an even number", "64"):convert(shared.count "--size")
-parser:option("--dropout", "share of what is left out between layers", "0.3"):convert(tonumber)
+parser:option("--dropout", "share of what is left out between layers", "0.2"):convert(tonumber)
 parser:option("--lr", "highest learning rate, from which it falls to 0 along a cosine", "2e-3"):convert(tonumber)
 parser:option("--every", "steps between two savings within an epoch", "500"):convert(shared.count "--every")
 parser:option("--ask", "a question that the network in --out answers from the text of --paragraph")
