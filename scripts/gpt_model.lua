@@ -38,14 +38,19 @@ function Transformer:begin(n)
   return state
 end
 
-function Transformer:forward(numbers, state)
+--- What the last layer reads, (N, T, width), and the state after it.
+function Transformer:features(numbers, state)
   local after = state and {start = state.start + numbers:size(2)}
   local x = self.drop(self.embed(numbers))
   for i, block in ipairs(self.blocks) do
     if state then x, after[i] = block(x, {cache = state[i], causal = true})
     else x = block(x, {causal = true}) end
   end
-  x = self.norm(x)
+  return self.norm(x), after
+end
+
+function Transformer:forward(numbers, state)
+  local x, after = self:features(numbers, state)
   if self.tie then return x:matmul(self.embed.weight:transpose(1, 2)), after end
   return self.out(x), after
 end

@@ -1,19 +1,23 @@
 -- SPDX-License-Identifier: MIT
--- language model=transformer|lstm layers=l heads=h width=c context=t batch=n map=forward|step: the networks of
--- scripts/gpt.lua without dropout over 65 characters: the loss of a batch, or a training step by AdamW with clipping.
+-- language model=transformer|lstm layers=l heads=h width=c context=t batch=n vocabulary=v map=forward|step: the
+-- networks of scripts/gpt.lua without dropout: the loss of a batch, or a training step by AdamW with clipping.
 local marea = require "marea"
 
 local here = arg[0]:match "^.*/" or ""
 local network = dofile(here .. "../../scripts/gpt_model.lua")
 
-local CHARACTERS = 65
+local LARGE = 10000 -- words from which the logits are not kept in memory
 
 return function(a)
   marea.seed(1)
-  local net = network{model = a.model, vocabulary = CHARACTERS, layers = a.layers, heads = a.heads, width = a.width,
+  local net = network{model = a.model, vocabulary = a.vocabulary, layers = a.layers, heads = a.heads, width = a.width,
     context = a.context, dropout = 0}
-  local x, y = marea.randint({a.batch, a.context}, 1, CHARACTERS), marea.randint({a.batch, a.context}, 1, CHARACTERS)
-  local function loss() return marea.cross_entropy((net(x)), y) end
+  local function numbers() return marea.randint({a.batch, a.context}, 1, a.vocabulary) end
+  local x, y = numbers(), numbers()
+  local function loss()
+    if a.vocabulary < LARGE then return marea.cross_entropy((net(x)), y) end
+    return marea.linear_cross_entropy((net:features(x)), net.out.weight, y)
+  end
   loss():release() -- makes the parameters
   if a.map == "forward" then
     return function()

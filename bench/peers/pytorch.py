@@ -298,13 +298,15 @@ class Recurrent(nn.Module):
 
 
 def language(a):
-    layers, heads, width, context, batch = (int(a[name]) for name in ("layers", "heads", "width", "context", "batch"))
+    layers, heads, width, context, batch, vocabulary = (
+        int(a[name]) for name in ("layers", "heads", "width", "context", "batch", "vocabulary"))
     if a["model"] == "lstm":
         inner = [Recurrent(width, layers)]
     else:
         inner = [RotaryBlock(width, heads, context) for _ in range(layers)] + [nn.LayerNorm(width)]
-    net = nn.Sequential(nn.Embedding(65, width), *inner, nn.Linear(width, 65, bias=a["model"] == "lstm"))
-    x, y = torch.randint(65, (batch, context)), torch.randint(65, (batch * context,))
+    net = nn.Sequential(
+        nn.Embedding(vocabulary, width), *inner, nn.Linear(width, vocabulary, bias=a["model"] == "lstm"))
+    x, y = torch.randint(vocabulary, (batch, context)), torch.randint(vocabulary, (batch * context,))
     adam = torch.optim.AdamW(net.parameters(), 1e-4, fused=True)
     called = torch.compile(net) if a.get("compile") == 1 else net
 
