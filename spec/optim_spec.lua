@@ -305,8 +305,20 @@ describe("Muon", function()
         assert.is_true(values:min():item() > (shape[1] == shape[2] and 0 or 0.67 ^ 2))
       end
     end
+    local x = marea.tensor({{1, 2}, {3, -4}}, {dtype = "f64"})
+    for dtype, least in pairs{f32 = 0x1p-149, f64 = 0x1p-1074} do -- the least number above 0
+      close(marea.orthogonalize((x * least):to(dtype)):to "f64", marea.orthogonalize(x), {rtol = 1e-4})
+    end
     assert.are.equal(0, marea.orthogonalize(marea.zeros{2, 3}):abs():max():item())
     assert.is_truthy(message_of(function() marea.orthogonalize(marea.zeros{2}) end):find("x", 1, true))
+  end)
+
+  it("leaves numbers where gradients stay 0 until the momentum has faded", function()
+    local p = parameter(marea.normal{2, 3}:totable())
+    local muon = optim.Muon{p, momentum = 0.5}
+    muon:step(p:sum())
+    for _ = 1, 1100 do muon:step(function() return (p * 0):sum() end) end -- 0.5^1074 is the least number above 0
+    assert.are.equal(0, p:isnan():sum():item())
   end)
 
   it("changes nothing when memory ends in the middle", function()

@@ -42,9 +42,18 @@ static marea_status polynomial (orthogonal *o, const char *x, char *y) {
                              tall ? o->factor : x, NULL, y);
 }
 
-/* y := x / |x|; false for zeros. Divided by the largest element first, so that no square overflows. */
-static bool normalize (const marea_kernels *k, size_t n, const void *x, void *y) {
-  const double most = fmax(k->max(n, x), -k->min(n, x));
+/* y := x / |x|; false for zeros. Divided by the largest element first, so that no square overflows, and before that by the
+   least normal number where the reciprocal of the largest would be infinite. */
+static bool normalize (const orthogonal *o, const char *x, char *y) {
+  const marea_kernels *k = o->kernels;
+  const size_t n = (size_t)(o->rows * o->cols);
+  const double least = marea_smallest(o->dtype);
+  double most = fmax(k->max(n, x), -k->min(n, x));
+  if (most > 0 && most < least) {
+    k->scale(n, 1 / least, x, y);
+    x = y;
+    most /= least;
+  }
   k->scale(n, most > 0 ? 1 / most : 1, x, y);
   if (most == 0) return false;
   k->scale(n, 1 / sqrt(k->dot(n, y, y)), y, y);
@@ -61,7 +70,7 @@ static marea_status orthogonalize_forward (marea_call *c) {
   MAREA_WORKSPACE_OR_RETURN(c, o.gram, square);
   MAREA_WORKSPACE_OR_RETURN(c, o.factor, square);
   MAREA_WORKSPACE_OR_RETURN(c, other, (size_t)(rows * cols) * size);
-  if (!normalize(o.kernels, (size_t)(rows * cols), marea_at(x), other)) {
+  if (!normalize(&o, marea_at(x), other)) {
     marea_clear(c->ctx, y, (size_t)(rows * cols) * size);
     return MAREA_OK;
   }
