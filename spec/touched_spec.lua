@@ -2,6 +2,7 @@
 -- nn.Embedding{sparse = true}: gradients and steps of the rows that were read, against the dense ones and loops of Lua.
 local marea = require "marea"
 local core = require "marea.core"
+local check = require "marea.internal.check"
 local allclose = require "spec.support.allclose"
 local message_of = require "spec.support.message_of"
 local nn, optim = marea.nn, marea.optim
@@ -232,6 +233,30 @@ describe("a sparse embedding", function()
     assert.matches("the norm of the gradients is inf", message_of(function() optimizer:step() end))
     assert.matches("no parameter has a gradient", message_of(function() optimizer:step() end))
     assert.are.same(before, e.weight:totable())
+  end)
+
+  it("takes AdamW's step in Muon's group with adam = true, and none in another, before anything has changed", function()
+    local function made(make)
+      local net = {e = table_of(9, 3, {sparse = true}), head = nn.parameter(marea.normal{3, 2})}
+      net.optimizer = make(net)
+      function net.loss() return net.e(i64{7, 2, 7}):matmul(net.head):square():sum() end
+      return net
+    end
+    local a = made(function(net)
+      return optim.Muon{{net.e, adam = true, weight_decay = 0.2}, {net.head}, lr = 0.1, clip_norm = 1e9}
+    end)
+    local b = made(function(net) return optim.AdamW{net.e, lr = 0.1, weight_decay = 0.2} end)
+    for _ = 1, 3 do
+      b.head:detach():copy_(a.head:detach())
+      a.optimizer:step(a.loss)
+      b.optimizer:step(b.loss)
+      assert.are.same(b.e.weight:totable(), a.e.weight:totable())
+    end
+    local c = made(function(net) return optim.Muon{net.head, net.e, lr = 0.1} end)
+    local e, head, muon = c.e.weight:totable(), c.head:totable(), c.optimizer
+    assert.matches("Muon: parameter '2.weight' is a sparse table", message_of(function() muon:step(c.loss) end))
+    assert.are.same({e, head, 0, {"steps"}},
+      {c.e.weight:totable(), c.head:totable(), muon.steps, check.names(muon:state())})
   end)
 
   it("refuses a number that is no row with its place, and a sparse that is no boolean", function()

@@ -99,12 +99,15 @@ local function muon_slots(p, attributes)
   return is_muon(p, attributes) and {"momentum"} or {"mean", "square"}
 end
 
---- The next momentum, and the update: of a looked ahead gradient, in which no direction is larger than another.
-local function muon_update(p, g, slot, attributes, rows)
-  if not is_muon(p, attributes) then return end
-  if rows then
-    check.raise("Muon: parameter '%s' is a sparse table; put it into a group with adam = true", slot.name)
+local function muon_rows(name, p, attributes)
+  if is_muon(p, attributes) then
+    check.raise("Muon: parameter '%s' is a sparse table; put it into a group with adam = true", name)
   end
+end
+
+--- The next momentum, and the update: of a looked ahead gradient, in which no direction is larger than another.
+local function muon_update(p, g, slot, attributes)
+  if not is_muon(p, attributes) then return end
   local momentum = slot.momentum * attributes.momentum + g
   return {momentum, ops.orthogonalize(momentum * attributes.momentum + g)}
 end
@@ -133,6 +136,7 @@ optim.Muon = define("Muon", {
   counts = true,
   slots = function() return {"momentum", "mean", "square"} end,
   slots_of = muon_slots,
+  want_rows = muon_rows,
   prepare = muon_update,
   apply = muon_step,
 })

@@ -19,8 +19,9 @@ Optimizer.__index = Optimizer
 ---@param spec {numbers: table<string, number>, flags: string[]?, slots: function, apply: function}
 ---  numbers: its arguments and their initial values; slots(self) -> names of the tensors kept for each parameter;
 ---  apply(p, g, slots, attributes, rows, ready): the operator; counts: it wants the step; l2: its operator calls
----  weight_decay that; slots_of(p, attributes): the names for this parameter, if not all; prepare(p, g, slots,
----  attributes, rows) -> ready, what is computed before any weight is changed
+---  weight_decay that; slots_of(p, attributes): the names for this parameter, if not all; want_rows(name, p,
+---  attributes): raises where the gradient must not be of some rows only; prepare(p, g, slots, attributes) -> ready,
+---  what is computed before any weight is changed
 function Optimizer.define(name, spec)
   local class = {}
   class.__index = class
@@ -235,19 +236,17 @@ local function clear_grad(entry)
 end
 
 --- What spec.prepare gives for each entry.
-local function prepare(self, entries, gradients, rows)
+local function prepare(self, entries, gradients)
   local f, ready = self.spec.prepare, {}
   if not f then return ready end
   for i, entry in ipairs(entries) do
-    ready[i] = f(entry.tensor, gradients[i], entry, entry.group.attributes, rows[i])
+    ready[i] = f(entry.tensor, gradients[i], entry, entry.group.attributes)
   end
   return ready
 end
 
---- The update. Everything that can fail comes before the first weight is changed. Runs in core.shield, so that an
---- interrupt ends it before the update or after it.
-local function update(self, loss)
-  self:find_parameters()
+--- The entries that have a gradient, their gradients and, where only rows were read, the numbers of these.
+local function with_gradients(self, loss)
   local entries, gradients, rows = {}, {}, {}
   for _, entry in ipairs(self._entries) do
     local g, of = touched.gradient(entry.tensor)
@@ -256,18 +255,27 @@ local function update(self, loss)
         check.raise("%s: parameter '%s' is a view with gaps; make it a tensor of its own with :clone()", self.name,
           entry.name)
       end
+      if of and self.spec.want_rows then self.spec.want_rows(entry.name, entry.tensor, entry.group.attributes) end
       entries[#entries + 1], gradients[#gradients + 1] = entry, g
       rows[#entries] = of
-      Optimizer.allocate(entry, slots_of(self, entry))
     end
   end
   if #entries == 0 then
     check.raise("%s:step: %s", self.name, loss and "the loss does not depend on a parameter of this optimizer"
       or "no parameter has a gradient; give it the loss, or call loss:backward() before")
   end
+  return entries, gradients, rows
+end
+
+--- The update. Everything that can fail comes before the first weight is changed. Runs in core.shield, so that an
+--- interrupt ends it before the update or after it.
+local function update(self, loss)
+  self:find_parameters()
+  local entries, gradients, rows = with_gradients(self, loss)
+  for _, entry in ipairs(entries) do Optimizer.allocate(entry, slots_of(self, entry)) end
   set_attributes(self)
   clip(self, gradients)
-  local apply, ready = self.spec.apply, prepare(self, entries, gradients, rows)
+  local apply, ready = self.spec.apply, prepare(self, entries, gradients)
   for i, entry in ipairs(entries) do
     apply(entry.tensor, gradients[i], entry, entry.group.attributes, rows[i], ready[i])
   end
