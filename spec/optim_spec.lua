@@ -193,6 +193,11 @@ describe("an optimizer", function()
     assert.is_truthy(message_of(function() b:load_state(a:state()) end)
       :find("weight.mean is (2, 2), expected (3, 2)", 1, true))
     assert.is_truthy(message_of(function() optim.RMSprop{net}:load_state(a:state()) end):find "unexpected")
+    local part = a:state()
+    part["weight.mean"] = nil
+    assert.is_truthy(message_of(function() a:load_state(part) end):find("weight.mean is missing", 1, true))
+    part["weight.square"] = nil -- no step was made of this parameter
+    a:load_state(part):step(net(marea.ones(1, 2)):sum())
   end)
 
   it("asks for no memory once it runs", function()

@@ -336,6 +336,24 @@ function Optimizer:state()
   return state
 end
 
+--- Adds to `wrong` what of the entry's part of a state does not fit; its names are known then. A part is whole, or not
+--- there: that of a parameter without a step.
+local function want_part(self, entry, state, wrong, known)
+  local missing, any = {}, false
+  for _, slot in ipairs(slots_of(self, entry)) do
+    local name = entry.name .. "." .. slot
+    local given = state[name]
+    known[name] = true
+    any = any or given ~= nil
+    if not given then missing[#missing + 1] = name .. " is missing"
+    elseif given.shape ~= entry.tensor.shape then
+      wrong[#wrong + 1] = ("%s is %s, expected %s"):format(name, check.shape_text(given.shape),
+        check.shape_text(entry.tensor.shape))
+    end
+  end
+  if any then table.move(missing, 1, #missing, #wrong + 1, wrong) end
+end
+
 --- nil, or what keeps `state` from fitting.
 ---@param state table<string, userdata>
 ---@return string|nil
@@ -343,17 +361,7 @@ function Optimizer:misfit(state)
   self:find_parameters()
   local wrong, known = {}, {steps = true}
   if not state.steps or state.steps:numel() ~= 1 then wrong[#wrong + 1] = "steps is missing" end
-  for _, entry in ipairs(self._entries) do
-    for _, slot in ipairs(slots_of(self, entry)) do
-      local name = entry.name .. "." .. slot
-      local given = state[name]
-      known[name] = true
-      if given and given.shape ~= entry.tensor.shape then
-        wrong[#wrong + 1] = ("%s is %s, expected %s"):format(name, check.shape_text(given.shape),
-          check.shape_text(entry.tensor.shape))
-      end
-    end
-  end
+  for _, entry in ipairs(self._entries) do want_part(self, entry, state, wrong, known) end
   for _, name in ipairs(check.names(state)) do
     if not known[name] then wrong[#wrong + 1] = name .. " is unexpected" end
   end
