@@ -319,6 +319,7 @@ describe("a step of rows", function()
     end
     assert.matches("element 2 of i64 %(2%) is 4, expected 1 to 3", refused(i64{1, 4}))
     assert.matches("element 1 of i64 %(2%) is 0, expected 1 to 3", refused(i64{0, 1}))
+    assert.matches("element 1 of i64 %(2%) is %-9223372036854775808, expected", refused(i64{math.mininteger, 1}))
     assert.matches("element 2 of i64 %(2%) is 2 after 2, expected rising numbers", refused(i64{2, 2}))
     assert.matches("argument 'g': expected the 1 rows of p", refused(i64{2}))
     assert.matches("argument 'g': expected the 2 rows of p", refused(i64{2, 3}, marea.ones(2, 3)))

@@ -57,11 +57,11 @@ static marea_status read_rows (marea_call *c, int at, update *u) {
   MAREA_WORKSPACE_OR_RETURN(c, row, (size_t)MAREA_MAX(n, 1) * sizeof *row);
   for (int64_t i = 0; i < n; i++) {
     const int64_t value = marea_load_integer(rows->dtype, marea_at(rows), i);
-    row[i] = value - base;
-    if (value < base || row[i] >= p->shape[0])
+    if (value < base || value - base >= p->shape[0])
       return marea_reject(c, MAREA_EARG, "argument 'rows': element %lld of %s is %lld, expected %lld to %lld",
                           (long long)(i + base), marea_tensor_text(rows).s, (long long)value, (long long)base,
                           (long long)(p->shape[0] - 1 + base));
+    row[i] = value - base;
     if (i > 0 && row[i] <= row[i - 1])
       return marea_reject(c, MAREA_EARG,
                           "argument 'rows': element %lld of %s is %lld after %lld, expected "
