@@ -141,6 +141,8 @@ describe("nn.Attention", function()
 
   it("names what does not fit", function()
     local net, x = nn.Attention{4, query = 3, key = 3}, marea.ones{2, 4, 3}
+    has(message_of(function() nn.Attention{score = "dot", scaled = 1} end), "scaled", "true or false")
+    has(message_of(function() nn.Attention{4, query = 3, key = 3, scaled = true} end), "'scaled' is for")
     has(message_of(function() net(x, x, {lengths = i64{2, 5}}) end), "row 2 has length 5, expected 0 to 4")
     has(message_of(function() net(x, x, {lengths = i64{2}}) end), "lengths", "(2)")
     has(message_of(function() net(marea.ones{2, 4, 2}, x) end), "query", "(N, T, 3)")

@@ -288,6 +288,14 @@ function check.number(what, name, value, low, high)
   return value
 end
 
+--- true or false; `default` when nothing is given.
+---@return boolean
+function check.boolean(what, name, value, default)
+  if value == nil then return default end
+  if type(value) ~= "boolean" then check.fail(what, name, "true or false", value) end
+  return value
+end
+
 --- `value` must be a key of `choices`; returns what is stored there.
 function check.choice(what, name, value, choices)
   local chosen = type(value) == "string" and choices[value]

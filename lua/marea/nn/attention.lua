@@ -55,7 +55,8 @@ function Attention:init(options)
   options = check.options(what, options, {"score", "query", "key", "scaled", "dtype", "name"}, 1)
   self.name = options.name
   self.score = check.choice(what, "score", options.score or "additive", SCORES)
-  self.scaled = options.scaled == true
+  self.scaled = check.boolean(what, "scaled", options.scaled, false)
+  if self.scaled and self.score ~= "dot" then check.raise("%s: 'scaled' is for score = \"dot\"", what) end
   self.dtype = options.dtype or "f32"
   if self.score == "dot" then return end
   self.size = check.integer(what, self.score == "additive" and "hidden" or "outputs", options[1], 1)

@@ -31,10 +31,7 @@ function Embedding:init(options)
       check.fail("Embedding", "padding", ("a row from 1 to %d"):format(self.vocabulary), self.padding)
     end
   end
-  if options.sparse ~= nil and type(options.sparse) ~= "boolean" then
-    check.fail("Embedding", "sparse", "true or false", options.sparse)
-  end
-  self.sparse = options.sparse
+  self.sparse = check.boolean("Embedding", "sparse", options.sparse, false)
   local make = init.find("Embedding", "init", options.init or "uniform")
   self.weight = core.no_grad(function()
     local weight = make(core.shape{self.vocabulary, self.size}, self.vocabulary, self.size, options.dtype or "f32")

@@ -15,11 +15,6 @@ local format = core.format
 
 local ARGUMENTS = {"eps", "center", "scale", "dtype", "name"}
 
-local function switch(what, name, value)
-  if value ~= nil and type(value) ~= "boolean" then check.fail(what, name, "true or false", value) end
-  return value ~= false
-end
-
 --- What the three layers have in common; `shape` is that of weight and bias.
 local Norm = module.class "Norm"
 
@@ -27,8 +22,8 @@ function Norm:read(what, options, eps, names)
   local all = table.move(names, 1, #names, #ARGUMENTS + 1, table.move(ARGUMENTS, 1, #ARGUMENTS, 1, {}))
   options = check.options(what, options, all, 1)
   self.name = options.name
-  self.center = switch(what, "center", options.center)
-  self.scale = switch(what, "scale", options.scale)
+  self.center = check.boolean(what, "center", options.center, true)
+  self.scale = check.boolean(what, "scale", options.scale, true)
   self.dtype = options.dtype or "f32"
   self.attributes = {eps = check.number(what, "eps", options.eps or eps, 0)}
   return options
@@ -144,8 +139,8 @@ local RMSNorm = module.class("RMSNorm", LayerNorm)
 function RMSNorm:init(options)
   options = check.options("RMSNorm", options, {"eps", "scale", "elementwise_affine", "dtype", "name"}, 1)
   self.name = options.name
-  self.scale = switch("RMSNorm", "scale", options.scale)
-    and switch("RMSNorm", "elementwise_affine", options.elementwise_affine)
+  self.scale = check.boolean("RMSNorm", "scale", options.scale, true)
+    and check.boolean("RMSNorm", "elementwise_affine", options.elementwise_affine, true)
   self.dtype = options.dtype or "f32"
   self.attributes = {eps = options.eps and check.number("RMSNorm", "eps", options.eps, 0)}
   self:read_shape("RMSNorm", options[1])

@@ -60,7 +60,7 @@ end
 
 function LearnedPositions:forward(x, options)
   local start, steps = read("LearnedPositions", x, self.size, options), x:size(2)
-  if start + steps > self.length then
+  if steps > self.length - start then
     check.raise("LearnedPositions: %d steps from %d on, but there are positions for %d", steps, start, self.length)
   end
   return x + ops.narrow(self.weight, 1, start + 1, steps)

@@ -25,12 +25,6 @@ local STACK = {"layers", "bidirectional", "dropout"}
 local SIGMOIDS = {sigmoid = "sigmoid", hard_sigmoid = "hard_sigmoid"}
 local ACTIVATIONS = {tanh = "tanh", relu = "relu"}
 
-local function switch(what, name, value, default)
-  if value == nil then return default end
-  if type(value) ~= "boolean" then check.fail(what, name, "true or false", value) end
-  return value
-end
-
 -- ---- the three kinds: number of gates, arguments, further parameters, one direction of one layer ----
 --
 -- run(x, weights, h0, c0, lengths, attributes) -> y, the last h, the last c if there is one
@@ -61,7 +55,7 @@ kinds.gru = {gates = 3, arguments = {"recurrent_activation", "reset_after"}}
 
 function kinds.gru.read(self, what, options)
   read_gate(self, what, options)
-  self.attributes.reset_after = switch(what, "reset_after", options.reset_after, true)
+  self.attributes.reset_after = check.boolean(what, "reset_after", options.reset_after, true)
 end
 
 function kinds.gru.finish(self, weights)
@@ -105,7 +99,7 @@ function Recurrent:read(what, kind, options, further)
   self.name = options.name
   self.outputs = check.integer(what, "out", outputs, 1)
   self.inputs = inputs and check.integer(what, "in", inputs, 1)
-  self.has_bias = switch(what, "bias", options.bias, true)
+  self.has_bias = check.boolean(what, "bias", options.bias, true)
   self.dtype = options.dtype or "f32"
   self.attributes = {}
   self._kind = kinds[kind]
@@ -146,7 +140,7 @@ local Layers = module.class("RecurrentLayers", Recurrent)
 function Layers:read_stack(what, kind, options)
   options = self:read(what, kind, options, STACK)
   self.layers = check.integer(what, "layers", options.layers or 1, 1)
-  self.bidirectional = switch(what, "bidirectional", options.bidirectional, false)
+  self.bidirectional = check.boolean(what, "bidirectional", options.bidirectional, false)
   self.dropout = check.number(what, "dropout", options.dropout or 0, 0, 1)
   if self.inputs then self:materialize(self.inputs) end
 end

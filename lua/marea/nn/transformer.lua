@@ -21,12 +21,6 @@ local LayerNorm = require "marea.nn.norm".LayerNorm
 local Dropout = require "marea.nn.dropout".Dropout
 local ops = core.ops
 
-local function switch(what, name, value, default)
-  if value == nil then return default end
-  if type(value) ~= "boolean" then check.fail(what, name, "true or false", value) end
-  return value
-end
-
 --- A dense layer with PyTorch's initial values.
 local function dense(inputs, outputs, bias, dtype, activation, zero_bias)
   local k = 1 / math.sqrt(inputs)
@@ -48,7 +42,7 @@ local MultiHeadAttention = module.class("MultiHeadAttention")
 
 --- The base of rotary positions; false without them.
 local function rotary_base(what, rotary, head_dim)
-  if not rotary then return switch(what, "rotary", rotary, false) end
+  if not rotary then return check.boolean(what, "rotary", rotary, false) end
   if head_dim % 2 ~= 0 then check.raise("%s: rotary positions turn pairs, but a head has %d values", what, head_dim) end
   if rotary == true then return 10000 end
   if type(rotary) ~= "number" then check.fail(what, "rotary", "true, false or the base, a number", rotary) end
@@ -72,7 +66,7 @@ function MultiHeadAttention:init(options)
   end
   self.head_dim = self.embed_dim // self.num_heads
   self.rotary = rotary_base(what, options.rotary, self.head_dim)
-  self:make_parameters(switch(what, "bias", options.bias, true))
+  self:make_parameters(check.boolean(what, "bias", options.bias, true))
 end
 
 function MultiHeadAttention:make_parameters(bias)
@@ -169,13 +163,13 @@ local function attend(self, q, k, v, o, lengths, causal)
   return self.out_proj(ops.reshape(y, {q:size(1), q:size(2), self.embed_dim}))
 end
 
-local function with_cache(self, query, o)
+local function with_cache(self, query, o, causal)
   if o.lengths or o.mask then check.raise("MultiHeadAttention: a cache goes without mask and lengths") end
   want_cache(o.cache)
   local q, k, v = queries_keys_values(self, query, query, query, o.cache.length)
   local lengths, following
   k, v, lengths, following = extend(o.cache, k, v)
-  return attend(self, q, k, v, o, lengths, lengths == nil and o.causal == true), following
+  return attend(self, q, k, v, o, lengths, lengths == nil and causal), following
 end
 
 function MultiHeadAttention:forward(query, key, value, options)
@@ -191,13 +185,14 @@ function MultiHeadAttention:forward(query, key, value, options)
   if self.rotary and key ~= query then
     check.raise("%s: rotary positions are of attention of a sequence to itself", what)
   end
+  local causal = check.boolean(what, "causal", o.causal, false)
   if o.cache == nil then
     local q, k, v = queries_keys_values(self, query, key, value, 0)
-    return attend(self, q, k, v, o, o.lengths, switch(what, "causal", o.causal, false))
+    return attend(self, q, k, v, o, o.lengths, causal)
   end
   if key ~= query then check.raise("%s: a cache is of attention of a sequence to itself", what) end
-  if not core.recording() then return with_cache(self, query, o) end
-  return core.no_grad(with_cache, self, query, o)
+  if not core.recording() then return with_cache(self, query, o, causal) end
+  return core.no_grad(with_cache, self, query, o, causal)
 end
 
 function MultiHeadAttention:flops(x)
@@ -222,12 +217,12 @@ local ARGUMENTS = {"dim_feedforward", "dropout", "activation", "layer_norm_eps",
 
 function Transformer:read(what, options, norms)
   options = check.options(what, options, ARGUMENTS, 2)
-  local dtype, bias = options.dtype or "f32", switch(what, "bias", options.bias, true)
+  local dtype, bias = options.dtype or "f32", check.boolean(what, "bias", options.bias, true)
   self.name = options.name
   self.d_model = check.integer(what, "d_model", options[1], 1)
   self.nhead = check.integer(what, "nhead", options[2], 1)
   self.dropout = check.number(what, "dropout", options.dropout or 0.1, 0, 1)
-  self.norm_first = switch(what, "norm_first", options.norm_first, false)
+  self.norm_first = check.boolean(what, "norm_first", options.norm_first, false)
   self.self_attn = MultiHeadAttention{self.d_model, self.nhead, dropout = self.dropout, bias = bias,
     rotary = options.rotary, dtype = dtype}
   local inner = check.integer(what, "dim_feedforward", options.dim_feedforward or 2048, 1)

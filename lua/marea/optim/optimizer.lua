@@ -52,9 +52,7 @@ local function read_attributes(self, given, fallback)
     if key ~= "lr" then attributes[key] = check.number(name, key, value(key) or initial, 0) end
   end
   for _, flag in ipairs(spec.flags or {}) do
-    local on = value(flag) or false
-    if type(on) ~= "boolean" then check.fail(name, flag, "true or false", on) end
-    attributes[flag] = on
+    attributes[flag] = check.boolean(name, flag, value(flag), false)
   end
   if spec.l2 then attributes.l2, attributes.weight_decay = attributes.weight_decay, nil end
   return attributes
@@ -102,10 +100,7 @@ function Optimizer:read(options)
   read_groups(self, options)
   self.clip_value = options.clip_value and check.number(name, "clip_value", options.clip_value, 0)
   self.clip_norm = options.clip_norm and check.number(name, "clip_norm", options.clip_norm, 0)
-  if options.allow_not_finite ~= nil and type(options.allow_not_finite) ~= "boolean" then
-    check.fail(name, "allow_not_finite", "true or false", options.allow_not_finite)
-  end
-  self._backward = {allow_not_finite = options.allow_not_finite}
+  self._backward = {allow_not_finite = check.boolean(name, "allow_not_finite", options.allow_not_finite, false)}
   self.steps = 0
   self.slots = spec.slots(self)
   self._entries = {}
