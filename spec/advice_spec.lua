@@ -613,6 +613,12 @@ local examples = {
       assert.is_truthy(marea[part])
     end
   end,
+  ["put it into a group with adam = true"] = function()
+    local words = nn.Embedding{4, 2, sparse = true}
+    local muon = optim.Muon{{words, adam = true}}
+    muon:step(words(i64{1, 3}):sum())
+    assert.are.equal(1, muon.steps)
+  end,
   ["fields are read with a dot, x.shape; methods are called, x:sum()"] =
     gives("x:sum()", {{{x = f64{}}, 0}, {{x = f64{1, NAN}}, NAN}}),
 }
