@@ -115,6 +115,21 @@ describe("BytePair", function()
     assert.are.same({2, 3, 1}, {numbers[2], numbers[4], numbers[5]})
     assert.are.same({"ab", "a<eos>b<eos>2<pad>"}, {bp:decode(numbers), bp:decode(numbers, {special = true})})
     assert.are.equal(5, #bp:encode("<eos>", {special = false}))
+    assert.are.same({2, 2, 3, 1, 2}, bp:encode "<eos><eos><eos>2<pad><eos>")
+  end)
+
+  it("needs time in proportion to a text with many special texts", function()
+    local bp = BytePair{{TEXT}, size = 270, special = {"<pad>", "<eos>"}}
+    local function seconds(n)
+      local text, least = ("low <eos>"):rep(n), math.huge
+      for _ = 1, 3 do
+        local before = os.clock()
+        bp:encode(text)
+        least = math.min(least, os.clock() - before)
+      end
+      return least
+    end
+    assert.is_true(seconds(32000) < 40 * seconds(2000)) -- 16 times the text; the square would be 256
   end)
 
   it("takes no more memory with every new word", function()

@@ -156,13 +156,26 @@ local function of_piece(self, piece)
   return numbers
 end
 
---- The first special text in `text` from byte i on, the longest of those that begin there: first and last byte.
-local function find_special(self, text, i)
+--- The special texts, each with where it comes next in a text: {text, first, last}, once it was looked for.
+local function special_texts(self)
+  local list = {}
+  for key in next, self._special do
+    if type(key) == "string" then list[#list + 1] = {text = key, first = 0} end
+  end
+  return list
+end
+
+--- The first special text in `text` from byte i on, the longest of those that begin there: first and last byte. Places
+--- behind i are remembered, so that a long text is searched once and not from each special text on.
+local function find_special(list, text, i)
   local first, last
-  for key, number in next, self._special do
-    local a, b = nil, nil
-    if type(key) == "string" and number then a, b = text:find(key, i, true) end
-    if a and b >= a and (not first or a < first or a == first and b > last) then first, last = a, b end
+  for _, special in ipairs(list) do
+    if special.first < i then
+      local a, b = text:find(special.text, i, true)
+      special.first, special.last = a or math.huge, b
+    end
+    local a, b = special.first, special.last
+    if b and (not first or a < first or a == first and b > last) then first, last = a, b end
   end
   return first, last
 end
@@ -177,13 +190,13 @@ function BytePair:encode(text, options)
   options = check.options("encode", options, {"special"})
   split.checked("encode", text)
   local numbers, i = {}, 1
+  local special = options.special == false and {} or special_texts(self)
   local function add_piece(piece)
     local list = of_piece(self, piece)
     table.move(list, 1, #list, #numbers + 1, numbers)
   end
   while i <= #text do
-    local first, last
-    if options.special ~= false then first, last = find_special(self, text, i) end
+    local first, last = find_special(special, text, i)
     pieces(text:sub(i, (first or #text + 1) - 1), add_piece)
     if first then numbers[#numbers + 1] = self._special[text:sub(first, last)] end
     i = (last or #text) + 1
