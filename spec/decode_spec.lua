@@ -133,7 +133,8 @@ describe("sampling", function()
     check_frequencies(logits, {top_p = p[2] / 2}, {0, 1, 0, 0})
     check_frequencies(logits, {top_p = p[2] + 0.01}, softmax{-math.huge, 2, 1, -math.huge})
     check_frequencies(logits, {top_k = 3, top_p = 0.99, temperature = 0.5}, softmax{1, 4, 2, -math.huge})
-    check_frequencies(logits, {temperature = 0}, {0, 1, 0, 0})
+    for _, cold in ipairs{0, 1e-300, 1e-40, 1e-19} do check_frequencies(logits, {temperature = cold}, {0, 1, 0, 0}) end
+    check_frequencies(logits, {temperature = 1e-40, top_k = 2, top_p = 0.9}, {0, 1, 0, 0})
   end)
 
   it("gives the same numbers with the same seed, and ends rows by themselves", function()

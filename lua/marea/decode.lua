@@ -62,12 +62,20 @@ local function draw(logits, options)
   return numbers:gather(ops.categorical(values):reshape(#logits, 1), 2):reshape(#logits)
 end
 
+local COLDEST = 1e-20 -- of temperatures that logits can be divided by without an overflow in f32
+
+--- A temperature that is too near to 0 to be divided by is 0: the most likely number.
+local function read_temperature(what, given)
+  local temperature = check.number(what, "temperature", given or 1, 0)
+  return temperature >= COLDEST and temperature or 0
+end
+
 local function drawing_options(what, options)
   local o = check.options(what, options, {"temperature", "top_k", "top_p", "stop", "length"})
   local top_p = check.number(what, "top_p", o.top_p or 1, 0, 1)
   if top_p == 0 then check.fail(what, "top_p", "a number above 0, at most 1", top_p) end
   return {
-    temperature = check.number(what, "temperature", o.temperature or 1, 0), top_p = top_p,
+    temperature = read_temperature(what, o.temperature), top_p = top_p,
     top_k = o.top_k and check.integer(what, "top_k", o.top_k, 1),
     stop = o.stop and check.integer(what, "stop", o.stop),
     length = check.integer(what, "length", o.length or 100, 0),
