@@ -259,6 +259,20 @@ describe("a sparse embedding", function()
       {c.e.weight:totable(), c.head:totable(), muon.steps, check.names(muon:state())})
   end)
 
+  it("and a dense one are as before a step of a loss that fails, so that it can be made again", function()
+    for _, sparse in ipairs{false, true} do
+      local e, fails = table_of(4, 1, {sparse = sparse}), true
+      local optimizer = optim.SGD{e, lr = function() return fails and error "no rate" or 1 end}
+      local before = e.weight:detach():clone()
+      local function loss() return loss_of(e, i64{2, 2}, 1) end
+      assert.matches("no rate", message_of(function() optimizer:step(loss) end))
+      assert.matches("no rate", message_of(function() optimizer:step(loss()) end))
+      fails = false
+      optimizer:step(loss)
+      allclose.assert(before - e.weight:detach(), marea.tensor{{0}, {2}, {0}, {0}}, {rtol = 0, atol = 1e-6})
+    end
+  end)
+
   it("refuses a number that is no row with its place, and a sparse that is no boolean", function()
     local e = table_of(4, 1, {sparse = true})
     assert.matches("element %(1, 2%) of .* is 5, expected 1 to 4", message_of(function() e(i64{{1, 5}}) end))

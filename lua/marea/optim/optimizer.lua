@@ -7,6 +7,7 @@ local module = require "marea.nn.module"
 local attempt = require "marea.internal.attempt"
 local touched = require "marea.internal.touched"
 local undo = require "marea.internal.undo"
+local unwind = require "marea.internal.unwind"
 local ops = core.ops
 local format = core.format
 
@@ -262,9 +263,15 @@ local function with_gradients(self, loss)
   return entries, gradients, rows
 end
 
---- The update. Everything that can fail comes before the first weight is changed. Runs in core.shield, so that an
---- interrupt ends it before the update or after it.
+--- The update. Everything that can fail comes before the first weight is changed; then gradients of a loss that was
+--- given are dropped, or a step that is made again would add to them. Runs in core.shield, so that an interrupt ends it
+--- before the update or after it.
 local function update(self, loss)
+  local made = self.steps
+  local _ <close> = unwind.finally(function()
+    if not loss or self.steps > made then return end
+    for _, entry in ipairs(self._entries) do clear_grad(entry) end
+  end)
   self:find_parameters()
   local entries, gradients, rows = with_gradients(self, loss)
   for _, entry in ipairs(entries) do Optimizer.allocate(entry, slots_of(self, entry)) end
