@@ -8,8 +8,8 @@
 **   loss = -log sum of alpha_T over the last two s
 **   dloss / dy_t(v) = -sum of exp(alpha_t(s) + beta_t(s) + loss) over the s with l'_s = v
 **
-** The gradient comes with the loss where calls are recorded, from one pass over a row, and is kept for the vjp. Lengths and labels are checked before
-** anything is written.
+** The gradient comes with the loss where calls are recorded, from one pass over a row, and is kept for the vjp. Lengths
+** and labels are checked before anything is written.
 */
 #include <math.h>
 #include <string.h>
