@@ -10,7 +10,7 @@ local free_dates = dofile(here .. "dates_data.lua")
 local report = dofile(here .. "dates_report.lua")
 
 local parser = argparse("dates.lua", "Trains a network that turns free dates into ISO 8601.")
-parser:option("--attention", "bahdanau: by the decoder's state; notebook: whatever that state is", "bahdanau")
+parser:option("--attention", "bahdanau: by the decoder's state; notebook: without it", "bahdanau")
   :choices{"bahdanau", "notebook"}
 parser:option("--epochs", "passes over new dates", "8"):convert(shared.count "--epochs")
 parser:option("--dates", "new dates an epoch", "10000"):convert(shared.count "--dates")

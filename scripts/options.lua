@@ -19,7 +19,7 @@ function options.training(parser, out)
   parser:option("--threads", "at most this many; all cores when left out"):convert(options.count "--threads")
   parser:option("--out", "folder for the results", out)
   parser:flag("--resume", "goes on from the weights in --out")
-  parser:flag("--smoke", "a few steps on a few images, to see that all of it runs")
+  parser:flag("--smoke", "a few steps on little data, to see that all of it runs")
 end
 
 --- A word for the shell.

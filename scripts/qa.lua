@@ -21,17 +21,19 @@ local count = shared.count
 local parser = argparse("qa.lua", "Trains a network that answers questions word by word.")
 parser:option("--data", "squad, scan (`make squad` and `make text` get them) or babi", "squad")
   :choices{"squad", "scan", "babi"}
-parser:option("--attention", "notebook: whatever has been written (squad's default); bahdanau: by what has")
+parser:option("--attention", "bahdanau: by what has been written; notebook: without it (default of squad alone)")
   :choices{"notebook", "bahdanau"}
 parser:option("--task", "of babi: 1, 2 or 3", "1"):choices{"1", "2", "3"}
-parser:option("--examples", "of babi: questions to learn from", "10000"):convert(count "--examples")
-parser:option("--epochs", "passes over the questions (squad: 2, scan: 16, babi: 12 or, with few, 40)")
+parser:option("--examples", "of babi: questions to learn from; few: fewer than 5000", "10000"):convert(count "--examples")
+parser:option("--epochs", "passes over the questions (squad: 2, scan: 16, babi: 12, or 40 with few examples)")
   :convert(count "--epochs")
 parser:option("--batch", "questions a step (squad: 64, scan: 32, babi: 16)"):convert(count "--batch")
-parser:option("--lr", "learning rate, for scan and babi the highest one"):convert(tonumber)
-parser:option("--dropout", "between the layers"):convert(tonumber)
-parser:option("--temperature", "of answers that are drawn; 0: the likeliest words"):convert(tonumber)
-parser:flag("--reader", "another network: it finds answers in articles; --reader --help has its options")
+parser:option("--lr", "learning rate (squad: 1e-3), for scan and babi the highest one (2e-3; 4e-3 with few examples)")
+  :convert(tonumber)
+parser:option("--dropout", "between the layers (squad: 0.2, others: 0; 0.2 with few examples)"):convert(tonumber)
+parser:option("--temperature", "of answers that are drawn (squad: 0.85); 0: the likeliest words (scan, babi)")
+  :convert(tonumber)
+parser:flag("--reader", "another network, which finds answers in articles; --reader --help lists its options")
 shared.training(parser, "out/qa")
 local options = parser:parse()
 -- hidden: size of the LSTMs; spread: of words at first (bahdanau); by_length: what batches are sorted by
