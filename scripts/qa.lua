@@ -24,13 +24,13 @@ parser:option("--data", "squad, scan (`make squad` and `make text` get them) or 
 parser:option("--attention", "bahdanau: by what has been written; notebook: without it (default of squad alone)")
   :choices{"notebook", "bahdanau"}
 parser:option("--task", "of babi: 1, 2 or 3", "1"):choices{"1", "2", "3"}
-parser:option("--examples", "of babi: questions to learn from; few: fewer than 5000", "10000"):convert(count "--examples")
-parser:option("--epochs", "passes over the questions (squad: 2, scan: 16, babi: 12, or 40 with few examples)")
+parser:option("--examples", "of babi: questions to learn from; below 5000 they are few", "10000"):convert(count "--examples")
+parser:option("--epochs", "passes over the questions (squad: 2, scan: 16, babi: 12; few: 40)")
   :convert(count "--epochs")
 parser:option("--batch", "questions a step (squad: 64, scan: 32, babi: 16)"):convert(count "--batch")
-parser:option("--lr", "learning rate (squad: 1e-3), for scan and babi the highest one (2e-3; 4e-3 with few examples)")
+parser:option("--lr", "learning rate (squad: 1e-3), for scan and babi the highest one (2e-3; few: 4e-3)")
   :convert(tonumber)
-parser:option("--dropout", "between the layers (squad: 0.2, others: 0; 0.2 with few examples)"):convert(tonumber)
+parser:option("--dropout", "between the layers (squad: 0.2, scan and babi: 0; few: 0.2)"):convert(tonumber)
 parser:option("--temperature", "of answers that are drawn (squad: 0.85); 0: the likeliest words (scan, babi)")
   :convert(tonumber)
 parser:flag("--reader", "another network, which finds answers in articles; --reader --help lists its options")
