@@ -326,14 +326,19 @@ local function edges_at(self, x, y, width, height)
     .. "set bmargin at screen %.9g", left / width, (left + w) / width, 1 - top / height, 1 - (top + h) / height)
 end
 
+--- Pixels that the longest of these labels takes at most.
+local function text_width(labels)
+  local longest = 0
+  for _, label in ipairs(labels or {}) do longest = math.max(longest, #tostring(label)) end
+  return 7 * longest
+end
+
 --- Sizes the picture so that the plot of an image of w x h pixels has exactly so many, or a whole multiple when the
 --- image is small, with room for labels around it.
 local function frame(columns, rows, options)
   local zoom = math.max(300 // math.max(columns, rows, 1), 1)
   local w, h = columns * zoom, rows * zoom
-  local longest = 0
-  for _, label in ipairs(options.yticks or {}) do longest = math.max(longest, #tostring(label)) end
-  local left, right = math.max(90, 24 + 7 * longest), SIDES - 90 + (options.colorlabel and 20 or 0)
+  local left, right = math.max(90, 24 + text_width(options.yticks)), SIDES - 90 + (options.colorlabel and 20 or 0)
   local top, bottom = options.title and 56 or 24, 90
   if options.xticks and #options.xticks == 0 and not options.xlabel then bottom = 24 end
   local self = figure({}, w + left + right, h + top + bottom)
@@ -427,7 +432,7 @@ local function caption_of(x, y, text)
   return format('%.9g %.9g "%s"', x, y, (format("%s", text):gsub('[%c"\\]', " ")))
 end
 
-local CELL = 58 -- pixels, width and height of a cell of plot.matrix
+local CELL = 58 -- pixels, least width and height of a cell of plot.matrix
 
 --- Counts (rows, columns) as cells with their numbers, darker on a logarithmic scale; cells of 0 stay empty. A
 --- confusion matrix, say.
@@ -441,8 +446,10 @@ function plot.matrix(options)
   if counts.rank ~= 2 or counts:numel() == 0 then check.fail("matrix", "1", "counts (H, W)", counts) end
   if options.labels ~= nil then check.items("matrix", "labels", options.labels, "a list of labels") end
   local h, w = counts:size()
-  local self = figure({}, w * CELL + 110, h * CELL + (options.title and 140 or 100))
-  bare(self, 80, options.title and 60 or 20, w * CELL, h * CELL)
+  local label = text_width(options.labels)
+  local cell, left = math.max(CELL, label + 8), math.max(80, label + (options.ylabel and 56 or 24))
+  local self = figure({}, w * cell + left + 30, h * cell + (options.title and 140 or 100))
+  bare(self, left, options.title and 60 or 20, w * cell, h * cell)
   self:axes(options)
   self:add("set xrange [-0.5:%d.5]; set yrange [%d.5:-0.5]", w - 1, h - 1)
   add_ticks(self, "x", options.labels or {}, w)
