@@ -107,7 +107,7 @@ local validation = {free = free, iso = iso, rows = dataset(free, iso)}
 
 shared.make_folder(options.out)
 local file, first = options.out .. "/dates.safetensors", 1
-if options.resume then first = assert(checkpoint.load(file, {model = model, optimizer = optimizer})).epoch + 1 end
+if options.resume then first = assert(shared.load(file, {model = model, optimizer = optimizer})).epoch + 1 end
 local log = marea.metrics.open(options.out .. "/metrics.csv", {"epoch", "loss", "exact", "seconds"},
   {resume = options.resume})
 

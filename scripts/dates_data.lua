@@ -1,6 +1,6 @@
 -- SPDX-License-Identifier: MIT
 --- Dates from 1930 to 2029 as people write them, with what they mean in ISO 8601, for scripts/dates.lua. Every text has
---- one reading: of two digits for a year, 30 to 99 are 1930 to 1999; where only numbers tell day and month apart, the
+--- one reading: two digits for a year mean 1930 to 2029; in forms of numbers alone that do not begin with the year, the
 --- day is 13 or more.
 local dates = {}
 

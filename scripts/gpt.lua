@@ -123,7 +123,7 @@ end
 
 local file, first = options.out .. "/gpt.safetensors", 1
 local parts = {model = net, optimizer = optimizer}
-if options.resume then first = assert(checkpoint.load(file, parts)).step + 1 end
+if options.resume then first = assert(shared.load(file, parts)).step + 1 end
 local log = metrics.open(options.out .. "/metrics.csv", {"step", "loss", "validation", "seconds"},
   {resume = options.resume})
 local sum, n, started = 0, 0, marea.clock()

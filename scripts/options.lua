@@ -22,6 +22,15 @@ function options.training(parser, out)
   parser:flag("--smoke", "a few steps on little data, to see that all of it runs")
 end
 
+--- marea.checkpoint.load of what a run has left; where there is nothing, the message tells what to do.
+function options.load(path, what)
+  local found, message = require "marea".checkpoint.load(path, what)
+  if found then return found end
+  local file = io.open(path)
+  if file then file:close() end
+  return nil, file and message or message .. "\n  hint: a training run writes it; --out names that run's folder"
+end
+
 --- A word for the shell.
 function options.quote(text) return "'" .. tostring(text):gsub("'", "'\\''") .. "'" end
 

@@ -68,7 +68,7 @@ local function follow(step)
 end
 
 if options.say then
-  assert(checkpoint.load(file, {model = {model = model, average = average}}))
+  assert(shared.load(file, {model = {model = model, average = average}}))
   return report.say(average, letters, options.say, options.beam)
 end
 
@@ -85,7 +85,7 @@ local optimizer = optim.Adam{model, clip_norm = 1, lr = optim.schedule.warmup(st
   optim.schedule.cosine(options.lr, math.max(options.epochs * steps - steps // 4 - 1, 1)))}
 local state = {model = {model = model, average = average}, optimizer = optimizer}
 shared.make_folder(options.out)
-if options.resume then first = assert(checkpoint.load(file, state)).epoch + 1 end
+if options.resume then first = assert(shared.load(file, state)).epoch + 1 end
 local log = marea.metrics.open(options.out .. "/metrics.csv", {"epoch", "loss", "phoneme_error", "word_error",
   "seconds"}, {resume = options.resume})
 

@@ -24,7 +24,7 @@ parser:option("--data", "squad, scan (`make squad` and `make text` get them) or 
 parser:option("--attention", "bahdanau: by what has been written; notebook: without it (default of squad alone)")
   :choices{"notebook", "bahdanau"}
 parser:option("--task", "of babi: 1, 2 or 3", "1"):choices{"1", "2", "3"}
-parser:option("--examples", "of babi: questions to learn from; below 5000 they are few", "10000"):convert(count "--examples")
+parser:option("--examples", "of babi: questions to learn from; few: below 5000", "10000"):convert(count "--examples")
 parser:option("--epochs", "passes over the questions (squad: 2, scan: 16, babi: 12; few: 40)")
   :convert(count "--epochs")
 parser:option("--batch", "questions a step (squad: 64, scan: 32, babi: 16)"):convert(count "--batch")
@@ -36,7 +36,7 @@ parser:option("--temperature", "of answers that are drawn (squad: 0.85); 0: the 
 parser:flag("--reader", "another network, which finds answers in articles; --reader --help lists its options")
 shared.training(parser, "out/qa")
 local options = parser:parse()
--- hidden: size of the LSTMs; spread: of words at first (bahdanau); by_length: what batches are sorted by
+-- hidden: size of the LSTMs; spread: of embeddings at first (bahdanau); by_length: what batches are sorted by
 local few = options.examples < 5000
 local defaults = {
   squad = {attention = "notebook", epochs = 2, batch = 64, lr = 1e-3, dropout = 0.2, temperature = 0.85, hidden = 128,
@@ -71,7 +71,7 @@ local optimizer = optim.Adam{model, lr = squad and options.lr or optim.schedule.
 
 shared.make_folder(options.out)
 local file, first = options.out .. "/qa.safetensors", 1
-if options.resume then first = assert(checkpoint.load(file, {model = model, optimizer = optimizer})).epoch + 1 end
+if options.resume then first = assert(shared.load(file, {model = model, optimizer = optimizer})).epoch + 1 end
 local log = marea.metrics.open(options.out .. "/metrics.csv", {"epoch", "loss", "validation", "exact", "seconds"},
   {resume = options.resume})
 

@@ -69,8 +69,8 @@ end
 
 local Bahdanau = nn.class "Bahdanau"
 
---- o: as Notebook's, and begin: the word in front of an answer; spread: the standard deviation that the numbers of
---- words begin with. Keras' are within 0.05; with larger ones far fewer steps are needed.
+--- o: as Notebook's, and begin: the word in front of an answer; spread: the standard deviation of the
+--- embeddings at first. Keras draws them within 0.05; with larger ones far fewer steps are needed.
 function Bahdanau:init(o)
   local normal = nn.init.normal(0, o.spread)
   self.start, self.stop, self.length = o.begin, o.stop, o.length

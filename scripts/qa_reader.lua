@@ -1,6 +1,6 @@
 -- SPDX-License-Identifier: MIT
 --- Finds the answer to a question in a paragraph: a reader for SQuAD 1.1 (Rajpurkar et al. 2016) that is trained from
---- nothing and scored by exact match and F1. docs/reader.md shows what comes out; `qa.lua --reader` runs it too.
+--- nothing and scored by exact match and F1. docs/reader.md explains the network; `qa.lua --reader` runs it too.
 local argparse = require "argparse"
 local marea = require "marea"
 local optim, data, checkpoint, text = marea.optim, marea.data, marea.checkpoint, marea.text
@@ -26,6 +26,7 @@ parser:option("--ask", "a question that the network in --out answers from the te
 parser:option("--paragraph", "a file with the text for --ask")
 shared.training(parser, "out/reader")
 local options = parser:parse()
+if options.size % 2 > 0 then parser:error(("--size: expected an even number, got %d"):format(options.size)) end
 marea.seed(options.seed)
 if options.threads then marea.set_threads(options.threads) end
 local file = options.out .. "/reader.safetensors"
@@ -41,12 +42,12 @@ end
 -- ---- one question ----
 
 local function ask(question, path)
-  local saved = assert(checkpoint.load(file, {}))
+  local saved = assert(shared.load(file, {}))
   local words = assert(text.Vocabulary.from_state(saved.texts.words))
   local letters = assert(text.Vocabulary.from_state(saved.texts.letters))
   local size = math.tointeger(tonumber(saved.texts.size))
   local model = {reader = network(words, letters, size), average = network(words, letters, size)}
-  assert(checkpoint.load(file, {model = model}))
+  assert(shared.load(file, {model = model}))
   local paragraph = assert(assert(io.open(path)):read "a")
   for _, line in ipairs{question, paragraph} do assert(line:find "%S", "--ask: a text without words") end
   local set = reader_data.set({{question = question, context = paragraph}}, words, letters)
@@ -105,7 +106,7 @@ end
 
 shared.make_folder(options.out)
 local parts = {model = {reader = model, average = average}, optimizer = optimizer, loader = rows}
-local first = options.resume and assert(checkpoint.load(file, parts)).epoch + 1 or 1
+local first = options.resume and assert(shared.load(file, parts)).epoch + 1 or 1
 parts.texts = {words = words:state(), letters = letters:state(), size = ("%d"):format(options.size)}
 local log = marea.metrics.open(options.out .. "/metrics.csv", {"epoch", "loss", "exact", "f1", "seconds", "processor"},
   {resume = options.resume})

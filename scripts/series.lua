@@ -83,7 +83,7 @@ local optimizer = optim.Adam{model, clip_norm = 1,
   lr = optim.schedule.warmup(50, optim.schedule.cosine(options.lr, math.max(steps - 50, 1)))}
 shared.make_folder(options.out)
 local file, first = ("%s/%s.safetensors"):format(options.out, options.model), 1
-if options.resume then first = assert(checkpoint.load(file, {model = model, optimizer = optimizer})).epoch + 1 end
+if options.resume then first = assert(shared.load(file, {model = model, optimizer = optimizer})).epoch + 1 end
 local log = marea.metrics.open(options.out .. "/metrics.csv", {"epoch", "loss", "accuracy", "seconds"},
   {resume = options.resume})
 
