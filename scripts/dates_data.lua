@@ -2,6 +2,7 @@
 --- Dates from 1930 to 2029 as people write them, with what they mean in ISO 8601, for scripts/dates.lua. Every text has
 --- one reading: two digits for a year mean 1930 to 2029; in forms of numbers alone that do not begin with the year, the
 --- day is 13 or more.
+local shared = dofile((debug.getinfo(1, "S").source:match "^@(.*/)" or "") .. "options.lua")
 local dates = {}
 
 --- All that the texts are made of.
@@ -31,15 +32,6 @@ end
 
 local CASES = {string.lower, string.upper, tostring, tostring, tostring}
 
---- A function that draws whole numbers from 1 to n: the high bits of a linear congruential generator (Knuth's MMIX).
-local function numbers(seed)
-  local state = seed * 2 + 1
-  return function(n)
-    state = state * 6364136223846793005 + 1442695040888963407
-    return (state >> 33) % n + 1
-  end
-end
-
 --- Days since 1970-01-01. Every tenth one comes in the test alone, and every tenth one in the validation alone.
 local FIRST <const>, DAYS <const> = -14610, 36524
 local PART = {[0] = "test", [5] = "validation"} -- of the last digit; others: "training"
@@ -54,7 +46,7 @@ end
 --- n dates: a list of texts, a list of their ISO forms. The same seed gives the same ones.
 ---@param part "training"|"validation"|"test" whose days have no other part's among them
 function dates.draw(n, seed, part)
-  local draw, free, iso = numbers(seed), {}, {}
+  local draw, free, iso = shared.numbers(seed), {}, {}
   for _ = 1, 10 do draw(1) end -- seeds that are close together begin alike
   for i = 1, n do
     local t = draw_day(draw, part)

@@ -1,5 +1,5 @@
 -- SPDX-License-Identifier: MIT
---- What the scripts share: options, folders, pictures.
+--- What the scripts share: options, folders, pictures, random numbers for data.
 local options = {}
 
 --- For option:convert: reads an option that counts.
@@ -29,6 +29,16 @@ function options.load(path, what)
   local file = io.open(path)
   if file then file:close() end
   return nil, file and message or message .. "\n  hint: a training run writes it; --out names that run's folder"
+end
+
+--- A function that draws whole numbers from 1 to n: the high bits of a linear congruential generator (Knuth's MMIX).
+--- It is apart from Marea's random state: the same seed gives the same data, whatever was drawn before.
+function options.numbers(seed)
+  local state = seed * 2 + 1
+  return function(n)
+    state = state * 6364136223846793005 + 1442695040888963407
+    return (state >> 33) % n + 1
+  end
 end
 
 --- A word for the shell.

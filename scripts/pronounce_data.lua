@@ -1,6 +1,7 @@
 -- SPDX-License-Identifier: MIT
 --- Words and how they are pronounced, for scripts/pronounce.lua: reads the lexicon of Debian's package festlex-cmu
 --- (CMUdict as Festival has it), splits it by words, and tells how far a pronunciation is from those that are right.
+local shared = dofile((debug.getinfo(1, "S").source:match "^@(.*/)" or "") .. "options.lua")
 local pronounce = {}
 
 --- Where Debian's package puts the file.
@@ -91,13 +92,12 @@ function pronounce.made_up(n, stress)
   return words
 end
 
---- Puts words in an order that the seed tells (Fisher and Yates; numbers as in dates_data.lua), and cuts them: the
---- first tenth is the test, the next fiftieth, from which settings are chosen, the validation, the others train.
+--- Puts words in an order that the seed tells (Fisher and Yates), and cuts them: the first tenth is the test,
+--- the next fiftieth, from which settings are chosen, the validation, the others train.
 function pronounce.split(words, seed)
-  local order, state = table.move(words, 1, #words, 1, {}), seed * 2 + 1
+  local order, draw = table.move(words, 1, #words, 1, {}), shared.numbers(seed)
   for i = #order, 2, -1 do
-    state = state * 6364136223846793005 + 1442695040888963407
-    local k = (state >> 33) % i + 1
+    local k = draw(i)
     order[i], order[k] = order[k], order[i]
   end
   local tests, last = #order // 10, #order // 10 + #order // 50

@@ -5,6 +5,7 @@
 ---   1  Mary moved to the office. John went to the garden. Where is Mary?                         office
 ---   2  Mary went to the office. Mary took the milk. Mary moved to the garden. Where is the milk?  garden
 ---   3  the same. Where was the milk before the garden?                                            office
+local shared = dofile((debug.getinfo(1, "S").source:match "^@(.*/)" or "") .. "options.lua")
 local babi = {}
 
 local PEOPLE = {"mary", "john", "daniel", "sandra"}
@@ -14,14 +15,12 @@ local GOES = {"moved to the", "went to the", "went back to the", "journeyed to t
 local TAKES = {"took the", "got the", "grabbed the", "picked up the"}
 local LEAVES = {"dropped the", "left the", "put down the", "discarded the"}
 
---- A function that draws from a list, or a number from 1 to n: the high bits of a linear congruential generator
---- (Knuth's MMIX).
+--- A function that draws from a list, or a number from 1 to n.
 local function generator(seed)
-  local state = seed * 2 + 1
+  local number = shared.numbers(seed)
   local function draw(from)
-    state = state * 6364136223846793005 + 1442695040888963407
-    if type(from) == "table" then return from[(state >> 33) % #from + 1] end
-    return (state >> 33) % from + 1
+    if type(from) == "table" then return from[number(#from)] end
+    return number(from)
   end
   for _ = 1, 10 do draw(2) end -- seeds that are close together begin alike
   return draw
