@@ -16,14 +16,13 @@
 #include "core.h"
 
 #define MIN_WORK 2000000 /* multiply-adds of a block: 30 us at 64 a ns (one core, AVX-512) */
-#define MAX_BLOCKS 32    /* also the partial products of CUT_K, each as large as C */
+#define MAX_BLOCKS 32    /* of a cut by the shape; a part of k has a product of its own, as large as C */
 #define GRAIN 32 /* blocks are multiples of it, as the tiles of OpenBLAS's kernels (16 x 4 to 32 x 12) are */
 
-#define WIDEST \
-  4096 /* columns of a block of our kernel: 2.7e8 multiply-adds with its rows and its depth, see LONG_WORK */
 #define LONG_WORK 3e8 /* multiply-adds between two checks of marea_stopping: 5 ms at 64 a ns */
+#define WIDEST 4096   /* columns of a block of our kernel: with its rows and its depth, 2.7e8 multiply-adds */
 #define SUMMED 2048   /* elements of C whose partial sums are added up at a time */
-#define DEPTH 256     /* least k at a time */
+#define DEPTH 256     /* OpenBLAS takes k in parts of at least this many */
 
 typedef struct product {
   int dtype;
@@ -74,7 +73,7 @@ static void finish (const product *p, const marea_kernels *k) {
 }
 
 /* Does our kernel compute it? Not products with a vector: they read the matrix once, at the speed of memory, in
-   OpenBLAS too. */
+   OpenBLAS too. Nor a C of fewer than 8 columns, half a vector, most of whose lanes would be idle. */
 static bool is_ours (const product *p) {
   return p->dtype == MAREA_F32 && MAREA_MIN(p->m, p->n) > 1 && p->n >= 8;
 }
