@@ -56,15 +56,8 @@ function group.notes(rows)
 end
 
 function group.figures(rows)
-  local shown, labels = {}, {}
-  for _, row in ipairs(rows) do
-    if row.threads == 1 then
-      shown[#shown + 1] = row
-      labels[#labels + 1] = row.name:gsub(" of ", "/"):gsub(", ", "\n")
-    end
-  end
-  return {chart.bars(chart.series(shown), {title = group.title .. ", one thread", labels = labels, ylabel = "ms",
-    logy = true, values = true})}
+  local function label(name) return (name:gsub(" of ", "/"):gsub(", ", "\n")) end
+  return {chart.one_thread(rows, {title = group.title .. ", one thread", ylabel = "ms", logy = true}, nil, label)}
 end
 
 return group

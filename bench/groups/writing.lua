@@ -42,15 +42,7 @@ function group.run(bench)
 end
 
 function group.figures(rows)
-  local shown, labels = {}, {}
-  for _, row in ipairs(rows) do
-    if row.threads == 1 then
-      shown[#shown + 1] = row
-      labels[#labels + 1] = row.name
-    end
-  end
-  return {chart.bars(chart.series(shown), {title = group.title .. ", one thread", labels = labels, ylabel = "ms a word",
-    logy = true, values = true})}
+  return {chart.one_thread(rows, {title = group.title .. ", one thread", ylabel = "ms a word", logy = true})}
 end
 
 return group

@@ -38,6 +38,19 @@ function chart.bars(series, options)
   return plot.bars(options)
 end
 
+--- Bars of the rows on one thread, with their names below, or label(name) of them. convert as in chart.series.
+function chart.one_thread(rows, options, convert, label)
+  local shown = {}
+  options.labels, options.values = {}, true
+  for _, row in ipairs(rows) do
+    if row.threads == 1 then
+      shown[#shown + 1] = row
+      options.labels[#shown] = label and label(row.name) or row.name
+    end
+  end
+  return chart.bars(chart.series(shown, convert), options)
+end
+
 function chart.curves(options)
   options.width, options.height = WIDTH, HEIGHT
   return plot.curves(options)

@@ -28,15 +28,8 @@ end
 
 --- GFLOP/s of all rows on one thread.
 function passes.figures(rows, title)
-  local shown, labels = {}, {}
-  for _, row in ipairs(rows) do
-    if row.threads == 1 then
-      shown[#shown + 1] = row
-      labels[#labels + 1] = row.name
-    end
-  end
   local function gflops(ms, row) return row.flop / ms * 1e-6 end
-  return {chart.bars(chart.series(shown, gflops), {title = title, labels = labels, ylabel = "GFLOP/s", values = true})}
+  return {chart.one_thread(rows, {title = title, ylabel = "GFLOP/s"}, gflops)}
 end
 
 return passes
