@@ -35,6 +35,19 @@ typedef struct product {
 
 const char *marea_blas (void) { return openblas_get_config(); }
 
+/* m rows from `row` on and n columns from `col` on of the product, of k terms from `depth` on */
+static product part_of (const product *p, int64_t row, int64_t m, int64_t col, int64_t n, int64_t depth,
+                        int64_t k) {
+  const size_t size = marea_element_size(p->dtype);
+  product part = *p;
+  part.m = m, part.n = n, part.k = k;
+  part.a += (size_t)(p->ta ? depth * p->lda + row : row * p->lda + depth) * size;
+  part.b += (size_t)(p->tb ? col * p->ldb + depth : depth * p->ldb + col) * size;
+  part.c += (size_t)(row * p->ldc + col) * size;
+  if (part.end.bias) part.end.bias = (const char *)part.end.bias + (size_t)col * size;
+  return part;
+}
+
 /* ---- one product on one thread ---- */
 
 static void clear (const product *p) {
@@ -78,27 +91,28 @@ static bool is_ours (const product *p) {
   return p->dtype == MAREA_F32 && MAREA_MIN(p->m, p->n) > 1 && p->n >= 8;
 }
 
-static void multiply_ours (marea_context *ctx, const product *p, void *workspace) {
-  const size_t size = sizeof(float);
-  for (int64_t i = 0; i < p->m; i += MAREA_PRODUCT_ROWS)
-    for (int64_t l = 0; l < p->k && !marea_stopping(ctx); l += MAREA_PRODUCT_DEPTH) {
-      const bool last = l + MAREA_PRODUCT_DEPTH >= p->k;
-      const marea_product g = {.a = p->a + (size_t)(p->ta ? l * p->lda + i : i * p->lda + l) * size,
-                               .b = p->b + (size_t)(p->tb ? l : l * p->ldb) * size,
-                               .c = p->c + (size_t)(i * p->ldc) * size,
+static void multiply_ours (marea_context *ctx, const product *all, void *workspace) {
+  for (int64_t i = 0; i < all->m; i += MAREA_PRODUCT_ROWS)
+    for (int64_t l = 0; l < all->k && !marea_stopping(ctx); l += MAREA_PRODUCT_DEPTH) {
+      const bool last = l + MAREA_PRODUCT_DEPTH >= all->k;
+      const product p = part_of(all, i, MAREA_MIN(all->m - i, MAREA_PRODUCT_ROWS), 0, all->n, l,
+                                MAREA_MIN(all->k - l, MAREA_PRODUCT_DEPTH));
+      const marea_product g = {.a = p.a,
+                               .b = p.b,
+                               .c = p.c,
                                .scratch = workspace,
-                               .m = MAREA_MIN(p->m - i, MAREA_PRODUCT_ROWS),
-                               .n = p->n,
-                               .k = MAREA_MIN(p->k - l, MAREA_PRODUCT_DEPTH),
-                               .lda = p->lda,
-                               .ldb = p->ldb,
-                               .ldc = p->ldc,
-                               .ta = p->ta,
-                               .tb = p->tb,
+                               .m = p.m,
+                               .n = p.n,
+                               .k = p.k,
+                               .lda = p.lda,
+                               .ldb = p.ldb,
+                               .ldc = p.ldc,
+                               .ta = p.ta,
+                               .tb = p.tb,
                                .accumulate = l > 0,
-                               .bias = l == 0 ? p->end.bias : NULL,
-                               .act = last ? p->end.act : MAREA_ACT_NONE,
-                               .slope = p->end.slope};
+                               .bias = l == 0 ? p.end.bias : NULL,
+                               .act = last ? p.end.act : MAREA_ACT_NONE,
+                               .slope = p.end.slope};
       ctx->kernels[MAREA_F32]->product(&g);
     }
 }
@@ -125,21 +139,15 @@ static void multiply_matrices (const product *p, bool add) {
 
 /* In pieces of LONG_WORK, by rows of C and parts of k, with a check of marea_stopping between them. */
 static void multiply_in_pieces (marea_context *ctx, const product *all) {
-  const size_t size = marea_element_size(all->dtype);
   const int64_t rows = MAREA_MAX((int64_t)(LONG_WORK / (double)all->n / DEPTH), 2 * GRAIN);
   const int64_t most = MAREA_MIN(rows, all->m);
   const int64_t depth = MAREA_MAX((int64_t)(LONG_WORK / (double)all->n / (double)most), DEPTH);
-  product p = *all;
-  for (int64_t i = 0; i < all->m; i += most) {
-    p.m = MAREA_MIN(most, all->m - i);
-    p.c = all->c + (size_t)(i * all->ldc) * size;
+  for (int64_t i = 0; i < all->m; i += most)
     for (int64_t l = 0; l < all->k && !marea_stopping(ctx); l += depth) {
-      p.k = MAREA_MIN(depth, all->k - l);
-      p.a = all->a + (size_t)(all->ta ? l * all->lda + i : i * all->lda + l) * size;
-      p.b = all->b + (size_t)(all->tb ? l : l * all->ldb) * size;
+      const product p = part_of(all, i, MAREA_MIN(most, all->m - i), 0, all->n, l,
+                                MAREA_MIN(depth, all->k - l));
       multiply_matrices(&p, l > 0);
     }
-  }
 }
 
 /* ---- a long k ---- */
@@ -151,36 +159,20 @@ static void multiply_in_pieces (marea_context *ctx, const product *all) {
 #define STRIPE 1024 /* the same with a vector, where OpenBLAS keeps four sums */
 #define SMALL 4096  /* elements of C whose sums in double, 32 KB, lie on the stack */
 
-/* The product of columns first .. first + n - 1 of C; of rows, if C is one column. */
-static product part_of (const product *p, int64_t first, int64_t n) {
-  product part = *p;
-  const bool rows = p->n == 1;
-  const int64_t step = rows ? (p->ta ? 1 : p->lda) : (p->tb ? p->ldb : 1);
-  const size_t at = (size_t)(first * step) * sizeof(float);
-  *(rows ? &part.m : &part.n) = n;
-  if (rows) part.a += at;
-  else part.b += at;
-  part.c += (size_t)(first * (rows ? p->ldc : 1)) * sizeof(float);
-  return part;
-}
-
 /* C of at most SMALL elements */
 static void multiply_small (marea_context *ctx, const product *all) {
   double total[SMALL];
   float some[SMALL];
-  product p = *all;
-  const int64_t n = p.m * p.n, piece = p.m == 1 || p.n == 1 ? STRIPE : PIECE;
+  const int64_t n = all->m * all->n, piece = all->m == 1 || all->n == 1 ? STRIPE : PIECE;
   memset(total, 0, (size_t)n * sizeof *total);
-  p.c = (char *)some;
-  p.ldc = p.n;
   for (int64_t l = 0; l < all->k && !marea_stopping(ctx); l += piece) {
-    p.k = MAREA_MIN(piece, all->k - l);
-    p.a = all->a + (size_t)(l * (all->ta ? all->lda : 1)) * sizeof(float);
-    p.b = all->b + (size_t)(l * (all->tb ? 1 : all->ldb)) * sizeof(float);
+    product p = part_of(all, 0, all->m, 0, all->n, l, MAREA_MIN(piece, all->k - l));
+    p.c = (char *)some;
+    p.ldc = p.n;
     if (!multiply_vector(&p)) multiply_matrices(&p, false);
     for (int64_t i = 0; i < n; i++) total[i] += (double)some[i];
   }
-  for (int64_t i = 0; i < p.m * p.n; i++) ((float *)all->c)[i / p.n * all->ldc + i % p.n] = (float)total[i];
+  for (int64_t i = 0; i < n; i++) ((float *)all->c)[i / all->n * all->ldc + i % all->n] = (float)total[i];
 }
 
 /* Rows of the matrix lie along k: one dot product each. */
@@ -211,7 +203,9 @@ static void multiply_deep (marea_context *ctx, const product *p) {
   else if (side == 1 || !is_stored_by_k(p)) multiply_dots(ctx, p);
   else
     for (int64_t i = 0; i < side; i += SMALL) {
-      const product part = part_of(p, i, MAREA_MIN(SMALL, side - i));
+      const int64_t some = MAREA_MIN(SMALL, side - i);
+      const product part = p->n == 1 ? part_of(p, i, some, 0, 1, 0, p->k)
+                                     : part_of(p, 0, 1, i, some, 0, p->k);
       multiply_small(ctx, &part);
     }
 }
@@ -260,20 +254,15 @@ static size_t worker_step (const job *j) {
 
 /* Block (row, column, part of k), columns fastest */
 static product block_of (const job *j, int64_t block) {
-  product p = j->all;
-  const size_t size = marea_element_size(p.dtype);
-  const int64_t rows = parts_of(p.m, j->m), cols = parts_of(p.n, j->n), part = block / (rows * cols);
+  const product *p = &j->all;
+  const int64_t rows = parts_of(p->m, j->m), cols = parts_of(p->n, j->n), part = block / (rows * cols);
   const int64_t row = block / cols % rows * j->m, col = block % cols * j->n, depth = part * j->k;
-  p.a += (size_t)(p.ta ? depth * p.lda + row : row * p.lda + depth) * size;
-  p.b += (size_t)(p.tb ? col * p.ldb + depth : depth * p.ldb + col) * size;
-  p.c = (part > 0 ? j->partial + (size_t)((part - 1) * p.m * p.n) * size : p.c) +
-        (size_t)(row * p.ldc + col) * size;
-  p.m = MAREA_MIN(j->m, p.m - row);
-  p.n = MAREA_MIN(j->n, p.n - col);
-  p.k = MAREA_MIN(j->k, p.k - depth);
-  if (cuts_k(j)) p.end = (marea_epilogue){0};
-  else if (p.end.bias) p.end.bias = (const char *)p.end.bias + (size_t)col * size;
-  return p;
+  product one = part_of(p, row, MAREA_MIN(j->m, p->m - row), col, MAREA_MIN(j->n, p->n - col), depth,
+                        MAREA_MIN(j->k, p->k - depth));
+  if (!cuts_k(j)) return one;
+  one.end = (marea_epilogue){0}; /* rows and columns are whole then */
+  if (part > 0) one.c = j->partial + (size_t)((part - 1) * p->m * p->n) * marea_element_size(p->dtype);
+  return one;
 }
 
 static void run_block (void *arg, int64_t block, int worker) {
