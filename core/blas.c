@@ -17,6 +17,7 @@
 
 #define MIN_WORK 2000000 /* multiply-adds of a block: 30 us at 64 a ns (one core, AVX-512) */
 #define MAX_BLOCKS 32    /* of a cut by the shape; a part of k has a product of its own, as large as C */
+#define LEAST_DEPTH 512  /* terms of a part of k, which costs a product in memory as large as C */
 #define GRAIN 32 /* blocks are multiples of it, as the tiles of OpenBLAS's kernels (16 x 4 to 32 x 12) are */
 
 #define LONG_WORK 3e8 /* multiply-adds between two checks of marea_stopping: 5 ms at 64 a ns */
@@ -308,8 +309,10 @@ static bool choose_cut (job *j) {
   const bool cut_k = p->m * p->n <= 256 * 256 && p->k >= 8 * MAREA_MAX(p->m, p->n);
   const bool ours = is_ours(p) && (cut_k || !is_deep(p));
   j->m = p->m, j->n = p->n, j->k = p->k;
-  if (cut_k) cut_side(p, p->k, &j->k);
-  else if (ours) cut_ours(j);
+  if (cut_k) {
+    cut_side(p, p->k, &j->k);
+    j->k = MAREA_MIN(MAREA_MAX(j->k, LEAST_DEPTH), p->k);
+  } else if (ours) cut_ours(j);
   else if (p->m >= p->n) cut_side(p, p->m, &j->m);
   else cut_side(p, p->n, &j->n);
   return ours;
