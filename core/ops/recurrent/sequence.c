@@ -5,11 +5,11 @@
 
 #include "sequence.h"
 
-/* Rows of a block: the recurrent product's kernel keeps 6 to 14 rows in registers, and reads the weight once for them. With
-   fewer rows a block would wait for the weight, with more there would be too few blocks for threads. A weight that takes
-   more than half of a second-level cache of 2 MB comes from further away at each step, so twice as many rows share it. */
-#define ROWS 16
-#define NEAR_WEIGHT (1 << 20)
+/* Rows of a block, as many as give each thread one. The recurrent product's kernel reads the weight once for the rows that
+   it keeps in registers: with fewer than 6 it waits for the weight and for its own sums; what the weight costs is shared
+   well among 32. */
+#define FEWEST_ROWS 6
+#define MOST_ROWS 32
 
 /* ---- shapes ---- */
 
@@ -46,6 +46,24 @@ marea_status marea_sequence_shape (marea_call *c, const marea_sequence_inputs *a
   return marea_want_size(c, at->lengths, 0, x->shape[0], "x's first size");
 }
 
+/* ---- blocks ---- */
+
+int64_t marea_sequence_rows (const marea_sequence *s) {
+  const int64_t share = (s->n + s->ctx->threads - 1) / s->ctx->threads;
+  return MAREA_MIN(MAREA_MAX(MAREA_MIN(share, MOST_ROWS), FEWEST_ROWS), s->n);
+}
+
+int64_t marea_sequence_blocks (const marea_sequence *s) {
+  const int64_t rows = marea_sequence_rows(s);
+  return rows > 0 ? (s->n + rows - 1) / rows : 0;
+}
+
+marea_range marea_sequence_block (const marea_sequence *s, int64_t block) {
+  const int64_t blocks = marea_sequence_blocks(s), each = s->n / blocks, longer = s->n % blocks;
+  const int64_t first = block * each + MAREA_MIN(block, longer);
+  return (marea_range){first, first + each + (block < longer)};
+}
+
 /* ---- lengths ---- */
 
 static marea_status read_lengths (marea_call *c, int input, const marea_sequence *s, int64_t *length) {
@@ -60,12 +78,19 @@ static marea_status read_lengths (marea_call *c, int input, const marea_sequence
   return MAREA_OK;
 }
 
-/* order := rows, the longest first, equal ones as they are: a sort by counting. first: (steps + 2) */
+/* The row of rank r by length goes to block r % blocks, so that blocks take equally long. */
+static int64_t place_of_rank (const marea_sequence *s, int64_t rank) {
+  const int64_t blocks = marea_sequence_blocks(s);
+  return marea_sequence_block(s, rank % blocks).first + rank / blocks;
+}
+
+/* order := rows of each block, the longest first, equal ones as they are: a sort by counting. first: (steps + 2) */
 static void sort_rows (const marea_sequence *s, int64_t *first, int64_t *order) {
   memset(first, 0, (size_t)(s->steps + 2) * sizeof *first);
   for (int64_t i = 0; i < s->n; i++) first[s->steps - marea_sequence_length(s, i) + 1]++;
   for (int64_t l = 0; l < s->steps; l++) first[l + 1] += first[l];
-  for (int64_t i = 0; i < s->n; i++) order[first[s->steps - marea_sequence_length(s, i)]++] = i;
+  for (int64_t i = 0; i < s->n; i++)
+    order[place_of_rank(s, first[s->steps - marea_sequence_length(s, i)]++)] = i;
 }
 
 marea_status marea_sequence_open (marea_call *c, const marea_sequence_inputs *at, bool reverse,
@@ -93,24 +118,6 @@ marea_status marea_sequence_open (marea_call *c, const marea_sequence_inputs *at
   s->order = order;
   return MAREA_OK;
 }
-
-/* ---- blocks ---- */
-
-static int64_t rows_of_block (const marea_sequence *s) {
-  return (size_t)(s->hidden * s->gates) * s->size > NEAR_WEIGHT ? 2 * ROWS : ROWS;
-}
-
-int64_t marea_sequence_blocks (const marea_sequence *s) {
-  const int64_t rows = rows_of_block(s);
-  return (s->n + rows - 1) / rows;
-}
-
-marea_range marea_sequence_block (const marea_sequence *s, int64_t block) {
-  const int64_t blocks = marea_sequence_blocks(s);
-  return (marea_range){block * s->n / blocks, (block + 1) * s->n / blocks};
-}
-
-int64_t marea_sequence_rows (const marea_sequence *s) { return MAREA_MIN(rows_of_block(s), s->n); }
 
 int64_t marea_sequence_active (const marea_sequence *s, marea_range rows, int64_t step) {
   int64_t n = rows.end - rows.first;

@@ -38,7 +38,7 @@ typedef struct marea_sequence {
   int64_t in, hidden;    /* values of an input, C; units, H */
   int64_t gates;         /* columns of both weights: H for each gate */
   const int64_t *length; /* (N); NULL: all are T */
-  const int64_t *order;  /* (N) rows, the longest first */
+  const int64_t *order;  /* (N) rows, block by block, in each the longest first */
   bool reverse;          /* from each row's own end to its beginning */
 } marea_sequence;
 
