@@ -36,6 +36,21 @@ function UNet:forward(x)
   return self.head(self.merge2(marea.concat({fine, self.up2(up)}, -1)))
 end
 
+--- A layer whose first result counts.
+local First = nn.class "First"
+
+function First:init(layer) self.layer = layer end
+
+function First:forward(x) return (self.layer(x)) end
+
+local function recurrent(kind, options) return function() return First(nn[kind](options)) end end
+
+local function transformer()
+  local layers = {}
+  for i = 1, 2 do layers[i] = nn.TransformerEncoderLayer{64, 4, dim_feedforward = 256, dropout = 0.1} end
+  return nn.Sequential(layers)
+end
+
 local function vae() return VAE{model = "conv", latent = 2, posterior = "normal"} end
 
 local function mlp()
@@ -87,6 +102,14 @@ describe("a plan's peak", function()
     {"the classifier", Classifier, {28, 28, 1}, {1, 32}},
     {"the GAN's generator", function() return gan.generator(64) end, {64}, {2, 32}},
     {"the GAN's discriminator", function() return gan.discriminator{} end, {28, 28, 1}, {1, 32}},
+    {"a dense layer whose results are the most of it", function() return nn.Linear{96, 128} end, {64, 96}, {32}},
+    {"an LSTM", recurrent("LSTM", {96, 128}), {64, 96}, {1, 32}},
+    {"a GRU of two layers in both directions", recurrent("GRU", {96, 64, layers = 2, bidirectional = true}), {64, 96},
+      {1, 32}},
+    {"a plain recurrent layer", recurrent("RNN", {96, 128}), {64, 96}, {32}},
+    {"two transformer layers", transformer, {64, 64}, {1, 32}},
+    {"1-D convolutions", function() return nn.Sequential{nn.Conv1d{32, 64, kernel = 5}, nn.Conv1d{64, 16, kernel = 3}} end,
+      {256, 32}, {1, 32}},
     {"a U-Net", function() return UNet(16) end, {64, 64, 1}, {1, 8}},
   }
   for _, case in ipairs(cases) do

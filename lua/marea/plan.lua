@@ -54,7 +54,7 @@ local function own_params(m)
 end
 
 --- Runs f(...) and lists the calls of modules that hold no other modules or have tensors of their own.
----@return table[] rows, table results
+---@return table[] rows
 local function watch(f, ...)
   local rows, known = {}, {}
   local function trace(m, ...)
@@ -69,8 +69,8 @@ local function watch(f, ...)
     end
     return table.unpack(results, 1, results.n)
   end
-  local results = table.pack(module.trace(trace, f, ...))
-  return rows, results
+  module.trace(trace, f, ...)
+  return rows
 end
 
 -- ---- a run ----
@@ -90,14 +90,17 @@ for _, name in ipairs(core.op_names()) do updates[name] = core.op_info(name).mut
 --- Runs f(...) once under a profile: what it takes, and the calls of modules.
 local function measure(f, ...)
   local run = {results = {}, forward = 0, backward = 0, update = 0}
-  local before, arguments, results = core.memory().live, table.pack(...), nil
+  local before, arguments = core.memory().live, table.pack(...)
+  local function describe_results(...)
+    local results = table.pack(f(...))
+    for i = 1, results.n do run.results[i] = describe(results[i]) end
+  end
   run.report = profile(function()
     local own = core.memory().live - before -- bytes that the profile takes
     core.memory_reset_peak()
-    run.rows, results = watch(core.scope, f, table.unpack(arguments, 1, arguments.n))
+    run.rows = watch(core.scope, describe_results, table.unpack(arguments, 1, arguments.n)) -- keeps no result
     run.peak = core.memory().peak - own
   end, {events = 0})
-  for i = 1, results.n do run.results[i] = describe(results[i]) end
   for _, row in ipairs(run.report.rows) do
     local part = updates[row.op] and "update" or row.direction
     run[part] = run[part] + row.flop
@@ -154,7 +157,7 @@ local function plan_module(net, options, ...)
   local inputs = table.pack(inputs_from(...))
   local function forward() return net(table.unpack(inputs, 1, inputs.n)) end
   net:evaluate()
-  core.scope(core.no_grad, forward) -- layers learn their sizes
+  core.scope(function() core.no_grad(forward) end) -- layers learn their sizes
   local inference = measure(core.no_grad, forward)
   local params, trained = net:count()
   local plan
