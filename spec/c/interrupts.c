@@ -34,7 +34,9 @@ typedef struct prompt {
   size_t n;
 } prompt;
 
-static const char *const kinds[] = {"matmul", "conv", "backward", "load", "save", "loop", "training"};
+static const char *const kinds[] = {"matmul",     "conv", "backward", "recurrent", "attention",
+                                    "vocabulary", "ctc",  "pairs",    "decode",    "load",
+                                    "save",       "loop", "training"};
 enum { KINDS = sizeof kinds / sizeof kinds[0], TRAINING = KINDS - 1 };
 
 static const char *const holders[] = {"pcall", "step", "batches", "xpcall", "wrap",  "resume", "close",

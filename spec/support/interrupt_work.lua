@@ -20,6 +20,36 @@ assert(marea.save(new, state))
 function jobs.matmul() return a:matmul(a) end
 function jobs.conv() return marea.no_grad(marea.conv2d, images, kernel, {padding = "same"}) end
 function jobs.backward() marea.grad(marea.conv2d(images, kernel, {padding = "same"}):sum(), kernel) end
+
+-- ---- sequences: each of these takes some tenths of a second or more ----
+
+local lstm = nn.LSTM{256, 256, layers = 2, bidirectional = true}
+local frames = marea.normal{64, 128, 256}
+local heads = marea.normal{1, 4096, 2, 64}:requires_grad_()
+local words, hidden = marea.randint({2048}, 1, 20000), marea.normal{2048, 128}:requires_grad_()
+local table_of_words = (0.1 * marea.normal{128, 20000}):detach():requires_grad_()
+local spoken, said = marea.normal{64, 400, 30}:requires_grad_(), marea.randint({64, 100}, 2, 30)
+local steps, letters = marea.full({64}, 400, "i64"), marea.full({64}, 100, "i64")
+local likely = marea.normal{1000} -- and the end, number 2, is not
+likely[2] = -20
+local corpus
+do
+  local text = {}
+  for i, k in ipairs(marea.randint({20000}, 97, 110):totable()) do text[i] = string.char(k) end
+  corpus = table.concat(text):gsub("n", " ")
+end
+
+function jobs.recurrent() marea.grad(lstm(frames):square():mean(), lstm:parameters()) end
+function jobs.attention()
+  marea.grad(marea.scaled_dot_product_attention(heads, heads, heads):sum(), heads)
+end
+function jobs.vocabulary() marea.grad(hidden:linear_cross_entropy(table_of_words, words), {hidden, table_of_words}) end
+function jobs.ctc() marea.grad(marea.ctc_loss(spoken:log_softmax(3), said, steps, letters):sum(), spoken) end
+function jobs.pairs() marea.text.BytePair{{corpus}, size = 2000} end
+function jobs.decode()
+  local function step(numbers) return likely:expand(#numbers, 1000) end
+  marea.decode.beam(step, marea.full({8}, 1, "i64"), nil, {width = 4, stop = 2, length = 1000})
+end
 function jobs.load() assert(marea.load(old)) end
 function jobs.save() assert(marea.save(new, state)) end
 function jobs.loop() for i = 1, 1e6 do jobs.last = i end end
