@@ -50,14 +50,14 @@ local defaults = {
 for name, value in pairs(defaults[options.data]) do
   if options[name] == nil then options[name] = value end
 end
-if options.smoke then options.epochs, options.examples, options.limit = math.min(options.epochs, 2), 200, 200 end
+if options.smoke then options.epochs = math.min(options.epochs, 2) end
 marea.seed(options.seed)
 if options.threads then marea.set_threads(options.threads) end
 
 -- ---- data, network, optimizer ----
 
 local found = qa.load(options.data, {task = tonumber(options.task), examples = options.examples, seed = options.seed,
-  limit = options.limit})
+  smoke = options.smoke})
 local train, validation = found.train.set, found.validation.set
 local model = networks[options.attention]{inputs = #found.inputs, outputs = #found.outputs, length = found.length,
   begin = found.outputs.begin, stop = found.outputs.stop, embedding = options.smoke and 8 or 64,

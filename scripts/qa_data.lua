@@ -6,6 +6,7 @@ local text, data = marea.text, marea.data
 local here = debug.getinfo(1, "S").source:match "^@(.*/)" or ""
 local shared = dofile(here .. "options.lua")
 local babi = dofile(here .. "qa_babi.lua")
+local made_up = dofile(here .. "qa_reader_made_up.lua")
 local qa = {}
 
 -- Each is set apart by spaces, in this order: the rules of the Penn Treebank's tokenizer, which the notebook uses.
@@ -26,9 +27,9 @@ end
 
 -- ---- pairs: {questions = lists of words, answers = lists of words} ----
 
-local function pairs_of_squad(name)
+local function pairs_of_squad(list)
   local result = {questions = {}, answers = {}, golds = {}}
-  for i, q in ipairs(assert(data.squad(shared.text_file(name, "squad")))) do
+  for i, q in ipairs(list) do
     result.questions[i], result.answers[i] = qa.words(q.question:lower()), qa.words(q.answers[1].text)
     result.golds[i] = q.answers
   end
@@ -40,20 +41,42 @@ local function pairs_of_scan(name)
   return {questions = commands, answers = actions}
 end
 
+--- Commands that need no file: a verb, and how often it is done.
+local function made_up_scan(n, seed)
+  local draw, result = shared.numbers(seed), {questions = {}, answers = {}}
+  for i = 1, n do
+    local verb, times, answer = ({"walk", "run", "jump", "look"})[draw(4)], draw(3), {}
+    for k = 1, times do answer[k] = "I_" .. verb:upper() end
+    result.questions[i], result.answers[i] = {verb, ({false, "twice", "thrice"})[times] or nil}, answer
+  end
+  return result
+end
+
+local SMALL <const>, SMALL_TEST <const> = 240, 30 -- pairs with --smoke, made up whatever files there are
+local sources = {}
+
+function sources.squad(o)
+  if o.smoke then return pairs_of_squad(made_up(SMALL, 1)), pairs_of_squad(made_up(SMALL_TEST, 2)) end
+  local function read(name) return pairs_of_squad(assert(data.squad(shared.text_file(name, "squad")))) end
+  return read "squad-train-v1.1.json", read "squad-dev-v1.1.json"
+end
+
+function sources.scan(o)
+  if o.smoke then return made_up_scan(SMALL, 1), made_up_scan(SMALL_TEST, 2) end
+  return pairs_of_scan "scan-simple-train.txt", pairs_of_scan "scan-simple-test.txt"
+end
+
+function sources.babi(o)
+  local examples, tests = o.smoke and SMALL or o.examples, o.smoke and SMALL_TEST or 1000
+  return babi.draw(o.task, examples, o.seed), babi.draw(o.task, tests, 0)
+end
+
 --- Pairs from `first` to `last`.
 local function part(all, first, last)
   local result = {}
   for name, list in pairs(all) do result[name] = table.move(list, first, last, 1, {}) end
   return result
 end
-
-local sources = {}
-
-function sources.squad() return pairs_of_squad "squad-train-v1.1.json", pairs_of_squad "squad-dev-v1.1.json" end
-
-function sources.scan() return pairs_of_scan "scan-simple-train.txt", pairs_of_scan "scan-simple-test.txt" end
-
-function sources.babi(o) return babi.draw(o.task, o.examples, o.seed), babi.draw(o.task, 1000, 0) end
 
 -- ---- numbers ----
 
@@ -76,10 +99,9 @@ end
 --- Everything that a run needs: vocabularies (inputs, outputs), the longest question and answer (with its end), and
 --- train, validation, test: {set = Dataset of input, lengths, output, counts; pairs}.
 ---@param name string "squad", "scan" or "babi"
----@param o {task: integer, examples: integer, seed: integer, limit: integer?} limit: pairs to take at most
+---@param o {task: integer, examples: integer, seed: integer, smoke: boolean?} smoke: few pairs, made up
 function qa.load(name, o)
   local all, test = sources[name](o)
-  if o.limit then all, test = part(all, 1, o.limit), part(test, 1, o.limit // 8) end
   local found = {
     inputs = text.Vocabulary{all.questions},
     outputs = text.Vocabulary{all.answers, padding = false, begin = true, stop = true},

@@ -768,16 +768,16 @@ describe("qa.lua", function()
   squad = ('{"data": [{"title": "T", "paragraphs": [%s]}]}'):format(table.concat(squad, ","))
   folder.write(texts .. "/squad-train-v1.1.json", squad)
   folder.write(texts .. "/squad-dev-v1.1.json", squad)
-  local here = "MAREA_TEXT=" .. texts
+  local here, without = "MAREA_TEXT=" .. texts, "MAREA_TEXT=/nowhere"
 
   --- Runs it to its end, then again, killed and resumed: the same bits, whatever the threads. Returns folder and text.
   local function resumed(name, arguments)
     local whole, killed = ("%s/%s"):format(out, name), ("%s/killed_%s"):format(out, name)
     arguments = ("scripts/qa.lua --smoke %s --out "):format(arguments)
-    local text, code = folder.lua(arguments .. whole, here)
+    local text, code = folder.lua(arguments .. whole, without)
     assert.are.equal(0, code, text)
-    folder.lua_killed(arguments .. killed .. " --threads 1", killed .. "/qa.safetensors", here)
-    local again, ok = folder.lua(arguments .. killed .. " --resume", here)
+    folder.lua_killed(arguments .. killed .. " --threads 1", killed .. "/qa.safetensors", without)
+    local again, ok = folder.lua(arguments .. killed .. " --resume", without)
     assert.are.equal(0, ok, again)
     assert.is_nil(again:find "epoch 1/2")
     assert.are.equal(folder.read(whole .. "/qa.safetensors"), folder.read(killed .. "/qa.safetensors"))
@@ -793,19 +793,34 @@ describe("qa.lua", function()
     end
   end
 
-  it("answers SCAN's commands", function()
+  it("tries each kind of question without a file", function()
     local place, text = resumed("scan", "--data scan --batch 8 --lr 0.02")
-    assert.is_truthy(text:find "25 questions of the test: [%d.]+ %% are answered exactly", text)
+    assert.is_truthy(text:find "30 questions of the test: [%d.]+ %% are answered exactly", text)
     check_pictures(place, "training_curve")
+    place, text = resumed("squad", "--batch 8 --lr 0.02")
+    assert.is_truthy(text:find "30 questions of the test: exact match [%d.]+ %%, F1 [%d.]+ %%", text)
+    check_pictures(place, "training_curve attention1")
+  end)
+
+  --- What a run of one epoch over the files prints.
+  local function whole_run(arguments)
+    local text, code = folder.lua(("scripts/qa.lua --epochs 1 --out %s/files %s"):format(out, arguments), here)
+    assert.are.equal(0, code, text)
+    return text
+  end
+
+  it("answers SCAN's commands", function()
+    local text = whole_run "--data scan"
+    assert.is_truthy(text:find("32 questions to learn from", 1, true), text)
+    assert.is_truthy(text:find "40 questions of the test: [%d.]+ %% are answered exactly", text)
   end)
 
   it("answers SQuAD's questions as the notebook does, drawn", function()
-    local place, text = resumed("squad", "--data squad --batch 8 --lr 0.02")
-    assert.is_truthy(text:find "25 questions of the test: exact match [%d.]+ %%, F1 [%d.]+ %%", text)
-    -- of 25 answers "the U.S. N" 6 are with 0, the others share one of two words with it, articles left out
-    assert.is_truthy(text:find("always 'the U.S. 0', training's commonest answer: exact match 24.00 %, F1 62.00 %", 1,
+    local text = whole_run "--data squad"
+    assert.is_truthy(text:find "40 questions of the test: exact match [%d.]+ %%, F1 [%d.]+ %%", text)
+    -- of 40 answers "the U.S. N" 10 are with 0, the others share one of two words with it, articles left out
+    assert.is_truthy(text:find("always 'the U.S. 0', training's commonest answer: exact match 25.00 %, F1 62.50 %", 1,
       true), text)
-    check_pictures(place, "training_curve attention1")
   end)
 
   it("answers questions about stories, with either attention", function()
@@ -813,7 +828,7 @@ describe("qa.lua", function()
       local text, code = folder.lua(
         ("scripts/qa.lua --smoke --data babi --attention %s --task 3 --epochs 1 --out %s/babi"):format(attention, out))
       assert.are.equal(0, code, text)
-      assert.is_truthy(text:find "25 questions of the test: [%d.]+ %% are answered exactly", text)
+      assert.is_truthy(text:find "30 questions of the test: [%d.]+ %% are answered exactly", text)
     end
   end)
 
