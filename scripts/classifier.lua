@@ -41,7 +41,7 @@ local optimizer = optim.Adam{model, lr = schedule}
 cli.make_folder(options.out)
 local file, first = options.out .. "/classifier.safetensors", 1
 if options.resume then
-  first = assert(checkpoint.load(file, {model = model, optimizer = optimizer, loader = train})).epoch + 1
+  first = assert(cli.load(file, {model = model, optimizer = optimizer, loader = train})).epoch + 1
 end
 local log = metrics.open(options.out .. "/metrics.csv", {"epoch", "loss", "accuracy", "test_loss", "test_accuracy",
   "seconds"}, {resume = options.resume})

@@ -7,6 +7,7 @@
 ---   local p = model:probabilities(x)                      -- (N, 10)
 local marea = require "marea"
 local nn = marea.nn
+local shared = dofile((debug.getinfo(1, "S").source:match "^@(.*/)" or "") .. "options.lua")
 
 local Classifier = nn.class "Classifier"
 
@@ -42,7 +43,7 @@ function Classifier:probabilities(x) return self(x):softmax() end
 ---@return table|nil model, string|nil message
 function Classifier.load(path)
   local model = Classifier()
-  local ok, message = marea.checkpoint.load(path, {model = model, random = false})
+  local ok, message = shared.load(path, {model = model, random = false})
   if not ok then return nil, message end
   model:evaluate()
   model:freeze()

@@ -18,7 +18,7 @@ parser:option("--images", "new images an epoch (digits: 2000, cells: 256)"):conv
 parser:option("--batch", "images a step (digits: 16, cells: 4)"):convert(count "--batch")
 parser:option("--lr", "highest learning rate, from which it falls to 0 along a cosine (density: 4e-3, direct: 1e-3)")
   :convert(tonumber)
-shared.training(parser, "out/count")
+shared.training(parser, "out/count", {{"task", "digits"}, {"method", "density"}})
 local options = parser:parse()
 -- sigma: of the density, in pixels; unit: what direct counts in; smoke: new images an epoch with --smoke
 local tasks = {
@@ -122,7 +122,7 @@ local optimizer = optim.Adam{model, lr = optim.schedule.cosine(lr, steps)}
 
 shared.make_folder(options.out)
 local file, first = options.out .. "/count.safetensors", 1
-if options.resume then first = assert(checkpoint.load(file, {model = model, optimizer = optimizer})).epoch + 1 end
+if options.resume then first = assert(shared.load(file, {model = model, optimizer = optimizer})).epoch + 1 end
 local log = metrics.open(options.out .. "/metrics.csv", {"epoch", "loss", "mae", "rmse", "exact", "seconds"},
   {resume = options.resume})
 

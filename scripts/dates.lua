@@ -16,7 +16,7 @@ parser:option("--epochs", "passes over new dates", "8"):convert(shared.count "--
 parser:option("--dates", "new dates an epoch", "10000"):convert(shared.count "--dates")
 parser:option("--batch", "dates a step", "50"):convert(shared.count "--batch")
 parser:option("--lr", "highest learning rate, from which it falls to 0 along a cosine", "4e-3"):convert(tonumber)
-shared.training(parser, "out/dates")
+shared.training(parser, "out/dates", {{"attention", "bahdanau"}})
 local options = parser:parse()
 local epochs, tests = options.epochs, 2000
 if options.smoke then options.dates, tests, epochs = 500, 100, math.min(epochs, 2) end

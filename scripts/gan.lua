@@ -19,7 +19,7 @@ parser:option("--latent", "size of z (64; as assigned 2)"):convert(count "--late
 parser:option("--batch", "images a step", "64"):convert(count "--batch")
 parser:option("--critic", "updates of the discriminator a step (1; wgan-gp: 3)"):convert(count "--critic")
 parser:option("--every", "steps between two rows of metrics.csv", "50"):convert(count "--every")
-shared.training(parser, "out/gan")
+shared.training(parser, "out/gan", {{"loss", "logistic"}, {"as_assigned"}})
 local options = parser:parse()
 
 marea.seed(options.seed)
@@ -102,7 +102,7 @@ end
 local report = Report(generator, noise(100), options, steps)
 local file, first = options.out .. "/gan.safetensors", 1
 local parts = {model = {generator = generator, discriminator = discriminator}, optimizer = optimizers}
-if options.resume then first = assert(checkpoint.load(file, parts)).step + 1
+if options.resume then first = assert(shared.load(file, parts)).step + 1
 else report:sample(0) end
 local log = metrics.open(options.out .. "/metrics.csv", {"step", "discriminator", "generator", "accuracy", "seconds"},
   {resume = options.resume})

@@ -27,7 +27,7 @@ parser:option("--warmup", "steps until then", "100"):convert(math.tointeger)
 parser:option("--dropout", "of all layers", "0"):convert(tonumber)
 parser:option("--length", "characters of the text that is written", "300"):convert(count "--length")
 parser:flag("--tie", "the table of characters is also the last layer (transformer)")
-shared.training(parser, "out/gpt")
+shared.training(parser, "out/gpt", {{"model", "transformer"}})
 local options = parser:parse()
 if options.smoke then
   options.text = options.text or arg[0]

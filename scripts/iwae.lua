@@ -20,7 +20,7 @@ parser:option("--batch", "images a step", "100"):convert(cli.count "--batch")
 parser:option("--lr", "learning rate of Adam at the first step, down to 0 along a cosine", "2e-3"):convert(tonumber)
 parser:option("--images", "test images, evenly spaced, whose log p(x) is estimated, with 5000 samples", "500")
   :convert(cli.count "--images")
-cli.training(parser, "out/iwae")
+cli.training(parser, "out/iwae", {{"objective", "iwae"}})
 local options = parser:parse()
 
 marea.seed(options.seed)
@@ -84,7 +84,7 @@ print(("%d parameters; %s, %d samples"):format(model:count(), options.objective,
 cli.make_folder(options.out)
 local file, first = options.out .. "/iwae.safetensors", 1
 if options.resume then
-  first = assert(checkpoint.load(file, {model = model, optimizer = optimizer, loader = train})).epoch + 1
+  first = assert(cli.load(file, {model = model, optimizer = optimizer, loader = train})).epoch + 1
 end
 local log = metrics.open(options.out .. "/metrics.csv", {"epoch", "loss", "test_loss", "seconds"},
   {resume = options.resume})

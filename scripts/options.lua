@@ -12,23 +12,49 @@ function options.count(name)
   end
 end
 
---- Adds the options of a training script.
----@param out string the folder for results when --out is left out
-function options.training(parser, out)
+--- The folder of a run: `out`, and behind it what its kind has that is not the default, "out/count_cells_direct".
+local function run_folder(out, kinds, given)
+  local words = {out}
+  for _, kind in ipairs(kinds) do
+    local name, default = kind[1], kind[2]
+    if type(default) == "function" then default = default(given) end
+    local value = given[name]
+    if value and value ~= default then words[#words + 1] = value == true and name or value end
+  end
+  if given.smoke then words[#words + 1] = "smoke" end
+  return table.concat(words, "_")
+end
+
+--- Adds --out. Left out, it is a folder of this kind of run alone, so that no run overwrites another kind's results.
+---@param out string the default kind's
+---@param kinds? {[1]: string, [2]: any}[] options that make other kinds: their names, "as_assigned", and defaults, or
+---  functions of the options that give them
+function options.results(parser, out, kinds)
+  parser:option("--out", ("folder for the results (%s; of another kind of run, %s_KIND)"):format(out, out))
+  parser:action(function(given) given.out = given.out or run_folder(out, kinds or {}, given) end)
+end
+
+--- Adds the options of a training script; out, kinds: as of options.results.
+function options.training(parser, out, kinds)
   parser:option("--seed", "of the random numbers", "1"):convert(math.tointeger)
   parser:option("--threads", "at most this many; all cores when left out"):convert(options.count "--threads")
-  parser:option("--out", "folder for the results", out)
+  options.results(parser, out, kinds)
   parser:flag("--resume", "goes on from the weights in --out")
   parser:flag("--smoke", "a few steps on little data, to see that all of it runs")
 end
 
---- marea.checkpoint.load of what a run has left; where there is nothing, the message tells what to do.
+--- marea.checkpoint.load of what a run has left. Where there is nothing, or what does not fit, the message tells what
+--- to do.
 function options.load(path, what)
   local found, message = require "marea".checkpoint.load(path, what)
   if found then return found end
   local file = io.open(path)
-  if file then file:close() end
-  return nil, file and message or message .. "\n  hint: a training run writes it; --out names that run's folder"
+  if not file then return nil, message .. "\n  hint: a training run writes it; --out names that run's folder" end
+  file:close()
+  if message:find("does not fit", 1, true) or message:find("was saved with the optimizer", 1, true) then
+    message = message .. "\n  hint: a run with other options has written it; give the same ones, or another --out"
+  end
+  return nil, message
 end
 
 --- A function that draws whole numbers from 1 to n: the high bits of a linear congruential generator (Knuth's MMIX).

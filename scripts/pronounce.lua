@@ -23,7 +23,7 @@ parser:option("--smoothing", "of labels", "0.1"):convert(tonumber)
 parser:option("--average", "the judged weights follow the others by this share a step", "1e-3"):convert(tonumber)
 parser:option("--beam", "pronunciations that are followed in the search", "4"):convert(shared.count "--beam")
 parser:flag("--stress", "tells the stress of vowels, too, as in ae1")
-shared.training(parser, "out/pronounce")
+shared.training(parser, "out/pronounce", {{"stress"}})
 local options = parser:parse()
 if options.smoke then
   options.epochs, options.size, options.batch, options.dropout = math.min(options.epochs, 3), 32, 8, 0

@@ -34,18 +34,21 @@ parser:option("--dropout", "between the layers (squad: 0.2, scan and babi: 0; fe
 parser:option("--temperature", "of answers that are drawn (squad: 0.85); 0: the likeliest words (scan, babi)")
   :convert(tonumber)
 parser:flag("--reader", "another network, which finds answers in articles; --reader --help lists its options")
-shared.training(parser, "out/qa")
+local usual = {squad = "notebook", scan = "bahdanau", babi = "bahdanau"} -- of --attention
+shared.training(parser, "out/qa", {{"data", "squad"}, {"task", "1"},
+  {"attention", function(given) return usual[given.data] end}})
 local options = parser:parse()
+options.attention = options.attention or usual[options.data]
 -- hidden: size of the LSTMs; spread: of embeddings at first (bahdanau); by_length: what batches are sorted by
 local few = options.examples < 5000
 local defaults = {
-  squad = {attention = "notebook", epochs = 2, batch = 64, lr = 1e-3, dropout = 0.2, temperature = 0.85, hidden = 128,
+  squad = {epochs = 2, batch = 64, lr = 1e-3, dropout = 0.2, temperature = 0.85, hidden = 128,
     spread = 0.5},
-  scan = {attention = "bahdanau", epochs = 16, batch = 32, lr = 2e-3, dropout = 0, temperature = 0, hidden = 128,
+  scan = {epochs = 16, batch = 32, lr = 2e-3, dropout = 0, temperature = 0, hidden = 128,
     spread = 0.5, by_length = "counts"},
-  babi = {attention = "bahdanau", epochs = few and 40 or 12, batch = 16,
-    lr = few and 4e-3 or 2e-3, dropout = few and 0.2 or 0,
-    temperature = 0, hidden = 64, spread = 1, by_length = "lengths"},
+  babi = {epochs = few and 40 or 12, batch = 16,
+    lr = few and 4e-3 or 2e-3, dropout = few and 0.2 or 0, temperature = 0, hidden = 64, spread = 1,
+    by_length = "lengths"},
 }
 for name, value in pairs(defaults[options.data]) do
   if options[name] == nil then options[name] = value end

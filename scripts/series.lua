@@ -15,7 +15,7 @@ parser:option("--epochs", "passes over the rows", "12"):convert(shared.count "--
 parser:option("--rows", "for training", "12000"):convert(shared.count "--rows")
 parser:option("--batch", "rows a step", "64"):convert(shared.count "--batch")
 parser:option("--lr", "highest learning rate, from which it falls to 0 along a cosine", "3e-3"):convert(tonumber)
-shared.training(parser, "out/series")
+shared.training(parser, "out/series", {{"model", "conv"}})
 local options = parser:parse()
 local tests = 2000
 if options.smoke then options.epochs, options.rows, tests = math.min(options.epochs, 2), 200, 100 end

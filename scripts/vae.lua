@@ -25,7 +25,7 @@ parser:option("--optimizer", "for the weights", "rmsprop"):choices{"rmsprop", "a
 parser:option("--lr", "learning rate", "1e-3"):convert(tonumber)
 parser:option("--schedule", "of the learning rate; cosine: down to 0 at the last step", "constant")
   :choices{"constant", "cosine"}
-cli.training(parser, "out/vae")
+cli.training(parser, "out/vae", {{"model", "conv"}, {"posterior", "normal"}, {"sampler", "exact"}})
 local options = parser:parse()
 if options.sampler == "notebook" and options.posterior ~= "normal" then
   parser:error "option '--sampler notebook' goes with '--posterior normal' only"
@@ -57,7 +57,7 @@ local optimizer = optim[classes[options.optimizer]]{model,
 cli.make_folder(options.out)
 local file, first = options.out .. "/vae.safetensors", 1
 if options.resume then
-  first = assert(checkpoint.load(file, {model = model, optimizer = optimizer, loader = train})).epoch + 1
+  first = assert(cli.load(file, {model = model, optimizer = optimizer, loader = train})).epoch + 1
 end
 local log = metrics.open(options.out .. "/metrics.csv", {"epoch", "loss", "reconstruction", "kl", "test_loss",
   "test_reconstruction", "test_kl", "seconds"}, {resume = options.resume})

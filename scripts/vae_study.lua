@@ -34,7 +34,7 @@ parser:option("--samples", "importance samples for each of them, a multiple of 5
   :convert(cli.count "--samples")
 parser:option("--decodes", "images decoded at a time", "1000"):convert(cli.count "--decodes")
 parser:option("--threads", "at most this many; all cores when left out"):convert(cli.count "--threads")
-parser:option("--out", "folder for the results", "out/vae_study")
+cli.results(parser, "out/vae_study", {{"model", "conv"}})
 parser:flag("--resume", "takes what --out has, and goes on with what is unfinished there")
 parser:flag("--smoke", "a few steps on a few images, to see that all of it runs")
 local options = parser:parse()
@@ -83,7 +83,7 @@ end
 
 local function load(run)
   local model = VAE(run)
-  assert(marea.checkpoint.load(run.folder .. "/vae.safetensors", {model = model, random = false}))
+  assert(cli.load(run.folder .. "/vae.safetensors", {model = model, random = false}))
   return model:evaluate()
 end
 

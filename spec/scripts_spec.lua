@@ -141,6 +141,54 @@ describe("vae.lua", function()
   end)
 end)
 
+describe("results", function()
+  local place, program = folder.new(), folder.absolute((os.getenv "MAREA_BUILD" or "build") .. "/marea")
+  local scripts = folder.absolute "scripts"
+
+  local function run(script, arguments)
+    return folder.run(("cd %s && MAREA_TEXT=/nowhere %s %s/%s.lua --smoke %s"):format(place, program, scripts, script,
+      arguments))
+  end
+
+  -- Options, the folder of this kind of run, and options that do not go on from the weights there.
+  local kinds = {
+    {"vae", "--epochs 1 --model mlp", "vae_mlp", "--model mlp --latent 3"},
+    {"vae_study", "--epochs 1 --model mlp --runs latent2", "vae_study_mlp"},
+    {"iwae", "--epochs 1 --samples 1", "iwae", "--latent 3"},
+    {"classifier", "--epochs 1", "classifier"},
+    {"count", "--epochs 1 --method direct", "count_direct", "--method density"},
+    {"gan", "--steps 1 --loss wgan-gp", "gan_wgan-gp", "--latent 3"},
+    {"dates", "--epochs 1", "dates", "--attention notebook"},
+    {"pronounce", "--epochs 1 --stress", "pronounce_stress", "--epochs 2"},
+    {"series", "--epochs 1", "series"},
+    {"series", "--epochs 1 --model gru", "series_gru"},
+    {"gpt", "--steps 1 --model lstm", "gpt_lstm", "--model gru"},
+    {"qa", "--epochs 1", "qa", "--attention bahdanau"},
+    {"qa", "--epochs 1 --attention notebook", "qa"},
+    {"qa", "--epochs 1 --data babi --task 2", "qa_babi_2"},
+    {"qa_reader", "--epochs 1 --groups 8", "reader", "--size 8"},
+  }
+
+  it("of each kind of run are in a folder of their own; with other options there is advice", function()
+    for _, kind in ipairs(kinds) do
+      local script, arguments, name, other = table.unpack(kind)
+      local text, ok = run(script, arguments)
+      assert.is_true(ok, text)
+      local out = ("out/%s_smoke"):format(name)
+      local file = script == "vae_study" and "results.csv" or "metrics.csv"
+      assert.is_truthy(folder.read(("%s/%s/%s"):format(place, out, file)), name)
+      if other then
+        text, ok = run(script, ("--resume --out %s %s"):format(out, other))
+        assert.is_false(ok, text)
+        assert.is_truthy(text:find("hint: a run with other options has written it", 1, true), text)
+        text, ok = run(script, "--resume --out none")
+        assert.is_false(ok, text)
+        assert.is_truthy(text:find("hint: a training run writes it", 1, true), text)
+      end
+    end
+  end)
+end)
+
 describe("vae_study.lua", function()
   local out = folder.new()
   local command = "scripts/vae_study.lua --smoke --model mlp --threads 2 --out " .. out
