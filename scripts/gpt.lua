@@ -26,7 +26,7 @@ parser:option("--lr", "learning rate at its highest; it falls to 0 along a cosin
 parser:option("--warmup", "steps until then", "100"):convert(math.tointeger)
 parser:option("--dropout", "of all layers", "0"):convert(tonumber)
 parser:option("--length", "characters of the text that is written", "300"):convert(count "--length")
-parser:flag("--tie", "the table of characters is also the last layer (transformer)")
+parser:flag("--tie", "the table of characters is also the last layer, which has no bias then")
 shared.training(parser, "out/gpt", {{"model", "transformer"}})
 local options = parser:parse()
 if options.smoke then

@@ -4,11 +4,17 @@
 local marea = require "marea"
 local nn = marea.nn
 
+--- Logits (N, T, V) of what the last layer reads (N, T, width).
+local function logits(net, x)
+  if net.out then return net.out(x) end
+  return x:matmul(net.embed.weight, {transpose_b = true})
+end
+
 local Transformer = nn.class "LanguageTransformer"
 
 function Transformer:init(o)
   local normal = nn.init.normal(0, 0.02)
-  self.context, self.tie = o.context, o.tie
+  self.context = o.context
   self.embed = nn.Embedding{o.vocabulary, o.width, init = normal}
   self.drop = nn.Dropout{o.dropout}
   self.blocks = {}
@@ -51,8 +57,7 @@ end
 
 function Transformer:forward(numbers, state)
   local x, after = self:features(numbers, state)
-  if self.tie then return x:matmul(self.embed.weight:transpose(1, 2)), after end
-  return self.out(x), after
+  return logits(self, x), after
 end
 
 local Recurrent = nn.class "LanguageRecurrent"
@@ -61,14 +66,14 @@ function Recurrent:init(o)
   self.embed = nn.Embedding{o.vocabulary, o.width, init = nn.init.normal(0, 0.02)}
   local class = o.model == "lstm" and nn.LSTM or nn.GRU
   self.core = class{o.width, o.width, layers = o.layers, dropout = o.dropout}
-  self.out = nn.Linear{o.width, o.vocabulary}
+  if not o.tie then self.out = nn.Linear{o.width, o.vocabulary} end
 end
 
 function Recurrent:begin() return {} end -- luacheck: no unused args
 
 function Recurrent:forward(numbers, state)
   local y, h, c = self.core(self.embed(numbers), state)
-  return self.out(y), {h0 = h, c0 = c}
+  return logits(self, y), {h0 = h, c0 = c}
 end
 
 return function(o) return (o.model == "transformer" and Transformer or Recurrent)(o) end

@@ -691,6 +691,24 @@ describe("gpt.lua", function()
     end)
   end
 
+  it("has one table of characters with --tie, whatever the model", function()
+    for _, model in ipairs{"transformer", "lstm", "gru"} do
+      local options = {model = model, vocabulary = 7, width = 8, context = 6, layers = 1, heads = 2, dropout = 0}
+      local make = dofile "scripts/gpt_model.lua"
+      local x, apart = marea.randint({1, 6}, 1, 7), make(options)
+      options.tie = true
+      local tied = make(options)
+      local y = tied(x)
+      apart(x)
+      assert.are.equal(7 * 8 + (model == "transformer" and 0 or 7), apart:count() - tied:count())
+      y:sum():backward()
+      marea.no_grad(function() tied.embed.weight:mul_(2) end)
+      local parts = model == "transformer" and (tied:features(x)) or (tied.core(tied.embed(x)))
+      assert.is_true((tied(x) - parts:matmul(tied.embed.weight:transpose(1, 2))):abs():max():item() < 1e-5)
+      assert.is_true(tied.embed.weight.grad:abs():min():item() > 0) -- rows that are not read have one of the last layer
+    end
+  end)
+
   it("writes with a cache what the whole context gives", function()
     local options = {model = "transformer", vocabulary = 7, width = 8, context = 6, layers = 2, heads = 2, dropout = 0}
     local net = dofile "scripts/gpt_model.lua"(options)
