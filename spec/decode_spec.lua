@@ -171,8 +171,52 @@ describe("sampling", function()
     says("sample: argument 'step': expected a function that gives logits", function() end, 1)
     says("sample: step gave logits (3, 4) for 2 rows", function() return marea.ones(3, 4) end, {1, 1})
     says("sample: the logits of row 2 hold NaN", function() return marea.tensor{{1, 2}, {0 / 0, 1}} end, {1, 1})
+    local function of_row_2(row) return function() return marea.tensor{{1, 2, 3}, row} end end
+    local n, inf = 0 / 0, math.huge
+    local bad = {{{1, n, 0}, "hold NaN"}, {{n, n, n}, "hold NaN"}, {{0, inf, 1}, "hold infinity"},
+      {{-inf, -inf, -inf}, "are all -infinity, so that no number can come next"}}
+    for _, case in ipairs(bad) do
+      for name, options in pairs{sample = {}, greedy = {}, beam = {width = 2}} do
+        local message = message_of(function() decode[name](of_row_2(case[1]), {1, 1}, nil, options) end)
+        assert.is_truthy(message:find(("%s: the logits of row 2 %s"):format(name, case[2]), 1, true), message)
+      end
+      for _, options in ipairs{{top_k = 2}, {top_p = 0.5}, {temperature = 0.1}} do
+        says("sample: the logits of row 2 " .. case[2], of_row_2(case[1]), {1, 1}, nil, options)
+      end
+    end
     says("argument 'top_p'", function() end, 1, nil, {top_p = 0})
     says("argument 'temperature'", function() end, 1, nil, {temperature = -1})
+  end)
+end)
+
+describe("logits at the edges", function()
+  local inf = math.huge
+
+  it("that are -infinity are never drawn; large ones are drawn by their differences at any temperature", function()
+    local function draws(row, options)
+      options.length = 20
+      return table.concat(decode.sample(function() return marea.tensor{row} end, 1, nil, options)[1])
+    end
+    for _, temperature in ipairs{1, 1e-10, 1e10} do
+      for _, options in ipairs{{}, {top_k = 2}, {top_p = 0.9}} do
+        options.temperature = temperature
+        assert.are.equal(("3"):rep(20), draws({-inf, -inf, 1}, options))
+        options.temperature = math.min(temperature, 1)
+        assert.are.equal(("1"):rep(20), draws({1e30, 0, 1}, options))
+        assert.are.equal(("2"):rep(20), draws({-3e38, 3e38, 1}, options))
+      end
+    end
+  end)
+
+  it("of a beam are told by the row that it belongs to", function()
+    local steps = 0
+    local function step(numbers) -- the beams of row 1 end; what goes on is row 2
+      steps = steps + 1
+      if steps == 1 then return marea.tensor{{-inf, -inf, 0}, {0, 0, -inf}} end
+      return marea.full({#numbers, 3}, -inf)
+    end
+    local message = message_of(function() decode.beam(step, {1, 1}, nil, {width = 2, stop = 3}) end)
+    assert.is_truthy(message:find("beam: the logits of row 2 are all -infinity", 1, true), message)
   end)
 end)
 

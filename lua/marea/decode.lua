@@ -2,8 +2,9 @@
 --- marea.decode: numbers from a model that tells, of what came so far, how likely each number is to come next.
 ---
 --- A model is a function: logits, state = step(numbers, state). numbers: i64 (N), the last one of each row; logits:
---- (N, V), of which softmax gives the probabilities; state: whatever the model keeps, the states of an LSTM or a
---- key-value cache, nil at first. What is drawn depends on the random state (marea.seed) and on nothing else.
+--- (N, V), of which softmax gives the probabilities (-infinity for what cannot come); state: what the model keeps,
+--- the states of an LSTM or a key-value cache, nil at first. A row of logits that are all -infinity, or one with NaN or
+--- infinity, is an error that names it. What is drawn depends on the random state (marea.seed) and on nothing else.
 local core = require "marea.core"
 local check = require "marea.internal.check"
 local ops = core.ops
@@ -30,24 +31,36 @@ local function check_step(what, step)
   end
 end
 
---- One step of the model, nothing recorded.
-local function advance(what, step, numbers, state)
+--- Refuses logits of which softmax gives no probabilities. Gives the largest of each row, (N, 1).
+local function want_logits(what, logits, owners)
+  local largest = logits:max{dims = {2}, keepdim = true}
+  for i, value in ipairs(largest:reshape(-1):totable()) do
+    if not (value > -math.huge and value < math.huge) then
+      local what_is = value ~= value and "hold NaN" or value > 0 and "hold infinity"
+        or "are all -infinity, so that no number can come next"
+      check.raise("%s: the logits of row %d %s", what, owners and owners[i] or i, what_is)
+    end
+  end
+  return largest
+end
+
+--- One step of the model, nothing recorded: logits, the state after it, the largest of each row (N, 1).
+---@param owners? integer[] the rows for messages, where `numbers` has several of one
+local function advance(what, step, numbers, state, owners)
   local logits, after = core.no_grad(function() return step(numbers, state) end)
   if not core.is_tensor(logits) then check.fail(what, "step", "a function that gives logits and state", logits) end
   if logits.rank ~= 2 or #logits ~= #numbers or logits:size(2) == 0 then
     check.raise("%s: step gave logits %s for %d rows, expected (%d, V)", what, check.shape_text(logits.shape), #numbers,
       #numbers)
   end
-  local bad = logits:isnan():sum(2):gt(0)
-  if bad:sum():item() > 0 then check.raise("%s: the logits of row %d hold NaN", what, bad:argmax(1):item()) end
-  return logits, after
+  return logits, after, want_logits(what, logits, owners)
 end
 
 --- Logits in falling order, those that are not to be drawn -inf, and the numbers they belong to.
 local function candidates(logits, options)
   local most = logits:size(2)
   local values, numbers = logits:topk(math.min(options.top_k or most, most))
-  values = values / options.temperature
+  values = (values - values:narrow(2, 1, 1)) / options.temperature
   if options.top_p < 1 then
     local p = values:softmax(2)
     values = values:masked_fill((p:cumsum(2) - p):ge(options.top_p), -math.huge)
@@ -55,14 +68,17 @@ local function candidates(logits, options)
   return values, numbers
 end
 
-local function draw(logits, options)
+--- largest (N, 1), of each row: differences can be divided by any temperature, at worst they are -infinity.
+local function draw(logits, largest, options)
   if options.temperature == 0 then return logits:argmax(2) end
-  if not options.top_k and options.top_p == 1 then return ops.categorical(logits / options.temperature) end
+  if not options.top_k and options.top_p == 1 then
+    return ops.categorical((logits - largest) / options.temperature)
+  end
   local values, numbers = candidates(logits, options)
   return numbers:gather(ops.categorical(values):reshape(#logits, 1), 2):reshape(#logits)
 end
 
-local COLDEST = 1e-20 -- of temperatures that logits can be divided by without an overflow in f32
+local COLDEST = 1e-20 -- of temperatures that differences of logits are divided by, in f32
 
 --- A temperature that is too near to 0 to be divided by is 0: the most likely number.
 local function read_temperature(what, given)
@@ -95,9 +111,9 @@ local function stream(what, step, first, state, o)
   local numbers, done, ended = first_numbers(what, first), 0, {n = 0}
   return function()
     if done >= o.length or ended.n == #numbers then return nil end
-    local logits
-    logits, state = advance(what, step, numbers, state)
-    numbers, done = draw(logits, o), done + 1
+    local logits, largest
+    logits, state, largest = advance(what, step, numbers, state)
+    numbers, done = draw(logits, largest, o), done + 1
     local list = numbers:totable()
     if note_ends(list, o.stop, ended) and #list == 1 then return nil end
     for i in pairs(ended) do
@@ -228,17 +244,18 @@ local function grow(row, values, numbers, length, o)
   row.beams = is_beaten and {} or beams
 end
 
---- The beams of all rows one after another: their last numbers, and the rows of the state that they come from.
+--- The beams of all rows one after another: their last numbers, the rows of the state that they come from, and the
+--- rows that they belong to.
 local function gather_beams(rows)
-  local last, parents = {}, {}
-  for _, row in ipairs(rows) do
+  local last, parents, owners = {}, {}, {}
+  for i, row in ipairs(rows) do
     for _, beam in ipairs(row.beams) do
-      last[#last + 1], parents[#parents + 1] = beam.numbers[#beam.numbers], beam.parent
+      last[#last + 1], parents[#parents + 1], owners[#owners + 1] = beam.numbers[#beam.numbers], beam.parent, i
       beam.at = #last
     end
   end
   if #last == 0 then return nil end
-  return core.tensor(last, {dtype = "i64"}), core.tensor(parents, {dtype = "i64"})
+  return core.tensor(last, {dtype = "i64"}), core.tensor(parents, {dtype = "i64"}), owners
 end
 
 local function beam_options(options)
@@ -252,14 +269,15 @@ local function beam_options(options)
 end
 
 local function search(step, numbers, state, rows, o)
+  local owners
   for length = 1, o.length do
     local logits
-    logits, state = advance("beam", step, numbers, state)
+    logits, state = advance("beam", step, numbers, state, owners)
     local best, which = logits:log_softmax(2):topk(math.min(o.width + 1, logits:size(2)))
     best, which = best:totable(), which:totable()
     for _, row in ipairs(rows) do grow(row, best, which, length, o) end
     local parents
-    numbers, parents = gather_beams(rows)
+    numbers, parents, owners = gather_beams(rows)
     if not numbers then return end
     state = core.no_grad(function() return o.select(state, parents) end)
   end
