@@ -65,7 +65,7 @@ local Recurrent = nn.class "LanguageRecurrent"
 function Recurrent:init(o)
   self.embed = nn.Embedding{o.vocabulary, o.width, init = nn.init.normal(0, 0.02)}
   local class = o.model == "lstm" and nn.LSTM or nn.GRU
-  self.core = class{o.width, o.width, layers = o.layers, dropout = o.dropout}
+  self.core = class{o.width, o.width, layers = o.layers, dropout = o.layers > 1 and o.dropout or 0}
   if not o.tie then self.out = nn.Linear{o.width, o.vocabulary} end
 end
 

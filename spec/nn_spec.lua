@@ -349,3 +349,51 @@ describe("marea", function()
     assert.are.equal(a, math.random())
   end)
 end)
+
+describe("arguments that would do nothing", function()
+  local function says(expected, make)
+    local message = message_of(make)
+    assert.is_truthy(message:find(expected, 1, true), message)
+  end
+
+  it("are refused by layers with weights", function()
+    says("Linear: argument 'slope' does nothing without activation = \"leaky_relu\", got 0.3",
+      function() nn.Linear{3, 4, slope = 0.3} end)
+    says("Conv2d: argument 'slope' does nothing",
+      function() nn.Conv2d{3, kernel = 3, activation = "relu", slope = 1} end)
+    says("BatchNorm: argument 'slope' does nothing", function() nn.BatchNorm{3, slope = 1} end)
+    says("Conv1d: argument 'bias_init' does nothing with bias = false, got string 'ones'",
+      function() nn.Conv1d{3, kernel = 3, bias = false, bias_init = "ones"} end)
+    says("Linear: argument 'bias': expected true or false, got 0", function() nn.Linear{3, 4, bias = 0} end)
+    assert.are.equal(0.3, nn.Linear{3, 4, activation = "leaky_relu", slope = 0.3}.attributes.slope)
+  end)
+
+  it("are refused by recurrent layers", function()
+    for _, name in ipairs{"LSTM", "GRU", "RNN"} do
+      says(name .. ": dropout = 0.5 acts between layers, of which there is one",
+        function() nn[name]{3, 4, bidirectional = true, dropout = 0.5} end)
+      says(name .. ": argument 'bias_init' does nothing with bias = false",
+        function() nn[name]{3, 4, bias = false, bias_init = "zeros"} end)
+      assert.are.equal(0, nn[name]{3, 4, dropout = 0}.dropout)
+    end
+    for _, name in ipairs{"LSTM", "LSTMCell"} do
+      says(name .. ": argument 'forget_bias' does nothing with bias = false, got 1",
+        function() nn[name]{3, 4, bias = false, forget_bias = 1} end)
+    end
+  end)
+
+  it("are refused by attention, by the score", function()
+    says("Attention: argument 'key' does nothing with score = \"dot\", got 3",
+      function() nn.Attention{score = "dot", key = 3} end)
+    says("Attention: argument 'hidden' does nothing with score = \"dot\", got 4",
+      function() nn.Attention{4, score = "dot"} end)
+    says("Attention: argument 'query' does nothing with score = \"encoder\", got 3",
+      function() nn.Attention{4, score = "encoder", key = 2, query = 3} end)
+  end)
+
+  it("are refused where one is given twice", function()
+    says("MaxPool2d: argument 'kernel' was given twice, 2 and kernel = 3", function() nn.MaxPool2d{2, kernel = 3} end)
+    says("Dropout: argument 'p' was given twice, 0.1 and p = 0.2", function() nn.Dropout{0.1, p = 0.2} end)
+    says("LeakyReLU: argument 'slope' was given twice", function() nn.LeakyReLU{0.1, slope = 0.2} end)
+  end)
+end)

@@ -262,6 +262,28 @@ function check.options(what, options, names, positional)
   return options
 end
 
+--- Refuses arguments that would do nothing.
+---@param given table by name
+---@param names string[]
+---@param where string why they would not, behind "does nothing": "with bias = false"
+function check.idle(what, given, names, where)
+  for _, name in ipairs(names) do
+    if given[name] ~= nil then
+      check.raise("%s: argument '%s' does nothing %s, got %s", what, name, where, check.describe(given[name]))
+    end
+  end
+end
+
+--- A number that needs no name: {0.5} or {p = 0.5}, not both.
+function check.first(what, name, options)
+  if options[1] ~= nil and options[name] ~= nil then
+    check.raise("%s: argument '%s' was given twice, %s and %s = %s", what, name, check.describe(options[1]), name,
+      check.describe(options[name]))
+  end
+  if options[name] ~= nil then return options[name] end
+  return options[1]
+end
+
 ---@return string
 function check.string(what, name, value)
   if type(value) ~= "string" then check.fail(what, name, "a string", value) end

@@ -17,7 +17,7 @@ local function layer(class_name, name, argument)
   function class:init(options)
     options = check.options(class_name, options, names, argument and 1 or 0)
     self.name = options.name
-    local value = argument and (options[argument] or options[1])
+    local value = argument and check.first(class_name, argument, options)
     self.attributes = value and {[argument] = value} or nil
   end
   function class:forward(x)

@@ -23,6 +23,7 @@ function activation_argument.names() return check.names(choices) end
 ---@return table attributes, function|nil after
 function activation_argument.read(what, options)
   local attributes, chosen = {}, options.activation
+  if chosen ~= "leaky_relu" then check.idle(what, options, {"slope"}, "without activation = \"leaky_relu\"") end
   if type(chosen) == "function" then return attributes, chosen end
   if chosen == nil or chosen == "none" then return attributes, nil end
   check.choice(what, "activation", chosen, choices)

@@ -16,6 +16,8 @@ local ops = core.ops
 
 local LEAST_SCORE = -1e30 -- whose share of a softmax is 0 beside any other score
 local SCORES = {additive = "additive", dot = "dot", encoder = "encoder"}
+-- What sizes say nothing to a score; dot has no parameters.
+local IDLE = {additive = {}, dot = {"hidden", "query", "key"}, encoder = {"query"}}
 
 ---@class Attention  context, weights = net(query, key, {lengths}). score = "additive" (Bahdanau et al. 2015):
 --- v . tanh(W query + U key + b), {hidden, query = , key = } being the sizes; "dot" (Luong et al. 2015): query . key,
@@ -58,6 +60,8 @@ function Attention:init(options)
   self.scaled = check.boolean(what, "scaled", options.scaled, false)
   if self.scaled and self.score ~= "dot" then check.raise("%s: 'scaled' is for score = \"dot\"", what) end
   self.dtype = options.dtype or "f32"
+  local sizes = {outputs = options[1], hidden = options[1], query = options.query, key = options.key}
+  check.idle(what, sizes, IDLE[self.score], ("with score = \"%s\""):format(self.score))
   if self.score == "dot" then return end
   self.size = check.integer(what, self.score == "additive" and "hidden" or "outputs", options[1], 1)
   self.key = check.integer(what, "key", options.key, 1)

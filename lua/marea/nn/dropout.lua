@@ -13,7 +13,7 @@ local Dropout = module.class("Dropout")
 function Dropout:init(options)
   options = check.options("Dropout", options, {"p", "name"}, 1)
   self.name = options.name
-  self.p = check.number("Dropout", "p", options.p or options[1] or 0.5, 0, 1)
+  self.p = check.number("Dropout", "p", check.first("Dropout", "p", options) or 0.5, 0, 1)
 end
 
 function Dropout:forward(x)

@@ -15,7 +15,7 @@ local function window(class_name, name, first, names, fixed)
   function class:init(options)
     options = check.options(class_name, options, known, 1)
     self.name = options.name
-    local size = options[first] or options[1]
+    local size = check.first(class_name, first, options)
     self.attributes = {[fixed and "kernel" or first] = class_name:find "1d$"
       and check.integer(class_name, first, size, 1) or check.pair(class_name, first, size, 1)}
     if fixed then self.attributes[fixed] = true end

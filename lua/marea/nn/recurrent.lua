@@ -8,7 +8,7 @@
 --- {in, out} or {out}, the input size then coming from the first x. lengths (N), i64 or u8: the steps of each row that
 --- count, 0 to T, rows in any order; y is 0 behind them, and h, c are the states at the end of each row. They hold
 --- layer 1, its reverse, layer 2, its reverse, ... Without h0 and c0 states begin with 0. Dropout acts on what goes
---- from layer to layer, in training.
+--- from layer to layer, in training, and is refused where there is one layer.
 ---
 --- Weights are those of the operators lstm, gru and rnn, under weights[layer].forward and weights[layer].reverse. They
 --- begin as in Keras: w_x "glorot_uniform", w_h "orthogonal", biases 0 but for the forget gate's, 1 (`forget_bias`).
@@ -100,6 +100,7 @@ function Recurrent:read(what, kind, options, further)
   self.outputs = check.integer(what, "out", outputs, 1)
   self.inputs = inputs and check.integer(what, "in", inputs, 1)
   self.has_bias = check.boolean(what, "bias", options.bias, true)
+  if not self.has_bias then check.idle(what, options, {"bias_init", "forget_bias"}, "with bias = false") end
   self.dtype = options.dtype or "f32"
   self.attributes = {}
   self._kind = kinds[kind]
@@ -142,6 +143,9 @@ function Layers:read_stack(what, kind, options)
   self.layers = check.integer(what, "layers", options.layers or 1, 1)
   self.bidirectional = check.boolean(what, "bidirectional", options.bidirectional, false)
   self.dropout = check.number(what, "dropout", options.dropout or 0, 0, 1)
+  if self.layers == 1 and self.dropout > 0 then
+    check.raise("%s: dropout = %g acts between layers, of which there is one", what, self.dropout)
+  end
   if self.inputs then self:materialize(self.inputs) end
 end
 

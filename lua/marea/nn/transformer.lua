@@ -24,8 +24,9 @@ local ops = core.ops
 --- A dense layer with PyTorch's initial values.
 local function dense(inputs, outputs, bias, dtype, activation, zero_bias)
   local k = 1 / math.sqrt(inputs)
+  local bias_init = bias and (zero_bias and "zeros" or init.uniform(-k, k)) or nil
   return Linear{inputs, outputs, bias = bias, dtype = dtype, activation = activation, init = init.uniform(-k, k),
-    bias_init = zero_bias and "zeros" or init.uniform(-k, k)}
+    bias_init = bias_init}
 end
 
 local function want_sequences(what, name, x, size)

@@ -22,7 +22,8 @@ function Weighted:read(what, options, names)
   self.name = options.name
   self.outputs = check.integer(what, "out", outputs, 1)
   self.inputs = inputs and check.integer(what, "in", inputs, 1)
-  self.has_bias = options.bias ~= false
+  self.has_bias = check.boolean(what, "bias", options.bias, true)
+  if not self.has_bias then check.idle(what, options, {"bias_init"}, "with bias = false") end
   self.dtype = options.dtype or "f32"
   self._init = init.find(what, "init", options.init or "glorot_uniform")
   self._bias_init = init.find(what, "bias_init", options.bias_init or "zeros")
