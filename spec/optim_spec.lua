@@ -318,6 +318,42 @@ describe("Muon", function()
     assert.is_truthy(message_of(function() marea.orthogonalize(marea.zeros{2}) end):find("x", 1, true))
   end)
 
+  it("goes on by momentum where gradients are 0, as SGD does, by full steps until that comes near eps", function()
+    --- Sizes of 1,200 steps after one with a gradient.
+    local function sizes(make)
+      local p, list = parameter(marea.ones{4, 4}:totable()), {}
+      local g, optimizer = marea.normal{4, 4, dtype = "f64"}, make(p)
+      optimizer:step((p * g):sum())
+      for i = 1, 1200 do
+        local before = p:detach():clone()
+        optimizer:step(function() return (p * 0):sum() end)
+        list[i] = (p:detach() - before):abs():max():item()
+      end
+      return list
+    end
+    local sgd = sizes(function(p) return optim.SGD{p, momentum = 0.95} end)
+    local muon = sizes(function(p) return optim.Muon{p, momentum = 0.95, weight_decay = 0} end)
+    assert.is_true(math.abs(sgd[100] / sgd[1] - 0.95 ^ 99) < 1e-6)
+    assert.is_true(math.abs(muon[300] / muon[1] - 1) < 0.1)
+    assert.is_true(muon[700] < 1e-3 * muon[1])
+    assert.are.equal(0, muon[1200])
+  end)
+
+  it("holds gradients, updates and one matrix more at its peak", function()
+    local list = {}
+    for i = 1, 6 do list[i] = nn.parameter(marea.normal{256, 300}) end
+    local muon = optim.Muon{list}
+    local function loss()
+      local sum = 0
+      for _, p in ipairs(list) do sum = sum + p:sum() end
+      return sum
+    end
+    muon:step(loss)
+    local plan = marea.plan(function() muon:step(loss) end)
+    local matrices = (plan.peak - plan.alive) / (256 * 300 * 4)
+    assert.is_true(matrices > 12 and matrices < 14.5, matrices) -- the gram matrices are smaller
+  end)
+
   it("leaves numbers where gradients stay 0 until the momentum has faded", function()
     local p = parameter(marea.normal{2, 3}:totable())
     local muon = optim.Muon{p, momentum = 0.5}

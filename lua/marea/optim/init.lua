@@ -105,11 +105,17 @@ local function muon_rows(name, p, attributes)
   end
 end
 
---- The next momentum, and the update: of a looked ahead gradient, in which no direction is larger than another.
+--- The update: of a looked ahead gradient, in which no direction is larger than another. The slot stays as it is, so
+--- that all updates are there before a weight is changed; what is made on the way is released at once.
 local function muon_update(p, g, slot, attributes)
   if not is_muon(p, attributes) then return end
-  local momentum = slot.momentum * attributes.momentum + g
-  return {momentum, ops.orthogonalize(momentum * attributes.momentum + g)}
+  local ahead = slot.momentum * attributes.momentum
+  ahead:add_(g):mul_(attributes.momentum):add_(g)
+  local update, norm = ops.orthogonalize(ahead), ahead:norm():item()
+  ahead:release()
+  local eps = attributes.eps -- beside a larger norm it is less than f32 tells apart
+  if norm < eps * 0x1p25 then update:mul_(norm / (norm + eps)) end
+  return update
 end
 
 local function muon_step(p, g, slot, attributes, rows, ready)
@@ -119,14 +125,17 @@ local function muon_step(p, g, slot, attributes, rows, ready)
       step = a.step, weight_decay = a.weight_decay})
   end
   local scale = 0.2 * math.sqrt(math.max(p:size(1), p:size(2)))
-  slot.momentum:copy_(ready[1])
-  ops.sgd_step(p, ready[2], nil, nil, {lr = a.lr * scale, weight_decay = a.weight_decay / scale})
+  slot.momentum:mul_(a.momentum):add_(g)
+  ops.sgd_step(p, ready, nil, nil, {lr = a.lr * scale, weight_decay = a.weight_decay / scale})
 end
 
 --- Jordan et al. 2024 (kellerjordan.github.io/posts/muon), for the matrices inside a network: v = momentum v + g; p -=
 --- lr (0.2 sqrt(longer side) orthogonalize(g + momentum v) + weight_decay p). The factor gives updates the size of
 --- AdamW's, so that one lr serves both (Liu et al., arXiv:2502.16982): parameters that are no matrices, and groups with
 --- adam = true, which tables of words and last layers should be, take AdamW's step, with beta1, beta2 and eps.
+--- Momentum moves a matrix also while its gradients are 0, as in SGD. There its steps shrink from the first on; here
+--- they keep their size until the norm of g + momentum v comes near eps, some 400 steps with 0.95, and fade then.
+--- In memory a step holds, beside the gradients, the updates of all matrices, as much as these, and one matrix more.
 ---@example net = nn.Sequential{nn.Linear{2, 8}, nn.Linear{8, 1}}
 ---@example optimizer = optim.Muon{net[1], {net[2], adam = true}, lr = 0.01}
 ---@example optimizer:step(net(marea.ones{4, 2}):square():mean())
