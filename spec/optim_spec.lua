@@ -107,6 +107,22 @@ describe("an optimizer", function()
     close(p, {0.5, 1.5})
   end)
 
+  it("that fails drops the gradients of a loss, keeps others, and those whose loss has none", function()
+    local p, fails = parameter{1, 2}, true
+    local optimizer = optim.SGD{p, lr = function() return fails and error "no rate" or 1 end}
+    p:sum():backward()
+    message_of(function() optimizer:step() end)
+    close(p.grad, {1, 1}, {exact = true})
+    assert.is_truthy(message_of(function() optimizer:step((p * (0 / 0)):sum()) end):find("nan", 1, true))
+    close(p.grad, {1, 1}, {exact = true})
+    message_of(function() optimizer:step(p:sum()) end)
+    assert.is_nil(p.grad)
+    fails = false
+    optimizer:step(p:sum())
+    close(p, {0, 1}, {exact = true})
+    assert.are.equal(1, optimizer.steps)
+  end)
+
   it("clears the gradients and leaves the loss to be read", function()
     local net = nn.Linear{2, 1}
     local optimizer = optim.SGD{net}

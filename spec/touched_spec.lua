@@ -273,6 +273,30 @@ describe("a sparse embedding", function()
     end
   end)
 
+  it("and dense ones are clipped together when a step from gradients fails behind that and is made again", function()
+    local spec = optim.SGD.spec
+    for _, case in ipairs{"one lookup", "two lookups", "tied", "dense"} do
+      --- The weights after a step; `fails`: after one that has failed between clip_norm and the update.
+      local function after(fails)
+        local e, other = table_of(4, 2, {sparse = case ~= "dense"}), nn.parameter(marea.ones{3})
+        local optimizer = optim.SGD{e, other, lr = 1, clip_norm = 0.5}
+        loss_of(e, i64{2, 3, 2}, 1):backward()
+        if case == "two lookups" then loss_of(e, i64{2, 4}, 2):backward() end
+        if case == "tied" then (e.weight * 0.1):sum():backward() end
+        other:sum():backward()
+        if fails then
+          spec.prepare = function() error("no memory", 0) end
+          local _, message = pcall(optimizer.step, optimizer)
+          spec.prepare = nil
+          assert.are.equal("no memory", message)
+        end
+        optimizer:step()
+        return marea.concat({e.weight:detach():reshape(-1), other:detach()}, 1)
+      end
+      allclose.assert(after(true), after(false), {rtol = 1e-5, atol = 1e-6})
+    end
+  end)
+
   it("refuses a number that is no row with its place, and a sparse that is no boolean", function()
     local e = table_of(4, 1, {sparse = true})
     assert.matches("element %(1, 2%) of .* is 5, expected 1 to 4", message_of(function() e(i64{{1, 5}}) end))

@@ -119,4 +119,16 @@ function touched.gradient(weight)
   return core.no_grad(ops.index_add, dense, rows, g)
 end
 
+--- Multiplies the gradients of which touched.gradient made a sum, in place. done: what it gave, which is scaled: a sum
+--- of its own, or the only part.
+function touched.scale(weight, factor, done)
+  local parts = {}
+  for _, one in ipairs(reads[weight] or {}) do parts[#parts + 1] = one.leaf and one.leaf.grad or one.gradient end
+  if #parts == 0 then return end -- `done` is the weight's own gradient
+  parts[#parts + 1] = weight.grad
+  for _, g in ipairs(parts) do
+    if g ~= done then g:mul_(factor) end
+  end
+end
+
 return touched

@@ -200,9 +200,10 @@ local function global_norm(gradients)
   return most * math.sqrt(sum)
 end
 
---- clip_norm scales all gradients together, then clip_value clamps each element (Keras' order).
+--- clip_norm scales all gradients together, then clip_value clamps each element (Keras' order), both in place. Returns
+--- the factor of clip_norm, if there was one.
 local function clip(self, gradients)
-  if not self.clip_norm and not self.clip_value then return end
+  if not self.clip_norm and not self.clip_value then return nil end
   local norm = global_norm(gradients)
   if (norm ~= norm or norm == math.huge) and not core.planning() then
     self:zero_grad()
@@ -213,6 +214,7 @@ local function clip(self, gradients)
     if scale then g:mul_(scale) end
     if self.clip_value then g:clamp_(-self.clip_value, self.clip_value) end
   end
+  return scale
 end
 
 --- Sets what changes from step to step in the groups' attributes.
@@ -263,20 +265,30 @@ local function with_gradients(self, loss)
   return entries, gradients, rows
 end
 
---- The update. Everything that can fail comes before the first weight is changed; then gradients of a loss that was
---- given are dropped, or a step that is made again would add to them. Runs in core.shield, so that an interrupt ends it
---- before the update or after it.
+--- After a step that has failed. Gradients of a loss that was given are dropped, or a step that is made again would add
+--- to them. Others are kept, clipped if that was done: a sum over lookups, which is a tensor apart, is scaled in its
+--- parts, so that a step that is made again finds all gradients scaled together.
+local function give_up(self, loss, entries, gradients, scale)
+  if loss then
+    for _, entry in ipairs(self._entries) do clear_grad(entry) end
+  elseif scale then
+    for i, entry in ipairs(entries) do touched.scale(entry.tensor, scale, gradients[i]) end
+  end
+end
+
+--- The update. Everything that can fail comes before the first weight is changed. Runs in core.shield, so that an
+--- interrupt ends it before the update or after it.
 local function update(self, loss)
   local made = self.steps
+  local entries, gradients, rows, scale
   local _ <close> = unwind.finally(function()
-    if not loss or self.steps > made then return end
-    for _, entry in ipairs(self._entries) do clear_grad(entry) end
+    if self.steps == made then give_up(self, loss, entries, gradients, scale) end
   end)
   self:find_parameters()
-  local entries, gradients, rows = with_gradients(self, loss)
+  entries, gradients, rows = with_gradients(self, loss)
   for _, entry in ipairs(entries) do Optimizer.allocate(entry, slots_of(self, entry)) end
   set_attributes(self)
-  clip(self, gradients)
+  scale = clip(self, gradients)
   local apply, ready = self.spec.apply, prepare(self, entries, gradients)
   for i, entry in ipairs(entries) do
     apply(entry.tensor, gradients[i], entry, entry.group.attributes, rows[i], ready[i])
@@ -306,7 +318,10 @@ end
 ---               has changed, unless allow_not_finite was given
 ---   step(f)     the same for the loss that f returns, in a scope: what f made is released. Returns what f returned.
 ---   step()      from gradients that are there already
---- Ctrl-C ends it before the weights are touched or after the update, never between.
+--- Ctrl-C ends it before the weights are touched or after the update, never between. A step that fails changes no
+--- weight. One of a loss whose backward pass fails, as where the loss is NaN, leaves gradients as they were; one that
+--- fails later drops them all. step() keeps them, clipped if it came that far, and may be made again; only where their
+--- norm, which clip_norm and clip_value look at, is NaN or infinite they are dropped.
 ---@param what? userdata|function
 function Optimizer:step(what)
   if core.is_tensor(self) then check.fail("step", "self", "an optimizer", self) end
