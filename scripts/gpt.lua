@@ -130,13 +130,13 @@ local sum, n, started = 0, 0, marea.clock()
 for at = first, options.steps do
   local places = marea.randint({options.batch}, 1, #train - context)
   sum, n = sum + optimizer:step(function() return loss_at(train, places) end):item(), n + 1
-  if at % options.every == 0 or at == options.steps then
+  if at == 1 or at % options.every == 0 or at == options.steps then
     local seconds = marea.clock() - started
     local row = {step = at, loss = sum / n, validation = validate(), seconds = seconds}
     assert(log:write(row))
     print(marea.format("step %d  loss %.4f  validation %.4f  %.1f ms a step", at, row.loss, row.validation,
       1e3 * seconds / n))
-    write_text()
+    if at > 1 then write_text() end
     parts.step = at
     assert(checkpoint.save(file, parts))
     sum, n, started = 0, 0, marea.clock()

@@ -17,7 +17,7 @@ local function examples(test)
   for class, name in ipairs(series.CLASSES) do
     local row = x[(class - 1) * each + 1]:reshape(-1)
     panels[class] = plot.curves{{x = marea.arange(1, series.LENGTH), y = row}, title = name,
-      xrange = {0, series.LENGTH}, yrange = {-4, 4}, width = 1000, height = 190}
+      xrange = {0, series.LENGTH}, yrange = {-5, 5}, width = 1000, height = 190}
   end
   panels.columns = 1
   return plot.panels(panels)

@@ -129,8 +129,10 @@ local function whole(xs)
   return high - low <= 8
 end
 
+local MOST_DOTS <const> = 200 -- of a curve; with more they cover it
+
 --- Curves: a list of {x = , y = , title = } (x left out: 1, 2, ...), with the axes' arguments: title, xlabel, ylabel,
---- xrange, yrange ({low, high}), logx, logy, width, height (pixels).
+--- xrange, yrange ({low, high}), logx, logy, width, height (pixels). Up to 200 values of a curve have dots.
 ---@return Figure
 ---@example plot.curves{{y = {4, 2, 1}, title = "loss"}, xlabel = "epoch"}
 function plot.curves(options)
@@ -144,7 +146,8 @@ function plot.curves(options)
     local x = curve.x and numbers("curves", "x", curve.x) or {}
     for k = #x + 1, curve.x and 0 or #y do x[k] = k end
     steps = steps and whole(x)
-    parts[i] = ("%s using 1:2 with linespoints lw 2 pt 7 ps 0.6 lc rgb '%s' %s"):format(self:block(lines_of(x, y)),
+    local look = #y > MOST_DOTS and "lw 1.5 pt 7 ps 0" or "lw 2 pt 7 ps 0.6"
+    parts[i] = ("%s using 1:2 with linespoints %s lc rgb '%s' %s"):format(self:block(lines_of(x, y)), look,
       COLORS[(i - 1) % #COLORS + 1], curve.title and "title " .. quote(curve.title) or "notitle")
   end
   if #parts == 0 then check.raise "curves: expected at least one curve" end
