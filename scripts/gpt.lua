@@ -20,7 +20,7 @@ parser:option("--width", "of a layer", "128"):convert(count "--width")
 parser:option("--context", "characters that are seen at a time", "64"):convert(count "--context")
 parser:option("--batch", "rows a step", "12"):convert(count "--batch")
 parser:option("--steps", "updates", "2000"):convert(count "--steps")
-parser:option("--every", "steps between two rows of metrics.csv", "250"):convert(count "--every")
+parser:option("--every", "steps between two rows of metrics.csv; the first: step 1", "250"):convert(count "--every")
 parser:option("--optimizer", "muon or adamw", "muon"):choices{"muon", "adamw"}
 parser:option("--lr", "learning rate at its highest; it falls to 0 along a cosine", "8e-3"):convert(tonumber)
 parser:option("--warmup", "steps until then", "100"):convert(math.tointeger)
