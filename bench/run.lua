@@ -7,7 +7,8 @@
 --
 -- Contestants take turns in rounds. A figure is the median over rounds of the median over the calls of a turn. A ratio
 -- is the peer's time over ours in the same round: its median, and in brackets its lowest and highest. A peer stands
--- there with the best of its settings, fewer threads included.
+-- there with the best of its settings, fewer threads included; the last column says who is fastest, and how many times
+-- as fast as the next one.
 package.path = (arg[0]:match "^.*/" or "") .. "?.lua;" .. package.path
 local argparse = require "argparse"
 local marea = require "marea"
@@ -18,8 +19,8 @@ local encode = require "lib.json"
 local machine = require "lib.machine"
 local report = require "lib.report"
 
-local GROUPS = {"step", "gan", "conv", "decoder", "attention", "recurrent", "embedding", "writing", "language", "small",
-  "start", "growth"}
+local GROUPS = {"step", "gan", "conv", "decoder", "attention", "recurrent", "embedding", "writing", "language",
+  "reader", "small", "start", "growth"}
 local RESULTS = "build/bench/results"
 
 local parser = argparse("run.lua", "Measures Marea beside its peers.")
@@ -67,7 +68,8 @@ local function plain(rows)
   local list = {}
   for i, row in ipairs(rows) do
     list[i] = {name = row.name, threads = row.threads, unit = row.unit, limit = row.limit, ours = row.ours,
-      share = row.share, peers = next(row.peers) and row.peers}
+      share = row.share, peers = next(row.peers) and row.peers, settings = next(row.settings) and row.settings,
+      fastest = row.fastest}
   end
   return list
 end
@@ -81,6 +83,7 @@ for _, name in ipairs(#options.groups > 0 and options.groups or GROUPS) do
   local rows = report.resolve(group.run(bench))
   local notes = group.notes and group.notes(rows) or {}
   print(("\n%s\n%s"):format(group.title, report.text(rows)))
+  table.move(report.settings(rows), 1, 1000, #notes + 1, notes)
   for _, note in ipairs(notes) do print(note) end
   results[#results + 1] = {group = name, title = group.title, rows = plain(rows), notes = notes}
   table.move(group.figures(rows, bench), 1, 10, #figures + 1, figures)

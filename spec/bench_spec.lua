@@ -34,6 +34,25 @@ describe("medians and ratios", function()
     assert.is_nil(text:find "oneDNN", text)
   end)
 
+  it("tell who is fastest, every setting that was asked for, and why one has no figure", function()
+    local function row(rounds) return {rounds = rounds} end
+    local eager = {rounds = {30, 20}, label = "eager"}
+    local compiled = {rounds = {15, 15}, label = "compiled", remark = "warm"}
+    local broken = {rounds = {}, label = "broken", failure = "RuntimeError: no"}
+    local rows = report.resolve{
+      {name = "a", threads = 2, unit = "ms", ours = row{10, 10}, list_settings = true,
+        peers = {PyTorch = {eager, compiled, broken}}},
+      {name = "b", unit = "ms", ours = row{20, 20}, peers = {PyTorch = {broken}, ["ONNX Runtime"] = {row{10, 10}}}},
+      {name = "c", unit = "ms", ours = row{20, 20}, peers = {oneDNN = {row{10, 10}}}, bounds = {oneDNN = true}},
+    }
+    assert.are.same({name = "Marea", ratio = 1.5, next = "PyTorch"}, rows[1].fastest)
+    assert.are.same({name = "ONNX Runtime", ratio = 2, next = "Marea"}, rows[2].fastest)
+    assert.is_nil(rows[3].fastest)
+    assert.are.same({"a, 2: PyTorch, eager: 2.50 (2.00-3.00)", "a, 2: PyTorch, compiled: 1.50 (1.50-1.50), warm",
+      "a, 2: PyTorch, broken: RuntimeError: no", "b, 1: PyTorch, broken: RuntimeError: no"}, report.settings(rows))
+    assert.is_truthy(report.text(rows):find("ONNX Runtime, 2.00 times Marea", 1, true))
+  end)
+
   it("are written as JSON", function()
     assert.are.equal('{\n  "a": [1, 2.5],\n  "b\\"\\u000a": [\n    {\n      "c": true\n    }\n  ]\n}',
       encode{a = {1, 2.5}, ['b"\n'] = {{c = true}}})
@@ -84,6 +103,16 @@ describe("our side of the benchmarks", function()
       "chain nodes=10 scope=1", "nonsense"}
     for _, map in ipairs{"forward", "step"} do
       requests[#requests + 1] = "attention rows=1 length=3 heads=2 width=4 causal=1 map=" .. map
+    end
+    requests[#requests + 1] = "reader size=4 words=9 letters=5 paragraphs=2 questions=3 length=9 kinds=6"
+    for _, map in ipairs{"forward", "step"} do
+      for _, kind in ipairs{"LSTM", "GRU"} do
+        requests[#requests + 1] = ("recurrent kind=%s rows=2 length=3 inputs=2 hidden=4 map=%s"):format(kind, map)
+      end
+      for _, model in ipairs{"transformer", "lstm"} do
+        requests[#requests + 1] = ("language model=%s layers=1 heads=2 width=8 context=3 batch=2 vocabulary=5 map=%s")
+          :format(model, map)
+      end
     end
     for sparse = 0, 1 do
       requests[#requests + 1] = "embedding vocabulary=9 width=3 numbers=4 sparse=" .. sparse

@@ -13,22 +13,23 @@ local CASES = {
 }
 local PRODUCTS = {forward = 2, step = 7}
 
-local function flop(case, map)
-  local t = case.length
+local function flop(case)
+  local t, sums = case.length, {}
   local seen = case.causal == 1 and t * (t + 1) / 2 or t * t
-  return 2 * 64 * PRODUCTS[map] * case.rows * case.heads * seen
+  for map, products in pairs(PRODUCTS) do sums[map] = 2 * 64 * products * case.rows * case.heads * seen end
+  return sums
 end
 
 function group.run(bench)
   local cases = {}
-  for i, case in ipairs(CASES) do
-    cases[i] = {forward = flop(case, "forward"), step = flop(case, "step"),
+  for _, case in ipairs(CASES) do
+    cases[#cases + 1], cases[#cases + 2] = passes.both(bench, {seconds = SECONDS,
       name = marea.format("%d x %d, %d heads%s", case.rows, case.length, case.heads,
         case.causal == 1 and ", causal" or ""),
       request = marea.format("attention rows=%d length=%d heads=%d width=64 causal=%d", case.rows, case.length,
-        case.heads, case.causal)}
+        case.heads, case.causal)}, flop(case))
   end
-  return passes.run(bench, "attention", cases, SECONDS)
+  return passes.run(bench, "attention", cases)
 end
 
 function group.figures(rows) return passes.figures(rows, "Attention, one thread") end

@@ -6,6 +6,7 @@ local marea = require "marea"
 local chart = require "lib.chart"
 local contest = require "lib.contest"
 local machine = require "lib.machine"
+local passes = require "lib.passes"
 
 local group = {name = "embedding", title = "Step of a table's rows, Adam"}
 
@@ -19,26 +20,18 @@ local function bytes(case, sparse)
   return 4 * case.width * (8 * rows + 3 * case.numbers)
 end
 
-local function request_of(case, sparse, threads)
-  return marea.format("embedding vocabulary=%d width=%d numbers=%d sparse=%d threads=%d seconds=%g", case.vocabulary,
-    case.width, case.numbers, sparse, threads, SECONDS)
-end
-
 function group.run(bench)
-  local c, rows = contest.new(), {}
+  local cases = {}
   for _, case in ipairs(CASES) do
     for sparse = 0, 1 do
-      for _, threads in ipairs(bench.threads) do
-        local request = request_of(case, sparse, threads)
-        rows[#rows + 1] = {threads = threads, unit = "ms", sparse = sparse, ours = c:ask("Marea", request)[1],
-          name = ("%d of %d x %d, %s"):format(case.numbers, case.vocabulary, case.width, KINDS[sparse]),
-          peers = {PyTorch = c:ask("PyTorch", request, contest.threads_text(threads))},
-          limit = machine.memory_limit(bench.limits, threads, bytes(case, sparse))}
-      end
+      cases[#cases + 1] = {seconds = SECONDS, sparse = sparse,
+        name = ("%d of %d x %d, %s"):format(case.numbers, case.vocabulary, case.width, KINDS[sparse]),
+        request = ("embedding vocabulary=%d width=%d numbers=%d sparse=%d"):format(case.vocabulary, case.width,
+          case.numbers, sparse),
+        limit = function(threads) return machine.memory_limit(bench.limits, threads, bytes(case, sparse)) end}
     end
   end
-  c:run("embedding", bench.rounds)
-  return rows
+  return passes.run(bench, "embedding", cases)
 end
 
 --- How many times faster the step of the rows is, case by case.

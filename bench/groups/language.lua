@@ -1,6 +1,7 @@
 -- SPDX-License-Identifier: MIT
 -- Language models of scripts/gpt.lua, and one of GPT-2's size: the loss of a batch, and a training step, beside
--- PyTorch's. The limit is the time of the matrix products; a step has three times those of the loss.
+-- PyTorch's, eager and compiled. The limit is the time of the matrix products; a step has three times those of the
+-- loss.
 local passes = require "lib.passes"
 
 local group = {name = "language", title = "Language models"}
@@ -22,14 +23,16 @@ end
 
 function group.run(bench)
   local cases = {}
-  for i, case in ipairs(CASES) do
-    cases[i] = {forward = flop(case), step = 3 * flop(case),
+  for _, case in ipairs(CASES) do
+    local once = flop(case)
+    cases[#cases + 1], cases[#cases + 2] = passes.both(bench, {seconds = SECONDS, settings = passes.COMPILED,
       name = ("%s %d x %d, %d x %d tokens"):format(case.model == "lstm" and "LSTM" or case.model, case.layers,
         case.width, case.batch, case.context),
       request = ("language model=%s layers=%d heads=%d width=%d context=%d batch=%d vocabulary=%d"):format(case.model,
-        case.layers, case.heads, case.width, case.context, case.batch, case.vocabulary or CHARACTERS)}
+        case.layers, case.heads, case.width, case.context, case.batch, case.vocabulary or CHARACTERS)},
+      {forward = once, step = 3 * once})
   end
-  return passes.run(bench, "language", cases, SECONDS)
+  return passes.run(bench, "language", cases)
 end
 
 function group.figures(rows) return passes.figures(rows, "Language models, one thread") end

@@ -39,7 +39,7 @@ function group.run(bench)
     for _, t in ipairs(bench.threads) do
       if not entries[t] then return end
       local row = {name = name, threads = t, unit = "ms", ours = entries[t], peers = {},
-        limit = machine.compute_limit(bench.limits, isa, t, flop)}
+        limit = machine.compute_limit(bench.limits, isa, t, flop), bounds = {oneDNN = true}}
       for peer, lists in pairs(peers) do row.peers[peer] = lists[t] end
       rows[#rows + 1] = row
     end

@@ -3,10 +3,9 @@
 -- network, one of 6 layers of 384, and one of GPT-2's size. The limit is the time in which memory gives the weights,
 -- and keys and values, once; small networks stay in the caches of the processor, and calls of operators are what
 -- counts.
-local marea = require "marea"
 local chart = require "lib.chart"
-local contest = require "lib.contest"
 local machine = require "lib.machine"
+local passes = require "lib.passes"
 
 local group = {name = "writing", title = "Writing one word at a time"}
 
@@ -26,19 +25,14 @@ local function bytes(c)
 end
 
 function group.run(bench)
-  local c, rows = contest.new(), {}
-  for _, case in ipairs(CASES) do
-    for _, threads in ipairs(bench.threads) do
-      local request = marea.format("writing layers=%d heads=%d width=%d vocabulary=%d from=%d length=%d threads=%d "
-        .. "seconds=%g", case.layers, case.heads, case.width, case.vocabulary, case.from, case.length, threads,
-        case.seconds)
-      rows[#rows + 1] = {name = case.name, threads = threads, unit = "ms", ours = c:ask("Marea", request)[1],
-        peers = {PyTorch = c:ask("PyTorch", request, contest.threads_text(threads))},
-        limit = machine.read_limit(bench.limits, threads, bytes(case))}
-    end
+  local cases = {}
+  for i, case in ipairs(CASES) do
+    cases[i] = {name = case.name, seconds = case.seconds,
+      request = ("writing layers=%d heads=%d width=%d vocabulary=%d from=%d length=%d"):format(case.layers, case.heads,
+        case.width, case.vocabulary, case.from, case.length),
+      limit = function(threads) return machine.read_limit(bench.limits, threads, bytes(case)) end}
   end
-  c:run("writing", bench.rounds)
-  return rows
+  return passes.run(bench, "writing", cases)
 end
 
 function group.figures(rows)

@@ -9,6 +9,7 @@ local stats = require "lib.stats"
 ---@field rounds number[]   ms of each round; a hole where it failed
 ---@field label string|nil  the setting, where a peer has several
 ---@field remark string|nil what the worker said about its only request
+---@field failure string|nil why it has no figure
 
 local Contest = {}
 Contest.__index = Contest
@@ -100,7 +101,11 @@ function Contest:run(title, rounds)
     if not entry.out then
       local ms, message = turn(entry)
       entry.rounds[r] = ms
-      if not ms then io.stderr:write("\n", message, "\n") end
+      if not ms then
+        io.stderr:write("\n", message, "\n")
+        entry.out = next(entry.rounds) == nil -- it would fail again
+        entry.failure = entry.out and message or nil
+      end
     end
   end
 end

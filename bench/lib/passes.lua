@@ -1,5 +1,10 @@
 -- SPDX-License-Identifier: MIT
---- Groups of cases that run forward and with their gradients, beside PyTorch, bound by multiply-adds.
+--- Groups of cases beside PyTorch in all of its settings, each on every number of threads. A case:
+---
+---   {name =, request =, seconds = of a turn, limit = function(threads) -> ms, settings = {{label =, request =}, ...}}
+---
+--- A request gets threads and seconds; what a setting adds is for PyTorch alone. flop and sparse are for figures and
+--- notes of a group.
 local marea = require "marea"
 local chart = require "lib.chart"
 local contest = require "lib.contest"
@@ -7,23 +12,48 @@ local machine = require "lib.machine"
 
 local passes = {}
 
---- Measures all cases: {name, request, forward = FLOPs, step = FLOPs with gradients}. A request gets map, threads and
---- seconds of a turn.
-function passes.run(bench, group, cases, seconds)
+--- As the script says, and through torch.compile in its default mode, warm.
+passes.COMPILED = {{label = "eager", request = ""}, {label = "compiled", request = " compile=1"}}
+
+local PLAIN = {{request = ""}}
+
+--- PyTorch's entries for a request.
+local function ask_settings(c, request, settings, threads)
+  local list = {}
+  for _, setting in ipairs(settings) do
+    local label = contest.threads_text(threads) .. (setting.label and ", " .. setting.label or "")
+    list = contest.join(list, c:ask("PyTorch", request .. setting.request, label))
+  end
+  return list
+end
+
+--- Measures all cases; the rows of a case follow each other. The best of PyTorch's settings may be one with fewer
+--- threads.
+function passes.run(bench, group, cases)
   local c, rows = contest.new(), {}
   for _, case in ipairs(cases) do
-    for _, map in ipairs{"forward", "step"} do
-      for _, threads in ipairs(bench.threads) do
-        local request = marea.format("%s map=%s threads=%d seconds=%g", case.request, map, threads, seconds)
-        local name = case.name .. (map == "step" and ", with gradients" or "")
-        rows = contest.join(rows, {{name = name, threads = threads, unit = "ms", ours = c:ask("Marea", request)[1],
-          peers = {PyTorch = c:ask("PyTorch", request, contest.threads_text(threads))},
-          limit = machine.compute_limit(bench.limits, bench.isa, threads, case[map]), flop = case[map]}})
-      end
+    local settings = {}
+    for _, threads in ipairs(bench.threads) do
+      local request = marea.format("%s threads=%d seconds=%g", case.request, threads, case.seconds)
+      settings = contest.join(settings, ask_settings(c, request, case.settings or PLAIN, threads))
+      rows[#rows + 1] = {name = case.name, threads = threads, unit = "ms", ours = c:ask("Marea", request)[1],
+        peers = {PyTorch = settings}, limit = case.limit(threads), list_settings = case.settings ~= nil,
+        flop = case.flop, sparse = case.sparse}
     end
   end
   c:run(group, bench.rounds)
   return rows
+end
+
+--- Two cases, bound by multiply-adds: one forward, and one with its gradients. flop: {forward =, step =}
+function passes.both(bench, case, flop)
+  local cases = {}
+  for i, map in ipairs{"forward", "step"} do
+    local function limit(threads) return machine.compute_limit(bench.limits, bench.isa, threads, flop[map]) end
+    cases[i] = {name = case.name .. (map == "step" and ", with gradients" or ""), flop = flop[map], limit = limit,
+      request = case.request .. " map=" .. map, seconds = case.seconds, settings = case.settings}
+  end
+  return table.unpack(cases)
 end
 
 --- GFLOP/s of all rows on one thread.

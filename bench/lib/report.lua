@@ -2,7 +2,8 @@
 --- The table of a group's rows, and the rows as plain tables for JSON. A row:
 ---
 ---   {name =, threads =, unit = "ms", factor = 1 (from ms to the unit), limit = ms, ours = entry,
----    peers = {oneDNN = {entry, ...}, ...}}      the entries of a peer are its settings, of which the best counts
+---    peers = {oneDNN = {entry, ...}, ...},      the entries of a peer are its settings, of which the best counts
+---    bounds = {oneDNN = true}, list_settings = true}      peers that are no rivals; whether all settings are told
 ---
 --- Further fields are for the group's figures.
 local marea = require "marea"
@@ -27,14 +28,42 @@ local function scaled(summary, factor)
   return summary and {median = factor * summary.median, low = factor * summary.low, high = factor * summary.high}
 end
 
+--- All settings of a peer: what each says of itself, and its median and ratio, or why it has none.
+local function settings_of(entries, row)
+  local list = {}
+  for i, entry in ipairs(entries) do
+    local summary = stats.summary(entry.rounds)
+    list[i] = {setting = entry.label, remark = entry.remark, failure = entry.failure,
+      median = summary and (row.factor or 1) * summary.median,
+      ratio = summary and stats.summary(stats.ratios(entry.rounds, row.ours.rounds))}
+  end
+  return list
+end
+
+--- Who is fastest, and by how much: the ratio of the next one's time to its own. What is no rival (row.bounds, by name)
+--- does not count.
+local function fastest_of(row, peers)
+  local best
+  for _, name in ipairs(PEERS) do
+    local ratio = peers[name] and peers[name].ratio
+    if ratio and not (row.bounds or {})[name] and (not best or ratio.median < best.ratio) then
+      best = {name = name, ratio = ratio.median}
+    end
+  end
+  if best and best.ratio >= 1 then return {name = "Marea", ratio = best.ratio, next = best.name} end
+  return best and {name = best.name, ratio = 1 / best.ratio, next = "Marea"}
+end
+
 --- A row with everything worked out. Ratios are the peer's time over ours, round by round.
 local function resolve(row)
   local factor = row.factor or 1
-  local result = setmetatable({name = row.name, threads = row.threads, unit = row.unit, peers = {},
+  local result = setmetatable({name = row.name, threads = row.threads, unit = row.unit, peers = {}, settings = {},
     limit = row.limit and factor * row.limit, ours = scaled(stats.summary(row.ours.rounds), factor)}, {__index = row})
   if result.limit and result.ours then result.share = result.limit / result.ours.median end
   for _, peer in ipairs(PEERS) do
-    local best = best_of((row.peers or {})[peer])
+    local entries = (row.peers or {})[peer]
+    local best = best_of(entries)
+    if entries and #entries > 0 then result.settings[peer] = settings_of(entries, row) end
     if best then
       local p = scaled(best, factor)
       p.setting, p.remark = best.entry.label, best.entry.remark
@@ -42,6 +71,7 @@ local function resolve(row)
       result.peers[peer] = p
     end
   end
+  result.fastest = fastest_of(row, result.peers)
   return result
 end
 
@@ -79,6 +109,28 @@ for _, peer in ipairs(PEERS) do
     local p = row.peers[peer] or {}
     return p.remark and ("%s, %s"):format(p.setting, p.remark) or p.setting or "-"
   end, left = true})
+end
+
+table.insert(COLUMNS, {"fastest", function(row)
+  local f = row.fastest
+  return f and marea.format("%s, %.2f times %s", f.name, f.ratio, f.next) or "-"
+end, left = true})
+
+--- Lines on the settings that failed and, of the rows that list them, on all.
+function report.settings(rows)
+  local lines = {}
+  for _, row in ipairs(rows) do
+    for _, peer in ipairs(PEERS) do
+      for _, s in ipairs(row.settings[peer] or {}) do
+        local found = s.failure or ratio(s.ratio) .. (s.remark and ", " .. s.remark or "")
+        if s.failure or row.list_settings then
+          lines[#lines + 1] = ("%s, %s: %s, %s: %s"):format(row.name, row.threads or 1, peer, s.setting or "as it is",
+            found)
+        end
+      end
+    end
+  end
+  return lines
 end
 
 --- The column's cells, nil when they are all empty.

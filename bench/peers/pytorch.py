@@ -5,13 +5,16 @@
     KIND name=value ... threads=2 seconds=0.1 [clock=cpu]
 
 with "ok" and the times of calls in ms; or, as `pytorch.py --train STEPS`, trains with as many images in memory as MNIST
-has, for a look at the memory. Kinds: step, gan, decoder, small, chain (bench/ours describes them), and check, which
-decodes one point with the weights in a folder and answers with the pixels. layout=last stands for channels_last,
-convs=plain for stride-1 transposed convolutions that are written as convolutions.
+has, for a look at the memory. Kinds: those of bench/ours, which describes them, and check, which decodes one point with
+the weights in a folder and answers with the pixels. layout=last stands for channels_last, convs=plain for stride-1
+transposed convolutions that are written as convolutions, compile=1 for torch.compile in its default mode, warm; a
+remark behind the times says what it left to the interpreter.
 
 Where PyTorch has a choice, the faster one is taken: symmetric padding (Keras' odd pixel at the end would cost a copy),
 flattening in the order that memory has, losses fused.
 """
+import os
+import signal
 import sys
 import time
 
@@ -19,8 +22,10 @@ import numpy
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 SMALL_CALLS = 1000
+COMPILE_SECONDS = 300
 
 
 class Fold(nn.Module):
@@ -147,6 +152,10 @@ class Gan:
 models = {}
 
 
+def compiled(function, a):
+    return torch.compile(function) if a.get("compile") == 1 else function
+
+
 def kept(make, a):
     key = make.__name__, *settings(a)
     if key not in models:
@@ -199,15 +208,16 @@ def attention(a):
 def recurrent(a):
     kind, rows, length, hidden = a["kind"], int(a["rows"]), int(a["length"]), int(a["hidden"])
     net = getattr(torch.nn, kind)(int(a["inputs"]), hidden, batch_first=True)
+    called = compiled(net, a)
     x = torch.randn(rows, length, int(a["inputs"]), requires_grad=a["map"] == "step")
     dy, leaves = torch.randn(rows, length, hidden), [*net.parameters(), x]
 
     def forward():
         with torch.no_grad():
-            net(x)
+            called(x)
 
     def with_gradients():
-        torch.autograd.grad(net(x)[0], leaves, dy)
+        torch.autograd.grad(called(x)[0], leaves, dy)
     return (forward if a["map"] == "forward" else with_gradients), 1
 
 
@@ -308,10 +318,7 @@ def language(a):
         nn.Embedding(vocabulary, width), *inner, nn.Linear(width, vocabulary, bias=a["model"] == "lstm"))
     x, y = torch.randint(vocabulary, (batch, context)), torch.randint(vocabulary, (batch * context,))
     adam = torch.optim.AdamW(net.parameters(), 1e-4, fused=True)
-    called = torch.compile(net) if a.get("compile") == 1 else net
-
-    def loss():
-        return F.cross_entropy(called(x).flatten(0, 1), y)
+    loss = compiled(lambda: F.cross_entropy(net(x).flatten(0, 1), y), a)
 
     def forward():
         with torch.no_grad():
@@ -325,6 +332,119 @@ def language(a):
         adam.step()
         return found.item()
     return (forward if a["map"] == "forward" else step), 1
+
+
+class BothWays(nn.Module):
+    """An LSTM in both directions over rows of several lengths, (N, T, inputs) -> (N, T, 2 * size)."""
+
+    def __init__(self, inputs, size, packed):
+        super().__init__()
+        self.packed = packed
+        if packed:
+            self.core = nn.LSTM(inputs, size, batch_first=True, bidirectional=True)
+        else:
+            self.there, self.back = (nn.LSTM(inputs, size, batch_first=True) for _ in range(2))
+
+    def forward(self, x, lengths):
+        steps = x.shape[1]
+        if self.packed:
+            y, _ = self.core(pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False))
+            return pad_packed_sequence(y, batch_first=True, total_length=steps)[0]
+        at = torch.arange(steps)
+        turned = torch.where(at < lengths[:, None], lengths[:, None] - 1 - at, at)[:, :, None]
+        y, _ = self.back(x.gather(1, turned.expand(x.shape)))
+        return torch.cat((self.there(x)[0], y.gather(1, turned.expand(y.shape))), 2)
+
+
+class Reader(nn.Module):
+    """The network of scripts/qa_reader_model.lua, layer by layer."""
+    heads = 4
+
+    def __init__(self, words, letters, shapes, size, packed):
+        super().__init__()
+        width = 2 * size
+        self.words, self.letters = nn.Embedding(words, 100), nn.Embedding(letters, 16)
+        self.spelling = nn.Conv1d(16, 64, 5, padding=2)
+        self.encoder = BothWays(164 + shapes, size, packed)
+        self.query, self.key, self.own, self.seen, self.both, self.look = (nn.Linear(width, width) for _ in range(6))
+        self.match, self.mix = nn.Linear(6 + shapes, width), nn.Linear(2 * width, width)
+        self.first, self.second = (BothWays(width, size, packed) for _ in range(2))
+        self.weigh = nn.Linear(width, 1)
+        self.start, self.stop = nn.Linear(width, 2 * width), nn.Linear(3 * width, 2 * width)
+        self.dropout = nn.Dropout(0.2)
+
+    def spell(self, b):
+        word = b["word"].masked_fill(torch.rand(b["word"].shape) < 0.1, 1)
+        letters = self.spelling(self.letters(b["letters"]).transpose(1, 2)).amax(2).relu()
+        return torch.cat((self.words(word), letters, b["shape"]), 1)
+
+    def meet(self, b):
+        rows, row, p_at, q_at = self.spell(b), b["row"], b["p"], b["q"]
+        p = self.dropout(self.encoder(self.dropout(rows[p_at]), b["p_lengths"]))
+        q = self.dropout(self.encoder(self.dropout(rows[q_at]), b["q_lengths"]))
+
+        def heads(x):
+            return x.view(*x.shape[:2], self.heads, -1).transpose(1, 2)
+        seen = F.scaled_dot_product_attention(heads(self.query(p).relu()[row]), heads(self.key(q).relu()), heads(q),
+                                              attn_mask=inside(b["q_lengths"], q)[:, None, None])
+        found = torch.stack([(b[name][p_at][row][:, :, None] == b[name][q_at][:, None]).any(2)
+                             for name in ("lower", "stem", "prefix")], 2).float()
+        shape = b["shape"][p_at][row]
+        seen = seen.transpose(1, 2).flatten(2)
+        x = (self.own(p)[row] + self.seen(seen) + self.both(p[row] * seen)
+             + self.match(torch.cat((found, found * shape[:, :, :1], shape), 2)))
+        return self.dropout(x.relu()), q
+
+    def forward(self, b):
+        x, q = self.meet(b)
+        lengths = b["p_lengths"][b["row"]]
+        one = self.first(x, lengths)
+        x, here = self.dropout(one), inside(lengths, x)
+        seen = F.scaled_dot_product_attention(*(y[:, None] for y in (self.look(x), x, x)),
+                                              attn_mask=here[:, None, None])[:, 0]
+        x = x + self.dropout(self.mix(torch.cat((seen, x * seen), 2)).relu())
+        m = self.dropout(torch.cat((one, self.second(self.dropout(x), lengths)), 2))
+
+        def scores(u):
+            return (m @ u[:, :, None]).squeeze(2).masked_fill(~here, -torch.inf)
+        weights = self.weigh(q).squeeze(2).masked_fill(~inside(b["q_lengths"], q), -torch.inf).softmax(1)
+        asked = (weights[:, None] @ q).squeeze(1)
+        start = scores(self.start(asked))
+        begun = (start.softmax(1)[:, None] @ m).squeeze(1)
+        return start, scores(self.stop(torch.cat((asked, begun), 1)))
+
+
+def inside(lengths, x):
+    """Which of the steps of x (N, T, C) are words (N, T)."""
+    return torch.arange(x.shape[1]) < lengths[:, None]
+
+
+def reader(a):
+    size, words, letters, paragraphs, questions, length, kinds = (
+        int(a[name]) for name in ("size", "words", "letters", "paragraphs", "questions", "length", "kinds"))
+    b = {"p_lengths": length - torch.arange(paragraphs), "q_lengths": 7 + 5 * torch.arange(questions) % 15,
+         "row": torch.arange(questions) * paragraphs // questions, "word": torch.randint(words, (kinds,)),
+         "letters": torch.randint(letters, (kinds, 12)), "shape": torch.rand(kinds, 5)}
+    b["p"], b["q"] = (torch.randint(kinds, (len(n), int(n.max()))) for n in (b["p_lengths"], b["q_lengths"]))
+    for name in "lower", "stem", "prefix":
+        b[name] = torch.randint(kinds, (kinds,))
+    start, stop = torch.randint(7, (2, questions))
+    net = Reader(words, letters, 5, size, a.get("packed") == 1)
+    adam = torch.optim.Adam(net.parameters(), 1e-3, fused=True)
+
+    def score():
+        first, last = net(b)
+        return F.cross_entropy(first, start) + F.cross_entropy(last, stop)
+    loss = compiled(score, a)
+
+    def step():
+        adam.zero_grad(set_to_none=True)
+        found = loss()
+        found.backward()
+        torch.nn.utils.clip_grad_norm_(net.parameters(), 5.0)
+        adam.step()
+        return found.item()
+    return step, 1
 
 
 def small(a):
@@ -399,7 +519,7 @@ def measure(f, clock, seconds, count):
 
 KINDS = {"step": step, "gan": gan, "decoder": decode, "attention": attention, "recurrent": recurrent,
          "embedding": embedding, "writing": writing, "language": language,
-         "small": small, "chain": chain}
+         "reader": reader, "small": small, "chain": chain}
 
 
 def value(text):
@@ -409,15 +529,42 @@ def value(text):
         return text
 
 
+warm = {}  # what torch.compile has made, by request
+
+
+def give_up(*_):
+    raise TimeoutError(f"not compiled within {COMPILE_SECONDS} s")
+
+
+def compile_warm(kind, a):
+    """What to time, its count, and the first of the reasons why parts of it run as they are; kept for later turns."""
+    key = kind, *((name, a[name]) for name in sorted(a) if name not in ("seconds", "clock"))
+    if key not in warm:
+        from torch._dynamo import config as dynamo, utils
+        from torch._inductor import config
+        dynamo.recompile_limit = dynamo.accumulated_recompile_limit = 1000
+        config.cpp.threads = int(a["threads"])  # otherwise the files of another number of threads would be taken
+        utils.counters.clear()
+        f, count = KINDS[kind](a)
+        signal.signal(signal.SIGALRM, give_up)
+        signal.alarm(COMPILE_SECONDS)
+        f()
+        signal.alarm(0)
+        breaks = [" ".join(text.split("\n")[0].split()) for text in utils.counters["graph_break"]]
+        warm[key] = f, count, f"{len(breaks)} graph breaks: {breaks[0]}" if breaks else ""
+    return warm[key]
+
+
 def answer(line):
+    """Numbers and a remark."""
     kind, *pairs = line.split()
     a = {name: value(text) for name, text in (pair.split("=") for pair in pairs)}
     torch.set_num_threads(int(a.get("threads", 1)))
     if kind == "check":
-        return check(a)
-    f, count = KINDS[kind](a)
+        return check(a), ""
+    f, count, remark = compile_warm(kind, a) if a.get("compile") == 1 else (*KINDS[kind](a), "")
     clock = time.thread_time if a.get("clock") == "cpu" else time.perf_counter  # idle threads may spin
-    return measure(f, clock, a["seconds"], count)
+    return measure(f, clock, a["seconds"], count), remark
 
 
 def train(steps):
@@ -429,10 +576,12 @@ def train(steps):
 def main():
     if sys.argv[1:2] == ["--train"]:
         return train(int(sys.argv[2]))
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", os.path.abspath("build/bench/inductor"))
     print("ready PyTorch", torch.__version__, flush=True)
     for line in sys.stdin:
         try:
-            print("ok", *(f"{x:.9g}" for x in answer(line)), flush=True)
+            numbers, remark = answer(line)
+            print("ok", *(f"{x:.9g}" for x in numbers), *(["#", remark] if remark else []), flush=True)
         except Exception as error:  # whatever it is, the driver shows it
             print("error", " ".join(f"{type(error).__name__}: {error}".split()), flush=True)
 
