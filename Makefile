@@ -28,7 +28,7 @@ COVERAGE_PACKAGES := python3
 ABI_PACKAGES := abigail-tools git
 JUPYTER_PACKAGES := python3-ipykernel jupyter-client jupyter-nbconvert
 BROWSER_PACKAGES := lighttpd-modules-lua curl chromium chromium-driver
-PEER_PACKAGES := python3-torch python3-numpy libdnnl-dev
+PEER_PACKAGES := python3-torch python3-numpy python3-venv libdnnl-dev
 
 # Tables leave fields out that are zero.
 WARN := -Wall -Wextra -Wno-missing-field-initializers -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wvla -Wformat-security \
@@ -413,9 +413,10 @@ bench: setup all $(BUILD)/bench/machine $(BUILD)/bench/launch ## measure beside 
 	@if echo '#include <dnnl.h>' | $(CC) -E - >/dev/null 2>&1; then $(MAKE) --no-print-directory $(BUILD)/bench/onednn; fi
 	@env -u OPENBLAS_CORETYPE $(PROGRAM) bench/run.lua $(GROUPS)
 
-bench-peers: ## install what `make bench` compares with: PyTorch and oneDNN (Debian), ONNX Runtime (npm)
-	$(call install_packages,$(PEER_PACKAGES) $(if $(shell command -v npm),,nodejs npm))
-	npm install --silent --ignore-scripts --no-save --prefix $(BUILD)/bench onnxruntime-node
+bench-peers: ## install what `make bench` compares with: by pip today's PyTorch, Keras, JAX, ONNX Runtime; Debian's PyTorch, oneDNN
+	$(call install_packages,$(PEER_PACKAGES))
+	@mkdir -p $(BUILD)/bench
+	@PYTHON=$(if $(filter file,$(origin PYTHON)),python3,$(PYTHON)) sh bench/peers/install.sh $(BUILD)/bench
 
 bench-kernels: setup all $(BUILD)/bench/kernels ## measure the kernels one by one
 	@env -u OPENBLAS_CORETYPE $(BUILD)/bench/kernels

@@ -142,3 +142,46 @@ describe("our side of the benchmarks", function()
     end
   end)
 end)
+
+describe("the peers", function()
+  it("have pinned versions", function()
+    for line in io.lines "bench/peers/versions.txt" do assert.is_truthy(line:find "^[%w-]+==[%d.]+$", line) end
+  end)
+
+  it("are installed one by one, and one that cannot be had is named", function()
+    local here = folder.new()
+    assert(os.execute(("mkdir -p %s/venv/bin"):format(here)))
+    local python = folder.write(here .. "/venv/bin/python", "#!/bin/sh\n"
+      .. 'case "$*" in *keras==*) echo "ERROR: no such release" >&2; exit 1;; esac\n')
+    assert(os.execute("chmod +x " .. python))
+    local pipe = assert(io.popen(("sh bench/peers/install.sh %s 2>&1"):format(here)))
+    local text = pipe:read "a"
+    assert.is_true((pipe:close()))
+    local wanted = {}
+    for line in io.lines "bench/peers/versions.txt" do
+      wanted[#wanted + 1] = line:find "^keras" and line .. ": not to be had here: ERROR: no such release" or line
+    end
+    assert.are.equal(table.concat(wanted, "\n") .. "\n", text)
+  end)
+
+  it("written in Python answer by the same rules as our side", function()
+    if not os.execute "command -v python3 >/dev/null" then return pending "no python3" end
+    local here = folder.new()
+    local script = folder.write(here .. "/peer.py", [[
+import sys
+sys.path.insert(0, "bench/peers")
+from serve import measure, serve
+def answer(kind, a):
+    if kind == "measure":
+        ticks = iter(range(100))
+        return measure(lambda: None, lambda: next(ticks), a["seconds"], 2), ""
+    return [a["n"], 2.5], a["why"]
+serve("Peer 1", answer)
+]])
+    local lines = folder.write(here .. "/requests", "echo n=3 why=because\nmeasure seconds=3\necho n=4\n")
+    local pipe = assert(io.popen(("python3 -B %s < %s"):format(script, lines)))
+    local text = pipe:read "a"
+    pipe:close()
+    assert.are.equal("ready Peer 1\nok 3 2.5 # because\nok 500 500\nerror KeyError: 'why'\n", text)
+  end)
+end)

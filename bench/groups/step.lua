@@ -1,6 +1,7 @@
 -- SPDX-License-Identifier: MIT
--- The VAE's training step at batch 128: Marea, PyTorch, and the sum of oneDNN's best primitives for its layers, which
--- is what a step would take that did nothing else.
+-- The VAE's training step at batch 128: Marea, PyTorch, Keras and JAX, each in all of its settings, and the sum of
+-- oneDNN's best primitives for its layers, which is what a step would take that did nothing else.
+local marea = require "marea"
 local chart = require "lib.chart"
 local contest = require "lib.contest"
 local layers = require "lib.layers"
@@ -10,7 +11,11 @@ local join = contest.join
 
 local group = {name = "step", title = "VAE training step, 28x28, batch 128"}
 
-local function ours(c, name, threads) return c:ask(name, ("step batch=128 threads=%d seconds=0.3"):format(threads)) end
+local SECONDS = 0.3
+
+local function ours(c, name, threads)
+  return c:ask(name, marea.format("step batch=128 threads=%d seconds=%g", threads, SECONDS))[1]
+end
 
 local function onednn(c, threads)
   local requests = {}
@@ -23,40 +28,68 @@ local function onednn(c, threads)
   return c:ask("oneDNN", requests, "sum of " .. #requests .. ", " .. contest.threads_text(threads))
 end
 
-function group.run(bench)
-  local c, marea, avx2, sums, torch, rewritten = contest.new(), {}, {}, {}, {}, {}
-  for _, t in ipairs(bench.threads) do -- the best of a peer's settings may be the one with fewer threads
-    marea[t] = ours(c, "Marea", t)[1]
-    avx2[t] = bench.isa == "avx512" and ours(c, "Marea AVX2", t)[1]
-    sums[t] = join(sums[t - 1], onednn(c, t))
-    torch[t] = join(torch[t - 1], c:ask_pytorch("step batch=128 convs=transposed", t, 0.3))
-    rewritten[t] = join(rewritten[t - 1], c:ask_pytorch("step batch=128 convs=plain", t, 0.3))
+local function keras(c, threads)
+  local list = {}
+  for i, label in ipairs{"jit_compile off", "jit_compile on"} do
+    list = join(list, c:ask("Keras " .. threads, marea.format("step batch=128 jit=%d threads=%d seconds=%g", i - 1,
+      threads, SECONDS), contest.threads_text(threads) .. ", " .. label))
   end
+  return list
+end
+
+local function jax(c, threads)
+  return c:ask("JAX " .. threads, marea.format("step batch=128 threads=%d seconds=%g", threads, SECONDS),
+    contest.threads_text(threads))
+end
+
+local function pytorch(request, compiled)
+  return function(c, threads) return c:ask_pytorch("step batch=128 " .. request, threads, SECONDS, compiled) end
+end
+
+local RIVALS = {oneDNN = onednn, PyTorch = pytorch("convs=transposed", true), Keras = keras, JAX = jax}
+local REWRITTEN, BF16 = {PyTorch = pytorch("convs=plain", true)}, {PyTorch = pytorch("convs=plain bf16=1", true)}
+
+--- Entries of peers for each number of threads, by {name = function(c, threads)}; the best of a peer's settings may be
+--- one with fewer threads.
+local function ask(c, bench, peers)
+  local lists = {}
+  for _, t in ipairs(bench.threads) do
+    lists[t] = {}
+    for name, f in pairs(peers) do lists[t][name] = join((lists[t - 1] or {})[name], f(c, t)) end
+  end
+  return lists
+end
+
+function group.run(bench)
+  local c, mine, avx2 = contest.new(), {}, {}
+  for _, t in ipairs(bench.threads) do
+    mine[t] = ours(c, "Marea", t)
+    avx2[t] = bench.isa == "avx512" and ours(c, "Marea AVX2", t) or nil
+  end
+  local rivals, rewritten, bf16 = ask(c, bench, RIVALS), ask(c, bench, REWRITTEN), ask(c, bench, BF16)
   c:run("step", bench.rounds)
 
   local rows, flop = {}, layers.step_flop()
   local function add(name, isa, entries, peers)
-    for _, t in ipairs(bench.threads) do
-      if not entries[t] then return end
-      local row = {name = name, threads = t, unit = "ms", ours = entries[t], peers = {},
-        limit = machine.compute_limit(bench.limits, isa, t, flop), bounds = {oneDNN = true}}
-      for peer, lists in pairs(peers) do row.peers[peer] = lists[t] end
-      rows[#rows + 1] = row
+    for t, entry in ipairs(entries) do
+      rows[#rows + 1] = {name = name, threads = t, unit = "ms", ours = entry, peers = peers[t] or {},
+        limit = machine.compute_limit(bench.limits, isa, t, flop), bounds = {oneDNN = true}, list_settings = true}
     end
   end
-  add("training step", bench.isa, marea, {oneDNN = sums, PyTorch = torch})
-  add("the same, PyTorch rewritten with conv2d", bench.isa, marea, {PyTorch = rewritten})
+  add("training step", bench.isa, mine, rivals)
+  add("the same, PyTorch rewritten with conv2d", bench.isa, mine, rewritten)
+  add("the same, rewritten and in bf16, Marea in f32", bench.isa, mine, bf16)
   add("AVX2", "avx2", avx2, {})
   if bench.threads[2] then
     rows[#rows + 1] = {name = "2 threads against 1", unit = "times",
-      ours = contest.known(stats.ratios(marea[1].rounds, marea[2].rounds))}
+      ours = contest.known(stats.ratios(mine[1].rounds, mine[2].rounds))}
   end
   return rows
 end
 
 function group.figures(rows, bench)
   local shown, labels = table.move(rows, 1, #bench.threads, 1, {}), {}
-  for i, row in ipairs(shown) do labels[i] = row.threads .. (row.threads == 1 and " thread" or " threads") end
+  for i, row in ipairs(shown) do labels[i] = contest.threads_text(row.threads) end
   return {chart.bars(chart.series(shown), {title = "VAE training step, batch 128 (oneDNN: sum of its best primitives)",
     ylabel = "ms", labels = labels, values = true})}
 end

@@ -6,8 +6,8 @@ local chart = {}
 
 local WIDTH, HEIGHT = 780, 470
 local NAN = 0 / 0
-local COLORS = {limit = 8, Marea = 1, oneDNN = 2, ["ONNX Runtime"] = 3, PyTorch = 4}
-local ORDER = {"limit", "Marea", "oneDNN", "ONNX Runtime", "PyTorch"}
+local COLORS = {limit = 8, Marea = 1, oneDNN = 2, ["ONNX Runtime"] = 3, PyTorch = 4, Keras = 5, JAX = 6}
+local ORDER = {"limit", "Marea", "oneDNN", "ONNX Runtime", "PyTorch", "Keras", "JAX"}
 
 --- A contestant's figure in a row, in the row's unit.
 local function figure_of(row, name)

@@ -50,14 +50,19 @@ function Contest:ask(name, requests, label)
   return {entry}
 end
 
---- PyTorch in all of its settings for so many threads: the layout of images, and whether threads that wait sleep.
-function Contest:ask_pytorch(request, threads, seconds)
+--- PyTorch in all of its settings for so many threads: the layout of images, whether threads that wait sleep, and, when
+--- that is asked for, whether it is compiled.
+function Contest:ask_pytorch(request, threads, seconds, compiled)
   local list, text = {}, contest.threads_text(threads)
-  for _, name in ipairs(threads > 1 and {"PyTorch", "PyTorch passive"} or {"PyTorch"}) do
-    for _, layout in ipairs{"first", "last"} do
-      list = contest.join(list, self:ask(name, marea.format("%s layout=%s threads=%d seconds=%g", request, layout,
-        threads, seconds), ("%s%s, channels %s"):format(text, name:match " passive" or "", layout)))
-    end
+  local function add(name, layout, setting)
+    list = contest.join(list, self:ask(name, marea.format("%s layout=%s%s threads=%d seconds=%g", request, layout,
+      setting and " compile=1" or "", threads, seconds),
+      ("%s%s, channels %s%s"):format(text, name:match " passive" or "", layout, setting or "")))
+  end
+  for _, layout in ipairs{"first", "last"} do
+    add("PyTorch", layout)
+    if threads > 1 then add("PyTorch passive", layout) end
+    if compiled then add("PyTorch", layout, ", compiled") end
   end
   self.races[#self.races + 1] = list
   return list

@@ -13,12 +13,12 @@ local function marea(isa)
   return {{command = contestants.program .. " bench/ours/worker.lua", environment = {MAREA_ISA = isa}}}
 end
 
---- The first Python that has torch: $PYTHON or python3, then Debian's.
-local function pytorch(policy)
+--- A script for the first Python that has what it imports: $PYTHON, that of `make bench-peers`, python3, Debian's.
+local function python(script, environment)
   local list = {}
-  for i, python in ipairs{os.getenv "PYTHON" or "python3", "/usr/bin/python3"} do
-    list[i] = {program = python, command = python .. " bench/peers/pytorch.py",
-      environment = {OMP_WAIT_POLICY = policy}}
+  for _, program in ipairs{os.getenv "PYTHON" or FOLDER .. "/venv/bin/python", FOLDER .. "/venv/bin/python", "python3",
+    "/usr/bin/python3"} do
+    list[#list + 1] = {program = program, command = program .. " bench/peers/" .. script, environment = environment}
   end
   return list
 end
@@ -26,12 +26,17 @@ end
 local PROGRAMS = {
   ["Marea"] = marea(os.getenv "MAREA_ISA"),
   ["Marea AVX2"] = marea "avx2",
-  ["PyTorch"] = pytorch(),
-  ["PyTorch passive"] = pytorch "PASSIVE", -- threads that wait sleep
+  ["PyTorch"] = python "pytorch.py",
+  ["PyTorch passive"] = python("pytorch.py", {OMP_WAIT_POLICY = "PASSIVE"}), -- threads that wait sleep
   ["oneDNN"] = {{command = FOLDER .. "/onednn"}},
-  ["ONNX Runtime"] = {{command = "node bench/peers/onnx.js",
-    environment = {NODE_PATH = FOLDER .. "/node_modules"}}},
+  ["ONNX Runtime"] = python "onnx_runtime.py",
 }
+
+-- Those that take their number of threads when they start.
+for threads = 1, 2 do
+  PROGRAMS["Keras " .. threads] = python("keras_vae.py " .. threads, {TF_CPP_MIN_LOG_LEVEL = "3"})
+  PROGRAMS["JAX " .. threads] = python("jax_vae.py " .. threads)
+end
 
 local started, order, absent = {}, {}, {}
 contestants.only_ours = false

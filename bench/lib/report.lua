@@ -11,7 +11,7 @@ local stats = require "lib.stats"
 
 local report = {}
 
-local PEERS = {"oneDNN", "oneDNN's choice", "ONNX Runtime", "PyTorch"}
+local PEERS = {"oneDNN", "oneDNN's choice", "ONNX Runtime", "PyTorch", "Keras", "JAX"}
 
 local function best_of(entries)
   local best

@@ -1,14 +1,10 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: MIT
-"""PyTorch's side of the benchmarks: answers the requests of bench/lib/worker.lua, one a line,
-
-    KIND name=value ... threads=2 seconds=0.1 [clock=cpu]
-
-with "ok" and the times of calls in ms; or, as `pytorch.py --train STEPS`, trains with as many images in memory as MNIST
-has, for a look at the memory. Kinds: those of bench/ours, which describes them, and check, which decodes one point with
-the weights in a folder and answers with the pixels. layout=last stands for channels_last, convs=plain for stride-1
-transposed convolutions that are written as convolutions, compile=1 for torch.compile in its default mode, warm; a
-remark behind the times says what it left to the interpreter.
+"""PyTorch's side of the benchmarks (serve.py); or, as `pytorch.py --train STEPS`, trains with as many images in memory as
+MNIST has, for a look at the memory. Kinds: those of bench/ours, which describes them, and check, which decodes one
+point with the weights in a folder and answers with the pixels. layout=last stands for channels_last, convs=plain for
+stride-1 transposed convolutions that are written as convolutions, bf16=1 for autocast, compile=1 for torch.compile in
+its default mode, warm; a remark behind the times says what it left to the interpreter.
 
 Where PyTorch has a choice, the faster one is taken: symmetric padding (Keras' odd pixel at the end would cost a copy),
 flattening in the order that memory has, losses fused.
@@ -23,6 +19,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+
+from serve import measure, serve
 
 SMALL_CALLS = 1000
 COMPILE_SECONDS = 300
@@ -88,14 +86,16 @@ class Trainer:
     def __init__(self, a):
         last, plain, layout = settings(a)
         torch.manual_seed(1)
-        self.layout = layout
+        self.layout, self.bf16 = layout, a.get("bf16") == 1
         self.model = VAE(last, plain).to(memory_format=layout)
+        self.loss = compiled(self.model.loss, a)
         assert sum(p.numel() for p in self.model.parameters()) == 3280901
         self.optimizer = torch.optim.RMSprop(self.model.parameters(), 1e-3, alpha=0.9, eps=1e-7)
 
     def step(self, x):
         self.optimizer.zero_grad(set_to_none=True)
-        loss = self.model.loss(x)
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.bf16):
+            loss = self.loss(x)
         loss.backward()
         self.optimizer.step()
         return loss.item()
@@ -157,7 +157,7 @@ def compiled(function, a):
 
 
 def kept(make, a):
-    key = make.__name__, *settings(a)
+    key = make.__name__, *settings(a), a.get("bf16"), a.get("compile") == 1 and a["threads"]
     if key not in models:
         models[key] = make(a)
     return models[key]
@@ -504,32 +504,10 @@ def check(a):
         return model(torch.tensor([[a["x"], a["y"]]])).flip(2, 3).flatten().tolist()
 
 
-def measure(f, clock, seconds, count):
-    times = []
-    f()
-    stop = clock() + seconds
-    while True:
-        start = clock()
-        f()
-        now = clock()
-        times.append(1000 * (now - start) / count)
-        if now >= stop:
-            return times
-
-
 KINDS = {"step": step, "gan": gan, "decoder": decode, "attention": attention, "recurrent": recurrent,
-         "embedding": embedding, "writing": writing, "language": language,
-         "reader": reader, "small": small, "chain": chain}
-
-
-def value(text):
-    try:
-        return float(text)
-    except ValueError:
-        return text
-
-
-warm = {}  # what torch.compile has made, by request
+         "embedding": embedding, "writing": writing, "language": language, "reader": reader, "small": small,
+         "chain": chain}
+warm, broken = {}, {}  # what torch.compile has made, by request; why it did not take all, by kind
 
 
 def give_up(*_):
@@ -537,7 +515,7 @@ def give_up(*_):
 
 
 def compile_warm(kind, a):
-    """What to time, its count, and the first of the reasons why parts of it run as they are; kept for later turns."""
+    """What to time, its count, and why a part of it runs as it is; kept for later turns."""
     key = kind, *((name, a[name]) for name in sorted(a) if name not in ("seconds", "clock"))
     if key not in warm:
         from torch._dynamo import config as dynamo, utils
@@ -548,17 +526,18 @@ def compile_warm(kind, a):
         f, count = KINDS[kind](a)
         signal.signal(signal.SIGALRM, give_up)
         signal.alarm(COMPILE_SECONDS)
-        f()
-        signal.alarm(0)
+        try:
+            f()
+        finally:
+            signal.alarm(0)
         breaks = [" ".join(text.split("\n")[0].split()) for text in utils.counters["graph_break"]]
-        warm[key] = f, count, f"{len(breaks)} graph breaks: {breaks[0]}" if breaks else ""
+        if breaks:  # said once, however many settings come to the same place
+            broken[kind] = f"graph break: {breaks[0]}"
+        warm[key] = f, count, broken.get(kind, "")
     return warm[key]
 
 
-def answer(line):
-    """Numbers and a remark."""
-    kind, *pairs = line.split()
-    a = {name: value(text) for name, text in (pair.split("=") for pair in pairs)}
+def answer(kind, a):
     torch.set_num_threads(int(a.get("threads", 1)))
     if kind == "check":
         return check(a), ""
@@ -577,13 +556,7 @@ def main():
     if sys.argv[1:2] == ["--train"]:
         return train(int(sys.argv[2]))
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", os.path.abspath("build/bench/inductor"))
-    print("ready PyTorch", torch.__version__, flush=True)
-    for line in sys.stdin:
-        try:
-            numbers, remark = answer(line)
-            print("ok", *(f"{x:.9g}" for x in numbers), *(["#", remark] if remark else []), flush=True)
-        except Exception as error:  # whatever it is, the driver shows it
-            print("error", " ".join(f"{type(error).__name__}: {error}".split()), flush=True)
+    serve(f"PyTorch {torch.__version__}", answer)
 
 
 if __name__ == "__main__":

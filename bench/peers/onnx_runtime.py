@@ -1,0 +1,40 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: MIT
+"""ONNX Runtime's side of the benchmarks (serve.py):
+
+    decoder model=PATH batch=128 threads=2 seconds=0.1 [clock=cpu]    times of calls in ms
+    check model=PATH x= y=                                            pixels of one point of the latent plane
+
+Graph optimizations are on, all of them; everything else is as the package has it."""
+import time
+
+import numpy
+import onnxruntime
+
+from serve import measure, serve
+
+sessions = {}
+
+
+def session_for(model, threads):
+    if (model, threads) not in sessions:
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
+        sessions[model, threads] = onnxruntime.InferenceSession(model, options, ["CPUExecutionProvider"])
+    return sessions[model, threads]
+
+
+def answer(kind, a):
+    session = session_for(a["model"], int(a.get("threads", 1)))
+    if kind == "check":
+        pixels, = session.run(None, {"z": numpy.array([[a["x"], a["y"]]], numpy.float32)})
+        return pixels.ravel(), ""
+    if kind != "decoder":
+        raise ValueError("unknown request " + kind)
+    z = numpy.random.default_rng(1).standard_normal((int(a["batch"]), 2), numpy.float32)
+    clock = time.process_time if a.get("clock") == "cpu" else time.perf_counter
+    return measure(lambda: session.run(None, {"z": z}), clock, a["seconds"]), ""
+
+
+serve(f"ONNX Runtime {onnxruntime.__version__}", answer)
