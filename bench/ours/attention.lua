@@ -14,6 +14,6 @@ return function(a)
   end
   for _, x in ipairs{q, k, v} do x:requires_grad_() end
   return function()
-    marea.scope(function() marea.grad((marea.scaled_dot_product_attention(q, k, v, options) * dy):sum(), {q, k, v}) end)
+    marea.scope(function() marea.grad(marea.scaled_dot_product_attention(q, k, v, options), {q, k, v}, {seed = dy}) end)
   end
 end

@@ -14,6 +14,6 @@ return function(a)
   local leaves = net:parameters()
   leaves[#leaves + 1] = x:requires_grad_()
   return function()
-    marea.scope(function() marea.grad(((net(x)) * dy):sum(), leaves) end)
+    marea.scope(function() marea.grad((net(x)), leaves, {seed = dy}) end)
   end
 end
