@@ -60,6 +60,61 @@ describe("medians and ratios", function()
   end)
 end)
 
+describe("cases on several numbers of threads", function()
+  it("are asked in all settings; fewer threads count, and what fails is asked once", function()
+    local script = folder.write(folder.new() .. "/passes.lua", [[
+      package.path = "bench/?.lua;" .. package.path
+      local contestants, passes = require "lib.contestants", require "lib.passes"
+      local asked, report = {}, require "lib.report"
+      function contestants.get(name)
+        return {ask = function(_, request)
+          local key = name .. ": " .. request
+          asked[key] = (asked[key] or 0) + 1
+          if request:find "compile=1 threads=2" then return nil, "no compiler" end
+          return {name == "Marea" and 2 or request:find "compile" and 3 or 4}, "said"
+        end}
+      end
+      local bench = {threads = {1, 2}, rounds = 3, isa = "x", limits = {peak = {x = {1, 2}}}}
+      local case = {name = "case", request = "kind a=1", seconds = 0.5, settings = passes.COMPILED}
+      local rows = report.resolve(passes.run(bench, "test", {passes.both(bench, case, {forward = 1e6, step = 2e6})}))
+      for _, row in ipairs(rows) do
+        local p = row.peers.PyTorch
+        print(row.name, row.threads, row.limit, p.setting, p.ratio.median, #row.settings.PyTorch)
+      end
+      local list = {}
+      for key, count in pairs(asked) do list[#list + 1] = count .. " " .. key end
+      table.sort(list)
+      print(table.concat(list, "\n"))
+      print(table.concat(report.settings{rows[2]}, "\n"))
+    ]])
+    local text, code = folder.lua(script)
+    assert.are.equal(0, code, text)
+    local function requests(count, name, setting, threads)
+      local list = {}
+      for _, map in ipairs{"forward", "step"} do
+        for _, t in ipairs(threads) do
+          list[#list + 1] = ("%d %s: kind a=1 map=%s%s threads=%d seconds=0.5"):format(count, name, map, setting, t)
+        end
+      end
+      return table.concat(list, "\n")
+    end
+    local wanted = table.concat({
+      "case\t1\t1.0\t1 thread, compiled\t1.5\t2", "case\t2\t0.5\t1 thread, compiled\t1.5\t4",
+      "case, with gradients\t1\t2.0\t1 thread, compiled\t1.5\t2",
+      "case, with gradients\t2\t1.0\t1 thread, compiled\t1.5\t4", requests(1, "PyTorch", " compile=1", {2}),
+      requests(3, "Marea", "", {1, 2}),
+      "3 PyTorch: kind a=1 map=forward compile=1 threads=1 seconds=0.5",
+      "3 PyTorch: kind a=1 map=forward threads=1 seconds=0.5", "3 PyTorch: kind a=1 map=forward threads=2 seconds=0.5",
+      "3 PyTorch: kind a=1 map=step compile=1 threads=1 seconds=0.5",
+      "3 PyTorch: kind a=1 map=step threads=1 seconds=0.5", "3 PyTorch: kind a=1 map=step threads=2 seconds=0.5",
+      "case, 2: PyTorch, 1 thread, eager: 2.00 (2.00-2.00), said",
+      "case, 2: PyTorch, 1 thread, compiled: 1.50 (1.50-1.50), said",
+      "case, 2: PyTorch, 2 threads, eager: 2.00 (2.00-2.00), said",
+      "case, 2: PyTorch, 2 threads, compiled: no compiler"}, "\n")
+    assert.is_truthy(text:find(wanted, 1, true), text)
+  end)
+end)
+
 describe("the layers", function()
   it("have the FLOP of the VAE's training step", function()
     assert.are.equal("19.403", marea.format("%.3f", 1e-9 * layers.step_flop())) -- counted by hand, layer by layer

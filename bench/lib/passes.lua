@@ -17,12 +17,16 @@ passes.COMPILED = {{label = "eager", request = ""}, {label = "compiled", request
 
 local PLAIN = {{request = ""}}
 
---- PyTorch's entries for a request.
-local function ask_settings(c, request, settings, threads)
+local function request_of(case, threads, setting)
+  return marea.format("%s%s threads=%d seconds=%g", case.request, setting or "", threads, case.seconds)
+end
+
+--- PyTorch's entries for a case.
+local function ask_settings(c, case, threads)
   local list = {}
-  for _, setting in ipairs(settings) do
+  for _, setting in ipairs(case.settings or PLAIN) do
     local label = contest.threads_text(threads) .. (setting.label and ", " .. setting.label or "")
-    list = contest.join(list, c:ask("PyTorch", request .. setting.request, label))
+    list = contest.join(list, c:ask("PyTorch", request_of(case, threads, setting.request), label))
   end
   return list
 end
@@ -34,11 +38,10 @@ function passes.run(bench, group, cases)
   for _, case in ipairs(cases) do
     local settings = {}
     for _, threads in ipairs(bench.threads) do
-      local request = marea.format("%s threads=%d seconds=%g", case.request, threads, case.seconds)
-      settings = contest.join(settings, ask_settings(c, request, case.settings or PLAIN, threads))
-      rows[#rows + 1] = {name = case.name, threads = threads, unit = "ms", ours = c:ask("Marea", request)[1],
-        peers = {PyTorch = settings}, limit = case.limit(threads), list_settings = case.settings ~= nil,
-        flop = case.flop, sparse = case.sparse}
+      settings = contest.join(settings, ask_settings(c, case, threads))
+      rows[#rows + 1] = {name = case.name, threads = threads, unit = "ms", peers = {PyTorch = settings},
+        ours = c:ask("Marea", request_of(case, threads))[1], limit = case.limit(threads),
+        list_settings = case.settings ~= nil, flop = case.flop, sparse = case.sparse}
     end
   end
   c:run(group, bench.rounds)
