@@ -28,13 +28,15 @@ local function onednn(c, threads)
   return c:ask("oneDNN", requests, "sum of " .. #requests .. ", " .. contest.threads_text(threads))
 end
 
-local function keras(c, threads)
-  local list = {}
-  for i, label in ipairs{"jit_compile off", "jit_compile on"} do
-    list = join(list, c:ask("Keras " .. threads, marea.format("step batch=128 jit=%d threads=%d seconds=%g", i - 1,
-      threads, SECONDS), contest.threads_text(threads) .. ", " .. label))
+local function keras(bf16)
+  return function(c, threads)
+    local list = {}
+    for i, label in ipairs{"jit_compile off", "jit_compile on"} do
+      list = join(list, c:ask("Keras " .. threads, marea.format("step batch=128 jit=%d bf16=%d threads=%d seconds=%g",
+        i - 1, bf16, threads, SECONDS), contest.threads_text(threads) .. ", " .. label))
+    end
+    return list
   end
-  return list
 end
 
 local function jax(c, threads)
@@ -46,8 +48,9 @@ local function pytorch(request, compiled)
   return function(c, threads) return c:ask_pytorch("step batch=128 " .. request, threads, SECONDS, compiled) end
 end
 
-local RIVALS = {oneDNN = onednn, PyTorch = pytorch("convs=transposed", true), Keras = keras, JAX = jax}
-local REWRITTEN, BF16 = {PyTorch = pytorch("convs=plain", true)}, {PyTorch = pytorch("convs=plain bf16=1", true)}
+local RIVALS = {oneDNN = onednn, PyTorch = pytorch("convs=transposed", true), Keras = keras(0), JAX = jax}
+local REWRITTEN = {PyTorch = pytorch("convs=plain", true)}
+local BF16 = {PyTorch = pytorch("convs=plain bf16=1", true), Keras = keras(1)}
 
 --- Entries of peers for each number of threads, by {name = function(c, threads)}; the best of a peer's settings may be
 --- one with fewer threads.
@@ -78,7 +81,7 @@ function group.run(bench)
   end
   add("training step", bench.isa, mine, rivals)
   add("the same, PyTorch rewritten with conv2d", bench.isa, mine, rewritten)
-  add("the same, rewritten and in bf16, Marea in f32", bench.isa, mine, bf16)
+  add("the same, peers rewritten and in bf16, Marea in f32", bench.isa, mine, bf16)
   add("AVX2", "avx2", avx2, {})
   if bench.threads[2] then
     rows[#rows + 1] = {name = "2 threads against 1", unit = "times",

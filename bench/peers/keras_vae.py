@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: MIT
-"""Keras 3 on TensorFlow, `keras_vae.py THREADS`: step batch=128 jit=0|1 is a training step of the VAE as a notebook writes
-it, by train_on_batch, with jit_compile or without; on as many processors as threads, which TensorFlow counts when it
-starts."""
+"""Keras 3 on TensorFlow, `keras_vae.py THREADS`: step batch=128 jit=0|1 bf16=0|1 is a training step of the VAE as a
+notebook writes it, by train_on_batch, with jit_compile or without, in f32 or by the policy mixed_bfloat16; on as many
+processors as threads, which TensorFlow counts when it starts."""
 import os
 import sys
 import time
@@ -36,11 +36,12 @@ class VAE(keras.Model):
     def call(self, x):
         h = self.encoder(x)
         mean, logvar = self.mean(h), self.logvar(h)
-        z = mean + ops.exp(0.5 * logvar) * keras.random.normal(ops.shape(mean), seed=self.seeds)
+        z = mean + ops.exp(0.5 * logvar) * keras.random.normal(ops.shape(mean), dtype=mean.dtype,
+                                                                     seed=self.seeds)
         return self.decoder(z), mean, logvar
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
-        logits, mean, logvar = y_pred
+        logits, mean, logvar = (ops.cast(y, "float32") for y in y_pred)
         kl = 0.5 * ops.sum(ops.square(mean) + ops.exp(logvar) - 1 - logvar)
         found = ops.sum(ops.binary_crossentropy(x, logits, from_logits=True))
         return (found + kl) / ops.cast(ops.shape(x)[0], "float32")
@@ -49,18 +50,19 @@ class VAE(keras.Model):
 models = {}
 
 
-def model_for(jit):
-    if jit not in models:
+def model_for(jit, bf16):
+    keras.config.set_dtype_policy("mixed_bfloat16" if bf16 else "float32")
+    if (jit, bf16) not in models:
         keras.utils.set_random_seed(1)
-        models[jit] = VAE()
-        models[jit].compile(optimizer=keras.optimizers.RMSprop(1e-3), jit_compile=jit)
-    return models[jit]
+        models[jit, bf16] = VAE()
+        models[jit, bf16].compile(optimizer=keras.optimizers.RMSprop(1e-3), jit_compile=jit)
+    return models[jit, bf16]
 
 
 def answer(kind, a):
     if kind != "step":
         raise ValueError("unknown request " + kind)
-    model, x = model_for(a["jit"] == 1), tensorflow.random.uniform((int(a["batch"]), 28, 28, 1))
+    model, x = model_for(a["jit"] == 1, a.get("bf16") == 1), tensorflow.random.uniform((int(a["batch"]), 28, 28, 1))
 
     def step():
         return float(model.train_on_batch(x, x))
