@@ -29,6 +29,10 @@ describe("medians and ratios", function()
     assert.are.equal(30000, row.peers.PyTorch.median)
     assert.are.same({median = 3, low = 1.5, high = 4}, row.peers.PyTorch.ratio)
     assert.are.equal(0.5, row.share)
+    fast.by_cpu = true -- ours is not
+    local measured = report.resolve{{name = "x", unit = "ms", ours = ours, peers = {PyTorch = {slow, fast}}}}[1]
+    assert.are.equal("slow", measured.peers.PyTorch.setting)
+    assert.are.equal(1, #measured.settings.PyTorch)
     local text = report.text{row}
     assert.is_truthy(text:find("3.00 (1.50-4.00)", 1, true), text)
     assert.is_nil(text:find "oneDNN", text)

@@ -10,6 +10,7 @@ local stats = require "lib.stats"
 ---@field label string|nil  the setting, where a peer has several
 ---@field remark string|nil what the worker said about its only request
 ---@field failure string|nil why it has no figure
+---@field by_cpu boolean whether it is timed by CPU time
 
 local Contest = {}
 Contest.__index = Contest
@@ -44,8 +45,9 @@ function contest.threads_text(n) return n == 1 and "1 thread" or n .. " threads"
 function Contest:ask(name, requests, label)
   local worker = contestants.get(name)
   if not worker then return {} end
-  local entry = {worker = worker, requests = type(requests) == "string" and {requests} or requests, rounds = {},
-    label = label}
+  if type(requests) == "string" then requests = {requests} end
+  local entry = {worker = worker, requests = requests, rounds = {}, label = label,
+    by_cpu = contest.cpu_time and requests[1]:find " threads=1 " ~= nil}
   self.entries[#self.entries + 1] = entry
   return {entry}
 end
@@ -82,8 +84,7 @@ end
 local function turn(entry)
   local sum = 0
   for _, request in ipairs(entry.requests) do
-    local by_cpu = contest.cpu_time and request:find " threads=1 "
-    local times, remark = entry.worker:ask(request .. (by_cpu and " clock=cpu" or ""))
+    local times, remark = entry.worker:ask(request .. (entry.by_cpu and " clock=cpu" or ""))
     if not times then return nil, remark end
     sum = sum + stats.median(times)
     entry.remark = remark ~= "" and #entry.requests == 1 and remark or nil

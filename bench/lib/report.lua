@@ -54,6 +54,16 @@ local function fastest_of(row, peers)
   return best and {name = best.name, ratio = 1 / best.ratio, next = "Marea"}
 end
 
+--- Those of a peer's entries that are timed as ours is: the CPU time of one thread is nothing beside the time that two
+--- take on a machine that others use.
+local function comparable(entries, ours)
+  local list = {}
+  for _, entry in ipairs(entries or {}) do
+    if (entry.by_cpu or false) == (ours.by_cpu or false) then list[#list + 1] = entry end
+  end
+  return list
+end
+
 --- A row with everything worked out. Ratios are the peer's time over ours, round by round.
 local function resolve(row)
   local factor = row.factor or 1
@@ -61,9 +71,9 @@ local function resolve(row)
     limit = row.limit and factor * row.limit, ours = scaled(stats.summary(row.ours.rounds), factor)}, {__index = row})
   if result.limit and result.ours then result.share = result.limit / result.ours.median end
   for _, peer in ipairs(PEERS) do
-    local entries = (row.peers or {})[peer]
+    local entries = comparable((row.peers or {})[peer], row.ours)
     local best = best_of(entries)
-    if entries and #entries > 0 then result.settings[peer] = settings_of(entries, row) end
+    if #entries > 0 then result.settings[peer] = settings_of(entries, row) end
     if best then
       local p = scaled(best, factor)
       p.setting, p.remark = best.entry.label, best.entry.remark
