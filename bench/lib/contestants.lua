@@ -15,10 +15,10 @@ end
 
 --- A script for the first Python that has what it imports: $PYTHON, that of `make bench-peers`, python3, Debian's.
 local function python(script, environment)
-  local list = {}
-  for _, program in ipairs{os.getenv "PYTHON" or FOLDER .. "/venv/bin/python", FOLDER .. "/venv/bin/python", "python3",
-    "/usr/bin/python3"} do
-    list[#list + 1] = {program = program, command = program .. " bench/peers/" .. script, environment = environment}
+  local list, programs, given = {}, {FOLDER .. "/venv/bin/python", "python3", "/usr/bin/python3"}, os.getenv "PYTHON"
+  if given then table.insert(programs, 1, given) end
+  for i, program in ipairs(programs) do
+    list[i] = {program = program, command = program .. " bench/peers/" .. script, environment = environment}
   end
   return list
 end
