@@ -89,8 +89,11 @@ for _, name in ipairs(#options.groups > 0 and options.groups or GROUPS) do
   table.move(group.figures(rows, bench), 1, 10, #figures + 1, figures)
 end
 
-local versions, names = contestants.versions(), {}
-for _, version in pairs(versions) do names[#names + 1] = version end
+local versions, names, named = contestants.versions(), {}, {}
+for _, version in pairs(versions) do
+  if not named[version] then names[#names + 1] = version end
+  named[version] = true
+end
 contestants.close()
 table.sort(names)
 print("\n" .. table.concat(names, "; "))

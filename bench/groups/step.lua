@@ -83,7 +83,7 @@ function group.run(bench)
   add("the same, PyTorch rewritten with conv2d", bench.isa, mine, rewritten)
   add("the same, peers rewritten and in bf16, Marea in f32", bench.isa, mine, bf16)
   add("AVX2", "avx2", avx2, {})
-  if bench.threads[2] then
+  if bench.threads[2] and not contest.cpu_time then
     rows[#rows + 1] = {name = "2 threads against 1", unit = "times",
       ours = contest.known(stats.ratios(mine[1].rounds, mine[2].rounds))}
   end
