@@ -31,6 +31,7 @@ typedef struct product {
   int64_t m, n, k, lda, ldb, ldc;
   const char *a, *b;
   char *c;
+  bool add; /* C += A B */
   marea_epilogue end;
 } product;
 
@@ -60,7 +61,7 @@ static void clear (const product *p) {
 /* Is the matrix of a product with a vector stored (k, .)? */
 static bool is_stored_by_k (const product *p) { return p->m == 1 ? !p->tb : p->ta; }
 
-/* Matrix times vector, if the product is one: y = M x, M stored (rows, cols). */
+/* Matrix times vector, if the product is one: y = M x, or y += M x, M stored (rows, cols). */
 static bool multiply_vector (const product *p) {
   bool row = p->m == 1; /* c = a B; otherwise c = A b */
   if (!row && p->n != 1) return false;
@@ -74,7 +75,7 @@ static bool multiply_vector (const product *p) {
 #define GEMV_double cblas_dgemv
 #define GEMV(type)                                                                                          \
   GEMV_##type(CblasRowMajor, t, rows, cols, 1, (const type *)matrix, (int)ld, (const type *)x, (int)step_x, \
-              0, (type *)p->c, (int)step_y)
+              p->add, (type *)p->c, (int)step_y)
   MAREA_SWITCH_FLOAT(p->dtype, GEMV);
   return true;
 }
@@ -110,7 +111,7 @@ static void multiply_ours (marea_context *ctx, const product *all, void *workspa
                                .ldc = p.ldc,
                                .ta = p.ta,
                                .tb = p.tb,
-                               .accumulate = l > 0,
+                               .accumulate = l > 0 || all->add,
                                .bias = l == 0 ? p.end.bias : NULL,
                                .act = last ? p.end.act : MAREA_ACT_NONE,
                                .slope = p.end.slope};
@@ -147,7 +148,7 @@ static void multiply_in_pieces (marea_context *ctx, const product *all) {
     for (int64_t l = 0; l < all->k && !marea_stopping(ctx); l += depth) {
       const product p = part_of(all, i, MAREA_MIN(most, all->m - i), 0, all->n, l,
                                 MAREA_MIN(depth, all->k - l));
-      multiply_matrices(&p, l > 0);
+      multiply_matrices(&p, l > 0 || all->add);
     }
 }
 
@@ -170,10 +171,14 @@ static void multiply_small (marea_context *ctx, const product *all) {
     product p = part_of(all, 0, all->m, 0, all->n, l, MAREA_MIN(piece, all->k - l));
     p.c = (char *)some;
     p.ldc = p.n;
+    p.add = false;
     if (!multiply_vector(&p)) multiply_matrices(&p, false);
     for (int64_t i = 0; i < n; i++) total[i] += (double)some[i];
   }
-  for (int64_t i = 0; i < n; i++) ((float *)all->c)[i / all->n * all->ldc + i % all->n] = (float)total[i];
+  for (int64_t i = 0; i < n; i++) {
+    float *c = (float *)all->c + i / all->n * all->ldc + i % all->n;
+    *c = (float)(all->add ? (double)*c + total[i] : total[i]);
+  }
 }
 
 /* Rows of the matrix lie along k: one dot product each. */
@@ -181,9 +186,12 @@ static void multiply_dots (marea_context *ctx, const product *p) {
   const bool row = p->m == 1;
   const char *matrix = row ? p->b : p->a, *x = row ? p->a : p->b;
   const int64_t ld = row ? p->ldb : p->lda, step = row ? 1 : p->ldc;
-  for (int64_t i = 0; i < p->m * p->n && !marea_stopping(ctx); i++)
-    ((float *)p->c)[i * step] = (float)ctx->kernels[MAREA_F32]->dot(
-        (size_t)p->k, matrix + (size_t)(i * ld) * sizeof(float), x);
+  for (int64_t i = 0; i < p->m * p->n && !marea_stopping(ctx); i++) {
+    const char *line = matrix + (size_t)(i * ld) * sizeof(float);
+    float *c = (float *)p->c + i * step;
+    const double dot = ctx->kernels[MAREA_F32]->dot((size_t)p->k, line, x);
+    *c = (float)(p->add ? (double)*c + dot : dot);
+  }
 }
 
 /* The longest k that is not cut into pieces: 2 to 16 pieces of it, below which adding up in double takes longer than it
@@ -214,7 +222,7 @@ static void multiply_deep (marea_context *ctx, const product *p) {
 static void multiply (marea_context *ctx, const product *p) {
   if (p->m == 0 || p->n == 0) return;
   if (p->k == 0) {
-    clear(p);
+    if (!p->add) clear(p);
     return;
   }
   marea_blas_hold();
@@ -225,7 +233,18 @@ static void multiply (marea_context *ctx, const product *p) {
 /* Sizes fit in int: marea_gemm_parallel refuses larger ones, and marea_bytes a dimension above INT32_MAX. */
 static product make_product (int dtype, bool ta, bool tb, int64_t m, int64_t n, int64_t k, const void *a,
                              const void *b, void *c) {
-  return (product){dtype, ta, tb, m, n, k, ta ? m : k, tb ? k : n, n, a, b, c, {0}};
+  return (product){.dtype = dtype,
+                   .ta = ta,
+                   .tb = tb,
+                   .m = m,
+                   .n = n,
+                   .k = k,
+                   .lda = ta ? m : k,
+                   .ldb = tb ? k : n,
+                   .ldc = n,
+                   .a = a,
+                   .b = b,
+                   .c = c};
 }
 
 void marea_gemm (marea_context *ctx, int dtype, bool ta, bool tb, int64_t m, int64_t n, int64_t k,
@@ -262,7 +281,9 @@ static product block_of (const job *j, int64_t block) {
                         MAREA_MIN(j->k, p->k - depth));
   if (!cuts_k(j)) return one;
   one.end = (marea_epilogue){0}; /* rows and columns are whole then */
-  if (part > 0) one.c = j->partial + (size_t)((part - 1) * p->m * p->n) * marea_element_size(p->dtype);
+  if (part == 0) return one;
+  one.c = j->partial + (size_t)((part - 1) * p->m * p->n) * marea_element_size(p->dtype);
+  one.add = false;
   return one;
 }
 
@@ -306,7 +327,7 @@ static void cut_side (const product *p, int64_t all, int64_t *side) {
 /* Returns whether our kernel computes it. */
 static bool choose_cut (job *j) {
   const product *p = &j->all;
-  const bool cut_k = p->m * p->n <= 256 * 256 && p->k >= 8 * MAREA_MAX(p->m, p->n);
+  const bool cut_k = p->ldc == p->n && p->m * p->n <= 256 * 256 && p->k >= 8 * MAREA_MAX(p->m, p->n);
   const bool ours = is_ours(p) && (cut_k || !is_deep(p));
   j->m = p->m, j->n = p->n, j->k = p->k;
   if (cut_k) {
@@ -340,13 +361,27 @@ static void add_partials (marea_context *ctx, job *j) {
   finish(p, j->kernels);
 }
 
+static void lay_out (product *p, const marea_gemm_layout *l) {
+  if (l->lda > 0) p->lda = l->lda;
+  if (l->ldb > 0) p->ldb = l->ldb;
+  if (l->ldc > 0) p->ldc = l->ldc;
+  p->add = l->add;
+}
+
 marea_status marea_gemm_parallel (marea_context *ctx, int dtype, bool ta, bool tb, int64_t m, int64_t n,
                                   int64_t k, const void *a, const void *b, const marea_epilogue *end,
                                   void *c) {
+  return marea_gemm_part(ctx, dtype, ta, tb, m, n, k, a, b, end, c, &(marea_gemm_layout){0});
+}
+
+marea_status marea_gemm_part (marea_context *ctx, int dtype, bool ta, bool tb, int64_t m, int64_t n,
+                              int64_t k, const void *a, const void *b, const marea_epilogue *end, void *c,
+                              const marea_gemm_layout *layout) {
   if (MAREA_MAX(m, MAREA_MAX(n, k)) > INT32_MAX)
     return marea_fail(ctx, MAREA_ESHAPE, "matmul: %lld x %lld x %lld: a side is longer than 2147483647",
                       (long long)m, (long long)k, (long long)n);
   job j = {.ctx = ctx, .all = make_product(dtype, ta, tb, m, n, k, a, b, c), .kernels = ctx->kernels[dtype]};
+  lay_out(&j.all, layout);
   if (end) j.all.end = *end;
   if (m == 0 || n == 0) return MAREA_OK;
   if (k == 0 || (double)m * (double)n * (double)k < 2.0 * MIN_WORK) {

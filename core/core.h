@@ -246,6 +246,7 @@ typedef struct marea_vjp {
   const marea_attr *attr;     /* as the shape rule left them */
   uint64_t counter;
   const bool *need;
+  bool last;                  /* no other pass will read what was saved */
   marea_tensor **din;
 } marea_vjp;
 
@@ -558,5 +559,13 @@ typedef struct marea_epilogue { /* C := act(C + bias) at the end */
 } marea_epilogue;
 marea_status marea_gemm_parallel (marea_context *ctx, int dtype, bool ta, bool tb, int64_t m, int64_t n,
                                   int64_t k, const void *a, const void *b, const marea_epilogue *end, void *c);
+/* The same with matrices that are parts of wider ones: elements from row to row as stored, 0: without gaps. */
+typedef struct marea_gemm_layout {
+  int64_t lda, ldb, ldc;
+  bool add; /* C is added to */
+} marea_gemm_layout;
+marea_status marea_gemm_part (marea_context *ctx, int dtype, bool ta, bool tb, int64_t m, int64_t n, int64_t k,
+                              const void *a, const void *b, const marea_epilogue *end, void *c,
+                              const marea_gemm_layout *layout);
 
 #endif

@@ -370,6 +370,12 @@ static void show_operands (pass *p, marea_node *node, visit *v) {
   }
 }
 
+/* Is what the node saved dropped when its vjp has run? */
+static bool is_last (const pass *p, const marea_node *node) {
+  if (p->flags & (MAREA_RETAIN_GRAPH | MAREA_CREATE_GRAPH)) return false;
+  return node->planned || !p->ctx->plan;
+}
+
 static marea_status call_vjp (pass *p, marea_node *node, const visit *v) {
   return node->op->vjp(&(marea_vjp){.ctx = p->ctx,
                                     .op = node->op,
@@ -381,6 +387,7 @@ static marea_status call_vjp (pass *p, marea_node *node, const visit *v) {
                                     .attr = marea_node_attrs(node),
                                     .counter = node->counter,
                                     .need = v->need,
+                                    .last = is_last(p, node),
                                     .din = v->din});
 }
 
@@ -484,7 +491,7 @@ static marea_status walk (pass *p, marea_node *node) {
       catch_results(p, node);
       status = marea_poll(p->ctx);
       if (status == MAREA_OK) status = visit_node(p, node);
-      if (!(p->flags & (MAREA_RETAIN_GRAPH | MAREA_CREATE_GRAPH)) && (node->planned || !p->ctx->plan)) {
+      if (is_last(p, node)) {
         node->consumed = true;
         empty_node(p->ctx, node);
       }

@@ -93,6 +93,8 @@ describe("linear_cross_entropy", function()
       {ignore_label = 2}, {label_smoothing = 1}} do
       local fused, composed = both(a, 13, 7, 1500, "f64")
       for i = 1, 4 do close(fused[i], composed[i], {rtol = 1e-10, atol = 1e-12}) end
+      fused, composed = both(a, 300, 5, 400, "f64")
+      for i = 1, 4 do close(fused[i], composed[i], {rtol = 1e-10, atol = 1e-12}) end
       fused, composed = both(a, 40, 16, 700, "f32")
       for i = 1, 4 do close(fused[i], composed[i], {rtol = 1e-4, atol = 1e-4}) end
     end
@@ -116,6 +118,42 @@ describe("linear_cross_entropy", function()
       loss:backward()
       return {loss:item(), x.grad:totable(), w.grad:totable()}
     end)
+  end)
+
+  it("adds up deep products of tiles", function()
+    local fused, composed = both({reduction = "none"}, 8, 16, 60000, "f32")
+    for i = 1, 4 do close(fused[i], composed[i], {rtol = 1e-4, atol = 1e-4}) end
+  end)
+
+  it("gives its gradients twice, some of them, and to an input that came to require one", function()
+    local x, w, b = marea.normal{200, 6}, marea.normal{6, 90}:requires_grad_(), marea.normal{90}
+    local labels = marea.randint({200}, 1, 90)
+    for _, seed in ipairs{1, -2} do
+      local loss = marea.linear_cross_entropy(x, w, labels, b) * seed
+      local same = marea.cross_entropy(marea.linear(x, w, b), labels) * seed
+      local expected = marea.grad(same, {w})[1]
+      for _, retain in ipairs{true, true, false} do
+        close(marea.grad(loss, {w}, {retain_graph = retain})[1], expected, {rtol = 1e-4, atol = 1e-6})
+      end
+    end
+    local loss = marea.linear_cross_entropy(x, w, labels, b)
+    x:requires_grad_()
+    local given = marea.grad(loss, {x, w})
+    local expected = marea.grad(marea.cross_entropy(marea.linear(x, w, b), labels), {x, w})
+    for i = 1, 2 do close(given[i], expected[i], {rtol = 1e-4, atol = 1e-6}) end
+  end)
+
+  it("makes no gradient that nobody can ask for", function()
+    local x, w = marea.zeros{100, 32}, marea.zeros{32, 60000}:requires_grad_()
+    local function peak(f)
+      local plan = marea.plan(f)
+      return plan.peak - plan.alive, plan.forward
+    end
+    local function loss() return marea.linear_cross_entropy(x, w, i64(1):expand(100)) end
+    local with, flop = peak(loss)
+    local without, once = peak(function() return marea.no_grad(loss) end)
+    assert.is_true(with > 32 * 60000 * 4 and without < 32 * 60000 * 4 / 1.5, with .. " " .. without)
+    assert.are.equal(2, flop // once)
   end)
 
   it("needs an eighth of the logits' memory", function()
