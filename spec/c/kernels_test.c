@@ -4,6 +4,7 @@
 ** and unaligned pointers, convolution over random geometry, the optimizers and the integers. Needs nothing
 ** but core/kernels. Prints one line a group; the exit status is 1 when one failed.
 */
+#include <assert.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -323,6 +324,15 @@ static void check_alignment (const marea_kernels *k) {
   end_group("sums on every alignment");
 }
 
+/* The references of ELU and leaky ReLU have this slope. */
+#define SLOPE ((double)0.3f)
+
+static double activation (double a, int act) {
+  static double (*const f[])(double) = {identity, relu, leaky_relu, elu, sigmoid, tanh, softplus};
+  static_assert(sizeof f / sizeof *f == MAREA_ACTIVATIONS, "one for each activation");
+  return f[act](a);
+}
+
 static void check_rows (const marea_kernels *k) {
   static float x[600 * 90], y[90], z[90];
   for (int round = 0; round < 300; round++) {
@@ -339,13 +349,11 @@ static void check_rows (const marea_kernels *k) {
     if (y[n] != (float)n) complain("wrote beyond the end", "add_rows", (double)y[n], n);
     float b[3] = {(float)bias[0], (float)bias[1], (float)bias[2]};
     for (int act = 0; act < MAREA_ACTIVATIONS; act++) {
-      static double (*const f[])(double) = {identity, relu, NULL, NULL, sigmoid, tanh, softplus};
       for (int i = 0; i < 30; i++) y[i] = (float)uniform(-2, 2), z[i] = y[i];
       int width = act % 2 ? 3 : 1;
-      k->bias_act((size_t)(30 / width), (size_t)width, b, (marea_activation)act, 0.3, y);
+      k->bias_act((size_t)(30 / width), (size_t)width, b, (marea_activation)act, SLOPE, y);
       for (int i = 0; i < 30; i++) {
-        double a = (double)z[i] + bias[i % width];
-        double wanted = f[act] ? f[act](a) : act == MAREA_ACT_ELU ? elu(a) : leaky_relu(a);
+        double wanted = activation((double)z[i] + bias[i % width], act);
         if (fabs((double)y[i] - wanted) > 1e-6) complain("value", "bias_act", (double)y[i], wanted);
       }
     }
@@ -505,10 +513,6 @@ static void compare (const char *name, int n, double scale, bool wide) {
   }
 }
 
-static double activation (double a, int act) {
-  return act == MAREA_ACT_RELU ? relu(a) : act == MAREA_ACT_SIGMOID ? sigmoid(a) : a;
-}
-
 /* Prefetches change nothing. Areas of rows of lines, some of them empty. */
 static marea_prefetch *random_prefetch (void) {
   static marea_prefetch prefetch;
@@ -542,7 +546,6 @@ static void one_direct_conv (const marea_kernels *k, const geometry *c, bool wid
   int64_t tap[MOST_TAPS * MOST_TAPS];
   int taps = c->kh * c->kw, rows = c->kh - below(c->kh), cols = c->kw - below(c->kw),
       reads = c->depthwise ? 1 : c->cin, y_col = c->cout * c->skip, y_row = y_col * c->cols * c->skip;
-  static const marea_activation acts[] = {MAREA_ACT_NONE, MAREA_ACT_RELU, MAREA_ACT_SIGMOID};
   const bool backward = below(2); /* as in input gradients */
   for (int t = 0; t < taps; t++) {
     const int at = backward ? taps - 1 - t : t;
@@ -566,7 +569,8 @@ static void one_direct_conv (const marea_kernels *k, const geometry *c, bool wid
                          .tap = tap,
                          .w_tap = reads * c->cout,
                          .w_ci = c->cout,
-                         .act = acts[below(3)],
+                         .act = (marea_activation)below(MAREA_ACTIVATIONS),
+                         .slope = SLOPE,
                          .depthwise = c->depthwise,
                          .accumulate = below(2),
                          .stream_output = below(2),
@@ -650,7 +654,6 @@ static void check_convolution (const marea_kernels *k, bool wide) {
 
 static void one_product (const marea_kernels *k, bool wide) {
   static _Alignas(64) char scratch[MAREA_PRODUCT_DEPTH * (MAREA_PRODUCT_ROWS + 48) * sizeof(double)];
-  static const marea_activation acts[] = {MAREA_ACT_NONE, MAREA_ACT_RELU, MAREA_ACT_SIGMOID};
   const int side = below(8) ? 70 : 300; /* long ones are packed */
   const int m = 1 + below(side < MAREA_PRODUCT_ROWS ? side : MAREA_PRODUCT_ROWS), n = 1 + below(side);
   const int depth = 1 + below(below(4) ? 60 : MAREA_PRODUCT_DEPTH);
@@ -669,7 +672,8 @@ static void one_product (const marea_kernels *k, bool wide) {
                      .ta = ta,
                      .tb = tb,
                      .bias = below(2) ? raw_bias : NULL,
-                     .act = acts[below(3)],
+                     .act = (marea_activation)below(MAREA_ACTIVATIONS),
+                     .slope = SLOPE,
                      .accumulate = below(2)};
   if ((depth + 2) * (side + 2) > IMAGE || m * (n + 1) > IMAGE) return;
   random_array(result, raw_result, IMAGE, wide);
