@@ -337,20 +337,21 @@ static void tile_gradients (const backward *b, const marea_attention_tile *t, sc
 static void add_tile (const backward *b, const marea_attention_tile *t, const scratch *w, char *dq) {
   const marea_attention *a = &b->a;
   const int64_t first = t->keys.first;
-  marea_attention_product p = {.rows = t->queries.end - t->queries.first, .depth = t->keys.end - first};
+  marea_attention_product p = {
+      .rows = t->queries.end - t->queries.first, .depth = t->keys.end - first, .turned = true};
   if (b->d[DV]) {
     p.cols = a->dv, p.x = w->s, p.w = &w->dy, p.y_row = a->kv_heads * a->dv;
     p.y = marea_key_at(a, b->d[DV], t->n, first, t->head, a->dv);
-    marea_attention_multiply_turned(a, &p);
+    marea_attention_multiply(a, &p);
   }
   p.cols = a->d, p.x = w->dp;
   if (b->d[DK]) {
     p.w = &w->q, p.y_row = a->kv_heads * a->d;
     p.y = marea_key_at(a, b->d[DK], t->n, first, t->head, a->d);
-    marea_attention_multiply_turned(a, &p);
+    marea_attention_multiply(a, &p);
   }
   if (b->d[DQ]) {
-    p.w = &w->k, p.y_row = a->heads * a->d;
+    p.w = &w->k, p.y_row = a->heads * a->d, p.turned = false;
     p.y = marea_query_at(a, dq, t->n, t->queries.first, t->head, a->d);
     marea_attention_multiply(a, &p);
   }

@@ -212,40 +212,46 @@ void marea_attention_pack_keys (const marea_attention *a, const marea_attention_
        marea_key_at(a, x, t->n, t->keys.first, t->head, width), factor, marea_attention_hides(a, t), to);
 }
 
-static void multiply (const marea_attention *a, int64_t rows, int64_t depth, int64_t cols, const char *x,
-                      int64_t x_row, const char *w, int64_t w_row, char *y, int64_t y_row, bool accumulate) {
+/* Operands of a product as marea_attention_product has it, with elements from row to row */
+typedef struct operands {
+  int64_t rows, depth, cols;
+  const char *x, *w;
+  char *y;
+  int64_t x_row, w_row, y_row;
+} operands;
+
+/* y (rows, cols) := x w, or += it */
+static void multiply (const marea_attention *a, const operands *p, bool add) {
   static const int64_t here = 0;
-  const marea_direct_conv g = {.x = x,
-                               .w = w,
-                               .y = y,
+  const marea_direct_conv g = {.x = p->x,
+                               .w = p->w,
+                               .y = p->y,
                                .rows = 1,
-                               .cols = rows,
-                               .x_col = x_row,
-                               .y_col = y_row,
-                               .cin = depth,
-                               .cout = cols,
+                               .cols = p->rows,
+                               .x_col = p->x_row,
+                               .y_col = p->y_row,
+                               .cin = p->depth,
+                               .cout = p->cols,
                                .tap_rows = 1,
                                .taps = 1,
                                .tap = &here,
-                               .w_ci = w_row,
-                               .accumulate = accumulate};
+                               .w_ci = p->w_row,
+                               .accumulate = add};
   a->kernels->direct_conv(&g);
 }
 
 /* y (depth, cols) += x^T w */
-static void multiply_turned (const marea_attention *a, int64_t rows, int64_t depth, int64_t cols,
-                             const char *x, int64_t x_row, const char *w, int64_t w_row, char *y,
-                             int64_t y_row) {
-  const marea_direct_wgrad g = {.x = x,
-                                .dy = w,
-                                .dw = y,
+static void multiply_turned (const marea_attention *a, const operands *p) {
+  const marea_direct_wgrad g = {.x = p->x,
+                                .dy = p->w,
+                                .dw = p->y,
                                 .rows = 1,
-                                .cols = rows,
-                                .x_col = x_row,
-                                .dy_col = w_row,
-                                .m = depth,
-                                .cout = cols,
-                                .dw_row = y_row,
+                                .cols = p->rows,
+                                .x_col = p->x_row,
+                                .dy_col = p->w_row,
+                                .m = p->depth,
+                                .cout = p->cols,
+                                .dw_row = p->y_row,
                                 .offset = a->offset};
   a->kernels->direct_wgrad(&g);
 }
@@ -282,8 +288,16 @@ void marea_attention_mask (const marea_attention *a, const marea_attention_tile 
 
 void marea_attention_dots (const marea_attention *a, const marea_attention_tile *t, int64_t width,
                            const char *rows, int64_t step, const char *turned, char *y) {
-  multiply(a, t->queries.end - t->queries.first, width, t->keys.end - t->keys.first, rows, step, turned, STEP,
-           y, STEP, false);
+  const operands p = {.rows = t->queries.end - t->queries.first,
+                      .depth = width,
+                      .cols = t->keys.end - t->keys.first,
+                      .x = rows,
+                      .w = turned,
+                      .y = y,
+                      .x_row = step,
+                      .w_row = STEP,
+                      .y_row = STEP};
+  multiply(a, &p, false);
 }
 
 void marea_attention_drop (const marea_attention *a, const marea_attention_tile *t, const char *x, char *y) {
@@ -299,20 +313,40 @@ void marea_attention_drop (const marea_attention *a, const marea_attention_tile 
   }
 }
 
+/* Keys of the tile, or their values, of `depth` elements, with one number for each element or key */
+static operands with_one (const marea_attention *a, const marea_attention_tile *t, const char *x,
+                          int64_t depth, const char *w, char *y) {
+  return (operands){.rows = t->keys.end - t->keys.first,
+                    .depth = depth,
+                    .cols = 1,
+                    .x = marea_key_at(a, x, t->n, t->keys.first, t->head, depth),
+                    .w = w,
+                    .y = y,
+                    .x_row = a->kv_heads * depth,
+                    .w_row = 1,
+                    .y_row = 1};
+}
+
 void marea_attention_dots_of_one (const marea_attention *a, const marea_attention_tile *t, const char *q,
                                   char *s) {
-  multiply(a, t->keys.end - t->keys.first, a->d, 1, marea_key_at(a, a->k, t->n, t->keys.first, t->head, a->d),
-           a->kv_heads * a->d, q, 1, s, 1, false);
+  const operands p = with_one(a, t, a->k, a->d, q, s);
+  multiply(a, &p, false);
+}
+
+void marea_attention_multiply_one (const marea_attention *a, const marea_attention_tile *t, const char *s,
+                                   char *y) {
+  const operands p = with_one(a, t, a->v, a->dv, s, y);
+  multiply_turned(a, &p);
 }
 
 /* ---- products ---- */
 
 /* Row by row, but where x is 0 */
-static void multiply_seen (const marea_attention *a, const marea_attention_product *p, bool turned) {
+static void multiply_seen (const marea_attention *a, const marea_attention_product *p) {
   for (int64_t i = 0; i < p->rows; i++)
     for (int64_t j = 0; j < p->depth; j++) {
       const double x = marea_load(a->dtype, p->x, i * STEP + j);
-      const int64_t w = turned ? i : j, y = turned ? j : i;
+      const int64_t w = p->turned ? i : j, y = p->turned ? j : i;
       if (x == 0) continue;
       a->kernels->axpy((size_t)p->cols, x, p->w->x + (size_t)(w * p->w->step) * a->size,
                        p->y + (size_t)(y * p->y_row) * a->size);
@@ -320,21 +354,16 @@ static void multiply_seen (const marea_attention *a, const marea_attention_produ
 }
 
 void marea_attention_multiply (const marea_attention *a, const marea_attention_product *p) {
-  if (!p->w->finite) multiply_seen(a, p, false);
-  else multiply(a, p->rows, p->depth, p->cols, p->x, STEP, p->w->x, p->w->step, p->y, p->y_row, true);
-}
-
-void marea_attention_multiply_turned (const marea_attention *a, const marea_attention_product *p) {
-  if (!p->w->finite) {
-    multiply_seen(a, p, true);
-    return;
-  }
-  multiply_turned(a, p->rows, p->depth, p->cols, p->x, STEP, p->w->x, p->w->step, p->y, p->y_row);
-}
-
-void marea_attention_multiply_one (const marea_attention *a, const marea_attention_tile *t, const char *s,
-                                   char *y) {
-  multiply_turned(a, t->keys.end - t->keys.first, a->dv, 1,
-                  marea_key_at(a, a->v, t->n, t->keys.first, t->head, a->dv), a->kv_heads * a->dv, s, 1, y,
-                  1);
+  const operands all = {.rows = p->rows,
+                        .depth = p->depth,
+                        .cols = p->cols,
+                        .x = p->x,
+                        .w = p->w->x,
+                        .y = p->y,
+                        .x_row = STEP,
+                        .w_row = p->w->step,
+                        .y_row = p->y_row};
+  if (!p->w->finite) multiply_seen(a, p);
+  else if (p->turned) multiply_turned(a, &all);
+  else multiply(a, &all, true);
 }

@@ -145,7 +145,7 @@ void marea_attention_mask (const marea_attention *a, const marea_attention_tile 
 /* y := x with the dropout of the tile; both as s */
 void marea_attention_drop (const marea_attention *a, const marea_attention_tile *t, const char *x, char *y);
 
-/* Two matrix products: y (rows, cols) += x (rows, depth) w (depth, cols), and y (depth, cols) += x^T w with w (rows, cols).
+/* A matrix product: y (rows, cols) += x (rows, depth) w (depth, cols); turned: y (depth, cols) += x^T w with w (rows, cols).
    x has MAREA_ATTENTION_STEP elements from row to row. Where x is 0 and w not finite, w counts for nothing. */
 typedef struct marea_attention_product {
   int64_t rows, depth, cols;
@@ -153,8 +153,8 @@ typedef struct marea_attention_product {
   const marea_attention_rows *w;
   char *y;
   int64_t y_row; /* in elements */
+  bool turned;
 } marea_attention_product;
 void marea_attention_multiply (const marea_attention *a, const marea_attention_product *p);
-void marea_attention_multiply_turned (const marea_attention *a, const marea_attention_product *p);
 
 #endif
