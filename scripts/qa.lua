@@ -14,6 +14,7 @@ local marea = require "marea"
 local optim, checkpoint = marea.optim, marea.checkpoint
 local shared = dofile(here .. "options.lua")
 local networks = dofile(here .. "qa_model.lua")
+local memory = dofile(here .. "qa_memory.lua")
 local qa = dofile(here .. "qa_data.lua")
 local report = dofile(here .. "qa_report.lua")
 local count = shared.count
@@ -21,16 +22,22 @@ local count = shared.count
 local parser = argparse("qa.lua", "Trains a network that answers questions word by word.")
 parser:option("--data", "squad, scan (`make squad` and `make text` get them) or babi", "squad")
   :choices{"squad", "scan", "babi"}
-parser:option("--attention", "bahdanau: by what has been written; notebook: without it (default of squad alone)")
-  :choices{"notebook", "bahdanau"}
+parser:option("--attention", "bahdanau: by what has been written; notebook: without it (default of squad alone); "
+  .. "memory: a memory network, for the stories of babi"):choices{"notebook", "bahdanau", "memory"}
+parser:option("--hops", "of memory: how often it looks at the story", "3"):convert(count "--hops")
+parser:option("--tying", "of memory: hops share embeddings with the next one, or all layers theirs", "adjacent")
+  :choices{"adjacent", "layers"}
+parser:option("--linear", "of memory: the share of the epochs, the first ones, that is without softmax", "0")
+  :convert(tonumber)
 parser:option("--task", "of babi: 1, 2 or 3", "1"):choices{"1", "2", "3"}
 parser:option("--examples", "of babi: questions to learn from; few: below 5000", "10000"):convert(count "--examples")
-parser:option("--epochs", "passes over the questions (squad: 2, scan: 16, babi: 12; few: 40)")
+parser:option("--epochs", "passes over the questions (squad: 2, scan: 16, babi: 12; few: 40; memory: 40, few: 100)")
   :convert(count "--epochs")
-parser:option("--batch", "questions a step (squad: 64, scan: 32, babi: 16)"):convert(count "--batch")
-parser:option("--lr", "learning rate (squad: 1e-3), for scan and babi the highest one (2e-3; few: 4e-3)")
+parser:option("--batch", "questions a step (squad: 64, scan: 32, babi: 16, memory: 32)"):convert(count "--batch")
+parser:option("--lr", "learning rate (squad: 1e-3), for the others the highest one (2e-3; few: 4e-3; memory: 0.32)")
   :convert(tonumber)
-parser:option("--dropout", "between the layers (squad: 0.2, scan and babi: 0; few: 0.2)"):convert(tonumber)
+parser:option("--dropout", "between the layers (squad: 0.2, scan and babi: 0; few: 0.2; memory has none)")
+  :convert(tonumber)
 parser:option("--temperature", "of answers that are drawn (squad: 0.85); 0: the likeliest words (scan, babi)")
   :convert(tonumber)
 parser:flag("--reader", "another network, which finds answers in articles; --reader --help lists its options")
@@ -39,6 +46,13 @@ shared.training(parser, "out/qa", {{"data", "squad"}, {"task", "1"},
   {"attention", function(given) return usual[given.data] end}})
 local options = parser:parse()
 options.attention = options.attention or usual[options.data]
+local remembers = options.attention == "memory"
+if remembers and options.data ~= "babi" then
+  parser:error(("--attention memory answers with one word about the sentences of a story, which --data %s has not; "
+    .. "try --data babi"):format(options.data))
+elseif remembers and options.dropout then
+  parser:error "--attention memory has no --dropout"
+end
 -- hidden: size of the LSTMs; spread: of embeddings at first (bahdanau); by_length: what batches are sorted by
 local few = options.examples < 5000
 local defaults = {
@@ -49,8 +63,9 @@ local defaults = {
   babi = {epochs = few and 40 or 12, batch = 16,
     lr = few and 4e-3 or 2e-3, dropout = few and 0.2 or 0, temperature = 0, hidden = 64, spread = 1,
     by_length = "lengths"},
+  memory = {epochs = few and 100 or 40, batch = 32, lr = 0.32, temperature = 0, by_length = "lengths"},
 }
-for name, value in pairs(defaults[options.data]) do
+for name, value in pairs(defaults[remembers and "memory" or options.data]) do
   if options[name] == nil then options[name] = value end
 end
 if options.smoke then options.epochs = math.min(options.epochs, 2) end
@@ -62,15 +77,17 @@ if options.threads then marea.set_threads(options.threads) end
 local found = qa.load(options.data, {task = tonumber(options.task), examples = options.examples, seed = options.seed,
   smoke = options.smoke})
 local train, validation = found.train.set, found.validation.set
-local model = networks[options.attention]{inputs = #found.inputs, outputs = #found.outputs, length = found.length,
-  begin = found.outputs.begin, stop = found.outputs.stop, embedding = options.smoke and 8 or 64,
-  hidden = options.smoke and 16 or options.hidden, dropout = options.dropout, spread = options.spread}
+local model = remembers and memory.of(found, {embedding = 20, hops = options.hops, tying = options.tying})
+  or networks[options.attention]{inputs = #found.inputs, outputs = #found.outputs, length = found.length,
+    begin = found.outputs.begin, stop = found.outputs.stop, embedding = options.smoke and 8 or 64,
+    hidden = options.smoke and 16 or options.hidden, dropout = options.dropout, spread = options.spread}
 print(marea.format("%d questions to learn from, %d words in, %d words out, %d parameters", #train, #found.inputs,
   #found.outputs, (model:count())))
 local steps = options.epochs * ((#train + options.batch - 1) // options.batch)
 local squad = options.data == "squad"
-local optimizer = optim.Adam{model, lr = squad and options.lr or optim.schedule.cosine(options.lr, steps),
-  clip_norm = not squad and 1 or nil}
+local optimizer = remembers and memory.optimizer(model, options.lr, steps)
+  or optim.Adam{model, lr = squad and options.lr or optim.schedule.cosine(options.lr, steps),
+    clip_norm = not squad and 1 or nil}
 
 shared.make_folder(options.out)
 local file, first = options.out .. "/qa.safetensors", 1
@@ -105,6 +122,7 @@ end
 for epoch in marea.rerun.range(first, options.epochs) do
   local started = marea.clock()
   model:train()
+  if remembers then model:begin_epoch(epoch, options.linear * options.epochs) end
   local loss = train_epoch(epoch)
   model:evaluate()
   local held_out, exact = validate()

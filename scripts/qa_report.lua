@@ -73,14 +73,29 @@ local function heat_map(model, found, question, answer)
     colorlabel = "weight"}
 end
 
---- Up to three questions with answers to draw: the longest answers of at most 12 words to questions of at most 30.
-local function choose(answers, questions)
+--- The weights with which a memory network looks at a story: a row for each sentence, a column for each hop.
+local function story_map(model, found, question, answer)
+  local input = marea.tensor({found.inputs:encode(question)}, {dtype = "i64"})
+  local _, weights = model(input, marea.tensor({#question}, {dtype = "i64"}))
+  local hops, sentences = {}, {}
+  for k = 1, weights:size(2) do hops[k] = tostring(k) end
+  for sentence in table.concat(question, " "):gmatch "([^.]+) %. ?" do sentences[#sentences + 1] = sentence end
+  local asked = table.concat(question, " "):match "([^. ][^.]*)$"
+  local n, wide = weights:size(3), 6 -- columns are as wide as labels of sentences need
+  local map = weights[1]:transpose(1, 2):reshape(n, 1, #hops, 1):expand(n, wide // 2, #hops, wide)
+  return plot.heatmap{map:reshape(n * wide // 2, #hops * wide), map = "viridis", xticks = hops, yticks = sentences,
+    xlabel = "hop", colorlabel = "weight", title = ("%s? %s"):format(asked, answer[1])}
+end
+
+--- Up to three questions with answers to draw: answers of at most 12 words to questions of at most `most`, the longest
+--- ones by the lists of `by`.
+local function choose(by, answers, questions, most)
   local list = {}
   for i = 1, math.min(#answers, 300) do
-    if #questions[i] <= 30 and #answers[i] <= 12 then list[#list + 1] = i end
+    if #questions[i] <= most and #answers[i] <= 12 then list[#list + 1] = i end
   end
   table.sort(list, function(a, b)
-    if #answers[a] ~= #answers[b] then return #answers[a] > #answers[b] end
+    if #by[a] ~= #by[b] then return #by[a] > #by[b] end
     return a < b
   end)
   return {table.unpack(list, 1, 3)}
@@ -119,8 +134,10 @@ function report.write(model, found, log, options)
   local answers = report.answers(model, found, part, #part.set, options.temperature)
   print_some(answers, part.pairs)
   save("training_curve", curve(log))
-  for k, i in ipairs(choose(answers, part.pairs.questions)) do
-    save("attention" .. k, marea.no_grad(heat_map, model, found, part.pairs.questions[i], answers[i]))
+  local questions, is_story = part.pairs.questions, model.hops ~= nil
+  local draw = is_story and story_map or heat_map
+  for k, i in ipairs(choose(is_story and questions or answers, answers, questions, is_story and 80 or 30)) do
+    save("attention" .. k, marea.no_grad(draw, model, found, questions[i], answers[i]))
   end
   print_scores(answers, found, part)
   print("Pictures, metrics.csv and qa.safetensors are in " .. options.out)

@@ -108,8 +108,8 @@ describe("a plan's peak", function()
       {1, 32}},
     {"a plain recurrent layer", recurrent("RNN", {96, 128}), {64, 96}, {32}},
     {"two transformer layers", transformer, {64, 64}, {1, 32}},
-    {"1-D convolutions", function() return nn.Sequential{nn.Conv1d{32, 64, kernel = 5}, nn.Conv1d{64, 16, kernel = 3}} end,
-      {256, 32}, {1, 32}},
+    {"1-D convolutions",
+      function() return nn.Sequential{nn.Conv1d{32, 64, kernel = 5}, nn.Conv1d{64, 16, kernel = 3}} end, {256, 32}, {1, 32}},
     {"a U-Net", function() return UNet(16) end, {64, 64, 1}, {1, 8}},
   }
   for _, case in ipairs(cases) do

@@ -77,6 +77,12 @@ describe("qa.lua", function()
     end
   end)
 
+  it("answers questions about stories with a memory network, and draws where its hops look", function()
+    local place, text = resumed("memory", "--data babi --attention memory --task 2 --batch 8")
+    assert.is_truthy(text:find "30 questions of the test: [%d.]+ %% are answered exactly", text)
+    script.has_pictures(place, "training_curve attention1")
+  end)
+
   it("has the notebook's parameters, layer by layer", function()
     local model = dofile "scripts/qa_model.lua".notebook{inputs = 39476, outputs = 47423, length = 47, stop = 1,
       embedding = 64, hidden = 128, dropout = 0.2}
@@ -124,8 +130,11 @@ describe("qa.lua", function()
   end)
 
   it("explains itself, and what is wrong", function()
-    script.explains("scripts/qa.lua", "data attention task examples epochs batch lr dropout temperature reader seed")
+    script.explains("scripts/qa.lua", "data attention hops tying linear task examples epochs batch lr dropout "
+      .. "temperature reader seed")
     script.fails("scripts/qa.lua --data scans", "must be one of 'squad', 'scan', 'babi'")
+    script.fails("scripts/qa.lua --attention memory --data scan", "try --data babi")
+    script.fails("scripts/qa.lua --attention memory --data babi --dropout 0.1", "has no --dropout")
     local _, message = pcall(dofile "scripts/options.lua".text_file, "none.txt", "text")
     assert.are.equal("no file none.txt in $MAREA_TEXT or data/text; `make text` gets it", message)
     script.fails("scripts/qa.lua --data babi --smoke --resume --out " .. out .. "/none", "none/qa.safetensors")
