@@ -51,6 +51,10 @@ local function transformer()
   return nn.Sequential(layers)
 end
 
+local function convolutions()
+  return nn.Sequential{nn.Conv1d{32, 64, kernel = 5}, nn.Conv1d{64, 16, kernel = 3}}
+end
+
 local function vae() return VAE{model = "conv", latent = 2, posterior = "normal"} end
 
 local function mlp()
@@ -108,8 +112,7 @@ describe("a plan's peak", function()
       {1, 32}},
     {"a plain recurrent layer", recurrent("RNN", {96, 128}), {64, 96}, {32}},
     {"two transformer layers", transformer, {64, 64}, {1, 32}},
-    {"1-D convolutions",
-      function() return nn.Sequential{nn.Conv1d{32, 64, kernel = 5}, nn.Conv1d{64, 16, kernel = 3}} end, {256, 32}, {1, 32}},
+    {"1-D convolutions", convolutions, {256, 32}, {1, 32}},
     {"a U-Net", function() return UNet(16) end, {64, 64, 1}, {1, 8}},
   }
   for _, case in ipairs(cases) do
