@@ -30,7 +30,8 @@ parser:option("--tying", "of memory: hops share embeddings with the next one, or
 parser:option("--linear", "of memory: the share of the epochs, the first ones, that is without softmax", "0")
   :convert(tonumber)
 parser:option("--task", "of babi: 1, 2 or 3", "1"):choices{"1", "2", "3"}
-parser:option("--examples", "of babi: questions to learn from; few: below 5000", "10000"):convert(count "--examples")
+parser:option("--examples", "questions to learn from (squad, scan: all; babi: 10000); few: below 5000 of babi")
+  :convert(count "--examples")
 parser:option("--epochs", "passes over the questions (squad: 2, scan: 16, babi: 12; few: 40; memory: 40, few: 100)")
   :convert(count "--epochs")
 parser:option("--batch", "questions a step (squad: 64, scan: 32, babi: 16, memory: 32)"):convert(count "--batch")
@@ -54,16 +55,17 @@ elseif remembers and options.dropout then
   parser:error "--attention memory has no --dropout"
 end
 -- hidden: size of the LSTMs; spread: of embeddings at first (bahdanau); by_length: what batches are sorted by
-local few = options.examples < 5000
+local few = options.examples and options.examples < 5000
 local defaults = {
   squad = {epochs = 2, batch = 64, lr = 1e-3, dropout = 0.2, temperature = 0.85, hidden = 128,
     spread = 0.5},
   scan = {epochs = 16, batch = 32, lr = 2e-3, dropout = 0, temperature = 0, hidden = 128,
     spread = 0.5, by_length = "counts"},
-  babi = {epochs = few and 40 or 12, batch = 16,
+  babi = {examples = 10000, epochs = few and 40 or 12, batch = 16,
     lr = few and 4e-3 or 2e-3, dropout = few and 0.2 or 0, temperature = 0, hidden = 64, spread = 1,
     by_length = "lengths"},
-  memory = {epochs = few and 100 or 40, batch = 32, lr = 0.32, temperature = 0, by_length = "lengths"},
+  memory = {examples = 10000, epochs = few and 100 or 40, batch = 32, lr = 0.32, temperature = 0,
+    by_length = "lengths"},
 }
 for name, value in pairs(defaults[remembers and "memory" or options.data]) do
   if options[name] == nil then options[name] = value end

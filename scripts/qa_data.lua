@@ -78,6 +78,16 @@ local function part(all, first, last)
   return result
 end
 
+--- n pairs, evenly from the first to the last: neighbours are questions about one article.
+local function thin(all, n)
+  local m, result = #all.questions, {}
+  for name, list in pairs(all) do
+    result[name] = {}
+    for i = 1, n do result[name][i] = list[i * m // n] end
+  end
+  return result
+end
+
 -- ---- numbers ----
 
 --- Lists of words as i64 (N, length), longer ones cut, and how many words count.
@@ -99,7 +109,8 @@ end
 --- Everything that a run needs: vocabularies (inputs, outputs), the longest question and answer (with its end), and
 --- train, validation, test: {set = Dataset of input, lengths, output, counts; pairs}.
 ---@param name string "squad", "scan" or "babi"
----@param o {task: integer, examples: integer, seed: integer, smoke: boolean?} smoke: few pairs, made up
+---@param o {task: integer, examples: integer?, seed: integer, smoke: boolean?} examples: pairs to learn from, those
+---  of the validation among them if they are stories; smoke: few pairs, made up
 function qa.load(name, o)
   local all, test = sources[name](o)
   local found = {
@@ -109,6 +120,8 @@ function qa.load(name, o)
   }
   local width, cut = math.max(longest(all.questions), longest(test.questions)), #all.questions * 4 // 5
   local splits = {train = part(all, 1, cut), validation = part(all, cut + 1, #all.questions), test = test}
+  local most = name ~= "babi" and o.examples or cut
+  if most < cut then splits.train = thin(splits.train, most) end
   for _, split in ipairs{"train", "validation", "test"} do -- in this order: each set has random numbers of its own
     local list = splits[split]
     local input, lengths = encode(found.inputs, list.questions, width, {})

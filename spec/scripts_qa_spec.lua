@@ -61,6 +61,12 @@ describe("qa.lua", function()
     assert.is_truthy(text:find "40 questions of the test: [%d.]+ %% are answered exactly", text)
   end)
 
+  it("learns from as few examples as it is told, and is judged by all", function()
+    local text = whole_run "--data scan --examples 7"
+    assert.is_truthy(text:find("7 questions to learn from", 1, true), text)
+    assert.is_truthy(text:find("40 questions of the test", 1, true), text)
+  end)
+
   it("answers SQuAD's questions as the notebook does, drawn", function()
     local text = whole_run "--data squad"
     assert.is_truthy(text:find "40 questions of the test: exact match [%d.]+ %%, F1 [%d.]+ %%", text)
