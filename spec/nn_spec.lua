@@ -98,6 +98,15 @@ describe("a module", function()
     close(net.b.bias, {1})
   end)
 
+  it("names ten tensors of a state that does not fit, and says how many more there are", function()
+    local net, state = nn.Linear{2, 3}, {}
+    for i = 1, 30 do state[("t%02d"):format(i)] = marea.zeros(1) end
+    has(message_of(function() net:load_state(state) end), "missing: bias, weight\n",
+      "t01, t02, t03, t04, t05, t06, t07, t08, t09, t10 and 20 more")
+    for i = 12, 30 do state[("t%02d"):format(i)] = nil end
+    has(message_of(function() net:load_state(state) end), "t09, t10, t11") -- no shorter with "and 1 more"
+  end)
+
   it("is a table of tensors by name: other keys, values and objects are refused, whatever loads it", function()
     local t = marea.ones(1)
     local net = nn.Linear{2, 2}

@@ -277,10 +277,14 @@ function module.version() return version end
 
 local function shape_of(t) return ("%s %s"):format(t.dtype, check.shape_text(t.shape)) end
 
+local SHOWN <const> = 10 -- names of a kind; of a network of another size all of them would fill the screen
+
 local function add_lines(lines, title, items, separator)
   if #items == 0 then return end
   table.sort(items, core.before)
-  lines[#lines + 1] = ("  %s: %s"):format(title, table.concat(items, separator or ", "))
+  local more = #items > SHOWN + 1 and (" and %d more"):format(#items - SHOWN) or ""
+  lines[#lines + 1] = ("  %s: %s%s"):format(title,
+    table.concat(items, separator or ", ", 1, more ~= "" and SHOWN or #items), more)
 end
 
 --- The path of the first module under `root` that has no tensors and would have some of the names.
@@ -304,8 +308,8 @@ function module.differences(missing, unexpected, mismatched)
   return #lines > 0 and table.concat(lines, "\n") or nil
 end
 
---- What keeps `state` from fitting the tensors of `root`: nil or a text with everything that is missing, unexpected
---- or of another shape.
+--- What keeps `state` from fitting the tensors of `root`: nil or a text with what is missing, unexpected or of another
+--- shape.
 function module.misfit(root, state, strict)
   local missing, unexpected, mismatched, known = {}, {}, {}, {}
   for _, entry in ipairs(module.tensors(root)) do
