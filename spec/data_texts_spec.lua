@@ -31,6 +31,7 @@ describe("data.corpus", function()
     assert.are.same({"é", ""}, {data.corpus(written "é", {share = 1})})
     says("byte 2, 0xff, is no UTF-8", data.corpus(written "a\xff"))
     says("missing", data.corpus "missing.txt")
+    says("/: Is a directory", data.corpus "/")
   end)
 end)
 

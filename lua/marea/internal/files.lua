@@ -22,7 +22,7 @@ function files.read(path)
   if not file then return nil, message end
   local bytes, problem = file:read "a"
   file:close()
-  return bytes, problem
+  return bytes, problem and ("%s: %s"):format(core.printable(path), problem)
 end
 
 return files
