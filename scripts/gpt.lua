@@ -46,9 +46,9 @@ local training, held_out = assert(data.corpus(options.text))
 training, held_out = text.characters(training), text.characters(held_out)
 local vocabulary = text.Vocabulary{{training, held_out}, padding = false, unknown = false}
 local function numbers_of(list) return marea.tensor(vocabulary:encode(list), {dtype = "i64"}):keep() end
-local train, validation = numbers_of(training), numbers_of(held_out)
-local context = options.context
-assert(#validation > context, "the text is too short for the context")
+local context, train, validation = options.context, numbers_of(training), numbers_of(held_out)
+assert(#validation > context, ("%s: too short: a tenth, %d characters, is held out, and --context %d needs %d of them")
+  :format(options.text, #validation, context, context + 1))
 local steps_of_row = marea.arange(0, context - 1, 1, "i64"):keep()
 
 --- Rows of `numbers` from these places on, and what follows each number.
@@ -108,12 +108,12 @@ local function step(numbers, state)
   return y:select(2, y:size(2)), {seen = seen, net = after}
 end
 
---- Shows a text as it is drawn.
+--- Shows a text as it is drawn: what follows the end of a line, or, in a text of one line, its commonest character.
 local function write_text()
   net:evaluate()
-  for number in marea.decode.stream(step, vocabulary:number "\n", nil, {temperature = 0.8, length = options.length}) do
-    io.write(vocabulary:word(number))
-    io.flush()
+  local begin = vocabulary:number "\n" or 1
+  for number in marea.decode.stream(step, begin, nil, {temperature = 0.8, length = options.length}) do
+    io.stdout:write(vocabulary:word(number)):flush()
   end
   print()
   net:train()
@@ -122,8 +122,8 @@ end
 -- ---- training ----
 
 local file, first = options.out .. "/gpt.safetensors", 1
-local parts = {model = net, optimizer = optimizer}
-if options.resume then first = assert(shared.load(file, parts)).step + 1 end
+local parts, texts = {model = net, optimizer = optimizer}, {characters = vocabulary:state()}
+if options.resume then first = assert(shared.load(file, parts, texts)).step + 1 end
 local log = metrics.open(options.out .. "/metrics.csv", {"step", "loss", "validation", "seconds"},
   {resume = options.resume})
 local sum, n, started = 0, 0, marea.clock()
@@ -137,7 +137,7 @@ for at = first, options.steps do
     print(marea.format("step %d  loss %.4f  validation %.4f  %.1f ms a step", at, row.loss, row.validation,
       1e3 * seconds / n))
     if at > 1 then write_text() end
-    parts.step = at
+    parts.step, parts.texts = at, texts
     assert(checkpoint.save(file, parts))
     sum, n, started = 0, 0, marea.clock()
   end
@@ -147,3 +147,4 @@ shared.saver(options.out)("training_curve", plot.curves{
   {x = log:column "step", y = log:column "loss", title = "training"},
   {x = log:column "step", y = log:column "validation", title = "held out"},
   title = "Language model", xlabel = "step", ylabel = "nats per character"})
+print("Picture, metrics.csv and gpt.safetensors are in " .. options.out)

@@ -43,16 +43,24 @@ function options.training(parser, out, kinds)
   parser:flag("--smoke", "a few steps on little data, to see that all of it runs")
 end
 
+local OTHER <const> = "\n  hint: a run with other options has written it; give the same ones, or another --out"
+
 --- marea.checkpoint.load of what a run has left. Where there is nothing, or what does not fit, the message tells what
 --- to do.
-function options.load(path, what)
+---@param texts? table<string, string> vocabularies' states by names: no other ones may be in the file
+function options.load(path, what, texts)
   local found, message = require "marea".checkpoint.load(path, what)
+  for name, text in pairs(found and texts or {}) do
+    if found.texts[name] and found.texts[name] ~= text then
+      return nil, ("%s: was trained with other %s, or in another order"):format(path, name) .. OTHER
+    end
+  end
   if found then return found end
   local file = io.open(path)
   if not file then return nil, message .. "\n  hint: a training run writes it; --out names that run's folder" end
   file:close()
   if message:find("does not fit", 1, true) or message:find("was saved with the optimizer", 1, true) then
-    message = message .. "\n  hint: a run with other options has written it; give the same ones, or another --out"
+    message = message .. OTHER
   end
   return nil, message
 end

@@ -93,7 +93,10 @@ local optimizer = remembers and memory.optimizer(model, options.lr, steps)
 
 shared.make_folder(options.out)
 local file, first = options.out .. "/qa.safetensors", 1
-if options.resume then first = assert(shared.load(file, {model = model, optimizer = optimizer})).epoch + 1 end
+local texts = {["words of questions"] = found.inputs:state(), ["words of answers"] = found.outputs:state()}
+if options.resume then
+  first = assert(shared.load(file, {model = model, optimizer = optimizer}, texts)).epoch + 1
+end
 local log = marea.metrics.open(options.out .. "/metrics.csv", {"epoch", "loss", "validation", "exact", "seconds"},
   {resume = options.resume})
 
@@ -132,7 +135,7 @@ for epoch in marea.rerun.range(first, options.epochs) do
     held_out, exact))
   assert(log:write{epoch = epoch, loss = loss, validation = held_out, exact = exact,
     seconds = marea.clock() - started})
-  assert(checkpoint.save(file, {model = model, optimizer = optimizer, epoch = epoch}))
+  assert(checkpoint.save(file, {model = model, optimizer = optimizer, epoch = epoch, texts = texts}))
 end
 
 model:evaluate()

@@ -87,6 +87,11 @@ describe("qa.lua", function()
     local place, text = resumed("memory", "--data babi --attention memory --task 2 --batch 8")
     assert.is_truthy(text:find "30 questions of the test: [%d.]+ %% are answered exactly", text)
     script.has_pictures(place, "training_curve attention1")
+    local code
+    text, code = folder.lua("scripts/qa.lua --smoke --data babi --attention memory --task 2 --seed 2 --resume --out "
+      .. place)
+    assert.are.equal(1, code)
+    assert.is_truthy(text:find("qa.safetensors: was trained with other words of ", 1, true), text)
   end)
 
   it("has the notebook's parameters, layer by layer", function()

@@ -268,9 +268,28 @@ describe("gpt.lua", function()
       local rows = assert(marea.metrics.read(whole .. "/metrics.csv"))
       assert.are.same({1, 2, 4, 6}, {rows[1].step, rows[2].step, rows[3].step, rows[4].step})
       assert.is_true(rows[4].validation < rows[1].validation)
+      assert.is_truthy(text:find("Picture, metrics.csv and gpt.safetensors are in " .. whole, 1, true), text)
       script.has_pictures(whole, "training_curve")
     end)
   end
+
+  it("refuses texts that are too short, and to go on with other characters", function()
+    local place, letters = out .. "/other", "abcdefghijklmnopqrstuvwxyz "
+    local function go(name, text, more)
+      local path = folder.write(("%s/%s.txt"):format(out, name), text)
+      return folder.lua(("%s%s --text %s%s"):format(gpt, place, path, more))
+    end
+    local text, code = go("short", letters, "")
+    assert.are.equal(1, code)
+    assert.is_truthy(text:find("short.txt: too short: a tenth, 3 characters, is held out, and --context 16 needs 17", 1,
+      true), text)
+    text, code = go("one", letters:rep(10), "")
+    assert.are.equal(0, code, text)
+    text, code = go("two", letters:rep(10):upper(), " --resume")
+    assert.are.equal(1, code)
+    assert.is_truthy(text:find("gpt.safetensors: was trained with other characters, or in another order\n  hint: ", 1,
+      true), text)
+  end)
 
   it("has one table of characters with --tie, whatever the model", function()
     for _, model in ipairs{"transformer", "lstm", "gru"} do
