@@ -48,8 +48,11 @@ local function ask(question, path)
   local size = math.tointeger(tonumber(saved.texts.size))
   local model = {reader = network(words, letters, size), average = network(words, letters, size)}
   assert(shared.load(file, {model = model}))
-  local paragraph = assert(assert(io.open(path)):read "a")
-  for _, line in ipairs{question, paragraph} do assert(line:find "%S", "--ask: a text without words") end
+  local paragraph = assert(data.corpus(path, {share = 1}))
+  assert(utf8.len(question), "--ask: the question is no UTF-8")
+  for name, line in pairs{["--ask"] = question, [path] = paragraph} do
+    assert(line:find "%S", name .. ": a text without words")
+  end
   local set = reader_data.set({{question = question, context = paragraph}}, words, letters)
   local batch = set:batch(set.rows:rows{1})
   local first, last, start, stop = marea.no_grad(model.average.answer, model.average:evaluate(), batch, LONGEST)
@@ -57,6 +60,7 @@ local function ask(question, path)
   shared.saver(options.out)("answer", report.heat_map(set, 1, start[1], stop[1], first[1], last[1]))
 end
 
+if options.paragraph and not options.ask then parser:error "--paragraph wants a question, --ask" end
 if options.ask then return ask(options.ask, options.paragraph or parser:error "--ask wants a --paragraph") end
 
 -- ---- questions ----

@@ -184,6 +184,17 @@ describe("qa_reader.lua", function()
     text, code = folder.lua(command .. out .. "/none --ask 'Who?'")
     assert.are_not.equal(0, code)
     assert.is_truthy(text:find("--paragraph", 1, true), text)
+    text, code = folder.lua(command .. out .. "/none --paragraph " .. folder.write(out .. "/bad.txt", "Ada \xff"))
+    assert.are_not.equal(0, code)
+    assert.is_truthy(text:find("--paragraph wants a question", 1, true), text)
+    assert.is_nil(folder.read(out .. "/none/metrics.csv"))
+    for question, message in pairs{["'Who?' --paragraph " .. out .. "/bad.txt"] = "bad.txt: byte 5, 0xff, is no UTF-8",
+      ["'Who?' --paragraph /"] = "/: Is a directory", ["'\xff' --paragraph README.md"] = "the question is no UTF-8",
+      ["'Who?' --paragraph /dev/null"] = "/dev/null: a text without words"} do
+      text, code = folder.lua(("%s%s/whole --ask %s"):format(command, out, question))
+      assert.are_not.equal(0, code)
+      assert.is_truthy(text:find(message, 1, true), text)
+    end
     text, code = folder.lua("scripts/qa_reader.lua --out " .. out .. "/none", "MAREA_TEXT=" .. out)
     assert.are_not.equal(0, code)
     assert.is_truthy(text:find("make squad", 1, true), text)
