@@ -119,6 +119,7 @@ function qa.load(name, o)
     length = longest(all.answers) + 1,
   }
   local width, cut = math.max(longest(all.questions), longest(test.questions)), #all.questions * 4 // 5
+  if cut == 0 then error("too few questions: four fifths of them are learned from, so 2 is the least", 0) end
   local splits = {train = part(all, 1, cut), validation = part(all, cut + 1, #all.questions), test = test}
   local most = name ~= "babi" and o.examples or cut
   if most < cut then splits.train = thin(splits.train, most) end

@@ -62,6 +62,10 @@ describe("qa.lua", function()
   end)
 
   it("learns from as few examples as it is told, and is judged by all", function()
+    local few, code = folder.lua(("scripts/qa.lua --data babi --examples 1 --out %s/few"):format(out))
+    assert.are.equal(1, code)
+    assert.is_truthy(few:find("too few questions: four fifths of them are learned from, so 2 is the least", 1, true),
+      few)
     local text = whole_run "--data scan --examples 7"
     assert.is_truthy(text:find("7 questions to learn from", 1, true), text)
     assert.is_truthy(text:find("40 questions of the test", 1, true), text)
