@@ -14,7 +14,7 @@ local parser = argparse("classifier.lua", "Trains a convolutional classifier of 
 parser:option("--data", "sample, mnist, fashion, or a folder with IDX files", "sample")
 parser:option("--epochs", "passes over the training images (sample: 15, otherwise 5)"):convert(cli.count "--epochs")
 parser:option("--batch", "images a step", "128"):convert(cli.count "--batch")
-parser:option("--lr", "highest learning rate", "2e-3"):convert(tonumber)
+parser:option("--lr", "highest learning rate", "2e-3"):convert(cli.number "--lr")
 parser:option("--augment", "random changes of the training images", "affine"):choices{"affine", "none"}
 cli.training(parser, "out/classifier")
 local options = parser:parse()

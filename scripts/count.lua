@@ -17,7 +17,7 @@ parser:option("--epochs", "passes over new images", "30"):convert(count "--epoch
 parser:option("--images", "new images an epoch (digits: 2000, cells: 256)"):convert(count "--images")
 parser:option("--batch", "images a step (digits: 16, cells: 4)"):convert(count "--batch")
 parser:option("--lr", "highest learning rate, from which it falls to 0 along a cosine (density: 4e-3, direct: 1e-3)")
-  :convert(tonumber)
+  :convert(shared.number "--lr")
 shared.training(parser, "out/count", {{"task", "digits"}, {"method", "density"}})
 local options = parser:parse()
 -- sigma: of the density, in pixels; unit: what direct counts in; smoke: new images an epoch with --smoke

@@ -2,15 +2,31 @@
 --- What the scripts share: options, folders, pictures, random numbers for data.
 local options = {}
 
+--- For option:convert: reads what `read` makes of the text, nil where it is not `expected`.
+local function reader(name, expected, read)
+  return function(text)
+    local value = read(text)
+    if value then return value end
+    return nil, ("option '%s': expected %s, got '%s'"):format(name, expected, text)
+  end
+end
+
+local function whole(text) return math.tointeger(tonumber(text)) end
+
 --- For option:convert: reads an option that counts.
 ---@param name string of the option, for the message
 function options.count(name)
-  return function(text)
-    local n = math.tointeger(tonumber(text))
-    if n and n > 0 then return n end
-    return nil, ("option '%s': expected a whole number of at least 1, got '%s'"):format(name, text)
-  end
+  return reader(name, "a whole number of at least 1", function(text)
+    local n = whole(text)
+    return n and n > 0 and n
+  end)
 end
+
+--- For option:convert: reads a number.
+function options.number(name) return reader(name, "a number", tonumber) end
+
+--- For option:convert: reads a whole number.
+function options.whole(name) return reader(name, "a whole number", whole) end
 
 --- The folder of a run: `out`, and behind it what its kind has that is not the default, "out/count_cells_direct".
 local function run_folder(out, kinds, given)
@@ -36,7 +52,7 @@ end
 
 --- Adds the options of a training script; out, kinds: as of options.results.
 function options.training(parser, out, kinds)
-  parser:option("--seed", "of the random numbers", "1"):convert(math.tointeger)
+  parser:option("--seed", "of the random numbers", "1"):convert(options.whole "--seed")
   parser:option("--threads", "at most this many; all cores when left out"):convert(options.count "--threads")
   options.results(parser, out, kinds)
   parser:flag("--resume", "goes on from the weights in --out")

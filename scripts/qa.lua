@@ -28,7 +28,7 @@ parser:option("--hops", "of memory: how often it looks at the story", "3"):conve
 parser:option("--tying", "of memory: hops share embeddings with the next one, or all layers theirs", "adjacent")
   :choices{"adjacent", "layers"}
 parser:option("--linear", "of memory: the share of the epochs, the first ones, that is without softmax", "0")
-  :convert(tonumber)
+  :convert(shared.number "--linear")
 parser:option("--task", "of babi: 1, 2 or 3", "1"):choices{"1", "2", "3"}
 parser:option("--examples", "questions to learn from (squad, scan: all; babi: 10000); few: below 5000 of babi")
   :convert(count "--examples")
@@ -36,11 +36,11 @@ parser:option("--epochs", "passes over the questions (squad: 2, scan: 16, babi: 
   :convert(count "--epochs")
 parser:option("--batch", "questions a step (squad: 64, scan: 32, babi: 16, memory: 32)"):convert(count "--batch")
 parser:option("--lr", "learning rate (squad: 1e-3), for the others the highest one (2e-3; few: 4e-3; memory: 0.32)")
-  :convert(tonumber)
+  :convert(shared.number "--lr")
 parser:option("--dropout", "between the layers (squad: 0.2, scan and babi: 0; few: 0.2; memory has none)")
-  :convert(tonumber)
+  :convert(shared.number "--dropout")
 parser:option("--temperature", "of answers that are drawn (squad: 0.85); 0: the likeliest words (scan, babi)")
-  :convert(tonumber)
+  :convert(shared.number "--temperature")
 parser:flag("--reader", "another network, which finds answers in articles; --reader --help lists its options")
 local usual = {squad = "notebook", scan = "bahdanau", babi = "bahdanau"} -- of --attention
 shared.training(parser, "out/qa", {{"data", "squad"}, {"task", "1"},

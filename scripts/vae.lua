@@ -22,7 +22,7 @@ parser:option("--sampler", "notebook: exp(logvar) for the deviation; then the lo
 parser:option("--batch", "images a step", "128"):convert(cli.count "--batch")
 parser:option("--reconstruction", "loss between image and decoded image", "bce"):choices{"bce", "mse"}
 parser:option("--optimizer", "for the weights", "rmsprop"):choices{"rmsprop", "adam", "adamw", "adagrad", "sgd"}
-parser:option("--lr", "learning rate", "1e-3"):convert(tonumber)
+parser:option("--lr", "learning rate", "1e-3"):convert(cli.number "--lr")
 parser:option("--schedule", "of the learning rate; cosine: down to 0 at the last step", "constant")
   :choices{"constant", "cosine"}
 cli.training(parser, "out/vae", {{"model", "conv"}, {"posterior", "normal"}, {"sampler", "exact"}})

@@ -250,6 +250,16 @@ describe("series.lua", function()
   end)
 end)
 
+it("scripts name the option whose number is none", function()
+  for arguments, message in pairs{["gpt.lua --lr fast"] = "option '--lr': expected a number, got 'fast'",
+    ["dates.lua --seed 1.5"] = "option '--seed': expected a whole number, got '1.5'",
+    ["series.lua --rows 0"] = "option '--rows': expected a whole number of at least 1, got '0'"} do
+    local text, code = folder.lua("scripts/" .. arguments)
+    assert.are.equal(1, code)
+    assert.is_truthy(text:find(message, 1, true), text)
+  end
+end)
+
 describe("gpt.lua", function()
   local gpt = "scripts/gpt.lua --smoke --out "
   local out = folder.new()
