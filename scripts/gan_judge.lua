@@ -7,6 +7,7 @@ local argparse = require "argparse"
 local marea = require "marea"
 local nn, data, judge = marea.nn, marea.data, marea.judge
 local here = debug.getinfo(1, "S").source:match "^@(.*/)" or ""
+local shared = dofile(here .. "options.lua")
 local networks, Classifier = dofile(here .. "gan_model.lua"), dofile(here .. "classifier_model.lua")
 
 local parser = argparse("gan_judge.lua", "Judges generated digits by a classifier.")
@@ -14,13 +15,14 @@ parser:option("--data", "sample, mnist, fashion, or a folder with IDX files", "s
 parser:option("--classifier", "weights from scripts/classifier.lua", "out/classifier/classifier.safetensors")
 parser:option("--gan", "weights from scripts/gan.lua; may be given several times"):count "*"
 parser:option("--vae", "weights from scripts/vae.lua; may be given several times"):count "*"
-parser:option("--samples", "images in each row (at most as many as there are test images)", "10000"):convert(tonumber)
-parser:option("--seed", "of the random numbers", "1"):convert(math.tointeger)
+parser:option("--samples", "images in each row (at most as many as there are test images)", "10000")
+  :convert(shared.count "--samples")
+parser:option("--seed", "of the random numbers", "1"):convert(shared.whole "--seed")
 local options = parser:parse()
 
 marea.seed(options.seed)
 local train, test = assert(data.mnist(options.data, "train")), assert(data.mnist(options.data, "test"))
-local n = math.min(math.tointeger(options.samples) or 10000, #test)
+local n = math.min(options.samples, #test)
 local classifier = assert(Classifier.load(options.classifier))
 
 --- A network with the tensors of a file whose names begin with `prefix`, in evaluation mode, and the size of z. make:
