@@ -120,6 +120,24 @@ describe("linear_cross_entropy", function()
     end)
   end)
 
+  it("and cross_entropy and softmax make no denormal numbers of logits that are far apart", function()
+    local x, labels = (marea.normal{20, 300} * 27):requires_grad_(), marea.randint({20}, 1, 300)
+    local identity = marea.eye(300)
+    local cases = {
+      softmax = x:softmax(2):detach(),
+      cross_entropy = marea.grad(marea.cross_entropy(x, labels), {x})[1],
+      ["linear_cross_entropy with its gradient"] = marea.grad(marea.linear_cross_entropy(x, identity, labels), {x})[1],
+      linear_cross_entropy = marea.grad(marea.linear_cross_entropy(x, identity, labels, {reduction = "none"}):mean(),
+        {x})[1],
+    }
+    local expected = x:detach():to "f64":softmax(2)
+    close(cases.softmax:to "f64", expected, {rtol = 1e-4, atol = 0x1p-125})
+    for name, t in pairs(cases) do
+      local normal, zero = t:abs():ge(0x1p-126):sum():item(), t:eq(0):sum():item()
+      assert.is_true(normal + zero == 20 * 300 and zero > 1000, name)
+    end
+  end)
+
   it("adds up deep products of tiles", function()
     local fused, composed = both({reduction = "none"}, 8, 16, 60000, "f32")
     for i = 1, 4 do close(fused[i], composed[i], {rtol = 1e-4, atol = 1e-4}) end

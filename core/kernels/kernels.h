@@ -257,6 +257,7 @@ static inline int marea_winograd_points (marea_winograd_variant v, int taps) {
   K(copy_rows, void, (size_t rows, size_t n, size_t x_step, const void *x, size_t y_step, void *y)) /* y[i*y_step+j] = x[i*x_step+j] */ \
   K(axpy, void, (size_t n, double a, const void *x, void *y))       /* y += a x */                             \
   K(scale, void, (size_t n, double a, const void *x, void *y))      /* y = a x */                              \
+  K(scale_normal, void, (size_t n, double a, const void *x, void *y)) /* the same of x >= 0, 0 where |y| < REAL_MIN */ \
   K(exp_sum, double, (size_t n, double shift, const void *x, void *y)) /* y = exp(x - shift), y NULL: not kept */ \
   K(bias_act, void, (size_t rows, size_t n, const void *bias, marea_activation act, double slope, void *y))    \
                                                                     /* y[i][j] = act(y[i][j] + bias[j]); bias NULL: none */ \

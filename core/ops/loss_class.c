@@ -189,7 +189,7 @@ static void grad_row (const class_job *j, const char *x, int64_t label, double d
   const double max = j->k->max(n, x), sum = j->k->exp_sum(n, max == -INFINITY ? 0 : max, x, y);
   double spread; /* room for an element of any dtype */
   marea_store(j->dtype, &spread, 0, -dy * j->smoothing / (double)n);
-  j->k->scale(n, sum == 0 ? 0 : dy / sum, y, y);
+  j->k->scale_normal(n, sum == 0 ? 0 : dy / sum, y, y);
   if (j->smoothing != 0) j->k->add(n, y, 1, &spread, 0, y, NULL);
   marea_store(j->dtype, y, label, marea_load(j->dtype, y, label) - dy * (1 - j->smoothing));
 }

@@ -184,7 +184,7 @@ static void finish_gradient (const job *j, int64_t i, double scale, double dy) {
   const int64_t at = label_of(j, j->from + i) - j->base - j->first;
   char *y = logits_of(j, i);
   double spread; /* room for an element of any dtype */
-  j->k->scale(n, scale, y, y);
+  j->k->scale_normal(n, scale, y, y);
   marea_store(j->dtype, &spread, 0, -dy * j->smoothing / (double)j->classes);
   if (j->smoothing != 0) j->k->add(n, y, 1, &spread, 0, y, NULL);
   if (at >= 0 && at < j->n)

@@ -35,7 +35,7 @@ static marea_status dim_shape (marea_call *c) {
 static void softmax_row (const row_job *j, const void *x, void *y) {
   const double max = j->k->max(j->n, x);
   const double sum = j->k->exp_sum(j->n, max == -INFINITY ? 0 : max, x, y);
-  j->k->scale(j->n, sum == 0 ? 0 : 1 / sum, y, y);
+  j->k->scale_normal(j->n, sum == 0 ? 0 : 1 / sum, y, y);
 }
 
 static void subtract (const row_job *j, const void *x, double number, void *y) {

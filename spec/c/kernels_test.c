@@ -270,44 +270,6 @@ static void check_binary (const marea_kernels *k, bool wide) {
   end_group(wide ? "binary f64" : "binary f32");
 }
 
-static void check_reductions (const marea_kernels *k, bool wide) {
-  numbers x, y;
-  for (int round = 0; round < 1000; round++) {
-    int n = below(MAX_N);
-    double sum = 0, dot = 0, e = 0, prod = 1, high = -INFINITY, low = INFINITY;
-    double tolerance = wide ? 1e-12 : 1e-4;
-    place(&x, wide);
-    place(&y, wide);
-    fill(&x, n, -2, 2);
-    fill(&y, n, -2, 2);
-    if (n && round % 10 == 0) set(&x, below(n), NAN);
-    for (int i = 0; i < n; i++) {
-      double a = get(&x, i);
-      sum += a, dot += a * get(&y, i), e += exp(a - 1), prod *= a;
-      high = isnan(a) || isnan(high) ? NAN : fmax(high, a);
-      low = isnan(a) || isnan(low) ? NAN : fmin(low, a);
-    }
-#define NEAR(name, got, wanted)                                             \
-  if (isnan(wanted) ? !isnan(got) : !(fabs((got) - (wanted)) <= tolerance)) \
-  complain("value", name, got, wanted)
-    NEAR("sum", k->sum((size_t)n, x.start), sum);
-    NEAR("dot", k->dot((size_t)n, x.start, y.start), dot);
-    NEAR("exp_sum", k->exp_sum((size_t)n, 1, x.start, NULL), e);
-    NEAR("prod", k->prod((size_t)n, x.start), prod);
-    if (n) NEAR("max", k->max((size_t)n, x.start), high);
-    if (n) NEAR("min", k->min((size_t)n, x.start), low);
-    double a0 = n ? get(&x, 0) : 0, b0 = n ? get(&y, 0) : 0;
-    k->axpy((size_t)n, 0.5, x.start, y.start);
-    if (n) expect("axpy", &y, 0, 0.5 * a0 + b0, 4);
-    k->scale((size_t)n, 0.5, x.start, y.start);
-    if (n) expect("scale", &y, n - 1, 0.5 * get(&x, n - 1), 4);
-    NEAR("exp_sum", k->exp_sum((size_t)n, 1, x.start, y.start), e);
-    for (int i = 0; i < n; i++) expect("exp_sum", &y, i, exp(get(&x, i) - 1), 4);
-    if (get(&y, n) != GUARD) complain("wrote beyond the end", "axpy, scale, exp_sum", get(&y, n), GUARD);
-  }
-  end_group(wide ? "reductions f64" : "reductions f32");
-}
-
 /* The sum of the same values must not depend on where they lie. */
 static void check_alignment (const marea_kernels *k) {
   static float x[70000 + 16];
@@ -951,6 +913,7 @@ static void check_integers (const marea_kernels *i64, const marea_kernels *u8) {
 
 #include "attention_cases.h"
 #include "recurrent_cases.h"
+#include "reduction_cases.h"
 
 int main (void) {
   const marea_kernels *k[4];

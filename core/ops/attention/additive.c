@@ -87,7 +87,7 @@ static void weigh (void *arg, int64_t block, int worker) {
   a->kernels->tanh_dot((size_t)keys, (size_t)a->h, (size_t)a->h, a->query + (size_t)(block * a->h) * a->size,
                        a->key + (size_t)(n * a->tk * a->h) * a->size, a->v, y);
   const double sum = a->kernels->exp_sum((size_t)keys, a->kernels->max((size_t)keys, y), y, y);
-  a->kernels->scale((size_t)keys, 1 / sum, y, y);
+  a->kernels->scale_normal((size_t)keys, 1 / sum, y, y);
 }
 
 static marea_status additive_forward (marea_call *c) {
