@@ -103,6 +103,8 @@ describe("linear_cross_entropy", function()
   it("counts no rows when all are ignored, and names what does not fit", function()
     local x, w = marea.ones{2, 3}, marea.ones{3, 4}
     assert.are.equal(0, marea.linear_cross_entropy(x, w, i64{1, 1}, {ignore_label = 1}):item())
+    local least = math.mininteger
+    assert.are.equal(0, marea.linear_cross_entropy(x, w, i64{least, least}, {ignore_label = least}):item())
     has(message_of(function() marea.linear_cross_entropy(x, w, i64{1, 5}) end), "label 5", "1..4")
     has(message_of(function() marea.linear_cross_entropy(x, marea.ones{2, 4}, i64{1, 1}) end), "(2, 3)", "(2, 4)")
     has(message_of(function() marea.linear_cross_entropy(x, w, i64{1}) end), "labels", "(2)")

@@ -176,12 +176,17 @@ static int64_t blocks_of (const job *j) { return (j->m + ROWS - 1) / ROWS; }
 
 static char *logits_of (const job *j, int64_t i) { return j->logits + (size_t)(i * j->n) * j->size; }
 
+/* Where the row's label is among the columns at work; the label of an ignored row may be any number. */
+static int64_t column_of (const job *j, int64_t i) {
+  return (int64_t)((uint64_t)label_of(j, j->from + i) - (uint64_t)j->base - (uint64_t)j->first);
+}
+
 /* ---- gradients, of the rows and columns at work ---- */
 
 /* y, probabilities * dy / scale, becomes dy (probabilities - (1 - s) [label] - s / V). */
 static void finish_gradient (const job *j, int64_t i, double scale, double dy) {
   const size_t n = (size_t)j->n;
-  const int64_t at = label_of(j, j->from + i) - j->base - j->first;
+  const int64_t at = column_of(j, i);
   char *y = logits_of(j, i);
   double spread; /* room for an element of any dtype */
   j->k->scale_normal(n, scale, y, y);
@@ -240,7 +245,7 @@ static void begin_block (void *arg, int64_t block, int worker) {
 static double scan_logits (const job *j, int64_t i) {
   const char *x = logits_of(j, i);
   row_state *s = &j->state[j->from + i];
-  const int64_t at = label_of(j, j->from + i) - j->base - j->first;
+  const int64_t at = column_of(j, i);
   if (at >= 0 && at < j->n) s->label = marea_load(j->dtype, x, at);
   if (j->smoothing != 0) s->total += j->k->sum((size_t)j->n, x);
   return j->k->max((size_t)j->n, x);
