@@ -25,6 +25,14 @@ end
 --- For option:convert: reads a number.
 function options.number(name) return reader(name, "a number", tonumber) end
 
+--- For option:convert: reads a part of a whole.
+function options.share(name)
+  return reader(name, "a number from 0 to 1", function(text)
+    local p = tonumber(text)
+    return p and p >= 0 and p <= 1 and p
+  end)
+end
+
 --- For option:convert: reads a whole number.
 function options.whole(name) return reader(name, "a whole number", whole) end
 

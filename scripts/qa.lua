@@ -24,11 +24,11 @@ parser:option("--data", "squad, scan (`make squad` and `make text` get them) or 
   :choices{"squad", "scan", "babi"}
 parser:option("--attention", "bahdanau: by what has been written; notebook: without it (default of squad alone); "
   .. "memory: a memory network, for the stories of babi"):choices{"notebook", "bahdanau", "memory"}
-parser:option("--hops", "of memory: how often it looks at the story", "3"):convert(count "--hops")
-parser:option("--tying", "of memory: hops share embeddings with the next one, or all layers theirs", "adjacent")
+parser:option("--hops", "of memory: how often it looks at the story (3)"):convert(count "--hops")
+parser:option("--tying", "of memory: hops share embeddings with the next one (adjacent), or all layers theirs")
   :choices{"adjacent", "layers"}
-parser:option("--linear", "of memory: the share of the epochs, the first ones, that is without softmax", "0")
-  :convert(shared.number "--linear")
+parser:option("--linear", "of memory: the share of the epochs, the first ones, that is without softmax (0)")
+  :convert(shared.share "--linear")
 parser:option("--task", "of babi: 1, 2 or 3", "1"):choices{"1", "2", "3"}
 parser:option("--examples", "questions to learn from (squad, scan: all; babi: 10000); few: below 5000 of babi")
   :convert(count "--examples")
@@ -54,6 +54,9 @@ if remembers and options.data ~= "babi" then
 elseif remembers and options.dropout then
   parser:error "--attention memory has no --dropout"
 end
+for _, name in ipairs(remembers and {} or {"hops", "tying", "linear"}) do
+  if options[name] then parser:error(("--%s is for --attention memory"):format(name)) end
+end
 -- hidden: size of the LSTMs; spread: of embeddings at first (bahdanau); by_length: what batches are sorted by
 local few = options.examples and options.examples < 5000
 local defaults = {
@@ -65,7 +68,7 @@ local defaults = {
     lr = few and 4e-3 or 2e-3, dropout = few and 0.2 or 0, temperature = 0, hidden = 64, spread = 1,
     by_length = "lengths"},
   memory = {examples = 10000, epochs = few and 100 or 40, batch = 32, lr = 0.32, temperature = 0,
-    by_length = "lengths"},
+    by_length = "lengths", hops = 3, tying = "adjacent", linear = 0},
 }
 for name, value in pairs(defaults[remembers and "memory" or options.data]) do
   if options[name] == nil then options[name] = value end
