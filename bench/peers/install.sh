@@ -3,7 +3,7 @@
 # install.sh FOLDER: puts the peers of bench/peers/versions.txt into FOLDER/venv, one by one, from wherever pip is set up
 # to look, and says which are there. What cannot be had is named and left out; Debian's PyTorch stands in where it is
 # installed. $PYTHON: which Python to make it of.
-folder=$1
+folder=${1:?expected a folder}
 list=$(dirname "$0")/versions.txt
 python=$folder/venv/bin/python
 
