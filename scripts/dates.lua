@@ -12,7 +12,7 @@ local report = dofile(here .. "dates_report.lua")
 local parser = argparse("dates.lua", "Trains a network that turns free dates into ISO 8601.")
 parser:option("--attention", "bahdanau: by the decoder's state; notebook: without it", "bahdanau")
   :choices{"bahdanau", "notebook"}
-parser:option("--epochs", "passes over new dates", "8"):convert(shared.count "--epochs")
+parser:option("--epochs", "passes over new dates", "10"):convert(shared.count "--epochs")
 parser:option("--dates", "new dates an epoch", "10000"):convert(shared.count "--dates")
 parser:option("--batch", "dates a step", "50"):convert(shared.count "--batch")
 parser:option("--lr", "highest learning rate, from which it falls to 0 along a cosine", "4e-3")
