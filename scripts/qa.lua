@@ -43,7 +43,8 @@ parser:option("--temperature", "of answers that are drawn (squad: 0.85); 0: the 
   :convert(shared.number "--temperature")
 parser:flag("--reader", "another network, which finds answers in articles; --reader --help lists its options")
 local usual = {squad = "notebook", scan = "bahdanau", babi = "bahdanau"} -- of --attention
-shared.training(parser, "out/qa", {{"data", "squad"}, {"task", "1"},
+shared.training(parser, "out/qa", {{"data", "squad"},
+  {"task", function(given) return given.data == "babi" and "1" or given.task end},
   {"attention", function(given) return usual[given.data] end}})
 local options = parser:parse()
 options.attention = options.attention or usual[options.data]

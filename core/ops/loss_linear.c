@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT
-** loss_linear.c: a dense layer and cross-entropy behind it, without the logits in memory.
+** loss_linear.c: a dense layer and cross-entropy behind it, without all logits in memory.
 **
 ** Where a gradient will be wanted and the loss is one number, forward goes over chunks of rows: the logits of a chunk
 ** become their gradient where they lie, and from that come the chunk's dx and its part of dweight and dbias, which are
@@ -439,13 +439,16 @@ const marea_op marea_op_linear_cross_entropy = {
     .name = "linear_cross_entropy",
     .family = "loss",
     .doc =
-        "cross_entropy(linear(x, weight, bias), labels) without the logits in memory, for large "
-        "vocabularies. x: (..., C); weight: (C, V), as nn.Linear has it; labels: i64 or u8 (...); bias: (V). "
-        "Result and attributes as of cross_entropy. Gradients, to x, weight and bias, once: where one of "
-        "them "
-        "is required and recorded they are made with the loss, at three times its cost, so evaluate in "
-        "no_grad; with reduction 'none' the logits are made again backward. Errors: as linear and "
-        "cross_entropy.",
+        "cross_entropy(linear(x, weight, bias), labels) without all logits in memory, for large "
+        "vocabularies: "
+        "those of a tile of columns, or with gradients of some hundred rows, are there at a time. x: (..., "
+        "C); "
+        "weight: (C, V), as nn.Linear has it; labels: i64 or u8 (...); bias: (V). Result and attributes as "
+        "of "
+        "cross_entropy. Gradients, to x, weight and bias, once: where one of them is required and recorded "
+        "they "
+        "are made with the loss, at three times its cost, so evaluate in no_grad; with reduction 'none' the "
+        "logits are made again backward. Errors: as linear and cross_entropy.",
     .inputs = {{"x", "(..., C)"},
                {"weight", "(C, V)"},
                {"labels", "i64 or u8 (...), each one of V classes"},
