@@ -28,11 +28,9 @@ enum {
 #define TILE 2097152 /* logits of a tile: 8 MB of f32, a part of a third-level cache */
 #define NARROW 256   /* least columns of a tile, so that products are no slower than those of the whole */
 #define ROWS 16      /* rows of a block */
-#define CHUNKS \
-  10 /* chunks of rows that many rows are cut into: their logits need so small a part of the whole's memory */
-#define FEWEST 128 /* rows of a chunk: each reads the weight twice, and reads and writes its gradient */
-#define ENOUGH \
-  256 /* rows from which that no longer shows; of a deep weight, whose gradient takes more memory */
+#define CHUNKS 10    /* of many rows: the logits of a chunk need a tenth of the whole's memory */
+#define FEWEST 128   /* rows of a chunk: each reads the weight twice, and reads and writes its gradient */
+#define ENOUGH 256   /* rows from which that no longer shows, also of a deep weight */
 
 typedef struct row_state {
   double max, sum, label, total;
