@@ -83,7 +83,7 @@ for _, name in ipairs(#options.groups > 0 and options.groups or GROUPS) do
   local rows = report.resolve(group.run(bench))
   local notes = group.notes and group.notes(rows) or {}
   print(("\n%s\n%s"):format(group.title, report.text(rows)))
-  table.move(report.settings(rows), 1, 1000, #notes + 1, notes)
+  for _, line in ipairs(report.settings(rows)) do notes[#notes + 1] = line end
   for _, note in ipairs(notes) do print(note) end
   results[#results + 1] = {group = name, title = group.title, rows = plain(rows), notes = notes}
   table.move(group.figures(rows, bench), 1, 10, #figures + 1, figures)

@@ -156,6 +156,18 @@ def compiled(function, a):
     return torch.compile(function) if a.get("compile") == 1 else function
 
 
+def clipped_step(net, optimizer, loss, most):
+    """A training step with the gradients clipped at a norm; gives the loss."""
+    def step():
+        optimizer.zero_grad(set_to_none=True)
+        found = loss()
+        found.backward()
+        torch.nn.utils.clip_grad_norm_(net.parameters(), most)
+        optimizer.step()
+        return found.item()
+    return step
+
+
 def kept(make, a):
     key = make.__name__, *settings(a), a.get("bf16"), a.get("compile") == 1 and a["threads"]
     if key not in models:
@@ -324,14 +336,7 @@ def language(a):
         with torch.no_grad():
             loss()
 
-    def step():
-        adam.zero_grad(set_to_none=True)
-        found = loss()
-        found.backward()
-        torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
-        adam.step()
-        return found.item()
-    return (forward if a["map"] == "forward" else step), 1
+    return (forward if a["map"] == "forward" else clipped_step(net, adam, loss, 1.0)), 1
 
 
 class BothWays(nn.Module):
@@ -437,14 +442,7 @@ def reader(a):
         return F.cross_entropy(first, start) + F.cross_entropy(last, stop)
     loss = compiled(score, a)
 
-    def step():
-        adam.zero_grad(set_to_none=True)
-        found = loss()
-        found.backward()
-        torch.nn.utils.clip_grad_norm_(net.parameters(), 5.0)
-        adam.step()
-        return found.item()
-    return step, 1
+    return clipped_step(net, adam, loss, 5.0), 1
 
 
 def small(a):
