@@ -15,8 +15,7 @@ parser:option("--attention", "bahdanau: by the decoder's state; notebook: withou
 parser:option("--epochs", "passes over new dates", "10"):convert(shared.count "--epochs")
 parser:option("--dates", "new dates an epoch", "10000"):convert(shared.count "--dates")
 parser:option("--batch", "dates a step", "50"):convert(shared.count "--batch")
-parser:option("--lr", "highest learning rate, from which it falls to 0 along a cosine", "4e-3")
-  :convert(shared.number "--lr")
+shared.cosine_rate(parser, "4e-3")
 shared.training(parser, "out/dates", {{"attention", "bahdanau"}})
 local options = parser:parse()
 local epochs, tests = options.epochs, 2000

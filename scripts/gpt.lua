@@ -22,7 +22,7 @@ parser:option("--batch", "rows a step", "12"):convert(count "--batch")
 parser:option("--steps", "updates", "2000"):convert(count "--steps")
 parser:option("--every", "steps between two rows of metrics.csv; the first: step 1", "250"):convert(count "--every")
 parser:option("--optimizer", "muon or adamw", "muon"):choices{"muon", "adamw"}
-parser:option("--lr", "highest learning rate; it falls to 0 along a cosine", "8e-3"):convert(shared.number "--lr")
+shared.cosine_rate(parser, "8e-3")
 parser:option("--warmup", "steps until then", "100"):convert(shared.whole "--warmup")
 parser:option("--dropout", "of all layers", "0"):convert(shared.number "--dropout")
 parser:option("--length", "characters of the text that is written", "300"):convert(count "--length")

@@ -36,6 +36,13 @@ end
 --- For option:convert: reads a whole number.
 function options.whole(name) return reader(name, "a whole number", whole) end
 
+--- Adds --lr for optim.schedule.cosine.
+---@param default string
+function options.cosine_rate(parser, default)
+  parser:option("--lr", "highest learning rate, from which it falls to 0 along a cosine", default)
+    :convert(options.number "--lr")
+end
+
 --- The folder of a run: `out`, and behind it what its kind has that is not the default, "out/count_cells_direct".
 local function run_folder(out, kinds, given)
   local words = {out}
