@@ -54,6 +54,13 @@ LIBS = $(if $(BLAS_MODULE),,-lopenblas) $(shell pkg-config --libs $(MODULES)) -l
 LUA_CFLAGS = $(shell pkg-config --cflags $(LUA_MODULE) 2>/dev/null)
 LUA_LIBS = $(shell pkg-config --libs $(LUA_MODULE))
 EDIT_LIBS = $(shell pkg-config --libs libedit)
+# Addresses to fill in when the library is loaded, as bits (DT_RELR) instead of 24 bytes each: 70 KB less. Only if the
+# linker can, and the C library is one that reads them (glibc 2.36, which then is the oldest that loads the result).
+PACK := -Wl,-z,pack-relative-relocs
+PACKED = $(shell mkdir -p $(BUILD); new=$$(mktemp $(BUILD)/packed.XXXXXX); \
+  echo 'int puts(const char *); static int x; int *p = &x; int f(void) { return puts("") + *p; }' | \
+  LC_ALL=C $(CC) -shared -fPIC $(PACK) -Wl,--fatal-warnings -x c - -o "$$new" 2>/dev/null && \
+  grep -q GLIBC_ABI_DT_RELR "$$new" && echo $(PACK); rm -f "$$new")
 
 CORE_SRC := $(wildcard core/*.c core/ops/*.c core/ops/*/*.c core/kernels/*.c core/io/*.c)
 BIND_SRC := $(wildcard bindings/*.c)
@@ -220,7 +227,7 @@ $(BUILD)/libmarea_lua.a: $(BIND_OBJ)
 
 $(BUILD)/libmarea.so: $(CORE_OBJ)
 	@echo '  LINK $@'
-	@$(CC) -shared $(SANITIZE) $(LDFLAGS) -Wl,-soname,libmarea.so.0 -o $@ $^ $(LIBS)
+	@$(CC) -shared $(SANITIZE) $(LDFLAGS) $(PACKED) -Wl,-soname,libmarea.so.0 -o $@ $^ $(LIBS)
 
 # A Lua of another version does not have all functions. It shall load the module all the same, which then says so; the
 # function that says it is in each, and missing where a program hides its Lua.
@@ -235,11 +242,11 @@ LINK_LUA ?=
 $(MODULE): $(CORE_OBJ) $(BUILD)/obj/module.o
 	@mkdir -p $(@D)
 	@echo '  LINK $@'
-	@$(CC) -shared $(SANITIZE) $(LDFLAGS) -o $@ $^ $(LIBS) $(if $(LINK_LUA),-Wl$(comma)--no-as-needed $(LUA_LIBS))
+	@$(CC) -shared $(SANITIZE) $(LDFLAGS) $(PACKED) -o $@ $^ $(LIBS) $(if $(LINK_LUA),-Wl$(comma)--no-as-needed $(LUA_LIBS))
 
 $(PROGRAM): $(PROGRAM_OBJ) $(CORE_OBJ) $(BIND_OBJ)
 	@echo '  LINK $@'
-	@$(CC) $(SANITIZE) $(LDFLAGS) -Wl,-E -o $@ $^ $(LIBS) $(LUA_LIBS) $(EDIT_LIBS)
+	@$(CC) $(SANITIZE) $(LDFLAGS) $(PACKED) -Wl,-E -o $@ $^ $(LIBS) $(LUA_LIBS) $(EDIT_LIBS)
 
 -include $(CORE_OBJ:.o=.d) $(BIND_OBJ:.o=.d) $(PROGRAM_OBJ:.o=.d)
 
