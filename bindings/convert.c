@@ -59,6 +59,8 @@ bind_element bind_element_at (const marea_tensor *t, const void *at) {
   case MAREA_I64:
     return (bind_element){.integer = *(const int64_t *)at, .real = (double)*(const int64_t *)at};
   case MAREA_U8: return (bind_element){.integer = *(const uint8_t *)at, .real = *(const uint8_t *)at};
+  case MAREA_BF16: return (bind_element){.digits = 3, .real = marea_number_at(MAREA_BF16, at)};
+  case MAREA_F16: return (bind_element){.digits = 4, .real = marea_number_at(MAREA_F16, at)};
   }
   return (bind_element){.real = NAN};
 }
@@ -74,6 +76,8 @@ void bind_push_number (lua_State *L, const marea_tensor *t, const void *at) {
   case MAREA_F64: push_number(L, *(const double *)at); break;
   case MAREA_I64: lua_pushinteger(L, *(const int64_t *)at); break;
   case MAREA_U8: lua_pushinteger(L, *(const uint8_t *)at); break;
+  case MAREA_BF16:
+  case MAREA_F16: push_number(L, marea_number_at(marea_tensor_dtype(t), at)); break;
   }
 }
 
@@ -82,7 +86,9 @@ bool bind_holds (marea_dtype dtype, int64_t integer) {
   case MAREA_U8: return integer >= 0 && integer <= 255;
   case MAREA_F32: /* rounded */
   case MAREA_F64:
-  case MAREA_I64: return true;
+  case MAREA_I64:
+  case MAREA_BF16:
+  case MAREA_F16: return true;
   }
   return false;
 }
@@ -102,6 +108,8 @@ const char *bind_store_number (lua_State *L, int idx, marea_dtype dtype, void *a
     if (!bind_holds(dtype, integer)) return "an integer from 0 to 255";
     *(uint8_t *)at = (uint8_t)integer;
     return NULL;
+  case MAREA_BF16:
+  case MAREA_F16: marea_put_number(dtype, at, lua_tonumber(L, idx)); return NULL;
   }
   return "a dtype";
 }

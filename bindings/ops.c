@@ -30,11 +30,20 @@ static void raise_no_integer (lua_State *L, bind_state *S, const bind_call *c, i
       (LUAI_UACINT)lua_tointeger(L, i + 1));
 }
 
-/* Sets the dtypes of the inputs that are Lua numbers: that of the tensors beside them. Beside integers a Lua float is
+/* Has a tensor beside the numbers dimensions? Then numbers have no say in the dtype of the result. */
+static inline bool has_dimensions_beside (const bind_call *c) {
+  for (int i = 0; i < c->n_in; i++)
+    if (c->in[i] && marea_tensor_rank(c->in[i]) > 0) return true;
+  return false;
+}
+
+/* Sets the dtypes of the inputs that are Lua numbers: that of the tensors beside them, or what that one is computed in,
+   so that 0.1 is not rounded to three digits before a bf16 tensor is multiplied by it. Beside integers a Lua float is
    f32, and so is a Lua integer where the result is real anyway. The number's value does not matter, except that a
    number which u8 cannot hold is an error. */
 static void settle_numbers (lua_State *L, bind_state *S, bind_call *c) {
-  const marea_dtype beside = dtype_beside(c);
+  const marea_dtype common = dtype_beside(c);
+  const marea_dtype beside = has_dimensions_beside(c) ? marea_dtype_computed(common) : common;
   const bool real = marea_dtype_is_float(beside);
   for (int i = 0; i < c->n_in; i++) {
     if (!(c->numbers >> i & 1)) continue;

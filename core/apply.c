@@ -24,6 +24,7 @@ typedef struct entry {
   marea_tensor *const *user; /* as the caller gave them */
   stand_ins inputs;          /* after promotion: what is recorded */
   stand_ins values;          /* after making contiguous: what forward reads */
+  int narrow;                /* dtype that is only stored, to which results are rounded; -1: none */
   marea_attr attr[MAREA_MAX_ATTRS];
 } entry;
 
@@ -132,13 +133,52 @@ static bool have_one_dtype (const marea_call *c) {
   return true;
 }
 
-/* inputs := the caller's tensors, converted to their common dtype if the operator promotes. */
+static bool have_stored (const marea_call *c) {
+  for (int i = 0; i < c->n_in; i++)
+    if (c->in[i] && marea_is_in(MAREA_STORED, c->in[i]->dtype)) return true;
+  return false;
+}
+
+static marea_status refuse_stored (marea_call *c) {
+  int i = 0;
+  while (!c->in[i] || !marea_is_in(MAREA_STORED, c->in[i]->dtype)) i++;
+  const char *name = marea_dtype_name((marea_dtype)c->in[i]->dtype);
+  return marea_reject(
+      c, MAREA_EARG,
+      "argument '%s': expected %s, got %s; it changes tensors in place, whose small changes %s "
+      "would round away: keep them in f32 and convert where they are used, w:to '%s'",
+      marea_input_name(c->op, i), marea_dtypes_text(MAREA_FLOATS).s, marea_tensor_text(c->in[i]).s, name,
+      name);
+}
+
+/* Input i := the caller's, as `dtype`; one that was given twice is converted once. */
+static marea_status convert_input (entry *d, int i, int dtype) {
+  marea_call *c = &d->call;
+  marea_tensor **t = replace(c, &d->inputs, i);
+  for (int k = 0; t && k < i; k++)
+    if (d->user[k] == d->user[i]) {
+      *t = marea_retain(d->inputs.own[k]);
+      return MAREA_OK;
+    }
+  return cast_input(c, t, dtype);
+}
+
+/* inputs := the caller's tensors, converted to their common dtype if the operator promotes, and what is only stored to
+   the dtype that it is computed in if the operator computes. Where that was the common dtype, it is the results', too. */
 static marea_status promote (entry *d) {
   marea_call *c = &d->call;
-  if (!(c->op->flags & MAREA_PROMOTES) || have_one_dtype(c)) return MAREA_OK;
-  int dtype = marea_common_dtype(c->n_in, c->in);
-  for (int i = 0; i < c->n_in; i++)
-    if (d->user[i] && d->user[i]->dtype != dtype) MAREA_TRY(cast_input(c, replace(c, &d->inputs, i), dtype));
+  const bool promotes = c->op->flags & MAREA_PROMOTES && !have_one_dtype(c);
+  const bool widens = !(c->op->flags & MAREA_STORES) && have_stored(c);
+  if (!promotes && !widens) return MAREA_OK;
+  if (widens && c->op->flags & MAREA_MUTATES) return refuse_stored(c);
+  const int common = marea_common_dtype(c->n_in, c->in);
+  if (widens && marea_is_in(MAREA_STORED, common)) d->narrow = common;
+  for (int i = 0; i < c->n_in; i++) {
+    if (!d->user[i]) continue;
+    int dtype = promotes ? common : d->user[i]->dtype;
+    if (widens) dtype = marea_computed_in(dtype);
+    if (d->user[i]->dtype != dtype) MAREA_TRY(convert_input(d, i, dtype));
+  }
   c->in = d->inputs.t;
   return MAREA_OK;
 }
@@ -177,6 +217,7 @@ static marea_status begin_call (entry *d, marea_context *ctx, const marea_op *op
   c->n_workspace = 0;
   c->planned = 0;
   c->found = NULL;
+  d->narrow = -1;
   stand_in_for(&d->inputs, in);
   stand_in_for(&d->values, in);
   if (attrs) memcpy(d->attr, attrs, sizeof *attrs * (size_t)marea_op_attrs(op, NULL));
@@ -334,6 +375,33 @@ static void keep_from_caller (marea_call *c) {
   c->n_out = results;
 }
 
+/* Results that an attribute wants in a dtype that is only stored are computed in the other one. */
+static void widen_layouts (entry *d) {
+  marea_call *c = &d->call;
+  if (c->op->flags & MAREA_STORES) return;
+  for (int k = 0; k < c->n_out; k++) {
+    marea_layout *l = &c->layout[k];
+    if (!marea_is_in(MAREA_STORED, l->dtype)) continue;
+    d->narrow = l->dtype;
+    l->dtype = (int8_t)marea_computed_in(l->dtype);
+  }
+}
+
+/* Rounds the float results, once. */
+static marea_status narrow_results (entry *d) {
+  marea_call *c = &d->call;
+  if (d->narrow < 0) return MAREA_OK;
+  const marea_attr dtype = {.n = 1, .i = d->narrow};
+  for (int k = 0; k < c->n_out; k++) {
+    marea_tensor *narrow, *t = c->out[k];
+    if (t->dtype != marea_computed_in(d->narrow)) continue;
+    MAREA_TRY(marea_run_with(c->ctx, &marea_op_cast, &dtype, &narrow, 1, t));
+    marea_release(t);
+    c->out[k] = narrow;
+  }
+  return MAREA_OK;
+}
+
 static marea_status compute (entry *d, marea_tensor **out) {
   marea_call *c = &d->call;
   if (interrupted(c)) return marea_reject(c, MAREA_EINTR, "interrupted");
@@ -341,6 +409,7 @@ static marea_status compute (entry *d, marea_tensor **out) {
   if (c->op->flags & MAREA_MUTATES) return mutate(d);
   MAREA_TRY(densify(d));
   MAREA_TRY(c->op->shape(c));
+  widen_layouts(d);
   c->out = out;
   bool filled;
   MAREA_TRY(make_outputs(c, &filled));
@@ -355,8 +424,9 @@ static marea_status compute (entry *d, marea_tensor **out) {
   if (status == MAREA_OK) status = marea_record(c);
   if (status == MAREA_OK) {
     keep_from_caller(c);
-    return MAREA_OK;
+    status = narrow_results(d);
   }
+  if (status == MAREA_OK) return MAREA_OK;
   c->ctx->random = before;
   release_all(out, c->n_out);
   return status;
@@ -465,9 +535,11 @@ static marea_status compute_in_place (entry *d) {
   MAREA_TRY(densify(d));
   MAREA_TRY(c->op->shape(c));
   const marea_layout *l = &c->layout[0];
-  if (l->dtype != target->dtype || !marea_has_shape(target, l->rank, l->shape))
+  const bool narrows = d->narrow >= 0 && l->dtype == marea_computed_in(d->narrow);
+  const int dtype = narrows ? d->narrow : l->dtype;
+  if (dtype != target->dtype || !marea_has_shape(target, l->rank, l->shape))
     return marea_reject(c, MAREA_ESHAPE, "the result %s %s does not fit in place of %s",
-                        marea_dtype_name((marea_dtype)l->dtype), marea_shape_text(l->rank, l->shape).s,
+                        marea_dtype_name((marea_dtype)dtype), marea_shape_text(l->rank, l->shape).s,
                         marea_tensor_text(target).s);
   c->in = d->values.t;
   bool through = can_write_through(c) && c->in[0]->storage == target->storage;

@@ -48,7 +48,7 @@ uint32_t marea_number_bits (const marea_tensor *t) {
   float value = 0;
   uint32_t bits;
   if (marea_is_planned(t)) return 0;
-  marea_convert_run(1, t->dtype, marea_at(t), 1, MAREA_F32, &value, 1);
+  marea_convert_run(t->ctx, 1, t->dtype, marea_at(t), 1, MAREA_F32, &value, 1);
   memcpy(&bits, &value, sizeof bits);
   return bits;
 }

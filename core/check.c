@@ -49,7 +49,7 @@ marea_status marea_want_list (marea_context *ctx, const char *who, const char *n
 /* ---- attributes ---- */
 
 /* "f32|f64|..." */
-#define NAME(id, name, type, kind, rank) "|" name
+#define NAME(id, name, type, kind, rank, computed) "|" name
 static const char *const dtype_names = MAREA_DTYPES(NAME) + 1;
 
 const char *marea_attr_expected (const marea_attr_spec *spec) {

@@ -99,7 +99,7 @@ marea_text marea_bytes_text (size_t bytes);                    /* "12.3 MB" */
 marea_text marea_shape_text (int rank, const int64_t *shape);  /* "(2, 3, 4)" */
 marea_text marea_place_text (const marea_tensor *t, int64_t i); /* of element i, in the user's base: "(2, 1)" */
 marea_text marea_tensor_text (const marea_tensor *t);          /* "f32 (2, 3, 4)" */
-marea_text marea_dtypes_text (int dtypes);                     /* of a set: "f32, f64 or i64" */
+marea_text marea_dtypes_text (int dtypes);                     /* of a set, without those only stored: "f32, f64 or i64" */
 
 /* ---- check.c: checks of the arguments of public functions ---- */
 
@@ -261,7 +261,9 @@ enum { /* flags of an operator */
   MAREA_SHAPE_ONLY = 128, /* a plan runs forward to count its workspace, with `shape_only` set: forward may access
                              elements of tensors and of workspace only inside marea_parallel, which does nothing then */
   MAREA_REALS = 256,      /* its results are floats for integer inputs, too */
-  MAREA_PART = 512        /* a view of in[0] that has each of its elements at most once: the tape adds dy to that part */
+  MAREA_PART = 512,       /* a view of in[0] that has each of its elements at most once: the tape adds dy to that part */
+  MAREA_STORES = 1024     /* moves elements or writes single ones, so it takes dtypes that are only stored as they are;
+                             apply converts for all others (dtype.h, MAREA_STORED) */
 };
 
 #define MAREA_MAX_IN 12 /* inputs that have names */

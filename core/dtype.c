@@ -4,16 +4,18 @@
 #include "dtype.h"
 
 #include <float.h>
+#include <math.h>
 #include <string.h>
 
 #include "core.h"
+#include "kernels/half.h"
 
 /* ORDER: marea_select_kernels fills the tables of these dtypes, by position. */
-_Static_assert(MAREA_F32 == 0 && MAREA_F64 == 1 && MAREA_I64 == 2 && MAREA_U8 == 3 && MAREA_DTYPE_COUNT == 4,
-               "marea_select_kernels has a table for every dtype");
+_Static_assert(MAREA_F32 == 0 && MAREA_F64 == 1 && MAREA_I64 == 2 && MAREA_U8 == 3 && MAREA_COMPUTED == 15,
+               "marea_select_kernels has a table for every dtype that is computed with");
 
 const char *marea_dtype_name (marea_dtype dtype) {
-#define NAME(id, name, type, kind, rank) [MAREA_##id] = name,
+#define NAME(id, name, type, kind, rank, computed) [MAREA_##id] = name,
   static const char *const name[MAREA_DTYPE_COUNT] = {MAREA_DTYPES(NAME)};
 #undef NAME
   return (unsigned)dtype < MAREA_DTYPE_COUNT ? name[dtype] : "?";
@@ -25,12 +27,17 @@ size_t marea_dtype_size (marea_dtype dtype) {
 
 bool marea_dtype_is_float (marea_dtype dtype) { return marea_is_float(dtype); }
 
+marea_dtype marea_dtype_computed (marea_dtype dtype) {
+  return (unsigned)dtype < MAREA_DTYPE_COUNT ? (marea_dtype)marea_computed_in(dtype) : dtype;
+}
+
 marea_dtype marea_promote (marea_dtype a, marea_dtype b) {
-#define RANK(id, name, type, kind, rank) [MAREA_##id] = rank,
+#define RANK(id, name, type, kind, rank, computed) [MAREA_##id] = rank,
   static const uint8_t rank[MAREA_DTYPE_COUNT] = {MAREA_DTYPES(RANK)};
 #undef RANK
   if ((unsigned)a >= MAREA_DTYPE_COUNT) return b;
-  return (unsigned)b < MAREA_DTYPE_COUNT && rank[b] > rank[a] ? b : a;
+  if ((unsigned)b >= MAREA_DTYPE_COUNT || rank[b] < rank[a] || a == b) return a;
+  return rank[b] > rank[a] ? b : (marea_dtype)marea_computed_in(a);
 }
 
 double marea_epsilon (int dtype) {
@@ -54,6 +61,56 @@ double marea_smallest (int dtype) {
 void marea_store_number (int dtype, void *x, int64_t i, const marea_attr *value) {
   if (marea_is_float(dtype)) marea_store(dtype, x, i, marea_attr_number(value));
   else marea_store_integer(dtype, x, i, marea_attr_integer(value));
+}
+
+/* ---- dtypes that are only stored ---- */
+
+/* RUN(name) for one of them. */
+#define SWITCH_STORED(dtype, RUN)    \
+  switch ((marea_dtype)(dtype)) {    \
+  case MAREA_BF16: RUN(bf16); break; \
+  case MAREA_F16: RUN(f16); break;   \
+  case MAREA_F32:                    \
+  case MAREA_F64:                    \
+  case MAREA_I64:                    \
+  case MAREA_U8: break;              \
+  }
+
+/* To f32 with the last bit 1 where digits are lost, so that rounding it on, to fewer digits, rounds x once. */
+static float to_odd_float (double x) {
+  const float nearest = (float)x;
+  uint32_t bits = bits_of(nearest);
+  if ((double)nearest == x || x != x) return nearest;
+  bits -= fabs((double)nearest) > fabs(x);
+  return float_of(bits | 1);
+}
+
+double marea_widened (int dtype, const void *x, int64_t i) {
+#define WIDEN(name) value = (double)from_##name(((const marea_##name *)x)[i])
+  double value = 0;
+  SWITCH_STORED(dtype, WIDEN);
+  return value;
+}
+
+void marea_narrow (int dtype, void *x, int64_t i, double value) {
+#define NARROW(name) ((marea_##name *)x)[i] = to_##name(to_odd_float(value))
+  SWITCH_STORED(dtype, NARROW);
+}
+
+void marea_narrow_integer (int dtype, void *x, int64_t i, int64_t value) {
+  const uint64_t magnitude = value < 0 ? 0 - (uint64_t)value : (uint64_t)value;
+  const uint64_t few = (magnitude & ~(uint64_t)2047) | ((magnitude & 2047) != 0)
+                                                           << 11; /* 53 bits, rounded to odd */
+  const double real = (double)(magnitude >> 53 ? few : magnitude);
+  marea_narrow(dtype, x, i, value < 0 ? -real : real);
+}
+
+double marea_number_at (marea_dtype dtype, const void *at) {
+  return at && (unsigned)dtype < MAREA_DTYPE_COUNT ? marea_load((int)dtype, at, 0) : 0;
+}
+
+void marea_put_number (marea_dtype dtype, void *at, double value) {
+  if (at && (unsigned)dtype < MAREA_DTYPE_COUNT) marea_store((int)dtype, at, 0, value);
 }
 
 /* ---- copies ---- */
@@ -104,6 +161,8 @@ static inline uint8_t integer_to_u8 (int64_t x) { return x < 0 ? 0 : x > 255 ? 2
     case MAREA_F64: CONVERT(double, to, of_float) break;                                                 \
     case MAREA_I64: CONVERT(int64_t, to, of_integer) break;                                              \
     case MAREA_U8: CONVERT(uint8_t, to, of_integer) break;                                               \
+    case MAREA_BF16:                                                                                     \
+    case MAREA_F16: break;                                                                               \
     }                                                                                                    \
   }
 CONVERSIONS_TO(float, (float), (float))
@@ -111,8 +170,32 @@ CONVERSIONS_TO(double, (double), (double))
 CONVERSIONS_TO(int64_t, marea_to_i64, (int64_t))
 CONVERSIONS_TO(uint8_t, marea_to_u8, integer_to_u8)
 
-void marea_convert_run (int64_t n, int from, const void *src, int64_t ss, int to, void *dst, int64_t ds) {
+/* Of any dtypes and steps, one element after the other. */
+static void convert_each (int64_t n, int from, const void *src, int64_t ss, int to, void *dst, int64_t ds) {
+  if (marea_is_float(from)) {
+    for (int64_t i = 0; i < n; i++) marea_store(to, dst, i * ds, marea_load(from, src, i * ss));
+  } else {
+    for (int64_t i = 0; i < n; i++)
+      marea_store_integer(to, dst, i * ds, marea_load_integer(from, src, i * ss));
+  }
+}
+
+/* If one of the two is only stored: converts them. */
+static bool convert_stored (const marea_context *ctx, int64_t n, int from, const void *src, int64_t ss,
+                            int to, void *dst, int64_t ds) {
+#define WIDEN_RUN(name) ctx->kernels[to]->widen_##name((size_t)n, src, dst)
+#define NARROW_RUN(name) ctx->kernels[from]->narrow_##name((size_t)n, src, dst)
+  const bool side_by_side = ss == 1 && ds == 1;
+  if (!((MAREA_STORED >> from | MAREA_STORED >> to) & 1)) return false;
+  if (side_by_side && marea_computed_in(from) == to) SWITCH_STORED(from, WIDEN_RUN)
+  else if (side_by_side && marea_computed_in(to) == from) SWITCH_STORED(to, NARROW_RUN)
+  else convert_each(n, from, src, ss, to, dst, ds);
+  return true;
+}
+
+void marea_convert_run (const marea_context *ctx, int64_t n, int from, const void *src, int64_t ss, int to,
+                        void *dst, int64_t ds) {
 #define CONVERT_TO(type) convert_to_##type(n, from, src, ss, dst, ds)
   if (from == to) marea_copy_run(n, marea_element_size(from), src, ss, dst, ds);
-  else MAREA_SWITCH_DTYPE(to, CONVERT_TO);
+  else if (!convert_stored(ctx, n, from, src, ss, to, dst, ds)) MAREA_SWITCH_DTYPE(to, CONVERT_TO);
 }

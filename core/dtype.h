@@ -11,52 +11,71 @@
 
 #include "marea.h"
 
+/* Elements of dtypes that are stored only, as bits. */
+typedef uint16_t marea_bf16, marea_f16;
+
 typedef enum marea_dtype_kind { MAREA_KIND_FLOAT, MAREA_KIND_SIGNED, MAREA_KIND_UNSIGNED } marea_dtype_kind;
 
-/* D(enumerator, name, element type in memory, kind, rank in promotion), in the order of marea_dtype. */
-#define MAREA_DTYPES(D)              \
-  D(F32, "f32", float, FLOAT, 2)     \
-  D(F64, "f64", double, FLOAT, 3)    \
-  D(I64, "i64", int64_t, SIGNED, 1)  \
-  D(U8, "u8", uint8_t, UNSIGNED, 0)
+/* D(enumerator, name, element type in memory, kind, rank in promotion, dtype that it is computed in), in the order of
+   marea_dtype. One that is computed in another one is only stored: operators that move elements take it as it is, for
+   all others apply.c converts. Two dtypes of the same rank give the one that the first is computed in. */
+#define MAREA_DTYPES(D)                       \
+  D(F32, "f32", float, FLOAT, 3, F32)         \
+  D(F64, "f64", double, FLOAT, 4, F64)        \
+  D(I64, "i64", int64_t, SIGNED, 1, I64)      \
+  D(U8, "u8", uint8_t, UNSIGNED, 0, U8)       \
+  D(BF16, "bf16", marea_bf16, FLOAT, 2, F32)  \
+  D(F16, "f16", marea_f16, FLOAT, 2, F32)
 
 /* ---- properties ---- */
 
-#define MAREA_ONE(id, name, type, kind, rank) +1
-#define MAREA_FITS(id, name, type, kind, rank) \
-  &&(sizeof(type) == 1 || sizeof(type) == 4 || sizeof(type) == 8) && sizeof(type) <= sizeof(double)
+#define MAREA_ONE(id, name, type, kind, rank, computed) +1
+#define MAREA_FITS(id, name, type, kind, rank, computed) \
+  &&(sizeof(type) == 1 || sizeof(type) == 2 || sizeof(type) == 4 || sizeof(type) == 8) && sizeof(type) <= sizeof(double)
 _Static_assert(0 MAREA_DTYPES(MAREA_ONE) == MAREA_DTYPE_COUNT, "MAREA_DTYPES lists every marea_dtype");
 _Static_assert(1 MAREA_DTYPES(MAREA_FITS), "MAREA_SWITCH_SIZE has a case for every element size, and buffers of "
                                            "doubles hold as many elements of any dtype");
 
 /* marea_dtype_size of a dtype that is known to be one. */
 static inline size_t marea_element_size (int dtype) {
-#define MAREA_SIZE(id, name, type, kind, rank) [MAREA_##id] = sizeof(type),
+#define MAREA_SIZE(id, name, type, kind, rank, computed) [MAREA_##id] = sizeof(type),
   static const uint8_t size[MAREA_DTYPE_COUNT] = {MAREA_DTYPES(MAREA_SIZE)};
 #undef MAREA_SIZE
   return size[dtype];
 }
 
 static inline marea_dtype_kind marea_kind_of (int dtype) {
-#define MAREA_KIND(id, name, type, kind, rank) [MAREA_##id] = MAREA_KIND_##kind,
+#define MAREA_KIND(id, name, type, kind, rank, computed) [MAREA_##id] = MAREA_KIND_##kind,
   static const uint8_t kind[MAREA_DTYPE_COUNT] = {MAREA_DTYPES(MAREA_KIND)};
 #undef MAREA_KIND
   return (marea_dtype_kind)kind[dtype];
 }
 
+/* The dtype that operators compute in: itself, unless it is only stored. */
+static inline int marea_computed_in (int dtype) {
+#define MAREA_COMPUTED_IN(id, name, type, kind, rank, computed) [MAREA_##id] = MAREA_##computed,
+  static const uint8_t in[MAREA_DTYPE_COUNT] = {MAREA_DTYPES(MAREA_COMPUTED_IN)};
+#undef MAREA_COMPUTED_IN
+  return in[dtype];
+}
+
 /* Sets of dtypes: bit d stands for dtype d. */
-#define MAREA_IF_FLOAT(id, name, type, kind, rank) | (MAREA_KIND_##kind == MAREA_KIND_FLOAT) << MAREA_##id
-#define MAREA_IF_SIGNED(id, name, type, kind, rank) | (MAREA_KIND_##kind != MAREA_KIND_UNSIGNED) << MAREA_##id
+#define MAREA_IF_FLOAT(id, name, type, kind, rank, computed) | (MAREA_KIND_##kind == MAREA_KIND_FLOAT) << MAREA_##id
+#define MAREA_IF_SIGNED(id, name, type, kind, rank, computed) | (MAREA_KIND_##kind != MAREA_KIND_UNSIGNED) << MAREA_##id
+#define MAREA_IF_COMPUTED(id, name, type, kind, rank, computed) | (MAREA_##id == MAREA_##computed) << MAREA_##id
 enum {
   MAREA_ANY = (1 << MAREA_DTYPE_COUNT) - 1,
   MAREA_FLOATS = 0 MAREA_DTYPES(MAREA_IF_FLOAT),
   MAREA_SIGNED = 0 MAREA_DTYPES(MAREA_IF_SIGNED), /* those with negative numbers */
-  MAREA_INTS = MAREA_ANY & ~MAREA_FLOATS
+  MAREA_INTS = MAREA_ANY & ~MAREA_FLOATS,
+  MAREA_COMPUTED = 0 MAREA_DTYPES(MAREA_IF_COMPUTED), /* those that loops and kernels compute with */
+  MAREA_STORED = MAREA_ANY & ~MAREA_COMPUTED          /* those that are only stored */
 };
 #undef MAREA_ONE
 #undef MAREA_FITS
 #undef MAREA_IF_FLOAT
 #undef MAREA_IF_SIGNED
+#undef MAREA_IF_COMPUTED
 
 static inline bool marea_is_in (int dtypes, int64_t dtype) {
   return (uint64_t)dtype < MAREA_DTYPE_COUNT && dtypes >> dtype & 1;
@@ -66,7 +85,7 @@ static inline bool marea_is_float (int64_t dtype) { return marea_is_in(MAREA_FLO
 
 /* ---- switches ----
 ** RUN(type) is a statement that works on elements of this type; it is compiled once for each type, and the switch is
-** outside of the loop in it. */
+** outside of the loop in it. Of dtypes that are only stored nothing is run: loops that compute never see them. */
 
 #define MAREA_SWITCH_DTYPE(dtype, RUN)   \
   switch ((marea_dtype)(dtype)) {        \
@@ -74,6 +93,8 @@ static inline bool marea_is_float (int64_t dtype) { return marea_is_in(MAREA_FLO
   case MAREA_F64: RUN(double); break;    \
   case MAREA_I64: RUN(int64_t); break;   \
   case MAREA_U8: RUN(uint8_t); break;    \
+  case MAREA_BF16:                       \
+  case MAREA_F16: break;                 \
   }
 
 /* Of floats alone; the caller's shape rule has refused integers. */
@@ -82,7 +103,9 @@ static inline bool marea_is_float (int64_t dtype) { return marea_is_in(MAREA_FLO
   case MAREA_F32: RUN(float); break;     \
   case MAREA_F64: RUN(double); break;    \
   case MAREA_I64:                        \
-  case MAREA_U8: break;                  \
+  case MAREA_U8:                         \
+  case MAREA_BF16:                       \
+  case MAREA_F16: break;                 \
   }
 
 /* Of integers alone; floats take another way. */
@@ -91,13 +114,16 @@ static inline bool marea_is_float (int64_t dtype) { return marea_is_in(MAREA_FLO
   case MAREA_I64: RUN(int64_t); break;   \
   case MAREA_U8: RUN(uint8_t); break;    \
   case MAREA_F32:                        \
-  case MAREA_F64: break;                 \
+  case MAREA_F64:                        \
+  case MAREA_BF16:                       \
+  case MAREA_F16: break;                 \
   }
 
 /* By the size of an element, for loops that move elements without a look at their values. */
 #define MAREA_SWITCH_SIZE(size, RUN)     \
   switch (size) {                        \
   case 1: RUN(uint8_t); break;           \
+  case 2: RUN(uint16_t); break;          \
   case 4: RUN(uint32_t); break;          \
   case 8: RUN(uint64_t); break;          \
   }
@@ -113,6 +139,12 @@ static inline int64_t marea_to_i64 (double x) {
 
 static inline uint8_t marea_to_u8 (double x) { return !(x > 0) ? 0 : x >= 255 ? 255 : (uint8_t)x; }
 
+/* Values of the dtypes that are only stored, exact, and back, rounded once to nearest even. NaN stays NaN, and becomes a
+   quiet one where it is rounded; what is too large becomes infinite; subnormal numbers are kept. */
+double marea_widened (int dtype, const void *x, int64_t i);
+void marea_narrow (int dtype, void *x, int64_t i, double value);
+void marea_narrow_integer (int dtype, void *x, int64_t i, int64_t value);
+
 /* x[i] as a double; i64 is rounded beyond 2^53. */
 static inline double marea_load (int dtype, const void *x, int64_t i) {
   switch ((marea_dtype)__builtin_expect(dtype, MAREA_F32)) {
@@ -120,6 +152,8 @@ static inline double marea_load (int dtype, const void *x, int64_t i) {
   case MAREA_F64: return ((const double *)x)[i];
   case MAREA_I64: return (double)((const int64_t *)x)[i];
   case MAREA_U8: return ((const uint8_t *)x)[i];
+  case MAREA_BF16:
+  case MAREA_F16: return marea_widened(dtype, x, i);
   }
   return 0;
 }
@@ -131,6 +165,8 @@ static inline void marea_store (int dtype, void *x, int64_t i, double value) {
   case MAREA_F64: ((double *)x)[i] = value; break;
   case MAREA_I64: ((int64_t *)x)[i] = marea_to_i64(value); break;
   case MAREA_U8: ((uint8_t *)x)[i] = marea_to_u8(value); break;
+  case MAREA_BF16:
+  case MAREA_F16: marea_narrow(dtype, x, i, value); break;
   }
 }
 
@@ -140,7 +176,9 @@ static inline int64_t marea_load_integer (int dtype, const void *x, int64_t i) {
   case MAREA_I64: return ((const int64_t *)x)[i];
   case MAREA_U8: return ((const uint8_t *)x)[i];
   case MAREA_F32:
-  case MAREA_F64: break;
+  case MAREA_F64:
+  case MAREA_BF16:
+  case MAREA_F16: break;
   }
   return 0;
 }
@@ -152,6 +190,8 @@ static inline void marea_store_integer (int dtype, void *x, int64_t i, int64_t v
   case MAREA_U8: ((uint8_t *)x)[i] = (uint8_t)value; break;
   case MAREA_F32:
   case MAREA_F64: marea_store(dtype, x, i, (double)value); break;
+  case MAREA_BF16:
+  case MAREA_F16: marea_narrow_integer(dtype, x, i, value); break;
   }
 }
 
@@ -161,7 +201,9 @@ static inline bool marea_holds (int dtype, int64_t value) {
   case MAREA_U8: return value >= 0 && value <= 255;
   case MAREA_I64:
   case MAREA_F32:
-  case MAREA_F64: break;
+  case MAREA_F64:
+  case MAREA_BF16:
+  case MAREA_F16: break;
   }
   return true;
 }
@@ -178,7 +220,7 @@ double marea_smallest (int dtype); /* the smallest normal number above 0 */
 /* dst := src, n >= 1 elements of `size` bytes */
 void marea_copy_run (int64_t n, size_t size, const void *src, int64_t src_step, void *dst, int64_t dst_step);
 /* dst := src, n >= 1 elements, each rounded or cut to dst's dtype */
-void marea_convert_run (int64_t n, int from, const void *src, int64_t src_step, int to, void *dst,
-                        int64_t dst_step);
+void marea_convert_run (const marea_context *ctx, int64_t n, int from, const void *src, int64_t src_step, int to,
+                        void *dst, int64_t dst_step);
 
 #endif

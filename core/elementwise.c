@@ -269,6 +269,7 @@ marea_status marea_map_ternary (marea_call *c, marea_ternary_kernel *kernel, con
 /* ---- copies ---------------------------------------------------------------------------------------- */
 
 typedef struct copy {
+  const marea_context *ctx;
   loop l; /* [0] destination, [1] source; rank at least 2 unless it is one run */
   int from, to;
   int64_t rows, cols; /* the last two dimensions */
@@ -285,7 +286,7 @@ static void copy_band (const copy *k, char *dst, const char *src, int64_t n) {
   for (int64_t col = 0; col < k->cols; col += k->tile_cols) {
     const int64_t width = MAREA_MIN(k->tile_cols, k->cols - col);
     for (int64_t r = 0; r < n; r++) {
-      marea_convert_run(width, k->from, src + (r * ss[a] + col * ss[b]) * ssize, ss[b], k->to,
+      marea_convert_run(k->ctx, width, k->from, src + (r * ss[a] + col * ss[b]) * ssize, ss[b], k->to,
                         dst + (r * ds[a] + col * ds[b]) * dsize, ds[b]);
     }
   }
@@ -311,8 +312,8 @@ static void copy_flat (void *arg, int64_t block, int worker) {
   const copy *k = arg;
   const operand *dst = &k->l.o[0], *src = &k->l.o[1];
   const int64_t i = block * MAREA_BLOCK, n = MAREA_MIN(MAREA_BLOCK, k->l.count - i);
-  marea_convert_run(n, k->from, src->data + i * src->stride[0] * (int64_t)src->size, src->stride[0], k->to,
-                    dst->data + i * dst->stride[0] * (int64_t)dst->size, dst->stride[0]);
+  marea_convert_run(k->ctx, n, k->from, src->data + i * src->stride[0] * (int64_t)src->size, src->stride[0],
+                    k->to, dst->data + i * dst->stride[0] * (int64_t)dst->size, dst->stride[0]);
 }
 
 /* Moves the dimension in which the source is contiguous next to the last one, in which the destination is: tiles over
@@ -340,6 +341,7 @@ void marea_copy_strided (marea_context *ctx, const marea_tensor *src, marea_tens
   marea_tensor *in[1] = {(marea_tensor *)src};
   plan(&k.l, dst, 1, in);
   if (ctx->plan || k.l.count == 0) return;
+  k.ctx = ctx;
   k.from = src->dtype, k.to = dst->dtype;
   if (k.l.rank == 1) {
     marea_parallel(ctx, (k.l.count + MAREA_BLOCK - 1) / MAREA_BLOCK, copy_flat, &k);

@@ -180,13 +180,19 @@ MAREA_API bool marea_shielded (const marea_context *ctx);
 
 /* ---- 3 Tensors ---------------------------------------------------------------------------------- */
 
-typedef enum marea_dtype { MAREA_F32, MAREA_F64, MAREA_I64, MAREA_U8 } marea_dtype;
-enum { MAREA_DTYPE_COUNT = MAREA_U8 + 1 }; /* how many there are; as a marea_dtype: none of them */
+/* bf16 and f16 are stored only: operators compute with them in f32 and round each result once. */
+typedef enum marea_dtype { MAREA_F32, MAREA_F64, MAREA_I64, MAREA_U8, MAREA_BF16, MAREA_F16 } marea_dtype;
+enum { MAREA_DTYPE_COUNT = MAREA_F16 + 1 }; /* how many there are; as a marea_dtype: none of them */
 MAREA_API const char *marea_dtype_name (marea_dtype dtype);
 MAREA_API size_t marea_dtype_size (marea_dtype dtype);  /* bytes of an element */
 MAREA_API bool marea_dtype_is_float (marea_dtype dtype);
-/* The dtype that tensors of both are converted to: the later one of u8, i64, f32, f64. What is no dtype has no say. */
+MAREA_API marea_dtype marea_dtype_computed (marea_dtype dtype); /* what operators compute in: itself; f32 of bf16, f16 */
+/* The dtype that tensors of both are converted to: the later one of u8, i64, bf16 and f16, f32, f64; f32 for bf16 beside
+   f16. What is no dtype has no say. */
 MAREA_API marea_dtype marea_promote (marea_dtype a, marea_dtype b);
+/* The element at `at` as a number (an i64 rounded beyond 2^53), and a number put there, rounded or cut to the dtype. */
+MAREA_API double marea_number_at (marea_dtype dtype, const void *at);
+MAREA_API void marea_put_number (marea_dtype dtype, void *at, double value);
 
 /* New tensor with contents undefined / zero; rank 0..8, sizes >= 0. */
 MAREA_API MAREA_MUST_USE marea_status marea_empty (marea_context *ctx, marea_dtype dtype, int rank,

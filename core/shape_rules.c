@@ -79,6 +79,8 @@ marea_status marea_want_rank (marea_call *c, int input, int rank, const char *na
 
 /* "f32, f64 or i64" */
 marea_text marea_dtypes_text (int dtypes) {
+  if (dtypes & MAREA_COMPUTED)
+    dtypes &= MAREA_COMPUTED; /* what one converts to, where another one is wanted */
   marea_text text = {""};
   size_t n = 0;
   for (int k = 0; k < MAREA_DTYPE_COUNT; k++) {

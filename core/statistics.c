@@ -29,8 +29,10 @@ typedef struct partial {
 } partial;
 
 typedef struct job {
+  const marea_context *ctx;
   const marea_kernels *k;
   grid g;
+  int dtype;               /* in which elements are looked at: that of the grid, or what it is computed in */
   int64_t stretches, read; /* number of stretches; number of those that are read */
   partial part[BLOCKS];
 } job;
@@ -175,7 +177,7 @@ static void look_at_reals (const job *j, const void *x, int64_t n, partial *p) {
   }
   int64_t nans = 0;
 #define KEEP(type) nans = keep_finite_##type(n, x, (type *)finite, &kept)
-  MAREA_SWITCH_FLOAT(j->g.dtype, KEEP);
+  MAREA_SWITCH_FLOAT(j->dtype, KEEP);
   look_at_finite(j->k, finite, kept, j->k->sum((size_t)kept, finite), p);
   p->nans += nans;
   p->infinities += n - kept - nans;
@@ -189,19 +191,21 @@ static void look_at (const job *j, const void *x, int64_t n, partial *p) {
 #define LOOK_int64_t look_at_integers(x, n, p)
 #define LOOK_uint8_t look_at_bytes(x, n, p)
 #define LOOK(type) LOOK_##type
-  MAREA_SWITCH_DTYPE(j->g.dtype, LOOK);
+  MAREA_SWITCH_DTYPE(j->dtype, LOOK);
 }
 
 /* Element `first` and those after it, up to n of them. */
 static void read_stretch (const job *j, int64_t first, int64_t n, partial *p) {
-  const int64_t stride = inner_stride(&j->g), size = (int64_t)marea_dtype_size((marea_dtype)j->g.dtype);
+  const int64_t stride = inner_stride(&j->g), size = (int64_t)marea_dtype_size((marea_dtype)j->dtype);
+  const bool as_is = stride == 1 && j->dtype == j->g.dtype;
   int64_t gathered[STRETCH], run, n_gathered = 0;
   while (n > 0) {
     const char *x = locate(&j->g, first, &run);
     run = MAREA_MIN(run, n);
-    if (stride == 1 && run >= SHORT_RUN) look_at(j, x, run, p);
+    if (as_is && run >= SHORT_RUN) look_at(j, x, run, p);
     else {
-      marea_copy_run(run, (size_t)size, x, stride, (char *)gathered + n_gathered * size, 1);
+      marea_convert_run(j->ctx, run, j->g.dtype, x, stride, j->dtype, (char *)gathered + n_gathered * size,
+                        1);
       n_gathered += run;
     }
     first += run;
@@ -229,7 +233,8 @@ void marea_statistics_of (const marea_tensor *t, int64_t most, marea_statistics 
   if (s) memset(s, 0, sizeof *s);
   if (!s || !t || marea_count(t->rank, t->shape) == 0 || marea_is_planned(t)) return;
   marea_context *ctx = t->ctx;
-  job j = {.k = ctx->kernels[t->dtype], .g = grid_of(t)};
+  const int dtype = marea_computed_in(t->dtype);
+  job j = {.ctx = ctx, .k = ctx->kernels[dtype], .g = grid_of(t), .dtype = dtype};
   partial all = {0};
   j.stretches = (j.g.size + STRETCH - 1) / STRETCH;
   const int64_t limit = most / cost(&j.g);

@@ -176,8 +176,8 @@ marea_status marea_require_grad (marea_tensor *t, bool on) {
                       "switched (see detach)",
                       t->node->op->name);
   if (on && !marea_is_float(t->dtype))
-    return marea_fail(t->ctx, MAREA_EARG, "requires_grad_: expected an f32 or f64 tensor, got %s",
-                      marea_tensor_text(t).s);
+    return marea_fail(t->ctx, MAREA_EARG, "requires_grad_: expected an %s tensor, got %s",
+                      marea_dtypes_text(MAREA_FLOATS).s, marea_tensor_text(t).s);
   t->requires_grad = on;
   return MAREA_OK;
 }

@@ -331,6 +331,81 @@ it("conv2d_backward gives what the operators it stands for give", function()
   end
 end)
 
+--- Results and gradients with inputs of a dtype that is only stored; in f32, from the same values, what is to be
+--- their equal once it is rounded. The gradients that arrive at the results have the stored dtype in both.
+local function run_stored(info, inputs, attrs, stored, as_f32)
+  local copy, leaves, list, any = {}, {}, {}, false
+  for i, t in pairs(inputs) do
+    copy[i] = t
+    if core.is_tensor(t) and core.float_dtypes[t.dtype] then
+      any = true
+      copy[i] = t:to(stored):detach()
+      if as_f32 then copy[i] = copy[i]:to "f32" end
+      if info.differentiable then leaves[#leaves + 1] = copy[i]:requires_grad_(true) end
+    end
+  end
+  local total
+  for i, y in ipairs(function_of(info, attrs)(copy)) do
+    local to_round = as_f32 and any and y.dtype == "f32" and attrs.dtype == nil
+    local z = to_round and y:to(stored) or y
+    list[i] = z:detach()
+    if y.requires_grad and y:numel() > 0 then
+      local ramp = ops.arange{start = 1, stop = y:numel(), dtype = "f32"}:reshape(y.shape)
+      local term = ops.sum(ops.mul(z:to "f32", ops.add(ops.mul(ops.cos(ramp), 0.5), 1)))
+      total = total and ops.add(total, term) or term
+    end
+  end
+  for _, d in ipairs(total and core.grad(total, leaves, {}) or {}) do
+    list[#list + 1] = d and (as_f32 and d:to(stored) or d) or nil
+  end
+  return list
+end
+
+-- Gradients that are made by several operators, each of which rounds.
+local ROUNDS_OFTEN = {tile = true}
+
+describe("what is only stored gives what f32 gives, rounded once:", function()
+  for _, info in ipairs(infos) do
+    it(info.name, function()
+      for _, stored in ipairs{"bf16", "f16"} do
+        each_case(info, 1, 15 * SCALE, {}, function(inputs, attrs, seed)
+          if info.mutates then
+            for i, t in pairs(inputs) do
+              if core.is_tensor(t) and core.float_dtypes[t.dtype] then inputs[i] = t:to(stored):clone() end
+            end
+            local ok, message = pcall(sample.call, info, inputs, attrs)
+            if info.name == "index_put" then return ok, message end
+            return not ok and message:find("in place, whose small changes " .. stored, 1, true) ~= nil, message
+          end
+          if info.family == "random" and #info.inputs == 0 then
+            for _, attr in ipairs(info.attrs) do
+              if attr.name == "dtype" then attrs.dtype = stored end
+            end
+            core.seed(seed)
+            local narrow = sample.call(info, inputs, attrs)[1]
+            if not attrs.dtype then return nil end
+            attrs.dtype = "f32"
+            core.seed(seed)
+            return narrow.dtype == stored and allclose.check(narrow, sample.call(info, inputs, attrs)[1]:to(stored),
+              {exact = true})
+          end
+          core.seed(seed)
+          local got = run_stored(info, inputs, attrs, stored, false)
+          core.seed(seed)
+          local expected = run_stored(info, inputs, attrs, stored, true)
+          if #got ~= #expected then return false, ("%d results instead of %d"):format(#got, #expected) end
+          for i, y in ipairs(expected) do
+            if got[i].dtype ~= y.dtype then return false, ("result %d is %s"):format(i, got[i].dtype) end
+            local ok, message = allclose.check(got[i], y, ROUNDS_OFTEN[info.name] and {rtol = 0.02} or {exact = true})
+            if not ok then return false, ("%s, result %d: %s"):format(stored, i, message) end
+          end
+          return true
+        end)
+      end
+    end)
+  end
+end)
+
 describe("a view gives what its copy gives:", function()
   for _, info in ipairs(infos) do
     it(info.name, function()

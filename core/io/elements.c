@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
-** elements.c: from the element types of files to the four dtypes of tensors. Narrow integers become i64, half
-** floats f32, truth values u8 of 0 or 1. The file's bytes stand at the end of the tensor's memory and are
+** elements.c: from the element types of files to the dtypes of tensors. Narrow integers become i64, truth values
+** u8 of 0 or 1; the other types are dtypes. The file's bytes stand at the end of the tensor's memory and are
 ** widened from the front on: element k is written to [8k, 8k+8) while element k+1 is read from 8n -
 ** e(n-k-1) >= 8k+8, so no second buffer is needed.
 ** Not done: hosts that are not little-endian.
@@ -14,10 +14,10 @@ _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "files are written in 
 static const struct {
   uint8_t size, dtype;
 } codes[MAREA_CODES] = {
-    [MAREA_CODE_U8] = {1, MAREA_U8},    [MAREA_CODE_BOOL] = {1, MAREA_U8}, [MAREA_CODE_I8] = {1, MAREA_I64},
-    [MAREA_CODE_U16] = {2, MAREA_I64},  [MAREA_CODE_I16] = {2, MAREA_I64}, [MAREA_CODE_U32] = {4, MAREA_I64},
-    [MAREA_CODE_I32] = {4, MAREA_I64},  [MAREA_CODE_I64] = {8, MAREA_I64}, [MAREA_CODE_F16] = {2, MAREA_F32},
-    [MAREA_CODE_BF16] = {2, MAREA_F32}, [MAREA_CODE_F32] = {4, MAREA_F32}, [MAREA_CODE_F64] = {8, MAREA_F64},
+    [MAREA_CODE_U8] = {1, MAREA_U8},     [MAREA_CODE_BOOL] = {1, MAREA_U8}, [MAREA_CODE_I8] = {1, MAREA_I64},
+    [MAREA_CODE_U16] = {2, MAREA_I64},   [MAREA_CODE_I16] = {2, MAREA_I64}, [MAREA_CODE_U32] = {4, MAREA_I64},
+    [MAREA_CODE_I32] = {4, MAREA_I64},   [MAREA_CODE_I64] = {8, MAREA_I64}, [MAREA_CODE_F16] = {2, MAREA_F16},
+    [MAREA_CODE_BF16] = {2, MAREA_BF16}, [MAREA_CODE_F32] = {4, MAREA_F32}, [MAREA_CODE_F64] = {8, MAREA_F64},
 };
 
 size_t marea_code_size (marea_code code) { return codes[code].size; }
@@ -28,6 +28,8 @@ marea_code marea_code_of (marea_dtype dtype) {
   case MAREA_F64: return MAREA_CODE_F64;
   case MAREA_I64: return MAREA_CODE_I64;
   case MAREA_U8: return MAREA_CODE_U8;
+  case MAREA_BF16: return MAREA_CODE_BF16;
+  case MAREA_F16: return MAREA_CODE_F16;
   }
   return MAREA_CODE_U8;
 }
@@ -65,25 +67,13 @@ static uint64_t read_word (const uint8_t *p, size_t size, bool big_endian) {
   return word;
 }
 
-/* IEEE binary16 as binary32: 1 sign, 5 exponent (bias 15), 10 fraction bits. Exact. */
-static uint32_t half_to_float (uint32_t h) {
-  uint32_t sign = (h & 0x8000u) << 16, exponent = h >> 10 & 31, fraction = h & 1023;
-  if (exponent == 31) return sign | 0x7f800000u | fraction << 13;
-  if (exponent) return sign | (exponent + 112) << 23 | fraction << 13;
-  if (!fraction) return sign;
-  int shift = __builtin_clz(fraction) - 21; /* brings the leading bit of a subnormal to bit 10 */
-  return sign | (uint32_t)(113 - shift) << 23 | (fraction << shift & 1023) << 13;
-}
-
-/* The 8 or 4 bytes that the tensor holds for the file's word. */
+/* The bytes that the tensor holds for the file's word. */
 static uint64_t widen (marea_code code, uint64_t word) {
   switch (code) {
   case MAREA_CODE_BOOL: return word != 0;
   case MAREA_CODE_I8: return (uint64_t)(int64_t)(int8_t)word;
   case MAREA_CODE_I16: return (uint64_t)(int64_t)(int16_t)word;
   case MAREA_CODE_I32: return (uint64_t)(int64_t)(int32_t)word;
-  case MAREA_CODE_F16: return half_to_float((uint32_t)word);
-  case MAREA_CODE_BF16: return word << 16;
   default: return word;
   }
 }

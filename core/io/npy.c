@@ -240,6 +240,11 @@ marea_status marea_save_npy (marea_tensor *t, const char *path) {
   marea_tensor *whole;
   marea_writer w;
   char head[512];
+  const marea_dtype dtype = marea_tensor_dtype(t);
+  if (*name_of(marea_code_of(dtype)) == '?')
+    return marea_fail(ctx, MAREA_EARG,
+                      "save_npy: NPY files have no %s; save x:to 'f32', or a safetensors file",
+                      marea_dtype_name(dtype));
   size_t n = make_header(t, head);
   MAREA_TRY(marea_gapless(t, &whole));
   size_t bytes = (size_t)marea_tensor_size(whole) * marea_dtype_size(marea_tensor_dtype(whole));

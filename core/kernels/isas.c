@@ -84,7 +84,7 @@ const char *marea_runnable_isa (int i) {
   return NULL;
 }
 
-bool marea_select_kernels (const char *isa, const marea_kernels *kernels[4], const char **chosen) {
+bool marea_select_kernels (const char *isa, const marea_kernels *kernels[], const char **chosen) {
   for (int k = 0; k < COUNT; k++) {
     if ((isa && strcmp(isas[k].name, isa) != 0) || !isas[k].runs()) continue;
     *chosen = isas[k].name;

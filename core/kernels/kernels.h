@@ -316,6 +316,11 @@ static inline int marea_winograd_points (marea_winograd_variant v, int taps) {
   /* y[i] = its word of Philox blocks counter, ... < least ? 0 : factor x[i]; ceil(n / 64) 16 blocks (random.inc) */ \
   K(dropout, void, (size_t n, uint64_t seed, uint64_t counter, uint32_t least, double factor, const void *x,    \
                     void *y))                                                                                   \
+  /* bf16 and f16, as their bits, to f32 and back (half.h) */                                                    \
+  K(widen_bf16, void, (size_t n, const uint16_t *x, float *y))                                                  \
+  K(widen_f16, void, (size_t n, const uint16_t *x, float *y))                                                   \
+  K(narrow_bf16, void, (size_t n, const float *x, uint16_t *y))                                                 \
+  K(narrow_f16, void, (size_t n, const float *x, uint16_t *y))                                                  \
   /* optimizer updates, in place; formulas at the operators of the same names (ops/optim.c) */                 \
   K(sgd, void, (size_t n, void *p, const void *g, void *buf, const double *a))                                 \
   K(rmsprop, void, (size_t n, void *p, const void *g, void *sq, void *buf, const double *a))                   \
@@ -343,8 +348,8 @@ typedef struct marea_kernels {
 
 /* Tables of the ISA named (NULL: the best that runs here). False: unknown, or it does not run here.
    f32 and f64 tables have every entry; integer tables have neg abs sign square, add sub mul maximum minimum,
-   remainder floor_divide, comparisons, tests, where and clamp. `kernels` is indexed by marea_dtype. (isas.c) */
-bool marea_select_kernels (const char *isa, const marea_kernels *kernels[4], const char **chosen);
+   remainder floor_divide, comparisons, tests, where and clamp. `kernels` is indexed by marea_dtype; those that are only stored have no table. (isas.c) */
+bool marea_select_kernels (const char *isa, const marea_kernels *kernels[], const char **chosen);
 /* The instruction sets that run here, the best one first; NULL behind the last one: "avx512", "avx2", "generic" on x86-64,
    "neon", "generic" on AArch64. (isas.c) */
 const char *marea_runnable_isa (int i);

@@ -6,8 +6,9 @@
 
 #include "core.h"
 
-#define CREATE(op) \
-  .name = #op, .family = "create", .flags = MAREA_NO_GRAD, .shape = op##_shape, .forward = op##_forward
+#define CREATE(op)                                                                             \
+  .name = #op, .family = "create", .flags = MAREA_NO_GRAD | MAREA_STORES, .shape = op##_shape, \
+  .forward = op##_forward
 #define DTYPE_ATTR \
   { "dtype", MAREA_DTYPE, MAREA_F32, NULL, "dtype of the result" }
 
@@ -131,8 +132,8 @@ static marea_status linspace_shape (marea_call *c) {
   if (n < 0)
     return marea_reject(c, MAREA_EARG, "argument 'n': expected at least 0 elements, got %lld", (long long)n);
   if (!marea_is_float(dtype))
-    return marea_reject(c, MAREA_EARG, "argument 'dtype': expected f32 or f64, got %s",
-                        marea_dtype_name((marea_dtype)dtype));
+    return marea_reject(c, MAREA_EARG, "argument 'dtype': expected %s, got %s",
+                        marea_dtypes_text(MAREA_FLOATS).s, marea_dtype_name((marea_dtype)dtype));
   vector_of(c, n, dtype);
   return MAREA_OK;
 }

@@ -112,7 +112,7 @@ const marea_op marea_op_embedding = {
            "no row.",
     .inputs = {{"weight", "(V, H)"}, {"index", "(any shape) rows of weight"}},
     .attrs = MAREA_ATTRS(PADDING),
-    .flags = MAREA_SHAPE_ONLY,
+    .flags = MAREA_STORES | MAREA_SHAPE_ONLY,
     .saves_in = 2,
     .shape = embedding_shape,
     .forward = embedding_forward,

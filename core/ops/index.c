@@ -70,9 +70,10 @@ static marea_status index_select_shape (marea_call *c) {
   MAREA_TRY(marea_want_dtype(c, 1, MAREA_INTS));
   MAREA_TRY(marea_resolve_dim(c, SELECT_DIM, c->in[0]->rank));
   if ((to != from || c->attr[SELECT_SCALE].f != 1) && !marea_is_float(to))
-    return marea_reject(
-        c, MAREA_EARG, "%s to %s with scale %g: only f32 and f64 results can be converted or scaled",
-        marea_dtype_name((marea_dtype)from), marea_dtype_name((marea_dtype)to), c->attr[SELECT_SCALE].f);
+    return marea_reject(c, MAREA_EARG,
+                        "%s to %s with scale %g: only results of %s can be converted or scaled",
+                        marea_dtype_name((marea_dtype)from), marea_dtype_name((marea_dtype)to),
+                        c->attr[SELECT_SCALE].f, marea_dtypes_text(MAREA_FLOATS).s);
   c->attr[SELECT_DTYPE] = marea_attr_int(to);
   MAREA_TRY(selected_shape(c, (int)c->attr[SELECT_DIM].i, shape, &rank));
   marea_layout_set(&c->layout[0], to, rank, shape);
@@ -100,6 +101,10 @@ typedef struct selection {
 
 /* y := x * scale, in double, rounded once; y is of floats */
 static void scale_run (int64_t n, int from, const void *x, int dtype, void *y, double scale) {
+  if (!marea_is_in(MAREA_COMPUTED, from) || !marea_is_in(MAREA_COMPUTED, dtype)) {
+    for (int64_t i = 0; i < n; i++) marea_store(dtype, y, i, marea_load(from, x, i) * scale);
+    return;
+  }
   MAREA_SWITCH_FLOAT(dtype, SCALE_TO);
 }
 
@@ -171,6 +176,7 @@ const marea_op marea_op_index_select = {
     .attrs = MAREA_ATTRS({"dim", MAREA_DIM, 0, NULL, "the dimension to pick from"},
                          {"dtype", MAREA_DTYPE, -1, NULL, "of the result; left out: x's"},
                          {"scale", MAREA_REAL, 1, NULL, "factor on every element"}, FROM_END),
+    .flags = MAREA_STORES,
     .dtypes = MAREA_ANY,
     .saves_in = 2,
     .shape = index_select_shape,
@@ -318,7 +324,7 @@ const marea_op marea_op_index_put = {
                {"index", "(any shape) positions in dim"},
                {"src", "(x's, the index's at dim)"}},
     .attrs = MAREA_ATTRS({"dim", MAREA_DIM, 0, NULL, "the dimension to put at"}, FROM_END),
-    .flags = MAREA_MUTATES | MAREA_NO_GRAD,
+    .flags = MAREA_STORES | MAREA_MUTATES | MAREA_NO_GRAD,
     .mutates = 1,
     .dtypes = MAREA_ANY,
     .shape = index_put_shape,
@@ -361,6 +367,8 @@ typedef struct pick {
   char *to;
 } pick;
 
+#define PICK(word) ((word *)p->to)[i] = ((const word *)p->from)[j]
+
 static void gather_rows (void *arg, int64_t block, int worker) {
   const pick *p = arg;
   const int64_t after = p->x.after, end = MAREA_MIN((block + 1) * p->rows_per_block, p->x.before * p->n);
@@ -369,11 +377,7 @@ static void gather_rows (void *arg, int64_t block, int worker) {
     const int64_t plane = r / p->n * p->x.size;
     for (int64_t b = 0, i = r * after; b < after; b++, i++) {
       const int64_t j = (plane + p->position[i]) * after + b;
-      switch (p->size) {
-      case 1: ((uint8_t *)p->to)[i] = ((const uint8_t *)p->from)[j]; break;
-      case 4: ((uint32_t *)p->to)[i] = ((const uint32_t *)p->from)[j]; break;
-      default: ((uint64_t *)p->to)[i] = ((const uint64_t *)p->from)[j]; break;
-      }
+      MAREA_SWITCH_SIZE(p->size, PICK);
     }
   }
 }
@@ -410,6 +414,7 @@ const marea_op marea_op_gather = {
            "a position out of range, the first one is named.",
     .inputs = {{"x", "(any shape)"}, {"index", "(x's but for dim) positions in dim"}},
     .attrs = MAREA_ATTRS({"dim", MAREA_DIM, MAREA_REQUIRED, NULL, "the dimension to pick from"}),
+    .flags = MAREA_STORES,
     .dtypes = MAREA_ANY,
     .saves_in = 2,
     .shape = gather_shape,
@@ -536,7 +541,7 @@ const marea_op marea_op_one_hot = {
     .inputs = {{"index", "(any shape)"}},
     .attrs = MAREA_ATTRS({"classes", MAREA_INT, MAREA_REQUIRED, NULL, "number of classes"},
                          {"dtype", MAREA_DTYPE, MAREA_F32, NULL, "of the result"}),
-    .flags = MAREA_NO_GRAD,
+    .flags = MAREA_STORES | MAREA_NO_GRAD,
     .dtypes = MAREA_INTS,
     .shape = one_hot_shape,
     .forward = one_hot_forward,

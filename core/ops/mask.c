@@ -185,19 +185,14 @@ static marea_status masked_select_shape (marea_call *c) {
     }                                            \
     memcpy(y, buffer, (size_t)k * sizeof *y);    \
     at += k;                                     \
-  }                                              \
-  break
+  }
 
 static void select_block (void *arg, int64_t block, int worker) {
   const choice *p = arg;
   const int64_t first = block * MAREA_BLOCK, end = first + part_of_block(p->s, block);
   int64_t at = p->s->before[block];
   (void)worker;
-  switch (p->size) {
-  case 1: CHOOSE(uint8_t);
-  case 4: CHOOSE(uint32_t);
-  default: CHOOSE(uint64_t);
-  }
+  MAREA_SWITCH_SIZE(p->size, CHOOSE);
 }
 
 static marea_status masked_select_forward (marea_call *c) {
@@ -249,7 +244,7 @@ const marea_op marea_op_masked_select = {
            "Gradient: dy goes to the elements that were taken, 0 to the others. In a plan n "
            "counts every element. Error: shapes that do not broadcast.",
     .inputs = {{"x", "(any shape)"}, {"mask", "u8, broadcasts with x"}},
-    .flags = MAREA_STRIDED,
+    .flags = MAREA_STORES | MAREA_STRIDED,
     .dtypes = MAREA_ANY,
     .saves_in = 2,
     .shape = masked_select_shape,

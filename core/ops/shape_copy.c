@@ -69,7 +69,7 @@ const marea_op marea_op_concat = {
            "each tensor gets its part of dy. Errors: no tensor, shapes that differ elsewhere.",
     .inputs = {{"xs", "(equal but for dim)", .variadic = true}},
     .attrs = MAREA_ATTRS({"dim", MAREA_DIM, 0, NULL, "dimension along which they follow each other"}),
-    .flags = MAREA_STRIDED | MAREA_PROMOTES,
+    .flags = MAREA_STORES | MAREA_STRIDED | MAREA_PROMOTES,
     .dtypes = MAREA_ANY,
     .shape = concat_shape,
     .forward = concat_forward,
@@ -131,7 +131,7 @@ const marea_op marea_op_stack = {
         "gets its slice of dy. Errors: no tensor, different shapes.",
     .inputs = {{"xs", "(equal shapes)", .variadic = true}},
     .attrs = MAREA_ATTRS({"dim", MAREA_DIM, 0, NULL, "where the new dimension goes"}),
-    .flags = MAREA_STRIDED | MAREA_PROMOTES,
+    .flags = MAREA_STORES | MAREA_STRIDED | MAREA_PROMOTES,
     .dtypes = MAREA_ANY,
     .shape = stack_shape,
     .forward = stack_forward,
@@ -212,7 +212,7 @@ const marea_op marea_op_split = {
     .inputs = {{"x", "(any shape)"}},
     .attrs = MAREA_ATTRS({"size", MAREA_INT, MAREA_REQUIRED, NULL, "elements of a part"},
                          {"dim", MAREA_DIM, 0, NULL, "the dimension"}),
-    .flags = MAREA_STRIDED,
+    .flags = MAREA_STORES | MAREA_STRIDED,
     .dtypes = MAREA_ANY,
     .shape = split_shape,
     .vjp = split_vjp,
@@ -230,7 +230,7 @@ const marea_op marea_op_chunk = {
     .inputs = {{"x", "(any shape)"}},
     .attrs = MAREA_ATTRS({"count", MAREA_INT, MAREA_REQUIRED, NULL, "parts"},
                          {"dim", MAREA_DIM, 0, NULL, "the dimension"}),
-    .flags = MAREA_STRIDED,
+    .flags = MAREA_STORES | MAREA_STRIDED,
     .dtypes = MAREA_ANY,
     .shape = chunk_shape,
     .vjp = split_vjp,
@@ -299,8 +299,8 @@ static marea_status triangle_vjp (marea_vjp *v) {
   .name = #op, .family = "shape", .inputs = {{"x", "(.., rows, columns)"}},                            \
   .attrs = MAREA_ATTRS(                                                                                \
       {"diagonal", MAREA_INT, 0, NULL, "the last one that stays: 1 is above the main one, -1 below"}), \
-  .dtypes = MAREA_ANY, .shape = triangle_shape, .forward = op##_forward, .vjp = triangle_vjp,          \
-  .sample = "return {g.tensor(g.shape(2, 4))}, {diagonal = g.int(-3, 3)}",                             \
+  .flags = MAREA_STORES, .dtypes = MAREA_ANY, .shape = triangle_shape, .forward = op##_forward,        \
+  .vjp = triangle_vjp, .sample = "return {g.tensor(g.shape(2, 4))}, {diagonal = g.int(-3, 3)}",        \
   .doc = "The " side                                                                                   \
          " triangle of the last two dimensions: y[.., i, j] = x[.., i, j] where j - i " comparison     \
          " diagonal, else 0. Gradient: the same of dy. Error: fewer than 2 dimensions."
@@ -366,7 +366,7 @@ const marea_op marea_op_pad = {
     .attrs = MAREA_ATTRS(
         {"padding", MAREA_SIZES, MAREA_REQUIRED, NULL, "before, after of each dimension from the first"},
         {"value", MAREA_NUMBER, 0, NULL, "what is put there"}),
-    .flags = MAREA_STRIDED,
+    .flags = MAREA_STORES | MAREA_STRIDED,
     .dtypes = MAREA_ANY,
     .shape = pad_shape,
     .forward = pad_forward,
@@ -405,7 +405,7 @@ const marea_op marea_op_flip = {
     .doc = "Turns dimensions round, all of them when none is given. x: any shape. Gradient: dy turned round.",
     .inputs = {{"x", "(any shape)"}},
     .attrs = MAREA_ATTRS({"dims", MAREA_DIMS, 0, NULL, "dimensions; none: all"}),
-    .flags = MAREA_STRIDED,
+    .flags = MAREA_STORES | MAREA_STRIDED,
     .dtypes = MAREA_ANY,
     .shape = flip_shape,
     .forward = flip_forward,
@@ -516,6 +516,7 @@ const marea_op marea_op_tile = {
            "front. Gradient: dy summed over the repeats. Error: a negative number of repeats.",
     .inputs = {{"x", "(any shape)"}},
     .attrs = MAREA_ATTRS({"repeats", MAREA_SIZES, MAREA_REQUIRED, NULL, "copies along each dimension"}),
+    .flags = MAREA_STORES,
     .dtypes = MAREA_ANY,
     .shape = tile_shape,
     .forward = tile_forward,
@@ -542,7 +543,7 @@ const marea_op marea_op_contiguous = {
     .family = "shape",
     .doc = "x in row-major order without gaps: a view of x if it is that already, else a copy. Gradient: dy.",
     .inputs = {{"x", "(any shape)"}},
-    .flags = MAREA_STRIDED,
+    .flags = MAREA_STORES | MAREA_STRIDED,
     .dtypes = MAREA_ANY,
     .shape = contiguous_shape,
     .forward = copy_forward,
@@ -555,7 +556,7 @@ const marea_op marea_op_clone = {
     .family = "shape",
     .doc = "A copy of x with memory of its own, in row-major order. Gradient: dy.",
     .inputs = {{"x", "(any shape)"}},
-    .flags = MAREA_STRIDED,
+    .flags = MAREA_STORES | MAREA_STRIDED,
     .dtypes = MAREA_ANY,
     .shape = marea_shape_same,
     .forward = copy_forward,

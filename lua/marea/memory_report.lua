@@ -12,7 +12,7 @@ local visible = require "marea.internal.visible"
 
 local LARGEST = 10 -- tensors that are listed
 
-local SIZES = {f32 = 4, f64 = 8, i64 = 8, u8 = 1}
+local SIZES = {f32 = 4, f64 = 8, i64 = 8, u8 = 1, bf16 = 2, f16 = 2}
 
 ---@class MemoryReport
 ---@field live integer bytes in use by tensors and the graph

@@ -347,12 +347,9 @@ static void fill (marea_tensor *t) {
   void *data = marea_tensor_data(t);
   for (int64_t i = 0; i < marea_tensor_size(t); i++) {
     const double value = ((double)draw(2000) - 1000) / 333;
-    switch (marea_tensor_dtype(t)) {
-    case MAREA_F32: ((float *)data)[i] = (float)value; break;
-    case MAREA_F64: ((double *)data)[i] = value; break;
-    case MAREA_I64: ((int64_t *)data)[i] = draw(3); break;
-    default: ((uint8_t *)data)[i] = (uint8_t)draw(3); break;
-    }
+    const marea_dtype dtype = marea_tensor_dtype(t);
+    marea_put_number(dtype, (char *)data + (size_t)i * marea_dtype_size(dtype),
+                     marea_dtype_is_float(dtype) ? value : (double)draw(3));
   }
 }
 
@@ -435,7 +432,7 @@ static bool operators_hold (void) {
   long fine = 0;
   for (int i = 0; i < marea_op_count() && i < MOST_OPERATORS; i++) {
     world *w = new_world();
-    marea_tensor *pool[128];
+    marea_tensor *pool[160];
     chance = (uint64_t)i + 1;
     bits = 0;
     const int n_pool = make_pool(w->ctx, pool);

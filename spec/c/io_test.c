@@ -459,6 +459,12 @@ static void test_npy (void) {
   for (int dtype = 0; dtype < MAREA_DTYPE_COUNT; dtype++)
     for (int rank = 0; rank <= MAREA_MAX_RANK; rank++) {
       marea_tensor *t = make((marea_dtype)dtype, rank, (int64_t[]){2, 3, 1, 2, 1, 2, 3, 2}, 5), *u;
+      if (dtype == MAREA_BF16) {
+        CHECK(marea_save_npy(t, in_folder("a.npy")) == MAREA_EARG &&
+              strstr(marea_error(ctx), "have no bf16"));
+        marea_release(t);
+        continue;
+      }
       CHECK_OK(marea_save_npy(t, in_folder("a.npy")));
       CHECK_OK(marea_load_npy(ctx, in_folder("a.npy"), &u));
       CHECK(same(t, u));
@@ -466,7 +472,7 @@ static void test_npy (void) {
       marea_release(t);
     }
   bytes b = slurp(in_folder("a.npy"));
-  CHECK(b.n == 128 + 144 && b.p[127] == '\n');
+  CHECK(b.n == 128 + 2 * 144 && b.p[127] == '\n');
   free(b.p);
   marea_tensor *t = MAKE(MAREA_F64, 1, 4, 6), *view = transposed(t), *u;
   CHECK_OK(marea_save_npy(view, in_folder("a.npy")));
@@ -610,13 +616,16 @@ static void test_bool (void) {
 static void test_halves (void) {
   bytes b = safetensors("{\"h\":" ST("F16", "[7]", 0, 14) ",\"b\":" ST("BF16", "[1]", 14, 16) "}", 16);
   const uint16_t words[] = {0x3c00, 0x0001, 0x03ff, 0x0400, 0xfbff, 0x7c00, 0x8000, 0xc049};
-  const float want[] = {1, 0x1p-24f, 0x1.ff8p-15f, 0x1p-14f, -65504, INFINITY, -0.0f};
+  const double want[] = {1, 0x1p-24, 0x1.ff8p-15, 0x1p-14, -65504, INFINITY, -0.0};
   memcpy(b.p + b.n - 16, words, 16);
   marea_file *f;
   CHECK_OK(marea_parse_safetensors(ctx, "halves", b.p, b.n, &f));
   CHECK(strcmp(marea_file_name(f, 1), "h") == 0);
-  CHECK(memcmp(marea_tensor_data(marea_file_tensor(f, 1)), want, sizeof want) == 0);
-  CHECK(*(float *)marea_tensor_data(marea_file_tensor(f, 0)) == -3.140625f);
+  const uint16_t *h = marea_tensor_data(marea_file_tensor(f, 1)),
+                 *b16 = marea_tensor_data(marea_file_tensor(f, 0));
+  CHECK(memcmp(h, words, 14) == 0);
+  for (int i = 0; i < 7; i++) CHECK(marea_number_at(MAREA_F16, h + i) == want[i]);
+  CHECK(marea_number_at(MAREA_BF16, b16) == -3.140625);
   marea_file_free(f);
   free(b.p);
 }

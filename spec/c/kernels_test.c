@@ -872,46 +872,8 @@ static void check_f64 (const marea_kernels *k) {
   end_group("functions of f64");
 }
 
-static void check_integers (const marea_kernels *i64, const marea_kernels *u8) {
-  int64_t a[5] = {-3, 0, 7, INT64_MIN, INT64_MAX}, b[5] = {2, 0, -9, -1, 1}, y[5];
-  uint8_t c[4] = {0, 1, 200, 255}, d[4] = {1, 1, 100, 255}, z[4];
-#define WANT(name, got, wanted) \
-  if ((got) != (wanted)) complain("value", name, (double)(got), (double)(wanted))
-  i64->add(5, a, 1, b, 1, y, NULL);
-  WANT("add", y[0], -1);
-  WANT("add", y[4], INT64_MIN);
-  i64->mul(5, a, 1, b, 0, y, NULL);
-  WANT("mul", y[2], 14);
-  i64->sign(5, a, y, NULL);
-  WANT("sign", y[0] * 100 + y[1] * 10 + y[2], -99);
-  i64->clamp(5, a, y, (const double *)(const int64_t[]){-2, INT64_MAX});
-  WANT("clamp", y[0], -2);
-  WANT("clamp", y[4], INT64_MAX);
-  i64->maximum(5, a, 1, b, 1, y, NULL);
-  WANT("maximum", y[2], 7);
-  u8->sub(4, c, 1, d, 1, z, NULL);
-  WANT("sub", z[0], 255);
-  u8->lt(4, c, 1, d, 1, z, NULL);
-  WANT("lt", z[0] * 8 + z[1] * 4 + z[2] * 2 + z[3], 8);
-  u8->abs(4, c, z, NULL);
-  WANT("abs", z[3], 255);
-  u8->where(4, d, 0, c, 1, d, 1, z, NULL);
-  WANT("where", z[2], 200);
-  i64->remainder(5, a, 1, b, 1, y, NULL);
-  for (int i = 0; i < 5; i++) WANT("remainder", y[i], ((int64_t[]){1, 0, -2, 0, 0})[i]);
-  i64->floor_divide(5, a, 1, b, 1, y, NULL);
-  for (int i = 0; i < 5; i++) WANT("floor_divide", y[i], ((int64_t[]){-2, 0, -1, INT64_MIN, INT64_MAX})[i]);
-  u8->remainder(4, d, 0, d, 1, z, NULL);
-  WANT("remainder", z[2], 1);
-  u8->floor_divide(4, c, 1, d, 1, z, NULL);
-  for (int i = 0; i < 4; i++) WANT("floor_divide", z[i], ((uint8_t[]){0, 1, 2, 1})[i]);
-  u8->is_finite(4, c, z, NULL);
-  i64->is_nan(3, a, z, NULL);
-  WANT("tests", z[0] * 8 + z[1] * 4 + z[2] * 2 + z[3], 1);
-  end_group("integers");
-}
-
 #include "attention_cases.h"
+#include "dtype_cases.h"
 #include "recurrent_cases.h"
 #include "reduction_cases.h"
 
@@ -937,6 +899,7 @@ int main (void) {
     check_optimizers(k[0], false);
     check_recurrent(k[0], false);
     check_attention(k[0], false);
+    check_halves(k[0]);
   }
   check_tails(k[1], true);
   check_binary(k[1], true);
@@ -950,6 +913,7 @@ int main (void) {
   check_optimizers(k[1], true);
   check_recurrent(k[1], true);
   check_attention(k[1], true);
+  check_halves(k[1]);
   check_f64(k[1]);
   check_integers(k[2], k[3]);
   isa = "prefetch";

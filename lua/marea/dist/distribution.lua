@@ -232,7 +232,10 @@ function distribution.abs(x) return type(x) == "number" and math.abs(x) or ops.a
 
 function distribution.square(x) return x * x end
 
-local INSIDE = {f32 = {min = 0x1p-126, max = 1 - 0x1p-24}, f64 = {min = 0x1p-1022, max = 1 - 0x1p-53}}
+local INSIDE = {
+  f32 = {min = 0x1p-126, max = 1 - 0x1p-24}, f64 = {min = 0x1p-1022, max = 1 - 0x1p-53},
+  bf16 = {min = 0x1p-126, max = 1 - 0x1p-8}, f16 = {min = 0x1p-14, max = 1 - 0x1p-11},
+}
 
 --- Brings probabilities from [0, 1] into (0, 1), where logarithms are finite.
 ---@param p userdata|number

@@ -10,7 +10,7 @@ local anywhere = {
   ndimension = "rank", len = "#t", length = "#t", nelement = "numel()", nElement = "numel()", astype = "to(dtype)",
   type = "dtype", typeAs = "to(other.dtype)", type_as = "to(other.dtype)", float = "to('f32')", double = "to('f64')",
   long = "to('i64')", int = "to('i64')", byte = "to('u8')", bool = "'u8', with 0 and 1",
-  half = "to('f32'), the smallest of the real dtypes", numpy = "totable()", tolist = "totable()",
+  half = "to('f16')", bfloat16 = "to('bf16')", numpy = "totable()", tolist = "totable()",
   storage = "totable()", cpu = IN_MEMORY, cuda = IN_MEMORY, device = "main memory for all tensors",
   is_cuda = "false: all tensors are in main memory", mm = "matmul", bmm = "matmul", mv = "matmul", dot = "matmul",
   ger = "x:unsqueeze(2) * y, of two vectors", outer = "x:unsqueeze(2) * y, of two vectors", t = "transpose(1, 2)",

@@ -179,6 +179,7 @@ local LEAST_SQUARE = {f32 = 1e-30, f64 = 1e-290} -- a mean of squares below it h
 --- the dtype of g: in f32 it would be rounded, and infinite from 3.4e38 on. Where the squares overflow or underflow, g
 --- is divided by its largest element first.
 local function norm_of(g)
+  if not LEAST_SQUARE[g.dtype] then g = g:to "f32" end
   local flat = ops.reshape(g, {g:numel()})
   local sum = ops.matmul(flat, flat):item() -- one pass, no memory
   if sum ~= sum or sum < math.huge and sum >= LEAST_SQUARE[g.dtype] * g:numel() then return math.sqrt(sum) end

@@ -5,7 +5,7 @@
 
 ---@class Tensor  numbers of one type in a grid
 ---@field shape integer[]
----@field dtype string "f32", "f64", "i64" or "u8"
+---@field dtype string "f32", "f64", "i64", "u8", "bf16" or "f16"
 ---@field rank integer number of dimensions
 ---@field grad Tensor? of a leaf, after backward; may be set
 ---@field requires_grad boolean are gradients wanted?
@@ -14,7 +14,7 @@ Tensor = {}
 
 --- A tensor from numbers: a number, a table of them, or tables in tables of one depth. f32 unless asked for.
 ---@param values number|table
----@param options? {dtype: string?} "f32", "f64", "i64" or "u8"
+---@param options? {dtype: string?} "f32", "f64", "i64", "u8", "bf16" or "f16"
 ---@return userdata
 ---@example marea.tensor{{1, 2, 3}, {4, 5, 6}}
 ---@example marea.tensor({1, 2}, {dtype = "i64"})
@@ -309,7 +309,7 @@ function Tensor:clear_grad() end
 function Tensor:detach() end
 
 --- This tensor in another dtype; itself if it has that one.
----@param dtype string "f32", "f64", "i64" or "u8"
+---@param dtype string "f32", "f64", "i64", "u8", "bf16" or "f16"
 ---@return userdata
 ---@example marea.tensor{1.7}:to "i64"
 function Tensor:to(dtype) end

@@ -195,7 +195,7 @@ TOPICS.indexing, TOPICS.slicing = TOPICS.index, TOPICS.index
 
 -- Fields of tensors.
 TOPICS.shape = "x.shape: the sizes, a list; it prints as (2, 3), compares by == with other lists, and joins texts by .."
-TOPICS.dtype = "x.dtype: \"f32\", \"f64\", \"i64\" or \"u8\"; x:to(dtype) converts"
+TOPICS.dtype = "x.dtype: \"f32\", \"f64\", \"i64\", \"u8\", \"bf16\" or \"f16\"; x:to(dtype) converts"
 TOPICS.rank = "x.rank: the number of dimensions, #x.shape"
 TOPICS.requires_grad = "x.requires_grad: are gradients wanted? x:requires_grad_() says so"
 TOPICS.is_leaf = "x.is_leaf: was it made by no operator that was recorded?"
