@@ -106,10 +106,12 @@ void marea_narrow_integer (int dtype, void *x, int64_t i, int64_t value) {
 }
 
 double marea_number_at (marea_dtype dtype, const void *at) {
+  MAREA_ENTER;
   return at && (unsigned)dtype < MAREA_DTYPE_COUNT ? marea_load((int)dtype, at, 0) : 0;
 }
 
 void marea_put_number (marea_dtype dtype, void *at, double value) {
+  MAREA_ENTER;
   if (at && (unsigned)dtype < MAREA_DTYPE_COUNT) marea_store((int)dtype, at, 0, value);
 }
 
