@@ -35,7 +35,7 @@ describe("an argument that is wrong", function()
     says("conv2d: argument 'padding': expected an integer, {h, w}, {top, bottom, left, right}, 'same' or 'valid', "
       .. "got string 'full'", function() return ops.conv2d(image, kernel, {padding = "full"}) end)
     says("sum: argument 'keepdim': expected true or false, got 1", function() return x:sum(1, 1) end)
-    says("cast: argument 'dtype': expected one of 'f32', 'f64', 'i64', 'u8', got string 'float'",
+    says("cast: argument 'dtype': expected one of 'f32', 'f64', 'i64', 'u8', 'bf16', 'f16', got string 'float'",
       function() return x:cast "float" end)
     says("full: argument 'shape': expected a list of at most 8 integers, got nothing", function() return ops.full() end)
     says("select: argument 'dim': expected a dimension (1 is the first, -1 the last), got 0",
