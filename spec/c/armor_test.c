@@ -353,11 +353,14 @@ static void fill (marea_tensor *t) {
   }
 }
 
-static int make_pool (marea_context *ctx, marea_tensor **pool) {
-  static const int64_t sizes[][4] = {{2, 3, 2, 1}, {3, 2, 4, 2}, {1, 4, 4, 2}, {3, 3, 0, 2}, {2, 2, 2, 2}};
+enum { RANKS = 5, SHAPES = 5, POOL = RANKS * SHAPES * MAREA_DTYPE_COUNT };
+
+static int make_pool (marea_context *ctx, marea_tensor *pool[POOL]) {
+  static const int64_t sizes[SHAPES][4] = {
+      {2, 3, 2, 1}, {3, 2, 4, 2}, {1, 4, 4, 2}, {3, 3, 0, 2}, {2, 2, 2, 2}};
   int n = 0;
-  for (int rank = 0; rank <= 4; rank++)
-    for (int s = 0; s < COUNT(sizes); s++)
+  for (int rank = 0; rank < RANKS; rank++)
+    for (int s = 0; s < SHAPES; s++)
       for (int dtype = 0; dtype < MAREA_DTYPE_COUNT; dtype++) {
         marea_tensor *t;
         need(marea_empty(ctx, (marea_dtype)dtype, rank, sizes[s], &t), ctx);
@@ -432,7 +435,7 @@ static bool operators_hold (void) {
   long fine = 0;
   for (int i = 0; i < marea_op_count() && i < MOST_OPERATORS; i++) {
     world *w = new_world();
-    marea_tensor *pool[160];
+    marea_tensor *pool[POOL];
     chance = (uint64_t)i + 1;
     bits = 0;
     const int n_pool = make_pool(w->ctx, pool);
