@@ -157,8 +157,10 @@ struct bind_scope {
   bind_scope *outer, *inner; /* neighbours in bind_state.scopes */
   bind_box *first;
   bool open, no_grad, recording; /* no_grad: recording is set to `recording` at the end */
+  bool autocast;                 /* autocast is set to `lowered` at the end */
   bool plan;                     /* a plan ends with the scope */
   bool shield, shielded, held;   /* shield: both settings are set to these values at the end */
+  int lowered;
 };
 
 /* Nanoseconds of a clock that never jumps, and seconds of the same one. A signal handler may call them. */
@@ -300,6 +302,7 @@ void bind_box_open (lua_State *L);       /* metatable.c: makes the metatable; st
 void bind_scope_open (lua_State *L); /* makes the metatable; state on the stack top */
 int bind_scope_call (lua_State *L);  /* core.scope */
 int bind_no_grad (lua_State *L);     /* core.no_grad */
+int bind_autocast (lua_State *L);    /* core.autocast */
 int bind_plan (lua_State *L);        /* core.plan */
 int bind_shield (lua_State *L);      /* core.shield */
 

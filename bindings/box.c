@@ -92,6 +92,7 @@ void bind_scope_abandon (bind_scope *s) {
   unlink_scope(s);
   while (s->first) bind_box_leave(s->first);
   if (s->no_grad && s->state->ctx) marea_set_recording(s->state->ctx, s->recording);
+  if (s->autocast && s->state->ctx) marea_set_autocast(s->state->ctx, s->lowered);
   if (s->plan && s->state->ctx) {
     marea_plan_stop(s->state->ctx);
     bind_forget_live(s->state);

@@ -202,6 +202,12 @@ static int core_recording (lua_State *L) {
   return 1;
 }
 
+static int core_autocasting (lua_State *L) {
+  const int dtype = marea_autocast(bind_enter(L, bind_self(L)));
+  lua_pushstring(L, dtype < 0 ? NULL : marea_dtype_name((marea_dtype)dtype));
+  return 1;
+}
+
 static int core_planning (lua_State *L) {
   lua_pushboolean(L, marea_planning(bind_enter(L, bind_self(L))));
   return 1;
@@ -295,6 +301,8 @@ static const luaL_Reg functions[] = {
     {"op_info", bind_op_info},
     {"scope", bind_scope_call},
     {"no_grad", bind_no_grad},
+    {"autocast", bind_autocast},
+    {"autocasting", core_autocasting},
     {"plan", bind_plan},
     {"planning", core_planning},
     {"shield", bind_shield},

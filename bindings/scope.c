@@ -5,7 +5,7 @@
 **
 ** no_grad is a scope at whose end recording is as it was before. A coroutine cannot yield inside it, because
 ** recording is a state of the whole context; bind_scope_reap ends the scope of a coroutine that died inside it. The
-** same holds for plans.
+** same holds for autocast and plans.
 */
 #include "bind.h"
 
@@ -154,6 +154,21 @@ int bind_no_grad (lua_State *L) {
   bind_scope *s = scope_around_call(L, S, "no_grad");
   s->no_grad = true;
   s->recording = marea_set_recording(ctx, false);
+  lua_call(L, lua_gettop(L) - 2, LUA_MULTRET);
+  return finish(L, LUA_OK, 0);
+}
+
+/* core.autocast(dtype, f, ...) -> results of f, whose products take float inputs in this dtype; of a dtype that is not
+   stored only: as they are */
+int bind_autocast (lua_State *L) {
+  bind_state *S = bind_self(L);
+  marea_context *ctx = bind_enter(L, S);
+  marea_dtype dtype;
+  if (!bind_to_dtype(L, 1, &dtype)) return bind_raise_argument(L, S, "autocast", "dtype", "a dtype", 1);
+  lua_remove(L, 1);
+  bind_scope *s = scope_around_call(L, S, "autocast");
+  s->autocast = true;
+  s->lowered = marea_set_autocast(ctx, (int)dtype);
   lua_call(L, lua_gettop(L) - 2, LUA_MULTRET);
   return finish(L, LUA_OK, 0);
 }

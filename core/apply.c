@@ -25,6 +25,7 @@ typedef struct entry {
   stand_ins inputs;          /* after promotion: what is recorded */
   stand_ins values;          /* after making contiguous: what forward reads */
   int narrow;                /* dtype that is only stored, to which results are rounded; -1: none */
+  bool as_stored;            /* the operator computes with what is only stored */
   marea_attr attr[MAREA_MAX_ATTRS];
 } entry;
 
@@ -118,15 +119,6 @@ int marea_common_dtype (int n, marea_tensor *const *in) {
   return (int)(marea_is_float(of_numbers) && !marea_is_float(common) ? of_numbers : common);
 }
 
-static marea_status cast_input (marea_call *c, marea_tensor **t, int dtype) {
-  if (!t) return marea_reject(c, MAREA_ENOMEM, "out of memory for %d inputs", c->n_in);
-  marea_attr attr = {.n = 1, .i = dtype};
-  marea_tensor *cast;
-  MAREA_TRY(marea_run_with(c->ctx, &marea_op_cast, &attr, &cast, 1, *t));
-  *t = cast;
-  return MAREA_OK;
-}
-
 static bool have_one_dtype (const marea_call *c) {
   for (int i = 1; i < c->n_in; i++)
     if (!c->in[0] || !c->in[i] || c->in[i]->dtype != c->in[0]->dtype) return false;
@@ -151,33 +143,80 @@ static marea_status refuse_stored (marea_call *c) {
       name);
 }
 
-/* Input i := the caller's, as `dtype`; one that was given twice is converted once. */
-static marea_status convert_input (entry *d, int i, int dtype) {
-  marea_call *c = &d->call;
-  marea_tensor **t = replace(c, &d->inputs, i);
-  for (int k = 0; t && k < i; k++)
-    if (d->user[k] == d->user[i]) {
-      *t = marea_retain(d->inputs.own[k]);
-      return MAREA_OK;
-    }
-  return cast_input(c, t, dtype);
+static marea_status cast_input (marea_call *c, marea_tensor *t, int dtype, bool lowers, marea_tensor **cast) {
+  if (lowers) return marea_lower(c->ctx, t, dtype, cast);
+  const marea_attr attr = {.n = 1, .i = dtype};
+  return marea_run_with(c->ctx, &marea_op_cast, &attr, cast, 1, t);
 }
 
-/* inputs := the caller's tensors, converted to their common dtype if the operator promotes, and what is only stored to
-   the dtype that it is computed in if the operator computes. Where that was the common dtype, it is the results', too. */
+/* Input i := itself, as `dtype`; one that was given twice is converted once. */
+static marea_status convert_input (entry *d, int i, int dtype, bool lowers) {
+  marea_call *c = &d->call;
+  marea_tensor *cast = NULL, **t = replace(c, &d->inputs, i);
+  if (!t) return marea_reject(c, MAREA_ENOMEM, "out of memory for %d inputs", c->n_in);
+  for (int k = 0; k < i && !cast; k++)
+    if (d->user[k] == d->user[i]) cast = marea_retain(d->inputs.own[k]);
+  if (!cast) MAREA_TRY(cast_input(c, *t, dtype, lowers, &cast));
+  if (*t != d->user[i]) marea_release(*t);
+  *t = cast;
+  return MAREA_OK;
+}
+
+/* Are float inputs of this call cast down? Not those of f64, whose user wants more digits, nor what is beside them. */
+static bool lowers (const marea_call *c) {
+  const int dtype = c->ctx->autocast;
+  if (dtype < 0 || !(c->op->flags & MAREA_LOWERS)) return false;
+  for (int i = 0; i < c->n_in; i++) {
+    const marea_tensor *t = c->in[i];
+    if (t && marea_is_float(t->dtype) && marea_computed_in(t->dtype) != marea_computed_in(dtype))
+      return false;
+  }
+  return true;
+}
+
+static marea_status lower (entry *d) {
+  marea_call *c = &d->call;
+  const int dtype = c->ctx->autocast;
+  if (!lowers(c)) return MAREA_OK;
+  for (int i = 0; i < c->n_in; i++) {
+    const marea_tensor *t = c->in[i];
+    if (t && marea_is_float(t->dtype) && t->dtype != dtype) MAREA_TRY(convert_input(d, i, dtype, true));
+  }
+  c->in = d->inputs.t;
+  return MAREA_OK;
+}
+
+/* Has the operator a way of its own for these inputs, floats of bf16 alone? */
+static bool takes_bf16 (const marea_call *c) {
+  bool any = false;
+  if (!(c->op->flags & MAREA_TAKES_BF16)) return false;
+  for (int i = 0; i < c->n_in; i++) {
+    if (!c->in[i] || !marea_is_float(c->in[i]->dtype)) continue;
+    if (c->in[i]->dtype != MAREA_BF16) return false;
+    any = true;
+  }
+  return any;
+}
+
+/* inputs := the caller's tensors, cast down under autocast, converted to their common dtype if the operator promotes, and
+   what is only stored to the dtype that it is computed in if the operator computes. Where that was the common dtype, it
+   is the results', too. */
 static marea_status promote (entry *d) {
   marea_call *c = &d->call;
+  MAREA_TRY(lower(d));
+  d->as_stored |= takes_bf16(c);
   const bool promotes = c->op->flags & MAREA_PROMOTES && !have_one_dtype(c);
-  const bool widens = !(c->op->flags & MAREA_STORES) && have_stored(c);
+  const bool widens = !d->as_stored && have_stored(c);
   if (!promotes && !widens) return MAREA_OK;
   if (widens && c->op->flags & MAREA_MUTATES) return refuse_stored(c);
   const int common = marea_common_dtype(c->n_in, c->in);
   if (widens && marea_is_in(MAREA_STORED, common)) d->narrow = common;
   for (int i = 0; i < c->n_in; i++) {
-    if (!d->user[i]) continue;
-    int dtype = promotes ? common : d->user[i]->dtype;
+    const marea_tensor *t = d->inputs.t[i];
+    if (!t) continue;
+    int dtype = promotes ? common : t->dtype;
     if (widens) dtype = marea_computed_in(dtype);
-    if (d->user[i]->dtype != dtype) MAREA_TRY(convert_input(d, i, dtype));
+    if (t->dtype != dtype) MAREA_TRY(convert_input(d, i, dtype, false));
   }
   c->in = d->inputs.t;
   return MAREA_OK;
@@ -218,6 +257,7 @@ static marea_status begin_call (entry *d, marea_context *ctx, const marea_op *op
   c->planned = 0;
   c->found = NULL;
   d->narrow = -1;
+  d->as_stored = op->flags & MAREA_STORES;
   stand_in_for(&d->inputs, in);
   stand_in_for(&d->values, in);
   if (attrs) memcpy(d->attr, attrs, sizeof *attrs * (size_t)marea_op_attrs(op, NULL));
@@ -378,7 +418,7 @@ static void keep_from_caller (marea_call *c) {
 /* Results that an attribute wants in a dtype that is only stored are computed in the other one. */
 static void widen_layouts (entry *d) {
   marea_call *c = &d->call;
-  if (c->op->flags & MAREA_STORES) return;
+  if (d->as_stored) return;
   for (int k = 0; k < c->n_out; k++) {
     marea_layout *l = &c->layout[k];
     if (!marea_is_in(MAREA_STORED, l->dtype)) continue;
@@ -409,6 +449,7 @@ static marea_status compute (entry *d, marea_tensor **out) {
   if (c->op->flags & MAREA_MUTATES) return mutate(d);
   MAREA_TRY(densify(d));
   MAREA_TRY(c->op->shape(c));
+  if (c->ctx->autocast >= 0 && c->op->flags & MAREA_WIDE) d->narrow = -1;
   widen_layouts(d);
   c->out = out;
   bool filled;
@@ -513,17 +554,12 @@ static marea_status check_in_place (marea_context *ctx, const char *name, int n_
   return MAREA_OK;
 }
 
-static bool same_layout (const marea_tensor *a, const marea_tensor *b) {
-  return a->offset == b->offset && marea_has_shape(a, b->rank, b->shape) &&
-         memcmp(a->stride, b->stride, sizeof a->stride[0] * (size_t)a->rank) == 0;
-}
-
 /* May forward write straight over in[0], no other input reading what is written too early? */
 static bool can_write_through (const marea_call *c) {
   const marea_tensor *t = c->in[0];
   if (!marea_tensor_contiguous(t)) return false;
   for (int i = 1; i < c->n_in; i++)
-    if (c->in[i] && c->in[i]->storage == t->storage && !same_layout(c->in[i], t)) return false;
+    if (c->in[i] && c->in[i]->storage == t->storage && !marea_same_layout(c->in[i], t)) return false;
   return true;
 }
 
@@ -593,7 +629,7 @@ static marea_status copy (marea_tensor *dst, marea_tensor *src) {
   bool before = marea_set_recording(ctx, false);
   marea_tensor *wide = NULL, *own = NULL;
   marea_status status = marea_run_with(ctx, &marea_op_expand, &shape, &wide, 1, src);
-  bool overlaps = src->storage == dst->storage && !same_layout(src, dst);
+  bool overlaps = src->storage == dst->storage && !marea_same_layout(src, dst);
   if (status == MAREA_OK && overlaps) status = marea_run(ctx, &marea_op_clone, &own, 1, wide);
   marea_set_recording(ctx, before);
   if (status == MAREA_OK) {

@@ -330,8 +330,11 @@ marea_status marea_find_blame (marea_tensor *y, marea_blame *b) {
     return MAREA_OK;
   }
   search s = {y->ctx, y->node};
-  bool before = marea_set_recording(y->ctx, false);
+  const bool before = marea_set_recording(y->ctx, false);
+  const int autocast = y->ctx->autocast;
+  y->ctx->autocast = -1;
   marea_status status = run_search(&s, y, b);
+  y->ctx->autocast = autocast;
   marea_set_recording(y->ctx, before);
   if (status != MAREA_OK) marea_blame_clear(b);
   return status;

@@ -162,6 +162,7 @@ marea_status marea_open (const marea_config *config, marea_context **out) {
   memset(ctx, 0, sizeof *ctx);
   ctx->config = settings;
   ctx->recording = true;
+  ctx->autocast = -1;
   atomic_init(&ctx->interrupt, false);
   if (!marea_pool_new(ctx)) {
     destroy(ctx);
@@ -201,6 +202,7 @@ static void log_leaks (const marea_context *ctx) {
 void marea_close (marea_context *ctx) {
   MAREA_ENTER;
   if (!ctx) return;
+  marea_drop_casts(ctx);
   log_leaks(ctx);
   ctx->config.log = NULL;
   marea_workers_free(ctx, ctx->workers);

@@ -34,6 +34,7 @@ typedef struct marea_node marea_node;
 typedef struct marea_pool marea_pool;      /* memory.c: size-class free lists */
 typedef struct marea_workers marea_workers; /* parallel.c */
 typedef struct marea_plan marea_plan;       /* plan.c */
+typedef struct marea_casts marea_casts;     /* autocast.c */
 
 /* ---- context.c ---- */
 
@@ -47,6 +48,8 @@ struct marea_context {
   bool wide;   /* isa is avx512, on a machine that does a 512-bit multiply-add in one turn: see marea_cpu_is_wide */
   int threads;
   bool recording;
+  int autocast;          /* dtype in which operators with MAREA_LOWERS take float inputs; -1: as they are */
+  marea_casts *casts;    /* of parameters, kept while autocast is on */
   bool closed;           /* by its owner; freed with the last block */
   bool burying;          /* marea_bury runs: it frees dead handles and nodes in a loop, without recursion */
   marea_tensor *dead;    /* handles that the loop has yet to free */
@@ -199,6 +202,11 @@ static inline bool marea_has_shape (const marea_tensor *t, int rank, const int64
   return true;
 }
 
+static inline bool marea_same_layout (const marea_tensor *a, const marea_tensor *b) {
+  return a->offset == b->offset && marea_has_shape(a, b->rank, b->shape) &&
+         __builtin_memcmp(a->stride, b->stride, sizeof a->stride[0] * (size_t)a->rank) == 0;
+}
+
 /* Is t of a plan that has ended? Then it has no elements and never will. */
 static inline bool marea_is_over (const marea_tensor *t) {
   const uint64_t planned = t->storage->planned;
@@ -262,8 +270,13 @@ enum { /* flags of an operator */
                              elements of tensors and of workspace only inside marea_parallel, which does nothing then */
   MAREA_REALS = 256,      /* its results are floats for integer inputs, too */
   MAREA_PART = 512,       /* a view of in[0] that has each of its elements at most once: the tape adds dy to that part */
-  MAREA_STORES = 1024     /* moves elements or writes single ones, so it takes dtypes that are only stored as they are;
+  MAREA_STORES = 1024,    /* moves elements or writes single ones, so it takes dtypes that are only stored as they are;
                              apply converts for all others (dtype.h, MAREA_STORED) */
+  MAREA_TAKES_BF16 = 2048, /* has a way of its own for calls whose float inputs are all bf16: its results are bf16, too,
+                             and so are their layouts; with other dtypes among them apply converts */
+  MAREA_LOWERS = 4096,    /* under autocast its float inputs are cast down: products, which cost and bear it */
+  MAREA_WIDE = 8192       /* under autocast its results are not rounded to what is only stored: losses, norms, sums,
+                             powers, whose last digits count or whose range is wide */
 };
 
 #define MAREA_MAX_IN 12 /* inputs that have names */
@@ -392,6 +405,13 @@ marea_status marea_record (marea_call *c);  /* after forward: gives out[] a node
 void marea_node_release (marea_context *ctx, marea_node *node); /* drops one reference; without any the node is dead */
 uint32_t marea_number_bits (const marea_tensor *t); /* a value of rank 0 as f32; kept for marea_find_blame */
 void marea_node_bury (marea_context *ctx); /* frees one dead node and releases the tensors that it saved */
+
+/* ---- autocast.c ---- */
+
+/* *out := the float tensor t as `dtype`, recorded; parameters (leaves that require a gradient) are cast once for each of
+   their values. */
+marea_status marea_lower (marea_context *ctx, marea_tensor *t, int dtype, marea_tensor **out);
+void marea_drop_casts (marea_context *ctx);
 
 /* ---- profile.c: marea_invoke and marea_invoke_ while a profile runs ---- */
 

@@ -562,6 +562,8 @@ static marea_status sweep (pass *p, marea_tensor *y, marea_tensor *seed) {
   marea_tensor *dy;
   int layer = p->ctx->layer;
   bool before = marea_set_recording(p->ctx, (p->flags & MAREA_CREATE_GRAPH) != 0);
+  const int autocast = p->ctx->autocast;
+  p->ctx->autocast = -1; /* the pass computes in the dtypes in which the calls were recorded */
   marea_status status = make_seed(y, seed, &dy);
   if (status == MAREA_OK)
     status = y->node ? arrive_at_node(p, y->node, y->slot, dy) : arrive_at_leaf(p, y, dy);
@@ -574,6 +576,7 @@ static marea_status sweep (pass *p, marea_tensor *y, marea_tensor *seed) {
   if (status == MAREA_OK) status = prepare_leaves(p);
   settle_leaves(p, status == MAREA_OK);
   marea_set_recording(p->ctx, before);
+  p->ctx->autocast = autocast;
   return status;
 }
 

@@ -433,6 +433,10 @@ local examples = {
   end,
   ["without the call: marea.no_grad(net, x)"] =
     runs("marea.no_grad(net, x)", function() return {net = small_net(), x = marea.ones(1, 2)} end),
+  ["marea.autocast(function() ... end)"] = function(text)
+    assert(text:find("marea.autocast(function()", 1, true))
+    marea.autocast(function() end)
+  end,
   ["marea.no_grad(function() ... end)"] = function(text)
     assert(text:find("marea.no_grad(function()", 1, true))
     marea.no_grad(function() end)

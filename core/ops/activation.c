@@ -9,9 +9,9 @@
 
 #include "formula.h"
 
-#define ACTIVATION(op)                                                                          \
-  .name = #op, .family = "activation", .inputs = {{"x", "any shape"}}, .forward = op##_forward, \
-  .flags = MAREA_STRIDED | MAREA_ELEMENTWISE
+#define ACTIVATION(op) \
+  .name = #op, .family = "activation", .inputs = {{"x", "any shape"}}, .forward = op##_forward
+#define MAP (MAREA_STRIDED | MAREA_ELEMENTWISE)
 #define ANY_VALUE "return {g.tensor(g.shape(0, 4))}"
 #define NOT_ZERO "return {g.tensor(g.shape(0, 4), {away = {0}})}"
 
@@ -101,9 +101,13 @@ static marea_status relu_forward (marea_call *c) { return marea_map_unary(c, ker
 static marea_status relu_vjp (marea_vjp *v) { return from_result(v, MAREA_ACT_RELU, 0); }
 
 const marea_op marea_op_relu = {
-    ACTIVATION(relu),   .shape = marea_shape_same,
-    .saves_out = 1,     .vjp = relu_vjp,
-    .sample = NOT_ZERO, .doc = "relu(x) = max(x, 0). Gradient: dx = dy where x > 0, else 0 (also at 0).",
+    ACTIVATION(relu),
+    .flags = MAP,
+    .shape = marea_shape_same,
+    .saves_out = 1,
+    .vjp = relu_vjp,
+    .sample = NOT_ZERO,
+    .doc = "relu(x) = max(x, 0). Gradient: dx = dy where x > 0, else 0 (also at 0).",
 };
 
 static marea_status slope_shape (marea_call *c) {
@@ -121,6 +125,7 @@ static marea_status leaky_relu_vjp (marea_vjp *v) {
 
 const marea_op marea_op_leaky_relu = {
     ACTIVATION(leaky_relu),
+    .flags = MAP,
     .attrs = MAREA_ATTRS({"slope", MAREA_REAL, 0.01, NULL, "slope for x < 0, at least 0"}),
     .shape = slope_shape,
     .saves_out = 1,
@@ -136,6 +141,7 @@ static marea_status elu_vjp (marea_vjp *v) { return from_result(v, MAREA_ACT_ELU
 
 const marea_op marea_op_elu = {
     ACTIVATION(elu),
+    .flags = MAP,
     .attrs = MAREA_ATTRS({"alpha", MAREA_REAL, 1, NULL, "minus the limit at -infinity, at least 0"}),
     .shape = slope_shape,
     .saves_out = 1,
@@ -150,9 +156,13 @@ static marea_status sigmoid_forward (marea_call *c) { return marea_map_unary(c, 
 static marea_status sigmoid_vjp (marea_vjp *v) { return from_result(v, MAREA_ACT_SIGMOID, 0); }
 
 const marea_op marea_op_sigmoid = {
-    ACTIVATION(sigmoid), .shape = marea_shape_same,
-    .saves_out = 1,      .vjp = sigmoid_vjp,
-    .sample = ANY_VALUE, .doc = "sigmoid(x) = 1 / (1 + e^-x). Gradient: dx = dy y (1 - y).",
+    ACTIVATION(sigmoid),
+    .flags = MAP,
+    .shape = marea_shape_same,
+    .saves_out = 1,
+    .vjp = sigmoid_vjp,
+    .sample = ANY_VALUE,
+    .doc = "sigmoid(x) = 1 / (1 + e^-x). Gradient: dx = dy y (1 - y).",
 };
 
 static marea_status tanh_forward (marea_call *c) { return marea_map_unary(c, kernels(c)->tanh, NULL); }
@@ -160,9 +170,13 @@ static marea_status tanh_forward (marea_call *c) { return marea_map_unary(c, ker
 static marea_status tanh_vjp (marea_vjp *v) { return from_result(v, MAREA_ACT_TANH, 0); }
 
 const marea_op marea_op_tanh = {
-    ACTIVATION(tanh),    .shape = marea_shape_same,
-    .saves_out = 1,      .vjp = tanh_vjp,
-    .sample = ANY_VALUE, .doc = "tanh(x), the hyperbolic tangent. Gradient: dx = dy (1 - y^2).",
+    ACTIVATION(tanh),
+    .flags = MAP,
+    .shape = marea_shape_same,
+    .saves_out = 1,
+    .vjp = tanh_vjp,
+    .sample = ANY_VALUE,
+    .doc = "tanh(x), the hyperbolic tangent. Gradient: dx = dy (1 - y^2).",
 };
 
 static marea_status softplus_forward (marea_call *c) {
@@ -173,6 +187,7 @@ static marea_status softplus_vjp (marea_vjp *v) { return from_result(v, MAREA_AC
 
 const marea_op marea_op_softplus = {
     ACTIVATION(softplus),
+    .flags = MAP | MAREA_WIDE,
     .shape = marea_shape_same,
     .saves_out = 1,
     .vjp = softplus_vjp,
@@ -198,6 +213,7 @@ static marea_status gelu_vjp (marea_vjp *v) {
 
 const marea_op marea_op_gelu = {
     ACTIVATION(gelu),
+    .flags = MAP,
     .shape = marea_shape_same,
     .saves_in = 1,
     .vjp = gelu_vjp,
@@ -256,6 +272,7 @@ static marea_status silu_vjp (marea_vjp *v) {
 
 const marea_op marea_op_silu = {
     ACTIVATION(silu),
+    .flags = MAP,
     .shape = marea_shape_same,
     .saves_in = 1,
     .vjp = silu_vjp,

@@ -158,7 +158,7 @@ static marea_status pow_vjp (marea_vjp *v) {
 
 const marea_op marea_op_pow = {
     BINARY(pow),
-    .flags = ARITHMETIC | MAREA_REALS,
+    .flags = ARITHMETIC | MAREA_REALS | MAREA_WIDE,
     .dtypes = MAREA_ANY,
     .saves_in = 3,
     .saves_out = 1,

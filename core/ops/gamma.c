@@ -7,9 +7,10 @@
 
 #include "formula.h"
 
-#define GAMMA(op)                                                 \
-  .name = #op, .family = "gamma", .inputs = {{"x", "any shape"}}, \
-  .flags = MAREA_STRIDED | MAREA_ELEMENTWISE, .saves_in = 1, .forward = op##_forward, .vjp = op##_vjp
+#define GAMMA(op)                                                                                  \
+  .name = #op, .family = "gamma", .inputs = {{"x", "any shape"}},                                  \
+  .flags = MAREA_STRIDED | MAREA_ELEMENTWISE | MAREA_WIDE, .saves_in = 1, .forward = op##_forward, \
+  .vjp = op##_vjp
 
 #define LARGEST_ORDER 100
 

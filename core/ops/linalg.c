@@ -113,7 +113,7 @@ const marea_op marea_op_eigh = {
            "larger than 16384; elements that are not finite; a time limit (marea_limit_time, a sandbox's) "
            "of which less is left than one matrix takes, since LAPACK cannot be stopped.",
     .inputs = {{"a", "(.., n, n)"}},
-    .flags = MAREA_STRIDED | MAREA_NO_GRAD,
+    .flags = MAREA_STRIDED | MAREA_NO_GRAD | MAREA_WIDE,
     .shape = eigh_shape,
     .forward = eigh_forward,
     .flop = eigh_flop,

@@ -165,6 +165,7 @@ const marea_op marea_op_cross_entropy = {
     .family = "loss",
     .inputs = {{"logits", "(..., C)"}, {"labels", "i64 or u8 (...), each one of C classes"}},
     CLASS_ATTRS,
+    .flags = MAREA_WIDE,
     .saves_in = 3,
     .shape = cross_entropy_shape,
     .forward = cross_entropy_forward,

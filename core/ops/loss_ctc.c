@@ -239,6 +239,7 @@ const marea_op marea_op_ctc_loss = {
     .attrs = MAREA_ATTRS({"blank", MAREA_INT, MAREA_NONE, NULL, "class of no label; left out: the first"},
                          {"reduction", MAREA_ENUM, 0, "mean|sum|none", "what becomes of the rows' losses"},
                          {"zero_infinity", MAREA_BOOL, 0, NULL, "rows without an alignment give 0"}),
+    .flags = MAREA_WIDE,
     .saves_out = 1 << POSTERIOR,
     .once = "logsumexp over alignments, written with operators",
     .shape = ctc_shape,

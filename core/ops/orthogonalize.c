@@ -93,7 +93,7 @@ const marea_op marea_op_orthogonalize = {
            "and less where they were under |x| / 500. Zeros give zeros. No gradient. Source: Jordan et al. "
            "2024, Muon, kellerjordan.github.io/posts/muon. Error: x is no matrix.",
     .inputs = {{"x", "(rows, columns)"}},
-    .flags = MAREA_NO_GRAD,
+    .flags = MAREA_NO_GRAD | MAREA_WIDE,
     .shape = orthogonalize_shape,
     .forward = orthogonalize_forward,
     .flop = orthogonalize_flop,

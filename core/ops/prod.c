@@ -90,6 +90,7 @@ static marea_status prod_vjp (marea_vjp *v) {
 const marea_op marea_op_prod = {
     REDUCTION(prod),
     OVER_DIMS,
+    .flags = MAREA_WIDE,
     .dtypes = MAREA_ANY,
     .saves_in = 1,
     .shape = prod_shape,
@@ -182,6 +183,7 @@ const marea_op marea_op_norm = {
     REDUCTION(norm),
     .attrs = MAREA_ATTRS({"p", MAREA_REAL, 2, NULL, "above 0; infinity: the largest |x|"}, DIMS_ATTR,
                          KEEPDIM_ATTR),
+    .flags = MAREA_WIDE,
     .saves_in = 1,
     .saves_out = 1,
     .shape = norm_shape,

@@ -414,7 +414,7 @@ const marea_op marea_op_sample_normal = {
         "Welling, arXiv:1312.6114, 2.4. Error: shapes differ.",
     .inputs = {{"mean", "(any shape)"}, {"logvar", "(mean's)"}},
     .attrs = MAREA_ATTRS({"seed", MAREA_INT, MAREA_NONE, NULL, "key of eps; left out: the context's"}),
-    .flags = MAREA_RANDOM,
+    .flags = MAREA_RANDOM | MAREA_WIDE,
     .saves_in = 2,
     .shape = sample_normal_shape,
     .forward = sample_normal_forward,

@@ -50,6 +50,7 @@ static marea_status sum_vjp (marea_vjp *v) {
 const marea_op marea_op_sum = {
     REDUCTION(sum),
     OVER_DIMS,
+    .flags = MAREA_WIDE,
     .dtypes = MAREA_ANY,
     .shape = sum_shape,
     .vjp = sum_vjp,
@@ -88,6 +89,7 @@ static marea_status mean_vjp (marea_vjp *v) {
 const marea_op marea_op_mean = {
     REDUCTION(mean),
     OVER_DIMS,
+    .flags = MAREA_WIDE,
     .dtypes = MAREA_ANY,
     .shape = mean_shape,
     .vjp = mean_vjp,
@@ -134,6 +136,7 @@ static marea_status sum_to_vjp (marea_vjp *v) {
 const marea_op marea_op_sum_to = {
     REDUCTION(sum_to),
     .attrs = MAREA_ATTRS({"shape", MAREA_SIZES, MAREA_REQUIRED, NULL, "a shape that broadcasts to x's"}),
+    .flags = MAREA_WIDE,
     .dtypes = MAREA_ANY,
     .shape = sum_to_shape,
     .vjp = sum_to_vjp,
@@ -214,6 +217,7 @@ static marea_status var_vjp (marea_vjp *v) {
 const marea_op marea_op_var = {
     REDUCTION(var),
     MOMENT_ATTRS,
+    .flags = MAREA_WIDE,
     .saves_in = 1,
     .shape = var_shape,
     .vjp = var_vjp,
@@ -236,6 +240,7 @@ static marea_status std_vjp (marea_vjp *v) {
 const marea_op marea_op_std = {
     REDUCTION(std),
     MOMENT_ATTRS,
+    .flags = MAREA_WIDE,
     .saves_in = 1,
     .saves_out = 1,
     .shape = var_shape,
@@ -335,6 +340,7 @@ static marea_status logsumexp_vjp (marea_vjp *v) {
 const marea_op marea_op_logsumexp = {
     REDUCTION(logsumexp),
     OVER_DIMS,
+    .flags = MAREA_WIDE,
     .saves_in = 1,
     .saves_out = 1,
     .shape = some_shape,
@@ -514,6 +520,7 @@ const marea_op marea_op_cumsum = {
     REDUCTION(cumsum),
     .attrs = MAREA_ATTRS({"dim", MAREA_DIM, MAREA_REQUIRED, NULL, "the dimension to run along"},
                          {"reverse", MAREA_BOOL, 0, NULL, "run from the last element to the first"}),
+    .flags = MAREA_WIDE,
     .dtypes = MAREA_ANY,
     .shape = cumsum_shape,
     .vjp = cumsum_vjp,

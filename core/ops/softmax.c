@@ -12,7 +12,7 @@
 #define SOFTMAX(op)                                                                                   \
   .name = #op, .family = "softmax", .inputs = {{"x", "at least one dimension"}},                      \
   .attrs = MAREA_ATTRS({"dim", MAREA_DIM, -1, NULL, "the dimension whose elements belong together"}), \
-  .saves_out = 1, .shape = dim_shape, .forward = op##_forward, .vjp = op##_vjp,                       \
+  .flags = MAREA_WIDE, .saves_out = 1, .shape = dim_shape, .forward = op##_forward, .vjp = op##_vjp,  \
   .sample = "local s = g.shape(1, 4) return {g.tensor(s)}, {dim = g.int(1, #s)}"
 
 typedef struct row_job {

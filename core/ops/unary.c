@@ -74,7 +74,7 @@ static marea_status square_vjp (marea_vjp *v) {
 
 const marea_op marea_op_square = {
     UNARY(square),
-    .flags = MAP,
+    .flags = MAP | MAREA_WIDE,
     .dtypes = MAREA_SIGNED,
     .saves_in = 1,
     .vjp = square_vjp,
@@ -110,7 +110,7 @@ static marea_status rsqrt_vjp (marea_vjp *v) {
 
 const marea_op marea_op_rsqrt = {
     UNARY(rsqrt),
-    .flags = MAP,
+    .flags = MAP | MAREA_WIDE,
     .saves_out = 1,
     .vjp = rsqrt_vjp,
     .sample = POSITIVE,
@@ -130,7 +130,7 @@ static marea_status reciprocal_vjp (marea_vjp *v) {
 
 const marea_op marea_op_reciprocal = {
     UNARY(reciprocal),
-    .flags = MAP,
+    .flags = MAP | MAREA_WIDE,
     .saves_out = 1,
     .vjp = reciprocal_vjp,
     .sample = "return {g.tensor(g.shape(0, 4), {lo = 0.3, hi = 3})}",
@@ -148,7 +148,7 @@ static marea_status exp_vjp (marea_vjp *v) {
 }
 
 const marea_op marea_op_exp = {
-    UNARY(exp),          .flags = MAP,
+    UNARY(exp),          .flags = MAP | MAREA_WIDE,
     .saves_out = 1,      .vjp = exp_vjp,
     .sample = ANY_VALUE, .doc = "exp(x) = e^x; f32 overflows to infinity above 88.72. Gradient: dx = dy y.",
 };
@@ -163,7 +163,7 @@ static marea_status log_vjp (marea_vjp *v) {
 
 const marea_op marea_op_log = {
     UNARY(log),
-    .flags = MAP,
+    .flags = MAP | MAREA_WIDE,
     .saves_in = 1,
     .vjp = log_vjp,
     .sample = POSITIVE,
@@ -180,7 +180,7 @@ static marea_status log1p_vjp (marea_vjp *v) {
 
 const marea_op marea_op_log1p = {
     UNARY(log1p),
-    .flags = MAP,
+    .flags = MAP | MAREA_WIDE,
     .saves_in = 1,
     .vjp = log1p_vjp,
     .sample = "return {g.tensor(g.shape(0, 4), {lo = -0.7, hi = 3})}",
@@ -196,7 +196,7 @@ static marea_status expm1_vjp (marea_vjp *v) {
 }
 
 const marea_op marea_op_expm1 = {
-    UNARY(expm1),        .flags = MAP,
+    UNARY(expm1),        .flags = MAP | MAREA_WIDE,
     .saves_out = 1,      .vjp = expm1_vjp,
     .sample = ANY_VALUE, .doc = "expm1(x) = e^x - 1, exact for small x. Gradient: dx = dy (y + 1).",
 };
@@ -292,7 +292,7 @@ static marea_status norm_icdf_vjp (marea_vjp *v) {
 
 const marea_op marea_op_norm_icdf = {
     UNARY(norm_icdf),
-    .flags = MAP,
+    .flags = MAP | MAREA_WIDE,
     .saves_out = 1,
     .vjp = norm_icdf_vjp,
     .sample = "return {g.tensor(g.shape(0, 4), {lo = 0.05, hi = 0.95})}",

@@ -25,11 +25,30 @@ for _, functions in ipairs{core.ops, core.files} do
 end
 
 for _, name in ipairs{
-  "tensor", "bytes", "is_tensor", "op_names", "op_info", "scope", "no_grad", "recording", "grad", "random_state",
-  "set_random_state", "set_threads", "threads", "info", "memory", "memory_reset_peak", "memory_limit", "memory_trim",
-  "format", "clock", "shield", "interruptible",
+  "tensor", "bytes", "is_tensor", "op_names", "op_info", "scope", "no_grad", "recording", "autocasting", "grad",
+  "random_state", "set_random_state", "set_threads", "threads", "info", "memory", "memory_reset_peak", "memory_limit",
+  "memory_trim", "format", "clock", "shield", "interruptible",
 } do
   marea[name] = core[name]
+end
+
+local LOWER = {bf16 = "bf16", f16 = "f16", f32 = "f32"}
+
+--- A scope in which products take operands of fewer bits: matmul, linear, convolutions, recurrent layers and
+--- attention convert their f32 inputs to `dtype`, add up in f32 and give results of `dtype`; losses, norms,
+--- softmax, sums and powers of such results are f32. Weights, their gradients and optimizers stay f32; a weight
+--- that is used twice is converted once. The reverse pass may run outside. With dtype "f32" the scope switches an
+--- outer one off.
+---@param options function|{dtype: string?} f, or "bf16" (left out), "f16" or "f32" before f
+---@param ... any f after options, and its arguments
+---@return any ... what f returns
+---@example w = marea.ones{3, 2}:requires_grad_()
+---@example marea.autocast(function() return marea.ones{4, 3}:matmul(w) end).dtype
+---@example marea.autocast({dtype = "f32"}, function() return marea.ones{4, 3}:matmul(w) end).dtype
+function marea.autocast(options, ...)
+  if not check.is_plain(options) then return core.autocast("bf16", options, ...) end
+  local dtype = check.options("autocast", options, {"dtype"}).dtype or "bf16"
+  return core.autocast(check.choice("autocast", "dtype", dtype, LOWER), ...)
 end
 
 --- Seeds the random operators, the orders of datasets and Lua's math.random. Same seed, same numbers, for any number of

@@ -111,12 +111,13 @@ local function text(f, p)
     (bad and refused or any)("no UTF-8", '"\\xff"')}
 end
 
-local count = {n_in = 2, n_named = 1, n_out = 1, n = 2, most = 2, threads = 1, rank = 2, flags = 0, i = 0, layer = 3}
+local count = {n_in = 2, n_named = 1, n_out = 1, n = 2, most = 2, threads = 1, rank = 2, flags = 0, i = 0, layer = 3,
+  dtype = -1}
 local limits = {
   threads = {refused("0", "0"), refused("-1", "-1"), refused("65", "65"), refused("INT_MAX", "INT_MAX")},
   rank = {refused("-1", "-1"), refused("9", "9"), refused("INT_MIN", "INT_MIN"), refused("INT_MAX", "INT_MAX")},
   flags = {refused("4", "4"), refused("-1", "-1"), refused("INT_MIN", "INT_MIN")},
-  i = garbage, layer = garbage,
+  i = garbage, layer = garbage, dtype = {any("bf16", "MAREA_BF16"), table.unpack(garbage)},
 }
 
 local function integer(_, p)

@@ -337,6 +337,74 @@ static bool calls_by_name (void) {
   return true;
 }
 
+/* ---- autocast ---- */
+
+static marea_tensor *product (marea_tensor *x, marea_tensor *w) {
+  marea_context *ctx = marea_tensor_context(w);
+  marea_tensor *y = NULL;
+  if (marea_call_op(ctx, "matmul", MAREA_TENSORS(x, w), MAREA_NO_NAMES, 1, &y) != MAREA_OK) return NULL;
+  return y;
+}
+
+static bool autocast (void) {
+  marea_context *ctx = open_with((marea_config){.threads = 1});
+  marea_tensor *x = normal(ctx, 2, (int64_t[]){4, 8}), *w = normal(ctx, 2, (int64_t[]){8, 8}), *sum;
+  NEED(marea_require_grad(w, true) == MAREA_OK && marea_autocast(ctx) == -1);
+  NEED(marea_set_autocast(ctx, MAREA_BF16) == -1 && marea_autocast(ctx) == MAREA_BF16);
+  marea_tensor *h = product(x, w), *y = product(h, w);
+  NEED(h && y && marea_tensor_dtype(h) == MAREA_BF16 && marea_tensor_dtype(y) == MAREA_BF16);
+  NEED(marea_call_op(ctx, "sum", MAREA_TENSORS(y), MAREA_NO_NAMES, 1, &sum) == MAREA_OK);
+  NEED(marea_tensor_dtype(sum) == MAREA_F32 && marea_backward(sum, NULL, 0) == MAREA_OK);
+  NEED(marea_tensor_dtype(marea_grad_of(w)) == MAREA_F32 && marea_autocast(ctx) == MAREA_BF16);
+  NEED(marea_set_autocast(ctx, MAREA_F16) == MAREA_BF16 && marea_set_autocast(ctx, MAREA_F32) == MAREA_F16);
+  NEED(marea_set_autocast(ctx, 99) == -1 && marea_set_autocast(ctx, -7) == -1);
+  NEED(marea_autocast(NULL) == -1 && marea_set_autocast(NULL, MAREA_BF16) == -1);
+  marea_release(h), marea_release(y), marea_release(sum), marea_release(x), marea_release(w);
+  NEED(marea_memory(ctx).blocks == 0);
+  marea_close(ctx);
+  return true;
+}
+
+/* The allocator's calls from the n-th from now on fail; 0: none does. */
+static void *failing_alloc (void *ud, void *p, size_t old, size_t size) {
+  int *left = ud;
+  (void)old;
+  if (size == 0) {
+    free(p);
+    return NULL;
+  }
+  if (*left == 1) return NULL;
+  if (*left > 1) --*left;
+  return realloc(p, size);
+}
+
+/* At whatever call memory runs out, nothing is lost, and the next attempt gives the same. The casts are of 8 MB. */
+static bool autocast_out_of_memory (void) {
+  double wanted = 0;
+  bool failed_once = false;
+  for (int at = 0;; at++) {
+    int left = 0;
+    marea_context *ctx = open_with((marea_config){.threads = 1, .alloc = failing_alloc, .alloc_ud = &left});
+    marea_tensor *x = normal(ctx, 2, (int64_t[]){4, 2048}), *w = normal(ctx, 2, (int64_t[]){2048, 2048});
+    NEED(marea_require_grad(w, true) == MAREA_OK && marea_set_autocast(ctx, MAREA_BF16) == -1);
+    left = at;
+    marea_tensor *y = product(x, w);
+    const bool done = left > 1;
+    left = 0;
+    failed_once |= !y;
+    if (!y) y = product(x, w);
+    NEED(y);
+    const double first = marea_number_at(MAREA_BF16, marea_tensor_data(y));
+    if (at == 0) wanted = first;
+    NEED(first == wanted);
+    marea_release(x), marea_release(y), marea_release(w);
+    if (at % 2) marea_set_autocast(ctx, -1); /* else the end of the context drops what is kept */
+    NEED(at % 2 == 0 || marea_memory(ctx).blocks == 0);
+    marea_close(ctx);
+    if (done) return failed_once;
+  }
+}
+
 /* ---- the host's state ---- */
 
 typedef struct surroundings {
@@ -391,6 +459,7 @@ static void call_all (void) {
   marea_release(c), marea_release(b);
   marea_seed(ctx, 1), marea_set_random(ctx, marea_random(ctx));
   ok &= marea_set_recording(ctx, true) && marea_recording(ctx);
+  ok &= marea_set_autocast(ctx, -1) == marea_autocast(ctx);
   ok &= marea_file_new(ctx, &file) == MAREA_OK && marea_file_add(file, "a", a) == MAREA_OK;
   ok &= marea_file_add_text(file, "k", "1.5") == MAREA_OK && marea_file_save(file, path) == MAREA_OK;
   marea_file_free(file);
@@ -494,6 +563,8 @@ int main (void) {
   report("operations are limited", flop_budget());
   report("time is limited", time_budget());
   report("operators and attributes by name", calls_by_name());
+  report("autocast", autocast());
+  report("autocast, out of memory", autocast_out_of_memory());
   report("nothing of the host is changed", leaves_the_host_alone(FE_TONEAREST));
   report("nothing of the host is changed, rounding up", leaves_the_host_alone(FE_UPWARD));
   report("computes in a mode of its own", computes_in_its_own_mode());

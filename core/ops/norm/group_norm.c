@@ -74,6 +74,7 @@ const marea_op marea_op_group_norm = {
            "not divide C, rank below 2, parameters of another size.",
     .inputs = {{"x", "(N, ..., C)"}, MAREA_NORM_PARAMETER_INPUTS},
     .attrs = MAREA_ATTRS(GROUPS_ATTR, MAREA_NORM_EPS_ATTR(1e-5)),
+    .flags = MAREA_WIDE,
     .saves_in = 3,
     .shape = group_norm_shape,
     .forward = group_norm_forward,

@@ -184,7 +184,7 @@ const marea_op marea_op_gru = {
     .results = 2,
     .saves_in = 0x7f,
     .saves_out = 1 << Y | 1 << GATES | 1 << INNER,
-    .flags = MAREA_SHAPE_ONLY,
+    .flags = MAREA_SHAPE_ONLY | MAREA_LOWERS,
     .once = "nn.GRUCell, called step by step",
     .sample = MAREA_SEQUENCE_SAMPLE "local after = g.bool() return {x, w(c, 3 * h), w(h, 3 * h), maybe(w(3 * "
                                     "h)), maybe(after and w(h) or nil), "

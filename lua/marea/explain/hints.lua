@@ -436,6 +436,7 @@ local rules = {
   {"expected a tensor, got a list of", always "marea.tensor{...} makes a tensor of a list"},
   {"^tensor: argument 'options': expected a table, got %d", always "values are a list in braces: marea.tensor{1, 2}"},
   {"^no_grad: argument 'f': expected a function, got tensor", always "without the call: marea.no_grad(net, x)"},
+  {"^autocast: argument 'f': expected a function, got", always "marea.autocast(function() ... end)"},
   {"^no_grad: argument 'f': expected a function, got", always "marea.no_grad(function() ... end)"},
   {"^arange: argument '%w+': .- got nothing$", always "marea.arange(1, 5) is 1 2 3 4 5"},
   {"^transpose: argument '%w+': .- got nothing$", always "x:transpose(1, 2) exchanges rows and columns"},

@@ -54,6 +54,7 @@ local anywhere = {
   sigmoid_cross_entropy_with_logits = "bce_with_logits", functional = "marea itself: marea.relu(x) or x:relu()",
   F = "marea itself: marea.relu(x) or x:relu()", layers = "nn", optimizers = "optim", optimizer = "optim",
   losses = "the operators marea.mse, marea.cross_entropy, ...", save_state = "save",
+  amp = "autocast", mixed_precision = "autocast", set_global_policy = "autocast", is_autocast_enabled = "autocasting",
   setdefaulttensortype = "an option: marea.zeros({3}, {dtype = \"f64\"})",
   set_default_dtype = "an option: marea.zeros({3}, {dtype = \"f64\"})",
 }

@@ -77,6 +77,11 @@ function core.interruptible(f, ...) end
 ---@example marea.recording()
 function core.recording() end
 
+--- The dtype that marea.autocast has set for products; nil: none.
+---@return string|nil
+---@example marea.autocast(marea.autocasting)
+function core.autocasting() end
+
 --- The gradients of y, a tensor of one element unless there is a seed, with respect to xs. An x that y does not depend
 --- on gets false, which is told from a gradient that is 0: usually it is a mistake.
 ---@param y userdata
