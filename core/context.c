@@ -122,6 +122,12 @@ static bool choose_kernels (marea_context *ctx) {
               config ? "isa" : "MAREA_ISA", isa);
     return false;
   }
+  ctx->bf16 = marea_select_bf16(ctx->isa);
+  if (!isa && marea_refused_isa())
+    marea_log(
+        &ctx->config, MAREA_LOG_WARNING,
+        "open: the processor has '%s', whose registers the system refuses to this process; '%s' is used",
+        marea_refused_isa(), ctx->isa);
   if (config && *config && variable && *variable && strcmp(variable, ctx->isa) != 0)
     marea_log(&ctx->config, MAREA_LOG_WARNING,
               "open: MAREA_ISA asks for '%s', the config for '%s', which counts", variable, config);
@@ -172,7 +178,7 @@ marea_status marea_open (const marea_config *config, marea_context **out) {
     destroy(ctx);
     return MAREA_EARG;
   }
-  ctx->wide = !strcmp(ctx->isa, "avx512") && marea_cpu_is_wide();
+  ctx->wide = marea_isa_is_512(ctx->isa) && marea_cpu_is_wide();
   marea_status status = marea_workers_new(ctx, threads, &ctx->workers);
   if (status != MAREA_OK) {
     destroy(ctx);

@@ -43,6 +43,7 @@ struct marea_context {
   marea_pool *pool;
   marea_workers *workers;
   const marea_kernels *kernels[MAREA_DTYPE_COUNT]; /* by dtype; entries that make no sense for a dtype are NULL */
+  const marea_bf16_kernels *bf16;
   const char *isa;
   bool direct; /* MAREA_CONV=direct: convolutions add up the products of each window by itself, without Winograd */
   bool wide;   /* isa is avx512, on a machine that does a 512-bit multiply-add in one turn: see marea_cpu_is_wide */
@@ -570,7 +571,7 @@ void marea_fill (marea_context *ctx, const marea_tensor *t, const marea_attr *va
 /* Sets OpenBLAS to one thread; called before each of its functions. The setting belongs to the whole process, and
    setting it in two threads at once is not safe, so a mutex guards it. */
 void marea_blas_hold (void);
-/* C (m, n) = A (m, k) B (k, n), row-major without gaps; ta: A is stored as (k, m), tb: B is stored as (n, k).
+/* C (m, n) = A (m, k) B (k, n), row-major without gaps, of f32 or f64; ta: A is stored as (k, m), tb: B is stored as (n, k).
    Runs on the calling thread; call it inside a block, or use marea_gemm_parallel. */
 void marea_gemm (marea_context *ctx, int dtype, bool ta, bool tb, int64_t m, int64_t n, int64_t k, const void *a,
                  const void *b, void *c);
@@ -579,6 +580,7 @@ typedef struct marea_epilogue { /* C := act(C + bias) at the end */
   marea_activation act;
   double slope;
 } marea_epilogue;
+/* The same of f32, f64 or bf16 */
 marea_status marea_gemm_parallel (marea_context *ctx, int dtype, bool ta, bool tb, int64_t m, int64_t n,
                                   int64_t k, const void *a, const void *b, const marea_epilogue *end, void *c);
 /* The same with matrices that are parts of wider ones: elements from row to row as stored, 0: without gaps. */
@@ -589,5 +591,33 @@ typedef struct marea_gemm_layout {
 marea_status marea_gemm_part (marea_context *ctx, int dtype, bool ta, bool tb, int64_t m, int64_t n, int64_t k,
                               const void *a, const void *b, const marea_epilogue *end, void *c,
                               const marea_gemm_layout *layout);
+
+/* ---- gemm_bf16.c: products of bf16, summed in f32 ---- */
+
+typedef struct marea_bf16_operand {
+  const void *at;
+  int64_t step; /* elements from row to row as stored */
+  int dtype;    /* MAREA_BF16, or MAREA_F32, whose elements are rounded as they are packed */
+} marea_bf16_operand;
+
+typedef struct marea_bf16_gemm {
+  bool ta, tb;
+  int64_t m, n, k;
+  marea_bf16_operand a, b;
+  void *c;
+  int64_t ldc;
+  bool wide, add;    /* C is f32; and is added to, without bias and activation */
+  marea_epilogue end; /* with a bias of C's dtype */
+} marea_bf16_gemm;
+
+/* On the calling thread alone unless `parallel`. */
+marea_status marea_gemm_bf16 (marea_context *ctx, const marea_bf16_gemm *g, bool parallel);
+/* w (depth, n), element (d, j) at d * step + j, or j * step + d if `turned`, as panels of marea_bf16_product, which are
+   `panel` elements apart; an odd depth gets a row of zeros. */
+void marea_bf16_pack (const marea_kernels *k, int64_t depth, int64_t n, const uint16_t *w, int64_t step, bool turned,
+                      uint16_t *to, int64_t panel);
+/* to (n, depth) by steps row, 1 from x (depth, n) by steps `step`, 1; row is even, and an odd depth gets a zero. */
+void marea_bf16_pack_turned (const marea_kernels *k, int64_t depth, int64_t n, const uint16_t *x, int64_t step,
+                             uint16_t *to, int64_t row);
 
 #endif

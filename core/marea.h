@@ -106,7 +106,8 @@ typedef struct marea_config {
   size_t max_bytes;  /* limit on live and pooled bytes together; 0 = none */
   int threads;       /* 0 = one per core that the process may use */
   int index_base;    /* base of dims, indices and labels, in arguments, contents and messages: 0 (C) or 1 (Lua) */
-  const char *isa;   /* "generic", "avx2", "avx512", "neon"; NULL = environment MAREA_ISA, else the best supported */
+  const char *isa;   /* "generic", "avx2", "avx512", "avx512_bf16", "amx", "neon"; NULL = environment MAREA_ISA, else the
+                        best supported */
   /* Called while an operator runs, on the caller's thread, every few ms at most; true acts as marea_interrupt. NULL =
      is never called. */
   bool (*interrupted)(void *ud);

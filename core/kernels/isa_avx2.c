@@ -13,7 +13,9 @@ typedef float real;
 #include "math_f32.inc"
 
 #include "kernels.inc"
+#include "bf16_vectors.inc"
 
 const marea_kernels marea_kernels_avx2 = REAL_TABLE;
+const marea_bf16_kernels marea_bf16_avx2 = BF16_TABLE;
 
 #endif

@@ -12,5 +12,7 @@ typedef int32_t real_bits;
 #include "math_f32.inc"
 
 #include "kernels.inc"
+#include "bf16_vectors.inc"
 
 const marea_kernels marea_kernels_generic = REAL_TABLE;
+const marea_bf16_kernels marea_bf16_generic = BF16_TABLE;

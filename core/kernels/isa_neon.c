@@ -12,7 +12,9 @@ typedef float real;
 #include "math_f32.inc"
 
 #include "kernels.inc"
+#include "bf16_vectors.inc"
 
 const marea_kernels marea_kernels_neon = REAL_TABLE;
+const marea_bf16_kernels marea_bf16_neon = BF16_TABLE;
 
 #endif

@@ -13,6 +13,10 @@ static bool runs_generic (void) { return true; }
 
 #if defined(__x86_64__)
 #include <cpuid.h>
+#if defined(__linux__)
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
 
 static uint64_t saved_registers (void) { /* XCR0: the registers that the system saves */
   uint32_t low, high;
@@ -36,6 +40,32 @@ static bool runs_avx512 (void) {
   return (avx_features(0xe6 /* and mask registers, ZMM */) & wanted) == wanted;
 }
 
+static bool runs_avx512_bf16 (void) {
+  unsigned a, b, c, d;
+  return runs_avx512() && __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a & bit_AVX512BF16);
+}
+
+/* Linux lends the tiles' 8 KB to a process that asks, once. */
+static bool may_use_tiles (void) {
+#if defined(__linux__)
+  enum { REQUEST_PERMISSION = 0x1023, TILE_DATA = 18 }; /* ARCH_REQ_XCOMP_PERM of arch_prctl */
+  return syscall(SYS_arch_prctl, REQUEST_PERMISSION, TILE_DATA) == 0;
+#else
+  return false;
+#endif
+}
+
+static bool has_amx (void) {
+  unsigned a, b, c, d;
+  const uint64_t tiles = (uint64_t)3 << 17;
+  if (!runs_avx512_bf16() || (saved_registers() & tiles) != tiles) return false;
+  return __get_cpuid_count(7, 0, &a, &b, &c, &d) && (d & bit_AMX_TILE) && (d & bit_AMX_BF16);
+}
+
+static bool runs_amx (void) { return has_amx() && may_use_tiles(); }
+
+const char *marea_refused_isa (void) { return has_amx() && !may_use_tiles() ? "amx" : NULL; }
+
 /* AMD's family 19h (Zen 4) has the instructions, but does them in two halves. */
 bool marea_cpu_is_wide (void) {
   unsigned a, b, c, d;
@@ -45,22 +75,26 @@ bool marea_cpu_is_wide (void) {
   return !amd || (a >> 8 & 0xf) + (a >> 20 & 0xff) != 0x19;
 }
 
-#define ISAS(I) I(avx512) I(avx2) I(generic)
+#define ISAS(I) I(amx, avx512) I(avx512_bf16, avx512) I(avx512, avx512) I(avx2, avx2) I(generic, generic)
 #elif defined(__aarch64__)
 static bool runs_neon (void) { return true; } /* every AArch64 has Advanced SIMD */
 
 bool marea_cpu_is_wide (void) { return false; }
+const char *marea_refused_isa (void) { return NULL; }
 
-#define ISAS(I) I(neon) I(generic)
+#define ISAS(I) I(neon, neon) I(generic, generic)
 #else
 bool marea_cpu_is_wide (void) { return false; }
+const char *marea_refused_isa (void) { return NULL; }
 
-#define ISAS(I) I(generic)
+#define ISAS(I) I(generic, generic)
 #endif
 
-/* ---- the tables: isa_NAME.c defines marea_kernels_NAME ---- */
+/* ---- the tables: isa_NAME.c defines marea_kernels_NAME, or shares that of another, and marea_bf16_NAME ---- */
 
-#define I(name) extern const marea_kernels marea_kernels_##name;
+#define I(name, shared)                              \
+  extern const marea_kernels marea_kernels_##shared; \
+  extern const marea_bf16_kernels marea_bf16_##name;
 ISAS(I)
 #undef I
 extern const marea_kernels marea_kernels_generic_f64, marea_kernels_generic_i64, marea_kernels_generic_u8;
@@ -70,8 +104,9 @@ static const struct {
   const char *name;
   bool (*runs)(void);
   const marea_kernels *f32;
+  const marea_bf16_kernels *bf16;
 } isas[] = {
-#define I(name) {#name, runs_##name, &marea_kernels_##name},
+#define I(name, shared) {#name, runs_##name, &marea_kernels_##shared, &marea_bf16_##name},
     ISAS(I)
 #undef I
 };
@@ -96,3 +131,11 @@ bool marea_select_kernels (const char *isa, const marea_kernels *kernels[], cons
   }
   return false;
 }
+
+const marea_bf16_kernels *marea_select_bf16 (const char *isa) {
+  for (int k = 0; k < COUNT; k++)
+    if (strcmp(isas[k].name, isa) == 0) return isas[k].bf16;
+  return NULL;
+}
+
+bool marea_isa_is_512 (const char *isa) { return strncmp(isa, "avx512", 6) == 0 || strcmp(isa, "amx") == 0; }

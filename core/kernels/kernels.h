@@ -165,6 +165,53 @@ static inline size_t marea_product_scratch (int64_t m, size_t size) {
   return (size_t)(MAREA_PRODUCT_DEPTH * (32 + rows + 16)) * size;
 }
 
+/* Products of bf16 operands, their bits as uint16_t, which are summed in f32: for every place (i, j) of a grid of rows
+** and columns and every n,
+**   y[i][j][n] = act(bias[n] + sum over taps t, d of x[i][j][tap[t] + d] * w[t][d][n]).
+** A convolution's grid is its outputs; of a matrix product it is one row of as many columns as A has rows, with one tap.
+** All steps are in elements. Sums of one place have the same order whatever the grid is. */
+typedef struct marea_bf16_product {
+  const uint16_t *x;        /* at i * x_row + j * x_col + tap[t], `depth` adjacent elements */
+  const uint16_t *w;        /* packed: (panel, tap, depth / 2, MAREA_BF16_PANEL, 2) by steps w_panel, w_tap; the columns
+                               of the last panel that n does not have are zeros */
+  const float *bias;        /* (n); NULL: none */
+  void *y;                  /* (rows, cols, n) by steps y_row, y_col, 1: bf16, or f32 if `wide` */
+  int64_t rows, cols, x_row, x_col, y_row, y_col;
+  int64_t depth;            /* marea_bf16_depth_fits */
+  int64_t n;
+  int64_t tap_rows, taps, tap_row; /* as of marea_direct_conv */
+  const int64_t *tap;
+  int64_t w_tap, w_panel;
+  bool wide;                /* y is f32 */
+  bool accumulate;          /* adds to what y holds, without bias and activation; y is f32 then */
+  marea_activation act;
+  double slope;
+  const struct marea_kernels *f32; /* of the same context: activations */
+} marea_bf16_product;
+
+#define MAREA_BF16_PANEL 16 /* columns of w that are packed together */
+#define MAREA_BF16_DEPTH 32 /* elements that are multiplied at a time: a row of an AMX tile, 64 bytes */
+
+/* The depth is cut into equal pieces of pairs, each of at most MAREA_BF16_DEPTH elements, so that nothing behind it is
+   read. */
+static inline int64_t marea_bf16_pieces (int64_t depth) {
+  return (depth + MAREA_BF16_DEPTH - 1) / MAREA_BF16_DEPTH;
+}
+
+static inline bool marea_bf16_depth_fits (int64_t depth) {
+  return depth > 0 && depth % (2 * marea_bf16_pieces(depth)) == 0;
+}
+
+/* Columns of the panels that hold n of them */
+static inline int64_t marea_bf16_columns (int64_t n) {
+  return (n + MAREA_BF16_PANEL - 1) / MAREA_BF16_PANEL * MAREA_BF16_PANEL;
+}
+
+/* What differs between the instruction sets that share a table of f32 (isas.c) */
+typedef struct marea_bf16_kernels {
+  void (*product)(const marea_bf16_product *g);
+} marea_bf16_kernels;
+
 /* Winograd's convolutions with 3 taps (winograd.inc). In each dimension a tile of `outputs` pixels is made from `data`
 ** pixels, and neighbouring tiles start `step` data apart. Data and weights are transformed to `points` values each (in
 ** Toom and Cook's view, the values of polynomials at points), these are multiplied one by one, and the products are
@@ -321,13 +368,18 @@ static inline int marea_winograd_points (marea_winograd_variant v, int taps) {
   K(widen_f16, void, (size_t n, const uint16_t *x, float *y))                                                   \
   K(narrow_bf16, void, (size_t n, const float *x, uint16_t *y))                                                 \
   K(narrow_f16, void, (size_t n, const float *x, uint16_t *y))                                                  \
+  K(relu_grad_bf16, void, (size_t n, const uint16_t *dy, const uint16_t *y, uint16_t *dx))                        \
+  /* pairs of rows: y[i*y_step+j] has x[2i*step+j] in its lower half and x[(2i+1)*step+j], 0 behind the last row, in its  \
+     upper one */                                                                                                \
+  K(bf16_pairs, void, (size_t rows, size_t n, size_t step, const uint16_t *x, size_t y_step, uint32_t *y))       \
   /* optimizer updates, in place; formulas at the operators of the same names (ops/optim.c) */                 \
   K(sgd, void, (size_t n, void *p, const void *g, void *buf, const double *a))                                 \
   K(rmsprop, void, (size_t n, void *p, const void *g, void *sq, void *buf, const double *a))                   \
   K(adam, void, (size_t n, void *p, const void *g, void *m, void *v, const double *a))                         \
   K(adagrad, void, (size_t n, void *p, const void *g, void *sum, const double *a))
 
-typedef struct marea_kernels {
+typedef struct marea_kernels marea_kernels;
+struct marea_kernels {
 #define U(name) marea_unary_kernel *name;
   MAREA_UNARY_KERNELS(U)
 #undef U
@@ -344,15 +396,21 @@ typedef struct marea_kernels {
 #define K(name, result, parameters) result(*name) parameters;
   MAREA_OTHER_KERNELS(K)
 #undef K
-} marea_kernels;
+};
 
 /* Tables of the ISA named (NULL: the best that runs here). False: unknown, or it does not run here.
    f32 and f64 tables have every entry; integer tables have neg abs sign square, add sub mul maximum minimum,
    remainder floor_divide, comparisons, tests, where and clamp. `kernels` is indexed by marea_dtype; those that are only stored have no table. (isas.c) */
 bool marea_select_kernels (const char *isa, const marea_kernels *kernels[], const char **chosen);
-/* The instruction sets that run here, the best one first; NULL behind the last one: "avx512", "avx2", "generic" on x86-64,
-   "neon", "generic" on AArch64. (isas.c) */
+/* Of the ISA that was chosen */
+const marea_bf16_kernels *marea_select_bf16 (const char *isa);
+/* The instruction sets that run here, the best one first; NULL behind the last one: "amx", "avx512_bf16", "avx512", "avx2",
+   "generic" on x86-64, "neon", "generic" on AArch64. (isas.c) */
 const char *marea_runnable_isa (int i);
+/* The one that the processor has and the system refuses to this process; NULL: none. */
+const char *marea_refused_isa (void);
+/* Has the ISA vectors of 512 bits? */
+bool marea_isa_is_512 (const char *isa);
 /* Does a core of this machine do a whole 512-bit multiply-add in one turn? Then arithmetic is twice as fast in relation
    to the caches as where AVX-512 runs in two halves or there is none. */
 bool marea_cpu_is_wide (void);

@@ -197,7 +197,7 @@ static void check_tails (const marea_kernels *k, bool wide) {
   end_group(wide ? "unary sizes f64" : "unary sizes f32");
 }
 
-static double binary_wanted (const char *name, double a, double b, double p) {
+static double binary_wanted (const char *name, double a, double b, double p, bool wide) {
 #define IS(text) if (!strcmp(name, #text))
   double d = a - b, q = fmin(fmax(a, p), 1 - p);
   IS(add) return a + b;
@@ -206,7 +206,8 @@ static double binary_wanted (const char *name, double a, double b, double p) {
   IS(div) return a / b;
   IS(pow) return pow(a, b);
   IS(remainder) return fmod(fmod(a, b) + b, b);
-  IS(floor_divide) return floor(a / b);
+  IS(floor_divide)
+  return floor(wide ? a / b : (double)(float)(a / b)); /* a quotient that rounds to a whole one */
   IS(maximum) return isnan(a) || isnan(b) ? NAN : fmax(a, b);
   IS(minimum) return isnan(a) || isnan(b) ? NAN : fmin(a, b);
   IS(relu_grad) return b > 0 ? a : 0;
@@ -246,13 +247,13 @@ static void check_binary (const marea_kernels *k, bool wide) {
     bool bce = round % 4 == 0;
     fill(&a, n, bce ? 0.01 : -2.0, bce ? 0.99 : 2.0);
     fill(&b, n, bce ? 0.01 : -2.0, bce ? 0.99 : 2.0);
-#define EACH(name, result, value, beyond)                                       \
-  fill(&y, n, 0, 1), bytes[n] = 77;                                             \
-  k->name((size_t)n, a.start, (size_t)sa, b.start, (size_t)sb, result, p);      \
-  if (beyond) complain("wrote beyond the end", #name, 0, 0);                    \
-  for (int i = 0; i < n; i++) {                                                 \
-    double wanted = binary_wanted(#name, get(&a, i * sa), get(&b, i * sb), *p); \
-    value                                                                       \
+#define EACH(name, result, value, beyond)                                             \
+  fill(&y, n, 0, 1), bytes[n] = 77;                                                   \
+  k->name((size_t)n, a.start, (size_t)sa, b.start, (size_t)sb, result, p);            \
+  if (beyond) complain("wrote beyond the end", #name, 0, 0);                          \
+  for (int i = 0; i < n; i++) {                                                       \
+    double wanted = binary_wanted(#name, get(&a, i * sa), get(&b, i * sb), *p, wide); \
+    value                                                                             \
   }
 #define B(name) EACH(name, y.start, expect(#name, &y, i, wanted, 4 + fabs(wanted));, get(&y, n) != GUARD)
     MAREA_BINARY_KERNELS(B)
@@ -873,15 +874,19 @@ static void check_f64 (const marea_kernels *k) {
 }
 
 #include "attention_cases.h"
+#include "bf16_cases.h"
 #include "dtype_cases.h"
 #include "recurrent_cases.h"
 #include "reduction_cases.h"
 
 int main (void) {
-  const marea_kernels *k[4];
+  const marea_kernels *k[4], *before = NULL;
   const char *chosen;
   for (int i = 0; (isa = marea_runnable_isa(i)); i++) {
     if (!marea_select_kernels(isa, k, &chosen) || strcmp(chosen, isa) != 0) return 1;
+    check_bf16(marea_select_bf16(isa), k[0]);
+    if (k[0] == before) continue; /* f32 of the ISA before */
+    before = k[0];
     check_functions(k[0]);
     check_pow(k[0]);
     check_remainder(k[0], false);
