@@ -247,6 +247,20 @@ static product make_product (int dtype, bool ta, bool tb, int64_t m, int64_t n, 
                    .c = c};
 }
 
+/* The same product for gemm_bf16.c */
+static marea_bf16_gemm as_bf16 (const product *p) {
+  return (marea_bf16_gemm){.ta = p->ta,
+                           .tb = p->tb,
+                           .m = p->m,
+                           .n = p->n,
+                           .k = p->k,
+                           .a = {p->a, p->lda, MAREA_BF16},
+                           .b = {p->b, p->ldb, MAREA_BF16},
+                           .c = p->c,
+                           .ldc = p->ldc,
+                           .end = p->end};
+}
+
 void marea_gemm (marea_context *ctx, int dtype, bool ta, bool tb, int64_t m, int64_t n, int64_t k,
                  const void *a, const void *b, void *c) {
   product p = make_product(dtype, ta, tb, m, n, k, a, b, c);
@@ -384,6 +398,10 @@ marea_status marea_gemm_part (marea_context *ctx, int dtype, bool ta, bool tb, i
   lay_out(&j.all, layout);
   if (end) j.all.end = *end;
   if (m == 0 || n == 0) return MAREA_OK;
+  if (dtype == MAREA_BF16) {
+    const marea_bf16_gemm g = as_bf16(&j.all);
+    return marea_gemm_bf16(ctx, &g, true);
+  }
   if (k == 0 || (double)m * (double)n * (double)k < 2.0 * MIN_WORK) {
     if (ctx->shape_only) return MAREA_OK;
     multiply(ctx, &j.all);

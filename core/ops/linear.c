@@ -128,7 +128,7 @@ static marea_status matmul_forward (marea_call *c) {
   if (is_tall(&p)) {
     return marea_gemm_parallel(c->ctx, s.dtype, false, p.b.transposed, count * p.m, p.n, p.k, s.a, s.b, NULL,
                                s.c);
-  } else if (count >= 4) {
+  } else if (count >= 4 && s.dtype != MAREA_BF16) {
     marea_parallel(c->ctx, count, multiply_one, &s);
   } else {
     for (int64_t i = 0; i < count; i++)
@@ -238,7 +238,7 @@ const marea_op marea_op_matmul = {
     .attrs = MAREA_ATTRS({"transpose_a", MAREA_BOOL, 0, NULL, "a is stored (.., k, m)"},
                          {"transpose_b", MAREA_BOOL, 0, NULL, "b is stored (.., n, k)"}),
     .saves_in = 3,
-    .flags = MAREA_SHAPE_ONLY | MAREA_LOWERS,
+    .flags = MAREA_SHAPE_ONLY | MAREA_TAKES_BF16 | MAREA_LOWERS,
     .shape = matmul_shape,
     .forward = matmul_forward,
     .vjp = matmul_vjp,
@@ -321,7 +321,7 @@ const marea_op marea_op_linear = {
         {"slope", MAREA_REAL, MAREA_NONE, NULL, MAREA_SLOPE_DOC}),
     .saves_in = 3,
     .saves_out = 1,
-    .flags = MAREA_SHAPE_ONLY | MAREA_LOWERS,
+    .flags = MAREA_SHAPE_ONLY | MAREA_TAKES_BF16 | MAREA_LOWERS,
     .shape = linear_shape,
     .forward = linear_forward,
     .vjp = linear_vjp,

@@ -22,7 +22,9 @@ typedef struct backward {
   bool shared;                                 /* e of an image is computed once for all three */
   int64_t images, parts, rows, cols, channels; /* of e: (images, rows, cols, channels) */
   int64_t band;                                /* rows of e that are added up at a time */
-  size_t size;
+  size_t size;                                 /* of an element of db and sums, which are f32 if e is bf16 */
+  char *wide; /* bf16: a band of e in f32 for each worker, `wide_step` bytes apart */
+  size_t wide_step;
 } backward;
 
 /* ---- the walk ---- */
@@ -31,10 +33,17 @@ static char *bias_of (const backward *p, int64_t part) {
   return part == 0 ? p->db : p->sums + (size_t)((part - 1) * p->channels) * p->size;
 }
 
+static const char *widen_band (const backward *p, const char *e, int64_t rows, int worker) {
+  char *wide = p->wide + (size_t)worker * p->wide_step;
+  p->kernels->widen_bf16((size_t)(rows * p->cols * p->channels), (const void *)e, (void *)wide);
+  return wide;
+}
+
 static void add_bias (const backward *p, int64_t image, int worker, char *sum) {
   for (int64_t row = 0; row < p->rows; row += p->band) {
     const int64_t n = MAREA_MIN(p->band, p->rows - row);
     const char *e = marea_conv_rows_load(&p->bias, image, row, n, worker);
+    if (p->wide) e = widen_band(p, e, n, worker);
     p->kernels->add_rows((size_t)(n * p->cols), (size_t)p->channels, (size_t)p->channels, e, sum);
   }
 }
@@ -91,7 +100,7 @@ static void reduce_bias (const backward *p) {
 /* Opens e. If it is small and more than one gradient reads it, all of an image is loaded at a time. */
 static marea_status open_e (marea_call *c, const marea_conv_source *e, bool together, marea_image_pass *dx,
                             marea_weight_pass *dw, backward *p) {
-  const int64_t row = MAREA_MAX(p->cols * p->channels * (int64_t)p->size, 1);
+  const int64_t row = MAREA_MAX(p->cols * p->channels * (int64_t)marea_element_size(e->t->dtype), 1);
   const int readers = (dx != NULL) + (dw != NULL) + (p->db != NULL);
   p->band = MAREA_MAX(BIAS_BYTES / row, 1);
   p->shared = together && readers > 1 && e->y && !e->computed &&
@@ -103,6 +112,14 @@ static marea_status open_e (marea_call *c, const marea_conv_source *e, bool toge
   if (dx) marea_conv_share(&p->e, &dx->x.from);
   if (dw) marea_conv_share(&p->e, p->e_in_window ? &dw->x.from : &dw->dy.from);
   return MAREA_OK;
+}
+
+/* db is bf16: its sum in f32, and the bands of e. */
+static marea_status open_wide (marea_call *c, const marea_tensor *db, backward *p) {
+  if (!db || db->dtype != MAREA_BF16) return MAREA_OK;
+  p->wide_step = (size_t)(p->band * p->cols * p->channels) * sizeof(float);
+  MAREA_WORKSPACE_OR_RETURN(c, p->db, (size_t)p->channels * sizeof(float));
+  return marea_worker_memory(c, &p->wide_step, &p->wide);
 }
 
 /* All in one walk. */
@@ -131,7 +148,7 @@ marea_status marea_conv_backward (marea_call *c, const marea_conv *g, bool trans
   marea_image_pass *dx_pass = dx ? &images.base : NULL;
   marea_weight_pass *dw_pass = dw ? &weights.base : NULL;
   backward p = {.ctx = c->ctx,
-                .kernels = c->ctx->kernels[x->dtype],
+                .kernels = c->ctx->kernels[marea_computed_in(x->dtype)],
                 .dx = dx_pass,
                 .dw = dw_pass,
                 .db = db ? marea_at(db) : NULL,
@@ -140,18 +157,21 @@ marea_status marea_conv_backward (marea_call *c, const marea_conv *g, bool trans
                 .rows = e->t->shape[1],
                 .cols = e->t->shape[2],
                 .channels = e->t->shape[3],
-                .size = marea_dtype_size((marea_dtype)x->dtype)};
-  if (marea_conv_is_small_batch(g)) MAREA_TRY(marea_conv_source_compute(c, e));
+                .size = marea_element_size(marea_computed_in(x->dtype))};
+  if (marea_conv_is_small_batch(g) && x->dtype != MAREA_BF16) MAREA_TRY(marea_conv_source_compute(c, e));
   if (dx) MAREA_TRY(marea_conv_open_images(c, g, &job, &images));
   if (dw)
     MAREA_TRY(marea_conv_open_weights(c, g, transposed ? e : &plain, transposed ? &plain : e, dw, &weights));
   p.e_in_window = transposed != (dw && dw_pass->swapped);
-  const bool together = p.parts == MAREA_CONV_PARTS && !(dx && dx_pass->run) &&
+  const bool together = p.parts == MAREA_CONV_PARTS && !(dx && dx_pass->run) && !(dw && dw_pass->run) &&
                         (!dw || (dw_pass->sum.parts == p.parts && dw_pass->sum.cuts == 1));
   MAREA_TRY(open_e(c, e, together, dx_pass, dw_pass, &p));
+  MAREA_TRY(open_wide(c, db, &p));
   if (db && p.parts > 1) MAREA_WORKSPACE_OR_RETURN(c, p.sums, (size_t)((p.parts - 1) * p.channels) * p.size);
   if (together) run_together(c, &p);
   else run_apart(c, g, &p);
   if (db && !c->ctx->shape_only) reduce_bias(&p);
+  if (p.wide && !c->ctx->shape_only)
+    p.kernels->narrow_bf16((size_t)p.channels, (const void *)p.db, (void *)marea_at(db));
   return MAREA_OK;
 }

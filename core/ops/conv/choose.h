@@ -5,6 +5,7 @@
 #define MAREA_CONV_CHOOSE_H
 
 #include "batch.h"
+#include "bf16_passes.h"
 #include "direct_images.h"
 #include "direct_weights.h"
 #include "winograd_passes.h"
@@ -15,6 +16,7 @@ typedef union marea_any_image_pass {
   marea_direct_images direct;
   marea_batch_images batch;
   marea_winograd_images winograd;
+  marea_bf16_images bf16;
 } marea_any_image_pass;
 
 typedef union marea_any_weight_pass {
@@ -22,6 +24,7 @@ typedef union marea_any_weight_pass {
   marea_direct_weights direct;
   marea_batch_weights batch;
   marea_winograd_weights winograd;
+  marea_bf16_weights bf16;
 } marea_any_weight_pass;
 
 /* What an image pass gets: src (N, H, W, C), the operator's weight, bias (NULL: none), and where its results go. */

@@ -37,7 +37,8 @@ struct marea_image_pass {
   char *out;           /* (N, H, W, groups * cout) */
   marea_activation act;
   double slope;
-  const marea_kernels *kernels;
+  const marea_kernels *kernels; /* of the dtype that is computed in */
+  const marea_bf16_kernels *bf16;
   bool kernel_fetches_out; /* the kernel prefetches the place of its results, or writes past the caches */
   /* One tile of an image, while `prefetch` is requested (NULL: nothing). */
   void (*tile)(const marea_image_pass *p, int64_t image, int64_t tile, int worker, marea_prefetch *prefetch);
@@ -61,11 +62,12 @@ struct marea_weight_pass {
      weight gradient. */
   bool swapped;
   marea_conv other;
-  marea_conv_window x;    /* (N, H, W, Cin) */
-  marea_conv_rows dy;     /* (N, OH, OW, Cout) */
-  char *dw;               /* (KH, KW, Cin / groups, Cout) */
-  marea_partial_sums sum; /* of the parts of the images, which are dw's elements or transformed ones */
-  const marea_kernels *kernels;
+  marea_conv_window x;          /* (N, H, W, Cin) */
+  marea_conv_rows dy;           /* (N, OH, OW, Cout) */
+  char *dw;                     /* (KH, KW, Cin / groups, Cout) */
+  marea_partial_sums sum;       /* of the parts of the images, which are dw's elements or transformed ones */
+  const marea_kernels *kernels; /* of the dtype that is computed in */
+  const marea_bf16_kernels *bf16;
   /* Adds one tile of an image to a part's sum, the rows of one cut of it. */
   void (*tile)(const marea_weight_pass *p, int64_t image, int64_t tile, int64_t cut, int worker,
                marea_sum *sum, marea_prefetch *prefetch);

@@ -40,7 +40,7 @@ static void choose_units (marea_conv_window *w) {
 
 static marea_binary_kernel *grad_of (marea_call *c, const marea_conv_source *src) {
   if (!src->y || src->computed) return NULL;
-  return marea_activation_grad_kernel(c->ctx->kernels[src->t->dtype], src->act);
+  return marea_activation_grad_kernel(c->ctx->kernels[marea_computed_in(src->t->dtype)], src->act);
 }
 
 static const char *elements_of (const marea_conv_source *src) {
@@ -89,6 +89,7 @@ static marea_conv_images images_of (marea_call *c, const marea_conv_source *src)
   from.grad = grad_of(c, src);
   if (from.grad) from.y = marea_at(src->y);
   from.slope = src->slope;
+  if (src->t->dtype == MAREA_BF16) from.widens = c->ctx->kernels[MAREA_F32];
   return from;
 }
 
@@ -118,7 +119,7 @@ marea_status marea_conv_window_open (marea_call *c, const marea_conv_source *src
   const bool clipped = w->clipped || (stays_inside(&w->axis[0]) && stays_inside(&w->axis[1]));
   marea_conv_window_in_place(src, w);
   w->from = images_of(c, src);
-  w->kernels = c->ctx->kernels[src->t->dtype];
+  w->kernels = c->ctx->kernels[marea_computed_in(src->t->dtype)];
   w->clipped = clipped;
   const int64_t cols = w->clipped ? w->axis[1].src : source_size(&w->axis[1], w->axis[1].most);
   size_t least;
@@ -141,11 +142,31 @@ static const char *image_at (const marea_conv_images *from, int64_t image, int w
   return from->src + (size_t)image * from->per_image + (size_t)worker * from->per_worker;
 }
 
+#define WIDENED 512 /* elements of bf16 that are computed at a time */
+
+static void grad_of_bf16 (const marea_conv_images *from, size_t n, const uint16_t *dy, const uint16_t *y,
+                          uint16_t *dst) {
+  float wide_dy[WIDENED], wide_y[WIDENED];
+  if (from->grad == from->widens->relu_grad) {
+    from->widens->relu_grad_bf16(n, dy, y, dst);
+    return;
+  }
+  for (size_t i = 0; i < n; i += WIDENED) {
+    const size_t some = MAREA_MIN(WIDENED, n - i);
+    from->widens->widen_bf16(some, dy + i, wide_dy);
+    from->widens->widen_bf16(some, y + i, wide_y);
+    from->grad(some, wide_dy, 1, wide_y, 1, wide_dy, &from->slope);
+    from->widens->narrow_bf16(some, wide_dy, dst + i);
+  }
+}
+
 /* dst := n elements of an image from byte `at` on, or of the gradient before the activation that made y */
 static void load (const marea_conv_images *from, int64_t image, int worker, size_t at, size_t n, size_t size,
                   char *dst) {
   const char *src = image_at(from, image, worker) + at;
-  if (from->grad) from->grad(n, src, 1, from->y + (size_t)image * from->per_image + at, 1, dst, &from->slope);
+  const char *y = from->grad ? from->y + (size_t)image * from->per_image + at : NULL;
+  if (from->grad && from->widens) grad_of_bf16(from, n, (const void *)src, (const void *)y, (void *)dst);
+  else if (from->grad) from->grad(n, src, 1, y, 1, dst, &from->slope);
   else memcpy(dst, src, n * size);
 }
 
@@ -164,7 +185,7 @@ static void load_rows (const marea_conv_window *w, int64_t image, int worker, in
                        int64_t col, int64_t cols, char *dst) {
   const size_t n = (size_t)(cols * w->channels), step = (size_t)(w->axis[1].src * w->channels);
   const size_t at = ((size_t)first * step + (size_t)(col * w->channels)) * w->size;
-  if (!w->from.grad) {
+  if (!w->from.grad && w->size > sizeof(uint16_t)) { /* there is no copy_rows of bf16 */
     w->kernels->copy_rows((size_t)rows, n, step, image_at(&w->from, image, worker) + at, (size_t)w->row, dst);
     return;
   }

@@ -24,10 +24,11 @@ marea_status marea_conv_source_compute (marea_call *c, marea_conv_source *src);
 
 /* Where the elements of an image are. */
 typedef struct marea_conv_images {
-  const char *src, *y;       /* (N, H, W, C) each */
-  size_t per_image;          /* bytes from an image to the next, .. */
-  size_t per_worker;         /* .. and from a worker's image to the next worker's; one of both is 0 */
-  marea_binary_kernel *grad; /* computes elements from src and y; NULL: they are those of src */
+  const char *src, *y;         /* (N, H, W, C) each */
+  size_t per_image;            /* bytes from an image to the next, .. */
+  size_t per_worker;           /* .. and from a worker's image to the next worker's; one of both is 0 */
+  marea_binary_kernel *grad;   /* computes elements from src and y; NULL: they are those of src */
+  const marea_kernels *widens; /* elements are bf16, which grad computes with in f32; NULL: they are not */
   double slope;
 } marea_conv_images;
 
