@@ -28,7 +28,7 @@ COVERAGE_PACKAGES := python3
 ABI_PACKAGES := abigail-tools git
 JUPYTER_PACKAGES := python3-ipykernel jupyter-client jupyter-nbconvert
 BROWSER_PACKAGES := lighttpd-modules-lua curl chromium chromium-driver
-PEER_PACKAGES := python3-torch python3-numpy python3-venv libdnnl-dev
+PEER_PACKAGES := python3-torch python3-numpy python3-venv libdnnl-dev libtcmalloc-minimal4
 
 # Tables leave fields out that are zero.
 WARN := -Wall -Wextra -Wno-missing-field-initializers -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wvla -Wformat-security \

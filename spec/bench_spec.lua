@@ -211,6 +211,7 @@ describe("the peers", function()
     local here = folder.new()
     assert(os.execute(("mkdir -p %s/venv/bin"):format(here)))
     local python = folder.write(here .. "/venv/bin/python", "#!/bin/sh\n"
+      .. 'echo "$*" >>"$(dirname "$0")/asked"\n'
       .. 'case "$*" in *keras==*) echo "ERROR: no such release" >&2; exit 1;; esac\n')
     assert(os.execute("chmod +x " .. python))
     local pipe = assert(io.popen(("sh bench/peers/install.sh %s 2>&1"):format(here)))
@@ -221,6 +222,9 @@ describe("the peers", function()
       wanted[#wanted + 1] = line:find "^keras" and line .. ": not to be had here: ERROR: no such release" or line
     end
     assert.are.equal(table.concat(wanted, "\n") .. "\n", text)
+    local asked = folder.read(here .. "/venv/bin/asked") -- PyTorch without the libraries of graphics cards
+    assert.is_truthy(asked:find "%-%-no%-deps torch==[%d.]+\nbench/peers/torch_alone%.py\n", asked)
+    assert.is_nil(asked:find "%-%-no%-deps keras", asked)
   end)
 
   it("written in Python answer by the same rules as our side", function()
