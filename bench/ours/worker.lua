@@ -12,7 +12,7 @@ local here = arg[0]:match "^.*/" or ""
 package.path = here .. "../?.lua;" .. package.path
 local kinds = {}
 for _, name in ipairs{"step", "gan", "conv", "decoder", "attention", "recurrent", "embedding", "writing", "language",
-  "reader", "small", "chain"} do
+  "reader", "small", "chain", "mlp", "dqn"} do
   kinds[name] = require("ours." .. name)
 end
 
