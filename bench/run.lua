@@ -19,7 +19,7 @@ local encode = require "lib.json"
 local machine = require "lib.machine"
 local report = require "lib.report"
 
-local GROUPS = {"step", "gan", "conv", "decoder", "attention", "recurrent", "embedding", "writing", "language",
+local GROUPS = {"step", "nets", "gan", "conv", "decoder", "attention", "recurrent", "embedding", "writing", "language",
   "reader", "small", "start", "growth"}
 local RESULTS = "build/bench/results"
 
@@ -67,7 +67,8 @@ end
 local function plain(rows)
   local list = {}
   for i, row in ipairs(rows) do
-    list[i] = {name = row.name, threads = row.threads, unit = row.unit, limit = row.limit, ours = row.ours,
+    list[i] = {name = row.name, threads = row.threads, precision = row.precision,
+      unit = row.unit, limit = row.limit, ours = row.ours,
       share = row.share, peers = next(row.peers) and row.peers, settings = next(row.settings) and row.settings,
       fastest = row.fastest}
   end
@@ -96,6 +97,8 @@ for _, version in pairs(versions) do
 end
 contestants.close()
 table.sort(names)
+local won = report.summary(results)
+if won then print(("\nWho is fastest on %s, %d cores\n%s"):format(bench.cpu, bench.cores, won)) end
 print("\n" .. table.concat(names, "; "))
 local summary = {rounds = bench.rounds, cpu_time = options.cpu_time or false, versions = versions, groups = results,
   machine = {cpu = bench.cpu, cores = bench.cores, isa = bench.isa, blas = bench.blas, load = bench.load,

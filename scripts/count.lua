@@ -6,6 +6,7 @@ local marea = require "marea"
 local nn, optim, data, checkpoint, metrics = marea.nn, marea.optim, marea.data, marea.checkpoint, marea.metrics
 local here = debug.getinfo(1, "S").source:match "^@(.*/)" or ""
 local report = dofile(here .. "count_report.lua")
+local Density = dofile(here .. "count_model.lua")
 local shared = dofile(here .. "options.lua")
 local count = shared.count
 
@@ -49,48 +50,6 @@ local function make(n, split, seed)
   return data.synthetic.cells{n, seed = seed}
 end
 
--- ---- density: a U-Net (Ronneberger et al. 2015) with batch normalization ----
-
-local function conv(channels, dilation)
-  return nn.Sequential{
-    nn.Conv2d{channels, kernel = 3, padding = "same", dilation = dilation, bias = false, init = "he_normal"},
-    nn.BatchNorm{momentum = 0.9, activation = "relu"}}
-end
-
-local Density = nn.class("Density")
-
-function Density:init(width)
-  self.fine = nn.Sequential{conv(width), conv(width)}
-  self.middle = nn.Sequential{nn.MaxPool2d{2}, conv(2 * width)}
-  self.coarse = nn.Sequential{nn.MaxPool2d{2}, conv(4 * width), conv(4 * width, 2)}
-  self.up1 = nn.ConvTranspose2d{2 * width, kernel = 2, stride = 2}
-  self.merge1 = conv(2 * width)
-  self.up2 = nn.ConvTranspose2d{width, kernel = 2, stride = 2}
-  self.merge2 = conv(width)
-  self.head = nn.Conv2d{1, kernel = 1, init = "zeros"}
-end
-
-local PEAK = 2 * math.pi * task.sigma ^ 2 -- times the density of a lone object is 1 at its centre
-
---- Images (N, H, W, 1), H and W divisible by 4 -> densities times PEAK, (N, H, W, 1).
-function Density:forward(x)
-  local fine = self.fine(x)
-  local middle = self.middle(fine)
-  local up = self.merge1(marea.concat({middle, self.up1(self.coarse(middle))}, -1))
-  return self.head(self.merge2(marea.concat({fine, self.up2(up)}, -1)))
-end
-
---- In objects: the squared error of the map, 1 for a lone object that is not seen, and a hundredth of that of the sum;
---- with more of it networks smear.
-function Density:loss(x, dots)
-  local difference = self(x) - dots:gaussian_blur(task.sigma) * PEAK
-  local missed = difference:square():sum{dims = {2, 3, 4}} / (PEAK / 2)
-  local surplus = difference:sum{dims = {2, 3, 4}} / PEAK
-  return (missed + 0.01 * surplus:square()):mean()
-end
-
-function Density:estimate(x) return self(x):sum{dims = {2, 3, 4}} / PEAK end -- luacheck: no unused args
-
 -- ---- direct: the mean of what is seen everywhere, times a weight ----
 
 local Direct = nn.class("Direct")
@@ -115,7 +74,7 @@ function Direct:estimate(x) return self(x):squeeze(2) * task.unit end
 
 local validation = make(task.validation, "validation", -1)
 local direct = options.method == "direct"
-local model, lr = direct and Direct(32) or Density(16), options.lr or direct and 1e-3 or 4e-3
+local model, lr = direct and Direct(32) or Density(16, task.sigma), options.lr or direct and 1e-3 or 4e-3
 print(model:summary{validation:field "image":size(2), validation:field "image":size(3), 1})
 local steps = epochs * ((images + batch - 1) // batch)
 local optimizer = optim.Adam{model, lr = optim.schedule.cosine(lr, steps)}
@@ -147,4 +106,4 @@ for epoch in marea.rerun.range(first, epochs) do
   assert(checkpoint.save(file, {model = model, optimizer = optimizer, epoch = epoch}))
 end
 
-report.write(model, make(task.test, "test", 0), log, options, {batch = batch, sigma = task.sigma, peak = PEAK})
+report.write(model, make(task.test, "test", 0), log, options, {batch = batch, sigma = task.sigma, peak = model.peak})

@@ -44,17 +44,24 @@ describe("medians and ratios", function()
     local compiled = {rounds = {15, 15}, label = "compiled", remark = "warm"}
     local broken = {rounds = {}, label = "broken", failure = "RuntimeError: no"}
     local rows = report.resolve{
-      {name = "a", threads = 2, unit = "ms", ours = row{10, 10}, list_settings = true,
+      {name = "a", threads = 2, precision = "bf16", unit = "ms", ours = row{10, 10}, list_settings = true,
         peers = {PyTorch = {eager, compiled, broken}}},
       {name = "b", unit = "ms", ours = row{20, 20}, peers = {PyTorch = {broken}, ["ONNX Runtime"] = {row{10, 10}}}},
       {name = "c", unit = "ms", ours = row{20, 20}, peers = {oneDNN = {row{10, 10}}}, bounds = {oneDNN = true}},
     }
-    assert.are.same({name = "Marea", ratio = 1.5, next = "PyTorch"}, rows[1].fastest)
-    assert.are.same({name = "ONNX Runtime", ratio = 2, next = "Marea"}, rows[2].fastest)
+    assert.are.same({name = "Marea", ratio = 1.5, low = 1.5, high = 1.5, next = "PyTorch", setting = "compiled"},
+      rows[1].fastest)
+    assert.are.same({name = "ONNX Runtime", ratio = 2, low = 2, high = 2, next = "Marea"}, rows[2].fastest)
     assert.is_nil(rows[3].fastest)
-    assert.are.same({"a, 2: PyTorch, eager: 2.50 (2.00-3.00)", "a, 2: PyTorch, compiled: 1.50 (1.50-1.50), warm",
-      "a, 2: PyTorch, broken: RuntimeError: no", "b, 1: PyTorch, broken: RuntimeError: no"}, report.settings(rows))
+    assert.are.same({"a, 2, bf16: PyTorch, eager: 2.50 (2.00-3.00)",
+      "a, 2, bf16: PyTorch, compiled: 1.50 (1.50-1.50), warm", "a, 2, bf16: PyTorch, broken: RuntimeError: no",
+      "b, 1: PyTorch, broken: RuntimeError: no"}, report.settings(rows))
     assert.is_truthy(report.text(rows):find("ONNX Runtime, 2.00 times Marea", 1, true))
+    local summary = report.summary{{group = "g", rows = rows}}
+    assert.is_truthy(summary:find "\ng: a +2 +bf16 +Marea +1%.50 +1%.50%-1%.50 +PyTorch +compiled\n", summary)
+    assert.is_truthy(summary:find "\ng: b .*ONNX Runtime +2%.00 .*Marea", summary)
+    assert.is_nil(summary:find "g: c", summary)
+    assert.is_nil(report.summary{{group = "g", rows = {rows[3]}}})
   end)
 
   it("are written as JSON", function()
@@ -78,12 +85,15 @@ describe("cases on several numbers of threads", function()
           return {name == "Marea" and 2 or request:find "compile" and 3 or 4}, "said"
         end}
       end
+      local settings = require "lib.settings"
       local bench = {threads = {1, 2}, rounds = 3, isa = "x", limits = {peak = {x = {1, 2}}}}
-      local case = {name = "case", request = "kind a=1", seconds = 0.5, settings = passes.COMPILED}
+      local case = {name = "case", request = "kind a=1", seconds = 0.5, bf16 = true,
+        peers = {PyTorch = settings.pytorch{layouts = true, compiled = true}, JAX = settings.jax}}
       local rows = report.resolve(passes.run(bench, "test", {passes.both(bench, case, {forward = 1e6, step = 2e6})}))
       for _, row in ipairs(rows) do
         local p = row.peers.PyTorch
-        print(row.name, row.threads, row.limit, p.setting, p.ratio.median, #row.settings.PyTorch)
+        print(row.name, row.threads, row.precision, row.limit, p.setting, p.ratio.median, #row.settings.PyTorch,
+          #row.settings.JAX)
       end
       local list = {}
       for key, count in pairs(asked) do list[#list + 1] = count .. " " .. key end
@@ -93,29 +103,21 @@ describe("cases on several numbers of threads", function()
     ]])
     local text, code = folder.lua(script)
     assert.are.equal(0, code, text)
-    local function requests(count, name, setting, threads)
-      local list = {}
-      for _, map in ipairs{"forward", "step"} do
-        for _, t in ipairs(threads) do
-          list[#list + 1] = ("%d %s: kind a=1 map=%s%s threads=%d seconds=0.5"):format(count, name, map, setting, t)
-        end
-      end
-      return table.concat(list, "\n")
+    local bf16 = rawget(marea, "autocast") and "bf16" or "f32 | bf16"
+    local best = "1 thread, channels first, compiled\t1.5"
+    for _, line in ipairs{"case\t1\tf32\t1.0\t" .. best .. "\t10\t1", "case\t2\tf32\t0.5\t" .. best .. "\t22\t2",
+      ("case\t2\t%s\tnil\t%s\t22\t2"):format(bf16, best), "case, with gradients\t2\tf32\t1.0\t" .. best .. "\t22\t2",
+      "3 Marea: kind a=1 map=step threads=2 seconds=0.5", "3 JAX 2: kind a=1 map=step bf16=1 threads=2 seconds=0.5",
+      "2 PyTorch: kind a=1 map=forward layout=first threads=1 seconds=0.5", -- a trial, in which it was far behind
+      "3 PyTorch tuned: kind a=1 map=step bf16=1 layout=last compile=2 threads=1 seconds=0.5",
+      "1 PyTorch: kind a=1 map=step layout=first compile=1 threads=2 seconds=0.5",
+      "2 PyTorch passive: kind a=1 map=step layout=last threads=2 seconds=0.5",
+      "case, 2, f32: PyTorch, 1 thread tuned, channels last, max-autotune: 1.50 (1.50-1.50), said",
+      "case, 2, f32: PyTorch, 2 threads passive, channels first: 2.00 (2.00-2.00), said",
+      "case, 2, f32: PyTorch, 2 threads, channels first, compiled: no compiler"} do
+      assert.is_truthy(text:find(line, 1, true), line .. "\n" .. text)
     end
-    local wanted = table.concat({
-      "case\t1\t1.0\t1 thread, compiled\t1.5\t2", "case\t2\t0.5\t1 thread, compiled\t1.5\t4",
-      "case, with gradients\t1\t2.0\t1 thread, compiled\t1.5\t2",
-      "case, with gradients\t2\t1.0\t1 thread, compiled\t1.5\t4", requests(1, "PyTorch", " compile=1", {2}),
-      requests(3, "Marea", "", {1, 2}),
-      "3 PyTorch: kind a=1 map=forward compile=1 threads=1 seconds=0.5",
-      "3 PyTorch: kind a=1 map=forward threads=1 seconds=0.5", "3 PyTorch: kind a=1 map=forward threads=2 seconds=0.5",
-      "3 PyTorch: kind a=1 map=step compile=1 threads=1 seconds=0.5",
-      "3 PyTorch: kind a=1 map=step threads=1 seconds=0.5", "3 PyTorch: kind a=1 map=step threads=2 seconds=0.5",
-      "case, 2: PyTorch, 1 thread, eager: 2.00 (2.00-2.00), said",
-      "case, 2: PyTorch, 1 thread, compiled: 1.50 (1.50-1.50), said",
-      "case, 2: PyTorch, 2 threads, eager: 2.00 (2.00-2.00), said",
-      "case, 2: PyTorch, 2 threads, compiled: no compiler"}, "\n")
-    assert.is_truthy(text:find(wanted, 1, true), text)
+    assert.is_nil(text:find "passive: [^\n]* threads=1 ", text)
   end)
 end)
 
@@ -178,6 +180,9 @@ describe("our side of the benchmarks", function()
     end
     for from = 0, 2, 2 do
       requests[#requests + 1] = "writing layers=1 heads=2 width=4 vocabulary=5 length=3 from=" .. from
+    end
+    for _, kind in ipairs{"mlp", "dqn", "classifier", "counting side=8"} do
+      requests[#requests + 1] = kind .. " batch=2"
     end
     for _, op in ipairs{"add", "add_", "relu"} do
       for scope = 0, 1 do requests[#requests + 1] = ("small op=%s scope=%d"):format(op, scope) end

@@ -23,7 +23,7 @@ end
 function group.run(bench)
   local cases = {}
   for _, case in ipairs(CASES) do
-    cases[#cases + 1], cases[#cases + 2] = passes.both(bench, {seconds = SECONDS,
+    cases[#cases + 1], cases[#cases + 2] = passes.both(bench, {seconds = SECONDS, bf16 = true,
       name = marea.format("%d x %d, %d heads%s", case.rows, case.length, case.heads,
         case.causal == 1 and ", causal" or ""),
       request = marea.format("attention rows=%d length=%d heads=%d width=64 causal=%d", case.rows, case.length,

@@ -8,6 +8,7 @@ local contest = require "lib.contest"
 local contestants = require "lib.contestants"
 local layers = require "lib.layers"
 local machine = require "lib.machine"
+local settings = require "lib.settings"
 local onnx_model = require "peers.onnx_model"
 local vae_model = require "vae_model"
 local join = contest.join
@@ -17,6 +18,7 @@ local group = {name = "decoder", title = "VAE decoder, inference"}
 local FOLDER = "build/bench/decoder"
 local X, Y = 5, -12.5 -- the point whose pixels are compared
 local TOLERANCE = 1e-5
+local PYTORCH = settings.pytorch{layouts = true, compiled = true}
 
 local function ours(c, batch, threads)
   return c:ask("Marea", ("decoder batch=%d threads=%d seconds=0.1"):format(batch, threads))[1]
@@ -28,7 +30,7 @@ local function onnx(c, batch, threads, convs)
 end
 
 local function pytorch(c, batch, threads, convs)
-  return c:ask_pytorch(("decoder batch=%d convs=%s"):format(batch, convs), threads, 0.1)
+  return c:ask_settings(PYTORCH, ("decoder batch=%d convs=%s"):format(batch, convs), threads, 0.1)
 end
 
 --- The decoder with biases that are seen in the pixels.

@@ -1,40 +1,33 @@
 -- SPDX-License-Identifier: MIT
--- A step of the GAN of scripts/gan.lua at batch 64: Marea and PyTorch.
+-- A step of the GAN of scripts/gan.lua at batch 64: Marea, PyTorch and Keras.
 local chart = require "lib.chart"
 local contest = require "lib.contest"
 local machine = require "lib.machine"
+local passes = require "lib.passes"
+local settings = require "lib.settings"
 
 local group = {name = "gan", title = "GAN training step, 28x28, batch 64"}
 
 -- Of the discriminator and of the generator, forward, one image, as net:summary counts; a backward pass costs twice
 -- that, one through the frozen discriminator the same again.
 local D, G, BATCH = 55.30e6, 25.35e6, 64
+local SECONDS = 0.5
 local FLOP = BATCH * (2 * 3 * D + G + 3 * G + 2 * D)
 
-function group.run(bench)
-  local c, marea, avx2, torch = contest.new(), {}, {}, {}
-  local function ours(name, threads)
-    return c:ask(name, ("gan batch=%d threads=%d seconds=0.5"):format(BATCH, threads))[1]
-  end
-  for _, t in ipairs(bench.threads) do -- the best of a peer's settings may be the one with fewer threads
-    marea[t] = ours("Marea", t)
-    avx2[t] = bench.isa == "avx512" and ours("Marea AVX2", t)
-    torch[t] = contest.join(torch[t - 1], c:ask_pytorch("gan batch=" .. BATCH, t, 0.5))
-  end
-  c:run("gan", bench.rounds)
+local PEERS = {PyTorch = settings.pytorch{layouts = true, compiled = true}, Keras = settings.keras}
 
-  local rows = {}
-  for _, t in ipairs(bench.threads) do
-    rows[#rows + 1] = {name = "training step", threads = t, unit = "ms", ours = marea[t], peers = {PyTorch = torch[t]},
-      limit = machine.compute_limit(bench.limits, bench.isa, t, FLOP)}
+function group.run(bench)
+  local function limit(isa)
+    return function(threads) return machine.compute_limit(bench.limits, isa, threads, FLOP) end
   end
-  for _, t in ipairs(bench.threads) do
-    if avx2[t] then
-      rows[#rows + 1] = {name = "AVX2", threads = t, unit = "ms", ours = avx2[t], peers = {},
-        limit = machine.compute_limit(bench.limits, "avx2", t, FLOP)}
-    end
+  local request = "gan batch=" .. BATCH
+  local cases = {{name = "training step", seconds = SECONDS, request = request, limit = limit(bench.isa), bf16 = true,
+    peers = PEERS}}
+  if bench.isa ~= "avx2" then
+    cases[2] = {name = "AVX2", worker = "Marea AVX2", seconds = SECONDS, request = request, limit = limit "avx2",
+      peers = {}}
   end
-  return rows
+  return passes.run(bench, "gan", cases)
 end
 
 function group.figures(rows, bench)

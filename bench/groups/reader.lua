@@ -5,6 +5,7 @@
 -- matrix products of the LSTMs, the dense layers, the convolution and the attention; backward has twice as many.
 local machine = require "lib.machine"
 local passes = require "lib.passes"
+local settings = require "lib.settings"
 
 local group = {name = "reader", title = "Reader of questions, training step"}
 
@@ -13,8 +14,8 @@ local WORDS, LETTERS, KINDS = 26847, 128, 700
 local PARAGRAPHS, QUESTIONS, LENGTH, ASKED = 8, 36, 128, 14 -- words of a paragraph at most, of a question on average
 local INPUTS, MATCH = 100 + 64 + 5, 11 -- columns of a word; of how it matches
 
-local SETTINGS = {{label = "packed", request = " packed=1"}, {label = "turned", request = ""},
-  {label = "turned, compiled", request = " compile=1"}}
+local PEERS = {PyTorch = settings.pytorch{compiled = true, variants = {{label = ", packed", request = " packed=1"},
+  {label = ", turned", request = ""}}}}
 
 --- Multiply-adds of a word in an LSTM of both directions.
 local function lstm(inputs) return 2 * 4 * SIZE * (inputs + SIZE) end
@@ -32,7 +33,8 @@ end
 
 function group.run(bench)
   local work = flop()
-  return passes.run(bench, "reader", {{name = "training step", seconds = SECONDS, settings = SETTINGS, flop = work,
+  return passes.run(bench, "reader", {{name = "training step", seconds = SECONDS, bf16 = true, peers = PEERS,
+    flop = work,
     request = ("reader size=%d words=%d letters=%d paragraphs=%d questions=%d length=%d kinds=%d"):format(SIZE, WORDS,
       LETTERS, PARAGRAPHS, QUESTIONS, LENGTH, KINDS),
     limit = function(threads) return machine.compute_limit(bench.limits, bench.isa, threads, work) end}})

@@ -6,16 +6,17 @@ local chart = require "lib.chart"
 local contest = require "lib.contest"
 local layers = require "lib.layers"
 local machine = require "lib.machine"
+local passes = require "lib.passes"
+local settings = require "lib.settings"
 local stats = require "lib.stats"
-local join = contest.join
 
 local group = {name = "step", title = "VAE training step, 28x28, batch 128"}
 
 local SECONDS = 0.3
-
-local function ours(c, name, threads)
-  return c:ask(name, marea.format("step batch=128 threads=%d seconds=%g", threads, SECONDS))[1]
-end
+local CONVS = {{label = "", request = " convs=transposed"},
+  {label = ", rewritten with conv2d", request = " convs=plain"}}
+local PEERS = {PyTorch = settings.pytorch{layouts = true, compiled = true, variants = CONVS}, Keras = settings.keras,
+  JAX = settings.jax}
 
 local function onednn(c, threads)
   local requests = {}
@@ -25,67 +26,24 @@ local function onednn(c, threads)
       requests[#requests + 1] = layers.onednn_request(layer, map, threads, seconds)
     end
   end
-  return c:ask("oneDNN", requests, "sum of " .. #requests .. ", " .. contest.threads_text(threads))
-end
-
-local function keras(bf16)
-  return function(c, threads)
-    local list = {}
-    for i, label in ipairs{"jit_compile off", "jit_compile on"} do
-      list = join(list, c:ask("Keras " .. threads, marea.format("step batch=128 jit=%d bf16=%d threads=%d seconds=%g",
-        i - 1, bf16, threads, SECONDS), contest.threads_text(threads) .. ", " .. label))
-    end
-    return list
-  end
-end
-
-local function jax(c, threads)
-  return c:ask("JAX " .. threads, marea.format("step batch=128 threads=%d seconds=%g", threads, SECONDS),
-    contest.threads_text(threads))
-end
-
-local function pytorch(request, compiled)
-  return function(c, threads) return c:ask_pytorch("step batch=128 " .. request, threads, SECONDS, compiled) end
-end
-
-local RIVALS = {oneDNN = onednn, PyTorch = pytorch("convs=transposed", true), Keras = keras(0), JAX = jax}
-local REWRITTEN = {PyTorch = pytorch("convs=plain", true)}
-local BF16 = {PyTorch = pytorch("convs=plain bf16=1", true), Keras = keras(1)}
-
---- Entries of peers for each number of threads, by {name = function(c, threads)}; the best of a peer's settings may be
---- one with fewer threads.
-local function ask(c, bench, peers)
-  local lists = {}
-  for _, t in ipairs(bench.threads) do
-    lists[t] = {}
-    for name, f in pairs(peers) do lists[t][name] = join((lists[t - 1] or {})[name], f(c, t)) end
-  end
-  return lists
+  return c:ask("oneDNN", requests, marea.format("sum of %d, %s", #requests, contest.threads_text(threads)))
 end
 
 function group.run(bench)
-  local c, mine, avx2 = contest.new(), {}, {}
-  for _, t in ipairs(bench.threads) do
-    mine[t] = ours(c, "Marea", t)
-    avx2[t] = bench.isa == "avx512" and ours(c, "Marea AVX2", t) or nil
+  local flop = layers.step_flop()
+  local function limit(isa)
+    return function(threads) return machine.compute_limit(bench.limits, isa, threads, flop) end
   end
-  local rivals, rewritten, bf16 = ask(c, bench, RIVALS), ask(c, bench, REWRITTEN), ask(c, bench, BF16)
-  c:run("step", bench.rounds)
-
-  local rows, flop = {}, layers.step_flop()
-  local function add(name, isa, entries, peers)
-    for t, entry in ipairs(entries) do
-      rows[#rows + 1] = {name = name, threads = t, unit = "ms", ours = entry, peers = peers[t] or {},
-        limit = machine.compute_limit(bench.limits, isa, t, flop), bounds = {oneDNN = true}, list_settings = true}
-    end
+  local cases = {{name = "training step", seconds = SECONDS, request = "step batch=128", limit = limit(bench.isa),
+    bf16 = true, peers = PEERS, bounds = {oneDNN = onednn}}}
+  if bench.isa ~= "avx2" then
+    cases[2] = {name = "AVX2", worker = "Marea AVX2", seconds = SECONDS, request = "step batch=128",
+      limit = limit "avx2", peers = {}}
   end
-  add("training step", bench.isa, mine, rivals)
-  add("the same, PyTorch rewritten with conv2d", bench.isa, mine, rewritten)
-  add("the same, peers rewritten and in bf16, Marea in f32", bench.isa, mine, bf16)
-  add("AVX2", "avx2", avx2, {})
+  local rows = passes.run(bench, "step", cases)
   if bench.threads[2] and not contest.cpu_time then
     rows[#rows + 1] = {name = "2 threads against 1", unit = "times",
-      ours = contest.known(stats.ratios(mine[1].rounds, mine[2].rounds))}
+      ours = contest.known(stats.ratios(rows[1].ours.rounds, rows[2].ours.rounds))}
   end
   return rows
 end

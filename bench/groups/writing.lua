@@ -27,7 +27,7 @@ end
 function group.run(bench)
   local cases = {}
   for i, case in ipairs(CASES) do
-    cases[i] = {name = case.name, seconds = case.seconds,
+    cases[i] = {name = case.name, seconds = case.seconds, bf16 = true,
       request = ("writing layers=%d heads=%d width=%d vocabulary=%d from=%d length=%d"):format(case.layers, case.heads,
         case.width, case.vocabulary, case.from, case.length),
       limit = function(threads) return machine.read_limit(bench.limits, threads, bytes(case)) end}

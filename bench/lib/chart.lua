@@ -38,12 +38,12 @@ function chart.bars(series, options)
   return plot.bars(options)
 end
 
---- Bars of the rows on one thread, with their names below, or label(name) of them. convert as in chart.series.
+--- Bars of the rows on one thread in f32, with their names below, or label(name) of them. convert as in chart.series.
 function chart.one_thread(rows, options, convert, label)
   local shown = {}
   options.labels, options.values = {}, true
   for _, row in ipairs(rows) do
-    if row.threads == 1 then
+    if row.threads == 1 and (row.precision or "f32") == "f32" then
       shown[#shown + 1] = row
       options.labels[#shown] = label and label(row.name) or row.name
     end

@@ -3,6 +3,7 @@
 --- in every other round in the opposite order.
 local marea = require "marea"
 local contestants = require "lib.contestants"
+local settings = require "lib.settings"
 local stats = require "lib.stats"
 
 ---@class Entry
@@ -37,8 +38,7 @@ function contest.join(...)
   return joined
 end
 
---- 2 -> "2 threads".
-function contest.threads_text(n) return n == 1 and "1 thread" or n .. " threads" end
+contest.threads_text = settings.threads_text
 
 --- A list of one entry, which asks the contestant of this name; of none when it is absent. requests: one, or a list
 --- whose times are added.
@@ -52,19 +52,12 @@ function Contest:ask(name, requests, label)
   return {entry}
 end
 
---- PyTorch in all of its settings for so many threads: the layout of images, whether threads that wait sleep, and, when
---- that is asked for, whether it is compiled.
-function Contest:ask_pytorch(request, threads, seconds, compiled)
-  local list, text = {}, contest.threads_text(threads)
-  local function add(name, layout, setting)
-    list = contest.join(list, self:ask(name, marea.format("%s layout=%s%s threads=%d seconds=%g", request, layout,
-      setting and " compile=1" or "", threads, seconds),
-      ("%s%s, channels %s%s"):format(text, name:match " passive" or "", layout, setting or "")))
-  end
-  for _, layout in ipairs{"first", "last"} do
-    add("PyTorch", layout)
-    if threads > 1 then add("PyTorch passive", layout) end
-    if compiled then add("PyTorch", layout, ", compiled") end
+--- A peer's entries in all of its settings (lib/settings.lua), which race each other.
+function Contest:ask_settings(of, request, threads, seconds)
+  local list = {}
+  for _, setting in ipairs(of(threads)) do
+    list = contest.join(list, self:ask(setting.worker, settings.request(request, setting, threads, seconds),
+      setting.label))
   end
   self.races[#self.races + 1] = list
   return list

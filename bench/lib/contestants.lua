@@ -23,19 +23,39 @@ local function python(script, environment)
   return list
 end
 
+--- Those of the files that are there.
+local function present(files)
+  local list = {}
+  for _, path in ipairs(files) do
+    local file = io.open(path)
+    if file and file:close() then list[#list + 1] = path end
+  end
+  return list
+end
+
+--- PyTorch as its tuning guide for processors advises: Intel's OpenMP, whose threads keep to their cores and soon
+--- sleep, and tcmalloc.
+local function tuned()
+  local libraries = table.concat(present{FOLDER .. "/venv/lib/libiomp5.so",
+    "/usr/lib/x86_64-linux-gnu/libtcmalloc_minimal.so.4"}, ":")
+  return python("pytorch.py", {LD_PRELOAD = libraries, KMP_AFFINITY = "granularity=fine,compact,1,0",
+    KMP_BLOCKTIME = "1"})
+end
+
 local PROGRAMS = {
   ["Marea"] = marea(os.getenv "MAREA_ISA"),
   ["Marea AVX2"] = marea "avx2",
   ["PyTorch"] = python "pytorch.py",
   ["PyTorch passive"] = python("pytorch.py", {OMP_WAIT_POLICY = "PASSIVE"}), -- threads that wait sleep
+  ["PyTorch tuned"] = tuned(),
   ["oneDNN"] = {{command = FOLDER .. "/onednn"}},
   ["ONNX Runtime"] = python "onnx_runtime.py",
 }
 
 -- Those that take their number of threads when they start.
 for threads = 1, 2 do
-  PROGRAMS["Keras " .. threads] = python("keras_vae.py " .. threads, {TF_CPP_MIN_LOG_LEVEL = "3"})
-  PROGRAMS["JAX " .. threads] = python("jax_vae.py " .. threads)
+  PROGRAMS["Keras " .. threads] = python("keras_nets.py " .. threads, {TF_CPP_MIN_LOG_LEVEL = "3"})
+  PROGRAMS["JAX " .. threads] = python("jax_nets.py " .. threads)
 end
 
 local started, order, absent = {}, {}, {}

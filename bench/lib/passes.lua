@@ -1,48 +1,62 @@
 -- SPDX-License-Identifier: MIT
---- Groups of cases beside PyTorch in all of its settings, each on every number of threads. A case:
+--- Groups of cases beside peers in all of their settings, each on every number of threads, in both precisions. A case:
 ---
----   {name =, request =, seconds = of a turn, limit = function(threads) -> ms, settings = {{label =, request =}, ...}}
+---   {name =, request =, seconds = of a turn, limit = function(threads) -> ms or nil, bf16 = true, worker = "Marea",
+---    peers = {PyTorch = settings.pytorch{...}, ...},            PyTorch as it comes when left out
+---    bounds = {oneDNN = function(c, threads) -> entries}}       what is no rival, in f32
 ---
---- A request gets threads and seconds; what a setting adds is for PyTorch alone. flop and sparse are for figures and
---- notes of a group.
+--- bf16: measured in bf16 as well. flop and sparse are for figures and notes of a group.
 local marea = require "marea"
 local chart = require "lib.chart"
 local contest = require "lib.contest"
 local machine = require "lib.machine"
+local settings = require "lib.settings"
 
 local passes = {}
 
---- As the script says, and through torch.compile in its default mode, warm.
-passes.COMPILED = {{label = "eager", request = ""}, {label = "compiled", request = " compile=1"}}
+--- As the script says, and through torch.compile, warm.
+passes.COMPILED = {PyTorch = settings.pytorch{compiled = true}}
 
-local PLAIN = {{request = ""}}
+local PLAIN = {PyTorch = settings.pytorch{}}
 
-local function request_of(case, threads, setting)
-  return marea.format("%s%s threads=%d seconds=%g", case.request, setting or "", threads, case.seconds)
+--- What each precision adds to the name of it and to requests.
+local PRECISIONS = {{name = "f32", request = ""}, {name = "bf16", request = " bf16=1"}}
+
+--- Our entry, and how its precision is called. Where we have no bf16, f32 stands beside the peers' bf16.
+local function ask_ours(c, case, precision, threads, before)
+  if precision.name == "bf16" and not rawget(marea, "autocast") then return before, "f32 | bf16" end
+  local request = settings.request(case.request .. precision.request, {request = ""}, threads, case.seconds)
+  return c:ask(case.worker or "Marea", request)[1], precision.name
 end
 
---- PyTorch's entries for a case.
-local function ask_settings(c, case, threads)
-  local list = {}
-  for _, setting in ipairs(case.settings or PLAIN) do
-    local label = contest.threads_text(threads) .. (setting.label and ", " .. setting.label or "")
-    list = contest.join(list, c:ask("PyTorch", request_of(case, threads, setting.request), label))
+--- The rows of a case in one precision; ours: our entries of the precision before, by threads.
+local function add_rows(c, bench, case, precision, rows, ours)
+  local peers = {}
+  for _, threads in ipairs(bench.threads) do -- the best of a peer's settings may be one with fewer threads
+    local row = {name = case.name, threads = threads, unit = "ms", peers = {}, list_settings = case.peers ~= nil,
+      limit = precision.name == "f32" and case.limit and case.limit(threads) or nil, flop = case.flop,
+      sparse = case.sparse, bounds = case.bounds}
+    for name, of in pairs(precision.name == "f32" and case.bounds or {}) do
+      peers[name] = contest.join(peers[name], of(c, threads))
+      row.peers[name] = peers[name]
+    end
+    for name, of in pairs(case.peers or PLAIN) do
+      peers[name] = contest.join(peers[name],
+        c:ask_settings(of, case.request .. precision.request, threads, case.seconds))
+      row.peers[name] = peers[name]
+    end
+    ours[threads], row.precision = ask_ours(c, case, precision, threads, ours[threads])
+    row.ours = ours[threads]
+    rows[#rows + 1] = row
   end
-  return list
 end
 
---- Measures all cases; the rows of a case follow each other. The best of PyTorch's settings may be one with fewer
---- threads.
+--- Measures all cases; the rows of a case follow each other.
 function passes.run(bench, group, cases)
   local c, rows = contest.new(), {}
   for _, case in ipairs(cases) do
-    local settings = {}
-    for _, threads in ipairs(bench.threads) do
-      settings = contest.join(settings, ask_settings(c, case, threads))
-      rows[#rows + 1] = {name = case.name, threads = threads, unit = "ms", peers = {PyTorch = settings},
-        ours = c:ask("Marea", request_of(case, threads))[1], limit = case.limit(threads),
-        list_settings = case.settings ~= nil, flop = case.flop, sparse = case.sparse}
-    end
+    local ours = {}
+    for i = 1, case.bf16 and #PRECISIONS or 1 do add_rows(c, bench, case, PRECISIONS[i], rows, ours) end
   end
   c:run(group, bench.rounds)
   return rows
@@ -53,8 +67,8 @@ function passes.both(bench, case, flop)
   local cases = {}
   for i, map in ipairs{"forward", "step"} do
     local function limit(threads) return machine.compute_limit(bench.limits, bench.isa, threads, flop[map]) end
-    cases[i] = {name = case.name .. (map == "step" and ", with gradients" or ""), flop = flop[map], limit = limit,
-      request = case.request .. " map=" .. map, seconds = case.seconds, settings = case.settings}
+    cases[i] = setmetatable({name = case.name .. (map == "step" and ", with gradients" or ""), flop = flop[map],
+      limit = limit, request = case.request .. " map=" .. map}, {__index = case})
   end
   return table.unpack(cases)
 end

@@ -1,7 +1,7 @@
 -- SPDX-License-Identifier: MIT
 --- The table of a group's rows, and the rows as plain tables for JSON. A row:
 ---
----   {name =, threads =, unit = "ms", factor = 1 (from ms to the unit), limit = ms, ours = entry,
+---   {name =, threads =, precision = "f32", unit = "ms", factor = 1 (from ms to the unit), limit = ms, ours = entry,
 ---    peers = {oneDNN = {entry, ...}, ...},      the entries of a peer are its settings, of which the best counts
 ---    bounds = {oneDNN = true}, list_settings = true}      peers that are no rivals; whether all settings are told
 ---
@@ -40,18 +40,23 @@ local function settings_of(entries, row)
   return list
 end
 
---- Who is fastest, and by how much: the ratio of the next one's time to its own. What is no rival (row.bounds, by name)
---- does not count.
+--- Who is fastest, and by how much: the ratio of the next one's time to its own, its lowest and highest. What is no
+--- rival (row.bounds, by name) does not count.
 local function fastest_of(row, peers)
   local best
   for _, name in ipairs(PEERS) do
     local ratio = peers[name] and peers[name].ratio
     if ratio and not (row.bounds or {})[name] and (not best or ratio.median < best.ratio) then
-      best = {name = name, ratio = ratio.median}
+      best = {name = name, ratio = ratio.median, low = ratio.low, high = ratio.high, setting = peers[name].setting}
     end
   end
-  if best and best.ratio >= 1 then return {name = "Marea", ratio = best.ratio, next = best.name} end
-  return best and {name = best.name, ratio = 1 / best.ratio, next = "Marea"}
+  if not best then return nil end
+  if best.ratio >= 1 then
+    return {name = "Marea", ratio = best.ratio, low = best.low, high = best.high, next = best.name,
+      setting = best.setting}
+  end
+  return {name = best.name, ratio = 1 / best.ratio, low = 1 / best.high, high = 1 / best.low, next = "Marea",
+    setting = best.setting}
 end
 
 --- Those of a peer's entries that are timed as ours is: the CPU time of one thread is nothing beside the time that two
@@ -67,8 +72,9 @@ end
 --- A row with everything worked out. Ratios are the peer's time over ours, round by round.
 local function resolve(row)
   local factor = row.factor or 1
-  local result = setmetatable({name = row.name, threads = row.threads, unit = row.unit, peers = {}, settings = {},
-    limit = row.limit and factor * row.limit, ours = scaled(stats.summary(row.ours.rounds), factor)}, {__index = row})
+  local result = setmetatable({name = row.name, threads = row.threads, precision = row.precision, unit = row.unit,
+    peers = {}, settings = {}, limit = row.limit and factor * row.limit,
+    ours = scaled(stats.summary(row.ours.rounds), factor)}, {__index = row})
   if result.limit and result.ours then result.share = result.limit / result.ours.median end
   for _, peer in ipairs(PEERS) do
     local entries = comparable((row.peers or {})[peer], row.ours)
@@ -106,6 +112,7 @@ local function spread(s) return s and number(s.low) .. "-" .. number(s.high) or 
 local COLUMNS = {
   {"", function(row) return row.name end, left = true, always = true},
   {"threads", function(row) return row.threads and ("%d"):format(row.threads) or "-" end},
+  {"precision", function(row) return row.precision or "-" end, left = true},
   {"unit", function(row) return row.unit end, always = true},
   {"limit", function(row) return number(row.limit) end},
   {"Marea", function(row) return number(row.ours and row.ours.median) end, always = true},
@@ -134,8 +141,8 @@ function report.settings(rows)
       for _, s in ipairs(row.settings[peer] or {}) do
         local found = s.failure or ratio(s.ratio) .. (s.remark and ", " .. s.remark or "")
         if s.failure or row.list_settings then
-          lines[#lines + 1] = ("%s, %s: %s, %s: %s"):format(row.name, row.threads or 1, peer, s.setting or "as it is",
-            found)
+          lines[#lines + 1] = ("%s, %s%s: %s, %s: %s"):format(row.name, row.threads or 1,
+            row.precision and ", " .. row.precision or "", peer, s.setting or "as it is", found)
         end
       end
     end
@@ -154,10 +161,10 @@ local function cells_of(column, rows)
   return used and {title = column[1], cells = cells, width = width, left = column.left}
 end
 
---- The table as text.
-function report.text(rows)
+--- The rows as text, a line each.
+local function table_text(titled, rows)
   local columns, lines = {}, {}
-  for _, column in ipairs(COLUMNS) do columns[#columns + 1] = cells_of(column, rows) or nil end
+  for _, column in ipairs(titled) do columns[#columns + 1] = cells_of(column, rows) or nil end
   for i = 0, #rows do
     local parts = {}
     for k, c in ipairs(columns) do
@@ -167,6 +174,34 @@ function report.text(rows)
     lines[#lines + 1] = table.concat(parts, "  "):gsub("%s+$", "")
   end
   return table.concat(lines, "\n")
+end
+
+--- The table as text.
+function report.text(rows) return table_text(COLUMNS, rows) end
+
+local SUMMARY = {
+  {"work", function(row) return row.title end, left = true, always = true},
+  {"threads", function(row) return row.threads and ("%d"):format(row.threads) or "-" end},
+  {"precision", function(row) return row.precision or "-" end, left = true},
+  {"fastest", function(row) return row.fastest.name end, left = true},
+  {"times", function(row) return marea.format("%.2f", row.fastest.ratio) end},
+  {"lowest-highest", function(row) return marea.format("%.2f-%.2f", row.fastest.low, row.fastest.high) end},
+  {"next", function(row) return row.fastest.next end, left = true},
+  {"the peer's setting", function(row) return row.fastest.setting or "-" end, left = true},
+}
+
+--- For each work, precision and number of threads who is fastest and how many times as fast as the next, by groups as
+--- run.lua lists them. Rows without peers are left out.
+function report.summary(groups)
+  local rows = {}
+  for _, group in ipairs(groups) do
+    for _, row in ipairs(group.rows) do
+      if row.fastest then
+        rows[#rows + 1] = setmetatable({title = ("%s: %s"):format(group.group, row.name)}, {__index = row})
+      end
+    end
+  end
+  return #rows > 0 and table_text(SUMMARY, rows) or nil
 end
 
 return report

@@ -1,6 +1,7 @@
 -- SPDX-License-Identifier: MIT
--- decoder batch=128: the VAE's decoder, points of the latent plane (batch, 2) -> images (batch, 28, 28, 1).
+-- decoder batch=128 [bf16=1]: the VAE's decoder, points of the latent plane (batch, 2) -> images (batch, 28, 28, 1).
 local marea = require "marea"
+local precision = require "ours.precision"
 local vae_model = require "vae_model"
 
 local decoder
@@ -11,5 +12,6 @@ return function(arguments)
     decoder = vae_model("sigmoid").model.decoder
   end
   local z = marea.normal{arguments.batch, 2}
-  return function() marea.no_grad(decoder, z) end
+  local run = precision(arguments, function() return decoder(z) end)
+  return function() marea.no_grad(run) end
 end

@@ -1,8 +1,9 @@
 -- SPDX-License-Identifier: MIT
--- dqn batch=1|32: a training step of a small value network 4-64-2 (450 parameters) as deep Q-learning makes it: the
--- values of the actions that were taken, huber against their targets, backward, Adam. 200 steps a call.
+-- dqn batch=1|32 [bf16=1]: a training step of a small value network 4-64-2 (450 parameters) as deep Q-learning makes
+-- it: the values of the actions that were taken, huber against their targets, backward, Adam. 200 steps a call.
 local marea = require "marea"
 local nn = marea.nn
+local precision = require "ours.precision"
 
 local STEPS = 200
 
@@ -24,7 +25,7 @@ end
 return function(arguments)
   if not net then prepare() end
   local batch = batch_of(arguments.batch)
-  local function loss() return net(batch.x):gather(batch.action, 2):huber(batch.target) end
+  local loss = precision(arguments, function() return net(batch.x):gather(batch.action, 2):huber(batch.target) end)
   return function()
     for _ = 1, STEPS do optimizer:step(loss) end
   end, STEPS

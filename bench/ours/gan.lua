@@ -1,8 +1,9 @@
 -- SPDX-License-Identifier: MIT
--- gan batch=64: a step of scripts/gan.lua in its default setting on random images: the discriminator (5,222,401
--- parameters) learns from a real and a generated batch, then the generator (1,705,441) through the frozen
+-- gan batch=64 [bf16=1]: a step of scripts/gan.lua in its default setting on random images: the discriminator
+-- (5,222,401 parameters) learns from a real and a generated batch, then the generator (1,705,441) through the frozen
 -- discriminator.
 local marea = require "marea"
+local precision = require "ours.precision"
 local networks = dofile((arg[0]:match "^.*/" or "") .. "../../scripts/gan_model.lua")
 
 local LATENT = 64
@@ -28,6 +29,7 @@ return function(arguments)
     return (against(discriminator(x), 0.9) + against(discriminator(fake), 0)) / 2
   end
   local function generator_loss() return against(discriminator(generator(marea.normal{batch, LATENT})), 1) end
+  discriminator_loss, generator_loss = precision(arguments, discriminator_loss), precision(arguments, generator_loss)
   return function()
     local loss = of_d:step(discriminator_loss):item()
     discriminator:freeze()

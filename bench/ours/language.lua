@@ -1,7 +1,8 @@
 -- SPDX-License-Identifier: MIT
--- language model=transformer|lstm layers=l heads=h width=c context=t batch=n vocabulary=v map=forward|step: the
--- networks of scripts/gpt.lua without dropout: the loss of a batch, or a training step by AdamW with clipping.
+-- language model=transformer|lstm layers=l heads=h width=c context=t batch=n vocabulary=v map=forward|step [bf16=1]:
+-- the networks of scripts/gpt.lua without dropout: the loss of a batch, or a training step by AdamW with clipping.
 local marea = require "marea"
+local precision = require "ours.precision"
 
 local here = arg[0]:match "^.*/" or ""
 local network = dofile(here .. "../../scripts/gpt_model.lua")
@@ -14,10 +15,10 @@ return function(a)
     context = a.context, dropout = 0}
   local function numbers() return marea.randint({a.batch, a.context}, 1, a.vocabulary) end
   local x, y = numbers(), numbers()
-  local function loss()
+  local loss = precision(a, function()
     if a.vocabulary < LARGE then return marea.cross_entropy((net(x)), y) end
     return marea.linear_cross_entropy((net:features(x)), net.out.weight, y)
-  end
+  end)
   loss():release() -- makes the parameters
   if a.map == "forward" then
     return function()

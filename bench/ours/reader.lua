@@ -1,8 +1,9 @@
 -- SPDX-License-Identifier: MIT
--- reader size=64 words=26847 letters=128 paragraphs=8 questions=36 length=128 kinds=700: a training step of
+-- reader size=64 words=26847 letters=128 paragraphs=8 questions=36 length=128 kinds=700 [bf16=1]: a training step of
 -- scripts/qa_reader.lua's network on a batch of random numbers: paragraphs of `length` words and a few less, questions
 -- of 7 to 21.
 local marea = require "marea"
+local precision = require "ours.precision"
 
 local here = arg[0]:match "^.*/" or ""
 local Reader = dofile(here .. "../../scripts/qa_reader_model.lua")
@@ -32,9 +33,9 @@ return function(a)
   local batch = new_batch(a)
   local net = Reader{words = a.words, letters = a.letters, unknown = 2, shapes = SHAPES, size = a.size, dropout = 0.2}
   local adam = marea.optim.Adam{net, lr = 1e-3, clip_norm = 5}
-  local function loss()
+  local loss = precision(a, function()
     local start, stop = net(batch)
     return start:cross_entropy(batch.start) + stop:cross_entropy(batch.stop)
-  end
+  end)
   return function() return adam:step(loss):item() end
 end

@@ -12,7 +12,8 @@ local here = arg[0]:match "^.*/" or ""
 package.path = here .. "../?.lua;" .. package.path
 local kinds = {}
 for _, name in ipairs{"step", "gan", "conv", "decoder", "attention", "recurrent", "embedding", "writing", "language",
-  "reader", "small", "chain", "mlp", "dqn"} do
+  "reader", "small", "chain", "mlp", "dqn", "classifier",
+  "counting"} do
   kinds[name] = require("ours." .. name)
 end
 

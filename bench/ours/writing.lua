@@ -1,7 +1,8 @@
 -- SPDX-License-Identifier: MIT
--- writing layers=l heads=h width=w vocabulary=v from=t length=n: a transformer writes n words one by one, of which
--- each is the most likely one after those before it, behind t others; a call counts for n.
+-- writing layers=l heads=h width=w vocabulary=v from=t length=n [bf16=1]: a transformer writes n words one by one, of
+-- which each is the most likely one after those before it, behind t others; a call counts for n.
 local marea = require "marea"
+local precision = require "ours.precision"
 local nn = marea.nn
 
 local function new_net(a)
@@ -30,10 +31,11 @@ return function(a)
   local text = marea.randint({1, math.max(a.from, 1)}, 1, a.vocabulary)
   if a.from > 0 then marea.no_grad(next_word, net, text, 1, caches) end
   local first = text:narrow(2, 1, 1):clone()
+  local following = precision(a, next_word)
   return function()
     marea.no_grad(function()
       local word, now = first, {table.unpack(caches)}
-      for t = a.from + 1, a.from + a.length do word = marea.scope(next_word, net, word, t, now) end
+      for t = a.from + 1, a.from + a.length do word = marea.scope(following, net, word, t, now) end
     end)
   end, a.length
 end

@@ -4,7 +4,7 @@
 MNIST has, for a look at the memory. Kinds: those of bench/ours, which describes them, and check, which decodes one
 point with the weights in a folder and answers with the pixels. layout=last stands for channels_last, convs=plain for
 stride-1 transposed convolutions that are written as convolutions, bf16=1 for autocast, compile=1 for torch.compile in
-its default mode, warm; a remark behind the times says what it left to the interpreter.
+its default mode, compile=2 for max-autotune, both warm; a remark behind the times says what it left to the interpreter.
 
 Where PyTorch has a choice, the faster one is taken: symmetric padding (Keras' odd pixel at the end would cost a copy),
 flattening in the order that memory has, losses fused.
@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
+from pytorch_nets import NETS, PARAMETERS, STEPS
 from serve import measure, serve
 
 SMALL_CALLS = 1000
@@ -82,19 +83,22 @@ def settings(a):
     return last, a.get("convs") == "plain", torch.channels_last if last else torch.contiguous_format
 
 
+def autocast(a):
+    return torch.autocast("cpu", torch.bfloat16, enabled=a.get("bf16") == 1)
+
+
 class Trainer:
     def __init__(self, a):
-        last, plain, layout = settings(a)
+        last, plain, self.layout = settings(a)
         torch.manual_seed(1)
-        self.layout, self.bf16 = layout, a.get("bf16") == 1
-        self.model = VAE(last, plain).to(memory_format=layout)
+        self.a, self.model = a, VAE(last, plain).to(memory_format=self.layout)
         self.loss = compiled(self.model.loss, a)
         assert sum(p.numel() for p in self.model.parameters()) == 3280901
-        self.optimizer = torch.optim.RMSprop(self.model.parameters(), 1e-3, alpha=0.9, eps=1e-7)
+        self.optimizer = torch.optim.RMSprop(self.model.parameters(), 1e-3, alpha=0.9, eps=1e-7, foreach=True)
 
     def step(self, x):
         self.optimizer.zero_grad(set_to_none=True)
-        with torch.autocast("cpu", torch.bfloat16, enabled=self.bf16):
+        with autocast(self.a):
             loss = self.loss(x)
         loss.backward()
         self.optimizer.step()
@@ -123,8 +127,10 @@ class Gan:
         self.discriminator = nn.Sequential(
             *layers, Unfold(last), nn.Linear(4096, 1024), nn.LeakyReLU(0.2, inplace=True),
             nn.Linear(1024, 1)).to(memory_format=self.layout)
+        self.autocast = autocast(a)
+        self.make, self.judge = compiled(self.generator, a), compiled(self.discriminator, a)
         assert sum(p.numel() for p in self.discriminator.parameters()) == 5222401
-        self.optimizers = [torch.optim.Adam(net.parameters(), 2e-4, betas=(0.5, 0.999))
+        self.optimizers = [torch.optim.Adam(net.parameters(), 2e-4, betas=(0.5, 0.999), fused=True)
                            for net in (self.generator, self.discriminator)]
 
     def update(self, optimizer, loss):
@@ -138,13 +144,15 @@ class Gan:
 
     def step(self, x):
         of_g, of_d = self.optimizers
-        with torch.no_grad():
-            fake = self.generator(torch.randn(len(x), 64))
-        loss = self.update(of_d, (self.against(self.discriminator(x), 0.9)
-                                  + self.against(self.discriminator(fake), 0.0)) / 2)
+        with self.autocast:
+            with torch.no_grad():
+                fake = self.make(torch.randn(len(x), 64))
+            found = (self.against(self.judge(x), 0.9) + self.against(self.judge(fake), 0.0)) / 2
+        loss = self.update(of_d, found)
         self.discriminator.requires_grad_(False)
-        y = self.discriminator(self.generator(torch.randn(len(x), 64)))
-        loss += self.update(of_g, self.against(y, 1.0))
+        with self.autocast:
+            found = self.against(self.judge(self.make(torch.randn(len(x), 64))), 1.0)
+        loss += self.update(of_g, found)
         self.discriminator.requires_grad_(True)
         return loss
 
@@ -152,8 +160,11 @@ class Gan:
 models = {}
 
 
+MODES = {1: "default", 2: "max-autotune"}
+
+
 def compiled(function, a):
-    return torch.compile(function) if a.get("compile") == 1 else function
+    return torch.compile(function, mode=MODES[a["compile"]]) if a.get("compile") in MODES else function
 
 
 def clipped_step(net, optimizer, loss, most):
@@ -169,7 +180,7 @@ def clipped_step(net, optimizer, loss, most):
 
 
 def kept(make, a):
-    key = make.__name__, *settings(a), a.get("bf16"), a.get("compile") == 1 and a["threads"]
+    key = make.__name__, *settings(a), a.get("bf16"), a.get("compile"), a.get("compile") and a["threads"]
     if key not in models:
         models[key] = make(a)
     return models[key]
@@ -187,6 +198,26 @@ def gan(a):
     return lambda: trainer.step(x), 1
 
 
+def train_net(name):
+    """Training steps of a network of pytorch_nets.py by Adam."""
+    def make(a):
+        torch.manual_seed(1)
+        net, loss = NETS[name](a, settings(a)[2])
+        assert sum(p.numel() for p in net.parameters()) == PARAMETERS[name]
+        adam, found = torch.optim.Adam(net.parameters(), 1e-3, fused=True), compiled(loss, a)
+
+        def run():
+            for _ in range(STEPS[name]):
+                adam.zero_grad(set_to_none=True)
+                with autocast(a):
+                    loss = found()
+                loss.backward()
+                adam.step()
+            return loss.item()
+        return run, STEPS[name]
+    return make
+
+
 def make_decoder(a):
     last, plain, layout = settings(a)
     return decoder(last, plain, sigmoid=True).eval().to(memory_format=layout)
@@ -196,7 +227,7 @@ def decode(a):
     model, z = kept(make_decoder, a), torch.randn(int(a["batch"]), 2)
 
     def run():
-        with torch.inference_mode():
+        with torch.inference_mode(), autocast(a):
             model(z)
     return run, 1
 
@@ -207,12 +238,16 @@ def attention(a):
     leaves = [torch.randn(shape, requires_grad=a["map"] == "step") for _ in range(3)]
     dy, causal = torch.randn(shape), a["causal"] == 1
 
+    if a.get("bf16") == 1:
+        dy = dy.bfloat16()
+
     def forward():
-        with torch.no_grad():
-            torch.nn.functional.scaled_dot_product_attention(*leaves, is_causal=causal)
+        with torch.inference_mode(), autocast(a):
+            F.scaled_dot_product_attention(*leaves, is_causal=causal)
 
     def with_gradients():
-        y = torch.nn.functional.scaled_dot_product_attention(*leaves, is_causal=causal)
+        with autocast(a):
+            y = F.scaled_dot_product_attention(*leaves, is_causal=causal)
         torch.autograd.grad(y, leaves, dy)
     return (forward if a["map"] == "forward" else with_gradients), 1
 
@@ -225,18 +260,20 @@ def recurrent(a):
     dy, leaves = torch.randn(rows, length, hidden), [*net.parameters(), x]
 
     def forward():
-        with torch.no_grad():
+        with torch.no_grad(), autocast(a):
             called(x)
 
     def with_gradients():
-        torch.autograd.grad(called(x)[0], leaves, dy)
+        with autocast(a):
+            y = called(x)[0]
+        torch.autograd.grad(y, leaves, dy.to(y.dtype))
     return (forward if a["map"] == "forward" else with_gradients), 1
 
 
 def embedding(a):
     sparse = a["sparse"] == 1
     table = nn.Embedding(int(a["vocabulary"]), int(a["width"]), sparse=sparse)
-    optimizer = (torch.optim.SparseAdam if sparse else torch.optim.Adam)(table.parameters())
+    optimizer = torch.optim.SparseAdam(table.parameters()) if sparse else torch.optim.Adam(table.parameters(), fused=True)
     index = torch.randint(int(a["vocabulary"]), (int(a["numbers"]),))
 
     def run():
@@ -275,7 +312,7 @@ def writing(a):
     norm, out = nn.LayerNorm(width), nn.Linear(width, vocabulary, bias=False)
 
     def run():
-        with torch.inference_mode():
+        with torch.inference_mode(), autocast(a):
             word = torch.zeros(1, 1, dtype=torch.int64)
             for t in range(first, first + length):
                 x = embed(word) + positions.weight[t]
@@ -330,7 +367,11 @@ def language(a):
         nn.Embedding(vocabulary, width), *inner, nn.Linear(width, vocabulary, bias=a["model"] == "lstm"))
     x, y = torch.randint(vocabulary, (batch, context)), torch.randint(vocabulary, (batch * context,))
     adam = torch.optim.AdamW(net.parameters(), 1e-4, fused=True)
-    loss = compiled(lambda: F.cross_entropy(net(x).flatten(0, 1), y), a)
+    found = compiled(lambda: F.cross_entropy(net(x).flatten(0, 1), y), a)
+
+    def loss():
+        with autocast(a):
+            return found()
 
     def forward():
         with torch.no_grad():
@@ -440,7 +481,11 @@ def reader(a):
     def score():
         first, last = net(b)
         return F.cross_entropy(first, start) + F.cross_entropy(last, stop)
-    loss = compiled(score, a)
+    found = compiled(score, a)
+
+    def loss():
+        with autocast(a):
+            return found()
 
     return clipped_step(net, adam, loss, 5.0), 1
 
@@ -504,7 +549,7 @@ def check(a):
 
 KINDS = {"step": step, "gan": gan, "decoder": decode, "attention": attention, "recurrent": recurrent,
          "embedding": embedding, "writing": writing, "language": language, "reader": reader, "small": small,
-         "chain": chain}
+         "chain": chain, **{name: train_net(name) for name in NETS}}
 warm, broken = {}, {}  # what torch.compile has made, by request; why it did not take all, by kind
 
 
@@ -539,7 +584,7 @@ def answer(kind, a):
     torch.set_num_threads(int(a.get("threads", 1)))
     if kind == "check":
         return check(a), ""
-    f, count, remark = compile_warm(kind, a) if a.get("compile") == 1 else (*KINDS[kind](a), "")
+    f, count, remark = compile_warm(kind, a) if a.get("compile") in MODES else (*KINDS[kind](a), "")
     clock = time.thread_time if a.get("clock") == "cpu" else time.perf_counter  # idle threads may spin
     return measure(f, clock, a["seconds"], count), remark
 
