@@ -19,8 +19,8 @@ local encode = require "lib.json"
 local machine = require "lib.machine"
 local report = require "lib.report"
 
-local GROUPS = {"step", "nets", "gan", "conv", "decoder", "attention", "recurrent", "embedding", "writing", "language",
-  "reader", "small", "start", "growth"}
+local GROUPS = {"step", "nets", "gan", "conv", "vision", "decoder", "attention", "recurrent", "embedding", "writing",
+  "language", "reader", "small", "start", "growth"}
 local RESULTS = "build/bench/results"
 
 local parser = argparse("run.lua", "Measures Marea beside its peers.")

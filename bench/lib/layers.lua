@@ -10,6 +10,38 @@ local function conv(name, kind, n, side, cin, cout, kernel, stride)
     stride = stride, out = out, maps = {"forward", "input", "weight"}}
 end
 
+--- A layer of a network at 224x224, of one image; a bias and ReLU stand behind.
+local function at224(side, cin, cout, kernel, stride, groups)
+  local layer = conv(nil, "conv", 1, side, cin, cout, kernel, stride)
+  layer.groups, layer.pad = groups or 1, kernel // 2
+  layer.name = ("%s%dx%d %d>%d%s at %d"):format(layer.groups > 1 and "depthwise " or "", kernel, kernel, cin, cout,
+    stride > 1 and " /" .. stride or "", side)
+  return layer
+end
+
+--- All layers of ResNet-18 (He et al. 2015) that differ.
+layers.resnet18 = {
+  at224(224, 3, 64, 7, 2), at224(56, 64, 64, 3, 1),
+  at224(56, 64, 128, 3, 2), at224(28, 128, 128, 3, 1), at224(56, 64, 128, 1, 2),
+  at224(28, 128, 256, 3, 2), at224(14, 256, 256, 3, 1), at224(28, 128, 256, 1, 2),
+  at224(14, 256, 512, 3, 2), at224(7, 512, 512, 3, 1), at224(14, 256, 512, 1, 2),
+}
+
+--- Those of MobileNetV2 (Sandler et al. 2018): a first one, and blocks that widen six times, filter each channel alone
+--- and narrow again.
+layers.mobilenet = {at224(224, 3, 32, 3, 2), at224(112, 32, 32, 3, 1, 32), at224(112, 32, 16, 1, 1)}
+for _, block in ipairs{{112, 16, 24, 2}, {56, 24, 24, 1}, {56, 24, 32, 2}, {28, 32, 32, 1}, {28, 32, 64, 2},
+  {14, 64, 64, 1}, {14, 64, 96, 1}, {14, 96, 96, 1}, {14, 96, 160, 2}, {7, 160, 160, 1}, {7, 160, 320, 1}} do
+  local side, cin, cout, stride = table.unpack(block)
+  local wide, seen = 6 * cin, {}
+  for _, layer in ipairs(layers.mobilenet) do seen[layer.name] = true end
+  for _, layer in ipairs{at224(side, cin, wide, 1, 1), at224(side, wide, wide, 3, stride, wide),
+    at224(side // stride, wide, cout, 1, 1)} do
+    if not seen[layer.name] then layers.mobilenet[#layers.mobilenet + 1] = layer end
+  end
+end
+layers.mobilenet[#layers.mobilenet + 1] = at224(7, 320, 1280, 1, 1)
+
 local function linear(name, n, cin, cout)
   return {name = name, kind = "linear", n = n, cin = cin, cout = cout, maps = {"forward", "input", "weight"}}
 end
@@ -41,13 +73,13 @@ layers.step = table.move(layers.decoder, 1, #layers.decoder, #layers.encoder + 1
 --- FLOP of one map; a multiply-add is two, and padding counts as work.
 function layers.flop(layer)
   local places = layer.kind == "conv" and layer.out ^ 2 or layer.kind == "transposed" and layer.h ^ 2 or 1
-  return 2 * layer.n * places * (layer.kernel or 1) ^ 2 * layer.cin * layer.cout
+  return 2 * layer.n * places * (layer.kernel or 1) ^ 2 * layer.cin * layer.cout / (layer.groups or 1)
 end
 
 --- Bytes of x, y and the weights in f32, each touched once.
 function layers.bytes(layer)
   local x, y = layer.h ^ 2 * layer.cin, layer.out ^ 2 * layer.cout
-  return 4 * (layer.n * (x + y) + layer.kernel ^ 2 * layer.cin * layer.cout)
+  return 4 * (layer.n * (x + y) + layer.kernel ^ 2 * layer.cin * layer.cout / (layer.groups or 1))
 end
 
 --- FLOP of the VAE's training step at batch 128.
@@ -66,6 +98,12 @@ end
 function layers.our_request(layer, map, threads, seconds)
   return marea.format("conv kind=%s map=%s %s threads=%d seconds=%g", layer.kind, map,
     geometry(layer, layer.h, layer.cin, layer.cout), threads, seconds)
+end
+
+--- The request of a layer at 224x224 for so many images, of everybody.
+function layers.vision_request(layer, map, batch)
+  return ("conv kind=conv map=%s n=%d h=%d w=%d cin=%d cout=%d kernel=%d stride=%d groups=%d pad=%d"):format(map, batch,
+    layer.h, layer.w, layer.cin, layer.cout, layer.kernel, layer.stride, layer.groups, layer.pad)
 end
 
 -- What a map of a transposed layer is for the convolution that it transposes.

@@ -23,7 +23,8 @@ local MODES = { -- by worker
 local WORKERS = {"PyTorch", "PyTorch tuned", "PyTorch passive"}
 
 --- PyTorch as it comes, as its tuning guide says (Intel's OpenMP, threads bound to cores, tcmalloc), and with threads
---- that sleep while they wait. layouts: of images, both; compiled: also by torch.compile; variants: more of them.
+--- that sleep while they wait. layouts: of images, both; compiled: also by torch.compile; variants: more of them;
+--- workers: which, all when left out.
 function settings.pytorch(options)
   local layouts, variants = options.layouts and LAYOUTS or PLAIN, options.variants or PLAIN
   return function(threads)
@@ -36,7 +37,7 @@ function settings.pytorch(options)
       end
       list[#list + 1] = setting
     end
-    for _, worker in ipairs(WORKERS) do
+    for _, worker in ipairs(options.workers or WORKERS) do
       for _, mode in ipairs((worker ~= "PyTorch passive" or threads > 1) and MODES[worker] or {}) do
         for _, layout in ipairs((options.compiled or mode == EAGER) and layouts or {}) do
           for _, variant in ipairs(variants) do add(worker, layout, variant, mode) end

@@ -1,5 +1,6 @@
 -- SPDX-License-Identifier: MIT
--- The VAE's decoder as files for the peers: an ONNX model, and .npy files of the weights in Marea's layouts.
+-- The VAE's decoder, and single convolutions, as files for the peers: ONNX models, and .npy files of
+-- the decoder's weights in Marea's layouts.
 local marea = require "marea"
 
 local onnx_model = {}
@@ -30,7 +31,7 @@ end
 -- ---- ONNX (onnx.proto3): the few messages that a chain of layers needs ----
 
 local FLOAT, INT64 = 1, 7 -- TensorProto.DataType
-local INTS = 7 -- AttributeProto.AttributeType
+local INT, INTS = 2, 7 -- AttributeProto.AttributeType
 
 local function raw(t)
   local path = os.tmpname()
@@ -47,11 +48,13 @@ local function initializer(name, shape, kind, data)
   return each(int, 1, shape) .. int(2, kind) .. bytes(8, name) .. bytes(9, data)
 end
 
---- NodeProto; attributes: lists of integers.
+--- NodeProto; attributes: integers or lists of them.
 local function node(kind, inputs, output, attributes)
   local parts = {each(bytes, 1, inputs), bytes(2, output), bytes(4, kind)}
   for name, list in pairs(attributes or {}) do
-    parts[#parts + 1] = bytes(5, bytes(1, name) .. each(int, 8, list) .. int(20, INTS))
+    local one = type(list) == "number"
+    parts[#parts + 1] = bytes(5, bytes(1, name) .. (one and int(3, list) .. int(20, INT)
+      or each(int, 8, list) .. int(20, INTS)))
   end
   return table.concat(parts)
 end
@@ -102,15 +105,29 @@ local function build(decoder, plain)
   return nodes, weights, last
 end
 
+--- ModelProto of a graph: IR version 8, operators 13.
+local function write(path, graph)
+  local file = assert(io.open(path, "wb"))
+  assert(file:write(int(1, 8) .. bytes(7, graph) .. bytes(8, bytes(1, "") .. int(2, 13))))
+  assert(file:close())
+end
+
 --- Writes the decoder for images (N, 1, 28, 28). plain: transposed convolutions of stride 1 become convolutions.
 function onnx_model.save(decoder, path, plain)
   local nodes, weights, last = marea.no_grad(build, decoder, plain)
-  local graph = each(bytes, 1, nodes) .. bytes(2, "decoder") .. each(bytes, 5, weights) .. bytes(11, value("z", {2}))
-    .. bytes(12, value(last, {1, 28, 28}))
-  local model = int(1, 8) .. bytes(7, graph) .. bytes(8, bytes(1, "") .. int(2, 13)) -- IR version 8, operators 13
-  local file = assert(io.open(path, "wb"))
-  assert(file:write(model))
-  assert(file:close())
+  write(path, each(bytes, 1, nodes) .. bytes(2, "decoder") .. each(bytes, 5, weights) .. bytes(11, value("z", {2}))
+    .. bytes(12, value(last, {1, 28, 28})))
+end
+
+--- Writes one convolution with bias and ReLU for images z (N, cin, h, w); layer: of lib/layers.lua, at 224x224.
+function onnx_model.save_conv(layer, path)
+  local k, s, p, n = layer.kernel, layer.stride, layer.pad, layer.out
+  local w = marea.uniform{shape = {layer.cout, layer.cin // layer.groups, k, k}, low = -1, high = 1}
+  local nodes = {node("Conv", {"z", "w", "b"}, "y", {kernel_shape = {k, k}, strides = {s, s}, pads = {p, p, p, p},
+    group = layer.groups}), node("Relu", {"y"}, "seen")}
+  write(path, each(bytes, 1, nodes) .. bytes(2, "conv") .. bytes(5, initializer("w", w.shape, FLOAT, raw(w)))
+    .. bytes(5, initializer("b", {layer.cout}, FLOAT, raw(marea.zeros(layer.cout))))
+    .. bytes(11, value("z", {layer.cin, layer.h, layer.w})) .. bytes(12, value("seen", {layer.cout, n, n})))
 end
 
 --- Writes FOLDER/dense1.weight.npy and so on.

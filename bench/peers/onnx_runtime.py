@@ -3,6 +3,7 @@
 """ONNX Runtime's side of the benchmarks (serve.py):
 
     decoder model=PATH batch=128 threads=2 seconds=0.1 [clock=cpu]    times of calls in ms
+    conv model=PATH n= cin= h= w= threads=2 seconds=0.1 [clock=cpu]   the same, of one convolution with ReLU
     check model=PATH x= y=                                            pixels of one point of the latent plane
 
 Graph optimizations are on, all of them; everything else is as the package has it."""
@@ -30,9 +31,11 @@ def answer(kind, a):
     if kind == "check":
         pixels, = session.run(None, {"z": numpy.array([[a["x"], a["y"]]], numpy.float32)})
         return pixels.ravel(), ""
-    if kind != "decoder":
+    shapes = {"decoder": ("batch",), "conv": ("n", "cin", "h", "w")}
+    if kind not in shapes:
         raise ValueError("unknown request " + kind)
-    z = numpy.random.default_rng(1).standard_normal((int(a["batch"]), 2), numpy.float32)
+    shape = [int(a[name]) for name in shapes[kind]] + [2] * (kind == "decoder")
+    z = numpy.random.default_rng(1).standard_normal(shape, numpy.float32)
     clock = time.process_time if a.get("clock") == "cpu" else time.perf_counter
     return measure(lambda: session.run(None, {"z": z}), clock, a["seconds"]), ""
 

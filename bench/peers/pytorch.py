@@ -218,6 +218,40 @@ def train_net(name):
     return make
 
 
+def conv(a):
+    """One convolution, forward (form=plain by conv2d, without the ReLU; packed as torch.compile calls oneDNN for
+    inference, with ReLU and the weights in oneDNN's layout; blocked with images in it, too), or one of its gradients."""
+    layout, n, cin, cout, k, groups, form = settings(a)[2], *(int(a[name]) for name in (
+        "n", "cin", "cout", "kernel", "groups")), a.get("form", "plain")
+    stride, pad = [int(a["stride"])] * 2, [int(a["pad"])] * 2
+    x, w = torch.rand(n, cin, int(a["h"]), int(a["w"])), torch.rand(cout, cin // groups, k, k)
+    x, w, b = x.to(memory_format=layout), w.to(memory_format=layout), torch.rand(cout)
+    if a.get("bf16") == 1:
+        x, w, b = x.bfloat16(), w.bfloat16(), b.bfloat16()
+    rest = stride, pad, [1, 1], groups
+    y = F.conv2d(x, w, b, *rest)
+    if a["map"] != "forward":
+        mask = [a["map"] == "input", a["map"] == "weight", False]
+        return lambda: torch.ops.aten.convolution_backward(y, x, w, None, *rest[:3], False, [0, 0], groups, mask), 1
+    if form == "packed":
+        w = torch._C._nn.mkldnn_reorder_conv2d_weight(w.to_mkldnn(), pad, stride, [1, 1], groups, list(x.shape))
+
+        def run():
+            torch.ops.mkldnn._convolution_pointwise(x, w, b, pad, stride, [1, 1], groups, "relu", [], "")
+    else:
+        if form == "blocked":
+            w = torch._C._nn.mkldnn_reorder_conv2d_weight(w.to_mkldnn(), pad, stride, [1, 1], groups, list(x.shape))
+            x, b = x.to_mkldnn(), b.to_mkldnn()
+
+        def run():
+            torch.conv2d(x, w, b, *rest)
+
+    def forward():
+        with torch.inference_mode():
+            run()
+    return forward, 1
+
+
 def make_decoder(a):
     last, plain, layout = settings(a)
     return decoder(last, plain, sigmoid=True).eval().to(memory_format=layout)
@@ -547,7 +581,7 @@ def check(a):
         return model(torch.tensor([[a["x"], a["y"]]])).flip(2, 3).flatten().tolist()
 
 
-KINDS = {"step": step, "gan": gan, "decoder": decode, "attention": attention, "recurrent": recurrent,
+KINDS = {"conv": conv, "step": step, "gan": gan, "decoder": decode, "attention": attention, "recurrent": recurrent,
          "embedding": embedding, "writing": writing, "language": language, "reader": reader, "small": small,
          "chain": chain, **{name: train_net(name) for name in NETS}}
 warm, broken = {}, {}  # what torch.compile has made, by request; why it did not take all, by kind
