@@ -135,6 +135,25 @@ describe("the layers", function()
   end)
 end)
 
+describe("the layers at 224x224", function()
+  it("are those of the networks that differ, with their multiply-adds", function()
+    assert.are.equal(11, #layers.resnet18)
+    assert.are.equal("7x7 3>64 /2 at 224", layers.resnet18[1].name)
+    assert.are.equal(2 * 118013952, math.tointeger(layers.flop(layers.resnet18[1]))) -- He et al.: 112 * 112 * 49 * 192
+    assert.are.equal(30, #layers.mobilenet) -- table 2 of Sandler et al., block by block
+    local seen = {}
+    for _, layer in ipairs(layers.mobilenet) do
+      assert.is_nil(seen[layer.name])
+      seen[layer.name] = layer
+    end
+    local depthwise = seen["depthwise 3x3 96>96 /2 at 112"]
+    assert.are.equal(2 * 56 * 56 * 9 * 96, math.tointeger(layers.flop(depthwise)))
+    assert.are.equal("conv kind=conv map=forward n=16 h=112 w=112 cin=96 cout=96 kernel=3 stride=2 groups=96 pad=1",
+      layers.vision_request(depthwise, "forward", 16))
+    assert.is_truthy(seen["1x1 320>1280 at 7"])
+  end)
+end)
+
 describe("the ONNX model", function()
   it("is a well-formed message with all weights", function()
     local file = folder.new() .. "/decoder.onnx"
@@ -181,6 +200,7 @@ describe("our side of the benchmarks", function()
     for from = 0, 2, 2 do
       requests[#requests + 1] = "writing layers=1 heads=2 width=4 vocabulary=5 length=3 from=" .. from
     end
+    requests[#requests + 1] = "conv kind=conv map=forward n=1 h=5 w=5 cin=4 cout=4 kernel=3 stride=1 groups=4 pad=1"
     for _, kind in ipairs{"mlp", "dqn", "classifier", "counting side=8"} do
       requests[#requests + 1] = kind .. " batch=2"
     end
