@@ -104,17 +104,17 @@ describe("cases on several numbers of threads", function()
     local text, code = folder.lua(script)
     assert.are.equal(0, code, text)
     local bf16 = rawget(marea, "autocast") and "bf16" or "f32 | bf16"
-    local best = "1 thread, channels first, compiled\t1.5"
-    for _, line in ipairs{"case\t1\tf32\t1.0\t" .. best .. "\t10\t1", "case\t2\tf32\t0.5\t" .. best .. "\t22\t2",
-      ("case\t2\t%s\tnil\t%s\t22\t2"):format(bf16, best), "case, with gradients\t2\tf32\t1.0\t" .. best .. "\t22\t2",
+    local best = "1 thread tuned, channels first, compiled\t1.5"
+    for _, line in ipairs{"case\t1\tf32\t1.0\t" .. best .. "\t8\t1", "case\t2\tf32\t0.5\t" .. best .. "\t18\t2",
+      ("case\t2\t%s\tnil\t%s\t18\t2"):format(bf16, best), "case, with gradients\t2\tf32\t1.0\t" .. best .. "\t18\t2",
       "3 Marea: kind a=1 map=step threads=2 seconds=0.5", "3 JAX 2: kind a=1 map=step bf16=1 threads=2 seconds=0.5",
       "2 PyTorch: kind a=1 map=forward layout=first threads=1 seconds=0.5", -- a trial, in which it was far behind
       "3 PyTorch tuned: kind a=1 map=step bf16=1 layout=last compile=2 threads=1 seconds=0.5",
-      "1 PyTorch: kind a=1 map=step layout=first compile=1 threads=2 seconds=0.5",
+      "1 PyTorch tuned: kind a=1 map=step layout=first compile=1 threads=2 seconds=0.5",
       "2 PyTorch passive: kind a=1 map=step layout=last threads=2 seconds=0.5",
       "case, 2, f32: PyTorch, 1 thread tuned, channels last, max-autotune: 1.50 (1.50-1.50), said",
       "case, 2, f32: PyTorch, 2 threads passive, channels first: 2.00 (2.00-2.00), said",
-      "case, 2, f32: PyTorch, 2 threads, channels first, compiled: no compiler"} do
+      "case, 2, f32: PyTorch, 2 threads tuned, channels first, compiled: no compiler"} do
       assert.is_truthy(text:find(line, 1, true), line .. "\n" .. text)
     end
     assert.is_nil(text:find "passive: [^\n]* threads=1 ", text)

@@ -16,7 +16,7 @@ local PLAIN = {{label = "", request = ""}}
 local EAGER = {label = "", request = ""}
 local COMPILED = {label = ", compiled", request = " compile=1"}
 local MODES = { -- by worker
-  ["PyTorch"] = {EAGER, COMPILED},
+  ["PyTorch"] = {EAGER},
   ["PyTorch tuned"] = {EAGER, COMPILED, {label = ", max-autotune", request = " compile=2"}},
   ["PyTorch passive"] = {EAGER},
 }
