@@ -143,11 +143,14 @@ static marea_status run_update (marea_call *c, update *u, int rows) {
 
 static double update_flop (const marea_call *c) { return (double)marea_tensor_size(c->in[1]); }
 
+/* See the head of kernels/optim.inc. */
+#define FADED_DOC " What would be smaller than the normal numbers is 0 in the states."
+
 /* See bounded_gradient in kernels/optim.inc. */
 #define BOUNDED_DOC                                                                                      \
   " Beyond 2^63 (f32) or 2^511 (f64), where squares overflow, d counts as that, infinite ones too: the " \
   "step "                                                                                                \
-  "is that of any large gradient, and the weight goes on learning as the squares fade."
+  "is that of any large gradient, and the weight goes on learning as the squares fade." FADED_DOC
 
 #define ROWS_DOC \
   " With rows p[rows[i]] and its states are updated by g[i] as in a dense step, and others are left alone."
@@ -198,7 +201,8 @@ const marea_op marea_op_sgd_step = {
     .doc =
         "Stochastic gradient descent: d = g + weight_decay p; with momentum buf = momentum buf + d and d = "
         "buf, or d = d + momentum buf (nesterov); p = p - lr d. buf starts as zeros. As PyTorch's "
-        "SGD." ROWS_DOC " Errors: shapes or dtypes differ, momentum without buf, a negative number, rows "
+        "SGD." FADED_DOC ROWS_DOC
+        " Errors: shapes or dtypes differ, momentum without buf, a negative number, rows "
         "that do not rise or are none of p.",
     .inputs = {INPUT_P, INPUT_G, {"buf", "(p's) running update; changed", .optional = true}, INPUT_ROWS},
     .attrs = MAREA_ATTRS(ATTR_LR, ATTR_MOMENTUM,
