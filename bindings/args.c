@@ -401,3 +401,15 @@ void bind_read_call (lua_State *L, bind_state *S, const marea_op *op, bool in_pl
   read_attrs(L, S, c, next, n);
   require_attrs(L, S, c);
 }
+
+void bind_read_named (lua_State *L, bind_state *S, const marea_op *op, int idx, bind_call *c) {
+  c->op = op;
+  c->in_place = false;
+  marea_op_inputs(op, &c->inputs);
+  c->n_attr = marea_op_attrs(op, &c->specs);
+  c->attrs = c->attr;
+  marea_attrs_init(op, c->attr);
+  memset(c->given, 0, sizeof c->given);
+  if (!lua_isnil(L, idx)) read_names(L, S, c, idx, false);
+  require_attrs(L, S, c);
+}

@@ -428,6 +428,8 @@ typedef struct bind_call {
 
 /* Reads the arguments at 1..n. May push the array of more than BIND_FEW inputs, and raise. */
 void bind_read_call (lua_State *L, bind_state *S, const marea_op *op, bool in_place, int n, bind_call *c);
+/* Reads attributes alone, from the table of names at idx or nil; leaves in[] to the caller. */
+void bind_read_named (lua_State *L, bind_state *S, const marea_op *op, int idx, bind_call *c);
 /* Reads the table of options at idx: calls read(L, S, key, value's index, ud) for every key, which returns false for
    unknown keys. */
 typedef bool (*bind_option_fn)(lua_State *L, bind_state *S, const char *key, int value, void *ud);
@@ -441,6 +443,7 @@ const char *bind_string (lua_State *L, bind_state *S, int idx, const char *funct
 
 int bind_op_call (lua_State *L);     /* upvalues: state, operator */
 int bind_op_in_place (lua_State *L); /* the same, for `add_` and its like */
+int bind_each (lua_State *L);        /* core.each */
 int bind_op_names (lua_State *L);
 int bind_op_info (lua_State *L);
 /* A tensor of rank 0 for the number at idx, in `dtype`. */

@@ -223,6 +223,12 @@ static int core_is_tensor (lua_State *L) {
   return 1;
 }
 
+/* core.has_grad(t): has a gradient arrived at it? Makes no tensor, as t.grad does. */
+static int core_has_grad (lua_State *L) {
+  lua_pushboolean(L, marea_grad_of(bind_check(L, bind_self(L), 1, "has_grad", "t")) != NULL);
+  return 1;
+}
+
 /* core.origin(t) -> the line "FILE:LINE" that made a tensor, the operator's name; nil for what is not known, and for
    what is no tensor or holds none */
 static int core_origin (lua_State *L) {
@@ -257,9 +263,15 @@ static int core_module_of (lua_State *L) {
    here because no weak table may be in reach of a script. */
 static const char threads_key;
 
-/* core.keep_thread(cleanup): the running coroutine is the one that thread_of tells, for as long as it lives */
+/* core.keep_thread(cleanup): the running coroutine is the one that thread_of tells, for as long as it lives. True, and
+   nothing is kept, where it is the main one, which no error ends. */
 static int core_keep_thread (lua_State *L) {
   luaL_checktype(L, 1, LUA_TTABLE);
+  if (lua_pushthread(L)) {
+    lua_pushboolean(L, true);
+    return 1;
+  }
+  lua_pop(L, 1);
   if (lua_rawgetp(L, LUA_REGISTRYINDEX, &threads_key) != LUA_TTABLE) {
     lua_newtable(L);
     lua_createtable(L, 0, 1);
@@ -299,6 +311,7 @@ static const luaL_Reg functions[] = {
     {"is_shape", bind_tell_shape},
     {"op_names", bind_op_names},
     {"op_info", bind_op_info},
+    {"each", bind_each},
     {"scope", bind_scope_call},
     {"no_grad", bind_no_grad},
     {"autocast", bind_autocast},
@@ -313,6 +326,7 @@ static const luaL_Reg functions[] = {
     {"interrupt_ends_line", bind_ends_line},
     {"recording", core_recording},
     {"grad", bind_grad},
+    {"has_grad", core_has_grad},
     {"tape_length", core_tape_length},
     {"blame", bind_blame},
     {"on_not_finite", bind_on_not_finite},

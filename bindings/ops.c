@@ -152,6 +152,75 @@ int bind_op_in_place (lua_State *L) {
   return 1;
 }
 
+/* ---- many calls of one operator ---- */
+
+#define FEW_TENSORS 64 /* so many of a list lie on the stack */
+
+/* The tensor at idx, an item for input i of a list whose first is p; NULL: absent. */
+static marea_tensor *item_of (lua_State *L, bind_state *S, const bind_call *c, int i, int idx,
+                              marea_tensor *p) {
+  const bind_box *b = bind_to_box(L, S, idx);
+  marea_tensor *t = b ? b->t : lua_isboolean(L, idx) && lua_toboolean(L, idx) && p ? marea_grad_of(p) : NULL;
+  if (t || (c->inputs[i].optional && lua_isboolean(L, idx) && !lua_toboolean(L, idx))) return t;
+  if (b) bind_raise_released(L, S, marea_op_name(c->op), c->inputs[i].name, b);
+  bind_raise_argument(L, S, marea_op_name(c->op), c->inputs[i].name, "a tensor", idx);
+  return NULL;
+}
+
+/* in[0..n-1] := the items of the list at stack index 1. Allocates nothing, so that no tensor is released meanwhile. */
+static void read_items (lua_State *L, bind_state *S, const bind_call *c, int each, int n, marea_tensor **in) {
+  for (int k = 0; k < n; k++) {
+    const int i = k % each;
+    lua_rawgeti(L, 1, k + 1);
+    in[k] = item_of(L, S, c, i, lua_gettop(L), i > 0 ? in[k - i] : NULL);
+    lua_pop(L, 1);
+  }
+}
+
+/* The function of core.each: upvalues: state, operator; [1] the list, [2] attributes. */
+static int call_each (lua_State *L) {
+  bind_state *S = bind_self(L);
+  const marea_op *op = lua_touserdata(L, lua_upvalueindex(2));
+  const marea_input_spec *inputs;
+  const int each = marea_op_inputs(op, &inputs);
+  marea_tensor *few[FEW_TENSORS], **in = few;
+  bind_call c;
+  marea_status status;
+  int done = 0, again = 0;
+  marea_context *ctx = bind_enter(L, S);
+  lua_settop(L, 2);
+  const size_t n = lua_istable(L, 1) ? lua_rawlen(L, 1) : 1;
+  if (n % (size_t)each != 0 || n > INT32_MAX)
+    return bind_raise_argument(L, S, marea_op_name(op), "list", "a list with a place for each input", 1);
+  if (!lua_isnoneornil(L, 2) && !lua_istable(L, 2))
+    return bind_raise_argument(L, S, marea_op_name(op), "attributes", "a table", 2);
+  if (n > FEW_TENSORS) in = lua_newuserdatauv(L, n * sizeof *in, 0);
+  luaL_checkstack(L, 8, NULL);
+  bind_read_named(L, S, op, 2, &c);
+  read_items(L, S, &c, each, (int)n, in);
+  status = marea_apply_each(ctx, op, each, (int)n, in, c.attr, &done);
+  if (status == MAREA_ENOMEM) {
+    bind_pin(L, S, (int)n, in);
+    status = marea_apply_each(ctx, op, each, (int)n - done * each, in + done * each, c.attr, &again);
+    bind_unpin((int)n, in);
+  }
+  return status == MAREA_OK ? 0 : bind_raise_status(L, S, status);
+}
+
+/* core.each(name) -> f(list, attributes): the operator of this name, which changes its inputs, on many lists of
+   inputs at once, which lie one behind the other in `list`. In place of a tensor, false stands for an input that is
+   absent, and true for the gradient of the first one. */
+int bind_each (lua_State *L) {
+  bind_state *S = bind_self(L);
+  const marea_op *op = marea_op_find(bind_string(L, S, 1, "each", "name"));
+  if (!op || !marea_op_mutates(op))
+    return bind_raise_argument(L, S, "each", "name", "an operator that changes its inputs", 1);
+  lua_pushvalue(L, lua_upvalueindex(1));
+  lua_pushlightuserdata(L, (void *)op);
+  lua_pushcclosure(L, call_each, 2);
+  return 1;
+}
+
 marea_status bind_apply (marea_context *ctx, const marea_op *op, marea_tensor *in, const marea_attr *attrs,
                          marea_tensor **out) {
   int n_out;

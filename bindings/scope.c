@@ -110,7 +110,7 @@ static int scope_close (lua_State *L) {
   bind_scope *s = to_scope(L, S, 1);
   if (!s) return bind_raise_argument(L, S, "close", "scope", "a scope", 1);
   if (S->scopes && S->scopes != s) bind_scope_reap(S);
-  if (s->open) bind_scope_end(s, bind_where(L, S));
+  if (s->open) bind_scope_end(s, s->first ? bind_where(L, S) : (bind_place){0, 0});
   return 0;
 }
 

@@ -82,8 +82,9 @@ static bool multiply_vector (const product *p) {
 
 static void finish (const product *p, const marea_kernels *k) {
   if (!p->end.bias && p->end.act == MAREA_ACT_NONE) return;
-  for (int64_t i = 0; i < p->m; i++)
-    k->bias_act(1, (size_t)p->n, p->end.bias, p->end.act, p->end.slope,
+  const int64_t at_once = p->ldc == p->n ? p->m : 1; /* rows */
+  for (int64_t i = 0; i < p->m; i += at_once)
+    k->bias_act((size_t)at_once, (size_t)p->n, p->end.bias, p->end.act, p->end.slope,
                 p->c + (size_t)(i * p->ldc) * marea_element_size(p->dtype));
 }
 

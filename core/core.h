@@ -35,6 +35,7 @@ typedef struct marea_pool marea_pool;      /* memory.c: size-class free lists */
 typedef struct marea_workers marea_workers; /* parallel.c */
 typedef struct marea_plan marea_plan;       /* plan.c */
 typedef struct marea_casts marea_casts;     /* autocast.c */
+typedef struct marea_updates marea_updates; /* update.c */
 
 /* ---- context.c ---- */
 
@@ -68,6 +69,7 @@ struct marea_context {
   double seconds;               /* the time limit, for messages */
   int64_t deadline;             /* of marea_clock_ns; 0: none */
   marea_profile *profile; /* the profile that runs; NULL: none */
+  marea_updates *updates; /* of marea_apply_each, to which operators leave their changes; NULL: none */
   marea_plan *plan;       /* the plan that runs; NULL: none. While there is one, operators compute nothing */
   bool shape_only;               /* an operator's forward runs to count its workspace alone: see MAREA_SHAPE_ONLY */
   uint64_t plans;         /* plans started so far, which is the number of the one that runs */
@@ -155,6 +157,7 @@ struct marea_storage {
   size_t bytes;
   int refs;
   bool constant;    /* marea_protect was called: changes in place are errors */
+  bool taken;       /* while marea_apply_each looks at its tensors: one of them is changed */
   uint32_t version; /* number of changes in place; a node keeps the version of what it saved */
   uint32_t place;   /* line of the script that made it (marea_set_place) */
   uint64_t planned; /* number of the plan that made it, whose storages have no bytes; 0: none */
@@ -273,6 +276,7 @@ enum { /* flags of an operator */
   MAREA_PART = 512,       /* a view of in[0] that has each of its elements at most once: the tape adds dy to that part */
   MAREA_STORES = 1024,    /* moves elements or writes single ones, so it takes dtypes that are only stored as they are;
                              apply converts for all others (dtype.h, MAREA_STORED) */
+  MAREA_PUTS_OFF = 16384, /* forward leaves its change to marea_put_off, if there is one job for many calls */
   MAREA_TAKES_BF16 = 2048, /* has a way of its own for calls whose float inputs are all bf16: its results are bf16, too,
                              and so are their layouts; with other dtypes among them apply converts */
   MAREA_LOWERS = 4096,    /* under autocast its float inputs are cast down: products, which cost and bear it */
@@ -311,6 +315,28 @@ struct marea_op {
      spec/support/sample.lua); it returns the inputs and a table of attributes. */
   const char *sample;
 };
+
+/* ---- update.c: many changes in place as one job ---- */
+
+/* A change in place that is cut into blocks. */
+typedef struct marea_update marea_update;
+struct marea_update {
+  void (*run)(const marea_update *u, int64_t block, int worker);
+  void (*step)(const marea_update *u, size_t n, char *const *at); /* n elements of each input */
+  const marea_kernels *kernels;
+  size_t size;
+  int64_t blocks;
+  int64_t n;     /* elements of p, or of a row */
+  int64_t count; /* rows */
+  int64_t rows_per_block;
+  int64_t *rows;  /* 0-based, rising, by marea_alloc; NULL: all of p */
+  char *in[4];    /* p, g and up to two states; NULL: not there */
+  double a[8];    /* the kernel's numbers */
+  int64_t first;  /* number of its first block in the job */
+};
+
+/* In a job for many calls: leaves the blocks to it, with u->rows, and is true. */
+bool marea_put_off (marea_context *ctx, const marea_update *u);
 
 /* Fails with "<operator>: <text>". */
 #define marea_reject(c, status, format, ...) \

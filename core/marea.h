@@ -318,6 +318,14 @@ MAREA_API MAREA_MUST_USE marea_status marea_apply (marea_context *ctx, const mar
    Errors: an input requires a gradient while recording is on; elements of in[0] share memory (expand). */
 MAREA_API MAREA_MUST_USE marea_status marea_apply_ (marea_context *ctx, const marea_op *op, int n_in,
                                                     marea_tensor *const *in, const marea_attr *attrs);
+/* Applies an operator that changes its inputs, or an elementwise one in place, to each of n_in / each lists of `each`
+   tensors, which lie one behind the other in `in`; an optional input that is absent is NULL. Attributes are the same
+   for all. An optimizer's step on many parameters is one job of the threads, with the bits of calls one by one; all
+   lists are checked before any tensor changes. *done: so many lists were changed, all or none of them but where a
+   profile, a plan or a limit wants one call after the other, or lists share memory. */
+MAREA_API MAREA_MUST_USE marea_status marea_apply_each (marea_context *ctx, const marea_op *op, int each, int n_in,
+                                                        marea_tensor *const *in, const marea_attr *attrs,
+                                                        int *done);
 /* The same by names, for programs that are written by hand:  marea_call_op(ctx, "conv2d", MAREA_TENSORS(x, w, b),
    MAREA_NAMED(marea_int("stride", 2), marea_word("padding", "same")), 1, &y) marea_call_op(ctx, "adam_step",
    MAREA_TENSORS(p, g, m, v), MAREA_NAMED(marea_real("lr", 1e-3), ...), 0, NULL) marea_call_op(ctx, "mul_",

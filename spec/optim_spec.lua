@@ -1,9 +1,10 @@
 -- SPDX-License-Identifier: MIT
 -- Optimizers: formulas, clipping, order of events, state, memory; schedules.
 local marea = require "marea"
+local core = require "marea.core"
 local allclose = require "spec.support.allclose"
 local message_of = require "spec.support.message_of"
-local nn, optim = marea.nn, marea.optim
+local nn, optim, ops = marea.nn, marea.optim, core.ops
 
 local close = allclose.assert
 
@@ -406,7 +407,6 @@ describe("Muon", function()
   end)
 
   it("changes nothing when memory ends in the middle", function()
-    local core = require "marea.core"
     local a, b = parameter(marea.normal{4, 4}:totable()), nn.parameter(marea.normal{1000, 2000})
     local muon, before = optim.Muon{a, b}, {a:totable(), b:sum():item()}
     a:square():sum():backward()
@@ -556,5 +556,96 @@ describe("a schedule", function()
 
   it("refuses what is no number", function()
     assert.is_truthy(message_of(function() schedule.cosine(1) end):find "cosine: argument 'steps'")
+  end)
+end)
+
+describe("an operator on many lists of tensors", function()
+  local each = core.each "adam_step"
+  local attributes = {lr = 0.1, step = 3, l2 = 0.1}
+  local SIZES = {1, 70000, 3, 0, 16384, 40000}
+
+  --- {p, g, m, v, rows} of each size; of the second and the fourth some rows only.
+  local function lists(dtype)
+    marea.seed(5)
+    local list = {}
+    for i, n in ipairs(SIZES) do
+      local shape, rows = {n}, false
+      if i == 2 then shape, rows = {1000, 70}, marea.tensor({2, 3, 4, 900}, {dtype = "i64"}) end
+      local g = marea.normal(rows and {4, 70} or shape):to(dtype)
+      for _, t in ipairs{marea.normal(shape):to(dtype), g, marea.normal(shape):to(dtype),
+        marea.uniform(shape):to(dtype), rows} do list[#list + 1] = t end
+    end
+    return list
+  end
+
+  local function values(list)
+    local all = {}
+    for i, t in ipairs(list) do all[i] = t and t:totable() end
+    return all
+  end
+
+  it("gives the bits of calls one by one, for any number of threads", function()
+    local before = marea.threads()
+    for _, dtype in ipairs{"f32", "f64"} do
+      local expected = lists(dtype)
+      for i = 1, #expected, 5 do
+        local p, g, m, v, rows = table.unpack(expected, i, i + 4)
+        ops.adam_step(p, g, m, v, rows or nil, attributes)
+      end
+      for threads = 1, 4 do
+        marea.set_threads(threads)
+        local list = lists(dtype)
+        each(list, attributes)
+        assert.are.same(values(expected), values(list))
+      end
+    end
+    marea.set_threads(before)
+  end)
+
+  it("takes true for the gradient of the first one, and false for none", function()
+    local p, q = nn.parameter(marea.ones{3}), nn.parameter(marea.ones{2})
+    local loss = (p * 2):sum() + (q * 3):sum()
+    loss:backward()
+    marea.no_grad(core.each "sgd_step", {p, true, false, false, q, true, false, false}, {lr = 0.5})
+    assert.are.same({{0, 0, 0}, {-0.5, -0.5}}, {p:totable(), q:totable()})
+  end)
+
+  it("changes none of them when one does not fit, also to a graph that has saved them", function()
+    local list = lists "f32"
+    local before, w = values(list), nn.parameter(marea.ones{1})
+    local loss = (w * list[1]):sum()
+    list[#list] = marea.tensor({1}, {dtype = "i64"}) -- rows
+    assert.matches("adam_step: argument 'g': expected the 1 rows", message_of(function() each(list, attributes) end))
+    list[#list] = false
+    assert.are.same(before, values(list))
+    loss:backward()
+    list[#list - 3] = marea.ones{3}
+    assert.matches("adam_step: argument 'g'", message_of(function() each(list, attributes) end))
+    list[2] = true
+    assert.matches("adam_step: argument 'g': expected a tensor, got", message_of(function() each(list, attributes) end))
+    assert.matches("'lr': expected a number", message_of(function() each(list, {step = 1}) end))
+    assert.matches("a list with a place for each input", message_of(function() each({w}, attributes) end))
+    assert.matches("an operator that changes its inputs", message_of(function() core.each "add" end))
+  end)
+
+  it("makes one call after the other where they share memory", function()
+    local p, one, two = marea.ones{4}, marea.full({4}, 1), marea.full({4}, 2)
+    core.each "sgd_step"({p, one, false, false, p, two, false, false, two, p, false, false}, {lr = 1})
+    assert.are.same({{-2, -2, -2, -2}, {4, 4, 4, 4}}, {p:totable(), two:totable()})
+  end)
+
+  it("is complete or not begun when memory ends", function()
+    local list, k = lists "f32", 0
+    local before = values(list)
+    repeat
+      k = k + 1
+      core.memory_fail(k, true)
+      local ok = pcall(each, list, attributes)
+      core.memory_fail(0)
+      if not ok then assert.are.same(before, values(list)) end
+    until ok
+    local expected = lists "f32"
+    each(expected, attributes)
+    assert.are.same(values(expected), values(list))
   end)
 end)

@@ -9,20 +9,6 @@
 
 /* ---- what the steps share ---- */
 
-typedef struct update update;
-
-struct update {
-  void (*step)(const update *u, size_t n, char *const *at); /* n elements of each input */
-  const marea_kernels *kernels;
-  size_t size;
-  int64_t n;     /* elements of p, or of a row */
-  int64_t count; /* rows */
-  int64_t rows_per_block;
-  const int64_t *row; /* 0-based, rising; NULL: all of p */
-  char *in[4];        /* p, g and up to two states; NULL: not there */
-  double a[8];        /* the kernel's numbers, ORDER as in its operator below */
-};
-
 enum { SGD_ROWS = 3, RMS_ROWS = 4, ADAM_ROWS = 4, ADAGRAD_ROWS = 3 }; /* ORDER of the inputs `rows` below */
 
 /* Does g have p's shape with `rows` in place of the first dimension? */
@@ -49,12 +35,13 @@ static marea_status check_alike (marea_call *c, int at) {
   return MAREA_OK;
 }
 
-/* u->row := the 0-based numbers in input `rows`, of which none comes twice, so that no two threads share one. */
-static marea_status read_rows (marea_call *c, int at, update *u) {
+/* u->rows := the 0-based numbers in input `rows`, of which none comes twice, so that no two threads share one. */
+static marea_status read_rows (marea_call *c, int at, marea_update *u) {
   const marea_tensor *p = c->in[0], *rows = c->in[at];
   const int64_t n = rows->shape[0], base = c->ctx->config.index_base;
-  int64_t *row;
-  MAREA_WORKSPACE_OR_RETURN(c, row, (size_t)MAREA_MAX(n, 1) * sizeof *row);
+  const size_t bytes = (size_t)MAREA_MAX(n, 1) * sizeof(int64_t);
+  int64_t *row = u->rows = marea_alloc(c->ctx, bytes);
+  if (!row) return marea_out_of_memory(c->ctx, c->op->name, bytes, "scratch space");
   for (int64_t i = 0; i < n; i++) {
     const int64_t value = marea_load_integer(rows->dtype, marea_at(rows), i);
     if (value < base || value - base >= p->shape[0])
@@ -69,7 +56,6 @@ static marea_status read_rows (marea_call *c, int at, update *u) {
                           (long long)(i + base), marea_tensor_text(rows).s, (long long)value,
                           (long long)(row[i - 1] + base));
   }
-  u->row = row;
   u->count = n;
   u->n = marea_count(p->rank - 1, p->shape + 1);
   return MAREA_OK;
@@ -97,48 +83,58 @@ static marea_status want_buffer (marea_call *c, int input, int attr) {
 }
 
 /* n elements, from element p of the parameter and its states and g of the gradient. */
-static void step_at (const update *u, int64_t n, int64_t p, int64_t g) {
+static void step_at (const marea_update *u, int64_t n, int64_t p, int64_t g) {
   char *at[4];
   for (int i = 0; i < MAREA_COUNT(at); i++)
     at[i] = u->in[i] ? u->in[i] + (size_t)(i == 1 ? g : p) * u->size : NULL;
   u->step(u, (size_t)n, at);
 }
 
-static void update_block (void *arg, int64_t block, int worker) {
-  const update *u = arg;
+static void update_block (const marea_update *u, int64_t block, int worker) {
   const int64_t from = block * MAREA_BLOCK;
   (void)worker;
   step_at(u, MAREA_MIN(MAREA_BLOCK, u->n - from), from, from);
 }
 
 /* Rows that lie one behind the other are updated together. */
-static void update_rows (void *arg, int64_t block, int worker) {
-  const update *u = arg;
+static void update_rows (const marea_update *u, int64_t block, int worker) {
   const int64_t end = MAREA_MIN((block + 1) * u->rows_per_block, u->count);
   (void)worker;
   for (int64_t i = block * u->rows_per_block, next; i < end; i = next) {
-    for (next = i + 1; next < end && u->row[next] == u->row[next - 1] + 1;) next++;
-    step_at(u, (next - i) * u->n, u->row[i] * u->n, i * u->n);
+    for (next = i + 1; next < end && u->rows[next] == u->rows[next - 1] + 1;) next++;
+    step_at(u, (next - i) * u->n, u->rows[i] * u->n, i * u->n);
   }
 }
 
-/* `rows`: the input with numbers of rows */
-static marea_status run_update (marea_call *c, update *u, int rows) {
+/* u->rows, run and blocks; `rows`: the input with numbers of rows */
+static marea_status cut_update (marea_call *c, marea_update *u, int rows) {
+  u->run = update_block;
+  u->blocks = u->n > 0 ? (u->n - 1) / MAREA_BLOCK + 1 : 0;
+  if (c->n_in <= rows || !c->in[rows]) return MAREA_OK;
+  MAREA_TRY(read_rows(c, rows, u));
+  u->run = update_rows;
+  u->rows_per_block = MAREA_MAX(1, MAREA_BLOCK / MAREA_MAX(u->n, 1));
+  u->blocks = u->n > 0 && u->count > 0 ? (u->count - 1) / u->rows_per_block + 1 : 0;
+  return MAREA_OK;
+}
+
+static void run_block (void *arg, int64_t block, int worker) {
+  const marea_update *u = arg;
+  u->run(u, block, worker);
+}
+
+static marea_status run_update (marea_call *c, marea_update *u, int rows) {
   const marea_tensor *p = c->in[0];
   u->kernels = c->ctx->kernels[p->dtype];
   u->size = marea_dtype_size((marea_dtype)p->dtype);
   u->n = marea_count(p->rank, p->shape);
   for (int i = 0; i < MAREA_COUNT(u->in); i++)
     u->in[i] = i < MAREA_MIN(c->n_in, rows) && c->in[i] ? marea_at(c->in[i]) : NULL;
-  if (c->n_in > rows && c->in[rows]) {
-    MAREA_TRY(read_rows(c, rows, u));
-    u->rows_per_block = MAREA_MAX(1, MAREA_BLOCK / MAREA_MAX(u->n, 1));
-    if (u->n > 0 && u->count > 0)
-      marea_parallel(c->ctx, (u->count - 1) / u->rows_per_block + 1, update_rows, u);
-  } else if (u->n > 0) {
-    marea_parallel(c->ctx, (u->n - 1) / MAREA_BLOCK + 1, update_block, u);
-  }
-  return MAREA_OK;
+  const marea_status status = cut_update(c, u, rows);
+  if (status == MAREA_OK && marea_put_off(c->ctx, u)) return MAREA_OK;
+  if (status == MAREA_OK) marea_parallel(c->ctx, u->blocks, run_block, u);
+  marea_free(c->ctx, u->rows);
+  return status;
 }
 
 static double update_flop (const marea_call *c) { return (double)marea_tensor_size(c->in[1]); }
@@ -184,14 +180,14 @@ static marea_status sgd_shape (marea_call *c) {
   return want_buffer(c, 2, SGD_MOMENTUM);
 }
 
-static void sgd_at (const update *u, size_t n, char *const *at) {
+static void sgd_at (const marea_update *u, size_t n, char *const *at) {
   u->kernels->sgd(n, at[0], at[1], u->a[1] == 0 ? NULL : at[2], u->a);
 }
 
 static marea_status sgd_forward (marea_call *c) {
-  update u = {.step = sgd_at,
-              .a = {c->attr[SGD_LR].f, c->attr[SGD_MOMENTUM].f, (double)c->attr[SGD_NESTEROV].i,
-                    c->attr[SGD_WEIGHT_DECAY].f}};
+  marea_update u = {.step = sgd_at,
+                    .a = {c->attr[SGD_LR].f, c->attr[SGD_MOMENTUM].f, (double)c->attr[SGD_NESTEROV].i,
+                          c->attr[SGD_WEIGHT_DECAY].f}};
   return run_update(c, &u, SGD_ROWS);
 }
 
@@ -207,7 +203,7 @@ const marea_op marea_op_sgd_step = {
     .inputs = {INPUT_P, INPUT_G, {"buf", "(p's) running update; changed", .optional = true}, INPUT_ROWS},
     .attrs = MAREA_ATTRS(ATTR_LR, ATTR_MOMENTUM,
                          {"nesterov", MAREA_BOOL, 0, NULL, "look ahead by one update"}, ATTR_WEIGHT_DECAY),
-    .flags = MAREA_MUTATES | MAREA_NO_GRAD,
+    .flags = MAREA_MUTATES | MAREA_NO_GRAD | MAREA_PUTS_OFF,
     .mutates = 1 | 4,
     .shape = sgd_shape,
     .forward = sgd_forward,
@@ -230,14 +226,14 @@ static marea_status rmsprop_shape (marea_call *c) {
   return want_buffer(c, 3, RMS_MOMENTUM);
 }
 
-static void rmsprop_at (const update *u, size_t n, char *const *at) {
+static void rmsprop_at (const marea_update *u, size_t n, char *const *at) {
   u->kernels->rmsprop(n, at[0], at[1], at[2], u->a[3] == 0 ? NULL : at[3], u->a);
 }
 
 static marea_status rmsprop_forward (marea_call *c) {
-  update u = {.step = rmsprop_at,
-              .a = {c->attr[RMS_LR].f, c->attr[RMS_RHO].f, c->attr[RMS_EPS].f, c->attr[RMS_MOMENTUM].f,
-                    c->attr[RMS_WEIGHT_DECAY].f}};
+  marea_update u = {.step = rmsprop_at,
+                    .a = {c->attr[RMS_LR].f, c->attr[RMS_RHO].f, c->attr[RMS_EPS].f, c->attr[RMS_MOMENTUM].f,
+                          c->attr[RMS_WEIGHT_DECAY].f}};
   return run_update(c, &u, RMS_ROWS);
 }
 
@@ -257,7 +253,7 @@ const marea_op marea_op_rmsprop_step = {
     .attrs = MAREA_ATTRS(ATTR_LR, {"rho", MAREA_REAL, 0.9, NULL, "share of the old mean"},
                          {"eps", MAREA_REAL, 1e-7, NULL, "added to the root"}, ATTR_MOMENTUM,
                          ATTR_WEIGHT_DECAY),
-    .flags = MAREA_MUTATES | MAREA_NO_GRAD,
+    .flags = MAREA_MUTATES | MAREA_NO_GRAD | MAREA_PUTS_OFF,
     .mutates = 1 | 4 | 8,
     .shape = rmsprop_shape,
     .forward = rmsprop_forward,
@@ -287,7 +283,7 @@ static marea_status adam_shape (marea_call *c) {
   return MAREA_OK;
 }
 
-static void adam_at (const update *u, size_t n, char *const *at) {
+static void adam_at (const marea_update *u, size_t n, char *const *at) {
   u->kernels->adam(n, at[0], at[1], at[2], at[3], u->a);
 }
 
@@ -297,9 +293,9 @@ static double correction (double beta, int64_t t) { return beta == 0 ? 1 : -expm
 static marea_status adam_forward (marea_call *c) {
   const double beta1 = c->attr[ADAM_BETA1].f, beta2 = c->attr[ADAM_BETA2].f;
   const int64_t t = c->attr[ADAM_STEP].i;
-  update u = {.step = adam_at,
-              .a = {c->attr[ADAM_LR].f, beta1, beta2, c->attr[ADAM_EPS].f, correction(beta1, t),
-                    correction(beta2, t), c->attr[ADAM_WEIGHT_DECAY].f, c->attr[ADAM_L2].f}};
+  marea_update u = {.step = adam_at,
+                    .a = {c->attr[ADAM_LR].f, beta1, beta2, c->attr[ADAM_EPS].f, correction(beta1, t),
+                          correction(beta2, t), c->attr[ADAM_WEIGHT_DECAY].f, c->attr[ADAM_L2].f}};
   return run_update(c, &u, ADAM_ROWS);
 }
 
@@ -324,7 +320,7 @@ const marea_op marea_op_adam_step = {
         {"step", MAREA_INT, MAREA_REQUIRED, NULL, "number of this step, from 1"},
         {"weight_decay", MAREA_REAL, 0, NULL, "decoupled: lr * weight_decay * p is taken off p"},
         {"l2", MAREA_REAL, 0, NULL, "times p is added to the gradient"}),
-    .flags = MAREA_MUTATES | MAREA_NO_GRAD,
+    .flags = MAREA_MUTATES | MAREA_NO_GRAD | MAREA_PUTS_OFF,
     .mutates = 1 | 4 | 8,
     .shape = adam_shape,
     .forward = adam_forward,
@@ -345,13 +341,13 @@ static marea_status adagrad_shape (marea_call *c) {
   return want_positive(c, ADAGRAD_WEIGHT_DECAY);
 }
 
-static void adagrad_at (const update *u, size_t n, char *const *at) {
+static void adagrad_at (const marea_update *u, size_t n, char *const *at) {
   u->kernels->adagrad(n, at[0], at[1], at[2], u->a);
 }
 
 static marea_status adagrad_forward (marea_call *c) {
-  update u = {.step = adagrad_at,
-              .a = {c->attr[ADAGRAD_LR].f, c->attr[ADAGRAD_EPS].f, c->attr[ADAGRAD_WEIGHT_DECAY].f}};
+  marea_update u = {.step = adagrad_at,
+                    .a = {c->attr[ADAGRAD_LR].f, c->attr[ADAGRAD_EPS].f, c->attr[ADAGRAD_WEIGHT_DECAY].f}};
   return run_update(c, &u, ADAGRAD_ROWS);
 }
 
@@ -365,7 +361,7 @@ const marea_op marea_op_adagrad_step = {
         " Errors: shapes or dtypes differ, a negative number, rows that do not rise or are none of p.",
     .inputs = {INPUT_P, INPUT_G, {"sum", "(p's) sum of squares; changed"}, INPUT_ROWS},
     .attrs = MAREA_ATTRS(ATTR_LR, {"eps", MAREA_REAL, 1e-10, NULL, "added to the root"}, ATTR_WEIGHT_DECAY),
-    .flags = MAREA_MUTATES | MAREA_NO_GRAD,
+    .flags = MAREA_MUTATES | MAREA_NO_GRAD | MAREA_PUTS_OFF,
     .mutates = 1 | 4,
     .shape = adagrad_shape,
     .forward = adagrad_forward,

@@ -68,6 +68,7 @@ local tensors = { -- the good one where it is not w->t
 }
 local may_be_null = {
   ["marea_open.config"] = true, ["marea_apply.attrs"] = true, ["marea_apply_.attrs"] = true,
+  ["marea_apply_each.attrs"] = true,
   ["marea_backward.seed"] = true, ["marea_grad.seed"] = true, ["marea_error.ctx"] = true,
 }
 local texts = {["marea_call_op.name"] = '"concat"', ["marea_op_find.name"] = '"add"'}
@@ -111,8 +112,10 @@ local function text(f, p)
     (bad and refused or any)("no UTF-8", '"\\xff"')}
 end
 
-local count = {n_in = 2, n_named = 1, n_out = 1, n = 2, most = 2, threads = 1, rank = 2, flags = 0, i = 0, layer = 3,
-  dtype = -1}
+local count = {
+  n_in = 2, each = 2, n_named = 1, n_out = 1, n = 2, most = 2, threads = 1, rank = 2, flags = 0, i = 0, layer = 3,
+  dtype = -1,
+}
 local limits = {
   threads = {refused("0", "0"), refused("-1", "-1"), refused("65", "65"), refused("INT_MAX", "INT_MAX")},
   rank = {refused("-1", "-1"), refused("9", "9"), refused("INT_MIN", "INT_MIN"), refused("INT_MAX", "INT_MAX")},

@@ -108,10 +108,13 @@ function touched.clear(weight)
 end
 
 --- The gradient of a parameter and, where only rows of it were read, their numbers in rising order. A weight that has
---- a gradient of its own too, as one that is used elsewhere, gets one dense sum. nil: there is none.
----@return userdata|nil, userdata|nil
-function touched.gradient(weight)
-  local dense, list = weight.grad, reads[weight]
+--- a gradient of its own too, as one that is used elsewhere, gets one dense sum. nil: there is none; true, where
+--- `own` is given: the weight's own.
+---@return userdata|true|nil, userdata|nil
+function touched.gradient(weight, own)
+  local list = reads[weight]
+  if own and not list then return core.has_grad(weight) or nil end
+  local dense = weight.grad
   local rows, g
   if list then rows, g = core.no_grad(sum_of, list) end
   if not rows then return dense end

@@ -23,6 +23,7 @@ local function unlink(cleanup)
 end
 
 local function is_over(cleanup)
+  if cleanup.main then return false end
   local thread = core.thread_of(cleanup)
   return not thread or coroutine.status(thread) == "dead"
 end
@@ -46,8 +47,8 @@ end)
 ---@param run fun(problem: any)
 function unwind.finally(run)
   if unwind.latest then unwind.settle() end
-  local cleanup = setmetatable({run = run, outer = unwind.latest}, Cleanup)
-  core.keep_thread(cleanup)
+  local cleanup = setmetatable({run = run, outer = unwind.latest, main = false}, Cleanup)
+  cleanup.main = core.keep_thread(cleanup)
   unwind.latest = cleanup
   return cleanup
 end

@@ -43,7 +43,8 @@ function Sequential:init(options)
 end
 
 function Sequential:forward(x)
-  for _, key in ipairs(self._order) do x = self[key](x) end
+  local order = self._order
+  for i = 1, #order do x = self[order[i]](x) end
   return x
 end
 

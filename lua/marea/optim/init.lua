@@ -38,7 +38,8 @@ optim.SGD = define("SGD", {
   numbers = {lr = 0.01, momentum = 0, weight_decay = 0},
   flags = {"nesterov"},
   slots = momentum_slot,
-  apply = function(p, g, slot, attributes, rows) ops.sgd_step(p, g, slot.momentum, rows, attributes) end,
+  operator = "sgd_step",
+  states = {"momentum"},
 })
 
 --- s = rho s + (1 - rho) g^2, p -= lr g / (sqrt(s) + eps): eps outside the root, as in Keras (Tieleman, Hinton 2012).
@@ -48,16 +49,11 @@ optim.SGD = define("SGD", {
 optim.RMSprop = define("RMSprop", {
   numbers = {lr = 1e-3, rho = 0.9, eps = 1e-7, momentum = 0, weight_decay = 0},
   slots = function(self) return {"square", table.unpack(momentum_slot(self))} end,
-  apply = function(p, g, slot, attributes, rows)
-    ops.rmsprop_step(p, g, slot.square, slot.momentum, rows, attributes)
-  end,
+  operator = "rmsprop_step",
+  states = {"square", "momentum"},
 })
 
 local function adam_slots() return {"mean", "square"} end
-
-local function adam_step(p, g, slot, attributes, rows)
-  ops.adam_step(p, g, slot.mean, slot.square, rows, attributes)
-end
 
 --- Kingma and Ba 2015; weight_decay is added to the gradient (L2).
 ---@example net = nn.Linear{2, 1}
@@ -68,7 +64,8 @@ optim.Adam = define("Adam", {
   counts = true,
   l2 = true,
   slots = adam_slots,
-  apply = adam_step,
+  operator = "adam_step",
+  states = {"mean", "square"},
 })
 
 --- Loshchilov and Hutter 2019: Adam with p -= lr weight_decay p beside the gradient's step.
@@ -79,7 +76,8 @@ optim.AdamW = define("AdamW", {
   numbers = {lr = 1e-3, beta1 = 0.9, beta2 = 0.999, eps = 1e-8, weight_decay = 0.01},
   counts = true,
   slots = adam_slots,
-  apply = adam_step,
+  operator = "adam_step",
+  states = {"mean", "square"},
 })
 
 --- s = s + g^2, p -= lr g / (sqrt(s) + eps) (Duchi et al. 2011).
@@ -89,7 +87,8 @@ optim.AdamW = define("AdamW", {
 optim.Adagrad = define("Adagrad", {
   numbers = {lr = 0.01, eps = 1e-10, weight_decay = 0},
   slots = function() return {"sum"} end,
-  apply = function(p, g, slot, attributes, rows) ops.adagrad_step(p, g, slot.sum, rows, attributes) end,
+  operator = "adagrad_step",
+  states = {"sum"},
 })
 
 --- Is it for Muon's own update, rather than AdamW's?

@@ -19,7 +19,8 @@ Optimizer.__index = Optimizer
 ---@param name string
 ---@param spec {numbers: table<string, number>, flags: string[]?, slots: function, apply: function}
 ---  numbers: its arguments and their initial values; slots(self) -> names of the tensors kept for each parameter;
----  apply(p, g, slots, attributes, rows, ready): the operator; counts: it wants the step; l2: its operator calls
+---  operator: its name; its inputs are p, g, the tensors of `states`, which names the slots, and rows. Or, in its
+---  place, apply(p, g, slots, attributes, rows, ready). counts: it wants the step; l2: its operator calls
 ---  weight_decay that; slots_of(p, attributes): the names for this parameter, if not all; want_rows(name, p,
 ---  attributes): raises where the gradient must not be of some rows only; prepare(p, g, slots, attributes) -> ready,
 ---  what is computed before any weight is changed
@@ -29,6 +30,7 @@ function Optimizer.define(name, spec)
   class.__name = name
   class.__tostring = Optimizer.tostring
   class.spec = spec
+  class.each = spec.operator and core.each(spec.operator)
   class.__optimizer = true
   local own = {} -- arguments that a group may set for itself
   for key in pairs(spec.numbers) do own[#own + 1] = key end
@@ -104,7 +106,7 @@ function Optimizer:read(options)
   self._backward = {allow_not_finite = check.boolean(name, "allow_not_finite", options.allow_not_finite, false)}
   self.steps = 0
   self.slots = spec.slots(self)
-  self._entries = {}
+  self._entries, self._active, self._gradients, self._list = {}, {}, {}, {}
   if events.watcher then events.watcher:look() end
   return self
 end
@@ -164,7 +166,8 @@ end
 
 --- Gives an entry its slots, zeros, when it has none.
 function Optimizer.allocate(entry, slots)
-  if #slots == 0 or entry[slots[#slots]] then return end
+  local last = slots[#slots]
+  if not last or entry[last] then return end
   undo.note(entry)
   for _, slot in ipairs(slots) do
     entry[slot] = ops.full(entry.tensor.shape, 0, entry.tensor.dtype):keep()
@@ -224,7 +227,7 @@ local function set_attributes(self)
     undo.note(group.attributes)
     local lr = group.lr or self.lr
     if type(lr) == "function" then lr = lr(self.steps + 1) end
-    group.attributes.lr = check.number(self.name, "lr", lr, 0)
+    if lr ~= group.attributes.lr then group.attributes.lr = check.number(self.name, "lr", lr, 0) end
     if self.spec.counts then group.attributes.step = self.steps + 1 end
   end
 end
@@ -244,22 +247,32 @@ local function prepare(self, entries, gradients)
   return ready
 end
 
---- The entries that have a gradient, their gradients and, where only rows were read, the numbers of these.
+--- Lists of a step are used again, for they would be most of what Lua allocates in it.
+local function cut(list, n)
+  for i = #list, n + 1, -1 do list[i] = nil end
+end
+
+--- The entries that have a gradient, their gradients and, where only rows were read, the numbers of these. A gradient
+--- that nothing but the operator reads is `true`.
 local function with_gradients(self, loss)
-  local entries, gradients, rows = {}, {}, {}
-  for _, entry in ipairs(self._entries) do
-    local g, of = touched.gradient(entry.tensor)
+  local entries, gradients, rows, n = self._active, self._gradients, {}, 0
+  local own = self.each and not self.clip_norm and not self.clip_value
+  for i = 1, #self._entries do
+    local entry = self._entries[i]
+    local g, of = touched.gradient(entry.tensor, own)
     if g then
       if not entry.tensor:is_contiguous() then
         check.raise("%s: parameter '%s' is a view with gaps; make it a tensor of its own with :clone()", self.name,
           entry.name)
       end
       if of and self.spec.want_rows then self.spec.want_rows(entry.name, entry.tensor, entry.group.attributes) end
-      entries[#entries + 1], gradients[#gradients + 1] = entry, g
-      rows[#entries] = of
+      n = n + 1
+      entries[n], gradients[n], rows[n] = entry, g, of
     end
   end
-  if #entries == 0 then
+  cut(entries, n)
+  cut(gradients, n)
+  if n == 0 then
     check.raise("%s:step: %s", self.name, loss and "the loss does not depend on a parameter of this optimizer"
       or "no parameter has a gradient; give it the loss, or call loss:backward() before")
   end
@@ -277,6 +290,33 @@ local function give_up(self, loss, entries, gradients, scale)
   end
 end
 
+--- Changes the weights of the entries: one call for all of a group.
+local function apply_each(self, entries, gradients, rows)
+  local each, states, list, n, group = self.each, self.spec.states, self._list, 0, entries[1].group
+  for i = 1, #entries do
+    local entry = entries[i]
+    if entry.group ~= group then
+      cut(list, n)
+      each(list, group.attributes)
+      n, group = 0, entry.group
+    end
+    list[n + 1], list[n + 2] = entry.tensor, gradients[i]
+    n = n + 2
+    for k = 1, #states do list[n + k] = entry[states[k]] or false end
+    n = n + #states + 1
+    list[n] = rows[i] or false
+  end
+  cut(list, n)
+  each(list, group.attributes)
+end
+
+local function apply_one_by_one(self, entries, gradients, rows, ready)
+  local apply = self.spec.apply
+  for i, entry in ipairs(entries) do
+    apply(entry.tensor, gradients[i], entry, entry.group.attributes, rows[i], ready[i])
+  end
+end
+
 --- The update. Everything that can fail comes before the first weight is changed. Runs in core.shield, so that an
 --- interrupt ends it before the update or after it.
 local function update(self, loss)
@@ -287,15 +327,14 @@ local function update(self, loss)
   end)
   self:find_parameters()
   entries, gradients, rows = with_gradients(self, loss)
-  for _, entry in ipairs(entries) do Optimizer.allocate(entry, slots_of(self, entry)) end
+  for i = 1, #entries do Optimizer.allocate(entries[i], slots_of(self, entries[i])) end
   set_attributes(self)
   scale = clip(self, gradients)
-  local apply, ready = self.spec.apply, prepare(self, entries, gradients)
-  for i, entry in ipairs(entries) do
-    apply(entry.tensor, gradients[i], entry, entry.group.attributes, rows[i], ready[i])
-  end
+  local ready = prepare(self, entries, gradients)
+  if self.each then apply_each(self, entries, gradients, rows)
+  else apply_one_by_one(self, entries, gradients, rows, ready) end
   self.steps = self.steps + 1
-  for _, entry in ipairs(entries) do clear_grad(entry) end
+  for i = 1, #entries do clear_grad(entries[i]) end
   if not core.planning() then attempt.settle() end
   if events.watcher then events.watcher:stepped() end
 end
@@ -306,12 +345,15 @@ local function advance(self, loss)
   core.shield(loss and function() loss:backward(self._backward) end, update, self, loss ~= nil)
 end
 
+local function advance_by(self, loss, ...)
+  if not core.is_tensor(loss) then check.tensor(self.name .. ":step", "loss", loss) end
+  advance(self, loss)
+  return loss, ...
+end
+
 local function step_of(self, f)
   local _ <close> = attempt.begin()
-  local results = table.pack(f())
-  check.tensor(self.name .. ":step", "loss", results[1])
-  advance(self, results[1])
-  return table.unpack(results, 1, results.n)
+  return advance_by(self, f())
 end
 
 --- One update.
@@ -328,7 +370,7 @@ function Optimizer:step(what)
   if core.is_tensor(self) then check.fail("step", "self", "an optimizer", self) end
   if events.watcher then events.watcher:trains() end
   if type(what) == "function" then return core.scope(step_of, self, what) end
-  if what ~= nil then check.tensor(self.name .. ":step", "loss", what) end
+  if what ~= nil and not core.is_tensor(what) then check.tensor(self.name .. ":step", "loss", what) end
   advance(self, what)
   return what
 end
