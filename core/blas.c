@@ -15,9 +15,10 @@
 
 #include "core.h"
 
-#define MIN_WORK 2000000 /* multiply-adds of a block: 30 us at 64 a ns (one core, AVX-512) */
-#define MAX_BLOCKS 32    /* of a cut by the shape; a part of k has a product of its own, as large as C */
-#define LEAST_DEPTH 512  /* terms of a part of k, which costs a product in memory as large as C */
+#define MIN_WORK 2000000          /* multiply-adds of a block: 30 us at 64 a ns (one core, AVX-512) */
+#define LEAST_WORK (MIN_WORK / 2) /* of a product that is cut at all; of smaller ones OpenBLAS packs less */
+#define MAX_BLOCKS 32   /* of a cut by the shape; a part of k has a product of its own, as large as C */
+#define LEAST_DEPTH 512 /* terms of a part of k, which costs a product in memory as large as C */
 #define GRAIN 32 /* blocks are multiples of it, as the tiles of OpenBLAS's kernels (16 x 4 to 32 x 12) are */
 
 #define LONG_WORK 3e8 /* multiply-adds between two checks of marea_stopping: 5 ms at 64 a ns */
@@ -403,7 +404,7 @@ marea_status marea_gemm_part (marea_context *ctx, int dtype, bool ta, bool tb, i
     const marea_bf16_gemm g = as_bf16(&j.all);
     return marea_gemm_bf16(ctx, &g, true);
   }
-  if (k == 0 || (double)m * (double)n * (double)k < 2.0 * MIN_WORK) {
+  if (k == 0 || (double)m * (double)n * (double)k < LEAST_WORK) {
     if (ctx->shape_only) return MAREA_OK;
     multiply(ctx, &j.all);
     finish(&j.all, j.kernels);
