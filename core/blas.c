@@ -17,6 +17,8 @@
 
 #define MIN_WORK 2000000          /* multiply-adds of a block: 30 us at 64 a ns (one core, AVX-512) */
 #define LEAST_WORK (MIN_WORK / 2) /* of a product that is cut at all; of smaller ones OpenBLAS packs less */
+#define MOVED \
+  10 /* multiply-adds that take as long as an element that is read or written: 27 GB/s of a third cache */
 #define MAX_BLOCKS 32   /* of a cut by the shape; a part of k has a product of its own, as large as C */
 #define LEAST_DEPTH 512 /* terms of a part of k, which costs a product in memory as large as C */
 #define GRAIN 32 /* blocks are multiples of it, as the tiles of OpenBLAS's kernels (16 x 4 to 32 x 12) are */
@@ -24,7 +26,7 @@
 #define LONG_WORK 3e8 /* multiply-adds between two checks of marea_stopping: 5 ms at 64 a ns */
 #define WIDEST 4096   /* columns of a block of our kernel: with its rows and its depth, 2.7e8 multiply-adds */
 #define SUMMED 2048   /* elements of C whose partial sums are added up at a time */
-#define DEPTH 256     /* OpenBLAS takes k in parts of at least this many */
+#define DEPTH 256     /* OpenBLAS takes k in parts of at least this many, our kernel of MAREA_PRODUCT_DEPTH */
 
 typedef struct product {
   int dtype;
@@ -321,12 +323,18 @@ static int64_t even (int64_t side, double step) {
   return MAREA_MIN((part + GRAIN - 1) / GRAIN * GRAIN, side);
 }
 
+/* How long it takes, in multiply-adds. Products of a few rows, or of small k, move more than they compute. */
+static double cost (const product *p) {
+  const double m = (double)p->m, n = (double)p->n, k = (double)p->k;
+  return m * n * k + MOVED * (m * k + k * n + m * n);
+}
+
 /* Blocks of C for our kernel: a few for each thread, nearly square, since each block packs its rows of A and its columns
    of B. */
 static void cut_ours (job *j) {
   const product *p = &j->all;
   const double all = (double)p->m * (double)p->n, few = j->ctx->threads == 1 ? 1 : 4.0 * j->ctx->threads;
-  const double area = MAREA_MAX(all / few, MIN_WORK / (double)p->k);
+  const double area = MAREA_MAX(all / few, MIN_WORK * all / cost(p));
   j->m = even(p->m, MAREA_MAX(sqrt(area), area / (double)p->n));
   j->n = even(p->n, MAREA_MIN(area / (double)j->m, WIDEST));
 }
@@ -334,7 +342,7 @@ static void cut_ours (job *j) {
 /* One side is cut, into blocks of at least MIN_WORK, at most MAX_BLOCKS of them, and at least 2 GRAIN wide: each block
    packs the operand that all of them share, which is a cost of 1 / width of its products. */
 static void cut_side (const product *p, int64_t all, int64_t *side) {
-  const double per_unit = (double)p->m * (double)p->n * (double)p->k / (double)all;
+  const double per_unit = cost(p) / (double)all;
   int64_t step = MAREA_MAX((int64_t)(MIN_WORK / per_unit) + 1, parts_of(all, MAX_BLOCKS));
   step = MAREA_MAX(step, p->k > 1 && p->m > 1 && p->n > 1 ? 2 * GRAIN : 1);
   *side = MAREA_MIN((step + GRAIN - 1) / GRAIN * GRAIN, all);
@@ -344,11 +352,13 @@ static void cut_side (const product *p, int64_t all, int64_t *side) {
 static bool choose_cut (job *j) {
   const product *p = &j->all;
   const bool cut_k = p->ldc == p->n && p->m * p->n <= 256 * 256 && p->k >= 8 * MAREA_MAX(p->m, p->n);
-  const bool ours = is_ours(p) && (cut_k || !is_deep(p));
+  const bool dots = cut_k && p->tb && p->m < 8; /* of rows of B, which OpenBLAS takes as they lie */
+  const bool ours = is_ours(p) && !dots && (cut_k || !is_deep(p));
   j->m = p->m, j->n = p->n, j->k = p->k;
   if (cut_k) {
     cut_side(p, p->k, &j->k);
-    j->k = MAREA_MIN(MAREA_MAX(j->k, LEAST_DEPTH), p->k);
+    const int64_t depth = MAREA_MAX(j->k, LEAST_DEPTH) + DEPTH - 1; /* kernels take k in parts of DEPTH */
+    j->k = MAREA_MIN(depth / DEPTH * DEPTH, p->k);
   } else if (ours) cut_ours(j);
   else if (p->m >= p->n) cut_side(p, p->m, &j->m);
   else cut_side(p, p->n, &j->n);
@@ -404,7 +414,7 @@ marea_status marea_gemm_part (marea_context *ctx, int dtype, bool ta, bool tb, i
     const marea_bf16_gemm g = as_bf16(&j.all);
     return marea_gemm_bf16(ctx, &g, true);
   }
-  if (k == 0 || (double)m * (double)n * (double)k < LEAST_WORK) {
+  if (k == 0 || ((double)m * (double)n * (double)k < LEAST_WORK && cost(&j.all) < 2.0 * MIN_WORK)) {
     if (ctx->shape_only) return MAREA_OK;
     multiply(ctx, &j.all);
     finish(&j.all, j.kernels);
