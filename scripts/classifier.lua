@@ -16,7 +16,7 @@ parser:option("--epochs", "passes over the training images (sample: 15, otherwis
 parser:option("--batch", "images a step", "128"):convert(cli.count "--batch")
 parser:option("--lr", "highest learning rate", "2e-3"):convert(cli.number "--lr")
 parser:option("--augment", "random changes of the training images", "affine"):choices{"affine", "none"}
-cli.training(parser, "out/classifier")
+cli.training(parser, "out/classifier", {}, true)
 local options = parser:parse()
 
 marea.seed(options.seed)
@@ -30,6 +30,11 @@ local augment = options.augment == "affine" and marea.augment.affine{rotate = 10
   or function(x) return x end
 
 -- ---- training ----
+
+local function loss_of(model, x, labels)
+  local logits = model(x)
+  return logits:cross_entropy(labels), logits
+end
 
 local model = Classifier()
 print(model:summary{28, 28, 1})
@@ -55,8 +60,8 @@ local function evaluate()
   model:evaluate()
   local bar = data.progress(test:batches(500), {stream = false})
   for x, labels in bar:each() do
-    local logits = marea.no_grad(model, x)
-    bar:show("loss", logits:cross_entropy(labels):item(), "accuracy", accuracy(logits, labels))
+    local loss, logits = marea.no_grad(loss_of, model, x, labels)
+    bar:show("loss", loss:item(), "accuracy", accuracy(logits, labels))
   end
   model:train()
   return bar.means.loss, bar.means.accuracy
@@ -67,8 +72,7 @@ for epoch in marea.rerun.range(first, epochs) do
   local title = ("epoch %" .. #tostring(epochs) .. "d/%d"):format(epoch, epochs)
   local bar = data.progress(train:batches(options.batch, {shuffle = true, epoch = epoch}), title)
   for x, labels in bar:each() do
-    local logits = model(augment(x))
-    local loss = logits:cross_entropy(labels)
+    local loss, logits = marea.autocast({dtype = options.precision}, loss_of, model, augment(x), labels)
     optimizer:step(loss) -- backward, update
     bar:show("loss", loss:item(), "accuracy", accuracy(logits, labels))
   end

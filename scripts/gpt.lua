@@ -27,7 +27,7 @@ parser:option("--warmup", "steps until then", "100"):convert(shared.whole "--war
 parser:option("--dropout", "of all layers", "0"):convert(shared.number "--dropout")
 parser:option("--length", "characters of the text that is written", "300"):convert(count "--length")
 parser:flag("--tie", "the table of characters is also the last layer, which has no bias then")
-shared.training(parser, "out/gpt", {{"model", "transformer"}})
+shared.training(parser, "out/gpt", {{"model", "transformer"}}, true)
 local options = parser:parse()
 if options.smoke then
   options.text = options.text or arg[0]
@@ -70,9 +70,8 @@ for _, p in ipairs(net:parameters()) do
 end
 print(("%s: %d parameters, %d characters for training, %d held out"):format(options.model, net:count(), #train,
   #validation))
-local muon = options.optimizer == "muon"
-ends.adam = muon or nil
-local optimizer = (muon and optim.Muon or optim.AdamW){hidden, ends, vectors, beta1 = 0.9, beta2 = 0.99,
+ends.adam = options.optimizer == "muon" or nil
+local optimizer = (ends.adam and optim.Muon or optim.AdamW){hidden, ends, vectors, beta1 = 0.9, beta2 = 0.99,
   weight_decay = 0.1, clip_norm = 1, lr = optim.schedule.warmup(options.warmup,
     optim.schedule.cosine(options.lr, math.max(options.steps - options.warmup, 1)))}
 
@@ -129,7 +128,8 @@ local log = metrics.open(options.out .. "/metrics.csv", {"step", "loss", "valida
 local sum, n, started = 0, 0, marea.clock()
 for at = first, options.steps do
   local places = marea.randint({options.batch}, 1, #train - context)
-  sum, n = sum + optimizer:step(function() return loss_at(train, places) end):item(), n + 1
+  local function loss() return marea.autocast({dtype = options.precision}, loss_at, train, places) end
+  sum, n = sum + optimizer:step(loss):item(), n + 1
   if at == 1 or at % options.every == 0 or at == options.steps then
     local seconds = marea.clock() - started
     local row = {step = at, loss = sum / n, validation = validate(), seconds = seconds}

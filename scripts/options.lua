@@ -66,7 +66,12 @@ function options.results(parser, out, kinds)
 end
 
 --- Adds the options of a training script; out, kinds: as of options.results.
-function options.training(parser, out, kinds)
+---@param precision? boolean adds --precision for marea.autocast, which makes another kind
+function options.training(parser, out, kinds, precision)
+  if precision then
+    parser:option("--precision", "of products: f32, or bf16 (docs/precision.md)", "f32"):choices{"f32", "bf16"}
+    kinds = table.move(kinds or {}, 1, #(kinds or {}), 2, {{"precision", "f32"}})
+  end
   parser:option("--seed", "of the random numbers", "1"):convert(options.whole "--seed")
   parser:option("--threads", "at most this many; all cores when left out"):convert(options.count "--threads")
   options.results(parser, out, kinds)

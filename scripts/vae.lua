@@ -25,7 +25,7 @@ parser:option("--optimizer", "for the weights", "rmsprop"):choices{"rmsprop", "a
 parser:option("--lr", "learning rate", "1e-3"):convert(cli.number "--lr")
 parser:option("--schedule", "of the learning rate; cosine: down to 0 at the last step", "constant")
   :choices{"constant", "cosine"}
-cli.training(parser, "out/vae", {{"model", "conv"}, {"posterior", "normal"}, {"sampler", "exact"}})
+cli.training(parser, "out/vae", {{"model", "conv"}, {"posterior", "normal"}, {"sampler", "exact"}}, true)
 local options = parser:parse()
 if options.sampler == "notebook" and options.posterior ~= "normal" then
   parser:error "option '--sampler notebook' goes with '--posterior normal' only"
@@ -80,7 +80,7 @@ for epoch in marea.rerun.range(first, epochs) do
   local title = ("epoch %" .. #tostring(epochs) .. "d/%d"):format(epoch, epochs)
   local bar = data.progress(train:batches(options.batch, {shuffle = true, epoch = epoch}), title)
   for x in bar:each() do
-    local reconstruction, kl = losses(model, x)
+    local reconstruction, kl = marea.autocast({dtype = options.precision}, losses, model, x)
     local loss = reconstruction + kl
     optimizer:step(loss) -- backward, update
     bar:show("loss", loss:item(), "reconstruction", reconstruction:item(), "KL", kl:item())
