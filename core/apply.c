@@ -26,6 +26,7 @@ typedef struct entry {
   stand_ins values;          /* after making contiguous: what forward reads */
   int narrow;                /* dtype that is only stored, to which results are rounded; -1: none */
   bool as_stored;            /* the operator computes with what is only stored */
+  int mixed; /* the common dtype of inputs that it takes as they are (MAREA_MIXES); -1: none */
   marea_attr attr[MAREA_MAX_ATTRS];
 } entry;
 
@@ -198,6 +199,24 @@ static bool takes_bf16 (const marea_call *c) {
   return any;
 }
 
+/* Does the operator take these inputs as they are, some only stored, beside them what those are computed in? Not if the
+   vjp would read a result that was rounded, nor if an input is given twice: its two gradients are added up before they
+   are rounded. */
+static bool mixes (const marea_call *c, int common) {
+  const int computed = marea_computed_in(common);
+  const int flags = c->op->flags;
+  if (!(flags & MAREA_MIXES)) return false;
+  for (int i = 0; i < c->n_in; i++) {
+    const marea_tensor *t = c->in[i];
+    const bool is_float = marea_is_float(t->dtype);
+    if (is_float ? marea_computed_in(t->dtype) != computed : flags & MAREA_PROMOTES) return false;
+    for (int k = 0; k < i; k++)
+      if (c->in[k] == t) return false;
+  }
+  const bool rounds = marea_is_in(MAREA_STORED, common) && !(c->ctx->autocast >= 0 && flags & MAREA_WIDE);
+  return !(c->op->saves_out && rounds) || flags & MAREA_BY_SIGN || !marea_wants_record(c);
+}
+
 /* inputs := the caller's tensors, cast down under autocast, converted to their common dtype if the operator promotes, and
    what is only stored to the dtype that it is computed in if the operator computes. Where that was the common dtype, it
    is the results', too. */
@@ -210,6 +229,11 @@ static marea_status promote (entry *d) {
   if (!promotes && !widens) return MAREA_OK;
   if (widens && c->op->flags & MAREA_MUTATES) return refuse_stored(c);
   const int common = marea_common_dtype(c->n_in, c->in);
+  if (widens && mixes(c, common)) {
+    d->as_stored = true;
+    d->mixed = common;
+    return MAREA_OK;
+  }
   if (widens && marea_is_in(MAREA_STORED, common)) d->narrow = common;
   for (int i = 0; i < c->n_in; i++) {
     const marea_tensor *t = d->inputs.t[i];
@@ -258,6 +282,7 @@ static marea_status begin_call (entry *d, marea_context *ctx, const marea_op *op
   c->found = NULL;
   d->narrow = -1;
   d->as_stored = op->flags & MAREA_STORES;
+  d->mixed = -1;
   stand_in_for(&d->inputs, in);
   stand_in_for(&d->values, in);
   if (attrs) memcpy(d->attr, attrs, sizeof *attrs * (size_t)marea_op_attrs(op, NULL));
@@ -415,6 +440,13 @@ static void keep_from_caller (marea_call *c) {
   c->n_out = results;
 }
 
+/* The result of inputs of several dtypes has their common one; `wide`: what that is computed in. */
+static void settle_mixed (entry *d, bool wide) {
+  marea_layout *l = &d->call.layout[0];
+  if (d->mixed >= 0 && marea_is_float(l->dtype))
+    l->dtype = (int8_t)(wide ? marea_computed_in(d->mixed) : d->mixed);
+}
+
 /* Results that an attribute wants in a dtype that is only stored are computed in the other one. */
 static void widen_layouts (entry *d) {
   marea_call *c = &d->call;
@@ -449,7 +481,9 @@ static marea_status compute (entry *d, marea_tensor **out) {
   if (c->op->flags & MAREA_MUTATES) return mutate(d);
   MAREA_TRY(densify(d));
   MAREA_TRY(c->op->shape(c));
-  if (c->ctx->autocast >= 0 && c->op->flags & MAREA_WIDE) d->narrow = -1;
+  const bool wide = c->ctx->autocast >= 0 && c->op->flags & MAREA_WIDE;
+  if (wide) d->narrow = -1;
+  settle_mixed(d, wide);
   widen_layouts(d);
   c->out = out;
   bool filled;
@@ -570,6 +604,7 @@ static marea_status compute_in_place (entry *d) {
   MAREA_TRY(promote(d));
   MAREA_TRY(densify(d));
   MAREA_TRY(c->op->shape(c));
+  settle_mixed(d, false);
   const marea_layout *l = &c->layout[0];
   const bool narrows = d->narrow >= 0 && l->dtype == marea_computed_in(d->narrow);
   const int dtype = narrows ? d->narrow : l->dtype;

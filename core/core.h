@@ -280,8 +280,14 @@ enum { /* flags of an operator */
   MAREA_TAKES_BF16 = 2048, /* has a way of its own for calls whose float inputs are all bf16: its results are bf16, too,
                              and so are their layouts; with other dtypes among them apply converts */
   MAREA_LOWERS = 4096,    /* under autocast its float inputs are cast down: products, which cost and bear it */
-  MAREA_WIDE = 8192       /* under autocast its results are not rounded to what is only stored: losses, norms, sums,
+  MAREA_WIDE = 8192,      /* under autocast its results are not rounded to what is only stored: losses, norms, sums,
                              powers, whose last digits count or whose range is wide */
+  MAREA_MIXES = 16384,    /* forward takes floats that are only stored beside those that they are computed in, and
+                             writes either, by loops that convert on their way; its vjp is given what they are computed
+                             in (tape.c) */
+  MAREA_SINGLE = 32768,   /* its vjp makes each gradient by one operator, if all shapes are the same: that may be given
+                             what is only stored, too, as it rounds no more often */
+  MAREA_BY_SIGN = 65536   /* of a result that is saved the vjp reads the sign alone, which rounding does not change */
 };
 
 #define MAREA_MAX_IN 12 /* inputs that have names */
@@ -428,6 +434,7 @@ marea_status marea_run_number (marea_context *ctx, const marea_op *op, marea_ten
 
 /* ---- tape.c ---- */
 
+bool marea_wants_record (const marea_call *c); /* is the call to be recorded? */
 marea_status marea_record (marea_call *c);  /* after forward: gives out[] a node if an input requires a gradient */
 void marea_node_release (marea_context *ctx, marea_node *node); /* drops one reference; without any the node is dead */
 uint32_t marea_number_bits (const marea_tensor *t); /* a value of rank 0 as f32; kept for marea_find_blame */
@@ -577,7 +584,13 @@ static inline void marea_leave (const uint64_t *before) { marea_leave_float_mode
 #define MAREA_ENTER \
   __attribute__((cleanup(marea_leave), unused)) const uint64_t host_mode_ = marea_enter_float_mode()
 
-/* ---- elementwise.c: strides, broadcasting and threads around a kernel over contiguous runs ---- */
+/* ---- elementwise.c: strides, broadcasting and threads around a kernel over contiguous runs ----
+   Operands that are only stored are converted on their way; the kernel is of what they are computed in. */
+
+/* For the dtype that input i is computed in. */
+static inline const marea_kernels *marea_kernels_for (const marea_call *c, int i) {
+  return c->ctx->kernels[marea_computed_in(c->in[i]->dtype)];
+}
 
 marea_status marea_map_unary (marea_call *c, marea_unary_kernel *kernel, const double *p);
 /* The same for kernels that take microseconds an element: checks marea_stopping every 512 elements. */

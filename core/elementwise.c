@@ -27,6 +27,7 @@
 typedef struct operand {
   char *data;
   size_t size;  /* of an element */
+  int8_t dtype; /* if it is only stored, and converted on its way; -1: it is what the kernel computes with */
   bool linear;  /* strides are the row-major ones of the loop */
   bool fixed;   /* all strides are 0: one value for all elements */
   bool repeats; /* all strides but the last are 0: the same values in every row */
@@ -42,6 +43,8 @@ typedef struct loop {
   marea_binary_kernel *binary;
   marea_ternary_kernel *ternary;
   const double *p;
+  const marea_context *ctx;
+  bool converts; /* an operand is only stored */
   marea_context
       *slow; /* the kernel takes microseconds an element: whom to ask whether to stop; NULL: it does not */
 } loop;
@@ -53,6 +56,7 @@ static void add_operand (loop *l, const marea_tensor *t) {
   const int missing = l->rank - t->rank;
   o->data = marea_at(t);
   o->size = marea_dtype_size(t->dtype);
+  o->dtype = marea_is_in(MAREA_STORED, t->dtype) ? t->dtype : -1;
   for (int d = 0; d < l->rank; d++) {
     const bool repeats = d < missing || t->shape[d - missing] == 1;
     o->stride[d] = repeats ? 0 : t->stride[d - missing];
@@ -134,6 +138,24 @@ static int64_t offset_of (const loop *l, const operand *o, const int64_t *index)
   return offset;
 }
 
+/* Moves a run between an operand and a buffer, converting what is only stored. */
+static void move_run (const loop *l, const operand *o, int64_t n, char *place, int64_t step, char *buffer,
+                      bool into_buffer) {
+  const int computed = o->dtype < 0 ? -1 : marea_computed_in(o->dtype);
+  if (into_buffer) {
+    if (o->dtype < 0) marea_copy_run(n, o->size, place, step, buffer, 1);
+    else marea_convert_run(l->ctx, n, o->dtype, place, step, computed, buffer, 1);
+  } else {
+    if (o->dtype < 0) marea_copy_run(n, o->size, buffer, 1, place, step);
+    else marea_convert_run(l->ctx, n, computed, buffer, 1, o->dtype, place, step);
+  }
+}
+
+/* Bytes of an element in a buffer. */
+static int64_t size_in_buffer (const operand *o) {
+  return (int64_t)(o->dtype < 0 ? o->size : marea_element_size(marea_computed_in(o->dtype)));
+}
+
 /* Moves n elements from `start` on between an operand and a buffer without gaps. */
 static void move_through (const loop *l, const operand *o, const int64_t *start, int64_t n, char *buffer,
                           bool into_buffer) {
@@ -143,9 +165,8 @@ static void move_through (const loop *l, const operand *o, const int64_t *start,
   while (n > 0) {
     const int64_t run = MAREA_MIN(n, l->shape[last] - index[last]);
     char *place = o->data + offset_of(l, o, index) * (int64_t)o->size;
-    if (into_buffer) marea_copy_run(run, o->size, place, o->stride[last], buffer, 1);
-    else marea_copy_run(run, o->size, buffer, 1, place, o->stride[last]);
-    buffer += run * (int64_t)o->size;
+    move_run(l, o, run, place, o->stride[last], buffer, into_buffer);
+    buffer += run * size_in_buffer(o);
     n -= run;
     index[last] += run;
     for (int d = last; d > 0 && index[d] == l->shape[d]; d--) {
@@ -158,6 +179,7 @@ static void move_through (const loop *l, const operand *o, const int64_t *start,
 /* Can elements of one row (`by_rows`), or any elements, be used where they are? */
 static bool is_direct (const loop *l, const operand *o, bool by_rows, bool may_repeat) {
   const int64_t step = o->stride[l->rank - 1];
+  if (o->dtype >= 0) return false;
   if (o->linear || (o->fixed && may_repeat)) return true;
   return by_rows && (step == 1 || (step == 0 && may_repeat));
 }
@@ -171,6 +193,7 @@ static void call_kernel (const loop *l, size_t n, char *const *at, const size_t 
 /* Which operands of a block the kernel reads in place, and which through a buffer. */
 typedef struct passage {
   bool direct[MAX_OPERANDS], all_direct, by_rows;
+  bool single[MAX_OPERANDS]; /* one value, converted once */
   size_t step[MAX_OPERANDS];
   int64_t most; /* elements of one call; whole short rows, so that a buffer of repeated rows stays valid */
 } passage;
@@ -184,8 +207,11 @@ static void choose_passage (const loop *l, passage *p) {
     p->direct[k] = is_direct(l, o, p->by_rows, k > 0 && !l->unary);
     p->step[k] = p->direct[k] && (o->fixed || (!o->linear && o->stride[l->rank - 1] == 0)) ? 0 : 1;
     p->all_direct = p->all_direct && p->direct[k];
+    p->single[k] = k > 0 && !l->unary && o->dtype >= 0 && o->fixed;
+    if (p->single[k]) p->step[k] = 0;
   }
-  p->most = p->all_direct ? MAREA_BLOCK : p->by_rows ? CHUNK : CHUNK / row * row;
+  const int64_t chunk = l->converts ? 2 * CHUNK : CHUNK; /* of f32, if one is converted */
+  p->most = p->all_direct ? MAREA_BLOCK : p->by_rows ? chunk : chunk / row * row;
 }
 
 static void run_block (void *arg, int64_t block, int worker) {
@@ -205,9 +231,9 @@ static void run_block (void *arg, int64_t block, int worker) {
     if (p.by_rows) n = MAREA_MIN(n, l->shape[l->rank - 1] - index[l->rank - 1]);
     for (int k = 0; k < l->n; k++) {
       const operand *o = &l->o[k];
-      const bool filled = k == 0 || p.direct[k] || (o->repeats && !p.by_rows && i > begin);
+      const bool filled = k == 0 || p.direct[k] || (i > begin && (p.single[k] || (o->repeats && !p.by_rows)));
       at[k] = p.direct[k] ? o->data + offset_of(l, o, index) * (int64_t)o->size : buffer[k];
-      if (!filled) move_through(l, o, index, n, buffer[k], true);
+      if (!filled) move_through(l, o, index, p.single[k] ? 1 : n, buffer[k], true);
     }
     call_kernel(l, (size_t)n, at, p.step);
     if (!p.direct[0]) move_through(l, &l->o[0], index, n, buffer[0], false);
@@ -220,7 +246,7 @@ static bool run_at_once (const marea_call *c, const loop *l, int n_in) {
   const int64_t n = marea_count(out->rank, out->shape);
   char *at[MAX_OPERANDS];
   size_t step[MAX_OPERANDS];
-  if (n == 0 || n > (l->slow ? CHUNK : MAREA_BLOCK)) return false;
+  if (n == 0 || n > (l->slow ? CHUNK : MAREA_BLOCK) || l->converts) return false;
   at[0] = marea_at(out);
   for (int k = 1; k <= n_in; k++) {
     const marea_tensor *t = c->in[k - 1];
@@ -234,6 +260,9 @@ static bool run_at_once (const marea_call *c, const loop *l, int n_in) {
 }
 
 static marea_status run_map (marea_call *c, loop *l, int n_in) {
+  l->ctx = c->ctx;
+  l->converts = marea_is_in(MAREA_STORED, c->out[0]->dtype);
+  for (int k = 0; k < n_in; k++) l->converts |= marea_is_in(MAREA_STORED, c->in[k]->dtype);
   if (run_at_once(c, l, n_in)) return MAREA_OK;
   plan(l, c->out[0], n_in, c->in);
   const int64_t blocks = (l->count + MAREA_BLOCK - 1) / MAREA_BLOCK;

@@ -94,7 +94,7 @@ void marea_node_release (marea_context *ctx, marea_node *node) {
 
 static bool bit (unsigned set, int i) { return i < 32 && (set >> i & 1); }
 
-static bool wants_record (const marea_call *c) {
+bool marea_wants_record (const marea_call *c) {
   if (!c->ctx->recording || c->op->flags & (MAREA_NO_GRAD | MAREA_MUTATES)) return false;
   for (int i = 0; i < c->n_in; i++)
     if (c->in[i] && c->in[i]->requires_grad) return true;
@@ -142,7 +142,7 @@ static void give_history (marea_tensor *t, marea_node *node, int k) {
 }
 
 marea_status marea_record (marea_call *c) {
-  if (!wants_record(c)) return MAREA_OK;
+  if (!marea_wants_record(c)) return MAREA_OK;
   marea_node *node = new_node(c);
   if (!node) return marea_out_of_memory(c->ctx, c->op->name, sizeof *node, "the tape");
   marea_status status = save(node, c);
@@ -376,19 +376,101 @@ static bool is_last (const pass *p, const marea_node *node) {
   return node->planned || !p->ctx->plan;
 }
 
-static marea_status call_vjp (pass *p, marea_node *node, const visit *v) {
+static marea_status call_vjp_as_is (pass *p, marea_node *node, const visit *v, marea_tensor *const *dout) {
   return node->op->vjp(&(marea_vjp){.ctx = p->ctx,
                                     .op = node->op,
                                     .n_in = node->n_in,
                                     .n_out = node->n_out,
                                     .in = v->in,
                                     .out = v->out,
-                                    .dout = marea_node_grads(node),
+                                    .dout = dout,
                                     .attr = marea_node_attrs(node),
                                     .counter = node->counter,
                                     .need = v->need,
                                     .last = is_last(p, node),
                                     .din = v->din});
+}
+
+/* ---- vjps of operators with MAREA_MIXES ---- */
+
+static bool has_shape_of (const marea_tensor *a, const marea_tensor *b) {
+  return marea_has_shape(a, b->rank, b->shape);
+}
+
+/* Is the vjp to be given what is only stored in the dtype that it is computed in? As it rounds each gradient once, at
+   its end, one that is a single operator does the same by itself, if all dtypes are one and no gradient is summed. */
+static bool widens (const marea_node *node, const visit *v) {
+  bool any = false, same = true;
+  if (!(node->op->flags & MAREA_MIXES)) return false;
+  for (int i = 0; i < node->n_in; i++) {
+    const marea_tensor *t = v->in[i];
+    if (!t) continue;
+    any |= marea_is_in(MAREA_STORED, t->dtype);
+    same &= t->dtype == v->out[0]->dtype && has_shape_of(t, v->out[0]);
+  }
+  return any && !(same && node->op->flags & MAREA_SINGLE);
+}
+
+static marea_status cast_to (pass *p, marea_tensor *t, int dtype, marea_tensor **out) {
+  const marea_attr attr = {.n = 1, .i = dtype};
+  return marea_run_with(p->ctx, &marea_op_cast, &attr, out, 1, t);
+}
+
+/* shown[i] := what the vjp is to see in its place: a cast, which is released later, or a metadata-only handle. */
+static marea_status show_wide (pass *p, marea_tensor **shown, marea_tensor *metadata, bool is_saved) {
+  marea_tensor *t = *shown;
+  if (!t || !marea_is_in(MAREA_STORED, t->dtype)) return MAREA_OK;
+  const int dtype = marea_computed_in(t->dtype);
+  if (t->storage && is_saved) return cast_to(p, t, dtype, shown);
+  if (t->storage) {
+    memset(metadata, 0, sizeof *metadata);
+    metadata->ctx = p->ctx;
+    metadata->refs = 1;
+    metadata->rank = t->rank;
+    memcpy(metadata->shape, t->shape, sizeof t->shape[0] * (size_t)t->rank);
+    marea_row_major(t->rank, t->shape, metadata->stride);
+    *shown = metadata;
+  }
+  (*shown)->dtype = (int8_t)dtype;
+  return MAREA_OK;
+}
+
+/* din[i], in the dtype that is computed in, becomes a gradient of the input's dtype. */
+static marea_status narrow_gradients (pass *p, marea_node *node, const visit *v) {
+  for (int i = 0; i < node->n_in; i++) {
+    marea_tensor *narrow, *dx = v->din[i];
+    if (!dx || dx->dtype == node->io[i].dtype) continue;
+    MAREA_TRY(cast_to(p, dx, node->io[i].dtype, &narrow));
+    marea_release(dx);
+    v->din[i] = narrow;
+  }
+  return MAREA_OK;
+}
+
+#define MIXED 4 /* operands of an operator with MAREA_MIXES, at most */
+
+static marea_status call_vjp_widened (pass *p, marea_node *node, const visit *v) {
+  marea_tensor *in[MIXED], *out[1] = {v->out[0]}, *dout[1] = {marea_node_grads(node)[0]}, metadata[MIXED + 1];
+  const int n = node->n_in;
+  memcpy(in, v->in, sizeof in[0] * (size_t)n);
+  const visit wide = {in, out, v->din, metadata, v->need};
+  marea_status status = MAREA_OK;
+  for (int i = 0; i < n && status == MAREA_OK; i++)
+    status = show_wide(p, &in[i], &metadata[i], bit(node->op->saves_in, i));
+  if (status == MAREA_OK) status = show_wide(p, &out[0], &metadata[n], bit(node->op->saves_out, 0));
+  if (status == MAREA_OK) status = show_wide(p, &dout[0], &metadata[n], true);
+  if (status == MAREA_OK) status = call_vjp_as_is(p, node, &wide, dout);
+  if (status == MAREA_OK) status = narrow_gradients(p, node, v);
+  for (int i = 0; i < n; i++)
+    if (in[i] && in[i] != v->in[i] && in[i]->storage) marea_release(in[i]);
+  if (out[0] != v->out[0] && out[0]->storage) marea_release(out[0]);
+  if (dout[0] != marea_node_grads(node)[0]) marea_release(dout[0]);
+  return status;
+}
+
+static marea_status call_vjp (pass *p, marea_node *node, const visit *v) {
+  if (widens(node, v)) return call_vjp_widened(p, node, v);
+  return call_vjp_as_is(p, node, v, marea_node_grads(node));
 }
 
 /* With create_graph the new nodes may keep an output of this one: they get handles of their own, with history. */

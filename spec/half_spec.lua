@@ -334,6 +334,138 @@ describe("tensors of half floats", function()
   end)
 end)
 
+--- Elementwise operators read and write half floats where they lie, in pieces that are converted on their way: against
+--- casts to f32 of all inputs and of the result, with sizes beyond one block, rows of all lengths and views.
+describe("elementwise operators of half floats and of f32 beside", function()
+  local two = {
+    add = function(a, b) return a + b end, sub = function(a, b) return a - b end, mul = function(a, b) return a * b end,
+    div = function(a, b) return a / b end, pow = function(a, b) return a:abs() ^ b end,
+    maximum = marea.maximum, minimum = marea.minimum, remainder = marea.remainder,
+    where = function(a, b) return marea.where((a:to "f32" + b:to "f32"):gt(0), a, b) end,
+    lt = marea.lt, floor_divide = marea.floor_divide,
+  }
+  local one = {
+    relu = marea.relu, leaky_relu = marea.leaky_relu, elu = marea.elu, sigmoid = marea.sigmoid, tanh = marea.tanh,
+    softplus = marea.softplus, gelu = marea.gelu, silu = marea.silu, exp = marea.exp, square = marea.square,
+    sqrt = function(a) return a:abs():sqrt() end, sin = marea.sin, lgamma = marea.lgamma, isnan = marea.isnan,
+    clamp = function(a) return a:clamp(-0.1, 0.1) end, neg = marea.neg, scaled = function(a) return a * 3 end,
+    masked_fill = function(a) return a:masked_fill(a:lt(0.25), 0.1) end,
+    inverse = function(a) return 1 / a end,
+    dropout = function(a)
+      marea.seed(6)
+      return a:dropout{p = 0.3}
+    end,
+    all = function(a) return a:dropout{p = 1} end,
+  }
+
+  --- Results and gradients of f, of leaves as they are and of casts of them.
+  local function compare(f, inputs, what)
+    local leaves, others, casts, common = {}, {}, {}, nil
+    for i, t in ipairs(inputs) do
+      leaves[i], others[i] = t:detach():requires_grad_(), t:detach():requires_grad_()
+      casts[i] = t.dtype == "f32" and others[i] or others[i]:to "f32"
+      common = (common == nil or common == t.dtype) and t.dtype or "f32"
+    end
+    local y, z = f(table.unpack(leaves)), f(table.unpack(casts))
+    if y.dtype ~= "u8" then
+      assert.are.equal(common, y.dtype, what)
+      z = z:to(common)
+    end
+    allclose.assert(y:detach(), z:detach(), {exact = true})
+    if not y.requires_grad then return end
+    local dy = marea.normal(y.shape):to(y.dtype)
+    y:backward(dy)
+    z:backward(dy)
+    for i, t in ipairs(leaves) do
+      if t.grad then
+        assert.are.equal(t.dtype, t.grad.dtype)
+        local ok, message = allclose.check(t.grad, others[i].grad, {exact = true})
+        if not ok then error(("%s, gradient %d: %s"):format(what, i, message)) end
+      end
+    end
+  end
+
+  local function views(shape, dtype)
+    local x = marea.normal(shape):to(dtype)
+    local list = {x}
+    if #shape == 2 then
+      list[2] = marea.normal({shape[2], shape[1]}):to(dtype):transpose(1, 2)
+      list[3] = marea.normal({shape[1], 2 * shape[2]}):to(dtype)[{":", ("1:%d:2"):format(2 * shape[2])}]
+    end
+    return list
+  end
+
+  for name, f in pairs(one) do
+    it(name, function()
+      marea.seed(4)
+      for _, dtype in ipairs(NAMES) do
+        for _, shape in ipairs{{}, {3}, {17000}, {7, 300}, {300, 7}} do
+          for _, x in ipairs(views(shape, dtype)) do compare(f, {x}, name .. " of " .. dtype) end
+        end
+      end
+    end)
+  end
+
+  for name, f in pairs(two) do
+    it(name, function()
+      marea.seed(4)
+      for _, dtypes in ipairs{{"bf16", "bf16"}, {"bf16", "f32"}, {"f32", "bf16"}, {"f16", "bf16"}} do
+        for _, shapes in ipairs{{{3}, {3}}, {{2100}, {2100}}, {{2100}, {1}}, {{7, 300}, {7, 300}},
+          {{7, 1}, {1, 300}}, {{400, 5}, {5}}, {{130, 260}, {130, 1}}} do
+          for _, a in ipairs(views(shapes[1], dtypes[1])) do
+            local others = views(shapes[2], dtypes[2])
+            compare(f, {a, others[#others]}, ("%s of %s and %s"):format(name, dtypes[1], dtypes[2]))
+          end
+        end
+      end
+    end)
+  end
+
+  it("take the gradient of an input that is given twice as f32 does", function()
+    for _, f in ipairs{function(a) return a * a end, function(a) return a / a end, function(a) return a ^ a end} do
+      compare(f, {marea.uniform{shape = {500}, low = 0.5, high = 2}:to "bf16"}, "twice")
+    end
+  end)
+
+  it("work in place", function()
+    local x, y = marea.normal{300, 50}:to "bf16", marea.normal{50}
+    local z = x:clone()
+    z:mul_(y:to "bf16"):exp_():add_(0.1)
+    local step = (x:to "f32" * y:to("bf16"):to "f32"):to "bf16":to "f32":exp():to "bf16"
+    allclose.assert(z, (step:to "f32" + 0.1):to "bf16", {exact = true})
+    local wide = y:clone()
+    wide:add_(x[1])
+    allclose.assert(wide, y + x[1]:to "f32", {exact = true})
+  end)
+
+  it("have gradients of gradients", function()
+    local a, b = marea.normal{40}:to("bf16"):requires_grad_(), marea.normal{40}:requires_grad_()
+    local function second(cast)
+      local y = (cast(a) * b * b):to("f32"):sum()
+      local d = marea.grad(y, {a, b}, {create_graph = true})
+      return marea.grad((d[1]:to "f32":square() + d[2]:square()):sum(), {a, b})
+    end
+    local got, expected = second(function(t) return t end), second(function(t) return t:to "f32" end)
+    for i, g in ipairs(expected) do
+      assert.are.equal(g.dtype, got[i].dtype)
+      allclose.assert(got[i], g, {rtol = 0.02, atol = 0.02})
+    end
+  end)
+
+  it("make no copy of a tensor in f32, and keep half floats for the reverse pass", function()
+    local x, bytes = marea.normal{1000, 1000}:to("bf16"):requires_grad_(), 2000000
+    for name, results in pairs{relu = 1, gelu = 1, silu = 1, square = 1} do
+      marea.scope(function()
+        marea.memory_reset_peak()
+        local before = marea.memory().live
+        local y = x[name](x)
+        assert.are.equal("bf16", y.dtype)
+        assert.is_true(marea.memory().peak - before < 1.1 * results * bytes, name)
+      end)
+    end
+  end)
+end)
+
 describe("files", function()
   it("keep the dtypes in safetensors", function()
     marea.seed(2)

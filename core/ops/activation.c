@@ -11,11 +11,11 @@
 
 #define ACTIVATION(op) \
   .name = #op, .family = "activation", .inputs = {{"x", "any shape"}}, .forward = op##_forward
-#define MAP (MAREA_STRIDED | MAREA_ELEMENTWISE)
+#define MAP (MAREA_STRIDED | MAREA_ELEMENTWISE | MAREA_MIXES)
 #define ANY_VALUE "return {g.tensor(g.shape(0, 4))}"
 #define NOT_ZERO "return {g.tensor(g.shape(0, 4), {away = {0}})}"
 
-static const marea_kernels *kernels (const marea_call *c) { return c->ctx->kernels[c->in[0]->dtype]; }
+static const marea_kernels *kernels (const marea_call *c) { return marea_kernels_for(c, 0); }
 
 /* ---- activation_grad --------------------------------------------------------------------------------- */
 
@@ -73,7 +73,7 @@ const marea_op marea_op_activation_grad = {
     .attrs = MAREA_ATTRS(
         {"activation", MAREA_ENUM, 0, "none|relu|leaky_relu|elu|sigmoid|tanh|softplus", "the activation"},
         {"slope", MAREA_REAL, MAREA_NONE, NULL, MAREA_SLOPE_DOC}),
-    .flags = MAREA_STRIDED | MAREA_ELEMENTWISE | MAREA_PROMOTES,
+    .flags = MAP | MAREA_PROMOTES,
     .saves_in = 3,
     .shape = activation_grad_shape,
     .forward = activation_grad_forward,
@@ -102,7 +102,7 @@ static marea_status relu_vjp (marea_vjp *v) { return from_result(v, MAREA_ACT_RE
 
 const marea_op marea_op_relu = {
     ACTIVATION(relu),
-    .flags = MAP,
+    .flags = MAP | MAREA_SINGLE | MAREA_BY_SIGN,
     .shape = marea_shape_same,
     .saves_out = 1,
     .vjp = relu_vjp,
@@ -125,7 +125,7 @@ static marea_status leaky_relu_vjp (marea_vjp *v) {
 
 const marea_op marea_op_leaky_relu = {
     ACTIVATION(leaky_relu),
-    .flags = MAP,
+    .flags = MAP | MAREA_SINGLE | MAREA_BY_SIGN,
     .attrs = MAREA_ATTRS({"slope", MAREA_REAL, 0.01, NULL, "slope for x < 0, at least 0"}),
     .shape = slope_shape,
     .saves_out = 1,
@@ -213,7 +213,7 @@ static marea_status gelu_vjp (marea_vjp *v) {
 
 const marea_op marea_op_gelu = {
     ACTIVATION(gelu),
-    .flags = MAP,
+    .flags = MAP | MAREA_SINGLE,
     .shape = marea_shape_same,
     .saves_in = 1,
     .vjp = gelu_vjp,
@@ -248,7 +248,7 @@ const marea_op marea_op_gelu_grad = {
     .name = "gelu_grad",
     .family = "activation",
     .inputs = {{"dy", "gradient after gelu"}, {"x", "its input, same shape"}},
-    .flags = MAREA_STRIDED | MAREA_ELEMENTWISE | MAREA_PROMOTES,
+    .flags = MAP | MAREA_PROMOTES,
     .saves_in = 3,
     .shape = gelu_grad_shape,
     .forward = gelu_grad_forward,

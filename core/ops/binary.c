@@ -11,11 +11,11 @@
 #define BINARY(op)                                                                                          \
   .name = #op, .family = "binary", .inputs = {{"a", "any shape"}, {"b", "a shape that broadcasts with a"}}, \
   .forward = op##_forward
-#define ARITHMETIC (MAREA_STRIDED | MAREA_ELEMENTWISE | MAREA_NUMBERS | MAREA_PROMOTES)
+#define ARITHMETIC (MAREA_STRIDED | MAREA_ELEMENTWISE | MAREA_NUMBERS | MAREA_PROMOTES | MAREA_MIXES)
 #define TWO_TENSORS "local s = g.shape(0, 4) return {g.tensor(s), g.tensor(g.broadcast(s))}"
 #define ERRORS " Error: shapes that do not broadcast."
 
-static const marea_kernels *kernels (const marea_call *c) { return c->ctx->kernels[c->in[0]->dtype]; }
+static const marea_kernels *kernels (const marea_call *c) { return marea_kernels_for(c, 0); }
 
 /* ---- add, sub, mul ----------------------------------------------------------------------------------- */
 
@@ -30,7 +30,7 @@ static marea_status add_vjp (marea_vjp *v) {
 
 const marea_op marea_op_add = {
     BINARY(add),
-    .flags = ARITHMETIC,
+    .flags = ARITHMETIC | MAREA_SINGLE,
     .dtypes = MAREA_ANY,
     .shape = marea_shape_broadcast,
     .vjp = add_vjp,
@@ -49,7 +49,7 @@ static marea_status sub_vjp (marea_vjp *v) {
 
 const marea_op marea_op_sub = {
     BINARY(sub),
-    .flags = ARITHMETIC,
+    .flags = ARITHMETIC | MAREA_SINGLE,
     .dtypes = MAREA_ANY,
     .shape = marea_shape_broadcast,
     .vjp = sub_vjp,
@@ -68,7 +68,7 @@ static marea_status mul_vjp (marea_vjp *v) {
 
 const marea_op marea_op_mul = {
     BINARY(mul),
-    .flags = ARITHMETIC,
+    .flags = ARITHMETIC | MAREA_SINGLE,
     .dtypes = MAREA_ANY,
     .saves_in = 3,
     .shape = marea_shape_broadcast,
@@ -85,17 +85,18 @@ static marea_status real_shape (marea_call *c) {
   return MAREA_OK;
 }
 
-/* Calls map with in[first..] converted to `dtype`. */
+/* Calls map with in[first..] converted to what `dtype` is computed in; what is stored in fewer bits the map converts. */
 static marea_status map_converted (marea_call *c, int first, int dtype, marea_status (*map)(marea_call *c)) {
   marea_tensor *in[3] = {NULL, NULL, NULL}, *made[3] = {NULL, NULL, NULL};
   marea_call converted = *c;
+  const int computed = marea_computed_in(dtype);
   marea_status status = MAREA_OK;
   for (int i = 0; i < c->n_in; i++) {
     in[i] = c->in[i];
-    if (i < first || in[i]->dtype == dtype || status != MAREA_OK) continue;
+    if (i < first || marea_computed_in(in[i]->dtype) == computed || status != MAREA_OK) continue;
     marea_layout layout;
     marea_layout_like(&layout, in[i]);
-    layout.dtype = (int8_t)dtype;
+    layout.dtype = (int8_t)computed;
     status = marea_tensor_new(c->ctx, c->op->name, &layout, &made[i]);
     if (status == MAREA_OK) marea_copy_strided(c->ctx, in[i], made[i]);
     in[i] = made[i];
@@ -314,7 +315,7 @@ static marea_status compare_shape (marea_call *c) {
 #define COMPARISON(op, relation)                                                                           \
   BINARY(op),                                                                                              \
       .dtypes = MAREA_ANY, .shape = compare_shape,                                                         \
-      .flags = MAREA_STRIDED | MAREA_NUMBERS | MAREA_PROMOTES | MAREA_NO_GRAD,                             \
+      .flags = MAREA_STRIDED | MAREA_NUMBERS | MAREA_PROMOTES | MAREA_MIXES | MAREA_NO_GRAD,               \
       .sample =                                                                                            \
           "local s = g.shape(0, 4) local a = g.tensor(s) return {a, g.pick{a, g.tensor(g.broadcast(s))}}", \
       .doc = #op "(a, b) = a " relation                                                                    \
@@ -348,7 +349,7 @@ static marea_status where_shape (marea_call *c) {
 }
 
 static marea_status map_where (marea_call *c) {
-  return marea_map_ternary(c, c->ctx->kernels[c->in[1]->dtype]->where, NULL);
+  return marea_map_ternary(c, marea_kernels_for(c, 1)->where, NULL);
 }
 
 static marea_status where_forward (marea_call *c) {
@@ -376,7 +377,7 @@ const marea_op marea_op_where = {
     .name = "where",
     .family = "binary",
     .inputs = {{"condition", "u8, any shape"}, {"a", "broadcasts with it"}, {"b", "broadcasts with both"}},
-    .flags = MAREA_STRIDED | MAREA_NUMBERS,
+    .flags = MAREA_STRIDED | MAREA_NUMBERS | MAREA_MIXES,
     .dtypes = 1 << MAREA_U8,
     .saves_in = 1,
     .shape = where_shape,
@@ -430,7 +431,7 @@ const marea_op marea_op_masked_fill = {
     .name = "masked_fill",
     .family = "binary",
     .inputs = {{"x", "any shape"}, {"mask", "u8, broadcasts with x"}, {"value", "a number, or rank 0"}},
-    .flags = MAREA_STRIDED | MAREA_ELEMENTWISE | MAREA_NUMBERS,
+    .flags = MAREA_STRIDED | MAREA_ELEMENTWISE | MAREA_NUMBERS | MAREA_MIXES,
     .dtypes = MAREA_ANY,
     .saves_in = 2,
     .shape = masked_fill_shape,

@@ -25,6 +25,7 @@ static inline int64_t pair_draws (const marea_call *c) { return (out_count(c) + 
 
 /* What blocks of elements work on; the meaning of p and q is the operator's. */
 typedef struct draw {
+  const marea_context *ctx;
   const marea_kernels *kernels; /* of dropout */
   uint64_t seed, counter;
   int64_t n, step; /* elements; of them in a parallel block, a multiple of 64 */
@@ -41,7 +42,8 @@ static inline void store (const draw *d, int64_t i, double value) { marea_store(
 
 static inline draw draw_of (const marea_call *c) {
   const marea_tensor *out = c->out[0];
-  return (draw){.seed = c->ctx->random.seed,
+  return (draw){.ctx = c->ctx,
+                .seed = c->ctx->random.seed,
                 .counter = c->counter,
                 .n = marea_count(out->rank, out->shape),
                 .step = MAREA_BLOCK / 4,

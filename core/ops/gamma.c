@@ -7,14 +7,14 @@
 
 #include "formula.h"
 
-#define GAMMA(op)                                                                                  \
-  .name = #op, .family = "gamma", .inputs = {{"x", "any shape"}},                                  \
-  .flags = MAREA_STRIDED | MAREA_ELEMENTWISE | MAREA_WIDE, .saves_in = 1, .forward = op##_forward, \
-  .vjp = op##_vjp
+#define GAMMA(op)                                                                       \
+  .name = #op, .family = "gamma", .inputs = {{"x", "any shape"}},                       \
+  .flags = MAREA_STRIDED | MAREA_ELEMENTWISE | MAREA_MIXES | MAREA_WIDE, .saves_in = 1, \
+  .forward = op##_forward, .vjp = op##_vjp
 
 #define LARGEST_ORDER 100
 
-static const marea_kernels *kernels (const marea_call *c) { return c->ctx->kernels[c->in[0]->dtype]; }
+static const marea_kernels *kernels (const marea_call *c) { return marea_kernels_for(c, 0); }
 
 /* dx = dy psi^(order)(x) */
 static marea_status times_polygamma (marea_vjp *v, int64_t order) {

@@ -463,14 +463,35 @@ static int64_t dropout_draws (const marea_call *c) {
   return (out_count(c) + DROP_GROUP - 1) / DROP_GROUP * 16;
 }
 
+/* y := x without what drops, n elements from `first` on, of the dtype that is computed in */
+static void drop (const draw *d, int64_t first, int64_t n, const void *x, void *y) {
+  d->kernels->dropout((size_t)n, d->seed, d->counter + (uint64_t)(first / 4), (uint32_t)d->p, d->q, x, y);
+}
+
+/* The same of what is only stored, by way of a buffer. */
+static void drop_stored (const draw *d, int64_t first, int64_t n, const char *x, char *y) {
+  enum { CHUNK = 1024 }; /* a multiple of DROP_GROUP; 4 KB, once more for the result */
+  _Alignas(MAREA_ALIGN) float from[CHUNK], to[CHUNK];
+  const int computed = marea_computed_in(d->dtype);
+  const int64_t size = (int64_t)marea_element_size(d->dtype);
+  for (int64_t i = 0; i < n; i += CHUNK) {
+    const int64_t part = MAREA_MIN(CHUNK, n - i);
+    marea_convert_run(d->ctx, part, d->dtype, x + i * size, 1, computed, from, 1);
+    drop(d, first + i, part, from, to);
+    marea_convert_run(d->ctx, part, computed, to, 1, d->dtype, y + i * size, 1);
+  }
+}
+
 /* d->p: words below this drop; d->q: factor of what stays */
 static void dropout_block (void *arg, int64_t block, int worker) {
   const draw *d = arg;
   const int64_t first = block * d->step, n = MAREA_MIN(d->step, d->n - first);
-  const size_t at = (size_t)first * marea_dtype_size((marea_dtype)d->dtype);
+  const size_t at = (size_t)first * marea_element_size(d->dtype);
+  const char *x = (const char *)d->a + at;
+  char *y = (char *)d->y + at;
   (void)worker;
-  d->kernels->dropout((size_t)n, d->seed, d->counter + (uint64_t)(first / 4), (uint32_t)d->p, d->q,
-                      (const char *)d->a + at, (char *)d->y + at);
+  if (marea_is_in(MAREA_STORED, d->dtype)) drop_stored(d, first, n, x, y);
+  else drop(d, first, n, x, y);
 }
 
 static marea_status apply_mask (marea_call *c, uint64_t seed, uint64_t counter) {
@@ -480,7 +501,7 @@ static marea_status apply_mask (marea_call *c, uint64_t seed, uint64_t counter) 
     memset(d.y, 0, (size_t)d.n * marea_dtype_size((marea_dtype)d.dtype));
     return MAREA_OK;
   }
-  d.kernels = c->ctx->kernels[d.dtype];
+  d.kernels = marea_kernels_for(c, 0);
   d.seed = seed;
   d.counter = counter;
   d.p = least;
@@ -514,7 +535,7 @@ const marea_op marea_op_dropout = {
     .inputs = {{"x", "(any shape)"}},
     .attrs = MAREA_ATTRS({"p", MAREA_REAL, 0.5, NULL, "probability of 0"},
                          {"seed", MAREA_INT, MAREA_NONE, NULL, "key of the mask; left out: the context's"}),
-    .flags = MAREA_RANDOM,
+    .flags = MAREA_RANDOM | MAREA_MIXES | MAREA_SINGLE,
     .shape = dropout_shape,
     .forward = dropout_forward,
     .vjp = dropout_vjp,
@@ -539,6 +560,7 @@ const marea_op marea_op_dropout_apply = {
     .attrs = MAREA_ATTRS({"p", MAREA_REAL, 0.5, NULL, "probability of 0"},
                          {"seed", MAREA_INT, MAREA_REQUIRED, NULL, "key of the mask"},
                          {"counter", MAREA_INT, MAREA_REQUIRED, NULL, "first Philox block of the mask"}),
+    .flags = MAREA_MIXES | MAREA_SINGLE,
     .shape = check_rate,
     .forward = dropout_apply_forward,
     .vjp = dropout_apply_vjp,

@@ -12,13 +12,13 @@
 #define UNARY(op)                                                                            \
   .name = #op, .family = "unary", .inputs = {{"x", "any shape"}}, .shape = marea_shape_same, \
   .forward = op##_forward
-#define MAP (MAREA_STRIDED | MAREA_ELEMENTWISE)
+#define MAP (MAREA_STRIDED | MAREA_ELEMENTWISE | MAREA_MIXES)
 #define ANY_VALUE "return {g.tensor(g.shape(0, 4))}"
 #define NOT_ZERO "return {g.tensor(g.shape(0, 4), {away = {0}})}"
 #define POSITIVE "return {g.tensor(g.shape(0, 4), {lo = 0.2, hi = 3})}"
 #define BETWEEN_INTEGERS "return {g.tensor(g.shape(0, 4), {away = {-2, -1.5, -1, -0.5, 0, 0.5, 1, 1.5, 2}})}"
 
-static const marea_kernels *kernels (const marea_call *c) { return c->ctx->kernels[c->in[0]->dtype]; }
+static const marea_kernels *kernels (const marea_call *c) { return marea_kernels_for(c, 0); }
 
 /* ---- sign and powers --------------------------------------------------------------------------------- */
 
@@ -31,8 +31,8 @@ static marea_status neg_vjp (marea_vjp *v) {
 }
 
 const marea_op marea_op_neg = {
-    UNARY(neg),     .flags = MAP,        .dtypes = MAREA_SIGNED,
-    .vjp = neg_vjp, .sample = ANY_VALUE, .doc = "neg(x) = -x. Also for i64. Gradient: dx = -dy.",
+    UNARY(neg),     .flags = MAP | MAREA_SINGLE, .dtypes = MAREA_SIGNED,
+    .vjp = neg_vjp, .sample = ANY_VALUE,         .doc = "neg(x) = -x. Also for i64. Gradient: dx = -dy.",
 };
 
 static marea_status abs_forward (marea_call *c) { return marea_map_unary(c, kernels(c)->abs, NULL); }
@@ -309,10 +309,10 @@ static marea_status test_shape (marea_call *c) {
   return MAREA_OK;
 }
 
-#define TEST(op, text)                                                                  \
-  .name = #op, .family = "unary", .inputs = {{"x", "any shape"}}, .shape = test_shape,  \
-  .forward = op##_forward, .flags = MAREA_STRIDED | MAREA_NO_GRAD, .dtypes = MAREA_ANY, \
-  .sample = "local x = g.tensor(g.shape(0, 4)) return {g.pick{x, x / 0, (x - x) / 0}}", \
+#define TEST(op, text)                                                                                \
+  .name = #op, .family = "unary", .inputs = {{"x", "any shape"}}, .shape = test_shape,                \
+  .forward = op##_forward, .flags = MAREA_STRIDED | MAREA_MIXES | MAREA_NO_GRAD, .dtypes = MAREA_ANY, \
+  .sample = "local x = g.tensor(g.shape(0, 4)) return {g.pick{x, x / 0, (x - x) / 0}}",               \
   .doc = #op "(x): is an element " text " u8, 1 or 0. The result is a constant for gradients."
 
 static marea_status isnan_forward (marea_call *c) { return marea_map_unary(c, kernels(c)->is_nan, NULL); }
