@@ -162,6 +162,49 @@ INLINE vec vec_narrow (const wide half[2]) {
   return _mm512_insertf32x8(low, _mm512_cvtpd_ps(half[1]), 1);
 }
 
+/* Conversions of bf16 and f16 (half.h), of the first n <= 32 lanes of two vectors: half.inc */
+#define VEC_HALVES
+
+INLINE __mmask32 vec_first_halves (size_t n) {
+  return n < 32 ? (1u << n) - 1 : ~(__mmask32)0;
+}
+
+INLINE void vec_widen_bf16 (const uint16_t *x, size_t n, vec y[2]) {
+  const __m512i halves = _mm512_maskz_loadu_epi16(vec_first_halves(n), x);
+  for (int k = 0; k < 2; k++) {
+    __m256i part = k ? _mm512_extracti64x4_epi64(halves, 1) : _mm512_castsi512_si256(halves);
+    y[k] = _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(part), 16));
+  }
+}
+
+/* The rounded number in the upper half of each lane. The instruction that does it would make subnormal numbers 0. */
+INLINE __m512i vec_round_bf16 (vec a) {
+  const __m512i bits = _mm512_castps_si512(a);
+  const __m512i odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
+  const __m512i rounded = _mm512_add_epi32(_mm512_add_epi32(bits, _mm512_set1_epi32(0x7fff)), odd);
+  const __mmask16 nan = _mm512_cmp_ps_mask(a, a, _CMP_UNORD_Q);
+  return _mm512_mask_or_epi32(rounded, nan, bits, _mm512_set1_epi32(0x400000));
+}
+
+INLINE void vec_narrow_bf16 (const vec x[2], size_t n, uint16_t *y) {
+  static const uint16_t upper[32] = {1,  3,  5,  7,  9,  11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31,
+                                     33, 35, 37, 39, 41, 43, 45, 47, 49, 51, 53, 55, 57, 59, 61, 63};
+  const __m512i halves = _mm512_permutex2var_epi16(vec_round_bf16(x[0]), _mm512_loadu_si512(upper), vec_round_bf16(x[1]));
+  _mm512_mask_storeu_epi16(y, vec_first_halves(n), halves);
+}
+
+INLINE void vec_widen_f16 (const uint16_t *x, size_t n, vec y[2]) {
+  const __m512i halves = _mm512_maskz_loadu_epi16(vec_first_halves(n), x);
+  y[0] = _mm512_cvtph_ps(_mm512_castsi512_si256(halves));
+  y[1] = _mm512_cvtph_ps(_mm512_extracti64x4_epi64(halves, 1));
+}
+
+INLINE void vec_narrow_f16 (const vec x[2], size_t n, uint16_t *y) {
+  const __m256i low = _mm512_cvtps_ph(x[0], _MM_FROUND_TO_NEAREST_INT);
+  const __m256i high = _mm512_cvtps_ph(x[1], _MM_FROUND_TO_NEAREST_INT);
+  _mm512_mask_storeu_epi16(y, vec_first_halves(n), _mm512_inserti64x4(_mm512_castsi256_si512(low), high, 1));
+}
+
 INLINE wide wide_fma (wide a, wide b, wide c) {
   return _mm512_fmadd_pd(a, b, c);
 }
