@@ -199,22 +199,23 @@ static bool takes_bf16 (const marea_call *c) {
   return any;
 }
 
-/* Does the operator take these inputs as they are, some only stored, beside them what those are computed in? Not if the
-   vjp would read a result that was rounded, nor if an input is given twice: its two gradients are added up before they
-   are rounded. */
+/* Does the operator take these inputs as they are, some only stored, beside them what those are computed in? Not if it is
+   recorded and its vjp would read a result that was rounded, or an input is given twice, whose two gradients are added up
+   before they are rounded. */
 static bool mixes (const marea_call *c, int common) {
   const int computed = marea_computed_in(common);
   const int flags = c->op->flags;
+  bool twice = false;
   if (!(flags & MAREA_MIXES)) return false;
   for (int i = 0; i < c->n_in; i++) {
     const marea_tensor *t = c->in[i];
     const bool is_float = marea_is_float(t->dtype);
     if (is_float ? marea_computed_in(t->dtype) != computed : flags & MAREA_PROMOTES) return false;
-    for (int k = 0; k < i; k++)
-      if (c->in[k] == t) return false;
+    for (int k = 0; k < i; k++) twice |= c->in[k] == t;
   }
   const bool rounds = marea_is_in(MAREA_STORED, common) && !(c->ctx->autocast >= 0 && flags & MAREA_WIDE);
-  return !(c->op->saves_out && rounds) || flags & MAREA_BY_SIGN || !marea_wants_record(c);
+  const bool reads_rounded = c->op->saves_out && rounds && !(flags & MAREA_BY_SIGN);
+  return !(twice || reads_rounded) || !marea_wants_record(c);
 }
 
 /* inputs := the caller's tensors, cast down under autocast, converted to their common dtype if the operator promotes, and
