@@ -165,6 +165,19 @@ static inline size_t marea_product_scratch (int64_t m, size_t size) {
   return (size_t)(MAREA_PRODUCT_DEPTH * (32 + rows + 16)) * size;
 }
 
+/* Neighbouring windows of an image, of a row of outputs. All steps are in elements. A window has `rows` x `cols` places, whose
+** channels are adjacent; there are fewer than 2^31 of them. The first one wins at a tie, and a NaN against all. */
+typedef struct marea_max_windows {
+  const void *x;
+  void *y;                   /* max_windows: the largest elements, (windows, n) by steps y_step, 1 */
+  const void *dy;            /* max_windows_grad: the same of their gradients */
+  void *dx;                  /* dy's elements are added at the places of the largest ones of x, */
+  bool overwrite;            /* or written there, and zeros to all other places */
+  int64_t windows, n;        /* n: channels */
+  int64_t x_step, y_step;    /* from window to window */
+  int64_t rows, cols, row, col; /* places of a window, and steps between them */
+} marea_max_windows;
+
 /* Products of bf16 operands, their bits as uint16_t, which are summed in f32: for every place (i, j) of a grid of rows
 ** and columns and every n,
 **   y[i][j][n] = act(bias[n] + sum over taps t, d of x[i][j][tap[t] + d] * w[t][d][n]).
@@ -352,6 +365,8 @@ static inline int marea_winograd_points (marea_winograd_variant v, int taps) {
   K(tanh_dot, void, (size_t rows, size_t n, size_t step, const void *q, const void *k, const void *v, void *y))  \
   K(tanh_dot_grad, void, (size_t rows, size_t n, size_t step, const void *q, const void *k, const void *v,       \
                           const void *d, void *dq, void *dk, void *dv))                                          \
+  K(max_windows, void, (const marea_max_windows *g)) \
+  K(max_windows_grad, void, (const marea_max_windows *g)) \
   K(direct_conv, void, (const marea_direct_conv *g))                                                                     \
   K(direct_wgrad, void, (const marea_direct_wgrad *g))                                                               \
   K(product, void, (const marea_product *g))                                                                   \

@@ -110,7 +110,9 @@ typedef struct pass {
   size_t size;
   const char *x, *v; /* input images; values per window */
   char *out;
-  bool count_padding;
+  bool count_padding, tiled; /* tiled: are_tiles */
+  char *wide;                /* of bf16, memory in f32 of the workers, and what lies where in it, in bytes */
+  size_t wide_step, wide_y, wide_dx;
   int64_t parts;    /* of the channels */
   bool large, huge; /* windows: so large that each of them, or each of their rows, checks for interrupts */
 } pass;
@@ -137,7 +139,7 @@ static size_t out_at (const pass *p, const plane *k, int64_t y, int64_t x) {
 static marea_status run_pass (marea_call *c, pass *p, marea_block_fn fn) {
   const marea_tensor *out = c->out[0];
   p->ctx = c->ctx;
-  p->kernels = c->ctx->kernels[out->dtype];
+  p->kernels = c->ctx->kernels[marea_computed_in(out->dtype)];
   p->dtype = out->dtype;
   p->size = marea_dtype_size((marea_dtype)out->dtype);
   p->out = marea_at(out);
@@ -216,23 +218,146 @@ static marea_status pool_shape (marea_call *c) {
   return layout_image(c, &g, g.out);
 }
 
+/* Windows of a row of outputs with the same width and at the same distance: from ox on, how many. */
+static int64_t alike (const marea_conv *g, int64_t ox, int64_t *step) {
+  int64_t first, end, next, next_end, n = 1;
+  window_of(g, 1, ox, &first, &end);
+  *step = 0;
+  for (; ox + n < g->out[1]; n++, first = next) {
+    window_of(g, 1, ox + n, &next, &next_end);
+    if (next_end - next != end - first || (n > 1 && next - first != *step)) break;
+    *step = next - first;
+    end = next_end;
+  }
+  return n;
+}
+
+/* What a row of outputs reads and writes: `rows` rows of a plane's channels, and pixels of y, by steps in elements of what is
+   computed with. y, or else dy and dx, is there. */
+typedef struct strip {
+  const char *x, *dy;
+  char *y, *dx;
+  int64_t rows, row, col; /* of x and dx; col: also of y and dy */
+  bool overwrite;         /* dx */
+} strip;
+
+static void run_strip (const pass *p, const plane *k, const strip *t) {
+  const size_t size = marea_element_size(marea_computed_in(p->dtype));
+  for (int64_t ox = 0, n; ox < p->g.out[1] && !stops_window(p); ox += n) {
+    int64_t step, x0, x1;
+    n = alike(&p->g, ox, &step);
+    window_of(&p->g, 1, ox, &x0, &x1);
+    const size_t x = (size_t)(x0 * t->col) * size, y = (size_t)(ox * t->col) * size;
+    const marea_max_windows g = {.x = t->x + x,
+                                 .y = t->y ? t->y + y : NULL,
+                                 .dy = t->dy ? t->dy + y : NULL,
+                                 .dx = t->dx ? t->dx + x : NULL,
+                                 .overwrite = t->overwrite,
+                                 .windows = n,
+                                 .n = k->count,
+                                 .x_step = step * t->col,
+                                 .y_step = t->col,
+                                 .rows = t->rows,
+                                 .cols = x1 - x0,
+                                 .row = t->row,
+                                 .col = t->col};
+    if (t->y) p->kernels->max_windows(&g);
+    else p->kernels->max_windows_grad(&g);
+  }
+}
+
+/* Row oy of f32 or f64 where it lies in the tensors, or of bf16 in a worker's memory, (pixel, channel) without gaps. */
+static strip strip_of (const pass *p, const plane *k, int64_t oy, int64_t *first, int worker) {
+  int64_t end;
+  char *wide = p->wide + (size_t)worker * p->wide_step, *y = wide + p->wide_y, *dx = wide + p->wide_dx;
+  window_of(&p->g, 0, oy, first, &end);
+  const size_t in = in_at(p, k, *first, 0), out = out_at(p, k, oy, 0);
+  strip t = {.rows = end - *first, .col = p->wide ? k->count : p->g.cin, .overwrite = p->tiled};
+  t.row = p->g.in[1] * t.col;
+  t.x = p->wide ? wide : p->x + in;
+  if (!p->v) t.y = p->wide ? y : p->out + out;
+  else {
+    t.dy = p->wide ? y : p->v + out;
+    t.dx = !p->wide ? p->out + in : p->tiled ? dx : dx + (size_t)(*first * t.row) * sizeof(float);
+  }
+  return t;
+}
+
+/* Pixels of a plane from bf16 to f32 and back; runs of a part of the channels are apart in the tensor. */
+static void widen_pixels (const pass *p, const plane *k, int64_t pixels, const char *from, char *to) {
+  const int64_t run = p->parts == 1 ? pixels * k->count : k->count, runs = p->parts == 1 ? 1 : pixels;
+  const uint16_t *x = (const void *)from;
+  float *y = (void *)to;
+  for (int64_t i = 0; i < runs; i++) p->kernels->widen_bf16((size_t)run, x + i * p->g.cin, y + i * run);
+}
+
+static void narrow_pixels (const pass *p, const plane *k, int64_t pixels, const char *from, char *to) {
+  const int64_t run = p->parts == 1 ? pixels * k->count : k->count, runs = p->parts == 1 ? 1 : pixels;
+  const float *x = (const void *)from;
+  uint16_t *y = (void *)to;
+  for (int64_t i = 0; i < runs; i++) p->kernels->narrow_bf16((size_t)run, x + i * run, y + i * p->g.cin);
+}
+
+static void run_row (const pass *p, const plane *k, int64_t oy, int worker) {
+  int64_t first;
+  const strip t = strip_of(p, k, oy, &first, worker);
+  const int64_t pixels = t.rows * p->g.in[1];
+  if (p->wide) {
+    widen_pixels(p, k, pixels, p->x + in_at(p, k, first, 0), (char *)t.x);
+    if (t.dy) widen_pixels(p, k, p->g.out[1], p->v + out_at(p, k, oy, 0), (char *)t.dy);
+  }
+  run_strip(p, k, &t);
+  if (p->wide && t.y) narrow_pixels(p, k, p->g.out[1], t.y, p->out + out_at(p, k, oy, 0));
+  if (p->wide && t.dx && p->tiled) narrow_pixels(p, k, pixels, t.dx, p->out + in_at(p, k, first, 0));
+}
+
+/* Windows so large that a row of one is looked at between two checks for interrupts. */
+static void max_plane_by_rows (const pass *p, const plane *k) {
+  const size_t count = (size_t)k->count;
+  for (int64_t oy = 0; oy < p->g.out[0]; oy++) {
+    for (int64_t ox = 0; ox < p->g.out[1] && !marea_stopping(p->ctx); ox++) {
+      int64_t y0, y1, x0, x1;
+      char *out = p->out + out_at(p, k, oy, ox);
+      window_of(&p->g, 0, oy, &y0, &y1);
+      window_of(&p->g, 1, ox, &x0, &x1);
+      memcpy(out, p->x + in_at(p, k, y0, x0), count * p->size);
+      for (int64_t y = y0; y < y1 && !marea_stopping(p->ctx); y++)
+        for (int64_t x = x0; x < x1; x++)
+          if (y > y0 || x > x0) p->kernels->maximum(count, out, 1, p->x + in_at(p, k, y, x), 1, out, NULL);
+    }
+  }
+}
+
 static void max_plane (void *arg, int64_t block, int worker) {
   const pass *p = arg;
   const plane k = plane_of(p, block);
-  const size_t count = (size_t)k.count;
-  (void)worker;
-  for (int64_t oy = 0; oy < p->g.out[0] && !marea_stopping(p->ctx); oy++) {
-    for (int64_t ox = 0; ox < p->g.out[1] && !stops_window(p); ox++) {
-      int64_t y0, y1, x0, x1;
-      char *out = p->out + out_at(p, &k, oy, ox);
-      window_of(&p->g, 0, oy, &y0, &y1);
-      window_of(&p->g, 1, ox, &x0, &x1);
-      memcpy(out, p->x + in_at(p, &k, y0, x0), count * p->size);
-      for (int64_t y = y0; y < y1 && !stops_row(p); y++)
-        for (int64_t x = x0; x < x1; x++)
-          if (y > y0 || x > x0) p->kernels->maximum(count, out, 1, p->x + in_at(p, &k, y, x), 1, out, NULL);
-    }
+  if (p->huge && !p->wide) {
+    max_plane_by_rows(p, &k);
+    return;
   }
+  for (int64_t oy = 0; oy < p->g.out[0] && !marea_stopping(p->ctx); oy++) run_row(p, &k, oy, worker);
+}
+
+/* A worker's memory in f32 for bf16: what a row of outputs reads, a row of outputs, and of the gradient what it
+   writes, or where windows overlap or leave gaps the whole plane. */
+static marea_status open_wide (marea_call *c, pass *p) {
+  const marea_conv *g = &p->g;
+  const int64_t pixels[] = {g->kernel[0], g->in[1], g->cin},
+                rest[] = {g->out[1] + (p->v ? g->in[1] * (p->tiled ? g->kernel[0] : g->in[0]) : 0), g->cin};
+  size_t bytes;
+  MAREA_TRY(marea_bytes(c->ctx, c->op->name, 3, pixels, sizeof(float), &p->wide_y));
+  MAREA_TRY(marea_bytes(c->ctx, c->op->name, 2, rest, sizeof(float), &bytes));
+  p->wide_dx = p->wide_y + (size_t)(g->out[1] * g->cin) * sizeof(float);
+  p->wide_step = p->wide_y + bytes;
+  return marea_worker_memory(c, &p->wide_step, &p->wide);
+}
+
+/* Do the windows cover each pixel once? */
+static bool are_tiles (const marea_conv *g) {
+  for (int d = 0; d < 2; d++)
+    if (g->stride[d] != g->kernel[d] || g->before[d] != 0 || g->in[d] != g->out[d] * g->kernel[d])
+      return false;
+  return true;
 }
 
 /* Of the operators whose result has one element a window; of those whose first input has. */
@@ -244,6 +369,7 @@ static double pool_grad_flop (const marea_call *c) {
 static marea_status max_pool2d_forward (marea_call *c) {
   pass p = {.x = marea_at(c->in[0])};
   MAREA_KEPT(c, p.g);
+  if (c->out[0]->dtype == MAREA_BF16) MAREA_TRY(open_wide(c, &p));
   return run_pass(c, &p, max_plane);
 }
 
@@ -262,6 +388,7 @@ const marea_op marea_op_max_pool2d = {
            "padded input, empty images.",
     .inputs = {{"x", "(N, H, W, C)"}},
     .attrs = MAREA_ATTRS(POOL_ATTRS),
+    .flags = MAREA_SHAPE_ONLY | MAREA_TAKES_BF16,
     .saves_in = 1,
     .shape = pool_shape,
     .flop = pool_flop,
@@ -325,12 +452,24 @@ static void pick_maxima (const pass *p, const size_t *at, int64_t count, size_t 
   for (int64_t i = 0; i < count; i++) memcpy(p->out + window + (size_t)i * p->size, p->v + at[i], p->size);
 }
 
+static void clear_wide (const pass *p, int worker) {
+  char *dx = p->wide + (size_t)worker * p->wide_step + p->wide_dx;
+  memset(dx, 0, (size_t)(p->g.in[0] * p->g.in[1] * p->g.cin) * sizeof(float));
+}
+
 static void max_grad_plane (void *arg, int64_t block, int worker) {
   const pass *p = arg;
   const plane k = plane_of(p, block);
-  (void)worker;
-  clear_plane(p, &k);
-  each_window(p, &k, add_maxima);
+  const char *dx = p->wide + (size_t)worker * p->wide_step + p->wide_dx;
+  if (p->huge && !p->wide) {
+    clear_plane(p, &k);
+    each_window(p, &k, add_maxima);
+    return;
+  }
+  if (!p->tiled && p->wide) clear_wide(p, worker);
+  else if (!p->tiled) clear_plane(p, &k);
+  max_plane(arg, block, worker);
+  if (!p->tiled && p->wide) narrow_pixels(p, &k, p->g.in[0] * p->g.in[1], dx, p->out + in_at(p, &k, 0, 0));
 }
 
 static void max_pick_plane (void *arg, int64_t block, int worker) {
@@ -357,6 +496,8 @@ static marea_status max_pool2d_grad_shape (marea_call *c) {
 static marea_status max_pool2d_grad_forward (marea_call *c) {
   pass p = {.v = marea_at(c->in[0]), .x = marea_at(c->in[1])};
   MAREA_KEPT(c, p.g);
+  p.tiled = are_tiles(&p.g);
+  if (c->out[0]->dtype == MAREA_BF16) MAREA_TRY(open_wide(c, &p));
   return run_pass(c, &p, max_grad_plane);
 }
 
@@ -373,6 +514,7 @@ const marea_op marea_op_max_pool2d_grad = {
            "x. Errors as for max_pool2d, and a dy of another shape.",
     .inputs = {{"dy", "(N, OH, OW, C)"}, {"x", "(N, H, W, C)"}},
     .attrs = MAREA_ATTRS(POOL_ATTRS),
+    .flags = MAREA_SHAPE_ONLY | MAREA_TAKES_BF16,
     .saves_in = 2,
     .shape = max_pool2d_grad_shape,
     .flop = pool_grad_flop,
@@ -635,6 +777,7 @@ const marea_op marea_op_max_pool1d = {
         "smaller than the kernel, a kernel larger than the padded input, empty sequences.",
     .inputs = {{"x", "(N, T, C)"}},
     .attrs = MAREA_ATTRS(SEQUENCE_ATTRS),
+    .flags = MAREA_SHAPE_ONLY | MAREA_TAKES_BF16,
     .saves_in = 1,
     .shape = sequence_shape,
     .flop = pool_flop,
