@@ -13,10 +13,9 @@ typedef float real;
 
 #include "math_f32.inc"
 
+#define WITH_HALVES
 #include "kernels.inc"
-#include "bf16_vectors.inc"
 
 const marea_kernels marea_kernels_avx512 = REAL_TABLE;
-const marea_bf16_kernels marea_bf16_avx512 = BF16_TABLE;
 
 #endif

@@ -11,6 +11,7 @@ typedef float real;
 
 #include "math_f32.inc"
 
+#define WITH_HALVES
 #include "kernels.inc"
 #include "bf16_vectors.inc"
 

@@ -75,26 +75,28 @@ bool marea_cpu_is_wide (void) {
   return !amd || (a >> 8 & 0xf) + (a >> 20 & 0xff) != 0x19;
 }
 
-#define ISAS(I) I(amx, avx512) I(avx512_bf16, avx512) I(avx512, avx512) I(avx2, avx2) I(generic, generic)
+#define ISAS(I)       \
+  I(amx, avx512, amx) \
+  I(avx512_bf16, avx512, avx512_bf16) I(avx512, avx512, avx2) I(avx2, avx2, avx2) I(generic, generic, generic)
 #elif defined(__aarch64__)
 static bool runs_neon (void) { return true; } /* every AArch64 has Advanced SIMD */
 
 bool marea_cpu_is_wide (void) { return false; }
 const char *marea_refused_isa (void) { return NULL; }
 
-#define ISAS(I) I(neon, neon) I(generic, generic)
+#define ISAS(I) I(neon, neon, neon) I(generic, generic, generic)
 #else
 bool marea_cpu_is_wide (void) { return false; }
 const char *marea_refused_isa (void) { return NULL; }
 
-#define ISAS(I) I(generic, generic)
+#define ISAS(I) I(generic, generic, generic)
 #endif
 
-/* ---- the tables: isa_NAME.c defines marea_kernels_NAME, or shares that of another, and marea_bf16_NAME ---- */
+/* ---- the tables: of f32 in marea_kernels_NAME and of bf16 in marea_bf16_NAME, which instruction sets share ---- */
 
-#define I(name, shared)                              \
-  extern const marea_kernels marea_kernels_##shared; \
-  extern const marea_bf16_kernels marea_bf16_##name;
+#define I(name, f32, bf16)                        \
+  extern const marea_kernels marea_kernels_##f32; \
+  extern const marea_bf16_kernels marea_bf16_##bf16;
 ISAS(I)
 #undef I
 extern const marea_kernels marea_kernels_generic_f64, marea_kernels_generic_i64, marea_kernels_generic_u8;
@@ -106,7 +108,7 @@ static const struct {
   const marea_kernels *f32;
   const marea_bf16_kernels *bf16;
 } isas[] = {
-#define I(name, shared) {#name, runs_##name, &marea_kernels_##shared, &marea_bf16_##name},
+#define I(name, f32, bf16) {#name, runs_##name, &marea_kernels_##f32, &marea_bf16_##bf16},
     ISAS(I)
 #undef I
 };

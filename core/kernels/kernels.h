@@ -378,7 +378,15 @@ static inline int marea_winograd_points (marea_winograd_variant v, int taps) {
   /* y[i] = its word of Philox blocks counter, ... < least ? 0 : factor x[i]; ceil(n / 64) 16 blocks (random.inc) */ \
   K(dropout, void, (size_t n, uint64_t seed, uint64_t counter, uint32_t least, double factor, const void *x,    \
                     void *y))                                                                                   \
-  /* bf16 and f16, as their bits, to f32 and back (half.h) */                                                    \
+  /* optimizer updates, in place; formulas at the operators of the same names (ops/optim.c) */                 \
+  K(sgd, void, (size_t n, void *p, const void *g, void *buf, const double *a))                                 \
+  K(rmsprop, void, (size_t n, void *p, const void *g, void *sq, void *buf, const double *a))                   \
+  K(adam, void, (size_t n, void *p, const void *g, void *m, void *v, const double *a))                         \
+  K(adagrad, void, (size_t n, void *p, const void *g, void *sum, const double *a))
+
+/* Of f32 tables alone: bf16 and f16 as their bits. */
+#define MAREA_HALF_KERNELS(K)                                                                                    \
+  /* to f32 and back (half.h) */                                                    \
   K(widen_bf16, void, (size_t n, const uint16_t *x, float *y))                                                  \
   K(widen_f16, void, (size_t n, const uint16_t *x, float *y))                                                   \
   K(narrow_bf16, void, (size_t n, const float *x, uint16_t *y))                                                 \
@@ -386,12 +394,7 @@ static inline int marea_winograd_points (marea_winograd_variant v, int taps) {
   K(relu_grad_bf16, void, (size_t n, const uint16_t *dy, const uint16_t *y, uint16_t *dx))                        \
   /* pairs of rows: y[i*y_step+j] has x[2i*step+j] in its lower half and x[(2i+1)*step+j], 0 behind the last row, in its  \
      upper one */                                                                                                \
-  K(bf16_pairs, void, (size_t rows, size_t n, size_t step, const uint16_t *x, size_t y_step, uint32_t *y))       \
-  /* optimizer updates, in place; formulas at the operators of the same names (ops/optim.c) */                 \
-  K(sgd, void, (size_t n, void *p, const void *g, void *buf, const double *a))                                 \
-  K(rmsprop, void, (size_t n, void *p, const void *g, void *sq, void *buf, const double *a))                   \
-  K(adam, void, (size_t n, void *p, const void *g, void *m, void *v, const double *a))                         \
-  K(adagrad, void, (size_t n, void *p, const void *g, void *sum, const double *a))
+  K(bf16_pairs, void, (size_t rows, size_t n, size_t step, const uint16_t *x, size_t y_step, uint32_t *y))
 
 typedef struct marea_kernels marea_kernels;
 struct marea_kernels {
@@ -409,12 +412,12 @@ struct marea_kernels {
 #undef T
   marea_ternary_kernel *where; /* a: condition, uint8_t; b, c: real */
 #define K(name, result, parameters) result(*name) parameters;
-  MAREA_OTHER_KERNELS(K)
+  MAREA_OTHER_KERNELS(K) MAREA_HALF_KERNELS(K)
 #undef K
 };
 
 /* Tables of the ISA named (NULL: the best that runs here). False: unknown, or it does not run here.
-   f32 and f64 tables have every entry; integer tables have neg abs sign square, add sub mul maximum minimum,
+   f32 tables have every entry, f64 ones all but MAREA_HALF_KERNELS; integer tables have neg abs sign square, add sub mul maximum minimum,
    remainder floor_divide, comparisons, tests, where and clamp. `kernels` is indexed by marea_dtype; those that are only stored have no table. (isas.c) */
 bool marea_select_kernels (const char *isa, const marea_kernels *kernels[], const char **chosen);
 /* Of the ISA that was chosen */

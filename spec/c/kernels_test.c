@@ -918,7 +918,6 @@ int main (void) {
   check_optimizers(k[1], true);
   check_recurrent(k[1], true);
   check_attention(k[1], true);
-  check_halves(k[1]);
   check_f64(k[1]);
   check_integers(k[2], k[3]);
   isa = "prefetch";
