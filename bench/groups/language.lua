@@ -25,7 +25,7 @@ function group.run(bench)
   local cases = {}
   for _, case in ipairs(CASES) do
     local once = flop(case)
-    cases[#cases + 1], cases[#cases + 2] = passes.both(bench, {seconds = SECONDS, bf16 = true, peers = passes.COMPILED,
+    cases[#cases + 1], cases[#cases + 2] = passes.both(bench, {seconds = SECONDS, bf16 = true, peers = passes.WITH_JAX,
       name = ("%s %d x %d, %d x %d tokens"):format(case.model == "lstm" and "LSTM" or case.model, case.layers,
         case.width, case.batch, case.context),
       request = ("language model=%s layers=%d heads=%d width=%d context=%d batch=%d vocabulary=%d"):format(case.model,

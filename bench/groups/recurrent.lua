@@ -20,7 +20,7 @@ end
 function group.run(bench)
   local cases = {}
   for _, case in ipairs(CASES) do
-    cases[#cases + 1], cases[#cases + 2] = passes.both(bench, {seconds = SECONDS, bf16 = true, peers = passes.COMPILED,
+    cases[#cases + 1], cases[#cases + 2] = passes.both(bench, {seconds = SECONDS, bf16 = true, peers = passes.WITH_ALL,
       name = marea.format("%s, %d units", case.kind, case.size),
       request = marea.format("recurrent kind=%s rows=%d length=%d inputs=%d hidden=%d", case.kind, ROWS, LENGTH,
         case.size, case.size)}, flop(case))

@@ -17,6 +17,10 @@ local passes = {}
 --- As the script says, and through torch.compile, warm.
 passes.COMPILED = {PyTorch = settings.pytorch{compiled = true}}
 
+--- The same, and JAX; Keras, too.
+passes.WITH_JAX = {PyTorch = passes.COMPILED.PyTorch, JAX = settings.jax}
+passes.WITH_ALL = {PyTorch = passes.COMPILED.PyTorch, JAX = settings.jax, Keras = settings.keras}
+
 local PLAIN = {PyTorch = settings.pytorch{}}
 
 --- What each precision adds to the name of it and to requests.

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: MIT
 """JAX, `jax_nets.py THREADS`: step batch=128 is a training step of the VAE with RMSprop; mlp, dqn, classifier and counting
-are those of bench/ours, with Adam. A step is one function through jax.jit whose parameters are donated, with bf16=1 on
+are those of bench/ours, with Adam; jax_sequences.py has more. A step is one function through jax.jit whose parameters are donated, with bf16=1 on
 parameters and inputs rounded to bf16, master weights, norms, losses and the optimizer in f32; on as many processors as
 threads, which XLA counts when it starts."""
 import functools
@@ -16,6 +16,7 @@ import jax  # noqa: E402
 import jax.numpy as jnp  # noqa: E402
 from jax import lax  # noqa: E402
 
+from jax_sequences import KINDS, rounded  # noqa: E402
 from serve import measure, serve  # noqa: E402
 
 IMAGES = ("NHWC", "HWIO", "NHWC")
@@ -179,10 +180,6 @@ NETS = {"step": (vae_parameters, vae_inputs, vae_loss, rmsprop, 3280901, 1),
 made = {}  # by request
 
 
-def rounded(tree):
-    return jax.tree.map(lambda p: p.astype(jnp.bfloat16) if p.dtype == jnp.float32 else p, tree)
-
-
 def make(kind, a):
     new_parameters, inputs, loss, optimizer, size, steps = NETS[kind]
     key = jax.random.key(1)
@@ -214,11 +211,11 @@ def make(kind, a):
 
 
 def answer(kind, a):
-    if kind not in NETS:
+    if kind not in NETS and kind not in KINDS:
         raise ValueError("unknown request " + kind)
     key = kind, *((name, a[name]) for name in sorted(a) if name not in ("seconds", "clock"))
     if key not in made:
-        made[key] = make(kind, a)
+        made[key] = KINDS[kind](a) if kind in KINDS else make(kind, a)
     f, count = made[key]
     return measure(f, time.process_time if a.get("clock") == "cpu" else time.perf_counter, a["seconds"], count), ""
 

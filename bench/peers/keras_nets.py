@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: MIT
 """Keras 3 on TensorFlow, `keras_nets.py THREADS`, with jit=0|1 for jit_compile, in f32 or with bf16=1 by the policy
 mixed_bfloat16; on as many processors as threads, which TensorFlow counts when it starts. step batch=128 is a training
-step of the VAE as a notebook writes it, by train_on_batch. mlp, dqn, classifier, counting and gan are those of
-bench/ours, each step of them one tf.function."""
+step of the VAE as a notebook writes it, by train_on_batch. mlp, dqn, classifier, counting, gan and recurrent
+are those of bench/ours, each step of them one tf.function."""
 import math
 import os
 import sys
@@ -189,7 +189,27 @@ def vae_step(kind, a):
     return step, 1
 
 
-KINDS = {"step": vae_step, "gan": gan_step, **{name: net_step for name in NETS}}
+def recurrent(kind, a):
+    rows, length, inputs, hidden = (int(a[name]) for name in ("rows", "length", "inputs", "hidden"))
+    net = {"LSTM": layers.LSTM, "GRU": layers.GRU}[a["kind"]](hidden, return_sequences=True)
+    x, dy = random((rows, length, inputs)), random((rows, length, hidden))
+    net.build(x.shape)
+
+    @tensorflow.function(jit_compile=a["jit"] == 1)
+    def forward():
+        return net(x)
+
+    @tensorflow.function(jit_compile=a["jit"] == 1)
+    def with_gradients():
+        with tensorflow.GradientTape() as tape:
+            tape.watch(x)
+            y = net(x)
+        return tape.gradient(y, [*net.trainable_weights, x], ops.cast(dy, y.dtype))
+    f = forward if a["map"] == "forward" else with_gradients
+    return lambda: [y.numpy() for y in tensorflow.nest.flatten(f())[:1]], 1
+
+
+KINDS = {"step": vae_step, "recurrent": recurrent, "gan": gan_step, **{name: net_step for name in NETS}}
 made = {}  # by request
 
 
