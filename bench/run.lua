@@ -44,9 +44,10 @@ end
 --- What all groups need to know.
 local function prepare()
   local info, count = marea.info(), cores()
-  local isas = {info.isa}
-  if info.isa == "avx512" then isas[2] = "avx2" end
-  return {isa = info.isa, blas = info.blas, cores = count, threads = count > 1 and {1, 2} or {1},
+  local isa = info.isa == "amx" and "avx512" or info.isa -- f32 is computed with the same
+  local isas = {isa}
+  if isa == "avx512" then isas[2] = "avx2" end
+  return {isa = isa, blas = info.blas, cores = count, threads = count > 1 and {1, 2} or {1},
     rounds = options.rounds, limits = machine.measure(count, isas), load = line_of("/proc/loadavg", "^%S+"),
     cpu = line_of("/proc/cpuinfo", "model name%s*: ([^\n]*)")}
 end

@@ -15,6 +15,7 @@ return function(a)
     end
   end
   for _, x in ipairs{q, k, v} do x:requires_grad_() end
+  if a.bf16 == 1 then dy = dy:to "bf16" end
   return function()
     marea.scope(function() marea.grad(attend(), {q, k, v}, {seed = dy}) end)
   end

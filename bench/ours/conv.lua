@@ -3,7 +3,6 @@
 -- convolution by the operators, padding "same" where no other is given. h, w, cin: of the layer's input. The forward
 -- pass adds the bias and applies ReLU.
 local marea = require "marea"
-local precision = require "ours.precision"
 
 local MAPS = {
   conv = {
@@ -33,6 +32,9 @@ return function(a)
     weight = {kernel = k, stride = s, padding = padding, groups = groups},
   }
   local map = MAPS[a.kind][a.map]
-  local run = precision(a, function() marea.no_grad(map, t) end)
+  if a.bf16 == 1 then
+    for _, name in ipairs{"x", "dy", "b", "w"} do t[name] = t[name]:to "bf16" end
+  end
+  local function run() marea.no_grad(map, t) end
   return function() marea.scope(run) end -- the result is written to the same place every time, as in a training loop
 end
