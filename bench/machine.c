@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
 ** bench/machine.c: what the machine can do at most. Prints lines of
 **
-**   peak ISA THREADS GFLOP/s     fused multiply-adds in f32, all threads together
+**   peak ISA THREADS GFLOP/s     multiply-adds in f32, or of bf16 (amx, avx512_bf16), all threads together
 **   read THREADS GB/s            plain sum of an array that no cache holds
 **   copy THREADS GB/s            memcpy of such arrays, bytes read and bytes written
 **

@@ -44,10 +44,10 @@ end
 --- What all groups need to know.
 local function prepare()
   local info, count = marea.info(), cores()
-  local isa = info.isa == "amx" and "avx512" or info.isa -- f32 is computed with the same
-  local isas = {isa}
-  if isa == "avx512" then isas[2] = "avx2" end
-  return {isa = isa, blas = info.blas, cores = count, threads = count > 1 and {1, 2} or {1},
+  local bf16 = (info.isa == "amx" or info.isa == "avx512_bf16") and info.isa or nil -- with f32 as avx512
+  local isa = bf16 and "avx512" or info.isa
+  local isas = {isa, isa == "avx512" and "avx2" or nil, bf16}
+  return {isa = isa, bf16 = bf16, blas = info.blas, cores = count, threads = count > 1 and {1, 2} or {1},
     rounds = options.rounds, limits = machine.measure(count, isas), load = line_of("/proc/loadavg", "^%S+"),
     cpu = line_of("/proc/cpuinfo", "model name%s*: ([^\n]*)")}
 end
@@ -58,7 +58,7 @@ local function describe(bench)
     local peaks = {}
     for isa, rates in pairs(bench.limits.peak) do peaks[#peaks + 1] = marea.format("%s %.1f", isa, rates[threads]) end
     table.sort(peaks)
-    lines[#lines + 1] = marea.format("%d thread%s: f32 multiply-adds %s GFLOP/s; memory: read %.1f, copy %.1f GB/s",
+    lines[#lines + 1] = marea.format("%d thread%s: multiply-adds %s GFLOP/s; memory: read %.1f, copy %.1f GB/s",
       threads, threads == 1 and "" or "s", table.concat(peaks, ", "), bench.limits.read[threads],
       bench.limits.copy[threads])
   end
@@ -102,8 +102,8 @@ local won = report.summary(results)
 if won then print(("\nWho is fastest on %s, %d cores\n%s"):format(bench.cpu, bench.cores, won)) end
 print("\n" .. table.concat(names, "; "))
 local summary = {rounds = bench.rounds, cpu_time = options.cpu_time or false, versions = versions, groups = results,
-  machine = {cpu = bench.cpu, cores = bench.cores, isa = bench.isa, blas = bench.blas, load = bench.load,
-    limits = bench.limits}}
+  machine = {cpu = bench.cpu, cores = bench.cores, isa = bench.isa, bf16 = bench.bf16, blas = bench.blas,
+    load = bench.load, limits = bench.limits}}
 local file = assert(io.open(RESULTS .. ".json", "w"))
 assert(file:write(encode(summary), "\n"))
 assert(file:close())

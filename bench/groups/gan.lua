@@ -17,15 +17,13 @@ local FLOP = BATCH * (2 * 3 * D + G + 3 * G + 2 * D)
 local PEERS = {PyTorch = settings.pytorch{layouts = true, compiled = true}, Keras = settings.keras}
 
 function group.run(bench)
-  local function limit(isa)
-    return function(threads) return machine.compute_limit(bench.limits, isa, threads, FLOP) end
-  end
+  local function limit(threads, isa) return machine.compute_limit(bench.limits, isa, threads, FLOP) end
   local request = "gan batch=" .. BATCH
-  local cases = {{name = "training step", seconds = SECONDS, request = request, limit = limit(bench.isa), bf16 = true,
+  local cases = {{name = "training step", seconds = SECONDS, request = request, limit = limit, bf16 = true,
     peers = PEERS}}
   if bench.isa ~= "avx2" then
-    cases[2] = {name = "AVX2", worker = "Marea AVX2", seconds = SECONDS, request = request, limit = limit "avx2",
-      peers = {}}
+    cases[2] = {name = "AVX2", worker = "Marea AVX2", seconds = SECONDS, request = request, peers = {},
+      limit = function(threads) return limit(threads, "avx2") end}
   end
   return passes.run(bench, "gan", cases)
 end

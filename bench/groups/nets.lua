@@ -37,7 +37,7 @@ function group.run(bench)
     local flop = 2 * case.batch * case.products
     cases[i] = {name = marea.format("%s, batch %d", case.name, case.batch), seconds = case.seconds, bf16 = true,
       request = marea.format("%s batch=%d%s", case.kind, case.batch, case.side or ""), peers = case.peers, flop = flop,
-      limit = function(threads) return machine.compute_limit(bench.limits, bench.isa, threads, flop) end}
+      limit = function(threads, isa) return machine.compute_limit(bench.limits, isa, threads, flop) end}
   end
   return passes.run(bench, "nets", cases)
 end

@@ -37,7 +37,7 @@ function group.run(bench)
     flop = work,
     request = ("reader size=%d words=%d letters=%d paragraphs=%d questions=%d length=%d kinds=%d"):format(SIZE, WORDS,
       LETTERS, PARAGRAPHS, QUESTIONS, LENGTH, KINDS),
-    limit = function(threads) return machine.compute_limit(bench.limits, bench.isa, threads, work) end}})
+    limit = function(threads, isa) return machine.compute_limit(bench.limits, isa, threads, work) end}})
 end
 
 function group.figures(rows) return passes.figures(rows, group.title .. ", one thread") end

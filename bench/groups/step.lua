@@ -31,14 +31,12 @@ end
 
 function group.run(bench)
   local flop = layers.step_flop()
-  local function limit(isa)
-    return function(threads) return machine.compute_limit(bench.limits, isa, threads, flop) end
-  end
-  local cases = {{name = "training step", seconds = SECONDS, request = "step batch=128", limit = limit(bench.isa),
+  local function limit(threads, isa) return machine.compute_limit(bench.limits, isa, threads, flop) end
+  local cases = {{name = "training step", seconds = SECONDS, request = "step batch=128", limit = limit,
     bf16 = true, peers = PEERS, bounds = {oneDNN = onednn}}}
   if bench.isa ~= "avx2" then
-    cases[2] = {name = "AVX2", worker = "Marea AVX2", seconds = SECONDS, request = "step batch=128",
-      limit = limit "avx2", peers = {}}
+    cases[2] = {name = "AVX2", worker = "Marea AVX2", seconds = SECONDS, request = "step batch=128", peers = {},
+      limit = function(threads) return limit(threads, "avx2") end}
   end
   local rows = passes.run(bench, "step", cases)
   if bench.threads[2] and not contest.cpu_time then

@@ -34,9 +34,10 @@ local function case_of(bench, network, layer, map, batch, path)
   return {name = marea.format("%s %s, batch %d, %s", network, layer.name, batch, map), seconds = SECONDS, flop = flop,
     request = layers.vision_request(layer, map, batch), bf16 = true,
     peers = {PyTorch = forward and FORWARD or GRADIENT, ["ONNX Runtime"] = forward and onnx(path) or nil},
-    limit = function(threads)
-      local compute = machine.compute_limit(bench.limits, bench.isa, threads, flop)
-      return compute and math.max(compute, machine.memory_limit(bench.limits, threads, batch * bytes))
+    limit = function(threads, isa)
+      local compute = machine.compute_limit(bench.limits, isa, threads, flop)
+      local moved = batch * bytes / (isa == bench.bf16 and 2 or 1)
+      return compute and math.max(compute, machine.memory_limit(bench.limits, threads, moved))
     end}
 end
 

@@ -28,9 +28,9 @@ function machine.threads(limits)
   return list
 end
 
---- ms for so many FLOP; nil where no peak is known.
+--- ms for so many FLOP; nil where no peak is known, or no ISA given.
 function machine.compute_limit(limits, isa, threads, flop)
-  local peak = (limits.peak[isa] or {})[threads]
+  local peak = (limits.peak[isa or ""] or {})[threads]
   return peak and flop / peak * 1e-6
 end
 

@@ -1,11 +1,12 @@
 -- SPDX-License-Identifier: MIT
 --- Groups of cases beside peers in all of their settings, each on every number of threads, in both precisions. A case:
 ---
----   {name =, request =, seconds = of a turn, limit = function(threads) -> ms or nil, bf16 = true, worker = "Marea",
----    peers = {PyTorch = settings.pytorch{...}, ...},            PyTorch as it comes when left out
+---   {name =, request =, seconds = of a turn, limit = function(threads, isa) -> ms or nil, bf16 = true,
+---    worker = "Marea", peers = {PyTorch = settings.pytorch{...}, ...},      PyTorch as it comes when left out
 ---    bounds = {oneDNN = function(c, threads) -> entries}}       what is no rival, in f32
 ---
---- bf16: measured in bf16 as well. flop and sparse are for figures and notes of a group.
+--- bf16: measured in bf16 as well. isa: of the precision's multiply-adds, nil where that is not known. flop and
+--- sparse are for figures and notes of a group.
 local marea = require "marea"
 local chart = require "lib.chart"
 local contest = require "lib.contest"
@@ -24,7 +25,7 @@ passes.WITH_ALL = {PyTorch = passes.COMPILED.PyTorch, JAX = settings.jax, Keras 
 local PLAIN = {PyTorch = settings.pytorch{}}
 
 --- What each precision adds to the name of it and to requests.
-local PRECISIONS = {{name = "f32", request = ""}, {name = "bf16", request = " bf16=1"}}
+local PRECISIONS = {{name = "f32", request = "", isa = "isa"}, {name = "bf16", request = " bf16=1", isa = "bf16"}}
 
 --- Our entry, and how its precision is called. Where we have no bf16, f32 stands beside the peers' bf16.
 local function ask_ours(c, case, precision, threads, before)
@@ -38,7 +39,7 @@ local function add_rows(c, bench, case, precision, rows, ours)
   local peers = {}
   for _, threads in ipairs(bench.threads) do -- the best of a peer's settings may be one with fewer threads
     local row = {name = case.name, threads = threads, unit = "ms", peers = {}, list_settings = case.peers ~= nil,
-      limit = precision.name == "f32" and case.limit and case.limit(threads) or nil, flop = case.flop,
+      limit = case.limit and case.limit(threads, bench[precision.isa]), flop = case.flop,
       sparse = case.sparse, bounds = case.bounds}
     for name, of in pairs(precision.name == "f32" and case.bounds or {}) do
       peers[name] = contest.join(peers[name], of(c, threads))
@@ -70,7 +71,7 @@ end
 function passes.both(bench, case, flop)
   local cases = {}
   for i, map in ipairs{"forward", "step"} do
-    local function limit(threads) return machine.compute_limit(bench.limits, bench.isa, threads, flop[map]) end
+    local function limit(threads, isa) return machine.compute_limit(bench.limits, isa, threads, flop[map]) end
     cases[i] = setmetatable({name = case.name .. (map == "step" and ", with gradients" or ""), flop = flop[map],
       limit = limit, request = case.request .. " map=" .. map}, {__index = case})
   end
