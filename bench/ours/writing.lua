@@ -31,11 +31,9 @@ return function(a)
   local text = marea.randint({1, math.max(a.from, 1)}, 1, a.vocabulary)
   if a.from > 0 then marea.no_grad(next_word, net, text, 1, caches) end
   local first = text:narrow(2, 1, 1):clone()
-  local following = precision(a, next_word)
-  return function()
-    marea.no_grad(function()
-      local word, now = first, {table.unpack(caches)}
-      for t = a.from + 1, a.from + a.length do word = marea.scope(following, net, word, t, now) end
-    end)
-  end, a.length
+  local write = precision(a, function() -- around all words, so that weights are converted once
+    local word, now = first, {table.unpack(caches)}
+    for t = a.from + 1, a.from + a.length do word = marea.scope(next_word, net, word, t, now) end
+  end)
+  return function() marea.no_grad(write) end, a.length
 end

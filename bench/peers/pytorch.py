@@ -344,9 +344,14 @@ def writing(a):
     embed, positions = nn.Embedding(vocabulary, width), nn.Embedding(first + length, width)
     blocks = nn.ModuleList(CachedBlock(width, heads, first + length) for _ in range(layers))
     norm, out = nn.LayerNorm(width), nn.Linear(width, vocabulary, bias=False)
+    if a.get("bf16") == 1:  # all of it, which autocast would do for each word
+        for part in embed, positions, blocks, norm, out:
+            part.bfloat16()
+        for block in blocks:
+            block.keys, block.values = block.keys.bfloat16(), block.values.bfloat16()
 
     def run():
-        with torch.inference_mode(), autocast(a):
+        with torch.inference_mode():
             word = torch.zeros(1, 1, dtype=torch.int64)
             for t in range(first, first + length):
                 x = embed(word) + positions.weight[t]
