@@ -212,6 +212,12 @@ describe("our side of the benchmarks", function()
         requests[#requests + 1] = ("conv kind=%s map=%s n=2 h=5 w=5 cin=3 cout=4 kernel=3 stride=2"):format(kind, map)
       end
     end
+    for i = 1, #requests do
+      local kind = requests[i]:match "^%w+"
+      if not ({chain = 1, nonsense = 1, embedding = 1, small = 1})[kind] then
+        requests[#requests + 1] = requests[i] .. " bf16=1"
+      end
+    end
     local lines = folder.write(folder.new() .. "/requests", table.concat(requests, " threads=2 seconds=0\n")
       .. " threads=2 seconds=0\n")
     local text, code = folder.lua("bench/ours/worker.lua < " .. lines)
