@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""Sequences in JAX for jax_nets.py: kind -> function of the request that makes what to time. recurrent and language are
-those of bench/ours; an LSTM or GRU goes over its steps by lax.scan, with the products of the inputs in one before."""
+"""Sequences in JAX for jax_nets.py: kind -> function of the request that makes what to time. attention, recurrent
+and language are those of bench/ours; an LSTM or GRU goes over its steps by lax.scan, with the products of the inputs in
+one before."""
 import jax
 import jax.numpy as jnp
 from jax import lax
@@ -135,4 +136,18 @@ def language(a):
     return run, 1
 
 
-KINDS = {"recurrent": recurrent, "language": language}
+def attention(a):
+    shape = [int(a[name]) for name in ("rows", "length", "heads", "width")]
+    *given, dy = jax.random.normal(jax.random.key(1), (4, *shape))
+
+    def forward(*given):
+        q, k, v = rounded(given) if a.get("bf16") == 1 else given
+        return jax.nn.dot_product_attention(q, k, v, is_causal=a["causal"] == 1)
+    if a["map"] == "forward":
+        f = jax.jit(forward)
+    else:
+        f = jax.jit(jax.grad(lambda *given: jnp.sum(forward(*given).astype(jnp.float32) * dy), (0, 1, 2)))
+    return lambda: jax.block_until_ready(f(*given)), 1
+
+
+KINDS = {"attention": attention, "recurrent": recurrent, "language": language}
