@@ -163,10 +163,10 @@ static marea_status convert_input (entry *d, int i, int dtype, bool lowers) {
   return MAREA_OK;
 }
 
-/* Are float inputs of this call cast down? Not those of f64, whose user wants more digits, nor what is beside them. */
-static bool lowers (const marea_call *c) {
+/* Does autocast change a call of an operator with this flag? Not one with inputs of f64, whose user wants more digits. */
+static bool lowers (const marea_call *c, int flag) {
   const int dtype = c->ctx->autocast;
-  if (dtype < 0 || !(c->op->flags & MAREA_LOWERS)) return false;
+  if (dtype < 0 || !(c->op->flags & flag)) return false;
   for (int i = 0; i < c->n_in; i++) {
     const marea_tensor *t = c->in[i];
     if (t && marea_is_float(t->dtype) && marea_computed_in(t->dtype) != marea_computed_in(dtype))
@@ -175,10 +175,17 @@ static bool lowers (const marea_call *c) {
   return true;
 }
 
+static marea_attr *products_of (const marea_call *c) { return &c->attr[marea_op_attrs(c->op, NULL) - 1]; }
+
+bool marea_rounds (const marea_call *c) {
+  return c->in[0]->dtype == marea_computed_in(MAREA_BF16) && products_of(c)->i == 1;
+}
+
 static marea_status lower (entry *d) {
   marea_call *c = &d->call;
   const int dtype = c->ctx->autocast;
-  if (!lowers(c)) return MAREA_OK;
+  if (dtype == MAREA_BF16 && lowers(c, MAREA_ROUNDS)) products_of(c)->i = 1;
+  if (!lowers(c, MAREA_LOWERS)) return MAREA_OK;
   for (int i = 0; i < c->n_in; i++) {
     const marea_tensor *t = c->in[i];
     if (t && marea_is_float(t->dtype) && t->dtype != dtype) MAREA_TRY(convert_input(d, i, dtype, true));

@@ -252,16 +252,18 @@ static product make_product (int dtype, bool ta, bool tb, int64_t m, int64_t n, 
 }
 
 /* The same product for gemm_bf16.c */
-static marea_bf16_gemm as_bf16 (const product *p) {
+static marea_bf16_gemm as_bf16 (const product *p, int dtype) {
   return (marea_bf16_gemm){.ta = p->ta,
                            .tb = p->tb,
                            .m = p->m,
                            .n = p->n,
                            .k = p->k,
-                           .a = {p->a, p->lda, MAREA_BF16},
-                           .b = {p->b, p->ldb, MAREA_BF16},
+                           .a = {p->a, p->lda, dtype},
+                           .b = {p->b, p->ldb, dtype},
                            .c = p->c,
                            .ldc = p->ldc,
+                           .wide = dtype != MAREA_BF16,
+                           .add = p->add,
                            .end = p->end};
 }
 
@@ -410,8 +412,8 @@ marea_status marea_gemm_part (marea_context *ctx, int dtype, bool ta, bool tb, i
   lay_out(&j.all, layout);
   if (end) j.all.end = *end;
   if (m == 0 || n == 0) return MAREA_OK;
-  if (dtype == MAREA_BF16) {
-    const marea_bf16_gemm g = as_bf16(&j.all);
+  if (dtype == MAREA_BF16 || layout->bf16) {
+    const marea_bf16_gemm g = as_bf16(&j.all, dtype);
     return marea_gemm_bf16(ctx, &g, true);
   }
   if (k == 0 || ((double)m * (double)n * (double)k < LEAST_WORK && cost(&j.all) < 2.0 * MIN_WORK)) {

@@ -259,13 +259,54 @@ static void choose_blocks (job *j) {
   }
 }
 
+/* An operand of f32 that several blocks read is rounded before the first one, all of it. */
+typedef struct whole {
+  const marea_kernels *f32;
+  marea_bf16_operand *of; /* becomes what is made at `to` */
+  int64_t rows, cols;     /* as stored */
+  const float *from;
+  int64_t step;
+  uint16_t *to;
+} whole;
+
+#define ROWS 16 /* of a block */
+
+static whole whole_of (const marea_context *ctx, marea_bf16_operand *o, bool turned, int64_t rows,
+                       int64_t cols) {
+  return (whole){
+      ctx->kernels[MAREA_F32], o, turned ? cols : rows, turned ? rows : cols, o->at, o->step, NULL};
+}
+
+/* 0: it is read where it lies. */
+static size_t whole_bytes (const whole *w, int64_t readers) {
+  const size_t bytes = (size_t)(w->rows * w->cols) * sizeof(uint16_t);
+  return w->of->dtype == MAREA_BF16 || readers < 2 ? 0
+                                                   : (bytes + MAREA_ALIGN - 1) / MAREA_ALIGN * MAREA_ALIGN;
+}
+
+static void narrow_rows (void *arg, int64_t at, int worker) {
+  const whole *w = arg;
+  (void)worker;
+  for (int64_t i = at * ROWS; i < MAREA_MIN((at + 1) * ROWS, w->rows); i++)
+    w->f32->narrow_bf16((size_t)w->cols, w->from + i * w->step, w->to + i * w->cols);
+}
+
+static void narrow_whole (marea_context *ctx, whole *w, void *to, bool parallel) {
+  const int64_t blocks = parts_of(w->rows, ROWS);
+  w->to = to;
+  if (parallel) marea_parallel(ctx, blocks, narrow_rows, w);
+  for (int64_t i = 0; i < blocks && !parallel; i++) narrow_rows(w, i, 0);
+  *w->of = (marea_bf16_operand){to, w->cols, MAREA_BF16};
+}
+
 static void clear_c (const marea_bf16_gemm *g) {
   const size_t size = g->wide ? sizeof(float) : sizeof(uint16_t);
   for (int64_t i = 0; i < g->m && !g->add; i++)
     memset((char *)g->c + (size_t)(i * g->ldc) * size, 0, (size_t)g->n * size);
 }
 
-marea_status marea_gemm_bf16 (marea_context *ctx, const marea_bf16_gemm *g, bool parallel) {
+marea_status marea_gemm_bf16 (marea_context *ctx, const marea_bf16_gemm *given, bool parallel) {
+  marea_bf16_gemm own = *given, *g = &own;
   job j = {.ctx = ctx, .g = g};
   if (g->m == 0 || g->n == 0) return MAREA_OK;
   if (g->k == 0) {
@@ -277,7 +318,10 @@ marea_status marea_gemm_bf16 (marea_context *ctx, const marea_bf16_gemm *g, bool
   const size_t workspace = (size_t)(parallel ? ctx->threads : 1) * worker_bytes(&j);
   const size_t partial = j.parts > 1 ? (size_t)(j.parts * g->m * g->n) * sizeof(float) : 0;
   const size_t bias = g->end.bias && !g->wide ? (size_t)g->n * sizeof(float) : 0,
-               bytes = workspace + partial + bias;
+               aligned = (workspace + partial + bias + MAREA_ALIGN - 1) / MAREA_ALIGN * MAREA_ALIGN;
+  whole a = whole_of(ctx, &g->a, g->ta, g->m, g->k), b = whole_of(ctx, &g->b, g->tb, g->k, g->n);
+  const size_t a_bytes = whole_bytes(&a, parts_of(g->n, j.n)), b_bytes = whole_bytes(&b, parts_of(g->m, j.m)),
+               bytes = aligned + a_bytes + b_bytes;
   if (ctx->shape_only) {
     marea_plan_take(ctx, marea_block_size(bytes));
     marea_plan_give(ctx, marea_block_size(bytes));
@@ -289,6 +333,8 @@ marea_status marea_gemm_bf16 (marea_context *ctx, const marea_bf16_gemm *g, bool
   j.partial = (float *)(void *)(memory + workspace);
   j.bias = bias > 0 ? (float *)(void *)(memory + workspace + partial) : g->end.bias;
   if (bias > 0) ctx->kernels[MAREA_F32]->widen_bf16((size_t)g->n, g->end.bias, (float *)j.bias);
+  if (a_bytes > 0) narrow_whole(ctx, &a, memory + aligned, parallel);
+  if (b_bytes > 0) narrow_whole(ctx, &b, memory + aligned + a_bytes, parallel);
   if (parallel) marea_parallel(ctx, blocks, run_block, &j);
   for (int64_t i = 0; i < blocks && !parallel; i++) run_block(&j, i, 0);
   if (j.parts > 1 && parallel) marea_parallel(ctx, g->m, add_parts, &j);

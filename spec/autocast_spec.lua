@@ -16,8 +16,9 @@ local function set(names)
   return s
 end
 
-local LOWERS = set "matmul linear conv1d conv2d conv_transpose1d conv_transpose2d rnn gru lstm \z
+local LOWERS = set "matmul linear conv1d conv2d conv_transpose1d conv_transpose2d \z
   scaled_dot_product_attention additive_attention"
+local ROUNDS = set "rnn gru lstm"
 local WIDE = set "softmax log_softmax batch_norm batch_norm_eval group_norm layer_norm rms_norm bce bce_with_logits \z
   mse l1 huber kl_normal cross_entropy linear_cross_entropy ctc_loss sum sum_to mean var std logsumexp cumsum prod \z
   norm square rsqrt reciprocal exp log log1p expm1 norm_icdf pow softplus lgamma polygamma sample_normal eigh \z
@@ -49,25 +50,34 @@ local function has_floats(inputs)
   return false
 end
 
+--- What autocast makes of the attributes, of inputs that are not f64.
+local function rounding(name, attrs)
+  if not ROUNDS[name] then return attrs end
+  local all = {products = "bf16"}
+  for key, value in pairs(attrs or {}) do all[key] = value end
+  return all
+end
+
 describe("under autocast", function()
   for _, name in ipairs(marea.op_names()) do
     local info = marea.op_info(name)
     if not info.mutates then
-      it(name .. (LOWERS[name] and " takes bf16" or WIDE[name] and " stays wide" or " keeps what it gets"), function()
+      it(name .. (LOWERS[name] and " takes bf16" or ROUNDS[name] and " rounds operands"
+        or WIDE[name] and " stays wide" or " keeps what it gets"), function()
         for seed = 1, 8 do
           local inputs, attrs = sample.draw(info, sample.generator(seed, {dtype = "f32"}))
           local lowered, narrow = as(inputs, "bf16"), {}
           for i, y in ipairs(call(info, inputs, attrs, true)) do
             local from = LOWERS[name] and lowered or inputs
-            equal(y, call(info, from, attrs)[i], name .. " of f32")
+            equal(y, call(info, from, rounding(name, attrs))[i], name .. " of f32")
           end
           for i, y in ipairs(has_floats(inputs) and call(info, lowered, attrs, true) or {}) do
-            local from = WIDE[name] and as(lowered, "f32") or lowered
-            equal(y, call(info, from, attrs)[i], name .. " of bf16")
+            local from = (WIDE[name] or ROUNDS[name]) and as(lowered, "f32") or lowered
+            equal(y, call(info, from, rounding(name, attrs))[i], name .. " of bf16")
             narrow[i] = y.dtype
           end
           if LOWERS[name] then assert.are.equal("bf16", narrow[1]) end
-          if WIDE[name] then assert.are.equal("f32", narrow[1]) end
+          if WIDE[name] or ROUNDS[name] then assert.are.equal("f32", narrow[1]) end
           local doubles = as(inputs, "f64")
           for i, y in ipairs(call(info, doubles, attrs, true)) do
             equal(y, call(info, doubles, attrs)[i], name .. " of f64")
@@ -91,7 +101,7 @@ describe("under autocast", function()
 
   it("every operator that is named here is there, and docs/precision.md names it", function()
     local page = folder.read "docs/precision.md"
-    for _, names in ipairs{LOWERS, WIDE} do
+    for _, names in ipairs{LOWERS, ROUNDS, WIDE} do
       for name in pairs(names) do
         assert.is_truthy(marea.op_info(name), name)
         assert.is_truthy(page:find("`" .. name .. "`", 1, true), name)

@@ -13,8 +13,8 @@
 #include "ops/vjp.h"
 #include "sequence.h"
 
-enum { X, W_X, W_H, BIAS, BIAS_H, H0, LENGTHS };     /* ORDER of the inputs */
-enum { REVERSE, RESET_AFTER, RECURRENT_ACTIVATION }; /* ORDER of the attributes */
+enum { X, W_X, W_H, BIAS, BIAS_H, H0, LENGTHS };               /* ORDER of the inputs */
+enum { REVERSE, RESET_AFTER, RECURRENT_ACTIVATION, PRODUCTS }; /* ORDER of the attributes */
 enum { Y, H_N, GATES, INNER }; /* ORDER of the results; the last two are for the gradient */
 static const marea_sequence_inputs inputs = {X, W_X, W_H, BIAS, H0, LENGTHS};
 
@@ -98,11 +98,12 @@ static void forward_step (const marea_recurrence *r, marea_range rows, int64_t s
   const gru *p = (const gru *)r;
   const marea_sequence *s = &r->s;
   const int64_t width = s->hidden;
-  marea_sequence_multiply(s, &p->w_h, h, width, active, work, s->gates);
+  char *narrow = marea_sequence_narrow(s, work, r->per_row);
+  marea_sequence_multiply(s, &p->w_h, h, width, active, narrow, work, s->gates);
   reset_rows(p, rows, step, active, h, work);
   if (!p->after)
     marea_sequence_multiply(s, &p->w_n, marea_sequence_row(s, work, marea_sequence_rows(s), s->gates), width,
-                            active, right_of(s, work, 2 * width), s->gates);
+                            active, narrow, right_of(s, work, 2 * width), s->gates);
   for (int64_t i = 0; i < active; i++) {
     const int64_t at = marea_sequence_at(s, s->order[rows.first + i], step);
     char *gates = marea_sequence_row(s, p->gates, at, s->gates), *new = right_of(s, gates, 2 * width);
@@ -115,11 +116,11 @@ static void forward_step (const marea_recurrence *r, marea_range rows, int64_t s
 }
 
 /* Packs w_h: whole, or the columns of r and z and those of n apart. */
-static marea_status pack (marea_call *c, const marea_tensor *w_h, bool after, bool transposed,
-                          marea_packed *all, marea_packed *n) {
+static marea_status pack (marea_call *c, const marea_sequence *s, const marea_tensor *w_h, bool after,
+                          bool transposed, marea_packed *all, marea_packed *n) {
   const int64_t h = w_h->shape[0];
-  if (!after) MAREA_TRY(marea_sequence_pack(c, w_h, 2 * h, h, transposed, n));
-  return marea_sequence_pack(c, w_h, 0, after ? 3 * h : 2 * h, transposed, all);
+  if (!after) MAREA_TRY(marea_sequence_pack(c, s, w_h, 2 * h, h, transposed, n));
+  return marea_sequence_pack(c, s, w_h, 0, after ? 3 * h : 2 * h, transposed, all);
 }
 
 static marea_status gru_forward (marea_call *c) {
@@ -133,7 +134,7 @@ static marea_status gru_forward (marea_call *c) {
   MAREA_TRY(marea_sequence_open(c, &inputs, c->attr[REVERSE].i, s));
   if (s->n == 0 || s->hidden == 0) return MAREA_OK;
   MAREA_TRY(marea_sequence_input_product(c, s, &inputs, p.gates));
-  MAREA_TRY(pack(c, c->in[W_H], p.after, false, &p.w_h, &p.w_n));
+  MAREA_TRY(pack(c, s, c->in[W_H], p.after, false, &p.w_h, &p.w_n));
   MAREA_TRY(marea_sequence_first(c, s, H0, &r->h0));
   r->y = marea_at(c->out[Y]);
   r->h_n = marea_at(c->out[H_N]);
@@ -151,7 +152,7 @@ static marea_status gru_vjp (marea_vjp *v) {
                         v->out[Y], v->out[GATES], v->out[INNER], v->dout[Y], v->dout[H_N]};
   for (int i = H0; i <= LENGTHS && i < v->n_in; i++) in[3 + i - H0] = v->in[i];
   const marea_attr attr[] = {v->attr[REVERSE], v->attr[RESET_AFTER], v->attr[RECURRENT_ACTIVATION],
-                             marea_attr_int(v->need[X])};
+                             marea_attr_int(v->need[X]), v->attr[PRODUCTS]};
   return marea_sequence_vjp(v, &marea_op_gru_grad, MAREA_COUNT(in), in, attr);
 }
 
@@ -180,11 +181,11 @@ const marea_op marea_op_gru = {
                {"bias_h", "(H)", .optional = true},
                {"h0", "(N, H)", .optional = true},
                {"lengths", "(N) steps of each row", .optional = true}},
-    .attrs = MAREA_ATTRS(MAREA_SEQUENCE_REVERSE, RESET_ATTR, MAREA_SEQUENCE_ACTIVATION),
+    .attrs = MAREA_ATTRS(MAREA_SEQUENCE_REVERSE, RESET_ATTR, MAREA_SEQUENCE_ACTIVATION, MAREA_PRODUCTS),
     .results = 2,
     .saves_in = 0x7f,
     .saves_out = 1 << Y | 1 << GATES | 1 << INNER,
-    .flags = MAREA_SHAPE_ONLY | MAREA_LOWERS,
+    .flags = MAREA_SHAPE_ONLY | MAREA_ROUNDS | MAREA_WIDE,
     .once = "nn.GRUCell, called step by step",
     .sample = MAREA_SEQUENCE_SAMPLE "local after = g.bool() return {x, w(c, 3 * h), w(h, 3 * h), maybe(w(3 * "
                                     "h)), maybe(after and w(h) or nil), "
@@ -284,18 +285,19 @@ static void backward_step (const marea_recurrence_grad *r, marea_range rows, int
   const marea_sequence *s = &r->s;
   const int64_t width = s->hidden;
   char *da = work, *dm = marea_sequence_row(s, da, marea_sequence_rows(s), s->gates);
-  char *more = marea_sequence_row(s, dm, marea_sequence_rows(s), s->gates);
+  char *more = marea_sequence_row(s, dm, marea_sequence_rows(s), s->gates),
+       *narrow = marea_sequence_narrow(s, work, r->per_row);
   update_rows(p, rows, step, active, dh, da);
   if (p->after) {
     reset_grad_rows(p, rows, step, active, p->inner, right_of(s, da, 2 * width), right_of(s, dm, 2 * width),
                     s->gates, da);
     share_rows(p, rows, step, active, da, dm);
-    marea_sequence_multiply(s, &p->w_h, dm, s->gates, active, more, width);
+    marea_sequence_multiply(s, &p->w_h, dm, s->gates, active, narrow, more, width);
   } else {
-    marea_sequence_multiply(s, &p->w_n, right_of(s, da, 2 * width), s->gates, active, more, width);
+    marea_sequence_multiply(s, &p->w_n, right_of(s, da, 2 * width), s->gates, active, narrow, more, width);
     reset_grad_rows(p, rows, step, active, r->before, more, more, width, da);
     add_rows(s, active, dh, more);
-    marea_sequence_multiply(s, &p->w_h, da, s->gates, active, more, width);
+    marea_sequence_multiply(s, &p->w_h, da, s->gates, active, narrow, more, width);
   }
   add_rows(s, active, dh, more);
 }
@@ -321,8 +323,8 @@ static marea_status reset_before_weight (marea_call *c, const gru_grad *p) {
   columns k = {.s = s, .to = marea_at(c->out[DW_H])};
   char *product;
   MAREA_WORKSPACE_OR_RETURN(c, product, (size_t)MAREA_MAX(s->hidden * s->gates, 1) * s->size);
-  MAREA_TRY(marea_gemm_parallel(c->ctx, s->dtype, true, false, s->hidden, s->gates, s->n * s->steps, p->inner,
-                                p->r.dx_gates, NULL, product));
+  MAREA_TRY(marea_gemm_part(c->ctx, s->dtype, true, false, s->hidden, s->gates, s->n * s->steps, p->inner,
+                            p->r.dx_gates, NULL, product, &(marea_gemm_layout){.bf16 = s->bf16}));
   k.from = product;
   marea_parallel(c->ctx, s->hidden, copy_columns, &k);
   return MAREA_OK;
@@ -336,7 +338,7 @@ static marea_status gru_grad_forward (marea_call *c) {
   marea_recurrence_grad *r = &p.r;
   marea_sequence *s = &r->s;
   MAREA_TRY(marea_recurrence_grad_open(c, &places, c->attr[REVERSE].i, r));
-  MAREA_TRY(pack(c, c->in[G_W_H], p.after, true, &p.w_h, &p.w_n));
+  MAREA_TRY(pack(c, s, c->in[G_W_H], p.after, true, &p.w_h, &p.w_n));
   if (p.after)
     MAREA_WORKSPACE_OR_RETURN(c, r->dh_gates, (size_t)MAREA_MAX(s->n * s->steps * s->gates, 1) * s->size);
   r->per_row = 2 * s->gates + s->hidden;
@@ -370,7 +372,8 @@ const marea_op marea_op_gru_grad = {
                {"dy", "(N, T, H)", .optional = true},
                {"dh_n", "(N, H)", .optional = true}},
     .attrs = MAREA_ATTRS(MAREA_SEQUENCE_REVERSE, RESET_ATTR, MAREA_SEQUENCE_ACTIVATION,
-                         {"dx", MAREA_BOOL, 1, NULL, "whether the gradient to x is computed"}),
+                         {"dx", MAREA_BOOL, 1, NULL, "whether the gradient to x is computed"},
+                         MAREA_PRODUCTS),
     .flags = MAREA_SHAPE_ONLY | MAREA_NO_GRAD,
     .sample = MAREA_SEQUENCE_SAMPLE
     "return {x, w(c, 3 * h), w(h, 3 * h), maybe(w(n, h)), lengths, w(n, t, h), w(n, t, 3 * h), w(n, t, h), "

@@ -13,9 +13,9 @@
 #include "sequence.h"
 #include "ops/vjp.h"
 
-enum { X, W_X, W_H, BIAS, H0, C0, LENGTHS }; /* ORDER of the inputs */
-enum { REVERSE, RECURRENT_ACTIVATION };      /* ORDER of the attributes */
-enum { Y, H_N, C_N, GATES, CELLS };          /* ORDER of the results; the last two are for the gradient */
+enum { X, W_X, W_H, BIAS, H0, C0, LENGTHS };      /* ORDER of the inputs */
+enum { REVERSE, RECURRENT_ACTIVATION, PRODUCTS }; /* ORDER of the attributes */
+enum { Y, H_N, C_N, GATES, CELLS }; /* ORDER of the results; the last two are for the gradient */
 static const marea_sequence_inputs inputs = {X, W_X, W_H, BIAS, H0, LENGTHS};
 
 static bool is_hard (const marea_attr *attr) { return attr[RECURRENT_ACTIVATION].i == 1; }
@@ -50,7 +50,8 @@ static void forward_step (const marea_recurrence *r, marea_range rows, int64_t s
   const lstm *p = (const lstm *)r;
   const marea_sequence *s = &r->s;
   const size_t bytes = (size_t)s->hidden * s->size;
-  marea_sequence_multiply(s, &p->w_h, h, s->hidden, active, work, s->gates);
+  marea_sequence_multiply(s, &p->w_h, h, s->hidden, active, marea_sequence_narrow(s, work, r->per_row), work,
+                          s->gates);
   for (int64_t i = 0; i < active; i++) {
     const int64_t row = s->order[rows.first + i], at = marea_sequence_at(s, row, step);
     char *gates = marea_sequence_row(s, p->gates, at, s->gates),
@@ -79,7 +80,7 @@ static marea_status lstm_forward (marea_call *c) {
   MAREA_TRY(marea_sequence_open(c, &inputs, c->attr[REVERSE].i, s));
   if (s->n == 0 || s->hidden == 0) return MAREA_OK;
   MAREA_TRY(marea_sequence_input_product(c, s, &inputs, p.gates));
-  MAREA_TRY(marea_sequence_pack(c, c->in[W_H], 0, s->gates, false, &p.w_h));
+  MAREA_TRY(marea_sequence_pack(c, s, c->in[W_H], 0, s->gates, false, &p.w_h));
   MAREA_TRY(marea_sequence_first(c, s, H0, &r->h0));
   MAREA_TRY(marea_sequence_first(c, s, C0, &p.c0));
   r->y = marea_at(c->out[Y]);
@@ -100,7 +101,8 @@ static marea_status lstm_vjp (marea_vjp *v) {
   marea_tensor *in[] = {v->in[X],  v->in[W_X],    v->in[W_H],    NULL,       NULL,         NULL,
                         v->out[Y], v->out[GATES], v->out[CELLS], v->dout[Y], v->dout[H_N], v->dout[C_N]};
   for (int i = H0; i <= LENGTHS && i < v->n_in; i++) in[3 + i - H0] = v->in[i];
-  const marea_attr attr[] = {v->attr[REVERSE], v->attr[RECURRENT_ACTIVATION], marea_attr_int(v->need[X])};
+  const marea_attr attr[] = {v->attr[REVERSE], v->attr[RECURRENT_ACTIVATION], marea_attr_int(v->need[X]),
+                             v->attr[PRODUCTS]};
   return marea_sequence_vjp(v, &marea_op_lstm_grad, MAREA_COUNT(in), in, attr);
 }
 
@@ -127,11 +129,11 @@ const marea_op marea_op_lstm = {
                {"h0", "(N, H)", .optional = true},
                {"c0", "(N, H)", .optional = true},
                {"lengths", "(N) steps of each row", .optional = true}},
-    .attrs = MAREA_ATTRS(MAREA_SEQUENCE_REVERSE, MAREA_SEQUENCE_ACTIVATION),
+    .attrs = MAREA_ATTRS(MAREA_SEQUENCE_REVERSE, MAREA_SEQUENCE_ACTIVATION, MAREA_PRODUCTS),
     .results = 3,
     .saves_in = 0x7f,
     .saves_out = 1 << Y | 1 << GATES | 1 << CELLS,
-    .flags = MAREA_SHAPE_ONLY | MAREA_LOWERS,
+    .flags = MAREA_SHAPE_ONLY | MAREA_ROUNDS | MAREA_WIDE,
     .once = "nn.LSTMCell, called step by step",
     .sample = MAREA_SEQUENCE_SAMPLE
     "local inputs = {x, w(c, 4 * h), w(h, 4 * h), maybe(w(4 * h)), maybe(w(n, h)), maybe(w(n, h)), lengths} "
@@ -229,7 +231,8 @@ static void backward_step (const marea_recurrence_grad *r, marea_range rows, int
         marea_sequence_row(s, dh, i, s->hidden), p->hard, marea_sequence_row(s, dc, i, s->hidden), da);
     memcpy(marea_sequence_row(s, r->dx_gates, at, s->gates), da, (size_t)s->gates * s->size);
   }
-  marea_sequence_multiply(s, &p->w_h, work, s->gates, active, dh, s->hidden);
+  marea_sequence_multiply(s, &p->w_h, work, s->gates, active, marea_sequence_narrow(s, work, r->per_row), dh,
+                          s->hidden);
 }
 
 static marea_status lstm_grad_forward (marea_call *c) {
@@ -242,7 +245,7 @@ static marea_status lstm_grad_forward (marea_call *c) {
   marea_sequence *s = &r->s;
   MAREA_TRY(marea_recurrence_grad_open(c, &places, c->attr[REVERSE].i, r));
   MAREA_TRY(marea_sequence_first(c, s, G_C0, &p.c0));
-  MAREA_TRY(marea_sequence_pack(c, c->in[G_W_H], 0, s->gates, true, &p.w_h));
+  MAREA_TRY(marea_sequence_pack(c, s, c->in[G_W_H], 0, s->gates, true, &p.w_h));
   r->per_row = s->gates + s->hidden;
   r->step = backward_step;
   r->begin = begin_cells;
@@ -275,7 +278,8 @@ const marea_op marea_op_lstm_grad = {
                {"dh_n", "(N, H)", .optional = true},
                {"dc_n", "(N, H)", .optional = true}},
     .attrs = MAREA_ATTRS(MAREA_SEQUENCE_REVERSE, MAREA_SEQUENCE_ACTIVATION,
-                         {"dx", MAREA_BOOL, 1, NULL, "whether the gradient to x is computed"}),
+                         {"dx", MAREA_BOOL, 1, NULL, "whether the gradient to x is computed"},
+                         MAREA_PRODUCTS),
     .flags = MAREA_SHAPE_ONLY | MAREA_NO_GRAD,
     .sample = MAREA_SEQUENCE_SAMPLE
     "local y = w(n, t, h) return {x, w(c, 4 * h), w(h, 4 * h), maybe(w(n, h)), maybe(w(n, h)), lengths, y, "

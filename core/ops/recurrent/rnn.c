@@ -11,7 +11,7 @@
 #include "sequence.h"
 
 enum { X, W_X, W_H, BIAS, H0, LENGTHS }; /* ORDER of the inputs */
-enum { REVERSE, ACTIVATION };            /* ORDER of the attributes */
+enum { REVERSE, ACTIVATION, PRODUCTS };  /* ORDER of the attributes */
 enum { Y, H_N };                         /* ORDER of the results */
 static const marea_sequence_inputs inputs = {X, W_X, W_H, BIAS, H0, LENGTHS};
 
@@ -42,7 +42,8 @@ static void forward_step (const marea_recurrence *r, marea_range rows, int64_t s
   const rnn *p = (const rnn *)r;
   const marea_sequence *s = &r->s;
   const int64_t width = s->hidden;
-  marea_sequence_multiply(s, &p->w_h, h, width, active, work, width);
+  marea_sequence_multiply(s, &p->w_h, h, width, active, marea_sequence_narrow(s, work, r->per_row), work,
+                          width);
   for (int64_t i = 0; i < active; i++) {
     char *y = marea_sequence_row(s, r->y, marea_sequence_at(s, s->order[rows.first + i], step), width);
     s->kernels->rnn_cell((size_t)width, y, marea_sequence_row(s, work, i, width), p->relu, y);
@@ -61,7 +62,7 @@ static marea_status rnn_forward (marea_call *c) {
   r->per_row = s->hidden;
   r->step = forward_step;
   MAREA_TRY(marea_sequence_input_product(c, s, &inputs, r->y));
-  MAREA_TRY(marea_sequence_pack(c, c->in[W_H], 0, s->gates, false, &p.w_h));
+  MAREA_TRY(marea_sequence_pack(c, s, c->in[W_H], 0, s->gates, false, &p.w_h));
   MAREA_TRY(marea_sequence_first(c, s, H0, &r->h0));
   return marea_recurrence_run(c, r);
 }
@@ -69,7 +70,8 @@ static marea_status rnn_forward (marea_call *c) {
 static marea_status rnn_vjp (marea_vjp *v) {
   marea_tensor *in[] = {v->in[X], v->in[W_X], v->in[W_H], NULL, NULL, v->out[Y], v->dout[Y], v->dout[H_N]};
   for (int i = H0; i <= LENGTHS && i < v->n_in; i++) in[3 + i - H0] = v->in[i];
-  const marea_attr attr[] = {v->attr[REVERSE], v->attr[ACTIVATION], marea_attr_int(v->need[X])};
+  const marea_attr attr[] = {v->attr[REVERSE], v->attr[ACTIVATION], marea_attr_int(v->need[X]),
+                             v->attr[PRODUCTS]};
   return marea_sequence_vjp(v, &marea_op_rnn_grad, MAREA_COUNT(in), in, attr);
 }
 
@@ -93,10 +95,10 @@ const marea_op marea_op_rnn = {
                {"bias", "(H)", .optional = true},
                {"h0", "(N, H)", .optional = true},
                {"lengths", "(N) steps of each row", .optional = true}},
-    .attrs = MAREA_ATTRS(MAREA_SEQUENCE_REVERSE, ACTIVATION_ATTR),
+    .attrs = MAREA_ATTRS(MAREA_SEQUENCE_REVERSE, ACTIVATION_ATTR, MAREA_PRODUCTS),
     .saves_in = 0x3f,
     .saves_out = 1 << Y,
-    .flags = MAREA_SHAPE_ONLY | MAREA_LOWERS,
+    .flags = MAREA_SHAPE_ONLY | MAREA_ROUNDS | MAREA_WIDE,
     .once = "nn.RNNCell, called step by step",
     .sample = MAREA_SEQUENCE_SAMPLE
     "return {x, w(c, h), w(h, h), maybe(w(h)), maybe(w(n, h)), lengths}, {reverse = g.bool()}",
@@ -146,7 +148,8 @@ static void backward_step (const marea_recurrence_grad *r, marea_range rows, int
                               marea_sequence_row(s, dh, i, width), p->relu, da);
     memcpy(marea_sequence_row(s, r->dx_gates, at, width), da, (size_t)width * s->size);
   }
-  marea_sequence_multiply(s, &p->w_h, work, width, active, dh, width);
+  marea_sequence_multiply(s, &p->w_h, work, width, active, marea_sequence_narrow(s, work, r->per_row), dh,
+                          width);
 }
 
 static marea_status rnn_grad_forward (marea_call *c) {
@@ -154,7 +157,7 @@ static marea_status rnn_grad_forward (marea_call *c) {
   marea_recurrence_grad *r = &p.r;
   marea_sequence *s = &r->s;
   MAREA_TRY(marea_recurrence_grad_open(c, &places, c->attr[REVERSE].i, r));
-  MAREA_TRY(marea_sequence_pack(c, c->in[G_W_H], 0, s->gates, true, &p.w_h));
+  MAREA_TRY(marea_sequence_pack(c, s, c->in[G_W_H], 0, s->gates, true, &p.w_h));
   r->per_row = s->hidden;
   r->step = backward_step;
   MAREA_TRY(marea_recurrence_grad_run(c, r));
@@ -180,7 +183,8 @@ const marea_op marea_op_rnn_grad = {
                {"dy", "(N, T, H)", .optional = true},
                {"dh_n", "(N, H)", .optional = true}},
     .attrs = MAREA_ATTRS(MAREA_SEQUENCE_REVERSE, ACTIVATION_ATTR,
-                         {"dx", MAREA_BOOL, 1, NULL, "whether the gradient to x is computed"}),
+                         {"dx", MAREA_BOOL, 1, NULL, "whether the gradient to x is computed"},
+                         MAREA_PRODUCTS),
     .flags = MAREA_SHAPE_ONLY | MAREA_NO_GRAD,
     .sample = MAREA_SEQUENCE_SAMPLE
     "return {x, w(c, h), w(h, h), maybe(w(n, h)), lengths, w(n, t, h), w(n, t, h), maybe(w(n, h))}, "

@@ -10,6 +10,7 @@
    well among 32. */
 #define FEWEST_ROWS 6
 #define MOST_ROWS 32
+#define BF16_ROWS 128 /* where products are fast, the weight is read from a second-level cache for more */
 
 /* ---- shapes ---- */
 
@@ -50,7 +51,7 @@ marea_status marea_sequence_shape (marea_call *c, const marea_sequence_inputs *a
 
 int64_t marea_sequence_rows (const marea_sequence *s) {
   const int64_t share = (s->n + s->ctx->threads - 1) / s->ctx->threads;
-  return MAREA_MIN(MAREA_MAX(MAREA_MIN(share, MOST_ROWS), FEWEST_ROWS), s->n);
+  return MAREA_MIN(MAREA_MAX(MAREA_MIN(share, s->bf16 ? BF16_ROWS : MOST_ROWS), FEWEST_ROWS), s->n);
 }
 
 int64_t marea_sequence_blocks (const marea_sequence *s) {
@@ -106,7 +107,8 @@ marea_status marea_sequence_open (marea_call *c, const marea_sequence_inputs *at
                         .in = x->shape[2],
                         .hidden = w_h->shape[0],
                         .gates = w_h->shape[1],
-                        .reverse = reverse};
+                        .reverse = reverse,
+                        .bf16 = marea_rounds(c)};
   if (has(c, at->lengths) && !c->ctx->shape_only) {
     MAREA_TABLE_OR_RETURN(c, length, (size_t)MAREA_MAX(s->n, 1) * sizeof *length);
     MAREA_TRY(read_lengths(c, at->lengths, s, length));
@@ -133,6 +135,9 @@ typedef struct packing {
   char *to;
   int64_t row, col; /* steps of `from`, in elements */
   size_t size;
+  const marea_kernels *kernels;
+  uint16_t *narrow; /* the columns in bf16, as they lie in w_h */
+  int64_t width;
 } packing;
 
 static int64_t panel_width (const marea_packed *p, int64_t panel) {
@@ -149,26 +154,95 @@ static void pack_panel (void *arg, int64_t panel, int worker) {
       memcpy(to, k->from + (size_t)(i * k->row + (first + j) * k->col) * k->size, k->size);
 }
 
-marea_status marea_sequence_pack (marea_call *c, const marea_tensor *w_h, int64_t first, int64_t n,
-                                  bool transposed, marea_packed *p) {
+static int64_t depth_of (int64_t k) {
+  return marea_bf16_depth_fits(k) ? k : (k + MAREA_BF16_DEPTH - 1) / MAREA_BF16_DEPTH * MAREA_BF16_DEPTH;
+}
+
+static void narrow_row (void *arg, int64_t row, int worker) {
+  const packing *k = arg;
+  const int64_t step = MAREA_MAX(k->row, k->col);
+  (void)worker;
+  k->kernels->narrow_bf16((size_t)k->width, (const float *)(const void *)k->from + row * step,
+                          k->narrow + row * k->width);
+}
+
+static void pack_bf16_panel (void *arg, int64_t panel, int worker) {
+  const packing *k = arg;
+  const int64_t first = panel * MAREA_BF16_PANEL, depth = depth_of(k->p->k), size = depth * MAREA_BF16_PANEL;
+  const bool turned = k->row == 1;
+  uint16_t *to = (uint16_t *)(void *)k->to + panel * size;
+  (void)worker;
+  if (depth != k->p->k) memset(to, 0, (size_t)size * sizeof *to);
+  marea_bf16_pack(k->kernels, k->p->k, MAREA_MIN(MAREA_BF16_PANEL, k->p->m - first),
+                  k->narrow + first * (turned ? k->width : 1), k->width, turned, to, size);
+}
+
+static marea_status pack_bf16 (marea_call *c, packing *k, int64_t rows) {
+  marea_packed *p = (marea_packed *)k->p;
+  const int64_t panels = marea_bf16_columns(p->m) / MAREA_BF16_PANEL;
+  MAREA_WORKSPACE_OR_RETURN(c, k->narrow, (size_t)(rows * k->width) * sizeof *k->narrow);
+  MAREA_WORKSPACE_OR_RETURN(c, k->to,
+                            (size_t)(panels * MAREA_BF16_PANEL * depth_of(p->k)) * sizeof *k->narrow);
+  p->at = k->to;
+  marea_parallel(c->ctx, rows, narrow_row, k);
+  marea_parallel(c->ctx, panels, pack_bf16_panel, k);
+  return MAREA_OK;
+}
+
+marea_status marea_sequence_pack (marea_call *c, const marea_sequence *s, const marea_tensor *w_h,
+                                  int64_t first, int64_t n, bool transposed, marea_packed *p) {
   const int64_t rows = w_h->shape[0], cols = w_h->shape[1];
-  const size_t size = marea_element_size(w_h->dtype);
+  const size_t size = s->size;
   packing k = {.p = p,
                .from = (const char *)marea_at(w_h) + (size_t)first * size,
                .row = transposed ? 1 : cols,
                .col = transposed ? cols : 1,
-               .size = size};
+               .size = size,
+               .kernels = s->kernels,
+               .width = n};
   p->k = transposed ? n : rows;
   p->m = transposed ? rows : n;
+  if (s->bf16 && rows * n > 0) return pack_bf16(c, &k, rows);
   MAREA_WORKSPACE_OR_RETURN(c, k.to, (size_t)MAREA_MAX(rows * n, 1) * k.size);
   p->at = k.to;
   marea_parallel(c->ctx, (p->m + MAREA_SEQUENCE_PANEL - 1) / MAREA_SEQUENCE_PANEL, pack_panel, &k);
   return MAREA_OK;
 }
 
+static const int64_t tap[] = {0};
+
+static void multiply_bf16 (const marea_sequence *s, const marea_packed *p, const char *x, int64_t x_row,
+                           int64_t rows, uint16_t *narrow, char *y, int64_t y_row) {
+  const int64_t depth = depth_of(p->k);
+  const marea_bf16_product g = {.x = narrow,
+                                .w = (const uint16_t *)(const void *)p->at,
+                                .y = y,
+                                .rows = 1,
+                                .cols = rows,
+                                .x_col = depth,
+                                .y_col = y_row,
+                                .depth = depth,
+                                .n = p->m,
+                                .tap_rows = 1,
+                                .taps = 1,
+                                .tap = tap,
+                                .w_panel = depth * MAREA_BF16_PANEL,
+                                .wide = true,
+                                .f32 = s->kernels};
+  for (int64_t i = 0; i < rows; i++) {
+    uint16_t *to = narrow + i * depth;
+    s->kernels->narrow_bf16((size_t)p->k, (const float *)(const void *)x + i * x_row, to);
+    memset(to + p->k, 0, (size_t)(depth - p->k) * sizeof *to);
+  }
+  s->ctx->bf16->product(&g);
+}
+
 void marea_sequence_multiply (const marea_sequence *s, const marea_packed *p, const char *x, int64_t x_row,
-                              int64_t rows, char *y, int64_t y_row) {
-  static const int64_t tap[] = {0};
+                              int64_t rows, char *narrow, char *y, int64_t y_row) {
+  if (s->bf16) {
+    multiply_bf16(s, p, x, x_row, rows, (uint16_t *)(void *)narrow, y, y_row);
+    return;
+  }
   for (int64_t first = 0, panel = 0; first < p->m; first += MAREA_SEQUENCE_PANEL, panel++) {
     const marea_direct_conv g = {.x = x,
                                  .w = p->at + (size_t)(first * p->k) * s->size,
@@ -215,8 +289,9 @@ marea_status marea_sequence_first (marea_call *c, const marea_sequence *s, int i
 marea_status marea_sequence_input_product (marea_call *c, const marea_sequence *s,
                                            const marea_sequence_inputs *at, char *gates) {
   const marea_epilogue end = {.bias = marea_sequence_given(c, at->bias)};
-  return marea_gemm_parallel(c->ctx, s->dtype, false, false, s->n * s->steps, s->gates, s->in,
-                             marea_at(c->in[at->x]), marea_at(c->in[at->w_x]), &end, gates);
+  return marea_gemm_part(c->ctx, s->dtype, false, false, s->n * s->steps, s->gates, s->in,
+                         marea_at(c->in[at->x]), marea_at(c->in[at->w_x]), &end, gates,
+                         &(marea_gemm_layout){.bf16 = s->bf16});
 }
 
 void marea_sequence_grad_layouts (marea_call *c, int64_t per_unit, bool dx) {
@@ -284,7 +359,8 @@ static void run_block (void *arg, int64_t block, int worker) {
 
 static marea_status open_memory (marea_call *c, const marea_sequence *s, int64_t per_row, size_t *per_worker,
                                  char **memory) {
-  *per_worker = (size_t)(marea_sequence_rows(s) * (s->hidden + per_row)) * s->size;
+  const size_t narrow = s->bf16 ? (size_t)depth_of(s->gates) * sizeof(uint16_t) : 0;
+  *per_worker = (size_t)marea_sequence_rows(s) * ((size_t)(s->hidden + per_row) * s->size + narrow);
   return marea_worker_memory(c, per_worker, memory);
 }
 
@@ -433,15 +509,16 @@ marea_status marea_recurrence_grad_products (marea_call *c, const marea_recurren
                                              const marea_sequence_inputs *at) {
   const marea_sequence *s = &p->s;
   const int64_t rows = s->n * s->steps;
+  const marea_gemm_layout how = {.bf16 = s->bf16};
   const char *x;
   MAREA_TRY(cut_input(c, s, at, &x));
   if (marea_count(c->out[0]->rank, c->out[0]->shape) > 0)
-    MAREA_TRY(marea_gemm_parallel(c->ctx, s->dtype, false, true, rows, s->in, s->gates, p->dx_gates,
-                                  marea_at(c->in[at->w_x]), NULL, marea_at(c->out[0])));
-  MAREA_TRY(marea_gemm_parallel(c->ctx, s->dtype, true, false, s->in, s->gates, rows, x, p->dx_gates, NULL,
-                                marea_at(c->out[1])));
-  MAREA_TRY(marea_gemm_parallel(c->ctx, s->dtype, true, false, s->hidden, s->gates, rows, p->before,
-                                p->dh_gates, NULL, marea_at(c->out[2])));
+    MAREA_TRY(marea_gemm_part(c->ctx, s->dtype, false, true, rows, s->in, s->gates, p->dx_gates,
+                              marea_at(c->in[at->w_x]), NULL, marea_at(c->out[0]), &how));
+  MAREA_TRY(marea_gemm_part(c->ctx, s->dtype, true, false, s->in, s->gates, rows, x, p->dx_gates, NULL,
+                            marea_at(c->out[1]), &how));
+  MAREA_TRY(marea_gemm_part(c->ctx, s->dtype, true, false, s->hidden, s->gates, rows, p->before, p->dh_gates,
+                            NULL, marea_at(c->out[2]), &how));
   marea_recurrence_sum(s, p->dx_gates, 0, s->gates, marea_at(c->out[3]));
   return MAREA_OK;
 }

@@ -40,6 +40,7 @@ typedef struct marea_sequence {
   const int64_t *length; /* (N); NULL: all are T */
   const int64_t *order;  /* (N) rows, block by block, in each the longest first */
   bool reverse;          /* from each row's own end to its beginning */
+  bool bf16;             /* operands of products are rounded to bf16 */
 } marea_sequence;
 
 /* Checks x (N, T, C), w_x (C, gates), w_h (H, gates), bias (gates), h0 (N, H) and lengths (N), which are the inputs x, .., of
@@ -84,17 +85,18 @@ marea_status marea_sequence_first (marea_call *c, const marea_sequence *s, int i
 marea_status marea_sequence_input_product (marea_call *c, const marea_sequence *s,
                                            const marea_sequence_inputs *at, char *gates);
 
-/* A weight (k, m) in panels of columns (panel, k, column). */
+/* A weight (k, m) in panels of columns (panel, k, column), or in those of marea_bf16_product. */
 typedef struct marea_packed {
   int64_t k, m;
   const char *at;
 } marea_packed;
 /* Columns first .. first + n - 1 of w_h, or, for the way back, these columns transposed: (n, H). */
-marea_status marea_sequence_pack (marea_call *c, const marea_tensor *w_h, int64_t first, int64_t n,
-                                  bool transposed, marea_packed *p);
-/* y (rows, m) := x (rows, k) times the weight; x_row, y_row: elements from row to row. */
+marea_status marea_sequence_pack (marea_call *c, const marea_sequence *s, const marea_tensor *w_h,
+                                  int64_t first, int64_t n, bool transposed, marea_packed *p);
+/* y (rows, m) := x (rows, k) times the weight; x_row, y_row: elements from row to row. A worker's `narrow` is what follows
+   its `work`: room for x in bf16. */
 void marea_sequence_multiply (const marea_sequence *s, const marea_packed *p, const char *x, int64_t x_row,
-                              int64_t rows, char *y, int64_t y_row);
+                              int64_t rows, char *narrow, char *y, int64_t y_row);
 
 /* ---- a layer forward ---- */
 
@@ -167,6 +169,11 @@ marea_status marea_sequence_vjp (marea_vjp *v, const marea_op *grad, int n, mare
 /* Address of a row of `width` elements. */
 static inline char *marea_sequence_row (const marea_sequence *s, const char *t, int64_t row, int64_t width) {
   return (char *)t + (size_t)(row * width) * s->size;
+}
+
+/* What follows the work of all rows. */
+static inline char *marea_sequence_narrow (const marea_sequence *s, char *work, int64_t per_row) {
+  return marea_sequence_row(s, work, marea_sequence_rows(s), per_row);
 }
 
 /* The state before a step: what a step has written to `states` (N, T, H), or the first one (N, H). */
