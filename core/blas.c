@@ -413,7 +413,9 @@ marea_status marea_gemm_part (marea_context *ctx, int dtype, bool ta, bool tb, i
   if (end) j.all.end = *end;
   if (m == 0 || n == 0) return MAREA_OK;
   if (dtype == MAREA_BF16 || layout->bf16) {
-    const marea_bf16_gemm g = as_bf16(&j.all, dtype);
+    marea_bf16_gemm g = as_bf16(&j.all, dtype);
+    if (layout->a_is_bf16) g.a.dtype = MAREA_BF16;
+    if (layout->b_is_bf16) g.b.dtype = MAREA_BF16;
     return marea_gemm_bf16(ctx, &g, true);
   }
   if (k == 0 || ((double)m * (double)n * (double)k < LEAST_WORK && cost(&j.all) < 2.0 * MIN_WORK)) {

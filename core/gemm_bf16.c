@@ -279,7 +279,7 @@ static whole whole_of (const marea_context *ctx, marea_bf16_operand *o, bool tur
 
 /* 0: it is read where it lies. */
 static size_t whole_bytes (const whole *w, int64_t readers) {
-  const size_t bytes = (size_t)(w->rows * w->cols) * sizeof(uint16_t);
+  const size_t bytes = (size_t)(w->rows * even(w->cols)) * sizeof(uint16_t);
   return w->of->dtype == MAREA_BF16 || readers < 2 ? 0
                                                    : (bytes + MAREA_ALIGN - 1) / MAREA_ALIGN * MAREA_ALIGN;
 }
@@ -288,7 +288,7 @@ static void narrow_rows (void *arg, int64_t at, int worker) {
   const whole *w = arg;
   (void)worker;
   for (int64_t i = at * ROWS; i < MAREA_MIN((at + 1) * ROWS, w->rows); i++)
-    w->f32->narrow_bf16((size_t)w->cols, w->from + i * w->step, w->to + i * w->cols);
+    w->f32->narrow_bf16((size_t)w->cols, w->from + i * w->step, w->to + i * even(w->cols));
 }
 
 static void narrow_whole (marea_context *ctx, whole *w, void *to, bool parallel) {
@@ -296,7 +296,7 @@ static void narrow_whole (marea_context *ctx, whole *w, void *to, bool parallel)
   w->to = to;
   if (parallel) marea_parallel(ctx, blocks, narrow_rows, w);
   for (int64_t i = 0; i < blocks && !parallel; i++) narrow_rows(w, i, 0);
-  *w->of = (marea_bf16_operand){to, w->cols, MAREA_BF16};
+  *w->of = (marea_bf16_operand){to, even(w->cols), MAREA_BF16};
 }
 
 static void clear_c (const marea_bf16_gemm *g) {

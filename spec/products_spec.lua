@@ -26,7 +26,12 @@ local function layer(name, gates)
   end}
 end
 
-local CASES = {layer("lstm", 4), layer("gru", 3), layer("rnn", 1)}
+local function loss(attrs, x, w, b)
+  return marea.linear_cross_entropy(x, w, marea.arange(1, 300, {dtype = "i64"}), b, attrs)
+end
+
+local CASES = {layer("lstm", 4), layer("gru", 3), layer("rnn", 1),
+  {name = "linear_cross_entropy", shapes = {{300, 40}, {40, 501}, {501}}, run = loss}}
 
 local function leaves_of(case)
   marea.seed(4)

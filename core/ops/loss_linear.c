@@ -22,8 +22,10 @@ enum {
   IGNORED,
   WANT_DX,
   WANT_DW,
-  WANT_DBIAS
-}; /* ORDER of attributes, WANT: of the gradient */
+  WANT_DBIAS,
+  G_PRODUCTS,
+  PRODUCTS = IGNORED + 1
+}; /* ORDER of attributes, those from WANT_DX on of the gradient, PRODUCTS of the loss */
 
 #define TILE 2097152 /* logits of a tile: 8 MB of f32, a part of a third-level cache */
 #define NARROW 256   /* least columns of a tile, so that products are no slower than those of the whole */
@@ -48,10 +50,13 @@ typedef struct job {
   int64_t base, ignored;
   double smoothing, factor;
   const char *x, *weight, *bias;
-  char *logits;     /* (m, n) */
+  char *logits; /* (m, n) */
+  uint16_t *weight16,
+      *logits16; /* in bf16, of chunks: (C, step), (m, step); NULL: they are not rounded before */
+  int64_t step;
   row_state *state; /* forward */
   const marea_tensor *dy, *lse;
-  bool each;
+  bool each, bf16;                   /* bf16: operands of products are rounded to it */
   char *dx, *dweight, *dbias, *ones; /* gradients; NULL: not wanted */
 } job;
 
@@ -129,6 +134,7 @@ static marea_status open_job (marea_call *c, int at, job *j) {
              .ignored = c->attr[IGNORED].i,
              .smoothing = c->attr[SMOOTHING].f,
              .each = r == NONE,
+             .bf16 = marea_rounds(c),
              .x = marea_at(x),
              .weight = marea_at(weight),
              .bias = c->n_in > at + 3 && c->in[at + 3] ? marea_at(c->in[at + 3]) : NULL};
@@ -154,9 +160,14 @@ static marea_status open_tiles (job *j) {
 /* logits := x weight + bias of the rows and columns at work */
 static marea_status make_logits (job *j) {
   const marea_epilogue end = {.bias = j->bias ? j->bias + (size_t)j->first * j->size : NULL};
-  return marea_gemm_part(
-      j->c->ctx, j->dtype, false, false, j->m, j->n, j->depth, j->x + (size_t)(j->from * j->depth) * j->size,
-      j->weight + (size_t)j->first * j->size, &end, j->logits, &(marea_gemm_layout){.ldb = j->classes});
+  if (j->weight16)
+    return marea_gemm_part(j->c->ctx, j->dtype, false, false, j->m, j->n, j->depth,
+                           j->x + (size_t)(j->from * j->depth) * j->size, j->weight16, &end, j->logits,
+                           &(marea_gemm_layout){.ldb = j->step, .bf16 = true, .b_is_bf16 = true});
+  return marea_gemm_part(j->c->ctx, j->dtype, false, false, j->m, j->n, j->depth,
+                         j->x + (size_t)(j->from * j->depth) * j->size,
+                         j->weight + (size_t)j->first * j->size, &end, j->logits,
+                         &(marea_gemm_layout){.ldb = j->classes, .bf16 = j->bf16});
 }
 
 static marea_status make_tile (job *j, int64_t first) {
@@ -213,18 +224,33 @@ static marea_status open_ones (job *j) {
   return MAREA_OK;
 }
 
+static marea_status add_rounded (const job *j) {
+  marea_context *ctx = j->c->ctx;
+  const size_t row = (size_t)(j->from * j->depth) * j->size;
+  if (j->dx)
+    MAREA_TRY(marea_gemm_part(
+        ctx, j->dtype, false, true, j->m, j->depth, j->n, j->logits16, j->weight16, NULL, j->dx + row,
+        &(marea_gemm_layout){
+            .lda = j->step, .ldb = j->step, .bf16 = true, .a_is_bf16 = true, .b_is_bf16 = true}));
+  if (!j->dweight) return MAREA_OK;
+  return marea_gemm_part(
+      ctx, j->dtype, true, false, j->depth, j->n, j->m, j->x + row, j->logits16, NULL, j->dweight,
+      &(marea_gemm_layout){.ldb = j->step, .add = j->from > 0, .bf16 = true, .b_is_bf16 = true});
+}
+
 /* What the logits' gradient gives: parts of dx are added up over tiles, those of dweight and dbias over chunks. */
 static marea_status add_gradients (const job *j) {
   marea_context *ctx = j->c->ctx;
   const size_t row = (size_t)(j->from * j->depth) * j->size, column = (size_t)j->first * j->size;
-  if (j->dx)
+  if (j->weight16) MAREA_TRY(add_rounded(j));
+  if (j->dx && !j->weight16)
     MAREA_TRY(marea_gemm_part(ctx, j->dtype, false, true, j->m, j->depth, j->n, j->logits, j->weight + column,
                               NULL, j->dx + row,
-                              &(marea_gemm_layout){.ldb = j->classes, .add = j->first > 0}));
-  if (j->dweight)
+                              &(marea_gemm_layout){.ldb = j->classes, .add = j->first > 0, .bf16 = j->bf16}));
+  if (j->dweight && !j->weight16)
     MAREA_TRY(marea_gemm_part(ctx, j->dtype, true, false, j->depth, j->n, j->m, j->x + row, j->logits, NULL,
                               j->dweight + column,
-                              &(marea_gemm_layout){.ldc = j->classes, .add = j->from > 0}));
+                              &(marea_gemm_layout){.ldc = j->classes, .add = j->from > 0, .bf16 = j->bf16}));
   if (!j->dbias) return MAREA_OK;
   return marea_gemm_part(ctx, j->dtype, false, false, 1, j->n, j->m, j->ones, j->logits, NULL,
                          j->dbias + column, &(marea_gemm_layout){.add = j->from > 0});
@@ -269,6 +295,7 @@ static void turn_row (const job *j, int64_t i) {
   s->max = scan_logits(j, i);
   s->sum = j->k->exp_sum((size_t)j->n, s->max == -INFINITY ? 0 : s->max, y, y);
   if (!clear_ignored(j, i)) finish_gradient(j, i, s->sum == 0 ? 0 : j->factor / s->sum, j->factor);
+  if (j->logits16) j->k->narrow_bf16((size_t)j->n, (const float *)(const void *)y, j->logits16 + i * j->step);
 }
 
 static void turn_block (void *arg, int64_t block, int worker) {
@@ -350,6 +377,23 @@ static int64_t chunk_of (const job *j) {
   return chunks == 0 ? 1 : (j->rows + chunks - 1) / chunks;
 }
 
+static void narrow_row (void *arg, int64_t row, int worker) {
+  const job *j = arg;
+  (void)worker;
+  j->k->narrow_bf16((size_t)j->classes, (const float *)(const void *)j->weight + row * j->classes,
+                    j->weight16 + row * j->step);
+}
+
+/* What several products of chunks read */
+static marea_status open_rounded (job *j, int64_t chunk) {
+  j->step = (j->classes + 1) / 2 * 2;
+  const size_t row = (size_t)j->step * sizeof(uint16_t);
+  MAREA_WORKSPACE_OR_RETURN(j->c, j->weight16, MAREA_MAX((size_t)j->depth * row, 1));
+  MAREA_WORKSPACE_OR_RETURN(j->c, j->logits16, MAREA_MAX((size_t)MAREA_MIN(chunk, j->rows) * row, 1));
+  marea_parallel(j->c->ctx, j->depth, narrow_row, j);
+  return MAREA_OK;
+}
+
 static marea_status turn_chunks (job *j) {
   marea_tensor *const *in = j->c->in, *const *out = j->c->out + GRADIENTS;
   const int64_t chunk = chunk_of(j);
@@ -358,6 +402,7 @@ static marea_status turn_chunks (job *j) {
   if (j->bias && is_made(out[2], in[3])) j->dbias = marea_at(out[2]);
   if (j->dbias) MAREA_TRY(open_ones(j));
   MAREA_TRY(open_logits(j, MAREA_MIN(chunk, j->rows), j->classes));
+  if (j->bf16) MAREA_TRY(open_rounded(j, chunk));
   j->n = j->classes;
   do { /* once even if there are no rows, for the zeros */
     j->m = MAREA_MIN(chunk, j->rows - j->from);
@@ -399,9 +444,10 @@ static marea_status scale_made (const marea_vjp *v, marea_tensor *made, marea_te
 
 static marea_status linear_cross_entropy_vjp (marea_vjp *v) {
   marea_tensor *in[] = {v->dout[0], v->in[0], v->in[1], v->in[2], v->n_in > 3 ? v->in[3] : NULL, v->out[1]};
-  marea_attr a[6] = {v->attr[REDUCTION], v->attr[SMOOTHING], v->attr[IGNORED]};
+  marea_attr a[7] = {v->attr[REDUCTION], v->attr[SMOOTHING], v->attr[IGNORED]};
   marea_tensor *out[3];
   bool made = true;
+  a[G_PRODUCTS] = v->attr[PRODUCTS];
   int n;
   if (!v->dout[0]) return MAREA_OK;
   for (int k = 0; k < 3; k++) {
@@ -451,12 +497,12 @@ const marea_op marea_op_linear_cross_entropy = {
                {"weight", "(C, V)"},
                {"labels", "i64 or u8 (...), each one of V classes"},
                {"bias", "(V)", .optional = true}},
-    .attrs = MAREA_ATTRS(LOSS_ATTRS),
+    .attrs = MAREA_ATTRS(LOSS_ATTRS, MAREA_PRODUCTS),
     .results = 1,
     .once = "linear and cross_entropy",
     .saves_in = 15,
     .saves_out = 30,
-    .flags = MAREA_SHAPE_ONLY | MAREA_WIDE,
+    .flags = MAREA_SHAPE_ONLY | MAREA_ROUNDS | MAREA_WIDE,
     .shape = linear_cross_entropy_shape,
     .forward = linear_cross_entropy_forward,
     .vjp = linear_cross_entropy_vjp,
@@ -539,7 +585,7 @@ const marea_op marea_op_linear_cross_entropy_grad = {
                {"lse", "(...)", .optional = true}},
     .attrs = MAREA_ATTRS(LOSS_ATTRS, {"dx", MAREA_BOOL, 1, NULL, "give x's gradient"},
                          {"dweight", MAREA_BOOL, 1, NULL, "give weight's gradient"},
-                         {"dbias", MAREA_BOOL, 1, NULL, "give bias' gradient"}),
+                         {"dbias", MAREA_BOOL, 1, NULL, "give bias' gradient"}, MAREA_PRODUCTS),
     .flags = MAREA_SHAPE_ONLY | MAREA_NO_GRAD,
     .shape = linear_cross_entropy_grad_shape,
     .forward = linear_cross_entropy_grad_forward,

@@ -125,4 +125,38 @@ for _, after in ipairs{true, false} do
   end, {marea.normal{20, 6, 9}, marea.normal{9, 39} * 0.2, marea.normal{13, 39} * 0.2}, marea.normal{20, 6, 13}, 0.03)
 end
 
+-- ---- linear_cross_entropy ----
+
+--- The loss of rounded operands; gradients of the logits' gradient, rounded, within the rounding of a few numbers.
+local function linear_loss(n, c, v)
+  cases = cases + 1
+  local x, w, b = marea.normal{n, c}, marea.normal{c, v} * 0.3, marea.normal{v}
+  local labels = marea.randint{shape = {n}, low = 1, high = v}
+  local attrs = {reduction = "sum", products = "bf16"}
+  local function f(a, d, e) return marea.linear_cross_entropy(a, d, labels, e, attrs) end
+  local got = gradients(f, {x, w, b}, marea.ones{}, "f32")
+  local logits = (rounded(x):matmul(rounded(w)) + double(b)):requires_grad_()
+  local loss = marea.cross_entropy(logits, labels, {reduction = "sum"})
+  local d = marea.grad(loss, {logits})[1]
+  compare("loss", got[1], loss:detach(), marea.ones({}, {dtype = "f64"}), 1e-5 * n)
+  compare("loss without gradients", marea.no_grad(f, x, w, b), loss:detach(), marea.ones({}, {dtype = "f64"}), 1e-5 * n)
+  local function check(what, t, left, right)
+    compare(what, t, left:matmul(right), left:abs():matmul(right:abs()), 2 ^ -9)
+  end
+  check("loss' dx", got[2], rounded(d), rounded(w):transpose(1, 2))
+  check("loss' dweight", got[3], rounded(x):transpose(1, 2), rounded(d))
+  compare("loss' dbias", got[4], d:sum(1), d:abs():sum(1), 1e-5)
+end
+
+for _, s in ipairs{{5, 7, 9}, {300, 64, 1001}, {700, 33, 300}} do
+  linear_loss(table.unpack(s))
+  local labels = marea.randint{shape = {s[1]}, low = 1, high = s[3]}
+  for _, reduction in ipairs{"mean", "none"} do
+    local dy = reduction == "mean" and marea.ones{} or marea.normal{s[1]}
+    near("linear_cross_entropy", function(products, x, w)
+      return marea.linear_cross_entropy(x, w, labels, {reduction = reduction, products = products})
+    end, {marea.normal{s[1], s[2]}, marea.normal{s[2], s[3]}}, dy, 0.03)
+  end
+end
+
 print(("%s: %d cases, %d numbers"):format(marea.info().isa, cases, compared))
