@@ -444,6 +444,9 @@ const char *bind_string (lua_State *L, bind_state *S, int idx, const char *funct
 int bind_op_call (lua_State *L);     /* upvalues: state, operator */
 int bind_op_in_place (lua_State *L); /* the same, for `add_` and its like */
 int bind_each (lua_State *L);        /* core.each */
+int bind_have_gradients (
+    lua_State *L); /* core.have_gradients(list, n): have the tensors 1, 1 + n, .. of it one? */
+int bind_clear_gradients (lua_State *L); /* core.clear_gradients(list, n): drops them */
 int bind_op_names (lua_State *L);
 int bind_op_info (lua_State *L);
 /* A tensor of rank 0 for the number at idx, in `dtype`. */

@@ -312,6 +312,8 @@ static const luaL_Reg functions[] = {
     {"op_names", bind_op_names},
     {"op_info", bind_op_info},
     {"each", bind_each},
+    {"have_gradients", bind_have_gradients},
+    {"clear_gradients", bind_clear_gradients},
     {"scope", bind_scope_call},
     {"no_grad", bind_no_grad},
     {"autocast", bind_autocast},

@@ -207,6 +207,35 @@ static int call_each (lua_State *L) {
   return status == MAREA_OK ? 0 : bind_raise_status(L, S, status);
 }
 
+/* Are the items 1, 1 + n, .. of the list at stack index 1 tensors that hold a gradient? n is at index 2. With `clear`
+   those gradients are dropped. */
+static bool walk_gradients (lua_State *L, bind_state *S, bool clear) {
+  const lua_Integer each = luaL_checkinteger(L, 2);
+  luaL_checktype(L, 1, LUA_TTABLE);
+  luaL_argcheck(L, each > 0, 2, "expected 1 or more");
+  const lua_Integer n = (lua_Integer)lua_rawlen(L, 1);
+  bool all = true;
+  for (lua_Integer i = 1; i <= n && all; i += each) {
+    lua_rawgeti(L, 1, i);
+    const bind_box *b = bind_to_box(L, S, -1);
+    all = b && b->t && marea_grad_of(b->t);
+    if (all && clear) marea_clear_grad(b->t);
+    lua_pop(L, 1);
+    if (each > n) break;
+  }
+  return all;
+}
+
+int bind_have_gradients (lua_State *L) {
+  lua_pushboolean(L, walk_gradients(L, bind_self(L), false));
+  return 1;
+}
+
+int bind_clear_gradients (lua_State *L) {
+  walk_gradients(L, bind_self(L), true);
+  return 0;
+}
+
 /* core.each(name) -> f(list, attributes): the operator of this name, which changes its inputs, on many lists of
    inputs at once, which lie one behind the other in `list`. In place of a tensor, false stands for an input that is
    absent, and true for the gradient of the first one. */

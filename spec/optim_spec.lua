@@ -559,6 +559,51 @@ describe("a schedule", function()
   end)
 end)
 
+describe("steps on all parameters at once", function()
+  --- Weights and state after steps between which this and that happens; arguments for the optimizer.
+  local function trained(arguments)
+    marea.seed(9)
+    local net = nn.Sequential{nn.Linear{3, 5, activation = "tanh"}, nn.Linear{5, 2}}
+    local x = marea.normal{4, 3}
+    local function loss() return net(x):square():mean() end
+    net:build{4, 3}
+    arguments[1] = net
+    local optimizer = optim.Adam(arguments)
+    local function steps(n)
+      for _ = 1, n do optimizer:step(loss) end
+    end
+    steps(3)
+    marea.plan(function() steps(2) end)
+    steps(2)
+    net[1]:freeze()
+    steps(2)
+    net[1]:unfreeze()
+    steps(2)
+    local state = {}
+    for name, t in pairs(optimizer:state()) do state[name] = t:clone() end
+    steps(1)
+    optimizer:load_state(state)
+    steps(2)
+    net[2].weight = nn.parameter(marea.ones{5, 2})
+    steps(2)
+    assert.matches("the loss is nan", message_of(function() optimizer:step((net(x) * (0 / 0)):sum()) end))
+    loss():backward()
+    optimizer:step()
+    steps(2)
+    local values = {optimizer.steps}
+    for _, found in ipairs{net:state(), optimizer:state()} do
+      for _, name in ipairs(require "marea.internal.check".names(found)) do
+        values[#values + 1] = found[name]:totable()
+      end
+    end
+    return values
+  end
+
+  it("have the bits of steps on one after the other", function()
+    assert.are.same(trained{lr = 0.1, clip_norm = 1e30}, trained{lr = 0.1})
+  end)
+end)
+
 describe("an operator on many lists of tensors", function()
   local each = core.each "adam_step"
   local attributes = {lr = 0.1, step = 3, l2 = 0.1}

@@ -98,6 +98,9 @@ end
 
 -- ---- gradients ----
 
+--- Has any table been read whose gradient no step has taken yet?
+function touched.any() return next(reads) ~= nil end
+
 --- Forgets the lookups of a weight and their gradients.
 function touched.clear(weight)
   local list = reads[weight]

@@ -317,6 +317,25 @@ local function apply_one_by_one(self, entries, gradients, rows, ready)
   end
 end
 
+--- Notes whether the list that a step has left is that of all parameters with gradients of their own: then the next
+--- one needs nothing but the list.
+local function note_list(self, entries, gradients, rows)
+  self._whole = nil
+  if #self.groups > 1 or #entries < #self._entries or next(rows) then return end
+  for i = 1, #gradients do
+    if gradients[i] ~= true then return end
+  end
+  self._whole = self._entries
+end
+
+--- Is this step that of the list which the last one has left?
+local function is_whole(self)
+  if self._whole == self._entries and not touched.any() and core.have_gradients(self._list, #self.spec.states + 3) then
+    return true
+  end
+  if self._whole then self._whole, self._list = nil, {} end
+end
+
 --- The update. Everything that can fail comes before the first weight is changed. Runs in core.shield, so that an
 --- interrupt ends it before the update or after it.
 local function update(self, loss)
@@ -326,15 +345,23 @@ local function update(self, loss)
     if self.steps == made then give_up(self, loss, entries, gradients, scale) end
   end)
   self:find_parameters()
-  entries, gradients, rows = with_gradients(self, loss)
-  for i = 1, #entries do Optimizer.allocate(entries[i], slots_of(self, entries[i])) end
-  set_attributes(self)
-  scale = clip(self, gradients)
-  local ready = prepare(self, entries, gradients)
-  if self.each then apply_each(self, entries, gradients, rows)
-  else apply_one_by_one(self, entries, gradients, rows, ready) end
-  self.steps = self.steps + 1
-  for i = 1, #entries do clear_grad(entries[i]) end
+  if is_whole(self) then
+    set_attributes(self)
+    self.each(self._list, self.groups[1].attributes)
+    self.steps = self.steps + 1
+    core.clear_gradients(self._list, #self.spec.states + 3)
+  else
+    entries, gradients, rows = with_gradients(self, loss)
+    for i = 1, #entries do Optimizer.allocate(entries[i], slots_of(self, entries[i])) end
+    set_attributes(self)
+    scale = clip(self, gradients)
+    local ready = prepare(self, entries, gradients)
+    if self.each then apply_each(self, entries, gradients, rows)
+    else apply_one_by_one(self, entries, gradients, rows, ready) end
+    self.steps = self.steps + 1
+    for i = 1, #entries do clear_grad(entries[i]) end
+    if self.each then note_list(self, entries, gradients, rows) end
+  end
   if not core.planning() then attempt.settle() end
   if events.watcher then events.watcher:stepped() end
 end
@@ -448,6 +475,7 @@ function Optimizer:load_state(state)
         end
       end
     end
+    self._whole = nil
     self.steps = state.steps:item()
   end)
   return self
