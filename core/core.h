@@ -14,14 +14,14 @@
 #include "kernels/kernels.h"
 #include "marea.h"
 
-#define MAREA_ALIGN 64    /* of every block: a cache line, an AVX-512 vector */
-#define MAREA_BLOCK 16384 /* elements of one block of parallel elementwise work: 64 KB of f32, some 10 us */
+#define MAREA_ALIGN 64      /* of every block: a cache line, an AVX-512 vector */
+#define MAREA_BLOCK 16384   /* elements of one block of parallel elementwise work: 64 KB of f32, some 10 us */
 #define MAREA_ERROR_SIZE 768
 #define MAREA_MAX_THREADS 64
 
-#define MAREA_TRY(expr)                              \
-  do {                                               \
-    marea_status try_status_ = (expr);               \
+#define MAREA_TRY(expr)                          \
+  do {                                           \
+    marea_status try_status_ = (expr);           \
     if (try_status_ != MAREA_OK) return try_status_; \
   } while (0)
 
@@ -31,7 +31,7 @@
 
 typedef struct marea_storage marea_storage;
 typedef struct marea_node marea_node;
-typedef struct marea_pool marea_pool;       /* memory.c: size-class free lists */
+typedef struct marea_pool marea_pool;      /* memory.c: size-class free lists */
 typedef struct marea_workers marea_workers; /* parallel.c */
 typedef struct marea_plan marea_plan;       /* plan.c */
 typedef struct marea_casts marea_casts;     /* autocast.c */
@@ -43,42 +43,38 @@ struct marea_context {
   marea_config config;
   marea_pool *pool;
   marea_workers *workers;
-  const marea_kernels
-      *kernels[MAREA_DTYPE_COUNT]; /* by dtype; entries that make no sense for a dtype are NULL */
+  const marea_kernels *kernels[MAREA_DTYPE_COUNT]; /* by dtype; entries that make no sense for a dtype are NULL */
   const marea_bf16_kernels *bf16;
   const char *isa;
-  bool
-      direct; /* MAREA_CONV=direct: convolutions add up the products of each window by itself, without Winograd */
-  bool
-      wide; /* isa is avx512, on a machine that does a 512-bit multiply-add in one turn: see marea_cpu_is_wide */
+  bool direct; /* MAREA_CONV=direct: convolutions add up the products of each window by itself, without Winograd */
+  bool wide;   /* isa is avx512, on a machine that does a 512-bit multiply-add in one turn: see marea_cpu_is_wide */
   int threads;
   bool recording;
-  int autocast;       /* dtype in which operators with MAREA_LOWERS take float inputs; -1: as they are */
-  marea_casts *casts; /* of parameters, kept while autocast is on */
-  bool closed;        /* by its owner; freed with the last block */
-  bool burying;       /* marea_bury runs: it frees dead handles and nodes in a loop, without recursion */
-  marea_tensor *dead; /* handles that the loop has yet to free */
+  int autocast;          /* dtype in which operators with MAREA_LOWERS take float inputs; -1: as they are */
+  marea_casts *casts;    /* of parameters, kept while autocast is on */
+  bool closed;           /* by its owner; freed with the last block */
+  bool burying;          /* marea_bury runs: it frees dead handles and nodes in a loop, without recursion */
+  marea_tensor *dead;    /* handles that the loop has yet to free */
   marea_node *dead_nodes;
   marea_node *tape_first, *tape_last; /* nodes in use, in creation order */
   uint64_t tape_length, next_serial;
   marea_random_state random;
   atomic_bool interrupt;
-  bool shielded; /* no operator is stopped, because the host makes several changes that belong together */
-  bool
-      changing; /* an operator changes a tensor in place: it stops only MAREA_PATIENCE_NS after the deadline */
-  atomic_bool torn;             /* such an operator did stop, with its change half done */
+  bool shielded;         /* no operator is stopped, because the host makes several changes that belong together */
+  bool changing;         /* an operator changes a tensor in place: it stops only MAREA_PATIENCE_NS after the deadline */
+  atomic_bool torn;      /* such an operator did stop, with its change half done */
   bool limited;                 /* there is a flop_limit or a deadline */
   bool told_spent;              /* the log has a line that one of them is spent */
   double flop_limit, flop_left; /* flop_limit 0: none */
   double seconds;               /* the time limit, for messages */
   int64_t deadline;             /* of marea_clock_ns; 0: none */
-  marea_profile *profile;       /* the profile that runs; NULL: none */
-  marea_updates *updates;       /* of marea_apply_each, to which operators leave their changes; NULL: none */
-  marea_plan *plan; /* the plan that runs; NULL: none. While there is one, operators compute nothing */
-  bool shape_only;  /* an operator's forward runs to count its workspace alone: see MAREA_SHAPE_ONLY */
-  uint64_t plans;   /* plans started so far, which is the number of the one that runs */
-  int layer;        /* number of the layer at work, which the host sets; nodes keep it */
-  uint32_t place;   /* number of the script's line at work, which the host sets; nodes and storages keep it */
+  marea_profile *profile; /* the profile that runs; NULL: none */
+  marea_updates *updates; /* of marea_apply_each, to which operators leave their changes; NULL: none */
+  marea_plan *plan;       /* the plan that runs; NULL: none. While there is one, operators compute nothing */
+  bool shape_only;               /* an operator's forward runs to count its workspace alone: see MAREA_SHAPE_ONLY */
+  uint64_t plans;         /* plans started so far, which is the number of the one that runs */
+  int layer;              /* number of the layer at work, which the host sets; nodes keep it */
+  uint32_t place;         /* number of the script's line at work, which the host sets; nodes and storages keep it */
   char error[MAREA_ERROR_SIZE];
 };
 
@@ -88,7 +84,7 @@ struct marea_context {
    itself. */
 bool marea_stopping (marea_context *ctx);
 /* The same for a loop over i = 0, 1, ...: checks in one of 4096 iterations. */
-#define MAREA_STOPPING(ctx, i) (((i)&0xfff) == 0 && marea_stopping(ctx))
+#define MAREA_STOPPING(ctx, i) (((i) & 0xfff) == 0 && marea_stopping(ctx))
 
 /* Frees a closed context once nothing of it is in use. */
 void marea_context_settle (marea_context *ctx);
@@ -104,15 +100,12 @@ marea_status marea_out_of_memory (marea_context *ctx, const char *who, size_t by
 /* Gives the host's log a line. Only the thread that uses the context calls this, while the library holds no lock. */
 void marea_log (const marea_config *config, marea_log_level level, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
-typedef struct marea_text {
-  char s[160];
-} marea_text;
-marea_text marea_bytes_text (size_t bytes);                   /* "12.3 MB" */
-marea_text marea_shape_text (int rank, const int64_t *shape); /* "(2, 3, 4)" */
-marea_text marea_place_text (const marea_tensor *t,
-                             int64_t i);              /* of element i, in the user's base: "(2, 1)" */
-marea_text marea_tensor_text (const marea_tensor *t); /* "f32 (2, 3, 4)" */
-marea_text marea_dtypes_text (int dtypes); /* of a set, without those only stored: "f32, f64 or i64" */
+typedef struct marea_text { char s[160]; } marea_text;
+marea_text marea_bytes_text (size_t bytes);                    /* "12.3 MB" */
+marea_text marea_shape_text (int rank, const int64_t *shape);  /* "(2, 3, 4)" */
+marea_text marea_place_text (const marea_tensor *t, int64_t i); /* of element i, in the user's base: "(2, 1)" */
+marea_text marea_tensor_text (const marea_tensor *t);          /* "f32 (2, 3, 4)" */
+marea_text marea_dtypes_text (int dtypes);                     /* of a set, without those only stored: "f32, f64 or i64" */
 
 /* ---- check.c: checks of the arguments of public functions ---- */
 
@@ -141,13 +134,11 @@ int64_t marea_count_choices (const char *choices);
 int marea_utf8 (const char *text, size_t n, uint32_t *code);
 /* snprintf in the C locale, whatever locale the host has set: numbers have a decimal point, strerror is in English. */
 int marea_format (char *to, size_t room, const char *format, ...) __attribute__((format(printf, 3, 4)));
-int marea_vformat (char *to, size_t room, const char *format, va_list args)
-    __attribute__((format(printf, 3, 0)));
+int marea_vformat (char *to, size_t room, const char *format, va_list args) __attribute__((format(printf, 3, 0)));
 
 /* ---- memory.c ---- */
 
-void *marea_alloc (marea_context *ctx,
-                   size_t bytes); /* aligned, pooled, contents undefined; NULL: no memory */
+void *marea_alloc (marea_context *ctx, size_t bytes);  /* aligned, pooled, contents undefined; NULL: no memory */
 void marea_free (marea_context *ctx, void *p);
 /* Blocks that hold a tensor are marked after marea_alloc. marea_next_tensor(ctx, NULL) is the first of them, and NULL
    follows the last. */
@@ -165,24 +156,23 @@ struct marea_storage {
   void *data;
   size_t bytes;
   int refs;
-  bool constant;             /* marea_protect was called: changes in place are errors */
-  bool taken;                /* while marea_apply_each looks at its tensors: one of them is changed */
-  uint32_t version;          /* number of changes in place; a node keeps the version of what it saved */
-  uint32_t place;            /* line of the script that made it (marea_set_place) */
-  uint64_t planned;          /* number of the plan that made it, whose storages have no bytes; 0: none */
+  bool constant;    /* marea_protect was called: changes in place are errors */
+  bool taken;       /* while marea_apply_each looks at its tensors: one of them is changed */
+  uint32_t version; /* number of changes in place; a node keeps the version of what it saved */
+  uint32_t place;   /* line of the script that made it (marea_set_place) */
+  uint64_t planned; /* number of the plan that made it, whose storages have no bytes; 0: none */
   void (*release)(void *ud); /* of the host's memory: see marea_from_memory */
   void *ud;
 };
 
 struct marea_tensor {
-  marea_storage
-      *storage; /* NULL in a metadata-only handle, which shows a vjp the shape of an unsaved value */
+  marea_storage *storage; /* NULL in a metadata-only handle, which shows a vjp the shape of an unsaved value */
   marea_context *ctx;
   int refs;
   int8_t dtype, rank;
-  int8_t slot;            /* which output of `node` this is */
-  bool requires_grad;     /* of a leaf: its gradient is wanted; of a result: it has a node */
-  int64_t offset;         /* of element 0, in elements */
+  int8_t slot;        /* which output of `node` this is */
+  bool requires_grad; /* of a leaf: its gradient is wanted; of a result: it has a node */
+  int64_t offset;     /* of element 0, in elements */
   marea_node *node;       /* the operator call that made it; NULL for leaves */
   marea_tensor *grad;     /* of a leaf: the sum of its gradients so far */
   marea_tensor *incoming; /* of a leaf, during a backward pass: the gradient of this pass */
@@ -203,11 +193,9 @@ marea_status marea_tensor_new (marea_context *ctx, const char *who, const marea_
                                marea_tensor **out);
 marea_status marea_result_new (marea_context *ctx, const char *who, const marea_layout *layout,
                                marea_tensor **out); /* while a plan runs: a planned tensor */
-marea_status marea_alias (const marea_tensor *t, marea_tensor **out); /* same storage, no history */
-void marea_bury (
-    marea_context *ctx); /* frees the dead handles and nodes, and those whose last owner they were */
-int64_t marea_count (int rank,
-                     const int64_t *shape); /* number of elements; marea_bytes has checked the sizes */
+marea_status marea_alias (const marea_tensor *t, marea_tensor **out);  /* same storage, no history */
+void marea_bury (marea_context *ctx);  /* frees the dead handles and nodes, and those whose last owner they were */
+int64_t marea_count (int rank, const int64_t *shape); /* number of elements; marea_bytes has checked the sizes */
 bool marea_is_contiguous (int rank, const int64_t *shape, const int64_t *stride);
 void marea_row_major (int rank, const int64_t *shape, int64_t *stride);
 
@@ -234,9 +222,7 @@ static inline void *marea_at (const marea_tensor *t) { /* address of element 0 *
 }
 
 /* The value of an attribute of kind MAREA_NUMBER, and as an integer, cut to the range of i64. */
-static inline double marea_attr_number (const marea_attr *a) {
-  return a->n == MAREA_EXACT ? (double)a->i : a->f;
-}
+static inline double marea_attr_number (const marea_attr *a) { return a->n == MAREA_EXACT ? (double)a->i : a->f; }
 static inline int64_t marea_attr_integer (const marea_attr *a) {
   if (a->n == MAREA_EXACT) return a->i;
   if (!(a->f < 0x1p63)) return a->f != a->f ? 0 : INT64_MAX;
@@ -249,16 +235,16 @@ typedef struct marea_call {
   marea_context *ctx;
   const marea_op *op;
   int n_in, n_out;
-  marea_tensor *const *in;            /* borrowed; an absent optional input is NULL */
-  marea_attr *attr;                   /* by position in the descriptor; the shape rule may normalise them */
+  marea_tensor *const *in;          /* borrowed; an absent optional input is NULL */
+  marea_attr *attr;                 /* by position in the descriptor; the shape rule may normalise them */
   marea_layout layout[MAREA_MAX_OUT]; /* filled by the shape rule (n_out is preset to 1) */
-  marea_tensor **out;                 /* given to forward */
-  uint64_t counter;    /* of random operators: the first Philox block that is reserved for this call */
-  const void *found;   /* of operators whose output size depends on values: what the shape rule found */
-  int64_t kept[24];    /* what the shape rule leaves to forward, in place: see MAREA_KEEP */
-  void *workspace[24]; /* freed when the call ends */
+  marea_tensor **out;               /* given to forward */
+  uint64_t counter;                 /* of random operators: the first Philox block that is reserved for this call */
+  const void *found;                /* of operators whose output size depends on values: what the shape rule found */
+  int64_t kept[24];                 /* what the shape rule leaves to forward, in place: see MAREA_KEEP */
+  void *workspace[24];              /* freed when the call ends */
   int n_workspace;
-  size_t planned; /* bytes of workspace that a plan counts */
+  size_t planned;                   /* bytes of workspace that a plan counts */
 } marea_call;
 
 /* What a vjp sees. It sets din[i] (one reference each) for the inputs with need[i]; NULL means zero. */
@@ -266,59 +252,44 @@ typedef struct marea_vjp {
   marea_context *ctx;
   const marea_op *op;
   int n_in, n_out;
-  marea_tensor *const *in;   /* metadata-only unless in the operator's saves_in */
-  marea_tensor *const *out;  /* metadata-only unless in saves_out */
-  marea_tensor *const *dout; /* gradients of the outputs; NULL: zero */
-  const marea_attr *attr;    /* as the shape rule left them */
+  marea_tensor *const *in;    /* metadata-only unless in the operator's saves_in */
+  marea_tensor *const *out;   /* metadata-only unless in saves_out */
+  marea_tensor *const *dout;  /* gradients of the outputs; NULL: zero */
+  const marea_attr *attr;     /* as the shape rule left them */
   uint64_t counter;
   const bool *need;
-  bool last; /* no other pass will read what was saved */
+  bool last;                  /* no other pass will read what was saved */
   marea_tensor **din;
 } marea_vjp;
 
-enum {                             /* flags of an operator */
-       MAREA_STRIDED = 1 << 0,     /* forward reads any strides; otherwise apply hands it contiguous copies */
-       MAREA_ELEMENTWISE = 1 << 1, /* output has the broadcast shape and may be written over in[0] */
-       MAREA_NUMBERS = 1 << 2,     /* Lua numbers may stand for its inputs (binary operators, where) */
-       MAREA_PROMOTES = 1 << 3,    /* apply converts all inputs to their common dtype first */
-       MAREA_RANDOM = 1 << 4,      /* takes `draws` blocks of the counter */
-       MAREA_MUTATES = 1 << 5,     /* changes inputs in place: see `mutates`; no output, never interrupted */
-       MAREA_NO_GRAD = 1 << 6,     /* results are constants for the tape (comparisons, argmax, samples) */
-       MAREA_SHAPE_ONLY =
-           1 << 7, /* a plan runs forward to count its workspace, with `shape_only` set: forward may access
-                             elements of tensors and of workspace only inside marea_parallel, which does nothing then */
-       MAREA_REALS = 1 << 8, /* its results are floats for integer inputs, too */
-       MAREA_PART =
-           1
-           << 9, /* a view of in[0] that has each of its elements at most once: the tape adds dy to that part */
-       MAREA_STORES =
-           1
-           << 10, /* moves elements or writes single ones, so it takes dtypes that are only stored as they are;
-                             apply converts for all others (dtype.h, MAREA_STORED) */
-       MAREA_PUTS_OFF =
-           1 << 11, /* forward leaves its change to marea_put_off, if there is one job for many calls */
-       MAREA_TAKES_BF16 =
-           1
-           << 12, /* has a way of its own for calls whose float inputs are all bf16: its results are bf16, too,
-                             and so are their layouts; with other dtypes among them apply converts */
-       MAREA_LOWERS =
-           1 << 13, /* under autocast its float inputs are cast down: products, which cost and bear it */
-       MAREA_ROUNDS =
-           1 << 14, /* has products inside, and MAREA_PRODUCTS as its last attribute, which autocast sets */
-       MAREA_WIDE =
-           1 << 15, /* under autocast its results are not rounded to what is only stored: losses, norms, sums,
-                             powers, whose last digits count or whose range is wide */
-       MAREA_MIXES =
-           1 << 16, /* forward takes floats that are only stored beside those that they are computed in, and
-                             writes either, by loops that convert on their way; its vjp is given what they are computed
-                             in (tape.c) */
-       MAREA_SINGLE =
-           1
-           << 17, /* its vjp makes each gradient by one operator, if all shapes are the same: that may be given
-                             what is only stored, too, as it rounds no more often */
-       MAREA_BY_SIGN =
-           1
-           << 18, /* of a result that is saved the vjp reads the sign alone, which rounding does not change */
+enum { /* flags of an operator */
+  MAREA_STRIDED = 1 << 0,     /* forward reads any strides; otherwise apply hands it contiguous copies */
+  MAREA_ELEMENTWISE = 1 << 1, /* output has the broadcast shape and may be written over in[0] */
+  MAREA_NUMBERS = 1 << 2,     /* Lua numbers may stand for its inputs (binary operators, where) */
+  MAREA_PROMOTES = 1 << 3,    /* apply converts all inputs to their common dtype first */
+  MAREA_RANDOM = 1 << 4,      /* takes `draws` blocks of the counter */
+  MAREA_MUTATES = 1 << 5,     /* changes inputs in place: see `mutates`; no output, never interrupted */
+  MAREA_NO_GRAD = 1 << 6,     /* results are constants for the tape (comparisons, argmax, samples) */
+  MAREA_SHAPE_ONLY = 1 << 7,  /* a plan runs forward to count its workspace, with `shape_only` set: forward may access
+                                 elements of tensors and of workspace only inside marea_parallel, which does nothing */
+  MAREA_REALS = 1 << 8,       /* its results are floats for integer inputs, too */
+  MAREA_PART = 1 << 9,        /* a view of in[0] that has each of its elements at most once: the tape adds dy to that
+                                 part */
+  MAREA_STORES = 1 << 10,     /* moves elements or writes single ones, so it takes dtypes that are only stored as they
+                                 are; apply converts for all others (dtype.h, MAREA_STORED) */
+  MAREA_TAKES_BF16 = 1 << 11, /* has a way of its own for calls whose float inputs are all bf16: its results are bf16,
+                                 too, and so are their layouts; with other dtypes among them apply converts */
+  MAREA_LOWERS = 1 << 12,     /* under autocast its float inputs are cast down: products, which cost and bear it */
+  MAREA_ROUNDS = 1 << 13,     /* has products inside, and MAREA_PRODUCTS as its last attribute, which autocast sets */
+  MAREA_WIDE = 1 << 14,       /* under autocast its results are not rounded to what is only stored: losses, norms, sums,
+                                 powers, whose last digits count or whose range is wide */
+  MAREA_MIXES = 1 << 15,      /* forward takes floats that are only stored beside those that they are computed in, and
+                                 writes either, by loops that convert on their way; its vjp is given what they are
+                                 computed in (tape.c) */
+  MAREA_SINGLE = 1 << 16,     /* its vjp makes each gradient by one operator, if all shapes are the same: that may be
+                                 given what is only stored, too, as it rounds no more often */
+  MAREA_BY_SIGN = 1 << 17,    /* of a result that is saved the vjp reads the sign alone, which rounding does not change */
+  MAREA_PUTS_OFF = 1 << 18    /* forward leaves its change to marea_put_off, if there is one job for many calls */
 };
 
 #define MAREA_MAX_IN 12 /* inputs that have names */
@@ -331,29 +302,27 @@ enum {                             /* flags of an operator */
   ((const marea_attr_spec[]){__VA_ARGS__, {.name = NULL}} + 0 * MAREA_FEW_ENOUGH(__VA_ARGS__))
 
 /* The last attribute of operators with products inside, and of their gradients. */
-#define MAREA_PRODUCTS                                                                              \
-  {                                                                                                 \
-    "products", MAREA_ENUM, 0, "full|bf16",                                                         \
-        "bf16: operands of products are rounded to bf16 and summed in f32 (f64 is left as it is); " \
-        "autocast's"                                                                                \
+#define MAREA_PRODUCTS                                                                                        \
+  {                                                                                                           \
+    "products", MAREA_ENUM, 0, "full|bf16",                                                                   \
+        "bf16: operands of products are rounded to bf16 and summed in f32 (f64 is left as it is); autocast's" \
   }
 
 struct marea_op {
   const char *name, *family;
-  const char *doc; /* first sentence: formula; then shapes, gradient, errors, source */
+  const char *doc;                 /* first sentence: formula; then shapes, gradient, errors, source */
   marea_input_spec inputs[MAREA_MAX_IN + 1]; /* ends with a NULL name */
-  int results;      /* that callers get; further ones are kept for the vjp alone. 0: all */
-  const char *once; /* its gradient has none: what has, for the message. NULL: gradients of any order */
-  const marea_attr_spec *attrs; /* MAREA_ATTRS({...}, ...), ends with a NULL name; NULL: it has none */
+  int results;                     /* that callers get; further ones are kept for the vjp alone. 0: all */
+  const char *once;                /* its gradient has none: what has, for the message. NULL: gradients of any order */
+  const marea_attr_spec *attrs;    /* MAREA_ATTRS({...}, ...), ends with a NULL name; NULL: it has none */
   int flags;
-  int dtypes;                   /* set of dtypes of in[0] (of all inputs with PROMOTES); 0 = MAREA_FLOATS */
-  unsigned saves_in, saves_out; /* bit i: the vjp reads the values of in[i] / out[i] */
-  unsigned mutates;             /* bit i: in[i] is changed in place */
-  marea_status (*shape)(marea_call *c);   /* checks everything; fills layout[] */
-  marea_status (*forward)(marea_call *c); /* fills out[]; NULL for pure views */
-  marea_status (*vjp)(marea_vjp *v);      /* calls operators (marea_run); NULL with NO_GRAD */
-  int64_t (*draws)(
-      const marea_call *c); /* of random operators: number of Philox blocks, of four words each */
+  int dtypes;                      /* set of dtypes of in[0] (of all inputs with PROMOTES); 0 = MAREA_FLOATS */
+  unsigned saves_in, saves_out;    /* bit i: the vjp reads the values of in[i] / out[i] */
+  unsigned mutates;                /* bit i: in[i] is changed in place */
+  marea_status (*shape)(marea_call *c);    /* checks everything; fills layout[] */
+  marea_status (*forward)(marea_call *c);  /* fills out[]; NULL for pure views */
+  marea_status (*vjp)(marea_vjp *v);       /* calls operators (marea_run); NULL with NO_GRAD */
+  int64_t (*draws)(const marea_call *c);   /* of random operators: number of Philox blocks, of four words each */
   /* For profiles: floating-point operations of a finished call; in, out and, as the caller gave them, attr are set.
      NULL: one for each element of the largest tensor, none in families that only move data. */
   double (*flop)(const marea_call *c);
@@ -375,10 +344,10 @@ struct marea_update {
   int64_t n;     /* elements of p, or of a row */
   int64_t count; /* rows */
   int64_t rows_per_block;
-  int64_t *rows; /* 0-based, rising, by marea_alloc; NULL: all of p */
-  char *in[4];   /* p, g and up to two states; NULL: not there */
-  double a[8];   /* the kernel's numbers */
-  int64_t first; /* number of its first block in the job */
+  int64_t *rows;  /* 0-based, rising, by marea_alloc; NULL: all of p */
+  char *in[4];    /* p, g and up to two states; NULL: not there */
+  double a[8];    /* the kernel's numbers */
+  int64_t first;  /* number of its first block in the job */
 };
 
 /* In a job for many calls: leaves the blocks to it, with u->rows, and is true. */
@@ -394,15 +363,14 @@ bool marea_put_off (marea_context *ctx, const marea_update *u);
    from the caller with MAREA_ENOMEM. */
 void *marea_workspace (marea_call *c, size_t bytes);
 void *marea_table (marea_call *c, size_t bytes);
-#define MAREA_MEMORY_OR_RETURN(c, pointer, memory, bytes)                          \
-  do {                                                                             \
-    if (!((pointer) = (memory)))                                                   \
-      return marea_out_of_memory((c)->ctx, (c)->op->name, bytes, "scratch space"); \
+#define MAREA_MEMORY_OR_RETURN(c, pointer, memory, bytes)                                     \
+  do {                                                                                        \
+    if (!((pointer) = (memory)))                                                              \
+      return marea_out_of_memory((c)->ctx, (c)->op->name, bytes, "scratch space");            \
   } while (0)
 #define MAREA_WORKSPACE_OR_RETURN(c, pointer, bytes) \
   MAREA_MEMORY_OR_RETURN(c, pointer, marea_workspace(c, bytes), bytes)
-#define MAREA_TABLE_OR_RETURN(c, pointer, bytes) \
-  MAREA_MEMORY_OR_RETURN(c, pointer, marea_table(c, bytes), bytes)
+#define MAREA_TABLE_OR_RETURN(c, pointer, bytes) MAREA_MEMORY_OR_RETURN(c, pointer, marea_table(c, bytes), bytes)
 
 /* Distance in bytes between the memories of two workers, of `bytes` each: between them lies a gap of the same size, at
    least 4 KB and at most 256 KB. Without it the hardware prefetcher of one core, which extrapolates the stride of its
@@ -415,23 +383,22 @@ static inline size_t marea_worker_step (size_t bytes) {
 marea_status marea_worker_memory (marea_call *c, size_t *bytes, char **memory);
 
 /* A shape rule leaves a value to forward, sizes that it has worked out for one, so that they are not worked out again. */
-#define MAREA_KEEP(c, value)                                                            \
-  do {                                                                                  \
+#define MAREA_KEEP(c, value)                                                        \
+  do {                                                                              \
     _Static_assert(sizeof(value) <= sizeof((c)->kept), "marea_call.kept is too small"); \
-    __builtin_memcpy((c)->kept, &(value), sizeof(value));                               \
+    __builtin_memcpy((c)->kept, &(value), sizeof(value));                           \
   } while (0)
 #define MAREA_KEPT(c, value) __builtin_memcpy(&(value), (c)->kept, sizeof(value))
 
 /* Shape-rule helpers (shape_rules.c). Each fails with a text naming the operator and the argument. */
-const char *marea_input_name (const marea_op *op, int i); /* of a variadic operator all have one name */
-void marea_layout_like (marea_layout *l, const marea_tensor *t); /* dtype and shape of t */
+const char *marea_input_name (const marea_op *op, int i);         /* of a variadic operator all have one name */
+void marea_layout_like (marea_layout *l, const marea_tensor *t);  /* dtype and shape of t */
 void marea_layout_set (marea_layout *l, int dtype, int rank, const int64_t *shape);
-marea_status marea_shape_same (marea_call *c);      /* out = in[0]'s shape and dtype */
-marea_status marea_shape_broadcast (marea_call *c); /* out = all inputs broadcast, their dtype */
-marea_status marea_broadcast (marea_call *c, int rank, const int64_t *shape,
-                              marea_layout *l);                                       /* l := l with shape */
+marea_status marea_shape_same (marea_call *c);                    /* out = in[0]'s shape and dtype */
+marea_status marea_shape_broadcast (marea_call *c);               /* out = all inputs broadcast, their dtype */
+marea_status marea_broadcast (marea_call *c, int rank, const int64_t *shape, marea_layout *l); /* l := l with shape */
 marea_status marea_want_rank (marea_call *c, int input, int rank, const char *names); /* "(N, H, W, C)" */
-marea_status marea_want_int (marea_call *c, int attr, int64_t value, int64_t least);  /* up to INT32_MAX */
+marea_status marea_want_int (marea_call *c, int attr, int64_t value, int64_t least); /* up to INT32_MAX */
 marea_status marea_want_dtype (marea_call *c, int input, int dtypes);
 marea_status marea_want_size (marea_call *c, int input, int dim, int64_t size, const char *because);
 marea_status marea_want_shape (marea_call *c, int input, const marea_tensor *like); /* equal shapes */
@@ -441,9 +408,8 @@ marea_status marea_want_shape (marea_call *c, int input, const marea_tensor *lik
 marea_status marea_want_slope (marea_call *c, int attr);
 /* Refuses a number that a tensor of `dtype` cannot hold: for integer dtypes a fraction, or an integer out of range. */
 marea_status marea_want_number (marea_call *c, int attr, int dtype);
-marea_status marea_resolve_dim (marea_call *c, int attr, int rank); /* attr := 0..rank-1 */
-marea_status marea_resolve_dims (marea_call *c, int attr, int rank,
-                                 bool *set);                              /* set[rank]; n=0: all; sorts v */
+marea_status marea_resolve_dim (marea_call *c, int attr, int rank);   /* attr := 0..rank-1 */
+marea_status marea_resolve_dims (marea_call *c, int attr, int rank, bool *set); /* set[rank]; n=0: all; sorts v */
 marea_status marea_resolve_index (marea_call *c, int attr, int64_t size); /* attr := 0..size-1 */
 
 /* marea_apply and marea_apply_ for calls from within the core: pointers and attributes are not checked, and the
@@ -481,10 +447,8 @@ marea_status marea_run_number (marea_context *ctx, const marea_op *op, marea_ten
 /* ---- tape.c ---- */
 
 bool marea_wants_record (const marea_call *c); /* is the call to be recorded? */
-marea_status marea_record (
-    marea_call *c); /* after forward: gives out[] a node if an input requires a gradient */
-void marea_node_release (marea_context *ctx,
-                         marea_node *node);         /* drops one reference; without any the node is dead */
+marea_status marea_record (marea_call *c);  /* after forward: gives out[] a node if an input requires a gradient */
+void marea_node_release (marea_context *ctx, marea_node *node); /* drops one reference; without any the node is dead */
 uint32_t marea_number_bits (const marea_tensor *t); /* a value of rank 0 as f32; kept for marea_find_blame */
 void marea_node_bury (marea_context *ctx); /* frees one dead node and releases the tensors that it saved */
 
@@ -516,8 +480,7 @@ void marea_profile_note (marea_context *ctx, const char *algorithm);
    inside of a pass count as backward. */
 void marea_frame_open (marea_profile *p, marea_frame *f, const char *name);
 void marea_frame_close (marea_profile *p, marea_frame *f);
-double marea_tensor_bytes (
-    const marea_tensor *t); /* bytes in memory of its elements; expanded ones count once */
+double marea_tensor_bytes (const marea_tensor *t); /* bytes in memory of its elements; expanded ones count once */
 void marea_frame_open_pass (marea_profile *p, marea_frame *f);
 void marea_frame_close_pass (marea_profile *p, marea_frame *f);
 
@@ -537,8 +500,7 @@ marea_status marea_plan_note (marea_tensor *leaf);
 marea_status marea_check_time (marea_call *c); /* MAREA_EBUDGET: the time limit is over */
 /* MAREA_EBUDGET: the time that is left is shorter than that; for work that cannot be stopped on its way. */
 marea_status marea_foresee (marea_call *c, double seconds);
-marea_status marea_charge (
-    marea_call *c); /* takes the operations of a call from the budget; out[] exists already */
+marea_status marea_charge (marea_call *c); /* takes the operations of a call from the budget; out[] exists already */
 
 /* ---- random.c ---- */
 
@@ -555,8 +517,7 @@ int64_t marea_clock_ns (void); /* CLOCK_MONOTONIC, in ns */
 static inline bool marea_is_overdue (const marea_context *ctx) {
   return ctx->deadline && marea_clock_ns() >= ctx->deadline;
 }
-#define MAREA_PATIENCE_NS \
-  30000000 /* what a change in place may take beyond the time limit; marea.h promises 30 ms */
+#define MAREA_PATIENCE_NS 30000000 /* what a change in place may take beyond the time limit; marea.h promises 30 ms */
 
 /* Runs fn(arg, block, worker) for block = 0..blocks-1 on the context's threads, worker in 0..threads-1. What a block
    computes must not depend on the worker nor on other blocks, so results are the same for any number of threads.
@@ -590,9 +551,7 @@ static inline uint64_t marea_float_mode (void) {
 static inline void marea_set_float_mode (uint64_t mode) {
   const uint16_t x87 = (uint16_t)(mode >> 32);
   __builtin_ia32_ldmxcsr((unsigned)mode);
-  __asm__ volatile("fnclex\n\tfldcw %0"
-                   :
-                   : "m"(x87)); /* a raised exception flag would trap as traps are enabled */
+  __asm__ volatile("fnclex\n\tfldcw %0" : : "m"(x87)); /* a raised exception flag would trap as traps are enabled */
 }
 #endif
 
@@ -665,8 +624,8 @@ void marea_fill (marea_context *ctx, const marea_tensor *t, const marea_attr *va
 void marea_blas_hold (void);
 /* C (m, n) = A (m, k) B (k, n), row-major without gaps, of f32 or f64; ta: A is stored as (k, m), tb: B is stored as (n, k).
    Runs on the calling thread; call it inside a block, or use marea_gemm_parallel. */
-void marea_gemm (marea_context *ctx, int dtype, bool ta, bool tb, int64_t m, int64_t n, int64_t k,
-                 const void *a, const void *b, void *c);
+void marea_gemm (marea_context *ctx, int dtype, bool ta, bool tb, int64_t m, int64_t n, int64_t k, const void *a,
+                 const void *b, void *c);
 typedef struct marea_epilogue { /* C := act(C + bias) at the end */
   const void *bias;             /* (n); NULL: none */
   marea_activation act;
@@ -674,8 +633,7 @@ typedef struct marea_epilogue { /* C := act(C + bias) at the end */
 } marea_epilogue;
 /* The same of f32, f64 or bf16 */
 marea_status marea_gemm_parallel (marea_context *ctx, int dtype, bool ta, bool tb, int64_t m, int64_t n,
-                                  int64_t k, const void *a, const void *b, const marea_epilogue *end,
-                                  void *c);
+                                  int64_t k, const void *a, const void *b, const marea_epilogue *end, void *c);
 /* The same with matrices that are parts of wider ones: elements from row to row as stored, 0: without gaps. */
 typedef struct marea_gemm_layout {
   int64_t lda, ldb, ldc;
@@ -683,8 +641,8 @@ typedef struct marea_gemm_layout {
   bool bf16; /* A and B, which are f32, are rounded to bf16 */
   bool a_is_bf16, b_is_bf16; /* but for one that has been rounded before */
 } marea_gemm_layout;
-marea_status marea_gemm_part (marea_context *ctx, int dtype, bool ta, bool tb, int64_t m, int64_t n,
-                              int64_t k, const void *a, const void *b, const marea_epilogue *end, void *c,
+marea_status marea_gemm_part (marea_context *ctx, int dtype, bool ta, bool tb, int64_t m, int64_t n, int64_t k,
+                              const void *a, const void *b, const marea_epilogue *end, void *c,
                               const marea_gemm_layout *layout);
 
 /* ---- gemm_bf16.c: products of bf16, summed in f32 ---- */
@@ -701,7 +659,7 @@ typedef struct marea_bf16_gemm {
   marea_bf16_operand a, b;
   void *c;
   int64_t ldc;
-  bool wide, add;     /* C is f32; and is added to, without bias and activation */
+  bool wide, add;    /* C is f32; and is added to, without bias and activation */
   marea_epilogue end; /* with a bias of C's dtype */
 } marea_bf16_gemm;
 
@@ -709,10 +667,10 @@ typedef struct marea_bf16_gemm {
 marea_status marea_gemm_bf16 (marea_context *ctx, const marea_bf16_gemm *g, bool parallel);
 /* w (depth, n), element (d, j) at d * step + j, or j * step + d if `turned`, as panels of marea_bf16_product, which are
    `panel` elements apart; an odd depth gets a row of zeros. */
-void marea_bf16_pack (const marea_kernels *k, int64_t depth, int64_t n, const uint16_t *w, int64_t step,
-                      bool turned, uint16_t *to, int64_t panel);
+void marea_bf16_pack (const marea_kernels *k, int64_t depth, int64_t n, const uint16_t *w, int64_t step, bool turned,
+                      uint16_t *to, int64_t panel);
 /* to (n, depth) by steps row, 1 from x (depth, n) by steps `step`, 1; row is even, and an odd depth gets a zero. */
-void marea_bf16_pack_turned (const marea_kernels *k, int64_t depth, int64_t n, const uint16_t *x,
-                             int64_t step, uint16_t *to, int64_t row);
+void marea_bf16_pack_turned (const marea_kernels *k, int64_t depth, int64_t n, const uint16_t *x, int64_t step,
+                             uint16_t *to, int64_t row);
 
 #endif
