@@ -43,7 +43,7 @@ local GARBAGE = {"nil", "true", "-1", "0", "1 << 31", "1 << 53", "math.maxintege
   "marea", "marea.nn", "_G", "v"}
 local REALS = {"0.5", "2", "-1", "0", "1e-3", "0.9", "1", "3", "1e30", "-1e-30", "100"}
 local INTEGERS = {"1", "2", "3", "0", "-1", "4", "5"}
-local DTYPES = {'"f32"', '"f64"', '"i64"', '"u8"'}
+local DTYPES = {'"f32"', '"f64"', '"i64"', '"u8"', '"bf16"', '"f16"'}
 
 local function slot(g) return ("v[%d]"):format(g.int(1, SLOTS)) end
 
@@ -56,7 +56,7 @@ end
 local makers = {
   function(g) return ("marea.normal(%s)"):format(shape(g)) end,
   function(g) return ("marea.uniform(%s, -2, 2)"):format(shape(g)) end,
-  function(g) return ('marea.normal{shape = %s, dtype = "f64"}'):format(shape(g)) end,
+  function(g) return ('marea.normal{shape = %s, dtype = "%s"}'):format(shape(g), g.pick{"f64", "bf16", "f16"}) end,
   function(g) return ("marea.randint(%s, 1, 5)"):format(shape(g, 1)) end,
   function(g) return ('marea.randint(%s, 0, 255):cast("u8")'):format(shape(g, 1)) end,
   function(g) return ("marea.ones(%s)"):format(shape(g)) end,
@@ -358,10 +358,14 @@ local statements = {
       ":sample(" .. g.pick(GARBAGE) .. ")", ":log_prob(1)"})
   end},
   {4, function(g, depth) -- scopes
-    return assign(g, ("marea.%s(function() %s end)"):format(g.pick{"scope", "no_grad"}, body(g, depth)))
+    return assign(g, ("marea.%s(function() %s end)"):format(g.pick{"scope", "no_grad", "autocast"}, body(g, depth)))
   end},
   {2, function(g, depth)
     return ("local s <close> = marea.%s() %s"):format(g.pick{"scope", "no_grad"}, block(g, depth + 1))
+  end},
+  {2, function(g, depth)
+    return ('marea.autocast({dtype = "%s"}, function() %s end)'):format(g.pick{"bf16", "f16", "f32", "i64"},
+      body(g, depth))
   end},
   {2, function(g, depth)
     return ("marea.shield(%s, function() %s end)"):format(

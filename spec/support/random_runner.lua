@@ -96,6 +96,7 @@ end
 
 local function check_state(seed)
   if not core.recording() then report(seed, "left recording off") end
+  if core.autocasting() then report(seed, "left autocast on") end
   if core.planning() then report(seed, "left a plan running") end
   if core.tape_length() ~= 0 then report(seed, "left %d nodes on the tape", core.tape_length()) end
 end
