@@ -159,10 +159,15 @@ typedef struct marea_product {
 #define MAREA_PRODUCT_ROWS 256
 #define MAREA_PRODUCT_DEPTH 256
 
-/* A panel of B, two vectors of up to 16 elements, and packed rows of A, whose last tile may be nearly empty */
+#define MAREA_PRODUCT_FEW 16 /* rows of A up to which panels of B are packed together, so many columns of them: */
+#define MAREA_PRODUCT_WIDE 256
+
+/* A panel of B, two vectors of up to 16 elements, and packed rows of A, whose last tile may be nearly empty; or, of a
+** product of few rows, the panels that are packed together */
 static inline size_t marea_product_scratch (int64_t m, size_t size) {
   const int64_t rows = m < MAREA_PRODUCT_ROWS ? m : MAREA_PRODUCT_ROWS;
-  return (size_t)(MAREA_PRODUCT_DEPTH * (32 + rows + 16)) * size;
+  const int64_t usual = 32 + rows + 16, few = MAREA_PRODUCT_WIDE + MAREA_PRODUCT_FEW + 16;
+  return (size_t)(MAREA_PRODUCT_DEPTH * (usual > few ? usual : few)) * size;
 }
 
 /* Neighbouring windows of an image, of a row of outputs. All steps are in elements. A window has `rows` x `cols` places, whose

@@ -617,7 +617,8 @@ static void check_convolution (const marea_kernels *k, bool wide) {
 static void one_product (const marea_kernels *k, bool wide) {
   static _Alignas(64) char scratch[MAREA_PRODUCT_DEPTH * (MAREA_PRODUCT_ROWS + 48) * sizeof(double)];
   const int side = below(8) ? 70 : 300; /* long ones are packed */
-  const int m = 1 + below(side < MAREA_PRODUCT_ROWS ? side : MAREA_PRODUCT_ROWS), n = 1 + below(side);
+  const int most = below(3) == 0 ? MAREA_PRODUCT_FEW : side < MAREA_PRODUCT_ROWS ? side : MAREA_PRODUCT_ROWS;
+  const int m = 1 + below(most), n = 1 + below(side);
   const int depth = 1 + below(below(4) ? 60 : MAREA_PRODUCT_DEPTH);
   const bool ta = below(2), tb = below(2);
   const int lda = (ta ? m : depth) + below(3), ldb = (tb ? depth : n) + below(3);
