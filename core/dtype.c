@@ -105,14 +105,21 @@ void marea_narrow_integer (int dtype, void *x, int64_t i, int64_t value) {
   marea_narrow(dtype, x, i, value < 0 ? -real : real);
 }
 
+/* A host's element may lie at any address. */
 double marea_number_at (marea_dtype dtype, const void *at) {
   MAREA_ENTER;
-  return at && (unsigned)dtype < MAREA_DTYPE_COUNT ? marea_load((int)dtype, at, 0) : 0;
+  _Alignas(double) char element[sizeof(double)]; /* of any dtype */
+  if (!at || (unsigned)dtype >= MAREA_DTYPE_COUNT) return 0;
+  memcpy(element, at, marea_element_size((int)dtype));
+  return marea_load((int)dtype, element, 0);
 }
 
 void marea_put_number (marea_dtype dtype, void *at, double value) {
   MAREA_ENTER;
-  if (at && (unsigned)dtype < MAREA_DTYPE_COUNT) marea_store((int)dtype, at, 0, value);
+  _Alignas(double) char element[sizeof(double)];
+  if (!at || (unsigned)dtype >= MAREA_DTYPE_COUNT) return;
+  marea_store((int)dtype, element, 0, value);
+  memcpy(at, element, marea_element_size((int)dtype));
 }
 
 /* ---- copies ---- */
