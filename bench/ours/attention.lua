@@ -15,7 +15,7 @@ return function(a)
     end
   end
   for _, x in ipairs{q, k, v} do x:requires_grad_() end
-  if a.bf16 == 1 then dy = dy:to "bf16" end
+  dy = dy:to(attend().dtype)
   return function()
     marea.scope(function() marea.grad(attend(), {q, k, v}, {seed = dy}) end)
   end

@@ -13,7 +13,7 @@ return function(a)
       marea.scope(function() marea.no_grad(run, x) end)
     end
   end
-  if a.bf16 == 1 then dy = dy:to "bf16" end
+  dy = dy:to(run(x).dtype)
   local leaves = net:parameters()
   leaves[#leaves + 1] = x:requires_grad_()
   return function()
