@@ -663,6 +663,13 @@ typedef struct marea_bf16_gemm {
   marea_epilogue end; /* with a bias of C's dtype */
 } marea_bf16_gemm;
 
+/* A depth of so many elements at least that fits. */
+static inline int64_t marea_bf16_depth (int64_t n) {
+  const int64_t even = n + (n & 1);
+  if (marea_bf16_depth_fits(even)) return even;
+  return (n + MAREA_BF16_DEPTH - 1) / MAREA_BF16_DEPTH * MAREA_BF16_DEPTH;
+}
+
 /* On the calling thread alone unless `parallel`. */
 marea_status marea_gemm_bf16 (marea_context *ctx, const marea_bf16_gemm *g, bool parallel);
 /* w (depth, n), element (d, j) at d * step + j, or j * step + d if `turned`, as panels of marea_bf16_product, which are

@@ -16,11 +16,10 @@ local function set(names)
   return s
 end
 
-local LOWERS = set "matmul linear conv1d conv2d conv_transpose1d conv_transpose2d \z
-  scaled_dot_product_attention additive_attention"
-local ROUNDS = set "rnn gru lstm linear_cross_entropy"
-local WIDE = set "softmax log_softmax batch_norm batch_norm_eval group_norm layer_norm rms_norm bce bce_with_logits \z
-  mse l1 huber kl_normal cross_entropy ctc_loss sum sum_to mean var std logsumexp cumsum prod \z
+local LOWERS = set "matmul linear conv1d conv2d conv_transpose1d conv_transpose2d"
+local ROUNDS = set "rnn gru lstm linear_cross_entropy scaled_dot_product_attention"
+local WIDE = set "additive_attention softmax log_softmax batch_norm batch_norm_eval group_norm layer_norm rms_norm \z
+  bce bce_with_logits mse l1 huber kl_normal cross_entropy ctc_loss sum sum_to mean var std logsumexp cumsum prod \z
   norm square rsqrt reciprocal exp log log1p expm1 norm_icdf pow softplus lgamma polygamma sample_normal eigh \z
   orthogonalize"
 

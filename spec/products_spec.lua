@@ -30,8 +30,14 @@ local function loss(attrs, x, w, b)
   return marea.linear_cross_entropy(x, w, marea.arange(1, 300, {dtype = "i64"}), b, attrs)
 end
 
+local function attend(attrs, q, k, v)
+  attrs.causal = true
+  return marea.scaled_dot_product_attention(q, k, v, nil, nil, attrs)
+end
+
 local CASES = {layer("lstm", 4), layer("gru", 3), layer("rnn", 1),
-  {name = "linear_cross_entropy", shapes = {{300, 40}, {40, 501}, {501}}, run = loss}}
+  {name = "linear_cross_entropy", shapes = {{300, 40}, {40, 501}, {501}}, run = loss},
+  {name = "scaled_dot_product_attention", shapes = {{3, 150, 4, 20}, {3, 290, 2, 20}, {3, 290, 2, 24}}, run = attend}}
 
 local function leaves_of(case)
   marea.seed(4)

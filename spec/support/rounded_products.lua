@@ -159,4 +159,51 @@ for _, s in ipairs{{5, 7, 9}, {300, 64, 1001}, {700, 33, 300}} do
   end
 end
 
+-- ---- attention ----
+
+--- One tile: scores of rounded queries, scaled before, and keys; weights are rounded, their sum is not.
+local function one_tile(tq, tk, d, dv)
+  cases = cases + 1
+  local q, k, v = marea.normal{1, tq, 1, d}, marea.normal{1, tk, 1, d}, marea.normal{1, tk, 1, dv}
+  local y = marea.scaled_dot_product_attention(q, k, v, nil, nil, {scale = 0.3, products = "bf16"})
+  local s = rounded(q * 0.3):reshape{tq, d}:matmul(rounded(k):reshape{tk, d}:transpose(1, 2))
+  local p = (s - s:max(2, true)):exp()
+  local values = rounded(v):reshape{tk, dv}
+  local sum = p:sum(2, true)
+  compare("attention of a tile", y:reshape{tq, dv}, rounded(p):matmul(values) / sum, p:matmul(values:abs()) / sum,
+    2 ^ -10)
+end
+
+for _, s in ipairs{{5, 7, 3, 2}, {40, 250, 64, 64}, {130, 33, 17, 40}, {2, 1, 32, 1}} do
+  one_tile(table.unpack(s))
+end
+
+-- n, tq, tk, heads, kv_heads, d, dv
+for _, s in ipairs{{2, 9, 11, 2, 1, 5, 3}, {1, 300, 300, 2, 2, 64, 64}, {2, 140, 530, 2, 1, 20, 36}} do
+  local n, tq, tk, heads, kv, d, dv = table.unpack(s)
+  local inputs = {marea.normal{n, tq, heads, d}, marea.normal{n, tk, kv, d}, marea.normal{n, tk, kv, dv}}
+  local lengths, dy = marea.randint{shape = {n}, low = 1, high = tk}, marea.normal{n, tq, heads, dv}
+  local hides = marea.randint{shape = {n, 1, tq, tk}, low = 0, high = 1}:cast "u8"
+  for _, how in ipairs{{}, {causal = true}, {lengths = lengths}, {mask = hides}, {causal = true, dropout = 0.25}} do
+    near("attention", function(products, q, k, v)
+      marea.seed(5) -- the same dropout
+      return marea.scaled_dot_product_attention(q, k, v, how.mask, how.lengths,
+        {causal = how.causal, dropout = how.dropout, seed = 3, products = products})
+    end, inputs, dy, 0.03)
+  end
+  -- what is hidden reaches nothing, be it no number
+  cases = cases + 1
+  local k, v = inputs[2]:detach():clone(), inputs[3]:detach():clone()
+  local function f(x, a, b)
+    return marea.scaled_dot_product_attention(x, a, b, nil, nil, {causal = true, products = "bf16"})
+  end
+  local before = f(inputs[1], k, v)
+  k:narrow(2, tk, 1):fill_(0 / 0)
+  v:narrow(2, tk, 1):fill_(1 / 0)
+  local after = f(inputs[1], k, v)
+  local seen = tq - 1
+  compare("attention beside keys that are no numbers", after:narrow(2, 1, seen), double(before):narrow(2, 1, seen),
+    marea.ones({n, seen, heads, dv}, {dtype = "f64"}), 2 ^ -6)
+end
+
 print(("%s: %d cases, %d numbers"):format(marea.info().isa, cases, compared))

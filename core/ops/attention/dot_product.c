@@ -67,11 +67,20 @@ static void end_queries (const forward *f, const marea_attention_tile *t, const 
 typedef struct softmax_state {
   char *turned, *s, *sums, *most, *total;
   marea_attention_rows q, v;
+  uint16_t *narrow;
 } softmax_state;
+
+/* Elements of the bf16 of a worker, behind the rest: of q, v, and as scratch. */
+static size_t narrow_size (const marea_attention *a) {
+  return marea_attention_narrow_size(a, BLOCK, a->d, false) +
+         marea_attention_narrow_size(a, KEYS, a->dv, true) +
+         (a->bf16 ? MAREA_MAX(MAREA_ATTENTION_NARROW, KEYS * (size_t)marea_bf16_depth(a->d)) : 0);
+}
 
 static softmax_state state_of (const forward *f, int worker) {
   const marea_attention *a = &f->a;
-  softmax_state w;
+  softmax_state w = {0};
+  uint16_t *at;
   w.turned = f->memory + (size_t)worker * f->per_worker;
   w.s = w.turned + (size_t)(a->d * STEP) * a->size;
   w.q.x = w.s + QUERIES * STEP * a->size;
@@ -79,6 +88,10 @@ static softmax_state state_of (const forward *f, int worker) {
   w.sums = w.v.x + (size_t)(KEYS * MAREA_ATTENTION_ROW(a->dv)) * a->size;
   w.most = w.sums + (size_t)(BLOCK * a->dv) * a->size;
   w.total = w.most + BLOCK * a->size;
+  at = (uint16_t *)(void *)(w.total + BLOCK * a->size);
+  marea_attention_narrow(a, BLOCK, a->d, false, &w.q, &at);
+  marea_attention_narrow(a, KEYS, a->dv, true, &w.v, &at);
+  w.narrow = at;
   return w;
 }
 
@@ -89,14 +102,19 @@ static void attend_strip (const forward *f, const marea_attention_tile *t, int64
   const int64_t rows = t->queries.end - t->queries.first, keys = t->keys.end - t->keys.first;
   char *sums = w->sums + (size_t)(row * a->dv) * a->size;
   const size_t at = (size_t)row * a->size;
-  marea_attention_dots(a, t, a->d, w->q.x + (size_t)(row * w->q.step) * a->size, w->q.step, w->turned, w->s);
+  marea_attention_dots(a, t, a->d, &w->q, row, w->turned, w->s);
   marea_attention_mask(a, t, w->s);
   a->kernels->softmax_piece((size_t)rows, (size_t)keys, STEP, w->s, w->most + at, w->total + at,
                             (size_t)a->dv, sums);
   if (a->rate > 0) marea_attention_drop(a, t, w->s, w->s);
-  marea_attention_multiply(
-      a, &(marea_attention_product){
-             .rows = rows, .depth = keys, .cols = a->dv, .x = w->s, .w = &w->v, .y = sums, .y_row = a->dv});
+  marea_attention_multiply(a, &(marea_attention_product){.rows = rows,
+                                                         .depth = keys,
+                                                         .cols = a->dv,
+                                                         .x = w->s,
+                                                         .w = &w->v,
+                                                         .y = sums,
+                                                         .y_row = a->dv,
+                                                         .narrow = w->narrow});
 }
 
 /* All keys of the tile for its only query, as when text is written with a cache of keys: the time is that of reading them. */
@@ -111,7 +129,7 @@ static void attend_one (const marea_attention *a, const marea_attention_tile *t,
 static void attend_all (const forward *f, const marea_attention_tile *t, softmax_state *w) {
   const marea_attention *a = &f->a;
   marea_attention_tile strip;
-  marea_attention_turn(a, t, a->k, a->d, w->turned);
+  marea_attention_turn(a, t, a->k, a->d, w->narrow, w->turned);
   marea_attention_pack_keys(a, t, a->v, a->dv, 1, &w->v);
   for (int64_t i = 0; marea_attention_strip(a, t, i, &strip); i = strip.queries.end)
     attend_strip(f, &strip, strip.queries.first - t->queries.first, w);
@@ -144,7 +162,8 @@ static marea_status attention_forward (marea_call *c) {
   a->counter = c->counter;
   f.per_worker = (size_t)((a->d + QUERIES) * STEP + BLOCK * (MAREA_ATTENTION_ROW(a->d) + a->dv + 2) +
                           KEYS * MAREA_ATTENTION_ROW(a->dv)) *
-                 a->size;
+                     a->size +
+                 narrow_size(a) * sizeof(uint16_t);
   MAREA_TRY(marea_worker_memory(c, &f.per_worker, &f.memory));
   for (int worker = 0; worker < c->ctx->threads && !c->ctx->shape_only; worker++) {
     const softmax_state w = state_of(&f, worker);
@@ -176,7 +195,8 @@ static marea_status attention_vjp (marea_vjp *v) {
                              marea_attr_int(v->need[MAREA_QKV_Q]),
                              marea_attr_int(v->need[MAREA_QKV_K]),
                              marea_attr_int(v->need[MAREA_QKV_V]),
-                             marea_attr_int(mask)};
+                             marea_attr_int(mask),
+                             v->attr[MAREA_QKV_PRODUCTS]};
   MAREA_TRY(marea_invoke(v->ctx, &marea_op_scaled_dot_product_attention_grad, MAREA_COUNT(in), in, attr, out,
                          &n_out));
   for (int i = 0; i < MAREA_QKV_MASK; i++) {
@@ -208,11 +228,11 @@ const marea_op marea_op_scaled_dot_product_attention = {
            "do not fit, "
            "a length out of range (the first row is named). Source: Vaswani et al. 2017, Dao et al. 2022.",
     .inputs = {MAREA_QKV_INPUTS},
-    .attrs = MAREA_ATTRS(MAREA_QKV_ATTRS),
+    .attrs = MAREA_ATTRS(MAREA_QKV_ATTRS, MAREA_PRODUCTS),
     .results = 1,
     .saves_in = 0x1f,
     .saves_out = 1 << Y | 1 << LSE,
-    .flags = MAREA_SHAPE_ONLY | MAREA_RANDOM | MAREA_LOWERS,
+    .flags = MAREA_SHAPE_ONLY | MAREA_RANDOM | MAREA_ROUNDS | MAREA_WIDE,
     .once = "softmax and matmul",
     .shape = attention_shape,
     .forward = attention_forward,
@@ -272,7 +292,17 @@ typedef struct backward {
 typedef struct scratch {
   char *turned_k, *turned_v, *s, *dp, *keep;
   marea_attention_rows k, q, dy;
+  uint16_t *narrow;
 } scratch;
+
+/* As forward, of keys, queries, dy and scratch. */
+static size_t narrow_size_back (const marea_attention *a) {
+  const size_t widest = KEYS * (size_t)marea_bf16_depth(MAREA_MAX(a->d, a->dv));
+  return marea_attention_narrow_size(a, KEYS, a->d, true) +
+         marea_attention_narrow_size(a, QUERIES, a->d, true) +
+         marea_attention_narrow_size(a, QUERIES, a->dv, true) +
+         (a->bf16 ? MAREA_MAX(2 * MAREA_ATTENTION_NARROW, widest) : 0);
+}
 
 #define PARALLEL 16 /* blocks that are enough for threads */
 #define PARTS 4     /* of the keys at most: each takes the memory of q */
@@ -285,7 +315,8 @@ static int64_t parts_of (const marea_attention *a) {
 
 static scratch scratch_of (const backward *b, int worker) {
   const marea_attention *a = &b->a;
-  scratch w;
+  scratch w = {0};
+  uint16_t *at;
   w.turned_k = b->memory + (size_t)worker * b->per_worker;
   w.turned_v = w.turned_k + (size_t)(a->d * STEP) * a->size;
   w.s = w.turned_v + (size_t)(a->dv * STEP) * a->size;
@@ -294,6 +325,11 @@ static scratch scratch_of (const backward *b, int worker) {
   w.k.x = w.keep + QUERIES * STEP * a->size;
   w.q.x = w.k.x + (size_t)(KEYS * MAREA_ATTENTION_ROW(a->d)) * a->size;
   w.dy.x = w.q.x + (size_t)(QUERIES * MAREA_ATTENTION_ROW(a->d)) * a->size;
+  at = (uint16_t *)(void *)(w.dy.x + (size_t)(QUERIES * MAREA_ATTENTION_ROW(a->dv)) * a->size);
+  marea_attention_narrow(a, KEYS, a->d, true, &w.k, &at);
+  marea_attention_narrow(a, QUERIES, a->d, true, &w.q, &at);
+  marea_attention_narrow(a, QUERIES, a->dv, true, &w.dy, &at);
+  w.narrow = at;
   return w;
 }
 
@@ -323,9 +359,9 @@ static void tile_gradients (const backward *b, const marea_attention_tile *t, sc
   const int64_t rows = t->queries.end - t->queries.first, keys = t->keys.end - t->keys.first;
   marea_attention_pack_queries(a, t, a->q, a->d, a->scale, &w->q);
   marea_attention_pack_queries(a, t, b->dy, a->dv, 1, &w->dy);
-  marea_attention_dots(a, t, a->d, w->q.x, w->q.step, w->turned_k, w->s);
+  marea_attention_dots(a, t, a->d, &w->q, 0, w->turned_k, w->s);
   marea_attention_mask(a, t, w->s);
-  marea_attention_dots(a, t, a->dv, w->dy.x, w->dy.step, w->turned_v, w->dp);
+  marea_attention_dots(a, t, a->dv, &w->dy, 0, w->turned_v, w->dp);
   if (a->rate > 0) marea_attention_drop(a, t, b->ones, w->keep);
   a->kernels->softmax_piece_grad((size_t)rows, (size_t)keys, STEP, w->s, w->dp, a->rate > 0 ? w->keep : NULL,
                                  b->lse + (size_t)at * a->size, b->delta + (size_t)at * a->size);
@@ -337,8 +373,10 @@ static void tile_gradients (const backward *b, const marea_attention_tile *t, sc
 static void add_tile (const backward *b, const marea_attention_tile *t, const scratch *w, char *dq) {
   const marea_attention *a = &b->a;
   const int64_t first = t->keys.first;
-  marea_attention_product p = {
-      .rows = t->queries.end - t->queries.first, .depth = t->keys.end - first, .turned = true};
+  marea_attention_product p = {.rows = t->queries.end - t->queries.first,
+                               .depth = t->keys.end - first,
+                               .turned = true,
+                               .narrow = w->narrow};
   if (b->d[DV]) {
     p.cols = a->dv, p.x = w->s, p.w = &w->dy, p.y_row = a->kv_heads * a->dv;
     p.y = marea_key_at(a, b->d[DV], t->n, first, t->head, a->dv);
@@ -363,8 +401,8 @@ static void add_keys (const backward *b, marea_attention_tile t, scratch *w, cha
   const int64_t group = a->heads / a->kv_heads, head = t.head;
   marea_attention_tile strip;
   t.queries = (marea_range){0, a->tq};
-  marea_attention_turn(a, &t, a->k, a->d, w->turned_k);
-  marea_attention_turn(a, &t, a->v, a->dv, w->turned_v);
+  marea_attention_turn(a, &t, a->k, a->d, w->narrow, w->turned_k);
+  marea_attention_turn(a, &t, a->v, a->dv, w->narrow, w->turned_v);
   marea_attention_pack_keys(a, &t, a->k, a->d, a->scale, &w->k);
   for (t.head = head; t.head < head + group; t.head++)
     for (int64_t i = 0; marea_attention_strip(a, &t, i, &strip); i = strip.queries.end) {
@@ -419,7 +457,8 @@ static marea_status backward_memory (marea_call *c, backward *b) {
   b->per_worker = (size_t)((a->d + a->dv + 3 * QUERIES) * STEP +
                            (KEYS + QUERIES) * MAREA_ATTENTION_ROW(a->d) +
                            QUERIES * MAREA_ATTENTION_ROW(a->dv)) *
-                  a->size;
+                      a->size +
+                  narrow_size_back(a) * sizeof(uint16_t);
   MAREA_TRY(marea_worker_memory(c, &b->per_worker, &b->memory));
   for (int worker = 0; worker < c->ctx->threads && !c->ctx->shape_only; worker++) {
     const scratch w = scratch_of(b, worker);
@@ -470,7 +509,7 @@ const marea_op marea_op_scaled_dot_product_attention_grad = {
                          {"counter", MAREA_INT, 0, NULL, "first Philox block of the dropout"},
                          {"dq", MAREA_BOOL, 1, NULL, "whether the gradient to q is computed"},
                          {"dk", MAREA_BOOL, 1, NULL, "to k"}, {"dv", MAREA_BOOL, 1, NULL, "to v"},
-                         {"dmask", MAREA_BOOL, 0, NULL, "to the mask"}),
+                         {"dmask", MAREA_BOOL, 0, NULL, "to the mask"}, MAREA_PRODUCTS),
     .flags = MAREA_SHAPE_ONLY | MAREA_NO_GRAD,
     .shape = attention_grad_shape,
     .forward = attention_grad_forward,

@@ -9,6 +9,7 @@
 #define KEYS MAREA_ATTENTION_KEYS
 #define STEP MAREA_ATTENTION_STEP
 #define SHORT_STRIP 14 /* queries: the rows of a product's tile */
+#define BF16_STRIP 32  /* those of two tiles of bf16 */
 
 /* ---- checks ---- */
 
@@ -119,7 +120,8 @@ marea_status marea_attention_open (marea_call *c, marea_attention *a) {
                          .causal = c->attr[MAREA_QKV_CAUSAL].i,
                          .scale = c->attr[MAREA_QKV_SCALE].f,
                          .rate = c->attr[MAREA_QKV_DROPOUT].f,
-                         .seed = (uint64_t)c->attr[MAREA_QKV_SEED].i};
+                         .seed = (uint64_t)c->attr[MAREA_QKV_SEED].i,
+                         .bf16 = marea_rounds(c) && q->shape[3] > 0 && v->shape[3] > 0};
   if (has(c, MAREA_QKV_MASK)) open_mask(c->in[MAREA_QKV_MASK], a);
   MAREA_TRY(marea_attention_lengths(c, MAREA_QKV_LENGTHS, a->tk, &a->length));
   const int64_t most = MAREA_MAX(KEYS, a->dv);
@@ -171,18 +173,105 @@ bool marea_attention_strip (const marea_attention *a, const marea_attention_tile
                                MAREA_MAX(all->queries.first, marea_attention_first(a, all->keys.first)));
   if (t->queries.first >= all->queries.end) return false;
   const bool cut = a->causal && all->keys.end > t->queries.first + 1 + a->tk - a->tq;
-  t->queries.end = MAREA_MIN(all->queries.end,
-                             t->queries.first + (cut ? SHORT_STRIP : MAREA_ATTENTION_QUERIES));
+  t->queries.end = MAREA_MIN(all->queries.end, t->queries.first + (!cut      ? MAREA_ATTENTION_QUERIES
+                                                                   : a->bf16 ? BF16_STRIP
+                                                                             : SHORT_STRIP));
   t->keys.end = MAREA_MIN(all->keys.end, marea_attention_keys(a, t->n, t->queries.end));
   return true;
+}
+
+/* ---- in bf16 ---- */
+
+/* Of rows or keys, of which a tile may have fewer than it is packed for. */
+static int64_t whole_depth (int64_t n) {
+  return (n + MAREA_BF16_DEPTH - 1) / MAREA_BF16_DEPTH * MAREA_BF16_DEPTH;
+}
+
+/* to (rows, depth) := x (rows, width), with zeros behind each row */
+static void narrow_rows (const marea_attention *a, int64_t rows, int64_t width, const char *x, int64_t step,
+                         int64_t depth, uint16_t *to) {
+  const float *from = (const float *)(const void *)x;
+  for (int64_t i = 0; i < rows; i++, from += step, to += depth) {
+    a->kernels->narrow_bf16((size_t)width, from, to);
+    memset(to + width, 0, (size_t)(depth - width) * sizeof *to);
+  }
+}
+
+/* Zeros behind rows first - 1 of panels that have `end` of them */
+static void clear_panels (int64_t first, int64_t end, int64_t cols, uint16_t *panels, int64_t panel) {
+  const size_t bytes = (size_t)((end - first) * MAREA_BF16_PANEL) * sizeof *panels;
+  for (int64_t j = 0; j < cols && bytes > 0; j += MAREA_BF16_PANEL, panels += panel)
+    memset(panels + first * MAREA_BF16_PANEL, 0, bytes);
+}
+
+static int64_t even (int64_t n) { return n + (n & 1); }
+
+static void narrow (const marea_attention *a, int64_t rows, int64_t width, marea_attention_rows *to) {
+  narrow_rows(a, rows, width, to->x, to->step, to->depth, to->narrow);
+  if (!to->panels) return;
+  marea_bf16_pack(a->kernels, rows, width, to->narrow, to->depth, false, to->panels, to->panel);
+  clear_panels(even(rows), whole_depth(rows), width, to->panels, to->panel);
+}
+
+static int64_t narrow_size (int64_t rows, int64_t width) {
+  return (rows * marea_bf16_depth(width) + 31) / 32 * 32;
+}
+
+size_t marea_attention_narrow_size (const marea_attention *a, int64_t rows, int64_t width, bool panels) {
+  if (!a->bf16) return 0;
+  return (size_t)(narrow_size(rows, width) + (panels ? whole_depth(rows) * marea_bf16_columns(width) : 0));
+}
+
+void marea_attention_narrow (const marea_attention *a, int64_t rows, int64_t width, bool panels,
+                             marea_attention_rows *to, uint16_t **at) {
+  if (!a->bf16) return;
+  to->narrow = *at;
+  to->depth = marea_bf16_depth(width);
+  to->panels = panels ? *at + narrow_size(rows, width) : NULL;
+  to->panel = whole_depth(rows) * MAREA_BF16_PANEL;
+  *at += marea_attention_narrow_size(a, rows, width, panels);
+}
+
+/* y := x w, or += it, of operands as marea_bf16_product has them, y_row from row to row */
+static void multiply_bf16 (const marea_attention *a, int64_t rows, int64_t depth, int64_t cols,
+                           const uint16_t *x, const uint16_t *w, int64_t panel, char *y, int64_t y_row,
+                           bool add) {
+  static const int64_t here = 0;
+  const marea_bf16_product g = {.x = x,
+                                .w = w,
+                                .y = y,
+                                .rows = 1,
+                                .cols = rows,
+                                .x_col = depth,
+                                .y_col = y_row,
+                                .depth = depth,
+                                .n = cols,
+                                .tap_rows = 1,
+                                .taps = 1,
+                                .tap = &here,
+                                .w_panel = panel,
+                                .wide = true,
+                                .accumulate = add,
+                                .f32 = a->kernels};
+  if (rows > 0 && cols > 0) a->ctx->bf16->product(&g);
+}
+
+static void turn_bf16 (const marea_attention *a, const marea_attention_tile *t, const char *from,
+                       int64_t width, uint16_t *scratch, uint16_t *to) {
+  const int64_t keys = t->keys.end - t->keys.first, depth = marea_bf16_depth(width);
+  narrow_rows(a, keys, width, marea_key_at(a, from, t->n, t->keys.first, t->head, width), a->kv_heads * width,
+              depth, scratch);
+  marea_bf16_pack(a->kernels, depth, keys, scratch, depth, true, to, depth * MAREA_BF16_PANEL);
 }
 
 /* ---- scores ---- */
 
 void marea_attention_turn (const marea_attention *a, const marea_attention_tile *t, const char *from,
-                           int64_t width, char *turned) {
-  a->kernels->turn((size_t)(t->keys.end - t->keys.first), (size_t)width, (size_t)(a->kv_heads * width),
-                   marea_key_at(a, from, t->n, t->keys.first, t->head, width), STEP, turned);
+                           int64_t width, uint16_t *scratch, char *turned) {
+  if (a->bf16) turn_bf16(a, t, from, width, scratch, (uint16_t *)(void *)turned);
+  else
+    a->kernels->turn((size_t)(t->keys.end - t->keys.first), (size_t)width, (size_t)(a->kv_heads * width),
+                     marea_key_at(a, from, t->n, t->keys.first, t->head, width), STEP, turned);
 }
 
 /* Infinities and NaN make a sum that is none; so do numbers that overflow, at no harm. */
@@ -193,6 +282,7 @@ static void pack (const marea_attention *a, int64_t rows, int64_t width, int64_t
   a->kernels->copy_rows((size_t)rows, (size_t)width, (size_t)from_row, from, (size_t)to->step, to->x);
   if (factor != 1) a->kernels->scale(n, factor, to->x, to->x);
   to->finite = !check || isfinite(a->kernels->sum(n, to->x));
+  if (a->bf16) narrow(a, rows, width, to);
 }
 
 void marea_attention_clear (const marea_attention *a, int64_t rows, int64_t width,
@@ -287,14 +377,20 @@ void marea_attention_mask (const marea_attention *a, const marea_attention_tile 
 }
 
 void marea_attention_dots (const marea_attention *a, const marea_attention_tile *t, int64_t width,
-                           const char *rows, int64_t step, const char *turned, char *y) {
+                           const marea_attention_rows *rows, int64_t first, const char *turned, char *y) {
+  if (a->bf16) {
+    multiply_bf16(a, t->queries.end - t->queries.first, rows->depth, t->keys.end - t->keys.first,
+                  rows->narrow + first * rows->depth, (const uint16_t *)(const void *)turned,
+                  rows->depth * MAREA_BF16_PANEL, y, STEP, false);
+    return;
+  }
   const operands p = {.rows = t->queries.end - t->queries.first,
                       .depth = width,
                       .cols = t->keys.end - t->keys.first,
-                      .x = rows,
+                      .x = rows->x + (size_t)(first * rows->step) * a->size,
                       .w = turned,
                       .y = y,
-                      .x_row = step,
+                      .x_row = rows->step,
                       .w_row = STEP,
                       .y_row = STEP};
   multiply(a, &p, false);
@@ -353,6 +449,20 @@ static void multiply_seen (const marea_attention *a, const marea_attention_produ
     }
 }
 
+static void multiply_rounded (const marea_attention *a, const marea_attention_product *p) {
+  const int64_t keys = whole_depth(p->depth), rows = whole_depth(p->rows);
+  narrow_rows(a, p->rows, p->depth, p->x, STEP, keys, p->narrow);
+  if (!p->turned) {
+    multiply_bf16(a, p->rows, keys, p->cols, p->narrow, p->w->panels, p->w->panel, p->y, p->y_row, true);
+    return;
+  }
+  uint16_t *x = p->narrow + MAREA_ATTENTION_NARROW;
+  marea_bf16_pack_turned(a->kernels, p->rows, p->depth, p->narrow, keys, x, rows);
+  for (int64_t j = 0; j < p->depth; j++)
+    memset(x + j * rows + even(p->rows), 0, (size_t)(rows - even(p->rows)) * sizeof *x);
+  multiply_bf16(a, p->depth, rows, p->cols, x, p->w->panels, p->w->panel, p->y, p->y_row, true);
+}
+
 void marea_attention_multiply (const marea_attention *a, const marea_attention_product *p) {
   const operands all = {.rows = p->rows,
                         .depth = p->depth,
@@ -364,6 +474,7 @@ void marea_attention_multiply (const marea_attention *a, const marea_attention_p
                         .w_row = p->w->step,
                         .y_row = p->y_row};
   if (!p->w->finite) multiply_seen(a, p);
+  else if (a->bf16) multiply_rounded(a, p);
   else if (p->turned) multiply_turned(a, &all);
   else multiply(a, &all, true);
 }

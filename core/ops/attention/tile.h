@@ -21,8 +21,9 @@ enum {
   MAREA_QKV_MASK,
   MAREA_QKV_LENGTHS,
   MAREA_QKV
-};                                                                             /* ORDER of inputs */
-enum { MAREA_QKV_CAUSAL, MAREA_QKV_SCALE, MAREA_QKV_DROPOUT, MAREA_QKV_SEED }; /* ORDER of attributes */
+}; /* ORDER of inputs */
+/* ORDER of attributes; the last one is another one of the gradient */
+enum { MAREA_QKV_CAUSAL, MAREA_QKV_SCALE, MAREA_QKV_DROPOUT, MAREA_QKV_SEED, MAREA_QKV_PRODUCTS };
 
 #define MAREA_QKV_INPUTS                                                                      \
   {"q", "(N, Tq, heads, D) queries"}, {"k", "(N, Tk, kv_heads, D) keys"},                     \
@@ -65,6 +66,7 @@ typedef struct marea_attention {
   bool causal;
   double scale, rate; /* rate: of the dropout */
   uint64_t seed, counter;
+  bool bf16;             /* operands of products are rounded to bf16 */
   const int64_t *offset; /* 0, 1, ..: see marea_direct_wgrad */
   char *hidden;          /* (KEYS): -infinity */
 } marea_attention;
@@ -116,6 +118,11 @@ typedef struct marea_attention_rows {
   char *x;
   int64_t step; /* elements from row to row: an odd number of lines of f32; those after a row are 0 */
   bool finite;
+  uint16_t
+      *narrow; /* with products of bf16: the same in bf16, `depth` from row to row, with zeros behind each */
+  int64_t depth;
+  uint16_t *panels; /* and, where they are w of a product, in panels, `panel` apart; NULL: they are not */
+  int64_t panel;
 } marea_attention_rows;
 #define MAREA_ATTENTION_ROW(width) ((((width) + 15) / 16 | 1) * 16)
 
@@ -128,13 +135,18 @@ void marea_attention_pack_queries (const marea_attention *a, const marea_attenti
                                    int64_t width, double factor, marea_attention_rows *to);
 void marea_attention_pack_keys (const marea_attention *a, const marea_attention_tile *t, const char *x,
                                 int64_t width, double factor, marea_attention_rows *to);
-/* turned (width, keys) := k or v (keys, width) of the tile; MAREA_ATTENTION_STEP from row to row. */
+/* turned (width, keys) := k or v (keys, width) of the tile; MAREA_ATTENTION_STEP from row to row. With products of bf16 it is
+   panels, and scratch has room for the rows. */
 void marea_attention_turn (const marea_attention *a, const marea_attention_tile *t, const char *from,
-                           int64_t width, char *turned);
-/* y (queries, keys) := the tile's rows of q or dy (queries, width), `step` apart, times k or v turned;
+                           int64_t width, uint16_t *scratch, char *turned);
+/* y (queries, keys) := the tile's rows of q or dy (queries, width), from `first` on, times k or v turned;
    MAREA_ATTENTION_STEP from row to row */
 void marea_attention_dots (const marea_attention *a, const marea_attention_tile *t, int64_t width,
-                           const char *rows, int64_t step, const char *turned, char *y);
+                           const marea_attention_rows *rows, int64_t first, const char *turned, char *y);
+/* With products of bf16: gives rows of such a width memory for bf16 from *at on, and moves *at behind it. */
+void marea_attention_narrow (const marea_attention *a, int64_t rows, int64_t width, bool panels,
+                             marea_attention_rows *to, uint16_t **at);
+size_t marea_attention_narrow_size (const marea_attention *a, int64_t rows, int64_t width, bool panels);
 /* One query q, of which no key is hidden: its scores s (keys), and y (Dv) += s v. Each key is read once, where it lies. */
 void marea_attention_dots_of_one (const marea_attention *a, const marea_attention_tile *t, const char *q,
                                   char *s);
@@ -154,7 +166,9 @@ typedef struct marea_attention_product {
   char *y;
   int64_t y_row; /* in elements */
   bool turned;
+  uint16_t *narrow; /* scratch with products of bf16: MAREA_ATTENTION_NARROW elements, twice that if turned */
 } marea_attention_product;
+#define MAREA_ATTENTION_NARROW (MAREA_ATTENTION_KEYS * (MAREA_ATTENTION_QUERIES + 2))
 void marea_attention_multiply (const marea_attention *a, const marea_attention_product *p);
 
 #endif

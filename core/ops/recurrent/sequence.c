@@ -154,10 +154,6 @@ static void pack_panel (void *arg, int64_t panel, int worker) {
       memcpy(to, k->from + (size_t)(i * k->row + (first + j) * k->col) * k->size, k->size);
 }
 
-static int64_t depth_of (int64_t k) {
-  return marea_bf16_depth_fits(k) ? k : (k + MAREA_BF16_DEPTH - 1) / MAREA_BF16_DEPTH * MAREA_BF16_DEPTH;
-}
-
 static void narrow_row (void *arg, int64_t row, int worker) {
   const packing *k = arg;
   const int64_t step = MAREA_MAX(k->row, k->col);
@@ -168,7 +164,8 @@ static void narrow_row (void *arg, int64_t row, int worker) {
 
 static void pack_bf16_panel (void *arg, int64_t panel, int worker) {
   const packing *k = arg;
-  const int64_t first = panel * MAREA_BF16_PANEL, depth = depth_of(k->p->k), size = depth * MAREA_BF16_PANEL;
+  const int64_t first = panel * MAREA_BF16_PANEL, depth = marea_bf16_depth(k->p->k),
+                size = depth * MAREA_BF16_PANEL;
   const bool turned = k->row == 1;
   uint16_t *to = (uint16_t *)(void *)k->to + panel * size;
   (void)worker;
@@ -182,7 +179,7 @@ static marea_status pack_bf16 (marea_call *c, packing *k, int64_t rows) {
   const int64_t panels = marea_bf16_columns(p->m) / MAREA_BF16_PANEL;
   MAREA_WORKSPACE_OR_RETURN(c, k->narrow, (size_t)(rows * k->width) * sizeof *k->narrow);
   MAREA_WORKSPACE_OR_RETURN(c, k->to,
-                            (size_t)(panels * MAREA_BF16_PANEL * depth_of(p->k)) * sizeof *k->narrow);
+                            (size_t)(panels * MAREA_BF16_PANEL * marea_bf16_depth(p->k)) * sizeof *k->narrow);
   p->at = k->to;
   marea_parallel(c->ctx, rows, narrow_row, k);
   marea_parallel(c->ctx, panels, pack_bf16_panel, k);
@@ -213,7 +210,7 @@ static const int64_t tap[] = {0};
 
 static void multiply_bf16 (const marea_sequence *s, const marea_packed *p, const char *x, int64_t x_row,
                            int64_t rows, uint16_t *narrow, char *y, int64_t y_row) {
-  const int64_t depth = depth_of(p->k);
+  const int64_t depth = marea_bf16_depth(p->k);
   const marea_bf16_product g = {.x = narrow,
                                 .w = (const uint16_t *)(const void *)p->at,
                                 .y = y,
@@ -359,7 +356,7 @@ static void run_block (void *arg, int64_t block, int worker) {
 
 static marea_status open_memory (marea_call *c, const marea_sequence *s, int64_t per_row, size_t *per_worker,
                                  char **memory) {
-  const size_t narrow = s->bf16 ? (size_t)depth_of(s->gates) * sizeof(uint16_t) : 0;
+  const size_t narrow = s->bf16 ? (size_t)marea_bf16_depth(s->gates) * sizeof(uint16_t) : 0;
   *per_worker = (size_t)marea_sequence_rows(s) * ((size_t)(s->hidden + per_row) * s->size + narrow);
   return marea_worker_memory(c, per_worker, memory);
 }
