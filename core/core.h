@@ -672,6 +672,8 @@ static inline int64_t marea_bf16_depth (int64_t n) {
 
 /* On the calling thread alone unless `parallel`. */
 marea_status marea_gemm_bf16 (marea_context *ctx, const marea_bf16_gemm *g, bool parallel);
+/* The same of one row, m = 1, and a B of bf16; marea_gemm_bf16 calls it. (gemv_bf16.c) */
+marea_status marea_gemv_bf16 (marea_context *ctx, const marea_bf16_gemm *g, bool parallel);
 /* w (depth, n), element (d, j) at d * step + j, or j * step + d if `turned`, as panels of marea_bf16_product, which are
    `panel` elements apart; an odd depth gets a row of zeros. */
 void marea_bf16_pack (const marea_kernels *k, int64_t depth, int64_t n, const uint16_t *w, int64_t step, bool turned,

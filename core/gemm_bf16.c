@@ -313,6 +313,7 @@ marea_status marea_gemm_bf16 (marea_context *ctx, const marea_bf16_gemm *given, 
     if (!ctx->shape_only) clear_c(g);
     return MAREA_OK;
   }
+  if (g->m == 1 && g->b.dtype == MAREA_BF16) return marea_gemv_bf16(ctx, g, parallel);
   choose_blocks(&j);
   const int64_t blocks = parts_of(g->m, j.m) * parts_of(g->n, j.n) * j.parts;
   const size_t workspace = (size_t)(parallel ? ctx->threads : 1) * worker_bytes(&j);

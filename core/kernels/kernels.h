@@ -396,6 +396,9 @@ static inline int marea_winograd_points (marea_winograd_variant v, int taps) {
   K(widen_f16, void, (size_t n, const uint16_t *x, float *y))                                                   \
   K(narrow_bf16, void, (size_t n, const float *x, uint16_t *y))                                                 \
   K(narrow_f16, void, (size_t n, const float *x, uint16_t *y))                                                  \
+  K(bf16_add_scaled, void, (size_t rows, size_t n, size_t step, const uint16_t *w, const float *x,               \
+                            float *y))                       /* y[j] += sum_i x[i] w[i*step+j] */                \
+  K(bf16_dot, float, (size_t n, const uint16_t *w, const float *x)) /* sum_i x[i] w[i] */                        \
   K(relu_grad_bf16, void, (size_t n, const uint16_t *dy, const uint16_t *y, uint16_t *dx))                        \
   /* pairs of rows: y[i*y_step+j] has x[2i*step+j] in its lower half and x[(2i+1)*step+j], 0 behind the last row, in its  \
      upper one */                                                                                                \

@@ -1,0 +1,70 @@
+/* SPDX-License-Identifier: MIT
+** gemv_bf16.c: a row times a matrix of bf16. It takes the time in which the matrix is read, so that nothing is packed: its
+** elements become f32 as they come.
+*/
+#include <string.h>
+
+#include "core.h"
+
+#define COLUMNS 512  /* of a block: 1 KB of each row of B, and 2 KB of sums in a first-level cache */
+#define CHECKED 4096 /* rows of B between two checks for interrupts: 4 MB, some 0.5 ms */
+
+typedef struct job {
+  marea_context *ctx;
+  const marea_bf16_gemm *g;
+  const marea_kernels *f32;
+  float *x, *bias, *sums; /* (k), (n) or NULL, (n) */
+} job;
+
+static void multiply (const job *j, int64_t first, int64_t n) {
+  const marea_bf16_gemm *g = j->g;
+  const uint16_t *w = (const uint16_t *)g->b.at + (g->tb ? first * g->b.step : first);
+  float *y = j->sums + first;
+  memset(y, 0, (size_t)n * sizeof *y);
+  for (int64_t i = 0; g->tb && i < n && !marea_stopping(j->ctx); i++)
+    y[i] = j->f32->bf16_dot((size_t)g->k, w + i * g->b.step, j->x);
+  for (int64_t d = 0; !g->tb && d < g->k && !marea_stopping(j->ctx); d += CHECKED)
+    j->f32->bf16_add_scaled((size_t)MAREA_MIN(CHECKED, g->k - d), (size_t)n, (size_t)g->b.step,
+                            w + d * g->b.step, j->x + d, y);
+}
+
+static void run_block (void *arg, int64_t block, int worker) {
+  const job *j = arg;
+  const marea_bf16_gemm *g = j->g;
+  const int64_t first = block * COLUMNS, n = MAREA_MIN(COLUMNS, g->n - first);
+  float *y = j->sums + first, *wide = (float *)g->c + first;
+  (void)worker;
+  multiply(j, first, n);
+  j->f32->bias_act(1, (size_t)n, j->bias ? j->bias + first : NULL, g->end.act, g->end.slope, y);
+  if (!g->wide) j->f32->narrow_bf16((size_t)n, y, (uint16_t *)g->c + first);
+  else if (g->add) j->f32->add((size_t)n, wide, 1, y, 1, wide, NULL);
+  else memcpy(wide, y, (size_t)n * sizeof *y);
+}
+
+/* x := A, whose elements may lie apart. */
+static void load_row (const marea_context *ctx, const marea_bf16_gemm *g, float *x) {
+  const int64_t step = g->ta ? g->a.step : 1;
+  marea_convert_run(ctx, g->k, g->a.dtype, g->a.at, step, MAREA_F32, x, 1);
+}
+
+marea_status marea_gemv_bf16 (marea_context *ctx, const marea_bf16_gemm *g, bool parallel) {
+  const int64_t blocks = (g->n + COLUMNS - 1) / COLUMNS;
+  const size_t bytes = (size_t)(g->k + 2 * g->n) * sizeof(float);
+  if (ctx->shape_only) {
+    marea_plan_take(ctx, marea_block_size(bytes));
+    marea_plan_give(ctx, marea_block_size(bytes));
+    return MAREA_OK;
+  }
+  float *memory = marea_alloc(ctx, bytes);
+  if (!memory) return marea_out_of_memory(ctx, "matmul", bytes, "scratch space");
+  job j = {.ctx = ctx, .g = g, .f32 = ctx->kernels[MAREA_F32], .sums = memory, .x = memory + 2 * g->n};
+  load_row(ctx, g, j.x);
+  if (g->end.bias) {
+    j.bias = memory + g->n;
+    marea_convert_run(ctx, g->n, g->wide ? MAREA_F32 : MAREA_BF16, g->end.bias, 1, MAREA_F32, j.bias, 1);
+  }
+  if (parallel) marea_parallel(ctx, blocks, run_block, &j);
+  for (int64_t i = 0; i < blocks && !parallel; i++) run_block(&j, i, 0);
+  marea_free(ctx, memory);
+  return MAREA_OK;
+}
