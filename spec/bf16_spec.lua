@@ -54,6 +54,64 @@ describe("bf16 has the same bits for any number of threads:", function()
   end)
 end)
 
+describe("training under autocast has the same bits", function()
+  local nn, optim, checkpoint = marea.nn, marea.optim, marea.checkpoint
+  local threads, path = marea.info().threads, os.tmpname()
+  after_each(function() marea.set_threads(threads) end)
+  teardown(function() os.remove(path) end)
+
+  local function conv(from, to, stride)
+    return nn.Conv2d{from, to, kernel = 3, stride = stride, padding = "same", activation = "relu"}
+  end
+
+  local function begin()
+    marea.seed(3)
+    local net = nn.Sequential{conv(1, 16, 1), nn.MaxPool2d{2}, conv(16, 24, 2), nn.Flatten{}, nn.Linear{384, 70},
+      nn.Dropout{0.2}, nn.ReLU{}, nn.Linear{70, 5}}
+    return net, optim.Adam{net, lr = 1e-2}
+  end
+
+  local function train(net, adam, first, last)
+    for step = first, last do
+      marea.scope(function()
+        marea.seed(step)
+        local x, labels = marea.normal{20, 16, 16, 1}, marea.randint({20}, 1, 5)
+        adam:step(function() return marea.autocast(function() return net(x):cross_entropy(labels) end) end)
+      end)
+    end
+  end
+
+  local function same(a, b)
+    local others = b:parameters()
+    for i, p in ipairs(a:parameters()) do
+      assert.are.equal(p:numel(), p:detach():eq(others[i]:detach()):to "f32":sum():item())
+    end
+  end
+
+  it("for 1 to 4 threads", function()
+    local first
+    for n = 1, 4 do
+      marea.set_threads(n)
+      local net, adam = begin()
+      train(net, adam, 1, 4)
+      first = first or net
+      same(first, net)
+    end
+  end)
+
+  it("after a resume", function()
+    local whole, adam = begin()
+    train(whole, adam, 1, 4)
+    local half, optimizer = begin()
+    train(half, optimizer, 1, 2)
+    assert(checkpoint.save(path, {model = half, optimizer = optimizer}))
+    local net, other = begin()
+    assert(checkpoint.load(path, {model = net, optimizer = other}))
+    train(net, other, 3, 4)
+    same(whole, net)
+  end)
+end)
+
 it("what a bf16 operator does not need stays as small as its operands: no copies in f32", function()
   local x = marea.normal{64, 28, 28, 32}:to "bf16":detach()
   local w = marea.normal{3, 3, 32, 32}:to "bf16":detach()
