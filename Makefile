@@ -57,7 +57,7 @@ EDIT_LIBS = $(shell pkg-config --libs libedit)
 # Addresses to fill in when the library is loaded, as bits (DT_RELR) instead of 24 bytes each: 70 KB less. Only if the
 # linker can, and the C library is one that reads them (glibc 2.36, which then is the oldest that loads the result).
 PACK := -Wl,-z,pack-relative-relocs
-PACKED = $(shell mkdir -p $(BUILD); new=$$(mktemp $(BUILD)/packed.XXXXXX); \
+PACKED = $(shell new=$$(mktemp); \
   echo 'int puts(const char *); static int x; int *p = &x; int f(void) { return puts("") + *p; }' | \
   LC_ALL=C $(CC) -shared -fPIC $(PACK) -Wl,--fatal-warnings -x c - -o "$$new" 2>/dev/null && \
   grep -q GLIBC_ABI_DT_RELR "$$new" && echo $(PACK); rm -f "$$new")

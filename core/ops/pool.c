@@ -11,6 +11,8 @@
 #define CHANNELS 32
 /* Images from which each is one block, so that up to 16 threads have work; fewer are cut by channels, too. */
 #define ENOUGH 16
+/* Elements that a call of a kernel looks at, between two checks for interrupts: 1 ms. */
+#define LONG_ROW 2000000
 
 /* ---- geometry ---- */
 
@@ -245,7 +247,7 @@ static void run_strip (const pass *p, const plane *k, const strip *t) {
   const size_t size = marea_element_size(marea_computed_in(p->dtype));
   for (int64_t ox = 0, n; ox < p->g.out[1] && !stops_window(p); ox += n) {
     int64_t step, x0, x1;
-    n = alike(&p->g, ox, &step);
+    n = MAREA_MIN(alike(&p->g, ox, &step), MAREA_MAX(LONG_ROW / (t->rows * p->g.kernel[1] * k->count), 1));
     window_of(&p->g, 1, ox, &x0, &x1);
     const size_t x = (size_t)(x0 * t->col) * size, y = (size_t)(ox * t->col) * size;
     const marea_max_windows g = {.x = t->x + x,
