@@ -203,7 +203,7 @@ static void multiply_block (const job *j, block *b, uint16_t *memory, bool finis
   }
   for (int64_t d = 0; d < b->k && !marea_stopping(j->ctx); d += DEPTH)
     multiply_piece(j, b, d, MAREA_MIN(DEPTH, b->k - d), memory);
-  if (b->sums && finishes) finish(j, b);
+  if (b->sums && finishes && !marea_stopping(j->ctx)) finish(j, b);
 }
 
 static void run_block (void *arg, int64_t index, int worker) {
@@ -229,6 +229,7 @@ static void add_parts (void *arg, int64_t row, int worker) {
   const marea_bf16_gemm *g = j->g;
   const block b = {.row = row, .m = 1, .n = g->n, .sums = j->partial + row * g->n};
   (void)worker;
+  if (marea_stopping(j->ctx)) return;
   for (int64_t gap = 1; gap < j->parts; gap *= 2)
     for (int64_t part = 0; part + gap < j->parts; part += 2 * gap) {
       float *to = b.sums + part * g->m * g->n;
@@ -299,20 +300,30 @@ static void narrow_whole (marea_context *ctx, whole *w, void *to, bool parallel)
   *w->of = (marea_bf16_operand){to, even(w->cols), MAREA_BF16};
 }
 
-static void clear_c (const marea_bf16_gemm *g) {
-  const size_t size = g->wide ? sizeof(float) : sizeof(uint16_t);
-  for (int64_t i = 0; i < g->m && !g->add; i++)
-    memset((char *)g->c + (size_t)(i * g->ldc) * size, 0, (size_t)g->n * size);
+/* Without terms: C = act(bias), a row at a time in f32. */
+static marea_status finish_empty (marea_context *ctx, const marea_bf16_gemm *g) {
+  const marea_kernels *f32 = ctx->kernels[MAREA_F32];
+  const size_t n = (size_t)g->n, bytes = n * sizeof(float);
+  if (g->add || ctx->shape_only) return MAREA_OK;
+  float *row = marea_alloc(ctx, bytes);
+  if (!row) return marea_out_of_memory(ctx, "matmul", bytes, "scratch space");
+  memset(row, 0, bytes);
+  if (g->end.bias)
+    marea_convert_run(ctx, g->n, g->wide ? MAREA_F32 : MAREA_BF16, g->end.bias, 1, MAREA_F32, row, 1);
+  f32->bias_act(1, n, NULL, g->end.act, g->end.slope, row);
+  for (int64_t i = 0; i < g->m; i++) {
+    if (g->wide) memcpy((float *)g->c + i * g->ldc, row, bytes);
+    else f32->narrow_bf16(n, row, (uint16_t *)g->c + i * g->ldc);
+  }
+  marea_free(ctx, row);
+  return MAREA_OK;
 }
 
 marea_status marea_gemm_bf16 (marea_context *ctx, const marea_bf16_gemm *given, bool parallel) {
   marea_bf16_gemm own = *given, *g = &own;
   job j = {.ctx = ctx, .g = g};
   if (g->m == 0 || g->n == 0) return MAREA_OK;
-  if (g->k == 0) {
-    if (!ctx->shape_only) clear_c(g);
-    return MAREA_OK;
-  }
+  if (g->k == 0) return finish_empty(ctx, g);
   if (g->m == 1 && g->b.dtype == MAREA_BF16) return marea_gemv_bf16(ctx, g, parallel);
   choose_blocks(&j);
   const int64_t blocks = parts_of(g->m, j.m) * parts_of(g->n, j.n) * j.parts;

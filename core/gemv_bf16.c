@@ -21,9 +21,10 @@ static void multiply (const job *j, int64_t first, int64_t n) {
   const uint16_t *w = (const uint16_t *)g->b.at + (g->tb ? first * g->b.step : first);
   float *y = j->sums + first;
   memset(y, 0, (size_t)n * sizeof *y);
-  for (int64_t i = 0; g->tb && i < n && !marea_stopping(j->ctx); i++)
+  const bool turned = g->tb || (g->n == 1 && g->b.step == 1);
+  for (int64_t i = 0; turned && i < n && !marea_stopping(j->ctx); i++)
     y[i] = j->f32->bf16_dot((size_t)g->k, w + i * g->b.step, j->x);
-  for (int64_t d = 0; !g->tb && d < g->k && !marea_stopping(j->ctx); d += CHECKED)
+  for (int64_t d = 0; !turned && d < g->k && !marea_stopping(j->ctx); d += CHECKED)
     j->f32->bf16_add_scaled((size_t)MAREA_MIN(CHECKED, g->k - d), (size_t)n, (size_t)g->b.step,
                             w + d * g->b.step, j->x + d, y);
 }
@@ -41,10 +42,16 @@ static void run_block (void *arg, int64_t block, int worker) {
   else memcpy(wide, y, (size_t)n * sizeof *y);
 }
 
-/* x := A, whose elements may lie apart. */
-static void load_row (const marea_context *ctx, const marea_bf16_gemm *g, float *x) {
+/* x := A rounded to bf16, whose elements may lie apart. */
+static void load_row (marea_context *ctx, const marea_bf16_gemm *g, float *x) {
   const int64_t step = g->ta ? g->a.step : 1;
-  marea_convert_run(ctx, g->k, g->a.dtype, g->a.at, step, MAREA_F32, x, 1);
+  uint16_t some[COLUMNS];
+  for (int64_t d = 0; d < g->k && !marea_stopping(ctx); d += COLUMNS) {
+    const int64_t n = MAREA_MIN(COLUMNS, g->k - d);
+    const char *from = (const char *)g->a.at + (size_t)(d * step) * marea_element_size(g->a.dtype);
+    marea_convert_run(ctx, n, g->a.dtype, from, step, MAREA_BF16, some, 1);
+    ctx->kernels[MAREA_F32]->widen_bf16((size_t)n, some, x + d);
+  }
 }
 
 marea_status marea_gemv_bf16 (marea_context *ctx, const marea_bf16_gemm *g, bool parallel) {

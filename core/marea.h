@@ -381,9 +381,9 @@ MAREA_API void marea_clear_grad (marea_tensor *t);
 MAREA_API bool marea_set_recording (marea_context *ctx, bool on);
 MAREA_API bool marea_recording (const marea_context *ctx);
 
-/* Automatic casts. While autocast is on, products and convolutions (matmul, linear, conv2d, .., lstm, attention) take
-   their float inputs in this dtype, MAREA_BF16 or MAREA_F16, add up in f32 and give results of it; f64 inputs and what is
-   beside them are left as they are. Losses, norms, softmax, sums and powers of such results are f32. Casts are recorded,
+/* Automatic casts. While autocast is on, products and convolutions (matmul, linear, conv2d, ..) take their float inputs in
+   this dtype, MAREA_BF16 or MAREA_F16, add up in f32 and give results of it; recurrent layers and attention round the
+   operands of their products to bf16 and give f32; f64 inputs and what is beside them are left as they are. Losses, norms, softmax, sums and powers of such results are f32. Casts are recorded,
    so gradients of f32 parameters are f32; those of parameters are kept until it is switched off. The reverse pass takes
    the dtypes of what was recorded and no notice of autocast. Any other dtype switches it off. Returns the former one, to
    be restored by the caller, -1 when it was off. */

@@ -45,7 +45,8 @@ static bool runs_avx512_bf16 (void) {
   return runs_avx512() && __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a & bit_AVX512BF16);
 }
 
-/* Linux lends the tiles' 8 KB to a process that asks, once. */
+/* Linux lends the tiles' 8 KB to a process that asks; from then on it refuses alternate signal stacks that would be too
+   small for them, below 11 KB or so. So this is asked when AMX is taken, not when it is listed. */
 static bool may_use_tiles (void) {
 #if defined(__linux__)
   enum { REQUEST_PERMISSION = 0x1023, TILE_DATA = 18 }; /* ARCH_REQ_XCOMP_PERM of arch_prctl */
@@ -62,7 +63,7 @@ static bool has_amx (void) {
   return __get_cpuid_count(7, 0, &a, &b, &c, &d) && (d & bit_AMX_TILE) && (d & bit_AMX_BF16);
 }
 
-static bool runs_amx (void) { return has_amx() && may_use_tiles(); }
+static bool runs_amx (void) { return has_amx(); }
 
 const char *marea_refused_isa (void) { return has_amx() && !may_use_tiles() ? "amx" : NULL; }
 
@@ -81,11 +82,15 @@ bool marea_cpu_is_wide (void) {
 #elif defined(__aarch64__)
 static bool runs_neon (void) { return true; } /* every AArch64 has Advanced SIMD */
 
+static bool may_use_tiles (void) { return false; }
+
 bool marea_cpu_is_wide (void) { return false; }
 const char *marea_refused_isa (void) { return NULL; }
 
 #define ISAS(I) I(neon, neon, neon) I(generic, generic, generic)
 #else
+static bool may_use_tiles (void) { return false; }
+
 bool marea_cpu_is_wide (void) { return false; }
 const char *marea_refused_isa (void) { return NULL; }
 
@@ -124,6 +129,7 @@ const char *marea_runnable_isa (int i) {
 bool marea_select_kernels (const char *isa, const marea_kernels *kernels[], const char **chosen) {
   for (int k = 0; k < COUNT; k++) {
     if ((isa && strcmp(isas[k].name, isa) != 0) || !isas[k].runs()) continue;
+    if (strcmp(isas[k].name, "amx") == 0 && !may_use_tiles()) continue;
     *chosen = isas[k].name;
     kernels[0] = isas[k].f32;
     kernels[1] = &marea_kernels_generic_f64;

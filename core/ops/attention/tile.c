@@ -274,6 +274,13 @@ void marea_attention_turn (const marea_attention *a, const marea_attention_tile 
                      marea_key_at(a, from, t->n, t->keys.first, t->head, width), STEP, turned);
 }
 
+/* Have some of n bf16 the exponent of infinities and NaN? Numbers near f32's largest become infinite. */
+static bool overflows (const uint16_t *x, int64_t n) {
+  int any = 0;
+  for (int64_t i = 0; i < n; i++) any |= (x[i] & 0x7f80) == 0x7f80;
+  return any;
+}
+
 /* Infinities and NaN make a sum that is none; so do numbers that overflow, at no harm. */
 static void pack (const marea_attention *a, int64_t rows, int64_t width, int64_t from_row, const char *from,
                   double factor, bool check, marea_attention_rows *to) {
@@ -282,7 +289,9 @@ static void pack (const marea_attention *a, int64_t rows, int64_t width, int64_t
   a->kernels->copy_rows((size_t)rows, (size_t)width, (size_t)from_row, from, (size_t)to->step, to->x);
   if (factor != 1) a->kernels->scale(n, factor, to->x, to->x);
   to->finite = !check || isfinite(a->kernels->sum(n, to->x));
-  if (a->bf16) narrow(a, rows, width, to);
+  if (!a->bf16) return;
+  narrow(a, rows, width, to);
+  if (check && overflows(to->narrow, rows * to->depth)) to->finite = false;
 }
 
 void marea_attention_clear (const marea_attention *a, int64_t rows, int64_t width,

@@ -59,12 +59,11 @@ static const uint16_t *weights_of (const packing *k, int64_t group, int64_t t) {
          group * cout;
 }
 
-static void pack_taps (const packing *k, int64_t group, const phase *f) {
+static void pack_tap (const packing *k, int64_t group, const phase *f, int64_t t) {
   const marea_image_pass *b = &k->p->base;
   const int64_t size = f->depth * MAREA_BF16_PANEL;
-  for (int64_t t = 0; t < f->taps; t++)
-    marea_bf16_pack(b->kernels, b->cin, b->cout, weights_of(k, group, f->tap + t), k->g->cout,
-                    b->input_gradient, k->p->w + group * k->p->group + f->w + t * size, f->taps * size);
+  marea_bf16_pack(b->kernels, b->cin, b->cout, weights_of(k, group, f->tap + t), k->g->cout,
+                  b->input_gradient, k->p->w + group * k->p->group + f->w + t * size, f->taps * size);
 }
 
 /* One element after the other: there are few. */
@@ -84,15 +83,15 @@ static void pack_gathered (const packing *k, int64_t group, const phase *f) {
   }
 }
 
-static void pack_group (void *arg, int64_t group, int worker) {
+/* Tap `block` of all groups' lists; of gathered ones, with the first tap of a phase all of it. */
+static void pack_block (void *arg, int64_t block, int worker) {
   const packing *k = arg;
+  const int64_t group = block / k->p->taps.n, tap = block % k->p->taps.n;
   phase f = next_phase(k->p, NULL, 0);
   (void)worker;
-  for (int64_t i = 0; i < count_phases(k->p); i++) {
-    if (i > 0) f = next_phase(k->p, &f, i);
-    if (k->p->gathered) pack_gathered(k, group, &f);
-    else pack_taps(k, group, &f);
-  }
+  for (int64_t i = 1; f.tap + f.taps <= tap; i++) f = next_phase(k->p, &f, i);
+  if (!k->p->gathered) pack_tap(k, group, &f, tap - f.tap);
+  else if (tap == f.tap) pack_gathered(k, group, &f);
 }
 
 static marea_status pack_weights (marea_call *c, const marea_conv *g, marea_bf16_images *p) {
@@ -108,7 +107,7 @@ static marea_status pack_weights (marea_call *c, const marea_conv *g, marea_bf16
   size_t bytes;
   MAREA_TRY(marea_bytes(c->ctx, c->op->name, 2, size, sizeof *p->w, &bytes));
   MAREA_WORKSPACE_OR_RETURN(c, p->w, bytes);
-  marea_parallel(c->ctx, p->base.groups, pack_group, &k);
+  marea_parallel(c->ctx, p->base.groups * p->taps.n, pack_block, &k);
   return MAREA_OK;
 }
 

@@ -356,7 +356,9 @@ static void run_block (void *arg, int64_t block, int worker) {
 
 static marea_status open_memory (marea_call *c, const marea_sequence *s, int64_t per_row, size_t *per_worker,
                                  char **memory) {
-  const size_t narrow = s->bf16 ? (size_t)marea_bf16_depth(s->gates) * sizeof(uint16_t) : 0;
+  /* rows of any width up to all gates: the kernel's depths are whole pieces at most */
+  const size_t widest = (size_t)(s->gates + MAREA_BF16_DEPTH - 1) / MAREA_BF16_DEPTH * MAREA_BF16_DEPTH;
+  const size_t narrow = s->bf16 ? widest * sizeof(uint16_t) : 0;
   *per_worker = (size_t)marea_sequence_rows(s) * ((size_t)(s->hidden + per_row) * s->size + narrow);
   return marea_worker_memory(c, per_worker, memory);
 }

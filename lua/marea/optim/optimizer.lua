@@ -330,7 +330,7 @@ end
 
 --- Is this step that of the list which the last one has left?
 local function is_whole(self)
-  if self._whole == self._entries and not touched.any() and core.have_gradients(self._list, #self.spec.states + 3) then
+  if self._whole == self._entries and not (self.clip_norm or self.clip_value) and not touched.any() and core.have_gradients(self._list, #self.spec.states + 3) then
     return true
   end
   if self._whole then self._whole, self._list = nil, {} end
@@ -369,7 +369,9 @@ end
 --- The reverse pass, and then the update. An interrupt may end the pass, which then changes no gradient; it cannot end
 --- the update.
 local function advance(self, loss)
-  core.shield(loss and function() loss:backward(self._backward) end, update, self, loss ~= nil)
+  local pass = loss and function() loss:backward(self._backward) end
+  if core.autocasting() then core.autocast("f32", core.shield, pass, update, self, loss ~= nil) -- norms in f32
+  else core.shield(pass, update, self, loss ~= nil) end
 end
 
 local function advance_by(self, loss, ...)
