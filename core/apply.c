@@ -203,7 +203,7 @@ static bool takes_bf16 (const marea_call *c) {
     if (c->in[i]->dtype != MAREA_BF16) return false;
     any = true;
   }
-  return any;
+  return any && (!c->op->takes_bf16 || c->op->takes_bf16(c));
 }
 
 /* Does the operator take these inputs as they are, some only stored, beside them what those are computed in? Not if it is

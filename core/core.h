@@ -326,6 +326,8 @@ struct marea_op {
   /* For profiles: floating-point operations of a finished call; in, out and, as the caller gave them, attr are set.
      NULL: one for each element of the largest tensor, none in families that only move data. */
   double (*flop)(const marea_call *c);
+  /* With MAREA_TAKES_BF16: does its own way pay for these bf16 inputs and attributes, which are unchecked yet? NULL: yes. */
+  bool (*takes_bf16)(const marea_call *c);
   /* Sample for the generic tests, written as Lua source of a function of the generator `g` (see
      spec/support/sample.lua); it returns the inputs and a table of attributes. */
   const char *sample;

@@ -37,8 +37,8 @@ local LOWER = {bf16 = "bf16", f16 = "f16", f32 = "f32"}
 --- A scope in which products take operands of fewer bits: matmul, linear and convolutions convert their f32 inputs
 --- to `dtype`, add up in f32 and give results of `dtype`; recurrent layers and attention round the operands of their
 --- products to bf16 (with "f16" they do not) and give f32; losses, norms, softmax, sums and powers of such results
---- are f32. Weights, their gradients and optimizers stay f32; a weight that is used twice is converted once. The reverse pass may run outside. With dtype "f32" the scope switches an
---- outer one off.
+--- are f32. Weights, their gradients and optimizers stay f32; a weight that is used twice is converted once. The
+--- reverse pass may run outside. With dtype "f32" the scope switches an outer one off.
 ---@param options function|{dtype: string?} f, or "bf16" (left out), "f16" or "f32" before f
 ---@param ... any f after options, and its arguments
 ---@return any ... what f returns

@@ -103,6 +103,16 @@ double marea_conv_products (const marea_tensor *small, const marea_tensor *taps)
   return 2.0 * (double)marea_tensor_size(small) * (double)marea_count(taps->rank - 1, taps->shape);
 }
 
+#define GROUP_CHANNELS 8 /* of a group, from which it pays */
+
+bool marea_conv_takes_bf16 (const marea_call *c) {
+  const marea_tensor *t = c->in[0];
+  int i = 0;
+  while (c->op->attrs[i].name && strcmp(c->op->attrs[i].name, "groups") != 0) i++;
+  const int64_t groups = c->op->attrs[i].name ? c->attr[i].i : 1;
+  return groups <= 1 || t->rank == 0 || t->shape[t->rank - 1] / groups >= GROUP_CHANNELS;
+}
+
 /* ---- forward, and the three maps as calls ---- */
 
 marea_status marea_conv_run (marea_tensor *x, marea_tensor *weight, const marea_conv_attributes *g,

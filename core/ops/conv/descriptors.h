@@ -78,6 +78,9 @@ marea_status marea_conv_finish_shape (marea_call *c, const marea_conv *g, int sl
 /* g->out := dy's sizes, which may be smaller than what the convolution gives (of output_padding) but not larger. */
 marea_status marea_conv_read_output (marea_call *c, const marea_tensor *dy, marea_conv *g);
 
+/* Products of groups of few channels would fill little of a tile, of depthwise ones 1/1024: f32's kernels are faster. */
+bool marea_conv_takes_bf16 (const marea_call *c);
+
 /* ---- forward ---- */
 
 /* out[0] := act(conv2d(src, weight) + bias), or conv2d_grad_input(src, weight) in its place */

@@ -330,7 +330,8 @@ end
 
 --- Is this step that of the list which the last one has left?
 local function is_whole(self)
-  if self._whole == self._entries and not (self.clip_norm or self.clip_value) and not touched.any() and core.have_gradients(self._list, #self.spec.states + 3) then
+  local known = self._whole == self._entries and not (self.clip_norm or self.clip_value or touched.any())
+  if known and core.have_gradients(self._list, #self.spec.states + 3) then
     return true
   end
   if self._whole then self._whole, self._list = nil, {} end
