@@ -112,6 +112,61 @@ describe("training under autocast has the same bits", function()
   end)
 end)
 
+describe("bf16:", function()
+  local function bf16(...) return marea.tensor(...):to "bf16" end
+
+  it("a product without terms is act(bias)", function()
+    local y = marea.linear(marea.zeros{3, 0}:to "bf16", marea.zeros{0, 2}:to "bf16", bf16{1, -1}, {activation = "relu"})
+    assert.are.same({{1, 0}, {1, 0}, {1, 0}}, y:totable())
+    local x, w = marea.zeros{1, 2, 0}, marea.zeros{0, 3}
+    local full = marea.rnn(x, w, marea.zeros{3, 3}, marea.ones{3})
+    local rounded = marea.rnn(x, w, marea.zeros{3, 3}, marea.ones{3}, nil, nil, {products = "bf16"})
+    assert.are.equal(0, (full - rounded):abs():max():item())
+  end)
+
+  it("one row is rounded as rows of many are", function()
+    local w = marea.normal{40, 30}
+    local x = marea.normal{1, 40}
+    local function loss(rows)
+      return marea.linear_cross_entropy(rows, w, marea.full({#rows}, 2):to "i64", nil, {products = "bf16"}):item()
+    end
+    assert.is_true(math.abs(loss(x) - loss(marea.concat({x, x}, 1))) < 1e-6)
+  end)
+
+  it("gradients of a GRU of 17 units stay in their memory", function()
+    marea.seed(1)
+    local function leaf(...) return marea.normal{...}:requires_grad_() end
+    local x, w_x, w_h = leaf(100, 4, 7), leaf(7, 51), leaf(17, 51)
+    local function gradient(products)
+      local y = marea.gru(x, w_x, w_h, {reset_after = false, products = products})
+      return marea.grad(y:sum(), {w_h})[1]
+    end
+    local full, rounded = gradient "full", gradient "bf16"
+    assert.is_true((full - rounded):abs():max():item() < 0.02 * full:abs():max():item())
+  end)
+
+  it("a large value that is hidden harms no row of attention", function()
+    local q, v = marea.normal{1, 4, 1, 8}, marea.full({1, 4, 1, 8}, 8):clone()
+    v:select(2, 4):fill_(3.402e38)
+    local y = marea.scaled_dot_product_attention(q, q, v, {causal = true, products = "bf16"})
+    assert.are.equal(8, y:select(2, 3):max():item())
+  end)
+
+  it("a depthwise convolution is f32's, rounded", function()
+    local x, w = marea.normal{2, 9, 9, 12}:to "bf16", marea.normal{3, 3, 1, 12}:to "bf16"
+    local how = {padding = "same", groups = 12}
+    local expected = marea.conv2d(x:to "f32", w:to "f32", how):to "bf16"
+    assert.are.equal(expected:numel(), marea.conv2d(x, w, how):eq(expected):to "f32":sum():item())
+  end)
+
+  it("an optimizer's norms are f32 under autocast", function()
+    local w = marea.zeros{1000}:requires_grad_()
+    local sgd = marea.optim.SGD{{w}, lr = 1, clip_norm = 1e-5}
+    marea.autocast({dtype = "f16"}, function() sgd:step(function() return (w * 5.5e-6):sum() end) end)
+    assert.is_true(math.abs(w:detach():norm():item() - 1e-5) < 1e-8)
+  end)
+end)
+
 it("what a bf16 operator does not need stays as small as its operands: no copies in f32", function()
   local x = marea.normal{64, 28, 28, 32}:to "bf16":detach()
   local w = marea.normal{3, 3, 32, 32}:to "bf16":detach()

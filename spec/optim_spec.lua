@@ -694,3 +694,13 @@ describe("an operator on many lists of tensors", function()
     assert.are.same(values(expected), values(list))
   end)
 end)
+
+it("clip_norm may be set after the first step", function()
+  local w = marea.zeros{4}:requires_grad_()
+  local sgd = marea.optim.SGD{{w}, lr = 1}
+  sgd:step((w * 3):sum())
+  local before = w:detach():clone()
+  sgd.clip_norm = 1
+  sgd:step((w * 3):sum())
+  assert.is_true(math.abs((w:detach() - before):norm():item() - 1) < 1e-6)
+end)
