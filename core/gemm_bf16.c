@@ -38,7 +38,7 @@ void marea_bf16_pack (const marea_kernels *k, int64_t depth, int64_t n, const ui
     uint32_t *pairs = (uint32_t *)(void *)to;
     if (columns < MAREA_BF16_PANEL) memset(to, 0, (size_t)(even(depth) * MAREA_BF16_PANEL) * sizeof *to);
     if (turned) turn_panel(k, depth, columns, w + j * step, step, pairs);
-    else k->bf16_pairs((size_t)depth, (size_t)columns, (size_t)step, w + j, MAREA_BF16_PANEL, pairs);
+    else k->bf16_pairs((size_t)depth, (size_t)columns, step, w + j, MAREA_BF16_PANEL, pairs);
   }
 }
 
@@ -50,7 +50,7 @@ void marea_bf16_pack_turned (const marea_kernels *k, int64_t depth, int64_t n, c
     for (int64_t j = 0; j < n; j += MAREA_BF16_PANEL) {
       const int64_t rows = MAREA_MIN(depth - d, 2 * MAREA_BF16_PANEL),
                     columns = MAREA_MIN(n - j, MAREA_BF16_PANEL);
-      k->bf16_pairs((size_t)rows, (size_t)columns, (size_t)step, x + d * step + j, MAREA_BF16_PANEL, pairs);
+      k->bf16_pairs((size_t)rows, (size_t)columns, step, x + d * step + j, MAREA_BF16_PANEL, pairs);
       k->turn((size_t)(even(rows) / 2), (size_t)columns, MAREA_BF16_PANEL, pairs, (size_t)(row / 2),
               to + j * row + d);
     }

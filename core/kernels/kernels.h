@@ -402,7 +402,7 @@ static inline int marea_winograd_points (marea_winograd_variant v, int taps) {
   K(relu_grad_bf16, void, (size_t n, const uint16_t *dy, const uint16_t *y, uint16_t *dx))                        \
   /* pairs of rows: y[i*y_step+j] has x[2i*step+j] in its lower half and x[(2i+1)*step+j], 0 behind the last row, in its  \
      upper one */                                                                                                \
-  K(bf16_pairs, void, (size_t rows, size_t n, size_t step, const uint16_t *x, size_t y_step, uint32_t *y))
+  K(bf16_pairs, void, (size_t rows, size_t n, ptrdiff_t step, const uint16_t *x, size_t y_step, uint32_t *y))
 
 typedef struct marea_kernels marea_kernels;
 struct marea_kernels {

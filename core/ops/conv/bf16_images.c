@@ -119,7 +119,7 @@ static void gather_channel (const marea_bf16_images *p, const phase *f, const ui
   const int64_t *tap = p->taps.offset + f->tap, half = f->depth / 2, cols = f->x->count;
   const marea_kernels *k = p->base.kernels;
   for (int64_t t = 0; t < f->taps; t += 2)
-    k->bf16_pairs(t + 1 < f->taps ? 2 : 1, (size_t)cols, (size_t)(t + 1 < f->taps ? tap[t + 1] - tap[t] : 0),
+    k->bf16_pairs(t + 1 < f->taps ? 2 : 1, (size_t)cols, t + 1 < f->taps ? tap[t + 1] - tap[t] : 0,
                   x + tap[t], (size_t)cols, pairs + t / 2 * cols);
   memset(pairs + (f->taps + 1) / 2 * cols, 0, (size_t)((half - (f->taps + 1) / 2) * cols) * sizeof *pairs);
   k->turn((size_t)half, (size_t)cols, (size_t)cols, pairs, (size_t)half, to);

@@ -65,7 +65,7 @@ static void turn_phase (const marea_bf16_weights *p, const char *source, const i
   int64_t rows = 0;
   for (int64_t row = first[0]; row < tile_rows;
        row += p->phases[0], x += p->phases[0] * w->row, to += p->pitch, rows++) {
-    b->kernels->bf16_pairs((size_t)n, (size_t)channels, (size_t)step, x + o->channels.first, (size_t)channels,
+    b->kernels->bf16_pairs((size_t)n, (size_t)channels, step, x + o->channels.first, (size_t)channels,
                            o->pairs);
     memset(o->pairs + there * channels, 0, (size_t)((half - there) * channels) * sizeof *o->pairs);
     b->kernels->turn((size_t)half, (size_t)channels, (size_t)channels, o->pairs, (size_t)(p->most / 2), to);
@@ -100,7 +100,7 @@ static void pack_panel (const marea_bf16_weights *p, const uint16_t *dy, int64_t
                 there = (cols + cols % 2) * MAREA_BF16_PANEL;
   if (columns < MAREA_BF16_PANEL) memset(to, 0, (size_t)(end * MAREA_BF16_PANEL) * sizeof *to);
   for (int64_t i = 0; i < rows; i++, dy += cols * g->cout, to += row) {
-    p->base.kernels->bf16_pairs((size_t)cols, (size_t)columns, (size_t)g->cout, dy, MAREA_BF16_PANEL,
+    p->base.kernels->bf16_pairs((size_t)cols, (size_t)columns, g->cout, dy, MAREA_BF16_PANEL,
                                 (uint32_t *)(void *)to);
     memset(to + there, 0, (size_t)(row - there) * sizeof *to);
   }
