@@ -665,11 +665,33 @@ typedef struct marea_bf16_gemm {
   marea_epilogue end; /* with a bias of C's dtype */
 } marea_bf16_gemm;
 
-/* A depth of so many elements at least that fits. */
+static inline int64_t marea_even (int64_t n) { return n + (n & 1); }
+
+/* n in whole pieces of MAREA_BF16_DEPTH */
+static inline int64_t marea_bf16_whole (int64_t n) { return marea_bf16_pieces(n) * MAREA_BF16_DEPTH; }
+
+/* A depth of so many elements at least that fits; 0 for 0. */
 static inline int64_t marea_bf16_depth (int64_t n) {
-  const int64_t even = n + (n & 1);
-  if (marea_bf16_depth_fits(even)) return even;
-  return (n + MAREA_BF16_DEPTH - 1) / MAREA_BF16_DEPTH * MAREA_BF16_DEPTH;
+  return marea_bf16_depth_fits(marea_even(n)) ? marea_even(n) : marea_bf16_whole(n);
+}
+
+/* y (rows, n) = x (rows, depth) w, x_row from row to row of x, panel from panel to panel of w; where y is, is left out. */
+static inline marea_bf16_product marea_bf16_matrix (const marea_kernels *f32, int64_t rows, int64_t depth, int64_t n,
+                                                    const uint16_t *x, int64_t x_row, const uint16_t *w,
+                                                    int64_t panel) {
+  static const int64_t here = 0;
+  return (marea_bf16_product){.x = x,
+                              .w = w,
+                              .rows = 1,
+                              .cols = rows,
+                              .x_col = x_row,
+                              .depth = depth,
+                              .n = n,
+                              .tap_rows = 1,
+                              .taps = 1,
+                              .tap = &here,
+                              .w_panel = panel,
+                              .f32 = f32};
 }
 
 /* On the calling thread alone unless `parallel`. */

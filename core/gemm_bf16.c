@@ -17,8 +17,6 @@
 
 /* ---- packing ---- */
 
-static int64_t even (int64_t n) { return n + (n & 1); }
-
 /* `columns` of a panel from rows of pairs that lie along k. */
 static void turn_panel (const marea_kernels *k, int64_t depth, int64_t columns, const uint16_t *w,
                         int64_t step, uint32_t *to) {
@@ -36,7 +34,8 @@ void marea_bf16_pack (const marea_kernels *k, int64_t depth, int64_t n, const ui
   for (int64_t j = 0; j < n; j += MAREA_BF16_PANEL, to += panel) {
     const int64_t columns = MAREA_MIN(MAREA_BF16_PANEL, n - j);
     uint32_t *pairs = (uint32_t *)(void *)to;
-    if (columns < MAREA_BF16_PANEL) memset(to, 0, (size_t)(even(depth) * MAREA_BF16_PANEL) * sizeof *to);
+    if (columns < MAREA_BF16_PANEL)
+      memset(to, 0, (size_t)(marea_even(depth) * MAREA_BF16_PANEL) * sizeof *to);
     if (turned) turn_panel(k, depth, columns, w + j * step, step, pairs);
     else k->bf16_pairs((size_t)depth, (size_t)columns, step, w + j, MAREA_BF16_PANEL, pairs);
   }
@@ -51,7 +50,7 @@ void marea_bf16_pack_turned (const marea_kernels *k, int64_t depth, int64_t n, c
       const int64_t rows = MAREA_MIN(depth - d, 2 * MAREA_BF16_PANEL),
                     columns = MAREA_MIN(n - j, MAREA_BF16_PANEL);
       k->bf16_pairs((size_t)rows, (size_t)columns, step, x + d * step + j, MAREA_BF16_PANEL, pairs);
-      k->turn((size_t)(even(rows) / 2), (size_t)columns, MAREA_BF16_PANEL, pairs, (size_t)(row / 2),
+      k->turn((size_t)(marea_even(rows) / 2), (size_t)columns, MAREA_BF16_PANEL, pairs, (size_t)(row / 2),
               to + j * row + d);
     }
 }
@@ -76,9 +75,7 @@ typedef struct block {
 
 static int64_t parts_of (int64_t side, int64_t step) { return (side + step - 1) / step; }
 
-static int64_t piece_of (int64_t k) {
-  return MAREA_MIN(DEPTH, (k + MAREA_BF16_DEPTH - 1) / MAREA_BF16_DEPTH * MAREA_BF16_DEPTH);
-}
+static int64_t piece_of (int64_t k) { return MAREA_MIN(DEPTH, marea_bf16_whole(k)); }
 
 /* Elements of a worker's packed B, packed A, operands in bf16, and of the sums, which are f32 */
 static size_t packed_size (const job *j) {
@@ -109,7 +106,7 @@ static const uint16_t *rows_of_a (const job *j, const block *b, int64_t d, int64
   const marea_bf16_operand *a = &j->g->a;
   const marea_kernels *f32 = j->ctx->kernels[MAREA_F32];
   const bool narrows = a->dtype != MAREA_BF16;
-  *depth = marea_bf16_depth_fits(k) ? k : (k + MAREA_BF16_DEPTH - 1) / MAREA_BF16_DEPTH * MAREA_BF16_DEPTH;
+  *depth = marea_bf16_depth(k);
   *row = *depth;
   if (j->g->ta) {
     int64_t step;
@@ -138,9 +135,10 @@ static void pack_b (const job *j, const block *b, int64_t d, int64_t k, int64_t 
   const uint16_t *w = g->tb ? narrow(j, &g->b, b->col, b->n, d, k, scratch, &step)
                             : narrow(j, &g->b, d, k, b->col, b->n, scratch, &step);
   marea_bf16_pack(j->ctx->kernels[MAREA_F32], k, b->n, w, step, g->tb, to, panel);
-  if (even(k) == depth) return;
+  if (marea_even(k) == depth) return;
   for (int64_t i = 0; i < b->n; i += MAREA_BF16_PANEL, to += panel)
-    memset(to + even(k) * MAREA_BF16_PANEL, 0, (size_t)((depth - even(k)) * MAREA_BF16_PANEL) * sizeof *to);
+    memset(to + marea_even(k) * MAREA_BF16_PANEL, 0,
+           (size_t)((depth - marea_even(k)) * MAREA_BF16_PANEL) * sizeof *to);
 }
 
 /* Writes the sums of a block to C. */
@@ -160,24 +158,13 @@ static void finish (const job *j, const block *b) {
 
 /* Terms d .. d + k - 1; with sums, added to them but for the first ones. */
 static void multiply_piece (const job *j, const block *b, int64_t d, int64_t k, uint16_t *memory) {
-  static const int64_t here = 0;
   const marea_bf16_gemm *g = j->g;
   const size_t size = g->wide ? sizeof(float) : sizeof(uint16_t);
   uint16_t *panels = memory, *rows = panels + packed_size(j), *scratch = rows + rows_size(j);
   int64_t row, depth;
   const uint16_t *a = rows_of_a(j, b, b->depth + d, k, rows, scratch, &row, &depth);
-  marea_bf16_product p = {.x = a,
-                          .w = panels,
-                          .rows = 1,
-                          .cols = b->m,
-                          .x_col = row,
-                          .depth = depth,
-                          .n = b->n,
-                          .tap_rows = 1,
-                          .taps = 1,
-                          .tap = &here,
-                          .w_panel = depth * MAREA_BF16_PANEL,
-                          .f32 = j->ctx->kernels[MAREA_F32]};
+  marea_bf16_product p = marea_bf16_matrix(j->ctx->kernels[MAREA_F32], b->m, depth, b->n, a, row, panels,
+                                           depth * MAREA_BF16_PANEL);
   pack_b(j, b, b->depth + d, k, depth, panels, scratch);
   if (b->sums) {
     p.y = b->sums;
@@ -280,7 +267,7 @@ static whole whole_of (const marea_context *ctx, marea_bf16_operand *o, bool tur
 
 /* 0: it is read where it lies. */
 static size_t whole_bytes (const whole *w, int64_t readers) {
-  const size_t bytes = (size_t)(w->rows * even(w->cols)) * sizeof(uint16_t);
+  const size_t bytes = (size_t)(w->rows * marea_even(w->cols)) * sizeof(uint16_t);
   return w->of->dtype == MAREA_BF16 || readers < 2 ? 0
                                                    : (bytes + MAREA_ALIGN - 1) / MAREA_ALIGN * MAREA_ALIGN;
 }
@@ -289,7 +276,7 @@ static void narrow_rows (void *arg, int64_t at, int worker) {
   const whole *w = arg;
   (void)worker;
   for (int64_t i = at * ROWS; i < MAREA_MIN((at + 1) * ROWS, w->rows); i++)
-    w->f32->narrow_bf16((size_t)w->cols, w->from + i * w->step, w->to + i * even(w->cols));
+    w->f32->narrow_bf16((size_t)w->cols, w->from + i * w->step, w->to + i * marea_even(w->cols));
 }
 
 static void narrow_whole (marea_context *ctx, whole *w, void *to, bool parallel) {
@@ -297,7 +284,7 @@ static void narrow_whole (marea_context *ctx, whole *w, void *to, bool parallel)
   w->to = to;
   if (parallel) marea_parallel(ctx, blocks, narrow_rows, w);
   for (int64_t i = 0; i < blocks && !parallel; i++) narrow_rows(w, i, 0);
-  *w->of = (marea_bf16_operand){to, even(w->cols), MAREA_BF16};
+  *w->of = (marea_bf16_operand){to, marea_even(w->cols), MAREA_BF16};
 }
 
 /* Without terms: C = act(bias), a row at a time in f32. */

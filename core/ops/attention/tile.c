@@ -182,11 +182,6 @@ bool marea_attention_strip (const marea_attention *a, const marea_attention_tile
 
 /* ---- in bf16 ---- */
 
-/* Of rows or keys, of which a tile may have fewer than it is packed for. */
-static int64_t whole_depth (int64_t n) {
-  return (n + MAREA_BF16_DEPTH - 1) / MAREA_BF16_DEPTH * MAREA_BF16_DEPTH;
-}
-
 /* to (rows, depth) := x (rows, width), with zeros behind each row */
 static void narrow_rows (const marea_attention *a, int64_t rows, int64_t width, const char *x, int64_t step,
                          int64_t depth, uint16_t *to) {
@@ -204,13 +199,11 @@ static void clear_panels (int64_t first, int64_t end, int64_t cols, uint16_t *pa
     memset(panels + first * MAREA_BF16_PANEL, 0, bytes);
 }
 
-static int64_t even (int64_t n) { return n + (n & 1); }
-
 static void narrow (const marea_attention *a, int64_t rows, int64_t width, marea_attention_rows *to) {
   narrow_rows(a, rows, width, to->x, to->step, to->depth, to->narrow);
   if (!to->panels) return;
   marea_bf16_pack(a->kernels, rows, width, to->narrow, to->depth, false, to->panels, to->panel);
-  clear_panels(even(rows), whole_depth(rows), width, to->panels, to->panel);
+  clear_panels(marea_even(rows), marea_bf16_whole(rows), width, to->panels, to->panel);
 }
 
 static int64_t narrow_size (int64_t rows, int64_t width) {
@@ -219,7 +212,8 @@ static int64_t narrow_size (int64_t rows, int64_t width) {
 
 size_t marea_attention_narrow_size (const marea_attention *a, int64_t rows, int64_t width, bool panels) {
   if (!a->bf16) return 0;
-  return (size_t)(narrow_size(rows, width) + (panels ? whole_depth(rows) * marea_bf16_columns(width) : 0));
+  return (size_t)(narrow_size(rows, width) +
+                  (panels ? marea_bf16_whole(rows) * marea_bf16_columns(width) : 0));
 }
 
 void marea_attention_narrow (const marea_attention *a, int64_t rows, int64_t width, bool panels,
@@ -228,7 +222,7 @@ void marea_attention_narrow (const marea_attention *a, int64_t rows, int64_t wid
   to->narrow = *at;
   to->depth = marea_bf16_depth(width);
   to->panels = panels ? *at + narrow_size(rows, width) : NULL;
-  to->panel = whole_depth(rows) * MAREA_BF16_PANEL;
+  to->panel = marea_bf16_whole(rows) * MAREA_BF16_PANEL;
   *at += marea_attention_narrow_size(a, rows, width, panels);
 }
 
@@ -236,23 +230,11 @@ void marea_attention_narrow (const marea_attention *a, int64_t rows, int64_t wid
 static void multiply_bf16 (const marea_attention *a, int64_t rows, int64_t depth, int64_t cols,
                            const uint16_t *x, const uint16_t *w, int64_t panel, char *y, int64_t y_row,
                            bool add) {
-  static const int64_t here = 0;
-  const marea_bf16_product g = {.x = x,
-                                .w = w,
-                                .y = y,
-                                .rows = 1,
-                                .cols = rows,
-                                .x_col = depth,
-                                .y_col = y_row,
-                                .depth = depth,
-                                .n = cols,
-                                .tap_rows = 1,
-                                .taps = 1,
-                                .tap = &here,
-                                .w_panel = panel,
-                                .wide = true,
-                                .accumulate = add,
-                                .f32 = a->kernels};
+  marea_bf16_product g = marea_bf16_matrix(a->kernels, rows, depth, cols, x, depth, w, panel);
+  g.y = y;
+  g.y_col = y_row;
+  g.wide = true;
+  g.accumulate = add;
   if (rows > 0 && cols > 0) a->ctx->bf16->product(&g);
 }
 
@@ -459,7 +441,7 @@ static void multiply_seen (const marea_attention *a, const marea_attention_produ
 }
 
 static void multiply_rounded (const marea_attention *a, const marea_attention_product *p) {
-  const int64_t keys = whole_depth(p->depth), rows = whole_depth(p->rows);
+  const int64_t keys = marea_bf16_whole(p->depth), rows = marea_bf16_whole(p->rows);
   narrow_rows(a, p->rows, p->depth, p->x, STEP, keys, p->narrow);
   if (!p->turned) {
     multiply_bf16(a, p->rows, keys, p->cols, p->narrow, p->w->panels, p->w->panel, p->y, p->y_row, true);
@@ -468,7 +450,7 @@ static void multiply_rounded (const marea_attention *a, const marea_attention_pr
   uint16_t *x = p->narrow + MAREA_ATTENTION_NARROW;
   marea_bf16_pack_turned(a->kernels, p->rows, p->depth, p->narrow, keys, x, rows);
   for (int64_t j = 0; j < p->depth; j++)
-    memset(x + j * rows + even(p->rows), 0, (size_t)(rows - even(p->rows)) * sizeof *x);
+    memset(x + j * rows + marea_even(p->rows), 0, (size_t)(rows - marea_even(p->rows)) * sizeof *x);
   multiply_bf16(a, p->depth, rows, p->cols, x, p->w->panels, p->w->panel, p->y, p->y_row, true);
 }
 

@@ -10,14 +10,6 @@
 #define LEAST_DEPTH \
   8 /* channels of a tap that are not gathered: 16 bytes of 64 that an AMX tile's row holds */
 
-/* Of so many elements, those behind them being zeros */
-static int64_t padded_depth (int64_t n) {
-  const int64_t pairs = n + n % 2;
-  return n == 0 || marea_bf16_depth_fits(pairs)
-             ? pairs
-             : (n + MAREA_BF16_DEPTH - 1) / MAREA_BF16_DEPTH * MAREA_BF16_DEPTH;
-}
-
 /* ---- a phase ---- */
 
 typedef struct phase {
@@ -32,7 +24,7 @@ static phase next_phase (const marea_bf16_images *p, const phase *before, int64_
   const marea_conv_axis *axis = p->base.x.axis;
   phase k = {.y = &axis[0].phase[index / axis[1].phases], .x = &axis[1].phase[index % axis[1].phases]};
   k.taps = k.y->taps * k.x->taps;
-  k.depth = p->gathered ? padded_depth(k.taps * p->base.cin) : p->base.cin;
+  k.depth = p->gathered ? marea_bf16_depth(k.taps * p->base.cin) : p->base.cin;
   k.steps = p->gathered ? k.depth > 0 : k.taps;
   if (!before) return k;
   k.tap = before->tap + before->taps;

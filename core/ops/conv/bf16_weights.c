@@ -29,10 +29,6 @@ typedef struct operands {
   marea_range channels;   /* of x that are turned */
 } operands;
 
-static int64_t pieces (int64_t pixels) {
-  return (pixels + MAREA_BF16_DEPTH - 1) / MAREA_BF16_DEPTH * MAREA_BF16_DEPTH;
-}
-
 /* Channels of x that a cut has: one group's if there are cuts. */
 static marea_range channels_of (const marea_bf16_weights *p, int64_t cut) {
   const int64_t all = p->base.g->cin, cuts = p->base.sum.cuts;
@@ -49,7 +45,7 @@ static operands operands_of (const marea_bf16_weights *p, int worker, int64_t ro
                     .rows = rows,
                     .images = images,
                     .pixels = pixels,
-                    .depth = pieces((images - 1) * pixels + rows * p->pitch),
+                    .depth = marea_bf16_whole((images - 1) * pixels + rows * p->pitch),
                     .channels = channels_of(p, cut)};
 }
 
@@ -244,9 +240,9 @@ static marea_status open_operands (marea_call *c, marea_bf16_weights *p) {
   p->images = b->x.tiles > 1 ? 1
                              : MAREA_MIN(NEAR_PIXELS / p->image, (g->n + b->sum.parts - 1) / b->sum.parts);
   p->images = MAREA_MAX(p->images, 1);
-  p->most = pieces(p->images * p->image) + p->pitch + SLACK;
+  p->most = marea_bf16_whole(p->images * p->image) + p->pitch + SLACK;
   const int64_t x[] = {p->phases[0], p->phases[1], channels, p->most},
-                dy[] = {g->groups, marea_bf16_columns(cout), pieces(p->images * p->image)},
+                dy[] = {g->groups, marea_bf16_columns(cout), marea_bf16_whole(p->images * p->image)},
                 pairs[] = {p->pitch, channels};
   size_t bytes;
   MAREA_TRY(marea_bytes(c->ctx, c->op->name, 4, x, sizeof(uint16_t), &p->x));

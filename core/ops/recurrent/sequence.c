@@ -206,26 +206,14 @@ marea_status marea_sequence_pack (marea_call *c, const marea_sequence *s, const 
   return MAREA_OK;
 }
 
-static const int64_t tap[] = {0};
-
 static void multiply_bf16 (const marea_sequence *s, const marea_packed *p, const char *x, int64_t x_row,
                            int64_t rows, uint16_t *narrow, char *y, int64_t y_row) {
   const int64_t depth = marea_bf16_depth(p->k);
-  const marea_bf16_product g = {.x = narrow,
-                                .w = (const uint16_t *)(const void *)p->at,
-                                .y = y,
-                                .rows = 1,
-                                .cols = rows,
-                                .x_col = depth,
-                                .y_col = y_row,
-                                .depth = depth,
-                                .n = p->m,
-                                .tap_rows = 1,
-                                .taps = 1,
-                                .tap = tap,
-                                .w_panel = depth * MAREA_BF16_PANEL,
-                                .wide = true,
-                                .f32 = s->kernels};
+  marea_bf16_product g = marea_bf16_matrix(s->kernels, rows, depth, p->m, narrow, depth,
+                                           (const uint16_t *)(const void *)p->at, depth * MAREA_BF16_PANEL);
+  g.y = y;
+  g.y_col = y_row;
+  g.wide = true;
   for (int64_t i = 0; i < rows; i++) {
     uint16_t *to = narrow + i * depth;
     s->kernels->narrow_bf16((size_t)p->k, (const float *)(const void *)x + i * x_row, to);
@@ -240,6 +228,7 @@ void marea_sequence_multiply (const marea_sequence *s, const marea_packed *p, co
     multiply_bf16(s, p, x, x_row, rows, (uint16_t *)(void *)narrow, y, y_row);
     return;
   }
+  static const int64_t tap[] = {0};
   for (int64_t first = 0, panel = 0; first < p->m; first += MAREA_SEQUENCE_PANEL, panel++) {
     const marea_direct_conv g = {.x = x,
                                  .w = p->at + (size_t)(first * p->k) * s->size,
@@ -357,7 +346,7 @@ static void run_block (void *arg, int64_t block, int worker) {
 static marea_status open_memory (marea_call *c, const marea_sequence *s, int64_t per_row, size_t *per_worker,
                                  char **memory) {
   /* rows of any width up to all gates: the kernel's depths are whole pieces at most */
-  const size_t widest = (size_t)(s->gates + MAREA_BF16_DEPTH - 1) / MAREA_BF16_DEPTH * MAREA_BF16_DEPTH;
+  const size_t widest = (size_t)marea_bf16_whole(s->gates);
   const size_t narrow = s->bf16 ? widest * sizeof(uint16_t) : 0;
   *per_worker = (size_t)marea_sequence_rows(s) * ((size_t)(s->hidden + per_row) * s->size + narrow);
   return marea_worker_memory(c, per_worker, memory);
