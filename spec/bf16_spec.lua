@@ -2,18 +2,14 @@
 -- Products and convolutions of bf16: operands in bf16, sums in f32. Each instruction set against f64, and the same bits
 -- for any number of threads. The kernels alone are tested by spec/c/bf16_cases.h, autocast by autocast_spec.
 local marea = require "marea"
+local under_isa = require "spec.support.under_isa"
 
 describe("products and convolutions of bf16 are f64's but for 1e-6 and one rounding:", function()
   for _, isa in ipairs(marea.info().isas) do
     it(isa, function()
-      local command = ("MAREA_ISA=%s LUA_PATH='%s' LUA_CPATH='%s' lua5.4 spec/support/bf16_products.lua 2>&1"):format(
-        isa, package.path, package.cpath)
-      local pipe = assert(io.popen(command))
-      local text = pipe:read "a"
-      assert(pipe:close(), text)
-      local cases, numbers = text:match("^" .. isa .. ": (%d+) cases, (%d+) numbers\n$")
-      assert(cases, text)
-      assert.is_true(math.tointeger(cases) > 160 and math.tointeger(numbers) > 100000, text)
+      local cases, numbers = under_isa(isa, "spec/support/bf16_products.lua")
+      assert(cases, numbers)
+      assert.is_true(cases > 160 and numbers > 100000, ("%d cases, %d numbers"):format(cases, numbers))
     end)
   end
 end)

@@ -3,19 +3,15 @@
 -- set against f64, the same bits for any number of threads, plans, and backward outside of autocast.
 local core = require "marea.core"
 local marea = require "marea"
+local under_isa = require "spec.support.under_isa"
 local allclose = require "spec.support.allclose"
 
 describe("operands of products are rounded to bf16, and nothing else:", function()
   for _, isa in ipairs(marea.info().isas) do
     it(isa, function()
-      local script = "lua5.4 spec/support/rounded_products.lua 2>&1"
-      local command = ("MAREA_ISA=%s LUA_PATH='%s' LUA_CPATH='%s' %s"):format(isa, package.path, package.cpath, script)
-      local pipe = assert(io.popen(command))
-      local text = pipe:read "a"
-      assert(pipe:close(), text)
-      local cases, numbers = text:match("^" .. isa .. ": (%d+) cases, (%d+) numbers\n$")
-      assert(cases, text)
-      assert.is_true(math.tointeger(cases) > 40 and math.tointeger(numbers) > 100000, text)
+      local cases, numbers = under_isa(isa, "spec/support/rounded_products.lua")
+      assert(cases, numbers)
+      assert.is_true(cases > 40 and numbers > 100000, ("%d cases, %d numbers"):format(cases, numbers))
     end)
   end
 end)
