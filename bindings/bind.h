@@ -34,6 +34,7 @@
 
 #define BIND_SOURCES 256 /* script names that a place can refer to; those of further scripts show as "?" */
 #define BIND_LIBRARIES 4 /* folders that the library's files were loaded from */
+#define BIND_FILES 256   /* slots of bind_state.file; the library has some 110 files */
 #define BIND_LAYER 160   /* bytes of the longest layer path that is shown */
 #define BIND_FEW 12      /* inputs of an operator that need no allocation */
 /* Boxes that are recognised without a look at their metatable. Their table takes 8 KiB, a quarter of the first-level
@@ -108,7 +109,7 @@ typedef struct bind_state {
   void *work;                  /* what bind_protected's function works on, until it takes it by bind_work */
   uint16_t recent[64];         /* index in `source`, by a hash of the address of its name */
   bind_library library[BIND_LIBRARIES + 1]; /* ends with a NULL prefix */
-  const bind_file *file[64];                /* of the library, by a hash of the address of its chunk's name */
+  const bind_file *file[BIND_FILES];        /* of the library, by a hash of its path */
   char source[BIND_SOURCES][LUA_IDSIZE];    /* [0] is "?" */
 } bind_state;
 
@@ -231,7 +232,7 @@ void bind_push_loader (lua_State *L,
                        const bind_file *f); /* pushes the function that `require` calls for it */
 /* The library's file that this source is, as lua_Debug has it: one that was compiled in, or one of that name in a
    folder that the library was loaded from. NULL: it is the script's, wherever it lies and whatever its name. */
-const bind_file *bind_file_of (bind_state *S, const char *source);
+const bind_file *bind_file_of (bind_state *S, const char *source, size_t length);
 void bind_add_library (lua_State *L, bind_state *S, int idx); /* adds such a folder: "@./lua/marea/" */
 
 /* ---- sandboxes (sandbox_budget.c, sandbox_path.c, sandbox_lua.c) ---- */

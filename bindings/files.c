@@ -55,13 +55,17 @@ static inline bool begins (const char *source, const bind_library *l) {
   return source[1] == l->prefix[1] && source[2] == l->prefix[2] && strncmp(source, l->prefix, l->length) == 0;
 }
 
-const bind_file *bind_file_of (bind_state *S, const char *source) {
-  if (source[0] != '@' || !source[1]) return NULL;
+/* Where the file of a path of n bytes, n > 6, was found last: by its length and the letters before ".lua". */
+static inline const bind_file **recent_file (bind_state *S, const char *path, size_t n) {
+  return &S->file[(n * 5 + (unsigned char)path[n - 5] * 23u + (unsigned char)path[n - 6] * 3u) % BIND_FILES];
+}
+
+const bind_file *bind_file_of (bind_state *S, const char *source, size_t n) {
+  if (source[0] != '@' || n < 2) return NULL;
   for (const bind_library *l = S->library; l->prefix; l++) {
-    if (!begins(source, l)) continue;
+    if (!begins(source, l) || n <= l->length + 6) continue;
     const char *path = source + l->length;
-    const bind_file **recent =
-        &S->file[(uintptr_t)source >> 4 & 63]; /* names are compared, addresses only a hint */
+    const bind_file **recent = recent_file(S, path, n - l->length);
     if (!*recent || strcmp(bind_file_path(*recent), path) != 0) *recent = bind_find_path(path);
     if (*recent) return *recent;
   }

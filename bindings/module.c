@@ -254,7 +254,8 @@ static int core_library (lua_State *L) {
    is; nil: it is a script's */
 static int core_module_of (lua_State *L) {
   bind_state *S = bind_self(L);
-  const bind_file *f = bind_file_of(S, bind_string(L, S, 1, "module_of", "source"));
+  const char *source = bind_string(L, S, 1, "module_of", "source");
+  const bind_file *f = bind_file_of(S, source, lua_rawlen(L, 1));
   lua_pushstring(L, f ? f->name : NULL);
   return 1;
 }

@@ -30,7 +30,7 @@ bind_place bind_where (lua_State *L, bind_state *S) {
   for (int level = 1; level < LEVELS && lua_getstack(L, level, &ar); level++) { /* 0 is our C function */
     lua_getinfo(L, "S", &ar);
     if (ar.what[0] == 'C') continue;
-    const bool is_script = !bind_file_of(S, ar.source);
+    const bool is_script = !bind_file_of(S, ar.source, ar.srclen);
     if (!is_script && innermost.line > 0) continue;
     lua_getinfo(L, "l", &ar); /* takes as long as all the rest, so only where it is needed */
     if (ar.currentline <= 0) continue;

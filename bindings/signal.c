@@ -125,7 +125,7 @@ static bool meets_handler (lua_State *L, bind_state *S) {
     const bool by_script = lua_isfunction(L, -1) && !lua_iscfunction(L, -1);
     if (!by_script) lua_pop(L, 1);
     else lua_getinfo(L, ">S", &ar);
-    return by_script && !(S && bind_file_of(S, ar.source));
+    return by_script && !(S && bind_file_of(S, ar.source, ar.srclen));
   }
   return level == LEVELS;
 }
@@ -135,7 +135,7 @@ static void push_message (lua_State *L, bind_state *S) {
   lua_Debug ar;
   for (int level = 0; level < LEVELS && lua_getstack(L, level, &ar); level++) {
     lua_getinfo(L, "Sl", &ar);
-    if (ar.currentline <= 0 || (S && bind_file_of(S, ar.source))) continue;
+    if (ar.currentline <= 0 || (S && bind_file_of(S, ar.source, ar.srclen))) continue;
     lua_pushfstring(L, "%s:%d: " BIND_INTERRUPTED, ar.short_src, ar.currentline);
     return;
   }
