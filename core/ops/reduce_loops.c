@@ -38,6 +38,22 @@ static double combine (marea_reduce_kind kind, double a, double b) {
   return a + b;
 }
 
+/* to[i] := x[i], n elements of a float's dtype */
+static void load_all (int dtype, const void *x, int64_t n, double *to) {
+#define LOAD_ALL(type) \
+  for (int64_t i = 0; i < n; i++) to[i] = (double)((const type *)x)[i]
+  MAREA_SWITCH_FLOAT(dtype, LOAD_ALL);
+}
+
+/* out[first..] := total / divisor, n elements */
+static void store_all (const reduce_job *j, int64_t first, int64_t n, const double *total) {
+  if (j->out_dtype == MAREA_F32) {
+    for (int64_t i = 0; i < n; i++) ((float *)j->out)[first + i] = (float)(total[i] / j->divisor);
+    return;
+  }
+  for (int64_t i = 0; i < n; i++) marea_store(j->out_dtype, j->out, first + i, total[i] / j->divisor);
+}
+
 /* ---- rows: inner = 1 ---- */
 
 static double row_squares (const marea_kernels *k, int dtype, int64_t n, const char *x, double shift) {
@@ -160,7 +176,7 @@ static void reduce_tile (const reduce_job *j, int64_t o, int64_t r0, int64_t r1,
   const int dtype = j->f.dtype;
   const int64_t inner = j->f.inner, together = w == inner ? TILE / w : 1;
   const size_t size = marea_element_size(dtype), step = (size_t)inner * size;
-  double acc[TILE], shift[TILE];
+  double acc[TILE], shift[TILE], more[TILE];
   const char *x = (const char *)j->f.x + (size_t)((o * j->f.count + r0) * inner + first) * size;
   if (j->kind == MAREA_REDUCE_PRODUCT) {
     reduce_products(j, r1 - r0, w, step, x, total);
@@ -170,10 +186,8 @@ static void reduce_tile (const reduce_job *j, int64_t o, int64_t r0, int64_t r1,
     marea_store(dtype, shift, i, j->shift[o * inner + first + i % w]);
   for (int64_t r = r0; r < r1; r += DEEP, x += DEEP * step) {
     reduce_rows(j, MAREA_MIN(DEEP, r1 - r), w, together, step, x, shift, acc);
-    for (int64_t i = 0; i < w; i++) {
-      const double value = marea_load(dtype, acc, i);
-      total[i] = r == r0 ? value : combine(j->kind, total[i], value);
-    }
+    load_all(dtype, acc, w, r == r0 ? total : more);
+    for (int64_t i = 0; r > r0 && i < w; i++) total[i] = combine(j->kind, total[i], more[i]);
   }
 }
 
@@ -210,8 +224,7 @@ static void run_unit (const reduce_job *j, int64_t unit) {
     memcpy(j->partial + (o * j->chunks + chunk) * inner + first, total, (size_t)w * sizeof(double));
     return;
   }
-  for (int64_t i = 0; i < w; i++)
-    marea_store(j->out_dtype, j->out, o * inner + first + i, total[i] / j->divisor);
+  store_all(j, o * inner + first, w, total);
 }
 
 static void run_block (void *arg, int64_t block, int worker) {
