@@ -271,6 +271,10 @@ describe("tensors of half floats", function()
     local optimizer = optim.SGD{net, lr = 0.1}
     has(message_of(function()
       optimizer:step(function() return net(marea.ones({4, 3}, {dtype = "bf16"})):sum() end)
+    end), "SGD: parameter 'bias' is bf16",
+      "keep it in f32 and convert it where it is used, by marea.autocast or w:to 'bf16'")
+    has(message_of(function()
+      marea.sgd_step(net.bias:detach(), marea.ones({2}, {dtype = "bf16"}), nil, {lr = 0.1})
     end), "sgd_step: argument 'p': expected f32 or f64, got bf16",
       "keep them in f32 and convert where they are used, w:to 'bf16'")
   end)

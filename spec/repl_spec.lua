@@ -289,6 +289,15 @@ describe("help", function()
     end
   end)
 
+  it("tells of dtypes and precision", function()
+    for _, topic in ipairs{"precision", "bf16", "f16", "f32", "f64"} do
+      local text = assert(s:help(topic))
+      assert.is_truthy(text:find("marea.autocast(f)", 1, true), topic)
+    end
+    assert.are.equal("inf", tostring(marea.tensor{65504 * 2}:to "f16":item()))
+    assert.are.equal(65504, marea.tensor{65504}:to "f16":item())
+  end)
+
   it("has text and example of all the rest of the library, and every example runs", function()
     local core = require "marea.core"
     local function with_example(topic)

@@ -124,6 +124,14 @@ end
 
 -- ---- parameters and their slots ----
 
+local PRECISE = {f32 = true, f64 = true}
+
+local function want_precise(self, name, tensor)
+  if PRECISE[tensor.dtype] then return end
+  check.raise("%s: parameter '%s' is %s, which would round small steps away; keep it in f32 and convert it where it is "
+    .. "used, by marea.autocast or w:to '%s'", self.name, name, tensor.dtype, tensor.dtype)
+end
+
 --- Parameters of all groups: {name, tensor, group}. Names begin with the group's number where there are several.
 local function parameters(self)
   local list, seen = {}, {}
@@ -135,6 +143,7 @@ local function parameters(self)
         check.raise("%s: parameter '%s' is in an earlier group too, as '%s'", self.name, name, seen[found.tensor])
       end
       seen[found.tensor] = name
+      want_precise(self, name, found.tensor)
       list[#list + 1] = {name = name, tensor = found.tensor, group = group}
     end
   end

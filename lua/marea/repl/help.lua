@@ -196,6 +196,15 @@ TOPICS.indexing, TOPICS.slicing = TOPICS.index, TOPICS.index
 -- Fields of tensors.
 TOPICS.shape = "x.shape: the sizes, a list; it prints as (2, 3), compares by == with other lists, and joins texts by .."
 TOPICS.dtype = "x.dtype: \"f32\", \"f64\", \"i64\", \"u8\", \"bf16\" or \"f16\"; x:to(dtype) converts"
+TOPICS.precision = [[
+"f32"           24 bits, 4 bytes: what tensors are unless asked for
+"f64"           53 bits, 8 bytes
+"bf16"          8 bits, 2 bytes, the range of f32: operands of products, by marea.autocast(f)
+"f16"           11 bits, 2 bytes, numbers up to 65504: files and models that come in it
+
+Operators of bf16 and f16 compute in f32 and round once. Weights and what optimizers keep stay f32 under
+marea.autocast, for steps are often smaller than bf16's distance from one number to the next.]]
+for _, dtype in ipairs{"bf16", "f16", "f32", "f64"} do TOPICS[dtype] = TOPICS.precision end
 TOPICS.rank = "x.rank: the number of dimensions, #x.shape"
 TOPICS.requires_grad = "x.requires_grad: are gradients wanted? x:requires_grad_() says so"
 TOPICS.is_leaf = "x.is_leaf: was it made by no operator that was recorded?"
