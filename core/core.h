@@ -527,6 +527,9 @@ static inline bool marea_is_overdue (const marea_context *ctx) {
    nothing. */
 typedef void (*marea_block_fn)(void *arg, int64_t block, int worker);
 void marea_parallel (marea_context *ctx, int64_t blocks, marea_block_fn fn, void *arg);
+/* The same of blocks that may be small, as a row each: on this thread where all of them together take no longer than
+   MAREA_BLOCK elements that are read, for another thread takes that long to wake up. */
+void marea_parallel_if (marea_context *ctx, int64_t elements, int64_t blocks, marea_block_fn fn, void *arg);
 marea_status marea_workers_new (marea_context *ctx, int threads, marea_workers **out);
 void marea_workers_free (marea_context *ctx, marea_workers *w);
 

@@ -265,6 +265,11 @@ static void lend_thread (void *arg, int i) {
   marea_leave_float_mode(mode);
 }
 
+void marea_parallel_if (marea_context *ctx, int64_t elements, int64_t blocks, marea_block_fn fn, void *arg) {
+  if (elements > MAREA_BLOCK) marea_parallel(ctx, blocks, fn, arg);
+  else if (!ctx->shape_only) run_serially(ctx, blocks, fn, arg, 0);
+}
+
 void marea_parallel (marea_context *ctx, int64_t blocks, marea_block_fn fn, void *arg) {
   marea_workers *w = ctx->workers;
   if (ctx->shape_only) return;

@@ -11,7 +11,7 @@
 
 struct marea_updates {
   int n;
-  int64_t blocks;
+  int64_t blocks, elements;
   marea_update *of;
 };
 
@@ -79,8 +79,10 @@ static marea_status put_off (marea_context *ctx, const marea_op *op, int each, i
   marea_status status = MAREA_OK;
   int at = 0, n_out;
   ctx->updates = all;
-  for (; at < n_in && status == MAREA_OK; at += each)
+  for (; at < n_in && status == MAREA_OK; at += each) {
+    all->elements += in[at] ? marea_tensor_size(in[at]) : 0;
     status = marea_perform(ctx, op, each, in + at, attrs, NULL, &n_out);
+  }
   ctx->updates = NULL;
   if (status != MAREA_OK) count_back(op, each, at - each, in);
   return status;
@@ -94,7 +96,7 @@ static marea_status run_together (marea_context *ctx, const marea_op *op, int ea
   marea_status status = put_off(ctx, op, each, n_in, in, attrs, &all);
   const bool outer = ctx->changing;
   ctx->changing = true;
-  if (status == MAREA_OK) marea_parallel(ctx, all.blocks, run_block, &all);
+  if (status == MAREA_OK) marea_parallel_if(ctx, all.elements, all.blocks, run_block, &all);
   ctx->changing = outer;
   for (int i = 0; i < all.n; i++) marea_free(ctx, all.of[i].rows);
   marea_free(ctx, all.of);

@@ -258,7 +258,8 @@ static marea_status run_addition (marea_call *c, bool put, marea_tensor *y) {
                 .src = marea_at(c->in[2]),
                 .y = marea_at(y)};
   s.parts = to.before >= 16 || to.size * to.after < MAREA_BLOCK ? 1 : MAREA_MIN(to.size, 16);
-  marea_parallel(c->ctx, to.before * s.parts, add_rows, &s);
+  marea_parallel_if(c->ctx, marea_tensor_size(x) + marea_tensor_size(c->in[2]), to.before * s.parts, add_rows,
+                    &s);
   return MAREA_OK;
 }
 
@@ -436,6 +437,7 @@ static marea_status scatter_add_shape (marea_call *c) {
 }
 
 #define SCATTER_COLUMNS 64 /* of one block: four cache lines of f32 */
+#define SCATTER_COST 16    /* elements that are read in the time in which a single one is added */
 
 /* Some columns of one plane; `to` holds x already. */
 static void scatter_columns (void *arg, int64_t block, int worker) {
@@ -468,7 +470,8 @@ static marea_status scatter_add_forward (marea_call *c) {
   marea_copy_strided(c->ctx, x, c->out[0]);
   p.position = position;
   p.chunks = (p.x.after - 1) / SCATTER_COLUMNS + 1;
-  marea_parallel(c->ctx, p.x.before * p.chunks, scatter_columns, &p);
+  marea_parallel_if(c->ctx, SCATTER_COST * marea_tensor_size(index), p.x.before * p.chunks, scatter_columns,
+                    &p);
   return MAREA_OK;
 }
 

@@ -129,7 +129,7 @@ static marea_status matmul_forward (marea_call *c) {
     return marea_gemm_parallel(c->ctx, s.dtype, false, p.b.transposed, count * p.m, p.n, p.k, s.a, s.b, NULL,
                                s.c);
   } else if (count >= 4 && s.dtype != MAREA_BF16) {
-    marea_parallel(c->ctx, count, multiply_one, &s);
+    marea_parallel_if(c->ctx, count * (p.m * p.n * p.k / 8 + p.m * p.k + p.k * p.n), count, multiply_one, &s);
   } else {
     for (int64_t i = 0; i < count; i++)
       MAREA_TRY(marea_gemm_parallel(c->ctx, s.dtype, p.a.transposed, p.b.transposed, p.m, p.n, p.k,

@@ -277,7 +277,7 @@ static void scale_row (void *arg, int64_t n, int worker) {
 }
 
 static marea_status ctc_grad_forward (marea_call *c) {
-  marea_parallel(c->ctx, c->in[1]->shape[0], scale_row, c);
+  marea_parallel_if(c->ctx, marea_tensor_size(c->in[1]), c->in[1]->shape[0], scale_row, c);
   return MAREA_OK;
 }
 

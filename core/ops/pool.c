@@ -150,7 +150,7 @@ static marea_status run_pass (marea_call *c, pass *p, marea_block_fn fn) {
   p->large = window >= 4096;
   p->huge = window >= 1 << 18;
   if (marea_count(out->rank, out->shape) == 0) return MAREA_OK;
-  marea_parallel(c->ctx, p->g.n * p->parts, fn, p);
+  marea_parallel_if(c->ctx, marea_tensor_size(c->in[0]) + marea_tensor_size(out), p->g.n * p->parts, fn, p);
   return MAREA_OK;
 }
 

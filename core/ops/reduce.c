@@ -377,7 +377,7 @@ static void lines_of (const marea_call *c, int dim, line_job *j) {
 }
 
 static void run_lines (marea_call *c, line_job *j, marea_block_fn run) {
-  marea_parallel(c->ctx, j->f.outer * j->tiles, run, j);
+  marea_parallel_if(c->ctx, marea_tensor_size(c->in[0]), j->f.outer * j->tiles, run, j);
 }
 
 /* Position of the first greatest or smallest of n elements `step` apart; of the first NaN if there is one. */

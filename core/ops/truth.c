@@ -62,7 +62,7 @@ static marea_status look_for (marea_call *c, marea_binary_kernel *decides, uint8
   s.rows = MAREA_MAX(1, MAREA_BLOCK / MAREA_MIN(WIDTH, s.f.inner));
   s.chunks = (s.f.count - 1) / s.rows + 1;
   s.tiles = (s.f.inner - 1) / WIDTH + 1;
-  marea_parallel(c->ctx, s.f.outer * s.chunks * s.tiles, search_unit, &s);
+  marea_parallel_if(c->ctx, results * s.f.count, s.f.outer * s.chunks * s.tiles, search_unit, &s);
   return MAREA_OK;
 }
 

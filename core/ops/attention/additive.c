@@ -94,7 +94,7 @@ static marea_status additive_forward (marea_call *c) {
   additive a;
   MAREA_TRY(open(c, &a));
   a.y = marea_at(c->out[0]);
-  if (a.tk > 0) marea_parallel(c->ctx, a.n * a.tq, weigh, &a);
+  if (a.tk > 0) marea_parallel_if(c->ctx, a.n * a.tq * a.tk * a.h, a.n * a.tq, weigh, &a);
   return MAREA_OK;
 }
 

@@ -170,7 +170,8 @@ static marea_status attention_forward (marea_call *c) {
     marea_attention_clear(a, MAREA_MIN(BLOCK, a->tq), a->d, &w.q);
     marea_attention_clear(a, MAREA_MIN(KEYS, a->tk), a->dv, &w.v);
   }
-  marea_parallel(c->ctx, a->n * a->heads * tiles_of(a->tq, BLOCK), attend, &f);
+  marea_parallel_if(c->ctx, a->n * a->heads * a->tq * a->tk * (a->d + a->dv) / 8,
+                    a->n * a->heads * tiles_of(a->tq, BLOCK), attend, &f);
   return MAREA_OK;
 }
 

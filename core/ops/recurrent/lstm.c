@@ -91,7 +91,7 @@ static marea_status lstm_forward (marea_call *c) {
   r->step = forward_step;
   MAREA_TRY(marea_recurrence_run(c, r));
   p.c_n = marea_at(c->out[C_N]);
-  marea_parallel(c->ctx, s->n, last_cells, &p);
+  marea_parallel_if(c->ctx, s->n * s->hidden, s->n, last_cells, &p);
   return MAREA_OK;
 }
 

@@ -462,7 +462,7 @@ static void sum_columns (void *arg, int64_t block, int worker) {
 
 void marea_recurrence_sum (const marea_sequence *s, const char *gates, int64_t first, int64_t n, char *sum) {
   column_sum k = {s, gates + (size_t)first * s->size, n, sum};
-  marea_parallel(s->ctx, (n + SUM_COLUMNS - 1) / SUM_COLUMNS, sum_columns, &k);
+  marea_parallel_if(s->ctx, s->n * s->steps * n, (n + SUM_COLUMNS - 1) / SUM_COLUMNS, sum_columns, &k);
 }
 
 typedef struct cut {
@@ -488,7 +488,7 @@ static marea_status cut_input (marea_call *c, const marea_sequence *s, const mar
   *x = k.x;
   if (!has(c, at->lengths)) return MAREA_OK;
   MAREA_WORKSPACE_OR_RETURN(c, k.to, (size_t)MAREA_MAX(s->n * s->steps * s->in, 1) * s->size);
-  marea_parallel(c->ctx, s->n, cut_row, &k);
+  marea_parallel_if(c->ctx, s->n * s->steps * s->in, s->n, cut_row, &k);
   *x = k.to;
   return MAREA_OK;
 }
