@@ -24,21 +24,28 @@ static uint16_t intern (bind_state *S, const lua_Debug *ar) {
   return *recent = (uint16_t)i;
 }
 
+/* The line of the function at this level; none: it has no lines. */
+static bind_place place_at (lua_State *L, bind_state *S, lua_Debug *ar) {
+  lua_getinfo(L, "l", ar); /* takes as long as all the rest, so only where it is needed */
+  if (ar->currentline <= 0) return (bind_place){0, 0};
+  return (bind_place){intern(S, ar), ar->currentline};
+}
+
 bind_place bind_where (lua_State *L, bind_state *S) {
-  lua_Debug ar;
-  bind_place innermost = {0, 0};
+  lua_Debug ar, innermost;
+  bool found = false; /* a function of the library, whose line stands for that of a script that has none */
   for (int level = 1; level < LEVELS && lua_getstack(L, level, &ar); level++) { /* 0 is our C function */
     lua_getinfo(L, "S", &ar);
     if (ar.what[0] == 'C') continue;
-    const bool is_script = !bind_file_of(S, ar.source, ar.srclen);
-    if (!is_script && innermost.line > 0) continue;
-    lua_getinfo(L, "l", &ar); /* takes as long as all the rest, so only where it is needed */
-    if (ar.currentline <= 0) continue;
-    bind_place place = {intern(S, &ar), ar.currentline};
-    if (is_script) return place;
-    innermost = place;
+    if (bind_file_of(S, ar.source, ar.srclen)) {
+      if (!found) innermost = ar;
+      found = true;
+      continue;
+    }
+    const bind_place place = place_at(L, S, &ar);
+    if (place.line > 0) return place;
   }
-  return innermost;
+  return found ? place_at(L, S, &innermost) : (bind_place){0, 0};
 }
 
 /* ---- the layer ---- */
