@@ -182,6 +182,28 @@ static bool lent_threads (void) {
   return true;
 }
 
+/* Jobs that the threads are given by running sums of each row, products of each pair of matrices, and -1: one failed. */
+static int jobs_of_rows (int64_t rows, int64_t n) {
+  lender host = {.mode = FE_TONEAREST};
+  marea_context *ctx = open_with(
+      (marea_config){.threads = 2, .parallel_for = lend, .parallel_for_ud = &host});
+  marea_tensor *x = normal(ctx, 2, (int64_t[]){rows, n}), *a = normal(ctx, 3, (int64_t[]){rows, 2, n});
+  marea_tensor *b = normal(ctx, 3, (int64_t[]){rows, n, 2}), *y = NULL, *c = NULL;
+  host.calls = 0;
+  bool ok = marea_call_op(ctx, "cumsum", MAREA_TENSORS(x), MAREA_NAMED(marea_int("dim", 1)), 1, &y) ==
+            MAREA_OK;
+  ok = ok && marea_call_op(ctx, "matmul", MAREA_TENSORS(a, b), MAREA_NO_NAMES, 1, &c) == MAREA_OK;
+  marea_release(x), marea_release(a), marea_release(b), marea_release(y), marea_release(c);
+  marea_close(ctx);
+  return ok ? host.calls : -1;
+}
+
+static bool few_rows_stay (void) {
+  NEED(jobs_of_rows(32, 8) == 0);
+  NEED(jobs_of_rows(3000, 80) >= 2);
+  return true;
+}
+
 static bool stop_now (void *ud) { return ++*(int *)ud > 20; } /* it starts far below 0 until it is armed */
 
 /* The host is asked on its own thread, which does work here too. */
@@ -559,6 +581,7 @@ int main (void) {
   report("configs of newer headers", newer_configs());
   report("configs of no header", odd_configs());
   report("threads of the host", lent_threads());
+  report("few rows stay on one thread", few_rows_stay());
   report("threads of the host, interrupted", lent_threads_stop());
   report("operations are limited", flop_budget());
   report("time is limited", time_budget());
