@@ -156,19 +156,58 @@ static int64_t size_in_buffer (const operand *o) {
   return (int64_t)(o->dtype < 0 ? o->size : marea_element_size(marea_computed_in(o->dtype)));
 }
 
+/* n rows of `bytes` bytes that are ds and ss bytes apart, in words of 16, 8, 4 or 2 bytes; the last word of a row may
+   overlap the one before. */
+static void copy_rows (int64_t n, size_t bytes, const char *src, int64_t ss, char *dst, int64_t ds) {
+#define COPY_ROWS(word)                                                                       \
+  for (; n > 0; n--, src += ss, dst += ds) {                                                  \
+    for (size_t i = 0; i + (word) < bytes; i += (word)) __builtin_memcpy(dst + i, src + i, word); \
+    __builtin_memcpy(dst + bytes - (word), src + bytes - (word), word);                       \
+  }
+  if (bytes > 256 || bytes < 2)
+    for (; n > 0; n--, src += ss, dst += ds) memcpy(dst, src, bytes);
+  else if (bytes >= 16) COPY_ROWS(16)
+  else if (bytes >= 8) COPY_ROWS(8)
+  else if (bytes >= 4) COPY_ROWS(4)
+  else COPY_ROWS(2)
+}
+
+/* Gathers n rows whose elements lie side by side in a buffer; `step` elements from row to row. */
+static void gather_rows (const loop *l, const operand *o, int64_t n, const char *place, int64_t step,
+                         char *buffer) {
+  _Alignas(MAREA_ALIGN) char stored[2 * CHUNK * sizeof(uint16_t)];
+  const int64_t row = l->shape[l->rank - 1];
+  char *to = o->dtype < 0 ? buffer : stored;
+  copy_rows(n, (size_t)row * o->size, place, step * (int64_t)o->size, to, row * (int64_t)o->size);
+  if (o->dtype >= 0) move_run(l, o, n * row, stored, 1, buffer, true);
+}
+
 /* Moves n elements from `start` on between an operand and a buffer without gaps. */
 static void move_through (const loop *l, const operand *o, const int64_t *start, int64_t n, char *buffer,
                           bool into_buffer) {
   const int last = l->rank - 1;
   int64_t index[MAREA_MAX_RANK];
+  if (o->linear) {
+    move_run(l, o, n, o->data + offset_of(l, o, start) * (int64_t)o->size, 1, buffer, into_buffer);
+    return;
+  }
   memcpy(index, start, sizeof index);
+  const bool gathers = into_buffer && last > 0 && o->stride[last] == 1 && l->shape[last] < SHORT_ROW;
   while (n > 0) {
-    const int64_t run = MAREA_MIN(n, l->shape[last] - index[last]);
     char *place = o->data + offset_of(l, o, index) * (int64_t)o->size;
-    move_run(l, o, run, place, o->stride[last], buffer, into_buffer);
+    int64_t run = MAREA_MIN(n, l->shape[last] - index[last]);
+    const int64_t rows = MAREA_MIN(n / l->shape[last], last > 0 ? l->shape[last - 1] - index[last - 1] : 0);
+    if (gathers && index[last] == 0 && rows > 1) {
+      run = rows * l->shape[last];
+      gather_rows(l, o, rows, place, o->stride[last - 1], buffer);
+      index[last - 1] += rows - 1;
+      index[last] = l->shape[last];
+    } else {
+      move_run(l, o, run, place, o->stride[last], buffer, into_buffer);
+      index[last] += run;
+    }
     buffer += run * size_in_buffer(o);
     n -= run;
-    index[last] += run;
     for (int d = last; d > 0 && index[d] == l->shape[d]; d--) {
       index[d] = 0;
       index[d - 1]++;
@@ -314,6 +353,11 @@ static void copy_band (const copy *k, char *dst, const char *src, int64_t n) {
   const int64_t dsize = (int64_t)k->l.o[0].size, ssize = (int64_t)k->l.o[1].size;
   for (int64_t col = 0; col < k->cols; col += k->tile_cols) {
     const int64_t width = MAREA_MIN(k->tile_cols, k->cols - col);
+    if (k->from == k->to && ds[b] == 1 && ss[b] == 1) {
+      copy_rows(n, (size_t)(width * dsize), src + col * ssize, ss[a] * ssize, dst + col * dsize,
+                ds[a] * dsize);
+      continue;
+    }
     for (int64_t r = 0; r < n; r++) {
       marea_convert_run(k->ctx, width, k->from, src + (r * ss[a] + col * ss[b]) * ssize, ss[b], k->to,
                         dst + (r * ds[a] + col * ds[b]) * dsize, ds[b]);
