@@ -159,10 +159,10 @@ static int64_t size_in_buffer (const operand *o) {
 /* n rows of `bytes` bytes that are ds and ss bytes apart, in words of 16, 8, 4 or 2 bytes; the last word of a row may
    overlap the one before. */
 static void copy_rows (int64_t n, size_t bytes, const char *src, int64_t ss, char *dst, int64_t ds) {
-#define COPY_ROWS(word)                                                                       \
-  for (; n > 0; n--, src += ss, dst += ds) {                                                  \
+#define COPY_ROWS(word)                                                                           \
+  for (; n > 0; n--, src += ss, dst += ds) {                                                      \
     for (size_t i = 0; i + (word) < bytes; i += (word)) __builtin_memcpy(dst + i, src + i, word); \
-    __builtin_memcpy(dst + bytes - (word), src + bytes - (word), word);                       \
+    __builtin_memcpy(dst + bytes - (word), src + bytes - (word), word);                           \
   }
   if (bytes > 256 || bytes < 2)
     for (; n > 0; n--, src += ss, dst += ds) memcpy(dst, src, bytes);

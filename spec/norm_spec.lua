@@ -5,6 +5,7 @@ local marea = require "marea"
 local allclose = require "spec.support.allclose"
 local has = require "spec.support.has"
 local message_of = require "spec.support.message_of"
+local under_isa = require "spec.support.under_isa"
 local nn, optim = marea.nn, marea.optim
 
 local close = allclose.assert
@@ -57,6 +58,79 @@ describe("statistics", function()
     both:sum():backward()
     local centred = x:detach() - x:detach():mean{dims = {1}, keepdim = true}
     close(x.grad, centred * (3 * 2 / 6) + 2 / 6, {rtol = 1e-12, atol = 1e-12})
+  end)
+end)
+
+describe("of bf16 beside parameters of f32", function()
+  local threads = marea.info().threads
+  after_each(function() marea.set_threads(threads) end)
+
+  for _, isa in ipairs(marea.info().isas) do
+    it("normalizations are those of plain loops in double, rounded once: " .. isa, function()
+      local cases, numbers = under_isa(isa, "spec/support/bf16_norms.lua")
+      assert(cases, numbers)
+      assert.is_true(cases == 42 and numbers > 200000, ("%d cases, %d numbers"):format(cases, numbers))
+    end)
+  end
+
+  it("results and gradients have the same bits for any number of threads", function()
+    local first
+    for n = 1, 4 do
+      marea.set_threads(n)
+      marea.seed(5)
+      local x, w = marea.normal{9, 31, 33, 20}:to "bf16":detach():requires_grad_(), marea.normal{20}:requires_grad_()
+      local y, mean, variance = marea.batch_norm(x, w, nil, {activation = "relu"})
+      local list = marea.grad(y, {x, w}, {seed = marea.normal(x.shape):to "bf16"})
+      table.move({y:detach(), mean:detach(), variance:detach()}, 1, 3, 3, list)
+      first = first or list
+      for i, t in ipairs(list) do close(t, first[i], {exact = true}) end
+    end
+  end)
+
+  it("results are bf16, statistics and parameters' gradients f32; there are gradients of gradients", function()
+    local x, w = marea.normal{40, 6}:to "bf16":detach():requires_grad_(), marea.ones{6}:requires_grad_()
+    local y, mean, variance = marea.batch_norm(x, w, nil, {activation = "tanh"})
+    assert.are.same({"bf16", "f32", "f32"}, {y.dtype, mean.dtype, variance.dtype})
+    local dx = marea.grad(y:to "f32":square():sum(), {x}, {create_graph = true})[1]
+    local of_x, of_w = table.unpack(marea.grad(dx:to "f32":square():sum(), {x, w}))
+    assert.are.same({"bf16", "bf16", "f32"}, {dx.dtype, of_x.dtype, of_w.dtype})
+    local twin, twin_w = x:detach():to "f64":detach():requires_grad_(), marea.ones{6, dtype = "f64"}:requires_grad_()
+    local z = marea.batch_norm(twin, twin_w, nil, {activation = "tanh"})
+    local dz = marea.grad(z:square():sum(), {twin}, {create_graph = true})[1]
+    local wide = marea.grad(dz:square():sum(), {twin, twin_w})
+    close(of_x:to "f64", wide[1], {rtol = 0.05, atol = 0.05})
+    close(of_w:to "f64", wide[2], {rtol = 0.05, atol = 0.05})
+  end)
+
+  it("layers of a network under autocast hand bf16 on, and evaluation does", function()
+    for _, layer in ipairs{nn.BatchNorm{8, activation = "relu"}, nn.BatchNorm{8, scale = false, center = false},
+      nn.GroupNorm{8, groups = 2}} do
+      local net = nn.Sequential{nn.Conv2d{8, kernel = 3}, layer}
+      local x = marea.normal{2, 6, 6, 3}
+      assert.are.equal("bf16", marea.autocast(net, x).dtype)
+      net:evaluate()
+      assert.are.equal("bf16", marea.autocast(net, x).dtype)
+      assert.are.equal("f32", net(x).dtype)
+    end
+    local half = nn.BatchNorm{4, dtype = "bf16"}
+    local y = half(marea.normal{9, 4}:to "bf16")
+    assert.are.same({"bf16", "bf16"}, {y.dtype, half.running_mean.dtype})
+  end)
+
+  it("a small U-Net trains to the loss that it has in f32", function()
+    local Density = dofile "scripts/count_model.lua"
+    local function train(around)
+      marea.seed(2)
+      local net, x = Density(4, 1.5), marea.uniform{8, 16, 16, 1}
+      local wanted = x:gt(0.8):to "f32":gaussian_blur(1)
+      around(function() return net(x) end)
+      local adam = optim.Adam{net, lr = 0.02}
+      local loss
+      for _ = 1, 60 do loss = adam:step(function() return around(function() return net:distance(x, wanted) end) end) end
+      return loss:item()
+    end
+    local wide, narrow = train(function(f) return f() end), train(marea.autocast)
+    assert.is_true(narrow < 1.15 * wide, ("%g %g"):format(narrow, wide))
   end)
 end)
 

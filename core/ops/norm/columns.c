@@ -5,6 +5,10 @@
 ** Rows are cut into chunks and channels into tiles; a chunk of a tile leaves partial results in double, and these
 ** are added in order, so the bits do not depend on threads. A chunk is read twice, the second time from the cache:
 ** once for its mean, once for the moments about that mean.
+**
+** Elements that are only stored (bf16, f16) pass through a buffer, some rows at a time, and what is made of them is
+** rounded once. Rows of few channels are folded: kernels see several of them as one row, whose columns are added up in
+** the end, so that their vectors are full and their sums do not wait for each other.
 */
 #include <math.h>
 #include <string.h>
@@ -14,46 +18,67 @@
 
 /* Channels of a unit of work: its sums, squares and shifts in double take 12 KB of a first-level cache. */
 #define TILE 512
-/* Rows whose sums are kept in the tensor's dtype: the rounding error of 256 additions in f32 is 1.5e-5 at most. */
+/* Rows, folded ones, whose sums are kept in the dtype that is computed in: the rounding error of 256 additions in f32 is 1.5e-5 at most. */
 #define DEEP 256
-/* Elements of gradients before the activation, computed for the next kernel: 8 KB of f32. */
+/* Elements that are made, or converted, for the next kernel, and then stay in the first-level cache: in double; and of
+   those that are only stored, so few that as many lines as they take may be requested at once. */
 #define BUFFER 2048
+#define CONVERTED 1024
 /* Groups whose partial results are reduced in one block: some microseconds. */
 #define GROUPS 512
-/* Elements of a block of the last pass: 16 KB of f32 stay in the first-level cache between two kernels. */
-#define RUN (MAREA_BLOCK / 4)
+/* Columns of folded rows: four vectors of AVX-512. */
+#define FOLDED 64
+
+typedef struct elements {
+  char *at;
+  int dtype;
+  size_t size;
+} elements;
 
 typedef struct columns {
+  const marea_context *ctx;
   const marea_kernels *k;
-  int dtype;
+  int dtype; /* that is computed in */
   size_t size;
   marea_norm g;
   int64_t channels, chunk, chunks, tiles, units, units_per_block;
+  int64_t most;            /* elements of a buffer */
+  int64_t fold, folded;    /* rows that are folded; their columns */
   double *first, *second;  /* [n][chunk][channel]: mean and squares about it; sums of e and of e (x - mean) */
   double *mean, *variance; /* [n * groups] */
-  const char *x, *dy, *y;
-  char *out;
-  const void *weight, *bias;
-  void *dweight, *dbias;
-  void *at_mean, *a, *b, *c; /* [n * channels]: factors of the last pass */
-  int64_t run, runs;         /* rows of a block of the last pass; blocks of one n */
+  elements x, dy, out;
+  const marea_tensor *weight, *bias;
+  marea_tensor *dweight, *dbias;
+  void *at_mean, *factor, *offset; /* [n * folded]: y = act((x - mean) factor + offset) */
+  void *a, *b, *c;                 /* [n * folded]: dx = a e + b (x - mean) + c */
+  int64_t run, runs, parts; /* of the last pass: rows of a block, blocks of one n, parts of a wide row */
 } columns;
+
+static elements elements_of (const marea_tensor *t) {
+  return t ? (elements){marea_at(t), t->dtype, marea_element_size(t->dtype)} : (elements){0};
+}
 
 static columns columns_of (const marea_call *c, const marea_norm *g, const marea_tensor *x) {
   const int64_t channels = marea_norm_channels(g), tile = MAREA_MAX(MAREA_MIN(channels, TILE), 1);
-  columns p = {.k = c->ctx->kernels[x->dtype],
-               .dtype = x->dtype,
-               .size = marea_dtype_size((marea_dtype)x->dtype),
+  const int dtype = marea_computed_in(x->dtype);
+  columns p = {.ctx = c->ctx,
+               .k = c->ctx->kernels[dtype],
+               .dtype = dtype,
+               .size = marea_element_size(dtype),
                .g = *g,
                .channels = channels,
-               .chunk = MAREA_MIN(DEEP, MAREA_MAX(MAREA_BLOCK / tile, 1)),
                .tiles = (channels + TILE - 1) / TILE,
-               .x = marea_at(x)};
+               .fold = MAREA_MAX(FOLDED / MAREA_MAX(channels, 1), 1),
+               .x = elements_of(x)};
+  p.folded = p.fold * channels;
+  p.chunk = MAREA_MIN(DEEP * p.fold, MAREA_MAX(MAREA_BLOCK / tile, 1));
+  p.most = x->dtype == dtype ? BUFFER * (int64_t)(sizeof(double) / p.size) : CONVERTED;
   p.chunks = (g->rows + p.chunk - 1) / p.chunk;
   p.units = g->n * p.chunks * p.tiles;
   p.units_per_block = MAREA_MAX(1, MAREA_BLOCK / (p.chunk * tile));
-  p.run = MAREA_MAX(1, RUN / MAREA_MAX(channels, 1));
+  p.run = MAREA_MAX(1, p.most / MAREA_MAX(p.folded, 1)) * p.fold;
   p.runs = (g->rows + p.run - 1) / p.run;
+  p.parts = (channels + p.most - 1) / p.most;
   return p;
 }
 
@@ -65,8 +90,14 @@ static marea_status open_partials (marea_call *c, columns *p) {
 }
 
 static marea_status open_factor (marea_call *c, const columns *p, void **factor) {
-  MAREA_WORKSPACE_OR_RETURN(c, *factor, MAREA_MAX((size_t)(p->g.n * p->channels) * p->size, 1));
+  MAREA_WORKSPACE_OR_RETURN(c, *factor, MAREA_MAX((size_t)(p->g.n * p->folded) * p->size, 1));
   return MAREA_OK;
+}
+
+static marea_status open_factors (marea_call *c, columns *p) {
+  MAREA_TRY(open_factor(c, p, &p->at_mean));
+  MAREA_TRY(open_factor(c, p, &p->factor));
+  return open_factor(c, p, &p->offset);
 }
 
 static void run_units (marea_call *c, columns *p, marea_block_fn fn) {
@@ -75,6 +106,95 @@ static void run_units (marea_call *c, columns *p, marea_block_fn fn) {
 
 static void run_groups (marea_call *c, columns *p, int64_t groups, marea_block_fn fn) {
   marea_parallel(c->ctx, (groups + GROUPS - 1) / GROUPS, fn, p);
+}
+
+/* ---- rows as kernels take them ---- */
+
+/* n rows of `width` channels. */
+typedef struct rows {
+  int64_t n, width, step; /* step: elements from one to the next */
+  char *at;
+} rows;
+
+/* Rows in the dtype that is computed in, where they lie or in a buffer of n * width elements; `packed`: one right behind
+   the other. */
+static rows rows_of (const columns *p, const elements *e, const rows *r, int64_t row, int64_t channel,
+                     bool packed, void *buffer) {
+  const int64_t n = r->n, width = r->width;
+  const char *from = e->at + (size_t)(row * p->channels + channel) * e->size;
+  const bool gapless = width == p->channels || n == 1;
+  if (e->dtype != p->dtype) /* the rows behind these: a line each 64 bytes */
+    for (size_t i = 0, bytes = (size_t)(n * width) * e->size; i < bytes; i += 64)
+      __builtin_prefetch(from + bytes + i);
+  if (e->dtype == p->dtype && (gapless || !packed))
+    return (rows){n, width, gapless ? width : p->channels, (char *)from};
+  const int64_t runs = gapless ? 1 : n, run = n * width / runs;
+  for (int64_t i = 0; i < runs; i++)
+    marea_convert_run(p->ctx, run, e->dtype, from + (size_t)(i * p->channels) * e->size, 1, p->dtype,
+                      (char *)buffer + (size_t)(i * width) * p->size, 1);
+  return (rows){n, width, width, buffer};
+}
+
+/* Cuts rows into those that are folded, as rows, and the rest. */
+static rows fold (const columns *p, const rows *r, rows *rest) {
+  const int64_t n = r->n / p->fold;
+  *rest = (rows){r->n % p->fold, r->width, r->step, r->at + (size_t)(n * p->fold * r->step) * p->size};
+  return (rows){n, r->width * p->fold, r->step * p->fold, r->at};
+}
+
+static double total_of (const columns *p, const double *sums, int64_t i, int64_t width) {
+  double total = 0;
+  for (int64_t f = 0; f < p->fold; f++) total += marea_norm_load(p->dtype, sums, f * width + i);
+  return total;
+}
+
+/* The number of channel i of a tile, for each of the rows that are folded. */
+static void set_folded (const columns *p, void *to, int64_t i, int64_t width, double value) {
+  for (int64_t f = 0; f < p->fold; f++) marea_norm_store(p->dtype, to, f * width + i, value);
+}
+
+static void add_rows (const columns *p, const rows *r, double *sum) {
+  rows rest;
+  const rows all = fold(p, r, &rest);
+  p->k->add_rows((size_t)all.n, (size_t)all.width, (size_t)all.step, all.at, sum);
+  if (rest.n > 0) p->k->add_rows((size_t)rest.n, (size_t)rest.width, (size_t)rest.step, rest.at, sum);
+}
+
+static void add_moments (const columns *p, const rows *r, const void *shift, double *sum, double *squares) {
+  rows rest;
+  const rows all = fold(p, r, &rest);
+  p->k->add_moments((size_t)all.n, (size_t)all.width, (size_t)all.step, all.at, shift, sum, squares);
+  if (rest.n > 0)
+    p->k->add_moments((size_t)rest.n, (size_t)rest.width, (size_t)rest.step, rest.at, shift, sum, squares);
+}
+
+static void add_products (const columns *p, const rows *e, const rows *x, const void *shift, double *sum) {
+  rows e_rest, x_rest;
+  const rows es = fold(p, e, &e_rest), xs = fold(p, x, &x_rest);
+  p->k->add_products((size_t)es.n, (size_t)es.width, (size_t)es.step, es.at, (size_t)xs.step, xs.at, shift,
+                     sum);
+  if (e_rest.n > 0)
+    p->k->add_products((size_t)e_rest.n, (size_t)e_rest.width, (size_t)e_rest.step, e_rest.at,
+                       (size_t)x_rest.step, x_rest.at, shift, sum);
+}
+
+/* Of a factor, what belongs to a channel of n. */
+static const void *factor_at (const columns *p, const void *factor, int64_t n, int64_t channel) {
+  return (const char *)factor + (size_t)(n * p->folded + channel) * p->size;
+}
+
+/* Rows of n whose elements follow each other: y := act((x - mean) factor + offset); y may be x. */
+static void normalize_rows (const columns *p, int64_t n, int64_t channel, const rows *x, void *y) {
+  const void *mean = factor_at(p, p->at_mean, n, channel), *factor = factor_at(p, p->factor, n, channel);
+  const void *offset = factor_at(p, p->offset, n, channel);
+  rows rest;
+  const rows all = fold(p, x, &rest);
+  const size_t done = (size_t)(all.n * all.width);
+  p->k->normalize((size_t)all.n, (size_t)all.width, all.at, mean, factor, offset, y);
+  if (rest.n > 0)
+    p->k->normalize((size_t)rest.n, (size_t)rest.width, rest.at, mean, factor, offset,
+                    (char *)y + done * p->size);
+  p->k->bias_act((size_t)x->n, (size_t)x->width, NULL, p->g.act, p->g.slope, y);
 }
 
 /* ---- units: a chunk of rows of a tile of channels ---- */
@@ -96,31 +216,61 @@ static unit unit_at (const columns *p, int64_t i) {
                 .partial = (n * p->chunks + chunk) * p->channels + channel};
 }
 
-static size_t place (const columns *p, int64_t row, int64_t channel) {
-  return (size_t)(row * p->channels + channel) * p->size;
+/* Rows of a unit that fit in a buffer: folded ones as a whole. */
+static int64_t rows_at_once (const columns *p, const unit *u) {
+  return p->most / (p->fold * u->width) * p->fold;
+}
+
+/* The moments of a column of what is only stored, whose squares double holds. */
+static marea_moments moments_in_double (const columns *p, const unit *u, int64_t channel) {
+  const double n = (double)u->rows;
+  double mean = 0, squares = 0;
+  for (int64_t r = 0; r < u->rows; r++)
+    mean += marea_norm_load(p->x.dtype, p->x.at, (u->row + r) * p->channels + channel) / n;
+  for (int64_t r = 0; r < u->rows; r++) {
+    const double d = marea_norm_load(p->x.dtype, p->x.at, (u->row + r) * p->channels + channel) - mean;
+    squares += d * d / n;
+  }
+  return (marea_moments){mean, sqrt(squares)};
 }
 
 /* Channel i of a unit in double, where squares have left the range of the dtype. */
 static void measure_wide (const columns *p, const unit *u, int64_t i) {
-  const marea_reduction rows = {
-      .x = p->x + place(p, u->row, 0), .dtype = p->dtype, .outer = 1, .count = u->rows, .inner = p->channels};
-  const marea_moments m = marea_reduce_moments(&rows, u->channel + i, (double)u->rows);
+  const marea_reduction values = {.x = p->x.at + (size_t)(u->row * p->channels) * p->x.size,
+                                  .dtype = p->dtype,
+                                  .outer = 1,
+                                  .count = u->rows,
+                                  .inner = p->channels};
+  const marea_moments m = p->x.dtype == p->dtype
+                              ? marea_reduce_moments(&values, u->channel + i, (double)u->rows)
+                              : moments_in_double(p, u, u->channel + i);
   p->first[u->partial + i] = m.mean;
   p->second[u->partial + i] = m.std * m.std * (double)u->rows;
 }
 
+/* sum and, about a shift, moments of all rows of a unit */
+static void add_unit (const columns *p, const unit *u, const double *shift, double *sum, double *squares) {
+  double buffer[BUFFER];
+  const int64_t most = p->x.dtype == p->dtype ? u->rows : rows_at_once(p, u);
+  for (int64_t r = 0; r < u->rows; r += most) {
+    const rows some = {.n = MAREA_MIN(most, u->rows - r), .width = u->width};
+    const rows x = rows_of(p, &p->x, &some, u->row + r, u->channel, false, buffer);
+    if (shift) add_moments(p, &x, shift, sum, squares);
+    else add_rows(p, &x, sum);
+  }
+}
+
 static void measure (const columns *p, const unit *u) {
   double shift[TILE], sum[TILE] = {0}, squares[TILE] = {0};
-  const size_t rows = (size_t)u->rows, width = (size_t)u->width, step = (size_t)p->channels;
-  const char *x = p->x + place(p, u->row, u->channel);
-  p->k->add_rows(rows, width, step, x, sum);
-  p->k->scale(width, 1 / (double)rows, sum, shift);
+  add_unit(p, u, NULL, sum, NULL);
+  for (int64_t i = 0; i < u->width; i++)
+    set_folded(p, shift, i, u->width, total_of(p, sum, i, u->width) / (double)u->rows);
   memset(sum, 0, sizeof sum);
-  p->k->add_moments(rows, width, step, x, shift, sum, squares);
+  add_unit(p, u, shift, sum, squares);
   for (int64_t i = 0; i < u->width; i++) {
-    const double rest = marea_norm_load(p->dtype, sum, i) / (double)rows;
+    const double rest = total_of(p, sum, i, u->width) / (double)u->rows;
     p->first[u->partial + i] = marea_norm_load(p->dtype, shift, i) + rest;
-    p->second[u->partial + i] = marea_norm_load(p->dtype, squares, i) - (double)rows * rest * rest;
+    p->second[u->partial + i] = total_of(p, squares, i, u->width) - (double)u->rows * rest * rest;
     if (!isfinite(p->second[u->partial + i])) measure_wide(p, u, i);
   }
 }
@@ -176,57 +326,73 @@ marea_status marea_norm_statistics (marea_call *c, const marea_norm *g, const ma
 
 /* ---- y ---- */
 
-static double weight_of (const columns *p, int64_t channel) {
-  return p->weight ? marea_norm_load(p->dtype, p->weight, channel) : 1;
-}
-
-/* Stores the mean of channel i of n as far as the dtype holds it; returns the rest. */
-static double set_mean (const columns *p, int64_t i, double mean) {
-  marea_norm_store(p->dtype, p->at_mean, i, mean);
-  return mean - marea_norm_load(p->dtype, p->at_mean, i);
+static double parameter (const marea_tensor *t, int64_t channel, double absent) {
+  return t ? marea_norm_load(t->dtype, marea_at(t), channel) : absent;
 }
 
 static double rate_of (const columns *p, int64_t i) { return 1 / sqrt(p->variance[i] + p->g.eps); }
+
+/* The mean is taken off as far as the dtype holds it; the rest of it goes into the offset. */
+static void set_factors (const columns *p, int64_t n, int64_t group, int64_t channel) {
+  const int64_t i = n * p->g.groups + group, at = n * p->folded + channel;
+  const double factor = rate_of(p, i) * parameter(p->weight, channel, 1);
+  set_folded(p, p->at_mean, at, p->channels, p->mean[i]);
+  const double rest = p->mean[i] - marea_norm_load(p->dtype, p->at_mean, at);
+  set_folded(p, p->factor, at, p->channels, factor);
+  set_folded(p, p->offset, at, p->channels, parameter(p->bias, channel, 0) - rest * factor);
+}
 
 static void factors_block (void *arg, int64_t block, int worker) {
   const columns *p = arg;
   (void)worker;
   for (int64_t i = block * GROUPS; i < MAREA_MIN((block + 1) * GROUPS, p->g.n * p->g.groups); i++)
-    for (int64_t j = 0; j < p->g.width; j++) {
-      const int64_t channel = i % p->g.groups * p->g.width + j, at = i * p->g.width + j;
-      const double factor = rate_of(p, i) * weight_of(p, channel);
-      const double bias = p->bias ? marea_norm_load(p->dtype, p->bias, channel) : 0;
-      marea_norm_store(p->dtype, p->a, at, factor);
-      marea_norm_store(p->dtype, p->b, at, bias - set_mean(p, at, p->mean[i]) * factor);
-    }
+    for (int64_t j = 0; j < p->g.width; j++)
+      set_factors(p, i / p->g.groups, i % p->g.groups, i % p->g.groups * p->g.width + j);
 }
 
-/* Rows of a block of the last pass: their number, and where they start. */
-static int64_t run_at (const columns *p, int64_t block, int64_t *n, size_t *at) {
-  const int64_t row = block % p->runs * p->run;
-  *n = block / p->runs;
-  *at = place(p, *n * p->g.rows + row, 0);
-  return MAREA_MIN(p->run, p->g.rows - row);
+/* A block of the last pass: some rows of all channels, or some channels of one row. */
+typedef struct run {
+  int64_t n, row, channel; /* row: counted through all n */
+  rows some;
+} run;
+
+static run run_at (const columns *p, int64_t block) {
+  const int64_t part = block % p->parts, first = block / p->parts % p->runs * p->run,
+                n = block / p->parts / p->runs;
+  const int64_t channel = part * p->most;
+  return (run){.n = n,
+               .row = n * p->g.rows + first,
+               .channel = channel,
+               .some = {.n = MAREA_MIN(p->run, p->g.rows - first),
+                        .width = MAREA_MIN(p->most, p->channels - channel)}};
 }
 
-static const void *factor_at (const columns *p, const void *factor, int64_t n) {
-  return (const char *)factor + place(p, n, 0);
+static void run_runs (marea_call *c, columns *p, marea_block_fn fn) {
+  marea_parallel(c->ctx, p->g.n * p->runs * p->parts, fn, p);
+}
+
+/* Results are made where they belong, or in a buffer if they are to be rounded. */
+static char *place_of_run (const columns *p, const run *r) {
+  return p->out.at + (size_t)(r->row * p->channels + r->channel) * p->out.size;
+}
+
+static bool is_rounded (const columns *p) { return p->out.dtype != p->dtype; }
+
+static void round_run (const columns *p, const run *r, const void *made) {
+  marea_convert_run(p->ctx, r->some.n * r->some.width, p->dtype, made, 1, p->out.dtype, place_of_run(p, r),
+                    1);
 }
 
 static void apply_block (void *arg, int64_t block, int worker) {
+  double buffer[BUFFER];
   const columns *p = arg;
-  int64_t n;
-  size_t at;
-  const size_t rows = (size_t)run_at(p, block, &n, &at), channels = (size_t)p->channels;
+  const run r = run_at(p, block);
+  const rows x = rows_of(p, &p->x, &r.some, r.row, r.channel, true, buffer);
+  void *y = is_rounded(p) ? (void *)buffer : place_of_run(p, &r);
   (void)worker;
-  p->k->normalize(rows, channels, p->x + at, factor_at(p, p->at_mean, n), factor_at(p, p->a, n),
-                  factor_at(p, p->b, n), p->out + at);
-  p->k->bias_act(rows, channels, NULL, p->g.act, p->g.slope, p->out + at);
+  normalize_rows(p, r.n, r.channel, &x, y);
+  if (is_rounded(p)) round_run(p, &r, y);
 }
-
-static const void *data_of (const marea_tensor *t) { return t ? marea_at(t) : NULL; }
-
-static void *place_of (marea_tensor *t) { return t ? marea_at(t) : NULL; }
 
 marea_status marea_norm_apply (marea_call *c, const marea_norm *g, const double *mean, const double *variance,
                                const marea_tensor *x, const marea_tensor *weight, const marea_tensor *bias,
@@ -234,55 +400,45 @@ marea_status marea_norm_apply (marea_call *c, const marea_norm *g, const double 
   columns p = columns_of(c, g, x);
   p.mean = (double *)mean;
   p.variance = (double *)variance;
-  p.weight = data_of(weight);
-  p.bias = data_of(bias);
-  p.out = marea_at(y);
-  MAREA_TRY(open_factor(c, &p, &p.at_mean));
-  MAREA_TRY(open_factor(c, &p, &p.a));
-  MAREA_TRY(open_factor(c, &p, &p.b));
+  p.weight = weight;
+  p.bias = bias;
+  p.out = elements_of(y);
+  MAREA_TRY(open_factors(c, &p));
   run_groups(c, &p, g->n * g->groups, factors_block);
-  marea_parallel(c->ctx, g->n * p.runs, apply_block, &p);
+  run_runs(c, &p, apply_block);
   return MAREA_OK;
 }
 
 /* ---- gradients, with e = dy act'(y) ----
 ** dbias = sum e; dweight = rate sum e (x - mean); dx = rate (w e - mean(w e) - xhat mean(w e xhat)), the means over a
-** group, which is a e + b (x - mean) + c with factors that belong to a channel. */
+** group, which is a e + b (x - mean) + c with factors that belong to a channel. y is made again where it is needed,
+** which is faster than to read it. */
 
-/* sum[j] += sum of e, product[j] += sum of e (x - mean[j]) over rows whose e is at hand */
-static void add_sums (const columns *p, const unit *u, int64_t row, int64_t rows, size_t step, const char *e,
-                      double *sum, double *product) {
-  const char *mean = (const char *)factor_at(p, p->at_mean, u->n) + (size_t)u->channel * p->size;
-  p->k->add_rows((size_t)rows, (size_t)u->width, step, e, sum);
-  p->k->add_products((size_t)rows, (size_t)u->width, step, e, (size_t)p->channels,
-                     p->x + place(p, row, u->channel), mean, product);
-}
-
-/* The same for all rows of a unit behind an activation: e is made some rows at a time. */
-static void add_sums_behind (const columns *p, const unit *u, marea_binary_kernel *grad, double *sum,
-                             double *product) {
-  double buffer[BUFFER];
-  const int64_t most = BUFFER / u->width;
-  for (int64_t r = 0; r < u->rows; r += most) {
-    const int64_t rows = MAREA_MIN(most, u->rows - r);
-    for (int64_t i = 0; i < rows; i++) {
-      const size_t at = place(p, u->row + r + i, u->channel);
-      grad((size_t)u->width, p->dy + at, 1, p->y + at, 1, (char *)buffer + (size_t)(i * u->width) * p->size,
-           &p->g.slope);
-    }
-    add_sums(p, u, u->row + r, rows, (size_t)u->width, (const char *)buffer, sum, product);
-  }
+/* e of rows, in place or in `made`. */
+static rows gradient_of (const columns *p, const run *r, const rows *x, void *buffer, void *made) {
+  marea_binary_kernel *grad = marea_activation_grad_kernel(p->k, p->g.act);
+  const rows dy = rows_of(p, &p->dy, &r->some, r->row, r->channel, grad != NULL, buffer);
+  if (!grad) return dy;
+  normalize_rows(p, r->n, r->channel, x, made);
+  grad((size_t)(dy.n * dy.width), dy.at, 1, made, 1, made, &p->g.slope);
+  return (rows){dy.n, dy.width, dy.width, made};
 }
 
 static void sum_unit (const columns *p, const unit *u) {
   double sum[TILE] = {0}, product[TILE] = {0};
-  marea_binary_kernel *grad = marea_activation_grad_kernel(p->k, p->g.act);
-  const char *dy = p->dy + place(p, u->row, u->channel);
-  if (grad) add_sums_behind(p, u, grad, sum, product);
-  else add_sums(p, u, u->row, u->rows, (size_t)p->channels, dy, sum, product);
+  double of_x[BUFFER], of_dy[BUFFER], made[BUFFER];
+  const int64_t most = rows_at_once(p, u);
+  const void *mean = factor_at(p, p->at_mean, u->n, u->channel);
+  for (int64_t i = 0; i < u->rows; i += most) {
+    const run r = {u->n, u->row + i, u->channel, {.n = MAREA_MIN(most, u->rows - i), .width = u->width}};
+    const rows x = rows_of(p, &p->x, &r.some, r.row, r.channel, p->g.act != MAREA_ACT_NONE, of_x);
+    const rows e = gradient_of(p, &r, &x, of_dy, made);
+    add_rows(p, &e, sum);
+    add_products(p, &e, &x, mean, product);
+  }
   for (int64_t i = 0; i < u->width; i++) {
-    p->first[u->partial + i] = marea_norm_load(p->dtype, sum, i);
-    p->second[u->partial + i] = marea_norm_load(p->dtype, product, i);
+    p->first[u->partial + i] = total_of(p, sum, i, u->width);
+    p->second[u->partial + i] = total_of(p, product, i, u->width);
   }
 }
 
@@ -306,6 +462,10 @@ static void reduce_chunks (const columns *p, int64_t n, int64_t channel) {
   }
 }
 
+static void store_parameter (marea_tensor *t, int64_t channel, double value) {
+  if (t) marea_norm_store(t->dtype, marea_at(t), channel, value);
+}
+
 static void reduce_parameters (const columns *p, int64_t group, int64_t channel) {
   double dweight = 0, dbias = 0;
   for (int64_t n = 0; n < p->g.n; n++) {
@@ -313,23 +473,23 @@ static void reduce_parameters (const columns *p, int64_t group, int64_t channel)
     dweight += rate_of(p, n * p->g.groups + group) * p->second[at];
     dbias += p->first[at];
   }
-  if (p->dweight) marea_norm_store(p->dtype, p->dweight, channel, dweight);
-  if (p->dbias) marea_norm_store(p->dtype, p->dbias, channel, dbias);
+  store_parameter(p->dweight, channel, dweight);
+  store_parameter(p->dbias, channel, dbias);
 }
 
-static void set_factors (const columns *p, int64_t n, int64_t group) {
+static void set_gradient_factors (const columns *p, int64_t n, int64_t group) {
   const int64_t width = p->g.width, first = group * width, at = n * p->chunks * p->channels + first;
   const double rate = rate_of(p, n * p->g.groups + group), count = (double)(p->g.rows * width);
   double sum = 0, product = 0;
   for (int64_t i = 0; i < width; i++) {
-    sum += weight_of(p, first + i) * p->first[at + i];
-    product += weight_of(p, first + i) * p->second[at + i];
+    sum += parameter(p->weight, first + i, 1) * p->first[at + i];
+    product += parameter(p->weight, first + i, 1) * p->second[at + i];
   }
   for (int64_t i = 0; i < width; i++) {
-    const int64_t to = n * p->channels + first + i;
-    marea_norm_store(p->dtype, p->a, to, rate * weight_of(p, first + i));
-    marea_norm_store(p->dtype, p->b, to, -rate * rate * rate * product / count);
-    marea_norm_store(p->dtype, p->c, to, -rate * sum / count);
+    const int64_t to = n * p->folded + first + i;
+    set_folded(p, p->a, to, p->channels, rate * parameter(p->weight, first + i, 1));
+    set_folded(p, p->b, to, p->channels, -rate * rate * rate * product / count);
+    set_folded(p, p->c, to, p->channels, -rate * sum / count);
   }
 }
 
@@ -341,21 +501,27 @@ static void reduce_sums_block (void *arg, int64_t block, int worker) {
       for (int64_t n = 0; n < p->g.n; n++) reduce_chunks(p, n, i);
       reduce_parameters(p, group, i);
     }
-    for (int64_t n = 0; n < p->g.n && p->out; n++) set_factors(p, n, group);
+    for (int64_t n = 0; n < p->g.n && p->out.at; n++) set_gradient_factors(p, n, group);
   }
 }
 
 static void gradient_block (void *arg, int64_t block, int worker) {
+  double of_x[BUFFER], of_dy[BUFFER], made[BUFFER];
   const columns *p = arg;
-  int64_t n;
-  size_t at;
-  const size_t rows = (size_t)run_at(p, block, &n, &at), channels = (size_t)p->channels;
-  marea_binary_kernel *grad = marea_activation_grad_kernel(p->k, p->g.act);
+  const run r = run_at(p, block);
+  const rows x = rows_of(p, &p->x, &r.some, r.row, r.channel, true, of_x);
+  const rows e = gradient_of(p, &r, &x, of_dy, made);
+  char *dx = is_rounded(p) ? (char *)made : place_of_run(p, &r);
+  const void *mean = factor_at(p, p->at_mean, r.n, r.channel), *a = factor_at(p, p->a, r.n, r.channel);
+  const void *b = factor_at(p, p->b, r.n, r.channel), *c = factor_at(p, p->c, r.n, r.channel);
+  rows e_rest, x_rest;
+  const rows es = fold(p, &e, &e_rest), xs = fold(p, &x, &x_rest);
   (void)worker;
-  if (grad) grad(rows * channels, p->dy + at, 1, p->y + at, 1, p->out + at, &p->g.slope);
-  p->k->normalize_grad(rows, channels, grad ? p->out + at : p->dy + at, p->x + at,
-                       factor_at(p, p->at_mean, n), factor_at(p, p->a, n), factor_at(p, p->b, n),
-                       factor_at(p, p->c, n), p->out + at);
+  p->k->normalize_grad((size_t)es.n, (size_t)es.width, es.at, xs.at, mean, a, b, c, dx);
+  dx += (size_t)(es.n * es.width) * p->size;
+  if (e_rest.n > 0)
+    p->k->normalize_grad((size_t)e_rest.n, (size_t)e_rest.width, e_rest.at, x_rest.at, mean, a, b, c, dx);
+  if (is_rounded(p)) round_run(p, &r, made);
 }
 
 marea_status marea_norm_backward (marea_call *c, const marea_norm *g, const double *mean,
@@ -363,22 +529,22 @@ marea_status marea_norm_backward (marea_call *c, const marea_norm *g, const doub
   columns p = columns_of(c, g, b->x);
   p.mean = (double *)mean;
   p.variance = (double *)variance;
-  p.dy = marea_at(b->dy);
-  p.y = data_of(b->y);
-  p.weight = data_of(b->weight);
-  p.out = place_of(b->dx);
-  p.dweight = place_of(b->dweight);
-  p.dbias = place_of(b->dbias);
+  p.dy = elements_of(b->dy);
+  p.weight = b->weight;
+  p.bias = b->bias;
+  p.out = elements_of(b->dx);
+  p.dweight = b->dweight;
+  p.dbias = b->dbias;
   MAREA_TRY(open_partials(c, &p));
-  MAREA_TRY(open_factor(c, &p, &p.at_mean));
+  MAREA_TRY(open_factors(c, &p));
   if (b->dx) {
     MAREA_TRY(open_factor(c, &p, &p.a));
     MAREA_TRY(open_factor(c, &p, &p.b));
     MAREA_TRY(open_factor(c, &p, &p.c));
   }
-  for (int64_t i = 0; i < g->n * p.channels; i++) set_mean(&p, i, mean[i / g->width]);
+  run_groups(c, &p, g->n * g->groups, factors_block);
   run_units(c, &p, sum_block);
   run_groups(c, &p, g->groups, reduce_sums_block);
-  if (b->dx) marea_parallel(c->ctx, g->n * p.runs, gradient_block, &p);
+  if (b->dx) run_runs(c, &p, gradient_block);
   return MAREA_OK;
 }

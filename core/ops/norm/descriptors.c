@@ -11,16 +11,24 @@ marea_status marea_norm_check_eps (marea_call *c, int attr) {
   return marea_reject(c, MAREA_EARG, "argument 'eps': expected a number >= 0, got %g", eps);
 }
 
+/* The floats that are computed in the same dtype as this one. */
+static int companions_of (int dtype) {
+  int set = 0;
+  for (int d = 0; d < MAREA_DTYPE_COUNT; d++)
+    if (marea_is_float(d) && marea_computed_in(d) == marea_computed_in(dtype)) set |= 1 << d;
+  return set;
+}
+
 marea_status marea_norm_check_channels (marea_call *c, int input, const marea_tensor *x) {
   if (input >= c->n_in || !c->in[input]) return MAREA_OK;
-  MAREA_TRY(marea_want_dtype(c, input, 1 << x->dtype));
+  MAREA_TRY(marea_want_dtype(c, input, companions_of(x->dtype)));
   MAREA_TRY(marea_want_rank(c, input, 1, "(C)"));
   return marea_want_size(c, input, 0, x->shape[x->rank - 1], "one for each channel of x");
 }
 
 marea_status marea_norm_check_batch (marea_call *c, int input) {
   const marea_tensor *x = c->in[input];
-  MAREA_TRY(marea_want_dtype(c, input, 1 << c->in[0]->dtype));
+  MAREA_TRY(marea_want_dtype(c, input, companions_of(c->in[0]->dtype)));
   if (x->rank >= 2) return MAREA_OK;
   return marea_reject(c, MAREA_ESHAPE, "argument 'x': expected at least 2 dimensions (N, ..., C), got %s",
                       marea_tensor_text(x).s);
@@ -32,21 +40,13 @@ marea_status marea_norm_reject_empty (marea_call *c, const marea_tensor *x) {
 
 marea_tensor *marea_norm_input_at (const marea_call *c, int i) { return i < c->n_in ? c->in[i] : NULL; }
 
-marea_status marea_norm_check_result (marea_call *c, const marea_tensor *x, int y, int activation) {
-  MAREA_TRY(marea_want_shape(c, 0, x));
-  if (y < 0 || c->attr[activation].i == MAREA_ACT_NONE) return MAREA_OK;
-  if (!marea_norm_input_at(c, y))
-    return marea_reject(c, MAREA_EARG, "argument 'y': expected a tensor, got nothing");
-  MAREA_TRY(marea_want_dtype(c, y, 1 << x->dtype));
-  return marea_want_shape(c, y, x);
-}
-
 void marea_norm_layout_wanted (marea_call *c, int first, const marea_tensor *x, int rank,
                                const int64_t *shape) {
   c->n_out = 0;
   if (c->attr[first].i) marea_layout_like(&c->layout[c->n_out++], x);
   for (int i = 1; i <= 2; i++)
-    if (c->attr[first + i].i) marea_layout_set(&c->layout[c->n_out++], x->dtype, rank, shape);
+    if (c->attr[first + i].i)
+      marea_layout_set(&c->layout[c->n_out++], marea_computed_in(x->dtype), rank, shape);
 }
 
 void marea_norm_outputs_wanted (const marea_call *c, int first, marea_norm_back *b) {
@@ -54,6 +54,19 @@ void marea_norm_outputs_wanted (const marea_call *c, int first, marea_norm_back 
   if (c->attr[first].i) b->dx = c->out[k++];
   if (c->attr[first + 1].i) b->dweight = c->out[k++];
   if (c->attr[first + 2].i) b->dbias = c->out[k++];
+}
+
+/* Gradients of parameters that are only stored are rounded here. */
+static marea_status round_gradients (marea_vjp *v) {
+  for (int i = 0; i < MAREA_MIN(v->n_in, 3); i++) {
+    marea_tensor *rounded, *d = v->din[i];
+    if (!d || d->dtype == v->in[i]->dtype) continue;
+    const marea_attr dtype = {.n = 1, .i = v->in[i]->dtype};
+    MAREA_TRY(marea_run_with(v->ctx, &marea_op_cast, &dtype, &rounded, 1, d));
+    marea_release(d);
+    v->din[i] = rounded;
+  }
+  return MAREA_OK;
 }
 
 marea_status marea_norm_run_backward (marea_vjp *v, const marea_op *back, int n_in, marea_tensor **in,
@@ -64,10 +77,12 @@ marea_status marea_norm_run_backward (marea_vjp *v, const marea_op *back, int n_
   MAREA_TRY(marea_invoke(v->ctx, back, n_in, in, attrs, out, &n));
   for (int i = 0, k = 0; k < n; i++)
     if (attrs[first + i].i) v->din[i] = out[k++];
-  return MAREA_OK;
+  return round_gradients(v);
 }
 
 marea_tensor *marea_norm_weight_of (const marea_vjp *v) { return v->n_in > 1 ? v->in[1] : NULL; }
+
+marea_tensor *marea_norm_bias_of (const marea_vjp *v) { return v->n_in > 2 ? v->in[2] : NULL; }
 
 marea_status marea_norm_open_statistics (marea_call *c, const marea_norm *g, double **mean,
                                          double **variance) {
@@ -81,9 +96,20 @@ marea_status marea_norm_open_statistics (marea_call *c, const marea_norm *g, dou
 
 static const int64_t over_group[] = {1, 3}, over_rows[] = {0, 1}; /* dimensions of (n, rows, groups, width) */
 
+static marea_tensor *as (formula *f, marea_tensor *t, int dtype) {
+  const marea_attr a = {.n = 1, .i = dtype};
+  return !t || t->dtype == dtype ? t : step(f, &marea_op_cast, &a, 1, t, NULL, NULL);
+}
+
+marea_tensor *marea_norm_wide (formula *f, marea_tensor *t) {
+  return t ? as(f, t, marea_computed_in(t->dtype)) : NULL;
+}
+
+void marea_norm_give (formula *f, int i, marea_tensor *d) { give(f, i, as(f, d, f->v->in[i]->dtype)); }
+
 marea_tensor *marea_norm_shaped (formula *f, marea_tensor *t, const int64_t shape[4]) {
   const marea_attr a = marea_attr_list(4, shape);
-  return step(f, &marea_op_reshape, &a, 1, t, NULL, NULL);
+  return step(f, &marea_op_reshape, &a, 1, marea_norm_wide(f, t), NULL, NULL);
 }
 
 marea_tensor *marea_norm_like (formula *f, marea_tensor *t, const marea_tensor *shape) {
@@ -113,8 +139,8 @@ marea_tensor *marea_norm_gradients (formula *f, const marea_norm *g, marea_tenso
     marea_tensor *along = mul(f, square(f, rate), group_mean(f, mul(f, t, xc)));
     dx = mul(f, rate, sub(f, sub(f, t, group_mean(f, t)), mul(f, xc, along)));
   }
-  if (needs(v, 1)) give(f, 1, parameter_sum(f, mul(f, e, mul(f, xc, rate)), v->in[1]));
-  if (needs(v, 2)) give(f, 2, parameter_sum(f, e, v->in[2]));
+  if (needs(v, 1)) marea_norm_give(f, 1, parameter_sum(f, mul(f, e, mul(f, xc, rate)), v->in[1]));
+  if (needs(v, 2)) marea_norm_give(f, 2, parameter_sum(f, e, v->in[2]));
   return dx;
 }
 
@@ -126,6 +152,6 @@ marea_status marea_norm_statistics_formula (marea_vjp *v, const marea_norm *g) {
   marea_tensor *variance = step(&f, &marea_op_var, biased, 1, x, NULL, NULL);
   marea_tensor *dx = marea_norm_gradients(&f, g, x, marea_norm_shaped(&f, v->dout[0], shape),
                                           group_mean(&f, x), variance);
-  if (dx) give(&f, 0, marea_norm_like(&f, dx, v->in[0]));
+  if (dx) marea_norm_give(&f, 0, marea_norm_like(&f, dx, v->in[0]));
   return finish(&f);
 }

@@ -30,18 +30,17 @@
 /* ---- checks of shape rules ---- */
 
 marea_status marea_norm_check_eps (marea_call *c, int attr);
-/* An input with one number for each channel of x, if it is there. */
+/* An input with one number for each channel of x, if it is there, of any float dtype that is computed in x's. */
 marea_status marea_norm_check_channels (marea_call *c, int input, const marea_tensor *x);
 /* x (..., C) of a batch, in[input] */
 marea_status marea_norm_check_batch (marea_call *c, int input);
 marea_status marea_norm_reject_empty (marea_call *c, const marea_tensor *x);
-/* dy, and y where there is an activation, are like x. */
-marea_status marea_norm_check_result (marea_call *c, const marea_tensor *x, int y, int activation);
 
 /* ---- inputs and outputs ---- */
 
 marea_tensor *marea_norm_input_at (const marea_call *c, int i); /* NULL: it was left out */
-/* Outputs dx, dweight, dbias of a backward operator: those that the attributes from `first` on ask for. */
+/* Outputs dx, dweight, dbias of a backward operator: those that the attributes from `first` on ask for. Parameters'
+   gradients have the dtype that is computed in. */
 void marea_norm_layout_wanted (marea_call *c, int first, const marea_tensor *x, int rank,
                                const int64_t *shape);
 void marea_norm_outputs_wanted (const marea_call *c, int first, marea_norm_back *b);
@@ -54,11 +53,15 @@ marea_status marea_norm_open_statistics (marea_call *c, const marea_norm *g, dou
 static inline bool needs (const marea_vjp *v, int i) { return i < v->n_in && v->need[i]; }
 
 marea_tensor *marea_norm_weight_of (const marea_vjp *v);
+marea_tensor *marea_norm_bias_of (const marea_vjp *v);
 /* din[] from the operator `back`, whose last three attributes, from `first` on, say what is wanted; they are
    constants for the tape, which is right where nothing records. x is input 0, weight and bias are 1 and 2. */
 marea_status marea_norm_run_backward (marea_vjp *v, const marea_op *back, int n_in, marea_tensor **in,
                                       marea_attr *attrs, int first);
-marea_tensor *marea_norm_shaped (formula *f, marea_tensor *t, const int64_t shape[4]);
+/* t in the dtype that is computed in; NULL stays NULL. */
+marea_tensor *marea_norm_wide (formula *f, marea_tensor *t);
+void marea_norm_give (formula *f, int i, marea_tensor *d); /* din[i] := d in the dtype of in[i] */
+marea_tensor *marea_norm_shaped (formula *f, marea_tensor *t, const int64_t shape[4]); /* of a wide t */
 marea_tensor *marea_norm_like (formula *f, marea_tensor *t, const marea_tensor *shape);
 /* The gradients of the three inputs: with e = dy act'(y), xc = x - mean, rate = 1 / sqrt(variance + eps), t = e weight:
      dx = rate (t - mean(t) - xc rate^2 mean(t xc)), dweight = sum e xc rate, dbias = sum e.

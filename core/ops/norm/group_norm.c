@@ -74,7 +74,7 @@ const marea_op marea_op_group_norm = {
            "not divide C, rank below 2, parameters of another size.",
     .inputs = {{"x", "(N, ..., C)"}, MAREA_NORM_PARAMETER_INPUTS},
     .attrs = MAREA_ATTRS(GROUPS_ATTR, MAREA_NORM_EPS_ATTR(1e-5)),
-    .flags = MAREA_WIDE,
+    .flags = MAREA_STORES,
     .saves_in = 3,
     .shape = group_norm_shape,
     .forward = group_norm_forward,
@@ -87,7 +87,7 @@ const marea_op marea_op_group_norm = {
 static marea_status group_norm_backward_shape (marea_call *c) {
   const marea_tensor *x = c->in[1];
   MAREA_TRY(check_groups(c, 1));
-  MAREA_TRY(marea_norm_check_result(c, x, -1, 0));
+  MAREA_TRY(marea_want_shape(c, 0, x));
   MAREA_TRY(marea_norm_check_channels(c, 2, x));
   marea_norm_layout_wanted(c, GROUP_DX, x, 1, &x->shape[x->rank - 1]);
   return MAREA_OK;
@@ -113,7 +113,7 @@ const marea_op marea_op_group_norm_backward = {
            "gradients is wanted. dy: like x. Errors as for group_norm.",
     .inputs = {{"dy", "like x"}, {"x", "(N, ..., C)"}, {"weight", "(C)", .optional = true}},
     .attrs = MAREA_ATTRS(GROUPS_ATTR, MAREA_NORM_EPS_ATTR(1e-5), MAREA_NORM_WANTED_ATTRS),
-    .flags = MAREA_NO_GRAD,
+    .flags = MAREA_NO_GRAD | MAREA_STORES,
     .shape = group_norm_backward_shape,
     .forward = group_norm_backward_forward,
     .sample = GROUPS_SAMPLE "return {g.tensor(s), g.tensor(s), g.bool() and g.tensor{c} or nil}, "

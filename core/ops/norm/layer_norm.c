@@ -88,7 +88,7 @@ const marea_op marea_op_layer_norm = {
 static marea_status layer_norm_backward_shape (marea_call *c) {
   const marea_tensor *x = c->in[1];
   MAREA_TRY(check_layer(c, 1, 2));
-  MAREA_TRY(marea_norm_check_result(c, x, -1, 0));
+  MAREA_TRY(marea_want_shape(c, 0, x));
   const int last = (int)c->attr[LAYER_LAST].i;
   marea_norm_layout_wanted(c, LAYER_DX, x, last, x->shape + x->rank - last);
   return MAREA_OK;

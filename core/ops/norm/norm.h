@@ -18,9 +18,10 @@ typedef struct marea_norm {
 
 static inline int64_t marea_norm_channels (const marea_norm *g) { return g->groups * g->width; }
 
-/* What a backward pass reads and writes; tensors that are NULL are absent or not wanted. */
+/* What a backward pass reads and writes; tensors that are NULL are absent or not wanted. bias: where there is an
+   activation. In columns.c dtypes may differ, as long as all are computed in one. */
 typedef struct marea_norm_back {
-  const marea_tensor *dy, *x, *y, *weight;
+  const marea_tensor *dy, *x, *weight, *bias;
   marea_tensor *dx, *dweight, *dbias;
 } marea_norm_back;
 

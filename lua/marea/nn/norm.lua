@@ -77,9 +77,9 @@ end
 local function move(self, mean, variance, n)
   attempt.note(self.running_mean)
   attempt.note(self.running_var)
-  local part = 1 - self.momentum
-  self.running_mean:mul_(self.momentum):add_(mean * part)
-  self.running_var:mul_(self.momentum):add_(variance * (part * n / math.max(n - 1, 1)))
+  local part, dtype = 1 - self.momentum, self.dtype
+  self.running_mean:mul_(self.momentum):add_((mean * part):to(dtype))
+  self.running_var:mul_(self.momentum):add_((variance * (part * n / math.max(n - 1, 1))):to(dtype))
 end
 
 function BatchNorm:normalize(x)
