@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT
 ** isa_amx.c: products of bf16 on the tiles of AMX-BF16 (Sapphire Rapids and later). A tile has 16 rows of 64 bytes. With two
 ** tiles of x and two of w an instruction of 16 cycles, 16 x 16 x 32 multiply-adds, comes with one load of a tile. The sums
-** of f32 are those of isa_avx512.c. tdpbf16ps takes subnormal numbers for zeros.
+** of f32 are those of isa_avx512.c. A tile of sums is ready after 52 cycles, so that four are added to in turn: of two
+** blocks and two panels, or of four blocks and one panel. tdpbf16ps takes subnormal numbers for zeros.
 */
 #if defined(__x86_64__)
 
@@ -13,7 +14,7 @@ typedef float real;
 #include "vec_avx512_bf16.h"
 
 #define BF16_MOST 16
-#define BF16_BLOCKS 2
+#define BF16_BLOCKS(panels) ((panels) == 1 ? 4 : 2)
 #define BF16_SUMS 32
 #define BF16_STORES_SUMS true
 
@@ -37,7 +38,7 @@ INLINE int64_t piece_of (const marea_bf16_product *g) {
   return g->depth > 0 ? g->depth / marea_bf16_pieces(g->depth) : 2;
 }
 
-/* Tiles 0 to 3: sums (block, panel); 4 and 5: x of a block; 6 and 7: w of a panel. */
+/* Tiles 0 to 3: sums (block, panel) or (block); 4 and 5: x of a block; 6 and 7: w of a panel. */
 static void bf16_begin (const marea_bf16_product *g, int64_t height) {
   const int64_t piece = piece_of(g);
   tile_shapes shapes = {.palette = 1};
@@ -51,22 +52,26 @@ static void bf16_begin (const marea_bf16_product *g, int64_t height) {
 /* So that the system need not save the tiles, and a core may sleep. */
 static void bf16_end (void) { _tile_release(); }
 
-INLINE void sum_tiles (const marea_bf16_product *g, const bf16_work *k, float *sum, const int blocks,
-                       const int panels) {
+/* Where the sums of block b go. */
+INLINE float *sums_at (const bf16_work *k, float *sum, int b) {
+  return k->y[0] ? k->y[b] : sum + b * k->height * BF16_SUMS;
+}
+
+INLINE void sum_two_panels (const marea_bf16_product *g, const bf16_work *k, float *sum, const int blocks) {
   const int64_t piece = piece_of(g);
   const size_t step = (size_t)g->x_col * sizeof(uint16_t);
   const size_t y_step = (k->y[0] ? (size_t)g->y_col : BF16_SUMS) * sizeof(float);
-  float *first = k->y[0] ? k->y[0] : sum, *second = k->y[0] ? k->y[1] : sum + k->height * BF16_SUMS;
+  float *first = sums_at(k, sum, 0), *second = sums_at(k, sum, blocks - 1);
   if (k->y[0] && g->accumulate) {
     _tile_loadd(0, first, y_step);
-    if (panels == 2) _tile_loadd(1, first + 16, y_step);
+    _tile_loadd(1, first + 16, y_step);
     if (blocks == 2) _tile_loadd(2, second, y_step);
-    if (blocks == 2 && panels == 2) _tile_loadd(3, second + 16, y_step);
+    if (blocks == 2) _tile_loadd(3, second + 16, y_step);
   } else {
     _tile_zero(0);
-    if (panels == 2) _tile_zero(1);
+    _tile_zero(1);
     if (blocks == 2) _tile_zero(2);
-    if (blocks == 2 && panels == 2) _tile_zero(3);
+    if (blocks == 2) _tile_zero(3);
   }
   for (int64_t r = 0; r < g->tap_rows; r++)
     for (int64_t t = r * g->tap_row, end = t + g->taps; t < end; t++) {
@@ -76,24 +81,68 @@ INLINE void sum_tiles (const marea_bf16_product *g, const bf16_work *k, float *s
         _tile_loadd(4, k->x[0] + at, step);
         _tile_loadd(6, w, 64);
         _tile_dpbf16ps(0, 4, 6);
-        if (panels == 2) _tile_loadd(7, w + g->w_panel, 64);
-        if (panels == 2) _tile_dpbf16ps(1, 4, 7);
+        _tile_loadd(7, w + g->w_panel, 64);
+        _tile_dpbf16ps(1, 4, 7);
         if (blocks == 2) _tile_loadd(5, k->x[1] + at, step);
         if (blocks == 2) _tile_dpbf16ps(2, 5, 6);
-        if (blocks == 2 && panels == 2) _tile_dpbf16ps(3, 5, 7);
+        if (blocks == 2) _tile_dpbf16ps(3, 5, 7);
       }
     }
   _tile_stored(0, first, y_step);
-  if (panels == 2) _tile_stored(1, first + 16, y_step);
+  _tile_stored(1, first + 16, y_step);
   if (blocks == 2) _tile_stored(2, second, y_step);
-  if (blocks == 2 && panels == 2) _tile_stored(3, second + 16, y_step);
+  if (blocks == 2) _tile_stored(3, second + 16, y_step);
+}
+
+INLINE void sum_one_panel (const marea_bf16_product *g, const bf16_work *k, float *sum, const int blocks) {
+  const int64_t piece = piece_of(g);
+  const size_t step = (size_t)g->x_col * sizeof(uint16_t);
+  const size_t y_step = (k->y[0] ? (size_t)g->y_col : BF16_SUMS) * sizeof(float);
+  if (k->y[0] && g->accumulate) {
+    _tile_loadd(0, k->y[0], y_step);
+    if (blocks > 1) _tile_loadd(1, k->y[1], y_step);
+    if (blocks > 2) _tile_loadd(2, k->y[2], y_step);
+    if (blocks > 3) _tile_loadd(3, k->y[3], y_step);
+  } else {
+    _tile_zero(0);
+    if (blocks > 1) _tile_zero(1);
+    if (blocks > 2) _tile_zero(2);
+    if (blocks > 3) _tile_zero(3);
+  }
+  for (int64_t r = 0; r < g->tap_rows; r++)
+    for (int64_t t = r * g->tap_row, end = t + g->taps; t < end; t++) {
+      const uint16_t *w = k->w + t * g->w_tap;
+      for (int64_t d = 0; d < g->depth; d += piece, w += piece * MAREA_BF16_PANEL) {
+        const int64_t at = g->tap[t] + d;
+        _tile_loadd(6, w, 64);
+        _tile_loadd(4, k->x[0] + at, step);
+        _tile_dpbf16ps(0, 4, 6);
+        if (blocks > 1) _tile_loadd(5, k->x[1] + at, step);
+        if (blocks > 1) _tile_dpbf16ps(1, 5, 6);
+        if (blocks > 2) _tile_loadd(4, k->x[2] + at, step);
+        if (blocks > 2) _tile_dpbf16ps(2, 4, 6);
+        if (blocks > 3) _tile_loadd(5, k->x[3] + at, step);
+        if (blocks > 3) _tile_dpbf16ps(3, 5, 6);
+      }
+    }
+  _tile_stored(0, sums_at(k, sum, 0), y_step);
+  if (blocks > 1) _tile_stored(1, sums_at(k, sum, 1), y_step);
+  if (blocks > 2) _tile_stored(2, sums_at(k, sum, 2), y_step);
+  if (blocks > 3) _tile_stored(3, sums_at(k, sum, 3), y_step);
 }
 
 static void bf16_sums (const marea_bf16_product *g, const bf16_work *k, float *sum) {
-  if (k->blocks == 2 && k->panels == 2) sum_tiles(g, k, sum, 2, 2);
-  else if (k->blocks == 2) sum_tiles(g, k, sum, 2, 1);
-  else if (k->panels == 2) sum_tiles(g, k, sum, 1, 2);
-  else sum_tiles(g, k, sum, 1, 1);
+  if (k->panels == 2) {
+    if (k->blocks == 2) sum_two_panels(g, k, sum, 2);
+    else sum_two_panels(g, k, sum, 1);
+    return;
+  }
+  switch (k->blocks) {
+  case 4: sum_one_panel(g, k, sum, 4); break;
+  case 3: sum_one_panel(g, k, sum, 3); break;
+  case 2: sum_one_panel(g, k, sum, 2); break;
+  default: sum_one_panel(g, k, sum, 1);
+  }
 }
 
 #include "table.inc"
