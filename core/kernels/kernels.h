@@ -183,6 +183,17 @@ typedef struct marea_max_windows {
   int64_t rows, cols, row, col; /* places of a window, and steps between them */
 } marea_max_windows;
 
+/* Rows of `width` channels of bf16, `step` apart; what belongs to a channel, all the rest, is f32. With d = x - mean and e = dy,
+   or behind relu 0 where d factor + offset <= 0: */
+typedef struct marea_bf16_rows {
+  size_t rows, width, step;
+  const uint16_t *x, *dy;
+  uint16_t *to;
+  const float *mean, *factor, *offset, *a, *b, *c;
+  float *sum, *squares;
+  bool relu;
+} marea_bf16_rows;
+
 /* Products of bf16 operands, their bits as uint16_t, which are summed in f32: for every place (i, j) of a grid of rows
 ** and columns and every n,
 **   y[i][j][n] = act(bias[n] + sum over taps t, d of x[i][j][tap[t] + d] * w[t][d][n]).
@@ -400,6 +411,12 @@ static inline int marea_winograd_points (marea_winograd_variant v, int taps) {
                             float *y))                       /* y[j] += sum_i x[i] w[i*step+j] */                \
   K(bf16_dot, float, (size_t n, const uint16_t *w, const float *x)) /* sum_i x[i] w[i] */                        \
   K(relu_grad_bf16, void, (size_t n, const uint16_t *dy, const uint16_t *y, uint16_t *dx))                        \
+  /* normalization (norm_bf16.inc); NULL where rows are better converted. sum += d, squares += d^2; sum += e,           \
+     squares += e d; to = d factor + offset, or its relu; to = a e + b d + c */                 \
+  K(bf16_norm_moments, void, (const marea_bf16_rows *r))                                                         \
+  K(bf16_norm_sums, void, (const marea_bf16_rows *r))                                                            \
+  K(bf16_normalize, void, (const marea_bf16_rows *r))                                                            \
+  K(bf16_norm_grad, void, (const marea_bf16_rows *r))                                                            \
   /* pairs of rows: y[i*y_step+j] has x[2i*step+j] in its lower half and x[(2i+1)*step+j], 0 behind the last row, in its  \
      upper one */                                                                                                \
   K(bf16_pairs, void, (size_t rows, size_t n, ptrdiff_t step, const uint16_t *x, size_t y_step, uint32_t *y))

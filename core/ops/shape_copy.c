@@ -50,22 +50,24 @@ static int64_t joined_at_once (const marea_tensor *out, int dim) {
   return MAREA_MAX(1, (int64_t)(JOINED / MAREA_MAX(bytes, 1)));
 }
 
+/* Rows at .. at + n - 1 of the result, from all inputs */
+static void join_rows (marea_call *c, int dim, int64_t at, int64_t n) {
+  marea_tensor to = part_of(c->out[0], 0, at, 1, n);
+  const int64_t stride = to.stride[dim];
+  for (int i = 0; i < c->n_in; i++) {
+    marea_tensor from = *c->in[i];
+    to.shape[dim] = from.shape[dim];
+    if (dim > 0) from.offset += at * from.stride[0], from.shape[0] = n;
+    marea_copy_strided(c->ctx, &from, &to);
+    to.offset += from.shape[dim] * stride;
+  }
+}
+
 static marea_status concat_forward (marea_call *c) {
   const int dim = (int)c->attr[0].i;
-  const marea_tensor *out = c->out[0];
-  const int64_t most = joined_at_once(out, dim);
-  for (int64_t at = 0; at < out->shape[0]; at += most) {
-    const int64_t n = MAREA_MIN(most, out->shape[0] - at);
-    const marea_tensor rows = part_of(out, 0, at, 1, n);
-    int64_t start = 0;
-    if (marea_stopping(c->ctx)) return MAREA_OK;
-    for (int i = 0; i < c->n_in; i++) {
-      const marea_tensor *x = c->in[i], from = dim ? part_of(x, 0, at, 1, n) : *x;
-      marea_tensor part = part_of(&rows, dim, start, 1, x->shape[dim]);
-      marea_copy_strided(c->ctx, &from, &part);
-      start += x->shape[dim];
-    }
-  }
+  const int64_t rows = c->out[0]->shape[0], most = joined_at_once(c->out[0], dim);
+  for (int64_t at = 0; at < rows && !marea_stopping(c->ctx); at += most)
+    join_rows(c, dim, at, MAREA_MIN(most, rows - at));
   return MAREA_OK;
 }
 

@@ -114,3 +114,68 @@ static void check_bf16 (const marea_bf16_kernels *k, const marea_kernels *f32) {
   }
   end_group("products of bf16");
 }
+
+/* Normalization of rows of bf16, where there are kernels for it; row m of `r` is a number for each channel. */
+enum { NORM_MEAN, NORM_FACTOR, NORM_OFFSET, NORM_A, NORM_B, NORM_C, NORM_SUM, NORM_SQUARES, NORM_NUMBERS };
+
+static void compare_norm (const char *kernel, double got, double want, double allowed) {
+  if (!(fabs(got - want) <= allowed)) complain("bf16 normalization", kernel, got, want);
+}
+
+static void compare_norm_rows (const char *kernel, const marea_bf16_rows *r, const double *want) {
+  for (size_t i = 0; i < r->rows * r->step; i++) {
+    const double got = (double)from_bf16(r->to[i]);
+    if (i % r->step < r->width) compare_norm(kernel, got, want[i], fabs(want[i]) * 0x1p-8 + 1e-5);
+    else if (r->to[i] != 0x7fc0) complain("bf16 normalization", "writes behind a row", got, 0);
+  }
+}
+
+static void one_bf16_norm (const marea_kernels *k, size_t rows, size_t width, size_t step, bool relu) {
+  static float r[NORM_NUMBERS][100];
+  static double y[BF16_Y], dx[BF16_Y];
+  double sums[4][100] = {{0}};
+  for (int m = 0; m < NORM_NUMBERS; m++)
+    for (int j = 0; j < 100; j++) r[m][j] = (float)uniform(-1, 1);
+  fill_bf16(bf16_x, BF16_X);
+  fill_bf16(bf16_w, BF16_X);
+  const marea_bf16_rows g = {rows,      width,        step,           bf16_x,          bf16_w,
+                             bf16_y,    r[NORM_MEAN], r[NORM_FACTOR], r[NORM_OFFSET],  r[NORM_A],
+                             r[NORM_B], r[NORM_C],    r[NORM_SUM],    r[NORM_SQUARES], relu};
+  for (size_t j = 0; j < width; j++)
+    for (size_t i = 0; i < rows; i++) {
+      const size_t at = i * step + j;
+      const double d = (double)from_bf16(bf16_x[at]) - (double)r[NORM_MEAN][j];
+      const double z = d * (double)r[NORM_FACTOR][j] + (double)r[NORM_OFFSET][j];
+      const double e = relu && z <= 0 ? 0 : (double)from_bf16(bf16_w[at]);
+      y[at] = relu ? fmax(z, 0) : z;
+      dx[at] = (double)r[NORM_A][j] * e + (double)r[NORM_B][j] * d + (double)r[NORM_C][j];
+      sums[0][j] += d, sums[1][j] += d * d, sums[2][j] += e, sums[3][j] += e * d;
+    }
+  for (int i = 0; i < BF16_Y; i++) bf16_y[i] = 0x7fc0;
+  k->bf16_normalize(&g);
+  compare_norm_rows("normalize", &g, y);
+  k->bf16_norm_grad(&g);
+  compare_norm_rows("norm_grad", &g, dx);
+  for (int pass = 0; pass < 2; pass++) {
+    const float before = 0.5f, behind[] = {r[NORM_SUM][width], r[NORM_SQUARES][width]};
+    for (size_t j = 0; j < width; j++) r[NORM_SUM][j] = r[NORM_SQUARES][j] = before;
+    if (pass == 0) k->bf16_norm_moments(&g);
+    else k->bf16_norm_sums(&g);
+    for (size_t j = 0; j < width; j++) {
+      compare_norm(pass ? "norm_sums" : "norm_moments", (double)r[NORM_SUM][j], 0.5 + sums[2 * pass][j],
+                   1e-4);
+      compare_norm(pass ? "norm_sums" : "norm_moments", (double)r[NORM_SQUARES][j],
+                   0.5 + sums[2 * pass + 1][j], 1e-4);
+    }
+    if (r[NORM_SUM][width] != behind[0] || r[NORM_SQUARES][width] != behind[1])
+      complain("bf16 normalization", "adds behind the last channel", 1, 0);
+  }
+}
+
+static void check_bf16_norm (const marea_kernels *k) {
+  for (int i = 0; i < 400 && k->bf16_normalize; i++) {
+    const size_t width = 1 + (size_t)below(98);
+    one_bf16_norm(k, (size_t)below(50), width, width + (i % 2 ? (size_t)below(5) : 0), i % 4 < 2);
+  }
+  end_group("normalization of bf16");
+}

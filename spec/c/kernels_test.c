@@ -899,6 +899,7 @@ int main (void) {
     check_alignment(k[0]);
     check_rows(k[0]);
     check_norm(k[0], false);
+    check_bf16_norm(k[0]);
     check_dropout(k[0], false);
     check_convolution(k[0], false);
     check_products(k[0], false);

@@ -7,7 +7,7 @@
 ** once for its mean, once for the moments about that mean.
 **
 ** Elements that are only stored (bf16, f16) pass through a buffer, some rows at a time, and what is made of them is
-** rounded once. Rows of few channels are folded: kernels see several of them as one row, whose columns are added up in
+** rounded once; of bf16 kernels do so in registers, where there are such kernels and no activation but relu. Rows of few channels are folded: kernels see several of them as one row, whose columns are added up in
 ** the end, so that their vectors are full and their sums do not wait for each other.
 */
 #include <math.h>
@@ -42,6 +42,7 @@ typedef struct columns {
   size_t size;
   marea_norm g;
   int64_t channels, chunk, chunks, tiles, units, units_per_block;
+  bool in_registers;       /* all of x, dy and what is made are bf16 that kernels take as it is */
   int64_t most;            /* elements of a buffer */
   int64_t fold, folded;    /* rows that are folded; their columns */
   double *first, *second;  /* [n][chunk][channel]: mean and squares about it; sums of e and of e (x - mean) */
@@ -197,6 +198,48 @@ static void normalize_rows (const columns *p, int64_t n, int64_t channel, const 
   p->k->bias_act((size_t)x->n, (size_t)x->width, NULL, p->g.act, p->g.slope, y);
 }
 
+/* ---- bf16 in registers ---- */
+
+/* Do kernels take x, and dy and what is made of it if there are any, as they are? */
+static bool are_in_registers (const columns *p, const marea_tensor *dy, const marea_tensor *made) {
+  const bool act = p->g.act == MAREA_ACT_NONE || p->g.act == MAREA_ACT_RELU;
+  return p->x.dtype == MAREA_BF16 && p->k->bf16_normalize && act && (!dy || dy->dtype == MAREA_BF16) &&
+         (!made || made->dtype == MAREA_BF16);
+}
+
+/* n rows from `row` on of some channels of example `example`, with what belongs to these channels */
+static marea_bf16_rows rows_in_place (const columns *p, int64_t example, int64_t row, int64_t n,
+                                      int64_t channel, int64_t width) {
+  const size_t at = (size_t)(row * p->channels + channel) * sizeof(uint16_t);
+  marea_bf16_rows r = {.rows = (size_t)n, .width = (size_t)width, .step = (size_t)p->channels};
+  r.x = (const uint16_t *)(const void *)(p->x.at + at);
+  if (p->dy.at) r.dy = (const uint16_t *)(const void *)(p->dy.at + at);
+  if (p->out.at) r.to = (uint16_t *)(void *)(p->out.at + at);
+  if (p->at_mean) r.mean = factor_at(p, p->at_mean, example, channel);
+  if (p->factor) r.factor = factor_at(p, p->factor, example, channel);
+  if (p->offset) r.offset = factor_at(p, p->offset, example, channel);
+  if (p->a) r.a = factor_at(p, p->a, example, channel);
+  if (p->b) r.b = factor_at(p, p->b, example, channel);
+  if (p->c) r.c = factor_at(p, p->c, example, channel);
+  r.relu = p->g.act == MAREA_ACT_RELU;
+  return r;
+}
+
+/* The kernel on rows that are folded, and on the rest of them */
+static void run_folded (const columns *p, marea_bf16_rows r, void (*kernel)(const marea_bf16_rows *r)) {
+  const size_t fold = (size_t)p->fold, rest = r.rows % fold, done = r.rows / fold * fold * r.step;
+  marea_bf16_rows all = r;
+  all.rows /= fold;
+  all.width *= fold;
+  all.step *= fold;
+  if (all.rows > 0) kernel(&all);
+  r.rows = rest;
+  r.x += done;
+  if (r.dy) r.dy += done;
+  if (r.to) r.to += done;
+  if (rest > 0) kernel(&r);
+}
+
 /* ---- units: a chunk of rows of a tile of channels ---- */
 
 typedef struct unit {
@@ -248,25 +291,35 @@ static void measure_wide (const columns *p, const unit *u, int64_t i) {
   p->second[u->partial + i] = m.std * m.std * (double)u->rows;
 }
 
-/* sum and, about a shift, moments of all rows of a unit */
-static void add_unit (const columns *p, const unit *u, const double *shift, double *sum, double *squares) {
+/* Moments of all rows of a unit about a shift; or their sum, the shift being 0, and squares without a meaning */
+static void add_unit (const columns *p, const unit *u, bool moments, const double *shift, double *sum,
+                      double *squares) {
   double buffer[BUFFER];
+  if (p->in_registers) {
+    marea_bf16_rows r = rows_in_place(p, u->n, u->row, u->rows, u->channel, u->width);
+    r.mean = (const float *)(const void *)shift;
+    r.sum = (float *)(void *)sum;
+    r.squares = (float *)(void *)squares;
+    run_folded(p, r, p->k->bf16_norm_moments);
+    return;
+  }
   const int64_t most = p->x.dtype == p->dtype ? u->rows : rows_at_once(p, u);
   for (int64_t r = 0; r < u->rows; r += most) {
     const rows some = {.n = MAREA_MIN(most, u->rows - r), .width = u->width};
     const rows x = rows_of(p, &p->x, &some, u->row + r, u->channel, false, buffer);
-    if (shift) add_moments(p, &x, shift, sum, squares);
+    if (moments) add_moments(p, &x, shift, sum, squares);
     else add_rows(p, &x, sum);
   }
 }
 
 static void measure (const columns *p, const unit *u) {
-  double shift[TILE], sum[TILE] = {0}, squares[TILE] = {0};
-  add_unit(p, u, NULL, sum, NULL);
+  double shift[TILE] = {0}, sum[TILE] = {0}, squares[TILE] = {0};
+  add_unit(p, u, false, shift, sum, squares);
   for (int64_t i = 0; i < u->width; i++)
     set_folded(p, shift, i, u->width, total_of(p, sum, i, u->width) / (double)u->rows);
   memset(sum, 0, sizeof sum);
-  add_unit(p, u, shift, sum, squares);
+  memset(squares, 0, sizeof squares);
+  add_unit(p, u, true, shift, sum, squares);
   for (int64_t i = 0; i < u->width; i++) {
     const double rest = total_of(p, sum, i, u->width) / (double)u->rows;
     p->first[u->partial + i] = marea_norm_load(p->dtype, shift, i) + rest;
@@ -318,6 +371,7 @@ marea_status marea_norm_statistics (marea_call *c, const marea_norm *g, const ma
   columns p = columns_of(c, g, x);
   p.mean = mean;
   p.variance = variance;
+  p.in_registers = are_in_registers(&p, NULL, NULL);
   MAREA_TRY(open_partials(c, &p));
   run_units(c, &p, measure_block);
   run_groups(c, &p, g->n * g->groups, reduce_moments_block);
@@ -387,6 +441,10 @@ static void apply_block (void *arg, int64_t block, int worker) {
   double buffer[BUFFER];
   const columns *p = arg;
   const run r = run_at(p, block);
+  if (p->in_registers) {
+    run_folded(p, rows_in_place(p, r.n, r.row, r.some.n, r.channel, r.some.width), p->k->bf16_normalize);
+    return;
+  }
   const rows x = rows_of(p, &p->x, &r.some, r.row, r.channel, true, buffer);
   void *y = is_rounded(p) ? (void *)buffer : place_of_run(p, &r);
   (void)worker;
@@ -403,6 +461,7 @@ marea_status marea_norm_apply (marea_call *c, const marea_norm *g, const double 
   p.weight = weight;
   p.bias = bias;
   p.out = elements_of(y);
+  p.in_registers = are_in_registers(&p, NULL, y);
   MAREA_TRY(open_factors(c, &p));
   run_groups(c, &p, g->n * g->groups, factors_block);
   run_runs(c, &p, apply_block);
@@ -424,8 +483,8 @@ static rows gradient_of (const columns *p, const run *r, const rows *x, void *bu
   return (rows){dy.n, dy.width, dy.width, made};
 }
 
-static void sum_unit (const columns *p, const unit *u) {
-  double sum[TILE] = {0}, product[TILE] = {0};
+/* sum of e and of e (x - mean) over the rows of a unit */
+static void add_gradients (const columns *p, const unit *u, double *sum, double *product) {
   double of_x[BUFFER], of_dy[BUFFER], made[BUFFER];
   const int64_t most = rows_at_once(p, u);
   const void *mean = factor_at(p, p->at_mean, u->n, u->channel);
@@ -435,6 +494,18 @@ static void sum_unit (const columns *p, const unit *u) {
     const rows e = gradient_of(p, &r, &x, of_dy, made);
     add_rows(p, &e, sum);
     add_products(p, &e, &x, mean, product);
+  }
+}
+
+static void sum_unit (const columns *p, const unit *u) {
+  double sum[TILE] = {0}, product[TILE] = {0};
+  if (p->in_registers) {
+    marea_bf16_rows r = rows_in_place(p, u->n, u->row, u->rows, u->channel, u->width);
+    r.sum = (float *)(void *)sum;
+    r.squares = (float *)(void *)product;
+    run_folded(p, r, p->k->bf16_norm_sums);
+  } else {
+    add_gradients(p, u, sum, product);
   }
   for (int64_t i = 0; i < u->width; i++) {
     p->first[u->partial + i] = total_of(p, sum, i, u->width);
@@ -509,6 +580,11 @@ static void gradient_block (void *arg, int64_t block, int worker) {
   double of_x[BUFFER], of_dy[BUFFER], made[BUFFER];
   const columns *p = arg;
   const run r = run_at(p, block);
+  (void)worker;
+  if (p->in_registers) {
+    run_folded(p, rows_in_place(p, r.n, r.row, r.some.n, r.channel, r.some.width), p->k->bf16_norm_grad);
+    return;
+  }
   const rows x = rows_of(p, &p->x, &r.some, r.row, r.channel, true, of_x);
   const rows e = gradient_of(p, &r, &x, of_dy, made);
   char *dx = is_rounded(p) ? (char *)made : place_of_run(p, &r);
@@ -516,7 +592,6 @@ static void gradient_block (void *arg, int64_t block, int worker) {
   const void *b = factor_at(p, p->b, r.n, r.channel), *c = factor_at(p, p->c, r.n, r.channel);
   rows e_rest, x_rest;
   const rows es = fold(p, &e, &e_rest), xs = fold(p, &x, &x_rest);
-  (void)worker;
   p->k->normalize_grad((size_t)es.n, (size_t)es.width, es.at, xs.at, mean, a, b, c, dx);
   dx += (size_t)(es.n * es.width) * p->size;
   if (e_rest.n > 0)
@@ -535,6 +610,7 @@ marea_status marea_norm_backward (marea_call *c, const marea_norm *g, const doub
   p.out = elements_of(b->dx);
   p.dweight = b->dweight;
   p.dbias = b->dbias;
+  p.in_registers = are_in_registers(&p, b->dy, b->dx);
   MAREA_TRY(open_partials(c, &p));
   MAREA_TRY(open_factors(c, &p));
   if (b->dx) {
