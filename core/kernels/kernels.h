@@ -99,6 +99,7 @@ typedef struct marea_direct_conv {
   int64_t rows, cols;       /* outputs of this call */
   int64_t x_row, x_col;     /* step in x from the input of an output row / column to that of the next */
   int64_t y_row, y_col;     /* step in y from an output row / column to the next */
+  int64_t x_half, y_half;   /* for the kernel's own use, 0: steps from a tile's pixel 0 to pixel 7 */
   int64_t cin, cout;        /* channels of this group */
   int64_t tap_rows, taps;   /* rows of taps; taps of a row */
   int64_t tap_row;          /* index in tap[] from the first tap of a row to that of the next; >= taps */

@@ -43,6 +43,11 @@ typedef struct worth {
 static const worth f43_worth = {16, 16, 2};         /* 3x3 of stride 1: saves 4 in large images */
 static const worth stride2_worth = {32, 64, 1.25};  /* 3x3 of stride 2: saves 1.44 */
 static const worth polyphase_worth = {32, 32, 1.6}; /* 4x4 to 6x6 of stride 2: saves 2.5 to 3.3 */
+/* Tiles of F(4x4, 3x3) that MANY_PAIRS of channels take, where images are computed: their weights are large to transform.
+   14x14, one image (16 tiles) and two, forward: 128->128 0.36 against 0.33 packed, 256->256 1.53 and 2.47 against 1.42 and
+   2.63; input gradient 0.46 against 0.33, 1.87 and 2.78 against 1.34 and 2.60. */
+#define MANY_PAIRS 16384
+#define MANY_TILES 28
 
 /* When a batch of small images pays: outputs at most MOST_COLUMNS pixels wide, MAREA_BATCH_LEAST_IMAGES, and LEAST_CHANNELS
    on both sides of a group. All three are where the weight gradient still gains or loses little; the image
@@ -57,6 +62,28 @@ static const worth polyphase_worth = {32, 32, 1.6}; /* 4x4 to 6x6 of stride 2: s
    to 12 0.087 against 0.082 by the kernel for any number, to 16 0.060 against 0.080. */
 #define FEW_OUTPUTS 16
 
+/* When packed panels of weights pay: their elements, PACKED_WEIGHTS at least, or PACKED_OF_FEW where there are few outputs
+   to share them; outputs of all images; elements of an image. Read where they lie, weights of many channels share few
+   places in the caches. 5x5, 28x28, batch 8, 256->256: 115 against 304. 3x3 of stride 2, batch 16, 256->512 at 14x14 12
+   against 25, 64->128 at 56x56 12.6 against 13.2. With one tap it pays for small images alone: 7x7, batch 16, 320->1280 4.4
+   against 5.3, but 14x14, 256->1024 12.2 against 11.9. One image, 7x7: 960->160 0.112 against 0.098, 320->1280 0.32
+   against 0.35. */
+#define PACKED_CHANNELS 32
+#define PACKED_WEIGHTS 65536
+#define PACKED_OF_FEW 393216
+#define FEW_OUTPUTS_IN_ALL 64
+#define PACKED_OUTPUTS 16
+#define PACKED_IMAGE 1048576
+/* Source elements that are masked by an activation's gradient and kept beside the weights: 8 MB. */
+#define PACKED_MASKED 2097152
+/* When pieces pay: elements of weights that no second-level cache holds, and of the results, which stay in one. 3x3, one
+   image, 512->512 at 7x7: 1.5 against 2.4 by packed panels and 4.2 direct. */
+#define PIECES_WEIGHTS 1000000
+#define PIECES_RESULTS 131072
+
+/* Columns and rows up to which those of a 1x1 kernel are joined. 320->1280, 7x7, batch 16: 4.3 against 4.6. */
+#define JOINED_SIDE 12
+
 /* ---- the question ---- */
 
 typedef struct question {
@@ -65,6 +92,7 @@ typedef struct question {
   const marea_tensor *bias; /* of the image pass */
   int dtype;
   bool input_gradient;
+  bool masked;              /* the source is behind an activation, by whose gradient it is multiplied */
   marea_winograd_plan plan; /* set by fits of winograd */
 } question;
 
@@ -103,7 +131,12 @@ static bool winograd_saves (const question *q, bool padding) {
 
 /* What Winograd is compared with: the batch algorithm, where it would be next, multiplies no padding; the direct one does. */
 static bool winograd_pays_for_images (question *q) {
-  return winograd_saves(q, !marea_conv_is_small_batch(q->g));
+  const marea_conv *g = q->g;
+  const int64_t tiles = g->n * q->plan.tile_rows * q->plan.tile_cols;
+  if (q->plan.variant == MAREA_WINOGRAD_F43 && q->plan.phases == 1 && g->cin * g->cout >= MANY_PAIRS &&
+      tiles < MANY_TILES)
+    return false;
+  return winograd_saves(q, !marea_conv_is_small_batch(g));
 }
 
 /* Also decides whether images go in bands or together; false if their sums fit into memory neither way. */
@@ -168,6 +201,35 @@ static marea_conv swap (const marea_conv *g) {
   return other;
 }
 
+/* ---- large weights ---- */
+
+static double weights_of (const marea_conv *g) {
+  return (double)(g->kernel[0] * g->kernel[1]) * (double)g->cin * (double)g->cout;
+}
+
+static bool packed_fits (question *q) {
+  return q->g->groups == 1 && phases(q, 0) * phases(q, 1) <= MAREA_DIRECT_MOST_CELLS;
+}
+
+static bool packed_pays (question *q) {
+  const marea_conv *g = q->g;
+  const double image = q->input_gradient ? (double)(g->out[0] * g->out[1]) * (double)g->cout
+                                         : (double)(g->in[0] * g->in[1]) * (double)g->cin;
+  const double outputs = (double)(g->out[0] * g->out[1]);
+  const bool few = outputs <= FEW_OUTPUTS_IN_ALL, one_tap = g->kernel[0] * g->kernel[1] == 1;
+  return MAREA_MIN(g->cin, g->cout) >= PACKED_CHANNELS && (double)g->n * outputs >= PACKED_OUTPUTS &&
+         weights_of(g) >= (few && g->n == 1 ? PACKED_OF_FEW : PACKED_WEIGHTS) && (few || !one_tap) &&
+         image <= PACKED_IMAGE && (!q->masked || (double)g->n * image <= PACKED_MASKED);
+}
+
+static bool pieces_fit (question *q) { return !q->input_gradient && packed_fits(q); }
+
+static bool pieces_pay (question *q) {
+  const marea_conv *g = q->g;
+  return packed_pays(q) && weights_of(g) >= PIECES_WEIGHTS &&
+         (double)g->n * (double)(g->out[0] * g->out[1]) * (double)g->cout <= PIECES_RESULTS;
+}
+
 /* ---- bf16 ---- */
 
 static bool is_bf16 (question *q) { return q->dtype == MAREA_BF16; }
@@ -201,6 +263,16 @@ static marea_status images_of_few (marea_call *c, question *q, const marea_conv_
   return marea_direct_images_open(c, q->g, src, MAREA_DIRECT_FEW, &p->direct);
 }
 
+static marea_status images_packed (marea_call *c, question *q, const marea_conv_source *src,
+                                   marea_any_image_pass *p) {
+  return marea_direct_images_open(c, q->g, src, MAREA_DIRECT_PACKED, &p->direct);
+}
+
+static marea_status images_by_pieces (marea_call *c, question *q, const marea_conv_source *src,
+                                      marea_any_image_pass *p) {
+  return marea_direct_images_open(c, q->g, src, MAREA_DIRECT_PIECES, &p->direct);
+}
+
 static marea_status images_direct (marea_call *c, question *q, const marea_conv_source *src,
                                    marea_any_image_pass *p) {
   return marea_direct_images_open(c, q->g, src, MAREA_DIRECT_ANY, &p->direct);
@@ -222,6 +294,11 @@ static const struct image_algorithm {
     {"depthwise", is_depthwise, always, images_depthwise},
     /* few input channels: small tiles, for the usual ones take longer to begin and to store than to compute */
     {"few channels", few_inputs_fit, always, images_of_few},
+    /* weights that fill a second-level cache: as long as a panel of them lies there, all images pass by */
+    /* few pixels, and weights that come from a third-level cache: they are read once, in their order in memory */
+    {"pieces", pieces_fit, pieces_pay, images_by_pieces},
+    /* large weights: packed, a panel stays in the second-level cache while all images pass by */
+    {"packed", packed_fits, packed_pays, images_packed},
     /* everything else: 97 to 99 % of the machine's peak from some 8 channels on */
     {"direct", always, always, images_direct},
 };
@@ -279,13 +356,27 @@ static const struct weight_algorithm {
 
 /* ---- choosing ---- */
 
+/* A kernel of 1x1 and stride 1 knows no rows: short ones are joined to one of the whole image, which fills more of the
+   kernels' tiles. */
+static marea_conv join_rows (const marea_conv *g) {
+  marea_conv joined = *g;
+  for (int d = 0; d < 2; d++)
+    if (g->kernel[d] != 1 || g->stride[d] != 1 || g->in[d] != g->out[d] || g->before[d] > 0) return joined;
+  if (g->out[1] > JOINED_SIDE || g->out[0] > JOINED_SIDE) return joined;
+  joined.in[1] = joined.out[1] = g->out[0] * g->out[1];
+  joined.in[0] = joined.out[0] = 1;
+  return joined;
+}
+
 marea_status marea_conv_open_images (marea_call *c, const marea_conv *g, const marea_image_job *job,
                                      marea_any_image_pass *p) {
+  const marea_conv joined = join_rows(g);
   question q = {.ctx = c->ctx,
-                .g = g,
+                .g = &joined,
                 .bias = job->bias,
                 .dtype = job->out->dtype,
-                .input_gradient = job->input_gradient};
+                .input_gradient = job->input_gradient,
+                .masked = job->src->y && !job->src->computed};
   const struct image_algorithm *a = image_algorithms;
   while (!a->fits(&q) || !a->pays(&q)) a++;
   marea_profile_note(c->ctx, a->name);

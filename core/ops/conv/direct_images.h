@@ -16,6 +16,12 @@ typedef struct marea_conv_strip {
 typedef struct marea_direct_images {
   marea_image_pass base; /* depthwise: one group of all channels */
   bool depthwise;
+  /* Large weights: panels of them, which each worker packs for itself (`packs`), or pieces, which are read where they
+     lie, are outermost, and all images pass by one after the other. */
+  bool packs;
+  size_t per_worker; /* bytes from a worker's packed weights to the next worker's */
+  int64_t blocks;    /* panels, or ranges of them, that threads share */
+  int64_t pixels;    /* of all results */
   marea_conv_taps taps;
   marea_conv_strip *strip[2]; /* of rows [strips[0]] and of columns [strips[1]] */
   int64_t strips[2];
@@ -29,8 +35,10 @@ typedef struct marea_direct_images {
 
 typedef enum marea_direct_kind {
   MAREA_DIRECT_ANY,
-  MAREA_DIRECT_FEW,      /* few input channels: direct_conv_few.inc */
-  MAREA_DIRECT_DEPTHWISE /* a channel in each group */
+  MAREA_DIRECT_FEW,       /* few input channels: direct_conv_few.inc */
+  MAREA_DIRECT_DEPTHWISE, /* a channel in each group */
+  MAREA_DIRECT_PACKED,    /* large weights, by panels that are packed */
+  MAREA_DIRECT_PIECES     /* large weights and few pixels, forward only */
 } marea_direct_kind;
 
 /* The kernel's arguments for so many cells are set once a pass: more than 1,024 would need more than 250 KB. */

@@ -115,6 +115,15 @@ marea_status marea_conv_window_memory (marea_call *c, int64_t count, marea_conv_
 /* Are tiles the images themselves? */
 static bool is_in_place (const marea_conv_window *w) { return w->clipped && !w->from.grad; }
 
+/* Memory for all images. */
+static marea_status open_all (marea_call *c, marea_conv_window *w) {
+  size_t bytes;
+  MAREA_TRY(marea_bytes(c->ctx, c->op->name, 1, &w->images, w->bytes, &bytes));
+  w->per_worker = w->bytes;
+  MAREA_WORKSPACE_OR_RETURN(c, w->memory, MAREA_MAX(bytes, 1));
+  return MAREA_OK;
+}
+
 marea_status marea_conv_window_open (marea_call *c, const marea_conv_source *src, marea_conv_window *w) {
   const bool clipped = w->clipped || (stays_inside(&w->axis[0]) && stays_inside(&w->axis[1]));
   marea_conv_window_in_place(src, w);
@@ -128,13 +137,16 @@ marea_status marea_conv_window_open (marea_call *c, const marea_conv_source *src
   w->row = MAREA_MAX(cols, 1) * MAREA_MAX(w->channels, 1);
   choose_units(w);
   w->row = cols * w->channels;
+  if (w->ahead) w->units = w->axis[0].most, w->tiles = 1;
   if (is_in_place(w)) return MAREA_OK;
   const int64_t tile[] = {source_size(&w->axis[0], w->units), cols, w->channels};
   MAREA_TRY(marea_bytes(c->ctx, c->op->name, 3, tile, w->size, &w->bytes));
-  MAREA_TRY(marea_conv_window_memory(c, marea_count(3, tile), w));
+  const int64_t places = w->ahead ? w->images : c->ctx->threads;
+  if (w->ahead) MAREA_TRY(open_all(c, w));
+  else MAREA_TRY(marea_conv_window_memory(c, marea_count(3, tile), w));
   if (w->clipped) return MAREA_OK;
-  MAREA_TABLE_OR_RETURN(c, w->cleared, (size_t)c->ctx->threads * sizeof *w->cleared);
-  memset(w->cleared, 0, (size_t)c->ctx->threads * sizeof *w->cleared);
+  MAREA_TABLE_OR_RETURN(c, w->cleared, (size_t)places * sizeof *w->cleared);
+  memset(w->cleared, 0, (size_t)places * sizeof *w->cleared);
   return MAREA_OK;
 }
 
@@ -194,9 +206,9 @@ static void load_rows (const marea_conv_window *w, int64_t image, int worker, in
          dst + (size_t)(y * w->row) * w->size);
 }
 
-/* The same rows between zeros. Those to the left and to the right stay from the worker's first tile on. */
-static void load_padded (const marea_conv_window *w, int64_t image, int worker, int64_t top, int64_t n,
-                         char *dst) {
+/* The same rows between zeros. Those to the left and to the right stay from the place's first tile on. */
+static void load_padded (const marea_conv_window *w, int64_t image, int worker, int64_t place, int64_t top,
+                         int64_t n, char *dst) {
   const marea_conv_axis *rows = &w->axis[0], *cols = &w->axis[1];
   const size_t row = (size_t)w->row * w->size;
   const int64_t first = MAREA_MAX(cols->low, 0),
@@ -204,9 +216,9 @@ static void load_padded (const marea_conv_window *w, int64_t image, int worker, 
   const int64_t above = MAREA_MIN(MAREA_MAX(-top, 0), n),
                 below = MAREA_MIN(MAREA_MAX(top + n - rows->src, 0), n - above);
   const int64_t there = n - above - below;
-  if (!w->cleared[worker]) { /* written once only: the flags of all workers share a cache line */
+  if (!w->cleared[place]) { /* written once only: the flags of all workers share a cache line */
     memset(dst, 0, w->bytes);
-    w->cleared[worker] = true;
+    w->cleared[place] = true;
   }
   memset(dst, 0, (size_t)above * row);
   if (there > 0 && first < end)
@@ -215,15 +227,36 @@ static void load_padded (const marea_conv_window *w, int64_t image, int worker, 
   memset(dst + (size_t)(above + there) * row, 0, (size_t)below * row);
 }
 
+/* Copies a tile to place number `place` of the memory. */
+static char *copy_tile (const marea_conv_window *w, int64_t image, int64_t tile, int worker, int64_t place) {
+  const marea_conv_axis *rows = &w->axis[0];
+  const int64_t top = rows->low + tile * w->units * rows->src_step;
+  const int64_t n = source_size(rows, marea_conv_window_units(w, tile));
+  char *memory = w->memory + (size_t)place * w->per_worker;
+  if (w->clipped) load_clipped(w, image, worker, top, n, memory);
+  else load_padded(w, image, worker, place, top, n, memory);
+  return memory;
+}
+
+static void copy_ahead (void *arg, int64_t image, int worker) { copy_tile(arg, image, 0, worker, image); }
+
+marea_status marea_conv_window_open_ahead (marea_call *c, const marea_conv_source *src,
+                                           marea_conv_window *w) {
+  w->ahead = true;
+  MAREA_TRY(marea_conv_window_open(c, src, w));
+  if (!is_in_place(w)) marea_parallel(c->ctx, w->images, copy_ahead, w);
+  return MAREA_OK;
+}
+
 const char *marea_conv_window_load (const marea_conv_window *w, int64_t image, int64_t tile, int worker) {
   const marea_conv_axis *rows = &w->axis[0], *cols = &w->axis[1];
-  const int64_t top = rows->low + tile * w->units * rows->src_step;
   const int64_t pixel = w->channels * (int64_t)w->size;
-  if (is_in_place(w)) return image_at(&w->from, image, worker) + (top * cols->src + cols->low) * pixel;
-  char *memory = w->memory + (size_t)worker * w->per_worker;
-  const int64_t n = source_size(rows, marea_conv_window_units(w, tile));
-  if (w->clipped) load_clipped(w, image, worker, top, n, memory);
-  else load_padded(w, image, worker, top, n, memory);
+  if (is_in_place(w)) {
+    const int64_t top = rows->low + tile * w->units * rows->src_step;
+    return image_at(&w->from, image, worker) + (top * cols->src + cols->low) * pixel;
+  }
+  const char *memory = w->ahead ? w->memory + (size_t)image * w->per_worker
+                                : copy_tile(w, image, tile, worker, worker);
   return w->clipped ? memory + cols->low * pixel : memory;
 }
 
@@ -264,7 +297,10 @@ static void prefetch_image (const marea_conv_images *from, int64_t image, marea_
 }
 
 void marea_conv_window_prefetch (const marea_conv_window *w, int64_t image, marea_prefetch *p) {
-  if (image < w->images) prefetch_image(&w->from, image, p);
+  if (image >= w->images) return;
+  if (w->ahead && !is_in_place(w))
+    marea_prefetch_add(p, marea_prefetch_area_of(w->memory + (size_t)image * w->per_worker, w->bytes));
+  else prefetch_image(&w->from, image, p);
 }
 
 void marea_conv_rows_prefetch (const marea_conv_rows *r, int64_t image, marea_prefetch *p) {

@@ -45,6 +45,7 @@ typedef struct marea_conv_window {
   size_t per_worker;    /* bytes from a worker's tile to the next worker's */
   char *memory;         /* (workers, rows, row): a copied tile for each worker */
   bool *cleared;        /* [workers] its tile has zeros at the sides, which stay from tile to tile */
+  bool ahead; /* a tile is an image, and all of them lie copied in `memory`, per_worker bytes apart */
 } marea_conv_window;
 
 /* Sets up reading whole images where they lie. */
@@ -54,6 +55,8 @@ marea_status marea_conv_window_memory (marea_call *c, int64_t count, marea_conv_
 /* Sets up tiles for the axes that w has, with their padding unless w is clipped. A tile has at most some 256 KB, read in
    place or copied, and is smaller where there are few images. */
 marea_status marea_conv_window_open (marea_call *c, const marea_conv_source *src, marea_conv_window *w);
+/* The same, but that a tile is a whole image, and images that are not read in place are all copied: by this call. */
+marea_status marea_conv_window_open_ahead (marea_call *c, const marea_conv_source *src, marea_conv_window *w);
 /* Address of what output row 0 of the tile (unit 0 of the phases) and column 0 read at offset (low, low). */
 const char *marea_conv_window_load (const marea_conv_window *w, int64_t image, int64_t tile, int worker);
 /* Rows of phase 0 that a tile serves. */
