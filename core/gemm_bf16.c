@@ -14,6 +14,8 @@
 #define LEAST_BLOCKS 8 /* so many threads find work, if blocks stay larger than LEAST_WORK */
 #define LEAST_WORK 4e6 /* multiply-adds: some 10 us at 400 a ns (AMX), 60 us at 64 (AVX-512) */
 #define MOST_PARTS 16  /* of k, each of which has a product of its own */
+#define COLUMNS 256    /* of B, packed at a time: lines that lie together in each row */
+#define BAND 8         /* rows of B */
 
 /* ---- packing ---- */
 
@@ -64,6 +66,8 @@ typedef struct job {
   char *workspace;        /* of each worker */
   float *partial;         /* (parts, m, n) */
   const float *bias;      /* (n); NULL: none */
+  uint16_t *panels;       /* all of B, if several blocks read it, `panel` from panel to panel */
+  int64_t panel;
 } job;
 
 /* Rows and columns of C, and terms of k */
@@ -77,12 +81,10 @@ static int64_t parts_of (int64_t side, int64_t step) { return (side + step - 1) 
 
 static int64_t piece_of (int64_t k) { return MAREA_MIN(DEPTH, marea_bf16_whole(k)); }
 
-/* Elements of a worker's packed B, packed A, operands in bf16, and of the sums, which are f32 */
-static size_t packed_size (const job *j) {
-  return (size_t)(piece_of(j->k) * (parts_of(j->n, MAREA_BF16_PANEL) * MAREA_BF16_PANEL));
-}
+/* Elements of a worker's packed B, packed A, A in bf16, and of the sums, which are f32 */
+static size_t packed_size (const job *j) { return (size_t)(piece_of(j->k) * marea_bf16_columns(j->n)); }
 static size_t rows_size (const job *j) { return (size_t)(piece_of(j->k) * j->m); }
-static size_t narrow_size (const job *j) { return (size_t)(piece_of(j->k) * MAREA_MAX(j->m, j->n)); }
+static size_t narrow_size (const job *j) { return rows_size(j); }
 
 static size_t worker_bytes (const job *j) {
   const size_t halves = packed_size(j) + rows_size(j) + narrow_size(j);
@@ -126,19 +128,40 @@ static const uint16_t *rows_of_a (const job *j, const block *b, int64_t d, int64
   return to;
 }
 
-/* The panels of terms d .. d + k - 1 of the block's columns of B, with zeros up to `depth`. */
-static void pack_b (const job *j, const block *b, int64_t d, int64_t k, int64_t depth, uint16_t *to,
-                    uint16_t *scratch) {
+/* `n` columns of B, at most COLUMNS, from `col` on, and terms d .. d + k - 1 of them, in panels with zeros up to `depth`. B
+   is read in bands of few rows, for in steps of some KB they share few sets of a cache. */
+static void pack_columns (const job *j, int64_t col, int64_t n, int64_t d, int64_t k, int64_t depth,
+                          uint16_t *to, int64_t panel) {
   const marea_bf16_gemm *g = j->g;
-  const int64_t panel = depth * MAREA_BF16_PANEL;
+  const marea_kernels *f32 = j->ctx->kernels[MAREA_F32];
+  uint16_t scratch[MAREA_BF16_PANEL * DEPTH];
   int64_t step;
-  const uint16_t *w = g->tb ? narrow(j, &g->b, b->col, b->n, d, k, scratch, &step)
-                            : narrow(j, &g->b, d, k, b->col, b->n, scratch, &step);
-  marea_bf16_pack(j->ctx->kernels[MAREA_F32], k, b->n, w, step, g->tb, to, panel);
-  if (marea_even(k) == depth) return;
-  for (int64_t i = 0; i < b->n; i += MAREA_BF16_PANEL, to += panel)
+  for (int64_t i = 0; g->tb && i < n; i += MAREA_BF16_PANEL) {
+    const int64_t some = MAREA_MIN(MAREA_BF16_PANEL, n - i);
+    const uint16_t *w = narrow(j, &g->b, col + i, some, d, k, scratch, &step);
+    marea_bf16_pack(f32, k, some, w, step, true, to + i / MAREA_BF16_PANEL * panel, panel);
+  }
+  for (int64_t i = 0; !g->tb && i < k; i += BAND) {
+    const int64_t some = MAREA_MIN(BAND, k - i);
+    const uint16_t *w = narrow(j, &g->b, d + i, some, col, n, scratch, &step);
+    marea_bf16_pack(f32, some, n, w, step, false, to + i * MAREA_BF16_PANEL, panel);
+  }
+  for (int64_t i = 0; i < n && marea_even(k) < depth; i += MAREA_BF16_PANEL, to += panel)
     memset(to + marea_even(k) * MAREA_BF16_PANEL, 0,
            (size_t)((depth - marea_even(k)) * MAREA_BF16_PANEL) * sizeof *to);
+}
+
+/* Of the block's columns, unless all of B is packed: *panel from panel to panel. */
+static const uint16_t *panels_of_b (const job *j, const block *b, int64_t d, int64_t k, int64_t depth,
+                                    uint16_t *to, int64_t *panel) {
+  if (j->panels) {
+    *panel = j->panel;
+    return j->panels + b->col / MAREA_BF16_PANEL * j->panel + d * MAREA_BF16_PANEL;
+  }
+  *panel = depth * MAREA_BF16_PANEL;
+  for (int64_t i = 0; i < b->n; i += COLUMNS)
+    pack_columns(j, b->col + i, MAREA_MIN(COLUMNS, b->n - i), b->depth + d, k, depth, to + i * depth, *panel);
+  return to;
 }
 
 /* Writes the sums of a block to C. */
@@ -161,11 +184,10 @@ static void multiply_piece (const job *j, const block *b, int64_t d, int64_t k, 
   const marea_bf16_gemm *g = j->g;
   const size_t size = g->wide ? sizeof(float) : sizeof(uint16_t);
   uint16_t *panels = memory, *rows = panels + packed_size(j), *scratch = rows + rows_size(j);
-  int64_t row, depth;
+  int64_t row, depth, panel;
   const uint16_t *a = rows_of_a(j, b, b->depth + d, k, rows, scratch, &row, &depth);
-  marea_bf16_product p = marea_bf16_matrix(j->ctx->kernels[MAREA_F32], b->m, depth, b->n, a, row, panels,
-                                           depth * MAREA_BF16_PANEL);
-  pack_b(j, b, b->depth + d, k, depth, panels, scratch);
+  const uint16_t *w = panels_of_b(j, b, d, k, depth, panels, &panel);
+  marea_bf16_product p = marea_bf16_matrix(j->ctx->kernels[MAREA_F32], b->m, depth, b->n, a, row, w, panel);
   if (b->sums) {
     p.y = b->sums;
     p.y_col = b->sums_row;
@@ -176,6 +198,7 @@ static void multiply_piece (const job *j, const block *b, int64_t d, int64_t k, 
     p.y_col = g->ldc;
     p.wide = g->wide;
     p.accumulate = g->add;
+    p.prefetch_output = true;
     p.bias = j->bias ? j->bias + b->col : NULL;
     p.act = g->end.act;
     p.slope = g->end.slope;
@@ -247,44 +270,96 @@ static void choose_blocks (job *j) {
   }
 }
 
-/* An operand of f32 that several blocks read is rounded before the first one, all of it. */
-typedef struct whole {
-  const marea_kernels *f32;
-  marea_bf16_operand *of; /* becomes what is made at `to` */
-  int64_t rows, cols;     /* as stored */
-  const float *from;
-  int64_t step;
+/* ---- operands that several blocks read ---- */
+
+/* A is rounded before the first block, and turned, so that the terms of a row are adjacent. */
+typedef struct whole_a {
+  const job *job;
+  marea_bf16_operand from;
   uint16_t *to;
-} whole;
+  int64_t row; /* elements from row to row of `to` */
+} whole_a;
 
-#define ROWS 16 /* of a block */
+#define ROWS 16 /* of a block of A */
+#define SOME (2 * MAREA_BF16_DEPTH)
 
-static whole whole_of (const marea_context *ctx, marea_bf16_operand *o, bool turned, int64_t rows,
-                       int64_t cols) {
-  return (whole){
-      ctx->kernels[MAREA_F32], o, turned ? cols : rows, turned ? rows : cols, o->at, o->step, NULL};
+/* No multiple of 2 KB, after which rows share few sets of the caches. */
+static int64_t row_of_a (const marea_bf16_gemm *g) {
+  const int64_t row = marea_bf16_whole(g->k);
+  return row % 1024 == 0 ? row + MAREA_BF16_DEPTH : row;
 }
 
-/* 0: it is read where it lies. */
-static size_t whole_bytes (const whole *w, int64_t readers) {
-  const size_t bytes = (size_t)(w->rows * marea_even(w->cols)) * sizeof(uint16_t);
-  return w->of->dtype == MAREA_BF16 || readers < 2 ? 0
-                                                   : (bytes + MAREA_ALIGN - 1) / MAREA_ALIGN * MAREA_ALIGN;
+static size_t bytes_of_a (const job *j) {
+  const marea_bf16_gemm *g = j->g;
+  if (parts_of(g->n, j->n) < 2 || (!g->ta && g->a.dtype == MAREA_BF16)) return 0;
+  return (size_t)(g->m * row_of_a(g)) * sizeof(uint16_t);
 }
 
-static void narrow_rows (void *arg, int64_t at, int worker) {
-  const whole *w = arg;
+/* Terms d .. d + MAREA_BF16_DEPTH - 1 of all rows, some rows at a time */
+static void turn_terms (const whole_a *w, int64_t d) {
+  const marea_bf16_gemm *g = w->job->g;
+  const int64_t k = MAREA_MIN(MAREA_BF16_DEPTH, g->k - d);
+  uint16_t scratch[MAREA_BF16_DEPTH * SOME];
+  for (int64_t i = 0; i < g->m; i += SOME) {
+    int64_t step;
+    const int64_t rows = MAREA_MIN(SOME, g->m - i);
+    const uint16_t *x = narrow(w->job, &w->from, d, k, i, rows, scratch, &step);
+    marea_bf16_pack_turned(w->job->ctx->kernels[MAREA_F32], k, rows, x, step, w->to + i * w->row + d, w->row);
+  }
+}
+
+static void prepare_a (void *arg, int64_t at, int worker) {
+  const whole_a *w = arg;
+  const marea_bf16_gemm *g = w->job->g;
   (void)worker;
-  for (int64_t i = at * ROWS; i < MAREA_MIN((at + 1) * ROWS, w->rows); i++)
-    w->f32->narrow_bf16((size_t)w->cols, w->from + i * w->step, w->to + i * marea_even(w->cols));
+  if (marea_stopping(w->job->ctx)) return;
+  if (g->ta) {
+    turn_terms(w, at * MAREA_BF16_DEPTH);
+    return;
+  }
+  for (int64_t i = at * ROWS; i < MAREA_MIN((at + 1) * ROWS, g->m); i++)
+    w->job->ctx->kernels[MAREA_F32]->narrow_bf16((size_t)g->k, (const float *)w->from.at + i * w->from.step,
+                                                 w->to + i * w->row);
 }
 
-static void narrow_whole (marea_context *ctx, whole *w, void *to, bool parallel) {
-  const int64_t blocks = parts_of(w->rows, ROWS);
-  w->to = to;
-  if (parallel) marea_parallel(ctx, blocks, narrow_rows, w);
-  for (int64_t i = 0; i < blocks && !parallel; i++) narrow_rows(w, i, 0);
-  *w->of = (marea_bf16_operand){to, marea_even(w->cols), MAREA_BF16};
+/* Elements from panel to panel of B in pieces of DEPTH terms */
+static int64_t panel_of_b (int64_t k) {
+  const int64_t last = (k - 1) % DEPTH + 1;
+  return (k - last + marea_bf16_depth(last)) * MAREA_BF16_PANEL;
+}
+
+static size_t bytes_of_b (const job *j) {
+  if (parts_of(j->g->m, j->m) < 2) return 0;
+  return (size_t)(marea_bf16_columns(j->g->n) / MAREA_BF16_PANEL * panel_of_b(j->g->k)) * sizeof(uint16_t);
+}
+
+static void prepare_b (void *arg, int64_t at, int worker) {
+  const job *j = arg;
+  const int64_t pieces = parts_of(j->g->k, DEPTH), col = at / pieces * COLUMNS, d = at % pieces * DEPTH;
+  const int64_t k = MAREA_MIN(DEPTH, j->g->k - d);
+  (void)worker;
+  if (marea_stopping(j->ctx)) return;
+  pack_columns(j, col, MAREA_MIN(COLUMNS, j->g->n - col), d, k, marea_bf16_depth(k),
+               j->panels + col / MAREA_BF16_PANEL * j->panel + d * MAREA_BF16_PANEL, j->panel);
+}
+
+static void run (marea_context *ctx, bool parallel, int64_t blocks, marea_block_fn f, void *arg) {
+  if (parallel) marea_parallel(ctx, blocks, f, arg);
+  for (int64_t i = 0; i < blocks && !parallel; i++) f(arg, i, 0);
+}
+
+/* Prepares what there is memory for. */
+static void prepare (job *j, marea_bf16_gemm *g, uint16_t *a, uint16_t *b, bool parallel) {
+  whole_a w = {j, g->a, a, row_of_a(g)};
+  if (a) {
+    run(j->ctx, parallel, parts_of(g->ta ? g->k : g->m, g->ta ? MAREA_BF16_DEPTH : ROWS), prepare_a, &w);
+    g->a = (marea_bf16_operand){a, w.row, MAREA_BF16};
+    g->ta = false;
+  }
+  if (!b) return;
+  j->panels = b;
+  j->panel = panel_of_b(g->k);
+  run(j->ctx, parallel, parts_of(g->n, COLUMNS) * parts_of(g->k, DEPTH), prepare_b, j);
 }
 
 /* Without terms: C = act(bias), a row at a time in f32. */
@@ -314,30 +389,31 @@ marea_status marea_gemm_bf16 (marea_context *ctx, const marea_bf16_gemm *given, 
   if (g->m == 1 && g->b.dtype == MAREA_BF16) return marea_gemv_bf16(ctx, g, parallel);
   choose_blocks(&j);
   const int64_t blocks = parts_of(g->m, j.m) * parts_of(g->n, j.n) * j.parts;
-  const size_t workspace = (size_t)(parallel ? ctx->threads : 1) * worker_bytes(&j);
-  const size_t partial = j.parts > 1 ? (size_t)(j.parts * g->m * g->n) * sizeof(float) : 0;
-  const size_t bias = g->end.bias && !g->wide ? (size_t)g->n * sizeof(float) : 0,
-               aligned = (workspace + partial + bias + MAREA_ALIGN - 1) / MAREA_ALIGN * MAREA_ALIGN;
-  whole a = whole_of(ctx, &g->a, g->ta, g->m, g->k), b = whole_of(ctx, &g->b, g->tb, g->k, g->n);
-  const size_t a_bytes = whole_bytes(&a, parts_of(g->n, j.n)), b_bytes = whole_bytes(&b, parts_of(g->m, j.m)),
-               bytes = aligned + a_bytes + b_bytes;
+  const size_t sizes[] = {(size_t)(parallel ? ctx->threads : 1) * worker_bytes(&j),
+                          j.parts > 1 ? (size_t)(j.parts * g->m * g->n) * sizeof(float) : 0,
+                          g->end.bias && !g->wide ? (size_t)g->n * sizeof(float) : 0, bytes_of_a(&j),
+                          bytes_of_b(&j)};
+  void *part[MAREA_COUNT(sizes)];
+  size_t bytes = 0;
+  for (size_t i = 0; i < MAREA_COUNT(sizes); i++)
+    bytes += (sizes[i] + MAREA_ALIGN - 1) / MAREA_ALIGN * MAREA_ALIGN;
   if (ctx->shape_only) {
     marea_plan_take(ctx, marea_block_size(bytes));
     marea_plan_give(ctx, marea_block_size(bytes));
     return MAREA_OK;
   }
-  char *memory = marea_alloc(ctx, bytes);
+  char *memory = marea_alloc(ctx, bytes), *at = memory;
   if (!memory) return marea_out_of_memory(ctx, "matmul", bytes, "scratch space");
-  j.workspace = memory;
-  j.partial = (float *)(void *)(memory + workspace);
-  j.bias = bias > 0 ? (float *)(void *)(memory + workspace + partial) : g->end.bias;
-  if (bias > 0) ctx->kernels[MAREA_F32]->widen_bf16((size_t)g->n, g->end.bias, (float *)j.bias);
-  if (a_bytes > 0) narrow_whole(ctx, &a, memory + aligned, parallel);
-  if (b_bytes > 0) narrow_whole(ctx, &b, memory + aligned + a_bytes, parallel);
-  if (parallel) marea_parallel(ctx, blocks, run_block, &j);
-  for (int64_t i = 0; i < blocks && !parallel; i++) run_block(&j, i, 0);
-  if (j.parts > 1 && parallel) marea_parallel(ctx, g->m, add_parts, &j);
-  for (int64_t i = 0; j.parts > 1 && !parallel && i < g->m; i++) add_parts(&j, i, 0);
+  for (size_t i = 0; i < MAREA_COUNT(sizes);
+       at += (sizes[i] + MAREA_ALIGN - 1) / MAREA_ALIGN * MAREA_ALIGN, i++)
+    part[i] = sizes[i] > 0 ? at : NULL;
+  j.workspace = part[0];
+  j.partial = part[1];
+  j.bias = part[2] ? part[2] : g->end.bias;
+  if (part[2]) ctx->kernels[MAREA_F32]->widen_bf16((size_t)g->n, g->end.bias, part[2]);
+  prepare(&j, g, part[3], part[4], parallel);
+  run(ctx, parallel, blocks, run_block, &j);
+  if (j.parts > 1) run(ctx, parallel, g->m, add_parts, &j);
   marea_free(ctx, memory);
   return MAREA_OK;
 }

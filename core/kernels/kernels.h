@@ -214,6 +214,7 @@ typedef struct marea_bf16_product {
   int64_t w_tap, w_panel;
   bool wide;                /* y is f32 */
   bool accumulate;          /* adds to what y holds, without bias and activation; y is f32 then */
+  bool prefetch_output;     /* y is in no cache yet: its lines are requested before its sums are made */
   marea_activation act;
   double slope;
   const struct marea_kernels *f32; /* of the same context: activations */
