@@ -373,7 +373,8 @@ static inline int marea_winograd_points (marea_winograd_variant v, int taps) {
   K(add_mask, void, (size_t n, const void *mask, size_t step, void *s))                                          \
   /* softmax of scores that come in pieces (rows, n), `step` apart: max[i] becomes the largest score so far, s the    \
      exponentials of s - max, and sum and y (rows, width), 0 while max is -infinity, are multiplied by exp(old max - max) before s adds to sum */ \
-  K(softmax_piece, void, (size_t rows, size_t n, size_t step, void *s, void *max, void *sum, size_t width, void *y)) \
+  K(softmax_piece, void, (size_t rows, size_t n, size_t step, void *s, void *max, void *sum, size_t width, void *y, \
+                          uint16_t *p, size_t p_step)) \
   /* and back: p = exp(s - lse[i]), 0 where s is -infinity; ds = p (keep dp - shift[i]), 0 where p is 0; s becomes   \
      p keep, and dp ds. keep NULL: 1 */                                                                           \
   K(softmax_piece_grad, void, (size_t rows, size_t n, size_t step, void *s, void *dp, const void *keep,           \

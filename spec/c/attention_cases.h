@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: MIT
 ** attention_cases.h: the kernels of attention and `turn` against their formulas in double; a part of kernels_test.c.
 */
+#include "../../core/kernels/half.h"
+
 enum { ROWS_MOST = 20, KEYS_MOST = 40, PIECE = ROWS_MOST * KEYS_MOST };
 
 static _Alignas(8) char raw_piece[8][PIECE * 8];
@@ -28,11 +30,34 @@ static void one_mask (const marea_kernels *k, int n, bool wide) {
   }
 }
 
+enum { WHOLE = 64 }; /* KEYS_MOST in pairs of the widest vectors */
+static uint16_t rounded_piece[ROWS_MOST * WHOLE];
+
+/* Called before softmax_piece itself, which leaves the exponentials in the scores. */
+static void round_softmax_piece (const marea_kernels *k, int rows, int n, int width) {
+  static char copy[5][PIECE * 8];
+  memcpy(copy, raw_piece, sizeof copy);
+  memset(rounded_piece, 1, sizeof rounded_piece);
+  k->softmax_piece((size_t)rows, (size_t)n, KEYS_MOST, copy[0], copy[2], copy[3], (size_t)width, copy[4],
+                   rounded_piece, WHOLE);
+}
+
+static void expect_rounded (int rows, int n) {
+  for (int i = 0; i < rows; i++)
+    for (int j = 0; j < WHOLE; j++) {
+      const double e = j < n ? take(raw_piece[0], i * KEYS_MOST + j, false) : 0;
+      const uint16_t got = rounded_piece[i * WHOLE + j];
+      if (got != to_bf16((float)e)) complain("value", "softmax_piece p", from_bf16(got), e);
+    }
+}
+
 /* Scores 0, largest ones so far 2, sums 3, values 4 */
 static void one_softmax_piece (const marea_kernels *k, int rows, int n, int width, bool wide) {
   for (int i = 2; i < 5; i++) random_array(piece[i], raw_piece[i], PIECE, wide);
+  if (!wide) round_softmax_piece(k, rows, n, width);
   k->softmax_piece((size_t)rows, (size_t)n, KEYS_MOST, raw_piece[0], raw_piece[2], raw_piece[3],
-                   (size_t)width, raw_piece[4]);
+                   (size_t)width, raw_piece[4], NULL, 0);
+  if (!wide) expect_rounded(rows, n);
   for (int i = 0; i < rows; i++) {
     double most = piece[2][i], sum = piece[3][i];
     for (int j = 0; j < n; j++) most = fmax(most, piece[0][i * KEYS_MOST + j]);

@@ -14,7 +14,7 @@
 #define QUERIES MAREA_ATTENTION_QUERIES
 #define KEYS MAREA_ATTENTION_KEYS
 #define STEP MAREA_ATTENTION_STEP
-#define BLOCK (4 * QUERIES) /* queries of a block forward, for which keys are turned once */
+#define BLOCK (4 * QUERIES) /* queries of a block forward at most, for which keys are turned once */
 
 enum { Y, LSE }; /* ORDER of the results */
 
@@ -95,6 +95,8 @@ static softmax_state state_of (const forward *f, int worker) {
   return w;
 }
 
+static int64_t block_of (const marea_attention *a) { return 4 * marea_attention_queries(a); }
+
 /* row: the first query of the strip, counted from that of the block */
 static void attend_strip (const forward *f, const marea_attention_tile *t, int64_t row,
                           const softmax_state *w) {
@@ -102,10 +104,11 @@ static void attend_strip (const forward *f, const marea_attention_tile *t, int64
   const int64_t rows = t->queries.end - t->queries.first, keys = t->keys.end - t->keys.first;
   char *sums = w->sums + (size_t)(row * a->dv) * a->size;
   const size_t at = (size_t)row * a->size;
+  const bool rounded = a->bf16 && a->rate == 0 && w->v.finite;
   marea_attention_dots(a, t, a->d, &w->q, row, w->turned, w->s);
   marea_attention_mask(a, t, w->s);
   a->kernels->softmax_piece((size_t)rows, (size_t)keys, STEP, w->s, w->most + at, w->total + at,
-                            (size_t)a->dv, sums);
+                            (size_t)a->dv, sums, rounded ? w->narrow : NULL, (size_t)marea_bf16_whole(keys));
   if (a->rate > 0) marea_attention_drop(a, t, w->s, w->s);
   marea_attention_multiply(a, &(marea_attention_product){.rows = rows,
                                                          .depth = keys,
@@ -114,14 +117,15 @@ static void attend_strip (const forward *f, const marea_attention_tile *t, int64
                                                          .w = &w->v,
                                                          .y = sums,
                                                          .y_row = a->dv,
-                                                         .narrow = w->narrow});
+                                                         .narrow = w->narrow,
+                                                         .rounded = rounded});
 }
 
 /* All keys of the tile for its only query, as when text is written with a cache of keys: the time is that of reading them. */
 static void attend_one (const marea_attention *a, const marea_attention_tile *t, const softmax_state *w) {
   marea_attention_dots_of_one(a, t, w->q.x, w->s);
   a->kernels->softmax_piece(1, (size_t)(t->keys.end - t->keys.first), STEP, w->s, w->most, w->total,
-                            (size_t)a->dv, w->sums);
+                            (size_t)a->dv, w->sums, NULL, 0);
   if (a->rate > 0) marea_attention_drop(a, t, w->s, w->s);
   marea_attention_multiply_one(a, t, w->s, w->sums);
 }
@@ -138,11 +142,11 @@ static void attend_all (const forward *f, const marea_attention_tile *t, softmax
 static void attend (void *arg, int64_t block, int worker) {
   const forward *f = arg;
   const marea_attention *a = &f->a;
-  const int64_t tiles = tiles_of(a->tq, BLOCK);
+  const int64_t tiles = tiles_of(a->tq, block_of(a));
   softmax_state w = state_of(f, worker);
   marea_attention_tile t = {.n = block / tiles / a->heads,
                             .head = block / tiles % a->heads,
-                            .queries = tile_range(block % tiles, BLOCK, a->tq)};
+                            .queries = tile_range(block % tiles, block_of(a), a->tq)};
   const int64_t keys = marea_attention_keys(a, t.n, t.queries.end);
   begin_queries(a, t.queries.end - t.queries.first, w.sums, w.most, w.total);
   marea_attention_pack_queries(a, &t, a->q, a->d, a->scale, &w.q);
@@ -171,7 +175,7 @@ static marea_status attention_forward (marea_call *c) {
     marea_attention_clear(a, MAREA_MIN(KEYS, a->tk), a->dv, &w.v);
   }
   marea_parallel_if(c->ctx, a->n * a->heads * a->tq * a->tk * (a->d + a->dv) / 8,
-                    a->n * a->heads * tiles_of(a->tq, BLOCK), attend, &f);
+                    a->n * a->heads * tiles_of(a->tq, block_of(a)), attend, &f);
   return MAREA_OK;
 }
 

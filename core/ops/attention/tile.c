@@ -173,7 +173,7 @@ bool marea_attention_strip (const marea_attention *a, const marea_attention_tile
                                MAREA_MAX(all->queries.first, marea_attention_first(a, all->keys.first)));
   if (t->queries.first >= all->queries.end) return false;
   const bool cut = a->causal && all->keys.end > t->queries.first + 1 + a->tk - a->tq;
-  t->queries.end = MAREA_MIN(all->queries.end, t->queries.first + (!cut      ? MAREA_ATTENTION_QUERIES
+  t->queries.end = MAREA_MIN(all->queries.end, t->queries.first + (!cut      ? marea_attention_queries(a)
                                                                    : a->bf16 ? BF16_STRIP
                                                                              : SHORT_STRIP));
   t->keys.end = MAREA_MIN(all->keys.end, marea_attention_keys(a, t->n, t->queries.end));
@@ -199,8 +199,10 @@ static void clear_panels (int64_t first, int64_t end, int64_t cols, uint16_t *pa
     memset(panels + first * MAREA_BF16_PANEL, 0, bytes);
 }
 
-static void narrow (const marea_attention *a, int64_t rows, int64_t width, marea_attention_rows *to) {
-  narrow_rows(a, rows, width, to->x, to->step, to->depth, to->narrow);
+/* to->narrow and to->panels := x */
+static void narrow (const marea_attention *a, int64_t rows, int64_t width, const char *x, int64_t step,
+                    marea_attention_rows *to) {
+  narrow_rows(a, rows, width, x, step, to->depth, to->narrow);
   if (!to->panels) return;
   marea_bf16_pack(a->kernels, rows, width, to->narrow, to->depth, false, to->panels, to->panel);
   clear_panels(marea_even(rows), marea_bf16_whole(rows), width, to->panels, to->panel);
@@ -263,17 +265,27 @@ static bool overflows (const uint16_t *x, int64_t n) {
   return any;
 }
 
-/* Infinities and NaN make a sum that is none; so do numbers that overflow, at no harm. */
+/* to->x := x times the factor */
+static void copy (const marea_attention *a, int64_t rows, int64_t width, int64_t from_row, const char *from,
+                  double factor, marea_attention_rows *to) {
+  a->kernels->copy_rows((size_t)rows, (size_t)width, (size_t)from_row, from, (size_t)to->step, to->x);
+  if (factor != 1) a->kernels->scale((size_t)(rows * to->step), factor, to->x, to->x);
+}
+
+/* Infinities and NaN make a sum that is none; so do numbers that overflow, at no harm. With products of bf16 the numbers
+   themselves are wanted only where some are not finite, and by a single query. */
 static void pack (const marea_attention *a, int64_t rows, int64_t width, int64_t from_row, const char *from,
                   double factor, bool check, marea_attention_rows *to) {
   to->step = MAREA_ATTENTION_ROW(width);
-  const size_t n = (size_t)(rows * to->step);
-  a->kernels->copy_rows((size_t)rows, (size_t)width, (size_t)from_row, from, (size_t)to->step, to->x);
-  if (factor != 1) a->kernels->scale(n, factor, to->x, to->x);
-  to->finite = !check || isfinite(a->kernels->sum(n, to->x));
-  if (!a->bf16) return;
-  narrow(a, rows, width, to);
-  if (check && overflows(to->narrow, rows * to->depth)) to->finite = false;
+  const bool direct = a->bf16 && factor == 1 && rows > 1;
+  if (!direct) copy(a, rows, width, from_row, from, factor, to);
+  if (a->bf16) {
+    narrow(a, rows, width, direct ? from : to->x, direct ? from_row : to->step, to);
+    to->finite = !check || !overflows(to->narrow, rows * to->depth);
+    if (direct && !to->finite) copy(a, rows, width, from_row, from, factor, to);
+  } else {
+    to->finite = !check || isfinite(a->kernels->sum((size_t)(rows * to->step), to->x));
+  }
 }
 
 void marea_attention_clear (const marea_attention *a, int64_t rows, int64_t width,
@@ -442,7 +454,7 @@ static void multiply_seen (const marea_attention *a, const marea_attention_produ
 
 static void multiply_rounded (const marea_attention *a, const marea_attention_product *p) {
   const int64_t keys = marea_bf16_whole(p->depth), rows = marea_bf16_whole(p->rows);
-  narrow_rows(a, p->rows, p->depth, p->x, STEP, keys, p->narrow);
+  if (!p->rounded) narrow_rows(a, p->rows, p->depth, p->x, STEP, keys, p->narrow);
   if (!p->turned) {
     multiply_bf16(a, p->rows, keys, p->cols, p->narrow, p->w->panels, p->w->panel, p->y, p->y_row, true);
     return;

@@ -10,7 +10,7 @@
 /* Sizes of a tile: its scores (128 KB of f32), keys and values lie in a second-level cache together. The number of keys is a
    multiple of 64, the elements that share random words; STEP, from row to row, is no power of 2, so that a column does not
    fall into few sets of the first-level cache. */
-#define MAREA_ATTENTION_QUERIES 126 /* 9 times the 14 rows of a product's tile */
+#define MAREA_ATTENTION_QUERIES 128 /* at most; of f32 126, 9 times the 14 rows of a product's tile */
 #define MAREA_ATTENTION_KEYS 256
 #define MAREA_ATTENTION_STEP (MAREA_ATTENTION_KEYS + 16)
 
@@ -90,6 +90,10 @@ int64_t marea_attention_pairs (
 /* Random words are laid out as if there were a multiple of 64 keys. */
 int64_t marea_attention_draws (const marea_call *c);
 
+static inline int64_t marea_attention_queries (const marea_attention *a) {
+  return a->bf16 ? MAREA_ATTENTION_QUERIES : 126;
+}
+
 /* Element (n, t, head, 0) of q, k or v. */
 static inline char *marea_query_at (const marea_attention *a, const char *q, int64_t n, int64_t t,
                                     int64_t head, int64_t width) {
@@ -108,7 +112,7 @@ int64_t marea_attention_first (const marea_attention *a, int64_t key);
 /* Are there pairs in the tile of which the query must not see the key? */
 bool marea_attention_hides (const marea_attention *a, const marea_attention_tile *t);
 
-/* The tile's queries in strips: *t becomes the strip of at most MAREA_ATTENTION_QUERIES from `first` on, without keys that
+/* The tile's queries in strips: *t becomes the strip of at most marea_attention_queries from `first` on, without keys that
    none of it sees; where some of its queries see fewer keys than others strips are short. False: there is none. */
 bool marea_attention_strip (const marea_attention *a, const marea_attention_tile *all, int64_t first,
                             marea_attention_tile *t);
@@ -167,6 +171,8 @@ typedef struct marea_attention_product {
   int64_t y_row; /* in elements */
   bool turned;
   uint16_t *narrow; /* scratch with products of bf16: MAREA_ATTENTION_NARROW elements, twice that if turned */
+  bool
+      rounded; /* x is in `narrow` already, marea_bf16_whole(depth) from row to row, with zeros behind each */
 } marea_attention_product;
 #define MAREA_ATTENTION_NARROW (MAREA_ATTENTION_KEYS * (MAREA_ATTENTION_QUERIES + 2))
 void marea_attention_multiply (const marea_attention *a, const marea_attention_product *p);
