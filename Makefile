@@ -188,8 +188,10 @@ $(BUILD)/obj/core/kernels/isa_avx512.o: ISA = $(KERNEL_OPT) -mavx512f -mavx512dq
                                              -mprefer-vector-width=512
 $(BUILD)/obj/core/kernels/isa_avx512_bf16.o: ISA = $(KERNEL_OPT) -mavx512f -mavx512dq -mavx512bw -mavx512vl -mfma \
                                                   -mavx512bf16 -mprefer-vector-width=512
+$(BUILD)/obj/core/kernels/isa_avx512_vnni.o: ISA = $(KERNEL_OPT) -mavx512f -mavx512bw -mavx512vl -mavx512vnni \
+                                                  -mprefer-vector-width=512
 $(BUILD)/obj/core/kernels/isa_amx.o: ISA = $(KERNEL_OPT) -mavx512f -mavx512dq -mavx512bw -mavx512vl -mfma \
-                                          -mavx512bf16 -mamx-tile -mamx-bf16 -mprefer-vector-width=512
+                                          -mavx512bf16 -mamx-tile -mamx-bf16 -mamx-int8 -mprefer-vector-width=512
 endif
 # Scheduling before register allocation spills the sums of the convolution kernels; clang has no such pass.
 $(BUILD)/obj/core/kernels/isa_neon.o: ISA = $(KERNEL_OPT) $(if $(findstring clang,$(CC)),,-fno-schedule-insns)
@@ -197,7 +199,7 @@ $(BUILD)/obj/core/kernels/isa_neon.o: ISA = $(KERNEL_OPT) $(if $(findstring clan
 $(BUILD)/obj/core/kernels/isa_generic.o $(BUILD)/obj/core/kernels/isa_generic_f64.o: ISA = $(subst -O3,-O2,$(KERNEL_OPT))
 # What runs once a file, a call or a failure, and has no loop over elements, is small rather than fast: 30 KB.
 $(addprefix $(BUILD)/obj/core/,io/file.o io/json.o io/list.o io/safetensors.o io/png.o blame.o call.o context.o check.o \
-  plan.o profile.o ops/prod.o ops/norm/batch_norm.o ops/norm/descriptors.o ops/conv/descriptors.o ops/conv/gradients.o \
+  plan.o profile.o ops/prod.o ops/int8.o ops/norm/batch_norm.o ops/norm/descriptors.o ops/conv/descriptors.o ops/conv/gradients.o \
   ops/conv/conv2d.o ops/conv/conv_transpose2d.o): ISA = $(if $(SANITIZE),,-Os)
 $(BUILD)/obj/bindings/%.o: private INCLUDE = $(LUA_CFLAGS) -fexceptions
 # Nothing unwinds through the core: debuggers read .debug_frame, which is not loaded.
@@ -281,7 +283,7 @@ $(BUILD)/test/%: spec/c/%_test.c $(BUILD)/libmarea.a $(BIND_OBJ)
 	@echo '  CC   $@'
 	@$(CC) $(ALL_CFLAGS) $(LUA_CFLAGS) -o $@ $< $(BIND_OBJ) $(BUILD)/libmarea.a $(LIBS) $(LUA_LIBS)
 
-$(BUILD)/test/kernels: spec/c/reference.h spec/c/pairs.h spec/c/recurrent_cases.h spec/c/reduction_cases.h spec/c/attention_cases.h spec/c/bf16_cases.h spec/c/dtype_cases.h
+$(BUILD)/test/kernels: spec/c/reference.h spec/c/pairs.h spec/c/recurrent_cases.h spec/c/reduction_cases.h spec/c/attention_cases.h spec/c/bf16_cases.h spec/c/int8_cases.h spec/c/dtype_cases.h
 $(addprefix $(BUILD)/test/,budget host log memory parallel profile threads): spec/c/report.h
 $(BUILD)/test/io $(BUILD)/test/save: spec/c/io_support.h
 
@@ -406,7 +408,7 @@ test-tsan: setup-test ## 8 Lua states with 8 threads each train for 1,000 steps 
 	TSAN_OPTIONS=halt_on_error=0:exitcode=66 build/tsan/test/threads $(or $(STATES),8 8 1000)
 
 # The kernels need no library, so that they can be tested for another machine than this one.
-$(BUILD)/kernels_alone: spec/c/kernels_test.c spec/c/reference.h spec/c/pairs.h spec/c/recurrent_cases.h spec/c/reduction_cases.h spec/c/attention_cases.h spec/c/bf16_cases.h spec/c/dtype_cases.h $(KERNEL_OBJ)
+$(BUILD)/kernels_alone: spec/c/kernels_test.c spec/c/reference.h spec/c/pairs.h spec/c/recurrent_cases.h spec/c/reduction_cases.h spec/c/attention_cases.h spec/c/bf16_cases.h spec/c/int8_cases.h spec/c/dtype_cases.h $(KERNEL_OBJ)
 	@echo '  CC   $@'
 	@$(CC) $(ALL_CFLAGS) -static -o $@ $< $(KERNEL_OBJ) -lm
 

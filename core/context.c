@@ -123,6 +123,7 @@ static bool choose_kernels (marea_context *ctx) {
     return false;
   }
   ctx->bf16 = marea_select_bf16(ctx->isa);
+  ctx->int8 = marea_select_int8(ctx->isa);
   if (!isa && marea_refused_isa())
     marea_log(
         &ctx->config, MAREA_LOG_WARNING,

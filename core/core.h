@@ -45,6 +45,7 @@ struct marea_context {
   marea_workers *workers;
   const marea_kernels *kernels[MAREA_DTYPE_COUNT]; /* by dtype; entries that make no sense for a dtype are NULL */
   const marea_bf16_kernels *bf16;
+  marea_int8_kernel *int8;
   const char *isa;
   bool direct; /* MAREA_CONV=direct: convolutions add up the products of each window by itself, without Winograd */
   bool wide;   /* isa is avx512, on a machine that does a 512-bit multiply-add in one turn: see marea_cpu_is_wide */
@@ -708,5 +709,51 @@ void marea_bf16_pack (const marea_kernels *k, int64_t depth, int64_t n, const ui
 /* to (n, depth) by steps row, 1 from x (depth, n) by steps `step`, 1; row is even, and an odd depth gets a zero. */
 void marea_bf16_pack_turned (const marea_kernels *k, int64_t depth, int64_t n, const uint16_t *x, int64_t step,
                              uint16_t *to, int64_t row);
+
+/* ---- gemm_int8.c: products of bytes ---- */
+
+#define MAREA_INT8_DEPTH 65536 /* terms of a sum at most: 255 by 127 each, in 31 bits */
+
+/* Rows of bytes: element (i, j) is about factor[i] (at[i * step + j] - zero[i]). */
+typedef struct marea_int8_rows {
+  uint8_t *at;
+  float *factor;
+  int32_t *zero;
+  int64_t step; /* marea_int8_depth of a row's elements; the bytes behind them do not count */
+} marea_int8_rows;
+
+/* Weights (taps, depth, n) as quantize_int8 packs them: a panel is (taps, step / 4, MAREA_INT8_PANEL, 4), and the sums of its
+   columns, int32 (MAREA_INT8_PANEL). */
+typedef struct marea_int8_weight {
+  const int8_t *at;
+  const float *scale, *bias; /* (n); bias NULL: none */
+  int64_t n, taps, step;
+  marea_activation act;
+  double slope;
+} marea_int8_weight;
+
+static inline int64_t marea_int8_panels (int64_t n) { return (n + MAREA_INT8_PANEL - 1) / MAREA_INT8_PANEL; }
+
+static inline int64_t marea_int8_panel_bytes (int64_t taps, int64_t step) {
+  return (taps * step + (int64_t)sizeof(int32_t)) * MAREA_INT8_PANEL;
+}
+
+/* Rows first .. end - 1 of x (.., n) become bytes. */
+void marea_int8_quantize (const marea_kernels *f32, marea_range rows, const float *x, int64_t n,
+                          const marea_int8_rows *to);
+/* y[i][j] of `places` places and the columns of `panels`, each place's x at x + i * x_col + tap[t]. */
+typedef struct marea_int8_block {
+  const uint8_t *x;
+  const float *factor;
+  const int32_t *zero;
+  float *y;
+  int64_t places, x_col, y_col;
+  const int64_t *tap;
+  marea_range panels;
+} marea_int8_block;
+void marea_int8_multiply (const marea_context *ctx, const marea_int8_weight *w, const marea_int8_block *b);
+/* y (m, n) = act(x w + bias) by the context's threads */
+void marea_int8_product (marea_context *ctx, const marea_int8_rows *x, int64_t m, const marea_int8_weight *w,
+                         float *y);
 
 #endif

@@ -149,4 +149,56 @@ static void bf16_sums (const marea_bf16_product *g, const bf16_work *k, float *s
 
 const marea_bf16_kernels marea_bf16_amx = BF16_TABLE;
 
+/* ---- bytes: AMX-INT8 ---- */
+
+/* Tiles as above: of the block from place `first` on and, if `two`, of that from `second` on. */
+INLINE void sum_bytes (const marea_int8_sums *g, int64_t first, int64_t second, const bool two) {
+  const int64_t piece = g->depth / marea_bf16_pieces(g->depth / 2);
+  const size_t step = (size_t)g->x_col, row = MAREA_INT8_COLUMNS * sizeof *g->sum;
+  const uint8_t *x = g->x + first * g->x_col, *x2 = g->x + second * g->x_col;
+  int32_t *sum = g->sum + first * MAREA_INT8_COLUMNS;
+  const int8_t *w = g->w;
+  _tile_zero(0);
+  _tile_zero(1);
+  if (two) _tile_zero(2);
+  if (two) _tile_zero(3);
+  for (int64_t t = 0; t < g->taps; t++)
+    for (int64_t d = 0; d < g->depth; d += piece, w += piece * MAREA_INT8_PANEL) {
+      const int64_t at = g->tap[t] + d;
+      _tile_loadd(4, x + at, step);
+      _tile_loadd(6, w, 64);
+      _tile_dpbusd(0, 4, 6);
+      _tile_loadd(7, w + g->w_panel, 64);
+      _tile_dpbusd(1, 4, 7);
+      if (two) _tile_loadd(5, x2 + at, step);
+      if (two) _tile_dpbusd(2, 5, 6);
+      if (two) _tile_dpbusd(3, 5, 7);
+    }
+  _tile_stored(0, sum, row);
+  _tile_stored(1, sum + MAREA_INT8_PANEL, row);
+  sum = g->sum + second * MAREA_INT8_COLUMNS;
+  if (two) _tile_stored(2, sum, row);
+  if (two) _tile_stored(3, sum + MAREA_INT8_PANEL, row);
+}
+
+/* Blocks of equal heights, two at a time; the last ones begin earlier, and write some sums once more. */
+static void int8_all_sums (const marea_int8_sums *g) {
+  const int64_t blocks = (g->places + 15) / 16, height = (g->places + blocks - 1) / blocks;
+  const int64_t piece = g->depth / marea_bf16_pieces(g->depth / 2);
+  tile_shapes shapes = {.palette = 1};
+  for (int i = 0; i < 8; i++) {
+    shapes.bytes[i] = i == 4 || i == 5 ? (uint16_t)piece : 64;
+    shapes.rows[i] = (uint8_t)(i < 6 ? height : piece / 4);
+  }
+  _tile_loadconfig(&shapes);
+  for (int64_t i = 0; i < g->places; i += 2 * height) {
+    const int64_t last = g->places - height;
+    if (i < last) sum_bytes(g, i, i + height < last ? i + height : last, true);
+    else sum_bytes(g, last, 0, false);
+  }
+  _tile_release();
+}
+
+marea_int8_kernel *const marea_int8_amx = int8_all_sums;
+
 #endif

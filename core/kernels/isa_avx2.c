@@ -16,6 +16,13 @@ typedef float real;
 #include "kernels.inc"
 #include "bf16_vectors.inc"
 
+#define INT8_MOST 4
+#define INT8_LANES 8
+#define INT8_PANELS 1
+#include "int8_sums.inc"
+
+marea_int8_kernel *const marea_int8_avx2 = int8_all_sums;
+
 const marea_kernels marea_kernels_avx2 = REAL_TABLE;
 const marea_bf16_kernels marea_bf16_avx2 = BF16_TABLE;
 

@@ -76,6 +76,20 @@ bool marea_cpu_is_wide (void) {
   return !amd || (a >> 8 & 0xf) + (a >> 20 & 0xff) != 0x19;
 }
 
+static bool has_vnni (void) { /* to be asked where AVX-512 runs */
+  unsigned a, b, c, d;
+  return __get_cpuid_count(7, 0, &a, &b, &c, &d) && (c & bit_AVX512VNNI);
+}
+
+static bool has_int8_tiles (void) {
+  unsigned a, b, c, d;
+  return __get_cpuid_count(7, 0, &a, &b, &c, &d) && (d & bit_AMX_INT8);
+}
+
+#define INT8_ISAS(I)                                  \
+  I(amx, strcmp(isa, "amx") == 0 && has_int8_tiles()) \
+  I(avx512_vnni, marea_isa_is_512(isa) && has_vnni()) I(avx2, strcmp(isa, "generic") != 0) I(generic, true)
+
 #define ISAS(I)       \
   I(amx, avx512, amx) \
   I(avx512_bf16, avx512, avx512_bf16) I(avx512, avx512, avx2) I(avx2, avx2, avx2) I(generic, generic, generic)
@@ -87,6 +101,7 @@ static bool may_use_tiles (void) { return false; }
 bool marea_cpu_is_wide (void) { return false; }
 const char *marea_refused_isa (void) { return NULL; }
 
+#define INT8_ISAS(I) I(neon, strcmp(isa, "neon") == 0) I(generic, true)
 #define ISAS(I) I(neon, neon, neon) I(generic, generic, generic)
 #else
 static bool may_use_tiles (void) { return false; }
@@ -94,6 +109,7 @@ static bool may_use_tiles (void) { return false; }
 bool marea_cpu_is_wide (void) { return false; }
 const char *marea_refused_isa (void) { return NULL; }
 
+#define INT8_ISAS(I) I(generic, true)
 #define ISAS(I) I(generic, generic, generic)
 #endif
 
@@ -144,6 +160,17 @@ const marea_bf16_kernels *marea_select_bf16 (const char *isa) {
   for (int k = 0; k < COUNT; k++)
     if (strcmp(isas[k].name, isa) == 0) return isas[k].bf16;
   return NULL;
+}
+
+#define I(name, wanted) extern marea_int8_kernel *const marea_int8_##name;
+INT8_ISAS(I)
+#undef I
+
+marea_int8_kernel *marea_select_int8 (const char *isa) {
+#define I(name, wanted) \
+  if (wanted) return marea_int8_##name;
+  INT8_ISAS(I)
+#undef I
 }
 
 bool marea_isa_is_512 (const char *isa) { return strncmp(isa, "avx512", 6) == 0 || strcmp(isa, "amx") == 0; }

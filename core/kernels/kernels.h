@@ -238,6 +238,32 @@ static inline int64_t marea_bf16_columns (int64_t n) {
   return (n + MAREA_BF16_PANEL - 1) / MAREA_BF16_PANEL * MAREA_BF16_PANEL;
 }
 
+/* Sums of products of bytes, x 0 .. 255 and w -127 .. 127, in int32, which wraps around:
+**   sum[i][n] = sum over taps t, d of x[i * x_col + tap[t] + d] * w[t][d][n],   n < MAREA_INT8_COLUMNS. */
+typedef struct marea_int8_sums {
+  const uint8_t *x;
+  const int8_t *w;          /* packed: (panel, tap, depth / 4, MAREA_INT8_PANEL, 4); the two are w_panel apart,
+                               which may be 0 */
+  int32_t *sum;             /* (places, MAREA_INT8_COLUMNS) */
+  const int64_t *tap;
+  int64_t places;           /* 1 .. MAREA_INT8_PLACES */
+  int64_t x_col, taps, w_panel;
+  int64_t depth;            /* marea_int8_depth of one */
+} marea_int8_sums;
+
+#define MAREA_INT8_PANEL 16   /* columns of w that are packed together */
+#define MAREA_INT8_COLUMNS 32 /* of two panels */
+#define MAREA_INT8_PLACES 64
+
+/* The least depth from n on that is cut into equal pieces of fours, each of at most 64, a row of an AMX tile: what
+   marea_bf16_depth_fits says of pairs. */
+static inline int64_t marea_int8_depth (int64_t n) {
+  const int64_t pairs = (n + 3) / 4 * 2;
+  return 2 * (marea_bf16_depth_fits(pairs) ? pairs : marea_bf16_pieces(pairs) * MAREA_BF16_DEPTH);
+}
+
+typedef void marea_int8_kernel (const marea_int8_sums *g);
+
 /* What differs between the instruction sets that share a table of f32 (isas.c) */
 typedef struct marea_bf16_kernels {
   void (*product)(const marea_bf16_product *g);
@@ -405,6 +431,12 @@ static inline int marea_winograd_points (marea_winograd_variant v, int taps) {
 
 /* Of f32 tables alone: bf16 and f16 as their bits. */
 #define MAREA_HALF_KERNELS(K)                                                                                    \
+  /* y = factor x + shift, within 0 and 255, rounded to nearest even (int8.inc) */                               \
+  K(int8_quantize, void, (size_t n, const float *x, float factor, float shift, uint8_t *y))                      \
+  /* y[i][j] = (sum[i][j] - zero[i] column[j]) (factor[i] scale[j]) + bias[j], n <= MAREA_INT8_COLUMNS, the step of  \
+     sum, which is the size of column; bias NULL: none */                                                                                     \
+  K(int8_finish, void, (size_t rows, size_t n, const int32_t *sum, const int32_t *column, const float *factor,  \
+                        const int32_t *zero, const float *scale, const float *bias, size_t y_step, float *y))    \
   /* to f32 and back (half.h) */                                                    \
   K(widen_bf16, void, (size_t n, const uint16_t *x, float *y))                                                  \
   K(widen_f16, void, (size_t n, const uint16_t *x, float *y))                                                   \
@@ -450,6 +482,8 @@ struct marea_kernels {
 bool marea_select_kernels (const char *isa, const marea_kernels *kernels[], const char **chosen);
 /* Of the ISA that was chosen */
 const marea_bf16_kernels *marea_select_bf16 (const char *isa);
+/* Of bytes: the processor's best that belongs to this ISA */
+marea_int8_kernel *marea_select_int8 (const char *isa);
 /* The instruction sets that run here, the best one first; NULL behind the last one: "amx", "avx512_bf16", "avx512", "avx2",
    "generic" on x86-64, "neon", "generic" on AArch64. (isas.c) */
 const char *marea_runnable_isa (int i);

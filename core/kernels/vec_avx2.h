@@ -209,4 +209,37 @@ INLINE void vec_transpose (vec a[VEC_LANES]) {
 
 #include "vec_float.inc"
 
+#define VEC_STORES_BYTES
+/* y[0 .. n-1] := the lowest bytes of the lanes */
+INLINE void vec_store_low_bytes (uint8_t *y, vec v, size_t n) {
+  const __m256i low = _mm256_and_si256((__m256i)v, _mm256_set1_epi32(255));
+  const __m128i words = _mm_packus_epi32(_mm256_castsi256_si128(low), _mm256_extracti128_si256(low, 1));
+  uint64_t bytes = (uint64_t)_mm_cvtsi128_si64(_mm_packus_epi16(words, words));
+  if (n == VEC_LANES) memcpy(y, &bytes, sizeof bytes);
+  for (size_t i = 0; n < VEC_LANES && i < n; i++, bytes >>= 8) y[i] = (uint8_t)bytes;
+}
+
+/* Products of bytes (int8_sums.inc): those at even places and those at odd ones become 16 bits, so that no pair's sum is
+   cut off. */
+typedef __m256i int8_vec;
+typedef struct int8_fours {
+  __m256i even, odd;
+} int8_fours, int8_place;
+
+INLINE int8_fours fours_of (const int8_t *w) {
+  const __m256i v = _mm256_loadu_si256((const __m256i *)(const void *)w);
+  return (int8_fours){_mm256_srai_epi16(_mm256_slli_epi16(v, 8), 8), _mm256_srai_epi16(v, 8)};
+}
+
+INLINE int8_place place_of (const uint8_t *x) {
+  int32_t four;
+  memcpy(&four, x, sizeof four);
+  const __m256i v = _mm256_set1_epi32(four);
+  return (int8_place){_mm256_and_si256(v, _mm256_set1_epi16(255)), _mm256_srli_epi16(v, 8)};
+}
+
+INLINE int8_vec int8_add (int8_place a, int8_fours b, int8_vec sum) {
+  return _mm256_add_epi32(_mm256_add_epi32(sum, _mm256_madd_epi16(a.even, b.even)), _mm256_madd_epi16(a.odd, b.odd));
+}
+
 #endif

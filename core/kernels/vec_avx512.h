@@ -279,4 +279,10 @@ INLINE void vec_transpose (vec a[VEC_LANES]) {
   }
 }
 
+#define VEC_STORES_BYTES
+/* y[0 .. n-1] := the lowest bytes of the lanes */
+INLINE void vec_store_low_bytes (uint8_t *y, vec v, size_t n) {
+  _mm512_mask_cvtepi32_storeu_epi8(y, vec_first(n), (__m512i)v);
+}
+
 #endif

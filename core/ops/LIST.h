@@ -32,6 +32,8 @@ OP(flatnonzero) OP(masked_select)
 OP(sort) OP(argsort) OP(topk) OP(unique)
 /* linear.c */
 OP(matmul) OP(linear)
+/* int8.c */
+OP(quantize_int8) OP(linear_int8)
 /* recurrent/ */
 OP(rnn) OP(rnn_grad) OP(gru) OP(gru_grad) OP(lstm) OP(lstm_grad)
 /* attention/ */

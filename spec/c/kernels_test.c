@@ -876,6 +876,7 @@ static void check_f64 (const marea_kernels *k) {
 
 #include "attention_cases.h"
 #include "bf16_cases.h"
+#include "int8_cases.h"
 #include "dtype_cases.h"
 #include "recurrent_cases.h"
 #include "reduction_cases.h"
@@ -886,6 +887,7 @@ int main (void) {
   for (int i = 0; (isa = marea_runnable_isa(i)); i++) {
     if (!marea_select_kernels(isa, k, &chosen) || strcmp(chosen, isa) != 0) return 1;
     check_bf16(marea_select_bf16(isa), k[0]);
+    check_int8(marea_select_int8(isa), k[0]);
     if (k[0] == before) continue; /* f32 of the ISA before */
     before = k[0];
     check_functions(k[0]);
