@@ -126,3 +126,123 @@ describe("linear_int8", function()
       message_of(function() marea.linear_int8(marea.ones{1, 200}, bytes, scale) end))
   end)
 end)
+
+describe("net:quantize()", function()
+  local nn = marea.nn
+
+  local function network()
+    return nn.Sequential{nn.Linear{64, 300, activation = "relu", name = "hidden"}, nn.LayerNorm{300},
+      nn.Linear{300, 70, name = "last"}}
+  end
+
+  --- max |a - b| / max |b|
+  local function distance(a, b) return ((a - b):abs():max() / b:abs():max()):item() end
+
+  it("is a copy with bytes for weights, whose results are near; the network stays as it is", function()
+    marea.seed(1)
+    local net, x = network(), marea.normal{9, 64}
+    local before, y = net:state(), net(x):detach()
+    local small, sizes = net:quantize()
+    assert.are.equal("2 of 2 layers in int8: 165 kB -> 50.4 kB", tostring(sizes))
+    assert.is_true(distance(small(x), y) < 0.03)
+    assert.is_true(y:eq(net(x)):all():item() == 1)
+    for name, t in pairs(net:state()) do assert.is_true(t == before[name] and t.dtype == "f32") end
+    assert.matches("hidden: Linear%(64 %-> 300, int8, relu%)", tostring(small))
+    marea.no_grad(function() net.hidden.weight:zero_() end)
+    assert.is_true(distance(small(x), y) < 0.03)
+  end)
+
+  it("has nothing that trains", function()
+    local small = network():quantize()
+    assert.are.equal(0, (select(2, small:count())))
+    assert.is_false(small.training)
+    for name, t in small:named_parameters() do assert.is_true(name:find "^2%." and not t.requires_grad) end
+    local x = marea.ones{1, 64}:requires_grad_()
+    assert.matches("argument 'x' requires a gradient", message_of(function() small(x) end))
+    assert.are.equal(70, marea.no_grad(small, x):numel())
+  end)
+
+  it("leaves out what it is told to, and layers of few weights", function()
+    local net = network()
+    local function bytes_of(options)
+      local small, sizes = net:quantize(options)
+      return small.hidden.weight.dtype .. " " .. small.last.weight.dtype .. " " .. sizes.quantized
+    end
+    assert.are.equal("u8 u8 2", bytes_of())
+    assert.are.equal("f32 u8 1", bytes_of{skip = {"hidden"}})
+    assert.are.equal("u8 f32 1", bytes_of{skip = {net.last}})
+    assert.are.equal("f32 f32 0", bytes_of{skip = {net}})
+    assert.are.equal("f32 u8 1", bytes_of{skip = function(path) return path == "hidden" end})
+    assert.are.equal("f32 u8 1", bytes_of{least = 20000})
+    local function refused(options) return message_of(function() net:quantize(options) end) end
+    assert.matches("skip names 'nothing', which is no part of the network", refused{skip = {"nothing"}})
+    assert.matches("argument 'skip': expected a list of paths and layers", refused{skip = 3})
+    assert.matches("argument 'skip%[1%]': expected a path or a layer", refused{skip = {3}})
+    local unmade = nn.Sequential{nn.Linear{300}}
+    assert.matches("layer '1' has no sizes yet", message_of(function() unmade:quantize() end))
+  end)
+
+  it("keeps what is shared shared, classes and private fields", function()
+    local layer = nn.Linear{128, 128}
+    local Twice = nn.class "Int8Twice"
+    function Twice:init() self.a, self.b, self._list = layer, layer, {layer} end
+    function Twice:forward(x) return self._list[1](self.b(self.a(x))) end
+    local net = Twice()
+    local small = net:quantize()
+    assert.is_true(small.a == small.b and small._list[1] == small.a and small.a ~= layer)
+    local x = marea.normal{3, 128}
+    assert.is_true(distance(small(x), net(x)) < 0.05)
+    assert.are.equal("u8", small:quantize().a.weight.dtype) -- once more changes nothing
+  end)
+
+  it("takes attention's packed weight, of self-attention and across", function()
+    local block = nn.TransformerEncoderLayer{64, 4, dim_feedforward = 256, activation = "gelu"}:evaluate()
+    local small, sizes = block:quantize{least = 0}
+    assert.are.equal(4, sizes.quantized)
+    local x = marea.normal{2, 7, 64}
+    assert.is_true(distance(small(x), block(x)) < 0.03)
+    local attention, y = nn.MultiHeadAttention{64, 4}, marea.normal{2, 5, 64}
+    assert.is_true(distance(attention:quantize{least = 0}(x, y, y), attention(x, y, y)) < 0.05)
+    assert.are.equal("f32", nn.MultiHeadAttention{24, 3}:quantize{least = 0}.in_proj_weight.dtype)
+  end)
+
+  it("is saved and loaded as any other network", function()
+    local path = os.tmpname()
+    local net, x = network():quantize(), marea.normal{2, 64}
+    marea.checkpoint.save(path, {model = net})
+    local other = network():quantize()
+    assert.is_false(net(x):eq(other(x)):all():item() == 1)
+    marea.checkpoint.load(path, {model = other})
+    os.remove(path)
+    assert.is_true(net(x):eq(other(x)):all():item() == 1)
+  end)
+
+  it("classifies as many digits as the network in f32, but for a few in 1,000", function()
+    marea.seed(3)
+    local train, test = marea.data.mnist("sample", "train"), marea.data.mnist("sample", "test")
+    local net = nn.Sequential{nn.Flatten{}, nn.Linear{784, 128, activation = "relu"},
+      nn.Linear{128, 128, activation = "relu"}, nn.Linear{128, 10}}
+    local optimizer = marea.optim.Adam(net:parameters(), {lr = 1e-3})
+    for epoch = 1, 3 do
+      for x, y in train:batches(64, {shuffle = true, epoch = epoch}) do
+        optimizer:step(function() return net(x):cross_entropy(y) end)
+      end
+    end
+    local function judge(model)
+      local right, loss = 0, 0
+      for x, y in test:batches(500) do
+        local logits = marea.no_grad(model, x)
+        right = right + logits:argmax(2):eq(y):to "f32":sum():item()
+        loss = loss + logits:cross_entropy(y):item() / 2
+      end
+      return right, loss
+    end
+    local right, loss = judge(net)
+    local small, sizes = net:quantize()
+    local small_right, small_loss = judge(small)
+    local text = ("%d and %d of 1,000 right, losses %.4f and %.4f"):format(right, small_right, loss, small_loss)
+    assert.are.equal(2, sizes.quantized)
+    assert(right > 900 and small_right >= right - 5 and small_loss < loss + 0.01, text)
+    if os.getenv "MAREA_SPEC_PRINT" then print(text, sizes) end
+  end)
+end)

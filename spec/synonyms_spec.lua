@@ -359,7 +359,8 @@ local examples = {
   end,
 
   -- modules
-  ["evaluate()"] = runs("evaluate()", "net:", net), ["train()"] = runs("train()", "net:", net),
+  ["quantize()"] = runs("quantize()", "net:", net), ["evaluate()"] = runs("evaluate()", "net:", net),
+  ["train()"] = runs("train()", "net:", net),
   ["a field, true or false; train() and evaluate() switch"] = function()
     local model = linear()
     assert.is_true(model.training)

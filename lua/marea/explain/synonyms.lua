@@ -125,6 +125,7 @@ owned.nn = {
 owned.module = {
   eval = "evaluate()", training_mode = "train()", training = "a field, true or false; train() and evaluate() switch",
   state_dict = "state()", load_state_dict = "load_state(state)", requires_grad = "freeze() and unfreeze()",
+  quantize_dynamic = "quantize()",
   requires_grad_ = "freeze() and unfreeze()", num_parameters = "count()", trainable_variables = "parameters()",
   getParameters = "parameters(), a list of tensors", parametersList = "parameters(), a list of tensors",
   zeroGradParameters = "optimizer:zero_grad(), which step(loss) does by itself",

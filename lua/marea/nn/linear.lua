@@ -3,7 +3,7 @@
 local core = require "marea.core"
 local module = require "marea.nn.module"
 local Weighted = require "marea.nn.weighted"
-local linear = core.ops.linear
+local linear, linear_int8 = core.ops.linear, core.ops.linear_int8
 
 ---@class Linear
 ---@example nn.Linear{8, 2, activation = "tanh"}(marea.normal{4, 8})
@@ -22,13 +22,21 @@ end
 
 function Linear:forward(x)
   if not self.weight then self:infer(x, nil, "a tensor (..., in)") end
-  local y = linear(x, self.weight, self.bias, self.attributes)
+  local y
+  if self.scale then y = linear_int8(x, self.weight, self.scale, self.bias, self.attributes)
+  else y = linear(x, self.weight, self.bias, self.attributes) end
   if self._after then return self._after(y) end
   return y
 end
 
+--- The weight becomes bytes, as nn/quantize.lua says.
+function Linear:to_bytes(quantize)
+  quantize.weight(self, "weight", "scale")
+  if self.bias then self:buffer("bias", self.bias) end
+end
+
 function Linear:flops(_, y) return 2 * self.inputs * y:numel() end
 
-function Linear:describe() return self:sizes() .. self:describe_tail() end
+function Linear:describe() return self:sizes() .. (self.scale and ", int8" or "") .. self:describe_tail() end
 
 return {Linear = Linear}

@@ -487,6 +487,22 @@ function Module:summary(...)
   return (require "marea.nn.summary".summary(self, ...)) -- no tail call: an error says who was called
 end
 
+--- A copy for inference in which layers with many weights, Linear and the like, compute with bytes (int8): a scale for
+--- each output, activations become bytes at each call. A quarter of the memory, and faster; results differ by some
+--- 1 %. The copy shares nothing with the network, is frozen and in evaluation; its state is saved and loaded as any
+--- other's. The second result, printed, tells the sizes.
+---@param options? {skip: table|function|nil, least: integer?} skip: paths or modules to be left as they are, with all
+--- that is in them, or a function (path, layer) that says so; least = 16384: layers with fewer weights are left, too
+---@return table, table
+---@example net = nn.Sequential{nn.Linear{64, 128, activation = "relu", name = "hidden"}, nn.Linear{128, 10}}
+---@example small, sizes = net:quantize{skip = {"2"}}
+---@example sizes
+---@example small
+function Module:quantize(options)
+  local new, report = require "marea.nn.quantize".run(self, options)
+  return new, report
+end
+
 --- What tostring shows in the parentheses of a layer.
 function Module:describe() return "" end -- luacheck: no unused args
 

@@ -70,8 +70,11 @@ function MultiHeadAttention:init(options)
   self:make_parameters(check.boolean(what, "bias", options.bias, true))
 end
 
+--- Columns of the packed weight
+function MultiHeadAttention:width() return self.embed_dim + 2 * self.kv_heads * self.head_dim end
+
 function MultiHeadAttention:make_parameters(bias)
-  local e, out = self.embed_dim, self.embed_dim + 2 * self.kv_heads * self.head_dim
+  local e, out = self.embed_dim, self:width()
   core.no_grad(function()
     self.in_proj_weight = module.parameter(init.find("", "init", "glorot_uniform")(core.shape{e, out}, e, out,
       self.dtype))
@@ -80,11 +83,19 @@ function MultiHeadAttention:make_parameters(bias)
   self.out_proj = dense(e, e, bias, self.dtype, nil, true)
 end
 
---- x times `size` columns of the packed weight, from `first` on.
+--- x times `size` columns of the packed weight, from `first` on. Bytes lie in panels of 16 columns.
 local function project(self, x, first, size)
-  local weight, bias = self.in_proj_weight, self.in_proj_bias
-  if size == weight:size(2) then return ops.linear(x, weight, bias) end
-  return ops.linear(x, ops.narrow(weight, 2, first, size), bias and ops.narrow(bias, 1, first, size))
+  local weight, bias, scale = self.in_proj_weight, self.in_proj_bias, self.in_proj_scale
+  if size < self:width() then
+    bias = bias and ops.narrow(bias, 1, first, size)
+    if scale then
+      scale, weight = ops.narrow(scale, 1, first, size), ops.narrow(weight, 1, first // 16 + 1, size // 16)
+    else
+      weight = ops.narrow(weight, 2, first, size)
+    end
+  end
+  if scale then return ops.linear_int8(x, weight, scale, bias) end
+  return ops.linear(x, weight, bias)
 end
 
 --- The heads of a projection: (N, T, heads, head_dim).
@@ -119,6 +130,13 @@ local function queries_keys_values(self, query, key, value, start)
   if not self.rotary then return q, k, v end
   local options = {start = start, base = self.rotary}
   return ops.rotary(q, options), ops.rotary(k, options), v
+end
+
+--- The packed weight becomes bytes, as nn/quantize.lua says, if queries, keys and values are whole panels of it.
+function MultiHeadAttention:to_bytes(quantize)
+  if self.embed_dim % 16 ~= 0 or self.kv_heads * self.head_dim % 16 ~= 0 then return false end
+  quantize.weight(self, "in_proj_weight", "in_proj_scale")
+  if self.in_proj_bias then self:buffer("in_proj_bias", self.in_proj_bias) end
 end
 
 --- A cache for `batch` rows of up to `length` steps, without any so far.
@@ -198,7 +216,7 @@ end
 
 function MultiHeadAttention:flops(x)
   local rows, e = x:size(1) * x:size(2), self.embed_dim
-  return 2 * rows * e * (self.in_proj_weight:size(2) + e) + 4 * rows * x:size(2) * e
+  return 2 * rows * e * (self:width() + e) + 4 * rows * x:size(2) * e
 end
 
 function MultiHeadAttention:describe()
