@@ -69,6 +69,7 @@ describe("a page of the documentation", function()
 
   it("docs/precision.md: its pieces are one script", function()
     local text = run(document.lua "docs/precision.md")
-    assert.is_truthy(text:find("^20\t%d%.%d+\nbf16\tf32\tf32\nbf16\tbf16\tf32\n$"), text)
+    assert.is_truthy(text:find("^20\t%d%.%d+\nbf16\tf32\tf32\nbf16\tbf16\tf32\n.*MB\nf32\tu8\tf32\n$"), text)
+    assert.is_truthy(text:find("\n1 of 3 layers in int8: 1.60 MB -> 1.21 MB\n", 1, true), text)
   end)
 end)
