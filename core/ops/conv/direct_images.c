@@ -145,7 +145,7 @@ static marea_direct_conv describe_cell (const marea_direct_images *p, const mare
                          .w_ci = p->weight.channel,
                          .act = b->act,
                          .slope = b->slope};
-  if (!few) join_rows(&g);
+  if (!few && !p->depthwise) join_rows(&g);
   return g;
 }
 
@@ -479,6 +479,7 @@ marea_status marea_direct_images_open (marea_call *c, const marea_conv *g, const
   MAREA_TRY(marea_conv_axes(c, g, b->input_gradient, w->axis));
   w->clipped = b->cin > MAREA_FEW_CHANNELS && !goes_in_bands(b) && has_long_strips(&w->axis[0]) &&
                has_long_strips(&w->axis[1]);
+  if (kind == MAREA_DIRECT_DEPTHWISE) w->clipped = g->kernel[0] <= 3 && g->kernel[1] <= 3;
   p->packs = kind == MAREA_DIRECT_PACKED;
   if (p->packs || kind == MAREA_DIRECT_PIECES) MAREA_TRY(marea_conv_window_open_ahead(c, src, w));
   else MAREA_TRY(marea_conv_window_open(c, src, w));
