@@ -65,7 +65,7 @@ static const worth polyphase_worth = {32, 32, 1.6}; /* 4x4 to 6x6 of stride 2: s
 /* When packed panels of weights pay: their elements, PACKED_WEIGHTS at least, or PACKED_OF_FEW where there are few outputs
    to share them; outputs of all images; elements of an image. Read where they lie, weights of many channels share few
    places in the caches. 5x5, 28x28, batch 8, 256->256: 115 against 304. 3x3 of stride 2, batch 16, 256->512 at 14x14 12
-   against 25, 64->128 at 56x56 12.6 against 13.2. With one tap it pays for small images alone: 7x7, batch 16, 320->1280 4.4
+   against 25, 64->128 at 56x56 12.6 against 13.2. With one tap it pays for small images and stride 1 alone: 7x7, batch 16, 320->1280 4.4
    against 5.3, but 14x14, 256->1024 12.2 against 11.9. One image, 7x7: 960->160 0.112 against 0.098, 320->1280 0.32
    against 0.35. */
 #define PACKED_CHANNELS 32
@@ -218,8 +218,9 @@ static bool packed_pays (question *q) {
   const double outputs = (double)(g->out[0] * g->out[1]);
   const bool few = outputs <= FEW_OUTPUTS_IN_ALL, one_tap = g->kernel[0] * g->kernel[1] == 1;
   return MAREA_MIN(g->cin, g->cout) >= PACKED_CHANNELS && (double)g->n * outputs >= PACKED_OUTPUTS &&
-         weights_of(g) >= (few && g->n == 1 ? PACKED_OF_FEW : PACKED_WEIGHTS) && (few || !one_tap) &&
-         image <= PACKED_IMAGE && (!q->masked || (double)g->n * image <= PACKED_MASKED);
+         weights_of(g) >= (few && g->n == 1 ? PACKED_OF_FEW : PACKED_WEIGHTS) &&
+         (!one_tap || (few && g->stride[0] == 1)) && image <= PACKED_IMAGE &&
+         (!q->masked || (double)g->n * image <= PACKED_MASKED);
 }
 
 static bool pieces_fit (question *q) { return !q->input_gradient && packed_fits(q); }

@@ -19,7 +19,7 @@ void marea_image_pass_prefetch_out (const marea_image_pass *p, int64_t image, ma
   marea_prefetch_add(prefetch, marea_prefetch_area_of(p->out + (size_t)image * bytes, bytes));
 }
 
-/* Prefetches the place of the results and the next image. */
+/* Prefetches the place of the results and the next image, or the next tile. */
 static void run_images (void *arg, int64_t block, int worker) {
   const run *r = arg;
   const marea_image_pass *p = r->pass;
@@ -27,9 +27,11 @@ static void run_images (void *arg, int64_t block, int worker) {
   const int64_t end = MAREA_MIN(first + r->tasks_per_block, r->tasks);
   for (int64_t task = first; task < end; task++) {
     marea_prefetch next = {.n = 0};
-    marea_image_pass_prefetch_out(p, task / tiles, &next);
-    marea_conv_window_prefetch(&p->x, task / tiles + 1, &next);
-    p->tile(p, task / tiles, task % tiles, worker, tiles == 1 ? &next : NULL);
+    if (tiles == 1) {
+      marea_image_pass_prefetch_out(p, task, &next);
+      marea_conv_window_prefetch(&p->x, task + 1, &next);
+    } else marea_conv_window_prefetch_tile(&p->x, (task + 1) / tiles, (task + 1) % tiles, &next);
+    p->tile(p, task / tiles, task % tiles, worker, &next);
   }
 }
 

@@ -303,6 +303,18 @@ void marea_conv_window_prefetch (const marea_conv_window *w, int64_t image, mare
   else prefetch_image(&w->from, image, p);
 }
 
+void marea_conv_window_prefetch_tile (const marea_conv_window *w, int64_t image, int64_t tile,
+                                      marea_prefetch *p) {
+  const marea_conv_axis *rows = &w->axis[0];
+  if (!is_in_place(w) || image >= w->images) return;
+  const size_t row = (size_t)w->row * w->size;
+  const int64_t top = rows->low + tile * w->units * rows->src_step, first = MAREA_MAX(top, 0),
+                end = MAREA_MIN(top + source_size(rows, marea_conv_window_units(w, tile)), rows->src);
+  if (first < end)
+    marea_prefetch_add(p, marea_prefetch_area_of(image_at(&w->from, image, 0) + (size_t)first * row,
+                                                 (size_t)(end - first) * row));
+}
+
 void marea_conv_rows_prefetch (const marea_conv_rows *r, int64_t image, marea_prefetch *p) {
   if (image < r->images) prefetch_image(&r->from, image, p);
 }

@@ -66,6 +66,10 @@ static inline int64_t marea_conv_window_units (const marea_conv_window *w, int64
 /* Adds the image, if there is such an image, to what is to be prefetched. */
 void marea_conv_window_prefetch (const marea_conv_window *w, int64_t image, marea_prefetch *p);
 
+/* Adds the rows of a tile of an image that is read in place, if there is such a tile. */
+void marea_conv_window_prefetch_tile (const marea_conv_window *w, int64_t image, int64_t tile,
+                                      marea_prefetch *p);
+
 /* Rows of images without padding. */
 typedef struct marea_conv_rows {
   marea_conv_images from;
