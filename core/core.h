@@ -619,6 +619,8 @@ marea_status marea_map_ternary (marea_call *c, marea_ternary_kernel *kernel, con
 marea_binary_kernel *marea_activation_grad_kernel (const marea_kernels *k, marea_activation activation);
 /* dst := src, any strides and dtypes, same shape. */
 void marea_copy_strided (marea_context *ctx, const marea_tensor *src, marea_tensor *dst);
+/* n pieces of `bytes` bytes, which are ss and ds bytes apart, on the calling thread; fast for short ones. */
+void marea_copy_pieces (int64_t n, size_t bytes, const void *src, int64_t ss, void *dst, int64_t ds);
 void marea_clear (marea_context *ctx, void *p, size_t bytes); /* p[0..bytes-1] := 0 */
 /* Every element of a row-major t := an attribute of kind MAREA_NUMBER, which its dtype can hold. */
 void marea_fill (marea_context *ctx, const marea_tensor *t, const marea_attr *value);

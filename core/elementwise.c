@@ -156,20 +156,20 @@ static int64_t size_in_buffer (const operand *o) {
   return (int64_t)(o->dtype < 0 ? o->size : marea_element_size(marea_computed_in(o->dtype)));
 }
 
-/* n rows of `bytes` bytes that are ds and ss bytes apart, in words of 16, 8, 4 or 2 bytes; the last word of a row may
-   overlap the one before. */
-static void copy_rows (int64_t n, size_t bytes, const char *src, int64_t ss, char *dst, int64_t ds) {
-#define COPY_ROWS(word)                                                                           \
-  for (; n > 0; n--, src += ss, dst += ds) {                                                      \
-    for (size_t i = 0; i + (word) < bytes; i += (word)) __builtin_memcpy(dst + i, src + i, word); \
-    __builtin_memcpy(dst + bytes - (word), src + bytes - (word), word);                           \
+void marea_copy_pieces (int64_t n, size_t bytes, const void *src, int64_t ss, void *dst, int64_t ds) {
+  const char *from = src;
+  char *to = dst;
+#define COPY_PIECES(word)                                                                         \
+  for (; n > 0; n--, from += ss, to += ds) {                                                      \
+    for (size_t i = 0; i + (word) < bytes; i += (word)) __builtin_memcpy(to + i, from + i, word); \
+    __builtin_memcpy(to + bytes - (word), from + bytes - (word), word);                           \
   }
   if (bytes > 256 || bytes < 2)
-    for (; n > 0; n--, src += ss, dst += ds) memcpy(dst, src, bytes);
-  else if (bytes >= 16) COPY_ROWS(16)
-  else if (bytes >= 8) COPY_ROWS(8)
-  else if (bytes >= 4) COPY_ROWS(4)
-  else COPY_ROWS(2)
+    for (; n > 0; n--, from += ss, to += ds) memcpy(to, from, bytes);
+  else if (bytes >= 16) COPY_PIECES(16)
+  else if (bytes >= 8) COPY_PIECES(8)
+  else if (bytes >= 4) COPY_PIECES(4)
+  else COPY_PIECES(2)
 }
 
 /* Gathers n rows whose elements lie side by side in a buffer; `step` elements from row to row. */
@@ -178,7 +178,7 @@ static void gather_rows (const loop *l, const operand *o, int64_t n, const char 
   _Alignas(MAREA_ALIGN) char stored[2 * CHUNK * sizeof(uint16_t)];
   const int64_t row = l->shape[l->rank - 1];
   char *to = o->dtype < 0 ? buffer : stored;
-  copy_rows(n, (size_t)row * o->size, place, step * (int64_t)o->size, to, row * (int64_t)o->size);
+  marea_copy_pieces(n, (size_t)row * o->size, place, step * (int64_t)o->size, to, row * (int64_t)o->size);
   if (o->dtype >= 0) move_run(l, o, n * row, stored, 1, buffer, true);
 }
 
@@ -354,8 +354,8 @@ static void copy_band (const copy *k, char *dst, const char *src, int64_t n) {
   for (int64_t col = 0; col < k->cols; col += k->tile_cols) {
     const int64_t width = MAREA_MIN(k->tile_cols, k->cols - col);
     if (k->from == k->to && ds[b] == 1 && ss[b] == 1) {
-      copy_rows(n, (size_t)(width * dsize), src + col * ssize, ss[a] * ssize, dst + col * dsize,
-                ds[a] * dsize);
+      marea_copy_pieces(n, (size_t)(width * dsize), src + col * ssize, ss[a] * ssize, dst + col * dsize,
+                        ds[a] * dsize);
       continue;
     }
     for (int64_t r = 0; r < n; r++) {

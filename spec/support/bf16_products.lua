@@ -94,8 +94,9 @@ for _ = 1, 120 do
   check(what, function(x, weight, bias) return op(x, weight, bias, how) end, random_tensor{R(3), h, w, cin},
     random_tensor(transposed and {kh, kw, cout // groups, cin} or {kh, kw, cin // groups, cout}), random_tensor{cout})
 end
--- images larger than a tile, and small ones of which several are multiplied together
-for _, s in ipairs{{1, 120, 40, 3, 32, 40, 1}, {20, 7, 7, 3, 64, 48, 1}, {18, 6, 5, 3, 300, 96, 2}} do
+-- images larger than a tile, small ones of which several are multiplied together, gathered pixels of many rows
+for _, s in ipairs{{1, 120, 40, 3, 32, 40, 1}, {20, 7, 7, 3, 64, 48, 1}, {18, 6, 5, 3, 300, 96, 2},
+  {2, 60, 50, 7, 3, 40, 2}, {2, 50, 40, 3, 1, 20, 1}} do
   local n, h, w, k, cin, cout, stride = table.unpack(s)
   check(("conv2d of %d images %dx%d"):format(n, h, w), function(x, weight, bias)
     return marea.conv2d(x, weight, bias, {padding = "same", stride = stride})

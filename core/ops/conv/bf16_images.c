@@ -10,6 +10,9 @@
 #define LEAST_DEPTH \
   8 /* channels of a tap that are not gathered: 16 bytes of 64 that an AMX tile's row holds */
 
+#define GATHERED \
+  8192 /* elements that are gathered for one product, or one row: half of a first-level cache */
+
 /* ---- a phase ---- */
 
 typedef struct phase {
@@ -105,47 +108,43 @@ static marea_status pack_weights (marea_call *c, const marea_conv *g, marea_bf16
 
 /* ---- a tile ---- */
 
-/* One channel: rows of x shifted by taps, pairs of them turned to pixels. */
-static void gather_channel (const marea_bf16_images *p, const phase *f, const uint16_t *x, uint32_t *pairs,
-                            uint16_t *to) {
-  const int64_t *tap = p->taps.offset + f->tap, half = f->depth / 2, cols = f->x->count;
-  const marea_kernels *k = p->base.kernels;
-  for (int64_t t = 0; t < f->taps; t += 2)
-    k->bf16_pairs(t + 1 < f->taps ? 2 : 1, (size_t)cols, t + 1 < f->taps ? tap[t + 1] - tap[t] : 0,
-                  x + tap[t], (size_t)cols, pairs + t / 2 * cols);
-  memset(pairs + (f->taps + 1) / 2 * cols, 0, (size_t)((half - (f->taps + 1) / 2) * cols) * sizeof *pairs);
-  k->turn((size_t)half, (size_t)cols, (size_t)cols, pairs, (size_t)half, to);
+/* Taps from t on that follow each other in x, so that their channels are one run */
+static int64_t run_of_taps (const marea_bf16_images *p, const phase *f, int64_t t) {
+  const int64_t *tap = p->taps.offset + f->tap;
+  int64_t n = 1;
+  while (t + n < f->taps && tap[t + n] - tap[t + n - 1] == p->base.cin) n++;
+  return n;
 }
 
-/* Writes the row of pixels that output row `row` of a phase reads: (col, tap, channel), zeros up to depth. */
+/* Writes the row of pixels that output row `row` of a phase reads: (col, tap, channel), leaving out what is behind them up
+   to depth. */
 static void gather (const marea_bf16_images *p, const phase *f, const uint16_t *x, int64_t x_col,
                     uint16_t *to) {
-  const int64_t cin = p->base.cin, all = f->taps * cin;
-  for (int64_t t = 0; t < f->taps; t++)
-    for (int64_t ci = 0; ci < cin; ci++) {
-      const uint16_t *from = x + p->taps.offset[f->tap + t] + ci;
-      uint16_t *row = to + t * cin + ci;
-      for (int64_t col = 0; col < f->x->count; col++) row[col * f->depth] = from[col * x_col];
-    }
-  for (int64_t d = all; d < f->depth; d++)
-    for (int64_t col = 0; col < f->x->count; col++) to[col * f->depth + d] = 0;
+  const int64_t size = (int64_t)sizeof *x;
+  for (int64_t t = 0, n; t < f->taps; t += n) {
+    n = run_of_taps(p, f, t);
+    marea_copy_pieces(f->x->count, (size_t)(n * p->base.cin * size), x + p->taps.offset[f->tap + t],
+                      x_col * size, to + t * p->base.cin, f->depth * size);
+  }
 }
 
+/* Some rows at a time; what gather leaves out stays zero. */
 static void multiply_gathered (const marea_bf16_images *p, const phase *f, marea_bf16_product g, int worker) {
   static const int64_t here = 0;
-  uint16_t *row = (uint16_t *)(void *)(p->memory + (size_t)worker * p->row);
-  uint32_t *pairs = (uint32_t *)(void *)((char *)row + p->pairs);
-  const int64_t rows = g.rows, x_col = g.x_col;
+  uint16_t *to = (uint16_t *)(void *)(p->memory + (size_t)worker * p->bytes);
+  const int64_t rows = g.rows, size = f->x->count * f->depth, x_row = g.x_row, x_col = g.x_col;
   const uint16_t *x = g.x;
-  g.x = row;
+  g.x = to;
   g.x_col = f->depth;
-  g.rows = 1;
+  g.x_row = size;
   g.tap = &here;
-  for (int64_t i = 0; i < rows; i++) {
-    if (f->depth > 0 && x_col == 1) gather_channel(p, f, x + i * g.x_row, pairs, row);
-    else if (f->depth > 0) gather(p, f, x + i * g.x_row, x_col, row);
+  memset(to, 0, (size_t)(MAREA_MIN(p->rows, rows) * size) * sizeof *to);
+  for (int64_t i = 0; i < rows; i += g.rows) {
+    g.rows = MAREA_MIN(p->rows, rows - i);
+    for (int64_t r = 0; r < g.rows && f->depth > 0; r++)
+      gather(p, f, x + (i + r) * x_row, x_col, to + r * size);
     p->base.bf16->product(&g);
-    g.y = (uint16_t *)g.y + g.y_row;
+    g.y = (uint16_t *)g.y + g.rows * g.y_row;
   }
 }
 
@@ -220,9 +219,9 @@ marea_status marea_bf16_images_open (marea_call *c, const marea_conv *g, const m
   MAREA_TRY(pack_weights(c, g, p));
   MAREA_TRY(widen_bias(c, bias, p));
   if (!p->gathered) return MAREA_OK;
-  const int64_t row[] = {b->x.axis[1].most, MAREA_MAX(p->depth, 2),
-                         2}; /* and as many pairs as halves of pixels */
-  MAREA_TRY(marea_bytes(c->ctx, c->op->name, 3, row, sizeof(uint16_t), &p->row));
-  p->pairs = p->row / 2;
-  return marea_worker_memory(c, &p->row, &p->memory);
+  const int64_t row = b->x.axis[1].most * p->depth;
+  p->rows = MAREA_MAX(GATHERED / MAREA_MAX(row, 1), 1);
+  const int64_t size[] = {p->rows, b->x.axis[1].most, MAREA_MAX(p->depth, 1)};
+  MAREA_TRY(marea_bytes(c->ctx, c->op->name, 3, size, sizeof(uint16_t), &p->bytes));
+  return marea_worker_memory(c, &p->bytes, &p->memory);
 }

@@ -14,9 +14,9 @@ typedef struct marea_bf16_images {
   uint16_t *w;
   int64_t group; /* elements from a group's weights to the next group's */
   float *bias;   /* (groups * cout) */
-  int64_t depth; /* of a row of gathered pixels, the most of all phases */
-  size_t row;    /* bytes of a worker's row of gathered pixels, and pairs of it from byte `pairs` on */
-  size_t pairs;
+  int64_t depth; /* of gathered pixels, the most of all phases */
+  int64_t rows;  /* of them that are gathered at a time */
+  size_t bytes;  /* of a worker's gathered pixels */
   char *memory;
 } marea_bf16_images;
 
