@@ -17,6 +17,10 @@
 #define FEW_ROWS 12
 /* The sums of all parts: they are added while they are in a third-level cache. */
 #define SUM_BYTES ((size_t)1 << 23)
+/* Outputs of a part whose sum is large: fewer take less time than the sum to be cleared and added. 1x1 of stride 2, 14x14, batch 16, 256->512:
+   1.6 against 2.1. */
+#define LEAST_PIXELS 256
+#define LARGE_SUM ((size_t)1 << 18)
 /* Channels of a tap that fill tiles of the kernel by themselves. To 32, 28x28, batch 32: from 4 channels 0.41 against 0.28
    with taps that share tiles, from 8 0.56 against 0.55, from 12 0.83 against 0.88. */
 #define OWN_TILES 8
@@ -108,6 +112,8 @@ static void choose_parts (const marea_conv *g, int64_t tiles, marea_partial_sums
   const double work = (double)g->n * (double)g->out[0] * (double)g->out[1] * (double)count;
   s->parts = MAREA_MIN(g->n * tiles, MAREA_CONV_PARTS);
   s->parts = MAREA_MIN(s->parts, MAREA_MAX((int64_t)(SUM_BYTES / bytes), 1));
+  if (bytes >= LARGE_SUM)
+    s->parts = MAREA_MIN(s->parts, MAREA_MAX(g->n * g->out[0] * g->out[1] / LEAST_PIXELS, 1));
   s->cuts = MAREA_MAX((MAREA_CONV_PARTS + s->parts - 1) / s->parts,
                       (int64_t)MAREA_MIN(work / (double)s->parts / LONG_WORK, 1e6));
   s->cuts = MAREA_MIN(s->cuts, MAREA_MAX(s->rows / LEAST_ROWS, 1));
