@@ -388,9 +388,8 @@ static inline int marea_winograd_points (marea_winograd_variant v, int taps) {
                             void *dnew))                                                                         \
   /* of r x, from its gradient d: that before r, and dx = d r, which may lie where d does */                     \
   K(gru_reset_grad, void, (size_t n, const void *r, const void *x, const void *d, bool hard, void *dr, void *dx)) \
-  /* gates (4n) from the products of input and state (4n); c, y from them */                                     \
-  K(lstm_cell, void, (size_t n, const void *x, const void *h, const void *c_before, bool hard, void *gates,      \
-                      void *c, void *y))                                                                         \
+  /* c, y and, unless NULL, gates (4n) from the sums before the gates (4n) */                                     \
+  K(lstm_cell, void, (size_t n, const void *a, bool hard, void *c, void *gates, void *y))                        \
   /* dc, which becomes that of the step before, and the gradient before the gates (4n), from dh */               \
   K(lstm_cell_grad, void, (size_t n, const void *gates, const void *c_before, const void *c, const void *dh,     \
                            bool hard, void *dc, void *dgates))                                                   \

@@ -23,10 +23,11 @@ static void expect_cell (const char *name, int which, int i, double wanted, bool
 }
 
 static void one_lstm_cell (const marea_kernels *k, int n, bool hard, bool wide) {
-  k->lstm_cell((size_t)n, raw_cell[0], raw_cell[1], raw_cell[2], hard, raw_cell[6], raw_cell[7], raw_cell[8]);
+  memcpy(raw_cell[7], raw_cell[2], sizeof raw_cell[2]); /* c */
+  k->lstm_cell((size_t)n, raw_cell[0], hard, raw_cell[7], raw_cell[6], raw_cell[8]);
   for (int i = 0; i < n; i++) {
     double a[4];
-    for (int g = 0; g < 4; g++) a[g] = cell[0][g * n + i] + cell[1][g * n + i];
+    for (int g = 0; g < 4; g++) a[g] = cell[0][g * n + i];
     const double in = logistic(a[0], hard), forget = logistic(a[1], hard), out = logistic(a[3], hard);
     const double c = forget * cell[2][i] + in * tanh(a[2]);
     expect_cell("lstm_cell i", 6, i, in, wide);
@@ -36,6 +37,11 @@ static void one_lstm_cell (const marea_kernels *k, int n, bool hard, bool wide) 
     expect_cell("lstm_cell c", 7, i, c, wide);
     expect_cell("lstm_cell h", 8, i, out * tanh(c), wide);
   }
+  memcpy(raw_cell[9], raw_cell[2], sizeof raw_cell[2]);
+  k->lstm_cell((size_t)n, raw_cell[0], hard, raw_cell[9], NULL, raw_cell[10]);
+  for (int i = 0; i < n; i++)
+    if (take(raw_cell[10], i, wide) != take(raw_cell[8], i, wide))
+      complain("value", "lstm_cell without gates", take(raw_cell[10], i, wide), take(raw_cell[8], i, wide));
 }
 
 static void one_lstm_cell_grad (const marea_kernels *k, int n, bool hard, bool wide) {

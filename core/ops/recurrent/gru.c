@@ -94,16 +94,17 @@ static void reset_rows (const gru *p, marea_range rows, int64_t step, int64_t ac
 }
 
 static void forward_step (const marea_recurrence *r, marea_range rows, int64_t step, int64_t active, char *h,
-                          char *work) {
+                          char *work, char *a) {
   const gru *p = (const gru *)r;
   const marea_sequence *s = &r->s;
+  (void)a;
   const int64_t width = s->hidden;
   char *narrow = marea_sequence_narrow(s, work, r->per_row);
-  marea_sequence_multiply(s, &p->w_h, h, width, active, narrow, work, s->gates);
+  marea_sequence_multiply(s, &p->w_h, h, width, active, narrow, work, s->gates, false);
   reset_rows(p, rows, step, active, h, work);
   if (!p->after)
     marea_sequence_multiply(s, &p->w_n, marea_sequence_row(s, work, marea_sequence_rows(s), s->gates), width,
-                            active, narrow, right_of(s, work, 2 * width), s->gates);
+                            active, narrow, right_of(s, work, 2 * width), s->gates, false);
   for (int64_t i = 0; i < active; i++) {
     const int64_t at = marea_sequence_at(s, s->order[rows.first + i], step);
     char *gates = marea_sequence_row(s, p->gates, at, s->gates), *new = right_of(s, gates, 2 * width);
@@ -292,12 +293,13 @@ static void backward_step (const marea_recurrence_grad *r, marea_range rows, int
     reset_grad_rows(p, rows, step, active, p->inner, right_of(s, da, 2 * width), right_of(s, dm, 2 * width),
                     s->gates, da);
     share_rows(p, rows, step, active, da, dm);
-    marea_sequence_multiply(s, &p->w_h, dm, s->gates, active, narrow, more, width);
+    marea_sequence_multiply(s, &p->w_h, dm, s->gates, active, narrow, more, width, false);
   } else {
-    marea_sequence_multiply(s, &p->w_n, right_of(s, da, 2 * width), s->gates, active, narrow, more, width);
+    marea_sequence_multiply(s, &p->w_n, right_of(s, da, 2 * width), s->gates, active, narrow, more, width,
+                            false);
     reset_grad_rows(p, rows, step, active, r->before, more, more, width, da);
     add_rows(s, active, dh, more);
-    marea_sequence_multiply(s, &p->w_h, da, s->gates, active, narrow, more, width);
+    marea_sequence_multiply(s, &p->w_h, da, s->gates, active, narrow, more, width, false);
   }
   add_rows(s, active, dh, more);
 }

@@ -31,68 +31,75 @@ static marea_status lstm_shape (marea_call *c) {
   marea_layout_set(&c->layout[H_N], x->dtype, 2, (int64_t[]){n, h});
   c->layout[C_N] = c->layout[H_N];
   MAREA_TRY(marea_sequence_want(c, C0, &c->layout[C_N]));
-  marea_layout_set(&c->layout[GATES], x->dtype, 3, (int64_t[]){n, steps, 4 * h});
-  marea_layout_set(&c->layout[CELLS], x->dtype, 3, (int64_t[]){n, steps, h});
+  const int64_t kept = marea_wants_record(c) ? n : 0;
+  marea_layout_set(&c->layout[GATES], x->dtype, 3, (int64_t[]){kept, steps, 4 * h});
+  marea_layout_set(&c->layout[CELLS], x->dtype, 3, (int64_t[]){kept, steps, h});
   return MAREA_OK;
 }
 
 typedef struct lstm {
-  marea_recurrence r; /* its work: h w_h (rows, 4H) */
+  marea_recurrence r; /* its work: c (rows, H) */
   marea_packed w_h;
   bool hard;
   const char *c0;      /* (N, H) */
-  char *gates, *cells; /* (N, T, 4H): first the input product, then i, f, g, o; (N, T, H) */
+  char *gates, *cells; /* (N, T, 4H): i, f, g, o; (N, T, H); NULL: no gradient is wanted */
   char *c_n;           /* (N, H) */
 } lstm;
 
+static void begin_rows (const marea_recurrence *r, marea_range rows, char *c) {
+  const lstm *p = (const lstm *)r;
+  const marea_sequence *s = &r->s;
+  for (int64_t i = 0; i < rows.end - rows.first; i++)
+    memcpy(marea_sequence_row(s, c, i, s->hidden),
+           marea_sequence_row(s, p->c0, s->order[rows.first + i], s->hidden), (size_t)s->hidden * s->size);
+}
+
+static void end_rows (const marea_recurrence *r, marea_range rows, char *c) {
+  const lstm *p = (const lstm *)r;
+  const marea_sequence *s = &r->s;
+  for (int64_t i = 0; i < rows.end - rows.first; i++)
+    memcpy(marea_sequence_row(s, p->c_n, s->order[rows.first + i], s->hidden),
+           marea_sequence_row(s, c, i, s->hidden), (size_t)s->hidden * s->size);
+}
+
 static void forward_step (const marea_recurrence *r, marea_range rows, int64_t step, int64_t active, char *h,
-                          char *work) {
+                          char *work, char *a) {
   const lstm *p = (const lstm *)r;
   const marea_sequence *s = &r->s;
   const size_t bytes = (size_t)s->hidden * s->size;
-  marea_sequence_multiply(s, &p->w_h, h, s->hidden, active, marea_sequence_narrow(s, work, r->per_row), work,
-                          s->gates);
+  marea_sequence_multiply(s, &p->w_h, h, s->hidden, active, marea_sequence_narrow(s, work, r->per_row), a,
+                          s->gates, true);
   for (int64_t i = 0; i < active; i++) {
     const int64_t row = s->order[rows.first + i], at = marea_sequence_at(s, row, step);
-    char *gates = marea_sequence_row(s, p->gates, at, s->gates),
-         *y = marea_sequence_row(s, r->y, at, s->hidden);
-    s->kernels->lstm_cell((size_t)s->hidden, gates, marea_sequence_row(s, work, i, s->gates),
-                          marea_sequence_before(s, p->cells, p->c0, row, step), p->hard, gates,
-                          marea_sequence_row(s, p->cells, at, s->hidden), y);
+    char *c = marea_sequence_row(s, work, i, s->hidden), *y = marea_sequence_row(s, r->y, at, s->hidden);
+    s->kernels->lstm_cell((size_t)s->hidden, marea_sequence_row(s, a, i, s->gates), p->hard, c,
+                          p->gates ? marea_sequence_row(s, p->gates, at, s->gates) : NULL, y);
     memcpy(h + (size_t)i * bytes, y, bytes);
+    if (p->cells) memcpy(marea_sequence_row(s, p->cells, at, s->hidden), c, bytes);
   }
 }
 
-/* c_n := c at the end of each row */
-static void last_cells (void *arg, int64_t row, int worker) {
-  const lstm *p = arg;
-  const marea_sequence *s = &p->r.s;
-  (void)worker;
-  memcpy(marea_sequence_row(s, p->c_n, row, s->hidden),
-         marea_sequence_before(s, p->cells, p->c0, row, marea_sequence_length(s, row)),
-         (size_t)s->hidden * s->size);
-}
-
 static marea_status lstm_forward (marea_call *c) {
-  lstm p = {.hard = is_hard(c->attr), .gates = marea_at(c->out[GATES]), .cells = marea_at(c->out[CELLS])};
+  lstm p = {.hard = is_hard(c->attr), .c_n = marea_at(c->out[C_N])};
   marea_recurrence *r = &p.r;
   marea_sequence *s = &r->s;
   MAREA_TRY(marea_sequence_open(c, &inputs, c->attr[REVERSE].i, s));
   if (s->n == 0 || s->hidden == 0) return MAREA_OK;
-  MAREA_TRY(marea_sequence_input_product(c, s, &inputs, p.gates));
+  MAREA_TRY(marea_recurrence_inputs(c, &inputs, r));
   MAREA_TRY(marea_sequence_pack(c, s, c->in[W_H], 0, s->gates, false, &p.w_h));
   MAREA_TRY(marea_sequence_first(c, s, H0, &r->h0));
   MAREA_TRY(marea_sequence_first(c, s, C0, &p.c0));
   r->y = marea_at(c->out[Y]);
   r->h_n = marea_at(c->out[H_N]);
-  r->saved[0] = p.gates, r->width[0] = s->gates;
-  r->saved[1] = p.cells, r->width[1] = s->hidden;
-  r->per_row = s->gates;
+  if (c->out[GATES]->shape[0] > 0) {
+    r->saved[0] = p.gates = marea_at(c->out[GATES]), r->width[0] = s->gates;
+    r->saved[1] = p.cells = marea_at(c->out[CELLS]), r->width[1] = s->hidden;
+  }
+  r->per_row = s->hidden;
   r->step = forward_step;
-  MAREA_TRY(marea_recurrence_run(c, r));
-  p.c_n = marea_at(c->out[C_N]);
-  marea_parallel_if(c->ctx, s->n * s->hidden, s->n, last_cells, &p);
-  return MAREA_OK;
+  r->begin = begin_rows;
+  r->end = end_rows;
+  return marea_recurrence_run(c, r);
 }
 
 static double lstm_flop (const marea_call *c) { return marea_sequence_flop(c, c->in[W_H], 1, 1); }
@@ -232,7 +239,7 @@ static void backward_step (const marea_recurrence_grad *r, marea_range rows, int
     memcpy(marea_sequence_row(s, r->dx_gates, at, s->gates), da, (size_t)s->gates * s->size);
   }
   marea_sequence_multiply(s, &p->w_h, work, s->gates, active, marea_sequence_narrow(s, work, r->per_row), dh,
-                          s->hidden);
+                          s->hidden, false);
 }
 
 static marea_status lstm_grad_forward (marea_call *c) {

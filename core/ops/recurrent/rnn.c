@@ -38,12 +38,13 @@ typedef struct rnn {
 
 /* y holds the input product before the step. */
 static void forward_step (const marea_recurrence *r, marea_range rows, int64_t step, int64_t active, char *h,
-                          char *work) {
+                          char *work, char *a) {
   const rnn *p = (const rnn *)r;
   const marea_sequence *s = &r->s;
+  (void)a;
   const int64_t width = s->hidden;
   marea_sequence_multiply(s, &p->w_h, h, width, active, marea_sequence_narrow(s, work, r->per_row), work,
-                          width);
+                          width, false);
   for (int64_t i = 0; i < active; i++) {
     char *y = marea_sequence_row(s, r->y, marea_sequence_at(s, s->order[rows.first + i], step), width);
     s->kernels->rnn_cell((size_t)width, y, marea_sequence_row(s, work, i, width), p->relu, y);
@@ -149,7 +150,7 @@ static void backward_step (const marea_recurrence_grad *r, marea_range rows, int
     memcpy(marea_sequence_row(s, r->dx_gates, at, width), da, (size_t)width * s->size);
   }
   marea_sequence_multiply(s, &p->w_h, work, width, active, marea_sequence_narrow(s, work, r->per_row), dh,
-                          width);
+                          width, false);
 }
 
 static marea_status rnn_grad_forward (marea_call *c) {

@@ -149,7 +149,9 @@ static void pack_panel (void *arg, int64_t panel, int worker) {
   const int64_t first = panel * MAREA_SEQUENCE_PANEL, width = panel_width(k->p, panel);
   char *to = k->to + (size_t)(first * k->p->k) * k->size;
   (void)worker;
-  for (int64_t i = 0; i < k->p->k; i++)
+  for (int64_t i = 0; k->col == 1 && i < k->p->k; i++, to += (size_t)width * k->size)
+    memcpy(to, k->from + (size_t)(i * k->row + first) * k->size, (size_t)width * k->size);
+  for (int64_t i = 0; k->col != 1 && i < k->p->k; i++)
     for (int64_t j = 0; j < width; j++, to += k->size)
       memcpy(to, k->from + (size_t)(i * k->row + (first + j) * k->col) * k->size, k->size);
 }
@@ -206,45 +208,84 @@ marea_status marea_sequence_pack (marea_call *c, const marea_sequence *s, const 
   return MAREA_OK;
 }
 
-static void multiply_bf16 (const marea_sequence *s, const marea_packed *p, const char *x, int64_t x_row,
-                           int64_t rows, uint16_t *narrow, char *y, int64_t y_row) {
+/* A product's operands: x (rows, k), or in bf16 (rows, marea_bf16_depth(k)); bias (m), NULL for none */
+typedef struct product {
+  const void *x;
+  int64_t x_row, rows;
+  const char *bias;
+  char *y;
+  int64_t y_row;
+  bool add;
+} product;
+
+#define CHECKED 256 /* columns between two checks for interrupts: a multiple of both panels */
+
+static void multiply_bf16 (const marea_sequence *s, const marea_packed *p, const product *k) {
   const int64_t depth = marea_bf16_depth(p->k);
-  marea_bf16_product g = marea_bf16_matrix(s->kernels, rows, depth, p->m, narrow, depth,
-                                           (const uint16_t *)(const void *)p->at, depth * MAREA_BF16_PANEL);
-  g.y = y;
-  g.y_col = y_row;
-  g.wide = true;
-  for (int64_t i = 0; i < rows; i++) {
-    uint16_t *to = narrow + i * depth;
-    s->kernels->narrow_bf16((size_t)p->k, (const float *)(const void *)x + i * x_row, to);
-    memset(to + p->k, 0, (size_t)(depth - p->k) * sizeof *to);
+  for (int64_t first = 0; first < p->m && !marea_stopping(s->ctx); first += CHECKED) {
+    marea_bf16_product g = marea_bf16_matrix(
+        s->kernels, k->rows, depth, MAREA_MIN(CHECKED, p->m - first), k->x, depth,
+        (const uint16_t *)(const void *)p->at + first * depth, depth * MAREA_BF16_PANEL);
+    g.y = k->y + (size_t)first * s->size;
+    g.y_col = k->y_row;
+    g.wide = true;
+    g.bias = k->bias ? (const float *)(const void *)k->bias + first : NULL;
+    g.accumulate = k->add;
+    s->ctx->bf16->product(&g);
   }
-  s->ctx->bf16->product(&g);
 }
 
-void marea_sequence_multiply (const marea_sequence *s, const marea_packed *p, const char *x, int64_t x_row,
-                              int64_t rows, char *narrow, char *y, int64_t y_row) {
-  if (s->bf16) {
-    multiply_bf16(s, p, x, x_row, rows, (uint16_t *)(void *)narrow, y, y_row);
-    return;
-  }
+static void multiply_full (const marea_sequence *s, const marea_packed *p, const product *k) {
   static const int64_t tap[] = {0};
-  for (int64_t first = 0, panel = 0; first < p->m; first += MAREA_SEQUENCE_PANEL, panel++) {
-    const marea_direct_conv g = {.x = x,
+  for (int64_t first = 0, panel = 0; first < p->m && !marea_stopping(s->ctx);
+       first += MAREA_SEQUENCE_PANEL, panel++) {
+    const marea_direct_conv g = {.x = k->x,
                                  .w = p->at + (size_t)(first * p->k) * s->size,
-                                 .y = y + (size_t)first * s->size,
+                                 .bias = k->bias ? k->bias + (size_t)first * s->size : NULL,
+                                 .y = k->y + (size_t)first * s->size,
                                  .rows = 1,
-                                 .cols = rows,
-                                 .x_col = x_row,
-                                 .y_col = y_row,
+                                 .cols = k->rows,
+                                 .x_col = k->x_row,
+                                 .y_col = k->y_row,
                                  .cin = p->k,
                                  .cout = panel_width(p, panel),
                                  .tap_rows = 1,
                                  .taps = 1,
                                  .tap = tap,
-                                 .w_ci = panel_width(p, panel)};
+                                 .w_ci = panel_width(p, panel),
+                                 .accumulate = k->add};
     s->kernels->direct_conv(&g);
   }
+}
+
+static void multiply (const marea_sequence *s, const marea_packed *p, const product *k) {
+  if (s->bf16) multiply_bf16(s, p, k);
+  else multiply_full(s, p, k);
+}
+
+/* to := n elements, as the product wants them */
+static void put_row (const marea_sequence *s, int64_t n, const char *from, char *to) {
+  const int64_t depth = marea_bf16_depth(n);
+  uint16_t *narrow = (uint16_t *)(void *)to;
+  if (!s->bf16) {
+    memcpy(to, from, (size_t)n * s->size);
+    return;
+  }
+  s->kernels->narrow_bf16((size_t)n, (const float *)(const void *)from, narrow);
+  memset(narrow + n, 0, (size_t)(depth - n) * sizeof *narrow);
+}
+
+static size_t row_bytes (const marea_sequence *s, int64_t n) {
+  return s->bf16 ? (size_t)marea_bf16_depth(n) * sizeof(uint16_t) : (size_t)n * s->size;
+}
+
+void marea_sequence_multiply (const marea_sequence *s, const marea_packed *p, const char *x, int64_t x_row,
+                              int64_t rows, char *narrow, char *y, int64_t y_row, bool add) {
+  const size_t bytes = row_bytes(s, p->k);
+  const product k = {s->bf16 ? narrow : x, x_row, rows, NULL, y, y_row, add};
+  for (int64_t i = 0; s->bf16 && i < rows; i++)
+    put_row(s, p->k, x + (size_t)(i * x_row) * s->size, narrow + (size_t)i * bytes);
+  multiply(s, p, &k);
 }
 
 /* ---- what operators have in common ---- */
@@ -326,6 +367,48 @@ static void finish_rows (const marea_recurrence *p, marea_range rows, const char
   }
 }
 
+#define INPUT_ROWS 512 /* whose input products are made at a time, of several steps */
+
+static int64_t steps_at_a_time (const marea_recurrence *p) {
+  const marea_sequence *s = &p->s;
+  const int64_t rows = MAREA_MAX(marea_sequence_rows(s), 1);
+  return p->x ? MAREA_MIN((INPUT_ROWS + rows - 1) / rows, MAREA_MAX(s->steps, 1)) : s->steps;
+}
+
+/* Elements of the input products, and bytes of the inputs, of so many steps */
+static int64_t products_size (const marea_recurrence *p) {
+  return steps_at_a_time(p) * marea_sequence_rows(&p->s) * p->s.gates;
+}
+static size_t inputs_size (const marea_recurrence *p) {
+  return (size_t)(steps_at_a_time(p) * marea_sequence_rows(&p->s)) * row_bytes(&p->s, p->s.in);
+}
+
+/* a := the input products of the rows that are active at each of some steps, one step behind the other */
+static void multiply_inputs (const marea_recurrence *p, marea_range rows, marea_range steps, char *a) {
+  const marea_sequence *s = &p->s;
+  const size_t bytes = row_bytes(s, s->in);
+  char *first = a + (size_t)products_size(p) * s->size, *to = first;
+  int64_t n = 0;
+  for (int64_t step = steps.first; step < steps.end; step++) {
+    const int64_t active = marea_sequence_active(s, rows, step);
+    for (int64_t i = 0; i < active; i++, to += bytes)
+      put_row(s, s->in,
+              marea_sequence_row(s, p->x, marea_sequence_at(s, s->order[rows.first + i], step), s->in), to);
+    n += active;
+  }
+  const product k = {first, s->in, n, p->bias, a, s->gates, false};
+  if (n > 0) multiply(s, &p->w_x, &k);
+}
+
+marea_status marea_recurrence_inputs (marea_call *c, const marea_sequence_inputs *at, marea_recurrence *p) {
+  p->x = marea_at(c->in[at->x]);
+  p->bias = marea_sequence_given(c, at->bias);
+  return marea_sequence_pack(c, &p->s, c->in[at->w_x], 0, p->s.gates, false, &p->w_x);
+}
+
+/* What follows the work and its room for bf16: the input products */
+static char *inputs_of (const marea_recurrence *p, char *work);
+
 static void run_block (void *arg, int64_t block, int worker) {
   const marea_recurrence *p = arg;
   const marea_sequence *s = &p->s;
@@ -334,26 +417,41 @@ static void run_block (void *arg, int64_t block, int worker) {
   char *h = p->memory + (size_t)worker * p->per_worker, *work = h + (size_t)marea_sequence_rows(s) * bytes;
   for (int64_t i = 0; i < rows.end - rows.first; i++)
     memcpy(h + (size_t)i * bytes, marea_sequence_row(s, p->h0, s->order[rows.first + i], s->hidden), bytes);
-  for (int64_t step = 0; step < s->steps; step++) {
-    const int64_t active = marea_sequence_active(s, rows, step);
-    if (active == 0) break;
-    if (marea_stopping(s->ctx)) return;
-    p->step(p, rows, step, active, h, work);
+  if (p->begin) p->begin(p, rows, work);
+  for (int64_t step = 0; step < s->steps && marea_sequence_active(s, rows, step) > 0;) {
+    const marea_range some = {step, MAREA_MIN(step + steps_at_a_time(p), s->steps)};
+    char *a = inputs_of(p, work);
+    if (p->x) multiply_inputs(p, rows, some, a);
+    for (; step < some.end; step++) {
+      const int64_t active = marea_sequence_active(s, rows, step);
+      if (marea_stopping(s->ctx)) return;
+      if (active > 0) p->step(p, rows, step, active, h, work, a);
+      a += (size_t)(p->x ? active * s->gates : 0) * s->size;
+    }
   }
   finish_rows(p, rows, h);
+  if (p->end) p->end(p, rows, work);
 }
 
-static marea_status open_memory (marea_call *c, const marea_sequence *s, int64_t per_row, size_t *per_worker,
-                                 char **memory) {
-  /* rows of any width up to all gates: the kernel's depths are whole pieces at most */
-  const size_t widest = (size_t)marea_bf16_whole(s->gates);
-  const size_t narrow = s->bf16 ? widest * sizeof(uint16_t) : 0;
-  *per_worker = (size_t)marea_sequence_rows(s) * ((size_t)(s->hidden + per_row) * s->size + narrow);
+/* Rows of any width up to all gates in bf16: the kernel's depths are whole pieces at most. */
+static size_t narrow_bytes (const marea_sequence *s) {
+  return s->bf16 ? (size_t)(marea_sequence_rows(s) * marea_bf16_whole(s->gates)) * sizeof(uint16_t) : 0;
+}
+
+static char *inputs_of (const marea_recurrence *p, char *work) {
+  return marea_sequence_narrow(&p->s, work, p->per_row) + narrow_bytes(&p->s);
+}
+
+static marea_status open_memory (marea_call *c, const marea_sequence *s, int64_t per_row, size_t more,
+                                 size_t *per_worker, char **memory) {
+  const size_t rows = (size_t)marea_sequence_rows(s);
+  *per_worker = rows * (size_t)(s->hidden + per_row) * s->size + narrow_bytes(s) + more;
   return marea_worker_memory(c, per_worker, memory);
 }
 
 marea_status marea_recurrence_run (marea_call *c, marea_recurrence *p) {
-  MAREA_TRY(open_memory(c, &p->s, p->per_row, &p->per_worker, &p->memory));
+  const size_t more = p->x ? (size_t)products_size(p) * p->s.size + inputs_size(p) : 0;
+  MAREA_TRY(open_memory(c, &p->s, p->per_row, more, &p->per_worker, &p->memory));
   marea_parallel(c->ctx, marea_sequence_blocks(&p->s), run_block, p);
   return MAREA_OK;
 }
@@ -420,7 +518,7 @@ static void run_grad_block (void *arg, int64_t block, int worker) {
 
 marea_status marea_recurrence_grad_run (marea_call *c, marea_recurrence_grad *p) {
   if (p->s.n == 0 || p->s.hidden == 0) return MAREA_OK;
-  MAREA_TRY(open_memory(c, &p->s, p->per_row, &p->per_worker, &p->memory));
+  MAREA_TRY(open_memory(c, &p->s, p->per_row, 0, &p->per_worker, &p->memory));
   marea_parallel(c->ctx, marea_sequence_blocks(&p->s), run_grad_block, p);
   return MAREA_OK;
 }

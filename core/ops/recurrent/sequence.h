@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
 ** sequence.h: what recurrent layers have in common: one direction of one layer over whole sequences.
 **
-** The input products of all steps are one matrix product. The recurrent part goes step by step, but rows of a batch do not
+** The input products of all or many steps are one matrix product. The recurrent part goes step by step, but rows of a batch do not
 ** depend on each other: blocks of rows go through all steps on their own, so that threads never wait for each other. Rows
 ** of a block are taken in the order of their lengths, the longest first; then the rows that have not ended are the first
 ** ones at each step.
@@ -93,10 +93,10 @@ typedef struct marea_packed {
 /* Columns first .. first + n - 1 of w_h, or, for the way back, these columns transposed: (n, H). */
 marea_status marea_sequence_pack (marea_call *c, const marea_sequence *s, const marea_tensor *w_h,
                                   int64_t first, int64_t n, bool transposed, marea_packed *p);
-/* y (rows, m) := x (rows, k) times the weight; x_row, y_row: elements from row to row. A worker's `narrow` is what follows
+/* y (rows, m) := x (rows, k) times the weight, or, if `add`, += it; x_row, y_row: elements from row to row. A worker's `narrow` is what follows
    its `work`: room for x in bf16. */
 void marea_sequence_multiply (const marea_sequence *s, const marea_packed *p, const char *x, int64_t x_row,
-                              int64_t rows, char *narrow, char *y, int64_t y_row);
+                              int64_t rows, char *narrow, char *y, int64_t y_row, bool add);
 
 /* ---- a layer forward ---- */
 
@@ -110,14 +110,23 @@ struct marea_recurrence {
   char *saved[2]; /* further values of each step, (N, T, width): zeros behind the ends of rows; NULL: none */
   int64_t width[2];
   int64_t per_row;
-  /* One step of the rows that are active: writes y, and h. */
-  void (*step)(const marea_recurrence *p, marea_range rows, int64_t step, int64_t active, char *h,
-               char *work);
+  /* With x (N, T, C) the input products of some steps are made at a time, while they are in a second-level cache; NULL: the
+     operator has made all of them. */
+  const char *x, *bias;
+  marea_packed w_x;
+  /* One step of the rows that are active: writes y, and h. a: the rows' input products (active, gates) */
+  void (*step)(const marea_recurrence *p, marea_range rows, int64_t step, int64_t active, char *h, char *work,
+               char *a);
+  /* Further states of the rows of a block, before the first step and after the last; NULL: there are none. */
+  void (*begin)(const marea_recurrence *p, marea_range rows, char *work);
+  void (*end)(const marea_recurrence *p, marea_range rows, char *work);
   char *memory;
   size_t per_worker;
 };
 
 marea_status marea_recurrence_run (marea_call *c, marea_recurrence *p);
+/* Sets x, bias and w_x. */
+marea_status marea_recurrence_inputs (marea_call *c, const marea_sequence_inputs *at, marea_recurrence *p);
 
 /* ---- and backward ---- */
 
