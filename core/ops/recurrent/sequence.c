@@ -7,9 +7,9 @@
 
 /* Rows of a block, as many as give each thread one. The recurrent product's kernel reads the weight once for the rows that
    it keeps in registers: with fewer than 6 it waits for the weight and for its own sums; what the weight costs is shared
-   well among 32. */
+   well among 64. */
 #define FEWEST_ROWS 6
-#define MOST_ROWS 32
+#define MOST_ROWS 64
 #define BF16_ROWS 128 /* where products are fast, the weight is read from a second-level cache for more */
 
 /* ---- shapes ---- */
@@ -367,7 +367,7 @@ static void finish_rows (const marea_recurrence *p, marea_range rows, const char
   }
 }
 
-#define INPUT_ROWS 512 /* whose input products are made at a time, of several steps */
+#define INPUT_ROWS 256 /* whose input products are made at a time, of several steps */
 
 static int64_t steps_at_a_time (const marea_recurrence *p) {
   const marea_sequence *s = &p->s;
