@@ -51,8 +51,9 @@ static void multiply_places (const marea_context *ctx, const marea_int8_weight *
   g->x = b->x + first * b->x_col;
   ctx->int8(g);
   f32->int8_finish((size_t)g->places, (size_t)n, g->sum, column, b->factor + first, b->zero + first,
-                   w->scale + col, w->bias ? w->bias + col : NULL, (size_t)b->y_col, y);
-  if (w->act == MAREA_ACT_NONE) return;
+                   w->scale + col, w->bias ? w->bias + col : NULL, w->act == MAREA_ACT_RELU ? 0 : -INFINITY,
+                   (size_t)b->y_col, y);
+  if (w->act == MAREA_ACT_NONE || w->act == MAREA_ACT_RELU) return;
   for (int64_t i = 0; i < g->places; i++)
     f32->bias_act(1, (size_t)n, NULL, w->act, w->slope, y + i * b->y_col);
 }

@@ -117,6 +117,22 @@ describe("linear_int8", function()
     marea.set_threads(threads)
   end)
 
+  it("and conv2d_int8 give NaN for an image with one, and have the same bits for any number of threads", function()
+    local threads = marea.info().threads
+    local x, packed, scales = marea.normal{3, 20, 19, 24}, marea.quantize_int8(marea.normal{3, 3, 24, 40})
+    marea.no_grad(function() x:select(1, 2):narrow(1, 3, 1):fill_(0 / 0) end)
+    local first
+    for n = 1, 4 do
+      marea.set_threads(n)
+      local y = marea.conv2d_int8(x, packed, scales, {kernel = 3, padding = "same"}):select(1, 1)
+      first = first or y
+      assert.are.equal(y:numel(), y:eq(first):to "f32":sum():item())
+    end
+    marea.set_threads(threads)
+    local nans = marea.conv2d_int8(x, packed, scales, {kernel = 3}):isnan():to "f32":sum{dims = {2, 3, 4}}:totable()
+    assert.are.same({0, 18 * 17 * 40, 0}, nans)
+  end)
+
   it("refuses a gradient, and bytes of another size", function()
     local x = marea.ones{1, 2}:requires_grad_()
     assert.matches("argument 'x' requires a gradient, and products of bytes have none",
@@ -204,6 +220,18 @@ describe("net:quantize()", function()
     local attention, y = nn.MultiHeadAttention{64, 4}, marea.normal{2, 5, 64}
     assert.is_true(distance(attention:quantize{least = 0}(x, y, y), attention(x, y, y)) < 0.05)
     assert.are.equal("f32", nn.MultiHeadAttention{24, 3}:quantize{least = 0}.in_proj_weight.dtype)
+  end)
+
+  it("takes Conv2d where it is asked to, between few channels and in groups not", function()
+    local net = nn.Sequential{nn.Conv2d{3, 16, kernel = 3, padding = 1}, nn.Conv2d{16, 20, kernel = {3, 2}, stride = 2,
+      padding = "same", activation = "relu"}, nn.Conv2d{20, 32, kernel = 1, groups = 2}, nn.Conv2d{32, 16, kernel = 3,
+      dilation = 2, activation = "leaky_relu", slope = 0.2, bias = false}}
+    local x = marea.normal{2, 13, 12, 3}
+    local small, sizes = net:quantize{least = 0, convolutions = true}
+    assert.are.equal("2 of 4 layers in int8", tostring(sizes):match "^[^:]*")
+    assert.matches("Conv2d%(16 %-> 20, kernel 3x2, stride 2, padding same, int8, relu%)", tostring(small))
+    assert.is_true(distance(small(x), net(x)) < 0.05)
+    assert.are.equal(0, select(2, net:quantize{least = 0}).quantized)
   end)
 
   it("is saved and loaded as any other network", function()

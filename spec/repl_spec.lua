@@ -230,7 +230,7 @@ describe("completion", function()
   it("lists all that fits, sorted", function()
     local function listed(text) return select(2, s:complete(text)) end
     assert.are.same({"dtype", "grad", "is_leaf", "rank", "requires_grad", "shape"}, listed "x.")
-    assert.are.same({"conv1d", "conv2d", "conv2d_backward", "conv2d_grad_input", "conv2d_grad_weight",
+    assert.are.same({"conv1d", "conv2d", "conv2d_backward", "conv2d_grad_input", "conv2d_grad_weight", "conv2d_int8",
       "conv_transpose1d", "conv_transpose2d"}, listed "marea.conv")
     local arguments = listed "nn.Conv2d{"
     for _, name in ipairs{"kernel = ", "stride = ", "padding = ", "activation = ", "init = "} do
@@ -258,7 +258,7 @@ describe("completion", function()
     assert.are.same({8, "conv2d_grad_"}, {s:expand("marea.conv2d_g", 80)})
     local erase, insert, list = s:expand("marea.conv2d", 30)
     assert.are.same({0, ""}, {erase, insert})
-    assert.are.equal("conv2d\nconv2d_backward\nconv2d_grad_input\nconv2d_grad_weight",
+    assert.are.equal("conv2d\nconv2d_backward\nconv2d_grad_input\nconv2d_grad_weight\nconv2d_int8",
       (list:gsub("  +", "\n")))
     assert.is_nil((s:expand("nothing.x", 80)))
   end)

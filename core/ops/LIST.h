@@ -33,7 +33,7 @@ OP(sort) OP(argsort) OP(topk) OP(unique)
 /* linear.c */
 OP(matmul) OP(linear)
 /* int8.c */
-OP(quantize_int8) OP(linear_int8)
+OP(quantize_int8) OP(linear_int8) OP(conv2d_int8)
 /* recurrent/ */
 OP(rnn) OP(rnn_grad) OP(gru) OP(gru_grad) OP(lstm) OP(lstm_grad)
 /* attention/ */

@@ -6,7 +6,7 @@
 #include <math.h>
 #include <string.h>
 
-#include "core.h"
+#include "conv/geometry.h"
 
 /* ---- quantize_int8 ---- */
 
@@ -139,7 +139,9 @@ static marea_status want_no_record (marea_call *c) {
 /* Weights as quantize_int8 packs (taps, in, out), out being the scales' number, which is set. */
 static marea_status want_packed (marea_call *c, int64_t taps, int64_t in, int64_t *out) {
   const marea_tensor *scale = c->in[SCALE];
-  MAREA_TRY(want_depth(c, taps * in));
+  int64_t terms;
+  MAREA_TRY(
+      want_depth(c, __builtin_mul_overflow(taps, in, &terms) || taps > MAREA_INT8_DEPTH ? INT64_MAX : terms));
   MAREA_TRY(marea_want_dtype(c, WEIGHT, 1 << MAREA_U8));
   MAREA_TRY(marea_want_rank(c, WEIGHT, 2, "(panels, bytes)"));
   MAREA_TRY(marea_want_dtype(c, SCALE, 1 << c->in[X]->dtype));
@@ -208,29 +210,50 @@ static marea_status rows_of (marea_call *c, const float *x, int64_t m, int64_t n
   return MAREA_OK;
 }
 
-static marea_status linear_int8_forward (marea_call *c) {
-  const marea_tensor *x = c->in[X];
-  marea_tensor *y = c->out[0];
-  const int64_t in = x->shape[x->rank - 1], m = marea_count(x->rank - 1, x->shape);
-  marea_int8_weight w = {.at = marea_at(c->in[WEIGHT]),
-                         .n = y->shape[x->rank - 1],
-                         .taps = 1,
-                         .step = marea_int8_depth(in),
-                         .act = (marea_activation)c->attr[LINEAR_ACTIVATION].i,
-                         .slope = c->attr[LINEAR_SLOPE].f};
-  marea_int8_rows rows;
-  float *from, *scale, *bias, *to = marea_at(y);
-  const int64_t results = m * w.n;
-  MAREA_TRY(as_f32(c, x, &from));
+/* w := the weights, but for taps and step, with the activation and its slope, which are adjacent attributes. */
+static marea_status weights_of (marea_call *c, int activation, marea_int8_weight *w) {
+  float *scale, *bias;
   MAREA_TRY(as_f32(c, c->in[SCALE], &scale));
   MAREA_TRY(as_f32(c, c->n_in > BIAS ? c->in[BIAS] : NULL, &bias));
-  w.scale = scale;
-  w.bias = bias;
-  if (!is_f32(y->dtype)) MAREA_WORKSPACE_OR_RETURN(c, to, (size_t)MAREA_MAX(results, 1) * sizeof *to);
+  *w = (marea_int8_weight){.at = marea_at(c->in[WEIGHT]),
+                           .scale = scale,
+                           .bias = bias,
+                           .n = c->in[SCALE]->shape[0],
+                           .act = (marea_activation)c->attr[activation].i,
+                           .slope = c->attr[activation + 1].f};
+  return MAREA_OK;
+}
+
+/* *to := where results of f32 go before finish_results. */
+static marea_status begin_results (marea_call *c, float **to) {
+  marea_tensor *y = c->out[0];
+  const size_t bytes = (size_t)MAREA_MAX(marea_tensor_size(y), 1) * sizeof **to;
+  *to = marea_at(y);
+  if (!is_f32(y->dtype)) MAREA_WORKSPACE_OR_RETURN(c, *to, bytes);
+  return MAREA_OK;
+}
+
+static void finish_results (marea_call *c, const float *from) {
+  marea_tensor *y = c->out[0];
+  if (is_f32(y->dtype) || c->ctx->shape_only) return;
+  marea_convert_run(c->ctx, marea_tensor_size(y), marea_computed_in(MAREA_BF16), from, 1, y->dtype,
+                    marea_at(y), 1);
+}
+
+static marea_status linear_int8_forward (marea_call *c) {
+  const marea_tensor *x = c->in[X];
+  const int64_t in = x->shape[x->rank - 1], m = marea_count(x->rank - 1, x->shape);
+  marea_int8_weight w;
+  marea_int8_rows rows;
+  float *from, *to;
+  MAREA_TRY(as_f32(c, x, &from));
+  MAREA_TRY(weights_of(c, LINEAR_ACTIVATION, &w));
+  MAREA_TRY(begin_results(c, &to));
   MAREA_TRY(rows_of(c, from, m, in, &rows));
+  w.taps = 1;
+  w.step = rows.step;
   marea_int8_product(c->ctx, &rows, m, &w, to);
-  if (!is_f32(y->dtype) && !c->ctx->shape_only)
-    marea_convert_run(c->ctx, results, MAREA_F32, to, 1, y->dtype, marea_at(y), 1);
+  finish_results(c, to);
   return MAREA_OK;
 }
 
@@ -268,4 +291,194 @@ const marea_op marea_op_linear_int8 = {
         "return {g.tensor(s), g.tensor({(n + 15) // 16, fours * 64 + 64}, {dtype = 'u8', lo = 0, hi = 255}), "
         "g.tensor({n}, {lo = 0, hi = 0.01}), g.bool() and g.tensor{n} or nil}, "
         "{activation = g.pick{'none', 'sigmoid', 'tanh', 'softplus'}}",
+};
+
+/* ---- conv2d_int8 ---- */
+
+enum {
+  CONV_KERNEL,
+  CONV_STRIDE,
+  CONV_PADDING,
+  CONV_DILATION,
+  CONV_ACTIVATION,
+  CONV_SLOPE
+}; /* ORDER of attributes */
+
+static marea_status conv2d_int8_shape (marea_call *c) {
+  static const marea_conv_attr_index at = {CONV_STRIDE, CONV_PADDING, CONV_DILATION, -1, -1, false};
+  const marea_tensor *x = c->in[X];
+  marea_conv g = {.n = 0};
+  MAREA_TRY(want_no_record(c));
+  MAREA_TRY(marea_want_rank(c, X, 4, "(N, H, W, Cin)"));
+  MAREA_TRY(marea_conv_read(c, at, &g));
+  g.n = x->shape[0];
+  g.cin = x->shape[3];
+  for (int d = 0; d < 2; d++) {
+    g.in[d] = x->shape[1 + d];
+    g.kernel[d] = c->attr[CONV_KERNEL].v[d];
+    MAREA_TRY(marea_want_int(c, CONV_KERNEL, g.kernel[d], 1));
+  }
+  MAREA_TRY(want_packed(c, g.kernel[0] * g.kernel[1], g.cin, &g.cout));
+  MAREA_TRY(marea_conv_padding(c, at, &g));
+  MAREA_TRY(marea_conv_size(c, &g, g.out));
+  MAREA_TRY(marea_want_slope(c, CONV_SLOPE));
+  MAREA_KEEP(c, g);
+  marea_layout_set(&c->layout[0], x->dtype, 4, (int64_t[]){g.n, g.out[0], g.out[1], g.cout});
+  return MAREA_OK;
+}
+
+#define CONV_PLACES 256 /* outputs of a block, about */
+#define CONV_PANELS 8   /* of a block */
+
+/* Images of bytes between bytes that stand for 0, and rows of outputs: those of an image, or where a tap reads the place of
+   its output alone, CONV_PLACES of them. */
+typedef struct convolution {
+  marea_context *ctx;
+  marea_conv g;
+  marea_int8_rows x; /* an image a row */
+  marea_int8_weight w;
+  uint8_t *images; /* (N, ..) by steps image; a row of pixels has `row` bytes */
+  int64_t image, row;
+  int64_t width, x_row; /* outputs of a row; bytes from what one reads to the next */
+  int64_t rows, across; /* rows of a block; blocks of panels */
+  float *factor;        /* (N, width): of each output of a row */
+  int32_t *zero;
+  const int64_t *tap;
+  float *y;
+} convolution;
+
+static void pad_image (void *arg, int64_t n, int worker) {
+  const convolution *k = arg;
+  const marea_conv *g = &k->g;
+  const int64_t pixel = k->w.step, in_row = g->in[1] * g->cin;
+  const uint8_t *from = k->x.at + n * k->x.step;
+  uint8_t *to = k->images + n * k->image;
+  (void)worker;
+  for (int64_t i = 0; i < k->width; i++) {
+    k->factor[n * k->width + i] = k->x.factor[n];
+    k->zero[n * k->width + i] = k->x.zero[n];
+  }
+  if (from == to) return;
+  memset(to, k->x.zero[n], (size_t)k->image);
+  to += g->before[0] * k->row + g->before[1] * pixel;
+  for (int64_t y = 0; y < g->in[0]; y++, from += in_row, to += k->row) {
+    if (pixel == g->cin) memcpy(to, from, (size_t)in_row);
+    for (int64_t x = 0; pixel != g->cin && x < g->in[1]; x++)
+      for (int64_t i = 0; i < g->cin; i++) to[x * pixel + i] = from[x * g->cin + i];
+  }
+}
+
+static int64_t row_blocks (const convolution *k) {
+  const int64_t places = k->rows * k->width;
+  return (k->g.out[0] * k->g.out[1] + places - 1) / places;
+}
+
+static void convolve (void *arg, int64_t block, int worker) {
+  const convolution *k = arg;
+  const int64_t panel = block % k->across * CONV_PANELS, first = block / k->across % row_blocks(k) * k->rows;
+  const int64_t n = block / k->across / row_blocks(k), all = k->g.out[0] * k->g.out[1];
+  const int64_t end = MAREA_MIN(panel + CONV_PANELS, marea_int8_panels(k->w.n));
+  marea_int8_block b = {.factor = k->factor + n * k->width,
+                        .zero = k->zero + n * k->width,
+                        .x_col = k->g.stride[1] * k->w.step,
+                        .y_col = k->w.n,
+                        .tap = k->tap};
+  (void)worker;
+  for (int64_t p = panel; p < end; p += 2)
+    for (int64_t r = first; r < first + k->rows && r * k->width < all && !marea_stopping(k->ctx); r++) {
+      b.x = k->images + n * k->image + r * k->x_row;
+      b.y = k->y + (n * all + r * k->width) * k->w.n;
+      b.places = MAREA_MIN(k->width, all - r * k->width);
+      b.panels = (marea_range){p, MAREA_MIN(p + 2, end)};
+      marea_int8_multiply(k->ctx, &k->w, &b);
+    }
+}
+
+/* Sizes, taps and memory; images lie where they are if nothing surrounds them and their channels fit. */
+static marea_status open_images (marea_call *c, convolution *k) {
+  marea_conv *g = &k->g;
+  int64_t *tap, taps = 0;
+  size_t bytes;
+  const int64_t padded[] = {g->n, g->before[0] + g->in[0] + g->after[0],
+                            g->before[1] + g->in[1] + g->after[1], k->w.step};
+  const bool bare = padded[1] == g->in[0] && padded[2] == g->in[1] && k->w.step == g->cin;
+  k->row = padded[2] * k->w.step;
+  k->image = bare ? k->x.step : padded[1] * k->row;
+  k->images = k->x.at;
+  MAREA_TRY(marea_bytes(c->ctx, c->op->name, 4, padded, 1, &bytes));
+  if (!bare) MAREA_WORKSPACE_OR_RETURN(c, k->images, MAREA_MAX(bytes, 1));
+  k->width = g->out[1];
+  k->x_row = g->stride[0] * k->row;
+  if (k->w.taps == 1 && bare && g->stride[0] == 1 && g->stride[1] == 1) {
+    k->width = CONV_PLACES;
+    k->x_row = CONV_PLACES * k->w.step;
+  }
+  k->rows = MAREA_MAX(1, CONV_PLACES / k->width);
+  k->across = (marea_int8_panels(k->w.n) + CONV_PANELS - 1) / CONV_PANELS;
+  MAREA_WORKSPACE_OR_RETURN(c, k->factor, (size_t)(g->n * k->width) * sizeof *k->factor);
+  MAREA_WORKSPACE_OR_RETURN(c, k->zero, (size_t)(g->n * k->width) * sizeof *k->zero);
+  MAREA_TABLE_OR_RETURN(c, tap, (size_t)k->w.taps * sizeof *tap);
+  for (int64_t y = 0; y < g->kernel[0]; y++)
+    for (int64_t x = 0; x < g->kernel[1]; x++)
+      tap[taps++] = y * g->dilation[0] * k->row + x * g->dilation[1] * k->w.step;
+  k->tap = tap;
+  return MAREA_OK;
+}
+
+static marea_status conv2d_int8_forward (marea_call *c) {
+  convolution k = {.ctx = c->ctx};
+  float *from;
+  MAREA_KEPT(c, k.g);
+  if (marea_tensor_size(c->out[0]) == 0) return MAREA_OK;
+  MAREA_TRY(as_f32(c, c->in[X], &from));
+  MAREA_TRY(weights_of(c, CONV_ACTIVATION, &k.w));
+  MAREA_TRY(begin_results(c, &k.y));
+  k.w.taps = k.g.kernel[0] * k.g.kernel[1];
+  k.w.step = marea_int8_depth(k.g.cin);
+  MAREA_TRY(rows_of(c, from, k.g.n, k.g.in[0] * k.g.in[1] * k.g.cin, &k.x));
+  MAREA_TRY(open_images(c, &k));
+  marea_parallel(c->ctx, k.g.n, pad_image, &k);
+  marea_parallel(c->ctx, k.g.n * row_blocks(&k) * k.across, convolve, &k);
+  finish_results(c, k.y);
+  return MAREA_OK;
+}
+
+static double conv2d_int8_flop (const marea_call *c) {
+  const int64_t *kernel = c->attr[CONV_KERNEL].v;
+  return 2.0 * (double)marea_tensor_size(c->out[0]) * (double)(kernel[0] * kernel[1] * c->in[X]->shape[3]);
+}
+
+const marea_op marea_op_conv2d_int8 = {
+    .name = "conv2d_int8",
+    .family = "int8",
+    .doc = "conv2d for inference on bytes, as linear_int8: weight and scale are quantize_int8's of (KH, KW, "
+           "Cin, "
+           "Cout), whose KH and KW `kernel` tells; of each image its range becomes 0 .. 255. x: (N, H, W, "
+           "Cin); bias: "
+           "(Cout); y: (N, OH, OW, Cout), all of it NaN for an image with a NaN or an infinity. No gradient. "
+           "Errors: "
+           "as conv2d's, bytes of another size.",
+    .inputs = {{"x", "(N, H, W, Cin)"},
+               {"weight", "bytes"},
+               {"scale", "(Cout)"},
+               {"bias", "(Cout)", .optional = true}},
+    .attrs = MAREA_ATTRS(
+        {"kernel", MAREA_PAIR, 1, NULL, "height and width of the kernel"},
+        {"stride", MAREA_PAIR, 1, NULL, "step of the kernel, height and width"},
+        {"padding", MAREA_PADDING, 0, NULL, "zeros around x: top, bottom, left, right, or 'same'"},
+        {"dilation", MAREA_PAIR, 1, NULL, "distance between taps"},
+        {"activation", MAREA_ENUM, 0, "none|relu|leaky_relu|elu|sigmoid|tanh|softplus", "applied to the sum"},
+        {"slope", MAREA_REAL, MAREA_NONE, NULL, MAREA_SLOPE_DOC}),
+    .flags = MAREA_SHAPE_ONLY | MAREA_NO_GRAD,
+    .shape = conv2d_int8_shape,
+    .forward = conv2d_int8_forward,
+    .flop = conv2d_int8_flop,
+    .sample =
+        "local k, s, d = {g.int(1, 3), g.int(1, 3)}, {g.int(1, 3), g.int(1, 3)}, {g.int(1, 2), g.int(1, 2)}\n"
+        "local cin, n = g.int(0, 5), g.int(0, 20)\n"
+        "local x = {g.int(0, 3), g.int(5, 9), g.int(5, 9), cin}\n"
+        "local bytes = (k[1] * k[2] * ((cin + 3) // 4 * 4) + 4) * 16\n"
+        "return {g.tensor(x), g.tensor({(n + 15) // 16, bytes}, {dtype = 'u8', lo = 0, hi = 255}), "
+        "g.tensor({n}, {lo = 0, hi = 0.01}), g.bool() and g.tensor{n} or nil}, {kernel = k, stride = s, "
+        "dilation = d, padding = g.pick{0, 'same', {0, 1, 2, 1}}, activation = g.pick{'none', 'tanh'}}",
 };

@@ -74,9 +74,9 @@ static void one_int8_row (const marea_kernels *f32, size_t n) {
   if (n > MAREA_INT8_COLUMNS) return;
   for (int i = 0; i < MAREA_INT8_COLUMNS; i++) sum[i] = i * 1000 - 5000, column[i] = 100 - i;
   y[n] = 99;
-  f32->int8_finish(1, n, sum, column, factor, zero, scale, n % 2 ? bias : NULL, n, y);
+  f32->int8_finish(1, n, sum, column, factor, zero, scale, n % 2 ? bias : NULL, 0, n, y);
   for (size_t i = 0; i < n; i++) {
-    const float want = (float)(sum[i] - 7 * column[i]) * (0.5f * scale[i]) + (n % 2 ? bias[i] : 0);
+    const float want = fmaxf((float)(sum[i] - 7 * column[i]) * (0.5f * scale[i]) + (n % 2 ? bias[i] : 0), 0);
     if (y[i] != want) complain("int8_finish", "number", (double)y[i], (double)want);
   }
   if (y[n] != 99) complain("int8_finish", "writes behind n", 1, 0);

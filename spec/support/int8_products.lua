@@ -1,7 +1,7 @@
 -- SPDX-License-Identifier: MIT
--- Runs in a process of its own, started by int8_spec with MAREA_ISA set: products of bytes against sums of integers in
--- Lua. The numbers are integers that bytes hold exactly, so that every sum is known. Prints what is wrong, then how
--- many cases there were and a number made of all results' bits, which is the same under every instruction set.
+-- Runs in a process of its own, started by int8_spec with MAREA_ISA set: products and convolutions of bytes against
+-- sums of integers. The numbers are integers that bytes hold exactly, so that every sum is known. Prints what is wrong,
+-- then how many cases there were and a number made of all results' bits, which is the same under every instruction set.
 --
 --   MAREA_ISA=amx lua5.4 spec/support/int8_products.lua
 local marea = require "marea"
@@ -79,6 +79,43 @@ check(5, 70, 300)
 check(300, 9, 18)
 check(3, 4096, 17, true)
 check(70, 129, 20, true)
+
+--- Sums of a convolution of integers, x (1, h, w, cin) with a range of 255, against loops.
+local function check_conv(h, w, cin, cout, o)
+  local x = table_of(h * w * cin, function() return random(256) - 100 end)
+  x[1], x[2] = -100, 155
+  local kh, kw, s, d, top, left = o.kernel[1], o.kernel[2], o.stride or 1, o.dilation or 1, o.padding[1], o.padding[3]
+  local weight = table_of(kh * kw * cin * cout, function(i) return i <= cout and 127 or random(255) - 127 end)
+  cases = cases + 1
+  marea.scope(function()
+    local bytes, scale = marea.quantize_int8(marea.tensor(weight):reshape{kh, kw, cin, cout})
+    local y = marea.conv2d_int8(marea.tensor(x):reshape{1, h, w, cin}, bytes, scale, nil, o)
+    note(y)
+    local oh, ow, got = y:size(2), y:size(3), y:reshape{-1}:totable()
+    for place = 0, oh * ow * cout - 1 do
+      local oy, ox, co, sum = place // cout // ow, place // cout % ow, place % cout, 0
+      for t = 0, kh * kw - 1 do
+        local iy, ix = oy * s + t // kw * d - top, ox * s + t % kw * d - left
+        for ci = 0, iy >= 0 and iy < h and ix >= 0 and ix < w and cin - 1 or -1 do
+          sum = sum + x[(iy * w + ix) * cin + ci + 1] * weight[(t * cin + ci) * cout + co + 1]
+        end
+      end
+      if math.abs(got[place + 1] - sum) > 4e-7 * math.abs(sum) + 1e-3 then
+        print(("conv2d_int8 %d x %d x %d: result %d is %.9g instead of %d"):format(h, w, cin, place, got[place + 1],
+          sum))
+        return
+      end
+    end
+  end)
+end
+
+check_conv(7, 9, 3, 5, {kernel = {3, 3}, padding = {1, 1, 1, 1}})
+check_conv(8, 7, 4, 17, {kernel = {3, 2}, padding = {0, 1, 2, 0}, stride = 2})
+check_conv(9, 20, 1, 33, {kernel = {2, 5}, padding = {1, 0, 0, 3}, dilation = 2})
+check_conv(20, 19, 8, 18, {kernel = {1, 1}, padding = {0, 0, 0, 0}})
+check_conv(11, 10, 64, 20, {kernel = {1, 1}, padding = {0, 0, 0, 0}, stride = 2})
+check_conv(5, 40, 16, 20, {kernel = {3, 3}, padding = {0, 0, 0, 0}})
+check_conv(6, 6, 70, 40, {kernel = {3, 3}, padding = {1, 1, 1, 1}})
 
 -- Any numbers: the same bits under every instruction set.
 for seed = 1, 20 do

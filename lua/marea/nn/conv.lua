@@ -53,7 +53,9 @@ end
 
 local function forward(self, x)
   if not self.weight then self:infer(x, self.rank, self.takes) end
-  local y = ops[self.computes](x, self.weight, self.bias, self.attributes)
+  local y
+  if self.scale then y = ops.conv2d_int8(x, self.weight, self.scale, self.bias, self._bytes)
+  else y = ops[self.computes](x, self.weight, self.bias, self.attributes) end
   if self._after then return self._after(y) end
   return y
 end
@@ -64,7 +66,7 @@ local function describe(self)
     local value = self.attributes[name]
     if value then text = ("%s, %s %s"):format(text, name, check.size_text(value)) end
   end
-  return text .. self:describe_tail()
+  return text .. (self.scale and ", int8" or "") .. self:describe_tail()
 end
 
 ---@class Conv2d  weight (KH, KW, in / groups, out); out size floor((in + pads - dilation (k-1) - 1) / stride) + 1
@@ -72,6 +74,7 @@ end
 ---@example nn.Conv2d{1, 4, kernel = 3, stride = 2, padding = "same", activation = "relu"}(x)
 local Conv2d = module.class("Conv2d", Weighted)
 Conv2d.computes, Conv2d.rank, Conv2d.takes = "conv2d", 4, "images (N, H, W, C)"
+Conv2d.convolves = true -- for nn/quantize.lua
 
 function Conv2d:init(options)
   read_convolution(self, getmetatable(self).__name, options,
@@ -86,6 +89,16 @@ end
 
 function Conv2d:flops(_, y)
   return 2 * y:numel() * taps(self) * self.inputs // self.groups
+end
+
+--- The weight becomes bytes, as nn/quantize.lua says, but for groups and few channels.
+function Conv2d:to_bytes(quantize)
+  if self.groups > 1 or self.inputs < 16 or self.outputs < 16 then return false end
+  local a = self.attributes
+  self._bytes = {kernel = self.kernel, stride = a.stride, padding = a.padding, dilation = a.dilation,
+    activation = a.activation, slope = a.slope}
+  quantize.weight(self, "weight", "scale")
+  if self.bias then self:buffer("bias", self.bias) end
 end
 
 Conv2d.forward, Conv2d.describe = forward, describe

@@ -491,10 +491,11 @@ end
 --- each output, activations become bytes at each call. A quarter of the memory, and faster; results differ by some
 --- 1 %. The copy shares nothing with the network, is frozen and in evaluation; its state is saved and loaded as any
 --- other's. The second result, printed, tells the sizes.
----@param options? {skip: table|function|nil, least: integer?} skip: paths or modules to be left as they are, with all
---- that is in them, or a function (path, layer) that says so; least = 16384: layers with fewer weights are left, too
+---@param options? {skip: table|function|nil, least: integer?, convolutions: boolean?} skip: paths or modules to be left
+--- as they are, with all that is in them, or a function (path, layer) that says so; least = 16384: layers with fewer
+--- weights are left, too; convolutions = false: Conv2d's are left
 ---@return table, table
----@example net = nn.Sequential{nn.Linear{64, 128, activation = "relu", name = "hidden"}, nn.Linear{128, 10}}
+---@example net = nn.Sequential{nn.Linear{64, 256, activation = "relu"}, nn.Linear{256, 256}, nn.Linear{256, 10}}
 ---@example small, sizes = net:quantize{skip = {"2"}}
 ---@example sizes
 ---@example small

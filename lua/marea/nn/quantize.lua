@@ -75,10 +75,10 @@ local function check_list(root, left_out)
   end
 end
 
---- How many weights to_bytes would change in a layer; nil: none of its class, or it has none yet.
-local function weights_of(path, layer)
+--- How many weights to_bytes would change in a layer; nil: none.
+local function weights_of(path, layer, convolutions)
   local class = getmetatable(layer)
-  if not rawget(class, "to_bytes") then return nil end
+  if not rawget(class, "to_bytes") or (class.convolves and not convolutions) then return nil end
   local n = 0
   for _, entry in ipairs(module.tensors(layer)) do
     if entry.tensor.rank > 1 then n = n + entry.tensor:numel() end
@@ -99,7 +99,8 @@ end
 
 --- See Module:quantize.
 function quantize.run(root, options)
-  options = check.options("quantize", options, {"skip", "least"}, 0)
+  options = check.options("quantize", options, {"skip", "least", "convolutions"}, 0)
+  local convolutions = check.boolean("quantize", "convolutions", options.convolutions, false)
   local least = check.integer("quantize", "least", options.least or quantize.LEAST, 0)
   local skip, left_out = skips(options.skip)
   check_list(root, left_out)
@@ -107,7 +108,7 @@ function quantize.run(root, options)
   local chosen, left, seen = {}, {}, {}
   for _, entry in ipairs(module.modules(root)) do
     local layer = entry.module
-    local n = weights_of(entry.path, layer)
+    local n = weights_of(entry.path, layer, convolutions)
     if not left[layer] and skip(entry.path, layer) then
       for _, inner in ipairs(module.modules(layer)) do left[inner.module] = true end
     end
