@@ -62,7 +62,7 @@ INLINE void sum_two_panels (const marea_bf16_product *g, const bf16_work *k, flo
   const size_t step = (size_t)g->x_col * sizeof(uint16_t);
   const size_t y_step = (k->y[0] ? (size_t)g->y_col : BF16_SUMS) * sizeof(float);
   float *first = sums_at(k, sum, 0), *second = sums_at(k, sum, blocks - 1);
-  if (k->y[0] && g->accumulate) {
+  if (g->accumulate) {
     _tile_loadd(0, first, y_step);
     _tile_loadd(1, first + 16, y_step);
     if (blocks == 2) _tile_loadd(2, second, y_step);
@@ -98,11 +98,11 @@ INLINE void sum_one_panel (const marea_bf16_product *g, const bf16_work *k, floa
   const int64_t piece = piece_of(g);
   const size_t step = (size_t)g->x_col * sizeof(uint16_t);
   const size_t y_step = (k->y[0] ? (size_t)g->y_col : BF16_SUMS) * sizeof(float);
-  if (k->y[0] && g->accumulate) {
-    _tile_loadd(0, k->y[0], y_step);
-    if (blocks > 1) _tile_loadd(1, k->y[1], y_step);
-    if (blocks > 2) _tile_loadd(2, k->y[2], y_step);
-    if (blocks > 3) _tile_loadd(3, k->y[3], y_step);
+  if (g->accumulate) {
+    _tile_loadd(0, sums_at(k, sum, 0), y_step);
+    if (blocks > 1) _tile_loadd(1, sums_at(k, sum, 1), y_step);
+    if (blocks > 2) _tile_loadd(2, sums_at(k, sum, 2), y_step);
+    if (blocks > 3) _tile_loadd(3, sums_at(k, sum, 3), y_step);
   } else {
     _tile_zero(0);
     if (blocks > 1) _tile_zero(1);

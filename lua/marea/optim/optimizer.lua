@@ -124,10 +124,10 @@ end
 
 -- ---- parameters and their slots ----
 
-local PRECISE = {f32 = true, f64 = true}
+local STORED = {bf16 = true, f16 = true}
 
 local function want_precise(self, name, tensor)
-  if PRECISE[tensor.dtype] then return end
+  if not STORED[tensor.dtype] or not tensor.requires_grad then return end
   check.raise("%s: parameter '%s' is %s, which would round small steps away; keep it in f32 and convert it where it is "
     .. "used, by marea.autocast or w:to '%s'", self.name, name, tensor.dtype, tensor.dtype)
 end
