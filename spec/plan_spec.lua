@@ -67,6 +67,7 @@ local function measured_peak(net, shape)
   local x = marea.zeros(shape)
   local function step() optimizer:step(net(x):square():mean()) end
   collectgarbage()
+  marea.memory_trim() -- what other tests have left in the pool has other sizes
   marea.scope(step)
   marea.memory_reset_peak()
   marea.scope(step)

@@ -98,13 +98,19 @@ for _, case in ipairs(CASES) do
           marea.grad(case.run({products = "bf16"}, table.unpack(leaves)):sum(), leaves)
         end)
       end
+      collectgarbage()
       local plan = marea.plan(step)
       step()
+      local mallocs = marea.memory().mallocs
+      step()
+      assert.are.equal(mallocs, marea.memory().mallocs)
+      collectgarbage()
+      collectgarbage()
+      marea.memory_trim() -- what the pool keeps is not always of the size that is asked for
       marea.memory_reset_peak()
       local before = marea.memory()
       step()
       local after = marea.memory()
-      assert.are.equal(before.mallocs, after.mallocs)
       local off = (plan.peak - plan.alive) / (after.peak - before.live) - 1
       assert.is_true(math.abs(off) <= 0.05, ("planned %d, measured %d"):format(plan.peak - plan.alive,
         after.peak - before.live))

@@ -449,9 +449,22 @@ static marea_status open_memory (marea_call *c, const marea_sequence *s, int64_t
   return marea_worker_memory(c, per_worker, memory);
 }
 
+#define LARGE_PAGE ((size_t)2 << 20)
+
+/* Has the system clear the pages of what all steps will write, `width` values of each, one after the other: the rows of the
+   first step lie in all of them, and it would clear 100 MB, 0.1 s, between two checks for interrupts. */
+static void touch_pages (const marea_sequence *s, char *at, int64_t width) {
+  const size_t bytes = (size_t)(s->n * s->steps * width) * s->size;
+  for (size_t i = 0; !s->ctx->shape_only && i < bytes && !marea_stopping(s->ctx); i += LARGE_PAGE) at[i] = 0;
+}
+
 marea_status marea_recurrence_run (marea_call *c, marea_recurrence *p) {
   const size_t more = p->x ? (size_t)products_size(p) * p->s.size + inputs_size(p) : 0;
   MAREA_TRY(open_memory(c, &p->s, p->per_row, more, &p->per_worker, &p->memory));
+  if (p->x) { /* else some of it holds the input products */
+    touch_pages(&p->s, p->y, p->s.hidden);
+    for (int k = 0; k < 2 && p->saved[k]; k++) touch_pages(&p->s, p->saved[k], p->width[k]);
+  }
   marea_parallel(c->ctx, marea_sequence_blocks(&p->s), run_block, p);
   return MAREA_OK;
 }
@@ -519,6 +532,9 @@ static void run_grad_block (void *arg, int64_t block, int worker) {
 marea_status marea_recurrence_grad_run (marea_call *c, marea_recurrence_grad *p) {
   if (p->s.n == 0 || p->s.hidden == 0) return MAREA_OK;
   MAREA_TRY(open_memory(c, &p->s, p->per_row, 0, &p->per_worker, &p->memory));
+  touch_pages(&p->s, p->before, p->s.hidden);
+  touch_pages(&p->s, p->dx_gates, p->s.gates);
+  if (p->dh_gates != p->dx_gates) touch_pages(&p->s, p->dh_gates, p->s.gates);
   marea_parallel(c->ctx, marea_sequence_blocks(&p->s), run_grad_block, p);
   return MAREA_OK;
 }
