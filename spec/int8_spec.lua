@@ -245,6 +245,46 @@ describe("net:quantize()", function()
     assert.is_true(net(x):eq(other(x)):all():item() == 1)
   end)
 
+  it("refuses inputs of another size, which padding would hide", function()
+    local dense = nn.Linear{200, 200}:quantize()
+    local conv = nn.Conv2d{32, 32, kernel = 3}:quantize{convolutions = true, least = 0}
+    assert.matches("Linear: argument 'x': expected a tensor %(.., 200%), got tensor f32 %(2, 256%)",
+      message_of(function() dense(marea.ones{2, 256}) end))
+    assert.matches("Conv2d: argument 'x': expected images %(N, H, W, 32%), got tensor f32 %(1, 4, 4, 30%)",
+      message_of(function() conv(marea.ones{1, 4, 4, 30}) end))
+  end)
+
+  it("takes a field of the script's own for nothing else", function()
+    local layer = nn.Linear{4, 4}
+    layer.scale = 0.5
+    assert.are.equal("(1, 4)", tostring(layer(marea.ones{1, 4}).shape))
+  end)
+
+  it("leaves a layer that lies in a container that is left, wherever else it lies", function()
+    local layer = nn.Linear{200, 200}
+    local inner = nn.Sequential{layer}
+    for _, net in ipairs{nn.Sequential{layer, inner}, nn.Sequential{inner, layer}} do
+      assert.are.equal(0, select(2, net:quantize{skip = {inner}}).quantized)
+    end
+    assert.matches("expected a list, as in {\"head\"}, got the key string 'head'",
+      message_of(function() nn.Sequential{layer}:quantize{skip = {head = true}} end))
+  end)
+
+  it("wants layers with sizes, unless they are left", function()
+    for _, layer in ipairs{nn.Conv2d{16, kernel = 3}, nn.LSTM{16}, nn.Linear{10}} do
+      assert.matches("quantize: layer '1' has no sizes yet: call the network once",
+        message_of(function() nn.Sequential{layer}:quantize() end))
+      assert.are.equal(0, select(2, nn.Sequential{layer}:quantize{skip = {"1"}}).quantized)
+    end
+    local norm = nn.LayerNorm{200, scale = false, center = false}
+    assert.are.equal(1, select(2, nn.Sequential{nn.Linear{200, 200}, norm}:quantize()).quantized)
+  end)
+
+  it("leaves layers whose sums int32 does not hold", function()
+    local _, sizes = nn.Sequential{nn.Linear{70000, 2}, nn.Linear{2, 9000}}:quantize()
+    assert.are.equal("1 of 2", tostring(sizes):match "^%d+ of %d+")
+  end)
+
   it("classifies as many digits as the network in f32, but for a few in 1,000", function()
     marea.seed(3)
     local train, test = marea.data.mnist("sample", "train"), marea.data.mnist("sample", "test")

@@ -54,7 +54,11 @@ end
 local function forward(self, x)
   if not self.weight then self:infer(x, self.rank, self.takes) end
   local y
-  if self.scale then y = ops.conv2d_int8(x, self.weight, self.scale, self.bias, self._bytes)
+  if self._bytes then
+    if core.is_tensor(x) and x.rank == 4 and x:size(4) ~= self.inputs then -- bytes are padded
+      check.fail("Conv2d", "x", ("images (N, H, W, %d)"):format(self.inputs), x)
+    end
+    y = ops.conv2d_int8(x, self.weight, self.scale, self.bias, self._bytes)
   else y = ops[self.computes](x, self.weight, self.bias, self.attributes) end
   if self._after then return self._after(y) end
   return y
@@ -66,7 +70,7 @@ local function describe(self)
     local value = self.attributes[name]
     if value then text = ("%s, %s %s"):format(text, name, check.size_text(value)) end
   end
-  return text .. (self.scale and ", int8" or "") .. self:describe_tail()
+  return text .. (self._bytes and ", int8" or "") .. self:describe_tail()
 end
 
 ---@class Conv2d  weight (KH, KW, in / groups, out); out size floor((in + pads - dilation (k-1) - 1) / stride) + 1
@@ -93,7 +97,7 @@ end
 
 --- The weight becomes bytes, as nn/quantize.lua says, but for groups and few channels.
 function Conv2d:to_bytes(quantize)
-  if self.groups > 1 or self.inputs < 16 or self.outputs < 16 then return false end
+  if self.groups > 1 or taps(self) * self.inputs > 65536 or self.inputs < 16 or self.outputs < 16 then return false end
   local a = self.attributes
   self._bytes = {kernel = self.kernel, stride = a.stride, padding = a.padding, dilation = a.dilation,
     activation = a.activation, slope = a.slope}

@@ -1,6 +1,7 @@
 -- SPDX-License-Identifier: MIT
 --- nn.Linear{784, 128, activation = "relu"}: y = activation(x W + b), x (..., in), W (in, out), b (out).
 local core = require "marea.core"
+local check = require "marea.internal.check"
 local module = require "marea.nn.module"
 local Weighted = require "marea.nn.weighted"
 local linear, linear_int8 = core.ops.linear, core.ops.linear_int8
@@ -23,7 +24,11 @@ end
 function Linear:forward(x)
   if not self.weight then self:infer(x, nil, "a tensor (..., in)") end
   local y
-  if self.scale then y = linear_int8(x, self.weight, self.scale, self.bias, self.attributes)
+  if self._bytes then
+    if core.is_tensor(x) and (x.rank == 0 or x:size(-1) ~= self.inputs) then -- bytes are padded
+      check.fail("Linear", "x", ("a tensor (.., %d)"):format(self.inputs), x)
+    end
+    y = linear_int8(x, self.weight, self.scale, self.bias, self.attributes)
   else y = linear(x, self.weight, self.bias, self.attributes) end
   if self._after then return self._after(y) end
   return y
@@ -31,12 +36,14 @@ end
 
 --- The weight becomes bytes, as nn/quantize.lua says.
 function Linear:to_bytes(quantize)
+  if self.inputs > 65536 then return false end -- sums would not fit
+  self._bytes = true
   quantize.weight(self, "weight", "scale")
   if self.bias then self:buffer("bias", self.bias) end
 end
 
 function Linear:flops(_, y) return 2 * self.inputs * y:numel() end
 
-function Linear:describe() return self:sizes() .. (self.scale and ", int8" or "") .. self:describe_tail() end
+function Linear:describe() return self:sizes() .. (self._bytes and ", int8" or "") .. self:describe_tail() end
 
 return {Linear = Linear}

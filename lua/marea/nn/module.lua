@@ -405,7 +405,7 @@ end
 --- that differ; nothing is changed then.
 ---@param state table<string, userdata>
 ---@param options? {strict: boolean?, from: string?} strict = false: takes the names that are there and ignores the
---- others; from = "torch" or "keras": the state has the names and the layouts of that framework
+---   others; from = "torch" or "keras": the state has the names and the layouts of that framework
 ---@example net = nn.Linear{3, 2}
 ---@example net:load_state(nn.Linear{3, 2}:state())
 ---@example net:load_state({weight = marea.ones(2, 3), bias = marea.zeros(2)}, {from = "torch"})
@@ -492,8 +492,8 @@ end
 --- 1 %. The copy shares nothing with the network, is frozen and in evaluation; its state is saved and loaded as any
 --- other's. The second result, printed, tells the sizes.
 ---@param options? {skip: table|function|nil, least: integer?, convolutions: boolean?} skip: paths or modules to be left
---- as they are, with all that is in them, or a function (path, layer) that says so; least = 16384: layers with fewer
---- weights are left, too; convolutions = false: Conv2d's are left
+---   as they are, with all that is in them, or a function (path, layer) that says so; least = 16384: layers with fewer
+---   weights are left, too; convolutions = false: Conv2d's are left
 ---@return table, table
 ---@example net = nn.Sequential{nn.Linear{64, 256, activation = "relu"}, nn.Linear{256, 256}, nn.Linear{256, 10}}
 ---@example small, sizes = net:quantize{skip = {"2"}}

@@ -16,7 +16,7 @@ local SIZES = {f64 = 8, i64 = 8, f32 = 4, bf16 = 2, f16 = 2, u8 = 1}
 
 --- owner[name] := its bytes, owner[scale] := their scales, as buffers.
 function quantize.weight(owner, name, scale)
-  if owner[scale] then return end -- it has been done
+  if (rawget(owner, "_buffers") or {})[scale] then return end -- it has been done
   local w = owner[name]
   if w.dtype == "bf16" or w.dtype == "f16" then w = w:to "f32" end
   local bytes, scales = ops.quantize_int8(w)
@@ -60,6 +60,11 @@ local function skips(skip)
     end
     left_out[entry] = true
   end
+  for key in pairs(skip) do
+    if math.type(key) ~= "integer" or key < 1 or key > #skip then
+      check.raise("quantize: argument 'skip': expected a list, as in {%q}, got the key %s", key, check.describe(key))
+    end
+  end
   return function(path, layer) return left_out[path] or left_out[layer] end, left_out
 end
 
@@ -75,17 +80,20 @@ local function check_list(root, left_out)
   end
 end
 
+--- A layer whose weights are not drawn yet would draw others in the copy.
+local function want_sizes(path, layer)
+  if not (layer.weight_shape or layer.weights_for) or #module.tensors(layer) > 0 then return end
+  check.raise("quantize: %s has no sizes yet: call the network once, or net:build(input shape), before",
+    path == "" and "the module" or ("layer '%s'"):format(path))
+end
+
 --- How many weights to_bytes would change in a layer; nil: none.
-local function weights_of(path, layer, convolutions)
+local function weights_of(layer, convolutions)
   local class = getmetatable(layer)
   if not rawget(class, "to_bytes") or (class.convolves and not convolutions) then return nil end
   local n = 0
   for _, entry in ipairs(module.tensors(layer)) do
     if entry.tensor.rank > 1 then n = n + entry.tensor:numel() end
-  end
-  if n == 0 then
-    check.raise("quantize: %s has no sizes yet: call the network once, or net:build(input shape), before",
-      path == "" and "the module" or ("layer '%s'"):format(path))
   end
   return n
 end
@@ -99,6 +107,7 @@ end
 
 --- See Module:quantize.
 function quantize.run(root, options)
+  if not module.is_module(root) then check.fail("quantize", "self", "a module", root) end
   options = check.options("quantize", options, {"skip", "least", "convolutions"}, 0)
   local convolutions = check.boolean("quantize", "convolutions", options.convolutions, false)
   local least = check.integer("quantize", "least", options.least or quantize.LEAST, 0)
@@ -107,13 +116,18 @@ function quantize.run(root, options)
   local report = setmetatable({quantized = 0, layers = 0, before = size_of(root)}, Report)
   local chosen, left, seen = {}, {}, {}
   for _, entry in ipairs(module.modules(root)) do
-    local layer = entry.module
-    local n = weights_of(entry.path, layer, convolutions)
-    if not left[layer] and skip(entry.path, layer) then
-      for _, inner in ipairs(module.modules(layer)) do left[inner.module] = true end
+    if not left[entry.module] and skip(entry.path, entry.module) then
+      for _, inner in ipairs(module.modules(entry.module)) do left[inner.module] = true end
     end
+  end
+  for _, entry in ipairs(module.modules(root)) do -- after all are known: a layer may be in several places
+    local layer = entry.module
+    local n = weights_of(layer, convolutions)
     if n then report.layers = report.layers + 1 end
-    if n and n >= least and not left[layer] then chosen[#chosen + 1] = layer end
+    if not left[layer] then
+      want_sizes(entry.path, layer)
+      if n and n >= least then chosen[#chosen + 1] = layer end
+    end
   end
   local new = copy(root, seen)
   core.no_grad(function()

@@ -224,7 +224,7 @@ function MultiHeadAttention:describe()
   if self.kv_heads ~= self.num_heads then text = ("%s, %d of keys"):format(text, self.kv_heads) end
   if self.dropout > 0 then text = core.format("%s, dropout %g", text, self.dropout) end
   if self.rotary then text = core.format("%s, rotary %g", text, self.rotary) end
-  return text
+  return text .. (self.in_proj_scale and ", int8" or "")
 end
 
 -- ---- layers of transformers ----

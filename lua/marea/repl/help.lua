@@ -203,8 +203,9 @@ TOPICS.precision = [[
 "f16"           11 bits, 2 bytes, numbers up to 65504: files and models that come in it
 
 Operators of bf16 and f16 compute in f32 and round once. Weights and what optimizers keep stay f32 under
-marea.autocast, for steps are often smaller than bf16's distance from one number to the next.]]
-for _, dtype in ipairs{"bf16", "f16", "f32", "f64"} do TOPICS[dtype] = TOPICS.precision end
+marea.autocast, for steps are often smaller than bf16's distance from one number to the next. net:quantize() gives a
+copy for inference whose large weights are bytes.]]
+for _, dtype in ipairs{"bf16", "f16", "f32", "f64", "int8"} do TOPICS[dtype] = TOPICS.precision end
 TOPICS.rank = "x.rank: the number of dimensions, #x.shape"
 TOPICS.requires_grad = "x.requires_grad: are gradients wanted? x:requires_grad_() says so"
 TOPICS.is_leaf = "x.is_leaf: was it made by no operator that was recorded?"
