@@ -753,7 +753,7 @@ typedef struct marea_int8_block {
   const int64_t *tap;
   marea_range panels;
 } marea_int8_block;
-void marea_int8_multiply (const marea_context *ctx, const marea_int8_weight *w, const marea_int8_block *b);
+void marea_int8_multiply (marea_context *ctx, const marea_int8_weight *w, const marea_int8_block *b);
 /* y (m, n) = act(x w + bias) by the context's threads */
 void marea_int8_product (marea_context *ctx, const marea_int8_rows *x, int64_t m, const marea_int8_weight *w,
                          float *y);

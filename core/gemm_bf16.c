@@ -329,7 +329,7 @@ static int64_t panel_of_b (int64_t k) {
 }
 
 static size_t bytes_of_b (const job *j) {
-  if (parts_of(j->g->m, j->m) < 2) return 0;
+  if (j->parts > 1 || parts_of(j->g->m, j->m) < 2) return 0; /* a part packs the terms that it has */
   return (size_t)(marea_bf16_columns(j->g->n) / MAREA_BF16_PANEL * panel_of_b(j->g->k)) * sizeof(uint16_t);
 }
 

@@ -42,7 +42,7 @@ static void load_columns (const marea_int8_sums *g, int64_t bytes, int32_t *colu
 }
 
 /* Places `first` and on, as many as a call of the kernel takes. */
-static void multiply_places (const marea_context *ctx, const marea_int8_weight *w, const marea_int8_block *b,
+static void multiply_places (marea_context *ctx, const marea_int8_weight *w, const marea_int8_block *b,
                              int64_t first, marea_int8_sums *g, const int32_t *column, int64_t col) {
   const marea_kernels *f32 = ctx->kernels[MAREA_F32];
   const int64_t n = MAREA_MIN(MAREA_INT8_COLUMNS, w->n - col);
@@ -58,7 +58,7 @@ static void multiply_places (const marea_context *ctx, const marea_int8_weight *
     f32->bias_act(1, (size_t)n, NULL, w->act, w->slope, y + i * b->y_col);
 }
 
-void marea_int8_multiply (const marea_context *ctx, const marea_int8_weight *w, const marea_int8_block *b) {
+void marea_int8_multiply (marea_context *ctx, const marea_int8_weight *w, const marea_int8_block *b) {
   int32_t sum[MAREA_INT8_PLACES * MAREA_INT8_COLUMNS] __attribute__((aligned(64))),
       column[MAREA_INT8_COLUMNS];
   const int64_t bytes = marea_int8_panel_bytes(w->taps, w->step);
@@ -71,13 +71,13 @@ void marea_int8_multiply (const marea_context *ctx, const marea_int8_weight *w, 
     g.w = w->at + p * bytes;
     g.w_panel = b->panels.end - p > 1 ? bytes : 0; /* a single one is computed twice */
     load_columns(&g, bytes, column);
-    for (int64_t i = 0; i < b->places; i += MAREA_INT8_PLACES)
+    for (int64_t i = 0; i < b->places && !marea_stopping(ctx); i += MAREA_INT8_PLACES)
       multiply_places(ctx, w, b, i, &g, column, p * MAREA_INT8_PANEL);
   }
 }
 
 typedef struct job {
-  const marea_context *ctx;
+  marea_context *ctx;
   const marea_int8_rows *x;
   const marea_int8_weight *w;
   int64_t m, across; /* across: blocks of panels */

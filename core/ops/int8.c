@@ -159,13 +159,35 @@ static marea_status want_packed (marea_call *c, int64_t taps, int64_t in, int64_
 /* Is it what bytes become, f32? */
 static bool is_f32 (int dtype) { return dtype == marea_computed_in(MAREA_BF16); }
 
+typedef struct conversion {
+  const marea_context *ctx;
+  int64_t n;
+  int from, to; /* dtypes */
+  const char *x;
+  char *y;
+} conversion;
+
+static void convert_block (void *arg, int64_t block, int worker) {
+  const conversion *k = arg;
+  const int64_t at = block * MAREA_BLOCK;
+  (void)worker;
+  marea_convert_run(k->ctx, MAREA_MIN(MAREA_BLOCK, k->n - at), k->from,
+                    k->x + (size_t)at * marea_element_size(k->from), 1, k->to,
+                    k->y + (size_t)at * marea_element_size(k->to), 1);
+}
+
+static void convert (marea_context *ctx, int64_t n, int from, const void *x, int to, void *y) {
+  conversion k = {ctx, n, from, to, x, y};
+  marea_parallel(ctx, (n + MAREA_BLOCK - 1) / MAREA_BLOCK, convert_block, &k);
+}
+
 /* *to := a tensor of floats as f32: its memory, or a copy of it. */
 static marea_status as_f32 (marea_call *c, const marea_tensor *t, float **to) {
   const int64_t n = t ? marea_tensor_size(t) : 0;
   *to = t ? marea_at(t) : NULL;
   if (!t || is_f32(t->dtype)) return MAREA_OK;
   MAREA_WORKSPACE_OR_RETURN(c, *to, (size_t)MAREA_MAX(n, 1) * sizeof **to);
-  if (!c->ctx->shape_only) marea_convert_run(c->ctx, n, t->dtype, marea_at(t), 1, MAREA_F32, *to, 1);
+  convert(c->ctx, n, t->dtype, marea_at(t), MAREA_F32, *to);
   return MAREA_OK;
 }
 
@@ -235,9 +257,8 @@ static marea_status begin_results (marea_call *c, float **to) {
 
 static void finish_results (marea_call *c, const float *from) {
   marea_tensor *y = c->out[0];
-  if (is_f32(y->dtype) || c->ctx->shape_only) return;
-  marea_convert_run(c->ctx, marea_tensor_size(y), marea_computed_in(MAREA_BF16), from, 1, y->dtype,
-                    marea_at(y), 1);
+  if (!is_f32(y->dtype))
+    convert(c->ctx, marea_tensor_size(y), marea_computed_in(MAREA_BF16), from, y->dtype, marea_at(y));
 }
 
 static marea_status linear_int8_forward (marea_call *c) {
@@ -361,7 +382,7 @@ static void pad_image (void *arg, int64_t n, int worker) {
   if (from == to) return;
   memset(to, k->x.zero[n], (size_t)k->image);
   to += g->before[0] * k->row + g->before[1] * pixel;
-  for (int64_t y = 0; y < g->in[0]; y++, from += in_row, to += k->row) {
+  for (int64_t y = 0; y < g->in[0] && !marea_stopping(k->ctx); y++, from += in_row, to += k->row) {
     if (pixel == g->cin) memcpy(to, from, (size_t)in_row);
     for (int64_t x = 0; pixel != g->cin && x < g->in[1]; x++)
       for (int64_t i = 0; i < g->cin; i++) to[x * pixel + i] = from[x * g->cin + i];

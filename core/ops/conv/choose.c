@@ -295,7 +295,6 @@ static const struct image_algorithm {
     {"depthwise", is_depthwise, always, images_depthwise},
     /* few input channels: small tiles, for the usual ones take longer to begin and to store than to compute */
     {"few channels", few_inputs_fit, always, images_of_few},
-    /* weights that fill a second-level cache: as long as a panel of them lies there, all images pass by */
     /* few pixels, and weights that come from a third-level cache: they are read once, in their order in memory */
     {"pieces", pieces_fit, pieces_pay, images_by_pieces},
     /* large weights: packed, a panel stays in the second-level cache while all images pass by */
@@ -382,7 +381,8 @@ marea_status marea_conv_open_images (marea_call *c, const marea_conv *g, const m
   while (!a->fits(&q) || !a->pays(&q)) a++;
   marea_profile_note(c->ctx, a->name);
   memset(p, 0, sizeof *p);
-  p->base = (marea_image_pass){.input_gradient = job->input_gradient,
+  p->base = (marea_image_pass){.ctx = c->ctx,
+                               .input_gradient = job->input_gradient,
                                .groups = g->groups,
                                .cin = (job->input_gradient ? g->cout : g->cin) / g->groups,
                                .cout = (job->input_gradient ? g->cin : g->cout) / g->groups,

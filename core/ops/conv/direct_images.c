@@ -368,7 +368,7 @@ static void compute_panel (void *arg, int64_t block, int worker) {
   slice s = slice_of(p, block % panels);
   s.weights = weights;
   pack_panel(p, &s, weights);
-  for (int64_t image = first; image < end; image++) {
+  for (int64_t image = first; image < end && !marea_stopping(p->base.ctx); image++) {
     marea_prefetch next = {.n = 0};
     if (image + 1 < end) marea_conv_window_prefetch(w, image + 1, &next);
     compute_image(p, &s, image, worker, &next);
@@ -438,7 +438,7 @@ static void compute_pieces (void *arg, int64_t block, int worker) {
                 end = MAREA_MIN(panels.end * MAREA_CONV_PANEL, b->cout);
   open_channels(p, first, end);
   for (int64_t tap = 0; tap < p->taps.n; tap++)
-    for (int64_t ci = 0; ci < b->cin; ci += PIECE_ROWS) {
+    for (int64_t ci = 0; ci < b->cin && !marea_stopping(b->ctx); ci += PIECE_ROWS) {
       const piece now = {{tap / cols, tap % cols}, {ci, MAREA_MIN(ci + PIECE_ROWS, b->cin)}};
       marea_prefetch next = prefetch_rows(p, tap * b->cin + now.inputs.end, first, end);
       add_piece(p, &now, panels, worker, &next);

@@ -28,6 +28,7 @@ static inline int64_t marea_conv_panel_width (int64_t channels, int64_t panel) {
 /* out := act(conv2d(x, weight) + bias), or conv2d_grad_input in its place */
 typedef struct marea_image_pass marea_image_pass;
 struct marea_image_pass {
+  marea_context *ctx;
   bool input_gradient;
   int64_t groups, cin,
       cout;            /* channels of a group that are read and written: of dy and dx in the input gradient */

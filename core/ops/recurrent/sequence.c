@@ -452,7 +452,8 @@ static marea_status open_memory (marea_call *c, const marea_sequence *s, int64_t
 #define LARGE_PAGE ((size_t)2 << 20)
 
 /* Has the system clear the pages of what all steps will write, `width` values of each, one after the other: the rows of the
-   first step lie in all of them, and it would clear 100 MB, 0.1 s, between two checks for interrupts. */
+   first step lie in all of them, and it would clear 100 MB, 0.1 s, between two checks for interrupts. (Where the system has no large pages, a step
+   meets small ones of its own.) */
 static void touch_pages (const marea_sequence *s, char *at, int64_t width) {
   const size_t bytes = (size_t)(s->n * s->steps * width) * s->size;
   for (size_t i = 0; !s->ctx->shape_only && i < bytes && !marea_stopping(s->ctx); i += LARGE_PAGE) at[i] = 0;
