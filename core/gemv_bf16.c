@@ -6,7 +6,9 @@
 
 #include "core.h"
 
-#define COLUMNS 512  /* of a block: 1 KB of each row of B, and 2 KB of sums in a first-level cache */
+#define LEAST 256 /* columns of a block */
+#define MOST \
+  4096 /* and the most: 8 KB of each row of B in one piece, and 16 KB of sums in a first-level cache */
 #define CHECKED 4096 /* rows of B between two checks for interrupts: 4 MB, some 0.5 ms */
 
 typedef struct job {
@@ -14,6 +16,7 @@ typedef struct job {
   const marea_bf16_gemm *g;
   const marea_kernels *f32;
   float *x, *bias, *sums; /* (k), (n) or NULL, (n) */
+  int64_t columns;        /* of a block */
 } job;
 
 static void multiply (const job *j, int64_t first, int64_t n) {
@@ -32,7 +35,7 @@ static void multiply (const job *j, int64_t first, int64_t n) {
 static void run_block (void *arg, int64_t block, int worker) {
   const job *j = arg;
   const marea_bf16_gemm *g = j->g;
-  const int64_t first = block * COLUMNS, n = MAREA_MIN(COLUMNS, g->n - first);
+  const int64_t first = block * j->columns, n = MAREA_MIN(j->columns, g->n - first);
   float *y = j->sums + first, *wide = (float *)g->c + first;
   (void)worker;
   multiply(j, first, n);
@@ -45,17 +48,24 @@ static void run_block (void *arg, int64_t block, int worker) {
 /* x := A rounded to bf16, whose elements may lie apart. */
 static void load_row (marea_context *ctx, const marea_bf16_gemm *g, float *x) {
   const int64_t step = g->ta ? g->a.step : 1;
-  uint16_t some[COLUMNS];
-  for (int64_t d = 0; d < g->k && !marea_stopping(ctx); d += COLUMNS) {
-    const int64_t n = MAREA_MIN(COLUMNS, g->k - d);
+  uint16_t some[LEAST];
+  for (int64_t d = 0; d < g->k && !marea_stopping(ctx); d += LEAST) {
+    const int64_t n = MAREA_MIN(LEAST, g->k - d);
     const char *from = (const char *)g->a.at + (size_t)(d * step) * marea_element_size(g->a.dtype);
     marea_convert_run(ctx, n, g->a.dtype, from, step, MAREA_BF16, some, 1);
     ctx->kernels[MAREA_F32]->widen_bf16((size_t)n, some, x + d);
   }
 }
 
+/* A block for each thread, or more: of rows of B as long as possible, which memory gives faster, up to half as fast again.
+   A sum is the same in any. */
+static int64_t columns_of (const marea_bf16_gemm *g, int threads) {
+  const int64_t part = ((g->n - 1) / threads / 64 + 1) * 64;
+  return MAREA_MAX(LEAST, MAREA_MIN(part, MOST));
+}
+
 marea_status marea_gemv_bf16 (marea_context *ctx, const marea_bf16_gemm *g, bool parallel) {
-  const int64_t blocks = (g->n + COLUMNS - 1) / COLUMNS;
+  const int64_t columns = columns_of(g, ctx->threads), blocks = (g->n + columns - 1) / columns;
   const size_t bytes = (size_t)(g->k + 2 * g->n) * sizeof(float);
   if (ctx->shape_only) {
     marea_plan_take(ctx, marea_block_size(bytes));
@@ -64,7 +74,12 @@ marea_status marea_gemv_bf16 (marea_context *ctx, const marea_bf16_gemm *g, bool
   }
   float *memory = marea_alloc(ctx, bytes);
   if (!memory) return marea_out_of_memory(ctx, "matmul", bytes, "scratch space");
-  job j = {.ctx = ctx, .g = g, .f32 = ctx->kernels[MAREA_F32], .sums = memory, .x = memory + 2 * g->n};
+  job j = {.ctx = ctx,
+           .g = g,
+           .f32 = ctx->kernels[MAREA_F32],
+           .columns = columns,
+           .sums = memory,
+           .x = memory + 2 * g->n};
   load_row(ctx, g, j.x);
   if (g->end.bias) {
     j.bias = memory + g->n;

@@ -317,21 +317,29 @@ describe("tensors of half floats", function()
     marea.set_threads(before)
   end)
 
-  it("take half of the memory of f32, and a plan foresees the peak with the conversions", function()
-    local function work()
-      local x = marea.ones({500, 1000}, {dtype = "bf16"}):requires_grad_()
-      local y = (x * 2):exp():sum()
-      y:backward()
-    end
-    marea.scope(work)
-    local plan = marea.plan(work)
-    collectgarbage()
-    collectgarbage()
-    marea.memory_trim() -- what the pool keeps is not always of the size that is asked for
-    local before = marea.memory().live
-    marea.memory_reset_peak()
-    marea.scope(work)
-    assert.are.equal(marea.memory().peak - before, plan.peak - plan.alive)
+  -- In a process of its own: a pool that others have used gives blocks that are a little larger than what is asked for.
+  it("take the memory that a plan foresees, with the conversions", function()
+    local script = folder.write(folder.new() .. "/peak.lua", [[
+      local marea = require "marea"
+      local function work()
+        local x = marea.ones({500, 1000}, {dtype = "bf16"}):requires_grad_()
+        local y = (x * 2):exp():sum()
+        y:backward()
+      end
+      local plan = marea.plan(work)
+      local before = marea.memory().live
+      marea.memory_reset_peak()
+      marea.scope(work)
+      print(marea.memory().peak - before, plan.peak - plan.alive)
+    ]])
+    local text, code = folder.lua(script)
+    assert.are.equal(0, code, text)
+    local real, planned = text:match "^(%d+)%s+(%d+)%s*$"
+    assert.are.equal(real, planned)
+    assert.is_true(tonumber(real) > 3 * 1000000)
+  end)
+
+  it("take half of the memory of f32", function()
     marea.scope(function()
       local live = marea.memory().live
       local x = marea.zeros({500, 1000}, {dtype = "bf16"})

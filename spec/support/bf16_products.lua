@@ -59,7 +59,7 @@ end
 -- ---- products ----
 
 local sizes = {{3, 5, 7}, {1, 64, 33}, {16, 1300, 16}, {40, 2050, 8}, {270, 34, 290}, {17, 513, 31}, {5, 33, 1},
-  {50, 47, 130}, {300, 2500, 32}} -- the last one is cut into parts of k, with many rows
+  {50, 47, 130}, {1, 70, 5001}, {300, 2500, 32}} -- the last one is cut into parts of k, with many rows
 for _, s in ipairs(sizes) do
   local m, k, n = s[1], s[2], s[3]
   for turned = 0, 3 do
