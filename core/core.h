@@ -375,11 +375,16 @@ void *marea_table (marea_call *c, size_t bytes);
   MAREA_MEMORY_OR_RETURN(c, pointer, marea_workspace(c, bytes), bytes)
 #define MAREA_TABLE_OR_RETURN(c, pointer, bytes) MAREA_MEMORY_OR_RETURN(c, pointer, marea_table(c, bytes), bytes)
 
+/* bytes in whole units of MAREA_ALIGN */
+static inline size_t marea_aligned (size_t bytes) {
+  return (bytes + MAREA_ALIGN - 1) / MAREA_ALIGN * MAREA_ALIGN;
+}
+
 /* Distance in bytes between the memories of two workers, of `bytes` each: between them lies a gap of the same size, at
    least 4 KB and at most 256 KB. Without it the hardware prefetcher of one core, which extrapolates the stride of its
    accesses, would fetch lines that the neighbour writes. */
 static inline size_t marea_worker_step (size_t bytes) {
-  const size_t own = (bytes + MAREA_ALIGN - 1) / MAREA_ALIGN * MAREA_ALIGN;
+  const size_t own = marea_aligned(bytes);
   return own + MAREA_MIN(MAREA_MAX(own, 4096), 262144);
 }
 /* Memory of *bytes for each worker, at *memory + worker * step; *bytes becomes the step. */

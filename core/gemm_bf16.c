@@ -395,8 +395,7 @@ marea_status marea_gemm_bf16 (marea_context *ctx, const marea_bf16_gemm *given, 
                           bytes_of_b(&j)};
   void *part[MAREA_COUNT(sizes)];
   size_t bytes = 0;
-  for (size_t i = 0; i < MAREA_COUNT(sizes); i++)
-    bytes += (sizes[i] + MAREA_ALIGN - 1) / MAREA_ALIGN * MAREA_ALIGN;
+  for (size_t i = 0; i < MAREA_COUNT(sizes); i++) bytes += marea_aligned(sizes[i]);
   if (ctx->shape_only) {
     marea_plan_take(ctx, marea_block_size(bytes));
     marea_plan_give(ctx, marea_block_size(bytes));
@@ -404,8 +403,7 @@ marea_status marea_gemm_bf16 (marea_context *ctx, const marea_bf16_gemm *given, 
   }
   char *memory = marea_alloc(ctx, bytes), *at = memory;
   if (!memory) return marea_out_of_memory(ctx, "matmul", bytes, "scratch space");
-  for (size_t i = 0; i < MAREA_COUNT(sizes);
-       at += (sizes[i] + MAREA_ALIGN - 1) / MAREA_ALIGN * MAREA_ALIGN, i++)
+  for (size_t i = 0; i < MAREA_COUNT(sizes); at += marea_aligned(sizes[i]), i++)
     part[i] = sizes[i] > 0 ? at : NULL;
   j.workspace = part[0];
   j.partial = part[1];

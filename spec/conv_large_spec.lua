@@ -37,38 +37,36 @@ local function reader(t)
   return function(i, j, k, l) return list[((i * shape[2] + j) * shape[3] + k) * shape[4] + l + 1] end
 end
 
---- y at a place, and the size of its terms.
-local function sum_forward(t, x, w, n, oy, ox, co)
+--- The sum over taps and channels, and the size of its terms. meets(ky, kx) -> row and column that the tap meets, nil
+--- outside of the image; term(row, column, ky, kx, channel).
+local function sum_taps(t, channels, meets, term)
   local sum, terms = 0, 0
-  for ky = 0, t.k - 1 do
-    for kx = 0, t.k - 1 do
-      local iy, ix = oy * t.s + ky * t.d - t.pad[1], ox * t.s + kx * t.d - t.pad[3]
-      if iy >= 0 and iy < t.size[1] and ix >= 0 and ix < t.size[2] then
-        for ci = 0, t.cin - 1 do
-          local term = x(n, iy, ix, ci) * w(ky, kx, ci, co)
-          sum, terms = sum + term, terms + math.abs(term)
-        end
-      end
+  for tap = 0, t.k * t.k - 1 do
+    local ky, kx = tap // t.k, tap % t.k
+    local row, col = meets(ky, kx)
+    for channel = 0, row and channels - 1 or -1 do
+      local value = term(row, col, ky, kx, channel)
+      sum, terms = sum + value, terms + math.abs(value)
     end
   end
   return sum, terms
 end
 
+local function is_inside(y, x, size) return y >= 0 and y < size[1] and x >= 0 and x < size[2] end
+
+--- y at a place, and the size of its terms.
+local function sum_forward(t, x, w, n, oy, ox, co)
+  return sum_taps(t, t.cin, function(ky, kx)
+    local iy, ix = oy * t.s + ky * t.d - t.pad[1], ox * t.s + kx * t.d - t.pad[3]
+    if is_inside(iy, ix, t.size) then return iy, ix end
+  end, function(iy, ix, ky, kx, ci) return x(n, iy, ix, ci) * w(ky, kx, ci, co) end)
+end
+
 local function sum_input(t, dy, w, n, iy, ix, ci)
-  local sum, terms = 0, 0
-  for ky = 0, t.k - 1 do
-    for kx = 0, t.k - 1 do
-      local y, x = iy + t.pad[1] - ky * t.d, ix + t.pad[3] - kx * t.d
-      local oy, ox = y // t.s, x // t.s
-      if y % t.s == 0 and x % t.s == 0 and oy >= 0 and oy < t.out[1] and ox >= 0 and ox < t.out[2] then
-        for co = 0, t.cout - 1 do
-          local term = dy(n, oy, ox, co) * w(ky, kx, ci, co)
-          sum, terms = sum + term, terms + math.abs(term)
-        end
-      end
-    end
-  end
-  return sum, terms
+  return sum_taps(t, t.cout, function(ky, kx)
+    local y, x = iy + t.pad[1] - ky * t.d, ix + t.pad[3] - kx * t.d
+    if y % t.s == 0 and x % t.s == 0 and is_inside(y // t.s, x // t.s, t.out) then return y // t.s, x // t.s end
+  end, function(oy, ox, ky, kx, co) return dy(n, oy, ox, co) * w(ky, kx, ci, co) end)
 end
 
 --- Compares a result with f(n, row, column, channel) at the corners and at random places.

@@ -257,8 +257,7 @@ static marea_status begin_results (marea_call *c, float **to) {
 
 static void finish_results (marea_call *c, const float *from) {
   marea_tensor *y = c->out[0];
-  if (!is_f32(y->dtype))
-    convert(c->ctx, marea_tensor_size(y), marea_computed_in(MAREA_BF16), from, y->dtype, marea_at(y));
+  if (!is_f32(y->dtype)) convert(c->ctx, marea_tensor_size(y), MAREA_F32, from, y->dtype, marea_at(y));
 }
 
 static marea_status linear_int8_forward (marea_call *c) {
