@@ -21,6 +21,7 @@ local ROUNDS = set "rnn gru lstm linear_cross_entropy scaled_dot_product_attenti
 local WIDE = set "additive_attention softmax log_softmax layer_norm rms_norm bce bce_with_logits mse l1 huber \z
   kl_normal cross_entropy ctc_loss sum sum_to mean var std logsumexp cumsum prod norm square rsqrt reciprocal exp \z
   log log1p expm1 norm_icdf pow softplus lgamma polygamma sample_normal eigh orthogonalize"
+local F32_ALONE = set "linear_int8 conv2d_int8 lstm_int8"
 
 local function equal(got, expected, what)
   assert.are.equal(expected.dtype, got.dtype, what)
@@ -77,7 +78,7 @@ describe("under autocast", function()
           if LOWERS[name] then assert.are.equal("bf16", narrow[1]) end
           if WIDE[name] or ROUNDS[name] then assert.are.equal("f32", narrow[1]) end
           local doubles = as(inputs, "f64")
-          for i, y in ipairs(call(info, doubles, attrs, true)) do
+          for i, y in ipairs(F32_ALONE[name] and {} or call(info, doubles, attrs, true)) do
             equal(y, call(info, doubles, attrs)[i], name .. " of f64")
           end
         end

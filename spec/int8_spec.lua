@@ -57,13 +57,24 @@ describe("quantize_int8", function()
     end
   end)
 
+  it("stores the scale that the bytes were made with, also of half floats", function()
+    for _, dtype in ipairs{"f32", "bf16", "f16", "f64"} do
+      local weight = marea.normal({40, 21}, 0, 0.3):to(dtype)
+      local bytes, scale = marea.quantize_int8(weight)
+      local same, same_scale = marea.quantize_int8(weight:to "f32")
+      assert.are.equal("f32", scale.dtype)
+      assert.are.same(same_scale:totable(), scale:totable())
+      assert.are.same(same:totable(), bytes:totable())
+    end
+  end)
+
   it("takes columns of zeros, and gives NaN where a weight is no number", function()
     local weight = marea.tensor{{0, 1, 0 / 0, 1 / 0}, {0, -2, 1, 1}}
     local bytes, scale = marea.quantize_int8(weight)
     local s = scale:totable()
     assert.are.equal(0, s[1])
     assert.is_true(s[3] ~= s[3] and s[4] ~= s[4])
-    local y = marea.linear_int8(marea.ones{1, 2}, bytes, scale):totable()[1]
+    local y = marea.linear_int8(marea.ones{1, 2}, bytes, scale, {inputs = 2}):totable()[1]
     assert.are.equal(0, y[1])
     assert.is_true(math.abs(y[2] + 1) < 0.01)
     assert.is_true(y[3] ~= y[3] and y[4] ~= y[4])
@@ -85,7 +96,7 @@ describe("linear_int8", function()
 
   it("gives NaN for a row with a NaN or an infinity, zero for one of zeros, and leaves other rows alone", function()
     local rows = {{1, 2}, {0 / 0, 1}, {1 / 0, 1}, {-1 / 0, 1}, {0, 0}, {1e-38, 0}, {-3, 3}, {3e38, -3e38}}
-    local y = marea.linear_int8(marea.tensor(rows), bytes, scale, marea.tensor{10, 20}):totable()
+    local y = marea.linear_int8(marea.tensor(rows), bytes, scale, marea.tensor{10, 20}, {inputs = 2}):totable()
     for i = 2, 4 do assert.is_true(y[i][1] ~= y[i][1] and y[i][2] ~= y[i][2]) end
     assert.is_true(math.abs(y[1][1] - 11) < 0.01 and math.abs(y[1][2] - 22) < 0.01)
     assert.are.same({10, 20}, y[5])
@@ -95,11 +106,11 @@ describe("linear_int8", function()
   end)
 
   it("takes empty shapes and applies activations", function()
-    assert.are.same({0, 2}, marea.linear_int8(marea.zeros{0, 2}, bytes, scale).shape)
+    assert.are.same({0, 2}, marea.linear_int8(marea.zeros{0, 2}, bytes, scale, {inputs = 2}).shape)
     local none, none_scale = marea.quantize_int8(marea.zeros{0, 3})
     local bias = marea.tensor{1, 2, 3}
-    assert.are.same({{1, 2, 3}}, marea.linear_int8(marea.zeros{1, 0}, none, none_scale, bias):totable())
-    local y = marea.linear_int8(marea.tensor{{-1, 1}}, bytes, scale, {activation = "relu"}):totable()[1]
+    assert.are.same({{1, 2, 3}}, marea.linear_int8(marea.zeros{1, 0}, none, none_scale, bias, {inputs = 0}):totable())
+    local y = marea.linear_int8(marea.tensor{{-1, 1}}, bytes, scale, {inputs = 2, activation = "relu"}):totable()[1]
     assert.is_true(y[1] == 0 and math.abs(y[2] - 1) < 0.01)
   end)
 
@@ -110,7 +121,7 @@ describe("linear_int8", function()
     local first
     for n = 1, 4 do
       marea.set_threads(n)
-      local y = marea.linear_int8(x, packed, scales, b)
+      local y = marea.linear_int8(x, packed, scales, b, {inputs = 65})
       first = first or y
       assert.are.equal(y:numel(), y:eq(first):to "f32":sum():item())
     end
@@ -124,22 +135,28 @@ describe("linear_int8", function()
     local first
     for n = 1, 4 do
       marea.set_threads(n)
-      local y = marea.conv2d_int8(x, packed, scales, {kernel = 3, padding = "same"}):select(1, 1)
+      local y = marea.conv2d_int8(x, packed, scales, {inputs = 24, kernel = 3, padding = "same"}):select(1, 1)
       first = first or y
       assert.are.equal(y:numel(), y:eq(first):to "f32":sum():item())
     end
     marea.set_threads(threads)
-    local nans = marea.conv2d_int8(x, packed, scales, {kernel = 3}):isnan():to "f32":sum{dims = {2, 3, 4}}:totable()
+    local y = marea.conv2d_int8(x, packed, scales, {inputs = 24, kernel = 3})
+    local nans = y:isnan():to "f32":sum{dims = {2, 3, 4}}:totable()
     assert.are.same({0, 18 * 17 * 40, 0}, nans)
   end)
 
   it("refuses a gradient, and bytes of another size", function()
     local x = marea.ones{1, 2}:requires_grad_()
     assert.matches("argument 'x' requires a gradient, and products of bytes have none",
-      message_of(function() marea.linear_int8(x, bytes, scale) end))
-    assert.are.equal(2, marea.no_grad(marea.linear_int8, x, bytes, scale):numel())
-    assert.matches("argument 'weight': expected size",
-      message_of(function() marea.linear_int8(marea.ones{1, 200}, bytes, scale) end))
+      message_of(function() marea.linear_int8(x, bytes, scale, {inputs = 2}) end))
+    assert.are.equal(2, marea.no_grad(marea.linear_int8, x, bytes, scale, {inputs = 2}):numel())
+    local function refused(n, inputs)
+      return message_of(function() marea.linear_int8(marea.ones{1, n}, bytes, scale, {inputs = inputs}) end)
+    end
+    assert.matches("argument 'weight': expected size", refused(200, 200))
+    assert.matches("argument 'x': expected size 2 in dimension 2 %(inputs, those of the weight%), got f32 %(1, 3%)",
+      refused(3, 2))
+    assert.matches("linear_int8.*inputs", refused(2))
   end)
 end)
 
@@ -248,9 +265,9 @@ describe("net:quantize()", function()
   it("refuses inputs of another size, which padding would hide", function()
     local dense = nn.Linear{200, 200}:quantize()
     local conv = nn.Conv2d{32, 32, kernel = 3}:quantize{convolutions = true, least = 0}
-    assert.matches("Linear: argument 'x': expected a tensor %(.., 200%), got tensor f32 %(2, 256%)",
+    assert.matches("linear_int8: argument 'x': expected size 200 in dimension 2 .-, got f32 %(2, 256%)",
       message_of(function() dense(marea.ones{2, 256}) end))
-    assert.matches("Conv2d: argument 'x': expected images %(N, H, W, 32%), got tensor f32 %(1, 4, 4, 30%)",
+    assert.matches("conv2d_int8: argument 'x': expected size 32 in dimension 4 .-, got f32 %(1, 4, 4, 30%)",
       message_of(function() conv(marea.ones{1, 4, 4, 30}) end))
   end)
 

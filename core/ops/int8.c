@@ -28,7 +28,7 @@ static marea_status quantize_shape (marea_call *c) {
   c->n_out = 2;
   marea_layout_set(&c->layout[0], MAREA_U8, 2,
                    (int64_t[]){marea_int8_panels(n), marea_int8_panel_bytes(taps, marea_int8_depth(in))});
-  marea_layout_set(&c->layout[1], w->dtype, 1, &n);
+  marea_layout_set(&c->layout[1], MAREA_F32, 1, &n); /* the one that the bytes are made with */
   return MAREA_OK;
 }
 
@@ -36,7 +36,7 @@ typedef struct packing {
   marea_context *ctx;
   int dtype;
   const char *w; /* (taps, in, n) */
-  char *scale;
+  float *scale;
   int8_t *to;
   int64_t taps, in, n;
 } packing;
@@ -65,7 +65,7 @@ static void pack_panel (void *arg, int64_t panel, int worker) {
   const packing *p = arg;
   const int64_t step = marea_int8_depth(p->in), bytes = marea_int8_panel_bytes(p->taps, step);
   const int64_t col = panel * MAREA_INT8_PANEL, columns = MAREA_MIN(MAREA_INT8_PANEL, p->n - col);
-  float scale[MAREA_INT8_PANEL], w[MAREA_INT8_PANEL];
+  float *scale = p->scale + col, w[MAREA_INT8_PANEL];
   int32_t sum[MAREA_INT8_PANEL] = {0};
   int8_t *to = p->to + panel * bytes;
   (void)worker;
@@ -82,8 +82,6 @@ static void pack_panel (void *arg, int64_t panel, int worker) {
     }
   }
   memcpy(to + bytes - (int64_t)sizeof sum, sum, sizeof sum);
-  marea_convert_run(p->ctx, columns, MAREA_F32, scale, 1, p->dtype,
-                    p->scale + (size_t)col * marea_element_size(p->dtype), 1);
 }
 
 static marea_status quantize_forward (marea_call *c) {
@@ -108,13 +106,14 @@ const marea_op marea_op_quantize_int8 = {
         "about "
         "byte[.., i, o] scale[o], scale[o] the largest |weight[.., o]| / 127. weight: (.., in, out), leading "
         "sizes being the taps of a convolution. Results: bytes, u8 (out / 16, ..), packed for products in "
-        "panels of 16 columns, behind each panel its columns' sums; scale (out), 0 where all weights are "
+        "panels of 16 columns, behind each panel its columns' sums; scale, f32 (out), 0 where all weights "
+        "are "
         "below "
         "1.5e-36, NaN where one is NaN or infinite. No gradient. Errors: fewer than two dimensions; more "
         "than "
         "65,536 weights for each out.",
     .inputs = {{"weight", "(.., in, out)"}},
-    .flags = MAREA_NO_GRAD,
+    .flags = MAREA_NO_GRAD | MAREA_STORES,
     .shape = quantize_shape,
     .forward = quantize_forward,
     .sample = "return {g.tensor(g.shape(2, 4))}",
@@ -122,8 +121,8 @@ const marea_op marea_op_quantize_int8 = {
 
 /* ---- linear_int8 ---- */
 
-enum { X, WEIGHT, SCALE, BIAS };          /* ORDER of the inputs */
-enum { LINEAR_ACTIVATION, LINEAR_SLOPE }; /* ORDER of its attributes */
+enum { X, WEIGHT, SCALE, BIAS };                         /* ORDER of the inputs */
+enum { LINEAR_INPUTS, LINEAR_ACTIVATION, LINEAR_SLOPE }; /* ORDER of its attributes */
 
 /* An operator without a gradient where one is wanted is an error: the network would silently not learn. */
 static marea_status want_no_record (marea_call *c) {
@@ -136,59 +135,30 @@ static marea_status want_no_record (marea_call *c) {
   return MAREA_OK;
 }
 
-/* Weights as quantize_int8 packs (taps, in, out), out being the scales' number, which is set. */
-static marea_status want_packed (marea_call *c, int64_t taps, int64_t in, int64_t *out) {
+#define F32 (1 << MAREA_F32) /* what sums of bytes become */
+
+/* Weights as quantize_int8 packs (taps, in, out), out being the scales' number, which is set; `in` is the attribute `inputs`,
+   because padding hides it, and must be the last size of x. */
+static marea_status want_packed (marea_call *c, int64_t taps, int inputs, int64_t *out) {
   const marea_tensor *scale = c->in[SCALE];
+  const int64_t in = c->attr[inputs].i;
   int64_t terms;
+  MAREA_TRY(marea_want_dtype(c, X, F32));
+  MAREA_TRY(marea_want_size(c, X, c->in[X]->rank - 1, in, "inputs, those of the weight"));
   MAREA_TRY(
       want_depth(c, __builtin_mul_overflow(taps, in, &terms) || taps > MAREA_INT8_DEPTH ? INT64_MAX : terms));
   MAREA_TRY(marea_want_dtype(c, WEIGHT, 1 << MAREA_U8));
   MAREA_TRY(marea_want_rank(c, WEIGHT, 2, "(panels, bytes)"));
-  MAREA_TRY(marea_want_dtype(c, SCALE, 1 << c->in[X]->dtype));
+  MAREA_TRY(marea_want_dtype(c, SCALE, F32));
   MAREA_TRY(marea_want_rank(c, SCALE, 1, "(out)"));
   *out = scale->shape[0];
   MAREA_TRY(marea_want_size(c, WEIGHT, 0, marea_int8_panels(*out), "a panel for 16 of scale's elements"));
   MAREA_TRY(marea_want_size(c, WEIGHT, 1, marea_int8_panel_bytes(taps, marea_int8_depth(in)),
-                            "the bytes of a panel for x's last size"));
+                            "the bytes of a panel for so many inputs"));
   if (c->n_in <= BIAS || !c->in[BIAS]) return MAREA_OK;
-  MAREA_TRY(marea_want_dtype(c, BIAS, 1 << c->in[X]->dtype));
+  MAREA_TRY(marea_want_dtype(c, BIAS, F32));
   MAREA_TRY(marea_want_rank(c, BIAS, 1, "(out)"));
   return marea_want_size(c, BIAS, 0, *out, "scale's size");
-}
-
-/* Is it what bytes become, f32? */
-static bool is_f32 (int dtype) { return dtype == marea_computed_in(MAREA_BF16); }
-
-typedef struct conversion {
-  const marea_context *ctx;
-  int64_t n;
-  int from, to; /* dtypes */
-  const char *x;
-  char *y;
-} conversion;
-
-static void convert_block (void *arg, int64_t block, int worker) {
-  const conversion *k = arg;
-  const int64_t at = block * MAREA_BLOCK;
-  (void)worker;
-  marea_convert_run(k->ctx, MAREA_MIN(MAREA_BLOCK, k->n - at), k->from,
-                    k->x + (size_t)at * marea_element_size(k->from), 1, k->to,
-                    k->y + (size_t)at * marea_element_size(k->to), 1);
-}
-
-static void convert (marea_context *ctx, int64_t n, int from, const void *x, int to, void *y) {
-  conversion k = {ctx, n, from, to, x, y};
-  marea_parallel(ctx, (n + MAREA_BLOCK - 1) / MAREA_BLOCK, convert_block, &k);
-}
-
-/* *to := a tensor of floats as f32: its memory, or a copy of it. */
-static marea_status as_f32 (marea_call *c, const marea_tensor *t, float **to) {
-  const int64_t n = t ? marea_tensor_size(t) : 0;
-  *to = t ? marea_at(t) : NULL;
-  if (!t || is_f32(t->dtype)) return MAREA_OK;
-  MAREA_WORKSPACE_OR_RETURN(c, *to, (size_t)MAREA_MAX(n, 1) * sizeof **to);
-  convert(c->ctx, n, t->dtype, marea_at(t), MAREA_F32, *to);
-  return MAREA_OK;
 }
 
 static marea_status linear_int8_shape (marea_call *c) {
@@ -197,7 +167,7 @@ static marea_status linear_int8_shape (marea_call *c) {
   MAREA_TRY(want_no_record(c));
   if (x->rank == 0)
     return marea_reject(c, MAREA_ESHAPE, "argument 'x': expected (.., in), got %s", marea_tensor_text(x).s);
-  MAREA_TRY(want_packed(c, 1, x->shape[x->rank - 1], &out));
+  MAREA_TRY(want_packed(c, 1, LINEAR_INPUTS, &out));
   MAREA_TRY(marea_want_slope(c, LINEAR_SLOPE));
   marea_layout_like(&c->layout[0], x);
   c->layout[0].shape[x->rank - 1] = out;
@@ -219,7 +189,7 @@ static void quantize_rows (void *arg, int64_t block, int worker) {
                       &j->to);
 }
 
-/* *to := bytes of x (m, n), of which the caller has the f32. */
+/* *to := bytes of x (m, n), f32. */
 static marea_status rows_of (marea_call *c, const float *x, int64_t m, int64_t n, marea_int8_rows *to) {
   rows_job j = {.f32 = c->ctx->kernels[MAREA_F32], .x = x, .m = m, .n = n};
   j.to.step = marea_int8_depth(n);
@@ -232,48 +202,25 @@ static marea_status rows_of (marea_call *c, const float *x, int64_t m, int64_t n
   return MAREA_OK;
 }
 
-/* w := the weights, but for taps and step, with the activation and its slope, which are adjacent attributes. */
-static marea_status weights_of (marea_call *c, int activation, marea_int8_weight *w) {
-  float *scale, *bias;
-  MAREA_TRY(as_f32(c, c->in[SCALE], &scale));
-  MAREA_TRY(as_f32(c, c->n_in > BIAS ? c->in[BIAS] : NULL, &bias));
-  *w = (marea_int8_weight){.at = marea_at(c->in[WEIGHT]),
-                           .scale = scale,
-                           .bias = bias,
-                           .n = c->in[SCALE]->shape[0],
-                           .act = (marea_activation)c->attr[activation].i,
-                           .slope = c->attr[activation + 1].f};
-  return MAREA_OK;
-}
-
-/* *to := where results of f32 go before finish_results. */
-static marea_status begin_results (marea_call *c, float **to) {
-  marea_tensor *y = c->out[0];
-  const size_t bytes = (size_t)MAREA_MAX(marea_tensor_size(y), 1) * sizeof **to;
-  *to = marea_at(y);
-  if (!is_f32(y->dtype)) MAREA_WORKSPACE_OR_RETURN(c, *to, bytes);
-  return MAREA_OK;
-}
-
-static void finish_results (marea_call *c, const float *from) {
-  marea_tensor *y = c->out[0];
-  if (!is_f32(y->dtype)) convert(c->ctx, marea_tensor_size(y), MAREA_F32, from, y->dtype, marea_at(y));
+/* The weights, but for taps and step, with the activation and its slope, which are adjacent attributes. */
+static marea_int8_weight weights_of (const marea_call *c, int activation) {
+  return (marea_int8_weight){.at = marea_at(c->in[WEIGHT]),
+                             .scale = marea_at(c->in[SCALE]),
+                             .bias = c->n_in > BIAS && c->in[BIAS] ? marea_at(c->in[BIAS]) : NULL,
+                             .n = c->in[SCALE]->shape[0],
+                             .act = (marea_activation)c->attr[activation].i,
+                             .slope = c->attr[activation + 1].f};
 }
 
 static marea_status linear_int8_forward (marea_call *c) {
   const marea_tensor *x = c->in[X];
   const int64_t in = x->shape[x->rank - 1], m = marea_count(x->rank - 1, x->shape);
-  marea_int8_weight w;
+  marea_int8_weight w = weights_of(c, LINEAR_ACTIVATION);
   marea_int8_rows rows;
-  float *from, *to;
-  MAREA_TRY(as_f32(c, x, &from));
-  MAREA_TRY(weights_of(c, LINEAR_ACTIVATION, &w));
-  MAREA_TRY(begin_results(c, &to));
-  MAREA_TRY(rows_of(c, from, m, in, &rows));
+  MAREA_TRY(rows_of(c, marea_at(x), m, in, &rows));
   w.taps = 1;
   w.step = rows.step;
-  marea_int8_product(c->ctx, &rows, m, &w, to);
-  finish_results(c, to);
+  marea_int8_product(c->ctx, &rows, m, &w, marea_at(c->out[0]));
   return MAREA_OK;
 }
 
@@ -290,32 +237,36 @@ const marea_op marea_op_linear_int8 = {
         "out); of "
         "each row of x the range from its least to its largest element, 0 among them, becomes 0 .. 255 "
         "(dynamic "
-        "quantization), sums are exact integers, y is a float. x: (.., in); bias: (out); y: (.., out). A row "
+        "quantization), sums are exact integers, y is f32. x: f32 (.., in); bias: (out); y: (.., out). A row "
         "with a NaN or an infinity gives NaN; elements of a row that are all below 3e-36 count as 0. No "
         "gradient: "
-        "an input that requires one is an error outside of no_grad. Errors: bytes of another size.",
+        "an input that requires one is an error outside of no_grad. Errors: x of another size than the "
+        "weight's, f64.",
     .inputs = {{"x", "(.., in)"},
                {"weight", "bytes"},
                {"scale", "(out)"},
                {"bias", "(out)", .optional = true}},
     .attrs = MAREA_ATTRS(
+        {"inputs", MAREA_INT, MAREA_REQUIRED, NULL, "rows of the weight, which its bytes do not tell"},
         {"activation", MAREA_ENUM, 0, "none|relu|leaky_relu|elu|sigmoid|tanh|softplus", "applied to the sum"},
         {"slope", MAREA_REAL, MAREA_NONE, NULL, MAREA_SLOPE_DOC}),
     .flags = MAREA_SHAPE_ONLY | MAREA_NO_GRAD,
     .shape = linear_int8_shape,
     .forward = linear_int8_forward,
     .flop = linear_int8_flop,
-    .sample =
-        "local s, n = g.shape(1, 3), g.int(0, 20)\n"
-        "local fours = (s[#s] + 3) // 4\n"
-        "return {g.tensor(s), g.tensor({(n + 15) // 16, fours * 64 + 64}, {dtype = 'u8', lo = 0, hi = 255}), "
-        "g.tensor({n}, {lo = 0, hi = 0.01}), g.bool() and g.tensor{n} or nil}, "
-        "{activation = g.pick{'none', 'sigmoid', 'tanh', 'softplus'}}",
+    .sample = "local s, n = g.shape(1, 3), g.int(0, 20)\n"
+              "local fours = (s[#s] + 3) // 4\n"
+              "return {g.tensor(s, {dtype = 'f32'}), "
+              "g.tensor({(n + 15) // 16, fours * 64 + 64}, {dtype = 'u8', lo = 0, hi = 255}), g.tensor({n}, "
+              "{dtype = "
+              "'f32', lo = 0, hi = 0.01}), g.bool() and g.tensor({n}, {dtype = 'f32'}) or nil}, "
+              "{inputs = s[#s], activation = g.pick{'none', 'sigmoid', 'tanh', 'softplus'}}",
 };
 
 /* ---- conv2d_int8 ---- */
 
 enum {
+  CONV_INPUTS,
   CONV_KERNEL,
   CONV_STRIDE,
   CONV_PADDING,
@@ -338,7 +289,7 @@ static marea_status conv2d_int8_shape (marea_call *c) {
     g.kernel[d] = c->attr[CONV_KERNEL].v[d];
     MAREA_TRY(marea_want_int(c, CONV_KERNEL, g.kernel[d], 1));
   }
-  MAREA_TRY(want_packed(c, g.kernel[0] * g.kernel[1], g.cin, &g.cout));
+  MAREA_TRY(want_packed(c, g.kernel[0] * g.kernel[1], CONV_INPUTS, &g.cout));
   MAREA_TRY(marea_conv_padding(c, at, &g));
   MAREA_TRY(marea_conv_size(c, &g, g.out));
   MAREA_TRY(marea_want_slope(c, CONV_SLOPE));
@@ -447,19 +398,16 @@ static marea_status open_images (marea_call *c, convolution *k) {
 
 static marea_status conv2d_int8_forward (marea_call *c) {
   convolution k = {.ctx = c->ctx};
-  float *from;
   MAREA_KEPT(c, k.g);
   if (marea_tensor_size(c->out[0]) == 0) return MAREA_OK;
-  MAREA_TRY(as_f32(c, c->in[X], &from));
-  MAREA_TRY(weights_of(c, CONV_ACTIVATION, &k.w));
-  MAREA_TRY(begin_results(c, &k.y));
+  k.w = weights_of(c, CONV_ACTIVATION);
+  k.y = marea_at(c->out[0]);
   k.w.taps = k.g.kernel[0] * k.g.kernel[1];
   k.w.step = marea_int8_depth(k.g.cin);
-  MAREA_TRY(rows_of(c, from, k.g.n, k.g.in[0] * k.g.in[1] * k.g.cin, &k.x));
+  MAREA_TRY(rows_of(c, marea_at(c->in[X]), k.g.n, k.g.in[0] * k.g.in[1] * k.g.cin, &k.x));
   MAREA_TRY(open_images(c, &k));
   marea_parallel(c->ctx, k.g.n, pad_image, &k);
   marea_parallel(c->ctx, k.g.n * row_blocks(&k) * k.across, convolve, &k);
-  finish_results(c, k.y);
   return MAREA_OK;
 }
 
@@ -477,12 +425,13 @@ const marea_op marea_op_conv2d_int8 = {
            "Cin); bias: "
            "(Cout); y: (N, OH, OW, Cout), all of it NaN for an image with a NaN or an infinity. No gradient. "
            "Errors: "
-           "as conv2d's, bytes of another size.",
+           "as conv2d's, channels other than the weight's, f64.",
     .inputs = {{"x", "(N, H, W, Cin)"},
                {"weight", "bytes"},
                {"scale", "(Cout)"},
                {"bias", "(Cout)", .optional = true}},
     .attrs = MAREA_ATTRS(
+        {"inputs", MAREA_INT, MAREA_REQUIRED, NULL, "channels of the weight, Cin"},
         {"kernel", MAREA_PAIR, 1, NULL, "height and width of the kernel"},
         {"stride", MAREA_PAIR, 1, NULL, "step of the kernel, height and width"},
         {"padding", MAREA_PADDING, 0, NULL, "zeros around x: top, bottom, left, right, or 'same'"},
@@ -498,7 +447,9 @@ const marea_op marea_op_conv2d_int8 = {
         "local cin, n = g.int(0, 5), g.int(0, 20)\n"
         "local x = {g.int(0, 3), g.int(5, 9), g.int(5, 9), cin}\n"
         "local bytes = (k[1] * k[2] * ((cin + 3) // 4 * 4) + 4) * 16\n"
-        "return {g.tensor(x), g.tensor({(n + 15) // 16, bytes}, {dtype = 'u8', lo = 0, hi = 255}), "
-        "g.tensor({n}, {lo = 0, hi = 0.01}), g.bool() and g.tensor{n} or nil}, {kernel = k, stride = s, "
+        "return {g.tensor(x, {dtype = 'f32'}), g.tensor({(n + 15) // 16, bytes}, {dtype = 'u8', lo = 0, hi = "
+        "255}), g.tensor({n}, {dtype = 'f32', lo = 0, hi = 0.01}), g.bool() and g.tensor({n}, {dtype = "
+        "'f32'}) "
+        "or nil}, {inputs = cin, kernel = k, stride = s, "
         "dilation = d, padding = g.pick{0, 'same', {0, 1, 2, 1}}, activation = g.pick{'none', 'tanh'}}",
 };

@@ -53,7 +53,7 @@ local function check(m, k, n, extreme)
   cases = cases + 1
   marea.scope(function()
     local bytes, scale = marea.quantize_int8(matrix(w, k, n))
-    local y = marea.linear_int8(matrix(x, m, k), bytes, scale, marea.tensor(bias)):reshape{-1}:totable()
+    local y = marea.linear_int8(matrix(x, m, k), bytes, scale, marea.tensor(bias), {inputs = k}):reshape{-1}:totable()
     note(y)
     for i = 1, m do
       for j = 1, n do
@@ -89,6 +89,7 @@ local function check_conv(h, w, cin, cout, o)
   cases = cases + 1
   marea.scope(function()
     local bytes, scale = marea.quantize_int8(marea.tensor(weight):reshape{kh, kw, cin, cout})
+    o.inputs = cin
     local y = marea.conv2d_int8(marea.tensor(x):reshape{1, h, w, cin}, bytes, scale, nil, o)
     note(y)
     local oh, ow, got = y:size(2), y:size(3), y:reshape{-1}:totable()
@@ -123,7 +124,7 @@ for seed = 1, 20 do
   local m, k, n = 1 + random(80), 1 + random(200), 1 + random(70)
   local bytes, scale = marea.quantize_int8(marea.normal{k, n})
   note(bytes)
-  note(marea.linear_int8(marea.normal{m, k}, bytes, scale, marea.normal{n}))
+  note(marea.linear_int8(marea.normal{m, k}, bytes, scale, marea.normal{n}, {inputs = k}))
 end
 
 print(("%s: %d cases, %d numbers"):format(marea.info().isa, cases, hash))

@@ -54,11 +54,7 @@ end
 local function forward(self, x)
   if not self.weight then self:infer(x, self.rank, self.takes) end
   local y
-  if self._bytes then
-    if core.is_tensor(x) and x.rank == 4 and x:size(4) ~= self.inputs then -- bytes are padded
-      check.fail("Conv2d", "x", ("images (N, H, W, %d)"):format(self.inputs), x)
-    end
-    y = ops.conv2d_int8(x, self.weight, self.scale, self.bias, self._bytes)
+  if self._bytes then y = ops.conv2d_int8(x, self.weight, self.scale, self.bias, self._bytes)
   else y = ops[self.computes](x, self.weight, self.bias, self.attributes) end
   if self._after then return self._after(y) end
   return y
@@ -99,8 +95,8 @@ end
 function Conv2d:to_bytes(quantize)
   if self.groups > 1 or taps(self) * self.inputs > 65536 or self.inputs < 16 or self.outputs < 16 then return false end
   local a = self.attributes
-  self._bytes = {kernel = self.kernel, stride = a.stride, padding = a.padding, dilation = a.dilation,
-    activation = a.activation, slope = a.slope}
+  self._bytes = {inputs = self.inputs, kernel = self.kernel, stride = a.stride, padding = a.padding,
+    dilation = a.dilation, activation = a.activation, slope = a.slope}
   quantize.weight(self, "weight", "scale")
   if self.bias then self:buffer("bias", self.bias) end
 end

@@ -1,7 +1,6 @@
 -- SPDX-License-Identifier: MIT
 --- nn.Linear{784, 128, activation = "relu"}: y = activation(x W + b), x (..., in), W (in, out), b (out).
 local core = require "marea.core"
-local check = require "marea.internal.check"
 local module = require "marea.nn.module"
 local Weighted = require "marea.nn.weighted"
 local linear, linear_int8 = core.ops.linear, core.ops.linear_int8
@@ -24,11 +23,7 @@ end
 function Linear:forward(x)
   if not self.weight then self:infer(x, nil, "a tensor (..., in)") end
   local y
-  if self._bytes then
-    if core.is_tensor(x) and (x.rank == 0 or x:size(-1) ~= self.inputs) then -- bytes are padded
-      check.fail("Linear", "x", ("a tensor (.., %d)"):format(self.inputs), x)
-    end
-    y = linear_int8(x, self.weight, self.scale, self.bias, self.attributes)
+  if self._bytes then y = linear_int8(x, self.weight, self.scale, self.bias, self._bytes)
   else y = linear(x, self.weight, self.bias, self.attributes) end
   if self._after then return self._after(y) end
   return y
@@ -37,7 +32,7 @@ end
 --- The weight becomes bytes, as nn/quantize.lua says.
 function Linear:to_bytes(quantize)
   if self.inputs > 65536 then return false end -- sums would not fit
-  self._bytes = true
+  self._bytes = {inputs = self.inputs, activation = self.attributes.activation, slope = self.attributes.slope}
   quantize.weight(self, "weight", "scale")
   if self.bias then self:buffer("bias", self.bias) end
 end

@@ -94,7 +94,7 @@ local function project(self, x, first, size)
       weight = ops.narrow(weight, 2, first, size)
     end
   end
-  if scale then return ops.linear_int8(x, weight, scale, bias) end
+  if scale then return ops.linear_int8(x, weight, scale, bias, {inputs = self.embed_dim}) end
   return ops.linear(x, weight, bias)
 end
 
