@@ -757,10 +757,14 @@ typedef struct marea_int8_block {
   int64_t places, x_col, y_col;
   const int64_t *tap;
   marea_range panels;
+  bool add; /* to y, without a bias */
 } marea_int8_block;
 void marea_int8_multiply (marea_context *ctx, const marea_int8_weight *w, const marea_int8_block *b);
 /* y (m, n) = act(x w + bias) by the context's threads */
 void marea_int8_product (marea_context *ctx, const marea_int8_rows *x, int64_t m, const marea_int8_weight *w,
                          float *y);
+/* A shape rule's check of input `weight`, quantize_int8's bytes of (taps, in, out), the scales behind it, which tell out, and
+   of x, input 0; and that no gradient is wanted (ops/int8.c). */
+marea_status marea_int8_want (marea_call *c, int weight, int64_t taps, int64_t in, int64_t *out);
 
 #endif

@@ -47,12 +47,13 @@ static void multiply_places (marea_context *ctx, const marea_int8_weight *w, con
   const marea_kernels *f32 = ctx->kernels[MAREA_F32];
   const int64_t n = MAREA_MIN(MAREA_INT8_COLUMNS, w->n - col);
   float *y = b->y + first * b->y_col + col;
+  const float *bias = b->add ? y : w->bias ? w->bias + col : NULL;
   g->places = MAREA_MIN(MAREA_INT8_PLACES, b->places - first);
   g->x = b->x + first * b->x_col;
   ctx->int8(g);
   f32->int8_finish((size_t)g->places, (size_t)n, g->sum, column, b->factor + first, b->zero + first,
-                   w->scale + col, w->bias ? w->bias + col : NULL, w->act == MAREA_ACT_RELU ? 0 : -INFINITY,
-                   (size_t)b->y_col, y);
+                   w->scale + col, bias, b->add ? (size_t)b->y_col : 0,
+                   w->act == MAREA_ACT_RELU ? 0 : -INFINITY, (size_t)b->y_col, y);
   if (w->act == MAREA_ACT_NONE || w->act == MAREA_ACT_RELU) return;
   for (int64_t i = 0; i < g->places; i++)
     f32->bias_act(1, (size_t)n, NULL, w->act, w->slope, y + i * b->y_col);

@@ -160,6 +160,109 @@ describe("linear_int8", function()
   end)
 end)
 
+describe("lstm_int8", function()
+  local C, H = 21, 33
+
+  --- Weights as floats and as lstm_int8's five arguments behind x.
+  local function weights()
+    local w_x, w_h, bias = marea.normal{C, 4 * H} * 0.3, marea.normal{H, 4 * H} * 0.3, marea.normal{4 * H}
+    local x_bytes, x_scale = marea.quantize_int8(w_x)
+    local h_bytes, h_scale = marea.quantize_int8(w_h)
+    return {x_bytes, x_scale, h_bytes, h_scale, bias}, {w_x, w_h, bias}
+  end
+
+  local function run(x, w, h0, c0, lengths, options)
+    options = options or {}
+    options.inputs = C
+    return marea.lstm_int8(x, w[1], w[2], w[3], w[4], w[5], h0, c0, lengths, options)
+  end
+
+  --- One row (T, C), step by step, of products that are tested above.
+  local function by_steps(x, w, h, c, length, options)
+    local ys, gate = {}, options.recurrent_activation == "hard_sigmoid" and function(a)
+      return (a * 0.2 + 0.5):clamp(0, 1)
+    end or marea.sigmoid
+    for step = 1, length do
+      local t = options.reverse and length + 1 - step or step
+      local a = marea.linear_int8(x:narrow(1, t, 1), w[1], w[2], w[5], {inputs = C})
+        + marea.linear_int8(h, w[3], w[4], {inputs = H})
+      local function part(k) return a:narrow(2, (k - 1) * H + 1, H) end
+      c = gate(part(2)) * c + gate(part(1)) * part(3):tanh()
+      h = gate(part(4)) * c:tanh()
+      ys[t] = h:reshape{H}
+    end
+    for t = length + 1, x:size(1) do ys[t] = marea.zeros{H} end
+    return marea.stack(ys), h, c
+  end
+
+  local function near(a, b, what)
+    local distance = (a:reshape{-1} - b:reshape{-1}):abs():max():item()
+    assert(distance < 1e-5, what .. ": " .. distance)
+  end
+
+  it("is a step of products of bytes after the other, of each row on its own", function()
+    marea.seed(11)
+    local n, steps = 7, 9
+    local lengths, w = {9, 3, 0, 7, 1, 9, 5}, weights()
+    local x, h0, c0 = marea.normal{n, steps, C}, marea.normal{n, H}:tanh(), marea.normal{n, H}
+    for _, options in ipairs{{}, {reverse = true}, {recurrent_activation = "hard_sigmoid"}} do
+      local y, h, c = run(x, w, h0, c0, marea.tensor(lengths, {dtype = "i64"}), options)
+      for i, length in ipairs(lengths) do
+        local want, want_h, want_c =
+          by_steps(x:select(1, i), w, h0:narrow(1, i, 1), c0:narrow(1, i, 1), length, options)
+        near(y:select(1, i), want, "y of row " .. i)
+        near(h:select(1, i), want_h, "h of row " .. i)
+        near(c:select(1, i), want_c, "c of row " .. i)
+      end
+    end
+  end)
+
+  it("is near lstm, with many rows and from zeros", function()
+    marea.seed(12)
+    local w, floats = weights()
+    local x = marea.normal{150, 40, C}
+    local y, h, c = run(x, w)
+    local want, want_h, want_c = marea.lstm(x, floats[1], floats[2], floats[3])
+    assert.is_true((y - want):abs():max():item() < 0.1 and (y - want):abs():mean():item() < 0.005)
+    assert.is_true((h - want_h):abs():mean():item() < 0.005 and (c - want_c):abs():mean():item() < 0.01)
+  end)
+
+  it("leaves other rows alone where one is no number, and has the same bits for any number of threads", function()
+    local threads, w, x = marea.info().threads, weights(), marea.normal{40, 5, C}
+    local all = run(x, w)
+    marea.no_grad(function() x:select(1, 3):narrow(1, 2, 1):fill_(0 / 0) end)
+    for n = 1, 4 do
+      marea.set_threads(n)
+      local y = run(x, w)
+      for i = 1, 40 do
+        local same = y:select(1, i):eq(all:select(1, i)):to "f32":sum():item()
+        assert.are.equal(i == 3 and H or 5 * H, same)
+      end
+    end
+    marea.set_threads(threads)
+  end)
+
+  it("takes empty shapes, and refuses what does not fit", function()
+    local w, x = weights(), marea.ones{2, 3, C}
+    assert.are.same({0, 3, H}, run(marea.zeros{0, 3, C}, w).shape)
+    assert.are.same({2, 0, H}, run(marea.zeros{2, 0, C}, w).shape)
+    local function refused(...)
+      local a = table.pack(...)
+      return message_of(function() run(table.unpack(a, 1, a.n)) end)
+    end
+    assert.matches("argument 'x': expected size 21 in dimension 3", refused(marea.ones{2, 3, 20}, w))
+    assert.matches("argument 'x' requires a gradient", refused(marea.ones{2, 3, C}:requires_grad_(), w))
+    assert.matches("argument 'h0': expected size 2 in dimension 1", refused(x, w, marea.ones{3, H}))
+    assert.matches("argument 'c0': expected f32 %(2, 33%)", refused(x, w, nil, marea.ones{2, 3}))
+    local lengths = marea.tensor({1, 4}, {dtype = "i64"})
+    assert.matches("argument 'lengths': row 2 has length 4", refused(x, w, nil, nil, lengths))
+    assert.matches("argument 'w_h': expected size", refused(x, {w[1], w[2], w[1], w[2], w[5]}))
+    local other, scale = marea.quantize_int8(marea.ones{C, 10})
+    assert.matches("argument 'w_x_scale': expected size 132", refused(x, {other, scale, w[3], w[4], w[5]}))
+    assert.matches("argument 'w_x_scale': expected size 8", refused(x, {other, scale, other, scale}))
+  end)
+end)
+
 describe("net:quantize()", function()
   local nn = marea.nn
 
@@ -237,6 +340,30 @@ describe("net:quantize()", function()
     local attention, y = nn.MultiHeadAttention{64, 4}, marea.normal{2, 5, 64}
     assert.is_true(distance(attention:quantize{least = 0}(x, y, y), attention(x, y, y)) < 0.05)
     assert.are.equal("f32", nn.MultiHeadAttention{24, 3}:quantize{least = 0}.in_proj_weight.dtype)
+  end)
+
+  it("takes LSTM, of several layers and both directions, with lengths and states; GRU stays", function()
+    marea.seed(2)
+    local net = nn.LSTM{70, 64, layers = 2, bidirectional = true, dropout = 0.5}:evaluate()
+    local small, sizes = net:quantize()
+    assert.are.equal("1 of 1 layers in int8", tostring(sizes):match "^[^:]*")
+    assert.matches("^LSTM%(70 %-> 64, 2 layers, both directions, dropout 0.5, int8%)", tostring(small))
+    assert.are.equal(0, (select(2, small:count())))
+    local x, states = marea.normal{5, 9, 70}, marea.normal{4, 5, 64}:tanh()
+    for _, o in ipairs{{}, {lengths = marea.tensor({9, 3, 0, 7, 1}, {dtype = "i64"}), h0 = states, c0 = states}} do
+      local want, got = {net(x, o)}, {small(x, o)}
+      for i = 1, 3 do assert.is_true(distance(got[i], want[i]) < 0.03) end
+    end
+    local path = os.tmpname()
+    marea.checkpoint.save(path, {model = small})
+    local other = nn.LSTM{70, 64, layers = 2, bidirectional = true, bias = true}:quantize()
+    marea.checkpoint.load(path, {model = other})
+    os.remove(path)
+    assert.is_true(other(x):eq((small(x))):all():item() == 1)
+    assert.are.equal("u8", nn.LSTM{70, 64, bias = false}:quantize().weights[1].forward.w_h.dtype)
+    assert.are.equal("f32", nn.GRU{70, 64}:quantize().weights[1].forward.w_h.dtype)
+    assert.are.equal("f32", nn.LSTM{40000, 1}:quantize{skip = {""}}.weights[1].forward.w_x.dtype)
+    assert.are.equal(0, select(2, nn.LSTM{70000, 1}:quantize()).quantized)
   end)
 
   it("takes Conv2d where it is asked to, between few channels and in groups not", function()

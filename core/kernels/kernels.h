@@ -432,11 +432,11 @@ static inline int marea_winograd_points (marea_winograd_variant v, int taps) {
 #define MAREA_HALF_KERNELS(K)                                                                                    \
   /* y = factor x + shift, within 0 and 255, rounded to nearest even (int8.inc) */                               \
   K(int8_quantize, void, (size_t n, const float *x, float factor, float shift, uint8_t *y))                      \
-  /* y[i][j] = (sum[i][j] - zero[i] column[j]) (factor[i] scale[j]) + bias[j], n <= MAREA_INT8_COLUMNS, the step of  \
-     sum, which is the size of column, and at least `least`; bias NULL: none */                                                                                     \
+  /* y[i][j] = (sum[i][j] - zero[i] column[j]) (factor[i] scale[j]) + bias[i][j], n <= MAREA_INT8_COLUMNS, the step  \
+     of sum, which is the size of column, and at least `least`; bias may be y; NULL, step 0: none */                                                                                     \
   K(int8_finish, void, (size_t rows, size_t n, const int32_t *sum, const int32_t *column, const float *factor,  \
-                        const int32_t *zero, const float *scale, const float *bias, float least, size_t y_step,   \
-                        float *y))                                                                               \
+                        const int32_t *zero, const float *scale, const float *bias, size_t bias_step, float least,  \
+                        size_t y_step, float *y))                                                                               \
   /* to f32 and back (half.h) */                                                    \
   K(widen_bf16, void, (size_t n, const uint16_t *x, float *y))                                                  \
   K(widen_f16, void, (size_t n, const uint16_t *x, float *y))                                                   \

@@ -35,7 +35,7 @@ OP(matmul) OP(linear)
 /* int8.c */
 OP(quantize_int8) OP(linear_int8) OP(conv2d_int8)
 /* recurrent/ */
-OP(rnn) OP(rnn_grad) OP(gru) OP(gru_grad) OP(lstm) OP(lstm_grad)
+OP(rnn) OP(rnn_grad) OP(gru) OP(gru_grad) OP(lstm) OP(lstm_grad) OP(lstm_int8)
 /* attention/ */
 OP(scaled_dot_product_attention) OP(scaled_dot_product_attention_grad)
 OP(additive_attention) OP(additive_attention_grad)

@@ -137,24 +137,28 @@ static marea_status want_no_record (marea_call *c) {
 
 #define F32 (1 << MAREA_F32) /* what sums of bytes become */
 
-/* Weights as quantize_int8 packs (taps, in, out), out being the scales' number, which is set; `in` is the attribute `inputs`,
-   because padding hides it, and must be the last size of x. */
-static marea_status want_packed (marea_call *c, int64_t taps, int inputs, int64_t *out) {
-  const marea_tensor *scale = c->in[SCALE];
-  const int64_t in = c->attr[inputs].i;
+marea_status marea_int8_want (marea_call *c, int weight, int64_t taps, int64_t in, int64_t *out) {
+  const int scale = weight + 1;
   int64_t terms;
-  MAREA_TRY(marea_want_dtype(c, X, F32));
-  MAREA_TRY(marea_want_size(c, X, c->in[X]->rank - 1, in, "inputs, those of the weight"));
+  MAREA_TRY(want_no_record(c));
   MAREA_TRY(
       want_depth(c, __builtin_mul_overflow(taps, in, &terms) || taps > MAREA_INT8_DEPTH ? INT64_MAX : terms));
-  MAREA_TRY(marea_want_dtype(c, WEIGHT, 1 << MAREA_U8));
-  MAREA_TRY(marea_want_rank(c, WEIGHT, 2, "(panels, bytes)"));
-  MAREA_TRY(marea_want_dtype(c, SCALE, F32));
-  MAREA_TRY(marea_want_rank(c, SCALE, 1, "(out)"));
-  *out = scale->shape[0];
-  MAREA_TRY(marea_want_size(c, WEIGHT, 0, marea_int8_panels(*out), "a panel for 16 of scale's elements"));
-  MAREA_TRY(marea_want_size(c, WEIGHT, 1, marea_int8_panel_bytes(taps, marea_int8_depth(in)),
-                            "the bytes of a panel for so many inputs"));
+  MAREA_TRY(marea_want_dtype(c, X, F32));
+  MAREA_TRY(marea_want_dtype(c, weight, 1 << MAREA_U8));
+  MAREA_TRY(marea_want_rank(c, weight, 2, "(panels, bytes)"));
+  MAREA_TRY(marea_want_dtype(c, scale, F32));
+  MAREA_TRY(marea_want_rank(c, scale, 1, "(out)"));
+  *out = c->in[scale]->shape[0];
+  MAREA_TRY(marea_want_size(c, weight, 0, marea_int8_panels(*out), "a panel for 16 of the scale's elements"));
+  return marea_want_size(c, weight, 1, marea_int8_panel_bytes(taps, marea_int8_depth(in)),
+                         "the bytes of a panel for so many inputs");
+}
+
+/* The attribute `inputs`, for padding hides the weight's size, must be the last size of x; *out := the scales' number. */
+static marea_status want_operands (marea_call *c, int64_t taps, int inputs, int64_t *out) {
+  const int64_t in = c->attr[inputs].i;
+  MAREA_TRY(marea_want_size(c, X, c->in[X]->rank - 1, in, "inputs, those of the weight"));
+  MAREA_TRY(marea_int8_want(c, WEIGHT, taps, in, out));
   if (c->n_in <= BIAS || !c->in[BIAS]) return MAREA_OK;
   MAREA_TRY(marea_want_dtype(c, BIAS, F32));
   MAREA_TRY(marea_want_rank(c, BIAS, 1, "(out)"));
@@ -164,10 +168,9 @@ static marea_status want_packed (marea_call *c, int64_t taps, int inputs, int64_
 static marea_status linear_int8_shape (marea_call *c) {
   const marea_tensor *x = c->in[X];
   int64_t out;
-  MAREA_TRY(want_no_record(c));
   if (x->rank == 0)
     return marea_reject(c, MAREA_ESHAPE, "argument 'x': expected (.., in), got %s", marea_tensor_text(x).s);
-  MAREA_TRY(want_packed(c, 1, LINEAR_INPUTS, &out));
+  MAREA_TRY(want_operands(c, 1, LINEAR_INPUTS, &out));
   MAREA_TRY(marea_want_slope(c, LINEAR_SLOPE));
   marea_layout_like(&c->layout[0], x);
   c->layout[0].shape[x->rank - 1] = out;
@@ -279,7 +282,6 @@ static marea_status conv2d_int8_shape (marea_call *c) {
   static const marea_conv_attr_index at = {CONV_STRIDE, CONV_PADDING, CONV_DILATION, -1, -1, false};
   const marea_tensor *x = c->in[X];
   marea_conv g = {.n = 0};
-  MAREA_TRY(want_no_record(c));
   MAREA_TRY(marea_want_rank(c, X, 4, "(N, H, W, Cin)"));
   MAREA_TRY(marea_conv_read(c, at, &g));
   g.n = x->shape[0];
@@ -289,7 +291,7 @@ static marea_status conv2d_int8_shape (marea_call *c) {
     g.kernel[d] = c->attr[CONV_KERNEL].v[d];
     MAREA_TRY(marea_want_int(c, CONV_KERNEL, g.kernel[d], 1));
   }
-  MAREA_TRY(want_packed(c, g.kernel[0] * g.kernel[1], CONV_INPUTS, &g.cout));
+  MAREA_TRY(want_operands(c, g.kernel[0] * g.kernel[1], CONV_INPUTS, &g.cout));
   MAREA_TRY(marea_conv_padding(c, at, &g));
   MAREA_TRY(marea_conv_size(c, &g, g.out));
   MAREA_TRY(marea_want_slope(c, CONV_SLOPE));

@@ -74,12 +74,32 @@ static void one_int8_row (const marea_kernels *f32, size_t n) {
   if (n > MAREA_INT8_COLUMNS) return;
   for (int i = 0; i < MAREA_INT8_COLUMNS; i++) sum[i] = i * 1000 - 5000, column[i] = 100 - i;
   y[n] = 99;
-  f32->int8_finish(1, n, sum, column, factor, zero, scale, n % 2 ? bias : NULL, 0, n, y);
+  f32->int8_finish(1, n, sum, column, factor, zero, scale, n % 2 ? bias : NULL, 0, 0, n, y);
   for (size_t i = 0; i < n; i++) {
     const float want = fmaxf((float)(sum[i] - 7 * column[i]) * (0.5f * scale[i]) + (n % 2 ? bias[i] : 0), 0);
     if (y[i] != want) complain("int8_finish", "number", (double)y[i], (double)want);
   }
   if (y[n] != 99) complain("int8_finish", "writes behind n", 1, 0);
+}
+
+/* Two rows of n, the step 40, added to what is there. */
+static void one_int8_sum (const marea_kernels *f32, size_t n) {
+  float y[80], before[80], scale[MAREA_INT8_COLUMNS];
+  int32_t sum[2 * MAREA_INT8_COLUMNS], column[MAREA_INT8_COLUMNS];
+  const float factor[] = {0.5f, 2};
+  const int32_t zero[] = {7, 3};
+  for (int i = 0; i < 80; i++) before[i] = y[i] = (float)int8_uniform(-3, 3);
+  for (int i = 0; i < 2 * MAREA_INT8_COLUMNS; i++) sum[i] = i * 1000 - 5000;
+  for (int i = 0; i < MAREA_INT8_COLUMNS; i++) column[i] = 100 - i, scale[i] = (float)int8_uniform(0, 1);
+  f32->int8_finish(2, n, sum, column, factor, zero, scale, y, 40, -INFINITY, 40, y);
+  for (int i = 0; i < 80; i++) {
+    const int row = i / 40, j = i % 40;
+    const float number = (float)(sum[row * MAREA_INT8_COLUMNS + j % MAREA_INT8_COLUMNS] -
+                                 zero[row] * column[j % MAREA_INT8_COLUMNS]);
+    const float want =
+        (size_t)j < n ? number * (factor[row] * scale[j % MAREA_INT8_COLUMNS]) + before[i] : before[i];
+    if (y[i] != want) complain("int8_finish", "sum", (double)y[i], (double)want);
+  }
 }
 
 static void check_int8 (marea_int8_kernel *kernel, const marea_kernels *f32) {
@@ -89,6 +109,6 @@ static void check_int8 (marea_int8_kernel *kernel, const marea_kernels *f32) {
       fill_int8(places % 7 == 0);
       one_int8_case(kernel, places, depths[d], 1 + (places + d) % 4, places % 3 == 0);
     }
-  for (size_t n = 0; n < 100; n++) one_int8_row(f32, n);
+  for (size_t n = 0; n < 100; n++) one_int8_row(f32, n), one_int8_sum(f32, n % (MAREA_INT8_COLUMNS + 1));
   end_group("products of bytes");
 }

@@ -16,7 +16,7 @@
 enum { X, W_X, W_H, BIAS, BIAS_H, H0, LENGTHS };               /* ORDER of the inputs */
 enum { REVERSE, RESET_AFTER, RECURRENT_ACTIVATION, PRODUCTS }; /* ORDER of the attributes */
 enum { Y, H_N, GATES, INNER }; /* ORDER of the results; the last two are for the gradient */
-static const marea_sequence_inputs inputs = {X, W_X, W_H, BIAS, H0, LENGTHS};
+static const marea_sequence_inputs inputs = {X, W_X, W_H, BIAS, H0, LENGTHS, 0};
 
 #define RESET_ATTR                                                                 \
   {                                                                                \

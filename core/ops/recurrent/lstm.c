@@ -16,7 +16,7 @@
 enum { X, W_X, W_H, BIAS, H0, C0, LENGTHS };      /* ORDER of the inputs */
 enum { REVERSE, RECURRENT_ACTIVATION, PRODUCTS }; /* ORDER of the attributes */
 enum { Y, H_N, C_N, GATES, CELLS }; /* ORDER of the results; the last two are for the gradient */
-static const marea_sequence_inputs inputs = {X, W_X, W_H, BIAS, H0, LENGTHS};
+static const marea_sequence_inputs inputs = {X, W_X, W_H, BIAS, H0, LENGTHS, 0};
 
 static bool is_hard (const marea_attr *attr) { return attr[RECURRENT_ACTIVATION].i == 1; }
 
@@ -79,19 +79,19 @@ static void forward_step (const marea_recurrence *r, marea_range rows, int64_t s
   }
 }
 
-static marea_status lstm_forward (marea_call *c) {
+/* c0 is the input behind h0. */
+static marea_status run_layer (marea_call *c, const marea_sequence_inputs *at) {
   lstm p = {.hard = is_hard(c->attr), .c_n = marea_at(c->out[C_N])};
   marea_recurrence *r = &p.r;
   marea_sequence *s = &r->s;
-  MAREA_TRY(marea_sequence_open(c, &inputs, c->attr[REVERSE].i, s));
+  MAREA_TRY(marea_sequence_open(c, at, c->attr[REVERSE].i, s));
   if (s->n == 0 || s->hidden == 0) return MAREA_OK;
-  MAREA_TRY(marea_recurrence_inputs(c, &inputs, r));
-  MAREA_TRY(marea_sequence_pack(c, s, c->in[W_H], 0, s->gates, false, &p.w_h));
-  MAREA_TRY(marea_sequence_first(c, s, H0, &r->h0));
-  MAREA_TRY(marea_sequence_first(c, s, C0, &p.c0));
+  MAREA_TRY(marea_recurrence_inputs(c, at, r, &p.w_h));
+  MAREA_TRY(marea_sequence_first(c, s, at->h0, &r->h0));
+  MAREA_TRY(marea_sequence_first(c, s, at->h0 + 1, &p.c0));
   r->y = marea_at(c->out[Y]);
   r->h_n = marea_at(c->out[H_N]);
-  if (c->out[GATES]->shape[0] > 0) {
+  if (!s->bytes && c->out[GATES]->shape[0] > 0) {
     r->saved[0] = p.gates = marea_at(c->out[GATES]), r->width[0] = s->gates;
     r->saved[1] = p.cells = marea_at(c->out[CELLS]), r->width[1] = s->hidden;
   }
@@ -101,6 +101,8 @@ static marea_status lstm_forward (marea_call *c) {
   r->end = end_rows;
   return marea_recurrence_run(c, r);
 }
+
+static marea_status lstm_forward (marea_call *c) { return run_layer(c, &inputs); }
 
 static double lstm_flop (const marea_call *c) { return marea_sequence_flop(c, c->in[W_H], 1, 1); }
 
@@ -149,6 +151,74 @@ const marea_op marea_op_lstm = {
     .forward = lstm_forward,
     .vjp = lstm_vjp,
     .flop = lstm_flop,
+};
+
+/* ---- lstm_int8 ---- */
+
+enum { Q_X, Q_W_X, Q_W_X_SCALE, Q_W_H, Q_W_H_SCALE, Q_BIAS, Q_H0, Q_C0, Q_LENGTHS }; /* ORDER of its inputs */
+enum { INPUTS = 2 };                                                                 /* behind REVERSE, .. */
+static const marea_sequence_inputs int8_inputs = {Q_X, Q_W_X, Q_W_H, Q_BIAS, Q_H0, Q_LENGTHS, 4};
+
+static marea_status lstm_int8_shape (marea_call *c) {
+  const marea_tensor *x = c->in[Q_X];
+  int64_t gates, h;
+  MAREA_TRY(marea_want_rank(c, Q_X, 3, "(N, T, C)"));
+  MAREA_TRY(marea_want_size(c, Q_X, 2, c->attr[INPUTS].i, "inputs, those of the weight"));
+  MAREA_TRY(marea_int8_want(c, Q_W_X, 1, x->shape[2], &gates));
+  h = gates / 4;
+  MAREA_TRY(marea_want_rank(c, Q_W_H_SCALE, 1, "(4H)"));
+  MAREA_TRY(marea_want_size(c, Q_W_X_SCALE, 0, c->in[Q_W_H_SCALE]->shape[0], "w_h_scale's size"));
+  MAREA_TRY(marea_want_size(c, Q_W_X_SCALE, 0, 4 * h, "four gates"));
+  MAREA_TRY(marea_int8_want(c, Q_W_H, 1, h, &gates));
+  MAREA_TRY(marea_sequence_shape_rest(c, &int8_inputs, h, gates));
+  c->n_out = 3;
+  marea_layout_set(&c->layout[Y], x->dtype, 3, (int64_t[]){x->shape[0], x->shape[1], h});
+  marea_layout_set(&c->layout[H_N], x->dtype, 2, (int64_t[]){x->shape[0], h});
+  c->layout[C_N] = c->layout[H_N];
+  return marea_sequence_want(c, Q_C0, &c->layout[C_N]);
+}
+
+static marea_status lstm_int8_forward (marea_call *c) { return run_layer(c, &int8_inputs); }
+
+static double lstm_int8_flop (const marea_call *c) {
+  const int64_t *x = c->in[Q_X]->shape, gates = c->in[Q_W_H_SCALE]->shape[0];
+  return 2.0 * (double)(x[0] * x[1]) * (double)gates * (double)(x[2] + gates / 4);
+}
+
+const marea_op marea_op_lstm_int8 = {
+    .name = "lstm_int8",
+    .family = "recurrent",
+    .doc =
+        "lstm for inference on bytes, as linear_int8: w_x and w_h with their scales are quantize_int8's of "
+        "(C, 4H) and (H, 4H); each step's x and h of each row become bytes, sums, gates and states are "
+        "f32. x: f32 (N, T, C), results and the rest as lstm's. No gradient. Errors: as lstm's, x of "
+        "another size than the weight's, f64.",
+    .inputs = {{"x", "(N, T, C)"},
+               {"w_x", "bytes"},
+               {"w_x_scale", "(4H)"},
+               {"w_h", "bytes"},
+               {"w_h_scale", "(4H)"},
+               {"bias", "(4H)", .optional = true},
+               {"h0", "(N, H)", .optional = true},
+               {"c0", "(N, H)", .optional = true},
+               {"lengths", "(N) steps of each row", .optional = true}},
+    .attrs = MAREA_ATTRS(
+        MAREA_SEQUENCE_REVERSE, MAREA_SEQUENCE_ACTIVATION,
+        {"inputs", MAREA_INT, MAREA_REQUIRED, NULL, "rows of w_x, which its bytes do not tell"}),
+    .flags = MAREA_SHAPE_ONLY | MAREA_NO_GRAD,
+    .shape = lstm_int8_shape,
+    .forward = lstm_int8_forward,
+    .flop = lstm_int8_flop,
+    .sample =
+        "local d = g.shape(3, 3, 0, 4) local n, t, c, h = d[1], d[2], d[3], g.int(0, 9)\n"
+        "local function f32(...) return g.tensor({...}, {dtype = 'f32', lo = 0, hi = 0.01}) end\n"
+        "local function maybe(x) if g.bool() then return x end end\n"
+        "local function bytes(k) return g.tensor({(4 * h + 15) // 16, (k + 3) // 4 * 64 + 64}, "
+        "{dtype = 'u8', lo = 0, hi = 255}) end\n"
+        "return {f32(n, t, c), bytes(c), f32(4 * h), bytes(h), f32(4 * h), maybe(f32(4 * h)), maybe(f32(n, "
+        "h)), "
+        "maybe(f32(n, h)), maybe(g.tensor({n}, {dtype = 'i64', lo = 0, hi = t}))}, {inputs = c, reverse = "
+        "g.bool()}",
 };
 
 /* ---- lstm_grad ---- */

@@ -13,7 +13,7 @@
 enum { X, W_X, W_H, BIAS, H0, LENGTHS }; /* ORDER of the inputs */
 enum { REVERSE, ACTIVATION, PRODUCTS };  /* ORDER of the attributes */
 enum { Y, H_N };                         /* ORDER of the results */
-static const marea_sequence_inputs inputs = {X, W_X, W_H, BIAS, H0, LENGTHS};
+static const marea_sequence_inputs inputs = {X, W_X, W_H, BIAS, H0, LENGTHS, 0};
 
 #define ACTIVATION_ATTR \
   { "activation", MAREA_ENUM, 0, "tanh|relu", "of each step" }

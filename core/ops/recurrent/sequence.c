@@ -10,7 +10,8 @@
    well among 64. */
 #define FEWEST_ROWS 6
 #define MOST_ROWS 64
-#define BF16_ROWS 128 /* where products are fast, the weight is read from a second-level cache for more */
+#define BF16_ROWS \
+  128 /* and of bytes: where products are fast, the weight is read from a second-level cache for more */
 
 /* ---- shapes ---- */
 
@@ -34,6 +35,12 @@ marea_status marea_sequence_shape (marea_call *c, const marea_sequence_inputs *a
                         marea_input_name(c->op, at->w_h), (long long)per_unit, marea_tensor_text(w_h).s);
   MAREA_TRY(marea_want_dtype(c, at->w_h, 1 << x->dtype));
   MAREA_TRY(want_matrix(c, at->w_x, "(C, gates)", x->shape[2], gates, "x's last size", "w_h's last size"));
+  return marea_sequence_shape_rest(c, at, hidden, gates);
+}
+
+marea_status marea_sequence_shape_rest (marea_call *c, const marea_sequence_inputs *at, int64_t hidden,
+                                        int64_t gates) {
+  const marea_tensor *x = c->in[at->x];
   if (has(c, at->bias)) {
     MAREA_TRY(marea_want_dtype(c, at->bias, 1 << x->dtype));
     MAREA_TRY(marea_want_rank(c, at->bias, 1, "(gates)"));
@@ -51,7 +58,8 @@ marea_status marea_sequence_shape (marea_call *c, const marea_sequence_inputs *a
 
 int64_t marea_sequence_rows (const marea_sequence *s) {
   const int64_t share = (s->n + s->ctx->threads - 1) / s->ctx->threads;
-  return MAREA_MIN(MAREA_MAX(MAREA_MIN(share, s->bf16 ? BF16_ROWS : MOST_ROWS), FEWEST_ROWS), s->n);
+  return MAREA_MIN(MAREA_MAX(MAREA_MIN(share, s->bf16 || s->bytes ? BF16_ROWS : MOST_ROWS), FEWEST_ROWS),
+                   s->n);
 }
 
 int64_t marea_sequence_blocks (const marea_sequence *s) {
@@ -108,7 +116,9 @@ marea_status marea_sequence_open (marea_call *c, const marea_sequence_inputs *at
                         .hidden = w_h->shape[0],
                         .gates = w_h->shape[1],
                         .reverse = reverse,
-                        .bf16 = marea_rounds(c)};
+                        .bytes = at->per_unit > 0,
+                        .bf16 = !at->per_unit && marea_rounds(c)};
+  if (s->bytes) s->hidden = (s->gates = c->in[at->w_h + 1]->shape[0]) / at->per_unit;
   if (has(c, at->lengths) && !c->ctx->shape_only) {
     MAREA_TABLE_OR_RETURN(c, length, (size_t)MAREA_MAX(s->n, 1) * sizeof *length);
     MAREA_TRY(read_lengths(c, at->lengths, s, length));
@@ -208,14 +218,23 @@ marea_status marea_sequence_pack (marea_call *c, const marea_sequence *s, const 
   return MAREA_OK;
 }
 
-/* A product's operands: x (rows, k), or in bf16 (rows, marea_bf16_depth(k)); bias (m), NULL for none */
+/* Rows of n elements as bytes, in memory for `most` of them. */
+static marea_int8_rows bytes_in (void *memory, int64_t n, int64_t most) {
+  const int64_t step = marea_int8_depth(n);
+  float *factor = (float *)(void *)((char *)memory + most * step);
+  return (marea_int8_rows){memory, factor, (int32_t *)(void *)(factor + most), step};
+}
+
+/* A product's operands: x (rows, k), or in bf16 (rows, marea_bf16_depth(k)), or bytes in memory for `most` rows; bias (m),
+   NULL for none */
 typedef struct product {
-  const void *x;
+  void *x;
   int64_t x_row, rows;
   const char *bias;
   char *y;
   int64_t y_row;
   bool add;
+  int64_t most;
 } product;
 
 #define CHECKED 256 /* columns between two checks for interrupts: a multiple of both panels */
@@ -258,15 +277,51 @@ static void multiply_full (const marea_sequence *s, const marea_packed *p, const
   }
 }
 
+static void multiply_bytes (const marea_sequence *s, const marea_packed *p, const product *k) {
+  static const int64_t here = 0;
+  const marea_int8_rows x = bytes_in(k->x, p->k, k->most);
+  const marea_int8_weight w = {.at = (const int8_t *)p->at,
+                               .scale = p->scale,
+                               .bias = (const float *)(const void *)k->bias,
+                               .n = p->m,
+                               .taps = 1,
+                               .step = x.step};
+  const marea_int8_block b = {.x = x.at,
+                              .factor = x.factor,
+                              .zero = x.zero,
+                              .y = (float *)(void *)k->y,
+                              .places = k->rows,
+                              .x_col = x.step,
+                              .y_col = k->y_row,
+                              .tap = &here,
+                              .panels = {0, marea_int8_panels(p->m)},
+                              .add = k->add};
+  marea_int8_multiply(s->ctx, &w, &b);
+}
+
 static void multiply (const marea_sequence *s, const marea_packed *p, const product *k) {
   if (s->bf16) multiply_bf16(s, p, k);
+  else if (s->bytes) multiply_bytes(s, p, k);
   else multiply_full(s, p, k);
 }
 
-/* to := n elements, as the product wants them */
-static void put_row (const marea_sequence *s, int64_t n, const char *from, char *to) {
+static size_t row_bytes (const marea_sequence *s, int64_t n) {
+  if (s->bytes) return (size_t)marea_int8_depth(n) + sizeof(float) + sizeof(int32_t);
+  return s->bf16 ? (size_t)marea_bf16_depth(n) * sizeof(uint16_t) : (size_t)n * s->size;
+}
+
+/* Row i of `memory` for `most` of them := n elements, as the product wants them */
+static void put_row (const marea_sequence *s, int64_t n, const char *from, char *memory, int64_t i,
+                     int64_t most) {
   const int64_t depth = marea_bf16_depth(n);
+  char *to = memory + (size_t)i * row_bytes(s, n);
   uint16_t *narrow = (uint16_t *)(void *)to;
+  if (s->bytes) {
+    const marea_int8_rows all = bytes_in(memory, n, most);
+    const marea_int8_rows row = {all.at + i * all.step, all.factor + i, all.zero + i, all.step};
+    marea_int8_quantize(s->kernels, (marea_range){0, 1}, (const float *)(const void *)from, n, &row);
+    return;
+  }
   if (!s->bf16) {
     memcpy(to, from, (size_t)n * s->size);
     return;
@@ -275,16 +330,12 @@ static void put_row (const marea_sequence *s, int64_t n, const char *from, char 
   memset(narrow + n, 0, (size_t)(depth - n) * sizeof *narrow);
 }
 
-static size_t row_bytes (const marea_sequence *s, int64_t n) {
-  return s->bf16 ? (size_t)marea_bf16_depth(n) * sizeof(uint16_t) : (size_t)n * s->size;
-}
-
 void marea_sequence_multiply (const marea_sequence *s, const marea_packed *p, const char *x, int64_t x_row,
                               int64_t rows, char *narrow, char *y, int64_t y_row, bool add) {
-  const size_t bytes = row_bytes(s, p->k);
-  const product k = {s->bf16 ? narrow : x, x_row, rows, NULL, y, y_row, add};
-  for (int64_t i = 0; s->bf16 && i < rows; i++)
-    put_row(s, p->k, x + (size_t)(i * x_row) * s->size, narrow + (size_t)i * bytes);
+  const bool converts = s->bf16 || s->bytes;
+  const product k = {converts ? narrow : (char *)x, x_row, rows, NULL, y, y_row, add, rows};
+  for (int64_t i = 0; converts && i < rows; i++)
+    put_row(s, p->k, x + (size_t)(i * x_row) * s->size, narrow, i, rows);
   multiply(s, p, &k);
 }
 
@@ -386,24 +437,37 @@ static size_t inputs_size (const marea_recurrence *p) {
 /* a := the input products of the rows that are active at each of some steps, one step behind the other */
 static void multiply_inputs (const marea_recurrence *p, marea_range rows, marea_range steps, char *a) {
   const marea_sequence *s = &p->s;
-  const size_t bytes = row_bytes(s, s->in);
-  char *first = a + (size_t)products_size(p) * s->size, *to = first;
+  const int64_t most = steps_at_a_time(p) * marea_sequence_rows(s);
+  char *first = a + (size_t)(most * s->gates) * s->size;
   int64_t n = 0;
   for (int64_t step = steps.first; step < steps.end; step++) {
     const int64_t active = marea_sequence_active(s, rows, step);
-    for (int64_t i = 0; i < active; i++, to += bytes)
+    for (int64_t i = 0; i < active; i++)
       put_row(s, s->in,
-              marea_sequence_row(s, p->x, marea_sequence_at(s, s->order[rows.first + i], step), s->in), to);
-    n += active;
+              marea_sequence_row(s, p->x, marea_sequence_at(s, s->order[rows.first + i], step), s->in), first,
+              n++, most);
   }
-  const product k = {first, s->in, n, p->bias, a, s->gates, false};
+  const product k = {first, s->in, n, p->bias, a, s->gates, false, most};
   if (n > 0) multiply(s, &p->w_x, &k);
 }
 
-marea_status marea_recurrence_inputs (marea_call *c, const marea_sequence_inputs *at, marea_recurrence *p) {
+/* quantize_int8's bytes of a weight of k rows */
+static marea_packed bytes_of (const marea_call *c, const marea_sequence *s, int64_t k, int weight) {
+  return (marea_packed){k, s->gates, marea_at(c->in[weight]), marea_at(c->in[weight + 1])};
+}
+
+marea_status marea_recurrence_inputs (marea_call *c, const marea_sequence_inputs *at, marea_recurrence *p,
+                                      marea_packed *w_h) {
+  const marea_sequence *s = &p->s;
   p->x = marea_at(c->in[at->x]);
   p->bias = marea_sequence_given(c, at->bias);
-  return marea_sequence_pack(c, &p->s, c->in[at->w_x], 0, p->s.gates, false, &p->w_x);
+  if (s->bytes) {
+    p->w_x = bytes_of(c, s, s->in, at->w_x);
+    *w_h = bytes_of(c, s, s->hidden, at->w_h);
+    return MAREA_OK;
+  }
+  MAREA_TRY(marea_sequence_pack(c, s, c->in[at->w_x], 0, s->gates, false, &p->w_x));
+  return marea_sequence_pack(c, s, c->in[at->w_h], 0, s->gates, false, w_h);
 }
 
 /* What follows the work and its room for bf16: the input products */
@@ -435,6 +499,7 @@ static void run_block (void *arg, int64_t block, int worker) {
 
 /* Rows of any width up to all gates in bf16: the kernel's depths are whole pieces at most. */
 static size_t narrow_bytes (const marea_sequence *s) {
+  if (s->bytes) return (size_t)marea_sequence_rows(s) * row_bytes(s, s->hidden);
   return s->bf16 ? (size_t)(marea_sequence_rows(s) * marea_bf16_whole(s->gates)) * sizeof(uint16_t) : 0;
 }
 

@@ -41,14 +41,19 @@ typedef struct marea_sequence {
   const int64_t *order;  /* (N) rows, block by block, in each the longest first */
   bool reverse;          /* from each row's own end to its beginning */
   bool bf16;             /* operands of products are rounded to bf16 */
+  bool bytes;            /* weights are quantize_int8's, and operands become bytes */
 } marea_sequence;
 
 /* Checks x (N, T, C), w_x (C, gates), w_h (H, gates), bias (gates), h0 (N, H) and lengths (N), which are the inputs x, .., of
    which bias, h0 and lengths may be missing; gates = H * per_unit. */
 typedef struct marea_sequence_inputs {
   int x, w_x, w_h, bias, h0, lengths; /* positions; -1: none */
+  int per_unit; /* H is so many of the elements of the scales behind w_h; 0: weights are floats */
 } marea_sequence_inputs;
 marea_status marea_sequence_shape (marea_call *c, const marea_sequence_inputs *at, int64_t per_unit);
+/* Checks those of them that may be missing. */
+marea_status marea_sequence_shape_rest (marea_call *c, const marea_sequence_inputs *at, int64_t hidden,
+                                        int64_t gates);
 /* Input `input`, if there is one, must have this layout. */
 marea_status marea_sequence_want (marea_call *c, int input, const marea_layout *l);
 /* Sets s; reads the lengths, the first one that is not in 0..T is an error. */
@@ -85,16 +90,17 @@ marea_status marea_sequence_first (marea_call *c, const marea_sequence *s, int i
 marea_status marea_sequence_input_product (marea_call *c, const marea_sequence *s,
                                            const marea_sequence_inputs *at, char *gates);
 
-/* A weight (k, m) in panels of columns (panel, k, column), or in those of marea_bf16_product. */
+/* A weight (k, m) in panels of columns (panel, k, column), or in those of marea_bf16_product, or quantize_int8's. */
 typedef struct marea_packed {
   int64_t k, m;
   const char *at;
+  const float *scale; /* (m) of bytes */
 } marea_packed;
 /* Columns first .. first + n - 1 of w_h, or, for the way back, these columns transposed: (n, H). */
 marea_status marea_sequence_pack (marea_call *c, const marea_sequence *s, const marea_tensor *w_h,
                                   int64_t first, int64_t n, bool transposed, marea_packed *p);
 /* y (rows, m) := x (rows, k) times the weight, or, if `add`, += it; x_row, y_row: elements from row to row. A worker's `narrow` is what follows
-   its `work`: room for x in bf16. */
+   its `work`: room for x in bf16 or bytes. */
 void marea_sequence_multiply (const marea_sequence *s, const marea_packed *p, const char *x, int64_t x_row,
                               int64_t rows, char *narrow, char *y, int64_t y_row, bool add);
 
@@ -125,8 +131,9 @@ struct marea_recurrence {
 };
 
 marea_status marea_recurrence_run (marea_call *c, marea_recurrence *p);
-/* Sets x, bias and w_x. */
-marea_status marea_recurrence_inputs (marea_call *c, const marea_sequence_inputs *at, marea_recurrence *p);
+/* Sets x, bias and w_x, and packs w_h. */
+marea_status marea_recurrence_inputs (marea_call *c, const marea_sequence_inputs *at, marea_recurrence *p,
+                                      marea_packed *w_h);
 
 /* ---- and backward ---- */
 

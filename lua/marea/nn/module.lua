@@ -487,8 +487,8 @@ function Module:summary(...)
   return (require "marea.nn.summary".summary(self, ...)) -- no tail call: an error says who was called
 end
 
---- A copy for inference in which layers with many weights, Linear and the like, compute with bytes (int8): a scale for
---- each output, activations become bytes at each call. A quarter of the memory, and faster; results differ by some
+--- A copy for inference in which layers with many weights, Linear, LSTM and attention, compute with bytes (int8): a
+--- scale for each output, activations become bytes at each call. A quarter of the memory, and faster; results differ by some
 --- 1 %. The copy shares nothing with the network, is frozen and in evaluation; its state is saved and loaded as any
 --- other's. The second result, printed, tells the sizes.
 ---@param options? {skip: table|function|nil, least: integer?, convolutions: boolean?} skip: paths or modules to be left

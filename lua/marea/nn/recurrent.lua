@@ -48,6 +48,10 @@ function kinds.lstm.finish(self, weights)
 end
 
 function kinds.lstm.run(x, w, h0, c0, lengths, attributes)
+  if w.w_x_scale then
+    attributes.inputs = w.inputs
+    return ops.lstm_int8(x, w.w_x, w.w_x_scale, w.w_h, w.w_h_scale, w.bias, h0, c0, lengths, attributes)
+  end
   return ops.lstm(x, w.w_x, w.w_h, w.bias, h0, c0, lengths, attributes)
 end
 
@@ -221,7 +225,7 @@ function Layers:describe()
   if self.layers > 1 then text = ("%s, %d layers"):format(text, self.layers) end
   if self.bidirectional then text = text .. ", both directions" end
   if self.dropout > 0 then text = core.format("%s, dropout %g", text, self.dropout) end
-  return text
+  return text .. (self._bytes and ", int8" or "")
 end
 
 ---@class LSTM  long short-term memory (Hochreiter and Schmidhuber 1997): y, h, c = net(x, {h0, c0, lengths}), in the
@@ -234,6 +238,22 @@ local LSTM = module.class("LSTM", Layers)
 function LSTM:init(options) self:read_stack("LSTM", "lstm", options) end
 
 function LSTM:forward(x, options) return self:call(x, options, {"h0", "c0", "lengths"}) end
+
+--- The weights become bytes, as nn/quantize.lua says.
+function LSTM:to_bytes(quantize)
+  local width = self.inputs
+  if math.max(width, 2 * self.outputs) > 65536 then return false end -- sums would not fit
+  for _, weights in ipairs(self.weights) do
+    for _, w in pairs(weights) do
+      w.inputs = width
+      quantize.weight(w, "w_x", "w_x_scale")
+      quantize.weight(w, "w_h", "w_h_scale")
+      if w.bias then module.class_methods().buffer(w, "bias", w.bias) end
+    end
+    width = self.outputs * (self.bidirectional and 2 or 1)
+  end
+  self._bytes = true
+end
 
 ---@class GRU  gated recurrent units (Cho et al. 2014): y, h = net(x, {h0, lengths}), in the braces by name.
 --- reset_after = true as in PyTorch, false as in the paper; further arguments as LSTM's, but forget_bias
