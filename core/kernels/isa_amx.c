@@ -181,8 +181,15 @@ INLINE void sum_bytes (const marea_int8_sums *g, int64_t first, int64_t second, 
   if (two) _tile_stored(3, sum + MAREA_INT8_PANEL, row);
 }
 
-/* Blocks of equal heights, two at a time; the last ones begin earlier, and write some sums once more. */
+extern marea_int8_kernel *const marea_int8_avx512_vnni;
+
+/* Blocks of equal heights, two at a time; the last ones begin earlier, and write some sums once more. A single place waits
+   for memory, which vectors keep busier than tiles. */
 static void int8_all_sums (const marea_int8_sums *g) {
+  if (g->places == 1) {
+    marea_int8_avx512_vnni(g);
+    return;
+  }
   const int64_t blocks = (g->places + 15) / 16, height = (g->places + blocks - 1) / blocks;
   const int64_t piece = g->depth / marea_bf16_pieces(g->depth / 2);
   tile_shapes shapes = {.palette = 1};

@@ -86,8 +86,8 @@ static bool has_int8_tiles (void) {
   return __get_cpuid_count(7, 0, &a, &b, &c, &d) && (d & bit_AMX_INT8);
 }
 
-#define INT8_ISAS(I)                                  \
-  I(amx, strcmp(isa, "amx") == 0 && has_int8_tiles()) \
+#define INT8_ISAS(I)                                                \
+  I(amx, strcmp(isa, "amx") == 0 && has_int8_tiles() && has_vnni()) \
   I(avx512_vnni, marea_isa_is_512(isa) && has_vnni()) I(avx2, strcmp(isa, "generic") != 0) I(generic, true)
 
 #define ISAS(I)       \

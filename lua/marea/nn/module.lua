@@ -488,9 +488,9 @@ function Module:summary(...)
 end
 
 --- A copy for inference in which layers with many weights, Linear, LSTM and attention, compute with bytes (int8): a
---- scale for each output, activations become bytes at each call. A quarter of the memory, and faster; results differ by some
---- 1 %. The copy shares nothing with the network, is frozen and in evaluation; its state is saved and loaded as any
---- other's. The second result, printed, tells the sizes.
+--- scale for each output, activations become bytes at each call. A quarter of the memory, and faster; results differ by
+--- some 1 %. The copy shares nothing with the network, is frozen and in evaluation; its state is saved and loaded as
+--- any other's. The second result, printed, tells the sizes.
 ---@param options? {skip: table|function|nil, least: integer?, convolutions: boolean?} skip: paths or modules to be left
 ---   as they are, with all that is in them, or a function (path, layer) that says so; least = 16384: layers with fewer
 ---   weights are left, too; convolutions = false: Conv2d's are left
