@@ -246,6 +246,24 @@ local examples = {
     nn.Linear{2, 3}(run(text:format "x", "x:to('f32')", {x = f64{{1, NAN}}}))
     nn.Linear{2, 3, dtype = "f64"}(f64{{1, 2}})
   end,
+  ["%s:to('f32') makes it what bytes are computed with"] = function(text)
+    local net = nn.Linear{2, 3}:quantize{least = 0}
+    net(run(text:format "x", "x:to('f32')", {x = f64{{1, NAN}}}))
+  end,
+  ["all go by name, as in net:quantize{least = 0}"] = function(text)
+    assert.are.equal("u8", run(text, "net:quantize{least = 0}", {net = nn.Linear{2, 3}}).weight.dtype)
+  end,
+  ["give it as it is, optim.%s{net}"] = function(text)
+    local net = nn.Linear{1}
+    run(text:format "Adam", "optim.Adam{net}", {optim = optim, net = net}):step(function()
+      return net(marea.ones{1, 1}):sum()
+    end)
+  end,
+  ["train the one it was made of, then make net:quantize() anew"] = function(text)
+    local net = nn.Linear{200, 200}
+    optim.Adam{net, lr = 0.1}:step(function() return net(marea.ones{1, 200}):sum() end)
+    assert.are.equal("u8", run(text, "net:quantize()", {net = net}).weight.dtype)
+  end,
   ["%s:to('i64') makes integers of them"] = gives("x:to('i64')", {{{x = f64{NAN, 2.9, -2.9, 1e300}}, {0, 2, -2, MAX}}},
     {"x"}),
   ["labels are numbers of classes; of one-hot rows, %s:argmax(-1) makes them"] =

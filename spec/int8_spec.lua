@@ -318,6 +318,32 @@ describe("net:quantize()", function()
     assert.matches("layer '1' has no sizes yet", message_of(function() unmade:quantize() end))
   end)
 
+  it("says what is wrong, and what to do", function()
+    local net = network()
+    local small = net:quantize()
+    assert.matches("linear_int8: argument 'x': expected dtype f32, got f64 %(2, 64%).-hint: x:to%('f32'%) makes it",
+      message_of(function()
+        local x = marea.ones{2, 64}:to "f64"
+        small(x)
+      end))
+    assert.matches("quantize: argument 2: expected nothing behind the options, got 3; all go by name",
+      message_of(function() net:quantize({}, 3) end))
+    net:quantize({}, nil)
+    assert.matches("quantize: argument 'skip%[3%]': expected each path and layer once, got 'last' again; take one out",
+      message_of(function() net:quantize{skip = {"last", "hidden", "last"}} end))
+    assert.matches("'skip%[2%]': expected each path and layer once, got the layer again",
+      message_of(function() net:quantize{skip = {net.last, net.last}} end))
+    local dense = nn.Sequential{nn.Linear{200, 200}}:quantize()
+    for _, quantized in ipairs{dense, small} do
+      assert.matches("Adam: argument 1: expected a network with parameters to train, got a quantized one, whose",
+        message_of(function() marea.optim.Adam{quantized, lr = 0.1} end))
+    end
+    assert.matches("Adam: argument 1: expected a module, .-, got an empty list, of a network without sizes or",
+      message_of(function() marea.optim.Adam(dense:parameters(), {lr = 0.1}) end))
+    small[2]:unfreeze()
+    marea.optim.Adam{small}
+  end)
+
   it("keeps what is shared shared, classes and private fields", function()
     local layer = nn.Linear{128, 128}
     local Twice = nn.class "Int8Twice"

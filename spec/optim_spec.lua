@@ -166,6 +166,16 @@ describe("an optimizer", function()
     assert.is_true((net[1].weight - before):abs():max():item() > 0)
   end)
 
+  it("takes its arguments behind a list of parameters, too", function()
+    local net = nn.Linear{2, 1, init = "zeros"}
+    local behind, inside = optim.SGD(net:parameters(), {lr = 0.5, momentum = 0.1}), optim.SGD{net, lr = 0.5}
+    assert.are.equal(0.5, behind.lr)
+    assert.are.equal(tostring(inside), tostring(behind))
+    assert.matches("SGD: unknown argument 'lrr'; did you mean 'lr'", message_of(function()
+      optim.SGD(net:parameters(), {lrr = 0.5})
+    end))
+  end)
+
   it("leaves frozen parameters alone", function()
     local net = nn.Sequential{nn.Linear{2, 2}, nn.Linear{2, 1}}
     net[1]:freeze()

@@ -355,6 +355,9 @@ local rules = {
   {"^grad: argument 'xs': .- does not require a gradient", function(failure)
     return ("%s:requires_grad_() before y is computed"):format(called(failure, "xs"))
   end},
+  {"^[%w_]+_int8: argument 'x': expected dtype f32, got f64", function(failure)
+    return ("%s:to('f32') makes it what bytes are computed with"):format(called(failure, "x"))
+  end},
   {"^[%w_]+: argument 'weight': expected dtype f64, got f32", function(failure)
     return ("%s:to('f32') makes it what the layer is, or the layer takes dtype = 'f64'"):format(called(failure, "x"))
   end},

@@ -499,8 +499,8 @@ end
 ---@example small, sizes = net:quantize{skip = {"2"}}
 ---@example sizes
 ---@example small
-function Module:quantize(options)
-  local new, report = require "marea.nn.quantize".run(self, options)
+function Module:quantize(options, ...)
+  local new, report = require "marea.nn.quantize".run(self, options, ...)
   return new, report
 end
 

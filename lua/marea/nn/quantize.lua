@@ -58,6 +58,10 @@ local function skips(skip)
     if type(entry) ~= "string" and not module.is_module(entry) then
       check.fail("quantize", ("skip[%d]"):format(i), "a path or a layer", entry)
     end
+    if left_out[entry] then
+      check.raise("quantize: argument 'skip[%d]': expected each path and layer once, got %s again; take one out", i,
+        type(entry) == "string" and ("'%s'"):format(entry) or "the layer")
+    end
     left_out[entry] = true
   end
   for key in pairs(skip) do
@@ -106,8 +110,12 @@ function Report:__tostring()
 end
 
 --- See Module:quantize.
-function quantize.run(root, options)
+function quantize.run(root, options, ...)
   if not module.is_module(root) then check.fail("quantize", "self", "a module", root) end
+  if (...) ~= nil then
+    check.raise("quantize: argument 2: expected nothing behind the options, got %s"
+      .. "; all go by name, as in net:quantize{least = 0}", check.describe((...)))
+  end
   options = check.options("quantize", options, {"skip", "least", "convolutions"}, 0)
   local convolutions = check.boolean("quantize", "convolutions", options.convolutions, false)
   local least = check.integer("quantize", "least", options.least or quantize.LEAST, 0)
@@ -136,6 +144,7 @@ function quantize.run(root, options)
     end
   end)
   new:freeze():evaluate()
+  new._quantized = report.quantized > 0 or nil -- for optimizers
   report.after = size_of(new)
   return new, report
 end

@@ -38,7 +38,11 @@ function Optimizer.define(name, spec)
   table.sort(own, core.before)
   class.own_names = own
   local names = {"clip_value", "clip_norm", "allow_not_finite", table.unpack(own)}
-  local function construct(_, options)
+  local function construct(_, options, named)
+    if type(named) == "table" and options ~= nil then -- Adam(net:parameters(), {lr = 0.1})
+      options = {options}
+      for key, value in pairs(named) do options[key] = value end
+    end
     return setmetatable({name = name}, class):read(check.options(name, options, names, math.maxinteger))
   end
   return setmetatable(class, {__index = Optimizer, __call = construct})
@@ -89,6 +93,10 @@ local function read_groups(self, options)
       check.fail(self.name, tostring(i), "a module, or a table of modules and parameters", part)
     end
     local root, settings = split(self, i, part)
+    if check.is_plain(root) and next(root) == nil then
+      check.raise("%s: argument %d: expected a module, or a table of modules and parameters, got an empty list, of a "
+        .. "network without sizes or a quantized one; give it as it is, optim.%s{net}", self.name, i, self.name)
+    end
     self.groups[i] = {root = root, lr = check_rate(self, settings.lr),
       attributes = read_attributes(self, settings, options)}
   end
@@ -97,10 +105,22 @@ local function read_groups(self, options)
   end
 end
 
+--- Refuses what net:quantize() gave, unless a part of it has been made to train again.
+local function want_floats(self, root)
+  for _, found in ipairs(module.parameters(root)) do if found.tensor.requires_grad then return end end
+  for _, found in ipairs(module.modules(root)) do
+    if rawget(found.module, "_quantized") then
+      check.raise("%s: argument 1: expected a network with parameters to train, got a quantized one, whose weights are "
+        .. "bytes for inference; train the one it was made of, then make net:quantize() anew", self.name)
+    end
+  end
+end
+
 function Optimizer:read(options)
   local name, spec = self.name, self.spec
   self.lr = check_rate(self, options.lr or spec.numbers.lr)
   read_groups(self, options)
+  for _, group in ipairs(self.groups) do want_floats(self, group.root) end
   self.clip_value = options.clip_value and check.number(name, "clip_value", options.clip_value, 0)
   self.clip_norm = options.clip_norm and check.number(name, "clip_norm", options.clip_norm, 0)
   self._backward = {allow_not_finite = check.boolean(name, "allow_not_finite", options.allow_not_finite, false)}
