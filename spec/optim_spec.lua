@@ -171,6 +171,7 @@ describe("an optimizer", function()
     local behind, inside = optim.SGD(net:parameters(), {lr = 0.5, momentum = 0.1}), optim.SGD{net, lr = 0.5}
     assert.are.equal(0.5, behind.lr)
     assert.are.equal(tostring(inside), tostring(behind))
+    assert.are.equal(2, #optim.SGD{{}, {net, momentum = 0.1}}.groups) -- one of several may be empty
     assert.matches("SGD: unknown argument 'lrr'; did you mean 'lr'", message_of(function()
       optim.SGD(net:parameters(), {lrr = 0.5})
     end))

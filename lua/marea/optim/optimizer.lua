@@ -87,20 +87,21 @@ end
 
 --- self.groups := {root, lr, attributes} for each of the positional arguments.
 local function read_groups(self, options)
+  local empty = options[1] ~= nil
   self.groups = {}
   for i, part in ipairs(options) do
     if type(part) ~= "table" and not core.is_tensor(part) then
       check.fail(self.name, tostring(i), "a module, or a table of modules and parameters", part)
     end
     local root, settings = split(self, i, part)
-    if check.is_plain(root) and next(root) == nil then
-      check.raise("%s: argument %d: expected a module, or a table of modules and parameters, got an empty list, of a "
-        .. "network without sizes or a quantized one; give it as it is, optim.%s{net}", self.name, i, self.name)
-    end
+    if not check.is_plain(root) or next(root) ~= nil then empty = false end
     self.groups[i] = {root = root, lr = check_rate(self, settings.lr),
       attributes = read_attributes(self, settings, options)}
   end
-  if #self.groups == 0 then
+  if empty then
+    check.raise("%s: argument 1: expected a module, or a table of modules and parameters, got an empty list, of a "
+      .. "network without sizes or a quantized one; give it as it is, optim.%s{net}", self.name, self.name)
+  elseif #self.groups == 0 then
     check.fail(self.name, "1", "a module, or a table of modules and parameters", options[1])
   end
 end
