@@ -26,6 +26,7 @@ shared.cosine_rate(parser, "8e-3")
 parser:option("--warmup", "steps until then", "100"):convert(shared.whole "--warmup")
 parser:option("--dropout", "of all layers", "0"):convert(shared.number "--dropout")
 parser:option("--length", "characters of the text that is written", "300"):convert(count "--length")
+parser:option("--writing", "of texts: f32, or int8, faster (docs/precision.md)", "f32"):choices{"f32", "int8"}
 parser:flag("--tie", "the table of characters is also the last layer, which has no bias then")
 shared.training(parser, "out/gpt", {{"model", "transformer"}}, true)
 local options = parser:parse()
@@ -35,7 +36,6 @@ if options.smoke then
   options.width, options.context, options.length = 16, 16, 40
 end
 if not options.text then parser:error "--text FILE: the text to learn from" end
-
 marea.seed(options.seed)
 if options.threads then marea.set_threads(options.threads) end
 shared.make_folder(options.out)
@@ -61,7 +61,7 @@ end
 -- ---- network and optimizer ----
 
 options.vocabulary = #vocabulary
-local net = network(options)
+local net, writer = network(options) -- the writer: the same, or its copy of bytes
 if options.model ~= "transformer" then net:build(marea.ones(1, 1):to "i64") end
 local hidden, ends, vectors = {}, {}, {weight_decay = 0} -- hidden: the matrices between the first and the last layer
 for _, p in ipairs(net:parameters()) do
@@ -98,18 +98,19 @@ end
 
 --- One character further. A full cache is begun anew with the second half of what it holds.
 local function step(numbers, state)
-  state = state or {seen = {}, net = net:begin(1)}
+  state = state or {seen = {}, net = writer:begin(1)}
   local seen = table.move(state.seen, math.max(#state.seen - context // 2 + 2, 1), #state.seen, 1, {})
   seen[#seen + 1] = numbers[1]
   local input, inner = numbers:unsqueeze(2), state.net
-  if inner.start == context then input, inner = marea.tensor({seen}, {dtype = "i64"}), net:begin(1) end
-  local y, after = net(input, inner)
+  if inner.start == context then input, inner = marea.tensor({seen}, {dtype = "i64"}), writer:begin(1) end
+  local y, after = writer(input, inner)
   return y:select(2, y:size(2)), {seen = seen, net = after}
 end
 
 --- Shows a text as it is drawn: what follows the end of a line, or, in a text of one line, its commonest character.
 local function write_text()
   net:evaluate()
+  writer = options.writing == "int8" and net:quantize() or net
   local begin = vocabulary:number "\n" or 1
   for number in marea.decode.stream(step, begin, nil, {temperature = 0.8, length = options.length}) do
     io.stdout:write(vocabulary:word(number)):flush()
@@ -143,8 +144,7 @@ for at = first, options.steps do
   end
 end
 
-shared.saver(options.out)("training_curve", plot.curves{
-  {x = log:column "step", y = log:column "loss", title = "training"},
-  {x = log:column "step", y = log:column "validation", title = "held out"},
-  title = "Language model", xlabel = "step", ylabel = "nats per character"})
+shared.saver(options.out)("training_curve", plot.curves{title = "Language model", xlabel = "step",
+  ylabel = "nats per character", {x = log:column "step", y = log:column "loss", title = "training"},
+  {x = log:column "step", y = log:column "validation", title = "held out"}})
 print("Picture, metrics.csv and gpt.safetensors are in " .. options.out)

@@ -283,6 +283,13 @@ describe("gpt.lua", function()
     end)
   end
 
+  it("writes with bytes, and trains to the same weights", function()
+    local whole, bytes = out .. "/lstm", out .. "/bytes"
+    script.run(gpt .. bytes .. " --tie --model lstm --writing int8")
+    local expected, actual = marea.load(whole .. "/gpt.safetensors"), marea.load(bytes .. "/gpt.safetensors")
+    for name, t in pairs(expected) do assert.is_true(actual[name]:eq(t):to("f32"):min():item() == 1, name) end
+  end)
+
   it("refuses texts that are too short, and to go on with other characters", function()
     local place, letters = out .. "/other", "abcdefghijklmnopqrstuvwxyz "
     local function go(name, text, more)
