@@ -455,32 +455,87 @@ describe("net:quantize()", function()
     assert.are.equal("1 of 2", tostring(sizes):match "^%d+ of %d+")
   end)
 
+  -- MAREA_SPEC_PRINT=1 prints what docs/precision.md says.
+  local function tell(what, ...)
+    local text = what:format(...)
+    if os.getenv "MAREA_SPEC_PRINT" then print(text) end
+    return text
+  end
+
+  --- Trains for some epochs on the sample of MNIST; loss_of(net, images, labels).
+  local function trained(net, loss_of, epochs)
+    local optimizer = marea.optim.Adam{net, lr = 1e-3}
+    for epoch = 1, epochs do
+      for x, y in marea.data.mnist("sample", "train"):batches(64, {shuffle = true, epoch = epoch}) do
+        optimizer:step(function() return loss_of(net, x, y) end)
+      end
+    end
+    return net:evaluate()
+  end
+
+  --- Digits of 1,000 that a classifier has right, and its loss.
+  local function judge(model)
+    local right, loss = 0, 0
+    for x, y in marea.data.mnist("sample", "test"):batches(500) do
+      local logits = marea.no_grad(model, x)
+      right = right + logits:argmax(2):eq(y):to "f32":sum():item()
+      loss = loss + logits:cross_entropy(y):item() / 2
+    end
+    return right, loss
+  end
+
+  local function classify(net, x, y) return net(x):cross_entropy(y) end
+
   it("classifies as many digits as the network in f32, but for a few in 1,000", function()
     marea.seed(3)
-    local train, test = marea.data.mnist("sample", "train"), marea.data.mnist("sample", "test")
-    local net = nn.Sequential{nn.Flatten{}, nn.Linear{784, 128, activation = "relu"},
-      nn.Linear{128, 128, activation = "relu"}, nn.Linear{128, 10}}
-    local optimizer = marea.optim.Adam(net:parameters(), {lr = 1e-3})
-    for epoch = 1, 3 do
-      for x, y in train:batches(64, {shuffle = true, epoch = epoch}) do
-        optimizer:step(function() return net(x):cross_entropy(y) end)
-      end
-    end
-    local function judge(model)
-      local right, loss = 0, 0
-      for x, y in test:batches(500) do
-        local logits = marea.no_grad(model, x)
-        right = right + logits:argmax(2):eq(y):to "f32":sum():item()
-        loss = loss + logits:cross_entropy(y):item() / 2
-      end
-      return right, loss
-    end
-    local right, loss = judge(net)
+    local net = trained(nn.Sequential{nn.Flatten{}, nn.Linear{784, 128, activation = "relu"},
+      nn.Linear{128, 128, activation = "relu"}, nn.Linear{128, 10}}, classify, 3)
     local small, sizes = net:quantize()
+    local right, loss = judge(net)
     local small_right, small_loss = judge(small)
-    local text = ("%d and %d of 1,000 right, losses %.4f and %.4f"):format(right, small_right, loss, small_loss)
+    local text = tell("dense: %d and %d of 1,000 right, losses %.4f and %.4f", right, small_right, loss, small_loss)
     assert.are.equal(2, sizes.quantized)
     assert(right > 900 and small_right >= right - 5 and small_loss < loss + 0.01, text)
-    if os.getenv "MAREA_SPEC_PRINT" then print(text, sizes) end
+  end)
+
+  it("does so with an LSTM that reads the rows of an image", function()
+    local Rows = nn.class "Int8Rows"
+    function Rows:init() self.lstm, self.out = nn.LSTM{28, 64}, nn.Linear{64, 10} end
+    function Rows:forward(x)
+      local _, h = self.lstm(x:reshape(x:size(1), 28, 28))
+      return self.out(h:select(1, 1))
+    end
+    marea.seed(4)
+    local net = trained(Rows(), classify, 3)
+    local small = net:quantize()
+    assert.are.equal("u8 u8", small.lstm.weights[1].forward.w_h.dtype .. " " .. small.lstm.weights[1].forward.w_x.dtype)
+    local right, loss = judge(net)
+    local small_right, small_loss = judge(small)
+    local text = tell("LSTM: %d and %d of 1,000 right, losses %.4f and %.4f", right, small_right, loss, small_loss)
+    assert(right > 800 and small_right >= right - 10 and small_loss < loss + 0.02, text)
+  end)
+
+  it("reconstructs images as a variational autoencoder in f32 does, but for some hundredths of a nat", function()
+    marea.seed(5)
+    local VAE = dofile "scripts/vae_model.lua"
+    local net = VAE{model = "mlp", posterior = "normal", sampler = "exact", latent = 8}
+    local function loss_of(model, x)
+      local y, kl = model(x)
+      return marea.bce(y, x, {reduction = "batchmean"}) + kl
+    end
+    trained(net, loss_of, 3)
+    local function bound(model)
+      local sum = 0
+      for x in marea.data.mnist("sample", "test"):batches(500) do
+        marea.seed(6) -- the same z
+        sum = sum + marea.no_grad(loss_of, model, x):item() / 2
+      end
+      return sum
+    end
+    local small, sizes = net:quantize{least = 0}
+    local loss, small_loss = bound(net), bound(small)
+    local text = tell("VAE: losses %.3f and %.3f", loss, small_loss)
+    assert.are.equal(5, sizes.quantized)
+    assert(loss < 190 and math.abs(small_loss - loss) < 0.3, text)
   end)
 end)
