@@ -364,7 +364,7 @@ describe("training under autocast", function()
       marea.seed(11)
       local net = nn.Sequential{nn.Linear{2, 32, activation = "relu"}, nn.BatchNorm{32},
         nn.Linear{32, 32, activation = "relu"}, nn.Linear{32, 2}}
-      local adam = optim.Adam(net:parameters(), {lr = 0.02})
+      local adam = optim.Adam(net:parameters(), {lr = 3e-3})
       local points = marea.uniform{shape = {256, 2}, low = -1, high = 1}
       local side = (points:select(2, 1) * points:select(2, 2)):gt(0):to "i64" + 1
       local last
