@@ -65,6 +65,7 @@ static const layer layers[] = {
 typedef struct work {
   const marea_kernels *k;
   const layer *l;
+  bool wide; /* asked once: CPUID takes 50 us in a virtual machine */
   float *x, *w, *y, *dw, bias[64];
   int64_t taps[4], tap_rows[4], tap[4][MAX_TAPS], offset[MAX_TAPS * 64];
 } work;
@@ -107,7 +108,7 @@ static void run_direct_conv (void *arg) {
                            .w_tap = l->cin * l->cout,
                            .w_ci = l->cout,
                            .act = MAREA_ACT_RELU,
-                           .two_vectors = marea_cpu_is_wide()};
+                           .two_vectors = k->wide};
     g.y = k->y + ((p / 2) * side + p % 2) * l->cout;
     marea_tap_run run[MAX_TAPS];
     if (l->cin == 1) marea_list_tap_runs(&g, run);
@@ -150,6 +151,7 @@ static void bench_layer (const marea_kernels *kernels, const layer *l, double li
   int64_t n_y = 4 * l->out * l->out * l->cout;
   k->k = kernels;
   k->l = l;
+  k->wide = marea_cpu_is_wide();
   k->x = array(n_x);
   k->w = array(n_w);
   k->dw = array(n_w);
