@@ -463,6 +463,76 @@ describe("at the points of bilinear algorithms", function()
   end)
 end)
 
+-- Columns of an image of few channels that a strided gradient writes are computed together.
+describe("input gradients of few channels and a stride are loops over taps:", function()
+  local function geometry(g)
+    local c = {n = g.int(1, 2), cin = g.int(1, 9), cout = g.int(1, 20), size = {}, out = {}}
+    c.kernel, c.stride = {g.int(1, 5), g.int(1, 7)}, {g.int(1, 3), g.int(2, 4)}
+    c.padding = {g.int(0, 2), g.int(0, 2), g.int(0, 8), g.int(0, 3)}
+    for d = 1, 2 do
+      local padding = c.padding[2 * d - 1] + c.padding[2 * d]
+      c.size[d] = math.max(c.kernel[d] - padding, 1) + g.int(0, 14)
+      if d == 2 then c.size[d] = -(-c.size[d] // c.stride[d]) * c.stride[d] end
+      c.out[d] = (c.size[d] + padding - c.kernel[d]) // c.stride[d] + 1 - (c.n == 2 and d == 2 and 1 or 0)
+      c.out[d] = math.max(c.out[d], 1)
+    end
+    c.dy, c.weight = g.tensor {c.n, c.out[1], c.out[2], c.cout}, g.tensor {c.kernel[1], c.kernel[2], c.cin, c.cout}
+    return c
+  end
+
+  --- The products of a pixel of dy, added up where they belong
+  local function add_pixel(c, dy, weight, dx, i, j)
+    for ky = 1, c.kernel[1] do
+      for kx = 1, c.kernel[2] do
+        local row = dx[(i - 1) * c.stride[1] + ky - c.padding[1]]
+        local pixel = row and row[(j - 1) * c.stride[2] + kx - c.padding[3]]
+        for ci = 1, pixel and c.cin or 0 do
+          for co, value in ipairs(dy) do pixel[ci] = pixel[ci] + value * weight[ky][kx][ci][co] end
+        end
+      end
+    end
+  end
+
+  local function by_loops(c)
+    local dy, weight = c.dy:totable(), c.weight:totable()
+    local dx = ops.full({c.n, c.size[1], c.size[2], c.cin}, 0, "f64"):totable()
+    for n = 1, c.n do
+      for i = 1, c.out[1] do
+        for j = 1, c.out[2] do add_pixel(c, dy[n][i][j], weight, dx[n], i, j) end
+      end
+    end
+    return core.tensor(dx, {dtype = "f64"})
+  end
+
+  local TOLERANCE = {f32 = 1e-5, f64 = 1e-12, bf16 = 0.01}
+
+  it("in each dtype", function()
+    for seed = 1, 40 do
+      core.scope(function()
+        local c = geometry(sample.generator(seed, {dtype = "f32"}))
+        c.dy, c.weight = c.dy:to "bf16":to "f64", c.weight:to "bf16":to "f64"
+        local how, wanted = {stride = c.stride, padding = c.padding, size = c.size}, by_loops(c)
+        for dtype, tolerance in pairs(TOLERANCE) do
+          local got = ops.conv2d_grad_input(c.dy:to(dtype), c.weight:to(dtype), how):to "f64"
+          local error, largest = (got - wanted):abs():max():item(), wanted:abs():max():item()
+          assert(error <= tolerance * largest, ("case %d, %s: %.1e of %.1e"):format(seed, dtype, error, largest))
+        end
+      end)
+    end
+  end)
+
+  it("with a bias and an activation, by conv_transpose2d", function()
+    for cin = 2, 5 do
+      local g = sample.generator(cin, {dtype = "f32"})
+      local dy, weight, bias = g.tensor {2, 5, 6, 7}, g.tensor {3, 4, cin, 7}, g.tensor {cin}
+      local how = {stride = 2, padding = {1, 1, 1, 1}}
+      local y = ops.conv_transpose2d(dy, weight, bias, with(how, {activation = "relu"}))
+      local plain = ops.conv2d_grad_input(dy, weight, with(how, {size = {y:size(2), y:size(3)}}))
+      allclose.assert(y, (plain + bias):relu(), {rtol = 1e-5, atol = 1e-6})
+    end
+  end)
+end)
+
 describe("conv1d", function()
   local function f64(...) return ops.uniform {shape = {...}, low = -1, high = 1, dtype = "f64"} end
   local function message(f, ...) return select(2, pcall(f, ...)) end

@@ -16,6 +16,7 @@
 #include <string.h>
 
 #include "choose.h"
+#include "join.h"
 
 /* ---- thresholds ---- */
 
@@ -370,7 +371,10 @@ static marea_conv join_rows (const marea_conv *g) {
 
 marea_status marea_conv_open_images (marea_call *c, const marea_conv *g, const marea_image_job *job,
                                      marea_any_image_pass *p) {
-  const marea_conv joined = join_rows(g);
+  marea_conv joined = join_rows(g);
+  const char *weight = marea_at(job->weight), *bias = job->bias ? marea_at(job->bias) : NULL;
+  if (job->input_gradient && !(bias && job->out->dtype == MAREA_BF16) && marea_conv_joins_columns(c->ctx, g))
+    MAREA_TRY(marea_conv_join_columns(c, marea_element_size(job->out->dtype), &joined, &weight, &bias));
   question q = {.ctx = c->ctx,
                 .g = &joined,
                 .bias = job->bias,
@@ -384,10 +388,10 @@ marea_status marea_conv_open_images (marea_call *c, const marea_conv *g, const m
   p->base = (marea_image_pass){.ctx = c->ctx,
                                .input_gradient = job->input_gradient,
                                .groups = g->groups,
-                               .cin = (job->input_gradient ? g->cout : g->cin) / g->groups,
-                               .cout = (job->input_gradient ? g->cin : g->cout) / g->groups,
-                               .weight = marea_at(job->weight),
-                               .bias = job->bias ? marea_at(job->bias) : NULL,
+                               .cin = (job->input_gradient ? joined.cout : joined.cin) / g->groups,
+                               .cout = (job->input_gradient ? joined.cin : joined.cout) / g->groups,
+                               .weight = weight,
+                               .bias = bias,
                                .out = marea_at(job->out),
                                .act = job->act,
                                .slope = job->slope,
