@@ -529,6 +529,9 @@ describe("input gradients of few channels and a stride are loops over taps:", fu
       local y = ops.conv_transpose2d(dy, weight, bias, with(how, {activation = "relu"}))
       local plain = ops.conv2d_grad_input(dy, weight, with(how, {size = {y:size(2), y:size(3)}}))
       allclose.assert(y, (plain + bias):relu(), {rtol = 1e-5, atol = 1e-6})
+      dy, weight, bias = dy:to "bf16", weight:to "bf16", bias:to "bf16"
+      local half = ops.conv_transpose2d(dy, weight, bias, with(how, {activation = "relu"}))
+      allclose.assert(half:to "f32", y, {rtol = 0.02, atol = 0.06})
     end
   end)
 end)

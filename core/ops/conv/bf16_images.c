@@ -200,16 +200,17 @@ static void compute_tile (const marea_image_pass *b, int64_t image, int64_t tile
 
 /* ---- the pass ---- */
 
-static marea_status widen_bias (marea_call *c, const marea_tensor *bias, marea_bf16_images *p) {
-  if (!bias) return MAREA_OK;
-  const int64_t n = bias->shape[0];
-  MAREA_WORKSPACE_OR_RETURN(c, p->bias, (size_t)n * sizeof *p->bias);
-  if (!c->ctx->shape_only) p->base.kernels->widen_bf16((size_t)n, (const void *)marea_at(bias), p->bias);
+static marea_status widen_bias (marea_call *c, marea_bf16_images *p) {
+  const marea_image_pass *b = &p->base;
+  const size_t n = (size_t)(b->groups * b->cout);
+  if (!b->bias) return MAREA_OK;
+  MAREA_WORKSPACE_OR_RETURN(c, p->bias, n * sizeof *p->bias);
+  if (!c->ctx->shape_only) b->kernels->widen_bf16(n, (const void *)b->bias, p->bias);
   return MAREA_OK;
 }
 
 marea_status marea_bf16_images_open (marea_call *c, const marea_conv *g, const marea_conv_source *src,
-                                     const marea_tensor *bias, marea_bf16_images *p) {
+                                     marea_bf16_images *p) {
   marea_image_pass *b = &p->base;
   MAREA_TRY(marea_conv_axes(c, g, b->input_gradient, b->x.axis));
   MAREA_TRY(marea_conv_window_open(c, src, &b->x));
@@ -217,7 +218,7 @@ marea_status marea_bf16_images_open (marea_call *c, const marea_conv *g, const m
   b->tile = compute_tile;
   p->gathered = b->cin < LEAST_DEPTH || !marea_bf16_depth_fits(b->cin);
   MAREA_TRY(pack_weights(c, g, p));
-  MAREA_TRY(widen_bias(c, bias, p));
+  MAREA_TRY(widen_bias(c, p));
   if (!p->gathered) return MAREA_OK;
   const int64_t row = b->x.axis[1].most * p->depth;
   p->rows = MAREA_MAX(GATHERED / MAREA_MAX(row, 1), 1);

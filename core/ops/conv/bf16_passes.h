@@ -21,7 +21,7 @@ typedef struct marea_bf16_images {
 } marea_bf16_images;
 
 marea_status marea_bf16_images_open (marea_call *c, const marea_conv *g, const marea_conv_source *src,
-                                     const marea_tensor *bias, marea_bf16_images *p);
+                                     marea_bf16_images *p);
 
 /* For a tile, or some small images, x is turned, (phase, channel, pixel), and dy is packed, pairs of pixels being its
    depth. */

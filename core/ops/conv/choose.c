@@ -90,7 +90,6 @@ static const worth polyphase_worth = {32, 32, 1.6}; /* 4x4 to 6x6 of stride 2: s
 typedef struct question {
   const marea_context *ctx;
   const marea_conv *g;
-  const marea_tensor *bias; /* of the image pass */
   int dtype;
   bool input_gradient;
   bool masked;              /* the source is behind an activation, by whose gradient it is multiplied */
@@ -240,7 +239,7 @@ static bool is_bf16 (question *q) { return q->dtype == MAREA_BF16; }
 
 static marea_status images_bf16 (marea_call *c, question *q, const marea_conv_source *src,
                                  marea_any_image_pass *p) {
-  return marea_bf16_images_open(c, q->g, src, q->bias, &p->bf16);
+  return marea_bf16_images_open(c, q->g, src, &p->bf16);
 }
 
 static marea_status images_by_winograd (marea_call *c, question *q, const marea_conv_source *src,
@@ -373,11 +372,10 @@ marea_status marea_conv_open_images (marea_call *c, const marea_conv *g, const m
                                      marea_any_image_pass *p) {
   marea_conv joined = join_rows(g);
   const char *weight = marea_at(job->weight), *bias = job->bias ? marea_at(job->bias) : NULL;
-  if (job->input_gradient && !(bias && job->out->dtype == MAREA_BF16) && marea_conv_joins_columns(c->ctx, g))
+  if (job->input_gradient && marea_conv_joins_columns(c->ctx, g))
     MAREA_TRY(marea_conv_join_columns(c, marea_element_size(job->out->dtype), &joined, &weight, &bias));
   question q = {.ctx = c->ctx,
                 .g = &joined,
-                .bias = job->bias,
                 .dtype = job->out->dtype,
                 .input_gradient = job->input_gradient,
                 .masked = job->src->y && !job->src->computed};
