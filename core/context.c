@@ -180,6 +180,7 @@ marea_status marea_open (const marea_config *config, marea_context **out) {
     return MAREA_EARG;
   }
   ctx->wide = marea_isa_is_512(ctx->isa) && marea_cpu_is_wide();
+  ctx->streams = ctx->wide && marea_cpu_streams();
   marea_status status = marea_workers_new(ctx, threads, &ctx->workers);
   if (status != MAREA_OK) {
     destroy(ctx);

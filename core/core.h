@@ -49,6 +49,7 @@ struct marea_context {
   const char *isa;
   bool direct; /* MAREA_CONV=direct: convolutions add up the products of each window by itself, without Winograd */
   bool wide;   /* isa is avx512, on a machine that does a 512-bit multiply-add in one turn: see marea_cpu_is_wide */
+  bool streams; /* large results are written past the caches: see marea_cpu_streams */
   int threads;
   bool recording;
   int autocast;          /* dtype in which operators with MAREA_LOWERS take float inputs; -1: as they are */

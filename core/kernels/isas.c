@@ -67,14 +67,20 @@ static bool runs_amx (void) { return has_amx(); }
 
 const char *marea_refused_isa (void) { return has_amx() && !may_use_tiles() ? "amx" : NULL; }
 
+static bool is_amd (void) {
+  unsigned a, b, c, d;
+  return __get_cpuid(0, &a, &b, &c, &d) && b == signature_AMD_ebx && c == signature_AMD_ecx &&
+         d == signature_AMD_edx;
+}
+
 /* AMD's family 19h (Zen 4) has the instructions, but does them in two halves. */
 bool marea_cpu_is_wide (void) {
   unsigned a, b, c, d;
-  if (!runs_avx512() || !__get_cpuid(0, &a, &b, &c, &d)) return false;
-  const bool amd = b == signature_AMD_ebx && c == signature_AMD_ecx && d == signature_AMD_edx;
-  if (!__get_cpuid(1, &a, &b, &c, &d)) return false;
-  return !amd || (a >> 8 & 0xf) + (a >> 20 & 0xff) != 0x19;
+  if (!runs_avx512() || !__get_cpuid(1, &a, &b, &c, &d)) return false;
+  return !is_amd() || (a >> 8 & 0xf) + (a >> 20 & 0xff) != 0x19;
 }
+
+bool marea_cpu_streams (void) { return is_amd(); }
 
 static bool has_vnni (void) { /* to be asked where AVX-512 runs */
   unsigned a, b, c, d;
@@ -99,6 +105,7 @@ static bool runs_neon (void) { return true; } /* every AArch64 has Advanced SIMD
 static bool may_use_tiles (void) { return false; }
 
 bool marea_cpu_is_wide (void) { return false; }
+bool marea_cpu_streams (void) { return false; }
 const char *marea_refused_isa (void) { return NULL; }
 
 #define INT8_ISAS(I) I(neon, strcmp(isa, "neon") == 0) I(generic, true)
@@ -107,6 +114,7 @@ const char *marea_refused_isa (void) { return NULL; }
 static bool may_use_tiles (void) { return false; }
 
 bool marea_cpu_is_wide (void) { return false; }
+bool marea_cpu_streams (void) { return false; }
 const char *marea_refused_isa (void) { return NULL; }
 
 #define INT8_ISAS(I) I(generic, true)

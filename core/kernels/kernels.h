@@ -494,5 +494,7 @@ bool marea_isa_is_512 (const char *isa);
 /* Does a core of this machine do a whole 512-bit multiply-add in one turn? Then arithmetic is twice as fast in relation
    to the caches as where AVX-512 runs in two halves or there is none. */
 bool marea_cpu_is_wide (void);
+/* Does a core write whole lines faster past its caches than to them? Intel's cores lose by it. */
+bool marea_cpu_streams (void);
 
 #endif

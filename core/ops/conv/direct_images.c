@@ -11,9 +11,9 @@
 
 /* For the times below see choose.c. */
 
-/* Results larger than CACHED_BYTES are written past the caches, where a core can: the layer that follows finds little of them
-   in a third-level cache. 1->32 on a Zen 5 gains by it (docs/performance.md, "Memory"); a Xeon rather loses, 15.3 MB 0.73
-   against 0.63. Results up to NEAR_BYTES, a second-level cache, are written as usual. */
+/* Results larger than CACHED_BYTES are written past the caches, where a core gains by it (marea_cpu_streams): the layer that
+   follows finds little of them in a third-level cache. 1->32 on a Zen 5 does (docs/performance.md, "Memory"); a Xeon does not,
+   28x28, batch 128: 0.59 against 0.49. Results up to NEAR_BYTES, a second-level cache, are written as usual. */
 #define CACHED_BYTES 8388608
 #define NEAR_BYTES 1048576
 /* Outputs of a phase's longest strip, for strips to be used: the kernel's tiles have up to 14 pixels, and 10 fill most of
@@ -467,7 +467,7 @@ static void choose_stores (const marea_context *ctx, const marea_conv *g, marea_
   const int64_t pixels = g->n * b->x.axis[0].out * b->x.axis[1].out;
   const int64_t bytes = pixels * b->groups * b->cout * (int64_t)b->x.size;
   if (g->kernel[0] * g->kernel[1] * b->cin > FEW_STEPS || bytes <= NEAR_BYTES) return;
-  p->stream_output = ctx->wide && bytes > CACHED_BYTES;
+  p->stream_output = ctx->streams && bytes > CACHED_BYTES;
   p->prefetch_output = !p->stream_output;
   p->base.kernel_fetches_out = true;
 }
