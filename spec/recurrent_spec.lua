@@ -169,3 +169,47 @@ it("gru has no bias_h when the reset comes before the product", function()
   o.attrs = {reset_after = false}
   assert.is_truthy(message_of(function() call("gru", o) end):find("reset_after", 1, true))
 end)
+
+describe("layers whose weight is shared by columns among the threads", function()
+  local threads = core.threads()
+  teardown(function() core.set_threads(threads) end)
+
+  -- H so that w_h passes half a second-level cache in f32 and in bf16, the fewest rows and some lengths
+  local SIZES = {lstm = 372, gru = 424, rnn = 736}
+
+  local function all_results(kind, o, products)
+    local list, names = {}, INPUTS[kind]
+    local leaves = {}
+    for i, name in ipairs(names) do
+      list[i] = o[name]
+      if o[name] and name ~= "lengths" then
+        list[i] = o[name]:detach():requires_grad_()
+        leaves[#leaves + 1] = list[i]
+      end
+    end
+    local attrs = {products = products}
+    for k, v in pairs(o.attrs) do attrs[k] = v end
+    list[#names + 1] = attrs
+    local y, h = marea[kind](table.unpack(list, 1, #names + 1))
+    return {y, h, table.unpack(core.grad((y * y):sum() + h:sum(), leaves, {}))}
+  end
+
+  for kind, h in pairs(SIZES) do
+    it("give the bits of one thread: " .. kind, function()
+      marea.seed(6)
+      for _, attrs in ipairs{{}, kind == "gru" and {reset_after = false} or {reverse = true}} do
+        for _, products in ipairs{"full", "bf16"} do
+          local o = case(kind, 7, 3, 5, h, attrs)
+          for name, t in pairs(o) do if name ~= "attrs" then o[name] = (t * 0.1):to "f32" end end
+          o.lengths = marea.tensor({3, 0, 2, 3, 1, 3, 3}, {dtype = "i64"})
+          core.set_threads(1)
+          local one = all_results(kind, o, products)
+          for n = 2, 3 do
+            core.set_threads(n)
+            for i, t in ipairs(all_results(kind, o, products)) do allclose.assert(t, one[i], {exact = true}) end
+          end
+        end
+      end
+    end)
+  end
+end)

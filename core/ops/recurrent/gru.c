@@ -72,48 +72,66 @@ static void reset_after (const gru *p, const char *r, char *product, char *inner
   s->kernels->mul(n, r, 1, inner, 1, product, NULL);
 }
 
-/* r, z and what n needs of them, for each row. */
-static void reset_rows (const gru *p, marea_range rows, int64_t step, int64_t active, const char *h,
-                        char *work) {
+/* The rows of a block at a step */
+typedef struct forward_rows {
+  const gru *p;
+  const int64_t *order;
+  int64_t step;
+  char *h, *work;
+} forward_rows;
+
+/* r, z and what n needs of them. */
+static void reset_row (void *arg, int64_t i, int worker) {
+  const forward_rows *k = arg;
+  const gru *p = k->p;
   const marea_sequence *s = &p->r.s;
-  const int64_t width = s->hidden;
-  char *reset = marea_sequence_row(s, work, marea_sequence_rows(s), s->gates);
-  for (int64_t i = 0; i < active; i++) {
-    const int64_t at = marea_sequence_at(s, s->order[rows.first + i], step);
-    char *gates = marea_sequence_row(s, p->gates, at, s->gates),
-         *product = marea_sequence_row(s, work, i, s->gates);
-    char *inner = marea_sequence_row(s, p->inner, at, width);
-    s->kernels->recurrent_gate((size_t)(2 * width), gates, product, p->hard, gates);
-    if (p->after) {
-      reset_after(p, gates, right_of(s, product, 2 * width), inner);
-    } else {
-      s->kernels->mul((size_t)width, gates, 1, marea_sequence_row(s, h, i, width), 1, inner, NULL);
-      memcpy(marea_sequence_row(s, reset, i, width), inner, (size_t)width * s->size);
-    }
+  const int64_t width = s->hidden, at = marea_sequence_at(s, k->order[i], k->step);
+  char *gates = marea_sequence_row(s, p->gates, at, s->gates),
+       *product = marea_sequence_row(s, k->work, i, s->gates);
+  char *inner = marea_sequence_row(s, p->inner, at, width);
+  (void)worker;
+  s->kernels->recurrent_gate((size_t)(2 * width), gates, product, p->hard, gates);
+  if (p->after) {
+    reset_after(p, gates, right_of(s, product, 2 * width), inner);
+  } else {
+    char *reset = marea_sequence_row(s, k->work, marea_sequence_rows(s), s->gates);
+    s->kernels->mul((size_t)width, gates, 1, marea_sequence_row(s, k->h, i, width), 1, inner, NULL);
+    memcpy(marea_sequence_row(s, reset, i, width), inner, (size_t)width * s->size);
   }
+}
+
+static void update_row (void *arg, int64_t i, int worker) {
+  const forward_rows *k = arg;
+  const marea_sequence *s = &k->p->r.s;
+  const int64_t width = s->hidden, at = marea_sequence_at(s, k->order[i], k->step);
+  char *gates = marea_sequence_row(s, k->p->gates, at, s->gates), *new = right_of(s, gates, 2 * width);
+  char *state = marea_sequence_row(s, k->h, i, width), *y = marea_sequence_row(s, k->p->r.y, at, width);
+  (void)worker;
+  s->kernels->gru_update((size_t)width, new,
+                         right_of(s, marea_sequence_row(s, k->work, i, s->gates), 2 * width),
+                         right_of(s, gates, width), state, new, y);
+  memcpy(state, y, (size_t)width * s->size);
+}
+
+static void after_row (void *arg, int64_t i, int worker) {
+  reset_row(arg, i, worker);
+  update_row(arg, i, worker);
 }
 
 static void forward_step (const marea_recurrence *r, marea_range rows, int64_t step, int64_t active, char *h,
                           char *work, char *a) {
   const gru *p = (const gru *)r;
   const marea_sequence *s = &r->s;
-  (void)a;
   const int64_t width = s->hidden;
+  forward_rows k = {p, s->order + rows.first, step, h, work};
   char *narrow = marea_sequence_narrow(s, work, r->per_row);
+  (void)a;
   marea_sequence_multiply(s, &p->w_h, h, width, active, narrow, work, s->gates, false);
-  reset_rows(p, rows, step, active, h, work);
-  if (!p->after)
-    marea_sequence_multiply(s, &p->w_n, marea_sequence_row(s, work, marea_sequence_rows(s), s->gates), width,
-                            active, narrow, right_of(s, work, 2 * width), s->gates, false);
-  for (int64_t i = 0; i < active; i++) {
-    const int64_t at = marea_sequence_at(s, s->order[rows.first + i], step);
-    char *gates = marea_sequence_row(s, p->gates, at, s->gates), *new = right_of(s, gates, 2 * width);
-    char *state = marea_sequence_row(s, h, i, width), *y = marea_sequence_row(s, r->y, at, width);
-    s->kernels->gru_update((size_t)width, new,
-                           right_of(s, marea_sequence_row(s, work, i, s->gates), 2 * width),
-                           right_of(s, gates, width), state, new, y);
-    memcpy(state, y, (size_t)width * s->size);
-  }
+  marea_sequence_share(s, active, p->after ? after_row : reset_row, &k);
+  if (p->after) return;
+  marea_sequence_multiply(s, &p->w_n, marea_sequence_row(s, work, marea_sequence_rows(s), s->gates), width,
+                          active, narrow, right_of(s, work, 2 * width), s->gates, false);
+  marea_sequence_share(s, active, update_row, &k);
 }
 
 /* Packs w_h: whole, or the columns of r and z and those of n apart. */
@@ -231,53 +249,69 @@ typedef struct gru_grad {
   const char *gates, *inner; /* as forward */
 } gru_grad;
 
-/* dz and dn of each row; dh := dh z. */
-static void update_rows (const gru_grad *p, marea_range rows, int64_t step, int64_t active, char *dh,
-                         char *da) {
+/* The rows of a block at a step. d: the gradients of what r multiplies, which become those before r; value: what it was, (N,
+   T, H) */
+typedef struct backward_rows {
+  const gru_grad *p;
+  const int64_t *order;
+  int64_t step;
+  char *dh, *da, *dm, *more;
+  const char *value, *d;
+  char *d_reset;
+  int64_t d_row; /* elements from row to row of d and d_reset */
+} backward_rows;
+
+/* dz and dn; dh := dh z. */
+static void update_grad_row (void *arg, int64_t i, int worker) {
+  const backward_rows *k = arg;
+  const gru_grad *p = k->p;
   const marea_sequence *s = &p->r.s;
-  const int64_t width = s->hidden;
-  for (int64_t i = 0; i < active; i++) {
-    const int64_t at = marea_sequence_at(s, s->order[rows.first + i], step);
-    const char *gates = marea_sequence_row(s, p->gates, at, s->gates);
-    char *row = marea_sequence_row(s, da, i, s->gates);
-    s->kernels->gru_update_grad((size_t)width, right_of(s, gates, width), right_of(s, gates, 2 * width),
-                                marea_sequence_row(s, p->r.before, at, width), p->hard,
-                                marea_sequence_row(s, dh, i, width), right_of(s, row, width),
-                                right_of(s, row, 2 * width));
-  }
+  const int64_t width = s->hidden, at = marea_sequence_at(s, k->order[i], k->step);
+  const char *gates = marea_sequence_row(s, p->gates, at, s->gates);
+  char *row = marea_sequence_row(s, k->da, i, s->gates);
+  (void)worker;
+  s->kernels->gru_update_grad((size_t)width, right_of(s, gates, width), right_of(s, gates, 2 * width),
+                              marea_sequence_row(s, p->r.before, at, width), p->hard,
+                              marea_sequence_row(s, k->dh, i, width), right_of(s, row, width),
+                              right_of(s, row, 2 * width));
 }
 
-/* dr of each row, and d r, from the gradient d of what r multiplies; d and d r: rows of `d_row` elements. */
-static void reset_grad_rows (const gru_grad *p, marea_range rows, int64_t step, int64_t active,
-                             const char *value, const char *d, char *d_reset, int64_t d_row, char *da) {
+/* dr, and d r. */
+static void reset_grad_row (const backward_rows *k, int64_t i) {
+  const gru_grad *p = k->p;
   const marea_sequence *s = &p->r.s;
-  for (int64_t i = 0; i < active; i++) {
-    const int64_t at = marea_sequence_at(s, s->order[rows.first + i], step);
-    char *row = marea_sequence_row(s, da, i, s->gates);
-    s->kernels->gru_reset_grad((size_t)s->hidden, marea_sequence_row(s, p->gates, at, s->gates),
-                               marea_sequence_row(s, value, at, s->hidden),
-                               marea_sequence_row(s, d, i, d_row), p->hard, row,
-                               marea_sequence_row(s, d_reset, i, d_row));
-    memcpy(marea_sequence_row(s, p->r.dx_gates, at, s->gates), row, (size_t)s->gates * s->size);
-  }
+  const int64_t at = marea_sequence_at(s, k->order[i], k->step);
+  char *row = marea_sequence_row(s, k->da, i, s->gates);
+  s->kernels->gru_reset_grad((size_t)s->hidden, marea_sequence_row(s, p->gates, at, s->gates),
+                             marea_sequence_row(s, k->value, at, s->hidden),
+                             marea_sequence_row(s, k->d, i, k->d_row), p->hard, row,
+                             marea_sequence_row(s, k->d_reset, i, k->d_row));
+  memcpy(marea_sequence_row(s, p->r.dx_gates, at, s->gates), row, (size_t)s->gates * s->size);
 }
 
-/* The gradient of the recurrent product is that of the input product, but for dm = dn r, which is there already. */
-static void share_rows (const gru_grad *p, marea_range rows, int64_t step, int64_t active, const char *da,
-                        char *dm) {
-  const marea_sequence *s = &p->r.s;
-  const size_t rest = (size_t)(2 * s->hidden) * s->size;
-  for (int64_t i = 0; i < active; i++) {
-    char *row = marea_sequence_row(s, dm, i, s->gates);
-    memcpy(row, marea_sequence_row(s, da, i, s->gates), rest);
-    memcpy(
-        marea_sequence_row(s, p->r.dh_gates, marea_sequence_at(s, s->order[rows.first + i], step), s->gates),
-        row, (size_t)s->gates * s->size);
-  }
+static void add_row (void *arg, int64_t i, int worker) {
+  const backward_rows *k = arg;
+  const marea_sequence *s = &k->p->r.s;
+  char *dh = marea_sequence_row(s, k->dh, i, s->hidden);
+  (void)worker;
+  s->kernels->add((size_t)s->hidden, dh, 1, marea_sequence_row(s, k->more, i, s->hidden), 1, dh, NULL);
 }
 
-static void add_rows (const marea_sequence *s, int64_t rows, char *dh, const char *more) {
-  s->kernels->add((size_t)(rows * s->hidden), dh, 1, more, 1, dh, NULL);
+/* With the reset after the product its gradient is that of the input product, but for dm = dn r. */
+static void after_grad_row (void *arg, int64_t i, int worker) {
+  const backward_rows *k = arg;
+  const marea_sequence *s = &k->p->r.s;
+  const int64_t at = marea_sequence_at(s, k->order[i], k->step);
+  char *row = marea_sequence_row(s, k->dm, i, s->gates);
+  update_grad_row(arg, i, worker);
+  reset_grad_row(k, i);
+  memcpy(row, marea_sequence_row(s, k->da, i, s->gates), (size_t)(2 * s->hidden) * s->size);
+  memcpy(marea_sequence_row(s, k->p->r.dh_gates, at, s->gates), row, (size_t)s->gates * s->size);
+}
+
+static void before_grad_row (void *arg, int64_t i, int worker) {
+  reset_grad_row(arg, i);
+  add_row(arg, i, worker);
 }
 
 static void backward_step (const marea_recurrence_grad *r, marea_range rows, int64_t step, int64_t active,
@@ -285,23 +319,23 @@ static void backward_step (const marea_recurrence_grad *r, marea_range rows, int
   const gru_grad *p = (const gru_grad *)r;
   const marea_sequence *s = &r->s;
   const int64_t width = s->hidden;
-  char *da = work, *dm = marea_sequence_row(s, da, marea_sequence_rows(s), s->gates);
+  char *dm = marea_sequence_row(s, work, marea_sequence_rows(s), s->gates);
   char *more = marea_sequence_row(s, dm, marea_sequence_rows(s), s->gates),
        *narrow = marea_sequence_narrow(s, work, r->per_row);
-  update_rows(p, rows, step, active, dh, da);
+  backward_rows k = {p, s->order + rows.first, step, dh, work, dm, more, r->before, more, more, width};
   if (p->after) {
-    reset_grad_rows(p, rows, step, active, p->inner, right_of(s, da, 2 * width), right_of(s, dm, 2 * width),
-                    s->gates, da);
-    share_rows(p, rows, step, active, da, dm);
+    k.value = p->inner, k.d_row = s->gates;
+    k.d = right_of(s, work, 2 * width), k.d_reset = right_of(s, dm, 2 * width);
+    marea_sequence_share(s, active, after_grad_row, &k);
     marea_sequence_multiply(s, &p->w_h, dm, s->gates, active, narrow, more, width, false);
   } else {
-    marea_sequence_multiply(s, &p->w_n, right_of(s, da, 2 * width), s->gates, active, narrow, more, width,
+    marea_sequence_share(s, active, update_grad_row, &k);
+    marea_sequence_multiply(s, &p->w_n, right_of(s, work, 2 * width), s->gates, active, narrow, more, width,
                             false);
-    reset_grad_rows(p, rows, step, active, r->before, more, more, width, da);
-    add_rows(s, active, dh, more);
-    marea_sequence_multiply(s, &p->w_h, da, s->gates, active, narrow, more, width, false);
+    marea_sequence_share(s, active, before_grad_row, &k);
+    marea_sequence_multiply(s, &p->w_h, work, s->gates, active, narrow, more, width, false);
   }
-  add_rows(s, active, dh, more);
+  marea_sequence_share(s, active, add_row, &k);
 }
 
 typedef struct columns {

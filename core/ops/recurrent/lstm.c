@@ -62,21 +62,36 @@ static void end_rows (const marea_recurrence *r, marea_range rows, char *c) {
            marea_sequence_row(s, c, i, s->hidden), (size_t)s->hidden * s->size);
 }
 
+/* The rows of a block at a step */
+typedef struct forward_rows {
+  const lstm *p;
+  const int64_t *order;
+  int64_t step;
+  char *h, *c, *a;
+} forward_rows;
+
+static void forward_row (void *arg, int64_t i, int worker) {
+  const forward_rows *k = arg;
+  const lstm *p = k->p;
+  const marea_sequence *s = &p->r.s;
+  const size_t bytes = (size_t)s->hidden * s->size;
+  const int64_t at = marea_sequence_at(s, k->order[i], k->step);
+  char *c = marea_sequence_row(s, k->c, i, s->hidden), *y = marea_sequence_row(s, p->r.y, at, s->hidden);
+  (void)worker;
+  s->kernels->lstm_cell((size_t)s->hidden, marea_sequence_row(s, k->a, i, s->gates), p->hard, c,
+                        p->gates ? marea_sequence_row(s, p->gates, at, s->gates) : NULL, y);
+  memcpy(k->h + (size_t)i * bytes, y, bytes);
+  if (p->cells) memcpy(marea_sequence_row(s, p->cells, at, s->hidden), c, bytes);
+}
+
 static void forward_step (const marea_recurrence *r, marea_range rows, int64_t step, int64_t active, char *h,
                           char *work, char *a) {
   const lstm *p = (const lstm *)r;
   const marea_sequence *s = &r->s;
-  const size_t bytes = (size_t)s->hidden * s->size;
+  forward_rows k = {p, s->order + rows.first, step, h, work, a};
   marea_sequence_multiply(s, &p->w_h, h, s->hidden, active, marea_sequence_narrow(s, work, r->per_row), a,
                           s->gates, true);
-  for (int64_t i = 0; i < active; i++) {
-    const int64_t row = s->order[rows.first + i], at = marea_sequence_at(s, row, step);
-    char *c = marea_sequence_row(s, work, i, s->hidden), *y = marea_sequence_row(s, r->y, at, s->hidden);
-    s->kernels->lstm_cell((size_t)s->hidden, marea_sequence_row(s, a, i, s->gates), p->hard, c,
-                          p->gates ? marea_sequence_row(s, p->gates, at, s->gates) : NULL, y);
-    memcpy(h + (size_t)i * bytes, y, bytes);
-    if (p->cells) memcpy(marea_sequence_row(s, p->cells, at, s->hidden), c, bytes);
-  }
+  marea_sequence_share(s, active, forward_row, &k);
 }
 
 /* c0 is the input behind h0. */
@@ -294,20 +309,33 @@ static void end_cells (const marea_recurrence_grad *r, marea_range rows, char *w
     memcpy(marea_sequence_row(s, p->dc0, s->order[rows.first + i], s->hidden), dc, bytes);
 }
 
+typedef struct backward_rows {
+  const lstm_grad *p;
+  const int64_t *order;
+  int64_t step;
+  char *dh, *dc, *da;
+} backward_rows;
+
+static void backward_row (void *arg, int64_t i, int worker) {
+  const backward_rows *k = arg;
+  const lstm_grad *p = k->p;
+  const marea_sequence *s = &p->r.s;
+  const int64_t row = k->order[i], at = marea_sequence_at(s, row, k->step);
+  char *da = marea_sequence_row(s, k->da, i, s->gates);
+  (void)worker;
+  s->kernels->lstm_cell_grad(
+      (size_t)s->hidden, marea_sequence_row(s, p->gates, at, s->gates),
+      marea_sequence_before(s, p->cells, p->c0, row, k->step), marea_sequence_row(s, p->cells, at, s->hidden),
+      marea_sequence_row(s, k->dh, i, s->hidden), p->hard, marea_sequence_row(s, k->dc, i, s->hidden), da);
+  memcpy(marea_sequence_row(s, p->r.dx_gates, at, s->gates), da, (size_t)s->gates * s->size);
+}
+
 static void backward_step (const marea_recurrence_grad *r, marea_range rows, int64_t step, int64_t active,
                            char *dh, char *work) {
   const lstm_grad *p = (const lstm_grad *)r;
   const marea_sequence *s = &r->s;
-  char *dc = dc_of(s, work);
-  for (int64_t i = 0; i < active; i++) {
-    const int64_t row = s->order[rows.first + i], at = marea_sequence_at(s, row, step);
-    char *da = marea_sequence_row(s, work, i, s->gates);
-    s->kernels->lstm_cell_grad(
-        (size_t)s->hidden, marea_sequence_row(s, p->gates, at, s->gates),
-        marea_sequence_before(s, p->cells, p->c0, row, step), marea_sequence_row(s, p->cells, at, s->hidden),
-        marea_sequence_row(s, dh, i, s->hidden), p->hard, marea_sequence_row(s, dc, i, s->hidden), da);
-    memcpy(marea_sequence_row(s, r->dx_gates, at, s->gates), da, (size_t)s->gates * s->size);
-  }
+  backward_rows k = {p, s->order + rows.first, step, dh, dc_of(s, work), work};
+  marea_sequence_share(s, active, backward_row, &k);
   marea_sequence_multiply(s, &p->w_h, work, s->gates, active, marea_sequence_narrow(s, work, r->per_row), dh,
                           s->hidden, false);
 }

@@ -36,20 +36,34 @@ typedef struct rnn {
   bool relu;
 } rnn;
 
+/* The rows of a block at a step */
+typedef struct forward_rows {
+  const rnn *p;
+  const int64_t *order;
+  int64_t step;
+  char *h, *work;
+} forward_rows;
+
 /* y holds the input product before the step. */
+static void forward_row (void *arg, int64_t i, int worker) {
+  const forward_rows *k = arg;
+  const marea_sequence *s = &k->p->r.s;
+  const int64_t width = s->hidden;
+  char *y = marea_sequence_row(s, k->p->r.y, marea_sequence_at(s, k->order[i], k->step), width);
+  (void)worker;
+  s->kernels->rnn_cell((size_t)width, y, marea_sequence_row(s, k->work, i, width), k->p->relu, y);
+  memcpy(marea_sequence_row(s, k->h, i, width), y, (size_t)width * s->size);
+}
+
 static void forward_step (const marea_recurrence *r, marea_range rows, int64_t step, int64_t active, char *h,
                           char *work, char *a) {
   const rnn *p = (const rnn *)r;
   const marea_sequence *s = &r->s;
+  forward_rows k = {p, s->order + rows.first, step, h, work};
   (void)a;
-  const int64_t width = s->hidden;
-  marea_sequence_multiply(s, &p->w_h, h, width, active, marea_sequence_narrow(s, work, r->per_row), work,
-                          width, false);
-  for (int64_t i = 0; i < active; i++) {
-    char *y = marea_sequence_row(s, r->y, marea_sequence_at(s, s->order[rows.first + i], step), width);
-    s->kernels->rnn_cell((size_t)width, y, marea_sequence_row(s, work, i, width), p->relu, y);
-    memcpy(marea_sequence_row(s, h, i, width), y, (size_t)width * s->size);
-  }
+  marea_sequence_multiply(s, &p->w_h, h, s->hidden, active, marea_sequence_narrow(s, work, r->per_row), work,
+                          s->hidden, false);
+  marea_sequence_share(s, active, forward_row, &k);
 }
 
 static marea_status rnn_forward (marea_call *c) {
@@ -137,18 +151,32 @@ typedef struct rnn_grad {
   bool relu;
 } rnn_grad;
 
+typedef struct backward_rows {
+  const rnn_grad *p;
+  const int64_t *order;
+  int64_t step;
+  char *dh, *da;
+} backward_rows;
+
+static void backward_row (void *arg, int64_t i, int worker) {
+  const backward_rows *k = arg;
+  const marea_recurrence_grad *r = &k->p->r;
+  const marea_sequence *s = &r->s;
+  const int64_t at = marea_sequence_at(s, k->order[i], k->step), width = s->hidden;
+  char *da = marea_sequence_row(s, k->da, i, width);
+  (void)worker;
+  s->kernels->rnn_cell_grad((size_t)width, marea_sequence_row(s, r->y, at, width),
+                            marea_sequence_row(s, k->dh, i, width), k->p->relu, da);
+  memcpy(marea_sequence_row(s, r->dx_gates, at, width), da, (size_t)width * s->size);
+}
+
 static void backward_step (const marea_recurrence_grad *r, marea_range rows, int64_t step, int64_t active,
                            char *dh, char *work) {
   const rnn_grad *p = (const rnn_grad *)r;
   const marea_sequence *s = &r->s;
   const int64_t width = s->hidden;
-  for (int64_t i = 0; i < active; i++) {
-    const int64_t at = marea_sequence_at(s, s->order[rows.first + i], step);
-    char *da = marea_sequence_row(s, work, i, width);
-    s->kernels->rnn_cell_grad((size_t)width, marea_sequence_row(s, r->y, at, width),
-                              marea_sequence_row(s, dh, i, width), p->relu, da);
-    memcpy(marea_sequence_row(s, r->dx_gates, at, width), da, (size_t)width * s->size);
-  }
+  backward_rows k = {p, s->order + rows.first, step, dh, work};
+  marea_sequence_share(s, active, backward_row, &k);
   marea_sequence_multiply(s, &p->w_h, work, width, active, marea_sequence_narrow(s, work, r->per_row), dh,
                           width, false);
 }

@@ -13,6 +13,10 @@
 #define BF16_ROWS \
   128 /* and of bytes: where products are fast, the weight is read from a second-level cache for more */
 
+/* Bytes of w_h above which threads share its columns: half a second-level cache. LSTM, 64 rows, 64 steps, 512 units, f32, two
+   threads, ms forward and of a step with its gradients: blocks of rows 56 and 190, columns 47 and 165 */
+#define FAR_WEIGHT (1 << 20)
+
 /* ---- shapes ---- */
 
 static marea_status want_matrix (marea_call *c, int input, const char *names, int64_t rows, int64_t cols,
@@ -56,10 +60,20 @@ marea_status marea_sequence_shape_rest (marea_call *c, const marea_sequence_inpu
 
 /* ---- blocks ---- */
 
+static int64_t most_rows (const marea_sequence *s) { return s->bf16 || s->bytes ? BF16_ROWS : MOST_ROWS; }
+
+/* Not with the host's threads, which may take long to begin. */
+static bool is_by_columns (const marea_sequence *s) {
+  const int64_t bytes = s->hidden * s->gates * (int64_t)(s->bf16 ? sizeof(uint16_t) : s->size);
+  const int threads = s->ctx->threads;
+  return threads > 1 && !s->bytes && !s->ctx->config.parallel_for && bytes > FAR_WEIGHT &&
+         s->n < most_rows(s) * threads;
+}
+
 int64_t marea_sequence_rows (const marea_sequence *s) {
   const int64_t share = (s->n + s->ctx->threads - 1) / s->ctx->threads;
-  return MAREA_MIN(MAREA_MAX(MAREA_MIN(share, s->bf16 || s->bytes ? BF16_ROWS : MOST_ROWS), FEWEST_ROWS),
-                   s->n);
+  if (s->by_columns) return s->n;
+  return MAREA_MIN(MAREA_MAX(MAREA_MIN(share, most_rows(s)), FEWEST_ROWS), s->n);
 }
 
 int64_t marea_sequence_blocks (const marea_sequence *s) {
@@ -71,6 +85,19 @@ marea_range marea_sequence_block (const marea_sequence *s, int64_t block) {
   const int64_t blocks = marea_sequence_blocks(s), each = s->n / blocks, longer = s->n % blocks;
   const int64_t first = block * each + MAREA_MIN(block, longer);
   return (marea_range){first, first + each + (block < longer)};
+}
+
+void marea_sequence_share (const marea_sequence *s, int64_t n, marea_block_fn fn, void *arg) {
+  if (s->by_columns) marea_parallel(s->ctx, n, fn, arg);
+  else
+    for (int64_t i = 0; i < n; i++) fn(arg, i, 0);
+}
+
+/* All blocks, one after the other where threads share each step. */
+static void run_blocks (const marea_sequence *s, marea_block_fn fn, void *arg) {
+  const int64_t blocks = marea_sequence_blocks(s);
+  if (!s->by_columns) marea_parallel(s->ctx, blocks, fn, arg);
+  else if (!s->ctx->shape_only && blocks > 0) fn(arg, 0, 0);
 }
 
 /* ---- lengths ---- */
@@ -119,6 +146,7 @@ marea_status marea_sequence_open (marea_call *c, const marea_sequence_inputs *at
                         .bytes = at->per_unit > 0,
                         .bf16 = !at->per_unit && marea_rounds(c)};
   if (s->bytes) s->hidden = (s->gates = c->in[at->w_h + 1]->shape[0]) / at->per_unit;
+  s->by_columns = is_by_columns(s);
   if (has(c, at->lengths) && !c->ctx->shape_only) {
     MAREA_TABLE_OR_RETURN(c, length, (size_t)MAREA_MAX(s->n, 1) * sizeof *length);
     MAREA_TRY(read_lengths(c, at->lengths, s, length));
@@ -239,42 +267,75 @@ typedef struct product {
 
 #define CHECKED 256 /* columns between two checks for interrupts: a multiple of both panels */
 
-static void multiply_bf16 (const marea_sequence *s, const marea_packed *p, const product *k) {
-  const int64_t depth = marea_bf16_depth(p->k);
-  for (int64_t first = 0; first < p->m && !marea_stopping(s->ctx); first += CHECKED) {
-    marea_bf16_product g = marea_bf16_matrix(
-        s->kernels, k->rows, depth, MAREA_MIN(CHECKED, p->m - first), k->x, depth,
-        (const uint16_t *)(const void *)p->at + first * depth, depth * MAREA_BF16_PANEL);
-    g.y = k->y + (size_t)first * s->size;
-    g.y_col = k->y_row;
-    g.wide = true;
-    g.bias = k->bias ? (const float *)(const void *)k->bias + first : NULL;
-    g.accumulate = k->add;
-    s->ctx->bf16->product(&g);
-  }
+/* A product in pieces of so many columns */
+typedef struct pieces {
+  const marea_sequence *s;
+  const marea_packed *p;
+  const product *k;
+  int64_t columns;
+} pieces;
+
+static void multiply_bf16_piece (void *arg, int64_t piece, int worker) {
+  const pieces *all = arg;
+  const marea_sequence *s = all->s;
+  const marea_packed *p = all->p;
+  const product *k = all->k;
+  const int64_t depth = marea_bf16_depth(p->k), first = piece * all->columns;
+  (void)worker;
+  if (marea_stopping(s->ctx)) return;
+  marea_bf16_product g = marea_bf16_matrix(s->kernels, k->rows, depth, MAREA_MIN(all->columns, p->m - first),
+                                           k->x, depth, (const uint16_t *)(const void *)p->at + first * depth,
+                                           depth * MAREA_BF16_PANEL);
+  g.y = k->y + (size_t)first * s->size;
+  g.y_col = k->y_row;
+  g.wide = true;
+  g.bias = k->bias ? (const float *)(const void *)k->bias + first : NULL;
+  g.accumulate = k->add;
+  s->ctx->bf16->product(&g);
 }
 
-static void multiply_full (const marea_sequence *s, const marea_packed *p, const product *k) {
+/* The weight of a panel, and of the last one the first, which is next at the next step */
+static marea_prefetch panel_behind (const pieces *all, int64_t panel) {
+  const marea_packed *p = all->p;
+  const int64_t next = (panel + 1) * MAREA_SEQUENCE_PANEL < p->m ? panel + 1 : 0;
+  const char *at = p->at + (size_t)(next * MAREA_SEQUENCE_PANEL * p->k) * all->s->size;
+  marea_prefetch to = {.n = 0};
+  marea_prefetch_add(&to, marea_prefetch_area_of(at, (size_t)(panel_width(p, next) * p->k) * all->s->size));
+  return to;
+}
+
+static void multiply_panel (void *arg, int64_t panel, int worker) {
   static const int64_t tap[] = {0};
-  for (int64_t first = 0, panel = 0; first < p->m && !marea_stopping(s->ctx);
-       first += MAREA_SEQUENCE_PANEL, panel++) {
-    const marea_direct_conv g = {.x = k->x,
-                                 .w = p->at + (size_t)(first * p->k) * s->size,
-                                 .bias = k->bias ? k->bias + (size_t)first * s->size : NULL,
-                                 .y = k->y + (size_t)first * s->size,
-                                 .rows = 1,
-                                 .cols = k->rows,
-                                 .x_col = k->x_row,
-                                 .y_col = k->y_row,
-                                 .cin = p->k,
-                                 .cout = panel_width(p, panel),
-                                 .tap_rows = 1,
-                                 .taps = 1,
-                                 .tap = tap,
-                                 .w_ci = panel_width(p, panel),
-                                 .accumulate = k->add};
-    s->kernels->direct_conv(&g);
-  }
+  const pieces *all = arg;
+  const marea_sequence *s = all->s;
+  const marea_packed *p = all->p;
+  const product *k = all->k;
+  const int64_t first = panel * MAREA_SEQUENCE_PANEL;
+  marea_prefetch next = panel_behind(all, panel);
+  const marea_direct_conv g = {.x = k->x,
+                               .w = p->at + (size_t)(first * p->k) * s->size,
+                               .bias = k->bias ? k->bias + (size_t)first * s->size : NULL,
+                               .y = k->y + (size_t)first * s->size,
+                               .rows = 1,
+                               .cols = k->rows,
+                               .x_col = k->x_row,
+                               .y_col = k->y_row,
+                               .cin = p->k,
+                               .cout = panel_width(p, panel),
+                               .tap_rows = 1,
+                               .taps = 1,
+                               .tap = tap,
+                               .w_ci = panel_width(p, panel),
+                               .accumulate = k->add,
+                               .prefetch = &next};
+  (void)worker;
+  if (!marea_stopping(s->ctx)) s->kernels->direct_conv(&g);
+}
+
+/* Columns of a piece in bf16: as many as give each thread some. */
+static int64_t bf16_columns (const marea_sequence *s, int64_t m) {
+  const int64_t least = 2 * MAREA_BF16_PANEL, share = m / (s->by_columns ? 2 * s->ctx->threads : 1);
+  return MAREA_MAX(MAREA_MIN(share / least * least, CHECKED), least);
 }
 
 static void multiply_bytes (const marea_sequence *s, const marea_packed *p, const product *k) {
@@ -300,9 +361,13 @@ static void multiply_bytes (const marea_sequence *s, const marea_packed *p, cons
 }
 
 static void multiply (const marea_sequence *s, const marea_packed *p, const product *k) {
-  if (s->bf16) multiply_bf16(s, p, k);
-  else if (s->bytes) multiply_bytes(s, p, k);
-  else multiply_full(s, p, k);
+  if (s->bytes) {
+    multiply_bytes(s, p, k);
+    return;
+  }
+  pieces all = {s, p, k, s->bf16 ? bf16_columns(s, p->m) : MAREA_SEQUENCE_PANEL};
+  const int64_t n = (p->m + all.columns - 1) / all.columns;
+  marea_sequence_share(s, n, s->bf16 ? multiply_bf16_piece : multiply_panel, &all);
 }
 
 static size_t row_bytes (const marea_sequence *s, int64_t n) {
@@ -330,12 +395,27 @@ static void put_row (const marea_sequence *s, int64_t n, const char *from, char 
   memset(narrow + n, 0, (size_t)(depth - n) * sizeof *narrow);
 }
 
+/* Rows from x on, x_row elements apart, as the product wants them */
+typedef struct narrowing {
+  const marea_sequence *s;
+  int64_t width;
+  const char *x;
+  int64_t x_row, rows;
+  char *to;
+} narrowing;
+
+static void narrow_one (void *arg, int64_t row, int worker) {
+  const narrowing *k = arg;
+  (void)worker;
+  put_row(k->s, k->width, k->x + (size_t)(row * k->x_row) * k->s->size, k->to, row, k->rows);
+}
+
 void marea_sequence_multiply (const marea_sequence *s, const marea_packed *p, const char *x, int64_t x_row,
                               int64_t rows, char *narrow, char *y, int64_t y_row, bool add) {
   const bool converts = s->bf16 || s->bytes;
   const product k = {converts ? narrow : (char *)x, x_row, rows, NULL, y, y_row, add, rows};
-  for (int64_t i = 0; converts && i < rows; i++)
-    put_row(s, p->k, x + (size_t)(i * x_row) * s->size, narrow, i, rows);
+  narrowing all = {s, p->k, x, x_row, rows, narrow};
+  if (converts) marea_sequence_share(s, rows, narrow_one, &all);
   multiply(s, p, &k);
 }
 
@@ -434,6 +514,23 @@ static size_t inputs_size (const marea_recurrence *p) {
   return (size_t)(steps_at_a_time(p) * marea_sequence_rows(&p->s)) * row_bytes(&p->s, p->s.in);
 }
 
+/* The rows of a step, and where their inputs go */
+typedef struct input_rows {
+  const marea_recurrence *p;
+  const int64_t *order;
+  int64_t step;
+  char *to;
+  int64_t first, most; /* rows there: of earlier steps, and in all */
+} input_rows;
+
+static void put_input (void *arg, int64_t i, int worker) {
+  const input_rows *k = arg;
+  const marea_sequence *s = &k->p->s;
+  (void)worker;
+  put_row(s, s->in, marea_sequence_row(s, k->p->x, marea_sequence_at(s, k->order[i], k->step), s->in), k->to,
+          k->first + i, k->most);
+}
+
 /* a := the input products of the rows that are active at each of some steps, one step behind the other */
 static void multiply_inputs (const marea_recurrence *p, marea_range rows, marea_range steps, char *a) {
   const marea_sequence *s = &p->s;
@@ -442,10 +539,9 @@ static void multiply_inputs (const marea_recurrence *p, marea_range rows, marea_
   int64_t n = 0;
   for (int64_t step = steps.first; step < steps.end; step++) {
     const int64_t active = marea_sequence_active(s, rows, step);
-    for (int64_t i = 0; i < active; i++)
-      put_row(s, s->in,
-              marea_sequence_row(s, p->x, marea_sequence_at(s, s->order[rows.first + i], step), s->in), first,
-              n++, most);
+    input_rows k = {p, s->order + rows.first, step, first, n, most};
+    marea_sequence_share(s, active, put_input, &k);
+    n += active;
   }
   const product k = {first, s->in, n, p->bias, a, s->gates, false, most};
   if (n > 0) multiply(s, &p->w_x, &k);
@@ -511,7 +607,9 @@ static marea_status open_memory (marea_call *c, const marea_sequence *s, int64_t
                                  size_t *per_worker, char **memory) {
   const size_t rows = (size_t)marea_sequence_rows(s);
   *per_worker = rows * (size_t)(s->hidden + per_row) * s->size + narrow_bytes(s) + more;
-  return marea_worker_memory(c, per_worker, memory);
+  if (!s->by_columns) return marea_worker_memory(c, per_worker, memory);
+  MAREA_WORKSPACE_OR_RETURN(c, *memory, *per_worker);
+  return MAREA_OK;
 }
 
 #define LARGE_PAGE ((size_t)2 << 20)
@@ -531,7 +629,7 @@ marea_status marea_recurrence_run (marea_call *c, marea_recurrence *p) {
     touch_pages(&p->s, p->y, p->s.hidden);
     for (int k = 0; k < 2 && p->saved[k]; k++) touch_pages(&p->s, p->saved[k], p->width[k]);
   }
-  marea_parallel(c->ctx, marea_sequence_blocks(&p->s), run_block, p);
+  run_blocks(&p->s, run_block, p);
   return MAREA_OK;
 }
 
@@ -563,19 +661,26 @@ static void end_rows (const marea_recurrence_grad *p, marea_range rows, const ch
   if (p->end) p->end(p, rows, work);
 }
 
-/* Adds what arrives at the results of a step, and notes the states before it. */
-static void arrive (const marea_recurrence_grad *p, marea_range rows, int64_t step, int64_t active,
-                    char *dh) {
+typedef struct arrivals {
+  const marea_recurrence_grad *p;
+  const int64_t *order;
+  int64_t step;
+  char *dh;
+} arrivals;
+
+/* Adds what arrives at the results of a step, and notes the state before it. */
+static void arrive (void *arg, int64_t i, int worker) {
+  const arrivals *k = arg;
+  const marea_recurrence_grad *p = k->p;
   const marea_sequence *s = &p->s;
   const size_t bytes = state_bytes(s);
-  for (int64_t i = 0; i < active; i++) {
-    const int64_t row = s->order[rows.first + i], at = marea_sequence_at(s, row, step);
-    char *to = dh + (size_t)i * bytes;
-    if (p->dy)
-      s->kernels->add((size_t)s->hidden, to, 1, marea_sequence_row(s, p->dy, at, s->hidden), 1, to, NULL);
-    memcpy(marea_sequence_row(s, p->before, at, s->hidden), marea_sequence_before(s, p->y, p->h0, row, step),
-           bytes);
-  }
+  const int64_t row = k->order[i], at = marea_sequence_at(s, row, k->step);
+  char *to = k->dh + (size_t)i * bytes;
+  (void)worker;
+  if (p->dy)
+    s->kernels->add((size_t)s->hidden, to, 1, marea_sequence_row(s, p->dy, at, s->hidden), 1, to, NULL);
+  memcpy(marea_sequence_row(s, p->before, at, s->hidden), marea_sequence_before(s, p->y, p->h0, row, k->step),
+         bytes);
 }
 
 static void run_grad_block (void *arg, int64_t block, int worker) {
@@ -589,7 +694,8 @@ static void run_grad_block (void *arg, int64_t block, int worker) {
     const int64_t active = marea_sequence_active(s, rows, step);
     if (active == 0) continue;
     if (marea_stopping(s->ctx)) return;
-    arrive(p, rows, step, active, dh);
+    arrivals k = {p, s->order + rows.first, step, dh};
+    marea_sequence_share(s, active, arrive, &k);
     p->step(p, rows, step, active, dh, work);
   }
   end_rows(p, rows, dh, work);
@@ -601,7 +707,7 @@ marea_status marea_recurrence_grad_run (marea_call *c, marea_recurrence_grad *p)
   touch_pages(&p->s, p->before, p->s.hidden);
   touch_pages(&p->s, p->dx_gates, p->s.gates);
   if (p->dh_gates != p->dx_gates) touch_pages(&p->s, p->dh_gates, p->s.gates);
-  marea_parallel(c->ctx, marea_sequence_blocks(&p->s), run_grad_block, p);
+  run_blocks(&p->s, run_grad_block, p);
   return MAREA_OK;
 }
 

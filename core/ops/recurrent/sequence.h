@@ -2,7 +2,9 @@
 ** sequence.h: what recurrent layers have in common: one direction of one layer over whole sequences.
 **
 ** The input products of all or many steps are one matrix product. The recurrent part goes step by step, but rows of a batch do not
-** depend on each other: blocks of rows go through all steps on their own, so that threads never wait for each other. Rows
+** depend on each other: blocks of rows go through all steps on their own, so that threads never wait for each other. Where
+** w_h is too large for a second-level cache and there are few rows, each thread would read all of it at each step for its
+** few rows: there all rows are one block, and the threads share the columns of w_h, and then the rows, of each step. Rows
 ** of a block are taken in the order of their lengths, the longest first; then the rows that have not ended are the first
 ** ones at each step.
 */
@@ -42,6 +44,7 @@ typedef struct marea_sequence {
   bool reverse;          /* from each row's own end to its beginning */
   bool bf16;             /* operands of products are rounded to bf16 */
   bool bytes;            /* weights are quantize_int8's, and operands become bytes */
+  bool by_columns;       /* all rows are one block, and threads share each step */
 } marea_sequence;
 
 /* Checks x (N, T, C), w_x (C, gates), w_h (H, gates), bias (gates), h0 (N, H) and lengths (N), which are the inputs x, .., of
@@ -81,6 +84,9 @@ marea_range marea_sequence_block (const marea_sequence *s, int64_t block);
 int64_t marea_sequence_rows (const marea_sequence *s);
 /* How many of a block's rows have not ended before `step`: the first ones. */
 int64_t marea_sequence_active (const marea_sequence *s, marea_range rows, int64_t step);
+
+/* Calls fn(arg, i, worker) for i = 0 .. n - 1, on all threads if they share each step. */
+void marea_sequence_share (const marea_sequence *s, int64_t n, marea_block_fn fn, void *arg);
 
 /* Elements of an optional input; NULL: it was left out. */
 const char *marea_sequence_given (const marea_call *c, int input);
