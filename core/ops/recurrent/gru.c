@@ -255,7 +255,7 @@ typedef struct backward_rows {
   const gru_grad *p;
   const int64_t *order;
   int64_t step;
-  char *dh, *da, *dm, *more;
+  char *dh, *da, *dm, *more, *narrow;
   const char *value, *d;
   char *d_reset;
   int64_t d_row; /* elements from row to row of d and d_reset */
@@ -286,7 +286,7 @@ static void reset_grad_row (const backward_rows *k, int64_t i) {
                              marea_sequence_row(s, k->value, at, s->hidden),
                              marea_sequence_row(s, k->d, i, k->d_row), p->hard, row,
                              marea_sequence_row(s, k->d_reset, i, k->d_row));
-  memcpy(marea_sequence_row(s, p->r.dx_gates, at, s->gates), row, (size_t)s->gates * s->size);
+  marea_recurrence_keep(&p->r, p->r.dx_gates, at, row, NULL, i);
 }
 
 static void add_row (void *arg, int64_t i, int worker) {
@@ -306,7 +306,7 @@ static void after_grad_row (void *arg, int64_t i, int worker) {
   update_grad_row(arg, i, worker);
   reset_grad_row(k, i);
   memcpy(row, marea_sequence_row(s, k->da, i, s->gates), (size_t)(2 * s->hidden) * s->size);
-  memcpy(marea_sequence_row(s, k->p->r.dh_gates, at, s->gates), row, (size_t)s->gates * s->size);
+  marea_recurrence_keep(&k->p->r, k->p->r.dh_gates, at, row, k->narrow, i);
 }
 
 static void before_grad_row (void *arg, int64_t i, int worker) {
@@ -322,12 +322,13 @@ static void backward_step (const marea_recurrence_grad *r, marea_range rows, int
   char *dm = marea_sequence_row(s, work, marea_sequence_rows(s), s->gates);
   char *more = marea_sequence_row(s, dm, marea_sequence_rows(s), s->gates),
        *narrow = marea_sequence_narrow(s, work, r->per_row);
-  backward_rows k = {p, s->order + rows.first, step, dh, work, dm, more, r->before, more, more, width};
+  backward_rows k = {p,    s->order + rows.first, step, dh, work, dm, more, narrow, r->before, more, more,
+                     width};
   if (p->after) {
     k.value = p->inner, k.d_row = s->gates;
     k.d = right_of(s, work, 2 * width), k.d_reset = right_of(s, dm, 2 * width);
     marea_sequence_share(s, active, after_grad_row, &k);
-    marea_sequence_multiply(s, &p->w_h, dm, s->gates, active, narrow, more, width, false);
+    marea_sequence_multiply(s, &p->w_h, s->bf16 ? NULL : dm, s->gates, active, narrow, more, width, false);
   } else {
     marea_sequence_share(s, active, update_grad_row, &k);
     marea_sequence_multiply(s, &p->w_n, right_of(s, work, 2 * width), s->gates, active, narrow, more, width,
@@ -359,8 +360,9 @@ static marea_status reset_before_weight (marea_call *c, const gru_grad *p) {
   columns k = {.s = s, .to = marea_at(c->out[DW_H])};
   char *product;
   MAREA_WORKSPACE_OR_RETURN(c, product, (size_t)MAREA_MAX(s->hidden * s->gates, 1) * s->size);
+  const marea_gemm_layout as_b = marea_recurrence_grad_layout(&p->r, false);
   MAREA_TRY(marea_gemm_part(c->ctx, s->dtype, true, false, s->hidden, s->gates, s->n * s->steps, p->inner,
-                            p->r.dx_gates, NULL, product, &(marea_gemm_layout){.bf16 = s->bf16}));
+                            p->r.dx_gates, NULL, product, &as_b));
   k.from = product;
   marea_parallel(c->ctx, s->hidden, copy_columns, &k);
   return MAREA_OK;
@@ -375,13 +377,12 @@ static marea_status gru_grad_forward (marea_call *c) {
   marea_sequence *s = &r->s;
   MAREA_TRY(marea_recurrence_grad_open(c, &places, c->attr[REVERSE].i, r));
   MAREA_TRY(pack(c, s, c->in[G_W_H], p.after, true, &p.w_h, &p.w_n));
-  if (p.after)
-    MAREA_WORKSPACE_OR_RETURN(c, r->dh_gates, (size_t)MAREA_MAX(s->n * s->steps * s->gates, 1) * s->size);
+  if (p.after) MAREA_TRY(marea_recurrence_grad_gates(c, r, &r->dh_gates));
   r->per_row = 2 * s->gates + s->hidden;
   r->step = backward_step;
   MAREA_TRY(marea_recurrence_grad_run(c, r));
   MAREA_TRY(marea_recurrence_grad_products(c, r, &places.inputs));
-  marea_recurrence_sum(s, r->dh_gates, 2 * s->hidden, s->hidden, marea_at(c->out[DBIAS_H]));
+  marea_recurrence_sum(r, r->dh_gates, 2 * s->hidden, s->hidden, marea_at(c->out[DBIAS_H]));
   return p.after ? MAREA_OK : reset_before_weight(c, &p);
 }
 

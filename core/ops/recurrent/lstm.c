@@ -313,7 +313,7 @@ typedef struct backward_rows {
   const lstm_grad *p;
   const int64_t *order;
   int64_t step;
-  char *dh, *dc, *da;
+  char *dh, *dc, *da, *narrow;
 } backward_rows;
 
 static void backward_row (void *arg, int64_t i, int worker) {
@@ -327,17 +327,17 @@ static void backward_row (void *arg, int64_t i, int worker) {
       (size_t)s->hidden, marea_sequence_row(s, p->gates, at, s->gates),
       marea_sequence_before(s, p->cells, p->c0, row, k->step), marea_sequence_row(s, p->cells, at, s->hidden),
       marea_sequence_row(s, k->dh, i, s->hidden), p->hard, marea_sequence_row(s, k->dc, i, s->hidden), da);
-  memcpy(marea_sequence_row(s, p->r.dx_gates, at, s->gates), da, (size_t)s->gates * s->size);
+  marea_recurrence_keep(&p->r, p->r.dx_gates, at, da, k->narrow, i);
 }
 
 static void backward_step (const marea_recurrence_grad *r, marea_range rows, int64_t step, int64_t active,
                            char *dh, char *work) {
   const lstm_grad *p = (const lstm_grad *)r;
   const marea_sequence *s = &r->s;
-  backward_rows k = {p, s->order + rows.first, step, dh, dc_of(s, work), work};
+  char *narrow = marea_sequence_narrow(s, work, r->per_row);
+  backward_rows k = {p, s->order + rows.first, step, dh, dc_of(s, work), work, narrow};
   marea_sequence_share(s, active, backward_row, &k);
-  marea_sequence_multiply(s, &p->w_h, work, s->gates, active, marea_sequence_narrow(s, work, r->per_row), dh,
-                          s->hidden, false);
+  marea_sequence_multiply(s, &p->w_h, s->bf16 ? NULL : work, s->gates, active, narrow, dh, s->hidden, false);
 }
 
 static marea_status lstm_grad_forward (marea_call *c) {

@@ -155,7 +155,7 @@ typedef struct backward_rows {
   const rnn_grad *p;
   const int64_t *order;
   int64_t step;
-  char *dh, *da;
+  char *dh, *da, *narrow;
 } backward_rows;
 
 static void backward_row (void *arg, int64_t i, int worker) {
@@ -167,7 +167,7 @@ static void backward_row (void *arg, int64_t i, int worker) {
   (void)worker;
   s->kernels->rnn_cell_grad((size_t)width, marea_sequence_row(s, r->y, at, width),
                             marea_sequence_row(s, k->dh, i, width), k->p->relu, da);
-  memcpy(marea_sequence_row(s, r->dx_gates, at, width), da, (size_t)width * s->size);
+  marea_recurrence_keep(r, r->dx_gates, at, da, k->narrow, i);
 }
 
 static void backward_step (const marea_recurrence_grad *r, marea_range rows, int64_t step, int64_t active,
@@ -175,10 +175,10 @@ static void backward_step (const marea_recurrence_grad *r, marea_range rows, int
   const rnn_grad *p = (const rnn_grad *)r;
   const marea_sequence *s = &r->s;
   const int64_t width = s->hidden;
-  backward_rows k = {p, s->order + rows.first, step, dh, work};
+  char *narrow = marea_sequence_narrow(s, work, r->per_row);
+  backward_rows k = {p, s->order + rows.first, step, dh, work, narrow};
   marea_sequence_share(s, active, backward_row, &k);
-  marea_sequence_multiply(s, &p->w_h, work, width, active, marea_sequence_narrow(s, work, r->per_row), dh,
-                          width, false);
+  marea_sequence_multiply(s, &p->w_h, s->bf16 ? NULL : work, width, active, narrow, dh, width, false);
 }
 
 static marea_status rnn_grad_forward (marea_call *c) {

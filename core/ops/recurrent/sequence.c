@@ -395,6 +395,13 @@ static void put_row (const marea_sequence *s, int64_t n, const char *from, char 
   memset(narrow + n, 0, (size_t)(depth - n) * sizeof *narrow);
 }
 
+/* The same of n elements that are bf16 */
+static void put_narrow (const marea_sequence *s, int64_t n, const char *from, char *to) {
+  const size_t bytes = (size_t)n * sizeof(uint16_t);
+  memcpy(to, from, bytes);
+  memset(to + bytes, 0, row_bytes(s, n) - bytes);
+}
+
 /* Rows from x on, x_row elements apart, as the product wants them */
 typedef struct narrowing {
   const marea_sequence *s;
@@ -415,7 +422,7 @@ void marea_sequence_multiply (const marea_sequence *s, const marea_packed *p, co
   const bool converts = s->bf16 || s->bytes;
   const product k = {converts ? narrow : (char *)x, x_row, rows, NULL, y, y_row, add, rows};
   narrowing all = {s, p->k, x, x_row, rows, narrow};
-  if (converts) marea_sequence_share(s, rows, narrow_one, &all);
+  if (converts && x) marea_sequence_share(s, rows, narrow_one, &all);
   multiply(s, p, &k);
 }
 
@@ -614,11 +621,11 @@ static marea_status open_memory (marea_call *c, const marea_sequence *s, int64_t
 
 #define LARGE_PAGE ((size_t)2 << 20)
 
-/* Has the system clear the pages of what all steps will write, `width` values of each, one after the other: the rows of the
+/* Has the system clear the pages of what all steps will write, `width` bytes of each, one after the other: the rows of the
    first step lie in all of them, and it would clear 100 MB, 0.1 s, between two checks for interrupts. (Where the system has no large pages, a step
    meets small ones of its own.) */
-static void touch_pages (const marea_sequence *s, char *at, int64_t width) {
-  const size_t bytes = (size_t)(s->n * s->steps * width) * s->size;
+static void touch_pages (const marea_sequence *s, char *at, size_t width) {
+  const size_t bytes = (size_t)(s->n * s->steps) * width;
   for (size_t i = 0; !s->ctx->shape_only && i < bytes && !marea_stopping(s->ctx); i += LARGE_PAGE) at[i] = 0;
 }
 
@@ -626,14 +633,44 @@ marea_status marea_recurrence_run (marea_call *c, marea_recurrence *p) {
   const size_t more = p->x ? (size_t)products_size(p) * p->s.size + inputs_size(p) : 0;
   MAREA_TRY(open_memory(c, &p->s, p->per_row, more, &p->per_worker, &p->memory));
   if (p->x) { /* else some of it holds the input products */
-    touch_pages(&p->s, p->y, p->s.hidden);
-    for (int k = 0; k < 2 && p->saved[k]; k++) touch_pages(&p->s, p->saved[k], p->width[k]);
+    touch_pages(&p->s, p->y, state_bytes(&p->s));
+    for (int k = 0; k < 2 && p->saved[k]; k++)
+      touch_pages(&p->s, p->saved[k], (size_t)p->width[k] * p->s.size);
   }
   run_blocks(&p->s, run_block, p);
   return MAREA_OK;
 }
 
 /* ---- and backward ---- */
+
+/* Of a row of dx_gates */
+static size_t gates_bytes (const marea_recurrence_grad *p) {
+  return (size_t)p->gates_row * (p->s.bf16 ? sizeof(uint16_t) : p->s.size);
+}
+
+/* In bf16 no multiple of 2 KB, after which the rows that a product reads share few sets of the caches. */
+static int64_t gates_row (const marea_sequence *s) {
+  return s->bf16 && s->gates % 1024 == 0 ? s->gates + MAREA_BF16_DEPTH : s->gates;
+}
+
+marea_status marea_recurrence_grad_gates (marea_call *c, const marea_recurrence_grad *p, char **gates) {
+  MAREA_WORKSPACE_OR_RETURN(c, *gates,
+                            (size_t)MAREA_MAX(p->s.n * p->s.steps, 1) * MAREA_MAX(gates_bytes(p), 1));
+  return MAREA_OK;
+}
+
+void marea_recurrence_keep (const marea_recurrence_grad *p, char *gates, int64_t at, const char *row,
+                            char *narrow, int64_t i) {
+  const marea_sequence *s = &p->s;
+  const size_t bytes = gates_bytes(p);
+  char *to = gates + (size_t)at * bytes;
+  if (!s->bf16) {
+    memcpy(to, row, bytes);
+    return;
+  }
+  s->kernels->narrow_bf16((size_t)s->gates, (const float *)(const void *)row, (uint16_t *)(void *)to);
+  if (narrow) put_narrow(s, s->gates, to, narrow + (size_t)i * row_bytes(s, s->gates));
+}
 
 static void begin_rows (const marea_recurrence_grad *p, marea_range rows, char *dh, char *work) {
   const marea_sequence *s = &p->s;
@@ -652,11 +689,11 @@ static void end_rows (const marea_recurrence_grad *p, marea_range rows, const ch
   for (int64_t i = 0; i < rows.end - rows.first; i++) {
     const int64_t row = s->order[rows.first + i], length = marea_sequence_length(s, row),
                   at = row * s->steps + length;
-    const size_t rest = (size_t)(s->steps - length), gates = (size_t)s->gates * s->size;
+    const size_t rest = (size_t)(s->steps - length), gates = gates_bytes(p);
     memcpy(marea_sequence_row(s, p->dh0, row, s->hidden), dh + (size_t)i * bytes, bytes);
     memset(marea_sequence_row(s, p->before, at, s->hidden), 0, rest * bytes);
-    memset(marea_sequence_row(s, p->dx_gates, at, s->gates), 0, rest * gates);
-    if (p->dh_gates != p->dx_gates) memset(marea_sequence_row(s, p->dh_gates, at, s->gates), 0, rest * gates);
+    memset(p->dx_gates + (size_t)at * gates, 0, rest * gates);
+    if (p->dh_gates != p->dx_gates) memset(p->dh_gates + (size_t)at * gates, 0, rest * gates);
   }
   if (p->end) p->end(p, rows, work);
 }
@@ -704,9 +741,9 @@ static void run_grad_block (void *arg, int64_t block, int worker) {
 marea_status marea_recurrence_grad_run (marea_call *c, marea_recurrence_grad *p) {
   if (p->s.n == 0 || p->s.hidden == 0) return MAREA_OK;
   MAREA_TRY(open_memory(c, &p->s, p->per_row, 0, &p->per_worker, &p->memory));
-  touch_pages(&p->s, p->before, p->s.hidden);
-  touch_pages(&p->s, p->dx_gates, p->s.gates);
-  if (p->dh_gates != p->dx_gates) touch_pages(&p->s, p->dh_gates, p->s.gates);
+  touch_pages(&p->s, p->before, state_bytes(&p->s));
+  touch_pages(&p->s, p->dx_gates, gates_bytes(p));
+  if (p->dh_gates != p->dx_gates) touch_pages(&p->s, p->dh_gates, gates_bytes(p));
   run_blocks(&p->s, run_grad_block, p);
   return MAREA_OK;
 }
@@ -717,7 +754,8 @@ marea_status marea_recurrence_grad_open (marea_call *c, const marea_recurrence_g
   MAREA_TRY(marea_sequence_open(c, &at->inputs, reverse, s));
   MAREA_TRY(marea_sequence_first(c, s, at->inputs.h0, &p->h0));
   const int64_t values = s->n * s->steps;
-  MAREA_WORKSPACE_OR_RETURN(c, p->dx_gates, (size_t)MAREA_MAX(values * s->gates, 1) * s->size);
+  p->gates_row = gates_row(s);
+  MAREA_TRY(marea_recurrence_grad_gates(c, p, &p->dx_gates));
   MAREA_WORKSPACE_OR_RETURN(c, p->before, (size_t)MAREA_MAX(values * s->hidden, 1) * s->size);
   p->dh_gates = p->dx_gates;
   p->y = marea_at(c->in[at->y]);
@@ -728,27 +766,48 @@ marea_status marea_recurrence_grad_open (marea_call *c, const marea_recurrence_g
 }
 
 #define SUM_COLUMNS 128 /* of a bias' gradient, a block */
+#define SUM_ROWS 256    /* of bf16, at a time */
 
 typedef struct column_sum {
-  const marea_sequence *s;
+  const marea_recurrence_grad *p;
   const char *gates;
-  int64_t n;
+  int64_t first, n;
   char *sum;
 } column_sum;
 
-static void sum_columns (void *arg, int64_t block, int worker) {
-  const column_sum *k = arg;
-  const marea_sequence *s = k->s;
-  const int64_t first = block * SUM_COLUMNS, n = MAREA_MIN(SUM_COLUMNS, k->n - first);
-  const size_t at = (size_t)first * s->size;
-  (void)worker;
-  memset(k->sum + at, 0, (size_t)n * s->size);
-  s->kernels->add_rows((size_t)(s->n * s->steps), (size_t)n, (size_t)s->gates, k->gates + at, k->sum + at);
+/* sum (n) += the rows of bf16 */
+static void add_narrow_rows (const marea_sequence *s, int64_t n, int64_t row, const uint16_t *gates,
+                             float *sum) {
+  float ones[SUM_ROWS];
+  for (int i = 0; i < SUM_ROWS; i++) ones[i] = 1;
+  for (int64_t i = 0; i < s->n * s->steps; i += SUM_ROWS)
+    s->kernels->bf16_add_scaled((size_t)MAREA_MIN(SUM_ROWS, s->n * s->steps - i), (size_t)n, (size_t)row,
+                                gates + i * row, ones, sum);
 }
 
-void marea_recurrence_sum (const marea_sequence *s, const char *gates, int64_t first, int64_t n, char *sum) {
-  column_sum k = {s, gates + (size_t)first * s->size, n, sum};
-  marea_parallel_if(s->ctx, s->n * s->steps * n, (n + SUM_COLUMNS - 1) / SUM_COLUMNS, sum_columns, &k);
+static void sum_columns (void *arg, int64_t block, int worker) {
+  const column_sum *k = arg;
+  const marea_sequence *s = &k->p->s;
+  const int64_t first = block * SUM_COLUMNS, n = MAREA_MIN(SUM_COLUMNS, k->n - first), row = k->p->gates_row;
+  char *sum = k->sum + (size_t)first * s->size;
+  const size_t at = (size_t)(k->first + first);
+  (void)worker;
+  memset(sum, 0, (size_t)n * s->size);
+  if (s->bf16)
+    add_narrow_rows(s, n, row, (const uint16_t *)(const void *)k->gates + at, (float *)(void *)sum);
+  else s->kernels->add_rows((size_t)(s->n * s->steps), (size_t)n, (size_t)row, k->gates + at * s->size, sum);
+}
+
+void marea_recurrence_sum (const marea_recurrence_grad *p, const char *gates, int64_t first, int64_t n,
+                           char *sum) {
+  column_sum k = {p, gates, first, n, sum};
+  marea_parallel_if(p->s.ctx, p->s.n * p->s.steps * n, (n + SUM_COLUMNS - 1) / SUM_COLUMNS, sum_columns, &k);
+}
+
+marea_gemm_layout marea_recurrence_grad_layout (const marea_recurrence_grad *p, bool as_a) {
+  const bool bf16 = p->s.bf16;
+  if (as_a) return (marea_gemm_layout){.bf16 = bf16, .a_is_bf16 = bf16, .lda = p->gates_row};
+  return (marea_gemm_layout){.bf16 = bf16, .b_is_bf16 = bf16, .ldb = p->gates_row};
 }
 
 typedef struct cut {
@@ -783,16 +842,17 @@ marea_status marea_recurrence_grad_products (marea_call *c, const marea_recurren
                                              const marea_sequence_inputs *at) {
   const marea_sequence *s = &p->s;
   const int64_t rows = s->n * s->steps;
-  const marea_gemm_layout how = {.bf16 = s->bf16};
+  const marea_gemm_layout as_a = marea_recurrence_grad_layout(p, true),
+                          as_b = marea_recurrence_grad_layout(p, false);
   const char *x;
   MAREA_TRY(cut_input(c, s, at, &x));
   if (marea_count(c->out[0]->rank, c->out[0]->shape) > 0)
     MAREA_TRY(marea_gemm_part(c->ctx, s->dtype, false, true, rows, s->in, s->gates, p->dx_gates,
-                              marea_at(c->in[at->w_x]), NULL, marea_at(c->out[0]), &how));
+                              marea_at(c->in[at->w_x]), NULL, marea_at(c->out[0]), &as_a));
   MAREA_TRY(marea_gemm_part(c->ctx, s->dtype, true, false, s->in, s->gates, rows, x, p->dx_gates, NULL,
-                            marea_at(c->out[1]), &how));
+                            marea_at(c->out[1]), &as_b));
   MAREA_TRY(marea_gemm_part(c->ctx, s->dtype, true, false, s->hidden, s->gates, rows, p->before, p->dh_gates,
-                            NULL, marea_at(c->out[2]), &how));
-  marea_recurrence_sum(s, p->dx_gates, 0, s->gates, marea_at(c->out[3]));
+                            NULL, marea_at(c->out[2]), &as_b));
+  marea_recurrence_sum(p, p->dx_gates, 0, s->gates, marea_at(c->out[3]));
   return MAREA_OK;
 }

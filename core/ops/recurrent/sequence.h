@@ -106,7 +106,7 @@ typedef struct marea_packed {
 marea_status marea_sequence_pack (marea_call *c, const marea_sequence *s, const marea_tensor *w_h,
                                   int64_t first, int64_t n, bool transposed, marea_packed *p);
 /* y (rows, m) := x (rows, k) times the weight, or, if `add`, += it; x_row, y_row: elements from row to row. A worker's `narrow` is what follows
-   its `work`: room for x in bf16 or bytes. */
+   its `work`: room for x in bf16 or bytes. x NULL: it is there already, in bf16. */
 void marea_sequence_multiply (const marea_sequence *s, const marea_packed *p, const char *x, int64_t x_row,
                               int64_t rows, char *narrow, char *y, int64_t y_row, bool add);
 
@@ -151,8 +151,9 @@ struct marea_recurrence_grad {
   const char *dy, *dh_n; /* (N, T, H), (N, H); NULL: nothing arrived */
   char *dx_gates,
       *dh_gates; /* (N, T, gates): gradients of the input product and of the recurrent one; often the same */
-  char *before;  /* (N, T, H): the state that met w_h at each step */
-  char *dh0;     /* (N, H) */
+  int64_t gates_row; /* elements from row to row of these, which are bf16 where products are */
+  char *before;      /* (N, T, H): the state that met w_h at each step */
+  char *dh0;         /* (N, H) */
   int64_t per_row;
   /* One step of the rows that are active, dy being added to dh: writes dx_gates and dh_gates, and dh of the step before. */
   void (*step)(const marea_recurrence_grad *p, marea_range rows, int64_t step, int64_t active, char *dh,
@@ -172,14 +173,23 @@ typedef struct marea_recurrence_grad_places {
 /* Opens the sequence and sets what the operators have in common, with the memory of dx_gates and before. */
 marea_status marea_recurrence_grad_open (marea_call *c, const marea_recurrence_grad_places *at, bool reverse,
                                          marea_recurrence_grad *p);
+/* Elements of dx_gates or dh_gates. */
+marea_status marea_recurrence_grad_gates (marea_call *c, const marea_recurrence_grad *p, char **gates);
+/* Writes the gradients of a row's gates to place `at` of dx_gates or dh_gates, and, where products are bf16 and `narrow` is
+   not NULL, to its row i, for a product. */
+void marea_recurrence_keep (const marea_recurrence_grad *p, char *gates, int64_t at, const char *row,
+                            char *narrow, int64_t i);
 /* All steps. */
 marea_status marea_recurrence_grad_run (marea_call *c, marea_recurrence_grad *p);
 /* dx (N, T, C), which is empty when it is not wanted, dw_x (C, gates), dw_h (H, gates) and dbias (gates), results 0 to 3,
    from what the steps have written. */
 marea_status marea_recurrence_grad_products (marea_call *c, const marea_recurrence_grad *p,
                                              const marea_sequence_inputs *at);
-/* sum (n) := the sum over all steps of columns first, first + 1, ... of gates (N, T, gates). */
-void marea_recurrence_sum (const marea_sequence *s, const char *gates, int64_t first, int64_t n, char *sum);
+/* Of a product that reads dx_gates or dh_gates as A or as B */
+marea_gemm_layout marea_recurrence_grad_layout (const marea_recurrence_grad *p, bool as_a);
+/* sum (n) := the sum over all steps of columns first, first + 1, ... of dx_gates or dh_gates. */
+void marea_recurrence_sum (const marea_recurrence_grad *p, const char *gates, int64_t first, int64_t n,
+                           char *sum);
 /* The layouts of results 0 to 3 of a gradient: dx, empty unless wanted, dw_x, dw_h, dbias. x, w_x and w_h come first. */
 void marea_sequence_grad_layouts (marea_call *c, int64_t per_unit, bool dx);
 /* FLOPs of `inputs` products of the size of x w_x and `states` of that of h w_h. */
