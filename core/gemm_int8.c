@@ -75,6 +75,8 @@ void marea_int8_multiply (marea_context *ctx, const marea_int8_weight *w, const 
     for (int64_t i = 0; i < b->places && !marea_stopping(ctx); i += MAREA_INT8_PLACES)
       multiply_places(ctx, w, b, i, &g, column, p * MAREA_INT8_PANEL);
   }
+  g.places = 0;
+  ctx->int8(&g);
 }
 
 typedef struct job {

@@ -183,14 +183,7 @@ INLINE void sum_bytes (const marea_int8_sums *g, int64_t first, int64_t second, 
 
 extern marea_int8_kernel *const marea_int8_avx512_vnni;
 
-/* Blocks of equal heights, two at a time; the last ones begin earlier, and write some sums once more. A single place waits
-   for memory, which vectors keep busier than tiles. */
-static void int8_all_sums (const marea_int8_sums *g) {
-  if (g->places == 1) {
-    marea_int8_avx512_vnni(g);
-    return;
-  }
-  const int64_t blocks = (g->places + 15) / 16, height = (g->places + blocks - 1) / blocks;
+static void shape_for_bytes (marea_int8_sums *g, int64_t height) {
   const int64_t piece = g->depth / marea_bf16_pieces(g->depth / 2);
   tile_shapes shapes = {.palette = 1};
   for (int i = 0; i < 8; i++) {
@@ -198,12 +191,27 @@ static void int8_all_sums (const marea_int8_sums *g) {
     shapes.rows[i] = (uint8_t)(i < 6 ? height : piece / 4);
   }
   _tile_loadconfig(&shapes);
+  g->height = height;
+}
+
+/* Blocks of equal heights, two at a time; the last ones begin earlier, and write some sums once more. A single place waits
+   for memory, which vectors keep busier than tiles. */
+static void int8_all_sums (marea_int8_sums *g) {
+  if (g->places == 0) {
+    if (g->height > 0) _tile_release();
+    return;
+  }
+  if (g->places == 1) {
+    marea_int8_avx512_vnni(g);
+    return;
+  }
+  const int64_t blocks = (g->places + 15) / 16, height = (g->places + blocks - 1) / blocks;
+  if (height != g->height) shape_for_bytes(g, height);
   for (int64_t i = 0; i < g->places; i += 2 * height) {
     const int64_t last = g->places - height;
     if (i < last) sum_bytes(g, i, i + height < last ? i + height : last, true);
     else sum_bytes(g, last, 0, false);
   }
-  _tile_release();
 }
 
 marea_int8_kernel *const marea_int8_amx = int8_all_sums;

@@ -15,7 +15,7 @@ typedef int32_t real_bits;
 #include "kernels.inc"
 #include "bf16_vectors.inc"
 
-static void int8_all_sums (const marea_int8_sums *g) {
+static void int8_all_sums (marea_int8_sums *g) {
   for (int64_t i = 0; i < g->places; i++)
     for (int n = 0; n < MAREA_INT8_COLUMNS; n++) {
       const int8_t *w = g->w + n / MAREA_INT8_PANEL * g->w_panel + n % MAREA_INT8_PANEL * 4;

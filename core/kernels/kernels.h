@@ -246,7 +246,8 @@ typedef struct marea_int8_sums {
                                which may be 0 */
   int32_t *sum;             /* (places, MAREA_INT8_COLUMNS) */
   const int64_t *tap;
-  int64_t places;           /* 1 .. MAREA_INT8_PLACES */
+  int64_t places;           /* 1 .. MAREA_INT8_PLACES; 0, once, behind the last call */
+  int64_t height;           /* the kernel's own between calls that differ in no depth; 0 before the first */
   int64_t x_col, taps, w_panel;
   int64_t depth;            /* marea_int8_depth of one */
 } marea_int8_sums;
@@ -262,7 +263,7 @@ static inline int64_t marea_int8_depth (int64_t n) {
   return 2 * (marea_bf16_depth_fits(pairs) ? pairs : marea_bf16_pieces(pairs) * MAREA_BF16_DEPTH);
 }
 
-typedef void marea_int8_kernel (const marea_int8_sums *g);
+typedef void marea_int8_kernel (marea_int8_sums *g);
 
 /* What differs between the instruction sets that share a table of f32 (isas.c) */
 typedef struct marea_bf16_kernels {
