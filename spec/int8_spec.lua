@@ -450,6 +450,22 @@ describe("net:quantize()", function()
     assert.are.equal(1, select(2, nn.Sequential{nn.Linear{200, 200}, norm}:quantize()).quantized)
   end)
 
+  it("leaves layers of f64, and takes those of half floats", function()
+    local x = marea.normal{3, 2, 130}
+    for _, class in ipairs{nn.Linear, nn.LSTM} do
+      local wide, sizes = class{130, 130, dtype = "f64"}:quantize()
+      assert.are.equal(0, sizes.quantized)
+      assert.are.equal("f64", (wide(x:to "f64")).dtype)
+      for _, dtype in ipairs{"bf16", "f16"} do
+        local net = class{130, 130, dtype = dtype}
+        local small = net:quantize()
+        assert.matches("int8", tostring(small))
+        assert.is_true(distance((small(x)), (net(x))) < 0.05)
+        assert.are.equal("f32", (small(x:to(dtype))).dtype)
+      end
+    end
+  end)
+
   it("leaves layers whose sums int32 does not hold", function()
     local _, sizes = nn.Sequential{nn.Linear{70000, 2}, nn.Linear{2, 9000}}:quantize()
     assert.are.equal("1 of 2", tostring(sizes):match "^%d+ of %d+")

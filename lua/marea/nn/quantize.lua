@@ -97,6 +97,7 @@ local function weights_of(layer, convolutions)
   if not rawget(class, "to_bytes") or (class.convolves and not convolutions) then return nil end
   local n = 0
   for _, entry in ipairs(module.tensors(layer)) do
+    if entry.tensor.dtype == "f64" then return nil end -- products of bytes are f32
     if entry.tensor.rank > 1 then n = n + entry.tensor:numel() end
   end
   return n
