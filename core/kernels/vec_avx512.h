@@ -16,6 +16,7 @@
 
 #define VEC_LANES ((size_t)16)
 #define VEC_TILE 14
+#define VEC_PAIRS /* parts of vectors cost what whole ones do */
 #define INLINE static inline __attribute__((always_inline))
 
 typedef __m512 vec;
