@@ -416,7 +416,7 @@ marea_status marea_gemm_part (marea_context *ctx, int dtype, bool ta, bool tb, i
     marea_bf16_gemm g = as_bf16(&j.all, dtype);
     if (layout->a_is_bf16) g.a.dtype = MAREA_BF16;
     if (layout->b_is_bf16) g.b.dtype = MAREA_BF16;
-    return marea_gemm_bf16(ctx, &g, true);
+    return marea_gemm_bf16(ctx, &g);
   }
   if (k == 0 || ((double)m * (double)n * (double)k < LEAST_WORK && cost(&j.all) < 2.0 * MIN_WORK)) {
     if (ctx->shape_only) return MAREA_OK;
@@ -426,20 +426,14 @@ marea_status marea_gemm_part (marea_context *ctx, int dtype, bool ta, bool tb, i
   }
   const bool ours = choose_cut(&j);
   const int64_t parts = parts_of(k, j.k), blocks = parts_of(m, j.m) * parts_of(n, j.n) * parts;
-  const size_t workspace = ours ? (size_t)ctx->threads * worker_step(&j) : 0;
-  const size_t partial = (size_t)((parts - 1) * m * n) * marea_element_size(dtype);
-  char *memory = NULL;
-  if (ctx->shape_only) {
-    marea_plan_take(ctx, marea_block_size(workspace + partial));
-    marea_plan_give(ctx, marea_block_size(workspace + partial));
-    return MAREA_OK;
-  }
-  if (workspace + partial > 0) {
-    memory = marea_alloc(ctx, workspace + partial);
-    if (!memory) return marea_out_of_memory(ctx, "matmul", workspace + partial, "scratch space");
-  }
-  j.workspace = workspace ? memory : NULL;
-  j.partial = memory + workspace;
+  const size_t sizes[] = {ours ? (size_t)ctx->threads * worker_step(&j) : 0,
+                          (size_t)((parts - 1) * m * n) * marea_element_size(dtype)};
+  void *part[MAREA_COUNT(sizes)];
+  char *memory;
+  MAREA_TRY(marea_scratch(ctx, MAREA_COUNT(sizes), sizes, &memory, part));
+  if (ctx->shape_only) return MAREA_OK;
+  j.workspace = part[0];
+  j.partial = part[1];
   marea_parallel(ctx, blocks, run_block, &j);
   if (cuts_k(&j)) add_partials(ctx, &j);
   marea_free(ctx, memory);

@@ -500,6 +500,10 @@ void marea_frame_close_pass (marea_profile *p, marea_frame *f);
 /* Add to, and subtract from, the bytes that the plan that runs counts as in use. */
 void marea_plan_take (marea_context *ctx, size_t bytes);
 void marea_plan_give (marea_context *ctx, size_t bytes);
+/* Scratch space of a product: n parts of so many bytes, each on cache lines of its own; part[i] is NULL where it has none.
+   *memory is to be freed, and NULL where no part has any. While a plan runs the bytes are counted as in use for a moment,
+   and there is no memory. */
+marea_status marea_scratch (marea_context *ctx, int n, const size_t bytes[], char **memory, void *part[]);
 /* Keeps the gradient of a leaf before it changes; the end of the plan restores it. */
 marea_status marea_plan_note (marea_tensor *leaf);
 
@@ -706,10 +710,9 @@ static inline marea_bf16_product marea_bf16_matrix (const marea_kernels *f32, in
                               .f32 = f32};
 }
 
-/* On the calling thread alone unless `parallel`. */
-marea_status marea_gemm_bf16 (marea_context *ctx, const marea_bf16_gemm *g, bool parallel);
+marea_status marea_gemm_bf16 (marea_context *ctx, const marea_bf16_gemm *g);
 /* The same of one row, m = 1, and a B of bf16; marea_gemm_bf16 calls it. (gemv_bf16.c) */
-marea_status marea_gemv_bf16 (marea_context *ctx, const marea_bf16_gemm *g, bool parallel);
+marea_status marea_gemv_bf16 (marea_context *ctx, const marea_bf16_gemm *g);
 /* w (depth, n), element (d, j) at d * step + j, or j * step + d if `turned`, as panels of marea_bf16_product, which are
    `panel` elements apart; an odd depth gets a row of zeros. */
 void marea_bf16_pack (const marea_kernels *k, int64_t depth, int64_t n, const uint16_t *w, int64_t step, bool turned,

@@ -343,23 +343,18 @@ static void prepare_b (void *arg, int64_t at, int worker) {
                j->panels + col / MAREA_BF16_PANEL * j->panel + d * MAREA_BF16_PANEL, j->panel);
 }
 
-static void run (marea_context *ctx, bool parallel, int64_t blocks, marea_block_fn f, void *arg) {
-  if (parallel) marea_parallel(ctx, blocks, f, arg);
-  for (int64_t i = 0; i < blocks && !parallel; i++) f(arg, i, 0);
-}
-
 /* Prepares what there is memory for. */
-static void prepare (job *j, marea_bf16_gemm *g, uint16_t *a, uint16_t *b, bool parallel) {
+static void prepare (job *j, marea_bf16_gemm *g, uint16_t *a, uint16_t *b) {
   whole_a w = {j, g->a, a, row_of_a(g)};
   if (a) {
-    run(j->ctx, parallel, parts_of(g->ta ? g->k : g->m, g->ta ? MAREA_BF16_DEPTH : ROWS), prepare_a, &w);
+    marea_parallel(j->ctx, parts_of(g->ta ? g->k : g->m, g->ta ? MAREA_BF16_DEPTH : ROWS), prepare_a, &w);
     g->a = (marea_bf16_operand){a, w.row, MAREA_BF16};
     g->ta = false;
   }
   if (!b) return;
   j->panels = b;
   j->panel = panel_of_b(g->k);
-  run(j->ctx, parallel, parts_of(g->n, COLUMNS) * parts_of(g->k, DEPTH), prepare_b, j);
+  marea_parallel(j->ctx, parts_of(g->n, COLUMNS) * parts_of(g->k, DEPTH), prepare_b, j);
 }
 
 /* Without terms: C = act(bias), a row at a time in f32. */
@@ -381,37 +376,29 @@ static marea_status finish_empty (marea_context *ctx, const marea_bf16_gemm *g) 
   return MAREA_OK;
 }
 
-marea_status marea_gemm_bf16 (marea_context *ctx, const marea_bf16_gemm *given, bool parallel) {
+marea_status marea_gemm_bf16 (marea_context *ctx, const marea_bf16_gemm *given) {
   marea_bf16_gemm own = *given, *g = &own;
   job j = {.ctx = ctx, .g = g};
   if (g->m == 0 || g->n == 0) return MAREA_OK;
   if (g->k == 0) return finish_empty(ctx, g);
-  if (g->m == 1 && g->b.dtype == MAREA_BF16) return marea_gemv_bf16(ctx, g, parallel);
+  if (g->m == 1 && g->b.dtype == MAREA_BF16) return marea_gemv_bf16(ctx, g);
   choose_blocks(&j);
   const int64_t blocks = parts_of(g->m, j.m) * parts_of(g->n, j.n) * j.parts;
-  const size_t sizes[] = {(size_t)(parallel ? ctx->threads : 1) * worker_bytes(&j),
+  const size_t sizes[] = {(size_t)ctx->threads * worker_bytes(&j),
                           j.parts > 1 ? (size_t)(j.parts * g->m * g->n) * sizeof(float) : 0,
                           g->end.bias && !g->wide ? (size_t)g->n * sizeof(float) : 0, bytes_of_a(&j),
                           bytes_of_b(&j)};
   void *part[MAREA_COUNT(sizes)];
-  size_t bytes = 0;
-  for (size_t i = 0; i < MAREA_COUNT(sizes); i++) bytes += marea_aligned(sizes[i]);
-  if (ctx->shape_only) {
-    marea_plan_take(ctx, marea_block_size(bytes));
-    marea_plan_give(ctx, marea_block_size(bytes));
-    return MAREA_OK;
-  }
-  char *memory = marea_alloc(ctx, bytes), *at = memory;
-  if (!memory) return marea_out_of_memory(ctx, "matmul", bytes, "scratch space");
-  for (size_t i = 0; i < MAREA_COUNT(sizes); at += marea_aligned(sizes[i]), i++)
-    part[i] = sizes[i] > 0 ? at : NULL;
+  char *memory;
+  MAREA_TRY(marea_scratch(ctx, MAREA_COUNT(sizes), sizes, &memory, part));
+  if (ctx->shape_only) return MAREA_OK;
   j.workspace = part[0];
   j.partial = part[1];
   j.bias = part[2] ? part[2] : g->end.bias;
   if (part[2]) ctx->kernels[MAREA_F32]->widen_bf16((size_t)g->n, g->end.bias, part[2]);
-  prepare(&j, g, part[3], part[4], parallel);
-  run(ctx, parallel, blocks, run_block, &j);
-  if (j.parts > 1) run(ctx, parallel, g->m, add_parts, &j);
+  prepare(&j, g, part[3], part[4]);
+  marea_parallel(ctx, blocks, run_block, &j);
+  if (j.parts > 1) marea_parallel(ctx, g->m, add_parts, &j);
   marea_free(ctx, memory);
   return MAREA_OK;
 }

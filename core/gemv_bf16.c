@@ -64,29 +64,25 @@ static int64_t columns_of (const marea_bf16_gemm *g, int threads) {
   return MAREA_MAX(LEAST, MAREA_MIN(part, MOST));
 }
 
-marea_status marea_gemv_bf16 (marea_context *ctx, const marea_bf16_gemm *g, bool parallel) {
-  const int64_t columns = columns_of(g, ctx->threads), blocks = (g->n + columns - 1) / columns;
-  const size_t bytes = (size_t)(g->k + 2 * g->n) * sizeof(float);
-  if (ctx->shape_only) {
-    marea_plan_take(ctx, marea_block_size(bytes));
-    marea_plan_give(ctx, marea_block_size(bytes));
-    return MAREA_OK;
-  }
-  float *memory = marea_alloc(ctx, bytes);
-  if (!memory) return marea_out_of_memory(ctx, "matmul", bytes, "scratch space");
+marea_status marea_gemv_bf16 (marea_context *ctx, const marea_bf16_gemm *g) {
+  const int64_t columns = columns_of(g, ctx->threads);
+  const size_t row = (size_t)g->n * sizeof(float);
+  const size_t sizes[] = {(size_t)g->k * sizeof(float), row, g->end.bias ? row : 0};
+  void *part[MAREA_COUNT(sizes)];
+  char *memory;
+  MAREA_TRY(marea_scratch(ctx, MAREA_COUNT(sizes), sizes, &memory, part));
+  if (ctx->shape_only) return MAREA_OK;
   job j = {.ctx = ctx,
            .g = g,
            .f32 = ctx->kernels[MAREA_F32],
            .columns = columns,
-           .sums = memory,
-           .x = memory + 2 * g->n};
+           .x = part[0],
+           .sums = part[1],
+           .bias = part[2]};
   load_row(ctx, g, j.x);
-  if (g->end.bias) {
-    j.bias = memory + g->n;
+  if (j.bias)
     marea_convert_run(ctx, g->n, g->wide ? MAREA_F32 : MAREA_BF16, g->end.bias, 1, MAREA_F32, j.bias, 1);
-  }
-  if (parallel) marea_parallel(ctx, blocks, run_block, &j);
-  for (int64_t i = 0; i < blocks && !parallel; i++) run_block(&j, i, 0);
+  marea_parallel(ctx, (g->n + columns - 1) / columns, run_block, &j);
   marea_free(ctx, memory);
   return MAREA_OK;
 }

@@ -70,6 +70,22 @@ void marea_plan_give (marea_context *ctx, size_t bytes) {
   marea_memory_plan(ctx, ctx->plan->planned);
 }
 
+marea_status marea_scratch (marea_context *ctx, int n, const size_t bytes[], char **memory, void *part[]) {
+  size_t all = 0;
+  *memory = NULL;
+  for (int i = 0; i < n; i++) all += marea_aligned(bytes[i]);
+  if (ctx->shape_only) {
+    marea_plan_take(ctx, marea_block_size(all));
+    marea_plan_give(ctx, marea_block_size(all));
+    return MAREA_OK;
+  }
+  if (all > 0 && !(*memory = marea_alloc(ctx, all)))
+    return marea_out_of_memory(ctx, "matmul", all, "scratch space");
+  char *at = *memory;
+  for (int i = 0; i < n; at += marea_aligned(bytes[i]), i++) part[i] = bytes[i] > 0 ? at : NULL;
+  return MAREA_OK;
+}
+
 marea_status marea_plan_note (marea_tensor *leaf) {
   marea_context *ctx = leaf->ctx;
   if (marea_is_planned(leaf) || (leaf->grad && marea_is_planned(leaf->grad))) return MAREA_OK;
