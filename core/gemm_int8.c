@@ -59,6 +59,15 @@ static void multiply_places (marea_context *ctx, const marea_int8_weight *w, con
     f32->bias_act(1, (size_t)n, NULL, w->act, w->slope, y + i * b->y_col);
 }
 
+/* Nothing of the kernel's is left: what a host is asked for may use tiles of its own. */
+static void end_sums (marea_context *ctx, marea_int8_sums *g) {
+  g->places = 0;
+  ctx->int8(g);
+  g->height = 0;
+}
+
+#define BETWEEN_CHECKS (1 << 23) /* some ms in plain C */
+
 void marea_int8_multiply (marea_context *ctx, const marea_int8_weight *w, const marea_int8_block *b) {
   int32_t sum[MAREA_INT8_PLACES * MAREA_INT8_COLUMNS] __attribute__((aligned(64))),
       column[MAREA_INT8_COLUMNS];
@@ -68,15 +77,22 @@ void marea_int8_multiply (marea_context *ctx, const marea_int8_weight *w, const 
                        .taps = w->step > 0 ? w->taps : 0,
                        .x_col = b->x_col,
                        .depth = w->step > 0 ? w->step : 4};
+  int64_t left = 0; /* products until the next check for interrupts */
   for (int64_t p = b->panels.first; p < b->panels.end; p += 2) {
     g.w = w->at + p * bytes;
     g.w_panel = b->panels.end - p > 1 ? bytes : 0; /* a single one is computed twice */
     load_columns(&g, bytes, column);
-    for (int64_t i = 0; i < b->places && !marea_stopping(ctx); i += MAREA_INT8_PLACES)
+    for (int64_t i = 0; i < b->places; i += MAREA_INT8_PLACES) {
+      if (left <= 0) {
+        end_sums(ctx, &g);
+        if (marea_stopping(ctx)) return;
+        left = BETWEEN_CHECKS;
+      }
       multiply_places(ctx, w, b, i, &g, column, p * MAREA_INT8_PANEL);
+      left -= g.places * MAREA_INT8_COLUMNS * g.taps * g.depth;
+    }
   }
-  g.places = 0;
-  ctx->int8(&g);
+  end_sums(ctx, &g);
 }
 
 typedef struct job {
