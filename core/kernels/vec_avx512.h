@@ -33,6 +33,10 @@ INLINE vwords words_mul (vwords a, uint32_t m, vwords *high) {
   return (vwords)_mm512_mask_blend_epi32(0xaaaa, even, _mm512_slli_epi64(odd, 32));
 }
 
+/* The compiler must have both in registers here. GCC 12 keeps addresses in spare registers of vectors, and where these run
+   out it has put a vector that a loop reads at every step on the stack. */
+#define VEC_HOLD(a, b) __asm__("" : : "v"(a), "v"(b))
+
 INLINE vec vec_set (real a) {
   return _mm512_set1_ps(a);
 }
