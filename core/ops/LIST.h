@@ -6,7 +6,7 @@
 OP(full) OP(arange) OP(linspace) OP(eye)
 /* unary.c */
 OP(neg) OP(abs) OP(sign) OP(square) OP(sqrt) OP(rsqrt) OP(reciprocal) OP(exp) OP(log) OP(log1p) OP(expm1)
-OP(sin) OP(cos) OP(floor) OP(ceil) OP(round) OP(erf) OP(norm_icdf) OP(clamp) OP(cast)
+OP(sin) OP(cos) OP(atan) OP(floor) OP(ceil) OP(round) OP(erf) OP(norm_icdf) OP(clamp) OP(cast)
 OP(isnan) OP(isinf) OP(isfinite)
 /* gamma.c */
 OP(lgamma) OP(polygamma)
@@ -25,7 +25,7 @@ OP(reshape) OP(permute) OP(transpose) OP(expand) OP(squeeze) OP(unsqueeze) OP(fl
 OP(slice) OP(slice_grad) OP(concat) OP(stack) OP(split) OP(chunk) OP(pad) OP(flip) OP(tile) OP(contiguous) OP(clone)
 OP(tril) OP(triu)
 /* index.c, embedding.c */
-OP(index_select) OP(index_add) OP(index_put) OP(gather) OP(scatter_add) OP(one_hot) OP(embedding) OP(embedding_grad)
+OP(index_select) OP(index_add) OP(index_put) OP(index_reduce) OP(gather) OP(scatter_add) OP(one_hot) OP(embedding) OP(embedding_grad)
 /* mask.c */
 OP(flatnonzero) OP(masked_select)
 /* sort.c */

@@ -209,12 +209,12 @@ static marea_status index_add_shape (marea_call *c) {
 
 typedef struct addition {
   marea_context *ctx;
-  const marea_kernels *kernels;
   const int64_t *position;
   axis to;
   int64_t n, parts; /* entries of the index; ranges that each of the `before` planes is cut into */
   size_t size;
-  bool put; /* replaces rows, and y is x; else adds to a copy of x */
+  bool in_place;               /* y is x; else a copy of it */
+  marea_binary_kernel *kernel; /* what y and a row of src make; NULL: the row */
   const char *x, *src;
   char *y;
 } addition;
@@ -228,33 +228,33 @@ static void add_rows (void *arg, int64_t block, int worker) {
   char *y = s->y + (size_t)(a * s->to.size) * bytes;
   const char *src = s->src + (size_t)(a * s->n) * bytes;
   (void)worker;
-  if (!s->put)
+  if (!s->in_place)
     memcpy(y + (size_t)first * bytes, s->x + (size_t)(a * s->to.size + first) * bytes,
            (size_t)(end - first) * bytes);
   for (int64_t i = 0; i < s->n && !MAREA_STOPPING(s->ctx, i); i++) {
     const int64_t row = s->position[i];
     if (row < first || row >= end) continue;
     char *at = y + (size_t)row * bytes;
-    if (s->put) memcpy(at, src + (size_t)i * bytes, bytes);
-    else s->kernels->add((size_t)s->to.after, at, 1, src + (size_t)i * bytes, 1, at, NULL);
+    if (!s->kernel) memcpy(at, src + (size_t)i * bytes, bytes);
+    else s->kernel((size_t)s->to.after, at, 1, src + (size_t)i * bytes, 1, at, NULL);
   }
 }
 
-/* Adds or puts in[2] into y. */
-static marea_status run_addition (marea_call *c, bool put, marea_tensor *y) {
+/* Adds or puts in[2] into y, from_end being an attribute. */
+static marea_status run_addition (marea_call *c, int from_end, marea_binary_kernel *kernel, marea_tensor *y) {
   const marea_tensor *x = c->in[0];
   int64_t *position;
   const axis to = axis_of(x, (int)c->attr[0].i);
-  MAREA_TRY(read_positions(c, 1, to.size, c->attr[1].i, &position));
+  MAREA_TRY(read_positions(c, 1, to.size, c->attr[from_end].i, &position));
   if (marea_count(x->rank, x->shape) == 0) return MAREA_OK;
   addition s = {.ctx = c->ctx,
-                .kernels = c->ctx->kernels[x->dtype],
+                .kernel = kernel,
                 .position = position,
                 .to = to,
                 .n = marea_count(c->in[1]->rank, c->in[1]->shape),
                 .size = marea_dtype_size((marea_dtype)x->dtype),
                 .x = marea_at(x),
-                .put = put,
+                .in_place = y == x,
                 .src = marea_at(c->in[2]),
                 .y = marea_at(y)};
   s.parts = to.before >= 16 || to.size * to.after < MAREA_BLOCK ? 1 : MAREA_MIN(to.size, 16);
@@ -263,7 +263,11 @@ static marea_status run_addition (marea_call *c, bool put, marea_tensor *y) {
   return MAREA_OK;
 }
 
-static marea_status index_add_forward (marea_call *c) { return run_addition(c, false, c->out[0]); }
+static const marea_kernels *kernels_of (const marea_call *c) { return c->ctx->kernels[c->in[0]->dtype]; }
+
+static marea_status index_add_forward (marea_call *c) {
+  return run_addition(c, 1, kernels_of(c)->add, c->out[0]);
+}
 
 static marea_status index_add_vjp (marea_vjp *v) {
   if (v->need[0]) v->din[0] = marea_retain(v->dout[0]);
@@ -309,7 +313,7 @@ static marea_status index_put_shape (marea_call *c) {
   return index_add_shape(c);
 }
 
-static marea_status index_put_forward (marea_call *c) { return run_addition(c, true, c->in[0]); }
+static marea_status index_put_forward (marea_call *c) { return run_addition(c, 1, NULL, c->in[0]); }
 
 const marea_op marea_op_index_put = {
     .name = "index_put",
@@ -333,6 +337,152 @@ const marea_op marea_op_index_put = {
     .sample = "local s, n = g.shape(1, 3), g.int(0, 4)\nlocal dim = g.int(1, #s)\ns[dim] = g.int(1, 5)\n"
               "local t = table.move(s, 1, #s, 1, {})\nt[dim] = n\n"
               "return {g.tensor(s), g.index({n}, s[dim]), g.tensor(t)}, {dim = dim, from_end = g.bool()}",
+};
+
+/* ---- index_reduce ---- */
+
+enum { PUT, MUL, MAX, MIN };                      /* ORDER of the choices */
+enum { REDUCE_DIM, REDUCE_WAY, REDUCE_FROM_END }; /* ORDER of its attributes */
+
+static marea_status index_reduce_forward (marea_call *c) {
+  const marea_kernels *k = kernels_of(c);
+  marea_binary_kernel *const ways[] = {[PUT] = NULL, [MUL] = k->mul, [MAX] = k->maximum, [MIN] = k->minimum};
+  return run_addition(c, REDUCE_FROM_END, ways[c->attr[REDUCE_WAY].i], c->out[0]);
+}
+
+/* The part of t that belongs to each row of src. */
+static marea_status rows_of (marea_vjp *v, marea_tensor *t, marea_tensor **out) {
+  const marea_attr a[] = {v->attr[REDUCE_DIM], marea_attr_int(-1), marea_attr_real(1),
+                          v->attr[REDUCE_FROM_END]};
+  return marea_run_with(v->ctx, &marea_op_index_select, a, out, 2, t, v->in[1]);
+}
+
+/* *out := 1 at rows of src that the last one of their position is, else 0; of src's rank */
+static marea_status last_ones (marea_vjp *v, marea_tensor **out) {
+  const marea_tensor *index = v->in[1];
+  const int dim = (int)v->attr[REDUCE_DIM].i;
+  const int64_t n = marea_tensor_size(index), size = v->in[0]->shape[dim];
+  int64_t shape[MAREA_MAX_RANK];
+  MAREA_OWN flat = NULL;
+  MAREA_OWN number = NULL;
+  MAREA_OWN zeros = NULL;
+  MAREA_OWN winner = NULL;
+  MAREA_OWN theirs = NULL;
+  MAREA_OWN last = NULL;
+  MAREA_OWN real = NULL;
+  const marea_attr count[] = {marea_attr_real(1), marea_attr_real((double)n), marea_attr_real(1),
+                              marea_attr_int(MAREA_F64)};
+  const marea_attr put[] = {marea_attr_int(0), marea_attr_int(PUT), v->attr[REDUCE_FROM_END]};
+  const marea_attr pick[] = {marea_attr_int(0), marea_attr_int(-1), marea_attr_real(1),
+                             v->attr[REDUCE_FROM_END]};
+  const marea_attr dtype = marea_attr_int(v->in[0]->dtype);
+  MAREA_TRY(marea_reshape_to(v->in[1], 1, &n, &flat));
+  MAREA_TRY(marea_run_with(v->ctx, &marea_op_arange, count, &number, 0));
+  MAREA_TRY(marea_zeros(v->ctx, MAREA_F64, 1, &size, &zeros));
+  MAREA_TRY(marea_run_with(v->ctx, &marea_op_index_reduce, put, &winner, 3, zeros, flat, number));
+  MAREA_TRY(marea_run_with(v->ctx, &marea_op_index_select, pick, &theirs, 2, winner, flat));
+  MAREA_TRY(marea_run(v->ctx, &marea_op_eq, &last, 2, theirs, number));
+  MAREA_TRY(marea_run_with(v->ctx, &marea_op_cast, &dtype, &real, 1, last));
+  const int rank = index->rank + v->in[0]->rank - dim - 1;
+  for (int d = 0; d < rank; d++) shape[d] = d < index->rank ? index->shape[d] : 1;
+  return marea_reshape_to(real, rank, shape, out);
+}
+
+static marea_status put_vjp (marea_vjp *v) {
+  marea_tensor *dy = v->dout[0];
+  MAREA_OWN zeros = NULL;
+  MAREA_OWN theirs = NULL;
+  MAREA_OWN last = NULL;
+  MAREA_TRY(zeros_like(v->in[2], &zeros));
+  if (v->need[0])
+    MAREA_TRY(marea_run_with(v->ctx, &marea_op_index_reduce, v->attr, &v->din[0], 3, dy, v->in[1], zeros));
+  if (!v->need[2]) return MAREA_OK;
+  MAREA_TRY(rows_of(v, dy, &theirs));
+  MAREA_TRY(last_ones(v, &last));
+  return marea_run(v->ctx, &marea_op_mul, &v->din[2], 2, theirs, last);
+}
+
+static marea_status mul_vjp (marea_vjp *v) {
+  marea_tensor *dy = v->dout[0];
+  MAREA_OWN ones = NULL;
+  MAREA_OWN factors = NULL;
+  MAREA_OWN product = NULL;
+  MAREA_OWN theirs = NULL;
+  MAREA_OWN zeros = NULL;
+  if (v->need[0]) {
+    MAREA_TRY(zeros_like(v->in[0], &zeros));
+    MAREA_TRY(marea_run_number(v->ctx, &marea_op_add, &ones, zeros, 1));
+    MAREA_TRY(marea_run_with(v->ctx, &marea_op_index_reduce, v->attr, &factors, 3, ones, v->in[1], v->in[2]));
+    MAREA_TRY(marea_run(v->ctx, &marea_op_mul, &v->din[0], 2, dy, factors));
+  }
+  if (!v->need[2]) return MAREA_OK;
+  MAREA_TRY(marea_run(v->ctx, &marea_op_mul, &product, 2, dy, v->out[0]));
+  MAREA_TRY(rows_of(v, product, &theirs));
+  return marea_run(v->ctx, &marea_op_div, &v->din[2], 2, theirs, v->in[2]);
+}
+
+static marea_status equal_as (marea_vjp *v, marea_tensor *a, marea_tensor *b, marea_tensor **out) {
+  const marea_attr dtype = marea_attr_int(a->dtype);
+  MAREA_OWN equal = NULL;
+  MAREA_TRY(marea_run(v->ctx, &marea_op_eq, &equal, 2, a, b));
+  return marea_run_with(v->ctx, &marea_op_cast, &dtype, out, 1, equal);
+}
+
+/* dy in equal parts to those that are the extreme */
+static marea_status extreme_vjp (marea_vjp *v) {
+  const marea_attr a[] = {v->attr[REDUCE_DIM], v->attr[REDUCE_FROM_END]};
+  MAREA_OWN theirs = NULL;
+  MAREA_OWN is_x = NULL;
+  MAREA_OWN is_src = NULL;
+  MAREA_OWN count = NULL;
+  MAREA_OWN share = NULL;
+  MAREA_OWN their_share = NULL;
+  MAREA_TRY(rows_of(v, v->out[0], &theirs));
+  MAREA_TRY(equal_as(v, v->in[0], v->out[0], &is_x));
+  MAREA_TRY(equal_as(v, v->in[2], theirs, &is_src));
+  MAREA_TRY(marea_run_with(v->ctx, &marea_op_index_add, a, &count, 3, is_x, v->in[1], is_src));
+  MAREA_TRY(marea_run(v->ctx, &marea_op_div, &share, 2, v->dout[0], count));
+  if (v->need[0]) MAREA_TRY(marea_run(v->ctx, &marea_op_mul, &v->din[0], 2, share, is_x));
+  if (!v->need[2]) return MAREA_OK;
+  MAREA_TRY(rows_of(v, share, &their_share));
+  return marea_run(v->ctx, &marea_op_mul, &v->din[2], 2, their_share, is_src);
+}
+
+static marea_status index_reduce_vjp (marea_vjp *v) {
+  const int64_t way = v->attr[REDUCE_WAY].i;
+  return way == PUT ? put_vjp(v) : way == MUL ? mul_vjp(v) : extreme_vjp(v);
+}
+
+const marea_op marea_op_index_reduce = {
+    .name = "index_reduce",
+    .family = "index",
+    .doc =
+        "x with rows of src put at, or combined with what is at, positions of a dimension: y[.., index[i], "
+        "..] "
+        "= src[.., i, ..], of equal positions the last one; or its product with it, the greater or the "
+        "smaller "
+        "one, in order. index: i64 or u8 of any shape; src: x's shape with the index's in place of dim. Sums "
+        "are index_add. Gradient: dy to what y is made of: put, to x elsewhere and to the last row; max and "
+        "min, "
+        "in equal parts at a tie; mul, to src dy y / src, so NaN at 0. Error: a position out of range, the "
+        "first one is named.",
+    .inputs = {{"x", "(any shape)"},
+               {"index", "(any shape) positions in dim"},
+               {"src", "(x's, the index's at dim)"}},
+    .attrs = MAREA_ATTRS(
+        {"dim", MAREA_DIM, 0, NULL, "the dimension to change"},
+        {"reduce", MAREA_ENUM, PUT, "put|mul|max|min", "what becomes of the old value and the new one"},
+        FROM_END),
+    .dtypes = MAREA_ANY,
+    .saves_in = 7,
+    .saves_out = 1,
+    .shape = index_add_shape,
+    .forward = index_reduce_forward,
+    .vjp = index_reduce_vjp,
+    .sample = "local s, n = g.shape(1, 3), g.int(0, 4)\nlocal dim = g.int(1, #s)\ns[dim] = g.int(1, 5)\n"
+              "local t = table.move(s, 1, #s, 1, {})\nt[dim] = n\n"
+              "return {g.tensor(s), g.index({n}, s[dim]), g.tensor(t, {away = {0}})}, {dim = dim, "
+              "reduce = g.pick{'put', 'mul', 'max', 'min'}, from_end = g.bool()}",
 };
 
 /* ---- gather, scatter_add ---- */

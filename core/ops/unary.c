@@ -229,6 +229,23 @@ const marea_op marea_op_cos = {
     .vjp = cos_vjp, .sample = ANY_VALUE, .doc = "cos(x), x in radians. Gradient: dx = -dy sin(x).",
 };
 
+static marea_status atan_forward (marea_call *c) { return marea_map_unary(c, kernels(c)->atan, NULL); }
+
+static marea_status atan_vjp (marea_vjp *v) {
+  formula f = {.v = v};
+  give(&f, 0, divide(&f, v->dout[0], with_number(&f, &marea_op_add, square(&f, v->in[0]), 1)));
+  return finish(&f);
+}
+
+const marea_op marea_op_atan = {
+    UNARY(atan),
+    .flags = MAP,
+    .saves_in = 1,
+    .vjp = atan_vjp,
+    .sample = ANY_VALUE,
+    .doc = "atan(x), the arc tangent, between -pi/2 and pi/2. Gradient: dx = dy / (1 + x^2).",
+};
+
 static marea_status floor_forward (marea_call *c) { return marea_map_unary(c, kernels(c)->floor, NULL); }
 
 const marea_op marea_op_floor = {
