@@ -286,6 +286,7 @@ static marea_status begin_call (entry *d, marea_context *ctx, const marea_op *op
   c->attr = d->attr;
   c->counter = 0;
   c->n_workspace = 0;
+  c->pack = NULL;
   c->planned = 0;
   c->found = NULL;
   d->narrow = -1;
@@ -360,6 +361,7 @@ static marea_status run_forward (marea_call *c) {
 
 static marea_status forward (marea_call *c) {
   marea_status status = run_forward(c);
+  if (status == MAREA_OK && !marea_stopping(c->ctx)) marea_pack_done(c);
   if (interrupted(c)) return marea_reject(c, MAREA_EINTR, "interrupted"); /* it may have read half a copy */
   return status == MAREA_OK && c->ctx->limited ? marea_check_time(c) : status;
 }

@@ -36,6 +36,7 @@ typedef struct marea_workers marea_workers; /* parallel.c */
 typedef struct marea_plan marea_plan;       /* plan.c */
 typedef struct marea_casts marea_casts;     /* autocast.c */
 typedef struct marea_updates marea_updates; /* update.c */
+typedef struct marea_pack marea_pack;       /* packs.c */
 
 /* ---- context.c ---- */
 
@@ -159,6 +160,8 @@ struct marea_storage {
   size_t bytes;
   int refs;
   bool constant;    /* marea_protect was called: changes in place are errors */
+  bool keeps_packs; /* weights of a program: packed forms of them are kept */
+  marea_pack *packs;
   bool taken;       /* while marea_apply_each looks at its tensors: one of them is changed */
   uint32_t version; /* number of changes in place; a node keeps the version of what it saved */
   uint32_t place;   /* line of the script that made it (marea_set_place) */
@@ -246,6 +249,7 @@ typedef struct marea_call {
   int64_t kept[24];                 /* what the shape rule leaves to forward, in place: see MAREA_KEEP */
   void *workspace[24];              /* freed when the call ends */
   int n_workspace;
+  marea_pack *pack;           /* that is being filled; it counts when the call succeeds */
   size_t planned;                   /* bytes of workspace that a plan counts */
 } marea_call;
 
@@ -447,6 +451,26 @@ marea_status marea_run_with (marea_context *ctx, const marea_op *op, const marea
                              marea_tensor **out, int n, ...);
 marea_status marea_run_number (marea_context *ctx, const marea_op *op, marea_tensor **out, marea_tensor *a,
                                double b); /* op(a, b) with b as a scalar of a's dtype */
+
+/* ---- packs.c ---- */
+
+/* What a packed form depends on, besides the weight: who makes it, sizes, steps. Set all to zero first. */
+typedef struct marea_pack_key {
+  int64_t v[32];
+} marea_pack_key;
+
+/* Memory for a packed form of input `input`, whose elements lie at `weight`: kept, if its storage keeps them, and
+   *ready then tells whether it is filled; else workspace. At most one form a call is kept. */
+marea_status marea_pack_for (marea_call *c, int input, const void *weight, const marea_pack_key *key, size_t bytes,
+                           void **memory, bool *ready);
+void marea_pack_done (marea_call *c); /* the call has succeeded: what it filled is ready */
+void marea_drop_packs (marea_context *ctx, marea_pack *p);
+
+/* ---- call.c ---- */
+
+/* attrs[] := the attributes of op by their names; see marea_call_op. */
+marea_status marea_read_named (marea_context *ctx, const marea_op *op, int n, const marea_named *named,
+                               marea_attr *attrs);
 
 /* The registry: LIST.h names every operator once. */
 #define OP(name) extern const marea_op marea_op_##name;

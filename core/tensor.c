@@ -160,6 +160,7 @@ static void free_handle (marea_tensor *t) {
   if (!is_first(t)) marea_free(ctx, t);
   if (--s->refs > 0) return;
   if (s->release) s->release(s->ud);
+  marea_drop_packs(ctx, s->packs);
   if (s->planned && ctx->plan && s->planned == ctx->plans) marea_plan_give(ctx, planned_bytes(s->bytes));
   marea_free(ctx, s);
 }

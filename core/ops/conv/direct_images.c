@@ -364,10 +364,10 @@ static void compute_panel (void *arg, int64_t block, int worker) {
   const marea_conv_window *w = &p->base.x;
   const int64_t panels = marea_conv_panels(p->base.cout), first = block / panels * MOST_IMAGES,
                 end = MAREA_MIN(first + MOST_IMAGES, w->images);
-  char *weights = (char *)p->weight.at + (size_t)worker * p->per_worker;
+  char *weights = (char *)p->weight.at + (size_t)(p->kept ? block % panels : worker) * p->per_worker;
   slice s = slice_of(p, block % panels);
   s.weights = weights;
-  pack_panel(p, &s, weights);
+  if (!p->kept) pack_panel(p, &s, weights);
   for (int64_t image = first; image < end && !marea_stopping(p->base.ctx); image++) {
     marea_prefetch next = {.n = 0};
     if (image + 1 < end) marea_conv_window_prefetch(w, image + 1, &next);
@@ -375,17 +375,39 @@ static void compute_panel (void *arg, int64_t block, int worker) {
   }
 }
 
+static void pack_kept (void *arg, int64_t panel, int worker) {
+  const marea_direct_images *p = arg;
+  const slice s = slice_of(p, panel);
+  (void)worker;
+  pack_panel(p, &s, (char *)p->weight.at + (size_t)panel * p->per_worker);
+}
+
+/* All panels of weights that keep their packed form. */
+static marea_status keep_packed (marea_call *c, const marea_conv *g, marea_direct_images *p) {
+  const marea_pack_key key = marea_conv_pack_key(g, &p->base, MAREA_CONV_PANELS, 0, 0);
+  const int64_t panels = marea_conv_panels(p->base.cout);
+  void *memory;
+  bool ready;
+  p->kept = true;
+  MAREA_TRY(marea_pack_for(c, MAREA_CONV_WEIGHT, p->base.weight, &key, (size_t)panels * p->per_worker,
+                           &memory, &ready));
+  p->weight.at = memory;
+  if (!ready) marea_parallel(c->ctx, panels, pack_kept, p);
+  return MAREA_OK;
+}
+
 /* Memory for a packed panel of each worker. */
-static marea_status open_packed (marea_call *c, marea_direct_images *p) {
+static marea_status open_packed (marea_call *c, const marea_conv *g, marea_direct_images *p) {
   marea_image_pass *b = &p->base;
   const int64_t size[] = {p->taps.n, b->cin, MAREA_CONV_PANEL};
-  char *memory;
+  char *memory = NULL;
   MAREA_TRY(marea_bytes(c->ctx, c->op->name, 3, size, b->x.size, &p->per_worker));
-  MAREA_TRY(marea_worker_memory(c, &p->per_worker, &memory));
+  const bool keeps = c->in[MAREA_CONV_WEIGHT]->storage->keeps_packs && !c->ctx->plan && !b->input_gradient;
+  if (!keeps) MAREA_TRY(marea_worker_memory(c, &p->per_worker, &memory));
   p->weight = (marea_conv_weights){
       .at = memory, .tap = b->cin * MAREA_CONV_PANEL, .channel = MAREA_CONV_PANEL};
   p->blocks = marea_conv_panels(b->cout) * ((b->x.images + MOST_IMAGES - 1) / MOST_IMAGES);
-  return MAREA_OK;
+  return keeps ? keep_packed(c, g, p) : MAREA_OK;
 }
 
 /* Sets output channels first .. end - 1 of all pixels to zero, or, when they are added up, makes the results of them. */
@@ -495,7 +517,7 @@ marea_status marea_direct_images_open (marea_call *c, const marea_conv *g, const
   MAREA_TRY(marea_conv_list_taps(c, g, w->axis, w->row, w->channels, &p->taps));
   p->weight = (marea_conv_weights){b->weight, g->cout / g->groups, g->cin / g->groups * g->cout, g->cout};
   if (w->ahead) b->run = run_blocks;
-  if (p->packs) MAREA_TRY(open_packed(c, p));
+  if (p->packs) MAREA_TRY(open_packed(c, g, p));
   else if (w->ahead) open_pieces(c, p);
   else if (b->input_gradient)
     MAREA_TRY(marea_conv_pack(c, g, b, &p->taps, !p->depthwise, b->cout, &p->weight));

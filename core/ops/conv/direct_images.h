@@ -19,6 +19,7 @@ typedef struct marea_direct_images {
   /* Large weights: panels of them, which each worker packs for itself (`packs`), or pieces, which are read where they
      lie, are outermost, and all images pass by one after the other. */
   bool packs;
+  bool kept;         /* the panels of all channels are packed, and kept */
   size_t per_worker; /* bytes from a worker's packed weights to the next worker's */
   int64_t blocks;    /* panels, or ranges of them, that threads share */
   int64_t pixels;    /* of all results */

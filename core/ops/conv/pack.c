@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: MIT
 ** pack.c: packing weights.
 */
+#include <string.h>
+
 #include "pack.h"
 
 typedef struct packing {
@@ -35,6 +37,40 @@ static void pack_tap (void *arg, int64_t block, int worker) {
   }
 }
 
+marea_pack_key marea_conv_pack_key (const marea_conv *g, const marea_image_pass *p, int kind, int64_t a,
+                                    int64_t b) {
+  const int64_t v[] = {kind,
+                       a,
+                       b,
+                       p->input_gradient,
+                       p->groups,
+                       p->cin,
+                       p->cout,
+                       g->cin,
+                       g->cout,
+                       g->groups,
+                       g->in[0],
+                       g->in[1],
+                       g->out[0],
+                       g->out[1],
+                       g->kernel[0],
+                       g->kernel[1],
+                       g->stride[0],
+                       g->stride[1],
+                       g->dilation[0],
+                       g->dilation[1],
+                       g->before[0],
+                       g->before[1],
+                       g->after[0],
+                       g->after[1],
+                       (int64_t)p->x.size};
+  marea_pack_key key;
+  _Static_assert(sizeof v <= sizeof key.v, "marea_pack_key is too small");
+  memset(&key, 0, sizeof key);
+  memcpy(key.v, v, sizeof v);
+  return key;
+}
+
 marea_status marea_conv_pack (marea_call *c, const marea_conv *g, const marea_image_pass *p,
                               const marea_conv_taps *t, bool transposed, int64_t panel,
                               marea_conv_weights *w) {
@@ -42,11 +78,15 @@ marea_status marea_conv_pack (marea_call *c, const marea_conv *g, const marea_im
   const int64_t size[] = {p->groups, t->n, p->cin, p->cout};
   size_t bytes;
   MAREA_TRY(marea_bytes(c->ctx, c->op->name, 4, size, p->x.size, &bytes));
-  MAREA_WORKSPACE_OR_RETURN(c, k.packed, MAREA_MAX(bytes, 1));
+  const marea_pack_key key = marea_conv_pack_key(g, p, MAREA_CONV_PACKED, panel, transposed);
+  void *memory;
+  bool ready;
+  MAREA_TRY(marea_pack_for(c, MAREA_CONV_WEIGHT, p->weight, &key, MAREA_MAX(bytes, 1), &memory, &ready));
+  k.packed = memory;
   w->at = k.packed;
   w->channel = p->cout;
   w->tap = p->cin * w->channel;
   w->group = t->n * w->tap;
-  if (bytes > 0) marea_parallel(c->ctx, p->groups * t->n, pack_tap, &k);
+  if (bytes > 0 && !ready) marea_parallel(c->ctx, p->groups * t->n, pack_tap, &k);
   return MAREA_OK;
 }

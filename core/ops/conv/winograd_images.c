@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT
 ** winograd_images.c: the image pass by Winograd's algorithms.
 */
+#include "pack.h"
 #include "winograd_passes.h"
 
 /* Transformed weights that images which go together are multiplied with at a time. 128->256, 5x5, 7x7, stride 2, batch 64
@@ -150,13 +151,19 @@ static marea_status open_weights (marea_call *c, const marea_conv *g, marea_wino
   const marea_winograd_plan *q = &p->plan;
   const int64_t all = marea_conv_panels(b->cout), n = q->phases * b->cin * MAREA_CONV_PANEL;
   const int64_t most = MAREA_MAX(WEIGHT_BYTES / (q->points * n * (int64_t)sizeof(float)), 1);
-  p->panels = q->images > 0 ? MAREA_MIN(all, most) : all;
+  const bool kept = c->in[MAREA_CONV_WEIGHT]->storage->keeps_packs; /* all of them, then */
+  p->panels = q->images > 0 && !kept ? MAREA_MIN(all, most) : all;
   p->weight_step = p->panels * n + MAREA_WINOGRAD_PAD;
   p->kernel_cols = g->kernel[1];
   const int64_t size[] = {q->points, p->weight_step};
   size_t bytes;
   MAREA_TRY(marea_bytes(c->ctx, c->op->name, 2, size, sizeof(float), &bytes));
-  MAREA_WORKSPACE_OR_RETURN(c, p->weights, bytes);
+  const marea_pack_key key = marea_conv_pack_key(g, b, MAREA_CONV_WINOGRAD, q->variant, q->phases);
+  void *memory;
+  bool ready;
+  MAREA_TRY(marea_pack_for(c, MAREA_CONV_WEIGHT, b->weight, &key, bytes, &memory, &ready));
+  p->weights = memory;
+  if (ready) return MAREA_OK;
   if (b->input_gradient) {
     transposition k = {b->cout, b->cin, (const float *)b->weight, NULL};
     const int64_t taps = g->kernel[0] * g->kernel[1];
