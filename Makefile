@@ -17,7 +17,7 @@ VERSION := $(shell sed -n 's/^\#define MAREA_VERSION "\(.*\)"/\1/p' core/marea.h
 # What the build and the scripts need from Debian; `make setup` installs what is missing. festlex-cmu has the words of
 # scripts/pronounce.lua, and is not asked for where there is no dpkg.
 PACKAGES := gcc libc6-dev make pkg-config lua5.4 liblua5.4-dev libopenblas-pthread-dev libpng-dev zlib1g-dev \
-            libjansson-dev libedit-dev lua-argparse gnuplot-nox fonts-dejavu-core festlex-cmu
+            libjansson-dev libprotobuf-c-dev protobuf-c-compiler libedit-dev lua-argparse gnuplot-nox fonts-dejavu-core festlex-cmu
 TEST_PACKAGES := lua-busted tmux g++
 # Programs that the tests put Marea into or compare it with; a test is skipped where its program is missing.
 HOST_PACKAGES := lighttpd-modules-lua gringo curl python3-pil python3-numpy
@@ -48,7 +48,7 @@ LUA_MODULE := $(or $(firstword $(foreach name,lua5.4 lua-5.4 lua54 lua,$(shell \
   pkg-config --exists '$(name) >= 5.4' '$(name) < 5.5' 2>/dev/null && echo $(name)))),lua5.4)
 BLAS_MODULE := $(firstword $(foreach name,openblas openblasp openblas-pthreads,$(shell \
   pkg-config --exists $(name) 2>/dev/null && echo $(name))))
-MODULES := $(BLAS_MODULE) libpng zlib jansson
+MODULES := $(BLAS_MODULE) libpng zlib jansson libprotobuf-c
 MODULE_CFLAGS := $(shell pkg-config --cflags $(MODULES) 2>/dev/null)
 LIBS = $(if $(BLAS_MODULE),,-lopenblas) $(shell pkg-config --libs $(MODULES)) -lm -pthread
 LUA_CFLAGS = $(shell pkg-config --cflags $(LUA_MODULE) 2>/dev/null)
@@ -62,10 +62,10 @@ PACKED = $(shell new=$$(mktemp); \
   LC_ALL=C $(CC) -shared -fPIC $(PACK) -Wl,--fatal-warnings -x c - -o "$$new" 2>/dev/null && \
   grep -q GLIBC_ABI_DT_RELR "$$new" && echo $(PACK); rm -f "$$new")
 
-CORE_SRC := $(wildcard core/*.c core/ops/*.c core/ops/*/*.c core/kernels/*.c core/io/*.c)
+CORE_SRC := $(wildcard core/*.c core/ops/*.c core/ops/*/*.c core/kernels/*.c core/io/*.c core/graph/*.c core/onnx/*.c)
 BIND_SRC := $(wildcard bindings/*.c)
 PROGRAM_SRC := $(wildcard bindings/program/*.c)
-CORE_OBJ := $(CORE_SRC:%.c=$(BUILD)/obj/%.o)
+CORE_OBJ := $(CORE_SRC:%.c=$(BUILD)/obj/%.o) $(BUILD)/obj/onnx.pb-c.o
 KERNEL_OBJ := $(filter $(BUILD)/obj/core/kernels/%,$(CORE_OBJ))
 BIND_OBJ := $(BIND_SRC:%.c=$(BUILD)/obj/%.o) $(BUILD)/obj/bindings/lua_files.o
 PROGRAM_OBJ := $(PROGRAM_SRC:%.c=$(BUILD)/obj/%.o)
@@ -82,7 +82,7 @@ MANDIR ?= $(PREFIX)/share/man
 SHAREDIR := $(PREFIX)/share/marea
 DOCDIR ?= $(PREFIX)/share/doc/marea
 
-.PHONY: all help setup setup-test setup-hosts setup-lint vae mnist text squad test mistakes c-tests examples locale test-locale test-asan fuzz \
+.PHONY: all help setup setup-test setup-hosts setup-lint vae mnist text squad test mistakes onnx-table c-tests examples locale test-locale test-asan fuzz fuzz-onnx \
         test-tsan test-neon test-places random-programs ulp coverage abi \
         bench bench-peers bench-kernels interrupts soak lint types reference jupyter module install-module install \
         uninstall dist deb browser clean
@@ -100,7 +100,8 @@ help: ## this list
 # What is needed for what, as header:package, program:package, file:package or Lua module:package, with Debian's packages.
 NEEDS_compiler = $(firstword $(CC)):gcc stdio.h:libc6-dev
 NEEDS_library = $(NEEDS_compiler) pkg-config:pkg-config $(LUA):lua5.4 lua.h:liblua5.4-dev cblas.h:libopenblas-pthread-dev png.h:libpng-dev \
-                zlib.h:zlib1g-dev jansson.h:libjansson-dev
+                zlib.h:zlib1g-dev jansson.h:libjansson-dev \
+                protobuf-c/protobuf-c.h:libprotobuf-c-dev protoc-c:protobuf-c-compiler
 NEEDS_program = histedit.h:libedit-dev
 
 # What else the targets need.
@@ -212,6 +213,19 @@ $(KERNEL_OBJ): | $(BUILD)/found/compiler
 $(filter-out $(KERNEL_OBJ),$(CORE_OBJ)) $(BIND_OBJ) $(BUILD)/lua_files.c: | $(BUILD)/found/library
 $(PROGRAM_OBJ): | $(BUILD)/found/library $(BUILD)/found/program
 
+# The reader and writer of ONNX's messages, which protobuf-c's compiler makes.
+$(BUILD)/onnx.pb-c.c: core/onnx/onnx.proto | $(BUILD)/found/library
+	@mkdir -p $(@D)
+	@protoc-c --c_out=$(@D) -I core/onnx $<
+$(BUILD)/onnx.pb-c.h: $(BUILD)/onnx.pb-c.c
+$(BUILD)/obj/onnx.pb-c.o: $(BUILD)/onnx.pb-c.c
+	@mkdir -p $(@D)
+	@$(CC) $(ALL_CFLAGS) -Os -DNDEBUG $(INCLUDE) -MMD -MP -c $< -o $@
+$(BUILD)/obj/core/onnx/%.o: ISA = $(if $(SANITIZE),,-Os)
+$(BUILD)/obj/core/graph/%.o: ISA = $(if $(SANITIZE),,-Os)
+$(filter $(BUILD)/obj/core/onnx/%,$(CORE_OBJ)): private INCLUDE = -fno-asynchronous-unwind-tables -I$(BUILD)
+$(filter $(BUILD)/obj/core/onnx/%,$(CORE_OBJ)): $(BUILD)/onnx.pb-c.c
+
 $(BUILD)/obj/%.o: %.c
 	@mkdir -p $(@D)
 	@echo '  CC   $<'
@@ -289,6 +303,7 @@ $(BUILD)/test/%: spec/c/%_test.c $(BUILD)/libmarea.a $(BIND_OBJ)
 $(BUILD)/test/kernels: spec/c/reference.h spec/c/pairs.h spec/c/recurrent_cases.h spec/c/reduction_cases.h spec/c/attention_cases.h spec/c/bf16_cases.h spec/c/int8_cases.h spec/c/dtype_cases.h
 $(addprefix $(BUILD)/test/,budget host log memory parallel profile threads): spec/c/report.h
 $(BUILD)/test/io $(BUILD)/test/save: spec/c/io_support.h
+$(BUILD)/test/onnx: private CFLAGS += -I$(BUILD)
 
 # Calls of every function in the headers.
 $(BUILD)/test/api_cases.inc: spec/c/api_cases.lua core/marea.h bindings/marea_lua.h spec/c/armor_test.c
@@ -335,6 +350,11 @@ $(BUILD)/types/marea.lua: docs/generate/types.lua $(LUA_FILES) $(PROGRAM)
 
 reference: all ## write docs/operators.md anew, from the operators' descriptors
 	$(PROGRAM) docs/generate/operators.lua > docs/operators.md
+
+onnx-table: all $(BUILD)/test/onnx ## write the table of docs/onnx.md anew, from the models of Debian's libonnx-testdata
+	-@$(BUILD)/test/onnx $(foreach kind,node simple pytorch-converted pytorch-operator,/usr/share/libonnx-testdata/data/$(kind)/*) \
+	  > $(BUILD)/onnx.txt
+	@$(PROGRAM) docs/generate/onnx.lua $(BUILD)/onnx.txt < docs/onnx.md > $(BUILD)/onnx.md && cp $(BUILD)/onnx.md docs/onnx.md
 
 mistakes: ## write spec/golden/mistakes anew: what the program says about each mistake, to be read before it is kept
 	@$(MAKE) --no-print-directory -j2 all
@@ -401,6 +421,16 @@ $(BUILD)/test/fuzz: $(FUZZ_SRC) $(BUILD)/libmarea.a
 	@echo '  CC   $@'
 	@$(CC) -std=gnu11 -g -O1 -fsanitize=address,undefined -fno-sanitize-recover=all -Wall -Wextra -Icore \
 	  -Dmarea_alloc=fuzz_alloc -Dmarea_free=fuzz_free -o $@ $(FUZZ_SRC) $(BUILD)/libmarea.a $(LIBS)
+
+FUZZ_MODELS = $(foreach kind,node simple pytorch-operator,/usr/share/libonnx-testdata/data/$(kind)/*)
+
+$(BUILD)/fuzz/test/fuzz_onnx: spec/c/fuzz_onnx.c $(CORE_SRC)
+	@$(MAKE) --no-print-directory BUILD=$(BUILD)/fuzz SANITIZE="$(ASAN)" CFLAGS="-g -O1" $(BUILD)/fuzz/libmarea.a
+	@mkdir -p $(@D)
+	@$(CC) $(ALL_CFLAGS) $(ASAN) -o $@ $< $(BUILD)/fuzz/libmarea.a $(LIBS)
+
+fuzz-onnx: $(BUILD)/fuzz/test/fuzz_onnx ## damage $(FUZZ) models of Debian's libonnx-testdata and run them under AddressSanitizer
+	ASAN_OPTIONS=$(ASAN_OPTIONS) $< $(FUZZ) 1 $(FUZZ_MODELS)
 
 fuzz: $(BUILD)/test/fuzz ## mutate $(FUZZ) files of each format and read them under AddressSanitizer
 	ASAN_OPTIONS=allocator_may_return_null=1 $(BUILD)/test/fuzz $(FUZZ)

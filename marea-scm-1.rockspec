@@ -15,6 +15,7 @@ external_dependencies = {
   PNG = { header = "png.h" },
   ZLIB = { header = "zlib.h" },
   JANSSON = { header = "jansson.h" },
+  PROTOBUF_C = { header = "protobuf-c/protobuf-c.h" },
 }
 build = {
   type = "make",

@@ -149,8 +149,8 @@ static marea_text described (const marea_named *v) {
 
 /* ---- the call ---- */
 
-static marea_status read_attrs (marea_context *ctx, const marea_op *op, int n, const marea_named *named,
-                                marea_attr *attrs) {
+marea_status marea_read_named (marea_context *ctx, const marea_op *op, int n, const marea_named *named,
+                               marea_attr *attrs) {
   const marea_attr_spec *specs;
   const int count = marea_op_attrs(op, &specs);
   bool given[MAREA_MAX_ATTRS] = {false};
@@ -199,7 +199,7 @@ marea_status marea_call_op (marea_context *ctx, const char *name, int n_in, mare
   for (int k = 0; k < n_out; k++) out[k] = NULL;
   const marea_op *op = find(name, &in_place);
   if (!op) return marea_fail(ctx, MAREA_EARG, "call: there is no operator '%.60s'", name);
-  MAREA_TRY(read_attrs(ctx, op, n_named, named, attrs));
+  MAREA_TRY(marea_read_named(ctx, op, n_named, named, attrs));
   if (in_place) return marea_invoke_(ctx, op, n_in, in, attrs);
   MAREA_TRY(marea_invoke(ctx, op, n_in, in, attrs, results, &n));
   for (int k = 0; k < n; k++)

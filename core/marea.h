@@ -12,6 +12,7 @@
 **   7 Files                  IDX, NPY, safetensors, PNG
 **   8 Profiling              what operators cost
 **   9 Planning               memory and operations of a script, from shapes alone, without computing it
+**  10 Graphs                 networks that were made elsewhere: ONNX
 **
 ** Arguments are checked. A NULL that is not allowed, a number out of its range, an attribute of another kind and a
 ** tensor of another context give MAREA_EARG; a tensor of a plan that has ended gives MAREA_ESTATE. The context then has
@@ -573,6 +574,46 @@ MAREA_API MAREA_MUST_USE marea_status marea_plan_start (marea_context *ctx);  /*
 MAREA_API void marea_plan_stop (marea_context *ctx);                          /* harmless when none is running */
 MAREA_API bool marea_planning (const marea_context *ctx);
 MAREA_API bool marea_is_planned (const marea_tensor *t);  /* marea_tensor_data of it is NULL */
+
+/* ---- 10 Graphs ---------------------------------------------------------------------------------- */
+/* A graph is a network as data: operators with the names of what they read and write, and the weights. The first run
+   with inputs of some shapes makes a list of operators for them, in which everything that does not depend on the inputs
+   is computed once; the lists for the last eight sets of shapes are kept. Networks whose shapes depend on values, and
+   runs that are recorded, go over the graph each time. */
+typedef struct marea_graph marea_graph;
+
+/* ONNX, operator sets up to 21. Tensors of another file are read from the model's folder alone. Integers of 8 to 32 bits and
+   unsigned ones are i64 here, truth values and uint8 are u8. Errors: MAREA_EFORMAT with all operators that are missing. */
+MAREA_API MAREA_MUST_USE marea_status marea_onnx_load (marea_context *ctx, const char *path, marea_graph **out);
+MAREA_API MAREA_MUST_USE marea_status marea_onnx_parse (marea_context *ctx, const void *bytes, size_t n,
+                                                        marea_graph **out); /* the bytes of such a file */
+typedef struct marea_graph_port { /* an input or a result */
+  const char *name;   /* lives as long as the graph */
+  marea_dtype dtype;  /* MAREA_DTYPE_COUNT: not told */
+  int rank;           /* -1: not told */
+  int64_t shape[MAREA_MAX_RANK]; /* -1: any size */
+} marea_graph_port;
+MAREA_API int marea_graph_inputs (const marea_graph *g);
+MAREA_API int marea_graph_outputs (const marea_graph *g);
+MAREA_API bool marea_graph_input (const marea_graph *g, int i, marea_graph_port *port); /* false: no such one */
+MAREA_API bool marea_graph_output (const marea_graph *g, int i, marea_graph_port *port);
+/* The weights, in the order of the file; borrowed, NULL: no such one. They may be changed in place, and may require a
+   gradient: runs that are recorded then give gradients to them. */
+typedef struct marea_graph_weight {
+  const char *name;
+  marea_tensor *tensor;
+  bool learned;  /* a float that is no statistic and no setting, as the bounds of a clip are */
+} marea_graph_weight;
+MAREA_API int marea_graph_weights (const marea_graph *g);
+MAREA_API bool marea_graph_weight_at (const marea_graph *g, int i, marea_graph_weight *weight);
+/* out[0..n_out-1] := all results, one reference each. Errors: inputs of another dtype, rank or size; those of operators. */
+MAREA_API MAREA_MUST_USE marea_status marea_graph_run (marea_graph *g, int n_in, marea_tensor *const *in, int n_out,
+                                                       marea_tensor **out);
+/* The list of operators that a run with these inputs takes, as text, u8 (n): a line a call. Error (MAREA_ESTATE): the graph
+   runs without a list, as its shapes depend on values. */
+MAREA_API MAREA_MUST_USE marea_status marea_graph_text (marea_graph *g, int n_in, marea_tensor *const *in,
+                                                        marea_tensor **out);
+MAREA_API void marea_graph_free (marea_graph *g);
 
 #ifdef __cplusplus
 }

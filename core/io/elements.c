@@ -53,7 +53,7 @@ marea_status marea_raw_bytes (marea_context *ctx, const char *label, marea_code 
 marea_status marea_raw_new (marea_context *ctx, const char *label, marea_code code, int rank,
                             const int64_t *shape, marea_tensor **out, uint8_t **raw) {
   marea_layout layout = {.dtype = (int8_t)codes[code].dtype, .rank = (int8_t)rank};
-  memcpy(layout.shape, shape, sizeof *shape * (size_t)rank);
+  if (rank > 0) memcpy(layout.shape, shape, sizeof *shape * (size_t)rank);
   MAREA_TRY(marea_tensor_new(ctx, label, &layout, out));
   size_t n = (size_t)marea_tensor_size(*out);
   size_t wide = marea_dtype_size(marea_tensor_dtype(*out));

@@ -61,6 +61,7 @@ local garbage = {any("-1", "-1"), any("INT_MIN", "INT_MIN"), any("INT_MAX", "INT
 local paths = {
   marea_load_idx = "w->file.idx", marea_load_npy = "w->file.npy", marea_load_png = "w->file.png",
   marea_load_png16 = "w->file.png", marea_file_load = "w->file.safetensors",
+  marea_onnx_load = "w->file.onnx",
 }
 local tensors = { -- the good one where it is not w->t
   ["marea_backward.y"] = "w->y", ["marea_backward.seed"] = "w->u", ["marea_grad.y"] = "w->y",
@@ -143,6 +144,8 @@ local values = {
   ["marea_file *"] = pointer "w->f", ["const marea_file *"] = pointer "w->f", ["marea_file **"] = pointer "&w->loaded",
   ["marea_json *"] = pointer "w->j", ["marea_json **"] = pointer "&w->parsed",
   ["marea_json_value *"] = pointer "&w->json",
+  ["marea_graph *"] = pointer "w->g", ["const marea_graph *"] = pointer "w->g", ["marea_graph **"] = pointer "&w->made",
+  ["marea_graph_port *"] = optional "&w->port", ["marea_graph_weight *"] = optional "&w->weight",
   ["marea_profile *"] = pointer "w->p", ["const marea_profile *"] = pointer "w->p",
   ["marea_profile **"] = pointer "&w->started",
   ["const marea_op *"] = pointer 'marea_op_find("add")', ["const marea_attr *"] = pointer "NULL",
@@ -166,7 +169,9 @@ local values = {
     return {good "(void *)w->numbers", refused("NULL", "NULL"),
       refused("odd address", "(void *)((char *)w->numbers + 1)")}
   end,
-  ["const void *"] = pointer "w->numbers",
+  ["const void *"] = function(f, p)
+    return pointer(f.name == "marea_onnx_parse" and "(const void *)model" or "w->numbers")(f, p)
+  end,
   ["char *"] = function() return {good '(char[]){"na\\x1b[mme"}', any("NULL", "NULL")} end,
   ["callback"] = function() return {good "release_nothing", any("NULL", "NULL")} end,
   ["const char *"] = text, ["const char **"] = optional "&w->text",
@@ -183,7 +188,9 @@ local values = {
     return {good "3", any("NAN", "(double)NAN"), any("-1", "-1"), any("INFINITY", "(double)INFINITY"),
       any("1e300", "1e300"), any("5e-324", "5e-324"), any("0.1", "0.1")}
   end,
-  ["size_t"] = function() return {good "16", any("0", "0"), any("SIZE_MAX", "SIZE_MAX")} end,
+  ["size_t"] = function(f)
+    return {good(f.name == "marea_onnx_parse" and "MODEL_BYTES" or "16"), any("0", "0"), any("SIZE_MAX", "SIZE_MAX")}
+  end,
   ["uint64_t"] = function() return {good "3", any("0", "0"), any("UINT64_MAX", "UINT64_MAX")} end,
   ["uint32_t"] = function() return {good "3", any("UINT32_MAX", "UINT32_MAX")} end,
   ["int64_t"] = function() return {good "0", any("-1", "-1"), any("1", "1"), any("INT64_MIN", "INT64_MIN"),
@@ -197,7 +204,7 @@ local values = {
 local call = {marea_retain = "marea_release(marea_retain(t))", marea_release = "marea_release(marea_retain(t))"}
 local afterwards = {
   marea_close = "if (v[0] == 0) w->ctx = NULL;", marea_file_free = "if (v[0] == 0) w->f = NULL;",
-  marea_json_free = "if (v[0] == 0) w->j = NULL;",
+  marea_json_free = "if (v[0] == 0) w->j = NULL;", marea_graph_free = "if (v[0] == 0) w->g = NULL;",
   marea_profile_free = "if (v[0] == 0) w->p = NULL;", marea_find_blame = "marea_blame_clear(&w->blame);",
 }
 

@@ -23,6 +23,17 @@ enum { OK, REFUSED, ANY };
 enum { NO_STATUS = -1, MOST_PARAMETERS = 9, MOST_VALUES = 16, OUT = 64, MOST_OPERATORS = 512, TRIES = 200 };
 #define COUNT(array) ((int)(sizeof(array) / sizeof((array)[0])))
 
+/* A model of ONNX with inputs a and b and the result y = Identity(a). */
+static const char model[] = "\x08\x08" /* version of the format */
+                            "\x3a\x24" /* graph */
+                            "\x0a\x10\x0a\x01"
+                            "a\x12\x01y\x22\x08Identity" /* node */
+                            "\x12\x01g\x5a\x03\x0a\x01"
+                            "a\x5a\x03\x0a\x01"
+                            "b\x62\x03\x0a\x01y"        /* name, inputs, result */
+                            "\x42\x04\x0a\x00\x10\x0d"; /* operator set 13 */
+#define MODEL_BYTES (sizeof model - 1)
+
 typedef struct world {
   marea_context *ctx, *other, *opened;
   marea_tensor *t, *u, *y, *leaf, *scalar, *empty, *integers, *gaps, *expanded, *lent, *foreign;
@@ -32,9 +43,12 @@ typedef struct world {
   marea_file *f, *loaded;
   marea_json *j, *parsed;
   marea_json_value json;
+  marea_graph *g, *made;
+  marea_graph_port port;
+  marea_graph_weight weight;
   marea_profile *p, *started;
   struct {
-    const char *idx, *npy, *png, *safetensors, *new;
+    const char *idx, *npy, *png, *safetensors, *onnx, *new;
   } file;
   const char *long_text, *text;
   marea_attr attrs[MAREA_MAX_ATTRS];
@@ -196,7 +210,7 @@ static void make_values (world *w) {
   w->random = (marea_random_state){1, 2};
   w->odd_random = (marea_random_state){UINT64_MAX, UINT64_MAX};
   w->file.idx = path("a.idx"), w->file.npy = path("a.npy"), w->file.png = path("a.png");
-  w->file.safetensors = path("a.safetensors"), w->file.new = path("new");
+  w->file.safetensors = path("a.safetensors"), w->file.onnx = path("a.onnx"), w->file.new = path("new");
 }
 
 static world *new_world (void) {
@@ -211,6 +225,7 @@ static world *new_world (void) {
   marea_profile_stop(w->p);
   need(marea_file_new(w->ctx, &w->f), w->ctx);
   need(marea_json_read(w->ctx, "[{}]", 4, &w->j), w->ctx);
+  need(marea_onnx_parse(w->ctx, model, MODEL_BYTES, &w->g), w->ctx);
   need(marea_file_add(w->f, "a", w->t), w->ctx);
   need(marea_file_add_text(w->f, "k", "v"), w->ctx);
   for (int i = 0; i < OUT; i++) w->out[i] = (marea_tensor *)w; /* no tensor: shows what is written */
@@ -228,6 +243,8 @@ static void drop_world (world *w) {
   marea_file_free(w->loaded);
   marea_json_free(w->j);
   marea_json_free(w->parsed);
+  marea_graph_free(w->g);
+  marea_graph_free(w->made);
   marea_profile_free(w->p);
   marea_profile_free(w->started);
   marea_plan_stop(w->ctx);
@@ -307,6 +324,7 @@ static void write_files (void) {
   need(marea_save_npy(w->t, w->file.npy), w->ctx);
   need(marea_save_png(w->u, w->file.png), w->ctx);
   need(marea_file_save(w->f, w->file.safetensors), w->ctx);
+  need(marea_save_bytes(w->ctx, w->file.onnx, model, MODEL_BYTES), w->ctx);
   drop_world(w);
 }
 
