@@ -524,6 +524,7 @@ int luaopen_marea_core (lua_State *L) {
   lua_pushvalue(L, 1);
   bind_text_open(L, 2);
   bind_json_open(L, 2);
+  bind_graph_open(L, 2);
   lua_settop(L, 2);
   return 1;
 }

@@ -83,6 +83,7 @@ static void set_paths (lua_State *L) {
 /* ---- the command line ---- */
 
 static const char usage[] = "usage: marea [options] [script [arguments]]\n"
+                            "       marea run model.onnx [input.npy ...] [-o results.safetensors]\n"
                             "  -e text   run the text\n"
                             "  -l name   require the module into a global variable\n"
                             "  -i        read, evaluate and print after the script\n"
@@ -180,6 +181,12 @@ static int protected_run (lua_State *L) {
   return 0;
 }
 
+/* A script may be called `run`; a model ends in .onnx. */
+static bool runs_graph (int argc, char **argv) {
+  const size_t n = argc > 2 ? strlen(argv[2]) : 0;
+  return n > 5 && strcmp(argv[1], "run") == 0 && strcmp(argv[2] + n - 5, ".onnx") == 0;
+}
+
 int main (int argc, char **argv) {
   program p = {argc, argv, read_options(argc, argv), EXIT_FAILURE};
   if (p.plan.wrong || p.plan.help) {
@@ -191,6 +198,7 @@ int main (int argc, char **argv) {
     fprintf(stderr, "marea: %s\n", trouble);
     _exit(EXIT_FAILURE);
   }
+  if (runs_graph(argc, argv)) return graph_run(argc, argv);
   lua_State *L = luaL_newstate();
   if (!L) {
     fputs("marea: out of memory\n", stderr);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
 ** program.h: what the files of the program `marea` share: main.c, the command line; prompt.c, the line editor; call.c,
-** which runs what these two are given.
+** which runs what these two are given; graph.c, which runs a network without a script.
 */
 #ifndef PROGRAM_H
 #define PROGRAM_H
@@ -19,5 +19,8 @@ int program_report (lua_State *L, int status);
 
 /* Reads, evaluates and prints until the input ends: with a line editor when stdin is a terminal. */
 void prompt_run (lua_State *L);
+
+/* `marea run model.onnx ...`; returns the program's exit code. */
+int graph_run (int argc, char **argv);
 
 #endif

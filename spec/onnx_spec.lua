@@ -1,0 +1,136 @@
+-- SPDX-License-Identifier: MIT
+--- Networks of other frameworks. The models are those of ONNX's own test suite, from Debian's libonnx-testdata; without
+--- that package there is nothing to load, and the tests are skipped.
+local marea = require "marea"
+local message = require "spec.support.message_of"
+
+local DATA = "/usr/share/libonnx-testdata/data/"
+
+local function exists(path)
+  local f <close> = io.open(path)
+  return f ~= nil
+end
+
+local there = exists(DATA .. "node/test_abs/model.onnx")
+
+--- A test that needs the package.
+local function with_models(name, f)
+  if there then it(name, f) else pending(name .. " (Debian's package libonnx-testdata is missing)") end
+end
+
+local function load_model(name) return assert(marea.onnx.load(DATA .. name .. "/model.onnx")) end
+
+--- What a command writes.
+local function output(command)
+  local pipe <close> = assert(io.popen(("bash -c '%s' 2>&1"):format(command)))
+  return pipe:read "a"
+end
+
+describe("ONNX's own test suite", function()
+  with_models("gives the results of its files for 900 models at least, and wrong ones for none", function()
+    local text = output("build/test/onnx " .. DATA .. "{node,simple,pytorch-converted,pytorch-operator}/*")
+    local equal, drawn, refused, wrong = text:match "(%d+) equal, (%d+) drawn, (%d+) refused, (%d+) wrong"
+    assert.are.equal("0", wrong, text:match "WRONG[^\n]*")
+    assert.are.equal(1072, equal + drawn + refused)
+    assert.is_true(tonumber(equal) >= 900, equal)
+  end)
+end)
+
+describe("a loaded network", function()
+  with_models("is called by position and by name", function()
+    local net, x = load_model "pytorch-converted/test_Linear", marea.normal{4, 10}
+    local y = net(x)
+    assert.are.same({4, 8}, {y:size(1), y:size(2)})
+    assert.are.equal(0, (net{["0"] = x} - y):abs():max():item())
+    assert.are.equal("0", net:inputs()[1].name)
+    assert.are.same({4, 8}, net:results()[1].shape)
+  end)
+
+  with_models("computes what its weights say", function()
+    local net, x = load_model "pytorch-converted/test_Linear", marea.normal{4, 10}
+    local weight, bias = net.weights["1"], net.weights["2"]
+    local y = x:matmul(weight:transpose(1, 2)) + bias
+    assert.is_true((net(x) - y):abs():max():item() < 1e-6)
+  end)
+
+  with_models("is trained, and runs with its new weights", function()
+    local net, x = load_model "pytorch-converted/test_Linear", marea.normal{4, 10}
+    local before = marea.no_grad(function() return net(x) end)
+    local optimizer = marea.optim.Adam{net, lr = 0.02}
+    local loss
+    for _ = 1, 300 do
+      loss = optimizer:step(function() return (net(x) - 1):square():mean() end)
+    end
+    local after = marea.no_grad(function() return net(x) end)
+    assert.is_true((after - 1):abs():max():item() < 0.05)
+    assert.is_true((before - 1):abs():max():item() > 0.1)
+    assert.is_truthy(loss)
+  end)
+
+  with_models("shows the operators that it runs", function()
+    local net = load_model "pytorch-converted/test_Linear"
+    assert.is_truthy(net:program(marea.normal{4, 10}):find("linear(%0, f32 (10, 8), f32 (8))", 1, true))
+    assert.is_truthy(tostring(net):find("Model(0 (4, 10) -> 3 (4, 8))", 1, true))
+  end)
+
+  with_models("asks the allocator for nothing from the second run on", function()
+    local net, x = load_model "pytorch-converted/test_Conv2d_padding", marea.normal{2, 3, 6, 6}
+    marea.no_grad(function()
+      for _ = 1, 2 do net(x):release() end
+      local before = marea.memory().mallocs
+      for _ = 1, 20 do net(x):release() end
+      assert.are.equal(before, marea.memory().mallocs)
+    end)
+  end)
+
+  with_models("is planned, with and without gradients", function()
+    local net, x = load_model "pytorch-converted/test_Conv2d_padding", marea.normal{2, 3, 6, 6}
+    local run = marea.plan(function() return marea.no_grad(function() return net(x) end) end)
+    local step = marea.plan(function() net(x):square():mean():backward() end)
+    assert.is_true(run.peak > 0 and step.peak > run.peak, run.peak .. " " .. step.peak)
+  end)
+
+  with_models("gives its weights the gradients that operators give", function()
+    local net, x = load_model "pytorch-converted/test_Linear", marea.normal{4, 10}
+    net(x):sum():backward()
+    assert.is_true((net.weights["1"].grad - x:sum{1, keepdim = true}:expand{8, 10}):abs():max():item() < 1e-5)
+    assert.are.equal(0, (net.weights["2"].grad - 4):abs():max():item())
+  end)
+
+  with_models("refuses inputs that do not fit", function()
+    local net = load_model "pytorch-converted/test_Linear"
+    assert.is_truthy(message(function() net(marea.normal{4, 3}) end)
+      :find("input '0': expected f32 (4, 10), got f32 (4, 3)", 1, true))
+    assert.is_truthy(message(function() net() end):find("expected 1 inputs, got 0", 1, true))
+    assert.is_truthy(message(function() net{x = marea.normal{4, 10}} end):find("expected a tensor, got nil", 1, true))
+    assert.is_truthy(message(function() net{["0"] = marea.normal{4, 10}, y = marea.normal{1}} end)
+      :find("there is no input 'y'; the inputs are '0'", 1, true))
+  end)
+
+  with_models("is not there where an operator is missing: all are named", function()
+    local net, text = marea.onnx.load(DATA .. "node/test_strnormalizer_nostopwords_nochangecase/model.onnx")
+    assert.is_nil(net)
+    assert.is_truthy(text:find("operators that are not supported: StringNormalizer", 1, true))
+  end)
+
+  it("is not there where the file is not", function()
+    local net, text = marea.onnx.load "nothing.onnx"
+    assert.is_nil(net)
+    assert.is_truthy(text:find("nothing.onnx': cannot open", 1, true))
+    net, text = marea.onnx.load "README.md"
+    assert.is_nil(net)
+    assert.is_truthy(text:find("not an ONNX model", 1, true))
+  end)
+end)
+
+describe("marea run", function()
+  with_models("runs a network at the shell", function()
+    local x = os.tmpname()
+    assert(marea.save_npy(marea.ones{4, 10}, x))
+    local text = output(("build/marea run %spytorch-converted/test_Linear/model.onnx %s"):format(DATA, x))
+    os.remove(x)
+    assert.is_truthy(text:find("^3 f32 %(4, 8%): min "), text)
+    text = output(("build/marea run %spytorch-converted/test_Linear/model.onnx"):format(DATA))
+    assert.are.equal("input  0 f32 (4, 10)\nresult 3 f32 (4, 8)\n", text)
+  end)
+end)
