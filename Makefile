@@ -20,7 +20,7 @@ PACKAGES := gcc libc6-dev make pkg-config lua5.4 liblua5.4-dev libopenblas-pthre
             libjansson-dev libprotobuf-c-dev protobuf-c-compiler libedit-dev lua-argparse gnuplot-nox fonts-dejavu-core festlex-cmu
 TEST_PACKAGES := lua-busted tmux g++
 # Programs that the tests put Marea into or compare it with; a test is skipped where its program is missing.
-HOST_PACKAGES := lighttpd-modules-lua gringo curl python3-pil python3-numpy
+HOST_PACKAGES := lighttpd-modules-lua gringo curl python3-pil python3-numpy libonnx-testdata
 LINT_PACKAGES := lua-check clang-format git
 NEON_PACKAGES := gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user
 DEB_PACKAGES := build-essential debhelper

@@ -45,7 +45,7 @@ local anywhere = {
   set_seed = "seed", from_numpy = "load_npy", Tensor = "tensor", FloatTensor = "tensor",
   DoubleTensor = "tensor(list, {dtype = \"f64\"})", LongTensor = "tensor(list, {dtype = \"i64\"})", array = "tensor",
   as_tensor = "tensor", Variable = "tensor(list, {requires_grad = true})", empty = "zeros", range = "arange",
-  logspace = "10 ^ marea.linspace(...)", arctan = "atan", InferenceSession = "onnx.load", nll_loss = "cross_entropy",
+  logspace = "10 ^ marea.linspace(...)", arctan = "atan", nll_loss = "cross_entropy",
   softmax_cross_entropy = "cross_entropy, of labels: target:argmax(-1)",
   sparse_categorical_crossentropy = "cross_entropy",
   categorical_crossentropy = "cross_entropy, of labels: target:argmax(-1)",
