@@ -112,6 +112,7 @@ static const unary_case unary_cases[] = {
     {"expm1", expm1, 2},
     {"sin", sin, 2},
     {"cos", cos, 2},
+    {"atan", atan, 1},
     {"floor", floor, 0},
     {"ceil", ceil, 0},
     {"round", rint, 0},
