@@ -38,10 +38,11 @@ static double bf16_reference (const marea_bf16_product *g, int64_t i, int64_t j,
   return sum;
 }
 
-/* Relative to the sum of the products' magnitudes, before the rounding to bf16 */
+/* Relative to the sum of the magnitudes of what is added up, `before` among it, before the rounding to bf16 */
 static void compare_bf16 (const marea_bf16_product *g, int64_t i, int64_t j, int64_t n, double before) {
   const int64_t at = i * g->y_row + j * g->y_col + n;
   double size, want = bf16_reference(g, i, j, n, &size);
+  size += fabs(before);
   if (g->act == MAREA_ACT_RELU) want = fmax(want, 0);
   if (g->act == MAREA_ACT_TANH) want = tanh(want);
   const double got = g->wide ? (double)bf16_wide[at] - before : (double)from_bf16(bf16_y[at]);
