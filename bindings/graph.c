@@ -87,6 +87,17 @@ static int graph_weights (lua_State *L) {
   return 1;
 }
 
+/* core.graph_copy(graph) -> graph with weights of its own */
+static int graph_copy (lua_State *L) {
+  bind_state *S = bind_self(L);
+  marea_status status;
+  marea_graph *g = check(L, S, 1, "graph_copy");
+  bind_enter(L, S);
+  marea_graph **copy = bind_new(L, S, BIND_GRAPH, sizeof *copy, 0);
+  BIND_RETRY(L, S, 0, NULL, status, marea_graph_copy(g, copy));
+  return status == MAREA_OK ? 1 : bind_raise_status(L, S, status);
+}
+
 /* core.graph_run(graph, tensor, ...) -> tensor, ... */
 static int graph_run (lua_State *L) {
   bind_state *S = bind_self(L);
@@ -127,10 +138,14 @@ static int graph_text (lua_State *L) {
 
 /* The state is on top of the stack, and stays there; adds the functions to the module at index `module`. */
 void bind_graph_open (lua_State *L, int module) {
-  static const luaL_Reg metamethods[] = {{"__gc", graph_gc}, {"__close", graph_gc}, {NULL, NULL}};
-  static const luaL_Reg functions[] = {{"onnx_load", graph_load},        {"graph_ports", graph_ports},
-                                       {"graph_weights", graph_weights}, {"graph_run", graph_run},
-                                       {"graph_text", graph_text},       {NULL, NULL}};
+  static const luaL_Reg metamethods[] = {{"__gc", graph_gc}, {NULL, NULL}};
+  static const luaL_Reg functions[] = {{"onnx_load", graph_load},
+                                       {"graph_ports", graph_ports},
+                                       {"graph_weights", graph_weights},
+                                       {"graph_run", graph_run},
+                                       {"graph_copy", graph_copy},
+                                       {"graph_text", graph_text},
+                                       {NULL, NULL}};
   bind_push_metatable(L, lua_touserdata(L, -1), BIND_GRAPH, "marea.Graph");
   lua_pushvalue(L, -2);
   luaL_setfuncs(L, metamethods, 1);

@@ -613,6 +613,8 @@ MAREA_API MAREA_MUST_USE marea_status marea_graph_run (marea_graph *g, int n_in,
    runs without a list, as its shapes depend on values. */
 MAREA_API MAREA_MUST_USE marea_status marea_graph_text (marea_graph *g, int n_in, marea_tensor *const *in,
                                                         marea_tensor **out);
+/* The same network with weights of its own, copies of g's. */
+MAREA_API MAREA_MUST_USE marea_status marea_graph_copy (marea_graph *g, marea_graph **out);
 MAREA_API void marea_graph_free (marea_graph *g);
 
 #ifdef __cplusplus

@@ -66,7 +66,10 @@ marea_status marea_pack_for (marea_call *c, int input, const void *weight, const
   marea_storage *s = c->in[input]->storage;
   marea_pack *p = find(c->ctx, s, weight, key);
   if (!p) p = add(c->ctx, s, weight, key, bytes);
-  if (!p) return marea_out_of_memory(c->ctx, c->op->name, bytes, "packed weights");
+  if (!p) { /* as for any other tensor, then */
+    MAREA_WORKSPACE_OR_RETURN(c, *memory, bytes);
+    return MAREA_OK;
+  }
   *memory = p->memory;
   *ready = p->ready;
   if (!p->ready) c->pack = p;

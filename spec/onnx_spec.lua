@@ -67,10 +67,38 @@ describe("a loaded network", function()
     assert.is_truthy(loss)
   end)
 
+  with_models("has a copy that shares nothing with it", function()
+    local net, x = load_model "pytorch-converted/test_Linear", marea.normal{4, 10}
+    local copy = net:quantize()
+    local before = copy(x)
+    assert.is_false(before.requires_grad)
+    marea.no_grad(function() net.weights["2"]:fill_(3) end)
+    assert.are.equal(0, (copy(x) - before):abs():max():item())
+    copy.weights["2"]:fill_(5)
+    assert.is_true((copy(x) - before):abs():max():item() > 1)
+    assert.are.equal(3, net.weights["2"]:detach()[1])
+  end)
+
+  with_models("refuses a weight that was replaced, and takes one that is written", function()
+    local net, x = load_model "pytorch-converted/test_Linear", marea.normal{4, 10}
+    local bias, t = net.weights["2"], marea.ones{8}
+    net.weights["2"] = t
+    assert.is_truthy(message(function() net(x) end):find('weights["2"] was replaced', 1, true))
+    net.weights["2"] = bias
+    marea.no_grad(function() net.weights["2"]:copy_(t) end)
+    assert.are.equal(0, (net(x) - x:matmul(net.weights["1"]:transpose(1, 2)) - 1):abs():max():item() // 1e-5)
+  end)
+
+  with_models("gives constants that may be written over", function()
+    local net, x = load_model "node/test_shape", marea.normal{3, 4, 5}
+    net(x):fill_(7)
+    assert.are.same({3, 4, 5}, net(x):totable())
+  end)
+
   with_models("shows the operators that it runs", function()
     local net = load_model "pytorch-converted/test_Linear"
     assert.is_truthy(net:program(marea.normal{4, 10}):find("linear(%0, f32 (10, 8), f32 (8))", 1, true))
-    assert.is_truthy(tostring(net):find("Model(0 (4, 10) -> 3 (4, 8))", 1, true))
+    assert.is_truthy(tostring(net):find("Model(0 f32 (4, 10) -> 3 f32 (4, 8))", 1, true))
   end)
 
   with_models("asks the allocator for nothing from the second run on", function()
@@ -100,9 +128,9 @@ describe("a loaded network", function()
   with_models("refuses inputs that do not fit", function()
     local net = load_model "pytorch-converted/test_Linear"
     assert.is_truthy(message(function() net(marea.normal{4, 3}) end)
-      :find("input '0': expected f32 (4, 10), got f32 (4, 3)", 1, true))
-    assert.is_truthy(message(function() net() end):find("expected 1 inputs, got 0", 1, true))
-    assert.is_truthy(message(function() net{x = marea.normal{4, 10}} end):find("expected a tensor, got nil", 1, true))
+      :find("input '0': expected f32 (4, 10), got tensor f32 (4, 3)", 1, true))
+    assert.is_truthy(message(function() net() end):find("expected '0', got 0 arguments", 1, true))
+    assert.is_truthy(message(function() net{x = marea.normal{4, 10}} end):find("there is no input 'x'", 1, true))
     assert.is_truthy(message(function() net{["0"] = marea.normal{4, 10}, y = marea.normal{1}} end)
       :find("there is no input 'y'; the inputs are '0'", 1, true))
   end)
@@ -124,6 +152,12 @@ describe("a loaded network", function()
 end)
 
 describe("marea run", function()
+  it("says how it is called", function()
+    for _, arguments in ipairs{"", "--help", "-o r.safetensors", "m.onnx -o r.safetensors", "m.onnx x.npy -o r.npy"} do
+      assert.is_truthy(output("build/marea run " .. arguments):find "^usage: marea run model.onnx", arguments)
+    end
+  end)
+
   with_models("runs a network at the shell", function()
     local x = os.tmpname()
     assert(marea.save_npy(marea.ones{4, 10}, x))

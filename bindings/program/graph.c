@@ -30,7 +30,12 @@ static bool read_arguments (int argc, char **argv, job *j) {
     else if (j->n_in < MOST) j->inputs[j->n_in++] = argv[i];
     else return false;
   }
-  return j->model != NULL;
+  return j->model != NULL && (!j->results || j->n_in > 0);
+}
+
+static bool ends_in (const char *path, const char *end) {
+  const size_t n = strlen(path), m = strlen(end);
+  return n > m && strcmp(path + n - m, end) == 0;
 }
 
 static void show_port (const char *word, const marea_graph_port *port) {
@@ -97,7 +102,7 @@ static marea_status run (job *j) {
 
 int graph_run (int argc, char **argv) {
   job j = {0};
-  if (!read_arguments(argc, argv, &j)) {
+  if (!read_arguments(argc, argv, &j) || (j.results && !ends_in(j.results, ".safetensors"))) {
     fputs(usage, stderr);
     return EXIT_FAILURE;
   }

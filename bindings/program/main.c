@@ -181,10 +181,9 @@ static int protected_run (lua_State *L) {
   return 0;
 }
 
-/* A script may be called `run`; a model ends in .onnx. */
+/* `marea run ...`, unless there is a script of this name. */
 static bool runs_graph (int argc, char **argv) {
-  const size_t n = argc > 2 ? strlen(argv[2]) : 0;
-  return n > 5 && strcmp(argv[1], "run") == 0 && strcmp(argv[2] + n - 5, ".onnx") == 0;
+  return argc > 1 && strcmp(argv[1], "run") == 0 && access("run", F_OK) != 0;
 }
 
 int main (int argc, char **argv) {

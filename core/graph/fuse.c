@@ -302,6 +302,12 @@ static void make_gelu (fusion *f, marea_program_call *c) {
   factors x = {.number = 1};
   marea_program_call *drop[3];
   if (c->op != &marea_op_mul || !find_factors(f, c, &x) || x.n != 2 || !is_near(x.number, 0.5)) return;
+  const marea_layout *result = &f->p->layouts[c->slot[c->n_in]];
+  for (int i = 0; i < 2; i++) { /* a number of a higher rank would raise that of the result */
+    const marea_layout *l = &f->p->layouts[x.slot[i]];
+    if (l->rank != result->rank || memcmp(l->shape, result->shape, (size_t)l->rank * sizeof l->shape[0]) != 0)
+      return;
+  }
   for (int i = 0; i < 2; i++) {
     if (erf_argument(f, x.slot[i], drop) != x.slot[1 - i]) continue;
     for (int k = 0; k < 3; k++) drop[k]->op = NULL;

@@ -171,6 +171,13 @@ static marea_status run_call (const marea_program *p, int i, marea_tensor **slot
   return MAREA_OK;
 }
 
+/* A constant of the program is given as a copy, which the host may change. */
+static marea_status take_result (const marea_program *p, int slot, marea_tensor **slots, marea_tensor **out) {
+  if (p->slots[slot]) return marea_run(p->ctx, &marea_op_clone, out, 1, slots[slot]);
+  *out = marea_retain(slots[slot]);
+  return MAREA_OK;
+}
+
 marea_status marea_program_run (marea_program *p, marea_tensor *const *in, marea_tensor **out) {
   marea_context *ctx = p->ctx;
   marea_tensor **slots = marea_alloc(ctx, (size_t)MAREA_MAX(p->n_slots, 1) * sizeof slots[0]);
@@ -180,8 +187,13 @@ marea_status marea_program_run (marea_program *p, marea_tensor *const *in, marea
   const bool recording = marea_set_recording(ctx, false);
   marea_status status = MAREA_OK;
   for (int i = 0; i < p->n_calls && status == MAREA_OK; i++) status = run_call(p, i, slots);
+  for (int i = 0; i < p->n_outputs && status == MAREA_OK; i++)
+    status = take_result(p, p->outputs[i], slots, &out[i]);
+  for (int i = 0; i < p->n_outputs && status != MAREA_OK; i++) {
+    marea_release(out[i]);
+    out[i] = NULL;
+  }
   marea_set_recording(ctx, recording);
-  for (int i = 0; i < p->n_outputs && status == MAREA_OK; i++) out[i] = marea_retain(slots[p->outputs[i]]);
   for (int i = 0; i < p->n_slots; i++) marea_release(slots[i]);
   marea_free(ctx, slots);
   return status;

@@ -88,9 +88,8 @@ static void drop_elements (marea_context *ctx, Marea__GraphProto *p) {
   }
 }
 
-marea_status marea_onnx_open_graph (marea_graph *m, Marea__GraphProto *proto, const void *from,
-                                    onnx_graph **out) {
-  marea_context *ctx = m->ctx;
+/* A graph with its names, and without its weights. */
+static marea_status new_graph (marea_context *ctx, Marea__GraphProto *proto, const void *from, onnx_graph **out) {
   onnx_graph *g = zeroed(ctx, sizeof *g);
   *out = g;
   if (!g) return out_of_memory(ctx);
@@ -103,9 +102,25 @@ marea_status marea_onnx_open_graph (marea_graph *m, Marea__GraphProto *proto, co
   if (!g->names || !g->last || !g->weights) return out_of_memory(ctx);
   list_names(g);
   find_last(g);
-  MAREA_TRY(read_weights(m, g));
-  drop_elements(ctx, proto);
   return MAREA_OK;
+}
+
+marea_status marea_onnx_open_graph (marea_graph *m, Marea__GraphProto *proto, const void *from,
+                                    onnx_graph **out) {
+  MAREA_TRY(new_graph(m->ctx, proto, from, out));
+  MAREA_TRY(read_weights(m, *out));
+  drop_elements(m->ctx, proto);
+  return MAREA_OK;
+}
+
+marea_status marea_onnx_copy_graph (marea_graph *m, const onnx_graph *of, onnx_graph **out) {
+  MAREA_TRY(new_graph(m->ctx, of->proto, NULL, out));
+  const bool recording = marea_set_recording(m->ctx, false);
+  marea_status status = MAREA_OK;
+  for (size_t i = 0; i < of->proto->n_initializer && status == MAREA_OK; i++)
+    status = marea_run(m->ctx, &marea_op_clone, &(*out)->weights[i], 1, of->weights[i]);
+  marea_set_recording(m->ctx, recording);
+  return status;
 }
 
 /* Without the proto, which belongs to whoever has unpacked it. */

@@ -8,8 +8,8 @@
 #include "model.h"
 
 #define MOST_BYTES ((size_t)2 << 30) /* protobuf's own limit */
-#define OLDEST 7
 #define NEWEST 21
+#define POLLED 1024 /* nodes between two questions whether to stop */
 
 /* ---- memory for protobuf-c ---- */
 
@@ -45,7 +45,10 @@ void marea_graph_free (marea_graph *g) {
     marea_onnx_close_graph(g, first);
     if (body) marea__graph_proto__free_unpacked(body, &allocator);
   }
-  if (g->proto) marea__model_proto__free_unpacked(g->proto, &allocator);
+  if (g->copies && --*g->copies == 0) {
+    if (g->proto) marea__model_proto__free_unpacked(g->proto, &allocator);
+    marea_free(g->ctx, g->copies);
+  }
   marea_free(g->ctx, g->inputs);
   marea_free(g->ctx, g->folder);
   marea_free(g->ctx, g);
@@ -64,6 +67,15 @@ static marea_status find_version (marea_graph *g, const char *label) {
   return MAREA_OK;
 }
 
+/* Is there a node with the same operator before node i? */
+static bool was_before (const Marea__GraphProto *p, size_t i) {
+  for (size_t k = 0; k < i; k++)
+    if (strcmp(p->node[k]->op_type, p->node[i]->op_type) == 0 &&
+        strcmp(p->node[k]->domain, p->node[i]->domain) == 0)
+      return true;
+  return false;
+}
+
 /* All operators that are missing, each once, with the node that asks first. */
 static marea_status check_operators (marea_graph *g, const char *label) {
   const Marea__GraphProto *p = g->proto->graph;
@@ -71,37 +83,49 @@ static marea_status check_operators (marea_graph *g, const char *label) {
   size_t used = 0;
   for (size_t i = 0; i < p->n_node; i++) {
     const Marea__NodeProto *node = p->node[i];
-    bool told = marea_onnx_find(node->domain, node->op_type) != NULL;
-    for (size_t k = 0; k < i && !told; k++)
-      told = strcmp(p->node[k]->op_type, node->op_type) == 0 && strcmp(p->node[k]->domain, node->domain) == 0;
-    if (told || used > sizeof text - 150) continue;
-    used += (size_t)marea_format(text + used, sizeof text - used, "%s%.30s%s%.30s (node '%.40s')",
-                                 used ? ", " : "", node->domain, node->domain[0] ? "." : "", node->op_type,
-                                 node->name);
+    if (i % POLLED == 0) MAREA_TRY(marea_poll(g->ctx));
+    if (used > sizeof text - 150) break;
+    if (marea_onnx_find(node->domain, node->op_type) || was_before(p, i)) continue;
+    used += (size_t)marea_format(text + used, sizeof text - used, "%s%.30s%s%.30s", used ? ", " : "",
+                                 node->domain, node->domain[0] ? "." : "", node->op_type);
+    if (node->name[0])
+      used += (size_t)marea_format(text + used, sizeof text - used, " (node '%.40s')", node->name);
   }
   return used ? marea_fail(g->ctx, MAREA_EFORMAT, "%s: operators that are not supported: %s", label, text)
               : MAREA_OK;
 }
 
-static bool is_weight (const Marea__GraphProto *p, const char *name) {
-  for (size_t i = 0; i < p->n_initializer; i++)
-    if (strcmp(p->initializer[i]->name, name) == 0) return true;
-  return false;
+static int by_name (const void *a, const void *b) {
+  return strcmp(*(const char *const *)a, *(const char *const *)b);
+}
+
+/* The names of the weights, sorted; to be freed. NULL: out of memory */
+static const char **weight_names (marea_graph *g) {
+  const Marea__GraphProto *p = g->proto->graph;
+  const char **names = marea_alloc(g->ctx, MAREA_MAX(p->n_initializer, 1) * sizeof names[0]);
+  for (size_t i = 0; names && i < p->n_initializer; i++) names[i] = p->initializer[i]->name;
+  if (names) qsort(names, p->n_initializer, sizeof names[0], by_name);
+  return names;
 }
 
 static marea_status find_inputs (marea_graph *g) {
   const Marea__GraphProto *p = g->proto->graph;
   g->inputs = marea_alloc(g->ctx, MAREA_MAX(p->n_input, 1) * sizeof g->inputs[0]);
-  if (!g->inputs) return out_of_memory(g->ctx);
-  for (size_t i = 0; i < p->n_input; i++)
-    if (!is_weight(p, p->input[i]->name)) g->inputs[g->n_in++] = (int)i;
+  const char **weights = g->inputs ? weight_names(g) : NULL;
+  if (!weights) return out_of_memory(g->ctx);
+  for (size_t i = 0; i < p->n_input; i++) {
+    const char *name = p->input[i]->name;
+    if (!bsearch(&name, weights, p->n_initializer, sizeof weights[0], by_name)) g->inputs[g->n_in++] = (int)i;
+  }
+  marea_free(g->ctx, weights);
   g->n_out = (int)p->n_output;
   return MAREA_OK;
 }
 
 static marea_status keep_folder (marea_graph *g, const char *path) {
-  const char *slash = strrchr(path, '/');
+  const char *slash = path ? strrchr(path, '/') : NULL;
   const size_t n = slash ? (size_t)(slash - path) + 1 : 0;
+  if (!path) return MAREA_OK;
   g->folder = marea_alloc(g->ctx, n + 1);
   if (!g->folder) return out_of_memory(g->ctx);
   memcpy(g->folder, path, n);
@@ -111,6 +135,7 @@ static marea_status keep_folder (marea_graph *g, const char *path) {
 
 static marea_status open_model (marea_graph *g, const char *label, const uint8_t *bytes, size_t n) {
   ProtobufCAllocator allocator = marea_onnx_allocator(g->ctx);
+  if (n == 0) return marea_fail(g->ctx, MAREA_EFORMAT, "%s: the file is empty", label);
   if (n > MOST_BYTES)
     return marea_fail(g->ctx, MAREA_EFORMAT, "%s: %zu bytes; at most 2 GB are allowed", label, n);
   g->proto = marea__model_proto__unpack(&allocator, n, bytes);
@@ -127,9 +152,40 @@ static marea_status parse_model (marea_context *ctx, const char *label, const ch
                                  const uint8_t *bytes, size_t n, marea_graph **out) {
   marea_graph *g = marea_alloc(ctx, sizeof *g);
   if (!g) return out_of_memory(ctx);
-  *g = (marea_graph){.ctx = ctx};
-  marea_status status = path ? keep_folder(g, path) : MAREA_OK;
+  *g = (marea_graph){.ctx = ctx, .copies = marea_alloc(ctx, sizeof *g->copies)};
+  if (g->copies) *g->copies = 1;
+  marea_status status = g->copies ? keep_folder(g, path) : out_of_memory(ctx);
   if (status == MAREA_OK) status = open_model(g, label, bytes, n);
+  if (status == MAREA_OK) *out = g;
+  else marea_graph_free(g);
+  return status;
+}
+
+static marea_status fill_copy (const marea_graph *of, marea_graph *g) {
+  const size_t n = (size_t)MAREA_MAX(of->n_in, 1);
+  MAREA_TRY(keep_folder(g, of->folder));
+  g->inputs = marea_alloc(g->ctx, n * sizeof g->inputs[0]);
+  if (!g->inputs) return out_of_memory(g->ctx);
+  memcpy(g->inputs, of->inputs, (size_t)of->n_in * sizeof g->inputs[0]);
+  return marea_onnx_copy_graph(g, of->main, &g->main);
+}
+
+marea_status marea_graph_copy (marea_graph *of, marea_graph **out) {
+  MAREA_ENTER;
+  MAREA_WANT_OR_RETURN(of ? of->ctx : NULL, "graph", out);
+  *out = NULL;
+  MAREA_WANT_OR_RETURN(NULL, "graph", of);
+  marea_graph *g = marea_alloc(of->ctx, sizeof *g);
+  if (!g) return out_of_memory(of->ctx);
+  *g = (marea_graph){.ctx = of->ctx,
+                     .proto = of->proto,
+                     .copies = of->copies,
+                     .version = of->version,
+                     .n_in = of->n_in,
+                     .n_out = of->n_out,
+                     .depends = of->depends};
+  ++*g->copies;
+  const marea_status status = fill_copy(of, g);
   if (status == MAREA_OK) *out = g;
   else marea_graph_free(g);
   return status;
@@ -288,12 +344,25 @@ static marea_status walk_all (marea_emitter *e, marea_graph *g, marea_tensor *co
   return status;
 }
 
+/* A result that is a weight is given as a copy, which the host may change. */
+static marea_status take_result (const marea_graph *g, marea_tensor *t, marea_tensor **out) {
+  for (size_t i = 0; i < g->proto->graph->n_initializer; i++)
+    if (marea_tensor_shares(t, g->main->weights[i])) return marea_run(g->ctx, &marea_op_clone, out, 1, t);
+  *out = marea_retain(t);
+  return MAREA_OK;
+}
+
 static marea_status run_nodes (marea_graph *g, marea_tensor *const *in, value **values, marea_tensor **out) {
   marea_emitter e = {.ctx = g->ctx};
-  const marea_status status = walk_all(&e, g, in, values);
-  for (int k = 0; k < g->n_out && status == MAREA_OK; k++) out[k] = marea_retain(values[k]->t);
+  marea_status status = walk_all(&e, g, in, values);
+  for (int k = 0; k < g->n_out && status == MAREA_OK; k++) status = take_result(g, values[k]->t, &out[k]);
+  for (int k = 0; k < g->n_out && status != MAREA_OK; k++) {
+    marea_release(out[k]);
+    out[k] = NULL;
+  }
   marea_emitter_clear(&e);
-  return status;
+  if (status != MAREA_UNKNOWN) return status;
+  return marea_fail(g->ctx, MAREA_ESTATE, "graph: shapes depend on values, which a plan does not have");
 }
 
 /* ---- programs ---- */
@@ -305,9 +374,17 @@ static uint64_t changes_of (const marea_graph *g) {
   return changes;
 }
 
+static double element (const marea_tensor *t, int64_t i) {
+  int64_t at = 0;
+  for (int d = t->rank; d-- > 0; i /= t->shape[d]) at += i % t->shape[d] * t->stride[d];
+  return marea_number_at((marea_dtype)t->dtype,
+                         (const char *)marea_at(t) + at * (int64_t)marea_element_size(t->dtype));
+}
+
 static bool same_elements (const marea_tensor *a, const marea_tensor *b) {
-  if (!marea_tensor_contiguous(b)) return false;
-  return memcmp(marea_at(a), marea_at(b), (size_t)marea_tensor_size(a) * marea_element_size(a->dtype)) == 0;
+  for (int64_t i = 0; i < marea_tensor_size(a); i++)
+    if (element(a, i) != element(b, i)) return false;
+  return true;
 }
 
 static bool fits_input (const onnx_program *p, int i, const marea_tensor *t) {
@@ -358,8 +435,8 @@ static marea_status keep_inputs (marea_graph *g, marea_tensor *const *in, onnx_p
   const size_t n = (size_t)MAREA_MAX(g->n_in, 1);
   p->inputs = marea_alloc(g->ctx, n * sizeof p->inputs[0]);
   p->values = marea_alloc(g->ctx, n * sizeof(p->values[0]));
+  for (int i = 0; p->values && i < g->n_in; i++) p->values[i] = NULL;
   if (!p->inputs || !p->values) return out_of_memory(g->ctx);
-  for (int i = 0; i < g->n_in; i++) p->values[i] = NULL;
   for (int i = 0; i < g->n_in; i++) {
     marea_layout_like(&p->inputs[i], in[i]);
     if (is_small(g, in[i])) MAREA_TRY(marea_run(g->ctx, &marea_op_clone, &p->values[i], 1, in[i]));
@@ -393,6 +470,10 @@ static marea_status find_program (marea_graph *g, marea_tensor *const *in, value
   }
   *out = oldest;
   marea_status status = make_program(g, in, values, oldest);
+  if (status == MAREA_ENOMEM) { /* those of other shapes give way */
+    for (int i = 0; i < ONNX_MOST_PROGRAMS; i++) free_program(g, &g->programs[i]);
+    status = make_program(g, in, values, oldest);
+  }
   while (status == MAREA_UNKNOWN && g->depends < ONNX_BY_VALUES) {
     g->depends++; /* programs that are there go on to be right */
     if (g->depends < ONNX_BY_VALUES) status = make_program(g, in, values, oldest);
@@ -423,6 +504,8 @@ static marea_status run (marea_graph *g, marea_tensor *const *in, value **values
 static marea_status write_program (marea_graph *g, marea_tensor *const *in, value **values,
                                    marea_tensor **out) {
   onnx_program *p;
+  if (g->ctx->plan)
+    return marea_fail(g->ctx, MAREA_ESTATE, "graph: its list of operators is not made while a plan runs");
   const marea_status status = g->depends == ONNX_BY_VALUES ? MAREA_UNKNOWN : find_program(g, in, values, &p);
   if (status == MAREA_UNKNOWN)
     return marea_fail(g->ctx, MAREA_ESTATE,

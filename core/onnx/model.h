@@ -43,7 +43,8 @@ enum {
 
 struct marea_graph {
   marea_context *ctx;
-  Marea__ModelProto *proto;
+  Marea__ModelProto *proto; /* of all copies */
+  int *copies;              /* how many there are */
   char *folder;     /* of the file, with a slash; external tensors are read from nowhere else */
   int version;      /* of ONNX's own operator set */
   onnx_graph *main; /* ... and the bodies behind it */
@@ -63,6 +64,8 @@ marea_status marea_onnx_read_tensor (marea_context *ctx, const char *folder, con
 /* graph.c */
 marea_status marea_onnx_open_graph (marea_graph *g, Marea__GraphProto *proto, const void *from,
                                     onnx_graph **out);
+/* The model's own graph once more, with copies of the weights. */
+marea_status marea_onnx_copy_graph (marea_graph *g, const onnx_graph *of, onnx_graph **out);
 void marea_onnx_close_graph (marea_graph *g, onnx_graph *graph);
 /* Walks over the nodes with inputs in[0..n_in-1], by the names of `names`; out[] in the order of the graph's outputs. */
 marea_status marea_onnx_walk (marea_emitter *e, marea_graph *model, onnx_graph *graph, onnx_scope *outer,

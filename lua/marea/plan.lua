@@ -45,14 +45,6 @@ local function describe(value)
   return type(value)
 end
 
-local function own_params(m)
-  local n = 0
-  for _, entry in ipairs(module.tensors(m)) do
-    if rawget(m, entry.name) == entry.tensor then n = n + entry.tensor:numel() end
-  end
-  return n
-end
-
 --- Runs f(...) and lists the calls of modules that hold no other modules or have tensors of their own.
 ---@return table[] rows
 local function watch(f, ...)
@@ -61,7 +53,7 @@ local function watch(f, ...)
     undo.note(m)
     local results = table.pack(m:forward(...))
     if known[m] == nil then
-      local params = own_params(m)
+      local params = module.own_elements(m)
       known[m] = params > 0 or #module.modules(m) == 1
       if known[m] then
         rows[#rows + 1] = {module = m, type = getmetatable(m).__name, shape = describe(results[1]), params = params}

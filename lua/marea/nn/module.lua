@@ -208,6 +208,21 @@ function module.parameters(root)
   return list
 end
 
+--- Elements of the tensors of a module itself and of its tables, not of modules inside it.
+---@return integer
+function module.own_elements(m)
+  local n, inner = 0, {}
+  for _, entry in ipairs(module.modules(m)) do
+    if entry.module ~= m then inner[#inner + 1] = entry.path .. "." end
+  end
+  for _, entry in ipairs(module.tensors(m)) do
+    local own = true
+    for _, path in ipairs(inner) do own = own and entry.name:sub(1, #path) ~= path end
+    if own then n = n + entry.tensor:numel() end
+  end
+  return n
+end
+
 --- All modules under `root` and their paths, itself first with the path "".
 ---@return {path: string, module: table}[]
 function module.modules(root)

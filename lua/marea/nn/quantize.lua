@@ -40,6 +40,10 @@ local function copy(value, seen)
     return seen[value]
   end
   if not (module.is_module(value) or module.is_plain(value)) then return value end
+  if module.is_module(value) and value.copied then -- what it computes with is not in its fields
+    seen[value] = value:copied()
+    return seen[value]
+  end
   local new = {}
   seen[value] = new
   for key, field in next, value do new[key] = copy(field, seen) end

@@ -45,15 +45,6 @@ local function batch_shape(t)
   return check.shape_text(shape)
 end
 
---- Elements of the tensors that lie in the module itself, not in modules inside it.
-local function own_parameters(m)
-  local n = 0
-  for _, entry in ipairs(module.tensors(m)) do
-    if m[entry.name] == entry.tensor then n = n + entry.tensor:numel() end
-  end
-  return n
-end
-
 --- One row for each module that is called and that holds no other modules or has parameters of its own, in the order of
 --- the calls.
 local function trace_rows(root, ...)
@@ -63,8 +54,9 @@ local function trace_rows(root, ...)
     local inside = #module.modules(m) - 1
     local y = results[1]
     local row = row_of[m]
-    if not row and core.is_tensor(y) and (inside == 0 or own_parameters(m) > 0) then
-      row = {module = m, type = getmetatable(m).__name, shape = batch_shape(y), params = own_parameters(m), flops = 0}
+    if not row and core.is_tensor(y) and (inside == 0 or module.own_elements(m) > 0) then
+      row = {module = m, type = getmetatable(m).__name, shape = batch_shape(y), flops = 0,
+        params = module.own_elements(m)}
       row_of[m] = row
       rows[#rows + 1] = row
     end
