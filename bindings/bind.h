@@ -76,6 +76,7 @@ typedef enum bind_kind {
   BIND_FOLDER,
   BIND_JSON,
   BIND_GRAPH,
+  BIND_TRACEING,
   BIND_SANDBOX,
   BIND_KINDS
 } bind_kind;
@@ -522,6 +523,7 @@ extern const luaL_Reg bind_methods[];                             /* tensor.c */
 void bind_push_fields (lua_State *L);                             /* the names of a tensor's fields */
 extern const luaL_Reg bind_io_functions[];                        /* io.c */
 extern const luaL_Reg bind_system_functions[];                    /* system.c */
+void bind_trace_open (lua_State *L, int module); /* core.trace_start and what takes its record */
 void bind_graph_open (lua_State *L, int module); /* core.onnx_load and what takes its graph */
 void bind_json_open (lua_State *L, int module);  /* core.json; state on the stack top */
 void bind_io_open (lua_State *L);                /* makes the metatable; state on the stack top */

@@ -530,6 +530,7 @@ marea_status marea_perform (marea_context *ctx, const marea_op *op, int n_in, ma
 
 marea_status marea_invoke (marea_context *ctx, const marea_op *op, int n_in, marea_tensor *const *in,
                            const marea_attr *attrs, marea_tensor **out, int *n_out) {
+  if (ctx->tracer) return marea_trace_apply(ctx, op, n_in, in, attrs, out, n_out);
   return ctx->profile ? marea_profile_apply(ctx, op, n_in, in, attrs, out, n_out)
                       : marea_perform(ctx, op, n_in, in, attrs, out, n_out);
 }
@@ -651,6 +652,7 @@ marea_status marea_perform_ (marea_context *ctx, const marea_op *op, int n_in, m
 
 marea_status marea_invoke_ (marea_context *ctx, const marea_op *op, int n_in, marea_tensor *const *in,
                             const marea_attr *attrs) {
+  if (ctx->tracer) MAREA_TRY(marea_trace_change(ctx->tracer, op->name, n_in, in));
   return ctx->profile ? marea_profile_apply_(ctx, op, n_in, in, attrs)
                       : marea_perform_(ctx, op, n_in, in, attrs);
 }
@@ -700,6 +702,7 @@ marea_status marea_copy (marea_tensor *dst, marea_tensor *src) {
   marea_context *ctx = dst ? dst->ctx : src ? src->ctx : NULL;
   MAREA_TRY(marea_want_tensor(ctx, "copy_", "dst", dst));
   MAREA_TRY(marea_want_tensor(ctx, "copy_", "src", src));
+  if (ctx->tracer) MAREA_TRY(marea_trace_change(ctx->tracer, "copy_", 2, (marea_tensor *const[]){dst, src}));
   return ctx->profile ? copy_profiled(ctx->profile, dst, src) : copy(dst, src);
 }
 

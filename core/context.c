@@ -211,6 +211,7 @@ void marea_close (marea_context *ctx) {
   MAREA_ENTER;
   if (!ctx) return;
   marea_drop_casts(ctx);
+  marea_trace_drop(ctx);
   log_leaks(ctx);
   ctx->config.log = NULL;
   marea_workers_free(ctx, ctx->workers);

@@ -74,6 +74,7 @@ struct marea_context {
   marea_profile *profile; /* the profile that runs; NULL: none */
   marea_updates *updates; /* of marea_apply_each, to which operators leave their changes; NULL: none */
   marea_plan *plan;       /* the plan that runs; NULL: none. While there is one, operators compute nothing */
+  marea_trace *tracer; /* the trace that runs, of the calls of operators; NULL: none */
   bool shape_only;               /* an operator's forward runs to count its workspace alone: see MAREA_SHAPE_ONLY */
   uint64_t plans;         /* plans started so far, which is the number of the one that runs */
   int layer;              /* number of the layer at work, which the host sets; nodes keep it */
@@ -498,6 +499,12 @@ marea_status marea_profile_apply (marea_context *ctx, const marea_op *op, int n_
                                   const marea_attr *attrs, marea_tensor **out, int *n_out);
 marea_status marea_profile_apply_ (marea_context *ctx, const marea_op *op, int n_in, marea_tensor *const *in,
                                    const marea_attr *attrs);
+
+/* ---- graph/trace.c: marea_invoke while a trace runs, and what marea_invoke_ and others ask that change tensors ---- */
+
+marea_status marea_trace_apply (marea_context *ctx, const marea_op *op, int n_in, marea_tensor *const *in,
+                                 const marea_attr *attrs, marea_tensor **out, int *n_out);
+marea_status marea_trace_change (marea_trace *r, const char *name, int n_in, marea_tensor *const *in);
 
 /* A call that runs; it lies on its caller's stack. */
 typedef struct marea_frame {

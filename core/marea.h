@@ -617,6 +617,30 @@ MAREA_API MAREA_MUST_USE marea_status marea_graph_text (marea_graph *g, int n_in
 MAREA_API MAREA_MUST_USE marea_status marea_graph_copy (marea_graph *g, marea_graph **out);
 MAREA_API void marea_graph_free (marea_graph *g);
 
+/* A trace of the operators that a run calls. From start to stop each call of an operator, by the host, that depends on
+   the inputs is noted, with its result; everything else, such as weights, is a constant with the value that it has at the
+   end. The trace keeps the tensors until then. What changes a tensor that the trace knows fails with MAREA_ESTATE. */
+typedef struct marea_trace marea_trace;
+MAREA_API MAREA_MUST_USE marea_status marea_trace_start (marea_context *ctx, int n_in, marea_tensor *const *in);
+MAREA_API MAREA_MUST_USE marea_status marea_trace_stop (marea_context *ctx, int n, marea_tensor *const *results,
+                                                         marea_trace **trace); /* ends it after an error, too */
+MAREA_API void marea_trace_drop (marea_context *ctx); /* ends one that runs, for nothing */
+MAREA_API void marea_trace_free (marea_trace *r);
+
+/* Writes a trace as a file of ONNX. Names are those of the file, of weights that are given (tensors that the run read);
+   other constants have none. `other`: a trace of the same run with other sizes of inputs; what differs between them is
+   free in the file. Errors: MAREA_EFORMAT with all operators that ONNX has no way to say. */
+typedef struct marea_onnx_names {
+  const char *const *inputs, *const *results; /* as many as the trace has */
+  int n_weights;
+  const char *const *weights;
+  marea_tensor *const *tensors; /* n_weights of both */
+  int opset;                    /* 17 to 21; 0: 17 */
+  const marea_trace *other;
+} marea_onnx_names;
+MAREA_API MAREA_MUST_USE marea_status marea_onnx_save (const marea_trace *r, const marea_onnx_names *names,
+                                                       const char *path);
+
 #ifdef __cplusplus
 }
 #endif

@@ -74,6 +74,7 @@ marea_status marea_program_new (marea_context *ctx, marea_program **out);
 void marea_program_free (marea_program *p);
 marea_status marea_program_input (marea_program *p, const marea_tensor *like, int *slot);
 marea_status marea_program_constant (marea_program *p, marea_tensor *t, int *slot);
+marea_status marea_program_hold (marea_program *p, marea_tensor *t, int *slot); /* the same, as it is, not to be run */
 marea_status marea_program_add (marea_program *p, const marea_op *op, const marea_attr *attr, int n_in,
                                 const int *in, int n_out, marea_tensor *const *like, int *out);
 marea_status marea_program_output (marea_program *p, int slot);

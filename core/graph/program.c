@@ -78,6 +78,10 @@ marea_status marea_program_constant (marea_program *p, marea_tensor *t, int *slo
   return status;
 }
 
+marea_status marea_program_hold (marea_program *p, marea_tensor *t, int *slot) {
+  return add_slot(p, t, t, slot);
+}
+
 marea_status marea_program_input (marea_program *p, const marea_tensor *like, int *slot) {
   GROW(p, inputs);
   MAREA_TRY(add_slot(p, like, NULL, slot));

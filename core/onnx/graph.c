@@ -89,7 +89,8 @@ static void drop_elements (marea_context *ctx, Marea__GraphProto *p) {
 }
 
 /* A graph with its names, and without its weights. */
-static marea_status new_graph (marea_context *ctx, Marea__GraphProto *proto, const void *from, onnx_graph **out) {
+static marea_status new_graph (marea_context *ctx, Marea__GraphProto *proto, const void *from,
+                               onnx_graph **out) {
   onnx_graph *g = zeroed(ctx, sizeof *g);
   *out = g;
   if (!g) return out_of_memory(ctx);

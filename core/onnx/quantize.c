@@ -20,7 +20,9 @@ static bool is_quantized (onnx_node *n, int type) {
 }
 
 static value *real (onnx_node *n, value *x) {
-  return x ? marea_onnx_cast(n, x, dtype_of(x) == MAREA_F64 ? MAREA_F64 : MAREA_F32) : NULL;
+  const marea_dtype dtype = (marea_dtype)dtype_of(x);
+  return x ? marea_onnx_cast(n, x, marea_dtype_is_float(dtype) ? (int)marea_dtype_computed(dtype) : MAREA_F32)
+           : NULL;
 }
 
 /* y, of floats, rounded to even, moved by `zero` and cut to the type's range */

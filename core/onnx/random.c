@@ -9,7 +9,7 @@ static void draw (onnx_node *n, const char *op, int type, int rank, const int64_
   const int dtype = marea_onnx_dtype(type);
   if (goes_on(n) && (dtype < 0 || !marea_dtype_is_float((marea_dtype)dtype)))
     marea_onnx_reject(n, "draws of type %s are not supported", marea_onnx_type_name(type));
-  const marea_named word = marea_word("dtype", dtype == MAREA_F64 ? "f64" : "f32");
+  const marea_named word = marea_word("dtype", marea_dtype_name(marea_dtype_computed((marea_dtype)dtype)));
   if (goes_on(n))
     marea_onnx_give_as(n, 0, CALL(n, op, NOTHING, NAMED(marea_ints("shape", rank, shape), a, b, word)), type);
 }

@@ -93,7 +93,7 @@ static void give_reduced (onnx_node *n, const reduction *r, value *y) {
 static value *widened (onnx_node *n, value *x) {
   const int dtype = dtype_of(x);
   const bool integers = !marea_dtype_is_float((marea_dtype)dtype);
-  return marea_onnx_cast(n, x, integers ? MAREA_F64 : dtype == MAREA_F64 ? MAREA_F64 : MAREA_F32);
+  return marea_onnx_cast(n, x, integers ? MAREA_F64 : (int)marea_dtype_computed((marea_dtype)dtype));
 }
 
 #define PLAIN(Name, op)                                                  \

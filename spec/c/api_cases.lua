@@ -145,6 +145,8 @@ local values = {
   ["marea_json *"] = pointer "w->j", ["marea_json **"] = pointer "&w->parsed",
   ["marea_json_value *"] = pointer "&w->json",
   ["marea_graph *"] = pointer "w->g", ["const marea_graph *"] = pointer "w->g", ["marea_graph **"] = pointer "&w->made",
+  ["marea_trace *"] = pointer "w->trace", ["const marea_trace *"] = pointer "w->trace",
+  ["marea_trace **"] = pointer "&w->traced", ["const marea_onnx_names *"] = pointer "&w->names",
   ["marea_graph_port *"] = optional "&w->port", ["marea_graph_weight *"] = optional "&w->weight",
   ["marea_profile *"] = pointer "w->p", ["const marea_profile *"] = pointer "w->p",
   ["marea_profile **"] = pointer "&w->started",
@@ -201,10 +203,15 @@ local values = {
 }
 
 -- What a call takes or gives, so that the world can be put away after it.
-local call = {marea_retain = "marea_release(marea_retain(t))", marea_release = "marea_release(marea_retain(t))"}
+local call = {
+  marea_trace_stop = "(marea_trace_start(w->ctx, 2, w->list) == MAREA_OK "
+    .. "? marea_trace_stop(ctx, n, results, trace) : MAREA_ESTATE)",
+  marea_retain = "marea_release(marea_retain(t))", marea_release = "marea_release(marea_retain(t))"}
 local afterwards = {
   marea_close = "if (v[0] == 0) w->ctx = NULL;", marea_file_free = "if (v[0] == 0) w->f = NULL;",
   marea_json_free = "if (v[0] == 0) w->j = NULL;", marea_graph_free = "if (v[0] == 0) w->g = NULL;",
+  marea_trace_free = "if (v[0] == 0) w->trace = NULL;", marea_trace_start = "marea_trace_drop(w->ctx);",
+  marea_trace_stop = "marea_trace_drop(w->ctx);",
   marea_profile_free = "if (v[0] == 0) w->p = NULL;", marea_find_blame = "marea_blame_clear(&w->blame);",
 }
 

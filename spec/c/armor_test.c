@@ -44,6 +44,8 @@ typedef struct world {
   marea_json *j, *parsed;
   marea_json_value json;
   marea_graph *g, *made;
+  marea_trace *trace, *traced;
+  marea_onnx_names names;
   marea_graph_port port;
   marea_graph_weight weight;
   marea_profile *p, *started;
@@ -213,6 +215,15 @@ static void make_values (world *w) {
   w->file.safetensors = path("a.safetensors"), w->file.onnx = path("a.onnx"), w->file.new = path("new");
 }
 
+static void make_trace (world *w) {
+  static const char *const inputs[] = {"a"}, *const results[] = {"y"};
+  need(marea_trace_start(w->ctx, 1, w->list), w->ctx);
+  marea_tensor *y = call(w->ctx, "neg", w->t, NONE, NONE);
+  need(marea_trace_stop(w->ctx, 1, &y, &w->trace), w->ctx);
+  marea_release(y);
+  w->names = (marea_onnx_names){.inputs = inputs, .results = results};
+}
+
 static world *new_world (void) {
   world *w = calloc(1, sizeof *w);
   const marea_config config = {.size = sizeof config, .threads = 1, .isa = "generic", .log = log_leaks};
@@ -226,6 +237,7 @@ static world *new_world (void) {
   need(marea_file_new(w->ctx, &w->f), w->ctx);
   need(marea_json_read(w->ctx, "[{}]", 4, &w->j), w->ctx);
   need(marea_onnx_parse(w->ctx, model, MODEL_BYTES, &w->g), w->ctx);
+  make_trace(w);
   need(marea_file_add(w->f, "a", w->t), w->ctx);
   need(marea_file_add_text(w->f, "k", "v"), w->ctx);
   for (int i = 0; i < OUT; i++) w->out[i] = (marea_tensor *)w; /* no tensor: shows what is written */
@@ -244,6 +256,8 @@ static void drop_world (world *w) {
   marea_json_free(w->j);
   marea_json_free(w->parsed);
   marea_graph_free(w->g);
+  marea_trace_free(w->trace);
+  marea_trace_free(w->traced);
   marea_graph_free(w->made);
   marea_profile_free(w->p);
   marea_profile_free(w->started);

@@ -1,8 +1,9 @@
 -- SPDX-License-Identifier: MIT
---- Networks that were made elsewhere: files of ONNX.
+--- Networks that were made elsewhere, or are to run elsewhere: files of ONNX.
 ---
 ---   local net = assert(marea.onnx.load "model.onnx")
 ---   local scores = net(images)            -- what the file calls its inputs, in its order; or net{image = images}
+---   assert(marea.onnx.save(net, "model.onnx", {image = images}))      -- see onnx/save.lua
 ---
 --- A loaded network is a module: its weights have the names of the file, it can be trained, saved and loaded like any
 --- other. Tensors have the layout of the file, which for images is (N, C, H, W), and positions count from 0 in it.
@@ -162,5 +163,17 @@ function onnx.load(path)
   if not graph then return nil, message end
   return Model(graph)
 end
+
+--- Saves a network as a file of ONNX.
+---@param net table|function a module, or a function of the inputs
+---@param path string
+---@param inputs table<string, userdata> examples by the names that the inputs get in the file
+---@param options? {order: string[]?, results: string[]?, free: table?, opset: integer?, weights: table?} order: of the
+---  network's arguments, where there are several; results: names of what it gives; free = {image = {1}}: dimensions of
+---  any size, {image = {batch = 1, width = 3}} where several are one size; opset: 17 (initially) to 21; weights: a
+---  module whose names the weights get, if net is a function
+---@return boolean? done nil when the file cannot be written, or ONNX has no way to say an operator
+---@return string? message which names all such operators
+function onnx.save(net, path, inputs, options) return require "marea.onnx.save"(net, path, inputs, options) end
 
 return onnx
