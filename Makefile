@@ -17,7 +17,7 @@ VERSION := $(shell sed -n 's/^\#define MAREA_VERSION "\(.*\)"/\1/p' core/marea.h
 # What the build and the scripts need from Debian; `make setup` installs what is missing. festlex-cmu has the words of
 # scripts/pronounce.lua, and is not asked for where there is no dpkg.
 PACKAGES := gcc libc6-dev make pkg-config lua5.4 liblua5.4-dev libopenblas-pthread-dev libpng-dev zlib1g-dev \
-            libjansson-dev libprotobuf-c-dev protobuf-c-compiler libedit-dev lua-argparse gnuplot-nox fonts-dejavu-core festlex-cmu
+            libminizip-dev libjansson-dev libprotobuf-c-dev protobuf-c-compiler libedit-dev lua-argparse gnuplot-nox fonts-dejavu-core festlex-cmu
 TEST_PACKAGES := lua-busted tmux g++
 # Programs that the tests put Marea into or compare it with; a test is skipped where its program is missing.
 HOST_PACKAGES := lighttpd-modules-lua gringo curl python3-pil python3-numpy libonnx-testdata
@@ -48,7 +48,7 @@ LUA_MODULE := $(or $(firstword $(foreach name,lua5.4 lua-5.4 lua54 lua,$(shell \
   pkg-config --exists '$(name) >= 5.4' '$(name) < 5.5' 2>/dev/null && echo $(name)))),lua5.4)
 BLAS_MODULE := $(firstword $(foreach name,openblas openblasp openblas-pthreads,$(shell \
   pkg-config --exists $(name) 2>/dev/null && echo $(name))))
-MODULES := $(BLAS_MODULE) libpng zlib jansson libprotobuf-c
+MODULES := $(BLAS_MODULE) libpng minizip zlib jansson libprotobuf-c
 MODULE_CFLAGS := $(shell pkg-config --cflags $(MODULES) 2>/dev/null)
 LIBS = $(if $(BLAS_MODULE),,-lopenblas) $(shell pkg-config --libs $(MODULES)) -lm -pthread
 LUA_CFLAGS = $(shell pkg-config --cflags $(LUA_MODULE) 2>/dev/null)
@@ -100,7 +100,7 @@ help: ## this list
 # What is needed for what, as header:package, program:package, file:package or Lua module:package, with Debian's packages.
 NEEDS_compiler = $(firstword $(CC)):gcc stdio.h:libc6-dev
 NEEDS_library = $(NEEDS_compiler) pkg-config:pkg-config $(LUA):lua5.4 lua.h:liblua5.4-dev cblas.h:libopenblas-pthread-dev png.h:libpng-dev \
-                zlib.h:zlib1g-dev jansson.h:libjansson-dev \
+                zlib.h:zlib1g-dev minizip/unzip.h:libminizip-dev jansson.h:libjansson-dev \
                 protobuf-c/protobuf-c.h:libprotobuf-c-dev protoc-c:protobuf-c-compiler
 NEEDS_program = histedit.h:libedit-dev
 
@@ -199,7 +199,7 @@ $(BUILD)/obj/core/kernels/isa_neon.o: ISA = $(KERNEL_OPT) $(if $(findstring clan
 # Kernels in plain C are as fast at -O2, and 50 KB smaller.
 $(BUILD)/obj/core/kernels/isa_generic.o $(BUILD)/obj/core/kernels/isa_generic_f64.o: ISA = $(subst -O3,-O2,$(KERNEL_OPT))
 # What runs once a file, a call or a failure, or leaves loops over elements to kernels, is small rather than fast: 60 KB.
-$(addprefix $(BUILD)/obj/core/,io/file.o io/json.o io/list.o io/safetensors.o io/png.o blame.o call.o context.o check.o \
+$(addprefix $(BUILD)/obj/core/,io/file.o io/json.o io/list.o io/npy.o io/npz.o io/zip.o io/safetensors.o io/png.o blame.o call.o context.o check.o \
   plan.o profile.o ops/prod.o ops/int8.o ops/norm/batch_norm.o ops/norm/descriptors.o ops/conv/descriptors.o ops/conv/gradients.o \
   ops/conv/conv2d.o ops/conv/conv_transpose2d.o ops/conv/choose.o ops/conv/direct_images.o ops/conv/batch_images.o \
   ops/conv/winograd.o ops/conv/winograd_images.o ops/conv/winograd_weights.o ops/conv/geometry.o ops/recurrent/sequence.o \
@@ -419,7 +419,7 @@ FUZZ_SRC := spec/c/fuzz_main.c spec/c/fuzz_io.c $(wildcard core/io/*.c) core/tex
 $(BUILD)/test/fuzz: $(FUZZ_SRC) $(BUILD)/libmarea.a
 	@mkdir -p $(@D)
 	@echo '  CC   $@'
-	@$(CC) -std=gnu11 -g -O1 -fsanitize=address,undefined -fno-sanitize-recover=all -Wall -Wextra -Icore \
+	@$(CC) -std=gnu11 -g -O1 -fsanitize=address,undefined -fno-sanitize-recover=all -Wall -Wextra -Icore $(MODULE_CFLAGS) \
 	  -Dmarea_alloc=fuzz_alloc -Dmarea_free=fuzz_free -o $@ $(FUZZ_SRC) $(BUILD)/libmarea.a $(LIBS)
 
 FUZZ_MODELS = $(foreach kind,node simple pytorch-operator,/usr/share/libonnx-testdata/data/$(kind)/*)

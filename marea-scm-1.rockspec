@@ -14,6 +14,7 @@ external_dependencies = {
   OPENBLAS = { library = "openblas" },
   PNG = { header = "png.h" },
   ZLIB = { header = "zlib.h" },
+  MINIZIP = { header = "minizip/unzip.h" },
   JANSSON = { header = "jansson.h" },
   PROTOBUF_C = { header = "protobuf-c/protobuf-c.h" },
 }

@@ -121,23 +121,28 @@ static marea_file **file_new (lua_State *L) {
   return f;
 }
 
-/* The table at idx must have string keys. Returns the key of the pair on top of the stack. */
-static const char *key_of_pair (lua_State *L, bind_state *S, const char *name) {
+/* Of a table that must have string keys: the key of the pair on top of the stack. */
+static const char *key_of_pair (lua_State *L, bind_state *S, const char *function, const char *name) {
   if (lua_type(L, -2) != LUA_TSTRING)
-    bind_raise(L, S, "save: argument '%s': expected names as keys, got %s", name, bind_describe(L, S, -2));
+    bind_raise(L, S, "%s: argument '%s': expected names as keys, got %s", function, name,
+               bind_describe(L, S, -2));
   const char *key = lua_tostring(L, -2);
-  if (strlen(key) != lua_rawlen(L, -2)) bind_raise(L, S, "save: argument '%s': a key has a zero byte", name);
+  if (strlen(key) != lua_rawlen(L, -2))
+    bind_raise(L, S, "%s: argument '%s': a key has a zero byte", function, name);
   return key;
 }
 
-static marea_status add_tensors (lua_State *L, bind_state *S, marea_file *f) {
-  for (lua_pushnil(L); lua_next(L, 2); lua_pop(L, 1)) {
+/* Adds the table at index `at`. */
+static marea_status add_tensors (lua_State *L, bind_state *S, const char *function, int at, marea_file *f) {
+  if (lua_type(L, at) != LUA_TTABLE || luaL_getmetafield(L, at, "__name") != LUA_TNIL)
+    bind_raise_argument(L, S, function, "tensors", "a table of tensors", at);
+  for (lua_pushnil(L); lua_next(L, at); lua_pop(L, 1)) {
     bind_poll(L, S); /* sorting many names takes long */
-    const char *key = key_of_pair(L, S, "tensors");
+    const char *key = key_of_pair(L, S, function, "tensors");
     const bind_box *b = bind_to_box(L, S, -1);
     marea_status status;
-    if (!b) bind_raise_argument(L, S, "save", bind_shorten(L, key), "a tensor", lua_gettop(L));
-    else if (!b->t) bind_raise_released(L, S, "save", key, b);
+    if (!b) bind_raise_argument(L, S, function, bind_shorten(L, key), "a tensor", lua_gettop(L));
+    else if (!b->t) bind_raise_released(L, S, function, key, b);
     else {
       marea_tensor *t = b->t;
       BIND_RETRY(L, S, 1, &t, status, marea_file_add(f, key, t));
@@ -150,7 +155,8 @@ static marea_status add_tensors (lua_State *L, bind_state *S, marea_file *f) {
 static marea_status add_texts (lua_State *L, bind_state *S, marea_file *f) {
   for (lua_pushnil(L); lua_next(L, 3); lua_pop(L, 1)) {
     bind_poll(L, S);
-    const char *key = key_of_pair(L, S, "texts"), *text = bind_string(L, S, lua_gettop(L), "save", key);
+    const char *key = key_of_pair(L, S, "save", "texts"),
+               *text = bind_string(L, S, lua_gettop(L), "save", key);
     marea_status status;
     BIND_RETRY(L, S, 0, NULL, status, marea_file_add_text(f, key, text));
     if (status != MAREA_OK) return status;
@@ -166,16 +172,54 @@ static int io_save (lua_State *L) {
   lua_settop(L, 3);
   const char *path = bind_string(L, S, 1, "save", "path");
   bind_sandbox_path(L, S, "save", path, true);
-  if (lua_type(L, 2) != LUA_TTABLE || luaL_getmetafield(L, 2, "__name") != LUA_TNIL)
-    return bind_raise_argument(L, S, "save", "tensors", "a table of tensors", 2);
   if (!lua_isnil(L, 3) && lua_type(L, 3) != LUA_TTABLE)
     return bind_raise_argument(L, S, "save", "texts", "a table of strings", 3);
   marea_file **f = file_new(L);
   BIND_RETRY(L, S, 0, NULL, status, marea_file_new(ctx, f));
-  if (status == MAREA_OK) status = add_tensors(L, S, *f);
+  if (status == MAREA_OK) status = add_tensors(L, S, "save", 2, *f);
   if (status == MAREA_OK && !lua_isnil(L, 3)) status = add_texts(L, S, *f);
   if (status == MAREA_OK) BIND_RETRY(L, S, 0, NULL, status, marea_file_save(*f, path));
   return status == MAREA_OK ? succeed(L) : fail(L, S, status);
+}
+
+/* core.save_npz({name = tensor}, path) -> true | nil, message */
+static int io_save_npz (lua_State *L) {
+  bind_state *S = bind_self(L);
+  marea_status status;
+  marea_context *ctx = bind_enter(L, S);
+  lua_settop(L, 2);
+  const char *path = bind_string(L, S, 2, "save_npz", "path");
+  bind_sandbox_path(L, S, "save_npz", path, true);
+  marea_file **f = file_new(L);
+  BIND_RETRY(L, S, 0, NULL, status, marea_file_new(ctx, f));
+  if (status == MAREA_OK) status = add_tensors(L, S, "save_npz", 1, *f);
+  if (status == MAREA_OK) BIND_RETRY(L, S, 0, NULL, status, marea_save_npz(*f, path));
+  return status == MAREA_OK ? succeed(L) : fail(L, S, status);
+}
+
+/* Pushes {name = tensor}. */
+static void push_tensors (lua_State *L, bind_state *S, const marea_file *f) {
+  lua_createtable(L, 0, marea_file_count(f));
+  for (int i = 0; i < marea_file_count(f); i++) {
+    lua_pushstring(L, marea_file_name(f, i));
+    bind_box *box = bind_box_new(L, S);
+    bind_box_fill(box, marea_retain(marea_file_tensor(f, i)));
+    lua_rawset(L, -3);
+  }
+}
+
+/* core.load_npz(path) -> {name = tensor} | nil, message */
+static int io_load_npz (lua_State *L) {
+  bind_state *S = bind_self(L);
+  marea_status status;
+  marea_context *ctx = bind_enter(L, S);
+  const char *path = bind_string(L, S, 1, "load_npz", "path");
+  bind_sandbox_path(L, S, "load_npz", path, false);
+  marea_file **f = file_new(L);
+  BIND_RETRY(L, S, 0, NULL, status, marea_load_npz(ctx, path, f));
+  if (status != MAREA_OK) return fail(L, S, status);
+  push_tensors(L, S, *f);
+  return 1;
 }
 
 /* core.load(path) -> {name = tensor}, {key = string} | nil, message */
@@ -188,13 +232,7 @@ static int io_load (lua_State *L) {
   marea_file **f = file_new(L);
   BIND_RETRY(L, S, 0, NULL, status, marea_file_load(ctx, path, f));
   if (status != MAREA_OK) return fail(L, S, status);
-  lua_createtable(L, 0, marea_file_count(*f));
-  for (int i = 0; i < marea_file_count(*f); i++) {
-    lua_pushstring(L, marea_file_name(*f, i));
-    bind_box *box = bind_box_new(L, S);
-    bind_box_fill(box, marea_retain(marea_file_tensor(*f, i)));
-    lua_rawset(L, -3);
-  }
+  push_tensors(L, S, *f);
   lua_createtable(L, 0, marea_file_text_count(*f));
   for (int i = 0; i < marea_file_text_count(*f); i++) {
     const char *key, *text;
@@ -209,6 +247,8 @@ const luaL_Reg bind_io_functions[] = {
     {"load_idx", io_load_idx},
     {"load_npy", io_load_npy},
     {"save_npy", io_save_npy},
+    {"load_npz", io_load_npz},
+    {"save_npz", io_save_npz},
     {"load_png", io_load_png},
     {"save_png", io_save_png},
     {"encode_png", io_encode_png},

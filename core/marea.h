@@ -478,6 +478,10 @@ MAREA_API MAREA_MUST_USE marea_status marea_file_add_text (marea_file *f, const 
 /* Atomic: a temporary file beside `path`, fsync, rename, fsync of the folder. With a checksum per tensor. */
 MAREA_API MAREA_MUST_USE marea_status marea_file_save (marea_file *f, const char *path);
 MAREA_API MAREA_MUST_USE marea_status marea_file_load (marea_context *ctx, const char *path, marea_file **out);
+/* NumPy's archives of named arrays, stored or deflated: the tensors of such a file. Texts have no place there and are left
+   out; bf16 is MAREA_EARG. */
+MAREA_API MAREA_MUST_USE marea_status marea_load_npz (marea_context *ctx, const char *path, marea_file **out);
+MAREA_API MAREA_MUST_USE marea_status marea_save_npz (marea_file *f, const char *path);
 MAREA_API int marea_file_count (const marea_file *f);
 MAREA_API const char *marea_file_name (const marea_file *f, int i);      /* this and the next two: NULL out of range */
 MAREA_API marea_tensor *marea_file_tensor (const marea_file *f, int i);  /* borrowed */

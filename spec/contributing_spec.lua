@@ -39,9 +39,10 @@ local function code(path)
   return (text:gsub("/%*.-%*/", ""))
 end
 
---- Who uses operators and formats, and is no place of theirs: the names of other frameworks, ONNX, the program.
+--- Who uses operators and formats, and is no place of theirs: the names of other frameworks, ONNX, the program,
+--- archives of files.
 local function is_user(path, section)
-  return path:find "explain/synonyms%.lua$" or path:find "^bindings/program/"
+  return path:find "explain/synonyms%.lua$" or path:find "^bindings/program/" or path == "core/io/npz.c"
     or (path:find "^core/onnx/" and section ~= "An operator of ONNX")
 end
 

@@ -22,6 +22,7 @@
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
+#include <zlib.h>
 
 #include "io.h"
 
@@ -64,6 +65,15 @@ marea_status marea_move (marea_context *ctx, void *to, const void *from, size_t 
   for (size_t at = 0; at < n; at += MAREA_PIECE) {
     MAREA_TRY(marea_poll(ctx));
     memcpy((char *)to + at, (const char *)from + at, MAREA_MIN(MAREA_PIECE, n - at));
+  }
+  return MAREA_OK;
+}
+
+marea_status marea_crc (marea_context *ctx, const uint8_t *bytes, size_t n, uint32_t *crc) {
+  *crc = 0;
+  for (size_t at = 0; at < n; at += MAREA_PIECE) {
+    MAREA_TRY(marea_poll(ctx));
+    *crc = (uint32_t)crc32_z(*crc, bytes + at, MAREA_MIN(MAREA_PIECE, n - at));
   }
   return MAREA_OK;
 }
@@ -277,6 +287,18 @@ marea_status marea_write (marea_writer *w, const void *bytes, size_t n) {
     if (put <= 0) return fail(w->ctx, &w->label, "cannot write", put < 0 ? errno : EIO);
     MAREA_TRY(sync_some(w, (size_t)put));
     from += put;
+    n -= (size_t)put;
+  }
+  return MAREA_OK;
+}
+
+marea_status marea_write_over (marea_writer *w, uint64_t offset, const void *bytes, size_t n) {
+  const char *from = bytes;
+  while (n > 0) {
+    const ssize_t put = RETRY(pwrite(w->fd, from, n, (off_t)offset));
+    if (put <= 0) return fail(w->ctx, &w->label, "cannot write", put < 0 ? errno : EIO);
+    from += put;
+    offset += (uint64_t)put;
     n -= (size_t)put;
   }
   return MAREA_OK;

@@ -43,12 +43,16 @@ typedef struct marea_writer {
 } marea_writer;
 marea_status marea_write_begin (marea_context *ctx, const char *who, const char *path, marea_writer *w);
 marea_status marea_write (marea_writer *w, const void *bytes, size_t n);
+/* Bytes in the place of some that were written before, all of them. */
+marea_status marea_write_over (marea_writer *w, uint64_t offset, const void *bytes, size_t n);
 /* Closes the file in any case. `status` is that of the writes: with MAREA_OK the file replaces the target, otherwise
    it is removed and `status` returned. */
 marea_status marea_write_end (marea_writer *w, marea_status status);
 
 /* A tensor of t's values without gaps and without history; one reference. */
 marea_status marea_gapless (marea_tensor *t, marea_tensor **out);
+
+marea_status marea_crc (marea_context *ctx, const uint8_t *bytes, size_t n, uint32_t *crc); /* CRC-32 */
 
 /* ---- elements.c: how files store elements ---- */
 
@@ -104,6 +108,52 @@ bool marea_list_insert (marea_context *ctx, marea_list *l, int at, const char *n
 marea_status marea_no_names (marea_context *ctx, const char *label); /* MAREA_ENOMEM */
 bool marea_text_reserved (const char *key); /* a text that belongs to the format and not to its user */
 
+/* ---- zip.c: archives ---- */
+
+typedef struct marea_zip_member {
+  char *name;
+  const uint8_t *packed; /* inside of the archive's bytes */
+  size_t n_packed, n;    /* bytes there, and of the member itself */
+  uint32_t crc;
+  bool deflated, checked;
+  uint8_t *inflated; /* a block of the context; NULL: not yet, or not needed */
+} marea_zip_member;
+
+typedef struct marea_zip { /* of bytes in memory, which must live as long */
+  marea_context *ctx;
+  const char *label;
+  marea_zip_member *members; /* in the order of names, none of them twice */
+  int n;
+} marea_zip;
+/* Fails, or *z is to be closed. `end` is cut from the names, each of which must have it; "": nothing. */
+marea_status marea_zip_open (marea_context *ctx, const char *label, const uint8_t *bytes, size_t n,
+                             const char *end, marea_zip *z);
+void marea_zip_close (marea_zip *z);
+marea_zip_member *marea_zip_find (const marea_zip *z, const char *name); /* NULL: there is none */
+/* The member's bytes, with the right checksum; they live until marea_zip_drop or marea_zip_close. */
+marea_status marea_zip_bytes (const marea_zip *z, marea_zip_member *m, const uint8_t **bytes);
+void marea_zip_drop (const marea_zip *z, marea_zip_member *m);
+
+typedef struct marea_zip_writer { /* of members that are stored as they are */
+  marea_writer file;
+  void *zip;
+  uint64_t at, end;
+  marea_status status; /* of the file */
+} marea_zip_writer;
+marea_status marea_zip_begin (marea_context *ctx, const char *who, const char *path, marea_zip_writer *z);
+marea_status marea_zip_add (marea_zip_writer *z, const char *name, uint64_t size);
+marea_status marea_zip_write (marea_zip_writer *z, const void *bytes, size_t n);
+marea_status marea_zip_end (marea_zip_writer *z, marea_status status); /* as marea_write_end */
+
+/* ---- npy.c, for archives of such files ---- */
+
+marea_status marea_array_read (marea_context *ctx, marea_label label, const uint8_t *bytes, size_t n,
+                               marea_tensor **out);
+/* Writes the 128 or more bytes before the elements to `to` and returns how many. */
+size_t marea_array_header (const marea_tensor *t, char to[512]);
+marea_status marea_array_check (const marea_tensor *t,
+                                const char *who); /* MAREA_EARG: NumPy lacks the dtype */
+
 /* ---- the parsers; `path` is for messages only ---- */
 
 /* Of one tensor. Each is declared in its own file and by the tests that call it. */
@@ -111,6 +161,8 @@ typedef marea_status marea_parser (marea_context *ctx, const char *path, const u
                                    marea_tensor **out);
 marea_status marea_parse_safetensors (marea_context *ctx, const char *path, const uint8_t *bytes, size_t n,
                                       marea_file **out);
+marea_status marea_parse_npz (marea_context *ctx, const char *path, const uint8_t *bytes, size_t n,
+                              marea_file **out);
 
 /* Reads a file and hands it to a parser of one tensor. */
 marea_status marea_load_tensor (marea_context *ctx, const char *who, const char *path, marea_parser *parse,

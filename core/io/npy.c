@@ -6,7 +6,7 @@
 ** The header is a Python dictionary in text, {'descr': '<f4', 'fortran_order': False, 'shape': (3, 4), }, of
 ** which we read exactly this much: three keys in any order, strings without escapes, True, False, whole
 ** numbers. We write version 1, row-major, with the elements at a multiple of 64 bytes.
-** Not done: structured types, complex numbers, text, Python objects (they can run code), .npz.
+** Not done: structured types, complex numbers, text, Python objects (they can run code).
 */
 #include <stdio.h>
 #include <string.h>
@@ -183,10 +183,9 @@ static marea_status transpose (const header *h, const uint8_t *from, uint8_t *to
   return MAREA_OK;
 }
 
-marea_parser marea_parse_npy;
-marea_status marea_parse_npy (marea_context *ctx, const char *path, const uint8_t *bytes, size_t n,
-                              marea_tensor **out) {
-  header h = {.ctx = ctx, .label = marea_file_label("load_npy", path)};
+marea_status marea_array_read (marea_context *ctx, marea_label label, const uint8_t *bytes, size_t n,
+                               marea_tensor **out) {
+  header h = {.ctx = ctx, .label = label};
   size_t data = 0, declared = 0;
   uint8_t *raw;
   *out = NULL;
@@ -210,12 +209,17 @@ marea_status marea_parse_npy (marea_context *ctx, const char *path, const uint8_
   return status;
 }
 
+marea_parser marea_parse_npy;
+marea_status marea_parse_npy (marea_context *ctx, const char *path, const uint8_t *bytes, size_t n,
+                              marea_tensor **out) {
+  return marea_array_read(ctx, marea_file_label("load_npy", path), bytes, n, out);
+}
+
 marea_status marea_load_npy (marea_context *ctx, const char *path, marea_tensor **out) {
   return marea_load_tensor(ctx, "load_npy", path, marea_parse_npy, out);
 }
 
-/* Writes the 128 or more bytes before the elements to `to` and returns how many. */
-static size_t make_header (const marea_tensor *t, char to[512]) {
+size_t marea_array_header (const marea_tensor *t, char to[512]) {
   const marea_code code = marea_code_of(marea_tensor_dtype(t));
   int n = snprintf(to + 10, 500, "{'descr': '%c%s', 'fortran_order': False, 'shape': (",
                    marea_code_size(code) == 1 ? '|' : '<', name_of(code));
@@ -232,6 +236,13 @@ static size_t make_header (const marea_tensor *t, char to[512]) {
   return total;
 }
 
+marea_status marea_array_check (const marea_tensor *t, const char *who) {
+  const marea_dtype dtype = marea_tensor_dtype(t);
+  if (*name_of(marea_code_of(dtype)) != '?') return MAREA_OK;
+  return marea_fail(t->ctx, MAREA_EARG, "%s: NPY files have no %s; save x:to 'f32', or a safetensors file",
+                    who, marea_dtype_name(dtype));
+}
+
 marea_status marea_save_npy (marea_tensor *t, const char *path) {
   MAREA_ENTER;
   marea_context *ctx = marea_tensor_context(t);
@@ -240,12 +251,8 @@ marea_status marea_save_npy (marea_tensor *t, const char *path) {
   marea_tensor *whole;
   marea_writer w;
   char head[512];
-  const marea_dtype dtype = marea_tensor_dtype(t);
-  if (*name_of(marea_code_of(dtype)) == '?')
-    return marea_fail(ctx, MAREA_EARG,
-                      "save_npy: NPY files have no %s; save x:to 'f32', or a safetensors file",
-                      marea_dtype_name(dtype));
-  size_t n = make_header(t, head);
+  MAREA_TRY(marea_array_check(t, "save_npy"));
+  size_t n = marea_array_header(t, head);
   MAREA_TRY(marea_gapless(t, &whole));
   size_t bytes = (size_t)marea_tensor_size(whole) * marea_dtype_size(marea_tensor_dtype(whole));
   marea_status status = marea_write_begin(ctx, "save_npy", path, &w);

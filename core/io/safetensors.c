@@ -32,15 +32,6 @@ static size_t item_bytes (const marea_item *i) {
 
 /* ---- checksums ---- */
 
-static marea_status crc_of (marea_context *ctx, const uint8_t *bytes, size_t n, uint32_t *crc) {
-  *crc = 0;
-  for (size_t at = 0; at < n; at += MAREA_PIECE) {
-    MAREA_TRY(marea_poll(ctx));
-    *crc = (uint32_t)crc32_z(*crc, bytes + at, MAREA_MIN(MAREA_PIECE, n - at));
-  }
-  return MAREA_OK;
-}
-
 /* Of the length and the header, the seal's own digits counted as zeros. */
 static uint32_t seal_of (const uint8_t *file, size_t header) {
   static const Bytef zeros[] = "00000000";
@@ -267,7 +258,7 @@ static marea_status check_crc (const loader *l, const entry *e, const uint8_t *d
   uint32_t crc;
   if (!l->sealed) return MAREA_OK;
   crc_key(key, e->name);
-  MAREA_TRY(crc_of(l->ctx, data, e->size, &crc));
+  MAREA_TRY(marea_crc(l->ctx, data, e->size, &crc));
   crc_text(found, crc);
   const char *wanted = json_string_value(json_object_get(l->metadata, key));
   if (wanted && strcmp(found, wanted) == 0) return MAREA_OK;
@@ -455,7 +446,7 @@ static marea_status arrange (marea_file *f, marea_item **order) {
   if (count) qsort(order, count, sizeof *order, by_width);
   for (size_t i = 0; i < count; i++) {
     order[i]->begin = begin;
-    MAREA_TRY(crc_of(f->ctx, marea_tensor_data(order[i]->tensor), item_bytes(order[i]), &order[i]->crc));
+    MAREA_TRY(marea_crc(f->ctx, marea_tensor_data(order[i]->tensor), item_bytes(order[i]), &order[i]->crc));
     begin += item_bytes(order[i]);
   }
   return MAREA_OK;

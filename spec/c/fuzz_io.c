@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT
 ** fuzz_io.c: the parsers of core/io under libFuzzer. The first byte of an input chooses the parser.
-** PNG's checksums are put right first, for no fuzzer guesses them; kind 5 leaves them alone. Kind 6 reads 16 bits, kind 7 JSON.
+** PNG's checksums are put right first, for no fuzzer guesses them; kind 5 leaves them alone. Kind 6 reads 16 bits, kind 7 JSON, kind 8 NPZ.
 **
 ** Build: clang -g -O1 -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all spec/c/fuzz_io.c (core)
-** -lpng -lz -ljansson
+** -lpng -lminizip -lz -ljansson
 ** Run:   fuzz_io -malloc_limit_mb=64 -timeout=2 -max_len=4096 FOLDER_OF_SEEDS
 ** Where clang is missing, `make fuzz` does the same with gcc and the mutations of fuzz_main.c.
 */
@@ -52,7 +52,7 @@ int LLVMFuzzerTestOneInput (const uint8_t *data, size_t size) {
                          &ctx) != MAREA_OK)
     abort();
   if (size == 0) return 0;
-  int kind = data[0] % 8;
+  int kind = data[0] % 9;
   size_t n = size - 1;
   uint8_t *copy = malloc(n);
   if (n) memcpy(copy, data + 1, n);
@@ -64,8 +64,9 @@ int LLVMFuzzerTestOneInput (const uint8_t *data, size_t size) {
     free(copy);
     return 0;
   }
-  marea_status status = kind == 3 || kind == 4 ? marea_parse_safetensors(ctx, "input", copy, n, &f)
-                                               : parsers[kind](ctx, "input", copy, n, &t);
+  marea_status status = kind == 8                ? marea_parse_npz(ctx, "input", copy, n, &f)
+                        : kind == 3 || kind == 4 ? marea_parse_safetensors(ctx, "input", copy, n, &f)
+                                                 : parsers[kind](ctx, "input", copy, n, &t);
   free(copy);
   if ((status == MAREA_OK) != (t || f)) abort();
   if (t) touch(t);

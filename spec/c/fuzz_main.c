@@ -10,7 +10,7 @@
 
 #include "../../core/io/io.h"
 
-#define KINDS 8 /* of fuzz_io.c */
+#define KINDS 9 /* of fuzz_io.c */
 #define SEEDS 64
 #define LONGEST 8192
 
@@ -101,6 +101,33 @@ static void add_png (void) {
   fclose(f);
 }
 
+/* An archive of one deflated array, which a single word in its headers makes one of another method or size. */
+static void add_deflated (marea_context *ctx) {
+  marea_file *f;
+  uint8_t array[152] = "\x93NUMPY\1\0\x76\0{'descr': '<f4', 'fortran_order': True, 'shape': (2, 3), }",
+          file[400] = "";
+  z_stream z = {.next_in = array, .avail_in = 152, .next_out = file + 35, .avail_out = 200};
+  memset(array + 68, ' ', 60);
+  array[127] = '\n';
+  need(deflateInit2(&z, 9, Z_DEFLATED, -MAX_WBITS, 8, Z_DEFAULT_STRATEGY) == Z_OK &&
+       deflate(&z, Z_FINISH) == Z_STREAM_END);
+  const uint32_t packed = (uint32_t)z.total_out, place = 35 + packed,
+                 sizes[] = {(uint32_t)crc32_z(0, array, 152), packed, 152};
+  deflateEnd(&z);
+  uint8_t *at = file + place;
+  memcpy(file, "PK\3\4\24\0\0\0\x08\0", 10);
+  memcpy(file + 14, sizes, 12);
+  memcpy(file + 26, "\5\0\0\0w.npy", 9);
+  memcpy(at, "PK\1\2\24\0\24\0\0\0\x08\0", 12);
+  memcpy(at + 16, sizes, 12);
+  at[28] = 5;
+  memcpy(at + 46, "w.npyPK\5\6\0\0\0\0\1\0\1\0\x33", 18);
+  memcpy(at + 67, &place, 4);
+  need(marea_parse_npz(ctx, "seed", file, place + 73, &f) == MAREA_OK && marea_file_count(f) == 1);
+  marea_file_free(f);
+  add(8, file, place + 73);
+}
+
 static void add_safetensors (marea_context *ctx) {
   static const char *const headers[] = {
       "{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8]}}",
@@ -126,7 +153,10 @@ static void add_safetensors (marea_context *ctx) {
   need(marea_file_add(f, "enc.weight", t) == MAREA_OK && marea_file_add_text(f, "epoch", "3") == MAREA_OK);
   need(marea_file_save(f, path) == MAREA_OK);
   add_file(3, path);
+  need(marea_save_npz(f, path) == MAREA_OK);
+  add_file(8, path);
   unlink(path);
+  add_deflated(ctx);
   marea_file_free(f);
   marea_release(t);
 }

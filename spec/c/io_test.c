@@ -35,7 +35,7 @@ static bytes slurp (const char *path) {
   return b;
 }
 
-typedef enum format { IDX, NPY, PNG, SAFETENSORS, JSON } format;
+typedef enum format { IDX, NPY, PNG, SAFETENSORS, JSON, NPZ } format;
 
 /* Walks over all values: as many ends as lists and objects, and then ends for good. */
 static marea_status parse_json (const uint8_t *from, size_t n) {
@@ -65,6 +65,7 @@ static marea_status parse (format kind, const uint8_t *from, size_t n) {
   marea_file *f = NULL;
   marea_status status = kind == SAFETENSORS ? marea_parse_safetensors(ctx, "sample", copy, n, &f)
                         : kind == JSON      ? parse_json(copy, n)
+                        : kind == NPZ       ? marea_parse_npz(ctx, "sample", copy, n, &f)
                                             : parsers[kind](ctx, "sample", copy, n, &t);
   CHECK(status == MAREA_OK || (!t && !f && (kind == JSON || strstr(marea_error(ctx), "'sample': "))));
   marea_release(t);
@@ -145,6 +146,72 @@ static bytes saved_file (marea_file *f) {
   return slurp(in_folder("sample.safetensors"));
 }
 
+static bytes saved_npz (marea_file *f) {
+  CHECK_OK(marea_save_npz(f, in_folder("sample.npz")));
+  marea_file_free(f);
+  return slurp(in_folder("sample.npz"));
+}
+
+/* A ZIP archive of one member, as other programs write them: deflated, and what its headers declare may be wrong. */
+typedef struct claims {
+  uint32_t crc, packed, size;
+  uint16_t flags, method;
+  const char *name;
+} claims;
+
+static uint8_t *put_words (uint8_t *to, const claims *c) {
+  const uint32_t words[] = {0, c->crc, c->packed, c->size};
+  memcpy(to, &c->flags, 2);
+  memcpy(to + 2, &c->method, 2);
+  memcpy(to + 4, words, 16);
+  return to + 20;
+}
+
+static bytes archive (const void *data, size_t n, const claims *c) {
+  const size_t name = strlen(c->name), place = 30 + name + n, room = place + 46 + name + 22;
+  bytes b = {calloc(room, 1), room};
+  memcpy(b.p, "PK\3\4\24\0", 6);
+  put_words(b.p + 6, c);
+  b.p[26] = (uint8_t)name;
+  memcpy(b.p + 30, c->name, name);
+  memcpy(b.p + 30 + name, data, n);
+  uint8_t *at = b.p + place;
+  memcpy(at, "PK\1\2\24\0\24\0", 8);
+  put_words(at + 8, c);
+  at[28] = (uint8_t)name;
+  memcpy(at + 46, c->name, name);
+  at += 46 + name;
+  memcpy(at, "PK\5\6\0\0\0\0\1\0\1\0", 12);
+  const uint32_t directory[] = {(uint32_t)(46 + name), (uint32_t)place};
+  memcpy(at + 12, directory, 8);
+  return b;
+}
+
+static bytes deflated (bytes from) {
+  bytes b = {malloc(from.n + 200), from.n + 200};
+  z_stream z = {.next_in = from.p, .avail_in = (uInt)from.n, .next_out = b.p, .avail_out = (uInt)b.n};
+  CHECK(deflateInit2(&z, 9, Z_DEFLATED, -MAX_WBITS, 8, Z_DEFAULT_STRATEGY) == Z_OK);
+  CHECK(deflate(&z, Z_FINISH) == Z_STREAM_END);
+  b.n = z.total_out;
+  deflateEnd(&z);
+  return b;
+}
+
+/* What the archive of a deflated array is to be, for its claims to be changed. */
+static bytes squeezed (bytes array, void (*change)(claims *c)) {
+  bytes data = deflated(array);
+  claims c = {.crc = (uint32_t)crc32_z(0, array.p, array.n),
+              .packed = (uint32_t)data.n,
+              .size = (uint32_t)array.n,
+              .method = 8,
+              .name = "w.npy"};
+  if (change) change(&c);
+  bytes b = archive(data.p, data.n, &c);
+  free(data.p);
+  free(array.p);
+  return b;
+}
+
 static bytes safetensors (const char *header, size_t data) {
   size_t n = strlen(header);
   bytes b = {calloc(8 + n + data, 1), 8 + n + data};
@@ -182,6 +249,8 @@ static void test_attacks (long random_flips) {
       {"idx.gz", IDX, gzip(images.p, images.n), false},
       {"npy f32", NPY, saved_npy(MAKE(MAREA_F32, 0, 30, 40)), false},
       {"npy fortran", NPY, fortran(), false},
+      {"npz", NPZ, saved_npz(make_file(0)), false},
+      {"npz, deflated", NPZ, squeezed(saved_npy(MAKE(MAREA_F32, 0, 30, 4)), NULL), false},
       {"png rgba", PNG, saved_png(MAKE(MAREA_U8, 0, 40, 30, 4)), true},
       {"png gray", PNG, saved_png(MAKE(MAREA_F32, 0, 8, 8)), true},
       {"safetensors ours", SAFETENSORS, saved_file(make_file(0)), true},
@@ -266,6 +335,38 @@ static void test_bad_npy (void) {
   refuse(NPY, npy("{'descr': '<f4', 'fortran_order': False, 'shape': (2,)}", 4), "truncated");
   refuse(NPY, npy("{'descr': '<f4', 'fortran_order': False, 'shape': (2,)}", 9), "1 bytes follow");
   refuse(NPY, npy("{'descr': '<f4', 'fortran_order': False, 'shape': (2,)} x", 8), "nothing after");
+}
+
+static void claim_crc (claims *c) { c->crc ^= 1; }
+static void claim_bomb (claims *c) { c->size = 0xfffffff0; }
+static void claim_more (claims *c) { c->size += 1; }
+static void claim_less (claims *c) { c->size -= 1; }
+static void claim_packed (claims *c) { c->packed += 1000; }
+static void claim_stored (claims *c) { c->method = 0; }
+static void claim_lzma (claims *c) { c->method = 14; }
+static void claim_secret (claims *c) { c->flags = 1; }
+static void claim_name (claims *c) { c->name = "w.txt"; }
+
+static void test_bad_npz (void) {
+  static const struct {
+    void (*change)(claims *c);
+    const char *why;
+  } bad[] = {{claim_crc, "wrong checksum of member 'w'"},
+             {claim_bomb, "declares 4294967280 bytes, which"},
+             {claim_more, "does not inflate to"},
+             {claim_less, "does not inflate to"},
+             {claim_packed, "of which the file lacks some"},
+             {claim_stored, "cannot hold"},
+             {claim_lzma, "compressed by method 14"},
+             {claim_secret, "'w' is encrypted"},
+             {claim_name, "member 'w.txt' is no .npy file"}};
+  for (int i = 0; i < MAREA_COUNT(bad); i++)
+    refuse(NPZ, squeezed(saved_npy(MAKE(MAREA_F32, 0, 30, 4)), bad[i].change), bad[i].why);
+  refuse(NPZ, squeezed(LITERAL("\x93NUMPY\4\0\0\0"), NULL), "'sample': 'w': version 4.0");
+  refuse(NPZ, LITERAL("PK\3\4"), "not a ZIP archive");
+  refuse(NPZ, LITERAL(""), "not a ZIP archive");
+  bytes many = LITERAL("xPK\5\6\0\0\0\0\xf0\0\xf0\0\0\0\0\0\0\0\0\0\0\0");
+  refuse(NPZ, many, "longer than the file");
 }
 
 /* The checksums of a small file's chunks, made right again after a change. */
@@ -492,6 +593,35 @@ static void test_npy (void) {
   free(e.p);
 }
 
+static void test_npz (void) {
+  marea_file *f, *g;
+  marea_tensor *half;
+  CHECK_OK(marea_file_new(ctx, &f));
+  for (int dtype = 0; dtype < MAREA_DTYPE_COUNT; dtype++) {
+    if (dtype == MAREA_BF16) continue;
+    marea_tensor *t = make((marea_dtype)dtype, 2, (int64_t[]){3, 5}, 5);
+    CHECK_OK(marea_file_add(f, (const char *[]){"a", "a-b", "\xc3\xa9", "", "b/c", "d"}[dtype % 6], t));
+    marea_release(t);
+  }
+  CHECK_OK(marea_save_npz(f, in_folder("a.npz")));
+  CHECK_OK(marea_load_npz(ctx, in_folder("a.npz"), &g));
+  CHECK(same_files(f, g));
+  marea_file_free(g);
+  CHECK_OK(marea_empty(ctx, MAREA_BF16, 1, (int64_t[]){2}, &half));
+  CHECK_OK(marea_file_add(f, "half", half));
+  CHECK(marea_save_npz(f, in_folder("b.npz")) == MAREA_EARG &&
+        strstr(marea_error(ctx), "save_npz: NPY files have no bf16"));
+  marea_release(half);
+  marea_file_free(f);
+  CHECK_OK(marea_file_new(ctx, &f)); /* an archive of nothing */
+  bytes b = saved_npz(f);
+  CHECK(b.n == 22);
+  CHECK_OK(marea_parse_npz(ctx, "sample", b.p, b.n, &g));
+  CHECK(marea_file_count(g) == 0);
+  marea_file_free(g);
+  free(b.p);
+}
+
 static void test_idx (void) {
   static const struct {
     uint8_t bytes[16];
@@ -682,11 +812,13 @@ int main (int argc, char **argv) {
   begin_test();
   if (!setlocale(LC_ALL, "de_DE.UTF-8")) setlocale(LC_ALL, "");
   test_npy();
+  test_npz();
   test_idx();
   test_png();
   test_safetensors();
   test_bad_idx();
   test_bad_npy();
+  test_bad_npz();
   test_header_room();
   test_long_header();
   test_quietly(random_flips);

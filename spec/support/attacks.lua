@@ -408,7 +408,8 @@ attacks.results = {
 
 attacks.files = {
   ["the secret by load"] =
-    "for _, f in ipairs{'load', 'load_npy', 'load_png', 'load_idx'} do local ok, t = pcall(marea[f], 'SECRET') "
+    "for _, f in ipairs{'load', 'load_npy', 'load_npz', 'load_png', 'load_idx'} do "
+    .. "local ok, t = pcall(marea[f], 'SECRET') "
     .. "if ok and t then return 'escaped' end end",
   ["the secret upward"] =
     "for _, p in ipairs{'READ/../secret', 'READ/./../secret', 'READ//..//secret', 'READ/x/../../secret'} do "

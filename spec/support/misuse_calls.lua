@@ -170,7 +170,9 @@ local functions = {
   no_grad = function() return {function() return made(1) end, 1}, 2 end,
   save = function() return {"a.safetensors", {a = made(2)}, {k = "v"}}, 3 end,
   load = function() return {"a.safetensors"}, 1 end, save_npy = function() return {made(2), "a.npy"}, 2 end,
-  load_npy = function() return {"a.npy"}, 1 end, load_idx = function() return {"a.idx"}, 1 end,
+  load_npy = function() return {"a.npy"}, 1 end,
+  save_npz = function() return {{a = made(2)}, "a.npz"}, 2 end, load_npz = function() return {"a.npz"}, 1 end,
+  load_idx = function() return {"a.idx"}, 1 end,
   save_png = function() return {made(2, 2), "a.png"}, 2 end, load_png = function() return {"a.png"}, 1 end,
   encode_png = function() return {made(2, 2)}, 1 end,
 }

@@ -42,7 +42,7 @@ local anywhere = {
   random_normal = "normal", random_uniform = "uniform",
   normal_ = "t:copy_(marea.normal(t.shape))", uniform_ = "t:copy_(marea.uniform(t.shape))",
   bernoulli_ = "t:copy_(marea.bernoulli(...))", randperm = "permutation", manual_seed = "seed", manualSeed = "seed",
-  set_seed = "seed", from_numpy = "load_npy", Tensor = "tensor", FloatTensor = "tensor",
+  set_seed = "seed", from_numpy = "load_npy", savez = "save_npz", Tensor = "tensor", FloatTensor = "tensor",
   DoubleTensor = "tensor(list, {dtype = \"f64\"})", LongTensor = "tensor(list, {dtype = \"i64\"})", array = "tensor",
   as_tensor = "tensor", Variable = "tensor(list, {requires_grad = true})", empty = "zeros", range = "arange",
   logspace = "10 ^ marea.linspace(...)", arctan = "atan", nll_loss = "cross_entropy",

@@ -162,6 +162,20 @@ function core.load_npy(path) end
 ---@example marea.save_npy(marea.eye(3), path), marea.load_npy(path), os.remove(path)
 function core.save_npy(t, path) end
 
+--- The arrays of one of NumPy's archives, as numpy.savez and savez_compressed write them, by their names.
+---@param path string
+---@return table<string, userdata>|nil tensors, string|nil message
+---@example marea.load_npz "missing.npz"
+function core.load_npz(path) end
+
+--- Writes named tensors as one of NumPy's archives, uncompressed, whole or not at all.
+---@param tensors table<string, userdata>
+---@param path string
+---@return boolean|nil ok, string|nil message
+---@example path = os.tmpname()
+---@example marea.save_npz({weight = marea.eye(3)}, path), marea.load_npz(path), os.remove(path)
+function core.save_npz(tensors, path) end
+
 --- A PNG as u8 (H, W, C): C = 1 gray, 2 gray and alpha, 3 RGB, 4 RGBA. Samples are those of the file: colour profiles
 --- and gamma (sRGB, iCCP, gAMA, cHRM) are passed over, alpha is not multiplied in. A palette becomes RGB, tRNS an alpha
 --- channel; 1, 2 and 4 bits are scaled to 0 to 255, 16 bits give their upper byte. With bits = 16 as i64 from 0 to
