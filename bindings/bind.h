@@ -73,6 +73,7 @@ typedef enum bind_kind {
   BIND_SCOPE,
   BIND_SESSION,
   BIND_FILE,
+  BIND_TREE,
   BIND_FOLDER,
   BIND_JSON,
   BIND_GRAPH,

@@ -243,12 +243,95 @@ static int io_load (lua_State *L) {
   return 2;
 }
 
+/* ---- what torch.save wrote ---- */
+
+static int tree_gc (lua_State *L) {
+  marea_tree **t = bind_to(L, bind_self(L), 1, BIND_TREE);
+  if (!t) return 0;
+  marea_tree_free(*t);
+  *t = NULL;
+  return 0;
+}
+
+static void push_node (lua_State *L, bind_state *S, const marea_tree_value *v) {
+  bind_box *box;
+  switch (v->kind) {
+  case MAREA_TREE_NONE:
+  case MAREA_TREE_FALSE: lua_pushboolean(L, false); return;
+  case MAREA_TREE_TRUE: lua_pushboolean(L, true); return;
+  case MAREA_TREE_INTEGER: lua_pushinteger(L, v->integer); return;
+  case MAREA_TREE_NUMBER: lua_pushnumber(L, v->number); return;
+  case MAREA_TREE_TEXT: lua_pushlstring(L, v->text, v->count); return;
+  case MAREA_TREE_LIST:
+  case MAREA_TREE_DICT: lua_newtable(L); return;
+  case MAREA_TREE_TENSOR:
+    box = bind_box_new(L, S);
+    bind_box_fill(box, marea_retain(v->tensor));
+    return;
+  }
+}
+
+/* Fills the table of a list or dict, which is on top of the stack; the values of all nodes are at index `values`. */
+static void fill_node (lua_State *L, const marea_tree *t, const marea_tree_value *v, int values) {
+  marea_tree_value value;
+  int key, node, at = 0;
+  for (int cell = v->first; cell;) {
+    cell = marea_tree_next(t, cell, &key, &node);
+    marea_tree_value_at(t, node, &value);
+    at++;
+    if (value.kind == MAREA_TREE_NONE && key) continue;
+    if (key) lua_rawgeti(L, values, key);
+    else lua_pushinteger(L, at);
+    lua_rawgeti(L, values, node);
+    lua_rawset(L, -3);
+  }
+}
+
+/* Pushes the root. First every node gets its value, then lists and dicts get theirs: nothing recurs, however deep. */
+static void push_tree (lua_State *L, bind_state *S, const marea_tree *t) {
+  const int n = marea_tree_count(t);
+  marea_tree_value v;
+  lua_createtable(L, n, 0);
+  const int values = lua_gettop(L);
+  for (int i = 1; i < n; i++) {
+    bind_poll(L, S);
+    marea_tree_value_at(t, i, &v);
+    push_node(L, S, &v);
+    lua_rawseti(L, values, i);
+  }
+  for (int i = 1; i < n; i++) {
+    bind_poll(L, S);
+    marea_tree_value_at(t, i, &v);
+    lua_rawgeti(L, values, i);
+    fill_node(L, t, &v, values);
+    lua_pop(L, 1);
+  }
+  lua_rawgeti(L, values, marea_tree_root(t));
+}
+
+/* core.load_torch(path) -> value | nil, message. Lists and tuples are lists, in which None is false; dicts are tables,
+   without those that are None. */
+static int io_load_torch (lua_State *L) {
+  bind_state *S = bind_self(L);
+  marea_status status;
+  marea_context *ctx = bind_enter(L, S);
+  const char *path = bind_string(L, S, 1, "load_torch", "path");
+  bind_sandbox_path(L, S, "load_torch", path, false);
+  marea_tree **t = bind_new(L, S, BIND_TREE, sizeof *t, 0);
+  lua_toclose(L, -1);
+  BIND_RETRY(L, S, 0, NULL, status, marea_load_torch(ctx, path, t));
+  if (status != MAREA_OK) return fail(L, S, status);
+  push_tree(L, S, *t);
+  return 1;
+}
+
 const luaL_Reg bind_io_functions[] = {
     {"load_idx", io_load_idx},
     {"load_npy", io_load_npy},
     {"save_npy", io_save_npy},
     {"load_npz", io_load_npz},
     {"save_npz", io_save_npz},
+    {"load_torch", io_load_torch},
     {"load_png", io_load_png},
     {"save_png", io_save_png},
     {"encode_png", io_encode_png},
@@ -260,9 +343,14 @@ const luaL_Reg bind_io_functions[] = {
 
 /* The state is on top of the stack, and stays there. */
 void bind_io_open (lua_State *L) {
+  static const luaL_Reg tree_metamethods[] = {{"__gc", tree_gc}, {"__close", tree_gc}, {NULL, NULL}};
   static const luaL_Reg metamethods[] = {{"__gc", file_gc}, {"__close", file_gc}, {NULL, NULL}};
   bind_push_metatable(L, lua_touserdata(L, -1), BIND_FILE, "marea.File");
   lua_pushvalue(L, -2);
   luaL_setfuncs(L, metamethods, 1);
+  lua_pop(L, 1);
+  bind_push_metatable(L, lua_touserdata(L, -1), BIND_TREE, "marea.Tree");
+  lua_pushvalue(L, -2);
+  luaL_setfuncs(L, tree_metamethods, 1);
   lua_pop(L, 1);
 }

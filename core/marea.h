@@ -490,6 +490,38 @@ MAREA_API int marea_file_text_count (const marea_file *f);
 MAREA_API void marea_file_text (const marea_file *f, int i, const char **key, const char **value);
 MAREA_API void marea_file_free (marea_file *f);
 
+/* What torch.save wrote, since PyTorch 1.6, as a tree of values. Nothing in such a file is run: one that wants more than
+   tensors, lists, dicts, numbers, texts, booleans and None is MAREA_EFORMAT, with the name of what it wants. The values
+   are nodes 1 to count - 1; one that occurs twice in the tree is one node, and a list may have itself as an element. */
+typedef struct marea_tree marea_tree;
+typedef enum marea_tree_kind {
+  MAREA_TREE_NONE,
+  MAREA_TREE_FALSE,
+  MAREA_TREE_TRUE,
+  MAREA_TREE_INTEGER,
+  MAREA_TREE_NUMBER,
+  MAREA_TREE_TEXT,
+  MAREA_TREE_LIST,
+  MAREA_TREE_DICT,
+  MAREA_TREE_TENSOR
+} marea_tree_kind;
+typedef struct marea_tree_value {
+  marea_tree_kind kind;
+  int first;             /* of a list or a dict: its first cell; 0: it has none */
+  int64_t integer;
+  double number;
+  const char *text;      /* `count` bytes of UTF-8, without a zero behind them; they live as long as the tree */
+  size_t count;          /* of them, or of the cells */
+  marea_tensor *tensor;  /* borrowed */
+} marea_tree_value;
+MAREA_API MAREA_MUST_USE marea_status marea_load_torch (marea_context *ctx, const char *path, marea_tree **out);
+MAREA_API int marea_tree_root (const marea_tree *t);
+MAREA_API int marea_tree_count (const marea_tree *t);
+MAREA_API void marea_tree_value_at (const marea_tree *t, int node, marea_tree_value *value); /* NONE out of range */
+/* The nodes of a cell, of a list with key 0, and the next cell or 0. */
+MAREA_API int marea_tree_next (const marea_tree *t, int cell, int *key, int *node);
+MAREA_API void marea_tree_free (marea_tree *t);
+
 /* JSON in UTF-8: its values one after another, those of an object or list before the MAREA_JSON_END that closes it; then
    MAREA_JSON_END for ever. A name that occurs twice in an object is an error; messages name byte, line and column. */
 typedef struct marea_json marea_json;

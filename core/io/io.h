@@ -12,10 +12,11 @@
 
 #define MAREA_MAX_NPY_HEADER 10000
 #define MAREA_MAX_PIXELS (64 << 20)
-#define MAREA_MAX_HEADER (8 << 20) /* of safetensors, bytes */
-#define MAREA_MAX_TENSORS 65536    /* in one file */
-#define MAREA_MAX_NAME 512         /* bytes of a tensor's name */
-#define MAREA_MAX_DEFLATE 1032     /* bytes that one byte of a deflate stream can stand for */
+#define MAREA_MAX_HEADER (8 << 20)  /* of safetensors, bytes */
+#define MAREA_MAX_TENSORS 65536     /* in one file */
+#define MAREA_MAX_NAME 512          /* bytes of a tensor's name */
+#define MAREA_MAX_PICKLE (64 << 20) /* bytes, without tensors */
+#define MAREA_MAX_DEFLATE 1032      /* bytes that one byte of a deflate stream can stand for */
 
 /* "load_idx: 'path'", the beginning of every message; a long path keeps its end. */
 typedef struct marea_label {
@@ -163,6 +164,8 @@ marea_status marea_parse_safetensors (marea_context *ctx, const char *path, cons
                                       marea_file **out);
 marea_status marea_parse_npz (marea_context *ctx, const char *path, const uint8_t *bytes, size_t n,
                               marea_file **out);
+marea_status marea_parse_torch (marea_context *ctx, const char *path, const uint8_t *bytes, size_t n,
+                                marea_tree **out);
 
 /* Reads a file and hands it to a parser of one tensor. */
 marea_status marea_load_tensor (marea_context *ctx, const char *who, const char *path, marea_parser *parse,

@@ -20,6 +20,7 @@
 #define LIBRARY \
   (128 << 10)    /* bytes that minizip may have at once, beside what grows with a written directory */
 #define ENTRY 46 /* bytes that a member takes in an archive's directory at least */
+#define END 22   /* bytes of the record that ends it */
 #define LIMIT_32 0xfffffff0u /* sizes from here on are written with 64 bits */
 
 #define BAD(z, ...) marea_fail((z)->ctx, MAREA_EFORMAT, __VA_ARGS__)
@@ -64,8 +65,18 @@ static int no_error (void *ud, void *stream) { return (void)ud, (void)stream, 0;
 
 /* Whether the archive has nothing in it, which minizip takes for an error. */
 static bool is_empty (const uint8_t *bytes, size_t n) {
-  static const uint8_t end[22] = {'P', 'K', 5, 6};
+  static const uint8_t end[END] = {'P', 'K', 5, 6};
   return n == sizeof end && memcmp(bytes, end, n) == 0;
+}
+
+/* Whether the file's last bytes are the record that ends an archive, with its comment; minizip does without them where
+   there is another one of 64 bits before. */
+static bool is_whole (const uint8_t *bytes, size_t n) {
+  for (size_t comment = 0; comment <= UINT16_MAX && comment + END <= n; comment++) {
+    const uint8_t *end = bytes + n - END - comment;
+    if (memcmp(end, "PK\5\6", 4) == 0 && (size_t)(end[20] | end[21] << 8) == comment) return true;
+  }
+  return false;
 }
 
 static marea_status read_name (const marea_zip *z, unzFile zip, const char *end, marea_zip_member *m,
@@ -161,9 +172,9 @@ marea_status marea_zip_open (marea_context *ctx, const char *label, const uint8_
                                memory_seek, no_error,    memory_error, &file};
   void *reserved = marea_alloc(ctx, LIBRARY);
   if (!reserved) return marea_out_of_memory(ctx, label, LIBRARY, "the archive's directory");
-  unzFile zip = unzOpen2_64("", &calls);
+  unzFile zip = is_whole(bytes, n) ? unzOpen2_64("", &calls) : NULL;
   marea_status status = zip ? read_members(z, zip, &file, end)
-                            : BAD(z, "%s: not a ZIP archive, or truncated: its directory is missing", label);
+                            : BAD(z, "%s: not a ZIP archive, or truncated: its end is missing", label);
   if (zip) unzClose(zip);
   marea_free(ctx, reserved);
   if (status != MAREA_OK) marea_zip_close(z);

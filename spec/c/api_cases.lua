@@ -61,7 +61,7 @@ local garbage = {any("-1", "-1"), any("INT_MIN", "INT_MIN"), any("INT_MAX", "INT
 local paths = {
   marea_load_idx = "w->file.idx", marea_load_npy = "w->file.npy", marea_load_png = "w->file.png",
   marea_load_png16 = "w->file.png", marea_file_load = "w->file.safetensors",
-  marea_load_npz = "w->file.npz", marea_onnx_load = "w->file.onnx",
+  marea_load_npz = "w->file.npz", marea_load_torch = "w->file.torch", marea_onnx_load = "w->file.onnx",
 }
 local tensors = { -- the good one where it is not w->t
   ["marea_backward.y"] = "w->y", ["marea_backward.seed"] = "w->u", ["marea_grad.y"] = "w->y",
@@ -114,14 +114,16 @@ local function text(f, p)
 end
 
 local count = {
-  n_in = 2, each = 2, n_named = 1, n_out = 1, n = 2, most = 2, threads = 1, rank = 2, flags = 0, i = 0, layer = 3,
+  n_in = 2, each = 2, n_named = 1, n_out = 1, n = 2, most = 2, threads = 1, rank = 2, flags = 0, i = 0,
+  node = 1, cell = 1, layer = 3,
   dtype = -1,
 }
 local limits = {
   threads = {refused("0", "0"), refused("-1", "-1"), refused("65", "65"), refused("INT_MAX", "INT_MAX")},
   rank = {refused("-1", "-1"), refused("9", "9"), refused("INT_MIN", "INT_MIN"), refused("INT_MAX", "INT_MAX")},
   flags = {refused("4", "4"), refused("-1", "-1"), refused("INT_MIN", "INT_MIN")},
-  i = garbage, layer = garbage, dtype = {any("bf16", "MAREA_BF16"), table.unpack(garbage)},
+  i = garbage, node = garbage, cell = garbage,
+  layer = garbage, dtype = {any("bf16", "MAREA_BF16"), table.unpack(garbage)},
 }
 
 local function integer(_, p)
@@ -142,6 +144,8 @@ local values = {
   ["marea_tensor *"] = tensor, ["const marea_tensor *"] = tensor, ["marea_tensor *const *"] = list,
   ["marea_tensor **"] = pointer "w->out", ["int *"] = pointer "&w->n", ["size_t *"] = optional "&w->size",
   ["marea_file *"] = pointer "w->f", ["const marea_file *"] = pointer "w->f", ["marea_file **"] = pointer "&w->loaded",
+  ["const marea_tree *"] = pointer "w->tree", ["marea_tree *"] = pointer "w->tree",
+  ["marea_tree **"] = pointer "&w->planted", ["marea_tree_value *"] = optional "&w->leaf_value",
   ["marea_json *"] = pointer "w->j", ["marea_json **"] = pointer "&w->parsed",
   ["marea_json_value *"] = pointer "&w->json",
   ["marea_graph *"] = pointer "w->g", ["const marea_graph *"] = pointer "w->g", ["marea_graph **"] = pointer "&w->made",
@@ -209,6 +213,7 @@ local call = {
   marea_retain = "marea_release(marea_retain(t))", marea_release = "marea_release(marea_retain(t))"}
 local afterwards = {
   marea_close = "if (v[0] == 0) w->ctx = NULL;", marea_file_free = "if (v[0] == 0) w->f = NULL;",
+  marea_tree_free = "if (v[0] == 0) w->tree = NULL;",
   marea_json_free = "if (v[0] == 0) w->j = NULL;", marea_graph_free = "if (v[0] == 0) w->g = NULL;",
   marea_trace_free = "if (v[0] == 0) w->trace = NULL;", marea_trace_start = "marea_trace_drop(w->ctx);",
   marea_trace_stop = "marea_trace_drop(w->ctx);",

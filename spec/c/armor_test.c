@@ -41,6 +41,8 @@ typedef struct world {
   marea_tensor *list[2], *leaves[2], *with_null[2], *with_foreign[2], *with_over[2], *with_over_view[2];
   marea_tensor *out[OUT];
   marea_file *f, *loaded;
+  marea_tree *tree, *planted;
+  marea_tree_value leaf_value;
   marea_json *j, *parsed;
   marea_json_value json;
   marea_graph *g, *made;
@@ -50,7 +52,7 @@ typedef struct world {
   marea_graph_weight weight;
   marea_profile *p, *started;
   struct {
-    const char *idx, *npy, *npz, *png, *safetensors, *onnx, *new;
+    const char *idx, *npy, *npz, *torch, *png, *safetensors, *onnx, *new;
   } file;
   const char *long_text, *text;
   marea_attr attrs[MAREA_MAX_ATTRS];
@@ -212,7 +214,7 @@ static void make_values (world *w) {
   w->random = (marea_random_state){1, 2};
   w->odd_random = (marea_random_state){UINT64_MAX, UINT64_MAX};
   w->file.idx = path("a.idx"), w->file.npy = path("a.npy"), w->file.png = path("a.png");
-  w->file.npz = path("a.npz");
+  w->file.npz = path("a.npz"), w->file.torch = path("a.pt");
   w->file.safetensors = path("a.safetensors"), w->file.onnx = path("a.onnx"), w->file.new = path("new");
 }
 
@@ -225,6 +227,16 @@ static void make_trace (world *w) {
   w->names = (marea_onnx_names){.inputs = inputs, .results = results};
 }
 
+/* torch.save([7]) */
+static const unsigned char torch_list[] = {
+    80,  75, 3,  4,   20, 0,  0,  0, 0, 0,  0,  0,   33, 0,   109, 1,  91,  113, 7,   0,   0,
+    0,   7,  0,  0,   0,  10, 0,  0, 0, 97, 47, 100, 97, 116, 97,  46, 112, 107, 108, 128, 2,
+    93,  75, 7,  97,  46, 80, 75, 1, 2, 20, 3,  20,  0,  0,   0,   0,  0,   0,   0,   33,  0,
+    109, 1,  91, 113, 7,  0,  0,  0, 7, 0,  0,  0,   10, 0,   0,   0,  0,   0,   0,   0,   0,
+    0,   0,  0,  128, 1,  0,  0,  0, 0, 97, 47, 100, 97, 116, 97,  46, 112, 107, 108, 80,  75,
+    5,   6,  0,  0,   0,  0,  1,  0, 1, 0,  56, 0,   0,  0,   47,  0,  0,   0,   0,   0,
+};
+
 static world *new_world (void) {
   world *w = calloc(1, sizeof *w);
   const marea_config config = {.size = sizeof config, .threads = 1, .isa = "generic", .log = log_leaks};
@@ -236,6 +248,8 @@ static world *new_world (void) {
   need(marea_profile_start(w->ctx, 16, &w->p), w->ctx);
   marea_profile_stop(w->p);
   need(marea_file_new(w->ctx, &w->f), w->ctx);
+  need(marea_save_bytes(w->ctx, w->file.torch, torch_list, sizeof torch_list), w->ctx);
+  need(marea_load_torch(w->ctx, w->file.torch, &w->tree), w->ctx);
   need(marea_json_read(w->ctx, "[{}]", 4, &w->j), w->ctx);
   need(marea_onnx_parse(w->ctx, model, MODEL_BYTES, &w->g), w->ctx);
   make_trace(w);
@@ -254,6 +268,8 @@ static void drop_world (world *w) {
     if (w->out[i] != (marea_tensor *)w) marea_release(w->out[i]);
   marea_file_free(w->f);
   marea_file_free(w->loaded);
+  marea_tree_free(w->tree);
+  marea_tree_free(w->planted);
   marea_json_free(w->j);
   marea_json_free(w->parsed);
   marea_graph_free(w->g);

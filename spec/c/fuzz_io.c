@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
 ** fuzz_io.c: the parsers of core/io under libFuzzer. The first byte of an input chooses the parser.
-** PNG's checksums are put right first, for no fuzzer guesses them; kind 5 leaves them alone. Kind 6 reads 16 bits, kind 7 JSON, kind 8 NPZ.
+** PNG's checksums are put right first, for no fuzzer guesses them; kind 5 leaves them alone. Kind 6 reads 16 bits, kind 7 JSON, kind 8 NPZ, kind 9 PyTorch.
 **
 ** Build: clang -g -O1 -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all spec/c/fuzz_io.c (core)
 ** -lpng -lminizip -lz -ljansson
@@ -24,6 +24,22 @@ static void repair_png (uint8_t *p, size_t n) {
     uint32_t crc = __builtin_bswap32((uint32_t)crc32_z(0, p + at + 4, length + 4));
     memcpy(p + at + 8 + length, &crc, 4);
     at += length + 12;
+  }
+}
+
+/* The checksums of stored members, in their own headers and in the directory, where the headers are not damaged. */
+static void repair_zip (uint8_t *p, size_t n) {
+  for (size_t at = 0; n >= 46 && at <= n - 46; at++) {
+    if (memcmp(p + at, "PK\1\2", 4) != 0) continue;
+    uint32_t size, place, crc; /* packed size at byte 20, place of the member's header at byte 42 */
+    memcpy(&size, p + at + 20, 4);
+    memcpy(&place, p + at + 42, 4);
+    if (place > n - 30 || p[at + 10]) continue;
+    const size_t from = (size_t)place + 30 + p[place + 26] + p[place + 28];
+    if (from > n || size > n - from) continue;
+    crc = (uint32_t)crc32_z(0, p + from, size);
+    memcpy(p + at + 16, &crc, 4);
+    memcpy(p + place + 14, &crc, 4);
   }
 }
 
@@ -52,27 +68,37 @@ int LLVMFuzzerTestOneInput (const uint8_t *data, size_t size) {
                          &ctx) != MAREA_OK)
     abort();
   if (size == 0) return 0;
-  int kind = data[0] % 9;
+  int kind = data[0] % 10;
   size_t n = size - 1;
   uint8_t *copy = malloc(n);
   if (n) memcpy(copy, data + 1, n);
   if (kind == 2 || kind == 6) repair_png(copy, n);
+  if (kind == 9) repair_zip(copy, n);
   marea_tensor *t = NULL;
   marea_file *f = NULL;
+  marea_tree *tree = NULL;
   if (kind == 7) {
     read_json(ctx, copy, n);
     free(copy);
     return 0;
   }
-  marea_status status = kind == 8                ? marea_parse_npz(ctx, "input", copy, n, &f)
+  marea_status status = kind == 9                ? marea_parse_torch(ctx, "input", copy, n, &tree)
+                        : kind == 8              ? marea_parse_npz(ctx, "input", copy, n, &f)
                         : kind == 3 || kind == 4 ? marea_parse_safetensors(ctx, "input", copy, n, &f)
                                                  : parsers[kind](ctx, "input", copy, n, &t);
   free(copy);
-  if ((status == MAREA_OK) != (t || f)) abort();
+  if ((status == MAREA_OK) != (t || f || tree)) abort();
   if (t) touch(t);
   for (int i = 0; f && i < marea_file_count(f); i++) touch(marea_file_tensor(f, i));
   marea_release(t);
+  for (int i = 0; i < marea_tree_count(tree); i++) {
+    marea_tree_value v;
+    marea_tree_value_at(tree, i, &v);
+    if (v.tensor) touch(v.tensor);
+    for (size_t k = 0; v.text && k < v.count; k++) (void)((const volatile char *)v.text)[k];
+  }
   marea_file_free(f);
+  marea_tree_free(tree);
   if (marea_memory(ctx).blocks != 0) abort();
   marea_memory_trim(ctx); /* so that a block is the sanitizer's again */
   return 0;

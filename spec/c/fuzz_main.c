@@ -10,7 +10,7 @@
 
 #include "../../core/io/io.h"
 
-#define KINDS 9 /* of fuzz_io.c */
+#define KINDS 10 /* of fuzz_io.c */
 #define SEEDS 64
 #define LONGEST 8192
 
@@ -128,6 +128,28 @@ static void add_deflated (marea_context *ctx) {
   add(8, file, place + 73);
 }
 
+/* A file of torch.save: a dict of a tensor, and every kind of value. */
+static void add_torch (marea_context *ctx) {
+  static const char pickle[] =
+      "\x80\2}q\0(X\1\0\0\0wctorch._utils\n_rebuild_tensor_v2\nq\1((X\7\0\0\0storagectorch\nFloatStorage\n"
+      "X\1\0\0\0000X\3\0\0\0cpuK\6tQK\0K\2K\3\x86K\1K\2\x86\x89"
+      "ccollections\nOrderedDict\n)RtRK\1](NM\1\1J\1\1\1\xff"
+      "\x8a\2\1\1G\x3f\xf0\0\0\0\0\0\0h\0\x88\205eu.";
+  char path[] = "/tmp/marea-fuzz-XXXXXX";
+  const int fd = mkstemp(path);
+  marea_zip_writer z;
+  need(fd >= 0 && close(fd) == 0 && marea_zip_begin(ctx, "fuzz", path, &z) == MAREA_OK);
+  need(marea_zip_add(&z, "a/data.pkl", 0) == MAREA_OK &&
+       marea_zip_write(&z, pickle, sizeof pickle - 1) == MAREA_OK);
+  need(marea_zip_add(&z, "a/data/0", 0) == MAREA_OK && marea_zip_write(&z, pickle, 24) == MAREA_OK);
+  need(marea_zip_end(&z, MAREA_OK) == MAREA_OK);
+  add_file(9, path);
+  unlink(path);
+  marea_tree *t;
+  need(marea_parse_torch(ctx, "seed", seeds[9][0].p, seeds[9][0].n, &t) == MAREA_OK);
+  marea_tree_free(t);
+}
+
 static void add_safetensors (marea_context *ctx) {
   static const char *const headers[] = {
       "{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8]}}",
@@ -157,6 +179,7 @@ static void add_safetensors (marea_context *ctx) {
   add_file(8, path);
   unlink(path);
   add_deflated(ctx);
+  add_torch(ctx);
   marea_file_free(f);
   marea_release(t);
 }

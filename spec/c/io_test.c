@@ -35,7 +35,7 @@ static bytes slurp (const char *path) {
   return b;
 }
 
-typedef enum format { IDX, NPY, PNG, SAFETENSORS, JSON, NPZ } format;
+typedef enum format { IDX, NPY, PNG, SAFETENSORS, JSON, NPZ, TORCH } format;
 
 /* Walks over all values: as many ends as lists and objects, and then ends for good. */
 static marea_status parse_json (const uint8_t *from, size_t n) {
@@ -56,6 +56,27 @@ static marea_status parse_json (const uint8_t *from, size_t n) {
   return status;
 }
 
+/* Walks over all nodes and cells of what was read. */
+static marea_status parse_torch (const uint8_t *from, size_t n, marea_tree **out) {
+  const marea_status status = marea_parse_torch(ctx, "sample", from, n, out);
+  CHECK((status == MAREA_OK) == (*out != NULL));
+  const int count = marea_tree_count(*out);
+  CHECK(status != MAREA_OK || (marea_tree_root(*out) > 0 && marea_tree_root(*out) < count));
+  for (int i = -1; i <= count; i++) {
+    marea_tree_value v;
+    int key, node;
+    size_t cells = 0;
+    marea_tree_value_at(*out, i, &v);
+    for (int cell = v.first; cell; cells++) {
+      cell = marea_tree_next(*out, cell, &key, &node);
+      CHECK(node > 0 && node < count && key >= 0 && key < count && (key > 0) == (v.kind == MAREA_TREE_DICT));
+    }
+    CHECK(v.kind == MAREA_TREE_TEXT ? memchr(v.text, 0, 0) == NULL : cells == v.count);
+    CHECK((v.kind == MAREA_TREE_TENSOR) == (v.tensor != NULL));
+  }
+  return status;
+}
+
 /* Parses a copy of exactly n bytes, so that a sanitizer sees the first byte read beyond it. */
 static marea_status parse (format kind, const uint8_t *from, size_t n) {
   static marea_parser *const parsers[] = {marea_parse_idx, marea_parse_npy, marea_parse_png};
@@ -63,13 +84,16 @@ static marea_status parse (format kind, const uint8_t *from, size_t n) {
   if (n) memcpy(copy, from, n);
   marea_tensor *t = NULL;
   marea_file *f = NULL;
-  marea_status status = kind == SAFETENSORS ? marea_parse_safetensors(ctx, "sample", copy, n, &f)
-                        : kind == JSON      ? parse_json(copy, n)
-                        : kind == NPZ       ? marea_parse_npz(ctx, "sample", copy, n, &f)
-                                            : parsers[kind](ctx, "sample", copy, n, &t);
+  marea_tree *tree = NULL;
+  marea_status status = kind == TORCH         ? parse_torch(copy, n, &tree)
+                        : kind == SAFETENSORS ? marea_parse_safetensors(ctx, "sample", copy, n, &f)
+                        : kind == JSON        ? parse_json(copy, n)
+                        : kind == NPZ         ? marea_parse_npz(ctx, "sample", copy, n, &f)
+                                              : parsers[kind](ctx, "sample", copy, n, &t);
   CHECK(status == MAREA_OK || (!t && !f && (kind == JSON || strstr(marea_error(ctx), "'sample': "))));
   marea_release(t);
   marea_file_free(f);
+  marea_tree_free(tree);
   free(copy);
   tries++;
   rejected += status != MAREA_OK;
@@ -212,6 +236,27 @@ static bytes squeezed (bytes array, void (*change)(claims *c)) {
   return b;
 }
 
+/* A file of torch.save with this pickle, and a storage 0 of 24 bytes. */
+static bytes torch_file (const char *pickle, size_t n) {
+  marea_zip_writer z;
+  const char numbers[24] = "\0\0\x80\x3f";
+  CHECK_OK(marea_zip_begin(ctx, "test", in_folder("sample.pt"), &z));
+  CHECK_OK(marea_zip_add(&z, "a/data.pkl", n));
+  CHECK_OK(marea_zip_write(&z, pickle, n));
+  CHECK_OK(marea_zip_add(&z, "a/data/0", 24));
+  CHECK_OK(marea_zip_write(&z, numbers, 24));
+  CHECK_OK(marea_zip_end(&z, MAREA_OK));
+  return slurp(in_folder("sample.pt"));
+}
+#define TORCH_FILE(text) torch_file(text, sizeof(text) - 1)
+
+/* {"w": a tensor f32 of six elements}, with a view of the storage. */
+#define STORAGE(type, n) "(X\7\0\0\0storagectorch\n" type "Storage\nX\1\0\0\0000X\3\0\0\0cpu" n "tQ"
+#define TENSOR(storage, view)                                \
+  "ctorch._utils\n_rebuild_tensor_v2\n(" storage view "\x89" \
+  "ccollections\nOrderedDict\n)RtR"
+#define PICKLE(value) "\x80\2}X\1\0\0\0w" value "s."
+
 static bytes safetensors (const char *header, size_t data) {
   size_t n = strlen(header);
   bytes b = {calloc(8 + n + data, 1), 8 + n + data};
@@ -251,6 +296,7 @@ static void test_attacks (long random_flips) {
       {"npy fortran", NPY, fortran(), false},
       {"npz", NPZ, saved_npz(make_file(0)), false},
       {"npz, deflated", NPZ, squeezed(saved_npy(MAKE(MAREA_F32, 0, 30, 4)), NULL), false},
+      {"torch", TORCH, TORCH_FILE(PICKLE(TENSOR(STORAGE("Float", "K\6"), "K\0K\2K\3\x86K\1K\2\x86"))), false},
       {"png rgba", PNG, saved_png(MAKE(MAREA_U8, 0, 40, 30, 4)), true},
       {"png gray", PNG, saved_png(MAKE(MAREA_F32, 0, 8, 8)), true},
       {"safetensors ours", SAFETENSORS, saved_file(make_file(0)), true},
@@ -367,6 +413,82 @@ static void test_bad_npz (void) {
   refuse(NPZ, LITERAL(""), "not a ZIP archive");
   bytes many = LITERAL("xPK\5\6\0\0\0\0\xf0\0\xf0\0\0\0\0\0\0\0\0\0\0\0");
   refuse(NPZ, many, "longer than the file");
+}
+
+static void test_bad_torch (void) {
+  static const struct {
+    const char *pickle;
+    size_t n;
+    const char *why;
+  } bad[] = {
+#define P(text, why) {text, sizeof(text) - 1, why}
+#define VIEW(view, why) P(PICKLE(TENSOR(STORAGE("Float", "K\6"), view)), why)
+      P("", "pickle ends too early"),
+      P("\x80\4N.", "protocol 4; only 2"),
+      P("(lp0\n.", "not a pickle of protocol 2"),
+      P("\x80\2cposix\nsystem\nX\2\0\0\0ls\x85R.", "refused: the file wants 'posix.system'"),
+      P("\x80\2c__builtin__\neval\n.", "wants '__builtin__.eval'"),
+      P("\x80\2ctorch._utils\n_rebuild_tensor_v3\n.", "wants 'torch._utils._rebuild_tensor_v3'"),
+      P("\x80\2ctorch._utils", "ends too early"),
+      P("\x80\2(i__builtin__\neval\n.", "opcode 0x69"),
+      P("\x80\2N\x81.", "opcode 0x81"),
+      P("\x80\2N", "ends too early"),
+      P("\x80\2.", "no single value"),
+      P("\x80\2NN.", "no single value"),
+      P("\x80\2(.", "no single value"),
+      P("\x80\2ccollections\nOrderedDict\n.", "no single value"),
+      P("\x80\2]ccollections\nOrderedDict\na.", "a name as a value"),
+      P("\x80\2t.", "no mark"),
+      P("\x80\2\x87.", "too few values"),
+      P("\x80\2(\x85.", "a mark in a tuple"),
+      P("\x80\2Na.", "too few values"),
+      P("\x80\2NNa.", "no list or dict"),
+      P("\x80\2(Na.", "no list or dict"),
+      P("\x80\2](a.", "a mark as a value"),
+      P("\x80\2}(Nu.", "too few values"),
+      P("\x80\2}(]Nu.", "a dict with a key that is no text"),
+      P("\x80\2h\0.", "a memory of nothing"),
+      P("\x80\2q\0.", "nothing to remember"),
+      P("\x80\2Nr\xff\xff\xff\x7f.", "a memo that is too large"),
+      P("\x80\2j\xff\xff\xff\xff.", "a memory of nothing"),
+      P("\x80\2X\xff\xff\xff\xff.", "ends too early"),
+      P("\x80\2\x8a\11123456789.", "more than 64 bits"),
+      P("\x80\2NQ.", "no storage"),
+      P("\x80\2N)R.", "a call of nothing"),
+      P("\x80\2NNb.", "attributes of what has none"),
+      P("\x80\2ctorch\nFloatStorage\n)R.", "a call of a type"),
+      P("\x80\2ctorch._utils\n_rebuild_tensor_v2\n)R.", "a tensor without storage"),
+      P("\x80\2ctorch._utils\n_rebuild_parameter\n)R.", "a parameter without tensor"),
+      P(PICKLE(TENSOR(STORAGE("Float", "K\7"), "K\0))")), "has 24 bytes, and is to have 7"),
+      P(PICKLE(TENSOR(STORAGE("Float", "J\xff\xff\xff\xff"), "K\0))")), "is to have -1"),
+      P(PICKLE(TENSOR(STORAGE("Double", "\x8a\x08\xff\xff\xff\xff\xff\xff\xff\x7f"), "K\0))")),
+        "is to have 9223372036854775807"),
+      P(PICKLE(TENSOR(STORAGE("ComplexFloat", "K\1"), "K\0))")), "wants 'torch.ComplexFloatStorage'"),
+      VIEW("K\6))", "reaches beyond"),
+      VIEW("J\xff\xff\xff\xff))", "reaches beyond"),
+      VIEW("K\1K\2K\3\x86K\3K\1\x86", "reaches beyond"),
+      VIEW("K\0K\2\x85J\xff\xff\xff\xff\x85", "reaches beyond"),
+      VIEW("K\0\x8a\x08\xff\xff\xff\xff\xff\xff\xff\x7f\x85\x8a\x08\xff\xff\xff\xff\xff\xff\xff\x7f\x85",
+           "reaches beyond"),
+      VIEW("K\0J\0\0\0\4\x85K\0\x85", "more than 64 times"),
+      VIEW("K\0\x8a\x07\0\0\0\0\0\0\4\x85K\0\x85", "outside"),
+      VIEW("K\0K\2\x85)", "other strides than sizes"),
+      VIEW("K\0(K\1K\1K\1K\1K\1K\1K\1K\1K\1t)", "no tuple of at most 8"),
+      VIEW("K\0N\x85)", "a size that is no integer"),
+#undef VIEW
+#undef P
+  };
+  for (int i = 0; i < MAREA_COUNT(bad); i++) refuse(TORCH, torch_file(bad[i].pickle, bad[i].n), bad[i].why);
+  refuse(TORCH, LITERAL("\x80\2\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19."), "before 1.6");
+  marea_file *f;
+  CHECK_OK(marea_file_new(ctx, &f));
+  refuse(TORCH, saved_npz(f), "without data.pkl");
+  char *deep = malloc(4000), *at = deep + sprintf(deep, "\x80\2");
+  for (int i = 0; i < 600; i++) *at++ = ']';
+  for (int i = 0; i < 599; i++) *at++ = 'a';
+  *at++ = '.';
+  refuse(TORCH, torch_file(deep, (size_t)(at - deep)), "nested deeper than 500");
+  free(deep);
 }
 
 /* The checksums of a small file's chunks, made right again after a change. */
@@ -622,6 +744,25 @@ static void test_npz (void) {
   free(b.p);
 }
 
+static void test_torch (void) {
+  bytes b = TORCH_FILE("\x80\2]q\0(h\0K\5N" TENSOR(STORAGE("Short", "K\2"), "K\0K\2\x85K\1\x85") "e.");
+  marea_tree *t;
+  marea_tree_value v;
+  int key, node[4];
+  CHECK_OK(parse_torch(b.p, b.n, &t));
+  marea_tree_value_at(t, marea_tree_root(t), &v);
+  CHECK(v.kind == MAREA_TREE_LIST && v.count == 4);
+  for (int cell = v.first, i = 0; cell; i++) cell = marea_tree_next(t, cell, &key, &node[i]);
+  CHECK(node[0] == marea_tree_root(t));
+  marea_tree_value_at(t, node[1], &v);
+  CHECK(v.kind == MAREA_TREE_INTEGER && v.integer == 5);
+  marea_tree_value_at(t, node[3], &v);
+  CHECK(v.kind == MAREA_TREE_TENSOR && marea_tensor_dtype(v.tensor) == MAREA_I64);
+  CHECK(((int64_t *)marea_tensor_data(v.tensor))[1] == 0x3f80);
+  marea_tree_free(t);
+  free(b.p);
+}
+
 static void test_idx (void) {
   static const struct {
     uint8_t bytes[16];
@@ -813,12 +954,14 @@ int main (int argc, char **argv) {
   if (!setlocale(LC_ALL, "de_DE.UTF-8")) setlocale(LC_ALL, "");
   test_npy();
   test_npz();
+  test_torch();
   test_idx();
   test_png();
   test_safetensors();
   test_bad_idx();
   test_bad_npy();
   test_bad_npz();
+  test_bad_torch();
   test_header_room();
   test_long_header();
   test_quietly(random_flips);

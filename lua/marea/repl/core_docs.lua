@@ -176,6 +176,15 @@ function core.load_npz(path) end
 ---@example marea.save_npz({weight = marea.eye(3)}, path), marea.load_npz(path), os.remove(path)
 function core.save_npz(tensors, path) end
 
+--- What torch.save wrote, since PyTorch 1.6: tensors, lists, dicts, numbers, strings, booleans. Lists and tuples are
+--- lists, in which None is false; dicts are tables, without the keys of None. Nothing in the file is run: one that
+--- wants more than that, as a whole module does, is refused with the name of what it wants; save its state_dict(). A
+--- state goes to a network by net:load_state(state, {from = "torch"}). Each tensor has memory of its own.
+---@param path string
+---@return any value, string|nil message
+---@example marea.load_torch "missing.pt"
+function core.load_torch(path) end
+
 --- A PNG as u8 (H, W, C): C = 1 gray, 2 gray and alpha, 3 RGB, 4 RGBA. Samples are those of the file: colour profiles
 --- and gamma (sRGB, iCCP, gAMA, cHRM) are passed over, alpha is not multiplied in. A palette becomes RGB, tRNS an alpha
 --- channel; 1, 2 and 4 bits are scaled to 0 to 255, 16 bits give their upper byte. With bits = 16 as i64 from 0 to
