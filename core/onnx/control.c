@@ -5,9 +5,7 @@
 #include "node.h"
 
 static onnx_value **list_of_values (onnx_node *n, int count) {
-  if (!goes_on(n)) return NULL;
-  onnx_value **list = marea_alloc(n->e->ctx, (size_t)MAREA_MAX(count, 1) * sizeof list[0]);
-  if (!list) n->status = marea_fail(n->e->ctx, MAREA_ENOMEM, "onnx: out of memory");
+  onnx_value **list = marea_onnx_room(n, count, sizeof list[0]);
   for (int i = 0; i < count && list; i++) list[i] = NULL;
   return list;
 }
@@ -43,8 +41,7 @@ static value *with_front (onnx_node *n, value *x, int dim) {
 static value *stacked (onnx_node *n, onnx_value *const *list, int64_t count, int64_t axis, bool reverse) {
   value *zero = NULL;
   if (count == 0) return marea_onnx_from_ints(n, 0, NULL);
-  value **x = marea_alloc(n->e->ctx, (size_t)count * sizeof x[0]);
-  if (!x) n->status = marea_fail(n->e->ctx, MAREA_ENOMEM, "onnx: out of memory");
+  value **x = marea_onnx_room(n, count, sizeof x[0]);
   const int dim = goes_on(n) ? marea_onnx_axis(n, axis, rank_of(list[0]->v) + 1) : 0;
   for (int64_t i = 0; i < count && goes_on(n); i++)
     x[i] = with_front(n, list[reverse ? count - 1 - i : i]->v, dim);
@@ -63,8 +60,7 @@ typedef struct collection {
 static void collect (onnx_node *n, collection *c, onnx_value *v) {
   if (goes_on(n) && c->n == c->room) {
     const int64_t room = c->room ? 2 * c->room : 16;
-    onnx_value **items = marea_alloc(n->e->ctx, (size_t)room * sizeof items[0]);
-    if (!items) n->status = marea_fail(n->e->ctx, MAREA_ENOMEM, "onnx: out of memory");
+    onnx_value **items = marea_onnx_room(n, room, sizeof items[0]);
     if (items && c->n) memcpy(items, c->items, (size_t)c->n * sizeof items[0]);
     if (items) {
       marea_free(n->e->ctx, c->items);
@@ -89,7 +85,9 @@ static void check_collected (onnx_node *n, int count) {
 
 /* With channels first, so that all turns have one layout; takes the reference. */
 static onnx_value *plain (onnx_node *n, onnx_value *v) {
-  if (!goes_on(n) || v->sequence || !v->channels_last) return v;
+  if (goes_on(n) && (v->sequence || !v->v))
+    marea_onnx_reject(n, "a collected result: expected a tensor, got %s", v->sequence ? "a sequence" : "nothing");
+  if (!goes_on(n) || !v->channels_last) return v;
   onnx_value *first = owned(n, marea_onnx_channels_last(n, v->v, true), v->type);
   marea_onnx_value_release(n->e, v);
   return first;
@@ -130,10 +128,7 @@ static void run_loop (onnx_node *n, loop *l) {
   l->in = list_of_values(n, 2 + l->carried);
   l->out = list_of_values(n, 1 + l->carried + l->collected);
   for (int k = 0; k < l->carried && goes_on(n); k++) l->in[2 + k] = marea_onnx_value_retain(n->in[2 + k]);
-  for (int64_t i = 0; goes_on(n) && l->goes_on && i < l->most; i++) {
-    n->status = marea_poll(n->e->ctx);
-    if (goes_on(n)) turn(n, l, i);
-  }
+  for (int64_t i = 0; goes_on(n) && l->goes_on && i < l->most && marea_onnx_may_turn(n, i); i++) turn(n, l, i);
   for (int k = 0; k < l->carried && goes_on(n); k++) marea_onnx_give_value(n, k, l->in[2 + k]);
   for (int k = 0; k < l->collected && goes_on(n); k++) {
     const collection *c = &l->results[k];
@@ -198,8 +193,7 @@ static void step (onnx_node *n, scan *s, onnx_value *const *scanned, int64_t i) 
 
 static void find_steps (onnx_node *n, scan *s, onnx_value *const *scanned) {
   for (int k = 0; k < s->scanned && goes_on(n); k++) {
-    if (scanned[k]->sequence) marea_onnx_reject(n, "expected tensors, got a sequence");
-    const int dim = goes_on(n) ? marea_onnx_axis(n, item(&s->in_axes, k), rank_of(scanned[k]->v)) : 0;
+    const int dim = marea_onnx_axis(n, item(&s->in_axes, k), rank_of(scanned[k]->v));
     if (!goes_on(n)) return;
     const int64_t steps = size_of(scanned[k]->v, dim);
     if (k > 0 && steps != s->steps)
@@ -215,10 +209,7 @@ static void walk (onnx_node *n, scan *s, onnx_value *const *states, onnx_value *
   s->in = list_of_values(n, s->states + s->scanned);
   s->out = list_of_values(n, s->states + s->collected);
   for (int k = 0; k < s->states && goes_on(n); k++) s->in[k] = marea_onnx_value_retain(states[k]);
-  for (int64_t i = 0; i < s->steps && goes_on(n); i++) {
-    n->status = marea_poll(n->e->ctx);
-    if (goes_on(n)) step(n, s, scanned, i);
-  }
+  for (int64_t i = 0; goes_on(n) && i < s->steps && marea_onnx_may_turn(n, i); i++) step(n, s, scanned, i);
   for (int k = 0; k < s->states && goes_on(n); k++) results[k] = marea_onnx_value_retain(s->in[k]);
   for (int k = 0; k < s->collected && goes_on(n); k++) {
     const collection *c = &s->results[k];
@@ -242,10 +233,11 @@ static void plain_inputs (onnx_node *n, int first, int count, onnx_value **list)
 
 /* In operator set 8 the first dimension of everything is a batch, and the first input the lengths. */
 static void scan_batch (onnx_node *n, scan *s, onnx_value *const *in, onnx_value **results) {
-  const int64_t batch = size_of(in[0]->v, 0);
+  const int64_t batch = rank_of(in[0]->v) ? size_of(in[0]->v, 0) : 0;
   const int count = s->states + s->collected, inputs = s->states + s->scanned;
   collection rows[MOST_COLLECTED] = {{0}};
   check_collected(n, count);
+  if (rank_of(in[0]->v) == 0) marea_onnx_reject(n, "expected a batch, got one number");
   for (int64_t b = 0; b < batch && goes_on(n); b++) {
     onnx_value **row = list_of_values(n, inputs), **out = list_of_values(n, count);
     for (int k = 0; k < inputs && goes_on(n); k++)
@@ -267,9 +259,11 @@ static void scan_batch (onnx_node *n, scan *s, onnx_value *const *in, onnx_value
 HANDLER(Scan) {
   const bool batched = n->version < 9;
   const int first = batched, inputs = n->n_in - first;
-  scan s = {.scanned = (int)int_of(n, "num_scan_inputs", 0)};
-  s.states = inputs - s.scanned;
-  if (s.scanned < 1 || s.states < 0) marea_onnx_reject(n, "%d of %d inputs are scanned", s.scanned, inputs);
+  const int64_t scanned = int_of(n, "num_scan_inputs", 0);
+  if (scanned < 1 || scanned > inputs)
+    marea_onnx_reject(n, "%lld of %d inputs are scanned", (long long)scanned, inputs);
+  if (!goes_on(n)) return;
+  scan s = {.scanned = (int)scanned, .states = inputs - (int)scanned};
   s.collected = n->n_out - s.states;
   check_collected(n, s.collected);
   if (batched && has(n, 0)) marea_onnx_reject(n, "lengths of sequences are not supported");

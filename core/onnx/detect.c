@@ -13,7 +13,9 @@ typedef struct box {
 
 static int by_score (const void *a, const void *b) {
   const box *x = a, *y = b;
-  if (x->score != y->score) return x->score > y->score ? -1 : 1;
+  const bool nan_x = x->score != x->score, nan_y = y->score != y->score; /* NaN comes last */
+  if (nan_x != nan_y) return nan_x - nan_y;
+  if (!nan_x && x->score != y->score) return x->score > y->score ? -1 : 1;
   return (x->place > y->place) - (x->place < y->place);
 }
 
@@ -55,7 +57,7 @@ typedef struct detection {
 static void detect_class (onnx_node *node, detection *d, int64_t batch, int64_t class) {
   const float *scores = d->scores + (batch * d->classes + class) * d->places;
   int64_t n = 0, kept = 0;
-  for (int64_t i = 0; i < d->places; i++)
+  for (int64_t i = 0; i < d->places && still(node, i); i++)
     if (!d->scored || (double)scores[i] > d->score)
       d->room[n++] = read_box(d->boxes + (batch * d->places + i) * 4, d->center, scores[i], i);
   qsort(d->room, (size_t)n, sizeof *d->room, by_score);
@@ -102,11 +104,10 @@ HANDLER(NonMaxSuppression) {
   detection d;
   if (!prepare(n, &d)) return;
   const int64_t room = d.batches * d.classes * d.most;
-  d.room = marea_alloc(n->e->ctx, (size_t)MAREA_MAX(d.places, 1) * sizeof *d.room);
-  d.found = marea_alloc(n->e->ctx, (size_t)MAREA_MAX(room, 1) * 3 * sizeof *d.found);
-  if (!d.room || !d.found) marea_onnx_reject(n, "out of memory");
+  d.room = marea_onnx_room(n, d.places, sizeof *d.room);
+  d.found = marea_onnx_room(n, room, 3 * sizeof *d.found);
   for (int64_t b = 0; b < d.batches && goes_on(n); b++)
-    for (int64_t c = 0; c < d.classes; c++) detect_class(n, &d, b, c);
+    for (int64_t c = 0; c < d.classes && goes_on(n); c++) detect_class(n, &d, b, c);
   value *y = marea_onnx_new(n, MAREA_I64, 2, (int64_t[]){d.n, 3});
   if (y && d.n) memcpy(marea_at(y->t), d.found, (size_t)d.n * 3 * sizeof *d.found);
   marea_free(n->e->ctx, d.room);

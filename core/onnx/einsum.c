@@ -303,6 +303,7 @@ static void read_terms (onnx_node *n, char *text, term *terms, sum *s) {
     t->x = input(n, i);
     if (i > 0 && *at++ != ',') bad(n, text);
     if (goes_on(n)) read_term(n, text, &at, rank_of(t->x), -1, t);
+    if (!goes_on(n)) return;
     for (int d = 0; d < t->n; d++) {
       s->once = seen & bit(t->label[d]) ? s->once & ~bit(t->label[d]) : s->once | bit(t->label[d]);
       seen |= bit(t->label[d]);
@@ -317,12 +318,10 @@ HANDLER(Einsum) {
   char text[256];
   sum s;
   memset(&s, 0, sizeof s);
-  term *terms = marea_alloc(n->e->ctx, (size_t)MAREA_MAX(n->n_in, 1) * sizeof *terms);
-  if (!terms || n->n_in == 0) {
-    marea_free(n->e->ctx, terms);
-    marea_onnx_reject(n, terms ? "expected an input" : "out of memory");
-    return;
-  }
+  if (n->n_in == 0) marea_onnx_reject(n, "expected an input");
+  term *terms = marea_onnx_room(n, n->n_in, sizeof *terms);
+  if (!terms) return;
+  memset(terms, 0, (size_t)n->n_in * sizeof *terms);
   read_terms(n, text, terms, &s);
   for (int i = 0; i < n->n_in && goes_on(n); i++) drop_ones(n, &terms[i], &s);
   if (goes_on(n)) sum_products(n, terms, &s);

@@ -11,7 +11,7 @@
 /* By elimination with the greatest pivot; a is overwritten. */
 static double determinant (onnx_node *node, double *a, int64_t n) {
   double product = 1;
-  for (int64_t k = 0; k < n && still(node, k * n); k++) {
+  for (int64_t k = 0; k < n && still(node, 0); k++) {
     int64_t best = k;
     for (int64_t i = k + 1; i < n; i++)
       if (fabs(a[i * n + k]) > fabs(a[best * n + k])) best = i;
@@ -23,7 +23,7 @@ static double determinant (onnx_node *node, double *a, int64_t n) {
       a[k * n + j] = a[best * n + j];
       a[best * n + j] = t;
     }
-    for (int64_t i = k + 1; i < n; i++) {
+    for (int64_t i = k + 1; i < n && still(node, i); i++) {
       const double factor = a[i * n + k] / pivot;
       for (int64_t j = k + 1; j < n; j++) a[i * n + j] -= factor * a[k * n + j];
     }
@@ -41,7 +41,7 @@ HANDLER(Det) {
   value *y = marea_onnx_new(n, MAREA_F64, rank - 2, x->t->shape);
   if (!goes_on(n)) return;
   const int64_t size = size_of(x, rank - 1), count = count_of(y);
-  for (int64_t i = 0; i < count; i++)
+  for (int64_t i = 0; i < count && goes_on(n); i++)
     ((double *)marea_at(y->t))[i] = determinant(n, (double *)marea_at(copy->t) + i * size * size, size);
   marea_onnx_give_as(n, 0, y, n->in[0]->type);
 }
@@ -121,8 +121,7 @@ static bool sort_pool (onnx_node *n, grams *g) {
   const Marea__AttributeProto *weights = marea_onnx_attribute(n, "weights");
   if (!goes_on(n)) return false;
   g->n = 0;
-  g->sorted = marea_alloc(n->e->ctx, MAREA_MAX(pool->n_ints, 1) * sizeof *g->sorted);
-  if (!g->sorted) marea_onnx_reject(n, "out of memory");
+  g->sorted = marea_onnx_room(n, (int64_t)pool->n_ints, sizeof *g->sorted);
   for (size_t k = 0; k < starts->n_ints && goes_on(n); k++) {
     const int64_t end = k + 1 < starts->n_ints ? starts->ints[k + 1] : (int64_t)pool->n_ints,
                   length = (int64_t)k + 1;
@@ -188,7 +187,7 @@ HANDLER(TfIdfVectorizer) {
                   shape[] = {rows, g.columns};
     value *y = marea_onnx_new(n, MAREA_F32, t->rank, t->rank == 2 ? shape : shape + 1);
     if (y) memset(marea_at(y->t), 0, (size_t)(rows * g.columns) * sizeof(float));
-    for (int64_t r = 0; r < rows && y; r++)
+    for (int64_t r = 0; r < rows && y && goes_on(n); r++)
       count_grams(n, &g, length, (const int64_t *)marea_at(t) + r * length,
                   (float *)marea_at(y->t) + r * g.columns);
     marea_onnx_give_as(n, 0, y, ONNX_FLOAT);

@@ -6,8 +6,19 @@
 
 #include "model.h"
 
-static marea_status out_of_memory (marea_context *ctx) {
-  return marea_fail(ctx, MAREA_ENOMEM, "onnx: out of memory");
+const Marea__NodeProto marea_onnx_whole = {.name = (char *)"", .op_type = (char *)"graph"};
+
+static void *take (void *memory, size_t bytes) {
+  onnx_memory *m = memory;
+  void *p = marea_alloc(m->ctx, MAREA_MAX(bytes, 1));
+  m->ran_out = m->ran_out || !p;
+  return p;
+}
+
+static void give_back (void *memory, void *p) { marea_free(((onnx_memory *)memory)->ctx, p); }
+
+ProtobufCAllocator marea_onnx_noting (onnx_memory *m) {
+  return (ProtobufCAllocator){.alloc = take, .free = give_back, .allocator_data = m};
 }
 
 static void *zeroed (marea_context *ctx, size_t bytes) {
@@ -93,14 +104,14 @@ static marea_status new_graph (marea_context *ctx, Marea__GraphProto *proto, con
                                onnx_graph **out) {
   onnx_graph *g = zeroed(ctx, sizeof *g);
   *out = g;
-  if (!g) return out_of_memory(ctx);
+  if (!g) return marea_onnx_out_of_memory(ctx);
   const size_t names = (size_t)count_names(proto);
   g->proto = proto;
   g->opened = from;
   g->names = zeroed(ctx, names * sizeof g->names[0]);
   g->last = zeroed(ctx, names * sizeof g->last[0]);
   g->weights = zeroed(ctx, proto->n_initializer * sizeof(g->weights[0]));
-  if (!g->names || !g->last || !g->weights) return out_of_memory(ctx);
+  if (!g->names || !g->last || !g->weights) return marea_onnx_out_of_memory(ctx);
   list_names(g);
   find_last(g);
   return MAREA_OK;
@@ -192,7 +203,7 @@ static marea_status visit (marea_emitter *e, onnx_scope *scope, int index) {
   const int n_in = (int)proto->n_input, n_out = (int)proto->n_output, mark = marea_emit_begin(e);
   const int spare = 4; /* results that handlers look at, asked for or not */
   onnx_value **values = zeroed(e->ctx, (size_t)(n_in + n_out + spare) * sizeof values[0]);
-  if (!values) return out_of_memory(e->ctx);
+  if (!values) return marea_onnx_out_of_memory(e->ctx);
   onnx_node n = {.e = e,
                  .scope = scope,
                  .proto = proto,
@@ -228,13 +239,12 @@ static void take_results (onnx_node *n, onnx_scope *s, int n_out, onnx_value **o
 marea_status marea_onnx_walk (marea_emitter *e, marea_graph *model, onnx_graph *graph, onnx_scope *outer,
                               int n_in, onnx_value *const *in, const int *places, int n_out,
                               onnx_value **out) {
-  static const Marea__NodeProto whole = {.name = (char *)"", .op_type = (char *)"graph"};
   const Marea__GraphProto *p = graph->proto;
   onnx_scope scope = {.outer = outer, .model = model, .graph = graph};
-  onnx_node n = {.e = e, .scope = &scope, .proto = &whole};
+  onnx_node n = {.e = e, .scope = &scope, .proto = &marea_onnx_whole};
   for (int k = 0; k < n_out; k++) out[k] = NULL;
   scope.values = zeroed(e->ctx, (size_t)graph->n_names * sizeof scope.values[0]);
-  if (!scope.values) return out_of_memory(e->ctx);
+  if (!scope.values) return marea_onnx_out_of_memory(e->ctx);
   const int mark = marea_emit_begin(e);
   begin_weights(&n, &scope);
   marea_emit_end(e, mark);
@@ -263,14 +273,14 @@ static int depth_of (const onnx_scope *s) {
 
 static onnx_graph *open_body (onnx_node *n, const ProtobufCBinaryData *bytes) {
   marea_graph *m = n->scope->model;
-  ProtobufCAllocator allocator = marea_onnx_allocator(m->ctx);
+  onnx_memory memory = {.ctx = m->ctx};
+  ProtobufCAllocator allocator = marea_onnx_noting(&memory);
   onnx_graph *g = opened(m, bytes->data);
   if (g) return g;
   Marea__GraphProto *proto = marea__graph_proto__unpack(&allocator, bytes->len, bytes->data);
-  if (!proto) {
-    marea_onnx_reject(n, "its graph is malformed, or memory ran out");
-    return NULL;
-  }
+  if (memory.ran_out) n->status = marea_onnx_out_of_memory(m->ctx);
+  else if (!proto) marea_onnx_reject(n, "its graph is malformed");
+  if (!proto) return NULL;
   n->status = marea_onnx_open_graph(m, proto, bytes->data, &g);
   if (goes_on(n)) {
     g->next = m->main->next;

@@ -24,6 +24,7 @@ static int axis_of (onnx_node *n, const value *x, int64_t initial) {
 /* The numbers 0, 1, ... along dimension d of a tensor of this rank, all other sizes being 1. */
 static value *range_along (onnx_node *n, int64_t size, int d, int rank) {
   int64_t shape[MAREA_MAX_RANK];
+  if (!goes_on(n)) return NULL;
   for (int i = 0; i < rank; i++) shape[i] = i == d ? size : 1;
   return marea_onnx_reshape(n, marea_onnx_range(n, size), rank, shape);
 }
@@ -205,7 +206,9 @@ HANDLER(OneHot) {
   if (!goes_on(n)) return;
   const int64_t classes = marea_onnx_known_int(n, depth);
   const int rank = rank_of(index) + 1, dim = marea_onnx_axis(n, int_of(n, "axis", -1), rank);
-  int64_t shape[MAREA_MAX_RANK + 1];
+  int64_t shape[MAREA_MAX_RANK];
+  if (rank > MAREA_MAX_RANK)
+    marea_onnx_reject(n, "a result of rank %d; at most %d are supported", rank, MAREA_MAX_RANK);
   if (!goes_on(n)) return;
   for (int d = 0; d < rank; d++) shape[d] = d == dim ? 1 : size_of(index, d - (d > dim));
   index = marea_onnx_cast(n, index, MAREA_I64);
@@ -339,18 +342,17 @@ static void find_unique (onnx_node *n, value *matrix, bool sorted, unique *u) {
   if (!t) return;
   const int64_t count = t->shape[0], length = t->shape[1];
   const bool integers = t->dtype == MAREA_I64;
-  item *items = marea_alloc(n->e->ctx, (size_t)MAREA_MAX(count, 1) * 2 * sizeof *items);
-  if (!items) {
-    marea_onnx_reject(n, "out of memory");
-    return;
-  }
-  for (int64_t i = 0; i < count; i++)
+  item *items = marea_onnx_room(n, count, 2 * sizeof *items);
+  if (!items) return;
+  for (int64_t i = 0; i < count && still(n, i); i++)
     items[i] = (item){
         .at = (const char *)marea_at(t) + (size_t)(i * length) * 8, .length = length, .place = i};
-  qsort(items, (size_t)count, sizeof *items, integers ? by_integer : by_number);
-  const int64_t found = find_runs(items, count, integers, items + count);
-  if (!sorted) qsort(items + count, (size_t)found, sizeof *items, by_place);
-  note_runs(n, items + count, found, count, u);
+  if (goes_on(n)) {
+    qsort(items, (size_t)count, sizeof *items, integers ? by_integer : by_number);
+    const int64_t found = find_runs(items, count, integers, items + count);
+    if (!sorted) qsort(items + count, (size_t)found, sizeof *items, by_place);
+    note_runs(n, items + count, found, count, u);
+  }
   marea_free(n->e->ctx, items);
 }
 

@@ -212,13 +212,10 @@ HANDLER(BitShift) {
 /* ---- of many ---- */
 
 static value *fold (onnx_node *n, const char *op, bool *last) {
-  value **x = marea_alloc(n->e->ctx, (size_t)MAREA_MAX(n->n_in, 1) * sizeof x[0]), *y = NULL;
+  if (n->n_in == 0) marea_onnx_reject(n, "expected an input");
+  value **x = marea_onnx_room(n, n->n_in, sizeof x[0]), *y = NULL;
   *last = false;
-  if (!x || n->n_in == 0) {
-    marea_free(n->e->ctx, x);
-    marea_onnx_reject(n, x ? "expected an input" : "out of memory");
-    return NULL;
-  }
+  if (!x) return NULL;
   *last = marea_onnx_aligned(n, x);
   if (goes_on(n)) y = x[0];
   for (int i = 1; i < n->n_in && goes_on(n); i++) y = op2(n, op, y, x[i]);

@@ -56,6 +56,14 @@ struct marea_graph {
 };
 
 extern ProtobufCAllocator marea_onnx_allocator (marea_context *ctx);
+/* One that notes whether memory ran out; what it gave may be freed by the other. */
+typedef struct onnx_memory {
+  marea_context *ctx;
+  bool ran_out;
+} onnx_memory;
+ProtobufCAllocator marea_onnx_noting (onnx_memory *m);
+
+extern const Marea__NodeProto marea_onnx_whole; /* stands for a graph in messages */
 
 /* tensor.c: *out := the tensor of a file, its elements in raw form, in lists or in another file of the folder */
 marea_status marea_onnx_read_tensor (marea_context *ctx, const char *folder, const Marea__TensorProto *t,

@@ -17,10 +17,30 @@ void marea_onnx_reject (onnx_node *n, const char *format, ...) {
                          text);
 }
 
+marea_status marea_onnx_out_of_memory (marea_context *ctx) {
+  return marea_fail(ctx, MAREA_ENOMEM, "onnx: out of memory");
+}
+
 /* Keeps the first failure. */
 static bool check (onnx_node *n, marea_status status) {
   if (goes_on(n)) n->status = status;
   return goes_on(n);
+}
+
+void *marea_onnx_room (onnx_node *n, int64_t count, size_t size) {
+  if (!goes_on(n)) return NULL;
+  const size_t things = (size_t)MAREA_MAX(count, 1);
+  void *p = things > PTRDIFF_MAX / size ? NULL : marea_alloc(n->e->ctx, things * size);
+  if (!p) n->status = marea_onnx_out_of_memory(n->e->ctx);
+  return p;
+}
+
+enum { MOST_TURNS = 4096, MOST_CALLS = 1 << 16 }; /* of a program with loops */
+
+bool marea_onnx_may_turn (onnx_node *n, int64_t i) {
+  const marea_program *p = n->e->program;
+  if (!check(n, marea_poll(n->e->ctx))) return false;
+  return check(n, p && (i >= MOST_TURNS || p->n_calls > MOST_CALLS) ? MAREA_UNKNOWN : MAREA_OK);
 }
 
 /* ---- attributes ---- */
@@ -94,13 +114,8 @@ bool marea_onnx_ints (onnx_node *n, const char *name, onnx_ints *ints) {
 /* ---- values of the graph ---- */
 
 onnx_value *marea_onnx_value_new (onnx_node *n, value *v, int type) {
-  if (!goes_on(n)) return NULL;
-  onnx_value *o = marea_alloc(n->e->ctx, sizeof *o);
-  if (!o) {
-    check(n, marea_fail(n->e->ctx, MAREA_ENOMEM, "onnx: out of memory"));
-    return NULL;
-  }
-  *o = (onnx_value){.refs = 1, .type = type, .v = marea_value_retain(v)};
+  onnx_value *o = marea_onnx_room(n, 1, sizeof *o);
+  if (o) *o = (onnx_value){.refs = 1, .type = type, .v = marea_value_retain(v)};
   return o;
 }
 
@@ -268,6 +283,7 @@ value *marea_onnx_tensor (onnx_node *n, const Marea__TensorProto *t) {
 }
 
 const marea_tensor *marea_onnx_elements (onnx_node *n, value *v) {
+  if (!v) marea_onnx_reject(n, "expected a tensor, got nothing");
   if (!goes_on(n)) return NULL;
   if (!marea_value_known(v)) check(n, MAREA_UNKNOWN);
   value *dense = goes_on(n) && !marea_tensor_contiguous(v->t) ? op1(n, "contiguous", v) : v;
@@ -377,7 +393,7 @@ void marea_onnx_call_all (onnx_node *n, const char *op, int n_in, value *const *
 }
 
 value *marea_onnx_cast (onnx_node *n, value *x, int dtype) {
-  if (!goes_on(n) || dtype_of(x) == dtype) return x;
+  if (!goes_on(n) || !x || dtype_of(x) == dtype) return x;
   return CALL(n, "cast", VALUES(x), NAMED(marea_word("dtype", marea_dtype_name((marea_dtype)dtype))));
 }
 
@@ -416,6 +432,7 @@ unsigned marea_onnx_axes (onnx_node *n, const onnx_ints *axes, int rank) {
 }
 
 value *marea_onnx_expand (onnx_node *n, value *x, int rank, const int64_t *shape) {
-  if (goes_on(n) && marea_has_shape(x->t, rank, shape)) return x;
+  if (!goes_on(n) || !has_rank(n, rank)) return NULL;
+  if (marea_has_shape(x->t, rank, shape)) return x;
   return CALL(n, "expand", VALUES(x), NAMED(marea_ints("shape", rank, shape)));
 }

@@ -90,6 +90,12 @@ static inline bool still (onnx_node *n, int64_t i) {
   if (goes_on(n) && (i & 0xff) == 0) n->status = marea_poll(n->e->ctx);
   return goes_on(n);
 }
+marea_status marea_onnx_out_of_memory (marea_context *ctx);
+/* Memory for `count` things of `size` bytes, to be freed with marea_free; NULL: failed, before or now. */
+void *marea_onnx_room (onnx_node *n, int64_t count, size_t size);
+/* May a loop take its turn i? A program becomes no longer than some turns and calls: a loop that would make it so is run
+   node by node (MAREA_UNKNOWN). */
+bool marea_onnx_may_turn (onnx_node *n, int64_t i);
 
 /* ---- attributes ---- */
 

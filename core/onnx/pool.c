@@ -121,9 +121,9 @@ static value *counts (onnx_node *n, const onnx_windows *w, int i, bool padding, 
   if (!made) return NULL;
   const int64_t low = padding ? 0 : w->before[i],
                 high = w->before[i] + w->in[i] + (padding ? w->after[i] : 0);
-  for (int64_t o = 0; o < w->out[i]; o++) {
+  for (int64_t o = 0; o < w->out[i] && still(n, o); o++) {
     int64_t count = 0;
-    for (int64_t k = 0; k < w->kernel[i]; k++) {
+    for (int64_t k = 0; k < w->kernel[i] && still(n, k); k++) {
       const int64_t at = o * w->stride[i] + k * w->dilation[i];
       count += at >= low && at < high;
     }
@@ -238,6 +238,8 @@ HANDLER(MaxUnpool) {
   }
   if (has(n, 2) && !marea_onnx_known_ints(n, input(n, 2), &wanted)) return;
   if (wanted.n && wanted.n != rank_of(x)) marea_onnx_reject(n, "an output_shape of rank %d", wanted.n);
+  for (int d = 0; d < wanted.n; d++)
+    if (!marea_onnx_is_pad(n, wanted.v[d])) return;
   value *y = marea_onnx_reshape(n, spread(n, x, at, size), rank_of(x), shape);
   for (int d = 2; d < wanted.n && goes_on(n); d++) y = marea_onnx_pad(n, y, d, 0, wanted.v[d] - shape[d], 0);
   give(n, 0, y);

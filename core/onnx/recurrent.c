@@ -287,13 +287,12 @@ static value *zeros (onnx_node *n, const layer *l) {
 
 /* Rows that have ended, or have not begun from their end, keep their state. */
 static void run_steps (onnx_node *n, const layer *l, const direction *d, value **out) {
-  value **y = marea_alloc(n->e->ctx, (size_t)MAREA_MAX(l->steps, 1) * sizeof y[0]);
+  value **y = marea_onnx_room(n, l->steps, sizeof y[0]);
   value *all = state_product(n, l->x, d->w_x, d->b_x);
   value *h = d->h0 ? d->h0 : zeros(n, l), *c = d->c0 ? d->c0 : zeros(n, l),
         *zero = marea_onnx_scalar(n, 0, dtype_of(l->x));
-  if (!y) n->status = marea_fail(n->e->ctx, MAREA_ENOMEM, "onnx: out of memory");
-  else if (l->steps < 1) marea_onnx_reject(n, "expected at least one step");
-  for (int64_t k = 0; k < l->steps && goes_on(n); k++) {
+  if (l->steps < 1) marea_onnx_reject(n, "expected at least one step");
+  for (int64_t k = 0; k < l->steps && goes_on(n) && marea_onnx_may_turn(n, k); k++) {
     const int64_t t = d->reverse ? l->steps - 1 - k : k;
     value *before = h, *c_before = c;
     step(n, l, d, selected(n, all, 1, t), &h, &c);

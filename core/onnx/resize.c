@@ -56,7 +56,7 @@ static double weight_of (const resizing *r, double x) {
 }
 
 static int64_t inside (double i, int64_t size) {
-  return i < 0 ? 0 : i > (double)(size - 1) ? size - 1 : (int64_t)i;
+  return !(i > 0) ? 0 : i > (double)(size - 1) ? size - 1 : (int64_t)i;
 }
 
 /* Scale of the filter: anti-aliased it is as wide as what becomes one element. */
@@ -116,7 +116,7 @@ static value *stretched (onnx_node *n, value *x, int dim, const resizing *r, con
   const int64_t taps = taps_of(r, s, &first);
   value *places = marea_onnx_new(n, MAREA_I64, 2, (int64_t[]){taps, s->out});
   value *weights = marea_onnx_new(n, MAREA_F64, 2, (int64_t[]){taps, s->out}), *y = NULL;
-  for (int64_t i = 0; i < s->out && goes_on(n); i++)
+  for (int64_t i = 0; i < s->out && still(n, taps > 256 ? 0 : i); i++)
     find_taps(r, s, i, (int64_t *)marea_at(places->t) + i, (double *)marea_at(weights->t) + i, s->out);
   for (int64_t t = 0; t < taps && goes_on(n); t++) {
     value *part = picked(n, x, row(n, places, t), dim);
@@ -130,7 +130,7 @@ static value *stretched (onnx_node *n, value *x, int dim, const resizing *r, con
 /* The value of what is outside where the source of an element of this dimension is outside of x */
 static value *with_outside (onnx_node *n, value *y, int dim, const resizing *r, const stretch *s) {
   value *known = marea_onnx_new(n, MAREA_U8, 1, (int64_t[]){s->out});
-  for (int64_t i = 0; i < s->out && goes_on(n); i++) {
+  for (int64_t i = 0; i < s->out && still(n, i); i++) {
     const double x = (double)(float)source_of(r, s, i); /* which rounding does not take over the edge */
     ((uint8_t *)marea_at(known->t))[i] = x >= 0 && x <= (double)(s->in - 1);
   }
@@ -143,10 +143,10 @@ static bool is_same (const resizing *r, const stretch *s) {
 
 /* ---- images that become a whole number of times larger: operators of their own ---- */
 
-static bool is_multiple (const resizing *r, const stretch *s) {
+static bool is_multiple (onnx_node *n, const resizing *r, const stretch *s) {
   const int64_t k = s->in > 0 ? s->out / s->in : 0;
   bool is = k > 0 && k * s->in == s->out;
-  for (int64_t i = 0; i < s->out && is; i++) {
+  for (int64_t i = 0; i < s->out && is && still(n, i); i++) {
     const double x = source_of(r, s, i);
     is = r->nearest ? inside(rounded(r->round, s, as_precise(r, x)), s->in) == i / k
                     : fabs(x - (((double)i + 0.5) / (double)k - 0.5)) < 1e-6;
@@ -158,7 +158,7 @@ static bool multiplies (onnx_node *n, const resizing *r, const stretch *s) {
   const value *x = each(n, 0);
   if (!goes_on(n) || rank_of(x) != 4 || !marea_dtype_is_float((marea_dtype)dtype_of(x))) return false;
   if (crops(r) || r->cubic || !is_same(r, &s[0]) || !is_same(r, &s[1])) return false;
-  return is_multiple(r, &s[2]) && is_multiple(r, &s[3]);
+  return is_multiple(n, r, &s[2]) && is_multiple(n, r, &s[3]);
 }
 
 static void multiply (onnx_node *n, const resizing *r, const stretch *s) {
@@ -230,7 +230,7 @@ static void read_axes (onnx_node *n, int rank, onnx_ints *axes) {
 static void set_scale (onnx_node *n, stretch *s, double scale, bool region) {
   s->scale = scale;
   s->length = (double)s->in * scale * (region ? s->end - s->start : 1);
-  if (!(scale > 0) || !(s->length >= MAREA_MIN(s->in, 1)) || s->length > INT32_MAX)
+  if (!(scale >= 0x1p-31) || !(s->length >= MAREA_MIN(s->in, 1)) || s->length > INT32_MAX)
     marea_onnx_reject(n, "a scale of %g", scale);
   else s->out = (int64_t)floor(s->length);
 }
@@ -337,8 +337,9 @@ HANDLER(CenterCropPad) {
   read_axes(n, rank_of(x), &axes);
   if (goes_on(n) && axes.n != shape.n) marea_onnx_reject(n, "%d sizes for %d axes", shape.n, axes.n);
   for (int i = 0; i < axes.n && goes_on(n); i++) {
-    const int64_t more = shape.v[i] - size_of(x, (int)axes.v[i]); /* the odd one behind */
     if (shape.v[i] < 0) marea_onnx_reject(n, "a size of %lld", (long long)shape.v[i]);
+    if (!goes_on(n)) return;
+    const int64_t more = shape.v[i] - size_of(x, (int)axes.v[i]); /* the odd one behind */
     x = marea_onnx_pad(n, x, (int)axes.v[i], more / 2, more - more / 2, 0);
   }
   give(n, 0, x);

@@ -270,7 +270,7 @@ static value *base_grid (onnx_node *n, const int64_t *size, int d, bool corners)
   int64_t count = 1;
   for (int i = 0; i < d; i++) count *= size[i];
   value *grid = marea_onnx_new(n, MAREA_F64, 2, (int64_t[]){count, d + 1});
-  for (int64_t p = 0; p < count && goes_on(n); p++) {
+  for (int64_t p = 0; p < count && still(n, p); p++) {
     double *row = (double *)marea_at(grid->t) + p * (d + 1);
     int64_t rest = p;
     for (int i = d - 1; i >= 0; rest /= size[i--]) {
@@ -315,7 +315,7 @@ static void sample_bins (onnx_node *n, const regions *r, int i, int64_t k, int t
   *place = marea_onnx_new(n, MAREA_I64, 2, (int64_t[]){r->n, r->out[i]});
   *weight = marea_onnx_new(n, MAREA_F64, 2, (int64_t[]){r->n, r->out[i]});
   if (!goes_on(n)) return;
-  for (int64_t j = 0; j < r->n * r->out[i]; j++) {
+  for (int64_t j = 0; j < r->n * r->out[i] && still(n, j); j++) {
     const int64_t region = j / r->out[i], grid = r->grid[2 * region + i], sample = MAREA_MIN(k, grid - 1);
     const double bin = r->length[2 * region + i] / (double)r->out[i], last = (double)(r->in[i] - 1);
     double at = r->start[2 * region + i] +
@@ -352,7 +352,7 @@ static value *sample_of (onnx_node *n, value *x, value *starts, const regions *r
 
 static void read_regions (onnx_node *n, const marea_tensor *rois, regions *r) {
   const int64_t samples = int_of(n, "sampling_ratio", 0);
-  for (int64_t k = 0; k < 2 * r->n && goes_on(n); k++) {
+  for (int64_t k = 0; k < 2 * r->n && still(n, k); k++) {
     const int i = k % 2; /* rows, columns; a region is x1, y1, x2, y2 */
     const double from = marea_onnx_element(rois, k / 2 * 4 + 1 - i) * r->scale - r->half;
     const double length = marea_onnx_element(rois, k / 2 * 4 + 3 - i) * r->scale - r->half - from;
@@ -368,7 +368,7 @@ static void read_regions (onnx_node *n, const marea_tensor *rois, regions *r) {
 
 static void align (onnx_node *n, value *x, value *starts, const regions *r, bool mean) {
   value *y = NULL;
-  for (int64_t k = 0; k < r->most[0] * r->most[1] && goes_on(n); k++) {
+  for (int64_t k = 0; k < r->most[0] * r->most[1] && still(n, k); k++) {
     value *part = sample_of(n, x, starts, r, k / r->most[1], k % r->most[1], mean);
     y = y ? op2(n, mean ? "add" : "maximum", y, part) : part;
   }
@@ -397,10 +397,8 @@ HANDLER(RoiAlign) {
   r.in[1] = size_of(x, 2);
   value *starts = mul(n, index, marea_onnx_integer(n, r.in[0] * r.in[1], MAREA_I64));
   starts = marea_onnx_reshape(n, starts, 3, (int64_t[]){r.n, 1, 1});
-  r.start = marea_alloc(n->e->ctx,
-                        (size_t)MAREA_MAX(r.n, 1) * 2 * (2 * sizeof r.start[0] + sizeof r.grid[0]));
-  if (!r.start) n->status = marea_fail(n->e->ctx, MAREA_ENOMEM, "onnx: out of memory");
-  else {
+  r.start = marea_onnx_room(n, r.n, 2 * (2 * sizeof r.start[0] + sizeof r.grid[0]));
+  if (r.start) {
     r.length = r.start + 2 * r.n;
     r.grid = (int64_t *)(r.length + 2 * r.n);
     read_regions(n, known, &r);

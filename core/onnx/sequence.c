@@ -2,7 +2,7 @@
 ** sequence.c: ONNX's sequences of tensors, and values that may be missing. How long a sequence is, and where in it
 ** something is put, is known when the graph is walked over.
 */
-#include "node.h"
+#include "window.h"
 
 static onnx_value *sequence_at (onnx_node *n, int i) {
   if (!goes_on(n)) return NULL;
@@ -15,14 +15,19 @@ static onnx_value *new_sequence (onnx_node *n, int count, int type) {
   onnx_value *s = marea_onnx_value_new(n, NULL, type);
   if (!s) return NULL;
   s->sequence = true;
-  s->items = marea_alloc(n->e->ctx, (size_t)MAREA_MAX(count, 1) * sizeof s->items[0]);
+  s->items = marea_onnx_room(n, count, sizeof s->items[0]);
   if (s->items) return s;
-  n->status = marea_fail(n->e->ctx, MAREA_ENOMEM, "onnx: out of memory");
   marea_onnx_value_release(n->e, s);
   return NULL;
 }
 
-static void append (onnx_value *s, onnx_value *v) { s->items[s->n++] = marea_onnx_value_retain(v); }
+/* Items are tensors: neither sequences nor nothing. */
+static void append (onnx_node *n, onnx_value *s, onnx_value *v) {
+  if (goes_on(n) && (v->sequence || !v->v))
+    marea_onnx_reject(n, "item %d of a sequence: expected a tensor, got %s", s->n + 1,
+                      v->sequence ? "a sequence" : "nothing");
+  if (goes_on(n)) s->items[s->n++] = marea_onnx_value_retain(v);
+}
 
 static void give_sequence (onnx_node *n, int k, onnx_value *s) {
   if (s) marea_onnx_give_value(n, k, s);
@@ -43,7 +48,7 @@ HANDLER(SequenceConstruct) {
   for (int i = 0; i < n->n_in; i++)
     if (!has(n, i)) marea_onnx_reject(n, "input %d is missing", i + 1);
   onnx_value *s = goes_on(n) ? new_sequence(n, n->n_in, n->n_in ? n->in[0]->type : ONNX_FLOAT) : NULL;
-  for (int i = 0; i < n->n_in && s; i++) append(s, n->in[i]);
+  for (int i = 0; i < n->n_in && s; i++) append(n, s, n->in[i]);
   give_sequence(n, 0, s);
 }
 
@@ -53,7 +58,7 @@ HANDLER(SequenceInsert) {
   if (!goes_on(n)) return;
   const int at = place_of(n, 2, old->n, old->n);
   onnx_value *s = new_sequence(n, old->n + 1, old->type);
-  for (int i = 0; i <= old->n && s; i++) append(s, i == at ? n->in[1] : old->items[i - (i > at)]);
+  for (int i = 0; i <= old->n && s; i++) append(n, s, i == at ? n->in[1] : old->items[i - (i > at)]);
   give_sequence(n, 0, s);
 }
 
@@ -63,7 +68,7 @@ HANDLER(SequenceErase) {
   const int at = place_of(n, 1, old->n, old->n - 1);
   onnx_value *s = new_sequence(n, old->n, old->type);
   for (int i = 0; i < old->n && s; i++)
-    if (i != at) append(s, old->items[i]);
+    if (i != at) append(n, s, old->items[i]);
   give_sequence(n, 0, s);
 }
 
@@ -81,7 +86,6 @@ HANDLER(SequenceLength) {
 
 /* An item with channels first. */
 static value *item (onnx_node *n, const onnx_value *v) {
-  if (v->sequence) marea_onnx_reject(n, "expected tensors, got a sequence");
   if (!goes_on(n)) return NULL;
   return v->channels_last ? marea_onnx_channels_last(n, v->v, true) : v->v;
 }
@@ -92,8 +96,7 @@ HANDLER(ConcatFromSequence) {
   if (!goes_on(n)) return;
   const bool stacks = int_of(n, "new_axis", 0);
   const int rank = rank_of(s->items[0]->v) + stacks, dim = marea_onnx_axis(n, int_of(n, "axis", 0), rank);
-  value **x = marea_alloc(n->e->ctx, (size_t)s->n * sizeof x[0]);
-  if (!x) n->status = marea_fail(n->e->ctx, MAREA_ENOMEM, "onnx: out of memory");
+  value **x = marea_onnx_room(n, s->n, sizeof x[0]);
   for (int i = 0; i < s->n && goes_on(n); i++) {
     x[i] = item(n, s->items[i]);
     if (stacks) x[i] = CALL(n, "unsqueeze", VALUES(x[i]), NAMED(marea_int("dim", dim)));
@@ -108,10 +111,12 @@ static void find_parts (onnx_node *n, int64_t size, onnx_ints *parts) {
   onnx_ints given = {.n = 0};
   if (has(n, 1)) marea_onnx_known_ints(n, input(n, 1), &given);
   const bool one = !has(n, 1) || rank_of(n->in[1]->v) == 0;
-  const int64_t each = has(n, 1) && given.n > 0 ? given.v[0] : 1;
+  const int64_t asked = has(n, 1) && given.n > 0 ? given.v[0] : 1, each = MAREA_MIN(asked, MAREA_MAX(size, 1));
   if (!one) *parts = given;
+  if (!one) marea_onnx_are_parts(n, parts, size);
   if (!goes_on(n) || !one) return;
-  if (each < 1 || (size + each - 1) / each > ONNX_MOST_INTS) marea_onnx_reject(n, "too many parts");
+  if (each < 1) marea_onnx_reject(n, "parts of %lld elements", (long long)each);
+  else if ((size + each - 1) / each > ONNX_MOST_INTS) marea_onnx_reject(n, "too many parts");
   for (parts->n = 0; goes_on(n) && parts->n * each < size; parts->n++)
     parts->v[parts->n] = MAREA_MIN(each, size - parts->n * each);
 }
@@ -128,7 +133,7 @@ HANDLER(SplitToSequence) {
                        NAMED(marea_int("dim", dim), marea_int("start", at), marea_int("length", parts.v[i])));
     if (squeezes) part = CALL(n, "squeeze", VALUES(part), NAMED(marea_int("dim", dim)));
     onnx_value *v = marea_onnx_value_new(n, part, n->in[0]->type);
-    if (v) append(s, v);
+    if (v) append(n, s, v);
     marea_onnx_value_release(n->e, v);
   }
   give_sequence(n, 0, s);
@@ -145,11 +150,11 @@ HANDLER(SequenceMap) {
     if (!has(n, k) || (n->in[k]->sequence && n->in[k]->n != first->n))
       marea_onnx_reject(n, "input %d: expected a sequence of %d", k + 1, first->n);
   for (int k = 0; k < n->n_out && goes_on(n); k++) made[k] = new_sequence(n, first->n, ONNX_FLOAT);
-  for (int i = 0; goes_on(n) && i < first->n; i++) {
+  for (int i = 0; goes_on(n) && i < first->n && marea_onnx_may_turn(n, i); i++) {
     for (int k = 0; k < n->n_in; k++) in[k] = n->in[k]->sequence ? n->in[k]->items[i] : n->in[k];
     marea_onnx_run_body(n, "body", n->n_in, in, n->n_out, out);
     for (int k = 0; k < n->n_out && goes_on(n); k++) {
-      append(made[k], out[k]);
+      append(n, made[k], out[k]);
       made[k]->type = out[k]->type;
     }
     for (int k = 0; k < n->n_out; k++) marea_onnx_value_release(n->e, out[k]);

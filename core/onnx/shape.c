@@ -213,12 +213,9 @@ static int dim_of (onnx_node *n, const value *x, int64_t axis) {
 }
 
 HANDLER(Concat) {
-  value **x = marea_alloc(n->e->ctx, (size_t)MAREA_MAX(n->n_in, 1) * sizeof x[0]);
-  if (!x || n->n_in == 0) {
-    marea_free(n->e->ctx, x);
-    marea_onnx_reject(n, x ? "expected an input" : "out of memory");
-    return;
-  }
+  if (n->n_in == 0) marea_onnx_reject(n, "expected an input");
+  value **x = marea_onnx_room(n, n->n_in, sizeof x[0]);
+  if (!x) return;
   const bool last = marea_onnx_aligned(n, x);
   int dim = goes_on(n) ? marea_onnx_axis(n, int_of(n, "axis", 1), rank_of(x[0])) : 0;
   if (last) dim = marea_onnx_place(last, dim, rank_of(x[0]));
@@ -237,12 +234,14 @@ HANDLER(Split) {
   if (!goes_on(n)) return;
   if (!given) {
     const int parts = n->n_out;
-    const int64_t size = size_of(x, dim), share = (size + parts - 1) / parts;
-    if (parts > ONNX_MOST_INTS) marea_onnx_reject(n, "too many parts");
+    if (parts < 1 || parts > ONNX_MOST_INTS)
+      marea_onnx_reject(n, "%d parts; 1 to %d are supported", parts, ONNX_MOST_INTS);
+    const int64_t size = size_of(x, dim), share = (size + parts - 1) / MAREA_MAX(parts, 1);
     for (sizes.n = 0; sizes.n < parts && goes_on(n); sizes.n++)
       sizes.v[sizes.n] = clamped(size - share * sizes.n, 0, share);
   }
   if (goes_on(n) && sizes.n < n->n_out) marea_onnx_reject(n, "%d sizes for %d parts", sizes.n, n->n_out);
+  marea_onnx_are_parts(n, &sizes, size_of(x, dim));
   for (int64_t k = 0, at = 0; k < n->n_out && goes_on(n); at += sizes.v[k++])
     marea_onnx_give_each(n, (int)k, marea_onnx_narrow(n, x, dim, at, sizes.v[k]), 0);
 }
@@ -316,11 +315,12 @@ static value *padded_by_index (onnx_node *n, value *x, int dim, int64_t before, 
   const int base = n->e->ctx->config.index_base;
   marea_layout layout;
   marea_tensor *t;
+  if (size < 1) marea_onnx_reject(n, "nothing to pad a dimension of %lld with", (long long)size);
   if (!goes_on(n)) return NULL;
   marea_layout_set(&layout, MAREA_I64, 1, (int64_t[]){MAREA_MAX(count, 0)});
   n->status = marea_tensor_new(n->e->ctx, "onnx", &layout, &t);
   if (!goes_on(n)) return NULL;
-  for (int64_t i = 0; i < count; i++) {
+  for (int64_t i = 0; i < count && still(n, i); i++) {
     const int64_t at = i - before, edge = clamped(at, 0, size - 1);
     const int64_t from = mode[0] == 'r'   ? reflected(at, size)
                          : mode[0] == 'w' ? ((at % size) + size) % size
@@ -370,6 +370,7 @@ HANDLER(Pad) {
   memset(&all, 0, sizeof all);
   for (int i = 0; i < axes.n && goes_on(n); i++) {
     const int d = dim_of(n, x, axes.v[i]);
+    if (!marea_onnx_is_pad(n, pads.v[i]) || !marea_onnx_is_pad(n, pads.v[i + axes.n])) return;
     all.v[d] = pads.v[i];
     all.v[d + rank] = pads.v[i + axes.n];
   }
@@ -401,7 +402,7 @@ HANDLER(DepthToSpace) {
 HANDLER(SpaceToDepth) {
   value *x = image(n, 0);
   const int64_t b = int_of(n, "blocksize", 0);
-  if (goes_on(n) && (rank_of(x) != 4 || b < 1 || size_of(x, 1) % b || size_of(x, 2) % b))
+  if (goes_on(n) && (rank_of(x) != 4 || b < 1 || b > INT16_MAX || size_of(x, 1) % b || size_of(x, 2) % b))
     marea_onnx_reject(n, "expected (N, C, H, W) and a block that divides H and W");
   if (!goes_on(n)) return;
   const int64_t N = size_of(x, 0), h = size_of(x, 1) / b, w = size_of(x, 2) / b, c = size_of(x, 3);

@@ -62,7 +62,7 @@ HANDLER(MelWeightMatrix) {
   value *v = marea_onnx_new(n, MAREA_F64, 2, (int64_t[]){bins, bands});
   if (!v) return;
   memset(marea_at(v->t), 0, (size_t)(bins * bands) * sizeof(double));
-  for (int64_t band = 0; band < bands; band++) {
+  for (int64_t band = 0; band < bands && still(n, bins > 256 ? 0 : band); band++) {
     int64_t at[3];
     for (int k = 0; k < 3; k++)
       at[k] = (int64_t)floor((double)(length + 1) * hertz_of((double)(band + k) * step + low) / p[2]);
@@ -84,7 +84,7 @@ static value *transform_matrix (onnx_node *n, const transform *f) {
   value *v = marea_onnx_new(n, MAREA_F64, 2, (int64_t[]){parts * length, 2 * bins});
   if (!v) return NULL;
   const double sign = f->inverse ? 1 : -1, scale = f->inverse ? 1 / (double)length : 1;
-  for (int64_t i = 0; i < length && still(n, i); i++)
+  for (int64_t i = 0; i < length && still(n, 0); i++)
     for (int64_t k = 0; k < bins; k++) {
       const double t = 2 * PI * (double)(int64_t)((__int128)i * k % length) / (double)length;
       double *real = numbers_of(v) + i * 2 * bins, *imaginary = real + length * 2 * bins;

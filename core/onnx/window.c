@@ -42,12 +42,17 @@ bool marea_onnx_read_windows (onnx_node *n, const value *x, const int64_t *kerne
     marea_onnx_reject(n, "expected (N, C, ...) of rank 3 to 5, got the rank %d", rank_of(x));
   if (!goes_on(n)) return false;
   for (int i = 0; i < w->d; i++) w->in[i] = size_of(x, 1 + i);
+  for (int i = 0; i < w->d; i++)
+    if (w->in[i] > INT32_MAX) marea_onnx_reject(n, "an image of size %lld", (long long)w->in[i]);
   read_sizes(n, "kernel_shape", w->d, kernel ? kernel : zeros, 1, w->kernel);
   for (int i = 0; i < w->d && kernel && goes_on(n); i++)
     if (kernel[i] != w->kernel[i]) marea_onnx_reject(n, "attribute 'kernel_shape' is not that of the weight");
   read_sizes(n, "strides", w->d, ones, 1, w->stride);
   read_sizes(n, "dilations", w->d, ones, 1, w->dilation);
   read_padding(n, w);
+  for (int i = 0; i < w->d && goes_on(n); i++)
+    if (marea_onnx_reach(w, i) > INT32_MAX)
+      marea_onnx_reject(n, "a window of %lld", (long long)marea_onnx_reach(w, i));
   return goes_on(n);
 }
 
@@ -125,8 +130,25 @@ static value *padded (onnx_node *n, value *x, int dim, int64_t before, int64_t a
   return marea_onnx_reshape(n, y, rank_of(x), shape);
 }
 
+bool marea_onnx_is_pad (onnx_node *n, int64_t pad) {
+  const int64_t most = (int64_t)1 << 40;
+  if (pad < -most || pad > most) marea_onnx_reject(n, "padding of %lld elements", (long long)pad);
+  return goes_on(n);
+}
+
+bool marea_onnx_are_parts (onnx_node *n, const onnx_ints *sizes, int64_t size) {
+  int64_t rest = size;
+  for (int i = 0; i < sizes->n && goes_on(n); rest -= sizes->v[i++])
+    if (sizes->v[i] < 0 || sizes->v[i] > rest) {
+      marea_onnx_reject(n, "part %d of a dimension of %lld has %lld elements, and %lld are left", i + 1,
+                        (long long)size, (long long)sizes->v[i], (long long)rest);
+      return false;
+    }
+  return goes_on(n);
+}
+
 value *marea_onnx_pad (onnx_node *n, value *x, int dim, int64_t before, int64_t after, double number) {
-  if (!goes_on(n)) return NULL;
+  if (!goes_on(n) || !marea_onnx_is_pad(n, before) || !marea_onnx_is_pad(n, after)) return NULL;
   const int64_t front = MAREA_MIN(before, 0), end = MAREA_MIN(after, 0);
   if (size_of(x, dim) + front + end < 0)
     marea_onnx_reject(n, "nothing is left of a dimension of %lld", (long long)size_of(x, dim));

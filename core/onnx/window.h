@@ -48,6 +48,10 @@ value *marea_onnx_convolve (onnx_node *n, value *x, value *weight, value *bias, 
 value *marea_onnx_narrow (onnx_node *n, value *x, int dim, int64_t start, int64_t length);
 /* `count` elements of a dimension: start, start + step, ... */
 value *marea_onnx_stride (onnx_node *n, value *x, int dim, int64_t start, int64_t step, int64_t count);
+/* Is it a number of elements that may be put around something, or cut off? */
+bool marea_onnx_is_pad (onnx_node *n, int64_t pad);
+/* Are these the sizes of parts of a dimension? */
+bool marea_onnx_are_parts (onnx_node *n, const onnx_ints *sizes, int64_t size);
 /* One dimension with `number` put around it, or cut where before or after is negative */
 value *marea_onnx_pad (onnx_node *n, value *x, int dim, int64_t before, int64_t after, double number);
 
