@@ -154,12 +154,12 @@ static const char *name_of_size (onnx_saver *s, int slot, int d) {
 
 static Marea__ValueInfoProto *describe (onnx_saver *s, const char *name, int slot) {
   const marea_layout *l = &s->p->layouts[slot];
-  Marea__ValueInfoProto *v = marea_onnx_room(s, sizeof *v);
-  Marea__TypeProto *type = marea_onnx_room(s, sizeof *type);
-  Marea__TypeProto__Tensor *tensor = marea_onnx_room(s, sizeof *tensor);
-  Marea__TensorShapeProto *shape = marea_onnx_room(s, sizeof *shape);
-  Marea__TensorShapeProto__Dimension *dims = marea_onnx_room(s, MAREA_MAX_RANK * sizeof dims[0]);
-  Marea__TensorShapeProto__Dimension **list = marea_onnx_room(s, MAREA_MAX_RANK * sizeof list[0]);
+  Marea__ValueInfoProto *v = marea_onnx_memory(s, sizeof *v);
+  Marea__TypeProto *type = marea_onnx_memory(s, sizeof *type);
+  Marea__TypeProto__Tensor *tensor = marea_onnx_memory(s, sizeof *tensor);
+  Marea__TensorShapeProto *shape = marea_onnx_memory(s, sizeof *shape);
+  Marea__TensorShapeProto__Dimension *dims = marea_onnx_memory(s, MAREA_MAX_RANK * sizeof dims[0]);
+  Marea__TensorShapeProto__Dimension **list = marea_onnx_memory(s, MAREA_MAX_RANK * sizeof list[0]);
   if (!saves(s)) return NULL;
   marea__value_info_proto__init(v);
   marea__type_proto__init(type);
@@ -281,8 +281,8 @@ static marea_status save (onnx_saver *s, const char *path) {
   const marea_program *p = s->p;
   Marea__GraphProto graph = MAREA__GRAPH_PROTO__INIT;
   onnx_list inputs = {0}, results = {0};
-  s->forms = marea_onnx_room(s, (size_t)MAREA_MAX(p->n_slots, 1) * sizeof s->forms[0]);
-  bool *needed = marea_onnx_room(s, (size_t)MAREA_MAX(p->n_slots, 1));
+  s->forms = marea_onnx_memory(s, (size_t)MAREA_MAX(p->n_slots, 1) * sizeof s->forms[0]);
+  bool *needed = marea_onnx_memory(s, (size_t)MAREA_MAX(p->n_slots, 1));
   if (!saves(s)) return s->status;
   mark(p, needed);
   check_operators(s, needed);
@@ -290,7 +290,7 @@ static marea_status save (onnx_saver *s, const char *path) {
   if (saves(s)) check_other(s);
   for (int i = 0; i < p->n_inputs && saves(s); i++) {
     const marea_layout *l = &p->layouts[p->inputs[i]];
-    onnx_form *f = s->forms[p->inputs[i]] = marea_onnx_room(s, sizeof *f);
+    onnx_form *f = s->forms[p->inputs[i]] = marea_onnx_memory(s, sizeof *f);
     if (f) *f = (onnx_form){s->names->inputs[i], marea_onnx_type_of(l->dtype), l->rank, false, NULL};
   }
   write_calls(s, needed);

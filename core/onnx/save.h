@@ -62,7 +62,7 @@ static inline bool saves (const onnx_saver *s) { return s->status == MAREA_OK; }
 
 /* ---- save_message.c: parts of the file ---- */
 
-void *marea_onnx_room (onnx_saver *s, size_t bytes); /* cleared, until the end; NULL after a failure */
+void *marea_onnx_memory (onnx_saver *s, size_t bytes); /* cleared, until the end; NULL after a failure */
 void marea_onnx_append (onnx_saver *s, onnx_list *list, void *item);
 char *marea_onnx_text_of (onnx_saver *s, const char *format, ...) __attribute__((format(printf, 2, 3)));
 /* A node; its first result. NULL in `in`: an input that is left out. */

@@ -15,7 +15,7 @@ static const char *steps (onnx_saver *s, int i, int d) {
   const int64_t n = size(s, i, d);
   if (!saves(s)) return "";
   if (!marea_onnx_is_free(s, slot_in(s, i), d)) {
-    int64_t *list = marea_onnx_room(s, (size_t)MAREA_MAX(n, 1) * sizeof list[0]);
+    int64_t *list = marea_onnx_memory(s, (size_t)MAREA_MAX(n, 1) * sizeof list[0]);
     for (int64_t k = 0; k < n && saves(s); k++) list[k] = k;
     return saves(s) ? marea_onnx_numbers(s, (int)n, list) : "";
   }
@@ -56,7 +56,7 @@ static const char *by_heads (onnx_saver *s, int i, bool turned) {
   const int64_t dims[] = {0, 2, turned ? 3 : 1, turned ? 1 : 3};
   const char *x = marea_onnx_permuted(s, plain(s, i), 4, dims);
   if (own == heads || !saves(s)) return x;
-  int64_t *list = marea_onnx_room(s, (size_t)heads * sizeof list[0]);
+  int64_t *list = marea_onnx_memory(s, (size_t)heads * sizeof list[0]);
   for (int64_t h = 0; h < heads && saves(s); h++) list[h] = h / (heads / own);
   if (!saves(s)) return "";
   const char *y = NODE(s, "Gather", x, marea_onnx_numbers(s, (int)heads, list));
@@ -123,7 +123,7 @@ SAVE(additive_attention) {
 /* float64 (T, 1, D/2) or (N, T, 1, D/2): the angle of each pair, in double as Marea has it */
 static const char *angles (onnx_saver *s) {
   const int64_t pairs = size(s, 0, 3) / 2;
-  double *rate = marea_onnx_room(s, (size_t)pairs * sizeof rate[0]);
+  double *rate = marea_onnx_memory(s, (size_t)pairs * sizeof rate[0]);
   const char *at = is_given(s, 1) ? marea_onnx_typed(s, 1, ONNX_INT64) : steps(s, 0, 1);
   const int64_t start = attr_i(s, "start");
   if (!saves(s)) return "";

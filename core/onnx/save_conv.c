@@ -95,7 +95,7 @@ SAVE(conv_transpose1d) { convolve(s, true); }
 static const char *pool_apart (onnx_saver *s, const char *x, const windows *w, const char *op) {
   for (int i = 0; i < w->d; i++) {
     const int64_t in = layout_in(s, 0)->shape[1 + i], out = w->kernel[i], axis = 2 + i;
-    const char **part = marea_onnx_room(s, (size_t)out * sizeof part[0]);
+    const char **part = marea_onnx_memory(s, (size_t)out * sizeof part[0]);
     for (int64_t o = 0; o < out && saves(s); o++) {
       const int64_t end = ((o + 1) * in + out - 1) / out;
       const char *piece = NODE(s, "Slice", x, index1(s, o * in / out), index1(s, end), index1(s, axis));

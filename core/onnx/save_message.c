@@ -14,7 +14,7 @@ typedef struct onnx_chunk {
   _Alignas(16) char at[];
 } onnx_chunk;
 
-void *marea_onnx_room (onnx_saver *s, size_t bytes) {
+void *marea_onnx_memory (onnx_saver *s, size_t bytes) {
   if (!saves(s)) return NULL;
   bytes = (bytes + 15) & ~(size_t)15;
   onnx_chunk *c = s->chunks;
@@ -36,7 +36,7 @@ void *marea_onnx_room (onnx_saver *s, size_t bytes) {
 void marea_onnx_append (onnx_saver *s, onnx_list *list, void *item) {
   if (list->n == list->room) {
     const size_t room = list->room ? 2 * list->room : 32;
-    void **items = marea_onnx_room(s, room * sizeof items[0]);
+    void **items = marea_onnx_memory(s, room * sizeof items[0]);
     if (!items) return;
     if (list->n) memcpy(items, list->items, list->n * sizeof items[0]);
     *list = (onnx_list){items, list->n, room};
@@ -51,7 +51,7 @@ char *marea_onnx_text_of (onnx_saver *s, const char *format, ...) {
   const int n = marea_vformat(text, sizeof text, format, args);
   va_end(args);
   const size_t length = MAREA_MIN((size_t)MAREA_MAX(n, 0), sizeof text - 1);
-  char *copy = marea_onnx_room(s, length + 1);
+  char *copy = marea_onnx_memory(s, length + 1);
   return copy ? memcpy(copy, text, length) : (char *)"";
 }
 
@@ -62,8 +62,8 @@ static char *new_name (onnx_saver *s) {
 }
 
 const char *marea_onnx_node (onnx_saver *s, const char *op, int n_in, const char *const *in) {
-  Marea__NodeProto *node = marea_onnx_room(s, sizeof *node);
-  char **names = marea_onnx_room(s, (size_t)(n_in + MAREA_MAX_OUT) * sizeof names[0]);
+  Marea__NodeProto *node = marea_onnx_memory(s, sizeof *node);
+  char **names = marea_onnx_memory(s, (size_t)(n_in + MAREA_MAX_OUT) * sizeof names[0]);
   if (!saves(s)) return "";
   marea__node_proto__init(node);
   while (n_in > 0 && !in[n_in - 1]) n_in--;
@@ -88,8 +88,8 @@ const char *marea_onnx_result (onnx_saver *s) {
 enum { FLOAT = 1, INT, STRING, TENSOR, FLOATS = 6, INTS, STRINGS };
 
 static Marea__AttributeProto *new_attribute (onnx_saver *s, const char *name, int type) {
-  Marea__AttributeProto *a = marea_onnx_room(s, sizeof *a);
-  Marea__AttributeProto **list = marea_onnx_room(s,
+  Marea__AttributeProto *a = marea_onnx_memory(s, sizeof *a);
+  Marea__AttributeProto **list = marea_onnx_memory(s,
                                                  saves(s) ? (s->node->n_attribute + 1) * sizeof list[0] : 1);
   if (!saves(s)) return NULL;
   marea__attribute_proto__init(a);
@@ -122,7 +122,7 @@ void marea_onnx_put_text (onnx_saver *s, const char *name, const char *v) {
 
 void marea_onnx_put_ints (onnx_saver *s, const char *name, int n, const int64_t *v) {
   Marea__AttributeProto *a = new_attribute(s, name, INTS);
-  int64_t *list = marea_onnx_room(s, (size_t)n * sizeof v[0]);
+  int64_t *list = marea_onnx_memory(s, (size_t)n * sizeof v[0]);
   if (!saves(s)) return;
   a->n_ints = (size_t)n;
   a->ints = n ? memcpy(list, v, (size_t)n * sizeof v[0]) : list;
@@ -130,7 +130,7 @@ void marea_onnx_put_ints (onnx_saver *s, const char *name, int n, const int64_t 
 
 void marea_onnx_put_floats (onnx_saver *s, const char *name, int n, const double *v) {
   Marea__AttributeProto *a = new_attribute(s, name, FLOATS);
-  float *list = marea_onnx_room(s, (size_t)n * sizeof list[0]);
+  float *list = marea_onnx_memory(s, (size_t)n * sizeof list[0]);
   if (!saves(s)) return;
   for (int i = 0; i < n; i++) list[i] = (float)v[i];
   a->n_floats = (size_t)n;
@@ -139,7 +139,7 @@ void marea_onnx_put_floats (onnx_saver *s, const char *name, int n, const double
 
 void marea_onnx_put_texts (onnx_saver *s, const char *name, int n, const char *const *v) {
   Marea__AttributeProto *a = new_attribute(s, name, STRINGS);
-  ProtobufCBinaryData *list = marea_onnx_room(s, (size_t)n * sizeof list[0]);
+  ProtobufCBinaryData *list = marea_onnx_memory(s, (size_t)n * sizeof list[0]);
   if (!saves(s)) return;
   for (int i = 0; i < n; i++) list[i] = bytes_of(v[i]);
   a->n_strings = (size_t)n;
@@ -150,8 +150,8 @@ void marea_onnx_put_texts (onnx_saver *s, const char *name, int n, const char *c
 
 static Marea__TensorProto *new_tensor (onnx_saver *s, int rank, const int64_t *shape, int type,
                                        const void *at, size_t bytes) {
-  Marea__TensorProto *t = marea_onnx_room(s, sizeof *t);
-  int64_t *dims = marea_onnx_room(s, (size_t)MAREA_MAX(rank, 1) * sizeof dims[0]);
+  Marea__TensorProto *t = marea_onnx_memory(s, sizeof *t);
+  int64_t *dims = marea_onnx_memory(s, (size_t)MAREA_MAX(rank, 1) * sizeof dims[0]);
   if (!saves(s)) return NULL;
   marea__tensor_proto__init(t);
   if (rank) memcpy(dims, shape, (size_t)rank * sizeof dims[0]);
@@ -189,7 +189,7 @@ const char *marea_onnx_put_tensor (onnx_saver *s, const char *name, marea_tensor
 }
 
 const char *marea_onnx_number (onnx_saver *s, double v, int type) {
-  char *at = marea_onnx_room(s, sizeof v);
+  char *at = marea_onnx_memory(s, sizeof v);
   if (!at) return "";
   const int dtype = marea_onnx_dtype(type);
   marea_store(dtype, at, 0, v);
@@ -198,21 +198,21 @@ const char *marea_onnx_number (onnx_saver *s, double v, int type) {
 
 const char *marea_onnx_numbers (onnx_saver *s, int n, const int64_t *v) {
   const size_t bytes = (size_t)n * sizeof v[0];
-  void *at = marea_onnx_room(s, MAREA_MAX(bytes, 1));
+  void *at = marea_onnx_memory(s, MAREA_MAX(bytes, 1));
   if (!at) return "";
   if (n) memcpy(at, v, bytes);
   return constant_node(s, new_tensor(s, 1, (int64_t[]){n}, ONNX_INT64, at, bytes));
 }
 
 const char *marea_onnx_floats (onnx_saver *s, int n, const double *v) {
-  float *at = marea_onnx_room(s, (size_t)n * sizeof at[0]);
+  float *at = marea_onnx_memory(s, (size_t)n * sizeof at[0]);
   if (!at) return "";
   for (int i = 0; i < n; i++) at[i] = (float)v[i];
   return constant_node(s, new_tensor(s, 1, (int64_t[]){n}, ONNX_FLOAT, at, (size_t)n * sizeof at[0]));
 }
 
 const char *marea_onnx_doubles (onnx_saver *s, int n, const double *v) {
-  double *at = marea_onnx_room(s, (size_t)n * sizeof at[0]);
+  double *at = marea_onnx_memory(s, (size_t)n * sizeof at[0]);
   if (!at) return "";
   memcpy(at, v, (size_t)n * sizeof at[0]);
   return constant_node(s, new_tensor(s, 1, (int64_t[]){n}, ONNX_DOUBLE, at, (size_t)n * sizeof at[0]));

@@ -190,7 +190,7 @@ static const char *join (onnx_saver *s, const char *const *x, int axis) {
 
 SAVE(concat) {
   const int rank = layout_in(s, 0)->rank, dim = attr_dim(s, "dim", rank);
-  const char **x = marea_onnx_room(s, (size_t)s->c->n_in * sizeof x[0]);
+  const char **x = marea_onnx_memory(s, (size_t)s->c->n_in * sizeof x[0]);
   bool is_first = false;
   for (int i = 0; i < s->c->n_in; i++) is_first |= marea_onnx_is_first(s, i);
   for (int i = 0; i < s->c->n_in && saves(s); i++)
@@ -201,7 +201,7 @@ SAVE(concat) {
 
 SAVE(stack) {
   const int dim = attr_dim(s, "dim", layout_out(s, 0)->rank);
-  const char **x = marea_onnx_room(s, (size_t)s->c->n_in * sizeof x[0]);
+  const char **x = marea_onnx_memory(s, (size_t)s->c->n_in * sizeof x[0]);
   for (int i = 0; i < s->c->n_in && saves(s); i++)
     x[i] = NODE(s, "Unsqueeze", marea_onnx_typed(s, i, own_type(s)), index1(s, dim));
   if (saves(s)) put(s, 0, join(s, x, dim));

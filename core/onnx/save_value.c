@@ -59,7 +59,7 @@ const char *marea_onnx_cast_to (onnx_saver *s, const char *name, int type) {
 /* ---- forms ---- */
 
 static const char *add_form (onnx_saver *s, int slot, onnx_form form) {
-  onnx_form *f = marea_onnx_room(s, sizeof *f), **end = &s->forms[slot];
+  onnx_form *f = marea_onnx_memory(s, sizeof *f), **end = &s->forms[slot];
   if (!f) return "";
   *f = form;
   while (*end) end = &(*end)->next;
@@ -230,7 +230,7 @@ const char *marea_onnx_made (onnx_saver *s, int i, const char *key, onnx_maker *
   s->status = f(s, s->p->slots[slot], arg, &made);
   if (!saves(s)) return "";
   const char *name = marea_onnx_put_tensor(s, name_of(s, slot), made, marea_onnx_type_of(made->dtype));
-  onnx_part *p = marea_onnx_room(s, sizeof *p);
+  onnx_part *p = marea_onnx_memory(s, sizeof *p);
   if (!p) return "";
   *p = (onnx_part){slot, marea_onnx_text_of(s, "%s", key), name, s->parts};
   s->parts = p;
