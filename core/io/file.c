@@ -124,6 +124,46 @@ marea_status marea_read_file (marea_context *ctx, const char *who, const char *p
   return status;
 }
 
+/* The path without links of a file in a folder; an errno, EXDEV: it lies outside. */
+static int resolve_inside (const char *folder, const char *name, char path[PATH_MAX]) {
+  char joined[PATH_MAX], real[PATH_MAX];
+  if (!realpath(*folder ? folder : ".", real)) return errno;
+  if (snprintf(joined, sizeof joined, "%s%s%s", folder, *folder ? "/" : "", name) >= (int)sizeof joined)
+    return ENAMETOOLONG;
+  if (!realpath(joined, path)) return errno;
+  const size_t n = strlen(real);
+  return strncmp(path, real, n) == 0 && (n == 1 || path[n] == '/') ? 0 : EXDEV;
+}
+
+static marea_status check_part (marea_context *ctx, const marea_label *label, int fd, size_t offset, size_t n) {
+  struct stat st;
+  if (fstat(fd, &st) < 0) return fail(ctx, label, "cannot read", errno);
+  if (!S_ISREG(st.st_mode)) return marea_fail(ctx, MAREA_EIO, "%s: cannot read: it is not a regular file", label->s);
+  const size_t size = (size_t)st.st_size;
+  if (offset > size || n > size - offset)
+    return marea_fail(ctx, MAREA_EFORMAT, "%s: expected %zu bytes from byte %zu on, got a file of %zu bytes", label->s,
+                      n, offset, size);
+  return lseek(fd, (off_t)offset, SEEK_SET) < 0 ? fail(ctx, label, "cannot read", errno) : MAREA_OK;
+}
+
+marea_status marea_read_part (marea_context *ctx, const char *who, const char *folder, const char *name,
+                              size_t offset, size_t n, uint8_t *to) {
+  marea_label label;
+  char path[PATH_MAX];
+  snprintf(label.s, sizeof label.s, "%.140s: '%.240s'", who, name);
+  marea_printable(label.s);
+  const int error = resolve_inside(folder, name, path);
+  if (error == EXDEV)
+    return marea_fail(ctx, MAREA_EFORMAT, "%s: a link leads out of the model's folder", label.s);
+  if (error) return fail(ctx, &label, "cannot open", error);
+  int fd = (int)RETRY(open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY | O_NOFOLLOW));
+  if (fd < 0) return fail(ctx, &label, "cannot open", errno);
+  marea_status status = check_part(ctx, &label, fd, offset, n);
+  if (status == MAREA_OK) status = read_all(ctx, &label, fd, to, n);
+  close_quietly(fd);
+  return status;
+}
+
 marea_status marea_load_tensor (marea_context *ctx, const char *who, const char *path, marea_parser *parse,
                                 marea_tensor **out) {
   uint8_t *bytes;

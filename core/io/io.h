@@ -34,6 +34,11 @@ marea_status marea_move (marea_context *ctx, void *to, const void *from, size_t 
 marea_status marea_read_file (marea_context *ctx, const char *who, const char *path, uint8_t **bytes,
                               size_t *n);
 
+/* Bytes of a regular file in a folder ("": the current one), which links in its name may not lead out of. Messages
+   begin with `who` and the name. */
+marea_status marea_read_part (marea_context *ctx, const char *who, const char *folder, const char *name,
+                              size_t offset, size_t n, uint8_t *to);
+
 /* A file being written: begin, any number of writes, end. The target changes in end, wholly or not at all. */
 typedef struct marea_writer {
   marea_context *ctx;

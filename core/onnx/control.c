@@ -86,7 +86,8 @@ static void check_collected (onnx_node *n, int count) {
 /* With channels first, so that all turns have one layout; takes the reference. */
 static onnx_value *plain (onnx_node *n, onnx_value *v) {
   if (goes_on(n) && (v->sequence || !v->v))
-    marea_onnx_reject(n, "a collected result: expected a tensor, got %s", v->sequence ? "a sequence" : "nothing");
+    marea_onnx_reject(n, "a collected result: expected a tensor, got %s",
+                      v->sequence ? "a sequence" : "nothing");
   if (!goes_on(n) || !v->channels_last) return v;
   onnx_value *first = owned(n, marea_onnx_channels_last(n, v->v, true), v->type);
   marea_onnx_value_release(n->e, v);
@@ -128,7 +129,8 @@ static void run_loop (onnx_node *n, loop *l) {
   l->in = list_of_values(n, 2 + l->carried);
   l->out = list_of_values(n, 1 + l->carried + l->collected);
   for (int k = 0; k < l->carried && goes_on(n); k++) l->in[2 + k] = marea_onnx_value_retain(n->in[2 + k]);
-  for (int64_t i = 0; goes_on(n) && l->goes_on && i < l->most && marea_onnx_may_turn(n, i); i++) turn(n, l, i);
+  for (int64_t i = 0; goes_on(n) && l->goes_on && i < l->most && marea_onnx_may_turn(n, i); i++)
+    turn(n, l, i);
   for (int k = 0; k < l->carried && goes_on(n); k++) marea_onnx_give_value(n, k, l->in[2 + k]);
   for (int k = 0; k < l->collected && goes_on(n); k++) {
     const collection *c = &l->results[k];

@@ -44,7 +44,8 @@ static value *along (onnx_node *n, value *s, const value *x, int dim, int64_t bl
     for (int d = 0; d < rank; d++) shape[d] = d == dim ? count_of(s) : 1;
     return marea_onnx_reshape(n, s, rank, shape);
   }
-  if (rank_of(s) != rank || block < 1 || size_of(s, dim) * block != size_of(x, dim)) {
+  if (rank_of(s) != rank || block < 1 || block > size_of(x, dim) ||
+      size_of(s, dim) * block != size_of(x, dim)) {
     marea_onnx_reject(n, "a scale or zero point %s does not fit %s in blocks of %lld",
                       marea_tensor_text(s->t).s, marea_tensor_text(x->t).s, (long long)block);
     return NULL;

@@ -111,7 +111,8 @@ static void find_parts (onnx_node *n, int64_t size, onnx_ints *parts) {
   onnx_ints given = {.n = 0};
   if (has(n, 1)) marea_onnx_known_ints(n, input(n, 1), &given);
   const bool one = !has(n, 1) || rank_of(n->in[1]->v) == 0;
-  const int64_t asked = has(n, 1) && given.n > 0 ? given.v[0] : 1, each = MAREA_MIN(asked, MAREA_MAX(size, 1));
+  const int64_t asked = has(n, 1) && given.n > 0 ? given.v[0] : 1,
+                each = MAREA_MIN(asked, MAREA_MAX(size, 1));
   if (!one) *parts = given;
   if (!one) marea_onnx_are_parts(n, parts, size);
   if (!goes_on(n) || !one) return;

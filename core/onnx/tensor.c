@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
 ** tensor.c: tensors of an ONNX file. Elements stand in the message as bytes or in lists of wider numbers, or in a file
-** beside the model, whose name may not lead out of the model's folder.
+** beside the model, which may not lie outside of the model's folder.
 */
 #include "../io/io.h"
 #include "model.h"
@@ -65,18 +65,9 @@ static bool read_count (const char *text, size_t *to) {
   return true;
 }
 
-static marea_status copy_external (reader *r, size_t offset, const uint8_t *file, size_t n, uint8_t *to,
-                                   size_t bytes) {
-  if (offset > n || bytes > n - offset)
-    return BAD(r, "its external data wants bytes %zu to %zu of a file of %zu", offset, offset + bytes, n);
-  return marea_move(r->ctx, to, file + offset, bytes);
-}
-
 static marea_status read_external (reader *r, uint8_t *to, size_t bytes) {
   const char *name = "";
-  size_t offset = 0, length = bytes, n;
-  char path[1024];
-  uint8_t *file;
+  size_t offset = 0, length = bytes;
   for (size_t i = 0; i < r->t->n_external_data; i++) {
     const Marea__StringStringEntryProto *d = r->t->external_data[i];
     if (strcmp(d->key, "location") == 0) name = d->value;
@@ -88,12 +79,7 @@ static marea_status read_external (reader *r, uint8_t *to, size_t bytes) {
   if (!r->folder) return BAD(r, "its elements are in another file, which a model in memory has none of");
   if (!stays_inside(name)) return BAD(r, "external data '%.80s' is not in the model's folder", name);
   if (length != bytes) return BAD(r, "expected %zu bytes of external data, got %zu", bytes, length);
-  if (marea_format(path, sizeof path, "%s%s", r->folder, name) >= (int)sizeof path)
-    return BAD(r, "the path of its external data is too long");
-  MAREA_TRY(marea_read_file(r->ctx, "onnx", path, &file, &n));
-  const marea_status status = copy_external(r, offset, file, n, to, bytes);
-  marea_free(r->ctx, file);
-  return status;
+  return marea_read_part(r->ctx, r->label, r->folder, name, offset, bytes, to);
 }
 
 /* ---- lists of wider numbers ---- */
