@@ -135,14 +135,16 @@ static int resolve_inside (const char *folder, const char *name, char path[PATH_
   return strncmp(path, real, n) == 0 && (n == 1 || path[n] == '/') ? 0 : EXDEV;
 }
 
-static marea_status check_part (marea_context *ctx, const marea_label *label, int fd, size_t offset, size_t n) {
+static marea_status check_part (marea_context *ctx, const marea_label *label, int fd, size_t offset,
+                                size_t n) {
   struct stat st;
   if (fstat(fd, &st) < 0) return fail(ctx, label, "cannot read", errno);
-  if (!S_ISREG(st.st_mode)) return marea_fail(ctx, MAREA_EIO, "%s: cannot read: it is not a regular file", label->s);
+  if (!S_ISREG(st.st_mode))
+    return marea_fail(ctx, MAREA_EIO, "%s: cannot read: it is not a regular file", label->s);
   const size_t size = (size_t)st.st_size;
   if (offset > size || n > size - offset)
-    return marea_fail(ctx, MAREA_EFORMAT, "%s: expected %zu bytes from byte %zu on, got a file of %zu bytes", label->s,
-                      n, offset, size);
+    return marea_fail(ctx, MAREA_EFORMAT, "%s: expected %zu bytes from byte %zu on, got a file of %zu bytes",
+                      label->s, n, offset, size);
   return lseek(fd, (off_t)offset, SEEK_SET) < 0 ? fail(ctx, label, "cannot read", errno) : MAREA_OK;
 }
 

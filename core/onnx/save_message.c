@@ -89,8 +89,8 @@ enum { FLOAT = 1, INT, STRING, TENSOR, FLOATS = 6, INTS, STRINGS };
 
 static Marea__AttributeProto *new_attribute (onnx_saver *s, const char *name, int type) {
   Marea__AttributeProto *a = marea_onnx_memory(s, sizeof *a);
-  Marea__AttributeProto **list = marea_onnx_memory(s,
-                                                 saves(s) ? (s->node->n_attribute + 1) * sizeof list[0] : 1);
+  Marea__AttributeProto **list = marea_onnx_memory(s, saves(s) ? (s->node->n_attribute + 1) * sizeof list[0]
+                                                               : 1);
   if (!saves(s)) return NULL;
   marea__attribute_proto__init(a);
   a->name = (char *)name;
