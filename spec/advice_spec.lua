@@ -641,6 +641,17 @@ local examples = {
     muon:step(words(i64{1, 3}):sum())
     assert.are.equal(1, muon.steps)
   end,
+  ["marea.tensor(%s, {dtype = %q}) makes one"] = function(text)
+    local rate = run(text:format(16000, "i64"), 'marea.tensor(16000, {dtype = "i64"})')
+    assert.are.same({0, "i64", 16000}, {rate.rank, rate.dtype, rate:item()})
+  end,
+  ["x:permute(1, 4, 2, 3) puts the channels first"] = function(text)
+    local x = run(text, "x:permute(1, 4, 2, 3)", {x = marea.zeros(2, 5, 6, 3)})
+    assert.are.equal("2,3,5,6", table.concat(x.shape, ","))
+  end,
+  ["x:unsqueeze(1) makes a batch of one"] = function(text)
+    assert.are.equal("1,3,5", table.concat(run(text, "x:unsqueeze(1)", {x = marea.zeros(3, 5)}).shape, ","))
+  end,
   ["fields are read with a dot, x.shape; methods are called, x:sum()"] =
     gives("x:sum()", {{{x = f64{}}, 0}, {{x = f64{1, NAN}}, NAN}}),
 }

@@ -11,8 +11,8 @@
 */
 #include <stdlib.h>
 #include <string.h>
-#include <unzip.h>
-#include <zip.h>
+#include <minizip/unzip.h>
+#include <minizip/zip.h>
 #include <zlib.h>
 
 #include "io.h"
