@@ -22,10 +22,6 @@ ProtobufCAllocator marea_onnx_allocator (marea_context *ctx) {
 
 /* ---- loading ---- */
 
-static marea_status out_of_memory (marea_context *ctx) {
-  return marea_fail(ctx, MAREA_ENOMEM, "onnx: out of memory");
-}
-
 static void free_program (marea_graph *g, onnx_program *p) {
   for (int i = 0; p->values && i < g->n_in; i++) marea_release(p->values[i]);
   marea_free(g->ctx, p->values);
@@ -112,7 +108,7 @@ static marea_status find_inputs (marea_graph *g) {
   const Marea__GraphProto *p = g->proto->graph;
   g->inputs = marea_alloc(g->ctx, MAREA_MAX(p->n_input, 1) * sizeof g->inputs[0]);
   const char **weights = g->inputs ? weight_names(g) : NULL;
-  if (!weights) return out_of_memory(g->ctx);
+  if (!weights) return marea_onnx_out_of_memory(g->ctx);
   for (size_t i = 0; i < p->n_input; i++) {
     const char *name = p->input[i]->name;
     if (!bsearch(&name, weights, p->n_initializer, sizeof weights[0], by_name)) g->inputs[g->n_in++] = (int)i;
@@ -127,7 +123,7 @@ static marea_status keep_folder (marea_graph *g, const char *path) {
   const size_t n = slash ? (size_t)(slash - path) + 1 : 0;
   if (!path) return MAREA_OK;
   g->folder = marea_alloc(g->ctx, n + 1);
-  if (!g->folder) return out_of_memory(g->ctx);
+  if (!g->folder) return marea_onnx_out_of_memory(g->ctx);
   memcpy(g->folder, path, n);
   g->folder[n] = '\0';
   return MAREA_OK;
@@ -151,10 +147,10 @@ static marea_status open_model (marea_graph *g, const char *label, const uint8_t
 static marea_status parse_model (marea_context *ctx, const char *label, const char *path,
                                  const uint8_t *bytes, size_t n, marea_graph **out) {
   marea_graph *g = marea_alloc(ctx, sizeof *g);
-  if (!g) return out_of_memory(ctx);
+  if (!g) return marea_onnx_out_of_memory(ctx);
   *g = (marea_graph){.ctx = ctx, .copies = marea_alloc(ctx, sizeof *g->copies)};
   if (g->copies) *g->copies = 1;
-  marea_status status = g->copies ? keep_folder(g, path) : out_of_memory(ctx);
+  marea_status status = g->copies ? keep_folder(g, path) : marea_onnx_out_of_memory(ctx);
   if (status == MAREA_OK) status = open_model(g, label, bytes, n);
   if (status == MAREA_OK) *out = g;
   else marea_graph_free(g);
@@ -165,7 +161,7 @@ static marea_status fill_copy (const marea_graph *of, marea_graph *g) {
   const size_t n = (size_t)MAREA_MAX(of->n_in, 1);
   MAREA_TRY(keep_folder(g, of->folder));
   g->inputs = marea_alloc(g->ctx, n * sizeof g->inputs[0]);
-  if (!g->inputs) return out_of_memory(g->ctx);
+  if (!g->inputs) return marea_onnx_out_of_memory(g->ctx);
   memcpy(g->inputs, of->inputs, (size_t)of->n_in * sizeof g->inputs[0]);
   return marea_onnx_copy_graph(g, of->main, &g->main);
 }
@@ -176,7 +172,7 @@ marea_status marea_graph_copy (marea_graph *of, marea_graph **out) {
   *out = NULL;
   MAREA_WANT_OR_RETURN(NULL, "graph", of);
   marea_graph *g = marea_alloc(of->ctx, sizeof *g);
-  if (!g) return out_of_memory(of->ctx);
+  if (!g) return marea_onnx_out_of_memory(of->ctx);
   *g = (marea_graph){.ctx = of->ctx,
                      .proto = of->proto,
                      .copies = of->copies,
@@ -305,8 +301,7 @@ static bool is_small (const marea_graph *g, const marea_tensor *t) {
 /* The inputs as values, known or of a program; in[0..n_in-1] own one reference each. */
 static marea_status make_inputs (marea_emitter *e, marea_graph *g, marea_tensor *const *in,
                                  onnx_value **values) {
-  static const Marea__NodeProto whole = {.name = (char *)"", .op_type = (char *)"graph"};
-  onnx_node n = {.e = e, .proto = &whole};
+  onnx_node n = {.e = e, .proto = &marea_onnx_whole};
   for (int i = 0; i < g->n_in; i++) {
     value *v = NULL;
     if (e->program) MAREA_TRY(marea_emit_input(e, in[i], &v));
@@ -320,11 +315,10 @@ static marea_status make_inputs (marea_emitter *e, marea_graph *g, marea_tensor 
 /* The results as tensors with channels first. */
 static marea_status walk (marea_emitter *e, marea_graph *g, marea_tensor *const *in, onnx_value **values,
                           value **out) {
-  static const Marea__NodeProto whole = {.name = (char *)"", .op_type = (char *)"graph"};
   onnx_value **results = values + g->n_in;
   MAREA_TRY(make_inputs(e, g, in, values));
   MAREA_TRY(marea_onnx_walk(e, g, g->main, NULL, g->n_in, values, g->inputs, g->n_out, results));
-  onnx_node n = {.e = e, .proto = &whole, .n_in = g->n_out, .in = results};
+  onnx_node n = {.e = e, .proto = &marea_onnx_whole, .n_in = g->n_out, .in = results};
   for (int k = 0; k < g->n_out; k++) {
     out[k] = input(&n, k);
     MAREA_TRY(n.status);
@@ -336,7 +330,7 @@ static marea_status walk (marea_emitter *e, marea_graph *g, marea_tensor *const 
 static marea_status walk_all (marea_emitter *e, marea_graph *g, marea_tensor *const *in, value **out) {
   const int count = g->n_in + g->n_out;
   onnx_value **values = marea_alloc(g->ctx, (size_t)MAREA_MAX(count, 1) * sizeof values[0]);
-  if (!values) return out_of_memory(g->ctx);
+  if (!values) return marea_onnx_out_of_memory(g->ctx);
   for (int i = 0; i < count; i++) values[i] = NULL;
   const marea_status status = walk(e, g, in, values, out);
   for (int i = 0; i < count; i++) marea_onnx_value_release(e, values[i]);
@@ -423,7 +417,7 @@ static marea_status build (marea_emitter *e, marea_graph *g, marea_tensor *const
 static marea_status build_for (marea_emitter *e, marea_graph *g, marea_tensor *const *in,
                                const onnx_program *p, value **values) {
   marea_tensor **with = marea_alloc(g->ctx, (size_t)MAREA_MAX(g->n_in, 1) * sizeof with[0]);
-  if (!with) return out_of_memory(g->ctx);
+  if (!with) return marea_onnx_out_of_memory(g->ctx);
   for (int i = 0; i < g->n_in; i++) with[i] = p->values[i] ? p->values[i] : in[i];
   const marea_status status = build(e, g, with, values);
   marea_free(g->ctx, with);
@@ -436,7 +430,7 @@ static marea_status keep_inputs (marea_graph *g, marea_tensor *const *in, onnx_p
   p->inputs = marea_alloc(g->ctx, n * sizeof p->inputs[0]);
   p->values = marea_alloc(g->ctx, n * sizeof(p->values[0]));
   for (int i = 0; p->values && i < g->n_in; i++) p->values[i] = NULL;
-  if (!p->inputs || !p->values) return out_of_memory(g->ctx);
+  if (!p->inputs || !p->values) return marea_onnx_out_of_memory(g->ctx);
   for (int i = 0; i < g->n_in; i++) {
     marea_layout_like(&p->inputs[i], in[i]);
     if (is_small(g, in[i])) MAREA_TRY(marea_run(g->ctx, &marea_op_clone, &p->values[i], 1, in[i]));
@@ -536,7 +530,7 @@ static marea_status with_values (marea_graph *g, marea_tensor *const *in, marea_
                                  marea_status (*f)(marea_graph *, marea_tensor *const *, value **,
                                                    marea_tensor **)) {
   value **values = marea_alloc(g->ctx, (size_t)MAREA_MAX(g->n_out, 1) * sizeof values[0]);
-  if (!values) return out_of_memory(g->ctx);
+  if (!values) return marea_onnx_out_of_memory(g->ctx);
   const marea_status status = f(g, in, values, out);
   marea_free(g->ctx, values);
   return status;
