@@ -2,6 +2,7 @@
 --- Networks of other frameworks. The models are those of ONNX's own test suite, from Debian's libonnx-testdata; without
 --- that package there is nothing to load, and the tests are skipped.
 local marea = require "marea"
+local folder = require "spec.support.folder"
 local message = require "spec.support.message_of"
 
 local DATA = "/usr/share/libonnx-testdata/data/"
@@ -148,6 +149,54 @@ describe("a loaded network", function()
     net, text = marea.onnx.load "README.md"
     assert.is_nil(net)
     assert.is_truthy(text:find("not an ONNX model", 1, true))
+  end)
+end)
+
+describe("weights in another file", function()
+  local place
+  setup(function()
+    place = folder.new()
+    folder.must("mkdir " .. place .. "/data")
+  end)
+  teardown(function() folder.remove() end)
+
+  --- A field of a message: its number and what it holds, a text or a small integer.
+  local function field(number, value)
+    if math.type(value) == "integer" then return string.char(number << 3, value) end
+    return string.char(number << 3 | 2, #value) .. value
+  end
+
+  --- y = Identity(w) with the weight w, f32 (2), at byte 4 of another file
+  local function model(location)
+    local function pair(key, value) return field(13, field(1, key) .. field(2, value)) end
+    local weight = field(1, 2) .. field(2, 1) .. field(8, "w") .. pair("location", location) .. pair("offset", "4")
+      .. field(14, 1)
+    local node = field(1, "w") .. field(2, "y") .. field(4, "Identity")
+    local graph = field(1, node) .. field(2, "g") .. field(5, weight) .. field(12, field(1, "y"))
+    return field(1, 8) .. field(7, graph) .. field(8, field(1, "") .. field(2, 13))
+  end
+
+  it("are read from the folder of the model, at their place", function()
+    folder.write(place .. "/data/w.bin", ("<ffff"):pack(9, 1.5, 2.5, 9))
+    folder.write(place .. "/data/m.onnx", model "w.bin")
+    local net = assert(marea.onnx.load(place .. "/data/m.onnx"))
+    assert.are.same({1.5, 2.5}, net():totable())
+    marea.no_grad(function() net():fill_(7) end)
+    assert.are.same({1.5, 2.5}, net():totable())
+  end)
+
+  it("are not read from elsewhere, nor beyond the end", function()
+    folder.write(place .. "/secret.bin", ("<ffff"):pack(9, 1.5, 2.5, 9))
+    folder.write(place .. "/data/short.bin", "12345678")
+    folder.must(("ln -s ../secret.bin %s/data/link.bin"):format(place))
+    for location, reason in pairs{["../secret.bin"] = "not in the model's folder",
+      ["/etc/passwd"] = "not in the model's folder", ["link.bin"] = "link.bin", ["short.bin"] = "short.bin",
+      ["none.bin"] = "none.bin"} do
+      folder.write(place .. "/data/bad.onnx", model(location))
+      local net, text = marea.onnx.load(place .. "/data/bad.onnx")
+      assert.is_nil(net, location)
+      assert.is_truthy(text:find(reason, 1, true), text)
+    end
   end)
 end)
 
