@@ -36,6 +36,7 @@
 #define BIND_LIBRARIES 4 /* folders that the library's files were loaded from */
 #define BIND_FILES 256   /* slots of bind_state.file; the library has some 110 files */
 #define BIND_LAYER 160   /* bytes of the longest layer path that is shown */
+#define BIND_PORTS 64    /* inputs of a graph or a trace, and results */
 #define BIND_FEW 12      /* inputs of an operator that need no allocation */
 /* Boxes that are recognised without a look at their metatable. Their table takes 8 KiB, a quarter of the first-level
    cache; a box that is not in it is recognised by its metatable. */
@@ -77,7 +78,7 @@ typedef enum bind_kind {
   BIND_FOLDER,
   BIND_JSON,
   BIND_GRAPH,
-  BIND_TRACEING,
+  BIND_TRACE,
   BIND_SANDBOX,
   BIND_KINDS
 } bind_kind;
@@ -252,6 +253,10 @@ void bind_sandbox_module (lua_State *L); /* makes the metatable; state on the st
 
 /* Pushes the metatable of a kind. The first call makes it, with the name that messages show and hidden from scripts. */
 void bind_push_metatable (lua_State *L, bind_state *S, bind_kind kind, const char *name);
+/* Makes the metatable of a kind and adds functions to the module at index `module`. The state is on top of the stack, and stays
+   there; all of them get it. */
+void bind_add_kind (lua_State *L, int module, bind_kind kind, const char *name, const luaL_Reg *metamethods,
+                    const luaL_Reg *functions);
 /* Pushes a userdata of zeros with so many user values. */
 static inline void *bind_new (lua_State *L, const bind_state *S, bind_kind kind, size_t bytes, int values) {
   void *p = lua_newuserdatauv(L, bytes, values);
@@ -339,6 +344,8 @@ int bind_raise_argument (lua_State *L, bind_state *S, const char *function, cons
 /* Returns nil and the message on top of the stack. The message is kept: when the script ignores it and fails later, the
    later error's hint shows it. */
 int bind_failed (lua_State *L, bind_state *S);
+/* nil, message when a file is missing or malformed; raises for every other status. */
+int bind_file_failed (lua_State *L, bind_state *S, marea_status status);
 int bind_fail (lua_State *L);         /* core.failed */
 int bind_last_failure (lua_State *L); /* core.last_failure */
 int bind_raise_released (lua_State *L, bind_state *S, const char *function, const char *name,

@@ -3,8 +3,6 @@
 */
 #include "bind.h"
 
-#define MOST_PORTS 64
-
 static int graph_gc (lua_State *L) {
   marea_graph **g = bind_to(L, bind_self(L), 1, BIND_GRAPH);
   if (!g) return 0;
@@ -28,10 +26,7 @@ static int graph_load (lua_State *L) {
   bind_sandbox_path(L, S, "onnx.load", path, false);
   marea_graph **g = bind_new(L, S, BIND_GRAPH, sizeof *g, 0);
   BIND_RETRY(L, S, 0, NULL, status, marea_onnx_load(ctx, path, g));
-  if (status == MAREA_OK) return 1;
-  if (status != MAREA_EIO && status != MAREA_EFORMAT) return bind_raise_status(L, S, status);
-  lua_pushstring(L, marea_error(ctx));
-  return bind_failed(L, S);
+  return status == MAREA_OK ? 1 : bind_file_failed(L, S, status);
 }
 
 static void push_port (lua_State *L, const marea_graph_port *port) {
@@ -101,14 +96,14 @@ static int graph_copy (lua_State *L) {
 /* core.graph_run(graph, tensor, ...) -> tensor, ... */
 static int graph_run (lua_State *L) {
   bind_state *S = bind_self(L);
-  marea_tensor *in[MOST_PORTS], *out[MOST_PORTS];
-  bind_box *box[MOST_PORTS];
+  marea_tensor *in[BIND_PORTS], *out[BIND_PORTS];
+  bind_box *box[BIND_PORTS];
   marea_status status;
   marea_graph *g = check(L, S, 1, "graph_run");
   bind_enter(L, S);
   const int n_in = lua_gettop(L) - 1, n_out = marea_graph_outputs(g);
-  if (n_in > MOST_PORTS || n_out > MOST_PORTS)
-    return bind_raise(L, S, "graph_run: at most %d inputs and results are supported", MOST_PORTS);
+  if (n_in > BIND_PORTS || n_out > BIND_PORTS)
+    return bind_raise(L, S, "graph_run: at most %d inputs and results are supported", BIND_PORTS);
   luaL_checkstack(L, n_out + 2, "graph_run");
   for (int k = 0; k < n_out; k++) box[k] = bind_box_new(L, S);
   for (int i = 0; i < n_in; i++) in[i] = bind_check(L, S, 2 + i, "graph_run", "input");
@@ -121,12 +116,12 @@ static int graph_run (lua_State *L) {
 /* core.graph_text(graph, tensor, ...) -> string */
 static int graph_text (lua_State *L) {
   bind_state *S = bind_self(L);
-  marea_tensor *in[MOST_PORTS], *text = NULL;
+  marea_tensor *in[BIND_PORTS], *text = NULL;
   marea_status status;
   marea_graph *g = check(L, S, 1, "graph_text");
   bind_enter(L, S);
   const int n_in = lua_gettop(L) - 1;
-  if (n_in > MOST_PORTS) return bind_raise(L, S, "graph_text: at most %d inputs are supported", MOST_PORTS);
+  if (n_in > BIND_PORTS) return bind_raise(L, S, "graph_text: at most %d inputs are supported", BIND_PORTS);
   bind_box *box = bind_box_new(L, S);
   for (int i = 0; i < n_in; i++) in[i] = bind_check(L, S, 2 + i, "graph_text", "input");
   BIND_RETRY(L, S, n_in, in, status, marea_graph_text(g, n_in, in, &text));
@@ -146,13 +141,5 @@ void bind_graph_open (lua_State *L, int module) {
                                        {"graph_copy", graph_copy},
                                        {"graph_text", graph_text},
                                        {NULL, NULL}};
-  bind_push_metatable(L, lua_touserdata(L, -1), BIND_GRAPH, "marea.Graph");
-  lua_pushvalue(L, -2);
-  luaL_setfuncs(L, metamethods, 1);
-  lua_pop(L, 1);
-  for (const luaL_Reg *f = functions; f->name; f++) {
-    lua_pushvalue(L, -1);
-    lua_pushcclosure(L, f->func, 1);
-    lua_setfield(L, module, f->name);
-  }
+  bind_add_kind(L, module, BIND_GRAPH, "marea.Graph", metamethods, functions);
 }

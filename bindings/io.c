@@ -4,13 +4,6 @@
 */
 #include "bind.h"
 
-/* nil, message when a file is missing or malformed; raises for everything else. */
-static int fail (lua_State *L, bind_state *S, marea_status status) {
-  if (status != MAREA_EIO && status != MAREA_EFORMAT) return bind_raise_status(L, S, status);
-  lua_pushstring(L, marea_error(S->ctx));
-  return bind_failed(L, S);
-}
-
 static int succeed (lua_State *L) {
   lua_pushboolean(L, true);
   return 1;
@@ -30,7 +23,7 @@ static int load_tensor (lua_State *L, const char *function, loader load) {
   bind_sandbox_path(L, S, function, path, false);
   bind_box *box = bind_box_new(L, S);
   BIND_RETRY(L, S, 0, NULL, status, load(ctx, path, &t));
-  if (status != MAREA_OK) return fail(L, S, status);
+  if (status != MAREA_OK) return bind_file_failed(L, S, status);
   bind_box_fill(box, t);
   return 1;
 }
@@ -43,7 +36,7 @@ static int save_tensor (lua_State *L, const char *function, saver save) {
   bind_sandbox_path(L, S, function, path, true);
   marea_tensor *t = bind_check(L, S, 1, function, "t");
   BIND_RETRY(L, S, 1, &t, status, save(t, path));
-  return status == MAREA_OK ? succeed(L) : fail(L, S, status);
+  return status == MAREA_OK ? succeed(L) : bind_file_failed(L, S, status);
 }
 
 static int io_load_idx (lua_State *L) { return load_tensor(L, "load_idx", marea_load_idx); }
@@ -101,7 +94,7 @@ static int io_save_bytes (lua_State *L) {
   if (lua_type(L, 2) != LUA_TSTRING) return bind_raise_argument(L, S, "save_bytes", "bytes", "a string", 2);
   const char *bytes = lua_tolstring(L, 2, &n);
   BIND_RETRY(L, S, 0, NULL, status, marea_save_bytes(ctx, path, bytes, n));
-  return status == MAREA_OK ? succeed(L) : fail(L, S, status);
+  return status == MAREA_OK ? succeed(L) : bind_file_failed(L, S, status);
 }
 
 /* ---- many tensors ---- */
@@ -179,7 +172,7 @@ static int io_save (lua_State *L) {
   if (status == MAREA_OK) status = add_tensors(L, S, "save", 2, *f);
   if (status == MAREA_OK && !lua_isnil(L, 3)) status = add_texts(L, S, *f);
   if (status == MAREA_OK) BIND_RETRY(L, S, 0, NULL, status, marea_file_save(*f, path));
-  return status == MAREA_OK ? succeed(L) : fail(L, S, status);
+  return status == MAREA_OK ? succeed(L) : bind_file_failed(L, S, status);
 }
 
 /* core.save_npz({name = tensor}, path) -> true | nil, message */
@@ -194,7 +187,7 @@ static int io_save_npz (lua_State *L) {
   BIND_RETRY(L, S, 0, NULL, status, marea_file_new(ctx, f));
   if (status == MAREA_OK) status = add_tensors(L, S, "save_npz", 1, *f);
   if (status == MAREA_OK) BIND_RETRY(L, S, 0, NULL, status, marea_save_npz(*f, path));
-  return status == MAREA_OK ? succeed(L) : fail(L, S, status);
+  return status == MAREA_OK ? succeed(L) : bind_file_failed(L, S, status);
 }
 
 /* Pushes {name = tensor}. */
@@ -217,7 +210,7 @@ static int io_load_npz (lua_State *L) {
   bind_sandbox_path(L, S, "load_npz", path, false);
   marea_file **f = file_new(L);
   BIND_RETRY(L, S, 0, NULL, status, marea_load_npz(ctx, path, f));
-  if (status != MAREA_OK) return fail(L, S, status);
+  if (status != MAREA_OK) return bind_file_failed(L, S, status);
   push_tensors(L, S, *f);
   return 1;
 }
@@ -231,7 +224,7 @@ static int io_load (lua_State *L) {
   bind_sandbox_path(L, S, "load", path, false);
   marea_file **f = file_new(L);
   BIND_RETRY(L, S, 0, NULL, status, marea_file_load(ctx, path, f));
-  if (status != MAREA_OK) return fail(L, S, status);
+  if (status != MAREA_OK) return bind_file_failed(L, S, status);
   push_tensors(L, S, *f);
   lua_createtable(L, 0, marea_file_text_count(*f));
   for (int i = 0; i < marea_file_text_count(*f); i++) {
@@ -320,7 +313,7 @@ static int io_load_torch (lua_State *L) {
   marea_tree **t = bind_new(L, S, BIND_TREE, sizeof *t, 0);
   lua_toclose(L, -1);
   BIND_RETRY(L, S, 0, NULL, status, marea_load_torch(ctx, path, t));
-  if (status != MAREA_OK) return fail(L, S, status);
+  if (status != MAREA_OK) return bind_file_failed(L, S, status);
   push_tree(L, S, *t);
   return 1;
 }

@@ -81,11 +81,7 @@ static int io_json (lua_State *L) {
   marea_json **j = bind_new(L, S, BIND_JSON, sizeof *j, 0);
   lua_toclose(L, -1);
   BIND_RETRY(L, S, 0, NULL, status, marea_json_read(ctx, text, n, j));
-  if (status == MAREA_EFORMAT) {
-    lua_pushstring(L, marea_error(ctx));
-    return bind_failed(L, S);
-  }
-  if (status != MAREA_OK) return bind_raise_status(L, S, status);
+  if (status != MAREA_OK) return bind_file_failed(L, S, status);
   push_values(L, S, *j);
   return 1;
 }
@@ -93,11 +89,6 @@ static int io_json (lua_State *L) {
 /* The state is on top of the stack, and stays there; adds the function to the module at index `module`. */
 void bind_json_open (lua_State *L, int module) {
   static const luaL_Reg metamethods[] = {{"__gc", json_gc}, {"__close", json_gc}, {NULL, NULL}};
-  bind_push_metatable(L, lua_touserdata(L, -1), BIND_JSON, "marea.JSON");
-  lua_pushvalue(L, -2);
-  luaL_setfuncs(L, metamethods, 1);
-  lua_pop(L, 1);
-  lua_pushvalue(L, -1);
-  lua_pushcclosure(L, io_json, 1);
-  lua_setfield(L, module, "json");
+  static const luaL_Reg functions[] = {{"json", io_json}, {NULL, NULL}};
+  bind_add_kind(L, module, BIND_JSON, "marea.JSON", metamethods, functions);
 }

@@ -108,6 +108,12 @@ int bind_failed (lua_State *L, bind_state *S) {
   return 2;
 }
 
+int bind_file_failed (lua_State *L, bind_state *S, marea_status status) {
+  if (status != MAREA_EIO && status != MAREA_EFORMAT) return bind_raise_status(L, S, status);
+  lua_pushstring(L, marea_error(S->ctx));
+  return bind_failed(L, S);
+}
+
 /* core.failed(message) -> nil, message: what public functions return when a file is missing or malformed */
 int bind_fail (lua_State *L) {
   lua_settop(L, 1);

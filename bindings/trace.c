@@ -3,33 +3,36 @@
 */
 #include "bind.h"
 
-#define MOST_PORTS 64
-
 static int trace_gc (lua_State *L) {
-  marea_trace **r = bind_to(L, bind_self(L), 1, BIND_TRACEING);
+  marea_trace **r = bind_to(L, bind_self(L), 1, BIND_TRACE);
   if (!r) return 0;
   marea_trace_free(*r);
   *r = NULL;
   return 0;
 }
 
-/* The tensors of the list at idx, at most MOST_PORTS; they stay in the list. */
-static int read_ports (lua_State *L, bind_state *S, int idx, const char *name, marea_tensor **t) {
-  luaL_checktype(L, idx, LUA_TTABLE);
-  const lua_Unsigned n = lua_rawlen(L, idx);
-  if (n > MOST_PORTS) return bind_raise(L, S, "onnx.save: at most %d %ss are supported", MOST_PORTS, name);
-  for (int i = 0; i < (int)n; i++) {
+/* t[0..n-1] := the tensors of the list at idx, in which they stay. */
+static void read_tensors (lua_State *L, bind_state *S, int idx, int n, const char *name, marea_tensor **t) {
+  for (int i = 0; i < n; i++) {
     lua_rawgeti(L, idx, i + 1);
     t[i] = bind_check(L, S, lua_gettop(L), "onnx.save", name);
     lua_pop(L, 1);
   }
+}
+
+/* The tensors of the list at idx, at most BIND_PORTS. */
+static int read_ports (lua_State *L, bind_state *S, int idx, const char *name, marea_tensor **t) {
+  luaL_checktype(L, idx, LUA_TTABLE);
+  const lua_Unsigned n = lua_rawlen(L, idx);
+  if (n > BIND_PORTS) return bind_raise(L, S, "onnx.save: at most %d %ss are supported", BIND_PORTS, name);
+  read_tensors(L, S, idx, (int)n, name, t);
   return (int)n;
 }
 
 /* core.trace_start{tensor, ...} */
 static int trace_start (lua_State *L) {
   bind_state *S = bind_self(L);
-  marea_tensor *in[MOST_PORTS];
+  marea_tensor *in[BIND_PORTS];
   marea_status status;
   marea_context *ctx = bind_enter(L, S);
   const int n = read_ports(L, S, 1, "input", in);
@@ -40,10 +43,10 @@ static int trace_start (lua_State *L) {
 /* core.trace_stop{tensor, ...} -> trace */
 static int trace_stop (lua_State *L) {
   bind_state *S = bind_self(L);
-  marea_tensor *out[MOST_PORTS];
+  marea_tensor *out[BIND_PORTS];
   marea_context *ctx = bind_enter(L, S);
   const int n = read_ports(L, S, 1, "result", out);
-  marea_trace **r = bind_new(L, S, BIND_TRACEING, sizeof *r, 0);
+  marea_trace **r = bind_new(L, S, BIND_TRACE, sizeof *r, 0);
   const marea_status status = marea_trace_stop(ctx, n, out, r);
   return status == MAREA_OK ? 1 : bind_raise_status(L, S, status);
 }
@@ -75,11 +78,7 @@ static marea_tensor **read_weights (lua_State *L, bind_state *S, int options, in
   const int list = lua_gettop(L);
   luaL_checktype(L, list, LUA_TTABLE);
   marea_tensor **t = lua_newuserdatauv(L, (size_t)(n + 1) * sizeof t[0], 0);
-  for (int i = 0; i < n; i++) {
-    lua_rawgeti(L, list, i + 1);
-    t[i] = bind_check(L, S, lua_gettop(L), "onnx.save", "weight");
-    lua_pop(L, 1);
-  }
+  read_tensors(L, S, list, n, "weight", t);
   return t;
 }
 
@@ -90,9 +89,9 @@ static int trace_save (lua_State *L) {
   marea_status status;
   marea_onnx_names names = {0};
   int n;
-  marea_context *ctx = bind_enter(L, S);
+  bind_enter(L, S);
   lua_settop(L, 4);
-  marea_trace **r = bind_to(L, S, 1, BIND_TRACEING), **other = bind_to(L, S, 4, BIND_TRACEING);
+  marea_trace **r = bind_to(L, S, 1, BIND_TRACE), **other = bind_to(L, S, 4, BIND_TRACE);
   const char *path = bind_string(L, S, 2, "onnx.save", "path");
   if (!r) return bind_raise_argument(L, S, "onnx.save", "trace", "a trace of trace_stop", 1);
   luaL_checktype(L, 3, LUA_TTABLE);
@@ -109,26 +108,16 @@ static int trace_save (lua_State *L) {
     lua_pushboolean(L, true);
     return 1;
   }
-  if (status != MAREA_EIO && status != MAREA_EFORMAT) return bind_raise_status(L, S, status);
-  lua_pushstring(L, marea_error(ctx));
-  return bind_failed(L, S);
+  return bind_file_failed(L, S, status);
 }
 
 /* The state is on top of the stack, and stays there; adds the functions to the module at index `module`. */
 void bind_trace_open (lua_State *L, int module) {
-  static const luaL_Reg metamethods[] = {{"__gc", trace_gc}, {"__close", trace_gc}, {NULL, NULL}};
+  static const luaL_Reg metamethods[] = {{"__gc", trace_gc}, {NULL, NULL}};
   static const luaL_Reg functions[] = {{"trace_start", trace_start},
                                        {"trace_stop", trace_stop},
                                        {"trace_drop", trace_drop},
                                        {"onnx_save", trace_save},
                                        {NULL, NULL}};
-  bind_push_metatable(L, lua_touserdata(L, -1), BIND_TRACEING, "marea.Traceing");
-  lua_pushvalue(L, -2);
-  luaL_setfuncs(L, metamethods, 1);
-  lua_pop(L, 1);
-  for (const luaL_Reg *f = functions; f->name; f++) {
-    lua_pushvalue(L, -1);
-    lua_pushcclosure(L, f->func, 1);
-    lua_setfield(L, module, f->name);
-  }
+  bind_add_kind(L, module, BIND_TRACE, "marea.Trace", metamethods, functions);
 }

@@ -20,6 +20,19 @@ void bind_push_metatable (lua_State *L, bind_state *S, bind_kind kind, const cha
   m->reference = luaL_ref(L, LUA_REGISTRYINDEX);
 }
 
+void bind_add_kind (lua_State *L, int module, bind_kind kind, const char *name, const luaL_Reg *metamethods,
+                    const luaL_Reg *functions) {
+  bind_push_metatable(L, lua_touserdata(L, -1), kind, name);
+  lua_pushvalue(L, -2);
+  luaL_setfuncs(L, metamethods, 1);
+  lua_pop(L, 1);
+  for (const luaL_Reg *f = functions; f->name; f++) {
+    lua_pushvalue(L, -1);
+    lua_pushcclosure(L, f->func, 1);
+    lua_setfield(L, module, f->name);
+  }
+}
+
 int bind_protected (lua_State *L, bind_state *S, lua_CFunction f, void *work, int n) {
   void *outer = S->work;
   lua_pushcfunction(L, f);
