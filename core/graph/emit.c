@@ -7,10 +7,6 @@
 
 #include "emit.h"
 
-static marea_status out_of_memory (marea_context *ctx) {
-  return marea_fail(ctx, MAREA_ENOMEM, "graph: out of memory");
-}
-
 /* ---- values ---- */
 
 marea_value *marea_value_retain (marea_value *v) {
@@ -38,14 +34,9 @@ void marea_emitter_clear (marea_emitter *e) {
 }
 
 static marea_status reserve_made (marea_emitter *e) {
-  if (e->n_made < e->room_made) return MAREA_OK;
-  const int room = e->room_made ? 2 * e->room_made : 64;
-  marea_value **made = marea_alloc(e->ctx, (size_t)room * sizeof made[0]);
-  if (!made) return out_of_memory(e->ctx);
-  if (e->n_made) memcpy(made, e->made, (size_t)e->n_made * sizeof made[0]);
-  marea_free(e->ctx, e->made);
+  marea_value **made = marea_grown(e->ctx, e->made, e->n_made, &e->room_made, sizeof made[0]);
+  if (!made) return marea_graph_out_of_memory(e->ctx);
   e->made = made;
-  e->room_made = room;
   return MAREA_OK;
 }
 
@@ -55,7 +46,7 @@ static marea_status new_value (marea_emitter *e, marea_tensor *t, int slot, mare
   marea_value *v = status == MAREA_OK ? marea_alloc(e->ctx, sizeof *v) : NULL;
   if (!v) {
     marea_release(t);
-    return status == MAREA_OK ? out_of_memory(e->ctx) : status;
+    return status == MAREA_OK ? marea_graph_out_of_memory(e->ctx) : status;
   }
   *v = (marea_value){.refs = 1, .t = t, .slot = slot};
   *out = e->made[e->n_made++] = v;
@@ -107,7 +98,7 @@ static marea_status slot_of (marea_emitter *e, marea_value *v, int *slot) {
 static marea_status add_call (marea_emitter *e, const marea_op *op, int n_in, marea_value *const *in,
                               const marea_attr *attr, int n, marea_tensor *const *like, int *slots) {
   int *read = marea_alloc(e->ctx, (size_t)MAREA_MAX(n_in, 1) * sizeof read[0]);
-  if (!read) return out_of_memory(e->ctx);
+  if (!read) return marea_graph_out_of_memory(e->ctx);
   marea_status status = MAREA_OK;
   for (int i = 0; i < n_in && status == MAREA_OK; i++) status = slot_of(e, in[i], &read[i]);
   if (status == MAREA_OK) status = marea_program_add(e->program, op, attr, n_in, read, n, like, slots);
@@ -147,7 +138,7 @@ marea_status marea_emit (marea_emitter *e, const char *name, int n_in, marea_val
   MAREA_TRY(marea_read_named(e->ctx, op, n_named, named, attr));
   marea_tensor *few[MAREA_MAX_IN], **t = few;
   if (n_in > MAREA_MAX_IN && !(t = marea_alloc(e->ctx, (size_t)n_in * sizeof t[0])))
-    return out_of_memory(e->ctx);
+    return marea_graph_out_of_memory(e->ctx);
   for (int i = 0; i < n_in; i++) t[i] = in[i] ? in[i]->t : NULL;
   const marea_status status = apply(e, op, n_in, in, t, attr, n_out, out);
   if (t != few) marea_free(e->ctx, t);

@@ -51,6 +51,10 @@ marea_status marea_emit (marea_emitter *e, const char *op, int n_in, marea_value
 
 /* ---- program.c: calls in their order, with what they read and write ---- */
 
+marea_status marea_graph_out_of_memory (marea_context *ctx); /* MAREA_ENOMEM */
+/* The list, of n items of `size` bytes, with room for one more; NULL: out of memory, and the list is as it was. */
+void *marea_grown (marea_context *ctx, void *list, int n, int *room, size_t size);
+
 typedef struct marea_program_call {
   const marea_op *op;
   marea_attr attr[MAREA_MAX_ATTRS];
@@ -74,7 +78,8 @@ marea_status marea_program_new (marea_context *ctx, marea_program **out);
 void marea_program_free (marea_program *p);
 marea_status marea_program_input (marea_program *p, const marea_tensor *like, int *slot);
 marea_status marea_program_constant (marea_program *p, marea_tensor *t, int *slot);
-marea_status marea_program_hold (marea_program *p, marea_tensor *t, int *slot); /* the same, as it is, not to be run */
+marea_status marea_program_hold (marea_program *p, marea_tensor *t,
+                                 int *slot); /* the same, as it is, not to be run */
 marea_status marea_program_add (marea_program *p, const marea_op *op, const marea_attr *attr, int n_in,
                                 const int *in, int n_out, marea_tensor *const *like, int *out);
 marea_status marea_program_output (marea_program *p, int slot);

@@ -82,7 +82,7 @@ static bool make_room (fusion *f, marea_program_call *c) {
   if (c->n_in >= 3) return true;
   int *slot = marea_alloc(f->ctx, (size_t)(3 + c->n_out) * sizeof slot[0]);
   if (!slot) {
-    f->status = marea_fail(f->ctx, MAREA_ENOMEM, "graph: out of memory");
+    f->status = marea_graph_out_of_memory(f->ctx);
     return false;
   }
   memcpy(slot, c->slot, (size_t)c->n_in * sizeof slot[0]);
@@ -349,7 +349,7 @@ marea_status marea_program_fuse (marea_program *p) {
   fusion f = {.p = p, .ctx = p->ctx, .room = p->n_slots + MOST_CONSTANTS * p->n_calls + 1};
   f.maker = marea_alloc(p->ctx, (size_t)f.room * sizeof f.maker[0]);
   f.uses = marea_alloc(p->ctx, (size_t)f.room * sizeof f.uses[0]);
-  if (!f.maker || !f.uses) f.status = marea_fail(p->ctx, MAREA_ENOMEM, "graph: out of memory");
+  if (!f.maker || !f.uses) f.status = marea_graph_out_of_memory(p->ctx);
   if (f.status == MAREA_OK) count(&f);
   for (int i = 0; i < p->n_calls && f.status == MAREA_OK; i++) {
     marea_program_call *c = &p->calls[i];

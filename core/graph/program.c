@@ -6,12 +6,11 @@
 
 #include "emit.h"
 
-static marea_status out_of_memory (marea_context *ctx) {
+marea_status marea_graph_out_of_memory (marea_context *ctx) {
   return marea_fail(ctx, MAREA_ENOMEM, "graph: out of memory");
 }
 
-/* The list, of n items of `size` bytes, with room for one more; NULL: out of memory, and the list is as it was. */
-static void *grown (marea_context *ctx, void *list, int n, int *room, size_t size) {
+void *marea_grown (marea_context *ctx, void *list, int n, int *room, size_t size) {
   if (n < *room) return list;
   const int more = *room ? 2 * *room : 16;
   void *p = marea_alloc(ctx, (size_t)more * size);
@@ -22,16 +21,16 @@ static void *grown (marea_context *ctx, void *list, int n, int *room, size_t siz
   return p;
 }
 
-#define GROW(p, list)                                                                                \
-  do {                                                                                               \
-    void *grown_ = grown((p)->ctx, (p)->list, (p)->n_##list, &(p)->room_##list, sizeof(p)->list[0]); \
-    if (!grown_) return out_of_memory((p)->ctx);                                                     \
-    (p)->list = grown_;                                                                              \
+#define GROW(p, list)                                                                                      \
+  do {                                                                                                     \
+    void *grown_ = marea_grown((p)->ctx, (p)->list, (p)->n_##list, &(p)->room_##list, sizeof(p)->list[0]); \
+    if (!grown_) return marea_graph_out_of_memory((p)->ctx);                                               \
+    (p)->list = grown_;                                                                                    \
   } while (0)
 
 marea_status marea_program_new (marea_context *ctx, marea_program **out) {
   *out = marea_alloc(ctx, sizeof **out);
-  if (!*out) return out_of_memory(ctx);
+  if (!*out) return marea_graph_out_of_memory(ctx);
   **out = (marea_program){.ctx = ctx};
   return MAREA_OK;
 }
@@ -53,8 +52,8 @@ void marea_program_free (marea_program *p) {
 static marea_status add_slot (marea_program *p, const marea_tensor *like, marea_tensor *constant, int *slot) {
   if (p->n_slots == p->room_slots) {
     int room = p->room_slots;
-    marea_layout *layouts = grown(p->ctx, p->layouts, p->n_slots, &room, sizeof layouts[0]);
-    if (!layouts) return out_of_memory(p->ctx);
+    marea_layout *layouts = marea_grown(p->ctx, p->layouts, p->n_slots, &room, sizeof layouts[0]);
+    if (!layouts) return marea_graph_out_of_memory(p->ctx);
     p->layouts = layouts;
   }
   GROW(p, slots);
@@ -101,7 +100,7 @@ marea_status marea_program_add (marea_program *p, const marea_op *op, const mare
   for (int k = 0; k < n_out; k++) MAREA_TRY(add_slot(p, like[k], NULL, &out[k]));
   marea_program_call *c = &p->calls[p->n_calls];
   int *slot = marea_alloc(p->ctx, (size_t)(n_in + n_out) * sizeof slot[0]);
-  if (!slot) return out_of_memory(p->ctx);
+  if (!slot) return marea_graph_out_of_memory(p->ctx);
   memcpy(slot, in, (size_t)n_in * sizeof slot[0]);
   memcpy(slot + n_in, out, (size_t)n_out * sizeof slot[0]);
   *c = (marea_program_call){.op = op, .n_in = n_in, .n_out = n_out, .slot = slot};
@@ -113,7 +112,7 @@ marea_status marea_program_add (marea_program *p, const marea_op *op, const mare
 marea_status marea_program_finish (marea_program *p) {
   marea_free(p->ctx, p->last);
   p->last = marea_alloc(p->ctx, (size_t)MAREA_MAX(p->n_slots, 1) * sizeof p->last[0]);
-  if (!p->last) return out_of_memory(p->ctx);
+  if (!p->last) return marea_graph_out_of_memory(p->ctx);
   for (int i = 0; i < p->n_slots; i++) p->last[i] = -1;
   for (int i = 0; i < p->n_calls; i++)
     for (int k = 0; k < p->calls[i].n_in + p->calls[i].n_out; k++)
@@ -161,7 +160,7 @@ static marea_status run_call (const marea_program *p, int i, marea_tensor **slot
   const marea_program_call *c = &p->calls[i];
   marea_tensor *few[MAREA_MAX_IN] = {NULL}, **in = few;
   if (c->n_in > MAREA_MAX_IN && !(in = marea_alloc(p->ctx, (size_t)c->n_in * sizeof in[0])))
-    return out_of_memory(p->ctx);
+    return marea_graph_out_of_memory(p->ctx);
   for (int k = 0; k < c->n_in; k++) in[k] = c->slot[k] < 0 ? NULL : slots[c->slot[k]];
   const marea_status status = run_operator(p, i, in, slots);
   if (in != few) marea_free(p->ctx, in);
@@ -185,7 +184,7 @@ static marea_status take_result (const marea_program *p, int slot, marea_tensor 
 marea_status marea_program_run (marea_program *p, marea_tensor *const *in, marea_tensor **out) {
   marea_context *ctx = p->ctx;
   marea_tensor **slots = marea_alloc(ctx, (size_t)MAREA_MAX(p->n_slots, 1) * sizeof slots[0]);
-  if (!slots) return out_of_memory(ctx);
+  if (!slots) return marea_graph_out_of_memory(ctx);
   for (int i = 0; i < p->n_slots; i++) slots[i] = p->slots[i] ? marea_retain(p->slots[i]) : NULL;
   for (int i = 0; i < p->n_inputs; i++) slots[p->inputs[i]] = marea_retain(in[i]);
   const bool recording = marea_set_recording(ctx, false);

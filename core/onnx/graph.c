@@ -29,14 +29,15 @@ static void *zeroed (marea_context *ctx, size_t bytes) {
 
 /* ---- names ---- */
 
-static int by_name (const void *a, const void *b) {
+int marea_onnx_by_name (const void *a, const void *b) {
   return strcmp(*(const char *const *)a, *(const char *const *)b);
 }
 
 /* Place of a name; -1: not of this graph. */
 static int place_of (const onnx_graph *g, const char *name) {
-  const char **at = g->n_names ? bsearch(&name, g->names, (size_t)g->n_names, sizeof g->names[0], by_name)
-                               : NULL;
+  const char **at = g->n_names
+                        ? bsearch(&name, g->names, (size_t)g->n_names, sizeof g->names[0], marea_onnx_by_name)
+                        : NULL;
   return at ? (int)(at - g->names) : -1;
 }
 
@@ -53,7 +54,7 @@ static void list_names (onnx_graph *g) {
   for (size_t i = 0; i < p->n_input; i++) g->names[n++] = p->input[i]->name;
   for (size_t i = 0; i < p->n_node; i++)
     for (size_t k = 0; k < p->node[i]->n_output; k++) g->names[n++] = p->node[i]->output[k];
-  qsort(g->names, (size_t)n, sizeof g->names[0], by_name);
+  qsort(g->names, (size_t)n, sizeof g->names[0], marea_onnx_by_name);
   for (int i = 0; i < n; i++)
     if (kept == 0 || strcmp(g->names[i], g->names[kept - 1]) != 0) g->names[kept++] = g->names[i];
   g->n_names = kept;

@@ -33,7 +33,7 @@ static void free_program (marea_graph *g, onnx_program *p) {
 void marea_graph_free (marea_graph *g) {
   if (!g) return;
   ProtobufCAllocator allocator = marea_onnx_allocator(g->ctx);
-  for (int i = 0; i < ONNX_MOST_PROGRAMS; i++) { free_program(g, &g->programs[i]); }
+  for (int i = 0; i < ONNX_MOST_PROGRAMS; i++) free_program(g, &g->programs[i]);
   while (g->main) {
     onnx_graph *first = g->main;
     g->main = first->next;
@@ -91,16 +91,12 @@ static marea_status check_operators (marea_graph *g, const char *label) {
               : MAREA_OK;
 }
 
-static int by_name (const void *a, const void *b) {
-  return strcmp(*(const char *const *)a, *(const char *const *)b);
-}
-
 /* The names of the weights, sorted; to be freed. NULL: out of memory */
 static const char **weight_names (marea_graph *g) {
   const Marea__GraphProto *p = g->proto->graph;
   const char **names = marea_alloc(g->ctx, MAREA_MAX(p->n_initializer, 1) * sizeof names[0]);
   for (size_t i = 0; names && i < p->n_initializer; i++) names[i] = p->initializer[i]->name;
-  if (names) qsort(names, p->n_initializer, sizeof names[0], by_name);
+  if (names) qsort(names, p->n_initializer, sizeof names[0], marea_onnx_by_name);
   return names;
 }
 
@@ -111,7 +107,8 @@ static marea_status find_inputs (marea_graph *g) {
   if (!weights) return marea_onnx_out_of_memory(g->ctx);
   for (size_t i = 0; i < p->n_input; i++) {
     const char *name = p->input[i]->name;
-    if (!bsearch(&name, weights, p->n_initializer, sizeof weights[0], by_name)) g->inputs[g->n_in++] = (int)i;
+    if (!bsearch(&name, weights, p->n_initializer, sizeof weights[0], marea_onnx_by_name))
+      g->inputs[g->n_in++] = (int)i;
   }
   marea_free(g->ctx, weights);
   g->n_out = (int)p->n_output;

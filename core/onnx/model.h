@@ -45,12 +45,12 @@ struct marea_graph {
   marea_context *ctx;
   Marea__ModelProto *proto; /* of all copies */
   int *copies;              /* how many there are */
-  char *folder;     /* of the file, with a slash; external tensors are read from nowhere else */
-  int version;      /* of ONNX's own operator set */
-  onnx_graph *main; /* ... and the bodies behind it */
-  int n_in, n_out;  /* those of the inputs that no initializer stands for */
-  int *inputs;      /* their places in proto->graph->input */
-  int depends;      /* ONNX_BY_SHAPES, ...; ONNX_BY_VALUES: it runs without a program */
+  char *folder;             /* of the file, with a slash; external tensors are read from nowhere else */
+  int version;              /* of ONNX's own operator set */
+  onnx_graph *main;         /* ... and the bodies behind it */
+  int n_in, n_out;          /* those of the inputs that no initializer stands for */
+  int *inputs;              /* their places in proto->graph->input */
+  int depends;              /* ONNX_BY_SHAPES, ...; ONNX_BY_VALUES: it runs without a program */
   onnx_program programs[ONNX_MOST_PROGRAMS];
   uint64_t runs;
 };
@@ -70,6 +70,8 @@ marea_status marea_onnx_read_tensor (marea_context *ctx, const char *folder, con
                                      marea_tensor **out);
 
 /* graph.c */
+int marea_onnx_by_name (const void *a,
+                        const void *b); /* order of texts, for qsort and bsearch of pointers to them */
 marea_status marea_onnx_open_graph (marea_graph *g, Marea__GraphProto *proto, const void *from,
                                     onnx_graph **out);
 /* The model's own graph once more, with copies of the weights. */
