@@ -344,6 +344,7 @@ typedef struct copy {
   int64_t tile_rows, tile_cols;
   int64_t bands, units; /* bands of tile_rows rows: in a plane, in all planes */
   int64_t units_per_block;
+  void (*turn)(size_t rows, size_t cols, size_t x_row, const void *x, size_t y_row, void *y); /* NULL: none */
 } copy;
 
 /* rows [r0, r0 + n) of a plane, column tile by column tile */
@@ -356,6 +357,10 @@ static void copy_band (const copy *k, char *dst, const char *src, int64_t n) {
     if (k->from == k->to && ds[b] == 1 && ss[b] == 1) {
       marea_copy_pieces(n, (size_t)(width * dsize), src + col * ssize, ss[a] * ssize, dst + col * dsize,
                         ds[a] * dsize);
+      continue;
+    }
+    if (k->turn && ds[b] == 1 && ss[a] == 1) {
+      k->turn((size_t)width, (size_t)n, (size_t)ss[b], src + col * ss[b] * ssize, (size_t)ds[a], dst + col * dsize);
       continue;
     }
     for (int64_t r = 0; r < n; r++) {
@@ -416,6 +421,8 @@ void marea_copy_strided (marea_context *ctx, const marea_tensor *src, marea_tens
   if (ctx->plan || k.l.count == 0) return;
   k.ctx = ctx;
   k.from = src->dtype, k.to = dst->dtype;
+  const bool turns = k.from == k.to && marea_is_in(MAREA_FLOATS & ~MAREA_STORED, k.to);
+  k.turn = turns ? ctx->kernels[k.to]->turn : NULL;
   if (k.l.rank == 1) {
     marea_parallel(ctx, (k.l.count + MAREA_BLOCK - 1) / MAREA_BLOCK, copy_flat, &k);
     return;
