@@ -102,7 +102,7 @@ static void window_of (const marea_conv *g, int d, int64_t o, int64_t *first, in
   *end = MAREA_MIN(start + g->kernel[d], g->in[d]);
 }
 
-/* ---- running over images, and over parts of the channels when images are few ---- */
+/* ---- running over images, and over parts of them when they are few ---- */
 
 typedef struct pass {
   marea_context *ctx;
@@ -115,18 +115,20 @@ typedef struct pass {
   bool count_padding, tiled; /* tiled: are_tiles */
   char *wide;                /* of bf16, memory in f32 of the workers, and what lies where in it, in bytes */
   size_t wide_step, wide_y, wide_dx;
-  int64_t parts;    /* of the channels */
+  bool by_rows;     /* parts are rows of outputs, which are written by themselves; else channels */
+  int64_t parts;    /* of an image */
   bool large, huge; /* windows: so large that each of them, or each of their rows, checks for interrupts */
 } pass;
 
-typedef struct plane { /* one image, some of its channels */
-  int64_t n, first, count;
+typedef struct plane { /* one image, some of its channels, and of its rows of outputs */
+  int64_t n, first, count, row, row_end;
 } plane;
 
 static plane plane_of (const pass *p, int64_t block) {
-  const int64_t part = block % p->parts;
-  const int64_t first = part * p->g.cin / p->parts, end = (part + 1) * p->g.cin / p->parts;
-  return (plane){block / p->parts, first, end - first};
+  const int64_t part = block % p->parts, all = p->by_rows ? p->g.out[0] : p->g.cin;
+  const int64_t first = part * all / p->parts, end = (part + 1) * all / p->parts;
+  if (p->by_rows) return (plane){block / p->parts, 0, p->g.cin, first, end};
+  return (plane){block / p->parts, first, end - first, 0, p->g.out[0]};
 }
 
 /* Offsets in bytes of pixels of the larger (in) and the smaller (out) image. */
@@ -138,6 +140,14 @@ static size_t out_at (const pass *p, const plane *k, int64_t y, int64_t x) {
   return (size_t)(((k->n * p->g.out[0] + y) * p->g.out[1] + x) * p->g.cin + k->first) * p->size;
 }
 
+static int64_t parts_of (const pass *p) {
+  const marea_conv *g = &p->g;
+  if (g->n >= ENOUGH) return 1;
+  if (!p->by_rows) return (g->cin + CHANNELS - 1) / CHANNELS;
+  return MAREA_MAX(1, MAREA_MIN(g->out[0], g->in[0] * g->in[1] * g->cin / MAREA_BLOCK));
+}
+
+/* fn runs for each part of each image. */
 static marea_status run_pass (marea_call *c, pass *p, marea_block_fn fn) {
   const marea_tensor *out = c->out[0];
   p->ctx = c->ctx;
@@ -145,7 +155,8 @@ static marea_status run_pass (marea_call *c, pass *p, marea_block_fn fn) {
   p->dtype = out->dtype;
   p->size = marea_dtype_size((marea_dtype)out->dtype);
   p->out = marea_at(out);
-  p->parts = p->g.n >= ENOUGH ? 1 : (p->g.cin + CHANNELS - 1) / CHANNELS;
+  p->by_rows = p->by_rows && p->g.out[0] > 1; /* sequences have one row */
+  p->parts = parts_of(p);
   const double window = (double)p->g.kernel[0] * (double)p->g.kernel[1] * (double)p->g.cin;
   p->large = window >= 4096;
   p->huge = window >= 1 << 18;
@@ -287,14 +298,16 @@ static strip strip_of (const pass *p, const plane *k, int64_t oy, int64_t *first
 
 /* Pixels of a plane from bf16 to f32 and back; runs of a part of the channels are apart in the tensor. */
 static void widen_pixels (const pass *p, const plane *k, int64_t pixels, const char *from, char *to) {
-  const int64_t run = p->parts == 1 ? pixels * k->count : k->count, runs = p->parts == 1 ? 1 : pixels;
+  const bool whole = k->count == p->g.cin;
+  const int64_t run = whole ? pixels * k->count : k->count, runs = whole ? 1 : pixels;
   const uint16_t *x = (const void *)from;
   float *y = (void *)to;
   for (int64_t i = 0; i < runs; i++) p->kernels->widen_bf16((size_t)run, x + i * p->g.cin, y + i * run);
 }
 
 static void narrow_pixels (const pass *p, const plane *k, int64_t pixels, const char *from, char *to) {
-  const int64_t run = p->parts == 1 ? pixels * k->count : k->count, runs = p->parts == 1 ? 1 : pixels;
+  const bool whole = k->count == p->g.cin;
+  const int64_t run = whole ? pixels * k->count : k->count, runs = whole ? 1 : pixels;
   const float *x = (const void *)from;
   uint16_t *y = (void *)to;
   for (int64_t i = 0; i < runs; i++) p->kernels->narrow_bf16((size_t)run, x + i * run, y + i * p->g.cin);
@@ -314,9 +327,9 @@ static void run_row (const pass *p, const plane *k, int64_t oy, int worker) {
 }
 
 /* Windows so large that a row of one is looked at between two checks for interrupts. */
-static void max_plane_by_rows (const pass *p, const plane *k) {
+static void max_huge (const pass *p, const plane *k) {
   const size_t count = (size_t)k->count;
-  for (int64_t oy = 0; oy < p->g.out[0]; oy++) {
+  for (int64_t oy = k->row; oy < k->row_end; oy++) {
     for (int64_t ox = 0; ox < p->g.out[1] && !marea_stopping(p->ctx); ox++) {
       int64_t y0, y1, x0, x1;
       char *out = p->out + out_at(p, k, oy, ox);
@@ -334,10 +347,10 @@ static void max_plane (void *arg, int64_t block, int worker) {
   const pass *p = arg;
   const plane k = plane_of(p, block);
   if (p->huge && !p->wide) {
-    max_plane_by_rows(p, &k);
+    max_huge(p, &k);
     return;
   }
-  for (int64_t oy = 0; oy < p->g.out[0] && !marea_stopping(p->ctx); oy++) run_row(p, &k, oy, worker);
+  for (int64_t oy = k.row; oy < k.row_end && !marea_stopping(p->ctx); oy++) run_row(p, &k, oy, worker);
 }
 
 /* A worker's memory in f32 for bf16: what a row of outputs reads, a row of outputs, and of the gradient what it
@@ -369,7 +382,7 @@ static double pool_grad_flop (const marea_call *c) {
 }
 
 static marea_status max_pool2d_forward (marea_call *c) {
-  pass p = {.x = marea_at(c->in[0])};
+  pass p = {.x = marea_at(c->in[0]), .by_rows = true};
   MAREA_KEPT(c, p.g);
   if (c->out[0]->dtype == MAREA_BF16) MAREA_TRY(open_wide(c, &p));
   return run_pass(c, &p, max_plane);
@@ -433,7 +446,7 @@ typedef void maxima_fn (const pass *p, const size_t *at, int64_t count, size_t w
 /* Calls fn for every window with the places of its maxima, some channels at a time. */
 static void each_window (const pass *p, const plane *k, maxima_fn *fn) {
   size_t at[CHANNELS];
-  for (int64_t oy = 0; oy < p->g.out[0] && !marea_stopping(p->ctx); oy++) {
+  for (int64_t oy = k->row; oy < k->row_end && !marea_stopping(p->ctx); oy++) {
     for (int64_t ox = 0; ox < p->g.out[1] && !stops_window(p); ox++) {
       for (int64_t first = 0; first < k->count; first += CHANNELS) {
         const int64_t count = MAREA_MIN(CHANNELS, k->count - first);
@@ -534,7 +547,7 @@ static marea_status max_pool2d_pick_shape (marea_call *c) {
 }
 
 static marea_status max_pool2d_pick_forward (marea_call *c) {
-  pass p = {.v = marea_at(c->in[0]), .x = marea_at(c->in[1])};
+  pass p = {.v = marea_at(c->in[0]), .x = marea_at(c->in[1]), .by_rows = true};
   MAREA_KEPT(c, p.g);
   return run_pass(c, &p, max_pick_plane);
 }
@@ -581,7 +594,7 @@ static void avg_plane (void *arg, int64_t block, int worker) {
   const plane k = plane_of(p, block);
   const size_t count = (size_t)k.count;
   (void)worker;
-  for (int64_t oy = 0; oy < p->g.out[0] && !marea_stopping(p->ctx); oy++) {
+  for (int64_t oy = k.row; oy < k.row_end && !marea_stopping(p->ctx); oy++) {
     for (int64_t ox = 0; ox < p->g.out[1] && !stops_window(p); ox++) {
       int64_t y0, y1, x0, x1;
       char *out = p->out + out_at(p, &k, oy, ox);
@@ -616,7 +629,7 @@ static void avg_grad_plane (void *arg, int64_t block, int worker) {
 }
 
 static marea_status avg_pool2d_forward (marea_call *c) {
-  pass p = {.x = marea_at(c->in[0]), .count_padding = c->attr[POOL_COUNT].i != 0};
+  pass p = {.x = marea_at(c->in[0]), .count_padding = c->attr[POOL_COUNT].i != 0, .by_rows = true};
   MAREA_KEPT(c, p.g);
   return run_pass(c, &p, avg_plane);
 }
