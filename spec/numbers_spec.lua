@@ -201,7 +201,7 @@ describe("an activation's derivative", function()
   it("is that of the layer in fused activations", function()
     local x = marea.tensor{{-1, 2}}
     local w, image, kernel = marea.eye(2), marea.tensor{{{{-1, 2}}}}, marea.eye(2):reshape(1, 1, 2, 2)
-    for _, name in ipairs{"relu", "leaky_relu", "elu", "sigmoid", "tanh", "softplus"} do
+    for _, name in ipairs{"relu", "leaky_relu", "elu", "sigmoid", "tanh", "softplus", "relu6"} do
       local act = {activation = name}
       local expected = ops[name](x)
       close(ops.linear(x, w, nil, act), expected, {rtol = 1e-6})

@@ -229,18 +229,21 @@ static void take_over_norm (fusion *f, marea_program_call *c) {
 
 /* ---- activations ---- */
 
-static marea_activation activation_of (const marea_op *op) {
+static marea_activation activation_of (const marea_program_call *c) {
   static const marea_op *const ops[MAREA_ACTIVATIONS] = {
       [MAREA_ACT_RELU] = &marea_op_relu, [MAREA_ACT_LEAKY_RELU] = &marea_op_leaky_relu,
       [MAREA_ACT_ELU] = &marea_op_elu,   [MAREA_ACT_SIGMOID] = &marea_op_sigmoid,
-      [MAREA_ACT_TANH] = &marea_op_tanh, [MAREA_ACT_SOFTPLUS] = &marea_op_softplus};
+      [MAREA_ACT_TANH] = &marea_op_tanh, [MAREA_ACT_SOFTPLUS] = &marea_op_softplus,
+      [MAREA_ACT_RELU6] = &marea_op_relu6};
+  if (c->op == &marea_op_clamp && marea_attr_number(&c->attr[0]) == 0 && marea_attr_number(&c->attr[1]) == 6)
+    return MAREA_ACT_RELU6; /* as exporters write it */
   for (int i = 1; i < MAREA_ACTIVATIONS; i++)
-    if (ops[i] == op) return (marea_activation)i;
+    if (ops[i] == c->op) return (marea_activation)i;
   return MAREA_ACT_NONE;
 }
 
 static void take_over_activation (fusion *f, marea_program_call *c) {
-  const marea_activation activation = activation_of(c->op);
+  const marea_activation activation = activation_of(c);
   marea_program_call *made = activation == MAREA_ACT_NONE ? NULL : maker_of(f, c, 0);
   if (!made || !(is_product(made->op) || made->op == &marea_op_batch_norm_eval) || !is_bare(made)) return;
   if (activation == MAREA_ACT_LEAKY_RELU || activation == MAREA_ACT_ELU) {
@@ -300,7 +303,7 @@ static int erf_argument (const fusion *f, int slot, marea_program_call **drop) {
 
 static void make_gelu (fusion *f, marea_program_call *c) {
   factors x = {.number = 1};
-  marea_program_call *drop[3];
+  marea_program_call *drop[3] = {NULL};
   if (c->op != &marea_op_mul || !find_factors(f, c, &x) || x.n != 2 || !is_near(x.number, 0.5)) return;
   const marea_layout *result = &f->p->layouts[c->slot[c->n_in]];
   for (int i = 0; i < 2; i++) { /* a number of a higher rank would raise that of the result */

@@ -23,9 +23,10 @@ typedef void marea_ternary_kernel (size_t n, const void *a, size_t sa, const voi
                                    const void *c, size_t sc, void *y, const double *p);
 
 /* Activations that can be fused into linear and convolution. ORDER ACTIVATION: the operators' `activation`
-   attribute lists them in this order ("none|relu|leaky_relu|elu|sigmoid|tanh|softplus"). */
+   attribute lists them in this order. */
+#define MAREA_ACTIVATION_NAMES "none|relu|leaky_relu|elu|sigmoid|tanh|softplus|relu6"
 typedef enum marea_activation { MAREA_ACT_NONE, MAREA_ACT_RELU, MAREA_ACT_LEAKY_RELU, MAREA_ACT_ELU,
-  MAREA_ACT_SIGMOID, MAREA_ACT_TANH, MAREA_ACT_SOFTPLUS, MAREA_ACTIVATIONS } marea_activation;
+  MAREA_ACT_SIGMOID, MAREA_ACT_TANH, MAREA_ACT_SOFTPLUS, MAREA_ACT_RELU6, MAREA_ACTIVATIONS } marea_activation;
 
 #define MAREA_LINE 64 /* bytes of a cache line */
 
@@ -324,7 +325,7 @@ static inline int marea_winograd_points (marea_winograd_variant v, int taps) {
 
 #define MAREA_UNARY_KERNELS(U)                                                                                \
   U(neg) U(abs) U(sign) U(square) U(sqrt) U(rsqrt) U(reciprocal) U(exp) U(log) U(log1p) U(expm1) U(sin) U(cos) U(atan) \
-  U(floor) U(ceil) U(round) U(relu) U(sigmoid) U(tanh) U(softplus) U(erf) U(gelu) U(silu) U(norm_icdf)         \
+  U(floor) U(ceil) U(round) U(relu) U(relu6) U(sigmoid) U(tanh) U(softplus) U(erf) U(gelu) U(silu) U(norm_icdf)         \
   U(leaky_relu) /* p[0] slope */ U(elu) /* p[0] alpha */ U(clamp) /* p[0] min, p[1] max; of integers int64_t lie there; NaN stays */ \
   U(lgamma) U(polygamma) /* p[0] order; x >= 0, NaN below */
 
@@ -333,7 +334,7 @@ static inline int marea_winograd_points (marea_winograd_variant v, int taps) {
   B(remainder)                 /* a - floor(a / b) b, as Lua's %: exact but for one rounding */ \
   B(floor_divide)              /* floor(a / b), as Lua's // */                           \
   /* dx from dy (a) and the activation's OUTPUT y (b); p[0] slope or alpha */            \
-  B(relu_grad) B(leaky_relu_grad) B(elu_grad) B(sigmoid_grad) B(tanh_grad) B(softplus_grad) \
+  B(relu_grad) B(leaky_relu_grad) B(elu_grad) B(sigmoid_grad) B(tanh_grad) B(softplus_grad) B(relu6_grad) \
   B(gelu_grad)                 /* dy (a) times gelu's slope at its INPUT x (b) */        \
   /* losses per element, a = prediction, b = target */                                   \
   B(bce)                       /* p[0] eps: Keras' clip; -(t log q + (1-t) log(1-q)), q = clamp(a, eps, 1-eps) */ \

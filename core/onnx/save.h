@@ -161,6 +161,7 @@ const marea_layout *marea_onnx_other (const onnx_saver *s,
 /* Positions as Marea counts them, from 0 then; and back */
 const char *marea_onnx_from_base (onnx_saver *s, int i);
 const char *marea_onnx_to_base (onnx_saver *s, const char *name);
+const char *marea_onnx_relu6 (onnx_saver *s, const char *name);
 const char *marea_onnx_activated (onnx_saver *s,
                                   const char *name); /* by the attributes activation and slope */
 const char *marea_onnx_reshaped (onnx_saver *s, const char *name, int n, const int64_t *sizes);

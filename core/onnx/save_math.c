@@ -66,6 +66,8 @@ SAVE(gelu) {
   each_out(s, NODE(s, "Mul", NODE(s, "Mul", x, NODE(s, "Add", erf, number(s, 1))), number(s, 0.5)));
 }
 
+SAVE(relu6) { each_out(s, marea_onnx_relu6(s, each_in(s))); }
+
 SAVE(clamp) {
   const marea_attr *low = marea_onnx_attr(s, "min"), *high = marea_onnx_attr(s, "max");
   const double from = marea_attr_number(low), to = marea_attr_number(high);

@@ -329,11 +329,17 @@ const char *marea_onnx_to_base (onnx_saver *s, const char *name) {
 
 /* ---- steps ---- */
 
+const char *marea_onnx_relu6 (onnx_saver *s, const char *x) {
+  const int type = marea_onnx_type_of(layout_in(s, 0)->dtype);
+  return NODE(s, "Clip", x, marea_onnx_number(s, 0, type), marea_onnx_number(s, 6, type));
+}
+
 const char *marea_onnx_activated (onnx_saver *s, const char *x) {
   static const char *const ops[MAREA_ACTIVATIONS] = {NULL,      "Relu", "LeakyRelu", "Elu",
                                                      "Sigmoid", "Tanh", "Softplus"};
   const int64_t act = attr_i(s, "activation");
   if (act == MAREA_ACT_NONE) return x;
+  if (act == MAREA_ACT_RELU6) return marea_onnx_relu6(s, x);
   const char *y = NODE(s, ops[act], x);
   if (act != MAREA_ACT_LEAKY_RELU && act != MAREA_ACT_ELU) return y;
   const marea_attr *slope = marea_onnx_attr(s, "slope");

@@ -33,6 +33,7 @@ marea_binary_kernel *marea_activation_grad_kernel (const marea_kernels *k, marea
   case MAREA_ACT_SIGMOID: return k->sigmoid_grad;
   case MAREA_ACT_TANH: return k->tanh_grad;
   case MAREA_ACT_SOFTPLUS: return k->softplus_grad;
+  case MAREA_ACT_RELU6: return k->relu6_grad;
   default: return NULL;
   }
 }
@@ -42,6 +43,11 @@ static marea_status activation_grad_forward (marea_call *c) {
   if (kernel) return marea_map_binary(c, kernel, &c->attr[1].f);
   marea_copy_strided(c->ctx, c->in[0], c->out[0]);
   return MAREA_OK;
+}
+
+/* The slope changes with y, not only from piece to piece. */
+static bool is_curved (int64_t activation) {
+  return activation >= MAREA_ACT_ELU && activation <= MAREA_ACT_SOFTPLUS;
 }
 
 /* t times the derivative of the activation's slope after y; NULL where that is 0. */
@@ -61,8 +67,7 @@ static marea_status activation_grad_vjp (marea_vjp *v) {
   formula f = {.v = v};
   marea_tensor *u = v->dout[0], *dy = v->in[0], *y = v->in[1];
   if (v->need[0]) give(&f, 0, step(&f, &marea_op_activation_grad, v->attr, 2, u, y, NULL));
-  const bool curved = v->attr[0].i >= MAREA_ACT_ELU;
-  if (v->need[1] && curved) give(&f, 1, times_curvature(&f, mul(&f, u, dy), y));
+  if (v->need[1] && is_curved(v->attr[0].i)) give(&f, 1, times_curvature(&f, mul(&f, u, dy), y));
   return finish(&f);
 }
 
@@ -71,7 +76,7 @@ const marea_op marea_op_activation_grad = {
     .family = "activation",
     .inputs = {{"dy", "gradient after the activation"}, {"y", "its result, same shape"}},
     .attrs = MAREA_ATTRS(
-        {"activation", MAREA_ENUM, 0, "none|relu|leaky_relu|elu|sigmoid|tanh|softplus", "the activation"},
+        {"activation", MAREA_ENUM, 0, MAREA_ACTIVATION_NAMES, "the activation"},
         {"slope", MAREA_REAL, MAREA_NONE, NULL, MAREA_SLOPE_DOC}),
     .flags = MAP | MAREA_PROMOTES,
     .saves_in = 3,
@@ -80,10 +85,10 @@ const marea_op marea_op_activation_grad = {
     .vjp = activation_grad_vjp,
     .sample =
         "local s = g.shape(0, 4) return {g.tensor(s), g.tensor(s, {lo = 0.1, hi = 0.9})}, {activation = "
-        "g.pick{'none', 'relu', 'leaky_relu', 'elu', 'sigmoid', 'tanh', 'softplus'}}",
+        "g.pick{'none', 'relu', 'leaky_relu', 'elu', 'sigmoid', 'tanh', 'softplus', 'relu6'}}",
     .doc = "activation_grad(dy, y, activation, slope) = dy times the activation's derivative, told from its "
            "result y: relu [y > 0], leaky_relu y > 0 ? 1 : slope, elu y > 0 ? 1 : y + slope, sigmoid y (1 - "
-           "y), tanh 1 - y^2, softplus 1 - exp(-y). Gradients to dy and y. Errors: shapes differ, slope < 0.",
+           "y), tanh 1 - y^2, softplus 1 - exp(-y), relu6 [0 < y < 6]. Gradients to dy and y. Errors: shapes differ, slope < 0.",
 };
 
 /* dx for the operator of a vjp */
@@ -108,6 +113,21 @@ const marea_op marea_op_relu = {
     .vjp = relu_vjp,
     .sample = NOT_ZERO,
     .doc = "relu(x) = max(x, 0). Gradient: dx = dy where x > 0, else 0 (also at 0).",
+};
+
+static marea_status relu6_forward (marea_call *c) { return marea_map_unary(c, kernels(c)->relu6, NULL); }
+
+static marea_status relu6_vjp (marea_vjp *v) { return from_result(v, MAREA_ACT_RELU6, 0); }
+
+const marea_op marea_op_relu6 = {
+    ACTIVATION(relu6),
+    .flags = MAP | MAREA_SINGLE,
+    .shape = marea_shape_same,
+    .saves_out = 1,
+    .vjp = relu6_vjp,
+    .sample = "return {g.tensor(g.shape(0, 4), {lo = -3, hi = 9, away = {0, 6}})}",
+    .doc = "relu6(x) = min(max(x, 0), 6). Gradient: dx = dy where 0 < x < 6, else 0. Howard et al., "
+           "\"MobileNets\", 2017.",
 };
 
 static marea_status slope_shape (marea_call *c) {

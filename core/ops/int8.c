@@ -251,7 +251,7 @@ const marea_op marea_op_linear_int8 = {
                {"bias", "(out)", .optional = true}},
     .attrs = MAREA_ATTRS(
         {"inputs", MAREA_INT, MAREA_REQUIRED, NULL, "rows of the weight, which its bytes do not tell"},
-        {"activation", MAREA_ENUM, 0, "none|relu|leaky_relu|elu|sigmoid|tanh|softplus", "applied to the sum"},
+        {"activation", MAREA_ENUM, 0, MAREA_ACTIVATION_NAMES, "applied to the sum"},
         {"slope", MAREA_REAL, MAREA_NONE, NULL, MAREA_SLOPE_DOC}),
     .flags = MAREA_SHAPE_ONLY | MAREA_NO_GRAD,
     .shape = linear_int8_shape,
@@ -438,7 +438,7 @@ const marea_op marea_op_conv2d_int8 = {
         {"stride", MAREA_PAIR, 1, NULL, "step of the kernel, height and width"},
         {"padding", MAREA_PADDING, 0, NULL, "zeros around x: top, bottom, left, right, or 'same'"},
         {"dilation", MAREA_PAIR, 1, NULL, "distance between taps"},
-        {"activation", MAREA_ENUM, 0, "none|relu|leaky_relu|elu|sigmoid|tanh|softplus", "applied to the sum"},
+        {"activation", MAREA_ENUM, 0, MAREA_ACTIVATION_NAMES, "applied to the sum"},
         {"slope", MAREA_REAL, MAREA_NONE, NULL, MAREA_SLOPE_DOC}),
     .flags = MAREA_SHAPE_ONLY | MAREA_NO_GRAD,
     .shape = conv2d_int8_shape,

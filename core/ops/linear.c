@@ -317,7 +317,7 @@ const marea_op marea_op_linear = {
         "Error: x's last size is not weight's first.",
     .inputs = {{"x", "(.., in)"}, {"weight", "(in, out)"}, {"bias", "(out)", .optional = true}},
     .attrs = MAREA_ATTRS(
-        {"activation", MAREA_ENUM, 0, "none|relu|leaky_relu|elu|sigmoid|tanh|softplus", "applied to the sum"},
+        {"activation", MAREA_ENUM, 0, MAREA_ACTIVATION_NAMES, "applied to the sum"},
         {"slope", MAREA_REAL, MAREA_NONE, NULL, MAREA_SLOPE_DOC}),
     .saves_in = 3,
     .saves_out = 1,

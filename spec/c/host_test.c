@@ -323,7 +323,7 @@ static bool calls_by_name (void) {
       {marea_real("stride", 2), "conv2d: argument 'stride': expected an integer or a list of 2, "
                                 "got the real number 2; marea_int makes an integer"},
       {marea_real("groups", 1.5), "'groups': expected an integer, got the real number 1.5; marea_int makes"},
-      {marea_int("activation", 99), "|softplus, got 99"},
+      {marea_int("activation", 99), "|relu6, got 99"},
       {marea_word("activation", "reluu"), "got 'reluu'"},
       {marea_word("slope", "big"), "expected a number, got 'big'"},
       {marea_int("strides", 1), "conv2d: unknown argument 'strides'"},

@@ -211,6 +211,7 @@ static double binary_wanted (const char *name, double a, double b, double p, boo
   IS(maximum) return isnan(a) || isnan(b) ? NAN : fmax(a, b);
   IS(minimum) return isnan(a) || isnan(b) ? NAN : fmin(a, b);
   IS(relu_grad) return b > 0 ? a : 0;
+  IS(relu6_grad) return b > 0 && b < 6 ? a : 0;
   IS(leaky_relu_grad) return b > 0 ? a : p * a;
   IS(elu_grad) return b > 0 ? a : a * (b + p);
   IS(sigmoid_grad) return a * b * (1 - b);
@@ -291,7 +292,7 @@ static void check_alignment (const marea_kernels *k) {
 
 static double activation (double a, int act) {
   static double (*const f[MAREA_ACTIVATIONS])(double) = {identity, relu, leaky_relu, elu,
-                                                         sigmoid,  tanh, softplus};
+                                                         sigmoid,  tanh, softplus, relu6};
   return f[act](a);
 }
 

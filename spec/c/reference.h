@@ -55,6 +55,7 @@ static inline double silu (double x) { return isinf(x) && x < 0 ? 0 : x * sigmoi
 
 static inline double elu (double x) { return x > 0 ? x : (double)0.3f * expm1(x); }
 
+static inline double relu6 (double x) { return x > 6 ? 6 : relu(x); }
 static inline double leaky_relu (double x) { return x > 0 ? x : (double)0.3f * x; }
 
 static inline double clamp (double x) {
@@ -117,6 +118,7 @@ static const unary_case unary_cases[] = {
     {"ceil", ceil, 0},
     {"round", rint, 0},
     {"relu", relu, 0},
+    {"relu6", relu6, 0},
     {"sigmoid", sigmoid, 2},
     {"tanh", tanh, 2},
     {"softplus", softplus, 2},

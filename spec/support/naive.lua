@@ -109,7 +109,7 @@ local unary = {
   isfinite = function(x) return math.abs(x) < math.huge and 1 or 0 end,
   sin = math.sin, cos = math.cos, floor = math.floor, ceil = math.ceil, sigmoid = sigmoid, tanh = tanh,
   softplus = softplus, silu = function(x) return x * sigmoid(x) end,
-  relu = function(x) return math.max(x, 0) end,
+  relu = function(x) return math.max(x, 0) end, relu6 = function(x) return math.min(math.max(x, 0), 6) end,
   leaky_relu = function(x, a) return x > 0 and x or (a.slope or 0.01) * x end,
   elu = function(x, a) return x > 0 and x or (a.alpha or 1) * (math.exp(x) - 1) end,
   clamp = function(x, a) return math.min(math.max(x, a.min or -math.huge), a.max or math.huge) end,
@@ -503,7 +503,7 @@ function naive.matmul(inputs, attrs)
 end
 
 local fused = {
-  none = function(x) return x end, relu = unary.relu, leaky_relu = unary.leaky_relu, sigmoid = sigmoid, tanh = tanh,
+  none = function(x) return x end, relu = unary.relu, relu6 = unary.relu6, leaky_relu = unary.leaky_relu, sigmoid = sigmoid, tanh = tanh,
   softplus = softplus, elu = function(x, a) return x > 0 and x or (a.slope or 0.01) * (math.exp(x) - 1) end,
 }
 

@@ -23,7 +23,7 @@
   "window by itself, in all passes."
 
 #define MAREA_CONV_ACTIVATION(doc)                                                        \
-  {"activation", MAREA_ENUM, 0, "none|relu|leaky_relu|elu|sigmoid|tanh|softplus", doc}, { \
+  {"activation", MAREA_ENUM, 0, MAREA_ACTIVATION_NAMES, doc}, { \
     "slope", MAREA_REAL, MAREA_NONE, NULL, MAREA_SLOPE_DOC                                \
   }
 #define MAREA_CONV_DILATION_GROUPS                                 \

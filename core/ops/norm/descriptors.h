@@ -8,11 +8,10 @@
 #include "norm.h"
 #include "ops/formula.h"
 
-#define MAREA_NORM_ACTIVATIONS "none|relu|leaky_relu|elu|sigmoid|tanh|softplus"
 #define MAREA_NORM_EPS_ATTR(initial) \
   { "eps", MAREA_REAL, initial, NULL, "added to the variance" }
 #define MAREA_NORM_ACTIVATION_ATTRS                                                 \
-  {"activation", MAREA_ENUM, 0, MAREA_NORM_ACTIVATIONS, "applied to the result"}, { \
+  {"activation", MAREA_ENUM, 0, MAREA_ACTIVATION_NAMES, "applied to the result"}, { \
     "slope", MAREA_REAL, MAREA_NONE, NULL, MAREA_SLOPE_DOC                          \
   }
 #define MAREA_NORM_WANTED_ATTRS                                     \

@@ -29,7 +29,7 @@ local anywhere = {
   equal = "eq, element by element", not_equal = "ne", less = "lt", greater = "gt",
   allclose = "(a - b):abs():le(1e-6):all():item() == 1, of finite numbers, f32 or f64", log_sum_exp = "logsumexp",
   swish = "silu", leakyrelu = "leaky_relu", dot_product_attention = "scaled_dot_product_attention",
-  softmin = "(-x):softmax(dim)", hardtanh = "clamp(-1, 1)", relu6 = "clamp(0, 6)",
+  softmin = "(-x):softmax(dim)", hardtanh = "clamp(-1, 1)",
   diag = "marea.where(marea.eye(n):ne(0), x, 0), of a vector",
   trace = "marea.where(marea.eye(n):ne(0), x, 0):sum()", unstack = "unbind", tobytes = "to_bytes",
   scatter = "scatter_add, which adds", symeig = "eigh", mod = "remainder",

@@ -31,6 +31,7 @@ local function layer(class_name, name, argument)
 end
 
 layer("ReLU", "relu")
+layer("ReLU6", "relu6")
 layer("LeakyReLU", "leaky_relu", "slope")
 layer("ELU", "elu", "alpha")
 layer("Sigmoid", "sigmoid")

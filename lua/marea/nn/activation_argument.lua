@@ -7,7 +7,8 @@ local ops = core.ops
 
 local activation_argument = {}
 
-local fused = {relu = true, leaky_relu = true, elu = true, sigmoid = true, tanh = true, softplus = true}
+local fused = {relu = true, leaky_relu = true, elu = true, sigmoid = true, tanh = true, softplus = true,
+  relu6 = true}
 
 local separate = {gelu = ops.gelu, silu = ops.silu, softmax = ops.softmax, log_softmax = ops.log_softmax}
 
