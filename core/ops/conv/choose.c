@@ -44,7 +44,8 @@ typedef struct worth {
 static const worth f43_worth = {16, 16, 2};         /* 3x3 of stride 1: saves 4 in large images */
 static const worth stride2_worth = {32, 64, 1.25};  /* 3x3 of stride 2: saves 1.44 */
 static const worth polyphase_worth = {32, 32, 1.6}; /* 4x4 to 6x6 of stride 2: saves 2.5 to 3.3 */
-/* Tiles of F(4x4, 3x3) that MANY_PAIRS of channels take, where images are computed: their weights are large to transform.
+/* Tiles of F(4x4, 3x3) that MANY_PAIRS of channels take, where images are computed: their weights are large to transform,
+   unless they are kept transformed: 14x14, one image, 256->256 1.1 against 1.7 packed.
    14x14, one image (16 tiles) and two, forward: 128->128 0.36 against 0.33 packed, 256->256 1.53 and 2.47 against 1.42 and
    2.63; input gradient 0.46 against 0.33, 1.87 and 2.78 against 1.34 and 2.60. */
 #define MANY_PAIRS 16384
@@ -138,8 +139,8 @@ static bool winograd_saves (const question *q, bool padding) {
 static bool winograd_pays_for_images (question *q) {
   const marea_conv *g = q->g;
   const int64_t tiles = g->n * q->plan.tile_rows * q->plan.tile_cols;
-  if (q->plan.variant == MAREA_WINOGRAD_F43 && q->plan.phases == 1 && g->cin * g->cout >= MANY_PAIRS &&
-      tiles < MANY_TILES)
+  if (!q->kept && q->plan.variant == MAREA_WINOGRAD_F43 && q->plan.phases == 1 &&
+      g->cin * g->cout >= MANY_PAIRS && tiles < MANY_TILES)
     return false;
   return winograd_saves(q, !marea_conv_is_small_batch(g));
 }

@@ -31,6 +31,9 @@
 #define PIECE_ROWS 128
 /* Images of a block that packs a panel: some ms between two checks for interrupts. */
 #define MOST_IMAGES 64
+/* Blocks for each thread, and rows of outputs of a block, at least, where packed panels are kept. */
+#define BLOCKS_OF_THREAD 4
+#define LEAST_BAND 3
 
 /* ---- strips: outputs that read the same taps ---- */
 
@@ -339,10 +342,11 @@ static slice slice_of (const marea_direct_images *p, int64_t panel) {
                  .channels = marea_conv_panel_width(p->base.cout, panel)};
 }
 
-static void compute_image (const marea_direct_images *p, const slice *s, int64_t image, int worker,
-                           marea_prefetch *prefetch) {
-  const marea_conv_window *w = &p->base.x;
-  compute_band(p, s, image, 0, w->units, marea_conv_window_load(w, image, 0, worker), 0, prefetch);
+/* Rows of an image, which lies there as a whole */
+static void compute_rows (const marea_direct_images *p, const slice *s, int64_t image, marea_range rows,
+                          int worker, marea_prefetch *prefetch) {
+  const char *source = marea_conv_window_load(&p->base.x, image, 0, worker);
+  compute_band(p, s, image, 0, rows.end - rows.first, source, rows.first, prefetch);
 }
 
 /* Packs a panel to (tap, channel read, MAREA_CONV_PANEL). */
@@ -358,12 +362,13 @@ static void pack_panel (const marea_direct_images *p, const slice *s, char *to) 
   }
 }
 
-/* A panel of some images. */
+/* A panel of some images, or of a band of their rows. */
 static void compute_panel (void *arg, int64_t block, int worker) {
   const marea_direct_images *p = arg;
   const marea_conv_window *w = &p->base.x;
-  const int64_t panels = marea_conv_panels(p->base.cout), first = block / panels * MOST_IMAGES,
-                end = MAREA_MIN(first + MOST_IMAGES, w->images);
+  const int64_t panels = marea_conv_panels(p->base.cout), first = block / panels / p->bands * MOST_IMAGES,
+                end = MAREA_MIN(first + MOST_IMAGES, w->images), band = block / panels % p->bands;
+  const marea_range rows = {band * w->units / p->bands, (band + 1) * w->units / p->bands};
   char *weights = (char *)p->weight.at + (size_t)(p->kept ? block % panels : worker) * p->per_worker;
   slice s = slice_of(p, block % panels);
   s.weights = weights;
@@ -371,7 +376,7 @@ static void compute_panel (void *arg, int64_t block, int worker) {
   for (int64_t image = first; image < end && !marea_stopping(p->base.ctx); image++) {
     marea_prefetch next = {.n = 0};
     if (image + 1 < end) marea_conv_window_prefetch(w, image + 1, &next);
-    compute_image(p, &s, image, worker, &next);
+    compute_rows(p, &s, image, rows, worker, &next);
   }
 }
 
@@ -396,6 +401,12 @@ static marea_status keep_packed (marea_call *c, const marea_conv *g, marea_direc
   return MAREA_OK;
 }
 
+/* Few panels, which are packed already, are shared by rows, too. */
+static int64_t bands_of (const marea_call *c, const marea_conv_window *w, int64_t panels) {
+  const int64_t wanted = BLOCKS_OF_THREAD * c->ctx->threads / panels;
+  return c->ctx->threads == 1 ? 1 : MAREA_MAX(1, MAREA_MIN(wanted, w->units / LEAST_BAND));
+}
+
 /* Memory for a packed panel of each worker. */
 static marea_status open_packed (marea_call *c, const marea_conv *g, marea_direct_images *p) {
   marea_image_pass *b = &p->base;
@@ -406,7 +417,9 @@ static marea_status open_packed (marea_call *c, const marea_conv *g, marea_direc
   if (!keeps) MAREA_TRY(marea_worker_memory(c, &p->per_worker, &memory));
   p->weight = (marea_conv_weights){
       .at = memory, .tap = b->cin * MAREA_CONV_PANEL, .channel = MAREA_CONV_PANEL};
-  p->blocks = marea_conv_panels(b->cout) * ((b->x.images + MOST_IMAGES - 1) / MOST_IMAGES);
+  const int64_t panels = marea_conv_panels(b->cout) * ((b->x.images + MOST_IMAGES - 1) / MOST_IMAGES);
+  p->bands = keeps ? bands_of(c, &b->x, panels) : 1;
+  p->blocks = panels * p->bands;
   return keeps ? keep_packed(c, g, p) : MAREA_OK;
 }
 
@@ -446,7 +459,8 @@ static void add_piece (const marea_direct_images *p, const piece *one, marea_ran
   for (int64_t panel = panels.first; panel < panels.end; panel++) {
     slice s = slice_of(p, panel);
     s.piece = one;
-    for (int64_t image = 0; image < p->base.x.images; image++) compute_image(p, &s, image, worker, next);
+    for (int64_t image = 0; image < p->base.x.images; image++)
+      compute_rows(p, &s, image, (marea_range){0, p->base.x.units}, worker, next);
   }
 }
 

@@ -14,6 +14,12 @@
    64, forward and weight gradient: 7x7, 4 tiles, 2.6 and 3.1 together against 5.7 and 3.2 in bands, 12x12, 9 tiles, 6.5 and
    7.7 against 9.0 and 7.5. */
 #define FEW_TILES 12
+/* The same of all images: bands share them among threads, and have fewer still. One image on a Xeon, 27x27, 49 tiles, 32->128:
+   0.23 together, 0.28 in bands. */
+#define FEW_TILES_IN_ALL 64
+/* Transformed weights that stay in a second-level cache from band to band. 14x14, batch 16, 256->256, 9.4 MB: 11.7 together,
+   20 in bands; 28x28, batch 4, 128->128, 2.4 MB: 2.6 and 3.3; 64->64, batch 32, 0.6 MB: 7.3 and 6.5. */
+#define NEAR_WEIGHTS ((int64_t)1 << 20)
 /* Both transformed sides of images that go together: they stay in a third-level cache from step to step. 128->256, 5x5, 7x7,
    stride 2, batch 64: 2 MB 9.5, 4 MB 6.3, 8 MB 5.3, 32 MB 5.1. */
 #define IMAGES_BYTES ((int64_t)1 << 23)
@@ -103,8 +109,15 @@ static int64_t images_together (const marea_conv *g, const marea_winograd_plan *
   return (g->n + parts - 1) / parts;
 }
 
+/* Are the tiles of a band too few for what is read of the weights? */
+static bool fill_too_little (const marea_conv *g, const marea_winograd_plan *p) {
+  const int64_t tiles = p->tile_rows * p->tile_cols,
+                weights = p->products * g->cin * g->cout * (int64_t)sizeof(float);
+  return tiles < FEW_TILES || g->n * tiles < FEW_TILES_IN_ALL || weights > NEAR_WEIGHTS;
+}
+
 void marea_winograd_share_images (const marea_conv *g, marea_winograd_plan *p) {
-  if (p->tile_rows * p->tile_cols >= FEW_TILES) return;
+  if (!fill_too_little(g, p)) return;
   p->images = images_together(g, p, p->input_gradient ? g->cout : g->cin,
                               p->input_gradient ? g->cin : g->cout);
 }

@@ -212,11 +212,13 @@ static void multiply_block (void *arg, int64_t block, int worker) {
                  marea_winograd_side_of(q, 0, worker), marea_winograd_side_of(q, 1, worker), &prefetch);
 }
 
-static void write_block (void *arg, int64_t image, int worker) {
+/* A row of tiles of an image */
+static void write_block (void *arg, int64_t block, int worker) {
   const together *k = arg;
   const marea_winograd_images *p = k->pass;
+  const int64_t image = block / p->plan.tile_rows, row = block % p->plan.tile_rows;
   const float *products = marea_winograd_side_of(&p->plan, 1, worker);
-  write_outputs(p, products + marea_winograd_tile(&p->plan, image, 0) * p->base.cout, 0, p->plan.tile_rows,
+  write_outputs(p, products + marea_winograd_tile(&p->plan, image, row) * p->base.cout, row, 1,
                 k->image + image);
 }
 
@@ -234,7 +236,7 @@ static void compute_together (marea_call *c, const marea_image_pass *b) {
       if (p->panels < panels) marea_parallel(c->ctx, b->cin, transform_channel, &k);
       marea_parallel(c->ctx, q->points * k.panels, multiply_block, &k);
     }
-    marea_parallel(c->ctx, k.images, write_block, &k);
+    marea_parallel(c->ctx, k.images * q->tile_rows, write_block, &k);
   }
 }
 
