@@ -26,6 +26,7 @@
 #define LONG_WORK 3e8 /* multiply-adds between two checks of marea_stopping: 5 ms at 64 a ns */
 #define WIDEST 4096   /* columns of a block of our kernel: with its rows and its depth, 2.7e8 multiply-adds */
 #define SUMMED 2048   /* elements of C whose partial sums are added up at a time */
+#define PANELS 1      /* the kind of a packed form */
 #define DEPTH 256     /* OpenBLAS takes k in parts of at least this many, our kernel of MAREA_PRODUCT_DEPTH */
 
 typedef struct product {
@@ -34,7 +35,9 @@ typedef struct product {
   int64_t m, n, k, lda, ldb, ldc;
   const char *a, *b;
   char *c;
-  bool add; /* C += A B */
+  bool add;           /* C += A B */
+  const char *panels; /* the whole B packed, MAREA_PRODUCT_DEPTH rows behind the other; NULL: it is not */
+  int64_t col, cols;  /* of that B: the first column of b, and how many there are */
   marea_epilogue end;
 } product;
 
@@ -49,6 +52,7 @@ static product part_of (const product *p, int64_t row, int64_t m, int64_t col, i
   part.a += (size_t)(p->ta ? depth * p->lda + row : row * p->lda + depth) * size;
   part.b += (size_t)(p->tb ? col * p->ldb + depth : depth * p->ldb + col) * size;
   part.c += (size_t)(row * p->ldc + col) * size;
+  part.col += col;
   if (part.end.bias) part.end.bias = (const char *)part.end.bias + (size_t)col * size;
   return part;
 }
@@ -97,6 +101,12 @@ static bool is_ours (const product *p) {
   return p->dtype == MAREA_F32 && MAREA_MIN(p->m, p->n) > 1 && p->n >= 8;
 }
 
+/* Where the packed rows of B from `depth` on begin, k of them, at the product's columns */
+static const char *panels_at (const product *p, int64_t depth, int64_t k) {
+  if (!p->panels) return NULL;
+  return p->panels + (size_t)(depth * p->cols + p->col * k) * marea_element_size(p->dtype);
+}
+
 static void multiply_ours (marea_context *ctx, const product *all, void *workspace) {
   for (int64_t i = 0; i < all->m; i += MAREA_PRODUCT_ROWS)
     for (int64_t l = 0; l < all->k && !marea_stopping(ctx); l += MAREA_PRODUCT_DEPTH) {
@@ -105,6 +115,7 @@ static void multiply_ours (marea_context *ctx, const product *all, void *workspa
                                 MAREA_MIN(all->k - l, MAREA_PRODUCT_DEPTH));
       const marea_product g = {.a = p.a,
                                .b = p.b,
+                               .panels = panels_at(&p, l, p.k),
                                .c = p.c,
                                .scratch = workspace,
                                .m = p.m,
@@ -367,6 +378,39 @@ static bool choose_cut (job *j) {
   return ours;
 }
 
+typedef struct packing {
+  const product *p;
+  const marea_kernels *kernels;
+  char *panels;
+} packing;
+
+static void pack_depth (void *arg, int64_t part, int worker) {
+  const packing *k = arg;
+  const int64_t depth = part * MAREA_PRODUCT_DEPTH;
+  const product p = part_of(k->p, 0, k->p->m, 0, k->p->n, depth,
+                            MAREA_MIN(MAREA_PRODUCT_DEPTH, k->p->k - depth));
+  const marea_product g = {.b = p.b, .n = p.n, .k = p.k, .ldb = p.ldb};
+  (void)worker;
+  k->kernels->product_panels(&g, k->panels + (size_t)(depth * p.n) * marea_element_size(p.dtype));
+}
+
+/* B is packed once where it is a weight that keeps its packed form: see packs.c. */
+static marea_status keep_panels (const marea_gemm_layout *l, job *j) {
+  const product *p = &j->all;
+  const bool keeps = l->keeps && l->keeps->in[l->weight]->storage->keeps_packs && !j->ctx->plan;
+  if (!keeps || p->tb || p->ldb != p->n || cuts_k(j)) return MAREA_OK;
+  const marea_pack_key key = {{PANELS, p->k, p->n}};
+  void *memory;
+  bool ready;
+  MAREA_TRY(marea_pack_for(l->keeps, l->weight, p->b, &key,
+                           (size_t)(p->k * p->n) * marea_element_size(p->dtype), &memory, &ready));
+  packing k = {p, j->kernels, memory};
+  if (!ready) marea_parallel(j->ctx, parts_of(p->k, MAREA_PRODUCT_DEPTH), pack_depth, &k);
+  j->all.panels = memory;
+  j->all.cols = p->n;
+  return MAREA_OK;
+}
+
 static void add_partials_block (void *arg, int64_t block, int worker) {
   const job *j = arg;
   const product *p = &j->all;
@@ -425,6 +469,7 @@ marea_status marea_gemm_part (marea_context *ctx, int dtype, bool ta, bool tb, i
     return MAREA_OK;
   }
   const bool ours = choose_cut(&j);
+  if (ours) MAREA_TRY(keep_panels(layout, &j));
   const int64_t parts = parts_of(k, j.k), blocks = parts_of(m, j.m) * parts_of(n, j.n) * parts;
   const size_t sizes[] = {ours ? (size_t)ctx->threads * worker_step(&j) : 0,
                           (size_t)((parts - 1) * m * n) * marea_element_size(dtype)};

@@ -689,6 +689,8 @@ typedef struct marea_gemm_layout {
   bool add;  /* C is added to */
   bool bf16; /* A and B, which are f32, are rounded to bf16 */
   bool a_is_bf16, b_is_bf16; /* but for one that has been rounded before */
+  marea_call *keeps;         /* B is input `weight` of this call, and a packed form of it may be kept; NULL: not */
+  int weight;
 } marea_gemm_layout;
 marea_status marea_gemm_part (marea_context *ctx, int dtype, bool ta, bool tb, int64_t m, int64_t n, int64_t k,
                               const void *a, const void *b, const marea_epilogue *end, void *c,

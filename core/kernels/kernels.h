@@ -149,6 +149,7 @@ typedef struct marea_direct_wgrad {
 ** then, 256 KB of f32. */
 typedef struct marea_product {
   const void *a, *b;
+  const void *panels;       /* B as product_panels packs it, instead of b; NULL: not packed */
   void *c, *scratch;        /* marea_product_scratch(m, bytes of an element) bytes */
   int64_t m, n, k, lda, ldb, ldc;
   bool ta, tb;
@@ -415,6 +416,7 @@ static inline int marea_winograd_points (marea_winograd_variant v, int taps) {
   K(max_windows_grad, void, (const marea_max_windows *g)) \
   K(direct_conv, void, (const marea_direct_conv *g))                                                                     \
   K(direct_wgrad, void, (const marea_direct_wgrad *g))                                                               \
+  K(product_panels, void, (const marea_product *g, void *panels)) /* B, stored (k, n): a panel of columns behind the other, k n elements */ \
   K(product, void, (const marea_product *g))                                                                   \
   K(winograd_data, void, (const marea_winograd_row *g))      /* transformed from image */                            \
   K(winograd_outputs, void, (const marea_winograd_row *g))   /* image from transformed, with bias and activation */   \

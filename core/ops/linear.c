@@ -282,8 +282,8 @@ static marea_status linear_forward (marea_call *c) {
   const marea_epilogue end = {.bias = c->n_in > 2 && c->in[2] ? marea_at(c->in[2]) : NULL,
                               .act = (marea_activation)c->attr[LINEAR_ACTIVATION].i,
                               .slope = c->attr[LINEAR_SLOPE].f};
-  return marea_gemm_parallel(c->ctx, y->dtype, false, false, rows, out, in, marea_at(x), marea_at(weight),
-                             &end, marea_at(y));
+  return marea_gemm_part(c->ctx, y->dtype, false, false, rows, out, in, marea_at(x), marea_at(weight), &end,
+                         marea_at(y), &(marea_gemm_layout){.keeps = c, .weight = 1});
 }
 
 static marea_status linear_vjp (marea_vjp *v) {
@@ -316,9 +316,8 @@ const marea_op marea_op_linear = {
         "Gradient, with d = dy * act'(y): dx = d weight^T, dweight = x^T d, dbias = sum of d over rows. "
         "Error: x's last size is not weight's first.",
     .inputs = {{"x", "(.., in)"}, {"weight", "(in, out)"}, {"bias", "(out)", .optional = true}},
-    .attrs = MAREA_ATTRS(
-        {"activation", MAREA_ENUM, 0, MAREA_ACTIVATION_NAMES, "applied to the sum"},
-        {"slope", MAREA_REAL, MAREA_NONE, NULL, MAREA_SLOPE_DOC}),
+    .attrs = MAREA_ATTRS({"activation", MAREA_ENUM, 0, MAREA_ACTIVATION_NAMES, "applied to the sum"},
+                         {"slope", MAREA_REAL, MAREA_NONE, NULL, MAREA_SLOPE_DOC}),
     .saves_in = 3,
     .saves_out = 1,
     .flags = MAREA_SHAPE_ONLY | MAREA_TAKES_BF16 | MAREA_LOWERS,

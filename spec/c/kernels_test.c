@@ -648,6 +648,12 @@ static void one_product (const marea_kernels *k, bool wide) {
         sum += image[g.ta ? p * lda + i : i * lda + p] * weight[g.tb ? j * ldb + p : p * ldb + j];
       result[i * (n + 1) + j] = activation(sum, (int)g.act);
     }
+  static _Alignas(64) char panels[IMAGE * sizeof(double)];
+  if (!tb && below(2)) {
+    k->product_panels(&g, panels);
+    g.panels = panels;
+    g.b = NULL;
+  }
   k->product(&g);
   compare("product", IMAGE, 1 + sqrt(depth), wide);
 }

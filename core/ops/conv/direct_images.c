@@ -376,6 +376,8 @@ static void compute_panel (void *arg, int64_t block, int worker) {
   for (int64_t image = first; image < end && !marea_stopping(p->base.ctx); image++) {
     marea_prefetch next = {.n = 0};
     if (image + 1 < end) marea_conv_window_prefetch(w, image + 1, &next);
+    else if (p->kept && block % panels + 1 < panels)
+      marea_prefetch_add(&next, marea_prefetch_area_of(weights + p->per_worker, p->per_worker));
     compute_rows(p, &s, image, rows, worker, &next);
   }
 }
