@@ -159,6 +159,16 @@ typedef struct marea_product {
   bool accumulate;          /* adds to what C holds, instead of to the bias */
 } marea_product;
 
+/* y = x W + bias, a row x (k) and W (k, m) in panels of MAREA_ROW_PANEL columns: (panel, k, column), the last one narrower. */
+typedef struct marea_row_product {
+  const void *x, *w, *bias; /* bias (m); NULL: none */
+  void *y;
+  int64_t k, m;
+  bool accumulate;          /* adds to what y holds, instead of to the bias */
+} marea_row_product;
+
+#define MAREA_ROW_PANEL 32  /* two vectors of the widest */
+
 #define MAREA_PRODUCT_ROWS 256
 #define MAREA_PRODUCT_DEPTH 256
 
@@ -416,6 +426,7 @@ static inline int marea_winograd_points (marea_winograd_variant v, int taps) {
   K(max_windows_grad, void, (const marea_max_windows *g)) \
   K(direct_conv, void, (const marea_direct_conv *g))                                                                     \
   K(direct_wgrad, void, (const marea_direct_wgrad *g))                                                               \
+  K(row_product, void, (const marea_row_product *g))                                                              \
   K(product_panels, void, (const marea_product *g, void *panels)) /* B, stored (k, n): a panel of columns behind the other, k n elements */ \
   K(product, void, (const marea_product *g))                                                                   \
   K(winograd_data, void, (const marea_winograd_row *g))      /* transformed from image */                            \

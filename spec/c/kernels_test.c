@@ -658,6 +658,28 @@ static void one_product (const marea_kernels *k, bool wide) {
   compare("product", IMAGE, 1 + sqrt(depth), wide);
 }
 
+static void one_row (const marea_kernels *k, bool wide) {
+  const int depth = 1 + below(60), m = 1 + below(300);
+  marea_row_product g = {.x = raw_image,
+                         .w = raw_weight,
+                         .y = raw_result,
+                         .k = depth,
+                         .m = m,
+                         .bias = below(2) ? raw_bias : NULL,
+                         .accumulate = below(2)};
+  if (depth * m > IMAGE) return;
+  random_array(result, raw_result, IMAGE, wide);
+  for (int j = 0; j < m; j++) {
+    const int first = j / MAREA_ROW_PANEL * MAREA_ROW_PANEL,
+              width = m - first < MAREA_ROW_PANEL ? m - first : MAREA_ROW_PANEL;
+    double sum = g.accumulate ? result[j] : g.bias ? take(raw_bias, j, wide) : 0;
+    for (int p = 0; p < depth; p++) sum += image[p] * weight[first * depth + p * width + j - first];
+    result[j] = sum;
+  }
+  k->row_product(&g);
+  compare("row_product", IMAGE, 1 + sqrt(depth), wide);
+}
+
 /* ---- Winograd's transforms, each channel by itself ---- */
 
 #define CHANNELS 37
@@ -798,6 +820,7 @@ static void check_products (const marea_kernels *k, bool wide) {
   random_array(other, raw_other, IMAGE, wide);
   random_array(unused, raw_bias, BIAS, wide);
   for (int round = 0; round < 150; round++) one_product(k, wide);
+  for (int round = 0; round < 150; round++) one_row(k, wide);
   for (int round = 0; round < 150 && !wide; round++) {
     const tiles t = random_tiles((marea_winograd_variant)(round % 3));
     one_bilinear(k, &t);

@@ -179,12 +179,12 @@ typedef struct packing {
 } packing;
 
 static int64_t panel_width (const marea_packed *p, int64_t panel) {
-  return MAREA_MIN(MAREA_SEQUENCE_PANEL, p->m - panel * MAREA_SEQUENCE_PANEL);
+  return MAREA_MIN(MAREA_ROW_PANEL, p->m - panel * MAREA_ROW_PANEL);
 }
 
 static void pack_panel (void *arg, int64_t panel, int worker) {
   const packing *k = arg;
-  const int64_t first = panel * MAREA_SEQUENCE_PANEL, width = panel_width(k->p, panel);
+  const int64_t first = panel * MAREA_ROW_PANEL, width = panel_width(k->p, panel);
   char *to = k->to + (size_t)(first * k->p->k) * k->size;
   (void)worker;
   for (int64_t i = 0; k->col == 1 && i < k->p->k; i++, to += (size_t)width * k->size)
@@ -226,6 +226,12 @@ static marea_status pack_bf16 (marea_call *c, packing *k, int64_t rows) {
   return MAREA_OK;
 }
 
+static int input_of (const marea_call *c, const marea_tensor *t) {
+  int i = 0;
+  while (i < c->n_in && c->in[i] != t) i++;
+  return i;
+}
+
 marea_status marea_sequence_pack (marea_call *c, const marea_sequence *s, const marea_tensor *w_h,
                                   int64_t first, int64_t n, bool transposed, marea_packed *p) {
   const int64_t rows = w_h->shape[0], cols = w_h->shape[1];
@@ -240,9 +246,13 @@ marea_status marea_sequence_pack (marea_call *c, const marea_sequence *s, const 
   p->k = transposed ? n : rows;
   p->m = transposed ? rows : n;
   if (s->bf16 && rows * n > 0) return pack_bf16(c, &k, rows);
-  MAREA_WORKSPACE_OR_RETURN(c, k.to, (size_t)MAREA_MAX(rows * n, 1) * k.size);
-  p->at = k.to;
-  marea_parallel(c->ctx, (p->m + MAREA_SEQUENCE_PANEL - 1) / MAREA_SEQUENCE_PANEL, pack_panel, &k);
+  const marea_pack_key key = {{first, n, transposed, s->size}};
+  void *memory;
+  bool ready;
+  MAREA_TRY(marea_pack_for(c, input_of(c, w_h), marea_at(w_h), &key, (size_t)MAREA_MAX(rows * n, 1) * k.size,
+                           &memory, &ready));
+  p->at = k.to = memory;
+  if (!ready) marea_parallel(c->ctx, (p->m + MAREA_ROW_PANEL - 1) / MAREA_ROW_PANEL, pack_panel, &k);
   return MAREA_OK;
 }
 
@@ -297,8 +307,8 @@ static void multiply_bf16_piece (void *arg, int64_t piece, int worker) {
 /* The weight of a panel, and of the last one the first, which is next at the next step */
 static marea_prefetch panel_behind (const pieces *all, int64_t panel) {
   const marea_packed *p = all->p;
-  const int64_t next = (panel + 1) * MAREA_SEQUENCE_PANEL < p->m ? panel + 1 : 0;
-  const char *at = p->at + (size_t)(next * MAREA_SEQUENCE_PANEL * p->k) * all->s->size;
+  const int64_t next = (panel + 1) * MAREA_ROW_PANEL < p->m ? panel + 1 : 0;
+  const char *at = p->at + (size_t)(next * MAREA_ROW_PANEL * p->k) * all->s->size;
   marea_prefetch to = {.n = 0};
   marea_prefetch_add(&to, marea_prefetch_area_of(at, (size_t)(panel_width(p, next) * p->k) * all->s->size));
   return to;
@@ -310,7 +320,7 @@ static void multiply_panel (void *arg, int64_t panel, int worker) {
   const marea_sequence *s = all->s;
   const marea_packed *p = all->p;
   const product *k = all->k;
-  const int64_t first = panel * MAREA_SEQUENCE_PANEL;
+  const int64_t first = panel * MAREA_ROW_PANEL;
   marea_prefetch next = panel_behind(all, panel);
   const marea_direct_conv g = {.x = k->x,
                                .w = p->at + (size_t)(first * p->k) * s->size,
@@ -330,6 +340,24 @@ static void multiply_panel (void *arg, int64_t panel, int worker) {
                                .prefetch = &next};
   (void)worker;
   if (!marea_stopping(s->ctx)) s->kernels->direct_conv(&g);
+}
+
+/* One row waits for its own sums unless many columns are added up side by side. */
+#define ROW_COLUMNS 256
+
+static void multiply_row (void *arg, int64_t piece, int worker) {
+  const pieces *all = arg;
+  const marea_sequence *s = all->s;
+  const int64_t first = piece * all->columns;
+  const marea_row_product g = {.x = all->k->x,
+                               .w = all->p->at + (size_t)(first * all->p->k) * s->size,
+                               .bias = all->k->bias ? all->k->bias + (size_t)first * s->size : NULL,
+                               .y = all->k->y + (size_t)first * s->size,
+                               .k = all->p->k,
+                               .m = MAREA_MIN(all->columns, all->p->m - first),
+                               .accumulate = all->k->add};
+  (void)worker;
+  if (!marea_stopping(s->ctx)) s->kernels->row_product(&g);
 }
 
 /* Columns of a piece in bf16: as many as give each thread some. */
@@ -365,9 +393,14 @@ static void multiply (const marea_sequence *s, const marea_packed *p, const prod
     multiply_bytes(s, p, k);
     return;
   }
-  pieces all = {s, p, k, s->bf16 ? bf16_columns(s, p->m) : MAREA_SEQUENCE_PANEL};
+  const bool row = k->rows == 1;
+  const pieces all = {s, p, k, s->bf16 ? bf16_columns(s, p->m) : row ? ROW_COLUMNS : MAREA_ROW_PANEL};
   const int64_t n = (p->m + all.columns - 1) / all.columns;
-  marea_sequence_share(s, n, s->bf16 ? multiply_bf16_piece : multiply_panel, &all);
+  marea_sequence_share(s, n,
+                       s->bf16 ? multiply_bf16_piece
+                       : row   ? multiply_row
+                               : multiply_panel,
+                       (void *)&all);
 }
 
 static size_t row_bytes (const marea_sequence *s, int64_t n) {

@@ -29,8 +29,6 @@
         "of the gates; Keras' older layers have hard_sigmoid, clip(0.2 x + 0.5, 0, 1)" \
   }
 
-#define MAREA_SEQUENCE_PANEL 32 /* columns of a packed weight that lie together: two vectors of the widest */
-
 typedef struct marea_sequence {
   marea_context *ctx;
   const marea_kernels *kernels;
