@@ -31,6 +31,8 @@
 #define PIECE_ROWS 128
 /* Images of a block that packs a panel: some ms between two checks for interrupts. */
 #define MOST_IMAGES 64
+/* What a block of kept panels reads: half of a second-level cache. */
+#define SOURCE_BYTES 524288
 /* Blocks for each thread, and rows of outputs of a block, at least, where packed panels are kept. */
 #define BLOCKS_OF_THREAD 4
 #define LEAST_BAND 3
@@ -366,8 +368,8 @@ static void pack_panel (const marea_direct_images *p, const slice *s, char *to) 
 static void compute_panel (void *arg, int64_t block, int worker) {
   const marea_direct_images *p = arg;
   const marea_conv_window *w = &p->base.x;
-  const int64_t panels = marea_conv_panels(p->base.cout), first = block / panels / p->bands * MOST_IMAGES,
-                end = MAREA_MIN(first + MOST_IMAGES, w->images), band = block / panels % p->bands;
+  const int64_t panels = marea_conv_panels(p->base.cout), first = block / panels / p->bands * p->together,
+                end = MAREA_MIN(first + p->together, w->images), band = block / panels % p->bands;
   const marea_range rows = {band * w->units / p->bands, (band + 1) * w->units / p->bands};
   char *weights = (char *)p->weight.at + (size_t)(p->kept ? block % panels : worker) * p->per_worker;
   slice s = slice_of(p, block % panels);
@@ -403,10 +405,16 @@ static marea_status keep_packed (marea_call *c, const marea_conv *g, marea_direc
   return MAREA_OK;
 }
 
-/* Few panels, which are packed already, are shared by rows, too. */
-static int64_t bands_of (const marea_call *c, const marea_conv_window *w, int64_t panels) {
-  const int64_t wanted = BLOCKS_OF_THREAD * c->ctx->threads / panels;
-  return c->ctx->threads == 1 ? 1 : MAREA_MAX(1, MAREA_MIN(wanted, w->units / LEAST_BAND));
+/* Blocks of panels that are packed already read what stays in a second-level cache from panel to panel, some images or a
+   band of the rows of one; few panels are shared by rows, too. */
+static void share_kept (const marea_call *c, marea_direct_images *p) {
+  const marea_conv_window *w = &p->base.x;
+  const int64_t source = MAREA_MAX(w->axis[0].src * w->row * (int64_t)w->size, 1),
+                panels = marea_conv_panels(p->base.cout);
+  const int64_t blocks = panels * w->images,
+                wanted = c->ctx->threads > 1 ? BLOCKS_OF_THREAD * c->ctx->threads / blocks : 1;
+  p->together = MAREA_MAX(1, MAREA_MIN(SOURCE_BYTES / source, MOST_IMAGES));
+  p->bands = MAREA_MAX(1, MAREA_MIN(MAREA_MAX(wanted, source / SOURCE_BYTES), w->units / LEAST_BAND));
 }
 
 /* Memory for a packed panel of each worker. */
@@ -419,9 +427,10 @@ static marea_status open_packed (marea_call *c, const marea_conv *g, marea_direc
   if (!keeps) MAREA_TRY(marea_worker_memory(c, &p->per_worker, &memory));
   p->weight = (marea_conv_weights){
       .at = memory, .tap = b->cin * MAREA_CONV_PANEL, .channel = MAREA_CONV_PANEL};
-  const int64_t panels = marea_conv_panels(b->cout) * ((b->x.images + MOST_IMAGES - 1) / MOST_IMAGES);
-  p->bands = keeps ? bands_of(c, &b->x, panels) : 1;
-  p->blocks = panels * p->bands;
+  p->together = MOST_IMAGES;
+  p->bands = 1;
+  if (keeps) share_kept(c, p);
+  p->blocks = marea_conv_panels(b->cout) * ((b->x.images + p->together - 1) / p->together) * p->bands;
   return keeps ? keep_packed(c, g, p) : MAREA_OK;
 }
 
@@ -498,14 +507,15 @@ static void run_blocks (marea_call *c, const marea_image_pass *b) {
 
 /* ---- the pass ---- */
 
-/* With few products an element it is writing the results that takes time. They go past the caches where a core writes
-   whole lines at once; elsewhere the kernel prefetches their lines. */
+/* The kernel prefetches the lines of results that no second-level cache holds. With few products an element it is writing
+   them that takes time: they go past the caches, where a core writes whole lines at once. */
 static void choose_stores (const marea_context *ctx, const marea_conv *g, marea_direct_images *p) {
   const marea_image_pass *b = &p->base;
   const int64_t pixels = g->n * b->x.axis[0].out * b->x.axis[1].out;
   const int64_t bytes = pixels * b->groups * b->cout * (int64_t)b->x.size;
-  if (g->kernel[0] * g->kernel[1] * b->cin > FEW_STEPS || bytes <= NEAR_BYTES) return;
-  p->stream_output = ctx->streams && bytes > CACHED_BYTES;
+  if (bytes <= NEAR_BYTES) return;
+  const bool few = g->kernel[0] * g->kernel[1] * b->cin <= FEW_STEPS;
+  p->stream_output = few && ctx->streams && bytes > CACHED_BYTES;
   p->prefetch_output = !p->stream_output;
   p->base.kernel_fetches_out = true;
 }

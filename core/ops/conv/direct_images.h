@@ -21,6 +21,7 @@ typedef struct marea_direct_images {
   bool packs;
   bool kept;         /* the panels of all channels are packed, and kept */
   size_t per_worker; /* bytes from a worker's packed weights to the next worker's */
+  int64_t together;  /* images of a block */
   int64_t bands;     /* of the rows of images, which blocks are cut into, too */
   int64_t blocks;    /* panels, or ranges of them, that threads share */
   int64_t pixels;    /* of all results */
