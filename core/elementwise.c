@@ -360,7 +360,8 @@ static void copy_band (const copy *k, char *dst, const char *src, int64_t n) {
       continue;
     }
     if (k->turn && ds[b] == 1 && ss[a] == 1) {
-      k->turn((size_t)width, (size_t)n, (size_t)ss[b], src + col * ss[b] * ssize, (size_t)ds[a], dst + col * dsize);
+      k->turn((size_t)width, (size_t)n, (size_t)ss[b], src + col * ss[b] * ssize, (size_t)ds[a],
+              dst + col * dsize);
       continue;
     }
     for (int64_t r = 0; r < n; r++) {

@@ -231,9 +231,9 @@ static void take_over_norm (fusion *f, marea_program_call *c) {
 
 static marea_activation activation_of (const marea_program_call *c) {
   static const marea_op *const ops[MAREA_ACTIVATIONS] = {
-      [MAREA_ACT_RELU] = &marea_op_relu, [MAREA_ACT_LEAKY_RELU] = &marea_op_leaky_relu,
-      [MAREA_ACT_ELU] = &marea_op_elu,   [MAREA_ACT_SIGMOID] = &marea_op_sigmoid,
-      [MAREA_ACT_TANH] = &marea_op_tanh, [MAREA_ACT_SOFTPLUS] = &marea_op_softplus,
+      [MAREA_ACT_RELU] = &marea_op_relu,  [MAREA_ACT_LEAKY_RELU] = &marea_op_leaky_relu,
+      [MAREA_ACT_ELU] = &marea_op_elu,    [MAREA_ACT_SIGMOID] = &marea_op_sigmoid,
+      [MAREA_ACT_TANH] = &marea_op_tanh,  [MAREA_ACT_SOFTPLUS] = &marea_op_softplus,
       [MAREA_ACT_RELU6] = &marea_op_relu6};
   if (c->op == &marea_op_clamp && marea_attr_number(&c->attr[0]) == 0 && marea_attr_number(&c->attr[1]) == 6)
     return MAREA_ACT_RELU6; /* as exporters write it */

@@ -75,9 +75,8 @@ const marea_op marea_op_activation_grad = {
     .name = "activation_grad",
     .family = "activation",
     .inputs = {{"dy", "gradient after the activation"}, {"y", "its result, same shape"}},
-    .attrs = MAREA_ATTRS(
-        {"activation", MAREA_ENUM, 0, MAREA_ACTIVATION_NAMES, "the activation"},
-        {"slope", MAREA_REAL, MAREA_NONE, NULL, MAREA_SLOPE_DOC}),
+    .attrs = MAREA_ATTRS({"activation", MAREA_ENUM, 0, MAREA_ACTIVATION_NAMES, "the activation"},
+                         {"slope", MAREA_REAL, MAREA_NONE, NULL, MAREA_SLOPE_DOC}),
     .flags = MAP | MAREA_PROMOTES,
     .saves_in = 3,
     .shape = activation_grad_shape,
@@ -88,7 +87,8 @@ const marea_op marea_op_activation_grad = {
         "g.pick{'none', 'relu', 'leaky_relu', 'elu', 'sigmoid', 'tanh', 'softplus', 'relu6'}}",
     .doc = "activation_grad(dy, y, activation, slope) = dy times the activation's derivative, told from its "
            "result y: relu [y > 0], leaky_relu y > 0 ? 1 : slope, elu y > 0 ? 1 : y + slope, sigmoid y (1 - "
-           "y), tanh 1 - y^2, softplus 1 - exp(-y), relu6 [0 < y < 6]. Gradients to dy and y. Errors: shapes differ, slope < 0.",
+           "y), tanh 1 - y^2, softplus 1 - exp(-y), relu6 [0 < y < 6]. Gradients to dy and y. Errors: shapes "
+           "differ, slope < 0.",
 };
 
 /* dx for the operator of a vjp */

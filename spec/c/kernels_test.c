@@ -292,7 +292,7 @@ static void check_alignment (const marea_kernels *k) {
 
 static double activation (double a, int act) {
   static double (*const f[MAREA_ACTIVATIONS])(double) = {identity, relu, leaky_relu, elu,
-                                                         sigmoid,  tanh, softplus, relu6};
+                                                         sigmoid,  tanh, softplus,   relu6};
   return f[act](a);
 }
 

@@ -503,7 +503,8 @@ function naive.matmul(inputs, attrs)
 end
 
 local fused = {
-  none = function(x) return x end, relu = unary.relu, relu6 = unary.relu6, leaky_relu = unary.leaky_relu, sigmoid = sigmoid, tanh = tanh,
+  none = function(x) return x end, relu = unary.relu, relu6 = unary.relu6,
+  leaky_relu = unary.leaky_relu, sigmoid = sigmoid, tanh = tanh,
   softplus = softplus, elu = function(x, a) return x > 0 and x or (a.slope or 0.01) * (math.exp(x) - 1) end,
 }
 

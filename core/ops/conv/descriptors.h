@@ -22,9 +22,9 @@
   "144 is right. 'direct', also by MAREA_CONV=direct in the environment, adds up the products of each "      \
   "window by itself, in all passes."
 
-#define MAREA_CONV_ACTIVATION(doc)                                                        \
+#define MAREA_CONV_ACTIVATION(doc)                              \
   {"activation", MAREA_ENUM, 0, MAREA_ACTIVATION_NAMES, doc}, { \
-    "slope", MAREA_REAL, MAREA_NONE, NULL, MAREA_SLOPE_DOC                                \
+    "slope", MAREA_REAL, MAREA_NONE, NULL, MAREA_SLOPE_DOC      \
   }
 #define MAREA_CONV_DILATION_GROUPS                                 \
   {"dilation", MAREA_PAIR, 1, NULL, "distance between taps"}, {    \
