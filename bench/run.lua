@@ -20,7 +20,7 @@ local machine = require "lib.machine"
 local report = require "lib.report"
 
 local GROUPS = {"step", "nets", "gan", "conv", "vision", "decoder", "attention", "recurrent", "embedding", "writing",
-  "language", "reader", "small", "start", "growth"}
+  "graphs", "language", "reader", "small", "start", "growth"}
 local RESULTS = "build/bench/results"
 
 local parser = argparse("run.lua", "Measures Marea beside its peers.")

@@ -11,8 +11,8 @@ local marea = require "marea"
 local here = arg[0]:match "^.*/" or ""
 package.path = here .. "../?.lua;" .. package.path
 local kinds = {}
-for _, name in ipairs{"step", "gan", "conv", "decoder", "attention", "recurrent", "embedding", "writing", "language",
-  "reader", "small", "chain", "mlp", "dqn", "classifier",
+for _, name in ipairs{"step", "gan", "conv", "decoder", "graphs", "attention", "recurrent", "embedding", "writing",
+  "language", "reader", "small", "chain", "mlp", "dqn", "classifier",
   "counting"} do
   kinds[name] = require("ours." .. name)
 end
