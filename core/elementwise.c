@@ -430,7 +430,8 @@ void marea_copy_strided (marea_context *ctx, const marea_tensor *src, marea_tens
   }
   const bool tiled = bring_source_rows(&k.l);
   k.rows = k.l.shape[k.l.rank - 2], k.cols = k.l.shape[k.l.rank - 1];
-  k.tile_rows = tiled ? TILE_ROWS : MAREA_MIN(TILE_ROWS, MAREA_MAX(1, MAREA_BLOCK / k.cols));
+  k.tile_rows = tiled ? TILE_ROWS * TILE_COLS / MAREA_MAX(MAREA_MIN(k.cols, TILE_COLS), 1)
+                      : MAREA_MIN(TILE_ROWS, MAREA_MAX(1, MAREA_BLOCK / k.cols));
   k.tile_cols = tiled ? TILE_COLS : k.cols;
   k.bands = (k.rows + k.tile_rows - 1) / k.tile_rows;
   k.units = k.l.count / (k.rows * k.cols) * k.bands;
