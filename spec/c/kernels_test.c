@@ -680,6 +680,16 @@ static void one_row (const marea_kernels *k, bool wide) {
   compare("row_product", IMAGE, 1 + sqrt(depth), wide);
 }
 
+static void one_transposition (const marea_kernels *k, bool wide) {
+  const int rows = 1 + below(below(2) ? 4 : 70), cols = 1 + below(200), x_row = cols + below(3);
+  const int y_row = rows + (below(2) ? below(3) : 0);
+  random_array(result, raw_result, IMAGE, wide);
+  for (int i = 0; i < rows; i++)
+    for (int j = 0; j < cols; j++) result[j * y_row + i] = image[i * x_row + j];
+  k->turn((size_t)rows, (size_t)cols, (size_t)x_row, raw_image, (size_t)y_row, raw_result);
+  compare("turn", IMAGE, 0, wide);
+}
+
 /* ---- Winograd's transforms, each channel by itself ---- */
 
 #define CHANNELS 37
@@ -821,6 +831,7 @@ static void check_products (const marea_kernels *k, bool wide) {
   random_array(unused, raw_bias, BIAS, wide);
   for (int round = 0; round < 150; round++) one_product(k, wide);
   for (int round = 0; round < 150; round++) one_row(k, wide);
+  for (int round = 0; round < 150; round++) one_transposition(k, wide);
   for (int round = 0; round < 150 && !wide; round++) {
     const tiles t = random_tiles((marea_winograd_variant)(round % 3));
     one_bilinear(k, &t);
