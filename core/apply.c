@@ -26,7 +26,8 @@ typedef struct entry {
   stand_ins values;          /* after making contiguous: what forward reads */
   int narrow;                /* dtype that is only stored, to which results are rounded; -1: none */
   bool as_stored;            /* the operator computes with what is only stored */
-  int mixed; /* the common dtype of inputs that it takes as they are (MAREA_MIXES); -1: none */
+  int mixed;          /* the common dtype of inputs that it takes as they are (MAREA_MIXES); -1: none */
+  marea_tensor *part; /* is the result; NULL: a new tensor is */
   marea_attr attr[MAREA_MAX_ATTRS];
 } entry;
 
@@ -290,6 +291,8 @@ static marea_status begin_call (entry *d, marea_context *ctx, const marea_op *op
   c->planned = 0;
   c->found = NULL;
   d->narrow = -1;
+  d->part = ctx->part;
+  ctx->part = NULL;
   d->as_stored = op->flags & MAREA_STORES;
   d->mixed = -1;
   stand_in_for(&d->inputs, in);
@@ -325,8 +328,13 @@ static void release_all (marea_tensor **t, int n) {
 }
 
 /* Makes out[]. *filled: all of them are views, so forward has nothing to do. */
-static marea_status make_outputs (marea_call *c, bool *filled) {
-  *filled = c->n_out > 0;
+static marea_status make_outputs (entry *d, bool *filled) {
+  marea_call *c = &d->call;
+  *filled = c->n_out > 0 && !d->part;
+  if (d->part) {
+    c->out[0] = marea_retain(d->part);
+    return MAREA_OK;
+  }
   memset(c->out, 0, sizeof *c->out * (size_t)c->n_out);
   for (int k = 0; k < c->n_out; k++) {
     const marea_layout *l = &c->layout[k];
@@ -497,7 +505,7 @@ static marea_status compute (entry *d, marea_tensor **out) {
   widen_layouts(d);
   c->out = out;
   bool filled;
-  MAREA_TRY(make_outputs(c, &filled));
+  MAREA_TRY(make_outputs(d, &filled));
   marea_random_state before = c->ctx->random;
   reserve_counter(c);
   marea_status status = filled || !c->ctx->limited ? MAREA_OK : marea_charge(c);

@@ -74,6 +74,7 @@ struct marea_context {
   marea_profile *profile; /* the profile that runs; NULL: none */
   marea_updates *updates; /* of marea_apply_each, to which operators leave their changes; NULL: none */
   marea_plan *plan;       /* the plan that runs; NULL: none. While there is one, operators compute nothing */
+  marea_tensor *part;  /* where the next operator that is performed writes its result (MAREA_WRITES_PART); NULL: anywhere */
   marea_trace *tracer; /* the trace that runs, of the calls of operators; NULL: none */
   bool shape_only;               /* an operator's forward runs to count its workspace alone: see MAREA_SHAPE_ONLY */
   uint64_t plans;         /* plans started so far, which is the number of the one that runs */
@@ -296,6 +297,7 @@ enum { /* flags of an operator */
   MAREA_SINGLE = 1 << 16,     /* its vjp makes each gradient by one operator, if all shapes are the same: that may be
                                  given what is only stored, too, as it rounds no more often */
   MAREA_BY_SIGN = 1 << 17,    /* of a result that is saved the vjp reads the sign alone, which rounding does not change */
+  MAREA_WRITES_PART = 1 << 19, /* its result may be a part of more channels: of the last dimension of a wider tensor */
   MAREA_PUTS_OFF = 1 << 18    /* forward leaves its change to marea_put_off, if there is one job for many calls */
 };
 

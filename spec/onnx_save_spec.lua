@@ -159,6 +159,37 @@ describe("marea.onnx.save", function()
   setup(function() path = folder.new() .. "/x.onnx" end)
   teardown(function() folder.remove() end)
 
+  it("loads convolutions that are joined, whichever way each one is computed", function()
+    marea.seed(1)
+    local one, few = marea.normal{1, 3, 9, 12}, marea.normal{2, 3, 20, 20}
+    for _, x in ipairs{one, few, marea.normal{24, 3, 5, 5}} do
+      local function conv(kernel, cin, cout, options)
+        local w, b = marea.normal{kernel, kernel, cin // (options.groups or 1), cout}, marea.normal{cout}
+        options.padding = "same"
+        return function(y) return marea.conv2d(y, w, b, options) end
+      end
+      local first = conv(3, 3, 32, {activation = "relu"})
+      local all = {conv(1, 32, 64, {activation = "tanh"}), conv(3, 32, 33, {activation = "relu"}),
+        conv(5, 32, 1, {activation = "sigmoid"}), conv(3, 32, 32, {groups = 32, activation = "relu6"}),
+        conv(3, 32, 8, {dilation = 2}), conv(2, 32, 40, {groups = 2})}
+      local function net(t)
+        local y = first(t:permute{1, 3, 4, 2})
+        local list = {y}
+        for i, f in ipairs(all) do list[i + 1] = f(y) end
+        list[#list + 1] = y * 2
+        return marea.concat(list, {dim = 4}):relu()
+      end
+      assert(marea.onnx.save(net, path, {x = x}))
+      local loaded = assert(marea.onnx.load(path))
+      local expected = marea.no_grad(net, x)
+      for _ = 1, 2 do assert_near({expected}, {marea.no_grad(loaded, x)}, false, "joined") end
+      local half = marea.no_grad(function() return marea.autocast(function() return loaded(x) end) end)
+      assert.is_true((half:to "f32" - expected):abs():mean():item() < 0.05)
+      assert(marea.onnx.save(loaded, path .. ".again", {x = x}))
+      assert_near({expected}, {marea.no_grad(assert(marea.onnx.load(path .. ".again")), x)}, false, "saved again")
+    end
+  end)
+
   it("names all operators that cannot be said", function()
     local done, text = marea.onnx.save(function(x) return x:lgamma() + x:norm_icdf() end, path, {x = marea.ones{2}})
     assert.is_nil(done)

@@ -60,6 +60,8 @@ typedef struct marea_program_call {
   marea_attr attr[MAREA_MAX_ATTRS];
   int n_in, n_out;
   int *slot; /* of the inputs, -1: left out; then of the results */
+  int whole; /* slot of a concat's result that the result is written into, -1: none; from which channel on */
+  int64_t channel;
 } marea_program_call;
 
 struct marea_program {

@@ -325,6 +325,25 @@ static void make_gelu (fusion *f, marea_program_call *c) {
   }
 }
 
+/* ---- concat ---- */
+
+/* Inputs that an operator makes for this concat alone are written where they belong in its result. */
+static void write_parts (const fusion *f, const marea_program_call *c) {
+  const marea_layout *whole = &f->p->layouts[c->slot[c->n_in]];
+  int64_t channel = 0;
+  if (c->op != &marea_op_concat || whole->rank < 2 || c->attr[0].i != whole->rank - 1) return;
+  for (int i = 0; i < c->n_in; i++) {
+    marea_program_call *made = maker_of(f, c, i);
+    const marea_layout *part = &f->p->layouts[c->slot[i]];
+    if (made && made->op->flags & MAREA_WRITES_PART && part->dtype == whole->dtype &&
+        !marea_is_in(MAREA_STORED, whole->dtype)) {
+      made->whole = c->slot[c->n_in];
+      made->channel = channel;
+    }
+    channel += part->shape[whole->rank - 1];
+  }
+}
+
 /* ---- the whole program ---- */
 
 static void count (fusion *f) {
@@ -362,6 +381,8 @@ marea_status marea_program_fuse (marea_program *p) {
     if (c->op) take_over_activation(&f, c);
     if (c->op) make_gelu(&f, c);
   }
+  for (int i = 0; i < p->n_calls && f.status == MAREA_OK; i++)
+    if (p->calls[i].op) write_parts(&f, &p->calls[i]);
   drop_joined(p);
   marea_free(p->ctx, f.maker);
   marea_free(p->ctx, f.uses);

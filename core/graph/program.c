@@ -103,7 +103,7 @@ marea_status marea_program_add (marea_program *p, const marea_op *op, const mare
   if (!slot) return marea_graph_out_of_memory(p->ctx);
   memcpy(slot, in, (size_t)n_in * sizeof slot[0]);
   memcpy(slot + n_in, out, (size_t)n_out * sizeof slot[0]);
-  *c = (marea_program_call){.op = op, .n_in = n_in, .n_out = n_out, .slot = slot};
+  *c = (marea_program_call){.op = op, .n_in = n_in, .n_out = n_out, .slot = slot, .whole = -1};
   memcpy(c->attr, attr, sizeof c->attr);
   p->n_calls++;
   return MAREA_OK;
@@ -138,11 +138,60 @@ static bool goes_in_place (const marea_program *p, int i, marea_tensor *const *i
          marea_is_contiguous(in[0]->rank, in[0]->shape, in[0]->stride);
 }
 
+/* ---- results that are written into a concat's ---- */
+
+/* *part := the place of value `slot` in the result of a concat, from `channel` on */
+static marea_status place_in (const marea_program *p, marea_tensor *whole, int slot, int64_t channel,
+                              marea_tensor **part) {
+  const int last = whole->rank - 1;
+  MAREA_TRY(marea_alias(whole, part));
+  (*part)->shape[last] = p->layouts[slot].shape[last];
+  (*part)->offset += channel * whole->stride[last];
+  return MAREA_OK;
+}
+
+static marea_status run_into (const marea_program *p, int i, marea_tensor *const *in, marea_tensor **slots) {
+  const marea_program_call *c = &p->calls[i];
+  marea_tensor *part, *out[MAREA_MAX_OUT];
+  int n;
+  if (!slots[c->whole])
+    MAREA_TRY(marea_result_new(p->ctx, "concat", &p->layouts[c->whole], &slots[c->whole]));
+  MAREA_TRY(place_in(p, slots[c->whole], c->slot[c->n_in], c->channel, &part));
+  p->ctx->part = part;
+  const marea_status status = marea_invoke(p->ctx, c->op, c->n_in, in, c->attr, out, &n);
+  p->ctx->part = NULL;
+  marea_release(part);
+  if (status == MAREA_OK) marea_release(out[0]);
+  return status;
+}
+
+/* Copies what has not been written into the result. */
+static marea_status complete (const marea_program *p, int i, marea_tensor *const *in, marea_tensor *whole) {
+  const marea_program_call *c = &p->calls[i];
+  int64_t channel = 0;
+  for (int k = 0; k < c->n_in; k++) {
+    marea_tensor *part;
+    if (in[k]) {
+      MAREA_TRY(place_in(p, whole, c->slot[k], channel, &part));
+      marea_copy_strided(p->ctx, in[k], part);
+      marea_release(part);
+    }
+    channel += p->layouts[c->slot[k]].shape[whole->rank - 1];
+  }
+  return MAREA_OK;
+}
+
+/* A trace sees the concat, and what autocast changes has other dtypes. */
+static bool writes_parts (const marea_context *ctx) { return !ctx->tracer && ctx->autocast < 0; }
+
 static marea_status run_operator (const marea_program *p, int i, marea_tensor *const *in,
                                   marea_tensor **slots) {
   const marea_program_call *c = &p->calls[i];
   marea_tensor *out[MAREA_MAX_OUT];
   int n;
+  if (c->whole >= 0 && writes_parts(p->ctx)) return run_into(p, i, in, slots);
+  if (c->op == &marea_op_concat && slots[c->slot[c->n_in]])
+    return complete(p, i, in, slots[c->slot[c->n_in]]);
   if (goes_in_place(p, i, in)) {
     MAREA_TRY(marea_invoke_(p->ctx, c->op, c->n_in, in, c->attr));
     slots[c->slot[c->n_in]] = marea_retain(in[0]);

@@ -28,10 +28,9 @@ static void compute_place (const marea_batch_images *p, const place *l, int64_t 
                            int64_t first, int64_t n) {
   const marea_image_pass *b = &p->base;
   const marea_conv_window *w = &b->x;
-  const int64_t channels = b->groups * b->cout, width = marea_conv_panel_width(b->cout, panel),
-                step = b->cin * width;
+  const int64_t width = marea_conv_panel_width(b->cout, panel), step = b->cin * width;
   const int64_t co = group * b->cout + panel * MAREA_CONV_PANEL;
-  const int64_t out_image = w->axis[0].out * w->axis[1].out * channels, image = w->axis[0].src * w->row;
+  const int64_t out_image = w->axis[0].out * w->axis[1].out * b->out_step, image = w->axis[0].src * w->row;
   const marea_range rows = marea_conv_taps_inside(&w->axis[0], l->phase[0], l->unit[0]);
   const marea_range cols = marea_conv_taps_inside(&w->axis[1], l->phase[1], l->unit[1]);
   const int64_t y = l->phase[0]->start + l->unit[0] * w->axis[0].src_step;
@@ -42,7 +41,7 @@ static void compute_place (const marea_batch_images *p, const place *l, int64_t 
       .x = w->from.src + (size_t)(first * image + y * w->row + x * w->channels + group * b->cin) * w->size,
       .w = p->weight.at + (size_t)weight * w->size,
       .bias = b->bias ? b->bias + (size_t)co * w->size : NULL,
-      .y = b->out + (size_t)(first * out_image + l->out * channels + co) * w->size,
+      .y = b->out + (size_t)(first * out_image + l->out * b->out_step + co) * w->size,
       .rows = 1,
       .cols = n,
       .x_col = image,

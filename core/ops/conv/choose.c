@@ -404,6 +404,8 @@ marea_status marea_conv_open_images (marea_call *c, const marea_conv *g, const m
                                .slope = job->slope,
                                .kernels = c->ctx->kernels[marea_computed_in(job->out->dtype)],
                                .bf16 = c->ctx->bf16};
+  p->base.out_step = marea_tensor_contiguous(job->out) ? g->groups * p->base.cout
+                                                       : job->out->stride[job->out->rank - 2];
   return a->open(c, &q, job->src, p);
 }
 

@@ -60,7 +60,7 @@ const marea_op marea_op_conv2d = {
         MAREA_CONV_DILATION_GROUPS, MAREA_CONV_ACTIVATION("applied to the sum"), MAREA_CONV_ALGORITHM),
     .saves_in = 3,
     .saves_out = 1,
-    .flags = MAREA_SHAPE_ONLY | MAREA_TAKES_BF16 | MAREA_LOWERS,
+    .flags = MAREA_SHAPE_ONLY | MAREA_TAKES_BF16 | MAREA_LOWERS | MAREA_WRITES_PART,
     .takes_bf16 = marea_conv_takes_bf16,
     .shape = conv2d_shape,
     .forward = conv_forward,

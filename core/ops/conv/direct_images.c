@@ -128,14 +128,13 @@ static marea_direct_conv describe_cell (const marea_direct_images *p, const mare
                                         const marea_conv_strip *x, bool few) {
   const marea_image_pass *b = &p->base;
   const marea_conv_window *w = &b->x;
-  const int64_t channels = b->groups * b->cout;
   const int64_t tap = marea_conv_first_tap(w->axis, y->phase, x->phase, y->taps.first, x->taps.first);
   marea_direct_conv g = {.w = p->weight.at + (size_t)(tap * p->weight.tap) * w->size,
                          .cols = x->count,
                          .x_row = w->axis[0].src_step * w->row,
                          .x_col = w->axis[1].src_step * w->channels,
-                         .y_row = w->axis[0].out_step * w->axis[1].out * channels,
-                         .y_col = w->axis[1].out_step * channels,
+                         .y_row = w->axis[0].out_step * w->axis[1].out * b->out_step,
+                         .y_col = w->axis[1].out_step * b->out_step,
                          .cin = b->cin,
                          .cout = b->cout,
                          .tap_rows = y->taps.end - y->taps.first,
@@ -224,11 +223,12 @@ typedef struct cell { /* outputs of two strips in one tile */
 
 static void fill_cell (const marea_direct_images *p, const cell *k) {
   const marea_conv_axis *axis = p->base.x.axis;
-  const size_t pixel = (size_t)(p->base.groups * p->base.cout) * p->base.x.size;
+  const size_t pixel = (size_t)(p->base.groups * p->base.cout) * p->base.x.size,
+               step = (size_t)p->base.out_step * p->base.x.size;
   const int64_t row = axis[0].out_step * axis[1].out, col = axis[1].out_step;
   for (int64_t i = 0; i < k->rows; i++)
     for (int64_t j = 0; j < k->x->count; j++)
-      memcpy(k->out + (size_t)(i * row + j * col) * pixel, p->pixel, pixel);
+      memcpy(k->out + (size_t)(i * row + j * col) * step, p->pixel, pixel);
 }
 
 static void transpose_cell (marea_direct_conv *g) {
@@ -300,7 +300,7 @@ static void compute_cell (const marea_direct_images *p, cell *k, marea_prefetch 
 static void compute_band (const marea_direct_images *p, const slice *s, int64_t image, int64_t start,
                           int64_t band, const char *tile, int64_t first, marea_prefetch *prefetch) {
   const marea_conv_axis *rows = &p->base.x.axis[0], *cols = &p->base.x.axis[1];
-  const size_t pixel = (size_t)(p->base.groups * p->base.cout) * p->base.x.size;
+  const size_t pixel = (size_t)p->base.out_step * p->base.x.size;
   cell k = {.slice = s, .tile = tile};
   for (int64_t i = 0; i < p->strips[0]; i++) {
     k.y = &p->strip[0][i];
@@ -436,14 +436,14 @@ static marea_status open_packed (marea_call *c, const marea_conv *g, marea_direc
 
 /* Sets output channels first .. end - 1 of all pixels to zero, or, when they are added up, makes the results of them. */
 static void open_channels (const marea_direct_images *p, int64_t first, int64_t end) {
-  const size_t size = p->base.x.size, pixel = (size_t)p->base.cout * size;
+  const size_t size = p->base.x.size, pixel = (size_t)p->base.out_step * size;
   char *out = p->base.out + (size_t)first * size;
   for (int64_t i = 0; i < p->pixels; i++, out += pixel) memset(out, 0, (size_t)(end - first) * size);
 }
 
 static void close_channels (const marea_direct_images *p, int64_t first, int64_t end) {
   const marea_image_pass *b = &p->base;
-  const size_t size = b->x.size, pixel = (size_t)b->cout * size;
+  const size_t size = b->x.size, pixel = (size_t)b->out_step * size;
   const char *bias = b->bias ? b->bias + (size_t)first * size : NULL;
   char *out = b->out + (size_t)first * size;
   for (int64_t i = 0; i < p->pixels; i++, out += pixel)

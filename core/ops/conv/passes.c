@@ -15,7 +15,7 @@ typedef struct run {
 
 void marea_image_pass_prefetch_out (const marea_image_pass *p, int64_t image, marea_prefetch *prefetch) {
   const size_t bytes = (size_t)(p->x.axis[0].out * p->x.axis[1].out * p->groups * p->cout) * p->x.size;
-  if (p->kernel_fetches_out) return;
+  if (p->kernel_fetches_out || p->out_step != p->groups * p->cout) return;
   marea_prefetch_add(prefetch, marea_prefetch_area_of(p->out + (size_t)image * bytes, bytes));
 }
 

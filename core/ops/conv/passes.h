@@ -35,7 +35,9 @@ struct marea_image_pass {
   marea_conv_window x; /* what is read: (N, H, W, groups * cin) */
   const char *weight;  /* as of the operator: (KH, KW, channels of a group of x, channels of y) */
   const char *bias;    /* (groups * cout); NULL: none */
-  char *out;           /* (N, H, W, groups * cout) */
+  char *
+      out; /* (N, H, W, groups * cout), pixels `out_step` elements apart: out can be a part of more channels */
+  int64_t out_step;
   marea_activation act;
   double slope;
   const marea_kernels *kernels; /* of the dtype that is computed in */

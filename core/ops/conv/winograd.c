@@ -260,13 +260,13 @@ static int64_t pixels_before (int64_t at, int64_t start, int64_t step) {
 
 marea_winograd_row marea_winograd_row_in_image (const marea_winograd_plan *p, const marea_winograd_grid *l,
                                                 const float *image, int64_t row, int64_t rows, int64_t cols,
-                                                int64_t channels) {
+                                                int64_t channels, int64_t step) {
   marea_winograd_row g = row_of_tiles(p, l, 1, channels);
   const int64_t outputs = marea_winograd_size(p->variant).outputs * l->step[0];
   const int64_t y = row * outputs - p->axis[0].before + l->first[0], x = l->first[1] - p->axis[1].before;
-  g.image = (float *)image + (y * cols + x) * channels;
-  g.row = l->step[0] * cols * channels;
-  g.col = l->step[1] * channels;
+  g.image = (float *)image + (y * cols + x) * step;
+  g.row = l->step[0] * cols * step;
+  g.col = l->step[1] * step;
   g.top = pixels_before(0, y, l->step[0]);
   g.left = pixels_before(0, x, l->step[1]);
   g.rows = pixels_before(rows, y, l->step[0]) - g.top;

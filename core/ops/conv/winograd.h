@@ -108,9 +108,10 @@ void marea_winograd_transform (const marea_winograd_plan *p, void (*transform)(c
 void marea_winograd_transform_data (const marea_winograd_plan *p, const marea_kernels *k,
                                     const marea_conv_window *w, const char *x, int64_t first, int64_t n,
                                     bool panels, int64_t tile, float *transformed);
-/* Row `row` of tiles of an image (rows, cols, channels) of outputs or their gradients. */
+/* Row `row` of tiles of an image (rows, cols, channels) of outputs or their gradients, whose pixels are `step` elements
+   apart. */
 marea_winograd_row marea_winograd_row_in_image (const marea_winograd_plan *p, const marea_winograd_grid *l,
                                                 const float *image, int64_t row, int64_t rows, int64_t cols,
-                                                int64_t channels);
+                                                int64_t channels, int64_t step);
 
 #endif

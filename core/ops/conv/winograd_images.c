@@ -63,12 +63,13 @@ static void write_outputs (const marea_winograd_images *p, const float *products
   const marea_image_pass *b = &p->base;
   const marea_winograd_plan *q = &p->plan;
   const int64_t rows = b->x.axis[0].out, cols = b->x.axis[1].out;
-  const float *out = (const float *)b->out + image * rows * cols * b->cout;
+  const float *out = (const float *)b->out + image * rows * cols * b->out_step;
   const int phases = q->input_gradient ? q->phases : 1;
   for (int64_t i = 0; i < n; i++, products += q->tile_cols * b->cout) {
     for (int f = 0; f < phases; f++) {
       const marea_winograd_grid l = q->input_gradient ? marea_winograd_phase(q, f) : marea_winograd_whole(q);
-      marea_winograd_row g = marea_winograd_row_in_image(q, &l, out, first + i, rows, cols, b->cout);
+      marea_winograd_row g = marea_winograd_row_in_image(q, &l, out, first + i, rows, cols, b->cout,
+                                                         b->out_step);
       g.transformed = (float *)products + f * q->most_tiles * b->cout;
       g.bias = b->bias;
       g.act = b->act;

@@ -46,7 +46,7 @@ static void transform_gradient (const marea_winograd_weights *p, const float *dy
   const marea_conv *g = p->base.g;
   const marea_winograd_grid l = marea_winograd_whole(q);
   for (int64_t i = 0; i < n; i++, tile += q->tile_cols) {
-    const marea_winograd_row row = marea_winograd_row_in_image(q, &l, dy, first + i, rows, g->out[1],
+    const marea_winograd_row row = marea_winograd_row_in_image(q, &l, dy, first + i, rows, g->out[1], g->cout,
                                                                g->cout);
     marea_winograd_transform(q, p->base.kernels->winograd_gradient, true, tile, &row, transformed);
   }
