@@ -12,7 +12,7 @@ typedef float real;
 
 #include "math_f32.inc"
 
-#define WITH_HALVES
+#define OF_F32
 #include "kernels.inc"
 #include "bf16_vectors.inc"
 

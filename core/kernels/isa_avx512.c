@@ -13,7 +13,7 @@ typedef float real;
 
 #include "math_f32.inc"
 
-#define WITH_HALVES
+#define OF_F32
 #include "kernels.inc"
 
 const marea_kernels marea_kernels_avx512 = REAL_TABLE;

@@ -11,7 +11,7 @@ typedef int32_t real_bits;
 
 #include "math_f32.inc"
 
-#define WITH_HALVES
+#define OF_F32
 #include "kernels.inc"
 #include "bf16_vectors.inc"
 

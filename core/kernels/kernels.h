@@ -429,11 +429,6 @@ static inline int marea_winograd_points (marea_winograd_variant v, int taps) {
   K(row_product, void, (const marea_row_product *g))                                                              \
   K(product_panels, void, (const marea_product *g, void *panels)) /* B, stored (k, n): a panel of columns behind the other, k n elements */ \
   K(product, void, (const marea_product *g))                                                                   \
-  K(winograd_data, void, (const marea_winograd_row *g))      /* transformed from image */                            \
-  K(winograd_outputs, void, (const marea_winograd_row *g))   /* image from transformed, with bias and activation */   \
-  K(winograd_gradient, void, (const marea_winograd_row *g))  /* the transpose of winograd_outputs; not TRANSPOSED2 */ \
-  K(winograd_weight, void, (const marea_winograd_weight *g))          /* transformed from weight */                \
-  K(winograd_weight_gradient, void, (const marea_winograd_weight *g)) /* weight from transformed: its transpose */ \
   /* y[i] = its word of Philox blocks counter, ... < least ? 0 : factor x[i]; ceil(n / 64) 16 blocks (random.inc) */ \
   K(dropout, void, (size_t n, uint64_t seed, uint64_t counter, uint32_t least, double factor, const void *x,    \
                     void *y))                                                                                   \
@@ -443,8 +438,13 @@ static inline int marea_winograd_points (marea_winograd_variant v, int taps) {
   K(adam, void, (size_t n, void *p, const void *g, void *m, void *v, const double *a))                         \
   K(adagrad, void, (size_t n, void *p, const void *g, void *sum, const double *a))
 
-/* Of f32 tables alone: bf16 and f16 as their bits. */
-#define MAREA_HALF_KERNELS(K)                                                                                    \
+/* Of f32 tables alone: Winograd's transforms; bf16 and f16 as their bits. */
+#define MAREA_F32_KERNELS(K)                                                                                    \
+  K(winograd_data, void, (const marea_winograd_row *g))      /* transformed from image */                            \
+  K(winograd_outputs, void, (const marea_winograd_row *g))   /* image from transformed, with bias and activation */   \
+  K(winograd_gradient, void, (const marea_winograd_row *g))  /* the transpose of winograd_outputs; not TRANSPOSED2 */ \
+  K(winograd_weight, void, (const marea_winograd_weight *g))          /* transformed from weight */                \
+  K(winograd_weight_gradient, void, (const marea_winograd_weight *g)) /* weight from transformed: its transpose */ \
   /* y = factor x + shift, within 0 and 255, rounded to nearest even (int8.inc) */                               \
   K(int8_quantize, void, (size_t n, const float *x, float factor, float shift, uint8_t *y))                      \
   /* y[i][j] = (sum[i][j] - zero[i] column[j]) (factor[i] scale[j]) + bias[i][j], n <= MAREA_INT8_COLUMNS, the step  \
@@ -487,12 +487,12 @@ struct marea_kernels {
 #undef T
   marea_ternary_kernel *where; /* a: condition, uint8_t; b, c: real */
 #define K(name, result, parameters) result(*name) parameters;
-  MAREA_OTHER_KERNELS(K) MAREA_HALF_KERNELS(K)
+  MAREA_OTHER_KERNELS(K) MAREA_F32_KERNELS(K)
 #undef K
 };
 
 /* Tables of the ISA named (NULL: the best that runs here). False: unknown, or it does not run here.
-   f32 tables have every entry, f64 ones all but MAREA_HALF_KERNELS; integer tables have neg abs sign square, add sub mul maximum minimum,
+   f32 tables have every entry, f64 ones all but MAREA_F32_KERNELS; integer tables have neg abs sign square, add sub mul maximum minimum,
    remainder floor_divide, comparisons, tests, where and clamp. `kernels` is indexed by marea_dtype; those that are only stored have no table. (isas.c) */
 bool marea_select_kernels (const char *isa, const marea_kernels *kernels[], const char **chosen);
 /* Of the ISA that was chosen */
