@@ -46,11 +46,13 @@ q = '$(subst ','\'',$(1))'
 # pkg-config's names of Lua and OpenBLAS differ between distributions: the first that is there.
 LUA_MODULE := $(or $(firstword $(foreach name,lua5.4 lua-5.4 lua54 lua,$(shell \
   pkg-config --exists '$(name) >= 5.4' '$(name) < 5.5' 2>/dev/null && echo $(name)))),lua5.4)
-BLAS_MODULE := $(firstword $(foreach name,openblas openblasp openblas-pthreads,$(shell \
-  pkg-config --exists $(name) 2>/dev/null && echo $(name))))
+# NO_BLAS=1 builds without OpenBLAS, by our own products: into a folder of its own, as with BUILD=build/no-blas.
+NO_BLAS ?=
+BLAS_MODULE := $(if $(NO_BLAS),,$(firstword $(foreach name,openblas openblasp openblas-pthreads,$(shell \
+  pkg-config --exists $(name) 2>/dev/null && echo $(name)))))
 MODULES := $(BLAS_MODULE) libpng minizip zlib jansson libprotobuf-c
 MODULE_CFLAGS := $(shell pkg-config --cflags $(MODULES) 2>/dev/null)
-LIBS = $(if $(BLAS_MODULE),,-lopenblas) $(shell pkg-config --libs $(MODULES)) -lm -pthread
+LIBS = $(if $(BLAS_MODULE)$(NO_BLAS),,-lopenblas) $(shell pkg-config --libs $(MODULES)) -lm -pthread
 LUA_CFLAGS = $(shell pkg-config --cflags $(LUA_MODULE) 2>/dev/null)
 LUA_LIBS = $(shell pkg-config --libs $(LUA_MODULE))
 EDIT_LIBS = $(shell pkg-config --libs libedit)
@@ -62,7 +64,7 @@ PACKED = $(shell new=$$(mktemp); \
   LC_ALL=C $(CC) -shared -fPIC $(PACK) -Wl,--fatal-warnings -x c - -o "$$new" 2>/dev/null && \
   grep -q GLIBC_ABI_DT_RELR "$$new" && echo $(PACK); rm -f "$$new")
 
-CORE_SRC := $(wildcard core/*.c core/ops/*.c core/ops/*/*.c core/kernels/*.c core/io/*.c core/graph/*.c core/onnx/*.c)
+CORE_SRC := $(filter-out core/blas_$(if $(NO_BLAS),open,own).c,$(wildcard core/*.c core/ops/*.c core/ops/*/*.c core/kernels/*.c core/io/*.c core/graph/*.c core/onnx/*.c))
 BIND_SRC := $(wildcard bindings/*.c)
 PROGRAM_SRC := $(wildcard bindings/program/*.c)
 CORE_OBJ := $(CORE_SRC:%.c=$(BUILD)/obj/%.o) $(BUILD)/obj/onnx.pb-c.o

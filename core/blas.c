@@ -7,10 +7,8 @@
 ** error does not grow with it. The thread count never changes a result: in our kernel an element of C is the same sum
 ** in whichever block it lies, and every other cut depends on the shape only.
 */
-#include <cblas.h>
 #include <limits.h>
 #include <math.h>
-#include <pthread.h>
 #include <string.h>
 
 #include "core.h"
@@ -41,8 +39,6 @@ typedef struct product {
   marea_epilogue end;
 } product;
 
-const char *marea_blas (void) { return openblas_get_config(); }
-
 /* m rows from `row` on and n columns from `col` on of the product, of k terms from `depth` on */
 static product part_of (const product *p, int64_t row, int64_t m, int64_t col, int64_t n, int64_t depth,
                         int64_t k) {
@@ -69,21 +65,21 @@ static void clear (const product *p) {
 static bool is_stored_by_k (const product *p) { return p->m == 1 ? !p->tb : p->ta; }
 
 /* Matrix times vector, if the product is one: y = M x, or y += M x, M stored (rows, cols). */
-static bool multiply_vector (const product *p) {
-  bool row = p->m == 1; /* c = a B; otherwise c = A b */
+static bool multiply_vector (marea_context *ctx, const product *p) {
+  const bool row = p->m == 1; /* c = a B; otherwise c = A b */
   if (!row && p->n != 1) return false;
-  bool stored_by_k = is_stored_by_k(p);
-  const char *matrix = row ? p->b : p->a, *x = row ? p->a : p->b;
-  int64_t ld = row ? p->ldb : p->lda, side = row ? p->n : p->m;
-  int64_t step_x = row ? (p->ta ? p->lda : 1) : (p->tb ? 1 : p->ldb), step_y = row ? 1 : p->ldc;
-  int rows = (int)(stored_by_k ? p->k : side), cols = (int)(stored_by_k ? side : p->k);
-  CBLAS_TRANSPOSE t = stored_by_k ? CblasTrans : CblasNoTrans;
-#define GEMV_float cblas_sgemv
-#define GEMV_double cblas_dgemv
-#define GEMV(type)                                                                                          \
-  GEMV_##type(CblasRowMajor, t, rows, cols, 1, (const type *)matrix, (int)ld, (const type *)x, (int)step_x, \
-              p->add, (type *)p->c, (int)step_y)
-  MAREA_SWITCH_FLOAT(p->dtype, GEMV);
+  const marea_blas_vector_product v = {.dtype = p->dtype,
+                                       .by_k = is_stored_by_k(p),
+                                       .add = p->add,
+                                       .n = row ? p->n : p->m,
+                                       .k = p->k,
+                                       .matrix = row ? p->b : p->a,
+                                       .ld = row ? p->ldb : p->lda,
+                                       .x = row ? p->a : p->b,
+                                       .x_step = row ? (p->ta ? p->lda : 1) : (p->tb ? 1 : p->ldb),
+                                       .y = p->c,
+                                       .y_step = row ? 1 : p->ldc};
+  marea_blas_vector(ctx->kernels[p->dtype], &v);
   return true;
 }
 
@@ -134,24 +130,22 @@ static void multiply_ours (marea_context *ctx, const product *all, void *workspa
     }
 }
 
-void marea_blas_hold (void) {
-  static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
-  if (openblas_get_num_threads() == 1) return;
-  pthread_mutex_lock(&mutex);
-  if (openblas_get_num_threads() != 1) openblas_set_num_threads(1);
-  pthread_mutex_unlock(&mutex);
-}
-
 /* C = A B, or C += A B */
-static void multiply_matrices (const product *p, bool add) {
-  CBLAS_TRANSPOSE ta = p->ta ? CblasTrans : CblasNoTrans, tb = p->tb ? CblasTrans : CblasNoTrans;
-  int m = (int)p->m, n = (int)p->n, k = (int)p->k;
-#define GEMM_float cblas_sgemm
-#define GEMM_double cblas_dgemm
-#define GEMM(type)                                                                                    \
-  GEMM_##type(CblasRowMajor, ta, tb, m, n, k, 1, (const type *)p->a, (int)p->lda, (const type *)p->b, \
-              (int)p->ldb, add, (type *)p->c, (int)p->ldc)
-  MAREA_SWITCH_FLOAT(p->dtype, GEMM);
+static void multiply_matrices (marea_context *ctx, const product *p, bool add) {
+  const marea_blas_product g = {.dtype = p->dtype,
+                                .ta = p->ta,
+                                .tb = p->tb,
+                                .add = add,
+                                .m = p->m,
+                                .n = p->n,
+                                .k = p->k,
+                                .a = p->a,
+                                .lda = p->lda,
+                                .b = p->b,
+                                .ldb = p->ldb,
+                                .c = p->c,
+                                .ldc = p->ldc};
+  marea_blas_matrices(ctx->kernels[p->dtype], &g);
 }
 
 /* In pieces of LONG_WORK, by rows of C and parts of k, with a check of marea_stopping between them. */
@@ -163,7 +157,7 @@ static void multiply_in_pieces (marea_context *ctx, const product *all) {
     for (int64_t l = 0; l < all->k && !marea_stopping(ctx); l += depth) {
       const product p = part_of(all, i, MAREA_MIN(most, all->m - i), 0, all->n, l,
                                 MAREA_MIN(depth, all->k - l));
-      multiply_matrices(&p, l > 0 || all->add);
+      multiply_matrices(ctx, &p, l > 0 || all->add);
     }
 }
 
@@ -187,7 +181,7 @@ static void multiply_small (marea_context *ctx, const product *all) {
     p.c = (char *)some;
     p.ldc = p.n;
     p.add = false;
-    if (!multiply_vector(&p)) multiply_matrices(&p, false);
+    if (!multiply_vector(ctx, &p)) multiply_matrices(ctx, &p, false);
     for (int64_t i = 0; i < n; i++) total[i] += (double)some[i];
   }
   for (int64_t i = 0; i < n; i++) {
@@ -240,9 +234,8 @@ static void multiply (marea_context *ctx, const product *p) {
     if (!p->add) clear(p);
     return;
   }
-  marea_blas_hold();
   if (is_deep(p)) multiply_deep(ctx, p);
-  else if (!multiply_vector(p)) multiply_in_pieces(ctx, p);
+  else if (!multiply_vector(ctx, p)) multiply_in_pieces(ctx, p);
 }
 
 /* Sizes fit in int: marea_gemm_parallel refuses larger ones, and marea_bytes a dimension above INT32_MAX. */

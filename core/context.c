@@ -4,21 +4,13 @@
 ** order after closing it.
 */
 #define _GNU_SOURCE
-#include <cblas.h>
-#include <fcntl.h>
 #include <sched.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <sys/resource.h>
-#include <unistd.h>
 
 #include "memory.h"
 
-/* Address space that OpenBLAS takes for each thread (128 MB), and some more. */
-#define BLAS_BUFFER ((size_t)129 << 20)
-
-static int usable_cores (void) {
+int marea_usable_cores (void) {
   cpu_set_t set;
   if (sched_getaffinity(0, sizeof set, &set) != 0) return 1;
   int n = CPU_COUNT(&set);
@@ -29,51 +21,6 @@ static void destroy (marea_context *ctx) {
   marea_config config = ctx->config;
   marea_pool_free(ctx);
   config.alloc(config.alloc_ud, ctx, sizeof *ctx, 0);
-}
-
-/* Address space that the process has, in bytes; 0: not known. */
-static size_t space_taken (void) {
-  char text[32] = "";
-  const int fd = open("/proc/self/statm", O_RDONLY | O_CLOEXEC);
-  if (fd < 0) return 0;
-  const ssize_t n = read(fd, text, sizeof text - 1);
-  close(fd);
-  return n > 0 ? strtoul(text, NULL, 10) * (size_t)sysconf(_SC_PAGESIZE) : 0;
-}
-
-/* Does address space lack for the buffers of so many threads, and for those of OpenBLAS's threads unless they have
-   theirs already? */
-static bool is_cramped (int threads) {
-  const size_t own = (size_t)(openblas_get_num_threads() - 1) * BLAS_BUFFER;
-  const size_t room = (size_t)threads * BLAS_BUFFER + (space_taken() < own ? own : 0);
-  void *p = mmap(NULL, room, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-  if (p != MAP_FAILED) munmap(p, room);
-  return p == MAP_FAILED;
-}
-
-static bool is_limited (void) {
-  struct rlimit limit;
-  return getrlimit(RLIMIT_AS, &limit) == 0 && limit.rlim_cur != RLIM_INFINITY;
-}
-
-const char *marea_blas_trouble (int threads) {
-  if (!is_limited() || !is_cramped(threads ? threads : usable_cores())) return NULL;
-  return "OpenBLAS wants 128 MB of address space for each thread, and the limit on the process's (RLIMIT_AS, "
-         "`ulimit -v`) leaves less";
-}
-
-/* Functions of OpenBLAS, which keeps a buffer for later use once it has allocated it. */
-#pragma weak blas_memory_alloc
-#pragma weak blas_memory_free
-void *blas_memory_alloc (int unused);
-void blas_memory_free (void *buffer);
-
-/* Where address space is limited, makes OpenBLAS allocate the buffers of our threads now, before tensors fill it. */
-static void reserve_buffers (int threads) {
-  void *buffer[MAREA_MAX_THREADS];
-  if (!is_limited() || !blas_memory_alloc) return;
-  for (int i = 0; i < threads; i++) buffer[i] = blas_memory_alloc(1);
-  for (int i = 0; i < threads; i++) blas_memory_free(buffer[i]);
 }
 
 #define LARGEST_CONFIG 4096 /* bytes; a larger `size` is none */
@@ -157,13 +104,13 @@ marea_status marea_open (const marea_config *config, marea_context **out) {
   MAREA_TRY(read_config(config, &settings));
   MAREA_TRY(check_config(&settings));
   if (!settings.alloc) settings.alloc = marea_default_alloc;
-  const int threads = settings.threads ? settings.threads : usable_cores();
+  const int threads = settings.threads ? settings.threads : marea_usable_cores();
   const char *trouble = marea_blas_trouble(threads);
   if (trouble) {
     marea_log(&settings, MAREA_LOG_WARNING, "open: %s", trouble);
     return MAREA_ENOMEM;
   }
-  reserve_buffers(threads);
+  marea_blas_reserve(threads);
   marea_context *ctx = settings.alloc(settings.alloc_ud, NULL, 0, sizeof *ctx);
   if (!ctx) return MAREA_ENOMEM;
   memset(ctx, 0, sizeof *ctx);

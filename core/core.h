@@ -668,11 +668,37 @@ void marea_clear (marea_context *ctx, void *p, size_t bytes); /* p[0..bytes-1] :
 /* Every element of a row-major t := an attribute of kind MAREA_NUMBER, which its dtype can hold. */
 void marea_fill (marea_context *ctx, const marea_tensor *t, const marea_attr *value);
 
+/* ---- blas_open.c, or blas_own.c with NO_BLAS=1: on the calling thread, of f32 or f64 ---- */
+
+/* y (n) = M x, or y += M x, x (k); M is stored (n, k), or by_k: (k, n), `ld` elements from row to row. */
+typedef struct marea_blas_vector_product {
+  int dtype;
+  bool by_k, add;
+  int64_t n, k, ld, x_step, y_step;
+  const void *matrix, *x;
+  void *y;
+} marea_blas_vector_product;
+
+/* C (m, n) = A (m, k) B (k, n), or C += A B; ta: A is stored (k, m), tb: B is stored (n, k). */
+typedef struct marea_blas_product {
+  int dtype;
+  bool ta, tb, add;
+  int64_t m, n, k, lda, ldb, ldc;
+  const void *a, *b;
+  void *c;
+} marea_blas_product;
+
+void marea_blas_vector (const marea_kernels *kernels, const marea_blas_vector_product *p);
+void marea_blas_matrices (const marea_kernels *kernels, const marea_blas_product *p);
+/* Eigenvalues w (n), ascending, of a symmetric matrix a (n, n), which becomes its eigenvectors, row by row. work: 1 + 6 n +
+   2 n^2 numbers, integers: 3 + 5 n. False: they did not converge. */
+bool marea_blas_eigen (int n, double *a, double *w, double *work, int *integers);
+/* Where address space is limited, makes OpenBLAS allocate the buffers of our threads now, before tensors fill it. */
+void marea_blas_reserve (int threads);
+int marea_usable_cores (void); /* context.c: cores that this process may run on, up to MAREA_MAX_THREADS */
+
 /* ---- blas.c: dense products, split over our workers in fixed blocks ---- */
 
-/* Sets OpenBLAS to one thread; called before each of its functions. The setting belongs to the whole process, and
-   setting it in two threads at once is not safe, so a mutex guards it. */
-void marea_blas_hold (void);
 /* C (m, n) = A (m, k) B (k, n), row-major without gaps, of f32 or f64; ta: A is stored as (k, m), tb: B is stored as (n, k).
    Runs on the calling thread; call it inside a block, or use marea_gemm_parallel. */
 void marea_gemm (marea_context *ctx, int dtype, bool ta, bool tb, int64_t m, int64_t n, int64_t k, const void *a,

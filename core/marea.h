@@ -161,7 +161,7 @@ MAREA_API int marea_index_base (const marea_context *ctx);
 MAREA_API const char *marea_isa (const marea_context *ctx);
 /* The instruction sets that a context can be opened with here, the best one first; NULL behind the last one. */
 MAREA_API const char *marea_isa_at (int i);
-MAREA_API const char *marea_blas (void);  /* OpenBLAS's build and core name */
+MAREA_API const char *marea_blas (void);  /* OpenBLAS's build and core name; "none: ..." in a build without it */
 /* OpenBLAS allocates address space for each thread that calls it, and for its own threads as it is loaded. Where
    RLIMIT_AS leaves too little it retries for ever, and exit() would wait for it. Returns a sentence about that if the
    address space does not suffice for so many threads (0: the default number of a context), else NULL. In that case

@@ -159,11 +159,13 @@ typedef struct marea_product {
   bool accumulate;          /* adds to what C holds, instead of to the bias */
 } marea_product;
 
-/* y = x W + bias, a row x (k) and W (k, m) in panels of MAREA_ROW_PANEL columns: (panel, k, column), the last one narrower. */
+/* y = x W + bias, a row x (k) and W (k, m) in panels of MAREA_ROW_PANEL columns: (panel, k, column), the last one narrower;
+** or as it is stored, w_row elements from row to row. */
 typedef struct marea_row_product {
   const void *x, *w, *bias; /* bias (m); NULL: none */
   void *y;
   int64_t k, m;
+  int64_t w_row;            /* 0: W is in panels */
   bool accumulate;          /* adds to what y holds, instead of to the bias */
 } marea_row_product;
 

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT
-** linalg.c: decompositions of matrices, by LAPACK, which is part of OpenBLAS. They run in f64 whatever the tensors are:
+** linalg.c: decompositions of matrices, by LAPACK, which is part of OpenBLAS, or our own. They run in f64 whatever the tensors are:
 ** the matrices are small, and what is made of them (square roots, distances) loses digits.
 */
 #include <math.h>
@@ -7,13 +7,7 @@
 
 #include "core.h"
 
-/* Eigenvalues and -vectors of a symmetric matrix by divide and conquer. Fortran passes the length of each string behind
-   everything else. */
-void dsyevd_ (const char *jobz, const char *uplo, const int *n, double *a, const int *lda, double *w,
-              double *work, const int *lwork, int *iwork, const int *liwork, int *info, size_t jobz_length,
-              size_t uplo_length);
-
-#define LARGEST 16384 /* side of a matrix: LAPACK counts its workspace, 2 n^2, in int */
+#define LARGEST 16384 /* side of a matrix: the workspace, 2 n^2, is counted in int */
 
 static marea_status eigh_shape (marea_call *c) {
   const marea_tensor *a = c->in[0];
@@ -55,7 +49,7 @@ static bool make_symmetric (double *a, int64_t n) {
   return finite;
 }
 
-/* Upper bound of the time of one n x n matrix on a slow core, for marea_foresee: LAPACK cannot be stopped. */
+/* Upper bound of the time of one n x n matrix on a slow core, for marea_foresee: it cannot be stopped. */
 static double seconds_of (int64_t n) {
   const double side = (double)n;
   return side * side * (0.8e-9 * side + 25e-9);
@@ -64,18 +58,17 @@ static double seconds_of (int64_t n) {
 static marea_status eigh_forward (marea_call *c) {
   const marea_tensor *a = c->in[0];
   const int64_t n = a->shape[a->rank - 1], all = marea_count(a->rank, a->shape);
-  const int side = (int)n, lwork = (int)(1 + 6 * n + 2 * n * n), liwork = (int)(3 + 5 * n);
+  const int side = (int)n;
   marea_storage matrices, vector;
   marea_tensor vectors, values;
   double *work;
-  int *iwork, info = 0;
+  int *integers;
   if (all == 0) return MAREA_OK;
   MAREA_TRY(workspace_like(c, a, &matrices, &vectors));
   MAREA_TRY(workspace_like(c, c->out[0], &vector, &values));
-  MAREA_WORKSPACE_OR_RETURN(c, work, (size_t)lwork * sizeof *work);
-  MAREA_WORKSPACE_OR_RETURN(c, iwork, (size_t)liwork * sizeof *iwork);
+  MAREA_WORKSPACE_OR_RETURN(c, work, (size_t)(1 + 6 * n + 2 * n * n) * sizeof *work);
+  MAREA_WORKSPACE_OR_RETURN(c, integers, (size_t)(3 + 5 * n) * sizeof *integers);
   marea_copy_strided(c->ctx, a, &vectors);
-  marea_blas_hold();
   for (int64_t i = 0; i < all / (n * n); i++) {
     double *matrix = (double *)matrices.data + i * n * n;
     const long long number = (long long)(i + c->ctx->config.index_base);
@@ -84,12 +77,10 @@ static marea_status eigh_forward (marea_call *c) {
     if (!make_symmetric(matrix, n))
       return marea_reject(c, MAREA_EARG, "argument 'a': matrix %lld of %s has elements that are not finite",
                           number, marea_tensor_text(a).s);
-    dsyevd_("V", "L", &side, matrix, &side, (double *)vector.data + i * n, work, &lwork, iwork, &liwork,
-            &info, 1, 1);
-    if (info != 0)
+    if (!marea_blas_eigen(side, matrix, (double *)vector.data + i * n, work, integers))
       return marea_reject(c, MAREA_ESTATE, "the eigenvalues of matrix %lld did not converge", number);
   }
-  vectors.stride[a->rank - 2] = 1; /* LAPACK's come columns first */
+  vectors.stride[a->rank - 2] = 1; /* they come columns first */
   vectors.stride[a->rank - 1] = n;
   marea_copy_strided(c->ctx, &values, c->out[0]);
   marea_copy_strided(c->ctx, &vectors, c->out[1]);
@@ -111,7 +102,7 @@ const marea_op marea_op_eigh = {
            "left open. Computed in f64 by LAPACK's dsyevd. No gradient. Errors: matrices that are not "
            "square, or "
            "larger than 16384; elements that are not finite; a time limit (marea_limit_time, a sandbox's) "
-           "of which less is left than one matrix takes, since LAPACK cannot be stopped.",
+           "of which less is left than one matrix takes, since it cannot be stopped.",
     .inputs = {{"a", "(.., n, n)"}},
     .flags = MAREA_STRIDED | MAREA_NO_GRAD | MAREA_WIDE,
     .shape = eigh_shape,
