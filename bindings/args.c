@@ -20,10 +20,15 @@ bool bind_boolean (lua_State *L, bind_state *S, int idx, const char *function, c
   return lua_toboolean(L, idx);
 }
 
-const char *bind_string (lua_State *L, bind_state *S, int idx, const char *function, const char *name) {
+const char *bind_bytes (lua_State *L, bind_state *S, int idx, const char *function, const char *name,
+                        size_t *n) {
   if (lua_type(L, idx) != LUA_TSTRING) bind_raise_argument(L, S, function, name, "a string", idx);
+  return lua_tolstring(L, idx, n);
+}
+
+const char *bind_string (lua_State *L, bind_state *S, int idx, const char *function, const char *name) {
   size_t n;
-  const char *s = lua_tolstring(L, idx, &n);
+  const char *s = bind_bytes(L, S, idx, function, name, &n);
   if (strlen(s) != n) bind_raise(L, S, "%s: argument '%s': a zero byte is not allowed here", function, name);
   return s;
 }

@@ -449,6 +449,9 @@ void bind_read_options (lua_State *L, bind_state *S, int idx, const char *functi
 int64_t bind_integer (lua_State *L, bind_state *S, int idx, const char *function, const char *name);
 bool bind_boolean (lua_State *L, bind_state *S, int idx, const char *function, const char *name);
 const char *bind_string (lua_State *L, bind_state *S, int idx, const char *function, const char *name);
+/* The same of any n bytes. */
+const char *bind_bytes (lua_State *L, bind_state *S, int idx, const char *function, const char *name,
+                        size_t *n);
 
 /* ---- operators (ops.c) ---- */
 

@@ -29,6 +29,18 @@ static int graph_load (lua_State *L) {
   return status == MAREA_OK ? 1 : bind_file_failed(L, S, status);
 }
 
+/* core.onnx_load_string(bytes) -> graph | nil, message */
+static int graph_load_string (lua_State *L) {
+  bind_state *S = bind_self(L);
+  marea_status status;
+  size_t n;
+  marea_context *ctx = bind_enter(L, S);
+  const char *bytes = bind_bytes(L, S, 1, "onnx.load_string", "bytes", &n);
+  marea_graph **g = bind_new(L, S, BIND_GRAPH, sizeof *g, 0);
+  BIND_RETRY(L, S, 0, NULL, status, marea_onnx_parse(ctx, bytes, n, g));
+  return status == MAREA_OK ? 1 : bind_file_failed(L, S, status);
+}
+
 static void push_port (lua_State *L, const marea_graph_port *port) {
   lua_createtable(L, 0, 3);
   lua_pushstring(L, port->name);
@@ -134,12 +146,9 @@ static int graph_text (lua_State *L) {
 /* The state is on top of the stack, and stays there; adds the functions to the module at index `module`. */
 void bind_graph_open (lua_State *L, int module) {
   static const luaL_Reg metamethods[] = {{"__gc", graph_gc}, {NULL, NULL}};
-  static const luaL_Reg functions[] = {{"onnx_load", graph_load},
-                                       {"graph_ports", graph_ports},
-                                       {"graph_weights", graph_weights},
-                                       {"graph_run", graph_run},
-                                       {"graph_copy", graph_copy},
-                                       {"graph_text", graph_text},
-                                       {NULL, NULL}};
+  static const luaL_Reg functions[] = {{"onnx_load", graph_load},    {"onnx_load_string", graph_load_string},
+                                       {"graph_ports", graph_ports}, {"graph_weights", graph_weights},
+                                       {"graph_run", graph_run},     {"graph_copy", graph_copy},
+                                       {"graph_text", graph_text},   {NULL, NULL}};
   bind_add_kind(L, module, BIND_GRAPH, "marea.Graph", metamethods, functions);
 }

@@ -69,6 +69,13 @@ static int io_save_npy (lua_State *L) { return save_tensor(L, "save_npy", marea_
 
 static int io_save_png (lua_State *L) { return save_tensor(L, "save_png", marea_save_png); }
 
+/* Pushes the bytes as a string; `box` takes the tensor. */
+static int push_bytes (lua_State *L, bind_box *box, marea_tensor *bytes) {
+  bind_box_fill(box, bytes);
+  lua_pushlstring(L, marea_tensor_data(bytes), (size_t)marea_tensor_size(bytes));
+  return 1;
+}
+
 static int io_encode_png (lua_State *L) {
   bind_state *S = bind_self(L);
   marea_status status;
@@ -77,10 +84,7 @@ static int io_encode_png (lua_State *L) {
   marea_tensor *t = bind_check(L, S, 1, "encode_png", "t");
   bind_box *box = bind_box_new(L, S);
   BIND_RETRY(L, S, 1, &t, status, marea_encode_png(t, &bytes));
-  if (status != MAREA_OK) return bind_raise_status(L, S, status);
-  bind_box_fill(box, bytes);
-  lua_pushlstring(L, marea_tensor_data(bytes), (size_t)marea_tensor_size(bytes));
-  return 1;
+  return status == MAREA_OK ? push_bytes(L, box, bytes) : bind_raise_status(L, S, status);
 }
 
 /* core.save_bytes(path, text) -> true | nil, message */
@@ -91,8 +95,7 @@ static int io_save_bytes (lua_State *L) {
   marea_context *ctx = bind_enter(L, S);
   const char *path = bind_string(L, S, 1, "save_bytes", "path");
   bind_sandbox_path(L, S, "save_bytes", path, true);
-  if (lua_type(L, 2) != LUA_TSTRING) return bind_raise_argument(L, S, "save_bytes", "bytes", "a string", 2);
-  const char *bytes = lua_tolstring(L, 2, &n);
+  const char *bytes = bind_bytes(L, S, 2, "save_bytes", "bytes", &n);
   BIND_RETRY(L, S, 0, NULL, status, marea_save_bytes(ctx, path, bytes, n));
   return status == MAREA_OK ? succeed(L) : bind_file_failed(L, S, status);
 }
@@ -145,11 +148,14 @@ static marea_status add_tensors (lua_State *L, bind_state *S, const char *functi
   return MAREA_OK;
 }
 
-static marea_status add_texts (lua_State *L, bind_state *S, marea_file *f) {
-  for (lua_pushnil(L); lua_next(L, 3); lua_pop(L, 1)) {
+/* Adds the table at index `at`, which may be nil. */
+static marea_status add_texts (lua_State *L, bind_state *S, const char *function, int at, marea_file *f) {
+  if (lua_isnil(L, at)) return MAREA_OK;
+  if (lua_type(L, at) != LUA_TTABLE) bind_raise_argument(L, S, function, "texts", "a table of strings", at);
+  for (lua_pushnil(L); lua_next(L, at); lua_pop(L, 1)) {
     bind_poll(L, S);
-    const char *key = key_of_pair(L, S, "save", "texts"),
-               *text = bind_string(L, S, lua_gettop(L), "save", key);
+    const char *key = key_of_pair(L, S, function, "texts"),
+               *text = bind_string(L, S, lua_gettop(L), function, key);
     marea_status status;
     BIND_RETRY(L, S, 0, NULL, status, marea_file_add_text(f, key, text));
     if (status != MAREA_OK) return status;
@@ -165,14 +171,29 @@ static int io_save (lua_State *L) {
   lua_settop(L, 3);
   const char *path = bind_string(L, S, 1, "save", "path");
   bind_sandbox_path(L, S, "save", path, true);
-  if (!lua_isnil(L, 3) && lua_type(L, 3) != LUA_TTABLE)
-    return bind_raise_argument(L, S, "save", "texts", "a table of strings", 3);
   marea_file **f = file_new(L);
   BIND_RETRY(L, S, 0, NULL, status, marea_file_new(ctx, f));
   if (status == MAREA_OK) status = add_tensors(L, S, "save", 2, *f);
-  if (status == MAREA_OK && !lua_isnil(L, 3)) status = add_texts(L, S, *f);
+  if (status == MAREA_OK) status = add_texts(L, S, "save", 3, *f);
   if (status == MAREA_OK) BIND_RETRY(L, S, 0, NULL, status, marea_file_save(*f, path));
   return status == MAREA_OK ? succeed(L) : bind_file_failed(L, S, status);
+}
+
+/* core.save_string({name = tensor}, {key = string}) -> string */
+static int io_save_string (lua_State *L) {
+  bind_state *S = bind_self(L);
+  marea_status status;
+  marea_tensor *bytes = NULL;
+  marea_context *ctx = bind_enter(L, S);
+  lua_settop(L, 2);
+  marea_file **f = file_new(L);
+  bind_box *box = bind_box_new(L, S);
+  BIND_RETRY(L, S, 0, NULL, status, marea_file_new(ctx, f));
+  if (status == MAREA_OK) status = add_tensors(L, S, "save_string", 1, *f);
+  if (status == MAREA_OK) status = add_texts(L, S, "save_string", 2, *f);
+  if (status == MAREA_OK) BIND_RETRY(L, S, 0, NULL, status, marea_file_encode(*f, &bytes));
+  if (status != MAREA_OK) return bind_raise_status(L, S, status);
+  return push_bytes(L, box, bytes);
 }
 
 /* core.save_npz({name = tensor}, path) -> true | nil, message */
@@ -201,38 +222,52 @@ static void push_tensors (lua_State *L, bind_state *S, const marea_file *f) {
   }
 }
 
-/* core.load_npz(path) -> {name = tensor} | nil, message */
-static int io_load_npz (lua_State *L) {
-  bind_state *S = bind_self(L);
-  marea_status status;
-  marea_context *ctx = bind_enter(L, S);
-  const char *path = bind_string(L, S, 1, "load_npz", "path");
-  bind_sandbox_path(L, S, "load_npz", path, false);
-  marea_file **f = file_new(L);
-  BIND_RETRY(L, S, 0, NULL, status, marea_load_npz(ctx, path, f));
-  if (status != MAREA_OK) return bind_file_failed(L, S, status);
-  push_tensors(L, S, *f);
-  return 1;
-}
-
-/* core.load(path) -> {name = tensor}, {key = string} | nil, message */
-static int io_load (lua_State *L) {
-  bind_state *S = bind_self(L);
-  marea_status status;
-  marea_context *ctx = bind_enter(L, S);
-  const char *path = bind_string(L, S, 1, "load", "path");
-  bind_sandbox_path(L, S, "load", path, false);
-  marea_file **f = file_new(L);
-  BIND_RETRY(L, S, 0, NULL, status, marea_file_load(ctx, path, f));
-  if (status != MAREA_OK) return bind_file_failed(L, S, status);
-  push_tensors(L, S, *f);
-  lua_createtable(L, 0, marea_file_text_count(*f));
-  for (int i = 0; i < marea_file_text_count(*f); i++) {
+/* Pushes {key = string}. */
+static void push_texts (lua_State *L, const marea_file *f) {
+  lua_createtable(L, 0, marea_file_text_count(f));
+  for (int i = 0; i < marea_file_text_count(f); i++) {
     const char *key, *text;
-    marea_file_text(*f, i, &key, &text);
+    marea_file_text(f, i, &key, &text);
     lua_pushstring(L, text);
     lua_setfield(L, -2, key);
   }
+}
+
+typedef marea_status (*file_loader)(marea_context *ctx, const char *path, marea_file **out);
+
+/* Pushes tensors and, for a format that has them, texts: `results` of them. */
+static int load_file (lua_State *L, const char *function, file_loader load, int results) {
+  bind_state *S = bind_self(L);
+  marea_status status;
+  marea_context *ctx = bind_enter(L, S);
+  const char *path = bind_string(L, S, 1, function, "path");
+  bind_sandbox_path(L, S, function, path, false);
+  marea_file **f = file_new(L);
+  BIND_RETRY(L, S, 0, NULL, status, load(ctx, path, f));
+  if (status != MAREA_OK) return bind_file_failed(L, S, status);
+  push_tensors(L, S, *f);
+  if (results == 2) push_texts(L, *f);
+  return results;
+}
+
+/* core.load_npz(path) -> {name = tensor} | nil, message */
+static int io_load_npz (lua_State *L) { return load_file(L, "load_npz", marea_load_npz, 1); }
+
+/* core.load(path) -> {name = tensor}, {key = string} | nil, message */
+static int io_load (lua_State *L) { return load_file(L, "load", marea_file_load, 2); }
+
+/* core.load_string(bytes) -> {name = tensor}, {key = string} | nil, message */
+static int io_load_string (lua_State *L) {
+  bind_state *S = bind_self(L);
+  marea_status status;
+  size_t n;
+  marea_context *ctx = bind_enter(L, S);
+  const char *bytes = bind_bytes(L, S, 1, "load_string", "bytes", &n);
+  marea_file **f = file_new(L);
+  BIND_RETRY(L, S, 0, NULL, status, marea_file_parse(ctx, bytes, n, f));
+  if (status != MAREA_OK) return bind_file_failed(L, S, status);
+  push_tensors(L, S, *f);
+  push_texts(L, *f);
   return 2;
 }
 
@@ -331,6 +366,8 @@ const luaL_Reg bind_io_functions[] = {
     {"save_bytes", io_save_bytes},
     {"save", io_save},
     {"load", io_load},
+    {"save_string", io_save_string},
+    {"load_string", io_load_string},
     {NULL, NULL},
 };
 

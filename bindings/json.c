@@ -76,8 +76,7 @@ static int io_json (lua_State *L) {
   size_t n;
   marea_context *ctx = bind_enter(L, S);
   lua_settop(L, 1);
-  if (lua_type(L, 1) != LUA_TSTRING) return bind_raise_argument(L, S, "json", "text", "a string", 1);
-  const char *text = lua_tolstring(L, 1, &n);
+  const char *text = bind_bytes(L, S, 1, "json", "text", &n);
   marea_json **j = bind_new(L, S, BIND_JSON, sizeof *j, 0);
   lua_toclose(L, -1);
   BIND_RETRY(L, S, 0, NULL, status, marea_json_read(ctx, text, n, j));

@@ -73,8 +73,7 @@ static int sandbox_run (lua_State *L) {
   bind_state *S = bind_self(L);
   marea_sandbox **sandbox = to_sandbox(L, S, "run"), *running = *sandbox;
   size_t n;
-  if (lua_type(L, 2) != LUA_TSTRING) return bind_raise_argument(L, S, "run", "text", "a string", 2);
-  const char *text = lua_tolstring(L, 2, &n), *name = bind_string(L, S, 3, "run", "name");
+  const char *text = bind_bytes(L, S, 2, "run", "text", &n), *name = bind_string(L, S, 3, "run", "name");
   bind_enter(L, S);
   lua_pushboolean(L, true);
   lua_insert(L, 4);

@@ -478,6 +478,10 @@ MAREA_API MAREA_MUST_USE marea_status marea_file_add_text (marea_file *f, const 
 /* Atomic: a temporary file beside `path`, fsync, rename, fsync of the folder. With a checksum per tensor. */
 MAREA_API MAREA_MUST_USE marea_status marea_file_save (marea_file *f, const char *path);
 MAREA_API MAREA_MUST_USE marea_status marea_file_load (marea_context *ctx, const char *path, marea_file **out);
+/* The same from and to memory: the bytes of such a file, which it gives as a tensor u8 (n). */
+MAREA_API MAREA_MUST_USE marea_status marea_file_parse (marea_context *ctx, const void *bytes, size_t n,
+                                                        marea_file **out);
+MAREA_API MAREA_MUST_USE marea_status marea_file_encode (marea_file *f, marea_tensor **out);
 /* NumPy's archives of named arrays, stored or deflated: the tensors of such a file. Texts have no place there and are left
    out; bf16 is MAREA_EARG. */
 MAREA_API MAREA_MUST_USE marea_status marea_load_npz (marea_context *ctx, const char *path, marea_file **out);

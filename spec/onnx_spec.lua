@@ -143,7 +143,10 @@ describe("a loaded network", function()
   end)
 
   it("is not there where the file is not", function()
-    local net, text = marea.onnx.load "nothing.onnx"
+    local net, text = marea.onnx.load_string "\0\0"
+    assert.is_nil(net)
+    assert.matches("^onnx: ", text)
+    net, text = marea.onnx.load "nothing.onnx"
     assert.is_nil(net)
     assert.is_truthy(text:find("nothing.onnx': cannot open", 1, true))
     net, text = marea.onnx.load "README.md"
@@ -183,6 +186,17 @@ describe("weights in another file", function()
     assert.are.same({1.5, 2.5}, net():totable())
     marea.no_grad(function() net():fill_(7) end)
     assert.are.same({1.5, 2.5}, net():totable())
+  end)
+
+  it("are not read for a model in a string", function()
+    local net, text = marea.onnx.load_string(model "w.bin")
+    assert.is_nil(net)
+    assert.is_truthy(text:find("which a model in memory has none of", 1, true), text)
+    local whole = field(1, 1) .. field(2, 1) .. field(8, "w") .. field(9, ("<f"):pack(2.5))
+    local graph = field(1, field(1, "w") .. field(2, "y") .. field(4, "Identity")) .. field(2, "g") .. field(5, whole)
+      .. field(12, field(1, "y"))
+    net = assert(marea.onnx.load_string(field(1, 8) .. field(7, graph) .. field(8, field(1, "") .. field(2, 13))))
+    assert.are.same({2.5}, net():totable())
   end)
 
   it("are not read from elsewhere, nor beyond the end", function()

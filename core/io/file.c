@@ -166,16 +166,21 @@ marea_status marea_read_part (marea_context *ctx, const char *who, const char *f
   return status;
 }
 
+marea_status marea_load_bytes (marea_context *ctx, const char *who, const char *path, const void *out,
+                               uint8_t **bytes, size_t *n) {
+  MAREA_WANT_OR_RETURN(ctx, who, out);
+  MAREA_WANT_OR_RETURN(NULL, who, ctx);
+  MAREA_WANT_OR_RETURN(ctx, who, path);
+  return marea_read_file(ctx, who, path, bytes, n);
+}
+
 marea_status marea_load_tensor (marea_context *ctx, const char *who, const char *path, marea_parser *parse,
                                 marea_tensor **out) {
   uint8_t *bytes;
   size_t n;
   MAREA_ENTER;
-  MAREA_WANT_OR_RETURN(ctx, who, out);
-  *out = NULL;
-  MAREA_WANT_OR_RETURN(NULL, who, ctx);
-  MAREA_WANT_OR_RETURN(ctx, who, path);
-  MAREA_TRY(marea_read_file(ctx, who, path, &bytes, &n));
+  if (out) *out = NULL;
+  MAREA_TRY(marea_load_bytes(ctx, who, path, out, &bytes, &n));
   marea_status status = parse(ctx, path, bytes, n, out);
   marea_free(ctx, bytes);
   return status;

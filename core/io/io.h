@@ -165,14 +165,19 @@ marea_status marea_array_check (const marea_tensor *t,
 /* Of one tensor. Each is declared in its own file and by the tests that call it. */
 typedef marea_status marea_parser (marea_context *ctx, const char *path, const uint8_t *bytes, size_t n,
                                    marea_tensor **out);
-marea_status marea_parse_safetensors (marea_context *ctx, const char *path, const uint8_t *bytes, size_t n,
-                                      marea_file **out);
-marea_status marea_parse_npz (marea_context *ctx, const char *path, const uint8_t *bytes, size_t n,
-                              marea_file **out);
+typedef marea_status marea_list_parser (marea_context *ctx, const char *path, const uint8_t *bytes, size_t n,
+                                        marea_file **out);
+marea_list_parser marea_parse_safetensors; /* path NULL: a string */
+marea_list_parser marea_parse_npz;
 marea_status marea_parse_torch (marea_context *ctx, const char *path, const uint8_t *bytes, size_t n,
                                 marea_tree **out);
 
-/* Reads a file and hands it to a parser of one tensor. */
+/* The bytes of a file, for a function whose arguments are checked here; to be freed with marea_free. */
+marea_status marea_load_bytes (marea_context *ctx, const char *who, const char *path, const void *out,
+                               uint8_t **bytes, size_t *n);
+/* These read a file and hand it to a parser. */
+marea_status marea_load_list (marea_context *ctx, const char *who, const char *path, marea_list_parser *parse,
+                              marea_file **out);
 marea_status marea_load_tensor (marea_context *ctx, const char *who, const char *path, marea_parser *parse,
                                 marea_tensor **out);
 

@@ -43,17 +43,7 @@ marea_status marea_parse_npz (marea_context *ctx, const char *path, const uint8_
 }
 
 marea_status marea_load_npz (marea_context *ctx, const char *path, marea_file **out) {
-  uint8_t *bytes;
-  size_t n;
-  MAREA_ENTER;
-  MAREA_WANT_OR_RETURN(ctx, "load_npz", out);
-  *out = NULL;
-  MAREA_WANT_OR_RETURN(NULL, "load_npz", ctx);
-  MAREA_WANT_OR_RETURN(ctx, "load_npz", path);
-  MAREA_TRY(marea_read_file(ctx, "load_npz", path, &bytes, &n));
-  marea_status status = marea_parse_npz(ctx, path, bytes, n, out);
-  marea_free(ctx, bytes);
-  return status;
+  return marea_load_list(ctx, "load_npz", path, marea_parse_npz, out);
 }
 
 static marea_status write_array (marea_zip_writer *z, const marea_item *i) {

@@ -305,7 +305,8 @@ static marea_status load (loader *l) {
 marea_status marea_parse_safetensors (marea_context *ctx, const char *path, const uint8_t *bytes, size_t n,
                                       marea_file **out) {
   size_t room;
-  loader l = {.ctx = ctx, .label = marea_file_label("load", path), .bytes = bytes, .n = n};
+  loader l = {.ctx = ctx, .label = {"load_string"}, .bytes = bytes, .n = n};
+  if (path) l.label = marea_file_label("load", path);
   *out = NULL;
   snprintf(l.bad.s, sizeof l.bad.s, "%.*s: bad header", (int)sizeof l.bad.s - 20, l.label.s);
   MAREA_TRY(find_header(&l));
@@ -322,17 +323,16 @@ marea_status marea_parse_safetensors (marea_context *ctx, const char *path, cons
 }
 
 marea_status marea_file_load (marea_context *ctx, const char *path, marea_file **out) {
-  uint8_t *bytes;
-  size_t n;
+  return marea_load_list(ctx, "load", path, marea_parse_safetensors, out);
+}
+
+marea_status marea_file_parse (marea_context *ctx, const void *bytes, size_t n, marea_file **out) {
   MAREA_ENTER;
-  MAREA_WANT_OR_RETURN(ctx, "load", out);
+  MAREA_WANT_OR_RETURN(ctx, "load_string", out);
   *out = NULL;
-  MAREA_WANT_OR_RETURN(NULL, "load", ctx);
-  MAREA_WANT_OR_RETURN(ctx, "load", path);
-  MAREA_TRY(marea_read_file(ctx, "load", path, &bytes, &n));
-  marea_status status = marea_parse_safetensors(ctx, path, bytes, n, out);
-  marea_free(ctx, bytes);
-  return status;
+  MAREA_WANT_OR_RETURN(NULL, "load_string", ctx);
+  MAREA_WANT_OR_RETURN(ctx, "load_string", bytes);
+  return marea_parse_safetensors(ctx, NULL, bytes, n, out);
 }
 
 /* ---- saving ---- */
@@ -452,31 +452,75 @@ static marea_status arrange (marea_file *f, marea_item **order) {
   return MAREA_OK;
 }
 
-static marea_status write_all (const marea_file *f, const char *path, marea_item *const *order,
-                               const uint8_t *head, size_t bytes) {
+/* A file as it is written: its head, and the tensors in their order. */
+typedef struct image {
+  marea_item **order;
+  uint8_t *head;
+  size_t n_head;
+} image;
+
+static void drop_image (const marea_file *f, const image *i) {
+  marea_free(f->ctx, i->head);
+  marea_free(f->ctx, i->order);
+}
+
+/* Fails, or *i is to be dropped. */
+static marea_status make_image (marea_file *f, const char *label, image *i) {
+  *i = (image){.order = marea_alloc(f->ctx, sizeof *i->order * (size_t)f->tensors.n)};
+  if (!i->order) return marea_no_names(f->ctx, label);
+  marea_status status = arrange(f, i->order);
+  if (status == MAREA_OK) status = make_head(f, label, i->order, &i->head, &i->n_head);
+  if (status != MAREA_OK) marea_free(f->ctx, i->order);
+  return status;
+}
+
+static marea_status write_image (const marea_file *f, const char *path, const image *i) {
   marea_writer w;
   MAREA_TRY(marea_write_begin(f->ctx, "save", path, &w));
-  marea_status status = marea_write(&w, head, bytes);
-  for (int i = 0; i < f->tensors.n && status == MAREA_OK; i++)
-    status = marea_write(&w, marea_tensor_data(order[i]->tensor), item_bytes(order[i]));
+  marea_status status = marea_write(&w, i->head, i->n_head);
+  for (int k = 0; k < f->tensors.n && status == MAREA_OK; k++)
+    status = marea_write(&w, marea_tensor_data(i->order[k]->tensor), item_bytes(i->order[k]));
   return marea_write_end(&w, status);
 }
 
 marea_status marea_file_save (marea_file *f, const char *path) {
+  image i;
   MAREA_ENTER;
   MAREA_WANT_OR_RETURN(NULL, "save", f);
   MAREA_WANT_OR_RETURN(f->ctx, "save", path);
-  marea_label label = marea_file_label("save", path);
-  uint8_t *head = NULL;
-  size_t bytes = 0;
-  marea_item **order = marea_alloc(f->ctx, sizeof *order * (size_t)f->tensors.n);
-  if (!order) return marea_no_names(f->ctx, label.s);
-  marea_status status = arrange(f, order);
-  if (status == MAREA_OK) status = make_head(f, label.s, order, &head, &bytes);
-  if (status == MAREA_OK) {
-    status = write_all(f, path, order, head, bytes);
-    marea_free(f->ctx, head);
+  MAREA_TRY(make_image(f, marea_file_label("save", path).s, &i));
+  const marea_status status = write_image(f, path, &i);
+  drop_image(f, &i);
+  return status;
+}
+
+static marea_status put_image (const marea_file *f, const image *i, marea_tensor **out) {
+  marea_layout layout = {.dtype = MAREA_U8, .rank = 1, .shape = {(int64_t)i->n_head}};
+  for (int k = 0; k < f->tensors.n; k++) layout.shape[0] += (int64_t)item_bytes(i->order[k]);
+  MAREA_TRY(marea_tensor_new(f->ctx, "save_string", &layout, out));
+  uint8_t *to = marea_tensor_data(*out);
+  memcpy(to, i->head, i->n_head);
+  to += i->n_head;
+  marea_status status = MAREA_OK;
+  for (int k = 0; k < f->tensors.n && status == MAREA_OK; k++) {
+    const size_t n = item_bytes(i->order[k]);
+    status = marea_move(f->ctx, to, marea_tensor_data(i->order[k]->tensor), n);
+    to += n;
   }
-  marea_free(f->ctx, order);
+  if (status == MAREA_OK) return MAREA_OK;
+  marea_release(*out);
+  *out = NULL;
+  return status;
+}
+
+marea_status marea_file_encode (marea_file *f, marea_tensor **out) {
+  image i;
+  MAREA_ENTER;
+  MAREA_WANT_OR_RETURN(NULL, "save_string", f);
+  MAREA_WANT_OR_RETURN(f->ctx, "save_string", out);
+  *out = NULL;
+  MAREA_TRY(make_image(f, "save_string", &i));
+  const marea_status status = put_image(f, &i, out);
+  drop_image(f, &i);
   return status;
 }

@@ -138,6 +138,10 @@ local function list(_, p)
     refused("list with over view", "w->with_over_view")}
 end
 
+local in_memory = { -- the bytes of a file, and how many
+  marea_onnx_parse = {"(const void *)model", "MODEL_BYTES"}, marea_file_parse = {"(const void *)image", "IMAGE_BYTES"},
+}
+
 local values = {
   ["marea_context *"] = pointer "w->ctx", ["const marea_context *"] = pointer "w->ctx",
   ["marea_context **"] = pointer "&w->opened",
@@ -176,7 +180,7 @@ local values = {
       refused("odd address", "(void *)((char *)w->numbers + 1)")}
   end,
   ["const void *"] = function(f, p)
-    return pointer(f.name == "marea_onnx_parse" and "(const void *)model" or "w->numbers")(f, p)
+    return pointer(in_memory[f.name] and in_memory[f.name][1] or "w->numbers")(f, p)
   end,
   ["char *"] = function() return {good '(char[]){"na\\x1b[mme"}', any("NULL", "NULL")} end,
   ["callback"] = function() return {good "release_nothing", any("NULL", "NULL")} end,
@@ -195,7 +199,7 @@ local values = {
       any("1e300", "1e300"), any("5e-324", "5e-324"), any("0.1", "0.1")}
   end,
   ["size_t"] = function(f)
-    return {good(f.name == "marea_onnx_parse" and "MODEL_BYTES" or "16"), any("0", "0"), any("SIZE_MAX", "SIZE_MAX")}
+    return {good(in_memory[f.name] and in_memory[f.name][2] or "16"), any("0", "0"), any("SIZE_MAX", "SIZE_MAX")}
   end,
   ["uint64_t"] = function() return {good "3", any("0", "0"), any("UINT64_MAX", "UINT64_MAX")} end,
   ["uint32_t"] = function() return {good "3", any("UINT32_MAX", "UINT32_MAX")} end,

@@ -34,6 +34,9 @@ static const char model[] = "\x08\x08" /* version of the format */
                             "\x42\x04\x0a\x00\x10\x0d"; /* operator set 13 */
 #define MODEL_BYTES (sizeof model - 1)
 
+static const char image[] = "\2\0\0\0\0\0\0\0{}"; /* of an empty safetensors file */
+#define IMAGE_BYTES (sizeof image - 1)
+
 typedef struct world {
   marea_context *ctx, *other, *opened;
   marea_tensor *t, *u, *y, *leaf, *scalar, *empty, *integers, *gaps, *expanded, *lent, *foreign;

@@ -715,6 +715,28 @@ static void test_npy (void) {
   free(e.p);
 }
 
+static void test_memory (void) {
+  marea_file *f = make_file(1), *g;
+  marea_tensor *t;
+  CHECK_OK(marea_file_encode(f, &t));
+  CHECK_OK(marea_file_parse(ctx, marea_tensor_data(t), (size_t)marea_tensor_size(t), &g));
+  CHECK(same_files(f, g));
+  marea_file_free(g);
+  CHECK(marea_file_parse(ctx, marea_tensor_data(t), (size_t)marea_tensor_size(t) - 1, &g) == MAREA_EFORMAT &&
+        !g);
+  marea_release(t);
+  uint64_t k = 1;
+  for (marea_status status = MAREA_ENOMEM; status == MAREA_ENOMEM; k++) {
+    marea_memory_fail(ctx, k, false);
+    status = marea_file_encode(f, &t);
+    CHECK((status == MAREA_OK) == (t != NULL) && (status == MAREA_OK || status == MAREA_ENOMEM));
+    marea_memory_fail(ctx, 0, false);
+  }
+  CHECK(k > 3);
+  marea_release(t);
+  marea_file_free(f);
+}
+
 static void test_npz (void) {
   marea_file *f, *g;
   marea_tensor *half;
@@ -953,6 +975,7 @@ int main (int argc, char **argv) {
   begin_test();
   if (!setlocale(LC_ALL, "de_DE.UTF-8")) setlocale(LC_ALL, "");
   test_npy();
+  test_memory();
   test_npz();
   test_torch();
   test_idx();

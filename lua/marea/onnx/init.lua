@@ -164,6 +164,17 @@ function onnx.load(path)
   return Model(graph)
 end
 
+--- The same from the bytes of such a file, whose tensors are all in it.
+---@param bytes string
+---@return table? model nil for what is no model, or needs what is not supported
+---@return string? message
+---@example marea.onnx.load_string ""
+function onnx.load_string(bytes)
+  local graph, message = core.onnx_load_string(bytes)
+  if not graph then return nil, message end
+  return Model(graph)
+end
+
 --- Saves a network as a file of ONNX.
 ---@param net table|function a module, or a function of the inputs
 ---@param path string

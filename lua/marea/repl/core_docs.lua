@@ -240,6 +240,19 @@ function core.save(path, tensors, texts) end
 ---@example marea.load "missing.safetensors"
 function core.load(path) end
 
+--- The bytes of the file that save would write, for a database, a message or another program.
+---@param tensors table<string, userdata>
+---@param texts? table<string, string>
+---@return string bytes
+---@example #marea.save_string{weight = marea.eye(3)}
+function core.save_string(tensors, texts) end
+
+--- What load gives for a file of these bytes.
+---@param bytes string
+---@return table<string, userdata>|nil tensors, table<string, string>|string texts texts, or the message
+---@example marea.load_string(marea.save_string{weight = marea.eye(3)}).weight
+function core.load_string(bytes) end
+
 --- Size of a dimension; without one, all sizes.
 ---@param dim? integer 1 is the first, -1 the last
 ---@return integer ...
