@@ -302,6 +302,7 @@ $(BUILD)/test/%: spec/c/%_test.c $(BUILD)/libmarea.a $(BIND_OBJ)
 	@echo '  CC   $@'
 	@$(CC) $(ALL_CFLAGS) $(LUA_CFLAGS) -o $@ $< $(BIND_OBJ) $(BUILD)/libmarea.a $(LIBS) $(LUA_LIBS)
 
+$(BUILD)/test/io: spec/c/tree_cases.h
 $(BUILD)/test/kernels: spec/c/reference.h spec/c/pairs.h spec/c/recurrent_cases.h spec/c/reduction_cases.h spec/c/attention_cases.h spec/c/bf16_cases.h spec/c/int8_cases.h spec/c/dtype_cases.h
 $(addprefix $(BUILD)/test/,budget host log memory parallel profile trace threads): spec/c/report.h
 $(BUILD)/test/io $(BUILD)/test/save: spec/c/io_support.h

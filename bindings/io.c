@@ -271,7 +271,7 @@ static int io_load_string (lua_State *L) {
   return 2;
 }
 
-/* ---- what torch.save wrote ---- */
+/* ---- trees of values ---- */
 
 static int tree_gc (lua_State *L) {
   marea_tree **t = bind_to(L, bind_self(L), 1, BIND_TREE);
@@ -337,20 +337,33 @@ static void push_tree (lua_State *L, bind_state *S, const marea_tree *t) {
   lua_rawgeti(L, values, marea_tree_root(t));
 }
 
-/* core.load_torch(path) -> value | nil, message. Lists and tuples are lists, in which None is false; dicts are tables,
-   without those that are None. */
-static int io_load_torch (lua_State *L) {
+typedef marea_status (*tree_loader)(marea_context *ctx, const char *path, marea_tree **out);
+
+static int load_tree (lua_State *L, const char *function, tree_loader load) {
   bind_state *S = bind_self(L);
   marea_status status;
   marea_context *ctx = bind_enter(L, S);
-  const char *path = bind_string(L, S, 1, "load_torch", "path");
-  bind_sandbox_path(L, S, "load_torch", path, false);
+  const char *path = bind_string(L, S, 1, function, "path");
+  bind_sandbox_path(L, S, function, path, false);
   marea_tree **t = bind_new(L, S, BIND_TREE, sizeof *t, 0);
   lua_toclose(L, -1);
-  BIND_RETRY(L, S, 0, NULL, status, marea_load_torch(ctx, path, t));
+  BIND_RETRY(L, S, 0, NULL, status, load(ctx, path, t));
   if (status != MAREA_OK) return bind_file_failed(L, S, status);
   push_tree(L, S, *t);
   return 1;
+}
+
+/* core.load_torch(path) -> value | nil, message. Lists and tuples are lists, in which None is false; dicts are tables,
+   without those that are None. */
+static int io_load_torch (lua_State *L) { return load_tree(L, "load_torch", marea_load_torch); }
+
+/* core.load_gguf(path) -> {name = tensor}, {key = value} | nil, message */
+static int io_load_gguf (lua_State *L) {
+  const int n = load_tree(L, "load_gguf", marea_load_gguf);
+  if (n != 1) return n;
+  lua_rawgeti(L, -1, 1);
+  lua_rawgeti(L, -2, 2);
+  return 2;
 }
 
 const luaL_Reg bind_io_functions[] = {
@@ -360,6 +373,7 @@ const luaL_Reg bind_io_functions[] = {
     {"load_npz", io_load_npz},
     {"save_npz", io_save_npz},
     {"load_torch", io_load_torch},
+    {"load_gguf", io_load_gguf},
     {"load_png", io_load_png},
     {"save_png", io_save_png},
     {"encode_png", io_encode_png},

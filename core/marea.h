@@ -519,6 +519,9 @@ typedef struct marea_tree_value {
   marea_tensor *tensor;  /* borrowed */
 } marea_tree_value;
 MAREA_API MAREA_MUST_USE marea_status marea_load_torch (marea_context *ctx, const char *path, marea_tree **out);
+/* GGUF of versions 2 and 3, as a list of two dicts: the tensors, with the outermost size first, and what else the file tells.
+   Blocks q8_0 and q4_0 are f32 here; a file with other ones is MAREA_EFORMAT, with their names and the tensors'. */
+MAREA_API MAREA_MUST_USE marea_status marea_load_gguf (marea_context *ctx, const char *path, marea_tree **out);
 MAREA_API int marea_tree_root (const marea_tree *t);
 MAREA_API int marea_tree_count (const marea_tree *t);
 MAREA_API void marea_tree_value_at (const marea_tree *t, int node, marea_tree_value *value); /* NONE out of range */

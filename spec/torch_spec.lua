@@ -4,13 +4,13 @@ local marea = require "marea"
 local folder = require "spec.support.folder"
 local allclose = require "spec.support.allclose"
 local golden = require "spec.golden.torch"
+local bytes_of = require "spec.support.hex"
 local nn = marea.nn
 
 teardown(folder.remove)
 
 local place = folder.new() .. "/a.pt"
 
-local function bytes_of(hex) return (hex:gsub("%x%x", function(x) return string.char(tonumber(x, 16)) end)) end
 
 local function load(hex)
   folder.write(place, bytes_of(hex))

@@ -169,8 +169,9 @@ typedef marea_status marea_list_parser (marea_context *ctx, const char *path, co
                                         marea_file **out);
 marea_list_parser marea_parse_safetensors; /* path NULL: a string */
 marea_list_parser marea_parse_npz;
-marea_status marea_parse_torch (marea_context *ctx, const char *path, const uint8_t *bytes, size_t n,
-                                marea_tree **out);
+typedef marea_status marea_tree_parser (marea_context *ctx, const char *path, const uint8_t *bytes, size_t n,
+                                        marea_tree **out);
+marea_tree_parser marea_parse_torch, marea_parse_gguf;
 
 /* The bytes of a file, for a function whose arguments are checked here; to be freed with marea_free. */
 marea_status marea_load_bytes (marea_context *ctx, const char *who, const char *path, const void *out,

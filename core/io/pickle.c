@@ -4,16 +4,13 @@
 ** for code of its own, and any other one ends the reading with a message that says what the file wanted.
 **
 ** Values are nodes and lie in one array, so that one which occurs twice is one node, and a list may be its own
-** element; the stack and the memo hold their numbers. Every opcode makes at most one node or takes bytes of the
-** pickle for it, so that the tree is no larger than the pickle allows; what is nested deeper than MAX_DEPTH is refused.
+** element (tree.h); the stack and the memo hold their numbers. Every opcode makes at most one node or takes bytes of the
+** pickle for it, so that the tree is no larger than the pickle allows; what is nested deeper than MAREA_MAX_DEPTH is refused.
 ** Not done: protocols other than 2, sets, bytes, complex numbers, classes, objects that are shared between files.
 */
 #include <string.h>
 
 #include "pickle.h"
-
-#define MAX_DEPTH 500
-#define MAX_NODES (8 << 20)
 
 enum { GLOBAL = MAREA_TREE_TENSOR + 1, STORAGE, TUPLE };
 enum { REBUILD_TENSOR, REBUILD_PARAMETER, ORDERED_DICT, STORAGE_TYPE };
@@ -41,7 +38,7 @@ static const struct {
 typedef struct machine {
   marea_tree *t;
   const char *label;
-  const uint8_t *at, *end;
+  marea_cursor c;
   int *stack, *memo; /* nodes; a mark on the stack is 0 */
   int n, room, n_memo;
   marea_build *build;
@@ -52,40 +49,21 @@ typedef struct machine {
 
 static marea_status bad (const machine *m, const char *what) {
   return BAD(m, "%s: damaged: its pickle has %s before byte %zu", m->label, what,
-             (size_t)(m->at - m->t->bytes));
+             (size_t)(m->c.at - m->t->bytes));
 }
 
 /* ---- memory ---- */
 
-/* Twice the room for `size` bytes each, of which n are taken, at *p. */
-static marea_status grow (const machine *m, void **p, int n, int *room, size_t size) {
-  if (n < *room) return MAREA_OK;
-  if (n >= MAX_NODES) return BAD(m, "%s: more than %d values", m->label, MAX_NODES);
-  const int more = 2 * *room + 64;
-  void *new = marea_alloc(m->t->ctx, size * (size_t)more);
-  if (!new) return marea_no_names(m->t->ctx, m->label);
-  if (n) memcpy(new, *p, size * (size_t)n);
-  marea_free(m->t->ctx, *p);
-  *p = new;
-  *room = more;
-  return MAREA_OK;
-}
-
 static marea_status push (machine *m, int node) {
   void *p = m->stack;
-  MAREA_TRY(grow(m, &p, m->n, &m->room, sizeof *m->stack));
+  MAREA_TRY(marea_tree_grow(m->t->ctx, m->label, &p, m->n, &m->room, sizeof *m->stack));
   m->stack = p;
   m->stack[m->n++] = node;
   return MAREA_OK;
 }
 
 static marea_status make (machine *m, marea_node node, int *made) {
-  void *p = m->t->nodes;
-  MAREA_TRY(grow(m, &p, m->t->n_nodes, &m->t->node_room, sizeof node));
-  m->t->nodes = p;
-  m->t->nodes[m->t->n_nodes] = node;
-  *made = m->t->n_nodes++;
-  return MAREA_OK;
+  return marea_tree_make(m->t, m->label, node, made);
 }
 
 static marea_status push_new (machine *m, marea_node node) {
@@ -101,27 +79,18 @@ static int pop (machine *m) { return m->n > 0 ? m->stack[--m->n] : 0; }
 
 /* ---- the pickle's bytes ---- */
 
-static marea_status take (machine *m, size_t n, const uint8_t **p) {
-  if ((size_t)(m->end - m->at) < n) return BAD(m, "%s: truncated: the pickle ends too early", m->label);
-  *p = m->at;
-  m->at += n;
-  return MAREA_OK;
-}
+static marea_status take (machine *m, size_t n, const uint8_t **p) { return marea_take(&m->c, n, p); }
 
-/* A number of n bytes, at most 8. */
 static marea_status take_number (machine *m, size_t n, uint64_t *number) {
-  const uint8_t *p;
-  MAREA_TRY(take(m, n, &p));
-  for (*number = 0; n > 0; n--) *number = *number << 8 | p[n - 1];
-  return MAREA_OK;
+  return marea_take_number(&m->c, n, number);
 }
 
 static marea_status take_line (machine *m, const char **line, size_t *n) {
-  const uint8_t *p = memchr(m->at, '\n', (size_t)(m->end - m->at));
-  if (!p) return BAD(m, "%s: truncated: the pickle ends too early", m->label);
-  *line = (const char *)m->at;
-  *n = (size_t)(p - m->at);
-  m->at = p + 1;
+  const uint8_t *p = memchr(m->c.at, '\n', (size_t)(m->c.end - m->c.at));
+  if (!p) return BAD(m, "%s: truncated: it ends too early", m->label);
+  *line = (const char *)m->c.at;
+  *n = (size_t)(p - m->c.at);
+  m->c.at = p + 1;
   return MAREA_OK;
 }
 
@@ -179,21 +148,8 @@ static marea_status push_global (machine *m) {
 /* ---- lists, tuples and dicts ---- */
 
 static marea_status add_cell (machine *m, int to, int key, int value) {
-  void *p = m->t->cells;
-  MAREA_TRY(grow(m, &p, m->t->n_cells, &m->t->cell_room, sizeof *m->t->cells));
-  m->t->cells = p;
-  marea_node *n = node_at(m, to);
-  const marea_node *v = node_at(m, value);
-  if (v->kind == GLOBAL && n->kind != TUPLE) return bad(m, "a name as a value");
-  if (v->depth + 1 > MAX_DEPTH) return BAD(m, "%s: nested deeper than %d", m->label, MAX_DEPTH);
-  if (value != to) n->depth = (int16_t)MAREA_MAX(n->depth, v->depth + 1);
-  const int cell = m->t->n_cells++;
-  m->t->cells[cell] = (marea_cell){.key = key, .value = value};
-  if (n->first) m->t->cells[n->last].next = cell;
-  else n->first = cell;
-  n->last = cell;
-  n->count++;
-  return MAREA_OK;
+  if (node_at(m, value)->kind == GLOBAL && node_at(m, to)->kind != TUPLE) return bad(m, "a name as a value");
+  return marea_tree_add(m->t, m->label, to, key, value);
 }
 
 /* The number of values above the topmost mark, which is taken away; *from is where they begin. */
@@ -373,7 +329,7 @@ static marea_status run_other (machine *m, uint8_t op) {
   case 'b': return drop_attributes(m);
   default:
     return BAD(m, "%s: opcode 0x%02x at byte %zu of its pickle is not supported", m->label, op,
-               (size_t)(m->at - m->t->bytes) - 1);
+               (size_t)(m->c.at - m->t->bytes) - 1);
   }
 }
 
@@ -424,19 +380,15 @@ static void simplify (marea_tree *t) {
 }
 
 marea_status marea_pickle_read (marea_tree *t, const char *label, marea_build *build, void *ud) {
-  int none;
-  machine m = {.t = t, .label = label, .at = t->bytes, .end = t->bytes + t->n, .build = build, .ud = ud};
-  const size_t most = MAREA_MIN(t->n / 2 + 1, (size_t)MAX_NODES); /* to put a value there takes two bytes */
+  machine m = {
+      .t = t, .label = label, .c = {t->ctx, label, t->bytes, t->bytes + t->n}, .build = build, .ud = ud};
+  const size_t most = MAREA_MIN(t->n / 2 + 1,
+                                (size_t)MAREA_MAX_NODES); /* to put a value there takes two bytes */
   m.memo = marea_alloc(t->ctx, sizeof *m.memo * most);
   if (!m.memo) return marea_no_names(t->ctx, label);
   memset(m.memo, 0, sizeof *m.memo * most);
   m.n_memo = (int)most;
-  void *cells = NULL;
-  marea_status status = make(&m, (marea_node){.kind = MAREA_TREE_NONE}, &none);
-  if (status == MAREA_OK) status = grow(&m, &cells, 0, &t->cell_room, sizeof *t->cells);
-  t->cells = cells;
-  t->n_cells = 1;
-  if (status == MAREA_OK) status = run_all(&m);
+  const marea_status status = run_all(&m);
   simplify(t);
   marea_free(t->ctx, m.stack);
   marea_free(t->ctx, m.memo);

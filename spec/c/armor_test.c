@@ -55,7 +55,7 @@ typedef struct world {
   marea_graph_weight weight;
   marea_profile *p, *started;
   struct {
-    const char *idx, *npy, *npz, *torch, *png, *safetensors, *onnx, *new;
+    const char *idx, *npy, *npz, *torch, *gguf, *png, *safetensors, *onnx, *new;
   } file;
   const char *long_text, *text;
   marea_attr attrs[MAREA_MAX_ATTRS];
@@ -190,9 +190,9 @@ static void make_lists (world *w) {
 }
 
 static const char *path (const char *name) {
-  static char paths[8][100];
+  static char paths[16][100];
   static int turn;
-  turn = (turn + 1) % 8;
+  turn = (turn + 1) % 16;
   snprintf(paths[turn], sizeof paths[turn], "%s/%s", folder, name);
   return paths[turn];
 }
@@ -218,6 +218,7 @@ static void make_values (world *w) {
   w->odd_random = (marea_random_state){UINT64_MAX, UINT64_MAX};
   w->file.idx = path("a.idx"), w->file.npy = path("a.npy"), w->file.png = path("a.png");
   w->file.npz = path("a.npz"), w->file.torch = path("a.pt");
+  w->file.gguf = path("a.gguf");
   w->file.safetensors = path("a.safetensors"), w->file.onnx = path("a.onnx"), w->file.new = path("new");
 }
 
@@ -240,6 +241,8 @@ static const unsigned char torch_list[] = {
     5,   6,  0,  0,   0,  0,  1,  0, 1, 0,  56, 0,   0,  0,   47,  0,  0,   0,   0,   0,
 };
 
+static const unsigned char gguf[24] = {'G', 'G', 'U', 'F', 3}; /* of nothing */
+
 static world *new_world (void) {
   world *w = calloc(1, sizeof *w);
   const marea_config config = {.size = sizeof config, .threads = 1, .isa = "generic", .log = log_leaks};
@@ -253,6 +256,7 @@ static world *new_world (void) {
   need(marea_file_new(w->ctx, &w->f), w->ctx);
   need(marea_save_bytes(w->ctx, w->file.torch, torch_list, sizeof torch_list), w->ctx);
   need(marea_load_torch(w->ctx, w->file.torch, &w->tree), w->ctx);
+  need(marea_save_bytes(w->ctx, w->file.gguf, gguf, sizeof gguf), w->ctx);
   need(marea_json_read(w->ctx, "[{}]", 4, &w->j), w->ctx);
   need(marea_onnx_parse(w->ctx, model, MODEL_BYTES, &w->g), w->ctx);
   make_trace(w);

@@ -10,7 +10,7 @@
 
 #include "../../core/io/io.h"
 
-#define KINDS 10 /* of fuzz_io.c */
+#define KINDS 11 /* of fuzz_io.c */
 #define SEEDS 64
 #define LONGEST 8192
 
@@ -84,19 +84,19 @@ static void add_npy (void) {
   }
 }
 
-/* The golden files of spec/golden/png.lua: the long hexadecimal strings that begin with PNG's signature. */
-static void add_png (void) {
+/* The files in a golden one, as long hexadecimal strings that begin with `start`. */
+static void add_golden (const char *path, const char *start, int kind) {
   static char line[1 << 16];
-  FILE *f = fopen("spec/golden/png.lua", "r");
+  FILE *f = fopen(path, "r");
   need(f);
   while (fgets(line, sizeof line, f)) {
-    const char *hex = strstr(line, "89504e470d0a1a0a");
+    const char *hex = strstr(line, start);
     uint8_t bytes[LONGEST];
     size_t n = 0;
     unsigned byte;
     for (; hex && n < LONGEST && sscanf(hex, "%2x", &byte) == 1 && hex[1] != '"'; hex += 2)
       bytes[n++] = (uint8_t)byte;
-    for (int kind = 2; n && kind <= 6; kind += kind == 2 ? 3 : 1) add(kind, bytes, n);
+    if (n) add(kind, bytes, n);
   }
   fclose(f);
 }
@@ -245,7 +245,9 @@ int main (int argc, char **argv) {
   need(marea_open(NULL, &ctx) == MAREA_OK);
   add_idx();
   add_npy();
-  add_png();
+  for (int kind = 2; kind <= 6; kind += kind == 2 ? 3 : 1)
+    add_golden("spec/golden/png.lua", "89504e470d0a1a0a", kind);
+  add_golden("spec/golden/gguf.lua", "47475546", 10);
   add_safetensors(ctx);
   marea_close(ctx);
   for (int kind = 0; kind < KINDS; kind++)

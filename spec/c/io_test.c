@@ -35,7 +35,7 @@ static bytes slurp (const char *path) {
   return b;
 }
 
-typedef enum format { IDX, NPY, PNG, SAFETENSORS, JSON, NPZ, TORCH } format;
+typedef enum format { IDX, NPY, PNG, SAFETENSORS, JSON, NPZ, TORCH, GGUF } format;
 
 /* Walks over all values: as many ends as lists and objects, and then ends for good. */
 static marea_status parse_json (const uint8_t *from, size_t n) {
@@ -57,8 +57,8 @@ static marea_status parse_json (const uint8_t *from, size_t n) {
 }
 
 /* Walks over all nodes and cells of what was read. */
-static marea_status parse_torch (const uint8_t *from, size_t n, marea_tree **out) {
-  const marea_status status = marea_parse_torch(ctx, "sample", from, n, out);
+static marea_status parse_tree (marea_tree_parser *read, const uint8_t *from, size_t n, marea_tree **out) {
+  const marea_status status = read(ctx, "sample", from, n, out);
   CHECK((status == MAREA_OK) == (*out != NULL));
   const int count = marea_tree_count(*out);
   CHECK(status != MAREA_OK || (marea_tree_root(*out) > 0 && marea_tree_root(*out) < count));
@@ -85,7 +85,8 @@ static marea_status parse (format kind, const uint8_t *from, size_t n) {
   marea_tensor *t = NULL;
   marea_file *f = NULL;
   marea_tree *tree = NULL;
-  marea_status status = kind == TORCH         ? parse_torch(copy, n, &tree)
+  marea_status status = kind == TORCH         ? parse_tree(marea_parse_torch, copy, n, &tree)
+                        : kind == GGUF        ? parse_tree(marea_parse_gguf, copy, n, &tree)
                         : kind == SAFETENSORS ? marea_parse_safetensors(ctx, "sample", copy, n, &f)
                         : kind == JSON        ? parse_json(copy, n)
                         : kind == NPZ         ? marea_parse_npz(ctx, "sample", copy, n, &f)
@@ -276,6 +277,20 @@ static bytes fortran (void) {
   return b;
 }
 
+/* A file of GGUF with this beginning, and `data` bytes of tensors. */
+static bytes gguf (const char *head, size_t n, size_t data) {
+  const size_t at = (n + 31) / 32 * 32;
+  bytes b = {calloc(at + data, 1), at + data};
+  memcpy(b.p, head, n);
+  for (size_t i = at; i < b.n; i++) b.p[i] = (uint8_t)(i * 37);
+  return b;
+}
+#define U32(x) x "\0\0\0"
+#define U64(x) x "\0\0\0\0\0\0\0"
+#define HEAD(tensors, pairs) "GGUF" U32("\3") U64(tensors) U64(pairs)
+#define ALIGNMENT U64("\21") "general.alignment"
+#define GGUF_FILE(head, data) gguf(head, sizeof(head) - 1, data)
+
 static bytes literal (const char *text, size_t n) {
   bytes b = {malloc(n), n};
   memcpy(b.p, text, n);
@@ -297,6 +312,14 @@ static void test_attacks (long random_flips) {
       {"npz", NPZ, saved_npz(make_file(0)), false},
       {"npz, deflated", NPZ, squeezed(saved_npy(MAKE(MAREA_F32, 0, 30, 4)), NULL), false},
       {"torch", TORCH, TORCH_FILE(PICKLE(TENSOR(STORAGE("Float", "K\6"), "K\0K\2K\3\x86K\1K\2\x86"))), false},
+      {"gguf", GGUF,
+       GGUF_FILE(HEAD("\3", "\4") U64("\1") "a" U32("\10") U64("\2") "hi" ALIGNMENT U32("\4") U32("\40")
+                     U64("\1") "b" U32("\11") U32("\11") U64("\2") U32("\3") U64("\1") "\1\377" U32("\7")
+                         U64("\2") "\1\0" U64("\1") "c" U32("\14") U64("\7") U64("\1") "w" U32("\2") U64("\3")
+                             U64("\2") U32("\0") U64("\0") U64("\1") "q" U32("\1") U64("\40") U32("\10")
+                                 U64("\40") U64("\1") "h" U32("\1") U64("\40") U32("\2") U64("\140"),
+                 114),
+       false},
       {"png rgba", PNG, saved_png(MAKE(MAREA_U8, 0, 40, 30, 4)), true},
       {"png gray", PNG, saved_png(MAKE(MAREA_F32, 0, 8, 8)), true},
       {"safetensors ours", SAFETENSORS, saved_file(make_file(0)), true},
@@ -415,82 +438,6 @@ static void test_bad_npz (void) {
   refuse(NPZ, many, "longer than the file");
 }
 
-static void test_bad_torch (void) {
-  static const struct {
-    const char *pickle;
-    size_t n;
-    const char *why;
-  } bad[] = {
-#define P(text, why) {text, sizeof(text) - 1, why}
-#define VIEW(view, why) P(PICKLE(TENSOR(STORAGE("Float", "K\6"), view)), why)
-      P("", "pickle ends too early"),
-      P("\x80\4N.", "protocol 4; only 2"),
-      P("(lp0\n.", "not a pickle of protocol 2"),
-      P("\x80\2cposix\nsystem\nX\2\0\0\0ls\x85R.", "refused: the file wants 'posix.system'"),
-      P("\x80\2c__builtin__\neval\n.", "wants '__builtin__.eval'"),
-      P("\x80\2ctorch._utils\n_rebuild_tensor_v3\n.", "wants 'torch._utils._rebuild_tensor_v3'"),
-      P("\x80\2ctorch._utils", "ends too early"),
-      P("\x80\2(i__builtin__\neval\n.", "opcode 0x69"),
-      P("\x80\2N\x81.", "opcode 0x81"),
-      P("\x80\2N", "ends too early"),
-      P("\x80\2.", "no single value"),
-      P("\x80\2NN.", "no single value"),
-      P("\x80\2(.", "no single value"),
-      P("\x80\2ccollections\nOrderedDict\n.", "no single value"),
-      P("\x80\2]ccollections\nOrderedDict\na.", "a name as a value"),
-      P("\x80\2t.", "no mark"),
-      P("\x80\2\x87.", "too few values"),
-      P("\x80\2(\x85.", "a mark in a tuple"),
-      P("\x80\2Na.", "too few values"),
-      P("\x80\2NNa.", "no list or dict"),
-      P("\x80\2(Na.", "no list or dict"),
-      P("\x80\2](a.", "a mark as a value"),
-      P("\x80\2}(Nu.", "too few values"),
-      P("\x80\2}(]Nu.", "a dict with a key that is no text"),
-      P("\x80\2h\0.", "a memory of nothing"),
-      P("\x80\2q\0.", "nothing to remember"),
-      P("\x80\2Nr\xff\xff\xff\x7f.", "a memo that is too large"),
-      P("\x80\2j\xff\xff\xff\xff.", "a memory of nothing"),
-      P("\x80\2X\xff\xff\xff\xff.", "ends too early"),
-      P("\x80\2\x8a\11123456789.", "more than 64 bits"),
-      P("\x80\2NQ.", "no storage"),
-      P("\x80\2N)R.", "a call of nothing"),
-      P("\x80\2NNb.", "attributes of what has none"),
-      P("\x80\2ctorch\nFloatStorage\n)R.", "a call of a type"),
-      P("\x80\2ctorch._utils\n_rebuild_tensor_v2\n)R.", "a tensor without storage"),
-      P("\x80\2ctorch._utils\n_rebuild_parameter\n)R.", "a parameter without tensor"),
-      P(PICKLE(TENSOR(STORAGE("Float", "K\7"), "K\0))")), "has 24 bytes, and is to have 7"),
-      P(PICKLE(TENSOR(STORAGE("Float", "J\xff\xff\xff\xff"), "K\0))")), "is to have -1"),
-      P(PICKLE(TENSOR(STORAGE("Double", "\x8a\x08\xff\xff\xff\xff\xff\xff\xff\x7f"), "K\0))")),
-        "is to have 9223372036854775807"),
-      P(PICKLE(TENSOR(STORAGE("ComplexFloat", "K\1"), "K\0))")), "wants 'torch.ComplexFloatStorage'"),
-      VIEW("K\6))", "reaches beyond"),
-      VIEW("J\xff\xff\xff\xff))", "reaches beyond"),
-      VIEW("K\1K\2K\3\x86K\3K\1\x86", "reaches beyond"),
-      VIEW("K\0K\2\x85J\xff\xff\xff\xff\x85", "reaches beyond"),
-      VIEW("K\0\x8a\x08\xff\xff\xff\xff\xff\xff\xff\x7f\x85\x8a\x08\xff\xff\xff\xff\xff\xff\xff\x7f\x85",
-           "reaches beyond"),
-      VIEW("K\0J\0\0\0\4\x85K\0\x85", "more than 64 times"),
-      VIEW("K\0\x8a\x07\0\0\0\0\0\0\4\x85K\0\x85", "outside"),
-      VIEW("K\0K\2\x85)", "other strides than sizes"),
-      VIEW("K\0(K\1K\1K\1K\1K\1K\1K\1K\1K\1t)", "no tuple of at most 8"),
-      VIEW("K\0N\x85)", "a size that is no integer"),
-#undef VIEW
-#undef P
-  };
-  for (int i = 0; i < MAREA_COUNT(bad); i++) refuse(TORCH, torch_file(bad[i].pickle, bad[i].n), bad[i].why);
-  refuse(TORCH, LITERAL("\x80\2\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19."), "before 1.6");
-  marea_file *f;
-  CHECK_OK(marea_file_new(ctx, &f));
-  refuse(TORCH, saved_npz(f), "without data.pkl");
-  char *deep = malloc(4000), *at = deep + sprintf(deep, "\x80\2");
-  for (int i = 0; i < 600; i++) *at++ = ']';
-  for (int i = 0; i < 599; i++) *at++ = 'a';
-  *at++ = '.';
-  refuse(TORCH, torch_file(deep, (size_t)(at - deep)), "nested deeper than 500");
-  free(deep);
-}
-
 /* The checksums of a small file's chunks, made right again after a change. */
 static bytes repaired (bytes b) {
   for (size_t at = 8; at < b.n;) {
@@ -521,6 +468,8 @@ static void test_bad_png (void) {
 
 #define ST(dtype, shape, begin, end) \
   "{\"dtype\":\"" dtype "\",\"shape\":" shape ",\"data_offsets\":[" #begin "," #end "]}"
+
+#include "tree_cases.h"
 
 static void test_bad_safetensors (void) {
   static const struct {
@@ -771,7 +720,7 @@ static void test_torch (void) {
   marea_tree *t;
   marea_tree_value v;
   int key, node[4];
-  CHECK_OK(parse_torch(b.p, b.n, &t));
+  CHECK_OK(parse_tree(marea_parse_torch, b.p, b.n, &t));
   marea_tree_value_at(t, marea_tree_root(t), &v);
   CHECK(v.kind == MAREA_TREE_LIST && v.count == 4);
   for (int cell = v.first, i = 0; cell; i++) cell = marea_tree_next(t, cell, &key, &node[i]);
@@ -985,6 +934,7 @@ int main (int argc, char **argv) {
   test_bad_npy();
   test_bad_npz();
   test_bad_torch();
+  test_bad_gguf();
   test_header_room();
   test_long_header();
   test_quietly(random_flips);

@@ -185,6 +185,14 @@ function core.save_npz(tensors, path) end
 ---@example marea.load_torch "missing.pt"
 function core.load_torch(path) end
 
+--- The tensors of a GGUF file, and what else it tells: its architecture, the words of its tokenizer. Versions 2 and 3;
+--- blocks q8_0 and q4_0 become f32, files with others are refused with their names. Shapes are PyTorch's: the outermost
+--- size first.
+---@param path string
+---@return table<string, userdata>|nil tensors, table<string, any>|string metadata, or the message
+---@example marea.load_gguf "missing.gguf"
+function core.load_gguf(path) end
+
 --- A PNG as u8 (H, W, C): C = 1 gray, 2 gray and alpha, 3 RGB, 4 RGBA. Samples are those of the file: colour profiles
 --- and gamma (sRGB, iCCP, gAMA, cHRM) are passed over, alpha is not multiplied in. A palette becomes RGB, tRNS an alpha
 --- channel; 1, 2 and 4 bits are scaled to 0 to 255, 16 bits give their upper byte. With bits = 16 as i64 from 0 to
