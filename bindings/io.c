@@ -357,6 +357,9 @@ static int load_tree (lua_State *L, const char *function, tree_loader load) {
    without those that are None. */
 static int io_load_torch (lua_State *L) { return load_tree(L, "load_torch", marea_load_torch); }
 
+/* core.load_t7(path) -> value | nil, message */
+static int io_load_t7 (lua_State *L) { return load_tree(L, "load_t7", marea_load_t7); }
+
 /* core.load_gguf(path) -> {name = tensor}, {key = value} | nil, message */
 static int io_load_gguf (lua_State *L) {
   const int n = load_tree(L, "load_gguf", marea_load_gguf);
@@ -374,6 +377,7 @@ const luaL_Reg bind_io_functions[] = {
     {"save_npz", io_save_npz},
     {"load_torch", io_load_torch},
     {"load_gguf", io_load_gguf},
+    {"load_t7", io_load_t7},
     {"load_png", io_load_png},
     {"save_png", io_save_png},
     {"encode_png", io_encode_png},

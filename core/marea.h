@@ -522,6 +522,9 @@ MAREA_API MAREA_MUST_USE marea_status marea_load_torch (marea_context *ctx, cons
 /* GGUF of versions 2 and 3, as a list of two dicts: the tensors, with the outermost size first, and what else the file tells.
    Blocks q8_0 and q4_0 are f32 here; a file with other ones is MAREA_EFORMAT, with their names and the tensors'. */
 MAREA_API MAREA_MUST_USE marea_status marea_load_gguf (marea_context *ctx, const char *path, marea_tree **out);
+/* What torch.save of Torch7 wrote in binary. Tables are dicts; so are objects, as those of nn, with the name of their class
+   under "__typename". A file with functions is MAREA_EFORMAT. */
+MAREA_API MAREA_MUST_USE marea_status marea_load_t7 (marea_context *ctx, const char *path, marea_tree **out);
 MAREA_API int marea_tree_root (const marea_tree *t);
 MAREA_API int marea_tree_count (const marea_tree *t);
 MAREA_API void marea_tree_value_at (const marea_tree *t, int node, marea_tree_value *value); /* NONE out of range */

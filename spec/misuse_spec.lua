@@ -90,7 +90,8 @@ describe("a message", function()
     local file = assert(io.open(path, "w"))
     file:write "not a tensor"
     file:close()
-    for _, name in ipairs {"load", "load_idx", "load_npy", "load_npz", "load_torch", "load_gguf", "load_png"} do
+    for _, name in ipairs {"load", "load_idx", "load_npy", "load_npz", "load_torch", "load_gguf", "load_t7",
+      "load_png"} do
       for _, p in ipairs {path, path .. ".missing", "/", ""} do
         local value, message = core[name](p)
         assert.is_nil(value, name)

@@ -171,7 +171,7 @@ marea_list_parser marea_parse_safetensors; /* path NULL: a string */
 marea_list_parser marea_parse_npz;
 typedef marea_status marea_tree_parser (marea_context *ctx, const char *path, const uint8_t *bytes, size_t n,
                                         marea_tree **out);
-marea_tree_parser marea_parse_torch, marea_parse_gguf;
+marea_tree_parser marea_parse_torch, marea_parse_gguf, marea_parse_t7;
 
 /* The bytes of a file, for a function whose arguments are checked here; to be freed with marea_free. */
 marea_status marea_load_bytes (marea_context *ctx, const char *who, const char *path, const void *out,

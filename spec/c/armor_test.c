@@ -55,7 +55,7 @@ typedef struct world {
   marea_graph_weight weight;
   marea_profile *p, *started;
   struct {
-    const char *idx, *npy, *npz, *torch, *gguf, *png, *safetensors, *onnx, *new;
+    const char *idx, *npy, *npz, *torch, *gguf, *t7, *png, *safetensors, *onnx, *new;
   } file;
   const char *long_text, *text;
   marea_attr attrs[MAREA_MAX_ATTRS];
@@ -218,7 +218,7 @@ static void make_values (world *w) {
   w->odd_random = (marea_random_state){UINT64_MAX, UINT64_MAX};
   w->file.idx = path("a.idx"), w->file.npy = path("a.npy"), w->file.png = path("a.png");
   w->file.npz = path("a.npz"), w->file.torch = path("a.pt");
-  w->file.gguf = path("a.gguf");
+  w->file.gguf = path("a.gguf"), w->file.t7 = path("a.t7");
   w->file.safetensors = path("a.safetensors"), w->file.onnx = path("a.onnx"), w->file.new = path("new");
 }
 
@@ -257,6 +257,7 @@ static world *new_world (void) {
   need(marea_save_bytes(w->ctx, w->file.torch, torch_list, sizeof torch_list), w->ctx);
   need(marea_load_torch(w->ctx, w->file.torch, &w->tree), w->ctx);
   need(marea_save_bytes(w->ctx, w->file.gguf, gguf, sizeof gguf), w->ctx);
+  need(marea_save_bytes(w->ctx, w->file.t7, "\5\0\0\0\1\0\0\0", 8), w->ctx); /* true */
   need(marea_json_read(w->ctx, "[{}]", 4, &w->j), w->ctx);
   need(marea_onnx_parse(w->ctx, model, MODEL_BYTES, &w->g), w->ctx);
   make_trace(w);

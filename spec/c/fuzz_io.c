@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
 ** fuzz_io.c: the parsers of core/io under libFuzzer. The first byte of an input chooses the parser.
-** PNG's checksums are put right first, for no fuzzer guesses them; kind 5 leaves them alone. Kind 6 reads 16 bits, kind 7 JSON, kind 8 NPZ, kind 9 PyTorch, kind 10 GGUF.
+** PNG's checksums are put right first, for no fuzzer guesses them; kind 5 leaves them alone. Kind 6 reads 16 bits, kind 7 JSON, kind 8 NPZ, kind 9 PyTorch, kind 10 GGUF, kind 11 Torch7.
 **
 ** Build: clang -g -O1 -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all spec/c/fuzz_io.c (core)
 ** -lpng -lminizip -lz -ljansson
@@ -68,7 +68,7 @@ int LLVMFuzzerTestOneInput (const uint8_t *data, size_t size) {
                          &ctx) != MAREA_OK)
     abort();
   if (size == 0) return 0;
-  int kind = data[0] % 11;
+  int kind = data[0] % 12;
   size_t n = size - 1;
   uint8_t *copy = malloc(n);
   if (n) memcpy(copy, data + 1, n);
@@ -82,7 +82,8 @@ int LLVMFuzzerTestOneInput (const uint8_t *data, size_t size) {
     free(copy);
     return 0;
   }
-  marea_status status = kind == 10               ? marea_parse_gguf(ctx, "input", copy, n, &tree)
+  marea_status status = kind == 11               ? marea_parse_t7(ctx, "input", copy, n, &tree)
+                        : kind == 10             ? marea_parse_gguf(ctx, "input", copy, n, &tree)
                         : kind == 9              ? marea_parse_torch(ctx, "input", copy, n, &tree)
                         : kind == 8              ? marea_parse_npz(ctx, "input", copy, n, &f)
                         : kind == 3 || kind == 4 ? marea_parse_safetensors(ctx, "input", copy, n, &f)

@@ -35,7 +35,7 @@ static bytes slurp (const char *path) {
   return b;
 }
 
-typedef enum format { IDX, NPY, PNG, SAFETENSORS, JSON, NPZ, TORCH, GGUF } format;
+typedef enum format { IDX, NPY, PNG, SAFETENSORS, JSON, NPZ, TORCH, GGUF, T7 } format;
 
 /* Walks over all values: as many ends as lists and objects, and then ends for good. */
 static marea_status parse_json (const uint8_t *from, size_t n) {
@@ -86,6 +86,7 @@ static marea_status parse (format kind, const uint8_t *from, size_t n) {
   marea_file *f = NULL;
   marea_tree *tree = NULL;
   marea_status status = kind == TORCH         ? parse_tree(marea_parse_torch, copy, n, &tree)
+                        : kind == T7          ? parse_tree(marea_parse_t7, copy, n, &tree)
                         : kind == GGUF        ? parse_tree(marea_parse_gguf, copy, n, &tree)
                         : kind == SAFETENSORS ? marea_parse_safetensors(ctx, "sample", copy, n, &f)
                         : kind == JSON        ? parse_json(copy, n)
@@ -285,6 +286,13 @@ static bytes gguf (const char *head, size_t n, size_t data) {
   for (size_t i = at; i < b.n; i++) b.p[i] = (uint8_t)(i * 37);
   return b;
 }
+/* Values of Torch7: a text, a tensor f32 of rank 1 with its place and storage, and the beginning of a table. */
+#define T7_TEXT(n, s) U32("\2") U32(n) s
+#define T7_CLASS(index, n, name) U32("\4") U32(index) U32("\3") "V 1" U32(n) name
+#define T7_TENSOR(index, size, stride, place, storage) \
+  T7_CLASS(index, "\21", "torch.FloatTensor") U32("\1") U64(size) U64(stride) U64(place) storage
+#define T7_STORAGE(index, n) T7_CLASS(index, "\22", "torch.FloatStorage") U64(n)
+#define T7_TABLE(index, pairs) U32("\3") U32(index) U32(pairs)
 #define U32(x) x "\0\0\0"
 #define U64(x) x "\0\0\0\0\0\0\0"
 #define HEAD(tensors, pairs) "GGUF" U32("\3") U64(tensors) U64(pairs)
@@ -319,6 +327,12 @@ static void test_attacks (long random_flips) {
                              U64("\2") U32("\0") U64("\0") U64("\1") "q" U32("\1") U64("\40") U32("\10")
                                  U64("\40") U64("\1") "h" U32("\1") U64("\40") U32("\2") U64("\140"),
                  114),
+       false},
+      {"t7", T7,
+       LITERAL(T7_CLASS("\1", "\11", "nn.Linear") T7_TABLE("\2", "\5") T7_TEXT("\1", "w")
+                   T7_TENSOR("\3", "\2", "\2", "\1", T7_STORAGE("\4", "\3")) "abcdefghijkl" T7_TEXT("\1", "s")
+                       U32("\4") U32("\4") T7_TEXT("\1", "t") U32("\4") U32("\3") U32("\5") U32("\1")
+                           U32("\3") U32("\2") T7_TEXT("\1", "n") U32("\1") "\0\0\0\0\0\0\36\100"),
        false},
       {"png rgba", PNG, saved_png(MAKE(MAREA_U8, 0, 40, 30, 4)), true},
       {"png gray", PNG, saved_png(MAKE(MAREA_F32, 0, 8, 8)), true},
@@ -935,6 +949,7 @@ int main (int argc, char **argv) {
   test_bad_npz();
   test_bad_torch();
   test_bad_gguf();
+  test_bad_t7();
   test_header_room();
   test_long_header();
   test_quietly(random_flips);

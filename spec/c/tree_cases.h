@@ -126,3 +126,51 @@ static void test_bad_gguf (void) {
   }
   refuse(GGUF, gguf(many, n, 0), "no more', ...)");
 }
+
+static void test_bad_t7 (void) {
+  struct {
+    const char *text;
+    size_t n;
+    const char *why;
+  } bad[] = {
+#define P(text, why) {text, sizeof(text) - 1, why}
+      P("", "ends too early"),
+      P(U32("\11"), "damaged: no kind of value before byte 4"),
+      P(U32("\2") "\377\377\377\377x", "ends too early"),
+      P(U32("\3") "\377\377\0\0" U32("\0"), "an index that is too large before byte 8"),
+      P(U32("\3") "\377\377\377\377" U32("\0"), "an index that is too large"),
+      P(T7_TABLE("\1", "\1"), "ends too early"),
+      P(T7_TABLE("\1", "\1") U32("\1") "\0\0\0\0\0\0\370\177", "a key that is not a number"),
+      P(T7_TABLE("\1", "\1") T7_TEXT("\2", "id") U32("\10"), "a function, which is code, is kept as 'id'"),
+      P(U32("\6"), "there is a function, which is code, before byte 4"),
+      P(U32("\7"), "there is a function"),
+      P("4\n1\n", "in ASCII"),
+      P(U32("\0") "x", "there are 1 bytes behind its value"),
+      P(T7_CLASS("\1", "\10", "tds.Hash") U32("\1"), "class 'tds.Hash' has a format of its own"),
+      P(T7_CLASS("\1", "\10", "tds.Hash") U32("\3") U32("\1"), "ends too early"),
+      P(T7_STORAGE("\1", "\1") "abc", "a storage of 1 elements, with 3 bytes behind it"),
+      P(T7_TENSOR("\1", "\1", "\1", "\1", U32("\0")), "beyond storage 'nil' of 0 elements"),
+      P(T7_TENSOR("\1", "\1", "\1", "\1", U32("\5")), "a tensor without storage"),
+      P(T7_TENSOR("\1", "\1", "\1", "\1", T7_TENSOR("\2", "\1", "\1", "\1", "")), "a tensor without storage"),
+      P(T7_TENSOR("\1", "\1", "\1", "\1", T7_CLASS("\2", "\23", "torch.DoubleStorage") U64("\1") "abcdefgh"),
+        "with a storage of another type"),
+      P(T7_TENSOR("\1", "\2", "\1", "\1", T7_STORAGE("\2", "\1") "abcd"), "beyond storage 'of the file' of 1"),
+      P(T7_TENSOR("\1", "\1", "\1", "\0", T7_STORAGE("\2", "\1") "abcd"), "beyond storage 'of the file' of 1"),
+      P(T7_CLASS("\1", "\21", "torch.FloatTensor") U32("\1") U64("\1") U64("\1") "\0\0\0\0\0\0\0\200" U32("\0"),
+        "a tensor without place"),
+      P(T7_CLASS("\1", "\21", "torch.FloatTensor") U32("\11"), "a tensor of 9 dimensions; at most 8"),
+      P(T7_TENSOR("\1", "\1", "\1", "\1", T7_STORAGE("\2", "\1") "abcd") "z", "there are 1 bytes"),
+      P(T7_TABLE("\1", "\1") T7_STORAGE("\2", "\1") "abcd" T7_CLASS("\3", "\1", "X") U32("\3") U32("\2"),
+        "an object without table"),
+      P(T7_CLASS("\1", "\21", "torch.FloatTensor") U32("\2") "\0\0\0\1\0\0\0\0" U64("\1") U64("\0") U64("\0")
+            U64("\1") T7_STORAGE("\2", "\1") "abcd", "more than 64 times the file's bytes"),
+#undef P
+  };
+  for (int i = 0; i < MAREA_COUNT(bad); i++) refuse(T7, literal(bad[i].text, bad[i].n), bad[i].why);
+  bytes deep = {malloc(12 * 512), 0};
+  for (int i = 1; i <= 512; i++, deep.n += 12) { /* a table is the key of the one around it */
+    memcpy(deep.p + deep.n, U32("\3") "\0\0\0\0" U32("\1"), 12);
+    memcpy(deep.p + deep.n + 4, &i, 4);
+  }
+  refuse(T7, deep, "nested deeper than 500");
+}

@@ -107,6 +107,8 @@ for _, name in ipairs {"LSTM", "GRU", "RNN"} do
   rules.torch[name], rules.torch[name .. "Cell"] = recurrent, cell
 end
 
+rules.t7 = rules.torch -- torch7.lua makes states of PyTorch
+
 -- ---- Keras ----
 
 local KERNEL = renamed {weight = "kernel", bias = "bias"}
@@ -167,6 +169,8 @@ function readers.torch(path)
   return (path:gsub("%f[^.\0]%d+%f[.\0]", function(number) return tostring(math.tointeger(number) - 1) end))
 end
 
+readers.t7 = readers.torch
+
 function readers.keras(path) return path end
 
 local function normal_keras(name)
@@ -203,7 +207,7 @@ local function join(path, name) return path == "" and name or path .. "." .. nam
 
 --- The state of `root` here, from a state of the same module there. Names that are missing or left over are an error,
 --- unless `strict` is false.
----@param from "torch"|"keras"
+---@param from "torch"|"keras"|"t7"
 function foreign.translate(root, state, from, strict)
   local tensors, given = normalized(state, from)
   local translated, used, missing = {}, {}, {}

@@ -420,16 +420,19 @@ end
 --- that differ; nothing is changed then.
 ---@param state table<string, userdata>
 ---@param options? {strict: boolean?, from: string?} strict = false: takes the names that are there and ignores the
----   others; from = "torch" or "keras": the state has the names and the layouts of that framework
+---   others; from = "torch" or "keras": the state has the names and the layouts of that framework; "t7": it is a module
+---   of Torch7, as marea.load_t7 gives it
 ---@example net = nn.Linear{3, 2}
 ---@example net:load_state(nn.Linear{3, 2}:state())
 ---@example net:load_state({weight = marea.ones(2, 3), bias = marea.zeros(2)}, {from = "torch"})
 function Module:load_state(state, options)
-  check.state("load_state", state)
   options = check.options("load_state", options, {"strict", "from"})
   local strict = options.strict ~= false
-  if options.from ~= nil then
-    local from = check.choice("load_state", "from", options.from, {torch = "torch", keras = "keras"})
+  local from = options.from
+    and check.choice("load_state", "from", options.from, {torch = "torch", keras = "keras", t7 = "t7"})
+  if from == "t7" then state = core.no_grad(require("marea.nn.torch7").state, state) end
+  check.state("load_state", state)
+  if from then
     state = core.no_grad(function() return require("marea.nn.foreign").translate(self, state, from, strict) end)
   end
   local misfit = module.misfit(self, state, strict)

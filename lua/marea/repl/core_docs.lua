@@ -193,6 +193,14 @@ function core.load_torch(path) end
 ---@example marea.load_gguf "missing.gguf"
 function core.load_gguf(path) end
 
+--- What torch.save of Torch7, the Lua one, wrote in binary: tables, tensors, numbers, strings, booleans. Objects, as
+--- the modules of nn, are tables with the name of their class under __typename; a file with functions is refused. A
+--- module goes to a network by net:load_state(module, {from = "t7"}).
+---@param path string
+---@return any value, string|nil message
+---@example marea.load_t7 "missing.t7"
+function core.load_t7(path) end
+
 --- A PNG as u8 (H, W, C): C = 1 gray, 2 gray and alpha, 3 RGB, 4 RGBA. Samples are those of the file: colour profiles
 --- and gamma (sRGB, iCCP, gAMA, cHRM) are passed over, alpha is not multiplied in. A palette becomes RGB, tRNS an alpha
 --- channel; 1, 2 and 4 bits are scaled to 0 to 255, 16 bits give their upper byte. With bits = 16 as i64 from 0 to
