@@ -437,6 +437,13 @@ local examples = {
     assert.is_false(ok)
     assert.matches("nothing", message)
   end,
+  ["key = name looks into one of its tables: "] = function()
+    local path = folder.new() .. "/a.pt"
+    folder.write(path, require "spec.support.hex"(require "spec.golden.torch".checkpoint))
+    local ok, message = pcall(nn.Linear{2, 3}.load_torch, nn.Linear{2, 3}, path)
+    assert.is_false(ok)
+    assert(nn.Linear{2, 3}:load_torch(path, nil, {key = message:match "tables: '(.-)'"}))
+  end,
   ["the path comes first: marea.save(path, tensors)"] = function(text)
     assert(run(text, "marea.save(path, tensors)", {path = folder.new() .. "/a.safetensors", tensors = {a = f64{NAN}}}))
   end,

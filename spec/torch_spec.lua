@@ -122,3 +122,77 @@ describe("a file of torch.save", function()
     assert.is_truthy(message:find("wrong checksum of member 'archive/data.pkl'", 1, true), message)
   end)
 end)
+
+describe("net:load_torch", function()
+  local weight, bias = {{1, 2}, {3, 4}, {5, 6}}, {7, 8, 9}
+
+  --- A file of these tensors by name, of safetensors.
+  local function saved(names)
+    local tensors = {}
+    for name, values in pairs(names) do tensors[name] = marea.tensor(values) end
+    local path = folder.new() .. "/a.safetensors"
+    assert(marea.save(path, tensors))
+    return path
+  end
+
+  local function values(net) return {net[1].weight:totable(), net[1].bias:totable()} end
+  local want = {{{1, 3, 5}, {2, 4, 6}}, bias}
+
+  it("takes a checkpoint's state, by its key", function()
+    folder.write(place, bytes_of(golden.checkpoint))
+    local net = nn.Linear{2, 3}
+    assert.are.equal(net, net:load_torch(place, nil, {key = "model"}))
+    local state = assert(marea.load_torch(place)).model
+    assert.are.same(state.weight:permute(2, 1):totable(), net.weight:totable())
+    local ok, message = pcall(net.load_torch, net, place)
+    assert.is_false(ok)
+    assert.is_truthy(message:find("has no tensors by name; key = name looks into one of its tables: 'model'", 1, true),
+      message)
+    assert.is_false((pcall(net.load_torch, net, place, nil, {key = "nothing"})))
+  end)
+
+  it("takes a file with PyTorch's names as they are", function()
+    local net = nn.Sequential{nn.Linear{2, 3}}
+    assert(net:load_torch(saved{["0.weight"] = weight, ["0.bias"] = bias}))
+    assert.are.same(want, values(net))
+  end)
+
+  it("maps modules, names and what is left out by a table", function()
+    local net = nn.Sequential{nn.Linear{2, 3}}
+    assert(net:load_torch(saved{["model.fc.weight"] = weight, ["model.fc.bias"] = bias, ["model.head.weight"] = bias},
+      {["model.fc"] = 1, ["model.head"] = false}))
+    assert.are.same(want, values(net))
+    net = nn.Sequential{nn.Linear{2, 3}}
+    assert(net:load_torch(saved{w = weight, b = bias}, {w = "1.weight", b = "1.bias"}))
+    assert.are.same(want, values(net))
+    net = nn.Sequential{nn.Linear{2, 3}}
+    assert(net:load_torch(saved{["module.0.weight"] = weight, ["module.0.bias"] = bias}, {module = ""}))
+    assert.are.same(want, values(net))
+  end)
+
+  it("maps names by a function", function()
+    local net = nn.Sequential{nn.Linear{2, 3}}
+    assert(net:load_torch(saved{["fc.weight"] = weight, ["fc.bias"] = bias, other = bias}, function(name)
+      return name:find "^fc" and name:gsub("^fc", "1") or nil
+    end))
+    assert.are.same(want, values(net))
+  end)
+
+  it("says what does not fit, and gives nil for a file that is not there", function()
+    local net = nn.Sequential{nn.Linear{2, 3}}
+    local path = saved{["fc.weight"] = weight, b = bias, bias = bias}
+    local function fails(map, why, ...)
+      local ok, message = pcall(net.load_torch, net, path, map, ...)
+      assert.is_false(ok)
+      assert.is_truthy(message:find(why, 1, true), message)
+    end
+    fails({fc = 1}, "load_state: the state of torch does not fit the module")
+    fails({b = "x", bias = "x"}, "load_torch: 'b' and 'bias' get the same name")
+    fails(3, "load_torch: argument 'map': expected a table of names or a function, got 3")
+    fails(function() return 3 end, "load_torch: argument 'map('b')': expected a name, or nil to leave it out, got 3")
+    fails(nil, "load_torch", {wrong = 1})
+    local value, message = net:load_torch(place .. ".no")
+    assert.is_nil(value)
+    assert.matches("load_torch: .*No such file", message)
+  end)
+end)

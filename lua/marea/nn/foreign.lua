@@ -196,6 +196,43 @@ local function normalized(state, from)
   return result, given
 end
 
+-- ---- names that a file's user maps ----
+
+--- What a function makes of a name there: that which PyTorch has for the same place here; nil: it is left out.
+local function by_function(map, name)
+  local own = map(name)
+  if own and type(own) ~= "string" then
+    check.fail("load_torch", ("map('%s')"):format(name), "a name, or nil to leave it out", own)
+  end
+  return own and readers.torch(own) or nil
+end
+
+--- The same of a table, whose keys are whole names or those of modules; the longest one counts.
+local function by_table(map, name)
+  local head = name
+  while head and map[head] == nil do head = head:match "^(.*)%." end
+  if not head then return name end
+  local own = map[head]
+  if own == "" then return name:sub(#head + 2) end
+  return own and readers.torch(tostring(own)) .. name:sub(#head + 1) or nil
+end
+
+--- The state with the names that `map` gives.
+---@param state table<string, userdata>
+---@param map table|function
+---@return table<string, userdata>
+function foreign.renamed(state, map)
+  local result, given = {}, {}
+  for _, name in ipairs(check.names(state)) do
+    local own = (type(map) == "function" and by_function or by_table)(map, name)
+    if own then
+      if given[own] then check.raise("load_torch: '%s' and '%s' get the same name", given[own], name) end
+      result[own], given[own] = state[name], name
+    end
+  end
+  return result
+end
+
 --- The rule of the layer's class, which must be one of this library.
 local function rule_of(m, from)
   local class = getmetatable(m)

@@ -441,6 +441,45 @@ function Module:load_state(state, options)
   return self
 end
 
+--- The tensors of what a file held: itself or, where `key` is given, what it has under it.
+local function state_in(path, value, key)
+  if key ~= nil then value = type(value) == "table" and value[key] or nil end
+  local tensors, inside = {}, {}
+  for name, t in pairs(type(value) == "table" and value or {}) do
+    if core.is_tensor(t) then tensors[name] = t end
+    if type(name) == "string" and type(t) == "table" then inside[#inside + 1] = name end
+  end
+  if next(tensors) then return tensors end
+  table.sort(inside)
+  check.raise("load_torch: '%s' has no tensors by name%s%s", path, key and (" under '%s'"):format(key) or "",
+    #inside > 0 and "; key = name looks into one of its tables: " .. check.list(inside) or "")
+end
+
+--- Loads what torch.save wrote, or a safetensors file, into the module. The names in it are PyTorch's for the same
+--- layers at the same places, or else `map` tells which part of this module they belong to: a table from names there,
+--- of modules or of single tensors, to names here, in which false leaves something out; or a function of a name that
+--- returns one or nil. What parameters are called and how they lie is as in PyTorch in any case: see docs/files.md.
+---@param path string
+---@param map? table|function
+---@param options? {strict: boolean?, key: any} strict as of load_state; key: what of a checkpoint is the state
+---@return table? self nil when the file cannot be read
+---@return string? message
+---@example net = nn.Sequential{nn.Linear{3, 2}}
+---@example net:load_torch("missing.pt", {fc = 1}, {key = "model"})
+function Module:load_torch(path, map, options)
+  check.string("load_torch", "path", path)
+  options = check.options("load_torch", options, {"strict", "key"})
+  if map ~= nil and type(map) ~= "function" and not check.is_plain(map) then
+    check.fail("load_torch", "map", "a table of names or a function", map)
+  end
+  local value, message
+  if path:find "%.safetensors$" then value, message = core.load(path) else value, message = core.load_torch(path) end
+  if value == nil then return nil, message end
+  local state = state_in(path, value, options.key)
+  if map then state = require("marea.nn.foreign").renamed(state, map) end
+  return self:load_state(state, {from = "torch", strict = options.strict})
+end
+
 --- Switches to training, which is the initial mode: dropout sets elements to 0. train(false) is evaluate().
 ---@param on? boolean true when left out
 ---@example nn.Dropout{0.5}:train().training
