@@ -174,17 +174,7 @@ marea_status marea_load_bytes (marea_context *ctx, const char *who, const char *
   return marea_read_file(ctx, who, path, bytes, n);
 }
 
-marea_status marea_load_tensor (marea_context *ctx, const char *who, const char *path, marea_parser *parse,
-                                marea_tensor **out) {
-  uint8_t *bytes;
-  size_t n;
-  MAREA_ENTER;
-  if (out) *out = NULL;
-  MAREA_TRY(marea_load_bytes(ctx, who, path, out, &bytes, &n));
-  marea_status status = parse(ctx, path, bytes, n, out);
-  marea_free(ctx, bytes);
-  return status;
-}
+MAREA_LOADER(marea_load_tensor, marea_parser, marea_tensor)
 
 /* ---- writing ---- */
 

@@ -176,7 +176,18 @@ marea_tree_parser marea_parse_torch, marea_parse_gguf, marea_parse_t7;
 /* The bytes of a file, for a function whose arguments are checked here; to be freed with marea_free. */
 marea_status marea_load_bytes (marea_context *ctx, const char *who, const char *path, const void *out,
                                uint8_t **bytes, size_t *n);
-/* These read a file and hand it to a parser. */
+/* A function that reads a file and hands it to a parser, whatever that makes of it. */
+#define MAREA_LOADER(name, parser, result)                                                                \
+  marea_status name(marea_context *ctx, const char *who, const char *path, parser *parse, result **out) { \
+    uint8_t *bytes;                                                                                       \
+    size_t n;                                                                                             \
+    MAREA_ENTER;                                                                                          \
+    if (out) *out = NULL;                                                                                 \
+    MAREA_TRY(marea_load_bytes(ctx, who, path, out, &bytes, &n));                                         \
+    const marea_status status = parse(ctx, path, bytes, n, out);                                          \
+    marea_free(ctx, bytes);                                                                               \
+    return status;                                                                                        \
+  }
 marea_status marea_load_list (marea_context *ctx, const char *who, const char *path, marea_list_parser *parse,
                               marea_file **out);
 marea_status marea_load_tensor (marea_context *ctx, const char *who, const char *path, marea_parser *parse,

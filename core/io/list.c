@@ -84,17 +84,7 @@ void marea_file_free (marea_file *f) {
   marea_context_settle(ctx); /* this may have been the last block of a closed context */
 }
 
-marea_status marea_load_list (marea_context *ctx, const char *who, const char *path, marea_list_parser *parse,
-                              marea_file **out) {
-  uint8_t *bytes;
-  size_t n;
-  MAREA_ENTER;
-  if (out) *out = NULL;
-  MAREA_TRY(marea_load_bytes(ctx, who, path, out, &bytes, &n));
-  marea_status status = parse(ctx, path, bytes, n, out);
-  marea_free(ctx, bytes);
-  return status;
-}
+MAREA_LOADER(marea_load_list, marea_list_parser, marea_file)
 
 /* Item i; NULL: there is none. */
 static const marea_item *item_at (const marea_list *l, int i) {

@@ -82,17 +82,7 @@ marea_status marea_tree_keep_texts (marea_tree *t, const char *label) {
   return MAREA_OK;
 }
 
-marea_status marea_load_tree (marea_context *ctx, const char *who, const char *path, marea_tree_parser *parse,
-                              marea_tree **out) {
-  uint8_t *bytes;
-  size_t n;
-  MAREA_ENTER;
-  if (out) *out = NULL;
-  MAREA_TRY(marea_load_bytes(ctx, who, path, out, &bytes, &n));
-  marea_status status = parse(ctx, path, bytes, n, out);
-  marea_free(ctx, bytes);
-  return status;
-}
+MAREA_LOADER(marea_load_tree, marea_tree_parser, marea_tree)
 
 marea_status marea_take (marea_cursor *c, size_t n, const uint8_t **p) {
   if ((size_t)(c->end - c->at) < n)
