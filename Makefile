@@ -201,7 +201,7 @@ $(BUILD)/obj/core/kernels/isa_neon.o: ISA = $(KERNEL_OPT) $(if $(findstring clan
 # Kernels in plain C are as fast at -O2, and 50 KB smaller.
 $(BUILD)/obj/core/kernels/isa_generic.o $(BUILD)/obj/core/kernels/isa_generic_f64.o: ISA = $(subst -O3,-O2,$(KERNEL_OPT))
 # What runs once a file, a call or a failure, or leaves loops over elements to kernels, is small rather than fast: 60 KB.
-$(addprefix $(BUILD)/obj/core/,io/file.o io/json.o io/list.o io/npy.o io/npz.o io/pickle.o io/torch.o io/tree.o io/view.o io/gguf.o io/t7.o io/zip.o io/safetensors.o io/png.o \
+$(addprefix $(BUILD)/obj/core/,io/file.o io/json.o io/list.o io/npy.o io/npz.o io/pickle.o io/torch.o io/tree.o io/view.o io/gguf.o io/t7.o io/idx.o io/zip.o io/safetensors.o io/png.o \
   blame.o call.o context.o check.o \
   plan.o profile.o ops/loss.o ops/prod.o ops/int8.o ops/norm/batch_norm.o ops/norm/descriptors.o ops/conv/descriptors.o ops/conv/gradients.o \
   ops/conv/conv2d.o ops/conv/conv_transpose2d.o ops/conv/choose.o ops/conv/direct_images.o ops/conv/batch_images.o \

@@ -77,6 +77,8 @@ static const struct {
 
 typedef struct entry { /* about one tensor */
   int name;            /* node */
+  const char *text;    /* of it, of n bytes */
+  uint32_t n;
   uint32_t type;
   int rank;
   int64_t shape[MAREA_MAX_RANK];
@@ -185,6 +187,8 @@ static marea_status take_entry (loader *l, entry *e) {
   MAREA_TRY(take_text(l, &e->name));
   const marea_node *name = &l->t->nodes[e->name];
   const int n = (int)MAREA_MIN(name->count, 100);
+  e->text = name->text;
+  e->n = name->count;
   MAREA_TRY(marea_take_number(&l->c, 4, &rank));
   if (rank > MAREA_MAX_RANK)
     return BAD(l, "tensor '%.*s' has %llu dimensions; at most %d are possible", n, name->text,
@@ -303,12 +307,28 @@ static marea_status put_tensor (loader *l, const entry *e, const uint8_t *data) 
 
 /* ---- the file ---- */
 
+static int by_name (const void *a, const void *b) {
+  const entry *x = a, *y = b;
+  const int order = memcmp(x->text, y->text, MAREA_MIN(x->n, y->n));
+  return order ? order : (x->n > y->n) - (x->n < y->n);
+}
+
+static marea_status check_names (const loader *l) {
+  if (l->count) qsort(l->entries, (size_t)l->count, sizeof *l->entries, by_name);
+  for (int i = 1; i < l->count; i++)
+    if (by_name(&l->entries[i - 1], &l->entries[i]) == 0)
+      return BAD(l, "damaged: tensor '%.*s' is there twice", (int)MAREA_MIN(l->entries[i].n, 100),
+                 l->entries[i].text);
+  return MAREA_OK;
+}
+
 static marea_status read_entries (loader *l, const uint8_t *bytes) {
   bool readable = true;
   for (int i = 0; i < l->count; i++) {
     MAREA_TRY(take_entry(l, &l->entries[i]));
     readable &= is_readable(l->entries[i].type);
   }
+  MAREA_TRY(check_names(l));
   if (!readable) return refuse_types(l);
   const size_t at = (size_t)(l->c.at - bytes), gap = (size_t)(-(uint64_t)at % l->alignment);
   const uint8_t *data = l->c.at + MAREA_MIN(gap, (size_t)(l->c.end - l->c.at));

@@ -95,6 +95,8 @@ static void test_bad_gguf (void) {
         "ends too early"),
       P(HEAD("\0", "\1") ALIGNMENT U32("\4") U32("\0"), "general.alignment is no size"),
       P(HEAD("\0", "\1") ALIGNMENT U32("\10") U64("\1") "a", "general.alignment is no size"),
+      P(HEAD("\2", "\0") U64("\1") "a" U32("\0") U32("\0") U64("\0") U64("\1") "a" U32("\0") U32("\0") U64("\0"),
+        "tensor 'a' is there twice"),
       P(HEAD("\1", "\0") U64("\1") "a" U32("\11"), "tensor 'a' has 9 dimensions; at most 8"),
       P(HEAD("\1", "\0") U64("\1") "a" U32("\1") "\0\0\0\0\0\0\0\200", "a size of tensor 'a' is too large"),
       P(HEAD("\1", "\0") U64("\1") "a" U32("\1") U64("\1") U32("\14") U64("\0"), "not supported: Q4_K ('a')"),
@@ -122,6 +124,7 @@ static void test_bad_gguf (void) {
   n = 24;
   for (int i = 0; i < 90; i++) {
     memcpy(many + n, U64("\36") "a name of thirty bytes no more" U32("\0") U32("\14") U64("\0"), 54);
+    many[n + 8] = (char)('!' + i);
     n += 54;
   }
   refuse(GGUF, gguf(many, n, 0), "no more', ...)");
