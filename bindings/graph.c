@@ -73,6 +73,19 @@ static int graph_ports (lua_State *L) {
   return 2;
 }
 
+/* core.graph_metadata(graph) -> texts by name */
+static int graph_metadata (lua_State *L) {
+  const marea_graph *g = check(L, bind_self(L), 1, "graph_metadata");
+  const char *key, *value;
+  lua_newtable(L);
+  for (int i = 0; marea_graph_metadata(g, i, &key, &value); i++) {
+    lua_pushstring(L, key);
+    lua_pushstring(L, value);
+    lua_rawset(L, -3);
+  }
+  return 1;
+}
+
 /* core.graph_weights(graph) -> list of {name =, tensor =, learned =} */
 static int graph_weights (lua_State *L) {
   bind_state *S = bind_self(L);
@@ -146,9 +159,10 @@ static int graph_text (lua_State *L) {
 /* The state is on top of the stack, and stays there; adds the functions to the module at index `module`. */
 void bind_graph_open (lua_State *L, int module) {
   static const luaL_Reg metamethods[] = {{"__gc", graph_gc}, {NULL, NULL}};
-  static const luaL_Reg functions[] = {{"onnx_load", graph_load},    {"onnx_load_string", graph_load_string},
-                                       {"graph_ports", graph_ports}, {"graph_weights", graph_weights},
-                                       {"graph_run", graph_run},     {"graph_copy", graph_copy},
-                                       {"graph_text", graph_text},   {NULL, NULL}};
+  static const luaL_Reg functions[] = {{"onnx_load", graph_load},          {"onnx_load_string", graph_load_string},
+                                       {"graph_ports", graph_ports},       {"graph_metadata", graph_metadata},
+                                       {"graph_weights", graph_weights},   {"graph_run", graph_run},
+                                       {"graph_copy", graph_copy},         {"graph_text", graph_text},
+                                       {NULL, NULL}};
   bind_add_kind(L, module, BIND_GRAPH, "marea.Graph", metamethods, functions);
 }

@@ -643,6 +643,8 @@ MAREA_API int marea_graph_inputs (const marea_graph *g);
 MAREA_API int marea_graph_outputs (const marea_graph *g);
 MAREA_API bool marea_graph_input (const marea_graph *g, int i, marea_graph_port *port); /* false: no such one */
 MAREA_API bool marea_graph_output (const marea_graph *g, int i, marea_graph_port *port);
+/* Entry i of what the file says about itself: a name and a text, borrowed; false: no such one */
+MAREA_API bool marea_graph_metadata (const marea_graph *g, int i, const char **key, const char **text);
 /* The weights, in the order of the file; borrowed, NULL: no such one. They may be changed in place, and may require a
    gradient: runs that are recorded then give gradients to them. */
 typedef struct marea_graph_weight {

@@ -283,6 +283,15 @@ bool marea_graph_weight_at (const marea_graph *g, int i, marea_graph_weight *wei
   return true;
 }
 
+bool marea_graph_metadata (const marea_graph *g, int i, const char **key, const char **text) {
+  if (!key || !text) return false;
+  *key = *text = "";
+  if (i < 0 || !g || (size_t)i >= g->proto->n_metadata_props) return false;
+  const Marea__StringStringEntryProto *entry = g->proto->metadata_props[i];
+  *key = entry->key, *text = entry->value;
+  return true;
+}
+
 /* ---- running ---- */
 
 static int type_of_input (const marea_graph *g, int i) {

@@ -56,6 +56,10 @@ function Model:inputs() return self._inputs end
 ---@return {name: string, dtype: string, shape: integer[]?}[]
 function Model:results() return self._results end
 
+--- What the file says about itself: texts by name, as the letters that a network reads.
+---@return table<string, string>
+function Model:metadata() return core.graph_metadata(self._graph) end
+
 local function names_of(ports)
   local names = {}
   for i, port in ipairs(ports) do names[i] = port.name end
