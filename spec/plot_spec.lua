@@ -45,6 +45,32 @@ describe("an image grid", function()
   end)
 end)
 
+describe("an image in another size", function()
+  it("is what the operator makes of whole factors", function()
+    marea.seed(4)
+    local x = marea.uniform{5, 4, 3}
+    close(image.resize(x, 15, 8), x:unsqueeze(1):upsample_bilinear2d({scale = {3, 2}}):squeeze(1), {atol = 1e-6})
+    close(image.resize(x, 5, 4), x)
+  end)
+
+  it("lies between the pixels, with any factor", function()
+    local ramp = marea.tensor({0, 10, 20, 30, 40, 50}, {dtype = "u8"}):reshape(1, 6, 1)
+    close(image.resize(ramp, 1, 3):reshape(3), {5, 25, 45})
+    close(image.resize(ramp, 1, 4):reshape(4), {2.5, 17.5, 32.5, 47.5})
+    close(image.resize(ramp, 1, 9):reshape(9), {0, 5, 35 / 3, 55 / 3, 25, 95 / 3, 115 / 3, 45, 50}, {atol = 1e-5})
+    close(image.resize(ramp, 2, 1):reshape(2), {25, 25})
+    close(image.resize(ramp:permute(2, 1, 3), 2, 2):reshape(4), {10, 10, 40, 40})
+    assert.are.equal("f32", image.resize(ramp, 1, 6).dtype)
+  end)
+
+  it("refuses what is no image, and no size", function()
+    assert.is_truthy(message_of(function() image.resize(marea.ones(3, 3), 2, 2) end):find "an image %(H, W, C%)")
+    assert.is_truthy(message_of(function() image.resize(marea.ones(3, 0, 1), 2, 2) end):find "an image %(H, W, C%)")
+    assert.is_truthy(message_of(function() image.resize(marea.ones(3, 3, 1), 0, 2) end):find "height")
+    assert.is_truthy(message_of(function() image.resize(marea.ones(3, 3, 1), 2) end):find "width")
+  end)
+end)
+
 describe("a colour map", function()
   it("has the colours that it is known for", function()
     local gnuplot2, viridis, gray = image.colors "gnuplot2", image.colors "viridis", image.colors "gray"

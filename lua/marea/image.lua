@@ -1,6 +1,6 @@
 -- SPDX-License-Identifier: MIT
---- marea.image: many images side by side, colour maps, PNG files. Images are tensors (H, W), (H, W, C) or, many of
---- them, (N, H, W, C): u8, or f32 and f64 with values from 0 to 1.
+--- marea.image: many images side by side, other sizes, colour maps, PNG files. Images are tensors (H, W), (H, W, C)
+--- or, many of them, (N, H, W, C): u8, or f32 and f64 with values from 0 to 1.
 local core = require "marea.core"
 local check = require "marea.internal.check"
 local ops = core.ops
@@ -33,6 +33,37 @@ function image.grid(x, options)
     if gap > 0 then all = all:narrow(1, 1, rows * h - gap):narrow(2, 1, columns * w - gap) end
     return all:contiguous()
   end)
+end
+
+--- Where the pixels of a side of `to` lie in one of `from`: between which two, and how far behind the first.
+local function between(from, to)
+  local place = ((ops.arange(0, to - 1) + 0.5) * (from / to) - 0.5):clamp(0, from - 1)
+  local before = place:floor()
+  return before:to "i64" + 1, (before + 1):clamp(0, from - 1):to "i64" + 1, place - before
+end
+
+local function resize_side(x, dim, to)
+  if x:size(dim) == to then return x end
+  local first, second, part = between(x:size(dim), to)
+  local shape = {1, 1, 1}
+  shape[dim] = to
+  local a, b = x:index_select(first, dim), x:index_select(second, dim)
+  return a + (b - a) * part:reshape(shape)
+end
+
+--- An image in another size, by linear interpolation between the centres of pixels, as OpenCV's resize and PyTorch's
+--- interpolate do it: one that gets much smaller should be blurred before. f32.
+---@param x userdata (H, W, C)
+---@param height integer pixels
+---@param width integer pixels
+---@return userdata (height, width, C)
+---@example image.resize(marea.uniform{6, 8, 3}, 3, 12).shape
+function image.resize(x, height, width)
+  check.tensor("resize", "x", x)
+  if x.rank ~= 3 or x:numel() == 0 then check.fail("resize", "x", "an image (H, W, C)", x) end
+  check.integer("resize", "height", height, 1)
+  check.integer("resize", "width", width, 1)
+  return core.no_grad(function() return resize_side(resize_side(x:to "f32", 1, height), 2, width) end)
 end
 
 -- Colours of a value t from 0 to 1.

@@ -27,7 +27,7 @@ end
 for _, name in ipairs{
   "tensor", "bytes", "is_tensor", "op_names", "op_info", "scope", "no_grad", "recording", "autocasting", "grad",
   "random_state", "set_random_state", "set_threads", "threads", "info", "memory", "memory_reset_peak", "memory_limit",
-  "memory_trim", "format", "clock", "shield", "interruptible",
+  "memory_trim", "format", "clock", "json", "shield", "interruptible",
 } do
   marea[name] = core[name]
 end

@@ -147,7 +147,6 @@ owned.module = {
 }
 
 owned.image = {
-  resize = "upsample_bilinear2d or avg_pool2d, of images (N, H, W, C)",
   scale = "upsample_bilinear2d or avg_pool2d, of images (N, H, W, C)", crop = "a range: x['1:20, 1:20']",
   load = "marea.load_png(path)", imread = "marea.load_png(path)", open = "marea.load_png(path)",
   imwrite = "image.save(x, path)", imsave = "image.save(x, path)", display = "x:show()", imshow = "x:show()",

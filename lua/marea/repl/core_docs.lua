@@ -137,6 +137,14 @@ function core.memory_limit(bytes) end
 ---@example marea.memory_trim()
 function core.memory_trim() end
 
+--- A text of JSON as Lua's values: objects are tables by name, without those that are null; lists are lists, in which
+--- null is false.
+---@param text string
+---@return any value nil when the text is no JSON
+---@return string? message
+---@example marea.json '{"classes": ["cat", "dog"]}'
+function core.json(text) end
+
 --- Seconds of a clock that never jumps.
 ---@return number
 ---@example marea.clock()
