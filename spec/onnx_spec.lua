@@ -155,6 +155,40 @@ describe("a loaded network", function()
   end)
 end)
 
+--- A field of a message: its number and what it holds, a text or a small integer.
+local function field(number, value)
+  if math.type(value) == "integer" then return string.char(number << 3, value) end
+  return string.char(number << 3 | 2, #value) .. value
+end
+
+describe("a node that fails", function()
+  --- z = op(op(x, y), y), in which the first node is named "first"
+  local function load_twice(op)
+    local path = folder.new() .. "/twice.onnx"
+    local function value(name) return field(1, name) .. field(2, field(1, field(1, 1))) end
+    local function node(name, a, b, c)
+      return field(1, a) .. field(1, b) .. field(2, c) .. field(3, name) .. field(4, op)
+    end
+    local graph = field(1, node("first", "x", "y", "sum")) .. field(1, node("second", "sum", "y", "z")) .. field(2, "g")
+      .. field(11, value "x") .. field(11, value "y") .. field(12, value "z")
+    folder.write(path, field(1, 8) .. field(7, graph) .. field(8, field(1, "") .. field(2, 13)))
+    return assert(marea.onnx.load(path))
+  end
+  teardown(function() folder.remove() end)
+
+  it("is named before what its operator says", function()
+    local net = load_twice "Add"
+    assert.are.same({5, 5}, net(marea.ones(2), marea.full({2}, 2)):totable())
+    local says = "onnx: node 'first' (Add): add: shapes (2) and (3) do not broadcast"
+    for _ = 1, 2 do
+      local text = message(function() net(marea.ones(2), marea.ones(3)) end)
+      assert.is_truthy(text:find(says, 1, true), text)
+    end
+    local text = message(function() load_twice "MatMul"(marea.ones(2, 3), marea.ones(3, 2)) end)
+    assert.is_truthy(text:find("onnx: node 'second' (MatMul): matmul: ", 1, true), text)
+  end)
+end)
+
 describe("weights in another file", function()
   local place
   setup(function()
@@ -162,12 +196,6 @@ describe("weights in another file", function()
     folder.must("mkdir " .. place .. "/data")
   end)
   teardown(function() folder.remove() end)
-
-  --- A field of a message: its number and what it holds, a text or a small integer.
-  local function field(number, value)
-    if math.type(value) == "integer" then return string.char(number << 3, value) end
-    return string.char(number << 3 | 2, #value) .. value
-  end
 
   --- y = Identity(w) with the weight w, f32 (2), at byte 4 of another file
   local function model(location)

@@ -216,6 +216,7 @@ static marea_status visit (marea_emitter *e, onnx_scope *scope, int index) {
   onnx_handler *handler = marea_onnx_find(proto->domain, proto->op_type);
   if (!handler) marea_onnx_reject(&n, "operator is not supported");
   if (handler && find_inputs(&n)) handler(&n);
+  marea_onnx_name_node(&n);
   keep_outputs(&n, index);
   if (goes_on(&n)) drop_inputs(&n, index);
   marea_free(e->ctx, values);

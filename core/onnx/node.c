@@ -5,16 +5,27 @@
 
 /* ---- failures ---- */
 
+static void fail_at (onnx_node *n, marea_status status, const char *text) {
+  n->status = marea_fail(n->e->ctx, status, "onnx: node '%.90s' (%.40s): %s", n->proto->name,
+                         n->proto->op_type, text);
+}
+
 void marea_onnx_reject (onnx_node *n, const char *format, ...) {
-  char text[400], name[100];
+  char text[400];
   va_list args;
   if (!goes_on(n)) return;
   va_start(args, format);
   marea_vformat(text, sizeof text, format, args);
   va_end(args);
-  marea_format(name, sizeof name, "%.90s", n->proto->name);
-  n->status = marea_fail(n->e->ctx, MAREA_EFORMAT, "onnx: node '%s' (%.40s): %s", name, n->proto->op_type,
-                         text);
+  fail_at(n, MAREA_EFORMAT, text);
+}
+
+void marea_onnx_name_node (onnx_node *n) {
+  char text[MAREA_ERROR_SIZE];
+  const char *error = marea_error(n->e->ctx);
+  if ((n->status != MAREA_ESHAPE && n->status != MAREA_EARG) || strncmp(error, "onnx: ", 6) == 0) return;
+  marea_format(text, sizeof text, "%s", error);
+  fail_at(n, n->status, text);
 }
 
 marea_status marea_onnx_out_of_memory (marea_context *ctx) {

@@ -84,6 +84,8 @@ onnx_handler *marea_onnx_find (const char *domain, const char *name); /* NULL: i
 
 /* Sets n->status, once, with a text "onnx: node 'NAME' (OP): ..." */
 void marea_onnx_reject (onnx_node *n, const char *format, ...) __attribute__((format(printf, 2, 3)));
+/* Puts the node in front of the failure of an operator that it runs. */
+void marea_onnx_name_node (onnx_node *n);
 static inline bool goes_on (const onnx_node *n) { return n->status == MAREA_OK; }
 /* For longer loops over elements: may they go on? An interrupt or a limit that is reached is a failure. */
 static inline bool still (onnx_node *n, int64_t i) {
