@@ -136,6 +136,19 @@ describe("a module", function()
       "(layer 'encoder.conv1')")
   end)
 
+  it("shows the first of many tensors, and how many there are", function()
+    local Net = nn.class "Net"
+    function Net:init(n)
+      self.all = {}
+      for i = 1, n do self.all[("w%02d"):format(i)] = nn.parameter(marea.zeros(2)) end
+    end
+    assert.are.equal([[
+Net
+  all   w01 (2), w02 (2), w03 (2) and 10 more   26
+26 parameters]], tostring(Net(13)))
+    assert.is_truthy(tostring(Net(12)):find("w12 (2)   24", 1, true))
+  end)
+
   it("shows its tree", function()
     local shared = nn.Dropout{0.5}
     local net = nn.Sequential{nn.Linear{4, name = "hidden", activation = "relu"}, function(x) return x end,

@@ -5,6 +5,8 @@ local core = require "marea.core"
 local amount = require "marea.internal.amount"
 local check = require "marea.internal.check"
 
+local MOST <const>, SHOWN <const> = 12, 3 -- tensors in a line; of more, as a network from elsewhere has, the first ones
+
 local function tensors_of(node, keys)
   local parts, elements = {}, 0
   for _, key in ipairs(keys) do
@@ -14,7 +16,8 @@ local function tensors_of(node, keys)
       elements = elements + value:numel()
     end
   end
-  return table.concat(parts, ", "), elements
+  if #parts <= MOST then return table.concat(parts, ", "), elements end
+  return ("%s and %d more"):format(table.concat(parts, ", ", 1, SHOWN), #parts - SHOWN), elements
 end
 
 --- Rows {depth, label, tensors, count} of a module and of what is in it. What is in a plain table is listed under the
