@@ -159,10 +159,14 @@ static int graph_text (lua_State *L) {
 /* The state is on top of the stack, and stays there; adds the functions to the module at index `module`. */
 void bind_graph_open (lua_State *L, int module) {
   static const luaL_Reg metamethods[] = {{"__gc", graph_gc}, {NULL, NULL}};
-  static const luaL_Reg functions[] = {{"onnx_load", graph_load},          {"onnx_load_string", graph_load_string},
-                                       {"graph_ports", graph_ports},       {"graph_metadata", graph_metadata},
-                                       {"graph_weights", graph_weights},   {"graph_run", graph_run},
-                                       {"graph_copy", graph_copy},         {"graph_text", graph_text},
+  static const luaL_Reg functions[] = {{"onnx_load", graph_load},
+                                       {"onnx_load_string", graph_load_string},
+                                       {"graph_ports", graph_ports},
+                                       {"graph_metadata", graph_metadata},
+                                       {"graph_weights", graph_weights},
+                                       {"graph_run", graph_run},
+                                       {"graph_copy", graph_copy},
+                                       {"graph_text", graph_text},
                                        {NULL, NULL}};
   bind_add_kind(L, module, BIND_GRAPH, "marea.Graph", metamethods, functions);
 }
