@@ -14,9 +14,12 @@ endif
 # The one place of the version is the public header; debian/changelog and CHANGELOG.md are compared with it by the tests.
 VERSION := $(shell sed -n 's/^\#define MAREA_VERSION "\(.*\)"/\1/p' core/marea.h 2>/dev/null)
 
+# NO_BLAS=1 builds without OpenBLAS, by our own products: into a folder of its own, as with BUILD=build/no-blas.
+NO_BLAS ?=
+
 # What the build and the scripts need from Debian; `make setup` installs what is missing. festlex-cmu has the words of
 # scripts/pronounce.lua, and is not asked for where there is no dpkg.
-PACKAGES := gcc libc6-dev make pkg-config lua5.4 liblua5.4-dev libopenblas-pthread-dev libpng-dev zlib1g-dev \
+PACKAGES := gcc libc6-dev make pkg-config lua5.4 liblua5.4-dev $(if $(NO_BLAS),,libopenblas-pthread-dev) libpng-dev zlib1g-dev \
             libminizip-dev libjansson-dev libprotobuf-c-dev protobuf-c-compiler libedit-dev lua-argparse gnuplot-nox fonts-dejavu-core festlex-cmu
 TEST_PACKAGES := lua-busted tmux g++
 # Programs that the tests put Marea into or compare it with; a test is skipped where its program is missing.
@@ -48,8 +51,6 @@ q = '$(subst ','\'',$(1))'
 # pkg-config's names of Lua and OpenBLAS differ between distributions: the first that is there.
 LUA_MODULE := $(or $(firstword $(foreach name,lua5.4 lua-5.4 lua54 lua,$(shell \
   pkg-config --exists '$(name) >= 5.4' '$(name) < 5.5' 2>/dev/null && echo $(name)))),lua5.4)
-# NO_BLAS=1 builds without OpenBLAS, by our own products: into a folder of its own, as with BUILD=build/no-blas.
-NO_BLAS ?=
 BLAS_MODULE := $(if $(NO_BLAS),,$(firstword $(foreach name,openblas openblasp openblas-pthreads,$(shell \
   pkg-config --exists $(name) 2>/dev/null && echo $(name)))))
 MODULES := $(BLAS_MODULE) libpng minizip zlib jansson libprotobuf-c
@@ -87,7 +88,7 @@ SHAREDIR := $(PREFIX)/share/marea
 DOCDIR ?= $(PREFIX)/share/doc/marea
 
 .PHONY: all help setup setup-test setup-hosts setup-lint vae mnist text squad models get-models test mistakes onnx-table c-tests examples locale test-locale test-asan fuzz fuzz-onnx \
-        test-tsan test-neon test-places random-programs ulp coverage abi \
+        test-tsan test-neon test-no-blas runner test-runner test-places random-programs ulp coverage abi \
         bench bench-peers bench-kernels interrupts soak lint types reference jupyter module install-module install \
         uninstall dist deb browser clean
 
@@ -103,7 +104,7 @@ help: ## this list
 
 # What is needed for what, as header:package, program:package, file:package or Lua module:package, with Debian's packages.
 NEEDS_compiler = $(firstword $(CC)):gcc stdio.h:libc6-dev
-NEEDS_library = $(NEEDS_compiler) pkg-config:pkg-config $(LUA):lua5.4 lua.h:liblua5.4-dev cblas.h:libopenblas-pthread-dev png.h:libpng-dev \
+NEEDS_library = $(NEEDS_compiler) pkg-config:pkg-config $(LUA):lua5.4 lua.h:liblua5.4-dev $(if $(NO_BLAS),,cblas.h:libopenblas-pthread-dev) png.h:libpng-dev \
                 zlib.h:zlib1g-dev minizip/unzip.h:libminizip-dev jansson.h:libjansson-dev \
                 protobuf-c/protobuf-c.h:libprotobuf-c-dev protoc-c:protobuf-c-compiler
 NEEDS_program = histedit.h:libedit-dev
@@ -465,6 +466,34 @@ test-neon: ## test the kernels for AArch64 under qemu; installs the cross compil
 	$(call install_packages,$(NEON_PACKAGES),$(NEEDS_neon))
 	@$(MAKE) --no-print-directory BUILD=build/aarch64 CC=aarch64-linux-gnu-gcc build/aarch64/kernels_alone
 	qemu-aarch64 build/aarch64/kernels_alone
+
+# ---- without OpenBLAS ----
+
+NO_BLAS_SPECS := $(foreach name,ops gradcheck numbers products conv recurrent determinism reference golden optim sweep c,spec/$(name)_spec.lua)
+
+test-no-blas: setup-test ## test the build without OpenBLAS, in build/no-blas
+	@$(MAKE) --no-print-directory -j2 NO_BLAS=1 BUILD=build/no-blas all c-tests
+	@! ldd build/no-blas/marea | grep -i blas
+	@MAREA_BUILD=build/no-blas $(BUSTED) $(or $(SPECS),$(NO_BLAS_SPECS))
+
+# A program of one network, whole: of the library it has what it calls, and no other is needed where it runs. For another
+# processor: CC is the compiler, RUNNER_BUILD a folder for what it makes, RUNNER_LIBS has that processor's libraries.
+RUNNER ?= build/runner
+RUNNER_BUILD ?= build/no-blas
+RUNNER_LIBS ?= -lprotobuf-c -lz -lm -pthread
+
+runner: ## a program with a network inside, which needs no library: MODEL=model.onnx; it is RUNNER=build/runner
+	@[ -f $(call q,$(MODEL)) ] || { echo 'make runner MODEL=model.onnx: no such file: '$(call q,$(MODEL)) >&2; exit 1; }
+	@$(MAKE) --no-print-directory -j2 NO_BLAS=1 BUILD=$(RUNNER_BUILD) NEEDS_library='$(NEEDS_compiler)' $(RUNNER_BUILD)/libmarea.a
+	@mkdir -p $(dir $(RUNNER))
+	@echo '  CC   $(RUNNER)'
+	@$(CC) $(ALL_CFLAGS) -DMODEL=$(call q,"$(MODEL)") -s -static -o $(call q,$(RUNNER)) examples/runner/runner.c \
+	  $(RUNNER_BUILD)/libmarea.a -Wl,--gc-sections $(RUNNER_LIBS)
+
+test-runner: setup ## programs with a network inside, for this processor and for AArch64 under qemu, beside `marea run`
+	$(call install_packages,$(NEON_PACKAGES),$(NEEDS_neon))
+	@$(MAKE) --no-print-directory -j2 all
+	@MAKE=$(call q,$(MAKE)) sh spec/runner.sh
 
 ulp: $(BUILD)/ulp ## the error of the f32 functions on all 2^32 arguments, on every instruction set; takes 40 minutes
 	$(BUILD)/ulp
