@@ -58,6 +58,6 @@ for i, path in ipairs(paths) do
     kind, probability = kind_of(probabilities)
   end
   results[i] = {kind = kind, probability = probability, probabilities = probabilities}
-  print(("%s: %s (%s), %.1f %%"):format(path, kinds[kind].description or kind, kind, 100 * probability))
+  print(marea.format("%s: %s (%s), %.1f %%", path, kinds[kind].description or kind, kind, 100 * probability))
 end
 return results

@@ -90,5 +90,5 @@ local samples, rate = read_wav(path)
 local probabilities, window = marea.no_grad(probabilities_of, net, samples, rate)
 local spans = find_spans(probabilities, window, #samples, rate)
 widen(spans, #samples, rate)
-for _, span in ipairs(spans) do print(("%8.2f s to %8.2f s"):format(span[1] / rate, span[2] / rate)) end
+for _, span in ipairs(spans) do print(marea.format("%8.2f s to %8.2f s", span[1] / rate, span[2] / rate)) end
 return spans, probabilities

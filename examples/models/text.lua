@@ -105,7 +105,7 @@ if #boxes > 0 then lines, probabilities = marea.no_grad(read, reader, picture, b
 for _, box in ipairs(boxes) do
   if box.sure >= SURE then
     local place = ("%4d,%4d to %4d,%4d"):format(box.left, box.top, box.right, box.bottom)
-    print(("%s  %3.0f %%  %s"):format(place, 100 * box.sure, box.text))
+    print(marea.format("%s  %3.0f %%  %s", place, 100 * box.sure, box.text))
   end
 end
 return boxes, {det = {image, map}, rec = {lines, probabilities}}

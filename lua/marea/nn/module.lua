@@ -426,6 +426,7 @@ end
 ---@example net:load_state(nn.Linear{3, 2}:state())
 ---@example net:load_state({weight = marea.ones(2, 3), bias = marea.zeros(2)}, {from = "torch"})
 function Module:load_state(state, options)
+  if type(state) ~= "table" then check.state("load_state", state) end -- first: a loader's message is no option
   options = check.options("load_state", options, {"strict", "from"})
   local strict = options.strict ~= false
   local from = options.from
