@@ -507,14 +507,16 @@ static void run_blocks (marea_call *c, const marea_image_pass *b) {
 
 /* ---- the pass ---- */
 
-/* The kernel prefetches the lines of results that no second-level cache holds. With few products an element it is writing
-   them that takes time: they go past the caches, where a core writes whole lines at once. */
+/* The kernel prefetches the lines of results that no second-level cache holds, where it has few products an element or one
+   tap: a whole MobileNetV2, 16 images, 132 ms against 143. With few products it is writing them that takes time: they go
+   past the caches, where a core writes whole lines at once. */
 static void choose_stores (const marea_context *ctx, const marea_conv *g, marea_direct_images *p) {
   const marea_image_pass *b = &p->base;
   const int64_t pixels = g->n * b->x.axis[0].out * b->x.axis[1].out;
   const int64_t bytes = pixels * b->groups * b->cout * (int64_t)b->x.size;
-  if (bytes <= NEAR_BYTES) return;
-  const bool few = g->kernel[0] * g->kernel[1] * b->cin <= FEW_STEPS;
+  const int64_t taps = g->kernel[0] * g->kernel[1];
+  const bool few = taps * b->cin <= FEW_STEPS;
+  if (bytes <= NEAR_BYTES || (!few && taps > 1)) return;
   p->stream_output = few && ctx->streams && bytes > CACHED_BYTES;
   p->prefetch_output = !p->stream_output;
   p->base.kernel_fetches_out = true;
