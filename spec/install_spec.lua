@@ -56,6 +56,14 @@ describe("make install", function()
     assert.is_truthy(must(program .. quote(script) .. " --help"):find "Trains a convolutional variational autoencoder")
   end)
 
+  it("puts marea_ffi.lua where LuaJIT looks", function()
+    if sanitized then return pending "luajit has no sanitizer in it" end
+    if not has "luajit" then return pending "luajit is not installed" end
+    local path = "LUA_PATH=" .. quote(prefix .. "/share/lua/5.1/?.lua")
+    local output = must(inside(prefix, path .. [[ luajit -e 'print(require "marea_ffi".zeros{2, 3})']]))
+    assert.are.equal("f32 (2,3)\n", output)
+  end)
+
   it("tells pkg-config where the libraries are", function()
     assert.are.equal(require "marea.core".info().version .. "\n", must(inside(prefix, "pkg-config --modversion marea")))
     local flags = must(inside(prefix, [[sh -c 'eval printf "%s\\\n" "$(pkg-config --cflags --libs marea-lua)"']]))

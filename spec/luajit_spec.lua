@@ -1,11 +1,15 @@
 -- bindings/luajit/marea_ffi.lua in LuaJIT and in programs that have it, as docs/luajit.md tells their users.
 
+local document = require "spec.support.document"
 local folder = require "spec.support.folder"
 local quote, run, must = folder.quote, folder.run, folder.must
 
 local build = os.getenv("MAREA_BUILD") or "build"
 local sanitized = build:find "asan" ~= nil or build:find "coverage" ~= nil
 local library = folder.absolute(build) .. "/libmarea.so"
+
+local environment = ("MAREA_LIBRARY=%s LUA_PATH='%s/bindings/luajit/?.lua;%s/examples/luajit/?.lua;;' "):format(
+  quote(library), folder.absolute ".", folder.absolute ".")
 
 local function has(program) return os.execute("PATH=$PATH:/usr/sbin command -v " .. program .. " >/dev/null 2>&1") end
 
@@ -19,10 +23,7 @@ local function with(program, name, test)
 end
 
 --- A command that finds libmarea and marea_ffi.lua.
-local function there(command)
-  return ("MAREA_LIBRARY=%s LUA_PATH='bindings/luajit/?.lua;examples/luajit/?.lua;;' timeout 60 %s"):format(
-    quote(library), command)
-end
+local function there(command) return environment .. "timeout 60 " .. command end
 
 describe("LuaJIT", function()
   local place, weights, model = nil, "examples/lighttpd/decoder.safetensors", nil
@@ -57,5 +58,88 @@ describe("LuaJIT", function()
 
   with("luajit", "has an error with a sentence for each wrong argument", function()
     assert.are.equal("done\n", must(there("luajit spec/luajit/misuse.lua " .. quote(model))))
+  end)
+
+  with("luajit", "does what docs/luajit.md says", function()
+    local path = folder.write(place .. "/page.lua", document.lua "docs/luajit.md")
+    must(("cp %s %s/decoder.safetensors"):format(weights, quote(place)))
+    local command = ("cd %s && "):format(quote(place)) .. there("luajit " .. quote(path))
+    assert.are.equal("f32 (2,2)\t15\nf32\n36\t4\nf32 (2,128)\tnil\nz\tf32\nf32 (1,28,28,1)\n"
+      .. "matmul: f32 (2, 2) x f32 (3): inner sizes 2 and 3 differ\n", must(command))
+  end)
+
+  --- What decoder.lua makes of the point 2.7, 0.
+  local function digit_at(path) return must(there("luajit examples/luajit/digit.lua " .. quote(path) .. " 2.7 0")) end
+
+  with("luajit", "draws the same digit by operators and by a network of ONNX", function()
+    local text = digit_at(weights)
+    assert.is_truthy(text:find "@@@@")
+    assert.are.equal(28, select(2, text:gsub("\n", "")))
+    assert.are.equal(text, digit_at(model))
+  end)
+
+  with("nvim", "draws it into a buffer of Neovim, and shows errors as Neovim's", function()
+    for _, path in ipairs{weights, model} do
+      local buffer = place .. "/buffer"
+      local command = "DIGIT=%s nvim --headless -u NONE -c 'luafile examples/neovim/digit.lua' -c 'Digit %s' "
+        .. "-c 'w! %s' -c 'qa!'"
+      must(environment .. "timeout 60 sh -c " .. quote(command:format(path, "2.7 0", buffer)))
+      assert.are.equal(digit_at(path), folder.read(buffer))
+      local output = run(environment .. "timeout 60 sh -c " .. quote(command:format(path, "x 0", buffer)))
+      local message = "digit.lua:11: tensor: argument 'values': expected numbers, got nothing"
+      assert.is_truthy(output:find(message, 1, true), output)
+    end
+  end)
+
+  --- Runs test(address) beside nginx.
+  local function beside_nginx(test)
+    local log, process, address = place .. "/nginx.log", nil, nil
+    must("mkdir -p " .. quote(place .. "/nginx"))
+    local configuration = folder.read "examples/nginx/nginx.conf"
+    for port = 18730, 18750 do -- one of them is free
+      address = "http://127.0.0.1:" .. port
+      local path = folder.write(place .. "/nginx.conf", (configuration:gsub("18730", port)))
+      process = must(("PATH=$PATH:/usr/sbin DIGIT=%s DIGIT_ONNX=%s %s nginx -p %s -c %s >%s 2>&1 & echo $!"):format(
+        quote(folder.absolute(weights)), quote(model), environment, quote(place .. "/nginx"), quote(path), quote(log)))
+        :match "%d+"
+      for _ = 1, 100 do
+        if run(("curl -s -m 5 -o /dev/null -w '%%{http_code}' %s/x.png"):format(address)) == "404" then break end
+        if not os.execute("kill -0 " .. process .. " 2>/dev/null") then break end
+        os.execute "sleep 0.05"
+      end
+      if os.execute("kill -0 " .. process .. " 2>/dev/null") then break end
+    end
+    local ok, message = pcall(test, address)
+    os.execute("kill " .. process)
+    assert(ok, tostring(message) .. "\n" .. folder.read(log))
+  end
+
+  with("nginx", "answers with it in nginx, whose workers share the master's networks, also when wrk asks", function()
+    if not os.execute "test -f /usr/lib/nginx/modules/ngx_http_lua_module.so" or not has "curl" then
+      return pending "libnginx-mod-http-lua or curl is not installed"
+    end
+    beside_nginx(function(address)
+      local function get(path)
+        local answer = place .. "/answer"
+        local status = must(("curl -s -m 5 -o %s -w '%%{http_code}' '%s/%s'"):format(quote(answer), address, path))
+        return status, folder.read(answer)
+      end
+      local status, picture = get "digit.png?z=2.7,0"
+      assert.are.equal("200", status)
+      local marea = require "marea"
+      local image = assert(marea.load_png(place .. "/answer")):to "f32"
+      assert.are.same({28, 28, 1}, image.shape)
+      assert.is_true(image:max():item() > 230)
+      assert.are.same({"200", picture}, {get "onnx.png?z=2.7,0"})
+      assert.are.same({"400", "expected ?z=NUMBER,NUMBER\n"}, {get "digit.png?z=a,0"})
+      if not has "wrk" then return end
+      for file, page in pairs{[weights] = "digit.png", [model] = "onnx.png"} do
+        local output = must(("DIGIT=%s %s wrk -t2 -c4 -d1s -s examples/wrk/check.lua %s/%s"):format(quote(file),
+          there "", address, page))
+        local right, wrong = output:match "(%d+) right, (%d+) wrong"
+        assert.are.equal("0", wrong, output)
+        assert.is_true(tonumber(right) > 50, output)
+      end
+    end)
   end)
 end)
