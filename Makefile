@@ -19,7 +19,7 @@ NO_BLAS ?=
 
 # What the build and the scripts need from Debian; `make setup` installs what is missing. festlex-cmu has the words of
 # scripts/pronounce.lua, and is not asked for where there is no dpkg.
-PACKAGES := gcc libc6-dev make pkg-config lua5.4 liblua5.4-dev $(if $(NO_BLAS),,libopenblas-pthread-dev) libpng-dev zlib1g-dev \
+PACKAGES := gcc libc6-dev make pkg-config lua5.4 liblua5.4-dev $(if $(NO_BLAS),,libopenblas-pthread-dev) libpng-dev libjpeg62-turbo-dev zlib1g-dev \
             libminizip-dev libjansson-dev libprotobuf-c-dev protobuf-c-compiler libedit-dev lua-argparse gnuplot-nox fonts-dejavu-core festlex-cmu
 TEST_PACKAGES := lua-busted tmux g++
 # Programs that the tests put Marea into or compare it with; a test is skipped where its program is missing.
@@ -53,7 +53,7 @@ LUA_MODULE := $(or $(firstword $(foreach name,lua5.4 lua-5.4 lua54 lua,$(shell \
   pkg-config --exists '$(name) >= 5.4' '$(name) < 5.5' 2>/dev/null && echo $(name)))),lua5.4)
 BLAS_MODULE := $(if $(NO_BLAS),,$(firstword $(foreach name,openblas openblasp openblas-pthreads,$(shell \
   pkg-config --exists $(name) 2>/dev/null && echo $(name)))))
-MODULES := $(BLAS_MODULE) libpng minizip zlib jansson libprotobuf-c
+MODULES := $(BLAS_MODULE) libpng libjpeg minizip zlib jansson libprotobuf-c
 MODULE_CFLAGS := $(shell pkg-config --cflags $(MODULES) 2>/dev/null)
 LIBS = $(if $(BLAS_MODULE)$(NO_BLAS),,-lopenblas) $(shell pkg-config --libs $(MODULES)) -lm -pthread
 LUA_CFLAGS = $(shell pkg-config --cflags $(LUA_MODULE) 2>/dev/null)
@@ -105,7 +105,7 @@ help: ## this list
 
 # What is needed for what, as header:package, program:package, file:package or Lua module:package, with Debian's packages.
 NEEDS_compiler = $(firstword $(CC)):gcc stdio.h:libc6-dev
-NEEDS_library = $(NEEDS_compiler) pkg-config:pkg-config $(LUA):lua5.4 lua.h:liblua5.4-dev $(if $(NO_BLAS),,cblas.h:libopenblas-pthread-dev) png.h:libpng-dev \
+NEEDS_library = $(NEEDS_compiler) pkg-config:pkg-config $(LUA):lua5.4 lua.h:liblua5.4-dev $(if $(NO_BLAS),,cblas.h:libopenblas-pthread-dev) png.h:libpng-dev jpeglib.h:libjpeg62-turbo-dev \
                 zlib.h:zlib1g-dev minizip/unzip.h:libminizip-dev jansson.h:libjansson-dev \
                 protobuf-c/protobuf-c.h:libprotobuf-c-dev protoc-c:protobuf-c-compiler
 NEEDS_program = histedit.h:libedit-dev
@@ -215,7 +215,7 @@ $(BUILD)/obj/core/kernels/isa_neon.o: ISA = $(KERNEL_OPT) $(if $(findstring clan
 # Kernels in plain C are as fast at -O2, and 50 KB smaller.
 $(BUILD)/obj/core/kernels/isa_generic.o $(BUILD)/obj/core/kernels/isa_generic_f64.o: ISA = $(subst -O3,-O2,$(KERNEL_OPT))
 # What runs once a file, a call or a failure, or leaves loops over elements to kernels, is small rather than fast: 60 KB.
-$(addprefix $(BUILD)/obj/core/,io/file.o io/json.o io/list.o io/npy.o io/npz.o io/pickle.o io/torch.o io/tree.o io/view.o io/gguf.o io/t7.o io/idx.o io/zip.o io/safetensors.o io/png.o \
+$(addprefix $(BUILD)/obj/core/,io/file.o io/json.o io/list.o io/npy.o io/npz.o io/pickle.o io/torch.o io/tree.o io/view.o io/gguf.o io/t7.o io/idx.o io/zip.o io/safetensors.o io/png.o io/jpeg.o io/picture.o \
   blame.o call.o context.o check.o \
   plan.o profile.o ops/loss.o ops/prod.o ops/int8.o ops/norm/batch_norm.o ops/norm/descriptors.o ops/conv/descriptors.o ops/conv/gradients.o \
   ops/conv/conv2d.o ops/conv/conv_transpose2d.o ops/conv/choose.o ops/conv/direct_images.o ops/conv/batch_images.o \

@@ -13,6 +13,7 @@ dependencies = { "lua ~> 5.4" }
 external_dependencies = {
   OPENBLAS = { library = "openblas" },
   PNG = { header = "png.h" },
+  JPEG = { header = "jpeglib.h" },
   ZLIB = { header = "zlib.h" },
   MINIZIP = { header = "minizip/unzip.h" },
   JANSSON = { header = "jansson.h" },

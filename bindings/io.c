@@ -13,8 +13,14 @@ static int succeed (lua_State *L) {
 
 typedef marea_status (*loader)(marea_context *ctx, const char *path, marea_tensor **out);
 typedef marea_status (*saver)(marea_tensor *t, const char *path);
+/* The same with a number. */
+typedef marea_status (*number_loader)(marea_context *ctx, const char *path, int64_t number,
+                                      marea_tensor **out);
+typedef marea_status (*number_saver)(marea_tensor *t, const char *path, int64_t number);
 
-static int load_tensor (lua_State *L, const char *function, loader load) {
+/* `load` or, where that is NULL, `load_by` with the number. */
+static int load_by_number (lua_State *L, const char *function, loader load, number_loader load_by,
+                           int64_t number) {
   bind_state *S = bind_self(L);
   marea_tensor *t = NULL;
   marea_status status;
@@ -22,52 +28,92 @@ static int load_tensor (lua_State *L, const char *function, loader load) {
   const char *path = bind_string(L, S, 1, function, "path");
   bind_sandbox_path(L, S, function, path, false);
   bind_box *box = bind_box_new(L, S);
-  BIND_RETRY(L, S, 0, NULL, status, load(ctx, path, &t));
+  BIND_RETRY(L, S, 0, NULL, status, load ? load(ctx, path, &t) : load_by(ctx, path, number, &t));
   if (status != MAREA_OK) return bind_file_failed(L, S, status);
   bind_box_fill(box, t);
   return 1;
 }
 
-static int save_tensor (lua_State *L, const char *function, saver save) {
+static int load_tensor (lua_State *L, const char *function, loader load) {
+  return load_by_number(L, function, load, NULL, 0);
+}
+
+/* `save` or, where that is NULL, `save_by` with the number. */
+static int save_by_number (lua_State *L, const char *function, saver save, number_saver save_by,
+                           int64_t number) {
   bind_state *S = bind_self(L);
   marea_status status;
   bind_enter(L, S);
   const char *path = bind_string(L, S, 2, function, "path");
   bind_sandbox_path(L, S, function, path, true);
   marea_tensor *t = bind_check(L, S, 1, function, "t");
-  BIND_RETRY(L, S, 1, &t, status, save(t, path));
+  BIND_RETRY(L, S, 1, &t, status, save ? save(t, path) : save_by(t, path, number));
   return status == MAREA_OK ? succeed(L) : bind_file_failed(L, S, status);
+}
+
+static int save_tensor (lua_State *L, const char *function, saver save) {
+  return save_by_number(L, function, save, NULL, 0);
 }
 
 static int io_load_idx (lua_State *L) { return load_tensor(L, "load_idx", marea_load_idx); }
 
 static int io_load_npy (lua_State *L) { return load_tensor(L, "load_npy", marea_load_npy); }
 
-static bool read_bits (lua_State *L, bind_state *S, const char *key, int value, void *ud) {
-  if (strcmp(key, "bits") != 0) return false;
-  int64_t bits;
-  if (!bind_to_integer(L, value, &bits) || (bits != 8 && bits != 16))
-    bind_raise_argument(L, S, "load_png", "bits", "8 or 16", value);
-  *(bool *)ud = bits == 16;
+/* An option that is a whole number: its name, what it may be (from least to most in steps), and its value. */
+typedef struct option {
+  const char *function, *name, *expected;
+  int64_t least, most, step, value;
+} option;
+
+static bool read_option (lua_State *L, bind_state *S, const char *key, int value, void *ud) {
+  option *o = ud;
+  if (strcmp(key, o->name) != 0) return false;
+  if (!bind_to_integer(L, value, &o->value) || o->value < o->least || o->value > o->most ||
+      (o->value - o->least) % o->step != 0)
+    bind_raise_argument(L, S, o->function, o->name, o->expected, value);
   return true;
+}
+
+/* The option of the table at `idx`, which may be missing. */
+static int64_t take_option (lua_State *L, int idx, option o) {
+  bind_state *S = bind_self(L);
+  const char *const names[] = {o.name, NULL};
+  lua_settop(L, idx);
+  if (lua_isnil(L, idx)) return o.value;
+  if (lua_type(L, idx) != LUA_TTABLE) bind_raise_argument(L, S, o.function, "options", "a table", idx);
+  bind_read_options(L, S, idx, o.function, names, read_option, &o);
+  return o.value;
+}
+
+static bool take_wide (lua_State *L, int idx, const char *function) {
+  return take_option(L, idx, (option){function, "bits", "8 or 16", 8, 16, 8, 8}) == 16;
 }
 
 /* core.load_png(path, {bits =}) -> tensor | nil, message */
 static int io_load_png (lua_State *L) {
-  static const char *const names[] = {"bits", NULL};
-  bind_state *S = bind_self(L);
-  bool wide = false;
-  lua_settop(L, 2);
-  if (!lua_isnil(L, 2)) {
-    if (lua_type(L, 2) != LUA_TTABLE) return bind_raise_argument(L, S, "load_png", "options", "a table", 2);
-    bind_read_options(L, S, 2, "load_png", names, read_bits, &wide);
-  }
-  return load_tensor(L, "load_png", wide ? marea_load_png16 : marea_load_png);
+  return load_tensor(L, "load_png", take_wide(L, 2, "load_png") ? marea_load_png16 : marea_load_png);
 }
 
 static int io_save_npy (lua_State *L) { return save_tensor(L, "save_npy", marea_save_npy); }
 
-static int io_save_png (lua_State *L) { return save_tensor(L, "save_png", marea_save_png); }
+/* core.save_png(t, path, {bits =}) -> true | nil, message */
+static int io_save_png (lua_State *L) {
+  return save_tensor(L, "save_png", take_wide(L, 3, "save_png") ? marea_save_png16 : marea_save_png);
+}
+
+static int io_load_image (lua_State *L) { return load_tensor(L, "load_image", marea_load_image); }
+
+/* core.load_jpeg(path, {min_side =}) -> tensor | nil, message */
+static int io_load_jpeg (lua_State *L) {
+  static const option min_side = {"load_jpeg", "min_side", "a whole number above 0", 1, INT64_MAX, 1, 0};
+  return load_by_number(L, "load_jpeg", NULL, marea_load_jpeg, take_option(L, 2, min_side));
+}
+
+/* core.save_jpeg(t, path, {quality =}) -> true | nil, message */
+static int io_save_jpeg (lua_State *L) {
+  static const option quality = {"save_jpeg", "quality", "a whole number from 1 to 100", 1, 100, 1, 90};
+  return save_by_number(L, "save_jpeg", NULL, marea_save_jpeg, take_option(L, 3, quality));
+}
 
 /* Pushes the bytes as a string; `box` takes the tensor. */
 static int push_bytes (lua_State *L, bind_box *box, marea_tensor *bytes) {
@@ -381,6 +427,9 @@ const luaL_Reg bind_io_functions[] = {
     {"load_png", io_load_png},
     {"save_png", io_save_png},
     {"encode_png", io_encode_png},
+    {"load_jpeg", io_load_jpeg},
+    {"save_jpeg", io_save_jpeg},
+    {"load_image", io_load_image},
     {"save_bytes", io_save_bytes},
     {"save", io_save},
     {"load", io_load},

@@ -9,7 +9,7 @@
 **   4 Operators              one registry, one entry point: marea_apply; marea_call_op by names
 **   5 Gradients              the tape
 **   6 Random numbers         Philox4x32-10
-**   7 Files                  IDX, NPY, safetensors, PNG
+**   7 Files                  IDX, NPY, safetensors, PNG, JPEG
 **   8 Profiling              what operators cost
 **   9 Planning               memory and operations of a script, from shapes alone, without computing it
 **  10 Graphs                 networks that were made elsewhere: ONNX
@@ -463,8 +463,20 @@ MAREA_API MAREA_MUST_USE marea_status marea_load_png (marea_context *ctx, const 
 MAREA_API MAREA_MUST_USE marea_status marea_load_png16 (marea_context *ctx, const char *path, marea_tensor **out);
 /* (H,W) or (H,W,C): u8 as it is, f32 and f64 from [0, 1], clamped; NaN becomes 0. */
 MAREA_API MAREA_MUST_USE marea_status marea_save_png (marea_tensor *t, const char *path);
+/* With 16 bits: i64 from 0 to 65535 as it is (MAREA_EARG outside), f32 and f64 as above. */
+MAREA_API MAREA_MUST_USE marea_status marea_save_png16 (marea_tensor *t, const char *path);
 /* The bytes of that file as a tensor u8 (n), for programs that send pictures instead of keeping them. */
 MAREA_API MAREA_MUST_USE marea_status marea_encode_png (marea_tensor *t, marea_tensor **out);
+
+/* A JPEG picture as u8 (H,W,C), C = 1 gray, 3 RGB; CMYK becomes RGB. It is turned as EXIF's Orientation wants it.
+   min_side above 0: it is decoded at 1/2, 1/4 or 1/8 of its size, as long as the shorter side keeps so many pixels,
+   which takes a part of the time. Damage that libjpeg finds is MAREA_EFORMAT. */
+MAREA_API MAREA_MUST_USE marea_status marea_load_jpeg (marea_context *ctx, const char *path, int64_t min_side,
+                                                       marea_tensor **out);
+/* (H,W), (H,W,1) or (H,W,3), values as marea_save_png's; quality from 1 to 100; colours at half the resolution. */
+MAREA_API MAREA_MUST_USE marea_status marea_save_jpeg (marea_tensor *t, const char *path, int64_t quality);
+/* A PNG as marea_load_png's or a JPEG as marea_load_jpeg's, by the file's first bytes. */
+MAREA_API MAREA_MUST_USE marea_status marea_load_image (marea_context *ctx, const char *path, marea_tensor **out);
 
 /* A file of these bytes, whole or not at all, as all files here are written. */
 MAREA_API MAREA_MUST_USE marea_status marea_save_bytes (marea_context *ctx, const char *path, const void *bytes,

@@ -196,8 +196,9 @@ echo "$text" | gcc "$@"
 
   it("names the headers, their packages and make setup, and compiles nothing", function()
     for _, target in ipairs{"all", "jupyter", "module"} do
-      local output = said(target, "*png.h*|*jansson.h*|*lua.h*|*cblas.h*|*zlib.h*")
-      for _, line in ipairs{"png.h (Debian's package libpng-dev)", "jansson.h (Debian's package libjansson-dev)",
+      local output = said(target, "*png.h*|*jpeglib.h*|*jansson.h*|*lua.h*|*cblas.h*|*zlib.h*")
+      for _, line in ipairs{"png.h (Debian's package libpng-dev)", "jpeglib.h (Debian's package libjpeg62-turbo-dev)",
+        "jansson.h (Debian's package libjansson-dev)",
         "lua.h (Debian's package liblua5.4-dev)", "cblas.h (Debian's package libopenblas-pthread-dev)",
         "zlib.h (Debian's package zlib1g-dev)", "`make setup` installs what is missing"} do
         assert.is_truthy(output:find(line, 1, true), target .. ": " .. output)

@@ -34,8 +34,8 @@ describe("make without dpkg", function()
   end
 
   it("finds Lua 5.4 and OpenBLAS under the names that they have", function()
-    local value = found{["lua"] = "5.4.6", openblasp = "0.3.26", libpng = "1", zlib = "1", minizip = "1", jansson = "2",
-      ["libprotobuf-c"] = "1"}
+    local value = found{["lua"] = "5.4.6", openblasp = "0.3.26", libpng = "1", libjpeg = "2", zlib = "1",
+      minizip = "1", jansson = "2", ["libprotobuf-c"] = "1"}
     assert.are.equal("lua", value "LUA")
     assert.are.equal("lua", value "LUA_MODULE")
     assert.are.equal("openblasp", value "BLAS_MODULE")

@@ -120,7 +120,8 @@ describe("bindings", function()
     local at = folder.new()
     local x = marea.tensor({{1, 2}, {3, 4}}, {requires_grad = true})
     local flat, image = x:detach(), marea.tensor({{0, 1}, {2, 3}}, {dtype = "u8"})
-    assert(marea.save_npy(flat, at .. "/x.npy") and marea.save_png(image, at .. "/x.png"))
+    assert(marea.save_npy(flat, at .. "/x.npy") and marea.save_png(image, at .. "/x.png")
+      and marea.save_jpeg(image, at .. "/x.jpg"))
     local function or_raise(value, message) return value or error(message, 0) end
     for name, body in pairs{
       load_npy = function() return or_raise(marea.load_npy(at .. "/x.npy")) end,
@@ -128,6 +129,9 @@ describe("bindings", function()
       save_npy = function() return or_raise(marea.save_npy(flat, at .. "/y.npy")) end,
       save_png = function() return or_raise(marea.save_png(image, at .. "/y.png")) end,
       save_bytes = function() return or_raise(marea.save_bytes(at .. "/y", "text")) end,
+      save_jpeg = function() return or_raise(marea.save_jpeg(image, at .. "/y.jpg")) end,
+      load_jpeg = function() return or_raise(marea.load_jpeg(at .. "/x.jpg")) end,
+      load_image = function() return or_raise(marea.load_image(at .. "/x.png")) end,
       encode_png = function() return marea.encode_png(image) end,
       to = function() return flat:to "f64" end,
       detach = function() return x:detach() end,

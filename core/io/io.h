@@ -151,6 +151,34 @@ marea_status marea_zip_add (marea_zip_writer *z, const char *name, uint64_t size
 marea_status marea_zip_write (marea_zip_writer *z, const void *bytes, size_t n);
 marea_status marea_zip_end (marea_zip_writer *z, marea_status status); /* as marea_write_end */
 
+/* ---- picture.c ---- */
+
+#define MAREA_PNG_CHANNELS (1 << 1 | 1 << 2 | 1 << 3 | 1 << 4)
+#define MAREA_JPEG_CHANNELS (1 << 1 | 1 << 3)
+typedef struct marea_picture_kind { /* what a format can hold */
+  int bits, side;                   /* of a sample, 8 or 16; at most */
+  unsigned channels;
+} marea_picture_kind;
+
+typedef struct marea_picture { /* a tensor's samples; those of 16 bits with their upper byte first */
+  uint32_t width, height;
+  int channels;
+  size_t row; /* bytes of one */
+  uint8_t *pixels;
+  marea_tensor *whole; /* owned, as the block, which is NULL where the pixels are the tensor's own */
+  uint8_t *block;
+} marea_picture;
+/* Fails, or *p is to be freed. */
+marea_status marea_picture_of (marea_tensor *t, const char *label, marea_picture_kind kind, marea_picture *p);
+void marea_picture_free (marea_picture *p);
+marea_status marea_check_pixels (marea_context *ctx, const char *label, uint32_t width, uint32_t height);
+
+marea_status marea_read_png (marea_context *ctx, const char *who, const char *path, const uint8_t *bytes,
+                             size_t n, int bits, marea_tensor **out);
+/* min_side 0: as large as it is. */
+marea_status marea_read_jpeg (marea_context *ctx, const char *who, const char *path, const uint8_t *bytes,
+                              size_t n, int64_t min_side, marea_tensor **out);
+
 /* ---- npy.c, for archives of such files ---- */
 
 marea_status marea_array_read (marea_context *ctx, marea_label label, const uint8_t *bytes, size_t n,

@@ -8,7 +8,7 @@
 ** all that is not needed for them, and alpha is not multiplied in. A palette becomes RGB, tRNS an alpha channel; 1, 2
 ** and 4 bits are scaled to 0..255; 16 bits give their upper byte, or as they are where 16 are wanted, to which fewer
 ** are scaled. Bytes after the last chunk are ignored, as everywhere.
-** Not done: 16-bit output, palettes, text, animation.
+** Not done: palettes in output, text, animation.
 **
 ** libpng reports errors by longjmp, and `guarded` is the only function that catches them. What it runs owns nothing
 ** but what `session` frees.
@@ -37,7 +37,7 @@ typedef struct session {
   int channels;
   const uint8_t *next; /* reading: what is left of the file */
   size_t left;
-  int bits;           /* of a sample that is wanted, 8 or 16 */
+  int bits;           /* of a sample that is wanted or written, 8 or 16 */
   marea_writer *file; /* writing: to a file or, without one, to memory */
   uint8_t *bytes;
   size_t n, room;
@@ -129,9 +129,7 @@ static marea_status check_chunks (marea_context *ctx, const char *label, const u
 /* The picture's size against the limits, and against the file by what compression can do at most. */
 static marea_status check_size (const session *s, size_t n) {
   const uint64_t packed = (uint64_t)png_get_rowbytes(s->png, s->info) * s->height;
-  if ((uint64_t)s->width * s->height > MAREA_MAX_PIXELS)
-    return marea_fail(s->ctx, MAREA_EFORMAT, "%s: %u x %u pixels; at most %d are allowed", s->label, s->width,
-                      s->height, MAREA_MAX_PIXELS);
+  MAREA_TRY(marea_check_pixels(s->ctx, s->label, s->width, s->height));
   if (packed / MAREA_MAX_DEFLATE > n)
     return marea_fail(s->ctx, MAREA_EFORMAT,
                       "%s: header declares %u x %u pixels, which a file of %zu bytes cannot hold", s->label,
@@ -182,9 +180,9 @@ static marea_status read_picture (session *s, size_t n, marea_tensor **out) {
   return marea_raw_decode(*out, code, true);
 }
 
-static marea_status parse (marea_context *ctx, const char *path, const uint8_t *bytes, size_t n, int bits,
-                           marea_tensor **out) {
-  const marea_label label = marea_file_label("load_png", path);
+marea_status marea_read_png (marea_context *ctx, const char *who, const char *path, const uint8_t *bytes,
+                             size_t n, int bits, marea_tensor **out) {
+  const marea_label label = marea_file_label(who, path);
   session s = {.ctx = ctx, .label = label.s, .next = bytes, .bits = bits};
   *out = NULL;
   MAREA_TRY(check_chunks(ctx, label.s, bytes, n, &s.left));
@@ -202,12 +200,12 @@ static marea_status parse (marea_context *ctx, const char *path, const uint8_t *
 marea_parser marea_parse_png, marea_parse_png16;
 marea_status marea_parse_png (marea_context *ctx, const char *path, const uint8_t *bytes, size_t n,
                               marea_tensor **out) {
-  return parse(ctx, path, bytes, n, 8, out);
+  return marea_read_png(ctx, "load_png", path, bytes, n, 8, out);
 }
 
 marea_status marea_parse_png16 (marea_context *ctx, const char *path, const uint8_t *bytes, size_t n,
                                 marea_tensor **out) {
-  return parse(ctx, path, bytes, n, 16, out);
+  return marea_read_png(ctx, "load_png", path, bytes, n, 16, out);
 }
 
 marea_status marea_load_png (marea_context *ctx, const char *path, marea_tensor **out) {
@@ -219,46 +217,6 @@ marea_status marea_load_png16 (marea_context *ctx, const char *path, marea_tenso
 }
 
 /* ---- writing ---- */
-
-/* 0..1 to 0..255, to the nearest. The first comparison is false for NaN. */
-static uint8_t to_byte (double x) {
-  if (!(x > 0)) return 0;
-  return x >= 1 ? 255 : (uint8_t)(255 * x + 0.5);
-}
-
-/* *pixels := the bytes of t's elements: its own memory for u8, or *block, to be freed by the caller. */
-static marea_status pixels_of (const marea_tensor *t, const char *label, uint8_t **block, uint8_t **pixels) {
-  void *data = marea_tensor_data(t);
-  int64_t n = marea_tensor_size(t);
-  *pixels = data;
-  *block = NULL;
-  if (marea_tensor_dtype(t) == MAREA_U8) return MAREA_OK;
-  *pixels = *block = marea_alloc(t->ctx, (size_t)n);
-  if (!*block) return marea_out_of_memory(t->ctx, label, (size_t)n, "pixels");
-  for (int64_t i = 0; i < n; i++) {
-    if (i % MAREA_BLOCK == 0) MAREA_TRY(marea_poll(t->ctx));
-    (*block)[i] = to_byte(marea_load(marea_tensor_dtype(t), data, i));
-  }
-  return MAREA_OK;
-}
-
-/* Refuses a tensor that is no picture. */
-static marea_status check_picture (const marea_tensor *t, const char *label) {
-  int rank = marea_tensor_rank(t);
-  const int64_t *shape = marea_tensor_shape(t);
-  int64_t channels = rank == 3 ? shape[2] : 1;
-  if (rank < 2 || rank > 3 || channels < 1 || channels > 4 ||
-      !marea_is_in(MAREA_FLOATS | 1 << MAREA_U8, marea_tensor_dtype(t)))
-    return marea_fail(t->ctx, MAREA_ESHAPE,
-                      "%s: expected u8, f32 or f64 of shape (H, W) or (H, W, C) with C = 1, 2, "
-                      "3 or 4, got %s",
-                      label, marea_tensor_text(t).s);
-  if (!shape[0] || !shape[1] || shape[0] > MAX_SIDE || shape[1] > MAX_SIDE ||
-      shape[0] > MAREA_MAX_PIXELS / shape[1])
-    return marea_fail(t->ctx, MAREA_ESHAPE, "%s: a picture has 1 to %d pixels and sides up to %d, got %s",
-                      label, MAREA_MAX_PIXELS, MAX_SIDE, marea_tensor_text(t).s);
-  return MAREA_OK;
-}
 
 static marea_status append (session *s, const uint8_t *bytes, size_t n) {
   MAREA_TRY(marea_poll(s->ctx));
@@ -279,7 +237,7 @@ static void write_all (session *s) {
   static const int color[] = {PNG_COLOR_TYPE_GRAY, PNG_COLOR_TYPE_GRAY_ALPHA, PNG_COLOR_TYPE_RGB,
                               PNG_COLOR_TYPE_RGB_ALPHA};
   png_set_write_fn(s->png, s, on_write, on_flush);
-  png_set_IHDR(s->png, s->info, s->width, s->height, 8, color[s->channels - 1], PNG_INTERLACE_NONE,
+  png_set_IHDR(s->png, s->info, s->width, s->height, s->bits, color[s->channels - 1], PNG_INTERLACE_NONE,
                PNG_COMPRESSION_TYPE_BASE, PNG_FILTER_TYPE_BASE);
   png_set_sRGB(s->png, s->info, PNG_sRGB_INTENT_PERCEPTUAL);
   png_write_info(s->png, s->info);
@@ -300,22 +258,20 @@ static marea_status encode (session *s) {
 typedef marea_status picture_writer (session *s, void *to);
 
 /* Checks t and hands its pixels to `write`. */
-static marea_status with_pixels (marea_tensor *t, const char *label, picture_writer *write, void *to) {
-  uint8_t *block;
-  marea_tensor *whole;
-  MAREA_TRY(check_picture(t, label));
-  const int64_t *shape = marea_tensor_shape(t);
+static marea_status with_pixels (marea_tensor *t, const char *label, int bits, picture_writer *write,
+                                 void *to) {
+  marea_picture p;
+  MAREA_TRY(marea_picture_of(t, label, (marea_picture_kind){bits, MAX_SIDE, MAREA_PNG_CHANNELS}, &p));
   session s = {.ctx = t->ctx,
                .label = label,
-               .height = (uint32_t)shape[0],
-               .width = (uint32_t)shape[1],
-               .channels = t->rank == 3 ? (int)shape[2] : 1};
-  s.row = s.width * (size_t)s.channels;
-  MAREA_TRY(marea_gapless(t, &whole));
-  marea_status status = pixels_of(whole, label, &block, &s.pixels);
-  if (status == MAREA_OK) status = write(&s, to);
-  marea_free(s.ctx, block);
-  marea_release(whole);
+               .bits = bits,
+               .pixels = p.pixels,
+               .row = p.row,
+               .width = p.width,
+               .height = p.height,
+               .channels = p.channels};
+  const marea_status status = write(&s, to);
+  marea_picture_free(&p);
   return status;
 }
 
@@ -326,13 +282,17 @@ static marea_status write_file (session *s, void *path) {
   return marea_write_end(&file, encode(s));
 }
 
-marea_status marea_save_png (marea_tensor *t, const char *path) {
+static marea_status save (marea_tensor *t, const char *path, int bits) {
   MAREA_ENTER;
   MAREA_TRY(marea_want_values(t, "save_png", "t"));
   MAREA_WANT_OR_RETURN(t->ctx, "save_png", path);
   const marea_label label = marea_file_label("save_png", path);
-  return with_pixels(t, label.s, write_file, (char *)path);
+  return with_pixels(t, label.s, bits, write_file, (char *)path);
 }
+
+marea_status marea_save_png (marea_tensor *t, const char *path) { return save(t, path, 8); }
+
+marea_status marea_save_png16 (marea_tensor *t, const char *path) { return save(t, path, 16); }
 
 /* More than what libpng writes: zlib's bound for one byte and the samples of each row, in chunks of 8 KB, and a
    header. */
@@ -358,5 +318,5 @@ marea_status marea_encode_png (marea_tensor *t, marea_tensor **out) {
   MAREA_WANT_OR_RETURN(marea_tensor_context(t), "encode_png", out);
   *out = NULL;
   MAREA_TRY(marea_want_values(t, "encode_png", "t"));
-  return with_pixels(t, "encode_png", write_memory, out);
+  return with_pixels(t, "encode_png", 8, write_memory, out);
 }

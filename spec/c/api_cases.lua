@@ -60,14 +60,16 @@ local garbage = {any("-1", "-1"), any("INT_MIN", "INT_MIN"), any("INT_MAX", "INT
 
 local paths = {
   marea_load_idx = "w->file.idx", marea_load_npy = "w->file.npy", marea_load_png = "w->file.png",
-  marea_load_png16 = "w->file.png", marea_file_load = "w->file.safetensors",
+  marea_load_png16 = "w->file.png", marea_load_jpeg = "w->file.jpeg", marea_load_image = "w->file.jpeg",
+  marea_file_load = "w->file.safetensors",
   marea_load_npz = "w->file.npz", marea_load_torch = "w->file.torch",
   marea_load_gguf = "w->file.gguf", marea_load_t7 = "w->file.t7",
   marea_onnx_load = "w->file.onnx",
 }
 local tensors = { -- the good one where it is not w->t
   ["marea_backward.y"] = "w->y", ["marea_backward.seed"] = "w->u", ["marea_grad.y"] = "w->y",
-  ["marea_grad.seed"] = "w->u", ["marea_save_png.t"] = "w->u",
+  ["marea_grad.seed"] = "w->u", ["marea_save_png.t"] = "w->u", ["marea_save_jpeg.t"] = "w->u",
+  ["marea_save_png16.t"] = "w->u",
 }
 local may_be_null = {
   ["marea_open.config"] = true, ["marea_apply.attrs"] = true, ["marea_apply_.attrs"] = true,
@@ -205,8 +207,10 @@ local values = {
   end,
   ["uint64_t"] = function() return {good "3", any("0", "0"), any("UINT64_MAX", "UINT64_MAX")} end,
   ["uint32_t"] = function() return {good "3", any("UINT32_MAX", "UINT32_MAX")} end,
-  ["int64_t"] = function() return {good "0", any("-1", "-1"), any("1", "1"), any("INT64_MIN", "INT64_MIN"),
-    any("INT64_MAX", "INT64_MAX")} end,
+  ["int64_t"] = function(_, p)
+    return {good(p.name == "quality" and "90" or "0"), any("-1", "-1"), any("1", "1"), any("INT64_MIN", "INT64_MIN"),
+      any("INT64_MAX", "INT64_MAX")}
+  end,
   ["marea_statistics *"] = optional "&w->statistics", ["marea_blame *"] = pointer "&w->blame",
   ["const marea_input_spec **"] = optional "&w->inputs", ["const marea_attr_spec **"] = optional "&w->specs",
   ["marea_random_state"] = function() return {good "w->random", any("odd", "w->odd_random")} end,

@@ -55,7 +55,7 @@ typedef struct world {
   marea_graph_weight weight;
   marea_profile *p, *started;
   struct {
-    const char *idx, *npy, *npz, *torch, *gguf, *t7, *png, *safetensors, *onnx, *new;
+    const char *idx, *npy, *npz, *torch, *gguf, *t7, *png, *jpeg, *safetensors, *onnx, *new;
   } file;
   const char *long_text, *text;
   marea_attr attrs[MAREA_MAX_ATTRS];
@@ -217,6 +217,7 @@ static void make_values (world *w) {
   w->random = (marea_random_state){1, 2};
   w->odd_random = (marea_random_state){UINT64_MAX, UINT64_MAX};
   w->file.idx = path("a.idx"), w->file.npy = path("a.npy"), w->file.png = path("a.png");
+  w->file.jpeg = path("a.jpg");
   w->file.npz = path("a.npz"), w->file.torch = path("a.pt");
   w->file.gguf = path("a.gguf"), w->file.t7 = path("a.t7");
   w->file.safetensors = path("a.safetensors"), w->file.onnx = path("a.onnx"), w->file.new = path("new");
@@ -362,6 +363,7 @@ static void write_files (void) {
   fclose(file);
   need(marea_save_npy(w->t, w->file.npy), w->ctx);
   need(marea_save_png(w->u, w->file.png), w->ctx);
+  need(marea_save_jpeg(w->u, w->file.jpeg, 90), w->ctx);
   need(marea_file_save(w->f, w->file.safetensors), w->ctx);
   need(marea_save_npz(w->f, w->file.npz), w->ctx);
   need(marea_save_bytes(w->ctx, w->file.onnx, model, MODEL_BYTES), w->ctx);

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT
 ** fuzz_io.c: the parsers of core/io under libFuzzer. The first byte of an input chooses the parser.
-** PNG's checksums are put right first, for no fuzzer guesses them; kind 5 leaves them alone. Kind 6 reads 16 bits, kind 7 JSON, kind 8 NPZ, kind 9 PyTorch, kind 10 GGUF, kind 11 Torch7.
+** PNG's checksums are put right first, for no fuzzer guesses them; kind 5 leaves them alone. Kind 6 reads 16 bits, kind 7 JSON, kind 8 NPZ, kind 9 PyTorch, kind 10 GGUF, kind 11 Torch7, kind 12 JPEG.
 **
 ** Build: clang -g -O1 -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all spec/c/fuzz_io.c (core)
-** -lpng -lminizip -lz -ljansson
+** -lpng -ljpeg -lminizip -lz -ljansson
 ** Run:   fuzz_io -malloc_limit_mb=64 -timeout=2 -max_len=4096 FOLDER_OF_SEEDS
 ** Where clang is missing, `make fuzz` does the same with gcc and the mutations of fuzz_main.c.
 */
@@ -13,7 +13,7 @@
 
 #include "../../core/io/io.h"
 
-marea_parser marea_parse_idx, marea_parse_npy, marea_parse_png, marea_parse_png16;
+marea_parser marea_parse_idx, marea_parse_npy, marea_parse_png, marea_parse_png16, marea_parse_jpeg;
 
 int LLVMFuzzerTestOneInput (const uint8_t *data, size_t size);
 
@@ -68,7 +68,7 @@ int LLVMFuzzerTestOneInput (const uint8_t *data, size_t size) {
                          &ctx) != MAREA_OK)
     abort();
   if (size == 0) return 0;
-  int kind = data[0] % 12;
+  int kind = data[0] % 13;
   size_t n = size - 1;
   uint8_t *copy = malloc(n);
   if (n) memcpy(copy, data + 1, n);
@@ -82,7 +82,8 @@ int LLVMFuzzerTestOneInput (const uint8_t *data, size_t size) {
     free(copy);
     return 0;
   }
-  marea_status status = kind == 11               ? marea_parse_t7(ctx, "input", copy, n, &tree)
+  marea_status status = kind == 12               ? marea_parse_jpeg(ctx, "input", copy, n, &t)
+                        : kind == 11             ? marea_parse_t7(ctx, "input", copy, n, &tree)
                         : kind == 10             ? marea_parse_gguf(ctx, "input", copy, n, &tree)
                         : kind == 9              ? marea_parse_torch(ctx, "input", copy, n, &tree)
                         : kind == 8              ? marea_parse_npz(ctx, "input", copy, n, &f)

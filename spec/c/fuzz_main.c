@@ -10,7 +10,7 @@
 
 #include "../../core/io/io.h"
 
-#define KINDS 12 /* of fuzz_io.c */
+#define KINDS 13 /* of fuzz_io.c */
 #define SEEDS 64
 #define LONGEST 8192
 
@@ -247,6 +247,7 @@ int main (int argc, char **argv) {
   add_npy();
   for (int kind = 2; kind <= 6; kind += kind == 2 ? 3 : 1)
     add_golden("spec/golden/png.lua", "89504e470d0a1a0a", kind);
+  add_golden("spec/golden/jpeg.lua", "ffd8", 12);
   add_golden("spec/golden/gguf.lua", "47475546", 10);
   add_golden("spec/golden/t7.lua", "0300000001000000", 11);
   add_golden("spec/golden/t7.lua", "0400000001000000", 11);

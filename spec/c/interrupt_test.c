@@ -127,6 +127,13 @@ static marea_status save_png (marea_context *ctx) {
 
 static marea_status load_png (marea_context *ctx) { return marea_load_png(ctx, path, &out); }
 
+static marea_status save_jpeg (marea_context *ctx) {
+  (void)ctx;
+  return marea_save_jpeg(in[0], path, 90);
+}
+
+static marea_status load_jpeg (marea_context *ctx) { return marea_load_jpeg(ctx, path, 0, &out); }
+
 static marea_status save (marea_context *ctx) {
   marea_file *f;
   marea_status status = marea_file_new(ctx, &f);
@@ -166,6 +173,8 @@ static const work works[] = {
     {"load", NULL, load, 10},
     {"save_png", image, save_png, 100},
     {"load_png", NULL, load_png, 2},
+    {"save_jpeg", image, save_jpeg, 100},
+    {"load_jpeg", NULL, load_jpeg, 10},
 };
 
 static void drop (marea_tensor **t) {

@@ -14,7 +14,7 @@
 
 #include "../../core/io/io.h"
 
-marea_parser marea_parse_idx, marea_parse_npy, marea_parse_png, marea_parse_png16;
+marea_parser marea_parse_idx, marea_parse_npy, marea_parse_png, marea_parse_png16, marea_parse_jpeg;
 
 #define CHECK(condition)                                                                             \
   do {                                                                                               \

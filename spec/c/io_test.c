@@ -35,7 +35,7 @@ static bytes slurp (const char *path) {
   return b;
 }
 
-typedef enum format { IDX, NPY, PNG, SAFETENSORS, JSON, NPZ, TORCH, GGUF, T7 } format;
+typedef enum format { IDX, NPY, PNG, SAFETENSORS, JSON, NPZ, TORCH, GGUF, T7, JPEG } format;
 
 /* Walks over all values: as many ends as lists and objects, and then ends for good. */
 static marea_status parse_json (const uint8_t *from, size_t n) {
@@ -91,6 +91,7 @@ static marea_status parse (format kind, const uint8_t *from, size_t n) {
                         : kind == SAFETENSORS ? marea_parse_safetensors(ctx, "sample", copy, n, &f)
                         : kind == JSON        ? parse_json(copy, n)
                         : kind == NPZ         ? marea_parse_npz(ctx, "sample", copy, n, &f)
+                        : kind == JPEG        ? marea_parse_jpeg(ctx, "sample", copy, n, &t)
                                               : parsers[kind](ctx, "sample", copy, n, &t);
   CHECK(status == MAREA_OK || (!t && !f && (kind == JSON || strstr(marea_error(ctx), "'sample': "))));
   marea_release(t);
@@ -158,6 +159,29 @@ static bytes saved_npy (marea_tensor *t) {
   CHECK_OK(marea_save_npy(t, in_folder("sample.npy")));
   marea_release(t);
   return slurp(in_folder("sample.npy"));
+}
+
+static bytes saved_jpeg (marea_tensor *t) {
+  CHECK_OK(marea_save_jpeg(t, in_folder("sample.jpg"), 90));
+  marea_release(t);
+  return slurp(in_folder("sample.jpg"));
+}
+
+/* The last file of spec/golden/jpeg.lua: of several scans, turned by its EXIF data. */
+static bytes progressive (void) {
+  bytes b = {malloc(4096), 0};
+  char line[8192];
+  FILE *f = fopen("spec/golden/jpeg.lua", "r");
+  CHECK(f);
+  while (f && fgets(line, sizeof line, f)) {
+    unsigned byte;
+    if (line[0] != ' ') continue;
+    b.n = 0;
+    for (const char *hex = line + 3; b.n < 4096 && sscanf(hex, "%2x", &byte) == 1; hex += 2)
+      b.p[b.n++] = (uint8_t)byte;
+  }
+  if (f) fclose(f);
+  return b;
 }
 
 static bytes saved_png (marea_tensor *t) {
@@ -336,6 +360,9 @@ static void test_attacks (long random_flips) {
        false},
       {"png rgba", PNG, saved_png(MAKE(MAREA_U8, 0, 40, 30, 4)), true},
       {"png gray", PNG, saved_png(MAKE(MAREA_F32, 0, 8, 8)), true},
+      {"jpeg", JPEG, saved_jpeg(MAKE(MAREA_U8, 0, 20, 17, 3)), false},
+      {"jpeg gray", JPEG, saved_jpeg(MAKE(MAREA_F32, 0, 9, 8)), false},
+      {"jpeg of several scans", JPEG, progressive(), false},
       {"safetensors ours", SAFETENSORS, saved_file(make_file(0)), true},
       {"safetensors ours, empty", SAFETENSORS, saved_file(nothing), true},
       {"safetensors of others", SAFETENSORS,

@@ -22,11 +22,11 @@ for f in $(git ls-files 'bindings/*.c' 'bindings/*.h' 'examples/*.c'); do
   grep -nE '\b(malloc|calloc|realloc|free) *\(' "$f" >/dev/null && case $f in bindings/program/*|bindings/sandbox.c|bindings/sandbox_memory.c) false ;; esac && breach "$f: manages memory by hand"
 done
 
-# The core never prints, exits or jumps (but out of libpng's errors), and exports nothing but marea_*.
+# The core never prints, exits or jumps (but out of errors of libpng and libjpeg), and exports nothing but marea_*.
 lib=${MAREA_BUILD:-build}/libmarea.a
 if [ -f "$lib" ]; then
   for s in exit _exit abort printf fprintf puts putchar perror longjmp _longjmp setjmp _setjmp rand srand signal sigaction __assert_fail; do
-    nm -A -u "$lib" 2>/dev/null | grep -E " U $s(@|\$)" | grep -vqE ':png\.o:.* U (_setjmp|longjmp)$' && breach "$lib: the core calls $s"
+    nm -A -u "$lib" 2>/dev/null | grep -E " U $s(@|\$)" | grep -vqE ':(png|jpeg)\.o:.* U (_setjmp|longjmp)$' && breach "$lib: the core calls $s"
   done
   nm -u "$lib" 2>/dev/null | grep -E ' U lua' && breach "$lib: the core calls Lua"
   nm -g --defined-only "$lib" 2>/dev/null | awk 'NF == 3 && $3 !~ /^marea_/ { print "lint: exported without marea_: " $3; bad = 1 } END { exit bad }' \

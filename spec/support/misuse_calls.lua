@@ -179,6 +179,8 @@ local functions = {
   load_idx = function() return {"a.idx"}, 1 end,
   save_png = function() return {made(2, 2), "a.png"}, 2 end, load_png = function() return {"a.png"}, 1 end,
   encode_png = function() return {made(2, 2)}, 1 end,
+  save_jpeg = function() return {made(2, 2), "a.jpg"}, 2 end, load_jpeg = function() return {"a.jpg"}, 1 end,
+  load_image = function() return {"a.jpg"}, 1 end,
 }
 -- what they are given may raise itself
 local unnamed = {scope = true, no_grad = true}

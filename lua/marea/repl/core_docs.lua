@@ -219,13 +219,38 @@ function core.load_t7(path) end
 ---@example marea.load_png "missing.png"
 function core.load_png(path, options) end
 
---- Writes (H, W) or (H, W, 1 or 3): u8, or reals from 0 to 1.
+--- Writes (H, W) or (H, W, 1 to 4): u8, or reals from 0 to 1. With bits = 16 i64 from 0 to 65535, or reals.
 ---@param t userdata
 ---@param path string
+---@param options? {bits: integer?} bits: 8 or 16, 8 when left out
 ---@return boolean|nil ok, string|nil message
 ---@example path = os.tmpname()
 ---@example marea.save_png(marea.eye(8), path), os.remove(path)
-function core.save_png(t, path) end
+function core.save_png(t, path, options) end
+
+--- A JPEG as u8 (H, W, C): C = 1 gray, 3 RGB; CMYK becomes RGB without a profile. It is turned as its EXIF data say.
+--- With min_side it is decoded at a half, a quarter or an eighth of its size, as long as the shorter side keeps so many
+--- pixels: large photos take a part of the time.
+---@param path string
+---@param options? {min_side: integer?}
+---@return userdata|nil t, string|nil message
+---@example marea.load_jpeg "missing.jpg"
+function core.load_jpeg(path, options) end
+
+--- Writes (H, W) or (H, W, 1 or 3): u8, or reals from 0 to 1.
+---@param t userdata
+---@param path string
+---@param options? {quality: integer?} quality: 1 to 100, 90 when left out
+---@return boolean|nil ok, string|nil message
+---@example path = os.tmpname()
+---@example marea.save_jpeg(marea.eye(8), path), os.remove(path)
+function core.save_jpeg(t, path, options) end
+
+--- A PNG as load_png gives it or a JPEG as load_jpeg does, by the file's first bytes.
+---@param path string
+---@return userdata|nil t, string|nil message
+---@example marea.load_image "missing.jpg"
+function core.load_image(path) end
 
 --- Writes a file of these bytes, whole or not at all: beside it first, then renamed.
 ---@param path string
