@@ -60,6 +60,35 @@ describe("LuaJIT", function()
     assert.are.equal("done\n", must(there("luajit spec/luajit/misuse.lua " .. quote(model))))
   end)
 
+  --- Names and numbers that a command writes, line by line; `least`: those of earlier runs, of which the smaller stay.
+  local function numbers(command, least)
+    for name, number in must(command):gmatch "([%w_]+) (%-?%d+)\n" do
+      least[name] = math.min(least[name] or math.huge, tonumber(number))
+    end
+    return least
+  end
+
+  with("luajit", "takes at most 1 us a call more than C, and does not grow in a million calls", function()
+    local program = quote(place .. "/calls")
+    must(("ln -s %s %s/libmarea.so.0"):format(quote(library), quote(place)))
+    must(("gcc -std=gnu11 -O2 -Icore -o %s spec/luajit/calls.c %s"):format(program, quote(library)))
+    local here, there_too = {}, {}
+    local slow
+    for _ = 1, 5 do -- other work on the machine may disturb one of them
+      numbers(("LD_LIBRARY_PATH=%s %s"):format(quote(place), program), here)
+      numbers(there "luajit spec/luajit/calls.lua", there_too)
+      slow = nil
+      for name, each in pairs(here) do
+        if there_too[name] - each > 1000 then slow = ("%s: %d ns, in C %d ns"):format(name, there_too[name], each) end
+      end
+      if not slow then break end
+    end
+    assert.is_nil(slow)
+    assert.is_true(here.add > 0 and here.from_memory > 0)
+    assert.is_true(there_too.grown < 4000, ("%d kB more"):format(there_too.grown))
+    assert.is_true(there_too.live < 10000, ("%d bytes in use"):format(there_too.live))
+  end)
+
   with("luajit", "does what docs/luajit.md says", function()
     local path = folder.write(place .. "/page.lua", document.lua "docs/luajit.md")
     must(("cp %s %s/decoder.safetensors"):format(weights, quote(place)))

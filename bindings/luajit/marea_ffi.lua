@@ -141,8 +141,9 @@ end
 local list = ffi.new "marea_context *[1]"
 local opened = lib.marea_open(nil, list)
 if opened ~= lib.MAREA_OK then error("marea_open: " .. ffi.string(lib.marea_status_text(opened))) end
--- Finalizers are Lua functions, which keep the library loaded for as long as there is something to free.
-local context = ffi.gc(list[0], function(ctx) lib.marea_close(ctx) end)
+-- Finalizers are functions of C, as those of Lua keep LuaJIT from compiling; so the library has to stay loaded.
+package.loaded["marea_ffi.library"] = lib
+local context = ffi.gc(list[0], lib.marea_close)
 
 local function check(status)
   if status ~= lib.MAREA_OK then raise(ffi.string(lib.marea_error(context))) end
@@ -202,8 +203,6 @@ end
 
 ---- tensors
 
-local function release(handle) lib.marea_release(handle) end
-
 -- Lua does not see how large tensors are: their memory is looked at after so many bytes of results.
 local LOOK, FLOOR = 64 * 2 ^ 20, 128 * 2 ^ 20
 local unseen, bound = 0, FLOOR
@@ -221,7 +220,7 @@ end
 
 --- The tensor of a new handle. `memory`: the host's, which has to live as long.
 local function own(handle, memory)
-  local t = setmetatable({handle = ffi.gc(handle, release), memory = memory}, Tensor)
+  local t = setmetatable({handle = ffi.gc(handle, lib.marea_release), memory = memory}, Tensor)
   watch_memory(handle)
   return t
 end
@@ -278,13 +277,25 @@ function marea.tensor(values, dtype)
   return t
 end
 
---- The type of the elements of the host's memory, and its bytes if they are known: those of a pointer are not.
-local function kind_of(data)
-  local name = tostring(ffi.typeof(data))
+local function read_kind(name)
   local pointer = name:match "^ctype<([%w_ ]-) %*>$"
-  if pointer then return pointer end
-  local array = name:match "^ctype<([%w_ ]-) %[[%d%[%]?]+>$" or name:match "^ctype<([%w_ ]-) %(&%)%[[%d%[%]]+>$"
-  return array, ffi.sizeof(data)
+  if pointer then return {element = pointer, array = false} end
+  return {
+    element = name:match "^ctype<([%w_ ]-) %[[%d%[%]?]+>$" or name:match "^ctype<([%w_ ]-) %(&%)%[[%d%[%]]+>$",
+    array = true,
+  }
+end
+
+--- The type of the elements of the host's memory, and its bytes if they are known: those of a pointer are not.
+local kinds = {} -- by the numbers of types
+local function kind_of(data)
+  local id = tonumber(ffi.typeof(data))
+  local kind = kinds[id]
+  if not kind then
+    kind = read_kind(tostring(ffi.typeof(data)))
+    kinds[id] = kind
+  end
+  return kind.element, kind.array and ffi.sizeof(data) or nil
 end
 
 local function dtype_of_elements(element)
@@ -386,6 +397,8 @@ end
 ---- operators
 
 local MOST_ATTRIBUTES = 16 -- more than any operator has
+local MOST_RESULTS = tonumber(lib.MAREA_MAX_OUT)
+local OTHERS = (MOST_RESULTS - 1) * ffi.sizeof "void *"
 local nameds = ffi.new("marea_named[?]", MOST_ATTRIBUTES)
 local n_ins, n_outs = 0, 0
 local ins, outs, others, nothing
@@ -398,7 +411,7 @@ local function make_room(n_in, n_out)
   others = outs + 1
 end
 
-make_room(16, lib.MAREA_MAX_OUT)
+make_room(16, MOST_RESULTS)
 
 local SETTERS = {}
 
@@ -440,18 +453,24 @@ local function set_attributes(who, attributes)
   return n
 end
 
---- Puts the handles of inputs[1..n] into `ins`, and NULL for nil; returns whether one is over the host's memory.
-local function set_inputs(who, inputs, n)
-  local lent = false
-  make_room(n, 0)
-  for i = 1, n do
-    local x = inputs[i]
-    if x == nil then ins[i - 1] = nil
-    else
-      ins[i - 1] = handle_of(who, i, x)
-      lent = lent or x.memory ~= nil
-    end
+--- Puts the handle of inputs[i] into `ins`, and NULL for nil; returns whether it is over the host's memory.
+local function set_input(who, inputs, i)
+  local x = inputs[i]
+  if x == nil then
+    ins[i - 1] = nil
+    return false
   end
+  ins[i - 1] = handle_of(who, i, x)
+  return x.memory ~= nil
+end
+
+--- The same for all of inputs[1..n]; without a loop for the first ones.
+local function set_inputs(who, inputs, n)
+  make_room(n, 0)
+  local lent = n > 0 and set_input(who, inputs, 1)
+  lent = n > 1 and set_input(who, inputs, 2) or lent
+  lent = n > 2 and set_input(who, inputs, 3) or lent
+  for i = 4, n do lent = set_input(who, inputs, i) or lent end
   return lent
 end
 
@@ -474,50 +493,46 @@ end
 
 --- How many results an operator gave.
 local function count_results()
-  if ffi.C.memcmp(others, nothing, (lib.MAREA_MAX_OUT - 1) * ffi.sizeof "void *") == 0 then
-    return outs[0] ~= nil and 1 or 0
-  end
-  local n = lib.MAREA_MAX_OUT
+  if ffi.C.memcmp(others, nothing, OTHERS) == 0 then return outs[0] ~= nil and 1 or 0 end
+  local n = MOST_RESULTS
   while outs[n - 1] == nil do n = n - 1 end
   return n
 end
 
 local function apply(name, inputs, n_in, n_named)
   set_inputs(name, inputs, n_in)
-  return lib.marea_call_op(context, name, n_in, ins, n_named, nameds, lib.MAREA_MAX_OUT, outs)
+  return lib.marea_call_op(context, name, n_in, ins, n_named, nameds, MOST_RESULTS, outs)
 end
 
-local MOST_ARGUMENTS = 14 -- of an operator's parameters, below
 local function is_table(value) return type(value) == "table" and getmetatable(value) ~= Tensor end
 
---- The inputs of a call, how many, and its attributes: arguments one by one, or in a list if the first one is a table.
-local function arguments_of(arguments)
-  local n = MOST_ARGUMENTS
-  if arguments[n] ~= nil then raise("op: expected fewer than %d arguments one by one, got more", n) end
-  while n > 0 and arguments[n] == nil do n = n - 1 end
-  if n > 0 and is_table(arguments[1]) and arguments[1][1] ~= nil then
-    return arguments[1], table.maxn(arguments[1]), arguments[2]
-  end
-  if n > 0 and is_table(arguments[n]) then return arguments, n - 1, arguments[n] end
-  return arguments, n, nil
-end
-
-local function call(name, arguments)
-  local inputs, n_in, attributes = arguments_of(arguments)
+local function call(name, inputs, n_in, attributes)
   local n_named = attributes and set_attributes(name, attributes) or 0
   local lent = set_inputs(name, inputs, n_in)
-  local status = lib.marea_call_op(context, name, n_in, ins, n_named, nameds, lib.MAREA_MAX_OUT, outs)
-  check(spare(status, apply, name, inputs, n_in, n_named))
+  local status = lib.marea_call_op(context, name, n_in, ins, n_named, nameds, MOST_RESULTS, outs)
+  if status ~= lib.MAREA_OK then check(spare(status, apply, name, inputs, n_in, n_named)) end
   return results(0, count_results(), lent, inputs, n_in)
+end
+
+--- Calls with n arguments: inputs and perhaps attributes, or a list of inputs and perhaps attributes.
+local function call_with(name, n, arguments)
+  local first, last = arguments[1], n > 0 and arguments[n]
+  if is_table(first) and first[1] ~= nil then return call(name, first, table.maxn(first), arguments[2]) end
+  if is_table(last) then return call(name, arguments, n - 1, last) end
+  return call(name, arguments, n)
 end
 
 --- Operators by their names: marea.op.conv2d(x, w, b, {stride = 2, padding = "same"}), or with the inputs in a list:
 --- marea.op.concat({x, y, z}, {dim = 0}). An input that is left out is nil; dims and indices count from 0; a name that
---- ends in _ writes the result over the first input and gives nothing. LuaJIT compiles no calls with varargs.
+--- ends in _ writes the result over the first input and gives nothing. LuaJIT compiles no calls with varargs, and loops
+--- within a call badly.
 marea.op = setmetatable({}, {
   __index = function(ops, name)
-    local function operator(a, b, c, d, e, f, g, h, i, j, k, l, m, n)
-      return call(name, {a, b, c, d, e, f, g, h, i, j, k, l, m, n})
+    local function operator(a, b, c, d, e, f, g, h, i)
+      if i ~= nil then raise("%s: expected at most 8 arguments one by one, got more", name) end
+      local n = h ~= nil and 8 or g ~= nil and 7 or f ~= nil and 6 or e ~= nil and 5 or d ~= nil and 4
+        or c ~= nil and 3 or b ~= nil and 2 or a ~= nil and 1 or 0
+      return call_with(name, n, {a, b, c, d, e, f, g, h})
     end
     text_of("op", "name", name)
     if lib.marea_op_find(name) ~= nil or lib.marea_op_find((name:gsub("_$", ""))) ~= nil then ops[name] = operator end
@@ -532,7 +547,7 @@ local file_list, graph_list = ffi.new "marea_file *[1]", ffi.new "marea_graph *[
 --- The tensors of a safetensors file by their names, and its texts.
 function marea.load(path)
   check(lib.marea_file_load(context, text_of("load", "path", path), file_list))
-  local file = ffi.gc(file_list[0], function(f) lib.marea_file_free(f) end)
+  local file = ffi.gc(file_list[0], lib.marea_file_free)
   local tensors, texts, key, value = {}, {}, ffi.new "const char *[1]", ffi.new "const char *[1]"
   for i = 0, lib.marea_file_count(file) - 1 do
     tensors[ffi.string(lib.marea_file_name(file, i))] = own(lib.marea_retain(lib.marea_file_tensor(file, i)))
@@ -554,7 +569,7 @@ end
 ---- graphs
 
 local function own_graph()
-  return setmetatable({handle = ffi.gc(graph_list[0], function(g) lib.marea_graph_free(g) end)}, Graph)
+  return setmetatable({handle = ffi.gc(graph_list[0], lib.marea_graph_free)}, Graph)
 end
 
 --- A network of an ONNX file.

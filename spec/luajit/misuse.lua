@@ -73,7 +73,7 @@ expect("sum: argument 'attributes': expected names with values, got 2", op.sum, 
 expect("reshape: ", op.reshape, x)
 expect("reshape: ", op.reshape, x, {shape = {3}})
 expect("expected a text without zero bytes", op.linear, x, x, {activation = "relu\0"})
-expect("expected fewer than 14 arguments one by one, got more", op.concat, x, x, x, x, x, x, x, x, x, x, x, x, x, x)
+expect("concat: expected at most 8 arguments one by one, got more", op.concat, x, x, x, x, x, x, x, x, x)
 expect("concat: input 2: expected a tensor, got a boolean", op.concat, {x, false}, {dim = 0})
 local crowd = {}
 for i = 1, 20 do crowd["a" .. i] = i end
