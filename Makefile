@@ -106,6 +106,7 @@ help: ## this list
 # What is needed for what, as header:package, program:package, file:package or Lua module:package, with Debian's packages.
 NEEDS_compiler = $(firstword $(CC)):gcc stdio.h:libc6-dev
 NEEDS_library = $(NEEDS_compiler) pkg-config:pkg-config $(LUA):lua5.4 lua.h:liblua5.4-dev $(if $(NO_BLAS),,cblas.h:libopenblas-pthread-dev) png.h:libpng-dev jpeglib.h:libjpeg62-turbo-dev \
+                jerror.h:libjpeg62-turbo-dev \
                 zlib.h:zlib1g-dev minizip/unzip.h:libminizip-dev jansson.h:libjansson-dev \
                 protobuf-c/protobuf-c.h:libprotobuf-c-dev protoc-c:protobuf-c-compiler
 NEEDS_program = histedit.h:libedit-dev

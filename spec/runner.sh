@@ -12,7 +12,7 @@ for target in x86 aarch64; do
   run=
   if [ $target = aarch64 ]; then
     root=$here/arm64
-    if [ ! -e $root/usr/lib/aarch64-linux-gnu/libprotobuf-c.a ] || [ ! -e $root/usr/include/jpeglib.h ]; then
+    if [ ! -e $root/usr/include/aarch64-linux-gnu/jconfig.h ]; then
       mkdir -p $root/lists/partial $root/cache/archives/partial
       options="-o APT::Architecture=arm64 -o APT::Architectures=arm64 -o Dir::State::lists=$PWD/$root/lists -o Dir::Cache=$PWD/$root/cache"
       apt-get $options update -qq
@@ -20,8 +20,9 @@ for target in x86 aarch64; do
       rm -rf $root/lists $root/cache $root/*.deb
     fi
     run="qemu-aarch64"
-    $MAKE --no-print-directory runner MODEL=$here/model.onnx RUNNER=$here/$target CC=aarch64-linux-gnu-gcc \
-      RUNNER_BUILD=build/no-blas-aarch64 CFLAGS="-g -O2 -I$root/usr/include/aarch64-linux-gnu" RUNNER_LIBS="-L$root/usr/lib/aarch64-linux-gnu -lprotobuf-c -lz -lm -pthread"
+    $MAKE --no-print-directory runner MODEL=$here/model.onnx RUNNER=$here/$target \
+      CC="aarch64-linux-gnu-gcc -I$root/usr/include/aarch64-linux-gnu" \
+      RUNNER_BUILD=build/no-blas-aarch64 RUNNER_LIBS="-L$root/usr/lib/aarch64-linux-gnu -lprotobuf-c -lz -lm -pthread"
   else
     $MAKE --no-print-directory runner MODEL=$here/model.onnx RUNNER=$here/$target
   fi
