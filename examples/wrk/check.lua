@@ -14,10 +14,12 @@ end
 
 function init() marea.seed(seed) end
 
+local function hundredths(x) return math.floor(100 * x + 0.5) / 100 end
+
 --- A connection does not say which request an answer is of, so all that are awaited are kept.
 function request()
   local z = marea.op.normal{shape = {2}}:totable()
-  local text = ("%.2f,%.2f"):format(z[1], z[2])
+  local text = hundredths(z[1]) .. "," .. hundredths(z[2])
   local z1, z2 = text:match "(.-),(.*)"
   local picture = marea.encode_png(decode(marea.tensor{{tonumber(z1), tonumber(z2)}}))
   asked[picture] = (asked[picture] or 0) + 1
