@@ -165,15 +165,19 @@ describe("examples/models", function()
     assert.are.equal(#paths, i)
   end)
 
+  --- filetype.lua's probabilities follow the files of this project, which change.
+  local function but_probability(line) return (line:gsub("(%(%l+%)), %d+%.%d %%$", "%1")) end
+
   local all = {"silero_vad", "rapidocr_onnxruntime", "magika", "talk.wav", "sign.png"}
   test("docs/models.md says what comes", all, false, function()
     local commands = 0
     for _, block in ipairs(document.blocks "docs/models.md") do
       local command = block.lines[1]:match "^%$ (.*)$"
       if command then
-        local lines = {}
-        for line in folder.must(command):gmatch "[^\n]+" do lines[#lines + 1] = line end
-        assert.are.same(table.move(block.lines, 2, #block.lines, 1, {}), lines)
+        local lines, expected = {}, {}
+        for line in folder.must(command):gmatch "[^\n]+" do lines[#lines + 1] = but_probability(line) end
+        for i = 2, #block.lines do expected[i - 1] = but_probability(block.lines[i]) end
+        assert.are.same(expected, lines)
         commands = commands + 1
       end
     end
