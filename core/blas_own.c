@@ -37,17 +37,9 @@ static const void *gather (int dtype, int64_t n, const void *x, int64_t step, vo
   return memory;
 }
 
-/* *y := sum, or *y + sum */
-static void put (int dtype, void *y, double sum, bool add) {
-#define PUT(type) *(type *)y = (type)(add ? (double)*(type *)y + sum : sum)
-  MAREA_SWITCH_FLOAT(dtype, PUT);
-}
-
-static double take (int dtype, const void *y) {
-  double value = 0;
-#define TAKE(type) value = (double)*(const type *)y
-  MAREA_SWITCH_FLOAT(dtype, TAKE);
-  return value;
+/* y[i] := sum, or y[i] + sum */
+static void put (int dtype, void *y, int64_t i, double sum, bool add) {
+  marea_store(dtype, y, i, add ? marea_load(dtype, y, i) + sum : sum);
 }
 
 /* y (n) := x B or y + x B, B (k, n); x by steps */
@@ -75,8 +67,7 @@ static void multiply_rows (const marea_kernels *kernels, int dtype, int64_t k, i
     const int64_t some = MAREA_MIN(GATHERED, k - p);
     const void *row = gather(dtype, some, at(dtype, x, p * x_step), x_step, memory);
     for (int64_t i = 0; i < n; i++)
-      put(dtype, place(dtype, y, i * y_step), kernels->dot((size_t)some, row, at(dtype, b, i * ldb + p)),
-          add || p > 0);
+      put(dtype, y, i * y_step, kernels->dot((size_t)some, row, at(dtype, b, i * ldb + p)), add || p > 0);
   }
 }
 
@@ -88,8 +79,7 @@ static void multiply_apart (const marea_kernels *kernels, const marea_blas_vecto
     multiply_row(kernels, p->dtype, p->k, some, p->x, p->x_step, at(p->dtype, p->matrix, i), p->ld, false,
                  memory);
     for (int64_t j = 0; j < some; j++)
-      put(p->dtype, place(p->dtype, p->y, (i + j) * p->y_step), take(p->dtype, at(p->dtype, memory, j)),
-          p->add);
+      put(p->dtype, p->y, (i + j) * p->y_step, marea_load(p->dtype, memory, j), p->add);
   }
 }
 
