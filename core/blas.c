@@ -390,7 +390,7 @@ static void pack_depth (void *arg, int64_t part, int worker) {
 /* B is packed once where it is a weight that keeps its packed form: see packs.c. */
 static marea_status keep_panels (const marea_gemm_layout *l, job *j) {
   const product *p = &j->all;
-  const bool keeps = l->keeps && l->keeps->in[l->weight]->storage->keeps_packs && !j->ctx->plan;
+  const bool keeps = l->keeps && marea_keeps_packs(l->keeps, l->weight);
   if (!keeps || p->tb || p->ldb != p->n || cuts_k(j)) return MAREA_OK;
   const marea_pack_key key = {{PANELS, p->k, p->n}};
   void *memory;

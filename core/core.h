@@ -466,6 +466,10 @@ typedef struct marea_pack_key {
    *ready then tells whether it is filled; else workspace. At most one form a call is kept. */
 marea_status marea_pack_for (marea_call *c, int input, const void *weight, const marea_pack_key *key, size_t bytes,
                            void **memory, bool *ready);
+/* Does the call keep packed forms of this input? Not while a plan runs, which packs into workspace. */
+static inline bool marea_keeps_packs (const marea_call *c, int input) {
+  return c->in[input]->storage->keeps_packs && !c->ctx->plan;
+}
 void marea_pack_done (marea_call *c); /* the call has succeeded: what it filled is ready */
 void marea_drop_packs (marea_context *ctx, marea_pack *p);
 

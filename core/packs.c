@@ -53,7 +53,7 @@ static marea_pack *add (marea_context *ctx, marea_storage *s, const void *weight
 
 static bool keeps (const marea_call *c, int input, const void *weight) {
   const marea_tensor *t = input < c->n_in ? c->in[input] : NULL;
-  return t && t->storage->keeps_packs && !c->ctx->plan && marea_at(t) == weight && !c->pack;
+  return t && marea_keeps_packs(c, input) && marea_at(t) == weight && !c->pack;
 }
 
 marea_status marea_pack_for (marea_call *c, int input, const void *weight, const marea_pack_key *key,

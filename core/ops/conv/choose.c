@@ -383,7 +383,7 @@ marea_status marea_conv_open_images (marea_call *c, const marea_conv *g, const m
   if (job->input_gradient && marea_conv_joins_columns(c->ctx, g))
     MAREA_TRY(marea_conv_join_columns(c, marea_element_size(job->out->dtype), &joined, &weight, &bias));
   question q = {.ctx = c->ctx,
-                .kept = c->in[MAREA_CONV_WEIGHT]->storage->keeps_packs && !c->ctx->plan,
+                .kept = marea_keeps_packs(c, MAREA_CONV_WEIGHT),
                 .g = &joined,
                 .dtype = job->out->dtype,
                 .input_gradient = job->input_gradient,

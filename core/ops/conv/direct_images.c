@@ -423,7 +423,7 @@ static marea_status open_packed (marea_call *c, const marea_conv *g, marea_direc
   const int64_t size[] = {p->taps.n, b->cin, MAREA_CONV_PANEL};
   char *memory = NULL;
   MAREA_TRY(marea_bytes(c->ctx, c->op->name, 3, size, b->x.size, &p->per_worker));
-  const bool keeps = c->in[MAREA_CONV_WEIGHT]->storage->keeps_packs && !c->ctx->plan && !b->input_gradient;
+  const bool keeps = marea_keeps_packs(c, MAREA_CONV_WEIGHT) && !b->input_gradient;
   if (!keeps) MAREA_TRY(marea_worker_memory(c, &p->per_worker, &memory));
   p->weight = (marea_conv_weights){
       .at = memory, .tap = b->cin * MAREA_CONV_PANEL, .channel = MAREA_CONV_PANEL};
