@@ -21,7 +21,9 @@ NO_BLAS ?=
 # scripts/pronounce.lua, and is not asked for where there is no dpkg.
 PACKAGES := gcc libc6-dev make pkg-config lua5.4 liblua5.4-dev $(if $(NO_BLAS),,libopenblas-pthread-dev) libpng-dev libjpeg62-turbo-dev zlib1g-dev \
             libminizip-dev libjansson-dev libprotobuf-c-dev protobuf-c-compiler libedit-dev lua-argparse gnuplot-nox fonts-dejavu-core festlex-cmu
-TEST_PACKAGES := lua-busted tmux g++
+# For the optional modules of bindings/extra.
+EXTRA_PACKAGES := libhdf5-dev
+TEST_PACKAGES := lua-busted tmux g++ $(EXTRA_PACKAGES)
 # Programs that the tests put Marea into or compare it with; a test is skipped where its program is missing.
 HOST_PACKAGES := lighttpd-modules-lua gringo curl python3-pil python3-numpy libonnx-testdata luajit2 neovim libnginx-mod-http-lua wrk
 # With what `make models` gets models from packages of Python, and makes something to try them on.
@@ -67,6 +69,12 @@ PACKED = $(shell new=$$(mktemp); \
   LC_ALL=C $(CC) -shared -fPIC $(PACK) -Wl,--fatal-warnings -x c - -o "$$new" 2>/dev/null && \
   grep -q GLIBC_ABI_DT_RELR "$$new" && echo $(PACK); rm -f "$$new")
 
+# Optional modules, each with a library of its own, which neither the core nor the program needs: bindings/extra/NAME.c becomes
+# lib/marea/NAME.so where one of EXTRA_NAME, pkg-config's names of that library, is there. They know Lua, not the core.
+EXTRA_hdf5 := hdf5 hdf5-serial
+extra_library = $(firstword $(foreach name,$(EXTRA_$(1)),$(shell pkg-config --exists $(name) 2>/dev/null && echo $(name))))
+EXTRAS := $(foreach extra,$(patsubst bindings/extra/%.c,%,$(wildcard bindings/extra/*.c)),$(if $(call extra_library,$(extra)),$(extra)))
+
 CORE_SRC := $(filter-out core/blas_$(if $(NO_BLAS),open,own).c,$(wildcard core/*.c core/ops/*.c core/ops/*/*.c core/kernels/*.c core/io/*.c core/graph/*.c core/onnx/*.c))
 BIND_SRC := $(wildcard bindings/*.c)
 PROGRAM_SRC := $(wildcard bindings/program/*.c)
@@ -95,8 +103,9 @@ DOCDIR ?= $(PREFIX)/share/doc/marea
 
 PROGRAM := $(BUILD)/marea
 MODULE := $(BUILD)/lib/marea/core.so
+EXTRA_MODULES := $(EXTRAS:%=$(BUILD)/lib/marea/%.so)
 
-all: $(PROGRAM) $(MODULE) $(BUILD)/libmarea.a $(BUILD)/libmarea.so $(BUILD)/libmarea_lua.a ## build the program, the Lua module and the C library
+all: $(PROGRAM) $(MODULE) $(EXTRA_MODULES) $(BUILD)/libmarea.a $(BUILD)/libmarea.so $(BUILD)/libmarea_lua.a ## build the program, the Lua module and the C library
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { gsub(/\$$\$$/, "$$", $$2); printf "  %-15s  %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -288,6 +297,12 @@ $(MODULE): $(CORE_OBJ) $(BUILD)/obj/module.o
 	@mkdir -p $(@D)
 	@echo '  LINK $@'
 	@$(CC) -shared $(SANITIZE) $(LDFLAGS) $(PACKED) -o $@ $^ $(LIBS) $(if $(LINK_LUA),-Wl$(comma)--no-as-needed $(LUA_LIBS))
+
+$(EXTRA_MODULES): $(BUILD)/lib/marea/%.so: bindings/extra/%.c | $(BUILD)/found/library
+	@mkdir -p $(@D)
+	@echo '  CC   $@'
+	@$(CC) $(ALL_CFLAGS) $(LUA_CFLAGS) $$(pkg-config --cflags $(call extra_library,$*)) -shared $(LDFLAGS) $(PACKED) -o $@ $< \
+	  $$(pkg-config --libs $(call extra_library,$*)) $(if $(LINK_LUA),-Wl$(comma)--no-as-needed $(LUA_LIBS))
 
 $(PROGRAM): $(PROGRAM_OBJ) $(CORE_OBJ) $(BIND_OBJ)
 	@echo '  LINK $@'
@@ -572,14 +587,14 @@ $(KERNEL)/kernel.json: examples/jupyter/marea_kernel.py
 
 # ---- installing ----
 
-module: $(MODULE)
+module: $(MODULE) $(EXTRA_MODULES)
 
 # A place below DESTDIR, for the shell.
 at = $(call q,$(DESTDIR)$(1))
 
-install-module: $(MODULE) ## install only what `require "marea"` needs
+install-module: $(MODULE) $(EXTRA_MODULES) ## install only what `require "marea"` needs
 	install -d $(call at,$(CMODDIR)/marea) $(call at,$(LUADIR))
-	install -m 755 $(MODULE) $(call at,$(CMODDIR)/marea/core.so)
+	install -m 755 $(MODULE) $(EXTRA_MODULES) $(call at,$(CMODDIR)/marea/)
 	rm -rf $(call at,$(LUADIR)/marea) # a file of an older version may hide a folder of this one
 	for f in $(LUA_FILES:lua/%=%); do install -D -m 644 lua/$$f $(call at,$(LUADIR))/$$f || exit 1; done
 

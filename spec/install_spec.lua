@@ -64,6 +64,13 @@ describe("make install", function()
     assert.are.equal("f32 (2,3)\n", output)
   end)
 
+  it("brings the optional modules, which the program finds too", function()
+    if not os.rename(build .. "/lib/marea/hdf5.so", build .. "/lib/marea/hdf5.so") then return pending "built without libhdf5-dev" end
+    local call = [['print((require("marea.internal.extra").load("hdf5", "f").safetensors ""))']]
+    assert.are.equal("nil\n", must(lua_in(prefix) .. call))
+    assert.are.equal("nil\n", must(("cd / && %s -e %s"):format(quote(prefix .. "/bin/marea"), call)))
+  end)
+
   it("tells pkg-config where the libraries are", function()
     assert.are.equal(require "marea.core".info().version .. "\n", must(inside(prefix, "pkg-config --modversion marea")))
     local flags = must(inside(prefix, [[sh -c 'eval printf "%s\\\n" "$(pkg-config --cflags --libs marea-lua)"']]))
@@ -224,7 +231,7 @@ echo "$text" | gcc "$@"
       assert.is_truthy((" " .. setup .. " "):find(" " .. package .. " ", 1, true), what .. ": " .. package)
     end
     local others = {["lauxlib.h"] = true, ["lualib.h"] = true} -- in lua.h's package
-    local all = must "grep -rhoE '#include <[a-z0-9_]+\\.h>' core bindings | sort -u"
+    local all = must "grep -rhoE --exclude-dir=extra '#include <[a-z0-9_]+\\.h>' core bindings | sort -u"
     local paths = must(("{ echo '%s' | gcc -I/usr/include/lua5.4 -E -x c - || true; } 2>/dev/null "
       .. "| grep -o '/usr[^\"]*/[a-z0-9_]*\\.h' | sort -u | xargs realpath")
       :format(all:gsub("#include <arm_neon.h>\n", "")))

@@ -60,6 +60,12 @@ static void prepend (lua_State *L, const char *field, const char *front) {
   lua_pop(L, 2);
 }
 
+/* Finds the optional modules, in the program's build or installation. */
+static void set_cpath (lua_State *L, const char *directory) {
+  prepend(L, "cpath", lua_pushfstring(L, "%s/lib/?.so;%s/../lib/lua/5.4/?.so", directory, directory));
+  lua_pop(L, 1);
+}
+
 /* Finds the library's Lua files. In a source tree, one or two folders above the program (build/marea,
    build/asan/marea), its files are used, so that edits take effect. Else the files of an installation above the
    program are used, if there is one, and else those that are compiled in. */
@@ -67,6 +73,7 @@ static void set_paths (lua_State *L) {
   static const char *const folder[] = {"lua", "share/lua/5.4"}; /* of the source, of an installed tree */
   char root[PATH_SIZE], probe[PATH_SIZE + 64];
   bool known = program_directory(root) && !strpbrk(root, ";?"); /* which package.path cannot hold */
+  if (known) set_cpath(L, root);
   for (int i = 0; known && i < 4; i++) {
     char *slash = i % 2 == 0 ? strrchr(root, '/') : NULL;
     if (slash) *slash = '\0';

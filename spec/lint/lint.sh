@@ -8,6 +8,9 @@ breach () {
 }
 
 # Calls point downward only: who may include what.
+for f in $(git ls-files 'bindings/extra/*'); do
+  grep -nE '#include "' "$f" >/dev/null && breach "$f: an optional module includes Lua and its library only"
+done
 for f in $(git ls-files 'core/*.c' 'core/*.h'); do
   grep -nE '#include.*(lua|lauxlib|marea_lua)\.h' "$f" >/dev/null && breach "$f: the core includes Lua"
 done
@@ -19,7 +22,7 @@ for f in $(git ls-files 'core/*.c' 'core/ops/*.c' 'core/io/*.c'); do
 done
 for f in $(git ls-files 'bindings/*.c' 'bindings/*.h' 'examples/*.c'); do
   grep -nE '#include "(core/)?(core|kernels|memory)[a-z/]*\.h"' "$f" >/dev/null && breach "$f: includes a private header"
-  grep -nE '\b(malloc|calloc|realloc|free) *\(' "$f" >/dev/null && case $f in bindings/program/*|bindings/sandbox.c|bindings/sandbox_memory.c) false ;; esac && breach "$f: manages memory by hand"
+  grep -nE '\b(malloc|calloc|realloc|free) *\(' "$f" >/dev/null && case $f in bindings/program/*|bindings/extra/*|bindings/sandbox.c|bindings/sandbox_memory.c) false ;; esac && breach "$f: manages memory by hand"
 done
 
 # The core never prints, exits or jumps (but out of errors of libpng and libjpeg), and exports nothing but marea_*.
@@ -32,7 +35,7 @@ if [ -f "$lib" ]; then
   nm -g --defined-only "$lib" 2>/dev/null | awk 'NF == 3 && $3 !~ /^marea_/ { print "lint: exported without marea_: " $3; bad = 1 } END { exit bad }' \
     || breaches=$((breaches + 1))
 fi
-for so in ${MAREA_BUILD:-build}/libmarea.so ${MAREA_BUILD:-build}/lib/marea/core.so; do
+for so in ${MAREA_BUILD:-build}/libmarea.so ${MAREA_BUILD:-build}/lib/marea/*.so; do
   [ -f "$so" ] || continue
   nm -D --defined-only "$so" | awk -v so="$so" '$3 !~ /^(marea|luaopen_marea)(_|$)/ { print "lint: " so " exports " $3; bad = 1 } END { exit bad }' \
     || breaches=$((breaches + 1))
