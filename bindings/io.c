@@ -299,6 +299,9 @@ static int load_file (lua_State *L, const char *function, file_loader load, int 
 /* core.load_npz(path) -> {name = tensor} | nil, message */
 static int io_load_npz (lua_State *L) { return load_file(L, "load_npz", marea_load_npz, 1); }
 
+/* core.load_zip(path) -> {name = u8 (n)} | nil, message */
+static int io_load_zip (lua_State *L) { return load_file(L, "load_zip", marea_load_zip, 1); }
+
 /* core.load(path) -> {name = tensor}, {key = string} | nil, message */
 static int io_load (lua_State *L) { return load_file(L, "load", marea_file_load, 2); }
 
@@ -421,6 +424,7 @@ const luaL_Reg bind_io_functions[] = {
     {"save_npy", io_save_npy},
     {"load_npz", io_load_npz},
     {"save_npz", io_save_npz},
+    {"load_zip", io_load_zip},
     {"load_torch", io_load_torch},
     {"load_gguf", io_load_gguf},
     {"load_t7", io_load_t7},

@@ -498,6 +498,8 @@ MAREA_API MAREA_MUST_USE marea_status marea_file_encode (marea_file *f, marea_te
    out; bf16 is MAREA_EARG. */
 MAREA_API MAREA_MUST_USE marea_status marea_load_npz (marea_context *ctx, const char *path, marea_file **out);
 MAREA_API MAREA_MUST_USE marea_status marea_save_npz (marea_file *f, const char *path);
+/* The members of a ZIP archive, stored or deflated, by their names: their bytes as tensors u8 (n). */
+MAREA_API MAREA_MUST_USE marea_status marea_load_zip (marea_context *ctx, const char *path, marea_file **out);
 MAREA_API int marea_file_count (const marea_file *f);
 MAREA_API const char *marea_file_name (const marea_file *f, int i);      /* this and the next two: NULL out of range */
 MAREA_API marea_tensor *marea_file_tensor (const marea_file *f, int i);  /* borrowed */

@@ -90,7 +90,7 @@ describe("a message", function()
     local file = assert(io.open(path, "w"))
     file:write "not a tensor"
     file:close()
-    for _, name in ipairs {"load", "load_idx", "load_npy", "load_npz", "load_torch", "load_gguf", "load_t7",
+    for _, name in ipairs {"load", "load_idx", "load_npy", "load_npz", "load_zip", "load_torch", "load_gguf", "load_t7",
       "load_png", "load_jpeg", "load_image"} do
       for _, p in ipairs {path, path .. ".missing", "/", ""} do
         local value, message = core[name](p)

@@ -1,22 +1,35 @@
 /* SPDX-License-Identifier: MIT
 ** npz.c: NumPy's archives of named arrays: a ZIP archive with a file NAME.npy for each. We write them uncompressed, as
-** numpy.savez does, and read those of numpy.savez_compressed too.
-** Not done: members that are no arrays.
+** numpy.savez does, and read those of numpy.savez_compressed too. marea_load_zip takes the members of any archive as bytes.
+** Not done: members of these archives that are no arrays.
 */
 #include <stdio.h>
 #include <string.h>
 
 #include "io.h"
 
-static marea_status read_array (marea_context *ctx, const char *path, const marea_zip *z, marea_zip_member *m,
-                                marea_file *f) {
-  marea_label label = marea_file_label("load_npz", path);
+/* A member's bytes as a tensor: an array in NumPy's format, or u8 (n) as they are. */
+typedef marea_status member_reader (marea_context *ctx, marea_label label, const uint8_t *bytes, size_t n,
+                                    marea_tensor **out);
+
+static marea_status read_bytes (marea_context *ctx, marea_label label, const uint8_t *bytes, size_t n,
+                                marea_tensor **out) {
+  const int64_t shape[] = {(int64_t)n};
+  (void)label;
+  MAREA_TRY(marea_empty(ctx, MAREA_U8, 1, shape, out));
+  marea_status status = marea_move(ctx, marea_tensor_data(*out), bytes, n);
+  if (status != MAREA_OK) marea_release(*out);
+  return status;
+}
+
+static marea_status read_member (marea_context *ctx, marea_label label, member_reader *read,
+                                 const marea_zip *z, marea_zip_member *m, marea_file *f) {
   const uint8_t *bytes;
   marea_tensor *t = NULL;
   const size_t used = strlen(label.s), room = sizeof label.s - used;
   snprintf(label.s + used, room, ": '%.40s'", m->name);
   marea_status status = marea_zip_bytes(z, m, &bytes);
-  if (status == MAREA_OK) status = marea_array_read(ctx, label, bytes, m->n, &t);
+  if (status == MAREA_OK) status = read(ctx, label, bytes, m->n, &t);
   marea_zip_drop(z, m);
   if (status == MAREA_OK && !marea_list_insert(ctx, &f->tensors, f->tensors.n, m->name, NULL)) {
     marea_release(t);
@@ -26,24 +39,39 @@ static marea_status read_array (marea_context *ctx, const char *path, const mare
   return status;
 }
 
-marea_status marea_parse_npz (marea_context *ctx, const char *path, const uint8_t *bytes, size_t n,
-                              marea_file **out) {
-  const marea_label label = marea_file_label("load_npz", path);
+/* All members, whose names end with `end`. */
+static marea_status read_members (marea_context *ctx, marea_label label, const char *end, member_reader *read,
+                                  const uint8_t *bytes, size_t n, marea_file **out) {
   marea_file *f = *out = NULL;
   marea_zip z;
-  MAREA_TRY(marea_zip_open(ctx, label.s, bytes, n, ".npy", &z));
+  MAREA_TRY(marea_zip_open(ctx, label.s, bytes, n, end, &z));
   marea_status status = MAREA_OK;
   if (marea_file_new(ctx, &f) != MAREA_OK || !marea_list_reserve(ctx, &f->tensors, z.n))
     status = marea_no_names(ctx, label.s);
-  for (int i = 0; i < z.n && status == MAREA_OK; i++) status = read_array(ctx, path, &z, &z.members[i], f);
+  for (int i = 0; i < z.n && status == MAREA_OK; i++)
+    status = read_member(ctx, label, read, &z, &z.members[i], f);
   marea_zip_close(&z);
   if (status == MAREA_OK) *out = f;
   else marea_file_free(f);
   return status;
 }
 
+marea_status marea_parse_npz (marea_context *ctx, const char *path, const uint8_t *bytes, size_t n,
+                              marea_file **out) {
+  return read_members(ctx, marea_file_label("load_npz", path), ".npy", marea_array_read, bytes, n, out);
+}
+
 marea_status marea_load_npz (marea_context *ctx, const char *path, marea_file **out) {
   return marea_load_list(ctx, "load_npz", path, marea_parse_npz, out);
+}
+
+static marea_status parse_zip (marea_context *ctx, const char *path, const uint8_t *bytes, size_t n,
+                               marea_file **out) {
+  return read_members(ctx, marea_file_label("load_zip", path), "", read_bytes, bytes, n, out);
+}
+
+marea_status marea_load_zip (marea_context *ctx, const char *path, marea_file **out) {
+  return marea_load_list(ctx, "load_zip", path, parse_zip, out);
 }
 
 static marea_status write_array (marea_zip_writer *z, const marea_item *i) {

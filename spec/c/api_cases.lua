@@ -62,7 +62,7 @@ local paths = {
   marea_load_idx = "w->file.idx", marea_load_npy = "w->file.npy", marea_load_png = "w->file.png",
   marea_load_png16 = "w->file.png", marea_load_jpeg = "w->file.jpeg", marea_load_image = "w->file.jpeg",
   marea_file_load = "w->file.safetensors",
-  marea_load_npz = "w->file.npz", marea_load_torch = "w->file.torch",
+  marea_load_npz = "w->file.npz", marea_load_zip = "w->file.npz", marea_load_torch = "w->file.torch",
   marea_load_gguf = "w->file.gguf", marea_load_t7 = "w->file.t7",
   marea_onnx_load = "w->file.onnx",
 }

@@ -741,6 +741,10 @@ static void test_npz (void) {
   CHECK_OK(marea_load_npz(ctx, in_folder("a.npz"), &g));
   CHECK(same_files(f, g));
   marea_file_free(g);
+  CHECK_OK(marea_load_zip(ctx, in_folder("a.npz"), &g)); /* the same, as bytes: a header and 15 elements */
+  CHECK(marea_file_count(g) == marea_file_count(f) && marea_tensor_size(marea_file_find(g, "d.npy")) > 15);
+  CHECK(memcmp(marea_tensor_data(marea_file_find(g, "d.npy")), "\x93NUMPY", 6) == 0);
+  marea_file_free(g);
   CHECK_OK(marea_empty(ctx, MAREA_BF16, 1, (int64_t[]){2}, &half));
   CHECK_OK(marea_file_add(f, "half", half));
   CHECK(marea_save_npz(f, in_folder("b.npz")) == MAREA_EARG &&

@@ -408,7 +408,7 @@ attacks.results = {
 
 attacks.files = {
   ["the secret by load"] =
-    "for _, f in ipairs{'load', 'load_npy', 'load_npz', 'load_torch', 'load_gguf', 'load_t7', 'load_png', "
+    "for _, f in ipairs{'load', 'load_npy', 'load_npz', 'load_zip', 'load_torch', 'load_gguf', 'load_t7', 'load_png', "
     .. "'load_jpeg', 'load_image', 'load_idx'} do "
     .. "local ok, t = pcall(marea[f], 'SECRET') "
     .. "if ok and t then return 'escaped' end end",

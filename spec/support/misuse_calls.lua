@@ -175,7 +175,7 @@ local functions = {
   save_string = function() return {{a = made(2)}, {k = "v"}}, 2 end,
   load_string = function() return {core.save_string{a = made(2)}}, 1 end,
   load_torch = function() return {"a.pt"}, 1 end, load_gguf = function() return {"a.gguf"}, 1 end,
-  load_t7 = function() return {"a.t7"}, 1 end,
+  load_t7 = function() return {"a.t7"}, 1 end, load_zip = function() return {"a.npz"}, 1 end,
   load_idx = function() return {"a.idx"}, 1 end,
   save_png = function() return {made(2, 2), "a.png"}, 2 end, load_png = function() return {"a.png"}, 1 end,
   encode_png = function() return {made(2, 2)}, 1 end,

@@ -184,6 +184,13 @@ function core.load_npz(path) end
 ---@example marea.save_npz({weight = marea.eye(3)}, path), marea.load_npz(path), os.remove(path)
 function core.save_npz(tensors, path) end
 
+--- The members of a ZIP archive, stored or deflated, by their names: their bytes as u8 (n), of which t:to_bytes() makes
+--- a string. Nothing is unpacked to a path.
+---@param path string
+---@return table<string, userdata>|nil members, string|nil message
+---@example marea.load_zip "missing.zip"
+function core.load_zip(path) end
+
 --- What torch.save wrote, since PyTorch 1.6: tensors, lists, dicts, numbers, strings, booleans. Lists and tuples are
 --- lists, in which None is false; dicts are tables, without the keys of None. Nothing in the file is run: one that
 --- wants more than that, as a whole module does, is refused with the name of what it wants; save its state_dict(). A
