@@ -45,7 +45,7 @@ describe("the declarations for editors", function()
 
   it("have every public function", function()
     for _, part in ipairs{"marea", "nn", "nn.init", "optim", "optim.schedule", "dist", "data", "data.synthetic",
-      "image", "plot", "augment", "judge", "checkpoint", "metrics", "importance", "text", "decode", "onnx"} do
+      "image", "plot", "augment", "judge", "checkpoint", "metrics", "importance", "text", "decode", "onnx", "keras"} do
       local place = marea
       for key in part:gmatch "%w+" do place = key == "marea" and place or place[key] end
       for _, name in ipairs(check.names(place)) do

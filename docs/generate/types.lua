@@ -343,7 +343,7 @@ end
 
 --- The name of a part as a place in the file: marea's own are marea.f, nn.Linear stays short.
 local PARTS = {"nn", "nn.init", "optim", "optim.schedule", "dist", "data", "data.synthetic", "image", "plot",
-  "augment", "judge", "checkpoint", "metrics", "importance", "text", "decode", "onnx"}
+  "augment", "judge", "checkpoint", "metrics", "importance", "text", "decode", "onnx", "keras"}
 local CALLED = {"blame", "gradcheck", "memory_report", "plan", "profile", "progress", "rerun", "sandbox"}
 
 local function emit_part(part)

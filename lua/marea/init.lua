@@ -1,8 +1,8 @@
 -- SPDX-License-Identifier: MIT
 --- Marea: `local marea = require "marea"` gives one table, with every operator (marea.conv2d, marea.exp, ...), the
 --- functions of the core (marea.tensor, marea.scope, ...) and the submodules nn, optim, dist, importance, data, decode,
---- augment, judge, checkpoint, progress, metrics, image, blame, gradcheck, memory_report, onnx, plan, plot, profile,
---- rerun, sandbox and text, which are loaded when they are first used.
+--- augment, judge, checkpoint, progress, metrics, image, blame, gradcheck, keras, memory_report, onnx, plan, plot,
+--- profile, rerun, sandbox and text, which are loaded when they are first used.
 -- Each of them is a file or a folder beside this file. There are also explain/, behind marea.explain and
 -- marea.traceback; repl/, the prompt, which programs load by `require "marea.repl"`; and internal/, what they share.
 -- Lua 5.1 and its followers read this file as far as here at least: nothing in it is unknown to their parsers.
@@ -207,6 +207,7 @@ return check.strict(marea, "marea", {
   dist = "marea.dist",
   importance = "marea.importance",
   onnx = "marea.onnx",
+  keras = "marea.keras",
   data = "marea.data",
   decode = "marea.decode",
   augment = "marea.augment",

@@ -15,6 +15,7 @@ local foreign = {}
 -- A rule gets the layer and take(name), and returns the layer's tensors by their names here. take gives nil for a
 -- tensor that is not there, after writing its name down as missing.
 local rules = {torch = {}, keras = {}}
+foreign.rules = rules
 
 local function turned(t) return t and ops.permute(t, {2, 1}) end
 local function sum(a, b) return a and b and a + b end
@@ -25,12 +26,12 @@ local function part(t, k, n)
   return ops.narrow(t, t.rank, (k - 1) * size + 1, size)
 end
 
---- Layers whose tensors have other names only: name here -> name there.
+--- Layers whose tensors have other names only: {name here, name there} of each, in the order there.
 local function renamed(names)
   return function(layer, take)
     local tensors = {}
-    for own, there in pairs(names) do
-      if layer[own] then tensors[own] = take(there) end
+    for _, pair in ipairs(names) do
+      if layer[pair[1]] then tensors[pair[1]] = take(pair[2]) end
     end
     return tensors
   end
@@ -56,7 +57,8 @@ function rules.torch.MultiHeadAttention(layer, take)
   return {in_proj_weight = turned(take "in_proj_weight"), in_proj_bias = layer.in_proj_bias and take "in_proj_bias"}
 end
 
-local NORM = renamed {weight = "weight", bias = "bias", running_mean = "running_mean", running_var = "running_var"}
+local NORM = renamed {{"weight", "weight"}, {"bias", "bias"}, {"running_mean", "running_mean"},
+  {"running_var", "running_var"}}
 
 function rules.torch.BatchNorm(layer, take)
   take("num_batches_tracked", "optional")
@@ -111,15 +113,29 @@ rules.t7 = rules.torch -- torch7.lua makes states of PyTorch
 
 -- ---- Keras ----
 
-local KERNEL = renamed {weight = "kernel", bias = "bias"}
+local KERNEL = renamed {{"weight", "kernel"}, {"bias", "bias"}}
 for _, name in ipairs {"Linear", "Conv1d", "ConvTranspose1d", "Conv2d", "ConvTranspose2d"} do
   rules.keras[name] = KERNEL
 end
-rules.keras.Embedding = renamed {weight = "embeddings"}
-rules.keras.LayerNorm = renamed {weight = "gamma", bias = "beta"}
+
+--- A depthwise convolution has a kernel (..., in, multiplier) there: here in groups, each with multiplier results.
+local function keras_convolution(layer, take)
+  local tensors = KERNEL(layer, take)
+  if tensors.weight and layer.inputs and layer.groups == layer.inputs then
+    local shape = {tensors.weight:size()}
+    shape[#shape - 1], shape[#shape] = 1, shape[#shape - 1] * shape[#shape]
+    tensors.weight = tensors.weight:reshape(shape)
+  end
+  return tensors
+end
+
+rules.keras.Conv1d, rules.keras.Conv2d = keras_convolution, keras_convolution
+rules.keras.Embedding = renamed {{"weight", "embeddings"}}
+rules.keras.LayerNorm = renamed {{"weight", "gamma"}, {"bias", "beta"}}
 rules.keras.GroupNorm = rules.keras.LayerNorm
-rules.keras.BatchNorm =
-  renamed {weight = "gamma", bias = "beta", running_mean = "moving_mean", running_var = "moving_variance"}
+rules.keras.RMSNorm = renamed {{"weight", "scale"}}
+rules.keras.BatchNorm = renamed {{"weight", "gamma"}, {"bias", "beta"}, {"running_mean", "moving_mean"},
+  {"running_var", "moving_variance"}}
 
 --- Gates z r n there, r z n here.
 local function reordered(t)
@@ -175,13 +191,13 @@ function readers.keras(path) return path end
 
 local function normal_keras(name)
   name = name:gsub("/", "."):gsub(":%d+$", ""):gsub("[%w_]+_cell[%d_]*%.", "")
-  return (name:gsub("%f[%w_](%a+)_[%w_]+(%.[%a_]+)$", function(direction, last)
+  return (name:gsub("%f[%w_](%a+)_[%w_]+(%.[%w_]+)$", function(direction, last)
     if direction == "forward" or direction == "backward" then return direction .. last end
   end))
 end
 
 --- The state by the names that are looked for, and these -> the names that were given.
-local function normalized(state, from)
+function foreign.normalized(state, from)
   local result, given = {}, {}
   local names = {}
   for name in pairs(state) do names[#names + 1] = name end
@@ -198,46 +214,67 @@ end
 
 -- ---- names that a file's user maps ----
 
---- What a function makes of a name there: that which PyTorch has for the same place here; nil: it is left out.
-local function by_function(map, name)
+--- What a function makes of a name there: that which the framework has for the same place here; nil: it is left out.
+local function by_function(map, name, read, what)
   local own = map(name)
   if own and type(own) ~= "string" then
-    check.fail("load_torch", ("map('%s')"):format(name), "a name, or nil to leave it out", own)
+    check.fail(what, ("map('%s')"):format(name), "a name, or nil to leave it out", own)
   end
-  return own and readers.torch(own) or nil
+  return own and read(own) or nil
 end
 
 --- The same of a table, whose keys are whole names or those of modules; the longest one counts.
-local function by_table(map, name)
+local function by_table(map, name, read)
   local head = name
   while head and map[head] == nil do head = head:match "^(.*)%." end
   if not head then return name end
   local own = map[head]
   if own == "" then return name:sub(#head + 2) end
-  return own and readers.torch(tostring(own)) .. name:sub(#head + 1) or nil
+  return own and read(tostring(own)) .. name:sub(#head + 1) or nil
 end
 
 --- The state with the names that `map` gives.
+---@param what string the function that was called
+---@param from "torch"|"keras"
 ---@param state table<string, userdata>
 ---@param map table|function
 ---@return table<string, userdata>
-function foreign.renamed(state, map)
+function foreign.renamed(what, from, state, map)
   local result, given = {}, {}
   for _, name in ipairs(check.names(state)) do
-    local own = (type(map) == "function" and by_function or by_table)(map, name)
+    local own = (type(map) == "function" and by_function or by_table)(map, name, readers[from], what)
     if own then
-      if given[own] then check.raise("load_torch: '%s' and '%s' get the same name", given[own], name) end
+      if given[own] then check.raise("%s: '%s' and '%s' get the same name", what, given[own], name) end
       result[own], given[own] = state[name], name
     end
   end
   return result
 end
 
---- The rule of the layer's class, which must be one of this library.
+--- The rule of the layer's class, which must be one of this library: of marea.nn by its name, or by itself.
 local function rule_of(m, from)
   local class = getmetatable(m)
   local nn = require "marea.nn"
-  return rawget(nn, class.__name) == class and rules[from][class.__name] or nil
+  return rules[from][class] or rawget(nn, class.__name) == class and rules[from][class.__name] or nil
+end
+
+--- take(name) for the tensors of one layer, which a rule asks for in their order there. Some files of Keras number
+--- them: find gets the name, the same with a number from 0 on for its last part, and the tensor's number in the layer.
+---@param find fun(name: string, numbered: string, number: integer, optional: any): userdata?
+function foreign.taker(find)
+  local numbers, count = {}, 0
+  return function(name, optional)
+    local head = name:match "^(.*%.)[^.]*$" or ""
+    local number = numbers[head] or 0
+    numbers[head], count = number + 1, count + 1
+    return find(name, head .. number, count - 1, optional)
+  end
+end
+
+--- The tensors of one layer by their names here; nil: there is no rule for its class.
+function foreign.layer(layer, from, take)
+  local rule = rule_of(layer, from)
+  return rule and rule(layer, take)
 end
 
 local function join(path, name) return path == "" and name or path .. "." .. name end
@@ -246,7 +283,7 @@ local function join(path, name) return path == "" and name or path .. "." .. nam
 --- unless `strict` is false.
 ---@param from "torch"|"keras"|"t7"
 function foreign.translate(root, state, from, strict)
-  local tensors, given = normalized(state, from)
+  local tensors, given = foreign.normalized(state, from)
   local translated, used, missing = {}, {}, {}
   local function take(name, optional)
     used[name] = true
@@ -259,7 +296,10 @@ function foreign.translate(root, state, from, strict)
     if rule then
       ruled[#ruled + 1] = entry.path
       local there = readers[from](entry.path)
-      local own = rule(entry.module, function(name, optional) return take(join(there, name), optional) end)
+      local own = rule(entry.module, foreign.taker(function(name, numbered, _, optional)
+        local by_number = from == "keras" and not tensors[join(there, name)] and tensors[join(there, numbered)]
+        return take(join(there, by_number and numbered or name), optional)
+      end))
       for name, t in pairs(own) do translated[join(entry.path, name)] = t end
     end
   end

@@ -456,6 +456,15 @@ local function state_in(path, value, key)
     #inside > 0 and "; key = name looks into one of its tables: " .. check.list(inside) or "")
 end
 
+--- The arguments of load_torch and load_keras.
+local function check_load(what, path, map, options, names)
+  check.string(what, "path", path)
+  if map ~= nil and type(map) ~= "function" and not check.is_plain(map) then
+    check.fail(what, "map", "a table of names or a function", map)
+  end
+  return check.options(what, options, names)
+end
+
 --- Loads what torch.save wrote, or a safetensors file, into the module. The names in it are PyTorch's for the same
 --- layers at the same places, or else `map` tells which part of this module they belong to: a table from names there,
 --- of modules or of single tensors, to names here, in which false leaves something out; or a function of a name that
@@ -468,17 +477,32 @@ end
 ---@example net = nn.Sequential{nn.Linear{3, 2}}
 ---@example net:load_torch("missing.pt", {fc = 1}, {key = "model"})
 function Module:load_torch(path, map, options)
-  check.string("load_torch", "path", path)
-  options = check.options("load_torch", options, {"strict", "key"})
-  if map ~= nil and type(map) ~= "function" and not check.is_plain(map) then
-    check.fail("load_torch", "map", "a table of names or a function", map)
-  end
+  options = check_load("load_torch", path, map, options, {"strict", "key"})
   local value, message
   if path:find "%.safetensors$" then value, message = core.load(path) else value, message = core.load_torch(path) end
   if value == nil then return nil, message end
   local state = state_in(path, value, options.key)
-  if map then state = require("marea.nn.foreign").renamed(state, map) end
+  if map then state = require("marea.nn.foreign").renamed("load_torch", "torch", state, map) end
   return self:load_state(state, {from = "torch", strict = options.strict})
+end
+
+--- Loads the weights of a file of Keras (.keras, .h5, .weights.h5) into the module. The layers here have the names of
+--- Keras' layers, or else `map` tells which part of this module they belong to, as for load_torch. See docs/files.md;
+--- marea.keras.load makes the whole network.
+---@param path string
+---@param map? table|function
+---@param options? {strict: boolean?} as of load_state
+---@return table? self nil when the file cannot be read
+---@return string? message
+---@example net = nn.Sequential{nn.Linear{3, 2}}
+---@example net:load_keras("missing.h5", {dense = 1})
+function Module:load_keras(path, map, options)
+  options = check_load("load_keras", path, map, options, {"strict"})
+  local state, message = require("marea.keras").weights(path)
+  if not state then return nil, message end
+  local foreign = require "marea.nn.foreign"
+  if map then state = foreign.renamed("load_keras", "keras", foreign.normalized(state, "keras"), map) end
+  return self:load_state(state, {from = "keras", strict = options.strict})
 end
 
 --- Switches to training, which is the initial mode: dropout sets elements to 0. train(false) is evaluate().

@@ -14,7 +14,7 @@ local help = {}
 local wrapped, two_columns = layout.wrapped, layout.two_columns
 
 local PARTS = {"nn", "nn.init", "optim", "optim.schedule", "dist", "data", "image", "plot", "augment", "judge",
-  "checkpoint", "metrics", "importance", "text", "decode", "onnx"}
+  "checkpoint", "metrics", "importance", "text", "decode", "onnx", "keras"}
 
 -- ---- layout ----
 

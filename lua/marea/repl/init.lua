@@ -22,7 +22,7 @@ local Session = {}
 Session.__index = Session
 
 local PARTS = {"nn", "optim", "dist", "data", "image", "plot", "augment", "judge", "checkpoint", "metrics",
-  "importance", "onnx"}
+  "importance", "onnx", "keras"}
 
 --- Gives the parts of the library (nn, optim, ...) their names among the globals, when they are first used unless the
 --- globals have a metatable of their own.
