@@ -22,7 +22,7 @@ NO_BLAS ?=
 PACKAGES := gcc libc6-dev make pkg-config lua5.4 liblua5.4-dev $(if $(NO_BLAS),,libopenblas-pthread-dev) libpng-dev libjpeg62-turbo-dev zlib1g-dev \
             libminizip-dev libjansson-dev libprotobuf-c-dev protobuf-c-compiler libedit-dev lua-argparse gnuplot-nox fonts-dejavu-core festlex-cmu
 # For the optional modules of bindings/extra.
-EXTRA_PACKAGES := libhdf5-dev
+EXTRA_PACKAGES := libhdf5-dev libsndfile1-dev libcsv-dev
 TEST_PACKAGES := lua-busted tmux g++ $(EXTRA_PACKAGES)
 # Programs that the tests put Marea into or compare it with; a test is skipped where its program is missing.
 HOST_PACKAGES := lighttpd-modules-lua gringo curl python3-pil python3-numpy libonnx-testdata luajit2 neovim libnginx-mod-http-lua wrk
@@ -70,10 +70,13 @@ PACKED = $(shell new=$$(mktemp); \
   grep -q GLIBC_ABI_DT_RELR "$$new" && echo $(PACK); rm -f "$$new")
 
 # Optional modules, each with a library of its own, which neither the core nor the program needs: bindings/extra/NAME.c becomes
-# lib/marea/NAME.so where one of EXTRA_NAME, pkg-config's names of that library, is there. They know Lua, not the core.
-EXTRA_hdf5 := hdf5 hdf5-serial
-extra_library = $(firstword $(foreach name,$(EXTRA_$(1)),$(shell pkg-config --exists $(name) 2>/dev/null && echo $(name))))
-EXTRAS := $(foreach extra,$(patsubst bindings/extra/%.c,%,$(wildcard bindings/extra/*.c)),$(if $(call extra_library,$(extra)),$(extra)))
+# lib/marea/NAME.so where that library is there, which is where EXTRA_NAME, the flags for it, is not empty. They know Lua, not the
+# core. libcsv has no file for pkg-config.
+flags_of = $(shell pkg-config --cflags --libs $(1) 2>/dev/null)
+EXTRA_hdf5 := $(or $(call flags_of,hdf5),$(call flags_of,hdf5-serial))
+EXTRA_sndfile := $(call flags_of,sndfile)
+EXTRA_csv := $(shell printf '\043include <stddef.h>\n\043include <stdio.h>\n\043include <csv.h>\n' | $(CC) -E - >/dev/null 2>&1 && echo -lcsv)
+EXTRAS := $(foreach extra,$(patsubst bindings/extra/%.c,%,$(wildcard bindings/extra/*.c)),$(if $(EXTRA_$(extra)),$(extra)))
 
 CORE_SRC := $(filter-out core/blas_$(if $(NO_BLAS),open,own).c,$(wildcard core/*.c core/ops/*.c core/ops/*/*.c core/kernels/*.c core/io/*.c core/graph/*.c core/onnx/*.c))
 BIND_SRC := $(wildcard bindings/*.c)
@@ -301,8 +304,8 @@ $(MODULE): $(CORE_OBJ) $(BUILD)/obj/module.o
 $(EXTRA_MODULES): $(BUILD)/lib/marea/%.so: bindings/extra/%.c | $(BUILD)/found/library
 	@mkdir -p $(@D)
 	@echo '  CC   $@'
-	@$(CC) $(ALL_CFLAGS) $(LUA_CFLAGS) $$(pkg-config --cflags $(call extra_library,$*)) -shared $(LDFLAGS) $(PACKED) -o $@ $< \
-	  $$(pkg-config --libs $(call extra_library,$*)) $(if $(LINK_LUA),-Wl$(comma)--no-as-needed $(LUA_LIBS))
+	@$(CC) $(ALL_CFLAGS) $(SANITIZE) $(LUA_CFLAGS) -shared $(LDFLAGS) $(PACKED) -o $@ $< $(EXTRA_$*) \
+	  $(if $(LINK_LUA),-Wl$(comma)--no-as-needed $(LUA_LIBS))
 
 $(PROGRAM): $(PROGRAM_OBJ) $(CORE_OBJ) $(BIND_OBJ)
 	@echo '  LINK $@'
@@ -453,7 +456,7 @@ FUZZ_SRC := spec/c/fuzz_main.c spec/c/fuzz_io.c $(wildcard core/io/*.c) core/tex
 $(BUILD)/test/fuzz: $(FUZZ_SRC) $(BUILD)/libmarea.a
 	@mkdir -p $(@D)
 	@echo '  CC   $@'
-	@$(CC) -std=gnu11 -g -O1 -fsanitize=address,undefined -fno-sanitize-recover=all -Wall -Wextra -Icore $(MODULE_CFLAGS) \
+	@$(CC) -std=gnu11 -g -O2 -fsanitize=address,undefined -fno-sanitize-recover=all -Wall -Wextra -Icore $(MODULE_CFLAGS) \
 	  -Dmarea_alloc=fuzz_alloc -Dmarea_free=fuzz_free -o $@ $(FUZZ_SRC) $(BUILD)/libmarea.a $(LIBS)
 
 FUZZ_MODELS = $(foreach kind,node simple pytorch-operator,/usr/share/libonnx-testdata/data/$(kind)/*)

@@ -9,7 +9,8 @@ describe("text files", function()
     assert.is_truthy(rules:find "\n%[{Makefile,%*.mk,debian/rules}%]\nindent_style = tab\n")
     local list, n = {}, 0
     local find = "find . -name .git -prune -o -path ./build -prune -o -path ./out -prune -o -path ./data -prune "
-      .. "-o -type f -not -name '*.png' -not -name '*.gz' -not -name '*.zip' -not -name '*.safetensors' -not -name '*.pyc' -print"
+      .. "-o -type f -not -name '*.png' -not -name '*.gz' -not -name '*.zip' -not -name '*.safetensors' "
+      .. "-not -name '*.pyc' -print"
     for path in must(find):gmatch "[^\n]+" do
       local text = folder.read(path)
       n = n + 1

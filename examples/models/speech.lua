@@ -1,8 +1,8 @@
 -- SPDX-License-Identifier: MIT
 --- speech.lua: when somebody speaks in a recording, told by the network of the package silero-vad, which `make models`
---- gets. The recording is a WAV file of one channel with 16 bits at 16 or 8 kHz; sox makes one of any other:
+--- gets. The recording is a WAV file at 16 or 8 kHz; sox makes one of any other:
 ---
----   sox any.wav -r 16000 -c 1 -b 16 recording.wav
+---   sox any.mp3 -r 16000 recording.wav
 ---   build/marea examples/models/speech.lua recording.wav
 local marea = require "marea"
 
@@ -14,28 +14,11 @@ if not path then error("usage: marea speech.lua recording.wav", 0) end
 local BEGIN <const>, STOP <const> = 0.5, 0.35
 local LEAST_SPEECH <const>, LEAST_SILENCE <const>, MARGIN <const> = 0.25, 0.1, 0.03
 
---- Samples from -1 to 1, and how many there are in a second.
+--- Samples from -1 to 1, and how many there are in a second; several channels as their mean.
 local function read_wav(name)
-  local file <close> = assert(io.open(name, "rb"))
-  local text = file:read "a"
-  assert(text:sub(1, 4) == "RIFF" and text:sub(9, 12) == "WAVE", name .. ": not a WAV file")
-  local rate, at = nil, 13
-  while at + 7 <= #text do
-    local kind, size = string.unpack("<c4I4", text, at)
-    if kind == "fmt " then
-      local format, channels, bits
-      format, channels, rate, bits = string.unpack("<I2I2I4xxxxxxI2", text, at + 8)
-      assert(format == 1 and channels == 1 and bits == 16 and (rate == 16000 or rate == 8000),
-        name .. ": expected one channel of 16 bits at 16 or 8 kHz")
-    elseif kind == "data" then
-      local bytes = marea.bytes(text:sub(at + 8, at + 7 + size // 2 * 2)):to "f32"
-      local pairs_of = bytes:reshape(-1, 2)
-      local x = pairs_of:select(2, 1) + pairs_of:select(2, 2) * 256
-      return marea.where(x:ge(32768), x - 65536, x) / 32768, assert(rate, name .. ": it has no format")
-    end
-    at = at + 8 + size + size % 2
-  end
-  error(name .. ": there is no sound in it", 0)
+  local x, rate = assert(marea.load_wav(name))
+  assert(rate == 16000 or rate == 8000, name .. ": expected sound at 16 or 8 kHz")
+  return x:mean{dims = {2}}, rate
 end
 
 --- The probability of speech in each window of 32 ms. The network sees the last 4 ms before it too, and has a memory.

@@ -187,6 +187,51 @@ function marea.parts(x, size, dim) return parts.parts(x, size, dim) end
 
 core.methods.unbind, core.methods.parts = marea.unbind, marea.parts
 
+--- The sound in a WAV file: PCM of 8 to 32 bits, floats, mu-law or A-law. It needs the optional module marea.sndfile.
+---@param path string
+---@return userdata|nil t f32 (frames, channels), -1 to 1
+---@return integer|string rate frames a second, or a message
+---@example marea.load_wav "missing.wav"
+function marea.load_wav(path) return require "marea.internal.wav".load(path) end
+
+--- Writes sound as a WAV file; samples beyond -1 and 1 are cut off, but with 32 bits, which are floats.
+---@param t userdata (frames) or (frames, channels), f32 or f64
+---@param path string
+---@param rate integer frames a second
+---@param options? {bits: integer?} 16 when left out, 24 or 32
+---@return boolean|nil done, string|nil message
+---@example path = os.tmpname()
+---@example marea.save_wav((marea.arange(0, 7999) * (2 * math.pi * 440 / 8000)):sin(), path, 8000)
+---@example x, rate = marea.load_wav(path)
+---@example x.shape, rate, os.remove(path)
+function marea.save_wav(t, path, rate, options) return require "marea.internal.wav".save(t, path, rate, options) end
+
+--- The columns of a CSV file, whose first line names them: numbers are tensors (rows), i64 where all are whole and none
+--- is missing, else f64, in which missing ones are NaN; other columns are lists of strings, in which missing ones are
+--- false. Fields may be quoted, with separators, ends of lines and doubled quotes in them. A row of another length than
+--- the first is refused. It needs the optional module marea.csv.
+---@param path string
+---@param options? {separator: string?, header: boolean?, names: string[]?, missing: string[]?, types: table?}
+---   separator: "," when left out; header = false: the first line has values; names: of the columns, in place of those
+---   in the file or of "1", "2", ...; missing: what stands for no value besides nothing at all, NA, NaN, NULL and the
+---   like when left out; types: "text", "f32", "f64" or "i64" by name, where it is to be another
+---@return table<string, userdata|table>|nil columns
+---@return string[]|string names in the file's order, or a message
+---@example path = os.tmpname()
+---@example marea.save_bytes(path, "name,size,price\nchair,3,9.5\ntable,1,\n")
+---@example columns, names = marea.load_csv(path)
+---@example columns.size, columns.price, columns.name[2], os.remove(path)
+function marea.load_csv(path, options) return require "marea.internal.csv".load(path, options) end
+
+--- Writes columns as a CSV file with their names in the first line. Numbers keep all their digits.
+---@param columns table<string, userdata|table> tensors (rows), or lists of texts and numbers; false: a missing one
+---@param path string
+---@param options? {separator: string?, names: string[]?} names: which columns, in this order; left out: all, sorted
+---@return boolean|nil done, string|nil message
+---@example path = os.tmpname()
+---@example marea.save_csv({size = marea.tensor{3, 1}, name = {"chair", "table"}}, path), os.remove(path)
+function marea.save_csv(columns, path, options) return require "marea.internal.csv".save(columns, path, options) end
+
 --- For message handlers: a message of Lua's own ("attempt to call a nil value (field 'con1')") with a hint below it, if
 --- there is one; anything else as it is. The messages of the library have theirs already.
 ---@param message any

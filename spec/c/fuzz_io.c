@@ -64,7 +64,7 @@ int LLVMFuzzerTestOneInput (const uint8_t *data, size_t size) {
   static marea_parser *const parsers[] = {marea_parse_idx, marea_parse_npy,  marea_parse_png, NULL, NULL,
                                           marea_parse_png, marea_parse_png16};
   static marea_context *ctx;
-  if (!ctx && marea_open(&(marea_config){.size = sizeof(marea_config), .threads = 1, .max_bytes = 64 << 20},
+  if (!ctx && marea_open(&(marea_config){.size = sizeof(marea_config), .threads = 1, .max_bytes = 1 << 20},
                          &ctx) != MAREA_OK)
     abort();
   if (size == 0) return 0;

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: MIT
 ** fuzz_main.c: what libFuzzer would do, for gcc: files of each format, made here, are changed at random and handed to
 ** fuzz_io.c, so many of each kind as the argument says. The same numbers each time.
+**
+**   fuzz [TRIES [KIND [SEED]]]       KIND: -1 for all of them
 */
 #include <stdio.h>
 #include <stdlib.h>
@@ -19,7 +21,7 @@ int LLVMFuzzerTestOneInput (const uint8_t *data, size_t size);
 /* In place of the pool, which has room behind its blocks. */
 void *fuzz_alloc (marea_context *ctx, size_t n);
 void fuzz_free (marea_context *ctx, void *p);
-void *fuzz_alloc (marea_context *ctx, size_t n) { return (void)ctx, n > 64 << 20 ? NULL : malloc(n ? n : 1); }
+void *fuzz_alloc (marea_context *ctx, size_t n) { return (void)ctx, n > 1 << 20 ? NULL : malloc(n ? n : 1); }
 void fuzz_free (marea_context *ctx, void *p) { (void)ctx, free(p); }
 
 static uint64_t state = 1;
@@ -240,6 +242,8 @@ static size_t mutate (uint8_t *p, size_t n) {
 
 int main (int argc, char **argv) {
   const long tries = argc > 1 ? strtol(argv[1], NULL, 10) : 20000;
+  const long only = argc > 2 ? strtol(argv[2], NULL, 10) : -1;
+  state = argc > 3 ? strtoull(argv[3], NULL, 10) : 1;
   static uint8_t file[1 + LONGEST];
   marea_context *ctx;
   need(marea_open(NULL, &ctx) == MAREA_OK);
@@ -254,7 +258,7 @@ int main (int argc, char **argv) {
   add_safetensors(ctx);
   marea_close(ctx);
   for (int kind = 0; kind < KINDS; kind++)
-    for (long i = 0; i < tries; i++) {
+    for (long i = 0; i < tries && (only < 0 || only == kind); i++) {
       const seed *s = &seeds[kind][i % count[kind]];
       memcpy(file + 1, s->p, s->n);
       file[0] = (uint8_t)kind;

@@ -48,6 +48,14 @@ local works = {
     assert(back[1].loss == 171.25 and back[2].epoch == 2.5 and back[2].loss == 0.125 and back[1].note == 1e-5)
     return read(path)
   end,
+  tables = function()
+    local path = folder .. "/table.csv"
+    if not pcall(require, "marea.csv") then return "" end
+    assert(marea.save_csv({a = {0.5, 2.25}, b = {"x", "y"}}, path))
+    local back = assert(marea.load_csv(path))
+    assert(back.a[1] == 0.5 and back.a[2] == 2.25)
+    return read(path)
+  end,
   plots = function()
     local z = marea.tensor{{0.5, 0.25}, {0.125, 1}}
     local figures = {

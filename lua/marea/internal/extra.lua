@@ -6,7 +6,8 @@ local check = require "marea.internal.check"
 local extra = {}
 
 -- name -> what it reads or writes, Debian's package to build it with
-local MODULES = {hdf5 = {"HDF5", "libhdf5-dev"}}
+local MODULES = {hdf5 = {"HDF5", "libhdf5-dev"}, sndfile = {"sound files", "libsndfile1-dev"},
+  csv = {"CSV files", "libcsv-dev"}}
 
 --- The module; raises, with what is missing, when it cannot be loaded.
 ---@param name string
