@@ -101,7 +101,7 @@ DOCDIR ?= $(PREFIX)/share/doc/marea
 
 .PHONY: all help setup setup-test setup-hosts setup-lint vae mnist text squad models get-models test mistakes onnx-table c-tests examples locale test-locale test-asan fuzz fuzz-onnx \
         test-tsan test-neon test-no-blas runner test-runner test-places random-programs ulp coverage abi \
-        bench bench-peers bench-kernels interrupts soak lint types reference jupyter module install-module install \
+        bench bench-peers bench-kernels bench-loading interrupts soak lint types reference jupyter module install-module install \
         uninstall dist deb browser clean
 
 PROGRAM := $(BUILD)/marea
@@ -562,6 +562,9 @@ $(BUILD)/test/interrupts: spec/c/interrupts.c
 	@mkdir -p $(@D)
 	@echo '  CC   $@'
 	@$(CC) $(ALL_CFLAGS) -o $@ $<
+
+bench-loading: setup all ## train on JPEGs from files and from memory in turns; fails when files take more than 3 % longer
+	@env -u OPENBLAS_CORETYPE $(PROGRAM) bench/loading.lua
 
 soak: setup all ## train for 5,000 steps and check that memory stays flat
 	env -u OPENBLAS_CORETYPE $(PROGRAM) bench/memory.lua

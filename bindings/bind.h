@@ -15,7 +15,7 @@
 **   raise sandbox_path                          errors and their messages; what a sandbox may touch
 **   box enter args ops                          tensors and scopes; the entry of what computes; calls of operators
 **   shape blame tape value index print tensor metatable     what scripts do with a tensor
-**   scope io json graph system profile watch interrupt sandbox_memory sandbox_values     further functions
+**   scope io json graph loader system profile watch interrupt sandbox_memory sandbox_values     further functions
 **   module sandbox_lua sandbox                  marea.core; core.sandbox, which opens marea.core in a Lua state of
 **                                               its own: the only circle
 **   preload                                     the whole library, for hosts; program/ is such a host
@@ -79,6 +79,7 @@ typedef enum bind_kind {
   BIND_JSON,
   BIND_GRAPH,
   BIND_TRACE,
+  BIND_LOADER,
   BIND_SANDBOX,
   BIND_KINDS
 } bind_kind;
@@ -534,10 +535,11 @@ extern const luaL_Reg bind_methods[];                             /* tensor.c */
 void bind_push_fields (lua_State *L);                             /* the names of a tensor's fields */
 extern const luaL_Reg bind_io_functions[];                        /* io.c */
 extern const luaL_Reg bind_system_functions[];                    /* system.c */
-void bind_trace_open (lua_State *L, int module); /* core.trace_start and what takes its record */
-void bind_graph_open (lua_State *L, int module); /* core.onnx_load and what takes its graph */
-void bind_json_open (lua_State *L, int module);  /* core.json; state on the stack top */
-void bind_io_open (lua_State *L);                /* makes the metatable; state on the stack top */
-void bind_system_open (lua_State *L);            /* the same */
+void bind_trace_open (lua_State *L, int module);  /* core.trace_start and what takes its record */
+void bind_loader_open (lua_State *L, int module); /* core.loader and what takes it */
+void bind_graph_open (lua_State *L, int module);  /* core.onnx_load and what takes its graph */
+void bind_json_open (lua_State *L, int module);   /* core.json; state on the stack top */
+void bind_io_open (lua_State *L);                 /* makes the metatable; state on the stack top */
+void bind_system_open (lua_State *L);             /* the same */
 
 #endif

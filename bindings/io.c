@@ -101,8 +101,6 @@ static int io_save_png (lua_State *L) {
   return save_tensor(L, "save_png", take_wide(L, 3, "save_png") ? marea_save_png16 : marea_save_png);
 }
 
-static int io_load_image (lua_State *L) { return load_tensor(L, "load_image", marea_load_image); }
-
 /* core.load_jpeg(path, {min_side =}) -> tensor | nil, message */
 static int io_load_jpeg (lua_State *L) {
   static const option min_side = {"load_jpeg", "min_side", "a whole number above 0", 1, INT64_MAX, 1, 0};
@@ -433,7 +431,6 @@ const luaL_Reg bind_io_functions[] = {
     {"encode_png", io_encode_png},
     {"load_jpeg", io_load_jpeg},
     {"save_jpeg", io_save_jpeg},
-    {"load_image", io_load_image},
     {"save_bytes", io_save_bytes},
     {"save", io_save},
     {"load", io_load},

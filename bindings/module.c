@@ -526,6 +526,7 @@ int luaopen_marea_core (lua_State *L) {
   bind_json_open(L, 2);
   bind_graph_open(L, 2);
   bind_trace_open(L, 2);
+  bind_loader_open(L, 2);
   lua_settop(L, 2);
   return 1;
 }

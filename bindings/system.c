@@ -69,7 +69,8 @@ static int system_file_time (lua_State *L) {
   return 2;
 }
 
-#define FOLDER_MOST 10000 /* names that are listed at most; reading so many takes some 10 ms */
+#define FOLDER_MOST \
+  10000 /* names that are listed unless more are asked for; reading so many takes some 10 ms */
 
 /* __gc of the userdata that owns an open folder: closes it when an error has left the function that lists it. */
 static int folder_close (lua_State *L) {
@@ -86,17 +87,19 @@ static bool is_folder (DIR *folder, const struct dirent *entry) {
   return fstatat(dirfd(folder), entry->d_name, &info, 0) == 0 && S_ISDIR(info.st_mode);
 }
 
-/* core.list_folder(path) -> list of names, folders with a slash at their end; or nil, message */
+/* core.list_folder(path, most) -> list of names, folders with a slash at their end; or nil, message */
 static int system_list_folder (lua_State *L) {
   bind_state *S = bind_self(L);
   const char *path = bind_string(L, S, 1, "list_folder", "path");
+  const lua_Integer most = luaL_optinteger(L, 2, FOLDER_MOST);
   bind_sandbox_path(L, S, "list_folder", path, false);
   DIR **folder = bind_new(L, S, BIND_FOLDER, sizeof *folder, 0);
   *folder = opendir(path);
   if (!*folder) return fail(L, path);
   lua_newtable(L);
   const struct dirent *entry;
-  for (int n = 0; n < FOLDER_MOST && (entry = readdir(*folder));) {
+  for (lua_Integer n = 0; n < most && (entry = readdir(*folder));) {
+    if (n % 1024 == 1023) bind_poll(L, S);
     if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0) continue;
     lua_pushfstring(L, "%s%s", entry->d_name, is_folder(*folder, entry) ? "/" : "");
     lua_rawseti(L, -2, ++n);

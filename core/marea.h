@@ -477,6 +477,12 @@ MAREA_API MAREA_MUST_USE marea_status marea_load_jpeg (marea_context *ctx, const
 MAREA_API MAREA_MUST_USE marea_status marea_save_jpeg (marea_tensor *t, const char *path, int64_t quality);
 /* A PNG as marea_load_png's or a JPEG as marea_load_jpeg's, by the file's first bytes. */
 MAREA_API MAREA_MUST_USE marea_status marea_load_image (marea_context *ctx, const char *path, marea_tensor **out);
+/* The same as u8 (height,width,channels), 1 or 3 of them: gray becomes RGB or RGB gray (ITU-R 601), alpha is left out. crop:
+   the middle of the picture, as much as the shape shows; else the whole picture, whatever its shape. Bilinear, over all
+   pixels that fall into one (PIL's resize with BILINEAR); a JPEG is decoded smaller first where that suffices. */
+MAREA_API MAREA_MUST_USE marea_status marea_load_image_sized (marea_context *ctx, const char *path, int64_t height,
+                                                              int64_t width, int channels, bool crop,
+                                                              marea_tensor **out);
 
 /* A file of these bytes, whole or not at all, as all files here are written. */
 MAREA_API MAREA_MUST_USE marea_status marea_save_bytes (marea_context *ctx, const char *path, const void *bytes,

@@ -1,7 +1,7 @@
 -- SPDX-License-Identifier: MIT
 -- Misuse of every public function: whatever is given, the call succeeds or raises a string that names the function.
 -- The calls are made by spec/support/misuse_calls.lua in a process of its own, so a crash is a failure and not an end.
-local core = require "marea.core"
+local core, marea = require "marea.core", require "marea"
 local folder = require "spec.support.folder"
 
 --- Runs a script of this folder in a new folder; returns its output and whether it ended well.
@@ -93,7 +93,7 @@ describe("a message", function()
     for _, name in ipairs {"load", "load_idx", "load_npy", "load_npz", "load_zip", "load_torch", "load_gguf", "load_t7",
       "load_png", "load_jpeg", "load_image"} do
       for _, p in ipairs {path, path .. ".missing", "/", ""} do
-        local value, message = core[name](p)
+        local value, message = marea[name](p)
         assert.is_nil(value, name)
         assert.is_string(message, name)
       end

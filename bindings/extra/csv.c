@@ -47,9 +47,9 @@ typedef struct parser {
   lua_State *L; /* while a method runs */
   locale_t c;
   column *columns;
-  size_t n, room;          /* columns */
-  size_t at, rows, line;   /* fields of this row so far; rows of values; lines before this one */
-  size_t row_line;         /* where this row begins */
+  size_t n, room;        /* columns */
+  size_t at, rows, line; /* fields of this row so far; rows of values; lines before this one */
+  size_t row_line;       /* where this row begins */
   size_t n_missing;
   const char *missing[MAX_MISSING]; /* strings of the list MISSING */
   size_t missing_length[MAX_MISSING];
@@ -308,7 +308,8 @@ static int csv_new (lua_State *L) {
     lua_setiuservalue(L, 5, TEXTS);
   }
   p->c = newlocale(LC_ALL_MASK, "C", (locale_t)0);
-  const bool is_made = csv_init(&p->csv, CSV_STRICT | CSV_STRICT_FINI | CSV_APPEND_NULL | CSV_EMPTY_IS_NULL) == 0;
+  const bool is_made = csv_init(&p->csv,
+                                CSV_STRICT | CSV_STRICT_FINI | CSV_APPEND_NULL | CSV_EMPTY_IS_NULL) == 0;
   if (!p->c || !is_made) return luaL_error(L, "csv: out of memory");
   csv_set_delim(&p->csv, (unsigned char)separator[0]);
   csv_set_space_func(&p->csv, is_never);

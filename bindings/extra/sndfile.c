@@ -128,7 +128,8 @@ static int decode (lua_State *L) {
   if (!open_memory(m, SFM_READ, &info)) return fail(L, sf_strerror(NULL));
   const int width = width_of(info.format);
   if (width == 0) return fail(L, "its sound is compressed (samples must be PCM, floats, mu-law or A-law)");
-  if (info.channels < 1 || info.frames < 0 || (uint64_t)info.frames > n / (size_t)width / (size_t)info.channels)
+  if (info.channels < 1 || info.frames < 0 ||
+      (uint64_t)info.frames > n / (size_t)width / (size_t)info.channels)
     return fail(L, "damaged: it declares more sound than it has");
   const size_t frame = (size_t)info.channels * sizeof(float), size = (size_t)info.frames * frame;
   char *to = luaL_buffinitsize(L, &samples, size);

@@ -193,6 +193,7 @@ marea_status marea_array_check (const marea_tensor *t,
 /* Of one tensor. Each is declared in its own file and by the tests that call it. */
 typedef marea_status marea_parser (marea_context *ctx, const char *path, const uint8_t *bytes, size_t n,
                                    marea_tensor **out);
+marea_parser marea_parse_image; /* PNG or JPEG, by the first bytes */
 typedef marea_status marea_list_parser (marea_context *ctx, const char *path, const uint8_t *bytes, size_t n,
                                         marea_file **out);
 marea_list_parser marea_parse_safetensors; /* path NULL: a string */

@@ -90,7 +90,6 @@ marea_status marea_check_pixels (marea_context *ctx, const char *label, uint32_t
                     MAREA_MAX_PIXELS);
 }
 
-marea_parser marea_parse_image;
 marea_status marea_parse_image (marea_context *ctx, const char *path, const uint8_t *bytes, size_t n,
                                 marea_tensor **out) {
   static const char who[] = "load_image";

@@ -10,6 +10,7 @@ if _VERSION ~= "Lua 5.4" then error("marea: this is " .. _VERSION .. "; Marea ne
 
 local core = require "marea.core"
 local check = require "marea.internal.check"
+local pictures = require "marea.internal.pictures"
 local events = require "marea.internal.events"
 local parts = require "marea.internal.parts"
 local random = require "marea.internal.random"
@@ -186,6 +187,19 @@ function marea.unbind(x, dim) return parts.unbind(x, dim) end
 function marea.parts(x, size, dim) return parts.parts(x, size, dim) end
 
 core.methods.unbind, core.methods.parts = marea.unbind, marea.parts
+
+--- A PNG as load_png gives it or a JPEG as load_jpeg does, by the file's first bytes; with `size` resized to it, over
+--- all pixels that fall into one (bilinear, as PIL's resize), in 3 channels.
+---@param path string
+---@param options? {size: integer|integer[], fit: string?, channels: integer?} size: pixels, or {height, width}; fit:
+---   "crop", the middle of the picture, when left out, or "stretch", all of it; channels: 3, or 1 for gray
+---@return userdata|nil t u8 (H, W, C), string|nil message
+---@example marea.load_image("missing.jpg", {size = {224, 224}})
+function marea.load_image(path, options)
+  if options == nil then return core.load_picture(path) end
+  local o = pictures.read_options("load_image", options, {})
+  return core.load_picture(path, o.height, o.width, o.channels, o.crop)
+end
 
 --- The sound in a WAV file: PCM of 8 to 32 bits, floats, mu-law or A-law. It needs the optional module marea.sndfile.
 ---@param path string

@@ -61,6 +61,7 @@ local garbage = {any("-1", "-1"), any("INT_MIN", "INT_MIN"), any("INT_MAX", "INT
 local paths = {
   marea_load_idx = "w->file.idx", marea_load_npy = "w->file.npy", marea_load_png = "w->file.png",
   marea_load_png16 = "w->file.png", marea_load_jpeg = "w->file.jpeg", marea_load_image = "w->file.jpeg",
+  marea_load_image_sized = "w->file.jpeg",
   marea_file_load = "w->file.safetensors",
   marea_load_npz = "w->file.npz", marea_load_zip = "w->file.npz", marea_load_torch = "w->file.torch",
   marea_load_gguf = "w->file.gguf", marea_load_t7 = "w->file.t7",
@@ -119,7 +120,7 @@ end
 
 local count = {
   n_in = 2, each = 2, n_named = 1, n_out = 1, n = 2, most = 2, threads = 1, rank = 2, flags = 0, i = 0,
-  node = 1, cell = 1, layer = 3,
+  node = 1, cell = 1, layer = 3, channels = 3,
   dtype = -1,
 }
 local limits = {
@@ -127,7 +128,8 @@ local limits = {
   rank = {refused("-1", "-1"), refused("9", "9"), refused("INT_MIN", "INT_MIN"), refused("INT_MAX", "INT_MAX")},
   flags = {refused("4", "4"), refused("-1", "-1"), refused("INT_MIN", "INT_MIN")},
   i = garbage, node = garbage, cell = garbage,
-  layer = garbage, dtype = {any("bf16", "MAREA_BF16"), table.unpack(garbage)},
+  layer = garbage, channels = {refused("2", "2"), refused("-1", "-1"), refused("INT_MAX", "INT_MAX")},
+  dtype = {any("bf16", "MAREA_BF16"), table.unpack(garbage)},
 }
 
 local function integer(_, p)
@@ -208,7 +210,8 @@ local values = {
   ["uint64_t"] = function() return {good "3", any("0", "0"), any("UINT64_MAX", "UINT64_MAX")} end,
   ["uint32_t"] = function() return {good "3", any("UINT32_MAX", "UINT32_MAX")} end,
   ["int64_t"] = function(_, p)
-    return {good(p.name == "quality" and "90" or "0"), any("-1", "-1"), any("1", "1"), any("INT64_MIN", "INT64_MIN"),
+    local fine = {quality = "90", height = "5", width = "7"}
+    return {good(fine[p.name] or "0"), any("-1", "-1"), any("1", "1"), any("INT64_MIN", "INT64_MIN"),
       any("INT64_MAX", "INT64_MAX")}
   end,
   ["marea_statistics *"] = optional "&w->statistics", ["marea_blame *"] = pointer "&w->blame",

@@ -4,7 +4,7 @@
 -- that names the function; memory must be what it was. Prints one line for each fault and at the end a count.
 --
 --   lua5.4 spec/support/misuse_calls.lua <file for the call that is running, to be read after a crash>
-local core = require "marea.core"
+local core, marea = require "marea.core", require "marea"
 local sample = require "spec.support.sample"
 local bad_values = require "spec.support.bad_values"
 local ops = core.ops
@@ -185,7 +185,7 @@ local functions = {
 -- what they are given may raise itself
 local unnamed = {scope = true, no_grad = true}
 for name, valid in pairs(functions) do
-  torture(name, core[name], valid, not unnamed[name] and name or nil)
+  torture(name, core[name] or marea[name], valid, not unnamed[name] and name or nil)
 end
 
 torture("profile_start", core.profile_start, function() return {100}, 1 end, "profile")

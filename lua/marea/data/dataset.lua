@@ -31,26 +31,44 @@ Batches.__index = Batches
 
 -- ---- the dataset ----
 
+--- A source makes rows when they are asked for: {dtype =, shape =} and source:rows(numbers) -> tensor (n, ...), for a
+--- list of numbers of rows. If it has one, source:prefetch(numbers) -> integer is told the rows that come next, after
+--- those it was told before, and returns how many of them it has noted. data.folder has such a field.
+local function is_source(value)
+  return type(value) == "table" and type(value.rows) == "function" and value.shape ~= nil and value.dtype ~= nil
+end
+
 local function read_field(i, given)
   if core.is_tensor(given) then given = {tostring(i), given} end
   given = check.options("Dataset", given, {"dtype", "scale"}, 2)
   local name, t = given[1], given[2]
   check.string("Dataset", ("%d, name"):format(i), name)
+  local scale = given.scale and check.number("Dataset", "scale", given.scale)
+  local field = {name = name, dtype = given.dtype or scale and "f32" or nil, scale = scale}
+  if is_source(t) then
+    field.source = t
+    return field
+  end
   check.tensor("Dataset", name, t)
   if t.rank == 0 then check.fail("Dataset", name, "a tensor with at least one dimension", t) end
-  local scale = given.scale and check.number("Dataset", "scale", given.scale)
-  return {name = name, tensor = t, dtype = given.dtype or scale and "f32" or nil, scale = scale}
+  field.tensor = t
+  return field
 end
+
+--- What a field's rows are: dtype, and shape with the number of rows first.
+local function described(field) return field.tensor or field.source end
+
+local function rows_of(field) return field.numbers and field.numbers:size(1) or described(field).shape[1] end
 
 --- Every dataset has its own stream of orders. So a script that makes a new dataset for each epoch, each of which
 --- begins at its first epoch, does not get the same order each time.
 local function new(fields, seed)
   local self = setmetatable({fields = fields, position = {epoch = 0, examples = 0}, seed = seed,
     stream = random.new_stream(), _identity = {}}, Dataset)
-  self.size = fields[1].tensor:size(1)
+  self.size = rows_of(fields[1])
   for _, field in ipairs(fields) do
-    if field.tensor:size(1) ~= self.size then
-      check.raise("Dataset: '%s' has %d rows, '%s' has %d", fields[1].name, self.size, field.name, field.tensor:size(1))
+    if rows_of(field) ~= self.size then
+      check.raise("Dataset: '%s' has %d rows, '%s' has %d", fields[1].name, self.size, field.name, rows_of(field))
     end
   end
   return self
@@ -72,7 +90,9 @@ function Dataset:__len() return self.size end
 function Dataset:__tostring()
   local parts = {}
   for i, field in ipairs(self.fields) do
-    parts[i] = ("%s %s %s"):format(field.name, field.tensor.dtype, check.shape_text(field.tensor.shape))
+    local what, shape = described(field), core.shape{table.unpack(described(field).shape)}
+    shape[1] = rows_of(field)
+    parts[i] = ("%s %s %s"):format(field.name, what.dtype, check.shape_text(shape))
   end
   return core.printable(("Dataset(%d rows: %s)"):format(self.size, table.concat(parts, ", ")))
 end
@@ -84,10 +104,21 @@ end
 function Dataset:field(name)
   local names = {}
   for i, field in ipairs(self.fields) do
-    if field.name == name then return field.tensor end
+    if field.name == name and field.tensor then return field.tensor end
+    if field.name == name then
+      check.raise("Dataset: field '%s' is not kept in memory, but for what rows{...} and batches give", name)
+    end
     names[i] = field.name
   end
   check.raise("Dataset: there is no field '%s'%s", tostring(name), check.did_you_mean(tostring(name), names))
+end
+
+--- The field with some of its rows, which cut(t) gives for a tensor.
+local function part_of(field, cut)
+  local new_field = {name = field.name, dtype = field.dtype, scale = field.scale, source = field.source}
+  if field.tensor then new_field.tensor = cut(field.tensor)
+  else new_field.numbers = cut(field.numbers or ops.arange(1, rows_of(field), {dtype = "i64"})):keep() end
+  return new_field
 end
 
 --- Rows `first` to `last` (1-based, both included) as a dataset over the same memory.
@@ -101,8 +132,7 @@ function Dataset:subset(first, last)
   if last > self.size then check.raise("subset: row %d of a dataset of %d rows", last, self.size) end
   local fields = {}
   for i, field in ipairs(self.fields) do
-    fields[i] = {name = field.name, dtype = field.dtype, scale = field.scale,
-      tensor = field.tensor:narrow(1, first, last - first + 1)}
+    fields[i] = part_of(field, function(t) return t:narrow(1, first, last - first + 1) end)
   end
   return new(fields, self.seed)
 end
@@ -119,13 +149,24 @@ function Dataset:spaced(n)
   for i = 1, n do rows[i] = (i - 1) * self.size // n + 1 end
   local index, fields = core.tensor(rows, {dtype = "i64"}), {}
   for i, field in ipairs(self.fields) do
-    fields[i] = {name = field.name, dtype = field.dtype, scale = field.scale,
-      tensor = ops.index_select(field.tensor, index, {dim = 1}):keep()}
+    fields[i] = part_of(field, function(t) return ops.index_select(t, index, {dim = 1}):keep() end)
   end
   return new(fields, self.seed)
 end
 
+--- The numbers of rows as a list.
+local function listed(field, index)
+  if field.numbers then index = ops.index_select(field.numbers, index, {dim = 1}) end
+  return index:totable()
+end
+
 local function pick(field, index)
+  if field.source then
+    local rows = field.source:rows(listed(field, index))
+    if not field.dtype then return rows end
+    index = ops.arange(1, rows:size(1), {dtype = "i64"})
+    return ops.index_select(rows, index, {dim = 1, dtype = field.dtype, scale = field.scale})
+  end
   return ops.index_select(field.tensor, index, {dim = 1, dtype = field.dtype, scale = field.scale})
 end
 
@@ -142,6 +183,7 @@ end
 
 -- ---- a pass ----
 
+local AHEAD <const> = 4096 -- rows that a source is told at once
 local SHUFFLE = 0x9E3779B97F4A7C15 -- changes the seed, so that orders are independent of other draws with one seed
 
 --- Spreads the bits of an integer; 0 stays 0 (splitmix64: Steele, Lea, Flood, OOPSLA 2014).
@@ -220,7 +262,7 @@ function Dataset:batches(size, options)
   self.position, self.resumed = {epoch = epoch, examples = math.min(done, last)}, nil
   local pass = setmetatable({
     dataset = self, order = order, size = size, last = last, epoch = epoch, position = self.position,
-    examples = last, steps = (last + size - 1) // size, step = done // size,
+    examples = last, steps = (last + size - 1) // size, step = done // size, asked = {},
   }, Batches)
   return pass, nil, nil, pass
 end
@@ -257,6 +299,18 @@ local function end_iteration(self, problem)
   if scope then scope:close() end
 end
 
+--- Tells the sources which rows come next, as many as they note.
+local function prefetch(self, done)
+  for _, field in ipairs(self.dataset.fields) do
+    if field.source and field.source.prefetch then
+      local asked = math.max(self.asked[field] or 0, done)
+      local n = math.min(self.last - asked, AHEAD)
+      local noted = n > 0 and field.source:prefetch(listed(field, self.order:narrow(1, asked + 1, n))) or 0
+      self.asked[field] = asked + noted
+    end
+  end
+end
+
 --- The next batch; nil after the last one.
 function Batches:__call()
   end_iteration(self)
@@ -271,6 +325,7 @@ function Batches:__call()
   local count = math.min(self.size, self.last - done)
   self.position.examples = done + count
   self.step = self.step + 1
+  prefetch(self, done)
   return self.dataset:rows(self.order:narrow(1, done + 1, count))
 end
 

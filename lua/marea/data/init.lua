@@ -6,6 +6,7 @@ local texts = require "marea.data.texts"
 return check.strict({
   Dataset = require "marea.data.dataset",
   corpus = texts.corpus,
+  folder = require "marea.data.folder",
   mnist = require "marea.data.mnist",
   scan = texts.scan,
   squad = texts.squad,

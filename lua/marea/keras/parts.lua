@@ -134,7 +134,9 @@ local function project(x, to)
 end
 
 --- Query i sees the keys up to i: u8 (Tq, Tk).
-local function causal_mask(queries, keys) return ops.full({queries, keys}, 1):tril():to "u8" end
+local function causal_mask(queries, keys)
+  return ops.arange(1, queries):reshape{queries, 1}:ge(ops.arange(1, keys))
+end
 
 function MultiHeadAttention:forward(query, value, key, options)
   local q, k, v = project(query, self.query), project(key or value, self.key), project(value, self.value)

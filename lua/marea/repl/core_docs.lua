@@ -253,12 +253,6 @@ function core.load_jpeg(path, options) end
 ---@example marea.save_jpeg(marea.eye(8), path), os.remove(path)
 function core.save_jpeg(t, path, options) end
 
---- A PNG as load_png gives it or a JPEG as load_jpeg does, by the file's first bytes.
----@param path string
----@return userdata|nil t, string|nil message
----@example marea.load_image "missing.jpg"
-function core.load_image(path) end
-
 --- Writes a file of these bytes, whole or not at all: beside it first, then renamed.
 ---@param path string
 ---@param bytes string
