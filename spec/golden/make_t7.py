@@ -231,16 +231,17 @@ values = {
     2.5: "half", True: "true", "object": Object("nn.Identity", size=3),
 }
 
-print("-- luacheck: no max line length")
-print("-- Written by spec/golden/make_t7.py, read again by the package torchfile.")
-print("return {")
-print(f'  values = "{written(values)}",')
-print(f'''  half = "{written(np.array([0.5, 65504], np.float16), check=False)}",''')
-print(f'''  code = "{written(Object('nn.Apply', f=Raw(struct.pack('<iii', 8, 3, 0))), check=False)}",''')
-print(f'''  own = "{written([Raw(struct.pack('<iii', 4, 2, 3) + b'V 1' + struct.pack('<i', 8) + b'tds.Hash' + struct.pack('<i', 1))], check=False)}",''')
-print("  networks = {")
-for name, ((net, f), x, options) in networks.items():
-    print(f'    {name} = {{file = "{written(net, **options)}",')
-    print(f'      x = {quoted(x)}, y = {quoted(f(x))}, shape = {{{", ".join(map(str, x.shape))}}}}},')
-print("  },")
-print("}")
+if __name__ == "__main__":
+    print("-- luacheck: no max line length")
+    print("-- Written by spec/golden/make_t7.py, read again by the package torchfile.")
+    print("return {")
+    print(f'  values = "{written(values)}",')
+    print(f'''  half = "{written(np.array([0.5, 65504], np.float16), check=False)}",''')
+    print(f'''  code = "{written(Object('nn.Apply', f=Raw(struct.pack('<iii', 8, 3, 0))), check=False)}",''')
+    print(f'''  own = "{written([Raw(struct.pack('<iii', 4, 2, 3) + b'V 1' + struct.pack('<i', 8) + b'tds.Hash' + struct.pack('<i', 1))], check=False)}",''')
+    print("  networks = {")
+    for name, ((net, f), x, options) in networks.items():
+        print(f'    {name} = {{file = "{written(net, **options)}",')
+        print(f'      x = {quoted(x)}, y = {quoted(f(x))}, shape = {{{", ".join(map(str, x.shape))}}}}},')
+    print("  },")
+    print("}")

@@ -12,16 +12,17 @@ local document = {}
 local SHADES = " .:-=+*#%@"
 local MARK = "\1" -- printed behind each entry
 
---- The fenced blocks of a page: {info = "lua digits.lua", lines = {...}}.
+--- The fenced blocks of a page: {info = "lua digits.lua", heading = "Digits", lines = {...}}.
 function document.blocks(path)
-  local blocks, block = {}, nil
+  local blocks, block, heading = {}, nil, nil
   for line in io.lines(path) do
     local info = line:match "^```(.*)$"
     if info and block then block = nil
     elseif info then
-      block = {info = info, lines = {}}
+      block = {info = info, heading = heading, lines = {}}
       blocks[#blocks + 1] = block
-    elseif block then block.lines[#block.lines + 1] = line end
+    elseif block then block.lines[#block.lines + 1] = line
+    else heading = line:match "^#+ (.*)$" or heading end
   end
   return blocks
 end
