@@ -1,6 +1,6 @@
 -- SPDX-License-Identifier: MIT
--- The examples of docs/files.md and docs/onnx.md run as a user would run them, each alone, beside the files that they
--- read: those of other frameworks are in spec/golden/documents.zip (make_documents.py there), Marea writes the others.
+-- The examples of the documentation run as a user would run them, each alone, beside the files that they read: those of
+-- other frameworks are in spec/golden/documents.zip (make_documents.py there), Marea writes the others.
 local marea = require "marea"
 local document = require "spec.support.document"
 local folder = require "spec.support.folder"
@@ -53,6 +53,8 @@ local function new_home()
   for name, bytes in pairs(assert(marea.load_zip "spec/golden/documents.zip")) do
     folder.write(home .. "/" .. name, bytes:to_bytes())
   end
+  assert(os.execute(("ln -s %s %s/scripts"):format(folder.quote(folder.absolute "scripts"), folder.quote(home))))
+  folder.must(("mkdir -p %s/data %s/out/classifier"):format(home, home))
   for _, write in ipairs{write_pictures, write_sound, write_table, write_safetensors, write_onnx} do write(home) end
   return home
 end
@@ -61,10 +63,18 @@ end
 
 local WEIGHTS = "print(net[%d].weight:mean():item(), net[%d].bias:mean():item())"
 
+-- What most examples of training take as there.
+local STEP = [[
+local net = marea.nn.Linear{4, 3}
+local x, y = marea.normal{5, 4}, marea.tensor({1, 2, 3, 1, 2}, {dtype = "i64"})
+local optimizer = marea.optim.Adam{net}
+local function loss(result, wanted) return result:cross_entropy(wanted) end
+]]
+
 -- For each example of a page, in its order: what it prints, as spec/support/document.lua compares it; `needs`: optional
--- modules; `also`: what is run behind it, to see what it did.
+-- modules; `first`: what the page takes as there; `also`: what is run behind it, to see what it did.
 local PAGES = {
-  ["docs/files.md"] = {
+  {path = "docs/files.md",
     {heading = "JPEG", also = "print(photo.shape, small.shape, marea.load_image('small.jpg').shape)",
       "(600, 500, 3)\t(300, 250, 3)\t(300, 250, 3)"},
     {heading = "Sound and tables", needs = {"sndfile", "csv"}, also = [[
@@ -83,13 +93,90 @@ local PAGES = {
     {heading = "Torch7", also = WEIGHTS:format(1, 3), "nn.Sequential\t3", "0.25\t0.5"},
     {heading = "GGUF", "llama\ttensor f32 (32, 8): min 0.25, mean 0.25, max 0.25", "..."},
   },
-  ["docs/onnx.md"] = {
+  {path = "docs/onnx.md",
     {heading = "Networks from elsewhere and for elsewhere: ONNX", also = "print(image.shape, scores.shape)",
       "Model(image f32 (any, 3, 224, 224) -> scores f32 (any, 10))", "...", "7", "(1, 3, 224, 224)\t(1, 10)"},
     {heading = "Networks for elsewhere", also = [[
       local again, two = assert(marea.onnx.load "model.onnx"), marea.uniform{2, 32, 32, 3}
       print((again(two) - net(two)):abs():max():item() < 1e-5, again)]],
       "true\tModel(image f32 (any, 32, 32, 3) -> scores f32 (any, 10))", "..."},
+  },
+  {path = "docs/classifier.md",
+    {heading = "Random changes of images", first = [[
+      local model = marea.nn.Sequential{marea.nn.Flatten{}, marea.nn.Linear{784, 10}}
+      local optimizer = marea.optim.SGD{model, lr = 0.1}
+      local train = assert(marea.data.mnist("sample", "train")):subset(1, 256)]],
+      also = "print(mirror((train:rows{1})).shape)", "(1, 28, 28, 1)"},
+    {heading = "Judging generated digits", first = [[
+      local made = dofile "scripts/classifier_model.lua" ()
+      made:evaluate()
+      local images = marea.uniform{20, 28, 28, 1}
+      local real_features = made:features(images)
+      local path = "out/classifier/classifier.safetensors"
+      assert(marea.checkpoint.save(path, {model = made}))]],
+      also = "print(features.shape, p.shape, classes.coverage, distance < 1e-3)", "(20, 128)\t(20, 10)\t0\ttrue"},
+  },
+  {path = "docs/debugging.md",
+    {heading = "Will it fit? `marea.plan`", first = [[
+      local VAE = dofile "scripts/vae_model.lua"
+      local vae = VAE{model = "conv", latent = 2, posterior = "normal"}]],
+      "Layer (type) ...", "...", "Params: 3,280,901", "Result: f32 (128, 28, 28, 1), f32 ()",
+      "Inference: 6.49 GFLOP, ...", "Training step, Adam: 19.4 GFLOP ..."},
+    {heading = "Will it fit? `marea.plan`", first = STEP, also = "print(plan.peak > 0)", "true"},
+    {heading = "What takes the memory? `marea.memory_report`", first = STEP,
+      "In use ...", "Tensor ...", "...", "f32 ...", "..."},
+    {heading = "Is the gradient right? `marea.gradcheck`", first = STEP .. [[
+      local target = y
+      local function my_loss(result, wanted) return result:cross_entropy(wanted) end]],
+      "gradients agree ...", "gradients agree ..."},
+  },
+  {path = "docs/distributions.md",
+    {heading = "Distributions", first = [[
+      local mean, std = marea.zeros{3}:requires_grad_(), marea.ones{3}
+      local logits = marea.zeros{2, 5}
+      local function likelihood(z) return (z - 1):square():sum() * -0.5 end]], also = [[
+      loss:backward()
+      print(z.shape, bit.shape, class.shape, mean.grad.shape)]], "(10, 3)\t(2, 5)\t(2)\t(3)"},
+    {heading = "Divergences", first = "local dist = marea.dist", also = [[
+      local p, q = Exponential{rate = marea.tensor(1)}, Exponential{rate = marea.tensor(2)}
+      print(dist.kl(p, q):item(), p:rsample{4}.shape, p:log_prob(3):item())]], "0.306...\t(4)\t-3.0"},
+  },
+  {path = "docs/embedding.md",
+    {heading = "Scripts that nobody has read", first = "local text = 'print(threshold); return 2 * ...'",
+      also = "print(ok, loss)", "0.5", "...", "true\t0.02"},
+  },
+  {path = "docs/errors.md",
+    {heading = "What raises, and what does not", first = STEP .. "local data = marea.data",
+      also = "print(#train, marea.load('out/net.safetensors').weight.shape)", "6000\t(4, 3)"},
+    {heading = "What raises, and what does not", first = STEP .. "loss = marea.tensor(0 / 0):requires_grad_()",
+      also = "print(ok)", "example.lua:7: backward: the loss is nan, so no gradient was computed", "...", "false"},
+    {heading = "What raises, and what does not", first = "local function train() return 3 end",
+      also = "print(finished, message)", "true\t3"},
+  },
+  {path = "docs/gan.md",
+    {heading = "Alternation in the script", first = [[
+      local nn, optim = marea.nn, marea.optim
+      local generator, discriminator = nn.Linear{2, 3}, nn.Linear{3, 1}
+      local optimizers = {generator = optim.Adam{generator}, discriminator = optim.Adam{discriminator}}
+      local x, z = marea.ones{4, 3}, marea.ones{4, 2}
+      local function discriminator_loss() return discriminator(x):mean() - discriminator(generator(z)):mean() end
+      local function generator_loss()
+        print(discriminator.weight.requires_grad)
+        return discriminator(generator(z)):mean()
+      end]],
+      also = "print(discriminator.weight.requires_grad)", "false", "true"},
+  },
+  {path = "docs/rerun.md",
+    {heading = "Edit and rerun", first = "local epochs = 3", also = "print(epoch) end", "1", "2", "3"},
+    {heading = "What is kept", first = STEP .. [[
+      assert(marea.save("pretrained.safetensors", {weight = marea.ones(4, 3), bias = marea.ones(3)}))]],
+      also = "print(net.weight:sum():item())", "12.0"},
+  },
+  {path = "docs/vae.md",
+    {heading = "What the loss bounds", first = [[
+      local q, prior = marea.dist.Normal(marea.zeros{4, 2}, 1), marea.dist.Normal(0, 1)
+      local function log_likelihood(z) return z:sum{dims = {-1}} * 0 - 3 end]],
+      also = "print(log_weights.shape, bound)", "(5000, 4)\ttensor f32 (4): min -3, ...", "..."},
   },
 }
 
@@ -99,39 +186,69 @@ local function missing(example)
   end
 end
 
+local function source_of(block, example)
+  local lines = table.concat(block.lines, "\n")
+  local first = example.first and "local marea = require 'marea'\n" .. example.first .. "\n" or ""
+  return first .. lines .. "\n" .. (example.also or "")
+end
+
 --- The lines that an example prints in the folder `home`.
 local function run(block, example, home)
-  folder.write(home .. "/example.lua", table.concat(block.lines, "\n") .. "\n" .. (example.also or ""))
+  folder.write(home .. "/example.lua", source_of(block, example))
   local printed = folder.must(("cd %s && LC_ALL=C NO_COLOR=1 %s example.lua"):format(folder.quote(home), program))
   local lines = {}
   for line in printed:gmatch "[^\n]+" do lines[#lines + 1] = line end
   return lines
 end
 
-local function examples_of(page)
+local function examples_of(path)
   local blocks = {}
-  for _, block in ipairs(document.blocks(page)) do
+  for _, block in ipairs(document.blocks(path)) do
     if block.info == "lua" then blocks[#blocks + 1] = block end
   end
   return blocks
 end
 
-for page, examples in pairs(PAGES) do
-  describe("an example of " .. page, function()
-    local home
-    setup(function() home = new_home() end)
-    local blocks = examples_of(page)
+local function headings(list)
+  local result = {}
+  for i, one in ipairs(list) do result[i] = one.heading end
+  return result
+end
 
-    it("is known here, with what it prints", function()
-      local headings = {{}, {}}
-      for i, list in ipairs{blocks, examples} do
-        for k, one in ipairs(list) do headings[i][k] = one.heading end
-      end
-      assert.are.same(headings[1], headings[2])
+describe("an example of", function()
+  it("any page is run: here, or by the spec that is named", function()
+    local unknown, elsewhere = {}, {["docs/luajit.md"] = "luajit", ["docs/precision.md"] = "documents",
+      ["docs/scripting.md"] = "documents"}
+    for path in folder.must "ls docs/*.md":gmatch "%S+" do
+      if #examples_of(path) > 0 and not elsewhere[path] then unknown[path] = true end
+    end
+    for _, page in ipairs(PAGES) do unknown[page.path] = nil end
+    assert.are.same({}, unknown)
+  end)
+
+  it("docs/onnx.md runs at the shell", function()
+    local place, shell = new_home(), nil
+    for _, block in ipairs(document.blocks "docs/onnx.md") do
+      if block.heading == "Without Lua" and block.info == "" then shell = table.concat(block.lines, "\n") end
+    end
+    assert(marea.save_npy(marea.ones(1, 3, 224, 224), place .. "/input.npy"))
+    local printed = folder.must(("cd %s && marea() { %s \"$@\"; } && %s"):format(folder.quote(place), program, shell))
+    assert.matches("^input  image f32 %(any, 3, 224, 224%)\nresult scores f32 %(any, 10%)\n", printed)
+    assert.are.equal(7, assert(marea.load(place .. "/results.safetensors")).scores:argmax(2):item())
+  end)
+
+  local home
+  setup(function() home = new_home() end)
+
+  for _, page in ipairs(PAGES) do
+    local blocks = examples_of(page.path)
+
+    it(page.path .. " is known here, with what it prints", function()
+      assert.are.same(headings(blocks), headings(page))
     end)
 
-    for i, example in ipairs(examples) do
-      it(("runs alone: %d, %s"):format(i, example.heading), function()
+    for i, example in ipairs(page) do
+      it(("%s runs alone: %d, %s"):format(page.path, i, example.heading), function()
         local module = missing(example)
         if module then return pending(("needs marea.%s, which is not there"):format(module)) end
         local lines = run(blocks[i], example, home)
@@ -139,5 +256,5 @@ for page, examples in pairs(PAGES) do
         assert.are.equal(table.concat(example, "\n"), table.concat(lines, "\n"))
       end)
     end
-  end)
-end
+  end
+end)
