@@ -20,6 +20,15 @@ local function write_pictures(home)
   assert(marea.save_png(picture, home .. "/cat.png"))
 end
 
+local function write_pets(home)
+  for i, class in ipairs{"cat", "dog"} do
+    folder.must(("mkdir -p %s/pets/%s"):format(home, class))
+    for k = 1, 9 do
+      assert(marea.save_jpeg(marea.full({40, 50, 3}, i / 4), ("%s/pets/%s/%d.jpg"):format(home, class, k)))
+    end
+  end
+end
+
 local function write_sound(home)
   if not there "sndfile" then return end
   assert(marea.save_wav(marea.tensor{{0.5, -0.25}, {-0.5, 0.25}}, home .. "/talk.wav", 16000))
@@ -55,7 +64,8 @@ local function new_home()
   end
   assert(os.execute(("ln -s %s %s/scripts"):format(folder.quote(folder.absolute "scripts"), folder.quote(home))))
   folder.must(("mkdir -p %s/data %s/out/classifier"):format(home, home))
-  for _, write in ipairs{write_pictures, write_sound, write_table, write_safetensors, write_onnx} do write(home) end
+  for _, write in ipairs{write_pictures, write_pets, write_sound, write_table, write_safetensors,
+    write_onnx} do write(home) end
   return home
 end
 
@@ -77,6 +87,9 @@ local PAGES = {
   {path = "docs/files.md",
     {heading = "JPEG", also = "print(photo.shape, small.shape, marea.load_image('small.jpg').shape)",
       "(600, 500, 3)\t(300, 250, 3)\t(300, 250, 3)"},
+    {heading = "Folders of pictures", also = "print(#train, (train:rows{1, 18}).shape)",
+      "Dataset(18 rows: image u8 (18, 32, 32, 3), label i64 (18))\tcat, dog", "0.37... (f32)...", "...",
+      "18\t(2, 32, 32, 3)"},
     {heading = "Sound and tables", needs = {"sndfile", "csv"}, also = [[
       local soft, again = marea.load_wav "soft.wav"
       print(sound.shape, rate, again, soft:totable()[1][1], x.dtype, x.shape, table.concat(names, " "))
