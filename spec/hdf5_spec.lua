@@ -92,6 +92,13 @@ describe("an optional module", function()
     assert.matches("load_keras: there is no module for HDF5 %(marea/hdf5%.so%): .*libhdf5%-dev", message)
   end)
 
+  it("is not there in a sandbox, which says so", function()
+    local result, message = marea.sandbox{read = {"."}}:run [[return marea.load_csv("README.md")]]
+    assert.is_nil(result)
+    local expected = "load_csv: not in a sandbox, where modules for CSV files are not loaded"
+    assert.is_truthy(message:find(expected, 1, true), message)
+  end)
+
   it("that does not load says why", function()
     local loaded = package.loaded["marea.hdf5"]
     package.loaded["marea.hdf5"] = nil

@@ -87,6 +87,27 @@ np.save("view.npy", a["view"])]], place)
     allclose.assert(assert(marea.load_npy(place .. "/view.npy")), tensors.view, {exact = true})
   end)
 
+  local networks = {
+    dense = function(w) return (w.x:matmul(w.w1) + w.b1):relu():matmul(w.w2):add(w.b2):softmax() end,
+    conv = function(w) return w.x:conv1d(w.w, w.b):tanh() end,
+    recurrent = function(w) return (marea.rnn(w.x, w.w_x, w.w_h, w.b)) end,
+    attention = function(w)
+      local function heads(weight) return w.x:matmul(weight):unsqueeze(3) end
+      return heads(w.q):scaled_dot_product_attention(heads(w.k), heads(w.v)):squeeze(3)
+    end,
+    normed = function(w) return w.x:layer_norm(w.gamma, w.beta):matmul(w.w):sigmoid() end,
+  }
+
+  it("gives networks that compute what NumPy does", function()
+    if not numpy("", folder.new()) then return pending(SKIPPED) end
+    local place = folder.new()
+    folder.must(("%s spec/support/npz_networks.py %s"):format(PYTHON, folder.quote(place)))
+    for name, run in pairs(networks) do
+      local weights = assert(marea.load_npz(("%s/%s.npz"):format(place, name)))
+      allclose.assert(run(weights), weights.y, {atol = 1e-5, rtol = 1e-5}, name)
+    end
+  end)
+
   it("of several megabytes keeps every byte", function()
     local place = folder.new() .. "/a.npz"
     local x = marea.normal{1000, 1500}

@@ -1,7 +1,7 @@
 -- SPDX-License-Identifier: MIT
--- graph_once.lua MODEL SHAPE: a process that loads a network of ONNX and runs it once, with one of inputs (1, SHAPE).
+-- graph_once.lua MODEL INPUTS: a process that loads a network of ONNX and runs it once, with a batch of 1.
+package.path = arg[0]:match "^.*/" .. "../?.lua;" .. package.path
 local marea = require "marea"
+local ports = require "lib.ports"
 
-local shape = {1}
-for size in arg[2]:gmatch "%d+" do shape[#shape + 1] = math.tointeger(size) end
-marea.no_grad(assert(marea.onnx.load(arg[1])):evaluate(), marea.normal(shape))
+marea.no_grad(assert(marea.onnx.load(arg[1])):evaluate(), ports.make(arg[2], 1, ports.random))

@@ -1,18 +1,13 @@
 -- SPDX-License-Identifier: MIT
--- graphs model=PATH batch=1 shape=3,224,224: a network of ONNX in inference; its input x is (batch, shape).
+-- graphs model=PATH batch=1 inputs=x:f32:N,3,224,224: a network of ONNX in inference; see lib/ports.lua.
 local marea = require "marea"
+local ports = require "lib.ports"
 
 local nets = {}
-
-local function sizes(arguments)
-  local shape = {arguments.batch}
-  for size in tostring(arguments.shape):gmatch "%d+" do shape[#shape + 1] = math.tointeger(size) end
-  return shape
-end
 
 return function(arguments)
   nets[arguments.model] = nets[arguments.model] or assert(marea.onnx.load(arguments.model)):evaluate()
   marea.seed(1)
-  local net, x = nets[arguments.model], marea.normal(sizes(arguments))
+  local net, x = nets[arguments.model], ports.make(arguments.inputs, arguments.batch, ports.random)
   return function() marea.no_grad(net, x) end
 end

@@ -5,10 +5,10 @@
     decoder model=PATH batch=128 threads=2 seconds=0.1 [clock=cpu]    times of calls in ms
     conv model=PATH n= cin= h= w= threads=2 seconds=0.1 [clock=cpu]   the same, of one convolution with ReLU
     check model=PATH x= y=                                            pixels of one point of the latent plane
-    graphs model=PATH batch= shape=3,224,224 threads=2 seconds=0.1    times of a network whose input x is (batch, shape)
-    numbers model=PATH shape=3,224,224                                its results from x = 0, 1/8, .. 1, 0, ..
+    graphs model=PATH batch= inputs=x:f32:N,2 threads=2 seconds=0.1   times of a network; inputs as in lib/ports.lua
+    numbers model=PATH inputs=x:f32:N,2                               its results from the pattern of lib/ports.lua
 
-With --once MODEL SHAPE it loads a network, runs it once with a batch of 1, and ends.
+With --once MODEL INPUTS it loads a network, runs it once with a batch of 1, and ends.
 
 Graph optimizations are on, all of them; everything else is as the package has it."""
 import sys
@@ -31,22 +31,39 @@ def session_for(model, threads):
     return sessions[model, threads]
 
 
-def sizes(text, batch):
-    return [batch] + [int(size) for size in str(text).removesuffix(".0").split(",")]
+DTYPES = {"f32": "float32", "i32": "int32", "i64": "int64"}
 
 
-def once(model, shape):
-    session_for(model, 1).run(None, {"x": numpy.zeros(sizes(shape, 1), numpy.float32)})
+def make_inputs(text, batch, fill):
+    """The inputs by name; fill(count, whole) gives the elements of one."""
+    inputs = {}
+    for port in text.split(";"):
+        name, dtype, sizes = port.split(":")
+        shape = [batch if size == "N" else int(size) for size in sizes.split(",") if size]
+        x = fill(int(numpy.prod(shape)), dtype != "f32") if shape else numpy.array(16000)
+        inputs[name] = x.astype(DTYPES[dtype]).reshape(shape)
+    return inputs
+
+
+def pattern(count, whole):
+    return numpy.arange(count) % 251 if whole else numpy.arange(count) % 9 / 8
+
+
+def draw(count, whole):
+    random = numpy.random.default_rng(1)
+    return random.integers(0, 251, count) if whole else random.standard_normal(count)
+
+
+def once(model, inputs):
+    session_for(model, 1).run(None, make_inputs(inputs, 1, draw))
 
 
 def answer_graphs(session, kind, a):
-    shape = sizes(a["shape"], int(a.get("batch", 1)))
     if kind == "numbers":
-        x = (numpy.arange(numpy.prod(shape)) % 9 / 8).astype(numpy.float32).reshape(shape)
-        return session.run(None, {"x": x})[0].ravel(), ""
-    x = numpy.random.default_rng(1).standard_normal(shape, numpy.float32)
+        return session.run(None, make_inputs(a["inputs"], 1, pattern))[0].ravel(), ""
+    x = make_inputs(a["inputs"], int(a["batch"]), draw)
     clock = time.process_time if a.get("clock") == "cpu" else time.perf_counter
-    return measure(lambda: session.run(None, {"x": x}), clock, a["seconds"]), ""
+    return measure(lambda: session.run(None, x), clock, a["seconds"]), ""
 
 
 def answer(kind, a):

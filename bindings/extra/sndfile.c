@@ -154,6 +154,7 @@ static int encode (lua_State *L) {
   memory *m = new_memory(L);
   if (!open_memory(m, SFM_WRITE, &info)) return fail(L, sf_strerror(NULL));
   sf_command(m->sound, SFC_SET_CLIPPING, NULL, SF_TRUE);
+  sf_command(m->sound, SFC_SET_ADD_PEAK_CHUNK, NULL, SF_FALSE); /* it has the time of day in it */
   const sf_count_t frames = (sf_count_t)(n / sizeof(float) / (size_t)info.channels);
   const bool is_whole = sf_writef_float(m->sound, (const float *)(const void *)samples, frames) == frames;
   sf_close(m->sound);

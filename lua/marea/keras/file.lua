@@ -106,8 +106,8 @@ local function numbered(tensors, texts)
   return weights
 end
 
-local function from_hdf5(bytes, what)
-  local converted, message = extra.load("hdf5", what).safetensors(bytes)
+local function from_hdf5(hdf5, bytes)
+  local converted, message = hdf5.safetensors(bytes)
   if not converted then file.fail("%s", message) end
   local tensors, texts = core.load_string(converted)
   if not tensors then file.fail("%s", texts) end
@@ -127,8 +127,8 @@ local function has_names(texts)
   return false
 end
 
-local function read_hdf5(what, bytes, config, version)
-  local tensors, texts = from_hdf5(bytes, what)
+local function read_hdf5(hdf5, bytes, config, version)
+  local tensors, texts = from_hdf5(hdf5, bytes)
   if texts["@model_config"] then config = object(texts["@model_config"]) end
   local lists = texts["@layer_names"] or texts["model_weights@layer_names"]
   version = version or texts["@keras_version"] or texts["model_weights@keras_version"] or "3"
@@ -137,13 +137,13 @@ local function read_hdf5(what, bytes, config, version)
     weights = lists and listed(tensors, texts) or numbered(tensors, texts)}
 end
 
-local function read_archive(what, members)
+local function read_archive(hdf5, members)
   local config, weights, about = members["config.json"], members["model.weights.h5"], members["metadata.json"]
   if not config or not weights then
     file.fail("a ZIP archive without %s, so it is not Keras'", config and "model.weights.h5" or "config.json")
   end
   about = about and core.json(about:to_bytes())
-  return read_hdf5(what, weights:to_bytes(), object(config:to_bytes()), type(about) == "table" and about.keras_version)
+  return read_hdf5(hdf5, weights:to_bytes(), object(config:to_bytes()), type(about) == "table" and about.keras_version)
 end
 
 --- Reads any of the three kinds.
@@ -154,10 +154,11 @@ end
 function file.read(what, path)
   local bytes, message = files.read(check.string(what, "path", path))
   if not bytes then return nil, ("%s: %s"):format(what, message) end
-  if bytes:find("PK\3\4", 1, true) ~= 1 then return file.attempt(what, path, read_hdf5, what, bytes) end
+  local hdf5 = extra.load("hdf5", what)
+  if bytes:find("PK\3\4", 1, true) ~= 1 then return file.attempt(what, path, read_hdf5, hdf5, bytes) end
   local members, problem = core.load_zip(path)
   if not members then return nil, (problem:gsub("^load_zip", what)) end
-  return file.attempt(what, path, read_archive, what, members)
+  return file.attempt(what, path, read_archive, hdf5, members)
 end
 
 return file

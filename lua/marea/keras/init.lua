@@ -7,6 +7,7 @@
 ---   net:load_state(weights, {from = "keras"})
 ---
 --- It reads HDF5 by the optional module marea.hdf5, which is there where Debian's libhdf5-dev was when Marea was built.
+local core = require "marea.core"
 local check = require "marea.internal.check"
 local file = require "marea.keras.file"
 
@@ -20,11 +21,13 @@ local keras = {}
 ---@example marea.keras.load "missing.keras"
 function keras.load(path)
   local content, message = file.read("keras.load", path)
-  if not content then return nil, message end
-  return file.attempt("keras.load", path, function()
+  if not content then return core.failed(message) end
+  local net, problem = file.attempt("keras.load", path, function()
     if not content.config then file.fail "it has weights and no network (marea.keras.weights reads them)" end
     return require "marea.keras.model"(content)
   end)
+  if not net then return core.failed(problem) end
+  return net
 end
 
 --- The weights of any file of Keras by their names, "dense/kernel"; .weights.h5 has numbers, "dense/0". A network of
@@ -35,7 +38,7 @@ end
 ---@example marea.keras.weights "missing.weights.h5"
 function keras.weights(path)
   local content, message = file.read("keras.weights", path)
-  if not content then return nil, message end
+  if not content then return core.failed(message) end
   local state = {}
   for _, weight in ipairs(content.weights) do state[weight.name] = weight.tensor end
   return state
