@@ -105,7 +105,7 @@ print(json.dumps([list(c) for c in zip(*rows)]))']==]):format(path))
       assert.is_truthy(columns or message:find "^load_csv: ")
     end
     for length = 0, #whole do try(whole:sub(1, length)) end
-    for _ = 1, 3000 do
+    for _ = 1, 10000 do
       local text = whole
       for _ = 1, draw(4) do
         local at = draw(#text)

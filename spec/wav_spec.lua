@@ -116,7 +116,7 @@ print(f.getnchannels(), f.getsampwidth(), f.getframerate(), *struct.unpack("<300
     end
     for _, whole in ipairs{wav(1, 2, 8000, 16, ("\1\2"):rep(50)), wav(3, 1, 8000, 32, ("\1\2\3\4"):rep(20))} do
       for length = 0, #whole do try(whole:sub(1, length)) end
-      for _ = 1, 1000 do
+      for _ = 1, 5000 do
         local at = draw(60)
         try(whole:sub(1, at - 1) .. string.char(draw(256) - 1) .. whole:sub(at + 1))
       end
