@@ -123,15 +123,24 @@ static void make_linear (fusion *f, marea_program_call *c) {
 
 /* ---- scale and shift per channel ---- */
 
-/* The constant as a vector of n elements for the last dimension; NULL: it is none. A view: a new reference. */
+/* The constant as a vector of n elements for the last dimension, a number as n of them; NULL: it is none. A new
+   reference. */
 static marea_tensor *as_vector (fusion *f, marea_tensor *t, int64_t n) {
-  marea_tensor *out = NULL;
-  if (!t || f->status != MAREA_OK || marea_tensor_size(t) != n || t->rank < 1 || t->shape[t->rank - 1] != n)
-    return NULL;
+  marea_tensor *out = NULL, *dense = NULL;
+  const int64_t size = t ? marea_tensor_size(t) : 0;
+  const bool is_row = size == n && t->rank > 0 && t->shape[t->rank - 1] == n;
+  if (f->status != MAREA_OK || !t || !(is_row || size == 1)) return NULL;
   marea_attr shape = {.n = 1};
-  shape.v[0] = n;
+  shape.v[0] = size;
   f->status = marea_run_with(f->ctx, &marea_op_reshape, &shape, &out, 1, t);
-  return f->status == MAREA_OK ? out : NULL;
+  if (f->status != MAREA_OK || size == n) return out;
+  marea_tensor *zeros = NULL;
+  const marea_attr filled[] = {{.n = 1, .v = {n}}, marea_attr_real(0), marea_attr_int(t->dtype)};
+  f->status = marea_run_with(f->ctx, &marea_op_full, filled, &zeros, 0);
+  if (f->status == MAREA_OK) f->status = marea_run(f->ctx, &marea_op_add, &dense, 2, zeros, out);
+  marea_release(zeros);
+  marea_release(out);
+  return f->status == MAREA_OK ? dense : NULL;
 }
 
 /* Dimension of a weight along which its results lie. */
@@ -254,7 +263,7 @@ static void take_over_activation (fusion *f, marea_program_call *c) {
   join(f, made, c);
 }
 
-/* ---- gelu, as exporters write it: x (1 + erf(x / sqrt(2))) / 2, the factors in any order ---- */
+/* ---- what exporters write for one operator ---- */
 
 static bool number_of (const fusion *f, int slot, double *number) {
   const marea_tensor *t = constant(f, slot);
@@ -262,6 +271,42 @@ static bool number_of (const fusion *f, int slot, double *number) {
   *number = marea_number_at((marea_dtype)t->dtype, marea_at(t));
   return true;
 }
+
+static bool same_shape (const fusion *f, int a, int b) {
+  const marea_layout *x = &f->p->layouts[a], *y = &f->p->layouts[b];
+  return x->rank == y->rank && memcmp(x->shape, y->shape, (size_t)x->rank * sizeof x->shape[0]) == 0;
+}
+
+/* The slot of x where input i of the product is min(max(x + 3, 0), 6) and the other one x; -1: it is not. */
+static int gated (const fusion *f, const marea_program_call *product, int i, marea_program_call **drop) {
+  double three = 0;
+  marea_program_call *gate = maker_of(f, product, i);
+  marea_program_call *sum = gate && activation_of(gate) == MAREA_ACT_RELU6 ? maker_of(f, gate, 0) : NULL;
+  if (!sum || sum->op != &marea_op_add) return -1;
+  const int at = number_of(f, in_of(sum, 1), &three) ? 0 : number_of(f, in_of(sum, 0), &three) ? 1 : -1;
+  if (at < 0 || three != 3 || in_of(sum, at) != in_of(product, 1 - i)) return -1;
+  drop[0] = gate, drop[1] = sum;
+  return in_of(sum, at);
+}
+
+/* x min(max(x + 3, 0), 6) / 6 */
+static void make_hard_swish (fusion *f, marea_program_call *c) {
+  double six = 0;
+  marea_program_call *drop[2] = {NULL}, *product = c->op == &marea_op_div ? maker_of(f, c, 0) : NULL;
+  if (!product || product->op != &marea_op_mul || !number_of(f, in_of(c, 1), &six) || six != 6) return;
+  int x = gated(f, product, 0, drop);
+  if (x < 0) x = gated(f, product, 1, drop);
+  if (x < 0 || !same_shape(f, x, c->slot[c->n_in])) return;
+  product->op = drop[0]->op = drop[1]->op = NULL;
+  c->slot[0] = x;
+  c->slot[1] = c->slot[2];
+  c->n_in = 1;
+  c->op = &marea_op_hard_swish;
+  marea_attrs_init(c->op, c->attr);
+  f->uses[x]--;
+}
+
+/* gelu: x (1 + erf(x / sqrt(2))) / 2, the factors in any order */
 
 typedef struct factors { /* of a product of numbers and two values */
   double number;
@@ -305,12 +350,8 @@ static void make_gelu (fusion *f, marea_program_call *c) {
   factors x = {.number = 1};
   marea_program_call *drop[3] = {NULL};
   if (c->op != &marea_op_mul || !find_factors(f, c, &x) || x.n != 2 || !is_near(x.number, 0.5)) return;
-  const marea_layout *result = &f->p->layouts[c->slot[c->n_in]];
-  for (int i = 0; i < 2; i++) { /* a number of a higher rank would raise that of the result */
-    const marea_layout *l = &f->p->layouts[x.slot[i]];
-    if (l->rank != result->rank || memcmp(l->shape, result->shape, (size_t)l->rank * sizeof l->shape[0]) != 0)
-      return;
-  }
+  for (int i = 0; i < 2; i++) /* a number of a higher rank would raise that of the result */
+    if (!same_shape(f, x.slot[i], c->slot[c->n_in])) return;
   for (int i = 0; i < 2; i++) {
     if (erf_argument(f, x.slot[i], drop) != x.slot[1 - i]) continue;
     for (int k = 0; k < 3; k++) drop[k]->op = NULL;
@@ -380,6 +421,7 @@ marea_status marea_program_fuse (marea_program *p) {
     if (c->op) take_over_constant(&f, c);
     if (c->op) take_over_activation(&f, c);
     if (c->op) make_gelu(&f, c);
+    if (c->op) make_hard_swish(&f, c);
   }
   for (int i = 0; i < p->n_calls && f.status == MAREA_OK; i++)
     if (p->calls[i].op) write_parts(&f, &p->calls[i]);

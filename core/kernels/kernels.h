@@ -338,7 +338,7 @@ static inline int marea_winograd_points (marea_winograd_variant v, int taps) {
 
 #define MAREA_UNARY_KERNELS(U)                                                                                \
   U(neg) U(abs) U(sign) U(square) U(sqrt) U(rsqrt) U(reciprocal) U(exp) U(log) U(log1p) U(expm1) U(sin) U(cos) U(atan) \
-  U(floor) U(ceil) U(round) U(relu) U(relu6) U(sigmoid) U(tanh) U(softplus) U(erf) U(gelu) U(silu) U(norm_icdf)         \
+  U(floor) U(ceil) U(round) U(relu) U(relu6) U(sigmoid) U(tanh) U(softplus) U(erf) U(gelu) U(silu) U(hard_swish) U(norm_icdf)         \
   U(leaky_relu) /* p[0] slope */ U(elu) /* p[0] alpha */ U(clamp) /* p[0] min, p[1] max; of integers int64_t lie there; NaN stays */ \
   U(lgamma) U(polygamma) /* p[0] order; x >= 0, NaN below */
 

@@ -4,7 +4,7 @@
 /* save_math.c */
 OUT(neg) OUT(abs) OUT(sign) OUT(square) OUT(sqrt) OUT(rsqrt) OUT(reciprocal) OUT(exp) OUT(log) OUT(log1p) OUT(expm1)
 OUT(sin) OUT(cos) OUT(atan) OUT(floor) OUT(ceil) OUT(round) OUT(erf) OUT(clamp) OUT(cast) OUT(isnan) OUT(isinf)
-OUT(isfinite) OUT(relu) OUT(relu6) OUT(leaky_relu) OUT(elu) OUT(sigmoid) OUT(tanh) OUT(softplus) OUT(gelu) OUT(silu)
+OUT(isfinite) OUT(relu) OUT(relu6) OUT(leaky_relu) OUT(elu) OUT(sigmoid) OUT(tanh) OUT(softplus) OUT(gelu) OUT(silu) OUT(hard_swish)
 OUT(add) OUT(sub) OUT(mul) OUT(div) OUT(pow) OUT(maximum) OUT(minimum) OUT(remainder) OUT(floor_divide)
 OUT(eq) OUT(ne) OUT(lt) OUT(le) OUT(gt) OUT(ge) OUT(where) OUT(masked_fill)
 /* save_linear.c */

@@ -67,10 +67,7 @@ HANDLER(HardSigmoid) {
   give_each(n, clamped(n, plus(n, times(n, x, float_of(n, "alpha", 0.2)), float_of(n, "beta", 0.5))));
 }
 
-HANDLER(HardSwish) {
-  value *x = each(n, 0);
-  give_each(n, mul(n, x, clamped(n, plus(n, times(n, x, 1.0 / 6), 0.5))));
-}
+HANDLER(HardSwish) { give_each(n, op1(n, "hard_swish", each(n, 0))); }
 
 HANDLER(Softsign) {
   value *x = each(n, 0);

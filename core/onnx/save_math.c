@@ -55,6 +55,8 @@ SAVE(silu) {
   each_out(s, NODE(s, "Mul", x, NODE(s, "Sigmoid", x)));
 }
 
+SAVE(hard_swish) { each_out(s, NODE(s, "HardSwish", each_in(s))); }
+
 /* x (1 + erf(x / sqrt 2)) / 2 where there is no operator of that name yet */
 SAVE(gelu) {
   const char *x = each_in(s);

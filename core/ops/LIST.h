@@ -11,7 +11,7 @@ OP(isnan) OP(isinf) OP(isfinite)
 /* gamma.c */
 OP(lgamma) OP(polygamma)
 /* activation.c */
-OP(relu) OP(relu6) OP(leaky_relu) OP(elu) OP(sigmoid) OP(tanh) OP(softplus) OP(gelu) OP(gelu_grad) OP(silu)
+OP(relu) OP(relu6) OP(leaky_relu) OP(elu) OP(sigmoid) OP(tanh) OP(softplus) OP(gelu) OP(gelu_grad) OP(silu) OP(hard_swish)
 OP(activation_grad)
 /* binary.c */
 OP(add) OP(sub) OP(mul) OP(div) OP(pow) OP(maximum) OP(minimum) OP(remainder) OP(floor_divide)

@@ -300,3 +300,29 @@ const marea_op marea_op_silu = {
     .doc = "silu(x) = x sigmoid(x), also called swish. Gradient: dx = dy (s + x s (1 - s)), s = sigmoid(x). "
            "Elfwing, Uchibe and Doya, 2017 (arXiv 1702.03118).",
 };
+
+static marea_status hard_swish_forward (marea_call *c) {
+  return marea_map_unary(c, kernels(c)->hard_swish, NULL);
+}
+
+/* y' = g + x / 6 inside of -3 to 3, where x is what is left of it between these limits, and g outside of them */
+static marea_status hard_swish_vjp (marea_vjp *v) {
+  formula f = {.v = v};
+  marea_tensor *x = within(&f, v->in[0], 3), *sixth = times(&f, x, 1.0 / 6);
+  marea_tensor *inside = binary(&f, &marea_op_eq, v->in[0], x);
+  give(&f, 0, mul(&f, v->dout[0], add(&f, plus(&f, sixth, 0.5), keep_where(&f, inside, sixth))));
+  return finish(&f);
+}
+
+const marea_op marea_op_hard_swish = {
+    ACTIVATION(hard_swish),
+    .flags = MAP,
+    .shape = marea_shape_same,
+    .saves_in = 1,
+    .vjp = hard_swish_vjp,
+    .sample = "return {g.tensor(g.shape(0, 4), {lo = -6, hi = 6, away = {-3, 3}})}",
+    .doc = "hard_swish(x) = x g, g = min(max(x / 6 + 1/2, 0), 1), also called hard_silu; 0 at -infinity. "
+           "Gradient: "
+           "dx = dy (g + x / 6) where -3 < x < 3, else dy g. Howard et al., \"Searching for MobileNetV3\", "
+           "2019.",
+};

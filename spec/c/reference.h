@@ -53,6 +53,10 @@ static inline double gelu (double x) { return isinf(x) && x < 0 ? 0 : x * normal
 
 static inline double silu (double x) { return isinf(x) && x < 0 ? 0 : x * sigmoid(x); }
 
+static inline double hard_swish (double x) {
+  return x <= -3 ? 0 : x >= 3 ? x : x * ((x + 3) / 6);
+}
+
 static inline double elu (double x) { return x > 0 ? x : (double)0.3f * expm1(x); }
 
 static inline double relu6 (double x) { return x > 6 ? 6 : relu(x); }
@@ -125,6 +129,7 @@ static const unary_case unary_cases[] = {
     {"erf", erf, 2},
     {"gelu", gelu, 2},
     {"silu", silu, 2},
+    {"hard_swish", hard_swish, 3},
     {"norm_icdf", norm_icdf, 2},
     {"lgamma", log_gamma, 0.501},
     {"polygamma", digamma, 0.501}, /* order 0 */

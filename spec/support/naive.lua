@@ -109,6 +109,7 @@ local unary = {
   isfinite = function(x) return math.abs(x) < math.huge and 1 or 0 end,
   sin = math.sin, cos = math.cos, floor = math.floor, ceil = math.ceil, sigmoid = sigmoid, tanh = tanh,
   softplus = softplus, silu = function(x) return x * sigmoid(x) end,
+  hard_swish = function(x) return x <= -3 and 0 or x * math.min(x / 6 + 0.5, 1) end,
   relu = function(x) return math.max(x, 0) end, relu6 = function(x) return math.min(math.max(x, 0), 6) end,
   leaky_relu = function(x, a) return x > 0 and x or (a.slope or 0.01) * x end,
   elu = function(x, a) return x > 0 and x or (a.alpha or 1) * (math.exp(x) - 1) end,

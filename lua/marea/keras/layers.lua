@@ -43,10 +43,9 @@ local ACTIVATIONS = {
   softsign = function(x) return x / (x:abs() + 1) end,
   mish = function(x) return x * x:softplus():tanh() end,
   selu = function(x) return x:elu{alpha = SELU_ALPHA} * SELU_SCALE end,
-  hard_silu = function(x) return x * hard_sigmoid_3(x) end,
+  hard_silu = "hard_swish", hard_swish = "hard_swish",
   leaky_relu = function(x) return x:leaky_relu{slope = 0.2} end,
 }
-ACTIVATIONS.hard_swish = ACTIVATIONS.hard_silu
 
 --- The activation that an entry of a configuration means.
 local function activation_of(value, context)

@@ -39,6 +39,7 @@ layer("Tanh", "tanh")
 layer("Softplus", "softplus")
 layer("GELU", "gelu")
 layer("SiLU", "silu")
+layer("HardSwish", "hard_swish")
 layer("Softmax", "softmax", "dim")
 layer("LogSoftmax", "log_softmax", "dim")
 
