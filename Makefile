@@ -452,12 +452,18 @@ test-locale: setup-test locale ## the whole suite in the locale de_DE
 # The parsers alone are instrumented; their memory is malloc's, so that the sanitizer sees each block's end.
 FUZZ := 20000
 FUZZ_SRC := spec/c/fuzz_main.c spec/c/fuzz_io.c $(wildcard core/io/*.c) core/text.c
+FUZZ_EXTRA_SRC := spec/c/fuzz_extra.c $(EXTRAS:%=bindings/extra/%.c)
+FUZZ_CC = $(CC) -std=gnu11 -g -O2 -fsanitize=address,undefined -fno-sanitize-recover=all $(WARN)
 
-$(BUILD)/test/fuzz: $(FUZZ_SRC) $(BUILD)/libmarea.a
+$(BUILD)/test/fuzz: $(FUZZ_SRC) spec/c/mutate.h $(BUILD)/libmarea.a
 	@mkdir -p $(@D)
 	@echo '  CC   $@'
-	@$(CC) -std=gnu11 -g -O2 -fsanitize=address,undefined -fno-sanitize-recover=all -Wall -Wextra -Icore $(MODULE_CFLAGS) \
-	  -Dmarea_alloc=fuzz_alloc -Dmarea_free=fuzz_free -o $@ $(FUZZ_SRC) $(BUILD)/libmarea.a $(LIBS)
+	@$(FUZZ_CC) -Icore $(MODULE_CFLAGS) -Dmarea_alloc=fuzz_alloc -Dmarea_free=fuzz_free -o $@ $(FUZZ_SRC) $(BUILD)/libmarea.a $(LIBS)
+
+$(BUILD)/test/fuzz_extra: $(FUZZ_EXTRA_SRC) spec/c/mutate.h
+	@mkdir -p $(@D)
+	@echo '  CC   $@'
+	@$(FUZZ_CC) $(LUA_CFLAGS) -o $@ $(FUZZ_EXTRA_SRC) $(foreach extra,$(EXTRAS),$(EXTRA_$(extra))) $(LUA_LIBS)
 
 FUZZ_MODELS = $(foreach kind,node simple pytorch-operator,/usr/share/libonnx-testdata/data/$(kind)/*)
 
@@ -469,8 +475,10 @@ $(BUILD)/fuzz/test/fuzz_onnx: spec/c/fuzz_onnx.c $(CORE_SRC)
 fuzz-onnx: $(BUILD)/fuzz/test/fuzz_onnx ## damage $(FUZZ) models of Debian's libonnx-testdata and run them under AddressSanitizer
 	ASAN_OPTIONS=$(ASAN_OPTIONS) $< $(FUZZ) 1 $(FUZZ_MODELS)
 
-fuzz: $(BUILD)/test/fuzz ## mutate $(FUZZ) files of each format and read them under AddressSanitizer
+fuzz: setup-test ## mutate $(FUZZ) files of each format and read them under AddressSanitizer
+	@$(MAKE) --no-print-directory -j2 $(BUILD)/test/fuzz $(BUILD)/test/fuzz_extra
 	ASAN_OPTIONS=allocator_may_return_null=1 $(BUILD)/test/fuzz $(FUZZ)
+	$(BUILD)/test/fuzz_extra $(FUZZ)
 
 test-tsan: setup-test ## 8 Lua states with 8 threads each train for 1,000 steps under ThreadSanitizer
 	@$(MAKE) --no-print-directory -j2 BUILD=build/tsan OPT=-O1 SANITIZE=-fsanitize=thread build/tsan/test/threads build/tsan/test/parallel

@@ -1,20 +1,16 @@
 /* SPDX-License-Identifier: MIT
-** fuzz_main.c: what libFuzzer would do, for gcc: files of each format, made here, are changed at random and handed to
-** fuzz_io.c, so many of each kind as the argument says. The same numbers each time.
+** fuzz_main.c: what libFuzzer would do, for gcc: files of each format, made here, are changed at random (mutate.h) and
+** handed to fuzz_io.c, so many of each kind as the argument says. The same numbers each time.
 **
 **   fuzz [TRIES [KIND [SEED]]]       KIND: -1 for all of them
 */
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <unistd.h>
 #include <zlib.h>
 
 #include "../../core/io/io.h"
 
 #define KINDS 13 /* of fuzz_io.c */
-#define SEEDS 64
-#define LONGEST 8192
+#include "mutate.h"
 
 int LLVMFuzzerTestOneInput (const uint8_t *data, size_t size);
 
@@ -24,28 +20,6 @@ void fuzz_free (marea_context *ctx, void *p);
 void *fuzz_alloc (marea_context *ctx, size_t n) { return (void)ctx, n > 1 << 20 ? NULL : malloc(n ? n : 1); }
 void fuzz_free (marea_context *ctx, void *p) { (void)ctx, free(p); }
 
-static uint64_t state = 1;
-static uint64_t draw (uint64_t below) { /* splitmix64 */
-  uint64_t z = state += 0x9e3779b97f4a7c15u;
-  z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9u;
-  z = (z ^ z >> 27) * 0x94d049bb133111ebu;
-  return (z ^ z >> 31) % below;
-}
-
-typedef struct seed {
-  size_t n;
-  uint8_t p[LONGEST];
-} seed;
-static seed seeds[KINDS][SEEDS];
-static int count[KINDS];
-
-static void add (int kind, const void *p, size_t n) {
-  if (n > LONGEST || count[kind] == SEEDS) return;
-  seed *s = &seeds[kind][count[kind]++];
-  s->n = n;
-  memcpy(s->p, p, n);
-}
-
 static void add_file (int kind, const char *path) {
   uint8_t bytes[LONGEST];
   FILE *f = fopen(path, "rb");
@@ -53,10 +27,6 @@ static void add_file (int kind, const char *path) {
   if (!f || n == sizeof bytes) abort();
   fclose(f);
   add(kind, bytes, n);
-}
-
-static void need (bool good) {
-  if (!good) abort();
 }
 
 static void add_idx (void) {
@@ -84,23 +54,6 @@ static void add_npy (void) {
     file[127] = '\n';
     add(1, file, 128 + 6u * (size_t)(types[i][2] - '0'));
   }
-}
-
-/* The files in a golden one, as long hexadecimal strings that begin with `start`. */
-static void add_golden (const char *path, const char *start, int kind) {
-  static char line[1 << 16];
-  FILE *f = fopen(path, "r");
-  need(f);
-  while (fgets(line, sizeof line, f)) {
-    const char *hex = strstr(line, start);
-    uint8_t bytes[LONGEST];
-    size_t n = 0;
-    unsigned byte;
-    for (; hex && n < LONGEST && sscanf(hex, "%2x", &byte) == 1 && hex[1] != '"'; hex += 2)
-      bytes[n++] = (uint8_t)byte;
-    if (n) add(kind, bytes, n);
-  }
-  fclose(f);
 }
 
 /* An archive of one deflated array, which a single word in its headers makes one of another method or size. */
@@ -186,65 +139,16 @@ static void add_safetensors (marea_context *ctx) {
   marea_release(t);
 }
 
-/* Changes the n bytes at p, which has room for LONGEST; the new length. */
-static size_t mutate (uint8_t *p, size_t n) {
-  static const char *const words[] = {"\"",
-                                      "{",
-                                      "}",
-                                      "[",
-                                      "]",
-                                      ":",
-                                      ",",
-                                      "\\u0041",
-                                      "18446744073709551616",
-                                      "-1",
-                                      "1e9",
-                                      "\xff\xff\xff\xff",
-                                      "\0\0\0\0",
-                                      "\x7f\xff\xff\xff",
-                                      "\xe2\x80\xae",
-                                      "(",
-                                      ")",
-                                      "'"};
-  for (uint64_t times = 1 + draw(6); times > 0; times--) {
-    const size_t at = n ? draw(n) : 0;
-    switch (draw(6)) {
-    case 0:
-      if (n) p[at] ^= (uint8_t)(1 << draw(8));
-      break;
-    case 1:
-      if (n) p[at] = (uint8_t)draw(256);
-      break;
-    case 2: n = at; break;
-    case 3: { /* a piece from elsewhere in it */
-      const size_t from = n ? draw(n) : 0, length = draw(1 + MAREA_MIN(n - MAREA_MAX(at, from), 64));
-      memmove(p + at, p + from, length);
-      break;
-    }
-    case 4: { /* a word put in */
-      const char *word = words[draw(MAREA_COUNT(words))];
-      const size_t length = *word ? strlen(word) : 4;
-      if (n + length > LONGEST) break;
-      memmove(p + at + length, p + at, n - at);
-      memcpy(p + at, word, length);
-      n += length;
-      break;
-    }
-    default: { /* some bytes less */
-      const size_t length = draw(1 + MAREA_MIN(n - at, 16));
-      memmove(p + at, p + at + length, n - at - length);
-      n -= length;
-    }
-    }
-  }
-  return n;
+static void read_one (int kind, const uint8_t *p, size_t n) {
+  uint8_t *exact = malloc(1 + n); /* so that the byte behind it is the sanitizer's */
+  exact[0] = (uint8_t)kind;
+  memcpy(exact + 1, p, n);
+  LLVMFuzzerTestOneInput(exact, 1 + n);
+  free(exact);
 }
 
 int main (int argc, char **argv) {
-  const long tries = argc > 1 ? strtol(argv[1], NULL, 10) : 20000;
-  const long only = argc > 2 ? strtol(argv[2], NULL, 10) : -1;
-  state = argc > 3 ? strtoull(argv[3], NULL, 10) : 1;
-  static uint8_t file[1 + LONGEST];
+  const request asked = read_request(argc, argv);
   marea_context *ctx;
   need(marea_open(NULL, &ctx) == MAREA_OK);
   add_idx();
@@ -258,17 +162,8 @@ int main (int argc, char **argv) {
   add_safetensors(ctx);
   marea_close(ctx);
   for (int kind = 0; kind < KINDS; kind++)
-    for (long i = 0; i < tries && (only < 0 || only == kind); i++) {
-      const seed *s = &seeds[kind][i % count[kind]];
-      memcpy(file + 1, s->p, s->n);
-      file[0] = (uint8_t)kind;
-      size_t n = i < count[kind] ? s->n : mutate(file + 1, s->n);
-      uint8_t *exact = malloc(1 + n); /* so that the byte behind it is the sanitizer's */
-      memcpy(exact, file, 1 + n);
-      LLVMFuzzerTestOneInput(exact, 1 + n);
-      free(exact);
-    }
-  printf("fuzz: %ld files of each of %d kinds, from %d + %d + %d + %d seeds\n", tries, KINDS, count[0],
+    if (asked.kind < 0 || asked.kind == kind) read_mutated(kind, asked.tries, read_one);
+  printf("fuzz: %ld files of each of %d kinds, from %d + %d + %d + %d seeds\n", asked.tries, KINDS, count[0],
          count[1], count[2], count[3]);
   return 0;
 }
