@@ -2,8 +2,11 @@
 -- The optional module for HDF5: files of h5py (spec/golden/make_hdf5.py) as safetensors, and what is refused.
 local marea = require "marea"
 local bytes_of = require "spec.support.hex"
+local folder = require "spec.support.folder"
 local golden = require "spec.golden.hdf5"
 local extra = require "marea.internal.extra"
+
+teardown(folder.remove)
 
 local found, hdf5 = pcall(require, "marea.hdf5")
 
@@ -54,10 +57,46 @@ describe("the module for HDF5", function()
     refused(bytes_of(golden.lzf), "'x' is compressed by filter 32000 (only deflate is supported)")
     refused(bytes_of(golden.unwritten), "damaged: 'x' declares 4398046511104 bytes, of which the file has 0")
     refused(bytes_of(golden.bomb), "damaged: 'x' declares 4398046511104 bytes, of which the file has ")
+    refused(bytes_of(golden.shared), "'y5' has its data in common with others, or is damaged")
     refused(bytes_of(golden.strings), "the dtype of 'x' is none of a tensor")
     refused(bytes_of(golden.u64), "the dtype of 'x' is none of a tensor")
     refused("", "not an HDF5 file, or a damaged one")
     refused(("x"):rep(1000), "not an HDF5 file, or a damaged one")
+  end)
+
+  it("ends by Ctrl-C while it reads, however the program looks for it", function()
+    local script = folder.write(folder.new() .. "/read.lua", ([[
+package.path = %q .. "/?.lua;" .. package.path
+local marea, hdf5 = require "marea", require "marea.hdf5"
+local file = require "spec.support.hex"(require "spec.golden.hdf5".paths)
+local function time(call)
+  local before = marea.clock()
+  local results = table.pack(call(hdf5.safetensors, file))
+  return marea.clock() - before, table.concat({tostring(results[1]), tostring(results[2])}, " ")
+end
+local whole = time(pcall)
+for _, call in ipairs{pcall, marea.catch_interrupt} do
+  os.execute "p=$PPID; (sleep 0.2; kill -INT $p) >/dev/null 2>&1 &"
+  local part, what = time(call)
+  print(part < whole / 2, what)
+end
+]]):format(folder.absolute "."))
+    local build = os.getenv "MAREA_BUILD" or "build"
+    local text = folder.run(("%s/marea %s"):format(build, script))
+    assert.matches("^true\t[^\n]*interrupted[^\n]*\ntrue\t[^\n]*interrupted", text)
+  end)
+
+  it("reads in a process that has no file open, and can get no rights", function()
+    local file, cat = bytes_of(golden.paths), io.popen("cat", "w") -- it ends when nobody has its pipe any more
+    local status
+    debug.sethook(function() -- while safetensors looks for an interrupt
+      if debug.getinfo(2, "S").source ~= "=hdf5" then return end
+      debug.sethook()
+      cat:close()
+      status = folder.run [=[p=$PPID; grep -l "^PPid:[[:space:]]*$p$" /proc/[0-9]*/status | xargs grep NoNewPrivs]=]
+    end, "l")
+    assert(hdf5.safetensors(file))
+    assert.matches("NoNewPrivs:%s*1", status)
   end)
 
   it("survives damaged files, each of which is read or refused with a message", function()

@@ -12,9 +12,11 @@
 */
 #define _GNU_SOURCE
 #include <errno.h>
+#include <fcntl.h>
 #include <hdf5.h>
 #include <lauxlib.h>
 #include <lua.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdbool.h>
@@ -33,6 +35,7 @@
 #define MAX_MESSAGE 1000
 #define MAX_HEADER (8 << 20)             /* bytes of a safetensors header that the core reads */
 #define MAX_DEFLATE 1032                 /* bytes that one byte of a deflate stream can stand for */
+#define WAIT_MS 50                       /* between two looks for an interrupt */
 #define SECONDS(n) (3 + ((n) >> 22))     /* of computing, for a file of n bytes */
 #define MEMORY(n) ((1u << 30) + 8 * (n)) /* bytes beside what the process had before */
 
@@ -49,7 +52,7 @@ typedef struct reader {
   size_t n;
   item items[MAX_OBJECTS];
   int objects, n_items, depth;
-  size_t bytes; /* of all tensors */
+  size_t bytes, held; /* of all tensors; in the file */
   FILE *tensors,
       *texts; /* the members of the header's objects, each with a comma before it but for the first one */
   char *tensor_text, *text_text;
@@ -140,8 +143,8 @@ static void check_filters (const reader *r, hid_t layout) {
   }
 }
 
-/* The file holds as many bytes as the dataset declares, or may do so in compressed form. */
-static void check_storage (const reader *r, hid_t dataset, size_t stored) {
+/* The file holds as many bytes as the dataset declares, or may do so in compressed form, and for that dataset alone. */
+static void check_storage (reader *r, hid_t dataset, size_t stored) {
   const hid_t layout = H5Dget_create_plist(dataset);
   const H5D_layout_t kind = H5Pget_layout(layout);
   if (kind == H5D_VIRTUAL || H5Pget_external_count(layout) != 0)
@@ -151,6 +154,8 @@ static void check_storage (const reader *r, hid_t dataset, size_t stored) {
   if (held > r->n || (kind == H5D_CHUNKED ? stored / MAX_DEFLATE > held : stored != held))
     refuse(r, "damaged: '%.200s' declares %zu bytes, of which the file has %llu", r->path, stored,
            (unsigned long long)held);
+  r->held += held;
+  if (r->held > r->n) refuse(r, "'%.200s' has its data in common with others, or is damaged", r->path);
   H5Pclose(layout);
 }
 
@@ -185,8 +190,8 @@ static void add_dataset (reader *r, hid_t dataset) {
   fprintf(r->tensors, "{\"dtype\":\"%s\",\"shape\":[", dtype);
   for (int i = 0; i < rank; i++) fprintf(r->tensors, "%s%llu", i ? "," : "", (unsigned long long)dims[i]);
   fprintf(r->tensors, "],\"data_offsets\":[%zu,", r->bytes);
-  if (__builtin_add_overflow(r->bytes, new->bytes, &r->bytes))
-    refuse(r, "damaged: more elements than memory can hold");
+  if (__builtin_add_overflow(r->bytes, new->bytes, &r->bytes) || r->bytes > MEMORY(r->n))
+    refuse(r, "its tensors are of more than %zu bytes, too many for a file of %zu", MEMORY(r->n), r->n);
   fprintf(r->tensors, "%zu]}", r->bytes);
 }
 
@@ -309,7 +314,12 @@ static size_t addresses (void) {
   return pages * (size_t)sysconf(_SC_PAGESIZE);
 }
 
-static void confine (size_t n) {
+static void close_all_but (int fd) {
+  if (fd > 0) close_range(0, (unsigned)fd - 1, 0);
+  close_range((unsigned)fd + 1, ~0U, 0);
+}
+
+static void confine (int to, size_t n) {
   static const int signals[] = {SIGINT,  SIGTERM, SIGQUIT, SIGHUP, SIGPIPE,
                                 SIGSEGV, SIGBUS,  SIGFPE,  SIGILL, SIGABRT};
   for (size_t i = 0; i < sizeof signals / sizeof *signals; i++) signal(signals[i], SIG_DFL);
@@ -319,7 +329,8 @@ static void confine (size_t n) {
   limit(RLIMIT_CPU, SECONDS(n));
   limit(RLIMIT_NOFILE, 0);
   limit(RLIMIT_FSIZE, 0);
-  for (int fd = 0; fd <= 2; fd++) close(fd);
+  prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
+  close_all_but(to);
 }
 
 static void send_data (const reader *r, const item *i) {
@@ -351,7 +362,7 @@ static _Noreturn void read_file (int to, const char *file, size_t n) {
   r->to = to;
   r->file = file;
   r->n = n;
-  confine(n);
+  confine(to, n);
   H5Eset_auto2(H5E_DEFAULT, NULL, NULL);
   H5PLset_loading_state(0);
   r->tensors = open_memstream(&r->tensor_text, &r->tensor_size);
@@ -383,10 +394,21 @@ static int worker_close (lua_State *L) {
   return 0;
 }
 
+/* Ctrl-C sets a hook of Lua, which raises at the instruction of this chunk. */
+static void look_for_interrupt (lua_State *L) {
+  if (luaL_loadbuffer(L, "", 0, "=hdf5") != LUA_OK) lua_error(L);
+  lua_call(L, 0, 0);
+}
+
 /* How many bytes came before the end. */
-static size_t receive (int from, void *to, size_t n) {
+static size_t receive (lua_State *L, int from, void *to, size_t n) {
+  struct pollfd end = {.fd = from, .events = POLLIN};
   size_t at = 0;
   while (at < n) {
+    if (poll(&end, 1, WAIT_MS) <= 0) {
+      look_for_interrupt(L);
+      continue;
+    }
     const ssize_t came = read(from, (char *)to + at, n - at);
     if (came < 0 && errno == EINTR) continue;
     if (came <= 0) break;
@@ -397,7 +419,7 @@ static size_t receive (int from, void *to, size_t n) {
 
 static bool start (worker *w, const char *file, size_t n) {
   int ends[2];
-  if (pipe(ends) != 0) return false;
+  if (pipe2(ends, O_CLOEXEC) != 0) return false;
   w->from = ends[0];
   w->process = fork();
   if (w->process == 0) read_file(ends[1], file, n);
@@ -414,7 +436,7 @@ static int fail (lua_State *L, const char *message, size_t n) {
 
 static int refused (lua_State *L, const worker *w) {
   char message[MAX_MESSAGE];
-  return fail(L, message, receive(w->from, message, sizeof message));
+  return fail(L, message, receive(L, w->from, message, sizeof message));
 }
 
 static int hdf5_safetensors (lua_State *L) {
@@ -428,11 +450,11 @@ static int hdf5_safetensors (lua_State *L) {
   luaL_setmetatable(L, WORKER);
   lua_toclose(L, -1);
   if (!start(w, file, n)) return luaL_error(L, "hdf5: no process for the reader: %s", strerror(errno));
-  if (receive(w->from, &size, sizeof size) < sizeof size) return fail(L, damaged, sizeof damaged - 1);
+  if (receive(L, w->from, &size, sizeof size) < sizeof size) return fail(L, damaged, sizeof damaged - 1);
   if (size == 0) return refused(L, w);
-  if (size / (8 * MAX_DEFLATE) > n + 4 * (size_t)MAX_HEADER) return fail(L, damaged, sizeof damaged - 1);
+  if (size > MEMORY(n) + 4 * (size_t)MAX_HEADER) return fail(L, damaged, sizeof damaged - 1);
   char *to = luaL_buffinitsize(L, &result, size);
-  if (receive(w->from, to, size) < size) return fail(L, damaged, sizeof damaged - 1);
+  if (receive(L, w->from, to, size) < size) return fail(L, damaged, sizeof damaged - 1);
   luaL_pushresultsize(&result, size);
   return 1;
 }

@@ -77,6 +77,22 @@ def bomb(f):
     f.create_dataset("x", (1 << 40,), "f4", chunks=(1 << 20,), compression="gzip")[:1] = 1
 
 
+def shared(f):
+    f["x"] = np.zeros(2000, "i1")
+    for i in range(9):
+        f[f"y{i}"] = f["x"]
+
+
+def paths(f):
+    """2^15 paths to one group: a file that takes long."""
+    group = f
+    for _ in range(15):
+        group = group.create_group("a")
+        group.parent["b"] = group
+    for i in range(5):
+        group.attrs[str(i)] = np.int8(i)
+
+
 def strings(f):
     f.create_dataset("x", data=["a", "b"])
 
@@ -86,7 +102,7 @@ def u64(f):
 
 
 print("-- luacheck: no max line length\n-- Written by spec/golden/make_hdf5.py with the package h5py.\nreturn {")
-for fill in (values, soft, external, raw, virtual, cycle, lzf, unwritten, strings, u64):
+for fill in (values, soft, external, raw, virtual, cycle, lzf, unwritten, strings, u64, shared, paths):
     print(f'  {fill.__name__} = "{file_of(fill)}",')
 for fill in (old, bomb):
     print(f'  {fill.__name__} = "{file_of(fill, ("earliest", "v110"))}",')
