@@ -452,6 +452,9 @@ local examples = {
       assert(run(text:format(name), ("marea.%s(t, path)"):format(name), {t = t, path = folder.new() .. "/a"}))
     end
   end,
+  ["the columns come first: marea.save_csv(columns, path)"] = function(text)
+    assert(run(text, "marea.save_csv(columns, path)", {columns = {a = {"b"}}, path = folder.new() .. "/a.csv"}))
+  end,
   ["as in kernel = 3"] = function(text)
     assert(text:find("kernel = 3", 1, true))
     nn.Conv2d{1, 2, kernel = 3}

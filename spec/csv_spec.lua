@@ -128,8 +128,27 @@ print(json.dumps([list(c) for c in zip(*rows)]))']==]):format(path))
     end
     assert.is_true(marea.save_csv(given, path, {separator = ";", names = {"text", "whole"}}))
     assert.are.same({"text", "whole"}, select(2, assert(marea.load_csv(path, {separator = ";"}))))
-    assert.is_true(marea.save_csv({a = {false, "x"}}, path))
-    assert.are.equal('a\n""\nx\n', folder.read(path))
+  end)
+
+  it("is what save_csv writes of one column, in which no line is empty", function()
+    for text, column in pairs{['a\nNA\nx\n""\n'] = {false, "x", ""}, ["a\n1\nNA\n3\n"] = {1, 0 / 0, 3}} do
+      assert.is_true(marea.save_csv({a = column}, path))
+      assert.are.equal(text, folder.read(path))
+      local a = assert(marea.load_csv(path)).a
+      if marea.is_tensor(a) then allclose.assert(a, column, {exact = true})
+      else assert.are.same(column, a) end
+    end
+  end)
+
+  it("reads a pipe, which has its bytes once, and reports what it cannot read", function()
+    folder.write(path, "a,b\nx,1\ny,2\n")
+    local pipe = path .. ".pipe"
+    folder.must("mkfifo " .. pipe)
+    os.execute(("cat %s >%s &"):format(path, pipe))
+    local columns = assert(marea.load_csv(pipe))
+    assert.are.same({{"x", "y"}, {1, 2}}, {columns.a, values(columns.b)})
+    local place = path:match "(.*)/"
+    assert.are.same({nil, ("load_csv: '%s': Is a directory"):format(place)}, {marea.load_csv(place)})
   end)
 
   it("and save_csv refuse arguments that make no sense", function()
@@ -140,6 +159,13 @@ print(json.dumps([list(c) for c in zip(*rows)]))']==]):format(path))
     end
     raises("separator", marea.load_csv, path, {separator = '"'})
     raises("separator", marea.load_csv, path, {separator = "ab"})
+    for separator in ("e.-+0n"):gmatch "." do
+      raises("separator", marea.load_csv, path, {separator = separator})
+      raises("separator", marea.save_csv, {a = {1}}, path, {separator = separator})
+    end
+    local texts = {}
+    for i = 1, 33 do texts[i] = tostring(i) end
+    raises("load_csv: argument 'missing': expected at most 32 texts, got 33", marea.load_csv, path, {missing = texts})
     raises("types.a", marea.load_csv, path, {types = {a = "int"}})
     raises("names[1]", marea.load_csv, path, {names = {1}})
     raises("columns", marea.save_csv, 1, path)
@@ -147,5 +173,9 @@ print(json.dumps([list(c) for c in zip(*rows)]))']==]):format(path))
     raises("columns.a[1]", marea.save_csv, {a = {{}}}, path)
     raises("column 'b' has 2 rows, 'a' 1", marea.save_csv, {a = {1}, b = {1, 2}}, path)
     raises("there is no column 'x'", marea.save_csv, {a = {1}}, path, {names = {"x"}})
+    raises("hint: the columns come first: marea.save_csv(columns, path)", marea.save_csv, {a = {1}})
+    local done, message = marea.save_csv({a = {1}}, path .. "/none/a.csv")
+    assert.is_nil(done)
+    assert.matches("^save_csv: '", message)
   end)
 end)

@@ -86,9 +86,12 @@ print(f.getnchannels(), f.getsampwidth(), f.getframerate(), *struct.unpack("<300
   end
 
   it("refuses what is no WAV file, is compressed or is not there", function()
+    local fmt = ("<I2I2I4I4I2I2I2I2"):pack(17, 1, 8000, 4055, 256, 4, 2, 505) -- IMA ADPCM: 505 samples in 256 bytes
+    local body = "WAVE" .. ("<c4s4c4s4c4s4"):pack("fmt ", fmt, "fact", ("<I4"):pack(505), "data", ("\0"):rep(256))
+    local adpcm = "RIFF" .. ("<s4"):pack(body)
     refused("", "not a WAV file")
     refused("fLaC" .. ("\0"):rep(100), "not a WAV file")
-    refused(wav(17, 1, 8000, 4, ("\0"):rep(256)), "")
+    refused(adpcm, "its sound is compressed (samples must be PCM, floats, mu-law or A-law)")
     local x, message = marea.load_wav(path .. ".none")
     assert.is_nil(x)
     assert.is_truthy(message:find("load_wav: " .. path .. ".none: No such file", 1, true), message)
@@ -132,9 +135,13 @@ print(f.getnchannels(), f.getsampwidth(), f.getframerate(), *struct.unpack("<300
     end
     raises("bits", marea.zeros{3}, path, 8000, {bits = 8})
     raises("rate", marea.zeros{3}, path, 0)
+    raises("rate", marea.zeros{3}, path, (1 << 32) + 8000)
+    raises("samples (frames) or (frames, channels)", marea.zeros{3, 0}, path, 8000)
     raises("samples (frames) or (frames, channels)", marea.zeros{3, 2, 1}, path, 8000)
     raises("samples (frames) or (frames, channels)", marea.zeros({3}, {dtype = "i64"}), path, 8000)
-    assert.is_nil((marea.save_wav(marea.zeros{3}, "/none/a.wav", 8000)))
+    local done, message = marea.save_wav(marea.zeros{3}, "/none/a.wav", 8000)
+    assert.is_nil(done)
+    assert.matches("^save_wav: '/none/a.wav': ", message)
     assert.is_nil((marea.save_wav(marea.zeros{3, 5000}, path, 8000)))
   end)
 end)

@@ -226,9 +226,10 @@ function marea.save_wav(t, path, rate, options) return require "marea.internal.w
 --- the first is refused. It needs the optional module marea.csv.
 ---@param path string
 ---@param options? {separator: string?, header: boolean?, names: string[]?, missing: string[]?, types: table?}
----   separator: "," when left out; header = false: the first line has values; names: of the columns, in place of those
----   in the file or of "1", "2", ...; missing: what stands for no value besides nothing at all, NA, NaN, NULL and the
----   like when left out; types: "text", "f32", "f64" or "i64" by name, where it is to be another
+---   separator: "," when left out, no character of numbers; header = false: the first line has values; names: of the
+---   columns, in place of those in the file or of "1", "2", ...; missing: what stands for no value besides nothing at
+---   all, NA, NaN, NULL and the like when left out; types: "text", "f32", "f64" or "i64" by name, where it is to be
+---   another
 ---@return table<string, userdata|table>|nil columns
 ---@return string[]|string names in the file's order, or a message
 ---@example path = os.tmpname()

@@ -416,6 +416,8 @@ local rules = {
   {"^load_state: argument 'state': .- got nil$",
     always "marea.load gives nil and a message when it fails: assert(marea.load(...)) shows it"},
   {"^save: argument 'path': expected a string, got a", always "the path comes first: marea.save(path, tensors)"},
+  {"^save_csv: argument 'path': expected a string, got",
+    always "the columns come first: marea.save_csv(columns, path)"},
   {"^(save_%w+): argument 'path': expected a string, got", function(_, name)
     return ("the tensor comes first: marea.%s(t, path)"):format(name)
   end},

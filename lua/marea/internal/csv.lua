@@ -9,17 +9,19 @@ local raw = require "marea.internal.raw"
 local csv = {}
 
 local MISSING <const> = {"NA", "N/A", "NaN", "nan", "NULL", "null", "None"}
+local MOST_MISSING <const> = 32
 local KINDS <const> = {text = "text", f32 = "f32", f64 = "f64", i64 = "i64"}
 local PIECE <const> = 1 << 20 -- bytes that are read at once
 
 local function check_separator(what, separator)
   if separator == nil then return "," end
-  if type(separator) == "string" and separator:find "^[^\"\r\n\0\x80-\xff]$" then return separator end
-  check.fail(what, "separator", "one character, not a quote or the end of a line", separator)
+  if type(separator) == "string" and separator:find "^[^%w.+\"\r\n\0\x80-\xff-]$" then return separator end
+  check.fail(what, "separator", "one character of no number or word, not a quote or the end of a line", separator)
 end
 
-local function texts_of(what, name, list)
-  check.items(what, name, list, "a list of texts", 0)
+local function texts_of(what, name, list, most)
+  local n = check.items(what, name, list, "a list of texts", 0)
+  if most and n > most then check.raise("%s: argument '%s': expected at most %d texts, got %d", what, name, most, n) end
   for i, text in ipairs(list) do check.string(what, ("%s[%d]"):format(name, i), text) end
   return list
 end
@@ -35,20 +37,41 @@ local function read_options(options)
     separator = check_separator("load_csv", options.separator),
     header = check.boolean("load_csv", "header", options.header, true),
     names = options.names and texts_of("load_csv", "names", options.names),
-    missing = options.missing and texts_of("load_csv", "missing", options.missing) or MISSING,
+    missing = options.missing and texts_of("load_csv", "missing", options.missing, MOST_MISSING) or MISSING,
     types = types,
   }
 end
 
 --- Gives a file to a parser, in pieces: what it finds.
-local function parse(path, o, texts)
-  local file <close> = assert(io.open(path, "rb"))
+---@param read fun(): string|nil, string|nil
+local function parse(read, o, texts)
   local parser = extra.load("csv", "load_csv").parser(o.separator, o.header, o.missing, texts)
-  for piece in function() return file:read(PIECE) end do
+  while true do
+    local piece, problem = read()
+    if problem then return nil, problem end
+    if not piece then return parser:finish() end
     local ok, message = parser:feed(piece)
     if not ok then return nil, message end
   end
-  return parser:finish()
+end
+
+--- A function that begins to read an open file, as often as it is called. What cannot be read twice, a pipe, is kept.
+local function reader_of(file)
+  if file:seek() then
+    return function()
+      file:seek "set"
+      return function() return file:read(PIECE) end
+    end
+  end
+  local whole, problem = file:read "a"
+  return function()
+    local rest = whole
+    return function()
+      local piece = rest
+      rest = nil
+      return piece, problem
+    end
+  end
 end
 
 --- The columns' names: given, in the first line, or numbers.
@@ -97,8 +120,9 @@ local function tensors_of(o, names, kinds, columns, texts)
   return result
 end
 
-local function load(path, o)
-  local found, kinds, columns = parse(path, o)
+local function load(file, o)
+  local reader = reader_of(file)
+  local found, kinds, columns = parse(reader(), o)
   if not found then return nil, kinds end
   local names, message = names_of(o, found, #kinds)
   if not names then return nil, message end
@@ -106,7 +130,8 @@ local function load(path, o)
   if not texts then return nil, any end
   local result = tensors_of(o, names, kinds, columns, texts)
   if any then
-    local _, _, lists = parse(path, o, texts)
+    local again, problem, lists = parse(reader(), o, texts)
+    if not again then return nil, problem end
     for i, name in ipairs(names) do result[name] = result[name] or lists[i] end
   end
   return result, names
@@ -115,10 +140,9 @@ end
 function csv.load(path, options)
   check.string("load_csv", "path", path)
   local o = read_options(options)
-  local bytes, message = io.open(path, "rb")
-  if not bytes then return core.failed("load_csv: " .. core.printable(message)) end
-  bytes:close()
-  local columns, names = load(path, o)
+  local file <close>, message = io.open(path, "rb")
+  if not file then return core.failed("load_csv: " .. core.printable(message)) end
+  local columns, names = load(file, o)
   if not columns then return core.failed(("load_csv: '%s': %s"):format(core.printable(path), core.printable(names))) end
   return columns, names
 end
@@ -135,7 +159,7 @@ local function cells(what, name, column, separator)
   end
   local special, list = ("[\"\r\n%%%s]"):format(separator), {}
   for i, value in ipairs(column) do
-    local text = ""
+    local text = "" -- no value
     if type(value) == "string" then
       text = (value == "" or value:find(special)) and '"' .. value:gsub('"', '""') .. '"' or value
     elseif math.type(value) == "integer" then text = core.format("%d", value)
@@ -169,9 +193,9 @@ function csv.save(columns, path, options)
       local line = {}
       for i = 1, #all do line[i] = all[i][row] end
       local text = table.concat(line, separator)
-      put((text == "" and '""' or text) .. "\n")
+      put((text == "" and MISSING[1] or text) .. "\n") -- an empty line is no row
     end
-  end)
+  end, "save_csv")
 end
 
 return csv

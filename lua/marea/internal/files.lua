@@ -4,14 +4,24 @@ local core = require "marea.core"
 
 local files = {}
 
+--- Writes the bytes of a file.
+---@param what string the function, for messages
+---@return boolean|nil ok, string|nil message
+function files.save(what, path, bytes)
+  local ok, message = core.save_bytes(path, bytes)
+  if not ok then return core.failed((message:gsub("^save_bytes", what))) end
+  return true
+end
+
 --- Calls write(put). write calls put(text) for each part of the text; then the file is written.
 ---@param path string
 ---@param write fun(put: fun(text: string))
+---@param what? string the function, for messages
 ---@return boolean|nil ok, string|nil message
-function files.write(path, write)
+function files.write(path, write, what)
   local texts = {}
   write(function(text) texts[#texts + 1] = text end)
-  return core.save_bytes(path, table.concat(texts))
+  return files.save(what or "save_bytes", path, table.concat(texts))
 end
 
 --- The bytes of a file; nil and a message when it cannot be read.

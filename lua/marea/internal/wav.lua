@@ -8,6 +8,7 @@ local raw = require "marea.internal.raw"
 
 local wav = {}
 
+local MOST_RATE <const> = (1 << 31) - 1
 local BITS <const> = {[16] = true, [24] = true, [32] = true}
 
 function wav.load(path)
@@ -21,17 +22,19 @@ end
 function wav.save(t, path, rate, options)
   check.tensor("save_wav", "t", t)
   check.string("save_wav", "path", path)
-  check.integer("save_wav", "rate", rate, 1)
+  if check.integer("save_wav", "rate", rate, 1) > MOST_RATE then
+    check.fail("save_wav", "rate", "at most 2147483647 frames a second", rate)
+  end
   local bits = check.options("save_wav", options, {"bits"}).bits or 16
   if not BITS[bits] then check.fail("save_wav", "bits", "16, 24 or 32", bits) end
-  if t.rank < 1 or t.rank > 2 or (t.dtype ~= "f32" and t.dtype ~= "f64") then
+  local channels = t.rank == 1 and 1 or t.rank == 2 and t:size(2) or 0
+  if channels == 0 or (t.dtype ~= "f32" and t.dtype ~= "f64") then
     check.fail("save_wav", "t", "samples (frames) or (frames, channels), f32 or f64", t)
   end
-  local channels = t.rank == 2 and t:size(2) or 1
   local samples = raw.bytes(core.no_grad(function() return t:to "f32" end))
   local bytes, message = extra.load("sndfile", "save_wav").encode(samples, channels, rate, bits)
   if not bytes then return core.failed(("save_wav: '%s': %s"):format(core.printable(path), message)) end
-  return core.save_bytes(path, bytes)
+  return files.save("save_wav", path, bytes)
 end
 
 return wav
