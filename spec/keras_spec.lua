@@ -27,7 +27,7 @@ describe("a file of Keras", function()
 
   local count = 0
   for _, name in ipairs{"mlp", "cnn", "unet", "text", "series", "attention", "nested", "norms", "padded", "masked",
-    "translator", "frames"} do
+    "translator", "frames", "steps", "shapes"} do
     for _, version in ipairs{"", "_2"} do
       for _, kind in ipairs{".keras", ".h5"} do
         local whole = name .. version .. kind
@@ -49,7 +49,7 @@ describe("a file of Keras", function()
     end
   end
 
-  it("is tested in all forms", function() assert.are.equal(46, count) end)
+  it("is tested in all forms", function() assert.are.equal(54, count) end)
 
   it("gives a module: by name, printed, counted, trained, saved as ONNX", function()
     local net = assert(marea.keras.load(file "cnn.keras"))
@@ -103,6 +103,17 @@ describe("a file of Keras", function()
   it("is refused with all that is not supported, by layer", function()
     local net, message = marea.keras.load(file "refused.keras")
     assert.is_nil(net)
+    local _, more = marea.keras.load(file "refused2.keras")
+    for _, why in ipairs{"GlobalAveragePooling2D, data_format = channels_first ('mean')",
+      "GlobalMaxPooling1D, data_format = channels_first ('max')", "ZeroPadding2D, data_format = channels_first ('pad')",
+      "Cropping2D, data_format = channels_first ('crop')", "Flatten, data_format = channels_first ('flat')",
+      "SpatialDropout2D, data_format = channels_first ('drop')", "Bidirectional, merge_mode = None ('apart')",
+      "Bidirectional, backward_layer with activation = relu ('unlike')",
+      "Bidirectional, backward_layer of class GRU ('other')"} do
+      assert.is_truthy(more:find(why, 1, true), more)
+    end
+    _, more = marea.keras.load(file "refused_2.h5")
+    assert.is_truthy(more:find("training = true in a call ('random')", 1, true), more)
     assert.are.equal(("keras.load: '%s/refused.keras': it needs what is not supported: "
       .. "Conv2D, data_format = channels_first ('first'), Lambda ('code'), LSTM, activation = relu ('inner.relu_lstm')")
       :format(place), message)

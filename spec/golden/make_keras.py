@@ -204,6 +204,43 @@ def norms(k):
     return k.Model(x, l.Normalization(mean=0.3, variance=2.0, invert=True)(learned(n))), [normal(2, 4, 4, 6)]
 
 
+def steps(k):
+    """Masks that go through merging layers, attention, models and pools."""
+    l = k.layers
+    a, b = k.Input((5,), dtype="int32"), k.Input((5,), dtype="int32")
+    p, q = l.Embedding(6, 4, mask_zero=True)(a), l.Embedding(6, 4, mask_zero=True)(b)
+    r, s = (l.Embedding(6, 4, mask_zero=True)(x) for x in (a, b))  # Keras 3 takes the masks of what it attends to away
+    inner = k.Sequential([k.Input((5, 4)), l.Dense(3), l.LSTM(2, return_sequences=True)], name="inner")
+    x = np.array([[1, 2, 3, 0, 0], [4, 5, 1, 2, 0], [0, 1, 0, 2, 2], [0, 0, 0, 0, 3]], "i4")
+    results = [
+        l.GlobalAveragePooling1D(keepdims=True)(p), l.GRU(2)(l.Rescaling(2.0)(inner(p))),
+        l.MultiHeadAttention(2, 3)(l.MultiHeadAttention(2, 4, use_bias=False)(r, s), s, use_causal_mask=True),
+        l.LSTM(2)(l.Multiply()([p, q])), l.Maximum()([p, q]), l.Multiply()([p, q]),
+        l.Bidirectional(l.LSTM(2, return_sequences=True))(p),
+    ]
+    if k is not keras:  # Keras 3 writes these masks as operators
+        results += [l.LSTM(2)(l.Add()([p, q])), l.LSTM(2)(l.Add()([p, l.Embedding(6, 4)(b)])),
+                    l.LSTM(2)(l.Concatenate()([p, q])), l.LSTM(2)(l.Concatenate(axis=1)([p, q]))]
+    return k.Model([a, b], results), [x, np.roll(x, 1, 0)]
+
+
+def shapes(k):
+    """Tensors of different ranks, constants, and statistics along other axes than the last."""
+    l = k.layers
+    a, b = k.Input((4, 4)), k.Input((4,))
+    learned = l.Normalization(axis=1)
+    learned.adapt(normal(30, 4, 4))
+    results = [
+        l.Add()([a, b]), l.Multiply()([b, a]), l.Average()([a, b]), l.Rescaling([1.0, 2, 3, 4], [0.1, 0.2, 0.3, 0.4])(a),
+        learned(a), l.Normalization(axis=1, mean=[1.0, 2, 3, 4], variance=[1.0, 2, 3, 4])(a),
+        l.Normalization(axis=None, mean=1.0, variance=2.0)(a),
+        l.Normalization(axis=(1, 2), mean=np.arange(16.0).reshape(4, 4), variance=np.arange(1, 17.0).reshape(4, 4))(a),
+    ]
+    if k is keras:
+        results += [a * np.array([1, 2, 3, 4], "f4"), k.ops.subtract(np.array([[1], [2], [3], [4]], "f4"), a), a + b]
+    return k.Model([a, b], results), [normal(4, 4, 4), normal(4, 4)]
+
+
 def refused():
     l = keras.layers
     inner = keras.Sequential([keras.Input((4, 3)), l.LSTM(2, activation="relu", name="relu_lstm")], name="inner")
@@ -211,9 +248,23 @@ def refused():
         keras.Input((4, 4, 3)), l.Conv2D(3, 1, data_format="channels_first", name="first"),
         l.Lambda(lambda x: x[:, 0], name="code", output_shape=(4, 3)), inner,
     ]).save(f"{FOLDER}/refused.keras")
+    x = keras.Input((4, 4, 3))
+    y = keras.Input((4, 3))
+    first = {"data_format": "channels_first"}
+    keras.Model([x, y], [
+        l.GlobalAveragePooling2D(**first, name="mean")(x), l.GlobalMaxPooling1D(**first, name="max")(y),
+        l.ZeroPadding2D(**first, name="pad")(x), l.Cropping2D(**first, name="crop")(x), l.Flatten(**first, name="flat")(x),
+        l.SpatialDropout2D(0.1, **first, name="drop")(x),
+        l.Bidirectional(l.LSTM(2), merge_mode=None, name="apart")(y),
+        l.Bidirectional(l.LSTM(2), backward_layer=l.LSTM(2, activation="relu", go_backwards=True), name="unlike")(y),
+        l.Bidirectional(l.LSTM(2), backward_layer=l.GRU(2, go_backwards=True), name="other")(y),
+    ]).save(f"{FOLDER}/refused2.keras")
+    x = tf_keras.Input((4,))
+    tf_keras.Model(x, tf_keras.layers.Dropout(0.5, name="random")(x, training=True)).save(f"{FOLDER}/refused_2.h5")
 
 
-networks = (mlp, cnn, unet, text, series, attention, nested, norms, padded, masked, translator, frames)
+networks = (mlp, cnn, unet, text, series, attention, nested, norms, padded, masked, translator, frames, steps,
+            shapes)
 for make in networks:
     keras.utils.clear_session()
     save(make.__name__, *make(keras), ("keras", "h5", "weights.h5"))

@@ -4,8 +4,10 @@
 --- layers[class](c, w, context) -> module, mask. c: the configuration. w(name, k, place): the layer's weight of this
 --- name, or its k-th one (from 0) where a file lists them; place: its number in its part of the layer, where a layer
 --- has parts. A file without it is refused. context.legacy: the file is of Keras 1 or 2; context.build(entry) makes the
---- layer inside of a layer. mask: what becomes of the mask of steps that do not count: "keeps" (the default), "takes"
---- (the layer gets it, keeps it if `sequences`), "makes" (module.makes_mask(x) gives it) or "drops".
+--- layer inside of a layer; context.is_operator: it is one of keras.ops, which only has the layer's name. mask: what
+--- becomes of the mask of time steps: "keeps" (the default), "takes" (the layer gets it, keeps it if `_sequences`),
+--- "makes" (module._mask(x) gives it), "merges" (the layer gets {masks = list} after its tensors, and
+--- module._merged_mask(tensors, masks) gives it) or "drops".
 --- Source: the layers' documentation and behaviour in Keras 3 and 2.
 local core = require "marea.core"
 local check = require "marea.internal.check"
@@ -107,6 +109,9 @@ function layers.Dense(c, w, context)
   return nn.Linear{inputs, outputs, bias = c.use_bias, activation = activation_of(c.activation, context)}
 end
 
+--- Layers that know one order of dimensions only.
+local function channels_last(c) only(c, "data_format", "channels_last") end
+
 --- Sizes of an image, {height, width}, or a length.
 local function sizes(rank, value)
   if type(value) ~= "table" then return value end
@@ -121,7 +126,7 @@ end
 
 --- The arguments that convolutions have in common. The kernel's size is that of the weight.
 local function convolution(c, rank, weight, context)
-  only(c, "data_format", "channels_last")
+  channels_last(c)
   local kernel = rank == 1 and weight:size(1) or {weight:size(1), weight:size(2)}
   local o = {kernel = kernel, stride = unless_one(sizes(rank, c.strides)), padding = c.padding,
     dilation = unless_one(sizes(rank, c.dilation_rate or 1)), bias = c.use_bias,
@@ -181,7 +186,7 @@ define_convolutions(2)
 local function define_pools(rank)
   for there, here in pairs{Max = "Max", Average = "Avg"} do
     layers[("%sPooling%dD"):format(there, rank)] = function(c)
-      only(c, "data_format", "channels_last")
+      channels_last(c)
       return nn[("%sPool%dd"):format(here, rank)]{kernel = sizes(rank, c.pool_size),
         stride = sizes(rank, c.strides or c.pool_size), padding = c.padding == "same" and "same" or nil}, "drops"
     end
@@ -192,20 +197,22 @@ define_pools(1)
 define_pools(2)
 
 --- The mean of the steps that count.
-local function masked_mean(x, mask)
+local function masked_mean(x, mask, o)
   local counted = mask:to(x.dtype):unsqueeze(3)
-  return (x * counted):sum{dims = {2}} / counted:sum{dims = {2}}
+  return (x * counted):sum(o) / counted:sum(o)
 end
 
 for rank, dims in ipairs{{2}, {2, 3}} do
   layers[("GlobalAveragePooling%dD"):format(rank)] = function(c)
+    channels_last(c)
     local o = {dims = dims, keepdim = c.keepdims}
     return functional("mean", function(x, options)
-      if rank == 1 and options and options.mask then return masked_mean(x, options.mask) end
+      if rank == 1 and options and options.mask then return masked_mean(x, options.mask, o) end
       return ops.mean(x, o)
     end), rank == 1 and "takes" or "drops"
   end
   layers[("GlobalMaxPooling%dD"):format(rank)] = function(c)
+    channels_last(c)
     local o = {dims = dims, keepdim = c.keepdims}
     return functional("max", function(x) return ops.max(x, o) end), "drops"
   end
@@ -222,11 +229,13 @@ end
 
 for rank = 1, 2 do
   layers[("ZeroPadding%dD"):format(rank)] = function(c)
+    channels_last(c)
     local padding = {0, 0}
     for _, pair in ipairs(borders(rank, c.padding)) do table.move(pair, 1, 2, #padding + 1, padding) end
     return functional("zeros around", function(x) return x:pad{padding = padding} end), "drops"
   end
   layers[("Cropping%dD"):format(rank)] = function(c)
+    channels_last(c)
     local cut = borders(rank, c.cropping)
     return functional("cropped", function(x)
       for i, pair in ipairs(cut) do x = x:narrow(i + 1, pair[1] + 1, x:size(i + 1) - pair[1] - pair[2]) end
@@ -236,7 +245,7 @@ for rank = 1, 2 do
 end
 
 function layers.UpSampling2D(c)
-  only(c, "data_format", "channels_last")
+  channels_last(c)
   only(c, "interpolation", "nearest", "bilinear")
   return nn[c.interpolation == "bilinear" and "UpsampleBilinear2d" or "UpsampleNearest2d"]{scale = c.size}, "drops"
 end
@@ -247,7 +256,10 @@ function layers.UpSampling1D(c)
   end), "drops"
 end
 
-function layers.Flatten() return nn.Flatten{}, "drops" end
+function layers.Flatten(c)
+  channels_last(c)
+  return nn.Flatten{}, "drops"
+end
 
 function layers.Reshape(c) return nn.Reshape(c.target_shape), "drops" end
 
@@ -319,20 +331,20 @@ function layers.UnitNormalization(c)
   return functional("unit", function(x) return normalized(x, axis < 0 and axis or axis + 1) end)
 end
 
---- Numbers of a configuration: one, or a list as long as the last dimension.
-local function numbers(value)
-  while type(value) == "table" and type(value[1]) == "table" do value = value[1] end
-  return type(value) == "table" and core.tensor(value) or value
+--- Numbers of a configuration: one, or lists as a tensor that stays.
+local function numbers(value) return type(value) == "table" and core.tensor(value):keep() or value end
+
+function layers.Normalization(c, w, context)
+  local axes = c.axis == nil and {-1} or c.axis and (type(c.axis) == "table" and c.axis or {c.axis}) or {}
+  if c.mean then
+    return parts.Normalization(numbers(c.mean), numbers(c.variance), axes, c.invert), context.legacy and "drops"
+  end
+  return parts.Normalization(w("mean", 0), w("variance", 1), axes, c.invert, true), context.legacy and "drops"
 end
 
-function layers.Normalization(c, w)
-  if c.mean then return parts.Normalization(numbers(c.mean), numbers(c.variance), c.invert) end
-  return parts.Normalization(w("mean", 0), w("variance", 1), c.invert, true)
-end
-
-function layers.Rescaling(c)
+function layers.Rescaling(c, _, context)
   local scale, offset = numbers(c.scale), numbers(c.offset or 0)
-  return functional("scaled", function(x) return x:to "f32" * scale + offset end)
+  return functional("scaled", function(x) return x:to "f32" * scale + offset end), context.legacy and "drops"
 end
 
 -- ---- what is random in training ----
@@ -344,6 +356,7 @@ end
 
 for rank = 1, 2 do
   layers[("SpatialDropout%dD"):format(rank)] = function(c)
+    channels_last(c)
     return parts.Noise("whole channels", function(x)
       local shape = {x:size()}
       for i = 2, rank + 1 do shape[i] = 1 end
@@ -372,7 +385,7 @@ end
 
 local function identity() return functional("same", function(x) return x end) end
 
-layers.ActivityRegularization, layers.InputLayer = identity, identity
+layers.ActivityRegularization, layers.InputLayer, layers.Identity = identity, identity, identity
 
 -- ---- sequences ----
 
@@ -430,13 +443,30 @@ for class in pairs(RECURRENT) do
   end
 end
 
+--- Both directions are alike.
+local function check_backward(forward, backward)
+  if not backward then return end
+  local class = backward.class_name
+  if class ~= forward.class_name then refuse("backward_layer of class %s", tostring(class)) end
+  for _, name in ipairs{"units", "activation", "recurrent_activation", "use_bias", "reset_after", "return_sequences",
+    "return_state", "zero_output_for_mask"} do
+    if backward.config[name] ~= forward.config[name] then
+      refuse("backward_layer with %s = %s", name, tostring(backward.config[name]))
+    end
+  end
+  if not backward.config.go_backwards then refuse "backward_layer with go_backwards = false" end
+end
+
 function layers.Bidirectional(c, w, context)
   local class, inner = c.layer.class_name, c.layer.config
   if not RECURRENT[class] then refuse("of a layer %s", tostring(class)) end
   only(c, "merge_mode", "concat", "sum", "mul", "ave")
+  if not c.merge_mode then refuse "merge_mode = None" end
   if inner.go_backwards then refuse "go_backwards = true" end
+  check_backward(c.layer, c.backward_layer)
   return parts.Recurrent(recurrent(class, inner, w, context, true), {sequences = inner.return_sequences,
-    states = inner.return_state, zeros = inner.zero_output_for_mask, merge = c.merge_mode}), "takes"
+    states = inner.return_state, merge = c.merge_mode,
+    zeros = inner.zero_output_for_mask or context.legacy and inner.return_sequences}), "takes"
 end
 
 -- Layers that treat each step alike without being told.
@@ -450,38 +480,147 @@ end
 
 -- ---- several inputs ----
 
-local function merge(title, f)
-  return function()
-    return functional(title, function(first, ...)
-      local y = first
-      for _, x in ipairs{...} do y = f(y, x) end
-      return y
-    end)
+--- f over a list: f(f(a, b), c).
+local function folded(f)
+  return function(list)
+    local y = list[1]
+    for i = 2, #list do y = f(y, list[i]) end
+    return y
   end
 end
 
-layers.Add = merge("a + b", function(a, b) return a + b end)
-layers.Subtract = merge("a - b", function(a, b) return a - b end)
-layers.Multiply = merge("a b", function(a, b) return a * b end)
-layers.Divide = merge("a / b", function(a, b) return a / b end)
-layers.TrueDivide = layers.Divide
-layers.Maximum = merge("maximum", ops.maximum)
-layers.Minimum = merge("minimum", ops.minimum)
-layers.NotEqual = merge("a ~= b", ops.ne)
-
-function layers.Average()
-  return functional("mean", function(...)
-    local y = layers.Add():forward(...)
-    return y / select("#", ...)
-  end)
+--- Dimensions that are missing come behind the batch: layers (and not operators) broadcast from the front.
+local function aligned(list)
+  local rank, result = 0, {}
+  for _, x in ipairs(list) do rank = math.max(rank, x.rank) end
+  for i, x in ipairs(list) do
+    for _ = x.rank + 1, rank do x = x:unsqueeze(2) end
+    result[i] = x
+  end
+  return result
 end
 
-function layers.Concatenate(c)
+--- The mask of merged time steps. Keras 2: what all masks have that are there; Keras 3: what one of them has, where all
+--- are there.
+local function merged_mask(masks, legacy)
+  local result
+  for _, mask in ipairs(masks) do
+    if not mask and not legacy then return nil end
+    if mask and result then
+      result = legacy and result * mask or result:maximum(mask)
+    else
+      result = result or mask or nil
+    end
+  end
+  return result
+end
+
+--- x at the time steps of a mask, else `other`.
+local function where(mask, x, other)
+  local counted = mask:to(x.dtype):unsqueeze(mask.rank + 1)
+  return x * counted + (1 - counted) * other
+end
+
+--- The products of Keras 3: masked time steps count as 1.
+local function masked_product(list, masks)
+  local y
+  for i, x in ipairs(list) do
+    if masks[i] then x = where(masks[i], x, 1) end
+    y = y and y * x or x
+  end
+  local mask = merged_mask(masks)
+  return mask and where(mask, y, 0) or y
+end
+
+--- The maxima and minima of Keras 3: at masked time steps the other tensor counts.
+local function masked_extremum(f)
+  return function(list, masks)
+    local y, before = list[1], masks[1]
+    for i = 2, #list do
+      local x, mask = list[i], masks[i]
+      if mask then x = where(mask, x, y) end
+      if before then y = where(before, y, x) end
+      before = before and mask and before:maximum(mask)
+      y = f(y, x)
+    end
+    return y
+  end
+end
+
+--- A layer that f makes one tensor of a list of tensors; with_masks(list, masks) does in Keras 3.
+local function merge(title, f, with_masks)
+  return function(_, _, context)
+    if context.is_operator then return functional(title, function(...) return f{...} end) end
+    local layer = functional(title, function(...)
+      local list = {...}
+      local masks = table.remove(list).masks
+      list = aligned(list)
+      if with_masks and not context.legacy then return with_masks(list, masks) end
+      return f(list)
+    end)
+    layer._merged_mask = function(_, masks) return merged_mask(masks, context.legacy) end
+    return layer, "merges"
+  end
+end
+
+local function sum(a, b) return a + b end
+local function product(a, b) return a * b end
+
+layers.Add = merge("a + b", folded(sum))
+layers.Subtract = merge("a - b", folded(function(a, b) return a - b end))
+layers.Multiply = merge("a b", folded(product), masked_product)
+layers.Divide = merge("a / b", folded(function(a, b) return a / b end))
+layers.TrueDivide = layers.Divide
+layers.Maximum = merge("maximum", folded(ops.maximum), masked_extremum(ops.maximum))
+layers.Minimum = merge("minimum", folded(ops.minimum), masked_extremum(ops.minimum))
+layers.NotEqual = merge("a ~= b", folded(ops.ne))
+layers.LogicalOr = merge("a or b", folded(ops.maximum))
+layers.LogicalAnd = merge("a and b", folded(product))
+layers.Average = merge("mean", function(list) return folded(sum)(list) / #list end)
+
+--- Masks of tensors that are joined at time steps; true for all steps where there is none.
+local function joined_mask(list, masks)
+  local result, any = {}, false
+  for i, x in ipairs(list) do
+    result[i] = masks[i] or ops.full({x:size(1), x:size(2)}, 1):to "u8"
+    any = any or masks[i]
+  end
+  return any and ops.concat(result, 2) or nil
+end
+
+function layers.Concatenate(c, _, context)
   local axis = c.axis or -1
-  return functional("joined", function(...)
-    local list = {...}
-    return ops.concat(list, axis < 0 and list[1].rank + 1 + axis or axis + 1)
-  end), "drops"
+  local function dim_of(x) return axis < 0 and x.rank + 1 + axis or axis + 1 end
+  local layer = functional("joined", function(first, ...)
+    local list = {first, ...}
+    if not core.is_tensor(list[#list]) then table.remove(list) end
+    return ops.concat(list, dim_of(first))
+  end)
+  layer._merged_mask = function(list, masks)
+    if dim_of(list[1]) == 2 and list[1].rank > 2 then return joined_mask(list, masks) end
+    return merged_mask(masks, context.legacy)
+  end
+  return layer, "merges"
+end
+
+-- ---- operators that Keras 3 makes masks with ----
+
+function layers.ExpandDims(c)
+  if type(c.axis) ~= "number" then refuse "several axes" end
+  return functional("expanded", function(x) return x:unsqueeze(c.axis < 0 and c.axis or c.axis + 1) end)
+end
+
+for name, value in pairs{ZerosLike = 0, OnesLike = 1} do
+  layers[name] = function(c)
+    local dtype = c.dtype == "bool" and "u8"
+    return functional(tostring(value), function(x) return ops.full(x.shape, value):to(dtype or x.dtype) end)
+  end
+end
+
+function layers.Any(c)
+  if type(c.axis) ~= "number" then refuse "several axes" end
+  local o = {dims = {c.axis < 0 and c.axis or c.axis + 1}, keepdim = c.keepdims}
+  return functional("any", function(x) return x:any(o) end)
 end
 
 --- x with the dimension `axis` (from 0) at the end, and the others, but for the batch, as one.

@@ -15,17 +15,34 @@ local Model = module.class "Model"
 -- call = {layer = name, args = tree, options = table of trees}. A tree is a value, a list of trees, or {from = key,
 -- result = k}: the k-th result of the call with this key, "layer:k", k counting from 0.
 
-local function is_tensor(value) return type(value) == "table" and value.class_name == "__keras_tensor__" end
+-- What stands for a value among the arguments, by its class.
+local VALUES = {}
 
---- Keras 3: tensors stand among the arguments, with where they come from.
-local function read_tree(value)
-  if is_tensor(value) then
-    local layer, node, result = table.unpack(value.config.keras_history)
-    return {from = ("%s:%d"):format(layer, node), result = result + 1}
-  end
+--- Keras 3: tensors have where they come from.
+function VALUES.__keras_tensor__(config)
+  local layer, node, result = table.unpack(config.keras_history)
+  return {from = ("%s:%d"):format(layer, node), result = result + 1}
+end
+
+--- A constant.
+function VALUES.__numpy__(config)
+  local x = core.tensor(type(config.value) == "table" and config.value or {config.value})
+  if type(config.value) ~= "table" then x = x:reshape{} end
+  return x:to(tostring(config.dtype):find "float" and "f32" or "i64"):keep()
+end
+
+VALUES.__tensor__ = VALUES.__numpy__
+
+--- refuse(what) is called for a value of another class.
+local function read_tree(value, refuse)
   if type(value) ~= "table" then return value end
+  if type(value.class_name) == "string" then
+    local read = VALUES[value.class_name]
+    if read then return read(value.config) end
+    return refuse("an argument of class " .. value.class_name)
+  end
   local tree = {}
-  for key, item in pairs(value) do tree[key] = read_tree(item) end
+  for key, item in pairs(value) do tree[key] = read_tree(item, refuse) end
   return tree
 end
 
@@ -64,15 +81,16 @@ local function offsets(config, legacy)
   return offset
 end
 
-local function functional_calls(config)
+local function functional_calls(config, offset, builder)
   local calls = {}
   for _, entry in ipairs(config.layers) do
+    local function refuse(what) builder:refuse(what, entry.name) end
     for k, node in ipairs(entry.inbound_nodes) do
       local call = {layer = entry.name, key = ("%s:%d"):format(entry.name, k - 1)}
       if type(node) == "table" and node.args then
-        call.args, call.options = read_tree(node.args), read_tree(node.kwargs or {})
+        call.args, call.options = read_tree(node.args, refuse), read_tree(node.kwargs or {}, refuse)
       else
-        call.args, call.options = read_old(node, offsets(config, true))
+        call.args, call.options = read_old(node, offset)
       end
       calls[#calls + 1] = call
     end
@@ -131,20 +149,23 @@ local function ordered(calls, inputs)
   return result
 end
 
---- Input or output layers: {name, node, result} or a list of these, or a table of them by name.
-local function ports(value, offset)
-  if not value then return {} end
-  if type(value[1]) == "string" then value = {value} end
-  local list, named = {}, {}
-  for name in pairs(value) do
-    if type(name) == "string" then named[#named + 1] = name end
+--- Input or output layers: {name, node, result}, or a list of these, or a table of them by name, with others in it.
+local function ports(value, offset, name, list)
+  list = list or {}
+  if not value then return list end
+  local layer, node, result = value[1], value[2], value[3]
+  if type(layer) == "string" then
+    list[#list + 1] = {name = name or layer, layer = layer, from = ("%s:%d"):format(layer, node - (offset[layer] or 0)),
+      result = result + 1}
+    return list
   end
-  table.sort(named, core.before)
-  for _, name in ipairs(named) do value[#value + 1] = value[name] end
-  for i, port in ipairs(value) do
-    list[i] = {name = named[i] or port[1], from = ("%s:%d"):format(port[1], port[2] - (offset[port[1]] or 0)),
-      result = port[3] + 1}
+  for _, item in ipairs(value) do ports(item, offset, name, list) end
+  local names = {}
+  for key in pairs(value) do
+    if type(key) == "string" then names[#names + 1] = key end
   end
+  table.sort(names, core.before)
+  for _, key in ipairs(names) do ports(value[key], offset, key, list) end
   return list
 end
 
@@ -198,6 +219,9 @@ function Builder:fill(layer, path)
   module.assign(layer, tensors)
 end
 
+--- Keras 3: "Add" of keras.ops, and not the layer of this name, which says whether it is trained.
+local function is_operator(builder, entry) return not builder.legacy and entry.config.trainable == nil end
+
 --- One layer, and what it does with a mask; nil after its class, or the reason, was noted as missing here.
 function Builder:make(entry, path)
   local class, config = entry.class_name, entry.config
@@ -211,7 +235,8 @@ function Builder:make(entry, path)
     return self:find(path, name, numbered, number) or missing(path, name)
   end
   local ok, layer, mask = pcall(layers[class], config, weight,
-    {legacy = self.legacy, build = function(inner) return self:make(inner, path) end})
+    {legacy = self.legacy, is_operator = is_operator(self, entry),
+      build = function(inner) return self:make(inner, path) end})
   if not ok then
     if type(layer) ~= "table" or not layer.refused then error(layer, 0) end
     self:refuse(("%s, %s"):format(class, layer.refused), path)
@@ -219,6 +244,7 @@ function Builder:make(entry, path)
   end
   self:fill(layer, path)
   if config.trainable == false then layer:freeze() end
+  if is_operator(self, entry) then return layer, "drops" end
   return layer, mask or "keeps"
 end
 
@@ -238,6 +264,7 @@ local function check_options(builder, call)
     if call.options[name] and not OPTIONS[name] then builder:refuse("the argument " .. name, call.layer) end
   end
   if call.options.return_attention_scores then builder:refuse("return_attention_scores", call.layer) end
+  if call.options.training and builder.legacy then builder:refuse("training = true in a call", call.layer) end
 end
 
 local function add_layer(self, builder, entry, path, name_there)
@@ -259,7 +286,8 @@ end
 --- The input layers of a chain: what its first entry, or its first layer, says.
 local function chain_inputs(entries)
   local first = entries[1] and entries[1].config or {}
-  return {{name = first.name or "input", from = "input:0", result = 1}}
+  local name = first.name or "input"
+  return {{name = name, layer = name, from = "input:0", result = 1}}
 end
 
 --- entry: its configuration; path: where its weights are; {weights, legacy} of the file are in builder.
@@ -268,6 +296,7 @@ function Model:init(builder, entry, path)
   local entries = config.layers or config
   self.layers, self._masks = {}, {}
   self.training = false
+  self._legacy = builder.legacy
   local name_of = builder.unnamed and namer()
   for _, layer in ipairs(entries) do
     if layer.class_name ~= "InputLayer" then
@@ -280,7 +309,7 @@ function Model:init(builder, entry, path)
     self._inputs, self._results = chain_inputs(entries), {{name = last:match "^(.*):", from = last, result = 1}}
   else
     local offset = offsets(config, builder.legacy)
-    calls = functional_calls(config)
+    calls = functional_calls(config, offset, builder)
     self._inputs, self._results = ports(config.input_layers, offset), ports(config.output_layers, offset)
   end
   for _, call in ipairs(calls) do check_options(builder, call) end
@@ -299,7 +328,7 @@ function Model:read_shapes(entries)
     if shape then shapes[layer.name or c.name] = {shape = shape, dtype = c.dtype} end
   end
   for _, port in ipairs(self._inputs) do
-    local known = shapes[port.name]
+    local known = shapes[port.layer]
     port.is_real = not known or type(known.dtype) ~= "string" or known.dtype:find "float" ~= nil
     if known then
       port.shape = {}
@@ -364,33 +393,38 @@ local function flat(tree, list)
   return list
 end
 
---- The mask of an argument's steps; only a call's first result has one.
+--- Where the mask of a result is; but for models, only the first result has one.
+local function mask_key(key, result) return result == 1 and key or ("%s/%d"):format(key, result) end
+
+--- The mask of an argument's time steps.
 local function mask_at(tree, masks)
-  return type(tree) == "table" and tree.from and tree.result == 1 and masks[tree.from] or nil
+  return type(tree) == "table" and tree.from and masks[mask_key(tree.from, tree.result)] or nil
 end
 
---- The mask of the arguments' steps: that of the call, or the one that all of them have.
-local function mask_of(call, options, masks)
-  if core.is_tensor(options.mask) then return options.mask end
-  local trees = #call.args == 1 and not call.args[1].from and call.args[1] or call.args
-  local mask = mask_at(trees[1], masks)
-  for i = 2, #trees do
-    if mask_at(trees[i], masks) ~= mask then return nil end
-  end
-  return mask
+--- The masks of the arguments, in order; false where there is none.
+local function masks_of(call, masks)
+  local first, list = call.args[1], {}
+  local trees = #call.args == 1 and type(first) == "table" and not first.from and first or call.args
+  for i, tree in ipairs(trees) do list[i] = mask_at(tree, masks) or false end
+  return list
 end
 
---- net(query, value, key, {mask, causal}); words that do not count are no keys.
-local function attend(layer, call, list, o, masks)
-  local args, query, value, key = call.args, list[1] or o.query, o.value or list[2], o.key or list[3]
-  masks[call.key] = mask_at(args[1] or call.options.query, masks)
-  local mask = o.attention_mask or nil
-  local keys = o.key_mask or o.value_mask or mask_at(call.options.value or args[2], masks)
-  if keys then
-    keys = keys:reshape{keys:size(1), 1, keys:size(2)}
-    mask = mask and mask * keys or keys
-  end
-  return layer(query, value, key, {mask = mask, causal = o.use_causal_mask})
+--- a and b, of which either may be missing.
+local function both(a, b) return a and b and a * b or a or b end
+
+--- net(query, value, key, {mask, causal}). A step that a mask leaves out is no key, and as a query it sees no key.
+--- forgets: Keras 3 takes the masks away from what attention was called with, so that later layers do not see them.
+local function attend(layer, call, list, o, masks, forgets)
+  local args, options = call.args, call.options
+  local query, value, key = list[1] or o.query, o.value or list[2], o.key or list[3]
+  masks[call.key] = mask_at(args[1] or options.query, masks)
+  local queries = o.query_mask or masks[call.key]
+  local values = o.value_mask or mask_at(options.value or args[2], masks)
+  local keys = both(values, o.key_mask or mask_at(options.key or args[3], masks))
+  local mask = both(o.attention_mask or nil, keys and keys:unsqueeze(2))
+  local attended = {args[1] or options.query, options.value or args[2], options.key or args[3]}
+  for _, tree in ipairs(forgets and attended or {}) do masks[mask_key(tree.from, tree.result)] = nil end
+  return layer(query, value, key, {mask = both(mask, queries and queries:unsqueeze(3)), causal = o.use_causal_mask})
 end
 
 local function recur(layer, list, o, mask)
@@ -401,45 +435,71 @@ local function recur(layer, list, o, mask)
   return layer(list[1], given)
 end
 
+local Given = {} -- the metatable of {masks, results}: the masks of what a model takes, and of what it gives
+
+--- A model in a model takes masks and gives those of its results.
+local function run_model(model, call, list, given, masks)
+  local o = setmetatable({masks = given}, Given)
+  list[#list + 1] = o
+  local results = {model(table.unpack(list))}
+  for i, mask in pairs(o.results) do masks[mask_key(call.key, i)] = mask end
+  return table.unpack(results)
+end
+
 local function run(self, call, values, masks)
   local layer, kind = self.layers[call.layer], self._masks[call.layer]
   local list, options = flat(filled(call.args, values), {}), filled(call.options, values)
-  if layer.attention_output then return attend(layer, call, list, options, masks) end
-  local mask, x = mask_of(call, options, masks), list[1]
+  if layer.attention_output then return attend(layer, call, list, options, masks, not self._legacy) end
+  local given, x = masks_of(call, masks), list[1]
+  local mask = core.is_tensor(options.mask) and options.mask or given[1] or nil
   if layer._rank and x.rank ~= layer._rank then
     check.raise("Model: layer '%s' is for tensors of %d dimensions, got %s", call.layer, layer._rank, check.describe(x))
   end
   if kind == "keeps" then masks[call.key] = mask end
   if kind == "makes" then masks[call.key] = layer._mask(x) end
+  if kind == "merges" then
+    masks[call.key] = layer._merged_mask(list, given)
+    list[#list + 1] = {masks = given}
+    return layer(table.unpack(list))
+  end
   if kind == "takes" and layer._sequences then masks[call.key] = mask end
   if layer.first_states then return recur(layer, list, options, mask) end
   if kind == "takes" then return layer(x, {mask = mask}) end
-  if mask and not kind then
-    check.raise("Model: '%s' gets steps that do not count, which its layers would not know of", call.layer)
-  end
+  if not kind then return run_model(layer, call, list, options.mask and {mask} or given, masks) end
   return layer(table.unpack(list))
 end
 
---- The inputs in order, or by name in a table.
+--- The inputs in order, or by name in a table; and what run_model adds.
 local function arguments(self, ...)
-  local first, n = (...), select("#", ...)
-  local list = {...}
-  if n == 1 and check.is_plain(first) then
+  local list, n = {...}, select("#", ...)
+  local last = list[n]
+  local o = {masks = {}}
+  if getmetatable(last) == Given then
+    o, list[n] = last, nil
+    n = n - 1
+  end
+  if n == 1 and check.is_plain(list[1]) then
+    local first = list[1]
     list = {}
     for i, port in ipairs(self._inputs) do list[i] = first[port.name] end
     n = #list
   end
   if n ~= #self._inputs then check.raise("Model: expected %s, got %d arguments", listed(self._inputs), n) end
-  return list
+  return list, o
 end
 
 function Model:forward(...)
   local values, masks = {}, {}
-  local list = arguments(self, ...)
-  for i, port in ipairs(self._inputs) do values[port.from] = {check_input(port, list[i])} end
+  local list, o = arguments(self, ...)
+  for i, port in ipairs(self._inputs) do
+    values[port.from], masks[port.from] = {check_input(port, list[i])}, o.masks[i] or nil
+  end
   for _, call in ipairs(self._calls) do values[call.key] = {run(self, call, values, masks)} end
   local results = {}
-  for i, port in ipairs(self._results) do results[i] = values[port.from][port.result] end
+  o.results = {}
+  for i, port in ipairs(self._results) do
+    results[i], o.results[i] = values[port.from][port.result], mask_at(port, masks)
+  end
   return table.unpack(results)
 end
 

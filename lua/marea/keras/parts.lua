@@ -7,7 +7,6 @@ local ops = core.ops
 
 local parts = {}
 
-
 -- ---- functions as layers ----
 
 ---@class Function  y = f(x, ...): what has no weights. `text` is shown beside its name.
@@ -73,19 +72,31 @@ end
 parts.SeparableConv = SeparableConv
 
 ---@class Normalization  y = (x - mean) / deviation, deviation = sqrt(variance), at least 1e-7; inverted: x deviation
---- + mean. mean, variance: numbers or tensors, which belong to the state
+--- + mean. mean, variance: numbers or tensors, which belong to the state; axes: those of x, from 0, that they lie along
 local Normalization = module.class "Normalization"
 
-function Normalization:init(mean, variance, inverted, is_learned)
-  self._inverted, self._is_learned = inverted, is_learned
+function Normalization:init(mean, variance, axes, inverted, is_learned)
+  self._axes, self._inverted, self._is_learned = axes, inverted, is_learned
   self:buffer("mean", core.is_tensor(mean) and mean:clone() or core.tensor{mean})
   self:buffer("variance", core.is_tensor(variance) and variance:clone() or core.tensor{variance})
 end
 
+--- t, whose dimensions belong to the last ones of `axes`, in a shape that broadcasts to x.
+local function along(t, axes, x)
+  if t:numel() == 1 then return t:reshape{1} end
+  local dims, shape = {}, {}
+  for i, axis in ipairs(axes) do dims[i] = (axis < 0 and axis + x.rank or axis) + 1 end
+  table.sort(dims)
+  for i = 1, x.rank do shape[i] = 1 end
+  for i = 1, t.rank do shape[dims[#dims + 1 - i]] = t:size(-i) end
+  return t:reshape(shape)
+end
+
 function Normalization:forward(x)
-  local deviation = self.variance:sqrt():maximum(1e-7)
-  if self._inverted then return x * deviation + self.mean end
-  return (x - self.mean) / deviation
+  local mean = along(self.mean, self._axes, x)
+  local deviation = along(self.variance, self._axes, x):sqrt():maximum(1e-7)
+  if self._inverted then return x * deviation + mean end
+  return (x - mean) / deviation
 end
 
 foreign.rules.keras[Normalization] = function(layer, take)
@@ -138,6 +149,13 @@ local function causal_mask(queries, keys)
   return ops.arange(1, queries):reshape{queries, 1}:ge(ops.arange(1, keys))
 end
 
+--- A query that a mask leaves no key sees all of them alike: q (N, T, heads, width) is 0 there, the mask 1.
+local function seeing(q, mask)
+  local sees = mask:any{dims = {-1}, keepdim = true}
+  while sees.rank < 4 do sees = sees:unsqueeze(1) end
+  return q * sees:permute{1, 3, 2, 4}:to(q.dtype), mask:maximum(1 - sees)
+end
+
 function MultiHeadAttention:forward(query, value, key, options)
   local q, k, v = project(query, self.query), project(key or value, self.key), project(value, self.value)
   local mask = options and options.mask
@@ -146,6 +164,7 @@ function MultiHeadAttention:forward(query, value, key, options)
     local causal = causal_mask(q:size(2), k:size(2))
     mask = mask and mask * causal or causal
   end
+  if mask then q, mask = seeing(q, mask) end
   local y = ops.scaled_dot_product_attention(q, k, v, mask, nil, {dropout = self.training and self._dropout or 0})
   local out = self.attention_output
   local heads, width, size = out.kernel:size()
@@ -202,8 +221,8 @@ local function pick(t, at)
   return rows:reshape{n, at:size(2), width} * at:gt(0):to(t.dtype):unsqueeze(3)
 end
 
---- With a mask (N, T) a step that is left out changes no state and gives what the step before it gave. The steps that
---- count come to the front, the layer runs for their number, and its results go back to their places.
+--- Of a mask (N, T): the order that brings the time steps that count to the front, how many of them there are up to
+--- each step, and their number.
 local function masked(mask)
   local counted = mask:to "i64"
   local order = (1 - counted):argsort(2)
@@ -226,6 +245,8 @@ local function spread(y, before, counted, reverse)
   return pick(y, before)
 end
 
+--- With a mask (N, T) a step that is left out changes no state and gives what the step before it gave. The steps that
+--- count come to the front, the layer runs for their number, and its results go back to their places.
 local function run_masked(self, x, o, mask)
   if self._backwards then x, mask = x:flip{dims = {2}}, mask:flip{dims = {2}} end
   local order, before, lengths = masked(mask)
@@ -248,8 +269,6 @@ local merges = {
   mul = function(a, b) return a * b end,
   ave = function(a, b) return (a + b) * 0.5 end,
 }
-
-parts.merges = merges
 
 --- What both directions give, as one; nothing changes where there is one.
 local function joined(self, y, width)
