@@ -10,7 +10,8 @@ local activation_argument = {}
 local fused = {relu = true, leaky_relu = true, elu = true, sigmoid = true, tanh = true, softplus = true,
   relu6 = true}
 
-local separate = {gelu = ops.gelu, silu = ops.silu, hard_swish = ops.hard_swish, softmax = ops.softmax, log_softmax = ops.log_softmax}
+local separate = {gelu = ops.gelu, silu = ops.silu, hard_swish = ops.hard_swish, softmax = ops.softmax,
+  log_softmax = ops.log_softmax}
 
 local choices = {none = true}
 for name in pairs(fused) do choices[name] = true end
