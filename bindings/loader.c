@@ -3,7 +3,6 @@
 ** own; what they share is a ring of pictures, in the order in which they were asked for, under a lock.
 */
 #define _GNU_SOURCE
-#include <errno.h>
 #include <pthread.h>
 #include <signal.h>
 #include <sys/resource.h>
@@ -136,8 +135,8 @@ static void push (loader *l, int64_t picture) {
   pthread_cond_signal(&l->work);
 }
 
-/* Waits for a change; true: the time for a look at interrupts has come. */
-static bool wait_for_done (loader *l) {
+/* Waits for a change, or until it is time for a look at interrupts. */
+static void wait_for_done (loader *l) {
   struct timespec until;
   clock_gettime(CLOCK_MONOTONIC, &until);
   until.tv_nsec += WAIT_NS;
@@ -145,15 +144,17 @@ static bool wait_for_done (loader *l) {
     until.tv_sec++;
     until.tv_nsec -= 1000000000;
   }
-  return pthread_cond_timedwait(&l->done, &l->lock, &until) == ETIMEDOUT;
+  pthread_cond_timedwait(&l->done, &l->lock, &until);
 }
 
 static bool is_done (const loader *l, int64_t i) { return job_of(l, i)->state == DONE && i < l->next; }
 
 static void wait_for (lua_State *L, bind_state *S, loader *l, int64_t i) {
-  while (!is_done(l, i))
+  while (!is_done(l, i)) {
+    bind_poll(L, S); /* workers wait for the lock meanwhile */
     if (l->started == 0) load_next(l, l->contexts[0]);
-    else if (wait_for_done(l)) bind_poll(L, S); /* workers wait for the lock meanwhile */
+    else wait_for_done(l);
+  }
 }
 
 /* Job i on, which nobody wants: those that wait are dropped, those at work are waited for. */
@@ -221,8 +222,8 @@ static int64_t *read_wanted (lua_State *L, bind_state *S, const loader *l, const
   return wanted;
 }
 
-/* core.loader_prefetch(loader, {picture, ...}) -> how many there was room for: these will be taken next, after those that
-   were named before */
+/* core.loader_prefetch(loader, {picture, ...}): these will be taken next. The ring gets those that it has not, as many as
+   there is room for, unless it has others, which loader_take drops. */
 static int loader_prefetch (lua_State *L) {
   bind_state *S = bind_self(L);
   int64_t n;
@@ -230,10 +231,10 @@ static int loader_prefetch (lua_State *L) {
   loader *l = to_loader(L, S, "prefetch");
   const int64_t *wanted = read_wanted(L, S, l, "prefetch", &n);
   pthread_mutex_lock(&l->lock);
-  const int64_t pushed = l->started > 0 ? fill(l, wanted, 0, n) : 0;
+  const int64_t had = known(l, wanted, n);
+  if (l->started > 0 && had == l->last - l->first) fill(l, wanted, had, n);
   pthread_mutex_unlock(&l->lock);
-  lua_pushinteger(L, pushed);
-  return 1;
+  return 0;
 }
 
 typedef struct taking {
@@ -254,6 +255,7 @@ static int take_all (lua_State *L) {
   if (pushed < t->n && l->first + pushed < l->last) drop_from(L, S, l, l->first + pushed);
   for (int64_t i = 0; i < t->n; i++) {
     pushed = fill(l, t->wanted, pushed, t->n);
+    bind_poll(L, S);
     wait_for(L, S, l, l->first);
     const job *j = job_of(l, l->first);
     if (j->message[0] && !t->message[0]) memcpy(t->message, j->message, MESSAGE);

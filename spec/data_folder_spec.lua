@@ -1,5 +1,6 @@
 -- SPDX-License-Identifier: MIT
 -- marea.load_image with a size, against PIL, and data.folder.
+local core = require "marea.core"
 local marea = require "marea"
 local folder = require "spec.support.folder"
 local data = marea.data
@@ -178,17 +179,40 @@ describe("data.folder", function()
     os.remove(bad)
   end)
 
-  it("ends by Ctrl-C while it waits", function()
-    local script = folder.write(place .. "/wait.lua", ([[
+  it("ends by Ctrl-C in the middle of a batch", function()
+    for _, workers in ipairs{0, 2} do
+      local script = folder.write(place .. "/wait.lua", ([[
 local marea = require "marea"
-local set = assert(marea.data.folder(%q, {size = 8}))
-local loader = set.fields[1].source.loader
-io.stdout:write "ready\n"
-io.stdout:flush()
-while true do for _ in set:batches(4) do end end
-]]):format(path))
-    local text = folder.run(("timeout -s INT 1 %s/marea %s"):format(os.getenv "MAREA_BUILD" or "build", script))
-    assert.is_truthy(text:find("interrupted", 1, true), text)
+local set = assert(marea.data.folder(%q, {size = 1, workers = %d}))
+set:rows(marea.ones({1000000}, {dtype = "i64"}))
+]]):format(path, workers))
+      local text = folder.run(("timeout -k 9 -s INT 1 %s/marea %s"):format(os.getenv "MAREA_BUILD" or "build", script))
+      assert.is_truthy(text:find("interrupted", 1, true), text)
+    end
+  end)
+
+  it("reads ahead again after rows that are taken in the middle of a pass", function()
+    local set = assert(data.folder(path, {size = 8}))
+    local sums = {}
+    for x in set:batches(3) do sums[#sums + 1] = x:sum():item() end
+    local pass, aside = set:batches(3), path .. ".aside"
+    assert.are.equal(sums[1], pass():sum():item())
+    set:rows{1}
+    assert.are.equal(sums[2], pass():sum():item())
+    core.sleep(1)
+    assert(os.rename(path, aside))
+    local ok, problem = pcall(function()
+      for k = 3, #sums do assert.are.equal(sums[k], pass():sum():item()) end
+    end)
+    assert(os.rename(aside, path))
+    assert.is_true(ok, problem)
+  end)
+
+  it("outlives the batch in which it is made", function()
+    local set
+    for _ in data.Dataset{marea.ones{1}}:batches(1) do set = assert(data.folder(path, {size = 8})) end
+    local x, y = set:rows{17}
+    assert.are.same({{1, 8, 8, 3}, {2}}, {x.shape, y:totable()})
   end)
 
   it("says when there is nothing, and what makes no sense", function()
@@ -221,14 +245,13 @@ end)
 describe("a field that is a source", function()
   it("makes rows when they are asked for, and is told what comes next", function()
     local told = {}
-    local source = {dtype = "f32", shape = {10, 2}}
+    local source = {dtype = "f32", shape = {10, 2}, ahead = 4}
     function source:rows(numbers) -- luacheck: no unused args
       local t = marea.tensor(numbers):unsqueeze(2)
       return marea.concat({t, t * 10}, 2)
     end
     function source:prefetch(numbers) -- luacheck: no unused args
       told[#told + 1] = table.concat(numbers, " ")
-      return math.min(#numbers, 4)
     end
     local set = data.Dataset{{"x", source, scale = 0.5}, {"y", marea.arange(1, 10)}}
     local seen = {}
@@ -237,6 +260,6 @@ describe("a field that is a source", function()
       seen[#seen + 1] = #y
     end
     assert.are.same({3, 3, 3, 1}, seen)
-    assert.are.same({"1 2 3 4 5 6 7 8 9 10", "5 6 7 8 9 10", "9 10"}, told)
+    assert.are.same({"1 2 3 4", "4 5 6 7", "7 8 9 10", "10"}, told)
   end)
 end)

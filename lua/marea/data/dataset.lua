@@ -32,8 +32,8 @@ Batches.__index = Batches
 -- ---- the dataset ----
 
 --- A source makes rows when they are asked for: {dtype =, shape =} and source:rows(numbers) -> tensor (n, ...), for a
---- list of numbers of rows. If it has one, source:prefetch(numbers) -> integer is told the rows that come next, after
---- those it was told before, and returns how many of them it has noted. data.folder has such a field.
+--- list of numbers of rows. If it has `ahead`, source:prefetch(numbers) is told so many of the rows that come next before
+--- each batch, from the first row of that batch on. data.folder has such a field.
 local function is_source(value)
   return type(value) == "table" and type(value.rows) == "function" and value.shape ~= nil and value.dtype ~= nil
 end
@@ -183,7 +183,6 @@ end
 
 -- ---- a pass ----
 
-local AHEAD <const> = 4096 -- rows that a source is told at once
 local SHUFFLE = 0x9E3779B97F4A7C15 -- changes the seed, so that orders are independent of other draws with one seed
 
 --- Spreads the bits of an integer; 0 stays 0 (splitmix64: Steele, Lea, Flood, OOPSLA 2014).
@@ -262,7 +261,7 @@ function Dataset:batches(size, options)
   self.position, self.resumed = {epoch = epoch, examples = math.min(done, last)}, nil
   local pass = setmetatable({
     dataset = self, order = order, size = size, last = last, epoch = epoch, position = self.position,
-    examples = last, steps = (last + size - 1) // size, step = done // size, asked = {},
+    examples = last, steps = (last + size - 1) // size, step = done // size,
   }, Batches)
   return pass, nil, nil, pass
 end
@@ -299,14 +298,13 @@ local function end_iteration(self, problem)
   if scope then scope:close() end
 end
 
---- Tells the sources which rows come next, as many as they note.
+--- Tells the sources which rows come next.
 local function prefetch(self, done)
   for _, field in ipairs(self.dataset.fields) do
-    if field.source and field.source.prefetch then
-      local asked = math.max(self.asked[field] or 0, done)
-      local n = math.min(self.last - asked, AHEAD)
-      local noted = n > 0 and field.source:prefetch(listed(field, self.order:narrow(1, asked + 1, n))) or 0
-      self.asked[field] = asked + noted
+    local ahead = field.source and field.source.ahead
+    if ahead then
+      local coming = self.order:narrow(1, done + 1, math.min(ahead, self.last - done))
+      field.source:prefetch(listed(field, coming))
     end
   end
 end

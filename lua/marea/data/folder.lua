@@ -18,7 +18,7 @@ function Pictures:rows(numbers)
   return t
 end
 
-function Pictures:prefetch(numbers) return core.loader_prefetch(self.loader, numbers) end
+function Pictures:prefetch(numbers) core.loader_prefetch(self.loader, numbers) end
 
 --- The names in a folder that `keep` gives something for, in the order of their bytes.
 local function list(path, keep)
@@ -75,11 +75,11 @@ return function(path, options)
   local paths, labels, classes = find(path)
   if not paths then return nil, labels end
   local loader = core.loader(paths, o.height, o.width, o.channels, o.crop, workers, ahead)
-  local source = setmetatable({loader = loader, dtype = "u8",
+  local source = setmetatable({loader = loader, dtype = "u8", ahead = ahead,
     shape = core.shape{#paths, o.height, o.width, o.channels}}, Pictures)
   local dataset = Dataset{
     seed = options.seed, {"image", source, scale = 1 / 255},
-    {"label", core.tensor(labels, {dtype = "i64"})},
+    {"label", core.tensor(labels, {dtype = "i64"}):keep()},
   }
   dataset.classes, dataset.paths = classes, paths
   return dataset
