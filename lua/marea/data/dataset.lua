@@ -32,8 +32,8 @@ Batches.__index = Batches
 -- ---- the dataset ----
 
 --- A source makes rows when they are asked for: {dtype =, shape =} and source:rows(numbers) -> tensor (n, ...), for a
---- list of numbers of rows. If it has `ahead`, source:prefetch(numbers) is told so many of the rows that come next before
---- each batch, from the first row of that batch on. data.folder has such a field.
+--- list of numbers of rows. If it has `ahead`, source:prefetch(numbers) is told so many of the rows that come next
+--- before each batch, from the first row of that batch on. data.folder has such a field.
 local function is_source(value)
   return type(value) == "table" and type(value.rows) == "function" and value.shape ~= nil and value.dtype ~= nil
 end
