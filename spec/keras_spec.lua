@@ -27,7 +27,7 @@ describe("a file of Keras", function()
 
   local count = 0
   for _, name in ipairs{"mlp", "cnn", "unet", "text", "series", "attention", "nested", "norms", "padded", "masked",
-    "translator", "frames", "steps", "shapes"} do
+    "translator", "frames", "steps", "shapes", "backbone"} do
     for _, version in ipairs{"", "_2"} do
       for _, kind in ipairs{".keras", ".h5"} do
         local whole = name .. version .. kind
@@ -49,7 +49,7 @@ describe("a file of Keras", function()
     end
   end
 
-  it("is tested in all forms", function() assert.are.equal(54, count) end)
+  it("is tested in all forms", function() assert.are.equal(58, count) end)
 
   it("gives a module: by name, printed, counted, trained, saved as ONNX", function()
     local net = assert(marea.keras.load(file "cnn.keras"))

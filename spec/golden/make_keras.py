@@ -241,6 +241,18 @@ def shapes(k):
     return k.Model([a, b], results), [normal(4, 4, 4), normal(4, 4)]
 
 
+def backbone(k):
+    """Models in models, whose layers have names like those that Keras gives to parts of recurrent ones."""
+    l = k.layers
+    inner = k.Sequential([
+        k.Input((6, 6, 3)), l.DepthwiseConv2D(3, padding="same", name="depthwise_cell"), l.BatchNormalization(),
+        l.SeparableConv2D(4, 3, name="forward_1"), l.GlobalAveragePooling2D(),
+    ], name="encoder_cell")
+    x = k.Input((6, 6, 3))
+    y = l.Dropout(0.2, noise_shape=(None, 1))(inner(x))
+    return k.Model(x, l.Dense(2, name="forward_layer")(y)), [normal(2, 6, 6, 3)]
+
+
 def refused():
     l = keras.layers
     inner = keras.Sequential([keras.Input((4, 3)), l.LSTM(2, activation="relu", name="relu_lstm")], name="inner")
@@ -264,7 +276,7 @@ def refused():
 
 
 networks = (mlp, cnn, unet, text, series, attention, nested, norms, padded, masked, translator, frames, steps,
-            shapes)
+            shapes, backbone)
 for make in networks:
     keras.utils.clear_session()
     save(make.__name__, *make(keras), ("keras", "h5", "weights.h5"))

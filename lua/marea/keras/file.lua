@@ -84,14 +84,16 @@ local STEPS = {layers = false, vars = false, cell = false, layer = false, forwar
   backward_layer = "backward", query_dense = "query", key_dense = "key", value_dense = "value",
   output_dense = "attention_output"}
 
---- "layers/dense/vars/0" -> "shared/0"
+--- "layers/dense/vars/0" -> "shared/0". What comes below "layers" is a layer's name, whatever it is.
 local function path_of(key, texts)
-  local path, at = {}, ""
+  local path, at, before = {}, "", nil
   for step in key:gmatch "[^/]+" do
     at = at == "" and step or at .. "/" .. step
-    local known = STEPS[step:gsub("^_", "")]
-    if known == nil then known = texts[at .. "/vars@name"] or step end
+    local plain = step:gsub("^_", "")
+    local known = STEPS[plain]
+    if known == nil or before == "layers" then known = texts[at .. "/vars@name"] or step end
     path[#path + 1] = known or nil
+    before = before ~= "layers" and plain or nil
   end
   return table.concat(path, "/")
 end

@@ -153,7 +153,7 @@ local function define_convolutions(rank)
   end
 
   layers[("DepthwiseConv%dD"):format(rank)] = function(c, w, context)
-    local kernel = w("depthwise_kernel", 0)
+    local kernel = w("kernel", 0) -- foreign.lua takes the name depthwise_kernel for the same
     local o = convolution(c, rank, kernel, context)
     o.groups = kernel:size(-2)
     o[1], o[2] = o.groups, o.groups * kernel:size(-1)
@@ -349,20 +349,25 @@ end
 
 -- ---- what is random in training ----
 
+--- Drops together what noise_shape has one number for; its sizes are those of x where it has none.
+local function dropout_of(c, noise_shape)
+  return parts.Noise("dropped together", function(x)
+    local shape = {x:size()}
+    for i in ipairs(shape) do shape[i] = noise_shape[i] or shape[i] end
+    return x * ops.dropout(ops.full(shape, 1), c.rate)
+  end, core.format("p %g", c.rate))
+end
+
 function layers.Dropout(c)
-  if c.noise_shape then refuse "noise_shape" end
+  if c.noise_shape then return dropout_of(c, c.noise_shape) end
   return nn.Dropout{p = c.rate}
 end
 
-for rank = 1, 2 do
-  layers[("SpatialDropout%dD"):format(rank)] = function(c)
-    channels_last(c)
-    return parts.Noise("whole channels", function(x)
-      local shape = {x:size()}
-      for i = 2, rank + 1 do shape[i] = 1 end
-      return x * ops.dropout(ops.full(shape, 1), c.rate)
-    end, core.format("p %g", c.rate))
-  end
+function layers.SpatialDropout1D(c) return dropout_of(c, {false, 1, false}) end
+
+function layers.SpatialDropout2D(c)
+  channels_last(c)
+  return dropout_of(c, {false, 1, 1, false})
 end
 
 function layers.GaussianNoise(c)

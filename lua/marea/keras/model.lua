@@ -195,13 +195,28 @@ local function by_ends(tensors)
   return result
 end
 
+--- The tensor whose name is `whole` but for some of the names of models after the first.
+function Builder:find_by_end(whole)
+  local first, rest = whole:match "^([^.]+)%.[^.]+%.(.+%..+)$"
+  while rest do
+    local tensor = self.tensors[first .. "." .. rest]
+    if tensor then return tensor end
+    rest = rest:match "^[^.]+%.(.+%..+)$"
+  end
+  return self.by_ends[ends(whole)]
+end
+
 --- The weight of a layer at `path`: by its name; by the same name with a number; by its number in the layer.
 function Builder:find(path, name, numbered, number)
   local by_name = self.tensors
   local whole, group = join(path, name), self.groups[path]
   local tensor = by_name[whole] or by_name[join(path, numbered)] or group and group[number + 1]
-    or self.by_ends[ends(whole)]
-  if tensor then self.used[tensor] = true end
+    or self:find_by_end(whole)
+  if not tensor then return nil end
+  if self.used[tensor] and self.used[tensor] ~= path then
+    file.fail("it does not tell the weights of '%s' and '%s' apart", self.used[tensor], path)
+  end
+  self.used[tensor] = path
   return tensor
 end
 
@@ -222,8 +237,21 @@ end
 --- Keras 3: "Add" of keras.ops, and not the layer of this name, which says whether it is trained.
 local function is_operator(builder, entry) return not builder.legacy and entry.config.trainable == nil end
 
---- One layer, and what it does with a mask; nil after its class, or the reason, was noted as missing here.
+--- One layer, and what it does with a mask; nil after its class, or the reason, was noted as missing here. A layer
+--- that came before says so by an id: it is the one of its name and class.
 function Builder:make(entry, path)
+  local key = ("%s %s"):format(entry.class_name, entry.config.name or entry.name)
+  local made = self.made[key]
+  if entry.shared_object_id and made then
+    if made == "several" then file.fail("it does not tell which layer '%s' is the same as", path) end
+    return made.layer, made.mask
+  end
+  local layer, mask = self:make_new(entry, path)
+  self.made[key] = made and "several" or {layer = layer, mask = mask}
+  return layer, mask
+end
+
+function Builder:make_new(entry, path)
   local class, config = entry.class_name, entry.config
   if is_model(class) then return Model(self, entry, path) end
   if not layers[class] then
@@ -517,7 +545,7 @@ return function(content)
   end
   local tensors = foreign.normalized(state, "keras")
   local builder = setmetatable({tensors = tensors, by_ends = by_ends(tensors), groups = groups, used = {}, refused = {},
-    legacy = content.legacy, unnamed = content.unnamed}, Builder)
+    made = {}, legacy = content.legacy, unnamed = content.unnamed}, Builder)
   local net = core.no_grad(Model, builder, content.config, "")
   if #builder.refused > 0 then file.fail("it needs what is not supported: %s", table.concat(builder.refused, ", ")) end
   for _, weight in ipairs(content.weights) do

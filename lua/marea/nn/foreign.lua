@@ -189,21 +189,33 @@ readers.t7 = readers.torch
 
 function readers.keras(path) return path end
 
-local function normal_keras(name)
-  name = name:gsub("/", "."):gsub(":%d+$", ""):gsub("[%w_]+_cell[%d_]*%.", "")
-  return (name:gsub("%f[%w_](%a+)_[%w_]+(%.[%w_]+)$", function(direction, last)
-    if direction == "forward" or direction == "backward" then return direction .. last end
-  end))
+local function dotted(name) return (name:gsub("/", "."):gsub(":%d+$", "")) end
+
+--- "a.lstm.lstm_cell.kernel" -> "a.lstm.kernel", "b.forward_gru.kernel" -> "b.forward.kernel", where recurrent layers
+--- are; "a.depthwise_kernel" -> "a.kernel" where there is no second one, as Keras 3 calls it.
+---@param all table<string, any> the dotted names of the whole state
+local function normal_keras(name, all)
+  local head, last = name:match "^(.*)%.([^.]+)$"
+  if last == "depthwise_kernel" and not all[head .. ".pointwise_kernel"] then return head .. ".kernel" end
+  if not head or not all[head .. ".recurrent_kernel"] then return name end
+  local layer, inner = head:match "^(.+)%.([^.]+)$"
+  if inner and inner:find "^%l[%l_]*_cell[%d_]*$" then head = layer end
+  local above, direction = head:match "^(.+)%.(%l+)_[^.]*$"
+  if direction == "forward" or direction == "backward" then head = above .. "." .. direction end
+  return head .. "." .. last
 end
 
 --- The state by the names that are looked for, and these -> the names that were given.
 function foreign.normalized(state, from)
   local result, given = {}, {}
-  local names = {}
-  for name in pairs(state) do names[#names + 1] = name end
+  local names, all = {}, {}
+  for name in pairs(state) do
+    names[#names + 1] = name
+    all[dotted(name)] = true
+  end
   table.sort(names, core.before)
   for _, name in ipairs(names) do
-    local normal = from == "keras" and normal_keras(name) or name
+    local normal = from == "keras" and normal_keras(dotted(name), all) or name
     if given[normal] then
       check.raise("load_state: '%s' and '%s' are both read as '%s'", given[normal], name, normal)
     end
