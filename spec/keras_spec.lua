@@ -5,10 +5,13 @@ local folder = require "spec.support.folder"
 local allclose = require "spec.support.allclose"
 local nn = marea.nn
 
-teardown(folder.remove)
-
 local place = folder.new()
 local members = assert(marea.load_zip "spec/golden/keras.zip")
+
+teardown(function()
+  folder.remove()
+  for _, bytes in pairs(members) do bytes:release() end -- other tests look at the memory
+end)
 
 local function file(name) return folder.write(place .. "/" .. name, members[name]:to_bytes()) end
 
