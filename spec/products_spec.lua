@@ -117,6 +117,8 @@ for _, case in ipairs(CASES) do
         end)
       end
       collectgarbage()
+      collectgarbage()
+      local held = occupy_leftovers()
       local plan = marea.plan(step)
       step()
       local mallocs = marea.memory().mallocs
@@ -124,7 +126,7 @@ for _, case in ipairs(CASES) do
       assert.are.equal(mallocs, marea.memory().mallocs)
       collectgarbage()
       collectgarbage()
-      local held = occupy_leftovers() -- what the pool keeps is not always of the size that is asked for
+      marea.memory_trim() -- what the pool keeps is not always of the size that is asked for
       marea.memory_reset_peak()
       local before = marea.memory()
       step()
